@@ -1,0 +1,92 @@
+"""A resolved config becomes data, model and method: the one file that lists the tasks."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mtl_ray.config.strict import STRICT
+from mtl_ray.evaluation.config import EvaluateConfig
+from mtl_ray.export.config import ExportConfig
+from mtl_ray.loading.config import DataConfig
+from mtl_ray.models.config import BackboneConfig, NeckConfig
+from mtl_ray.samples import Vocabulary
+from mtl_ray.serving.config import ServeConfig
+from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
+from mtl_ray.tasks.detection.config import RetinaNetHead, Yolov3Head
+from mtl_ray.tasks.segmentation.config import FcnHead
+from mtl_ray.training.config import RuntimeConfig, ScheduleConfig
+
+if TYPE_CHECKING:
+    from mtl_ray.models.model import Model
+
+HeadConfig = Annotated[Yolov3Head | RetinaNetHead | FcnHead | LinearHead | MultilabelHead, Field(discriminator="type")]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelConfig:
+    """One trunk and one or more heads."""
+
+    backbone: BackboneConfig
+    necks: dict[str, NeckConfig] = Field(default_factory=dict)
+    """What is built upon the backbone, in this order; each adds features."""
+    heads: dict[str, HeadConfig] = Field(min_length=1)
+    """By name; metrics and answers are found under these names."""
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """Of each channel (RGB, 0 to 255), subtracted in the first layer."""
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ExperimentConfig:
+    """Everything about a run."""
+
+    model: ModelConfig
+    data: DataConfig
+    schedule: ScheduleConfig
+    runtime: RuntimeConfig
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    export: ExportConfig = Field(default_factory=ExportConfig)
+    serve: ServeConfig = Field(default_factory=ServeConfig)
+
+
+class AnyHead(Protocol):
+    """What every head's config has."""
+
+    type: str
+    task: str
+    annotation: str
+
+
+def task_part(head: AnyHead, part: str) -> ModuleType:
+    """A module of a head's task folder, such as ``decode`` or ``build``, imported when it is first asked for."""
+    return import_module(f"mtl_ray.tasks.{head.task}.{part}")
+
+
+def predicting_heads(heads: Mapping[str, Any]) -> dict[str, Any]:
+    """The heads that are evaluated and exported: all but the auxiliary ones."""
+    return {name: head for name, head in heads.items() if not getattr(head, "train_only", False)}
+
+
+def build_model(config: ModelConfig, vocabulary: Vocabulary) -> "Model":
+    """The network of a config, with random or the configured weights.
+
+    Raises:
+        ValueError: if a head reads an annotation that the vocabulary does not have, or a feature that the trunk does not give.
+    """
+    from mtl_ray.models.model import Model, build_trunk
+
+    trunk = build_trunk(config.backbone, config.necks)
+    heads = {}
+    for name, head in config.heads.items():
+        if head.annotation not in vocabulary.classes:
+            known = ", ".join(vocabulary.classes) or "none"
+            raise ValueError(f"head {name!r} ({head.type}) learns from {head.annotation!r}, which the data set does not annotate (it has: {known})")
+        missing = [level for level in head.levels if level not in trunk.channels]
+        if missing:
+            raise ValueError(f"head {name!r} reads {', '.join(missing)}, but the trunk gives {', '.join(trunk.channels)}")
+        heads[name] = task_part(head, "build").build(head, vocabulary, trunk.channels, trunk.strides)
+    return Model(trunk, heads, mean=config.mean, std=config.std)

@@ -1,0 +1,29 @@
+"""The ``export`` section of a config: what the bundle looks like, and how far it may be from torch."""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mtl_ray.config.strict import STRICT
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ExportConfig:
+    """How a checkpoint becomes a bundle."""
+
+    layout: Literal["end2end", "raw"] = "end2end"
+    """end2end: non-maximum suppression inside the graph. raw: all candidates as (batch, anchors, 5 + classes)."""
+    names: Literal["readable", "triton"] = "readable"
+    """readable: image, boxes.scores, ...; triton: INPUT__0, OUTPUT__0, ..."""
+    input: Literal["uint8", "float32"] = "uint8"
+    """uint8: normalised inside the graph. float32: the caller normalises (mean and std stand in the signature)."""
+    opset: int = Field(default=20, ge=18)
+    samples: int = Field(default=12, ge=1)
+    """Images of the validation split that the bundle is checked on."""
+    max_abs: float = Field(default=1e-2, gt=0)
+    """Largest difference of a box coordinate in canvas pixels."""
+    max_score: float = Field(default=1e-4, gt=0)
+    """Largest difference of a score."""
+    min_agree: float = Field(default=0.999, gt=0, le=1)
+    """Least share of matched boxes, and of equal pixels in a class map."""

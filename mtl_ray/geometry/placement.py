@@ -1,0 +1,149 @@
+"""How an original image is put on the network's canvas, and the way back.
+
+This is the only place that resizes an image for a network: the loader, the evaluator, the export check and Serve all call
+``place``. The rule is written into every checkpoint and bundle.
+"""
+
+from dataclasses import dataclass as plain_dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mtl_ray.config.strict import STRICT
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PlacementRule:
+    """What to do with an image of any size so that it fits a canvas of one size."""
+
+    kind: Literal["stretch", "letterbox", "crop"] = "letterbox"
+    """stretch: both sides scaled on their own. letterbox: one scale, the whole image, padded at the right and bottom.
+    crop: one scale, the canvas filled, what hangs over at the sides cut off evenly."""
+    height: int = Field(gt=0, le=16384)
+    """Canvas height in pixels."""
+    width: int = Field(gt=0, le=16384)
+    """Canvas width in pixels."""
+    kernel: Literal["area", "linear"] = "area"
+    """area: the mean over the covered pixels when the image shrinks, bilinear when it grows. linear: bilinear always."""
+    pad: int = Field(default=114, ge=0, le=255)
+    """Grey value of the canvas where there is no image."""
+
+
+@plain_dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """Where an image of (height, width) pixels lies on a canvas: x_canvas = x_image * scale_x + offset_x, same for y.
+
+    Attributes:
+        height, width: pixels of the original image as shown.
+        canvas_height, canvas_width: pixels of the canvas.
+        scale_x, scale_y: canvas pixels per image pixel.
+        offset_x, offset_y: canvas pixels; negative where the image is cut off (crop).
+        valid_height, valid_width: the part of the canvas, from its top left corner, that holds image.
+    """
+
+    height: int
+    width: int
+    canvas_height: int
+    canvas_width: int
+    scale_x: float
+    scale_y: float
+    offset_x: float
+    offset_y: float
+    valid_height: int
+    valid_width: int
+
+    def boxes_to_canvas(self, boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, 4) float32 image pixels -> canvas pixels, not clipped."""
+        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
+        offset = np.array([self.offset_x, self.offset_y] * 2, np.float32)
+        return (boxes_xyxy * scale + offset).astype(np.float32)
+
+    def boxes_to_image(self, boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, 4) float32 canvas pixels -> image pixels, clipped to the image."""
+        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
+        offset = np.array([self.offset_x, self.offset_y] * 2, np.float32)
+        limit = np.array([self.width, self.height] * 2, np.float32)
+        return np.clip((boxes_xyxy - offset) / scale, 0, limit).astype(np.float32)
+
+    def points_to_canvas(self, points_xy: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(..., 2) float32 image pixels -> canvas pixels."""
+        return (points_xy * np.array([self.scale_x, self.scale_y]) + np.array([self.offset_x, self.offset_y])).astype(np.float32)
+
+    def points_to_image(self, points_xy: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(..., 2) float32 canvas pixels -> image pixels, not clipped."""
+        return ((points_xy - np.array([self.offset_x, self.offset_y])) / np.array([self.scale_x, self.scale_y])).astype(np.float32)
+
+
+def placement_of(height: int, width: int, rule: PlacementRule) -> Placement:
+    """The Placement that ``rule`` gives an image of (height, width) pixels."""
+    canvas_h, canvas_w = rule.height, rule.width
+    if rule.kind == "stretch":
+        new_h, new_w = canvas_h, canvas_w
+    else:
+        choose = min if rule.kind == "letterbox" else max
+        scale = choose(canvas_h / height, canvas_w / width)
+        new_h, new_w = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (new_h - canvas_h) // 2 if new_h > canvas_h else 0, (new_w - canvas_w) // 2 if new_w > canvas_w else 0
+    return Placement(
+        height=height,
+        width=width,
+        canvas_height=canvas_h,
+        canvas_width=canvas_w,
+        scale_x=new_w / width,
+        scale_y=new_h / height,
+        offset_x=float(-left),
+        offset_y=float(-top),
+        valid_height=min(new_h, canvas_h),
+        valid_width=min(new_w, canvas_w),
+    )
+
+
+def place(image: NDArray[np.uint8], rule: PlacementRule) -> tuple[NDArray[np.uint8], Placement]:
+    """Puts an image on the canvas.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, the original as shown.
+        rule: the canvas and how to fit it.
+
+    Returns:
+        (canvas_height, canvas_width, 3) uint8 RGB, contiguous, and where the image lies on it.
+    """
+    placement = placement_of(image.shape[0], image.shape[1], rule)
+    shrinks = placement.scale_x <= 1 and placement.scale_y <= 1
+    interpolation = cv2.INTER_AREA if rule.kernel == "area" and shrinks else cv2.INTER_LINEAR
+    return _lay(image, placement, interpolation, rule.pad), placement
+
+
+def place_map(classes: NDArray[np.uint8], placement: Placement, fill: int) -> NDArray[np.uint8]:
+    """Puts a map of class indices (H, W) uint8 where its image lies (nearest neighbour), ``fill`` where there is no image."""
+    return _lay(classes, placement, cv2.INTER_NEAREST_EXACT, fill)
+
+
+def map_to_image(classes: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+    """The way back of ``place_map``: (canvas_height, canvas_width) uint8 -> (height, width) uint8, nearest neighbour.
+
+    Pixels of the original that were cut off (crop) take the class at the nearest edge.
+    """
+    ys = (np.arange(placement.height) + 0.5) * placement.scale_y + placement.offset_y
+    xs = (np.arange(placement.width) + 0.5) * placement.scale_x + placement.offset_x
+    rows = np.clip(ys.astype(np.int64), 0, placement.valid_height - 1)
+    columns = np.clip(xs.astype(np.int64), 0, placement.valid_width - 1)
+    return np.ascontiguousarray(classes[rows[:, None], columns[None, :]])
+
+
+def _lay(image: NDArray[np.uint8], placement: Placement, interpolation: int, fill: int) -> NDArray[np.uint8]:
+    new_w = round(placement.width * placement.scale_x)
+    new_h = round(placement.height * placement.scale_y)
+    if (new_h, new_w) != image.shape[:2]:
+        image = np.asarray(cv2.resize(image, (new_w, new_h), interpolation=interpolation), np.uint8)
+    top, left = int(-placement.offset_y), int(-placement.offset_x)
+    part = image[top : top + placement.valid_height, left : left + placement.valid_width]
+    if part.shape[:2] == (placement.canvas_height, placement.canvas_width):
+        return np.ascontiguousarray(part)
+    canvas = np.full((placement.canvas_height, placement.canvas_width, *image.shape[2:]), fill, np.uint8)
+    canvas[: part.shape[0], : part.shape[1]] = part
+    return canvas

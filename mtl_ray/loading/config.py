@@ -1,0 +1,104 @@
+"""The ``data`` section of a config: which splits, how images are changed for training, how batches are made."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mtl_ray.config.strict import STRICT
+from mtl_ray.geometry.placement import PlacementRule
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Flip:
+    """Mirrors the image."""
+
+    type: Literal["flip"] = "flip"
+    p: float = Field(default=0.5, ge=0, le=1)
+    """Probability."""
+    direction: Literal["horizontal", "vertical"] = "horizontal"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RandomCrop:
+    """Cuts out a rectangle of random area and aspect ratio (the Inception crop; Szegedy et al. 2015, section 6)."""
+
+    type: Literal["crop"] = "crop"
+    p: float = Field(default=1.0, ge=0, le=1)
+    area: tuple[float, float] = (0.3, 1.0)
+    """Least and greatest share of the image's area."""
+    aspect: tuple[float, float] = (0.75, 1.3333)
+    """Least and greatest width/height of the rectangle relative to the image's."""
+    min_visible: float = Field(default=0.3, ge=0, le=1)
+    """Boxes of which a smaller share is left are dropped."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Zoom:
+    """Scales the image within its frame by a random factor; what is uncovered is padded, what hangs over is cut off."""
+
+    type: Literal["zoom"] = "zoom"
+    p: float = Field(default=1.0, ge=0, le=1)
+    scale: tuple[float, float] = (0.5, 1.5)
+    min_visible: float = Field(default=0.3, ge=0, le=1)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Colour:
+    """Changes brightness, contrast, saturation and hue by random amounts."""
+
+    type: Literal["colour"] = "colour"
+    p: float = Field(default=1.0, ge=0, le=1)
+    brightness: float = Field(default=0.3, ge=0)
+    contrast: float = Field(default=0.3, ge=0)
+    saturation: float = Field(default=0.3, ge=0)
+    hue: float = Field(default=0.02, ge=0, le=0.5)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Mosaic:
+    """Puts four images of one window together (Bochkovskiy et al. 2020, YOLOv4, figure 3)."""
+
+    type: Literal["mosaic"] = "mosaic"
+    p: float = Field(default=0.5, ge=0, le=1)
+
+
+Augmentation = Annotated[Flip | RandomCrop | Zoom | Colour | Mosaic, Field(discriminator="type")]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SplitConfig:
+    """One split, or several joined: classes are mapped by name."""
+
+    uri: str | tuple[str, ...]
+    """Where the split lies (a path or s3://...); several URIs are joined."""
+    repeat: int = Field(default=1, ge=1)
+    """How often the whole is visited in one epoch."""
+    balanced: float | None = Field(default=None, gt=0, le=1)
+    """Oversamples images with rare classes: the threshold t of LVIS (Gupta et al. 2019, section 4.2)."""
+    weights: tuple[float, ...] | None = None
+    """Shares of the samples drawn from each URI; by default in proportion to their sizes."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DataConfig:
+    """Where samples come from and how they become batches."""
+
+    train: SplitConfig
+    val: SplitConfig
+    canvas: PlacementRule
+    """How images are put on the network's canvas, in training, evaluation, export and serving alike."""
+    augment: tuple[Augmentation, ...] = ()
+    """Changes made in training, in this order, before the image is put on the canvas."""
+    batch: int = Field(default=16, ge=1)
+    """Samples of one optimiser step, over all workers."""
+    threads: int = Field(default=2, ge=1)
+    """Decoding threads of each worker."""
+    max_bad: int = Field(default=0, ge=0)
+    """How many samples may fail to decode before the run ends."""
+    max_pixels: int = Field(default=50_000_000, gt=0)
+    """Images whose header says more are refused before they are decoded."""
+    lanes: int | None = Field(default=None, ge=1)
+    """Parallel streams of the order of samples; by default the largest divisor of the batch up to 64."""
+    window: int | None = Field(default=None, ge=1)
+    """Blocks shuffled together; by default by the size of the split."""

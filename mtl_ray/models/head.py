@@ -1,0 +1,54 @@
+"""What a head is: the protocol that every task's modules follow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+Features = Mapping[str, Tensor]
+"""What the trunk gives, by name: C2..C5 (B, C, H, W) from the backbone, P3.. from a pyramid, G5 (B, C) pooled."""
+
+Term = tuple[Tensor, Tensor]
+"""A loss term as (sum, count), both scalars: counts are summed over all ranks before dividing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Context:
+    """What a head may want to know besides features.
+
+    Attributes:
+        canvas_hw: height and width of the network's input, pixels.
+        valid_hw: int32 (B, 2), the part of each canvas that holds image.
+        step: the optimiser step; 0 outside training.
+        exporting: True while the graph is being traced for ONNX, where only operators that ONNX has may be used.
+    """
+
+    canvas_hw: tuple[int, int]
+    valid_hw: Tensor
+    step: int = 0
+    exporting: bool = False
+
+
+@runtime_checkable
+class Head(Protocol):
+    """A module upon the trunk's features.
+
+    ``annotation`` names the entry of ``Batch.targets`` that ``losses`` gets; ``levels`` the features it reads. A head with
+    ``train_only`` is trained, never evaluated or exported.
+    """
+
+    annotation: str
+    levels: tuple[str, ...]
+    train_only: bool
+
+    def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
+        """Named terms, such as ``{"box": (sum, count)}``; samples whose ``annotated`` is False add to neither.
+
+        Where nothing in the batch is annotated, a term is (0 * outputs, 0), so that no rank waits for a gradient.
+        """
+        ...
+
+    def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
+        """The tensors that go into ``decode``, batch first; runs inside the exported graph."""
+        ...

@@ -1,0 +1,30 @@
+"""The ``serve`` section of a config: which bundles answer where, and the limits of a request."""
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mtl_ray.config.strict import STRICT
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ServeConfig:
+    """How bundles are served."""
+
+    models: dict[str, str] = Field(default_factory=dict)
+    """Bundle URI by the name under which it answers: /predictions/NAME."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    replicas: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1)
+    """onnxruntime threads of each replica."""
+    max_batch: int = Field(default=1, ge=1)
+    """Requests that go through the network together; above 1 pays on a GPU only."""
+    max_body_bytes: int = Field(default=20_000_000, gt=0)
+    max_pixels: int = Field(default=50_000_000, gt=0)
+    timeout_s: float = Field(default=30.0, gt=0)
+    max_queued: int = Field(default=64, ge=1)
+    """Requests that may wait; more are answered 503 with Retry-After."""
+    score_threshold: float = Field(default=0.3, ge=0, le=1)
+    """Boxes and labels below are left out of an answer unless ?score_thr= says otherwise."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key which requests must bring as ``Authorization: Bearer``."""

@@ -1,0 +1,161 @@
+"""Bytes at a URI: a local path or anything fsspec knows (``s3://``, ``gs://``, ``abfs://``).
+
+A credential never appears in a URI here; s3fs takes them, and the endpoint (``AWS_ENDPOINT_URL``), from the environment.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import fsspec
+from fsspec import AbstractFileSystem
+
+
+def is_remote(uri: str) -> bool:
+    """True for ``scheme://...`` other than ``file://``."""
+    scheme = urlsplit(uri).scheme
+    return "://" in uri and scheme != "file"
+
+
+def absolute(uri: str) -> str:
+    """The URI with a relative local path made absolute; a remote one as it is, without a trailing slash."""
+    if is_remote(uri):
+        return uri.rstrip("/")
+    return str(Path(uri.removeprefix("file://")).expanduser().absolute())
+
+
+def join(uri: str, *parts: str) -> str:
+    """``join("s3://bucket/a", "b", "c.txt")`` -> ``s3://bucket/a/b/c.txt``."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URI and the path on it. Listings are never cached: other machines write here too."""
+    if not is_remote(uri):
+        return fsspec.filesystem("file"), absolute(uri)
+    options = {"use_listings_cache": False} if uri.startswith("s3://") else {}
+    found, path = fsspec.core.url_to_fs(uri, **options)
+    return found, path
+
+
+def exists(uri: str) -> bool:
+    """True if a file or folder is there."""
+    fs, path = filesystem(uri)
+    return bool(fs.exists(path))
+
+
+def size(uri: str) -> int:
+    """Bytes of a file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    fs, path = filesystem(uri)
+    return int(fs.size(path))
+
+
+def read(uri: str, start: int | None = None, stop: int | None = None) -> bytes:
+    """The bytes [start, stop) of a file, all of them by default.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    fs, path = filesystem(uri)
+    return bytes(fs.cat_file(path, start=start, end=stop))
+
+
+def write(uri: str, data: bytes) -> None:
+    """Writes a file whole or not at all: through a temporary file and a rename, or one PUT."""
+    fs, path = filesystem(uri)
+    if is_remote(uri):
+        fs.pipe_file(path, data)
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_new(uri: str, data: bytes) -> bool:
+    """Writes a file whole only if there is none yet; False if there was one, which is then left alone.
+
+    Two writers at once: exactly one gets True (``If-None-Match: *`` on S3, a hard link on a local disk).
+    """
+    fs, path = filesystem(uri)
+    if is_remote(uri):
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, target)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def names(uri: str) -> list[str]:
+    """The names (last parts) of what lies directly in a folder, sorted; empty if there is no such folder."""
+    fs, path = filesystem(uri)
+    try:
+        entries = fs.ls(path, detail=False)
+    except FileNotFoundError:
+        return []
+    return sorted({name for name in (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries) if name})
+
+
+def files(uri: str) -> Iterator[str]:
+    """The URIs of all files below a folder, sorted by path."""
+    fs, path = filesystem(uri)
+    for found in sorted(fs.find(path)):
+        yield str(fs.unstrip_protocol(found)) if is_remote(uri) else str(found)
+
+
+def remove(uri: str) -> None:
+    """Removes a file or a folder with all that is in it; nothing happens if there is none."""
+    fs, path = filesystem(uri)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+def upload(path: Path, uri: str) -> None:
+    """Copies a local file to a URI (multipart where it is large)."""
+    fs, target = filesystem(uri)
+    if is_remote(uri):
+        fs.put_file(str(path), target)
+    else:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(target).with_name(f".{Path(target).name}.{uuid.uuid4().hex}")
+        fs.cp_file(str(path), str(temporary))
+        os.replace(temporary, target)
+
+
+def download(uri: str, path: Path) -> None:
+    """Copies a file from a URI to a local path, whole or not at all."""
+    fs, source = filesystem(uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        fs.get_file(source, str(temporary))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,100 @@
+"""The ``schedule`` and ``runtime`` sections of a config: how long and how to optimise; where and on what to run."""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mtl_ray.config.strict import STRICT
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Optimizer:
+    """The optimiser and its parameter groups."""
+
+    type: Literal["sgd", "adamw"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    """Not applied to biases and normalisation layers."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of sgd; the first beta of adamw."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Each backbone stage learns at this factor of the rate of the stage above it."""
+    backbone_lr: float = Field(default=1.0, ge=0)
+    """Factor of the learning rate for the backbone."""
+    scale_to_batch: int | None = Field(default=None, ge=1)
+    """The batch that ``lr`` was chosen for: the rate is scaled by data.batch / this. Not scaled if absent."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Rate:
+    """How the learning rate changes over the run."""
+
+    type: Literal["constant", "step", "poly", "cosine"] = "cosine"
+    warmup: float = Field(default=0.03, ge=0)
+    """Linear warm-up: a share of the run below 1, else a number of steps."""
+    end: float = Field(default=0.01, ge=0, le=1)
+    """Last rate of poly and cosine, relative to the first."""
+    milestones: tuple[float, ...] = (0.67, 0.92)
+    """Shares of the run after which ``step`` multiplies the rate by gamma."""
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    power: float = Field(default=0.9, gt=0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ScheduleConfig:
+    """How long to train, and how."""
+
+    epochs: float | None = Field(default=None, gt=0)
+    """Visits of the whole training split; give this or ``steps``."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps."""
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    rate: Rate = Field(default_factory=Rate)
+    clip_grad_norm: float | None = Field(default=None, gt=0)
+    accumulate: int = Field(default=1, ge=1)
+    """Micro-batches a step: data.batch is split into this many, and gradients are added up."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an exponential moving average of the weights, which is then what is evaluated and exported."""
+    evaluate_every: float | None = Field(default=1.0, gt=0)
+    """Epochs between evaluations; the end of the run is always evaluated."""
+    evaluate_every_steps: int | None = Field(default=None, ge=1)
+    """Steps between evaluations; takes the place of ``evaluate_every``."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RuntimeConfig:
+    """Where a run lies and on what it runs."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    """The run lies at storage/name; the same name with the same config goes on where it stopped."""
+    storage: str = "runs"
+    """Path or URI."""
+    workers: int = Field(default=1, ge=1)
+    """Training processes."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    cpus_per_worker: float = Field(default=1, gt=0)
+    seed: int = 0
+    deterministic: bool = False
+    """Only deterministic algorithms: slower on a GPU; on CPU in float32 a run is repeated bit for bit."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 and fp16 are automatic mixed precision."""
+    compile: bool = False
+    """torch.compile."""
+    sync_bn: bool = False
+    """Batch normalisation statistics over all workers."""
+    load_from: str | None = None
+    """Start from the weights of this checkpoint, run or weight file; what does not fit is reported."""
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    checkpoint_every_s: float | None = Field(default=300.0, gt=0)
+    keep: int = Field(default=2, ge=1)
+    """How many of the newest checkpoints stay, besides the best."""
+    best: str | None = None
+    """The metric that the best checkpoint has most of, as HEAD/METRIC; by default the first head's main metric."""
+    log_every_steps: int = Field(default=10, ge=1)
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """auto: online with an API key in the environment, offline without."""
+    wandb_project: str = "mtl_ray"
+    tensorboard: bool = False
+    max_failures: int = Field(default=3, ge=0)
+    """How often Ray starts a failed group of workers again."""
