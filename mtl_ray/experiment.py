@@ -1,14 +1,20 @@
 """A resolved config becomes data, model and method: the one file that lists the tasks."""
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from mtl_ray.config.document import parse
+from mtl_ray.config.load import load_tree
 from mtl_ray.config.strict import STRICT
+from mtl_ray.config.validate import validate, values_of
 from mtl_ray.evaluation.config import EvaluateConfig
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.loading.config import DataConfig
@@ -53,6 +59,37 @@ class ExperimentConfig:
     serve: ServeConfig = Field(default_factory=ServeConfig)
 
 
+def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """The config of a file and the overrides of the command line (``section.key=value``).
+
+    Raises:
+        FileNotFoundError: if the file or one that it inherits is not there.
+        ValueError: naming file and line of each mistake.
+    """
+    return validate(load_tree(path, overrides), ExperimentConfig)
+
+
+def parse_experiment(text: str, source: str) -> ExperimentConfig:
+    """The config in the ``config.yaml`` of a run, checkpoint or bundle; ``to_yaml`` of ``config.validate`` writes it."""
+    return validate(parse(text, source), ExperimentConfig)
+
+
+_RUNTIME_OF_THE_RESULT = ("name", "seed", "deterministic", "precision", "sync_bn", "load_from")
+
+
+def config_hash(config: ExperimentConfig) -> str:
+    """Sixteen hexadecimal digits that change with whatever changes the result of a training.
+
+    Where the run lies, on how many workers it runs, what it logs and keeps, and how it is exported and served may change
+    without making it another run.
+    """
+    values = values_of(config)
+    result = {key: values[key] for key in ("model", "data", "schedule")}
+    result["data"].pop("threads")
+    result["runtime"] = {key: values["runtime"][key] for key in _RUNTIME_OF_THE_RESULT}
+    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()[:16]
+
+
 class AnyHead(Protocol):
     """What every head's config has."""
 
@@ -84,7 +121,9 @@ def build_model(config: ModelConfig, vocabulary: Vocabulary) -> "Model":
     for name, head in config.heads.items():
         if head.annotation not in vocabulary.classes:
             known = ", ".join(vocabulary.classes) or "none"
-            raise ValueError(f"head {name!r} ({head.type}) learns from {head.annotation!r}, which the data set does not annotate (it has: {known})")
+            raise ValueError(
+                f"head {name!r} ({head.type}) learns from {head.annotation!r}, which the data set does not annotate (it has: {known})"
+            )
         missing = [level for level in head.levels if level not in trunk.channels]
         if missing:
             raise ValueError(f"head {name!r} reads {', '.join(missing)}, but the trunk gives {', '.join(trunk.channels)}")

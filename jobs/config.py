@@ -1,0 +1,42 @@
+"""Shows what a config comes to, and writes the schema of config files."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobs.run import run
+from mtl_ray.config.load import load_tree
+from mtl_ray.config.validate import schema, show, validate
+from mtl_ray.experiment import ExperimentConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``print``: every value and where it was written; ``schema``: the JSON Schema."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.config",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example:\n  python -m jobs.config print configs/multitask/digits.yaml schedule.epochs=3\n  python -m jobs.config schema > schema.json",
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    printing = actions.add_parser("print", help="every value of a config as section.key=value, with the file and line it came from")
+    printing.add_argument("config", type=Path, help="a YAML file")
+    printing.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes, in YAML")
+    writing = actions.add_parser("schema", help="the JSON Schema of config files, for editors")
+    writing.add_argument("--out", type=Path, help="write it to this file instead of the screen")
+    arguments = parser.parse_args(argv)
+    if arguments.action == "print":
+        tree = load_tree(arguments.config, arguments.overrides)
+        print(show(tree, validate(tree, ExperimentConfig)))
+    elif arguments.out:
+        arguments.out.write_text(json.dumps(schema(ExperimentConfig), indent=2) + "\n", encoding="utf-8")
+    else:
+        json.dump(schema(ExperimentConfig), sys.stdout, indent=2)
+        print()
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

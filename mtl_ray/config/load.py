@@ -1,0 +1,93 @@
+"""A config file, what it inherits by ``_base_``, and the overrides of the command line become one tree."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtl_ray.config.document import parse
+from mtl_ray.config.tree import Node, Origin, merge
+
+COMMAND_LINE = "command line"
+
+
+def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> Node:
+    """The tree of a config file: its ``_base_`` files merged left to right, then the file itself, then the overrides.
+
+    Args:
+        path: a YAML file.
+        overrides: each ``section.key=value``; the value is YAML, a number among the keys is a place in a list.
+
+    Raises:
+        FileNotFoundError: if the file or one that it inherits is not there.
+        ValueError: naming file and line, if one of them cannot be read.
+    """
+    tree = _load_file(Path(path), ())
+    if overrides:
+        tree = merge(tree, override_tree(overrides))
+    return tree
+
+
+def override_tree(overrides: Sequence[str], source: str = COMMAND_LINE) -> Node:
+    """``["a.b=1", "a.c=[x]"]`` as the tree of ``{a: {b: 1, c: [x]}}``; the order of different keys does not matter.
+
+    Raises:
+        ValueError: if one is not of the form ``section.key=value`` or its value is not YAML.
+    """
+    origin = Origin(source)
+    tree = Node({}, origin)
+    for text in overrides:
+        path, equals, value = text.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not value.strip() or not all(keys):
+            raise ValueError(f"{source}: {text!r} is not of the form section.key=value (null takes an entry away)")
+        node = _with_origin(parse(value, f"{source}, {path.strip()}"), origin)
+        for key in reversed(keys):
+            node = Node({key: node}, origin)
+        tree = merge(tree, node)
+    return tree
+
+
+def _with_origin(node: Node, origin: Origin) -> Node:
+    """The same values, all from one origin: an override has no lines."""
+    if isinstance(node.value, dict):
+        return Node({key: _with_origin(child, origin) for key, child in node.value.items()}, origin)
+    if isinstance(node.value, list):
+        return Node([_with_origin(child, origin) for child in node.value], origin)
+    return Node(node.value, origin)
+
+
+def _load_file(path: Path, below: tuple[Path, ...], wanted_by: Origin | None = None) -> Node:
+    resolved = path.resolve()
+    if resolved in below:
+        raise ValueError(f"{wanted_by}: _base_ goes in a circle: {_shown(path)} inherits from itself")
+    try:
+        text = resolved.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        asked = f" (the _base_ of {wanted_by})" if wanted_by else ""
+        raise FileNotFoundError(f"there is no config file {_shown(path)}{asked}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{_shown(path)}: a config is UTF-8 text, this is not") from None
+    own = parse(text, _shown(path))
+    if not isinstance(own.value, dict):
+        raise ValueError(f"{own.origin}: a config is a mapping of sections")
+    entries = dict(own.value)
+    tree = Node({}, own.origin)
+    for name in _base_names(entries.pop("_base_", None)):
+        tree = merge(tree, _load_file(path.parent / str(name.value), (*below, resolved), name.origin))
+    return merge(tree, Node(entries, own.origin))
+
+
+def _base_names(base: Node | None) -> list[Node]:
+    if base is None or base.value is None:
+        return []
+    names = base.value if isinstance(base.value, list) else [base]
+    for name in names:
+        if not isinstance(name.value, str):
+            raise ValueError(f"{name.origin}: _base_ names a file, or a list of files")
+    return names
+
+
+def _shown(path: Path) -> str:
+    """The path as it is shortest: relative to the working directory where it lies below it."""
+    resolved = path.resolve()
+    return os.path.relpath(resolved) if resolved.is_relative_to(Path.cwd()) else str(resolved)
