@@ -1,0 +1,28 @@
+"""From the arrays of a classification head to what is said of the image."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.geometry.placement import Placement
+from mtl_ray.tasks.classification.config import HeadConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LabelScores:
+    """The word Prediction for image labels.
+
+    Attributes:
+        scores: (C,) float32, one for each class of ``Vocabulary.labels``; they add up to 1 if ``exclusive``.
+        exclusive: True if an image has exactly one of the classes.
+    """
+
+    scores: NDArray[np.float32]
+    exclusive: bool
+
+
+def decode(arrays: Mapping[str, NDArray[np.generic]], placement: Placement, head: HeadConfig) -> LabelScores:
+    """Takes ``scores`` float32 (C,) as they are; where the image lay on the canvas does not matter."""
+    return LabelScores(scores=np.asarray(arrays["scores"], np.float32), exclusive=head.type == "linear")

@@ -1,0 +1,152 @@
+"""How well image labels are predicted: accuracy for one class an image, average precision for any number."""
+
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.tasks.classification.config import HeadConfig
+from mtl_ray.tasks.classification.decode import LabelScores
+
+Columns = dict[str, NDArray[np.float64]]
+
+
+class ExclusiveMetric:
+    """Top-1 and top-5 accuracy, and precision, recall and F1 of the most likely class.
+
+    A class that is neither in the truth nor predicted has no precision, recall or F1 (NaN) and is left out of the means.
+    """
+
+    main = "top1"
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.confusion: NDArray[np.int64] = np.zeros((len(names), len(names)), np.int64)
+        self.in_five = 0
+
+    def update(self, sample: Sample, prediction: LabelScores) -> None:
+        """Counts one image; one without a label is left out.
+
+        Raises:
+            ValueError: if the image has several labels.
+        """
+        if sample.labels is None or len(sample.labels) == 0:
+            return
+        if len(sample.labels) > 1:
+            raise ValueError(
+                f"sample {sample.key!r} has {len(sample.labels)} labels; a head for one label an image cannot be measured on it"
+            )
+        truth = int(sample.labels[0])
+        order = np.argsort(-prediction.scores, kind="stable")
+        self.confusion[truth, order[0]] += 1
+        self.in_five += int(truth in order[:5])
+
+    def merge(self, other: Self) -> None:
+        """Adds the counts of ``other``."""
+        self.confusion += other.confusion
+        self.in_five += other.in_five
+
+    def result(self) -> Mapping[str, float]:
+        """top1, top5, and the means over classes of precision, recall and f1."""
+        total = int(self.confusion.sum())
+        means = {name: _mean(values) for name, values in self._table().items()}
+        if not total:
+            return {"top1": float("nan"), "top5": float("nan"), **means}
+        return {"top1": float(np.trace(self.confusion) / total), "top5": self.in_five / total, **means}
+
+    def per_class(self) -> Mapping[str, Mapping[str, float]]:
+        """Precision, recall and f1 of each class."""
+        return _rows(self.names, self._table())
+
+    def _table(self) -> Columns:
+        return _precision_recall(np.diag(self.confusion), self.confusion.sum(0), self.confusion.sum(1))
+
+
+class MultilabelMetric:
+    """Average precision of each class over all images, and precision, recall and F1 at a score of 0.5.
+
+    Average precision is the mean, over the images that have the class, of the precision at their score (the area under the
+    precision-recall steps, without interpolation); images of equal score enter together, so their order does not matter.
+    """
+
+    main = "mAP"
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.scores: list[NDArray[np.float32]] = []
+        self.truth: list[NDArray[np.bool_]] = []
+
+    def update(self, sample: Sample, prediction: LabelScores) -> None:
+        """Keeps the scores of one image; one that is not annotated is left out."""
+        if sample.labels is None:
+            return
+        present = np.zeros(len(self.names), np.bool_)
+        present[sample.labels] = True
+        self.scores.append(prediction.scores)
+        self.truth.append(present)
+
+    def merge(self, other: Self) -> None:
+        """Adds the images of ``other``."""
+        self.scores += other.scores
+        self.truth += other.truth
+
+    def result(self) -> Mapping[str, float]:
+        """mAP; precision, recall and f1 as means over classes, and micro_* over all decisions together."""
+        table = self._table()
+        right, found, truth = (int(values.sum()) for values in self._counts())
+        micro = _precision_recall(*(np.array([value]) for value in (right, found, truth)))
+        named = {"mAP": "AP", "precision": "precision", "recall": "recall", "f1": "f1"}
+        return {name: _mean(table[column]) for name, column in named.items()} | {f"micro_{name}": float(v[0]) for name, v in micro.items()}
+
+    def per_class(self) -> Mapping[str, Mapping[str, float]]:
+        """AP, precision, recall and f1 of each class."""
+        return _rows(self.names, self._table())
+
+    def _counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        scores, truth = self._arrays()
+        found = scores >= 0.5
+        return (found & truth).sum(0), found.sum(0), truth.sum(0)
+
+    def _table(self) -> Columns:
+        scores, truth = self._arrays()
+        precision = [average_precision(scores[:, c], truth[:, c]) for c in range(len(self.names))]
+        return {"AP": np.array(precision, np.float64), **_precision_recall(*self._counts())}
+
+    def _arrays(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        shape = (len(self.scores), len(self.names))
+        return np.array(self.scores, np.float32).reshape(shape), np.array(self.truth, np.bool_).reshape(shape)
+
+
+def average_precision(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
+    """Area under the precision-recall steps of N scores (N,) and their truth (N,); NaN if nothing is true."""
+    if not truth.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
+    right = np.cumsum(truth[order])[last]
+    return float(np.sum(np.diff(right, prepend=0) * right / (last + 1)) / truth.sum())
+
+
+def metric(head: HeadConfig, vocabulary: Vocabulary) -> ExclusiveMetric | MultilabelMetric:
+    """An empty metric for the classes of the vocabulary."""
+    names = tuple(vocabulary.classes["labels"])
+    return ExclusiveMetric(names) if head.type == "linear" else MultilabelMetric(names)
+
+
+def _precision_recall(right: NDArray[np.int64], found: NDArray[np.int64], truth: NDArray[np.int64]) -> Columns:
+    """A class that is in the truth but never predicted has precision 0; one that is only predicted has no recall."""
+    known = np.where((found > 0) | (truth > 0), 0.0, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(found > 0, right / found, known)
+        return {"precision": precision, "recall": right / truth, "f1": 2 * right / (found + truth)}
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def _rows(names: tuple[str, ...], table: Columns) -> dict[str, dict[str, float]]:
+    return {name: {column: float(values[i]) for column, values in table.items()} for i, name in enumerate(names)}

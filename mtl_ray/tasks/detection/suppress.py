@@ -1,0 +1,41 @@
+"""Non-maximum suppression outside the graph, for bundles of the layout ``raw``."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.tasks.detection.config import Selection
+
+Chosen = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
+"""Boxes (K, 4), scores (K,), classes (K,); best first."""
+
+
+def select(candidates: NDArray[np.float32], rule: Selection) -> Chosen:
+    """Chooses among candidates as the end-to-end graph does: threshold, suppression within each class, the best of all classes.
+
+    Args:
+        candidates: (N, 5 + C) float32 as x1, y1, x2, y2, objectness, class scores; a box's score for a class is the product.
+        rule: thresholds and how many to keep.
+    """
+    boxes, scores = candidates[:, :4], candidates[:, 4:5] * candidates[:, 5:]
+    rows, classes = np.nonzero(scores > rule.score_threshold)
+    found = scores[rows, classes]
+    kept = np.concatenate(
+        [np.empty(0, np.int64)]
+        + [group[suppress(boxes[rows[group]], found[group], rule)] for group in (np.flatnonzero(classes == c) for c in np.unique(classes))]
+    )
+    best = kept[np.argsort(-found[kept], kind="stable")][: rule.max_detections]
+    return boxes[rows[best]], found[best], classes[best].astype(np.int64)
+
+
+def suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], rule: Selection) -> NDArray[np.int64]:
+    """Indices of the boxes (N, 4) that no better one overlaps by more than the IoU threshold, best first."""
+    order = np.argsort(-scores, kind="stable")
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    kept: list[int] = []
+    while order.size and len(kept) < rule.max_detections:
+        first, order = order[0], order[1:]
+        kept.append(int(first))
+        corner = np.minimum(boxes[first, 2:], boxes[order, 2:]) - np.maximum(boxes[first, :2], boxes[order, :2])
+        shared = np.prod(np.maximum(corner, 0), axis=1)
+        order = order[~(shared > rule.iou_threshold * (areas[first] + areas[order] - shared))]
+    return np.array(kept, np.int64)
