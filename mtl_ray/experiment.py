@@ -93,9 +93,12 @@ def config_hash(config: ExperimentConfig) -> str:
 class AnyHead(Protocol):
     """What every head's config has."""
 
-    type: str
-    task: str
-    annotation: str
+    @property
+    def type(self) -> str: ...  # noqa: D102
+    @property
+    def task(self) -> str: ...  # noqa: D102
+    @property
+    def annotation(self) -> str: ...  # noqa: D102
 
 
 def task_part(head: AnyHead, part: str) -> ModuleType:

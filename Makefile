@@ -1,0 +1,44 @@
+# Everything sets itself up: a virtual environment in .venv with the versions of requirements.txt.
+# Nothing has to be installed beforehand but make and Python 3.11 or newer.
+
+SHELL := /bin/bash
+BIN := .venv/bin
+STAMP := .venv/.installed
+# The first Python that is new enough and can make virtual environments; PYTHON=... chooses another.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 /usr/bin/python3; do \
+	"$$p" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+
+.PHONY: help setup demo test lint format clean
+
+help:            ## this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## make .venv and install what requirements.txt names
+
+$(STAMP): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer with venv found: on Debian, apt-get install python3-venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q uv
+	$(BIN)/python -m uv pip install -q -p $(BIN)/python -r requirements.txt || $(BIN)/python -m pip install -r requirements.txt
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP)   ## generate a data set, train three heads on two Ray workers, measure, export, check, serve (six minutes on 2 cores)
+	$(BIN)/python -m jobs.pipeline configs/pipelines/demo.yaml
+
+test: $(STAMP)   ## all tests (under fifteen minutes on 2 cores)
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)   ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## bring the code into its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:           ## remove what demo and the tools leave; the virtual environment stays
+	rm -rf runs data out wandb build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
