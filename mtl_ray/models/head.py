@@ -10,7 +10,7 @@ Features = Mapping[str, Tensor]
 """What the trunk gives, by name: C2..C5 (B, C, H, W) from the backbone, P3.. from a pyramid, G5 (B, C) pooled."""
 
 Term = tuple[Tensor, Tensor]
-"""A loss term as (sum, count), both scalars: counts are summed over all ranks before dividing."""
+"""A loss term as (sum, count), both float32 scalars: each is summed over micro-batches and ranks, then sum / max(count, 1) is the loss."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,13 +34,14 @@ class Context:
 class Head(Protocol):
     """A module upon the trunk's features.
 
-    ``annotation`` names the entry of ``Batch.targets`` that ``losses`` gets; ``levels`` the features it reads. A head with
-    ``train_only`` is trained, never evaluated or exported.
+    ``annotation`` names the entry of ``Batch.targets`` that ``losses`` gets; ``levels`` the features it reads; ``weight``
+    is the factor of its losses, which the model applies. A head with ``train_only`` is trained, never evaluated or exported.
     """
 
     annotation: str
     levels: tuple[str, ...]
     train_only: bool
+    weight: float
 
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
         """Named terms, such as ``{"box": (sum, count)}``; samples whose ``annotated`` is False add to neither.

@@ -17,6 +17,8 @@ class Selection:
     """Boxes of one class that overlap more are suppressed."""
     max_detections: int = Field(default=100, ge=1)
     """Boxes of an image that are kept."""
+    candidates: int = Field(default=1000, ge=1)
+    """Anchors of an image, best first, that go into suppression: this bounds its cost."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -34,6 +36,12 @@ class Yolov3Head:
     channels: int = Field(default=128, ge=1)
     select: Selection = Field(default_factory=Selection)
 
+    def __post_init__(self) -> None:
+        if len(self.anchors) != len(self.levels) or len({len(level) for level in self.anchors}) != 1 or not self.anchors[0]:
+            raise ValueError(f"anchors: one list for each of the {len(self.levels)} levels is needed, all of the same length")
+        if any(side <= 0 for level in self.anchors for anchor in level for side in anchor):
+            raise ValueError("anchors: width and height must be above 0")
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RetinaNetHead:
@@ -47,6 +55,12 @@ class RetinaNetHead:
     channels: int = Field(default=128, ge=1)
     convs: int = Field(default=2, ge=0)
     """Convolutions of each tower."""
+    anchor_scale: float = Field(default=4.0, gt=0)
+    """Side of the smallest anchor of a level in cells."""
+    octaves: int = Field(default=3, ge=1)
+    """Anchor sizes of a level: so many steps to twice the smallest."""
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Height / width of the anchors."""
     select: Selection = Field(default_factory=Selection)
 
 

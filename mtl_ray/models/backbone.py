@@ -1,0 +1,105 @@
+"""Backbones of timm, with feature maps named by stride and weights from a file."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from mtl_ray import storage
+from mtl_ray.models.config import TimmBackbone
+
+STRIDES = {"C1": 2, "C2": 4, "C3": 8, "C4": 16, "C5": 32}
+
+
+class Backbone(nn.Module):
+    """A network of timm that gives feature maps by name.
+
+    ``channels`` and ``strides`` say what each is: (B, channels, H / stride, W / stride), sizes rounded up.
+
+    Raises:
+        ValueError: if timm has no such model, or the model has no feature map of a wanted stride.
+    """
+
+    def __init__(self, config: TimmBackbone) -> None:
+        super().__init__()
+        indices = _indices(config)
+        self.net = _create(config, pretrained=config.pretrained, out_indices=indices)
+        self.levels = tuple(sorted(config.levels))
+        self.channels = dict(zip(self.levels, self.net.feature_info.channels(), strict=True))
+        self.strides = {level: STRIDES[level] for level in self.levels}
+        self.frozen = config.frozen
+        if config.weights is not None:
+            load_weights(self.net, config.weights)
+        if self.frozen:
+            self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """A frozen backbone keeps its normalisation statistics too."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """``image`` float (B, 3, H, W), normalised -> feature maps by name."""
+        return dict(zip(self.levels, self.net(image), strict=True))
+
+
+def _create(config: TimmBackbone, **more: Any) -> Any:
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in config.options.items()}
+    try:
+        return timm.create_model(config.name, features_only=True, **options, **more)
+    except (RuntimeError, TypeError) as error:
+        near = ", ".join(timm.list_models(f"*{config.name[:5]}*")[:8]) or "see timm.list_models()"
+        raise ValueError(f"timm does not make a backbone of model.backbone.name={config.name!r}: {error} (near: {near})") from error
+
+
+def _indices(config: TimmBackbone) -> tuple[int, ...]:
+    """Which of timm's feature maps have the strides of the wanted levels."""
+    unknown = [level for level in config.levels if level not in STRIDES]
+    if unknown:
+        raise ValueError(f"model.backbone.levels: {', '.join(unknown)} is none of {', '.join(STRIDES)}")
+    reductions = _create(config).feature_info.reduction()
+    missing = [level for level in config.levels if STRIDES[level] not in reductions]
+    if missing:
+        raise ValueError(f"{config.name} has feature maps of stride {reductions}, none for {', '.join(missing)}")
+    last = {reduction: index for index, reduction in enumerate(reductions)}
+    return tuple(last[STRIDES[level]] for level in sorted(config.levels))
+
+
+def load_weights(net: nn.Module, uri: str) -> None:
+    """Fills a backbone from a file of safetensors or of ``torch.save`` (read without unpickling code).
+
+    The names may stand as timm has them, or as a checkpoint of this project has them (``trunk.backbone.net.``). Entries
+    that the backbone does not have, such as a classifier, are left aside.
+
+    Raises:
+        ValueError: if the file leaves a parameter of the backbone unset, or has another shape for it.
+    """
+    state = read_state(uri)
+    own = net.state_dict()
+    prefix = next(
+        (prefix for prefix in ("", "trunk.backbone.net.", "module.", "model.", "backbone.") if prefix + next(iter(own)) in state), ""
+    )
+    found = {name: state[prefix + name] for name in own if prefix + name in state}
+    lacking = [name for name in own if name not in found and not name.endswith("num_batches_tracked")]
+    if lacking:
+        raise ValueError(f"{uri} has no {lacking[0]!r} ({len(lacking)} of {len(own)} entries of the backbone are not in it)")
+    unequal = [name for name, value in found.items() if value.shape != own[name].shape]
+    if unequal:
+        name = unequal[0]
+        raise ValueError(f"{uri}: {name!r} is {tuple(found[name].shape)}, but the backbone has {tuple(own[name].shape)}")
+    net.load_state_dict(found, strict=False)
+
+
+def read_state(uri: str) -> Mapping[str, Tensor]:
+    """The tensors of a weight file by name; nothing in it is run."""
+    data = storage.read(uri)
+    if uri.endswith(".safetensors"):
+        return dict(load(data))
+    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model"):
+        if isinstance(state.get(key), Mapping):
+            return dict(state[key])
+    return dict(state)

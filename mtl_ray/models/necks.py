@@ -1,0 +1,106 @@
+"""What is built upon a backbone: feature pyramids and pooling. Each neck adds features to those that it is given."""
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtl_ray.models.config import FpnNeck, NeckConfig, PafpnNeck, PoolNeck
+from mtl_ray.models.layers import conv_norm_act
+
+
+class Fpn(nn.Module):
+    """Feature pyramid network (Lin et al. 2017, https://arxiv.org/abs/1612.03144).
+
+    Args:
+        config: inputs from fine to coarse, width, number of further levels.
+        channels: channels of each input feature.
+        strides: stride of each input feature.
+    """
+
+    def __init__(self, config: FpnNeck | PafpnNeck, channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
+        super().__init__()
+        self.inputs = config.inputs
+        width = config.channels
+        self.lateral = nn.ModuleList(conv_norm_act(channels[name], width, 1, norm=config.norm, act=False) for name in self.inputs)
+        self.smooth = nn.ModuleList(conv_norm_act(width, width, 3, norm=config.norm, act=False) for _ in self.inputs)
+        self.further = nn.ModuleList(conv_norm_act(width, width, 3, 2, norm=config.norm, act=False) for _ in range(config.extra))
+        self.names = _names(self.inputs, config.extra)
+        self.channels = dict.fromkeys(self.names, width)
+        self.strides = _strides(self.inputs, strides, self.names)
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """(B, C_i, H_i, W_i) by name -> (B, channels, H_i, W_i) as P<i>."""
+        maps = self.top_down(features)
+        for further in self.further:
+            maps.append(further(maps[-1]))
+        return dict(zip(self.names, maps, strict=True))
+
+    def top_down(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """The pyramid without the further levels, fine to coarse."""
+        maps = [lateral(features[name]) for lateral, name in zip(self.lateral, self.inputs, strict=True)]
+        for i in range(len(maps) - 2, -1, -1):
+            maps[i] = maps[i] + F.interpolate(maps[i + 1], size=maps[i].shape[-2:], mode="nearest")
+        return [smooth(level) for smooth, level in zip(self.smooth, maps, strict=True)]
+
+
+class Pafpn(Fpn):
+    """Path aggregation network (Liu et al. 2018, https://arxiv.org/abs/1803.01534): a bottom-up pathway upon an FPN."""
+
+    def __init__(self, config: PafpnNeck, channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
+        super().__init__(config, channels, strides)
+        width, steps = config.channels, len(config.inputs) - 1
+        self.down = nn.ModuleList(conv_norm_act(width, width, 3, 2, norm=config.norm, act=False) for _ in range(steps))
+        self.merge = nn.ModuleList(conv_norm_act(width, width, 3, norm=config.norm, act=False) for _ in range(steps))
+
+    def top_down(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """The pyramid after its second, bottom-up pass."""
+        maps = super().top_down(features)
+        for i, (down, merge) in enumerate(zip(self.down, self.merge, strict=True)):
+            maps[i + 1] = merge(maps[i + 1] + down(maps[i]))
+        return maps
+
+
+class Pool(nn.Module):
+    """Global average pooling, as a mean, which any height and width exports as."""
+
+    def __init__(self, config: PoolNeck, channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
+        super().__init__()
+        self.input = config.input
+        self.name = "G" + config.input[1:]
+        self.channels = {self.name: channels[config.input]}
+        self.strides = {self.name: 0}
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """(B, C, H, W) -> (B, C) as G<i>."""
+        return {self.name: features[self.input].mean(dim=(2, 3))}
+
+
+Neck = Fpn | Pafpn | Pool
+
+
+def build_neck(name: str, config: NeckConfig, channels: Mapping[str, int], strides: Mapping[str, int]) -> Neck:
+    """The neck of a config.
+
+    Raises:
+        ValueError: if it reads a feature that is not there.
+    """
+    inputs = (config.input,) if isinstance(config, PoolNeck) else config.inputs
+    missing = [level for level in inputs if level not in channels]
+    if missing:
+        raise ValueError(f"neck {name!r} reads {', '.join(missing)}, but there is only {', '.join(channels)} (model.backbone.levels)")
+    if isinstance(config, PoolNeck):
+        return Pool(config, channels, strides)
+    return Pafpn(config, channels, strides) if isinstance(config, PafpnNeck) else Fpn(config, channels, strides)
+
+
+def _names(inputs: tuple[str, ...], extra: int) -> tuple[str, ...]:
+    top = int(inputs[-1][1:])
+    return (*("P" + name[1:] for name in inputs), *(f"P{top + 1 + i}" for i in range(extra)))
+
+
+def _strides(inputs: tuple[str, ...], strides: Mapping[str, int], names: tuple[str, ...]) -> dict[str, int]:
+    known = [strides[name] for name in inputs]
+    while len(known) < len(names):
+        known.append(known[-1] * 2)
+    return dict(zip(names, known, strict=True))

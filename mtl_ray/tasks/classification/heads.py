@@ -1,0 +1,62 @@
+"""The classification heads: one linear layer on pooled features."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtl_ray.models.head import Context, Features, Term
+from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
+
+
+class _OnPooled(nn.Module):
+    """Pooled features, joined, through dropout and a linear layer."""
+
+    def __init__(self, config: LinearHead | MultilabelHead, channels: Mapping[str, int], classes: int) -> None:
+        super().__init__()
+        self.annotation = config.annotation
+        self.levels = config.levels
+        self.train_only = False
+        self.weight = config.weight
+        self.dropout = nn.Dropout(config.dropout)
+        self.linear = nn.Linear(sum(channels[level] for level in config.levels), classes)
+
+    def logits(self, features: Features) -> Tensor:
+        """(B, classes) float32."""
+        pooled = torch.cat([features[level] for level in self.levels], dim=1)
+        logits: Tensor = self.linear(self.dropout(pooled))
+        return logits.float()
+
+
+class Linear(_OnPooled):
+    """One class an image: softmax and cross entropy."""
+
+    def __init__(self, config: LinearHead, channels: Mapping[str, int], classes: int) -> None:
+        super().__init__(config, channels, classes)
+        self.smoothing = config.smoothing
+
+    def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
+        """``class``: cross entropy, summed over annotated images."""
+        annotated = targets["annotated"].float()
+        logits = self.logits(features)
+        loss = F.cross_entropy(logits, targets["present"].argmax(dim=1), reduction="none", label_smoothing=self.smoothing)
+        return {"class": ((loss * annotated).sum(), annotated.sum())}
+
+    def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
+        """``scores`` float32 (B, classes) that add up to 1."""
+        return {"scores": self.logits(features).softmax(dim=1)}
+
+
+class Multilabel(_OnPooled):
+    """Any number of classes an image: a sigmoid and a binary cross entropy for each class."""
+
+    def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
+        """``class``: binary cross entropy, summed over classes and annotated images."""
+        annotated = targets["annotated"].float()
+        loss = F.binary_cross_entropy_with_logits(self.logits(features), targets["present"], reduction="none")
+        return {"class": ((loss.sum(dim=1) * annotated).sum(), annotated.sum())}
+
+    def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
+        """``scores`` float32 (B, classes), each in [0, 1]."""
+        return {"scores": self.logits(features).sigmoid()}

@@ -1,0 +1,118 @@
+"""The detection head ``retinanet``."""
+
+import itertools
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
+
+from mtl_ray.models.head import Context, Features, Term
+from mtl_ray.tasks.detection.anchors import cell_corners, flatten_levels, in_crowd
+from mtl_ray.tasks.detection.config import RetinaNetHead
+from mtl_ray.tasks.detection.matching import match_by_overlap
+from mtl_ray.tasks.detection.nms import Candidates, select
+
+BOX_WEIGHT = 2.0
+MAX_LOG_SCALE = math.log(1000 / 16)
+
+
+class Tower(nn.Module):
+    """Convolutions that all levels share; batch normalisation is each level's own, since their statistics differ."""
+
+    def __init__(self, inputs: int, channels: int, convs: int, outputs: int, levels: int) -> None:
+        super().__init__()
+        widths = [inputs, *[channels] * convs]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in itertools.pairwise(widths))
+        self.norms = nn.ModuleList(nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(convs)) for _ in range(levels))
+        self.output = nn.Conv2d(widths[-1], outputs, 3, padding=1)
+
+    def forward(self, level: Tensor, index: int) -> Tensor:
+        """(B, inputs, H, W) of the level number ``index`` -> (B, outputs, H, W)."""
+        norms = self.norms[index]
+        assert isinstance(norms, nn.ModuleList)
+        for conv, norm in zip(self.convs, norms, strict=True):
+            level = F.relu(norm(conv(level)))
+        out: Tensor = self.output(level)
+        return out
+
+
+class RetinaNet(nn.Module):
+    """RetinaNet (Lin et al. 2017, https://arxiv.org/abs/1708.02002): dense anchors and a focal loss.
+
+    The box loss is GIoU (Rezatofighi et al. 2019) on the decoded box instead of smooth L1 on its offsets.
+
+    Args:
+        config: the head.
+        channels, strides: of the features, by name.
+        classes: number of classes.
+    """
+
+    shapes: Tensor
+
+    def __init__(self, config: RetinaNetHead, channels: Mapping[str, int], strides: Mapping[str, int], classes: int) -> None:
+        super().__init__()
+        self.annotation = config.annotation
+        self.levels = config.levels
+        self.train_only = False
+        self.weight = config.weight
+        self.selection = config.select
+        self.strides = tuple(strides[level] for level in config.levels)
+        self.register_buffer("shapes", anchor_shapes(config), persistent=False)
+        self.anchors = self.shapes.shape[0]
+        width, levels = channels[config.levels[0]], len(config.levels)
+        self.class_tower = Tower(width, config.channels, config.convs, self.anchors * classes, levels)
+        self.box_tower = Tower(width, config.channels, config.convs, self.anchors * 4, levels)
+        assert self.class_tower.output.bias is not None
+        nn.init.normal_(self.class_tower.output.weight, std=0.01)
+        nn.init.constant_(self.class_tower.output.bias, math.log(0.01 / 0.99))  # section 4.1: objects are rare at first
+
+    def raw(self, features: Features) -> tuple[Tensor, Tensor, Tensor]:
+        """Class logits (B, N, classes), box offsets (B, N, 4), anchors (N, 4) xyxy in canvas pixels."""
+        maps = [features[level] for level in self.levels]
+        logits = flatten_levels([self.class_tower(level, i) for i, level in enumerate(maps)], self.anchors)
+        offsets = flatten_levels([self.box_tower(level, i) for i, level in enumerate(maps)], self.anchors)
+        sizes = [(level.shape[2], level.shape[3]) for level in maps]
+        corners, cell = cell_corners(sizes, self.strides, self.anchors, logits.device)
+        half = self.shapes.repeat(corners.shape[0] // self.anchors, 1) * cell / 2
+        centre = corners + cell / 2
+        return logits, offsets, torch.cat([centre - half, centre + half], dim=-1)
+
+    def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
+        """``box`` (GIoU) and ``class`` (focal), both counted in positive anchors."""
+        logits, offsets, anchors = self.raw(features)
+        wanted = targets["present"] & ~targets["crowd"] & targets["annotated"][:, None]
+        match, positive, negative = match_by_overlap(anchors, targets["boxes"], wanted)
+        ignored = in_crowd((anchors[:, :2] + anchors[:, 2:]) / 2, targets["boxes"], targets["present"] & targets["crowd"])
+        counted = (positive | (negative & ~ignored)) & targets["annotated"][:, None]
+        right = F.one_hot(targets["classes"].gather(1, match).clamp(min=0), logits.shape[2]).float() * positive[..., None]
+        class_loss = sigmoid_focal_loss(logits, right, alpha=0.25, gamma=2.0).sum(dim=2)
+        truth = targets["boxes"].gather(1, match[..., None].expand(-1, -1, 4))
+        box_loss = generalized_box_iou_loss(decode_offsets(offsets, anchors), truth)
+        count = positive.sum().float()
+        return {"box": (torch.where(positive, box_loss, 0.0).sum() * BOX_WEIGHT, count), "class": ((class_loss * counted).sum(), count)}
+
+    def candidates(self, features: Features, context: Context) -> Candidates:
+        """All anchors before suppression: ``boxes`` (B, N, 4), ``objectness`` (B, N), which is 1, ``scores`` (B, N, classes)."""
+        logits, offsets, anchors = self.raw(features)
+        return {"boxes": decode_offsets(offsets, anchors), "objectness": torch.ones_like(logits[..., 0]), "scores": logits.sigmoid()}
+
+    def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
+        """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K); see ``nms.select``."""
+        return select(self.candidates(features, context), self.selection, context.exporting)
+
+
+def anchor_shapes(config: RetinaNetHead) -> Tensor:
+    """(A, 2) width and height of the anchors, in strides of their level."""
+    sizes = [config.anchor_scale * 2 ** (octave / config.octaves) for octave in range(config.octaves)]
+    return torch.tensor([[size / math.sqrt(ratio), size * math.sqrt(ratio)] for size in sizes for ratio in config.ratios])
+
+
+def decode_offsets(offsets: Tensor, anchors: Tensor) -> Tensor:
+    """Offsets (B, N, 4) relative to anchors (N, 4) xyxy -> boxes (B, N, 4) xyxy (Girshick et al. 2014, appendix C)."""
+    size = anchors[:, 2:] - anchors[:, :2]
+    centre = (anchors[:, :2] + anchors[:, 2:]) / 2 + offsets[..., :2] * size
+    half = offsets[..., 2:].clamp(max=MAX_LOG_SCALE).exp() * size / 2
+    return torch.cat([centre - half, centre + half], dim=-1)

@@ -1,0 +1,114 @@
+"""The detection head ``yolov3``."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import complete_box_iou_loss
+
+from mtl_ray.models.head import Context, Features, Term
+from mtl_ray.models.layers import conv_norm_act
+from mtl_ray.tasks.detection.anchors import cell_corners, flatten_levels, in_crowd
+from mtl_ray.tasks.detection.config import Yolov3Head
+from mtl_ray.tasks.detection.nms import Candidates, select
+from mtl_ray.tasks.detection.yolov3_targets import assign
+
+BOX_WEIGHT = 5.0
+
+
+class Yolov3(nn.Module):
+    """YOLOv3 (Redmon and Farhadi 2018, https://arxiv.org/abs/1804.02767): boxes, objectness and class scores of each anchor.
+
+    Where the paper's training is dated, this follows its successors: box offsets that reach beyond the cell and sizes up to
+    four anchors (Scaled-YOLOv4, Wang et al. 2021), several positive anchors for each object, a CIoU loss (Zheng et al. 2020),
+    and the overlap as the target of objectness.
+
+    Args:
+        config: the head.
+        channels, strides: of the features, by name.
+        classes: number of classes.
+    """
+
+    anchors_px: Tensor
+
+    def __init__(self, config: Yolov3Head, channels: Mapping[str, int], strides: Mapping[str, int], classes: int) -> None:
+        super().__init__()
+        self.annotation = config.annotation
+        self.levels = config.levels
+        self.train_only = False
+        self.weight = config.weight
+        self.selection = config.select
+        self.classes = classes
+        self.anchors = len(config.anchors[0])
+        self.strides = tuple(strides[level] for level in config.levels)
+        self.register_buffer("anchors_px", torch.tensor(config.anchors, dtype=torch.float32), persistent=False)
+        self.towers = nn.ModuleList(conv_norm_act(channels[level], config.channels) for level in config.levels)
+        outputs = [nn.Conv2d(config.channels, self.anchors * (5 + classes), 1) for _ in config.levels]
+        for output in outputs:
+            _start_rare(output, self.anchors, classes)
+        self.outputs = nn.ModuleList(outputs)
+
+    def raw(self, features: Features) -> tuple[Tensor, list[tuple[int, int]]]:
+        """(B, N, 5 + classes): x, y, width, height, objectness, classes before any activation; and the size of each level."""
+        maps = [output(tower(features[level])) for output, tower, level in zip(self.outputs, self.towers, self.levels, strict=True)]
+        return flatten_levels(maps, self.anchors), [(level.shape[2], level.shape[3]) for level in maps]
+
+    def boxes(self, raw: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
+        """Raw outputs (B, N, >= 4) -> boxes (B, N, 4) xyxy in canvas pixels."""
+        corners, cell = cell_corners(sizes, self.strides, self.anchors, raw.device)
+        spread = raw[..., :4].sigmoid() * 2
+        centre = corners + (spread[..., :2] - 0.5) * cell
+        half = spread[..., 2:].square() * self.anchors_of(sizes) / 2
+        return torch.cat([centre - half, centre + half], dim=-1)
+
+    def anchors_of(self, sizes: list[tuple[int, int]]) -> Tensor:
+        """(N, 2) width and height of each candidate's anchor."""
+        return torch.cat([anchors.repeat(height * width, 1) for anchors, (height, width) in zip(self.anchors_px, sizes, strict=True)])
+
+    def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
+        """``box`` (CIoU), ``objectness`` and ``class`` (binary cross entropies), all counted in positive anchors."""
+        raw, sizes = self.raw(features)
+        boxes = self.boxes(raw, sizes)
+        wanted = targets["present"] & ~targets["crowd"] & targets["annotated"][:, None]
+        place, match, positive = assign(targets["boxes"], wanted, sizes, self.strides, self.anchors_px)
+        count = positive.sum().float()
+        truth = targets["boxes"].gather(1, match[..., None].expand(-1, -1, 4))
+        box_loss = complete_box_iou_loss(boxes.gather(1, place[..., None].expand(-1, -1, 4)), truth)
+        box_loss = torch.where(positive, box_loss, 0.0)
+        overlap = torch.where(positive, (1 - box_loss.detach()).clamp(0, 1), 0.0)
+        objectness = torch.zeros_like(raw[..., 4]).scatter_reduce(1, place, overlap, "amax")
+        found = F.binary_cross_entropy_with_logits(raw[..., 4], objectness, reduction="none")
+        counts = targets["annotated"][:, None] & ~self._ignored(targets, sizes)
+        names = raw[..., 5:].gather(1, place[..., None].expand(-1, -1, self.classes))
+        right = F.one_hot(targets["classes"].gather(1, match).clamp(min=0), self.classes).float()
+        class_loss = F.binary_cross_entropy_with_logits(names, right, reduction="none").sum(dim=2)
+        return {
+            "box": (box_loss.sum() * BOX_WEIGHT, count),
+            "objectness": ((found * counts).sum(), count),
+            "class": ((class_loss * positive).sum(), count),
+        }
+
+    def _ignored(self, targets: Mapping[str, Tensor], sizes: list[tuple[int, int]]) -> Tensor:
+        corners, cell = cell_corners(sizes, self.strides, self.anchors, targets["boxes"].device)
+        return in_crowd(corners + cell / 2, targets["boxes"], targets["present"] & targets["crowd"])
+
+    def candidates(self, features: Features, context: Context) -> Candidates:
+        """All anchors before suppression: ``boxes`` (B, N, 4), ``objectness`` (B, N), ``scores`` (B, N, classes)."""
+        raw, sizes = self.raw(features)
+        return {"boxes": self.boxes(raw, sizes), "objectness": raw[..., 4].sigmoid(), "scores": raw[..., 5:].sigmoid()}
+
+    def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
+        """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K); see ``nms.select``."""
+        return select(self.candidates(features, context), self.selection, context.exporting)
+
+
+def _start_rare(output: nn.Conv2d, anchors: int, classes: int) -> None:
+    """Biases by which a new head calls one anchor in a hundred an object (Lin et al. 2017, focal loss, section 3.3)."""
+    assert output.bias is not None
+    with torch.no_grad():
+        bias = output.bias.view(anchors, 5 + classes)
+        bias.zero_()
+        bias[:, 4] = math.log(0.01 / 0.99)
+        bias[:, 5:] = -math.log(max(classes - 0.99, 0.01) / 0.99) if classes > 1 else 0.0
