@@ -1,16 +1,20 @@
 """The one face of everything that predicts: a torch checkpoint, a bundle, an HTTP endpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.experiment import task_part
+from mtl_ray.geometry.placement import Placement, PlacementRule, place
 from mtl_ray.samples import Vocabulary
 
 Predictions = Mapping[str, Any]
 """By head name, each the Prediction of its task (``tasks/*/decode.py``), on the original image."""
+
+Arrays = Mapping[str, Mapping[str, NDArray[Any]]]
+"""By head name, then by the names that ``decode`` takes; batch first."""
 
 
 class Predictor(Protocol):
@@ -29,3 +33,31 @@ class Predictor(Protocol):
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Predictions]:
         """Predictions for each image, (H, W, 3) uint8 RGB as shown, all sizes allowed, in order."""
         ...
+
+
+Run = Callable[[NDArray[np.uint8], Sequence[Placement]], Arrays]
+"""Takes canvases uint8 (B, H, W, 3) and where their images lie, gives the arrays of the heads."""
+
+
+def predict_in_batches(
+    images: Sequence[NDArray[np.uint8]], canvas: PlacementRule, heads: Mapping[str, Any], run: Run, batch: int
+) -> list[Predictions]:
+    """Places images of any size, runs the network on up to ``batch`` of them at a time, and decodes.
+
+    Every predictor that has the network at hand goes through here, so that a checkpoint and its bundle differ in ``run`` only.
+    """
+    found: list[Predictions] = []
+    for start in range(0, len(images), batch):
+        placed = [place(image, canvas) for image in images[start : start + batch]]
+        placements = [placement for _, placement in placed]
+        arrays = run(np.stack([pixels for pixels, _ in placed]), placements)
+        found += [decode_one(arrays, i, placement, heads) for i, placement in enumerate(placements)]
+    return found
+
+
+def decode_one(arrays: Arrays, index: int, placement: Placement, heads: Mapping[str, Any]) -> Predictions:
+    """Decodes image ``index`` of a batch, all heads."""
+    return {
+        name: task_part(head, "decode").decode({field: values[index] for field, values in arrays[name].items()}, placement, head)
+        for name, head in heads.items()
+    }

@@ -7,19 +7,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mtl_ray.experiment import predicting_heads, task_part
-from mtl_ray.geometry.placement import Placement, PlacementRule, place
-from mtl_ray.inference.predictor import Predictions
+from mtl_ray.experiment import predicting_heads
+from mtl_ray.geometry.placement import Placement, PlacementRule
+from mtl_ray.inference.predictor import Arrays, Predictions, predict_in_batches
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 
 
 class TorchPredictor:
-    """Puts images on the canvas, runs the model in float32 without gradients, and decodes.
+    """Runs a model in evaluation mode, in float32 and without gradients.
 
-    Attributes:
-        heads: the heads that predict; auxiliary ones are left out.
+    Args:
+        model: moved to ``device``; its training mode is afterwards as it was.
+        heads: the config of each head; auxiliary ones are left out.
         vocabulary, canvas: see ``Predictor``.
+        device: where to run.
+        batch: the most images that go through the network together.
     """
 
     def __init__(
@@ -39,29 +42,18 @@ class TorchPredictor:
         self.batch = batch
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Predictions]:
-        """See ``Predictor``; the model's training mode is as before afterwards."""
+        """See ``Predictor``."""
         training = self.model.training
         self.model.eval()
         try:
-            return [found for start in range(0, len(images), self.batch) for found in self._predict(images[start : start + self.batch])]
+            return predict_in_batches(images, self.canvas, self.heads, self.run, self.batch)
         finally:
             self.model.train(training)
 
-    def _predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Predictions]:
-        placed = [place(image, self.canvas) for image in images]
-        outputs = self.run([canvas for canvas, _ in placed], [placement for _, placement in placed])
-        return [
-            {
-                name: task_part(head, "decode").decode({key: values[i] for key, values in outputs[name].items()}, placement, head)
-                for name, head in self.heads.items()
-            }
-            for i, (_, placement) in enumerate(placed)
-        ]
-
     @torch.no_grad()
-    def run(self, canvases: Sequence[NDArray[np.uint8]], placements: Sequence[Placement]) -> dict[str, dict[str, NDArray[Any]]]:
-        """The arrays of each head for canvases (H, W, 3) uint8, batch first."""
-        image = torch.from_numpy(np.stack(canvases)).permute(0, 3, 1, 2).contiguous().to(self.device)
+    def run(self, canvases: NDArray[np.uint8], placements: Sequence[Placement]) -> Arrays:
+        """The arrays of each head for canvases uint8 (B, H, W, 3)."""
+        image = torch.from_numpy(canvases).permute(0, 3, 1, 2).contiguous().to(self.device)
         valid = torch.tensor([[p.valid_height, p.valid_width] for p in placements], dtype=torch.int32, device=self.device)
         outputs = self.model.predict(image, valid)
-        return {name: {key: value.cpu().numpy() for key, value in outputs[name].items()} for name in self.heads}
+        return {name: {field: value.cpu().numpy() for field, value in outputs[name].items()} for name in self.heads}

@@ -1,0 +1,62 @@
+"""Detections in the predictions file, and in COCO's results format."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mtl_ray.tasks.detection.decode import Detections
+
+TYPE = pa.struct(
+    [
+        ("boxes_xyxy", pa.list_(pa.float32())),
+        ("scores", pa.list_(pa.float32())),
+        ("classes", pa.list_(pa.int64())),
+        ("masks", pa.list_(pa.binary())),
+        ("keypoints", pa.list_(pa.float32())),
+    ]
+)
+"""The Arrow type of one image's detections: boxes are 4 N numbers, keypoints 3 K N; masks and keypoints null where there are none."""
+
+
+def to_row(prediction: Detections) -> dict[str, Any]:
+    """A value of ``TYPE``."""
+    return {
+        "boxes_xyxy": prediction.boxes_xyxy.ravel(),
+        "scores": prediction.scores,
+        "classes": prediction.classes,
+        "masks": None if prediction.masks is None else list(prediction.masks),
+        "keypoints": None if prediction.keypoints is None else prediction.keypoints.ravel(),
+    }
+
+
+def from_row(row: Mapping[str, Any]) -> Detections:
+    """The way back of ``to_row``."""
+    scores = np.array(row["scores"], np.float32)
+    return Detections(
+        boxes_xyxy=np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4),
+        scores=scores,
+        classes=np.array(row["classes"], np.int64),
+        masks=None if row["masks"] is None else tuple(row["masks"]),
+        keypoints=None if row["keypoints"] is None else np.array(row["keypoints"], np.float32).reshape(len(scores), -1, 3),
+    )
+
+
+def to_coco(prediction: Detections, image_id: int, height: int, width: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Entries of a COCO results file: bbox as x, y, width, height; ``category_ids`` by class index."""
+    entries: list[dict[str, Any]] = []
+    for i in range(len(prediction)):
+        x1, y1, x2, y2 = (float(value) for value in prediction.boxes_xyxy[i])
+        entry: dict[str, Any] = {
+            "image_id": image_id,
+            "category_id": category_ids[int(prediction.classes[i])],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": float(prediction.scores[i]),
+        }
+        if prediction.masks is not None:
+            entry["segmentation"] = {"size": [height, width], "counts": prediction.masks[i].decode()}
+        if prediction.keypoints is not None:
+            entry["keypoints"] = prediction.keypoints[i].ravel().tolist()
+        entries.append(entry)
+    return entries
