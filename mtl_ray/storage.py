@@ -4,8 +4,10 @@ A credential never appears in a URI here; s3fs takes them, and the endpoint (``A
 """
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -72,17 +74,10 @@ def write(uri: str, data: bytes) -> None:
     if is_remote(uri):
         fs.pipe_file(path, data)
         return
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _temporary(Path(path)) as temporary:
+        temporary.write_bytes(data)
+        _to_disk(temporary)
+        os.replace(temporary, path)
 
 
 def write_new(uri: str, data: bytes) -> bool:
@@ -91,26 +86,38 @@ def write_new(uri: str, data: bytes) -> bool:
     Two writers at once: exactly one gets True (``If-None-Match: *`` on S3, a hard link on a local disk).
     """
     fs, path = filesystem(uri)
-    if is_remote(uri):
-        try:
+    try:
+        if is_remote(uri):
             fs.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            return False
-        return True
-    target = Path(path)
+            return True
+        with _temporary(Path(path)) as temporary:
+            temporary.write_bytes(data)
+            _to_disk(temporary)
+            os.link(temporary, path)
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """A name beside ``target`` for a file in the making; nothing is left under it, and a new name in the folder reaches the disk."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, target)
-    except FileExistsError:
-        return False
+        yield temporary
+        _to_disk(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
-    return True
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until what was written to a file, or to a folder's list of names, would survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def names(uri: str) -> list[str]:
@@ -121,6 +128,16 @@ def names(uri: str) -> list[str]:
     except FileNotFoundError:
         return []
     return sorted({name for name in (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries) if name})
+
+
+def sizes(uri: str) -> dict[str, int]:
+    """Bytes of each file that lies directly in a folder, by name; empty if there is no such folder. One listing, no request a file."""
+    fs, path = filesystem(uri)
+    try:
+        entries = fs.ls(path, detail=True)
+    except FileNotFoundError:
+        return {}
+    return {entry["name"].rsplit("/", 1)[-1]: int(entry["size"]) for entry in entries if entry["type"] == "file"}
 
 
 def files(uri: str) -> Iterator[str]:
@@ -138,24 +155,20 @@ def remove(uri: str) -> None:
 
 
 def upload(path: Path, uri: str) -> None:
-    """Copies a local file to a URI (multipart where it is large)."""
+    """Copies a local file to a URI, whole or not at all (multipart where it is large)."""
     fs, target = filesystem(uri)
     if is_remote(uri):
         fs.put_file(str(path), target)
-    else:
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(target).with_name(f".{Path(target).name}.{uuid.uuid4().hex}")
-        fs.cp_file(str(path), str(temporary))
+        return
+    with _temporary(Path(target)) as temporary:
+        shutil.copyfile(path, temporary)
+        _to_disk(temporary)
         os.replace(temporary, target)
 
 
 def download(uri: str, path: Path) -> None:
     """Copies a file from a URI to a local path, whole or not at all."""
     fs, source = filesystem(uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with _temporary(path) as temporary:
         fs.get_file(source, str(temporary))
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
