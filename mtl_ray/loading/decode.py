@@ -12,10 +12,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from mtl_ray.loading.header import JPEG, PNG, jpeg_header, png_size
-
-MAX_PIXELS = 50_000_000
-"""The most pixels of a picture unless the caller says otherwise."""
+from mtl_ray.picture_header import JPEG, MAX_PIXELS, PNG, check_pixels, jpeg_header, png_size
 
 _TURNS = {
     1: lambda shown: shown,
@@ -75,14 +72,6 @@ def decode_semantic(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
             raise ValueError(f"a semantic map may have class indices up to 255, this one has {indices.max()}")
         indices = indices.astype(np.uint8)
     return np.ascontiguousarray(indices)
-
-
-def check_pixels(height: int, width: int, max_pixels: int) -> None:
-    """Raises a ValueError if a header's size is empty or above the limit."""
-    if height < 1 or width < 1:
-        raise ValueError(f"the picture's header says {width} x {height} pixels")
-    if height * width > max_pixels:
-        raise ValueError(f"the picture's header says {width} x {height} pixels, more than the {max_pixels:,} allowed (data.max_pixels)")
 
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> NDArray[np.uint8]:

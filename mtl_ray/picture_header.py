@@ -6,6 +6,9 @@ from dataclasses import dataclass
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
 
+MAX_PIXELS = 50_000_000
+"""The most pixels of a picture unless the caller says otherwise."""
+
 _SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """The markers SOF0..SOF15: a frame header, which has the size (ITU T.81, table B.1)."""
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -62,6 +65,14 @@ def png_size(data: bytes) -> tuple[int, int]:
         raise ValueError("the picture is damaged: a PNG without a header")
     width, height = struct.unpack_from(">II", data, 16)
     return height, width
+
+
+def check_pixels(height: int, width: int, max_pixels: int) -> None:
+    """Raises a ValueError if a header's size is empty or above the limit."""
+    if height < 1 or width < 1:
+        raise ValueError(f"the picture's header says {width} x {height} pixels")
+    if height * width > max_pixels:
+        raise ValueError(f"the picture's header says {width} x {height} pixels, more than the {max_pixels:,} allowed (data.max_pixels)")
 
 
 def _exif_orientation(tiff: bytes) -> int:
