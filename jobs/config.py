@@ -8,7 +8,9 @@ from pathlib import Path
 
 from jobs.run import run
 from mtl_ray.config.load import load_tree
-from mtl_ray.config.validate import schema, show, validate
+from mtl_ray.config.schema import schema
+from mtl_ray.config.show import show
+from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
 
 
@@ -18,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m jobs.config",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python -m jobs.config print configs/multitask/digits.yaml schedule.epochs=3\n  python -m jobs.config schema > schema.json",
+        epilog="example:\n  python -m jobs.config print configs/multitask/digits.yaml schedule.epochs=3",
     )
     actions = parser.add_subparsers(dest="action", required=True)
     printing = actions.add_parser("print", help="every value of a config as section.key=value, with the file and line it came from")

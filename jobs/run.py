@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 
 def run(main: Callable[[], int]) -> None:
-    """Ends the process with what ``main`` returns; 2 and one sentence where the request or its input is wrong, 130 after Ctrl-C, 141 where
-    nobody reads the output any more (``| head``)."""
+    """Ends the process with what ``main`` returns.
+
+    Otherwise with 2 and one sentence where the request or its input is wrong, 130 after Ctrl-C, 141 where nobody reads the
+    output any more (``| head``).
+    """
     try:
         status = main()
     except (ValueError, FileNotFoundError, FileExistsError, PermissionError) as error:

@@ -50,16 +50,13 @@ def parse(text: str, source: str) -> Node:
     Raises:
         ValueError: naming the line, if it is not YAML, has a key twice, a number with leading zeros, a tag or an alias.
     """
-    loader = yaml.BaseLoader(text)
     try:
-        root = loader.get_single_node()
+        root = yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ValueError(f"{Origin(source, mark.line + 1 if mark else None)}: not valid YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{source}: not valid YAML: {error}") from None
-    finally:
-        loader.dispose()
     if root is None:
         return Node({}, Origin(source, 1))
     return _build(root, source, Origin(source, root.start_mark.line + 1), set())

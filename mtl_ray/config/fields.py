@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -28,6 +28,8 @@ def fit(node: Node, kind: Any, path: tuple[str, ...] = ()) -> tuple[Any, list[st
         return [value for value, _ in items], [problem for _, problems in items for problem in problems]
     if not isinstance(node.value, dict):
         return node.value, []
+    if (problem := _wrong_type(node, kind, path)) is not None:
+        return {}, [problem]
     target = _mapping_kind(kind, node.value)
     values: dict[str, Any] = {}
     problems: list[str] = []
@@ -72,13 +74,32 @@ def tag(target: Any) -> str | None:
 
 def _mapping_kind(kind: Any, entries: Mapping[str, Node]) -> Any:
     """The member of a union that a mapping is meant for: the dataclass of its ``type``, the only dataclass, or a dict."""
-    dataclass_kinds = [member for member in members(kind) if dataclasses.is_dataclass(member)]
-    if len(dataclass_kinds) == 1:
-        return dataclass_kinds[0]
-    if dataclass_kinds:
-        wanted = entries["type"].value if "type" in entries else None
-        return next((member for member in dataclass_kinds if tag(member) == wanted), None)
+    found = _dataclasses(kind)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        return next(member for member in found if tag(member) == entries["type"].value)
     return next((member for member in members(kind) if get_origin(member) in (dict, Mapping)), None)
+
+
+def _dataclasses(kind: Any) -> list[Any]:
+    return [member for member in members(kind) if dataclasses.is_dataclass(member)]
+
+
+def _wrong_type(node: Node, kind: Any, path: tuple[str, ...]) -> str | None:
+    """What is wrong with the ``type`` of a mapping that is one of several dataclasses; None if nothing is."""
+    tags = [str(tag(member)) for member in _dataclasses(kind)]
+    assert isinstance(node.value, dict)
+    if len(tags) < 2:
+        return None
+    if "type" not in node.value:
+        return f"{node.origin}: {'.'.join(path)} needs a type: one of {', '.join(tags)}"
+    if node.value["type"].value in tags:
+        return None
+    given = node.value["type"]
+    near = difflib.get_close_matches(str(given.value), tags, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(tags)}"
+    return f"{given.origin}: {'.'.join(path)} has the unknown type {given.value!r}; {hint}"
 
 
 def _value_kind(target: Any) -> Any:
@@ -99,15 +120,3 @@ def _nearest(key: str, known: Mapping[str, Any], path: tuple[str, ...]) -> str:
     if near:
         return f"; did you mean {'.'.join((*path, near[0]))}?"
     return f"; known here: {', '.join(known)}"
-
-
-def leaves(values: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Path and value of everything that holds no further mapping."""
-    if isinstance(values, dict) and values:
-        for key, value in values.items():
-            yield from leaves(value, (*path, key))
-    elif isinstance(values, list) and any(isinstance(item, dict) for item in values):
-        for place, item in enumerate(values):
-            yield from leaves(item, (*path, place))
-    else:
-        yield path, values

@@ -18,7 +18,7 @@ class Origin:
         return self.source if self.line is None else f"{self.source}:{self.line}"
 
 
-Value: TypeAlias = "str | int | float | bool | None | dict[str, Node] | list[Node]"
+Value: TypeAlias = "str | int | float | bool | dict[str, Node] | list[Node] | None"
 
 
 @dataclass(frozen=True)

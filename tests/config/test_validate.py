@@ -1,0 +1,158 @@
+"""From the tree to typed configs: messages, null, schema, what is shown."""
+
+import dataclasses
+import json
+
+import jsonschema
+import pytest
+from pydantic import ValidationError
+
+from mtl_ray.config.document import parse
+from mtl_ray.config.load import override_tree
+from mtl_ray.config.schema import schema
+from mtl_ray.config.show import show
+from mtl_ray.config.tree import merge, plain
+from mtl_ray.config.validate import to_yaml, validate
+from mtl_ray.experiment import ExperimentConfig, config_hash, load_experiment, parse_experiment
+
+SMALL = """\
+model:
+  backbone: {name: resnet18}
+  necks:
+    fpn: {type: fpn, channels: 64}
+    pool: {type: pool}
+  heads:
+    boxes: {type: retinanet}
+    labels: {type: linear}
+data:
+  train: {uri: train}
+  val: {uri: val}
+  canvas: {height: 128, width: 128}
+  augment:
+    - {type: flip, p: 0.5}
+    - {type: zoom}
+schedule:
+  epochs: 3
+  optimizer: {lr: 1e-4}
+runtime: {name: small}
+"""
+
+
+def load(*overrides: str) -> ExperimentConfig:
+    return validate(merge(parse(SMALL, "conf.yaml"), override_tree(overrides)), ExperimentConfig)
+
+
+def test_a_small_config_is_typed():
+    config = load()
+    assert config.schedule.optimizer.lr == 1e-4
+    assert config.data.augment[1].type == "zoom"
+    assert config.model.heads["boxes"].levels == ("P3", "P4", "P5")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("optimizer:", "optimiser:", r"conf\.yaml:18: unknown key schedule\.optimiser; did you mean schedule\.optimizer\?"),
+        (
+            "channels: 64",
+            "chanels: 64",
+            r"conf\.yaml:4: unknown key model\.necks\.fpn\.chanels; did you mean model\.necks\.fpn\.channels\?",
+        ),
+        ("{type: flip, p: 0.5}", "{type: flip, prob: 0.5}", r"conf\.yaml:14: unknown key data\.augment\.0\.prob; .*direction"),
+        ("data:", "datta:", r"conf\.yaml:9: unknown key datta; did you mean data\?"),
+        ("epochs: 3", "epochs: -3", r"conf\.yaml:17: schedule\.epochs should be greater than 0, not -3"),
+        ("epochs: 3", "epochs: many", r"conf\.yaml:17: schedule\.epochs should be a valid number.*'many'"),
+        ("type: linear", "type: liner", r"conf\.yaml:8: model\.heads\.labels has the unknown type 'liner'; did you mean linear"),
+        ("{type: zoom}", "{p: 0.1}", r"conf\.yaml:15: data\.augment\.1 needs a type: one of flip, crop"),
+        ("{name: small}", "{name: 1e5}", r"conf\.yaml:19: runtime\.name should be a valid string, not 100000\.0"),
+        ("runtime: {name: small}", "runtime: {}", r"conf\.yaml:19: runtime\.name is missing"),
+        ("  epochs: 3", "  epochs: 3\n  rate: {type: cosin}", r"conf\.yaml:18: schedule\.rate\.type should be 'constant', .*'cosin'"),
+        (
+            "  heads:\n    boxes: {type: retinanet}\n    labels: {type: linear}\n",
+            "  heads: {}\n",
+            r"conf\.yaml:6: model\.heads .*at least 1",
+        ),
+    ],
+)
+def test_mistakes_are_named_with_file_and_line(old, new, words):
+    assert old in SMALL
+    with pytest.raises(ValueError, match=words):
+        validate(parse(SMALL.replace(old, new), "conf.yaml"), ExperimentConfig)
+
+
+def test_every_mistake_is_named_at_once():
+    with pytest.raises(ValueError, match=r"(?s)schedule\.epoch;.*runtime\.nmae;"):
+        load("schedule.epoch=3", "runtime.nmae=x")
+
+
+def test_null_takes_an_inherited_entry_away():
+    config = load("model.heads.labels=null", "model.necks.pool=null", "data.batch=null", "schedule.optimizer=null")
+    assert list(config.model.heads) == ["boxes"]
+    assert list(config.model.necks) == ["fpn"]
+    assert config.data.batch == 16
+    assert config.schedule.optimizer.lr == 1e-3
+
+
+def test_null_is_none_where_a_field_may_be_none():
+    assert load().runtime.checkpoint_every_s == 300.0
+    assert load("runtime.checkpoint_every_s=null").runtime.checkpoint_every_s is None
+
+
+def test_null_for_what_has_no_default_says_that_it_is_missing():
+    with pytest.raises(ValueError, match=r"runtime\.name is missing"):
+        load("runtime.name=null")
+
+
+def test_a_config_comes_back_from_its_text():
+    config = load("model.backbone.options={drop_rate: 0.1, name: '1e-4'}")
+    assert parse_experiment(to_yaml(config), "config.yaml") == config
+
+
+def test_a_changed_copy_is_validated_again():
+    with pytest.raises(ValidationError):
+        dataclasses.replace(load().schedule.optimizer, lr=-5)
+
+
+def test_the_hash_changes_with_what_changes_the_result():
+    same = ["runtime.workers=3", "runtime.storage=elsewhere", "data.threads=5", "serve.port=9000", "runtime.wandb=disabled"]
+    other = ["runtime.seed=1", "schedule.epochs=4", "data.batch=8", "model.heads.boxes.weight=2", "data.train.uri=else"]
+    assert {config_hash(load(change)) for change in same} == {config_hash(load())}
+    assert len({config_hash(load(change)) for change in other} | {config_hash(load())}) == len(other) + 1
+
+
+def test_each_value_is_shown_with_its_origin():
+    tree = merge(parse(SMALL, "conf.yaml"), override_tree(["data.augment.1.p=0.25"]))
+    lines = dict(line.split("  # ") for line in show(tree, validate(tree, ExperimentConfig)).splitlines())
+    shown = {text.strip(): origin for text, origin in lines.items()}
+    assert shown["schedule.optimizer.lr=0.0001"] == "conf.yaml:18"
+    assert shown["data.augment.1.p=0.25"] == "command line"
+    assert shown["data.augment.0.p=0.5"] == "conf.yaml:14"
+    assert shown["data.batch=16"] == "default"
+    assert shown['model.heads.boxes.levels=["P3", "P4", "P5"]'] == "default"
+
+
+def test_what_is_shown_can_be_given_as_overrides():
+    tree = parse(SMALL, "conf.yaml")
+    config = validate(tree, ExperimentConfig)
+    overrides = [line.split("  # ")[0].strip() for line in show(tree, config).splitlines()]
+    assert validate(merge(tree, override_tree(overrides)), ExperimentConfig) == config
+
+
+def test_the_schema_accepts_what_validates_and_refuses_what_does_not(tmp_path):
+    written = schema(ExperimentConfig)
+    jsonschema.Draft202012Validator.check_schema(written)
+    validator = jsonschema.Draft202012Validator(written)
+    values = plain(parse(SMALL, "conf.yaml"))
+    assert validator.is_valid(values)
+    assert validator.is_valid({"_base_": "other.yaml", "model": {"heads": {"boxes": None}}})
+    assert not validator.is_valid({**values, "unknown": 1})
+    assert not validator.is_valid({"schedule": {"epochs": -1}})
+    assert not validator.is_valid({"model": {"necks": {"p": {"type": "fpm"}}}})
+    assert written["$defs"]["ScheduleConfig"]["properties"]["accumulate"]["description"].startswith("Micro-batches")
+    json.dumps(written)
+
+
+def test_a_file_of_a_run_is_loaded_as_any_other(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(load()), encoding="utf-8")
+    assert load_experiment(path, ["runtime.seed=7"]).runtime.seed == 7
