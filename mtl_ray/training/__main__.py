@@ -1,0 +1,36 @@
+"""``python -m mtl_ray.training CONFIG [section.key=value ...]``: a whole training without Ray, alone or under torchrun."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from mtl_ray.config.load import load_tree
+from mtl_ray.config.validate import validate
+from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.training.launch import launch
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains and prints where the run lies and what was measured."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mtl_ray.training",
+        description="Train without Ray: runtime.workers processes on this machine, or the processes that torchrun started.",
+        epilog="example: python -m mtl_ray.training configs/classification/linear_cifar10.yaml runtime.workers=2 schedule.epochs=3",
+    )
+    parser.add_argument("config", help="a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that take the place of the file's")
+    args = parser.parse_args(argv)
+    summary = launch(validate(load_tree(args.config, args.overrides), ExperimentConfig))
+    if summary is not None:
+        print(json.dumps(summary, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        status = main()
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    sys.exit(status)

@@ -1,0 +1,29 @@
+"""An exponential moving average of the weights (Polyak and Juditsky 1992), which is what is then measured and exported."""
+
+import copy
+
+import torch
+from torch import nn
+
+
+class Average:
+    """A second model whose weights follow those of the first slowly.
+
+    Args:
+        model: the one that learns.
+        decay: how much of the average stays at each step; less in the first steps, so that the start is soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self._source = list(model.parameters())
+        self._target = list(self.model.parameters())
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """After each step, counted from 0. Buffers are copied: running statistics are averages already."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._target, self._source, 1 - decay)
+        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)

@@ -1,0 +1,76 @@
+"""What one rank of a run knows of the world around it: its place among the others, its device, and whom to tell."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far a run is; rank 0 tells it at every logged step and after every evaluation.
+
+    Attributes:
+        step, steps: optimiser steps done, and of the whole run.
+        epoch: visits of the training split so far.
+        images_per_s: images of all ranks in a second of training, over the last logged steps.
+        loss: mean over the last logged steps.
+        metrics: of the newest evaluation, HEAD/METRIC; empty before the first.
+    """
+
+    step: int
+    steps: int
+    epoch: float
+    images_per_s: float
+    loss: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def _ignore_progress(progress: Progress) -> None:
+    """Nobody watches."""
+
+
+def _ignore_checkpoint(uri: str, metrics: Mapping[str, float]) -> None:
+    """Nobody waits for checkpoints."""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunContext:
+    """The place of one rank, and its hooks. Where ``world_size`` is above 1 a torch process group is there already.
+
+    Attributes:
+        rank, world_size, local_rank: as torchrun gives them.
+        device: what this rank computes on.
+        on_progress: called on rank 0.
+        on_checkpoint: called on rank 0 when a checkpoint lies whole at a URI, with the metrics that were measured on it (if any).
+        should_stop: asked on every rank at logged steps; if any says True, all stop there with a checkpoint.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    device: torch.device = torch.device("cpu")
+    on_progress: Callable[[Progress], None] = _ignore_progress
+    on_checkpoint: Callable[[str, Mapping[str, float]], None] = _ignore_checkpoint
+    should_stop: Callable[[], bool] = _never
+
+
+def choose_device(wanted: str, local_rank: int) -> torch.device:
+    """The device of a rank for ``runtime.device``: auto takes a GPU where there is one.
+
+    Raises:
+        ValueError: if a GPU is wanted and there are not enough.
+    """
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cpu" or (wanted == "auto" and available == 0):
+        return torch.device("cpu")
+    if local_rank >= available:
+        raise ValueError(
+            f"worker {local_rank} of this machine wants a GPU of its own, but there are {available}; set runtime.device=cpu or fewer workers"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)

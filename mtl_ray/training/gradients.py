@@ -1,0 +1,107 @@
+"""The gradients of a model in a few flat buffers, which are summed over the ranks while backward still runs.
+
+This takes the place of torch's DistributedDataParallel for two reasons. DDP averages over ranks, while a loss term here is a sum
+divided by its count over all ranks. And DDP lays its buckets out anew after the first step of a process, so at three ranks or
+more a resumed run adds up in another order than the undisturbed one; here the layout depends on nothing but the parameters.
+"""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+BUCKET_BYTES = 25 << 20
+"""Large enough that latency does not count, small enough that the first sum starts while backward has far to go."""
+
+
+class Gradients:
+    """Owns ``.grad`` of every parameter as views of flat buffers.
+
+    Args:
+        parameters: those that learn, in a fixed order, all of one dtype and device.
+        world_size: how many ranks add up.
+        overlap: sum a buffer as soon as backward has filled it. Off where the model itself communicates in backward (synchronised
+            batch normalisation), since the ranks must meet in one order.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], world_size: int, *, overlap: bool = True, bucket_bytes: int = BUCKET_BYTES
+    ) -> None:
+        self.world_size = world_size
+        self.buckets: list[Tensor] = []
+        self._members: list[int] = []
+        self._waiting: list[int] = []
+        self._works: list[dist.Work] = []
+        self._armed = False
+        for members in _buckets(list(parameters), bucket_bytes):
+            self._add(members, hooked=overlap and world_size > 1)
+
+    def _add(self, members: list[nn.Parameter], hooked: bool) -> None:
+        number = len(self.buckets)
+        flat = torch.zeros(sum(p.numel() for p in members), dtype=members[0].dtype, device=members[0].device)
+        start = 0
+        for parameter in members:
+            parameter.grad = flat.as_strided(parameter.shape, parameter.stride(), start)
+            start += parameter.numel()
+            if hooked:
+                parameter.register_post_accumulate_grad_hook(lambda _, number=number: self._filled(number))
+        self.buckets.append(flat)
+        self._members.append(len(members))
+        self._waiting.append(0)
+
+    def zero(self) -> None:
+        """Before the first backward of a step."""
+        for flat in self.buckets:
+            flat.zero_()
+
+    def arm(self) -> None:
+        """Before the last backward of a step: from now on a full buffer may be sent."""
+        self._waiting = list(self._members)
+        self._armed = True
+
+    def _filled(self, number: int) -> None:
+        """One more parameter of a bucket has its gradient. Buckets leave in their order, so that all ranks meet."""
+        if not self._armed:
+            return
+        self._waiting[number] -= 1
+        while len(self._works) < len(self.buckets) and self._waiting[len(self._works)] <= 0:
+            self._send()
+
+    def _send(self) -> None:
+        self._works.append(dist.all_reduce(self.buckets[len(self._works)], async_op=True))
+
+    def wait(self) -> None:
+        """After the last backward of a step: every buffer then holds the sum over all ranks."""
+        if self.world_size > 1:
+            while len(self._works) < len(self.buckets):
+                self._send()
+            for work in self._works:
+                work.wait()
+        self._works.clear()
+        self._armed = False
+
+    def norm(self) -> Tensor:
+        """The Euclidean norm of all gradients together, a scalar."""
+        return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(flat) for flat in self.buckets]))
+
+    def clip(self, limit: float) -> Tensor:
+        """Scales all gradients so that their norm is at most ``limit``; returns the norm before."""
+        norm = self.norm()
+        scale = (limit / (norm + 1e-6)).clamp(max=1.0)
+        for flat in self.buckets:
+            flat.mul_(scale)
+        return norm
+
+
+def _buckets(parameters: list[nn.Parameter], bucket_bytes: int) -> list[list[nn.Parameter]]:
+    """From the last parameter to the first, about the order in which backward reaches them."""
+    groups: list[list[nn.Parameter]] = []
+    size = 0
+    for parameter in reversed(parameters):
+        if not groups or size >= bucket_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(parameter)
+        size += parameter.numel() * parameter.element_size()
+    return groups

@@ -1,0 +1,48 @@
+"""What makes two starts the same run: its config, but for what does not change the result, and its data."""
+
+import hashlib
+import json
+from typing import Any
+
+from mtl_ray import storage
+from mtl_ray.config.validate import values_of
+from mtl_ray.experiment import ExperimentConfig
+
+RESULT_KEYS = {
+    "model": None,
+    "schedule": None,
+    "data": ("canvas", "augment", "batch", "lanes", "window", "max_pixels"),
+    "runtime": ("seed", "deterministic", "precision", "sync_bn", "load_from", "best"),
+}
+"""The parts of a config that the weights depend on; None is all of a section."""
+SPLIT_KEYS = ("repeat", "balanced", "weights")
+
+
+def config_hash(config: ExperimentConfig) -> str:
+    """16 hexadecimal digits: equal for configs that train to the same weights on the same data."""
+    values = values_of(config)
+    chosen: dict[str, Any] = {
+        section: values[section] if keys is None else {key: values[section][key] for key in keys} for section, keys in RESULT_KEYS.items()
+    }
+    chosen["train"] = {key: values["data"]["train"][key] for key in SPLIT_KEYS}
+    return _digest(json.dumps(chosen, sort_keys=True).encode())
+
+
+def data_hash(config: ExperimentConfig) -> str:
+    """16 hexadecimal digits of the manifests of both splits: a data set may move, but not change.
+
+    Raises:
+        FileNotFoundError: if there is no split at a URI.
+    """
+    parts = []
+    for split in (config.data.train, config.data.val):
+        for uri in (split.uri,) if isinstance(split.uri, str) else split.uri:
+            try:
+                parts.append(hashlib.sha256(storage.read(storage.join(uri, "manifest.json"))).digest())
+            except FileNotFoundError:
+                raise FileNotFoundError(f"there is no split at {uri} (no manifest.json there)") from None
+    return _digest(b"".join(parts))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

@@ -1,0 +1,76 @@
+"""Ranks without Ray: this process alone, the ones that torchrun started, or some that are started here."""
+
+import os
+import signal
+import socket
+from typing import Any
+
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.training.context import RunContext, choose_device
+from mtl_ray.training.trainer import Summary, run
+
+
+def launch(config: ExperimentConfig) -> Summary | None:
+    """Trains with ``runtime.workers`` processes; under torchrun with those that it started, whatever the config says.
+
+    Returns:
+        What ``run`` returns; None on a rank above 0 of torchrun.
+
+    Raises:
+        ValueError, FileNotFoundError: as ``run`` does, whichever rank it was.
+    """
+    if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        summary = _run_rank(config, rank, world_size, int(os.environ.get("LOCAL_RANK", rank)))
+        return summary if rank == 0 else None
+    if config.runtime.workers == 1:
+        return run(config, RunContext(device=choose_device(config.runtime.device, 0)))
+    return _spawn(config)
+
+
+def _spawn(config: ExperimentConfig) -> Summary:
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(_free_port())
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // config.runtime.workers)))
+    results: Any = mp.get_context("spawn").SimpleQueue()
+    try:
+        mp.spawn(_spawned, (config, results), nprocs=config.runtime.workers)
+    except (mp.ProcessRaisedException, mp.ProcessExitedException):
+        if results.empty():
+            raise
+    result = results.get()
+    if isinstance(result, Exception):
+        raise result
+    summary: Summary = result
+    return summary
+
+
+def _spawned(rank: int, config: ExperimentConfig, results: Any) -> None:
+    """One process. torch sends it SIGINT when the one that started it is gone; it then ends at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        summary = _run_rank(config, rank, config.runtime.workers, rank)
+    except (ValueError, FileNotFoundError) as error:
+        results.put(error)
+        raise
+    if rank == 0:
+        results.put(summary)
+
+
+def _run_rank(config: ExperimentConfig, rank: int, world_size: int, local_rank: int) -> Summary:
+    device = choose_device(config.runtime.device, local_rank)
+    if world_size > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=world_size)
+    try:
+        return run(config, RunContext(rank=rank, world_size=world_size, local_rank=local_rank, device=device))
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,66 @@
+"""``scalars.jsonl``: one strict JSON object a line, with the key names of an mmengine log."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from mtl_ray import storage
+
+REMOTE_WRITE_S = 30.0
+"""A bucket cannot append: the whole file is written again, at most this often."""
+
+
+class Scalars:
+    """Appends lines; on a disk at once, in a bucket at ``flush`` and every half minute.
+
+    Args:
+        uri: of the file.
+        step: lines of later steps are from an attempt that was cut off, and are dropped.
+    """
+
+    def __init__(self, uri: str, step: int) -> None:
+        self.uri = uri
+        self.rows = [row for row in read_scalars(uri) if row["step"] <= step]
+        self._written_at = 0.0
+        self._write()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Adds one line; a number that is not finite becomes null."""
+        clean = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        self.rows.append(clean)
+        if not storage.is_remote(self.uri):
+            with open(storage.absolute(self.uri), "a", encoding="ascii") as file:
+                file.write(_line(clean))
+        elif time.monotonic() - self._written_at > REMOTE_WRITE_S:
+            self._write()
+
+    def flush(self) -> None:
+        """The file then holds every line."""
+        if storage.is_remote(self.uri):
+            self._write()
+
+    def _write(self) -> None:
+        storage.write(self.uri, "".join(map(_line, self.rows)).encode("ascii"))
+        self._written_at = time.monotonic()
+
+
+def read_scalars(uri: str) -> list[dict[str, Any]]:
+    """The lines of a scalars file; none if there is no file. A last line that was cut off is left out."""
+    try:
+        lines = storage.read(uri).decode().splitlines()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for number, line in enumerate(lines):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number < len(lines) - 1:
+                raise ValueError(f"{uri}: line {number + 1} is not JSON") from None
+    return rows
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"

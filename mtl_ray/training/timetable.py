@@ -1,0 +1,47 @@
+"""When a run ends, and after which steps it is measured and saved."""
+
+import math
+import time
+
+from mtl_ray.training.config import RuntimeConfig, ScheduleConfig
+
+
+class Timetable:
+    """The steps of a run.
+
+    Attributes:
+        steps: of the whole run.
+
+    Raises:
+        ValueError: if the schedule says neither or both of ``epochs`` and ``steps``.
+    """
+
+    def __init__(self, schedule: ScheduleConfig, runtime: RuntimeConfig, *, batch: int, samples_per_epoch: int) -> None:
+        if (schedule.epochs is None) == (schedule.steps is None):
+            raise ValueError("schedule needs either epochs or steps" + (", not both (null takes one away)" if schedule.steps else ""))
+        self._steps_per_epoch = samples_per_epoch / batch
+        self.steps = (
+            schedule.steps or max(1, math.ceil(schedule.epochs * self._steps_per_epoch - 1e-9)) if schedule.epochs else schedule.steps or 1
+        )
+        every = schedule.evaluate_every
+        self._evaluate_every = schedule.evaluate_every_steps or (every * self._steps_per_epoch if every else math.inf)
+        self._save_every = runtime.checkpoint_every_steps
+        self._save_every_s = runtime.checkpoint_every_s
+        self._saved_at = time.monotonic()
+
+    def epoch(self, step: int) -> float:
+        """Visits of the training split after ``step`` steps."""
+        return step / self._steps_per_epoch
+
+    def evaluates(self, step: int) -> bool:
+        """True if the model is measured after ``step`` steps (from 1)."""
+        return step == self.steps or math.floor(step / self._evaluate_every + 1e-9) > math.floor((step - 1) / self._evaluate_every + 1e-9)
+
+    def saves(self, step: int) -> bool:
+        """True if a checkpoint is due after ``step`` steps by count or by the clock, besides those of evaluations."""
+        by_count = self._save_every is not None and step % self._save_every == 0
+        return by_count or (self._save_every_s is not None and time.monotonic() - self._saved_at >= self._save_every_s)
+
+    def saved(self) -> None:
+        """A checkpoint was made: the clock starts again."""
+        self._saved_at = time.monotonic()
