@@ -4,7 +4,7 @@ The matching is hotcoco's; the tests hold its arrays against pycocotools. Annota
 reference takes the number 0 for "not matched" and would count an object with the id 0 as a miss.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +12,7 @@ import hotcoco
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.geometry.masks import from_polygons
 from mtl_ray.samples import Instances
 from mtl_ray.tasks.detection.decode import Detections
 
@@ -60,11 +61,10 @@ def curves(kind: Kind, images: Sequence[Scored], num_classes: int) -> Curves:
         num_classes: classes of the vocabulary.
     """
     truth = _truth(kind, images, num_classes)
-    found = truth.load_res(_keypoints_found(images)) if kind == "keypoints" else _load(truth, kind, images)
+    found = truth.load_res(_boxes(images) if kind == "bbox" else _entries(kind, images))
     evaluator = hotcoco.COCOeval(truth, found, kind)
     if kind == "keypoints":
-        points = next((image.truth.keypoints.shape[1] for image in images if image.truth.keypoints is not None), 17)
-        evaluator.params.kpt_oks_sigmas = list(PERSON_SIGMAS) if points == 17 else [OTHER_SIGMA] * points
+        evaluator.params.kpt_oks_sigmas = list(_sigmas(_points(images)))
     evaluator.evaluate()
     evaluator.accumulate()
     got = evaluator.eval
@@ -79,59 +79,72 @@ def curves(kind: Kind, images: Sequence[Scored], num_classes: int) -> Curves:
 
 
 def _truth(kind: Kind, images: Sequence[Scored], num_classes: int) -> hotcoco.COCO:
-    files = [{"id": i, "height": image.height, "width": image.width} for i, image in enumerate(images, 1)]
-    annotations = [{"id": 0, "image_id": i, **row} for i, image in enumerate(images, 1) for row in _truth_rows(kind, image)]
-    for number, annotation in enumerate(annotations, 1):
-        annotation["id"] = number
+    points = _points(images) if kind == "keypoints" else 0
+    rows = [{"image_id": i, **row} for i, image in enumerate(images, 1) for row in _objects(kind, image, points)]
     return hotcoco.COCO(
-        {"images": files, "annotations": annotations, "categories": [{"id": c + 1, "name": str(c)} for c in range(num_classes)]}
+        {
+            "images": [{"id": i, "height": image.height, "width": image.width} for i, image in enumerate(images, 1)],
+            "annotations": [{"id": number, **row} for number, row in enumerate(rows, 1)],
+            "categories": [{"id": c + 1, "name": str(c)} for c in range(num_classes)],
+        }
     )
 
 
-def _truth_rows(kind: Kind, image: Scored) -> list[dict[str, Any]]:
-    truth = image.truth
-    boxes = _xywh(truth.boxes_xyxy)
-    rows = [
-        {
+def _objects(kind: Kind, image: Scored, points: int) -> Iterator[dict[str, Any]]:
+    truth, boxes = image.truth, _xywh(image.truth.boxes_xyxy)
+    for i in range(len(truth)):
+        row: dict[str, Any] = {
             "category_id": int(truth.classes[i]) + 1,
-            "bbox": boxes[i],
+            "bbox": boxes[i].tolist(),
             "area": float(truth.areas[i]),
             "iscrowd": int(truth.crowd[i] or truth.difficult[i]),
         }
-        for i in range(len(truth))
-    ]
-    if kind == "segm" and truth.masks is not None:
-        for row, mask in zip(rows, truth.masks, strict=True):
+        if kind == "segm":
+            mask = truth.masks[i] if truth.masks is not None else b""
+            if not mask:  # nobody drew it: what is found there shall count neither way
+                mask, row["iscrowd"] = _box_mask(image, i), 1
             row["segmentation"] = {"size": [image.height, image.width], "counts": mask.decode()}
-    if kind == "keypoints" and truth.keypoints is not None:
-        for row, points in zip(rows, truth.keypoints, strict=True):
-            row |= {"keypoints": points.ravel().tolist(), "num_keypoints": int((points[:, 2] > 0).sum())}
-    return rows
+        if kind == "keypoints":
+            labelled = truth.keypoints[i] if truth.keypoints is not None else np.zeros((points, 3))
+            row |= {"keypoints": labelled.ravel().tolist(), "num_keypoints": int((labelled[:, 2] > 0).sum())}
+        yield row
 
 
-def _load(truth: hotcoco.COCO, kind: Kind, images: Sequence[Scored]) -> hotcoco.COCO:
+def _box_mask(image: Scored, index: int) -> bytes:
+    x1, y1, x2, y2 = image.truth.boxes_xyxy[index].tolist()
+    return from_polygons([[x1, y1, x2, y1, x2, y2, x1, y2]], image.height, image.width)
+
+
+def _boxes(images: Sequence[Scored]) -> NDArray[np.float64]:
     columns = [
         np.column_stack([np.full(len(image.found), i), _xywh(image.found.boxes_xyxy), image.found.scores, image.found.classes + 1])
         for i, image in enumerate(images, 1)
     ]
-    rows = np.concatenate([np.empty((0, 7)), *columns])
-    if kind == "bbox":
-        return truth.load_res(rows)
-    masks = [{"size": [image.height, image.width], "counts": mask.decode()} for image in images for mask in image.found.masks or ()]
-    return truth.load_res(rows, segmentation=masks)
+    return np.concatenate([np.empty((0, 7)), *columns])
 
 
-def _keypoints_found(images: Sequence[Scored]) -> list[dict[str, Any]]:
-    return [
-        {
-            "image_id": i,
-            "category_id": int(image.found.classes[n]) + 1,
-            "keypoints": points.ravel().tolist(),
-            "score": float(image.found.scores[n]),
-        }
-        for i, image in enumerate(images, 1)
-        for n, points in enumerate(image.found.keypoints if image.found.keypoints is not None else ())
-    ]
+def _entries(kind: Kind, images: Sequence[Scored]) -> list[dict[str, Any]]:
+    """Masks and keypoints as a COCO results file states them; boxes, where there are some, decide the area of a mask there too."""
+    entries: list[dict[str, Any]] = []
+    for i, image in enumerate(images, 1):
+        found, boxes = image.found, _xywh(image.found.boxes_xyxy)
+        for n in range(len(found)):
+            entry: dict[str, Any] = {"image_id": i, "category_id": int(found.classes[n]) + 1, "score": float(found.scores[n])}
+            if kind == "segm" and found.masks is not None:
+                entry["segmentation"] = {"size": [image.height, image.width], "counts": found.masks[n].decode()}
+                entry |= {} if np.isnan(boxes[n]).any() else {"bbox": boxes[n].tolist()}
+            elif found.keypoints is not None:
+                entry["keypoints"] = found.keypoints[n].ravel().tolist()
+            entries.append(entry)
+    return entries
+
+
+def _points(images: Sequence[Scored]) -> int:
+    return next(int(image.truth.keypoints.shape[1]) for image in images if image.truth.keypoints is not None)
+
+
+def _sigmas(points: int) -> tuple[float, ...]:
+    return PERSON_SIGMAS if points == len(PERSON_SIGMAS) else (OTHER_SIGMA,) * points
 
 
 def _xywh(boxes_xyxy: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """How well objects are found: COCO's average precision and recall, and Pascal VOC's."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -11,6 +11,7 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.coco import Curves, Kind, Scored, curves
 from mtl_ray.tasks.detection.config import HeadConfig
 from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.detection.voc import voc_table
 
 PREFIX: Mapping[Kind, str] = {"bbox": "", "segm": "segm_", "keypoints": "keypoints_"}
 
@@ -37,29 +38,32 @@ class DetectionMetric:
         self.images += other.images
 
     def result(self) -> Mapping[str, float]:
-        """mAP, mAP50, mAP75, mAP_s, mAP_m, mAP_l, AR@1, AR@10, AR@100, ...; NaN where there is no object to find."""
+        """COCO's mAP, mAP50, mAP75, mAP_s, mAP_m, mAP_l, AR@1, AR@10, AR@100, AR_s, AR_m, AR_l, and VOC's.
+
+        Masks and keypoints, where truth and predictions have them, follow with the prefix ``segm_`` and ``keypoints_``. NaN
+        where there is no object to find.
+        """
+        images = self._ordered()
         result: dict[str, float] = {}
-        for kind in self._kinds():
-            result |= {PREFIX[kind] + name: value for name, value in _summary(curves(kind, self._ordered(), len(self.names))).items()}
+        for kind in _kinds(images):
+            result |= {PREFIX[kind] + name: value for name, value in _summary(curves(kind, images, len(self.names))).items()}
+        if "mAP" in result:
+            voc = voc_table(images, len(self.names))
+            result |= {"voc_mAP": _mean(voc.area), "voc_mAP_07": _mean(voc.eleven), "voc_recall": _mean(voc.recall)}
         return result
 
     def per_class(self) -> Mapping[str, Mapping[str, float]]:
-        """mAP and mAP50 of each class."""
-        table: dict[str, dict[str, float]] = {name: {} for name in self.names}
-        for kind in self._kinds():
-            got = curves(kind, self._ordered(), len(self.names))
-            for c, name in enumerate(self.names):
-                precision = got.precision[:, :, c, 0, -1]
-                table[name] |= {f"{PREFIX[kind]}mAP": _mean(precision), f"{PREFIX[kind]}mAP50": _mean(precision[0])}
-        return table
-
-    def _kinds(self) -> list[Kind]:
-        kinds: list[Kind] = ["bbox"]
-        if any(image.found.masks is not None for image in self.images):
-            kinds.append("segm")
-        if any(image.found.keypoints is not None for image in self.images):
-            kinds.append("keypoints")
-        return kinds
+        """By class: mAP, mAP50, AR@100, VOC's AP and recall, and the number of objects to find."""
+        images = self._ordered()
+        columns: dict[str, NDArray[np.float64]] = {}
+        for kind in _kinds(images):
+            got = curves(kind, images, len(self.names))
+            columns |= {PREFIX[kind] + name: values for name, values in _by_class(got).items()}
+        if "mAP" in columns:
+            voc = voc_table(images, len(self.names))
+            columns |= {"voc_AP": voc.area, "voc_recall": voc.recall}
+        columns["objects"] = _objects(images, len(self.names))
+        return {name: {column: float(values[c]) for column, values in columns.items()} for c, name in enumerate(self.names)}
 
     def _ordered(self) -> list[Scored]:
         """By key, numbers in it by value: equal scores are then met in the same order however the images came together."""
@@ -71,6 +75,16 @@ def metric(head: HeadConfig, vocabulary: Vocabulary) -> DetectionMetric:
     return DetectionMetric(tuple(vocabulary.classes["instances"]))
 
 
+def _kinds(images: Sequence[Scored]) -> list[Kind]:
+    """What can be compared; a file of masks or keypoints alone has NaN for boxes."""
+    kinds: list[Kind] = [] if any(np.isnan(image.found.boxes_xyxy).any() for image in images) else ["bbox"]
+    if any(image.found.masks is not None for image in images) and any(image.truth.masks is not None for image in images):
+        kinds.append("segm")
+    if any(image.found.keypoints is not None for image in images) and any(image.truth.keypoints is not None for image in images):
+        kinds.append("keypoints")
+    return kinds
+
+
 def _summary(got: Curves) -> dict[str, float]:
     precision = {area: got.precision[:, :, :, i, -1] for i, area in enumerate(got.areas)}
     result = {"mAP": _mean(precision["all"]), "mAP50": _mean(precision["all"][0]), "mAP75": _mean(precision["all"][5])}
@@ -79,6 +93,21 @@ def _summary(got: Curves) -> dict[str, float]:
     return result | {f"AR_{area[0]}": _mean(got.recall[:, :, i, -1]) for i, area in enumerate(got.areas) if area != "all"}
 
 
+def _by_class(got: Curves) -> dict[str, NDArray[np.float64]]:
+    classes = range(got.recall.shape[1])
+    return {
+        "mAP": np.array([_mean(got.precision[:, :, c, 0, -1]) for c in classes]),
+        "mAP50": np.array([_mean(got.precision[0, :, c, 0, -1]) for c in classes]),
+        f"AR@{got.limits[-1]}": np.array([_mean(got.recall[:, c, 0, -1]) for c in classes]),
+    }
+
+
+def _objects(images: Sequence[Scored], num_classes: int) -> NDArray[np.float64]:
+    wanted = [image.truth.classes[~(image.truth.crowd | image.truth.difficult)] for image in images]
+    return np.bincount(np.concatenate([np.empty(0, np.int64), *wanted]), minlength=num_classes).astype(np.float64)
+
+
 def _mean(values: NDArray[np.float64]) -> float:
+    """Of what is known: not -1 (COCO) and not NaN (VOC)."""
     known = values[values > -1]
     return float(known.mean()) if known.size else float("nan")

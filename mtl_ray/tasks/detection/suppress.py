@@ -10,21 +10,22 @@ Chosen = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
 
 
 def select(candidates: NDArray[np.float32], rule: Selection) -> Chosen:
-    """Chooses among candidates as the end-to-end graph does: threshold, suppression within each class, the best of all classes.
+    """Chooses among candidates as ``nms.select`` does inside the network; the tests hold the two together.
 
     Args:
         candidates: (N, 5 + C) float32 as x1, y1, x2, y2, objectness, class scores; a box's score for a class is the product.
         rule: thresholds and how many to keep.
     """
-    boxes, scores = candidates[:, :4], candidates[:, 4:5] * candidates[:, 5:]
-    rows, classes = np.nonzero(scores > rule.score_threshold)
-    found = scores[rows, classes]
-    kept = np.concatenate(
-        [np.empty(0, np.int64)]
-        + [group[suppress(boxes[rows[group]], found[group], rule)] for group in (np.flatnonzero(classes == c) for c in np.unique(classes))]
-    )
-    best = kept[np.argsort(-found[kept], kind="stable")][: rule.max_detections]
-    return boxes[rows[best]], found[best], classes[best].astype(np.int64)
+    joint = candidates[:, 4:5] * candidates[:, 5:]
+    best = np.argsort(-joint.max(axis=1, initial=0), kind="stable")[: max(rule.candidates, rule.max_detections)]
+    boxes, joint = candidates[best, :4], joint[best]
+    classes, rows = np.nonzero((joint > rule.score_threshold).T)
+    scores = joint[rows, classes]
+    groups = [np.flatnonzero(classes == label) for label in np.unique(classes)]
+    kept = [group[suppress(boxes[rows[group]], scores[group], rule)] for group in groups]
+    left = np.sort(np.concatenate([np.empty(0, np.int64), *kept]))
+    chosen = left[np.argsort(-scores[left], kind="stable")][: rule.max_detections]
+    return boxes[rows[chosen]], scores[chosen], classes[chosen].astype(np.int64)
 
 
 def suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], rule: Selection) -> NDArray[np.int64]:

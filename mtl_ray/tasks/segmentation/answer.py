@@ -16,7 +16,7 @@ from mtl_ray.tasks.segmentation.decode import SemanticMap
 def answer(prediction: SemanticMap, vocabulary: Vocabulary, score_threshold: float) -> dict[str, Any]:
     """``{"height", "width", "classes": [{"class_label", "class_name", "share"}, ...], "png": base64}``.
 
-    ``classes`` are those that some pixel has, the largest share of the image first; ``png`` is what ``to_png`` gives. A class
+    ``classes`` are those that some pixel has, the largest share of the image first; ``png`` is what ``picture`` gives. A class
     map has no scores, so the threshold changes nothing.
     """
     names = vocabulary.classes["semantic"]
@@ -26,7 +26,7 @@ def answer(prediction: SemanticMap, vocabulary: Vocabulary, score_threshold: flo
         "height": prediction.classes.shape[0],
         "width": prediction.classes.shape[1],
         "classes": [{"class_label": c, "class_name": names[c], "share": float(counts[c] / prediction.classes.size)} for c in order],
-        "png": base64.b64encode(to_png(prediction)).decode(),
+        "png": base64.b64encode(picture(prediction)).decode(),
     }
 
 
@@ -37,20 +37,20 @@ def read_answer(item: Mapping[str, Any], vocabulary: Vocabulary, head: HeadConfi
         ValueError: if there is no PNG in it.
     """
     try:
-        return from_png(base64.b64decode(item["png"], validate=True))
+        return read_picture(base64.b64decode(item["png"], validate=True))
     except (KeyError, binascii.Error) as error:
         raise ValueError("the answer of a segmentation head has no class map under 'png'") from error
 
 
-def to_png(prediction: SemanticMap) -> bytes:
+def picture(prediction: SemanticMap) -> bytes:
     """One 8-bit channel, (height, width) of the image that was sent; the value of a pixel is its class index."""
     done, data = cv2.imencode(".png", prediction.classes, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     assert done
     return bytes(data)
 
 
-def from_png(data: bytes) -> SemanticMap:
-    """The way back of ``to_png``.
+def read_picture(data: bytes) -> SemanticMap:
+    """The way back of ``picture``.
 
     Raises:
         ValueError: if it is no PNG of one 8-bit channel.

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mtl_ray.tasks.segmentation.answer import from_png, to_png
+from mtl_ray.tasks.segmentation.answer import read_picture, picture
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 
 TYPE = pa.struct([("png", pa.binary())])
@@ -14,9 +14,9 @@ TYPE = pa.struct([("png", pa.binary())])
 
 def to_row(prediction: SemanticMap) -> dict[str, Any]:
     """A value of ``TYPE``."""
-    return {"png": to_png(prediction)}
+    return {"png": picture(prediction)}
 
 
 def from_row(row: Mapping[str, Any]) -> SemanticMap:
     """The way back of ``to_row``."""
-    return from_png(row["png"])
+    return read_picture(row["png"])
