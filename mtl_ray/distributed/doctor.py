@@ -1,0 +1,193 @@
+"""What must hold on a machine before a job can run on it, each looked at and said in one line."""
+
+import importlib
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from mtl_ray import storage
+
+GIB = 2**30
+LONGEST_TEMP = 44
+"""Characters of Ray's temporary folder: a session adds 62 more for its sockets, and Linux ends their paths at 107."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    subject: str
+    broken: bool
+    text: str
+    """What was seen; of something broken also how to mend it."""
+
+
+def examine(storage_uri: str) -> Iterator[Finding]:
+    """Looks at everything, one thing after the other."""
+    yield _python()
+    yield _packages()
+    yield torch_pair()
+    yield from _imports("ray", "onnxruntime", "timm", "pyarrow", "cv2")
+    yield ray_token(os.environ, Path.home())
+    yield _ray_folder(os.environ.get("RAY_TMPDIR", "/tmp"))
+    yield _memory()
+    yield _shared_memory()
+    yield _gpus()
+    yield _storage(storage_uri)
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", sys.version_info < (3, 11), f"{version} at {sys.executable} (3.11 or newer is needed)")
+
+
+def _packages() -> Finding:
+    """Whether the installed versions lie in the ranges of pyproject.toml."""
+    try:
+        wanted = [Requirement(text) for text in metadata.requires("mtl_ray") or []]
+    except metadata.PackageNotFoundError:
+        return Finding("packages", False, "mtl_ray itself is not installed (a folder sent with a job): ranges are not compared")
+    wrong = [problem for need in wanted if need.marker is None or need.marker.evaluate() for problem in _unmet(need)]
+    if wrong:
+        return Finding("packages", True, "; ".join(wrong) + ". Mend: make setup, or python -m pip install -r requirements.txt")
+    return Finding("packages", False, f"{len(wanted)} requirements of pyproject.toml looked at, all met")
+
+
+def _unmet(need: Requirement) -> Iterator[str]:
+    try:
+        found = metadata.version(need.name)
+    except metadata.PackageNotFoundError:
+        yield f"{need.name} is missing"
+        return
+    if not need.specifier.contains(found, prereleases=True):
+        yield f"{need.name} {found} is outside {need.specifier}"
+
+
+def torch_pair() -> Finding:
+    """Whether torchvision was built for the torch that is installed: its compiled operators answer."""
+    pair = " and ".join(f"{name} {_version(name)}" for name in ("torch", "torchvision"))
+    try:
+        torch, ops = importlib.import_module("torch"), importlib.import_module("torchvision.ops")
+        ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    except (ImportError, RuntimeError, AttributeError) as error:
+        why = "torchvision was built for another torch" if "torchvision::nms" in str(error) else "torchvision does not run"
+        return Finding(
+            "torch",
+            True,
+            f"{pair} do not fit each other: {why} ({_first_line(error)}). It happens when a CPU-only torch meets the torchvision of the "
+            "package registry, which is built for CUDA. Mend: take both from the same place in one command, python -m pip install "
+            "--force-reinstall torch torchvision, with the versions of requirements.txt",
+        )
+    return Finding("torch", False, f"{pair} fit each other; {torch.get_num_threads()} threads")
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _imports(*names: str) -> Iterator[Finding]:
+    for name in names:
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            yield Finding(name, True, f"cannot be imported ({_first_line(error)}). Mend: make setup")
+            continue
+        yield Finding(name, False, str(getattr(module, "__version__", "installed")))
+
+
+def ray_token(environment: "os._Environ[str] | dict[str, str]", home: Path) -> Finding:
+    """Whether Ray's clients and clusters would agree on a token."""
+    mode = environment.get("RAY_AUTH_MODE")
+    if mode == "disabled":
+        return Finding("ray token", False, "RAY_AUTH_MODE=disabled: whoever reaches Ray's ports may run programs")
+    path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or home / ".ray" / "auth_token")
+    known = "RAY_AUTH_TOKEN" in environment or path.is_file()
+    if "RAY_AUTH_TOKEN_PATH" in environment and not path.is_file():
+        return Finding("ray token", True, f"RAY_AUTH_TOKEN_PATH names {path}, which is not there. Mend: ray get-auth-token --generate")
+    if mode == "token" and not known:
+        return Finding("ray token", True, "RAY_AUTH_MODE=token, but there is no token. Mend: ray get-auth-token --generate")
+    if mode == "token":
+        return Finding("ray token", False, "RAY_AUTH_MODE=token and a token is there: jobs can be submitted")
+    if known:
+        return Finding("ray token", False, "a token is there; to submit jobs to a cluster set RAY_AUTH_MODE=token (without it: 401)")
+    return Finding("ray token", False, "none yet; a private local Ray makes its own, a cluster's must be brought here")
+
+
+def _ray_folder(folder: str) -> Finding:
+    if len(folder) > LONGEST_TEMP:
+        return Finding("ray folder", True, f"{folder} is too long for Ray's sockets: set RAY_TMPDIR to {LONGEST_TEMP} characters or less")
+    if not os.access(folder, os.W_OK):
+        return Finding("ray folder", True, f"{folder} cannot be written: set RAY_TMPDIR to a folder that can")
+    disk = shutil.disk_usage(folder)
+    text = f"{folder}, {disk.free / GIB:.0f} GiB free"
+    if disk.free < 0.05 * disk.total:
+        return Finding("ray folder", True, f"{text}: Ray does not spill objects on a disk that is more than 95 % full")
+    return Finding("ray folder", False, text)
+
+
+def _memory() -> Finding:
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and limit.read_text().strip() != "max":
+        used = int(limit.with_name("memory.current").read_text())
+        free = min(free, int(limit.read_text()) - used)
+    return Finding("memory", free < 2 * GIB, f"{free / GIB:.1f} GiB free, {os.cpu_count()} CPUs (2 GiB needed, 1 more for each worker)")
+
+
+def _shared_memory() -> Finding:
+    free = shutil.disk_usage("/dev/shm").free
+    small = free < 256 * 2**20
+    advice = ": Ray's objects go to the disk, slowly. Mend: start the container with a larger --shm-size" if small else ""
+    return Finding("/dev/shm", small, f"{free / GIB:.2f} GiB free{advice}")
+
+
+def _gpus() -> Finding:
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError:
+        return Finding("gpu", True, "torch cannot be imported")
+    present = Path("/dev/nvidia0").exists() or Path("/dev/nvidiactl").exists()
+    if not torch.cuda.is_available():
+        if present:
+            return Finding("gpu", True, f"there is one that torch {torch.__version__} cannot use: a CPU build, or the driver is too old")
+        return Finding("gpu", False, "none; everything runs on CPU")
+    try:
+        for index in range(torch.cuda.device_count()):
+            torch.ones(8, device=f"cuda:{index}").sum().item()
+    except RuntimeError as error:
+        return Finding("gpu", True, f"cuda:{index} does not compute: {_first_line(error)}")
+    names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+    return Finding("gpu", False, f"{names}; CUDA {torch.version.cuda}")
+
+
+def _storage(uri: str) -> Finding:
+    """Writes, reads and removes a small file, and looks whether "only if there is none" holds."""
+    probe = storage.join(storage.absolute(uri), f".doctor-{uuid.uuid4().hex}")
+    steps: list[Callable[[], bool]] = [
+        lambda: storage.write_new(probe, b"probe"),
+        lambda: storage.read(probe) == b"probe",
+        lambda: not storage.write_new(probe, b"again"),
+    ]
+    try:
+        good = all(step() for step in steps)
+        storage.remove(probe)
+    except Exception as error:  # each storage raises errors of its own; whatever it is, it is the finding
+        return Finding("storage", True, f"{uri} cannot be written ({type(error).__name__}: {_first_line(error)})")
+    if not good:
+        return Finding("storage", True, f"{uri} lets a file be overwritten that must be written once (If-None-Match is not kept)")
+    return Finding("storage", False, f"{uri} can be written and read")
