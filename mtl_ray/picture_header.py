@@ -34,7 +34,8 @@ def jpeg_header(data: bytes) -> JpegHeader:
     Raises:
         ValueError: if there is no frame header among them.
     """
-    orientation, frame = 1, None
+    orientation = 1
+    frame: tuple[int, int, int] | None = None
     at, end = 2, len(data)
     while at + 4 <= end and data[at + 1] != _SCAN:
         if data[at] != 0xFF or data[at + 1] == 0xFF:
@@ -52,7 +53,8 @@ def jpeg_header(data: bytes) -> JpegHeader:
         at += 2 + length
     if frame is None:
         raise ValueError("the picture is damaged: a JPEG without a frame header")
-    return JpegHeader(*frame, orientation)
+    height, width, components = frame
+    return JpegHeader(height, width, components, orientation)
 
 
 def png_size(data: bytes) -> tuple[int, int]:

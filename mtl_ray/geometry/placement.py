@@ -67,15 +67,17 @@ class Placement:
         scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
         offset = np.array([self.offset_x, self.offset_y] * 2, np.float32)
         limit = np.array([self.width, self.height] * 2, np.float32)
-        return np.clip((boxes_xyxy - offset) / scale, 0, limit).astype(np.float32)
+        return np.asarray(np.clip((boxes_xyxy - offset) / scale, 0, limit), np.float32)
 
     def points_to_canvas(self, points_xy: NDArray[np.float32]) -> NDArray[np.float32]:
         """(..., 2) float32 image pixels -> canvas pixels."""
-        return (points_xy * np.array([self.scale_x, self.scale_y]) + np.array([self.offset_x, self.offset_y])).astype(np.float32)
+        moved = points_xy * np.array([self.scale_x, self.scale_y]) + np.array([self.offset_x, self.offset_y])
+        return np.asarray(moved, np.float32)
 
     def points_to_image(self, points_xy: NDArray[np.float32]) -> NDArray[np.float32]:
         """(..., 2) float32 canvas pixels -> image pixels, not clipped."""
-        return ((points_xy - np.array([self.offset_x, self.offset_y])) / np.array([self.scale_x, self.scale_y])).astype(np.float32)
+        moved = (points_xy - np.array([self.offset_x, self.offset_y])) / np.array([self.scale_x, self.scale_y])
+        return np.asarray(moved, np.float32)
 
 
 def placement_of(height: int, width: int, rule: PlacementRule) -> Placement:

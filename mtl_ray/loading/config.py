@@ -61,6 +61,11 @@ class Mosaic:
 
     type: Literal["mosaic"] = "mosaic"
     p: float = Field(default=0.5, ge=0, le=1)
+    centre: tuple[float, float] = (0.3, 0.7)
+    """Where the four images meet: least and greatest share of the canvas's height and width."""
+    scale: tuple[float, float] = (0.5, 1.0)
+    """Size of each image relative to the largest that the canvas holds."""
+    min_visible: float = Field(default=0.3, ge=0, le=1)
 
 
 Augmentation = Annotated[Flip | RandomCrop | Zoom | Colour | Mosaic, Field(discriminator="type")]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mtl_ray.loading.config import SplitConfig
-from mtl_ray.loading.vocabulary import join
+from mtl_ray.loading.join import join_vocabularies
 from mtl_ray.samples import Sample
 from mtl_ray.shards.order import Sequence
 from mtl_ray.shards.split import open_split
@@ -43,7 +43,7 @@ class Reader:
         """
         uris = (split.uri,) if isinstance(split.uri, str) else split.uri
         self._splits = [open_split(uri) for uri in uris]
-        self.vocabulary, self.recodings = join([each.vocabulary for each in self._splits], uris)
+        self.vocabulary, self.recodings = join_vocabularies([each.vocabulary for each in self._splits], uris)
         self.sequence = Sequence(
             self._splits,
             batch=batch,

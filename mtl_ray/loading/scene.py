@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.loading.decode import decode_image, decode_semantic
-from mtl_ray.loading.vocabulary import Recoding
+from mtl_ray.loading.join import Recoding
 from mtl_ray.samples import Sample
 
 
@@ -36,13 +36,15 @@ class Objects:
     def clipped(self, height: int, width: int, min_visible: float = 0.0, min_side_px: float = 1.0) -> "Objects":
         """Boxes cut off at the edges of a (height, width) frame.
 
-        Those of whose area less than ``min_visible`` is left, or with a side under ``min_side_px``, are dropped.
+        Those of whose area less than ``min_visible`` is left are dropped (regions to ignore stay), and those with a side under
+        ``min_side_px``.
         """
         before = (self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]).prod(axis=1)
         limit = np.array([width, height, width, height], np.float32)
         boxes = np.clip(self.boxes_xyxy, 0, limit)
         sides = boxes[:, 2:] - boxes[:, :2]
-        keep = (sides.min(axis=1, initial=np.inf) >= min_side_px) & (sides.prod(axis=1) >= min_visible * before)
+        seen = (sides.prod(axis=1) >= min_visible * before) | self.crowd
+        keep = seen & (sides.min(axis=1) >= min_side_px)
         return self.moved(boxes) if keep.all() else self.moved(boxes).chosen(keep)
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from mtl_ray.samples import IGNORE_INDEX, Annotation, Vocabulary
 
 _log = logging.getLogger(__name__)
+_Value = TypeVar("_Value")
 _KINDS: tuple[Annotation, ...] = ("labels", "instances", "semantic")
 
 
@@ -27,7 +29,7 @@ class Recoding:
     semantic: NDArray[np.uint8]
 
 
-def join(vocabularies: Sequence[Vocabulary], uris: Sequence[str]) -> tuple[Vocabulary, list[Recoding]]:
+def join_vocabularies(vocabularies: Sequence[Vocabulary], uris: Sequence[str]) -> tuple[Vocabulary, list[Recoding]]:
     """One vocabulary for all, and for each what its indices become.
 
     The classes of a kind of annotation are the union by name, in the order in which they first appear. A class that only some
@@ -37,6 +39,13 @@ def join(vocabularies: Sequence[Vocabulary], uris: Sequence[str]) -> tuple[Vocab
         ValueError: if two splits have different keypoints.
     """
     classes = {kind: _union(kind, vocabularies, uris) for kind in _KINDS if any(kind in each.classes for each in vocabularies)}
+    colours, numbers = {}, {}
+    for kind, names in classes.items():
+        if found := _by_name([(each.classes.get(kind, ()), each.colours.get(kind, ())) for each in vocabularies], names):
+            colours[kind] = found
+        ids = _by_name([(each.classes.get(kind, ()), each.category_ids.get(kind, ())) for each in vocabularies], names)
+        if ids and len(set(ids)) == len(ids):
+            numbers[kind] = ids
     posed = [each for each in vocabularies if each.keypoints]
     for each in posed[1:]:
         if each.keypoints != posed[0].keypoints:
@@ -47,8 +56,8 @@ def join(vocabularies: Sequence[Vocabulary], uris: Sequence[str]) -> tuple[Vocab
         keypoints=posed[0].keypoints if posed else (),
         skeleton=posed[0].skeleton if posed else (),
         mirror=posed[0].mirror if posed else (),
-        colours={kind: found for kind in classes if (found := _by_name(kind, "colours", vocabularies, classes[kind]))},
-        category_ids={kind: found for kind in classes if (found := _by_name(kind, "category_ids", vocabularies, classes[kind]))},
+        colours=colours,
+        category_ids=numbers,
     )
     return joined, [_recoding(each, joined) for each in vocabularies]
 
@@ -62,15 +71,13 @@ def _union(kind: Annotation, vocabularies: Sequence[Vocabulary], uris: Sequence[
     return union
 
 
-def _by_name(kind: Annotation, what: str, vocabularies: Sequence[Vocabulary], names: tuple[str, ...]) -> tuple[object, ...]:
-    """Colours or category numbers of the joined classes; empty unless all have one and splits agree on it (numbers)."""
-    found: dict[str, object] = {}
-    for each in vocabularies:
-        for name, value in zip(each.classes.get(kind, ()), getattr(each, what).get(kind, ()), strict=False):
-            if found.setdefault(name, value) != value and what == "category_ids":
-                return ()
-    values = tuple(found.get(name) for name in names)
-    return () if None in values or (what == "category_ids" and len(set(values)) < len(values)) else values
+def _by_name(per_split: Sequence[tuple[tuple[str, ...], tuple[_Value, ...]]], names: tuple[str, ...]) -> tuple[_Value, ...]:
+    """What each name stands for, by the first split that says so; empty if one of them stands for nothing."""
+    found: dict[str, _Value] = {}
+    for own_names, values in per_split:
+        for name, value in zip(own_names, values, strict=False):
+            found.setdefault(name, value)
+    return tuple(found[name] for name in names) if all(name in found for name in names) else ()
 
 
 def _recoding(own: Vocabulary, joined: Vocabulary) -> Recoding:
