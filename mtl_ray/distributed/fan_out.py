@@ -1,0 +1,64 @@
+"""The same function over many items, each as a Ray task, with a progress bar."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import ray
+from ray.exceptions import RayTaskError
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+RETRIES = 5
+"""How often a task is run again when its node or its process is lost; an exception of the function itself ends the whole."""
+
+
+def fan_out(
+    function: Callable[[Item], Result], items: Sequence[Item], *, description: str, num_cpus: float = 1, workers: int | None = None
+) -> Iterator[Result]:
+    """The results of ``function(item)`` in the order of the items, computed as Ray tasks inside a ``session``.
+
+    Only a bounded number of tasks is sent off at a time, so neither a million items nor a slow first one fills the memory.
+
+    Args:
+        function: of a module, or a ``functools.partial`` of one; without side effects that a second run would spoil.
+        items: small; they are pickled.
+        description: what the progress bar is called.
+        num_cpus: that a task needs.
+        workers: at most so many tasks at a time; by default two for each free slot of the cluster.
+
+    Raises:
+        Exception: whatever the function raised first, with its own type.
+        RuntimeError: if a task's node was lost too often.
+    """
+    limit = workers or max(2, int(2 * ray.cluster_resources().get("CPU", 1) / max(num_cpus, 0.01)))
+    task = ray.remote(num_cpus=num_cpus, max_retries=RETRIES)(function)
+    pending: dict[ray.ObjectRef, int] = {}
+    done: dict[int, Result] = {}
+    sent = given = 0
+    with tqdm(total=len(items), desc=description, unit="task", mininterval=0.5, leave=False) as bar:
+        try:
+            while given < len(items):
+                while sent < len(items) and len(pending) < limit and sent - given < 4 * limit:
+                    pending[task.remote(items[sent])] = sent
+                    sent += 1
+                ready, _ = ray.wait(list(pending), num_returns=1)
+                for reference in ready:
+                    done[pending.pop(reference)] = _result(reference, description)
+                    bar.update()
+                while given in done:
+                    yield done.pop(given)
+                    given += 1
+        finally:
+            for reference in pending:
+                ray.cancel(reference, force=False)
+
+
+def _result(reference: ray.ObjectRef, description: str) -> Result:
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(f"{description}: a task was lost {RETRIES + 1} times, the last time so: {error}") from error

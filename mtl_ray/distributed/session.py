@@ -1,0 +1,56 @@
+"""Ray for the time of a job: the cluster that the job runs on, or a private one on this machine."""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+OBJECT_STORE_BYTES = 200_000_000
+"""Nothing large travels through the object store: samples go from files to shards, gradients over gloo or NCCL."""
+
+
+@contextmanager
+def session(*, num_cpus: int | None = None) -> Iterator[None]:
+    """Gives the code inside a Ray to work with.
+
+    If Ray already runs in this process it is used and left running, so a pipeline's stages share one. If the job runs on a
+    cluster (``RAY_ADDRESS`` is set, as ``ray job submit`` does) that is used. Otherwise a private Ray is started on this machine,
+    with a token of its own so that no other user of the machine can send it work, and ended afterwards.
+
+    Args:
+        num_cpus: how many CPUs the private Ray believes to have; by default as many as there are.
+    """
+    if ray.is_initialized():
+        yield
+    elif os.environ.get("RAY_ADDRESS"):
+        ray.init(address="auto", logging_level="WARNING")
+        try:
+            yield
+        finally:
+            ray.shutdown()
+    else:
+        yield from _private(num_cpus)
+
+
+def _private(num_cpus: int | None) -> Iterator[None]:
+    folder = tempfile.mkdtemp(prefix="mr", dir=os.environ.get("RAY_TMPDIR", "/tmp"))  # noqa: S108 - short: sockets lie in it
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            logging_level="WARNING",
+            _temp_dir=folder,
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)

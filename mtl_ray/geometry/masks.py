@@ -1,0 +1,52 @@
+"""Masks as COCO's run-length encodings: the compressed ``counts`` of a mask of known size, column by column.
+
+The format and the way a polygon fills pixels are those of COCO (Lin et al. 2014, https://cocodataset.org/#format-data).
+"""
+
+from collections.abc import Sequence
+
+import hotcoco.mask as rle
+import numpy as np
+from numpy.typing import NDArray
+
+
+def encode(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> bytes:
+    """The encoding of a mask (H, W), any non-zero pixel belonging to the object."""
+    return bytes(rle.encode(mask.astype(np.bool_))["counts"])
+
+
+def decode(counts: bytes, height: int, width: int) -> NDArray[np.uint8]:
+    """The mask (height, width) uint8, 1 where the object is; all zeros for ``b""``."""
+    if not counts:
+        return np.zeros((height, width), np.uint8)
+    return np.ascontiguousarray(rle.decode({"size": [height, width], "counts": counts}))
+
+
+def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> bytes:
+    """The union of polygons, each as x, y, x, y, ... in pixels with at least three points, filled as COCO fills them."""
+    parts = rle.frPyObjects([list(map(float, polygon)) for polygon in polygons], height, width)
+    return bytes(rle.merge(parts)["counts"])
+
+
+def from_counts(counts: Sequence[int], height: int, width: int) -> bytes:
+    """The compressed form of plain run lengths, zeros first, column by column.
+
+    Raises:
+        ValueError: if they do not add up to the mask's size.
+    """
+    if any(count < 0 for count in counts) or sum(counts) != height * width:
+        raise ValueError(f"run lengths add up to {sum(counts)}, not to {height} x {width}")
+    return bytes(rle.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)["counts"])
+
+
+def area(counts: bytes, height: int, width: int) -> int:
+    """Pixels of the object."""
+    return int(rle.area({"size": [height, width], "counts": counts})) if counts else 0
+
+
+def box_of(counts: bytes, height: int, width: int) -> tuple[float, float, float, float]:
+    """The xyxy box in pixels around an object; four zeros where it is empty."""
+    if not counts:
+        return (0.0, 0.0, 0.0, 0.0)
+    x, y, box_width, box_height = (float(value) for value in rle.to_bbox({"size": [height, width], "counts": counts}))
+    return (x, y, x + box_width, y + box_height)

@@ -1,0 +1,48 @@
+"""Lists of class names: from a file that the user names, or one that lies in the data set."""
+
+from collections.abc import Iterable
+
+from mtl_ray import storage
+
+USUAL_FILES = ("classes.txt", "class_names.txt")
+
+
+def read_class_names(uri: str) -> tuple[str, ...]:
+    """The names in a file, one a line; empty lines are passed over.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is empty or a name is there twice.
+    """
+    try:
+        text = storage.read(uri).decode()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no file of class names {uri}") from None
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not names or twice:
+        raise ValueError(f"{uri} must have one class name a line; " + (f"{twice[0]!r} is there twice" if twice else "it is empty"))
+    return names
+
+
+def find_class_names(root: str, classes: str | None) -> tuple[str, ...] | None:
+    """The names in the file ``classes`` (relative to the working directory) or, failing that, in ``ROOT/classes.txt``, if there is one."""
+    if classes is not None:
+        return read_class_names(storage.absolute(classes))
+    for name in USUAL_FILES:
+        if storage.exists(storage.join(root, name)):
+            return read_class_names(storage.join(root, name))
+    return None
+
+
+def numbered(highest: int) -> tuple[str, ...]:
+    """Names for classes of which only the numbers 0 to ``highest`` are known."""
+    return tuple(str(number) for number in range(highest + 1))
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Collected names, each once, sorted: numbers by value, words by letter."""
+    found = set(names)
+    if all(name.isdecimal() for name in found):
+        return tuple(sorted(found, key=int))
+    return tuple(sorted(found))

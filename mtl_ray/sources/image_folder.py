@@ -1,0 +1,57 @@
+"""Image classification as folders: the name of a picture's folder is its class."""
+
+from functools import partial
+
+import numpy as np
+
+from mtl_ray import storage
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.sources.class_names import find_class_names
+from mtl_ray.sources.config import ImageFolder
+from mtl_ray.sources.folders import is_picture, subfolders
+from mtl_ray.sources.picture import read_picture
+from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
+
+
+def open_image_folder(config: ImageFolder) -> Source:
+    """Lists ROOT/SPLIT/CLASS/**; a class of any split of ROOT is a class of every split.
+
+    Raises:
+        FileNotFoundError: if there is no such split.
+    """
+    root = storage.absolute(config.root)
+    folder = storage.join(root, config.split)
+    splits = subfolders(root)
+    if config.split not in splits:
+        raise FileNotFoundError(f"{root} has no folder {config.split!r}; it has {', '.join(splits) or 'no folders'}")
+    collected = sorted({name for split in splits for name in subfolders(storage.join(root, split))})
+    names = find_class_names(root, config.classes) or tuple(collected)
+    index = {name: number for number, name in enumerate(names)}
+    records, rejects = [], []
+    for uri in storage.files(folder):
+        key = uri.removeprefix(folder).lstrip("/")
+        owner = key.partition("/")[0]
+        if key.rpartition("/")[2].startswith("."):
+            continue
+        if "/" not in key:
+            rejects.append(Reject(key, "", "lies outside the folders of the classes"))
+        elif owner not in index:
+            rejects.append(Reject(key, "", f"the class {owner!r} is not in the list of classes"))
+        elif not is_picture(key):
+            rejects.append(Reject(key, "", "not the name of a picture"))
+        else:
+            records.append((key, index[owner]))
+    return Source(
+        vocabulary=Vocabulary(classes={"labels": names}, exclusive_labels=True),
+        records=records,
+        reader=partial(_read, folder),
+        rejects=tuple(rejects),
+        fingerprint=fingerprint_of([*names, *(key for key, _ in records)]),
+    )
+
+
+def _read(folder: str, record: tuple[str, int]) -> Reading:
+    key, label = record
+    picture = read_picture(storage.join(folder, key), key)
+    labels = np.array([label], np.int64)
+    return Sample(key=key, image=picture.data, height=picture.height, width=picture.width, labels=labels), []

@@ -1,0 +1,91 @@
+"""The objects of one picture, as annotation files list them, become checked ``Instances``."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mtl_ray.geometry import boxes
+from mtl_ray.samples import Instances
+from mtl_ray.sources.source import Reject
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundObject:
+    """One object as an annotation file has it.
+
+    Attributes:
+        name: what to call it in a reject.
+        box_xyxy: pixels of the shown image, not yet checked.
+        class_index: into ``Vocabulary.instances``.
+        id, area, crowd, difficult, truncated, mask, keypoints, attributes: as in ``Instances``.
+    """
+
+    name: str
+    box_xyxy: tuple[float, float, float, float]
+    class_index: int
+    id: int = -1
+    area: float | None = None
+    crowd: bool = False
+    difficult: bool = False
+    truncated: bool = False
+    mask: bytes = b""
+    keypoints: Sequence[tuple[float, float, float]] | None = None
+    attributes: Mapping[str, int] = field(default_factory=dict)
+
+
+def to_instances(
+    found: Sequence[FoundObject],
+    file: str,
+    height: int,
+    width: int,
+    *,
+    masks: bool = False,
+    keypoints: int = 0,
+    attributes: Sequence[str] = (),
+) -> tuple[Instances, list[Reject]]:
+    """The objects whose boxes make sense, clipped to the picture, and a Reject for each other.
+
+    Args:
+        found: the objects of one picture.
+        file: what to call their file in a reject.
+        height, width: of the picture as shown, in pixels.
+        masks: whether the set has masks.
+        keypoints: how many the set's objects have; 0 for none.
+        attributes: names of the further columns.
+    """
+    kept, rejects = [], []
+    for item in found:
+        if reason := box_fault(item.box_xyxy, height, width):
+            rejects.append(Reject(file, item.name, reason))
+        else:
+            kept.append(item)
+    boxes_xyxy = boxes.clip(np.array([item.box_xyxy for item in kept], np.float64).reshape(-1, 4), height, width).astype(np.float32)
+    own_areas = boxes.areas(boxes_xyxy)
+    points = [item.keypoints if item.keypoints is not None else [(0.0, 0.0, 0.0)] * keypoints for item in kept]
+    instances = Instances(
+        boxes_xyxy=boxes_xyxy,
+        classes=np.array([item.class_index for item in kept], np.int64),
+        ids=np.array([item.id for item in kept], np.int64),
+        areas=np.array([own if item.area is None else item.area for item, own in zip(kept, own_areas, strict=True)], np.float32),
+        crowd=np.array([item.crowd for item in kept], np.bool_),
+        difficult=np.array([item.difficult for item in kept], np.bool_),
+        truncated=np.array([item.truncated for item in kept], np.bool_),
+        masks=tuple(item.mask for item in kept) if masks else None,
+        keypoints=np.array(points, np.float32).reshape(-1, keypoints, 3) if keypoints else None,
+        attributes={name: np.array([item.attributes.get(name, -1) for item in kept], np.int64) for name in attributes},
+    )
+    return instances, rejects
+
+
+def box_fault(box_xyxy: tuple[float, float, float, float], height: int, width: int) -> str:
+    """Why a box cannot be used in an image of (height, width) pixels; empty if it can."""
+    if not all(math.isfinite(value) for value in box_xyxy):
+        return "its box is not made of finite numbers"
+    x1, y1, x2, y2 = box_xyxy
+    if x2 <= x1 or y2 <= y1:
+        return f"its box has no area: x {x1:g} to {x2:g}, y {y1:g} to {y2:g}"
+    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+        return f"its box lies outside the {width} x {height} picture: x {x1:g} to {x2:g}, y {y1:g} to {y2:g}"
+    return ""

@@ -1,0 +1,76 @@
+"""Reading a picture's file for a Sample: its bytes as they are, and its size as shown, without decoding it."""
+
+import io
+from dataclasses import dataclass
+
+from PIL import Image
+
+from mtl_ray import storage
+from mtl_ray.picture_header import JPEG, MAX_PIXELS, PNG, check_pixels, jpeg_header, png_size
+from mtl_ray.sources.source import Unreadable
+
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An encoded picture, and its height and width in pixels as it is shown (EXIF orientation applied)."""
+
+    data: bytes
+    height: int
+    width: int
+
+
+def read_picture(uri: str, name: str) -> Picture:
+    """The picture at a URI.
+
+    Args:
+        uri: where the file lies.
+        name: what to call it in a reject.
+
+    Raises:
+        Unreadable: if it is not there, is no picture, is cut short, or its header claims more than ``MAX_PIXELS``.
+    """
+    try:
+        data = storage.read(uri)
+    except FileNotFoundError:
+        raise Unreadable(name, "listed but not there") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise Unreadable(name, error.strerror or "cannot be opened") from None
+    try:
+        height, width = shown_size(data)
+        check_pixels(height, width, MAX_PIXELS)
+    except ValueError as error:
+        raise Unreadable(name, str(error)) from None
+    return Picture(data, height, width)
+
+
+def shown_size(data: bytes) -> tuple[int, int]:
+    """Height and width in pixels of an encoded picture as it is shown.
+
+    Raises:
+        ValueError: if it is no picture, or its end is missing.
+    """
+    if data.startswith(JPEG):
+        if not data.endswith(b"\xff\xd9") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+            raise ValueError("cut short: a JPEG without its end")  # a thumbnail's end lies before the scan
+        header = jpeg_header(data)
+        return (header.width, header.height) if header.orientation >= 5 else (header.height, header.width)
+    if data.startswith(PNG):
+        if b"IEND" not in data[-64:] and b"IEND" not in data:
+            raise ValueError("cut short: a PNG without its end")
+        if b"eXIf" not in data:
+            return png_size(data)
+    return _size_by_pillow(data)
+
+
+def _size_by_pillow(data: bytes) -> tuple[int, int]:
+    if not data:
+        raise ValueError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(_ORIENTATION, 1) >= 5
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise ValueError("not a picture in a known format") from None
+    return (width, height) if turned else (height, width)

@@ -1,0 +1,78 @@
+"""What every kind of raw data set becomes: a Source, a list of records that can each be read into a Sample."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mtl_ray.samples import Sample, Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Something in a data set that did not become part of a Sample, and why.
+
+    Attributes:
+        file: the picture or annotation file, relative to the root of the set.
+        object: which of the file's objects ("annotation 17", "line 3"); empty where it is the whole file.
+        reason: one clause for a person to read.
+    """
+
+    file: str
+    object: str
+    reason: str
+
+
+class Unreadable(ValueError):
+    """Raised by a reader for a record of which no Sample can be made; ``reject`` says why."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"{file}: {reason}")
+        self.reject = Reject(file, "", reason)
+
+
+Reading = tuple[Sample, list[Reject]]
+"""A Sample and those of its objects that were left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A raw data set's split, listed but not read. It is picklable, and no larger than its records.
+
+    Attributes:
+        vocabulary: what the numbers in the Samples mean.
+        records: what the reader needs to know of each picture, small.
+        reader: makes a Sample of a record; a function of a module, or a ``functools.partial`` of one. Raises ``Unreadable``.
+        rejects: what was found wrong while listing.
+        fingerprint: changes when the listing or an annotation changes.
+    """
+
+    vocabulary: Vocabulary
+    records: Sequence[Any]
+    reader: Callable[[Any], Reading]
+    rejects: tuple[Reject, ...] = ()
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def take(self, indices: Iterable[int]) -> "Source":
+        """The Source of some of the records, in this order: what one task of many needs to be sent."""
+        return replace(self, records=tuple(self.records[int(index)] for index in indices), rejects=())
+
+    def read(self, index: int) -> tuple[Sample | None, list[Reject]]:
+        """The Sample of a record, or None, and whatever of it was left out."""
+        try:
+            return self.reader(self.records[index])
+        except Unreadable as error:
+            return None, [error.reject]
+
+
+def fingerprint_of(parts: Iterable[str | bytes]) -> str:
+    """A sha256 over texts, such as the names of a listing and the contents of its annotation files."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
