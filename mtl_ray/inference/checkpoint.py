@@ -1,0 +1,85 @@
+"""A checkpoint of a run as a predictor."""
+
+import json
+from dataclasses import replace
+from typing import Literal
+
+import safetensors.torch
+import torch
+
+from mtl_ray import storage
+from mtl_ray.artifact import MANIFEST, Artifact, open_artifact
+from mtl_ray.config.document import parse
+from mtl_ray.config.validate import validate
+from mtl_ray.experiment import ExperimentConfig, build_model
+from mtl_ray.inference.torch_predictor import TorchPredictor
+from mtl_ray.models.model import Model
+from mtl_ray.samples import Vocabulary
+from mtl_ray.vocabulary import vocabulary_from_json
+
+
+def open_checkpoint(uri: str, device: str = "cpu") -> TorchPredictor:
+    """The network of a checkpoint, ready to predict.
+
+    Raises:
+        ValueError: if there is no whole checkpoint at the URI, or its weights are not those of its config.
+    """
+    checkpoint = open_artifact(uri, kind="checkpoint")
+    config = read_config(checkpoint)
+    vocabulary = read_vocabulary(checkpoint)
+    model = load_model(checkpoint, config, vocabulary)
+    return TorchPredictor(model, config.model.heads, vocabulary, config.data.canvas, device=device, batch=config.evaluate.batch)
+
+
+def read_config(checkpoint: Artifact) -> ExperimentConfig:
+    """The resolved config that travels in every checkpoint and bundle."""
+    text = checkpoint.read("config.yaml").decode()
+    return validate(parse(text, storage.join(checkpoint.uri, "config.yaml")), ExperimentConfig)
+
+
+def read_vocabulary(checkpoint: Artifact) -> Vocabulary:
+    """What the numbers of its heads mean."""
+    return vocabulary_from_json(json.loads(checkpoint.read("vocabulary.json")))
+
+
+def load_model(checkpoint: Artifact, config: ExperimentConfig, vocabulary: Vocabulary) -> Model:
+    """The network with its averaged weights where there are some, else the plain ones; in evaluation mode, on the CPU.
+
+    Raises:
+        ValueError: if the weights do not fit the network.
+    """
+    backbone = replace(config.model.backbone, pretrained=False, weights=None)  # everything comes from the checkpoint
+    model = build_model(replace(config.model, backbone=backbone), vocabulary)
+    name = "ema.safetensors" if "ema.safetensors" in checkpoint.names else "model.safetensors"
+    try:
+        model.load_state_dict(safetensors.torch.load(checkpoint.read(name)))
+    except RuntimeError as error:
+        raise ValueError(
+            f"the weights in {checkpoint.uri} do not fit the network of its config.yaml: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    return model.eval()
+
+
+def find_checkpoint(run_uri: str, which: Literal["best", "last"] = "best") -> str:
+    """The URI of a checkpoint of a run: the best by the run's own metric (the last where nothing was measured), or the last.
+
+    Raises:
+        ValueError: if the run has no whole checkpoint.
+    """
+    if which == "best":
+        try:
+            best = json.loads(storage.read(storage.join(run_uri, "best.json")))
+        except FileNotFoundError:
+            best = None
+        if best is not None:
+            return storage.join(run_uri, best["checkpoint"])
+    folder = storage.join(run_uri, "checkpoints")
+    whole = [name for name in storage.names(folder) if storage.exists(storage.join(folder, name, MANIFEST))]
+    if not whole:
+        raise ValueError(f"there is no whole checkpoint in {run_uri}")
+    return storage.join(folder, max(whole, key=lambda name: int(name.rpartition("-")[2])))
+
+
+def default_device() -> str:
+    """A GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
