@@ -1,7 +1,5 @@
 """A resolved config becomes data, model and method: the one file that lists the tasks."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from mtl_ray.config.document import parse
 from mtl_ray.config.load import load_tree
 from mtl_ray.config.strict import STRICT
-from mtl_ray.config.validate import validate, values_of
+from mtl_ray.config.validate import validate
 from mtl_ray.evaluation.config import EvaluateConfig
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.loading.config import DataConfig
@@ -72,22 +70,6 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
 def parse_experiment(text: str, source: str) -> ExperimentConfig:
     """The config in the ``config.yaml`` of a run, checkpoint or bundle; ``to_yaml`` of ``config.validate`` writes it."""
     return validate(parse(text, source), ExperimentConfig)
-
-
-_RUNTIME_OF_THE_RESULT = ("name", "seed", "deterministic", "precision", "sync_bn", "load_from")
-
-
-def config_hash(config: ExperimentConfig) -> str:
-    """Sixteen hexadecimal digits that change with whatever changes the result of a training.
-
-    Where the run lies, on how many workers it runs, what it logs and keeps, and how it is exported and served may change
-    without making it another run.
-    """
-    values = values_of(config)
-    result = {key: values[key] for key in ("model", "data", "schedule")}
-    result["data"].pop("threads")
-    result["runtime"] = {key: values["runtime"][key] for key in _RUNTIME_OF_THE_RESULT}
-    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class AnyHead(Protocol):

@@ -13,6 +13,8 @@ COMMAND_LINE = "command line"
 def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> Node:
     """The tree of a config file: its ``_base_`` files merged left to right, then the file itself, then the overrides.
 
+    A mapping within the file may have a ``_base_`` of its own. Names of files are relative to the file they stand in.
+
     Args:
         path: a YAML file.
         overrides: each ``section.key=value``; the value is YAML, a number among the keys is a place in a list.
@@ -70,11 +72,19 @@ def _load_file(path: Path, below: tuple[Path, ...], wanted_by: Origin | None = N
     own = parse(text, _shown(path))
     if not isinstance(own.value, dict):
         raise ValueError(f"{own.origin}: a config is a mapping of sections")
-    entries = dict(own.value)
-    tree = Node({}, own.origin)
-    for name in _base_names(entries.pop("_base_", None)):
-        tree = merge(tree, _load_file(path.parent / str(name.value), (*below, resolved), name.origin))
-    return merge(tree, Node(entries, own.origin))
+    return _inherit(own, path, (*below, resolved))
+
+
+def _inherit(node: Node, path: Path, below: tuple[Path, ...]) -> Node:
+    """The node with what each mapping in it inherits by its ``_base_``."""
+    if isinstance(node.value, list):
+        return Node([_inherit(item, path, below) for item in node.value], node.origin)
+    if not isinstance(node.value, dict):
+        return node
+    tree = Node({}, node.origin)
+    for name in _base_names(node.value.get("_base_")):
+        tree = merge(tree, _load_file(path.parent / str(name.value), below, name.origin))
+    return merge(tree, Node({key: _inherit(child, path, below) for key, child in node.value.items() if key != "_base_"}, node.origin))
 
 
 def _base_names(base: Node | None) -> list[Node]:

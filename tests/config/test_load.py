@@ -133,6 +133,13 @@ def test_bases_are_merged_left_to_right_then_the_file(tmp_path):
     assert origins == ["grandparent.yaml:1", "left.yaml:2", "right.yaml:1", "child.yaml:2", "command line"]
 
 
+def test_a_section_may_have_a_base_of_its_own(tmp_path):
+    path = write(
+        tmp_path, base="a: 1\nb: {c: 2, d: 3}\n", child="part:\n  _base_: base.yaml\n  b: {c: 4}\nother: [{_base_: base.yaml, a: 5}]\n"
+    )
+    assert plain(load_tree(path, ["part.a=6"])) == {"part": {"a": 6, "b": {"c": 4, "d": 3}}, "other": [{"a": 5, "b": {"c": 2, "d": 3}}]}
+
+
 def test_a_base_that_is_not_there_names_who_wants_it(tmp_path):
     path = write(tmp_path, child="a: 1\n_base_: missing.yaml\n")
     with pytest.raises(FileNotFoundError, match=r"missing\.yaml.*child\.yaml:2"):
