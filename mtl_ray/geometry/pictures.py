@@ -1,0 +1,180 @@
+"""Drawing upon images: boxes, masks, points and words that can be read also on a picture of 32 pixels; several side by side."""
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from mtl_ray.geometry.palette import Colour, is_light
+
+LEAST_SIDE = 400
+"""Images whose longer side has fewer pixels are enlarged by a whole number before anything is drawn upon them."""
+_PAPER = (250, 250, 250)
+_INK = (30, 30, 30)
+
+
+class Picture:
+    """An image that is drawn upon. Coordinates are those of the image as it was given, whatever it was enlarged by."""
+
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        """Takes a copy of (H, W, 3) uint8 RGB."""
+        longer = max(image.shape[:2])
+        self._hw = image.shape[:2]
+        self._scale = max(1, math.ceil(LEAST_SIDE / longer))
+        enlarged = image.repeat(self._scale, axis=0).repeat(self._scale, axis=1)
+        self._image = Image.fromarray(enlarged)
+        self._line = max(2, round(longer * self._scale / 320))
+        self._font = ImageFont.load_default(max(13, round(longer * self._scale / 42)))
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(H * k, W * k, 3) uint8 RGB, k the enlargement."""
+        return np.asarray(self._image).copy()
+
+    def tint(self, mask: NDArray[np.bool_] | NDArray[np.uint8], colour: Colour, strength: float = 0.5) -> None:
+        """Mixes a colour into the pixels of a mask (H, W) and draws its outline."""
+        large = self._enlarged(mask.astype(np.uint8))
+        pixels = self.pixels
+        inside = large > 0
+        pixels[inside] = pixels[inside] * (1 - strength) + np.array(colour) * strength
+        outlines, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(pixels, outlines, -1, colour, max(1, self._line // 2), cv2.LINE_AA)
+        self._image = Image.fromarray(pixels)
+
+    def tint_classes(self, classes: NDArray[np.uint8], colours: Sequence[Colour], strength: float = 0.6) -> None:
+        """Mixes the colour of each pixel's class (H, W) into it; pixels without a class become dark and grey."""
+        table = np.zeros((256, 3), np.float32)
+        table[: len(colours)] = colours
+        large = self._enlarged(classes)
+        pixels = self.pixels.astype(np.float32)
+        mixed = pixels * (1 - strength) + table[large] * strength
+        nothing = large >= len(colours)
+        mixed[nothing] = pixels[nothing].mean(axis=1, keepdims=True) * 0.35
+        self._image = Image.fromarray(mixed.astype(np.uint8))
+
+    def name_regions(self, classes: NDArray[np.uint8], names: Sequence[str], colours: Sequence[Colour], least_share: float = 0.004) -> None:
+        """Writes the name of each class into the thickest part of its largest region, where that is large enough."""
+        for index in np.unique(classes[classes < len(names)]):
+            count, regions, sizes, _ = cv2.connectedComponentsWithStats((classes == index).astype(np.uint8))
+            if count < 2:
+                continue
+            largest = 1 + int(sizes[1:, cv2.CC_STAT_AREA].argmax())
+            if sizes[largest, cv2.CC_STAT_AREA] < least_share * classes.size:
+                continue
+            depth = cv2.distanceTransform(np.pad((regions == largest).astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+            y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+            self._write(names[index], (float(x) + 0.5) * self._scale, (float(y) + 0.5) * self._scale, colours[index], centred=True)
+
+    def box(self, box_xyxy: NDArray[np.float32], text: str, colour: Colour, *, dashed: bool = False) -> None:
+        """Draws a box with a word above it, or in it where there is no room above; without the word if ``text`` is empty."""
+        x1, y1, x2, y2 = (float(value) * self._scale for value in box_xyxy)
+        draw = ImageDraw.Draw(self._image)
+        if dashed:
+            for start, stop in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
+                self._dashes(draw, start, stop, colour)
+        else:
+            draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=self._line)
+        if text:
+            height = self._text_size(text)[1]
+            self._write(text, x1, y1 - height if y1 >= height else y1, colour)
+
+    def pose(self, points: NDArray[np.float32], skeleton: Sequence[tuple[int, int]], colour: Colour) -> None:
+        """Draws the points (K, 3) x, y, visibility that are known (above 0), and the lines between them; hidden ones (1) hollow."""
+        draw = ImageDraw.Draw(self._image)
+        known = points[:, 2] > 0
+        placed = [(float(x) * self._scale, float(y) * self._scale) for x, y in points[:, :2]]
+        for first, second in skeleton:
+            if known[first] and known[second]:
+                draw.line([placed[first], placed[second]], fill=colour, width=self._line)
+        radius = self._line * 1.4
+        for index in np.flatnonzero(known):
+            x, y = placed[index]
+            inside = None if points[index, 2] < 1.5 else colour
+            draw.ellipse(
+                (x - radius, y - radius, x + radius, y + radius), fill=inside, outline=(255, 255, 255), width=max(1, self._line // 2)
+            )
+
+    def caption(self, lines: Sequence[tuple[str, Colour]]) -> None:
+        """Writes words into the top left corner, one line each, until the picture is full."""
+        top = 0.0
+        for text, colour in lines:
+            height = self._text_size(text)[1]
+            if top + height > self._image.height:
+                break
+            self._write(text, 0, top, colour)
+            top += height
+
+    def _write(self, text: str, x: float, y: float, colour: Colour, *, centred: bool = False) -> None:
+        width, height = self._text_size(text)
+        if centred:
+            x, y = x - width / 2, y - height / 2
+        x = min(max(0.0, x), max(0.0, self._image.width - width))
+        y = min(max(0.0, y), max(0.0, self._image.height - height))
+        draw = ImageDraw.Draw(self._image)
+        draw.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
+        draw.text(
+            (x + width / 2, y + height / 2), text, font=self._font, fill=(0, 0, 0) if is_light(colour) else (255, 255, 255), anchor="mm"
+        )
+
+    def _text_size(self, text: str) -> tuple[float, float]:
+        return self._font.getlength(text) + 6, self._font.getbbox("Ag")[3] + 4
+
+    def _dashes(self, draw: ImageDraw.ImageDraw, start: tuple[float, float], stop: tuple[float, float], colour: Colour) -> None:
+        length = math.dist(start, stop)
+        dash = 4.0 * self._line
+        for at in np.arange(0, length, 2 * dash):
+            near, far = at / length, min(1.0, (at + dash) / length)
+            ends = [tuple(a + (b - a) * share for a, b in zip(start, stop, strict=True)) for share in (near, far)]
+            draw.line(ends, fill=colour, width=self._line)
+
+    def _enlarged(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        assert array.shape == self._hw
+        return array.repeat(self._scale, axis=0).repeat(self._scale, axis=1)
+
+
+def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[str] = (), gap_px: int = 8) -> NDArray[np.uint8]:
+    """Pictures side by side in rows of ``columns``, on white, each centred in its cell with its title below.
+
+    Args:
+        pictures: (H, W, 3) uint8 RGB each, of any sizes.
+        columns: of the grid.
+        titles: one each, or none.
+        gap_px: white pixels around each cell.
+    """
+    font = ImageFont.load_default(15)
+    room = 22 if titles else 0
+    cell_h, cell_w = max(each.shape[0] for each in pictures), max(each.shape[1] for each in pictures)
+    rows = math.ceil(len(pictures) / columns)
+    columns = min(columns, len(pictures))
+    sheet = Image.new("RGB", (columns * (cell_w + gap_px) + gap_px, rows * (cell_h + room + gap_px) + gap_px), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for index, each in enumerate(pictures):
+        top, left = gap_px + (index // columns) * (cell_h + room + gap_px), gap_px + (index % columns) * (cell_w + gap_px)
+        sheet.paste(Image.fromarray(each), (left + (cell_w - each.shape[1]) // 2, top + (cell_h - each.shape[0]) // 2))
+        if titles:
+            draw.text(
+                (left + cell_w / 2, top + cell_h + room / 2), _shortened(titles[index], font, cell_w), font=font, fill=_INK, anchor="mm"
+            )
+    return np.asarray(sheet).copy()
+
+
+def shrunk(image: NDArray[np.uint8], longest_px: int) -> NDArray[np.uint8]:
+    """The image at a size whose longer side has at most ``longest_px``."""
+    height, width = image.shape[:2]
+    if max(height, width) <= longest_px:
+        return image
+    scale = longest_px / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
+    """The end of a text that is too long, which tells file names apart better than their beginning."""
+    if font.getlength(text) <= width_px:
+        return text
+    while len(text) > 1 and font.getlength("..." + text) > width_px:
+        text = text[1:]
+    return "..." + text

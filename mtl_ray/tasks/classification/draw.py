@@ -1,0 +1,49 @@
+"""Image labels written upon their image."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.geometry.palette import colours_of
+from mtl_ray.geometry.pictures import Picture
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.tasks.classification.decode import LabelScores
+
+_MOST = 5
+"""Labels of one image that are written."""
+
+
+def draw_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+    """The annotated labels.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, the sample's image as shown.
+        sample: without labels, the image stays as it is.
+        vocabulary: names and colours.
+
+    Returns:
+        uint8 RGB of the image's size times a whole number (small images are enlarged).
+    """
+    picture = Picture(image)
+    if sample.labels is not None:
+        names, colours = _looks(vocabulary)
+        picture.caption([(names[int(index)], colours[int(index)]) for index in sample.labels])
+    return picture.pixels
+
+
+def draw_prediction(
+    image: NDArray[np.uint8], prediction: LabelScores, vocabulary: Vocabulary, score_threshold: float = 0.3
+) -> NDArray[np.uint8]:
+    """The labels with a score of at least ``score_threshold``, best first; where an image has exactly one, the best in any case."""
+    names, colours = _looks(vocabulary)
+    best = np.argsort(-prediction.scores, kind="stable")[:_MOST]
+    shown = [int(index) for index in best if prediction.scores[index] >= score_threshold]
+    if prediction.exclusive and not shown:
+        shown = [int(best[0])]
+    picture = Picture(image)
+    picture.caption([(f"{names[index]} {prediction.scores[index]:.2f}", colours[index]) for index in shown])
+    return picture.pixels
+
+
+def _looks(vocabulary: Vocabulary) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
+    names = vocabulary.classes["labels"]
+    return names, colours_of(len(names), vocabulary.colours.get("labels", ()))

@@ -1,0 +1,66 @@
+"""Objects drawn upon their image: masks, boxes, keypoints and names."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.geometry import masks
+from mtl_ray.geometry.palette import colours_of
+from mtl_ray.geometry.pictures import Picture
+from mtl_ray.samples import Instances, Sample, Vocabulary
+from mtl_ray.tasks.detection.decode import Detections
+
+_CROWD = (160, 160, 160)
+
+
+def draw_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+    """The annotated objects; crowds grey and dashed, difficult ones dashed.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, the sample's image as shown.
+        sample: without instances, the image stays as it is.
+        vocabulary: names and colours.
+
+    Returns:
+        uint8 RGB of the image's size times a whole number (small images are enlarged).
+    """
+    picture = Picture(image)
+    if sample.instances is not None:
+        _draw_instances(picture, sample.instances, image.shape[:2], vocabulary)
+    return picture.pixels
+
+
+def draw_prediction(
+    image: NDArray[np.uint8], prediction: Detections, vocabulary: Vocabulary, score_threshold: float = 0.3
+) -> NDArray[np.uint8]:
+    """The objects found with a score of at least ``score_threshold``, the best on top; of the same size as ``draw_truth`` gives."""
+    picture = Picture(image)
+    names = vocabulary.classes["instances"]
+    colours = colours_of(len(names), vocabulary.colours.get("instances", ()))
+    for index in np.flatnonzero(prediction.scores >= score_threshold)[::-1]:
+        kind = int(prediction.classes[index])
+        if prediction.masks is not None and prediction.masks[index]:
+            picture.tint(masks.decode(prediction.masks[index], *image.shape[:2]), colours[kind])
+        picture.box(prediction.boxes_xyxy[index], f"{names[kind]} {prediction.scores[index]:.2f}", colours[kind])
+        if prediction.keypoints is not None:
+            points = prediction.keypoints[index].copy()
+            points[:, 2] = np.where(points[:, 2] >= score_threshold, 2, 0)
+            picture.pose(points, vocabulary.skeleton, colours[kind])
+    return picture.pixels
+
+
+def _draw_instances(picture: Picture, found: Instances, hw: tuple[int, ...], vocabulary: Vocabulary) -> None:
+    """Large objects first, so that small ones stay visible upon them."""
+    names = vocabulary.classes["instances"]
+    colours = colours_of(len(names), vocabulary.colours.get("instances", ()))
+    sides = found.boxes_xyxy[:, 2:] - found.boxes_xyxy[:, :2]
+    order = np.argsort(-sides.prod(axis=1), kind="stable")
+    of_object = [_CROWD if found.crowd[index] else colours[int(found.classes[index])] for index in range(len(found))]
+    for index in order:
+        if found.masks is not None and found.masks[index]:
+            picture.tint(masks.decode(found.masks[index], hw[0], hw[1]), of_object[index])
+    for index in order:
+        name = names[int(found.classes[index])] + (" crowd" if found.crowd[index] else "")
+        picture.box(found.boxes_xyxy[index], name, of_object[index], dashed=bool(found.crowd[index] or found.difficult[index]))
+    if found.keypoints is not None:
+        for index in order:
+            picture.pose(found.keypoints[index], vocabulary.skeleton, of_object[index])
