@@ -3,7 +3,8 @@
 import copy
 
 import torch
-from torch import nn
+
+from mtl_ray.models.model import Model
 
 
 class Average:
@@ -14,14 +15,14 @@ class Average:
         decay: how much of the average stays at each step; less in the first steps, so that the start is soon forgotten.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: Model, decay: float) -> None:
         self.decay = decay
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
-        self._source = list(model.parameters())
-        self._target = list(self.model.parameters())
+        self.model: Model = copy.deepcopy(model).requires_grad_(False).eval()
+        self._source: list[torch.Tensor] = list(model.parameters())
+        self._target: list[torch.Tensor] = list(self.model.parameters())
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
+    def update(self, model: Model, step: int) -> None:
         """After each step, counted from 0. Buffers are copied: running statistics are averages already."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._target, self._source, 1 - decay)

@@ -55,7 +55,8 @@ def pack(
     """The files of a checkpoint but for its manifest.
 
     Args:
-        model, average: state dicts of the weights and of their moving average.
+        model: state dict of the weights.
+        average: state dict of their moving average, if there is one.
         training: what ``torch.save`` takes and ``weights_only=True`` reads back: the optimiser's and the scaler's state.
         state: see there.
         texts: further files, such as config.yaml.
@@ -140,18 +141,18 @@ def settle(run_uri: str, keep: int, metric: str) -> None:
     """
     states = {step: read_state(folder(run_uri, step)) for step in steps(run_uri)}
     scored = [(value, -step) for step, state in states.items() if (value := state.metrics.get(metric)) is not None]
-    best = -max(scored)[1] if scored else None
-    if best is not None:
+    top = -max(scored)[1] if scored else None
+    if top is not None:
         content = {
-            "checkpoint": f"checkpoints/step-{best:08d}",
-            "step": best,
+            "checkpoint": f"checkpoints/step-{top:08d}",
+            "step": top,
             "metric": metric,
-            "value": states[best].metrics[metric],
-            "metrics": states[best].metrics,
+            "value": states[top].metrics[metric],
+            "metrics": states[top].metrics,
         }
         storage.write(storage.join(run_uri, "best.json"), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     for step in sorted(states)[:-keep]:
-        if step != best:
+        if step != top:
             discard(folder(run_uri, step))
 
 

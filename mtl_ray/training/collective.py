@@ -17,7 +17,11 @@ class Collective:
 
     def __init__(self, context: RunContext) -> None:
         self.rank, self.world_size = context.rank, context.world_size
-        self._group = dist.new_group(backend="gloo") if context.world_size > 1 else None
+        self._group: dist.ProcessGroup | None = None
+        if context.world_size > 1:
+            group = dist.new_group(backend="gloo")
+            assert isinstance(group, dist.ProcessGroup)
+            self._group = group
 
     def decide(self, function: Callable[[], Value]) -> Value:
         """Runs a function on rank 0 and gives its result to all.

@@ -53,7 +53,7 @@ class RunContext:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     on_progress: Callable[[Progress], None] = _ignore_progress
     on_checkpoint: Callable[[str, Mapping[str, float]], None] = _ignore_checkpoint
     should_stop: Callable[[], bool] = _never
@@ -70,7 +70,8 @@ def choose_device(wanted: str, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if local_rank >= available:
         raise ValueError(
-            f"worker {local_rank} of this machine wants a GPU of its own, but there are {available}; set runtime.device=cpu or fewer workers"
+            f"worker {local_rank} of this machine wants a GPU of its own, but the machine has {available}; "
+            "set runtime.device=cpu or fewer runtime.workers"
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

@@ -6,6 +6,7 @@ more a resumed run adds up in another order than the undisturbed one; here the l
 """
 
 from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -45,7 +46,7 @@ class Gradients:
             parameter.grad = flat.as_strided(parameter.shape, parameter.stride(), start)
             start += parameter.numel()
             if hooked:
-                parameter.register_post_accumulate_grad_hook(lambda _, number=number: self._filled(number))
+                cast(Any, parameter).register_post_accumulate_grad_hook(lambda _, number=number: self._filled(number))
         self.buckets.append(flat)
         self._members.append(len(members))
         self._waiting.append(0)
@@ -81,17 +82,13 @@ class Gradients:
         self._works.clear()
         self._armed = False
 
-    def norm(self) -> Tensor:
-        """The Euclidean norm of all gradients together, a scalar."""
-        return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(flat) for flat in self.buckets]))
-
     def clip(self, limit: float) -> Tensor:
-        """Scales all gradients so that their norm is at most ``limit``; returns the norm before."""
-        norm = self.norm()
+        """Scales all gradients so that their Euclidean norm is at most ``limit``; returns the norm before."""
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(flat) for flat in self.buckets]))
         scale = (limit / (norm + 1e-6)).clamp(max=1.0)
         for flat in self.buckets:
             flat.mul_(scale)
-        return norm
+        return cast(Tensor, norm)
 
 
 def _buckets(parameters: list[nn.Parameter], bucket_bytes: int) -> list[list[nn.Parameter]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from mtl_ray import storage
@@ -20,12 +21,16 @@ SPLIT_KEYS = ("repeat", "balanced", "weights")
 
 def config_hash(config: ExperimentConfig) -> str:
     """16 hexadecimal digits: equal for configs that train to the same weights on the same data."""
+    return _digest(json.dumps(_chosen(config), sort_keys=True).encode())
+
+
+def _chosen(config: ExperimentConfig) -> dict[str, Any]:
     values = values_of(config)
     chosen: dict[str, Any] = {
         section: values[section] if keys is None else {key: values[section][key] for key in keys} for section, keys in RESULT_KEYS.items()
     }
-    chosen["train"] = {key: values["data"]["train"][key] for key in SPLIT_KEYS}
-    return _digest(json.dumps(chosen, sort_keys=True).encode())
+    chosen["data"]["train"] = {key: values["data"]["train"][key] for key in SPLIT_KEYS}
+    return chosen
 
 
 def data_hash(config: ExperimentConfig) -> str:
@@ -42,6 +47,19 @@ def data_hash(config: ExperimentConfig) -> str:
             except FileNotFoundError:
                 raise FileNotFoundError(f"there is no split at {uri} (no manifest.json there)") from None
     return _digest(b"".join(parts))
+
+
+def differences(config: ExperimentConfig, other: ExperimentConfig) -> list[str]:
+    """What the results of two configs differ for: ``section.key (this, was that)``."""
+    return list(_differing(_chosen(config), _chosen(other), ""))
+
+
+def _differing(mine: Any, theirs: Any, path: str) -> Iterator[str]:
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        for key in {**mine, **theirs}:
+            yield from _differing(mine.get(key), theirs.get(key), f"{path}.{key}" if path else key)
+    elif mine != theirs:
+        yield f"{path} ({mine}, was {theirs})"
 
 
 def _digest(data: bytes) -> str:

@@ -3,10 +3,11 @@
 import os
 import signal
 import socket
-from typing import Any
+from typing import Any, cast
 
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.training.context import RunContext, choose_device
@@ -36,8 +37,8 @@ def _spawn(config: ExperimentConfig) -> Summary:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // config.runtime.workers)))
     results: Any = mp.get_context("spawn").SimpleQueue()
     try:
-        mp.spawn(_spawned, (config, results), nprocs=config.runtime.workers)
-    except (mp.ProcessRaisedException, mp.ProcessExitedException):
+        cast(Any, spawn)(_spawned, (config, results), nprocs=config.runtime.workers)
+    except (ProcessRaisedException, ProcessExitedException):
         if results.empty():
             raise
     result = results.get()

@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from mtl_ray.training.step import Outcome
 
@@ -26,10 +25,16 @@ class Meter:
         self._since = time.perf_counter()
 
     def add(self, step: int, outcome: Outcome, data_s: float) -> None:
-        """After a step, counted from 1, that waited ``data_s`` for its batch."""
+        """After a step, counted from 1, that waited ``data_s`` for its batch. On a CPU the losses are looked at now.
+
+        Raises:
+            ValueError: as ``state``.
+        """
         self._pending.append((step, outcome))
         self._timed += 1
         self._data_s += data_s
+        if outcome.losses.device.type == "cpu":
+            self.state()
 
     def state(self) -> dict[str, float]:
         """The sums so far.
@@ -76,8 +81,3 @@ class Meter:
 def memory_mb(device: torch.device) -> int | None:
     """The most megabytes that tensors took on a GPU; None on a CPU."""
     return torch.cuda.max_memory_allocated(device) >> 20 if device.type == "cuda" else None
-
-
-def finite(value: Tensor) -> bool:
-    """True if every element is a number."""
-    return bool(torch.isfinite(value).all())

@@ -18,6 +18,8 @@ def build_optimizer(model: nn.Module, config: Optimizer, batch: int) -> torch.op
     its last stage down, by ``layer_decay`` for each stage (Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT).
 
     Args:
+        model: whose parameters learn.
+        config: of the optimiser.
         batch: samples of one step over all ranks, for ``scale_to_batch`` (Goyal et al. 2017).
     """
     lr = config.lr * (batch / config.scale_to_batch if config.scale_to_batch else 1.0)

@@ -32,7 +32,7 @@ class Statistics:
         if self._work is None or self._flat is None:
             return
         self._work.wait()
-        parts = (self._flat / self.world_size).split([buffer.numel() for buffer in self._running])
+        parts = torch.split(self._flat / self.world_size, [buffer.numel() for buffer in self._running])
         torch._foreach_copy_(self._running, [part.view_as(buffer) for part, buffer in zip(parts, self._running, strict=True)])
         self._work = self._flat = None
 

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.distributed as dist
@@ -79,7 +80,7 @@ class Step:
                 (terms[name][0] / divisors[k].to(terms[name][0].dtype) for k, name in enumerate(names)),
                 start=torch.zeros((), device=counts.device),
             )
-            self.scaler.scale(loss).backward()
+            torch.autograd.backward(self.scaler.scale(loss))
             terms = None
         self.gradients.wait()
         self.statistics.wait()
@@ -93,7 +94,7 @@ class Step:
                 "make data.batch larger or accumulate less"
             )
         edges = [i * size // self.accumulate for i in range(self.accumulate + 1)]
-        return [batch[a:b].to(self.context.device) for a, b in zip(edges, edges[1:], strict=False)]
+        return [batch[a:b].to(self.context.device) for a, b in pairwise(edges)]
 
     def _forward(self, part: Batch, step: int, number: int) -> Mapping[str, Term]:
         """The loss terms; dropout and the like depend on nothing but seed, step, rank and micro-batch."""

@@ -4,8 +4,8 @@ import json
 import logging
 import math
 import time
-import uuid
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,17 +13,23 @@ import torch
 from mtl_ray import storage
 from mtl_ray.config.validate import to_yaml
 from mtl_ray.experiment import ExperimentConfig, build_model
+from mtl_ray.inference.checkpoint import find_checkpoint
+from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.loader import Loader
+from mtl_ray.models.model import Model
 from mtl_ray.training import checkpoint
 from mtl_ray.training.average import Average
+from mtl_ray.training.beginning import begin, run_uri
 from mtl_ray.training.checkpoint import State
 from mtl_ray.training.collective import Collective
-from mtl_ray.training.context import Progress, RunContext
-from mtl_ray.training.identity import config_hash, data_hash
-from mtl_ray.training.meter import Meter, memory_mb
+from mtl_ray.training.context import RunContext
+from mtl_ray.training.load_from import load_from
+from mtl_ray.training.meter import Meter
+from mtl_ray.training.numerics import numerics
 from mtl_ray.training.optimizer import build_optimizer, set_rate
 from mtl_ray.training.rate import factor
-from mtl_ray.training.scalars import Scalars
+from mtl_ray.training.reporter import Reporter
+from mtl_ray.training.saver import Saver, frozen
 from mtl_ray.training.step import Step
 from mtl_ray.training.timetable import Timetable
 from mtl_ray.training.validation import Validation
@@ -36,165 +42,157 @@ _log = logging.getLogger(__name__)
 def run(config: ExperimentConfig, context: RunContext) -> Summary:
     """Trains until the schedule is done, going on from the newest whole checkpoint under ``runtime.storage``/name.
 
+    Every rank calls it. A run that is finished already is not touched.
+
     Returns:
-        The same on every rank, JSON-able: ``run`` (its URI), ``step``, ``steps``, ``finished``, ``metrics`` of the last
-        evaluation and ``best`` (the content of best.json).
+        On every rank, JSON-able: ``run`` (its URI), ``step``, ``finished``, ``metrics`` of the last evaluation and ``best`` (the
+        content of best.json, None if nothing was measured).
 
     Raises:
         ValueError: if the run was begun with another config or other data, none of its checkpoints is whole, the loss is not
             finite, or too many samples cannot be read.
         FileNotFoundError: if a split is not there.
     """
-    uri = storage.join(storage.absolute(config.runtime.storage), config.runtime.name)
     ranks = Collective(context)
-    state = ranks.decide(lambda: _begin(uri, config))
+    state = ranks.decide(lambda: begin(config))
     if state.finished:
-        return _summary(uri, state, state.step)
-    return _Training(config, context, ranks, uri, state).train()
+        _log.info("the run %s is finished already, after %d steps", run_uri(config), state.step)
+    else:
+        with numerics(config.runtime.deterministic):
+            state = _Training(config, context, ranks, state).train()
+    return ranks.decide(lambda: _summary(run_uri(config), state))
 
 
-def _begin(uri: str, config: ExperimentConfig) -> State:
-    """The state to start from: that of the newest checkpoint, or a fresh one.
-
-    Raises:
-        ValueError: see ``run``.
-    """
-    identity = {"config_hash": config_hash(config), "data_hash": data_hash(config)}
-    found = checkpoint.newest(uri)
-    if found is None:
-        return State(step=0, cursor=0, attempt=1, run_id=uuid.uuid4().hex[:8], finished=False, metrics={}, meter={}, **identity)
-    state = checkpoint.read_state(found)
-    if state.config_hash != identity["config_hash"]:
-        raise ValueError(f"the run {uri} was begun with another config: give this one another runtime.name, or remove that folder")
-    if state.data_hash != identity["data_hash"]:
-        raise ValueError(f"the run {uri} was begun with other data: its splits have changed; give runtime.name another name")
-    return State(**{**vars(state), "attempt": state.attempt + 1})
-
-
-def _summary(uri: str, state: State, steps: int) -> Summary:
-    try:
-        best = json.loads(storage.read(storage.join(uri, "best.json")))
-    except FileNotFoundError:
-        best = None
-    return {"run": uri, "step": state.step, "steps": steps, "finished": state.finished, "metrics": state.metrics, "best": best}
+def _summary(uri: str, state: State) -> Summary:
+    best = storage.join(uri, "best.json")
+    return {
+        "run": uri,
+        "step": state.step,
+        "finished": state.finished,
+        "metrics": state.metrics,
+        "best": json.loads(storage.read(best)) if storage.exists(best) else None,
+    }
 
 
 class _Training:
     """One attempt of one rank."""
 
-    def __init__(self, config: ExperimentConfig, context: RunContext, ranks: Collective, uri: str, state: State) -> None:
-        self.config, self.context, self.ranks, self.uri, self.state = config, context, ranks, uri, state
+    def __init__(self, config: ExperimentConfig, context: RunContext, ranks: Collective, state: State) -> None:
+        self.config, self.context, self.ranks, self.state = config, context, ranks, state
+        self.uri = run_uri(config)
         self.loader = Loader(config.data, seed=config.runtime.seed, rank=context.rank, world_size=context.world_size, cursor=state.cursor)
-        self.timetable = Timetable(
-            config.schedule, config.runtime, batch=config.data.batch, samples_per_epoch=self.loader.samples_per_epoch
-        )
-        torch.manual_seed(config.runtime.seed)
-        self.model = build_model(config.model, self.loader.vocabulary).to(context.device)
-        self.optimizer = build_optimizer(self.model, config.schedule.optimizer, config.data.batch)
-        self.step = Step(self.model, self.optimizer, config.schedule, config.runtime, context)
-        self.average = Average(self.model, config.schedule.ema) if config.schedule.ema is not None else None
-        self._restore()
-        ranks.same_weights(self.model)
+        per_epoch = self.loader.samples_per_epoch
+        self.timetable = Timetable(config.schedule, config.runtime, batch=config.data.batch, samples_per_epoch=per_epoch)
+        self._build()
         self.validation = Validation(config, self.loader.vocabulary, context, ranks)
         self.metric = self.validation.main_metric()
         self.meter = Meter(state.meter)
-        self.scalars = Scalars(storage.join(uri, "scalars.jsonl"), state.step) if context.rank == 0 else None
-        self.metrics: dict[str, float | None] = {}
+        first = context.rank == 0
+        self.reporter = Reporter(config, self.uri, state, self.timetable.steps, context.on_progress) if first else None
+        self.saver = Saver() if first else None
 
-    def _restore(self) -> None:
-        if self.state.step == 0:
-            return
-        found = checkpoint.folder(self.uri, self.state.step)
-        self.model.load_state_dict(checkpoint.read_tensors(found, "model.safetensors"))
-        if self.average is not None:
-            self.average.model.load_state_dict(checkpoint.read_tensors(found, "ema.safetensors"))
-        training = checkpoint.read_training(found)
-        self.optimizer.load_state_dict(training["optimizer"])
-        self.step.scaler.load_state_dict(training["scaler"])
+    def _build(self) -> None:
+        """The network and what learns it, as they were at the checkpoint."""
+        config, context = self.config, self.context
+        torch.manual_seed(config.runtime.seed)
+        self.model: Model = build_model(config.model, self.loader.vocabulary)
+        self.model.to(context.device)
+        found = checkpoint.folder(self.uri, self.state.step) if self.state.step else None
+        if found is not None:
+            self.model.load_state_dict(checkpoint.read_tensors(found, "model.safetensors"))
+        elif config.runtime.load_from is not None:
+            load_from(self.model, config.runtime.load_from)
+        self.ranks.same_weights(self.model)
+        self.average = Average(self.model, config.schedule.ema) if config.schedule.ema is not None else None
+        self.optimizer = build_optimizer(self.model, config.schedule.optimizer, config.data.batch)
+        self.step = Step(self.model, self.optimizer, config.schedule, config.runtime, context)
+        if found is not None:
+            if self.average is not None:
+                self.average.model.load_state_dict(checkpoint.read_tensors(found, "ema.safetensors"))
+            training = checkpoint.read_training(found)
+            self.optimizer.load_state_dict(training["optimizer"])
+            self.step.scaler.load_state_dict(training["scaler"])
+        if config.runtime.compile:
+            self.model.trunk.compile()
 
-    def train(self) -> Summary:
-        """All steps that are left."""
-        if self.context.rank == 0:
+    def train(self) -> State:
+        """All steps that are left; the state in the end."""
+        if self.reporter is not None:
             storage.write(storage.join(self.uri, "config.yaml"), to_yaml(self.config).encode())
-        self.model.train()
         batches = iter(self.loader)
+        best = None
         try:
-            stopped = False
-            while self.state.step < self.timetable.steps and not stopped:
-                stopped = self._advance(batches)
+            self.model.train()
+            while self.state.step < self.timetable.steps and not self._advance(batches):
+                pass
+            best = self._finish_saving()
         finally:
-            batches.close()
-        return _summary(self.uri, self.state, self.timetable.steps)
+            if isinstance(batches, Generator):
+                batches.close()
+            if self.saver is not None:
+                self.saver.close()
+            if self.reporter is not None:
+                self.reporter.close(best)
+        return self.state
 
     def _advance(self, batches: Any) -> bool:
         """One step and whatever is due after it; True if the run was asked to stop."""
-        done, steps = self.state.step, self.timetable.steps
+        done = self.state.step
         since = time.perf_counter()
-        batch = next(batches)
+        batch: Batch = next(batches)
         waited = time.perf_counter() - since
-        lr = set_rate(self.optimizer, factor(done, steps, self.config.schedule.rate))
+        lr = set_rate(self.optimizer, factor(done, self.timetable.steps, self.config.schedule.rate))
         outcome = self.step(batch, done)
         if self.average is not None:
             self.average.update(self.model, done)
         self.meter.add(done + 1, outcome, waited)
-        self.state = State(**{**vars(self.state), "step": done + 1, "cursor": self.state.cursor + self.config.data.batch})
-        return self._after(lr)
+        self.state = replace(self.state, step=done + 1, cursor=self.state.cursor + self.config.data.batch)
+        return self._after(done + 1, lr)
 
-    def _after(self, lr: float) -> bool:
-        step = self.state.step
+    def _after(self, step: int, lr: float) -> bool:
         stopped = False
         if step % self.config.runtime.log_every_steps == 0 or step == self.timetable.steps:
             stopped = self.ranks.any(self.context.should_stop())
-            self._log_training(lr)
-        evaluates = self.timetable.evaluates(step)
-        metrics = self._evaluate() if evaluates else {}
-        if evaluates or stopped or self.timetable.saves(step):
+            means = self.meter.flush()
+            if self.reporter is not None:
+                self.reporter.training(step, self.timetable.epoch(step), {"lr": lr, **means})
+        metrics = self._evaluate(step) if self.timetable.evaluates(step) else {}
+        if metrics or stopped or self.timetable.saves(step):
             self._save(metrics)
         return stopped
 
-    def _log_training(self, lr: float) -> None:
-        means = self.meter.flush()
-        if self.scalars is None:
-            return
-        step = self.state.step
-        epoch = self.timetable.epoch(step)
-        rate = self.config.data.batch / means["time"]
-        row: dict[str, Any] = {"mode": "train", "epoch": max(1, math.ceil(epoch)), "iter": step, "step": step, "lr": lr, **means}
-        memory = memory_mb(self.context.device)
-        self.scalars.add(row | ({} if memory is None else {"memory": memory}) | {"images_per_s": rate})
-        self.context.on_progress(
-            Progress(step=step, steps=self.timetable.steps, epoch=epoch, images_per_s=rate, loss=means["loss"], metrics=self.metrics)
-        )
-
-    def _evaluate(self) -> Mapping[str, float | None]:
+    def _evaluate(self, step: int) -> Mapping[str, float | None]:
         since = time.perf_counter()
-        model = self.model if self.average is None else self.average.model
-        found, _ = self.validation.measure(model)
-        self.metrics = {name: value if math.isfinite(value) else None for name, value in found.items()}
+        found, pictures = self.validation.measure(self.model if self.average is None else self.average.model)
+        metrics = {name: value if math.isfinite(value) else None for name, value in found.items()}
         seconds = time.perf_counter() - since
-        self.meter.pause(seconds)
-        if self.scalars is not None:
-            step = self.state.step
-            self.scalars.add(
-                {"mode": "val", "epoch": max(1, math.ceil(self.timetable.epoch(step))), "step": step, **self.metrics, "time": seconds}
-            )
-        return self.metrics
+        if self.reporter is not None:
+            self.reporter.evaluation(step, self.timetable.epoch(step), metrics, seconds, self.validation.draw(pictures))
+        self.meter.pause(time.perf_counter() - since)
+        return metrics
 
     def _save(self, metrics: Mapping[str, float | None]) -> None:
-        """Makes a checkpoint on rank 0, and takes its state over on all."""
-        finished = self.state.step == self.timetable.steps
-        self.state = State(**{**vars(self.state), "metrics": dict(metrics), "finished": finished})
-        if self.scalars is not None:
-            self.scalars.flush()
-            state = State(**{**vars(self.state), "meter": self.meter.state()})
-            training = {"optimizer": self.optimizer.state_dict(), "scaler": self.step.scaler.state_dict()}
-            average = None if self.average is None else self.average.model.state_dict()
-            texts = {
-                "config.yaml": to_yaml(self.config),
-                "vocabulary.json": json.dumps(vocabulary_to_json(self.loader.vocabulary), indent=1),
-            }
-            files = checkpoint.pack(self.model.state_dict(), average, training, state, texts)
-            uri = checkpoint.publish(self.uri, state.step, files)
-            checkpoint.settle(self.uri, self.config.runtime.keep, self.metric)
-            self.context.on_checkpoint(uri, {name: value for name, value in metrics.items() if value is not None})
+        """The state is every rank's; rank 0 makes a checkpoint of it."""
+        self.state = replace(self.state, metrics=dict(metrics), finished=self.state.step == self.timetable.steps)
         self.timetable.saved()
+        if self.saver is None or self.reporter is None:
+            return
+        self.reporter.flush()
+        state = replace(self.state, meter=self.meter.state())
+        training = {"optimizer": self.optimizer.state_dict(), "scaler": self.step.scaler.state_dict()}
+        average = None if self.average is None else self.average.model.state_dict()
+        texts = {"config.yaml": to_yaml(self.config), "vocabulary.json": json.dumps(vocabulary_to_json(self.loader.vocabulary), indent=1)}
+        content = frozen({"model": self.model.state_dict(), "average": average, "training": training})
+        self.saver.submit(lambda: self._write(content, state, texts))
+
+    def _write(self, content: Mapping[str, Any], state: State, texts: Mapping[str, str]) -> None:
+        uri = checkpoint.publish(self.uri, state.step, checkpoint.pack(**content, state=state, texts=texts))
+        checkpoint.settle(self.uri, self.config.runtime.keep, self.metric)
+        self.context.on_checkpoint(uri, {name: value for name, value in state.metrics.items() if value is not None})
+
+    def _finish_saving(self) -> str | None:
+        """Waits until the last checkpoint is whole; the best one if the run is done."""
+        if self.saver is None:
+            return None
+        self.saver.finish()
+        return find_checkpoint(self.uri) if self.state.finished else None

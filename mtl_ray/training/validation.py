@@ -1,6 +1,6 @@
 """Measuring the model while it is trained: every rank a share of the validation split, the counts merged."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mtl_ray.evaluation.measure import measure
@@ -12,6 +12,7 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import open_split
 from mtl_ray.training.collective import Collective
 from mtl_ray.training.context import RunContext
+from mtl_ray.training.trackers import Pictures
 
 Picture = tuple[Sample, Predictions]
 
@@ -69,3 +70,7 @@ class Validation:
             for name, metric in merged.items():
                 metric.merge(other[name])
         return merged
+
+    def draw(self, pictures: Sequence[Picture]) -> Pictures:
+        """Truth and predictions of samples side by side."""
+        return []

@@ -1,0 +1,101 @@
+"""Everything that a run tells: scalars.jsonl, plots, pictures, trackers, whoever watches. Rank 0 has one."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import cv2
+
+from mtl_ray import storage
+from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.training.checkpoint import State
+from mtl_ray.training.context import Progress
+from mtl_ray.training.scalars import Scalars
+from mtl_ray.training.trackers import Pictures, Tracker, open_trackers
+
+PLOT_EVERY_S = 60.0
+
+
+class Reporter:
+    """Writes what a run measures.
+
+    Args:
+        config: of the run.
+        uri: of its folder.
+        state: from which this attempt goes on; what an earlier attempt told of later steps is forgotten.
+        steps: of the whole run.
+        on_progress: told after every logged step and evaluation.
+    """
+
+    def __init__(self, config: ExperimentConfig, uri: str, state: State, steps: int, on_progress: Callable[[Progress], None]) -> None:
+        self._uri, self._steps, self._on_progress = uri, steps, on_progress
+        self._batch = config.data.batch
+        self._scalars = Scalars(storage.join(uri, "scalars.jsonl"), state.step)
+        self._trackers: list[Tracker] = open_trackers(config, uri, state.run_id, state.step)
+        self._progress = Progress(step=state.step, steps=steps, epoch=0.0, images_per_s=0.0, loss=0.0)
+        self._plotted_at = time.monotonic()
+
+    def training(self, step: int, epoch: float, means: Mapping[str, float]) -> None:
+        """Means over the steps up to this one: losses, lr, time, data_time."""
+        row: dict[str, Any] = {"mode": "train", "epoch": int(-(-epoch // 1)), "iter": step, "step": step, **means}
+        row["images_per_s"] = self._batch / means["time"]
+        self._scalars.add(row)
+        self._track(row)
+        self._tell(
+            Progress(
+                step=step,
+                steps=self._steps,
+                epoch=epoch,
+                images_per_s=row["images_per_s"],
+                loss=means["loss"],
+                metrics=self._progress.metrics,
+            )
+        )
+
+    def evaluation(self, step: int, epoch: float, metrics: Mapping[str, float | None], seconds: float, pictures: Pictures) -> None:
+        """What was measured after a step, in how many seconds, and sample predictions."""
+        row: dict[str, Any] = {"mode": "val", "epoch": int(-(-epoch // 1)), "step": step, **metrics, "time": seconds}
+        self._scalars.add(row)
+        self._track(row)
+        for number, (_, image) in enumerate(pictures):
+            _, data = cv2.imencode(".png", image[..., ::-1])
+            storage.write(storage.join(self._uri, "pictures", f"val-{number:02d}.png"), data.tobytes())
+        for tracker in self._trackers:
+            tracker.pictures(step, pictures)
+        known = {name: value for name, value in metrics.items() if value is not None}
+        self._tell(replace(self._progress, step=step, epoch=epoch, metrics=known))
+        if time.monotonic() - self._plotted_at > PLOT_EVERY_S:
+            self.plot()
+
+    def _track(self, row: Mapping[str, Any]) -> None:
+        numbers = {name: float(value) for name, value in row.items() if isinstance(value, int | float) and name not in ("step", "iter")}
+        for tracker in self._trackers:
+            tracker.scalars(row["step"], numbers)
+
+    def _tell(self, progress: Progress) -> None:
+        self._progress = progress
+        self._on_progress(progress)
+
+    def plot(self) -> None:
+        """Draws the curves so far."""
+        from mtl_ray.training.plots import draw
+
+        draw(self._scalars.rows, storage.join(self._uri, "plots"))
+        self._plotted_at = time.monotonic()
+
+    def flush(self) -> None:
+        """Before a checkpoint is made: the curves up to it are then safe."""
+        self._scalars.flush()
+
+    def close(self, best: str | None) -> None:
+        """The last call; ``best`` is the best checkpoint of a run that is done."""
+        try:
+            self._scalars.flush()
+            self.plot()
+            if best is not None:
+                for tracker in self._trackers:
+                    tracker.checkpoint(best)
+        finally:
+            for tracker in self._trackers:
+                tracker.close()
