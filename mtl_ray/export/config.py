@@ -18,6 +18,8 @@ class ExportConfig:
     """readable: image, boxes.scores, ...; triton: INPUT__0, OUTPUT__0, ..."""
     input: Literal["uint8", "float32"] = "uint8"
     """uint8: normalised inside the graph. float32: the caller normalises (mean and std stand in the signature)."""
+    size: Literal["dynamic", "fixed"] = "dynamic"
+    """dynamic: height and width stay open, and may differ from the canvas by multiples of 32. fixed: the canvas as it was trained."""
     opset: int = Field(default=20, ge=18)
     samples: int = Field(default=12, ge=1)
     """Images of the validation split that the bundle is checked on."""
@@ -26,4 +28,6 @@ class ExportConfig:
     max_score: float = Field(default=1e-4, gt=0)
     """Largest difference of a score."""
     min_agree: float = Field(default=0.999, gt=0, le=1)
-    """Least share of matched boxes, and of equal pixels in a class map."""
+    """Least share of matched boxes, of equal pixels in a class map, and of images with the same best label."""
+    max_metric: float = Field(default=1e-3, gt=0)
+    """Largest difference of a metric over the samples."""

@@ -1,0 +1,41 @@
+"""Writes the bundle of a run or checkpoint: an ONNX graph that was compared with torch, and how to call it."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from jobs.run import run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 written; 1 the graph does not say what torch says, and nothing was written."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example:\n  python -m jobs.export runs/digits --to bundles/digits --layout raw export.names=triton",
+    )
+    parser.add_argument("target", help="run folder (its best checkpoint) or checkpoint, a path or URI")
+    parser.add_argument("--to", required=True, metavar="URI", help="where the bundle goes; there may not be one already")
+    parser.add_argument("--layout", choices=["end2end", "raw"], help="with suppression in the graph, or all candidates")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the run's config, in YAML")
+    arguments = parser.parse_args(argv)
+    from mtl_ray.export.bundle import config_of, export
+    from mtl_ray.export.parity import ParityError
+    from mtl_ray.export.table import table
+
+    layout = [f"export.layout={arguments.layout}"] if arguments.layout else []
+    config = config_of(arguments.target, [*arguments.overrides, *layout])
+    try:
+        bundle = export(arguments.target, arguments.to, config.export, config.data)
+    except ParityError as error:
+        print(table(error.parity))
+        print(f"error: {error}; no bundle was written", file=sys.stderr)
+        return 1
+    print(table(bundle.parity))
+    print(f"checked on {bundle.samples}\nwrote {bundle.uri} ({bundle.bytes / 1e6:.1f} MB)")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

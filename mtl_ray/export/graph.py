@@ -1,0 +1,107 @@
+"""From a model to the bytes of an ONNX file: one input, all predicting heads in one graph, sizes left open.
+
+The graph is traced by the exporter of torch 2 (``torch.export``, then onnxscript): shapes stay symbolic, and operators that
+only ONNX has, such as NonMaxSuppression, can be put in by a head when ``Context.exporting`` is set.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from mtl_ray.export.config import ExportConfig
+from mtl_ray.models.head import Context
+from mtl_ray.models.model import Model
+
+Arrays = dict[str, dict[str, Tensor]]
+"""By head, then by name."""
+
+STEP = 32
+"""Open heights and widths may differ from the canvas by multiples of this many pixels, the coarsest stride of a backbone."""
+
+
+class Graph(nn.Module):
+    """What is exported: an image becomes the arrays of each predicting head.
+
+    Args:
+        model: the trained model; it is put into evaluation mode.
+        config: the layout and the kind of input.
+    """
+
+    def __init__(self, model: Model, config: ExportConfig) -> None:
+        super().__init__()
+        self.model = model.eval()
+        self.raw = config.layout == "raw"
+        self.normalised = config.input == "float32"
+
+    def forward(self, image: Tensor, exporting: bool = True) -> Arrays:
+        """``image`` is uint8, or float32 that is normalised already, (B, 3, H, W)."""
+        features = self.model.trunk(image if self.normalised else self.model.normalise(image))
+        batch, _, height, width = image.shape
+        valid_hw = torch.tensor([height, width], dtype=torch.int32).expand(batch, 2)
+        context = Context(canvas_hw=(height, width), valid_hw=valid_hw, exporting=exporting)
+        found: Arrays = {}
+        for name, head in self.model.heads.items():
+            if head.train_only:
+                continue
+            if self.raw and hasattr(head, "candidates"):
+                found[name] = {"candidates": join_candidates(head.candidates(features, context))}
+            else:
+                found[name] = head.predict(features, context)
+        return found
+
+
+def join_candidates(candidates: Mapping[str, Tensor]) -> Tensor:
+    """Candidates before suppression as (B, N, 5 + C): box xyxy in canvas pixels, objectness, class scores."""
+    return torch.cat([candidates["boxes"], candidates["objectness"][..., None], candidates["scores"]], dim=-1)
+
+
+def output_names(graph: Graph, canvas_hw: tuple[int, int]) -> list[tuple[str, str]]:
+    """(head, array) of each output, in the order of the graph."""
+    with torch.no_grad():
+        return [(head, array) for head, arrays in graph(example(graph, canvas_hw), False).items() for array in arrays]
+
+
+def example(graph: Graph, canvas_hw: tuple[int, int]) -> Tensor:
+    """A grey batch of two: a size of one would be taken for a constant by the tracer."""
+    image = torch.full((2, 3, *canvas_hw), 114, dtype=torch.uint8)
+    return image / 255 if graph.normalised else image
+
+
+def to_onnx(graph: Graph, canvas_hw: tuple[int, int], inputs: Sequence[str], outputs: Sequence[str], config: ExportConfig) -> onnx.ModelProto:
+    """Traces the graph and checks the file.
+
+    Args:
+        graph: what to export, on the CPU.
+        canvas_hw: height and width of the example, pixels.
+        inputs, outputs: names in the file.
+        config: the opset, and which sizes stay open.
+
+    Raises:
+        ValueError: if the network cannot be traced with these sizes left open.
+    """
+    sizes = {0: torch.export.Dim("batch")}
+    if config.size == "dynamic":
+        sizes |= {2: torch.export.Dim("height", min=STEP), 3: torch.export.Dim("width", min=STEP)}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                graph,
+                (example(graph, canvas_hw),),
+                dynamo=True,
+                dynamic_shapes=(sizes,),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                opset_version=config.opset,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            hint = "; export.size=fixed keeps the canvas as it was trained" if config.size == "dynamic" else ""
+            raise ValueError(f"this network cannot be written as ONNX ({reason}){hint}") from error
+    assert program is not None
+    onnx.checker.check_model(program.model_proto, full_check=True)
+    return program.model_proto
