@@ -22,7 +22,7 @@ class PlacementRule:
 
     kind: Literal["stretch", "letterbox", "crop"] = "letterbox"
     """stretch: both sides scaled on their own. letterbox: one scale, the whole image, padded at the right and bottom.
-    crop: one scale, the canvas filled, what hangs over at the sides cut off evenly."""
+    crop: the largest part of whole pixels in the middle that has the canvas's shape, which fills it; the sides are cut off."""
     height: int = Field(gt=0, le=16384)
     """Canvas height in pixels."""
     width: int = Field(gt=0, le=16384)
@@ -83,24 +83,26 @@ class Placement:
 def placement_of(height: int, width: int, rule: PlacementRule) -> Placement:
     """The Placement that ``rule`` gives an image of (height, width) pixels."""
     canvas_h, canvas_w = rule.height, rule.width
-    if rule.kind == "stretch":
-        new_h, new_w = canvas_h, canvas_w
-    else:
-        choose = min if rule.kind == "letterbox" else max
-        scale = choose(canvas_h / height, canvas_w / width)
-        new_h, new_w = max(1, round(height * scale)), max(1, round(width * scale))
-    top, left = (new_h - canvas_h) // 2 if new_h > canvas_h else 0, (new_w - canvas_w) // 2 if new_w > canvas_w else 0
+    shown_h, shown_w = height, width
+    valid_h, valid_w = canvas_h, canvas_w
+    if rule.kind == "letterbox":
+        scale = min(canvas_h / height, canvas_w / width)
+        valid_h, valid_w = max(1, round(height * scale)), max(1, round(width * scale))
+    elif rule.kind == "crop":
+        scale = max(canvas_h / height, canvas_w / width)
+        shown_h, shown_w = max(1, round(canvas_h / scale)), max(1, round(canvas_w / scale))
+    scale_y, scale_x = valid_h / shown_h, valid_w / shown_w
     return Placement(
         height=height,
         width=width,
         canvas_height=canvas_h,
         canvas_width=canvas_w,
-        scale_x=new_w / width,
-        scale_y=new_h / height,
-        offset_x=float(-left),
-        offset_y=float(-top),
-        valid_height=min(new_h, canvas_h),
-        valid_width=min(new_w, canvas_w),
+        scale_x=scale_x,
+        scale_y=scale_y,
+        offset_x=-((width - shown_w) // 2) * scale_x,
+        offset_y=-((height - shown_h) // 2) * scale_y,
+        valid_height=valid_h,
+        valid_width=valid_w,
     )
 
 
@@ -138,12 +140,13 @@ def map_to_image(classes: NDArray[np.uint8], placement: Placement) -> NDArray[np
 
 
 def _lay(image: NDArray[np.uint8], placement: Placement, interpolation: int, fill: int) -> NDArray[np.uint8]:
-    new_w = round(placement.width * placement.scale_x)
-    new_h = round(placement.height * placement.scale_y)
-    if (new_h, new_w) != image.shape[:2]:
-        image = np.asarray(cv2.resize(image, (new_w, new_h), interpolation=interpolation), np.uint8)
-    top, left = int(-placement.offset_y), int(-placement.offset_x)
-    part = image[top : top + placement.valid_height, left : left + placement.valid_width]
+    """Cuts out the pixels that the placement shows, scales them to the valid area, and pads the rest."""
+    top, left = round(-placement.offset_y / placement.scale_y), round(-placement.offset_x / placement.scale_x)
+    shown_h, shown_w = round(placement.valid_height / placement.scale_y), round(placement.valid_width / placement.scale_x)
+    part = image[top : top + shown_h, left : left + shown_w]
+    if part.shape[:2] != (placement.valid_height, placement.valid_width):
+        size = placement.valid_width, placement.valid_height
+        part = np.asarray(cv2.resize(part, size, interpolation=interpolation), np.uint8)
     if part.shape[:2] == (placement.canvas_height, placement.canvas_width):
         return np.ascontiguousarray(part)
     canvas = np.full((placement.canvas_height, placement.canvas_width, *image.shape[2:]), fill, np.uint8)
