@@ -5,6 +5,7 @@ A credential never appears in a URI here; s3fs takes them, and the endpoint (``A
 
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,14 +71,28 @@ def read(uri: str, start: int | None = None, stop: int | None = None) -> bytes:
 
 def write(uri: str, data: bytes) -> None:
     """Writes a file whole or not at all: through a temporary file and a rename, or one PUT."""
-    fs, path = filesystem(uri)
     if is_remote(uri):
+        fs, path = filesystem(uri)
         fs.pipe_file(path, data)
         return
-    with _temporary(Path(path)) as temporary:
+    with writing(uri) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def writing(uri: str) -> Iterator[Path]:
+    """A local path to write a file to, which becomes the file at the URI, whole, if no exception leaves the block."""
+    if is_remote(uri):
+        with tempfile.TemporaryDirectory(prefix="mtl_ray-") as folder:
+            temporary = Path(folder) / "file"
+            yield temporary
+            upload(temporary, uri)
+        return
+    target = Path(absolute(uri))
+    with _temporary(target) as temporary:
+        yield temporary
         _to_disk(temporary)
-        os.replace(temporary, path)
+        os.replace(temporary, target)
 
 
 def write_new(uri: str, data: bytes) -> bool:
@@ -156,14 +171,12 @@ def remove(uri: str) -> None:
 
 def upload(path: Path, uri: str) -> None:
     """Copies a local file to a URI, whole or not at all (multipart where it is large)."""
-    fs, target = filesystem(uri)
     if is_remote(uri):
+        fs, target = filesystem(uri)
         fs.put_file(str(path), target)
         return
-    with _temporary(Path(target)) as temporary:
+    with writing(uri) as temporary:
         shutil.copyfile(path, temporary)
-        _to_disk(temporary)
-        os.replace(temporary, target)
 
 
 def download(uri: str, path: Path) -> None:

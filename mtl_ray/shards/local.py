@@ -1,0 +1,98 @@
+"""The bytes of blocks whose shards lie on a local disk: memory-mapped, so what is read once stays in the page cache for all processes."""
+
+import mmap
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mtl_ray.shards.manifest import Manifest
+
+MAX_MAPS = 64
+"""Files mapped at once; each takes a file descriptor."""
+
+
+class ShardFiles(Protocol):
+    """Where a Split gets the bytes of its blocks."""
+
+    def view(self, block: int) -> memoryview:
+        """The bytes of a block, as they were written or not: who reads them checks."""
+        ...
+
+    def prefetch(self, blocks: list[int]) -> None:
+        """Says that these blocks will be read soon; returns at once."""
+        ...
+
+
+class LocalShards:
+    """Shards in a local folder; threads may share it."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """Opens nothing yet."""
+        self._folder = folder
+        self._manifest = manifest
+        self._block_shard = block_shards(manifest)
+        self._maps = Maps()
+
+    def view(self, block: int) -> memoryview:
+        """The bytes of a block.
+
+        Raises:
+            ValueError: if the shard is missing or is not of the size that the manifest says.
+        """
+        shard = int(self._block_shard[block])
+        path = self._folder / self._manifest.shard_names[shard]
+        whole = self._maps.get(path)
+        if len(whole) != self._manifest.shard_bytes[shard]:
+            raise ValueError(f"{path} does not match its manifest: {len(whole)} bytes instead of {self._manifest.shard_bytes[shard]}")
+        start = int(self._manifest.block_offsets[block])
+        return whole[start : start + int(self._manifest.block_bytes[block])]
+
+    def prefetch(self, blocks: list[int]) -> None:
+        """Nothing to do: the pages are brought in by the system as they are read."""
+
+
+class Maps:
+    """The files mapped last."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._lock = threading.Lock()
+        self._open: OrderedDict[Path, memoryview] = OrderedDict()
+
+    def get(self, path: Path) -> memoryview:
+        """A file as memory. It stays readable as long as the view is held, whatever becomes of the file's name.
+
+        Raises:
+            ValueError: if the file is missing or empty.
+        """
+        with self._lock:
+            if path not in self._open:
+                self._open[path] = map_file(path)
+            self._open.move_to_end(path)
+            found = self._open[path]
+            if len(self._open) > MAX_MAPS:
+                self._open.popitem(last=False)
+            return found
+
+
+def map_file(path: Path) -> memoryview:
+    """A file as read-only memory.
+
+    Raises:
+        ValueError: if the file is missing or empty.
+    """
+    try:
+        with open(path, "rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not match its manifest: the file is missing") from error
+    except ValueError as error:
+        raise ValueError(f"{path} does not match its manifest: the file is empty") from error
+
+
+def block_shards(manifest: Manifest) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    """(B,) int32, the shard of each block."""
+    return np.repeat(np.arange(len(manifest.shard_names), dtype=np.int32), manifest.shard_blocks)

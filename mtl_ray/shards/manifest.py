@@ -1,0 +1,235 @@
+"""The manifest of a split: what its shards are, where their blocks lie, and what their numbers mean.
+
+``manifest.json`` is written last, so a split exists once its manifest does. The index is kept as columns, and a column of numbers
+as one string with blanks between them: 100 million samples (100,000 shards, 400,000 blocks) are read in a fraction of a second,
+without a Python object for each number, and a person can still read it.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray import storage
+from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
+
+Encoding = Literal["arrow", "tfrecord"]
+Column = NDArray[np.int64]
+
+MANIFEST = "manifest.json"
+FORMAT = "mtl_ray split"
+VERSION = 1
+READABLE_VERSIONS = (1,)
+"""This version and, once there is one, the version before."""
+MAX_MANIFEST_BYTES = 1 << 29
+_MAX_NUMBER = 1 << 52
+_HASH_STRIDE = 65
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}"
+_NAMES = re.compile(rf"(?:{_NAME}(?: {_NAME})*)?")
+_HASHES = re.compile(r"(?:[0-9a-f]{64}(?: [0-9a-f]{64})*)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardEntry:
+    """What ``write_shard`` says of the shard that it wrote; tuples have an item a block.
+
+    Attributes:
+        name: the file, in the folder of the split.
+        rows, bytes, sha256: of the whole file.
+        block_offsets, block_bytes: where each block lies in the file.
+        block_rows: samples of each block.
+        block_crc32c: CRC-32C of the bytes of each block.
+        images: by kind of annotation, how many samples have each class (by its index).
+        instances: how many instances have each class.
+    """
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+    block_offsets: tuple[int, ...]
+    block_bytes: tuple[int, ...]
+    block_rows: tuple[int, ...]
+    block_crc32c: tuple[int, ...]
+    images: Mapping[Annotation, Mapping[int, int]] = field(default_factory=dict)
+    instances: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Manifest:
+    """The index of a split: S shards, B blocks, in stored order.
+
+    Attributes:
+        name: of the split, such as "train".
+        encoding: of all its shards.
+        shuffled: whether the rows were put into random order when they were written.
+        provenance: where the split comes from (source, options, seed), as it was given to ``publish_manifest``.
+        vocabulary: what the numbers mean.
+        digest: SHA-256 of the manifest itself; two splits with equal digests hold the same samples in the same order.
+        shard_names: S names of files.
+        shard_hashes: S SHA-256 in hexadecimal with blanks between them; ``sha256`` gives one.
+        shard_rows, shard_bytes, shard_blocks: (S,); rows, bytes and number of blocks of each shard.
+        block_offsets, block_bytes, block_rows, block_crc32c: (B,).
+    """
+
+    name: str
+    encoding: Encoding
+    shuffled: bool
+    provenance: Mapping[str, Any]
+    vocabulary: Vocabulary
+    digest: str
+    shard_names: list[str]
+    shard_hashes: str
+    shard_rows: Column
+    shard_bytes: Column
+    shard_blocks: Column
+    block_offsets: Column
+    block_bytes: Column
+    block_rows: Column
+    block_crc32c: Column
+
+    def sha256(self, shard: int) -> str:
+        """SHA-256 of a shard, in hexadecimal."""
+        return self.shard_hashes[shard * _HASH_STRIDE : shard * _HASH_STRIDE + 64]
+
+    @property
+    def num_samples(self) -> int:
+        """Rows of all shards."""
+        return int(self.shard_rows.sum())
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all shards."""
+        return int(self.shard_bytes.sum())
+
+
+def manifest_bytes(
+    entries: list[ShardEntry], *, name: str, encoding: Encoding, shuffled: bool, provenance: Mapping[str, Any], vocabulary: Vocabulary
+) -> bytes:
+    """The JSON of a manifest over some shards, in this order."""
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": name,
+        "encoding": encoding,
+        "shuffled": shuffled,
+        "rows": sum(entry.rows for entry in entries),
+        "provenance": dict(provenance),
+        "vocabulary": vocabulary_to_json(vocabulary),
+        "shards": {
+            "name": " ".join(entry.name for entry in entries),
+            "sha256": " ".join(entry.sha256 for entry in entries),
+            "rows": _join(entry.rows for entry in entries),
+            "bytes": _join(entry.bytes for entry in entries),
+            "blocks": _join(len(entry.block_rows) for entry in entries),
+        },
+        "blocks": {
+            "offset": _join(value for entry in entries for value in entry.block_offsets),
+            "bytes": _join(value for entry in entries for value in entry.block_bytes),
+            "rows": _join(value for entry in entries for value in entry.block_rows),
+            "crc32c": _join(value for entry in entries for value in entry.block_crc32c),
+        },
+    }
+    return json.dumps(content, indent=1).encode()
+
+
+def read_manifest(uri: str) -> Manifest:
+    """The manifest of the split at a URI.
+
+    Raises:
+        ValueError: if there is no split, or the manifest is cut short or does not fit together.
+    """
+    uri = storage.absolute(uri)
+    location = storage.join(uri, MANIFEST)
+    try:
+        if storage.size(location) > MAX_MANIFEST_BYTES:
+            raise ValueError(f"{location} is larger than {MAX_MANIFEST_BYTES} bytes, which no split needs")
+        data = storage.read(location)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"there is no split at {uri}: it has no {MANIFEST}, which conversion writes last") from error
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        text = data.decode()
+        del data  # a large manifest should not lie in memory three times over
+        content = json.loads(text)
+        del text
+        return _parse(content, digest)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the {MANIFEST} of {uri} is damaged: {error}; convert the data set again") from error
+
+
+def _parse(content: Any, digest: str) -> Manifest:
+    """The manifest in some JSON, which is emptied on the way."""
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"its format is not {FORMAT!r}")
+    if content.get("version") not in READABLE_VERSIONS:
+        raise ValueError(f"its version {content.get('version')!r} is not one that this program reads {READABLE_VERSIONS}")
+    if content.get("encoding") not in ("arrow", "tfrecord"):
+        raise ValueError(f"its encoding {content.get('encoding')!r} is neither arrow nor tfrecord")
+    shards, blocks = _take(content, "shards", dict), _take(content, "blocks", dict)
+    manifest = Manifest(
+        name=_take(content, "name", str),
+        encoding=content["encoding"],
+        shuffled=_take(content, "shuffled", bool),
+        provenance=_take(content, "provenance", dict),
+        vocabulary=vocabulary_from_json(_take(content, "vocabulary", dict)),
+        digest=digest,
+        shard_names=_words(shards, "name", _NAMES).split(),
+        shard_hashes=_words(shards, "sha256", _HASHES),
+        shard_rows=_numbers(shards, "rows"),
+        shard_bytes=_numbers(shards, "bytes"),
+        shard_blocks=_numbers(shards, "blocks"),
+        block_offsets=_numbers(blocks, "offset"),
+        block_bytes=_numbers(blocks, "bytes"),
+        block_rows=_numbers(blocks, "rows"),
+        block_crc32c=_numbers(blocks, "crc32c"),
+    )
+    _check(manifest, _take(content, "rows", int))
+    return manifest
+
+
+def _check(manifest: Manifest, rows: int) -> None:
+    """That the columns are of one length and agree with each other."""
+    shards = (manifest.shard_rows, manifest.shard_bytes, manifest.shard_blocks)
+    blocks = (manifest.block_offsets, manifest.block_bytes, manifest.block_rows, manifest.block_crc32c)
+    names, hashes = len(manifest.shard_names), (len(manifest.shard_hashes) + 1) // _HASH_STRIDE
+    if {len(column) for column in shards} != {names} or hashes != names or len({len(column) for column in blocks}) > 1:
+        raise ValueError("its columns are not of one length")
+    if any(column.size and not 0 <= column.min() <= column.max() < _MAX_NUMBER for column in (*shards, *blocks)):
+        raise ValueError("it has a number that is negative or too large")
+    if manifest.shard_blocks.sum() != len(manifest.block_rows):
+        raise ValueError(f"its shards have {manifest.shard_blocks.sum()} blocks, but {len(manifest.block_rows)} are listed")
+    shard = np.repeat(np.arange(len(manifest.shard_names)), manifest.shard_blocks)
+    rows_found = np.bincount(shard, weights=manifest.block_rows, minlength=len(manifest.shard_names))
+    if rows != manifest.num_samples or not np.array_equal(rows_found, manifest.shard_rows) or (manifest.block_rows == 0).any():
+        raise ValueError("the rows of its blocks do not add up")
+    if (manifest.block_offsets + manifest.block_bytes > manifest.shard_bytes[shard]).any():
+        raise ValueError("a block reaches beyond the end of its shard")
+
+
+def _join(numbers: Any) -> str:
+    return " ".join(map(str, numbers))
+
+
+def _numbers(columns: dict[str, Any], name: str) -> Column:
+    return np.fromstring(_take(columns, name, str), dtype=np.int64, sep=" ")
+
+
+def _words(columns: dict[str, Any], name: str, pattern: re.Pattern[str]) -> str:
+    text = _take(columns, name, str)
+    if not pattern.fullmatch(text):
+        raise ValueError(f"its {name} column holds something else than names of files or checksums")
+    return str(text)
+
+
+def _take(content: dict[str, Any], name: str, expected: type) -> Any:
+    value = content.pop(name, None)
+    if type(value) is not expected:
+        raise ValueError(f"its {name!r} is missing or not of type {expected.__name__}")
+    return value
