@@ -1,6 +1,8 @@
 """Any predictor upon any samples: predictions go into one metric a head."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -9,11 +11,16 @@ from numpy.typing import NDArray
 
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.loading.decode import decode_image
+from mtl_ray.picture_header import MAX_PIXELS
 from mtl_ray.samples import Sample
 from mtl_ray.tasks.contract import Metric
 
 Keep = Callable[[Sample, Predictions], None]
 """Called with each sample and what was predicted of it."""
+Find = Callable[[Sample], Predictions | None]
+"""Gives what was predicted of a sample at another time, if anything."""
+Decoded = tuple[Sample, NDArray[np.uint8] | str]
+"""A sample and its image, or why there is none."""
 
 
 @dataclass(kw_only=True)
@@ -22,7 +29,7 @@ class Measured:
 
     Attributes:
         samples: how many were predicted.
-        bad: key and reason of those that did not decode.
+        bad: key and reason of those that were not.
     """
 
     samples: int = 0
@@ -36,7 +43,7 @@ def measure(
     keep: Keep | None = None,
     *,
     batch: int = 16,
-    max_pixels: int = 50_000_000,
+    max_pixels: int = MAX_PIXELS,
 ) -> Measured:
     """Predicts on each sample and updates the metric of each head.
 
@@ -49,29 +56,51 @@ def measure(
         max_pixels: images whose header says more are bad.
     """
     measured = Measured()
-    for part in _parts(_decoded(samples, max_pixels, measured), batch):
-        for (sample, _), predictions in zip(part, predictor.predict([image for _, image in part]), strict=True):
-            measured.samples += 1
-            for name, metric in metrics.items():
-                metric.update(sample, predictions[name])
-            if keep is not None:
-                keep(sample, predictions)
+    for part in _decoded(samples, max_pixels, batch):
+        good = [(sample, image) for sample, image in part if not isinstance(image, str)]
+        measured.bad += [(sample.key, image) for sample, image in part if isinstance(image, str)]
+        for (sample, _), predictions in zip(good, predictor.predict([image for _, image in good]), strict=True):
+            _count(sample, predictions, metrics, measured, keep)
     return measured
 
 
-Decoded = tuple[Sample, NDArray[np.uint8]]
-
-
-def _decoded(samples: Iterable[Sample], max_pixels: int, measured: Measured) -> Iterator[Decoded]:
+def measure_stored(find: Find, samples: Iterable[Sample], metrics: Mapping[str, Metric], keep: Keep | None = None) -> Measured:
+    """The same for predictions that were made at another time; no image is looked at."""
+    measured = Measured()
     for sample in samples:
-        try:
-            image = decode_image(sample.image, max_pixels=max_pixels)
-        except ValueError as error:
-            measured.bad.append((sample.key, str(error)))
+        predictions = find(sample)
+        if predictions is None:
+            measured.bad.append((sample.key, "no prediction is stored for it"))
         else:
-            yield sample, image
+            _count(sample, predictions, metrics, measured, keep)
+    return measured
 
 
-def _parts(items: Iterator[Decoded], size: int) -> Iterator[list[Decoded]]:
-    while part := list(islice(items, size)):
-        yield part
+def _count(sample: Sample, predictions: Predictions, metrics: Mapping[str, Metric], measured: Measured, keep: Keep | None) -> None:
+    measured.samples += 1
+    for name, metric in metrics.items():
+        metric.update(sample, predictions[name])
+    if keep is not None:
+        keep(sample, predictions)
+
+
+def _decoded(samples: Iterable[Sample], max_pixels: int, size: int) -> Iterator[list[Decoded]]:
+    """Parts of ``size`` samples with their images; the next part is decoded while the predictor has the last."""
+
+    def decode(sample: Sample) -> Decoded:
+        try:
+            return sample, decode_image(sample.image, max_pixels=max_pixels)
+        except ValueError as error:
+            return sample, str(error)
+
+    waiting = iter(samples)
+    with ThreadPoolExecutor(2, thread_name_prefix="decode") as pool:
+        parts: deque[list[Future[Decoded]]] = deque()
+        while True:
+            part = [pool.submit(decode, sample) for sample in islice(waiting, size)]
+            if part:
+                parts.append(part)
+            if not parts:
+                return
+            if len(parts) > 1 or not part:
+                yield [future.result() for future in parts.popleft()]

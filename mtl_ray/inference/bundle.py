@@ -1,6 +1,7 @@
 """A bundle as a predictor: onnxruntime, without torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -28,7 +29,7 @@ class BundlePredictor:
         bundle = open_artifact(uri, kind="bundle")
         self.signature = read_signature(bundle.read("signature.json"))
         self.session = open_session(bundle, threads)
-        self.heads = self.signature.heads
+        self.heads: Mapping[str, Any] = self.signature.heads
         self.vocabulary = self.signature.vocabulary
         self.canvas = self.signature.canvas
         self.batch = batch

@@ -42,7 +42,7 @@ class EndpointPredictor:
         served = json.loads(self._ask(f"{base}/models"))["models"]
         model = _choose(served, name, base)
         self.url = f"{base}/predictions/{urllib.parse.quote(model['name'])}"
-        self.heads = {head: _known(described["type"]) for head, described in model["heads"].items()}
+        self.heads: Mapping[str, Any] = {head: _known(described["type"]) for head, described in model["heads"].items()}
         self.vocabulary = _vocabulary(model["heads"], self.heads)
         canvas = model["canvas"]
         self.canvas = PlacementRule(kind=canvas["kind"], height=canvas["height"], width=canvas["width"])

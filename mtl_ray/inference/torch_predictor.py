@@ -35,7 +35,7 @@ class TorchPredictor:
         batch: int = 16,
     ) -> None:
         self.model = model.to(device)
-        self.heads = predicting_heads(heads)
+        self.heads: Mapping[str, Any] = predicting_heads(heads)
         self.vocabulary = vocabulary
         self.canvas = canvas
         self.device = torch.device(device)

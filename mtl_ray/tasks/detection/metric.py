@@ -38,16 +38,19 @@ class DetectionMetric:
         self.images += other.images
 
     def result(self) -> Mapping[str, float]:
-        """COCO's mAP, mAP50, mAP75, mAP_s, mAP_m, mAP_l, AR@1, AR@10, AR@100, AR_s, AR_m, AR_l, and VOC's.
+        """COCO's mAP, mAP50, mAP75, mAP_s, mAP_m, mAP_l, AR50, AR75, AR@1, AR@10, AR@100, AR_s, AR_m, AR_l, and VOC's.
 
-        Masks and keypoints, where truth and predictions have them, follow with the prefix ``segm_`` and ``keypoints_``. NaN
-        where there is no object to find.
+        Masks and keypoints, where truth and predictions have them, follow with the prefix ``segm_`` and ``keypoints_``; of
+        predictions that have no boxes the figures without a prefix are those of the masks or keypoints. NaN where there is no
+        object to find.
         """
         images = self._ordered()
-        result: dict[str, float] = {}
-        for kind in _kinds(images):
-            result |= {PREFIX[kind] + name: value for name, value in _summary(curves(kind, images, len(self.names))).items()}
-        if "mAP" in result:
+        kinds = _kinds(images)
+        summaries = {kind: _summary(curves(kind, images, len(self.names))) for kind in kinds}
+        result = dict(summaries[kinds[0]])
+        for kind, summary in summaries.items():
+            result |= {PREFIX[kind] + name: value for name, value in summary.items()}
+        if "bbox" in kinds:
             voc = voc_table(images, len(self.names))
             result |= {"voc_mAP": _mean(voc.area), "voc_mAP_07": _mean(voc.eleven), "voc_recall": _mean(voc.recall)}
         return result
@@ -56,14 +59,18 @@ class DetectionMetric:
         """By class: mAP, mAP50, AR@100, VOC's AP and recall, and the number of objects to find."""
         images = self._ordered()
         columns: dict[str, NDArray[np.float64]] = {}
-        for kind in _kinds(images):
+        kinds = _kinds(images)
+        for kind in kinds:
             got = curves(kind, images, len(self.names))
             columns |= {PREFIX[kind] + name: values for name, values in _by_class(got).items()}
-        if "mAP" in columns:
+        if "bbox" in kinds:
             voc = voc_table(images, len(self.names))
             columns |= {"voc_AP": voc.area, "voc_recall": voc.recall}
-        columns["objects"] = _objects(images, len(self.names))
-        return {name: {column: float(values[c]) for column, values in columns.items()} for c, name in enumerate(self.names)}
+        objects = _objects(images, len(self.names))
+        return {
+            name: {**{column: float(values[c]) for column, values in columns.items()}, "objects": int(objects[c])}
+            for c, name in enumerate(self.names)
+        }
 
     def _ordered(self) -> list[Scored]:
         """By key, numbers in it by value: equal scores are then met in the same order however the images came together."""
@@ -82,6 +89,8 @@ def _kinds(images: Sequence[Scored]) -> list[Kind]:
         kinds.append("segm")
     if any(image.found.keypoints is not None for image in images) and any(image.truth.keypoints is not None for image in images):
         kinds.append("keypoints")
+    if not kinds:
+        raise ValueError("the predictions have no boxes, and the truth has nothing else to compare them with")
     return kinds
 
 
@@ -89,6 +98,7 @@ def _summary(got: Curves) -> dict[str, float]:
     precision = {area: got.precision[:, :, :, i, -1] for i, area in enumerate(got.areas)}
     result = {"mAP": _mean(precision["all"]), "mAP50": _mean(precision["all"][0]), "mAP75": _mean(precision["all"][5])}
     result |= {f"mAP_{area[0]}": _mean(values) for area, values in precision.items() if area != "all"}
+    result |= {f"AR{name}": _mean(got.recall[row, :, 0, -1]) for name, row in (("50", 0), ("75", 5))}
     result |= {f"AR@{limit}": _mean(got.recall[:, :, 0, i]) for i, limit in enumerate(got.limits)}
     return result | {f"AR_{area[0]}": _mean(got.recall[:, :, i, -1]) for i, area in enumerate(got.areas) if area != "all"}
 
@@ -102,9 +112,9 @@ def _by_class(got: Curves) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _objects(images: Sequence[Scored], num_classes: int) -> NDArray[np.float64]:
+def _objects(images: Sequence[Scored], num_classes: int) -> NDArray[np.int64]:
     wanted = [image.truth.classes[~(image.truth.crowd | image.truth.difficult)] for image in images]
-    return np.bincount(np.concatenate([np.empty(0, np.int64), *wanted]), minlength=num_classes).astype(np.float64)
+    return np.bincount(np.concatenate([np.empty(0, np.int64), *wanted]), minlength=num_classes)
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mtl_ray.tasks.segmentation.answer import read_picture, picture
+from mtl_ray.tasks.segmentation.answer import picture, read_picture
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 
 TYPE = pa.struct([("png", pa.binary())])

@@ -1,0 +1,52 @@
+"""Evaluation shared among Ray tasks: each measures a run of rows, the counts are merged."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+from tqdm import tqdm
+
+from mtl_ray.distributed.fan_out import fan_out
+from mtl_ray.distributed.session import session
+from mtl_ray.evaluation.data import open_data
+from mtl_ray.evaluation.evaluate import Part, Request, evaluate, make_report, measure_rows
+from mtl_ray.evaluation.report import Report
+from mtl_ray.samples import Sample
+
+
+def evaluate_rows(request: Request, workers: int) -> tuple[Report, Part]:
+    """Measures all rows of the data.
+
+    Args:
+        request: what to measure on what; with several workers its URIs must mean the same on every machine of the cluster.
+        workers: tasks that share the rows; 1 measures in this process and starts no Ray, and so does a file of predictions.
+
+    Raises:
+        ValueError, FileNotFoundError: if the target or the data cannot be read.
+    """
+    if workers < 1:
+        raise ValueError(f"--workers is {workers}; at least 1 is needed")
+    if workers == 1 or request.stored:
+        return evaluate(request, _bar)
+    started = time.monotonic()
+    rows = len(open_data(request.data, request.images))
+    ends = [rows * i // workers for i in range(workers + 1)]
+    with session():
+        first, *others = fan_out(
+            partial(_measure, replace(request, threads=1)),
+            [(start, stop) for start, stop in pairwise(ends) if stop > start],
+            description="evaluate",
+        )
+    for part in others:
+        first.merge(part)
+    return make_report(request, first, time.monotonic() - started), first
+
+
+def _measure(request: Request, rows: tuple[int, int]) -> Part:
+    return measure_rows(request, *rows)
+
+
+def _bar(samples: Iterable[Sample], total: int) -> Iterable[Sample]:
+    return tqdm(samples, total=total, desc="evaluate", unit="image", mininterval=0.5, leave=False)

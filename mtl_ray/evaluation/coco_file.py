@@ -1,0 +1,111 @@
+"""A COCO annotation file as truth, just as it stands: nothing is rejected, cleaned or rounded, so that figures equal the reference's."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray import storage
+from mtl_ray.geometry.masks import from_counts, from_polygons
+from mtl_ray.samples import Instances, Sample, Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoFile:
+    """The truth of an annotation file.
+
+    Attributes:
+        vocabulary: categories in the order of their ids.
+        samples: by image id, without pictures; the key of each is its image id. Boxes and areas are float64.
+        file_names: of each image by its key.
+    """
+
+    vocabulary: Vocabulary
+    samples: tuple[Sample, ...]
+    file_names: Mapping[str, str]
+
+
+def read_coco_file(uri: str) -> CocoFile:
+    """Reads an annotation file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is no COCO annotation file, or an annotation names an image or a category that it does not have.
+    """
+    content = read_json(uri)
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in ("images", "annotations", "categories")):
+        raise ValueError(f"{uri} is no COCO annotation file: that has lists of images, annotations and categories")
+    try:
+        return _read(content)
+    except KeyError as error:
+        raise ValueError(f"{uri}: an entry lacks {error}, or refers to {error}, which is not there") from error
+
+
+def read_json(uri: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        return json.loads(storage.read(uri))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{uri} is not JSON: {error}") from error
+
+
+def _read(content: Mapping[str, Any]) -> CocoFile:
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    class_of = {category["id"]: i for i, category in enumerate(categories)}
+    points: Mapping[str, Any] = next((category for category in categories if category.get("keypoints")), {})
+    vocabulary = Vocabulary(
+        classes={"instances": tuple(str(category.get("name", category["id"])) for category in categories)},
+        keypoints=tuple(points.get("keypoints", ())),
+        skeleton=tuple((int(a) - 1, int(b) - 1) for a, b in points.get("skeleton", ())),
+        category_ids={"instances": tuple(class_of)},
+    )
+    images = {image["id"]: image for image in content["images"]}
+    by_image: dict[int, list[Mapping[str, Any]]] = {number: [] for number in images}
+    for annotation in content["annotations"]:
+        by_image[annotation["image_id"]].append(annotation)
+    masks = any("segmentation" in annotation for annotation in content["annotations"])
+    names = {str(number): str(image.get("file_name", number)) for number, image in images.items()}
+    samples = tuple(_sample(images[number], by_image[number], class_of, masks, len(vocabulary.keypoints)) for number in sorted(images))
+    return CocoFile(vocabulary=vocabulary, samples=samples, file_names=names)
+
+
+def _sample(image: Mapping[str, Any], found: list[Mapping[str, Any]], class_of: Mapping[int, int], masks: bool, points: int) -> Sample:
+    height, width = int(image.get("height", 0)), int(image.get("width", 0))
+    xywh = np.array([annotation["bbox"] for annotation in found], np.float64).reshape(-1, 4)
+    boxes: NDArray[Any] = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+    areas: NDArray[Any] = np.array(
+        [annotation.get("area", box[2] * box[3]) for annotation, box in zip(found, xywh, strict=True)], np.float64
+    )
+    instances = Instances(
+        boxes_xyxy=boxes,
+        classes=np.array([class_of[annotation["category_id"]] for annotation in found], np.int64),
+        ids=np.array([annotation["id"] for annotation in found], np.int64),
+        areas=areas,
+        crowd=np.array([bool(annotation.get("iscrowd", 0)) for annotation in found], np.bool_),
+        difficult=np.zeros(len(found), np.bool_),
+        truncated=np.zeros(len(found), np.bool_),
+        masks=tuple(read_mask(annotation.get("segmentation"), height, width) for annotation in found) if masks else None,
+        keypoints=_keypoints(found, points) if points else None,
+    )
+    return Sample(key=str(image["id"]), image=b"", height=height, width=width, instances=instances)
+
+
+def _keypoints(found: list[Mapping[str, Any]], points: int) -> NDArray[Any]:
+    missing = [0.0] * (3 * points)
+    return np.array([annotation.get("keypoints") or missing for annotation in found], np.float64).reshape(-1, points, 3)
+
+
+def read_mask(segmentation: Any, height: int, width: int) -> bytes:
+    """The compressed run lengths of polygons or of an encoding, for an image of (height, width); b"" where there is no mask."""
+    if isinstance(segmentation, Mapping):
+        counts = segmentation["counts"]
+        return from_counts(counts, height, width) if isinstance(counts, list) else str(counts).encode()
+    polygons = [polygon for polygon in segmentation or () if len(polygon) >= 6]
+    return from_polygons(polygons, height, width) if polygons else b""

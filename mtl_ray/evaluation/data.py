@@ -1,0 +1,123 @@
+"""What is measured on: a split, or a COCO annotation file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from mtl_ray import storage
+from mtl_ray.evaluation.coco_file import CocoFile, read_coco_file
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.shards.split import Split, open_split
+
+
+class EvaluationData(Protocol):
+    """Samples by row."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the numbers in the samples mean."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def samples(self, start: int, stop: int, *, pictures: bool) -> Iterator[Sample]:
+        """The samples of the rows [start, stop); where ``pictures`` is False their images may be missing."""
+        ...
+
+    def other_name(self, key: str) -> str:
+        """Another name by which predictions may call a sample."""
+        ...
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """The rows of a split in stored order."""
+
+    split: Split
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """See ``EvaluationData``."""
+        return self.split.vocabulary
+
+    def __len__(self) -> int:
+        return self.split.num_samples
+
+    def samples(self, start: int, stop: int, *, pictures: bool) -> Iterator[Sample]:
+        """See ``EvaluationData``."""
+        return self.split.read(start, stop)
+
+    def other_name(self, key: str) -> str:
+        """The number in a file name such as 000000000139.jpg, which COCO's results call the image by; else the key itself."""
+        number = image_number(key)
+        return key if number is None else str(number)
+
+
+@dataclass(frozen=True)
+class CocoData:
+    """The images of an annotation file by id.
+
+    Attributes:
+        file: what it says.
+        folders: where pictures may lie; the first that has one is taken.
+    """
+
+    file: CocoFile
+    folders: tuple[str, ...] = field(default=())
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """See ``EvaluationData``."""
+        return self.file.vocabulary
+
+    def __len__(self) -> int:
+        return len(self.file.samples)
+
+    def samples(self, start: int, stop: int, *, pictures: bool) -> Iterator[Sample]:
+        """See ``EvaluationData``; a picture that is nowhere is empty, so that it counts as one that does not decode."""
+        for sample in self.file.samples[start:stop]:
+            yield replace(sample, image=self._picture(self.file.file_names[sample.key])) if pictures else sample
+
+    def other_name(self, key: str) -> str:
+        """The image's file name."""
+        return self.file.file_names[key]
+
+    def _picture(self, name: str) -> bytes:
+        for folder in self.folders:
+            try:
+                return storage.read(storage.join(folder, name))
+            except FileNotFoundError:
+                continue
+        raise FileNotFoundError(f"the picture {name} is in none of {', '.join(self.folders)}; say where with --images")
+
+
+def open_data(uri: str, images: str | None = None) -> EvaluationData:
+    """The data at a URI: a COCO annotation file if it ends in .json, else a split.
+
+    Args:
+        uri: see there.
+        images: folder of the pictures of an annotation file; by default its own, ``images`` in it, and the same one level up.
+
+    Raises:
+        FileNotFoundError, ValueError: if there is nothing of the kind.
+    """
+    if not uri.endswith(".json"):
+        return SplitData(open_split(uri))
+    own = storage.absolute(uri).rpartition("/")[0]
+    above = own.rpartition("/")[0]
+    folders = (images,) if images is not None else (own, storage.join(own, "images"), above, storage.join(above, "images"))
+    return CocoData(read_coco_file(uri), folders)
+
+
+def image_number(key: str) -> int | None:
+    """The number that a key's file name is, without folder and extension; None if it is no number."""
+    stem = key.rpartition("/")[2].partition(".")[0]
+    return int(stem) if stem.isascii() and stem.isdigit() else None
+
+
+def image_ids(keys: list[str]) -> list[int]:
+    """A number for each key, for COCO's results: the number in its file name, or where these are not all different its place from 1."""
+    numbers = [image_number(key) for key in keys]
+    if None in numbers or len(set(numbers)) < len(numbers):
+        return list(range(1, len(keys) + 1))
+    return [number for number in numbers if number is not None]

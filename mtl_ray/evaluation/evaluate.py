@@ -1,0 +1,184 @@
+"""A target upon data becomes a report and a file of predictions; any part of the rows can be measured by itself and merged."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mtl_ray import storage
+from mtl_ray.evaluation.classes import recoder
+from mtl_ray.evaluation.data import EvaluationData, open_data
+from mtl_ray.evaluation.measure import Measured, measure, measure_stored
+from mtl_ray.evaluation.report import Report, report
+from mtl_ray.evaluation.stored import NOTHING, Stored, read_arrow, read_coco, to_table, write_arrow, write_coco
+from mtl_ray.experiment import task_part
+from mtl_ray.inference.open import open_predictor
+from mtl_ray.inference.predictor import Predictions, Predictor
+from mtl_ray.picture_header import MAX_PIXELS
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.tasks.contract import Metric
+
+MAX_NAMED = 20
+"""Bad samples that a report names; all are counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to measure on what.
+
+    Attributes:
+        target: a run folder, checkpoint, bundle, endpoint URL, or a predictions file (.arrow, or .json in COCO's results format).
+        data: the URI of a split, or of a COCO annotation file (.json).
+        images: where the pictures of an annotation file lie.
+        batch: images that go through the network together.
+        max_pixels: images whose header says more are bad.
+        threads: of onnxruntime, for a bundle; 0 takes all cores.
+        api_key: for an endpoint that asks for one.
+    """
+
+    target: str
+    data: str
+    images: str | None = None
+    batch: int = 16
+    max_pixels: int = MAX_PIXELS
+    threads: int = 0
+    api_key: str | None = None
+
+    @property
+    def stored(self) -> bool:
+        """True if the target is a file of predictions, which needs no network."""
+        return self.target.endswith((".json", ".arrow"))
+
+
+@dataclass(kw_only=True)
+class Part:
+    """What was measured on some of the rows.
+
+    Attributes:
+        metrics: by head.
+        table: the predictions, as ``stored.to_table`` lays them out.
+        heads, vocabulary: of the predictor.
+        measured: how many samples, and the bad ones.
+        notes: what the reader of the figures should know.
+    """
+
+    metrics: dict[str, Metric]
+    table: pa.Table
+    heads: Mapping[str, Any]
+    vocabulary: Vocabulary
+    measured: Measured
+    notes: list[str]
+
+    def merge(self, other: "Part") -> None:
+        """Adds what was measured on other rows."""
+        for name, metric in self.metrics.items():
+            metric.merge(other.metrics[name])
+        self.table = pa.concat_tables([self.table, other.table])
+        self.measured.samples += other.measured.samples
+        self.measured.bad += other.measured.bad
+
+
+Watch = Callable[[Iterable[Sample], int], Iterable[Sample]]
+"""Passes samples on, of which there are so many, and shows how far they are."""
+
+
+def measure_rows(request: Request, start: int, stop: int, watch: Watch | None = None) -> Part:
+    """Measures the rows [start, stop) of the data.
+
+    Raises:
+        ValueError, FileNotFoundError: if the target or the data cannot be read, or no head can be measured on the data.
+    """
+    data = open_data(request.data, request.images)
+    target = (
+        _open_stored(request.target, data)
+        if request.stored
+        else open_predictor(request.target, threads=request.threads, api_key=request.api_key)
+    )
+    recode, unknown = recoder(data.vocabulary, target.vocabulary)
+    metrics = _metrics(target, data.vocabulary)
+    samples: Iterable[Sample] = map(recode, data.samples(start, stop, pictures=not request.stored))
+    if watch is not None:
+        samples = watch(samples, stop - start)
+    kept: list[tuple[Sample, Predictions]] = []
+
+    def keep(sample: Sample, predictions: Predictions) -> None:
+        bare = Sample(key=sample.key, image=b"", height=sample.height, width=sample.width)
+        kept.append((bare, predictions))
+
+    if isinstance(target, Stored):
+        measured = measure_stored(_finder(target, data), samples, metrics, keep)
+        _check_names(target, data, request.target)
+    else:
+        measured = measure(target, samples, metrics, keep, batch=request.batch, max_pixels=request.max_pixels)
+    table = to_table([sample for sample, _ in kept], [predictions for _, predictions in kept], target.heads)
+    notes = [f"the target does not know {name}: it was left out of the truth" for name in unknown]
+    notes += [f"the data has no {head.annotation}: {name} was not measured" for name, head in target.heads.items() if name not in metrics]
+    return Part(metrics=metrics, table=table, heads=target.heads, vocabulary=target.vocabulary, measured=measured, notes=notes)
+
+
+def evaluate(request: Request, watch: Watch | None = None) -> tuple[Report, Part]:
+    """Measures all rows in this process."""
+    started = time.monotonic()
+    part = measure_rows(request, 0, len(open_data(request.data, request.images)), watch)
+    return make_report(request, part, time.monotonic() - started), part
+
+
+def make_report(request: Request, part: Part, seconds: float) -> Report:
+    """The report of all rows together."""
+    facts = {
+        "target": request.target,
+        "data": request.data,
+        "samples": part.measured.samples,
+        "bad_samples": len(part.measured.bad),
+        "bad": [f"{key}: {reason}" for key, reason in part.measured.bad[:MAX_NAMED]],
+        "notes": part.notes,
+        "seconds": round(seconds, 3),
+    }
+    return report(part.metrics, facts)
+
+
+def write_results(out: str, made: Report, part: Part) -> list[str]:
+    """Writes report.json, predictions.arrow and, for each head that finds objects, HEAD.coco.json; gives their URIs."""
+    storage.write(storage.join(out, "report.json"), made.to_json())
+    write_arrow(storage.join(out, "predictions.arrow"), part.table, part.heads, part.vocabulary)
+    names = ["report.json", "predictions.arrow"]
+    for name, head in part.heads.items():
+        if head.task == "detection":
+            write_coco(storage.join(out, f"{name}.coco.json"), part.table, name, part.vocabulary)
+            names.append(f"{name}.coco.json")
+    return [storage.join(out, name) for name in names]
+
+
+def _open_stored(uri: str, data: EvaluationData) -> Stored:
+    if uri.endswith(".arrow"):
+        return read_arrow(uri)
+    sizes = {}
+    for sample in data.samples(0, len(data), pictures=False):
+        sizes[sample.key] = sizes[data.other_name(sample.key)] = (sample.height, sample.width)
+    return read_coco(uri, data.vocabulary, sizes)
+
+
+def _metrics(target: Stored | Predictor, vocabulary: Vocabulary) -> dict[str, Metric]:
+    measurable = {name: head for name, head in target.heads.items() if head.annotation in vocabulary.classes}
+    if not measurable:
+        wanted = ", ".join(sorted({head.annotation for head in target.heads.values()}))
+        raise ValueError(f"nothing can be measured: the target predicts {wanted}, the data has {', '.join(vocabulary.classes)}")
+    return {name: task_part(head, "metric").metric(head, target.vocabulary) for name, head in measurable.items()}
+
+
+def _finder(stored: Stored, data: EvaluationData) -> Callable[[Sample], Predictions | None]:
+    def find(sample: Sample) -> Predictions | None:
+        found = stored.by_name.get(sample.key) or stored.by_name.get(data.other_name(sample.key))
+        return found if found is not None or stored.complete else {"boxes": NOTHING}
+
+    return find
+
+
+def _check_names(stored: Stored, data: EvaluationData, uri: str) -> None:
+    known: set[str] = set()
+    for sample in data.samples(0, len(data), pictures=False):
+        known |= {sample.key, data.other_name(sample.key)}
+    if strange := sorted(stored.by_name.keys() - known):
+        raise ValueError(f"{uri} has predictions of {len(strange)} images that the data does not have, such as {strange[0]}")

@@ -1,0 +1,88 @@
+"""What an evaluation says: figures by HEAD/METRIC, the same by class, and the facts behind them."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from mtl_ray.tasks.contract import Metric
+
+SOFTWARE = ("mtl_ray", "torch", "onnxruntime", "hotcoco", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The figures of one evaluation.
+
+    Attributes:
+        figures: by HEAD/METRIC, such as ``boxes/mAP50``; NaN where nothing was annotated.
+        per_class: by head, class and metric.
+        facts: what was measured on what: target, data, samples, bad samples, seconds, software.
+    """
+
+    figures: Mapping[str, float]
+    per_class: Mapping[str, Mapping[str, Mapping[str, float]]]
+    facts: Mapping[str, Any]
+
+    def to_json(self) -> bytes:
+        """The content of ``report.json``: the figures at the top, then ``per_class`` and ``facts``; null for NaN."""
+        content = {**self.figures, "per_class": self.per_class, "facts": {"version": 1, **self.facts}}
+        return (json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n").encode()
+
+    def to_text(self) -> str:
+        """Tables for a terminal; classes of which nothing is known are left out."""
+        lines = [f"{self.facts['target']} on {self.facts['data']}: {self.facts['samples']} samples in {self.facts['seconds']:.1f} s", ""]
+        lines += _table(["", "value"], [[name, _shown(value)] for name, value in self.figures.items()])
+        for head, classes in self.per_class.items():
+            columns = list(next(iter(classes.values()), {}))
+            rows = [[name, *(_shown(values[column]) for column in columns)] for name, values in classes.items() if _known(values)]
+            lines += ["", *_table([head, *columns], rows)]
+        return "\n".join(lines)
+
+
+def report(metrics: Mapping[str, Metric], facts: Mapping[str, Any]) -> Report:
+    """The report of the metrics of each head."""
+    return Report(
+        figures=figures(metrics),
+        per_class={name: metric.per_class() for name, metric in metrics.items()},
+        facts={**facts, "software": {name: found for name in SOFTWARE if (found := _version(name))}},
+    )
+
+
+def figures(metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """All results as HEAD/METRIC."""
+    return {f"{name}/{key}": float(value) for name, metric in metrics.items() for key, value in metric.result().items()}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except ModuleNotFoundError:
+        return None
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _known(values: Mapping[str, float]) -> bool:
+    return any(math.isfinite(value) for value in values.values() if isinstance(value, float))
+
+
+def _shown(value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns as wide as their longest entry, names to the left and figures to the right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for number, row in enumerate([header, *rows]):
+        yield "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]).rstrip()
+        if number == 0:
+            yield "  ".join("-" * width for width in widths)

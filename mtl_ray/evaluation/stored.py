@@ -1,0 +1,164 @@
+"""Predictions in files: one Arrow file for all heads, and COCO's results format for the objects of one head."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import TypeAdapter
+
+from mtl_ray import storage
+from mtl_ray.config.validate import values_of
+from mtl_ray.evaluation.coco_file import read_json, read_mask
+from mtl_ray.evaluation.data import image_ids
+from mtl_ray.experiment import HeadConfig, task_part
+from mtl_ray.geometry.boxes import from_xywh
+from mtl_ray.inference.predictor import Predictions
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.detection.store import to_coco
+from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
+
+FORMAT = "mtl_ray predictions"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class CocoResultsHead:
+    """Stands for the head of a COCO results file, of which nothing more is known."""
+
+    type: ClassVar[str] = "coco_results"
+    task: ClassVar[str] = "detection"
+    annotation: ClassVar[str] = "instances"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """Predictions that were read from a file.
+
+    Attributes:
+        heads, vocabulary: as of the predictor that made them.
+        by_name: what was predicted, by the sample's key, or by what a results file calls the image.
+        complete: False where an image without an entry is one on which nothing was found.
+    """
+
+    heads: Mapping[str, Any]
+    vocabulary: Vocabulary
+    by_name: Mapping[str, Predictions]
+    complete: bool
+
+
+def to_table(samples: Sequence[Sample], found: Sequence[Predictions], heads: Mapping[str, Any]) -> pa.Table:
+    """A row for each sample: its key, height and width, and a struct for each head."""
+    columns: dict[str, Any] = {
+        "key": pa.array([sample.key for sample in samples], pa.string()),
+        "height": pa.array([sample.height for sample in samples], pa.int32()),
+        "width": pa.array([sample.width for sample in samples], pa.int32()),
+    }
+    for name, head in heads.items():
+        store = task_part(head, "store")
+        columns[f"head:{name}"] = pa.array([store.to_row(predictions[name]) for predictions in found], store.TYPE)
+    return pa.table(columns)
+
+
+def write_arrow(uri: str, table: pa.Table, heads: Mapping[str, Any], vocabulary: Vocabulary) -> None:
+    """Writes an Arrow IPC file; heads and vocabulary travel in the metadata of its schema."""
+    described = {name: values_of(head) for name, head in heads.items() if not isinstance(head, type)}
+    about = {"format": FORMAT, "version": VERSION, "heads": described, "vocabulary": vocabulary_to_json(vocabulary)}
+    buffer = io.BytesIO()
+    with pa.ipc.new_file(buffer, table.schema.with_metadata({"mtl_ray": json.dumps(about)})) as writer:
+        writer.write_table(table)
+    storage.write(uri, buffer.getvalue())
+
+
+def read_arrow(uri: str) -> Stored:
+    """The way back of ``write_arrow``.
+
+    Raises:
+        ValueError: if it is no such file.
+    """
+    try:
+        table = pa.ipc.open_file(storage.read(uri)).read_all()
+        about = json.loads((table.schema.metadata or {})[b"mtl_ray"])
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise ValueError(f"{uri} is no whole predictions file: {error}") from error
+    if about.get("format") != FORMAT or about.get("version") != VERSION:
+        raise ValueError(
+            f"{uri} is a {about.get('format')} of version {about.get('version')}; this program reads {FORMAT} of version {VERSION}"
+        )
+    heads = {name: TypeAdapter(HeadConfig).validate_python(values) for name, values in about["heads"].items()}
+    stores = {name: task_part(head, "store") for name, head in heads.items()}
+    by_name = {row["key"]: {name: store.from_row(row[f"head:{name}"]) for name, store in stores.items()} for row in table.to_pylist()}
+    return Stored(heads=heads, vocabulary=vocabulary_from_json(about["vocabulary"]), by_name=by_name, complete=True)
+
+
+def write_coco(uri: str, table: pa.Table, head: str, vocabulary: Vocabulary) -> None:
+    """Writes the objects of one head as a COCO results file.
+
+    A category is called by the number that it has in the source, else by its class index; an image by the number in its file
+    name, else by its place, and always by its key as ``file_name``.
+    """
+    store = task_part(CocoResultsHead, "store")
+    categories = category_ids(vocabulary)
+    keys = table["key"].to_pylist()
+    entries = [
+        entry | {"file_name": key}
+        for key, number, height, width, row in zip(
+            keys, image_ids(keys), table["height"].to_pylist(), table["width"].to_pylist(), table[f"head:{head}"].to_pylist(), strict=True
+        )
+        for entry in to_coco(store.from_row(row), number, height, width, categories)
+    ]
+    storage.write(uri, json.dumps(entries, allow_nan=False).encode())
+
+
+def category_ids(vocabulary: Vocabulary) -> Sequence[int]:
+    """The category number of each class of objects in COCO files."""
+    return vocabulary.category_ids.get("instances") or range(len(vocabulary.classes["instances"]))
+
+
+def read_coco(uri: str, vocabulary: Vocabulary, sizes: Mapping[str, tuple[int, int]]) -> Stored:
+    """Reads a COCO results file as the predictions of the head ``boxes``; numbers stay float64, so that nothing is rounded.
+
+    Args:
+        uri: a list of entries with image_id, category_id and score, and bbox, segmentation or keypoints.
+        vocabulary: of the data that it is measured on, whose category numbers it uses.
+        sizes: height and width of the images by name, for masks as polygons.
+
+    Raises:
+        ValueError: if it is no such file or names a category that the data does not have.
+    """
+    entries = read_json(uri)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{uri} is no COCO results file: that is a list of objects")
+    class_of = {number: i for i, number in enumerate(category_ids(vocabulary))}
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
+    for number, entry in enumerate(entries):
+        if missing := [name for name in ("image_id", "category_id", "score") if name not in entry]:
+            raise ValueError(f"{uri}: entry {number} has no {missing[0]}")
+        if entry["category_id"] not in class_of:
+            raise ValueError(f"{uri}: entry {number} has the category {entry['category_id']}, which the data does not have")
+        by_name.setdefault(str(entry.get("file_name", entry["image_id"])), []).append(entry)
+    found = {name: {"boxes": _detections(group, class_of, sizes.get(name, (0, 0)))} for name, group in by_name.items()}
+    return Stored(heads={"boxes": CocoResultsHead}, vocabulary=vocabulary, by_name=found, complete=False)
+
+
+NOTHING = Detections(boxes_xyxy=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), classes=np.zeros(0, np.int64))
+"""What was found on an image that a results file does not name."""
+
+
+def _detections(entries: Sequence[Mapping[str, Any]], class_of: Mapping[int, int], size: tuple[int, int]) -> Detections:
+    boxes: Any = from_xywh(np.array([entry.get("bbox") or [np.nan] * 4 for entry in entries], np.float64))
+    scores: Any = np.array([entry["score"] for entry in entries], np.float64)
+    keypoints: Any = None
+    if "keypoints" in entries[0]:
+        keypoints = np.array([entry["keypoints"] for entry in entries], np.float64).reshape(len(entries), -1, 3)
+    return Detections(
+        boxes_xyxy=boxes,
+        scores=scores,
+        classes=np.array([class_of[entry["category_id"]] for entry in entries], np.int64),
+        masks=tuple(read_mask(entry["segmentation"], *size) for entry in entries) if "segmentation" in entries[0] else None,
+        keypoints=keypoints,
+    )
