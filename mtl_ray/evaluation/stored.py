@@ -8,14 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import TypeAdapter
 
 from mtl_ray import storage
-from mtl_ray.config.validate import values_of
 from mtl_ray.evaluation.coco_file import read_json, read_mask
 from mtl_ray.evaluation.data import image_ids
-from mtl_ray.experiment import HeadConfig, task_part
+from mtl_ray.experiment import task_part
 from mtl_ray.geometry.boxes import from_xywh
+from mtl_ray.inference.heads import head_of
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections
@@ -65,9 +64,9 @@ def to_table(samples: Sequence[Sample], found: Sequence[Predictions], heads: Map
 
 
 def write_arrow(uri: str, table: pa.Table, heads: Mapping[str, Any], vocabulary: Vocabulary) -> None:
-    """Writes an Arrow IPC file; heads and vocabulary travel in the metadata of its schema."""
-    described = {name: values_of(head) for name, head in heads.items() if not isinstance(head, type)}
-    about = {"format": FORMAT, "version": VERSION, "heads": described, "vocabulary": vocabulary_to_json(vocabulary)}
+    """Writes an Arrow IPC file; the types of the heads and the vocabulary travel in the metadata of its schema."""
+    types = {name: head.type for name, head in heads.items()}
+    about = {"format": FORMAT, "version": VERSION, "heads": types, "vocabulary": vocabulary_to_json(vocabulary)}
     buffer = io.BytesIO()
     with pa.ipc.new_file(buffer, table.schema.with_metadata({"mtl_ray": json.dumps(about)})) as writer:
         writer.write_table(table)
@@ -89,7 +88,7 @@ def read_arrow(uri: str) -> Stored:
         raise ValueError(
             f"{uri} is a {about.get('format')} of version {about.get('version')}; this program reads {FORMAT} of version {VERSION}"
         )
-    heads = {name: TypeAdapter(HeadConfig).validate_python(values) for name, values in about["heads"].items()}
+    heads = {name: CocoResultsHead if kind == CocoResultsHead.type else head_of(kind) for name, kind in about["heads"].items()}
     stores = {name: task_part(head, "store") for name, head in heads.items()}
     by_name = {row["key"]: {name: store.from_row(row[f"head:{name}"]) for name, store in stores.items()} for row in table.to_pylist()}
     return Stored(heads=heads, vocabulary=vocabulary_from_json(about["vocabulary"]), by_name=by_name, complete=True)

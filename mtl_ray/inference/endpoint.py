@@ -6,19 +6,17 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, get_args
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.experiment import AnyHead, HeadConfig, task_part
+from mtl_ray.experiment import AnyHead, task_part
 from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.inference.heads import head_of
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Annotation, Vocabulary
-
-HEADS: Mapping[str, AnyHead] = {kind.type: kind for kind in get_args(get_args(HeadConfig)[0])}
-"""The config class of each type of head. Over the wire only its name comes; task and annotation stand in the class."""
 
 
 class EndpointPredictor:
@@ -42,7 +40,7 @@ class EndpointPredictor:
         served = json.loads(self._ask(f"{base}/models"))["models"]
         model = _choose(served, name, base)
         self.url = f"{base}/predictions/{urllib.parse.quote(model['name'])}"
-        self.heads: Mapping[str, Any] = {head: _known(described["type"]) for head, described in model["heads"].items()}
+        self.heads: Mapping[str, Any] = {head: head_of(described["type"]) for head, described in model["heads"].items()}
         self.vocabulary = _vocabulary(model["heads"], self.heads)
         canvas = model["canvas"]
         self.canvas = PlacementRule(kind=canvas["kind"], height=canvas["height"], width=canvas["width"])
@@ -91,12 +89,6 @@ def _choose(served: Sequence[Mapping[str, Any]], name: str, base: str) -> Mappin
         if not name or model["name"] == urllib.parse.unquote(name):
             return model
     raise ValueError(f"{base} does not serve {name!r}, but {', '.join(names)}")
-
-
-def _known(head_type: str) -> AnyHead:
-    if head_type not in HEADS:
-        raise ValueError(f"the endpoint has a head of the type {head_type!r}, which this version does not know")
-    return HEADS[head_type]
 
 
 def _vocabulary(described: Mapping[str, Mapping[str, Any]], heads: Mapping[str, AnyHead]) -> Vocabulary:
