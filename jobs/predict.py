@@ -1,0 +1,32 @@
+"""Draws what a model finds on pictures, and writes it down."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from jobs.run import run
+from mtl_ray.inference.open import open_predictor
+from mtl_ray.inference.pictures import find_pictures, predict_pictures
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes a drawing of each picture and predictions.json; 1 if a picture could not be read."""
+    example = "example: python -m jobs.predict runs/bccd photos/ 'more/*.jpg' --out drawn"
+    parser = argparse.ArgumentParser(prog="python -m jobs.predict", description=__doc__, epilog=example)
+    parser.add_argument("target", help="run folder, checkpoint, bundle or endpoint URL")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a picture, a folder, or a pattern in quotes")
+    parser.add_argument("--out", required=True, help="folder or URI for the drawings and predictions.json")
+    parser.add_argument("--score-thr", type=float, default=0.3, help="boxes and labels below are left out (default 0.3)")
+    args = parser.parse_args(argv)
+    uris = find_pictures(args.images)
+    predictor = open_predictor(args.target, api_key=os.environ.get("MTL_RAY_API_KEY"))
+    bad = predict_pictures(predictor, uris, args.out, args.score_thr)
+    print(f"{len(uris) - len(bad)} of {len(uris)} pictures: drawings and predictions.json are in {args.out}")
+    for uri, reason in bad:
+        print(f"could not be read: {uri}: {reason}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,119 @@
+"""Predictions on pictures that lie in files: what is found, drawn and written down."""
+
+import glob
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray import storage
+from mtl_ray.experiment import task_part
+from mtl_ray.geometry.pictures import grid
+from mtl_ray.inference.predictor import Predictions, Predictor
+from mtl_ray.loading.decode import decode_image
+from mtl_ray.picture_header import MAX_PIXELS
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+BATCH = 16
+
+
+def find_pictures(places: Iterable[str]) -> list[str]:
+    """The URIs of pictures, each once, in the order of ``places``.
+
+    Args:
+        places: each a picture, a folder (all pictures in and below it) or a pattern such as ``photos/*.jpg`` (``**`` for any depth).
+
+    Raises:
+        FileNotFoundError: if nothing is there, or a folder or pattern has no picture.
+    """
+    found: dict[str, None] = {}
+    for place in places:
+        pictures = list(_pictures(place))
+        if not pictures:
+            raise FileNotFoundError(f"there is no picture at {place}")
+        found |= dict.fromkeys(pictures)
+    return list(found)
+
+
+def _pictures(place: str) -> Iterator[str]:
+    if not storage.is_remote(place) and not Path(place).exists():
+        yield from (str(path) for path in sorted(glob.glob(place, recursive=True)) if Path(path).is_file())
+        return
+    below = [uri for uri in storage.files(place) if uri.lower().endswith(SUFFIXES)]
+    yield from below if storage.is_remote(place) or Path(place).is_dir() else [place]
+
+
+def predict_pictures(predictor: Predictor, uris: Sequence[str], out: str, score_threshold: float) -> list[tuple[str, str]]:
+    """Draws what is found on each picture and writes ``predictions.json``.
+
+    Args:
+        predictor: anything that predicts.
+        uris: of pictures.
+        out: folder or URI; drawings are named after their pictures, with a number where two would have one name.
+        score_threshold: boxes and labels below are neither drawn nor written.
+
+    Returns:
+        URI and reason of each picture that could not be read.
+    """
+    names = dict(zip(uris, unique_names(uris), strict=True))
+    entries: list[dict[str, Any]] = []
+    bad: list[tuple[str, str]] = []
+    waiting = iter(uris)
+    while part := list(islice(waiting, BATCH)):
+        images: dict[str, NDArray[np.uint8]] = {}
+        for uri in part:
+            try:
+                images[uri] = decode_image(storage.read(uri), max_pixels=MAX_PIXELS)
+            except ValueError as error:
+                bad.append((uri, str(error)))
+        for (uri, image), predictions in zip(images.items(), predictor.predict(list(images.values())), strict=True):
+            drawn = draw(predictor, image, predictions, score_threshold)
+            storage.write(storage.join(out, names[uri]), _jpeg(drawn))
+            entries.append({"file": uri, "drawing": names[uri], "height": image.shape[0], "width": image.shape[1]})
+            entries[-1]["heads"] = answers(predictor, predictions, score_threshold)
+    content = {"version": 1, "predictions": entries, "unreadable": [{"file": uri, "reason": reason} for uri, reason in bad]}
+    storage.write(storage.join(out, "predictions.json"), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    return bad
+
+
+def answers(predictor: Predictor, predictions: Predictions, score_threshold: float) -> Mapping[str, Any]:
+    """By head, what a server would answer."""
+    return {
+        name: task_part(head, "answer").answer(predictions[name], predictor.vocabulary, score_threshold)
+        for name, head in predictor.heads.items()
+    }
+
+
+def draw(predictor: Predictor, image: NDArray[np.uint8], predictions: Predictions, score_threshold: float) -> NDArray[np.uint8]:
+    """The image with what is found on it; one beside the other where there are several heads."""
+    drawn = [
+        task_part(head, "draw").draw_prediction(image, predictions[name], predictor.vocabulary, score_threshold)
+        for name, head in predictor.heads.items()
+    ]
+    return drawn[0] if len(drawn) == 1 else grid(drawn, columns=len(drawn), titles=list(predictor.heads))
+
+
+def unique_names(uris: Sequence[str]) -> list[str]:
+    """A file name for the drawing of each picture: its own stem, then -2, -3, ... for those that share it, however they are cased."""
+    taken: set[str] = set()
+    names: list[str] = []
+    for uri in uris:
+        stem = uri.rpartition("/")[2].rpartition(".")[0] or uri.rpartition("/")[2]
+        name, number = stem, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.lower())
+        names.append(f"{name}.jpg")
+    return names
+
+
+def _jpeg(image: NDArray[np.uint8]) -> bytes:
+    done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    assert done
+    return bytes(data)
