@@ -34,7 +34,8 @@ def splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def permutation(size: int, key: int) -> Ints:
     """A permutation of 0..size-1 that depends on the key alone; unlike NumPy's generators, the same in every version."""
-    return np.argsort(splitmix64(np.uint64(key) + np.arange(size, dtype=np.uint64)), kind="stable")
+    order: Ints = np.argsort(splitmix64(np.uint64(key) + np.arange(size, dtype=np.uint64)), kind="stable")
+    return order
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class Order:
         first = np.maximum(first, epoch.first[lane])
         start = np.maximum(epoch.ends[first] - self._rows[epoch.units[first]], epoch.lanes[lane])
         stop = np.minimum(epoch.ends[last], epoch.lanes[lane + 1])
-        offset = place - start
+        offset: Ints = place - start
         if back is not None:
             offset = (offset - back) % (stop - start)
         runs = np.flatnonzero(np.diff(lane, prepend=-1) | np.diff(window, prepend=-1))

@@ -189,5 +189,6 @@ def _classes_of_map(encoded: bytes | None) -> NDArray[np.int64]:
 
     if encoded is None:
         return np.zeros(0, np.int64)
-    found: NDArray[np.int64] = np.unique(np.asarray(Image.open(io.BytesIO(encoded)))).astype(np.int64)
-    return found[found != IGNORE_INDEX]
+    with Image.open(io.BytesIO(encoded)) as opened:
+        values = set(np.unique(np.asarray(opened)).tolist()) - {IGNORE_INDEX}
+    return np.array(sorted(values), np.int64)

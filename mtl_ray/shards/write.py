@@ -12,7 +12,7 @@ import numpy as np
 
 from mtl_ray import storage
 from mtl_ray.samples import Annotation, Sample, Vocabulary
-from mtl_ray.shards import arrow
+from mtl_ray.shards import arrow, tfrecord
 from mtl_ray.shards.local import map_file
 from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry, manifest_bytes, read_manifest
 
@@ -28,14 +28,17 @@ def shard_name(name: str, index: int) -> str:
     return f"{name}-{index:05d}"
 
 
-def write_shard(uri: str, name: str, samples: Iterable[Sample], *, encoding: Encoding = "arrow") -> ShardEntry:
+def write_shard(
+    uri: str, name: str, samples: Iterable[Sample], *, encoding: Encoding = "arrow", keypoints: tuple[str, ...] = ()
+) -> ShardEntry:
     """Writes a shard whole or not at all, in place of one that is there.
 
     Args:
         uri: the folder of the split.
         name: of the shard, without suffix; see ``shard_name``.
         samples: are read once; a block of them is in memory at a time.
-        encoding: of the file.
+        encoding: of the file; beside a TFRecord lies its ``.idx``.
+        keypoints: names under which TFRecords also carry the keypoints for readers elsewhere.
 
     Returns:
         What ``publish_manifest`` needs to know of the shard.
@@ -44,9 +47,15 @@ def write_shard(uri: str, name: str, samples: Iterable[Sample], *, encoding: Enc
         ValueError: for a sample that is too large.
     """
     counts = _Counts()
-    with storage.writing(storage.join(uri, name + arrow.SUFFIX)) as path:
-        offsets, lengths = arrow.write_blocks(path, counts.over(_blocks(samples)))
-        return _entry(name + arrow.SUFFIX, path, offsets, lengths, counts)
+    file = name + (arrow.SUFFIX if encoding == "arrow" else tfrecord.SUFFIX)
+    with storage.writing(storage.join(uri, file)) as path:
+        blocks = counts.over(_blocks(samples))
+        if encoding == "arrow":
+            offsets, lengths = arrow.write_blocks(path, blocks)
+        else:
+            offsets, lengths = tfrecord.write_blocks(path, blocks, keypoints=keypoints)
+            storage.write(storage.join(uri, name + tfrecord.INDEX_SUFFIX), tfrecord.index_text(path).encode())
+        return _entry(file, path, offsets, lengths, counts)
 
 
 def publish_manifest(

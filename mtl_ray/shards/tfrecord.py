@@ -1,0 +1,121 @@
+"""Samples as a TFRecord file of ``tf.train.Example``, for readers elsewhere as well as for the one here.
+
+A record is its length, a masked CRC-32C of that, its bytes and a masked CRC-32C of those
+(https://www.tensorflow.org/tutorials/load_data/tfrecord). The text file ``.idx`` beside it has a line "offset size" for each record.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.samples import Annotation, Sample
+from mtl_ray.shards.example import ReadFeature, decode_example, encode_example
+from mtl_ray.shards.features import classes_of, semantic_of, to_features, to_sample
+from mtl_ray.shards.local import map_file
+
+SUFFIX = ".tfrecord"
+INDEX_SUFFIX = ".idx"
+_HEADER_BYTES = 12
+_FRAME_BYTES = 16
+_MASK = 0xA282EAD8
+
+
+class RecordBlock:
+    """A block of Samples over the bytes of some records, which are not copied."""
+
+    def __init__(self, data: memoryview) -> None:
+        """Finds where each record lies.
+
+        Raises:
+            ValueError: if the bytes are not records.
+        """
+        self._data = data
+        self._records = list(_walk(data))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, row: int) -> Sample:
+        return to_sample(decode_example(_payload(self._data, *self._records[row])))
+
+    def classes(self, annotation: Annotation) -> Iterator[NDArray[np.int64]]:
+        """The class indices of each row for labels or instances; empty where it is not annotated."""
+        for row in range(len(self)):
+            yield classes_of(self._unchecked(row), annotation)
+
+    def semantic(self, row: int) -> bytes | None:
+        """The encoded semantic map of a row."""
+        return semantic_of(self._unchecked(row))
+
+    def _unchecked(self, row: int) -> dict[str, ReadFeature]:
+        """The features of a row, of which the image is not looked at."""
+        start, length = self._records[row]
+        return decode_example(self._data[start : start + length])
+
+
+def write_blocks(path: Path, blocks: Iterable[list[Sample]], *, keypoints: tuple[str, ...] = ()) -> tuple[list[int], list[int]]:
+    """Writes a file of records; gives the offset and the length of each block in it, in bytes."""
+    offsets, lengths = [], []
+    with open(path, "wb", buffering=1 << 20) as file:
+        for samples in blocks:
+            offsets.append(file.tell())
+            for sample in samples:
+                payload = encode_example(to_features(sample, keypoints))
+                length = struct.pack("<Q", len(payload))
+                file.write(length + struct.pack("<I", _masked_crc32c(length)))
+                file.write(payload)
+                file.write(struct.pack("<I", _masked_crc32c(payload)))
+            lengths.append(file.tell() - offsets[-1])
+    return offsets, lengths
+
+
+def index_text(path: Path) -> str:
+    """The ``.idx`` of a file: a line with the offset and the whole size of each record."""
+    records = _walk(map_file(path)) if path.stat().st_size else ()
+    return "".join(f"{start - _HEADER_BYTES} {length + _FRAME_BYTES}\n" for start, length in records)
+
+
+def read_records(path: Path, keypoints: tuple[str, ...] = ()) -> Iterator[Sample]:
+    """The Samples of a TFRecord file that may come from elsewhere.
+
+    Args:
+        path: of the file.
+        keypoints: the names of the nodes to look for.
+
+    Raises:
+        ValueError: if it is not a TFRecord file of images, or a checksum does not hold.
+    """
+    data = map_file(path)
+    for start, length in _walk(data):
+        yield to_sample(decode_example(_payload(data, start, length)), keypoints)
+
+
+def _walk(data: memoryview) -> Iterator[tuple[int, int]]:
+    """Start and length of the payload of each record; only the headers are read."""
+    at = 0
+    while at < len(data):
+        if at + _FRAME_BYTES > len(data):
+            raise ValueError(f"a record at {at} is cut short")
+        length, checksum = struct.unpack_from("<QI", data, at)
+        if _masked_crc32c(data[at : at + 8]) != checksum:
+            raise ValueError(f"there is no record at {at} (CRC-32C)")
+        if at + _FRAME_BYTES + length > len(data):
+            raise ValueError(f"the record at {at} is cut short")
+        yield at + _HEADER_BYTES, length
+        at += _FRAME_BYTES + length
+
+
+def _payload(data: memoryview, start: int, length: int) -> memoryview:
+    payload = data[start : start + length]
+    if struct.unpack_from("<I", data, start + length) != (_masked_crc32c(payload),):
+        raise ValueError(f"the record at {start - _HEADER_BYTES} does not have the content that was written (CRC-32C)")
+    return payload
+
+
+def _masked_crc32c(data: bytes | memoryview) -> int:
+    crc: int = google_crc32c.value(np.frombuffer(data, np.uint8))
+    return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
