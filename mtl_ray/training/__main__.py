@@ -1,14 +1,15 @@
 """``python -m mtl_ray.training CONFIG [section.key=value ...]``: a whole training without Ray, alone or under torchrun."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
 from mtl_ray.config.load import load_tree
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.loading.loader import BadSamplesError
 from mtl_ray.training.launch import launch
+from mtl_ray.training.summary import text_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     summary = launch(validate(load_tree(args.config, args.overrides), ExperimentConfig))
     if summary is not None:
-        print(json.dumps(summary, indent=1))
+        print(text_of(summary))
     return 0
 
 
@@ -32,5 +33,5 @@ if __name__ == "__main__":
         status = main()
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
-        status = 2
+        status = 1 if isinstance(error, BadSamplesError) else 2
     sys.exit(status)

@@ -1,15 +1,19 @@
 """Where a start of a run goes on: the same command again finds the newest whole checkpoint by itself."""
 
+import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.inference.checkpoint import read_config
+from mtl_ray.shards.split import open_split
 from mtl_ray.training import checkpoint
 from mtl_ray.training.checkpoint import State
-from mtl_ray.training.identity import config_hash, data_hash, differences
+from mtl_ray.training.identity import config_hash, differences
 
 
 def run_uri(config: ExperimentConfig) -> str:
@@ -21,11 +25,10 @@ def begin(config: ExperimentConfig) -> State:
     """The state to start from: that of the newest whole checkpoint, or a fresh one.
 
     Raises:
-        ValueError: if the run was begun with another config or other data, or none of its checkpoints is whole.
-        FileNotFoundError: if a split is not there.
+        ValueError: if the run was begun with another config, or none of its checkpoints is whole.
     """
     uri = run_uri(config)
-    config_id, data_id = config_hash(config), data_hash(config)
+    config_id = config_hash(config)
     found = checkpoint.newest(uri)
     if found is None:
         return State(
@@ -34,7 +37,7 @@ def begin(config: ExperimentConfig) -> State:
             attempt=1,
             run_id=uuid.uuid4().hex[:8],
             config_hash=config_id,
-            data_hash=data_id,
+            pins={},
             finished=False,
             metrics={},
             meter={},
@@ -45,8 +48,27 @@ def begin(config: ExperimentConfig) -> State:
         raise ValueError(
             f"the run {uri} was begun with another config: {changed}. Give this one another runtime.name, or remove that folder"
         )
-    if state.data_hash != data_id:
-        raise ValueError(
-            f"the run {uri} was begun with other data: a split has changed; give this one another runtime.name, or remove that folder"
-        )
     return replace(state, attempt=state.attempt + 1)
+
+
+def check_pins(state: State, pins: Mapping[str, Any]) -> None:
+    """Compares what the loader pins now with what the checkpoint pins.
+
+    Raises:
+        ValueError: if the cursor of the checkpoint would mean other samples.
+    """
+    now = json.loads(json.dumps(pins))
+    if state.step and now != state.pins:
+        changed = ", ".join(name for name in now if now[name] != state.pins.get(name))
+        raise ValueError(f"the run was begun with other data ({changed} changed since): give this one another runtime.name")
+
+
+def check_splits(config: ExperimentConfig) -> None:
+    """Looks whether the splits are there, before anything is started that takes long.
+
+    Raises:
+        FileNotFoundError, ValueError: if one is not.
+    """
+    for split in (config.data.train, config.data.val):
+        for uri in (split.uri,) if isinstance(split.uri, str) else split.uri:
+            open_split(uri)

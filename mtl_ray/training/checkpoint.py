@@ -35,7 +35,8 @@ class State:
     run_id: str
     """Of the trackers; a resumed run keeps it."""
     config_hash: str
-    data_hash: str
+    pins: dict[str, Any]
+    """What the cursor means, as the loader says it: with other pins it would mean other samples."""
     finished: bool
     """True for the last checkpoint of the run."""
     metrics: dict[str, float | None]

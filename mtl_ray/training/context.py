@@ -11,7 +11,9 @@ class Progress:
     """How far a run is; rank 0 tells it at every logged step and after every evaluation.
 
     Attributes:
-        step, steps: optimiser steps done, and of the whole run.
+        step: optimiser steps done.
+        steps: of the whole run.
+        first: the step from which this attempt went on.
         epoch: visits of the training split so far.
         images_per_s: images of all ranks in a second of training, over the last logged steps.
         loss: mean over the last logged steps.
@@ -20,6 +22,7 @@ class Progress:
 
     step: int
     steps: int
+    first: int
     epoch: float
     images_per_s: float
     loss: float

@@ -1,11 +1,10 @@
-"""What makes two starts the same run: its config, but for what does not change the result, and its data."""
+"""What makes two starts the same run: its config, but for what does not change the result."""
 
 import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
 
-from mtl_ray import storage
 from mtl_ray.config.validate import values_of
 from mtl_ray.experiment import ExperimentConfig
 
@@ -21,7 +20,7 @@ SPLIT_KEYS = ("repeat", "balanced", "weights")
 
 def config_hash(config: ExperimentConfig) -> str:
     """16 hexadecimal digits: equal for configs that train to the same weights on the same data."""
-    return _digest(json.dumps(_chosen(config), sort_keys=True).encode())
+    return hashlib.sha256(json.dumps(_chosen(config), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _chosen(config: ExperimentConfig) -> dict[str, Any]:
@@ -31,22 +30,6 @@ def _chosen(config: ExperimentConfig) -> dict[str, Any]:
     }
     chosen["data"]["train"] = {key: values["data"]["train"][key] for key in SPLIT_KEYS}
     return chosen
-
-
-def data_hash(config: ExperimentConfig) -> str:
-    """16 hexadecimal digits of the manifests of both splits: a data set may move, but not change.
-
-    Raises:
-        FileNotFoundError: if there is no split at a URI.
-    """
-    parts = []
-    for split in (config.data.train, config.data.val):
-        for uri in (split.uri,) if isinstance(split.uri, str) else split.uri:
-            try:
-                parts.append(hashlib.sha256(storage.read(storage.join(uri, "manifest.json"))).digest())
-            except FileNotFoundError:
-                raise FileNotFoundError(f"there is no split at {uri} (no manifest.json there)") from None
-    return _digest(b"".join(parts))
 
 
 def differences(config: ExperimentConfig, other: ExperimentConfig) -> list[str]:
@@ -60,7 +43,3 @@ def _differing(mine: Any, theirs: Any, path: str) -> Iterator[str]:
             yield from _differing(mine.get(key), theirs.get(key), f"{path}.{key}" if path else key)
     elif mine != theirs:
         yield f"{path} ({mine}, was {theirs})"
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]

@@ -11,7 +11,9 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.training.context import RunContext, choose_device
-from mtl_ray.training.trainer import Summary, run
+from mtl_ray.training.progress_bar import ProgressBar
+from mtl_ray.training.summary import Summary
+from mtl_ray.training.trainer import run
 
 
 def launch(config: ExperimentConfig) -> Summary | None:
@@ -28,7 +30,7 @@ def launch(config: ExperimentConfig) -> Summary | None:
         summary = _run_rank(config, rank, world_size, int(os.environ.get("LOCAL_RANK", rank)))
         return summary if rank == 0 else None
     if config.runtime.workers == 1:
-        return run(config, RunContext(device=choose_device(config.runtime.device, 0)))
+        return _run_rank(config, 0, 1, 0)
     return _spawn(config)
 
 
@@ -64,9 +66,11 @@ def _run_rank(config: ExperimentConfig, rank: int, world_size: int, local_rank: 
     device = choose_device(config.runtime.device, local_rank)
     if world_size > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=world_size)
+    bar = ProgressBar(config.runtime.name)
     try:
-        return run(config, RunContext(rank=rank, world_size=world_size, local_rank=local_rank, device=device))
+        return run(config, RunContext(rank=rank, world_size=world_size, local_rank=local_rank, device=device, on_progress=bar.show))
     finally:
+        bar.close()
         if dist.is_initialized():
             dist.destroy_process_group()
 

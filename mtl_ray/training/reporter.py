@@ -29,11 +29,11 @@ class Reporter:
     """
 
     def __init__(self, config: ExperimentConfig, uri: str, state: State, steps: int, on_progress: Callable[[Progress], None]) -> None:
-        self._uri, self._steps, self._on_progress = uri, steps, on_progress
+        self._uri, self._on_progress = uri, on_progress
         self._batch = config.data.batch
         self._scalars = Scalars(storage.join(uri, "scalars.jsonl"), state.step)
         self._trackers: list[Tracker] = open_trackers(config, uri, state.run_id, state.step)
-        self._progress = Progress(step=state.step, steps=steps, epoch=0.0, images_per_s=0.0, loss=0.0)
+        self._progress = Progress(step=state.step, steps=steps, first=state.step, epoch=0.0, images_per_s=0.0, loss=0.0)
         self._plotted_at = time.monotonic()
 
     def training(self, step: int, epoch: float, means: Mapping[str, float]) -> None:
@@ -42,16 +42,7 @@ class Reporter:
         row["images_per_s"] = self._batch / means["time"]
         self._scalars.add(row)
         self._track(row)
-        self._tell(
-            Progress(
-                step=step,
-                steps=self._steps,
-                epoch=epoch,
-                images_per_s=row["images_per_s"],
-                loss=means["loss"],
-                metrics=self._progress.metrics,
-            )
-        )
+        self._tell(replace(self._progress, step=step, epoch=epoch, images_per_s=row["images_per_s"], loss=means["loss"]))
 
     def evaluation(self, step: int, epoch: float, metrics: Mapping[str, float | None], seconds: float, pictures: Pictures) -> None:
         """What was measured after a step, in how many seconds, and sample predictions."""

@@ -19,7 +19,7 @@ from mtl_ray.loading.loader import Loader
 from mtl_ray.models.model import Model
 from mtl_ray.training import checkpoint
 from mtl_ray.training.average import Average
-from mtl_ray.training.beginning import begin, run_uri
+from mtl_ray.training.beginning import begin, check_pins, run_uri
 from mtl_ray.training.checkpoint import State
 from mtl_ray.training.collective import Collective
 from mtl_ray.training.context import RunContext
@@ -31,11 +31,11 @@ from mtl_ray.training.rate import factor
 from mtl_ray.training.reporter import Reporter
 from mtl_ray.training.saver import Saver, frozen
 from mtl_ray.training.step import Step
+from mtl_ray.training.summary import Summary, summary_of
 from mtl_ray.training.timetable import Timetable
 from mtl_ray.training.validation import Validation
 from mtl_ray.vocabulary import vocabulary_to_json
 
-Summary = dict[str, Any]
 _log = logging.getLogger(__name__)
 
 
@@ -45,8 +45,7 @@ def run(config: ExperimentConfig, context: RunContext) -> Summary:
     Every rank calls it. A run that is finished already is not touched.
 
     Returns:
-        On every rank, JSON-able: ``run`` (its URI), ``step``, ``finished``, ``metrics`` of the last evaluation and ``best`` (the
-        content of best.json, None if nothing was measured).
+        The same on every rank.
 
     Raises:
         ValueError: if the run was begun with another config or other data, none of its checkpoints is whole, the loss is not
@@ -60,27 +59,18 @@ def run(config: ExperimentConfig, context: RunContext) -> Summary:
     else:
         with numerics(config.runtime.deterministic):
             state = _Training(config, context, ranks, state).train()
-    return ranks.decide(lambda: _summary(run_uri(config), state))
-
-
-def _summary(uri: str, state: State) -> Summary:
-    best = storage.join(uri, "best.json")
-    return {
-        "run": uri,
-        "step": state.step,
-        "finished": state.finished,
-        "metrics": state.metrics,
-        "best": json.loads(storage.read(best)) if storage.exists(best) else None,
-    }
+    return ranks.decide(lambda: summary_of(run_uri(config), state))
 
 
 class _Training:
     """One attempt of one rank."""
 
     def __init__(self, config: ExperimentConfig, context: RunContext, ranks: Collective, state: State) -> None:
-        self.config, self.context, self.ranks, self.state = config, context, ranks, state
+        self.config, self.context, self.ranks = config, context, ranks
         self.uri = run_uri(config)
         self.loader = Loader(config.data, seed=config.runtime.seed, rank=context.rank, world_size=context.world_size, cursor=state.cursor)
+        check_pins(state, self.loader.pins)
+        self.state = replace(state, pins=dict(self.loader.pins))
         per_epoch = self.loader.samples_per_epoch
         self.timetable = Timetable(config.schedule, config.runtime, batch=config.data.batch, samples_per_epoch=per_epoch)
         self._build()

@@ -1,20 +1,30 @@
 """Measuring the model while it is trained: every rank a share of the validation split, the counts merged."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.evaluation.classes import recoder
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.experiment import ExperimentConfig, predicting_heads, task_part
+from mtl_ray.geometry.pictures import grid, shrunk
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.inference.torch_predictor import TorchPredictor
+from mtl_ray.loading.decode import decode_image
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.shards.split import open_split
+from mtl_ray.shards.split import Split, open_split
 from mtl_ray.training.collective import Collective
 from mtl_ray.training.context import RunContext
 from mtl_ray.training.trackers import Pictures
 
-Picture = tuple[Sample, Predictions]
+PANEL_PX = 480
+"""The longer side of each part of a picture."""
+Shown = tuple[Sample, Predictions]
+_log = logging.getLogger(__name__)
 
 
 class Validation:
@@ -24,6 +34,7 @@ class Validation:
         self._config, self._vocabulary, self._context, self._ranks = config, vocabulary, context, ranks
         uri = config.data.val.uri
         self._splits = [open_split(each) for each in ((uri,) if isinstance(uri, str) else uri)]
+        self._recoders = [self._recoder(split) for split in self._splits]
         self.heads = predicting_heads(config.model.heads)
 
     def main_metric(self) -> str:
@@ -38,13 +49,13 @@ class Validation:
             return f"{name}/{task_part(head, 'metric').metric(head, self._vocabulary).main}"
         raise ValueError("every head of the model is train_only: nothing could be measured or exported")
 
-    def measure(self, model: Model) -> tuple[dict[str, float], list[Picture]]:
+    def measure(self, model: Model) -> tuple[dict[str, float], list[Shown]]:
         """All metrics as HEAD/METRIC, the same on every rank, and the first samples of this rank with what was predicted."""
         metrics = {name: task_part(head, "metric").metric(head, self._vocabulary) for name, head in self.heads.items()}
         predictor = TorchPredictor(
             model, self.heads, self._vocabulary, self._config.data.canvas, device=self._context.device, batch=self._config.evaluate.batch
         )
-        pictures: list[Picture] = []
+        pictures: list[Shown] = []
 
         def keep(sample: Sample, predictions: Predictions) -> None:
             if len(pictures) < self._config.evaluate.pictures:
@@ -60,9 +71,17 @@ class Validation:
         rank, world_size = self._context.rank, self._context.world_size
         start, stop = rank * total // world_size, (rank + 1) * total // world_size
         first = 0
-        for split in self._splits:
-            yield from split.read(min(max(start - first, 0), split.num_samples), min(max(stop - first, 0), split.num_samples))
-            first += split.num_samples
+        for split, recode in zip(self._splits, self._recoders, strict=True):
+            size = split.num_samples
+            yield from map(recode, split.read(min(max(start - first, 0), size), min(max(stop - first, 0), size)))
+            first += size
+
+    def _recoder(self, split: Split) -> Callable[[Sample], Sample]:
+        """What makes the numbers of a validation split those of the training split."""
+        recode, unknown = recoder(split.vocabulary, self._vocabulary)
+        if unknown and self._context.rank == 0:
+            _log.warning("%s: the training split does not know %s; they are not measured", split.uri, ", ".join(unknown))
+        return recode
 
     def _merge(self, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
         merged, *others = self._ranks.gather(metrics)
@@ -71,6 +90,15 @@ class Validation:
                 metric.merge(other[name])
         return merged
 
-    def draw(self, pictures: Sequence[Picture]) -> Pictures:
-        """Truth and predictions of samples side by side."""
-        return []
+    def draw(self, pictures: Sequence[Shown]) -> Pictures:
+        """Of each sample one picture: the truth and what was predicted side by side, a row for each head."""
+        return [(sample.key, self._draw(sample, predictions)) for sample, predictions in pictures]
+
+    def _draw(self, sample: Sample, predictions: Predictions) -> NDArray[np.uint8]:
+        image = decode_image(sample.image, max_pixels=self._config.data.max_pixels)
+        panels, titles = [], []
+        for name, head in self.heads.items():
+            draw = task_part(head, "draw")
+            panels += [draw.draw_truth(image, sample, self._vocabulary), draw.draw_prediction(image, predictions[name], self._vocabulary)]
+            titles += [f"{name}: annotated", f"{name}: predicted"]
+        return grid([shrunk(panel, PANEL_PX) for panel in panels], columns=2, titles=titles)

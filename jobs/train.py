@@ -1,0 +1,38 @@
+"""Trains a model on Ray: ``python -m jobs.train CONFIG [section.key=value ...]``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from jobs.run import run
+from mtl_ray.config.load import load_tree
+from mtl_ray.config.validate import validate
+from mtl_ray.experiment import ExperimentConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains, and prints where the run lies and what was measured."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.train",
+        description="Train on Ray. The same command again goes on where it stopped; a finished run says so.",
+        epilog="example: python -m jobs.train configs/detection/yolov3_bccd.yaml data.train.uri=shards/bccd/train runtime.workers=2",
+    )
+    parser.add_argument("config", help="a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that take the place of the file's")
+    args = parser.parse_args(argv)
+    config = validate(load_tree(args.config, args.overrides), ExperimentConfig)
+
+    from mtl_ray.distributed.train import train
+    from mtl_ray.loading.loader import BadSamplesError
+    from mtl_ray.training.summary import text_of
+
+    try:
+        print(text_of(train(config)))
+    except BadSamplesError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,242 @@
+"""Training on Ray: any number of workers, on whatever machines the cluster has."""
+
+import functools
+import logging
+import math
+import os
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, PlacementGroupID, placement_group_table, remove_placement_group
+
+from mtl_ray import storage
+from mtl_ray.distributed.session import session
+from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.loading.config import SplitConfig
+from mtl_ray.training.beginning import begin, check_splits, run_uri
+from mtl_ray.training.context import Progress, RunContext
+from mtl_ray.training.progress_bar import ProgressBar
+from mtl_ray.training.summary import Summary, summary_of
+
+POLL_S = 0.5
+SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}
+"""Of Ray Train, unless the environment says otherwise: how soon the end of a run is seen, and prints that appear once."""
+_log = logging.getLogger(__name__)
+
+
+def train(config: ExperimentConfig) -> Summary:
+    """Trains with ``runtime.workers`` Ray workers; the same call again goes on where the last one stopped.
+
+    Returns:
+        As ``mtl_ray.training.trainer.run``.
+
+    Raises:
+        ValueError: as ``run``; also if the cluster can never place the workers, or a job submitted to a cluster would write to a
+            relative path, which is lost with the machine that it ran on.
+        FileNotFoundError: if a split is not there.
+        ray.train.TrainingFailedError: if workers died more than ``runtime.max_failures`` times.
+    """
+    config = with_absolute_uris(config)
+    state = begin(config)
+    if state.finished:
+        _log.warning("the run %s is finished already, after %d steps", run_uri(config), state.step)
+        return summary_of(run_uri(config), state)
+    check_splits(config)
+    cpus = math.ceil(config.runtime.workers * config.runtime.cpus_per_worker)
+    with session(num_cpus=max(os.cpu_count() or 1, cpus)):
+        request = _request(config)
+        _check_room(config.runtime.workers, request)
+        for failures in range(config.runtime.max_failures + 1):
+            found = _attempt(config, request, last=failures == config.runtime.max_failures)
+            if found is not None:
+                return found
+    raise AssertionError("the last attempt gives a result or raises")
+
+
+def with_absolute_uris(config: ExperimentConfig) -> ExperimentConfig:
+    """The config with every path as other machines (or other working directories) understand it.
+
+    Raises:
+        ValueError: if the output of a submitted job is relative.
+    """
+    runtime, data, backbone = config.runtime, config.data, config.model.backbone
+    relative = not storage.is_remote(runtime.storage) and not os.path.isabs(os.path.expanduser(runtime.storage))
+    if relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        raise ValueError(
+            f"runtime.storage={runtime.storage} is a relative path, and a submitted job runs in a copy of the working directory that is "
+            "removed afterwards: give an absolute path that every machine has, or a bucket (s3://...)"
+        )
+    return replace(
+        config,
+        runtime=replace(runtime, storage=storage.absolute(runtime.storage), load_from=_absolute(runtime.load_from)),
+        data=replace(data, train=_absolute_split(data.train), val=_absolute_split(data.val)),
+        model=replace(config.model, backbone=replace(backbone, weights=_absolute(backbone.weights))),
+    )
+
+
+def _absolute(uri: str | None) -> str | None:
+    return None if uri is None else storage.absolute(uri)
+
+
+def _absolute_split(split: SplitConfig) -> SplitConfig:
+    uri = storage.absolute(split.uri) if isinstance(split.uri, str) else tuple(map(storage.absolute, split.uri))
+    return replace(split, uri=uri)
+
+
+def _request(config: ExperimentConfig) -> dict[str, float]:
+    """What one worker asks of Ray. ``auto`` takes GPUs if the cluster has one for each worker."""
+    gpus = ray.cluster_resources().get("GPU", 0)
+    wants_gpu = config.runtime.device == "gpu" or (config.runtime.device == "auto" and gpus >= config.runtime.workers)
+    return {"CPU": config.runtime.cpus_per_worker} | ({"GPU": 1.0} if wants_gpu else {})
+
+
+def _check_room(workers: int, request: dict[str, float]) -> None:
+    """Says if the workers cannot be placed now; other machines may come to a cluster, not to a private Ray.
+
+    Raises:
+        ValueError: if they never can.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(min(int(node.get(name, 0) / amount) for name, amount in request.items()) for node in nodes)
+    if room >= workers:
+        return
+    had = "; ".join(", ".join(f"{name}={node.get(name, 0):g}" for name in request) for node in nodes)
+    words = f"{workers} workers ask for {', '.join(f'{name}={amount:g}' for name, amount in request.items())} each; the machines have {had}"
+    if not os.environ.get("RAY_ADDRESS"):
+        raise ValueError(f"there is no room for the run: {words}. Set runtime.workers, runtime.cpus_per_worker or runtime.device")
+    _log.warning("the run waits until the cluster has grown: %s", words)
+
+
+def _attempt(config: ExperimentConfig, request: dict[str, float], last: bool) -> Summary | None:
+    """One group of workers until it is done; None if it died and may be started again.
+
+    Ray's own FailureConfig would also start again after a mistake of the user, which no repetition mends.
+    """
+    import ray.train
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    board = _Board.remote()
+    with _settings(), _watched(board, config.runtime.name), tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch, _no_leak():
+        trainer = TorchTrainer(
+            functools.partial(_worker, config, board),
+            torch_config=TorchConfig(backend="nccl" if "GPU" in request else "gloo"),
+            scaling_config=ScalingConfig(num_workers=config.runtime.workers, use_gpu="GPU" in request, resources_per_worker=dict(request)),
+            run_config=RunConfig(
+                name=f"{config.runtime.name}-{uuid.uuid4().hex[:6]}",
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=0),
+                logging_config=LoggingConfig(log_level="WARNING"),
+            ),
+        )
+        try:
+            found: Summary = trainer.fit().return_value
+        except TrainingFailedError as error:
+            mistake = ray.get(board.mistake.remote())
+            if mistake is not None:
+                raise mistake from None
+            if last:
+                raise
+            _log.warning("the workers failed and are started again: %s", str(error).strip().splitlines()[-1])
+            return None
+    return found
+
+
+def _worker(config: ExperimentConfig, board: Any) -> Summary:
+    """One rank, inside a Ray worker."""
+    import ray.train
+    from ray.train.torch import get_device
+
+    from mtl_ray.training.trainer import run
+
+    world = ray.train.get_context()
+    context = RunContext(
+        rank=world.get_world_rank(),
+        world_size=world.get_world_size(),
+        local_rank=world.get_local_rank(),
+        device=get_device(),
+        on_progress=board.tell.remote,
+    )
+    try:
+        return run(config, context)
+    except (ValueError, FileNotFoundError) as error:
+        ray.get(board.fail.remote(error))
+        raise
+
+
+@ray.remote(num_cpus=0)
+class _Board:
+    """Where rank 0 writes how far it is, and any rank what the user has to mend."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._mistake: Exception | None = None
+
+    def tell(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def fail(self, mistake: Exception) -> None:
+        self._mistake = self._mistake or mistake
+
+    def progress(self) -> Progress | None:
+        return self._progress
+
+    def mistake(self) -> Exception | None:
+        return self._mistake
+
+
+@contextmanager
+def _watched(board: Any, name: str) -> Iterator[None]:
+    """Shows the progress on a board while the code inside runs."""
+    bar, done = ProgressBar(name), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(POLL_S):
+            _show(board, bar)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        _show(board, bar)
+        bar.close()
+
+
+def _show(board: Any, bar: ProgressBar) -> None:
+    progress = ray.get(board.progress.remote())
+    if progress is not None:
+        bar.show(progress)
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """Ray Train reads these from the environment when ``fit`` is called."""
+    added = {name: value for name, value in SETTINGS.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+@contextmanager
+def _no_leak() -> Iterator[None]:
+    """Ray 2.60 keeps the placement group of workers that could not form a process group, and with it their CPUs and GPUs."""
+    before = set(placement_group_table())
+    try:
+        yield
+    except Exception:
+        for name, entry in placement_group_table().items():
+            if name not in before and entry["state"] != "REMOVED":
+                remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+        raise
