@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -10,8 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mtl_ray.geometry.palette import Colour, is_light
 
-LEAST_SIDE = 400
+LEAST_SIDE = 320
 """Images whose longer side has fewer pixels are enlarged by a whole number before anything is drawn upon them."""
+_Rectangle = tuple[float, float, float, float]
 _PAPER = (250, 250, 250)
 _INK = (30, 30, 30)
 
@@ -28,16 +30,28 @@ class Picture:
         self._image = Image.fromarray(enlarged)
         self._line = max(2, round(longer * self._scale / 320))
         self._font = ImageFont.load_default(max(13, round(longer * self._scale / 42)))
+        self._words: list[_Word] = []
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
-        """(H * k, W * k, 3) uint8 RGB, k the enlargement."""
-        return np.asarray(self._image).copy()
+        """(H * k, W * k, 3) uint8 RGB, k the enlargement.
+
+        Words are written last, those that came first before others; one that would cover another is left out, its colour tells.
+        """
+        finished = self._image.copy()
+        draw = ImageDraw.Draw(finished)
+        taken: list[_Rectangle] = []
+        for word in self._words:
+            free = [place for place in word.places if not any(_overlap(place, other) for other in taken)]
+            if free:
+                taken.append(free[0])
+                self._write(draw, word, free[0])
+        return np.asarray(finished).copy()
 
     def tint(self, mask: NDArray[np.bool_] | NDArray[np.uint8], colour: Colour, strength: float = 0.5) -> None:
         """Mixes a colour into the pixels of a mask (H, W) and draws its outline."""
         large = self._enlarged(mask.astype(np.uint8))
-        pixels = self.pixels
+        pixels = np.asarray(self._image).copy()
         inside = large > 0
         pixels[inside] = pixels[inside] * (1 - strength) + np.array(colour) * strength
         outlines, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -49,7 +63,7 @@ class Picture:
         table = np.zeros((256, 3), np.float32)
         table[: len(colours)] = colours
         large = self._enlarged(classes)
-        pixels = self.pixels.astype(np.float32)
+        pixels = np.asarray(self._image).astype(np.float32)
         mixed = pixels * (1 - strength) + table[large] * strength
         nothing = large >= len(colours)
         mixed[nothing] = pixels[nothing].mean(axis=1, keepdims=True) * 0.35
@@ -66,10 +80,12 @@ class Picture:
                 continue
             depth = cv2.distanceTransform(np.pad((regions == largest).astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
             y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-            self._write(names[index], (float(x) + 0.5) * self._scale, (float(y) + 0.5) * self._scale, colours[index], centred=True)
+            width, height = self._text_size(names[index])
+            corner = (float(x) + 0.5) * self._scale - width / 2, (float(y) + 0.5) * self._scale - height / 2
+            self._note(names[index], [corner], colours[index])
 
     def box(self, box_xyxy: NDArray[np.float32], text: str, colour: Colour, *, dashed: bool = False) -> None:
-        """Draws a box with a word above it, or in it where there is no room above; without the word if ``text`` is empty."""
+        """Draws a box with a word above it, or below or inside where there is no room; without a word if ``text`` is empty."""
         x1, y1, x2, y2 = (float(value) * self._scale for value in box_xyxy)
         draw = ImageDraw.Draw(self._image)
         if dashed:
@@ -79,7 +95,7 @@ class Picture:
             draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=self._line)
         if text:
             height = self._text_size(text)[1]
-            self._write(text, x1, y1 - height if y1 >= height else y1, colour)
+            self._note(text, [(x1, y1 - height), (x1, y2), (x1, y1)] if y1 >= height else [(x1, y1), (x1, y2)], colour)
 
     def pose(self, points: NDArray[np.float32], skeleton: Sequence[tuple[int, int]], colour: Colour) -> None:
         """Draws the points (K, 3) x, y, visibility that are known (above 0), and the lines between them; hidden ones (1) hollow."""
@@ -99,25 +115,26 @@ class Picture:
 
     def caption(self, lines: Sequence[tuple[str, Colour]]) -> None:
         """Writes words into the top left corner, one line each, until the picture is full."""
-        top = 0.0
-        for text, colour in lines:
-            height = self._text_size(text)[1]
-            if top + height > self._image.height:
-                break
-            self._write(text, 0, top, colour)
-            top += height
+        height = self._text_size("A")[1]
+        for line, (text, colour) in enumerate(lines):
+            if (line + 1) * height <= self._image.height:
+                self._note(text, [(0, line * height)], colour)
 
-    def _write(self, text: str, x: float, y: float, colour: Colour, *, centred: bool = False) -> None:
+    def _note(self, text: str, corners: Sequence[tuple[float, float]], colour: Colour) -> None:
+        """Remembers a word for later, to be written with its top left corner at the first place that is still free."""
         width, height = self._text_size(text)
-        if centred:
-            x, y = x - width / 2, y - height / 2
-        x = min(max(0.0, x), max(0.0, self._image.width - width))
-        y = min(max(0.0, y), max(0.0, self._image.height - height))
-        draw = ImageDraw.Draw(self._image)
-        draw.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
-        draw.text(
-            (x + width / 2, y + height / 2), text, font=self._font, fill=(0, 0, 0) if is_light(colour) else (255, 255, 255), anchor="mm"
-        )
+        places = []
+        for x, y in corners:
+            left = min(max(0.0, x), max(0.0, self._image.width - width))
+            top = min(max(0.0, y), max(0.0, self._image.height - height))
+            places.append((left, top, left + width, top + height))
+        self._words.append(_Word(text, tuple(places), colour))
+
+    def _write(self, draw: ImageDraw.ImageDraw, word: "_Word", place: _Rectangle) -> None:
+        left, top, right, bottom = place
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=word.colour)
+        ink = (0, 0, 0) if is_light(word.colour) else (255, 255, 255)
+        draw.text(((left + right) / 2, (top + bottom) / 2), word.text, font=self._font, fill=ink, anchor="mm")
 
     def _text_size(self, text: str) -> tuple[float, float]:
         return self._font.getlength(text) + 6, self._font.getbbox("Ag")[3] + 4
@@ -133,6 +150,19 @@ class Picture:
     def _enlarged(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
         assert array.shape == self._hw
         return array.repeat(self._scale, axis=0).repeat(self._scale, axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A word, where it may be written (the best place first), and the colour of its ground."""
+
+    text: str
+    places: tuple[_Rectangle, ...]
+    colour: Colour
+
+
+def _overlap(one: _Rectangle, other: _Rectangle) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[str] = (), gap_px: int = 8) -> NDArray[np.uint8]:

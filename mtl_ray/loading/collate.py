@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtl_ray.geometry.placement import Placement, PlacementRule, place, place_map, placement_of
 from mtl_ray.loading.batch import Batch
-from mtl_ray.loading.scene import Objects, Scene
+from mtl_ray.loading.scene import Fault, Objects, Scene
 from mtl_ray.samples import IGNORE_INDEX, Vocabulary
 
 
@@ -24,7 +24,8 @@ class Slot:
         placement: of its image, after augmentation.
         labels, objects: None if not annotated; boxes in canvas pixels.
         semantic: whether there is a map.
-        fault: why the sample could not be read; None if it could.
+        read: False if the sample could not be read.
+        faults: what could not be read on the way: the sample itself, or partners of its mosaic.
     """
 
     key: str
@@ -32,7 +33,8 @@ class Slot:
     labels: NDArray[np.int64] | None = None
     objects: Objects | None = None
     semantic: bool = False
-    fault: str | None = None
+    read: bool = True
+    faults: tuple[Fault, ...] = ()
 
 
 class Canvases:
@@ -58,12 +60,12 @@ class Canvases:
             objects = placed.clipped(placement.valid_height, placement.valid_width)
         return Slot(key, placement, scene.labels, objects, scene.semantic is not None)
 
-    def leave_empty(self, slot: int, key: str, fault: str) -> Slot:
+    def leave_empty(self, slot: int, key: str) -> Slot:
         """Fills a slot whose sample could not be read with the padding's grey."""
         self._image[slot] = self.rule.pad
         if self._semantic is not None:
             self._semantic[slot] = IGNORE_INDEX
-        return Slot(key, placement_of(self.rule.height, self.rule.width, self.rule), fault=fault)
+        return Slot(key, placement_of(self.rule.height, self.rule.width, self.rule), read=False)
 
 
 def collate(canvases: Canvases, slots: Sequence[Slot], vocabulary: Vocabulary) -> Batch:
@@ -81,7 +83,7 @@ def collate(canvases: Canvases, slots: Sequence[Slot], vocabulary: Vocabulary) -
         targets=targets,
         placements=tuple(slot.placement for slot in slots),
         keys=tuple(slot.key for slot in slots),
-        weights=torch.tensor([float(slot.fault is None) for slot in slots], dtype=torch.float32),
+        weights=torch.tensor([float(slot.read) for slot in slots], dtype=torch.float32),
     )
 
 

@@ -99,6 +99,8 @@ class DataConfig:
     """Samples of one optimiser step, over all workers."""
     threads: int = Field(default=2, ge=1)
     """Decoding threads of each worker."""
+    cache_mb: int = Field(default=256, ge=0)
+    """Decoded images that each worker keeps: a small split is decoded once, and the partners of a mosaic are not decoded again."""
     max_bad: int = Field(default=0, ge=0)
     """How many samples may fail to decode before the run ends."""
     max_pixels: int = Field(default=50_000_000, gt=0)

@@ -6,21 +6,25 @@ cursor, one integer, says where in it the loader is.
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.collate import Canvases, Slot, collate
 from mtl_ray.loading.config import DataConfig
+from mtl_ray.loading.prepare import Preparer
 from mtl_ray.loading.reader import Address, Reader
-from mtl_ray.loading.scene import scene_of
+from mtl_ray.loading.scene import Fault
 
 _log = logging.getLogger(__name__)
-_AHEAD = 2
-"""Batches that are being made while one is used."""
+_BEING_MADE = 3
+"""Batches that threads work on, the one that comes next among them."""
+_NAMED = 8
+"""Batches whose addresses are known ahead, so that their blocks can be brought near."""
 
 
 class BadSamplesError(ValueError):
@@ -61,59 +65,72 @@ class Loader:
         self._data = data
         self._rank, self._world_size = rank, world_size
         self._reader = Reader(data.train, batch=data.batch, seed=seed, lanes=data.lanes, window=data.window)
+        self._preparer = Preparer(data, self._reader, seed)
         self.vocabulary = self._reader.vocabulary
-        self.samples_per_epoch = self._reader.sequence.samples_per_epoch
+        self.samples_per_epoch = self._reader.samples_per_epoch
         self.cursor = cursor
         self.bad: dict[str, str] = {}
 
+    @property
+    def pins(self) -> Mapping[str, Any]:
+        """What a checkpoint keeps beside the cursor (JSON values): under other pins the cursor means other samples."""
+        return self._reader.pins
+
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from the cursor on. The threads end with the iterator."""
+        """Batches from the cursor on; ``cursor`` moves when one is given. The threads end with the iterator.
+
+        Raises:
+            BadSamplesError: if too many samples could not be read.
+            ValueError: if a shard is damaged.
+        """
         pool = ThreadPoolExecutor(self._data.threads, thread_name_prefix="loader")
-        pending: deque[_Pending] = deque()
-        ahead = self.cursor
         try:
+            named = deque(self._addresses(self.cursor + step * self._data.batch) for step in range(_NAMED))
+            being_made = deque(self._begin(pool, named[step]) for step in range(_BEING_MADE))
             while True:
-                while len(pending) <= _AHEAD:
-                    pending.append(self._begin(pool, ahead))
-                    ahead += self._data.batch
-                batch = self._finish(pending.popleft())
+                batch = self._finish(being_made.popleft())
+                named.popleft()
+                named.append(self._addresses(self.cursor + _NAMED * self._data.batch))
+                being_made.append(self._begin(pool, named[_BEING_MADE - 1]))
                 self.cursor += self._data.batch
                 yield batch
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _begin(self, pool: ThreadPoolExecutor, cursor: int) -> _Pending:
-        addresses = self._reader.addresses(cursor, self._rank, self._world_size)
-        canvases = Canvases(
-            len(addresses), self._data.canvas, semantic="semantic" in self.vocabulary.classes, pinned=torch.cuda.is_available()
-        )
+    def _addresses(self, cursor: int) -> list[Address]:
+        return self._reader.addresses(cursor, self._rank, self._world_size, self._preparer.partners)
+
+    def _begin(self, pool: ThreadPoolExecutor, addresses: list[Address]) -> _Pending:
+        has_maps = "semantic" in self.vocabulary.classes
+        canvases = Canvases(len(addresses), self._data.canvas, semantic=has_maps, pinned=torch.cuda.is_available())
         run = max(1, min(8, len(addresses) // (2 * self._data.threads)))
-        parts = [pool.submit(self._fill, canvases, start, addresses[start : start + run]) for start in range(0, len(addresses), run)]
-        return _Pending(canvases, parts)
+        starts = range(0, len(addresses), run)
+        return _Pending(canvases, [pool.submit(self._fill, canvases, start, addresses[start : start + run]) for start in starts])
 
     def _fill(self, canvases: Canvases, start: int, addresses: list[Address]) -> list[Slot]:
-        return [self._fill_slot(canvases, slot, address) for slot, address in enumerate(addresses, start)]
-
-    def _fill_slot(self, canvases: Canvases, slot: int, address: Address) -> Slot:
-        sample = self._reader.sample(address.source, address.block, address.row)
-        try:
-            scene = scene_of(sample, self._reader.recodings[address.source], self.vocabulary.classes, self._data.max_pixels)
-        except ValueError as error:
-            return canvases.leave_empty(slot, sample.key, str(error))
-        return canvases.fill(slot, sample.key, scene)
+        slots = []
+        for index, address in enumerate(addresses, start):
+            prepared = self._preparer.prepare(address)
+            if prepared.scene is None:
+                slot = canvases.leave_empty(index, prepared.key)
+            else:
+                slot = canvases.fill(index, prepared.key, prepared.scene)
+            slots.append(replace(slot, faults=prepared.faults) if prepared.faults else slot)
+        return slots
 
     def _finish(self, pending: _Pending) -> Batch:
         slots = [slot for part in pending.parts for slot in part.result()]
         for slot in slots:
-            if slot.fault is not None:
-                self._count_bad(slot.key, slot.fault)
+            for fault in slot.faults:
+                self._count_bad(fault)
         return collate(pending.canvases, slots, self.vocabulary)
 
-    def _count_bad(self, key: str, fault: str) -> None:
-        if key in self.bad:
+    def _count_bad(self, fault: Fault) -> None:
+        """Counts a sample once, however often it comes."""
+        if fault.key in self.bad:
             return
-        self.bad[key] = fault
-        _log.warning("sample %s is left out: %s", key, fault)
+        self.bad[fault.key] = fault.reason
+        _log.warning("sample %s is left out: %s", fault.key, fault.reason)
         if len(self.bad) > self._data.max_bad:
-            listed = "; ".join(f"{key}: {reason}" for key, reason in list(self.bad.items())[:5])
-            raise BadSamplesError(f"{len(self.bad)} samples could not be read, data.max_bad allows {self._data.max_bad}: {listed}")
+            named = "; ".join(f"{key}: {reason}" for key, reason in list(self.bad.items())[:5])
+            raise BadSamplesError(f"{len(self.bad)} samples could not be read, data.max_bad allows {self._data.max_bad}: {named}")

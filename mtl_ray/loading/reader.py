@@ -7,19 +7,27 @@ import numpy as np
 from mtl_ray.loading.config import SplitConfig
 from mtl_ray.loading.join import join_vocabularies
 from mtl_ray.samples import Sample
-from mtl_ray.shards.order import Sequence
+from mtl_ray.shards.sequence import Addresses, Sequence
 from mtl_ray.shards.split import open_split
+
+Where = tuple[int, int, int]
+"""The split (its index), the block in the split, and the row in the block at which a sample lies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A sample (its split, block, and row within the block) and its place in the order (lane, and position in the lane)."""
+    """A sample and its place in the order.
 
-    source: int
-    block: int
-    row: int
+    Attributes:
+        where: its split, its block there, and its row there.
+        lane, position: never twice the same; random numbers follow from them.
+        partners: where three other samples of the same window lie, if any were asked for.
+    """
+
+    where: Where
     lane: int
     position: int
+    partners: tuple[Where, ...] = ()
 
 
 class Reader:
@@ -29,6 +37,7 @@ class Reader:
         vocabulary: of all splits together.
         recodings: of each split, what its class indices become.
         samples_per_epoch: over all splits and repeats.
+        pins: what must be as it was when a cursor is taken up again.
     """
 
     def __init__(self, split: SplitConfig, *, batch: int, seed: int, lanes: int | None, window: int | None) -> None:
@@ -51,20 +60,30 @@ class Reader:
             weights=split.weights,
         )
         self.samples_per_epoch = self._sequence.samples_per_epoch
+        self.pins = self._sequence.pins
         self._batch = batch
 
-    def addresses(self, cursor: int, rank: int, world_size: int) -> list[Address]:
-        """This rank's share of the global batch at ``cursor``."""
-        found = self._sequence.addresses(cursor, rank, world_size, self._batch)
-        columns = (found.source, found.block, found.row, found.lane, found.position)
-        return [Address(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    def addresses(self, cursor: int, rank: int, world_size: int, partners: int) -> list[Address]:
+        """This rank's share of the global batch at ``cursor``; its blocks are brought near meanwhile.
 
-    def expect(self, cursor: int, rank: int, world_size: int) -> None:
-        """Says that the batch at ``cursor`` comes soon, so that its blocks can be brought near."""
+        Args:
+            cursor: samples consumed before.
+            rank: of this process.
+            world_size: number of processes.
+            partners: how many other samples to name for each.
+        """
         found = self._sequence.addresses(cursor, rank, world_size, self._batch)
         for source, split in enumerate(self._splits):
             split.prefetch(np.unique(found.block[found.source == source]).tolist())
+        others = [_where(each) for each in self._sequence.partners(found, partners)] if partners else []
+        places = zip(_where(found), found.lane.tolist(), found.position.tolist(), strict=True)
+        return [Address(*place, tuple(other[index] for other in others)) for index, place in enumerate(places)]
 
-    def read(self, address: Address) -> Sample:
-        """The sample at an address."""
-        return self._splits[address.source].read_row(address.block, address.row)
+    def read(self, where: Where) -> Sample:
+        """The sample that lies there."""
+        source, block, row = where
+        return self._splits[source].read_row(block, row)
+
+
+def _where(found: Addresses) -> list[Where]:
+    return list(zip(found.source.tolist(), found.block.tolist(), found.row.tolist(), strict=True))

@@ -69,6 +69,19 @@ class Scene:
         """Height and width in pixels."""
         return self.image.shape[0], self.image.shape[1]
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the image and the map."""
+        return self.image.nbytes + (0 if self.semantic is None else self.semantic.nbytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A sample that could not be read, by its key, and why."""
+
+    key: str
+    reason: str
+
 
 def scene_of(sample: Sample, recoding: Recoding, kinds: Collection[str], max_pixels: int) -> Scene:
     """Decodes a sample; its class indices become those of the joined vocabulary. Kinds of annotation not in ``kinds`` are left out.

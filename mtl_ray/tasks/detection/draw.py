@@ -32,11 +32,11 @@ def draw_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary)
 def draw_prediction(
     image: NDArray[np.uint8], prediction: Detections, vocabulary: Vocabulary, score_threshold: float = 0.3
 ) -> NDArray[np.uint8]:
-    """The objects found with a score of at least ``score_threshold``, the best on top; of the same size as ``draw_truth`` gives."""
+    """The objects found with a score of at least ``score_threshold``, of the same size as ``draw_truth`` gives."""
     picture = Picture(image)
     names = vocabulary.classes["instances"]
     colours = colours_of(len(names), vocabulary.colours.get("instances", ()))
-    for index in np.flatnonzero(prediction.scores >= score_threshold)[::-1]:
+    for index in np.flatnonzero(prediction.scores >= score_threshold):
         kind = int(prediction.classes[index])
         if prediction.masks is not None and prediction.masks[index]:
             picture.tint(masks.decode(prediction.masks[index], *image.shape[:2]), colours[kind])
