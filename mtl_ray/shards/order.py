@@ -21,7 +21,8 @@ _KEPT_EPOCHS = 2
 
 def key_of(*numbers: int) -> int:
     """A 64-bit key of some integers (BLAKE2b)."""
-    return int.from_bytes(hashlib.blake2b(struct.pack(f"<{len(numbers)}q", *numbers), digest_size=8).digest(), "little")
+    packed = struct.pack(f"<{len(numbers)}Q", *(number % 2**64 for number in numbers))
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little")
 
 
 def splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
