@@ -129,13 +129,16 @@ def open_artifact(uri: str, *, kind: str) -> Artifact:
         ValueError: if there is none, it is of another kind, or a file is missing or cut short.
     """
     uri = storage.absolute(uri)
+    location = storage.join(uri, MANIFEST)
     try:
-        data = storage.read(storage.join(uri, MANIFEST), 0, MAX_MANIFEST_BYTES + 1)
+        if storage.size(location) > MAX_MANIFEST_BYTES:
+            raise ValueError(f"{location} is larger than {MAX_MANIFEST_BYTES} bytes, which no {kind} needs")
+        data = storage.read(location)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"there is no whole {kind} at {uri}: it has no {MANIFEST}, which is written last") from error
     try:
         artifact = _parse(uri, data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"the {MANIFEST} of {uri} is damaged: {error}") from error
     if artifact.kind != kind:
         raise ValueError(f"{uri} is a {artifact.kind}, not a {kind}")
@@ -149,8 +152,6 @@ def open_artifact(uri: str, *, kind: str) -> Artifact:
 
 
 def _parse(uri: str, data: bytes) -> Artifact:
-    if len(data) > MAX_MANIFEST_BYTES:
-        raise ValueError(f"it is larger than {MAX_MANIFEST_BYTES} bytes")
     content = json.loads(data)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"its format is not {FORMAT!r}")

@@ -21,6 +21,10 @@ class ShardFiles(Protocol):
         """The bytes of a block, as they were written or not: who reads them checks."""
         ...
 
+    def renew(self, block: int) -> bool:
+        """Forgets a copy of a block that turned out to be damaged; False if there is no copy, and what is damaged is the shard."""
+        ...
+
     def prefetch(self, blocks: list[int]) -> None:
         """Says that these blocks will be read soon; returns at once."""
         ...
@@ -49,6 +53,10 @@ class LocalShards:
             raise ValueError(f"{path} does not match its manifest: {len(whole)} bytes instead of {self._manifest.shard_bytes[shard]}")
         start = int(self._manifest.block_offsets[block])
         return whole[start : start + int(self._manifest.block_bytes[block])]
+
+    def renew(self, block: int) -> bool:
+        """False: the shard itself is read."""
+        return False
 
     def prefetch(self, blocks: list[int]) -> None:
         """Nothing to do: the pages are brought in by the system as they are read."""

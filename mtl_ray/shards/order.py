@@ -126,7 +126,7 @@ class Order:
         first = epoch.first[lane] + window * self._window - phase
         last = np.minimum(first + self._window, len(epoch.units)) - 1
         first = np.maximum(first, epoch.first[lane])
-        start = np.maximum(epoch.ends[first] - self._rows[epoch.units[first]], epoch.lanes[lane])
+        start: Ints = np.maximum(epoch.ends[first] - self._rows[epoch.units[first]], epoch.lanes[lane])
         stop = np.minimum(epoch.ends[last], epoch.lanes[lane + 1])
         offset: Ints = place - start
         if back is not None:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample, Vocabulary
+from mtl_ray.shards.cache import default_cache
 from mtl_ray.shards.local import LocalShards, ShardFiles, block_shards
 from mtl_ray.shards.manifest import Encoding, Manifest, read_manifest
+from mtl_ray.shards.remote import RemoteShards
 
 MAX_OPEN_BLOCKS = 256
 """Blocks whose layout is kept at hand. Their bytes are mapped, not copied."""
@@ -137,10 +139,15 @@ class Split:
     def _checked_view(self, block: int) -> memoryview:
         view = self._files.view(block)
         if not self._checked[block]:
-            if google_crc32c.value(np.frombuffer(view, np.uint8)) != self.manifest.block_crc32c[block]:
-                raise ValueError(f"{self._name(block)} does not have the content that its manifest says (CRC-32C)")
+            if not self._is_whole(block, view):
+                view = self._files.view(block) if self._files.renew(block) else view[:0]
+                if not self._is_whole(block, view):
+                    raise ValueError(f"{self._name(block)} does not have the content that its manifest says (CRC-32C)")
             self._checked[block] = True
         return view
+
+    def _is_whole(self, block: int, view: memoryview) -> bool:
+        return bool(google_crc32c.value(np.frombuffer(view, np.uint8)) == self.manifest.block_crc32c[block])
 
     def _name(self, block: int) -> str:
         shard = self.manifest.shard_names[self._block_shard[block]]
@@ -170,6 +177,8 @@ def _check_sizes(uri: str, manifest: Manifest) -> None:
 
 
 def _shard_files(uri: str, manifest: Manifest) -> ShardFiles:
+    if storage.is_remote(uri):
+        return RemoteShards(uri, manifest, default_cache())
     return LocalShards(Path(uri), manifest)
 
 
