@@ -1,0 +1,79 @@
+"""The same question put to pycocotools."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mtl_ray.tasks.detection.coco import Scored
+
+
+def reference(
+    kind: str, images: Sequence[Scored], classes: int, sigmas: Sequence[float] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Precision (T, R, C, A, M) and recall (T, C, A, M) as pycocotools has them."""
+    found = [entry for i, image in enumerate(images, 1) for entry in _found(kind, i, image)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = _dataset(images, classes)
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(found), kind)
+        if sigmas is not None:
+            evaluation.params.kpt_oks_sigmas = np.array(sigmas)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation.eval["precision"], evaluation.eval["recall"]
+
+
+def _dataset(images: Sequence[Scored], classes: int) -> dict[str, Any]:
+    annotations: list[dict[str, Any]] = []
+    for i, image in enumerate(images, 1):
+        truth = image.truth
+        for n in range(len(truth)):
+            assert truth.masks is not None
+            assert truth.keypoints is not None
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": i,
+                    "category_id": int(truth.classes[n]) + 1,
+                    "bbox": _xywh(truth.boxes_xyxy[n]),
+                    "area": float(truth.areas[n]),
+                    "iscrowd": int(truth.crowd[n]),
+                    "segmentation": {"size": [image.height, image.width], "counts": truth.masks[n].decode()},
+                    "keypoints": truth.keypoints[n].ravel().tolist(),
+                    "num_keypoints": int((truth.keypoints[n, :, 2] > 0).sum()),
+                }
+            )
+    return {
+        "images": [{"id": i, "height": image.height, "width": image.width} for i, image in enumerate(images, 1)],
+        "annotations": annotations,
+        "categories": [{"id": c + 1, "name": str(c)} for c in range(classes)],
+    }
+
+
+def _found(kind: str, number: int, image: Scored) -> list[dict[str, Any]]:
+    found = image.found
+    entries: list[dict[str, Any]] = []
+    for n in range(len(found)):
+        entry: dict[str, Any] = {"image_id": number, "category_id": int(found.classes[n]) + 1, "score": float(found.scores[n])}
+        if kind in ("bbox", "segm") and not np.isnan(found.boxes_xyxy[n]).any():
+            entry["bbox"] = _xywh(found.boxes_xyxy[n])
+        if kind == "segm":
+            assert found.masks is not None
+            entry["segmentation"] = {"size": [image.height, image.width], "counts": found.masks[n].decode()}
+        if kind == "keypoints":
+            assert found.keypoints is not None
+            entry["keypoints"] = found.keypoints[n].ravel().tolist()
+        entries.append(entry)
+    return entries
+
+
+def _xywh(box: NDArray[np.float32]) -> list[float]:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return [x1, y1, x2 - x1, y2 - y1]
