@@ -4,8 +4,11 @@ The graph is traced by the exporter of torch 2 (``torch.export``, then onnxscrip
 only ONNX has, such as NonMaxSuppression, can be put in by a head when ``Context.exporting`` is set.
 """
 
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
 
 import onnx
 import torch
@@ -43,7 +46,8 @@ class Graph(nn.Module):
         valid_hw = torch.tensor([height, width], dtype=torch.int32).expand(batch, 2)
         context = Context(canvas_hw=(height, width), valid_hw=valid_hw, exporting=exporting)
         found: Arrays = {}
-        for name, head in self.model.heads.items():
+        for name, module in self.model.heads.items():
+            head = cast(Any, module)
             if head.train_only:
                 continue
             if self.raw and hasattr(head, "candidates"):
@@ -70,13 +74,16 @@ def example(graph: Graph, canvas_hw: tuple[int, int]) -> Tensor:
     return image / 255 if graph.normalised else image
 
 
-def to_onnx(graph: Graph, canvas_hw: tuple[int, int], inputs: Sequence[str], outputs: Sequence[str], config: ExportConfig) -> onnx.ModelProto:
+def to_onnx(
+    graph: Graph, canvas_hw: tuple[int, int], inputs: Sequence[str], outputs: Sequence[str], config: ExportConfig
+) -> onnx.ModelProto:
     """Traces the graph and checks the file.
 
     Args:
         graph: what to export, on the CPU.
         canvas_hw: height and width of the example, pixels.
-        inputs, outputs: names in the file.
+        inputs: their names in the file.
+        outputs: their names in the file.
         config: the opset, and which sizes stay open.
 
     Raises:
@@ -85,8 +92,7 @@ def to_onnx(graph: Graph, canvas_hw: tuple[int, int], inputs: Sequence[str], out
     sizes = {0: torch.export.Dim("batch")}
     if config.size == "dynamic":
         sizes |= {2: torch.export.Dim("height", min=STEP), 3: torch.export.Dim("width", min=STEP)}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 graph,
@@ -103,5 +109,29 @@ def to_onnx(graph: Graph, canvas_hw: tuple[int, int], inputs: Sequence[str], out
             hint = "; export.size=fixed keeps the canvas as it was trained" if config.size == "dynamic" else ""
             raise ValueError(f"this network cannot be written as ONNX ({reason}){hint}") from error
     assert program is not None
-    onnx.checker.check_model(program.model_proto, full_check=True)
-    return program.model_proto
+    model = program.model_proto
+    _name_anchors(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _name_anchors(model: onnx.ModelProto) -> None:
+    """The number of candidates is an expression in height and width; a reader of the file wants a name there."""
+    for output in model.graph.output:
+        for dim in output.type.tensor_type.shape.dim:
+            if "(" in dim.dim_param:
+                dim.dim_param = "anchors"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back what the exporter says of its own insides."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

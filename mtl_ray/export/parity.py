@@ -89,7 +89,8 @@ def compare(head: str, expected: Arrays, found: Arrays, canvas_hw: tuple[int, in
 
     Args:
         head: its name, for the report.
-        expected, found: arrays by name, batch first; ``found`` from onnxruntime.
+        expected: arrays by name, batch first, from torch.
+        found: the same from onnxruntime.
         canvas_hw: pixels.
         config: the tolerances.
 
@@ -151,7 +152,8 @@ def match(ours: tuple[NDArray[Any], ...], theirs: tuple[NDArray[Any], ...]) -> t
     """Pairs boxes of one class one to one, so that their overlaps add up to the most (Kuhn 1955).
 
     Args:
-        ours, theirs: boxes (N, 4) xyxy, scores (N,), classes (N,).
+        ours: boxes (N, 4) xyxy, scores (N,), classes (N,).
+        theirs: the same, M of them.
 
     Returns:
         Indices into ours and theirs, as many as there are pairs with an overlap of at least ``MATCH_IOU``.

@@ -69,7 +69,9 @@ def _compare_canvases(graph: Graph, bundle: BundlePredictor, canvases: NDArray[n
         parity.failures.extend(sentences)
 
 
-def _compare_metrics(reference: TorchPredictor, bundle: BundlePredictor, samples: Sequence[Sample], config: ExportConfig, parity: Parity) -> None:
+def _compare_metrics(
+    reference: TorchPredictor, bundle: BundlePredictor, samples: Sequence[Sample], config: ExportConfig, parity: Parity
+) -> None:
     ours, theirs = _metrics(reference, samples), _metrics(bundle, samples)
     for head, results in ours.items():
         for metric, value in results.items():

@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -65,10 +66,10 @@ class Lanes(Generic[Item, Result]):
                 results = self._work([waiting.item for waiting in batch])
             except Exception as error:
                 for waiting in batch:
-                    waiting.loop.call_soon_threadsafe(_settle, waiting.result, None, error)
+                    _give(waiting, None, error)
             else:
                 for waiting, result in zip(batch, results, strict=True):
-                    waiting.loop.call_soon_threadsafe(_settle, waiting.result, result, None)
+                    _give(waiting, result, None)
 
     def _next(self) -> list[_Waiting[Item, Result]]:
         """The next items whose callers still wait; empty when closed."""
@@ -84,6 +85,11 @@ class Lanes(Generic[Item, Result]):
                         batch.append(waiting)
                 if batch:
                     return batch
+
+
+def _give(waiting: _Waiting[Item, Result], result: Result | None, error: Exception | None) -> None:
+    with suppress(RuntimeError):  # the loop is closed: the server has ended, and nobody waits any more
+        waiting.loop.call_soon_threadsafe(_settle, waiting.result, result, error)
 
 
 def _settle(future: "asyncio.Future[Result]", result: Result | None, error: Exception | None) -> None:

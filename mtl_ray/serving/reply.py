@@ -25,7 +25,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Refused(Exception):
+class RequestError(Exception):
     """A request that gets no answer.
 
     Args:
@@ -36,7 +36,9 @@ class Refused(Exception):
 
     def __init__(self, status: int, message: str, **headers: str) -> None:
         super().__init__(message)
-        self.reply = as_json({"code": status, "message": message}, status, {name.replace("_", "-"): value for name, value in headers.items()})
+        self.reply = as_json(
+            {"code": status, "message": message}, status, {name.replace("_", "-"): value for name, value in headers.items()}
+        )
 
 
 def as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:

@@ -3,7 +3,7 @@
 No HTTP server and no Ray in here: ``app.py`` speaks HTTP, ``distributed/serve.py`` puts it behind Ray Serve.
 """
 
-import logging
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,10 +16,9 @@ from PIL import Image
 from mtl_ray.experiment import task_part
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.loading.decode import decode_image
+from mtl_ray.picture_header import JPEG, PNG, jpeg_header, png_size
 from mtl_ray.serving.config import ServeConfig
-from mtl_ray.serving.reply import Refused, Reply, as_json
-
-log = logging.getLogger(__name__)
+from mtl_ray.serving.reply import RequestError, Reply, as_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +26,16 @@ class Ask:
     """A request that was found to be in order.
 
     Attributes:
-        image: the encoded picture.
         score_threshold: boxes and labels below are left out.
         head: the one head that is to answer in its plain form; None for one object with an entry a head.
         accept: the Accept header.
+        image: the encoded picture.
     """
 
-    image: bytes
     score_threshold: float
     head: str | None
     accept: str
+    image: bytes = b""
 
 
 class Service:
@@ -55,37 +54,40 @@ class Service:
         """What ``GET /models`` says: of each model its heads, class names and canvas."""
         return {"models": [describe(name, predictor) for name, predictor in self.predictors.items()]}
 
-    def ask(self, model: str, query: Mapping[str, str], accept: str, image: bytes = b"") -> Ask:
+    def ask(self, model: str, query: Mapping[str, str], accept: str) -> Ask:
         """Checks everything about a request but its picture.
 
         Raises:
-            Refused: 404 for a model or head that is not served, 400 for a query that makes no sense.
+            RequestError: 404 for a model or head that is not served, 400 for a query that makes no sense.
         """
         if model not in self.predictors:
-            raise Refused(404, f"there is no model {model!r} here; there is {', '.join(self.predictors)}")
+            raise RequestError(404, f"there is no model {model!r} here; there is {', '.join(self.predictors)}")
         if unknown := [name for name in query if name not in ("score_thr", "head")]:
-            raise Refused(400, f"the query has an unknown parameter {unknown[0]!r}; there are score_thr and head")
+            raise RequestError(400, f"the query has an unknown parameter {unknown[0]!r}; there are score_thr and head")
         heads = self.predictors[model].heads
         head = query.get("head")
         if head is not None and head not in heads:
-            raise Refused(404, f"the model {model!r} has no head {head!r}; it has {', '.join(heads)}")
+            raise RequestError(404, f"the model {model!r} has no head {head!r}; it has {', '.join(heads)}")
         threshold = _threshold(query.get("score_thr"), self.config.score_threshold)
-        return Ask(image=image, score_threshold=threshold, head=head or (next(iter(heads)) if len(heads) == 1 else None), accept=accept)
+        return Ask(score_threshold=threshold, head=head or (next(iter(heads)) if len(heads) == 1 else None), accept=accept)
 
     def replies(self, model: str, asks: Sequence[Ask]) -> list[Reply]:
         """Answers requests to one model together; a picture that cannot be read spoils only its own reply."""
         images = [self._decode(ask.image) for ask in asks]
-        readable = [image for image in images if not isinstance(image, Refused)]
+        readable = [image for image in images if not isinstance(image, RequestError)]
         found = iter(self.predictors[model].predict(readable)) if readable else iter(())
-        return [image.reply if isinstance(image, Refused) else self._answer(model, ask, next(found)) for ask, image in zip(asks, images, strict=True)]
+        return [
+            image.reply if isinstance(image, RequestError) else self._answer(model, ask, next(found))
+            for ask, image in zip(asks, images, strict=True)
+        ]
 
-    def _decode(self, data: bytes) -> NDArray[np.uint8] | Refused:
+    def _decode(self, data: bytes) -> NDArray[np.uint8] | RequestError:
         try:
             return decode_image(data, max_pixels=self.config.max_pixels)
         except ValueError as error:
             if (pixels := _pixels(data)) > self.config.max_pixels:
-                return Refused(422, f"the picture has {pixels:,} pixels, at most {self.config.max_pixels:,} are taken")
-            return Refused(400, f"this is no picture that can be read: {error}")
+                return RequestError(422, f"the picture has {pixels:,} pixels, at most {self.config.max_pixels:,} are taken")
+            return RequestError(400, f"this is no picture that can be read: {error}")
 
     def _answer(self, model: str, ask: Ask, predictions: Predictions) -> Reply:
         predictor = self.predictors[model]
@@ -119,18 +121,24 @@ def _threshold(text: str | None, default: float) -> float:
     try:
         threshold = default if text is None else float(text)
     except ValueError:
-        raise Refused(400, f"score_thr is {text!r}, which is no number") from None
+        raise RequestError(400, f"score_thr is {text!r}, which is no number") from None
     if not 0 <= threshold <= 1:
-        raise Refused(400, f"score_thr is {text}, it must lie between 0 and 1")
+        raise RequestError(400, f"score_thr is {text}, it must lie between 0 and 1")
     return threshold
 
 
 def _pixels(data: bytes) -> float:
     """Pixels that the header of a picture states; 0 if it has none, infinity if Pillow refuses to look further."""
     try:
+        if data.startswith(PNG):
+            height, width = png_size(data)
+            return height * width
+        if data.startswith(JPEG):
+            header = jpeg_header(data)
+            return header.height * header.width
         with Image.open(BytesIO(data)) as picture:
             return picture.width * picture.height
     except Image.DecompressionBombError:
         return float("inf")
-    except Exception:
+    except (OSError, ValueError, SyntaxError, struct.error):
         return 0

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from mtl_ray.geometry.placement import PlacementRule
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.samples import Vocabulary
 
-VOCABULARY = Vocabulary(classes={"instances": ("cat", "dog", "owl"), "semantic": ("ground", "sky"), "labels": ("day", "night", "fog", "rain")})
+VOCABULARY = Vocabulary(
+    classes={"instances": ("cat", "dog", "owl"), "semantic": ("ground", "sky"), "labels": ("day", "night", "fog", "rain")}
+)
 CANVAS = PlacementRule(height=96, width=128)
 HEADS = {
     "yolov3": {
@@ -37,12 +40,13 @@ def predictor() -> Callable[..., TorchPredictor]:
         backbone = {"type": "timm", "name": "mobilenetv3_small_050", "levels": ["C4", "C5"]}
         values = {"backbone": backbone, "necks": necks, "heads": {name: HEADS[name] for name in names}}
         config = TypeAdapter(ModelConfig).validate_python(values)
-        model = build_model(config, VOCABULARY).eval()
+        vocabulary = replace(VOCABULARY, exclusive_labels="linear" in names)
+        model = build_model(config, vocabulary).eval()
         with torch.no_grad():
             for name, parameter in model.heads.named_parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.3 if parameter.dim() == 4 else 0.0)
                 if parameter.dim() == 1 and "outputs" in name:
                     parameter.zero_()
-        return TorchPredictor(model, config.heads, VOCABULARY, CANVAS)
+        return TorchPredictor(model, config.heads, vocabulary, CANVAS)
 
     return make

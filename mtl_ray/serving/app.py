@@ -1,0 +1,170 @@
+"""HTTP around a ``Service``: routes, and the limits that a request meets before and while it is answered.
+
+Plain ASGI (https://asgi.readthedocs.io), so that a body is refused before it is read. Every error is one sentence as JSON.
+"""
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from dataclasses import replace
+from functools import cache, partial
+from importlib.resources import files
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from mtl_ray.serving.config import ServeConfig
+from mtl_ray.serving.lanes import Lanes
+from mtl_ray.serving.openapi import description
+from mtl_ray.serving.reply import RequestError, Reply, as_json
+from mtl_ray.serving.service import Ask, Service
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Result = TypeVar("Result")
+
+RETRY_AFTER_S = 1
+DRAIN_BYTES = 64_000_000
+"""Of a body that is too large so much more is read and thrown away, since many clients only read the answer after they have sent all."""
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src blob: data:; connect-src 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+_log = logging.getLogger(__name__)
+
+
+class App:
+    """An ASGI application.
+
+    Args:
+        service: answers.
+        config: limits.
+        parallel: requests to one model that are worked on at the same moment.
+        api_key: what ``Authorization: Bearer`` must bring to ``/models`` and ``/predictions``; None lets everybody in.
+    """
+
+    def __init__(self, service: Service, config: ServeConfig, parallel: int, api_key: str | None = None) -> None:
+        self.service = service
+        self.config = config
+        self.api_key = api_key
+        self.limit = config.max_queued + parallel
+        self.lanes: dict[str, Lanes[Ask, Reply]] = {
+            name: Lanes(partial(service.replies, name), parallel, config.max_batch, name) for name in service.predictors
+        }
+        self.under_way = 0
+
+    def close(self) -> None:
+        """Ends the threads of the models."""
+        for lanes in self.lanes.values():
+            lanes.close()
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """One connection of the ASGI server: a request, or the start and end of the application."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "http":
+            reply = await self._reply(scope, receive)
+            head = [(b"content-type", reply.type.encode()), (b"content-length", str(len(reply.body)).encode())]
+            head += [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
+            await send({"type": "http.response.start", "status": reply.status, "headers": head})
+            await send({"type": "http.response.body", "body": reply.body})
+
+    async def _reply(self, scope: Mapping[str, Any], receive: Receive) -> Reply:
+        try:
+            return await self._route(scope, receive)
+        except RequestError as error:
+            return error.reply
+        except Exception:
+            _log.exception("%s %s failed", scope["method"], scope["path"])
+            return RequestError(500, "the server failed on this request; its log says why").reply
+
+    async def _route(self, scope: Mapping[str, Any], receive: Receive) -> Reply:
+        path: str = scope["path"].rstrip("/") or "/"
+        if path.startswith("/predictions/"):
+            _allow(scope, "POST", "PUT")
+            self._check_key(scope)
+            return await self._predict(path.removeprefix("/predictions/"), scope, receive)
+        if path not in ("/", "/docs", "/openapi.json", "/ping", "/models"):
+            raise RequestError(404, f"there is nothing at {path}; /docs says what there is")
+        _allow(scope, "GET", "HEAD")
+        if path == "/models":
+            self._check_key(scope)
+            return as_json(self.service.models())
+        if path == "/openapi.json":
+            return as_json(description())
+        return as_json({"status": "Healthy"}) if path == "/ping" else _page("page.html" if path == "/" else "docs.html")
+
+    def _check_key(self, scope: Mapping[str, Any]) -> None:
+        given = _header(scope, b"authorization")
+        if self.api_key is not None and not hmac.compare_digest(given, b"Bearer " + self.api_key.encode()):
+            raise RequestError(401, "this server wants its key in the header Authorization: Bearer KEY", WWW_Authenticate="Bearer")
+
+    async def _predict(self, model: str, scope: Mapping[str, Any], receive: Receive) -> Reply:
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        ask = self.service.ask(model, query, _header(scope, b"accept").decode("latin-1"))
+        if _header(scope, b"content-type").startswith(b"multipart/"):
+            raise RequestError(415, "send the picture itself as the body, as curl --data-binary @picture.jpg does, not a form")
+        if self.under_way >= self.limit:
+            raise RequestError(503, "too many requests are waiting already; try again in a moment", Retry_After=str(RETRY_AFTER_S))
+        self.under_way += 1
+        try:
+            deadline = asyncio.get_running_loop().time() + self.config.timeout_s
+            image = await _in_time(self._body(scope, receive), deadline, 408, "the picture did not arrive in time")
+            work = self.lanes[model].do(replace(ask, image=image))
+            return await _in_time(work, deadline, 504, f"there was no answer within {self.config.timeout_s:g} s")
+        finally:
+            self.under_way -= 1
+
+    async def _body(self, scope: Mapping[str, Any], receive: Receive) -> bytes:
+        limit = self.config.max_body_bytes
+        too_large = RequestError(413, f"the body is larger than the {limit:,} bytes that are taken")
+        stated = _header(scope, b"content-length")
+        if stated.isdigit() and int(stated) > limit + DRAIN_BYTES:
+            raise too_large
+        chunks: list[bytes] = []
+        size, more = 0, True
+        while more and size <= limit + DRAIN_BYTES:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise RequestError(400, "the body ended too early")
+            chunk = message.get("body", b"")
+            size, more = size + len(chunk), message.get("more_body", False)
+            if size <= limit:
+                chunks.append(chunk)
+        if size > limit:
+            raise too_large
+        if not size:
+            raise RequestError(400, "the body is empty; send a picture, as curl --data-binary @picture.jpg does")
+        return b"".join(chunks)
+
+
+async def _in_time(work: Coroutine[Any, Any, Result], deadline: float, status: int, message: str) -> Result:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await work
+    except TimeoutError:
+        raise RequestError(status, message) from None
+
+
+def _allow(scope: Mapping[str, Any], *methods: str) -> None:
+    if scope["method"] not in methods:
+        raise RequestError(405, f"{scope['path']} answers {' and '.join(methods)}, not {scope['method']}", Allow=", ".join(methods))
+
+
+def _header(scope: Mapping[str, Any], name: bytes) -> bytes:
+    return next((bytes(value) for key, value in scope["headers"] if key == name), b"")
+
+
+@cache
+def _page(name: str) -> Reply:
+    return Reply(body=(files("mtl_ray.serving") / name).read_bytes(), type="text/html; charset=utf-8", headers=PAGE_HEADERS)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """The start and end of the server, at which there is nothing to do."""
+    while (message := await receive())["type"] != "lifespan.shutdown":
+        await send({"type": f"{message['type']}.complete"})
+    await send({"type": "lifespan.shutdown.complete"})
