@@ -22,7 +22,7 @@ class Digits:
     size: int = Field(default=128, ge=64, le=1024)
     """Height and width of a scene in pixels."""
     seed: int = 0
-    """Another seed gives other scenes."""
+    """Another seed gives other scenes; on the command line it is also that of the order of rows."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -75,3 +75,23 @@ class SemanticPng:
 
 
 SourceConfig = Annotated[Digits | ImageFolder | Voc | SemanticPng, Field(discriminator="type")]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ConvertConfig:
+    """One split of a raw data set and where its shards go."""
+
+    source: SourceConfig
+    """What is read."""
+    to: str
+    """The folder of the split (a path or s3://...): its manifest will lie there."""
+    format: Literal["arrow", "tfrecord"] = "arrow"
+    """Of the shards. Others read TFRecords too."""
+    shuffle: bool = True
+    """Whether the rows are put into random order."""
+    seed: int = Field(default=0, ge=0)
+    """Of that order."""
+    shard_bytes: int = Field(default=128 << 20, gt=0)
+    """A shard is about so large."""
+    workers: int | None = Field(default=None, ge=1)
+    """At most so many tasks at a time; by default two for each CPU."""

@@ -1,0 +1,63 @@
+"""Turns one split of a raw data set into shards, in a folder or a bucket. Run again, it says that they are there."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from jobs.run import run
+from mtl_ray.config.tree import Node, Origin
+from mtl_ray.config.validate import validate
+from mtl_ray.distributed.convert import convert, summary
+from mtl_ray.sources.config import ConvertConfig, SourceConfig
+
+EXAMPLES = """examples:
+  python -m jobs.convert digits --split train --to shards/digits/train --num 3000
+  python -m jobs.convert coco data/coco --split val --to s3://bucket/coco/val --keypoints
+  python -m jobs.convert semantic_png data/camvid --split train --to shards/camvid/train --classes names.txt --ignore 11"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses ``SOURCE ROOT --split NAME --to URI``, converts, and prints what came of it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.convert", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sources = parser.add_subparsers(dest="type", metavar="SOURCE", required=True, help="kind of data set; SOURCE --help shows its options")
+    kinds = {kind.__pydantic_fields__["type"].default: kind for kind in get_args(get_args(SourceConfig)[0])}
+    for name, kind in kinds.items():
+        about = kind.__doc__.strip()
+        of_source = sources.add_parser(
+            name, help=about, description=about, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        _add_options(of_source, kind.__pydantic_fields__, leave_out=("type",))
+        _add_options(of_source, ConvertConfig.__pydantic_fields__, leave_out=("source", *kind.__pydantic_fields__))
+    given = {key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None}
+    of_kind = kinds[given["type"]].__pydantic_fields__
+    whole = {key: value for key, value in given.items() if key in ConvertConfig.__pydantic_fields__}
+    whole["source"] = {key: value for key, value in given.items() if key in of_kind}
+    print(summary(convert(validate(_node(whole), ConvertConfig))))
+    return 0
+
+
+def _add_options(parser: argparse.ArgumentParser, fields: Mapping[str, Any], leave_out: Sequence[str]) -> None:
+    """An option for each field of a config: ROOT by its place, the others by their names; unsaid ones keep the config's default."""
+    for name, field in fields.items():
+        if name in leave_out:
+            continue
+        if name == "root":
+            parser.add_argument("root", metavar="ROOT", nargs=None if field.is_required() else "?", help=field.description)
+            continue
+        options: dict[str, Any] = {"help": field.description, "required": field.is_required(), "metavar": name.upper()}
+        if field.annotation is bool:
+            options = {"help": field.description, "action": argparse.BooleanOptionalAction}
+        elif str(field.annotation).startswith("tuple"):
+            options["action"] = "append"
+        parser.add_argument(f"--{name.replace('_', '-')}", default=None, **options)
+
+
+def _node(value: Any) -> Node:
+    inner = {key: _node(item) for key, item in value.items()} if isinstance(value, dict) else value
+    return Node([_node(item) for item in value] if isinstance(value, list) else inner, Origin("command line"))
+
+
+if __name__ == "__main__":
+    run(main)

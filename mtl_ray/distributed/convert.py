@@ -1,0 +1,177 @@
+"""Raw data sets become shards: listed here, read and written by Ray tasks, and a split once its manifest is there."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray import storage
+from mtl_ray.distributed.fan_out import fan_out
+from mtl_ray.distributed.session import session
+from mtl_ray.samples import Sample
+from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry, read_manifest
+from mtl_ray.shards.write import CLASS_COUNTS, publish_manifest, shard_name, write_shard
+from mtl_ray.sources.config import ConvertConfig
+from mtl_ray.sources.open import open_source
+from mtl_ray.sources.source import Reject, Source
+
+REJECTS = "rejects.json"
+_LOOKED_AT = 32
+"""So many records are read to guess the size of all."""
+_ROWS_WORTH_A_TASK = 1000
+_SMALL_TASKS = 8
+"""A small set is cut into up to so many shards of at least so many rows, to be made at the same time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """A finished split.
+
+    Attributes:
+        uri: its folder.
+        manifest: its manifest.
+        rejects: how many pictures and objects were left out; ``rejects.json`` names them.
+        fresh: False if the split was there already.
+    """
+
+    uri: str
+    manifest: Manifest
+    rejects: int
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One shard to be made."""
+
+    name: str
+    source: Source
+
+
+def convert(config: ConvertConfig) -> Conversion:
+    """Makes the split that a config describes; if it is there already, nothing is done.
+
+    Killed half-way it leaves shards without a manifest, which nobody takes for a split.
+
+    Raises:
+        FileNotFoundError: if the data set has no such split.
+        ValueError: if another split lies there, or no picture can be read.
+    """
+    uri = storage.absolute(config.to)
+    source = open_source(config.source)
+    provenance = _provenance(config, source)
+    if storage.exists(storage.join(uri, MANIFEST)):
+        return _finished(uri, provenance)
+    if not len(source):
+        raise ValueError(f"the split {config.source.split!r} of {config.source.root} has no pictures")
+    parts = _parts(config, source)
+    entries, rejects = [], list(source.rejects)
+    for entry, found in _write_all(uri, parts, config):
+        rejects += found
+        if entry is not None:
+            entries.append(entry)
+    if not entries:
+        raise ValueError(f"none of the {len(source)} pictures can be read; the first: {rejects[0].file}: {rejects[0].reason}")
+    storage.write(storage.join(uri, REJECTS), json.dumps([dataclasses.asdict(reject) for reject in rejects], indent=1).encode())
+    manifest = publish_manifest(
+        uri,
+        entries,
+        name=config.source.split,
+        encoding=config.format,
+        vocabulary=source.vocabulary,
+        shuffled=config.shuffle,
+        provenance=provenance,
+    )
+    return Conversion(uri=uri, manifest=manifest, rejects=len(rejects), fresh=True)
+
+
+def _provenance(config: ConvertConfig, source: Source) -> dict[str, Any]:
+    """What makes two conversions the same: where from, all choices but the number of workers, and the inputs themselves."""
+    choices = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("to", "workers")}
+    choices["source"]["root"] = storage.absolute(config.source.root)
+    found: dict[str, Any] = json.loads(json.dumps({**choices, "inputs": source.fingerprint}))
+    return found
+
+
+def _finished(uri: str, provenance: dict[str, Any]) -> Conversion:
+    manifest = read_manifest(uri)
+    before = dict(manifest.provenance)
+    if before != provenance:
+        differing = sorted(key for key in before.keys() | provenance.keys() if before.get(key) != provenance.get(key))
+        what = ", ".join(differing).replace("inputs", "the data set itself")
+        raise ValueError(f"{uri} already holds another split (different: {what}); remove it or choose another place with --to")
+    rejects = json.loads(storage.read(storage.join(uri, REJECTS)))
+    return Conversion(uri=uri, manifest=manifest, rejects=len(rejects), fresh=False)
+
+
+def _parts(config: ConvertConfig, source: Source) -> list[_Part]:
+    """The shards to be made: consecutive runs of the (shuffled) records."""
+    order: NDArray[np.int64] = np.arange(len(source))
+    if config.shuffle:
+        order = np.random.default_rng(config.seed).permutation(len(source))
+    shares = np.array_split(order, _num_shards(source, config.shard_bytes))
+    return [_Part(shard_name(config.source.split, index), source.take(share)) for index, share in enumerate(shares)]
+
+
+def _num_shards(source: Source, shard_bytes: int) -> int:
+    """By size; a small set is cut further so that its shards can be made side by side. Does not depend on the machine."""
+    looked_at = np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int)
+    sizes = [len(sample.image) for index in looked_at if (sample := source.read(int(index))[0]) is not None]
+    by_size = math.ceil(len(source) * (sum(sizes) / len(sizes)) / shard_bytes) if sizes else 1
+    by_rows = min(_SMALL_TASKS, math.ceil(len(source) / _ROWS_WORTH_A_TASK))
+    return min(len(source), max(by_size, by_rows))
+
+
+def _write_all(uri: str, parts: Sequence[_Part], config: ConvertConfig) -> Iterator[tuple[ShardEntry | None, list[Reject]]]:
+    """Each shard's entry (None if nothing of it can be read) and rejects; a single shard is made here, without Ray."""
+    write = partial(_write_part, uri, config.format)
+    if len(parts) == 1:
+        yield write(parts[0])
+        return
+    with session():
+        yield from fan_out(write, parts, description=f"convert {config.source.split}", workers=config.workers)
+
+
+def _write_part(uri: str, encoding: Encoding, part: _Part) -> tuple[ShardEntry | None, list[Reject]]:
+    rejects: list[Reject] = []
+    entry = write_shard(uri, part.name, _samples(part.source, rejects), encoding=encoding)
+    if entry.rows:
+        return entry, rejects
+    storage.remove(storage.join(uri, entry.name))
+    return None, rejects
+
+
+def _samples(source: Source, rejects: list[Reject]) -> Iterator[Sample]:
+    for index in range(len(source)):
+        sample, found = source.read(index)
+        rejects += found
+        if sample is not None:
+            yield sample
+
+
+def summary(conversion: Conversion) -> str:
+    """What came of a conversion, as a table for the screen."""
+    manifest = conversion.manifest
+    facts = [
+        ("split", f"{manifest.name} at {conversion.uri}" + ("" if conversion.fresh else " (was there already: nothing done)")),
+        (
+            "samples",
+            f"{manifest.num_samples:,} in {len(manifest.shard_names)} {manifest.encoding} shards, {manifest.num_bytes / 1e6:,.1f} MB",
+        ),
+        (
+            "left out",
+            f"{conversion.rejects} pictures and objects, see {storage.join(conversion.uri, REJECTS)}" if conversion.rejects else "nothing",
+        ),
+    ]
+    lines = [f"{name:<10} {fact}" for name, fact in facts]
+    counts = json.loads(storage.read(storage.join(conversion.uri, CLASS_COUNTS)))
+    for kind, columns in counts.items():
+        lines += ["", f"{kind:<24}" + "".join(f"{column:>12}" for column in columns)]
+        lines += [f"  {name:<22}" + "".join(f"{columns[column][name]:>12,}" for column in columns) for name in columns["images"]]
+    return "\n".join(lines)
