@@ -6,6 +6,7 @@ A credential never appears in a URI here; s3fs takes them, and the endpoint (``A
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from urllib.parse import urlsplit
 
 import fsspec
 from fsspec import AbstractFileSystem
+
+_CONFLICTS = 5
 
 
 def is_remote(uri: str) -> bool:
@@ -43,10 +46,25 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     return found, path
 
 
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Makes a refusal say what was refused, and gives the errors of the S3 client, which are no OSErrors, names that callers know."""
+    try:
+        yield
+    except PermissionError as error:
+        raise PermissionError(f"access to {uri} is refused: {error}") from error
+    except Exception as error:
+        if not type(error).__module__.startswith("botocore"):
+            raise
+        kind = PermissionError if "Credential" in type(error).__name__ else ConnectionError
+        raise kind(f"{uri} cannot be reached: {error}") from error
+
+
 def exists(uri: str) -> bool:
     """True if a file or folder is there."""
     fs, path = filesystem(uri)
-    return bool(fs.exists(path))
+    with _explained(uri):
+        return bool(fs.exists(path))
 
 
 def size(uri: str) -> int:
@@ -56,7 +74,8 @@ def size(uri: str) -> int:
         FileNotFoundError: if there is none.
     """
     fs, path = filesystem(uri)
-    return int(fs.size(path))
+    with _explained(uri):
+        return int(fs.size(path))
 
 
 def read(uri: str, start: int | None = None, stop: int | None = None) -> bytes:
@@ -66,14 +85,16 @@ def read(uri: str, start: int | None = None, stop: int | None = None) -> bytes:
         FileNotFoundError: if there is none.
     """
     fs, path = filesystem(uri)
-    return bytes(fs.cat_file(path, start=start, end=stop))
+    with _explained(uri):
+        return bytes(fs.cat_file(path, start=start, end=stop))
 
 
 def write(uri: str, data: bytes) -> None:
     """Writes a file whole or not at all: through a temporary file and a rename, or one PUT."""
     if is_remote(uri):
         fs, path = filesystem(uri)
-        fs.pipe_file(path, data)
+        with _explained(uri):
+            fs.pipe_file(path, data)
         return
     with writing(uri) as temporary:
         temporary.write_bytes(data)
@@ -101,10 +122,10 @@ def write_new(uri: str, data: bytes) -> bool:
     Two writers at once: exactly one gets True (``If-None-Match: *`` on S3, a hard link on a local disk).
     """
     fs, path = filesystem(uri)
+    if is_remote(uri):
+        with _explained(uri):
+            return _put_new(fs, path, data)
     try:
-        if is_remote(uri):
-            fs.pipe_file(path, data, mode="create")
-            return True
         with _temporary(Path(path)) as temporary:
             temporary.write_bytes(data)
             _to_disk(temporary)
@@ -112,6 +133,25 @@ def write_new(uri: str, data: bytes) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _put_new(fs: AbstractFileSystem, path: str, data: bytes) -> bool:
+    """One conditional PUT, repeated where S3 says that another writer's request is still open and it cannot know yet."""
+    for attempt in range(_CONFLICTS):
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:  # s3fs knows no class of its own for these two answers
+            answer = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+            if answer == "PreconditionFailed":
+                return False
+            if answer != "ConditionalRequestConflict" or attempt == _CONFLICTS - 1:
+                raise
+            time.sleep(0.1 * 2**attempt)
+        else:
+            return True
+    raise AssertionError("the last attempt returns or raises")
 
 
 @contextmanager
@@ -139,7 +179,8 @@ def names(uri: str) -> list[str]:
     """The names (last parts) of what lies directly in a folder, sorted; empty if there is no such folder."""
     fs, path = filesystem(uri)
     try:
-        entries = fs.ls(path, detail=False)
+        with _explained(uri):
+            entries = fs.ls(path, detail=False)
     except FileNotFoundError:
         return []
     return sorted({name for name in (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries) if name})
@@ -149,7 +190,8 @@ def sizes(uri: str) -> dict[str, int]:
     """Bytes of each file that lies directly in a folder, by name; empty if there is no such folder. One listing, no request a file."""
     fs, path = filesystem(uri)
     try:
-        entries = fs.ls(path, detail=True)
+        with _explained(uri):
+            entries = fs.ls(path, detail=True)
     except FileNotFoundError:
         return {}
     return {entry["name"].rsplit("/", 1)[-1]: int(entry["size"]) for entry in entries if entry["type"] == "file"}
@@ -158,7 +200,7 @@ def sizes(uri: str) -> dict[str, int]:
 def files(uri: str) -> Iterator[str]:
     """The URIs of all files below a folder, sorted by path."""
     fs, path = filesystem(uri)
-    for found in sorted(fs.find(path)):
+    for found in sorted(set(fs.find(path)) - {path}):  # some stores take an empty folder for a file
         yield str(fs.unstrip_protocol(found)) if is_remote(uri) else str(found)
 
 
@@ -173,7 +215,8 @@ def upload(path: Path, uri: str) -> None:
     """Copies a local file to a URI, whole or not at all (multipart where it is large)."""
     if is_remote(uri):
         fs, target = filesystem(uri)
-        fs.put_file(str(path), target)
+        with _explained(uri):
+            fs.put_file(str(path), target)
         return
     with writing(uri) as temporary:
         shutil.copyfile(path, temporary)
@@ -182,6 +225,6 @@ def upload(path: Path, uri: str) -> None:
 def download(uri: str, path: Path) -> None:
     """Copies a file from a URI to a local path, whole or not at all."""
     fs, source = filesystem(uri)
-    with _temporary(path) as temporary:
+    with _explained(uri), _temporary(path) as temporary:
         fs.get_file(source, str(temporary))
         os.replace(temporary, path)

