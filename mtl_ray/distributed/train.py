@@ -45,7 +45,7 @@ def train(config: ExperimentConfig) -> Summary:
     config = with_absolute_uris(config)
     state = begin(config)
     if state.finished:
-        _log.warning("the run %s is finished already, after %d steps", run_uri(config), state.step)
+        _log.warning("the run %s is finished already: nothing is left to do", run_uri(config))
         return summary_of(run_uri(config), state)
     check_splits(config)
     cpus = math.ceil(config.runtime.workers * config.runtime.cpus_per_worker)

@@ -55,7 +55,7 @@ def run(config: ExperimentConfig, context: RunContext) -> Summary:
     ranks = Collective(context)
     state = ranks.decide(lambda: begin(config))
     if state.finished:
-        _log.info("the run %s is finished already, after %d steps", run_uri(config), state.step)
+        _log.warning("the run %s is finished already: nothing is left to do", run_uri(config))
     else:
         with numerics(config.runtime.deterministic):
             state = _Training(config, context, ranks, state).train()

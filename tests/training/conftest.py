@@ -1,6 +1,8 @@
 """A tiny data set and a tiny network, so that whole trainings take seconds."""
 
 import io
+import multiprocessing
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,3 +122,31 @@ def make_config(config_file: Path) -> MakeConfig:
         return validate(load_tree(config_file, overrides), ExperimentConfig)
 
     return make
+
+
+Train = Callable[..., list[int | None]]
+
+
+@pytest.fixture(scope="session")
+def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """``train(config, world_size, kill_at=None)``: the exit codes of real processes, one a rank, that train together.
+
+    With ``kill_at`` each sends itself SIGKILL after so many logged steps. They are forked from a server that has imported the
+    trainer already.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mtl_ray.training.trainer"])
+
+    def train(config: ExperimentConfig, world_size: int = 1, kill_at: int | None = None) -> list[int | None]:
+        store = str(tmp_path_factory.mktemp("store") / "store")
+        processes = []
+        for rank in range(world_size):
+            given = {"CONFIG": config, "RANK": rank, "WORLD_SIZE": world_size, "STORE": store, "KILL_AT": kill_at}
+            processes.append(context.Process(target=runpy.run_path, args=(str(Path(__file__).with_name("rank.py")), given)))
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        return [process.exitcode for process in processes]
+
+    return train
