@@ -11,6 +11,7 @@ from mtl_ray.config.load import load_tree
 from mtl_ray.config.schema import schema
 from mtl_ray.config.show import show
 from mtl_ray.config.validate import validate
+from mtl_ray.distributed.config import PipelineConfig
 from mtl_ray.experiment import ExperimentConfig
 
 
@@ -31,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.action == "print":
         tree = load_tree(arguments.config, arguments.overrides)
-        print(show(tree, validate(tree, ExperimentConfig)))
+        is_pipeline = isinstance(tree.value, dict) and "experiment" in tree.value
+        print(show(tree, validate(tree, PipelineConfig if is_pipeline else ExperimentConfig)))
     elif arguments.out:
         arguments.out.write_text(json.dumps(schema(ExperimentConfig), indent=2) + "\n", encoding="utf-8")
     else:

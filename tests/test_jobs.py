@@ -1,0 +1,113 @@
+"""Every job is thin, explains itself, and ends with the status that ARCHITECTURE.md promises."""
+
+import ast
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.run import run
+
+ROOT = Path(__file__).parents[1]
+JOBS = sorted(path.stem for path in ROOT.glob("jobs/*.py") if path.stem not in ("__init__", "run"))
+MOST_LINES = 70
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_shows_an_example_of_this_job(job, capsys):
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"jobs.{job}").main(["--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "example" in said
+    assert f"python -m jobs.{job} " in said.split("example")[1]
+
+
+@pytest.mark.parametrize("job", [job for job in JOBS if job != "doctor"])
+def test_a_job_without_its_arguments_is_a_wrong_request(job, capsys):
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"jobs.{job}").main([])
+    assert ended.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_is_thin(job):
+    text = (ROOT / "jobs" / f"{job}.py").read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    assert not [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
+    assert text.rstrip().endswith('if __name__ == "__main__":\n    run(main)')
+
+
+def ended(main) -> int:
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    return ended.value.code
+
+
+@pytest.mark.parametrize("error", [ValueError("a sentence"), FileNotFoundError("a sentence"), PermissionError("a sentence")])
+def test_a_users_mistake_is_one_sentence_and_2(error, capsys):
+    def main():
+        raise error
+
+    assert ended(main) == 2
+    assert capsys.readouterr().err == "error: a sentence\n"
+
+
+def test_our_own_mistake_keeps_its_traceback():
+    def main():
+        raise AssertionError("never")
+
+    with pytest.raises(AssertionError):
+        run(main)
+
+
+def test_the_status_of_a_job_is_the_status_of_the_process():
+    assert [ended(lambda status=status: status) for status in (0, 1, 2)] == [0, 1, 2]
+
+
+def run_job(job: str, *arguments: str) -> int:
+    module = importlib.import_module(f"jobs.{job}")
+    return ended(lambda: module.main(list(arguments)))
+
+
+@pytest.mark.parametrize("job", ["config print", "train", "pipeline"])
+def test_a_config_that_is_not_there_is_named(job, capsys):
+    name, *action = job.split()
+    assert run_job(name, *action, "no/such.yaml") == 2
+    assert "no/such.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("job", ["config print", "train"])
+def test_a_misspelt_key_is_named_with_the_nearest(job, tmp_path, capsys):
+    config = tmp_path / "conf.yaml"
+    config.write_text("runtime:\n  name: x\n  wokers: 2\n")
+    name, *action = job.split()
+    assert run_job(name, *action, str(config)) == 2
+    assert f"{config}:3: unknown key runtime.wokers; did you mean runtime.workers?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["evaluate", "predict", "export"])
+def test_a_target_that_is_not_there_is_named(target, tmp_path, capsys):
+    further = {
+        "evaluate": ["--data", str(tmp_path / "split"), "--out", str(tmp_path / "out")],
+        "predict": [str(tmp_path / "a.jpg"), "--out", str(tmp_path / "out")],
+        "export": ["--to", str(tmp_path / "out")],
+    }
+    assert run_job(target, str(tmp_path / "nothing"), *further[target]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_is_valid_and_begins_with_its_command(config, capsys):
+    assert run_job("config", "print", str(config)) == 0
+    assert f"{config.name}:" in capsys.readouterr().out
+    job = "pipeline" if config.parent.name == "pipelines" else "train"
+    assert config.read_text().startswith(f"# python -m jobs.{job} {config.relative_to(ROOT)}")
+
+
+def test_the_schema_is_written(tmp_path):
+    assert run_job("config", "schema", "--out", str(tmp_path / "schema.json")) == 0
+    assert "ScheduleConfig" in json.loads((tmp_path / "schema.json").read_text())["$defs"]
