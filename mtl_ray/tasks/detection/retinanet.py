@@ -90,9 +90,10 @@ class RetinaNet(nn.Module):
         right = F.one_hot(targets["classes"].gather(1, match).clamp(min=0), logits.shape[2]).float() * positive[..., None]
         class_loss = sigmoid_focal_loss(logits, right, alpha=0.25, gamma=2.0).sum(dim=2)
         truth = targets["boxes"].gather(1, match[..., None].expand(-1, -1, 4))
+        truth = torch.where(positive[..., None], truth, anchors)  # an unused match may be an empty box, of which the loss is NaN
         box_loss = generalized_box_iou_loss(decode_offsets(offsets, anchors), truth)
         count = positive.sum().float()
-        return {"box": (torch.where(positive, box_loss, 0.0).sum() * BOX_WEIGHT, count), "class": ((class_loss * counted).sum(), count)}
+        return {"box": ((box_loss * positive).sum() * BOX_WEIGHT, count), "class": ((class_loss * counted).sum(), count)}
 
     def candidates(self, features: Features, context: Context) -> Candidates:
         """All anchors before suppression: ``boxes`` (B, N, 4), ``objectness`` (B, N), which is 1, ``scores`` (B, N, classes)."""

@@ -74,19 +74,20 @@ class Yolov3(nn.Module):
         wanted = targets["present"] & ~targets["crowd"] & targets["annotated"][:, None]
         place, match, positive = assign(targets["boxes"], wanted, sizes, self.strides, self.anchors_px)
         count = positive.sum().float()
+        found = boxes.gather(1, place[..., None].expand(-1, -1, 4))
         truth = targets["boxes"].gather(1, match[..., None].expand(-1, -1, 4))
-        box_loss = complete_box_iou_loss(boxes.gather(1, place[..., None].expand(-1, -1, 4)), truth)
-        box_loss = torch.where(positive, box_loss, 0.0)
+        truth = torch.where(positive[..., None], truth, found.detach())  # an unused slot may hold an empty box, of which the loss is NaN
+        box_loss = complete_box_iou_loss(found, truth) * positive
         overlap = torch.where(positive, (1 - box_loss.detach()).clamp(0, 1), 0.0)
         objectness = torch.zeros_like(raw[..., 4]).scatter_reduce(1, place, overlap, "amax")
-        found = F.binary_cross_entropy_with_logits(raw[..., 4], objectness, reduction="none")
+        seen = F.binary_cross_entropy_with_logits(raw[..., 4], objectness, reduction="none")
         counts = targets["annotated"][:, None] & ~self._ignored(targets, sizes)
         names = raw[..., 5:].gather(1, place[..., None].expand(-1, -1, self.classes))
         right = F.one_hot(targets["classes"].gather(1, match).clamp(min=0), self.classes).float()
         class_loss = F.binary_cross_entropy_with_logits(names, right, reduction="none").sum(dim=2)
         return {
             "box": (box_loss.sum() * BOX_WEIGHT, count),
-            "objectness": ((found * counts).sum(), count),
+            "objectness": ((seen * counts).sum(), count),
             "class": ((class_loss * positive).sum(), count),
         }
 
