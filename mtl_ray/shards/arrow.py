@@ -52,7 +52,7 @@ class ArrowBlock:
         try:
             batch = pa.ipc.read_record_batch(pa.py_buffer(data), SCHEMA)
             batch.validate(full=True)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowInvalid, OSError, EOFError) as error:
             raise ValueError(f"not a block of samples: {error}") from error
         self._rows = batch.num_rows
         self._columns = {name: batch.column(name) for name in SCHEMA.names}

@@ -42,7 +42,7 @@ def to_features(sample: Sample, keypoints: tuple[str, ...]) -> dict[str, Feature
 
 
 def _of_instances(instances: Instances, keypoints: tuple[str, ...]) -> dict[str, Feature]:
-    whole = np.rint(instances.boxes_xyxy).astype(np.int64)
+    whole = _whole(instances.boxes_xyxy)
     features: dict[str, Feature] = {f"bbox/{name}": whole[:, index] for index, name in enumerate(_CORNERS)}
     features |= {
         "bbox/class": instances.classes,
@@ -64,6 +64,10 @@ def _of_instances(instances: Instances, keypoints: tuple[str, ...]) -> dict[str,
                 np.where(visibility > 0, np.rint(value), -1).astype(np.int64) for value in (x, y)
             )
     return features | {_ATTRIBUTE + name: values for name, values in instances.attributes.items()}
+
+
+def _whole(pixels: NDArray[np.float32]) -> NDArray[np.int64]:
+    return np.rint(np.nan_to_num(pixels)).clip(-(2.0**31), 2.0**31).astype(np.int64)
 
 
 def to_sample(features: Mapping[str, ReadFeature], keypoints: tuple[str, ...] = ()) -> Sample:
