@@ -28,7 +28,7 @@ class PlacementRule:
     width: int = Field(gt=0, le=16384)
     """Canvas width in pixels."""
     kernel: Literal["area", "linear"] = "area"
-    """area: the mean over the covered pixels when the image shrinks, bilinear when it grows. linear: bilinear always."""
+    """area: the mean over what is covered when the image shrinks (see ``scaled``), bilinear when it grows. linear: bilinear always."""
     pad: int = Field(default=114, ge=0, le=255)
     """Grey value of the canvas where there is no image."""
 
@@ -117,14 +117,30 @@ def place(image: NDArray[np.uint8], rule: PlacementRule) -> tuple[NDArray[np.uin
         (canvas_height, canvas_width, 3) uint8 RGB, contiguous, and where the image lies on it.
     """
     placement = placement_of(image.shape[0], image.shape[1], rule)
-    shrinks = placement.scale_x <= 1 and placement.scale_y <= 1
-    interpolation = cv2.INTER_AREA if rule.kernel == "area" and shrinks else cv2.INTER_LINEAR
-    return _lay(image, placement, interpolation, rule.pad), placement
+    shown = _shown(image, placement)
+    resize = scaled if rule.kernel == "area" else _bilinear
+    return _lay(resize(shown, placement.valid_height, placement.valid_width), placement, rule.pad), placement
+
+
+def scaled(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """An image (H, W, 3) or (H, W) uint8 of another size, bilinear where it grows, a mean where it shrinks.
+
+    Along a side that shrinks by a factor f, ceil(f) bilinear samples go into each pixel. They are the covered pixels themselves
+    where f is a whole number. OpenCV's own area interpolation weighs the covered pixels also for other f, looks much the same and
+    takes three times as long.
+    """
+    samples_y, samples_x = -(-image.shape[0] // height), -(-image.shape[1] // width)
+    sampled = _bilinear(image, samples_y * height, samples_x * width)
+    if samples_y == samples_x == 1:
+        return sampled
+    return np.asarray(cv2.resize(sampled, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def place_map(classes: NDArray[np.uint8], placement: Placement, fill: int) -> NDArray[np.uint8]:
     """Puts a map of class indices (H, W) uint8 where its image lies (nearest neighbour), ``fill`` where there is no image."""
-    return _lay(classes, placement, cv2.INTER_NEAREST_EXACT, fill)
+    shown = _shown(classes, placement)
+    size = placement.valid_width, placement.valid_height
+    return _lay(np.asarray(cv2.resize(shown, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8), placement, fill)
 
 
 def map_to_image(classes: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
@@ -139,16 +155,23 @@ def map_to_image(classes: NDArray[np.uint8], placement: Placement) -> NDArray[np
     return np.ascontiguousarray(classes[rows[:, None], columns[None, :]])
 
 
-def _lay(image: NDArray[np.uint8], placement: Placement, interpolation: int, fill: int) -> NDArray[np.uint8]:
-    """Cuts out the pixels that the placement shows, scales them to the valid area, and pads the rest."""
+def _shown(image: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+    """The pixels of the image that the placement shows."""
     top, left = round(-placement.offset_y / placement.scale_y), round(-placement.offset_x / placement.scale_x)
-    shown_h, shown_w = round(placement.valid_height / placement.scale_y), round(placement.valid_width / placement.scale_x)
-    part = image[top : top + shown_h, left : left + shown_w]
-    if part.shape[:2] != (placement.valid_height, placement.valid_width):
-        size = placement.valid_width, placement.valid_height
-        part = np.asarray(cv2.resize(part, size, interpolation=interpolation), np.uint8)
+    height, width = round(placement.valid_height / placement.scale_y), round(placement.valid_width / placement.scale_x)
+    return image[top : top + height, left : left + width]
+
+
+def _bilinear(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def _lay(part: NDArray[np.uint8], placement: Placement, fill: int) -> NDArray[np.uint8]:
+    """Puts what is shown, at its size on the canvas, into the top left corner, and fills the rest."""
     if part.shape[:2] == (placement.canvas_height, placement.canvas_width):
         return np.ascontiguousarray(part)
-    canvas = np.full((placement.canvas_height, placement.canvas_width, *image.shape[2:]), fill, np.uint8)
+    canvas = np.full((placement.canvas_height, placement.canvas_width, *part.shape[2:]), fill, np.uint8)
     canvas[: part.shape[0], : part.shape[1]] = part
     return canvas

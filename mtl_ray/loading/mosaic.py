@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.geometry.placement import PlacementRule, scaled
 from mtl_ray.loading.config import Mosaic
 from mtl_ray.loading.scene import Objects, Scene
 from mtl_ray.samples import IGNORE_INDEX
@@ -34,9 +34,10 @@ def mosaic(scenes: Sequence[Scene], change: Mosaic, numbers: random.Random, rule
             continue
         top, left = centre_y - height if above else centre_y, centre_x - width if before else centre_x
         target = slice(top, top + height), slice(left, left + width)
-        frame[target] = _resized(scene.image[rows, columns], height, width, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        frame[target] = scaled(scene.image[rows, columns], height, width)
         if semantic is not None and scene.semantic is not None:
-            semantic[target] = _resized(scene.semantic[rows, columns], height, width, cv2.INTER_NEAREST_EXACT)
+            part = scene.semantic[rows, columns]
+            semantic[target] = cv2.resize(part, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         objects.append(_placed(scene.objects, rows, columns, (scale_y, scale_x), (top, left, height, width), change.min_visible))
     return Scene(image=frame, labels=_all_labels(scenes), objects=_joined(scenes, objects), semantic=semantic)
 
@@ -46,10 +47,6 @@ def _span(length: int, room: int, scale: float, *, from_end: bool) -> tuple[slic
     shown = max(1, min(length, round(room / scale)))
     scaled = min(room, max(1, round(shown * scale)))
     return (slice(length - shown, length) if from_end else slice(0, shown)), scaled / shown
-
-
-def _resized(array: NDArray[np.uint8], height: int, width: int, interpolation: int) -> NDArray[np.uint8]:
-    return np.asarray(cv2.resize(array, (width, height), interpolation=interpolation), np.uint8)
 
 
 def _placed(
