@@ -118,9 +118,6 @@ BUGS = {
         "position - (number * self.num_rows + lane) // self._lanes",
         "position - number * self.num_rows // self._lanes",
     ),
-        "- (number * self.num_rows + lane) // self._lanes",
-        "- number * self.num_rows // self._lanes",
-    ),
     "lanes change epoch at another place": ("+ self._lanes - 1 - lane) // self.num_rows", "+ lane) // self.num_rows"),
     "windows overlap": ("window * self._window - phase", "window * self._window"),
     "blocks are drawn, not permuted": (
@@ -170,10 +167,10 @@ def test_the_batch_may_change_at_fixed_lanes() -> None:
 
 def test_the_order_is_the_same_on_every_machine_and_in_every_version() -> None:
     """A change of this value is a change of the order: checkpoints would go on with other samples."""
-    assert permutation(8, 1).tolist() == PERMUTATION
+    assert permutation(8, 1).tolist() == [2, 4, 6, 3, 0, 1, 7, 5]
     made = sequence(FakeSplit([5, 7, 3, 9, 4]), batch=8, seed=7, lanes=4, window=2)
     found = np.array([everything(made.addresses(step * 8, 0, 1, 8)) for step in range(20)], np.int64)
-    assert hashlib.sha256(found.tobytes()).hexdigest()[:16] == DIGEST
+    assert hashlib.sha256(found.tobytes()).hexdigest()[:16] == "1711d492c51c2615"
 
 
 def test_seeds_and_epochs_differ() -> None:
@@ -385,7 +382,3 @@ def test_pins_tell_orders_apart() -> None:
         "balanced": None,
         "weights": None,
     }
-
-
-PERMUTATION: list[int] = []
-DIGEST = ""
