@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+from pydantic import TypeAdapter
+
 from jobs.run import run
 from mtl_ray.config.tree import Node, Origin
 from mtl_ray.config.validate import validate
@@ -22,36 +24,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m jobs.convert", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     sources = parser.add_subparsers(dest="type", metavar="SOURCE", required=True, help="kind of data set; SOURCE --help shows its options")
-    kinds = {kind.__pydantic_fields__["type"].default: kind for kind in get_args(get_args(SourceConfig)[0])}
-    for name, kind in kinds.items():
-        about = kind.__doc__.strip()
-        of_source = sources.add_parser(
+    kinds = {kind.type: TypeAdapter(kind).json_schema() for kind in get_args(get_args(SourceConfig)[0])}
+    whole = TypeAdapter(ConvertConfig).json_schema()
+    for name, of_kind in kinds.items():
+        about = of_kind["description"]
+        source = sources.add_parser(
             name, help=about, description=about, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        _add_options(of_source, kind.__pydantic_fields__, leave_out=("type",))
-        _add_options(of_source, ConvertConfig.__pydantic_fields__, leave_out=("source", *kind.__pydantic_fields__))
+        _add_options(source, of_kind, leave_out=("type",))
+        _add_options(source, whole, leave_out=("source", *of_kind["properties"]))
     given = {key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None}
-    of_kind = kinds[given["type"]].__pydantic_fields__
-    whole = {key: value for key, value in given.items() if key in ConvertConfig.__pydantic_fields__}
-    whole["source"] = {key: value for key, value in given.items() if key in of_kind}
-    print(summary(convert(validate(_node(whole), ConvertConfig))))
+    chosen = {key: value for key, value in given.items() if key in whole["properties"]}
+    chosen["source"] = {key: value for key, value in given.items() if key in kinds[given["type"]]["properties"]}
+    print(summary(convert(validate(_node(chosen), ConvertConfig))))
     return 0
 
 
-def _add_options(parser: argparse.ArgumentParser, fields: Mapping[str, Any], leave_out: Sequence[str]) -> None:
-    """An option for each field of a config: ROOT by its place, the others by their names; unsaid ones keep the config's default."""
-    for name, field in fields.items():
+def _add_options(parser: argparse.ArgumentParser, schema: Mapping[str, Any], leave_out: Sequence[str]) -> None:
+    """An option for each entry of a config: ROOT by its place, the others by their names; unsaid ones keep the config's default."""
+    for name, entry in schema["properties"].items():
         if name in leave_out:
             continue
+        needed, kinds = name in schema.get("required", ()), [entry, *entry.get("anyOf", ())]
+        options: dict[str, Any] = {"help": entry["description"]}
         if name == "root":
-            parser.add_argument("root", metavar="ROOT", nargs=None if field.is_required() else "?", help=field.description)
+            parser.add_argument("root", metavar="ROOT", nargs=None if needed else "?", **options)
             continue
-        options: dict[str, Any] = {"help": field.description, "required": field.is_required(), "metavar": name.upper()}
-        if field.annotation is bool:
-            options = {"help": field.description, "action": argparse.BooleanOptionalAction}
-        elif str(field.annotation).startswith("tuple"):
+        if any(kind.get("type") == "boolean" for kind in kinds):
+            options["action"] = argparse.BooleanOptionalAction
+        elif entry.get("type") == "array":
             options["action"] = "append"
-        parser.add_argument(f"--{name.replace('_', '-')}", default=None, **options)
+        else:
+            options["choices"] = entry.get("enum")
+        parser.add_argument(f"--{name.replace('_', '-')}", required=needed, **options)
 
 
 def _node(value: Any) -> Node:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.distributed.fan_out import fan_out
+from mtl_ray.distributed.rewrite import open_shards
 from mtl_ray.distributed.session import session
 from mtl_ray.samples import Sample
 from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry, read_manifest
 from mtl_ray.shards.write import CLASS_COUNTS, publish_manifest, shard_name, write_shard
-from mtl_ray.sources.config import ConvertConfig
+from mtl_ray.sources.config import ConvertConfig, Shards
 from mtl_ray.sources.open import open_source
 from mtl_ray.sources.source import Reject, Source
 
@@ -64,7 +66,7 @@ def convert(config: ConvertConfig) -> Conversion:
         ValueError: if another split lies there, or no picture can be read.
     """
     uri = storage.absolute(config.to)
-    source = open_source(config.source)
+    source = open_shards(config.source) if isinstance(config.source, Shards) else open_source(config.source)
     provenance = _provenance(config, source)
     if storage.exists(storage.join(uri, MANIFEST)):
         return _finished(uri, provenance)
@@ -85,10 +87,14 @@ def convert(config: ConvertConfig) -> Conversion:
         name=config.source.split,
         encoding=config.format,
         vocabulary=source.vocabulary,
-        shuffled=config.shuffle,
+        shuffled=_shuffles(config),
         provenance=provenance,
     )
     return Conversion(uri=uri, manifest=manifest, rejects=len(rejects), fresh=True)
+
+
+def _shuffles(config: ConvertConfig) -> bool:
+    return not isinstance(config.source, Shards) if config.shuffle is None else config.shuffle
 
 
 def _provenance(config: ConvertConfig, source: Source) -> dict[str, Any]:
@@ -113,10 +119,11 @@ def _finished(uri: str, provenance: dict[str, Any]) -> Conversion:
 def _parts(config: ConvertConfig, source: Source) -> list[_Part]:
     """The shards to be made: consecutive runs of the (shuffled) records."""
     order: NDArray[np.int64] = np.arange(len(source))
-    if config.shuffle:
+    if _shuffles(config):
         order = np.random.default_rng(config.seed).permutation(len(source))
     shares = np.array_split(order, _num_shards(source, config.shard_bytes))
-    return [_Part(shard_name(config.source.split, index), source.take(share)) for index, share in enumerate(shares)]
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", config.source.split).strip("-.") or "split"
+    return [_Part(shard_name(name, index), source.take(share)) for index, share in enumerate(shares)]
 
 
 def _num_shards(source: Source, shard_bytes: int) -> int:

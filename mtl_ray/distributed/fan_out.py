@@ -1,7 +1,7 @@
 """The same function over many items, each as a Ray task, with a progress bar."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayTaskError
@@ -55,7 +55,7 @@ def fan_out(
                 ray.cancel(reference, force=False)
 
 
-def _result(reference: ray.ObjectRef, description: str) -> Result:
+def _result(reference: ray.ObjectRef, description: str) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:

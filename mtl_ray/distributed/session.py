@@ -37,7 +37,7 @@ def session(*, num_cpus: int | None = None) -> Iterator[None]:
 
 
 def _private(num_cpus: int | None) -> Iterator[None]:
-    folder = tempfile.mkdtemp(prefix="mr", dir=os.environ.get("RAY_TMPDIR", "/tmp"))  # noqa: S108 - short: sockets lie in it
+    folder = tempfile.mkdtemp(prefix="mr", dir=os.environ.get("RAY_TMPDIR", "/tmp"))  # short: sockets lie in it
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

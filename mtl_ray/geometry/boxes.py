@@ -11,7 +11,7 @@ def areas(boxes_xyxy: NDArray[np.floating]) -> NDArray[np.float32]:
 
 def clip(boxes_xyxy: NDArray[np.floating], height: int, width: int) -> NDArray[np.floating]:
     """The parts of (N, 4) boxes that lie in an image of (height, width) pixels; nothing is dropped."""
-    return np.clip(boxes_xyxy, 0, np.array([width, height] * 2, boxes_xyxy.dtype))
+    return np.asarray(np.clip(boxes_xyxy, 0, np.array([width, height] * 2, boxes_xyxy.dtype)))
 
 
 def from_xywh(boxes_xywh: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -31,4 +31,4 @@ def iou_matrix(boxes_xyxy: NDArray[np.floating], others_xyxy: NDArray[np.floatin
     sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
     common = sides.clip(min=0).prod(axis=-1)
     union = (first[..., 2:] - first[..., :2]).prod(axis=-1) + (second[..., 2:] - second[..., :2]).prod(axis=-1) - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0), np.float64)

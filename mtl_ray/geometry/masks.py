@@ -39,6 +39,36 @@ def from_counts(counts: Sequence[int], height: int, width: int) -> bytes:
     return bytes(rle.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)["counts"])
 
 
+def from_compressed(counts: bytes, height: int, width: int) -> bytes:
+    """Compressed run lengths of a foreign file, checked.
+
+    Raises:
+        ValueError: if they are not of a mask of this size.
+    """
+    return from_counts(_run_lengths(counts), height, width)
+
+
+def _run_lengths(counts: bytes) -> list[int]:
+    """The plain run lengths of compressed ones: each six bits a character, from the third on as the difference to the one before last."""
+    lengths: list[int] = []
+    value = shift = 0
+    for character in counts:
+        bits = character - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("not compressed run lengths")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError("compressed run lengths that are cut short")
+    return lengths
+
+
 def area(counts: bytes, height: int, width: int) -> int:
     """Pixels of the object."""
     return int(rle.area({"size": [height, width], "counts": counts})) if counts else 0

@@ -35,14 +35,20 @@ def find_class_names(root: str, classes: str | None) -> tuple[str, ...] | None:
     return None
 
 
+def collect(labels: Iterable[str]) -> tuple[str, ...]:
+    """Names for the labels that occur: themselves, sorted; if all are numbers, every number from 0 to the highest."""
+    found = set(labels)
+    if found and all(label.isdecimal() for label in found):
+        return numbered(max(map(int, found)))
+    return tuple(sorted(found))
+
+
 def numbered(highest: int) -> tuple[str, ...]:
     """Names for classes of which only the numbers 0 to ``highest`` are known."""
     return tuple(str(number) for number in range(highest + 1))
 
 
-def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Collected names, each once, sorted: numbers by value, words by letter."""
-    found = set(names)
-    if all(name.isdecimal() for name in found):
-        return tuple(sorted(found, key=int))
-    return tuple(sorted(found))
+def index_of(names: Iterable[str]) -> dict[str, int]:
+    """Class indices by name, and by number where a number is not itself a name."""
+    by_name = {name: number for number, name in enumerate(names)}
+    return {str(number): number for number in by_name.values()} | by_name

@@ -39,6 +39,98 @@ class ImageFolder:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Coco:
+    """COCO: one JSON file a split, with boxes, polygons or run lengths, crowds, keypoints."""
+
+    type: Literal["coco"] = "coco"
+    root: str
+    """The folder of the data set (a path or s3://...)."""
+    split: str
+    """Part of the file's name: annotations/instances_SPLIT2017.json, SPLIT.json, SPLIT/_annotations.coco.json, ..."""
+    annotations: str | None = None
+    """The annotation file, relative to ROOT, where it has another name; then its categories alone count."""
+    images: str | None = None
+    """Folder of the pictures, relative to ROOT; by default the one in which the listed pictures are."""
+    keypoints: bool = False
+    """Read person_keypoints_SPLIT*.json instead of instances_SPLIT*.json."""
+    classes: str | None = None
+    """File with one class name a line: only these, in this order; by default all categories by id."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Yolo:
+    """YOLO: a text file a picture, lines "class cx cy w h" or "class x1 y1 x2 y2 ..." (polygon), as shares of width and height."""
+
+    type: Literal["yolo"] = "yolo"
+    root: str
+    """The folder with data.yaml, or with images/ and labels/."""
+    split: str
+    """What data.yaml calls it, else images/SPLIT, SPLIT/images, or a list SPLIT.txt of ids."""
+    classes: str | None = None
+    """File with one class name a line; by default the names in data.yaml, or numbers."""
+    labels: str | None = None
+    """What stands for "images" in the path of a picture's label file; by default labels."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Text:
+    """ObjectiveMTL's normal boxes: a list of ids, images/ID.jpg, labels/ID.txt with lines "class xmin ymin xmax ymax" in pixels."""
+
+    type: Literal["text"] = "text"
+    root: str
+    """The folder of the data set (a path or s3://...)."""
+    split: str
+    """The list of ids: SPLIT.txt in ROOT, meta/, splits/ or ImageSets/Main/."""
+    classes: str | None = None
+    """File with one class name a line; by default all that occur in the labels, sorted; numbers are places in the list."""
+    separator: str | None = None
+    """Between the fields of a line; by default any blanks."""
+    labels: str = "labels"
+    """Folder of the label files, relative to ROOT."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class List:
+    """ObjectiveMTL's image labels: a list with lines "id label height width", images/ID.jpg."""
+
+    type: Literal["list"] = "list"
+    root: str
+    """The folder of the data set (a path or s3://...)."""
+    split: str
+    """The list: SPLIT.txt in ROOT, meta/ or splits/."""
+    classes: str | None = None
+    """File with one class name a line; by default all that occur in the lists of ROOT, sorted; numbers are places in the list."""
+    separator: str | None = None
+    """Between the fields of a line; by default any blanks."""
+    images: str = "images"
+    """Folder of the pictures, relative to ROOT."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Idx:
+    """IDX files as of MNIST: SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, also .gz; pictures become PNGs."""
+
+    type: Literal["idx"] = "idx"
+    root: str
+    """The folder of the files (a path or s3://...)."""
+    split: str
+    """Start of their names; val and test also mean t10k."""
+    classes: str | None = None
+    """File with one class name a line; by default numbers."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Shards:
+    """A split that was converted before, to be written again in another form."""
+
+    type: Literal["shards"] = "shards"
+    root: str
+    """The folder of the split."""
+    split: str
+    """What the new split is called."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Voc:
     """Pascal VOC: ImageSets/Main/SPLIT.txt, Annotations/*.xml, JPEGImages, and SegmentationClass where class names for it are known."""
 
@@ -74,7 +166,8 @@ class SemanticPng:
     """Folder of the index PNGs, relative to ROOT."""
 
 
-SourceConfig = Annotated[Digits | ImageFolder | Voc | SemanticPng, Field(discriminator="type")]
+RawConfig = Coco | Voc | Yolo | Text | List | ImageFolder | Idx | SemanticPng | Digits
+SourceConfig = Annotated[RawConfig | Shards, Field(discriminator="type")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -87,8 +180,8 @@ class ConvertConfig:
     """The folder of the split (a path or s3://...): its manifest will lie there."""
     format: Literal["arrow", "tfrecord"] = "arrow"
     """Of the shards. Others read TFRecords too."""
-    shuffle: bool = True
-    """Whether the rows are put into random order."""
+    shuffle: bool | None = None
+    """Whether the rows are put into random order; by default they are, but those of shards keep the order that they have."""
     seed: int = Field(default=0, ge=0)
     """Of that order."""
     shard_bytes: int = Field(default=128 << 20, gt=0)

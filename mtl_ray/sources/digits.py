@@ -5,6 +5,7 @@ backgrounds cut from scikit-learn's two photographs. A scene follows from (seed,
 shows handwriting or a place in a photograph that any other split shows.
 """
 
+import colorsys
 import gzip
 import zlib
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ from mtl_ray.sources.source import Reading, Source, fingerprint_of
 NAMES = tuple("0123456789")
 KEYPOINTS = ("top", "centre", "bottom")
 """Of the handwriting's own upright frame: middle of the upper edge, of the whole, of the lower edge. Hidden (1) under another digit."""
-COLOURS = tuple(tuple(int(part) for part in colour) for colour in cv2.cvtColor(
-    np.array([[[hue * 18, 200, 255] for hue in range(10)]], np.uint8), cv2.COLOR_HSV2RGB)[0])  # fmt: skip
+_HUES = [colorsys.hsv_to_rgb(digit / 10, 0.8, 1) for digit in range(10)]
+COLOURS = tuple((round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in _HUES)
 
 _GLYPH = 64
 """Side in pixels of an enlarged digit."""
@@ -87,7 +88,7 @@ def _background(rng: np.random.Generator, size: int, train: bool) -> NDArray[np.
     part = cv2.resize(
         photo[top : top + side, left : left + side], (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
     )
-    return (part[:, ::-1] if rng.random() < 0.5 else part).astype(np.float32)
+    return np.asarray(part[:, ::-1] if rng.random() < 0.5 else part, np.float32)
 
 
 def _lay_digit(scene: _Scene, rng: np.random.Generator, train: bool) -> None:
@@ -190,7 +191,8 @@ def _handwriting(train: bool) -> tuple[tuple[tuple[NDArray[np.float32], tuple[in
 def _scikit_learn_data() -> Path:
     """The folder of the files behind ``sklearn.datasets``, which itself takes seconds to import in every worker."""
     spec = find_spec("sklearn")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     return Path(spec.origin).parent / "datasets"
 
 

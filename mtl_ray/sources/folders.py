@@ -1,11 +1,17 @@
 """Finding one's way in the folder of a data set, wherever it lies."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from mtl_ray import storage
+from mtl_ray.sources.source import Reject
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 """Ends of file names that are taken for pictures."""
+
+_AT_A_TIME = 16
+"""Small files that are read at the same time: a bucket answers each only after a while."""
 
 
 def subfolders(uri: str) -> list[str]:
@@ -19,18 +25,58 @@ def subfolders(uri: str) -> list[str]:
     return sorted(name for name in names if not name.startswith("."))
 
 
-def first_existing(root: str, candidates: Iterable[str]) -> str | None:
-    """The first of some relative paths at which there is something, as a URI; None if there is nothing at any."""
-    for candidate in candidates:
-        uri = storage.join(root, candidate) if candidate else root
-        if storage.exists(uri):
+def find_list(root: str, split: str, folders: Sequence[str]) -> str:
+    """The file SPLIT.txt in the first of some folders of the root that has one.
+
+    Raises:
+        FileNotFoundError: saying which lists there are.
+    """
+    lists = [
+        storage.join(root, folder, name)
+        for folder in folders
+        for name in storage.names(storage.join(root, folder))
+        if name.endswith(".txt")
+    ]
+    for uri in lists:
+        if uri.rpartition("/")[2] == f"{split}.txt":
             return uri
-    return None
+    shown = ", ".join(uri.removeprefix(root).lstrip("/") for uri in lists)
+    raise FileNotFoundError(
+        f"there is no list {split}.txt in {root} or its {', '.join(filter(None, folders))}; lists there: {shown or 'none'}"
+    )
 
 
 def read_lines(uri: str) -> list[str]:
-    """The lines of a text file that are not empty, stripped."""
-    return [line.strip() for line in storage.read(uri).decode().splitlines() if line.strip()]
+    """The lines of a text file that are not empty, stripped.
+
+    Raises:
+        ValueError: if it is not text.
+    """
+    try:
+        return [line.strip() for line in storage.read(uri).decode("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise ValueError(f"{uri} is not UTF-8 text") from None
+
+
+def read_ids(uri: str, root: str) -> tuple[list[str], list[Reject]]:
+    """The first word of each line of a list, each once, and a Reject for each that is there again."""
+    entries = Counter(line.split()[0] for line in read_lines(uri))
+    file = uri.removeprefix(root).lstrip("/")
+    return list(entries), [Reject(file, name, f"listed {count} times") for name, count in entries.items() if count > 1]
+
+
+def read_each(uris: Mapping[str, str]) -> dict[str, bytes]:
+    """The contents of many small files by the keys given, several at a time; of those that are there."""
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        contents = dict(zip(uris, pool.map(_read_if_there, uris.values()), strict=True))
+    return {key: content for key, content in contents.items() if content is not None}
+
+
+def _read_if_there(uri: str) -> bytes | None:
+    try:
+        return storage.read(uri)
+    except FileNotFoundError:
+        return None
 
 
 def pictures_by_stem(uri: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from mtl_ray import storage
 from mtl_ray.picture_header import MAX_PIXELS, check_pixels
 from mtl_ray.samples import IGNORE_INDEX
 from mtl_ray.sources.picture import Picture
-from mtl_ray.sources.source import Reject, Unreadable
+from mtl_ray.sources.source import Reject, UnreadableError
 
 
 def read_index_png(uri: str, file: str, picture: Picture, num_classes: int, ignore: Sequence[int]) -> tuple[bytes, list[Reject]]:
@@ -27,12 +27,12 @@ def read_index_png(uri: str, file: str, picture: Picture, num_classes: int, igno
         ignore: values that mean "no class"; these are no rejects.
 
     Raises:
-        Unreadable: if it is not there, cannot be decoded, or is not as large as the picture.
+        UnreadableError: if it is not there, cannot be decoded, or is not as large as the picture.
     """
     classes = load_index_png(uri, file)
     if classes.shape != (picture.height, picture.width):
         height, width = classes.shape
-        raise Unreadable(file, f"the map is {width} x {height}, its picture {picture.width} x {picture.height}")
+        raise UnreadableError(file, f"the map is {width} x {height}, its picture {picture.width} x {picture.height}")
     counts = np.bincount(classes.ravel(), minlength=256)
     table = np.arange(256, dtype=np.uint8)
     table[num_classes:] = IGNORE_INDEX
@@ -46,20 +46,20 @@ def load_index_png(uri: str, file: str) -> NDArray[np.uint8]:
     """The values of an index PNG, (H, W) uint8.
 
     Raises:
-        Unreadable: if it is not there or cannot be decoded.
+        UnreadableError: if it is not there or cannot be decoded.
     """
     try:
         with Image.open(io.BytesIO(storage.read(uri))) as opened:
             check_pixels(opened.height, opened.width, MAX_PIXELS)
             values = np.asarray(opened)
     except FileNotFoundError:
-        raise Unreadable(file, "listed but not there") from None
+        raise UnreadableError(file, "listed but not there") from None
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise Unreadable(file, f"not a whole picture: {error}") from None
+        raise UnreadableError(file, f"not a whole picture: {error}") from None
     if values.ndim != 2:
-        raise Unreadable(file, f"has {values.shape[2]} channels; a map has one, of class indices")
+        raise UnreadableError(file, f"has {values.shape[2]} channels; a map has one, of class indices")
     if values.min() < 0 or values.max() > 255:
-        raise Unreadable(file, f"has the value {values.max()}; class indices go up to 255")
+        raise UnreadableError(file, f"has the value {values.max()}; class indices go up to 255")
     return np.ascontiguousarray(values, np.uint8)
 
 
@@ -68,3 +68,15 @@ def encode_index_png(classes: NDArray[np.uint8]) -> bytes:
     encoded, data = cv2.imencode(".png", classes)
     assert encoded
     return data.tobytes()
+
+
+def palette_of(uri: str, num_classes: int) -> tuple[tuple[int, int, int], ...]:
+    """The RGB colours of the first indices of a palette picture; nothing for any other."""
+    try:
+        with Image.open(io.BytesIO(storage.read(uri))) as opened:
+            palette = opened.getpalette("RGB") if opened.mode == "P" else None
+    except (OSError, ValueError, SyntaxError):
+        return ()  # the reader rejects the file
+    if palette is None or len(palette) < 3 * num_classes:
+        return ()
+    return tuple((palette[at], palette[at + 1], palette[at + 2]) for at in range(0, 3 * num_classes, 3))

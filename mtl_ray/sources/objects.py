@@ -50,7 +50,8 @@ def to_instances(
     Args:
         found: the objects of one picture.
         file: what to call their file in a reject.
-        height, width: of the picture as shown, in pixels.
+        height: of the picture as shown, in pixels.
+        width: of the picture as shown, in pixels.
         masks: whether the set has masks.
         keypoints: how many the set's objects have; 0 for none.
         attributes: names of the further columns.

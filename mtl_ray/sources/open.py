@@ -1,14 +1,19 @@
 """The one place that lists the kinds of raw data sets."""
 
-from mtl_ray.sources.config import Digits, ImageFolder, SemanticPng, SourceConfig, Voc
+from mtl_ray.sources.coco import open_coco
+from mtl_ray.sources.config import Coco, Digits, Idx, ImageFolder, List, RawConfig, SemanticPng, Text, Voc, Yolo
 from mtl_ray.sources.digits import open_digits
+from mtl_ray.sources.idx import open_idx
 from mtl_ray.sources.image_folder import open_image_folder
+from mtl_ray.sources.label_list import open_list
 from mtl_ray.sources.semantic_png import open_semantic_png
 from mtl_ray.sources.source import Source
+from mtl_ray.sources.text import open_text
 from mtl_ray.sources.voc import open_voc
+from mtl_ray.sources.yolo import open_yolo
 
 
-def open_source(config: SourceConfig) -> Source:
+def open_source(config: RawConfig) -> Source:
     """Lists a raw data set's split.
 
     Raises:
@@ -16,11 +21,21 @@ def open_source(config: SourceConfig) -> Source:
         ValueError: if an annotation file as a whole makes no sense.
     """
     match config:
-        case Digits():
-            return open_digits(config)
-        case ImageFolder():
-            return open_image_folder(config)
+        case Coco():
+            return open_coco(config)
         case Voc():
             return open_voc(config)
+        case Yolo():
+            return open_yolo(config)
+        case Text():
+            return open_text(config)
+        case List():
+            return open_list(config)
+        case ImageFolder():
+            return open_image_folder(config)
+        case Idx():
+            return open_idx(config)
         case SemanticPng():
             return open_semantic_png(config)
+        case Digits():
+            return open_digits(config)

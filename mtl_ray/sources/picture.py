@@ -7,7 +7,7 @@ from PIL import Image
 
 from mtl_ray import storage
 from mtl_ray.picture_header import JPEG, MAX_PIXELS, PNG, check_pixels, jpeg_header, png_size
-from mtl_ray.sources.source import Unreadable
+from mtl_ray.sources.source import UnreadableError
 
 _ORIENTATION = 0x0112
 
@@ -29,19 +29,19 @@ def read_picture(uri: str, name: str) -> Picture:
         name: what to call it in a reject.
 
     Raises:
-        Unreadable: if it is not there, is no picture, is cut short, or its header claims more than ``MAX_PIXELS``.
+        UnreadableError: if it is not there, is no picture, is cut short, or its header claims more than ``MAX_PIXELS``.
     """
     try:
         data = storage.read(uri)
     except FileNotFoundError:
-        raise Unreadable(name, "listed but not there") from None
+        raise UnreadableError(name, "listed but not there") from None
     except (IsADirectoryError, PermissionError) as error:
-        raise Unreadable(name, error.strerror or "cannot be opened") from None
+        raise UnreadableError(name, error.strerror or "cannot be opened") from None
     try:
         height, width = shown_size(data)
         check_pixels(height, width, MAX_PIXELS)
     except ValueError as error:
-        raise Unreadable(name, str(error)) from None
+        raise UnreadableError(name, str(error)) from None
     return Picture(data, height, width)
 
 

@@ -1,18 +1,19 @@
 """Semantic segmentation as pictures and index PNGs: SegNet's CamVid, ADE20K, the folders of OpenMMLab, lists of ids."""
 
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 
 from mtl_ray import storage
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import find_class_names, numbered
 from mtl_ray.sources.config import SemanticPng
-from mtl_ray.sources.folders import first_existing, pictures_by_stem, read_lines
-from mtl_ray.sources.index_png import load_index_png, read_index_png
+from mtl_ray.sources.index_png import load_index_png, palette_of, read_index_png
 from mtl_ray.sources.picture import read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, Unreadable, fingerprint_of
+from mtl_ray.sources.semantic_pairs import Pair, find_pairs
+from mtl_ray.sources.source import Reading, Source, UnreadableError, fingerprint_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +30,39 @@ def open_semantic_png(config: SemanticPng) -> Source:
         FileNotFoundError: if neither a list nor folders of the split are found.
     """
     root = storage.absolute(config.root)
-    pairs, rejects = _pairs(root, config)
-    names = find_class_names(root, config.classes) or _numbered_classes(root, config.ignore)
+    pairs, rejects = find_pairs(root, config.split, config.images, config.labels)
+    names = find_class_names(root, config.classes)
+    if names is None:
+        names = _numbered_classes(root, config, pairs)
+    colours = palette_of(storage.join(root, pairs[0].label), len(names)) if pairs else ()
     return Source(
-        vocabulary=Vocabulary(classes={"semantic": names}),
+        vocabulary=Vocabulary(classes={"semantic": names}, colours={"semantic": colours} if colours else {}),
         records=pairs,
         reader=partial(_read, _Layout(root, len(names), config.ignore)),
         rejects=tuple(rejects),
-        fingerprint=fingerprint_of([*names, str(config.ignore), *(name for pair in pairs for name in pair)]),
+        fingerprint=fingerprint_of([*names, str(config.ignore), *(f"{pair.image}\t{pair.label}" for pair in pairs)]),
     )
 
 
-def _pairs(root: str, config: SemanticPng) -> tuple[list[tuple[str, str]], list[Reject]]:
-    listed = first_existing(root, [f"{config.split}.txt"])
-    assert listed
-    return [tuple(line.split()[:2]) for line in read_lines(listed)], []
+def _numbered_classes(root: str, config: SemanticPng, pairs: list[Pair]) -> tuple[str, ...]:
+    """A class for each value up to the highest that the maps of any split have: those that lie in folders named alike."""
+    folders = {pair.label.rpartition("/")[0].replace(config.split, "*") for pair in pairs}
+    fs, path = storage.filesystem(root)
+    maps = sorted({str(found) for folder in folders for found in fs.glob(f"{path}/{folder}/*") if str(found).lower().endswith(".png")})
+    with ThreadPoolExecutor(4) as pool:
+        highest = max(pool.map(lambda name: _highest(str(fs.unstrip_protocol(name)), config.ignore), maps), default=0)
+    return numbered(highest)
 
 
-def _numbered_classes(root: str, ignore: Sequence[int]) -> tuple[str, ...]:
-    return numbered(11)
+def _highest(uri: str, ignore: tuple[int, ...]) -> int:
+    try:
+        values = np.flatnonzero(np.bincount(load_index_png(uri, uri).ravel()))
+    except UnreadableError:
+        return 0  # the reader rejects the map
+    return int(values[~np.isin(values, ignore)].max(initial=0))
 
 
-def _read(layout: _Layout, pair: tuple[str, str]) -> Reading:
-    image, label = pair
-    picture = read_picture(storage.join(layout.root, image), image)
-    semantic, rejects = read_index_png(storage.join(layout.root, label), label, picture, layout.num_classes, layout.ignore)
-    return Sample(key=image, image=picture.data, height=picture.height, width=picture.width, semantic=semantic), rejects
+def _read(layout: _Layout, pair: Pair) -> Reading:
+    picture = read_picture(storage.join(layout.root, pair.image), pair.image)
+    semantic, rejects = read_index_png(storage.join(layout.root, pair.label), pair.label, picture, layout.num_classes, layout.ignore)
+    return Sample(key=pair.key, image=picture.data, height=picture.height, width=picture.width, semantic=semantic), rejects

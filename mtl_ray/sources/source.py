@@ -23,7 +23,7 @@ class Reject:
     reason: str
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """Raised by a reader for a record of which no Sample can be made; ``reject`` says why."""
 
     def __init__(self, file: str, reason: str) -> None:
@@ -42,7 +42,7 @@ class Source:
     Attributes:
         vocabulary: what the numbers in the Samples mean.
         records: what the reader needs to know of each picture, small.
-        reader: makes a Sample of a record; a function of a module, or a ``functools.partial`` of one. Raises ``Unreadable``.
+        reader: makes a Sample of a record; a function of a module, or a ``functools.partial`` of one. Raises ``UnreadableError``.
         rejects: what was found wrong while listing.
         fingerprint: changes when the listing or an annotation changes.
     """
@@ -64,7 +64,7 @@ class Source:
         """The Sample of a record, or None, and whatever of it was left out."""
         try:
             return self.reader(self.records[index])
-        except Unreadable as error:
+        except UnreadableError as error:
             return None, [error.reject]
 
 

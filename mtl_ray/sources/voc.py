@@ -1,20 +1,22 @@
 """Pascal VOC: lists of ids, an XML file a picture, and index PNGs (Everingham et al. 2010, https://host.robots.ox.ac.uk/pascal/VOC)."""
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from mtl_ray import storage
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.sources import voc_xml
-from mtl_ray.sources.class_names import find_class_names, in_order, read_class_names
+from mtl_ray.sources.class_names import find_class_names, read_class_names
 from mtl_ray.sources.config import Voc
-from mtl_ray.sources.folders import pictures_by_stem, read_lines, subfolders
-from mtl_ray.sources.index_png import read_index_png
+from mtl_ray.sources.folders import pictures_by_stem, read_each, read_ids, subfolders
+from mtl_ray.sources.index_png import palette_of, read_index_png
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.picture import read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, Unreadable, fingerprint_of
+from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
+
+_MAPS = "SegmentationClass"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +34,24 @@ def open_voc(config: Voc) -> Source:
         FileNotFoundError: if there are no annotations, or no such split.
     """
     folder = _find_folder(storage.absolute(config.root))
-    annotations = [uri.rpartition("/")[2] for uri in storage.files(storage.join(folder, "Annotations")) if uri.endswith(".xml")]
-    ids, rejects = _list_split(folder, config.split, annotations)
-    contents = {name.removesuffix(".xml"): storage.read(storage.join(folder, "Annotations", name)) for name in annotations}
-    names = find_class_names(folder, config.classes) or in_order(_names_in(contents.values()))
+    annotated = [name.removesuffix(".xml") for name in storage.names(storage.join(folder, "Annotations")) if name.endswith(".xml")]
+    ids, rejects = _list_split(folder, config.split, annotated)
+    contents = read_each({name: storage.join(folder, "Annotations", f"{name}.xml") for name in annotated})
+    names = find_class_names(folder, config.classes) or tuple(sorted(_names_in(contents.values())))
     semantic = read_class_names(storage.absolute(config.semantic_classes)) if config.semantic_classes else ()
     pictures = pictures_by_stem(storage.join(folder, "JPEGImages"))
     people = config.style == "mtl"
+    colours = (
+        next(filter(None, (palette_of(uri, len(semantic)) for uri in storage.files(storage.join(folder, _MAPS)))), ()) if semantic else ()
+    )
+    classes: dict[Annotation, tuple[str, ...]] = {"instances": names, "semantic": semantic} if semantic else {"instances": names}
     return Source(
         vocabulary=Vocabulary(
-            classes={"instances": names} | ({"semantic": semantic} if semantic else {}),
+            classes=classes,
             keypoints=voc_xml.NODES if people else (),
             skeleton=voc_xml.SKELETON if people else (),
             mirror=voc_xml.MIRROR if people else (),
+            colours={"semantic": colours} if colours else {},
         ),
         records=[(name, pictures.get(name)) for name in ids],
         reader=partial(_read, _Layout(folder, {name: number for number, name in enumerate(names)}, people, len(semantic))),
@@ -66,20 +73,16 @@ def _find_folder(root: str) -> str:
     raise FileNotFoundError(f"there is no folder Annotations in {root}, nor in the folders below it")
 
 
-def _list_split(folder: str, split: str, annotations: Sequence[str]) -> tuple[list[str], list[Reject]]:
+def _list_split(folder: str, split: str, annotated: list[str]) -> tuple[list[str], list[Reject]]:
     """The ids of a split, each once; all annotated ones where the set has no lists at all."""
     if "ImageSets" not in subfolders(folder):
-        return [name.removesuffix(".xml") for name in annotations], []
+        return annotated, []
     lists = [uri for uri in storage.files(storage.join(folder, "ImageSets")) if uri.endswith(".txt")]
     wanted = [uri for uri in lists if uri.rpartition("/")[2] == f"{split}.txt"]
     if not wanted:
         known = sorted({uri.rpartition("/")[2].removesuffix(".txt") for uri in lists})
         raise FileNotFoundError(f"{folder}/ImageSets has no list {split}.txt; it has {', '.join(known) or 'none'}")
-    chosen = min(wanted, key=lambda uri: ("/Main/" not in uri, uri))
-    file = chosen.removeprefix(folder).lstrip("/")
-    entries = [line.split()[0] for line in read_lines(chosen)]
-    ids = list(dict.fromkeys(entries))
-    return ids, [Reject(file, name, "listed more than once") for name in ids if entries.count(name) > 1] if len(ids) < len(entries) else []
+    return read_ids(min(wanted, key=lambda uri: ("/Main/" not in uri, uri)), folder)
 
 
 def _names_in(contents: Iterable[bytes]) -> set[str]:
@@ -96,22 +99,23 @@ def _read(layout: _Layout, record: tuple[str, str | None]) -> Reading:
     name, key = record
     file = f"Annotations/{name}.xml"
     if key is None:
-        raise Unreadable(name, "there is no picture of this name in JPEGImages")
+        raise UnreadableError(name, "there is no picture of this name in JPEGImages")
     try:
         tree = ElementTree.fromstring(storage.read(storage.join(layout.folder, file)))
     except FileNotFoundError:
-        raise Unreadable(file, "listed but not there") from None
+        raise UnreadableError(file, "listed but not there") from None
     except ElementTree.ParseError as error:
-        raise Unreadable(file, f"not XML: {error}") from None
+        raise UnreadableError(file, f"not XML: {error}") from None
     picture = read_picture(storage.join(layout.folder, "JPEGImages", key), f"JPEGImages/{key}")
     if fault := voc_xml.size_fault(tree, picture.height, picture.width):
-        raise Unreadable(file, fault)
+        raise UnreadableError(file, fault)
     found, rejects = voc_xml.objects(tree, file, layout.index, people=layout.people)
     columns = voc_xml.ATTRIBUTES if layout.people else ()
     points = len(voc_xml.NODES) if layout.people else 0
     instances, bad = to_instances(found, file, picture.height, picture.width, keypoints=points, attributes=columns)
-    semantic, unnamed = None, []
-    map_file = f"SegmentationClass/{name}.png"
+    semantic: bytes | None = None
+    unnamed: list[Reject] = []
+    map_file = f"{_MAPS}/{name}.png"
     if layout.semantic_classes and storage.exists(storage.join(layout.folder, map_file)):
         semantic, unnamed = read_index_png(storage.join(layout.folder, map_file), map_file, picture, layout.semantic_classes, (255,))
     sample = Sample(key=key, image=picture.data, height=picture.height, width=picture.width, instances=instances, semantic=semantic)

@@ -15,9 +15,10 @@ _SIDES = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 NODES = ("headtop", "nose", *(side + part for part in _SIDES for side in ("left", "right")))
 """The 18 key nodes of a body."""
 MIRROR = (0, 1, *(node + 1 if node % 2 == 0 else node - 1 for node in range(2, len(NODES))))
-SKELETON = (
-    (0, 1), (1, 2), (1, 3), (2, 4), (3, 5), (6, 7), (6, 8), (7, 9), (8, 10), (9, 11), (6, 12), (7, 13), (12, 13), (12, 14), (13, 15), (14, 16), (15, 17),
-)  # fmt: skip
+_HEAD = ((0, 1), (1, 2), (1, 3), (2, 4), (3, 5))
+_TRUNK = ((6, 7), (6, 12), (7, 13), (12, 13))
+_LIMBS = ((6, 8), (8, 10), (7, 9), (9, 11), (12, 14), (14, 16), (13, 15), (15, 17))
+SKELETON = (*_HEAD, *_TRUNK, *_LIMBS)
 ATTRIBUTES = ("property", "gender", "age")
 """Further columns: property 1 where gender or age is said, else 0; gender 1 female, else 0; age 1 child, else 0; -1 not said."""
 

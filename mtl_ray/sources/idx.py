@@ -1,0 +1,85 @@
+"""IDX files, as of MNIST (LeCun et al., http://yann.lecun.com/exdb/mnist): one of grey pictures, one of labels."""
+
+import gzip
+import re
+import struct
+from functools import partial
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray import storage
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.sources.class_names import find_class_names, numbered
+from mtl_ray.sources.config import Idx
+from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
+
+_ALIASES = {"val": ("val", "t10k", "test"), "test": ("test", "t10k")}
+"""MNIST calls its second half t10k."""
+_BYTES = 8
+"""The code of unsigned bytes in the header."""
+
+
+def open_idx(config: Idx) -> Source:
+    """Reads both files of a split; the pictures travel in the records.
+
+    Raises:
+        FileNotFoundError: if there is no such pair.
+        ValueError: if one is damaged or they do not fit together.
+    """
+    root = storage.absolute(config.root)
+    pictures, labels = (_load(root, config.split, kind, dimensions) for kind, dimensions in (("images", 3), ("labels", 1)))
+    if len(pictures) != len(labels):
+        raise ValueError(f"{root}: the split {config.split!r} has {len(pictures)} pictures but {len(labels)} labels")
+    names = find_class_names(root, config.classes) or _numbers(root)
+    rejects = [
+        Reject(f"{config.split}-labels", f"{row}", f"its class {labels[row]} is not one of the {len(names)}")
+        for row in np.flatnonzero(labels >= len(names))
+    ]
+    return Source(
+        vocabulary=Vocabulary(classes={"labels": names}, exclusive_labels=True),
+        records=[(int(row), int(labels[row]), pictures[row].tobytes()) for row in np.flatnonzero(labels < len(names))],
+        reader=partial(_read, config.split, *pictures.shape[1:]),
+        rejects=tuple(rejects),
+        fingerprint=fingerprint_of([*names, pictures.tobytes(), labels.tobytes()]),
+    )
+
+
+def _load(root: str, split: str, kind: str, dimensions: int) -> NDArray[np.uint8]:
+    """The array in the file of a split, such as ``train-images-idx3-ubyte.gz``."""
+    present = [name for name in storage.names(root) if re.search(r"idx\d", name)]
+    for start in _ALIASES.get(split, (split,)):
+        found = [name for name in present if name.startswith(f"{start}-{kind}")]
+        if found:
+            return _parse(storage.read(storage.join(root, found[0])), storage.join(root, found[0]), dimensions)
+    raise FileNotFoundError(f"{root} has no IDX file {split}-{kind}-idx{dimensions}-ubyte; it has {', '.join(present) or 'none'}")
+
+
+def _parse(data: bytes, uri: str, dimensions: int) -> NDArray[np.uint8]:
+    try:
+        content = gzip.decompress(data) if uri.endswith(".gz") else data
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{uri} is damaged: {error}") from None
+    start = 4 + 4 * dimensions
+    if len(content) < start or content[:2] != b"\0\0" or content[2] != _BYTES or content[3] != dimensions:
+        raise ValueError(f"{uri} is not an IDX file of unsigned bytes in {dimensions} dimension(s)")
+    shape = struct.unpack(f">{dimensions}I", content[4:start])
+    values = np.frombuffer(content, np.uint8, offset=start)
+    if values.size != np.prod(shape, dtype=np.int64):
+        raise ValueError(f"{uri} is cut short: its header says {' x '.join(map(str, shape))}, {values.size} bytes follow")
+    return values.reshape(shape)
+
+
+def _numbers(root: str) -> tuple[str, ...]:
+    """As many classes as the highest label of any split needs."""
+    files = [name for name in storage.names(root) if re.search(r"labels.*idx1", name)]
+    return numbered(max(int(_parse(storage.read(storage.join(root, name)), name, 1).max(initial=0)) for name in files))
+
+
+def _read(split: str, height: int, width: int, record: tuple[int, int, bytes]) -> Reading:
+    row, label, pixels = record
+    encoded, data = cv2.imencode(".png", np.frombuffer(pixels, np.uint8).reshape(height, width))
+    assert encoded
+    labels = np.array([label], np.int64)
+    return Sample(key=f"{split}/{row:06d}.png", image=data.tobytes(), height=height, width=width, labels=labels), []
