@@ -60,7 +60,7 @@ def _indices(config: TimmBackbone) -> tuple[int, ...]:
     unknown = [level for level in config.levels if level not in STRIDES]
     if unknown:
         raise ValueError(f"model.backbone.levels: {', '.join(unknown)} is none of {', '.join(STRIDES)}")
-    reductions = _create(config).feature_info.reduction()
+    reductions = [each["reduction"] for each in _create(config, out_indices=(0,)).feature_info.info]
     missing = [level for level in config.levels if STRIDES[level] not in reductions]
     if missing:
         raise ValueError(f"{config.name} has feature maps of stride {reductions}, none for {', '.join(missing)}")

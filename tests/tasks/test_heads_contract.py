@@ -1,0 +1,210 @@
+"""What every head promises, whatever it learns."""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mtl_ray.experiment import task_part
+from mtl_ray.geometry.placement import PlacementRule, placement_of
+from mtl_ray.loading.batch import Batch
+from mtl_ray.models.head import Head, Term
+from mtl_ray.models.model import Model
+
+from tests.tasks.head_cases import HEADS, batch_of, images, model_of, scattered, total
+
+EVERY = pytest.mark.parametrize("name", HEADS)
+PREDICTING = [name for name in HEADS if name != "auxiliary"]
+SIZES = ((2, (64, 96)), (1, (64, 96)), (3, (96, 128)))
+
+
+def masked(batch: Batch, row: int) -> Batch:
+    """The batch with one sample that nobody annotated, its targets full of nonsense."""
+    targets = {kind: {name: value.clone() for name, value in target.items()} for kind, target in batch.targets.items()}
+    for target in targets.values():
+        target["annotated"][row] = False
+        for name in ("boxes", "classes", "present", "crowd"):
+            if name in target:
+                target[name][row] = target[name][row - 1] if name != "boxes" else target[name][row] + 7
+    return Batch(inputs=batch.inputs, targets=targets, placements=(), keys=(), weights=batch.weights)
+
+
+def same(left: dict[str, Term], right: dict[str, Term]) -> None:
+    assert left.keys() == right.keys()
+    for name, (value, count) in left.items():
+        assert count == right[name][1], name
+        torch.testing.assert_close(value, right[name][0], rtol=2e-4, atol=1e-4, msg=name)
+
+
+def added(parts: list[dict[str, Term]]) -> dict[str, Term]:
+    return {
+        name: (torch.stack([part[name][0] for part in parts]).sum(), torch.stack([part[name][1] for part in parts]).sum())
+        for name in parts[0]
+    }
+
+
+@EVERY
+def test_a_head_follows_the_protocol(name: str) -> None:
+    head = model_of(name).heads[name]
+    assert isinstance(head, Head)
+    assert head.annotation in ("labels", "instances", "semantic")
+    assert head.train_only == (name == "auxiliary")
+
+
+@EVERY
+def test_the_loss_falls_on_one_batch(name: str) -> None:
+    model, batch = model_of(name), batch_of(4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(30):
+        loss = total(model.losses(batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@EVERY
+def test_terms_are_float32_scalars_and_every_parameter_learns(name: str) -> None:
+    model = model_of(name)
+    terms = model.losses(batch_of(3))
+    assert all(part.shape == () and part.dtype == torch.float32 for term in terms.values() for part in term)
+    assert all(key.startswith(f"{name}/") for key in terms)
+    total(terms).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.heads.parameters())
+
+
+@EVERY
+def test_terms_add_up_over_parts_of_a_batch(name: str) -> None:
+    model, batch = scattered(model_of(name)), batch_of(5)
+    with torch.no_grad():
+        same(model.losses(batch), added([model.losses(batch[0:1]), model.losses(batch[1:3]), model.losses(batch[3:5])]))
+
+
+@EVERY
+@pytest.mark.parametrize("row", [0, 2])
+def test_a_sample_without_annotation_changes_nothing(name: str, row: int) -> None:
+    model, batch = scattered(model_of(name)), batch_of(3)
+    others = [batch[i : i + 1] for i in range(3) if i != row]
+    with torch.no_grad():
+        same(model.losses(masked(batch, row)), added([model.losses(other) for other in others]))
+
+
+@EVERY
+def test_where_nothing_is_annotated_the_gradient_is_zero(name: str) -> None:
+    model, batch = model_of(name), batch_of(2)
+    terms = model.losses(masked(masked(batch, 0), 1))
+    assert all(value == 0 and count == 0 and value.requires_grad for value, count in terms.values())
+    total(terms).backward()
+    assert all(p.grad is not None for p in model.heads.parameters())
+    assert not any(p.grad.any() for p in model.parameters() if p.grad is not None)
+
+
+@EVERY
+def test_images_without_objects_are_learnt_as_such(name: str) -> None:
+    """Annotated and empty: nothing to find, which is a loss, not an absence of one."""
+    model, batch = model_of(name), batch_of(2)
+    batch.targets["instances"]["present"].zero_()
+    terms = model.losses(batch)
+    total(terms).backward()
+    assert all(value.isfinite() for value, _ in terms.values())
+    assert any(value > 0 for value, _ in terms.values())
+    assert any(p.grad is not None and p.grad.any() for p in model.heads.parameters())
+
+
+@EVERY
+def test_losses_are_the_same_in_any_precision_that_training_uses(name: str) -> None:
+    model, batch = scattered(model_of(name)), batch_of(2)
+    with torch.no_grad():
+        exact = total(model.losses(batch))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            coarse = total(model.losses(batch))
+    assert coarse.dtype == torch.float32
+    torch.testing.assert_close(coarse, exact, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("name", PREDICTING)
+def test_what_is_predicted_can_be_decoded(name: str) -> None:
+    model = scattered(model_of(name))
+    placement = placement_of(100, 200, PlacementRule(kind="letterbox", height=64, width=96))
+    with torch.no_grad():
+        found = model.predict(images(2), torch.tensor([[48, 96]] * 2))[name]
+    for row in range(2):
+        arrays = {key: value[row].numpy() for key, value in found.items()}
+        task_part(model_config(name), "decode").decode(arrays, placement, model_config(name))
+
+
+@pytest.mark.parametrize("name", PREDICTING)
+def test_one_image_is_predicted_as_in_a_batch(name: str) -> None:
+    model, batch = scattered(model_of(name)), images(3)
+    with torch.no_grad():
+        together = model.predict(batch, torch.tensor([[64, 96]] * 3))[name]
+        alone = [model.predict(batch[i : i + 1], torch.tensor([[64, 96]]))[name] for i in range(3)]
+    for key, value in together.items():
+        torch.testing.assert_close(value, torch.cat([each[key] for each in alone]), rtol=1e-4, atol=1e-3)
+
+
+def model_config(name: str) -> Any:
+    from pydantic import TypeAdapter
+
+    from mtl_ray.experiment import HeadConfig
+
+    return TypeAdapter(HeadConfig).validate_python(HEADS[name])
+
+
+class Exporting(nn.Module):
+    """All heads at once, as they are exported."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> dict[str, dict[str, Tensor]]:
+        valid = torch.tensor(image.shape[2:]).expand(image.shape[0], 2)
+        return self.model.predict(image, valid, exporting=True)
+
+
+@pytest.fixture(scope="module")
+def exported() -> Iterator[tuple[Model, onnxruntime.InferenceSession, list[str]]]:
+    """A model of all heads, and its graph with batch, height and width left open."""
+    model = scattered(model_of(*PREDICTING))
+    with torch.no_grad():
+        found = model.predict(images(2), torch.tensor([[64, 96]] * 2))
+    names = [f"{head}.{key}" for head, arrays in found.items() for key in arrays]
+    sizes = {0: torch.export.Dim("batch"), 2: 32 * torch.export.Dim("rows", min=1), 3: 32 * torch.export.Dim("columns", min=1)}
+    program = torch.onnx.export(
+        Exporting(model).eval(),
+        (images(2),),
+        dynamo=True,
+        dynamic_shapes=(sizes,),
+        input_names=["image"],
+        output_names=names,
+        verbose=False,
+    )
+    assert program is not None
+    file = io.BytesIO()
+    program.save(file)
+    yield model, onnxruntime.InferenceSession(file.getvalue()), names
+
+
+@pytest.mark.parametrize("name", PREDICTING)
+@pytest.mark.parametrize(("count", "hw"), SIZES)
+def test_the_exported_graph_agrees_with_torch(
+    exported: tuple[Model, onnxruntime.InferenceSession, list[str]], name: str, count: int, hw: tuple[int, int]
+) -> None:
+    model, session, names = exported
+    batch = images(count, hw, seed=5)
+    with torch.no_grad():
+        eager = model.predict(batch, torch.tensor([hw] * count))[name]
+    outputs = dict(zip(names, session.run(None, {"image": batch.numpy()}), strict=True))
+    for key, value in eager.items():
+        assert outputs[f"{name}.{key}"].dtype == value.numpy().dtype
+        np.testing.assert_allclose(outputs[f"{name}.{key}"], value.numpy(), rtol=1e-5, atol=1e-3 if key == "boxes" else 1e-5)
+    if "boxes" in eager:
+        assert (eager["scores"] > 0).sum() > 10 * count
