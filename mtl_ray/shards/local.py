@@ -1,6 +1,7 @@
 """The bytes of blocks whose shards lie on a local disk: memory-mapped, so what is read once stays in the page cache for all processes."""
 
 import mmap
+import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -74,7 +75,7 @@ class Maps:
         """A file as memory. It stays readable as long as the view is held, whatever becomes of the file's name.
 
         Raises:
-            ValueError: if the file is missing or empty.
+            ValueError: if the file is missing.
         """
         with self._lock:
             if path not in self._open:
@@ -90,15 +91,15 @@ def map_file(path: Path) -> memoryview:
     """A file as read-only memory.
 
     Raises:
-        ValueError: if the file is missing or empty.
+        ValueError: if the file is missing.
     """
     try:
         with open(path, "rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return memoryview(b"")
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not match its manifest: the file is missing") from error
-    except ValueError as error:
-        raise ValueError(f"{path} does not match its manifest: the file is empty") from error
 
 
 def block_shards(manifest: Manifest) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

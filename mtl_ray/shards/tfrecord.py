@@ -75,8 +75,7 @@ def write_blocks(path: Path, blocks: Iterable[list[Sample]], *, keypoints: tuple
 
 def index_text(path: Path) -> str:
     """The ``.idx`` of a file: a line with the offset and the whole size of each record."""
-    records = _walk(map_file(path)) if path.stat().st_size else ()
-    return "".join(f"{start - _HEADER_BYTES} {length + _FRAME_BYTES}\n" for start, length in records)
+    return "".join(f"{start - _HEADER_BYTES} {length + _FRAME_BYTES}\n" for start, length in _walk(map_file(path)))
 
 
 def read_records(path: Path, keypoints: tuple[str, ...] = ()) -> Iterator[Sample]:

@@ -173,6 +173,12 @@ def test_the_order_is_the_same_on_every_machine_and_in_every_version() -> None:
     assert hashlib.sha256(found.tobytes()).hexdigest()[:16] == "1711d492c51c2615"
 
 
+def test_splitmix64_is_the_published_generator() -> None:
+    """The first outputs for the seed 1234567, whose states are the seed and multiples of the golden ratio's fraction."""
+    states = np.uint64(1234567) + np.arange(3, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    assert order_module.splitmix64(states).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
 def test_seeds_and_epochs_differ() -> None:
     def first(seed: int, cursor: int) -> list[tuple[int, int, int]]:
         return rows_of(sequence(FakeSplit([64]), batch=64, seed=seed).addresses(cursor, 0, 1, 64))

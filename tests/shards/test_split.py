@@ -107,8 +107,9 @@ def test_a_writer_that_fails_leaves_no_shard(tmp_path: Path, encoding: Encoding)
     assert storage.names(str(tmp_path)) == []
 
 
-def test_a_shard_without_samples(tmp_path: Path) -> None:
-    split = open_split(write_split(tmp_path / "s", [0, 3, 0]))
+@ENCODINGS
+def test_a_shard_without_samples(tmp_path: Path, encoding: Encoding) -> None:
+    split = open_split(write_split(tmp_path / "s", [0, 3, 0], encoding=encoding))
     assert [row.key for row in split.read(0, 9)] == ["00000", "00001", "00002"]
 
 
