@@ -4,9 +4,8 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,15 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.distributed.fan_out import fan_out
+from mtl_ray.distributed.parts import Part, Written, clear, job_of, write_part
 from mtl_ray.distributed.rewrite import open_shards
-from mtl_ray.distributed.session import session
-from mtl_ray.samples import Sample
-from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry, read_manifest
-from mtl_ray.shards.write import CLASS_COUNTS, publish_manifest, shard_name, write_shard
+from mtl_ray.distributed.session import absolute_output, session
+from mtl_ray.shards.manifest import MANIFEST, Manifest
+from mtl_ray.shards.split import open_split
+from mtl_ray.shards.write import CLASS_COUNTS, publish_manifest, shard_name
 from mtl_ray.sources.config import ConvertConfig, Shards
 from mtl_ray.sources.open import open_source
-from mtl_ray.sources.source import Reject, Source
+from mtl_ray.sources.source import Source
 
 REJECTS = "rejects.json"
 _LOOKED_AT = 32
@@ -48,14 +48,6 @@ class Conversion:
     fresh: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One shard to be made."""
-
-    name: str
-    source: Source
-
-
 def convert(config: ConvertConfig) -> Conversion:
     """Makes the split that a config describes; if it is there already, nothing is done.
 
@@ -65,22 +57,20 @@ def convert(config: ConvertConfig) -> Conversion:
         FileNotFoundError: if the data set has no such split.
         ValueError: if another split lies there, or no picture can be read.
     """
-    uri = storage.absolute(config.to)
+    uri = absolute_output("--to", config.to)
     source = open_shards(config.source) if isinstance(config.source, Shards) else open_source(config.source)
     provenance = _provenance(config, source)
     if storage.exists(storage.join(uri, MANIFEST)):
         return _finished(uri, provenance)
     if not len(source):
         raise ValueError(f"the split {config.source.split!r} of {config.source.root} has no pictures")
-    parts = _parts(config, source)
-    entries, rejects = [], list(source.rejects)
-    for entry, found in _write_all(uri, parts, config):
-        rejects += found
-        if entry is not None:
-            entries.append(entry)
+    written = _write_all(_parts(config, uri, source, provenance), config)
+    rejects = [*source.rejects, *(reject for part in written for reject in part.rejects)]
+    entries = [part.entry for part in written if part.entry is not None]
     if not entries:
         raise ValueError(f"none of the {len(source)} pictures can be read; the first: {rejects[0].file}: {rejects[0].reason}")
     storage.write(storage.join(uri, REJECTS), json.dumps([dataclasses.asdict(reject) for reject in rejects], indent=1).encode())
+    clear(uri, entries)
     manifest = publish_manifest(
         uri,
         entries,
@@ -106,7 +96,7 @@ def _provenance(config: ConvertConfig, source: Source) -> dict[str, Any]:
 
 
 def _finished(uri: str, provenance: dict[str, Any]) -> Conversion:
-    manifest = read_manifest(uri)
+    manifest = open_split(uri).manifest
     before = dict(manifest.provenance)
     if before != provenance:
         differing = sorted(key for key in before.keys() | provenance.keys() if before.get(key) != provenance.get(key))
@@ -116,14 +106,18 @@ def _finished(uri: str, provenance: dict[str, Any]) -> Conversion:
     return Conversion(uri=uri, manifest=manifest, rejects=len(rejects), fresh=False)
 
 
-def _parts(config: ConvertConfig, source: Source) -> list[_Part]:
+def _parts(config: ConvertConfig, uri: str, source: Source, provenance: dict[str, Any]) -> list[Part]:
     """The shards to be made: consecutive runs of the (shuffled) records."""
     order: NDArray[np.int64] = np.arange(len(source))
     if _shuffles(config):
         order = np.random.default_rng(config.seed).permutation(len(source))
     shares = np.array_split(order, _num_shards(source, config.shard_bytes))
     name = re.sub(r"[^A-Za-z0-9.]+", "-", config.source.split).strip("-.") or "split"
-    return [_Part(shard_name(name, index), source.take(share)) for index, share in enumerate(shares)]
+    remote, job = storage.is_remote(config.source.root), job_of(provenance, len(shares))
+    return [
+        Part(uri=uri, name=shard_name(name, index), encoding=config.format, source=source.take(share), remote=remote, job=job)
+        for index, share in enumerate(shares)
+    ]
 
 
 def _num_shards(source: Source, shard_bytes: int) -> int:
@@ -135,31 +129,12 @@ def _num_shards(source: Source, shard_bytes: int) -> int:
     return min(len(source), max(by_size, by_rows))
 
 
-def _write_all(uri: str, parts: Sequence[_Part], config: ConvertConfig) -> Iterator[tuple[ShardEntry | None, list[Reject]]]:
-    """Each shard's entry (None if nothing of it can be read) and rejects; a single shard is made here, without Ray."""
-    write = partial(_write_part, uri, config.format)
+def _write_all(parts: Sequence[Part], config: ConvertConfig) -> list[Written]:
+    """Makes all shards as Ray tasks; a single one is made here."""
     if len(parts) == 1:
-        yield write(parts[0])
-        return
+        return [write_part(parts[0])]
     with session():
-        yield from fan_out(write, parts, description=f"convert {config.source.split}", workers=config.workers)
-
-
-def _write_part(uri: str, encoding: Encoding, part: _Part) -> tuple[ShardEntry | None, list[Reject]]:
-    rejects: list[Reject] = []
-    entry = write_shard(uri, part.name, _samples(part.source, rejects), encoding=encoding)
-    if entry.rows:
-        return entry, rejects
-    storage.remove(storage.join(uri, entry.name))
-    return None, rejects
-
-
-def _samples(source: Source, rejects: list[Reject]) -> Iterator[Sample]:
-    for index in range(len(source)):
-        sample, found = source.read(index)
-        rejects += found
-        if sample is not None:
-            yield sample
+        return list(fan_out(write_part, parts, description=f"convert {config.source.split}", workers=config.workers))
 
 
 def summary(conversion: Conversion) -> str:
