@@ -1,21 +1,20 @@
 """What every head promises, whatever it learns."""
 
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from mtl_ray.experiment import task_part
+from mtl_ray.experiment import HeadConfig, task_part
 from mtl_ray.geometry.placement import PlacementRule, placement_of
 from mtl_ray.loading.batch import Batch
 from mtl_ray.models.head import Head, Term
 from mtl_ray.models.model import Model
-
 from tests.tasks.head_cases import HEADS, batch_of, images, model_of, scattered, total
 
 EVERY = pytest.mark.parametrize("name", HEADS)
@@ -151,10 +150,6 @@ def test_one_image_is_predicted_as_in_a_batch(name: str) -> None:
 
 
 def model_config(name: str) -> Any:
-    from pydantic import TypeAdapter
-
-    from mtl_ray.experiment import HeadConfig
-
     return TypeAdapter(HeadConfig).validate_python(HEADS[name])
 
 
@@ -171,7 +166,7 @@ class Exporting(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def exported() -> Iterator[tuple[Model, onnxruntime.InferenceSession, list[str]]]:
+def exported() -> tuple[Model, onnxruntime.InferenceSession, list[str]]:
     """A model of all heads, and its graph with batch, height and width left open."""
     model = scattered(model_of(*PREDICTING))
     with torch.no_grad():
@@ -190,7 +185,7 @@ def exported() -> Iterator[tuple[Model, onnxruntime.InferenceSession, list[str]]
     assert program is not None
     file = io.BytesIO()
     program.save(file)
-    yield model, onnxruntime.InferenceSession(file.getvalue()), names
+    return model, onnxruntime.InferenceSession(file.getvalue()), names
 
 
 @pytest.mark.parametrize("name", PREDICTING)
