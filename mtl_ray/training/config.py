@@ -53,7 +53,8 @@ class ScheduleConfig:
     rate: Rate = Field(default_factory=Rate)
     clip_grad_norm: float | None = Field(default=None, gt=0)
     accumulate: int = Field(default=1, ge=1)
-    """Micro-batches a step: data.batch is split into this many, and gradients are added up."""
+    """Micro-batches a step: data.batch is split into this many, and gradients are added up. Above 1 each goes forward twice, since
+    the counts that losses are divided by must be known before the first backward."""
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of an exponential moving average of the weights, which is then what is evaluated and exported."""
     evaluate_every: float | None = Field(default=1.0, gt=0)

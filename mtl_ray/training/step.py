@@ -52,7 +52,7 @@ class Step:
         self.accumulate, self.clip_grad_norm = schedule.accumulate, schedule.clip_grad_norm
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.gradients = Gradients(learning, context.world_size, overlap=not runtime.sync_bn)
-        self.statistics = Statistics(model, context.world_size)
+        self.statistics = Statistics(model, 1 if runtime.sync_bn else context.world_size)
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=runtime.precision == "fp16")
 
     def __call__(self, batch: Batch, step: int) -> Outcome:

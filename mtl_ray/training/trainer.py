@@ -32,6 +32,7 @@ from mtl_ray.training.reporter import Reporter
 from mtl_ray.training.saver import Saver, frozen
 from mtl_ray.training.step import Step
 from mtl_ray.training.summary import Summary, summary_of
+from mtl_ray.training.sync_norm import synchronise
 from mtl_ray.training.timetable import Timetable
 from mtl_ray.training.validation import Validation
 from mtl_ray.vocabulary import vocabulary_to_json
@@ -84,15 +85,11 @@ class _Training:
     def _build(self) -> None:
         """The network and what learns it, as they were at the checkpoint."""
         config, context = self.config, self.context
-        torch.manual_seed(config.runtime.seed)
-        self.model: Model = build_model(config.model, self.loader.vocabulary)
-        self.model.to(context.device)
         found = checkpoint.folder(self.uri, self.state.step) if self.state.step else None
-        if found is not None:
-            self.model.load_state_dict(checkpoint.read_tensors(found, "model.safetensors"))
-        elif config.runtime.load_from is not None:
-            load_from(self.model, config.runtime.load_from)
+        self.model = self._network(found).to(context.device)
         self.ranks.same_weights(self.model)
+        if config.runtime.sync_bn and context.world_size > 1:
+            synchronise(self.model, context.device)
         self.average = Average(self.model, config.schedule.ema) if config.schedule.ema is not None else None
         self.optimizer = build_optimizer(self.model, config.schedule.optimizer, config.data.batch)
         self.step = Step(self.model, self.optimizer, config.schedule, config.runtime, context)
@@ -104,6 +101,19 @@ class _Training:
             self.step.scaler.load_state_dict(training["scaler"])
         if config.runtime.compile:
             self.model.trunk.compile()
+
+    def _network(self, found: str | None) -> Model:
+        """With the weights of the checkpoint that was found, else those that the config says."""
+        config = self.config.model
+        if found is not None:
+            config = replace(config, backbone=replace(config.backbone, pretrained=False, weights=None))
+        torch.manual_seed(self.config.runtime.seed)
+        model = build_model(config, self.loader.vocabulary)
+        if found is not None:
+            model.load_state_dict(checkpoint.read_tensors(found, "model.safetensors"))
+        elif self.config.runtime.load_from is not None:
+            load_from(model, self.config.runtime.load_from)
+        return model
 
     def train(self) -> State:
         """All steps that are left; the state in the end."""

@@ -124,29 +124,40 @@ def make_config(config_file: Path) -> MakeConfig:
     return make
 
 
-Train = Callable[..., list[int | None]]
+Start = Callable[..., list[int | None]]
 
 
 @pytest.fixture(scope="session")
-def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
-    """``train(config, world_size, kill_at=None)``: the exit codes of real processes, one a rank, that train together.
+def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """``start("script.py", world_size, **given)``: the exit codes of real processes, one a rank, that run a script of this folder.
 
-    With ``kill_at`` each sends itself SIGKILL after so many logged steps. They are forked from a server that has imported the
-    trainer already.
+    The script finds RANK, WORLD_SIZE, STORE (for a process group) and whatever is given among its globals. The processes are
+    forked from a server that has imported the trainer already.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mtl_ray.training.trainer"])
 
-    def train(config: ExperimentConfig, world_size: int = 1, kill_at: int | None = None) -> list[int | None]:
-        store = str(tmp_path_factory.mktemp("store") / "store")
-        processes = []
-        for rank in range(world_size):
-            given = {"CONFIG": config, "RANK": rank, "WORLD_SIZE": world_size, "STORE": store, "KILL_AT": kill_at}
-            processes.append(context.Process(target=runpy.run_path, args=(str(Path(__file__).with_name("rank.py")), given)))
+    def start(script: str, world_size: int, **given: Any) -> list[int | None]:
+        given |= {"WORLD_SIZE": world_size, "STORE": str(tmp_path_factory.mktemp("store") / "store")}
+        path = str(Path(__file__).with_name(script))
+        processes = [context.Process(target=runpy.run_path, args=(path, given | {"RANK": rank})) for rank in range(world_size)]
         for process in processes:
             process.start()
         for process in processes:
             process.join()
         return [process.exitcode for process in processes]
+
+    return start
+
+
+Train = Callable[..., list[int | None]]
+
+
+@pytest.fixture(scope="session")
+def train(start: Start) -> Train:
+    """``train(config, world_size, kill_at=None)``: ranks train together; with ``kill_at`` each sends itself SIGKILL after so many steps."""
+
+    def train(config: ExperimentConfig, world_size: int = 1, kill_at: int | None = None) -> list[int | None]:
+        return start("rank.py", world_size, CONFIG=config, KILL_AT=kill_at)
 
     return train

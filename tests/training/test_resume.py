@@ -1,18 +1,15 @@
 """A run that is killed and started again ends where the undisturbed one does."""
 
+import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
-import safetensors.numpy
 
 from mtl_ray.training import checkpoint
+from mtl_ray.training.context import RunContext
 from mtl_ray.training.scalars import read_scalars
-
-
-def weights(run: Path, step: int) -> dict[str, Any]:
-    return safetensors.numpy.load_file(run / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+from mtl_ray.training.trainer import run
 
 
 def curve(run: Path) -> list[tuple[str, int, float | None]]:
@@ -37,3 +34,60 @@ def test_killed_run_ends_bit_for_bit_where_the_undisturbed_one_does(train, make_
         ours = (run / "checkpoints" / "step-00000014" / file).read_bytes()
         assert ours == (tmp_path / "runs" / "whole" / "checkpoints" / "step-00000014" / file).read_bytes()
     assert curve(run) == curve(tmp_path / "runs" / "whole")
+
+
+def test_other_numbers_of_workers_go_on_with_the_same_samples_and_the_same_loss(train, make_config, tmp_path):
+    options = (
+        "runtime.sync_bn=true",
+        "runtime.log_every_steps=1",
+        "model.heads.labels.dropout=0",
+        "model.heads.semantic.dropout=0",
+        "schedule.optimizer={type: sgd, lr: 0.005}",
+    )
+    whole = make_config(*options, "runtime.name=whole")
+    elastic = make_config(*options, "runtime.name=elastic")
+    assert train(whole, 1) == [0]
+    assert -signal.SIGKILL in train(elastic, 3, kill_at=6)
+    assert -signal.SIGKILL in train(elastic, 2, kill_at=5)
+    assert train(elastic, 1) == [0]
+    wanted, found = ([row for row in curve(tmp_path / "runs" / name) if row[0] == "train"] for name in ("whole", "elastic"))
+    assert [row[1] for row in found] == list(range(1, 15))
+    assert [row[2] for row in found] == pytest.approx([row[2] for row in wanted], rel=1e-3)
+
+
+def test_finished_run_is_left_alone(train, make_config, tmp_path):
+    config = make_config("schedule.steps=3")
+    assert train(config) == [0]
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    assert run(config, RunContext())["finished"]
+    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+
+
+def test_another_config_under_the_same_name_is_refused_in_words(make_config):
+    run(make_config("schedule.steps=2"), RunContext())
+    with pytest.raises(ValueError, match=r"schedule\.steps \(3, was 2\)"):
+        run(make_config("schedule.steps=3"), RunContext())
+    assert run(make_config("schedule.steps=2", "runtime.workers=2", "data.threads=2", "runtime.keep=5"), RunContext())["finished"]
+
+
+def test_damaged_checkpoint_is_passed_over(make_config, tmp_path, caplog):
+    config = make_config("schedule.steps=5")
+    run(config, RunContext(should_stop=lambda: True))
+    folder = tmp_path / "runs" / "run" / "checkpoints"
+    assert checkpoint.steps(str(folder.parent)) == [2]
+    shutil.copytree(folder / "step-00000002", folder / "step-00000003")
+    weights = folder / "step-00000003" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5])
+    assert checkpoint.newest(str(folder.parent)) == str(folder / "step-00000002")
+    assert "is passed over" in caplog.text
+    (folder / "step-00000002" / "training.pt").unlink()
+    with pytest.raises(ValueError, match="none of the checkpoints"):
+        run(config, RunContext())
+
+
+def test_other_data_under_the_same_name_is_refused(make_config, splits, tmp_path):
+    run(make_config(), RunContext(should_stop=lambda: True))
+    with pytest.raises(ValueError, match="other data"):
+        run(make_config(f"data.train.uri={splits / 'val'}"), RunContext())
+    shutil.copytree(splits / "train", tmp_path / "moved")
+    assert run(make_config(f"data.train.uri={tmp_path / 'moved'}", "runtime.log_every_steps=4"), RunContext())["finished"]
