@@ -201,6 +201,13 @@ def shrunk(image: NDArray[np.uint8], longest_px: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def jpeg(image: NDArray[np.uint8]) -> bytes:
+    """The file of a picture (H, W, 3) uint8 RGB."""
+    done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    assert done
+    return bytes(data)
+
+
 def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
     """The end of a text that is too long, which tells file names apart better than their beginning."""
     if font.getlength(text) <= width_px:

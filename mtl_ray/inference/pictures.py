@@ -7,13 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.experiment import task_part
-from mtl_ray.geometry.pictures import grid
+from mtl_ray.geometry.pictures import grid, jpeg
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.loading.decode import decode_image
 from mtl_ray.picture_header import MAX_PIXELS
@@ -73,7 +72,7 @@ def predict_pictures(predictor: Predictor, uris: Sequence[str], out: str, score_
                 bad.append((uri, str(error)))
         for (uri, image), predictions in zip(images.items(), predictor.predict(list(images.values())), strict=True):
             drawn = draw(predictor, image, predictions, score_threshold)
-            storage.write(storage.join(out, names[uri]), _jpeg(drawn))
+            storage.write(storage.join(out, names[uri]), jpeg(drawn))
             entries.append({"file": uri, "drawing": names[uri], "height": image.shape[0], "width": image.shape[1]})
             entries[-1]["heads"] = answers(predictor, predictions, score_threshold)
     content = {"version": 1, "predictions": entries, "unreadable": [{"file": uri, "reason": reason} for uri, reason in bad]}
@@ -101,19 +100,15 @@ def draw(predictor: Predictor, image: NDArray[np.uint8], predictions: Prediction
 def unique_names(uris: Sequence[str]) -> list[str]:
     """A file name for the drawing of each picture: its own stem, then -2, -3, ... for those that share it, however they are cased."""
     taken: set[str] = set()
-    names: list[str] = []
-    for uri in uris:
-        stem = uri.rpartition("/")[2].rpartition(".")[0] or uri.rpartition("/")[2]
-        name, number = stem, 1
-        while name.lower() in taken:
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name.lower())
-        names.append(f"{name}.jpg")
-    return names
+    stems = (uri.rpartition("/")[2].rpartition(".")[0] or uri.rpartition("/")[2] for uri in uris)
+    return [free_name(stem, taken) for stem in stems]
 
 
-def _jpeg(image: NDArray[np.uint8]) -> bytes:
-    done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
-    assert done
-    return bytes(data)
+def free_name(stem: str, taken: set[str]) -> str:
+    """``STEM.jpg``, or with -2, -3, ... if that is taken, however it is cased; it is taken afterwards."""
+    name, number = stem, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name.lower())
+    return f"{name}.jpg"

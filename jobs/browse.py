@@ -1,0 +1,37 @@
+"""Draws samples of a split with their annotations."""
+
+import argparse
+from collections.abc import Sequence
+
+from jobs.run import run
+from mtl_ray.config.load import load_tree
+from mtl_ray.config.validate import validate
+from mtl_ray.experiment import ExperimentConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes a picture of each sample and contact sheets, and says where."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.browse",
+        description=__doc__,
+        epilog="example: python -m jobs.browse shards/bccd/train --out look --num 30 --augmented configs/detection/yolov3_bccd.yaml",
+    )
+    parser.add_argument("uri", metavar="URI", help="a split: the folder of its manifest")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder or URI for the pictures")
+    parser.add_argument("--num", type=int, default=20, metavar="N", help="how many samples (default 20; evenly spread over the split)")
+    parser.add_argument("--augmented", metavar="CONFIG", help="draw what a network trained with this config sees, in the order of training")
+    args = parser.parse_args(argv)
+    if args.num < 1:
+        parser.error("--num must be at least 1")
+    config = validate(load_tree(args.augmented), ExperimentConfig) if args.augmented else None
+
+    from mtl_ray.analysis.browse import browse
+
+    written = browse(args.uri, args.out, args.num, config)
+    sheets = [name for name in written if name.startswith("contact-sheet")]
+    print(f"{len(written)} pictures are in {args.out}; to begin with, look at {sheets[0]}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
