@@ -1,6 +1,7 @@
 """A served model as a predictor: images go out as PNG over HTTP, answers come back as Predictions."""
 
 import json
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,6 +19,11 @@ from mtl_ray.inference.heads import head_of
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Annotation, Vocabulary
 
+BUSY = (429, 503)
+"""What a server answers that has too much to do at the moment; it is asked again after the time that it names."""
+ATTEMPTS = 5
+MAX_WAIT_S = 30.0
+
 
 class EndpointPredictor:
     """Asks ``GET /models`` what is served, then ``POST /predictions/MODEL`` for each image.
@@ -29,7 +35,7 @@ class EndpointPredictor:
         parallel: requests under way at the same time.
 
     Raises:
-        ValueError: if nothing answers there, or not in this way.
+        ValueError: if nothing answers there, or not in this way, or too busy again and again.
     """
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout_s: float = 60.0, parallel: int = 4) -> None:
@@ -73,12 +79,22 @@ class EndpointPredictor:
         if body is not None:
             request.add_header("Content-Type", "application/octet-stream")
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout_s) as response:
-                return bytes(response.read())
+            for _ in range(ATTEMPTS - 1):
+                try:
+                    return self._send(request)
+                except urllib.error.HTTPError as error:
+                    if error.code not in BUSY:
+                        raise
+                    time.sleep(min(float(error.headers.get("Retry-After", 1)), MAX_WAIT_S))
+            return self._send(request)
         except urllib.error.HTTPError as error:
             raise ValueError(f"{url} answered {error.code}: {error.read(2000).decode(errors='replace')}") from error
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             raise ValueError(f"nothing answers at {url}: {getattr(error, 'reason', error)}") from error
+
+    def _send(self, request: urllib.request.Request) -> bytes:
+        with urllib.request.urlopen(request, timeout=self.timeout_s) as response:
+            return bytes(response.read())
 
 
 def _choose(served: Sequence[Mapping[str, Any]], name: str, base: str) -> Mapping[str, Any]:

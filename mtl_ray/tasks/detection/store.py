@@ -14,10 +14,10 @@ TYPE = pa.struct(
         ("scores", pa.list_(pa.float32())),
         ("classes", pa.list_(pa.int64())),
         ("masks", pa.list_(pa.binary())),
-        ("keypoints", pa.list_(pa.float32())),
+        ("keypoints", pa.list_(pa.list_(pa.float32()))),
     ]
 )
-"""The Arrow type of one image's detections: boxes are 4 N numbers, keypoints 3 K N; masks and keypoints null where there are none."""
+"""The Arrow type of one image's detections: boxes are 4 N numbers, keypoints 3 K for each; masks and keypoints null where there are none."""
 
 
 def to_row(prediction: Detections) -> dict[str, Any]:
@@ -27,19 +27,19 @@ def to_row(prediction: Detections) -> dict[str, Any]:
         "scores": prediction.scores,
         "classes": prediction.classes,
         "masks": None if prediction.masks is None else list(prediction.masks),
-        "keypoints": None if prediction.keypoints is None else prediction.keypoints.ravel(),
+        "keypoints": None if prediction.keypoints is None else [points.ravel() for points in prediction.keypoints],
     }
 
 
 def from_row(row: Mapping[str, Any]) -> Detections:
     """The way back of ``to_row``."""
-    scores = np.array(row["scores"], np.float32)
+    points = row["keypoints"]
     return Detections(
         boxes_xyxy=np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4),
-        scores=scores,
+        scores=np.array(row["scores"], np.float32),
         classes=np.array(row["classes"], np.int64),
         masks=None if row["masks"] is None else tuple(row["masks"]),
-        keypoints=None if row["keypoints"] is None else np.array(row["keypoints"], np.float32).reshape(len(scores), -1, 3),
+        keypoints=None if points is None else np.array(points, np.float32).reshape(len(points), len(points[0]) // 3 if points else 0, 3),
     )
 
 

@@ -1,0 +1,179 @@
+"""COCO annotation and results files, and the Arrow file of predictions."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtl_ray.evaluation.coco_file import read_coco_file
+from mtl_ray.evaluation.data import image_ids, image_number, open_data
+from mtl_ray.evaluation.stored import read_arrow, read_coco, to_table, write_arrow, write_coco
+from mtl_ray.geometry.masks import decode, encode
+from mtl_ray.inference.heads import head_of
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.tasks.classification.decode import LabelScores
+from mtl_ray.tasks.segmentation.decode import SemanticMap
+from tests.tasks.random_objects import detections, random_images, sample_of
+
+SQUARE = [[2, 2, 8, 2, 8, 8, 2, 8]]
+
+
+def annotations(**further: Any) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "images": [{"id": 7, "file_name": "b.jpg", "height": 10, "width": 12}, {"id": 0, "file_name": "a.jpg", "height": 10, "width": 12}],
+        "categories": [{"id": 90, "name": "late"}, {"id": 0, "name": "early"}],
+        "annotations": [
+            {"id": 0, "image_id": 0, "category_id": 90, "bbox": [1.1, 2.2, 3.3, 4.4], "area": 5.5, "iscrowd": 0, "segmentation": SQUARE},
+            {
+                "id": 1,
+                "image_id": 0,
+                "category_id": 0,
+                "bbox": [0, 0, 4, 4],
+                "area": 16,
+                "iscrowd": 1,
+                "segmentation": {"size": [10, 12], "counts": [20, 100]},
+            },
+            {"id": 2, "image_id": 0, "category_id": 0, "bbox": [0, 0, 0, 4], "segmentation": []},
+        ],
+    }
+    return content | further
+
+
+def write(path: Path, content: Any) -> str:
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def test_an_annotation_file_is_taken_as_it_stands(tmp_path: Path) -> None:
+    file = read_coco_file(write(tmp_path / "ann.json", annotations()))
+    assert file.vocabulary.classes["instances"] == ("early", "late")
+    assert file.vocabulary.category_ids["instances"] == (0, 90)
+    assert [sample.key for sample in file.samples] == ["0", "7"]
+    assert file.file_names == {"0": "a.jpg", "7": "b.jpg"}
+    found = file.samples[0].instances
+    assert found is not None
+    assert found.boxes_xyxy[0].tolist() == [1.1, 2.2, 1.1 + 3.3, 2.2 + 4.4]
+    assert found.classes.tolist() == [1, 0, 0]
+    assert found.areas.tolist() == [5.5, 16, 0]
+    assert found.crowd.tolist() == [False, True, False]
+    assert found.masks is not None
+    assert [int(decode(mask, 10, 12).sum()) for mask in found.masks] == [36, 100, 0]
+    empty = file.samples[1].instances
+    assert empty is not None
+    assert len(empty) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ([], "no COCO annotation file"),
+        ({"images": []}, "no COCO annotation file"),
+        (annotations(annotations=[{"id": 1, "image_id": 99, "category_id": 0, "bbox": [0, 0, 1, 1]}]), "99"),
+        (annotations(annotations=[{"id": 1, "image_id": 0, "category_id": 5, "bbox": [0, 0, 1, 1]}]), "5"),
+        (annotations(annotations=[{"id": 1, "image_id": 0, "category_id": 0}]), "bbox"),
+    ],
+)
+def test_what_is_no_annotation_file_is_refused(tmp_path: Path, content: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        read_coco_file(write(tmp_path / "ann.json", content))
+    (tmp_path / "cut.json").write_text(json.dumps(content)[:-1])
+    with pytest.raises(ValueError, match="not JSON"):
+        read_coco_file(str(tmp_path / "cut.json"))
+
+
+def test_pictures_of_an_annotation_file_are_found_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "annotations").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "images" / name).write_bytes(name.encode())
+    uri = write(tmp_path / "annotations" / "ann.json", annotations())
+    assert [sample.image for sample in open_data(uri).samples(0, 2, pictures=True)] == [b"a.jpg", b"b.jpg"]
+    with pytest.raises(FileNotFoundError, match="--images"):
+        next(open_data(uri, str(tmp_path)).samples(0, 2, pictures=True))
+
+
+def test_images_are_called_by_the_numbers_of_their_files_where_these_tell_them_apart() -> None:
+    assert [image_number(key) for key in ("x/000000000139.jpg", "7", "a7.jpg", "")] == [139, 7, None, None]
+    assert image_ids(["0002.jpg", "x/1.png"]) == [2, 1]
+    assert image_ids(["a/1.jpg", "b/1.jpg"]) == [1, 2]
+    assert image_ids(["1.jpg", "one.jpg"]) == [1, 2]
+
+
+VOCABULARY = Vocabulary(
+    classes={"instances": ("a", "b", "c"), "labels": ("x", "y"), "semantic": ("sky",)}, category_ids={"instances": (3, 7, 90)}
+)
+
+
+def test_predictions_of_several_heads_come_back(tmp_path: Path) -> None:
+    images = random_images(1)
+    heads = {"boxes": head_of("yolov3"), "map": head_of("fcn"), "tags": head_of("multilabel")}
+    tags = LabelScores(scores=np.array([0.1, 0.9], np.float32), exclusive=False)
+    found = [{"boxes": image.found, "map": SemanticMap(classes=np.zeros((4, 5), np.uint8)), "tags": tags} for image in images]
+    uri = str(tmp_path / "predictions.arrow")
+    write_arrow(uri, to_table([sample_of(image) for image in images], found, heads), heads, VOCABULARY)
+    stored = read_arrow(uri)
+    assert (dict(stored.heads), stored.vocabulary) == (heads, VOCABULARY)
+    for image in images:
+        back = stored.by_name[image.key]
+        np.testing.assert_array_equal(back["boxes"].boxes_xyxy, image.found.boxes_xyxy)
+        assert back["boxes"].masks == image.found.masks
+        assert back["map"].classes.shape == (4, 5)
+        assert back["tags"].scores.tolist() == tags.scores.tolist()
+    (tmp_path / "cut.arrow").write_bytes((tmp_path / "predictions.arrow").read_bytes()[:-50])
+    with pytest.raises(ValueError, match="no whole predictions file"):
+        read_arrow(str(tmp_path / "cut.arrow"))
+
+
+def test_a_results_file_comes_back(tmp_path: Path) -> None:
+    images = random_images(2)
+    heads = {"objects": head_of("retinanet")}
+    table = to_table([sample_of(image) for image in images], [{"objects": image.found} for image in images], heads)
+    uri = str(tmp_path / "objects.coco.json")
+    write_coco(uri, table, "objects", VOCABULARY)
+    entries = json.loads((tmp_path / "objects.coco.json").read_text())
+    assert {entry["category_id"] for entry in entries} <= {3, 7, 90}
+    assert {entry["image_id"] for entry in entries} <= set(range(10))
+    stored = read_coco(uri, VOCABULARY, {})
+    assert list(stored.heads) == ["boxes"]
+    for image in images:
+        if len(image.found):
+            back = stored.by_name[image.key]["boxes"]
+            np.testing.assert_allclose(back.boxes_xyxy, image.found.boxes_xyxy, rtol=1e-12)
+            np.testing.assert_array_equal(back.classes, image.found.classes)
+            assert back.masks == image.found.masks
+
+
+def test_masks_alone_and_as_polygons_are_read(tmp_path: Path) -> None:
+    entries = [{"image_id": 1, "category_id": 3, "score": 0.5, "segmentation": SQUARE}]
+    stored = read_coco(write(tmp_path / "dt.json", entries), VOCABULARY, {"1": (10, 12)})
+    found = stored.by_name["1"]["boxes"]
+    assert np.isnan(found.boxes_xyxy).all()
+    assert decode(found.masks[0], 10, 12).sum() == 36
+    table = to_table([Sample(key="1", image=b"", height=10, width=12)], [{"boxes": found}], stored.heads)
+    write_coco(str(tmp_path / "again.json"), table, "boxes", VOCABULARY)
+    assert "bbox" not in json.loads((tmp_path / "again.json").read_text())[0]
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        ({"images": []}, "no COCO results file"),
+        ([{"image_id": 1, "category_id": 3}], "entry 0 has no score"),
+        ([{"image_id": 1, "category_id": 4, "score": 1, "bbox": [0, 0, 1, 1]}], "category 4"),
+    ],
+)
+def test_what_is_no_results_file_is_refused(tmp_path: Path, entries: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        read_coco(write(tmp_path / "dt.json", entries), VOCABULARY, {})
+
+
+def test_category_numbers_fall_back_to_class_indices(tmp_path: Path) -> None:
+    found = dataclasses.replace(detections([[0, 0, 4, 4]], [0.5], [2]), masks=(encode(np.ones((9, 9), np.uint8)),))
+    heads = {"boxes": head_of("yolov3")}
+    table = to_table([Sample(key="scene-1", image=b"", height=9, width=9)], [{"boxes": found}], heads)
+    write_coco(str(tmp_path / "dt.json"), table, "boxes", dataclasses.replace(VOCABULARY, category_ids={}))
+    entry = json.loads((tmp_path / "dt.json").read_text())[0]
+    assert (entry["category_id"], entry["image_id"], entry["file_name"]) == (2, 1, "scene-1")
