@@ -1,5 +1,6 @@
 """Ray for the time of a job: the cluster that the job runs on, or a private one on this machine."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -55,8 +56,9 @@ def absolute_output(option: str, uri: str) -> str:
 
 def _private(num_cpus: int | None) -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="mr", dir=os.environ.get("RAY_TMPDIR", "/tmp"))  # short: sockets lie in it
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    # RAY_AUTH_MODE stays as it is: Ray has read it when it was imported, and asks for a token where it was not set.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray.init(
