@@ -33,6 +33,16 @@ def test_the_pixel_loss_is_cross_entropy_over_pixels_with_a_class() -> None:
     torch.testing.assert_close(value / count, F.cross_entropy(logits, truth[counted].long()))
 
 
+def test_an_auxiliary_head_learns_the_class_in_the_middle_of_each_cell() -> None:
+    head, features = fcn()
+    head.train_only = True
+    truth = torch.randint(0, 3, (2, 6, 10), dtype=torch.uint8)
+    value, count = head.losses(features, {"classes": truth, "annotated": torch.tensor([True, True])}, CONTEXT)["pixel"]
+    assert count == 2 * 3 * 5
+    middle = truth[:, 1::2, 1::2].long()
+    torch.testing.assert_close(value / count, F.cross_entropy(head.cells(features), middle))
+
+
 def test_the_finest_level_comes_first_whatever_the_config_says() -> None:
     head, features = fcn()
     assert head.levels == ("P3", "P4")

@@ -16,7 +16,8 @@ class Fcn(nn.Module):
     """Fully convolutional head (Long et al. 2015, https://arxiv.org/abs/1411.4038).
 
     Each level is brought to ``channels`` by a 1x1 convolution and to the size of the finest, and they are added up
-    (as in Kirillov et al. 2019, https://arxiv.org/abs/1901.02446); ``convs`` 3x3 convolutions and a classifier follow.
+    (as in Kirillov et al. 2019, https://arxiv.org/abs/1901.02446); ``convs`` 3x3 convolutions and a classifier follow. What it
+    says is brought to the size of the canvas; a ``train_only`` head learns on its finest level instead, at a fraction of the cost.
 
     Args:
         config: the head.
@@ -35,22 +36,36 @@ class Fcn(nn.Module):
         self.dropout = nn.Dropout2d(config.dropout)
         self.classify = nn.Conv2d(config.channels, classes, 1)
 
-    def logits(self, features: Features, context: Context) -> Tensor:
-        """(B, classes, H, W) float32 on the canvas."""
+    def cells(self, features: Features) -> Tensor:
+        """Logits (B, classes, h, w) float32 on the finest level, plane by plane, in which form they are fastest to enlarge."""
         maps = [lateral(features[level]) for lateral, level in zip(self.lateral, self.levels, strict=True)]
         joined = maps[0]
         for coarse in maps[1:]:
             joined = joined + F.interpolate(coarse, size=joined.shape[-2:], mode="bilinear", align_corners=False)
-        scores = self.classify(self.dropout(self.convs(joined)))
-        return F.interpolate(scores.float(), size=context.canvas_hw, mode="bilinear", align_corners=False)
+        logits: Tensor = self.classify(self.dropout(self.convs(joined)))
+        return logits.float().contiguous()
+
+    def logits(self, features: Features, context: Context) -> Tensor:
+        """Logits (B, classes, H, W) float32 on the canvas."""
+        return F.interpolate(self.cells(features), size=context.canvas_hw, mode="bilinear", align_corners=False)
 
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
         """``pixel``: cross entropy, summed over the pixels of annotated images that have a class."""
-        ignored = ~targets["annotated"].view(-1, 1, 1) | (targets["classes"] == IGNORE_INDEX)
-        truth = targets["classes"].long().masked_fill(ignored, IGNORE_INDEX)
-        loss = F.cross_entropy(self.logits(features, context), truth, ignore_index=IGNORE_INDEX, reduction="sum")
+        logits = self.cells(features) if self.train_only else self.logits(features, context)
+        classes = _nearest(targets["classes"], logits.shape[2], logits.shape[3])
+        ignored = ~targets["annotated"].view(-1, 1, 1) | (classes == IGNORE_INDEX)
+        loss = F.cross_entropy(logits, classes.long().masked_fill(ignored, IGNORE_INDEX), ignore_index=IGNORE_INDEX, reduction="sum")
         return {"pixel": (loss, (~ignored).sum().float())}
 
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
         """``classes`` uint8 (B, H, W) on the canvas."""
         return {"classes": self.logits(features, context).argmax(dim=1).to(torch.uint8)}
+
+
+def _nearest(classes: Tensor, height: int, width: int) -> Tensor:
+    """(B, H, W) -> (B, height, width): the class in the middle of each cell."""
+    if classes.shape[1:] == (height, width):
+        return classes
+    rows = (torch.arange(height, device=classes.device) + 0.5) * (classes.shape[1] / height)
+    columns = (torch.arange(width, device=classes.device) + 0.5) * (classes.shape[2] / width)
+    return classes[:, rows.long()][:, :, columns.long()]
