@@ -4,6 +4,8 @@ import functools
 import logging
 import math
 import os
+import re
+import signal
 import tempfile
 import threading
 import uuid
@@ -13,10 +15,10 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, PlacementGroupID, placement_group_table, remove_placement_group
+from ray._private.ray_logging import stderr_deduplicator, stdout_deduplicator
 
 from mtl_ray import storage
-from mtl_ray.distributed.session import session
+from mtl_ray.distributed.session import absolute_output, session
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.loading.config import SplitConfig
 from mtl_ray.training.beginning import begin, check_splits, run_uri
@@ -27,6 +29,8 @@ from mtl_ray.training.summary import Summary, summary_of
 POLL_S = 0.5
 SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}
 """Of Ray Train, unless the environment says otherwise: how soon the end of a run is seen, and prints that appear once."""
+NOISE = re.compile("Failed to query Ray Train Controller actor state|Actor with class name: 'PreemptionWatcher'")
+"""What Ray Train 2.60 says once a second where there is no dashboard, and at each start; neither means anything."""
 _log = logging.getLogger(__name__)
 
 
@@ -66,15 +70,9 @@ def with_absolute_uris(config: ExperimentConfig) -> ExperimentConfig:
         ValueError: if the output of a submitted job is relative.
     """
     runtime, data, backbone = config.runtime, config.data, config.model.backbone
-    relative = not storage.is_remote(runtime.storage) and not os.path.isabs(os.path.expanduser(runtime.storage))
-    if relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        raise ValueError(
-            f"runtime.storage={runtime.storage} is a relative path, and a submitted job runs in a copy of the working directory that is "
-            "removed afterwards: give an absolute path that every machine has, or a bucket (s3://...)"
-        )
     return replace(
         config,
-        runtime=replace(runtime, storage=storage.absolute(runtime.storage), load_from=_absolute(runtime.load_from)),
+        runtime=replace(runtime, storage=absolute_output("runtime.storage", runtime.storage), load_from=_absolute(runtime.load_from)),
         data=replace(data, train=_absolute_split(data.train), val=_absolute_split(data.val)),
         model=replace(config.model, backbone=replace(backbone, weights=_absolute(backbone.weights))),
     )
@@ -122,11 +120,11 @@ def _attempt(config: ExperimentConfig, request: dict[str, float], last: bool) ->
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    board = _Board.remote()
-    with _settings(), _watched(board, config.runtime.name), tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch, _no_leak():
+    board = ray.remote(num_cpus=0)(_Board).remote()
+    with _settings(), _watched(board, config.runtime.name), tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch, _interrupts_kept():
         trainer = TorchTrainer(
             functools.partial(_worker, config, board),
-            torch_config=TorchConfig(backend="nccl" if "GPU" in request else "gloo"),
+            torch_config=TorchConfig(backend=_backend(request)),
             scaling_config=ScalingConfig(num_workers=config.runtime.workers, use_gpu="GPU" in request, resources_per_worker=dict(request)),
             run_config=RunConfig(
                 name=f"{config.runtime.name}-{uuid.uuid4().hex[:6]}",
@@ -142,10 +140,15 @@ def _attempt(config: ExperimentConfig, request: dict[str, float], last: bool) ->
             if mistake is not None:
                 raise mistake from None
             if last:
-                raise
+                raise error.with_traceback(None) from None  # its frames would hold the controller
             _log.warning("the workers failed and are started again: %s", str(error).strip().splitlines()[-1])
             return None
     return found
+
+
+def _backend(request: dict[str, float]) -> str:
+    """How gradients travel."""
+    return "nccl" if "GPU" in request else "gloo"
 
 
 def _worker(config: ExperimentConfig, board: Any) -> Summary:
@@ -170,7 +173,6 @@ def _worker(config: ExperimentConfig, board: Any) -> Summary:
         raise
 
 
-@ray.remote(num_cpus=0)
 class _Board:
     """Where rank 0 writes how far it is, and any rank what the user has to mend."""
 
@@ -219,24 +221,29 @@ def _show(board: Any, bar: ProgressBar) -> None:
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """Ray Train reads these from the environment when ``fit`` is called."""
+    """Ray Train reads SETTINGS from the environment when ``fit`` is called; NOISE of its actors is not shown meanwhile."""
     added = {name: value for name, value in SETTINGS.items() if name not in os.environ}
     os.environ.update(added)
+    shown = [(filtered, filtered.skip_re) for filtered in (stdout_deduplicator, stderr_deduplicator)]
+    for filtered, _ in shown:
+        filtered.skip_re = NOISE
     try:
         yield
     finally:
+        for filtered, before in shown:
+            filtered.skip_re = before
         for name in added:
             del os.environ[name]
 
 
 @contextmanager
-def _no_leak() -> Iterator[None]:
-    """Ray 2.60 keeps the placement group of workers that could not form a process group, and with it their CPUs and GPUs."""
-    before = set(placement_group_table())
+def _interrupts_kept() -> Iterator[None]:
+    """Ray leaves its handler of Ctrl-C behind, which holds the controller and so, after a failed start, the workers' CPUs and GPUs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
     try:
         yield
-    except Exception:
-        for name, entry in placement_group_table().items():
-            if name not in before and entry["state"] != "REMOVED":
-                remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
-        raise
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from mtl_ray import storage
 from mtl_ray.config.validate import values_of
 from mtl_ray.experiment import ExperimentConfig
 
@@ -28,6 +29,8 @@ def _chosen(config: ExperimentConfig) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         section: values[section] if keys is None else {key: values[section][key] for key in keys} for section, keys in RESULT_KEYS.items()
     }
+    for part, key in ((chosen["model"]["backbone"], "weights"), (chosen["runtime"], "load_from")):
+        part[key] = None if part[key] is None else storage.absolute(part[key])
     chosen["data"]["train"] = {key: values["data"]["train"][key] for key in SPLIT_KEYS}
     return chosen
 
