@@ -39,7 +39,6 @@ def read_picture(uri: str, name: str) -> Picture:
         raise UnreadableError(name, error.strerror or "cannot be opened") from None
     try:
         height, width = shown_size(data)
-        check_pixels(height, width, MAX_PIXELS)
     except ValueError as error:
         raise UnreadableError(name, str(error)) from None
     return Picture(data, height, width)
@@ -49,18 +48,26 @@ def shown_size(data: bytes) -> tuple[int, int]:
     """Height and width in pixels of an encoded picture as it is shown.
 
     Raises:
-        ValueError: if it is no picture, or its end is missing.
+        ValueError: if it is no picture, its end is missing, or its header claims more than ``MAX_PIXELS``.
     """
+    height, width = _size(data)
+    check_pixels(height, width, MAX_PIXELS)
+    return height, width
+
+
+def _size(data: bytes) -> tuple[int, int]:
     if data.startswith(JPEG):
-        if not data.endswith(b"\xff\xd9") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        if not data.endswith(b"\xff\xd9") and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
             raise ValueError("cut short: a JPEG without its end")  # a thumbnail's end lies before the scan
         header = jpeg_header(data)
         return (header.width, header.height) if header.orientation >= 5 else (header.height, header.width)
     if data.startswith(PNG):
         if b"IEND" not in data[-64:] and b"IEND" not in data:
             raise ValueError("cut short: a PNG without its end")
+        stored = png_size(data)
+        check_pixels(*stored, MAX_PIXELS)
         if b"eXIf" not in data:
-            return png_size(data)
+            return stored
     return _size_by_pillow(data)
 
 
@@ -71,6 +78,8 @@ def _size_by_pillow(data: bytes) -> tuple[int, int]:
         with Image.open(io.BytesIO(data)) as opened:
             width, height = opened.size
             turned = opened.getexif().get(_ORIENTATION, 1) >= 5
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
+        raise ValueError("its header claims far too many pixels") from None
+    except (OSError, ValueError, SyntaxError):
         raise ValueError("not a picture in a known format") from None
     return (width, height) if turned else (height, width)

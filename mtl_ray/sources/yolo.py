@@ -49,7 +49,8 @@ def open_yolo(config: Yolo) -> Source:
     word = config.labels or "labels"
     label_files = {picture: _label_file(picture, word) for picture in keys}
     contents = read_each({picture: storage.join(root, file) for picture, file in label_files.items()})
-    names = _class_names(root, config.classes, described, word)
+    beside = not all(f"/{word}/" in f"/{file}" for file in label_files.values())
+    names = _class_names(root, config.classes, described, "/" if beside else f"/{word}/")
     masks = any(has_polygon(content) for content in contents.values())
     return Source(
         vocabulary=Vocabulary(classes={"instances": names}),
@@ -104,7 +105,8 @@ def _label_file(picture: str, word: str) -> str:
     return f"{before}/{word}/{after}.txt".lstrip("/") if found else f"{stem}.txt"
 
 
-def _class_names(root: str, classes: str | None, described: Mapping[str, Any], word: str) -> tuple[str, ...]:
+def _class_names(root: str, classes: str | None, described: Mapping[str, Any], part: str) -> tuple[str, ...]:
+    """The names that the user, data.yaml or classes.txt gives; else the numbers in all text files whose path has a part."""
     if classes:
         return read_class_names(storage.absolute(classes))
     said = described.get("names")
@@ -114,7 +116,7 @@ def _class_names(root: str, classes: str | None, described: Mapping[str, Any], w
         return tuple(map(str, said))
     if names := find_class_names(root, None):
         return names
-    files = [uri for uri in storage.files(root) if uri.endswith(".txt") and f"/{word}/" in uri]
+    files = [uri for uri in storage.files(root) if uri.endswith(".txt") and part in uri.removeprefix(root)]
     found = {str(number) for content in read_each({uri: uri for uri in files}).values() for number in classes_in(content)}
     return collect(found)
 

@@ -1,0 +1,221 @@
+"""COCO: every shape of annotation that real files have, and every defect, by hand-checked values."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as reference
+import pytest
+
+from mtl_ray.samples import Sample
+from mtl_ray.sources.config import Coco
+from mtl_ray.sources.open import open_source
+from mtl_ray.sources.source import Reject, Source
+
+from .conftest import MakePicture
+
+SQUARE = [10.0, 10.0, 30.0, 10.0, 30.0, 20.0, 10.0, 20.0]
+
+
+def write_set(root: Path, content: dict[str, Any], make_picture: MakePicture, split: str = "train") -> None:
+    """A COCO set: its file, and a 64 x 48 picture for each that it lists."""
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    for image in content["images"]:
+        make_picture(root / "images" / image["file_name"], 64, 48)
+
+
+def one_image(*annotations: dict[str, Any], categories: tuple[int, ...] = (7,)) -> dict[str, Any]:
+    """A file with one picture, id 0."""
+    return {
+        "images": [{"id": 0, "file_name": "a.jpg", "width": 64, "height": 48}],
+        "annotations": [{"image_id": 0, "category_id": categories[0], "id": number, **found} for number, found in enumerate(annotations)],
+        "categories": [{"id": key, "name": f"kind {key}"} for key in categories],
+    }
+
+
+def read_only(source: Source) -> tuple[Sample, list[Reject]]:
+    """The one sample of a source."""
+    assert len(source) == 1
+    sample, rejects = source.read(0)
+    assert sample is not None
+    return sample, [*source.rejects, *rejects]
+
+
+def test_values_by_hand(tmp_path: Path, make_picture: MakePicture) -> None:
+    crowd = {"size": [48, 64], "counts": [48, 2, 48 * 64 - 50]}
+    content = one_image(
+        {"bbox": [10, 10, 20, 10], "area": 199.5, "iscrowd": 0, "segmentation": [SQUARE]},
+        {"bbox": [1, 0, 1, 2], "iscrowd": 1, "segmentation": crowd, "category_id": 2},
+        {"bbox": [60, 40, 20, 20], "segmentation": []},
+        categories=(7, 2, 90),
+    )
+    write_set(tmp_path, content, make_picture)
+    source = open_source(Coco(root=str(tmp_path), split="train"))
+    sample, rejects = read_only(source)
+    found = sample.instances
+    assert found is not None
+    assert source.vocabulary.classes == {"instances": ("kind 2", "kind 7", "kind 90")}
+    assert source.vocabulary.category_ids == {"instances": (2, 7, 90)}
+    assert (sample.key, sample.height, sample.width, rejects) == ("a.jpg", 48, 64, [])
+    assert found.boxes_xyxy.tolist() == [[10, 10, 30, 20], [1, 0, 2, 2], [60, 40, 64, 48]]
+    assert found.boxes_xyxy.dtype == np.float32
+    assert found.classes.tolist() == [1, 0, 1]
+    assert found.ids.tolist() == [0, 1, 2]
+    assert found.areas.tolist() == [199.5, 2, 32]
+    assert found.crowd.tolist() == [False, True, False]
+    assert found.masks is not None
+    assert found.masks[0] == reference.merge(reference.frPyObjects([SQUARE], 48, 64))["counts"]
+    assert np.argwhere(reference.decode({"size": [48, 64], "counts": found.masks[1]})).tolist() == [[0, 1], [1, 1]]
+    assert found.masks[2] == b""
+    assert found.keypoints is None
+
+
+def test_compressed_run_lengths(tmp_path: Path, make_picture: MakePicture) -> None:
+    counts = reference.merge(reference.frPyObjects([SQUARE], 48, 64))["counts"]
+    good = {"size": [48, 64], "counts": counts.decode()}
+    content = one_image(
+        {"bbox": [10, 10, 20, 10], "iscrowd": 1, "segmentation": good},
+        {"bbox": [10, 10, 20, 10], "segmentation": good | {"counts": counts.decode()[:-2]}},
+        {"bbox": [10, 10, 20, 10], "segmentation": good | {"size": [64, 48]}},
+        {"bbox": [10, 10, 20, 10], "segmentation": [[1, 2, 3, 4]]},
+        {"bbox": [10, 10, 20, 10], "segmentation": [[1, 2, 3, 4, float("nan"), 6]]},
+    )
+    write_set(tmp_path, content, make_picture)
+    sample, rejects = read_only(open_source(Coco(root=str(tmp_path), split="train")))
+    assert sample.instances is not None
+    assert sample.instances.masks == (counts, b"", b"", b"", b"")
+    assert [reject.object for reject in rejects] == [f"annotation {number}" for number in (1, 2, 3, 4)]
+    assert all("mask is left out" in reject.reason for reject in rejects)
+
+
+def test_keypoints(tmp_path: Path, make_picture: MakePicture) -> None:
+    content = one_image(
+        {"bbox": [1, 1, 9, 9], "keypoints": [5, 6, 2, 7, 8, 1, 9, 9, 0], "num_keypoints": 2},
+        {"bbox": [1, 1, 9, 9]},
+        {"bbox": [1, 1, 9, 9], "keypoints": [1, 2, 2]},
+    )
+    content["categories"][0] |= {"keypoints": ["nose", "left_eye", "right_eye"], "skeleton": [[1, 2], [1, 3]]}
+    write_set(tmp_path, content, make_picture)
+    source = open_source(Coco(root=str(tmp_path), split="train"))
+    sample, rejects = read_only(source)
+    assert source.vocabulary.keypoints == ("nose", "left_eye", "right_eye")
+    assert source.vocabulary.skeleton == ((0, 1), (0, 2))
+    assert source.vocabulary.mirror == (0, 2, 1)
+    assert sample.instances is not None
+    assert sample.instances.keypoints is not None
+    assert sample.instances.keypoints.tolist() == [[[5, 6, 2], [7, 8, 1], [0, 0, 0]], [[0, 0, 0]] * 3]
+    assert [reject.object for reject in rejects] == ["annotation 2"]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        ({"bbox": [5, 5, 0, 4]}, "no area"),
+        ({"bbox": [5, 5, -3, 4]}, "no area"),
+        ({"bbox": [64, 5, 3, 4]}, "outside"),
+        ({"bbox": [5, float("nan"), 3, 4]}, "finite"),
+        ({"bbox": [5, 5, float("inf"), 4]}, "finite"),
+        ({"bbox": [5, 5, 4]}, "four numbers"),
+        ({}, "four numbers"),
+        ({"bbox": [5, 5, 3, 4], "category_id": 99}, "category 99"),
+    ],
+)
+def test_one_bad_object_is_left_out(tmp_path: Path, make_picture: MakePicture, annotation: dict[str, Any], reason: str) -> None:
+    write_set(tmp_path, one_image({"bbox": [1, 1, 2, 2]}, annotation), make_picture)
+    sample, rejects = read_only(open_source(Coco(root=str(tmp_path), split="train")))
+    assert sample.instances is not None
+    assert sample.instances.ids.tolist() == [0]
+    assert [reject.object for reject in rejects] == ["annotation 1"]
+    assert reason in rejects[0].reason
+
+
+def test_a_box_may_come_from_the_mask(tmp_path: Path, make_picture: MakePicture) -> None:
+    write_set(tmp_path, one_image({"segmentation": [SQUARE]}), make_picture)
+    sample, rejects = read_only(open_source(Coco(root=str(tmp_path), split="train")))
+    assert sample.instances is not None
+    assert sample.instances.boxes_xyxy.tolist() == [[10, 10, 30, 20]]
+    assert sample.instances.areas.tolist() == [200]
+    assert rejects == []
+
+
+def test_faults_of_the_listing(tmp_path: Path, make_picture: MakePicture) -> None:
+    content = one_image({"bbox": [1, 1, 2, 2]}, {"bbox": [1, 1, 2, 2], "image_id": 5}, {"bbox": [3, 3, 2, 2], "id": 0})
+    content["images"] += [
+        {"id": 0, "file_name": "b.jpg"},
+        {"id": 1, "file_name": "a.jpg"},
+        {"id": 2, "file_name": "empty.jpg"},
+        {"id": 3, "file_name": "gone.jpg"},
+        {"id": 4, "file_name": "small.jpg", "width": 640, "height": 480},
+    ]
+    write_set(tmp_path, content, make_picture)
+    (tmp_path / "images" / "gone.jpg").unlink()
+    source = open_source(Coco(root=str(tmp_path), split="train"))
+    assert sorted(reject.object for reject in source.rejects) == ["annotation 0", "annotation 1", "image 0 b.jpg", "image 1 a.jpg"]
+    readings = [source.read(index) for index in range(len(source))]
+    samples = {sample.key: sample for sample, _ in readings if sample is not None}
+    assert samples.keys() == {"a.jpg", "empty.jpg"}
+    empty = samples["empty.jpg"].instances
+    assert empty is not None
+    assert (len(empty), empty.boxes_xyxy.shape) == (0, (0, 4))
+    assert {reject.file: reject.reason for _, found in readings for reject in found} == {
+        "gone.jpg": "listed but not there",
+        "small.jpg": "annotated as 640 x 480 pixels, the file is 64 x 48",
+    }
+
+
+def test_splits_agree_on_classes(tmp_path: Path, make_picture: MakePicture) -> None:
+    write_set(tmp_path, one_image({"bbox": [1, 1, 2, 2]}, categories=(3, 1)), make_picture, "train")
+    write_set(tmp_path, one_image({"bbox": [1, 1, 2, 2]}, categories=(8,)), make_picture, "val")
+    splits = [open_source(Coco(root=str(tmp_path), split=split)) for split in ("train", "val")]
+    assert splits[0].vocabulary == splits[1].vocabulary
+    assert splits[0].vocabulary.category_ids["instances"] == (1, 3, 8)
+
+
+def test_classes_from_a_file(tmp_path: Path, make_picture: MakePicture) -> None:
+    write_set(tmp_path, one_image({"bbox": [1, 1, 2, 2]}, {"bbox": [3, 3, 2, 2], "category_id": 1}, categories=(7, 1, 2)), make_picture)
+    names = tmp_path / "names.txt"
+    names.write_text("kind 2\nkind 1\n")
+    source = open_source(Coco(root=str(tmp_path), split="train", classes=str(names)))
+    sample, rejects = read_only(source)
+    assert source.vocabulary.category_ids["instances"] == (2, 1)
+    assert sample.instances is not None
+    assert sample.instances.classes.tolist() == [1]
+    assert [(reject.object, reject.reason) for reject in rejects] == [("annotation 0", "its class 'kind 7' is not in the list of classes")]
+    names.write_text("kind 5\n")
+    with pytest.raises(ValueError, match="no category 'kind 5'"):
+        open_source(Coco(root=str(tmp_path), split="train", classes=str(names)))
+
+
+def test_missing_split_says_what_is_there(tmp_path: Path, make_picture: MakePicture) -> None:
+    write_set(tmp_path, one_image({"bbox": [1, 1, 2, 2]}), make_picture)
+    with pytest.raises(FileNotFoundError, match=r"split 'test'.*instances_train\.json"):
+        open_source(Coco(root=str(tmp_path), split="test"))
+    (tmp_path / "images" / "a.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match="--images"):
+        open_source(Coco(root=str(tmp_path), split="train"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"images": []}', '{"images": [], "annotations": {}, "categories": []}'])
+def test_not_a_coco_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "instances_train.json").write_text(text)
+    with pytest.raises(ValueError, match=r"not JSON|not a COCO annotation file"):
+        open_source(Coco(root=str(tmp_path), split="train"))
+
+
+@pytest.mark.parametrize(
+    ("file", "image"),
+    [
+        ("annotations/instances_train2017.json", "train2017/a.jpg"),
+        ("annotations/train.json", "images/train/a.jpg"),
+        ("train/_annotations.coco.json", "train/a.jpg"),
+        ("annotations.json", "a.jpg"),
+        ("coco/instances_train.json", "deep/JPEGImages/a.jpg"),
+    ],
+)
+def test_usual_layouts(tmp_path: Path, make_picture: MakePicture, file: str, image: str) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(json.dumps(one_image({"bbox": [1, 1, 2, 2]})))
+    make_picture(tmp_path / image, 64, 48)
+    read_only(open_source(Coco(root=str(tmp_path), split="train")))

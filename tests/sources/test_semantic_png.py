@@ -1,0 +1,133 @@
+"""Index PNGs: every mode, every layout, values without a class, and maps that do not fit."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mtl_ray.samples import Sample
+from mtl_ray.sources.config import SemanticPng
+from mtl_ray.sources.open import open_source
+from mtl_ray.sources.source import Reject
+
+from .conftest import MakePicture
+
+VALUES = np.arange(48 * 64, dtype=np.uint8).reshape(48, 64) % 4
+
+
+def write_map(path: Path, values: np.ndarray = VALUES, mode: str = "L") -> None:
+    """An index PNG of some mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(values.astype(np.uint16)) if mode == "I;16" else Image.fromarray(values.astype(np.uint8), "L")
+    if mode == "P":
+        picture = Image.fromarray(values.astype(np.uint8), "P")
+        picture.putpalette([(7 * place) % 256 for place in range(768)])
+    elif mode == "RGB":
+        picture = picture.convert("RGB")
+    picture.save(path)
+
+
+def read_all(config: SemanticPng) -> tuple[dict[str, Sample], list[Reject]]:
+    """All samples by key, and all rejects of a split."""
+    source = open_source(config)
+    readings = [source.read(index) for index in range(len(source))]
+    samples = {sample.key: sample for sample, _ in readings if sample is not None}
+    return samples, [*source.rejects, *(item for _, found in readings for item in found)]
+
+
+def classes_of(sample: Sample) -> np.ndarray:
+    """The values of a sample's map."""
+    assert sample.semantic is not None
+    picture = Image.open(io.BytesIO(sample.semantic))
+    assert picture.mode == "L"
+    return np.asarray(picture)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "I;16"])
+def test_modes_are_read_as_indices(tmp_path: Path, make_picture: MakePicture, mode: str) -> None:
+    make_picture(tmp_path / "train" / "a.jpg")
+    write_map(tmp_path / "trainannot" / "a.png", mode=mode)
+    samples, rejects = read_all(SemanticPng(root=str(tmp_path), split="train"))
+    assert np.array_equal(classes_of(samples["a.jpg"]), VALUES)
+    assert rejects == []
+    vocabulary = open_source(SemanticPng(root=str(tmp_path), split="train")).vocabulary
+    assert vocabulary.classes == {"semantic": ("0", "1", "2", "3")}
+    assert bool(vocabulary.colours) == (mode == "P")
+
+
+def test_ignored_and_unnamed_values(tmp_path: Path, make_picture: MakePicture) -> None:
+    make_picture(tmp_path / "train" / "a.jpg")
+    write_map(tmp_path / "trainannot" / "a.png")
+    names = tmp_path / "names.txt"
+    names.write_text("road\nsky\n")
+    samples, rejects = read_all(SemanticPng(root=str(tmp_path), split="train", classes=str(names), ignore=(3, 0)))
+    assert np.array_equal(classes_of(samples["a.jpg"]), np.where(VALUES == 1, 1, 255))
+    assert [(reject.file, reject.object) for reject in rejects] == [("trainannot/a.png", "value 2")]
+    assert rejects[0].reason.startswith("768 pixels")
+
+
+def test_classes_are_those_of_all_splits(tmp_path: Path, make_picture: MakePicture) -> None:
+    for split, highest in (("train", 1), ("val", 6)):
+        make_picture(tmp_path / split / "a.jpg")
+        write_map(tmp_path / f"{split}annot" / "a.png", np.minimum(VALUES, 1) * highest)
+        (tmp_path / f"{split}.txt").write_text(f"{split}/a.jpg {split}annot/a.png\n")
+    for split in ("train", "val"):
+        assert len(open_source(SemanticPng(root=str(tmp_path), split=split)).vocabulary.classes["semantic"]) == 7
+
+
+def test_maps_that_do_not_fit(tmp_path: Path, make_picture: MakePicture) -> None:
+    for name in ("a", "b", "c", "d", "e", "f"):
+        make_picture(tmp_path / "images" / f"{name}.jpg")
+    write_map(tmp_path / "annotations" / "a.png", VALUES[:-1])
+    write_map(tmp_path / "annotations" / "b.png", mode="RGB")
+    write_map(tmp_path / "annotations" / "c.png", VALUES.astype(np.int64) + 300, mode="I;16")
+    (tmp_path / "annotations" / "d.png").write_bytes(b"no picture")
+    write_map(tmp_path / "annotations" / "e.png")
+    (tmp_path / "train.txt").write_text("a\nb\nc\nd\ne\nf\ng\n")
+    samples, rejects = read_all(SemanticPng(root=str(tmp_path), split="train", ignore=(0,)))
+    assert samples.keys() == {"e.jpg"}
+    reasons = {reject.file: reject.reason for reject in rejects}
+    assert reasons["annotations/a.png"] == "the map is 64 x 47, its picture 64 x 48"
+    assert "3 channels" in reasons["annotations/b.png"]
+    assert "300" in reasons["annotations/c.png"] or "303" in reasons["annotations/c.png"]
+    assert "not a whole picture" in reasons["annotations/d.png"]
+    assert reasons["f"] == "has no index PNG in annotations"
+    assert reasons["g"] == "has no picture in images"
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "listed"),
+    [
+        ("images/train/a.jpg", "annotations/train/a.png", None),
+        ("img_dir/train/a.png", "ann_dir/train/a.png", None),
+        ("images/a.jpg", "annotations/a.png", "a"),
+        ("JPEGImages/a.jpg", "SegmentationClass/a.png", "a"),
+        ("train/a.jpg", "trainannot/a.png", "/SegNet/CamVid/train/a.jpg /SegNet/CamVid/trainannot/a.png"),
+    ],
+)
+def test_layouts(tmp_path: Path, make_picture: MakePicture, image: str, label: str, listed: str | None) -> None:
+    make_picture(tmp_path / image)
+    write_map(tmp_path / label)
+    if listed:
+        (tmp_path / "train.txt").write_text(f"{listed}\n")
+    samples, rejects = read_all(SemanticPng(root=str(tmp_path), split="train"))
+    assert (len(samples), rejects) == (1, [])
+
+
+def test_kinds_at_the_end_of_names(tmp_path: Path, make_picture: MakePicture) -> None:
+    for name in ("00", "01"):
+        make_picture(tmp_path / "imgs" / f"{name}_img.jpg")
+        write_map(tmp_path / "gts" / f"{name}_gt.png")
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits" / "train.txt").write_text("01\n")
+    samples, rejects = read_all(SemanticPng(root=str(tmp_path), split="train"))
+    assert (list(samples), rejects) == (["01_img.jpg"], [])
+
+
+def test_missing_split(tmp_path: Path, make_picture: MakePicture) -> None:
+    make_picture(tmp_path / "images" / "train" / "a.jpg")
+    write_map(tmp_path / "annotations" / "train" / "a.png")
+    with pytest.raises(FileNotFoundError, match=r"no list val\.txt.*no folder such as val"):
+        open_source(SemanticPng(root=str(tmp_path), split="val"))

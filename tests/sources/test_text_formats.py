@@ -1,0 +1,162 @@
+"""YOLO's and ObjectiveMTL's text files: each line by hand, and YOLO's shares against the boxes they were made from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtl_ray.samples import Sample
+from mtl_ray.sources.config import List, SourceConfig, Text, Yolo
+from mtl_ray.sources.open import open_source
+from mtl_ray.sources.source import Reject
+from mtl_ray.sources.yolo_lines import objects
+
+from .conftest import MakePicture
+
+
+def read_all(config: SourceConfig) -> tuple[dict[str, Sample], list[Reject]]:
+    """All samples by key, and all rejects of a split."""
+    source = open_source(config)
+    readings = [source.read(index) for index in range(len(source))]
+    samples = {sample.key: sample for sample, _ in readings if sample is not None}
+    return samples, [*source.rejects, *(item for _, found in readings for item in found)]
+
+
+def write(path: Path, *lines: str) -> None:
+    """A text file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+@given(
+    height=st.integers(1, 5000),
+    width=st.integers(1, 5000),
+    box=st.tuples(*[st.floats(0, 1)] * 4).filter(lambda box: box[0] < box[2] and box[1] < box[3]),
+)
+def test_yolo_shares_are_pixels_again(height: int, width: int, box: tuple[float, float, float, float]) -> None:
+    x1, y1, x2, y2 = box
+    line = f"0 {(x1 + x2) / 2!r} {(y1 + y2) / 2!r} {x2 - x1!r} {y2 - y1!r}"
+    (found,), rejects = objects(line, "f", 1, height, width)
+    assert rejects == []
+    assert np.allclose(found.box_xyxy, [x1 * width, y1 * height, x2 * width, y2 * height], atol=1e-6)
+
+
+def test_yolo_lines(tmp_path: Path, make_picture: MakePicture) -> None:
+    write(tmp_path / "data.yaml", "train: images/train", "val: images/val", "names: {0: cat, 1: dog}")
+    make_picture(tmp_path / "images" / "train" / "a.jpg", 64, 48)
+    make_picture(tmp_path / "images" / "train" / "deep" / "b.png", 64, 48)
+    square = "1 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5"
+    bad = [
+        "2 .5 .5 .1 .1",
+        "0 .5 .5 .1",
+        "0 .5 .5 .1 .1 .9",
+        "x .5 .5 .1 .1",
+        "0.5 .5 .5 .1 .1",
+        "0 nan .5 .1 .1",
+        "0 .5 .5 0 .1",
+        "0 3 3 .1 .1",
+    ]
+    write(tmp_path / "labels" / "train" / "a.txt", "0 0.5 0.5 0.5 0.5", "", square, "0 0 0 1 1", *bad)
+    samples, rejects = read_all(Yolo(root=str(tmp_path), split="train"))
+    found = samples["a.jpg"].instances
+    assert found is not None
+    assert found.boxes_xyxy.tolist() == [[16, 12, 48, 36], [16, 12, 32, 24], [0, 0, 32, 24]]
+    assert found.classes.tolist() == [0, 1, 0]
+    assert found.areas.tolist() == [32 * 24, 16 * 12, 32 * 24]
+    assert found.masks is not None
+    assert [bool(mask) for mask in found.masks] == [False, True, False]
+    assert sorted(int(reject.object.removeprefix("line ")) for reject in rejects) == [5, 6, 7, 8, 9, 10, 11, 12]
+    background = samples["deep/b.png"].instances
+    assert background is not None
+    assert (len(background), background.masks) == (0, ())
+
+
+@pytest.mark.parametrize(
+    ("picture", "label", "description"),
+    [
+        ("images/val/a.jpg", "labels/val/a.txt", None),
+        ("valid/images/a.jpg", "valid/labels/a.txt", "val: ../valid/images"),
+        ("val/a.jpg", "val/a.txt", None),
+        ("images/a.jpg", "labels/a.txt", None),
+    ],
+)
+def test_yolo_layouts(tmp_path: Path, make_picture: MakePicture, picture: str, label: str, description: str | None) -> None:
+    make_picture(tmp_path / picture)
+    write(tmp_path / label, "3 .5 .5 .5 .5")
+    if description:
+        write(tmp_path / "data.yaml", description)
+    if picture.count("/") == 1 and picture.startswith("images"):
+        write(tmp_path / "val.txt", "a")
+    samples, rejects = read_all(Yolo(root=str(tmp_path), split="val"))
+    found = samples["a.jpg"].instances
+    assert found is not None
+    assert found.classes.tolist() == [3]
+    assert rejects == []
+    assert open_source(Yolo(root=str(tmp_path), split="val")).vocabulary.classes == {"instances": ("0", "1", "2", "3")}
+    with pytest.raises(FileNotFoundError, match=r"test\.txt"):
+        open_source(Yolo(root=str(tmp_path), split="test"))
+
+
+def test_text(tmp_path: Path, make_picture: MakePicture) -> None:
+    write(tmp_path / "meta" / "train.txt", "a", "b", "a", "no_labels", "no_picture")
+    write(tmp_path / "labels" / "a.txt", "dog 1 2 11 22", "cat 0 0 64.5 48", "dog 1 2 3", "dog 1 2 x 4", "dog 5 5 5 9")
+    write(tmp_path / "labels" / "b.txt")
+    write(tmp_path / "labels" / "no_picture.txt", "bird 1 2 11 22")
+    make_picture(tmp_path / "images" / "a.jpg", 64, 48)
+    make_picture(tmp_path / "images" / "b.png", 64, 48)
+    make_picture(tmp_path / "images" / "no_labels.jpg", 64, 48)
+    config = Text(root=str(tmp_path), split="train")
+    samples, rejects = read_all(config)
+    assert open_source(config).vocabulary.classes == {"instances": ("bird", "cat", "dog")}
+    first, second = samples["a.jpg"].instances, samples["b.png"].instances
+    assert first is not None
+    assert second is not None
+    assert first.boxes_xyxy.tolist() == [[1, 2, 11, 22], [0, 0, 64, 48]]
+    assert first.classes.tolist() == [2, 1]
+    assert len(second) == 0
+    assert [(reject.file, reject.object) for reject in rejects] == [
+        ("meta/train.txt", "a"),
+        ("labels/a.txt", "line 3"),
+        ("labels/a.txt", "line 4"),
+        ("labels/a.txt", "line 5"),
+        ("labels/no_labels.txt", ""),
+        ("no_picture", ""),
+    ]
+
+
+def test_text_with_numbers_and_commas(tmp_path: Path, make_picture: MakePicture) -> None:
+    write(tmp_path / "train.txt", "a")
+    write(tmp_path / "labels" / "a.txt", "0, 1, 2, 11, 22", "2,1,2,3,4")
+    make_picture(tmp_path / "images" / "a.jpg")
+    config = Text(root=str(tmp_path), split="train", separator=",")
+    found = read_all(config)[0]["a.jpg"].instances
+    assert found is not None
+    assert found.classes.tolist() == [0, 2]
+    assert open_source(config).vocabulary.classes == {"instances": ("0", "1", "2")}
+    write(tmp_path / "classes.txt", "zero", "one")
+    samples, rejects = read_all(config)
+    assert samples["a.jpg"].instances is not None
+    assert samples["a.jpg"].instances.classes.tolist() == [0]
+    assert [reject.object for reject in rejects] == ["line 2"]
+
+
+def test_list(tmp_path: Path, make_picture: MakePicture) -> None:
+    write(tmp_path / "train.txt", "a 0 48 64", "b.png 2 1 1", "a 1 48 64", "gone 0 48 64", "c")
+    write(tmp_path / "val.txt", "v 3 48 64")
+    for name in ("a.jpg", "b.png", "c.jpg"):
+        make_picture(tmp_path / "images" / name)
+    config = List(root=str(tmp_path), split="train")
+    samples, rejects = read_all(config)
+    vocabulary = open_source(config).vocabulary
+    assert (vocabulary.classes, vocabulary.exclusive_labels) == ({"labels": ("0", "1", "2", "3")}, True)
+    assert {key: sample.labels.tolist() for key, sample in samples.items() if sample.labels is not None} == {"a.jpg": [0], "b.png": [2]}
+    assert [reject.object for reject in rejects] == ["line 3", "line 4", "line 5"]
+    write(tmp_path / "classes.txt", "ape", "bee", "cow", "dog")
+    write(tmp_path / "train.txt", "a bee 48 64", "b.png 3 48 64", "c eel 48 64")
+    samples, rejects = read_all(config)
+    assert {key: sample.labels.tolist() for key, sample in samples.items() if sample.labels is not None} == {"a.jpg": [1], "b.png": [3]}
+    assert [reject.reason for reject in rejects] == ["the class 'eel' is not in the list of classes"]
+    with pytest.raises(FileNotFoundError, match=r"no list test\.txt"):
+        open_source(List(root=str(tmp_path), split="test"))

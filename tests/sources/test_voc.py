@@ -1,0 +1,182 @@
+"""Pascal VOC: coordinates that count from 1, attributes and key nodes, index PNGs, and what is wrong with real files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mtl_ray.samples import Sample
+from mtl_ray.sources.config import Voc
+from mtl_ray.sources.open import open_source
+from mtl_ray.sources.source import Reject
+from mtl_ray.sources.voc_xml import ATTRIBUTES, MIRROR, NODES
+
+from .conftest import MakePicture
+
+
+def write_xml(root: Path, name: str, objects: str, size: str = "<width>64</width><height>48</height>") -> None:
+    """An annotation file; ``objects`` are XML elements."""
+    (root / "Annotations").mkdir(parents=True, exist_ok=True)
+    (root / "Annotations" / f"{name}.xml").write_text(f"<annotation><size>{size}</size>{objects}</annotation>")
+
+
+def an_object(name: str, *box: object, more: str = "") -> str:
+    """The XML of an object."""
+    corners = "".join(f"<{tag}>{value}</{tag}>" for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    return f"<object><name>{name}</name>{more}<bndbox>{corners}</bndbox></object>"
+
+
+def write_list(root: Path, split: str, *names: str) -> None:
+    """A list of ids."""
+    (root / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
+    (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
+
+
+def read_all(config: Voc) -> tuple[list[Sample], list[Reject]]:
+    """All samples and all rejects of a split."""
+    source = open_source(config)
+    readings = [source.read(index) for index in range(len(source))]
+    return [sample for sample, _ in readings if sample is not None], [*source.rejects, *(item for _, found in readings for item in found)]
+
+
+def test_values_by_hand(tmp_path: Path, make_picture: MakePicture) -> None:
+    write_list(tmp_path, "train", "a", "b  1")
+    write_list(tmp_path, "val", "c")
+    more = "<truncated>1</truncated><difficult>1</difficult>"
+    write_xml(tmp_path, "a", an_object("dog", 1, 2, 10, 20, more=more) + an_object("cat", 5.5, 6, 64, 48))
+    write_xml(tmp_path, "b", "", size="<width>0</width><height>0</height>")
+    write_xml(tmp_path, "c", an_object("bird", 1, 1, 2, 2))
+    make_picture(tmp_path / "JPEGImages" / "a.jpg")
+    make_picture(tmp_path / "JPEGImages" / "b.png")
+    source = open_source(Voc(root=str(tmp_path), split="train"))
+    (first, second), rejects = read_all(Voc(root=str(tmp_path), split="train"))
+    assert source.vocabulary.classes == {"instances": ("bird", "cat", "dog")}
+    assert rejects == []
+    assert (first.key, second.key) == ("a.jpg", "b.png")
+    assert first.instances is not None
+    assert second.instances is not None
+    assert first.instances.boxes_xyxy.tolist() == [[0, 1, 10, 20], [4.5, 5, 64, 48]]
+    assert first.instances.classes.tolist() == [2, 1]
+    assert first.instances.difficult.tolist() == [True, False]
+    assert first.instances.truncated.tolist() == [True, False]
+    assert first.instances.ids.tolist() == [-1, -1]
+    assert first.instances.areas.tolist() == [190, 59.5 * 43]
+    assert first.instances.masks is None
+    assert len(second.instances) == 0
+
+
+def test_what_is_wrong_is_rejected(tmp_path: Path, make_picture: MakePicture) -> None:
+    write_list(tmp_path, "train", "a", "a", "gone", "broken", "no_picture", "other_size", "torn")
+    good = an_object("x", 1, 1, 5, 5)
+    bad = [an_object("x", 5, 5, 5, 5), an_object("x", 9, 1, 5, 5), an_object("x", 1, "one", 5, 5), an_object("x", 100, 100, 120, 120)]
+    write_xml(tmp_path, "a", good + "".join(bad) + "<object><name>x</name></object>")
+    write_xml(tmp_path, "no_picture", good)
+    write_xml(tmp_path, "other_size", good, size="<width>48</width><height>64</height>")
+    write_xml(tmp_path, "torn", good)
+    (tmp_path / "Annotations" / "broken.xml").write_text("<annotation><object>")
+    for name in ("a", "gone", "broken", "other_size", "torn"):
+        make_picture(tmp_path / "JPEGImages" / f"{name}.jpg")
+    torn = tmp_path / "JPEGImages" / "torn.jpg"
+    torn.write_bytes(torn.read_bytes()[:-200])
+    samples, rejects = read_all(Voc(root=str(tmp_path), split="train"))
+    assert [sample.key for sample in samples] == ["a.jpg"]
+    assert samples[0].instances is not None
+    assert samples[0].instances.boxes_xyxy.tolist() == [[0, 0, 5, 5]]
+    assert [(reject.file, reject.object) for reject in rejects] == [
+        ("ImageSets/Main/train.txt", "a"),
+        *(("Annotations/a.xml", f"object {number} (x)") for number in (2, 3, 4, 6, 5)),
+        ("Annotations/gone.xml", ""),
+        ("Annotations/broken.xml", ""),
+        ("no_picture", ""),
+        ("Annotations/other_size.xml", ""),
+        ("JPEGImages/torn.jpg", ""),
+    ]
+    reasons = " | ".join(reject.reason for reject in rejects)
+    for part in ("listed 2 times", "no area", "numbers", "outside", "not there", "not XML", "no picture", "48 x 64", "cut short"):
+        assert part in reasons
+
+
+def test_attributes_and_key_nodes(tmp_path: Path, make_picture: MakePicture) -> None:
+    nodes = "<keynode><nose>(3, 4)</nose><lefteye> (5,6.5) </lefteye><righteye>(-1, -1)</righteye></keynode>"
+    evil = "<keynode><nose>__import__('os').abort()</nose></keynode>"
+    write_list(tmp_path, "train", "a")
+    write_xml(
+        tmp_path,
+        "a",
+        an_object("man", 1, 1, 9, 9, more=f"<gender>female</gender><age>child</age>{nodes}")
+        + an_object("man", 1, 1, 9, 9, more="<gender>male</gender>")
+        + an_object("man", 1, 1, 9, 9)
+        + an_object("man", 1, 1, 9, 9, more=evil),
+    )
+    make_picture(tmp_path / "JPEGImages" / "a.jpg")
+    config = Voc(root=str(tmp_path), split="train", style="mtl")
+    (sample,), rejects = read_all(config)
+    found = sample.instances
+    assert found is not None
+    assert found.keypoints is not None
+    assert found.keypoints.shape == (3, 18, 3)
+    assert found.keypoints[0, :4].tolist() == [[0, 0, 0], [3, 4, 2], [5, 6.5, 2], [0, 0, 0]]
+    assert not found.keypoints[1:].any()
+    assert {name: found.attributes[name].tolist() for name in ATTRIBUTES} == {
+        "property": [1, 1, 0],
+        "gender": [1, 0, -1],
+        "age": [1, -1, -1],
+    }
+    assert [(reject.object, reject.reason[:22]) for reject in rejects] == [("object 4 (man)", "its key node nose is n")]
+    assert open_source(config).vocabulary.keypoints == NODES
+    assert [NODES[other] for other in MIRROR[:4]] == ["headtop", "nose", "righteye", "lefteye"]
+    assert [MIRROR[other] for other in MIRROR] == list(range(18))
+    assert set(NODES[2::2]) == {node for node in NODES if node.startswith("left")}
+
+
+def test_palette_maps_are_indices(tmp_path: Path, make_picture: MakePicture) -> None:
+    write_xml(tmp_path, "a", an_object("x", 1, 1, 5, 5))
+    write_xml(tmp_path, "b", an_object("x", 1, 1, 5, 5))
+    values = np.zeros((48, 64), np.uint8)
+    values[:4], values[4:8], values[8:10] = 2, 255, 3
+    picture = Image.fromarray(values, "P")
+    picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, *[7] * 759])
+    (tmp_path / "SegmentationClass").mkdir()
+    picture.save(tmp_path / "SegmentationClass" / "a.png")
+    names = tmp_path / "names.txt"
+    names.write_text("background\nx\ny\n")
+    for name in "ab":
+        make_picture(tmp_path / "JPEGImages" / f"{name}.jpg")
+    config = Voc(root=str(tmp_path), split="all", semantic_classes=str(names))
+    (first, second), rejects = read_all(config)
+    assert open_source(config).vocabulary.colours == {"semantic": ((0, 0, 0), (128, 0, 0), (0, 128, 0))}
+    assert first.semantic is not None
+    (tmp_path / "map.png").write_bytes(first.semantic)
+    read = np.asarray(Image.open(tmp_path / "map.png"))
+    assert read.tolist() == np.where(values == 3, 255, values).tolist()
+    assert second.semantic is None
+    assert [(reject.object, reject.reason[:10]) for reject in rejects] == [("value 3", "128 pixels")]
+
+
+def test_where_the_set_may_lie(tmp_path: Path, make_picture: MakePicture) -> None:
+    with pytest.raises(FileNotFoundError, match="no folder Annotations"):
+        open_source(Voc(root=str(tmp_path), split="train"))
+    for year in ("VOC2007", "VOC2012"):
+        folder = tmp_path / "VOCdevkit" / year
+        write_list(folder, "train", "a")
+        write_xml(folder, "a", an_object("x", 1, 1, 5, 5))
+        make_picture(folder / "JPEGImages" / "a.jpg")
+    with pytest.raises(ValueError, match="several VOC sets"):
+        open_source(Voc(root=str(tmp_path), split="train"))
+    assert len(open_source(Voc(root=str(tmp_path / "VOCdevkit" / "VOC2007"), split="train"))) == 1
+    with pytest.raises(FileNotFoundError, match=r"no list test\.txt; it has train"):
+        open_source(Voc(root=str(tmp_path / "VOCdevkit" / "VOC2007"), split="test"))
+
+
+def test_classes_from_a_file(tmp_path: Path, make_picture: MakePicture) -> None:
+    write_xml(tmp_path, "a", an_object("x", 1, 1, 5, 5) + an_object("y", 1, 1, 5, 5))
+    make_picture(tmp_path / "JPEGImages" / "a.jpg")
+    (tmp_path / "classes.txt").write_text("z\ny\n")
+    (sample,), rejects = read_all(Voc(root=str(tmp_path), split="all"))
+    assert sample.instances is not None
+    assert sample.instances.classes.tolist() == [1]
+    assert rejects[0].reason == "the class 'x' is not in the list of classes"
+    (tmp_path / "classes.txt").write_text("z\nz\n")
+    with pytest.raises(ValueError, match="'z' is there twice"):
+        open_source(Voc(root=str(tmp_path), split="all"))
