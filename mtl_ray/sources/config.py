@@ -85,6 +85,8 @@ class Text:
     """File with one class name a line; by default all that occur in the labels, sorted; numbers are places in the list."""
     separator: str | None = None
     """Between the fields of a line; by default any blanks."""
+    images: str = "images"
+    """Folder of the pictures, relative to ROOT."""
     labels: str = "labels"
     """Folder of the label files, relative to ROOT."""
 
@@ -132,13 +134,13 @@ class Shards:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Voc:
-    """Pascal VOC: ImageSets/Main/SPLIT.txt, Annotations/*.xml, JPEGImages, and SegmentationClass where class names for it are known."""
+    """Pascal VOC: a list of ids, Annotations/*.xml, JPEGImages, and SegmentationClass where class names for it are given."""
 
     type: Literal["voc"] = "voc"
     root: str
-    """The folder that has Annotations/, or one above it."""
+    """The folder that has Annotations/ (and JPEGImages/; or annotations/ and images/), or one above it."""
     split: str
-    """The list in ImageSets/Main; all annotations where the set has no lists."""
+    """The list SPLIT.txt in ImageSets/Main, meta/ or splits/; all annotations where the set has no lists."""
     classes: str | None = None
     """File with one class name a line; by default all names in Annotations, sorted."""
     style: Literal["det", "mtl"] = "det"

@@ -33,7 +33,7 @@ def open_text(config: Text) -> Source:
         FileNotFoundError: if there is no such list.
     """
     root = storage.absolute(config.root)
-    images, labels = storage.join(root, "images"), storage.join(root, config.labels)
+    images, labels = storage.join(root, config.images), storage.join(root, config.labels)
     ids, rejects = read_ids(find_list(root, config.split, _LISTS), root)
     every = {name.removesuffix(".txt"): storage.join(labels, name) for name in storage.names(labels) if name.endswith(".txt")}
     contents = read_each(every | {name: storage.join(labels, f"{name}.txt") for name in ids})
@@ -57,14 +57,14 @@ def _read(layout: _Layout, record: tuple[str, str | None]) -> Reading:
     name, key = record
     file = f"{layout.folder}/{name}.txt"
     if key is None:
-        raise UnreadableError(name, "there is no picture of this name in images/")
+        raise UnreadableError(name, f"there is no picture of this name in {layout.images}")
     try:
         text = storage.read(storage.join(layout.labels, f"{name}.txt")).decode("utf-8-sig")
     except FileNotFoundError:
         raise UnreadableError(file, "listed but not there") from None
     except UnicodeDecodeError:
         raise UnreadableError(file, "not UTF-8 text") from None
-    picture = read_picture(storage.join(layout.images, key), f"images/{key}")
+    picture = read_picture(storage.join(layout.images, key), key)
     found, rejects = [], []
     for number, line in enumerate(text.splitlines(), start=1):
         try:

@@ -10,18 +10,23 @@ from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.sources import voc_xml
 from mtl_ray.sources.class_names import find_class_names, read_class_names
 from mtl_ray.sources.config import Voc
-from mtl_ray.sources.folders import pictures_by_stem, read_each, read_ids, subfolders
+from mtl_ray.sources.folders import find_list, pictures_by_stem, read_each, read_ids, subfolders
 from mtl_ray.sources.index_png import palette_of, read_index_png
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.picture import read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
 
+_ANNOTATIONS = ("Annotations", "annotations")
+_IMAGES = ("JPEGImages", "images")
 _MAPS = "SegmentationClass"
+_LISTS = ("ImageSets/Main", "ImageSets/Segmentation", "ImageSets", "meta", "splits")
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
     folder: str
+    annotations: str
+    images: str
     index: Mapping[str, int]
     people: bool
     semantic_classes: int
@@ -34,13 +39,16 @@ def open_voc(config: Voc) -> Source:
         FileNotFoundError: if there are no annotations, or no such split.
     """
     folder = _find_folder(storage.absolute(config.root))
-    annotated = [name.removesuffix(".xml") for name in storage.names(storage.join(folder, "Annotations")) if name.endswith(".xml")]
+    present = subfolders(folder)
+    annotations, images = (next((name for name in usual if name in present), usual[0]) for usual in (_ANNOTATIONS, _IMAGES))
+    annotated = [name.removesuffix(".xml") for name in storage.names(storage.join(folder, annotations)) if name.endswith(".xml")]
     ids, rejects = _list_split(folder, config.split, annotated)
-    contents = read_each({name: storage.join(folder, "Annotations", f"{name}.xml") for name in annotated})
+    contents = read_each({name: storage.join(folder, annotations, f"{name}.xml") for name in annotated})
     names = find_class_names(folder, config.classes) or tuple(sorted(_names_in(contents.values())))
     semantic = read_class_names(storage.absolute(config.semantic_classes)) if config.semantic_classes else ()
-    pictures = pictures_by_stem(storage.join(folder, "JPEGImages"))
+    pictures = pictures_by_stem(storage.join(folder, images))
     people = config.style == "mtl"
+    layout = _Layout(folder, annotations, images, {name: number for number, name in enumerate(names)}, people, len(semantic))
     colours = (
         next(filter(None, (palette_of(uri, len(semantic)) for uri in storage.files(storage.join(folder, _MAPS)))), ()) if semantic else ()
     )
@@ -54,7 +62,7 @@ def open_voc(config: Voc) -> Source:
             colours={"semantic": colours} if colours else {},
         ),
         records=[(name, pictures.get(name)) for name in ids],
-        reader=partial(_read, _Layout(folder, {name: number for number, name in enumerate(names)}, people, len(semantic))),
+        reader=partial(_read, layout),
         rejects=tuple(rejects),
         fingerprint=fingerprint_of([*names, *semantic, *ids, *(contents.get(name, b"") for name in ids)]),
     )
@@ -64,7 +72,7 @@ def _find_folder(root: str) -> str:
     """The folder with Annotations: the root, or the only one up to two levels below it."""
     level = [root]
     for _ in range(3):
-        found = [folder for folder in level if "Annotations" in subfolders(folder)]
+        found = [folder for folder in level if not set(_ANNOTATIONS).isdisjoint(subfolders(folder))]
         if len(found) == 1:
             return found[0]
         if found:
@@ -75,14 +83,9 @@ def _find_folder(root: str) -> str:
 
 def _list_split(folder: str, split: str, annotated: list[str]) -> tuple[list[str], list[Reject]]:
     """The ids of a split, each once; all annotated ones where the set has no lists at all."""
-    if "ImageSets" not in subfolders(folder):
+    if not any(storage.names(storage.join(folder, place)) for place in _LISTS):
         return annotated, []
-    lists = [uri for uri in storage.files(storage.join(folder, "ImageSets")) if uri.endswith(".txt")]
-    wanted = [uri for uri in lists if uri.rpartition("/")[2] == f"{split}.txt"]
-    if not wanted:
-        known = sorted({uri.rpartition("/")[2].removesuffix(".txt") for uri in lists})
-        raise FileNotFoundError(f"{folder}/ImageSets has no list {split}.txt; it has {', '.join(known) or 'none'}")
-    return read_ids(min(wanted, key=lambda uri: ("/Main/" not in uri, uri)), folder)
+    return read_ids(find_list(folder, split, _LISTS), folder)
 
 
 def _names_in(contents: Iterable[bytes]) -> set[str]:
@@ -97,16 +100,16 @@ def _names_in(contents: Iterable[bytes]) -> set[str]:
 
 def _read(layout: _Layout, record: tuple[str, str | None]) -> Reading:
     name, key = record
-    file = f"Annotations/{name}.xml"
+    file = f"{layout.annotations}/{name}.xml"
     if key is None:
-        raise UnreadableError(name, "there is no picture of this name in JPEGImages")
+        raise UnreadableError(name, f"there is no picture of this name in {layout.images}")
     try:
         tree = ElementTree.fromstring(storage.read(storage.join(layout.folder, file)))
     except FileNotFoundError:
         raise UnreadableError(file, "listed but not there") from None
     except ElementTree.ParseError as error:
         raise UnreadableError(file, f"not XML: {error}") from None
-    picture = read_picture(storage.join(layout.folder, "JPEGImages", key), f"JPEGImages/{key}")
+    picture = read_picture(storage.join(layout.folder, layout.images, key), f"{layout.images}/{key}")
     if fault := voc_xml.size_fault(tree, picture.height, picture.width):
         raise UnreadableError(file, fault)
     found, rejects = voc_xml.objects(tree, file, layout.index, people=layout.people)

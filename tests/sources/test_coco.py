@@ -12,8 +12,7 @@ from mtl_ray.samples import Sample
 from mtl_ray.sources.config import Coco
 from mtl_ray.sources.open import open_source
 from mtl_ray.sources.source import Reject, Source
-
-from .conftest import MakePicture
+from tests.sources.conftest import MakePicture
 
 SQUARE = [10.0, 10.0, 30.0, 10.0, 30.0, 20.0, 10.0, 20.0]
 

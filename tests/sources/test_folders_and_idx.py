@@ -10,8 +10,7 @@ import pytest
 
 from mtl_ray.sources.config import Idx, ImageFolder
 from mtl_ray.sources.open import open_source
-
-from .conftest import MakePicture
+from tests.sources.conftest import MakePicture
 
 
 def test_image_folder(tmp_path: Path, make_picture: MakePicture) -> None:

@@ -9,8 +9,7 @@ from PIL import Image, ImageOps
 
 from mtl_ray.sources.picture import read_picture, shown_size
 from mtl_ray.sources.source import UnreadableError
-
-from .conftest import MakePicture
+from tests.sources.conftest import MakePicture
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

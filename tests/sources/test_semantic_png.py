@@ -11,8 +11,7 @@ from mtl_ray.samples import Sample
 from mtl_ray.sources.config import SemanticPng
 from mtl_ray.sources.open import open_source
 from mtl_ray.sources.source import Reject
-
-from .conftest import MakePicture
+from tests.sources.conftest import MakePicture
 
 VALUES = np.arange(48 * 64, dtype=np.uint8).reshape(48, 64) % 4
 

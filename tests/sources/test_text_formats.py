@@ -12,8 +12,7 @@ from mtl_ray.sources.config import List, SourceConfig, Text, Yolo
 from mtl_ray.sources.open import open_source
 from mtl_ray.sources.source import Reject
 from mtl_ray.sources.yolo_lines import objects
-
-from .conftest import MakePicture
+from tests.sources.conftest import MakePicture
 
 
 def read_all(config: SourceConfig) -> tuple[dict[str, Sample], list[Reject]]:

@@ -11,8 +11,7 @@ from mtl_ray.sources.config import Voc
 from mtl_ray.sources.open import open_source
 from mtl_ray.sources.source import Reject
 from mtl_ray.sources.voc_xml import ATTRIBUTES, MIRROR, NODES
-
-from .conftest import MakePicture
+from tests.sources.conftest import MakePicture
 
 
 def write_xml(root: Path, name: str, objects: str, size: str = "<width>64</width><height>48</height>") -> None:
@@ -165,7 +164,7 @@ def test_where_the_set_may_lie(tmp_path: Path, make_picture: MakePicture) -> Non
     with pytest.raises(ValueError, match="several VOC sets"):
         open_source(Voc(root=str(tmp_path), split="train"))
     assert len(open_source(Voc(root=str(tmp_path / "VOCdevkit" / "VOC2007"), split="train"))) == 1
-    with pytest.raises(FileNotFoundError, match=r"no list test\.txt; it has train"):
+    with pytest.raises(FileNotFoundError, match=r"no list test\.txt.*Main/train\.txt"):
         open_source(Voc(root=str(tmp_path / "VOCdevkit" / "VOC2007"), split="test"))
 
 
@@ -180,3 +179,15 @@ def test_classes_from_a_file(tmp_path: Path, make_picture: MakePicture) -> None:
     (tmp_path / "classes.txt").write_text("z\nz\n")
     with pytest.raises(ValueError, match="'z' is there twice"):
         open_source(Voc(root=str(tmp_path), split="all"))
+
+
+def test_the_folders_of_objectivemtl(tmp_path: Path, make_picture: MakePicture) -> None:
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "train.txt").write_text("a\n")
+    write_xml(tmp_path, "a", an_object("x", 1, 1, 5, 5))
+    (tmp_path / "Annotations").rename(tmp_path / "annotations")
+    make_picture(tmp_path / "images" / "a.jpg")
+    samples, rejects = read_all(Voc(root=str(tmp_path), split="train"))
+    assert ([sample.key for sample in samples], rejects) == (["a.jpg"], [])
+    with pytest.raises(FileNotFoundError, match=r"no list val\.txt.*meta/train\.txt"):
+        open_source(Voc(root=str(tmp_path), split="val"))
