@@ -1,6 +1,6 @@
 """The same function over many items, each as a Ray task, with a progress bar."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 import ray
@@ -16,7 +16,7 @@ RETRIES = 5
 
 def fan_out(
     function: Callable[[Item], Result], items: Sequence[Item], *, description: str, num_cpus: float = 1, workers: int | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """The results of ``function(item)`` in the order of the items, computed as Ray tasks inside a ``session``.
 
     Only a bounded number of tasks is sent off at a time, so neither a million items nor a slow first one fills the memory.

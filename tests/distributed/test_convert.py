@@ -8,20 +8,24 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from jobs.convert import main
+from jobs.run import run
+from mtl_ray import storage
 from mtl_ray.distributed import convert as module
 from mtl_ray.distributed.convert import Conversion, convert, summary
 from mtl_ray.samples import Sample
 from mtl_ray.shards.split import open_split
 from mtl_ray.sources.config import ConvertConfig, Digits, ImageFolder, Shards, Voc
 from mtl_ray.sources.open import open_source
+from tests.s3_server import S3Server
 
 
-def keys_of(uri: Path) -> list[str]:
+def keys_of(uri: Path | str) -> list[str]:
     """The keys of a split in stored order."""
     split = open_split(str(uri))
     return [sample.key for sample in split.read(0, split.num_samples)]
@@ -67,7 +71,7 @@ def test_all_samples_arrive(tmp_path: Path, form: str) -> None:
 
 
 def test_order_and_seed(tmp_path: Path) -> None:
-    def order(name: str, **options: object) -> list[str]:
+    def order(name: str, **options: Any) -> list[str]:
         convert(ConvertConfig(source=Digits(split="val", num=30, size=64), to=str(tmp_path / name), **options))
         return keys_of(tmp_path / name)
 
@@ -227,11 +231,13 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["shards", "/nowhere", "--split", "val", "--to", "x"], "/nowhere"),
     ],
 )
-def test_wrong_requests_are_one_sentence(arguments: list[str], words: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "jobs.convert", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_wrong_requests_are_one_sentence(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: main(arguments))
+    shown = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert words in shown
+    assert shown.count("\n") == 1
 
 
 def test_a_submitted_job_needs_an_absolute_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,3 +277,18 @@ def test_image_folder_across_shards(tmp_path: Path) -> None:
     assert {sample.key: sample.labels.tolist() for sample in split.read(0, 6) if sample.labels is not None} == {
         f"{'ab'[index % 2]}/{index}.jpg": [index % 2] for index in range(6)
     }
+
+
+def test_from_a_bucket_to_a_bucket(s3: S3Server, tmp_path: Path) -> None:
+    write_voc(tmp_path / "raw", ["a", "b", "c"])
+    root, target = s3.folder(), s3.folder()
+    for path in (tmp_path / "raw").rglob("*.*"):
+        storage.upload(path, storage.join(root, path.relative_to(tmp_path / "raw").as_posix()))
+    config = ConvertConfig(source=Voc(root=root, split="train"), to=target)
+    assert convert(config).fresh
+    assert not convert(config).fresh
+    assert sorted(keys_of(target)) == ["a.jpg", "b.jpg", "c.jpg"]
+    convert(ConvertConfig(source=Voc(root=str(tmp_path / "raw"), split="train"), to=str(tmp_path / "s")))
+    assert keys_of(target) == keys_of(tmp_path / "s")
+    with pytest.raises(FileNotFoundError, match=r"no list val\.txt"):
+        convert(ConvertConfig(source=Voc(root=root, split="val"), to=s3.folder()))

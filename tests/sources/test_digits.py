@@ -1,6 +1,7 @@
 """The built-in set: the same scenes from the same seed, annotations that agree with each other, splits that share nothing."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from mtl_ray.sources.config import Digits
 from mtl_ray.sources.open import open_source
 
 
-def scenes(num: int = 40, **options: object) -> list[Sample]:
+def scenes(num: int = 40, **options: Any) -> list[Sample]:
     """Some scenes."""
     source = open_source(Digits(**{"split": "train", "num": num, **options}))
     readings = [source.read(index) for index in range(num)]

@@ -65,7 +65,9 @@ def test_idx(tmp_path: Path, start: str, split: str, end: str) -> None:
     for sample, expected in zip(samples, pixels, strict=True):
         assert sample is not None
         assert (sample.height, sample.width) == (7, 5)
-        assert np.array_equal(cv2.imdecode(np.frombuffer(sample.image, np.uint8), cv2.IMREAD_UNCHANGED), expected)
+        decoded = cv2.imdecode(np.frombuffer(sample.image, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert decoded is not None
+        assert np.array_equal(decoded, expected)
 
 
 def test_damaged_idx(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_coco_mini(shared_data: Path, split: str, images: int, objects: int, cro
 def test_coco_keypoints(shared_data: Path, split: str, people: int, posed: int) -> None:
     config = Coco(root=str(shared_data / "coco_mini"), split=split, keypoints=True)
     samples, _ = read_all(config)
-    points = np.concatenate([sample.instances.keypoints for sample in samples.values() if sample.instances is not None])  # type: ignore[arg-type, misc]
+    points = np.concatenate([sample.instances.keypoints for sample in samples.values() if sample.instances is not None])
     assert points.shape == (people, 17, 3)
     assert (points[..., 2].any(axis=1)).sum() == posed
     vocabulary = open_source(config).vocabulary

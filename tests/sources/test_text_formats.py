@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import List, SourceConfig, Text, Yolo
+from mtl_ray.sources.config import List, RawConfig, Text, Yolo
 from mtl_ray.sources.open import open_source
 from mtl_ray.sources.source import Reject
 from mtl_ray.sources.yolo_lines import objects
 from tests.sources.conftest import MakePicture
 
 
-def read_all(config: SourceConfig) -> tuple[dict[str, Sample], list[Reject]]:
+def read_all(config: RawConfig) -> tuple[dict[str, Sample], list[Reject]]:
     """All samples by key, and all rejects of a split."""
     source = open_source(config)
     readings = [source.read(index) for index in range(len(source))]
