@@ -25,7 +25,8 @@ def build_optimizer(model: nn.Module, config: Optimizer, batch: int) -> torch.op
     lr = config.lr * (batch / config.scale_to_batch if config.scale_to_batch else 1.0)
     groups = parameter_groups(model, config, lr)
     if config.type == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=True)
+        # Not fused: torch's fused sgd reads momentum that was never written if fp16 overflowed in the very first step.
+        return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, foreach=True)
     return torch.optim.AdamW(groups, lr=lr, betas=(config.momentum, 0.999), fused=True)
 
 
@@ -39,7 +40,7 @@ def parameter_groups(model: nn.Module, config: Optimizer, lr: float) -> list[dic
             continue
         rate = lr
         if name.startswith(BACKBONE):
-            rate *= config.backbone_lr * config.layer_decay ** (deepest + 1 - stages[_stage_name(name)])
+            rate *= config.backbone_lr * config.layer_decay ** (deepest + 1 - stages[name])
         groups[rate, config.weight_decay if parameter.ndim > 1 else 0.0].append(parameter)
     return [
         {"params": members, "lr": rate, "base_lr": rate, "weight_decay": weight_decay} for (rate, weight_decay), members in groups.items()
@@ -54,17 +55,19 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
 
 
 def _stages(model: nn.Module) -> dict[str, int]:
-    """The number of each stage of the backbone from the input on: the stem is 0."""
+    """The stage of each parameter of the backbone, by name, counted from the input on.
+
+    A block that holds further blocks begins a stage (``layer2``, ``stages_0``, ``blocks.3``); single layers before the first are the
+    stem, 0, and those after a stage belong to it.
+    """
     stages: dict[str, int] = {}
+    number, last = 0, ""
     for name, _ in model.named_parameters():
-        if name.startswith(BACKBONE):
-            stage = _stage_name(name)
-            if stage not in stages:
-                stages[stage] = len(stages)
+        if not name.startswith(BACKBONE):
+            continue
+        parts = name.removeprefix(BACKBONE).removeprefix("model.").split(".")
+        stage = ".".join(parts[:2]) if len(parts) > 2 and parts[1].isdigit() and not parts[0][-1].isdigit() else parts[0]
+        if len(parts) > 2 and stage != last:
+            number, last = number + 1, stage
+        stages[name] = number
     return stages
-
-
-def _stage_name(name: str) -> str:
-    """``trunk.backbone.layer2.0.conv1.weight`` -> ``layer2``; blocks that are numbered below one name count each."""
-    parts = name.removeprefix(BACKBONE).split(".")
-    return parts[0]

@@ -51,6 +51,8 @@ def _curves(rows: Rows, names: Sequence[str], title: str, label: str, *, log: bo
     sns.lineplot(table, x="step", y=label, hue="curve" if len(names) > 1 else None, marker=marker, errorbar=None, ax=axes)
     if log and len(points) and min(value for *_, value in points) > 0:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     if label == "metric":
         axes.set_ylim(-0.02, 1.02)
     axes.set_title(title)

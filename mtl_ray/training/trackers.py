@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.artifact import open_artifact
 from mtl_ray.config.validate import values_of
 from mtl_ray.experiment import ExperimentConfig
 
@@ -111,11 +112,11 @@ class Wandb:
         """See ``Tracker``."""
         import wandb
 
+        found = open_artifact(uri, kind="checkpoint")
         artifact = wandb.Artifact(f"{self._run.id}-checkpoint", type="model", metadata={"uri": uri})
-        if storage.is_remote(uri):
-            artifact.add_reference(uri, checksum=False)
-        else:
-            artifact.add_dir(uri)
+        for name in found.names:
+            with artifact.new_file(name, "wb") as file:
+                file.write(found.read(name))
         self._run.log_artifact(artifact)
 
     def close(self) -> None:

@@ -1,0 +1,112 @@
+"""Rates, parameter groups, and when things are due."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtl_ray.experiment import build_model
+from mtl_ray.models.config import TimmBackbone
+from mtl_ray.samples import Vocabulary
+from mtl_ray.training.config import Optimizer, Rate, RuntimeConfig, ScheduleConfig
+from mtl_ray.training.optimizer import build_optimizer, parameter_groups, set_rate
+from mtl_ray.training.rate import factor
+from mtl_ray.training.timetable import Timetable
+
+RUNTIME = RuntimeConfig(name="x", checkpoint_every_s=None, checkpoint_every_steps=5)
+
+
+@given(
+    kind=st.sampled_from(["constant", "step", "poly", "cosine"]),
+    steps=st.integers(1, 500),
+    warmup=st.one_of(st.floats(0, 0.9), st.integers(1, 40)),
+    end=st.floats(0, 1),
+)
+def test_rate_rises_over_the_warm_up_and_then_only_falls(kind, steps, warmup, end):
+    rate = Rate(type=kind, warmup=warmup, end=end)
+    factors = [factor(step, steps, rate) for step in range(steps)]
+    length = math.ceil(warmup * steps if warmup < 1 else warmup)
+    assert all(0 <= value <= 1 for value in factors)
+    rest = factors[length:]
+    assert all(b <= a + 1e-12 for a, b in zip(rest, rest[1:], strict=False))
+    assert factors[0] > 0 or end == 0
+
+
+def test_rates_are_those_of_the_papers():
+    flat = {"warmup": 0.0}
+    assert factor(50, 100, Rate(type="cosine", end=0.0, **flat)) == pytest.approx(0.5)
+    assert factor(25, 100, Rate(type="poly", end=0.0, power=0.9, **flat)) == pytest.approx(0.75**0.9)
+    assert [factor(step, 10, Rate(type="step", milestones=(0.5, 0.8), gamma=0.1, **flat)) for step in (4, 5, 8)] == pytest.approx(
+        [1, 0.1, 0.01]
+    )
+    assert [factor(step, 100, Rate(type="constant", warmup=3)) for step in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1])
+
+
+@pytest.fixture
+def model(make_config):
+    return build_model(make_config().model, Vocabulary(classes={"labels": ("a", "b"), "semantic": ("a", "b")}, exclusive_labels=True))
+
+
+def test_biases_and_norms_are_not_decayed_and_every_parameter_is_in_one_group(model):
+    groups = parameter_groups(model, Optimizer(weight_decay=0.1), 1e-3)
+    decayed = {id(p) for group in groups for p in group["params"] if group["weight_decay"] > 0}
+    listed = [id(p) for group in groups for p in group["params"]]
+    assert len(listed) == len(set(listed)) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in decayed) == (parameter.ndim > 1), name
+
+
+def test_lower_stages_of_the_backbone_learn_slower(model):
+    groups = parameter_groups(model, Optimizer(layer_decay=0.5, backbone_lr=0.1), 1.0)
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+    by_name = {name: rate[id(p)] for name, p in model.named_parameters()}
+    stem, layer1, layer4 = (by_name[f"trunk.backbone.net.{name}.weight"] for name in ("conv1", "layer1.0.conv1", "layer4.0.conv1"))
+    assert by_name["heads.labels.linear.weight"] == 1.0
+    assert by_name["trunk.backbone.net.bn1.weight"] == stem
+    assert layer4 == pytest.approx(0.05)
+    assert layer1 == pytest.approx(0.05 * 0.5**3)
+    assert stem == pytest.approx(0.05 * 0.5**4)
+
+
+@pytest.mark.parametrize(("name", "stages"), [("convnext_atto", 4), ("mobilenetv3_small_050", 6), ("resnet10t", 4), ("regnetx_002", 4)])
+def test_stages_are_found_in_other_families(make_config, name, stages):
+    config = replace(make_config().model, backbone=TimmBackbone(name=name, levels=("C3", "C5")))
+    net = build_model(config, Vocabulary(classes={"labels": ("a", "b"), "semantic": ("a", "b")}, exclusive_labels=True))
+    groups = parameter_groups(net, Optimizer(layer_decay=0.5), 1.0)
+    rates = {round(group["lr"], 9) for group in groups}
+    assert rates == {1.0, *(0.5**k for k in range(1, stages + 2))}
+
+
+def test_frozen_parameters_are_in_no_group(model):
+    model.trunk.backbone.requires_grad_(False)
+    groups = parameter_groups(model, Optimizer(), 1.0)
+    assert sum(len(group["params"]) for group in groups) == sum(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(None, 0.01), (8, 0.04)])
+def test_rate_is_scaled_to_the_batch_only_when_asked(model, scale, expected):
+    optimizer = build_optimizer(model, Optimizer(lr=0.01, scale_to_batch=scale), batch=32)
+    assert set_rate(optimizer, 0.5) == pytest.approx(expected / 2)
+    assert set_rate(optimizer, 1.0) == pytest.approx(expected)
+
+
+def test_timetable_counts_epochs_over_their_ends():
+    table = Timetable(ScheduleConfig(epochs=3), RUNTIME, batch=12, samples_per_epoch=50)
+    assert table.steps == 13
+    assert [step for step in range(1, 14) if table.evaluates(step)] == [5, 9, 13]
+    assert [step for step in range(1, 14) if table.saves(step)] == [5, 10]
+
+
+def test_timetable_counts_steps():
+    table = Timetable(ScheduleConfig(steps=10, evaluate_every_steps=4), RUNTIME, batch=12, samples_per_epoch=50)
+    assert [step for step in range(1, 11) if table.evaluates(step)] == [4, 8, 10]
+    only_last = Timetable(ScheduleConfig(steps=10, evaluate_every=None), RUNTIME, batch=12, samples_per_epoch=50)
+    assert [step for step in range(1, 11) if only_last.evaluates(step)] == [10]
+
+
+@pytest.mark.parametrize("length", [{}, {"epochs": 2.0, "steps": 3}])
+def test_length_is_said_once(length):
+    with pytest.raises(ValueError, match="either epochs or steps"):
+        Timetable(ScheduleConfig(**length), RUNTIME, batch=12, samples_per_epoch=50)
