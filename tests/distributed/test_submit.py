@@ -153,3 +153,28 @@ def test_only_the_code_is_sent(cluster):
     sent = set(json.loads(line.removeprefix("FILES").replace("'", '"')))
     assert {"mtl_ray", "jobs", "configs", "pyproject.toml"} <= sent
     assert not sent & {".venv", ".git", "data", "runs"}
+
+
+def test_a_relative_output_is_refused_in_words(cluster):
+    done = cluster.submit(
+        "python", "-m", "jobs.convert", "digits", "--split", "train", "--num", "4", "--size", "64", "--to", "shards/train"
+    )
+    assert done.returncode != 0
+    assert "relative path" in done.stdout + done.stderr
+
+
+def test_a_training_runs_unchanged(cluster, tmp_path):
+    for split, num in (("train", "2400"), ("val", "8")):  # the first is cut into three shards, each a Ray task
+        to = ("--to", str(tmp_path / split))
+        done = cluster.submit("python", "-m", "jobs.convert", "digits", "--split", split, "--num", num, "--size", "64", *to)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert len(list((tmp_path / "train").glob("*.arrow"))) == 3
+    changes = [
+        *(f"data.{split}.uri={tmp_path / split}" for split in ("train", "val")),
+        *("data.canvas.height=64", "data.canvas.width=64", "data.batch=4", "schedule.epochs=null", "schedule.steps=2"),
+        *("runtime.workers=2", "runtime.name=submitted", f"runtime.storage={tmp_path / 'runs'}"),
+    ]
+    done = cluster.submit("python", "-m", "jobs.train", "configs/multitask/digits.yaml", *changes)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert "finished after 2 steps" in done.stdout
+    assert (tmp_path / "runs" / "submitted" / "best.json").is_file()

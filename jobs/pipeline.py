@@ -1,0 +1,33 @@
+"""Runs the whole chain from one file: convert, train, evaluate, export, serve, compare, on one Ray."""
+
+import argparse
+from collections.abc import Sequence
+
+from jobs.run import run
+from mtl_ray.config.load import load_tree
+from mtl_ray.config.validate import validate
+from mtl_ray.distributed.config import PipelineConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """1 if a figure is below what the config expects, or a check did not hold."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.pipeline",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example:\n  python -m jobs.pipeline configs/pipelines/demo.yaml experiment.runtime.storage=s3://bucket/runs",
+    )
+    parser.add_argument("config", help="a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes, in YAML")
+    arguments = parser.parse_args(argv)
+    config = validate(load_tree(arguments.config, arguments.overrides), PipelineConfig)
+
+    from mtl_ray.distributed.pipeline import run_pipeline, table
+
+    stages = list(run_pipeline(config))
+    print(f"\n{table(stages)}")
+    return 0 if all(stage.outcome.held for stage in stages) else 1
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,247 @@
+"""The whole chain on one Ray: raw images, shards, a trained model, its figures, a bundle, answers over HTTP."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from mtl_ray import storage
+from mtl_ray.artifact import MANIFEST, open_artifact
+from mtl_ray.distributed.config import PipelineConfig
+from mtl_ray.distributed.convert import convert
+from mtl_ray.distributed.evaluate import evaluate_rows
+from mtl_ray.distributed.proxy import fast_proxy
+from mtl_ray.distributed.serve import serving
+from mtl_ray.distributed.session import session
+from mtl_ray.distributed.train import train, with_absolute_uris
+from mtl_ray.evaluation.evaluate import Request, write_results
+from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.export.bundle import checkpoint_of, export
+from mtl_ray.export.parity import ParityError
+from mtl_ray.export.table import table as parity_table
+from mtl_ray.inference.endpoint import EndpointPredictor
+from mtl_ray.inference.open import open_predictor
+from mtl_ray.inference.pictures import predict_pictures
+from mtl_ray.serving.compare import compare
+from mtl_ray.shards.split import open_split
+from mtl_ray.sources.config import ConvertConfig, SourceConfig
+from mtl_ray.training.beginning import run_uri
+
+SHOWN = 3
+"""Entries of a list that are printed of an answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a stage.
+
+    Attributes:
+        result: in a few words.
+        where: the URI of what it made.
+        held: False if a check did not hold.
+    """
+
+    result: str
+    where: str
+    held: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stage that was run, and for how many seconds."""
+
+    name: str
+    seconds: float
+    outcome: Outcome
+
+
+def run_pipeline(config: PipelineConfig) -> Iterator[Stage]:
+    """Runs the stages, each upon what the one before made, and gives each when it is done.
+
+    Run again, it finds what is finished and does not repeat it. After an export that does not hold there is nothing to serve.
+
+    Raises:
+        ValueError, FileNotFoundError: as the stages do.
+    """
+    runtime = config.experiment.runtime
+    cpus = max(os.cpu_count() or 1, math.ceil(runtime.workers * runtime.cpus_per_worker))
+    with ExitStack() as until_the_end:
+        if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
+            until_the_end.enter_context(fast_proxy(config.experiment.serve.timeout_s))
+        until_the_end.enter_context(session(num_cpus=cpus))
+        pipeline = _Pipeline(config, with_absolute_uris(config.experiment), until_the_end)
+        for name, work in pipeline.stages():
+            print(f"\n== {name}", flush=True)
+            started = time.monotonic()
+            outcome = work()
+            yield Stage(name=name, seconds=time.monotonic() - started, outcome=outcome)
+            if name == "export" and not outcome.held:
+                return
+
+
+def table(stages: Sequence[Stage]) -> str:
+    """What was done, a line for each stage, and the sum."""
+    rows = [("stage", "time", "result", "where")]
+    rows += [(stage.name, f"{stage.seconds:.1f} s", stage.outcome.result, shown(stage.outcome.where)) for stage in stages]
+    failed = [stage.name for stage in stages if not stage.outcome.held]
+    verdict = f"did not hold: {', '.join(failed)}" if failed else "every check held"
+    rows.append(("all", f"{sum(stage.seconds for stage in stages):.1f} s", verdict, ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [f"{name:<{widths[0]}}  {took:>{widths[1]}}  {result:<{widths[2]}}  {where}".rstrip() for name, took, result, where in rows]
+    rule = "-" * max(map(len, lines))
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def shown(uri: str) -> str:
+    """A URI as it is shortest from here."""
+    return os.path.relpath(uri) if not storage.is_remote(uri) and Path(uri).is_relative_to(Path.cwd()) else uri
+
+
+@dataclass
+class _Pipeline:
+    """The stages of one pipeline.
+
+    Attributes:
+        config: as it was given.
+        experiment: its experiment, with absolute URIs.
+        until_the_end: keeps the server up until the last stage is done.
+        url: of the server, once it answers.
+        images: URIs of the pictures that are sent to it.
+    """
+
+    config: PipelineConfig
+    experiment: ExperimentConfig
+    until_the_end: ExitStack
+    url: str = ""
+    images: list[str] = field(default_factory=list)
+
+    def stages(self) -> list[tuple[str, Callable[[], Outcome]]]:
+        """Name and work of each stage, in order."""
+        stages: list[tuple[str, Callable[[], Outcome]]] = []
+        if (raw := self.config.convert) is not None:
+            stages.append(("convert train", lambda: self._convert(raw.train, self.experiment.data.train.uri)))
+            stages.append(("convert val", lambda: self._convert(raw.val, self.experiment.data.val.uri)))
+        return [
+            *stages,
+            ("train", self._train),
+            ("evaluate", self._evaluate),
+            ("export", self._export),
+            ("serve", self._serve),
+            ("compare", self._compare),
+        ]
+
+    def _in_run(self, name: str) -> str:
+        """A place in the run's folder: what the pipeline makes of a run lies there too."""
+        return storage.join(run_uri(self.experiment), name)
+
+    def _convert(self, source: SourceConfig, to: str | Sequence[str]) -> Outcome:
+        assert self.config.convert is not None
+        made = convert(ConvertConfig(source=source, to=_only(to), format=self.config.convert.format))
+        there = "" if made.fresh else ", there already"
+        return Outcome(result=f"{made.manifest.num_samples:,} samples, {made.rejects} left out{there}", where=made.uri)
+
+    def _train(self) -> Outcome:
+        summary = train(self.experiment)
+        best = summary["best"]
+        figure = f", best {best['metric']} {best['value']:.3f}" if best else ""
+        workers = self.experiment.runtime.workers
+        return Outcome(result=f"{summary['step']:,} steps on {workers} worker{'s' * (workers > 1)}{figure}", where=summary["run"])
+
+    def _evaluate(self) -> Outcome:
+        request = Request(target=run_uri(self.experiment), data=_only(self.experiment.data.val.uri), batch=self.experiment.evaluate.batch)
+        report, part = evaluate_rows(request, self.experiment.runtime.workers)
+        write_results(self._in_run("evaluation"), report, part)
+        print(report.to_text())
+        result, held = judge(report.figures, self.config.expect)
+        return Outcome(result=result, where=self._in_run("evaluation"), held=held)
+
+    def _export(self) -> Outcome:
+        run, to = run_uri(self.experiment), self._in_run("bundle")
+        if _exported_from(to) == checkpoint_of(run):
+            return Outcome(result="there already", where=to)
+        try:
+            bundle = export(run, to, self.experiment.export, self.experiment.data)
+        except ParityError as error:
+            print(parity_table(error.parity))
+            return Outcome(result=f"parity failed: {error}", where=to, held=False)
+        print(parity_table(bundle.parity))
+        return Outcome(result=f"{bundle.bytes / 1e6:.1f} MB, parity passed", where=to)
+
+    def _serve(self) -> Outcome:
+        """Shows one answer as it came, and draws the pictures with what was answered."""
+        config = self.experiment.serve
+        self.url = self.until_the_end.enter_context(serving({self.experiment.runtime.name: self._in_run("bundle")}, config))
+        self.images = self._pictures()
+        endpoint = EndpointPredictor(self.url)
+        started = time.monotonic()
+        answer = endpoint.answer(storage.read(self.images[0]), score_threshold=config.score_threshold)
+        took = time.monotonic() - started
+        print(f"POST {endpoint.url} with {shown(self.images[0])} is answered:\n{json.dumps(_short(answer), indent=1)}")
+        bad = predict_pictures(endpoint, self.images, self._in_run("answers"), config.score_threshold)
+        result = f"HTTP answer in {took * 1000:.0f} ms, {len(self.images) - len(bad)} pictures drawn"
+        return Outcome(result=result, where=self._in_run("answers"), held=not bad)
+
+    def _pictures(self) -> list[str]:
+        """The first validation pictures, written as files."""
+        split = open_split(_only(self.experiment.data.val.uri))
+        uris = []
+        for number, sample in enumerate(split.read(0, min(self.config.pictures, split.num_samples))):
+            suffix = ".png" if sample.image.startswith(b"\x89PNG") else ".jpg"
+            uris.append(self._in_run(f"images/{number:02d}{suffix}"))
+            storage.write(uris[-1], sample.image)
+        return uris
+
+    def _compare(self) -> Outcome:
+        """Holds the answers over HTTP against torch."""
+        endpoint, model = EndpointPredictor(self.url), open_predictor(run_uri(self.experiment))
+        found = list(compare(endpoint, model, self.images))
+        for part in found:
+            print(f"{shown(part.picture)}  {part.head}: {part.compared} compared, {part.figures}")
+            print("".join(f"  mismatch: {sentence}\n" for sentence in part.mismatches), end="")
+        held = not any(part.mismatches for part in found)
+        result = f"{len(self.images)} pictures: HTTP {'says what torch says' if held else 'differs from torch'}"
+        return Outcome(result=result, where=endpoint.url, held=held)
+
+
+def judge(figures: Mapping[str, float], expect: Mapping[str, float]) -> tuple[str, bool]:
+    """The expected figures in words, and whether all are reached.
+
+    Raises:
+        ValueError: if something is expected that was not measured.
+    """
+    if unknown := [name for name in expect if name not in figures]:
+        raise ValueError(f"the pipeline expects {unknown[0]}, which was not measured; there is {', '.join(figures)}")
+    words = [f"{name} {figures[name]:.3f} {'>=' if figures[name] >= least else 'is below'} {least:g}" for name, least in expect.items()]
+    return ", ".join(words) or f"{len(figures)} figures", all(figures[name] >= least for name, least in expect.items())
+
+
+def _only(uri: str | Sequence[str]) -> str:
+    if not isinstance(uri, str):
+        raise ValueError("a pipeline makes and measures single splits: data.train.uri and data.val.uri must each name one")
+    return uri
+
+
+def _exported_from(bundle: str) -> str | None:
+    """The checkpoint that the bundle at a URI was made from; None if there is no bundle."""
+    if not storage.exists(storage.join(bundle, MANIFEST)):
+        return None
+    return str(json.loads(open_artifact(bundle, kind="bundle").read("metrics.json"))["checkpoint"])
+
+
+def _short(answer: Any) -> Any:
+    """An answer with the first entries of its lists and the beginning of its long texts."""
+    if isinstance(answer, dict):
+        return {key: _short(value) for key, value in answer.items()}
+    if isinstance(answer, list) and all(isinstance(item, int | float) for item in answer):
+        return json.dumps([round(item, 1) for item in answer])
+    if isinstance(answer, list):
+        more = [f"... {len(answer) - SHOWN} more"] if len(answer) > SHOWN else []
+        return [_short(item) for item in answer[:SHOWN]] + more
+    return f"{answer[:40]}..." if isinstance(answer, str) and len(answer) > 40 else answer
