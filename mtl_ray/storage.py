@@ -84,8 +84,11 @@ def read(uri: str, start: int | None = None, stop: int | None = None) -> bytes:
     Raises:
         FileNotFoundError: if there is none.
     """
-    fs, path = filesystem(uri)
     with _explained(uri):
+        if start is None and stop is None and not is_remote(uri):
+            with open(absolute(uri), "rb") as file:  # for a picture, fsspec's way takes three times as long
+                return file.read()
+        fs, path = filesystem(uri)
         return bytes(fs.cat_file(path, start=start, end=stop))
 
 
