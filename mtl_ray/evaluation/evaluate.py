@@ -12,7 +12,7 @@ from mtl_ray.evaluation.classes import recoder
 from mtl_ray.evaluation.data import EvaluationData, open_data
 from mtl_ray.evaluation.measure import Measured, measure, measure_stored
 from mtl_ray.evaluation.report import Report, report
-from mtl_ray.evaluation.stored import NOTHING, Stored, read_arrow, read_coco, to_table, write_arrow, write_coco
+from mtl_ray.evaluation.stored import NOTHING, Stored, category_ids_of, read_arrow, read_coco, to_table, write_arrow, write_coco
 from mtl_ray.experiment import task_part
 from mtl_ray.inference.open import open_predictor
 from mtl_ray.inference.predictor import Predictions, Predictor
@@ -60,6 +60,7 @@ class Part:
         metrics: by head.
         table: the predictions, as ``stored.to_table`` lays them out.
         heads, vocabulary: of the predictor.
+        categories: the number by which the data calls each of its classes of objects.
         measured: how many samples, and the bad ones.
         notes: what the reader of the figures should know.
     """
@@ -68,6 +69,7 @@ class Part:
     table: pa.Table
     heads: Mapping[str, Any]
     vocabulary: Vocabulary
+    categories: list[int]
     measured: Measured
     notes: list[str]
 
@@ -115,7 +117,15 @@ def measure_rows(request: Request, start: int, stop: int, watch: Watch | None = 
     table = to_table([sample for sample, _ in kept], [predictions for _, predictions in kept], target.heads)
     notes = [f"the target does not know {name}: it was left out of the truth" for name in unknown]
     notes += [f"the data has no {head.annotation}: {name} was not measured" for name, head in target.heads.items() if name not in metrics]
-    return Part(metrics=metrics, table=table, heads=target.heads, vocabulary=target.vocabulary, measured=measured, notes=notes)
+    return Part(
+        metrics=metrics,
+        table=table,
+        heads=target.heads,
+        vocabulary=target.vocabulary,
+        categories=category_ids_of(target.vocabulary.classes.get("instances", ()), data.vocabulary),
+        measured=measured,
+        notes=notes,
+    )
 
 
 def evaluate(request: Request, watch: Watch | None = None) -> tuple[Report, Part]:
@@ -146,7 +156,7 @@ def write_results(out: str, made: Report, part: Part) -> list[str]:
     names = ["report.json", "predictions.arrow"]
     for name, head in part.heads.items():
         if head.task == "detection":
-            write_coco(storage.join(out, f"{name}.coco.json"), part.table, name, part.vocabulary)
+            write_coco(storage.join(out, f"{name}.coco.json"), part.table, name, part.categories)
             names.append(f"{name}.coco.json")
     return [storage.join(out, name) for name in names]
 

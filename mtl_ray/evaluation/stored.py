@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, ClassVar
 
 import numpy as np
@@ -94,14 +95,18 @@ def read_arrow(uri: str) -> Stored:
     return Stored(heads=heads, vocabulary=vocabulary_from_json(about["vocabulary"]), by_name=by_name, complete=True)
 
 
-def write_coco(uri: str, table: pa.Table, head: str, vocabulary: Vocabulary) -> None:
+def write_coco(uri: str, table: pa.Table, head: str, categories: Sequence[int]) -> None:
     """Writes the objects of one head as a COCO results file.
 
-    A category is called by the number that it has in the source, else by its class index; an image by the number in its file
-    name, else by its place, and always by its key as ``file_name``.
+    An image is called by the number in its file name, else by its place, and always by its key as ``file_name``.
+
+    Args:
+        uri: of the file.
+        table: see ``to_table``.
+        head: its name.
+        categories: the category number of each class.
     """
     store = task_part(CocoResultsHead, "store")
-    categories = category_ids(vocabulary)
     keys = table["key"].to_pylist()
     entries = [
         entry | {"file_name": key}
@@ -114,8 +119,15 @@ def write_coco(uri: str, table: pa.Table, head: str, vocabulary: Vocabulary) -> 
 
 
 def category_ids(vocabulary: Vocabulary) -> Sequence[int]:
-    """The category number of each class of objects in COCO files."""
+    """The category number of each class of objects in COCO files: the source's own, or the class index."""
     return vocabulary.category_ids.get("instances") or range(len(vocabulary.classes["instances"]))
+
+
+def category_ids_of(names: Sequence[str], data: Vocabulary) -> list[int]:
+    """The numbers by which ``data`` calls classes of these names; a class that it does not know gets one that it does not use."""
+    known = dict(zip(data.classes.get("instances", ()), category_ids(data) if "instances" in data.classes else (), strict=True))
+    unused = count(max(known.values(), default=-1) + 1)
+    return [known[name] if name in known else next(unused) for name in names]
 
 
 def read_coco(uri: str, vocabulary: Vocabulary, sizes: Mapping[str, tuple[int, int]]) -> Stored:

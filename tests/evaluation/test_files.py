@@ -10,8 +10,8 @@ import pytest
 
 from mtl_ray.evaluation.coco_file import read_coco_file
 from mtl_ray.evaluation.data import image_ids, image_number, open_data
-from mtl_ray.evaluation.stored import read_arrow, read_coco, to_table, write_arrow, write_coco
-from mtl_ray.geometry.masks import decode, encode
+from mtl_ray.evaluation.stored import category_ids, category_ids_of, read_arrow, read_coco, to_table, write_arrow, write_coco
+from mtl_ray.geometry.masks import decode
 from mtl_ray.inference.heads import head_of
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.classification.decode import LabelScores
@@ -132,7 +132,7 @@ def test_a_results_file_comes_back(tmp_path: Path) -> None:
     heads = {"objects": head_of("retinanet")}
     table = to_table([sample_of(image) for image in images], [{"objects": image.found} for image in images], heads)
     uri = str(tmp_path / "objects.coco.json")
-    write_coco(uri, table, "objects", VOCABULARY)
+    write_coco(uri, table, "objects", category_ids(VOCABULARY))
     entries = json.loads((tmp_path / "objects.coco.json").read_text())
     assert {entry["category_id"] for entry in entries} <= {3, 7, 90}
     assert {entry["image_id"] for entry in entries} <= set(range(10))
@@ -153,7 +153,7 @@ def test_masks_alone_and_as_polygons_are_read(tmp_path: Path) -> None:
     assert np.isnan(found.boxes_xyxy).all()
     assert decode(found.masks[0], 10, 12).sum() == 36
     table = to_table([Sample(key="1", image=b"", height=10, width=12)], [{"boxes": found}], stored.heads)
-    write_coco(str(tmp_path / "again.json"), table, "boxes", VOCABULARY)
+    write_coco(str(tmp_path / "again.json"), table, "boxes", category_ids(VOCABULARY))
     assert "bbox" not in json.loads((tmp_path / "again.json").read_text())[0]
 
 
@@ -170,10 +170,14 @@ def test_what_is_no_results_file_is_refused(tmp_path: Path, entries: Any, senten
         read_coco(write(tmp_path / "dt.json", entries), VOCABULARY, {})
 
 
-def test_category_numbers_fall_back_to_class_indices(tmp_path: Path) -> None:
-    found = dataclasses.replace(detections([[0, 0, 4, 4]], [0.5], [2]), masks=(encode(np.ones((9, 9), np.uint8)),))
+def test_categories_are_called_as_the_data_calls_them(tmp_path: Path) -> None:
+    plain = dataclasses.replace(VOCABULARY, category_ids={})
+    assert category_ids_of(("c", "a"), VOCABULARY) == [90, 3]
+    assert category_ids_of(("c", "a"), plain) == [2, 0]
+    assert category_ids_of(("x", "b", "y"), VOCABULARY) == [91, 7, 92]
+    assert category_ids_of((), Vocabulary(classes={"labels": ("x",)})) == []
     heads = {"boxes": head_of("yolov3")}
-    table = to_table([Sample(key="scene-1", image=b"", height=9, width=9)], [{"boxes": found}], heads)
-    write_coco(str(tmp_path / "dt.json"), table, "boxes", dataclasses.replace(VOCABULARY, category_ids={}))
+    table = to_table([Sample(key="scene-1", image=b"", height=9, width=9)], [{"boxes": detections([[0, 0, 4, 4]], [0.5], [2])}], heads)
+    write_coco(str(tmp_path / "dt.json"), table, "boxes", category_ids(plain))
     entry = json.loads((tmp_path / "dt.json").read_text())[0]
     assert (entry["category_id"], entry["image_id"], entry["file_name"]) == (2, 1, "scene-1")
