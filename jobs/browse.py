@@ -27,9 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from mtl_ray.analysis.browse import browse
 
-    written = browse(args.uri, args.out, args.num, config)
-    sheets = [name for name in written if name.startswith("contact-sheet")]
-    print(f"{len(written)} pictures are in {args.out}; to begin with, look at {sheets[0]}")
+    names, sheets = browse(args.uri, args.out, args.num, config)
+    print(f"{len(names)} pictures are in {args.out}; to begin with, look at {', '.join(sheets)}")
     return 0
 
 

@@ -24,11 +24,12 @@ from mtl_ray.shards.split import open_split
 
 SHEET_COLUMNS, SHEET_ROWS = 5, 6
 THUMB_PX = 360
+"""Of one panel on a contact sheet; a sample has a panel for each kind of annotation, side by side."""
 Drawn = tuple[str, NDArray[np.uint8]]
 """A key, and a picture."""
 
 
-def browse(uri: str, out: str, num: int, config: ExperimentConfig | None = None) -> list[str]:
+def browse(uri: str, out: str, num: int, config: ExperimentConfig | None = None) -> tuple[list[str], list[str]]:
     """Draws samples of a split and contact sheets of them.
 
     Args:
@@ -39,23 +40,25 @@ def browse(uri: str, out: str, num: int, config: ExperimentConfig | None = None)
         config: draw what the network sees: the canvas after ``data.augment``, with its targets.
 
     Returns:
-        The names of the pictures, and last those of the contact sheets.
+        The names of the pictures, and those of the contact sheets.
 
     Raises:
         ValueError: if the split cannot be read.
     """
+    panels = len(open_split(uri).vocabulary.classes)
+    columns = max(1, round(SHEET_COLUMNS / panels))
     drawn = _originals(uri, num) if config is None else _augmented(uri, num, config)
     names: list[str] = []
     sheets: list[str] = []
     taken: set[str] = set()
-    while page := list(islice(drawn, SHEET_COLUMNS * SHEET_ROWS)):
+    while page := list(islice(drawn, columns * SHEET_ROWS)):
         for key, picture in page:
             names.append(free_name(_stem(key), taken))
             storage.write(storage.join(out, names[-1]), jpeg(picture))
         sheets.append(free_name(f"contact-sheet-{len(sheets) + 1:02d}", taken))
-        thumbs = [shrunk(picture, THUMB_PX) for _, picture in page]
-        storage.write(storage.join(out, sheets[-1]), jpeg(grid(thumbs, SHEET_COLUMNS, [key for key, _ in page])))
-    return names + sheets
+        thumbs = [shrunk(picture, THUMB_PX * panels) for _, picture in page]
+        storage.write(storage.join(out, sheets[-1]), jpeg(grid(thumbs, columns, [key for key, _ in page])))
+    return names, sheets
 
 
 def _originals(uri: str, num: int) -> Iterator[Drawn]:

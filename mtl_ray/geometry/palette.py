@@ -20,9 +20,9 @@ def colours_of(count: int, own: Sequence[Colour] = ()) -> tuple[Colour, ...]:
 
 
 def is_light(colour: Colour) -> bool:
-    """Whether black is easier to read upon a colour than white."""
-    red, green, blue = colour
-    return 0.299 * red + 0.587 * green + 0.114 * blue > 140
+    """Whether black is easier to read upon a colour than white: by the contrast ratio of WCAG 2.1 (gamma taken as 2.2)."""
+    red, green, blue = ((value / 255) ** 2.2 for value in colour)
+    return bool(0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18)
 
 
 def _generated(index: int) -> Colour:

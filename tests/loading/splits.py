@@ -58,7 +58,7 @@ def write_split(
     """Two shards and their manifest; the URI."""
     half = len(samples) // 2
     entries = [write_shard(str(folder), f"train-{part:05d}", each) for part, each in enumerate((samples[:half], samples[half:])) if each]
-    vocabulary = Vocabulary(classes={kind: names for kind in kinds})
+    vocabulary = Vocabulary(classes=dict.fromkeys(kinds, names))
     publish_manifest(str(folder), entries, name="train", vocabulary=vocabulary, shuffled=False, provenance={})
     return str(folder)
 

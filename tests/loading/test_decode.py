@@ -35,7 +35,8 @@ def shown(data: bytes) -> NDArray[np.uint8]:
 def farthest(data: bytes) -> int:
     """Largest difference to what Pillow shows."""
     decoded = decode_image(data)
-    assert decoded.dtype == np.uint8 and decoded.flags.c_contiguous
+    assert decoded.dtype == np.uint8
+    assert decoded.flags.c_contiguous
     assert decoded.shape == shown(data).shape
     return int(np.abs(decoded.astype(int) - shown(data).astype(int)).max())
 
@@ -150,7 +151,7 @@ def test_a_forged_header_is_refused_before_memory_is_taken(picture: Image.Image,
     data = forge(picture, 40_000)  # type: ignore[operator]
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match="40000 x 40000|exceeds limit"):
+        with pytest.raises(ValueError, match=r"40000 x 40000|exceeds limit"):
             decode_image(data)
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:

@@ -1,0 +1,149 @@
+"""What is drawn is seen where it belongs, at every size of picture."""
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtl_ray.geometry.palette import colours_of, is_light
+from mtl_ray.geometry.pictures import LEAST_SIDE, Picture, grid, jpeg, shrunk
+
+RED = (255, 0, 0)
+
+
+def black(height: int, width: int) -> np.ndarray:
+    return np.zeros((height, width, 3), np.uint8)
+
+
+@given(st.integers(0, 200))
+@settings(max_examples=30, deadline=None)
+def test_colours_do_not_repeat(count: int) -> None:
+    colours = colours_of(count)
+    assert len(set(colours)) == count
+    assert colours == colours_of(count + 5)[:count], "a further class does not change the others' colours"
+    assert colours_of(2, ((1, 2, 3), (4, 5, 6), (7, 8, 9))) == ((1, 2, 3), (4, 5, 6))
+    assert colours_of(2, ((1, 2, 3),)) == colours_of(2)
+
+
+def test_words_are_readable_on_every_colour() -> None:
+    def luminance(colour: tuple[int, int, int]) -> float:
+        linear = [value / 255 / 12.92 if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4 for value in colour]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    for colour in colours_of(120):
+        ink = (0, 0, 0) if is_light(colour) else (255, 255, 255)
+        bright, dark = sorted((luminance(colour), luminance(ink)), reverse=True)
+        assert (bright + 0.05) / (dark + 0.05) >= 3, "the contrast that WCAG 2 asks of large text"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (32, 32), (320, 200), (1, 5000), (700, 900)])
+def test_small_pictures_are_enlarged_by_whole_numbers(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    drawn = Picture(image).pixels
+    factor = drawn.shape[0] // size[0]
+    assert drawn.shape == (size[0] * factor, size[1] * factor, 3)
+    assert max(drawn.shape) >= LEAST_SIDE
+    assert (factor == 1) == (max(size) >= LEAST_SIDE)
+    assert (drawn[::factor, ::factor] == image).all()
+
+
+def test_a_box_lies_where_it_belongs() -> None:
+    picture = Picture(black(32, 32))
+    picture.box(np.array([8, 10, 20, 25], np.float32), "", RED)
+    drawn = picture.pixels
+    rows, columns = np.nonzero((drawn == RED).all(axis=2))
+    assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (80, 100, 200, 250)
+    assert (drawn[110:240, 90:190] == 0).all()
+
+
+def test_a_dashed_box_has_gaps() -> None:
+    whole, dashed = Picture(black(400, 400)), Picture(black(400, 400))
+    box = np.array([50, 50, 350, 350], np.float32)
+    whole.box(box, "", RED)
+    dashed.box(box, "", RED, dashed=True)
+    share = (dashed.pixels > 0).sum() / (whole.pixels > 0).sum()
+    assert 0.3 < share < 0.8
+
+
+def test_words_do_not_cover_each_other_and_stay_inside() -> None:
+    picture = Picture(black(400, 400))
+    for x in range(0, 400, 10):
+        picture.box(np.array([x, 0, x + 5, 5], np.float32), "a long word", RED)
+    assert (picture.pixels[:40] == RED).all(axis=2).any()
+    alone, twice = Picture(black(400, 400)), Picture(black(400, 400))
+    box = np.array([100, 100, 200, 200], np.float32)
+    alone.box(box, "one", RED)
+    for _ in range(5):
+        twice.box(box, "one", RED)
+    outside = np.ones((400, 400), bool)
+    outside[98:202, 98:202] = False
+    places = ((twice.pixels > 0).any(axis=2) & outside).sum() / ((alone.pixels > 0).any(axis=2) & outside).sum()
+    assert places < 2.5, "above, below, and no third time"
+    edge = Picture(black(400, 400))
+    edge.box(np.array([390, 390, 400, 400], np.float32), "a long word", RED)
+    assert (edge.pixels[:, 300:] == RED).all(axis=2).sum() > 500
+
+
+def test_a_tint_stays_in_its_mask() -> None:
+    mask = np.zeros((40, 40), np.bool_)
+    mask[10:20, 5:30] = True
+    picture = Picture(black(40, 40))
+    picture.tint(mask, RED)
+    red = picture.pixels[..., 0] > 60
+    large = mask.repeat(8, axis=0).repeat(8, axis=1)
+    assert red[large].all()
+    assert not red[cv2.dilate(large.astype(np.uint8), np.ones((5, 5))) == 0].any()
+
+
+def test_classes_get_their_colours_and_the_rest_goes_dark() -> None:
+    classes = np.zeros((40, 40), np.uint8)
+    classes[:, 20:] = 1
+    classes[30:] = 255
+    picture = Picture(np.full((40, 40, 3), 100, np.uint8))
+    picture.tint_classes(classes, [(255, 0, 0), (0, 255, 0)])
+    picture.name_regions(classes, ["left", "right"], [(255, 0, 0), (0, 255, 0)])
+    drawn = picture.pixels.astype(int)
+    assert drawn[5, 5, 0] > drawn[5, 5, 1] + 100
+    assert drawn[5, 310, 1] > drawn[5, 310, 0] + 100
+    assert drawn[310].max() < 50
+    assert (drawn[:240] == (255, 0, 0)).all(axis=2).any(), "a name upon the region's colour"
+
+
+def test_points_and_lines_are_drawn_if_known() -> None:
+    points = np.array([[10, 10, 2], [30, 30, 1], [35, 5, 0]], np.float32)
+    picture = Picture(black(40, 40))
+    picture.pose(points, [(0, 1), (1, 2)], RED)
+    drawn = picture.pixels
+    assert (drawn[80, 80] == RED).all()
+    assert (drawn[160, 160] == RED).all()
+    assert (drawn[30:50, 270:290] == 0).all(), "an unknown point is not drawn"
+
+
+def test_captions_end_where_the_picture_does() -> None:
+    picture = Picture(black(320, 320))
+    picture.caption([(f"line {line}", RED) for line in range(100)])
+    assert picture.pixels.shape == (320, 320, 3)
+    assert (picture.pixels[290:, :20] == RED).all(axis=2).any()
+
+
+def test_a_grid_shows_every_picture_whole() -> None:
+    sizes = [(20, 30), (50, 10), (7, 7), (40, 40), (1, 60)]
+    values = [40, 80, 120, 160, 200]
+    pictures = [np.full((*size, 3), value, np.uint8) for size, value in zip(sizes, values, strict=True)]
+    for columns, titles in itertools.product((1, 2, 3, 9), ((), [f"picture {index}" * 4 for index in range(5)])):
+        sheet = grid(pictures, columns, titles)
+        for size, value in zip(sizes, values, strict=True):
+            assert (sheet == value).all(axis=2).sum() >= size[0] * size[1]
+
+
+def test_shrunk_and_jpeg() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (300, 900, 3), dtype=np.uint8)
+    assert shrunk(image, 300).shape == (100, 300, 3)
+    assert shrunk(image, 900) is image
+    assert shrunk(np.zeros((1, 5000, 3), np.uint8), 100).shape == (1, 100, 3)
+    flat = np.full((20, 20, 3), (200, 100, 50), np.uint8)
+    decoded = cv2.imdecode(np.frombuffer(jpeg(flat), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(decoded.astype(int) - flat).max() <= 3
