@@ -27,6 +27,8 @@ REJECTS = "rejects.json"
 _LOOKED_AT = 32
 """So many records are read to guess the size of all."""
 _ROWS_WORTH_A_TASK = 1000
+_SHOWN = 20
+"""So many classes of each kind stand in the table on the screen."""
 _SMALL_TASKS = 8
 """A small set is cut into up to so many shards of at least so many rows, to be made at the same time."""
 
@@ -140,12 +142,14 @@ def _write_all(parts: Sequence[Part], config: ConvertConfig) -> list[Written]:
 def summary(conversion: Conversion) -> str:
     """What came of a conversion, as a table for the screen."""
     manifest = conversion.manifest
+    classes = ", ".join(f"{len(names)} of {kind}" for kind, names in manifest.vocabulary.classes.items())
     facts = [
         ("split", f"{manifest.name} at {conversion.uri}" + ("" if conversion.fresh else " (was there already: nothing done)")),
         (
             "samples",
             f"{manifest.num_samples:,} in {len(manifest.shard_names)} {manifest.encoding} shards, {manifest.num_bytes / 1e6:,.1f} MB",
         ),
+        ("classes", classes),
         (
             "left out",
             f"{conversion.rejects} pictures and objects, see {storage.join(conversion.uri, REJECTS)}" if conversion.rejects else "nothing",
@@ -155,5 +159,7 @@ def summary(conversion: Conversion) -> str:
     counts = json.loads(storage.read(storage.join(conversion.uri, CLASS_COUNTS)))
     for kind, columns in counts.items():
         lines += ["", f"{kind:<24}" + "".join(f"{column:>12}" for column in columns)]
-        lines += [f"  {name:<22}" + "".join(f"{columns[column][name]:>12,}" for column in columns) for name in columns["images"]]
+        names = list(columns["images"])
+        lines += [f"  {name:<22}" + "".join(f"{columns[column][name]:>12,}" for column in columns) for name in names[:_SHOWN]]
+        lines += [f"  ... {len(names) - _SHOWN} more in {storage.join(conversion.uri, CLASS_COUNTS)}"] if len(names) > _SHOWN else []
     return "\n".join(lines)

@@ -12,6 +12,8 @@ Result = TypeVar("Result")
 
 RETRIES = 5
 """How often a task is run again when its node or its process is lost; an exception of the function itself ends the whole."""
+_AT_LEAST = 32
+"""So many tasks are sent off in any case: a cluster grows by the tasks that wait."""
 
 
 def fan_out(
@@ -25,14 +27,13 @@ def fan_out(
         function: of a module, or a ``functools.partial`` of one; without side effects that a second run would spoil.
         items: small; they are pickled.
         description: what the progress bar is called.
-        num_cpus: that a task needs.
-        workers: at most so many tasks at a time; by default two for each free slot of the cluster.
+        num_cpus: that a task needs, more than 0.
+        workers: at most so many tasks at a time; by default two for each place in the cluster, and enough to make one grow.
 
     Raises:
         Exception: whatever the function raised first, with its own type.
         RuntimeError: if a task's node was lost too often.
     """
-    limit = workers or max(2, int(2 * ray.cluster_resources().get("CPU", 1) / max(num_cpus, 0.01)))
     task = ray.remote(num_cpus=num_cpus, max_retries=RETRIES)(function)
     pending: dict[ray.ObjectRef, int] = {}
     done: dict[int, Result] = {}
@@ -40,6 +41,7 @@ def fan_out(
     with tqdm(total=len(items), desc=description, unit="task", mininterval=0.5, leave=False) as bar:
         try:
             while given < len(items):
+                limit = workers or max(_AT_LEAST, int(2 * ray.cluster_resources().get("CPU", 1) / num_cpus))
                 while sent < len(items) and len(pending) < limit and sent - given < 4 * limit:
                     pending[task.remote(items[sent])] = sent
                     sent += 1

@@ -79,10 +79,15 @@ def _read_if_there(uri: str) -> bytes | None:
         return None
 
 
-def pictures_by_stem(uri: str) -> dict[str, str]:
-    """The pictures below a folder: their paths in it, by the same path without its suffix."""
+def pictures_in(uri: str) -> list[str]:
+    """The pictures below a folder, as paths in it, sorted."""
     names = (found.removeprefix(uri).lstrip("/") for found in storage.files(uri))
-    return {name.rpartition(".")[0]: name for name in names if is_picture(name)}
+    return sorted(name for name in names if is_picture(name))
+
+
+def pictures_by_stem(uri: str) -> dict[str, str]:
+    """The pictures below a folder, as paths in it, by the same paths without their suffixes."""
+    return {name.rpartition(".")[0]: name for name in pictures_in(uri)}
 
 
 def is_picture(name: str) -> bool:

@@ -11,7 +11,7 @@ from mtl_ray import storage
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import collect, find_class_names, read_class_names
 from mtl_ray.sources.config import Yolo
-from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, read_each, read_ids, subfolders
+from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, pictures_in, read_each, read_ids, subfolders
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.picture import read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
@@ -76,18 +76,28 @@ def _read_description(root: str) -> Mapping[str, Any]:
 def _find_pictures(root: str, split: str, described: Mapping[str, Any]) -> tuple[dict[str, str], list[Reject]]:
     """The keys of a split's pictures by their paths in the root: those of a folder, or those of a list."""
     said = described.get(split)
-    places = [place for place in (said if isinstance(said, list) else [said]) if isinstance(place, str)]
-    places = [part for place in places for part in (place.rstrip("/"), place.replace("../", "").removeprefix("./").rstrip("/"))]
+    places = [place for named in (said if isinstance(said, list) else [said]) if isinstance(named, str) and (place := _place(root, named))]
+    if len(places) > 1:
+        return {f"{place}/{name}": f"{place}/{name}" for place in places for name in pictures_in(storage.join(root, place))}, []
     alias = {"val": "valid", "valid": "val"}.get(split, split)
     usual = [place for name in dict.fromkeys((split, alias)) for place in (f"images/{name}", f"{name}/images", name)]
     for place in [*places, *usual]:
-        if place.endswith(".txt") and storage.exists(storage.join(root, place)):
+        if place.endswith(".txt"):
             return _listed(root, storage.join(root, place))
-        parent, _, last = place.rpartition("/")
-        if last in subfolders(storage.join(root, parent) if parent else root):
-            found = pictures_by_stem(storage.join(root, place))
-            return {f"{place}/{name}": name for name in sorted(found.values())}, []
+        if _place(root, place) is not None:
+            return {f"{place}/{name}": name for name in pictures_in(storage.join(root, place))}, []
     return _listed(root, find_list(root, split, _LISTS))
+
+
+def _place(root: str, named: str) -> str | None:
+    """Where in the root that is which data.yaml calls so (often as seen from another folder); None if there is nothing."""
+    for place in (named, named.replace("../", "")):
+        place = place.removeprefix("./").rstrip("/")
+        parent, _, last = place.rpartition("/")
+        folder = storage.join(root, parent) if parent else root
+        if last in (storage.names(folder) if last.endswith(".txt") else subfolders(folder)):
+            return place
+    return None
 
 
 def _listed(root: str, uri: str) -> tuple[dict[str, str], list[Reject]]:

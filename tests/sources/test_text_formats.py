@@ -159,3 +159,13 @@ def test_list(tmp_path: Path, make_picture: MakePicture) -> None:
     assert [reject.reason for reject in rejects] == ["the class 'eel' is not in the list of classes"]
     with pytest.raises(FileNotFoundError, match=r"no list test\.txt"):
         open_source(List(root=str(tmp_path), split="test"))
+
+
+def test_yolo_splits_of_several_folders(tmp_path: Path, make_picture: MakePicture) -> None:
+    for name in ("images/x/a.jpg", "images/y/a.jpg", "images/y/a.png"):
+        make_picture(tmp_path / name)
+    write(tmp_path / "labels" / "y" / "a.txt", "0 .5 .5 .5 .5")
+    write(tmp_path / "data.yaml", "train: [images/x, ../images/y]", "names: [thing]")
+    samples, rejects = read_all(Yolo(root=str(tmp_path), split="train"))
+    counts = {key: len(sample.instances) for key, sample in samples.items() if sample.instances is not None}
+    assert (counts, rejects) == ({"images/x/a.jpg": 0, "images/y/a.jpg": 1, "images/y/a.png": 1}, [])
