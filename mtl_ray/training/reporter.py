@@ -1,5 +1,6 @@
 """Everything that a run tells: scalars.jsonl, plots, pictures, trackers, whoever watches. Rank 0 has one."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,7 +15,7 @@ from mtl_ray.training.context import Progress
 from mtl_ray.training.scalars import Scalars
 from mtl_ray.training.trackers import Pictures, Tracker, open_trackers
 
-PLOT_EVERY_S = 60.0
+DRAW_EVERY_S = 60.0
 
 
 class Reporter:
@@ -34,30 +35,44 @@ class Reporter:
         self._scalars = Scalars(storage.join(uri, "scalars.jsonl"), state.step)
         self._trackers: list[Tracker] = open_trackers(config, uri, state.run_id, state.step)
         self._progress = Progress(step=state.step, steps=steps, first=state.step, epoch=0.0, images_per_s=0.0, loss=0.0)
-        self._plotted_at = time.monotonic()
+        self._drawn_at, self._drawn_rows = time.monotonic(), 0
 
     def training(self, step: int, epoch: float, means: Mapping[str, float]) -> None:
         """Means over the steps up to this one: losses, lr, time, data_time."""
-        row: dict[str, Any] = {"mode": "train", "epoch": int(-(-epoch // 1)), "iter": step, "step": step, **means}
+        row: dict[str, Any] = {"mode": "train", "epoch": math.ceil(epoch), "iter": step, "step": step, **means}
         row["images_per_s"] = self._batch / means["time"]
         self._scalars.add(row)
         self._track(row)
         self._tell(replace(self._progress, step=step, epoch=epoch, images_per_s=row["images_per_s"], loss=means["loss"]))
 
-    def evaluation(self, step: int, epoch: float, metrics: Mapping[str, float | None], seconds: float, pictures: Pictures) -> None:
-        """What was measured after a step, in how many seconds, and sample predictions."""
-        row: dict[str, Any] = {"mode": "val", "epoch": int(-(-epoch // 1)), "step": step, **metrics, "time": seconds}
+    def evaluation(
+        self, step: int, epoch: float, metrics: Mapping[str, float | None], seconds: float, pictures: Callable[[], Pictures]
+    ) -> None:
+        """What was measured after a step, in how many seconds, and what gives sample predictions.
+
+        Plots and pictures are made at the end, and before it once a minute at most.
+        """
+        row: dict[str, Any] = {"mode": "val", "epoch": math.ceil(epoch), "step": step, **metrics, "time": seconds}
         self._scalars.add(row)
         self._track(row)
+        known = {name: value for name, value in metrics.items() if value is not None}
+        self._tell(replace(self._progress, step=step, epoch=epoch, metrics=known))
+        if step == self._progress.steps or time.monotonic() - self._drawn_at > DRAW_EVERY_S:
+            self._show(step, pictures())
+            self._plot()
+
+    def _show(self, step: int, pictures: Pictures) -> None:
         for number, (_, image) in enumerate(pictures):
             _, data = cv2.imencode(".png", image[..., ::-1])
             storage.write(storage.join(self._uri, "pictures", f"val-{number:02d}.png"), data.tobytes())
         for tracker in self._trackers:
             tracker.pictures(step, pictures)
-        known = {name: value for name, value in metrics.items() if value is not None}
-        self._tell(replace(self._progress, step=step, epoch=epoch, metrics=known))
-        if time.monotonic() - self._plotted_at > PLOT_EVERY_S:
-            self.plot()
+
+    def _plot(self) -> None:
+        from mtl_ray.training.plots import draw  # matplotlib takes a second, which a first step need not wait for
+
+        draw(self._scalars.rows, storage.join(self._uri, "plots"))
+        self._drawn_at, self._drawn_rows = time.monotonic(), len(self._scalars.rows)
 
     def _track(self, row: Mapping[str, Any]) -> None:
         numbers = {name: float(value) for name, value in row.items() if isinstance(value, int | float) and name not in ("step", "iter")}
@@ -68,13 +83,6 @@ class Reporter:
         self._progress = progress
         self._on_progress(progress)
 
-    def plot(self) -> None:
-        """Draws the curves so far."""
-        from mtl_ray.training.plots import draw
-
-        draw(self._scalars.rows, storage.join(self._uri, "plots"))
-        self._plotted_at = time.monotonic()
-
     def flush(self) -> None:
         """Before a checkpoint is made: the curves up to it are then safe."""
         self._scalars.flush()
@@ -83,7 +91,8 @@ class Reporter:
         """The last call; ``best`` is the best checkpoint of a run that is done."""
         try:
             self._scalars.flush()
-            self.plot()
+            if len(self._scalars.rows) > self._drawn_rows:
+                self._plot()
             if best is not None:
                 for tracker in self._trackers:
                     tracker.checkpoint(best)

@@ -167,7 +167,7 @@ class _Training:
         metrics = {name: value if math.isfinite(value) else None for name, value in found.items()}
         seconds = time.perf_counter() - since
         if self.reporter is not None:
-            self.reporter.evaluation(step, self.timetable.epoch(step), metrics, seconds, self.validation.draw(pictures))
+            self.reporter.evaluation(step, self.timetable.epoch(step), metrics, seconds, lambda: self.validation.draw(pictures))
         self.meter.pause(time.perf_counter() - since)
         return metrics
 

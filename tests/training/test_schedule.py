@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -30,7 +31,7 @@ def test_rate_rises_over_the_warm_up_and_then_only_falls(kind, steps, warmup, en
     length = math.ceil(warmup * steps if warmup < 1 else warmup)
     assert all(0 <= value <= 1 for value in factors)
     rest = factors[length:]
-    assert all(b <= a + 1e-12 for a, b in zip(rest, rest[1:], strict=False))
+    assert all(b <= a + 1e-12 for a, b in pairwise(rest))
     assert factors[0] > 0 or end == 0
 
 
