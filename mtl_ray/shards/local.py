@@ -38,7 +38,7 @@ class LocalShards:
         """Opens nothing yet."""
         self._folder = folder
         self._manifest = manifest
-        self._block_shard = block_shards(manifest)
+        self._shard_ends = np.cumsum(manifest.shard_blocks)
         self._maps = Maps()
 
     def view(self, block: int) -> memoryview:
@@ -47,7 +47,7 @@ class LocalShards:
         Raises:
             ValueError: if the shard is missing or is not of the size that the manifest says.
         """
-        shard = int(self._block_shard[block])
+        shard = int(np.searchsorted(self._shard_ends, block, side="right"))
         path = self._folder / self._manifest.shard_names[shard]
         whole = self._maps.get(path)
         if len(whole) != self._manifest.shard_bytes[shard]:
@@ -100,8 +100,3 @@ def map_file(path: Path) -> memoryview:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not match its manifest: the file is missing") from error
-
-
-def block_shards(manifest: Manifest) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-    """(B,) int32, the shard of each block."""
-    return np.repeat(np.arange(len(manifest.shard_names), dtype=np.int32), manifest.shard_blocks)

@@ -8,9 +8,9 @@ without a Python object for each number, and a person can still read it.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,9 @@ READABLE_VERSIONS = (1,)
 """This version and, once there is one, the version before."""
 MAX_MANIFEST_BYTES = 1 << 29
 _MAX_NUMBER = 1 << 52
-_HASH_STRIDE = 65
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}"
-_NAMES = re.compile(rf"(?:{_NAME}(?: {_NAME})*)?")
-_HASHES = re.compile(r"(?:[0-9a-f]{64}(?: [0-9a-f]{64})*)?")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}+"  # possessive, as the repeats below: a long text takes no stack
+_NAMES = re.compile(rf"(?:{_NAME}(?: {_NAME})*+)?+")
+_HASHES = re.compile(r"(?:[0-9a-f]{64}+(?: [0-9a-f]{64}+)*+)?+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +60,30 @@ class ShardEntry:
     instances: Mapping[int, int] = field(default_factory=dict)
 
 
+class Words(Sequence[str]):
+    """The words of a text with blanks between them, without an object for each."""
+
+    def __init__(self, text: str) -> None:
+        """Finds the blanks of an ASCII text."""
+        self._text = text.encode("ascii")
+        blanks = np.flatnonzero(np.frombuffer(self._text, np.uint8) == ord(" "))
+        self._starts = np.concatenate([[0], blanks + 1]) if text else np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        start = int(self._starts[index])
+        stop = self._text.find(b" ", start)
+        return self._text[start : len(self._text) if stop < 0 else stop].decode()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Manifest:
     """The index of a split: S shards, B blocks, in stored order.
@@ -73,7 +96,7 @@ class Manifest:
         vocabulary: what the numbers mean.
         digest: SHA-256 of the manifest itself; two splits with equal digests hold the same samples in the same order.
         shard_names: S names of files.
-        shard_hashes: S SHA-256 in hexadecimal with blanks between them; ``sha256`` gives one.
+        shard_sha256: S checksums in hexadecimal.
         shard_rows, shard_bytes, shard_blocks: (S,); rows, bytes and number of blocks of each shard.
         block_offsets, block_bytes, block_rows, block_crc32c: (B,).
     """
@@ -84,8 +107,8 @@ class Manifest:
     provenance: Mapping[str, Any]
     vocabulary: Vocabulary
     digest: str
-    shard_names: list[str]
-    shard_hashes: str
+    shard_names: Words
+    shard_sha256: Words
     shard_rows: Column
     shard_bytes: Column
     shard_blocks: Column
@@ -93,10 +116,6 @@ class Manifest:
     block_bytes: Column
     block_rows: Column
     block_crc32c: Column
-
-    def sha256(self, shard: int) -> str:
-        """SHA-256 of a shard, in hexadecimal."""
-        return self.shard_hashes[shard * _HASH_STRIDE : shard * _HASH_STRIDE + 64]
 
     @property
     def num_samples(self) -> int:
@@ -180,8 +199,8 @@ def _parse(content: Any, digest: str) -> Manifest:
         provenance=_take(content, "provenance", dict),
         vocabulary=vocabulary_from_json(_take(content, "vocabulary", dict)),
         digest=digest,
-        shard_names=_words(shards, "name", _NAMES).split(),
-        shard_hashes=_words(shards, "sha256", _HASHES),
+        shard_names=_words(shards, "name", _NAMES),
+        shard_sha256=_words(shards, "sha256", _HASHES),
         shard_rows=_numbers(shards, "rows"),
         shard_bytes=_numbers(shards, "bytes"),
         shard_blocks=_numbers(shards, "blocks"),
@@ -198,22 +217,24 @@ def _check(manifest: Manifest, rows: int) -> None:
     """That the columns are of one length and agree with each other."""
     shards = (manifest.shard_rows, manifest.shard_bytes, manifest.shard_blocks)
     blocks = (manifest.block_offsets, manifest.block_bytes, manifest.block_rows, manifest.block_crc32c)
-    names, hashes = len(manifest.shard_names), (len(manifest.shard_hashes) + 1) // _HASH_STRIDE
-    if {len(column) for column in shards} != {names} or hashes != names or len({len(column) for column in blocks}) > 1:
+    words = (manifest.shard_names, manifest.shard_sha256)
+    if len({len(column) for column in (*shards, *words)}) > 1 or len({len(column) for column in blocks}) > 1:
         raise ValueError("its columns are not of one length")
     if any(column.size and not 0 <= column.min() <= column.max() < _MAX_NUMBER for column in (*shards, *blocks)):
         raise ValueError("it has a number that is negative or too large")
     if manifest.shard_blocks.sum() != len(manifest.block_rows):
         raise ValueError(f"its shards have {manifest.shard_blocks.sum()} blocks, but {len(manifest.block_rows)} are listed")
-    shard = np.repeat(np.arange(len(manifest.shard_names)), manifest.shard_blocks)
-    rows_found = np.bincount(shard, weights=manifest.block_rows, minlength=len(manifest.shard_names))
-    if rows != manifest.num_samples or not np.array_equal(rows_found, manifest.shard_rows) or (manifest.block_rows == 0).any():
+    first_rows = np.append(0, np.cumsum(manifest.block_rows))[np.append(0, np.cumsum(manifest.shard_blocks))]
+    if rows != first_rows[-1] or not np.array_equal(np.diff(first_rows), manifest.shard_rows) or (manifest.block_rows == 0).any():
         raise ValueError("the rows of its blocks do not add up")
-    if (manifest.block_offsets + manifest.block_bytes > manifest.shard_bytes[shard]).any():
+    beyond = np.repeat(manifest.shard_bytes, manifest.shard_blocks)
+    beyond -= manifest.block_offsets
+    beyond -= manifest.block_bytes
+    if beyond.size and beyond.min() < 0:
         raise ValueError("a block reaches beyond the end of its shard")
 
 
-def _join(numbers: Any) -> str:
+def _join(numbers: Iterable[int]) -> str:
     return " ".join(map(str, numbers))
 
 
@@ -221,11 +242,11 @@ def _numbers(columns: dict[str, Any], name: str) -> Column:
     return np.fromstring(_take(columns, name, str), dtype=np.int64, sep=" ")
 
 
-def _words(columns: dict[str, Any], name: str, pattern: re.Pattern[str]) -> str:
+def _words(columns: dict[str, Any], name: str, pattern: re.Pattern[str]) -> Words:
     text = _take(columns, name, str)
     if not pattern.fullmatch(text):
         raise ValueError(f"its {name} column holds something else than names of files or checksums")
-    return str(text)
+    return Words(text)
 
 
 def _take(content: dict[str, Any], name: str, expected: type) -> Any:

@@ -28,14 +28,19 @@ def key_of(*numbers: int) -> int:
 def splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The output of splitmix64 for each state (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators")."""
     mixed = state + _GOLDEN
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    mixed ^= mixed >> np.uint64(30)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
 
 
 def permutation(size: int, key: int) -> Ints:
     """A permutation of 0..size-1 that depends on the key alone; unlike NumPy's generators, the same in every version."""
-    order: Ints = np.argsort(splitmix64(np.uint64(key) + np.arange(size, dtype=np.uint64)), kind="stable")
+    numbers = np.arange(size, dtype=np.uint64)
+    numbers += np.uint64(key)
+    order: Ints = np.argsort(splitmix64(numbers), kind="stable")
     return order
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mtl_ray import storage
 from mtl_ray.shards.cache import Cache
-from mtl_ray.shards.local import MAX_MAPS, block_shards
+from mtl_ray.shards.local import MAX_MAPS
 from mtl_ray.shards.manifest import Manifest
 
 WHOLE_SHARD_BYTES = 64 << 20
@@ -35,7 +35,7 @@ class RemoteShards:
         self._uri = uri
         self._manifest = manifest
         self._cache = cache
-        self._block_shard = block_shards(manifest)
+        self._block_shard = np.repeat(np.arange(len(manifest.shard_names), dtype=np.int32), manifest.shard_blocks)
         small = manifest.num_bytes <= cache.limit_bytes
         whole = (manifest.shard_bytes <= WHOLE_SHARD_BYTES)[self._block_shard] & small
         first = np.diff(self._block_shard, prepend=-1).astype(np.bool_) | ~whole
@@ -92,7 +92,11 @@ class RemoteShards:
                 self._ahead.discard(piece)
 
     def _key(self, piece: int) -> str:
-        return f"{self._manifest.sha256(int(self._block_shard[self._first_block[piece]]))}-{self._span(piece)[0]}-{self._span(piece)[1]}"
+        start, stop = self._span(piece)
+        return f"{self._manifest.shard_sha256[self._shard(piece)]}-{start}-{stop}"
+
+    def _shard(self, piece: int) -> int:
+        return int(self._block_shard[self._first_block[piece]])
 
     def _span(self, piece: int) -> tuple[int, int]:
         """The bytes [start, stop) of a piece in its shard."""
@@ -102,7 +106,7 @@ class RemoteShards:
 
     def _fetch(self, piece: int) -> bytes:
         """The bytes of a piece, with patience: a server error, a body cut short and a damaged one are all asked for again."""
-        name = self._manifest.shard_names[self._block_shard[self._first_block[piece]]]
+        name = self._manifest.shard_names[self._shard(piece)]
         uri, (start, stop) = storage.join(self._uri, name), self._span(piece)
         for attempt in range(ATTEMPTS):
             if attempt:

@@ -3,7 +3,7 @@
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample, Vocabulary
 from mtl_ray.shards.cache import default_cache
-from mtl_ray.shards.local import LocalShards, ShardFiles, block_shards
+from mtl_ray.shards.local import LocalShards, ShardFiles
 from mtl_ray.shards.manifest import Encoding, Manifest, read_manifest
 from mtl_ray.shards.remote import RemoteShards
 
@@ -58,10 +58,7 @@ class Split:
         self.uri = uri
         self.manifest = manifest
         self.block_rows = manifest.block_rows
-        self._block_ends = np.cumsum(manifest.block_rows)
-        self._block_shard = block_shards(manifest)
         self._files = _shard_files(uri, manifest)
-        self._format = block_format(manifest.encoding)
         self._checked = np.zeros(len(self.block_rows), np.bool_)
         self._lock = threading.Lock()
         self._open: OrderedDict[int, Block] = OrderedDict()
@@ -102,8 +99,9 @@ class Split:
         Raises:
             ValueError: if the bytes of a block are not those that were written.
         """
-        for block in range(int(np.searchsorted(self._block_ends, start, side="right")), len(self.block_rows)):
-            first = int(self._block_ends[block] - self.block_rows[block])
+        ends = np.cumsum(self.block_rows)
+        for block in range(int(np.searchsorted(ends, start, side="right")), len(ends)):
+            first = int(ends[block] - self.block_rows[block])
             if first >= stop:
                 return
             for row in range(max(start - first, 0), min(stop - first, int(self.block_rows[block]))):
@@ -116,7 +114,7 @@ class Split:
     def scan_classes(self, annotation: Annotation) -> Iterator[NDArray[np.int64]]:
         """The class indices of each row in stored order (once for each object; sorted and once for semantic maps); no image is read."""
         for index in range(len(self.block_rows)):
-            block = self._format(self._files.view(index))
+            block = open_block(self.manifest.encoding, self._files.view(index))
             if annotation == "semantic":
                 yield from (_classes_of_map(block.semantic(row)) for row in range(len(block)))
             else:
@@ -127,7 +125,7 @@ class Split:
             if block in self._open:
                 self._open.move_to_end(block)
                 return self._open[block]
-        found = self._format(self._checked_view(block))
+        found = open_block(self.manifest.encoding, self._checked_view(block))
         if len(found) != self.block_rows[block]:
             raise ValueError(f"{self._name(block)} holds {len(found)} rows, its manifest says {self.block_rows[block]}")
         with self._lock:
@@ -150,7 +148,7 @@ class Split:
         return bool(google_crc32c.value(np.frombuffer(view, np.uint8)) == self.manifest.block_crc32c[block])
 
     def _name(self, block: int) -> str:
-        shard = self.manifest.shard_names[self._block_shard[block]]
+        shard = self.manifest.shard_names[int(np.searchsorted(np.cumsum(self.manifest.shard_blocks), block, side="right"))]
         return f"{storage.join(self.uri, shard)}, bytes from {self.manifest.block_offsets[block]},"
 
 
@@ -182,15 +180,19 @@ def _shard_files(uri: str, manifest: Manifest) -> ShardFiles:
     return LocalShards(Path(uri), manifest)
 
 
-def block_format(encoding: Encoding) -> Callable[[memoryview], Block]:
-    """The class of a block of an encoding; a manifest alone is read without the libraries that blocks need."""
+def open_block(encoding: Encoding, data: memoryview) -> Block:
+    """A block in some bytes; the libraries that blocks need are not imported for a manifest alone.
+
+    Raises:
+        ValueError: if the bytes are not a block.
+    """
     if encoding == "arrow":
         from mtl_ray.shards.arrow import ArrowBlock
 
-        return ArrowBlock
+        return ArrowBlock(data)
     from mtl_ray.shards.tfrecord import RecordBlock
 
-    return RecordBlock
+    return RecordBlock(data)
 
 
 def _classes_of_map(encoded: bytes | None) -> NDArray[np.int64]:

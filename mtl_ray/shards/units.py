@@ -28,30 +28,31 @@ class Units:
             repeat: whole extra visits of everything.
             copies: (N,) how often each row counts, at least once; None is once each.
         """
-        self._source_ends = np.cumsum([len(split.block_rows) for split in splits])
-        self._block_ends = np.cumsum(np.concatenate([split.block_rows for split in splits]))
-        num_rows = int(self._block_ends[-1]) if len(self._block_ends) else 0
-        ends = np.arange(1, num_rows + 1) if single_rows else self._block_ends
-        rows: Ints = np.diff(ends, prepend=0)
-        start = ends - rows
+        counts = np.array([len(split.block_rows) for split in splits])
+        sizes = np.concatenate([split.block_rows for split in splits])
+        self._source_starts = np.cumsum(counts) - counts
+        self._block_starts = np.cumsum(sizes) - sizes
+        rows: Ints = np.ones(int(sizes.sum()), np.int64) if single_rows else sizes
+        self._start = np.arange(len(rows)) if single_rows else self._block_starts
         self._copies: tuple[Ints, Ints, Ints] | None = None
         if copies is not None:
-            copy_ends = np.cumsum(copies)
-            rows, start, visit, visits = _visits(rows, copy_ends[ends - 1])
-            self._copies = (copy_ends, np.tile(visit, repeat), np.tile(visits, repeat))
-        self.rows = np.tile(rows, repeat)
-        self._start = np.tile(start, repeat)
+            copy_starts = np.cumsum(copies) - copies
+            ends = np.append(copy_starts, copies.sum())[self._start + rows]
+            rows, self._start, visit, visits = _visits(rows, ends)
+            self._copies = (copy_starts, visit, visits)
+        self.rows = np.tile(rows, repeat) if repeat > 1 else rows
 
     def resolve(self, unit: Ints, row: Ints) -> tuple[Ints, Ints, Ints]:
         """The split, the block within it, and the row within that, of rows of units; (n,) each."""
+        unit = unit % len(self._start)
         stored = self._start[unit] + row
         if self._copies is not None:
-            copy_ends, visit, visits = self._copies
-            stored = np.searchsorted(copy_ends, self._start[unit] + visit[unit] + row * visits[unit], side="right")
-        block = np.searchsorted(self._block_ends, stored, side="right")
-        source = np.searchsorted(self._source_ends, block, side="right")
-        first_row = np.concatenate([[0], self._block_ends])[block]
-        return source, block - np.concatenate([[0], self._source_ends])[source], stored - first_row
+            copy_starts, visit, visits = self._copies
+            copy = self._start[unit] + visit[unit] + row * visits[unit]
+            stored = np.searchsorted(copy_starts, copy, side="right") - 1
+        block = np.searchsorted(self._block_starts, stored, side="right") - 1
+        source = np.searchsorted(self._source_starts, block, side="right") - 1
+        return source, block - self._source_starts[source], stored - self._block_starts[block]
 
 
 def _visits(rows: Ints, ends: Ints) -> tuple[Ints, Ints, Ints, Ints]:

@@ -219,7 +219,7 @@ def test_a_checksum_of_the_whole_file_is_kept(tmp_path: Path) -> None:
     import hashlib
 
     split = open_split(write_split(tmp_path / "s", [9, 6]))
-    found = [split.manifest.sha256(shard) for shard in range(2)]
+    found = [split.manifest.shard_sha256[shard] for shard in range(2)]
     assert found == [hashlib.sha256((tmp_path / "s" / name).read_bytes()).hexdigest() for name in split.manifest.shard_names]
 
 
