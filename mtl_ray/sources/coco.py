@@ -11,15 +11,12 @@ from typing import Any
 from mtl_ray import storage
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import read_class_names
+from mtl_ray.sources.coco_files import annotations_alike, find_annotations, find_images
 from mtl_ray.sources.coco_objects import objects
 from mtl_ray.sources.config import Coco
-from mtl_ray.sources.folders import subfolders
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.picture import read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
-
-_TRIED = 20
-"""So many of the listed pictures are looked for in every folder that could be theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +43,22 @@ def open_coco(config: Coco) -> Source:
         ValueError: if the file is not COCO's.
     """
     root = storage.absolute(config.root)
-    uri = storage.join(root, config.annotations) if config.annotations else _find_annotations(root, config.split, config.keypoints)
+    uri = storage.join(root, config.annotations) if config.annotations else find_annotations(root, config.split, config.keypoints)
     text = storage.read(uri)
     content = _parse(text, uri)
-    categories = _categories(content, () if config.annotations else _siblings(uri, config.split))
+    categories = _categories(content, () if config.annotations else annotations_alike(root, uri, config.split))
     wanted = (
         read_class_names(storage.absolute(config.classes))
         if config.classes
         else tuple(categories[key]["name"] for key in sorted(categories))
     )
     ids = _ids_in_order(categories, wanted, uri)
-    points = _keypoints(categories)
+    points = _keypoints([categories[key] for key in ids])
     file = uri.removeprefix(root).lstrip("/")
     records, rejects = _records(content, file)
-    images = storage.join(root, config.images) if config.images else _find_images(root, uri, config.split, records)
+    images = (
+        storage.join(root, config.images) if config.images else find_images(root, uri, config.split, [record.image for record in records])
+    )
     masks = any(annotation.get("segmentation") for record in records for annotation in record.annotations)
     names = {key: str(category["name"]) for key, category in categories.items()}
     layout = _Layout(images, file, {key: number for number, key in enumerate(ids)}, names, masks, len(points.get("keypoints", ())))
@@ -72,35 +71,6 @@ def open_coco(config: Coco) -> Source:
     )
 
 
-def _find_annotations(root: str, split: str, keypoints: bool) -> str:
-    """The JSON file of a split: the usual names, in the root, in annotations/ and in the other folders of the root."""
-    known = [uri for folder in ["", *subfolders(root)] for uri in _json_files(storage.join(root, folder) if folder else root)]
-    prefix = "person_keypoints" if keypoints else "instances"
-    patterns = [rf"{prefix}_{re.escape(split)}\d*\.json", rf"(annotations|labels)?_?{re.escape(split)}\d*\.json"]
-    patterns += [rf"{re.escape(split)}/_?annotations(\.coco)?\.json", r"_?annotations(\.coco)?\.json|instances(_default)?\.json"]
-    for pattern in patterns:
-        found = [uri for uri in known if re.search(rf"/({pattern})$", uri)]
-        if len(found) > 1:
-            raise ValueError(f"several files could be the annotations of {split!r}, name one with --annotations: {', '.join(found)}")
-        if found:
-            return found[0]
-    shown = ", ".join(uri.removeprefix(root).lstrip("/") for uri in known[:12])
-    raise FileNotFoundError(
-        f"no annotations of the split {split!r} in {root}; name them with --annotations; JSON files there: {shown or 'none'}"
-    )
-
-
-def _json_files(folder: str) -> list[str]:
-    return [storage.join(folder, name) for name in storage.names(folder) if name.endswith(".json")]
-
-
-def _siblings(uri: str, split: str) -> list[str]:
-    """The annotation files of the other splits: the same name but for the split."""
-    folder, _, name = uri.rpartition("/")
-    match = re.fullmatch(r"(instances|person_keypoints)_.*\.json", name)
-    return [other for other in _json_files(folder) if match and other != uri and other.rpartition("/")[2].startswith(f"{match[1]}_")]
-
-
 def _parse(text: bytes, uri: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
@@ -111,10 +81,10 @@ def _parse(text: bytes, uri: str) -> dict[str, Any]:
     return content
 
 
-def _categories(content: Mapping[str, Any], siblings: Sequence[str]) -> dict[int, dict[str, Any]]:
+def _categories(content: Mapping[str, Any], others: Sequence[str]) -> dict[int, dict[str, Any]]:
     """The categories of all splits by id, so that a split that lacks one still numbers the others alike."""
     found: dict[int, dict[str, Any]] = {}
-    for part in [content, *(_parse(storage.read(uri), uri) for uri in siblings)]:
+    for part in [content, *(_parse(storage.read(uri), uri) for uri in others)]:
         for category in part["categories"]:
             known = found.setdefault(int(category["id"]), category)
             if known["name"] != category["name"]:
@@ -132,11 +102,11 @@ def _ids_in_order(categories: Mapping[int, Mapping[str, Any]], wanted: Sequence[
     return tuple(by_name[name] for name in wanted)
 
 
-def _keypoints(categories: Mapping[int, Mapping[str, Any]]) -> Mapping[str, Any]:
+def _keypoints(categories: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The category whose objects have keypoints, or nothing."""
-    having = [category for category in categories.values() if category.get("keypoints")]
+    having = [category for category in categories if category.get("keypoints")]
     if len({tuple(category["keypoints"]) for category in having}) > 1:
-        raise ValueError("the categories have different keypoints; choose those of one with --classes or convert them apart")
+        raise ValueError("the categories have different keypoints; convert them apart with --classes")
     return having[0] if having else {}
 
 
@@ -181,23 +151,6 @@ def _records(content: Mapping[str, Any], file: str) -> tuple[list[_Record], list
             grouped[owner].append(annotation)
             seen.add(number)
     return [_Record(image, tuple(grouped[key])) for key, image in images.items()], rejects
-
-
-def _find_images(root: str, annotations: str, split: str, records: Sequence[_Record]) -> str:
-    """The folder in which the first of the listed pictures lie."""
-    year = "".join(re.findall(rf"{re.escape(split)}(\d+)\.json$", annotations))
-    likely = [f"{split}{year}", f"images/{split}{year}", f"images/{split}", split, "images", "JPEGImages", ""]
-    below = [
-        name for first in subfolders(root) for name in (first, *(f"{first}/{second}" for second in subfolders(storage.join(root, first))))
-    ]
-    folders = [storage.join(root, name) if name else root for name in dict.fromkeys([*likely, *below])]
-    for folder in [*folders, annotations.rpartition("/")[0]]:
-        if any(storage.exists(storage.join(folder, str(record.image["file_name"]))) for record in records[:_TRIED]):
-            return folder
-    looked_for = records[0].image["file_name"] if records else "nothing"
-    raise FileNotFoundError(
-        f"the pictures that {annotations} lists are in no folder of {root} (such as {looked_for}); name it with --images"
-    )
 
 
 def _read(layout: _Layout, record: _Record) -> Reading:

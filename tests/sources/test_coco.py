@@ -172,6 +172,17 @@ def test_splits_agree_on_classes(tmp_path: Path, make_picture: MakePicture) -> N
     assert splits[0].vocabulary.category_ids["instances"] == (1, 3, 8)
 
 
+def test_splits_in_folders_agree_too(tmp_path: Path, make_picture: MakePicture) -> None:
+    for split, categories in (("train", (3, 1)), ("valid", (8,))):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(one_image({"bbox": [1, 1, 2, 2]}, categories=categories)))
+        make_picture(tmp_path / split / "a.jpg", 64, 48)
+    assert open_source(Coco(root=str(tmp_path), split="train")).vocabulary.category_ids["instances"] == (1, 3, 8)
+    (tmp_path / "valid" / "_annotations.coco.json").write_text(json.dumps(one_image(categories=(3,))).replace("kind 3", "other"))
+    with pytest.raises(ValueError, match="category 3 is 'kind 3' in one split and 'other' in another"):
+        open_source(Coco(root=str(tmp_path), split="train"))
+
+
 def test_classes_from_a_file(tmp_path: Path, make_picture: MakePicture) -> None:
     write_set(tmp_path, one_image({"bbox": [1, 1, 2, 2]}, {"bbox": [3, 3, 2, 2], "category_id": 1}, categories=(7, 1, 2)), make_picture)
     names = tmp_path / "names.txt"
