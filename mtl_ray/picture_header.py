@@ -74,7 +74,7 @@ def check_pixels(height: int, width: int, max_pixels: int) -> None:
     if height < 1 or width < 1:
         raise ValueError(f"the picture's header says {width} x {height} pixels")
     if height * width > max_pixels:
-        raise ValueError(f"the picture's header says {width} x {height} pixels, more than the {max_pixels:,} allowed (data.max_pixels)")
+        raise ValueError(f"the picture's header says {width} x {height} pixels, more than the {max_pixels:,} allowed")
 
 
 def _exif_orientation(tiff: bytes) -> int:

@@ -60,7 +60,7 @@ class Loader:
             cursor: where to go on, from a checkpoint.
 
         Raises:
-            ValueError: if the splits cannot be read together.
+            ValueError: if the splits cannot be read together, or the numbers do not fit.
         """
         self._data = data
         self._rank, self._world_size = rank, world_size
@@ -70,6 +70,7 @@ class Loader:
         self.samples_per_epoch = self._reader.samples_per_epoch
         self.cursor = cursor
         self.bad: dict[str, str] = {}
+        self._addresses(cursor)  # what does not fit together is said now, not in the first step
 
     @property
     def pins(self) -> Mapping[str, Any]:

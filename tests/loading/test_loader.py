@@ -7,13 +7,14 @@ from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
+import fsspec
 import numpy as np
 import pytest
 import torch
 
 from mtl_ray.geometry.placement import place, place_map
 from mtl_ray.loading.batch import Batch
-from mtl_ray.loading.config import Colour, DataConfig, Flip, Mosaic, RandomCrop, Zoom
+from mtl_ray.loading.config import Colour, DataConfig, Flip, Mosaic, RandomCrop, SplitConfig, Zoom
 from mtl_ray.loading.decode import decode_image, decode_semantic
 from mtl_ray.loading.loader import BadSamplesError, Loader
 from mtl_ray.samples import IGNORE_INDEX
@@ -131,6 +132,13 @@ def test_repeats_of_an_image_are_augmented_differently(split: str) -> None:
     assert len(set(found)) > 300
 
 
+def test_numbers_that_do_not_fit_are_refused_at_once(split: str) -> None:
+    with pytest.raises(ValueError, match="at most 6 workers"):
+        Loader(data_config(split), rank=0, world_size=7)
+    with pytest.raises(ValueError, match="cursor 5"):
+        Loader(data_config(split), cursor=5)
+
+
 def test_threads_end_with_the_iterator(split: str) -> None:
     before = {thread.ident for thread in threading.enumerate()}
     batches = iter(Loader(data_config(split)))
@@ -216,6 +224,15 @@ def test_a_damaged_shard_ends_the_run(tmp_path: Path) -> None:
     shard.write_bytes(bytes(content))
     with pytest.raises(ValueError, match="train-00000"):
         take(data, 4)
+
+
+def test_a_split_elsewhere_gives_the_same_batches(split: str) -> None:
+    """Read through a file system that can only be asked for ranges of bytes."""
+    files = fsspec.filesystem("memory")
+    files.put(split, "/bucket/split", recursive=True)
+    data = data_config(split, lambda data: replace(data, augment=EVERYTHING))
+    away = replace(data, train=SplitConfig(uri="memory://bucket/split"))
+    assert prints(take(away, 9)) == prints(take(data, 9))
 
 
 def test_mosaic_is_refused_where_images_have_one_label(tmp_path: Path) -> None:
