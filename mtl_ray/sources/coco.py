@@ -56,9 +56,8 @@ def open_coco(config: Coco) -> Source:
     points = _keypoints([categories[key] for key in ids])
     file = uri.removeprefix(root).lstrip("/")
     records, rejects = _records(content, file)
-    images = (
-        storage.join(root, config.images) if config.images else find_images(root, uri, config.split, [record.image for record in records])
-    )
+    listed = [record.image for record in records]
+    images = storage.join(root, config.images) if config.images else find_images(root, uri, config.split, listed)
     masks = any(annotation.get("segmentation") for record in records for annotation in record.annotations)
     names = {key: str(category["name"]) for key, category in categories.items()}
     layout = _Layout(images, file, {key: number for number, key in enumerate(ids)}, names, masks, len(points.get("keypoints", ())))

@@ -40,7 +40,8 @@ def find_annotations(root: str, split: str, keypoints: bool) -> str:
 def annotations_alike(root: str, uri: str, split: str) -> list[str]:
     """The files of the other splits: those called as this one is but for the split's name."""
     name = uri.removeprefix(root)
-    pattern = re.sub(rf"{re.escape(re.escape(split))}\d*", r"[^/]+", re.escape(name))
+    parts = re.split(rf"(?<![A-Za-z]){re.escape(split)}\d*(?![A-Za-z])", name)
+    pattern = "[^/]+".join(map(re.escape, parts))
     return [other for other in _json_files(root) if other != uri and re.fullmatch(pattern, other.removeprefix(root))]
 
 
