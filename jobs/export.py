@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", required=True, metavar="URI", help="where the bundle goes; there may not be one already")
     parser.add_argument("--layout", choices=["end2end", "raw"], help="with suppression in the graph, or all candidates")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the run's config, in YAML")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     from mtl_ray.export.bundle import config_of, export
     from mtl_ray.export.parity import ParityError
     from mtl_ray.export.table import table

@@ -13,10 +13,11 @@ from importlib.resources import files
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
+from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.lanes import Lanes
 from mtl_ray.serving.openapi import description
-from mtl_ray.serving.reply import RequestError, Reply, as_json
+from mtl_ray.serving.reply import Reply, RequestError, as_json
 from mtl_ray.serving.service import Ask, Service
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -139,6 +140,12 @@ class App:
         if not size:
             raise RequestError(400, "the body is empty; send a picture, as curl --data-binary @picture.jpg does")
         return b"".join(chunks)
+
+
+def open_app(models: Mapping[str, str], config: ServeConfig, parallel: int, api_key: str | None) -> App:
+    """The application for bundles, by the names under which they answer."""
+    predictors = {name: BundlePredictor(uri, threads=config.threads, batch=config.max_batch) for name, uri in models.items()}
+    return App(Service(predictors, config), config, parallel, api_key)
 
 
 async def _in_time(work: Coroutine[Any, Any, Result], deadline: float, status: int, message: str) -> Result:

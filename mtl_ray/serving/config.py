@@ -15,8 +15,10 @@ class ServeConfig:
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     replicas: int = Field(default=1, ge=1)
+    parallel: int | None = Field(default=None, ge=1)
+    """Requests to one model that each replica works on at the same moment; by default the machine's cores, shared out."""
     threads: int = Field(default=1, ge=1)
-    """onnxruntime threads of each replica."""
+    """onnxruntime threads for one request: more answer sooner, fewer answer more."""
     max_batch: int = Field(default=1, ge=1)
     """Requests that go through the network together; above 1 pays on a GPU only."""
     max_body_bytes: int = Field(default=20_000_000, gt=0)

@@ -18,7 +18,7 @@ from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.loading.decode import decode_image
 from mtl_ray.picture_header import JPEG, PNG, jpeg_header, png_size
 from mtl_ray.serving.config import ServeConfig
-from mtl_ray.serving.reply import RequestError, Reply, as_json
+from mtl_ray.serving.reply import Reply, RequestError, as_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,8 @@ def predictor() -> Callable[..., TorchPredictor]:
     def make(*names: str) -> TorchPredictor:
         torch.manual_seed(0)
         necks = {"pyramid": {"type": "fpn", "channels": 16, "inputs": ["C4", "C5"]}, "pool": {"type": "pool"}}
-        backbone = {"type": "timm", "name": "mobilenetv3_small_050", "levels": ["C4", "C5"]}
+        options = {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}
+        backbone = {"type": "timm", "name": "resnet18", "levels": ["C4", "C5"], "options": options}
         values = {"backbone": backbone, "necks": necks, "heads": {name: HEADS[name] for name in names}}
         config = TypeAdapter(ModelConfig).validate_python(values)
         vocabulary = replace(VOCABULARY, exclusive_labels="linear" in names)

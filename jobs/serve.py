@@ -1,0 +1,80 @@
+"""Answers over HTTP with bundles, until it is interrupted; or compares what a server answers with a model."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from jobs.run import run
+
+EPILOG = """examples:
+  python -m jobs.serve bundles/digits bundles/bccd --port 8000
+  python -m jobs.serve digits=s3://bucket/bundles/17 configs/serve.yaml serve.replicas=2
+  python -m jobs.serve compare http://127.0.0.1:8000/predictions/digits runs/digits picture.jpg"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 after Ctrl-C or SIGTERM."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["compare"]:
+        return compare(arguments[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EPILOG
+    )
+    parser.add_argument("targets", nargs="+", metavar="BUNDLE_OR_CONFIG", help="bundle URIs, NAME=URI, config files, and serve.key=value")
+    parser.add_argument("--host", help="address to listen on (127.0.0.1: this machine only; 0.0.0.0: everybody)")
+    parser.add_argument("--port", type=int, help="port to listen on (8000)")
+    given = parser.parse_intermixed_args(arguments)
+
+    from mtl_ray.distributed.serve import serving
+    from mtl_ray.serving.targets import read_targets
+
+    overrides = [target for target in given.targets if target.startswith("serve.")]
+    options = [f"serve.{name}={getattr(given, name)}" for name in ("host", "port") if getattr(given, name) is not None]
+    config = read_targets([target for target in given.targets if target not in overrides], [*overrides, *options])
+    with serving(config.models, config) as url:
+        done = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: done.set())
+        print(f"{url} answers; Ctrl-C ends it. A page to try it is there, and /docs says how to ask. For example:")
+        for name in config.models:
+            print(f"  curl --data-binary @picture.jpg {url}/predictions/{name}", flush=True)
+        done.wait()
+        print("ending: requests that are under way are finished first", flush=True)
+    return 0
+
+
+def compare(argv: Sequence[str]) -> int:
+    """1 if an answer differs from what the model says."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.serve compare",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EPILOG,
+        description="Sends pictures to a server and to a model, and exits with 1 where they differ.",
+    )
+    parser.add_argument("url", help="http://HOST:PORT/predictions/MODEL, or http://HOST:PORT where one model is served")
+    parser.add_argument("target", help="run folder, checkpoint or bundle")
+    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument("--score-thr", type=float, default=0.05, help="boxes with a lower score need no partner (0.05)")
+    parser.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the server's key")
+    given = parser.parse_intermixed_args(argv)
+
+    from mtl_ray.inference.endpoint import EndpointPredictor
+    from mtl_ray.inference.open import open_predictor
+    from mtl_ray.serving.compare import compare as differences
+
+    key = os.environ.get(given.api_key_env, "") if given.api_key_env else None
+    held = True
+    for found in differences(EndpointPredictor(given.url, api_key=key), open_predictor(given.target), given.images, given.score_thr):
+        print(f"{found.picture}  {found.head}: {found.compared} compared, {found.figures}")
+        for sentence in found.mismatches:
+            print(f"  mismatch: {sentence}")
+        held &= not found.mismatches
+    print("the endpoint says what the model says" if held else "the endpoint differs from the model")
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    run(main)

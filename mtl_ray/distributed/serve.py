@@ -1,0 +1,136 @@
+"""Bundles behind Ray Serve: every replica holds all of them and takes HTTP itself."""
+
+import os
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import ray
+
+from mtl_ray import storage
+from mtl_ray.artifact import open_artifact
+from mtl_ray.distributed.proxy import fast_proxy
+from mtl_ray.distributed.session import session
+from mtl_ray.inference.signature import read_signature
+from mtl_ray.serving.config import ServeConfig
+
+APPLICATION = "mtl_ray"
+START_S = 120.0
+SPARE_REQUESTS = 64
+"""Ray lets so many more requests into a replica than it answers, so that those too many get our 503 and not a place in a queue."""
+
+
+@contextmanager
+def serving(models: Mapping[str, str], config: ServeConfig) -> Iterator[str]:
+    """Answers over HTTP while the code inside runs.
+
+    A Ray of its own is started in HAProxy mode; inside a session, or on a cluster, Serve runs as it was set up there.
+
+    Args:
+        models: bundle URI by the name under which it answers.
+        config: where to listen, how many replicas, limits.
+
+    Yields:
+        The URL of the server.
+
+    Raises:
+        ValueError: if a bundle is not whole, the port is taken, or the key is not in the environment.
+    """
+    models = {name: storage.absolute(uri) for name, uri in models.items()}
+    for uri in models.values():
+        read_signature(open_artifact(uri, kind="bundle").read("signature.json"))
+    key = _api_key(config)
+    _check_port(config)
+    with ExitStack() as stack:
+        if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
+            stack.enter_context(fast_proxy(config.timeout_s))
+        stack.enter_context(session(num_cpus=max(os.cpu_count() or 1, config.replicas)))
+        yield from _serving(models, config, key)
+
+
+def _serving(models: Mapping[str, str], config: ServeConfig, key: str | None) -> Iterator[str]:
+    from ray import serve  # reads the environment as it is imported
+
+    quiet = {"log_level": "WARNING", "enable_access_log": False}
+    http = {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_s + 5}
+    serve.start(http_options=http, logging_config=quiet)
+    try:
+        deployment = serve.deployment(
+            serve.ingress()(Replica),
+            name="bundles",
+            num_replicas=config.replicas,
+            max_ongoing_requests=config.max_queued + parallel_of(config) + SPARE_REQUESTS,
+            graceful_shutdown_wait_loop_s=0.5,
+            graceful_shutdown_timeout_s=config.timeout_s,
+            logging_config=quiet,
+        )
+        serve.run(deployment.bind(models, config, key), name=APPLICATION, route_prefix="/")
+        url = f"http://{'127.0.0.1' if config.host == '0.0.0.0' else config.host}:{config.port}"
+        _wait(url)
+        yield url
+    finally:
+        serve.shutdown()
+
+
+class Replica:
+    """What runs in each replica: all bundles, and the application around them.
+
+    Args:
+        models: bundle URI by name.
+        config: limits.
+        key: what requests must bring, if anything.
+    """
+
+    def __init__(self, models: Mapping[str, str], config: ServeConfig, key: str | None) -> None:
+        from mtl_ray.serving.app import open_app
+
+        self.application = open_app(models, config, parallel_of(config), key)
+
+    def __serve_build_asgi_app__(self) -> Callable[..., Any]:
+        """The name by which Ray asks for the application."""
+        return self.application
+
+    def __del__(self) -> None:
+        self.application.close()
+
+
+def parallel_of(config: ServeConfig) -> int:
+    """Requests to one model that a replica works on at the same moment."""
+    return config.parallel or max(1, (os.cpu_count() or 1) // (config.replicas * config.threads))
+
+
+def _api_key(config: ServeConfig) -> str | None:
+    if config.api_key_env is None:
+        return None
+    if not os.environ.get(config.api_key_env):
+        raise ValueError(f"serve.api_key_env is {config.api_key_env}, but that environment variable is empty")
+    return os.environ[config.api_key_env]
+
+
+def _check_port(config: ServeConfig) -> None:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host, config.port))
+        except OSError as error:
+            raise ValueError(f"cannot listen on {config.host}, port {config.port} ({error.strerror}); --port chooses another") from error
+
+
+def _wait(url: str) -> None:
+    """Returns once the proxy knows the replicas."""
+    give_up = time.monotonic() + START_S
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/ping", timeout=5):
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+            if time.monotonic() > give_up:
+                raise ValueError(
+                    f"nothing answers at {url} ({error}); if Serve runs on this cluster already, it listens elsewhere"
+                ) from error
+            time.sleep(0.05)

@@ -1,0 +1,164 @@
+"""From a checkpoint to a bundle, and what keeps a wrong graph from becoming one."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from jobs.export import main
+from mtl_ray.artifact import open_artifact
+from mtl_ray.export import bundle as bundle_room
+from mtl_ray.export.bundle import Bundle, write_bundle
+from mtl_ray.export.config import ExportConfig
+from mtl_ray.export.parity import ParityError
+from mtl_ray.export.samples import generated
+from mtl_ray.inference.bundle import BundlePredictor
+from mtl_ray.inference.checkpoint import open_checkpoint
+from mtl_ray.inference.predictor import Predictor
+from mtl_ray.inference.torch_predictor import TorchPredictor
+from tests.evaluation.conftest import make_samples, write_split
+from tests.inference.tiny import HEADS, images, write_checkpoint
+
+Made = tuple[TorchPredictor, str]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_checkpoint(tmp_path_factory.mktemp("export") / "checkpoint", HEADS))
+
+
+@pytest.fixture(scope="module")
+def split(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_split(tmp_path_factory.mktemp("export") / "val", make_samples(open_checkpoint(checkpoint)))
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: str, split: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Written by the job, checked on a real split."""
+    to = str(tmp_path_factory.mktemp("export") / "bundle")
+    assert main([checkpoint, "--to", to, f"data.val.uri={split}"]) == 0
+    return to
+
+
+def write(predictor: TorchPredictor, to: Path, **config: Any) -> Bundle:
+    return write_bundle(predictor, generated(5), "generated", str(to), ExportConfig(**config), {})
+
+
+def agree(first: Predictor, second: Predictor) -> None:
+    """Whole predictions on pictures of all sizes are the same."""
+    for ours, theirs in zip(first.predict(images()), second.predict(images()), strict=True):
+        assert list(ours) == list(theirs)
+        for name, head in first.heads.items():
+            fields = {"detection": ("boxes_xyxy", "scores", "classes"), "segmentation": ("classes",), "classification": ("scores",)}
+            for field in fields[head.task]:
+                np.testing.assert_allclose(getattr(ours[name], field), getattr(theirs[name], field), rtol=1e-4, atol=1e-3)
+
+
+def test_bundle_predicts_what_its_checkpoint_predicts(checkpoint: str, exported: str) -> None:
+    agree(open_checkpoint(checkpoint), BundlePredictor(exported, threads=1))
+
+
+def test_bundle_says_what_it_is_and_where_from(checkpoint: str, exported: str, split: str) -> None:
+    bundle = open_artifact(exported, kind="bundle")
+    assert set(bundle.names) == {"model.onnx", "signature.json", "config.yaml", "metrics.json", "parity.json"}
+    assert json.loads(bundle.read("metrics.json"))["checkpoint"] == checkpoint
+    graph = onnx.load_from_string(bundle.read("model.onnx")).graph
+    assert [dim.dim_param for dim in graph.input[0].type.tensor_type.shape.dim] == ["batch", "", "height", "width"]
+    assert [output.name for output in graph.output] == ["boxes.boxes", "boxes.scores", "boxes.classes", "semantic.classes", "labels.scores"]
+    assert not [name for name in (initializer.name for initializer in graph.initializer) if "auxiliary" in name]
+    assert len(bundle.read("model.onnx")) < 2 * sum(numpy_helper.to_array(each).nbytes for each in graph.initializer) + 500_000
+    parity = json.loads(bundle.read("parity.json"))
+    assert parity["passed"]
+    assert parity["source"] == split
+    assert {tuple(check["canvas_hw"]) for check in parity["checks"]} == {(64, 96), (96, 160)}
+    assert {check["batch"] for check in parity["checks"]} == {1, 3, 8}
+    assert {check["head"] for check in parity["checks"]} == {"boxes", "semantic", "labels"}
+    measured = {f"{pair['head']}/{pair['metric']}": pair["torch"] for pair in parity["metrics"]}
+    assert 0 < measured["boxes/mAP50"] < 1
+    assert 0 < measured["semantic/mIoU"] < 1
+
+
+def test_nothing_is_written_over_a_bundle(checkpoint: str, exported: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="holds a bundle already"):
+        main([checkpoint, "--to", exported])
+
+
+def spoil(make: Callable[..., onnx.ModelProto], factor: float) -> Callable[..., onnx.ModelProto]:
+    """The exporter, but one weight in it is a little larger."""
+
+    def spoilt(*arguments: Any) -> onnx.ModelProto:
+        model = make(*arguments)
+        weights = [each for each in model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT and len(each.dims) == 4]
+        values = numpy_helper.to_array(weights[-1]) * np.float32(factor)
+        weights[-1].CopyFrom(numpy_helper.from_array(values, weights[-1].name))
+        return model
+
+    return spoilt
+
+
+def test_a_spoilt_graph_ends_with_1_and_no_bundle(
+    checkpoint: str, split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bundle_room, "to_onnx", spoil(bundle_room.to_onnx, 1.1))
+    assert main([checkpoint, "--to", str(tmp_path / "bundle"), f"data.val.uri={split}"]) == 1
+    assert not (tmp_path / "bundle").exists()
+    said = capsys.readouterr()
+    assert "differs from torch" in said.err
+    assert "no bundle was written" in said.err
+
+
+def test_raw_layout_with_triton_names_and_normalised_input(predictor: Callable[..., TorchPredictor], tmp_path: Path) -> None:
+    model = predictor("yolov3", "aux", "fcn", "multilabel")
+    write(model, tmp_path / "bundle", layout="raw", names="triton", input="float32")
+    bundle = BundlePredictor(str(tmp_path / "bundle"), threads=1)
+    assert bundle.signature.input.name == "INPUT__0"
+    assert [(out.name, out.head, out.field) for out in bundle.signature.outputs] == [
+        ("OUTPUT__0", "yolov3", "candidates"),
+        ("OUTPUT__1", "fcn", "classes"),
+        ("OUTPUT__2", "multilabel", "scores"),
+    ]
+    graph = onnx.load_from_string(open_artifact(str(tmp_path / "bundle"), kind="bundle").read("model.onnx")).graph
+    assert [dim.dim_param or dim.dim_value for dim in graph.output[0].type.tensor_type.shape.dim] == ["batch", "anchors", 8]
+    agree(model, bundle)
+    assert any(len(found["yolov3"]) for found in bundle.predict(images())), "there are boxes to compare"
+    assert len({int(c) for found in bundle.predict(images()) for c in np.unique(found["fcn"].classes)}) == 2, "and both classes"
+
+
+def test_objectness_is_1_where_a_head_has_none_and_sizes_may_be_fixed(predictor: Callable[..., TorchPredictor], tmp_path: Path) -> None:
+    model = predictor("retinanet", "linear")
+    made = write(model, tmp_path / "bundle", layout="raw", size="fixed")
+    assert {check.canvas_hw for check in made.parity.checks} == {(96, 128)}
+    bundle = BundlePredictor(str(tmp_path / "bundle"), threads=1)
+    graph = onnx.load_from_string(open_artifact(str(tmp_path / "bundle"), kind="bundle").read("model.onnx")).graph
+    assert [dim.dim_param or dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim] == ["batch", 3, 96, 128]
+    candidates = bundle.run(np.zeros((2, 96, 128, 3), np.uint8), [])["retinanet"]["candidates"]
+    assert (candidates[..., 4] == 1).all()
+    agree(model, bundle)
+
+
+def test_a_graph_that_does_not_run_at_another_size_is_no_bundle(
+    predictor: Callable[..., TorchPredictor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = bundle_room.to_onnx
+    monkeypatch.setattr(bundle_room, "to_onnx", lambda *arguments: make(*arguments[:-1], ExportConfig(size="fixed")))
+    with pytest.raises(ParityError, match="does not run at 192x128"):
+        write(predictor("linear"), tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_checkpoint_that_is_cut_short_is_refused(checkpoint: str, tmp_path: Path) -> None:
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, copy)
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        main([str(copy), "--to", str(tmp_path / "bundle")])
+    with pytest.raises((ValueError, FileNotFoundError), match="nothing"):
+        main([str(tmp_path / "nothing"), "--to", str(tmp_path / "bundle")])
+    assert not (tmp_path / "bundle").exists()
