@@ -1,12 +1,12 @@
 """Measures a model, an endpoint or stored predictions on a split."""
 
 import argparse
-import os
 from collections.abc import Sequence
 
 from jobs.run import run
 from mtl_ray.distributed.evaluate import evaluate_rows
 from mtl_ray.evaluation.evaluate import Request, write_results
+from mtl_ray.inference.endpoint import read_api_key
 from mtl_ray.picture_header import MAX_PIXELS
 
 
@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=16, help="images that go through the network together")
     parser.add_argument("--max-bad", type=int, default=0, help="samples that may fail to decode before the status is 1")
     parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="images that claim more are bad")
+    parser.add_argument("--api-key-env", help="environment variable with the key of an endpoint that asks for one")
     args = parser.parse_args(argv)
     request = Request(
         target=args.target,
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         images=args.images,
         batch=args.batch,
         max_pixels=args.max_pixels,
-        api_key=os.environ.get("MTL_RAY_API_KEY"),
+        api_key=read_api_key(args.api_key_env),
     )
     report, part = evaluate_rows(request, args.workers)
     print(report.to_text())

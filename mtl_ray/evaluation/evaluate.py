@@ -110,8 +110,10 @@ def measure_rows(request: Request, start: int, stop: int, watch: Watch | None = 
         kept.append((bare, predictions))
 
     if isinstance(target, Stored):
-        measured = measure_stored(_finder(target, data), samples, metrics, keep)
-        _check_names(target, data, request.target)
+        finder = Finder(target, data)
+        measured = measure_stored(finder, samples, metrics, keep)
+        if strange := finder.unused():
+            raise ValueError(f"{request.target} has predictions of {len(strange)} images that the data does not have, such as {strange[0]}")
     else:
         measured = measure(target, samples, metrics, keep, batch=request.batch, max_pixels=request.max_pixels)
     table = to_table([sample for sample, _ in kept], [predictions for _, predictions in kept], target.heads)
@@ -164,9 +166,11 @@ def write_results(out: str, made: Report, part: Part) -> list[str]:
 def _open_stored(uri: str, data: EvaluationData) -> Stored:
     if uri.endswith(".arrow"):
         return read_arrow(uri)
-    sizes = {}
-    for sample in data.samples(0, len(data), pictures=False):
-        sizes[sample.key] = sizes[data.other_name(sample.key)] = (sample.height, sample.width)
+
+    def sizes() -> dict[str, tuple[int, int]]:
+        samples = data.samples(0, len(data), pictures=False)
+        return {name: (sample.height, sample.width) for sample in samples for name in (sample.key, data.other_name(sample.key))}
+
     return read_coco(uri, data.vocabulary, sizes)
 
 
@@ -178,17 +182,22 @@ def _metrics(target: Stored | Predictor, vocabulary: Vocabulary) -> dict[str, Me
     return {name: task_part(head, "metric").metric(head, target.vocabulary) for name, head in measurable.items()}
 
 
-def _finder(stored: Stored, data: EvaluationData) -> Callable[[Sample], Predictions | None]:
-    def find(sample: Sample) -> Predictions | None:
-        found = stored.by_name.get(sample.key) or stored.by_name.get(data.other_name(sample.key))
-        return found if found is not None or stored.complete else {"boxes": NOTHING}
+class Finder:
+    """Finds what is stored of a sample, by its key or its other name, and remembers what was asked for."""
 
-    return find
+    def __init__(self, stored: Stored, data: EvaluationData) -> None:
+        self.stored = stored
+        self.data = data
+        self.used: set[str] = set()
 
+    def __call__(self, sample: Sample) -> Predictions | None:
+        """See ``measure.Find``."""
+        for name in (sample.key, self.data.other_name(sample.key)):
+            if name in self.stored.by_name:
+                self.used.add(name)
+                return self.stored.by_name[name]
+        return None if self.stored.complete else {"boxes": NOTHING}
 
-def _check_names(stored: Stored, data: EvaluationData, uri: str) -> None:
-    known: set[str] = set()
-    for sample in data.samples(0, len(data), pictures=False):
-        known |= {sample.key, data.other_name(sample.key)}
-    if strange := sorted(stored.by_name.keys() - known):
-        raise ValueError(f"{uri} has predictions of {len(strange)} images that the data does not have, such as {strange[0]}")
+    def unused(self) -> list[str]:
+        """The names that no sample had."""
+        return sorted(self.stored.by_name.keys() - self.used)

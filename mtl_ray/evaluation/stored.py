@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, ClassVar
@@ -130,13 +130,13 @@ def category_ids_of(names: Sequence[str], data: Vocabulary) -> list[int]:
     return [known[name] if name in known else next(unused) for name in names]
 
 
-def read_coco(uri: str, vocabulary: Vocabulary, sizes: Mapping[str, tuple[int, int]]) -> Stored:
+def read_coco(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str, tuple[int, int]]]) -> Stored:
     """Reads a COCO results file as the predictions of the head ``boxes``; numbers stay float64, so that nothing is rounded.
 
     Args:
         uri: a list of entries with image_id, category_id and score, and bbox, segmentation or keypoints.
         vocabulary: of the data that it is measured on, whose category numbers it uses.
-        sizes: height and width of the images by name, for masks as polygons.
+        sizes: gives height and width of the images by name; asked only where masks are polygons.
 
     Raises:
         ValueError: if it is no such file or names a category that the data does not have.
@@ -152,7 +152,8 @@ def read_coco(uri: str, vocabulary: Vocabulary, sizes: Mapping[str, tuple[int, i
         if entry["category_id"] not in class_of:
             raise ValueError(f"{uri}: entry {number} has the category {entry['category_id']}, which the data does not have")
         by_name.setdefault(str(entry.get("file_name", entry["image_id"])), []).append(entry)
-    found = {name: {"boxes": _detections(group, class_of, sizes.get(name, (0, 0)))} for name, group in by_name.items()}
+    known = sizes() if any(isinstance(entry.get("segmentation"), list) for entry in entries) else {}
+    found = {name: {"boxes": _detections(group, class_of, known.get(name, (0, 0)))} for name, group in by_name.items()}
     return Stored(heads={"boxes": CocoResultsHead}, vocabulary=vocabulary, by_name=found, complete=False)
 
 

@@ -1,6 +1,7 @@
 """A served model as a predictor: images go out as PNG over HTTP, answers come back as Predictions."""
 
 import json
+import os
 import time
 import urllib.error
 import urllib.parse
@@ -23,6 +24,17 @@ BUSY = (429, 503)
 """What a server answers that has too much to do at the moment; it is asked again after the time that it names."""
 ATTEMPTS = 5
 MAX_WAIT_S = 30.0
+
+
+def read_api_key(variable: str | None) -> str | None:
+    """The key that stands in an environment variable, so that it is in no command line.
+
+    Raises:
+        ValueError: if a variable is named and not set.
+    """
+    if variable is not None and not os.environ.get(variable):
+        raise ValueError(f"the environment variable {variable}, which should hold the API key, is not set")
+    return None if variable is None else os.environ[variable]
 
 
 class EndpointPredictor:

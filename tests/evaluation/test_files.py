@@ -136,7 +136,7 @@ def test_a_results_file_comes_back(tmp_path: Path) -> None:
     entries = json.loads((tmp_path / "objects.coco.json").read_text())
     assert {entry["category_id"] for entry in entries} <= {3, 7, 90}
     assert {entry["image_id"] for entry in entries} <= set(range(10))
-    stored = read_coco(uri, VOCABULARY, {})
+    stored = read_coco(uri, VOCABULARY, dict)
     assert list(stored.heads) == ["boxes"]
     for image in images:
         if len(image.found):
@@ -148,7 +148,7 @@ def test_a_results_file_comes_back(tmp_path: Path) -> None:
 
 def test_masks_alone_and_as_polygons_are_read(tmp_path: Path) -> None:
     entries = [{"image_id": 1, "category_id": 3, "score": 0.5, "segmentation": SQUARE}]
-    stored = read_coco(write(tmp_path / "dt.json", entries), VOCABULARY, {"1": (10, 12)})
+    stored = read_coco(write(tmp_path / "dt.json", entries), VOCABULARY, lambda: {"1": (10, 12)})
     found = stored.by_name["1"]["boxes"]
     assert np.isnan(found.boxes_xyxy).all()
     assert decode(found.masks[0], 10, 12).sum() == 36
@@ -167,7 +167,7 @@ def test_masks_alone_and_as_polygons_are_read(tmp_path: Path) -> None:
 )
 def test_what_is_no_results_file_is_refused(tmp_path: Path, entries: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        read_coco(write(tmp_path / "dt.json", entries), VOCABULARY, {})
+        read_coco(write(tmp_path / "dt.json", entries), VOCABULARY, dict)
 
 
 def test_categories_are_called_as_the_data_calls_them(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from mtl_ray import storage
 from mtl_ray.experiment import task_part
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
-from mtl_ray.inference.endpoint import EndpointPredictor
+from mtl_ray.inference.endpoint import EndpointPredictor, read_api_key
 from mtl_ray.inference.open import open_predictor
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inference.signature import read_signature
@@ -215,6 +215,14 @@ def test_what_an_endpoint_does_not_serve_is_said(served: str) -> None:
         EndpointPredictor(f"{served}/predictions/three").answer(b"no picture", 0.5)
     with pytest.raises(ValueError, match="nothing answers"):
         EndpointPredictor("http://127.0.0.1:9/predictions/x")
+
+
+def test_a_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", "secret")
+    assert (read_api_key(None), read_api_key("TEST_KEY")) == (None, "secret")
+    monkeypatch.delenv("TEST_KEY")
+    with pytest.raises(ValueError, match="TEST_KEY"):
+        read_api_key("TEST_KEY")
 
 
 def test_bundles_and_endpoints_need_no_torch() -> None:
