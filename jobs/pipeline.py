@@ -24,7 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from mtl_ray.distributed.pipeline import run_pipeline, table
 
-    stages = list(run_pipeline(config))
+    stages = []
+    for stage in run_pipeline(config):
+        stages.append(stage)
+        print(f"{stage.outcome.result}  ({stage.seconds:.1f} s)", flush=True)
     print(f"\n{table(stages)}")
     return 0 if all(stage.outcome.held for stage in stages) else 1
 

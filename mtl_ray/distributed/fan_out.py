@@ -34,7 +34,8 @@ def fan_out(
         Exception: whatever the function raised first, with its own type.
         RuntimeError: if a task's node was lost too often.
     """
-    task = ray.remote(num_cpus=num_cpus, max_retries=RETRIES)(function)
+    task = ray.remote(num_cpus=num_cpus, max_retries=RETRIES)(_call)
+    shared = ray.put(function)
     pending: dict[ray.ObjectRef, int] = {}
     done: dict[int, Result] = {}
     sent = given = 0
@@ -43,7 +44,7 @@ def fan_out(
             while given < len(items):
                 limit = workers or max(_AT_LEAST, int(2 * ray.cluster_resources().get("CPU", 1) / num_cpus))
                 while sent < len(items) and len(pending) < limit and sent - given < 4 * limit:
-                    pending[task.remote(items[sent])] = sent
+                    pending[task.remote(shared, items[sent])] = sent
                     sent += 1
                 ready, _ = ray.wait(list(pending), num_returns=1)
                 for reference in ready:
@@ -55,6 +56,11 @@ def fan_out(
         finally:
             for reference in pending:
                 ray.cancel(reference, force=False)
+
+
+def _call(function: Callable[[Item], Result], item: Item) -> Result:
+    """What a task does: ``ray.remote`` itself takes functions only, and not their partials."""
+    return function(item)
 
 
 def _result(reference: ray.ObjectRef, description: str) -> Any:
