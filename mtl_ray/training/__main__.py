@@ -13,7 +13,7 @@ from mtl_ray.training.summary import text_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains and prints where the run lies and what was measured."""
+    """Trains and prints where the run lies and what was measured; the exit status is 1 after too many bad samples, 2 after a mistake."""
     parser = argparse.ArgumentParser(
         prog="python -m mtl_ray.training",
         description="Train without Ray: runtime.workers processes on this machine, or the processes that torchrun started.",
@@ -22,16 +22,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("config", help="a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that take the place of the file's")
     args = parser.parse_args(argv)
-    summary = launch(validate(load_tree(args.config, args.overrides), ExperimentConfig))
+    try:
+        summary = launch(validate(load_tree(args.config, args.overrides), ExperimentConfig))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, BadSamplesError) else 2
     if summary is not None:
         print(text_of(summary))
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 1 if isinstance(error, BadSamplesError) else 2
-    sys.exit(status)
+    sys.exit(main())

@@ -26,5 +26,4 @@ class Average:
         """After each step, counted from 0. Buffers are copied: running statistics are averages already."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._target, self._source, 1 - decay)
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        torch._foreach_copy_(list(self.model.buffers()), list(model.buffers()))

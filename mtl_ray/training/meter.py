@@ -57,8 +57,8 @@ class Meter:
                 "lengthen schedule.rate.warmup, or look at the annotations of the data"
             )
         values["loss"] = sum(values.values())
-        if outcome.grad_norm is not None:
-            values["grad_norm"] = float(outcome.grad_norm)
+        if outcome.grad_norm is not None and math.isfinite(norm := float(outcome.grad_norm)):  # fp16 may overflow: that step is skipped
+            values["grad_norm"] = norm
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._steps += 1

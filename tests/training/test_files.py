@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +10,17 @@ import cv2
 import pytest
 import safetensors.torch
 import torch
+import yaml
 
 from mtl_ray import storage
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
 from mtl_ray.training import checkpoint
+from mtl_ray.training.__main__ import main
 from mtl_ray.training.context import RunContext
 from mtl_ray.training.load_from import load_from
 from mtl_ray.training.scalars import Scalars, read_scalars
 from mtl_ray.training.trainer import run
+from tests.training.tiny import values, write_split
 
 
 def strict(path: Path) -> list[dict]:
@@ -165,30 +167,35 @@ def test_bucket_holds_the_same_as_a_folder(make_config, s3, splits, tmp_path, mo
     assert checkpoint.newest(f"{place}/run").endswith("step-00000006")
 
 
-def test_a_command_without_ray_and_its_words(splits, tmp_path):
-    """Ray is made impossible to import."""
-    import yaml
-
-    from tests.training.tiny import values
-
+def test_a_command_without_ray_and_its_words(splits, tmp_path, capsys, caplog):
+    """Ray is made impossible to import; the processes are started as on a machine that has none."""
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(values(splits, tmp_path / "runs")))
     code = "import sys, runpy; sys.modules['ray'] = None; runpy.run_module('mtl_ray.training', run_name='__main__', alter_sys=True)"
-
-    def call(*overrides: str) -> subprocess.CompletedProcess[str]:
-        root = str(Path(__file__).parents[2])
-        command = [sys.executable, "-c", code, str(path), *overrides]
-        return subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": root}, capture_output=True, text=True, check=False)
-
-    done = call("runtime.workers=2", "schedule.steps=4")
+    command = [sys.executable, "-c", code, str(path), "runtime.workers=2", "schedule.steps=4"]
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": root}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "finished after 4 steps" in done.stdout
     assert "labels/top1" in done.stdout
-    again = call("schedule.steps=4")
-    assert (again.returncode, again.stdout) == (0, done.stdout)
-    assert "finished already" in again.stderr
-    shutil.rmtree(splits.parent / "absent", ignore_errors=True)
-    wrong = call(f"data.train.uri={splits}/absent", "runtime.name=other")
-    assert wrong.returncode == 2
-    assert "Traceback" not in wrong.stderr
-    assert "absent" in wrong.stderr
+    assert "4/4" in done.stderr
+    assert main([str(path), "schedule.steps=4"]) == 0
+    assert capsys.readouterr().out == done.stdout
+    assert "is finished already" in caplog.text
+    assert main([str(path), f"data.train.uri={splits}/absent", "runtime.name=other"]) == 2
+    assert main([str(path), "schedule.step=4"]) == 2
+    absent, misspelt = capsys.readouterr().err.splitlines()
+    assert absent.startswith("error: ")
+    assert "absent" in absent
+    assert "steps" in misspelt
+
+
+def test_bad_samples_above_the_limit_end_the_run_with_status_1(tmp_path, splits, capsys):
+    write_split(str(tmp_path / "bad"), 24, 3, broken=(5, 7))
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values(splits, tmp_path / "runs")))
+    options = [str(path), f"data.train.uri={tmp_path / 'bad'}", "schedule.steps=4"]
+    assert main(options) == 1
+    assert "data.max_bad allows 0" in capsys.readouterr().err
+    assert main([*options, "data.max_bad=2"]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'runs' / 'run'}: finished after 4 steps")

@@ -1,6 +1,7 @@
 """A tiny data set and a tiny network, so that whole trainings take seconds."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,13 @@ def sample(rng: np.random.Generator, key: str) -> Sample:
     )
 
 
-def write_split(uri: str, count: int, seed: int) -> None:
+def write_split(uri: str, count: int, seed: int, broken: tuple[int, ...] = ()) -> None:
+    """A split of two shards; the pictures whose numbers are ``broken`` do not decode."""
     rng = np.random.default_rng(seed)
     vocabulary = Vocabulary(classes={"labels": NAMES, "instances": NAMES, "semantic": ("background", "square")}, exclusive_labels=True)
-    entries = [write_shard(uri, shard_name("tiny", i), [sample(rng, f"{seed}-{k}") for k in range(i, count, 2)]) for i in range(2)]
+    samples = [sample(rng, f"{seed}-{k}") for k in range(count)]
+    samples = [replace(each, image=each.image[:60]) if k in broken else each for k, each in enumerate(samples)]
+    entries = [write_shard(uri, shard_name("tiny", i), samples[i::2]) for i in range(2)]
     publish_manifest(uri, entries, name="tiny", vocabulary=vocabulary, shuffled=True, provenance={})
 
 
