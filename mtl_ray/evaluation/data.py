@@ -96,7 +96,8 @@ def open_data(uri: str, images: str | None = None) -> EvaluationData:
 
     Args:
         uri: see there.
-        images: folder of the pictures of an annotation file; by default its own, ``images`` in it, and the same one level up.
+        images: folder of the pictures of an annotation file; by default its own, ``images`` or ``val2017`` (of
+            ``instances_val2017.json``) in it, and the same one level up.
 
     Raises:
         FileNotFoundError, ValueError: if there is nothing of the kind.
@@ -105,8 +106,9 @@ def open_data(uri: str, images: str | None = None) -> EvaluationData:
         return SplitData(open_split(uri))
     own = storage.absolute(uri).rpartition("/")[0]
     above = own.rpartition("/")[0]
-    folders = (images,) if images is not None else (own, storage.join(own, "images"), above, storage.join(above, "images"))
-    return CocoData(read_coco_file(uri), folders)
+    split = uri.rpartition("/")[2].removesuffix(".json").rpartition("_")[2]  # val2017 of instances_val2017.json
+    folders = [storage.join(folder, name) if name else folder for folder in (own, above) for name in ("", "images", split)]
+    return CocoData(read_coco_file(uri), (images,) if images is not None else tuple(folders))
 
 
 def image_number(key: str) -> int | None:

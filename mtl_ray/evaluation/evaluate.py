@@ -117,7 +117,8 @@ def measure_rows(request: Request, start: int, stop: int, watch: Watch | None = 
     else:
         measured = measure(target, samples, metrics, keep, batch=request.batch, max_pixels=request.max_pixels)
     table = to_table([sample for sample, _ in kept], [predictions for _, predictions in kept], target.heads)
-    notes = [f"the target does not know {name}: it was left out of the truth" for name in unknown]
+    notes = [*target.notes] if isinstance(target, Stored) else []
+    notes += [f"the target does not know {name}: it was left out of the truth" for name in unknown]
     notes += [f"the data has no {head.annotation}: {name} was not measured" for name, head in target.heads.items() if name not in metrics]
     return Part(
         metrics=metrics,

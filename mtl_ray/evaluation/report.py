@@ -39,7 +39,7 @@ class Report:
             columns = list(next(iter(classes.values()), {}))
             rows = [[name, *(_shown(values[column]) for column in columns)] for name, values in classes.items() if _known(values)]
             lines += ["", *_table([head, *columns], rows)]
-        return "\n".join(lines)
+        return "\n".join([*lines, "", *self.facts["notes"]]).rstrip()
 
 
 def report(metrics: Mapping[str, Metric], facts: Mapping[str, Any]) -> Report:

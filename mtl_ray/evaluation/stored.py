@@ -43,12 +43,14 @@ class Stored:
         heads, vocabulary: as of the predictor that made them.
         by_name: what was predicted, by the sample's key, or by what a results file calls the image.
         complete: False where an image without an entry is one on which nothing was found.
+        notes: what the reader of the figures should know.
     """
 
     heads: Mapping[str, Any]
     vocabulary: Vocabulary
     by_name: Mapping[str, Predictions]
     complete: bool
+    notes: tuple[str, ...] = ()
 
 
 def to_table(samples: Sequence[Sample], found: Sequence[Predictions], heads: Mapping[str, Any]) -> pa.Table:
@@ -139,7 +141,8 @@ def read_coco(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str,
         sizes: gives height and width of the images by name; asked only where masks are polygons.
 
     Raises:
-        ValueError: if it is no such file or names a category that the data does not have.
+        ValueError: if it is no such file, or names a category that the data does not have. Where the data has category numbers of
+            its own, entries of another are left out and noted instead, as the reference leaves them out.
     """
     entries = read_json(uri)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -149,12 +152,14 @@ def read_coco(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str,
     for number, entry in enumerate(entries):
         if missing := [name for name in ("image_id", "category_id", "score") if name not in entry]:
             raise ValueError(f"{uri}: entry {number} has no {missing[0]}")
-        if entry["category_id"] not in class_of:
+        if entry["category_id"] not in class_of and "instances" not in vocabulary.category_ids:
             raise ValueError(f"{uri}: entry {number} has the category {entry['category_id']}, which the data does not have")
         by_name.setdefault(str(entry.get("file_name", entry["image_id"])), []).append(entry)
     known = sizes() if any(isinstance(entry.get("segmentation"), list) for entry in entries) else {}
+    strange = sorted({entry["category_id"] for entry in entries} - class_of.keys())
+    notes = tuple(f"entries of the category {number}, which the data does not have, were left out" for number in strange)
     found = {name: {"boxes": _detections(group, class_of, known.get(name, (0, 0)))} for name, group in by_name.items()}
-    return Stored(heads={"boxes": CocoResultsHead}, vocabulary=vocabulary, by_name=found, complete=False)
+    return Stored(heads={"boxes": CocoResultsHead}, vocabulary=vocabulary, by_name=found, complete=False, notes=notes)
 
 
 NOTHING = Detections(boxes_xyxy=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), classes=np.zeros(0, np.int64))
@@ -162,6 +167,9 @@ NOTHING = Detections(boxes_xyxy=np.zeros((0, 4), np.float32), scores=np.zeros(0,
 
 
 def _detections(entries: Sequence[Mapping[str, Any]], class_of: Mapping[int, int], size: tuple[int, int]) -> Detections:
+    entries = [entry for entry in entries if entry["category_id"] in class_of]
+    if not entries:
+        return NOTHING
     boxes: Any = from_xywh(np.array([entry.get("bbox") or [np.nan] * 4 for entry in entries], np.float64))
     scores: Any = np.array([entry["score"] for entry in entries], np.float64)
     keypoints: Any = None

@@ -2,7 +2,7 @@
 
 import glob
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -71,21 +71,25 @@ def predict_pictures(predictor: Predictor, uris: Sequence[str], out: str, score_
             except ValueError as error:
                 bad.append((uri, str(error)))
         for (uri, image), predictions in zip(images.items(), predictor.predict(list(images.values())), strict=True):
-            drawn = draw(predictor, image, predictions, score_threshold)
-            storage.write(storage.join(out, names[uri]), jpeg(drawn))
-            entries.append({"file": uri, "drawing": names[uri], "height": image.shape[0], "width": image.shape[1]})
-            entries[-1]["heads"] = answers(predictor, predictions, score_threshold)
+            name = names[uri]
+            storage.write(storage.join(out, f"{name}.jpg"), jpeg(draw(predictor, image, predictions, score_threshold)))
+            answers = _answers(predictor, predictions, score_threshold, storage.join(out, name))
+            entries.append({"file": uri, "drawing": f"{name}.jpg", "height": image.shape[0], "width": image.shape[1], "heads": answers})
     content = {"version": 1, "predictions": entries, "unreadable": [{"file": uri, "reason": reason} for uri, reason in bad]}
     storage.write(storage.join(out, "predictions.json"), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     return bad
 
 
-def answers(predictor: Predictor, predictions: Predictions, score_threshold: float) -> Mapping[str, Any]:
-    """By head, what a server would answer."""
-    return {
-        name: task_part(head, "answer").answer(predictions[name], predictor.vocabulary, score_threshold)
-        for name, head in predictor.heads.items()
-    }
+def _answers(predictor: Predictor, predictions: Predictions, score_threshold: float, stem: str) -> dict[str, Any]:
+    """By head, what a server would answer; a class map lies in a file of its own, STEM.HEAD.png, instead of within JSON."""
+    answers: dict[str, Any] = {}
+    for name, head in predictor.heads.items():
+        part = task_part(head, "answer")
+        answers[name] = part.answer(predictions[name], predictor.vocabulary, score_threshold)
+        if hasattr(part, "picture"):
+            storage.write(f"{stem}.{name}.png", part.picture(predictions[name]))
+            answers[name]["png"] = f"{stem}.{name}.png".rpartition("/")[2]
+    return answers
 
 
 def draw(predictor: Predictor, image: NDArray[np.uint8], predictions: Predictions, score_threshold: float) -> NDArray[np.uint8]:
@@ -98,7 +102,7 @@ def draw(predictor: Predictor, image: NDArray[np.uint8], predictions: Prediction
 
 
 def unique_names(uris: Sequence[str]) -> list[str]:
-    """A file name for the drawing of each picture: its own stem, then -2, -3, ... for those that share it, however they are cased."""
+    """A name for what is written of each picture: its own stem, then -2, -3, ... for those that share it, however they are cased."""
     taken: set[str] = set()
     stems = (uri.rpartition("/")[2].rpartition(".")[0] or uri.rpartition("/")[2] for uri in uris)
     return [free_name(stem, taken) for stem in stems]

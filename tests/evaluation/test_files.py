@@ -66,6 +66,13 @@ def test_an_annotation_file_is_taken_as_it_stands(tmp_path: Path) -> None:
     assert len(empty) == 0
 
 
+def test_real_annotations_find_their_pictures(shared_data: Path) -> None:
+    data = open_data(str(shared_data / "coco_mini" / "annotations" / "person_keypoints_val2017.json"))
+    assert all(len(sample.image) > 1000 for sample in data.samples(0, len(data), pictures=True))
+    assert len(data.vocabulary.keypoints) == 17
+    assert data.vocabulary.skeleton[0] == (15, 13)
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -167,7 +174,14 @@ def test_masks_alone_and_as_polygons_are_read(tmp_path: Path) -> None:
 )
 def test_what_is_no_results_file_is_refused(tmp_path: Path, entries: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        read_coco(write(tmp_path / "dt.json", entries), VOCABULARY, dict)
+        read_coco(write(tmp_path / "dt.json", entries), dataclasses.replace(VOCABULARY, category_ids={}), dict)
+
+
+def test_categories_beside_those_of_the_source_are_left_out_and_noted(tmp_path: Path) -> None:
+    box = {"image_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}
+    stored = read_coco(write(tmp_path / "dt.json", [box | {"category_id": 4}, box | {"category_id": 7, "image_id": 2}]), VOCABULARY, dict)
+    assert (len(stored.by_name["1"]["boxes"]), len(stored.by_name["2"]["boxes"])) == (0, 1)
+    assert "category 4" in stored.notes[0]
 
 
 def test_categories_are_called_as_the_data_calls_them(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ def test_every_picture_is_drawn_and_written_down(folder: Path, checkpoint: str, 
     for entry in written["predictions"]:
         assert set(entry["heads"]) == {"boxes", "semantic", "labels"}
         assert len(entry["heads"]["labels"]) == 2
+        classes = cv2.imread(str(out / entry["heads"]["semantic"]["png"]), cv2.IMREAD_UNCHANGED)
+        assert classes.shape == (entry["height"], entry["width"])
         drawn = cv2.imread(str(out / entry["drawing"]))
         assert min(drawn.shape[:2]) > 20
 
