@@ -21,9 +21,6 @@ from mtl_ray.models.model import Model
 Arrays = dict[str, dict[str, Tensor]]
 """By head, then by name."""
 
-STEP = 32
-"""Open heights and widths may differ from the canvas by multiples of this many pixels, the coarsest stride of a backbone."""
-
 
 class Graph(nn.Module):
     """What is exported: an image becomes the arrays of each predicting head.
@@ -89,9 +86,7 @@ def to_onnx(
     Raises:
         ValueError: if the network cannot be traced with these sizes left open.
     """
-    sizes = {0: torch.export.Dim("batch")}
-    if config.size == "dynamic":
-        sizes |= {2: torch.export.Dim("height", min=STEP), 3: torch.export.Dim("width", min=STEP)}
+    sizes = {0: "batch", 2: "height", 3: "width"} if config.size == "dynamic" else {0: "batch"}
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(

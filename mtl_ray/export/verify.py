@@ -13,7 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as failures
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.experiment import task_part
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.graph import STEP, Graph
+from mtl_ray.export.graph import Graph
 from mtl_ray.export.parity import MetricPair, Parity, compare
 from mtl_ray.export.samples import Pictured
 from mtl_ray.geometry.placement import PlacementRule, place
@@ -23,6 +23,8 @@ from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.samples import Sample
 
 BATCHES = (1, 3, 8)
+STEP = 32
+"""Open heights and widths may differ from the canvas by multiples of this many pixels, the coarsest stride of a backbone."""
 DOES_NOT_RUN = (failures.Fail, failures.InvalidArgument, failures.RuntimeException, failures.NotImplemented)
 
 
