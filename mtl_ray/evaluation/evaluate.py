@@ -10,7 +10,7 @@ import pyarrow as pa
 from mtl_ray import storage
 from mtl_ray.evaluation.classes import recoder
 from mtl_ray.evaluation.data import EvaluationData, open_data
-from mtl_ray.evaluation.measure import Measured, measure, measure_stored
+from mtl_ray.evaluation.measure import Keep, Measured, measure, measure_stored
 from mtl_ray.evaluation.report import Report, report
 from mtl_ray.evaluation.stored import NOTHING, Stored, category_ids_of, read_arrow, read_coco, to_table, write_arrow, write_coco
 from mtl_ray.experiment import task_part
@@ -93,41 +93,35 @@ def measure_rows(request: Request, start: int, stop: int, watch: Watch | None = 
         ValueError, FileNotFoundError: if the target or the data cannot be read, or no head can be measured on the data.
     """
     data = open_data(request.data, request.images)
-    target = (
-        _open_stored(request.target, data)
-        if request.stored
-        else open_predictor(request.target, threads=request.threads, api_key=request.api_key)
-    )
+    target: Stored | Predictor
+    if request.stored:
+        target = _open_stored(request.target, data)
+    else:
+        target = open_predictor(request.target, threads=request.threads, api_key=request.api_key)
     recode, unknown = recoder(data.vocabulary, target.vocabulary)
     metrics = _metrics(target, data.vocabulary)
     samples: Iterable[Sample] = map(recode, data.samples(start, stop, pictures=not request.stored))
     if watch is not None:
         samples = watch(samples, stop - start)
-    kept: list[tuple[Sample, Predictions]] = []
+    seen: list[Sample] = []
+    found: list[Predictions] = []
 
     def keep(sample: Sample, predictions: Predictions) -> None:
-        bare = Sample(key=sample.key, image=b"", height=sample.height, width=sample.width)
-        kept.append((bare, predictions))
+        seen.append(Sample(key=sample.key, image=b"", height=sample.height, width=sample.width))
+        found.append(predictions)
 
     if isinstance(target, Stored):
-        finder = Finder(target, data)
-        measured = measure_stored(finder, samples, metrics, keep)
-        if strange := finder.unused():
-            raise ValueError(f"{request.target} has predictions of {len(strange)} images that the data does not have, such as {strange[0]}")
+        measured = _measure_stored(request.target, target, data, samples, metrics, keep)
     else:
         measured = measure(target, samples, metrics, keep, batch=request.batch, max_pixels=request.max_pixels)
-    table = to_table([sample for sample, _ in kept], [predictions for _, predictions in kept], target.heads)
-    notes = [*target.notes] if isinstance(target, Stored) else []
-    notes += [f"the target does not know {name}: it was left out of the truth" for name in unknown]
-    notes += [f"the data has no {head.annotation}: {name} was not measured" for name, head in target.heads.items() if name not in metrics]
     return Part(
         metrics=metrics,
-        table=table,
+        table=to_table(seen, found, target.heads),
         heads=target.heads,
         vocabulary=target.vocabulary,
         categories=category_ids_of(target.vocabulary.classes.get("instances", ()), data.vocabulary),
         measured=measured,
-        notes=notes,
+        notes=_notes(target, unknown, metrics),
     )
 
 
@@ -173,6 +167,24 @@ def _open_stored(uri: str, data: EvaluationData) -> Stored:
         return {name: (sample.height, sample.width) for sample in samples for name in (sample.key, data.other_name(sample.key))}
 
     return read_coco(uri, data.vocabulary, sizes)
+
+
+def _measure_stored(
+    uri: str, stored: Stored, data: EvaluationData, samples: Iterable[Sample], metrics: Mapping[str, Metric], keep: Keep
+) -> Measured:
+    finder = Finder(stored, data)
+    measured = measure_stored(finder, samples, metrics, keep)
+    if strange := finder.unused():
+        raise ValueError(f"{uri} has predictions of {len(strange)} images that the data does not have, such as {strange[0]}")
+    return measured
+
+
+def _notes(target: Stored | Predictor, unknown: Iterable[str], measured: Mapping[str, Metric]) -> list[str]:
+    notes = [*target.notes] if isinstance(target, Stored) else []
+    notes += [f"the target does not know {name}: it was left out of the truth" for name in unknown]
+    return notes + [
+        f"the data has no {head.annotation}: {name} was not measured" for name, head in target.heads.items() if name not in measured
+    ]
 
 
 def _metrics(target: Stored | Predictor, vocabulary: Vocabulary) -> dict[str, Metric]:

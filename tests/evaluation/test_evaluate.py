@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from jobs.evaluate import main
 from mtl_ray.distributed.evaluate import evaluate_rows
-from mtl_ray.evaluation.evaluate import Request, evaluate
+from mtl_ray.evaluation.evaluate import Request, evaluate, make_report, measure_rows
 from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.loading.decode import decode_semantic
@@ -104,6 +105,17 @@ def test_a_bundle_has_the_figures_of_its_checkpoint(checkpoint: str, split: str,
     ours = run(tmp_path / "a", checkpoint, "--data", split)
     theirs = run(tmp_path / "b", str(tmp_path / "bundle"), "--data", split)
     assert figures(theirs) == pytest.approx(figures(ours), abs=1e-3, nan_ok=True)
+
+
+@pytest.mark.parametrize("ends", [(0, 4, 5, COUNT), (0, 0, COUNT), (0, 9, COUNT)])
+def test_parts_of_the_rows_merge_to_the_whole(checkpoint: str, split: str, ends: tuple[int, ...]) -> None:
+    request = Request(target=checkpoint, data=split)
+    report, whole = evaluate(request)
+    merged, *others = [measure_rows(request, start, stop) for start, stop in pairwise(ends)]
+    for other in others:
+        merged.merge(other)
+    assert make_report(request, merged, 0.0).figures == pytest.approx(report.figures, abs=1e-9, nan_ok=True)
+    assert merged.table["key"].to_pylist() == whole.table["key"].to_pylist()
 
 
 def test_many_tasks_have_the_figures_of_one_process(checkpoint: str, split: str, ray_session: None) -> None:
