@@ -114,6 +114,15 @@ def test_merging_any_split_in_any_order_is_one_pass(seed: int, cut: int) -> None
     assert all(same(first.per_class()[name], whole.per_class()[name]) for name in NAMES)
 
 
+def test_equal_scores_are_met_in_the_order_of_the_numbers_in_the_keys() -> None:
+    box = [10.0, 10, 60, 60]
+    right = Scored("b/9\u00b2.jpg", 99, 99, instances([box]), detections([box], [0.5]))
+    wrong = Scored("b/10.jpg", 99, 99, instances([box]), detections([[0, 0, 5, 5]], [0.5]))
+    first_right, first_wrong = measured([wrong, right], ("a",)), measured([right._replace(key="b/11.jpg"), wrong], ("a",))
+    assert first_right.result()["voc_mAP"] == pytest.approx(0.5)
+    assert first_wrong.result()["voc_mAP"] == pytest.approx(0.25)
+
+
 def test_nothing_annotated_is_nan() -> None:
     metric = DetectionMetric(NAMES)
     metric.update(dataclasses.replace(sample_of(random_images(0)[0]), instances=None), detections([], []))

@@ -74,7 +74,11 @@ class DetectionMetric:
 
     def _ordered(self) -> list[Scored]:
         """By key, numbers in it by value: equal scores are then met in the same order however the images came together."""
-        return sorted(self.images, key=lambda image: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", image.key)])
+        return sorted(self.images, key=lambda image: _by_value(image.key))
+
+
+def _by_value(key: str) -> list[str | int]:
+    return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", key))]
 
 
 def metric(head: HeadConfig, vocabulary: Vocabulary) -> DetectionMetric:
