@@ -17,7 +17,7 @@ TYPE = pa.struct(
         ("keypoints", pa.list_(pa.list_(pa.float32()))),
     ]
 )
-"""The Arrow type of one image's detections: boxes are 4 N numbers, keypoints 3 K for each; masks and keypoints null where there are none."""
+"""The Arrow type of one image's detections: boxes are 4 N numbers, keypoints 3 K each; masks and keypoints null where there are none."""
 
 
 def to_row(prediction: Detections) -> dict[str, Any]:
