@@ -15,18 +15,21 @@ from dataclasses import replace
 from typing import Any
 
 import ray
+import ray.train
 from ray._private.ray_logging import stderr_deduplicator, stdout_deduplicator
+from ray.train import ControllerError, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.placement_group import PlacementGroup, PlacementGroupID, placement_group_table, remove_placement_group
 
 from mtl_ray import storage
+from mtl_ray.distributed.board import Board, watched
 from mtl_ray.distributed.session import absolute_output, session
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.loading.config import SplitConfig
 from mtl_ray.training.beginning import begin, check_splits, run_uri
-from mtl_ray.training.context import Progress, RunContext
-from mtl_ray.training.progress_bar import ProgressBar
+from mtl_ray.training.context import RunContext
 from mtl_ray.training.summary import Summary, summary_of
 
-POLL_S = 0.5
 SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}
 """Of Ray Train, unless the environment says otherwise: how soon the end of a run is seen, and prints that appear once."""
 NOISE = re.compile("Failed to query Ray Train Controller actor state|Actor with class name: 'PreemptionWatcher'")
@@ -116,12 +119,8 @@ def _attempt(config: ExperimentConfig, request: dict[str, float], last: bool) ->
 
     Ray's own FailureConfig would also start again after a mistake of the user, which no repetition mends.
     """
-    import ray.train
-    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    board = ray.remote(num_cpus=0)(_Board).remote()
-    with _settings(), _watched(board, config.runtime.name), tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch, _interrupts_kept():
+    board = ray.remote(num_cpus=0)(Board).remote()
+    with _settings(), watched(board, config.runtime.name), tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch:
         trainer = TorchTrainer(
             functools.partial(_worker, config, board),
             torch_config=TorchConfig(backend=_backend(request)),
@@ -134,13 +133,14 @@ def _attempt(config: ExperimentConfig, request: dict[str, float], last: bool) ->
             ),
         )
         try:
-            found: Summary = trainer.fit().return_value
+            with _cleaned():
+                found: Summary = trainer.fit().return_value
         except TrainingFailedError as error:
             mistake = ray.get(board.mistake.remote())
             if mistake is not None:
                 raise mistake from None
             if last:
-                raise error.with_traceback(None) from None  # its frames would hold the controller
+                raise
             _log.warning("the workers failed and are started again: %s", str(error).strip().splitlines()[-1])
             return None
     return found
@@ -153,9 +153,6 @@ def _backend(request: dict[str, float]) -> str:
 
 def _worker(config: ExperimentConfig, board: Any) -> Summary:
     """One rank, inside a Ray worker."""
-    import ray.train
-    from ray.train.torch import get_device
-
     from mtl_ray.training.trainer import run
 
     world = ray.train.get_context()
@@ -171,52 +168,6 @@ def _worker(config: ExperimentConfig, board: Any) -> Summary:
     except (ValueError, FileNotFoundError) as error:
         ray.get(board.fail.remote(error))
         raise
-
-
-class _Board:
-    """Where rank 0 writes how far it is, and any rank what the user has to mend."""
-
-    def __init__(self) -> None:
-        self._progress: Progress | None = None
-        self._mistake: Exception | None = None
-
-    def tell(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def fail(self, mistake: Exception) -> None:
-        self._mistake = self._mistake or mistake
-
-    def progress(self) -> Progress | None:
-        return self._progress
-
-    def mistake(self) -> Exception | None:
-        return self._mistake
-
-
-@contextmanager
-def _watched(board: Any, name: str) -> Iterator[None]:
-    """Shows the progress on a board while the code inside runs."""
-    bar, done = ProgressBar(name), threading.Event()
-
-    def watch() -> None:
-        while not done.wait(POLL_S):
-            _show(board, bar)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        _show(board, bar)
-        bar.close()
-
-
-def _show(board: Any, bar: ProgressBar) -> None:
-    progress = ray.get(board.progress.remote())
-    if progress is not None:
-        bar.show(progress)
 
 
 @contextmanager
@@ -237,13 +188,24 @@ def _settings() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_kept() -> Iterator[None]:
-    """Ray leaves its handler of Ctrl-C behind, which holds the controller and so, after a failed start, the workers' CPUs and GPUs."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
+def _cleaned() -> Iterator[None]:
+    """Puts right what ``fit`` of Ray 2.60 leaves behind: its handler of Ctrl-C, and after a failed start the workers' CPUs and GPUs."""
+    main = threading.current_thread() is threading.main_thread()
+    interrupt = signal.getsignal(signal.SIGINT)
+    before = set(placement_group_table())
     try:
         yield
+    except ControllerError:
+        _free_placement_groups(before)
+        raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        if main:
+            signal.signal(signal.SIGINT, interrupt)
+
+
+def _free_placement_groups(before: set[str]) -> None:
+    """Removes those of this job that came since ``before``; the last bytes of an id are the job's."""
+    job = ray.get_runtime_context().get_job_id()
+    for name, entry in placement_group_table().items():
+        if name not in before and name.endswith(job) and entry["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
