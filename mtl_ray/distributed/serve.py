@@ -86,8 +86,11 @@ class Replica:
     """
 
     def __init__(self, models: Mapping[str, str], config: ServeConfig, key: str | None) -> None:
+        import cv2
+
         from mtl_ray.serving.app import open_app
 
+        cv2.setNumThreads(config.threads)  # requests run side by side: each keeps to its share of the cores
         self.application = open_app(models, config, parallel_of(config), key)
 
     def __serve_build_asgi_app__(self) -> Callable[..., Any]:
@@ -96,6 +99,12 @@ class Replica:
 
     def __del__(self) -> None:
         self.application.close()
+
+
+def url_of(config: ServeConfig) -> str:
+    """How this machine reaches the server."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    return f"http://[{host}]:{config.port}" if ":" in host else f"http://{host}:{config.port}"
 
 
 def parallel_of(config: ServeConfig) -> int:

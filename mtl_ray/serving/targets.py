@@ -43,9 +43,11 @@ def read_targets(targets: Sequence[str], overrides: Sequence[str]) -> ServeConfi
         else:
             name, uri = _name(target)
             if name in named:
-                raise ValueError(f"two models are called {name!r}; give one another name, as NAME={uri}")
+                raise ValueError(f"two models are called {name!r}; give one another name, as NAME=URI")
             named[name] = uri
     config = validate(merge(tree, override_tree(overrides)), _Section).serve
+    if both := config.models.keys() & named:
+        raise ValueError(f"two models are called {min(both)!r}; give one another name, as NAME=URI")
     models = {**config.models, **named}
     if not models:
         raise ValueError("nothing is to be served: name a bundle, or a config file with serve.models")

@@ -1,0 +1,196 @@
+"""Ray Serve with bundles: as a job of its own, and inside a session."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from jobs.serve import main
+from mtl_ray.distributed.proxy import free_ports
+from mtl_ray.distributed.serve import serving
+from mtl_ray.serving.config import ServeConfig
+from tests.serving.bundles import make_bundle, two_halves
+
+ROOT = Path(__file__).parents[2]
+KEY = "sesame"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that ``python -m jobs.serve`` brought up."""
+
+    process: subprocess.Popen[str]
+    url: str
+    log: Path
+
+    def ask(self, path: str, key: str | None = KEY, **options: object) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.request("POST" if "content" in options else "GET", self.url + path, headers=headers, timeout=60, **options)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("bundles")
+    return {"all": make_bundle(folder / "all", "boxes", "semantic", "labels"), "boxes": make_bundle(folder / "boxes", "boxes")}
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+    path.write_bytes(two_halves())
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(bundles: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    config = folder / "serve.yaml"
+    config.write_text(f"serve:\n  models: {{all: {bundles['all']}}}\n  replicas: 2\n  max_body_bytes: 200_000\n  api_key_env: SERVER_KEY\n")
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "jobs.serve", str(config), bundles["boxes"], "--port", str(port), "serve.timeout_s=20"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    log = folder / "log"
+    with open(log, "w") as out:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**environment, "SERVER_KEY": KEY},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        give_up = time.monotonic() + 200
+        while "curl" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < give_up, log.read_text()
+            time.sleep(0.2)
+        yield Server(process, f"http://127.0.0.1:{port}", log)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(120)
+
+
+def ports(process: psutil.Process) -> dict[str, list[tuple[str, int]]]:
+    """Where a process and its descendants listen, by what they are."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for each in [process, *process.children(recursive=True)]:
+        name = " ".join(each.cmdline())
+        for connection in each.net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                found.setdefault(name, []).append((connection.laddr.ip, connection.laddr.port))
+    return found
+
+
+def answers_http(address: tuple[str, int]) -> bool:
+    host = {"::": "[::1]", "0.0.0.0": "127.0.0.1"}.get(address[0], address[0])
+    try:
+        return bool(httpx.get(f"http://{host}:{address[1]}/", timeout=3).status_code)
+    except httpx.HTTPError:
+        return False
+
+
+def test_only_this_machine_reaches_what_serve_opens(server: Server) -> None:
+    """HAProxy has three ports (ours, statistics, metrics), each replica takes HTTP, and Ray keeps a proxy in reserve."""
+    found = ports(psutil.Process(server.process.pid))
+    haproxy = [address for name, addresses in found.items() if "haproxy.cfg" in name for address in addresses]
+    assert len(set(haproxy)) == 3
+    assert {host for host, _ in haproxy} == {"127.0.0.1"}
+    ours = [address for name, addresses in found.items() if "ServeReplica" in name or "ProxyActor" in name for address in addresses]
+    http = [address for address in ours if answers_http(address)]
+    assert len(http) >= 3, "two replicas and the proxy in reserve"
+    assert {host for host, _ in http} == {"127.0.0.1"}
+
+
+def test_it_answers_as_the_bundle_does(server: Server, picture: Path) -> None:
+    (dog,) = server.ask("/predictions/boxes", content=picture.read_bytes()).json()
+    assert dog == {"class_label": 1, "class_name": "dog", "bbox": [16, 8, 48, 40], "score": pytest.approx(0.9)}
+    assert list(server.ask("/predictions/all", content=picture.read_bytes()).json()) == ["boxes", "semantic", "labels"]
+    assert server.ask("/predictions/all?head=semantic", content=picture.read_bytes()).headers["content-type"] == "image/png"
+    assert [model["name"] for model in server.ask("/models").json()["models"]] == ["all", "boxes"]
+    assert server.ask("/ping", key=None).json() == {"status": "Healthy"}
+    assert "<canvas" in server.ask("/", key=None).text
+    assert "openapi.json" in server.ask("/docs", key=None).text
+
+
+def test_limits_hold_behind_the_proxy(server: Server, picture: Path) -> None:
+    for answer, status in (
+        (server.ask("/predictions/boxes", key=None, content=picture.read_bytes()), 401),
+        (server.ask("/predictions/boxes", key="open", content=picture.read_bytes()), 401),
+        (server.ask("/predictions/boxes", content=b"x" * 2_000_000), 413),
+        (server.ask("/predictions/boxes", content=b"x"), 400),
+        (server.ask("/predictions/nothing", content=b"x"), 404),
+        (server.ask("/predictions/boxes?score_thr=2", content=b"x"), 400),
+        (server.ask("/nothing"), 404),
+    ):
+        assert answer.status_code == status
+        assert answer.json()["code"] == status
+        assert "Traceback" not in answer.text
+
+
+def test_compare_holds_and_sees_another_model(
+    server: Server,
+    bundles: dict[str, str],
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SERVER_KEY", KEY)
+    key = ["--api-key-env", "SERVER_KEY"]
+    assert main(["compare", f"{server.url}/predictions/all", bundles["all"], str(picture), *key]) == 0
+    assert "the endpoint says what the model says" in capsys.readouterr().out
+    for changes in ({"sure": "0.9, 0.4"}, {"fixed": "8,8,24,41, 32,8,56,24"}, {"kinds": "1, 1"}, {"white": "250"}):
+        other = make_bundle(tmp_path / "-".join(changes), "boxes", "semantic", "labels", **changes)
+        assert main(["compare", f"{server.url}/predictions/all", other, str(picture), *key]) == 1, changes
+        assert "mismatch" in capsys.readouterr().out
+
+
+def test_sigterm_ends_it_and_leaves_nothing(server: Server) -> None:
+    """The last test of this server."""
+    family = psutil.Process(server.process.pid).children(recursive=True)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(120) == 0, server.log.read_text()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert [each.name() for each in alive] == []
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_inside_a_session_it_serves_and_leaves_ray_running(ray_session: None, bundles: dict[str, str], picture: Path) -> None:
+    import ray
+
+    (port,) = free_ports(1)
+    with serving(bundles, ServeConfig(port=port)) as url:
+        answer = httpx.post(f"{url}/predictions/boxes", content=picture.read_bytes(), timeout=60)
+        assert [item["class_name"] for item in answer.json()] == ["dog"]
+        with pytest.raises(ValueError, match="--port chooses another"), serving(bundles, ServeConfig(port=port)):
+            pass
+    assert ray.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["{folder}/nothing"], "no whole bundle"),
+        (["{boxes}", "{boxes}"], "another name"),
+        (["{folder}/none.yaml"], "no config file"),
+        (["{boxes}", "serve.prot=1"], "port"),
+        (["{boxes}", "serve.api_key_env=NO_SUCH_VARIABLE"], "is empty"),
+        (["a b={boxes}"], "no whole bundle"),
+        (["{folder}/empty.yaml"], "nothing is to be served"),
+    ],
+)
+def test_mistakes_are_said_before_ray_is_started(arguments: list[str], part: str, bundles: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("serve: {}\n")
+    with pytest.raises((ValueError, FileNotFoundError), match=part):
+        main([argument.format(folder=tmp_path, boxes=bundles["boxes"]) for argument in arguments])
