@@ -141,7 +141,7 @@ def _batch(samples: list[Sample]) -> pa.RecordBatch:
         "keypoints": _lists([None if pose is None else pose.ravel() for pose in poses], pa.float32()),
         "attributes": [None if found is None else list(found.attributes.items()) for found in objects],
         "semantic": [sample.semantic for sample in samples],
-        "image": [sample.image for sample in samples],
+        "image": _binary([sample.image for sample in samples]),
     }
     for name in ("classes", "ids", "areas", "crowd", "difficult", "truncated"):
         values = [None if found is None else getattr(found, name) for found in objects]
@@ -159,6 +159,12 @@ def _lists(rows: list[NDArray[Any] | None], kind: pa.DataType) -> pa.ListArray:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     values = np.concatenate([np.empty(0, kind.to_pandas_dtype()), *(row for row in rows if row is not None)])
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind), mask=pa.array([row is None for row in rows]))
+
+
+def _binary(rows: list[bytes]) -> pa.BinaryArray:
+    """A column of images, each copied once."""
+    offsets = np.cumsum([0, *map(len, rows)]).astype(np.int32)
+    return pa.BinaryArray.from_buffers(pa.binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(rows))])
 
 
 def _boxes(rows: list[NDArray[np.float32] | None]) -> pa.ListArray:

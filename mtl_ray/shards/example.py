@@ -18,14 +18,17 @@ ReadFeature = list[memoryview] | NDArray[np.int64] | NDArray[np.float32]
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _BYTES, _FLOATS, _INTEGERS = 1, 2, 3
 _SIGN = 1 << 63
+_SMALL = [bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80, value >> 7]) for value in range(1 << 14)]
+"""Integers that take one or two bytes: most that there are."""
 
 
-def encode_example(features: Mapping[str, Feature]) -> bytes:
-    """The Example of some lists: bytes, or arrays of int64 or of float32."""
-    entries: list[bytes] = []
-    for name, values in features.items():
-        entries += _message(1, [*_message(1, [name.encode()]), *_message(2, _feature(values))])
-    return b"".join(_message(1, entries))
+def encode_example(features: Mapping[str, Feature]) -> list[bytes]:
+    """The Example of some lists (bytes, or arrays of int64 or of float32), in parts to be laid end to end.
+
+    The bytes in the lists are parts themselves: an image is not copied.
+    """
+    entries = [part for name, values in features.items() for part in _entry(name.encode(), values)]
+    return [_head(1, sum(map(len, entries))), *entries]
 
 
 def decode_example(data: memoryview) -> dict[str, ReadFeature]:
@@ -44,21 +47,34 @@ def decode_example(data: memoryview) -> dict[str, ReadFeature]:
     return found
 
 
-def _feature(values: Feature) -> list[bytes]:
+def _entry(name: bytes, values: Feature) -> list[bytes]:
+    """An entry of the map, in parts."""
+    kind, contents = _contents(values)
+    parts = [part for content in contents for part in (_head(1, len(content)), content)]
+    head = _head(kind, sum(map(len, parts)))
+    size = len(head) + sum(map(len, parts))
+    front = _head(1, len(name)) + name + _head(2, size) + head
+    return [_head(1, len(front) - len(head) + size), front, *parts]
+
+
+def _contents(values: Feature) -> tuple[int, list[bytes]]:
+    """The kind of a list, and what stands in its field number 1."""
     if isinstance(values, list):
-        return _message(_BYTES, [part for value in values for part in _message(1, [value])])
+        return _BYTES, values
     if values.dtype == np.float32:
-        return _message(_FLOATS, _message(1, [values.astype("<f4").tobytes()]))
+        return _FLOATS, [values.astype("<f4").tobytes()]
     assert values.dtype == np.int64, values.dtype
-    return _message(_INTEGERS, _message(1, [b"".join(map(_varint, values.tolist()))]))
+    return _INTEGERS, [b"".join(map(_varint, values.tolist()))]
 
 
-def _message(number: int, parts: list[bytes]) -> list[bytes]:
-    """A field that holds the parts one after the other; they are not copied."""
-    return [_varint(number << 3 | _LENGTH), _varint(sum(map(len, parts))), *parts]
+def _head(number: int, length: int) -> bytes:
+    """What stands before the content of a field that has a length."""
+    return _SMALL[number << 3 | _LENGTH] + _varint(length)
 
 
 def _varint(value: int) -> bytes:
+    if 0 <= value < len(_SMALL):
+        return _SMALL[value]
     value %= 1 << 64
     found = bytearray()
     while value > 0x7F:

@@ -6,6 +6,7 @@ A record is its length, a masked CRC-32C of that, its bytes and a masked CRC-32C
 
 import struct
 from collections.abc import Iterable, Iterator
+from functools import reduce
 from pathlib import Path
 
 import google_crc32c
@@ -60,17 +61,19 @@ class RecordBlock:
 def write_blocks(path: Path, blocks: Iterable[list[Sample]], *, keypoints: tuple[str, ...] = ()) -> tuple[list[int], list[int]]:
     """Writes a file of records; gives the offset and the length of each block in it, in bytes."""
     offsets, lengths = [], []
-    with open(path, "wb", buffering=1 << 20) as file:
+    with open(path, "wb") as file:
         for samples in blocks:
             offsets.append(file.tell())
-            for sample in samples:
-                payload = encode_example(to_features(sample, keypoints))
-                length = struct.pack("<Q", len(payload))
-                file.write(length + struct.pack("<I", _masked_crc32c(length)))
-                file.write(payload)
-                file.write(struct.pack("<I", _masked_crc32c(payload)))
+            records = [part for sample in samples for part in _record(encode_example(to_features(sample, keypoints)))]
+            file.write(b"".join(records))
             lengths.append(file.tell() - offsets[-1])
     return offsets, lengths
+
+
+def _record(payload: list[bytes]) -> list[bytes]:
+    """A record in parts, for a payload in parts."""
+    length = struct.pack("<Q", sum(map(len, payload)))
+    return [length, struct.pack("<I", _masked_crc32c(length)), *payload, struct.pack("<I", _mask(reduce(google_crc32c.extend, payload, 0)))]
 
 
 def index_text(path: Path) -> str:
@@ -116,5 +119,9 @@ def _payload(data: memoryview, start: int, length: int) -> memoryview:
 
 
 def _masked_crc32c(data: bytes | memoryview) -> int:
-    crc: int = google_crc32c.value(np.frombuffer(data, np.uint8))
+    return _mask(google_crc32c.value(np.frombuffer(data, np.uint8)))
+
+
+def _mask(crc: int) -> int:
+    """TFRecords hold checksums of data that may hold checksums itself, and change them for that reason."""
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF

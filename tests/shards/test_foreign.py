@@ -20,12 +20,16 @@ def _jpeg(width: int, height: int, orientation: int = 1) -> bytes:
     return buffer.getvalue()
 
 
+def example(features: dict[str, Feature]) -> bytes:
+    return b"".join(encode_example(features))
+
+
 def _ints(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
 
 def _read(path: Path, features: dict[str, Feature], keypoints: tuple[str, ...] = ()) -> tfrecord.Sample:
-    path.write_bytes(framed(encode_example(features)))
+    path.write_bytes(framed(example(features)))
     (sample,) = tfrecord.read_records(path, keypoints)
     return sample
 
@@ -94,7 +98,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path, features: dict[str, Feature],
 
 @pytest.mark.parametrize("at", [0, 9, 30, -1], ids=["length", "its checksum", "content", "its checksum too"])
 def test_a_changed_byte_is_found(tmp_path: Path, at: int) -> None:
-    data = bytearray(framed(encode_example({"name": [b"a"], "image": [b"i" * 50], "height": _ints(1), "width": _ints(1)})))
+    data = bytearray(framed(example({"name": [b"a"], "image": [b"i" * 50], "height": _ints(1), "width": _ints(1)})))
     data[at] ^= 1
     (tmp_path / "f").write_bytes(data)
     with pytest.raises(ValueError, match="CRC-32C"):
@@ -102,7 +106,7 @@ def test_a_changed_byte_is_found(tmp_path: Path, at: int) -> None:
 
 
 def test_a_file_cut_short_is_told(tmp_path: Path) -> None:
-    data = framed(encode_example({"name": [b"a"], "image": [b"i" * 50]}))
+    data = framed(example({"name": [b"a"], "image": [b"i" * 50]}))
     for length in (5, 15, len(data) - 1):
         (tmp_path / "f").write_bytes(data[:length])
         with pytest.raises(ValueError, match="is cut short"):
