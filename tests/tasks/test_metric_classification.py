@@ -80,6 +80,7 @@ def test_merging_any_split_is_one_pass(seed: int, cut: int) -> None:
     rng = np.random.default_rng(seed)
     truth, scores = rng.integers(0, 7, 20), rng.random((20, 7)).round(1)
     first, second = exclusive(truth[:cut].tolist(), scores[:cut].tolist()), exclusive(truth[cut:].tolist(), scores[cut:].tolist())
+    second.confusion.flags.writeable = False  # as the arrays are that come back from another process
     second.merge(first)
     assert second.result() == pytest.approx(exclusive(truth.tolist(), scores.tolist()).result(), nan_ok=True)
     many = rng.random((20, 7)) < 0.3

@@ -45,7 +45,7 @@ class ExclusiveMetric:
 
     def merge(self, other: Self) -> None:
         """Adds the counts of ``other``."""
-        self.confusion += other.confusion
+        self.confusion = self.confusion + other.confusion  # a new array: what a Ray task returned cannot be written to
         self.in_five += other.in_five
 
     def result(self) -> Mapping[str, float]:

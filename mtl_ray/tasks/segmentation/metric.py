@@ -36,7 +36,7 @@ class SemanticMetric:
 
     def merge(self, other: Self) -> None:
         """Adds the pixels of ``other``."""
-        self.counts += other.counts
+        self.counts = self.counts + other.counts  # a new array: what a Ray task returned cannot be written to
 
     def result(self) -> Mapping[str, float]:
         """mIoU, mAcc, mDice: means over classes; aAcc: the share of right pixels."""
