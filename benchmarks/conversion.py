@@ -4,14 +4,17 @@
 
 Files of 127 kB (the mean of ImageNet at 500x375) are read, written as a shard in each encoding, and measured: CRC-32C of every block (and,
 in TFRecords, of every record) and SHA-256 of the whole. The limit reads the same files, copies them once, takes one CRC-32C and
-writes. All are timed by turns in one process by the CPU time that it used; the median of the rounds counts.
+writes. All are timed by turns in one process by the CPU time that it used; after a round to warm up, the median of three counts.
 """
 
 import argparse
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -69,16 +72,20 @@ def measure(count: int, folder: Path) -> dict[str, float]:
     """Images a CPU second by what was done."""
     paths = make_files(folder, count)
     parts = [paths[start : start + IMAGES_A_SHARD] for start in range(0, count, IMAGES_A_SHARD)]
-    works: dict[str, Callable[[int, list[Path]], object]] = {
-        "limit: read, copy, CRC-32C, write": lambda index, part: limit(part, folder / f"limit-{index}"),
-        "arrow shards": lambda index, part: write_shard(str(folder), f"a-{index:05d}", samples(part)),
-        "tfrecord shards": lambda index, part: write_shard(str(folder), f"t-{index:05d}", samples(part), encoding="tfrecord"),
+    works: dict[str, Callable[[list[Path]], object]] = {
+        "limit: read, copy, CRC-32C, write": lambda part: limit(part, folder / "out" / "limit"),
+        "arrow shards": lambda part: write_shard(str(folder / "out"), "shard", samples(part)),
+        "tfrecord shards": lambda part: write_shard(str(folder / "out"), "shard", samples(part), encoding="tfrecord"),
     }
     spent: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(ROUNDS):
-        for name, work in works.items():
-            spent[name].append(sum(cpu_seconds(lambda: work(index, part)) for index, part in enumerate(parts)))  # noqa: B023
-    return {name: count / median(seconds) for name, seconds in spent.items()}
+    for _ in range(1 + ROUNDS):
+        for name in works:
+            spent[name].append(0.0)
+        for part, (name, work) in product(parts, works.items()):
+            (folder / "out").mkdir()
+            spent[name][-1] += cpu_seconds(partial(work, part))
+            shutil.rmtree(folder / "out")  # so that all write to memory that the machine has used before
+    return {name: count / median(seconds[1:]) for name, seconds in spent.items()}
 
 
 def main() -> int:

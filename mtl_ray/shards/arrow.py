@@ -5,7 +5,6 @@ with the version of the manifest. The image is the last column: a scan of the an
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mtl_ray.samples import Annotation, Instances, Sample
+from mtl_ray.shards.columns import columns_of
 
 SUFFIX = ".arrow"
 SCHEMA = pa.schema(
@@ -56,63 +56,73 @@ class ArrowBlock:
             raise ValueError(f"not a block of samples: {error}") from error
         self._rows = batch.num_rows
         self._columns = {name: batch.column(name) for name in SCHEMA.names}
+        self._numbers = {name: Lists(self._columns[name], dtype) for name, dtype in _NUMBERS.items()}
 
     def __len__(self) -> int:
         return int(self._rows)
 
     def __getitem__(self, row: int) -> Sample:
-        labels = self._columns["labels"][row]
         return Sample(
             key=self._columns["key"][row].as_py(),
             image=self._columns["image"][row].as_py(),
             height=self._columns["height"][row].as_py(),
             width=self._columns["width"][row].as_py(),
-            labels=_array(labels, np.int64) if labels.is_valid else None,
-            instances=self._instances(row),
-            semantic=self._columns["semantic"][row].as_py(),
+            labels=self._numbers["labels"][row] if self._columns["labels"][row].is_valid else None,
+            instances=self._instances(row) if self._columns["boxes_xyxy"][row].is_valid else None,
+            semantic=self.semantic(row),
         )
 
     def classes(self, annotation: Annotation) -> Iterator[NDArray[np.int64]]:
-        """The class indices of each row (not of semantic maps, which have to be decoded); empty where it is not annotated."""
-        column = self._columns["labels" if annotation == "labels" else "classes"]
-        offsets, values = column.offsets.to_numpy(), column.values.to_numpy()
-        for start, stop in pairwise(offsets):
-            yield values[start:stop]
+        """The class indices of each row for labels or instances; empty where it is not annotated."""
+        numbers = self._numbers["labels" if annotation == "labels" else "classes"]
+        return (numbers[row] for row in range(self._rows))
 
     def semantic(self, row: int) -> bytes | None:
         """The encoded semantic map of a row."""
         found: bytes | None = self._columns["semantic"][row].as_py()
         return found
 
-    def _instances(self, row: int) -> Instances | None:
-        found = {name: self._columns[name][row] for name in _INSTANCE_COLUMNS}
-        if not found["boxes_xyxy"].is_valid:
-            return None
-        boxes_xyxy = np.array(found["boxes_xyxy"].values.flatten(), np.float32).reshape(-1, 4)
+    def _instances(self, row: int) -> Instances:
+        found = {name: self._numbers[name][row] for name in _NUMBERS}
+        boxes_xyxy = found["boxes_xyxy"].reshape(-1, 4)
         num_keypoints = self._columns["num_keypoints"][row].as_py()
-        masks = found["masks"].as_py()
+        masks = self._columns["masks"][row].as_py()
         return Instances(
             boxes_xyxy=boxes_xyxy,
-            classes=_array(found["classes"], np.int64),
-            ids=_array(found["ids"], np.int64),
-            areas=_array(found["areas"], np.float32),
-            crowd=_array(found["crowd"], np.bool_),
-            difficult=_array(found["difficult"], np.bool_),
-            truncated=_array(found["truncated"], np.bool_),
+            classes=found["classes"],
+            ids=found["ids"],
+            areas=found["areas"],
+            crowd=found["crowd"],
+            difficult=found["difficult"],
+            truncated=found["truncated"],
             masks=None if masks is None else tuple(masks),
-            keypoints=None if num_keypoints is None else _array(found["keypoints"], np.float32).reshape(len(boxes_xyxy), num_keypoints, 3),
-            attributes={name: np.array(values, np.int64) for name, values in found["attributes"].as_py()},
+            keypoints=None if num_keypoints is None else found["keypoints"].reshape(len(boxes_xyxy), num_keypoints, 3),
+            attributes={name: np.array(values, np.int64) for name, values in self._columns["attributes"][row].as_py()},
         )
 
 
-_INSTANCE_COLUMNS = (
-    *("boxes_xyxy", "classes", "ids", "areas", "crowd", "difficult", "truncated"),
-    *("masks", "keypoints", "attributes"),
-)
+_NUMBERS = {
+    **{"labels": np.int64, "boxes_xyxy": np.float32, "classes": np.int64, "ids": np.int64, "areas": np.float32},
+    **{"crowd": np.bool_, "difficult": np.bool_, "truncated": np.bool_, "keypoints": np.float32},
+}
+"""The list columns of numbers; lists within lists are read flat."""
 
 
-def _array(scalar: Any, dtype: type) -> NDArray[Any]:
-    return np.array(scalar.values, dtype)
+class Lists:
+    """The rows of a list column of numbers, by NumPy alone: Arrow's own way to arrays would import pandas."""
+
+    def __init__(self, column: pa.Array, dtype: type) -> None:
+        """Finds the numbers; bits are unpacked."""
+        flat, width = column.values, 1
+        if pa.types.is_fixed_size_list(flat.type):
+            flat, width = flat.values, flat.type.list_size
+        content = flat.buffers()[1] or b""
+        values = np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little") if dtype == np.bool_ else content
+        self._values: NDArray[Any] = np.frombuffer(values, dtype)
+        self._ends = np.frombuffer(column.buffers()[1] or bytes(4), np.int32) * width
+
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        return self._values[self._ends[row] : self._ends[row + 1]].copy()
 
 
 def write_blocks(path: Path, blocks: Iterable[list[Sample]]) -> tuple[list[int], list[int]]:
@@ -120,54 +130,8 @@ def write_blocks(path: Path, blocks: Iterable[list[Sample]]) -> tuple[list[int],
     offsets, lengths = [], []
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         for samples in blocks:
-            batch = _batch(samples)
+            batch = pa.RecordBatch.from_arrays(columns_of(samples, SCHEMA), schema=SCHEMA)
             writer.write_batch(batch)
             lengths.append(pa.ipc.get_record_batch_size(batch))
             offsets.append(sink.tell() - lengths[-1])
     return offsets, lengths
-
-
-def _batch(samples: list[Sample]) -> pa.RecordBatch:
-    objects = [sample.instances for sample in samples]
-    poses = [None if found is None else found.keypoints for found in objects]
-    columns = {
-        "key": [sample.key for sample in samples],
-        "height": [sample.height for sample in samples],
-        "width": [sample.width for sample in samples],
-        "labels": _lists([sample.labels for sample in samples], pa.int64()),
-        "boxes_xyxy": _boxes([None if found is None else found.boxes_xyxy for found in objects]),
-        "masks": [None if found is None else found.masks for found in objects],
-        "num_keypoints": [None if pose is None else pose.shape[1] for pose in poses],
-        "keypoints": _lists([None if pose is None else pose.ravel() for pose in poses], pa.float32()),
-        "attributes": [None if found is None else list(found.attributes.items()) for found in objects],
-        "semantic": [sample.semantic for sample in samples],
-        "image": _binary([sample.image for sample in samples]),
-    }
-    for name in ("classes", "ids", "areas", "crowd", "difficult", "truncated"):
-        values = [None if found is None else getattr(found, name) for found in objects]
-        columns[name] = _lists(values, SCHEMA.field(name).type.value_type)
-    return pa.RecordBatch.from_arrays([_column(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
-
-
-def _column(values: Any, kind: pa.DataType) -> pa.Array:
-    return values if isinstance(values, pa.Array) else pa.array(values, kind)
-
-
-def _lists(rows: list[NDArray[Any] | None], kind: pa.DataType) -> pa.ListArray:
-    """A list column made of its numbers end to end, without a Python object for each."""
-    lengths = [0 if row is None else len(row) for row in rows]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    values = np.concatenate([np.empty(0, kind.to_pandas_dtype()), *(row for row in rows if row is not None)])
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind), mask=pa.array([row is None for row in rows]))
-
-
-def _binary(rows: list[bytes]) -> pa.BinaryArray:
-    """A column of images, each copied once."""
-    offsets = np.cumsum([0, *map(len, rows)]).astype(np.int32)
-    return pa.BinaryArray.from_buffers(pa.binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(rows))])
-
-
-def _boxes(rows: list[NDArray[np.float32] | None]) -> pa.ListArray:
-    flat = _lists([None if row is None else row.ravel() for row in rows], pa.float32())
-    offsets = pa.array(flat.offsets.to_numpy() // 4)
-    return pa.ListArray.from_arrays(offsets, pa.FixedSizeListArray.from_arrays(flat.values, 4), mask=flat.is_null())

@@ -6,7 +6,7 @@ https://protobuf.dev/programming-guides/encoding/).
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,16 @@ _BYTES, _FLOATS, _INTEGERS = 1, 2, 3
 _SIGN = 1 << 63
 _SMALL = [bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80, value >> 7]) for value in range(1 << 14)]
 """Integers that take one or two bytes: most that there are."""
+_TAGS = [bytes([number << 3 | _LENGTH]) for number in range(4)]
 
 
 def encode_example(features: Mapping[str, Feature]) -> list[bytes]:
     """The Example of some lists (bytes, or arrays of int64 or of float32), in parts to be laid end to end.
 
-    The bytes in the lists are parts themselves: an image is not copied.
+    Lists of bytes are parts themselves: an image is not copied.
     """
-    entries = [part for name, values in features.items() for part in _entry(name.encode(), values)]
-    return [_head(1, sum(map(len, entries))), *entries]
+    parts = [part for name, values in features.items() for part in _entry(name.encode(), values)]
+    return [_head(1, sum(map(len, parts))), *parts]
 
 
 def decode_example(data: memoryview) -> dict[str, ReadFeature]:
@@ -38,38 +39,38 @@ def decode_example(data: memoryview) -> dict[str, ReadFeature]:
         ValueError: if the bytes are not an Example.
     """
     found: dict[str, ReadFeature] = {}
-    for features in _parts(data, 1):
-        for entry in _parts(features, 1):
-            names, values = list(_parts(entry, 1)), list(_parts(entry, 2))
-            if len(names) != 1 or len(values) != 1:
-                raise ValueError("an entry of an Example needs one name and one value")
-            found[str(names[0], "utf-8")] = _decode_feature(values[0])
+    try:
+        for features in _contents_of(data, 1):
+            for entry in _contents_of(features, 1):
+                parts = dict(_fields(entry))
+                found[str(parts[1], "utf-8")] = _decode_feature(parts[2])
+    except (IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"an Example is damaged: {error}") from error
     return found
 
 
 def _entry(name: bytes, values: Feature) -> list[bytes]:
-    """An entry of the map, in parts."""
-    kind, contents = _contents(values)
-    parts = [part for content in contents for part in (_head(1, len(content)), content)]
-    head = _head(kind, sum(map(len, parts)))
-    size = len(head) + sum(map(len, parts))
-    front = _head(1, len(name)) + name + _head(2, size) + head
-    return [_head(1, len(front) - len(head) + size), front, *parts]
-
-
-def _contents(values: Feature) -> tuple[int, list[bytes]]:
-    """The kind of a list, and what stands in its field number 1."""
+    """An entry of the map, in parts: what comes before the list, and the list."""
     if isinstance(values, list):
-        return _BYTES, values
-    if values.dtype == np.float32:
-        return _FLOATS, [values.astype("<f4").tobytes()]
-    assert values.dtype == np.int64, values.dtype
-    return _INTEGERS, [b"".join(map(_varint, values.tolist()))]
+        kind, parts = _BYTES, [part for value in values for part in (_head(1, len(value)), value)]
+    elif values.dtype == np.float32:
+        kind, parts = _FLOATS, [_field(1, values.astype("<f4").tobytes())]
+    else:
+        assert values.dtype == np.int64, values.dtype
+        kind, parts = _INTEGERS, [_field(1, b"".join([_varint(value) for value in values.tolist()]))]
+    size = sum(map(len, parts))
+    head = _head(kind, size)
+    front = _field(1, name) + _head(2, len(head) + size) + head
+    return [_head(1, len(front) + size) + front, *parts]
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _head(number, len(content)) + content
 
 
 def _head(number: int, length: int) -> bytes:
     """What stands before the content of a field that has a length."""
-    return _SMALL[number << 3 | _LENGTH] + _varint(length)
+    return _TAGS[number] + (_SMALL[length] if length < len(_SMALL) else _varint(length))
 
 
 def _varint(value: int) -> bytes:
@@ -85,79 +86,68 @@ def _varint(value: int) -> bytes:
 
 
 def _decode_feature(data: memoryview) -> ReadFeature:
-    kind, content = None, data[:0]
+    kind, content = _INTEGERS, data[:0]
     for number, value in _fields(data):
-        if number in (_BYTES, _FLOATS, _INTEGERS) and isinstance(value, memoryview):
+        if number in (_BYTES, _FLOATS, _INTEGERS):
             kind, content = number, value
     if kind == _BYTES:
-        return list(_parts(content, 1))
+        return list(_contents_of(content, 1))
+    values = [value for number, value in _fields(content) if number == 1]
     if kind == _FLOATS:
-        return np.frombuffer(b"".join(_packed(content, "<I")), "<f4").astype(np.float32)
-    numbers = [number for value in _values(content) for number in value]
-    return np.array([value - (1 << 64) if value & _SIGN else value for value in numbers], np.int64)
+        packed = b"".join(struct.pack("<I", value) if isinstance(value, int) else value for value in values)
+        return np.frombuffer(packed, "<f4").astype(np.float32)
+    numbers = [number for value in values for number in ([_signed(value)] if isinstance(value, int) else _integers(value))]
+    return np.array(numbers, np.int64)
 
 
-def _values(content: memoryview) -> Iterator[Iterable[int]]:
-    """The runs of integers of an Int64List, packed together or each by itself."""
-    for number, value in _fields(content):
-        if number == 1:
-            yield [value] if isinstance(value, int) else _varints(value)
-
-
-def _packed(content: memoryview, single: str) -> Iterator[bytes]:
-    """The bytes of the numbers of a FloatList, packed together or each by itself."""
-    for number, value in _fields(content):
-        if number == 1:
-            found = struct.pack(single, value) if isinstance(value, int) else bytes(value)
-            if len(found) % 4:
-                raise ValueError("a list of floats is cut short")
-            yield found
-
-
-def _parts(data: memoryview, number: int) -> Iterator[memoryview]:
-    """The contents of all fields of one number that have a length."""
-    for found, value in _fields(data):
-        if found == number and isinstance(value, memoryview):
-            yield value
+def _contents_of(data: memoryview, number: int) -> Iterator[memoryview]:
+    """The contents of all fields of one number."""
+    return (value for found, value in _fields(data) if found == number)
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-    """The number of each field, and its integer or its content."""
-    at = 0
-    while at < len(data):
+    """The number of each field, and its content; an integer where it has no length."""
+    at, size = 0, len(data)
+    while at < size:
         tag, at = _read_varint(data, at)
         wire = tag & 7
+        value, after = _read_varint(data, at) if wire in (_VARINT, _LENGTH) else (0, at)
         if wire == _VARINT:
-            value, at = _read_varint(data, at)
             yield tag >> 3, value
-            continue
-        if wire == _LENGTH:
-            length, at = _read_varint(data, at)
+        elif wire == _LENGTH:
+            at, after = after, after + value
+            yield tag >> 3, data[at:after]
         elif wire in (_FIXED32, _FIXED64):
-            length = 4 if wire == _FIXED32 else 8
+            after = at + (4 if wire == _FIXED32 else 8)
+            yield tag >> 3, int.from_bytes(data[at:after], "little")
         else:
             raise ValueError(f"an Example cannot have a field of wire type {wire}")
-        if at + length > len(data):
-            raise ValueError("an Example is cut short")
-        content = data[at : at + length]
-        yield tag >> 3, content if wire == _LENGTH else int.from_bytes(content, "little")
-        at += length
+        at = after
+    if at > size:
+        raise ValueError("an Example is cut short")
 
 
-def _varints(data: memoryview) -> Iterator[int]:
+def _integers(data: memoryview) -> Iterator[int]:
     at = 0
     while at < len(data):
         value, at = _read_varint(data, at)
-        yield value
+        yield _signed(value)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value & _SIGN else value
 
 
 def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(data) and shift < 70:
-        byte = data[at]
+    byte = data[at]
+    if byte < 0x80:
+        return byte, at + 1
+    value, shift = byte & 0x7F, 7
+    while shift < 70:
         at += 1
+        byte = data[at]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value % (1 << 64), at
+            return value % (1 << 64), at + 1
         shift += 7
-    raise ValueError("an Example is cut short within a number")
+    raise ValueError("an Example holds a number of more than ten bytes")

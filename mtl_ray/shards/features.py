@@ -67,7 +67,7 @@ def _of_instances(instances: Instances, keypoints: tuple[str, ...]) -> dict[str,
 
 
 def _whole(pixels: NDArray[np.float32]) -> NDArray[np.int64]:
-    return np.rint(np.nan_to_num(pixels)).clip(-(2.0**31), 2.0**31).astype(np.int64)
+    return np.fmin(np.fmax(np.rint(pixels), -(2.0**31)), 2.0**31).astype(np.int64)
 
 
 def to_sample(features: Mapping[str, ReadFeature], keypoints: tuple[str, ...] = ()) -> Sample:
