@@ -107,7 +107,7 @@ def _plain(model: Model) -> Callable[[Batch, int], object]:
         torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
-        float(loss)
+        loss.item()
 
     return loop
 
