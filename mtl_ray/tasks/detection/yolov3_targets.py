@@ -7,8 +7,11 @@ from torch import Tensor
 
 NEAR = ((0.0, 0.0), (-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5))
 """An object belongs to its centre's cell and to the two cells that its centre is nearest to, in units of a cell."""
-MAX_RATIO = 4.0
-"""An anchor fits an object if neither side is this many times longer than the other's."""
+MAX_RATIO = 2.0
+"""An anchor fits an object if neither side is this many times longer than the other's; the nearest anchor fits in any case.
+
+Scaled-YOLOv4 has 4, with which most anchors of all levels answer for most objects: on BCCD, 20 epochs, mAP 0.50 against 0.52.
+"""
 
 
 def assign(
@@ -30,13 +33,14 @@ def assign(
     batch, objects = wanted.shape
     count = anchors_px.shape[1]
     centre, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+    ratio = size[:, :, None, None] / anchors_px
+    misfit = torch.maximum(ratio, 1 / ratio.clamp(min=1e-6)).amax(dim=-1)
+    fits = (misfit < MAX_RATIO) | (misfit == misfit.amin(dim=(2, 3), keepdim=True))
     near = torch.tensor(NEAR, device=boxes.device)
     anchor = torch.arange(count, device=boxes.device)
     places, useds = [], []
     start = 0
-    for (height, width), stride, anchors in zip(sizes, strides, anchors_px, strict=True):
-        ratio = size[:, :, None] / anchors
-        fits = torch.maximum(ratio, 1 / ratio.clamp(min=1e-6)).amax(dim=-1) < MAX_RATIO
+    for level, ((height, width), stride) in enumerate(zip(sizes, strides, strict=True)):
         home = centre[:, :, None] / stride
         cell = (home + near).floor()
         moved = (cell != home.floor()).any(dim=-1)
@@ -45,7 +49,7 @@ def assign(
         inside = ((cell >= 0) & (cell < limit)).all(dim=-1) & moved
         x, y = (cell.clamp(min=0).minimum(limit - 1)).long().unbind(dim=-1)
         place = start + ((y * width + x) * count)[..., None] + anchor
-        used = inside[..., None] & fits[:, :, None] & wanted[:, :, None, None]
+        used = inside[..., None] & fits[:, :, level, None] & wanted[:, :, None, None]
         places.append(place.flatten(2))
         useds.append(used.flatten(2))
         start += height * width * count
