@@ -47,7 +47,9 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
     statistics, metrics, fallback = free_ports(3)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",  # this and the next two: what RAY_SERVE_THROUGHPUT_OPTIMIZED sets,
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # without the notice that it prints
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(start),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),

@@ -1,5 +1,6 @@
 """Bundles behind Ray Serve: every replica holds all of them and takes HTTP itself."""
 
+import logging
 import os
 import socket
 import time
@@ -55,6 +56,7 @@ def serving(models: Mapping[str, str], config: ServeConfig) -> Iterator[str]:
 def _serving(models: Mapping[str, str], config: ServeConfig, key: str | None) -> Iterator[str]:
     from ray import serve  # reads the environment as it is imported
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     http = {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_s + 5}
     serve.start(http_options=http, logging_config=quiet)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.serving.app import App
@@ -92,6 +94,38 @@ def test_models_ping_pages_and_description(app: App) -> None:
         assert "http://" not in answer.text.replace("http://www.w3.org", "")
         assert "https://" not in answer.text
     assert "/predictions/{model}" in call(app, "GET", "/openapi.json").json()["paths"]
+
+
+def saved(kind: str, mode: str, size: tuple[int, int], **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size, 3).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+PICTURES = {
+    "one pixel": saved("PNG", "RGB", (1, 1)),
+    "a line": saved("PNG", "L", (20000, 1)),
+    "a column": saved("JPEG", "RGB", (1, 20000)),
+    "grey": saved("JPEG", "L", (50, 40)),
+    "CMYK": saved("JPEG", "CMYK", (50, 40)),
+    "RGBA": saved("PNG", "RGBA", (50, 40)),
+    "palette": saved("PNG", "P", (50, 40)),
+    "16 bits": saved("PNG", "I;16", (50, 40)),
+    "one bit": saved("PNG", "1", (50, 40)),
+    "GIF": saved("GIF", "P", (50, 40)),
+    "WebP": saved("WEBP", "RGB", (50, 40)),
+    "TIFF": saved("TIFF", "RGB", (50, 40)),
+    "BMP": saved("BMP", "RGB", (50, 40)),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_of_every_kind_are_answered_in_their_own_pixels(app: App, name: str) -> None:
+    answer = call(app, "POST", "/predictions/all?score_thr=0", content=PICTURES[name])
+    assert answer.status_code == 200, answer.text
+    with Image.open(io.BytesIO(PICTURES[name])) as picture:
+        assert (answer.json()["semantic"]["width"], answer.json()["semantic"]["height"]) == picture.size
+        assert all(0 <= value <= max(picture.size) for item in answer.json()["boxes"] for value in item["bbox"])
 
 
 def forged_jpeg() -> bytes:
