@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     config = validate(load_tree(arguments.config, arguments.overrides), PipelineConfig)
 
-    from mtl_ray.distributed.pipeline import run_pipeline, table
+    from mtl_ray.distributed.pipeline import run_pipeline
+    from mtl_ray.distributed.stage import table
 
     stages = []
     for stage in run_pipeline(config):

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import ray
 
@@ -20,6 +18,7 @@ from mtl_ray.distributed.evaluate import evaluate_rows
 from mtl_ray.distributed.proxy import fast_proxy
 from mtl_ray.distributed.serve import serving
 from mtl_ray.distributed.session import session
+from mtl_ray.distributed.stage import Outcome, Stage, answer_text, shown
 from mtl_ray.distributed.train import train, with_absolute_uris
 from mtl_ray.evaluation.evaluate import Request, write_results
 from mtl_ray.experiment import ExperimentConfig
@@ -33,33 +32,6 @@ from mtl_ray.serving.compare import compare
 from mtl_ray.shards.split import open_split
 from mtl_ray.sources.config import ConvertConfig, SourceConfig
 from mtl_ray.training.beginning import run_uri
-
-SHOWN = 3
-"""Entries of a list that are printed of an answer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of a stage.
-
-    Attributes:
-        result: in a few words.
-        where: the URI of what it made.
-        held: False if a check did not hold.
-    """
-
-    result: str
-    where: str
-    held: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A stage that was run, and for how many seconds."""
-
-    name: str
-    seconds: float
-    outcome: Outcome
 
 
 def run_pipeline(config: PipelineConfig) -> Iterator[Stage]:
@@ -84,24 +56,6 @@ def run_pipeline(config: PipelineConfig) -> Iterator[Stage]:
             yield Stage(name=name, seconds=time.monotonic() - started, outcome=outcome)
             if name == "export" and not outcome.held:
                 return
-
-
-def table(stages: Sequence[Stage]) -> str:
-    """What was done, a line for each stage, and the sum."""
-    rows = [("stage", "time", "result", "where")]
-    rows += [(stage.name, f"{stage.seconds:.1f} s", stage.outcome.result, shown(stage.outcome.where)) for stage in stages]
-    failed = [stage.name for stage in stages if not stage.outcome.held]
-    verdict = f"did not hold: {', '.join(failed)}" if failed else "every check held"
-    rows.append(("all", f"{sum(stage.seconds for stage in stages):.1f} s", verdict, ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [f"{name:<{widths[0]}}  {took:>{widths[1]}}  {result:<{widths[2]}}  {where}".rstrip() for name, took, result, where in rows]
-    rule = "-" * max(map(len, lines))
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
-
-
-def shown(uri: str) -> str:
-    """A URI as it is shortest from here."""
-    return os.path.relpath(uri) if not storage.is_remote(uri) and Path(uri).is_relative_to(Path.cwd()) else uri
 
 
 @dataclass
@@ -183,7 +137,7 @@ class _Pipeline:
         started = time.monotonic()
         answer = endpoint.answer(storage.read(self.images[0]), score_threshold=config.score_threshold)
         took = time.monotonic() - started
-        print(f"POST {endpoint.url} with {shown(self.images[0])} is answered:\n{json.dumps(_short(answer), indent=1)}")
+        print(f"POST {endpoint.url} with {shown(self.images[0])} is answered:\n{answer_text(answer)}")
         bad = predict_pictures(endpoint, self.images, self._in_run("answers"), config.score_threshold)
         result = f"HTTP answer in {took * 1000:.0f} ms, {len(self.images) - len(bad)} pictures drawn"
         return Outcome(result=result, where=self._in_run("answers"), held=not bad)
@@ -233,15 +187,3 @@ def _exported_from(bundle: str) -> str | None:
     if not storage.exists(storage.join(bundle, MANIFEST)):
         return None
     return str(json.loads(open_artifact(bundle, kind="bundle").read("metrics.json"))["checkpoint"])
-
-
-def _short(answer: Any) -> Any:
-    """An answer with the first entries of its lists and the beginning of its long texts."""
-    if isinstance(answer, dict):
-        return {key: _short(value) for key, value in answer.items()}
-    if isinstance(answer, list) and all(isinstance(item, int | float) for item in answer):
-        return json.dumps([round(item, 1) for item in answer])
-    if isinstance(answer, list):
-        more = [f"... {len(answer) - SHOWN} more"] if len(answer) > SHOWN else []
-        return [_short(item) for item in answer[:SHOWN]] + more
-    return f"{answer[:40]}..." if isinstance(answer, str) and len(answer) > 40 else answer

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mtl_ray.distributed.pipeline import Outcome, Stage, _short, judge, table
+from mtl_ray.distributed.pipeline import judge
+from mtl_ray.distributed.stage import Outcome, Stage, answer_text, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,8 +37,11 @@ def test_the_table_shows_every_stage_and_what_did_not_hold():
 
 
 def test_a_long_answer_is_shown_by_its_beginning():
-    answer = {"boxes": [{"bbox": [1.26, 2.0]}] * 5, "png": "x" * 100, "score": 0.5}
-    assert _short(answer) == {"boxes": [{"bbox": "[1.3, 2.0]"}] * 3 + ["... 2 more"], "png": "x" * 40 + "...", "score": 0.5}
+    answer = {"boxes": [{"bbox": [1.2648, 2.0], "score": 0.5}] * 5, "map": {"png": "x" * 100}, "labels": []}
+    line = '    {"bbox": [1.265, 2.0], "score": 0.5},\n'
+    text = '{\n  "boxes": [\n' + line * 3 + '    ... 2 more\n  ],\n  "map": {"png": "' + "x" * 40 + '..."},\n  "labels": []\n}'
+    assert answer_text(answer) == text
+    assert answer_text([]) == "[]"
 
 
 def free_port() -> int:
