@@ -134,4 +134,5 @@ def write_blocks(path: Path, blocks: Iterable[list[Sample]]) -> tuple[list[int],
             writer.write_batch(batch)
             lengths.append(pa.ipc.get_record_batch_size(batch))
             offsets.append(sink.tell() - lengths[-1])
+            del samples, batch  # before the next block is read, which then takes their memory
     return offsets, lengths

@@ -67,6 +67,7 @@ def write_blocks(path: Path, blocks: Iterable[list[Sample]], *, keypoints: tuple
             records = [part for sample in samples for part in _record(encode_example(to_features(sample, keypoints)))]
             file.write(b"".join(records))
             lengths.append(file.tell() - offsets[-1])
+            del samples, records  # before the next block is read, which then takes their memory
     return offsets, lengths
 
 
