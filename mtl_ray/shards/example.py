@@ -51,17 +51,20 @@ def decode_example(data: memoryview) -> dict[str, ReadFeature]:
 
 def _entry(name: bytes, values: Feature) -> list[bytes]:
     """An entry of the map, in parts: what comes before the list, and the list."""
-    if isinstance(values, list):
-        kind, parts = _BYTES, [part for value in values for part in (_head(1, len(value)), value)]
-    elif values.dtype == np.float32:
-        kind, parts = _FLOATS, [_field(1, values.astype("<f4").tobytes())]
-    else:
-        assert values.dtype == np.int64, values.dtype
-        kind, parts = _INTEGERS, [_field(1, b"".join([_varint(value) for value in values.tolist()]))]
+    if not isinstance(values, list):
+        return [_field(1, _field(1, name) + _field(2, _numbers(values)))]
+    parts = [part for value in values for part in (_head(1, len(value)), value)]
     size = sum(map(len, parts))
-    head = _head(kind, size)
+    head = _head(_BYTES, size)
     front = _field(1, name) + _head(2, len(head) + size) + head
     return [_head(1, len(front) + size) + front, *parts]
+
+
+def _numbers(values: NDArray[np.int64] | NDArray[np.float32]) -> bytes:
+    if values.dtype.kind == "f":
+        return _field(_FLOATS, _field(1, values.astype("<f4").tobytes()))
+    assert values.dtype.kind == "i", values.dtype
+    return _field(_INTEGERS, _field(1, b"".join([_varint(value) for value in values.tolist()])))
 
 
 def _field(number: int, content: bytes) -> bytes:
