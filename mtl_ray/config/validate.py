@@ -1,10 +1,9 @@
 """A tree becomes a typed config, or a ValueError that says what is wrong and where it was written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
 
 from mtl_ray.config.document import dump
 from mtl_ray.config.fields import fit
@@ -29,7 +28,7 @@ def validate(tree: Node, cls: type[Config]) -> Config:
         raise ValueError("\n".join(_sentence(tree, details) for details in error.errors(include_url=False))) from None
 
 
-def _sentence(tree: Node, details: ErrorDetails) -> str:
+def _sentence(tree: Node, details: Mapping[str, Any]) -> str:
     node, path = _locate(tree, details["loc"])
     name = ".".join(path) or "the config"
     message = details["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")

@@ -1,0 +1,64 @@
+"""What the code imports is declared, and what is declared is pinned within its range."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DECLARED = [Requirement(text) for text in PROJECT["dependencies"]]
+OPTIONAL = [Requirement(text) for texts in PROJECT["optional-dependencies"].values() for text in texts]
+PINNED = [Requirement(line) for line in (ROOT / "requirements.txt").read_text().splitlines()]
+OWN = {"mtl_ray", "jobs", "tests", "benchmarks"}
+
+
+def imported(*folders: str) -> set[str]:
+    """Top-level names that are imported anywhere below the folders."""
+    names = set()
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - OWN
+
+
+def undeclared(names: set[str], declared: list[Requirement]) -> list[str]:
+    known = {canonicalize_name(need.name) for need in declared}
+    distributions = packages_distributions()
+    return sorted(name for name in names if not {canonicalize_name(one) for one in distributions.get(name, [name])} & known)
+
+
+def test_the_package_imports_what_it_declares():
+    assert undeclared(imported("mtl_ray", "jobs"), DECLARED + [need for need in OPTIONAL if need.name == "tensorboard"]) == []
+
+
+def test_the_tests_import_what_is_declared_for_development():
+    assert undeclared(imported("tests", "benchmarks"), DECLARED + OPTIONAL) == []
+
+
+def test_every_declared_package_is_pinned_within_its_range():
+    pins = {canonicalize_name(pin.name): str(pin.specifier) for pin in PINNED}
+    for need in DECLARED + OPTIONAL:
+        if need.name != PROJECT["name"]:
+            pin = pins[canonicalize_name(need.name)]
+            assert need.specifier.contains(pin.removeprefix("=="), prereleases=True), f"{need} is pinned {pin}"
+
+
+def test_pins_are_exact_names_and_versions():
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._]+( ; .+)?", line), line
+
+
+def test_every_dependency_has_a_reason_beside_it():
+    text = (ROOT / "pyproject.toml").read_text()
+    for need in DECLARED + OPTIONAL:
+        line = next(line for line in text.splitlines() if f'"{need.name}' in line and ("==" in line or ">=" in line or "[" in line))
+        assert re.search(r"# \w+", line), line
