@@ -78,8 +78,9 @@ def _command(program: str, folder: Path, keys: Path, ports: list[int]) -> list[s
         "filer.port.grpc",
     )
     chosen = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
-    fixed = ["-ip=127.0.0.1", "-s3", f"-s3.config={keys}", "-volume.max=100", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
-    return [program, "server", f"-dir={folder / 'data'}", *fixed, *chosen]
+    local = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder / 'data'}"]
+    limits = ["-volume.max=100", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
+    return [program, "server", "-s3", f"-s3.config={keys}", *local, *limits, *chosen]
 
 
 def _free_ports(count: int) -> list[int]:

@@ -8,15 +8,16 @@ without a Python object for each number, and a person can still read it.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.shards.words import Words
 from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
 
 Encoding = Literal["arrow", "tfrecord"]
@@ -58,30 +59,6 @@ class ShardEntry:
     block_crc32c: tuple[int, ...]
     images: Mapping[Annotation, Mapping[int, int]] = field(default_factory=dict)
     instances: Mapping[int, int] = field(default_factory=dict)
-
-
-class Words(Sequence[str]):
-    """The words of a text with blanks between them, without an object for each."""
-
-    def __init__(self, text: str) -> None:
-        """Finds the blanks of an ASCII text."""
-        self._text = text.encode("ascii")
-        blanks = np.flatnonzero(np.frombuffer(self._text, np.uint8) == ord(" "))
-        self._starts = np.concatenate([[0], blanks + 1]) if text else np.zeros(0, np.int64)
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        start = int(self._starts[index])
-        stop = self._text.find(b" ", start)
-        return self._text[start : len(self._text) if stop < 0 else stop].decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
