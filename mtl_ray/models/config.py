@@ -56,10 +56,12 @@ class PafpnNeck:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PoolNeck:
-    """Global average pooling: (B, C, H, W) -> (B, C), called G<n> for the C<n> or P<n> it reads."""
+    """Global pooling: (B, C, H, W) -> (B, C), called G<n> for the C<n> or P<n> it reads."""
 
     type: Literal["pool"] = "pool"
     input: str = "C5"
+    kind: Literal["mean", "max"] = "mean"
+    """mean: of the whole image. max: of its strongest place, for small objects in large scenes (Oquab et al. 2015)."""
 
 
 NeckConfig = Annotated[FpnNeck | PafpnNeck | PoolNeck, Field(discriminator="type")]

@@ -62,18 +62,20 @@ class Pafpn(Fpn):
 
 
 class Pool(nn.Module):
-    """Global average pooling, as a mean, which any height and width exports as."""
+    """Global pooling, as a plain reduction, which exports with any height and width."""
 
     def __init__(self, config: PoolNeck, channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
         super().__init__()
-        self.input = config.input
+        self.input, self.kind = config.input, config.kind
+        self.mode = config.mode
         self.name = "G" + config.input[1:]
         self.channels = {self.name: channels[config.input]}
         self.strides = {self.name: 0}
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(B, C, H, W) -> (B, C) as G<i>."""
-        return {self.name: features[self.input].mean(dim=(2, 3))}
+        level = features[self.input]
+        return {self.name: level.mean(dim=(2, 3)) if self.kind == "mean" else level.amax(dim=(2, 3))}
 
 
 Neck = Fpn | Pafpn | Pool

@@ -54,6 +54,12 @@ def test_a_pyramid_brings_what_is_coarse_to_the_fine_and_a_path_aggregation_brin
     assert seen("pafpn", "P5") == {"C3", "C4", "C5"}
 
 
+def test_pooling_takes_the_mean_or_the_strongest_place() -> None:
+    trunk = trunk_of(("C5",), {"mean": {"type": "pool"}, "max": {"type": "pool", "kind": "max"}})
+    level = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])
+    assert [float(trunk.necks[kind]({"C5": level})["G5"]) for kind in ("mean", "max")] == [3.0, 6.0]
+
+
 def test_a_frozen_backbone_keeps_weights_and_statistics() -> None:
     trunk = trunk_of(("C3",), frozen=True)
     before = {name: value.clone() for name, value in trunk.state_dict().items()}
