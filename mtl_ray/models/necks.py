@@ -67,7 +67,6 @@ class Pool(nn.Module):
     def __init__(self, config: PoolNeck, channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
         super().__init__()
         self.input, self.kind = config.input, config.kind
-        self.mode = config.mode
         self.name = "G" + config.input[1:]
         self.channels = {self.name: channels[config.input]}
         self.strides = {self.name: 0}
