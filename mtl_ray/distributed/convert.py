@@ -21,7 +21,7 @@ from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import CLASS_COUNTS, publish_manifest, shard_name
 from mtl_ray.sources.config import ConvertConfig, Shards
 from mtl_ray.sources.open import open_source
-from mtl_ray.sources.source import Source
+from mtl_ray.sources.source import Reject, Source
 
 REJECTS = "rejects.json"
 _LOOKED_AT = 32
@@ -65,12 +65,13 @@ def convert(config: ConvertConfig) -> Conversion:
     if storage.exists(storage.join(uri, MANIFEST)):
         return _finished(uri, provenance)
     if not len(source):
-        raise ValueError(f"the split {config.source.split!r} of {config.source.root} has no pictures")
+        why = f"; the first of {len(source.rejects)} left out: {_sentence(source.rejects[0])}" if source.rejects else ""
+        raise ValueError(f"the split {config.source.split!r} of {config.source.root} has no pictures{why}")
     written = _write_all(_parts(config, uri, source, provenance), config)
     rejects = [*source.rejects, *(reject for part in written for reject in part.rejects)]
     entries = [part.entry for part in written if part.entry is not None]
     if not entries:
-        raise ValueError(f"none of the {len(source)} pictures can be read; the first: {rejects[0].file}: {rejects[0].reason}")
+        raise ValueError(f"none of the {len(source)} pictures can be read; the first: {_sentence(rejects[0])}")
     storage.write(storage.join(uri, REJECTS), json.dumps([dataclasses.asdict(reject) for reject in rejects], indent=1).encode())
     clear(uri, entries)
     manifest = publish_manifest(
@@ -83,6 +84,10 @@ def convert(config: ConvertConfig) -> Conversion:
         provenance=provenance,
     )
     return Conversion(uri=uri, manifest=manifest, rejects=len(rejects), fresh=True)
+
+
+def _sentence(reject: Reject) -> str:
+    return ": ".join(filter(None, (reject.file, reject.object, reject.reason)))
 
 
 def _shuffles(config: ConvertConfig) -> bool:

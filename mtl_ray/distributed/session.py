@@ -14,6 +14,8 @@ from mtl_ray import storage
 
 OBJECT_STORE_BYTES = 200_000_000
 """Nothing large travels through the object store: samples go from files to shards, gradients over gloo or NCCL."""
+_LONGEST_PARENT = 24
+"""The path of a socket may have 107 bytes, of which Ray and the private folder take about 80."""
 
 
 @contextmanager
@@ -55,7 +57,10 @@ def absolute_output(option: str, uri: str) -> str:
 
 
 def _private(num_cpus: int | None) -> Iterator[None]:
-    folder = tempfile.mkdtemp(prefix="mr", dir=os.environ.get("RAY_TMPDIR", "/tmp"))  # short: sockets lie in it
+    parent = os.environ.get("RAY_TMPDIR", "/tmp")
+    if len(parent) > _LONGEST_PARENT:
+        raise ValueError(f"RAY_TMPDIR={parent} is too long: Ray's sockets lie below it, and it may have {_LONGEST_PARENT} characters")
+    folder = tempfile.mkdtemp(prefix="mr", dir=parent)
     # RAY_AUTH_MODE stays as it is: Ray has read it when it was imported, and asks for a token where it was not set.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
