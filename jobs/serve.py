@@ -11,7 +11,7 @@ from jobs.run import run
 
 EPILOG = """examples:
   python -m jobs.serve bundles/digits bundles/bccd --port 8000
-  python -m jobs.serve digits=s3://bucket/bundles/17 configs/serve.yaml serve.replicas=2
+  python -m jobs.serve digits=s3://bucket/bundles/17 serve.yaml serve.replicas=2
   python -m jobs.serve compare http://127.0.0.1:8000/predictions/digits runs/digits picture.jpg"""
 
 
