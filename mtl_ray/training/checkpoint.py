@@ -31,7 +31,7 @@ class State:
     cursor: int
     """Samples consumed, over all ranks."""
     attempt: int
-    """How often the run has been started, this time included."""
+    """Which start of the run made it, from 1; a start that was cut off before its first checkpoint is not counted."""
     run_id: str
     """Of the trackers; a resumed run keeps it."""
     config_hash: str

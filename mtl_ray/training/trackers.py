@@ -120,8 +120,11 @@ class Wandb:
         self._run.log_artifact(artifact)
 
     def close(self) -> None:
-        """See ``Tracker``."""
+        """See ``Tracker``; offline, ``finish`` returns before its helper process has written everything, ``teardown`` waits."""
+        import wandb
+
         self._run.finish()
+        wandb.teardown()
         self._folder.close()
 
 
