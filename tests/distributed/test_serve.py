@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from jobs.serve import main
-from mtl_ray.distributed.proxy import free_ports
+from mtl_ray.distributed.proxy import fast_proxy, free_ports
 from mtl_ray.distributed.serve import serving
 from mtl_ray.serving.config import ServeConfig
 from tests.serving.bundles import make_bundle, two_halves
@@ -164,6 +164,36 @@ def test_sigterm_ends_it_and_leaves_nothing(server: Server) -> None:
     _, alive = psutil.wait_procs(family, timeout=60)
     assert [each.name() for each in alive] == []
     assert "Traceback" not in server.log.read_text()
+
+
+def test_haproxy_listens_to_this_machine_and_ends_with_what_started_it(tmp_path: Path) -> None:
+    statistics, metrics = free_ports(2)
+    config = tmp_path / "haproxy.cfg"
+    lines = [
+        "defaults",
+        "  mode http",
+        "  timeout client 5s",
+        "frontend prometheus",
+        f"    bind :{metrics}",
+        "listen stats",
+        f"  bind *:{statistics}",
+    ]
+    config.write_text("\n".join([*lines, ""]))
+    with fast_proxy(5):
+        code = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(100)"
+        command = [sys.executable, "-c", code, os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
+            assert parent.stdout is not None
+            haproxy = psutil.Process(int(parent.stdout.readline()))
+            give_up = time.monotonic() + 30
+            while len(ports(haproxy).get(" ".join(haproxy.cmdline()), [])) < 2:
+                assert time.monotonic() < give_up
+                time.sleep(0.05)
+            (addresses,) = ports(haproxy).values()
+            assert set(addresses) == {("127.0.0.1", metrics), ("127.0.0.1", statistics)}
+            parent.kill()
+        assert psutil.wait_procs([haproxy], timeout=30)[1] == []
+    assert "RAY_SERVE_HAPROXY_BINARY_PATH" not in os.environ
 
 
 def test_inside_a_session_it_serves_and_leaves_ray_running(ray_session: None, bundles: dict[str, str], picture: Path) -> None:
