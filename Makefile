@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 /usr/bin/python3; do \
 	"$$p" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test slow lint format clean
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,8 +26,11 @@ $(STAMP): requirements.txt pyproject.toml
 demo: $(STAMP)   ## generate a data set, train three heads on two Ray workers, measure, export, check, serve (six minutes on 2 cores)
 	$(BIN)/python -m jobs.pipeline configs/pipelines/demo.yaml
 
-test: $(STAMP)   ## all tests (under fifteen minutes on 2 cores)
-	$(BIN)/python -m pytest -q
+test: $(STAMP)   ## the tests but the slow ones (under fifteen minutes on 2 cores)
+	$(BIN)/python -m pytest -q -m "not slow"
+
+slow: $(STAMP)   ## the slow tests: whole pipelines, which demo runs too
+	$(BIN)/python -m pytest -q -m slow
 
 lint: $(STAMP)   ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

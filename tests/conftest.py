@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: one thread a process, as the workers of a run have
+
 pytest_plugins = ["tests.s3_server"]
 
 

@@ -78,6 +78,7 @@ pictures: 2
     )
 
 
+@pytest.mark.slow
 def test_a_tiny_pipeline_runs_and_runs_again(tmp_path):
     first = run_pipeline(tmp_path)
     assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
