@@ -80,7 +80,8 @@ def _command(program: str, folder: Path, keys: Path, ports: list[int]) -> list[s
     chosen = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
     local = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder / 'data'}"]
     limits = ["-volume.max=100", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
-    return [program, "server", "-s3", f"-s3.config={keys}", *local, *limits, *chosen]
+    silent = ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # their default ports are fixed, and taken where a second server runs
+    return [program, "server", "-s3", f"-s3.config={keys}", *local, *limits, *chosen, *silent]
 
 
 def _free_ports(count: int) -> list[int]:
