@@ -5,7 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+# Time decides no test, and the same examples are drawn in every run, so that a change fails for what it changed.
+settings.register_profile("mtl_ray", deadline=None, derandomize=True)
+settings.load_profile("mtl_ray")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: one thread a process, as the workers of a run have
 
 pytest_plugins = ["tests.s3_server"]
