@@ -11,7 +11,6 @@ from mtl_ray.training import checkpoint
 from mtl_ray.training.scalars import read_scalars
 from tests.training.tiny import config_of, write_split
 
-pytestmark = pytest.mark.slow
 MakeConfig = Callable[..., ExperimentConfig]
 
 
