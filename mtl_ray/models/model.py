@@ -12,6 +12,10 @@ from mtl_ray.models.config import BackboneConfig, NeckConfig
 from mtl_ray.models.head import Context, Features, Head, Term
 from mtl_ray.models.necks import build_neck
 
+_ONEDNN_BLOCK = 16
+"""Input channels below which oneDNN's weight gradient of a strided 1x1 convolution writes past its buffer (channels last, AVX-512;
+https://github.com/uxlfoundation/oneDNN/issues/6035, oneDNN 3.14 in torch 2.15)."""
+
 
 class Trunk(nn.Module):
     """A backbone and the necks upon it.
@@ -68,10 +72,11 @@ class Model(nn.Module):
         self.heads = nn.ModuleDict(cast(Mapping[str, nn.Module], heads))
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
+        self._layout = _layout(self)
 
     def normalise(self, image: Tensor) -> Tensor:
-        """``image`` uint8 (B, 3, H, W) RGB -> float32, normalised, laid out channels last, in which convolutions are fastest."""
-        return ((image.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        """``image`` uint8 (B, 3, H, W) RGB -> float32, normalised, in the memory layout in which convolutions are fastest."""
+        return ((image.float() - self.mean) / self.std).contiguous(memory_format=self._layout)
 
     def losses(self, batch: Batch, step: int = 0) -> dict[str, Term]:
         """The terms of all heads as ``{"HEAD/TERM": (sum, count)}``, each sum multiplied by its head's weight."""
@@ -104,3 +109,10 @@ class Model(nn.Module):
         features = self.trunk(self.normalise(image))
         heads = {name: cast(Head, module) for name, module in self.heads.items()}
         return {name: head.predict(features, context) for name, head in heads.items() if not head.train_only}
+
+
+def _layout(model: nn.Module) -> torch.memory_format:
+    """Channels last, in which convolutions are fastest, but for a model so narrow that oneDNN would spoil memory in it."""
+    convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
+    unsafe = any(c.kernel_size == (1, 1) and max(c.stride) > 1 and c.in_channels // c.groups < _ONEDNN_BLOCK for c in convolutions)
+    return torch.contiguous_format if unsafe else torch.channels_last

@@ -16,8 +16,8 @@ def _square(number: int) -> int:
     return number * number
 
 
-def _fail_at(limit: int, number: int) -> int:
-    if number >= limit:
+def _fail_at(bad: int, number: int) -> int:
+    if number == bad:
         raise ValueError(f"{number} is too much")
     return number
 

@@ -75,3 +75,17 @@ def test_heads_that_do_not_fit_the_data_or_the_trunk_are_refused_in_words() -> N
         build({"type": "yolov3", "levels": ["C4"], "anchors": [[[4, 4]], [[8, 8]]]})
     with pytest.raises(ValueError, match="above 0"):
         build({"type": "yolov3", "levels": ["C4"], "anchors": [[[4, 0]]]})
+
+
+def test_a_model_too_narrow_for_the_fast_layout_learns_on_two_threads() -> None:
+    """In channels last, this one writes past a buffer of oneDNN: the process would end here or later (see models/model.py)."""
+    model, batch = model_of("yolov3"), batch_of(3)
+    assert model.normalise(batch.inputs["image"]).is_contiguous()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _ in range(5):
+            sum(value for value, _ in model.losses(batch).values()).backward()
+    finally:
+        torch.set_num_threads(threads)
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
