@@ -1,13 +1,13 @@
 """Turns one split of a raw data set into shards, in a folder or a bucket. Run again, it says that they are there."""
 
 import argparse
-from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Sequence
+from typing import get_args
 
 from pydantic import TypeAdapter
 
 from jobs.run import run
-from mtl_ray.config.tree import Node, Origin
+from mtl_ray.config.options import add_options, given_node
 from mtl_ray.config.validate import validate
 from mtl_ray.distributed.convert import convert, summary
 from mtl_ray.sources.config import ConvertConfig, SourceConfig
@@ -31,37 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = sources.add_parser(
             name, help=about, description=about, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        _add_options(source, of_kind, leave_out=("type",))
-        _add_options(source, whole, leave_out=("source", *of_kind["properties"]))
+        add_options(source, of_kind, "root", leave_out=("type",))
+        add_options(source, whole, "root", leave_out=("source", *of_kind["properties"]))
     given = {key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None}
     chosen = {key: value for key, value in given.items() if key in whole["properties"]}
     chosen["source"] = {key: value for key, value in given.items() if key in kinds[given["type"]]["properties"]}
-    print(summary(convert(validate(_node(chosen), ConvertConfig))))
+    print(summary(convert(validate(given_node(chosen), ConvertConfig))))
     return 0
-
-
-def _add_options(parser: argparse.ArgumentParser, schema: Mapping[str, Any], leave_out: Sequence[str]) -> None:
-    """An option for each entry of a config: ROOT by its place, the others by their names; unsaid ones keep the config's default."""
-    for name, entry in schema["properties"].items():
-        if name in leave_out:
-            continue
-        needed, kinds = name in schema.get("required", ()), [entry, *entry.get("anyOf", ())]
-        options: dict[str, Any] = {"help": entry["description"]}
-        if name == "root":
-            parser.add_argument("root", metavar="ROOT", nargs=None if needed else "?", **options)
-            continue
-        if any(kind.get("type") == "boolean" for kind in kinds):
-            options["action"] = argparse.BooleanOptionalAction
-        elif entry.get("type") == "array":
-            options["action"] = "append"
-        else:
-            options["choices"] = entry.get("enum")
-        parser.add_argument(f"--{name.replace('_', '-')}", required=needed, **options)
-
-
-def _node(value: Any) -> Node:
-    inner = {key: _node(item) for key, item in value.items()} if isinstance(value, dict) else value
-    return Node([_node(item) for item in value] if isinstance(value, list) else inner, Origin("command line"))
 
 
 if __name__ == "__main__":

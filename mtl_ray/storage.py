@@ -8,15 +8,18 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
 from fsspec import AbstractFileSystem
 
 _CONFLICTS = 5
+_VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified")
+"""Where a file system's listing says of which version a file is; the first that is there counts."""
 
 
 def is_remote(uri: str) -> bool:
@@ -202,9 +205,23 @@ def sizes(uri: str) -> dict[str, int]:
 
 def files(uri: str) -> Iterator[str]:
     """The URIs of all files below a folder, sorted by path."""
+    yield from stamps(uri)
+
+
+def stamps(uri: str) -> dict[str, str]:
+    """Size and version (tag or time of change) of all files below a folder by URI, sorted by path. One listing, no request a file."""
     fs, path = filesystem(uri)
-    for found in sorted(set(fs.find(path)) - {path}):  # some stores take an empty folder for a file
-        yield str(fs.unstrip_protocol(found)) if is_remote(uri) else str(found)
+    with _explained(uri):
+        found = fs.find(path, detail=True)
+    found.pop(path, None)  # some stores take an empty folder for a file
+    return {
+        str(fs.unstrip_protocol(name)) if is_remote(uri) else str(name): f"{about['size']} {_version(about)}"
+        for name, about in sorted(found.items())
+    }
+
+
+def _version(about: Mapping[str, Any]) -> str:
+    return next((str(about[key]) for key in _VERSIONS if key in about), "")
 
 
 def remove(uri: str) -> None:

@@ -49,13 +49,19 @@ def ended(main) -> int:
     return ended.value.code
 
 
-@pytest.mark.parametrize("error", [ValueError("a sentence"), FileNotFoundError("a sentence"), PermissionError("a sentence")])
-def test_a_users_mistake_is_one_sentence_and_2(error, capsys):
+@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, PermissionError, ConnectionError])
+def test_a_users_mistake_is_one_sentence_and_2(kind, capsys):
     def main():
-        raise error
+        raise kind("a sentence")
 
     assert ended(main) == 2
     assert capsys.readouterr().err == "error: a sentence\n"
+
+
+def test_what_the_system_says_of_a_file_is_a_sentence_too(tmp_path, capsys):
+    assert ended(lambda: len((tmp_path / "nothing").read_text())) == 2
+    assert ended(lambda: len(tmp_path.read_text())) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}/nothing: No such file or directory\nerror: {tmp_path}: Is a directory\n"
 
 
 def test_our_own_mistake_keeps_its_traceback():

@@ -163,8 +163,8 @@ def summary(conversion: Conversion) -> str:
     lines = [f"{name:<10} {fact}" for name, fact in facts]
     counts = json.loads(storage.read(storage.join(conversion.uri, CLASS_COUNTS)))
     for kind, columns in counts.items():
-        lines += ["", f"{kind:<24}" + "".join(f"{column:>12}" for column in columns)]
+        lines += ["", f"{kind:<24}" + "".join(f"{column:>14}" for column in columns)]
         names = list(columns["images"])
-        lines += [f"  {name:<22}" + "".join(f"{columns[column][name]:>12,}" for column in columns) for name in names[:_SHOWN]]
+        lines += [f"  {name:<22}" + "".join(f"{columns[column][name]:>14,}" for column in columns) for name in names[:_SHOWN]]
         lines += [f"  ... {len(names) - _SHOWN} more in {storage.join(conversion.uri, CLASS_COUNTS)}"] if len(names) > _SHOWN else []
     return "\n".join(lines)

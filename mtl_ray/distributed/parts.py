@@ -100,6 +100,6 @@ def _read_note(uri: str, part: Part) -> Written | None:
 def _entry(content: dict[str, Any]) -> ShardEntry:
     """A ShardEntry from JSON, whose keys are texts and whose sequences are lists."""
     images = {kind: {int(key): count for key, count in counts.items()} for kind, counts in content.pop("images").items()}
-    instances = {int(key): count for key, count in content.pop("instances").items()}
+    instances, pixels = ({int(key): count for key, count in content.pop(column).items()} for column in ("instances", "pixels"))
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
-    return ShardEntry(images=images, instances=instances, **plain)
+    return ShardEntry(images=images, instances=instances, pixels=pixels, **plain)

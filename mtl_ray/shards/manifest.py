@@ -47,6 +47,7 @@ class ShardEntry:
         block_crc32c: CRC-32C of the bytes of each block.
         images: by kind of annotation, how many samples have each class (by its index).
         instances: how many instances have each class.
+        pixels: how many pixels of semantic maps have each class.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ShardEntry:
     block_crc32c: tuple[int, ...]
     images: Mapping[Annotation, Mapping[int, int]] = field(default_factory=dict)
     instances: Mapping[int, int] = field(default_factory=dict)
+    pixels: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,7 +1,9 @@
 """Samples become shards, and shards become a split once its manifest is written."""
 
 import hashlib
+import io
 import json
+import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -9,9 +11,10 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
+from PIL import Image
 
 from mtl_ray import storage
-from mtl_ray.samples import Annotation, Sample, Vocabulary
+from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample, Vocabulary
 from mtl_ray.shards import arrow, tfrecord
 from mtl_ray.shards.local import map_file
 from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry, manifest_bytes, read_manifest
@@ -93,19 +96,21 @@ def publish_manifest(
 
 
 def class_counts(entries: Iterable[ShardEntry], vocabulary: Vocabulary) -> dict[str, dict[str, dict[str, int]]]:
-    """How many images, and how many instances, have each class: ``counts[annotation]["images"][class name]``."""
-    images: dict[Annotation, Counter[int]] = {"labels": Counter(), "instances": Counter()}
-    instances: Counter[int] = Counter()
+    """How many images, instances or pixels have each class: ``counts[annotation]["images"][class name]``."""
+    images: dict[Annotation, Counter[int]] = {"labels": Counter(), "instances": Counter(), "semantic": Counter()}
+    parts: dict[Annotation, tuple[str, Counter[int]]] = {"instances": ("instances", Counter()), "semantic": ("pixels", Counter())}
     for entry in entries:
-        instances.update(entry.instances)
+        parts["instances"][1].update(entry.instances)
+        parts["semantic"][1].update(entry.pixels)
         for kind, counter in images.items():
             counter.update(entry.images.get(kind, {}))
     found = {}
     for kind, counter in images.items():
         if names := vocabulary.classes.get(kind):
             found[kind] = {"images": {name: counter[index] for index, name in enumerate(names)}}
-            if kind == "instances":
-                found[kind]["instances"] = {name: instances[index] for index, name in enumerate(names)}
+            if kind in parts:
+                column, of_class = parts[kind]
+                found[kind][column] = {name: of_class[index] for index, name in enumerate(names)}
     return {str(kind): counts for kind, counts in found.items()}
 
 
@@ -114,8 +119,9 @@ class _Counts:
 
     def __init__(self) -> None:
         self.block_rows: list[int] = []
-        self.images: dict[Annotation, Counter[int]] = {"labels": Counter(), "instances": Counter()}
+        self.images: dict[Annotation, Counter[int]] = {"labels": Counter(), "instances": Counter(), "semantic": Counter()}
         self.instances: Counter[int] = Counter()
+        self.pixels: Counter[int] = Counter()
 
     def over(self, blocks: Iterable[list[Sample]]) -> Iterator[list[Sample]]:
         for block in blocks:
@@ -127,8 +133,25 @@ class _Counts:
                     classes = sample.instances.classes.tolist()
                     self.instances.update(classes)
                     self.images["instances"].update(set(classes))
+                if sample.semantic is not None:
+                    pixels = _pixels(sample.semantic)
+                    self.pixels.update(pixels)
+                    self.images["semantic"].update(pixels.keys())
             yield block
             del block  # so that the memory of this block holds the next one, which saves a fifth of the time
+
+
+def _pixels(png: bytes) -> dict[int, int]:
+    """The pixels of each class in a semantic map; none where it is damaged, which is for whoever reads it to say."""
+    try:
+        with Image.open(io.BytesIO(png)) as opened:
+            classes = np.asarray(opened)
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
+        return {}
+    if classes.ndim != 2 or classes.dtype != np.uint8:
+        return {}
+    counts = np.bincount(classes.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+    return {int(index): int(counts[index]) for index in np.flatnonzero(counts)}
 
 
 def _blocks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
@@ -171,4 +194,5 @@ def _entry(name: str, path: Path, offsets: list[int], lengths: list[int], counts
         block_crc32c=tuple(checksums),
         images={kind: dict(counter) for kind, counter in counts.images.items()},
         instances=dict(counts.instances),
+        pixels=dict(counts.pixels),
     )

@@ -14,6 +14,7 @@ from mtl_ray.sources.class_names import read_class_names
 from mtl_ray.sources.coco_files import annotations_alike, find_annotations, find_images
 from mtl_ray.sources.coco_objects import objects
 from mtl_ray.sources.config import Coco
+from mtl_ray.sources.folders import stamps_of
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.picture import read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
@@ -66,7 +67,7 @@ def open_coco(config: Coco) -> Source:
         records=records,
         reader=partial(_read, layout),
         rejects=tuple(rejects),
-        fingerprint=fingerprint_of([text, images, *wanted]),
+        fingerprint=fingerprint_of([text, images, *wanted, *stamps_of(images, (str(image["file_name"]) for image in listed))]),
     )
 
 

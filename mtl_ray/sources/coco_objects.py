@@ -82,12 +82,12 @@ def _box(box: Any, mask: bytes, height: int, width: int) -> tuple[float, float, 
 
 
 def _mask(segmentation: Any, height: int, width: int) -> bytes:
-    """The encoding of polygons, of plain or of compressed run lengths; empty where there is none.
+    """The encoding of polygons, of plain or of compressed run lengths; empty where there is none: ``[]``, or no run lengths at all.
 
     Raises:
         ValueError: if it is none of these, or made for a picture of another size.
     """
-    if not segmentation:
+    if not segmentation or (isinstance(segmentation, dict) and not segmentation.get("counts")):
         return b""
     if isinstance(segmentation, list):
         return _from_polygons(segmentation, height, width)

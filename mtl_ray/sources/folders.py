@@ -1,7 +1,8 @@
 """Finding one's way in the folder of a data set, wherever it lies."""
 
+import posixpath
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mtl_ray import storage
@@ -77,6 +78,19 @@ def _read_if_there(uri: str) -> bytes | None:
         return storage.read(uri)
     except FileNotFoundError:
         return None
+
+
+def stamps_of(root: str, paths: Iterable[str]) -> list[str]:
+    """What changes when a file does, for each of some files of a folder; empty for one that is not there.
+
+    Args:
+        root: the folder.
+        paths: of the files in it.
+    """
+    wanted = [posixpath.normpath(path) for path in paths]
+    above = "/".join(posixpath.commonprefix([path.split("/")[:-1] for path in wanted]))  # of the lists, not of their letters
+    found = storage.stamps(storage.join(root, above) if above else root) if wanted else {}
+    return [found.get(storage.join(root, path), "") for path in wanted]
 
 
 def pictures_in(uri: str) -> list[str]:

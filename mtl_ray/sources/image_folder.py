@@ -28,8 +28,8 @@ def open_image_folder(config: ImageFolder) -> Source:
     names = find_class_names(root, config.classes) or tuple(collected)
     index = {name: number for number, name in enumerate(names)}
     records, rejects = [], []
-    for uri in storage.files(folder):
-        key = uri.removeprefix(folder).lstrip("/")
+    found = {uri.removeprefix(folder).lstrip("/"): stamp for uri, stamp in storage.stamps(folder).items()}
+    for key in found:
         owner = key.partition("/")[0]
         if key.rpartition("/")[2].startswith("."):
             continue
@@ -46,7 +46,7 @@ def open_image_folder(config: ImageFolder) -> Source:
         records=records,
         reader=partial(_read, folder),
         rejects=tuple(rejects),
-        fingerprint=fingerprint_of([*names, *(key for key, _ in records)]),
+        fingerprint=fingerprint_of([*names, *(f"{key}\t{found[key]}" for key, _ in records)]),
     )
 
 

@@ -9,7 +9,7 @@ from mtl_ray import storage
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import USUAL_FILES, collect, find_class_names, index_of
 from mtl_ray.sources.config import List
-from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, read_lines
+from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, read_lines, stamps_of
 from mtl_ray.sources.picture import read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
 
@@ -51,7 +51,7 @@ def open_list(config: List) -> Source:
         records=list(labels.items()),
         reader=partial(_read, images),
         rejects=tuple(rejects),
-        fingerprint=fingerprint_of([*names, *lines]),
+        fingerprint=fingerprint_of([*names, *lines, *stamps_of(images, labels)]),
     )
 
 

@@ -10,6 +10,7 @@ from mtl_ray import storage
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import find_class_names, numbered
 from mtl_ray.sources.config import SemanticPng
+from mtl_ray.sources.folders import stamps_of
 from mtl_ray.sources.index_png import load_index_png, palette_of, read_index_png
 from mtl_ray.sources.picture import read_picture
 from mtl_ray.sources.semantic_pairs import Pair, find_pairs
@@ -35,12 +36,13 @@ def open_semantic_png(config: SemanticPng) -> Source:
     if names is None:
         names = _numbered_classes(root, config, pairs)
     colours = palette_of(storage.join(root, pairs[0].label), len(names)) if pairs else ()
+    stamps = [*stamps_of(root, (pair.image for pair in pairs)), *stamps_of(root, (pair.label for pair in pairs))]
     return Source(
         vocabulary=Vocabulary(classes={"semantic": names}, colours={"semantic": colours} if colours else {}),
         records=pairs,
         reader=partial(_read, _Layout(root, len(names), config.ignore)),
         rejects=tuple(rejects),
-        fingerprint=fingerprint_of([*names, str(config.ignore), *(f"{pair.image}\t{pair.label}" for pair in pairs)]),
+        fingerprint=fingerprint_of([*names, str(config.ignore), *(f"{pair.image}\t{pair.label}" for pair in pairs), *stamps]),
     )
 
 

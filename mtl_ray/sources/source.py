@@ -44,7 +44,7 @@ class Source:
         records: what the reader needs to know of each picture, small.
         reader: makes a Sample of a record; a function of a module, or a ``functools.partial`` of one. Raises ``UnreadableError``.
         rejects: what was found wrong while listing.
-        fingerprint: changes when the listing or an annotation changes.
+        fingerprint: changes when the listing, an annotation, or the size, tag or time of a picture changes.
     """
 
     vocabulary: Vocabulary
@@ -69,7 +69,7 @@ class Source:
 
 
 def fingerprint_of(parts: Iterable[str | bytes]) -> str:
-    """A sha256 over texts, such as the names of a listing and the contents of its annotation files."""
+    """A sha256 over texts, such as the names and stamps of a listing and the contents of its annotation files."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part

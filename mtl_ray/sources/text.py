@@ -8,7 +8,7 @@ from mtl_ray import storage
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import collect, find_class_names, index_of
 from mtl_ray.sources.config import Text
-from mtl_ray.sources.folders import find_list, pictures_by_stem, read_each, read_ids
+from mtl_ray.sources.folders import find_list, pictures_by_stem, read_each, read_ids, stamps_of
 from mtl_ray.sources.objects import FoundObject, to_instances
 from mtl_ray.sources.picture import read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
@@ -39,12 +39,14 @@ def open_text(config: Text) -> Source:
     contents = read_each(every | {name: storage.join(labels, f"{name}.txt") for name in ids})
     names = find_class_names(root, config.classes) or collect(_classes_in(contents.values(), config.separator))
     pictures = pictures_by_stem(images)
+    records = [(name, pictures.get(name)) for name in ids]
+    stamps = stamps_of(images, (key for _, key in records if key is not None))
     return Source(
         vocabulary=Vocabulary(classes={"instances": names}),
-        records=[(name, pictures.get(name)) for name in ids],
+        records=records,
         reader=partial(_read, _Layout(images, labels, config.labels, index_of(names), config.separator)),
         rejects=tuple(rejects),
-        fingerprint=fingerprint_of([*names, *ids, *(contents.get(name, b"") for name in ids)]),
+        fingerprint=fingerprint_of([*names, *ids, *(contents.get(name, b"") for name in ids), *stamps]),
     )
 
 

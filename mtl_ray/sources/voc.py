@@ -10,7 +10,7 @@ from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.sources import voc_xml
 from mtl_ray.sources.class_names import find_class_names, read_class_names
 from mtl_ray.sources.config import Voc
-from mtl_ray.sources.folders import find_list, pictures_by_stem, read_each, read_ids, subfolders
+from mtl_ray.sources.folders import find_list, pictures_by_stem, read_each, read_ids, stamps_of, subfolders
 from mtl_ray.sources.index_png import palette_of, read_index_png
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.picture import read_picture
@@ -53,6 +53,8 @@ def open_voc(config: Voc) -> Source:
         next(filter(None, (palette_of(uri, len(semantic)) for uri in storage.files(storage.join(folder, _MAPS)))), ()) if semantic else ()
     )
     classes: dict[Annotation, tuple[str, ...]] = {"instances": names, "semantic": semantic} if semantic else {"instances": names}
+    records = [(name, pictures.get(name)) for name in ids]
+    stamps = stamps_of(storage.join(folder, images), (key for _, key in records if key is not None))
     return Source(
         vocabulary=Vocabulary(
             classes=classes,
@@ -61,10 +63,10 @@ def open_voc(config: Voc) -> Source:
             mirror=voc_xml.MIRROR if people else (),
             colours={"semantic": colours} if colours else {},
         ),
-        records=[(name, pictures.get(name)) for name in ids],
+        records=records,
         reader=partial(_read, layout),
         rejects=tuple(rejects),
-        fingerprint=fingerprint_of([*names, *semantic, *ids, *(contents.get(name, b"") for name in ids)]),
+        fingerprint=fingerprint_of([*names, *semantic, *ids, *(contents.get(name, b"") for name in ids), *stamps]),
     )
 
 

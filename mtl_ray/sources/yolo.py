@@ -11,7 +11,7 @@ from mtl_ray import storage
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import collect, find_class_names, read_class_names
 from mtl_ray.sources.config import Yolo
-from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, pictures_in, read_each, read_ids, subfolders
+from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, pictures_in, read_each, read_ids, stamps_of, subfolders
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.picture import read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
@@ -57,7 +57,7 @@ def open_yolo(config: Yolo) -> Source:
         records=[_Record(picture, key, label_files[picture] if picture in contents else None) for picture, key in keys.items()],
         reader=partial(_read, _Layout(root, len(names), masks)),
         rejects=tuple(rejects),
-        fingerprint=fingerprint_of([*names, *keys, *(contents.get(picture, b"") for picture in keys)]),
+        fingerprint=fingerprint_of([*names, *keys, *(contents.get(picture, b"") for picture in keys), *stamps_of(root, keys)]),
     )
 
 

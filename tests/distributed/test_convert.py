@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ from mtl_ray.distributed import convert as module
 from mtl_ray.distributed.convert import Conversion, convert, summary
 from mtl_ray.samples import Sample
 from mtl_ray.shards.split import open_split
-from mtl_ray.sources.config import ConvertConfig, Digits, ImageFolder, Shards, Voc
+from mtl_ray.sources.config import ConvertConfig, Digits, ImageFolder, SemanticPng, Shards, Voc
 from mtl_ray.sources.open import open_source
 from tests.s3_server import S3Server
 
@@ -104,6 +105,44 @@ def test_changed_inputs_are_noticed(tmp_path: Path) -> None:
     annotation.write_text(annotation.read_text().replace("<xmax>9</xmax>", "<xmax>8</xmax>"))
     with pytest.raises(ValueError, match="the data set itself"):
         convert(config)
+
+
+def write_scenes(root: Path, count: int) -> None:
+    """The same pictures as an image folder and as pictures with index PNGs."""
+    made = open_source(Digits(split="train", num=count, size=64))
+    for index in range(count):
+        sample = made.read(index)[0]
+        assert sample is not None
+        assert sample.semantic is not None
+        for place, content in {"a/train/one": sample.image, "b/images/train": sample.image, "b/labels/train": sample.semantic}.items():
+            (root / place).mkdir(parents=True, exist_ok=True)
+            (root / place / f"{index}.png").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("source", "file"), [(ImageFolder, "a/train/one/1.png"), (SemanticPng, "b/images/train/1.png"), (SemanticPng, "b/labels/train/1.png")]
+)
+def test_changed_files_of_the_same_name_are_noticed(tmp_path: Path, source: Any, file: str) -> None:
+    write_scenes(tmp_path / "raw", 3)
+    config = ConvertConfig(source=source(root=str(tmp_path / "raw" / file[0]), split="train"), to=str(tmp_path / "s"))
+    assert convert(config).fresh
+    assert not convert(config).fresh
+    changed = tmp_path / "raw" / file
+    changed.write_bytes(changed.with_name("2.png").read_bytes())
+    with pytest.raises(ValueError, match="the data set itself"):
+        convert(config)
+
+
+def test_pixels_of_semantic_classes_are_counted(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "raw", 3)
+    done = convert(ConvertConfig(source=SemanticPng(root=str(tmp_path / "raw" / "b"), split="train", ignore=(0,)), to=str(tmp_path / "s")))
+    maps = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((tmp_path / "raw" / "b" / "labels" / "train").iterdir())]
+    counts = json.loads((tmp_path / "s" / "class_counts.json").read_text())["semantic"]
+    for name in done.manifest.vocabulary.classes["semantic"]:
+        expected = [int(np.count_nonzero(np.asarray(found) == int(name))) if name != "0" else 0 for found in maps]
+        assert (counts["pixels"][name], counts["images"][name]) == (sum(expected), sum(map(bool, expected)))
+    assert sum(counts["pixels"].values()) > 0
+    assert "pixels" in summary(done)
 
 
 def write_voc(root: Path, names: Sequence[str]) -> None:
@@ -267,7 +306,10 @@ def test_a_private_ray_is_started_and_ended(tmp_path: Path) -> None:
 
 def test_summary_names_every_class(tmp_path: Path) -> None:
     done: Conversion = convert(ConvertConfig(source=Digits(split="val", num=20, size=64), to=str(tmp_path / "s")))
-    assert [line.split()[0] for line in summary(done).splitlines() if line.startswith("  ")] == [*"0123456789"] * 2
+    assert [line.split()[0] for line in summary(done).splitlines() if line.startswith("  ")] == [*"0123456789"] * 2 + [
+        "background",
+        *"0123456789",
+    ]
 
 
 def test_image_folder_across_shards(tmp_path: Path) -> None:

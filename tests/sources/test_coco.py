@@ -71,6 +71,18 @@ def test_values_by_hand(tmp_path: Path, make_picture: MakePicture) -> None:
     assert found.keypoints is None
 
 
+@pytest.mark.parametrize("empty", [[], {}, None, {"size": [48, 64], "counts": ""}, {"size": [48, 64], "counts": []}])
+def test_an_empty_segmentation_is_no_defect(tmp_path: Path, make_picture: MakePicture, empty: Any) -> None:
+    box = {"bbox": [10, 10, 20, 10]}
+    write_set(tmp_path, one_image({**box, "segmentation": [SQUARE]}, {**box, "segmentation": empty}), make_picture)
+    sample, rejects = read_only(open_source(Coco(root=str(tmp_path), split="train")))
+    assert rejects == []
+    assert sample.instances is not None
+    assert sample.instances.masks is not None
+    assert [bool(mask) for mask in sample.instances.masks] == [True, False]
+    assert sample.instances.areas.tolist()[1] == 200
+
+
 def test_compressed_run_lengths(tmp_path: Path, make_picture: MakePicture) -> None:
     counts = reference.merge(reference.frPyObjects([SQUARE], 48, 64))["counts"]
     good = {"size": [48, 64], "counts": counts.decode()}

@@ -1,0 +1,39 @@
+"""The entries of a config as options of a command line."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtl_ray.config.tree import Node, Origin
+
+
+def add_options(parser: argparse.ArgumentParser, schema: Mapping[str, Any], positional: str, leave_out: Sequence[str]) -> None:
+    """An option for each entry of a config by its name; one that is not given is None, so that the config's default stands.
+
+    Args:
+        parser: gets the options.
+        schema: JSON Schema of the config.
+        positional: the entry that is said by its place instead.
+        leave_out: entries that get none.
+    """
+    for name, entry in schema["properties"].items():
+        if name in leave_out:
+            continue
+        needed, kinds = name in schema.get("required", ()), [entry, *entry.get("anyOf", ())]
+        options: dict[str, Any] = {"help": entry["description"]}
+        if name == positional:
+            parser.add_argument(name, metavar=name.upper(), nargs=None if needed else "?", **options)
+            continue
+        if any(kind.get("type") == "boolean" for kind in kinds):
+            options["action"] = argparse.BooleanOptionalAction
+        elif entry.get("type") == "array":
+            options["action"] = "append"
+        else:
+            options["choices"] = entry.get("enum")
+        parser.add_argument(f"--{name.replace('_', '-')}", required=needed, **options)
+
+
+def given_node(value: Any) -> Node:
+    """What was given on the command line as the tree that ``validate`` takes."""
+    inner = {key: given_node(item) for key, item in value.items()} if isinstance(value, dict) else value
+    return Node([given_node(item) for item in value] if isinstance(value, list) else inner, Origin("command line"))
