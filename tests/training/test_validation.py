@@ -1,0 +1,65 @@
+"""Validation during training: what it measures does not depend on how the validation split numbers its classes."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mtl_ray.experiment import ExperimentConfig, build_model
+from mtl_ray.loading.decode import decode_semantic
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.shards.split import open_split
+from mtl_ray.shards.write import publish_manifest, shard_name, write_shard
+from mtl_ray.training.collective import Collective
+from mtl_ray.training.context import RunContext
+from mtl_ray.training.validation import Validation
+from tests.training.conftest import MakeConfig
+from tests.training.tiny import NAMES
+
+
+def turned(sample: Sample) -> Sample:
+    """The same truth with the classes in the opposite order."""
+    assert sample.labels is not None
+    assert sample.semantic is not None
+    done, semantic = cv2.imencode(".png", (1 - decode_semantic(sample.semantic)).astype(np.uint8))
+    assert done
+    return replace(sample, labels=len(NAMES) - 1 - sample.labels, semantic=semantic.tobytes())
+
+
+def write_turned(uri: Path, samples: list[Sample], names: tuple[str, ...]) -> str:
+    vocabulary = Vocabulary(classes={"labels": names, "semantic": ("square", "background")}, exclusive_labels=True)
+    entries = [write_shard(str(uri), shard_name("tiny", 0), [turned(replace(sample, instances=None)) for sample in samples])]
+    publish_manifest(str(uri), entries, name="tiny", vocabulary=vocabulary, shuffled=True, provenance={})
+    return str(uri)
+
+
+def measured(config: ExperimentConfig, vocabulary: Vocabulary) -> dict[str, float]:
+    """The figures of a network that knows the vocabulary, always of the same random weights."""
+    torch.manual_seed(0)
+    model = build_model(config.model, vocabulary).eval()
+    context = RunContext()
+    return Validation(config, vocabulary, context, Collective(context)).measure(model)[0]
+
+
+def test_classes_in_another_order_are_matched_by_name(make_config: MakeConfig, splits: Path, tmp_path: Path) -> None:
+    train, val = open_split(str(splits / "train")), open_split(str(splits / "val"))
+    ours = measured(make_config(), train.vocabulary)
+    uri = write_turned(tmp_path / "turned", list(val.read(0, val.num_samples)), NAMES[::-1])
+    theirs = measured(make_config(f"data.val.uri={uri}"), train.vocabulary)
+    assert theirs == pytest.approx(ours, abs=1e-9, nan_ok=True)
+    both = measured(make_config(f"data.val.uri=[{splits / 'val'}, {uri}]"), train.vocabulary)
+    assert both == pytest.approx(ours, abs=1e-9, nan_ok=True)
+
+
+def test_a_class_that_training_does_not_know_is_named(
+    make_config: MakeConfig, splits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train, val = open_split(str(splits / "train")), open_split(str(splits / "val"))
+    uri = write_turned(tmp_path / "turned", list(val.read(0, val.num_samples)), ("violet", *NAMES[1::-1]))
+    with caplog.at_level(logging.WARNING):
+        measured(make_config(f"data.val.uri={uri}"), train.vocabulary)
+    assert "the training split does not know labels: violet" in caplog.text
