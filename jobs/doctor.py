@@ -1,24 +1,41 @@
-"""Looks at this machine and says in one line each what is well and what is broken, with the mend."""
+"""Looks at this machine, a cluster file or a running cluster, and says in one line each what is well and what is broken, with the mend."""
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from jobs.run import run
-from mtl_ray.distributed.doctor import examine
+
+EXAMPLES = """examples:
+  python -m jobs.doctor --storage s3://bucket/runs                                        this machine
+  python -m jobs.doctor clusters/aws.yaml                                                 a file, before anything is started
+  ray job submit --working-dir . -- python -m jobs.doctor auto --storage s3://bucket/runs  every machine of a running cluster"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """1 if something is broken."""
     parser = argparse.ArgumentParser(
-        prog="python -m jobs.doctor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python -m jobs.doctor --storage s3://bucket/runs",
+        prog="python -m jobs.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES
     )
-    parser.add_argument("--storage", default="runs", metavar="URI", help="where runs are to be written (default: %(default)s)")
+    parser.add_argument(
+        "target", nargs="?", metavar="CLUSTER.yaml|ADDRESS", help="of a cluster: its file, or HOST:PORT of its Ray, or auto"
+    )
+    parser.add_argument("--storage", metavar="URI", help="where runs are to be written (default, without a target: runs)")
     arguments = parser.parse_args(argv)
+    if arguments.target is None:
+        from mtl_ray.distributed.doctor import examine
+
+        findings = examine(arguments.storage or "runs")
+    elif arguments.target.endswith((".yaml", ".yml")):
+        from mtl_ray.distributed.doctor_file import examine_file
+
+        findings = examine_file(Path(arguments.target))
+    else:
+        from mtl_ray.distributed.doctor_nodes import examine_cluster
+
+        findings = examine_cluster(arguments.target, arguments.storage)
     broken = 0
-    for finding in examine(arguments.storage):
+    for finding in findings:
         broken += finding.broken
         print(f"{'BROKEN' if finding.broken else 'ok':<7} {finding.subject:<12} {finding.text}", flush=True)
     if broken:
