@@ -17,9 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES
     )
-    parser.add_argument(
-        "target", nargs="?", metavar="CLUSTER.yaml|ADDRESS", help="of a cluster: its file, or HOST:PORT of its Ray, or auto"
-    )
+    parser.add_argument("target", nargs="?", metavar="CLUSTER.yaml|ADDRESS", help="a cluster file, or HOST:PORT of a Ray, or auto")
     parser.add_argument("--storage", metavar="URI", help="where runs are to be written (default, without a target: runs)")
     arguments = parser.parse_args(argv)
     if arguments.target is None:

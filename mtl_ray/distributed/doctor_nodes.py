@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+import mtl_ray
 from mtl_ray import storage
 from mtl_ray.distributed.doctor import Finding, _first_line, _gpus, _storage, torch_pair
 
@@ -26,7 +28,6 @@ SMALLEST_SHM = 2**30
 MOST_SKEW_S = 5.0
 """S3 refuses what was signed 15 minutes away; tokens and logs suffer long before."""
 PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "numpy", "fsspec")
-RAY_PORT = 6379
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ def examine_cluster(address: str, storage_uri: str | None) -> Iterator[Finding]:
     Raises:
         ValueError: if there is no cluster, or it does not take the token.
     """
-    with _joined(address):
+    with _joined(address) as dashboard:
         nodes = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: not _is_head(node))
         yield Finding("nodes", False, f"{len(nodes)} alive: {_resources(nodes)}")
-        yield from _dashboards()
+        yield _dashboard(dashboard)
         head_address = ray.get_runtime_context().gcs_address
         mark = None if storage_uri is None else _mark(storage_uri)
         seen: dict[str, Seen] = {}
@@ -74,18 +75,24 @@ def examine_cluster(address: str, storage_uri: str | None) -> Iterator[Finding]:
 
 
 @contextmanager
-def _joined(address: str) -> Iterator[None]:
+def _joined(address: str) -> Iterator[str]:
+    """Gives the address of the dashboard, empty if there is none."""
     try:
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})
+        context = ray.init(address=address, logging_level="ERROR", log_to_driver=False, runtime_env=_sent())
     except (ConnectionError, RuntimeError) as error:
         raise ValueError(
             f"no cluster answers at {address} ({_first_line(error)}). Give the head's HOST:6379 on a machine of its network with "
             "RAY_AUTH_MODE=token and the token in ~/.ray/auth_token, or submit this job to the cluster with the address `auto`"
         ) from error
     try:
-        yield
+        yield context.address_info["webui_url"] or ""
     finally:
         ray.shutdown()
+
+
+def _sent() -> dict[str, Any]:
+    """This package goes to the machines with the question; a submitted job has its working directory there already."""
+    return {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": [str(Path(mtl_ray.__path__[0]))]}
 
 
 def _look(head_address: str, storage_uri: str | None, mark: str | None) -> Seen:
@@ -192,22 +199,18 @@ def _token(seen: dict[str, Seen]) -> Finding:
     return Finding("token", not seen, "asked for everywhere")
 
 
-def _dashboards() -> Iterator[Finding]:
+def _dashboard(url: str) -> Finding:
     """Whether the dashboard, which runs programs, answers someone without the token."""
-    url = ray.get_runtime_context().worker.node.webui_url if hasattr(ray.get_runtime_context().worker.node, "webui_url") else None
     if not url:
-        yield Finding("dashboard", False, "there is none")
-        return
+        return Finding("dashboard", False, "there is none")
     try:
         with urllib.request.urlopen(f"http://{url}/api/jobs/", timeout=10):
-            yield Finding(
-                "dashboard", True, f"{url} answers without the token: whoever reaches it may run programs. Mend: RAY_AUTH_MODE=token"
-            )
+            danger = "whoever reaches it may run programs. Mend: RAY_AUTH_MODE=token in the environment of ray start"
+            return Finding("dashboard", True, f"{url} answers without the token: {danger}")
     except urllib.error.HTTPError as error:
-        closed = error.code in (401, 403)
-        yield Finding("dashboard", not closed, f"{url} answers {error.code} without the token")
+        return Finding("dashboard", error.code not in (401, 403), f"{url} answers {error.code} without the token")
     except OSError as error:
-        yield Finding("dashboard", False, f"{url} cannot be reached from here ({_first_line(error)}): it is on the head's loopback")
+        return Finding("dashboard", False, f"{url} cannot be reached from here ({_first_line(error)}), so it is on the head's loopback")
 
 
 def _is_head(node: dict[str, Any]) -> bool:

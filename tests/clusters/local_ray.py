@@ -1,0 +1,120 @@
+"""A head and workers of Ray as ``ray start`` makes them, with a token, on ports and folders of their own."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+START_S = 120
+
+
+class LocalRay:
+    """Processes of ``ray start --block``; all of them are ended at the end.
+
+    Attributes:
+        address: of the head.
+        environment: of a client that knows the token.
+    """
+
+    def __init__(self, token: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="mc", dir="/tmp"))  # short: sockets lie below it
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.environment = kept | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": token,
+            "RAY_TMPDIR": str(self.folder),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+        }
+        self.processes: list[subprocess.Popen[bytes]] = []
+        ports = free_ports(3)
+        self.address, self.dashboard = f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}"
+        self.head = ("--head", f"--port={ports[0]}", "--num-cpus=0", "--dashboard-host=127.0.0.1", f"--dashboard-port={ports[1]}")
+        self.head += (f"--ray-client-server-port={ports[2]}",)
+
+    def __enter__(self) -> "LocalRay":
+        self._start(*self.head)
+        self._wait_for(1)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for process in reversed(self.processes):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for path in Path("/proc").glob("[0-9]*/cmdline"):  # Ray starts some of its processes in groups of their own
+            try:
+                if str(self.folder).encode() + b"/" in path.read_bytes() and int(path.parent.name) != os.getpid():
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+            except (OSError, ProcessLookupError):
+                continue
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start_worker(self) -> None:
+        """One more node, with one CPU."""
+        self._start(f"--address={self.address}", "--num-cpus=1")
+        self._wait_for(len(self.processes))
+
+    def _start(self, *options: str) -> None:
+        number = len(self.processes)
+        common = ("--block", "--object-store-memory=80000000", "--disable-usage-stats", f"--temp-dir={self.folder}/{number}")
+        agent = f"--dashboard-agent-listen-port={free_ports(1)[0]}"
+        with (self.folder / f"log{number}").open("wb") as log:
+            self.processes.append(
+                subprocess.Popen(
+                    ["ray", "start", *options, *common, agent], env=self.environment, stdout=log, stderr=log, start_new_session=True
+                )
+            )
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """As ``ray list nodes`` says, those that are alive."""
+        script = "import json; from ray.util.state import list_nodes; print(json.dumps([vars(n) for n in list_nodes()], default=str))"
+        return [node for node in json.loads(self.python(script, RAY_ADDRESS=f"http://{self.dashboard}")) if node["state"] == "ALIVE"]
+
+    def draining(self) -> dict[str, int]:
+        """Until when (milliseconds since 1970) each node is being drained."""
+        script = (
+            "import json, ray; ray.init(address='auto', logging_level='ERROR'); "
+            "from ray._private.state import state; print(json.dumps(state.get_draining_nodes()))"
+        )
+        return dict(json.loads(self.python(script, RAY_ADDRESS=self.address)))
+
+    def python(self, script: str, **more: str) -> str:
+        """What a client prints last."""
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=self.environment | more, capture_output=True, text=True, check=False, timeout=START_S
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr[-2000:])
+        return done.stdout.strip().splitlines()[-1]
+
+    def _wait_for(self, count: int) -> None:
+        give_up = time.monotonic() + START_S
+        while True:
+            try:
+                if len(self.nodes()) == count:
+                    return
+            except RuntimeError:
+                if time.monotonic() > give_up:
+                    raise
+            if time.monotonic() > give_up or any(process.poll() is not None for process in self.processes):
+                raise RuntimeError((self.folder / f"log{len(self.processes) - 1}").read_text()[-2000:])
+            time.sleep(0.5)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on at this moment."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
