@@ -14,6 +14,7 @@ from mtl_ray.geometry.pictures import grid, shrunk
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.loading.decode import decode_image
+from mtl_ray.loading.loader import BadSamplesError
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import Split, open_split
@@ -23,6 +24,8 @@ from mtl_ray.training.trackers import Pictures
 
 PANEL_PX = 480
 """The longer side of each part of a picture."""
+_NAMED = 5
+"""So many bad samples are named in an error."""
 Shown = tuple[Sample, Predictions]
 _log = logging.getLogger(__name__)
 
@@ -50,7 +53,11 @@ class Validation:
         raise ValueError("every head of the model is train_only: nothing could be measured or exported")
 
     def measure(self, model: Model) -> tuple[dict[str, float], list[Shown]]:
-        """All metrics as HEAD/METRIC, the same on every rank, and the first samples of this rank with what was predicted."""
+        """All metrics as HEAD/METRIC, the same on every rank, and the first samples of this rank with what was predicted.
+
+        Raises:
+            BadSamplesError: on every rank, if more samples cannot be read than ``data.max_bad`` allows.
+        """
         metrics = {name: task_part(head, "metric").metric(head, self._vocabulary) for name, head in self.heads.items()}
         predictor = TorchPredictor(
             model, self.heads, self._vocabulary, self._config.data.canvas, device=self._context.device, batch=self._config.evaluate.batch
@@ -61,9 +68,20 @@ class Validation:
             if len(pictures) < self._config.evaluate.pictures:
                 pictures.append((sample, predictions))
 
-        measure(predictor, self._share(), metrics, keep=keep, batch=self._config.evaluate.batch, max_pixels=self._config.data.max_pixels)
+        batch, max_pixels = self._config.evaluate.batch, self._config.data.max_pixels
+        self._judge(measure(predictor, self._share(), metrics, keep=keep, batch=batch, max_pixels=max_pixels).bad)
         merged = self._merge(metrics)
         return {f"{name}/{key}": float(value) for name, metric in merged.items() for key, value in metric.result().items()}, pictures
+
+    def _judge(self, bad: Sequence[tuple[str, str]]) -> None:
+        """Says which samples of any rank are not measured; too many of them end the run."""
+        named = [f"{key}: {reason}" for share in self._ranks.gather(bad) for key, reason in share]
+        if len(named) > self._config.data.max_bad:
+            allowed = f"data.max_bad allows {self._config.data.max_bad}"
+            raise BadSamplesError(f"{len(named)} samples of the validation split could not be read, {allowed}: {'; '.join(named[:_NAMED])}")
+        if self._context.rank == 0:
+            for each in named:
+                _log.warning("sample %s is not measured", each)
 
     def _share(self) -> Iterator[Sample]:
         """Rank r of R reads the rows from r N / R to (r + 1) N / R of all splits together."""

@@ -11,6 +11,7 @@ import torch
 
 from mtl_ray.experiment import ExperimentConfig, build_model
 from mtl_ray.loading.decode import decode_semantic
+from mtl_ray.loading.loader import BadSamplesError
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import publish_manifest, shard_name, write_shard
@@ -18,7 +19,7 @@ from mtl_ray.training.collective import Collective
 from mtl_ray.training.context import RunContext
 from mtl_ray.training.validation import Validation
 from tests.training.conftest import MakeConfig
-from tests.training.tiny import NAMES
+from tests.training.tiny import NAMES, write_split
 
 
 def turned(sample: Sample) -> Sample:
@@ -63,3 +64,16 @@ def test_a_class_that_training_does_not_know_is_named(
     with caplog.at_level(logging.WARNING):
         measured(make_config(f"data.val.uri={uri}"), train.vocabulary)
     assert "the training split does not know labels: violet" in caplog.text
+
+
+def test_pictures_that_cannot_be_read_are_counted(
+    make_config: MakeConfig, splits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    vocabulary = open_split(str(splits / "train")).vocabulary
+    write_split(str(tmp_path / "val"), 13, 2, broken=(3, 8))
+    here = f"data.val.uri={tmp_path / 'val'}"
+    with pytest.raises(BadSamplesError, match=r"2 samples of the validation split.*data.max_bad allows 1: 2-8: "):
+        measured(make_config(here, "data.max_bad=1"), vocabulary)
+    with caplog.at_level(logging.WARNING):
+        measured(make_config(here, "data.max_bad=2"), vocabulary)
+    assert caplog.text.count("is not measured") == 2
