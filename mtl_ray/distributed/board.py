@@ -1,63 +1,122 @@
-"""How a run on Ray tells the driver how far it is: ``ray.train.report`` would make the ranks wait for each other and for Ray."""
+"""Where the driver and the ranks of a run on Ray tell each other things: ``ray.train.report`` would make the ranks wait for Ray."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mtl_ray.training.context import Progress
-from mtl_ray.training.progress_bar import ProgressBar
 
 POLL_S = 0.5
 
 
 class Board:
-    """Where rank 0 writes how far it is, and any rank what the user has to mend."""
+    """An actor. Groups of workers have numbers, so that a worker of an older group that wakes up late is not listened to."""
 
     def __init__(self) -> None:
+        self._group = 0
+        self._size = 0
+        self._nodes: set[str] = set()
         self._progress: Progress | None = None
+        self._evaluations: list[Progress] = []
+        self._saved = 0
         self._mistake: Exception | None = None
+        self._pause = ""
+        self._end = False
 
-    def tell(self, progress: Progress) -> None:
+    def start_group(self, size: int) -> None:
+        """By the controller, before it starts a group of so many workers."""
+        self._group += 1
+        self._size, self._nodes, self._pause = size, set(), ""
+
+    def join(self, node_id: str) -> int:
+        """By each rank when it begins; the number of its group."""
+        self._nodes.add(node_id)
+        return self._group
+
+    def tell(self, group: int, progress: Progress) -> None:
         """By rank 0, often; the newest counts."""
+        if group != self._group:
+            return
+        measured = self._progress.measured if self._progress is not None else 0
+        if progress.measured > measured:
+            self._evaluations.append(progress)
         self._progress = progress
 
-    def fail(self, mistake: Exception) -> None:
-        """By any rank; the first counts."""
-        self._mistake = self._mistake or mistake
+    def saved(self, group: int) -> None:
+        """By rank 0, when a checkpoint lies whole."""
+        self._saved += group == self._group
+
+    def fail(self, group: int, mistake: Exception) -> None:
+        """By any rank: what the user has to mend; the first counts."""
+        if group == self._group:
+            self._mistake = self._mistake or mistake
+
+    def ask(self, reason: str, *, end: bool = False) -> None:
+        """By the driver: the ranks shall stop with a checkpoint, to begin again as another group or (``end``) for good."""
+        self._pause = self._pause or reason
+        self._end = self._end or end
+
+    def asked(self, group: int) -> bool:
+        """By each rank: whether it shall stop."""
+        return group != self._group or bool(self._pause) or self._end
+
+    def ends(self) -> bool:
+        """Whether the ranks were asked to stop for good."""
+        return self._end
+
+    def pause(self) -> str:
+        """Why the ranks were asked to stop, if they were."""
+        return self._pause
+
+    def group(self) -> tuple[int, set[str]]:
+        """How many workers the present group has, and the nodes on which they have begun."""
+        return self._size, self._nodes
+
+    def num_saved(self) -> int:
+        """Checkpoints so far."""
+        return self._saved
 
     def progress(self) -> Progress | None:
         """The newest, None before the first."""
         return self._progress
+
+    def evaluations(self) -> list[Progress]:
+        """Those that were not given yet, each once, also where an attempt repeated one."""
+        given, self._evaluations = self._evaluations, []
+        return given
 
     def mistake(self) -> Exception | None:
         """What the user has to mend, if anything."""
         return self._mistake
 
 
-@contextmanager
-def watched(board: Any, name: str) -> Iterator[None]:
-    """Shows the progress on a board while the code inside runs."""
-    bar, done = ProgressBar(name), threading.Event()
-
-    def watch() -> None:
-        while not done.wait(POLL_S):
-            _show(board, bar)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        _show(board, bar)
-        bar.close()
+def new_board() -> Any:
+    """A board on this machine, which lives as long as the driver."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
 
 
-def _show(board: Any, bar: ProgressBar) -> None:
-    progress = ray.get(board.progress.remote())
-    if progress is not None:
-        bar.show(progress)
+class Listener:
+    """Knows on a rank, without asking, whether the driver wants it to stop: a thread asks the board."""
+
+    def __init__(self, board: Any, group: int) -> None:
+        self._board, self._group = board, group
+        self._asked = threading.Event()
+        self._closed = threading.Event()
+        threading.Thread(target=self._listen, daemon=True, name="board").start()
+
+    def _listen(self) -> None:
+        while not self._closed.wait(POLL_S):
+            if ray.get(self._board.asked.remote(self._group)):
+                self._asked.set()
+                return
+
+    def should_stop(self) -> bool:
+        """See ``RunContext``."""
+        return self._asked.is_set()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._closed.set()

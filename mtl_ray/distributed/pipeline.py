@@ -43,7 +43,7 @@ def run_pipeline(config: PipelineConfig) -> Iterator[Stage]:
         ValueError, FileNotFoundError: as the stages do.
     """
     runtime = config.experiment.runtime
-    cpus = max(os.cpu_count() or 1, math.ceil(runtime.workers * runtime.cpus_per_worker))
+    cpus = max(os.cpu_count() or 1, math.ceil(runtime.most_workers * runtime.cpus_per_worker))
     with ExitStack() as until_the_end:
         if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
             until_the_end.enter_context(fast_proxy(config.experiment.serve.timeout_s))
@@ -105,12 +105,12 @@ class _Pipeline:
         summary = train(self.experiment)
         best = summary["best"]
         figure = f", best {best['metric']} {best['value']:.3f}" if best else ""
-        workers = self.experiment.runtime.workers
+        workers = self.experiment.runtime.most_workers
         return Outcome(result=f"{summary['step']:,} steps on {workers} worker{'s' * (workers > 1)}{figure}", where=summary["run"])
 
     def _evaluate(self) -> Outcome:
         request = Request(target=run_uri(self.experiment), data=_only(self.experiment.data.val.uri), batch=self.experiment.evaluate.batch)
-        report, part = evaluate_rows(request, self.experiment.runtime.workers)
+        report, part = evaluate_rows(request, self.experiment.runtime.most_workers)
         write_results(self._in_run("evaluation"), report, part)
         print(report.to_text())
         result, held = judge(report.figures, self.config.expect)

@@ -1,69 +1,68 @@
-"""Training on Ray: any number of workers, on whatever machines the cluster has."""
+"""Training on Ray: as many workers as the cluster has room for, on whatever machines, until the run is done."""
 
 import functools
 import logging
-import math
 import os
-import re
 import signal
 import tempfile
 import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import ray
 import ray.train
-from ray._private.ray_logging import stderr_deduplicator, stdout_deduplicator
-from ray.train import ControllerError, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.util.placement_group import PlacementGroup, PlacementGroupID, placement_group_table, remove_placement_group
+from ray.autoscaler.sdk import request_resources
+from ray.train import ControllerError, TrainingFailedError
+from ray.train.torch import get_device
 
 from mtl_ray import storage
-from mtl_ray.distributed.board import Board, watched
+from mtl_ray.distributed.board import Listener, new_board
+from mtl_ray.distributed.group import Group, NoRoomError
 from mtl_ray.distributed.session import absolute_output, session
+from mtl_ray.distributed.world import cpus_of, draining, fit, machines, promised, request_of, wait_for_room
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.loading.config import SplitConfig
 from mtl_ray.training.beginning import begin, check_splits, run_uri
 from mtl_ray.training.context import RunContext
+from mtl_ray.training.progress_bar import ProgressBar
 from mtl_ray.training.summary import Summary, summary_of
 
-SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}
-"""Of Ray Train, unless the environment says otherwise: how soon the end of a run is seen, and prints that appear once."""
-NOISE = re.compile("Failed to query Ray Train Controller actor state|Actor with class name: 'PreemptionWatcher'")
-"""What Ray Train 2.60 says once a second where there is no dashboard, and at each start; neither means anything."""
+OnMetrics = Callable[[int, float, Mapping[str, float]], bool]
+LOOK_EVERY_S = 2.0
+"""How often the driver looks whether machines come or go."""
 _log = logging.getLogger(__name__)
 
 
-def train(config: ExperimentConfig) -> Summary:
+def train(config: ExperimentConfig, *, on_metrics: OnMetrics | None = None) -> Summary:
     """Trains with ``runtime.workers`` Ray workers; the same call again goes on where the last one stopped.
 
+    Args:
+        config: of the run.
+        on_metrics: called in this process after each evaluation with step, epoch and HEAD/METRIC; True ends the run there, unfinished.
+
     Returns:
-        As ``mtl_ray.training.trainer.run``.
+        As ``mtl_ray.training.trainer.run``; not finished if ``on_metrics`` or a signal (SIGTERM, SIGINT) ended it, with a checkpoint.
 
     Raises:
         ValueError: as ``run``; also if the cluster can never place the workers, or a job submitted to a cluster would write to a
             relative path, which is lost with the machine that it ran on.
         FileNotFoundError: if a split is not there.
-        ray.train.TrainingFailedError: if workers died more than ``runtime.max_failures`` times.
+        ray.train.TrainingFailedError: if workers died more than ``runtime.max_failures`` times without a new checkpoint.
+        KeyboardInterrupt: after a second signal, or one that came before there was anything to save.
     """
     config = with_absolute_uris(config)
-    state = begin(config)
+    state = begin(config).state
     if state.finished:
         _log.warning("the run %s is finished already: nothing is left to do", run_uri(config))
         return summary_of(run_uri(config), state)
     check_splits(config)
-    cpus = math.ceil(config.runtime.workers * config.runtime.cpus_per_worker)
-    with session(num_cpus=max(os.cpu_count() or 1, cpus)):
-        request = _request(config)
-        _check_room(config.runtime.workers, request)
-        for failures in range(config.runtime.max_failures + 1):
-            found = _attempt(config, request, last=failures == config.runtime.max_failures)
-            if found is not None:
-                return found
-    raise AssertionError("the last attempt gives a result or raises")
+    private = not os.environ.get("RAY_ADDRESS")
+    with session(num_cpus=max(os.cpu_count() or 1, cpus_of(config))), _Driver(config, private, on_metrics) as driver:
+        return driver.run()
 
 
 def with_absolute_uris(config: ExperimentConfig) -> ExperimentConfig:
@@ -75,7 +74,12 @@ def with_absolute_uris(config: ExperimentConfig) -> ExperimentConfig:
     runtime, data, backbone = config.runtime, config.data, config.model.backbone
     return replace(
         config,
-        runtime=replace(runtime, storage=absolute_output("runtime.storage", runtime.storage), load_from=_absolute(runtime.load_from)),
+        runtime=replace(
+            runtime,
+            storage=absolute_output("runtime.storage", runtime.storage),
+            load_from=_absolute(runtime.load_from),
+            ledger=_absolute(runtime.ledger),
+        ),
         data=replace(data, train=_absolute_split(data.train), val=_absolute_split(data.val)),
         model=replace(config.model, backbone=replace(backbone, weights=_absolute(backbone.weights))),
     )
@@ -90,122 +94,155 @@ def _absolute_split(split: SplitConfig) -> SplitConfig:
     return replace(split, uri=uri)
 
 
-def _request(config: ExperimentConfig) -> dict[str, float]:
-    """What one worker asks of Ray. ``auto`` takes GPUs if the cluster has one for each worker."""
-    gpus = ray.cluster_resources().get("GPU", 0)
-    wants_gpu = config.runtime.device == "gpu" or (config.runtime.device == "auto" and gpus >= config.runtime.workers)
-    return {"CPU": config.runtime.cpus_per_worker} | ({"GPU": 1.0} if wants_gpu else {})
+class PausedError(RuntimeError):
+    """A rank has stopped with a checkpoint so that another group of workers can go on."""
 
 
-def _check_room(workers: int, request: dict[str, float]) -> None:
-    """Says if the workers cannot be placed now; other machines may come to a cluster, not to a private Ray.
+class _Driver:
+    """What the process that was asked for a training does meanwhile: shows progress, looks at the cluster, hears signals."""
 
-    Raises:
-        ValueError: if they never can.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(min(int(node.get(name, 0) / amount) for name, amount in request.items()) for node in nodes)
-    if room >= workers:
-        return
-    had = "; ".join(", ".join(f"{name}={node.get(name, 0):g}" for name in request) for node in nodes)
-    words = f"{workers} workers ask for {', '.join(f'{name}={amount:g}' for name, amount in request.items())} each; the machines have {had}"
-    if not os.environ.get("RAY_ADDRESS"):
-        raise ValueError(f"there is no room for the run: {words}. Set runtime.workers, runtime.cpus_per_worker or runtime.device")
-    _log.warning("the run waits until the cluster has grown: %s", words)
+    def __init__(self, config: ExperimentConfig, private: bool, on_metrics: OnMetrics | None) -> None:
+        self._config, self._private, self._on_metrics = config, private, on_metrics
+        self._runtime = config.runtime
+        self._request = request_of(config)
+        self._board = new_board()
+        self._bar = ProgressBar(config.runtime.name)
+        self._signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+        self._looked_at = self._grouped_at = time.monotonic()
+        self._size = 0
+        self._grows = self._runtime.most_workers > self._runtime.fewest_workers
 
+    def __enter__(self) -> "_Driver":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT)}
+        if self._grows and promised(self._request) is not None:
+            request_resources(bundles=[self._request] * self._runtime.most_workers)
+        return self
 
-def _attempt(config: ExperimentConfig, request: dict[str, float], last: bool) -> Summary | None:
-    """One group of workers until it is done; None if it died and may be started again.
+    def __exit__(self, *_: object) -> None:
+        if self._grows and promised(self._request) is not None:
+            request_resources(bundles=[])
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._bar.close()
 
-    Ray's own FailureConfig would also start again after a mistake of the user, which no repetition mends.
-    """
-    board = ray.remote(num_cpus=0)(Board).remote()
-    with _settings(), watched(board, config.runtime.name), tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch:
-        trainer = TorchTrainer(
-            functools.partial(_worker, config, board),
-            torch_config=TorchConfig(backend=_backend(request)),
-            scaling_config=ScalingConfig(num_workers=config.runtime.workers, use_gpu="GPU" in request, resources_per_worker=dict(request)),
-            run_config=RunConfig(
-                name=f"{config.runtime.name}-{uuid.uuid4().hex[:6]}",
-                storage_path=scratch,
-                failure_config=FailureConfig(max_failures=0),
-                logging_config=LoggingConfig(log_level="WARNING"),
-            ),
+    def _hear(self, number: int, _: object) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt
+        self._signal = signal.Signals(number)
+        _log.warning("%s: the run stops with a checkpoint; once more ends it without", self._signal.name)
+
+    def run(self) -> Summary:
+        """Groups of workers, until the run is done or shall end."""
+        while True:
+            wait_for_room(self._runtime.fewest_workers, self._request, private=self._private, watch=self._stop_if_told)
+            try:
+                with tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch:
+                    return self._finished(self._group(scratch).fit().return_value)
+            except TrainingFailedError as error:
+                mistake = ray.get(self._board.mistake.remote())
+                if mistake is not None:
+                    raise mistake from None
+                if not (isinstance(error, ControllerError) and isinstance(error.controller_failure, NoRoomError)):
+                    raise
+
+    def _group(self, scratch: str) -> Group:
+        runtime = self._runtime
+        return Group(
+            functools.partial(_work, self._config, self._board),
+            name=f"{runtime.name}-{uuid.uuid4().hex[:6]}",
+            storage=scratch,
+            fewest=runtime.fewest_workers,
+            most=runtime.most_workers,
+            request=self._request,
+            board=self._board,
+            max_failures=runtime.max_failures,
+            timeout_s=runtime.save_patience_s + 600,
+            backend=_backend(self._request),
+            watch=self._watch,
         )
-        try:
-            with _cleaned():
-                found: Summary = trainer.fit().return_value
-        except TrainingFailedError as error:
-            mistake = ray.get(board.mistake.remote())
-            if mistake is not None:
-                raise mistake from None
-            if last:
-                raise
-            _log.warning("the workers failed and are started again: %s", str(error).strip().splitlines()[-1])
-            return None
-    return found
+
+    def _finished(self, summary: Summary) -> Summary:
+        self._show()
+        if not summary["finished"]:
+            _log.warning("the run stopped after step %d, with a checkpoint: the same command goes on from there", summary["step"])
+        return summary
+
+    def _stop_if_told(self) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt
+
+    def _watch(self) -> None:
+        """Twice a second while workers train, start or die."""
+        self._show()
+        if self._signal is not None:
+            self._board.ask.remote(self._signal.name, end=True)
+        elif time.monotonic() - self._looked_at > LOOK_EVERY_S:
+            self._looked_at = time.monotonic()
+            reason = self._change()
+            if reason:
+                self._board.ask.remote(reason)
+
+    def _show(self) -> None:
+        progress, evaluations = ray.get([self._board.progress.remote(), self._board.evaluations.remote()])
+        if progress is not None:
+            self._bar.show(progress)
+        for each in evaluations:
+            if self._on_metrics is not None and self._on_metrics(each.step, each.epoch, each.metrics):
+                self._board.ask.remote("on_metrics", end=True)
+
+    def _change(self) -> str:
+        """Why the workers should begin again as another group; empty if they should not."""
+        size, nodes = ray.get(self._board.group.remote())
+        if not nodes:
+            self._grouped_at = time.monotonic()
+            return ""
+        leaving = nodes & draining()
+        if leaving:
+            return f"the cluster takes away {len(leaving)} of the machines"
+        if size < self._runtime.most_workers and time.monotonic() - self._grouped_at > self._runtime.grow_every_s:
+            more = fit((machine.free for machine in machines()), self._request)
+            if more:
+                return f"there is room for {min(size + more, self._runtime.most_workers)} workers instead of {size}"
+        return ""
 
 
-def _backend(request: dict[str, float]) -> str:
+def _backend(request: Mapping[str, float]) -> str:
     """How gradients travel."""
     return "nccl" if "GPU" in request else "gloo"
 
 
-def _worker(config: ExperimentConfig, board: Any) -> Summary:
+def _work(config: ExperimentConfig, board: Any) -> Summary:
     """One rank, inside a Ray worker."""
     from mtl_ray.training.trainer import run
 
     world = ray.train.get_context()
-    context = RunContext(
-        rank=world.get_world_rank(),
-        world_size=world.get_world_size(),
-        local_rank=world.get_local_rank(),
-        device=get_device(),
-        on_progress=board.tell.remote,
-    )
-    try:
-        return run(config, context)
-    except (ValueError, FileNotFoundError) as error:
-        ray.get(board.fail.remote(error))
-        raise
+    group = ray.get(board.join.remote(ray.get_runtime_context().get_node_id()))
+    with _listening(board, group) as listener:
+        context = RunContext(
+            rank=world.get_world_rank(),
+            world_size=world.get_world_size(),
+            local_rank=world.get_local_rank(),
+            device=get_device(),
+            on_progress=functools.partial(board.tell.remote, group),
+            on_checkpoint=lambda uri, metrics: board.saved.remote(group),
+            should_stop=listener.should_stop,
+        )
+        try:
+            summary = run(config, context)
+        except (ValueError, FileNotFoundError) as error:
+            ray.get(board.fail.remote(group, error))
+            raise
+    if not summary["finished"] and not ray.get(board.ends.remote()):
+        raise PausedError(f"stopped after step {summary['step']}")
+    return summary
 
 
 @contextmanager
-def _settings() -> Iterator[None]:
-    """Ray Train reads SETTINGS from the environment when ``fit`` is called; NOISE of its actors is not shown meanwhile."""
-    added = {name: value for name, value in SETTINGS.items() if name not in os.environ}
-    os.environ.update(added)
-    shown = [(filtered, filtered.skip_re) for filtered in (stdout_deduplicator, stderr_deduplicator)]
-    for filtered, _ in shown:
-        filtered.skip_re = NOISE
+def _listening(board: Any, group: int) -> Iterator[Listener]:
+    listener = Listener(board, group)
     try:
-        yield
+        yield listener
     finally:
-        for filtered, before in shown:
-            filtered.skip_re = before
-        for name in added:
-            del os.environ[name]
-
-
-@contextmanager
-def _cleaned() -> Iterator[None]:
-    """Puts right what ``fit`` of Ray 2.60 leaves behind: its handler of Ctrl-C, and after a failed start the workers' CPUs and GPUs."""
-    main = threading.current_thread() is threading.main_thread()
-    interrupt = signal.getsignal(signal.SIGINT)
-    before = set(placement_group_table())
-    try:
-        yield
-    except ControllerError:
-        _free_placement_groups(before)
-        raise
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, interrupt)
-
-
-def _free_placement_groups(before: set[str]) -> None:
-    """Removes those of this job that came since ``before``; the last bytes of an id are the job's."""
-    job = ray.get_runtime_context().get_job_id()
-    for name, entry in placement_group_table().items():
-        if name not in before and name.endswith(job) and entry["state"] != "REMOVED":
-            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+        listener.close()

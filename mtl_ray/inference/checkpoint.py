@@ -8,10 +8,11 @@ import safetensors.torch
 import torch
 
 from mtl_ray import storage
-from mtl_ray.artifact import MANIFEST, Artifact, open_artifact
+from mtl_ray.artifact import Artifact, open_artifact
 from mtl_ray.config.document import parse
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig, build_model
+from mtl_ray.inference.run_folder import line
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
@@ -63,21 +64,22 @@ def load_model(checkpoint: Artifact, config: ExperimentConfig, vocabulary: Vocab
 def find_checkpoint(run_uri: str, which: Literal["best", "last"] = "best") -> str:
     """The URI of a checkpoint of a run: the best by the run's own metric (the last where nothing was measured), or the last.
 
+    Only whole checkpoints are found that lead to the newest attempt (see ``run_folder``).
+
     Raises:
-        ValueError: if the run has no whole checkpoint.
+        ValueError: if the run has no such checkpoint.
     """
+    found = [place.uri for place in line(run_uri)]
+    if not found:
+        raise ValueError(f"there is no whole checkpoint in {run_uri}")
     if which == "best":
         try:
-            best = json.loads(storage.read(storage.join(run_uri, "best.json")))
+            best = storage.join(run_uri, json.loads(storage.read(storage.join(run_uri, "best.json")))["checkpoint"])
         except FileNotFoundError:
-            best = None
-        if best is not None:
-            return storage.join(run_uri, best["checkpoint"])
-    folder = storage.join(run_uri, "checkpoints")
-    whole = [name for name in storage.names(folder) if storage.exists(storage.join(folder, name, MANIFEST))]
-    if not whole:
-        raise ValueError(f"there is no whole checkpoint in {run_uri}")
-    return storage.join(folder, max(whole, key=lambda name: int(name.rpartition("-")[2])))
+            best = ""
+        if best in found:
+            return best
+    return found[-1]
 
 
 def default_device() -> str:

@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
@@ -12,6 +12,7 @@ from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.inference.checkpoint import read_config
 from mtl_ray.shards.split import open_split
 from mtl_ray.training import checkpoint
+from mtl_ray.training.attempts import claim
 from mtl_ray.training.checkpoint import State
 from mtl_ray.training.identity import config_hash, differences
 
@@ -21,8 +22,15 @@ def run_uri(config: ExperimentConfig) -> str:
     return storage.join(storage.absolute(config.runtime.storage), config.runtime.name)
 
 
-def begin(config: ExperimentConfig) -> State:
-    """The state to start from: that of the newest whole checkpoint, or a fresh one.
+class Beginning(NamedTuple):
+    """Where a run stands: the state to go on from, and the checkpoint that holds it (None at the very start)."""
+
+    state: State
+    checkpoint: str | None
+
+
+def begin(config: ExperimentConfig) -> Beginning:
+    """Looks where a run goes on: at its newest whole checkpoint, or at the very start.
 
     Raises:
         ValueError: if the run was begun with another config, or none of its checkpoints is whole.
@@ -31,24 +39,35 @@ def begin(config: ExperimentConfig) -> State:
     config_id = config_hash(config)
     found = checkpoint.newest(uri)
     if found is None:
-        return State(
-            step=0,
-            cursor=0,
-            attempt=1,
-            run_id=uuid.uuid4().hex[:8],
-            config_hash=config_id,
-            pins={},
-            finished=False,
-            metrics={},
-            meter={},
-        )
+        return Beginning(_fresh(config_id), None)
     state = checkpoint.read_state(found)
     if state.config_hash != config_id:
         changed = ", ".join(differences(config, read_config(open_artifact(found, kind=checkpoint.KIND))))
         raise ValueError(
             f"the run {uri} was begun with another config: {changed}. Give this one another runtime.name, or remove that folder"
         )
-    return replace(state, attempt=state.attempt + 1)
+    return Beginning(state, found)
+
+
+def _fresh(config_id: str) -> State:
+    return State(
+        step=0, cursor=0, attempt=0, run_id=uuid.uuid4().hex[:8], config_hash=config_id, pins={}, finished=False, metrics={}, meter={}
+    )
+
+
+def take_over(config: ExperimentConfig, world_size: int) -> Beginning:
+    """``begin``, and claims the next attempt, unless the run is finished.
+
+    Raises:
+        ValueError: as ``begin``.
+    """
+    uri = run_uri(config)
+    found = begin(config)
+    if found.state.finished:
+        return found
+    name = None if found.checkpoint is None else found.checkpoint.rpartition("/")[2]
+    attempt = claim(uri, from_step=found.state.step, from_checkpoint=name, world_size=world_size, run_id=found.state.run_id)
+    return Beginning(replace(found.state, attempt=attempt.attempt, run_id=attempt.run_id), found.checkpoint)
 
 
 def check_pins(state: State, pins: Mapping[str, Any]) -> None:

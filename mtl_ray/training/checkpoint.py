@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +14,10 @@ from torch import Tensor
 
 from mtl_ray import artifact, storage
 from mtl_ray.config.strict import STRICT
+from mtl_ray.inference.run_folder import checkpoint_folder, line, places
+from mtl_ray.training.attempts import Claim
 
 KIND = "checkpoint"
-_FOLDER = re.compile(r"step-(\d{8,})")
 _log = logging.getLogger(__name__)
 
 
@@ -31,7 +31,7 @@ class State:
     cursor: int
     """Samples consumed, over all ranks."""
     attempt: int
-    """Which start of the run made it, from 1; a start that was cut off before its first checkpoint is not counted."""
+    """Which start of the run made it, from 1."""
     run_id: str
     """Of the trackers; a resumed run keeps it."""
     config_hash: str
@@ -43,11 +43,6 @@ class State:
     """HEAD/METRIC, measured on these weights; empty if nothing was measured at this step, null for what has no value."""
     meter: dict[str, float]
     """Sums since the last logged step, so that a resumed run logs the same curve."""
-
-
-def folder(run_uri: str, step: int) -> str:
-    """Where the checkpoint after ``step`` steps lies."""
-    return storage.join(run_uri, "checkpoints", f"step-{step:08d}")
 
 
 def pack(
@@ -75,12 +70,15 @@ def _tensors(tensors: Mapping[str, Tensor]) -> bytes:
     return bytes(safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
 
 
-def publish(run_uri: str, step: int, files: Mapping[str, bytes]) -> str:
-    """Makes a checkpoint discoverable; what a killed attempt left in its place is removed first. Returns its URI."""
-    uri = folder(run_uri, step)
-    if not storage.exists(storage.join(uri, "MANIFEST.json")):
-        storage.remove(uri)
-        artifact.publish(uri, files, kind=KIND)
+def publish(run_uri: str, state: State, files: Mapping[str, bytes]) -> str:
+    """Makes a checkpoint discoverable. Returns its URI, where all its files were then seen with their sizes.
+
+    Raises:
+        ValueError: if they were not.
+    """
+    uri = checkpoint_folder(run_uri, state.step, state.attempt)
+    artifact.publish(uri, files, kind=KIND)
+    artifact.open_artifact(uri, kind=KIND)
     return uri
 
 
@@ -104,30 +102,27 @@ def read_training(uri: str) -> Any:
 
 
 def steps(run_uri: str) -> list[int]:
-    """Steps of all checkpoints that have a manifest, ascending."""
-    base = storage.join(run_uri, "checkpoints")
-    found = [int(match[1]) for name in storage.names(base) if (match := _FOLDER.fullmatch(name))]
-    return sorted(step for step in found if storage.exists(storage.join(folder(run_uri, step), "MANIFEST.json")))
+    """Steps of the whole checkpoints that count, ascending."""
+    return [place.step for place in line(run_uri)]
 
 
 def newest(run_uri: str) -> str | None:
-    """The newest whole checkpoint of a run: every byte of it is checked. None if there is none at all.
+    """The newest whole checkpoint that counts: every byte of it is checked. None if there is none at all.
 
     Raises:
         ValueError: if there are checkpoints, but none is whole.
     """
     fault = ""
-    for step in reversed(steps(run_uri)):
-        uri = folder(run_uri, step)
+    for place in reversed(line(run_uri)):
         try:
-            opened = artifact.open_artifact(uri, kind=KIND)
+            opened = artifact.open_artifact(place.uri, kind=KIND)
             for name in opened.names:
                 opened.read(name)
         except ValueError as error:
             fault = str(error)
-            _log.warning("checkpoint %s is passed over: %s", uri, fault)
+            _log.warning("checkpoint %s is passed over: %s", place.uri, fault)
         else:
-            return uri
+            return place.uri
     if fault:
         raise ValueError(
             f"none of the checkpoints in {run_uri} is whole ({fault}); remove the folder to begin anew, or give the run another name"
@@ -135,26 +130,33 @@ def newest(run_uri: str) -> str | None:
     return None
 
 
-def settle(run_uri: str, keep: int, metric: str) -> None:
+def settle(run_uri: str, keep: int, metric: str, claim: Claim) -> None:
     """Writes best.json and removes all checkpoints but the newest ``keep`` and the best.
 
-    Everything is found by listing, so it does not matter where an earlier attempt was killed.
+    Everything is found by listing, so it does not matter where an earlier attempt was killed. While a run goes on two stay at
+    least: an attempt that begins at this moment may have found the one before.
+
+    Raises:
+        StaleAttemptError: if a newer attempt owns the run.
     """
-    states = {step: read_state(folder(run_uri, step)) for step in steps(run_uri)}
-    scored = [(value, -step) for step, state in states.items() if (value := state.metrics.get(metric)) is not None]
-    top = -max(scored)[1] if scored else None
+    states = {place: read_state(place.uri) for place in line(run_uri)}
+    scored = [(value, -place.step, place) for place, state in states.items() if (value := state.metrics.get(metric)) is not None]
+    top = max(scored)[2] if scored else None
+    claim.check()
     if top is not None:
         content = {
-            "checkpoint": f"checkpoints/step-{top:08d}",
-            "step": top,
+            "checkpoint": f"checkpoints/{top.uri.rpartition('/')[2]}",
+            "step": top.step,
             "metric": metric,
             "value": states[top].metrics[metric],
             "metrics": states[top].metrics,
         }
         storage.write(storage.join(run_uri, "best.json"), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-    for step in sorted(states)[:-keep]:
-        if step != top:
-            discard(folder(run_uri, step))
+    last = max(states)
+    kept = {*sorted(states)[-(keep if states[last].finished else max(2, keep)) :], top}
+    for place in places(run_uri):
+        if place not in kept and place < last:
+            discard(place.uri)
 
 
 def discard(uri: str) -> None:

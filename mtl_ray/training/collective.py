@@ -1,7 +1,7 @@
 """What ranks tell each other besides gradients: small things, over gloo, on the CPU."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -50,16 +50,37 @@ class Collective:
         dist.all_gather_object(values, value, group=self._group)
         return values  # type: ignore[return-value]
 
-    def any(self, flag: bool) -> bool:
-        """True if any rank says True."""
-        if self._group is None:
-            return flag
-        total = torch.tensor([int(flag)])
-        dist.all_reduce(total, group=self._group)
-        return bool(total.item())
+    def vote(self) -> "Vote":
+        """A question that all ranks are asked after every step."""
+        return Vote(dist.new_group(backend="gloo") if self.world_size > 1 else None)
 
     def same_weights(self, model: nn.Module) -> None:
         """Gives the weights of rank 0 to all."""
         if self.world_size > 1:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, src=0)
+
+
+class Vote:
+    """Whether any rank said True. The answers travel while the next step is made, so nobody waits: all hear of it one step later.
+
+    Args:
+        group: of the ranks, for votes alone; None if there is one rank, which hears at once.
+    """
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+        self._open: tuple[dist.Work, torch.Tensor] | None = None
+
+    def __call__(self, flag: bool) -> bool:
+        """Says this rank's answer after a step, and tells the outcome of the vote that is through; the same on every rank."""
+        if self._group is None:
+            return flag
+        before, total = self._open, torch.tensor([int(flag)])
+        work = dist.all_reduce(total, group=self._group, async_op=True)
+        assert work is not None
+        self._open = (work, total)
+        if before is None:
+            return False
+        before[0].wait()
+        return bool(before[1].item())

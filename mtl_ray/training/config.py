@@ -1,6 +1,6 @@
 """The ``schedule`` and ``runtime`` sections of a config: how long and how to optimise; where and on what to run."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -64,6 +64,18 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Workers:
+    """As many workers as the cluster has room for, within limits; the number changes when machines come and go."""
+
+    min: int = Field(default=1, ge=1)
+    max: int = Field(ge=1)
+
+    def __post_init__(self) -> None:
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min} and max is {self.max}: max must not be less")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class RuntimeConfig:
     """Where a run lies and on what it runs."""
 
@@ -71,8 +83,11 @@ class RuntimeConfig:
     """The run lies at storage/name; the same name with the same config goes on where it stopped."""
     storage: str = "runs"
     """Path or URI."""
-    workers: int = Field(default=1, ge=1)
-    """Training processes."""
+    workers: Annotated[int, Field(ge=1)] | Workers = 1
+    """Training processes: a number, or ``{min: 1, max: 8}`` for as many as fit on Ray now. They share data.batch as evenly as it
+    goes, so the batch, the order of samples and the gradients do not depend on their number."""
+    grow_every_s: float = Field(default=300.0, gt=0)
+    """With ``{min, max}``: so long a group of workers is left alone before it is stopped to make it larger."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     cpus_per_worker: float = Field(default=1, gt=0)
     seed: int = 0
@@ -90,6 +105,8 @@ class RuntimeConfig:
     checkpoint_every_s: float | None = Field(default=300.0, gt=0)
     keep: int = Field(default=2, ge=1)
     """How many of the newest checkpoints stay, besides the best."""
+    save_patience_s: float = Field(default=600.0, ge=0)
+    """A checkpoint that cannot be written is tried again while training goes on; the last one so long before the run gives up."""
     best: str | None = None
     """The metric that the best checkpoint has most of, as HEAD/METRIC; by default the first head's main metric."""
     log_every_steps: int = Field(default=10, ge=1)
@@ -98,4 +115,16 @@ class RuntimeConfig:
     wandb_project: str = "mtl_ray"
     tensorboard: bool = False
     max_failures: int = Field(default=3, ge=0)
-    """How often Ray starts a failed group of workers again."""
+    """How often Ray starts a failed group of workers again without any new checkpoint in between."""
+    ledger: str | None = None
+    """A folder on a disk that all workers see. Each rank then writes a line a step: attempt, step and the keys of its samples."""
+
+    @property
+    def fewest_workers(self) -> int:
+        """The least that the run starts with."""
+        return self.workers if isinstance(self.workers, int) else self.workers.min
+
+    @property
+    def most_workers(self) -> int:
+        """The most that the run can use."""
+        return self.workers if isinstance(self.workers, int) else self.workers.max

@@ -18,6 +18,7 @@ class Progress:
         images_per_s: images of all ranks in a second of training, over the last logged steps.
         loss: mean over the last logged steps.
         metrics: of the newest evaluation, HEAD/METRIC; empty before the first.
+        measured: the step after which they were measured; 0 before the first.
     """
 
     step: int
@@ -27,6 +28,7 @@ class Progress:
     images_per_s: float
     loss: float
     metrics: Mapping[str, float] = field(default_factory=dict)
+    measured: int = 0
 
 
 def _ignore_progress(progress: Progress) -> None:
@@ -50,7 +52,7 @@ class RunContext:
         device: what this rank computes on.
         on_progress: called on rank 0.
         on_checkpoint: called on rank 0 when a checkpoint lies whole at a URI, with the metrics that were measured on it (if any).
-        should_stop: asked on every rank at logged steps; if any says True, all stop there with a checkpoint.
+        should_stop: asked on every rank after every step, so it must answer at once; if any says True, all stop with a checkpoint.
     """
 
     rank: int = 0

@@ -17,7 +17,7 @@ from mtl_ray.training.trainer import run
 
 
 def launch(config: ExperimentConfig) -> Summary | None:
-    """Trains with ``runtime.workers`` processes; under torchrun with those that it started, whatever the config says.
+    """Trains with ``runtime.workers`` processes (the most of ``{min, max}``); under torchrun with those that it started.
 
     Returns:
         What ``run`` returns; None on a rank above 0 of torchrun.
@@ -29,17 +29,17 @@ def launch(config: ExperimentConfig) -> Summary | None:
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         summary = _run_rank(config, rank, world_size, int(os.environ.get("LOCAL_RANK", rank)))
         return summary if rank == 0 else None
-    if config.runtime.workers == 1:
+    if config.runtime.most_workers == 1:
         return _run_rank(config, 0, 1, 0)
     return _spawn(config)
 
 
 def _spawn(config: ExperimentConfig) -> Summary:
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(_free_port())
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // config.runtime.workers)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // config.runtime.most_workers)))
     results: Any = mp.get_context("spawn").SimpleQueue()
     try:
-        cast(Any, spawn)(_spawned, (config, results), nprocs=config.runtime.workers)
+        cast(Any, spawn)(_spawned, (config, results), nprocs=config.runtime.most_workers)
     except (ProcessRaisedException, ProcessExitedException):
         if results.empty():
             raise
@@ -54,7 +54,7 @@ def _spawned(rank: int, config: ExperimentConfig, results: Any) -> None:
     """One process. torch sends it SIGINT when the one that started it is gone; it then ends at once."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        summary = _run_rank(config, rank, config.runtime.workers, rank)
+        summary = _run_rank(config, rank, config.runtime.most_workers, rank)
     except (ValueError, FileNotFoundError) as error:
         results.put(error)
         raise

@@ -56,7 +56,7 @@ class Reporter:
         self._scalars.add(row)
         self._track(row)
         known = {name: value for name, value in metrics.items() if value is not None}
-        self._tell(replace(self._progress, step=step, epoch=epoch, metrics=known))
+        self._tell(replace(self._progress, step=step, epoch=epoch, metrics=known, measured=step))
         if step == self._progress.steps or time.monotonic() - self._drawn_at > DRAW_EVERY_S:
             self._show(step, pictures())
             self._plot()

@@ -18,11 +18,13 @@ from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.loader import Loader
 from mtl_ray.models.model import Model
 from mtl_ray.training import checkpoint
+from mtl_ray.training.attempts import Claim
 from mtl_ray.training.average import Average
-from mtl_ray.training.beginning import begin, check_pins, run_uri
+from mtl_ray.training.beginning import Beginning, check_pins, run_uri, take_over
 from mtl_ray.training.checkpoint import State
 from mtl_ray.training.collective import Collective
 from mtl_ray.training.context import RunContext
+from mtl_ray.training.ledger import Ledger
 from mtl_ray.training.load_from import load_from
 from mtl_ray.training.meter import Meter
 from mtl_ray.training.numerics import numerics
@@ -54,38 +56,43 @@ def run(config: ExperimentConfig, context: RunContext) -> Summary:
         FileNotFoundError: if a split is not there.
     """
     ranks = Collective(context)
-    state = ranks.decide(lambda: begin(config))
+    beginning = ranks.decide(lambda: take_over(config, context.world_size))
+    state = beginning.state
     if state.finished:
         _log.warning("the run %s is finished already: nothing is left to do", run_uri(config))
     else:
         with numerics(config.runtime.deterministic):
-            state = _Training(config, context, ranks, state).train()
+            state = _Training(config, context, ranks, beginning).train()
     return ranks.decide(lambda: summary_of(run_uri(config), state))
 
 
 class _Training:
     """One attempt of one rank."""
 
-    def __init__(self, config: ExperimentConfig, context: RunContext, ranks: Collective, state: State) -> None:
+    def __init__(self, config: ExperimentConfig, context: RunContext, ranks: Collective, beginning: Beginning) -> None:
         self.config, self.context, self.ranks = config, context, ranks
         self.uri = run_uri(config)
+        state = beginning.state
         self.loader = Loader(config.data, seed=config.runtime.seed, rank=context.rank, world_size=context.world_size, cursor=state.cursor)
         check_pins(state, self.loader.pins)
         self.state = replace(state, pins=dict(self.loader.pins))
         per_epoch = self.loader.samples_per_epoch
         self.timetable = Timetable(config.schedule, config.runtime, batch=config.data.batch, samples_per_epoch=per_epoch)
-        self._build()
+        self._build(beginning.checkpoint)
         self.validation = Validation(config, self.loader.vocabulary, context, ranks)
         self.metric = self.validation.main_metric()
         self.meter = Meter(state.meter)
+        self.vote = ranks.vote()
+        ledger = config.runtime.ledger
+        self.ledger = Ledger(ledger, state.attempt, context.rank) if ledger is not None else None
+        self.claim = Claim(self.uri, state.attempt)
         first = context.rank == 0
         self.reporter = Reporter(config, self.uri, state, self.timetable.steps, context.on_progress) if first else None
         self.saver = Saver() if first else None
 
-    def _build(self) -> None:
+    def _build(self, found: str | None) -> None:
         """The network and what learns it, as they were at the checkpoint."""
         config, context = self.config, self.context
-        found = checkpoint.folder(self.uri, self.state.step) if self.state.step else None
         self.model = self._network(found).to(context.device)
         self.ranks.same_weights(self.model)
         if config.runtime.sync_bn and context.world_size > 1:
@@ -147,14 +154,16 @@ class _Training:
             self.average.update(self.model, done)
         self.meter.add(done + 1, outcome, waited)
         self.state = replace(self.state, step=done + 1, cursor=self.state.cursor + self.config.data.batch)
+        if self.ledger is not None:
+            self.ledger.add(done + 1, batch.keys)
         return self._after(done + 1, lr)
 
     def _after(self, step: int, lr: float) -> bool:
-        stopped = False
+        stopped = self.vote(self.context.should_stop())
         if step % self.config.runtime.log_every_steps == 0 or step == self.timetable.steps:
-            stopped = self.ranks.any(self.context.should_stop())
             means = self.meter.flush()
             if self.reporter is not None:
+                self.claim.check_sometimes()
                 self.reporter.training(step, self.timetable.epoch(step), {"lr": lr, **means})
         metrics = self._evaluate(step) if self.timetable.evaluates(step) else {}
         if metrics or stopped or self.timetable.saves(step):
@@ -186,8 +195,9 @@ class _Training:
         self.saver.submit(lambda: self._write(content, state, texts))
 
     def _write(self, content: Mapping[str, Any], state: State, texts: Mapping[str, str]) -> None:
-        uri = checkpoint.publish(self.uri, state.step, checkpoint.pack(**content, state=state, texts=texts))
-        checkpoint.settle(self.uri, self.config.runtime.keep, self.metric)
+        self.claim.check()
+        uri = checkpoint.publish(self.uri, state, checkpoint.pack(**content, state=state, texts=texts))
+        checkpoint.settle(self.uri, self.config.runtime.keep, self.metric, self.claim)
         self.context.on_checkpoint(uri, {name: value for name, value in state.metrics.items() if value is not None})
 
     def _finish_saving(self) -> str | None:

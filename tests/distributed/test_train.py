@@ -71,8 +71,8 @@ def test_dead_worker_is_started_again_and_the_run_goes_on(ray_session, make_conf
     assert marker.exists()
     assert summary["finished"]
     assert summary["run"] == str(run)
-    assert summary["metrics"]["labels/top1"] == checkpoint.read_state(str(run / "checkpoints" / "step-00000014")).metrics["labels/top1"]
-    assert checkpoint.read_state(str(run / "checkpoints" / "step-00000014")).attempt == 2
+    assert summary["metrics"]["labels/top1"] == checkpoint.read_state(str(run / "checkpoints" / "step-00000014-a0002")).metrics["labels/top1"]
+    assert checkpoint.read_state(str(run / "checkpoints" / "step-00000014-a0002")).attempt == 2
     assert [row["step"] for row in read_scalars(str(run / "scalars.jsonl")) if row["mode"] == "train"] == list(range(1, 15))
     assert "14/14" in capfd.readouterr().err
     monkeypatch.undo()

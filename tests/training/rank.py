@@ -10,12 +10,12 @@ import torch.distributed as dist
 from mtl_ray.training.context import RunContext
 from mtl_ray.training.trainer import run
 
-logged = itertools.count(1)
+asked = itertools.count(1)
 
 
 def die_in_time() -> bool:
-    """Asked after every logged step."""
-    if next(logged) == KILL_AT:  # noqa: F821
+    """Asked after every step."""
+    if next(asked) == KILL_AT:  # noqa: F821
         os.kill(os.getpid(), signal.SIGKILL)
     return False
 

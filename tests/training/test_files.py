@@ -49,12 +49,12 @@ def test_run_folder(make_config, tmp_path):
     assert told[-1].step == told[-1].steps == 14
     assert told[-1].metrics["labels/top1"] == summary["metrics"]["labels/top1"]
     assert [(Path(uri).name, bool(metrics)) for uri, metrics in published] == [
-        (f"step-{step:08d}", step in (6, 12, 14)) for step in (4, 6, 8, 12, 14)
+        (f"step-{step:08d}-a0001", step in (6, 12, 14)) for step in (4, 6, 8, 12, 14)
     ]
     best = json.loads((folder / "best.json").read_text())
     assert best["value"] == max(row["labels/top1"] for row in val)
     kept = {best["step"], 14}
-    assert set(checkpoint.steps(str(folder))) == kept == {int(path.name[5:]) for path in (folder / "checkpoints").iterdir()}
+    assert set(checkpoint.steps(str(folder))) == kept == {int(path.name[5:13]) for path in (folder / "checkpoints").iterdir()}
 
 
 def test_what_was_measured_is_what_a_checkpoint_predicts(make_config, splits, tmp_path):
@@ -69,7 +69,7 @@ def test_what_was_measured_is_what_a_checkpoint_predicts(make_config, splits, tm
     measure(predictor, open_split(str(splits / "val")).read(0, 13), metrics)
     found = {f"{name}/{key}": value for name, metric in metrics.items() for key, value in metric.result().items()}
     assert found == pytest.approx(summary["metrics"], abs=1e-6)
-    files = tmp_path / "runs" / "run" / "checkpoints" / "step-00000006"
+    files = tmp_path / "runs" / "run" / "checkpoints" / "step-00000006-a0001"
     plain, averaged = (safetensors.torch.load_file(files / f"{name}.safetensors") for name in ("model", "ema"))
     assert not torch.equal(plain["heads.labels.linear.weight"], averaged["heads.labels.linear.weight"])
 
@@ -134,7 +134,7 @@ def tensorboard_steps(folder: Path, tag: str) -> list[int]:
 
 def test_load_from_takes_what_fits(make_config, tmp_path, caplog):
     first = run(make_config("schedule.steps=2", "runtime.name=first"), RunContext())
-    weights = safetensors.torch.load_file(tmp_path / "runs" / "first" / "checkpoints" / "step-00000002" / "model.safetensors")
+    weights = safetensors.torch.load_file(tmp_path / "runs" / "first" / "checkpoints" / "step-00000002-a0001" / "model.safetensors")
     from mtl_ray.experiment import build_model
     from mtl_ray.samples import Vocabulary
 
@@ -177,7 +177,7 @@ def test_bucket_holds_the_same_as_a_folder(make_config, s3, splits, tmp_path, mo
     assert names == {path.name for path in (tmp_path / "runs" / "run").iterdir()}
     steps = [row["step"] for row in read_scalars(f"{place}/run/scalars.jsonl")]
     assert steps == [row["step"] for row in read_scalars(f"{here['run']}/scalars.jsonl")]
-    assert checkpoint.newest(f"{place}/run").endswith("step-00000006")
+    assert checkpoint.newest(f"{place}/run").endswith("step-00000006-a0002")
 
 
 def test_a_command_without_ray_and_its_words(splits, tmp_path, capsys, caplog):

@@ -29,11 +29,12 @@ def test_killed_run_ends_bit_for_bit_where_the_undisturbed_one_does(train, make_
     assert checkpoint.steps(str(run)) in ([4], [4, 6])
     assert -signal.SIGKILL in train(killed, world_size, kill_at=7)
     assert train(killed, world_size) == [0] * world_size
-    state = checkpoint.read_state(str(run / "checkpoints" / "step-00000014"))
+    last = run / "checkpoints" / "step-00000014-a0003"
+    state = checkpoint.read_state(str(last))
     assert (state.attempt, state.finished, state.cursor) == (3, True, 14 * 12)
     for file in ("model.safetensors", "ema.safetensors"):
-        ours = (run / "checkpoints" / "step-00000014" / file).read_bytes()
-        assert ours == (tmp_path / "runs" / "whole" / "checkpoints" / "step-00000014" / file).read_bytes()
+        undisturbed = tmp_path / "runs" / "whole" / "checkpoints" / "step-00000014-a0001" / file
+        assert (last / file).read_bytes() == undisturbed.read_bytes()
     assert curve(run) == curve(tmp_path / "runs" / "whole")
 
 
@@ -75,13 +76,13 @@ def test_damaged_checkpoint_is_passed_over(make_config, tmp_path, caplog):
     config = make_config("schedule.steps=5")
     run(config, RunContext(should_stop=lambda: True))
     folder = tmp_path / "runs" / "run" / "checkpoints"
-    assert checkpoint.steps(str(folder.parent)) == [2]
-    shutil.copytree(folder / "step-00000002", folder / "step-00000003")
-    weights = folder / "step-00000003" / "model.safetensors"
+    assert checkpoint.steps(str(folder.parent)) == [1]
+    shutil.copytree(folder / "step-00000001-a0001", folder / "step-00000002-a0001")
+    weights = folder / "step-00000002-a0001" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-5])
-    assert checkpoint.newest(str(folder.parent)) == str(folder / "step-00000002")
+    assert checkpoint.newest(str(folder.parent)) == str(folder / "step-00000001-a0001")
     assert "is passed over" in caplog.text
-    (folder / "step-00000002" / "training.pt").unlink()
+    (folder / "step-00000001-a0001" / "training.pt").unlink()
     with pytest.raises(ValueError, match="none of the checkpoints"):
         run(config, RunContext())
 

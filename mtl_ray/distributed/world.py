@@ -1,0 +1,135 @@
+"""How many workers the cluster has room for: now, once others are done, and once it has grown as far as it may."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import ray
+from ray._private.state import available_resources_per_node, state
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from mtl_ray.experiment import ExperimentConfig
+
+PATIENCE_S = 45.0
+"""So long machines may take to join a cluster that does not grow by itself."""
+SAY_EVERY_S = 30.0
+_log = logging.getLogger(__name__)
+Resources = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A node of the cluster that is there to stay, as far as is known.
+
+    Attributes:
+        node_id: Ray's hexadecimal number of it.
+        total: what it has.
+        free: what nobody uses.
+    """
+
+    node_id: str
+    total: Resources
+    free: Resources
+
+
+def machines() -> list[Machine]:
+    """All nodes that are alive and are not being drained."""
+    leaving, free = draining(), available_resources_per_node()
+    alive = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+    return [Machine(node_id=node["NodeID"], total=node["Resources"], free=free.get(node["NodeID"], {})) for node in alive]
+
+
+def draining() -> set[str]:
+    """The nodes that will be taken away soon: by a notice of the cloud, or since they are idle."""
+    return set(state.get_draining_nodes())
+
+
+def fit(rooms: Iterable[Resources], request: Resources) -> int:
+    """How many times a request fits into some machines."""
+    return sum(min(int(room.get(name, 0) / amount + 1e-6) for name, amount in request.items()) for room in rooms)
+
+
+def promised(request: Resources) -> int | None:
+    """How often a request fits into the cluster once its autoscaler has added all that it may; None without an autoscaler."""
+    config = state.get_cluster_config()
+    if config is None or not config.node_group_configs:
+        return None
+    return sum(
+        fit([{name: float(amount) for name, amount in group.resources.items()}], request)
+        * (group.max_count if group.max_count >= 0 else 1_000_000)
+        for group in config.node_group_configs
+    )
+
+
+def request_of(config: ExperimentConfig) -> dict[str, float]:
+    """What one worker asks of Ray. ``auto`` takes a GPU where there are enough of them for the run to start, or may be."""
+    runtime = config.runtime
+    cpus, gpu = {"CPU": runtime.cpus_per_worker}, {"GPU": 1.0}
+    if runtime.device == "auto":
+        most = max(fit((machine.total for machine in machines()), gpu), promised(gpu) or 0)
+        return cpus | gpu if most >= runtime.fewest_workers else cpus
+    return cpus | gpu if runtime.device == "gpu" else cpus
+
+
+def wait_for_room(workers: int, request: Resources, *, private: bool, watch: Callable[[], None]) -> None:
+    """Returns when so many workers fit, saying what it waits for meanwhile.
+
+    It waits while others use what is needed, and while an autoscaler may still add it. A placement group that nobody uses stands
+    for the wish, so that an autoscaler sees it.
+
+    Args:
+        workers: how many.
+        request: of each.
+        private: the Ray is this job's own, so nothing can ever join it.
+        watch: called about twice a second; may raise.
+
+    Raises:
+        ValueError: if they will never fit: what they ask, and what the cluster has.
+    """
+    since = said = time.monotonic()
+    wish = None
+    try:
+        while fit((machine.free for machine in machines()), request) < workers:
+            hopeless = _hopeless(workers, request)
+            if hopeless and (private or promised(request) is not None or time.monotonic() - since > PATIENCE_S):
+                raise ValueError(
+                    f"there is no room for the run: {hopeless}. Set runtime.workers, runtime.cpus_per_worker or runtime.device"
+                )
+            if wish is None and not hopeless:
+                wish = placement_group([dict(request)] * workers)
+            if wish is not None and wish.wait(0):
+                return
+            if time.monotonic() - said > SAY_EVERY_S or said == since:
+                said = time.monotonic()
+                _log.warning("the run waits for room: %s", hopeless or _words(workers, request))
+            watch()
+            time.sleep(0.5)
+    finally:
+        if wish is not None:
+            remove_placement_group(wish)
+
+
+def _hopeless(workers: int, request: Resources) -> str:
+    """Why the workers will never fit, as far as is known now; empty if they may."""
+    if max(fit((machine.total for machine in machines()), request), promised(request) or 0) >= workers:
+        return ""
+    return _words(workers, request)
+
+
+def _words(workers: int, request: Resources) -> str:
+    asked = ", ".join(f"{name}={amount:g}" for name, amount in request.items())
+    had = [f"{', '.join(f'{name}={machine.total.get(name, 0):g}' for name in request)}" for machine in machines()]
+    used = sum(fit([machine.total], request) - fit([machine.free], request) for machine in machines())
+    more = promised(request)
+    return (
+        f"{workers} workers ask for {asked} each; the machines have {'; '.join(had) or 'none that stays'}"
+        + (f" ({used} such places are taken)" if used else "")
+        + (f"; the autoscaler may grow to {more} such places" if more is not None else "")
+    )
+
+
+def cpus_of(config: ExperimentConfig) -> int:
+    """What a private Ray must believe to have."""
+    return math.ceil(config.runtime.most_workers * config.runtime.cpus_per_worker)
