@@ -150,7 +150,7 @@ def _memory() -> Finding:
 
 
 def _shared_memory() -> Finding:
-    free = shutil.disk_usage("/dev/shm").free
+    free = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0
     small = free < 256 * 2**20
     advice = ": Ray's objects go to the disk, slowly. Mend: start the container with a larger --shm-size" if small else ""
     return Finding("/dev/shm", small, f"{free / GIB:.2f} GiB free{advice}")

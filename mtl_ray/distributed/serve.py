@@ -71,7 +71,7 @@ def _serving(models: Mapping[str, str], config: ServeConfig, key: str | None) ->
             logging_config=quiet,
         )
         serve.run(deployment.bind(models, config, key), name=APPLICATION, route_prefix="/")
-        url = f"http://{'127.0.0.1' if config.host == '0.0.0.0' else config.host}:{config.port}"
+        url = url_of(config)
         _wait(url)
         yield url
     finally:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._private import ray_constants
 
 from mtl_ray import storage
 
@@ -24,10 +25,14 @@ def session(*, num_cpus: int | None = None) -> Iterator[None]:
 
     If Ray already runs in this process it is used and left running, so a pipeline's stages share one. If the job runs on a
     cluster (``RAY_ADDRESS`` is set, as ``ray job submit`` does) that is used. Otherwise a private Ray is started on this machine,
-    with a token of its own so that no other user of the machine can send it work, and ended afterwards.
+    with a token of its own so that no other user of the machine can send it work, and ended afterwards. Its processes listen on
+    the loopback interface only.
 
     Args:
         num_cpus: how many CPUs the private Ray believes to have; by default as many as there are.
+
+    Raises:
+        ValueError: if no private Ray can be started here.
     """
     if ray.is_initialized():
         yield
@@ -66,6 +71,16 @@ def _private(num_cpus: int | None) -> Iterator[None]:
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
+        with _loopback():
+            _start(folder, num_cpus)
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: str, num_cpus: int | None) -> None:
+    try:
         ray.init(
             address="local",
             num_cpus=num_cpus,
@@ -73,8 +88,34 @@ def _private(num_cpus: int | None) -> Iterator[None]:
             object_store_memory=OBJECT_STORE_BYTES,
             logging_level="WARNING",
             _temp_dir=folder,
+            _plasma_directory=_object_folder(folder),
         )
+    except (RuntimeError, OSError, TimeoutError) as error:  # whatever of Ray's processes died or did not answer
+        raise ValueError(
+            f"no private Ray could be started on this machine ({str(error).strip().splitlines()[0]}); "
+            "python -m jobs.doctor looks at its memory, its folders and its token"
+        ) from error
+
+
+def _object_folder(folder: str) -> str | None:
+    """Where Ray's objects lie if not in /dev/shm, of which containers often have too little or none."""
+    if os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free >= OBJECT_STORE_BYTES:
+        return None
+    return folder
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """A Ray that is started inside has the address 127.0.0.1, and so do its workers' gradients.
+
+    ``ray.init`` makes of 127.0.0.1 the address by which others reach the machine, and Ray's processes then listen on all
+    interfaces. Ray itself stays on the loopback interface where it allows no cluster, which is so on macOS and Windows.
+    """
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
         yield
     finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        ray_constants.ENABLE_RAY_CLUSTER = before
