@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from jobs.run import run
 from mtl_ray.config.load import load_tree
 from mtl_ray.config.validate import validate
+from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.experiment import ExperimentConfig
 
 
@@ -23,11 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.num < 1:
         parser.error("--num must be at least 1")
+    out = absolute_output("--out", args.out)
     config = validate(load_tree(args.augmented), ExperimentConfig) if args.augmented else None
 
     from mtl_ray.analysis.browse import browse
 
-    names, sheets = browse(args.uri, args.out, args.num, config)
+    names, sheets = browse(args.uri, out, args.num, config)
     print(f"{len(names)} pictures are in {args.out}; to begin with, look at {', '.join(sheets)}")
     return 0
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from jobs.run import run
 from mtl_ray.distributed.evaluate import evaluate_rows
+from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.evaluation.evaluate import Request, write_results
 from mtl_ray.inference.endpoint import read_api_key
 from mtl_ray.picture_header import MAX_PIXELS
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="images that claim more are bad")
     parser.add_argument("--api-key-env", help="environment variable with the key of an endpoint that asks for one")
     args = parser.parse_args(argv)
+    out = absolute_output("--out", args.out)
     request = Request(
         target=args.target,
         data=args.data,
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     report, part = evaluate_rows(request, args.workers)
     print(report.to_text())
-    for uri in write_results(args.out, report, part):
+    for uri in write_results(out, report, part):
         print(uri)
     for key, reason in part.measured.bad:
         print(f"bad sample {key}: {reason}")

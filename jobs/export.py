@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs.run import run
+from mtl_ray.distributed.outputs import absolute_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,10 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtl_ray.export.parity import ParityError
     from mtl_ray.export.table import table
 
+    to = absolute_output("--to", arguments.to)
     layout = [f"export.layout={arguments.layout}"] if arguments.layout else []
     config = config_of(arguments.target, [*arguments.overrides, *layout])
     try:
-        bundle = export(arguments.target, arguments.to, config.export, config.data)
+        bundle = export(arguments.target, to, config.export, config.data)
     except ParityError as error:
         print(table(error.parity))
         print(f"error: {error}; no bundle was written", file=sys.stderr)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs.run import run
+from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.inference.endpoint import read_api_key
 from mtl_ray.inference.open import open_predictor
 from mtl_ray.inference.pictures import find_pictures, predict_pictures
@@ -20,9 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--score-thr", type=float, default=0.3, help="boxes and labels below are left out (default 0.3)")
     parser.add_argument("--api-key-env", help="environment variable with the key of an endpoint that asks for one")
     args = parser.parse_args(argv)
+    out = absolute_output("--out", args.out)
     uris = find_pictures(args.images)
     predictor = open_predictor(args.target, api_key=read_api_key(args.api_key_env))
-    bad = predict_pictures(predictor, uris, args.out, args.score_thr)
+    bad = predict_pictures(predictor, uris, out, args.score_thr)
     print(f"{len(uris) - len(bad)} of {len(uris)} pictures: drawings and predictions.json are in {args.out}")
     for uri, reason in bad:
         print(f"could not be read: {uri}: {reason}", file=sys.stderr)

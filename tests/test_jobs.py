@@ -58,6 +58,21 @@ def test_a_users_mistake_is_one_sentence_and_2(kind, capsys):
     assert capsys.readouterr().err == "error: a sentence\n"
 
 
+@pytest.mark.parametrize(
+    ("job", "given"),
+    [
+        ("browse", ["split", "--out", "here"]),
+        ("evaluate", ["run", "--data", "split", "--out", "here"]),
+        ("export", ["run", "--to", "here"]),
+        ("predict", ["run", "a.jpg", "--out", "here"]),
+    ],
+)
+def test_a_submitted_job_does_not_write_where_nobody_will_look(job, given, monkeypatch, capsys):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert ended(lambda: importlib.import_module(f"jobs.{job}").main(given)) == 2
+    assert "here is a relative path, and a submitted job" in capsys.readouterr().err
+
+
 def test_what_the_system_says_of_a_file_is_a_sentence_too(tmp_path, capsys):
     assert ended(lambda: len((tmp_path / "nothing").read_text())) == 2
     assert ended(lambda: len(tmp_path.read_text())) == 2

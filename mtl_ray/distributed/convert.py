@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.distributed.fan_out import fan_out
+from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.distributed.parts import Part, Written, clear, job_of, write_part
 from mtl_ray.distributed.rewrite import open_shards
-from mtl_ray.distributed.session import absolute_output, session
+from mtl_ray.distributed.session import session
 from mtl_ray.shards.manifest import MANIFEST, Manifest
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import CLASS_COUNTS, publish_manifest, shard_name

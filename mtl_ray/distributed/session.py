@@ -11,8 +11,6 @@ from contextlib import contextmanager
 import ray
 from ray._private import ray_constants
 
-from mtl_ray import storage
-
 OBJECT_STORE_BYTES = 200_000_000
 """Nothing large travels through the object store: samples go from files to shards, gradients over gloo or NCCL."""
 _LONGEST_PARENT = 24
@@ -44,21 +42,6 @@ def session(*, num_cpus: int | None = None) -> Iterator[None]:
             ray.shutdown()
     else:
         yield from _private(num_cpus)
-
-
-def absolute_output(option: str, uri: str) -> str:
-    """An output's URI as other machines and later stages understand it.
-
-    Raises:
-        ValueError: if it is relative and this is a submitted job, whose working directory goes away with it.
-    """
-    relative = not storage.is_remote(uri) and not os.path.isabs(os.path.expanduser(uri.removeprefix("file://")))
-    if relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        raise ValueError(
-            f"{option} {uri} is a relative path, and a submitted job runs in a copy of the working directory that is removed afterwards: "
-            "give an absolute path that every machine has, or a bucket (s3://...)"
-        )
-    return storage.absolute(uri)
 
 
 def _private(num_cpus: int | None) -> Iterator[None]:

@@ -22,7 +22,8 @@ from ray.train.torch import get_device
 from mtl_ray import storage
 from mtl_ray.distributed.board import Listener, new_board
 from mtl_ray.distributed.group import Group, NoRoomError
-from mtl_ray.distributed.session import absolute_output, session
+from mtl_ray.distributed.outputs import absolute_output
+from mtl_ray.distributed.session import session
 from mtl_ray.distributed.world import cpus_of, draining, fit, machines, promised, request_of, wait_for_room
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.loading.config import SplitConfig

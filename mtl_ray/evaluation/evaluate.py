@@ -191,7 +191,7 @@ def _metrics(target: Stored | Predictor, vocabulary: Vocabulary) -> dict[str, Me
     measurable = {name: head for name, head in target.heads.items() if head.annotation in vocabulary.classes}
     if not measurable:
         wanted = ", ".join(sorted({head.annotation for head in target.heads.values()}))
-        raise ValueError(f"nothing can be measured: the target predicts {wanted}, the data has {', '.join(vocabulary.classes)}")
+        raise ValueError(f"nothing can be measured: the target predicts {wanted}, the data has {', '.join(vocabulary.classes) or 'no classes'}")
     return {name: task_part(head, "metric").metric(head, target.vocabulary) for name, head in measurable.items()}
 
 
