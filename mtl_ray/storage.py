@@ -18,6 +18,12 @@ import fsspec
 from fsspec import AbstractFileSystem
 
 _CONFLICTS = 5
+_S3: dict[str, Any] = {
+    "use_listings_cache": False,
+    "config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}},
+}
+"""What fails on its way (a server error, a request to slow down, a connection that breaks or is silent for 20 s, a body cut short) is
+tried three times by botocore and its like five times by s3fs, with growing pauses: about a minute in all."""
 _VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified")
 """Where a file system's listing says of which version a file is; the first that is there counts."""
 
@@ -44,8 +50,7 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     """The file system of a URI and the path on it. Listings are never cached: other machines write here too."""
     if not is_remote(uri):
         return fsspec.filesystem("file"), absolute(uri)
-    options = {"use_listings_cache": False} if uri.startswith("s3://") else {}
-    found, path = fsspec.core.url_to_fs(uri, **options)
+    found, path = fsspec.core.url_to_fs(uri, **(_S3 if uri.startswith("s3://") else {}))
     return found, path
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtl_ray import artifact, storage
 from mtl_ray.config.strict import STRICT
-from mtl_ray.inference.run_folder import checkpoint_folder, line, places
+from mtl_ray.inference.run_folder import Place, checkpoint_folder, line, places
 from mtl_ray.training.attempts import Claim
 
 KIND = "checkpoint"
@@ -74,11 +74,15 @@ def publish(run_uri: str, state: State, files: Mapping[str, bytes]) -> str:
     """Makes a checkpoint discoverable. Returns its URI, where all its files were then seen with their sizes.
 
     Raises:
-        ValueError: if they were not.
+        OSError: if they were not, or could not be written; nothing can then be found.
     """
     uri = checkpoint_folder(run_uri, state.step, state.attempt)
     artifact.publish(uri, files, kind=KIND)
-    artifact.open_artifact(uri, kind=KIND)
+    try:
+        artifact.open_artifact(uri, kind=KIND)
+    except ValueError as error:
+        discard(uri)
+        raise OSError(f"the storage does not hold what was written: {error}") from error
     return uri
 
 
@@ -139,7 +143,7 @@ def settle(run_uri: str, keep: int, metric: str, claim: Claim) -> None:
     Raises:
         StaleAttemptError: if a newer attempt owns the run.
     """
-    states = {place: read_state(place.uri) for place in line(run_uri)}
+    states = _states(run_uri)
     scored = [(value, -place.step, place) for place, state in states.items() if (value := state.metrics.get(metric)) is not None]
     top = max(scored)[2] if scored else None
     claim.check()
@@ -157,6 +161,17 @@ def settle(run_uri: str, keep: int, metric: str, claim: Claim) -> None:
     for place in places(run_uri):
         if place not in kept and place < last:
             discard(place.uri)
+
+
+def _states(run_uri: str) -> dict[Place, State]:
+    """Of the checkpoints that count and can be read."""
+    states = {}
+    for place in line(run_uri):
+        try:
+            states[place] = read_state(place.uri)
+        except ValueError as error:
+            _log.warning("checkpoint %s is passed over: %s", place.uri, error)
+    return states
 
 
 def discard(uri: str) -> None:

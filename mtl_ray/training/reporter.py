@@ -1,5 +1,6 @@
 """Everything that a run tells: scalars.jsonl, plots, pictures, trackers, whoever watches. Rank 0 has one."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from mtl_ray.training.scalars import Scalars
 from mtl_ray.training.trackers import Pictures, Tracker, open_trackers
 
 DRAW_EVERY_S = 60.0
+_log = logging.getLogger(__name__)
 
 
 class Reporter:
@@ -58,8 +60,15 @@ class Reporter:
         known = {name: value for name, value in metrics.items() if value is not None}
         self._tell(replace(self._progress, step=step, epoch=epoch, metrics=known, measured=step))
         if step == self._progress.steps or time.monotonic() - self._drawn_at > DRAW_EVERY_S:
-            self._show(step, pictures())
-            self._plot()
+            self._try(lambda: self._show(step, pictures()))
+            self._try(self._plot)
+
+    def _try(self, draw: Callable[[], None]) -> None:
+        """Pictures that cannot be written end no run."""
+        try:
+            draw()
+        except OSError as error:
+            _log.warning("pictures cannot be written at the moment, training goes on: %s", error)
 
     def _show(self, step: int, pictures: Pictures) -> None:
         for number, (_, image) in enumerate(pictures):
@@ -92,7 +101,7 @@ class Reporter:
         try:
             self._scalars.flush()
             if len(self._scalars.rows) > self._drawn_rows:
-                self._plot()
+                self._try(self._plot)
             if best is not None:
                 for tracker in self._trackers:
                     tracker.checkpoint(best)

@@ -1,19 +1,23 @@
 """``scalars.jsonl``: one strict JSON object a line, with the key names of an mmengine log."""
 
 import json
+import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mtl_ray import storage
 
+_log = logging.getLogger(__name__)
 REMOTE_WRITE_S = 30.0
 """A bucket cannot append: the whole file is written again, at most this often."""
 
 
 class Scalars:
     """Appends lines; on a disk at once, in a bucket at ``flush`` and every half minute.
+
+    What cannot be written (a full disk, a bucket that does not answer) is said and written later: curves end no run.
 
     Args:
         uri: of the file.
@@ -23,6 +27,7 @@ class Scalars:
     def __init__(self, uri: str, step: int) -> None:
         self.uri = uri
         self.rows = [row for row in read_scalars(uri) if row["step"] <= step]
+        self._behind = False
         self._written_at = 0.0
         self._write()
 
@@ -30,20 +35,33 @@ class Scalars:
         """Adds one line; a number that is not finite becomes null."""
         clean = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
         self.rows.append(clean)
-        if not storage.is_remote(self.uri):
-            with open(storage.absolute(self.uri), "a", encoding="ascii") as file:
-                file.write(_line(clean))
-        elif time.monotonic() - self._written_at > REMOTE_WRITE_S:
-            self._write()
+        if storage.is_remote(self.uri):
+            if time.monotonic() - self._written_at > REMOTE_WRITE_S:
+                self._try(self._write)
+        else:
+            self._try(self._write if self._behind else lambda: self._append(clean))
 
     def flush(self) -> None:
-        """The file then holds every line."""
-        if storage.is_remote(self.uri):
-            self._write()
+        """The file then holds every line, if it can be written."""
+        if self._behind or storage.is_remote(self.uri):
+            self._try(self._write)
+
+    def _try(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as error:
+            if not self._behind:
+                _log.warning("%s cannot be written at the moment, training goes on: %s", self.uri, error)
+            self._behind = True
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        with open(storage.absolute(self.uri), "a", encoding="ascii") as file:
+            file.write(_line(row))
 
     def _write(self) -> None:
         storage.write(self.uri, "".join(map(_line, self.rows)).encode("ascii"))
         self._written_at = time.monotonic()
+        self._behind = False
 
 
 def read_scalars(uri: str) -> list[dict[str, Any]]:

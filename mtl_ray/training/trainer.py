@@ -88,7 +88,7 @@ class _Training:
         self.claim = Claim(self.uri, state.attempt)
         first = context.rank == 0
         self.reporter = Reporter(config, self.uri, state, self.timetable.steps, context.on_progress) if first else None
-        self.saver = Saver() if first else None
+        self.saver = Saver(config.runtime.save_patience_s) if first else None
 
     def _build(self, found: str | None) -> None:
         """The network and what learns it, as they were at the checkpoint."""
