@@ -3,6 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -29,7 +32,7 @@ class Picture:
         enlarged = image.repeat(self._scale, axis=0).repeat(self._scale, axis=1)
         self._image = Image.fromarray(enlarged)
         self._line = max(2, round(longer * self._scale / 320))
-        self._font = ImageFont.load_default(max(13, round(longer * self._scale / 42)))
+        self._font = _font(max(13, round(longer * self._scale / 42)))
         self._words: list[_Word] = []
 
     @property
@@ -174,7 +177,7 @@ def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[s
         titles: one each, or none.
         gap_px: white pixels around each cell.
     """
-    font = ImageFont.load_default(15)
+    font = _font(15)
     room = 22 if titles else 0
     cell_h, cell_w = max(each.shape[0] for each in pictures), max(each.shape[1] for each in pictures)
     rows = math.ceil(len(pictures) / columns)
@@ -208,7 +211,16 @@ def jpeg(image: NDArray[np.uint8]) -> bytes:
     return bytes(data)
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
+@lru_cache(64)
+def _font(height_px: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which has letters of most languages, and lies in every matplotlib (which is not imported for it)."""
+    found = find_spec("matplotlib")
+    assert found is not None
+    assert found.origin is not None
+    return ImageFont.truetype(Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", height_px)
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, width_px: int) -> str:
     """The end of a text that is too long, which tells file names apart better than their beginning."""
     if font.getlength(text) <= width_px:
         return text
