@@ -43,6 +43,8 @@ class State:
     """HEAD/METRIC, measured on these weights; empty if nothing was measured at this step, null for what has no value."""
     meter: dict[str, float]
     """Sums since the last logged step, so that a resumed run logs the same curve."""
+    trained_s: float = 0.0
+    """Seconds of training so far, where schedule.seconds bounds them."""
 
 
 def pack(

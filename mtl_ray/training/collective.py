@@ -50,6 +50,14 @@ class Collective:
         dist.all_gather_object(values, value, group=self._group)
         return values  # type: ignore[return-value]
 
+    def longest(self, seconds: float) -> float:
+        """The most that any rank says, on every rank."""
+        if self._group is None:
+            return seconds
+        found = torch.tensor(seconds, dtype=torch.float64)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self._group)
+        return float(found)
+
     def vote(self) -> "Vote":
         """A question that all ranks are asked after every step."""
         return Vote(dist.new_group(backend="gloo") if self.world_size > 1 else None)

@@ -49,6 +49,9 @@ class ScheduleConfig:
     """Visits of the whole training split; give this or ``steps``."""
     steps: int | None = Field(default=None, ge=1)
     """Optimiser steps."""
+    seconds: float | None = Field(default=None, gt=0)
+    """Of training: the run is done after so many even if steps are left, and the learning rate follows the share of the time where
+    that is the larger. Evaluations, checkpoints and the start do not count. How many steps that makes depends on the machine."""
     optimizer: Optimizer = Field(default_factory=Optimizer)
     rate: Rate = Field(default_factory=Rate)
     clip_grad_norm: float | None = Field(default=None, gt=0)

@@ -10,7 +10,7 @@ class Timetable:
     """The steps of a run.
 
     Attributes:
-        steps: of the whole run.
+        steps: of the whole run; fewer once its time is used up.
 
     Raises:
         ValueError: if the schedule says neither or both of ``epochs`` and ``steps``.
@@ -23,6 +23,7 @@ class Timetable:
         self.steps = (
             schedule.steps or max(1, math.ceil(schedule.epochs * self._steps_per_epoch - 1e-9)) if schedule.epochs else schedule.steps or 1
         )
+        self._seconds = schedule.seconds
         every = schedule.evaluate_every
         self._evaluate_every = schedule.evaluate_every_steps or (every * self._steps_per_epoch if every else math.inf)
         self._save_every = runtime.checkpoint_every_steps
@@ -32,6 +33,17 @@ class Timetable:
     def epoch(self, step: int) -> float:
         """Visits of the training split after ``step`` steps."""
         return step / self._steps_per_epoch
+
+    def place(self, step: int, trained_s: float) -> int:
+        """Where in its steps the run is for the learning rate: by count, or by the share of its time if that is the larger."""
+        if self._seconds is None:
+            return step
+        return min(max(step, int(trained_s / self._seconds * self.steps)), self.steps - 1)
+
+    def look_at_clock(self, step: int, trained_s: float) -> None:
+        """After a step: if the time is used up, that was the last one."""
+        if self._seconds is not None and trained_s >= self._seconds:
+            self.steps = step
 
     def evaluates(self, step: int) -> bool:
         """True if the model is measured after ``step`` steps (from 1)."""

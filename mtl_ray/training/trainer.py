@@ -148,12 +148,16 @@ class _Training:
         since = time.perf_counter()
         batch: Batch = next(batches)
         waited = time.perf_counter() - since
-        lr = set_rate(self.optimizer, factor(done, self.timetable.steps, self.config.schedule.rate))
+        place = self.timetable.place(done, self.state.trained_s)
+        lr = set_rate(self.optimizer, factor(place, self.timetable.steps, self.config.schedule.rate))
         outcome = self.step(batch, done)
         if self.average is not None:
             self.average.update(self.model, done)
         self.meter.add(done + 1, outcome, waited)
         self.state = replace(self.state, step=done + 1, cursor=self.state.cursor + self.config.data.batch)
+        if self.config.schedule.seconds is not None:
+            self.state = replace(self.state, trained_s=self.state.trained_s + self.ranks.longest(time.perf_counter() - since))
+            self.timetable.look_at_clock(done + 1, self.state.trained_s)
         if self.ledger is not None:
             self.ledger.add(done + 1, batch.keys)
         return self._after(done + 1, lr)

@@ -111,3 +111,13 @@ def test_timetable_counts_steps():
 def test_length_is_said_once(length):
     with pytest.raises(ValueError, match="either epochs or steps"):
         Timetable(ScheduleConfig(**length), RUNTIME, batch=12, samples_per_epoch=50)
+
+
+def test_a_run_of_seconds_ends_when_they_are_used_up_and_its_rate_is_at_its_end_then():
+    timetable = Timetable(ScheduleConfig(steps=1000, seconds=60, evaluate_every=None), RUNTIME, batch=4, samples_per_epoch=40)
+    assert [timetable.place(3, 0.0), timetable.place(3, 30.0), timetable.place(700, 30.0), timetable.place(3, 61.0)] == [3, 500, 700, 999]
+    timetable.look_at_clock(80, 59.9)
+    assert not timetable.evaluates(80)
+    timetable.look_at_clock(81, 60.1)
+    assert timetable.steps == 81
+    assert timetable.evaluates(81)
