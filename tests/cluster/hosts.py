@@ -1,0 +1,198 @@
+"""A Ray cluster of several hosts on one machine: a head and nodes with addresses of their own, that can fail in every way."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from tests.cluster.network import Machine, Network
+
+PATIENCE_S = 120.0
+"""For things that always come, however slow the machine: what takes longer is a failure."""
+GCS_PORT, DASHBOARD_PORT = 6379, 8265
+_SETTINGS = {
+    # A host that does not answer is given up after about ten seconds instead of half a minute.
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "4",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+class Hosts:
+    """The head ``head`` and nodes ``node1``, ...; everything of it ends with the block, or with this process.
+
+    Args:
+        environment: of all Ray processes and drivers, besides a token.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self.network = Network()
+        self.token = secrets.token_hex(32)
+        self._environment = _SETTINGS | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, **(environment or {})}
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._count = 0
+
+    @property
+    def head(self) -> Machine:
+        """The machine on which the cluster's head and the drivers run."""
+        return self.network.machines["head"]
+
+    @property
+    def address(self) -> str:
+        """Of the cluster."""
+        return f"{self.head.address}:{GCS_PORT}"
+
+    @property
+    def shared(self) -> Path:
+        """A folder on a disk that all hosts have."""
+        return self.network.folder / "shared"
+
+    def __enter__(self) -> "Hosts":
+        self.network.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.network.__exit__(kind, error, trace)
+
+    def add_environment(self, environment: Mapping[str, str]) -> None:
+        """What is started from now on knows this too."""
+        self._environment.update(environment)
+
+    def start_head(self, *options: str, environment: Mapping[str, str] | None = None) -> Machine:
+        """A head without places for work, with a dashboard that asks for the token."""
+        machine = self.network.add("head")
+        self._start(
+            machine,
+            *("--head", f"--port={GCS_PORT}", "--num-cpus=0", f"--dashboard-host={machine.address}", f"--dashboard-port={DASHBOARD_PORT}"),
+            *options,
+            environment=environment or {},
+        )
+        wait_until(self._answers, "the head answers", self.log("head"))
+        return machine
+
+    def start_node(self, cpus: float = 1, *options: str, wait: bool = True) -> Machine:
+        """One more node."""
+        self._count += 1
+        machine = self.network.add(f"node{self._count}")
+        self._start(machine, f"--address={self.address}", f"--num-cpus={cpus}", *options, environment={})
+        if wait:
+            self.wait_for(machine)
+        return machine
+
+    def wait_for(self, machine: Machine) -> None:
+        """Until the cluster knows a node."""
+        wait_until(lambda: machine.address in self.alive(), f"{machine.name} joins", self.log(machine.name))
+
+    def _start(self, machine: Machine, *options: str, environment: Mapping[str, str]) -> None:
+        command = ("ray", "start", "--block", f"--node-ip-address={machine.address}", "--object-store-memory=80000000")
+        self._started[machine.name] = machine.popen(
+            [*command, "--disable-usage-stats", *options], self._environment | environment, self.log(machine.name)
+        )
+
+    def log(self, name: str) -> Path:
+        """What ``ray start`` of a host, or a driver, has said."""
+        return self.network.folder / f"{name}.log"
+
+    def kill(self, machine: Machine) -> None:
+        """The power of a host fails."""
+        self.network.remove(machine)
+
+    def kill_raylet(self, machine: Machine) -> None:
+        """SIGKILL for the raylet of a host; what remains of Ray there ends by itself."""
+        self.find(machine, "raylet/raylet")[0].send_signal(signal.SIGKILL)
+
+    def kill_worker(self, machine: Machine) -> bool:
+        """SIGKILL for a training worker of a host; False if there is none."""
+        workers = self.find(machine, "ray::RayTrainWorker") + self.find(machine, "ray::_RayTrainWorker")
+        for worker in workers[:1]:
+            worker.send_signal(signal.SIGKILL)
+        return bool(workers)
+
+    def find(self, machine: Machine, text: str) -> list[psutil.Process]:
+        """Processes of a host whose command line has a text."""
+        found = []
+        for process in machine.processes():
+            try:
+                if text in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def link(self, machine: Machine, *, up: bool) -> None:
+        """Pulls the network cable of a host out, or puts it in again."""
+        machine.set_link(up=up)
+
+    def drain(self, machine: Machine, seconds: int = 60) -> None:
+        """Tells the cluster that a node is taken away soon, as the spot watcher does."""
+        node = self.alive()[machine.address]
+        reason = ("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", f"--deadline-remaining-seconds={seconds}")
+        status = self.run(["ray", "drain-node", f"--address={self.address}", f"--node-id={node}", *reason], "drain").wait(PATIENCE_S)
+        assert status == 0, self.log("drain").read_text()
+
+    def run(self, command: Sequence[str], name: str, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
+        """A driver on the head; what it says is added to ``log(name)``."""
+        more = {"RAY_ADDRESS": self.address, **(environment or {})}
+        return self.head.popen(command, self._environment | more, self.log(name))
+
+    def alive(self) -> dict[str, str]:
+        """The nodes that the head believes to be alive: number by address."""
+        nodes = self.api("/api/v0/nodes?limit=1000&detail=1")["data"]["result"]["result"]
+        return {node["node_ip"]: node["node_id"] for node in nodes if node["state"] == "ALIVE"}
+
+    def api(self, path: str) -> Any:
+        """What the dashboard answers, with the token."""
+        request = urllib.request.Request(self.url(path), headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+    def url(self, path: str) -> str:
+        """Of the dashboard."""
+        return f"http://{self.head.address}:{DASHBOARD_PORT}{path}"
+
+    def _answers(self) -> bool:
+        try:
+            return self.head.address in self.alive()
+        except OSError:
+            return False
+
+
+def kill_tree(process: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL for what ``run`` started: the program inside the host, and the one that brought it there."""
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            child.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.kill()
+    process.wait()
+
+
+def tell(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """Sends a signal to the program that ``run`` started inside the host."""
+    children = psutil.Process(process.pid).children()
+    os.kill((children[0].pid if children else process.pid), number)
+
+
+def wait_until(holds: Callable[[], bool], what: str, log: Path | None = None, patience_s: float = PATIENCE_S) -> None:
+    """Looks five times a second.
+
+    Raises:
+        TimeoutError: with the end of the log.
+    """
+    end = time.monotonic() + patience_s
+    while not holds():
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited in vain until {what}" + (f"\n{log.read_text()[-5000:]}" if log is not None and log.exists() else ""))
+        time.sleep(0.2)
