@@ -98,8 +98,10 @@ def _sent() -> dict[str, Any]:
 def _look(head_address: str, storage_uri: str | None, mark: str | None) -> Seen:
     """Runs on the machine itself."""
     findings = [torch_pair(), _gpus()]
+    if storage_uri is not None:
+        findings.append(_storage(storage_uri))
     if storage_uri is not None and mark is not None:
-        findings += [_storage(storage_uri), _other_machines_file(storage_uri, mark)]
+        findings.append(_other_machines_file(storage_uri, mark))
     try:
         own = metadata.version("mtl_ray")
     except metadata.PackageNotFoundError:

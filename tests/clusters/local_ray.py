@@ -73,10 +73,11 @@ class LocalRay:
                 )
             )
 
-    def nodes(self) -> list[dict[str, Any]]:
-        """As ``ray list nodes`` says, those that are alive."""
+    def nodes(self, *, alive: bool = True) -> list[dict[str, Any]]:
+        """As ``ray list nodes`` says, those that are alive or those that are not."""
         script = "import json; from ray.util.state import list_nodes; print(json.dumps([vars(n) for n in list_nodes()], default=str))"
-        return [node for node in json.loads(self.python(script, RAY_ADDRESS=f"http://{self.dashboard}")) if node["state"] == "ALIVE"]
+        found = json.loads(self.python(script, RAY_ADDRESS=f"http://{self.dashboard}"))
+        return [node for node in found if (node["state"] == "ALIVE") == alive]
 
     def draining(self) -> dict[str, int]:
         """Until when (milliseconds since 1970) each node is being drained."""

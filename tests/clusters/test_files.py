@@ -1,11 +1,13 @@
 """The cluster files hold what the doctor asks of them, and each rule of the doctor catches what it is there for."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
+from jobs.config import main as config
 from jobs.doctor import main
 from mtl_ray.distributed.doctor_commands import missing
 from mtl_ray.distributed.doctor_file import examine_file
@@ -125,6 +127,22 @@ def test_the_job_says_it_and_ends_with_1(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "BROKEN  dashboard    ray start --head listens on 0.0.0.0. Mend: --dashboard-host=127.0.0.1" in said
     assert said.endswith("1 broken\n")
+
+
+def test_the_entrypoint_of_the_job_is_a_valid_config(capsys):
+    entrypoint = yaml.safe_load((ROOT / "clusters" / "kuberay" / "rayjob.yaml").read_text())["spec"]["entrypoint"]
+    words = shlex.split(entrypoint)
+    assert words[:3] == ["python", "-m", "jobs.train"]
+    assert config(["print", *words[3:]]) == 0
+    assert "runtime.workers.max=8" in capsys.readouterr().out
+
+
+def test_the_commands_of_the_page_exist():
+    blocks = re.findall(r"(?:^ {4,}\S.*\n)+", (ROOT / "docs" / "clusters.md").read_text(), re.MULTILINE)
+    lines = [line.strip() for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
+    commands = [re.sub(r"\s#.*", "", line) for line in lines if re.match(r"(ray|python|make|export) ", line)]
+    assert len(commands) >= 10
+    assert [problem for command in commands for problem in missing(command, {})] == []
 
 
 @pytest.mark.parametrize("text", ["a: 1\n", "- a\n", "a: [1\n", ""])

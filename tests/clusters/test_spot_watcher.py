@@ -2,15 +2,12 @@
 
 import os
 import re
-import secrets
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.clusters.local_ray import LocalRay
 from tests.clusters.metadata import metadata_service
 
 WATCHER = Path(__file__).parents[2] / "clusters" / "spot_watcher.py"
@@ -43,10 +40,8 @@ def test_a_notice_drains_the_node_with_the_time_that_is_left(cloud, fake_ray, tm
     calls = fake_ray.parent / "calls"
     with metadata_service(cloud) as (url, service):
         process = watcher(cloud, url, tmp_path, "--node-id", "abc", path=fake_ray)
-        for _ in range(3):  # it asks, and is told that there is nothing
-            assert service.asked.acquire(timeout=WAIT_S) or process.poll() is None
-            if cloud == "gcp":  # which answers only when something changes
-                break
+        for _ in range(1 if cloud == "gcp" else 4):  # it asks and is told that there is nothing; gcp answers when that changes
+            assert service.asked.acquire(timeout=WAIT_S)
         assert not calls.exists()
         service.noticed.set()
         said, _ = process.communicate(timeout=WAIT_S)
@@ -83,20 +78,3 @@ def test_a_second_watcher_leaves_the_work_to_the_first(fake_ray, tmp_path):
         service.noticed.set()
         first.communicate(timeout=WAIT_S)
     assert first.returncode == 0
-
-
-def test_a_node_of_ray_is_really_drained(tmp_path):
-    """With the token, on a worker beside its head."""
-    with LocalRay(secrets.token_hex(16)) as cluster, metadata_service("aws") as (url, service):
-        cluster.start_worker()
-        (node,) = [node for node in cluster.nodes() if not node["is_head_node"]]
-        options = ("--address", cluster.address, "--node-id", node["node_id"])
-        process = watcher("aws", url, tmp_path, *options, **cluster.environment)
-        assert service.asked.acquire(timeout=WAIT_S)
-        assert cluster.draining() == {}
-        service.noticed.set()
-        said, _ = process.communicate(timeout=WAIT_S)
-        assert process.returncode == 0, said
-        deadlines = cluster.draining()
-        assert list(deadlines) == [node["node_id"]]
-        assert 0 < deadlines[node["node_id"]] / 1000 - time.time() < 120
