@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from mtl_ray import storage
+from mtl_ray.evaluation.charts import draw
 from mtl_ray.evaluation.classes import recoder
 from mtl_ray.evaluation.data import EvaluationData, open_data
 from mtl_ray.evaluation.measure import Keep, Measured, measure, measure_stored
@@ -147,7 +148,7 @@ def make_report(request: Request, part: Part, seconds: float) -> Report:
 
 
 def write_results(out: str, made: Report, part: Part) -> list[str]:
-    """Writes report.json, predictions.arrow and, for each head that finds objects, HEAD.coco.json; gives their URIs."""
+    """Writes report.json, predictions.arrow and, for each head that finds objects, HEAD.coco.json; the charts too. Gives their URIs."""
     storage.write(storage.join(out, "report.json"), made.to_json())
     write_arrow(storage.join(out, "predictions.arrow"), part.table, part.heads, part.vocabulary)
     names = ["report.json", "predictions.arrow"]
@@ -155,6 +156,9 @@ def write_results(out: str, made: Report, part: Part) -> list[str]:
         if head.task == "detection":
             write_coco(storage.join(out, f"{name}.coco.json"), part.table, name, part.categories)
             names.append(f"{name}.coco.json")
+    for name, picture in draw({head: metric.charts() for head, metric in part.metrics.items()}).items():
+        storage.write(storage.join(out, name), picture)
+        names.append(name)
     return [storage.join(out, name) for name in names]
 
 
@@ -191,7 +195,8 @@ def _metrics(target: Stored | Predictor, vocabulary: Vocabulary) -> dict[str, Me
     measurable = {name: head for name, head in target.heads.items() if head.annotation in vocabulary.classes}
     if not measurable:
         wanted = ", ".join(sorted({head.annotation for head in target.heads.values()}))
-        raise ValueError(f"nothing can be measured: the target predicts {wanted}, the data has {', '.join(vocabulary.classes) or 'no classes'}")
+        known = ", ".join(vocabulary.classes) or "no classes"
+        raise ValueError(f"nothing can be measured: the target predicts {wanted}, the data has {known}")
     return {name: task_part(head, "metric").metric(head, target.vocabulary) for name, head in measurable.items()}
 
 

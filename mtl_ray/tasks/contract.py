@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
 from mtl_ray.samples import Sample
+from mtl_ray.tasks.charts import Charts
 
 
 class Metric(Protocol):
@@ -37,4 +38,8 @@ class Metric(Protocol):
 
     def per_class(self) -> Mapping[str, Mapping[str, float]]:
         """The same by class name, for the table."""
+        ...
+
+    def charts(self) -> Charts:
+        """Confusion matrix and precision-recall curves."""
         ...

@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.tasks.charts import Charts, Confusion, PrecisionRecall, interpolated
 from mtl_ray.tasks.classification.config import HeadConfig
 from mtl_ray.tasks.classification.decode import LabelScores
 
 Columns = dict[str, NDArray[np.float64]]
+BINS = 256
+"""Into which scores are counted, evenly by their log-odds from -10 to 10: fine near 0 and 1, where most of them are."""
 
 
 class ExclusiveMetric:
@@ -25,6 +28,8 @@ class ExclusiveMetric:
         self.names = names
         self.confusion: NDArray[np.int64] = np.zeros((len(names), len(names)), np.int64)
         self.in_five = 0
+        self.scores: NDArray[np.int64] = np.zeros((2, len(names), BINS), np.int64)
+        """How many images have a score in each bin, [has the class or not, class, bin]."""
 
     def update(self, sample: Sample, prediction: LabelScores) -> None:
         """Counts one image; one without a label is left out.
@@ -42,11 +47,14 @@ class ExclusiveMetric:
         order = np.argsort(-prediction.scores, kind="stable")
         self.confusion[truth, order[0]] += 1
         self.in_five += int(truth in order[:5])
+        classes = np.arange(len(self.names))
+        self.scores[(classes == truth).astype(int), classes, _bins(prediction.scores)] += 1
 
     def merge(self, other: Self) -> None:
         """Adds the counts of ``other``."""
         self.confusion = self.confusion + other.confusion  # a new array: what a Ray task returned cannot be written to
         self.in_five += other.in_five
+        self.scores = self.scores + other.scores
 
     def result(self) -> Mapping[str, float]:
         """top1, top5, and the means over classes of precision, recall and f1."""
@@ -59,6 +67,15 @@ class ExclusiveMetric:
     def per_class(self) -> Mapping[str, Mapping[str, float]]:
         """Precision, recall and f1 of each class."""
         return _rows(self.names, self._table())
+
+    def charts(self) -> Charts:
+        """Confusion of images, and curves of each class against all others; scores are known to one of ``BINS`` steps."""
+        wrong, right = self.scores[:, :, ::-1].cumsum(axis=2)
+        curves = [_curve(right[c], right[c] + wrong[c]) for c in range(len(self.names))]
+        return Charts(
+            confusion=Confusion(names=self.names, counts=self.confusion, unit="images"),
+            precision_recall=PrecisionRecall(names=self.names, precision=np.array(curves)),
+        )
 
     def _table(self) -> Columns:
         return _precision_recall(np.diag(self.confusion), self.confusion.sum(0), self.confusion.sum(1))
@@ -104,6 +121,12 @@ class MultilabelMetric:
         """AP, precision, recall and f1 of each class."""
         return _rows(self.names, self._table())
 
+    def charts(self) -> Charts:
+        """Curves of each class; an image may have several classes, so none is taken for another."""
+        scores, truth = self._arrays()
+        curves = [_curve(*_steps(scores[:, c], truth[:, c])) for c in range(len(self.names))]
+        return Charts(confusion=None, precision_recall=PrecisionRecall(names=self.names, precision=np.array(curves)))
+
     def _counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         scores, truth = self._arrays()
         found = scores >= 0.5
@@ -123,11 +146,29 @@ def average_precision(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> 
     """Area under the precision-recall steps of N scores (N,) and their truth (N,); NaN if nothing is true."""
     if not truth.any():
         return float("nan")
+    right, found = _steps(scores, truth)
+    return float(np.sum(np.diff(right, prepend=0) * right / found) / truth.sum())
+
+
+def _steps(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """At each score from the best on: how many of those at or above it are true, and how many there are."""
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
-    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
-    right = np.cumsum(truth[order])[last]
-    return float(np.sum(np.diff(right, prepend=0) * right / (last + 1)) / truth.sum())
+    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
+    return np.cumsum(truth[order], dtype=np.int64)[last], last + 1
+
+
+def _bins(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    exact = np.clip(np.nan_to_num(scores.astype(np.float64)), 0.0, 1.0)
+    with np.errstate(divide="ignore"):
+        odds = np.log(exact) - np.log1p(-exact)
+    return np.clip((odds + 10) / 20 * BINS, 0, BINS - 1).astype(np.int64)
+
+
+def _curve(right: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Precision at the recalls of a chart, of counts that end with all images."""
+    some = found > 0
+    return interpolated(right[some], found[some], int(right[-1]) if len(right) else 0)
 
 
 def metric(head: HeadConfig, vocabulary: Vocabulary) -> ExclusiveMetric | MultilabelMetric:

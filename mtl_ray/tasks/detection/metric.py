@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.tasks.charts import Charts, PrecisionRecall
 from mtl_ray.tasks.detection.coco import Curves, Kind, Scored, curves
 from mtl_ray.tasks.detection.config import HeadConfig
+from mtl_ray.tasks.detection.confusion import confusion
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.voc import voc_table
 
@@ -71,6 +73,17 @@ class DetectionMetric:
             name: {**{column: float(values[c]) for column, values in columns.items()}, "objects": int(objects[c])}
             for c, name in enumerate(self.names)
         }
+
+    def charts(self) -> Charts:
+        """Confusion of boxes, and COCO's precision-recall curves at IoU 0.5 (of masks or keypoints where there are no boxes)."""
+        images = self._ordered()
+        kind = _kinds(images)[0]
+        precision = curves(kind, images, len(self.names)).precision[0, :, :, 0, -1].T
+        note = "OKS 0.5" if kind == "keypoints" else "IoU 0.5"
+        return Charts(
+            confusion=confusion(images, self.names) if kind == "bbox" else None,
+            precision_recall=PrecisionRecall(names=self.names, precision=np.where(precision < 0, np.nan, precision), note=note),
+        )
 
     def _ordered(self) -> list[Scored]:
         """By key, numbers in it by value: equal scores are then met in the same order however the images came together."""

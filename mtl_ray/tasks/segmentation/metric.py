@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.samples import IGNORE_INDEX, Sample, Vocabulary
+from mtl_ray.tasks.charts import Charts, Confusion
 from mtl_ray.tasks.segmentation.config import HeadConfig
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 
@@ -56,6 +57,12 @@ class SemanticMetric:
         """IoU, Acc (recall) and Dice of each class."""
         table = self._table()
         return {name: {metric: float(values[i]) for metric, values in table.items()} for i, name in enumerate(self.names)}
+
+    def charts(self) -> Charts:
+        """Confusion of pixels; a map has no scores, so there are no curves."""
+        classes = len(self.names)
+        counts = self._counted()[:classes, :classes]
+        return Charts(confusion=Confusion(names=self.names, counts=counts, unit="pixels"), precision_recall=None)
 
     def _counted(self) -> NDArray[np.int64]:
         return np.delete(self.counts, IGNORE_INDEX, axis=0)
