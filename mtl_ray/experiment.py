@@ -23,6 +23,7 @@ from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 from mtl_ray.tasks.detection.config import RetinaNetHead, Yolov3Head
 from mtl_ray.tasks.segmentation.config import FcnHead
 from mtl_ray.training.config import RuntimeConfig, ScheduleConfig
+from mtl_ray.tuning.config import TuneConfig
 
 if TYPE_CHECKING:
     from mtl_ray.models.model import Model
@@ -55,6 +56,8 @@ class ExperimentConfig:
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
     serve: ServeConfig = Field(default_factory=ServeConfig)
+    tune: TuneConfig | None = None
+    """Of ``jobs.tune``; a training takes no notice of it."""
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:

@@ -1,0 +1,168 @@
+"""The ``tune`` section of a config: what to search, how, and by which measure."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mtl_ray.config.strict import STRICT
+
+When = Mapping[str, Any]
+"""Paths of other entries of the space and the value (or the list of values) that each must have; else the entry is left alone."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Uniform:
+    """A real number, evenly distributed."""
+
+    type: Literal["uniform"] = "uniform"
+    low: float
+    high: float
+    points: int | None = Field(default=None, ge=2)
+    """How many values a grid takes, both ends among them."""
+    when: When = Field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_ends(self.low, self.high)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LogUniform:
+    """A positive number whose logarithm is evenly distributed."""
+
+    type: Literal["loguniform"] = "loguniform"
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+    points: int | None = Field(default=None, ge=2)
+    """How many values a grid takes, both ends among them."""
+    when: When = Field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_ends(self.low, self.high)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Int:
+    """A whole number from low to high, both included."""
+
+    type: Literal["int"] = "int"
+    low: int
+    high: int
+    step: int = Field(default=1, ge=1)
+    """low, low + step, ..."""
+    when: When = Field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_ends(self.low, self.high)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Choice:
+    """One of some values of any kind."""
+
+    type: Literal["choice"] = "choice"
+    values: Annotated[tuple[Any, ...], Field(min_length=1)] | Annotated[dict[str, Any], Field(min_length=1)]
+    """A list; or a mapping of names to values, for long ones: then figures, tables and ``when`` use the names."""
+    when: When = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Anchors:
+    """Anchors of a head, fitted to the boxes of the training split as they lie on the canvas of the trial (see ``anchors``)."""
+
+    type: Literal["anchors"] = "anchors"
+    low: int = Field(default=3, ge=1)
+    """Fewest anchors of each level."""
+    high: int = Field(default=3, ge=1)
+    """Most anchors of each level."""
+    when: When = Field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_ends(self.low, self.high)
+
+
+Distribution = Annotated[Uniform | LogUniform | Int | Choice | Anchors, Field(discriminator="type")]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Objective:
+    """What trials are compared by."""
+
+    metric: str
+    """HEAD/METRIC of the last evaluation of a trial; or ``latency_ms`` (one canvas through the network on one CPU thread, the
+    median), ``flops`` (of one canvas), ``parameters``."""
+    mode: Literal["max", "min"] = "max"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TuneConfig:
+    """A search: many runs of one config that differ in what ``space`` says."""
+
+    space: dict[str, Distribution] = Field(min_length=1)
+    """By path, as on the command line: ``schedule.optimizer.lr: {type: loguniform, low: 1e-4, high: 1e-2}``. In this order."""
+    metric: str | None = None
+    """What trials are compared by: HEAD/METRIC of the last evaluation of a trial."""
+    mode: Literal["max", "min"] = "max"
+    objectives: tuple[Objective, ...] = ()
+    """In place of ``metric`` and ``mode``: several, of which the trials are the result that no other one beats in all."""
+    trials: int = Field(default=20, ge=1)
+    """How many there shall be in the end, those that fail or are stopped early included; a grid has as many as it has points."""
+    concurrent: int | None = Field(default=None, ge=1)
+    """How many at a time; by default as many as the cluster has room for, or may grow to."""
+    seconds: float | None = Field(default=None, gt=0)
+    """Of training for each trial, in place of the schedule's length (``schedule.seconds``)."""
+    sampler: Literal["tpe", "cmaes", "random", "grid"] = "tpe"
+    """tpe: multivariate, groups of conditional entries, constant liar (Bergstra et al. 2011; Falkner et al. 2018). cmaes: Hansen
+    2016, over the numbers that no condition decides on; the rest at random."""
+    startup: int = Field(default=10, ge=0)
+    """tpe and cmaes: so many trials at random first."""
+    scheduler: Literal["asha", "median", "none"] = "none"
+    """Which trials are stopped early. asha: at ``grace``, ``grace * reduction``, ... epochs those that are not in the best
+    1/``reduction`` of all that came there (Li et al. 2020). median: those whose best value is below the median of the others' means
+    up to that epoch (Golovin et al. 2017)."""
+    grace: float = Field(default=1.0, gt=0)
+    """Epochs that every trial gets."""
+    reduction: float = Field(default=3.0, gt=1)
+    """See asha."""
+    seed: int = 0
+    """Of the sampler; the seed of each training is runtime.seed."""
+    max_failures: int = Field(default=3, ge=0)
+    """How often a trial whose process or machine was lost goes on from its checkpoint before it counts as failed."""
+
+    def __post_init__(self) -> None:
+        if (self.metric is None) == (not self.objectives):
+            raise ValueError("either metric or objectives must say what trials are compared by")
+        if len(self.objectives) > 1 and self.scheduler != "none":
+            raise ValueError(f"scheduler: {self.scheduler} compares trials by one number; with several objectives it must be none")
+        if len(self.objectives) > 1 and self.sampler == "cmaes":
+            raise ValueError("sampler: cmaes has one objective only; take tpe")
+        _check_conditions(self.space)
+        if self.sampler == "grid":
+            _check_grid(self.space)
+
+    @property
+    def goals(self) -> tuple[Objective, ...]:
+        """The objectives, however they were given."""
+        return self.objectives if self.metric is None else (Objective(metric=self.metric, mode=self.mode),)
+
+
+def _check_ends(low: float, high: float) -> None:
+    if low > high:
+        raise ValueError(f"low is {low} and high is {high}: high must not be less")
+
+
+def _check_conditions(space: Mapping[str, Distribution]) -> None:
+    before: list[str] = []
+    for path, entry in space.items():
+        for wanted in entry.when:
+            if wanted not in before:
+                known = ", ".join(before) or "none"
+                raise ValueError(f"space: {path} depends on {wanted}, which must be an entry of the space above it (these are: {known})")
+        before.append(path)
+
+
+def _check_grid(space: Mapping[str, Distribution]) -> None:
+    for path, entry in space.items():
+        if isinstance(entry, Uniform | LogUniform) and entry.points is None:
+            raise ValueError(f"space: {path} needs points, the number of its values in a grid")

@@ -1,0 +1,161 @@
+"""A search as its sampler sees it: what to try next, and what became of what was tried."""
+
+import datetime
+import hashlib
+import warnings
+from collections.abc import Sequence
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from mtl_ray.tuning.config import Anchors, Choice, Distribution, Int, LogUniform, TuneConfig, Uniform
+from mtl_ray.tuning.record import Reported, Result, Trial
+from mtl_ray.tuning.space import Parameters, Value, choose, grid, names_of
+
+EPOCH = 1000
+"""Optuna counts in whole numbers: thousandths of epochs."""
+WARM = 10
+"""Trials that a warm start takes at least: it looks at their best tenth."""
+_STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+class Study:
+    """An Optuna study in memory. The search's own records are what is kept; this is made of them again after a restart.
+
+    A trial that was stopped early is PRUNED to Optuna, with all that it reported; one that failed is FAIL.
+
+    Args:
+        config: of the search.
+        trials: known already, by number from 0.
+        results: of those that have ended.
+    """
+
+    def __init__(self, config: TuneConfig, trials: Sequence[Trial], results: dict[int, Result]) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._config = config
+        self._directions = ["maximize" if goal.mode == "max" else "minimize" for goal in config.goals]
+        self._grid = grid(config.space) if config.sampler == "grid" else []
+        self.optuna = optuna.create_study(directions=self._directions)
+        self._ids: list[int] = []
+        for trial in trials:
+            self.add(trial, results.get(trial.number))
+        self._known = self.optuna.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+
+    @property
+    def trials(self) -> int:
+        """How many there shall be in the end."""
+        return len(self._grid) or self._config.trials
+
+    def add(self, trial: Trial, result: Result | None = None) -> None:
+        """A trial that was proposed before, ended or not."""
+        now = datetime.datetime.now()
+        state = TrialState.RUNNING if result is None else _STATES[result.state]
+        self.optuna.add_trial(
+            FrozenTrial(
+                number=-1,
+                trial_id=-1,
+                state=state,
+                value=None,
+                values=result.values if result is not None and result.state == "complete" else None,
+                datetime_start=now,
+                datetime_complete=None if result is None else now,
+                params=dict(trial.parameters),
+                distributions={path: distribution(self._config.space[path]) for path in trial.parameters},
+                user_attrs={},
+                system_attrs={},
+                intermediate_values=_intermediate(result.reports if result else []),
+            )
+        )
+
+    def propose(self, number: int) -> Parameters:
+        """What trial ``number`` tries; it is then known to be under way.
+
+        The draw depends on the seed, the number and what is known of the other trials, not on the process that draws.
+        """
+        if self._grid:
+            self.optuna.enqueue_trial(dict(self._grid[number]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.optuna.sampler = self._sampler(number)
+            trial = self.optuna.ask()
+            assert trial.number == number
+
+            def pick(path: str, entry: Distribution) -> Value:
+                return _suggest(trial, path, distribution(entry))
+
+            return choose(self._config.space, pick)
+
+    def _sampler(self, number: int) -> BaseSampler:
+        seed = int.from_bytes(hashlib.blake2b(f"{self._config.seed} {number}".encode(), digest_size=4).digest(), "little")
+        random = RandomSampler(seed=seed)
+        if number == 0:
+            return random
+        if self._config.sampler == "tpe":
+            return TPESampler(seed=seed, n_startup_trials=self._config.startup, multivariate=True, group=True, constant_liar=True)
+        if self._config.sampler == "cmaes":
+            return CmaEsSampler(
+                seed=seed,
+                n_startup_trials=self._config.startup,
+                independent_sampler=random,
+                warn_independent_sampling=False,
+                source_trials=self._sources(),
+            )
+        return random
+
+    def _sources(self) -> list[FrozenTrial] | None:
+        """What an evolution that begins after a restart starts from (warm start; Nomura et al. 2021): its own state is not kept."""
+        if len(self._known) < WARM:
+            return None
+        shared = CmaEsSampler().infer_relative_search_space(self.optuna, self.optuna.get_trials(deepcopy=False)[-1])
+        return [
+            create_trial(
+                value=known.value,
+                params={path: known.params[path] for path in shared},
+                distributions={path: known.distributions[path] for path in shared},
+            )
+            for known in self._known
+            if shared
+        ]
+
+    def report(self, number: int, reported: Reported) -> None:
+        """An evaluation of a trial that goes on."""
+        trial = self._trial(number)
+        trial.report(reported.value, round(reported.epoch * EPOCH))
+
+    def finish(self, number: int, result: Result) -> None:
+        """A trial has ended."""
+        values = result.values if result.state == "complete" else None
+        self.optuna.tell(number, values, state=_STATES[result.state], skip_if_finished=True)
+
+    def _trial(self, number: int) -> optuna.Trial:
+        return optuna.Trial(self.optuna, self.optuna.get_trials(deepcopy=False)[number]._trial_id)
+
+
+def _intermediate(reports: Sequence[Reported]) -> dict[int, float]:
+    return {round(reported.epoch * EPOCH): reported.value for reported in reports}
+
+
+def distribution(entry: Distribution) -> BaseDistribution:
+    """An entry of the space in Optuna's words."""
+    match entry:
+        case Uniform():
+            return FloatDistribution(entry.low, entry.high)
+        case LogUniform():
+            return FloatDistribution(entry.low, entry.high, log=True)
+        case Int():
+            return IntDistribution(entry.low, entry.high - (entry.high - entry.low) % entry.step, step=entry.step)
+        case Anchors():
+            return IntDistribution(entry.low, entry.high)
+        case Choice():
+            return CategoricalDistribution(list(names_of(entry)))
+
+
+def _suggest(trial: optuna.Trial, path: str, kind: BaseDistribution) -> Value:
+    if isinstance(kind, FloatDistribution):
+        return trial.suggest_float(path, kind.low, kind.high, log=kind.log)
+    if isinstance(kind, IntDistribution):
+        return trial.suggest_int(path, kind.low, kind.high, step=kind.step)
+    assert isinstance(kind, CategoricalDistribution)
+    return str(trial.suggest_categorical(path, kind.choices))
