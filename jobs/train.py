@@ -23,12 +23,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = validate(load_tree(args.config, args.overrides), ExperimentConfig)
 
     from mtl_ray.distributed.train import train
-    from mtl_ray.loading.loader import BadSamplesError
     from mtl_ray.training.summary import text_of
 
     try:
         print(text_of(train(config)))
-    except BadSamplesError as error:
+    except ValueError as error:
+        from mtl_ray.loading.loader import BadSamplesError  # brings torch
+
+        if not isinstance(error, BadSamplesError):
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,12 +1,11 @@
 """Where the driver and the ranks of a run on Ray tell each other things: ``ray.train.report`` would make the ranks wait for Ray."""
 
-import threading
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mtl_ray.training.context import Progress
+from mtl_ray.training.progress import Progress
 
 POLL_S = 0.5
 
@@ -96,27 +95,3 @@ def new_board() -> Any:
     """A board on this machine, which lives as long as the driver."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
-
-
-class Listener:
-    """Knows on a rank, without asking, whether the driver wants it to stop: a thread asks the board."""
-
-    def __init__(self, board: Any, group: int) -> None:
-        self._board, self._group = board, group
-        self._asked = threading.Event()
-        self._closed = threading.Event()
-        threading.Thread(target=self._listen, daemon=True, name="board").start()
-
-    def _listen(self) -> None:
-        while not self._closed.wait(POLL_S):
-            if ray.get(self._board.asked.remote(self._group)):
-                self._asked.set()
-                return
-
-    def should_stop(self) -> bool:
-        """See ``RunContext``."""
-        return self._asked.is_set()
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self._closed.set()

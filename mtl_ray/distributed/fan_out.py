@@ -12,6 +12,7 @@ Result = TypeVar("Result")
 
 RETRIES = 5
 """How often a task is run again when its node or its process is lost; an exception of the function itself ends the whole."""
+_LOOK_EVERY_S = 5.0
 _AT_LEAST = 32
 """So many tasks are sent off in any case: a cluster grows by the tasks that wait."""
 
@@ -22,6 +23,7 @@ def fan_out(
     """The results of ``function(item)`` in the order of the items, computed as Ray tasks inside a ``session``.
 
     Only a bounded number of tasks is sent off at a time, so neither a million items nor a slow first one fills the memory.
+    Machines with GPUs are left to those who need them, as long as there are others. A task whose machine is lost runs again.
 
     Args:
         function: of a module, or a ``functools.partial`` of one; without side effects that a second run would spoil.
@@ -36,6 +38,7 @@ def fan_out(
     """
     task = ray.remote(num_cpus=num_cpus, max_retries=RETRIES)(_call)
     shared = ray.put(function)
+    selector = _without_gpus(num_cpus)
     pending: dict[ray.ObjectRef, int] = {}
     done: dict[int, Result] = {}
     sent = given = 0
@@ -44,9 +47,12 @@ def fan_out(
             while given < len(items):
                 limit = workers or max(_AT_LEAST, int(2 * ray.cluster_resources().get("CPU", 1) / num_cpus))
                 while sent < len(items) and len(pending) < limit and sent - given < 4 * limit:
-                    pending[task.remote(shared, items[sent])] = sent
+                    pending[task.options(label_selector=selector).remote(shared, items[sent])] = sent
                     sent += 1
-                ready, _ = ray.wait(list(pending), num_returns=1)
+                ready, _ = ray.wait(list(pending), num_returns=1, timeout=_LOOK_EVERY_S)
+                if not ready and selector and not _without_gpus(num_cpus):
+                    selector = {}
+                    pending = {_again(task, old, shared, items[index]): index for old, index in pending.items()}
                 for reference in ready:
                     done[pending.pop(reference)] = _result(reference, description)
                     bar.update()
@@ -56,6 +62,19 @@ def fan_out(
         finally:
             for reference in pending:
                 ray.cancel(reference, force=False)
+
+
+def _without_gpus(num_cpus: float) -> dict[str, str]:
+    """The label selector of machines that have no GPU; empty if that would leave none, or all."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= num_cpus]
+    gpus = [node["NodeID"] for node in nodes if node["Resources"].get("GPU", 0)]
+    return {ray._raylet.RAY_NODE_ID_KEY: f"!in({','.join(gpus)})"} if 0 < len(gpus) < len(nodes) else {}
+
+
+def _again(task: Any, old: ray.ObjectRef, function: ray.ObjectRef, item: Any) -> ray.ObjectRef:
+    """Sends a task off anew that may wait for a machine that will not come back."""
+    ray.cancel(old, force=False)
+    return task.remote(function, item)
 
 
 def _call(function: Callable[[Item], Result], item: Item) -> Result:

@@ -12,13 +12,12 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.callbacks import AcceleratorSetupCallback, BackendSetupCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
 from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision, ScalingDecision, ScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from mtl_ray.distributed.board import POLL_S
 from mtl_ray.distributed.world import Resources, fit, machines
@@ -30,6 +29,7 @@ SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
 }
 """Of Ray Train, unless the environment says otherwise: how soon a death is seen; the driver looks for nodes that leave, see ``train``."""
 _log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class _Controller(TrainController):  # type: ignore[misc]
     worker_group_cls = _Workers
 
 
-class Group(TorchTrainer):  # type: ignore[misc]
+class Group(DataParallelTrainer):  # type: ignore[misc]
     """The workers of one run.
 
     Args:
@@ -137,8 +137,6 @@ class Group(TorchTrainer):  # type: ignore[misc]
         request: of each worker.
         board: see there.
         max_failures: in a row, without a new checkpoint.
-        timeout_s: after which ranks that wait for each other give up.
-        backend: gloo or nccl.
         watch: called about twice a second while ``fit`` runs; what it raises ends the workers and leaves ``fit``.
     """
 
@@ -153,13 +151,10 @@ class Group(TorchTrainer):  # type: ignore[misc]
         request: Resources,
         board: Any,
         max_failures: int,
-        timeout_s: float,
-        backend: str,
         watch: Callable[[], None],
     ) -> None:
         super().__init__(
             work,
-            torch_config=TorchConfig(backend=backend, timeout_s=int(timeout_s)),
             scaling_config=ScalingConfig(num_workers=most, use_gpu="GPU" in request, resources_per_worker=dict(request)),
             run_config=RunConfig(name=name, storage_path=storage, logging_config=LoggingConfig(log_level="WARNING")),
         )
@@ -168,8 +163,8 @@ class Group(TorchTrainer):  # type: ignore[misc]
         self._watch = watch
 
     def _create_default_callbacks(self) -> list[Any]:
-        """Of Ray: what is needed, without its actor that cleans up after dead controllers by way of a dashboard."""
-        return [AcceleratorSetupCallback(self.backend_config, self.scaling_config), BackendSetupCallback(self.backend_config)]
+        """Of Ray: none is needed; its actor that cleans up after dead controllers would ask a dashboard for them."""
+        return []
 
     def _initialize_and_run_controller(self, **given: Any) -> Any:
         """Of Ray: with our policies, and with a driver that looks around instead of waiting."""

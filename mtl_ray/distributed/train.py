@@ -8,31 +8,31 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import ray
-import ray.train
 from ray.autoscaler.sdk import request_resources
 from ray.train import ControllerError, TrainingFailedError
-from ray.train.torch import get_device
 
 from mtl_ray import storage
-from mtl_ray.distributed.board import Listener, new_board
+from mtl_ray.distributed.board import new_board
 from mtl_ray.distributed.group import Group, NoRoomError
+from mtl_ray.distributed.nursery import Nurseries
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.distributed.session import session
+from mtl_ray.distributed.work import work
 from mtl_ray.distributed.world import cpus_of, draining, fit, machines, promised, request_of, wait_for_room
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.loading.config import SplitConfig
 from mtl_ray.training.beginning import begin, check_splits, run_uri
-from mtl_ray.training.context import RunContext
 from mtl_ray.training.progress_bar import ProgressBar
 from mtl_ray.training.summary import Summary, summary_of
 
 OnMetrics = Callable[[int, float, Mapping[str, float]], bool]
+MEETING_S = 600.0
+"""After so long ranks that wait for each other give up, besides the time that the last checkpoint may take."""
 LOOK_EVERY_S = 2.0
 """How often the driver looks whether machines come or go."""
 _log = logging.getLogger(__name__)
@@ -46,14 +46,14 @@ def train(config: ExperimentConfig, *, on_metrics: OnMetrics | None = None) -> S
         on_metrics: called in this process after each evaluation with step, epoch and HEAD/METRIC; True ends the run there, unfinished.
 
     Returns:
-        As ``mtl_ray.training.trainer.run``; not finished if ``on_metrics`` or a signal (SIGTERM, SIGINT) ended it, with a checkpoint.
+        As ``mtl_ray.training.trainer.run``; not finished if ``on_metrics`` ended it.
 
     Raises:
         ValueError: as ``run``; also if the cluster can never place the workers, or a job submitted to a cluster would write to a
             relative path, which is lost with the machine that it ran on.
         FileNotFoundError: if a split is not there.
         ray.train.TrainingFailedError: if workers died more than ``runtime.max_failures`` times without a new checkpoint.
-        KeyboardInterrupt: after a second signal, or one that came before there was anything to save.
+        KeyboardInterrupt, SystemExit: after SIGINT, or SIGTERM (status 143), once a checkpoint is made; a second signal does not wait.
     """
     config = with_absolute_uris(config)
     state = begin(config).state
@@ -95,10 +95,6 @@ def _absolute_split(split: SplitConfig) -> SplitConfig:
     return replace(split, uri=uri)
 
 
-class PausedError(RuntimeError):
-    """A rank has stopped with a checkpoint so that another group of workers can go on."""
-
-
 class _Driver:
     """What the process that was asked for a training does meanwhile: shows progress, looks at the cluster, hears signals."""
 
@@ -107,6 +103,7 @@ class _Driver:
         self._runtime = config.runtime
         self._request = request_of(config)
         self._board = new_board()
+        self._nurseries = Nurseries()
         self._bar = ProgressBar(config.runtime.name)
         self._signal: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -130,13 +127,14 @@ class _Driver:
 
     def _hear(self, number: int, _: object) -> None:
         if self._signal is not None:
-            raise KeyboardInterrupt
+            self._leave()
         self._signal = signal.Signals(number)
         _log.warning("%s: the run stops with a checkpoint; once more ends it without", self._signal.name)
 
     def run(self) -> Summary:
         """Groups of workers, until the run is done or shall end."""
         while True:
+            self._nurseries.spread()
             wait_for_room(self._runtime.fewest_workers, self._request, private=self._private, watch=self._stop_if_told)
             try:
                 with tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch:
@@ -151,7 +149,7 @@ class _Driver:
     def _group(self, scratch: str) -> Group:
         runtime = self._runtime
         return Group(
-            functools.partial(_work, self._config, self._board),
+            functools.partial(work, self._config, "GPU" in self._request, runtime.save_patience_s + MEETING_S, self._board),
             name=f"{runtime.name}-{uuid.uuid4().hex[:6]}",
             storage=scratch,
             fewest=runtime.fewest_workers,
@@ -159,8 +157,6 @@ class _Driver:
             request=self._request,
             board=self._board,
             max_failures=runtime.max_failures,
-            timeout_s=runtime.save_patience_s + 600,
-            backend=_backend(self._request),
             watch=self._watch,
         )
 
@@ -168,11 +164,17 @@ class _Driver:
         self._show()
         if not summary["finished"]:
             _log.warning("the run stopped after step %d, with a checkpoint: the same command goes on from there", summary["step"])
+            self._stop_if_told()
         return summary
 
     def _stop_if_told(self) -> None:
         if self._signal is not None:
-            raise KeyboardInterrupt
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._signal == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        raise KeyboardInterrupt
 
     def _watch(self) -> None:
         """Twice a second while workers train, start or die."""
@@ -181,6 +183,7 @@ class _Driver:
             self._board.ask.remote(self._signal.name, end=True)
         elif time.monotonic() - self._looked_at > LOOK_EVERY_S:
             self._looked_at = time.monotonic()
+            self._nurseries.spread()
             reason = self._change()
             if reason:
                 self._board.ask.remote(reason)
@@ -207,43 +210,3 @@ class _Driver:
             if more:
                 return f"there is room for {min(size + more, self._runtime.most_workers)} workers instead of {size}"
         return ""
-
-
-def _backend(request: Mapping[str, float]) -> str:
-    """How gradients travel."""
-    return "nccl" if "GPU" in request else "gloo"
-
-
-def _work(config: ExperimentConfig, board: Any) -> Summary:
-    """One rank, inside a Ray worker."""
-    from mtl_ray.training.trainer import run
-
-    world = ray.train.get_context()
-    group = ray.get(board.join.remote(ray.get_runtime_context().get_node_id()))
-    with _listening(board, group) as listener:
-        context = RunContext(
-            rank=world.get_world_rank(),
-            world_size=world.get_world_size(),
-            local_rank=world.get_local_rank(),
-            device=get_device(),
-            on_progress=functools.partial(board.tell.remote, group),
-            on_checkpoint=lambda uri, metrics: board.saved.remote(group),
-            should_stop=listener.should_stop,
-        )
-        try:
-            summary = run(config, context)
-        except (ValueError, FileNotFoundError) as error:
-            ray.get(board.fail.remote(group, error))
-            raise
-    if not summary["finished"] and not ray.get(board.ends.remote()):
-        raise PausedError(f"stopped after step {summary['step']}")
-    return summary
-
-
-@contextmanager
-def _listening(board: Any, group: int) -> Iterator[Listener]:
-    listener = Listener(board, group)
-    try:
-        yield listener
-    finally:
-        listener.close()

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.inference.checkpoint import read_config
 from mtl_ray.shards.split import open_split
 from mtl_ray.training import checkpoint
 from mtl_ray.training.attempts import claim
@@ -42,6 +41,8 @@ def begin(config: ExperimentConfig) -> Beginning:
         return Beginning(_fresh(config_id), None)
     state = checkpoint.read_state(found)
     if state.config_hash != config_id:
+        from mtl_ray.inference.checkpoint import read_config  # brings torch, which the driver of a run on Ray does without
+
         changed = ", ".join(differences(config, read_config(open_artifact(found, kind=checkpoint.KIND))))
         raise ValueError(
             f"the run {uri} was begun with another config: {changed}. Give this one another runtime.name, or remove that folder"

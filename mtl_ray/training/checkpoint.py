@@ -1,21 +1,24 @@
-"""Checkpoints of a run: what is in them, which is the newest whole one, which may go."""
+"""Checkpoints of a run: what is in them, which is the newest whole one, which may go.
+
+Torch is imported where tensors are: the driver of a run on Ray only looks for checkpoints.
+"""
 
 import io
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
-import torch
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from mtl_ray import artifact, storage
 from mtl_ray.config.strict import STRICT
 from mtl_ray.inference.run_folder import Place, checkpoint_folder, line, places
 from mtl_ray.training.attempts import Claim
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KIND = "checkpoint"
 _log = logging.getLogger(__name__)
@@ -48,7 +51,7 @@ class State:
 
 
 def pack(
-    model: Mapping[str, Tensor], average: Mapping[str, Tensor] | None, training: Any, state: State, texts: Mapping[str, str]
+    model: "Mapping[str, Tensor]", average: "Mapping[str, Tensor] | None", training: Any, state: State, texts: Mapping[str, str]
 ) -> dict[str, bytes]:
     """The files of a checkpoint but for its manifest.
 
@@ -59,6 +62,8 @@ def pack(
         state: see there.
         texts: further files, such as config.yaml.
     """
+    import torch
+
     buffer = io.BytesIO()
     torch.save(training, buffer)
     files = {"model.safetensors": _tensors(model), "training.pt": buffer.getvalue()}
@@ -68,7 +73,9 @@ def pack(
     return files | {name: text.encode() for name, text in texts.items()}
 
 
-def _tensors(tensors: Mapping[str, Tensor]) -> bytes:
+def _tensors(tensors: "Mapping[str, Tensor]") -> bytes:
+    import safetensors.torch
+
     return bytes(safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
 
 
@@ -97,13 +104,17 @@ def read_state(uri: str) -> State:
     return TypeAdapter(State).validate_json(artifact.open_artifact(uri, kind=KIND).read("state.json"))
 
 
-def read_tensors(uri: str, name: str) -> dict[str, Tensor]:
+def read_tensors(uri: str, name: str) -> "dict[str, Tensor]":
     """One of the weight files of a checkpoint: model.safetensors or ema.safetensors."""
+    import safetensors.torch
+
     return dict(safetensors.torch.load(artifact.open_artifact(uri, kind=KIND).read(name)))
 
 
 def read_training(uri: str) -> Any:
     """``training.pt`` of a checkpoint, on the CPU."""
+    import torch
+
     return torch.load(io.BytesIO(artifact.open_artifact(uri, kind=KIND).read("training.pt")), map_location="cpu", weights_only=True)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mtl_ray.training.context import Progress
+from mtl_ray.training.progress import Progress
 
 LOG_EVERY_S = 15.0
 """Where nobody watches (a log file), a line this often."""

@@ -12,7 +12,7 @@ import cv2
 from mtl_ray import storage
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.training.checkpoint import State
-from mtl_ray.training.context import Progress
+from mtl_ray.training.progress import Progress
 from mtl_ray.training.scalars import Scalars
 from mtl_ray.training.trackers import Pictures, Tracker, open_trackers
 

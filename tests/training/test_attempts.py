@@ -106,7 +106,10 @@ def test_an_attempt_that_was_overtaken_ends_and_publishes_nothing_that_counts(ma
 
 
 def test_while_a_run_goes_on_the_checkpoint_before_the_newest_stays(make_config, tmp_path):
-    config, uri = make_config("runtime.keep=1", "schedule.evaluate_every_steps=100", "runtime.checkpoint_every_steps=2"), tmp_path / "runs" / "run"
+    config, uri = (
+        make_config("runtime.keep=1", "schedule.evaluate_every_steps=100", "runtime.checkpoint_every_steps=2"),
+        tmp_path / "runs" / "run",
+    )
     kept = []
     run(config, RunContext(on_checkpoint=lambda *_: kept.append([place.step for place in places(str(uri))])))
     assert kept == [[2], [2, 4], [4, 6], [6, 8], [8, 10], [10, 12], [14]]

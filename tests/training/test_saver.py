@@ -55,7 +55,7 @@ def test_the_last_one_must_succeed():
         raise ConnectionError("the bucket is gone")
 
     saver.submit(fails)
-    with pytest.raises(NotSavedError, match="for 0.2 s: the bucket is gone"):
+    with pytest.raises(NotSavedError, match=r"for 0\.2 s: the bucket is gone"):
         saver.finish()
     saver.close()
 

@@ -1,0 +1,110 @@
+"""Ranks that start at once: on each machine a process waits that has imported everything, and is forked when a rank is wanted.
+
+A worker of Ray Train is then only the hand that holds a rank: it has one forked, passes on what the two sides say, and dies with it.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from mtl_ray.distributed.world import machines
+from mtl_ray.training.rank import STOP, Task
+
+START_S = 120.0
+"""So long a rank may take to answer; nearly all of it is the first import on a busy machine."""
+
+
+class Nursery:
+    """An actor, one a machine: the process that is forked."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        command = [sys.executable, "-m", "mtl_ray.training.warm"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment)
+
+    def fork(self, path: str) -> None:
+        """Has a rank begin that listens to a socket."""
+        if self._process.poll() is not None:
+            self._start()
+        assert self._process.stdin is not None
+        self._process.stdin.write(path + "\n")
+        self._process.stdin.flush()
+
+
+class Nurseries:
+    """Those of one run, made by its driver."""
+
+    def __init__(self) -> None:
+        self._actors: dict[str, Any] = {}
+
+    def spread(self) -> None:
+        """Makes one on every machine that has none yet."""
+        for machine in machines():
+            if machine.node_id not in self._actors:
+                there = NodeAffinitySchedulingStrategy(machine.node_id, soft=False)
+                options = {"num_cpus": 0, "name": _name(machine.node_id), "get_if_exists": True, "max_restarts": -1}
+                self._actors[machine.node_id] = ray.remote(Nursery).options(scheduling_strategy=there, **options).remote()
+
+
+def _name(node_id: str) -> str:
+    return f"mtl_ray nursery {node_id}"
+
+
+def _nursery_here() -> Any:
+    until = time.monotonic() + START_S
+    while True:
+        try:
+            return ray.get_actor(_name(ray.get_runtime_context().get_node_id()))
+        except ValueError:  # the driver makes it as soon as it sees the machine
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+
+
+class Held:
+    """A rank, as the worker sees it that holds it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def stop(self) -> None:
+        """Asks it to stop with a checkpoint."""
+        self._connection.send(STOP)
+
+    def words(self) -> Iterator[tuple[str, Any]]:
+        """What it says, until it is gone."""
+        while True:
+            try:
+                yield self._connection.recv()
+            except (EOFError, OSError):
+                return
+
+
+@contextmanager
+def forked(task: Task) -> Iterator[Held]:
+    """A rank that has begun. It ends when this process does, or when the block is left."""
+    with tempfile.TemporaryDirectory(prefix="mtl_ray-") as folder, socket.socket(socket.AF_UNIX) as listener:
+        path = str(Path(folder) / "rank")
+        listener.bind(path)
+        listener.listen(1)
+        listener.settimeout(START_S)
+        ray.get(_nursery_here().fork.remote(path))
+        plug, _ = listener.accept()
+    plug.setblocking(True)
+    with Connection(plug.detach()) as connection:
+        connection.send(task)
+        yield Held(connection)

@@ -1,0 +1,86 @@
+"""What a worker of Ray Train does: it holds one rank of a run. Imports no torch, so that it is there soon."""
+
+import os
+import socket
+import threading
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.collective
+
+from mtl_ray.distributed.board import POLL_S
+from mtl_ray.distributed.nursery import Held, forked
+from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.training.rank import Task
+
+
+class PausedError(RuntimeError):
+    """A rank has stopped with a checkpoint so that another group of workers can go on."""
+
+
+def work(config: ExperimentConfig, gpu: bool, timeout_s: float, board: Any) -> Any:
+    """One rank of a run, until it is done.
+
+    Returns:
+        The summary of the run.
+
+    Raises:
+        ValueError, FileNotFoundError: what the user has to mend; the board knows it then.
+        PausedError: if the ranks stopped to begin again as another group.
+        RuntimeError: if the rank failed or died.
+    """
+    world = ray.train.get_context()
+    group = ray.get(board.join.remote(ray.get_runtime_context().get_node_id()))
+    task = Task(
+        config=config,
+        rank=world.get_world_rank(),
+        world_size=world.get_world_size(),
+        local_rank=world.get_local_rank(),
+        gpu=gpu,
+        meeting=ray.train.collective.broadcast_from_rank_zero(_meeting() if world.get_world_rank() == 0 else None),
+        timeout_s=timeout_s,
+        environment=dict(os.environ),
+    )
+    over = threading.Event()
+    with forked(task) as held:
+        threading.Thread(target=_pass_on, args=(held, board, group, over), daemon=True, name="board").start()
+        try:
+            summary = _outcome(held, board, group)
+        finally:
+            over.set()
+    if not summary["finished"] and not ray.get(board.ends.remote()):
+        raise PausedError(f"stopped after step {summary['step']}")
+    return summary
+
+
+def _meeting() -> str:
+    """A free port of this machine, at the address by which the others know it."""
+    host = ray.util.get_node_ip_address()
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return f"tcp://{f'[{host}]' if ':' in host else host}:{probe.getsockname()[1]}"
+
+
+def _pass_on(held: Held, board: Any, group: int, over: threading.Event) -> None:
+    """A thread: the driver's wish that the ranks stop."""
+    while not over.wait(POLL_S):
+        if ray.get(board.asked.remote(group)):
+            held.stop()
+            return
+
+
+def _outcome(held: Held, board: Any, group: int) -> Any:
+    for what, content in held.words():
+        if what == "progress":
+            board.tell.remote(group, content)
+        elif what == "saved":
+            board.saved.remote(group)
+        elif what == "done":
+            return content
+        elif what == "mistake":
+            ray.get(board.fail.remote(group, content))
+            raise content
+        else:
+            raise RuntimeError(content)
+    raise RuntimeError("the process of the rank died")

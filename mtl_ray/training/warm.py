@@ -1,0 +1,46 @@
+"""``python -m mtl_ray.training.warm``: a process that has imported what a rank needs, and forks one for each line on its stdin.
+
+Importing torch and the models takes seconds; a rank that takes the place of a dead one, or the first of a run, is thus there at
+once. The process has one thread and has touched no GPU, so that forking it is safe. A line is the path of a socket, see ``rank``.
+"""
+
+import importlib
+import os
+import signal
+import sys
+
+IMPORTS = (
+    "mtl_ray.training.trainer",
+    "timm",
+    "mtl_ray.tasks.classification.build",
+    "mtl_ray.tasks.detection.build",
+    "mtl_ray.tasks.segmentation.build",
+)
+
+
+def main() -> None:
+    """Forks until its stdin is closed."""
+    for name in IMPORTS:
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a rank ended: its socket says it
+    for line in sys.stdin:
+        if os.fork() == 0:
+            _rank(line.strip())
+
+
+def _rank(path: str) -> None:
+    """The child: nothing but the rank's own exit ends it."""
+    from mtl_ray.training import rank
+
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    status = 1
+    try:
+        rank.main(path)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
