@@ -9,8 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import click
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 """Of the checkout, which holds the scripts and the Makefile."""
@@ -85,14 +84,14 @@ def _missing(words: list[str], mounted: Mapping[str, str]) -> Iterator[str]:
 
 def _missing_of_ray(words: list[str]) -> Iterator[str]:
     """Subcommands and options, as the installed Ray has them."""
-    command: click.Command = importlib.import_module("ray.scripts.scripts").cli
+    command: Any = importlib.import_module("ray.scripts.scripts").cli
     name = "ray"
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
         if words[0] not in command.commands:
             yield f"{name} has no subcommand {words[0]}"
             return
         command, name, words = command.commands[words[0]], f"{name} {words[0]}", words[1:]
-    if isinstance(command, click.Group) and not words:
+    if hasattr(command, "commands") and not words:
         yield f"{name} alone is no command"
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
     until = words.index("--") if "--" in words else len(words)

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-START_S = 120
+CLIENT_S = 200
+STARTS = 3
 
 
 class LocalRay:
@@ -41,13 +42,19 @@ class LocalRay:
         self.head += (f"--ray-client-server-port={ports[2]}",)
 
     def __enter__(self) -> "LocalRay":
-        self._start(*self.head)
-        self._wait_for(1)
+        try:
+            self._start(1, *self.head)
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for process in reversed(self.processes):
-            os.killpg(process.pid, signal.SIGKILL)
+        self._end()
+
+    def _end(self) -> None:
+        for process in self.processes:
+            process.kill()
             process.wait()
         for path in Path("/proc").glob("[0-9]*/cmdline"):  # Ray starts some of its processes in groups of their own
             try:
@@ -59,19 +66,16 @@ class LocalRay:
 
     def start_worker(self) -> None:
         """One more node, with one CPU."""
-        self._start(f"--address={self.address}", "--num-cpus=1")
-        self._wait_for(len(self.processes))
+        self._start(len(self.nodes()) + 1, f"--address={self.address}", "--num-cpus=1")
 
-    def _start(self, *options: str) -> None:
-        number = len(self.processes)
-        common = ("--block", "--object-store-memory=80000000", "--disable-usage-stats", f"--temp-dir={self.folder}/{number}")
+    def _spawn(self, options: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+        folder = tempfile.mkdtemp(dir=self.folder)
+        common = ("--block", "--object-store-memory=80000000", "--disable-usage-stats", f"--temp-dir={folder}")
         agent = f"--dashboard-agent-listen-port={free_ports(1)[0]}"
-        with (self.folder / f"log{number}").open("wb") as log:
-            self.processes.append(
-                subprocess.Popen(
-                    ["ray", "start", *options, *common, agent], env=self.environment, stdout=log, stderr=log, start_new_session=True
-                )
-            )
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(["ray", "start", *options, *common, agent], env=self.environment, stdout=log, stderr=log)
+        self.processes.append(process)
+        return process
 
     def nodes(self, *, alive: bool = True) -> list[dict[str, Any]]:
         """As ``ray list nodes`` says, those that are alive or those that are not."""
@@ -90,24 +94,28 @@ class LocalRay:
     def python(self, script: str, **more: str) -> str:
         """What a client prints last."""
         done = subprocess.run(
-            [sys.executable, "-c", script], env=self.environment | more, capture_output=True, text=True, check=False, timeout=START_S
+            [sys.executable, "-c", script], env=self.environment | more, capture_output=True, text=True, check=False, timeout=CLIENT_S
         )
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])
         return done.stdout.strip().splitlines()[-1]
 
-    def _wait_for(self, count: int) -> None:
-        give_up = time.monotonic() + START_S
-        while True:
-            try:
-                if len(self.nodes()) == count:
+    def _start(self, count: int, *options: str) -> None:
+        """Starts a node and waits until it is there; Ray itself gives up after 30 s, which a busy machine may need."""
+        for _ in range(STARTS):
+            process = self._spawn(options)
+            while process.poll() is None:
+                if self._count() == count:
                     return
-            except RuntimeError:
-                if time.monotonic() > give_up:
-                    raise
-            if time.monotonic() > give_up or any(process.poll() is not None for process in self.processes):
-                raise RuntimeError((self.folder / f"log{len(self.processes) - 1}").read_text()[-2000:])
-            time.sleep(0.5)
+                time.sleep(0.5)
+        raise RuntimeError((self.folder / "log").read_text()[-2000:])
+
+    def _count(self) -> int:
+        """Nodes that are alive; 0 while the head does not answer."""
+        try:
+            return len(self.nodes())
+        except RuntimeError:
+            return 0
 
 
 def free_ports(count: int) -> list[int]:

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.clusters.local_ray import LocalRay
 from tests.clusters.metadata import metadata_service
 
@@ -20,6 +22,7 @@ def run(cluster: LocalRay, *command: str, **changes: str) -> subprocess.Complete
     )
 
 
+@pytest.mark.timeout(900)  # on an idle machine it takes one minute
 def test_a_cluster_is_looked_at_and_a_node_of_it_is_drained(tmp_path):
     with LocalRay(secrets.token_hex(16)) as cluster:
         cluster.start_worker()
@@ -60,6 +63,5 @@ def a_notice_drains_the_worker(cluster: LocalRay, lock: Path) -> None:
         assert list(cluster.draining()) in ([node], [])
         time.sleep(0.5)
     (gone,) = [one for one in cluster.nodes(alive=False) if one["node_id"] == node]
-    print(gone)
     assert gone["state"] == "DEAD"
     assert "preempt" in gone["state_message"].lower()
