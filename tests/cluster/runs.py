@@ -1,0 +1,84 @@
+"""Tiny runs on hosts and a bucket: their configs, and what can be seen of them from outside."""
+
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from mtl_ray import storage
+from mtl_ray.inference.run_folder import line, newest_attempt
+from tests.cluster.bucket import Bucket
+from tests.cluster.hosts import Hosts, wait_until
+from tests.training.tiny import values, write_split
+
+SAMPLES = 50
+
+
+class Run:
+    """One run: its config lies on the shared disk, its data and its folder in the bucket.
+
+    Args:
+        hosts: the cluster.
+        storage_uri: where runs and splits lie.
+        name: of the run.
+        overrides: of the tiny config.
+    """
+
+    def __init__(self, hosts: Hosts, storage_uri: str, name: str, *overrides: str) -> None:
+        self.hosts, self.name = hosts, name
+        self.uri = storage.join(storage_uri, "runs", name)
+        self.ledger = hosts.shared / "ledger" / name
+        self.config = hosts.shared / f"{name}.yaml"
+        content = values(Path("splits"), storage.join(storage_uri, "runs"))
+        content["data"]["train"]["uri"], content["data"]["val"]["uri"] = (storage.join(storage_uri, part) for part in ("train", "val"))
+        content["runtime"] |= {"name": name, "ledger": str(self.ledger), "log_every_steps": 1, "max_failures": 1000}
+        content["runtime"] |= {"checkpoint_every_steps": None, "checkpoint_every_s": 1.0}
+        content["schedule"] |= {"evaluate_every": None, "evaluate_every_steps": None, "rate": {"type": "constant", "warmup": 0}}
+        self.config.write_text(yaml.safe_dump(content))
+        self.overrides = list(overrides)
+
+    def start(self, *, rest_s: float = 0.0) -> "subprocess.Popen[bytes]":
+        """The driver, on the head."""
+        program = ["tests.cluster.paced", str(rest_s)] if rest_s else ["jobs.train"]
+        return self.hosts.run(["python", "-m", *program, str(self.config), *self.overrides], self.name)
+
+    def said(self) -> str:
+        """All that its drivers said."""
+        return self.hosts.log(self.name).read_text(errors="replace")
+
+    def newest(self) -> tuple[int, int]:
+        """Step and attempt of the newest whole checkpoint; zeros if there is none."""
+        found = line(self.uri)
+        return (found[-1].step, found[-1].attempt) if found else (0, 0)
+
+    def attempt(self) -> int:
+        """The number of the newest attempt; 0 if there is none."""
+        found = newest_attempt(self.uri)
+        return 0 if found is None else found.attempt
+
+    def wait_for_checkpoint(self, *, after_attempt: int = 0, after_step: int = 0, patience_s: float = 180.0) -> None:
+        """Until a later attempt than the given has saved, at a later step than the given."""
+
+        def saved() -> bool:
+            step, attempt = self.newest()
+            return step > after_step and attempt > after_attempt
+
+        wait_until(saved, f"{self.name} has a new checkpoint", self.hosts.log(self.name), patience_s)
+
+    def wait(self, driver: "subprocess.Popen[bytes]", status: int = 0, patience_s: float = 240.0) -> None:
+        """Until a driver has ended as it should."""
+        found = driver.wait(patience_s)
+        assert found == status, f"status {found}\n{self.said()[-6000:]}"
+
+
+def write_data(bucket: Bucket) -> str:
+    """Splits for runs; the URI that ``Run`` takes."""
+    uri = bucket.folder("tiny")
+    write_split(storage.join(uri, "train"), SAMPLES, 1)
+    write_split(storage.join(uri, "val"), 13, 2)
+    return uri
+
+
+def keys() -> set[str]:
+    """Of the samples of the training split."""
+    return {f"1-{number}" for number in range(SAMPLES)}
