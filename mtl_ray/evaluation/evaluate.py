@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 
 from mtl_ray import storage
-from mtl_ray.evaluation.charts import draw
 from mtl_ray.evaluation.classes import recoder
 from mtl_ray.evaluation.data import EvaluationData, open_data
 from mtl_ray.evaluation.measure import Keep, Measured, measure, measure_stored
@@ -149,6 +148,8 @@ def make_report(request: Request, part: Part, seconds: float) -> Report:
 
 def write_results(out: str, made: Report, part: Part) -> list[str]:
     """Writes report.json, predictions.arrow and, for each head that finds objects, HEAD.coco.json; the charts too. Gives their URIs."""
+    from mtl_ray.evaluation.charts import draw  # matplotlib takes a second, which a first look at the arguments need not wait for
+
     storage.write(storage.join(out, "report.json"), made.to_json())
     write_arrow(storage.join(out, "predictions.arrow"), part.table, part.heads, part.vocabulary)
     names = ["report.json", "predictions.arrow"]

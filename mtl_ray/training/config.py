@@ -116,6 +116,8 @@ class RuntimeConfig:
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """auto: online with an API key in the environment, offline without."""
     wandb_project: str = "mtl_ray"
+    wandb_group: str | None = None
+    """Runs of one group are shown together; a search puts its trials into one."""
     tensorboard: bool = False
     max_failures: int = Field(default=3, ge=0)
     """How often Ray starts a failed group of workers again without any new checkpoint in between."""

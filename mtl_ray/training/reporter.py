@@ -14,7 +14,8 @@ from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.training.checkpoint import State
 from mtl_ray.training.progress import Progress
 from mtl_ray.training.scalars import Scalars
-from mtl_ray.training.trackers import Pictures, Tracker, open_trackers
+from mtl_ray.training.trackers import Shown, Tracker, open_trackers, send_checkpoints
+from mtl_ray.training.wandb_tracker import numbers
 
 DRAW_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Reporter:
         self._uri, self._on_progress = uri, on_progress
         self._batch = config.data.batch
         self._scalars = Scalars(storage.join(uri, "scalars.jsonl"), state.step)
-        self._trackers: list[Tracker] = open_trackers(config, uri, state.run_id, state.step)
+        self._trackers: list[Tracker] = open_trackers(config, uri, state.run_id, self._scalars.rows, state.step)
         self._progress = Progress(step=state.step, steps=steps, first=state.step, epoch=0.0, images_per_s=0.0, loss=0.0)
         self._drawn_at, self._drawn_rows = time.monotonic(), 0
 
@@ -47,21 +48,24 @@ class Reporter:
         self._track(row)
         self._tell(replace(self._progress, step=step, epoch=epoch, images_per_s=row["images_per_s"], loss=means["loss"]))
 
-    def evaluation(
-        self, step: int, epoch: float, metrics: Mapping[str, float | None], seconds: float, pictures: Callable[[], Pictures]
-    ) -> None:
-        """What was measured after a step, in how many seconds, and what gives sample predictions.
+    def evaluation(self, step: int, epoch: float, metrics: Mapping[str, float | None], seconds: float, show: Callable[[], Shown]) -> None:
+        """What was measured after a step, in how many seconds, and what gives sample predictions and charts.
 
-        Plots and pictures are made at the end, and before it once a minute at most.
+        Trackers get these at every evaluation; for the run's folder they are drawn at the end, and before it once a minute at most.
         """
         row: dict[str, Any] = {"mode": "val", "epoch": math.ceil(epoch), "step": step, **metrics, "time": seconds}
         self._scalars.add(row)
         self._track(row)
         known = {name: value for name, value in metrics.items() if value is not None}
         self._tell(replace(self._progress, step=step, epoch=epoch, metrics=known, measured=step))
-        if step == self._progress.steps or time.monotonic() - self._drawn_at > DRAW_EVERY_S:
-            self._try(lambda: self._show(step, pictures()))
-            self._try(self._plot)
+        due = step == self._progress.steps or time.monotonic() - self._drawn_at > DRAW_EVERY_S
+        if due or self._trackers:
+            shown = show()
+            for tracker in self._trackers:
+                tracker.evaluation(step, shown)
+            if due:
+                self._try(lambda: self._draw(shown))
+                self._try(self._plot)
 
     def _try(self, draw: Callable[[], None]) -> None:
         """Pictures that cannot be written end no run."""
@@ -70,12 +74,14 @@ class Reporter:
         except OSError as error:
             _log.warning("pictures cannot be written at the moment, training goes on: %s", error)
 
-    def _show(self, step: int, pictures: Pictures) -> None:
-        for number, (_, image) in enumerate(pictures):
+    def _draw(self, shown: Shown) -> None:
+        from mtl_ray.evaluation.charts import draw
+
+        for number, (_, image) in enumerate(shown.pictures):
             _, data = cv2.imencode(".png", image[..., ::-1])
             storage.write(storage.join(self._uri, "pictures", f"val-{number:02d}.png"), data.tobytes())
-        for tracker in self._trackers:
-            tracker.pictures(step, pictures)
+        for name, picture in draw(shown.charts).items():
+            storage.write(storage.join(self._uri, "plots", name), picture)
 
     def _plot(self) -> None:
         from mtl_ray.training.plots import draw  # matplotlib takes a second, which a first step need not wait for
@@ -84,9 +90,8 @@ class Reporter:
         self._drawn_at, self._drawn_rows = time.monotonic(), len(self._scalars.rows)
 
     def _track(self, row: Mapping[str, Any]) -> None:
-        numbers = {name: float(value) for name, value in row.items() if isinstance(value, int | float) and name not in ("step", "iter")}
         for tracker in self._trackers:
-            tracker.scalars(row["step"], numbers)
+            tracker.scalars(row["step"], numbers(row))
 
     def _tell(self, progress: Progress) -> None:
         self._progress = progress
@@ -104,7 +109,7 @@ class Reporter:
                 self._try(self._plot)
             if best is not None:
                 for tracker in self._trackers:
-                    tracker.checkpoint(best)
+                    send_checkpoints(tracker, self._uri)
         finally:
             for tracker in self._trackers:
                 tracker.close()

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.inference.checkpoint import find_checkpoint
 from mtl_ray.tasks.charts import Charts
 from mtl_ray.training.tracker_folder import TrackerFolder
 from mtl_ray.training.wandb_tracker import Wandb, wandb_mode
@@ -64,6 +65,16 @@ def open_trackers(config: ExperimentConfig, uri: str, run_id: str, rows: Rows, s
     if config.runtime.tensorboard:
         trackers.append(TensorBoard(uri, step))
     return trackers
+
+
+def send_checkpoints(tracker: Tracker, run_uri: str) -> None:
+    """The best and the last checkpoint of a run: one artifact if they are the same."""
+    best, last = find_checkpoint(run_uri, "best"), find_checkpoint(run_uri, "last")
+    if best == last:
+        tracker.artifact(best, "checkpoint", ("best", "latest"))
+    else:
+        tracker.artifact(best, "checkpoint", ("best",))
+        tracker.artifact(last, "checkpoint", ("latest",))
 
 
 class TensorBoard:

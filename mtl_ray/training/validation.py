@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,23 @@ from mtl_ray.loading.loader import BadSamplesError
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import Split, open_split
+from mtl_ray.tasks.contract import Metric
 from mtl_ray.training.collective import Collective
 from mtl_ray.training.context import RunContext
-from mtl_ray.training.trackers import Pictures
+from mtl_ray.training.trackers import Shown
 
 PANEL_PX = 480
 """The longer side of each part of a picture."""
 _NAMED = 5
 """So many bad samples are named in an error."""
-Shown = tuple[Sample, Predictions]
 _log = logging.getLogger(__name__)
+
+
+class Measured(NamedTuple):
+    """What can be shown of a measurement: the first samples of this rank with what was predicted, and the metrics of all ranks by head."""
+
+    samples: Sequence[tuple[Sample, Predictions]]
+    metrics: Mapping[str, Metric]
 
 
 class Validation:
@@ -52,8 +59,8 @@ class Validation:
             return f"{name}/{task_part(head, 'metric').metric(head, self._vocabulary).main}"
         raise ValueError("every head of the model is train_only: nothing could be measured or exported")
 
-    def measure(self, model: Model) -> tuple[dict[str, float], list[Shown]]:
-        """All metrics as HEAD/METRIC, the same on every rank, and the first samples of this rank with what was predicted.
+    def measure(self, model: Model) -> tuple[dict[str, float], Measured]:
+        """All metrics as HEAD/METRIC, the same on every rank, and what can be shown of them.
 
         Raises:
             BadSamplesError: on every rank, if more samples cannot be read than ``data.max_bad`` allows.
@@ -62,16 +69,17 @@ class Validation:
         predictor = TorchPredictor(
             model, self.heads, self._vocabulary, self._config.data.canvas, device=self._context.device, batch=self._config.evaluate.batch
         )
-        pictures: list[Shown] = []
+        samples: list[tuple[Sample, Predictions]] = []
 
         def keep(sample: Sample, predictions: Predictions) -> None:
-            if len(pictures) < self._config.evaluate.pictures:
-                pictures.append((sample, predictions))
+            if len(samples) < self._config.evaluate.pictures:
+                samples.append((sample, predictions))
 
         batch, max_pixels = self._config.evaluate.batch, self._config.data.max_pixels
         self._judge(measure(predictor, self._share(), metrics, keep=keep, batch=batch, max_pixels=max_pixels).bad)
         merged = self._merge(metrics)
-        return {f"{name}/{key}": float(value) for name, metric in merged.items() for key, value in metric.result().items()}, pictures
+        figures = {f"{name}/{key}": float(value) for name, metric in merged.items() for key, value in metric.result().items()}
+        return figures, Measured(samples, merged)
 
     def _judge(self, bad: Sequence[tuple[str, str]]) -> None:
         """Says which samples of any rank are not measured; too many of them end the run."""
@@ -101,16 +109,17 @@ class Validation:
             _log.warning("%s: the training split does not know %s; they are not measured", split.uri, ", ".join(unknown))
         return recode
 
-    def _merge(self, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _merge(self, metrics: Mapping[str, Any]) -> Mapping[str, Metric]:
         merged, *others = self._ranks.gather(metrics)
         for other in others:
             for name, metric in merged.items():
                 metric.merge(other[name])
         return merged
 
-    def draw(self, pictures: Sequence[Shown]) -> Pictures:
-        """Of each sample one picture: the truth and what was predicted side by side, a row for each head."""
-        return [(sample.key, self._draw(sample, predictions)) for sample, predictions in pictures]
+    def draw(self, measured: Measured) -> Shown:
+        """Of each sample one picture: the truth and what was predicted side by side, a row for each head; and each head's charts."""
+        pictures = [(sample.key, self._draw(sample, predictions)) for sample, predictions in measured.samples]
+        return Shown(pictures, {name: metric.charts() for name, metric in measured.metrics.items()})
 
     def _draw(self, sample: Sample, predictions: Predictions) -> NDArray[np.uint8]:
         image = decode_image(sample.image, max_pixels=self._config.data.max_pixels)
