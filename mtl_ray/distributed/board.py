@@ -69,9 +69,9 @@ class Board:
         """Why the ranks were asked to stop, if they were."""
         return self._pause
 
-    def group(self) -> tuple[int, set[str]]:
-        """How many workers the present group has, and the nodes on which they have begun."""
-        return self._size, self._nodes
+    def group(self) -> tuple[int, set[str], bool]:
+        """How many workers the present group has, the nodes on which they have begun, and whether they were asked to stop."""
+        return self._size, self._nodes, bool(self._pause) or self._end
 
     def num_saved(self) -> int:
         """Checkpoints so far."""

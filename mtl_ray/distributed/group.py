@@ -14,6 +14,8 @@ import ray
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.controller.controller import TrainControllerLoopIterationResult
+from ray.train.v2._internal.execution.controller.state import FinishedState, RestartingState, ShuttingDownState
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
 from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision, ScalingDecision, ScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
@@ -83,21 +85,23 @@ class Sizing(ScalingPolicy):  # type: ignore[misc]
 
 
 class Patience(FailurePolicy):  # type: ignore[misc]
-    """Starts again after a pause that the driver asked for, and after failures, unless there are too many without progress."""
+    """Starts again after failures, unless there are too many without progress."""
 
     def __init__(self, failure_config: FailureConfig, max_failures: int, board: Any) -> None:
         super().__init__(failure_config)
         self._max_failures, self._board = max_failures, board
         self._failures = self._saved = 0
 
+    def ends(self) -> bool:
+        """Whether the driver asked the ranks to stop for good."""
+        return bool(ray.get(self._board.ends.remote()))
+
     def make_decision(self, training_failed_error: Exception) -> FailureDecision:
         """Of Ray: after each failure."""
         no_room = isinstance(getattr(training_failed_error, "controller_failure", None), NoRoomError)
-        if no_room or ray.get(self._board.mistake.remote()) is not None or ray.get(self._board.ends.remote()):
+        if no_room or ray.get(self._board.mistake.remote()) is not None or self.ends():
             return FailureDecision.RAISE
-        reason = ray.get(self._board.pause.remote())
-        if reason:
-            _log.warning("the workers begin again from their checkpoint: %s", reason)
+        if ray.get(self._board.pause.remote()):
             return FailureDecision.RETRY
         saved = ray.get(self._board.num_saved.remote())
         self._failures = 1 if saved > self._saved else self._failures + 1
@@ -123,7 +127,21 @@ class _Workers(WorkerGroup):  # type: ignore[misc]
 
 
 class _Controller(TrainController):  # type: ignore[misc]
+    """Starts another group where the ranks stopped with a checkpoint, and knows what is free only when the last one is gone."""
+
     worker_group_cls = _Workers
+
+    async def _step(self) -> TrainControllerLoopIterationResult:
+        result = await super()._step()
+        over = isinstance(result.next_state, ShuttingDownState) and isinstance(result.next_state.next_state, FinishedState)
+        if over and not self._return_value["finished"] and not self._failure_policy.ends():
+            result.next_state = RestartingState(training_failed_error=None)
+        return result
+
+    def _make_and_handle_scaling_decision_for_non_running_worker_group(self, controller_state: Any) -> TrainControllerLoopIterationResult:
+        if self._worker_group is not None:
+            self._shutdown_worker_group()
+        return super()._make_and_handle_scaling_decision_for_non_running_worker_group(controller_state)
 
 
 class Group(DataParallelTrainer):  # type: ignore[misc]

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mtl_ray.distributed.world import machines
+from mtl_ray.distributed.world import Resources, fit, machines
 from mtl_ray.training.rank import STOP, Task
 
 START_S = 120.0
@@ -29,35 +30,58 @@ class Nursery:
     """An actor, one a machine: the process that is forked."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._start()
 
     def _start(self) -> None:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         command = [sys.executable, "-m", "mtl_ray.training.warm"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True)
 
     def fork(self, path: str) -> None:
-        """Has a rank begin that listens to a socket."""
-        if self._process.poll() is not None:
-            self._start()
-        assert self._process.stdin is not None
-        self._process.stdin.write(path + "\n")
-        self._process.stdin.flush()
+        """Has a rank begin that talks through a socket."""
+        self._say("rank", path)
+
+    def warm(self) -> None:
+        """Returns when everything is imported."""
+        with tempfile.TemporaryDirectory(prefix="mtl_ray-") as folder:
+            self._say("ready", f"{folder}/ready")
+            while self._process.poll() is None and not Path(folder, "ready").exists():
+                time.sleep(0.1)
+
+    def _say(self, word: str, path: str) -> None:
+        with self._lock:
+            if self._process.poll() is not None:
+                self._start()
+            assert self._process.stdin is not None
+            self._process.stdin.write(f"{word} {path}\n")
+            self._process.stdin.flush()
 
 
 class Nurseries:
-    """Those of one run, made by its driver."""
+    """Those of one run, made by its driver.
 
-    def __init__(self) -> None:
+    Args:
+        request: what a worker asks of a machine.
+    """
+
+    def __init__(self, request: Resources) -> None:
+        self._request = request
         self._actors: dict[str, Any] = {}
+        self._warm: dict[str, ray.ObjectRef] = {}
 
     def spread(self) -> None:
-        """Makes one on every machine that has none yet."""
+        """Makes one on every machine that can have workers and has none yet, also on those that join while others train."""
         for machine in machines():
-            if machine.node_id not in self._actors:
+            if machine.node_id not in self._actors and fit([machine.total], self._request):
                 there = NodeAffinitySchedulingStrategy(machine.node_id, soft=False)
-                options = {"num_cpus": 0, "name": _name(machine.node_id), "get_if_exists": True, "max_restarts": -1}
+                options = {"num_cpus": 0, "name": _name(machine.node_id), "get_if_exists": True, "max_restarts": -1, "max_concurrency": 4}
                 self._actors[machine.node_id] = ray.remote(Nursery).options(scheduling_strategy=there, **options).remote()
+                self._warm[machine.node_id] = self._actors[machine.node_id].warm.remote()
+
+    def warm(self, node_id: str) -> bool:
+        """Whether ranks start at once on a machine."""
+        return node_id in self._warm and bool(ray.wait([self._warm[node_id]], timeout=0)[0])
 
 
 def _name(node_id: str) -> str:

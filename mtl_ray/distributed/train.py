@@ -31,6 +31,8 @@ from mtl_ray.training.progress_bar import ProgressBar
 from mtl_ray.training.summary import Summary, summary_of
 
 OnMetrics = Callable[[int, float, Mapping[str, float]], bool]
+PATIENCE_S, PATIENCE_AFTER_LOSS_S = 45.0, 600.0
+"""So long machines may take to join a cluster that does not grow by itself: at the start, and after some were lost."""
 MEETING_S = 600.0
 """After so long ranks that wait for each other give up, besides the time that the last checkpoint may take."""
 LOOK_EVERY_S = 2.0
@@ -103,7 +105,7 @@ class _Driver:
         self._runtime = config.runtime
         self._request = request_of(config)
         self._board = new_board()
-        self._nurseries = Nurseries()
+        self._nurseries = Nurseries(self._request)
         self._bar = ProgressBar(config.runtime.name)
         self._signal: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -133,9 +135,13 @@ class _Driver:
 
     def run(self) -> Summary:
         """Groups of workers, until the run is done or shall end."""
+        patience_s = PATIENCE_S
         while True:
             self._nurseries.spread()
-            wait_for_room(self._runtime.fewest_workers, self._request, private=self._private, watch=self._stop_if_told)
+            wait_for_room(
+                self._runtime.fewest_workers, self._request, private=self._private, patience_s=patience_s, watch=self._stop_if_told
+            )
+            patience_s = PATIENCE_AFTER_LOSS_S
             try:
                 with tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch:
                     return self._finished(self._group(scratch).fit().return_value)
@@ -186,6 +192,7 @@ class _Driver:
             self._nurseries.spread()
             reason = self._change()
             if reason:
+                _log.warning("the workers stop with a checkpoint and begin again: %s", reason)
                 self._board.ask.remote(reason)
 
     def _show(self) -> None:
@@ -198,15 +205,15 @@ class _Driver:
 
     def _change(self) -> str:
         """Why the workers should begin again as another group; empty if they should not."""
-        size, nodes = ray.get(self._board.group.remote())
-        if not nodes:
+        size, nodes, asked = ray.get(self._board.group.remote())
+        if not nodes or asked:
             self._grouped_at = time.monotonic()
             return ""
         leaving = nodes & draining()
         if leaving:
             return f"the cluster takes away {len(leaving)} of the machines"
         if size < self._runtime.most_workers and time.monotonic() - self._grouped_at > self._runtime.grow_every_s:
-            more = fit((machine.free for machine in machines()), self._request)
+            more = fit((machine.free for machine in machines() if self._nurseries.warm(machine.node_id)), self._request)
             if more:
                 return f"there is room for {min(size + more, self._runtime.most_workers)} workers instead of {size}"
         return ""

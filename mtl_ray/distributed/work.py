@@ -15,19 +15,14 @@ from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.training.rank import Task
 
 
-class PausedError(RuntimeError):
-    """A rank has stopped with a checkpoint so that another group of workers can go on."""
-
-
 def work(config: ExperimentConfig, gpu: bool, timeout_s: float, board: Any) -> Any:
     """One rank of a run, until it is done.
 
     Returns:
-        The summary of the run.
+        The summary of the run; not finished if the driver asked the ranks to stop.
 
     Raises:
         ValueError, FileNotFoundError: what the user has to mend; the board knows it then.
-        PausedError: if the ranks stopped to begin again as another group.
         RuntimeError: if the rank failed or died.
     """
     world = ray.train.get_context()
@@ -46,12 +41,9 @@ def work(config: ExperimentConfig, gpu: bool, timeout_s: float, board: Any) -> A
     with forked(task) as held:
         threading.Thread(target=_pass_on, args=(held, board, group, over), daemon=True, name="board").start()
         try:
-            summary = _outcome(held, board, group)
+            return _outcome(held, board, group)
         finally:
             over.set()
-    if not summary["finished"] and not ray.get(board.ends.remote()):
-        raise PausedError(f"stopped after step {summary['step']}")
-    return summary
 
 
 def _meeting() -> str:

@@ -12,8 +12,6 @@ from ray.util.placement_group import placement_group, remove_placement_group
 
 from mtl_ray.experiment import ExperimentConfig
 
-PATIENCE_S = 45.0
-"""So long machines may take to join a cluster that does not grow by itself."""
 SAY_EVERY_S = 30.0
 _log = logging.getLogger(__name__)
 Resources = Mapping[str, float]
@@ -73,7 +71,7 @@ def request_of(config: ExperimentConfig) -> dict[str, float]:
     return cpus | gpu if runtime.device == "gpu" else cpus
 
 
-def wait_for_room(workers: int, request: Resources, *, private: bool, watch: Callable[[], None]) -> None:
+def wait_for_room(workers: int, request: Resources, *, private: bool, patience_s: float, watch: Callable[[], None]) -> None:
     """Returns when so many workers fit, saying what it waits for meanwhile.
 
     It waits while others use what is needed, and while an autoscaler may still add it. A placement group that nobody uses stands
@@ -83,6 +81,7 @@ def wait_for_room(workers: int, request: Resources, *, private: bool, watch: Cal
         workers: how many.
         request: of each.
         private: the Ray is this job's own, so nothing can ever join it.
+        patience_s: how long machines may take to join a cluster that does not grow by itself.
         watch: called about twice a second; may raise.
 
     Raises:
@@ -93,7 +92,7 @@ def wait_for_room(workers: int, request: Resources, *, private: bool, watch: Cal
     try:
         while fit((machine.free for machine in machines()), request) < workers:
             hopeless = _hopeless(workers, request)
-            if hopeless and (private or promised(request) is not None or time.monotonic() - since > PATIENCE_S):
+            if hopeless and (private or promised(request) is not None or time.monotonic() - since > patience_s):
                 raise ValueError(
                     f"there is no room for the run: {hopeless}. Set runtime.workers, runtime.cpus_per_worker or runtime.device"
                 )

@@ -1,13 +1,16 @@
 """``python -m mtl_ray.training.warm``: a process that has imported what a rank needs, and forks one for each line on its stdin.
 
 Importing torch and the models takes seconds; a rank that takes the place of a dead one, or the first of a run, is thus there at
-once. The process has one thread and has touched no GPU, so that forking it is safe. A line is the path of a socket, see ``rank``.
+once. The process has one thread and has touched no GPU, so that forking it is safe.
+
+A line is a word and a path: ``rank`` forks a rank that talks through the socket there (see ``rank``), ``ready`` makes a file there.
 """
 
 import importlib
 import os
 import signal
 import sys
+from pathlib import Path
 
 IMPORTS = (
     "mtl_ray.training.trainer",
@@ -24,8 +27,11 @@ def main() -> None:
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a rank ended: its socket says it
     for line in sys.stdin:
-        if os.fork() == 0:
-            _rank(line.strip())
+        word, path = line.strip().split(" ", 1)
+        if word == "ready":
+            Path(path).touch()
+        elif os.fork() == 0:
+            _rank(path)
 
 
 def _rank(path: str) -> None:
