@@ -14,10 +14,12 @@ from typing import Any
 
 import psutil
 
+from mtl_ray import storage
 from tests.cluster.network import Machine, Network
 
 PATIENCE_S = 120.0
 """For things that always come, however slow the machine: what takes longer is a failure."""
+_PACE = Path(__file__).parent / "pace"
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
 _SETTINGS = {
     # A host that does not answer is given up after about ten seconds instead of half a minute.
@@ -40,6 +42,7 @@ class Hosts:
         self.network = Network()
         self.token = secrets.token_hex(32)
         self._environment = _SETTINGS | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, **(environment or {})}
+        self._environment |= {"PYTHONPATH": str(_PACE), "TESTS_PACE": str(self.shared / "pace")}
         self._started: dict[str, subprocess.Popen[bytes]] = {}
         self._count = 0
 
@@ -60,10 +63,15 @@ class Hosts:
 
     def __enter__(self) -> "Hosts":
         self.network.__enter__()
+        self.set_pace(0)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.network.__exit__(kind, error, trace)
+
+    def set_pace(self, seconds: float) -> None:
+        """How long ranks rest before each step from now on."""
+        storage.write(str(self.shared / "pace"), f"{seconds}".encode())
 
     def add_environment(self, environment: Mapping[str, str]) -> None:
         """What is started from now on knows this too."""
@@ -112,12 +120,15 @@ class Hosts:
         """SIGKILL for the raylet of a host; what remains of Ray there ends by itself."""
         self.find(machine, "raylet/raylet")[0].send_signal(signal.SIGKILL)
 
-    def kill_worker(self, machine: Machine) -> bool:
-        """SIGKILL for a training worker of a host; False if there is none."""
-        workers = self.find(machine, "ray::RayTrainWorker") + self.find(machine, "ray::_RayTrainWorker")
-        for worker in workers[:1]:
-            worker.send_signal(signal.SIGKILL)
-        return bool(workers)
+    def ranks(self, machine: Machine) -> list[psutil.Process]:
+        """The processes of a host that train."""
+        warm = self.find(machine, "mtl_ray.training.warm")
+        numbers = {process.pid for process in warm}
+        return [process for process in warm if _parent(process) in numbers]
+
+    def holders(self, machine: Machine) -> list[psutil.Process]:
+        """The workers of Ray Train on a host, each of which holds a rank."""
+        return self.find(machine, "ray::RayTrainWorker")
 
     def find(self, machine: Machine, text: str) -> list[psutil.Process]:
         """Processes of a host whose command line has a text."""
@@ -166,6 +177,13 @@ class Hosts:
             return self.head.address in self.alive()
         except OSError:
             return False
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return int(process.ppid())
+    except psutil.NoSuchProcess:
+        return None
 
 
 def kill_tree(process: "subprocess.Popen[bytes]") -> None:

@@ -37,10 +37,9 @@ class Run:
         self.config.write_text(yaml.safe_dump(content))
         self.overrides = list(overrides)
 
-    def start(self, *, rest_s: float = 0.0) -> "subprocess.Popen[bytes]":
+    def start(self) -> "subprocess.Popen[bytes]":
         """The driver, on the head."""
-        program = ["tests.cluster.paced", str(rest_s)] if rest_s else ["jobs.train"]
-        return self.hosts.run(["python", "-m", *program, str(self.config), *self.overrides], self.name)
+        return self.hosts.run(["python", "-m", "jobs.train", str(self.config), *self.overrides], self.name)
 
     def said(self) -> str:
         """All that its drivers said."""

@@ -1,0 +1,233 @@
+"""Kills whatever a run stands on, again and again, and counts what that cost.
+
+    python -m tests.cluster.chaos --kills 10 --seed 1 --every 60 --world fixed
+
+A run trains on hosts of namespaces with its data and its checkpoints in an S3 server. About every so many seconds one of these is done to
+it, as the seed says: a rank or its Ray worker gets SIGKILL; the raylet of a host gets SIGKILL; the power or the network cable of a host
+fails (and the cable is put in again later); a host is drained as before a preemption; the driver gets SIGKILL and the job is given again.
+Lost hosts are replaced. After the last kill, and once the run has recovered, it is asked to stop with a checkpoint; a second run makes the
+same number of steps undisturbed, and both are compared:
+
+* corrupt checkpoints: such as could be found but were not whole, at the end or by an attempt that looked for where to go on;
+* samples lost, repeated: seen less often, or more often, than by the undisturbed run, along the line of steps that led to the weights;
+* order: whether every step had the same samples in the same order;
+* weights: whether they and the optimiser's state have equal bits (with a fixed world; with a changing one they cannot);
+* goodput = useful step time / wall time, from the first step of the run to its last: useful is the number of steps on the line times the
+  median time of a step in this run. What a kill costs (the work done again, and the time until a step is made again) follows, and with
+  it the goodput at one kill a minute: 1 - cost / 60 s.
+
+The exit status is 0 if nothing was corrupt, lost or repeated, the order is the same, and with a fixed world the weights are equal; else 1.
+"""
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mtl_ray.training.scalars import read_scalars
+from tests.cluster import audit
+from tests.cluster.bucket import Bucket
+from tests.cluster.hosts import Hosts, kill_tree, tell, wait_until
+from tests.cluster.network import Machine, why_not
+from tests.cluster.runs import Run, keys, write_data
+
+KINDS = ("rank", "holder", "raylet", "power", "cable", "drain", "driver")
+REST_S = 0.1
+NODES = 3
+_ENDLESS = 10_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the kills cost; see above."""
+
+    kills: Counter[str]
+    steps: int
+    attempts: int
+    worlds: Counter[int]
+    corrupt: list[str]
+    lost: int
+    repeated: int
+    same_order: bool
+    same_weights: bool | None
+    wall_s: float
+    useful_s: float
+
+    def passed(self) -> bool:
+        """Whether nothing went wrong."""
+        clean = not self.corrupt and not self.lost and not self.repeated
+        return clean and self.same_order and self.same_weights is not False
+
+    def text(self) -> str:
+        """For people."""
+        count = self.kills.total()
+        cost_s = (self.wall_s - self.useful_s) / max(1, count)
+        weights = {True: "equal", False: "NOT EQUAL", None: "not comparable (changing world)"}[self.same_weights]
+        worlds = ", ".join(f"{steps} by {world}" for world, steps in sorted(self.worlds.items()))
+        return "\n".join(
+            (
+                f"kills                {count} ({', '.join(f'{number} {kind}' for kind, number in sorted(self.kills.items()))})",
+                f"attempts             {self.attempts}",
+                f"steps on the line    {self.steps} (workers: {worlds})",
+                f"corrupt checkpoints  {len(self.corrupt)}",
+                *(f"    {fault}" for fault in self.corrupt),
+                f"samples lost         {self.lost}",
+                f"samples repeated     {self.repeated}",
+                f"order of samples     {'same' if self.same_order else 'NOT THE SAME'}",
+                f"final weights        {weights}",
+                f"goodput              {self.useful_s / self.wall_s:.1%} ({self.useful_s:.0f} s useful of {self.wall_s:.0f} s)",
+                f"a kill costs         {cost_s:.1f} s; at one kill a minute goodput is {max(0.0, 1 - cost_s / 60):.1%}",
+            )
+        )
+
+
+class Chaos:
+    """One run, and what is done to it.
+
+    Args:
+        hosts, base: the cluster, with its head, and the URI of the data.
+        name: of the run.
+        seed: of what is done when.
+        fixed: always two workers, else one to three.
+    """
+
+    def __init__(self, hosts: Hosts, base: str, name: str, seed: int, *, fixed: bool) -> None:
+        self.hosts, self.base, self.fixed = hosts, base, fixed
+        self.random = random.Random(seed)
+        self.workers = ["runtime.workers=2"] if fixed else ["runtime.workers={min: 1, max: 3}", "runtime.grow_every_s=10"]
+        self.run = Run(hosts, base, name, f"schedule.steps={_ENDLESS}", *self.workers)
+        self.nodes = [hosts.start_node(wait=False) for _ in range(NODES)]
+        for node in self.nodes:
+            hosts.wait_for(node)
+        self.broken: list[Machine] = []
+        self.kills: Counter[str] = Counter()
+
+    def go(self, kills: int, every_s: float) -> Outcome:
+        """Runs, kills, compares."""
+        self.hosts.set_pace(REST_S)
+        self.driver = self.run.start()
+        self.run.wait_for_checkpoint()
+        began = self._first_step_at()
+        kinds = [kind for _ in range(kills // len(KINDS) + 1) for kind in self.random.sample(KINDS, len(KINDS))]
+        for kind in kinds[:kills]:
+            time.sleep(self.random.uniform(0.5, 1.5) * every_s)
+            self._kill(kind)
+        self.run.wait_for_checkpoint(after_attempt=self.run.newest()[1] if kills else 0)
+        time.sleep(self.random.uniform(0.5, 1.5) * every_s)
+        wall_s = time.time() - began
+        tell(self.driver, 15)
+        self.run.wait(self.driver, 143)
+        return self._compare(wall_s)
+
+    def _first_step_at(self) -> float:
+        """Seconds since 1970, reckoned back from now."""
+        rows = self._rows()
+        return time.time() - sum(row["time"] for row in rows)
+
+    def _rows(self) -> list[dict[str, float]]:
+        return [row for row in read_scalars(f"{self.run.uri}/scalars.jsonl") if row["mode"] == "train"]
+
+    def _kill(self, kind: str) -> None:
+        if self.driver.poll() is not None:
+            raise RuntimeError(f"the driver ended by itself with {self.driver.returncode}\n{self.run.said()[-5000:]}")
+        step, attempt = self.run.newest()
+        print(f"kill {self.kills.total() + 1}: {kind}; newest checkpoint: step {step} of attempt {attempt}", flush=True)
+        for machine in self.broken:
+            self.hosts.kill(machine)
+        self.broken.clear()
+        if kind == "driver":
+            kill_tree(self.driver)
+            self.driver = self.run.start()
+        elif kind in ("rank", "holder"):
+            victims = [process for node in self._busy() for process in self._processes(node, kind)]
+            self.random.choice(victims).kill()
+        else:
+            node = self.random.choice(self._busy())
+            self.nodes.remove(node)
+            self._break(node, kind)
+            self.nodes.append(self.hosts.start_node(wait=False))
+        self.kills[kind] += 1
+
+    def _break(self, node: Machine, kind: str) -> None:
+        if kind == "power":
+            self.hosts.kill(node)
+            return
+        if kind == "raylet":
+            self.hosts.kill_raylet(node)
+        elif kind == "drain":
+            self.hosts.drain(node)
+            wait_until(lambda: not self.hosts.ranks(node), f"{node.name} is left", self.hosts.log(self.run.name))
+        else:
+            self.hosts.link(node, up=False)
+            wait_until(lambda: node.address not in self.hosts.alive(), f"{node.name} is given up")
+            self.hosts.link(node, up=True)
+        self.broken.append(node)
+
+    def _processes(self, node: Machine, kind: str) -> list:  # type: ignore[type-arg]
+        return self.hosts.ranks(node) if kind == "rank" else self.hosts.holders(node)
+
+    def _busy(self) -> list[Machine]:
+        """The hosts that train; waits until there are some."""
+        found: list[Machine] = []
+
+        def look() -> bool:
+            found[:] = [node for node in self.nodes if self.hosts.ranks(node) and self.hosts.holders(node)]
+            return bool(found)
+
+        wait_until(look, "some host trains", self.hosts.log(self.run.name))
+        return found
+
+    def _compare(self, wall_s: float) -> Outcome:
+        steps = self.run.newest()[0]
+        print(f"the run stopped after {steps} steps; the same undisturbed:", flush=True)
+        self.hosts.set_pace(0)
+        reference = Run(self.hosts, self.base, f"{self.run.name}-undisturbed", f"schedule.steps={steps}", "runtime.workers=2")
+        reference.wait(reference.start(), patience_s=1200)
+        seen = audit.trained(self.run.uri, self.run.ledger, steps)
+        expected = audit.trained(reference.uri, reference.ledger, steps)
+        assert not audit.uneven(expected, keys()), "the undisturbed run itself does not see every sample equally often"
+        lost, repeated = audit.lost_and_repeated(seen, expected)
+        passed_over = [line for line in self.run.said().splitlines() if "is passed over" in line]
+        return Outcome(
+            kills=self.kills,
+            steps=steps,
+            attempts=self.run.attempt(),
+            worlds=Counter(seen.worlds),
+            corrupt=audit.corrupt(self.run.uri) + passed_over,
+            lost=lost,
+            repeated=repeated,
+            same_order=seen.steps == expected.steps,
+            same_weights=audit.same_weights(self.run.uri, reference.uri) if self.fixed else None,
+            wall_s=wall_s,
+            useful_s=steps * statistics.median(row["time"] for row in self._rows()),
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints what the kills cost."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--every", type=float, default=60.0, metavar="SECONDS", help="between kills, on average")
+    parser.add_argument("--world", choices=("fixed", "changing"), default="fixed")
+    args = parser.parse_args(argv)
+    reason = why_not()
+    if reason:
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+    with Hosts() as hosts, Bucket(hosts.network) as bucket:
+        hosts.add_environment(bucket.environment)
+        base = write_data(bucket)
+        hosts.start_head()
+        outcome = Chaos(hosts, base, "chaos", args.seed, fixed=args.world == "fixed").go(args.kills, args.every)
+    print(outcome.text())
+    return 0 if outcome.passed() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
