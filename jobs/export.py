@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtl_ray.export.bundle import config_of, export
     from mtl_ray.export.parity import ParityError
     from mtl_ray.export.table import table
+    from mtl_ray.training.wandb_sync import send_bundle
 
     to = absolute_output("--to", arguments.to)
     layout = [f"export.layout={arguments.layout}"] if arguments.layout else []
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(table(error.parity))
         print(f"error: {error}; no bundle was written", file=sys.stderr)
         return 1
+    send_bundle(arguments.target, bundle.uri, config)
     print(table(bundle.parity))
     print(f"checked on {bundle.samples}\nwrote {bundle.uri} ({bundle.bytes / 1e6:.1f} MB)")
     return 0

@@ -22,7 +22,7 @@ _DARK = 0.55
 
 
 def draw(charts: Mapping[str, Charts]) -> dict[str, bytes]:
-    """PNG files by name: ``confusion-HEAD.png`` and ``pr_curves-HEAD.png``, for the heads that have such a chart and something to show.
+    """PNG files by HEAD/CHART: ``boxes/confusion`` and ``boxes/pr_curves``, for the heads that have such a chart and something to show.
 
     Args:
         charts: by head.
@@ -30,9 +30,9 @@ def draw(charts: Mapping[str, Charts]) -> dict[str, bytes]:
     pages: dict[str, Figure] = {}
     for head, chart in charts.items():
         if chart.confusion is not None and chart.confusion.counts.any():
-            pages[f"confusion-{head}.png"] = confusion_figure(head, chart.confusion)
+            pages[f"{head}/confusion"] = confusion_figure(head, chart.confusion)
         if chart.precision_recall is not None and known(chart.precision_recall, 1):
-            pages[f"pr_curves-{head}.png"] = curves_figure(head, chart.precision_recall)
+            pages[f"{head}/pr_curves"] = curves_figure(head, chart.precision_recall)
     return {name: _png(figure) for name, figure in pages.items()}
 
 

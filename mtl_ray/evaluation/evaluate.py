@@ -18,6 +18,7 @@ from mtl_ray.inference.open import open_predictor
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.picture_header import MAX_PIXELS
 from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.tasks.charts import chart_file
 from mtl_ray.tasks.contract import Metric
 
 MAX_NAMED = 20
@@ -158,8 +159,8 @@ def write_results(out: str, made: Report, part: Part) -> list[str]:
             write_coco(storage.join(out, f"{name}.coco.json"), part.table, name, part.categories)
             names.append(f"{name}.coco.json")
     for name, picture in draw({head: metric.charts() for head, metric in part.metrics.items()}).items():
-        storage.write(storage.join(out, name), picture)
-        names.append(name)
+        names.append(chart_file(name))
+        storage.write(storage.join(out, names[-1]), picture)
     return [storage.join(out, name) for name in names]
 
 

@@ -204,6 +204,13 @@ def shrunk(image: NDArray[np.uint8], longest_px: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def pixels(file: bytes) -> NDArray[np.uint8]:
+    """The picture in a file of our own making, (H, W, 3) uint8 RGB."""
+    found = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
+    assert found is not None
+    return np.ascontiguousarray(found[:, :, ::-1])
+
+
 def jpeg(image: NDArray[np.uint8]) -> bytes:
     """The file of a picture (H, W, 3) uint8 RGB."""
     done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])

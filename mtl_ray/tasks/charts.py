@@ -89,3 +89,15 @@ def known(chart: PrecisionRecall, most: int) -> Sequence[int]:
     """The classes to show, at most ``most``: where there are more, those of the least average precision, which want to be looked at."""
     indices = np.flatnonzero(~np.isnan(chart.average))
     return sorted(indices[np.argsort(chart.average[indices], kind="stable")][:most].tolist())
+
+
+def chart_file(name: str) -> str:
+    """The file of a chart HEAD/CHART: ``boxes/confusion`` lies in ``confusion-boxes.png``."""
+    head, chart = name.split("/")
+    return f"{chart}-{head}.png"
+
+
+def chart_of(file: str) -> str | None:
+    """The way back; None for the file of another picture."""
+    chart, _, head = file.removesuffix(".png").partition("-")
+    return f"{head}/{chart}" if chart in ("confusion", "pr_curves") else None

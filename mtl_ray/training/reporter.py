@@ -11,10 +11,11 @@ import cv2
 
 from mtl_ray import storage
 from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.tasks.charts import chart_file
 from mtl_ray.training.checkpoint import State
 from mtl_ray.training.progress import Progress
 from mtl_ray.training.scalars import Scalars
-from mtl_ray.training.trackers import Shown, Tracker, open_trackers, send_checkpoints
+from mtl_ray.training.trackers import Shown, Tracker, checkpoints_of, open_trackers
 from mtl_ray.training.wandb_tracker import numbers
 
 DRAW_EVERY_S = 60.0
@@ -75,13 +76,11 @@ class Reporter:
             _log.warning("pictures cannot be written at the moment, training goes on: %s", error)
 
     def _draw(self, shown: Shown) -> None:
-        from mtl_ray.evaluation.charts import draw
-
         for number, (_, image) in enumerate(shown.pictures):
             _, data = cv2.imencode(".png", image[..., ::-1])
             storage.write(storage.join(self._uri, "pictures", f"val-{number:02d}.png"), data.tobytes())
-        for name, picture in draw(shown.charts).items():
-            storage.write(storage.join(self._uri, "plots", name), picture)
+        for name, picture in shown.charts.items():
+            storage.write(storage.join(self._uri, "plots", chart_file(name)), picture)
 
     def _plot(self) -> None:
         from mtl_ray.training.plots import draw  # matplotlib takes a second, which a first step need not wait for
@@ -108,8 +107,9 @@ class Reporter:
             if len(self._scalars.rows) > self._drawn_rows:
                 self._try(self._plot)
             if best is not None:
-                for tracker in self._trackers:
-                    send_checkpoints(tracker, self._uri)
+                for uri, aliases in checkpoints_of(self._uri) if self._trackers else ():
+                    for tracker in self._trackers:
+                        tracker.artifact(uri, "checkpoint", aliases)
         finally:
             for tracker in self._trackers:
                 tracker.close()

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.geometry.pictures import pixels
 from mtl_ray.inference.checkpoint import find_checkpoint
-from mtl_ray.tasks.charts import Charts
 from mtl_ray.training.tracker_folder import TrackerFolder
 from mtl_ray.training.wandb_tracker import Wandb, wandb_mode
 
@@ -20,10 +20,15 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 class Shown(NamedTuple):
-    """What is to be seen of an evaluation: sample predictions beside their truth, and the charts of each head."""
+    """What is to be seen of an evaluation.
+
+    Attributes:
+        pictures: sample predictions beside their truth.
+        charts: PNG files by HEAD/CHART: ``boxes/confusion``, ``boxes/pr_curves``.
+    """
 
     pictures: Pictures
-    charts: Mapping[str, Charts]
+    charts: Mapping[str, bytes]
 
 
 class Tracker(Protocol):
@@ -67,14 +72,10 @@ def open_trackers(config: ExperimentConfig, uri: str, run_id: str, rows: Rows, s
     return trackers
 
 
-def send_checkpoints(tracker: Tracker, run_uri: str) -> None:
-    """The best and the last checkpoint of a run: one artifact if they are the same."""
+def checkpoints_of(run_uri: str) -> list[tuple[str, tuple[str, ...]]]:
+    """The best and the last checkpoint of a run with their aliases; one if they are the same."""
     best, last = find_checkpoint(run_uri, "best"), find_checkpoint(run_uri, "last")
-    if best == last:
-        tracker.artifact(best, "checkpoint", ("best", "latest"))
-    else:
-        tracker.artifact(best, "checkpoint", ("best",))
-        tracker.artifact(last, "checkpoint", ("latest",))
+    return [(best, ("best", "latest"))] if best == last else [(best, ("best",)), (last, ("latest",))]
 
 
 class TensorBoard:
@@ -92,16 +93,11 @@ class TensorBoard:
             self._writer.add_scalar(name, value, step)
 
     def evaluation(self, step: int, shown: Shown) -> None:
-        """See ``Tracker``; the charts are sent as pictures."""
-        from mtl_ray.evaluation.charts import confusion_figure, curves_figure
-
+        """See ``Tracker``."""
         for name, image in shown.pictures:
             self._writer.add_image(f"predictions/{name}", image, step, dataformats="HWC")
-        for head, chart in shown.charts.items():
-            if chart.confusion is not None:
-                self._writer.add_figure(f"{head}/confusion", confusion_figure(head, chart.confusion), step)
-            if chart.precision_recall is not None:
-                self._writer.add_figure(f"{head}/pr_curves", curves_figure(head, chart.precision_recall), step)
+        for name, picture in shown.charts.items():
+            self._writer.add_image(name, pixels(picture), step, dataformats="HWC")
 
     def artifact(self, uri: str, kind: str, aliases: Sequence[str]) -> None:
         """See ``Tracker``; where it lies is all that is kept."""

@@ -118,8 +118,10 @@ class Validation:
 
     def draw(self, measured: Measured) -> Shown:
         """Of each sample one picture: the truth and what was predicted side by side, a row for each head; and each head's charts."""
+        from mtl_ray.evaluation.charts import draw  # matplotlib takes a second, which a first step need not wait for
+
         pictures = [(sample.key, self._draw(sample, predictions)) for sample, predictions in measured.samples]
-        return Shown(pictures, {name: metric.charts() for name, metric in measured.metrics.items()})
+        return Shown(pictures, draw({name: metric.charts() for name, metric in measured.metrics.items()}))
 
     def _draw(self, sample: Sample, predictions: Predictions) -> NDArray[np.uint8]:
         image = decode_image(sample.image, max_pixels=self._config.data.max_pixels)

@@ -11,7 +11,7 @@ from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.config.validate import values_of
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.tasks.charts import RECALLS, Confusion, PrecisionRecall, known
+from mtl_ray.geometry.pictures import pixels
 from mtl_ray.training.tracker_folder import TrackerFolder
 from mtl_ray.training.wandb_files import held_in
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from mtl_ray.training.trackers import Shown
 
 Mode = Literal["online", "offline", "disabled"]
-MOST_CLASSES, MOST_CURVES = 40, 12
-"""Of a confusion matrix and of precision-recall curves: a table of them is sent at every evaluation."""
 _log = logging.getLogger(__name__)
 
 
@@ -49,17 +47,24 @@ class Wandb:
     It never asks for anything, and ends no training: where the server does not let it in, it writes offline. W&B's step is the step
     of training. All attempts of a run have one id and make one line: an attempt sends what the ones before it lost, and nothing
     that is there already. Everything is written when ``close`` is called; offline, a killed process loses the last 32 kB.
+
+    Args:
+        config: of the run.
+        uri: of its folder.
+        run_id: of all its attempts.
+        mode: online or offline.
+        or_offline: whether to write offline where the server cannot be reached or refuses; else that is a ValueError.
     """
 
-    def __init__(self, config: ExperimentConfig, uri: str, run_id: str, mode: Mode) -> None:
+    def __init__(self, config: ExperimentConfig, uri: str, run_id: str, mode: Mode, *, or_offline: bool = True) -> None:
         self._folder = TrackerFolder(uri)
         self._fetched = tempfile.TemporaryDirectory(prefix="mtl_ray-")
         self.held = held_in(uri, run_id)
-        self._run = self._open(config, run_id, mode)
+        self._run = self._open(config, run_id, mode, or_offline)
         self.online = not self._run.offline
         self._last = self._run.starting_step - 1 if self.online else self.held.step
 
-    def _open(self, config: ExperimentConfig, run_id: str, mode: Mode) -> Any:
+    def _open(self, config: ExperimentConfig, run_id: str, mode: Mode, or_offline: bool) -> Any:
         import wandb
 
         settings = wandb.Settings(console="off", silent=True, disable_code=True)
@@ -76,8 +81,10 @@ class Wandb:
         try:
             return wandb.init(mode=mode, **wanted)
         except wandb.errors.Error as error:
-            _log.warning("W&B does not let this run in (%s): it is written offline, jobs.wandb_sync sends it later", error)
             wandb.teardown()
+            if not or_offline:
+                raise ValueError(f"W&B does not let this run in: {error}") from error
+            _log.warning("W&B does not let this run in (%s): it is written offline, jobs.wandb_sync sends it later", error)
             return wandb.init(mode="offline", **wanted)
 
     @property
@@ -90,12 +97,10 @@ class Wandb:
         """Where what is sent goes: a page, or the folder that ``wandb sync`` takes."""
         return str(self._run.url if self.online else os.path.dirname(self._run.dir))
 
-    def catch_up(self, rows: Iterable[Mapping[str, Any]]) -> int:
-        """Sends the rows of scalars.jsonl that W&B does not have; of how many steps."""
-        missing = [row for row in rows if row["step"] > self._last]
-        for row in missing:
-            self._run.log(numbers(row), step=row["step"])
-        return len({row["step"] for row in missing})
+    def catch_up(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Sends the rows of scalars.jsonl that W&B does not have."""
+        for row in rows:
+            self._log(row["step"], numbers(row))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """See ``Tracker``."""
@@ -109,21 +114,10 @@ class Wandb:
         """See ``Tracker``."""
         import wandb
 
-        content: dict[str, Any] = {}
+        content: dict[str, Any] = {name: wandb.Image(pixels(picture)) for name, picture in shown.charts.items()}
         if shown.pictures:
             content["predictions"] = [wandb.Image(image, caption=name, file_type="jpg") for name, image in shown.pictures]
-        for head, chart in shown.charts.items():
-            if chart.confusion is not None:
-                content[f"{head}/confusion"] = _confusion(head, chart.confusion.condensed(MOST_CLASSES))
-            if chart.precision_recall is not None and known(chart.precision_recall, 1):
-                content[f"{head}/pr_curves"] = _curves(head, chart.precision_recall)
         self._log(step, content)
-
-    def files(self, step: int, pictures: Mapping[str, Sequence[str]]) -> None:
-        """Picture files (local paths) by name, as part of a step."""
-        import wandb
-
-        self._log(step, {name: [wandb.Image(path) for path in paths] for name, paths in pictures.items()})
 
     def artifact(self, uri: str, kind: str, aliases: Sequence[str]) -> None:
         """See ``Tracker``. Its files are not copied; offline, those of an artifact in a bucket are left for ``jobs.wandb_sync``."""
@@ -149,28 +143,3 @@ class Wandb:
         wandb.teardown()
         self._folder.close()
         self._fetched.cleanup()
-
-
-def _confusion(head: str, chart: Confusion) -> Any:
-    """W&B's own chart of a confusion matrix."""
-    import wandb
-
-    cells = [
-        [actual, predicted, int(chart.counts[row, column])]
-        for row, actual in enumerate(chart.names)
-        for column, predicted in enumerate(chart.names)
-    ]
-    table = wandb.Table(columns=["Actual", "Predicted", "nPredictions"], data=cells)
-    fields = {"Actual": "Actual", "Predicted": "Predicted", "nPredictions": "nPredictions"}
-    title = f"{head}: {chart.unit} by class {chart.note}".rstrip()
-    return wandb.plot_table("wandb/confusion_matrix/v1", table, fields, {"title": title})
-
-
-def _curves(head: str, chart: PrecisionRecall) -> Any:
-    """W&B's own chart of lines, recall taking the place of a step."""
-    import wandb
-
-    shown = known(chart, MOST_CURVES)
-    lines = [chart.precision[index].round(4).tolist() for index in shown]
-    names = [chart.names[index] for index in shown]
-    return wandb.plot.line_series(RECALLS.round(2).tolist(), lines, keys=names, title=f"{head}: precision by recall", xname="recall")

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix
 
 from mtl_ray.evaluation.charts import draw
 from mtl_ray.samples import Sample
-from mtl_ray.tasks.charts import Charts, Confusion, PrecisionRecall, interpolated, known
+from mtl_ray.tasks.charts import Charts, Confusion, PrecisionRecall, chart_file, chart_of, interpolated, known
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.metric import ExclusiveMetric, MultilabelMetric
 from mtl_ray.tasks.detection.coco import Scored
@@ -154,8 +154,10 @@ def test_pictures_of_what_there_is() -> None:
     )
     nothing = Charts(Confusion(names=("a",), counts=np.zeros((1, 1), np.int64), unit="images"), None)
     drawn = draw({"boxes": many, "labels": nothing})
-    assert list(drawn) == ["confusion-boxes.png", "pr_curves-boxes.png"]
+    assert list(drawn) == ["boxes/confusion", "boxes/pr_curves"]
     assert all(data.startswith(b"\x89PNG") and len(data) > 10_000 for data in drawn.values())
+    assert [chart_of(chart_file(name)) for name in drawn] == list(drawn)
+    assert chart_of("loss.png") is None
     assert many.precision_recall is not None
     worst = known(many.precision_recall, 5)
     rest = set(range(60)) - set(worst) - {3}

@@ -1,0 +1,42 @@
+"""Sends to Weights & Biases what it does not have of a run: what a killed process had not written, or a run made without it."""
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from jobs.run import run
+from mtl_ray.training.wandb_sync import Sent, sync
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Sends, and says how much and where to."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.wandb_sync",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example:\n  WANDB_API_KEY=... python -m jobs.wandb_sync runs/bccd --to online",
+    )
+    parser.add_argument("run", metavar="RUN", help="folder or URI of a run that nothing is training into")
+    parser.add_argument("--to", choices=["online", "offline"], help="default: online with WANDB_API_KEY in the environment, else offline")
+    args = parser.parse_args(argv)
+    print(text_of(sync(args.run, args.to, _bar)))
+    return 0
+
+
+def text_of(sent: Sent) -> str:
+    """One sentence, and what to do next."""
+    if not sent.steps:
+        what = f"W&B had all {sent.of} logged steps already"
+    else:
+        what = f"{sent.steps} of {sent.of} logged steps were missing and are sent"
+    return f"{what}: {sent.place}" + ("" if sent.online else f"\nto upload it: wandb sync {sent.place}")
+
+
+def _bar(rows: Iterable[Mapping[str, Any]], total: int) -> Iterable[Mapping[str, Any]]:
+    return tqdm(rows, total=total, desc="replay", unit="row", mininterval=0.5, leave=False)
+
+
+if __name__ == "__main__":
+    run(main)
