@@ -26,6 +26,7 @@ from mtl_ray.distributed.work import work
 from mtl_ray.distributed.world import cpus_of, draining, fit, machines, promised, request_of, wait_for_room
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.loading.config import SplitConfig
+from mtl_ray.shards.sequence import default_lanes
 from mtl_ray.training.beginning import begin, check_splits, run_uri
 from mtl_ray.training.progress_bar import ProgressBar
 from mtl_ray.training.summary import Summary, summary_of
@@ -110,14 +111,15 @@ class _Driver:
         self._signal: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._looked_at = self._grouped_at = time.monotonic()
-        self._size = 0
-        self._grows = self._runtime.most_workers > self._runtime.fewest_workers
+        shares = config.data.lanes or default_lanes(config.data.batch)
+        self._most = max(self._runtime.fewest_workers, min(self._runtime.most_workers, shares))
+        self._grows = self._most > self._runtime.fewest_workers
 
     def __enter__(self) -> "_Driver":
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT)}
         if self._grows and promised(self._request) is not None:
-            request_resources(bundles=[self._request] * self._runtime.most_workers)
+            request_resources(bundles=[self._request] * self._most)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -149,6 +151,7 @@ class _Driver:
                 mistake = ray.get(self._board.mistake.remote())
                 if mistake is not None:
                     raise mistake from None
+                self._stop_if_told()
                 if not (isinstance(error, ControllerError) and isinstance(error.controller_failure, NoRoomError)):
                     raise
 
@@ -159,7 +162,7 @@ class _Driver:
             name=f"{runtime.name}-{uuid.uuid4().hex[:6]}",
             storage=scratch,
             fewest=runtime.fewest_workers,
-            most=runtime.most_workers,
+            most=self._most,
             request=self._request,
             board=self._board,
             max_failures=runtime.max_failures,
@@ -212,8 +215,8 @@ class _Driver:
         leaving = nodes & draining()
         if leaving:
             return f"the cluster takes away {len(leaving)} of the machines"
-        if size < self._runtime.most_workers and time.monotonic() - self._grouped_at > self._runtime.grow_every_s:
+        if size < self._most and time.monotonic() - self._grouped_at > self._runtime.grow_every_s:
             more = fit((machine.free for machine in machines() if self._nurseries.warm(machine.node_id)), self._request)
             if more:
-                return f"there is room for {min(size + more, self._runtime.most_workers)} workers instead of {size}"
+                return f"there is room for {min(size + more, self._most)} workers instead of {size}"
         return ""

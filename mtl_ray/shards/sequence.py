@@ -45,6 +45,11 @@ class Addresses:
         return len(self.row)
 
 
+def default_lanes(batch: int) -> int:
+    """The largest divisor of a batch up to 64, which is also the most workers that can share it."""
+    return max(each for each in range(1, min(batch, MAX_LANES) + 1) if batch % each == 0)
+
+
 class Sequence:
     """The endless sequence of training samples of one or several splits; for one thread at a time.
 
@@ -82,7 +87,7 @@ class Sequence:
         Raises:
             ValueError: if there are no samples, or the numbers do not fit together.
         """
-        self.lanes = lanes or max(each for each in range(1, min(batch, MAX_LANES) + 1) if batch % each == 0)
+        self.lanes = lanes or default_lanes(batch)
         if batch % self.lanes:
             raise ValueError(f"data.batch {batch} is not a multiple of data.lanes {self.lanes}")
         if weights is not None and len(weights) != len(splits):

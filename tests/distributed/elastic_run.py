@@ -22,9 +22,7 @@ STORE_BYTES = 80_000_000
 
 
 def main(folder: Path) -> None:
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE_BYTES}
-    )
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE_BYTES})
     first = cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
     os.environ["RAY_ADDRESS"] = cluster.address
     ray.init(address=cluster.address, logging_level="ERROR")
