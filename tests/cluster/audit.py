@@ -95,7 +95,8 @@ def corrupt(run: str) -> list[str]:
 def same_weights(run: str, reference: str) -> bool:
     """Whether two runs ended with equal bits: weights, and the optimiser's state."""
     one, other = checkpoint.newest(run), checkpoint.newest(reference)
-    assert one is not None and other is not None
+    assert one is not None
+    assert other is not None
     weights = [checkpoint.read_tensors(uri, "model.safetensors") for uri in (one, other)]
     optimizers = [checkpoint.read_training(uri)["optimizer"] for uri in (one, other)]
     return checkpoint.read_state(one).step == checkpoint.read_state(other).step and _equal(weights[0], weights[1]) and _equal(*optimizers)

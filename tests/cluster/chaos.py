@@ -5,7 +5,7 @@
 A run trains on hosts of namespaces with its data and its checkpoints in an S3 server. About every so many seconds one of these is done to
 it, as the seed says: a rank or its Ray worker gets SIGKILL; the raylet of a host gets SIGKILL; the power or the network cable of a host
 fails (and the cable is put in again later); a host is drained as before a preemption; the driver gets SIGKILL and the job is given again.
-Lost hosts are replaced. After the last kill, and once the run has recovered, it is asked to stop with a checkpoint; a second run makes the
+Lost hosts are replaced. Three of four kills wait until the run has saved something since the one before. After the last kill, and once the run has recovered, it is asked to stop with a checkpoint; a second run makes the
 same number of steps undisturbed, and both are compared:
 
 * corrupt checkpoints: such as could be found but were not whole, at the end or by an attempt that looked for where to go on;
@@ -38,6 +38,9 @@ from tests.cluster.runs import Run, keys, write_data
 KINDS = ("rank", "holder", "raylet", "power", "cable", "drain", "driver")
 REST_S = 0.1
 NODES = 3
+PATIENCE_S = 600.0
+RECOVERED = 0.75
+"""Of the kills, so many wait until the run has saved something since the one before; the others may hit it while it recovers."""
 _ENDLESS = 10_000_000
 
 
@@ -111,10 +114,13 @@ class Chaos:
         self.hosts.set_pace(REST_S)
         self.driver = self.run.start()
         self.run.wait_for_checkpoint()
-        began = self._first_step_at()
+        began, saved = self._first_step_at(), 0
         kinds = [kind for _ in range(kills // len(KINDS) + 1) for kind in self.random.sample(KINDS, len(KINDS))]
         for kind in kinds[:kills]:
             time.sleep(self.random.uniform(0.5, 1.5) * every_s)
+            if self.random.random() < RECOVERED:
+                self.run.wait_for_checkpoint(after_step=saved, patience_s=PATIENCE_S)
+            saved = self.run.newest()[0]
             self._kill(kind)
         self.run.wait_for_checkpoint(after_attempt=self.run.newest()[1] if kills else 0)
         time.sleep(self.random.uniform(0.5, 1.5) * every_s)

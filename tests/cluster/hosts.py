@@ -69,8 +69,8 @@ class Hosts:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.network.__exit__(kind, error, trace)
 
-    def set_pace(self, seconds: float) -> None:
-        """How long ranks rest before each step from now on."""
+    def set_pace(self, seconds: float | str) -> None:
+        """How long ranks rest before each step from now on; a text is an error that they raise instead."""
         storage.write(str(self.shared / "pace"), f"{seconds}".encode())
 
     def add_environment(self, environment: Mapping[str, str]) -> None:
@@ -212,5 +212,7 @@ def wait_until(holds: Callable[[], bool], what: str, log: Path | None = None, pa
     end = time.monotonic() + patience_s
     while not holds():
         if time.monotonic() > end:
-            raise TimeoutError(f"waited in vain until {what}" + (f"\n{log.read_text()[-5000:]}" if log is not None and log.exists() else ""))
+            raise TimeoutError(
+                f"waited in vain until {what}" + (f"\n{log.read_text()[-5000:]}" if log is not None and log.exists() else "")
+            )
         time.sleep(0.2)

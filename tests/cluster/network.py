@@ -134,7 +134,7 @@ class Network:
     Attributes:
         name: of the bridge; it holds the number of this process.
         prefix: first three numbers of all addresses.
-        folder: what the hosts write; ``t`` in it is the temporary folder of each host.
+        folder: what the hosts write; ``t`` in it is the temporary folder of each host, ``small`` a disk of 48 MB that all of them have.
     """
 
     def __init__(self) -> None:
@@ -154,6 +154,8 @@ class Network:
         sweep()
         for name in ("t", "shared"):
             (self.folder / name).mkdir(parents=True)
+        (self.folder / "small").mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(self.folder / "small")], check=True)
         (self.folder / "hosts").write_text("127.0.0.1 localhost\n")
         _ip("link", "add", self.name, "type", "bridge")
         _ip("addr", "add", f"{self.address}/24", "dev", self.name)
@@ -164,7 +166,7 @@ class Network:
         for machine in list(self.machines.values()):
             self.remove(machine)
         _ip("link", "del", self.name)
-        shutil.rmtree(self.folder)
+        _remove(self.folder)
 
     def add(self, name: str) -> Machine:
         """Switches a host on."""
@@ -195,7 +197,12 @@ def sweep() -> None:
             subprocess.run(["ip", "link", "del", line.split()[1].partition("@")[0].rstrip(":")], check=False, capture_output=True)
     for folder in _PARENT.glob("mh*"):
         if dead(folder.name):
-            shutil.rmtree(folder)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    subprocess.run(["umount", str(folder / "small")], check=False, capture_output=True)
+    shutil.rmtree(folder)
 
 
 def _ip(*arguments: str) -> str:

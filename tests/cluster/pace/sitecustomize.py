@@ -1,7 +1,7 @@
 """On the path of a test's hosts: lets a small machine play a run of many minutes, whose steps last what steps of larger networks do.
 
 Python imports this file when it starts. Ranks, and nothing else, then rest before each step for as many seconds as the file
-``$TESTS_PACE`` says at that moment.
+``$TESTS_PACE`` says at that moment. If it says something else, they raise it.
 """
 
 import os
@@ -17,7 +17,10 @@ if "mtl_ray.training.warm" in sys.orig_argv and "TESTS_PACE" in os.environ:
     _plain = Step.__call__
 
     def _step(self: Step, *given: Any) -> Any:
-        time.sleep(float(Path(os.environ["TESTS_PACE"]).read_text()))
+        wanted = Path(os.environ["TESTS_PACE"]).read_text()
+        if not wanted.replace(".", "").isdigit():
+            raise RuntimeError(wanted)
+        time.sleep(float(wanted))
         return _plain(self, *given)
 
     Step.__call__ = _step  # type: ignore[method-assign]

@@ -1,0 +1,88 @@
+"""One cluster of hosts for all tests of this folder: each test leaves it broken, and the next one has it mended."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.cluster import audit
+from tests.cluster.audit import Trained
+from tests.cluster.bucket import Bucket
+from tests.cluster.hosts import Hosts
+from tests.cluster.network import Machine, why_not
+from tests.cluster.runs import Run, keys, write_data
+from tests.cluster.storm import Storm
+
+STEPS = 60
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _allowed() -> None:
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+
+
+@dataclass
+class World:
+    """Hosts with a head, a bucket behind a proxy, data in it, and one run that nothing disturbed.
+
+    Attributes:
+        hosts, bucket, storm: see there.
+        base: what ``Run`` takes.
+        nodes: those that are sound.
+        reference: the undisturbed run of ``STEPS`` steps by two workers.
+        trained: what it trained on.
+    """
+
+    hosts: Hosts
+    bucket: Bucket
+    storm: Storm
+    base: str
+    nodes: list[Machine] = field(default_factory=list)
+    reference: Run | None = None
+    trained: Trained | None = None
+
+    def have(self, count: int) -> list[Machine]:
+        """So many sound nodes, and no others."""
+        self.hosts.set_pace(0)
+        alive = self.hosts.alive()
+        sound = [node for node in self.nodes if node.address in alive and not self.hosts.ranks(node)][:count]
+        for machine in list(self.hosts.network.machines.values()):
+            if machine not in sound and machine.name != "head":
+                self.hosts.kill(machine)
+        new = [self.hosts.start_node(wait=False) for _ in range(count - len(sound))]
+        for node in new:
+            self.hosts.wait_for(node)
+        self.nodes = sound + new
+        return list(self.nodes)
+
+    def run(self, name: str, *overrides: str) -> Run:
+        """One more run of as many steps as the reference, by two workers unless the overrides say otherwise."""
+        return Run(self.hosts, self.base, name, f"schedule.steps={STEPS}", "runtime.workers=2", *overrides)
+
+    def check(self, run: Run, *, weights: bool = True) -> Trained:
+        """That a run has ended as the reference did: the same samples in the same order and (``weights``) the same bits."""
+        assert self.reference is not None
+        assert self.trained is not None
+        found = audit.trained(run.uri, run.ledger, STEPS)
+        assert audit.lost_and_repeated(found, self.trained) == (0, 0)
+        assert found.steps == self.trained.steps
+        assert audit.corrupt(run.uri) == []
+        if weights:
+            assert audit.same_weights(run.uri, self.reference.uri)
+        return found
+
+
+@pytest.fixture(scope="session")
+def world(_allowed: None) -> Iterator[World]:
+    with Hosts() as hosts, Bucket(hosts.network) as bucket, Storm(hosts.network.address, bucket.endpoint) as storm:
+        hosts.add_environment(bucket.environment | {"AWS_ENDPOINT_URL": storm.endpoint})
+        made = World(hosts, bucket, storm, write_data(bucket))
+        hosts.start_head()
+        made.have(2)
+        made.reference = made.run("undisturbed")
+        made.reference.wait(made.reference.start())
+        made.trained = audit.trained(made.reference.uri, made.reference.ledger, STEPS)
+        assert audit.uneven(made.trained, keys()) == []
+        yield made

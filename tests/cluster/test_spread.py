@@ -1,0 +1,82 @@
+"""Conversion and evaluation spread over the hosts and outlive one; nobody gets in without the token."""
+
+import json
+import urllib.error
+import urllib.request
+
+import pytest
+
+from mtl_ray import storage
+from mtl_ray.shards.split import open_split
+from tests.cluster.conftest import World
+from tests.cluster.hosts import Hosts, wait_until
+from tests.cluster.network import Machine
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+
+def working(hosts: Hosts, nodes: list[Machine]) -> list[Machine]:
+    """Hosts on which a task runs."""
+    return [node for node in nodes if hosts.find(node, "ray::_call") or hosts.find(node, "ray::work")]
+
+
+def test_a_conversion_outlives_a_host(world: World) -> None:
+    hosts, nodes = world.hosts, world.have(2)
+    uri = storage.join(world.base, "digits")
+    command = ["python", "-m", "jobs.convert", "digits", "--split", "train", "--num", "6000", "--size", "64", "--to"]
+    driver = hosts.run([*command, uri], "convert")
+    wait_until(lambda: len(working(hosts, nodes)) == 2, "both hosts convert", hosts.log("convert"))
+    hosts.kill(working(hosts, nodes)[0])
+    assert driver.wait(240) == 0, hosts.log("convert").read_text()
+    split = open_split(uri)
+    found = [sample for block in range(len(split.block_rows)) for sample in split.read_block(block)]
+    assert len({sample.key for sample in found}) == len(found) == 6000
+    again = storage.join(world.base, "digits-again")
+    world.have(1)
+    assert hosts.run([*command, again], "convert").wait(240) == 0, hosts.log("convert").read_text()
+    assert [entry.sha256 for entry in open_split(again).manifest.shards] == [entry.sha256 for entry in split.manifest.shards]
+
+
+def test_an_evaluation_outlives_a_host(world: World) -> None:
+    hosts, nodes = world.hosts, world.have(2)
+    assert world.reference is not None
+    command = ["python", "-m", "jobs.evaluate", world.reference.uri, "--data", storage.join(world.base, "train")]
+    reports = []
+    for workers, out in (("12", "spread"), ("1", "alone")):
+        uri = storage.join(world.base, "evaluated", out)
+        driver = hosts.run([*command, "--workers", workers, "--out", uri], "evaluate")
+        if workers != "1":
+            wait_until(lambda: bool(working(hosts, nodes)), "a host measures", hosts.log("evaluate"))
+            hosts.kill(working(hosts, nodes)[0])
+        assert driver.wait(240) == 0, hosts.log("evaluate").read_text()
+        reports.append(json.loads(storage.read(storage.join(uri, "report.json"))))
+    spread, alone = ({name: value for name, value in report.items() if "/" in name} for report in reports)
+    assert spread == alone
+
+
+PATHS = ("/api/jobs/", "/api/v0/nodes", "/api/v0/logs", "/api/v0/actors", "/nodes?view=summary", "/api/version")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nobody_gets_in_without_the_token(world: World, path: str) -> None:
+    assert status(world.hosts.url(path), {}) == 401
+    assert status(world.hosts.url(path), {"Authorization": "Bearer wrong"}) == 403
+    token = {"Authorization": f"Bearer {world.hosts.token}"}
+    assert status(world.hosts.url(path), token) not in (401, 403)
+
+
+def test_no_job_without_the_token(world: World) -> None:
+    job = {"entrypoint": "true"}
+    assert status(world.hosts.url("/api/jobs/"), {"Content-Type": "application/json"}, json.dumps(job).encode()) == 401
+    refused = ["ray", "job", "submit", f"--address={world.hosts.url('')}", "--", "true"]
+    assert world.hosts.run(refused, "refused", {"RAY_AUTH_MODE": "disabled"}).wait(120) != 0
+    assert "authentication is enabled" in world.hosts.log("refused").read_text()
+
+
+def status(url: str, headers: dict[str, str], data: bytes | None = None) -> int:
+    """Of the answer."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code

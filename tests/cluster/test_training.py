@@ -1,0 +1,202 @@
+"""Whatever a training stands on fails: it goes on, and ends with the very weights of a run that nothing disturbed."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from mtl_ray.inference.run_folder import is_whole, newest_attempt, places
+from tests.cluster import audit
+from tests.cluster.conftest import World
+from tests.cluster.hosts import Hosts, wait_until
+from tests.cluster.network import Machine
+from tests.cluster.runs import Run
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+
+def begun(world: World, run: Run) -> "object":
+    """A driver whose run has its first checkpoint, and goes on slowly."""
+    world.hosts.set_pace(0.2)
+    driver = run.start()
+    run.wait_for_checkpoint()
+    return driver
+
+
+def training(hosts: Hosts, nodes: list[Machine]) -> Machine:
+    """A host that trains."""
+    wait_until(lambda: any(hosts.ranks(node) for node in nodes), "some host trains")
+    return next(node for node in nodes if hosts.ranks(node))
+
+
+@pytest.mark.parametrize("kind", ["exception", "rank", "holder", "raylet", "power", "cable", "drain"])
+def test_a_run_outlives(world: World, kind: str) -> None:
+    hosts, nodes = world.hosts, world.have(3)
+    run = world.run(f"outlives-{kind}")
+    driver = begun(world, run)
+    victim, attempt = training(hosts, nodes), run.attempt()
+    if kind == "exception":
+        hosts.set_pace("a mistake of this test")
+        wait_until(lambda: "started again" in run.said(), "the exception is heard of", hosts.log(run.name))
+    elif kind == "rank":
+        hosts.ranks(victim)[0].kill()
+    elif kind == "holder":
+        hosts.holders(victim)[0].kill()
+    elif kind == "raylet":
+        hosts.kill_raylet(victim)
+    elif kind == "power":
+        hosts.kill(victim)
+    elif kind == "cable":
+        hosts.link(victim, up=False)
+    else:
+        hosts.drain(victim)
+    hosts.set_pace(0)
+    run.wait(driver)
+    if kind == "cable":
+        hosts.link(victim, up=True)
+    assert run.attempt() > attempt
+    world.check(run)
+
+
+def test_a_host_that_was_cut_off_publishes_nothing_when_it_is_back(world: World) -> None:
+    """Its raylet is held so that nobody ends its rank, which trains on alone: the run's own fence must hold."""
+    hosts, nodes = world.hosts, world.have(2)
+    run = world.run("zombie", "runtime.workers=1")
+    driver = begun(world, run)
+    zombie, old = training(hosts, nodes), run.attempt()
+    hosts.find(zombie, "raylet/raylet")[0].suspend()
+    hosts.link(zombie, up=False)
+    run.wait_for_checkpoint(after_attempt=old)
+    assert hosts.ranks(zombie), "the rank that was cut off should not know yet"
+    hosts.set_pace(0)
+    hosts.link(zombie, up=True)
+    wait_until(lambda: not hosts.ranks(zombie), "the rank that was cut off ends itself", hosts.log(run.name))
+    run.wait(driver)
+    owner = newest_attempt(run.uri)
+    assert owner is not None
+    assert owner.attempt > old
+    late = [place for place in places(run.uri) if place.attempt == old and place.step > owner.ends[old] and is_whole(place)]
+    assert late == []
+    world.check(run, weights=False)
+
+
+def test_a_killed_driver_is_submitted_again(world: World) -> None:
+    hosts, _ = world.hosts, world.have(2)
+    run = world.run("resubmitted")
+    hosts.set_pace(0.2)
+    script = f"cd {os.getcwd()} && exec python -m jobs.train {run.config} {' '.join(map(repr, run.overrides))}"
+    submit = ["ray", "job", "submit", f"--address={hosts.url('')}", "--", "bash", "-c", script]
+    first = hosts.run(submit, run.name)
+    run.wait_for_checkpoint()
+    for driver in hosts.find(hosts.head, "-m jobs.train"):
+        driver.kill()
+    assert first.wait(120) != 0
+    hosts.set_pace(0)
+    run.wait(hosts.run(submit, run.name))
+    assert run.attempt() > 1
+    world.check(run)
+
+
+def test_sigterm_leaves_a_checkpoint(world: World) -> None:
+    world.have(2)
+    run = world.run("stopped")
+    driver = begun(world, run)
+    before = run.newest()[0]
+    for process in world.hosts.find(world.hosts.head, "-m jobs.train"):
+        if process.name().startswith("python"):
+            process.send_signal(signal.SIGTERM)
+    run.wait(driver, 143)
+    assert run.newest()[0] > before
+    world.hosts.set_pace(0)
+    run.wait(run.start())
+    world.check(run)
+
+
+def test_the_same_order_with_two_then_three_then_one_worker(world: World) -> None:
+    hosts, nodes = world.hosts, world.have(2)
+    run = world.run("elastic", "runtime.workers={min: 1, max: 3}", "runtime.grow_every_s=1")
+    driver = begun(world, run)
+    third = hosts.start_node()
+    wait_until(lambda: workers(run) == 3, "there are three workers", hosts.log(run.name))
+    run.wait_for_checkpoint(after_attempt=run.attempt() - 1)
+    for node in nodes:
+        hosts.drain(node)
+    wait_until(lambda: workers(run) == 1, "there is one worker", hosts.log(run.name))
+    hosts.set_pace(0)
+    run.wait(driver)
+    assert third in hosts.network.machines.values()
+    found = world.check(run, weights=False)
+    assert found.worlds[0] == 2
+    assert 3 in found.worlds
+    assert found.worlds[-1] == 1
+
+
+def workers(run: Run) -> int:
+    """Of the newest attempt."""
+    return audit.attempts(run.uri)[-1].world_size
+
+
+def test_the_s3_server_dies_and_comes_back(world: World) -> None:
+    world.have(2)
+    run = world.run("no-bucket")
+    driver = begun(world, run)
+    world.bucket.kill()
+    try:
+        wait_until(lambda: "could not be written" in run.said(), "the loss is noticed", world.hosts.log(run.name))
+        world.hosts.set_pace(0)
+    finally:
+        world.bucket.start()
+    run.wait(driver)
+    assert run.attempt() == 1
+    world.check(run)
+
+
+def test_an_s3_server_with_bad_days(world: World) -> None:
+    """Of all requests, a third meets a server error, a broken connection, a slow answer or a body cut short."""
+    world.have(2)
+    run = world.run("bad-days", "runtime.checkpoint_every_s=0.1")
+    world.storm.met.clear()
+    world.storm.share = 0.33
+    try:
+        run.wait(run.start(), patience_s=480)
+    finally:
+        world.storm.share = 0.0
+    assert all(world.storm.met[fault] for fault in ("500", "503", "reset", "slow", "truncated"))
+    world.check(run)
+
+
+def test_a_full_disk(world: World) -> None:
+    world.have(2)
+    small = world.hosts.network.folder / "small"
+    run = Run(world.hosts, world.base, "full-disk", "schedule.steps=60", "runtime.workers=2", f"runtime.storage={small}")
+    run.uri = str(small / "full-disk")
+    driver = begun(world, run)
+    filler = small / "filler"
+    fill(filler)
+    wait_until(lambda: "could not be written" in run.said(), "the full disk is noticed", world.hosts.log(run.name))
+    filler.unlink()
+    world.hosts.set_pace(0)
+    run.wait(driver)
+    assert run.attempt() == 1
+    world.check(run)
+
+
+def fill(path: "os.PathLike[str]") -> None:
+    """Until nothing more fits."""
+    with open(path, "wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+
+
+def test_a_run_that_can_never_be_placed_says_so(world: World) -> None:
+    world.have(2)
+    run = world.run("never", "runtime.workers=9")
+    began = time.monotonic()
+    run.wait(run.start(), 2)
+    print(f"said after {time.monotonic() - began:.0f} s")
+    assert "9 workers ask for CPU=1 each; the machines have" in run.said()
