@@ -82,6 +82,11 @@ class ArrowBlock:
         found: bytes | None = self._columns["semantic"][row].as_py()
         return found
 
+    def objects(self, row: int) -> tuple[int, int, Instances | None]:
+        """Height and width of the image of a row, and its objects."""
+        found = self._instances(row) if self._columns["boxes_xyxy"][row].is_valid else None
+        return self._columns["height"][row].as_py(), self._columns["width"][row].as_py(), found
+
     def _instances(self, row: int) -> Instances:
         found = {name: self._numbers[name][row] for name in _NUMBERS}
         boxes_xyxy = found["boxes_xyxy"].reshape(-1, 4)

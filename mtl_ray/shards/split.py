@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample, Vocabulary
+from mtl_ray.samples import IGNORE_INDEX, Annotation, Instances, Sample, Vocabulary
 from mtl_ray.shards.cache import default_cache
 from mtl_ray.shards.local import LocalShards, ShardFiles
 from mtl_ray.shards.manifest import Encoding, Manifest, read_manifest
@@ -41,6 +41,10 @@ class Block(Protocol):
 
     def semantic(self, row: int) -> bytes | None:
         """The encoded semantic map of a row."""
+        ...
+
+    def objects(self, row: int) -> tuple[int, int, Instances | None]:
+        """Height and width of the image of a row, and its objects."""
         ...
 
 
@@ -119,6 +123,12 @@ class Split:
                 yield from (_classes_of_map(block.semantic(row)) for row in range(len(block)))
             else:
                 yield from block.classes(annotation)
+
+    def scan_objects(self) -> Iterator[tuple[int, int, Instances | None]]:
+        """Height and width of each image in stored order, and its objects; no image is looked at."""
+        for index in range(len(self.block_rows)):
+            block = open_block(self.manifest.encoding, self._files.view(index))
+            yield from (block.objects(row) for row in range(len(block)))
 
     def _block(self, block: int) -> Block:
         with self._lock:

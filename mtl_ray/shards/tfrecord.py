@@ -13,7 +13,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.samples import Annotation, Sample
+from mtl_ray.samples import Annotation, Instances, Sample
 from mtl_ray.shards.example import ReadFeature, decode_example, encode_example
 from mtl_ray.shards.features import classes_of, semantic_of, to_features, to_sample
 from mtl_ray.shards.local import map_file
@@ -51,6 +51,11 @@ class RecordBlock:
     def semantic(self, row: int) -> bytes | None:
         """The encoded semantic map of a row."""
         return semantic_of(self._unchecked(row))
+
+    def objects(self, row: int) -> tuple[int, int, Instances | None]:
+        """Height and width of the image of a row, and its objects."""
+        sample = to_sample(self._unchecked(row))
+        return sample.height, sample.width, sample.instances
 
     def _unchecked(self, row: int) -> dict[str, ReadFeature]:
         """The features of a row, of which the image is not looked at."""

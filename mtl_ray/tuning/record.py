@@ -2,11 +2,11 @@
 
 ``trials/0007/trial.json`` is written before the trial starts and says what it tries; ``trials/0007/result.json`` is written when it
 has ended. Both are written only if they are not there yet, so whenever the search is killed, what lies there is what happened, and
-two processes that search at once get different trials. A trial without a result is an ordinary run that can go on.
+two processes that search at once get different trials. ``reports.json`` beside them is the curve so far. A trial without a result
+is an ordinary run that can go on.
 """
 
 import re
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter
@@ -96,6 +96,14 @@ class Records:
         """Writes down how a trial ended; False if that was known already."""
         return self._write(number, "result.json", Result, result)
 
+    def curve(self, number: int) -> list[Reported]:
+        """What a trial has reported so far, as it wrote it down itself."""
+        return list(self._read(number, "reports.json", list[Reported]) or [])
+
+    def keep_curve(self, number: int, curve: list[Reported]) -> None:
+        """Writes down what a trial has reported so far, so that it is known after a restart."""
+        storage.write(storage.join(self.trial_uri(number), "reports.json"), TypeAdapter(list[Reported]).dump_json(curve))
+
     def _read(self, number: int, name: str, kind: Any) -> Any:
         try:
             return TypeAdapter(kind).validate_json(storage.read(storage.join(self.trial_uri(number), name)))
@@ -110,8 +118,3 @@ class Records:
 def name_of(number: int) -> str:
     """The folder of a trial."""
     return f"{number:04d}"
-
-
-def numbers_in(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Those metrics that have a value."""
-    return {name: float(value) for name, value in metrics.items() if isinstance(value, int | float) and not isinstance(value, bool)}

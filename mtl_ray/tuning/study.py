@@ -119,18 +119,13 @@ class Study:
             if shared
         ]
 
-    def report(self, number: int, reported: Reported) -> None:
-        """An evaluation of a trial that goes on."""
-        trial = self._trial(number)
-        trial.report(reported.value, round(reported.epoch * EPOCH))
-
     def finish(self, number: int, result: Result) -> None:
         """A trial has ended."""
+        trial = optuna.Trial(self.optuna, self.optuna.get_trials(deepcopy=False)[number]._trial_id)
+        for step, value in _intermediate(result.reports).items():
+            trial.report(value, step)
         values = result.values if result.state == "complete" else None
         self.optuna.tell(number, values, state=_STATES[result.state], skip_if_finished=True)
-
-    def _trial(self, number: int) -> optuna.Trial:
-        return optuna.Trial(self.optuna, self.optuna.get_trials(deepcopy=False)[number]._trial_id)
 
 
 def _intermediate(reports: Sequence[Reported]) -> dict[int, float]:

@@ -1,0 +1,39 @@
+"""Searches for better values of a config on Ray: ``python -m jobs.tune CONFIG [section.key=value ...]``."""
+
+import argparse
+from collections.abc import Sequence
+
+from jobs.run import run
+from mtl_ray.config.load import load_tree
+from mtl_ray.config.validate import validate
+from mtl_ray.experiment import ExperimentConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the trials that are left, and prints them as a table; 1 if none was complete, 130 if a signal ended the search before."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.tune",
+        description="Search the space that the section tune of a config names. The same command again goes on where it stopped.",
+        epilog="example: python -m jobs.tune configs/tuning/yolov3_bccd.yaml tune.trials=40 runtime.storage=s3://bucket/runs",
+    )
+    parser.add_argument("config", help="a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that take the place of the file's")
+    args = parser.parse_args(argv)
+    tree = load_tree(args.config, args.overrides)
+    validate(tree, ExperimentConfig)
+
+    from mtl_ray.distributed.tune import search
+    from mtl_ray.tuning.report import text_of, write_report
+
+    found = search(tree)
+    print(text_of(found))
+    for uri in write_report(found):
+        print(uri)
+    if not found.done:
+        print(f"{len(found.results)} of {found.total} trials have ended: the same command goes on")
+        return 130
+    return 0 if found.best() else 1
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,172 @@
+"""A search on Ray: Ray Tune starts the trials, each of which is an ordinary training with its share of the cluster.
+
+Ray Tune does what it does well: it keeps as many trials going as there is room for, and starts one again whose process or machine was
+lost, which then goes on from its own checkpoint. What is tried and what has come out is kept by ``tuning.search`` in the storage of
+the search, not by Ray Tune, whose own memory is thrown away: a search that was killed goes on from there.
+"""
+
+import functools
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+from tqdm import tqdm
+
+from mtl_ray.config.tree import Node
+from mtl_ray.config.validate import to_yaml, validate
+from mtl_ray.distributed.session import session
+from mtl_ray.distributed.train import with_absolute_uris
+from mtl_ray.distributed.tune_trial import OUTCOME, Desk, in_words, run_trial
+from mtl_ray.distributed.world import fit, machines, promised, request_of
+from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.tuning.record import Result
+from mtl_ray.tuning.search import Search, text_of
+
+DRIVER_BYTES = 500_000_000
+"""What the process of a trial is said to need besides its workers: memory, and no CPU, of which workers may need all."""
+_log = logging.getLogger(__name__)
+
+
+def search(tree: Node) -> Search:
+    """Runs all trials that are left; the same call again goes on where the last one stopped.
+
+    Args:
+        tree: of the config file and the overrides of the command line.
+
+    Returns:
+        The search, of which ``done`` is False if a signal ended it.
+
+    Raises:
+        ValueError: if the config is wrong, or the folder holds another search.
+    """
+    found = Search(tree, with_absolute_uris(validate(tree, ExperimentConfig)))
+    if found.done:
+        _log.warning("the search %s is finished already: nothing is left to do", found.uri)
+        return found
+    wanted = (found.tune.concurrent or 1) * found.config.runtime.most_workers * found.config.runtime.cpus_per_worker
+    with session(num_cpus=max(os.cpu_count() or 1, int(wanted))), tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch, _quiet():
+        _tune(found, scratch)
+    return found
+
+
+def _tune(found: Search, scratch: str) -> None:
+    config = found.tune
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    curves = {number: found.results[number].reports if number in found.results else found.records.curve(number) for number in found.trials}
+    desk = ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote(
+        curves, config.goals[0], config.scheduler, config.grace, config.reduction
+    )
+    trial = functools.partial(run_trial, desk=desk, goals=config.goals, folder=found.uri)
+    with tqdm(total=found.total, initial=len(found.results), desc=found.config.runtime.name, unit="trial", mininterval=0.5) as bar:
+        tune.Tuner(
+            tune.with_resources(_named(trial), tune.PlacementGroupFactory([{"CPU": 0.0, "memory": DRIVER_BYTES}])),
+            tune_config=tune.TuneConfig(
+                search_alg=_Proposer(found, bar),
+                num_samples=-1,
+                max_concurrent_trials=config.concurrent or room(found.config),
+                metric="number",
+                mode="max",
+            ),
+            run_config=tune.RunConfig(
+                name="search", storage_path=scratch, verbose=0, failure_config=tune.FailureConfig(max_failures=config.max_failures)
+            ),
+        ).fit()
+
+
+def room(config: ExperimentConfig) -> int:
+    """How many trials the cluster has room for, or may grow to."""
+    request = request_of(config)
+    places = max(fit((machine.total for machine in machines()), request), promised(request) or 0)
+    return max(1, places // config.runtime.most_workers)
+
+
+def _named(trial: Any) -> Any:
+    """Ray Tune wants a function with a name."""
+
+    def run(given: dict[str, Any]) -> None:
+        trial(given)
+
+    return run
+
+
+class _Proposer(Searcher):  # type: ignore[misc]
+    """What Ray Tune asks for the next trial and tells of their ends."""
+
+    def __init__(self, found: Search, bar: Any) -> None:
+        super().__init__(metric="number", mode="max")
+        self._search, self._bar = found, bar
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """Of Ray Tune."""
+        trial = self._search.next()
+        if trial is None:
+            return Searcher.FINISHED
+        self._numbers[trial_id] = trial.number
+        try:
+            return {"number": trial.number, "config": to_yaml(with_absolute_uris(self._search.trial_config(trial)))}
+        except ValueError as error:
+            return {"number": trial.number, "problem": str(error)}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Of Ray Tune."""
+        number = self._numbers[trial_id]
+        if result is not None and OUTCOME in result:
+            ended = in_words(result[OUTCOME])
+        elif error:
+            times = self._search.tune.max_failures + 1
+            ended = Result(state="failed", values=None, reason=f"its process or its machine was lost {times} times")
+        else:
+            return  # the search is being ended: the trial goes on with the next start
+        self._search.end(number, ended)
+        self._bar.write(line_of(self._search, number), file=sys.stdout)
+        self._bar.set_postfix_str(_best(self._search), refresh=False)
+        self._bar.update()
+
+    def save(self, checkpoint_path: str) -> None:
+        """Of Ray Tune, whose memory is not used."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Of Ray Tune, whose memory is not used."""
+
+
+def line_of(found: Search, number: int) -> str:
+    """One trial that has ended, for a person to read."""
+    result, goals = found.results[number], found.tune.goals
+    if result.values is not None:
+        said = "  ".join(f"{goal.metric}={value:.4g}" for goal, value in zip(goals, result.values, strict=True))
+    else:
+        last = f"{goals[0].metric}={result.reports[-1].value:.4g}  " if result.reports and result.state == "stopped" else ""
+        said = last + result.reason.splitlines()[0][:160]
+    return f"trial {number:<4} {result.state:<8} {said}   {text_of(found.trials[number].parameters)}   {result.seconds:.0f} s"
+
+
+def _best(found: Search) -> str:
+    best = found.best()
+    if not best:
+        return ""
+    return f"best {found.tune.goals[0].metric}={found.goal(best[0], 0):.4g} (trial {best[0]})"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Ray Tune's own files and tables; SIGTERM (``ray job stop``) ends a search as Ctrl-C does."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)) if main else None
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,136 @@
+"""One trial of a search, in a process that Ray Tune starts somewhere on the cluster: an ordinary training, watched."""
+
+import contextlib
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from pydantic import TypeAdapter
+from ray import tune
+
+from mtl_ray import storage
+from mtl_ray.distributed.train import train
+from mtl_ray.experiment import parse_experiment
+from mtl_ray.inference.checkpoint import find_checkpoint
+from mtl_ray.tuning.config import Objective
+from mtl_ray.tuning.record import Records, Reported, Result
+from mtl_ray.tuning.stopping import Curve, asha, median
+
+OUTCOME = "outcome"
+"""Under this name a trial tells Ray Tune its ``Result``, as JSON."""
+COSTS = ("latency_ms", "flops", "parameters")
+
+
+class Desk:
+    """An actor that all trials ask whether to go on. What it knows is what they have reported, now or in earlier starts.
+
+    Args:
+        curves: reported so far, by number.
+        goal: what trials are compared by.
+        rule, grace, reduction: see ``TuneConfig``.
+    """
+
+    def __init__(self, curves: dict[int, list[Reported]], goal: Objective, rule: str, grace: float, reduction: float) -> None:
+        self._curves, self._rule, self._grace, self._reduction = curves, rule, grace, reduction
+        self._sign = 1.0 if goal.mode == "max" else -1.0
+
+    def report(self, number: int, epoch: float, value: float) -> tuple[list[Reported], bool]:
+        """An evaluation of a trial; its whole curve, and whether it shall stop. An evaluation that was made again counts once."""
+        curve = [reported for reported in self._curves.get(number, []) if reported.epoch < epoch - 1e-9]
+        self._curves[number] = [*curve, Reported(epoch=epoch, value=value)]
+        return self._curves[number], self._stops(number)
+
+    def _stops(self, number: int) -> bool:
+        mine = self._upward(self._curves[number])
+        others = [self._upward(curve) for other, curve in self._curves.items() if other != number]
+        if self._rule == "asha":
+            return asha(mine, others, grace=self._grace, reduction=self._reduction)
+        return self._rule == "median" and median(mine, others, grace=self._grace)
+
+    def _upward(self, curve: Curve) -> Curve:
+        return [Reported(epoch=each.epoch, value=self._sign * each.value) for each in curve]
+
+    def curve(self, number: int) -> list[Reported]:
+        """What a trial has reported."""
+        return self._curves.get(number, [])
+
+
+def run_trial(given: Mapping[str, Any], desk: Any, goals: Sequence[Objective], folder: str) -> None:
+    """Trains, and tells Ray Tune once what came out.
+
+    Args:
+        given: the ``number`` of the trial and its ``config`` as YAML; or a ``problem`` in the place of that.
+        desk: a handle of the ``Desk``.
+        goals: the objectives.
+        folder: of the search.
+    """
+    started, said = time.monotonic(), io.StringIO()
+    records = Records(folder)
+    with contextlib.redirect_stderr(said):
+        result = _outcome(given, desk, goals, records)
+    if said.getvalue():
+        storage.write(storage.join(records.trial_uri(given["number"]), "log.txt"), said.getvalue().replace("\r", "\n").encode())
+    kept = {"reports": ray.get(desk.curve.remote(given["number"])), "seconds": round(time.monotonic() - started, 1)}
+    tune.report({OUTCOME: TypeAdapter(Result).dump_json(TypeAdapter(Result).validate_python({**result, **kept})).decode()})
+
+
+def _outcome(given: Mapping[str, Any], desk: Any, goals: Sequence[Objective], records: Records) -> dict[str, Any]:
+    """State, values, reason and metrics. Whatever goes wrong is the outcome of this trial and no end of the search."""
+    if "problem" in given:
+        return {"state": "failed", "values": None, "reason": given["problem"]}
+    number = given["number"]
+    stopped: list[str] = []
+
+    def on_metrics(step: int, epoch: float, metrics: Mapping[str, float]) -> bool:
+        if len(goals) > 1:
+            return False
+        curve, stops = ray.get(desk.report.remote(number, epoch, _value(goals[0].metric, metrics)))
+        records.keep_curve(number, curve)
+        if stops:
+            stopped.append(f"after {epoch:.3g} epochs")
+        return stops
+
+    try:
+        summary = train(parse_experiment(given["config"], f"trial {number}"), on_metrics=on_metrics)
+        metrics = {name: value for name, value in summary["metrics"].items() if value is not None}
+        if not summary["finished"]:
+            return {"state": "stopped", "values": None, "reason": (stopped or ["by hand"])[-1], "metrics": metrics}
+        values = _values(goals, metrics, summary["run"])
+    except Exception as error:
+        return {"state": "failed", "values": None, "reason": _reason(error)}
+    return {"state": "complete", "values": values, "metrics": metrics}
+
+
+def _values(goals: Sequence[Objective], metrics: Mapping[str, float], run_uri: str) -> list[float]:
+    known = dict(metrics)
+    if any(goal.metric in COSTS for goal in goals):
+        known |= ray.get(ray.remote(num_cpus=1)(_cost).remote(find_checkpoint(run_uri, "last")))
+    return [_value(goal.metric, known) for goal in goals]
+
+
+def _cost(checkpoint_uri: str) -> dict[str, float]:
+    from mtl_ray.tuning.cost import cost
+
+    return cost(checkpoint_uri)
+
+
+def _value(metric: str, metrics: Mapping[str, float]) -> float:
+    if metric not in metrics:
+        raise ValueError(f"the evaluation has no value of {metric}; it has {', '.join(metrics) or 'none'}")
+    return metrics[metric]
+
+
+def _reason(error: Exception) -> str:
+    """The last line says most: above it are the frames of other processes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if lines else ""
+    name = type(error).__name__
+    return text if isinstance(error, ValueError | FileNotFoundError) and text else f"{name}: {text}"
+
+
+def in_words(outcome: str) -> Result:
+    """The ``Result`` in what a trial told."""
+    return TypeAdapter(Result).validate_python(json.loads(outcome))

@@ -1,0 +1,45 @@
+"""What a trained network costs to run."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mtl_ray.inference.checkpoint import open_checkpoint
+
+WARM_UP, RUNS = 3, 20
+
+
+def cost(checkpoint_uri: str) -> dict[str, float]:
+    """Of one canvas through the network of a checkpoint, on one CPU thread.
+
+    Returns:
+        ``latency_ms``, the median; ``flops``, two for each multiplication that is added; ``parameters``.
+    """
+    predictor = open_checkpoint(checkpoint_uri, device="cpu")
+    model, canvas = predictor.model.eval(), predictor.canvas
+    image = torch.zeros(1, 3, canvas.height, canvas.width, dtype=torch.uint8)
+    valid = torch.tensor([[canvas.height, canvas.width]], dtype=torch.int32)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            counter = FlopCounterMode(display=False)
+            with counter:
+                model.predict(image, valid)
+            seconds = [_timed(lambda: model.predict(image, valid)) for _ in range(WARM_UP + RUNS)]
+    finally:
+        torch.set_num_threads(threads)
+    return {
+        "latency_ms": 1000 * statistics.median(seconds[WARM_UP:]),
+        "flops": float(counter.get_total_flops()),
+        "parameters": float(sum(parameter.numel() for parameter in model.parameters())),
+    }
+
+
+def _timed(function: Callable[[], object]) -> float:
+    since = time.perf_counter()
+    function()
+    return time.perf_counter() - since

@@ -1,0 +1,97 @@
+"""What is left of a search: a table of its trials, the best of them as a config to build upon, figures."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from mtl_ray import storage
+from mtl_ray.tuning.figures import figures
+from mtl_ray.tuning.record import name_of
+from mtl_ray.tuning.search import Search
+from mtl_ray.tuning.space import overlay
+
+
+def write_report(found: Search) -> list[str]:
+    """Writes trials.csv and trials.json, best.yaml (of several objectives also best-NNNN.yaml of each best trial) and the figures.
+
+    Returns:
+        The URIs of what was written.
+    """
+    rows = table(found)
+    files: dict[str, bytes] = {"trials.csv": _csv(rows).encode(), "trials.json": (json.dumps(rows, indent=1) + "\n").encode()}
+    best = found.best()
+    if best:
+        files["best.yaml"] = best_yaml(found, best[0]).encode()
+    if len(found.tune.goals) > 1:
+        files |= {f"best-{name_of(number)}.yaml": best_yaml(found, number).encode() for number in best}
+    files |= figures(found)
+    for name, content in files.items():
+        storage.write(storage.join(found.uri, name), content)
+    return [storage.join(found.uri, name) for name in files]
+
+
+def table(found: Search) -> list[dict[str, Any]]:
+    """A row for each trial that has ended: number, state, the objectives, the parameters by path, seconds, reason."""
+    rows = []
+    for number, result in sorted(found.results.items()):
+        values = result.values if result.values is not None else [None] * len(found.tune.goals)
+        row: dict[str, Any] = {"trial": number, "state": result.state}
+        row |= {goal.metric: value for goal, value in zip(found.tune.goals, values, strict=True)}
+        if result.state == "stopped" and result.reports:
+            row["last"] = result.reports[-1].value
+        row |= {path: found.trials[number].parameters.get(path) for path in found.tune.space}
+        rows.append(row | {"seconds": result.seconds, "reason": result.reason})
+    return rows
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def best_yaml(found: Search, number: int) -> str:
+    """The overrides of a trial as a config file, to be named in ``_base_`` after the config that was searched."""
+    values = found.results[number].values or []
+    said = ", ".join(f"{goal.metric} {value:.6g}" for goal, value in zip(found.tune.goals, values, strict=True))
+    lines = [
+        f"# trial {number} of {len(found.results)} of the search {found.uri}: {said}",
+        "# to build upon: _base_: [the config that was searched, this file]",
+    ]
+    return "\n".join(lines) + "\n" + overlay(found.trials[number].overrides)
+
+
+def text_of(found: Search, most: int = 30) -> str:
+    """The trials as a table to read, the best first; then those that were stopped or failed."""
+    rows = sorted(table(found), key=lambda row: _rank(found, row))
+    names = list(dict.fromkeys(name for row in rows for name in row if name != "reason"))
+    cells = [[_heading(name) for name in names], *([_cell(row.get(name)) for name in names] for row in rows[:most])]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+    if len(rows) > most:
+        lines.append(f"({len(rows) - most} more in trials.csv)")
+    return "\n".join(lines)
+
+
+def _rank(found: Search, row: dict[str, Any]) -> tuple[Any, ...]:
+    goal = found.tune.goals[0]
+    sign = -1 if goal.mode == "max" else 1
+    value = row[goal.metric] if row[goal.metric] is not None else row.get("last")
+    return (("complete", "stopped", "failed").index(row["state"]), 0 if value is None else sign * value, row["trial"])
+
+
+def _heading(name: str) -> str:
+    """The last word of a path."""
+    return name.split(".")[-1]
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 24 else text[:23] + "~"

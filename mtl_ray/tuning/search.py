@@ -1,0 +1,161 @@
+"""A search as the process that drives it sees it: what is tried next, what has come out, what is written down."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mtl_ray import storage
+from mtl_ray.config.load import override_tree
+from mtl_ray.config.tree import Node, merge
+from mtl_ray.config.validate import to_yaml, validate, values_of
+from mtl_ray.experiment import ExperimentConfig, parse_experiment
+from mtl_ray.training.identity import differences
+from mtl_ray.tuning.anchors import Shapes, by_level, evolve, shapes_of
+from mtl_ray.tuning.config import Anchors, TuneConfig
+from mtl_ray.tuning.record import Records, Result, Trial, name_of
+from mtl_ray.tuning.space import Parameters, check_space, override, overrides_of
+from mtl_ray.tuning.study import Study
+
+MAY_CHANGE = ("trials", "concurrent", "max_failures")
+"""What another start of the same search may say otherwise."""
+
+
+class Search:
+    """All trials of a search, those of earlier starts included.
+
+    Args:
+        tree: of the config file and the overrides of the command line.
+        config: what it comes to, with absolute paths.
+
+    Attributes:
+        uri: the folder of the search, ``runtime.storage``/name.
+        trials, results: by number.
+
+    Raises:
+        ValueError: if the space does not fit the config, or the folder holds another search.
+    """
+
+    def __init__(self, tree: Node, config: ExperimentConfig) -> None:
+        if config.tune is None:
+            raise ValueError("the config has no section tune: it says what to search (space), by which metric, and how many trials")
+        check_space(tree, config.tune.space)
+        self.config, self.tune, self._tree = config, config.tune, tree
+        self.uri = storage.join(config.runtime.storage, config.runtime.name)
+        self._check_same()
+        self.records = Records(self.uri)
+        self.trials, self.results = self.records.read()
+        self.study = Study(self.tune, list(self.trials.values()), self.results)
+        self.waiting = [trial for number, trial in self.trials.items() if number not in self.results]
+        self._shapes: dict[str, Shapes] = {}
+
+    def _check_same(self) -> None:
+        uri = storage.join(self.uri, "search.yaml")
+        if storage.write_new(uri, to_yaml(self.config).encode()):
+            return
+        before = parse_experiment(storage.read(uri).decode(), uri)
+        assert before.tune is not None
+        changed = [*_changed(self.tune, before.tune), *differences(self.config, before)]
+        if changed:
+            raise ValueError(
+                f"the search {self.uri} was begun with another config: {', '.join(changed)}. "
+                "Give this one another runtime.name, or remove that folder"
+            )
+
+    @property
+    def total(self) -> int:
+        """How many trials there shall be in the end."""
+        return self.study.trials
+
+    @property
+    def done(self) -> bool:
+        """Whether all have ended."""
+        return len(self.results) >= self.total
+
+    def next(self) -> Trial | None:
+        """The trial to start now: one that was cut off, else a new one; None if there are enough."""
+        if self.waiting:
+            return self.waiting.pop(0)
+        number = len(self.trials)
+        if number >= self.total:
+            return None
+        parameters = self.study.propose(number)
+        trial = Trial(number=number, parameters=parameters, overrides=self._overrides(parameters))
+        if not self.records.propose(trial):
+            raise ValueError(f"another process searches in {self.uri}: end one of the two")
+        self.trials[number] = trial
+        return trial
+
+    def end(self, number: int, result: Result) -> None:
+        """A trial has ended."""
+        self.records.finish(number, result)
+        self.results[number] = result
+        self.study.finish(number, result)
+
+    def trial_config(self, trial: Trial) -> ExperimentConfig:
+        """The config of a trial's run.
+
+        Raises:
+            ValueError: if its values do not go together.
+        """
+        config = validate(merge(self._tree, override_tree(trial.overrides, f"trial {trial.number}")), ExperimentConfig)
+        runtime = replace(
+            config.runtime,
+            name=name_of(trial.number),
+            storage=self.records.folder,
+            wandb_group=config.runtime.wandb_group or config.runtime.name,
+        )
+        schedule = config.schedule if self.tune.seconds is None else replace(config.schedule, seconds=self.tune.seconds)
+        return replace(config, runtime=runtime, schedule=schedule, tune=None)
+
+    def _overrides(self, parameters: Parameters) -> list[str]:
+        overrides = overrides_of(self.tune.space, parameters)
+        heads = [path for path in parameters if isinstance(self.tune.space[path], Anchors)]
+        if not heads:
+            return overrides
+        try:
+            config = validate(merge(self._tree, override_tree(overrides)), ExperimentConfig)
+        except ValueError:  # it is said again, and kept as the reason, when the trial is to start
+            return overrides
+        shapes = self._boxes(config)
+        for path in heads:
+            levels = config.model.heads[path.split(".")[2]].levels
+            anchors = evolve(shapes, len(levels) * int(parameters[path]), seed=self.tune.seed)
+            overrides.append(override(path, by_level(anchors, levels)))
+        return overrides
+
+    def _boxes(self, config: ExperimentConfig) -> Shapes:
+        """The boxes of the training split on the canvas of a trial; they are read once for each canvas."""
+        uris = (config.data.train.uri,) if isinstance(config.data.train.uri, str) else config.data.train.uri
+        key = f"{uris} {config.data.canvas}"
+        if key not in self._shapes:
+            self._shapes[key] = shapes_of(uris, config.data.canvas)
+        return self._shapes[key]
+
+    def best(self) -> list[int]:
+        """The numbers of the best complete trial; of several objectives those that none beats in all, by the first one."""
+        found = [trial.number for trial in self.study.optuna.best_trials] if self._complete() else []
+        first = self.tune.goals[0]
+        return sorted(found, key=lambda number: self.goal(number, 0) * (-1 if first.mode == "max" else 1))[
+            : None if len(self.tune.goals) > 1 else 1
+        ]
+
+    def goal(self, number: int, place: int) -> float:
+        """One objective of a complete trial."""
+        values = self.results[number].values
+        assert values is not None
+        return values[place]
+
+    def _complete(self) -> bool:
+        return any(result.state == "complete" for result in self.results.values())
+
+
+def _changed(now: TuneConfig, before: TuneConfig) -> list[str]:
+    mine, theirs = values_of(now), values_of(before)
+    return [f"tune.{key}" for key in mine if key not in MAY_CHANGE and mine[key] != theirs[key]]
+
+
+def text_of(values: Mapping[str, object]) -> str:
+    """Parameters for a line of text: the last words of their paths, numbers with four digits."""
+    return "  ".join(
+        f"{path.split('.')[-1]}={value:.4g}" if isinstance(value, float) else f"{path.split('.')[-1]}={value}"
+        for path, value in values.items()
+    )
