@@ -5,8 +5,8 @@
 A run trains on hosts of namespaces with its data and its checkpoints in an S3 server. About every so many seconds one of these is done to
 it, as the seed says: a rank or its Ray worker gets SIGKILL; the raylet of a host gets SIGKILL; the power or the network cable of a host
 fails (and the cable is put in again later); a host is drained as before a preemption; the driver gets SIGKILL and the job is given again.
-Lost hosts are replaced. Three of four kills wait until the run has saved something since the one before. After the last kill, and once the run has recovered, it is asked to stop with a checkpoint; a second run makes the
-same number of steps undisturbed, and both are compared:
+Lost hosts are replaced. Three of four kills wait until the run has saved something since the one before. After the last kill, and once the
+run has recovered, it is asked to stop with a checkpoint; a second run makes the same number of steps undisturbed, and both are compared:
 
 * corrupt checkpoints: such as could be found but were not whole, at the end or by an attempt that looked for where to go on;
 * samples lost, repeated: seen less often, or more often, than by the undisturbed run, along the line of steps that led to the weights;

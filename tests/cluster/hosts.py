@@ -28,6 +28,7 @@ _SETTINGS = {
     "RAY_health_check_timeout_ms": "5000",
     "RAY_health_check_failure_threshold": "4",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_worker_niceness": "0",
 }
 
 

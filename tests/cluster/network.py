@@ -17,7 +17,7 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 _PARENT = Path("/tmp")  # short: Ray's sockets lie below
-_NAME = re.compile(r"\bmh(\d+)\b")
+_NAME = re.compile(r"\bmh(\d+)[abc]\b")
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """Before a command: the kernel ends it with the thread that started it."""
 _INIT = """
@@ -34,7 +34,7 @@ def why_not() -> str:
     for program in ("ip", "unshare", "nsenter", "setpriv"):
         if shutil.which(program) is None:
             return f"needs the program {program}"
-    name = f"mh{os.getpid()}-try"
+    name = f"mh{os.getpid()}a-try"
     made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
     if made.returncode:
         return f"needs leave to make network namespaces: {made.stderr.strip()}"
@@ -132,15 +132,16 @@ class Network:
     """A bridge with an address of this process, and the hosts that hang on it.
 
     Attributes:
-        name: of the bridge; it holds the number of this process.
+        name: of the bridge; it holds the number of this process, which may have three networks at a time.
         prefix: first three numbers of all addresses.
         folder: what the hosts write; ``t`` in it is the temporary folder of each host, ``small`` a disk of 48 MB that all of them have.
     """
 
     def __init__(self) -> None:
         number = os.getpid()
-        self.name = f"mh{number}"
-        self.prefix = f"10.{64 + number // 256 % 64}.{number % 256}"
+        index = next(index for index in range(3) if not (_PARENT / f"mh{number}{'abc'[index]}").exists())
+        self.name = f"mh{number}{'abc'[index]}"
+        self.prefix = f"10.{64 + 64 * index + number // 256 % 64}.{number % 256}"
         self.folder = _PARENT / self.name
         self.machines: dict[str, Machine] = {}
         self._numbers = iter(range(10, 250))

@@ -1,0 +1,57 @@
+"""A cluster with an autoscaler grows for work that waits, and shrinks when it is done."""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from mtl_ray import storage
+from tests.cluster.autoscaler import write_cluster
+from tests.cluster.conftest import STEPS, World
+from tests.cluster.hosts import GCS_PORT, Hosts, wait_until
+from tests.cluster.runs import Run
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+NODES = 2
+
+
+@pytest.fixture(scope="module")
+def growing(world: World) -> Iterator[Hosts]:
+    """A head of its own, whose autoscaler starts nodes; it uses the bucket of the others."""
+    with Hosts() as hosts:
+        hosts.add_environment(world.bucket.environment)
+        file = hosts.shared / "cluster.yaml"
+        environment = write_cluster(file, f"{hosts.network.prefix}.10:{GCS_PORT}", nodes=NODES, idle_s=6)
+        hosts.start_head(f"--autoscaling-config={file}", environment=environment)
+        yield hosts
+        for process in hosts.find(hosts.head, "ray start"):
+            process.send_signal(signal.SIGTERM)
+
+
+def nodes(hosts: Hosts) -> int:
+    """Of the autoscaler; they all have the head's address."""
+    found = hosts.api("/api/v0/nodes?limit=1000&detail=1")["data"]["result"]["result"]
+    return sum(node["state"] == "ALIVE" and not node["is_head_node"] for node in found)
+
+
+def test_up_for_a_conversion_and_down_after_it(growing: Hosts, world: World) -> None:
+    assert nodes(growing) == 0
+    uri = storage.join(world.base, "grown")
+    command = ["python", "-m", "jobs.convert", "digits", "--split", "train", "--num", "4000", "--size", "64", "--to", uri]
+    driver = growing.run(command, "convert")
+    wait_until(lambda: nodes(growing) == NODES, "the cluster has grown", growing.log("convert"))
+    assert driver.wait(240) == 0, growing.log("convert").read_text()
+    wait_until(lambda: nodes(growing) == 0, "the cluster has shrunk", growing.log("head"))
+
+
+def test_up_for_a_training_and_down_after_it(growing: Hosts, world: World) -> None:
+    run = Run(growing, world.base, "grown", f"schedule.steps={STEPS}", "runtime.workers=2")
+    run.wait(run.start())
+    world.check(run)
+    wait_until(lambda: nodes(growing) == 0, "the cluster has shrunk", growing.log("head"))
+
+
+def test_more_than_it_may_grow_to_is_refused_at_once(growing: Hosts, world: World) -> None:
+    run = Run(growing, world.base, "too-large", f"schedule.steps={STEPS}", "runtime.workers=3")
+    run.wait(run.start(), 2)
+    assert "the autoscaler may grow to 2 such places" in run.said()
