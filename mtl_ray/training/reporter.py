@@ -52,7 +52,7 @@ class Reporter:
     def evaluation(self, step: int, epoch: float, metrics: Mapping[str, float | None], seconds: float, show: Callable[[], Shown]) -> None:
         """What was measured after a step, in how many seconds, and what gives sample predictions and charts.
 
-        Trackers get these at every evaluation; for the run's folder they are drawn at the end, and before it once a minute at most.
+        These are made at every evaluation if there are trackers; else, as the curves are, at the end and once a minute at most.
         """
         row: dict[str, Any] = {"mode": "val", "epoch": math.ceil(epoch), "step": step, **metrics, "time": seconds}
         self._scalars.add(row)
@@ -64,9 +64,9 @@ class Reporter:
             shown = show()
             for tracker in self._trackers:
                 tracker.evaluation(step, shown)
-            if due:
-                self._try(lambda: self._draw(shown))
-                self._try(self._plot)
+            self._try(lambda: self._draw(shown))
+        if due:
+            self._try(self._plot)
 
     def _try(self, draw: Callable[[], None]) -> None:
         """Pictures that cannot be written end no run."""

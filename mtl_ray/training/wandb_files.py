@@ -44,7 +44,9 @@ def held_in(run_uri: str, run_id: str) -> Held:
 def wandb_files(run_uri: str, run_id: str) -> list[str]:
     """The ``.wandb`` files in a run's folder, of all attempts, in the order in which they were begun."""
     found = storage.files(storage.join(run_uri, "wandb"))
-    return sorted(uri for uri in found if uri.endswith(f"/run-{run_id}.wandb") and "/latest-run/" not in uri)
+    mine = (uri for uri in found if uri.endswith(f"/run-{run_id}.wandb") and "/latest-run/" not in uri)
+    # run-20261120_114153-ID, and -1 after it for the second of that second
+    return sorted(mine, key=lambda uri: uri.split("/")[-2].removeprefix("offline-"))
 
 
 def step_of(history: Any) -> int:
