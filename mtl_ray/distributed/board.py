@@ -82,7 +82,7 @@ class Board:
         return self._progress
 
     def evaluations(self) -> list[Progress]:
-        """Those that were not given yet, each once, also where an attempt repeated one."""
+        """Those that were not given yet; an attempt may repeat what one before it told."""
         given, self._evaluations = self._evaluations, []
         return given
 

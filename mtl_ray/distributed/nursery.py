@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -34,7 +35,7 @@ class Nursery:
         self._start()
 
     def _start(self) -> None:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "mtl_ray.training.warm"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True)
 
@@ -63,9 +64,13 @@ class Nurseries:
 
     Args:
         request: what a worker asks of a machine.
+
+    Attributes:
+        run: what tells them from those of other runs on the same machines.
     """
 
     def __init__(self, request: Resources) -> None:
+        self.run = uuid.uuid4().hex
         self._request = request
         self._actors: dict[str, Any] = {}
         self._warm: dict[str, ray.ObjectRef] = {}
@@ -75,7 +80,7 @@ class Nurseries:
         for machine in machines():
             if machine.node_id not in self._actors and fit([machine.total], self._request):
                 there = NodeAffinitySchedulingStrategy(machine.node_id, soft=False)
-                options = {"num_cpus": 0, "name": _name(machine.node_id), "get_if_exists": True, "max_restarts": -1, "max_concurrency": 4}
+                options = {"num_cpus": 0, "name": _name(self.run, machine.node_id), "max_restarts": -1, "max_concurrency": 4}
                 self._actors[machine.node_id] = ray.remote(Nursery).options(scheduling_strategy=there, **options).remote()
                 self._warm[machine.node_id] = self._actors[machine.node_id].warm.remote()
 
@@ -83,16 +88,21 @@ class Nurseries:
         """Whether ranks start at once on a machine."""
         return node_id in self._warm and bool(ray.wait([self._warm[node_id]], timeout=0)[0])
 
+    def close(self) -> None:
+        """Ends them all; ranks that train are no part of them."""
+        for actor in self._actors.values():
+            ray.kill(actor)
 
-def _name(node_id: str) -> str:
-    return f"mtl_ray nursery {node_id}"
+
+def _name(run: str, node_id: str) -> str:
+    return f"mtl_ray nursery {run} {node_id}"
 
 
-def _nursery_here() -> Any:
+def _nursery_here(run: str) -> Any:
     until = time.monotonic() + START_S
     while True:
         try:
-            return ray.get_actor(_name(ray.get_runtime_context().get_node_id()))
+            return ray.get_actor(_name(run, ray.get_runtime_context().get_node_id()))
         except ValueError:  # the driver makes it as soon as it sees the machine
             if time.monotonic() > until:
                 raise
@@ -119,14 +129,14 @@ class Held:
 
 
 @contextmanager
-def forked(task: Task) -> Iterator[Held]:
-    """A rank that has begun. It ends when this process does, or when the block is left."""
+def forked(task: Task, run: str) -> Iterator[Held]:
+    """A rank that has begun, of a run whose nurseries are there. It ends when this process does, or when the block is left."""
     with tempfile.TemporaryDirectory(prefix="mtl_ray-") as folder, socket.socket(socket.AF_UNIX) as listener:
         path = str(Path(folder) / "rank")
         listener.bind(path)
         listener.listen(1)
         listener.settimeout(START_S)
-        ray.get(_nursery_here().fork.remote(path))
+        ray.get(_nursery_here(run).fork.remote(path))
         plug, _ = listener.accept()
     plug.setblocking(True)
     with Connection(plug.detach()) as connection:

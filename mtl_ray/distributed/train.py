@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
+from ray.exceptions import RayActorError
 from ray.train import ControllerError, TrainingFailedError
 
 from mtl_ray import storage
@@ -106,6 +107,7 @@ class _Driver:
         self._runtime = config.runtime
         self._request = request_of(config)
         self._board = new_board()
+        self._measured = self._losses = 0
         self._nurseries = Nurseries(self._request)
         self._bar = ProgressBar(config.runtime.name)
         self._signal: signal.Signals | None = None
@@ -127,6 +129,7 @@ class _Driver:
             request_resources(bundles=[])
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._nurseries.close()
         self._bar.close()
 
     def _hear(self, number: int, _: object) -> None:
@@ -154,11 +157,18 @@ class _Driver:
                 self._stop_if_told()
                 if not (isinstance(error, ControllerError) and isinstance(error.controller_failure, NoRoomError)):
                     raise
+            except RayActorError as error:
+                self._losses += 1
+                if self._losses > self._runtime.max_failures:
+                    raise
+                _log.warning("the actors that look after the workers died and are started again: %s", str(error).splitlines()[0])
+                self._board = new_board()
 
     def _group(self, scratch: str) -> Group:
         runtime = self._runtime
+        timeout_s = runtime.save_patience_s + MEETING_S
         return Group(
-            functools.partial(work, self._config, "GPU" in self._request, runtime.save_patience_s + MEETING_S, self._board),
+            functools.partial(work, self._config, "GPU" in self._request, timeout_s, self._nurseries.run, self._board),
             name=f"{runtime.name}-{uuid.uuid4().hex[:6]}",
             storage=scratch,
             fewest=runtime.fewest_workers,
@@ -202,7 +212,9 @@ class _Driver:
         progress, evaluations = ray.get([self._board.progress.remote(), self._board.evaluations.remote()])
         if progress is not None:
             self._bar.show(progress)
-        for each in evaluations:
+        new = [each for each in evaluations if each.step > self._measured]
+        for each in new:
+            self._measured = each.step
             if self._on_metrics is not None and self._on_metrics(each.step, each.epoch, each.metrics):
                 self._board.ask.remote("on_metrics", end=True)
 

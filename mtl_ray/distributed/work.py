@@ -15,8 +15,15 @@ from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.training.rank import Task
 
 
-def work(config: ExperimentConfig, gpu: bool, timeout_s: float, board: Any) -> Any:
+def work(config: ExperimentConfig, gpu: bool, timeout_s: float, nurseries: str, board: Any) -> Any:
     """One rank of a run, until it is done.
+
+    Args:
+        config: of the run.
+        gpu: computes on a GPU.
+        timeout_s: after which ranks that wait for each other give up.
+        nurseries: ``Nurseries.run``.
+        board: see there.
 
     Returns:
         The summary of the run; not finished if the driver asked the ranks to stop.
@@ -38,7 +45,7 @@ def work(config: ExperimentConfig, gpu: bool, timeout_s: float, board: Any) -> A
         environment=dict(os.environ),
     )
     over = threading.Event()
-    with forked(task) as held:
+    with forked(task, nurseries) as held:
         threading.Thread(target=_pass_on, args=(held, board, group, over), daemon=True, name="board").start()
         try:
             return _outcome(held, board, group)

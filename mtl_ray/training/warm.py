@@ -1,7 +1,7 @@
 """``python -m mtl_ray.training.warm``: a process that has imported what a rank needs, and forks one for each line on its stdin.
 
 Importing torch and the models takes seconds; a rank that takes the place of a dead one, or the first of a run, is thus there at
-once. The process has one thread and has touched no GPU, so that forking it is safe.
+once. Nothing has been computed in the process: no thread of torch or of a loader runs, no GPU was touched, so that it may be forked.
 
 A line is a word and a path: ``rank`` forks a rank that talks through the socket there (see ``rank``), ``ready`` makes a file there.
 """

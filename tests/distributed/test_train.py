@@ -60,9 +60,9 @@ def test_dead_worker_is_started_again_and_the_run_goes_on(ray_session, make_conf
 
     marker, ledger, real = tmp_path / "killed", tmp_path / "ledger", module.work
 
-    def dies_once(config, gpu, timeout_s, board):
+    def dies_once(config, gpu, timeout_s, nurseries, board):
         threading.Thread(target=die_at, args=(ledger, 5, marker), daemon=True).start()
-        return real(config, gpu, timeout_s, board)
+        return real(config, gpu, timeout_s, nurseries, board)
 
     monkeypatch.setattr(module, "work", dies_once)
     config = make_config("runtime.workers=2", "runtime.log_every_steps=1", f"runtime.ledger={ledger}", "schedule.steps=40")
