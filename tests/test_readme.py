@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,7 +103,7 @@ def serve(command: str, port: int, folder: Path, environment: dict[str, str]) ->
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
                 return process
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:  # nothing answers yet, or not in time
             time.sleep(0.3)
     process.kill()
     raise AssertionError(f"{command} does not answer:\n{log.read_text()[-3000:]}")

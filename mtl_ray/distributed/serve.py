@@ -92,6 +92,7 @@ class Replica:
 
         from mtl_ray.serving.app import open_app
 
+        _stay_on_loopback()
         cv2.setNumThreads(config.threads)  # requests run side by side: each keeps to its share of the cores
         self.application = open_app(models, config, parallel_of(config), key)
 
@@ -101,6 +102,16 @@ class Replica:
 
     def __del__(self) -> None:
         self.application.close()
+
+
+def _stay_on_loopback() -> None:
+    """Where Ray has the address 127.0.0.1, so has the port for calls between deployments, which each replica of Ray 2.60 opens
+    on all interfaces once this constructor is done."""
+    from ray.serve._private import replica
+
+    if ray.util.get_node_ip_address() == "127.0.0.1":
+        opened = replica.add_port_to_grpc_server
+        replica.add_port_to_grpc_server = lambda server, address: opened(server, address.replace("[::]", "127.0.0.1"))
 
 
 def url_of(config: ServeConfig) -> str:
