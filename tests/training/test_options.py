@@ -60,5 +60,5 @@ def test_same_seed_same_weights_other_seed_other_weights(make_config):
 
 def test_stop_leaves_a_checkpoint_to_go_on_from(make_config):
     stopped = run(make_config(), RunContext(should_stop=lambda: True))
-    assert (stopped["step"], stopped["finished"]) == (2, False)
+    assert (stopped["step"], stopped["finished"]) == (1, False)
     assert run(make_config(), RunContext())["finished"]
