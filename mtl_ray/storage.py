@@ -19,7 +19,6 @@ from fsspec import AbstractFileSystem
 
 _CONFLICTS = 5
 _S3: dict[str, Any] = {
-    "use_listings_cache": False,
     "config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}},
 }
 """What fails on its way (a server error, a request to slow down, a connection that breaks or is silent for 20 s, a body cut short) is
@@ -50,7 +49,7 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     """The file system of a URI and the path on it. Listings are never cached: other machines write here too."""
     if not is_remote(uri):
         return fsspec.filesystem("file"), absolute(uri)
-    found, path = fsspec.core.url_to_fs(uri, **(_S3 if uri.startswith("s3://") else {}))
+    found, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **(_S3 if uri.startswith("s3://") else {}))
     return found, path
 
 

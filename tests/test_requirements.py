@@ -7,13 +7,16 @@ import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DECLARED = [Requirement(text) for text in PROJECT["dependencies"]]
-OPTIONAL = [Requirement(text) for texts in PROJECT["optional-dependencies"].values() for text in texts]
+STORAGE = {"gcs": "gcp", "azure": "azure"}
+"""Extras that only the cluster files of their cloud install."""
+OPTIONAL = [Requirement(text) for name, texts in PROJECT["optional-dependencies"].items() for text in texts if name not in STORAGE]
 PINNED = [Requirement(line) for line in (ROOT / "requirements.txt").read_text().splitlines()]
 OWN = {"mtl_ray", "jobs", "tests", "benchmarks"}
 
@@ -50,6 +53,14 @@ def test_every_declared_package_is_pinned_within_its_range():
         if need.name != PROJECT["name"]:
             pin = pins[canonicalize_name(need.name)]
             assert need.specifier.contains(pin.removeprefix("=="), prereleases=True), f"{need} is pinned {pin}"
+
+
+@pytest.mark.parametrize("extra", STORAGE)
+def test_a_cluster_installs_the_storage_of_its_cloud(extra):
+    (need,) = map(Requirement, PROJECT["optional-dependencies"][extra])
+    pin = re.search(rf" {need.name}==(\S+)", (ROOT / "clusters" / f"{STORAGE[extra]}.yaml").read_text())
+    assert pin
+    assert need.specifier.contains(pin[1])
 
 
 def test_pins_are_exact_names_and_versions():
