@@ -22,6 +22,7 @@ def run(cluster: LocalRay, *command: str, **changes: str) -> subprocess.Complete
     )
 
 
+@pytest.mark.cluster
 @pytest.mark.timeout(900)  # on an idle machine it takes one minute
 def test_a_cluster_is_looked_at_and_a_node_of_it_is_drained(tmp_path):
     with LocalRay(secrets.token_hex(16)) as cluster:
