@@ -32,6 +32,7 @@ from mtl_ray.serving.compare import compare
 from mtl_ray.shards.split import open_split
 from mtl_ray.sources.config import ConvertConfig, SourceConfig
 from mtl_ray.training.beginning import run_uri
+from mtl_ray.training.wandb_sync import send_bundle
 
 
 def run_pipeline(config: PipelineConfig) -> Iterator[Stage]:
@@ -125,6 +126,7 @@ class _Pipeline:
         except ParityError as error:
             print(parity_table(error.parity))
             return Outcome(result=f"parity failed: {error}", where=to, held=False)
+        send_bundle(run, bundle.uri, self.experiment)
         print(parity_table(bundle.parity))
         return Outcome(result=f"{bundle.bytes / 1e6:.1f} MB, parity passed", where=to)
 
