@@ -24,8 +24,9 @@ from tqdm import tqdm
 from mtl_ray.config.tree import Node
 from mtl_ray.config.validate import to_yaml, validate
 from mtl_ray.distributed.session import session
-from mtl_ray.distributed.train import with_absolute_uris
-from mtl_ray.distributed.tune_trial import OUTCOME, Desk, in_words, run_trial
+from mtl_ray.distributed.train import train, with_absolute_uris
+from mtl_ray.distributed.tune_desk import Desk
+from mtl_ray.distributed.tune_trial import OUTCOME, Train, in_words, run_trial
 from mtl_ray.distributed.world import fit, machines, promised, request_of
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.tuning.record import Result
@@ -36,11 +37,12 @@ DRIVER_BYTES = 500_000_000
 _log = logging.getLogger(__name__)
 
 
-def search(tree: Node) -> Search:
+def search(tree: Node, *, train: Train = train) -> Search:
     """Runs all trials that are left; the same call again goes on where the last one stopped.
 
     Args:
         tree: of the config file and the overrides of the command line.
+        train: what trains one trial.
 
     Returns:
         The search, of which ``done`` is False if a signal ended it.
@@ -54,18 +56,18 @@ def search(tree: Node) -> Search:
         return found
     wanted = (found.tune.concurrent or 1) * found.config.runtime.most_workers * found.config.runtime.cpus_per_worker
     with session(num_cpus=max(os.cpu_count() or 1, int(wanted))), tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch, _quiet():
-        _tune(found, scratch)
+        _tune(found, scratch, train)
     return found
 
 
-def _tune(found: Search, scratch: str) -> None:
+def _tune(found: Search, scratch: str, train: Train) -> None:
     config = found.tune
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     curves = {number: found.results[number].reports if number in found.results else found.records.curve(number) for number in found.trials}
     desk = ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote(
         curves, config.goals[0], config.scheduler, config.grace, config.reduction
     )
-    trial = functools.partial(run_trial, desk=desk, goals=config.goals, folder=found.uri)
+    trial = functools.partial(run_trial, desk=desk, goals=config.goals, folder=found.uri, train=train)
     with tqdm(total=found.total, initial=len(found.results), desc=found.config.runtime.name, unit="trial", mininterval=0.5) as bar:
         tune.Tuner(
             tune.with_resources(_named(trial), tune.PlacementGroupFactory([{"CPU": 0.0, "memory": DRIVER_BYTES}])),

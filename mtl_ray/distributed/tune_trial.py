@@ -5,60 +5,34 @@ import io
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from pydantic import TypeAdapter
 from ray import tune
 
 from mtl_ray import storage
-from mtl_ray.distributed.train import train
-from mtl_ray.experiment import parse_experiment
+from mtl_ray.distributed.train import OnMetrics
+from mtl_ray.experiment import ExperimentConfig, parse_experiment
 from mtl_ray.inference.checkpoint import find_checkpoint
+from mtl_ray.training.summary import Summary
 from mtl_ray.tuning.config import Objective
-from mtl_ray.tuning.record import Records, Reported, Result
-from mtl_ray.tuning.stopping import Curve, asha, median
+from mtl_ray.tuning.record import Records, Result
 
 OUTCOME = "outcome"
 """Under this name a trial tells Ray Tune its ``Result``, as JSON."""
 COSTS = ("latency_ms", "flops", "parameters")
 
 
-class Desk:
-    """An actor that all trials ask whether to go on. What it knows is what they have reported, now or in earlier starts.
+class Train(Protocol):
+    """``distributed.train.train``, or what stands for it."""
 
-    Args:
-        curves: reported so far, by number.
-        goal: what trials are compared by.
-        rule, grace, reduction: see ``TuneConfig``.
-    """
-
-    def __init__(self, curves: dict[int, list[Reported]], goal: Objective, rule: str, grace: float, reduction: float) -> None:
-        self._curves, self._rule, self._grace, self._reduction = curves, rule, grace, reduction
-        self._sign = 1.0 if goal.mode == "max" else -1.0
-
-    def report(self, number: int, epoch: float, value: float) -> tuple[list[Reported], bool]:
-        """An evaluation of a trial; its whole curve, and whether it shall stop. An evaluation that was made again counts once."""
-        curve = [reported for reported in self._curves.get(number, []) if reported.epoch < epoch - 1e-9]
-        self._curves[number] = [*curve, Reported(epoch=epoch, value=value)]
-        return self._curves[number], self._stops(number)
-
-    def _stops(self, number: int) -> bool:
-        mine = self._upward(self._curves[number])
-        others = [self._upward(curve) for other, curve in self._curves.items() if other != number]
-        if self._rule == "asha":
-            return asha(mine, others, grace=self._grace, reduction=self._reduction)
-        return self._rule == "median" and median(mine, others, grace=self._grace)
-
-    def _upward(self, curve: Curve) -> Curve:
-        return [Reported(epoch=each.epoch, value=self._sign * each.value) for each in curve]
-
-    def curve(self, number: int) -> list[Reported]:
-        """What a trial has reported."""
-        return self._curves.get(number, [])
+    def __call__(self, config: ExperimentConfig, *, on_metrics: OnMetrics) -> Summary:
+        """Trains."""
+        ...
 
 
-def run_trial(given: Mapping[str, Any], desk: Any, goals: Sequence[Objective], folder: str) -> None:
+def run_trial(given: Mapping[str, Any], desk: Any, goals: Sequence[Objective], folder: str, train: Train) -> None:
     """Trains, and tells Ray Tune once what came out.
 
     Args:
@@ -66,18 +40,19 @@ def run_trial(given: Mapping[str, Any], desk: Any, goals: Sequence[Objective], f
         desk: a handle of the ``Desk``.
         goals: the objectives.
         folder: of the search.
+        train: what trains.
     """
     started, said = time.monotonic(), io.StringIO()
     records = Records(folder)
     with contextlib.redirect_stderr(said):
-        result = _outcome(given, desk, goals, records)
+        result = _outcome(given, desk, goals, records, train)
     if said.getvalue():
         storage.write(storage.join(records.trial_uri(given["number"]), "log.txt"), said.getvalue().replace("\r", "\n").encode())
     kept = {"reports": ray.get(desk.curve.remote(given["number"])), "seconds": round(time.monotonic() - started, 1)}
     tune.report({OUTCOME: TypeAdapter(Result).dump_json(TypeAdapter(Result).validate_python({**result, **kept})).decode()})
 
 
-def _outcome(given: Mapping[str, Any], desk: Any, goals: Sequence[Objective], records: Records) -> dict[str, Any]:
+def _outcome(given: Mapping[str, Any], desk: Any, goals: Sequence[Objective], records: Records, train: Train) -> dict[str, Any]:
     """State, values, reason and metrics. Whatever goes wrong is the outcome of this trial and no end of the search."""
     if "problem" in given:
         return {"state": "failed", "values": None, "reason": given["problem"]}

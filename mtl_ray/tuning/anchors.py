@@ -73,7 +73,7 @@ def measure(shapes: Shapes, anchors: Shapes) -> Fit:
     return Fit(average_iou=overlap / len(shapes), best_possible_recall=recalled / len(shapes))
 
 
-def kmeans(shapes: Shapes, num: int, *, seed: int = 0, restarts: int = 10, rounds: int = 300) -> Shapes:
+def kmeans(shapes: Shapes, num: int, *, seed: int = 0, restarts: int = 20, rounds: int = 300) -> Shapes:
     """Anchors by k-means with 1 - IoU as distance (Redmon and Farhadi 2017, YOLO9000, section 2), the best of some k-means++ starts.
 
     Args:

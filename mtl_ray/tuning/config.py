@@ -100,7 +100,7 @@ class TuneConfig:
     """A search: many runs of one config that differ in what ``space`` says."""
 
     space: dict[str, Distribution] = Field(min_length=1)
-    """By path, as on the command line: ``schedule.optimizer.lr: {type: loguniform, low: 1e-4, high: 1e-2}``. In this order."""
+    """By path, as on the command line: ``schedule.optimizer.lr: {type: loguniform, low: 1e-4, high: 1e-2}``."""
     metric: str | None = None
     """What trials are compared by: HEAD/METRIC of the last evaluation of a trial."""
     mode: Literal["max", "min"] = "max"
@@ -137,7 +137,7 @@ class TuneConfig:
             raise ValueError(f"scheduler: {self.scheduler} compares trials by one number; with several objectives it must be none")
         if len(self.objectives) > 1 and self.sampler == "cmaes":
             raise ValueError("sampler: cmaes has one objective only; take tpe")
-        _check_conditions(self.space)
+        in_order(self.space)
         if self.sampler == "grid":
             _check_grid(self.space)
 
@@ -152,14 +152,24 @@ def _check_ends(low: float, high: float) -> None:
         raise ValueError(f"low is {low} and high is {high}: high must not be less")
 
 
-def _check_conditions(space: Mapping[str, Distribution]) -> None:
-    before: list[str] = []
-    for path, entry in space.items():
-        for wanted in entry.when:
-            if wanted not in before:
-                known = ", ".join(before) or "none"
-                raise ValueError(f"space: {path} depends on {wanted}, which must be an entry of the space above it (these are: {known})")
-        before.append(path)
+def in_order(space: Mapping[str, Distribution]) -> list[str]:
+    """The paths of a space so that each comes after those that it depends on, else as they were written.
+
+    Raises:
+        ValueError: if an entry depends on what is not in the space, or on itself.
+    """
+    found: list[str] = []
+    left = list(space)
+    while left:
+        ready = next((path for path in left if all(wanted in found for wanted in space[path].when)), None)
+        if ready is None:
+            strange = {path: [wanted for wanted in space[path].when if wanted not in space] for path in left}
+            path = next((path for path, wanted in strange.items() if wanted), left[0])
+            why = f"{strange[path][0]}, which is not in the space" if strange[path] else "itself"
+            raise ValueError(f"space: {path} depends on {why}")
+        found.append(ready)
+        left.remove(ready)
+    return found
 
 
 def _check_grid(space: Mapping[str, Distribution]) -> None:

@@ -69,7 +69,9 @@ def best_yaml(found: Search, number: int) -> str:
 def text_of(found: Search, most: int = 30) -> str:
     """The trials as a table to read, the best first; then those that were stopped or failed."""
     rows = sorted(table(found), key=lambda row: _rank(found, row))
-    names = list(dict.fromkeys(name for row in rows for name in row if name != "reason"))
+    first = ["trial", "state", *(goal.metric for goal in found.tune.goals)]
+    last = ["last"] if any("last" in row for row in rows) else []
+    names = [*first, *last, *found.tune.space, "seconds"]
     cells = [[_heading(name) for name in names], *([_cell(row.get(name)) for name in names] for row in rows[:most])]
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]

@@ -45,7 +45,7 @@ class Search:
         self.trials, self.results = self.records.read()
         self.study = Study(self.tune, list(self.trials.values()), self.results)
         self.waiting = [trial for number, trial in self.trials.items() if number not in self.results]
-        self._shapes: dict[str, Shapes] = {}
+        self._fitted: dict[str, Shapes] = {}
 
     def _check_same(self) -> None:
         uri = storage.join(self.uri, "search.yaml")
@@ -115,20 +115,19 @@ class Search:
             config = validate(merge(self._tree, override_tree(overrides)), ExperimentConfig)
         except ValueError:  # it is said again, and kept as the reason, when the trial is to start
             return overrides
-        shapes = self._boxes(config)
         for path in heads:
             levels = config.model.heads[path.split(".")[2]].levels
-            anchors = evolve(shapes, len(levels) * int(parameters[path]), seed=self.tune.seed)
+            anchors = self._anchors(config, len(levels) * int(parameters[path]))
             overrides.append(override(path, by_level(anchors, levels)))
         return overrides
 
-    def _boxes(self, config: ExperimentConfig) -> Shapes:
-        """The boxes of the training split on the canvas of a trial; they are read once for each canvas."""
+    def _anchors(self, config: ExperimentConfig, num: int) -> Shapes:
+        """Anchors for the boxes of the training split on the canvas of a trial; fitted once for each canvas and number."""
         uris = (config.data.train.uri,) if isinstance(config.data.train.uri, str) else config.data.train.uri
-        key = f"{uris} {config.data.canvas}"
-        if key not in self._shapes:
-            self._shapes[key] = shapes_of(uris, config.data.canvas)
-        return self._shapes[key]
+        key = f"{uris} {config.data.canvas} {num}"
+        if key not in self._fitted:
+            self._fitted[key] = evolve(shapes_of(uris, config.data.canvas), num, seed=self.tune.seed, rounds=60)
+        return self._fitted[key]
 
     def best(self) -> list[int]:
         """The numbers of the best complete trial; of several objectives those that none beats in all, by the first one."""

@@ -12,7 +12,7 @@ from mtl_ray.config.load import override_tree
 from mtl_ray.config.tree import Node, Origin, find, merge, plain
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.tuning.config import Anchors, Choice, Distribution, Int, LogUniform, Uniform
+from mtl_ray.tuning.config import Anchors, Choice, Distribution, Int, LogUniform, Uniform, in_order
 
 Space = Mapping[str, Distribution]
 Value = str | int | float
@@ -25,9 +25,9 @@ MOST_POINTS = 100_000
 def choose(space: Space, pick: Pick) -> Parameters:
     """The parameters of a trial: ``pick`` is asked for each entry whose conditions hold, in order."""
     chosen: Parameters = {}
-    for path, entry in space.items():
-        if _holds(entry, space, chosen):
-            chosen[path] = pick(path, entry)
+    for path in in_order(space):
+        if _holds(space[path], space, chosen):
+            chosen[path] = pick(path, space[path])
     return chosen
 
 

@@ -1,0 +1,82 @@
+"""Anchors: the measures by hand, the published figures of real data, and what goes wrong in other programs."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.tuning.anchors import by_level, evolve, kmeans, measure, overlaps, shapes_of
+from tests.shards.splits import write_split
+from tests.training.tiny import write_split as write_squares
+
+
+def test_overlap_recall_and_average_are_those_of_a_hand():
+    shapes, anchors = np.array([[2.0, 4.0], [10.0, 10.0]]), np.array([[4.0, 2.0], [10.0, 5.0]])
+    assert overlaps(shapes, anchors) == pytest.approx(np.array([[4 / 12, 8 / 50], [8 / 100, 0.5]]))
+    found = measure(shapes, anchors)
+    assert found.average_iou == pytest.approx((4 / 12 + 0.5) / 2)
+    assert found.best_possible_recall == 1.0
+    assert measure(np.array([[1.0, 41.0]]), np.array([[1.0, 10.0]])).best_possible_recall == 0.0
+
+
+@given(seed=st.integers(0, 50), num=st.integers(1, 6), kinds=st.integers(1, 4))
+def test_kmeans_gives_positive_anchors_by_area_also_where_boxes_are_fewer_in_kind_than_anchors(seed, num, kinds):
+    rng = np.random.default_rng(seed)
+    shapes = rng.uniform(1, 100, (kinds, 2))[rng.integers(kinds, size=20)]
+    found = kmeans(shapes, num, seed=seed, restarts=2)
+    assert found.shape == (num, 2)
+    assert (found > 0).all()
+    assert (np.diff(found.prod(axis=1)) >= 0).all()
+    if num >= len(np.unique(shapes, axis=0)):
+        assert measure(shapes, found).average_iou > 0.999
+
+
+def test_evolution_is_not_worse_than_kmeans():
+    shapes = np.random.default_rng(1).lognormal(3, 0.7, (400, 2))
+    few = evolve(shapes, 3, rounds=20)
+    assert measure(shapes, few).average_iou >= measure(shapes, kmeans(shapes, 3)).average_iou - 1e-9
+    assert (evolve(shapes, 3, rounds=20) == few).all()
+
+
+def test_the_smallest_anchors_go_to_the_finest_level_in_the_order_of_the_config():
+    anchors = np.array([[1, 1], [2, 2], [3, 3], [4, 4]], float)
+    assert by_level(anchors, ["P5", "P3"]) == [[[3, 3], [4, 4]], [[1, 1], [2, 2]]]
+    assert by_level(anchors, ["P3", "P5"]) == [[[1, 1], [2, 2]], [[3, 3], [4, 4]]]
+
+
+def test_boxes_are_those_on_the_canvas(tmp_path):
+    write_squares(str(tmp_path / "s"), 7, 1)
+    plain = shapes_of([str(tmp_path / "s")], PlacementRule(kind="stretch", height=32, width=32))
+    wide = shapes_of([str(tmp_path / "s")], PlacementRule(kind="stretch", height=16, width=64))
+    assert len(plain) == 7
+    assert wide == pytest.approx(plain * [2, 0.5])
+    with pytest.raises(ValueError, match="there are no boxes"):
+        shapes_of([], PlacementRule(height=8, width=8))
+
+
+@pytest.mark.parametrize("encoding", ["arrow", "tfrecord"])
+def test_a_scan_for_objects_gives_what_reading_gives(tmp_path, encoding):
+    from mtl_ray.shards.split import open_split
+
+    split = open_split(write_split(tmp_path / "s", [5, 3], encoding=encoding))
+    samples = list(split.read(0, 8))
+    for sample, (height, width, objects) in zip(samples, split.scan_objects(), strict=True):
+        assert (height, width) == (sample.height, sample.width)
+        assert (objects is None) == (sample.instances is None)
+        if objects is not None:
+            assert (objects.boxes_xyxy == sample.instances.boxes_xyxy).all()
+            assert (objects.crowd == sample.instances.crowd).all()
+
+
+def test_real_boxes_reach_the_published_figures(shared_data):
+    file = json.loads((shared_data / "det_bccd_voc" / "coco" / "instances_train.json").read_text())
+    size = {image["id"]: (image["width"], image["height"]) for image in file["images"]}
+    shapes = np.array(
+        [[a["bbox"][2] / size[a["image_id"]][0] * 416, a["bbox"][3] / size[a["image_id"]][1] * 416] for a in file["annotations"]]
+    )
+    assert measure(shapes, kmeans(shapes, 9)).average_iou >= 0.8826 - 0.002
+    assert measure(shapes, kmeans(shapes, 6)).average_iou >= 0.8622 - 0.002
+    assert measure(shapes, evolve(shapes, 6, rounds=60)).average_iou >= 0.8622
