@@ -106,7 +106,8 @@ class Replica:
 
 def _stay_on_loopback() -> None:
     """Where Ray has the address 127.0.0.1, so has the port for calls between deployments, which each replica of Ray 2.60 opens
-    on all interfaces once this constructor is done."""
+    on all interfaces once this constructor is done.
+    """
     from ray.serve._private import replica
 
     if ray.util.get_node_ip_address() == "127.0.0.1":
