@@ -66,7 +66,7 @@ def _outcome(given: Mapping[str, Any], desk: Any, goals: Sequence[Objective], re
         records.keep_curve(number, curve)
         if stops:
             stopped.append(f"after {epoch:.3g} epochs")
-        return stops
+        return bool(stops)
 
     try:
         summary = train(parse_experiment(given["config"], f"trial {number}"), on_metrics=on_metrics)

@@ -64,7 +64,7 @@ def promised(request: Resources) -> int | None:
 def request_of(config: ExperimentConfig) -> dict[str, float]:
     """What one worker asks of Ray. ``auto`` takes a GPU where there are enough of them for the run to start, or may be."""
     runtime = config.runtime
-    cpus, gpu = {"CPU": runtime.cpus_per_worker}, {"GPU": 1.0}
+    cpus, gpu = {"CPU": runtime.cpus_per_worker}, {"GPU": runtime.gpus_per_worker}
     if runtime.device == "auto":
         most = max(fit((machine.total for machine in machines()), gpu), promised(gpu) or 0)
         return cpus | gpu if most >= runtime.fewest_workers else cpus

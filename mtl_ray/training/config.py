@@ -93,6 +93,8 @@ class RuntimeConfig:
     """With ``{min, max}``: so long a group of workers is left alone before it is stopped to make it larger."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     cpus_per_worker: float = Field(default=1, gt=0)
+    gpus_per_worker: float = Field(default=1, gt=0, le=1)
+    """Below 1 several runs (the trials of a search) share a GPU, each with one worker."""
     seed: int = 0
     deterministic: bool = False
     """Only deterministic algorithms: slower on a GPU; on CPU in float32 a run is repeated bit for bit."""
@@ -123,6 +125,10 @@ class RuntimeConfig:
     """How often Ray starts a failed group of workers again without any new checkpoint in between."""
     ledger: str | None = None
     """A folder on a disk that all workers see. Each rank then writes a line a step: attempt, step and the keys of its samples."""
+
+    def __post_init__(self) -> None:
+        if self.gpus_per_worker < 1 and self.most_workers > 1:
+            raise ValueError("gpus_per_worker: workers of one run cannot share a GPU (NCCL); with a part of one set workers to 1")
 
     @property
     def fewest_workers(self) -> int:

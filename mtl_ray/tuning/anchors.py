@@ -104,7 +104,7 @@ def _spread(shapes: Shapes, num: int, rng: np.random.Generator) -> Shapes:
         total = distance.sum()
         place = rng.choice(len(shapes), p=distance / total) if total > 0 else rng.integers(len(shapes))
         chosen = np.concatenate([chosen, shapes[place][None]])
-    return chosen
+    return np.asarray(chosen)
 
 
 def _lloyd(shapes: Shapes, anchors: Shapes, rounds: int) -> Shapes:
@@ -117,7 +117,7 @@ def _lloyd(shapes: Shapes, anchors: Shapes, rounds: int) -> Shapes:
         counts = np.bincount(nearest, minlength=len(anchors))
         sums = np.stack([np.bincount(nearest, shapes[:, side], minlength=len(anchors)) for side in (0, 1)], axis=1)
         anchors = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], anchors)
-    return anchors
+    return np.asarray(anchors)
 
 
 def evolve(shapes: Shapes, num: int, *, seed: int = 0, rounds: int = 200) -> Shapes:

@@ -8,7 +8,9 @@ import numpy as np
 import optuna
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mtl_ray.tuning.search import Search
 
@@ -89,7 +91,7 @@ def _panel(axes: Axes, found: Search, place: int) -> None:
         across = axes.get_xaxis_transform()
         axes.scatter(failed, [0.02] * len(failed), color=COLOURS["failed"], marker="x", transform=across, zorder=3, label="failed")
     axes.set(xlabel="trial", ylabel=goal.metric)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _importance(found: Search, shares: dict[str, dict[str, float]]) -> bytes:
@@ -111,7 +113,8 @@ def _importance(found: Search, shares: dict[str, dict[str, float]]) -> bytes:
     axes.set(xlim=(0, 1.05), ylabel="", xlabel=f"share in the variation of {next(iter(shares)) if not several else 'each objective'}")
     axes.set_title(f"Importance of the parameters of {found.config.runtime.name}")
     for bars in axes.containers:
-        axes.bar_label(bars, fmt="%.2f", padding=3)
+        if isinstance(bars, BarContainer):
+            axes.bar_label(bars, fmt="%.2f", padding=3)
     if several:
         sns.move_legend(axes, "center left", bbox_to_anchor=(1.01, 0.5), title=None, frameon=False)
     return _png(figure)

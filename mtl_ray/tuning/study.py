@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mtl_ray.tuning.config import Anchors, Choice, Distribution, Int, LogUniform, TuneConfig, Uniform
@@ -35,9 +36,9 @@ class Study:
     def __init__(self, config: TuneConfig, trials: Sequence[Trial], results: dict[int, Result]) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._config = config
-        self._directions = ["maximize" if goal.mode == "max" else "minimize" for goal in config.goals]
         self._grid = grid(config.space) if config.sampler == "grid" else []
-        self.optuna = optuna.create_study(directions=self._directions)
+        directions = [StudyDirection.MAXIMIZE if goal.mode == "max" else StudyDirection.MINIMIZE for goal in config.goals]
+        self.optuna = optuna.create_study(directions=directions)
         self._ids: list[int] = []
         for trial in trials:
             self.add(trial, results.get(trial.number))

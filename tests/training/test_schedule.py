@@ -121,3 +121,9 @@ def test_a_run_of_seconds_ends_when_they_are_used_up_and_its_rate_is_at_its_end_
     timetable.look_at_clock(81, 60.1)
     assert timetable.steps == 81
     assert timetable.evaluates(81)
+
+
+def test_a_part_of_a_gpu_is_for_runs_of_one_worker():
+    assert RuntimeConfig(name="x", gpus_per_worker=0.25).gpus_per_worker == 0.25
+    with pytest.raises(ValueError, match="cannot share a GPU"):
+        RuntimeConfig(name="x", gpus_per_worker=0.5, workers=2)

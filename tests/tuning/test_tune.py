@@ -79,9 +79,7 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_one_whose_process_di
             os.kill(os.getpid(), signal.SIGKILL)
         return [{"m": lr}]
 
-    tune = {"metric": "m", "sampler": "grid", "concurrent": 2, "space": {LR: {"type": "choice", "values": [1, 2, 3, 4, 5, -1]}}}
-    del tune["space"][LR]["values"][-1]
-    tune["space"]["data.batch"] = {"type": "int", "low": 12, "high": 12}
+    tune = {"metric": "m", "sampler": "grid", "concurrent": 2, "space": {LR: {"type": "choice", "values": [1, 2, 3, 4, 5]}}}
     found = run_search(text_of(splits, tmp_path, tune), behave)
     assert found.done
     rows = {row[LR]: row for row in table(found)}
@@ -104,7 +102,7 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_one_whose_process_di
         run_search(text_of(splits, tmp_path, tune | {"sampler": "tpe"}, steps=99), behave)
 
 
-def test_trials_stopped_by_asha_are_pruned_and_never_complete_and_the_last_evaluation_stops_none(ray_session, splits, tmp_path):
+def test_trials_stopped_by_asha_are_pruned_and_never_complete(ray_session, splits, tmp_path):
     def behave(config, folder):
         return [{"m": config.schedule.optimizer.lr * epoch} for epoch in range(1, 5)]
 
