@@ -7,6 +7,7 @@ from jobs.run import run
 from mtl_ray.config.load import load_tree
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.tuning.space import with_flat_space
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("config", help="a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that take the place of the file's")
     args = parser.parse_args(argv)
-    tree = load_tree(args.config, args.overrides)
+    tree = with_flat_space(load_tree(args.config, args.overrides))
     validate(tree, ExperimentConfig)
 
     from mtl_ray.distributed.tune import search

@@ -75,8 +75,6 @@ def _tune(found: Search, scratch: str, train: Train) -> None:
                 search_alg=_Proposer(found, bar),
                 num_samples=-1,
                 max_concurrent_trials=config.concurrent or room(found.config),
-                metric="number",
-                mode="max",
             ),
             run_config=tune.RunConfig(
                 name="search", storage_path=scratch, verbose=0, failure_config=tune.FailureConfig(max_failures=config.max_failures)
@@ -104,7 +102,7 @@ class _Proposer(Searcher):  # type: ignore[misc]
     """What Ray Tune asks for the next trial and tells of their ends."""
 
     def __init__(self, found: Search, bar: Any) -> None:
-        super().__init__(metric="number", mode="max")
+        super().__init__(metric=OUTCOME, mode="max")
         self._search, self._bar = found, bar
         self._numbers: dict[str, int] = {}
 

@@ -107,6 +107,31 @@ def grid(space: Space) -> list[Parameters]:
     return list(found.values())
 
 
+def with_flat_space(tree: Node) -> Node:
+    """The tree with ``tune.space.a.b.low=1`` of the command line laid upon the entry ``a.b`` of the space, where there is one."""
+    space, found = find(tree, ("tune", "space"))
+    if not found or not isinstance(space.value, dict):
+        return tree
+    flat = {path: entry for path, entry in space.value.items() if "." in path}
+    for path, entry in space.value.items():
+        if "." not in path:
+            _lay(flat, path, entry)
+    removed = Node({"tune": Node({"space": Node(None, space.origin)}, space.origin)}, space.origin)
+    return merge(merge(tree, removed), Node({"tune": Node({"space": Node(flat, space.origin)}, space.origin)}, space.origin))
+
+
+def _lay(flat: dict[str, Node], path: str, node: Node) -> None:
+    """Lays what stands at a path of nested mappings upon the entry of that path, which begins where the space has it or says a type."""
+    inner = node.value
+    if path in flat:
+        flat[path] = merge(flat[path], node)
+    elif isinstance(inner, dict) and not ("type" in inner and not isinstance(inner["type"].value, dict)):
+        for key, child in inner.items():
+            _lay(flat, f"{path}.{key}", child)
+    else:
+        flat[path] = node
+
+
 def check_space(tree: Node, space: Space) -> None:
     """Looks whether the config has the paths of a space, and takes the ends of each entry.
 

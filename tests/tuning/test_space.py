@@ -16,7 +16,7 @@ from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.tuning.config import Choice, Distribution, Int, LogUniform, TuneConfig, Uniform, in_order
 from mtl_ray.tuning.record import Reported, Result, Trial
-from mtl_ray.tuning.space import check_space, choose, grid, names_of, overlay, overrides_of, points
+from mtl_ray.tuning.space import check_space, choose, grid, names_of, overlay, overrides_of, points, with_flat_space
 from mtl_ray.tuning.study import Study
 from tests.training.tiny import values
 
@@ -161,6 +161,17 @@ def test_mistakes_in_a_space_are_told_with_file_line_and_the_nearest_key(tmp_pat
     assert "tune.yaml:7: model.heads.labels.anchors has no anchors" in lines[2]
     assert "tune.yaml:8: serve.port cannot be searched" in lines[3]
     assert len(lines) == 4
+
+
+def test_the_command_line_changes_adds_and_removes_entries_of_a_space(tmp_path):
+    content = values(tmp_path, tmp_path) | {
+        "tune": {"metric": "m", "space": {"a.lr": {"type": "uniform", "low": 0, "high": 1}, "a.b": {"type": "int", "low": 1, "high": 2}}}
+    }
+    (tmp_path / "tune.yaml").write_text(yaml.safe_dump(content))
+    changes = ["tune.space.a.lr.low=0.5", "tune.space.a.b=null", "tune.space.c.type.d={type: choice, values: [1, 2]}", "tune.trials=3"]
+    config = validate(with_flat_space(load_tree(tmp_path / "tune.yaml", changes)), ExperimentConfig)
+    assert config.tune.trials == 3
+    assert config.tune.space == {"a.lr": Uniform(low=0.5, high=1), "c.type.d": Choice(values=(1, 2))}
 
 
 def quadratic(parameters):
