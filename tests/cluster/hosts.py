@@ -45,6 +45,7 @@ class Hosts:
         self._environment = _SETTINGS | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, **(environment or {})}
         self._environment |= {"PYTHONPATH": str(_PACE), "TESTS_PACE": str(self.shared / "pace")}
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._options: dict[str, tuple[str, ...]] = {}
         self._count = 0
 
     @property
@@ -94,14 +95,23 @@ class Hosts:
         """One more node."""
         self._count += 1
         machine = self.network.add(f"node{self._count}")
-        self._start(machine, f"--address={self.address}", f"--num-cpus={cpus}", *options, environment={})
+        self._options[machine.name] = (f"--address={self.address}", f"--num-cpus={cpus}", *options)
+        self._start(machine, *self._options[machine.name], environment={})
         if wait:
             self.wait_for(machine)
         return machine
 
     def wait_for(self, machine: Machine) -> None:
-        """Until the cluster knows a node."""
-        wait_until(lambda: machine.address in self.alive(), f"{machine.name} joins", self.log(machine.name))
+        """Until the cluster knows a node. On a very busy machine ``ray start`` may give up, after half a minute, and is given again."""
+
+        def there() -> bool:
+            if self._started[machine.name].poll() is not None:
+                for process in machine.processes():
+                    process.kill()
+                self._start(machine, *self._options[machine.name], environment={})
+            return machine.address in self.alive()
+
+        wait_until(there, f"{machine.name} joins", self.log(machine.name))
 
     def _start(self, machine: Machine, *options: str, environment: Mapping[str, str]) -> None:
         command = ("ray", "start", "--block", f"--node-ip-address={machine.address}", "--object-store-memory=80000000")
