@@ -51,6 +51,7 @@ class RemoteShards:
 
         Raises:
             ValueError: if the bucket does not give the bytes that the manifest describes.
+            ConnectionError: if it does not answer for about a minute.
         """
         piece = int(self._piece[block])
         with self._lock:
@@ -85,7 +86,7 @@ class RemoteShards:
     def _fetch_ahead(self, piece: int) -> None:
         try:
             self._cache.get(self._key(piece), lambda: self._fetch(piece))
-        except ValueError as error:
+        except (ValueError, ConnectionError) as error:
             _log.warning("%s (will be tried again when it is needed)", error)
         finally:
             with self._lock:
@@ -108,6 +109,7 @@ class RemoteShards:
         """The bytes of a piece, with patience: a server error, a body cut short and a damaged one are all asked for again."""
         name = self._manifest.shard_names[self._shard(piece)]
         uri, (start, stop) = storage.join(self._uri, name), self._span(piece)
+        wrong: Exception = ValueError("never asked")
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1) * (0.5 + random.random()))
@@ -116,13 +118,14 @@ class RemoteShards:
             except FileNotFoundError as error:
                 raise ValueError(f"split {self._uri} does not match its manifest: {name} is missing; convert the data set again") from error
             except Exception as error:  # the clients of the object stores share no class of exceptions
-                wrong = f"{type(error).__name__}: {error}"
+                wrong = ConnectionError(f"{uri}, bytes {start} to {stop}, cannot be read: {type(error).__name__}: {error}")
             else:
-                wrong = self._wrong(piece, data)
-                if not wrong:
+                fault = self._wrong(piece, data)
+                if not fault:
                     return data
-            _log.warning("%s, bytes %d to %d, attempt %d: %s", uri, start, stop, attempt + 1, wrong)
-        raise ValueError(f"{uri}, bytes {start} to {stop}, cannot be read as its manifest describes them: {wrong}")
+                wrong = ValueError(f"{uri}, bytes {start} to {stop}, cannot be read as its manifest describes them: {fault}")
+            _log.warning("attempt %d of %d: %s", attempt + 1, ATTEMPTS, wrong)
+        raise wrong
 
     def _wrong(self, piece: int, data: bytes) -> str:
         """What is wrong with the bytes of a piece; nothing if they are those that were written."""
