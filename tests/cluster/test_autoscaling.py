@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from mtl_ray import storage
 from tests.cluster.autoscaler import write_cluster
@@ -44,10 +45,19 @@ def test_up_for_a_conversion_and_down_after_it(growing: Hosts, world: World) -> 
     wait_until(lambda: nodes(growing) == 0, "the cluster has shrunk", growing.log("head"))
 
 
-def test_up_for_a_training_and_down_after_it(growing: Hosts, world: World) -> None:
-    run = Run(growing, world.base, "grown", f"schedule.steps={STEPS}", "runtime.workers=2")
-    run.wait(run.start())
-    world.check(run)
+def test_up_for_a_search_and_down_after_it(growing: Hosts, world: World) -> None:
+    run = Run(growing, world.base, "search")
+    content = yaml.safe_load(run.config.read_text())
+    content["schedule"]["steps"] = 8
+    content["runtime"]["ledger"] = None
+    space = {"schedule.optimizer.lr": {"type": "loguniform", "low": 1e-3, "high": 1e-1}}
+    content["tune"] = {"space": space, "metric": "labels/top1", "sampler": "random", "trials": 2}
+    run.config.write_text(yaml.safe_dump(content))
+    driver = growing.run(["python", "-m", "jobs.tune", str(run.config)], run.name)
+    wait_until(lambda: nodes(growing) == NODES, "the cluster has grown", growing.log(run.name))
+    run.wait(driver)
+    trials = storage.names(storage.join(run.uri, "trials"))
+    assert len(trials) == 2
     wait_until(lambda: nodes(growing) == 0, "the cluster has shrunk", growing.log("head"))
 
 
