@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 import time
 import urllib.error
@@ -11,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import ray
+from ray._private.ray_logging import stdout_deduplicator
 
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
@@ -20,6 +22,8 @@ from mtl_ray.inference.signature import read_signature
 from mtl_ray.serving.config import ServeConfig
 
 APPLICATION = "mtl_ray"
+ENDING = re.compile(r"ServeController\.graceful_shutdown failed")
+"""What a raylet has printed when the controller, as it should, is gone before its own last call has returned."""
 START_S = 120.0
 SPARE_REQUESTS = 64
 """Ray lets so many more requests into a replica than it answers, so that those too many get our 503 and not a place in a queue."""
@@ -75,6 +79,7 @@ def _serving(models: Mapping[str, str], config: ServeConfig, key: str | None) ->
         _wait(url)
         yield url
     finally:
+        stdout_deduplicator.skip_re = ENDING
         serve.shutdown()
 
 
