@@ -67,6 +67,8 @@ class Machine:
         _ip("link", "set", self._link, "master", network.name, "up")
         _ip("-n", self._namespace, "addr", "add", f"{self.address}/24", "dev", "eth0")
         _ip("-n", self._namespace, "link", "set", "eth0", "up")
+        # The bridges of other networks of this process, and nothing of the world outside.
+        _ip("-n", self._namespace, "route", "add", "10.0.0.0/8", "via", network.address)
         self._init = self._boot()
         self.pid = psutil.Process(self._init.pid).children()[0].pid
 
