@@ -1,11 +1,11 @@
 """A search as the process that drives it sees it: what is tried next, what has come out, what is written down."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mtl_ray import storage
 from mtl_ray.config.load import override_tree
-from mtl_ray.config.tree import Node, merge
+from mtl_ray.config.tree import Node, find, merge
 from mtl_ray.config.validate import to_yaml, validate, values_of
 from mtl_ray.experiment import ExperimentConfig, parse_experiment
 from mtl_ray.training.identity import differences
@@ -112,7 +112,7 @@ class Search:
         if not heads:
             return overrides
         try:
-            config = validate(merge(self._tree, override_tree(overrides)), ExperimentConfig)
+            config = validate(self._with_some_anchors(merge(self._tree, override_tree(overrides)), heads), ExperimentConfig)
         except ValueError:  # it is said again, and kept as the reason, when the trial is to start
             return overrides
         for path in heads:
@@ -120,6 +120,14 @@ class Search:
             anchors = self._anchors(config, len(levels) * int(parameters[path]))
             overrides.append(override(path, by_level(anchors, levels)))
         return overrides
+
+    def _with_some_anchors(self, tree: Node, heads: Sequence[str]) -> Node:
+        """The config with one anchor for each level, since those that it has may be for another number of levels."""
+        for path in heads:
+            levels, found = find(tree, (*path.split(".")[:-1], "levels"))
+            if found and isinstance(levels.value, list):
+                tree = merge(tree, override_tree([override(path, [[[1.0, 1.0]]] * len(levels.value))]))
+        return tree
 
     def _anchors(self, config: ExperimentConfig, num: int) -> Shapes:
         """Anchors for the boxes of the training split on the canvas of a trial; fitted once for each canvas and number."""
