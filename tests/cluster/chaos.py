@@ -12,8 +12,8 @@ run has recovered, it is asked to stop with a checkpoint; a second run makes the
 * samples lost, repeated: seen less often, or more often, than by the undisturbed run, along the line of steps that led to the weights;
 * order: whether every step had the same samples in the same order;
 * weights: whether they and the optimiser's state have equal bits (with a fixed world; with a changing one they cannot);
-* goodput = useful step time / wall time, from the first step of the run to its last: useful is the number of steps on the line times the
-  median time of a step in this run. What a kill costs (the work done again, and the time until a step is made again) follows, and with
+* goodput = useful step time / wall time, from the first checkpoint of the run to its end: useful is the number of steps on the line times
+  the median time of a step in this run. What a kill costs (the work done again, and the time until a step is made again) follows, and with
   it the goodput at one kill a minute: 1 - cost / 60 s.
 
 The exit status is 0 if nothing was corrupt, lost or repeated, the order is the same, and with a fixed world the weights are equal; else 1.
@@ -21,6 +21,7 @@ The exit status is 0 if nothing was corrupt, lost or repeated, the order is the 
 
 import argparse
 import random
+import signal
 import statistics
 import sys
 import time
@@ -102,7 +103,7 @@ class Chaos:
         self.hosts, self.base, self.fixed = hosts, base, fixed
         self.random = random.Random(seed)
         self.workers = ["runtime.workers=2"] if fixed else ["runtime.workers={min: 1, max: 3}", "runtime.grow_every_s=10"]
-        self.run = Run(hosts, base, name, f"schedule.steps={_ENDLESS}", *self.workers)
+        self.run = Run(hosts, base, name, f"schedule.steps={_ENDLESS}", "runtime.log_every_steps=10", *self.workers)
         self.nodes = [hosts.start_node(wait=False) for _ in range(NODES)]
         for node in self.nodes:
             hosts.wait_for(node)
@@ -114,7 +115,7 @@ class Chaos:
         self.hosts.set_pace(REST_S)
         self.driver = self.run.start()
         self.run.wait_for_checkpoint()
-        began, saved = self._first_step_at(), 0
+        since, before, saved = time.time(), self.run.newest()[0], 0
         kinds = [kind for _ in range(kills // len(KINDS) + 1) for kind in self.random.sample(KINDS, len(KINDS))]
         for kind in kinds[:kills]:
             time.sleep(self.random.uniform(0.5, 1.5) * every_s)
@@ -122,20 +123,17 @@ class Chaos:
                 self.run.wait_for_checkpoint(after_step=saved, patience_s=PATIENCE_S)
             saved = self.run.newest()[0]
             self._kill(kind)
-        self.run.wait_for_checkpoint(after_attempt=self.run.newest()[1] if kills else 0)
+        self.run.wait_for_checkpoint(after_step=saved, patience_s=PATIENCE_S)
         time.sleep(self.random.uniform(0.5, 1.5) * every_s)
-        wall_s = time.time() - began
-        tell(self.driver, 15)
-        self.run.wait(self.driver, 143)
-        return self._compare(wall_s)
+        wall_s = time.time() - since
+        tell(self.driver, signal.SIGTERM)
+        self.run.wait(self.driver, 128 + signal.SIGTERM)
+        return self._compare(wall_s, before)
 
-    def _first_step_at(self) -> float:
-        """Seconds since 1970, reckoned back from now."""
-        rows = self._rows()
-        return time.time() - sum(row["time"] for row in rows)
-
-    def _rows(self) -> list[dict[str, float]]:
-        return [row for row in read_scalars(f"{self.run.uri}/scalars.jsonl") if row["mode"] == "train"]
+    def _step_s(self) -> float:
+        """What a step of the run took, by and large."""
+        rows = [row for row in read_scalars(f"{self.run.uri}/scalars.jsonl") if row["mode"] == "train"]
+        return float(statistics.median(row["time"] for row in rows))
 
     def _kill(self, kind: str) -> None:
         if self.driver.poll() is not None:
@@ -187,7 +185,8 @@ class Chaos:
         wait_until(look, "some host trains", self.hosts.log(self.run.name))
         return found
 
-    def _compare(self, wall_s: float) -> Outcome:
+    def _compare(self, wall_s: float, before: int) -> Outcome:
+        """Of the steps, some were made before the clock began."""
         steps = self.run.newest()[0]
         print(f"the run stopped after {steps} steps; the same undisturbed:", flush=True)
         self.hosts.set_pace(0)
@@ -209,7 +208,7 @@ class Chaos:
             same_order=seen.steps == expected.steps,
             same_weights=audit.same_weights(self.run.uri, reference.uri) if self.fixed else None,
             wall_s=wall_s,
-            useful_s=steps * statistics.median(row["time"] for row in self._rows()),
+            useful_s=(steps - before) * self._step_s(),
         )
 
 

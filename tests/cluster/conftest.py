@@ -31,8 +31,6 @@ class World:
         hosts, bucket, storm: see there.
         base: what ``Run`` takes.
         nodes: those that are sound.
-        reference: the undisturbed run of ``STEPS`` steps by two workers.
-        trained: what it trained on.
     """
 
     hosts: Hosts
@@ -40,8 +38,7 @@ class World:
     storm: Storm
     base: str
     nodes: list[Machine] = field(default_factory=list)
-    reference: Run | None = None
-    trained: Trained | None = None
+    _reference: Run | None = None
 
     def have(self, count: int) -> list[Machine]:
         """So many sound nodes, and no others."""
@@ -63,15 +60,23 @@ class World:
 
     def check(self, run: Run, *, weights: bool = True) -> Trained:
         """That a run has ended as the reference did: the same samples in the same order and (``weights``) the same bits."""
-        assert self.reference is not None
-        assert self.trained is not None
-        found = audit.trained(run.uri, run.ledger, STEPS)
-        assert audit.lost_and_repeated(found, self.trained) == (0, 0)
-        assert found.steps == self.trained.steps
+        reference = self.reference()
+        found, expected = (audit.trained(one.uri, one.ledger, STEPS) for one in (run, reference))
+        assert audit.lost_and_repeated(found, expected) == (0, 0)
+        assert found.steps == expected.steps
         assert audit.corrupt(run.uri) == []
         if weights:
-            assert audit.same_weights(run.uri, self.reference.uri)
+            assert audit.same_weights(run.uri, reference.uri)
         return found
+
+    def reference(self) -> Run:
+        """The undisturbed run of ``STEPS`` steps by two workers."""
+        if self._reference is None:
+            self.have(2)
+            self._reference = self.run("undisturbed")
+            self._reference.wait(self._reference.start())
+            assert audit.uneven(audit.trained(self._reference.uri, self._reference.ledger, STEPS), keys()) == []
+        return self._reference
 
 
 @pytest.fixture(scope="session")
@@ -80,9 +85,4 @@ def world(_allowed: None) -> Iterator[World]:
         hosts.add_environment(bucket.environment | {"AWS_ENDPOINT_URL": storm.endpoint})
         made = World(hosts, bucket, storm, write_data(bucket))
         hosts.start_head()
-        made.have(2)
-        made.reference = made.run("undisturbed")
-        made.reference.wait(made.reference.start())
-        made.trained = audit.trained(made.reference.uri, made.reference.ledger, STEPS)
-        assert audit.uneven(made.trained, keys()) == []
         yield made

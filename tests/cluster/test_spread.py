@@ -38,9 +38,9 @@ def test_a_conversion_outlives_a_host(world: World) -> None:
 
 
 def test_an_evaluation_outlives_a_host(world: World) -> None:
+    reference = world.reference()
     hosts, nodes = world.hosts, world.have(2)
-    assert world.reference is not None
-    command = ["python", "-m", "jobs.evaluate", world.reference.uri, "--data", storage.join(world.base, "train")]
+    command = ["python", "-m", "jobs.evaluate", reference.uri, "--data", storage.join(world.base, "train")]
     reports = []
     for workers, out in (("12", "spread"), ("1", "alone")):
         uri = storage.join(world.base, "evaluated", out)
