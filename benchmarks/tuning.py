@@ -1,6 +1,6 @@
 """A search against the config that it started from, both with the same minute of training, on a split that neither has seen.
 
-``python -m benchmarks.tuning --raw ../shared/data/det_bccd_voc/BCCD`` converts the data, searches, trains the config searched and the
+``python -m benchmarks.tuning --raw BCCD`` converts the data, searches, trains the config searched and the
 best trial by turns with three seeds each, and measures all on test. Given again, it goes on where it stopped.
 """
 

@@ -128,7 +128,7 @@ def test_a_target_that_is_not_there_is_named(target, tmp_path, capsys):
 def test_every_config_is_valid_and_begins_with_its_command(config, capsys):
     assert run_job("config", "print", str(config)) == 0
     assert f"{config.name}:" in capsys.readouterr().out
-    job = "pipeline" if config.parent.name == "pipelines" else "train"
+    job = {"pipelines": "pipeline", "tuning": "tune"}.get(config.parent.name, "train")
     header = list(takewhile(lambda line: line.startswith("#"), config.read_text().splitlines()))
     assert any(line.startswith(f"# python -m jobs.{job} {config.relative_to(ROOT)}") for line in header)
 

@@ -85,10 +85,13 @@ def ports(process: psutil.Process) -> dict[str, list[tuple[str, int]]]:
     """Where a process and its descendants listen, by what they are."""
     found: dict[str, list[tuple[str, int]]] = {}
     for each in [process, *process.children(recursive=True)]:
-        name = " ".join(each.cmdline())
-        for connection in each.net_connections("inet"):
-            if connection.status == psutil.CONN_LISTEN:
-                found.setdefault(name, []).append((connection.laddr.ip, connection.laddr.port))
+        try:
+            name, connections = " ".join(each.cmdline()), each.net_connections("inet")
+        except psutil.NoSuchProcess:  # it ended meanwhile
+            continue
+        listening = [connection.laddr for connection in connections if connection.status == psutil.CONN_LISTEN]
+        if listening:
+            found.setdefault(name, []).extend((address.ip, address.port) for address in listening)
     return found
 
 
