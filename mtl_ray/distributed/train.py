@@ -13,18 +13,18 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayActorError
 from ray.train import ControllerError, TrainingFailedError
 
 from mtl_ray import storage
 from mtl_ray.distributed.board import new_board
 from mtl_ray.distributed.group import Group, NoRoomError
+from mtl_ray.distributed.growth import Demand
 from mtl_ray.distributed.nursery import Nurseries
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.distributed.session import session
 from mtl_ray.distributed.work import work
-from mtl_ray.distributed.world import cpus_of, draining, fit, machines, promised, request_of, wait_for_room
+from mtl_ray.distributed.world import cpus_of, draining, fit, machines, request_of, wait_for_room
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.loading.config import SplitConfig
 from mtl_ray.shards.sequence import default_lanes
@@ -115,18 +115,15 @@ class _Driver:
         self._looked_at = self._grouped_at = time.monotonic()
         shares = config.data.lanes or default_lanes(config.data.batch)
         self._most = max(self._runtime.fewest_workers, min(self._runtime.most_workers, shares))
-        self._grows = self._most > self._runtime.fewest_workers
+        self._demand = Demand(self._request, self._runtime.fewest_workers, self._most)
 
     def __enter__(self) -> "_Driver":
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT)}
-        if self._grows and promised(self._request) is not None:
-            request_resources(bundles=[self._request] * self._most)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._grows and promised(self._request) is not None:
-            request_resources(bundles=[])
+        self._demand.close()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._nurseries.close()
@@ -203,6 +200,7 @@ class _Driver:
         elif time.monotonic() - self._looked_at > LOOK_EVERY_S:
             self._looked_at = time.monotonic()
             self._nurseries.spread()
+            self._demand.look()
             reason = self._change()
             if reason:
                 _log.warning("the workers stop with a checkpoint and begin again: %s", reason)

@@ -1,4 +1,4 @@
-"""How many workers the cluster has room for: now, once others are done, and once it has grown as far as it may."""
+"""How many workers the cluster has room for: now, once others are done, and once it has grown."""
 
 import logging
 import math
@@ -10,6 +10,7 @@ import ray
 from ray._private.state import available_resources_per_node, state
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from mtl_ray.distributed.growth import hopeful
 from mtl_ray.experiment import ExperimentConfig
 
 SAY_EVERY_S = 30.0
@@ -49,24 +50,12 @@ def fit(rooms: Iterable[Resources], request: Resources) -> int:
     return sum(min(int(room.get(name, 0) / amount + 1e-6) for name, amount in request.items()) for room in rooms)
 
 
-def promised(request: Resources) -> int | None:
-    """How often a request fits into the cluster once its autoscaler has added all that it may; None without an autoscaler."""
-    config = state.get_cluster_config()
-    if config is None or not config.node_group_configs:
-        return None
-    return sum(
-        fit([{name: float(amount) for name, amount in group.resources.items()}], request)
-        * (group.max_count if group.max_count >= 0 else 1_000_000)
-        for group in config.node_group_configs
-    )
-
-
 def request_of(config: ExperimentConfig) -> dict[str, float]:
-    """What one worker asks of Ray. ``auto`` takes a GPU where there are enough of them for the run to start, or may be."""
+    """What one worker asks of Ray. ``auto`` takes a GPU where there are enough of them at this moment for the run to start."""
     runtime = config.runtime
     cpus, gpu = {"CPU": runtime.cpus_per_worker}, {"GPU": runtime.gpus_per_worker}
     if runtime.device == "auto":
-        most = max(fit((machine.total for machine in machines()), gpu), promised(gpu) or 0)
+        most = fit((machine.total for machine in machines()), gpu)
         return cpus | gpu if most >= runtime.fewest_workers else cpus
     return cpus | gpu if runtime.device == "gpu" else cpus
 
@@ -87,22 +76,27 @@ def wait_for_room(workers: int, request: Resources, *, private: bool, patience_s
     Raises:
         ValueError: if they will never fit: what they ask, and what the cluster has.
     """
-    since = said = time.monotonic()
+    said = hoped = time.monotonic()
     wish = None
     try:
         while fit((machine.free for machine in machines()), request) < workers:
-            hopeless = _hopeless(workers, request)
-            if hopeless and (private or promised(request) is not None or time.monotonic() - since > patience_s):
+            lacking = fit((machine.total for machine in machines()), request) < workers
+            if lacking and (private or time.monotonic() - hoped > patience_s):
                 raise ValueError(
-                    f"there is no room for the run: {hopeless}. Set runtime.workers, runtime.cpus_per_worker or runtime.device"
+                    f"there is no room for the run: {_words(workers, request)}. "
+                    "Set runtime.workers, runtime.cpus_per_worker or runtime.device"
                 )
-            if wish is None and not hopeless:
+            if wish is None:
+                _log.warning("the run waits for room: %s", _words(workers, request))
                 wish = placement_group([dict(request)] * workers)
-            if wish is not None and wish.wait(0):
+            if wish.wait(0):
                 return
-            if time.monotonic() - said > SAY_EVERY_S or said == since:
-                said = time.monotonic()
-                _log.warning("the run waits for room: %s", hopeless or _words(workers, request))
+            now = time.monotonic()
+            if not lacking or hopeful(wish):
+                hoped = now
+            if now - said > SAY_EVERY_S:
+                said = now
+                _log.warning("the run waits for room: %s", _words(workers, request))
             watch()
             time.sleep(0.5)
     finally:
@@ -110,22 +104,12 @@ def wait_for_room(workers: int, request: Resources, *, private: bool, patience_s
             remove_placement_group(wish)
 
 
-def _hopeless(workers: int, request: Resources) -> str:
-    """Why the workers will never fit, as far as is known now; empty if they may."""
-    if max(fit((machine.total for machine in machines()), request), promised(request) or 0) >= workers:
-        return ""
-    return _words(workers, request)
-
-
 def _words(workers: int, request: Resources) -> str:
     asked = ", ".join(f"{name}={amount:g}" for name, amount in request.items())
     had = [f"{', '.join(f'{name}={machine.total.get(name, 0):g}' for name in request)}" for machine in machines()]
     used = sum(fit([machine.total], request) - fit([machine.free], request) for machine in machines())
-    more = promised(request)
-    return (
-        f"{workers} workers ask for {asked} each; the machines have {'; '.join(had) or 'none that stays'}"
-        + (f" ({used} such places are taken)" if used else "")
-        + (f"; the autoscaler may grow to {more} such places" if more is not None else "")
+    return f"{workers} workers ask for {asked} each; the machines have {'; '.join(had) or 'none that stays'}" + (
+        f" ({used} such places are taken)" if used else ""
     )
 
 
