@@ -27,7 +27,7 @@ from mtl_ray.distributed.session import session
 from mtl_ray.distributed.train import train, with_absolute_uris
 from mtl_ray.distributed.tune_desk import Desk
 from mtl_ray.distributed.tune_trial import OUTCOME, Train, in_words, run_trial
-from mtl_ray.distributed.world import fit, machines, promised, request_of
+from mtl_ray.distributed.world import fit, machines, request_of
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.tuning.record import Result
 from mtl_ray.tuning.search import Search, text_of
@@ -83,9 +83,8 @@ def _tune(found: Search, scratch: str, train: Train) -> None:
 
 
 def room(config: ExperimentConfig) -> int:
-    """How many trials the cluster has room for, or may grow to."""
-    request = request_of(config)
-    places = max(fit((machine.total for machine in machines()), request), promised(request) or 0)
+    """How many trials the cluster has room for now; an autoscaler tells nobody how far it may grow."""
+    places = fit((machine.total for machine in machines()), request_of(config))
     return max(1, places // config.runtime.most_workers)
 
 
@@ -105,6 +104,9 @@ class _Proposer(Searcher):  # type: ignore[misc]
         super().__init__(metric=OUTCOME, mode="max")
         self._search, self._bar = found, bar
         self._numbers: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray Tune writes down what it is given, to restore it in a way that is not used
 
     def suggest(self, trial_id: str) -> Any:
         """Of Ray Tune."""
