@@ -25,7 +25,7 @@ set -e
 hostname "$1"; mount --bind "$2/hosts" /etc/hosts; mount --bind "$2/$1" "$2/t"
 ip link set lo up
 echo ready
-while true; do sleep 3600 & wait $!; done
+while true; do sleep 3600 & wait $! || true; done
 """
 
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from mtl_ray import storage
+from tests.cluster import audit
 from tests.cluster.autoscaler import write_cluster
 from tests.cluster.conftest import STEPS, World
 from tests.cluster.hosts import GCS_PORT, Hosts, wait_until
@@ -51,7 +52,7 @@ def test_up_for_a_search_and_down_after_it(growing: Hosts, world: World) -> None
     content["schedule"]["steps"] = 8
     content["runtime"]["ledger"] = None
     space = {"schedule.optimizer.lr": {"type": "loguniform", "low": 1e-3, "high": 1e-1}}
-    content["tune"] = {"space": space, "metric": "labels/top1", "sampler": "random", "trials": 2}
+    content["tune"] = {"space": space, "metric": "labels/top1", "sampler": "random", "trials": 2, "concurrent": NODES}
     run.config.write_text(yaml.safe_dump(content))
     driver = growing.run(["python", "-m", "jobs.tune", str(run.config)], run.name)
     wait_until(lambda: nodes(growing) == NODES, "the cluster has grown", growing.log(run.name))
@@ -61,7 +62,18 @@ def test_up_for_a_search_and_down_after_it(growing: Hosts, world: World) -> None
     wait_until(lambda: nodes(growing) == 0, "the cluster has shrunk", growing.log("head"))
 
 
-def test_more_than_it_may_grow_to_is_refused_at_once(growing: Hosts, world: World) -> None:
+def test_an_elastic_training_gets_what_there_may_be_and_no_more_is_asked_for(growing: Hosts, world: World) -> None:
+    run = Run(growing, world.base, "grown", f"schedule.steps={STEPS}", "runtime.workers={min: 1, max: 8}", "runtime.grow_every_s=1")
+    growing.set_pace(0.5)
+    driver = run.start()
+    wait_until(lambda: audit.attempts(run.uri)[-1:] != [] and audit.attempts(run.uri)[-1].world_size == NODES, "it has grown")
+    growing.set_pace(0)
+    run.wait(driver)
+    world.check(run, weights=False)
+    wait_until(lambda: nodes(growing) == 0, "the cluster has shrunk", growing.log("head"))
+
+
+def test_more_than_it_may_grow_to_is_refused(growing: Hosts, world: World) -> None:
     run = Run(growing, world.base, "too-large", f"schedule.steps={STEPS}", "runtime.workers=3")
     run.wait(run.start(), 2)
-    assert "the autoscaler may grow to 2 such places" in run.said()
+    assert "3 workers ask for CPU=1 each" in run.said()
