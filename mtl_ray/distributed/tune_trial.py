@@ -5,19 +5,20 @@ import io
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 from pydantic import TypeAdapter
 from ray import tune
 
 from mtl_ray import storage
-from mtl_ray.distributed.train import OnMetrics
 from mtl_ray.experiment import ExperimentConfig, parse_experiment
-from mtl_ray.inference.checkpoint import find_checkpoint
-from mtl_ray.training.summary import Summary
 from mtl_ray.tuning.config import Objective
 from mtl_ray.tuning.record import Records, Result
+
+if TYPE_CHECKING:  # torch and Ray Train take seconds to import: whoever trains does that
+    from mtl_ray.distributed.train import OnMetrics
+    from mtl_ray.training.summary import Summary
 
 OUTCOME = "outcome"
 """Under this name a trial tells Ray Tune its ``Result``, as JSON."""
@@ -27,7 +28,7 @@ COSTS = ("latency_ms", "flops", "parameters")
 class Train(Protocol):
     """``distributed.train.train``, or what stands for it."""
 
-    def __call__(self, config: ExperimentConfig, *, on_metrics: OnMetrics) -> Summary:
+    def __call__(self, config: ExperimentConfig, *, on_metrics: "OnMetrics") -> "Summary":
         """Trains."""
         ...
 
@@ -82,6 +83,8 @@ def _outcome(given: Mapping[str, Any], desk: Any, goals: Sequence[Objective], re
 def _values(goals: Sequence[Objective], metrics: Mapping[str, float], run_uri: str) -> list[float]:
     known = dict(metrics)
     if any(goal.metric in COSTS for goal in goals):
+        from mtl_ray.inference.checkpoint import find_checkpoint
+
         known |= ray.get(ray.remote(num_cpus=1)(_cost).remote(find_checkpoint(run_uri, "last")))
     return [_value(goal.metric, known) for goal in goals]
 
