@@ -73,7 +73,7 @@ def _start(folder: str, num_cpus: int | None) -> None:
             _temp_dir=folder,
             _plasma_directory=_object_folder(folder),
         )
-    except (RuntimeError, OSError, TimeoutError) as error:  # whatever of Ray's processes died or did not answer
+    except Exception as error:  # whatever of Ray's processes died or did not answer: Ray has no class of its own for it
         raise ValueError(
             f"no private Ray could be started on this machine ({str(error).strip().splitlines()[0]}); "
             "python -m jobs.doctor looks at its memory, its folders and its token"

@@ -85,7 +85,8 @@ def _values(goals: Sequence[Objective], metrics: Mapping[str, float], run_uri: s
     if any(goal.metric in COSTS for goal in goals):
         from mtl_ray.inference.checkpoint import find_checkpoint
 
-        known |= ray.get(ray.remote(num_cpus=1)(_cost).remote(find_checkpoint(run_uri, "last")))
+        task = ray.remote(num_cpus=1, scheduling_strategy="DEFAULT")(_cost)  # the trial's own place holds its workers, and no more
+        known |= ray.get(task.remote(find_checkpoint(run_uri, "last")))
     return [_value(goal.metric, known) for goal in goals]
 
 
