@@ -109,7 +109,8 @@ class TuneConfig:
     trials: int = Field(default=20, ge=1)
     """How many there shall be in the end, those that fail or are stopped early included; a grid has as many as it has points."""
     concurrent: int | None = Field(default=None, ge=1)
-    """How many at a time; by default as many as the cluster has room for, or may grow to."""
+    """How many at a time; by default as many as the cluster has room for when the search starts. Where machines come as they are
+    asked for, say how many: nobody knows how far the cluster may grow."""
     seconds: float | None = Field(default=None, gt=0)
     """Of training for each trial, in place of the schedule's length (``schedule.seconds``)."""
     sampler: Literal["tpe", "cmaes", "random", "grid"] = "tpe"
