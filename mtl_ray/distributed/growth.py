@@ -5,6 +5,7 @@ wishes that are open can never be met; so a run wishes, and looks whether it is 
 too, which refuses whatever its machines cannot hold.
 """
 
+import time
 from collections.abc import Mapping
 
 import ray
@@ -14,6 +15,8 @@ from ray.core.generated.autoscaler_pb2 import AutoscalingState, ClusterResourceC
 from ray.util.placement_group import PlacementGroup
 
 Resources = Mapping[str, float]
+ANSWER_S = 20.0
+"""What an autoscaler has not refused by then it can give."""
 
 
 def _state() -> AutoscalingState:
@@ -33,7 +36,9 @@ def _count(constraint: ClusterResourceConstraint) -> int:
 
 
 class Demand:
-    """Asks an autoscaler for room for more workers than a run needs at least; of what it refuses as a whole, for a little less.
+    """Asks an autoscaler for room for more workers than a run needs at least.
+
+    An autoscaler refuses as a whole what it cannot give as a whole, so that the most that it can give is found by halving.
 
     Args:
         request: of each worker.
@@ -41,19 +46,26 @@ class Demand:
     """
 
     def __init__(self, request: Resources, fewest: int, most: int) -> None:
-        self._request, self._fewest, self._asked = dict(request), fewest, most
-        self._grows = most > fewest
+        self._request, self._grows = dict(request), most > fewest
+        self._possible, self._refused = fewest, most + 1
         if self._grows:
             self._ask(most)
 
     def _ask(self, workers: int) -> None:
-        self._asked = workers
+        self._asked, self._asked_at = workers, time.monotonic()
         request_resources(bundles=[self._request] * workers)
 
     def look(self) -> None:
-        """Now and then: asks for less if there cannot be so much. An autoscaler takes seconds to answer what it was asked last."""
-        if self._asked > self._fewest and self._asked in map(_count, _state().infeasible_cluster_resource_constraints):
-            self._ask(self._asked - 1)
+        """Now and then: asks for less if there cannot be so much, and for more if there may be."""
+        if not self._grows or self._refused - self._possible == 1:
+            return
+        if self._asked in map(_count, _state().infeasible_cluster_resource_constraints):
+            self._refused = self._asked
+        elif time.monotonic() - self._asked_at > ANSWER_S:
+            self._possible = self._asked
+        else:
+            return
+        self._ask((self._possible + self._refused) // 2)
 
     def close(self) -> None:
         """Asks for nothing any more."""

@@ -44,6 +44,11 @@ def session(*, num_cpus: int | None = None) -> Iterator[None]:
         yield from _private(num_cpus)
 
 
+def is_private() -> bool:
+    """Whether the Ray of a ``session`` was started by one, so that no machine can join it; also inside its tasks and actors."""
+    return "RAY_ADDRESS" not in os.environ and ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
+
+
 def _private(num_cpus: int | None) -> Iterator[None]:
     parent = os.environ.get("RAY_TMPDIR", "/tmp")
     if len(parent) > _LONGEST_PARENT:

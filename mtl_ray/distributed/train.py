@@ -22,7 +22,7 @@ from mtl_ray.distributed.group import Group, NoRoomError
 from mtl_ray.distributed.growth import Demand
 from mtl_ray.distributed.nursery import Nurseries
 from mtl_ray.distributed.outputs import absolute_output
-from mtl_ray.distributed.session import session
+from mtl_ray.distributed.session import is_private, session
 from mtl_ray.distributed.work import work
 from mtl_ray.distributed.world import cpus_of, draining, fit, machines, request_of, wait_for_room
 from mtl_ray.experiment import ExperimentConfig
@@ -65,8 +65,7 @@ def train(config: ExperimentConfig, *, on_metrics: OnMetrics | None = None) -> S
         _log.warning("the run %s is finished already: nothing is left to do", run_uri(config))
         return summary_of(run_uri(config), state)
     check_splits(config)
-    private = not os.environ.get("RAY_ADDRESS")
-    with session(num_cpus=max(os.cpu_count() or 1, cpus_of(config))), _Driver(config, private, on_metrics) as driver:
+    with session(num_cpus=max(os.cpu_count() or 1, cpus_of(config))), _Driver(config, on_metrics) as driver:
         return driver.run()
 
 
@@ -102,8 +101,8 @@ def _absolute_split(split: SplitConfig) -> SplitConfig:
 class _Driver:
     """What the process that was asked for a training does meanwhile: shows progress, looks at the cluster, hears signals."""
 
-    def __init__(self, config: ExperimentConfig, private: bool, on_metrics: OnMetrics | None) -> None:
-        self._config, self._private, self._on_metrics = config, private, on_metrics
+    def __init__(self, config: ExperimentConfig, on_metrics: OnMetrics | None) -> None:
+        self._config, self._on_metrics = config, on_metrics
         self._runtime = config.runtime
         self._request = request_of(config)
         self._board = new_board()
@@ -141,7 +140,7 @@ class _Driver:
         while True:
             self._nurseries.spread()
             wait_for_room(
-                self._runtime.fewest_workers, self._request, private=self._private, patience_s=patience_s, watch=self._stop_if_told
+                self._runtime.fewest_workers, self._request, private=is_private(), patience_s=patience_s, watch=self._stop_if_told
             )
             patience_s = PATIENCE_AFTER_LOSS_S
             try:

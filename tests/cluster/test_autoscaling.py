@@ -64,7 +64,7 @@ def test_up_for_a_search_and_down_after_it(growing: Hosts, world: World) -> None
 
 def test_an_elastic_training_gets_what_there_may_be_and_no_more_is_asked_for(growing: Hosts, world: World) -> None:
     run = Run(growing, world.base, "grown", f"schedule.steps={STEPS}", "runtime.workers={min: 1, max: 8}", "runtime.grow_every_s=1")
-    growing.set_pace(0.5)
+    growing.set_pace(2)
     driver = run.start()
     wait_until(lambda: audit.attempts(run.uri)[-1:] != [] and audit.attempts(run.uri)[-1].world_size == NODES, "it has grown")
     growing.set_pace(0)

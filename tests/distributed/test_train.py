@@ -89,13 +89,14 @@ def test_mistake_inside_a_worker_is_one_sentence_and_not_repeated(ray_session, m
     wait_for_free_cpus(2)
 
 
-def test_workers_that_find_no_room_are_told_what_there_is(ray_session, make_config):
-    from mtl_ray.distributed.train import train
+def test_workers_that_find_no_room_are_told_what_there_is(ray_session, make_config, monkeypatch):
+    from mtl_ray.distributed import train as module
 
+    monkeypatch.setattr(module, "PATIENCE_S", 1.0)  # so long machines may take to join, since this Ray is not the run's own
     with pytest.raises(ValueError, match=r"3 workers ask for CPU=2 each; the machines have CPU=2"):
-        train(make_config("runtime.workers=3", "runtime.cpus_per_worker=2"))
+        module.train(make_config("runtime.workers=3", "runtime.cpus_per_worker=2"))
     with pytest.raises(ValueError, match="GPU=1 each; the machines have CPU=2, GPU=0"):
-        train(make_config("runtime.device=gpu"))
+        module.train(make_config("runtime.device=gpu"))
 
 
 def test_relative_output_of_a_submitted_job_is_refused(make_config, monkeypatch):
