@@ -1,6 +1,7 @@
 """Which checkpoints count when processes of older attempts wake up late."""
 
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,6 +94,8 @@ def test_an_attempt_that_was_overtaken_ends_and_publishes_nothing_that_counts(ma
     def overtaken() -> bool:
         asked.append(True)
         if len(asked) == 3:
+            while not line(str(uri)):  # the checkpoint of step 2 is written in the background
+                time.sleep(0.01)
             run(config, RunContext(should_stop=lambda: True))
         return False
 
