@@ -1,0 +1,31 @@
+"""Jobs that hold several tools, one module each: ``python -m jobs.NAME TOOL ...``."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+
+def main(name: str, about: str, tools: Mapping[str, str], argv: Sequence[str] | None = None) -> int:
+    """Runs the tool that the first argument names.
+
+    Args:
+        name: of the package of the job; the tool ``train-time`` is its module ``train_time``, which has ``main(argv) -> int``.
+        about: what the tools are for.
+        tools: what each one does, by its name.
+        argv: the command line.
+    """
+    width = max(map(len, tools))
+    listed = "\n".join(f"  {tool:{width}}  {does}" for tool, does in tools.items())
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {name}",
+        description=about,
+        usage=f"python -m {name} TOOL ...",
+        epilog=f"tools (TOOL --help shows its options and an example):\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("tool", choices=tools, metavar="TOOL", help="one of those below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its own")
+    args = parser.parse_args(argv)
+    module = args.tool.replace("-", "_")
+    status: int = import_module(f"{name}.{module}").main(args.arguments)
+    return status

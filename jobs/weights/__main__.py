@@ -1,0 +1,17 @@
+"""Files of weights: looked at, renamed, made small, averaged, published, and taken over from other projects."""
+
+from jobs.run import run
+from jobs.tools import main
+
+TOOLS = {
+    "show": "names, shapes, types and sums; compared with a model",
+    "rename": "other names: by prefix, part or pattern",
+    "wash": "only what is wanted stays",
+    "wrap": "the weights under another top-level key",
+    "publish": "a file to hand out, named after its content",
+    "average": "the mean of several checkpoints",
+    "import": "weights of another project under this project's names",
+}
+
+if __name__ == "__main__":
+    run(lambda: main("jobs.weights", __doc__ or "", TOOLS))
