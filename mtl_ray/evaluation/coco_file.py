@@ -20,12 +20,16 @@ class CocoFile:
     Attributes:
         vocabulary: categories in the order of their ids.
         samples: by image id, without pictures; the key of each is its image id. Boxes and areas are float64.
-        file_names: of each image by its key.
+        file_names: of each image by its key, in the order of the file.
+        listed_classes: the names of the categories in the order of the file.
+        supercategories: of the classes that have one.
     """
 
     vocabulary: Vocabulary
     samples: tuple[Sample, ...]
     file_names: Mapping[str, str]
+    listed_classes: tuple[str, ...]
+    supercategories: Mapping[str, str]
 
 
 def read_coco_file(uri: str) -> CocoFile:
@@ -61,7 +65,7 @@ def _read(content: Mapping[str, Any]) -> CocoFile:
     class_of = {category["id"]: i for i, category in enumerate(categories)}
     points: Mapping[str, Any] = next((category for category in categories if category.get("keypoints")), {})
     vocabulary = Vocabulary(
-        classes={"instances": tuple(str(category.get("name", category["id"])) for category in categories)},
+        classes={"instances": tuple(_class_name(category) for category in categories)},
         keypoints=tuple(points.get("keypoints", ())),
         skeleton=tuple((int(a) - 1, int(b) - 1) for a, b in points.get("skeleton", ())),
         category_ids={"instances": tuple(class_of)},
@@ -73,7 +77,17 @@ def _read(content: Mapping[str, Any]) -> CocoFile:
     masks = any("segmentation" in annotation for annotation in content["annotations"])
     names = {str(number): str(image.get("file_name", number)) for number, image in images.items()}
     samples = tuple(_sample(images[number], by_image[number], class_of, masks, len(vocabulary.keypoints)) for number in sorted(images))
-    return CocoFile(vocabulary=vocabulary, samples=samples, file_names=names)
+    return CocoFile(
+        vocabulary=vocabulary,
+        samples=samples,
+        file_names=names,
+        listed_classes=tuple(_class_name(category) for category in content["categories"]),
+        supercategories={_class_name(each): str(each["supercategory"]) for each in categories if each.get("supercategory") is not None},
+    )
+
+
+def _class_name(category: Mapping[str, Any]) -> str:
+    return str(category.get("name", category["id"]))
 
 
 def _sample(image: Mapping[str, Any], found: list[Mapping[str, Any]], class_of: Mapping[int, int], masks: bool, points: int) -> Sample:

@@ -96,7 +96,7 @@ def measure_rows(request: Request, start: int, stop: int, watch: Watch | None = 
     data = open_data(request.data, request.images)
     target: Stored | Predictor
     if request.stored:
-        target = _open_stored(request.target, data)
+        target = open_stored(request.target, data)
     else:
         target = open_predictor(request.target, threads=request.threads, api_key=request.api_key)
     recode, unknown = recoder(data.vocabulary, target.vocabulary)
@@ -164,7 +164,8 @@ def write_results(out: str, made: Report, part: Part) -> list[str]:
     return [storage.join(out, name) for name in names]
 
 
-def _open_stored(uri: str, data: EvaluationData) -> Stored:
+def open_stored(uri: str, data: EvaluationData) -> Stored:
+    """The predictions of a file, .arrow, or .json in COCO's results format, whose category numbers are those of the data."""
     if uri.endswith(".arrow"):
         return read_arrow(uri)
 

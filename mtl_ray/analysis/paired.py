@@ -1,0 +1,185 @@
+"""Stored predictions beside the truth that they belong to: what every analysis of detections begins with."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from mtl_ray.analysis.openmmlab_results import read_openmmlab
+from mtl_ray.evaluation.classes import recoder
+from mtl_ray.evaluation.data import CocoData, EvaluationData, open_data
+from mtl_ray.evaluation.evaluate import Finder, open_stored
+from mtl_ray.evaluation.stored import Stored
+from mtl_ray.inference.predictor import Predictions
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.tasks.detection.coco import Scored
+from mtl_ray.tasks.detection.decode import Detections
+
+PICKLES = (".pkl", ".pickle")
+Likeness = Literal["bbox", "segm"]
+"""What is compared: boxes, or masks."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pairs:
+    """Predictions of any heads, opened upon their data.
+
+    Attributes:
+        data: where the truth lies.
+        stored: what was predicted; its vocabulary gives the classes their numbers.
+        notes: what the reader of the figures should know.
+    """
+
+    data: EvaluationData
+    stored: Stored
+    notes: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[tuple[Sample, Predictions | None]]:
+        """Each sample in the order of the data, with the numbers of the predictions' vocabulary; None where nothing is stored of it.
+
+        Raises:
+            ValueError: after the last one, if there are predictions of images that the data does not have.
+        """
+        finder = Finder(self.stored, self.data)
+        recode, _ = recoder(self.data.vocabulary, self.stored.vocabulary)
+        for sample in self.data.samples(0, len(self.data), pictures=False):
+            yield recode(sample), finder(sample)
+        if strange := finder.unused():
+            raise ValueError(f"there are predictions of {len(strange)} images that the data does not have, such as {strange[0]}")
+
+    def head(self, annotation: str, name: str | None = None) -> str:
+        """The head that predicts an annotation: the one of this name, else the first.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        fitting = [each for each, head in self.stored.heads.items() if head.annotation == annotation]
+        if not fitting or (name is not None and name not in fitting):
+            known = ", ".join(f"{each} ({head.annotation})" for each, head in self.stored.heads.items())
+            raise ValueError(f"the predictions have no head {name or ''} of {annotation}; they have {known}".replace("  ", " "))
+        return name or fitting[0]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Paired:
+    """The objects of each image and what was found, in the order of the data (a COCO file's: by image id).
+
+    Attributes:
+        vocabulary: of the predictions; the class numbers of truth and detections mean the same.
+        images: key, height, width, truth, found.
+        file_names: what each image's file is called, by key.
+        groups: of each class the supercategory that an annotation file gives it; the class's own name where it gives none.
+        notes: what the reader of the figures should know.
+    """
+
+    vocabulary: Vocabulary
+    images: tuple[Scored, ...]
+    file_names: Mapping[str, str]
+    groups: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes of objects."""
+        return self.vocabulary.classes["instances"]
+
+    def above(self, score: float) -> "Paired":
+        """The same without the detections of a lower score."""
+        if score <= 0:
+            return self
+        return replace(self, images=tuple(image._replace(found=_kept(image.found, score)) for image in self.images))
+
+
+def open_pairs(predictions: str, data: str, *, images: str | None = None, classes: Sequence[str] | None = None) -> Pairs:
+    """Predictions and their data.
+
+    Args:
+        predictions: URI of a predictions.arrow, a COCO results file (.json) or a result pickle of OpenMMLab (.pkl).
+        data: URI of a split, or of a COCO annotation file (.json).
+        images: folder of the pictures of an annotation file.
+        classes: what the labels 0, 1, ... of a pickle are called; by default the classes of a split, or the categories of an annotation
+            file in the order in which it lists them.
+
+    Raises:
+        ValueError, FileNotFoundError: if one of them cannot be read.
+    """
+    truth = open_data(data, images)
+    if classes is not None and not predictions.endswith(PICKLES):
+        raise ValueError("the order of classes is to be given for a pickle only; other files say themselves what their numbers mean")
+    stored = read_openmmlab(predictions, truth, classes) if predictions.endswith(PICKLES) else open_stored(predictions, truth)
+    _, unknown = recoder(truth.vocabulary, stored.vocabulary)
+    left_out = tuple(f"the predictions do not know {name}: it was left out of the truth" for name in unknown)
+    return Pairs(data=truth, stored=stored, notes=(*stored.notes, *left_out))
+
+
+def read_paired(
+    predictions: str,
+    data: str,
+    *,
+    kind: Likeness = "bbox",
+    images: str | None = None,
+    head: str | None = None,
+    classes: Sequence[str] | None = None,
+) -> Paired:
+    """The detections of one head beside the objects of each image; images whose objects are not annotated are left out.
+
+    Args:
+        predictions: see ``open_pairs``.
+        data: the same.
+        images: the same.
+        classes: the same.
+        kind: what will be compared; the truth and the detections must have it.
+        head: its name where the predictions have several that find objects; the first by default.
+
+    Raises:
+        ValueError, FileNotFoundError: if one of them cannot be read, or has nothing of the kind.
+    """
+    pairs = open_pairs(predictions, data, images=images, classes=classes)
+    name = pairs.head("instances", head)
+    scored: list[Scored] = []
+    missing: list[str] = []
+    for sample, found in pairs:
+        if found is None:
+            missing.append(sample.key)
+        elif sample.instances is not None:
+            scored.append(Scored(sample.key, sample.height, sample.width, sample.instances, found[name]))
+    _check(predictions, scored, kind)
+    notes = [f"{len(missing)} images of the data have no predictions and were left out, such as {missing[0]}"] if missing else []
+    return Paired(
+        vocabulary=pairs.stored.vocabulary,
+        images=tuple(scored),
+        file_names=_file_names(pairs.data, scored),
+        groups=_groups(pairs.data, pairs.stored.vocabulary),
+        notes=(*pairs.notes, *notes),
+    )
+
+
+def _check(uri: str, images: Sequence[Scored], kind: Likeness) -> None:
+    if not images:
+        raise ValueError("the data has no image with annotated objects")
+    if kind == "segm":
+        if any(len(image.found) and image.found.masks is None for image in images):
+            raise ValueError(f"{uri} has no masks; compare boxes instead")
+        if all(image.truth.masks is None for image in images if len(image.truth)):
+            raise ValueError("the data has no masks; compare boxes instead")
+    elif any(np.isnan(image.found.boxes_xyxy).any() for image in images):
+        raise ValueError(f"{uri} has no boxes; compare masks instead")
+
+
+def _file_names(data: EvaluationData, images: Sequence[Scored]) -> dict[str, str]:
+    return {image.key: data.file.file_names[image.key] if isinstance(data, CocoData) else image.key for image in images}
+
+
+def _groups(data: EvaluationData, vocabulary: Vocabulary) -> tuple[str, ...]:
+    own: Mapping[str, str] = data.file.supercategories if isinstance(data, CocoData) else {}
+    return tuple(own.get(name, name) for name in vocabulary.classes["instances"])
+
+
+def _kept(found: Detections, score: float) -> Detections:
+    keep = found.scores >= score
+    masks: Any = None if found.masks is None else tuple(mask for mask, kept in zip(found.masks, keep, strict=True) if kept)
+    keypoints = None if found.keypoints is None else found.keypoints[keep]
+    return Detections(
+        boxes_xyxy=found.boxes_xyxy[keep], scores=found.scores[keep], classes=found.classes[keep], masks=masks, keypoints=keypoints
+    )
