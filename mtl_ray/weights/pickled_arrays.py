@@ -1,0 +1,114 @@
+"""NumPy arrays in a foreign pickle, made of checked parts instead of NumPy's own ``__setstate__``, which trusts what it is given."""
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SPEC = re.compile(r"b1|[iuf][1248]|f16|c8|c16|[SUV]\d{1,9}|O8?")
+_MAX_DIMENSIONS = 32
+
+
+class PickledDtype:
+    """What ``numpy.dtype`` is called with and then given as its state; ``dtype()`` is the real one.
+
+    Raises:
+        ValueError: for other than plain numbers, texts and objects.
+    """
+
+    def __init__(self, spec: object, align: object = False, copy: object = False) -> None:
+        text = spec.decode("ascii") if isinstance(spec, bytes) else spec
+        if not isinstance(text, str) or not _SPEC.fullmatch(text):
+            raise ValueError(f"arrays of {spec!r} are not read")
+        self._spec = text
+        self._order = "="
+
+    def __setstate__(self, state: object) -> None:
+        """``state`` is (version, byte order, subarray, names, fields, size, alignment, flags, ...)."""
+        if not isinstance(state, tuple) or len(state) < 7 or any(part is not None for part in state[2:5]):
+            raise ValueError("arrays of records are not read")
+        order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
+        if order not in ("<", ">", "=", "|"):
+            raise ValueError(f"{order!r} is no byte order")
+        self._order = str(order)
+
+    def dtype(self) -> np.dtype[Any]:
+        """The type with its byte order."""
+        real = np.dtype(self._spec if self._spec != "O8" else "O")
+        return real.newbyteorder(">") if self._order == ">" else real
+
+
+class PickledArray:
+    """What ``numpy._core.multiarray._reconstruct`` makes, empty until its state arrives."""
+
+    array: NDArray[Any]
+
+    def __setstate__(self, state: object) -> None:
+        """``state`` is (version, shape, dtype, in Fortran's order, content); the content is bytes, or a list of objects."""
+        if not isinstance(state, tuple) or len(state) not in (4, 5):
+            raise ValueError("the state of an array is not one")
+        shape, dtype, fortran, content = state[-4:]
+        self.array = make_array(content, dtype, shape, "F" if fortran else "C")
+
+
+def reconstruct(kind: object, shape: object, typecode: object) -> PickledArray:
+    """The first step of an array, ``_reconstruct(ndarray, (0,), b"b")``.
+
+    Raises:
+        ValueError: if it asks for anything else, such as room for a terabyte.
+    """
+    if kind != NDARRAY or shape != (0,):
+        raise ValueError("an array begins otherwise than NumPy's pickles do")
+    return PickledArray()
+
+
+NDARRAY = "numpy.ndarray"
+"""Stands for the class itself, which nothing may call."""
+
+
+def from_buffer(buffer: object, dtype: object, shape: object, order: object) -> NDArray[Any]:
+    """``numpy._core.numeric._frombuffer``, as pickles of protocol 5 have it."""
+    return make_array(buffer, dtype, shape, "F" if order == "F" else "C")
+
+
+def scalar(dtype: object, content: object = b"") -> Any:
+    """``numpy._core.multiarray.scalar``: a number or text of NumPy."""
+    return make_array(content, dtype, (), "C")[()]
+
+
+def make_array(content: object, dtype: object, shape: object, order: str) -> NDArray[Any]:
+    """An array that owns its memory.
+
+    Raises:
+        ValueError: if the content is not as long as shape and type say.
+    """
+    if not isinstance(dtype, PickledDtype):
+        raise ValueError("an array without a type")
+    real = dtype.dtype()
+    sides = _sides(shape)
+    if real.hasobject:
+        return _objects(content, sides, order)
+    data = content.encode("latin-1") if isinstance(content, str) else content  # Python 2 knew no other strings
+    if not isinstance(data, bytes | bytearray) or len(data) != math.prod(sides) * real.itemsize:
+        raise ValueError(f"an array of shape {sides} and type {real} has not the bytes for it")
+    if real.itemsize == 0:
+        return np.zeros(sides, real)
+    return np.frombuffer(data, real).reshape(sides, order="F" if order == "F" else "C").copy(order="K")
+
+
+def _sides(shape: object) -> tuple[int, ...]:
+    sides = (shape,) if isinstance(shape, int) else shape
+    if not isinstance(sides, tuple) or len(sides) > _MAX_DIMENSIONS or any(type(side) is not int or side < 0 for side in sides):
+        raise ValueError(f"{shape!r} is no shape of an array")
+    return sides
+
+
+def _objects(content: object, sides: tuple[int, ...], order: str) -> NDArray[Any]:
+    if not isinstance(content, list) or len(content) != math.prod(sides):
+        raise ValueError("an array of objects has not as many as its shape says")
+    flat = np.empty(len(content), object)
+    for index, value in enumerate(content):
+        flat[index] = value
+    return flat.reshape(sides, order="F" if order == "F" else "C")

@@ -1,0 +1,132 @@
+"""Tensors of torch in a plain pickle (not in a file of ``torch.save``) as NumPy arrays; nothing here needs torch.
+
+A plain pickle holds a tensor as its storage, shape and strides, and the storage as the bytes of ``torch.save`` in the older format:
+four pickles (a magic number, a version, the machine, the storage's record), the list of storages, and their bytes.
+"""
+
+import io
+import math
+import pickle
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.weights.pickle_scan import check_operations
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_STORAGES = {
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": "<u2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+    "UntypedStorage": "u1",
+    "ComplexFloatStorage": "<c8",
+    "ComplexDoubleStorage": "<c16",
+}
+_TYPES = {"uint16": "<u2", "uint32": "<u4", "uint64": "<u8"}
+
+
+class Storage:
+    """The numbers of a storage, flat."""
+
+    def __init__(self, numbers: NDArray[Any], bfloat16: bool) -> None:
+        self.numbers = numbers
+        self.bfloat16 = bfloat16
+
+
+class _StorageUnpickler(pickle.Unpickler):
+    """Reads the record of one storage: ("storage", kind, key, device, length, view)."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("torch", "torch.storage") and name in _STORAGES:
+            return name
+        raise ValueError(f"{module}.{name} is not read")
+
+    def persistent_load(self, pid: Any) -> Any:
+        if not isinstance(pid, tuple) or len(pid) != 6 or pid[0] not in ("storage", b"storage") or pid[5] is not None:
+            raise ValueError("a tensor's storage is not one")
+        return pid
+
+
+def load_from_bytes(data: object) -> Storage:
+    """``torch.storage._load_from_bytes`` without torch.
+
+    Raises:
+        ValueError: if the bytes are not one storage, or too few.
+    """
+    if not isinstance(data, bytes | bytearray):
+        raise ValueError("a tensor's storage is not bytes")
+    end = 0
+    for _ in range(5):
+        end = check_operations(data, end)
+    file = io.BytesIO(data)
+    magic, version, _machine, record, keys = (_StorageUnpickler(file).load() for _ in range(5))
+    if magic != _MAGIC or version != 1001 or not isinstance(record, tuple) or len(keys) != 1:
+        raise ValueError("a tensor's storage is not one of torch.save")
+    kind, count = record[1], record[4]
+    dtype = np.dtype(_STORAGES[kind])
+    (stored,) = struct.unpack("<q", file.read(8))
+    content = file.read()
+    if stored != count or len(content) != count * dtype.itemsize:
+        raise ValueError(f"a tensor's storage of {count} numbers has {len(content)} bytes")
+    return Storage(np.frombuffer(content, dtype), kind == "BFloat16Storage")
+
+
+def rebuild_tensor(storage: object, offset: Any, size: Any, stride: Any, *_more: object) -> NDArray[Any]:
+    """``torch._utils._rebuild_tensor_v2``: an array of its own memory.
+
+    Raises:
+        ValueError: if shape and strides reach outside the storage.
+    """
+    if not isinstance(storage, Storage) or type(offset) is not int or offset < 0:
+        raise ValueError("a tensor without a storage")
+    size, stride = tuple(size), tuple(stride)
+    if len(size) != len(stride) or any(type(number) is not int or number < 0 for number in (*size, *stride)):
+        raise ValueError("a tensor's shape and strides do not agree")
+    numbers = storage.numbers
+    if math.prod(size) == 0:
+        return _real(np.zeros(size, numbers.dtype), storage)
+    last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
+    if last >= numbers.size or math.prod(size) > numbers.size:
+        raise ValueError("a tensor reaches outside its storage")
+    width = numbers.itemsize
+    view = np.lib.stride_tricks.as_strided(numbers[offset:], size, [step * width for step in stride], writeable=False)
+    return _real(view.copy(), storage)
+
+
+def rebuild_typed(storage: object, offset: Any, size: Any, stride: Any, _grad: object, _hooks: object, dtype: object) -> NDArray[Any]:
+    """``torch._utils._rebuild_tensor_v3``: the types that have no storage of their own."""
+    if not isinstance(storage, Storage) or dtype not in _TYPES.values() or storage.numbers.dtype != np.uint8:
+        raise ValueError("a tensor of this type is not read")
+    return rebuild_tensor(Storage(storage.numbers.view(str(dtype)), False), offset, size, stride)
+
+
+def rebuild_parameter(data: object, *_more: object) -> object:
+    """``torch._utils._rebuild_parameter``: the tensor itself."""
+    return data
+
+
+def _real(array: NDArray[Any], storage: Storage) -> NDArray[Any]:
+    """NumPy has no bfloat16, whose bits are the upper half of a float32."""
+    return (array.astype(np.uint32) << 16).view(np.float32) if storage.bfloat16 else array
+
+
+def torch_globals() -> dict[str, Any]:
+    """What a pickle with tensors may name, and what it gets."""
+    return {
+        "torch._utils._rebuild_tensor_v2": rebuild_tensor,
+        "torch._utils._rebuild_tensor": rebuild_tensor,
+        "torch._utils._rebuild_tensor_v3": rebuild_typed,
+        "torch._utils._rebuild_parameter": rebuild_parameter,
+        "torch.storage._load_from_bytes": load_from_bytes,
+        "torch.Size": tuple,
+        **{f"torch.{name}": dtype for name, dtype in _TYPES.items()},
+    }

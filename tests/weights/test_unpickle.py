@@ -1,0 +1,168 @@
+"""The restricted reader of pickles: what it reads is what Python would read, and it runs nothing."""
+
+import contextlib
+import datetime
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+from collections import OrderedDict, defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mtl_ray.weights.unpickle import load_pickle
+
+PROTOCOLS = range(6)
+_ARRAYS = hnp.arrays(
+    st.one_of(hnp.integer_dtypes(), hnp.unsigned_integer_dtypes(), hnp.floating_dtypes(endianness="?"), hnp.boolean_dtypes()),
+    hnp.array_shapes(min_dims=0, min_side=0, max_side=4),
+)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(b, np.ndarray):
+        return isinstance(a, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(b, dict):
+        return list(a) == list(b) and all(_same(a[key], b[key]) for key in b)
+    if isinstance(b, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(_same, a, b))
+    return type(a) is type(b) and (a == b or a != a)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | _ARRAYS,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3) | st.tuples(inner, inner),
+        max_leaves=8,
+    ),
+    st.sampled_from(PROTOCOLS),
+)
+def test_reads_what_python_reads(value: Any, protocol: int) -> None:
+    assert _same(load_pickle(pickle.dumps(value, protocol)), value)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_arrays_of_texts_and_objects_scalars_and_shared_parts(protocol: int) -> None:
+    shared = np.arange(6, dtype=">f4").reshape(2, 3).T
+    value = [shared, shared, np.array(["car", "bus"]), np.float64(0.5), np.int64(3), np.array([{"a": np.ones(2)}, None], object), {1, 2}]
+    got = load_pickle(pickle.dumps(value, protocol))
+    assert got[0] is got[1]
+    assert np.array_equal(got[0], shared)
+    assert got[2].tolist() == ["car", "bus"]
+    assert got[3:5] == [0.5, 3]
+    assert isinstance(got[3], np.float64)
+    assert got[5][0]["a"].tolist() == [1, 1]
+    assert got[5][1] is None
+    assert got[6] == {1, 2}
+    assert got[0].flags.writeable
+
+
+def test_dictionaries_of_other_kinds() -> None:
+    counts = defaultdict(list, a=[1])
+    assert load_pickle(pickle.dumps((OrderedDict(b=1), counts, bytearray(b"x"), 1j))) == (OrderedDict(b=1), {"a": [1]}, b"x", 1j)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.int64, torch.bool, torch.uint8, torch.uint16])
+def test_tensors_become_arrays(dtype: torch.dtype) -> None:
+    tensor = torch.arange(12).reshape(3, 4).to(dtype)
+    got = load_pickle(pickle.dumps({"t": tensor, "view": tensor[1:, ::2].T, "parameter": torch.nn.Parameter(torch.ones(2))}))
+    assert np.array_equal(got["t"], tensor.numpy())
+    assert got["t"].dtype == tensor.numpy().dtype
+    assert np.array_equal(got["view"], tensor[1:, ::2].T.numpy())
+    assert got["parameter"].tolist() == [1, 1]
+
+
+def test_bfloat16_becomes_float32() -> None:
+    tensor = torch.tensor([1.5, -2.25, 3e38]).bfloat16()
+    assert np.array_equal(load_pickle(pickle.dumps(tensor)), tensor.float().numpy())
+
+
+def test_a_pickle_of_python_2() -> None:
+    text = b"\x80\x02}q\x00(U\x05blobsq\x01}q\x02U\x07conv1_wq\x03cnumpy.core.multiarray\n_reconstruct\n"
+    text += b"q\x04cnumpy\nndarray\nq\x05K\x00\x85U\x01b\x87R("
+    text += b"K\x01K\x02\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x08"
+    text += np.array([1.5, -2], "<f4").tobytes() + b"tbsu."
+    blob = load_pickle(text)["blobs"]["conv1_w"]
+    assert blob.tolist() == [1.5, -2]
+    assert blob.dtype == np.float32
+
+
+class _Call:
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("function", "arguments", "named"),
+    [
+        (os.system, ("true",), "system"),
+        (eval, ("1",), "eval"),
+        (getattr, ("", "join"), "getattr"),
+        (pathlib.Path, ("x",), "pathlib"),
+        (torch.load, ("x",), "torch"),
+        (datetime.date, (2020, 1, 1), "datetime.date"),
+    ],
+)
+def test_anything_else_is_refused_by_name(protocol: int, function: Any, arguments: tuple[Any, ...], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        load_pickle(pickle.dumps({"a": _Call(function, *arguments)}, protocol))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not a pickle",
+        b"\x80\x02]r\xff\xff\xff\x7f.",  # a place in the memo that would take 32 GB
+        b"]p4294967295\n.",
+        b"\x80\x04\x96\xff\xff\xff\xff\xff\x00\x00\x00.",
+        b"cbuiltins\nbytearray\n(I1000000000000\ntR.",
+        b"cbuiltins\nbytes\n(I1000000000000\ntR.",
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I1000000000000\ntS'b'\ntR.",
+        b"cnumpy\nndarray\n(I1000000000000\ntR.",
+        b"c_codecs\nencode\n(N(S'__code__'\nN}tb.",  # would change our own function
+        b"(" * 100000 + b"." + b"t" * 10,
+        b"cnumpy\ndtype\n(S'M8'\ntR.",
+        b"Pid\n.",
+    ],
+)
+def test_broken_and_greedy_pickles_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="pickle"):
+        load_pickle(data)
+
+
+@given(st.data())
+def test_damaged_pickles_end_in_a_sentence_or_a_value(data: st.DataObject) -> None:
+    whole = bytearray(pickle.dumps([{"bboxes": np.ones((2, 5), "f4"), "scores": torch.ones(3)}, (1, "a")]))
+    for _ in range(data.draw(st.integers(1, 3))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    cut = bytes(whole[: data.draw(st.integers(len(whole) // 2, len(whole)))])
+    with contextlib.suppress(ValueError):  # any other exception fails the test
+        load_pickle(cut)
+
+
+def test_nested_too_deeply() -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        load_pickle(b"\x80\x02" + b"]" * 100000 + b"a" * 99999 + b".")
+
+
+def test_a_tuple_of_tuples_is_walked_once() -> None:
+    data = b"\x80\x02K\x01" + b"".join(b"2\x86" for _ in range(60)) + b"."
+    got = load_pickle(data)
+    assert got[0] is got[1]
+
+
+def test_importing_it_imports_no_torch() -> None:
+    code = "import sys, mtl_ray.weights.unpickle; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
