@@ -1,0 +1,55 @@
+"""Values of training logs (of OpenMMLab, all generations, or of this project) as curves, with the points as CSV beside the figure."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import get_args
+
+from jobs.run import run
+from mtl_ray import storage
+from mtl_ray.analysis.curves import Axis, axis_of, curves_of, to_csv
+from mtl_ray.analysis.curves_figure import Style, draw_curves, figure_bytes
+from mtl_ray.analysis.logs import join_logs, read_log
+from mtl_ray.distributed.outputs import absolute_output
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the figure and the CSV."""
+    example = "example: python -m jobs.analyze curves runs/a runs/b --keys bbox_mAP --legend small large --out curves.pdf"
+    parser = argparse.ArgumentParser(prog="python -m jobs.analyze curves", description=__doc__, epilog=example)
+    parser.add_argument(
+        "logs", nargs="+", metavar="LOG", help="*.log.json, scalars.json, scalars.jsonl, or the folder of a run; path or URI"
+    )
+    parser.add_argument("--keys", nargs="+", required=True, metavar="K", help="such as loss, bbox_mAP or coco/bbox_mAP")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the figure: .png, .pdf, .svg, ... (path or URI)")
+    parser.add_argument("--legend", nargs="+", metavar="L", help="a name for each log and key, all keys of the first log first")
+    parser.add_argument("--title", default="", metavar="T", help="above the figure")
+    parser.add_argument("--mode", choices=("train", "eval"), help="only lines of training or of evaluation")
+    parser.add_argument("--x", choices=get_args(Axis), help="by default epochs if all keys are of evaluations, else steps")
+    parser.add_argument("--smooth", type=float, default=0.0, metavar="W", help="weight of the past in a running mean, 0 to below 1")
+    parser.add_argument("--join", action="store_true", help="the logs are of one training that was resumed, in this order")
+    parser.add_argument(
+        "--interval", "--eval-interval", type=int, metavar="N", help="epochs between evaluations, for logs that do not say of which epoch"
+    )
+    parser.add_argument("--style", choices=get_args(Style), default="whitegrid", metavar="S", help=f"one of {', '.join(get_args(Style))}")
+    parser.add_argument("--backend", metavar="B", help="of matplotlib: agg (default), cairo, svg, pdf, pgf, ...; no window is opened")
+    args = parser.parse_args(argv)
+    if args.interval is not None and args.interval < 1:
+        parser.error("--interval must be at least 1")
+    out = absolute_output("--out", args.out)
+    logs = [read_log(uri) for uri in args.logs]
+    for log in logs:
+        if log.unread:
+            print(f"{log.uri}: {log.unread} lines are not JSON (cut off?) and were left out")
+    logs = [log.joined() for log in ([join_logs(logs)] if args.join else logs)]
+    curves = curves_of(logs, args.keys, labels=args.legend, kind=args.mode, interval=args.interval, smooth=args.smooth)
+    figure = draw_curves(curves, args.x or axis_of(curves), title=args.title, style=args.style)
+    table = str(PurePosixPath(args.out).with_suffix(".csv"))
+    storage.write(out, figure_bytes(figure, args.out, args.backend))
+    storage.write(out.removesuffix(PurePosixPath(out).suffix) + ".csv", to_csv(curves).encode())
+    print(f"{sum(len(curve.steps) for curve in curves)} points of {len(curves)} curves are in {args.out} and {table}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

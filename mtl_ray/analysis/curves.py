@@ -1,0 +1,178 @@
+"""Values of training logs as curves: which line holds a key, at which step, epoch and time it stands, and the numbers as CSV. No torch."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.analysis.log_lines import Kind, last_part
+from mtl_ray.analysis.logs import Log, Record
+
+Axis = Literal["step", "epoch", "time"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curve:
+    """A value over a training, N points.
+
+    Attributes:
+        label: for the legend.
+        log, key: where it comes from; the key as the log has it.
+        kind: of the lines that hold it.
+        steps: float64 (N,), optimiser steps, increasing.
+        epochs: float64 (N,), NaN where the log has no epochs; of training lines with their fraction.
+        seconds: float64 (N,), time spent in training steps; NaN where the log says nothing of it.
+        values: float64 (N,).
+        smoothed: float64 (N,), equal to ``values`` without smoothing.
+    """
+
+    label: str
+    log: str
+    key: str
+    kind: Kind
+    steps: NDArray[np.float64]
+    epochs: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+    values: NDArray[np.float64]
+    smoothed: NDArray[np.float64]
+
+    def at(self, axis: Axis) -> NDArray[np.float64]:
+        """Where its points lie."""
+        return {"step": self.steps, "epoch": self.epochs, "time": self.seconds}[axis]
+
+
+def curves_of(
+    logs: Sequence[Log],
+    keys: Sequence[str],
+    *,
+    labels: Sequence[str] | None = None,
+    kind: Kind | None = None,
+    interval: int | None = None,
+    smooth: float = 0.0,
+) -> list[Curve]:
+    """A curve for each log and key, all keys of the first log first.
+
+    Args:
+        logs: as ``Log.joined`` gives them.
+        keys: as written, or without what stands before the last "/", or with it where the log has none.
+        labels: one each in the same order; by default what tells the curves apart.
+        kind: only lines of training or of evaluation; by default those that hold the key, of training where both do.
+        interval: epochs between two evaluations, for logs whose evaluations say neither epoch nor step.
+        smooth: weight of the past in an exponential mean, from 0 to below 1.
+
+    Raises:
+        ValueError: if a log does not have a key (it then names those that there are), or the numbers do not fit.
+    """
+    if labels is not None and len(labels) != len(logs) * len(keys):
+        raise ValueError(f"--legend has {len(labels)} names for {len(logs)} logs x {len(keys)} keys = {len(logs) * len(keys)} curves")
+    if not 0 <= smooth < 1:
+        raise ValueError(f"--smooth is {smooth:g}; it must be from 0 to below 1")
+    names = labels or _labels([log.uri for log in logs], keys)
+    pairs = [(log, key) for log in logs for key in keys]
+    return [_curve(log, key, kind, name, interval, smooth) for (log, key), name in zip(pairs, names, strict=True)]
+
+
+def axis_of(curves: Sequence[Curve]) -> Axis:
+    """Epochs where all are evaluations of different epochs, else steps."""
+    by_epoch = all(curve.kind == "eval" and len(np.unique(curve.epochs)) == len(curve.epochs) for curve in curves)
+    return "epoch" if by_epoch and not any(np.isnan(curve.epochs).any() for curve in curves) else "step"
+
+
+def to_csv(curves: Sequence[Curve]) -> str:
+    """The points of all curves; empty fields where something is not known."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["curve", "log", "key", "mode", "step", "epoch", "seconds", "value", "smoothed"])
+    for curve in curves:
+        for step, epoch, seconds, *values in zip(curve.steps, curve.epochs, curve.seconds, curve.values, curve.smoothed, strict=True):
+            places = ["" if np.isnan(place) else f"{place:.10g}" for place in (step, epoch, seconds)]
+            table.writerow([curve.label, curve.log, curve.key, curve.kind, *places, *(repr(float(value)) for value in values)])
+    return text.getvalue()
+
+
+def smoothed(values: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
+    """The exponential mean of what came before, corrected for its beginning (Kingma and Ba 2015, section 3)."""
+    found = np.empty_like(values)
+    mean = 0.0
+    for index, value in enumerate(values):
+        mean = weight * mean + (1 - weight) * value
+        found[index] = mean / (1 - weight ** (index + 1))
+    return found
+
+
+def _curve(log: Log, key: str, kind: Kind | None, label: str, interval: int | None, smooth: float) -> Curve:
+    name, found = _resolve(log, key, kind)
+    per_epoch, seconds = _steps_per_epoch(log.records), _seconds(log.records)
+    points: dict[tuple[int, int | None], tuple[float, float, float]] = {}
+    for record, elapsed in zip(log.records, seconds, strict=True):
+        if record.kind == found and name in record.values:
+            epoch = record.step / per_epoch if found == "train" and per_epoch else record.epoch
+            points[record.step, record.epoch] = (np.nan if epoch is None else float(epoch), elapsed, record.values[name])
+    steps = np.array([step for step, _ in points], np.float64)
+    epochs, elapsed_s, values = np.array(list(points.values()), np.float64).T
+    if found == "eval" and per_epoch and len(np.unique(epochs)) < len(epochs):
+        epochs = steps / per_epoch  # evaluated several times in an epoch
+    if interval is not None and np.isnan(epochs).all():
+        epochs = interval * np.arange(1.0, len(epochs) + 1)
+    return Curve(
+        label=label,
+        log=log.uri,
+        key=name,
+        kind=found,
+        steps=steps,
+        epochs=epochs,
+        seconds=elapsed_s,
+        values=values,
+        smoothed=smoothed(values, smooth) if smooth else values,
+    )
+
+
+def _resolve(log: Log, key: str, kind: Kind | None) -> tuple[str, Kind]:
+    """The name under which a log has a key, and the kind of lines that do."""
+    kinds: tuple[Kind, ...] = ("train", "eval") if kind is None else (kind,)
+    for same in (lambda name: name == key, lambda name: last_part(name) == last_part(key), lambda name: _dated(name) == _dated(key)):
+        found = [(name, each) for each in kinds for name in log.keys(each) if same(name)]
+        names = list(dict.fromkeys(name for name, _ in found))
+        if len(names) > 1:
+            raise ValueError(f"{log.uri} has several keys {key!r}: {', '.join(names)}; say which")
+        if found:
+            return found[0]
+    listed = "; ".join(f"{each}: {', '.join(log.keys(each)) or 'nothing'}" for each in kinds)
+    raise ValueError(f"{log.uri} has no key {key!r}. It has in its lines of {listed}")
+
+
+def _dated(key: str) -> str:
+    """The older name of a KITTI figure, when there was only the precision at 11 recalls."""
+    return re.sub(r"_(3D|BEV|2D)_AP11_", r"_\1_", last_part(key))
+
+
+def _labels(uris: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """What tells the curves apart: the key, the end of the file's path, or both."""
+    parts = [uri.rstrip("/").split("/") for uri in uris]
+    depth = next((n for n in range(1, 64) if len({tuple(part[-n:]) for part in parts}) == len({*uris})), 64)
+    ends = ["/".join(part[-depth:]) for part in parts]
+    if len(uris) == 1:
+        return list(keys)
+    return ends if len(keys) == 1 else [f"{end} {key}" for end in ends for key in keys]
+
+
+def _steps_per_epoch(records: Sequence[Record]) -> float:
+    """0 where the log has no epochs. Of an epoch only the last logged step is known, so it is the most that any epoch shows."""
+    return max((record.step / record.epoch for record in records if record.kind == "train" and record.epoch), default=0.0)
+
+
+def _seconds(records: Sequence[Record]) -> list[float]:
+    """Time spent in training steps up to each record: what a step took times the steps since the record before; NaN if unknown."""
+    elapsed, before, known = 0.0, 0, False
+    found = []
+    for record in records:
+        if record.kind == "train" and "time" in record.values:
+            elapsed += record.values["time"] * (record.step - before)
+            before, known = record.step, True
+        found.append(elapsed if known else np.nan)
+    return found

@@ -1,0 +1,117 @@
+"""Curves of training logs as a figure, in any format that matplotlib writes."""
+
+import io
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Literal
+
+import matplotlib
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.registry import backend_registry
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from mtl_ray.analysis.curves import Axis, Curve
+from mtl_ray.geometry.palette import colours_of
+
+Style = Literal["darkgrid", "whitegrid", "dark", "white", "ticks"]
+FEW_POINTS = 60
+"""Up to so many points are marked."""
+_UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+_DASHES = ("-", "--", ":", "-.")
+
+
+def draw_curves(curves: Sequence[Curve], axis: Axis, *, title: str = "", style: Style = "whitegrid") -> Figure:
+    """All curves in one panel; where they were smoothed, what was measured lies faintly behind.
+
+    Raises:
+        ValueError: if a log does not say where its points lie on that axis.
+    """
+    for curve in curves:
+        if np.isnan(curve.at(axis)).any():
+            raise ValueError(f"{curve.log} does not say the {axis} of {curve.key!r}; --x step always works")
+    with matplotlib.rc_context(sns.axes_style(style)):
+        figure = Figure(figsize=(8, 4.8), layout="constrained")
+        axes = figure.add_subplot()
+    unit, word = _unit(curves) if axis == "time" else (1.0, axis)
+    for index, curve in enumerate(curves):
+        _draw(axes, curve, curve.at(axis) / unit, index, len(curves))
+    axes.set(xlabel=f"training time ({word})" if axis == "time" else word, ylabel=_value_name(curves), title=_plain(title))
+    if axis != "time":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(curves) > 1 or curves[0].label != curves[0].key:
+        _legend(axes, curves)
+    return figure
+
+
+def figure_bytes(figure: Figure, out: str, backend: str | None = None) -> bytes:
+    """The file of a figure; the end of its name says the format.
+
+    Args:
+        figure: to be written.
+        out: path or URI, such as ``curves.pdf``.
+        backend: of matplotlib; a back end with windows draws what its part without windows does.
+
+    Raises:
+        ValueError: if there is no such format, or the back end does not write it.
+    """
+    kinds = figure.canvas.get_supported_filetypes()
+    kind = PurePosixPath(out).suffix.removeprefix(".").lower()
+    if kind not in kinds:
+        raise ValueError(f"{out}: the end of the name says the format, one of {', '.join(sorted(kinds))}")
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
+        figure.savefig(buffer, format=kind, dpi=120, backend=_windowless(backend))
+    return buffer.getvalue()
+
+
+def _windowless(backend: str | None) -> str | None:
+    if backend is None:
+        return None
+    known = [name.lower() for name in backend_registry.list_all()]
+    if backend.lower() not in known:
+        raise ValueError(f"matplotlib has no back end {backend!r}; it has {', '.join(known)}")
+    name = backend.lower()
+    return next((plain for plain in ("agg", "cairo") if name.endswith(plain)), name)
+
+
+def _draw(axes: Axes, curve: Curve, places: NDArray[np.float64], index: int, count: int) -> None:
+    colour = np.array(_colours(count)[index]) / 255
+    dash = _DASHES[index // 8 % len(_DASHES)]
+    marker = "o" if len(places) <= FEW_POINTS else None
+    if curve.smoothed is not curve.values:
+        axes.plot(places, curve.values, color=colour, linewidth=1, alpha=0.25)
+        marker = None
+    axes.plot(places, curve.smoothed, dash, color=colour, marker=marker, markersize=4, linewidth=1.5, label=_plain(curve.label))
+
+
+def _colours(count: int) -> tuple[tuple[int, int, int], ...]:
+    """Dark ones first: yellow is not to be seen upon white."""
+    first = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (90, 90, 90))
+    return (first + colours_of(max(count, 8))[7:])[:count]
+
+
+def _unit(curves: Sequence[Curve]) -> tuple[float, str]:
+    longest = max(float(curve.seconds.max()) for curve in curves)
+    return next((unit for unit in _UNITS if longest >= 2 * unit[0]), _UNITS[-1])
+
+
+def _value_name(curves: Sequence[Curve]) -> str:
+    names = {curve.key for curve in curves}
+    return _plain(names.pop()) if len(names) == 1 else "value"
+
+
+def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
+    longest = max(len(curve.label) for curve in curves)
+    if longest <= 24:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    else:
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.14), frameon=False, ncols=1 if longest > 48 else 2, borderaxespad=0)
+
+
+def _plain(text: str) -> str:
+    """A text in which a dollar is a dollar, and a leading underscore does not hide it from the legend."""
+    return (" " + text if text.startswith("_") else text).replace("$", r"\$")
