@@ -1,4 +1,4 @@
-"""Turns one split of a raw data set into shards, in a folder or a bucket. Run again, it says that they are there."""
+"""Turns one split of a data set into shards, or files for other programs, in a folder or a bucket. Run again, it says that it is there."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,11 +10,14 @@ from jobs.run import run
 from mtl_ray.config.options import add_options, given_node
 from mtl_ray.config.validate import validate
 from mtl_ray.distributed.convert import convert, summary
+from mtl_ray.distributed.convert_files import convert_files, files_summary
 from mtl_ray.sources.config import ConvertConfig, SourceConfig
 
 EXAMPLES = """examples:
   python -m jobs.convert digits --split train --to shards/digits/train --num 3000
   python -m jobs.convert coco data/coco --split val --to s3://bucket/coco/val --keypoints
+  python -m jobs.convert cityscapes data/cityscapes --split val --to out/cityscapes --format coco --no-pictures
+  python -m jobs.convert shards shards/coco/val --split val --to out/yolo --format yolo
   python -m jobs.convert semantic_png data/camvid --split train --to shards/camvid/train --classes names.txt --ignore 11"""
 
 
@@ -36,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = {key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None}
     chosen = {key: value for key, value in given.items() if key in whole["properties"]}
     chosen["source"] = {key: value for key, value in given.items() if key in kinds[given["type"]]["properties"]}
-    print(summary(convert(validate(given_node(chosen), ConvertConfig))))
+    config = validate(given_node(chosen), ConvertConfig)
+    print(summary(convert(config)) if config.format in ("arrow", "tfrecord") else files_summary(convert_files(config)))
     return 0
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,10 @@ from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.distributed.parts import Part, Written, clear, job_of, write_part
 from mtl_ray.distributed.rewrite import open_shards
 from mtl_ray.distributed.session import session
-from mtl_ray.shards.manifest import MANIFEST, Manifest
+from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import CLASS_COUNTS, publish_manifest, shard_name
-from mtl_ray.sources.config import ConvertConfig, Shards
+from mtl_ray.sources.config import ConvertConfig, Shards, SourceConfig
 from mtl_ray.sources.open import open_source
 from mtl_ray.sources.source import Reject, Source
 
@@ -61,18 +61,20 @@ def convert(config: ConvertConfig) -> Conversion:
         ValueError: if another split lies there, or no picture can be read.
     """
     uri = absolute_output("--to", config.to)
-    source = open_shards(config.source) if isinstance(config.source, Shards) else open_source(config.source)
-    provenance = _provenance(config, source)
+    if config.format not in ("arrow", "tfrecord"):
+        raise ValueError(f"{config.format} is no format of shards: arrow or tfrecord")
+    source = open_any(config.source)
+    provenance = provenance_of(config, source)
     if storage.exists(storage.join(uri, MANIFEST)):
         return _finished(uri, provenance)
     if not len(source):
-        why = f"; the first of {len(source.rejects)} left out: {_sentence(source.rejects[0])}" if source.rejects else ""
+        why = f"; the first of {len(source.rejects)} left out: {sentence_of(source.rejects[0])}" if source.rejects else ""
         raise ValueError(f"the split {config.source.split!r} of {config.source.root} has no pictures{why}")
     written = _write_all(_parts(config, uri, source, provenance), config)
     rejects = [*source.rejects, *(reject for part in written for reject in part.rejects)]
     entries = [part.entry for part in written if part.entry is not None]
     if not entries:
-        raise ValueError(f"none of the {len(source)} pictures can be read; the first: {_sentence(rejects[0])}")
+        raise ValueError(f"none of the {len(source)} pictures can be read; the first: {sentence_of(rejects[0])}")
     storage.write(storage.join(uri, REJECTS), json.dumps([dataclasses.asdict(reject) for reject in rejects], indent=1).encode())
     clear(uri, entries)
     manifest = publish_manifest(
@@ -87,7 +89,13 @@ def convert(config: ConvertConfig) -> Conversion:
     return Conversion(uri=uri, manifest=manifest, rejects=len(rejects), fresh=True)
 
 
-def _sentence(reject: Reject) -> str:
+def open_any(config: SourceConfig) -> Source:
+    """Lists a split, raw or converted before; see ``open_source``."""
+    return open_shards(config) if isinstance(config, Shards) else open_source(config)
+
+
+def sentence_of(reject: Reject) -> str:
+    """A reject in one line."""
     return ": ".join(filter(None, (reject.file, reject.object, reject.reason)))
 
 
@@ -95,9 +103,10 @@ def _shuffles(config: ConvertConfig) -> bool:
     return not isinstance(config.source, Shards) if config.shuffle is None else config.shuffle
 
 
-def _provenance(config: ConvertConfig, source: Source) -> dict[str, Any]:
+def provenance_of(config: ConvertConfig, source: Source) -> dict[str, Any]:
     """What makes two conversions the same: where from, all choices but the number of workers, and the inputs themselves."""
-    choices = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("to", "workers")}
+    of_files = ("pictures", "masks") if config.format in ("arrow", "tfrecord") else ()
+    choices = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("to", "workers", *of_files)}
     choices["source"]["root"] = storage.absolute(config.source.root)
     found: dict[str, Any] = json.loads(json.dumps({**choices, "inputs": source.fingerprint}))
     return found
@@ -105,27 +114,40 @@ def _provenance(config: ConvertConfig, source: Source) -> dict[str, Any]:
 
 def _finished(uri: str, provenance: dict[str, Any]) -> Conversion:
     manifest = open_split(uri).manifest
-    before = dict(manifest.provenance)
-    if before != provenance:
-        differing = sorted(key for key in before.keys() | provenance.keys() if before.get(key) != provenance.get(key))
+    if differing := differences(manifest.provenance, provenance):
         what = ", ".join(differing).replace("inputs", "the data set itself")
         raise ValueError(f"{uri} already holds another split (different: {what}); remove it or choose another place with --to")
     rejects = json.loads(storage.read(storage.join(uri, REJECTS)))
     return Conversion(uri=uri, manifest=manifest, rejects=len(rejects), fresh=False)
 
 
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The entries in which two provenances differ; an option that was not given is one that an earlier version did not know."""
+    first, second = _given(before), _given(now)
+    return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
+
+
+def _given(choices: Mapping[str, Any]) -> dict[str, Any]:
+    said = {key: _given(value) if isinstance(value, Mapping) else value for key, value in choices.items()}
+    return {key: value for key, value in said.items() if value is not None}
+
+
 def _parts(config: ConvertConfig, uri: str, source: Source, provenance: dict[str, Any]) -> list[Part]:
     """The shards to be made: consecutive runs of the (shuffled) records."""
-    order: NDArray[np.int64] = np.arange(len(source))
-    if _shuffles(config):
-        order = np.random.default_rng(config.seed).permutation(len(source))
+    order = order_of(config, source, shuffle=_shuffles(config))
     shares = np.array_split(order, _num_shards(source, config.shard_bytes))
     name = re.sub(r"[^A-Za-z0-9.]+", "-", config.source.split).strip("-.") or "split"
     remote, job = storage.is_remote(config.source.root), job_of(provenance, len(shares))
+    encoding: Encoding = "tfrecord" if config.format == "tfrecord" else "arrow"
     return [
-        Part(uri=uri, name=shard_name(name, index), encoding=config.format, source=source.take(share), remote=remote, job=job)
+        Part(uri=uri, name=shard_name(name, index), encoding=encoding, source=source.take(share), remote=remote, job=job)
         for index, share in enumerate(shares)
     ]
+
+
+def order_of(config: ConvertConfig, source: Source, *, shuffle: bool) -> NDArray[np.int64]:
+    """The records' indices in the order in which they are written."""
+    return np.random.default_rng(config.seed).permutation(len(source)) if shuffle else np.arange(len(source))
 
 
 def _num_shards(source: Source, shard_bytes: int) -> int:

@@ -1,4 +1,7 @@
-"""The annotations of one picture of a COCO file: boxes, polygons, run lengths, keypoints."""
+"""The annotations of one picture of a COCO file: boxes, polygons, run lengths, keypoints.
+
+Files made of Pascal VOC call difficult objects crowds, for want of another word; where they say ``difficult`` too, that is meant.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -65,7 +68,9 @@ def _object(
         class_index=class_index,
         id=number if isinstance(number, int) else -1,
         area=None if area is None else float(area),
-        crowd=bool(annotation.get("iscrowd", 0)),
+        crowd=bool(annotation.get("iscrowd", 0)) and not annotation.get("difficult"),
+        difficult=bool(annotation.get("difficult", 0)),
+        truncated=bool(annotation.get("truncated", 0)),
         mask=mask,
         keypoints=_points(annotation.get("keypoints"), keypoints) if keypoints else None,
     )

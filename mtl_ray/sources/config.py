@@ -179,14 +179,18 @@ class ConvertConfig:
     source: SourceConfig
     """What is read."""
     to: str
-    """The folder of the split (a path or s3://...): its manifest will lie there."""
-    format: Literal["arrow", "tfrecord"] = "arrow"
-    """Of the shards. Others read TFRecords too."""
+    """Where it goes (a path or s3://...): the folder of the shards and their manifest, or of the files."""
+    format: Literal["arrow", "tfrecord", "coco", "yolo", "voc", "semantic_png"] = "arrow"
+    """arrow or tfrecord: shards. Others: a folder of files, which may hold further splits; for coco also a file, --to FILE.json."""
     shuffle: bool | None = None
-    """Whether the rows are put into random order; by default they are, but those of shards keep the order that they have."""
+    """Whether the rows are put into random order; by default those of shards are, unless they come from shards and have one."""
     seed: int = Field(default=0, ge=0)
     """Of that order."""
     shard_bytes: int = Field(default=128 << 20, gt=0)
     """A shard is about so large."""
     workers: int | None = Field(default=None, ge=1)
     """At most so many tasks at a time; by default two for each CPU."""
+    pictures: bool = True
+    """Whether a folder of files gets the pictures too, or the annotations alone."""
+    masks: Literal["rle", "polygons", "none"] | None = None
+    """How files say masks of objects: by default coco as run lengths, yolo as polygons, voc not at all."""

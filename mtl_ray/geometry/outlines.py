@@ -1,0 +1,100 @@
+"""Masks as polygons along the edges of their pixels, which COCO's way of filling turns into the same mask again.
+
+Corners lie between pixels, on whole numbers. Filling is by even and odd crossings, so one ring can hold several parts and holes:
+it goes from one loop to the next and back on the same line, which covers nothing.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+Loop = list[tuple[int, int]]
+"""Corners (x, y); the last is joined to the first."""
+
+
+def polygons_of(mask: NDArray[np.uint8]) -> list[list[float]]:
+    """Polygons x, y, x, y, ... whose union is a mask (H, W): one for each part, or a single ring where there is a hole."""
+    loops = list(_loops(mask))
+    if any(_doubled_area(loop) < 0 for loop in loops):
+        return [ring_of(mask)]
+    return [_flat(loop) for loop in loops]
+
+
+def ring_of(mask: NDArray[np.uint8]) -> list[float]:
+    """One polygon x, y, x, y, ... that is a mask (H, W) by even and odd crossings; nothing for an empty mask."""
+    loops = list(_loops(mask))
+    ring: Loop = []
+    for loop in loops:
+        ring += [*loop, loop[0]]
+    ring += [loop[0] for loop in reversed(loops[:-1])] if len(loops) > 1 else []
+    return _flat(ring if len(loops) > 1 else ring[:-1])
+
+
+def _flat(loop: Loop) -> list[float]:
+    return [float(value) for corner in loop for value in corner]
+
+
+def _doubled_area(loop: Loop) -> int:
+    """Twice the area inside, negative for a hole."""
+    return sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(loop, loop[1:] + loop[:1], strict=True))
+
+
+def _loops(mask: NDArray[np.uint8]) -> Iterator[Loop]:
+    """The closed lines around and inside the object, with the object to their right, corners only."""
+    following = _edges(mask)
+    while following:
+        start = next(iter(following))
+        loop: Loop = []
+        at, heading = start, (0, 0)
+        while at in following:
+            after = _take(following, at, heading)
+            step = (after[0] - at[0], after[1] - at[1])
+            direction = (int(np.sign(step[0])), int(np.sign(step[1])))
+            if direction != heading:
+                loop.append(at)
+            at, heading = after, direction
+            if at == start:
+                break
+        yield loop[1:] if len(loop) > 1 and _straight(loop) else loop
+
+
+def _straight(loop: Loop) -> bool:
+    """Whether the first corner, where the walk happened to begin, is none."""
+    (x0, y0), (x1, y1), (x2, y2) = loop[-1], loop[0], loop[1]
+    return x0 == x1 == x2 or y0 == y1 == y2
+
+
+def _take(following: dict[tuple[int, int], list[tuple[int, int]]], at: tuple[int, int], heading: tuple[int, int]) -> tuple[int, int]:
+    """The end of the edge that goes on from a corner; where two pixels touch there, the one that turns right."""
+    ends = following[at]
+    right = (-heading[1], heading[0])
+    chosen = next((end for end in ends if ((end[0] - at[0]) * right[0] + (end[1] - at[1]) * right[1]) > 0), ends[0])
+    ends.remove(chosen)
+    if not ends:
+        del following[at]
+    return chosen
+
+
+def _edges(mask: NDArray[np.uint8]) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """Ends of the pixels' outer edges by their starts, runs of the rows and columns as one edge each."""
+    inside = np.pad(mask != 0, 1)
+    down = inside[1:, 1:-1].astype(np.int8) - inside[:-1, 1:-1]  # (H + 1, W): 1 where the object begins below a line
+    over = (inside[1:-1, 1:].astype(np.int8) - inside[1:-1, :-1]).T  # (W + 1, H): 1 where it begins to the right
+    following: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for lines, upright in ((down, False), (over, True)):
+        for line, first, last, begins in _runs(lines):
+            forward = begins != upright
+            start, end = (first, last) if forward else (last, first)
+            one, other = ((line, start), (line, end)) if upright else ((start, line), (end, line))
+            following.setdefault(one, []).append(other)
+    return following
+
+
+def _runs(lines: NDArray[np.int8]) -> Iterator[tuple[int, int, int, bool]]:
+    """Line, start, stop of each run of equal values that are not 0, and whether these are 1."""
+    padded = np.pad(lines, ((0, 0), (1, 1)))
+    changes = np.argwhere(np.diff(padded, axis=1) != 0)
+    for (line, first), (same, last) in zip(changes[:-1].tolist(), changes[1:].tolist(), strict=True):
+        if line == same and (value := padded[line, first + 1]):
+            yield line, first, last, bool(value == 1)

@@ -1,0 +1,128 @@
+"""Samples as COCO: one JSON file a split (https://cocodataset.org/#format-data); pictures, annotations and categories count from 1."""
+
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray import storage
+from mtl_ray.geometry import masks
+from mtl_ray.geometry.outlines import polygons_of
+from mtl_ray.samples import Instances, Sample
+from mtl_ray.sources.source import UnreadableError
+from mtl_ray.sources.writers.writer import MaskForm, Target, Writing, needs, path_of, write_picture
+
+COCO_FILE = ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class CocoWriter:
+    """Writes ``annotations/instances_SPLIT.json`` and pictures in ``SPLIT/``, or a JSON file alone where the target is one.
+
+    Category ids are the source's own where it has them (COCO's, Cityscapes'). VOC's difficult objects become crowds, which COCO's
+    metric neither rewards nor punishes, and keep ``"difficult": 1``. Masks are compressed run lengths, or polygons of the same pixels.
+    """
+
+    target: Target
+    category_ids: tuple[int, ...]
+
+    def write(self, sample: Sample) -> Writing:
+        """Writes the picture; the record is the image's entry and those of its objects, without ids."""
+        if sample.instances is None:
+            raise UnreadableError(sample.key, "its objects are not annotated")
+        path = path_of(sample)
+        if self.target.pictures:
+            write_picture(storage.join(self.target.uri, self.target.split, path), sample)
+        image = {"file_name": path, "height": sample.height, "width": sample.width}
+        found = [self._annotation(sample, sample.instances, index) for index in range(len(sample.instances))]
+        return {"image": image, "annotations": found}, []
+
+    def finish(self, records: Iterable[Any]) -> str:
+        """Numbers pictures and annotations from 1 and writes the file; only the annotations of a picture are in memory at a time."""
+        uri = annotation_file(self.target)
+        names: set[str] = set()
+        images = annotations = 0
+        with storage.writing(uri) as path, open(path, "w") as file, tempfile.TemporaryFile("w+") as later:
+            file.write(f'{{"info": {json.dumps({"description": self.target.split})}, "licenses": [],\n"images": [')
+            for images, record in enumerate(records, start=1):
+                if (name := record["image"]["file_name"]) in names:
+                    raise ValueError(f"two pictures would have the same name, {name}")
+                names.add(name)
+                file.write(("\n" if images == 1 else ",\n") + json.dumps({"id": images, **record["image"]}))
+                for found in record["annotations"]:
+                    annotations += 1
+                    later.write(("\n" if annotations == 1 else ",\n") + json.dumps({"id": annotations, "image_id": images, **found}))
+            file.write('],\n"annotations": [')
+            later.seek(0)
+            while block := later.read(1 << 20):
+                file.write(block)
+            file.write(f'],\n"categories": {json.dumps(self._categories())}}}\n')
+        return uri
+
+    def _categories(self) -> list[dict[str, Any]]:
+        vocabulary = self.target.vocabulary
+        points: dict[str, Any] = {}
+        if vocabulary.keypoints:
+            points = {"keypoints": list(vocabulary.keypoints), "skeleton": [[a + 1, b + 1] for a, b in vocabulary.skeleton]}
+        pairs = zip(self.category_ids, vocabulary.classes["instances"], strict=True)
+        return [{"id": number, "name": name, "supercategory": name, **points} for number, name in pairs]
+
+    def _annotation(self, sample: Sample, found: Instances, index: int) -> dict[str, Any]:
+        x1, y1, x2, y2 = map(_short, found.boxes_xyxy[index])
+        crowd, difficult = bool(found.crowd[index]), bool(found.difficult[index])
+        entry: dict[str, Any] = {
+            "category_id": self.category_ids[int(found.classes[index])],
+            "bbox": [x1, y1, round(x2 - x1, 6), round(y2 - y1, 6)],
+            "area": _short(found.areas[index]),
+            "iscrowd": int(crowd or difficult),
+        }
+        entry |= {name: 1 for name in ("difficult", "truncated") if getattr(found, name)[index]}
+        if found.masks is not None and self.target.masks != "none":
+            form = "rle" if crowd else self.target.masks or "rle"
+            entry["segmentation"] = segmentation(found.masks[index], sample.height, sample.width, form)
+        if found.keypoints is not None:
+            points: NDArray[np.float32] = found.keypoints[index]
+            entry["keypoints"] = [_short(value) for value in points.ravel()]
+            entry["num_keypoints"] = int((points[:, 2] > 0).sum())
+        if known := {name: int(column[index]) for name, column in found.attributes.items() if column[index] >= 0}:
+            entry["attributes"] = known
+        return entry
+
+
+def open_coco_writer(target: Target) -> CocoWriter:
+    """A writer of COCO.
+
+    Raises:
+        ValueError: if the set has no objects.
+    """
+    names = needs(target.vocabulary, "instances", "coco")
+    ids = target.vocabulary.category_ids.get("instances", ())
+    return CocoWriter(target, _from_one(ids, len(names)))
+
+
+def annotation_file(target: Target) -> str:
+    """Where the annotations of a split go."""
+    return target.uri if target.uri.endswith(COCO_FILE) else storage.join(target.uri, "annotations", f"instances_{target.split}.json")
+
+
+def segmentation(mask: bytes, height: int, width: int, form: MaskForm) -> Any:
+    """A mask as COCO says it; ``[]`` where the object has none."""
+    if not mask:
+        return []
+    if form == "polygons":
+        return polygons_of(masks.decode(mask, height, width))
+    return {"size": [height, width], "counts": mask.decode()}
+
+
+def _from_one(ids: Sequence[int], count: int) -> tuple[int, ...]:
+    """The source's own category ids; 1, 2, ... where it has none or one of them is 0, which COCO's metric takes for "no match"."""
+    return tuple(ids) if len(ids) == count and min(ids, default=1) > 0 else tuple(range(1, count + 1))
+
+
+def _short(value: np.float32) -> float:
+    """A float32 by the shortest decimals that mean it: 192.34 and not 192.33999633789062."""
+    return float(str(value))

@@ -1,0 +1,28 @@
+"""The one place that lists the formats of files that a split can be written in."""
+
+from typing import Literal
+
+from mtl_ray.sources.writers.coco import open_coco_writer
+from mtl_ray.sources.writers.semantic_png import open_semantic_png_writer
+from mtl_ray.sources.writers.voc import open_voc_writer
+from mtl_ray.sources.writers.writer import Target, Writer
+from mtl_ray.sources.writers.yolo import open_yolo_writer
+
+FileFormat = Literal["coco", "yolo", "voc", "semantic_png"]
+
+
+def open_writer(form: FileFormat, target: Target) -> Writer:
+    """The writer of a format.
+
+    Raises:
+        ValueError: if the set has not what the format says, or the options do not go with it.
+    """
+    match form:
+        case "coco":
+            return open_coco_writer(target)
+        case "yolo":
+            return open_yolo_writer(target)
+        case "voc":
+            return open_voc_writer(target)
+        case "semantic_png":
+            return open_semantic_png_writer(target)

@@ -1,0 +1,110 @@
+"""What writes the Samples of a split in some format of files: the other way round from a Source."""
+
+import posixpath
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from mtl_ray import storage
+from mtl_ray.picture_header import JPEG, PNG
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.sources.folders import is_picture
+from mtl_ray.sources.source import Reject, UnreadableError
+
+MaskForm = Literal["rle", "polygons", "none"]
+Writing = tuple[Any, list[Reject]]
+"""A record, small and picklable, of which the split's own file is made; and what the format cannot say."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """Where a split goes.
+
+    Attributes:
+        uri: the folder of the data set, which may hold other splits already; or a COCO file.
+        split: its name, as part of names of files.
+        vocabulary: what the numbers in the Samples mean.
+        pictures: whether the pictures are written too.
+        masks: how masks are said; None for the format's usual way.
+    """
+
+    uri: str
+    split: str
+    vocabulary: Vocabulary
+    pictures: bool = True
+    masks: MaskForm | None = None
+
+
+class Writer(Protocol):
+    """Writes a split; picklable. ``write`` runs anywhere, ``finish`` once, with the records of all samples in order."""
+
+    def write(self, sample: Sample) -> Writing:
+        """Writes the files of one sample.
+
+        Raises:
+            UnreadableError: if nothing can be written for it.
+        """
+        ...
+
+    def finish(self, records: Iterable[Any]) -> str:
+        """Writes the split's own file, last, and gives its URI.
+
+        Raises:
+            ValueError: if the folder holds something that does not go with it, or two samples have the same name.
+        """
+        ...
+
+
+def path_of(sample: Sample) -> str:
+    """The path of a sample's picture in the folder of pictures: its key, with a suffix where it has none.
+
+    Raises:
+        UnreadableError: if it would lie outside the folder.
+    """
+    key = sample.key
+    if not key or key.startswith("/") or "\\" in key or "\0" in key or ".." in key.split("/") or posixpath.normpath(key) != key:
+        raise UnreadableError(key, "its name is no path inside a folder")
+    return key if is_picture(key) else key + _suffix(sample.image)
+
+
+def stem_of(path: str) -> str:
+    """A path without its suffix."""
+    return path.rpartition(".")[0]
+
+
+def write_picture(uri: str, sample: Sample) -> None:
+    """Writes a sample's picture, unless a file of its size is there already."""
+    if not storage.is_remote(uri) and storage.exists(uri) and storage.size(uri) == len(sample.image):
+        return
+    storage.write(uri, sample.image)
+
+
+def unique(paths: Iterable[str], what: str) -> list[str]:
+    """The paths as a list.
+
+    Raises:
+        ValueError: if one is there twice.
+    """
+    found = list(paths)
+    if len(set(found)) < len(found):
+        twice = next(path for number, path in enumerate(found) if path in found[:number])
+        raise ValueError(f"two pictures would have the same {what}, {twice}: they differ in folder or suffix only")
+    return found
+
+
+def needs(vocabulary: Vocabulary, kind: Literal["instances", "semantic"], form: str) -> tuple[str, ...]:
+    """The class names of a kind of annotation.
+
+    Raises:
+        ValueError: if the set has none.
+    """
+    if kind not in vocabulary.classes:
+        has = ", ".join(vocabulary.classes) or "nothing"
+        raise ValueError(f"--format {form} needs {kind}; the data set has {has}")
+    return vocabulary.classes[kind]
+
+
+def _suffix(data: bytes) -> str:
+    if data.startswith(JPEG):
+        return ".jpg"
+    return ".png" if data.startswith(PNG) else ".bmp" if data.startswith(b"BM") else ".webp" if data[8:12] == b"WEBP" else ".img"
