@@ -87,6 +87,13 @@ class ArrowBlock:
         found = self._instances(row) if self._columns["boxes_xyxy"][row].is_valid else None
         return self._columns["height"][row].as_py(), self._columns["width"][row].as_py(), found
 
+    def boxes(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
+        """The boxes of all rows, see ``split.BoxColumns``."""
+        sizes = np.stack([np.frombuffer(self._columns[name].buffers()[1] or b"", np.int32)[: self._rows] for name in ("height", "width")])
+        boxes, counts = self._numbers["boxes_xyxy"].flat(self._rows)
+        crowd, _ = self._numbers["crowd"].flat(self._rows)
+        return sizes.T.astype(np.int64), counts // 4, boxes.reshape(-1, 4), crowd
+
     def _instances(self, row: int) -> Instances:
         found = {name: self._numbers[name][row] for name in _NUMBERS}
         boxes_xyxy = found["boxes_xyxy"].reshape(-1, 4)
@@ -128,6 +135,11 @@ class Lists:
 
     def __getitem__(self, row: int) -> NDArray[Any]:
         return self._values[self._ends[row] : self._ends[row + 1]].copy()
+
+    def flat(self, rows: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """The numbers of the first rows end to end, not copied, and how many each row has."""
+        ends = self._ends[: rows + 1].astype(np.int64)
+        return self._values[ends[0] : ends[-1]], np.diff(ends)
 
 
 def write_blocks(path: Path, blocks: Iterable[list[Sample]]) -> tuple[list[int], list[int]]:

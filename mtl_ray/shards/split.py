@@ -24,6 +24,10 @@ MAX_CHECKED_AT_OPEN = 1000
 """Up to so many shards, all sizes are compared with one listing when a split is opened; beyond, each as it is first read."""
 
 
+BoxColumns = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]
+"""Of I rows with N objects: height and width of each image (I, 2), objects of each row (I,), boxes_xyxy (N, 4), crowd (N,)."""
+
+
 class Block(Protocol):
     """A run of Samples that lies together in a shard."""
 
@@ -45,6 +49,10 @@ class Block(Protocol):
 
     def objects(self, row: int) -> tuple[int, int, Instances | None]:
         """Height and width of the image of a row, and its objects."""
+        ...
+
+    def boxes(self) -> BoxColumns:
+        """The boxes of all rows."""
         ...
 
 
@@ -129,6 +137,11 @@ class Split:
         for index in range(len(self.block_rows)):
             block = open_block(self.manifest.encoding, self._files.view(index))
             yield from (block.objects(row) for row in range(len(block)))
+
+    def scan_boxes(self) -> Iterator[BoxColumns]:
+        """The boxes of each block in stored order, as arrays; no image is looked at."""
+        for index in range(len(self.block_rows)):
+            yield open_block(self.manifest.encoding, self._files.view(index)).boxes()
 
     def _block(self, block: int) -> Block:
         with self._lock:

@@ -57,6 +57,15 @@ class RecordBlock:
         sample = to_sample(self._unchecked(row))
         return sample.height, sample.width, sample.instances
 
+    def boxes(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
+        """The boxes of all rows, see ``split.BoxColumns``."""
+        rows = [self.objects(row) for row in range(len(self))]
+        sizes = np.array([(height, width) for height, width, _ in rows], np.int64).reshape(-1, 2)
+        found = [objects for _, _, objects in rows if objects is not None]
+        counts = np.array([0 if objects is None else len(objects) for _, _, objects in rows], np.int64)
+        boxes = np.concatenate([np.zeros((0, 4), np.float32), *(objects.boxes_xyxy for objects in found)])
+        return sizes, counts, boxes, np.concatenate([np.zeros(0, np.bool_), *(objects.crowd for objects in found)])
+
     def _unchecked(self, row: int) -> dict[str, ReadFeature]:
         """The features of a row, of which the image is not looked at."""
         start, length = self._records[row]

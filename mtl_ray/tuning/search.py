@@ -9,7 +9,9 @@ from mtl_ray.config.tree import Node, find, merge
 from mtl_ray.config.validate import to_yaml, validate, values_of
 from mtl_ray.experiment import ExperimentConfig, parse_experiment
 from mtl_ray.training.identity import differences
-from mtl_ray.tuning.anchors import Shapes, by_level, evolve, shapes_of
+from mtl_ray.tuning.anchor_boxes import shapes_of
+from mtl_ray.tuning.anchor_points import Shapes
+from mtl_ray.tuning.anchors import by_level, fast
 from mtl_ray.tuning.config import Anchors, TuneConfig
 from mtl_ray.tuning.record import Records, Result, Trial, name_of
 from mtl_ray.tuning.space import Parameters, check_space, override, overrides_of
@@ -134,7 +136,7 @@ class Search:
         uris = (config.data.train.uri,) if isinstance(config.data.train.uri, str) else config.data.train.uri
         key = f"{uris} {config.data.canvas} {num}"
         if key not in self._fitted:
-            self._fitted[key] = evolve(shapes_of(uris, config.data.canvas), num, seed=self.tune.seed, rounds=60)
+            self._fitted[key] = fast(shapes_of(uris, config.data.canvas), num, seed=self.tune.seed)
         return self._fitted[key]
 
     def best(self) -> list[int]:

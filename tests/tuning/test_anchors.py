@@ -8,14 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtl_ray.geometry.placement import PlacementRule
-from mtl_ray.tuning.anchors import by_level, evolve, kmeans, measure, overlaps, shapes_of
+from mtl_ray.tuning.anchor_boxes import shapes_of
+from mtl_ray.tuning.anchor_points import overlaps
+from mtl_ray.tuning.anchors import by_level, evolve, kmeans, measure
 from tests.shards.splits import write_split
 from tests.training.tiny import write_split as write_squares
 
 
 def test_overlap_recall_and_average_are_those_of_a_hand():
     shapes, anchors = np.array([[2.0, 4.0], [10.0, 10.0]]), np.array([[4.0, 2.0], [10.0, 5.0]])
-    assert overlaps(shapes, anchors) == pytest.approx(np.array([[4 / 12, 8 / 50], [8 / 100, 0.5]]))
+    assert overlaps(shapes, anchors) == pytest.approx(np.array([[4 / 12, 8 / 100], [8 / 50, 0.5]]))
     found = measure(shapes, anchors)
     assert found.average_iou == pytest.approx((4 / 12 + 0.5) / 2)
     assert found.best_possible_recall == 1.0

@@ -1,0 +1,68 @@
+"""Fits anchors to the boxes of a data set, and writes them as an overlay for a config."""
+
+import argparse
+from collections.abc import Sequence
+
+from jobs.run import run
+from mtl_ray.distributed.outputs import absolute_output
+from mtl_ray.geometry.placement import PlacementRule
+
+EXAMPLE = "example: python -m jobs.anchors --data shards/bccd/train --num 9 --input 320 240 --out anchors/bccd"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes anchors.json, anchors.yaml and anchors.png, and prints the anchors."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.anchors", description=__doc__, epilog=EXAMPLE)
+    parser.add_argument("--data", nargs="+", required=True, metavar="D", help="splits or COCO annotation files (.json)")
+    parser.add_argument("--num", type=int, default=9, help="of anchors over all levels (default %(default)s)")
+    parser.add_argument("--input", type=int, nargs=2, required=True, metavar=("WIDTH", "HEIGHT"), help="of the network's canvas")
+    parser.add_argument(
+        "--placement", choices=("letterbox", "stretch", "crop"), default="letterbox", help="data.canvas.kind (default %(default)s)"
+    )
+    parser.add_argument(
+        "--method", choices=("fast", "kmeans", "de", "optuna"), help="how to look for them (default fast; with --compat kmeans)"
+    )
+    parser.add_argument("--compat", action="store_true", help="boxes, k-means and differential evolution by MMDetection's documented rules")
+    parser.add_argument("--head", default="boxes", help="of the config that the overlay is for (default %(default)s)")
+    parser.add_argument("--levels", nargs="+", default=[], metavar="P", help="of that head, in its order (default P3 P4 P5, P4 P5 or P5)")
+    parser.add_argument("--seed", type=int, default=0, help="of whatever is drawn (default %(default)s)")
+    parser.add_argument("--sampler", choices=("tpe", "cmaes"), default="tpe", help="of Optuna (default %(default)s)")
+    parser.add_argument("--trials", type=int, default=40, help="of Optuna (default %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="trials of Optuna at a time (default %(default)s)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder or URI")
+    args = parser.parse_args(argv)
+    out = absolute_output("--out", args.out)
+
+    from mtl_ray.tuning.anchor_report import to_text, write
+    from mtl_ray.tuning.anchor_search import Request, fit_anchors, judge, shapes_for
+
+    if min(args.input) < 1:
+        parser.error("--input must be above 0")
+    request = Request(
+        data=tuple(args.data),
+        num=args.num,
+        canvas=PlacementRule(kind=args.placement, width=args.input[0], height=args.input[1]),
+        method=args.method or ("kmeans" if args.compat else "fast"),
+        compat=args.compat,
+        seed=args.seed,
+        head=args.head,
+        levels=tuple(args.levels),
+    )
+    shapes = shapes_for(request)
+    if request.method == "optuna":
+        from mtl_ray.distributed.anchors import search_anchors
+
+        anchors = search_anchors(shapes, request.num, sampler=args.sampler, trials=args.trials, workers=args.workers, seed=request.seed)
+    else:
+        anchors = fit_anchors(request, shapes)
+    found = judge(request, shapes, anchors)
+    print(to_text(found))
+    for uri in write(found, out):
+        print(uri)
+    if not found.anchors.all():
+        print("no anchors.yaml: by the documented rule an anchor without boxes has the size 0; try another --seed")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

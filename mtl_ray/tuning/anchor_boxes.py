@@ -1,0 +1,126 @@
+"""The boxes of data sets as shapes on a canvas. Only annotations are read, whole blocks of them at a time."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.evaluation.coco_file import read_json
+from mtl_ray.geometry.placement import PlacementRule, placement_of
+from mtl_ray.shards.split import open_split
+from mtl_ray.tuning.anchor_points import Shapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boxes:
+    """The boxes of some images.
+
+    Attributes:
+        sizes: (I, 2) int64 height and width of each image in pixels.
+        image: (N,) int64, the row in ``sizes`` that each box belongs to.
+        boxes_xyxy: (N, 4) float64 image pixels.
+        crowd: (N,) bool.
+        valid: (N,) bool, False for those that the documented rule leaves out (see ``documented_shapes``).
+    """
+
+    sizes: NDArray[np.int64]
+    image: NDArray[np.int64]
+    boxes_xyxy: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+
+
+def boxes_of(uri: str) -> Iterator[Boxes]:
+    """The boxes of a split, or of a COCO annotation file if the URI ends in .json, in parts.
+
+    Raises:
+        ValueError, FileNotFoundError: if there is neither.
+    """
+    if uri.endswith(".json"):
+        yield _of_coco(uri)
+        return
+    for sizes, counts, boxes_xyxy, crowd in open_split(uri).scan_boxes():
+        image = np.repeat(np.arange(len(sizes)), counts)
+        boxes = boxes_xyxy.astype(np.float64)
+        yield Boxes(sizes=sizes, image=image, boxes_xyxy=boxes, crowd=crowd, valid=_documented(boxes, sizes[image]))
+
+
+def shapes_of(uris: Iterable[str], rule: PlacementRule) -> Shapes:
+    """The boxes as they lie on the canvas, crowds and what is cut off left out; no image is read.
+
+    Raises:
+        ValueError: if there is no box.
+    """
+    return _joined(list(uris), lambda boxes: _on_canvas(boxes, rule))
+
+
+def documented_shapes(uris: Iterable[str], width: int, height: int) -> Shapes:
+    """Shapes by the rule of MMDetection's optimize_anchors: each side times the canvas's over the longer side of the image.
+
+    Crowds are among them, and boxes are not cut at the image's border; left out is what its COCO reader leaves out: annotations to be
+    ignored, without an area, less than a pixel wide or high, or outside the image.
+
+    Raises:
+        ValueError: if there is no box.
+    """
+    return _joined(list(uris), lambda boxes: _documented_shapes(boxes, width, height))
+
+
+def _joined(uris: list[str], shapes: Any) -> Shapes:
+    found = np.concatenate([np.zeros((0, 2)), *(shapes(boxes) for uri in uris for boxes in boxes_of(uri))])
+    found = found[(found > 0).all(axis=1)]
+    if not len(found):
+        raise ValueError(f"{', '.join(uris)}: there are no boxes that anchors could be fitted to")
+    return found
+
+
+def _on_canvas(boxes: Boxes, rule: PlacementRule) -> Shapes:
+    different, which = np.unique(boxes.sizes, axis=0, return_inverse=True)
+    placements = [placement_of(int(height), int(width), rule) for height, width in different]
+    fields = np.array([[p.scale_x, p.scale_y, p.offset_x, p.offset_y, p.valid_width, p.valid_height] for p in placements])
+    scale, offset, limit = np.split(fields.reshape(-1, 6)[which.ravel()[boxes.image[~boxes.crowd]]], 3, axis=1)
+    corners = boxes.boxes_xyxy[~boxes.crowd]
+    first, last = (np.clip(corner * scale + offset, 0, limit) for corner in (corners[:, :2], corners[:, 2:]))
+    return np.asarray(last - first)
+
+
+def _documented_shapes(boxes: Boxes, width: int, height: int) -> Shapes:
+    corners = boxes.boxes_xyxy[boxes.valid]
+    longer = boxes.sizes.max(axis=1)[boxes.image[boxes.valid]]
+    return (corners[:, 2:] - corners[:, :2]) * np.array([width, height]) / longer[:, None]
+
+
+def _documented(boxes_xyxy: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+    within = np.minimum(boxes_xyxy[:, 2:], sizes[:, ::-1]) - np.maximum(boxes_xyxy[:, :2], 0)
+    return np.asarray((sides >= 1).all(axis=1) & (within > 0).all(axis=1))
+
+
+def _of_coco(uri: str) -> Boxes:
+    content = read_json(uri)
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in ("images", "annotations")):
+        raise ValueError(f"{uri} is no COCO annotation file: that has lists of images and annotations")
+    try:
+        return _of_lists(content["images"], content["annotations"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{uri}: an image needs an id, width and height, an annotation image_id and bbox (x, y, w, h): {error!r}"
+        ) from error
+
+
+def _of_lists(images: list[Mapping[str, Any]], annotations: list[Mapping[str, Any]]) -> Boxes:
+    row = {image["id"]: index for index, image in enumerate(images)}
+    sizes = np.array([(image["height"], image["width"]) for image in images], np.int64).reshape(-1, 2)
+    if (sizes <= 0).any():
+        raise ValueError("an image has no height or width")
+    boxed = [annotation for annotation in annotations if annotation.get("bbox")]
+    image = np.array([row[annotation["image_id"]] for annotation in boxed], np.int64)
+    xywh = np.array([annotation["bbox"] for annotation in boxed], np.float64).reshape(-1, 4)
+    if not np.isfinite(xywh).all():
+        raise ValueError("a bbox is not finite")
+    xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+    wanted = np.array([not annotation.get("ignore") and annotation.get("area", 1) > 0 for annotation in boxed], np.bool_)
+    crowd = np.array([bool(annotation.get("iscrowd")) for annotation in boxed], np.bool_)
+    return Boxes(sizes=sizes, image=image, boxes_xyxy=xyxy, crowd=crowd, valid=wanted & _documented(xyxy, sizes[image]))
