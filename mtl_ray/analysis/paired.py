@@ -13,7 +13,7 @@ from mtl_ray.evaluation.evaluate import Finder, open_stored
 from mtl_ray.evaluation.stored import Stored
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.tasks.detection.coco import Scored
+from mtl_ray.tasks.detection.columns import Scored
 from mtl_ray.tasks.detection.decode import Detections
 
 PICKLES = (".pkl", ".pickle")

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from mtl_ray.geometry.masks import encode
 from mtl_ray.samples import Instances, Sample
-from mtl_ray.tasks.detection.coco import Scored
+from mtl_ray.tasks.detection.columns import Scored
 from mtl_ray.tasks.detection.decode import Detections
 
 HEIGHT, WIDTH = 200, 260

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mtl_ray.tasks.detection.coco import Scored
+from mtl_ray.tasks.detection.columns import Scored
 
 
 def reference(

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_ray.geometry.boxes import iou_matrix
-from mtl_ray.tasks.detection.coco import OTHER_SIGMA, Kind, Scored, curves
+from mtl_ray.tasks.detection.coco import OTHER_SIGMA, Kind, curves
+from mtl_ray.tasks.detection.columns import Scored
 from mtl_ray.tasks.detection.metric import DetectionMetric
 from mtl_ray.tasks.detection.voc import voc_table
 from tests.tasks.random_objects import detections, instances, random_images, sample_of

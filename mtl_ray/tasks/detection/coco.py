@@ -4,17 +4,16 @@ The matching is hotcoco's; the tests hold its arrays against pycocotools. Annota
 reference takes the number 0 for "not matched" and would count an object with the id 0 as a miss.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import hotcoco
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.geometry.masks import from_polygons
-from mtl_ray.samples import Instances
-from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.detection.columns import Found, Objects, Scored, found_of, objects_of
 
 Kind = Literal["bbox", "segm", "keypoints"]
 
@@ -24,14 +23,19 @@ OTHER_SIGMA = 0.05
 """For any other set of keypoints, whose spread nobody has measured."""
 
 
-class Scored(NamedTuple):
-    """One image: its truth and what was found."""
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What of the protocol is done otherwise.
 
-    key: str
-    height: int
-    width: int
-    truth: Instances
-    found: Detections
+    Attributes:
+        thresholds: of IoU.
+        areas: least and greatest area of the objects by name; the first holds all of them.
+        limit: detections of an image and class that count.
+    """
+
+    thresholds: tuple[float, ...]
+    areas: Mapping[str, tuple[float, float]]
+    limit: int = 100
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,11 +64,23 @@ def curves(kind: Kind, images: Sequence[Scored], num_classes: int) -> Curves:
         images: in the order that decides between equal scores.
         num_classes: classes of the vocabulary.
     """
-    truth = _truth(kind, images, num_classes)
-    found = truth.load_res(_boxes(images) if kind == "bbox" else _entries(kind, images))
-    evaluator = hotcoco.COCOeval(truth, found, kind)
     if kind == "keypoints":
+        truth = _annotations(images, num_classes)
+        evaluator = hotcoco.COCOeval(truth, truth.load_res(_keypoints(images)), kind)
         evaluator.params.kpt_oks_sigmas = list(_sigmas(_points(images)))
+    else:
+        truth = truth_of(images, objects_of(images), num_classes, masks_of(images) if kind == "segm" else None)
+        evaluator = hotcoco.COCOeval(truth, found_in(truth, images, kind), kind)
+    return accumulated(evaluator)
+
+
+def accumulated(evaluator: hotcoco.COCOeval, rules: Rules | None = None) -> Curves:
+    """Runs an evaluation, by other rules than COCO's if there are some."""
+    if rules is not None:
+        evaluator.params.iou_thrs = list(rules.thresholds)
+        evaluator.params.area_rng = [list(bounds) for bounds in rules.areas.values()]
+        evaluator.params.area_rng_lbl = list(rules.areas)
+        evaluator.params.max_dets = [rules.limit]
     evaluator.evaluate()
     evaluator.accumulate()
     got = evaluator.eval
@@ -78,65 +94,105 @@ def curves(kind: Kind, images: Sequence[Scored], num_classes: int) -> Curves:
     )
 
 
-def _truth(kind: Kind, images: Sequence[Scored], num_classes: int) -> hotcoco.COCO:
-    points = _points(images) if kind == "keypoints" else 0
-    rows = [{"image_id": i, **row} for i, image in enumerate(images, 1) for row in _objects(kind, image, points)]
-    return hotcoco.COCO(
-        {
-            "images": [{"id": i, "height": image.height, "width": image.width} for i, image in enumerate(images, 1)],
-            "annotations": [{"id": number, **row} for number, row in enumerate(rows, 1)],
-            "categories": [{"id": c + 1, "name": str(c)} for c in range(num_classes)],
-        }
+def truth_of(images: Sequence[Scored], objects: Objects, num_classes: int, masks: Sequence[bytes] | None = None) -> hotcoco.COCO:
+    """Objects as the protocol's truth; images, annotations and categories are numbered from 1.
+
+    Args:
+        images: give the sizes.
+        objects: of these images.
+        num_classes: classes of the vocabulary.
+        masks: of each object, where these are compared; b"" where nobody drew one: what is found on its box then counts neither way.
+    """
+    crowd = objects.optional
+    segmentation: list[Any] | None = None
+    if masks is not None:
+        crowd = crowd | np.array([not mask for mask in masks], np.bool_)
+        segmentation = [
+            _encoding(images[image], mask or _box_mask(images[image], box))
+            for image, mask, box in zip(objects.image.tolist(), masks, objects.boxes_xyxy.tolist(), strict=True)
+        ]
+    return hotcoco.COCO.from_arrays(
+        _sizes(images),
+        _categories(num_classes),
+        objects.image + 1,
+        objects.classes + 1,
+        _xywh(objects.boxes_xyxy),
+        area=objects.areas,
+        iscrowd=crowd.astype(np.int64),
+        segmentation=segmentation,
     )
 
 
-def _objects(kind: Kind, image: Scored, points: int) -> Iterator[dict[str, Any]]:
+def masks_of(images: Sequence[Scored]) -> list[bytes]:
+    """The masks of all objects, b"" where there is none."""
+    return [mask for image in images for mask in (image.truth.masks or (b"",) * len(image.truth))]
+
+
+def found_in(truth: hotcoco.COCO, images: Sequence[Scored], kind: Kind) -> hotcoco.COCO:
+    """The detections of the images as results upon their truth: boxes or masks."""
+    if kind == "segm":
+        return truth.load_res(_masks(images))
+    found: Found = found_of(images)
+    return truth.load_res(np.column_stack([found.image + 1, _xywh(found.boxes_xyxy), found.scores, found.classes + 1]))
+
+
+def _annotations(images: Sequence[Scored], num_classes: int) -> hotcoco.COCO:
+    points = _points(images)
+    rows = [{"image_id": i, **row} for i, image in enumerate(images, 1) for row in _objects(image, points)]
+    annotations = [{"id": number, **row} for number, row in enumerate(rows, 1)]
+    return hotcoco.COCO({"images": _sizes(images), "annotations": annotations, "categories": _categories(num_classes)})
+
+
+def _sizes(images: Sequence[Scored]) -> list[dict[str, int]]:
+    return [{"id": i, "height": image.height, "width": image.width} for i, image in enumerate(images, 1)]
+
+
+def _categories(num_classes: int) -> list[dict[str, Any]]:
+    return [{"id": c + 1, "name": str(c)} for c in range(num_classes)]
+
+
+def _objects(image: Scored, points: int) -> Iterator[dict[str, Any]]:
     truth, boxes = image.truth, _xywh(image.truth.boxes_xyxy)
     for i in range(len(truth)):
-        row: dict[str, Any] = {
+        labelled = truth.keypoints[i] if truth.keypoints is not None else np.zeros((points, 3))
+        yield {
             "category_id": int(truth.classes[i]) + 1,
             "bbox": boxes[i].tolist(),
             "area": float(truth.areas[i]),
             "iscrowd": int(truth.crowd[i] or truth.difficult[i]),
+            "keypoints": labelled.ravel().tolist(),
+            "num_keypoints": int((labelled[:, 2] > 0).sum()),
         }
-        if kind == "segm":
-            mask = truth.masks[i] if truth.masks is not None else b""
-            if not mask:  # nobody drew it: what is found there shall count neither way
-                mask, row["iscrowd"] = _box_mask(image, i), 1
-            row["segmentation"] = {"size": [image.height, image.width], "counts": mask.decode()}
-        if kind == "keypoints":
-            labelled = truth.keypoints[i] if truth.keypoints is not None else np.zeros((points, 3))
-            row |= {"keypoints": labelled.ravel().tolist(), "num_keypoints": int((labelled[:, 2] > 0).sum())}
-        yield row
 
 
-def _box_mask(image: Scored, index: int) -> bytes:
-    x1, y1, x2, y2 = image.truth.boxes_xyxy[index].tolist()
+def _encoding(image: Scored, mask: bytes) -> dict[str, Any]:
+    return {"size": [image.height, image.width], "counts": mask.decode()}
+
+
+def _box_mask(image: Scored, box_xyxy: Sequence[float]) -> bytes:
+    x1, y1, x2, y2 = box_xyxy
     return from_polygons([[x1, y1, x2, y1, x2, y2, x1, y2]], image.height, image.width)
 
 
-def _boxes(images: Sequence[Scored]) -> NDArray[np.float64]:
-    columns = [
-        np.column_stack([np.full(len(image.found), i), _xywh(image.found.boxes_xyxy), image.found.scores, image.found.classes + 1])
-        for i, image in enumerate(images, 1)
-    ]
-    return np.concatenate([np.empty((0, 7)), *columns])
-
-
-def _entries(kind: Kind, images: Sequence[Scored]) -> list[dict[str, Any]]:
-    """Masks and keypoints as a COCO results file states them; boxes, where there are some, decide the area of a mask there too."""
+def _masks(images: Sequence[Scored]) -> list[dict[str, Any]]:
+    """As a COCO results file states them; boxes, where there are some, decide the area of a mask there too."""
     entries: list[dict[str, Any]] = []
     for i, image in enumerate(images, 1):
-        found, boxes = image.found, _xywh(image.found.boxes_xyxy)
-        for n in range(len(found)):
-            entry: dict[str, Any] = {"image_id": i, "category_id": int(found.classes[n]) + 1, "score": float(found.scores[n])}
-            if kind == "segm" and found.masks is not None:
-                entry["segmentation"] = {"size": [image.height, image.width], "counts": found.masks[n].decode()}
-                entry |= {} if np.isnan(boxes[n]).any() else {"bbox": boxes[n].tolist()}
-            elif found.keypoints is not None:
-                entry["keypoints"] = found.keypoints[n].ravel().tolist()
-            entries.append(entry)
+        masks = image.found.masks or ()
+        rows = zip(image.found.classes.tolist(), image.found.scores.tolist(), _xywh(image.found.boxes_xyxy).tolist(), masks, strict=True)
+        for label, score, box, mask in rows:
+            entry = {"image_id": i, "category_id": label + 1, "score": score, "segmentation": _encoding(image, mask)}
+            entries.append(entry if box[0] != box[0] else entry | {"bbox": box})
     return entries
+
+
+def _keypoints(images: Sequence[Scored]) -> list[dict[str, Any]]:
+    return [
+        {"image_id": i, "category_id": label + 1, "score": score, "keypoints": points.ravel().tolist()}
+        for i, image in enumerate(images, 1)
+        if image.found.keypoints is not None
+        for label, score, points in zip(image.found.classes.tolist(), image.found.scores.tolist(), image.found.keypoints, strict=True)
+    ]
 
 
 def _points(images: Sequence[Scored]) -> int:

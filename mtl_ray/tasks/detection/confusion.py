@@ -1,56 +1,76 @@
-"""Which objects were taken for which: boxes matched whatever their classes."""
+"""Which objects were taken for which: boxes matched one to one, those of the same class first."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.boxes import iou_matrix
 from mtl_ray.tasks.charts import BACKGROUND, Confusion
-from mtl_ray.tasks.detection.coco import Scored
+from mtl_ray.tasks.detection.columns import Found, Objects, Overlaps, Scored, found_of, objects_of, overlaps
 
 MIN_IOU = 0.5
 MIN_SCORE = 0.3
 """Detections with a lower score are left out; pictures leave them out too."""
 
 
-def confusion(images: Sequence[Scored], names: tuple[str, ...]) -> Confusion:
+def confusion(images: Sequence[Scored], names: tuple[str, ...], *, min_score: float = MIN_SCORE, min_iou: float = MIN_IOU) -> Confusion:
     """Counts objects by annotated and predicted class; the last row and column are the background.
 
-    Detections with a score of at least 0.3 choose, best first, the free object that they overlap most, at least by IoU 0.5, among
-    equal ones one of their own class. What overlaps no free object was found in the background, an object that nothing chose was
-    taken for background. Objects that are ``crowd`` or ``difficult`` count neither way, and neither does what was found on them.
+    Detections with a score of at least ``min_score`` choose, best first, the free object of their own class that they overlap most,
+    at least by ``min_iou``; those that are left choose in the same way among the free objects of any class. What overlaps no free
+    object was found in the background, an object that nothing chose was taken for background. Objects that are ``crowd`` or
+    ``difficult`` count neither way, and neither does what was found on them; of
+    a crowd that is what lies on it by at least ``min_iou`` of its own area and is of the same class.
+
+    Args:
+        images: truth and detections.
+        names: of the classes.
+        min_score: of the detections that count.
+        min_iou: above 0.
     """
+    objects, found = objects_of(images), found_of(images)
+    shown = found.scores >= min_score
+    near = _best_first(overlaps(found, objects, min_iou, crowd_whole=True), found, shown)
+    free = ~objects.optional[near.object]
+    chosen = _choose(near, free, found, objects)
+    same = found.classes[near.found] == objects.classes[near.object]
+    on_ignored = np.zeros(len(shown), np.bool_)
+    on_ignored[near.found[~free & (same | ~objects.crowd[near.object])]] = True
+    counted = shown & ((chosen >= 0) | ~on_ignored)
     none = len(names)
     counts = np.zeros((none + 1, none + 1), np.int64)
-    for image in images:
-        shown = np.flatnonzero(image.found.scores >= MIN_SCORE)
-        shown = shown[np.argsort(-image.found.scores[shown], kind="stable")]
-        found = image.found.classes[shown]
-        chosen, ignored = _choose(image, shown)
-        truth = np.where(chosen >= 0, np.append(image.truth.classes, none)[chosen], none)
-        np.add.at(counts, (truth[~ignored], found[~ignored]), 1)
-        missed = ~(image.truth.crowd | image.truth.difficult)
-        missed[chosen[chosen >= 0]] = False
-        counts[:none, none] += np.bincount(image.truth.classes[missed], minlength=none)
-    return Confusion(names=(*names, BACKGROUND), counts=counts, unit="objects", note=f"IoU {MIN_IOU:g}, score {MIN_SCORE:g}")
+    truth = np.where(chosen >= 0, np.append(objects.classes, none)[chosen], none)
+    np.add.at(counts, (truth[counted], found.classes[counted]), 1)
+    missed = ~objects.optional
+    missed[chosen[chosen >= 0]] = False
+    counts[:none, none] += np.bincount(objects.classes[missed], minlength=none)
+    return Confusion(names=(*names, BACKGROUND), counts=counts, unit="objects", note=f"IoU {min_iou:g}, score {min_score:g}")
 
 
-def _choose(image: Scored, shown: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Of each detection (N,) the object that it chose (-1: none), and whether it counts neither way."""
-    truth = image.truth
-    chosen, ignored = np.full(len(shown), -1), np.zeros(len(shown), np.bool_)
-    if len(truth) == 0 or len(shown) == 0:
-        return chosen, ignored
-    overlap = iou_matrix(image.found.boxes_xyxy[shown], truth.boxes_xyxy).astype(np.float64)
-    likeness = np.where(overlap >= MIN_IOU, overlap, -1.0)
-    likeness += 1e-9 * (image.found.classes[shown][:, None] == truth.classes[None])
-    need_not = truth.crowd | truth.difficult
-    for n, row in enumerate(likeness):
-        best = int(np.where(need_not, -1.0, row).argmax())
-        if row[best] > 0 and not need_not[best]:
-            chosen[n] = best
-            likeness[:, best] = -1.0
-        else:
-            ignored[n] = bool((row[need_not] > 0).any())
-    return chosen, ignored
+def _best_first(near: Overlaps, found: Found, shown: NDArray[np.bool_]) -> Overlaps:
+    """The pairs of the detections that are shown, the best detections first, of each the object that it overlaps most."""
+    kept = np.flatnonzero(shown[near.found])
+    order = kept[np.lexsort((near.object[kept], -near.iou[kept], near.found[kept], -found.scores[near.found[kept]]))]
+    return Overlaps(near.found[order], near.object[order], near.iou[order])
+
+
+def _choose(near: Overlaps, free: NDArray[np.bool_], found: Found, objects: Objects) -> NDArray[np.int64]:
+    """Of each detection the object that it chose; -1 if it found none."""
+    chosen = np.full(len(found.classes), -1)
+    taken = np.zeros(len(objects.classes), np.bool_)
+    same = found.classes[near.found] == objects.classes[near.object]
+    for eligible in (free & same, free & ~same):
+        for detection, place in _greedy(near, np.flatnonzero(eligible & (chosen[near.found] < 0) & ~taken[near.object])):
+            chosen[detection] = place
+            taken[place] = True
+    return chosen
+
+
+def _greedy(near: Overlaps, order: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """The pairs, in this order, of which neither part was in an earlier one that was taken."""
+    detections, places = set[int](), set[int]()
+    for detection, place in zip(near.found[order].tolist(), near.object[order].tolist(), strict=True):
+        if detection not in detections and place not in places:
+            detections.add(detection)
+            places.add(place)
+            yield detection, place

@@ -2,20 +2,28 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.charts import Charts, PrecisionRecall
-from mtl_ray.tasks.detection.coco import Curves, Kind, Scored, curves
+from mtl_ray.tasks.detection.coco import Curves, Kind, curves
+from mtl_ray.tasks.detection.columns import Scored
 from mtl_ray.tasks.detection.config import HeadConfig
 from mtl_ray.tasks.detection.confusion import confusion
 from mtl_ray.tasks.detection.decode import Detections
-from mtl_ray.tasks.detection.voc import voc_table
+from mtl_ray.tasks.detection.voc import VocTable, voc_table
 
 PREFIX: Mapping[Kind, str] = {"bbox": "", "segm": "segm_", "keypoints": "keypoints_"}
+
+
+class Tables(NamedTuple):
+    """What the protocols say: COCO's by kind, and VOC's where there are boxes."""
+
+    curves: Mapping[Kind, Curves]
+    voc: VocTable | None
 
 
 class DetectionMetric:
@@ -29,14 +37,17 @@ class DetectionMetric:
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self.images: list[Scored] = []
+        self._tables: Tables | None = None
 
     def update(self, sample: Sample, prediction: Detections) -> None:
         """Keeps one image; one whose objects are not annotated is left out."""
+        self._tables = None
         if sample.instances is not None:
             self.images.append(Scored(sample.key, sample.height, sample.width, sample.instances, prediction))
 
     def merge(self, other: Self) -> None:
         """Adds the images of ``other``."""
+        self._tables = None
         self.images += other.images
 
     def result(self) -> Mapping[str, float]:
@@ -46,29 +57,25 @@ class DetectionMetric:
         predictions that have no boxes the figures without a prefix are those of the masks or keypoints. NaN where there is no
         object to find.
         """
-        images = self._ordered()
-        kinds = _kinds(images)
-        summaries = {kind: _summary(curves(kind, images, len(self.names))) for kind in kinds}
-        result = dict(summaries[kinds[0]])
+        tables = self._measured()
+        summaries = {kind: _summary(got) for kind, got in tables.curves.items()}
+        result = dict(next(iter(summaries.values())))
         for kind, summary in summaries.items():
             result |= {PREFIX[kind] + name: value for name, value in summary.items()}
-        if "bbox" in kinds:
-            voc = voc_table(images, len(self.names))
+        if tables.voc is not None:
+            voc = tables.voc
             result |= {"voc_mAP": _mean(voc.area), "voc_mAP_07": _mean(voc.eleven), "voc_recall": _mean(voc.recall)}
         return result
 
     def per_class(self) -> Mapping[str, Mapping[str, float]]:
         """By class: mAP, mAP50, AR@100, VOC's AP and recall, and the number of objects to find."""
-        images = self._ordered()
+        tables = self._measured()
         columns: dict[str, NDArray[np.float64]] = {}
-        kinds = _kinds(images)
-        for kind in kinds:
-            got = curves(kind, images, len(self.names))
+        for kind, got in tables.curves.items():
             columns |= {PREFIX[kind] + name: values for name, values in _by_class(got).items()}
-        if "bbox" in kinds:
-            voc = voc_table(images, len(self.names))
-            columns |= {"voc_AP": voc.area, "voc_recall": voc.recall}
-        objects = _objects(images, len(self.names))
+        if tables.voc is not None:
+            columns |= {"voc_AP": tables.voc.area, "voc_recall": tables.voc.recall}
+        objects = _objects(self.images, len(self.names))
         return {
             name: {**{column: float(values[c]) for column, values in columns.items()}, "objects": int(objects[c])}
             for c, name in enumerate(self.names)
@@ -76,18 +83,26 @@ class DetectionMetric:
 
     def charts(self) -> Charts:
         """Confusion of boxes, and COCO's precision-recall curves at IoU 0.5 (of masks or keypoints where there are no boxes)."""
-        images = self._ordered()
-        kind = _kinds(images)[0]
-        precision = curves(kind, images, len(self.names)).precision[0, :, :, 0, -1].T
+        tables = self._measured()
+        kind, got = next(iter(tables.curves.items()))
+        precision = got.precision[0, :, :, 0, -1].T
         note = "OKS 0.5" if kind == "keypoints" else "IoU 0.5"
         return Charts(
-            confusion=confusion(images, self.names) if kind == "bbox" else None,
+            confusion=confusion(self.images, self.names) if kind == "bbox" else None,
             precision_recall=PrecisionRecall(names=self.names, precision=np.where(precision < 0, np.nan, precision), note=note),
         )
 
-    def _ordered(self) -> list[Scored]:
-        """By key, numbers in it by value: equal scores are then met in the same order however the images came together."""
-        return sorted(self.images, key=lambda image: _by_value(image.key))
+    def _measured(self) -> Tables:
+        """What the protocols say of all images, once for each set of them.
+
+        Images are taken by key, numbers in it by value: equal scores are then met in the same order however the images came together.
+        """
+        if self._tables is None:
+            images = sorted(self.images, key=lambda image: _by_value(image.key))
+            kinds, classes = _kinds(images), len(self.names)
+            voc = voc_table(images, classes) if "bbox" in kinds else None
+            self._tables = Tables(curves={kind: curves(kind, images, classes) for kind in kinds}, voc=voc)
+        return self._tables
 
 
 def _by_value(key: str) -> list[str | int]:
@@ -121,11 +136,10 @@ def _summary(got: Curves) -> dict[str, float]:
 
 
 def _by_class(got: Curves) -> dict[str, NDArray[np.float64]]:
-    classes = range(got.recall.shape[1])
     return {
-        "mAP": np.array([_mean(got.precision[:, :, c, 0, -1]) for c in classes]),
-        "mAP50": np.array([_mean(got.precision[0, :, c, 0, -1]) for c in classes]),
-        f"AR@{got.limits[-1]}": np.array([_mean(got.recall[:, c, 0, -1]) for c in classes]),
+        "mAP": _means(got.precision[:, :, :, 0, -1]),
+        "mAP50": _means(got.precision[:1, :, :, 0, -1]),
+        f"AR@{got.limits[-1]}": _means(got.recall[:, None, :, 0, -1]),
     }
 
 
@@ -138,3 +152,8 @@ def _mean(values: NDArray[np.float64]) -> float:
     """Of what is known: not -1 (COCO) and not NaN (VOC)."""
     known = values[values > -1]
     return float(known.mean()) if known.size else float("nan")
+
+
+def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of (T, R, C) over all but the classes."""
+    return np.array([_mean(values[:, :, c]) for c in range(values.shape[2])])

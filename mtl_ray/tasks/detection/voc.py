@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.boxes import iou_matrix
-from mtl_ray.tasks.detection.coco import Scored
+from mtl_ray.tasks.detection.columns import Found, Objects, Scored, found_of, objects_of, overlaps
 
 THRESHOLD = 0.5
 
@@ -33,39 +32,30 @@ def voc_table(images: Sequence[Scored], num_classes: int) -> VocTable:
     The best-scored detection with an IoU of at least 0.5 finds the object, further ones are wrong. An object that is
     ``difficult`` or ``crowd`` need not be found, and a detection whose object it is counts neither way.
     """
-    scores, classes, objects, ignored = _candidates(images)
-    labels = np.concatenate([np.empty(0, np.int64), *(image.truth.classes[~_left_out(image)] for image in images)])
+    objects, found = objects_of(images), found_of(images)
+    chosen = _chosen(objects, found)
+    ignored = (chosen >= 0) & np.append(objects.optional, False)[chosen]
+    labels = objects.classes[~objects.optional]
     table = np.full((3, num_classes), np.nan)
     for label in np.unique(labels):
         total = int((labels == label).sum())
-        mine = np.flatnonzero((classes == label) & ~ignored)
-        mine = mine[np.argsort(-scores[mine], kind="stable")]
-        right = _first_of_each(objects[mine])
-        found = np.cumsum(right)
-        recall, precision = found / total, found / np.arange(1, len(mine) + 1)
+        mine = np.flatnonzero((found.classes == label) & ~ignored)
+        mine = mine[np.argsort(-found.scores[mine], kind="stable")]
+        right = np.cumsum(_first_of_each(chosen[mine]))
+        recall, precision = right / total, right / np.arange(1, len(mine) + 1)
         table[:, label] = _area(recall, precision), _eleven(recall, precision), recall[-1] if len(mine) else 0.0
     return VocTable(area=table[0], eleven=table[1], recall=table[2])
 
 
-def _left_out(image: Scored) -> NDArray[np.bool_]:
-    return image.truth.difficult | image.truth.crowd
-
-
-def _candidates(images: Sequence[Scored]) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Of each detection the score, the class, the number of the object that it overlaps enough (-1: none), and if that one is left out."""
-    objects, ignored, first = [np.empty(0, np.int64)], [np.empty(0, np.bool_)], 0
-    for image in images:
-        truth, found = image.truth, image.found
-        best = np.full(len(found), -1)
-        if len(truth) and len(found):
-            overlap = np.where(found.classes[:, None] == truth.classes[None], iou_matrix(found.boxes_xyxy, truth.boxes_xyxy), -1)
-            best = np.where(overlap.max(axis=1) >= THRESHOLD, overlap.argmax(axis=1), -1)
-        ignored.append((best >= 0) & np.append(_left_out(image), False)[best])
-        objects.append(np.where(best >= 0, best + first, -1))
-        first += len(truth)
-    scores = np.concatenate([np.empty(0), *(image.found.scores for image in images)])
-    classes = np.concatenate([np.empty(0, np.int64), *(image.found.classes for image in images)])
-    return scores, classes, np.concatenate(objects), np.concatenate(ignored)
+def _chosen(objects: Objects, found: Found) -> NDArray[np.int64]:
+    """Of each detection the object of its class that it overlaps most, the first of equal ones; -1 if none enough."""
+    near = overlaps(found, objects, THRESHOLD)
+    same = np.flatnonzero(found.classes[near.found] == objects.classes[near.object])
+    best = same[np.lexsort((near.object[same], -near.iou[same], near.found[same]))]
+    detection, first = np.unique(near.found[best], return_index=True)
+    chosen = np.full(len(found.classes), -1)
+    chosen[detection] = near.object[best[first]]
+    return chosen
 
 
 def _first_of_each(objects: NDArray[np.int64]) -> NDArray[np.bool_]:
