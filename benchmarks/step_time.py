@@ -1,8 +1,10 @@
-"""A training step here beside a plain torch DDP loop: the same network, the same batches, two gloo processes, turn by turn.
+"""A training step here beside a plain torch DDP loop: the same network, the same batches, the same processes, turn by turn.
 
 python -m benchmarks.step_time [--steps 30] [--rounds 6] [--batch 16] [--size 64] [--model resnet18]
+python -m benchmarks.step_time --device gpu --precision bf16 --model resnet50 --batch 256 --size 224 [--compile]
 
-Prints CPU-seconds (user and system, all threads, both processes) and wall seconds a step of each, and the ratios.
+Two gloo processes on the CPU, or one process a GPU. Prints CPU-seconds (user and system, all threads and processes) and wall seconds a
+step of each, and the ratios; on a GPU the wall seconds are what counts.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -27,14 +30,13 @@ from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.classification.config import LinearHead
 from mtl_ray.training.config import Optimizer, Rate, RuntimeConfig, ScheduleConfig
-from mtl_ray.training.context import RunContext
+from mtl_ray.training.context import RunContext, choose_device
 from mtl_ray.training.meter import Meter
 from mtl_ray.training.optimizer import build_optimizer, set_rate
 from mtl_ray.training.rate import factor
-from mtl_ray.training.step import Step
+from mtl_ray.training.step import DTYPES, Step
 
 CLASSES = 100
-WORLD_SIZE = 2
 
 
 def main() -> None:
@@ -44,19 +46,32 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="samples of each process")
     parser.add_argument("--size", type=int, default=64, help="pixels of a side")
     parser.add_argument("--model", default="resnet18", help="of timm")
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--precision", choices=list(DTYPES), default="fp32")
+    parser.add_argument("--compile", action="store_true", help="both compile the trunk")
     args = parser.parse_args()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "OMP_NUM_THREADS": "1"}
-    cast(Any, spawn)(_measure, (args,), nprocs=WORLD_SIZE)
+    processes = 2 if args.device == "cpu" else torch.cuda.device_count()
+    cast(Any, spawn)(_measure, (args, processes), nprocs=processes)
 
 
-def _measure(rank: int, args: argparse.Namespace) -> None:
+def _measure(rank: int, args: argparse.Namespace, processes: int) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=WORLD_SIZE)
-    model = _model(args.model)
-    loops = {"torch DDP": _plain(copy.deepcopy(model)), "mtl_ray": _ours(model, rank)}
-    batches = [_batch(args.batch, args.size, seed) for seed in range(rank, 8 * WORLD_SIZE, WORLD_SIZE)]
+    device = choose_device(args.device, rank)
+    torch.backends.cudnn.benchmark = True
+    dist.init_process_group("gloo" if args.device == "cpu" else "nccl", rank=rank, world_size=processes)
+    context = RunContext(rank=rank, world_size=processes, local_rank=rank, device=device)
+    model = _model(args.model).to(device)
+    copied = copy.deepcopy(model)
+    if args.compile:
+        model.trunk.compile()
+        copied.trunk.compile()
+    loops = {"torch DDP": _plain(copied, args.precision, device), "mtl_ray": _ours(model, args.precision, context)}
+    batches = [_batch(args.batch, args.size, seed) for seed in range(rank, 8 * processes, processes)]
+    if device.type == "cuda":
+        batches = [_pinned(batch) for batch in batches]
     cpu: dict[str, list[float]] = {name: [] for name in loops}
     wall: dict[str, list[float]] = {name: [] for name in loops}
     for turn in range(args.rounds + 1):
@@ -65,11 +80,13 @@ def _measure(rank: int, args: argparse.Namespace) -> None:
             started, used = time.perf_counter(), time.process_time()
             for step in range(args.steps):
                 loop(batches[step % len(batches)], step)
-            seconds = torch.tensor([time.process_time() - used, time.perf_counter() - started], dtype=torch.float64)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds = torch.tensor([time.process_time() - used, time.perf_counter() - started], dtype=torch.float64, device=device)
             dist.all_reduce(seconds)
             if turn > 0:
                 cpu[name].append(float(seconds[0]) / args.steps)
-                wall[name].append(float(seconds[1]) / args.steps / WORLD_SIZE)
+                wall[name].append(float(seconds[1]) / args.steps / processes)
     if rank == 0:
         for kind, times in (("CPU", cpu), ("wall", wall)):
             medians = {name: statistics.median(values) for name, values in times.items()}
@@ -80,11 +97,11 @@ def _measure(rank: int, args: argparse.Namespace) -> None:
     dist.destroy_process_group()
 
 
-def _ours(model: Model, rank: int) -> Callable[[Batch, int], object]:
+def _ours(model: Model, precision: Any, context: RunContext) -> Callable[[Batch, int], object]:
     """What the trainer does at each step: rate, step, meter."""
     schedule = ScheduleConfig(steps=1000, optimizer=Optimizer(lr=1e-3))
     optimizer = build_optimizer(model, schedule.optimizer, 32)
-    step_of = Step(model, optimizer, schedule, RuntimeConfig(name="bench"), RunContext(rank=rank, world_size=WORLD_SIZE))
+    step_of = Step(model, optimizer, schedule, RuntimeConfig(name="bench", precision=precision), context)
     meter = Meter({})
 
     def loop(batch: Batch, step: int) -> None:
@@ -94,20 +111,22 @@ def _ours(model: Model, rank: int) -> Callable[[Batch, int], object]:
     return loop
 
 
-def _plain(model: Model) -> Callable[[Batch, int], object]:
+def _plain(model: Model, precision: str, device: torch.device) -> Callable[[Batch, int], object]:
     """The loop that one would write with DDP."""
     wrapped = DistributedDataParallel(model)
+    dtype = DTYPES[precision]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1000)
 
     def loop(batch: Batch, step: int) -> None:
-        terms = wrapped(batch, step)
-        loss = cast(torch.Tensor, sum(total / count for total, count in terms.values()))
+        batch = batch.to(device)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            terms = wrapped(batch, step)
+            loss = cast(torch.Tensor, sum(total / count for total, count in terms.values()))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
-        loss.item()
 
     return loop
 
@@ -135,6 +154,12 @@ def _batch(size: int, side: int, seed: int) -> Batch:
         keys=tuple(map(str, range(size))),
         weights=torch.ones(size),
     )
+
+
+def _pinned(batch: Batch) -> Batch:
+    """As the loader gives it where there is a GPU."""
+    labels = {name: value.pin_memory() for name, value in batch.targets["labels"].items()}
+    return replace(batch, inputs={name: value.pin_memory() for name, value in batch.inputs.items()}, targets={"labels": labels})
 
 
 if __name__ == "__main__":
