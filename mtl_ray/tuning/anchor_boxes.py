@@ -89,7 +89,7 @@ def _on_canvas(boxes: Boxes, rule: PlacementRule) -> Shapes:
 def _documented_shapes(boxes: Boxes, width: int, height: int) -> Shapes:
     corners = boxes.boxes_xyxy[boxes.valid]
     longer = boxes.sizes.max(axis=1)[boxes.image[boxes.valid]]
-    return (corners[:, 2:] - corners[:, :2]) * np.array([width, height]) / longer[:, None]
+    return np.asarray((corners[:, 2:] - corners[:, :2]) * np.array([width, height]) / longer[:, None])
 
 
 def _documented(boxes_xyxy: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -29,7 +29,7 @@ def documented_kmeans(shapes: Shapes, num: int, *, seed: int = 0, rounds: int = 
         (num, 2) by area; 0, 0 where no box was nearest.
     """
     if num == 1:
-        return shapes.mean(axis=0, keepdims=True)
+        return np.asarray(shapes.mean(axis=0, keepdims=True))
     points = Points(shapes, np.ones(len(shapes)))
     anchors = shapes[np.random.default_rng(seed).integers(len(shapes), size=num)]
     nearest = np.zeros(len(shapes), np.int64)

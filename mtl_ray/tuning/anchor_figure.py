@@ -4,8 +4,8 @@ import io
 
 import matplotlib
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -13,12 +13,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from mtl_ray.geometry.palette import colours_of
 from mtl_ray.tuning.anchor_search import Found
 
-_CELLS = 60
+_STYLE = {"axes.grid": True, "axes.axisbelow": True, "grid.color": "#cccccc", "axes.edgecolor": "#cccccc"}
+"""That of the other figures, without seaborn, whose import takes longer than the search."""
 
 
 def draw(found: Found) -> bytes:
     """A PNG: how many boxes have which width and height, with the anchors upon it; how well the boxes are overlapped."""
-    with matplotlib.rc_context(sns.axes_style("whitegrid")):
+    with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(12, 5.2), layout="constrained")
         shapes, overlap = figure.subplots(1, 2, width_ratios=(1.25, 1))
     _shapes(figure, shapes, found)
@@ -32,28 +33,36 @@ def draw(found: Found) -> bytes:
 def _shapes(figure: Figure, axes: Axes, found: Found) -> None:
     both = np.concatenate([found.shapes, found.anchors[found.anchors.all(axis=1)]])
     low, high = both.min(axis=0) / 1.15, both.max(axis=0) * 1.15
-    edges = [np.geomspace(low[side], high[side], _CELLS + 1) for side in (0, 1)]
+    cells = int(np.clip(2 * len(found.shapes) ** 0.4, 20, 80))
+    edges = [np.geomspace(low[side], high[side], cells + 1) for side in (0, 1)]
     counts, _, _ = np.histogram2d(found.shapes[:, 0], found.shapes[:, 1], bins=edges)
-    mesh = axes.pcolormesh(*edges, np.ma.masked_equal(counts.T, 0), cmap="Greys", norm=LogNorm(0.5, max(counts.max(), 2)), rasterized=True)
-    figure.colorbar(mesh, ax=axes, label="boxes", shrink=0.8)
+    norm = LogNorm(0.5, max(counts.max(), 5))
+    mesh = axes.pcolormesh(*edges, np.ma.masked_equal(counts.T, 0), cmap="Greys", norm=norm, rasterized=True)
+    bar = figure.colorbar(mesh, ax=axes, label="boxes", shrink=0.8)
+    bar.ax.set_ylim(1, norm.vmax)
+    _plain(bar.ax.yaxis)
     colours = np.array(colours_of(7), np.float64)[[5, 4, 2, 0, 6, 1, 3]] / 255  # the darkest first, for three levels are most usual
     for place, level in enumerate(found.order):
         of_level = np.array([anchor for i, anchor in enumerate(found.anchors) if found.level_of(i) == level and anchor.all()]).reshape(
             -1, 2
         )
-        style = {"s": 70, "marker": "oDs^vPX"[place % 7], "edgecolors": "white", "linewidths": 1.2, "zorder": 3}
-        axes.scatter(of_level[:, 0], of_level[:, 1], color=colours[place % 7], label=level, **style)
+        axes.plot(*of_level.T, "oDs^vPX"[place % 7], markersize=9, markeredgecolor="white", color=colours[place % 7], label=level)
     axes.set(xscale="log", yscale="log", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     axes.set(xlabel="width (pixels of the canvas)", ylabel="height (pixels of the canvas)", title="shapes of boxes and anchors")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+        _plain(axis)
     axes.legend(title="anchors of level", frameon=True, loc="lower right")
 
 
+def _plain(axis: Axis) -> None:
+    """Ticks of a logarithmic axis as ordinary numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _overlap(axes: Axes, found: Found) -> None:
-    axes.hist(found.overlap, bins=np.linspace(0, 1, 51), weights=np.full(len(found.overlap), 100 / len(found.overlap)), color="#0072b2")
+    axes.hist(found.overlap, bins=50, range=(0, 1), weights=np.full(len(found.overlap), 100 / len(found.overlap)), color="#0072b2")
     axes.axvline(found.fit.average_iou, color="#d55e00", linewidth=2, label=f"average {found.fit.average_iou:.4f}")
     axes.set(xlim=(0, 1), xlabel="IoU with the nearest anchor", ylabel="boxes (%)")
     axes.set_title(f"best possible recall {found.fit.best_possible_recall:.4f}")

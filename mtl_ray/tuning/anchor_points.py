@@ -114,12 +114,12 @@ def _cells(logs: NDArray[np.float64], cells: int) -> NDArray[np.int64]:
 
 def spread(points: Points, num: int, rng: np.random.Generator) -> Shapes:
     """Points far from each other to start with (k-means++; Arthur and Vassilvitskii 2007), (num, 2)."""
-    chosen = [rng.choice(len(points), p=points.weights)]
+    chosen = [int(rng.choice(len(points), p=points.weights))]
     distance = 1 - points.overlaps(points.shapes[chosen])[0]
     while len(chosen) < num:
         chances = points.weights * distance**2
         total = chances.sum()
         place = rng.choice(len(points), p=chances / total) if total > 0 else rng.integers(len(points))
-        chosen.append(place)
-        distance = np.minimum(distance, 1 - points.overlaps(points.shapes[[place]])[0])
-    return points.shapes[chosen]
+        chosen.append(int(place))
+        distance = np.minimum(distance, 1 - points.overlaps(points.shapes[chosen[-1:]])[0])
+    return np.asarray(points.shapes[chosen])

@@ -62,8 +62,7 @@ def fast(shapes: Shapes, num: int, *, seed: int = 0) -> Shapes:
     for _ in range(int(np.clip(_WORK / len(points), _FEWEST, _MOST))):
         other = climb(points, _exchanged(points, anchors, rng), _SHORT)
         anchors = max(anchors, other, key=points.average)
-    finer = points_of(shapes, FINER)
-    return by_area(_settled(finer, climb(finer, anchors, _LONG)))
+    return refine(shapes, anchors)
 
 
 _STARTS, _SHORT, _LONG = 4, 20, 100
@@ -78,16 +77,20 @@ def climb(points: Points, anchors: Shapes, rounds: int) -> Shapes:
     start = np.clip(np.log(anchors), limits[:, 0], limits[:, 1])
     bounds = np.tile(limits, (len(anchors), 1))
     found = minimize(points.descent, start.ravel(), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": rounds})
-    return np.exp(found.x.reshape(-1, 2))
+    return np.asarray(np.exp(found.x.reshape(-1, 2)))
+
+
+def refine(shapes: Shapes, anchors: Shapes) -> Shapes:
+    """The maximum near some anchors, on a finer histogram, (K, 2) by area."""
+    finer = points_of(shapes, FINER)
+    return by_area(_settled(finer, climb(finer, anchors, _LONG)))
 
 
 def _exchanged(points: Points, anchors: Shapes, rng: np.random.Generator) -> Shapes:
     overlaps = points.overlaps(anchors)
     best = overlaps.max(axis=0)
-    missed = np.zeros(len(anchors))
-    if len(anchors) > 1:
-        second = np.partition(overlaps, -2, axis=0)[-2]
-        missed = np.bincount(overlaps.argmax(axis=0), (best - second) * points.weights, minlength=len(anchors))
+    second = np.partition(overlaps, -2, axis=0)[-2] if len(anchors) > 1 else np.zeros(len(points))
+    missed = np.bincount(overlaps.argmax(axis=0), weights=(best - second) * points.weights, minlength=len(anchors))
     leaves, comes = 1 / (missed + 1e-12), points.weights * (1 - best) + 1e-12
     moved = anchors.copy()
     moved[rng.choice(len(anchors), p=leaves / leaves.sum())] = points.shapes[rng.choice(len(points), p=comes / comes.sum())]
