@@ -1,6 +1,7 @@
 """A torch model as a predictor."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -55,5 +56,17 @@ class TorchPredictor:
         """The arrays of each head for canvases uint8 (B, H, W, 3)."""
         image = torch.from_numpy(canvases).permute(0, 3, 1, 2).contiguous().to(self.device)
         valid = torch.tensor([[p.valid_height, p.valid_width] for p in placements], dtype=torch.int32, device=self.device)
-        outputs = self.model.predict(image, valid)
+        with _exact():
+            outputs = self.model.predict(image, valid)
         return {name: {field: value.cpu().numpy() for field, value in outputs[name].items()} for name in self.heads}
+
+
+@contextmanager
+def _exact() -> Iterator[None]:
+    """Convolutions in float32 proper: a GPU shortens their factors otherwise (TF32), and scores would differ from the bundle's by 4e-4."""
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed

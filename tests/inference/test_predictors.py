@@ -106,7 +106,7 @@ def test_a_run_is_its_best_checkpoint_or_its_last(tmp_path: Path) -> None:
     best = str(run / "checkpoints" / "step-00000005")
     assert (find_checkpoint(str(run)), find_checkpoint(str(run), "last")) == (best, last)
     image = images(2)[1:]
-    assert differ(open_predictor(str(run)).predict(image)[0], open_checkpoint(best).predict(image)[0]) == 0
+    assert differ(open_predictor(str(run)).predict(image)[0], open_predictor(best).predict(image)[0]) == 0
 
 
 def test_what_cannot_be_opened_is_said(tmp_path: Path, checkpoint: str) -> None:
