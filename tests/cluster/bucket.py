@@ -4,6 +4,8 @@ import os
 import subprocess
 from types import TracebackType
 
+from s3fs import S3FileSystem
+
 from tests.cluster.network import DIES_WITH_US, Network
 from tests.s3_server import BUCKET, command, make_bucket, prepare, program, server_at, wait_for
 
@@ -41,6 +43,7 @@ class Bucket:
         self.start()
         self._before = {name: os.environ.get(name) for name in self.environment}
         os.environ.update(self.environment)
+        S3FileSystem.clear_instance_cache()  # it remembers the server that the environment named before
         make_bucket()
         return self
 
@@ -48,6 +51,7 @@ class Bucket:
         self.kill()
         for name, value in self._before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+        S3FileSystem.clear_instance_cache()
 
     def start(self) -> None:
         """Starts it, with what was in it, and waits until it answers."""
