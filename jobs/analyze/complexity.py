@@ -1,0 +1,51 @@
+"""FLOPs and parameters of a network, by module, with a list of the operators that do not count."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import get_args
+
+from jobs.run import run
+from mtl_ray import storage
+from mtl_ray.distributed.outputs import absolute_output
+
+EXAMPLES = """examples:
+  python -m jobs.analyze complexity configs/detection/yolov3_bccd.yaml --shape 256 320 --classes 3
+  python -m jobs.analyze complexity mtl_ray.analysis.published:retinanet_r50_fpn --shape 1280 800 --rule mmcv"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the figures, and writes them."""
+    from mtl_ray.analysis.complexity import Rule
+    from mtl_ray.analysis.complexity_report import Modality, report
+
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.analyze complexity",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("target", help="config (.yaml), run folder, checkpoint, bundle, or MODULE:FUNCTION that returns a torch module")
+    parser.add_argument("--shape", type=int, nargs="+", metavar="N", help="height and width, one number for a square, or the whole shape")
+    parser.add_argument("--rule", choices=get_args(Rule), default="dispatch", help="mmcv: as OpenMMLab's published figures were counted")
+    parser.add_argument("--modality", choices=get_args(Modality), default="image", help="point: --shape POINTS VALUES of a cloud")
+    parser.add_argument("--size-divisor", type=int, default=1, metavar="N", help="bring height and width up to multiples of this")
+    parser.add_argument("--classes", type=int, metavar="N", help="how many, for a config whose split is not at hand")
+    parser.add_argument("--auxiliary", action="store_true", help="with the heads that are there for training alone")
+    parser.add_argument("--device", default="meta", help="meta (default): nothing is computed; cpu: for networks that look at values")
+    parser.add_argument("--depth", type=int, default=2, metavar="N", help="how deep the table goes (default 2)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures of all modules there (path or URI)")
+    args = parser.parse_args(argv)
+    if args.size_divisor < 1:
+        parser.error("--size-divisor must be at least 1")
+    out = absolute_output("--json", args.json) if args.json else None
+    options = {"rule": args.rule, "modality": args.modality, "divisor": args.size_divisor, "classes": args.classes}
+    found = report(args.target, args.shape, **options, auxiliary=args.auxiliary, device=args.device)
+    print(found.to_text(args.depth))
+    if out is not None:
+        storage.write(out, json.dumps(found.to_json(), indent=1).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,199 @@
+"""How many operations a network takes for one input, and how many parameters it has, by module.
+
+The rule ``dispatch`` watches the operators that torch carries out (matrix products, convolutions and attention have a count; all others
+are listed), so it does not matter how a module is written. The rule ``mmcv`` is that of ``mmcv_rule``.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from mtl_ray.analysis.mmcv_rule import rule_of
+
+Rule = Literal["dispatch", "mmcv"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleCost:
+    """One module with all that is inside it.
+
+    Attributes:
+        name: as ``named_modules`` has it; empty for the whole.
+        kind: its class.
+        params: numbers in its parameters.
+        trainable_params: those that are trained.
+        macs: multiply-adds, or what the rule counts.
+    """
+
+    name: str
+    kind: str
+    params: int
+    trainable_params: int
+    macs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uncounted:
+    """Calls of an operator for which there is no count, and the numbers that it gave out."""
+
+    operator: str
+    calls: int
+    elements: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complexity:
+    """What one input costs.
+
+    Attributes:
+        rule: by which it was counted.
+        modules: in the order of ``named_modules``, the whole first.
+        operators: multiply-adds by operator (``dispatch``) or class of layer (``mmcv``).
+        uncounted: of ``dispatch``, the operators that do not count, most numbers first.
+    """
+
+    rule: Rule
+    modules: tuple[ModuleCost, ...]
+    operators: Mapping[str, int]
+    uncounted: tuple[Uncounted, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the whole."""
+        return self.modules[0].macs
+
+    @property
+    def flops(self) -> int:
+        """Operations of the whole: two for a multiply-add, but one by the rule of mmcv."""
+        return self.macs * (2 if self.rule == "dispatch" else 1)
+
+    @property
+    def params(self) -> int:
+        """Parameters of the whole; by the rule of mmcv only those that are trained."""
+        whole = self.modules[0]
+        return whole.params if self.rule == "dispatch" else whole.trainable_params
+
+
+def complexity(model: nn.Module, run: Callable[[], object], rule: Rule = "dispatch") -> Complexity:
+    """Counts what a call costs.
+
+    Args:
+        model: whose modules are told apart; on any device, ``meta`` too, where nothing is computed.
+        run: makes the call, such as ``lambda: model(image)``.
+        rule: see above.
+
+    Raises:
+        ValueError: if the call needs values and there are none on the device ``meta``.
+    """
+    ledger = _Ledger()
+    counting = _dispatching(model, ledger) if rule == "dispatch" else _by_layer(model, ledger)
+    try:
+        with torch.no_grad(), counting:
+            run()
+    except NotImplementedError as error:
+        raise ValueError(f"the network needs an input with values, not its shape alone (--device cpu): {error}") from error
+    modules = tuple(_cost(name, module, ledger.by_module[name]) for name, module in model.named_modules())
+    listed = sorted(ledger.uncounted.items(), key=lambda item: -item[1])
+    uncounted = tuple(Uncounted(operator=name, calls=ledger.calls[name], elements=elements) for name, elements in listed if elements)
+    return Complexity(rule=rule, modules=modules, operators=dict(ledger.by_operator.most_common()), uncounted=uncounted)
+
+
+@dataclass
+class _Ledger:
+    """What was counted so far."""
+
+    inside: list[str] = field(default_factory=list)
+    by_module: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    by_operator: Counter[str] = field(default_factory=Counter)
+    uncounted: Counter[str] = field(default_factory=Counter)
+    calls: Counter[str] = field(default_factory=Counter)
+
+    def add(self, operator: str, count: int) -> None:
+        """Counts for every module that is at work, those that they are in, and the whole."""
+        self.by_operator[operator] += count
+        above = (outer for name in self.inside for outer in accumulate(name.split("."), "{}.{}".format))
+        for each in {"", *above}:
+            self.by_module[each] += count
+
+
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operator; composed ones in the parts that they are made of."""
+
+    def __init__(self, ledger: _Ledger) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._ledger = ledger
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet, named = func._overloadpacket, kwargs or {}
+        if packet not in flop_registry:
+            with self:
+                parts = func.decompose(*args, **named)
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **named)
+        if packet in flop_registry:
+            self._ledger.add(str(packet), int(flop_registry[packet](*args, **named, out_val=out)) // 2)
+        elif not func.is_view:
+            self._ledger.calls[str(packet)] += 1
+            self._ledger.uncounted[str(packet)] += sum(each.numel() for each in tree_leaves(out) if isinstance(each, Tensor))
+        return out
+
+
+@contextmanager
+def _dispatching(model: nn.Module, ledger: _Ledger) -> Iterator[None]:
+    def enter(name: str) -> Callable[..., None]:
+        return lambda *_: ledger.inside.append(name)
+
+    def leave(*_: object) -> None:
+        ledger.inside.pop()
+
+    hooks = [
+        hook
+        for name, module in model.named_modules()
+        for hook in (module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave))
+    ]
+    try:
+        with _Operators(ledger):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _by_layer(model: nn.Module, ledger: _Ledger) -> Iterator[None]:
+    def counted(name: str, layer: nn.Module) -> Callable[..., None]:
+        rule = rule_of(layer)
+        assert rule is not None
+
+        def hook(_: nn.Module, sources: Sequence[Tensor], out: Tensor) -> None:
+            ledger.inside = [name]
+            ledger.add(type(layer).__name__, rule(layer, sources[0], out))
+
+        return hook
+
+    hooks = [layer.register_forward_hook(counted(name, layer)) for name, layer in model.named_modules() if rule_of(layer)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _cost(name: str, module: nn.Module, macs: int) -> ModuleCost:
+    return ModuleCost(
+        name=name,
+        kind=type(module).__name__,
+        params=sum(each.numel() for each in module.parameters()),
+        trainable_params=sum(each.numel() for each in module.parameters() if each.requires_grad),
+        macs=macs,
+    )

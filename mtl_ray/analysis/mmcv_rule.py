@@ -1,0 +1,82 @@
+"""The counting rule of mmcv 1.x, by which the published figures of OpenMMLab's models were made.
+
+Layers are looked at, not operators: one multiply-add counts as one, and whatever is not a layer in the list below (a function such
+as ``F.relu`` or ``F.interpolate``, attention, softmax, suppression) counts nothing. So does ``nn.MultiheadAttention``, and models with
+attention come out too small; the rule ``dispatch`` has no such gaps.
+"""
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose2d,)
+_NORMS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.GroupNorm,
+    nn.LayerNorm,
+)
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.ELU, nn.LeakyReLU)
+_POOLS = (
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+)
+Rule = Callable[[nn.Module, Tensor, Tensor], int]
+"""Takes a layer, its input and its output."""
+
+
+def rule_of(layer: nn.Module) -> Rule | None:
+    """How a layer is counted; None where it counts nothing."""
+    for kinds, rule in _RULES:
+        if isinstance(layer, kinds):
+            return rule
+    return None
+
+
+def _conv(layer: nn.Module, source: Tensor, out: Tensor) -> int:
+    assert isinstance(layer, _CONVS)
+    each = math.prod(layer.kernel_size) * layer.in_channels * (layer.out_channels // layer.groups)
+    places = out.shape[0] * math.prod(out.shape[2:])
+    return (each + (layer.out_channels if layer.bias is not None else 0)) * places
+
+
+def _transposed(layer: nn.Module, source: Tensor, out: Tensor) -> int:
+    """Over the places of the input. For the bias, mmcv takes the output's height twice; so does this."""
+    assert isinstance(layer, nn.ConvTranspose2d)
+    each = math.prod(layer.kernel_size) * layer.in_channels * (layer.out_channels // layer.groups)
+    bias = layer.out_channels * out.shape[0] * out.shape[2] ** 2 if layer.bias is not None else 0
+    return each * source.shape[0] * math.prod(source.shape[2:]) + bias
+
+
+def _linear(layer: nn.Module, source: Tensor, out: Tensor) -> int:
+    return source.numel() * out.shape[-1]
+
+
+def _norm(layer: nn.Module, source: Tensor, out: Tensor) -> int:
+    affine = getattr(layer, "affine", False) or getattr(layer, "elementwise_affine", False)
+    return source.numel() * (2 if affine else 1)
+
+
+def _per_input(layer: nn.Module, source: Tensor, out: Tensor) -> int:
+    return source.numel()
+
+
+def _per_output(layer: nn.Module, source: Tensor, out: Tensor) -> int:
+    return out.numel()
+
+
+_RULES: tuple[tuple[tuple[type[nn.Module], ...], Rule], ...] = (
+    (_CONVS, _conv),
+    (_TRANSPOSED, _transposed),
+    ((nn.Linear,), _linear),
+    (_NORMS, _norm),
+    (_POOLS, _per_input),
+    ((*_ACTIVATIONS, nn.Upsample), _per_output),
+)

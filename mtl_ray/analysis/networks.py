@@ -1,0 +1,123 @@
+"""A network to be looked at, by its address: a config, whatever was made from one, or a function that builds one."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtl_ray import storage
+from mtl_ray.artifact import open_artifact
+from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model, load_experiment, parse_experiment, predicting_heads
+from mtl_ray.inference.checkpoint import find_checkpoint, read_config, read_vocabulary
+from mtl_ray.inference.open import artifact_kind
+from mtl_ray.inference.signature import read_signature
+from mtl_ray.models.head import Context
+from mtl_ray.models.model import Model
+from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.shards.split import open_split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Something that can be counted.
+
+    Attributes:
+        model: with random weights, in evaluation mode, on the CPU.
+        run: takes a model and a batch of inputs and carries out all but the suppression of boxes, which depends on their values.
+        shape: of one input, where the target has one of its own.
+        images: whether it takes images of bytes; else floats of any shape.
+    """
+
+    model: nn.Module
+    run: Callable[[nn.Module, Tensor], object]
+    shape: tuple[int, int, int] | None
+    images: bool
+
+
+def open_network(target: str, *, classes: int | None = None, auxiliary: bool = False) -> Network:
+    """The network at an address.
+
+    Args:
+        target: a config (.yaml), a run folder, a checkpoint, a bundle, or ``MODULE:FUNCTION`` of what returns a torch module.
+        classes: how many there are, for a config whose split is not at hand.
+        auxiliary: with the heads that are there for training alone.
+
+    Raises:
+        ValueError, FileNotFoundError: if there is nothing of the kind.
+    """
+    module, colon, function = target.partition(":")
+    if colon and function.isidentifier() and all(part.isidentifier() for part in module.split(".")):
+        return Network(model=_imported(module, function).eval(), run=lambda model, batch: model(batch), shape=None, images=False)
+    config, vocabulary = open_config(target, classes)
+    model = build_model(untrained(config.model), vocabulary).eval()
+    if not auxiliary:
+        kept = predicting_heads(config.model.heads)
+        model.heads = nn.ModuleDict({name: head for name, head in model.heads.items() if name in kept})
+    canvas = config.data.canvas
+    return Network(model=model, run=_run, shape=(3, canvas.height, canvas.width), images=True)
+
+
+def open_config(target: str, classes: int | None = None) -> tuple[ExperimentConfig, Vocabulary]:
+    """The config at an address and what its heads learn; arguments as for ``open_network``."""
+    if target.endswith((".yaml", ".yml")):
+        config = load_experiment(target)
+        return config, _vocabulary(config) if classes is None else _numbered(config.model.heads, classes)
+    kind = artifact_kind(target)
+    if kind == "bundle":
+        bundle = open_artifact(target, kind="bundle")
+        config = parse_experiment(bundle.read("config.yaml").decode(), storage.join(target, "config.yaml"))
+        return config, read_signature(bundle.read("signature.json")).vocabulary
+    if kind is None and not storage.exists(target):
+        raise FileNotFoundError(f"there is nothing at {target}")
+    checkpoint = open_artifact(target if kind else find_checkpoint(target), kind="checkpoint")
+    return read_config(checkpoint), read_vocabulary(checkpoint)
+
+
+def untrained(config: ModelConfig) -> ModelConfig:
+    """The same network with random weights: nothing is downloaded."""
+    return replace(config, backbone=replace(config.backbone, pretrained=False, weights=None))
+
+
+def _imported(module: str, function: str) -> nn.Module:
+    try:
+        made = getattr(import_module(module), function)()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{module}:{function} cannot be imported: {error}") from error
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"{module}:{function} gives a {type(made).__name__}, not a torch module")
+    return made
+
+
+def _vocabulary(config: ExperimentConfig) -> Vocabulary:
+    uris = (config.data.train.uri,) if isinstance(config.data.train.uri, str) else config.data.train.uri
+    try:
+        return open_split(uris[0]).vocabulary
+    except ValueError as error:
+        raise ValueError(f"the classes are known from the split, or say how many there are with --classes: {error}") from error
+
+
+def _numbered(heads: Mapping[str, Any], classes: int) -> Vocabulary:
+    """Classes called by their numbers for every head."""
+    if classes < 1:
+        raise ValueError(f"--classes is {classes}; at least 1 is needed")
+    names = tuple(map(str, range(classes)))
+    kinds: dict[Annotation, tuple[str, ...]] = {head.annotation: names for head in heads.values()}
+    return Vocabulary(classes=kinds, exclusive_labels=any(head.type == "linear" for head in heads.values()))
+
+
+def _run(model: nn.Module, image: Tensor) -> object:
+    assert isinstance(model, Model)
+    height, width = image.shape[2:]
+    valid = torch.tensor([[height, width]], dtype=torch.int32).expand(len(image), 2).to(image.device)
+    context = Context(canvas_hw=(height, width), valid_hw=valid)
+    features = model.trunk(model.normalise(image))
+    return [_output(head, features, context) for head in model.heads.values()]
+
+
+def _output(head: nn.Module, features: Mapping[str, Tensor], context: Context) -> object:
+    """What a head says, before suppression where it has one."""
+    method = "candidates" if hasattr(head, "candidates") else "predict"
+    return getattr(head, method)(features, context)
