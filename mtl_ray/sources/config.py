@@ -138,9 +138,11 @@ class Voc:
 
     type: Literal["voc"] = "voc"
     root: str
-    """The folder that has Annotations/ (and JPEGImages/; or annotations/ and images/), or one above it."""
+    """The folder that has Annotations/ (and JPEGImages/; or annotations/ and images/), or one above it: VOCdevkit with VOC2007, VOC2012."""
     split: str
     """The list SPLIT.txt in ImageSets/Main, meta/ or splits/; all annotations where the set has no lists."""
+    years: tuple[str, ...] | None = None
+    """Folders to be read together, such as VOC2007 or 2007; by default all of a ROOT like VOCdevkit."""
     classes: str | None = None
     """File with one class name a line; by default all names in Annotations, sorted."""
     style: Literal["det", "mtl"] = "det"
@@ -161,14 +163,78 @@ class SemanticPng:
     classes: str | None = None
     """File with one class name a line, from index 0 on; by default one class for every index found in the set."""
     ignore: tuple[int, ...] = (255,)
-    """Indices that mean "no class here"."""
+    """Indices that mean "no class here", as they stand in the files."""
+    reduce_zero_label: bool | None = None
+    """ADE20K: 0 means "no class here" too, and 1 is the first class. Names and classes count from there."""
+    label_ids: Literal["cityscapes"] | None = None
+    """The values are label ids of which some become classes: the 19 of Cityscapes by their train ids."""
     images: str | None = None
     """Folder of the pictures, relative to ROOT."""
     labels: str | None = None
     """Folder of the index PNGs, relative to ROOT."""
 
 
-RawConfig = Coco | Voc | Yolo | Text | List | ImageFolder | Idx | SemanticPng | Digits
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Cityscapes:
+    """Cityscapes: leftImg8bit and gtFine (instanceIds, polygons or labelIds); eight classes of objects, 19 semantic ones."""
+
+    type: Literal["cityscapes"] = "cityscapes"
+    root: str
+    """The folder that has leftImg8bit/ and gtFine/."""
+    split: str
+    """train, val or test: the folder in both; where there is none, all pictures."""
+    annotations: Literal["instance_ids", "polygons", "label_ids"] | None = None
+    """What is read of gtFine; by default the first of these that a picture has. label_ids give the semantic map alone."""
+    images: str = "leftImg8bit"
+    """Folder of the pictures, and the end of their names."""
+    labels: str = "gtFine"
+    """Folder of the annotations, and part of their names: also gtCoarse."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Nuimages:
+    """nuImages: the key frames of a version, ten classes of objects with masks, and the semantic map of its development kit."""
+
+    type: Literal["nuimages"] = "nuimages"
+    root: str
+    """The folder that has samples/ and v1.0-train/, v1.0-val/, v1.0-mini/, ..."""
+    split: str
+    """The version, such as v1.0-train, or train for short."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Labelme:
+    """labelme: a JSON file a picture with polygons, rectangles, circles, masks; shapes of one label and group are one object."""
+
+    type: Literal["labelme"] = "labelme"
+    root: str
+    """The folder of the data set (a path or s3://...)."""
+    split: str
+    """The folder of the JSON files below ROOT, or a list SPLIT.txt; all of ROOT where it has neither."""
+    classes: str | None = None
+    """File with one class name a line; by default all labels in ROOT but __ignore__ and _background_, sorted."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Via:
+    """VIA (VGG Image Annotator): one JSON file a split with polygons, rectangles, circles, ellipses."""
+
+    type: Literal["via"] = "via"
+    root: str
+    """The folder of the data set (a path or s3://...)."""
+    split: str
+    """The folder with the JSON file, or part of its name."""
+    annotations: str | None = None
+    """The JSON file, relative to ROOT."""
+    images: str | None = None
+    """Folder of the pictures, relative to ROOT; by default the one in which the listed pictures are."""
+    attribute: str | None = None
+    """The attribute of a region that is its class; by default the only one, or class, name, label, type, category."""
+    classes: str | None = None
+    """File with one class name a line; by default all that occur, sorted; "object" where regions have no attributes."""
+
+
+RawConfig = Coco | Voc | Yolo | Text | List | ImageFolder | Idx | SemanticPng | Digits | Cityscapes | Nuimages | Labelme | Via
 SourceConfig = Annotated[RawConfig | Shards, Field(discriminator="type")]
 
 

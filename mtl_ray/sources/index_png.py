@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,16 +16,33 @@ from mtl_ray.samples import IGNORE_INDEX
 from mtl_ray.sources.picture import Picture
 from mtl_ray.sources.source import Reject, UnreadableError
 
+NO_NAME = -1
+"""In a table of meanings: a value of which nobody said what it is."""
 
-def read_index_png(uri: str, file: str, picture: Picture, num_classes: int, ignore: Sequence[int]) -> tuple[bytes, list[Reject]]:
+
+def meaning_of(num_classes: int, ignore: Sequence[int] = (IGNORE_INDEX,), first: int = 0) -> NDArray[np.int16]:
+    """What each of the 256 values of an index PNG is: a class index, ``IGNORE_INDEX`` for none, or ``NO_NAME``.
+
+    Args:
+        num_classes: how many classes have names.
+        ignore: values that mean "no class".
+        first: the value of class 0; those before it mean "no class".
+    """
+    meaning: NDArray[np.int16] = np.full(256, NO_NAME, np.int16)
+    known = min(num_classes, 256 - first)
+    meaning[first : first + known] = np.arange(known)
+    meaning[[*range(first), IGNORE_INDEX, *ignore]] = IGNORE_INDEX
+    return meaning
+
+
+def read_index_png(uri: str, file: str, picture: Picture, meaning: NDArray[np.int16]) -> tuple[bytes, list[Reject]]:
     """The semantic map of a picture as the PNG that a Sample carries.
 
     Args:
         uri: where the index PNG lies.
         file: what to call it in a reject.
         picture: what it belongs to.
-        num_classes: values from here on have no name; their pixels become ``IGNORE_INDEX`` and each value a Reject.
-        ignore: values that mean "no class"; these are no rejects.
+        meaning: see ``meaning_of``; pixels of a value without a name become ``IGNORE_INDEX`` and each such value a Reject.
 
     Raises:
         UnreadableError: if it is not there, cannot be decoded, or is not as large as the picture.
@@ -34,11 +52,9 @@ def read_index_png(uri: str, file: str, picture: Picture, num_classes: int, igno
         height, width = classes.shape
         raise UnreadableError(file, f"the map is {width} x {height}, its picture {picture.width} x {picture.height}")
     counts = np.bincount(classes.ravel(), minlength=256)
-    table = np.arange(256, dtype=np.uint8)
-    table[num_classes:] = IGNORE_INDEX
-    table[list(ignore)] = IGNORE_INDEX
-    unnamed = [value for value in range(num_classes, 255) if counts[value] and value not in ignore]
+    unnamed = np.flatnonzero((meaning == NO_NAME) & (counts > 0)).tolist()
     rejects = [Reject(file, f"value {value}", f"{counts[value]} pixels of a value without a class; they are ignored") for value in unnamed]
+    table = np.where(meaning == NO_NAME, IGNORE_INDEX, meaning).astype(np.uint8)
     return encode_index_png(table[classes]), rejects
 
 
@@ -48,19 +64,28 @@ def load_index_png(uri: str, file: str) -> NDArray[np.uint8]:
     Raises:
         UnreadableError: if it is not there or cannot be decoded.
     """
-    try:
-        with Image.open(io.BytesIO(storage.read(uri))) as opened:
-            check_pixels(opened.height, opened.width, MAX_PIXELS)
-            values = np.asarray(opened)
-    except FileNotFoundError:
-        raise UnreadableError(file, "listed but not there") from None
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise UnreadableError(file, f"not a whole picture: {error}") from None
+    values = load_values(uri, file)
     if values.ndim != 2:
         raise UnreadableError(file, f"has {values.shape[2]} channels; a map has one, of class indices")
     if values.min() < 0 or values.max() > 255:
         raise UnreadableError(file, f"has the value {values.max()}; class indices go up to 255")
     return np.ascontiguousarray(values, np.uint8)
+
+
+def load_values(uri: str, file: str) -> NDArray[Any]:
+    """The values of a picture as they are stored: indices of a palette, 16 bits, or several channels.
+
+    Raises:
+        UnreadableError: if it is not there or cannot be decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(storage.read(uri))) as opened:
+            check_pixels(opened.height, opened.width, MAX_PIXELS)
+            return np.asarray(opened)
+    except FileNotFoundError:
+        raise UnreadableError(file, "listed but not there") from None
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        raise UnreadableError(file, f"not a whole picture: {error}") from None
 
 
 def encode_index_png(classes: NDArray[np.uint8]) -> bytes:

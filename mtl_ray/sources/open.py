@@ -1,14 +1,33 @@
 """The one place that lists the kinds of raw data sets."""
 
+from mtl_ray.sources.cityscapes import open_cityscapes
 from mtl_ray.sources.coco import open_coco
-from mtl_ray.sources.config import Coco, Digits, Idx, ImageFolder, List, RawConfig, SemanticPng, Text, Voc, Yolo
+from mtl_ray.sources.config import (
+    Cityscapes,
+    Coco,
+    Digits,
+    Idx,
+    ImageFolder,
+    Labelme,
+    List,
+    Nuimages,
+    RawConfig,
+    SemanticPng,
+    Text,
+    Via,
+    Voc,
+    Yolo,
+)
 from mtl_ray.sources.digits import open_digits
 from mtl_ray.sources.idx import open_idx
 from mtl_ray.sources.image_folder import open_image_folder
 from mtl_ray.sources.label_list import open_list
+from mtl_ray.sources.labelme import open_labelme
+from mtl_ray.sources.nuimages import open_nuimages
 from mtl_ray.sources.semantic_png import open_semantic_png
 from mtl_ray.sources.source import Source
 from mtl_ray.sources.text import open_text
+from mtl_ray.sources.via import open_via
 from mtl_ray.sources.voc import open_voc
 from mtl_ray.sources.yolo import open_yolo
 
@@ -37,5 +56,13 @@ def open_source(config: RawConfig) -> Source:
             return open_idx(config)
         case SemanticPng():
             return open_semantic_png(config)
+        case Cityscapes():
+            return open_cityscapes(config)
+        case Nuimages():
+            return open_nuimages(config)
+        case Labelme():
+            return open_labelme(config)
+        case Via():
+            return open_via(config)
         case Digits():
             return open_digits(config)

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.sources.cityscapes_labels import COLOURS, SEMANTIC, train_ids
 from mtl_ray.sources.class_names import find_class_names, numbered
 from mtl_ray.sources.config import SemanticPng
 from mtl_ray.sources.folders import stamps_of
-from mtl_ray.sources.index_png import load_index_png, palette_of, read_index_png
+from mtl_ray.sources.index_png import load_index_png, meaning_of, palette_of, read_index_png
 from mtl_ray.sources.picture import read_picture
 from mtl_ray.sources.semantic_pairs import Pair, find_pairs
 from mtl_ray.sources.source import Reading, Source, UnreadableError, fingerprint_of
@@ -20,8 +22,7 @@ from mtl_ray.sources.source import Reading, Source, UnreadableError, fingerprint
 @dataclass(frozen=True, slots=True)
 class _Layout:
     root: str
-    num_classes: int
-    ignore: tuple[int, ...]
+    meaning: tuple[int, ...]
 
 
 def open_semantic_png(config: SemanticPng) -> Source:
@@ -32,18 +33,26 @@ def open_semantic_png(config: SemanticPng) -> Source:
     """
     root = storage.absolute(config.root)
     pairs, rejects = find_pairs(root, config.split, config.images, config.labels)
-    names = find_class_names(root, config.classes)
-    if names is None:
-        names = _numbered_classes(root, config, pairs)
-    colours = palette_of(storage.join(root, pairs[0].label), len(names)) if pairs else ()
+    if config.reduce_zero_label and config.label_ids:
+        raise ValueError("reduce_zero_label counts classes from value 1, label_ids knows them by their ids: give one of the two")
+    names = SEMANTIC if config.label_ids else find_class_names(root, config.classes) or _numbered_classes(root, config, pairs)
+    first = 1 if config.reduce_zero_label else 0
+    meaning = _meaning(config, len(names), first)
+    colours = COLOURS if config.label_ids else palette_of(storage.join(root, pairs[0].label), first + len(names))[first:] if pairs else ()
     stamps = [*stamps_of(root, (pair.image for pair in pairs)), *stamps_of(root, (pair.label for pair in pairs))]
     return Source(
         vocabulary=Vocabulary(classes={"semantic": names}, colours={"semantic": colours} if colours else {}),
         records=pairs,
-        reader=partial(_read, _Layout(root, len(names), config.ignore)),
+        reader=partial(_read, _Layout(root, tuple(meaning.tolist()))),
         rejects=tuple(rejects),
         fingerprint=fingerprint_of([*names, str(config.ignore), *(f"{pair.image}\t{pair.label}" for pair in pairs), *stamps]),
     )
+
+
+def _meaning(config: SemanticPng, num_classes: int, first: int) -> NDArray[np.int16]:
+    if config.label_ids:
+        return train_ids(np.arange(256, dtype=np.int32)).astype(np.int16)
+    return meaning_of(num_classes, config.ignore, first)
 
 
 def _numbered_classes(root: str, config: SemanticPng, pairs: list[Pair]) -> tuple[str, ...]:
@@ -53,7 +62,7 @@ def _numbered_classes(root: str, config: SemanticPng, pairs: list[Pair]) -> tupl
     maps = sorted({str(found) for folder in folders for found in fs.glob(f"{path}/{folder}/*") if str(found).lower().endswith(".png")})
     with ThreadPoolExecutor(4) as pool:
         highest = max(pool.map(lambda name: _highest(str(fs.unstrip_protocol(name)), config.ignore), maps), default=0)
-    return numbered(highest)
+    return numbered(max(highest - 1, 0) if config.reduce_zero_label else highest)
 
 
 def _highest(uri: str, ignore: tuple[int, ...]) -> int:
@@ -66,5 +75,5 @@ def _highest(uri: str, ignore: tuple[int, ...]) -> int:
 
 def _read(layout: _Layout, pair: Pair) -> Reading:
     picture = read_picture(storage.join(layout.root, pair.image), pair.image)
-    semantic, rejects = read_index_png(storage.join(layout.root, pair.label), pair.label, picture, layout.num_classes, layout.ignore)
+    semantic, rejects = read_index_png(storage.join(layout.root, pair.label), pair.label, picture, np.array(layout.meaning, np.int16))
     return Sample(key=pair.key, image=picture.data, height=picture.height, width=picture.width, semantic=semantic), rejects

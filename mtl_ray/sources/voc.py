@@ -1,7 +1,7 @@
 """Pascal VOC: lists of ids, an XML file a picture, and index PNGs (Everingham et al. 2010, https://host.robots.ox.ac.uk/pascal/VOC)."""
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,84 +10,74 @@ from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.sources import voc_xml
 from mtl_ray.sources.class_names import find_class_names, read_class_names
 from mtl_ray.sources.config import Voc
-from mtl_ray.sources.folders import find_list, pictures_by_stem, read_each, read_ids, stamps_of, subfolders
-from mtl_ray.sources.index_png import palette_of, read_index_png
+from mtl_ray.sources.index_png import meaning_of, palette_of, read_index_png
 from mtl_ray.sources.objects import to_instances
-from mtl_ray.sources.picture import read_picture
+from mtl_ray.sources.picture import Picture, read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
-
-_ANNOTATIONS = ("Annotations", "annotations")
-_IMAGES = ("JPEGImages", "images")
-_MAPS = "SegmentationClass"
-_LISTS = ("ImageSets/Main", "ImageSets/Segmentation", "ImageSets", "meta", "splits")
+from mtl_ray.sources.voc_folders import MAPS, VocFolder, VocListing, find_folders, list_split
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    folder: str
-    annotations: str
-    images: str
+    folders: tuple[VocFolder, ...]
     index: Mapping[str, int]
     people: bool
     semantic_classes: int
 
 
 def open_voc(config: Voc) -> Source:
-    """Lists a split of a VOC folder.
+    """Lists a split of a VOC folder, or of those of several years.
 
     Raises:
         FileNotFoundError: if there are no annotations, or no such split.
     """
-    folder = _find_folder(storage.absolute(config.root))
-    present = subfolders(folder)
-    annotations, images = (next((name for name in usual if name in present), usual[0]) for usual in (_ANNOTATIONS, _IMAGES))
-    annotated = [name.removesuffix(".xml") for name in storage.names(storage.join(folder, annotations)) if name.endswith(".xml")]
-    ids, rejects = _list_split(folder, config.split, annotated)
-    contents = read_each({name: storage.join(folder, annotations, f"{name}.xml") for name in annotated})
-    names = find_class_names(folder, config.classes) or tuple(sorted(_names_in(contents.values())))
+    folders = find_folders(storage.absolute(config.root), config.years)
+    listings, rejects = _list_all(folders, config.split)
+    contents = [content for listing in listings for content in listing.contents.values()]
+    given = find_class_names(folders[0].uri if len(folders) == 1 else storage.absolute(config.root), config.classes)
+    names = given or tuple(sorted(_names_in(contents)))
     semantic = read_class_names(storage.absolute(config.semantic_classes)) if config.semantic_classes else ()
-    pictures = pictures_by_stem(storage.join(folder, images))
     people = config.style == "mtl"
-    layout = _Layout(folder, annotations, images, {name: number for number, name in enumerate(names)}, people, len(semantic))
-    colours = (
-        next(filter(None, (palette_of(uri, len(semantic)) for uri in storage.files(storage.join(folder, _MAPS)))), ()) if semantic else ()
-    )
-    classes: dict[Annotation, tuple[str, ...]] = {"instances": names, "semantic": semantic} if semantic else {"instances": names}
-    records = [(name, pictures.get(name)) for name in ids]
-    stamps = stamps_of(storage.join(folder, images), (key for _, key in records if key is not None))
+    records = [(number, *pair) for number, listing in enumerate(listings) for pair in listing.pictures.items()]
+    known = (listings[number].contents.get(name, b"") for number, name, _ in records)
+    stamps = (stamp for listing in listings for stamp in listing.stamps)
     return Source(
-        vocabulary=Vocabulary(
-            classes=classes,
-            keypoints=voc_xml.NODES if people else (),
-            skeleton=voc_xml.SKELETON if people else (),
-            mirror=voc_xml.MIRROR if people else (),
-            colours={"semantic": colours} if colours else {},
-        ),
+        vocabulary=_vocabulary(folders, names, semantic, people),
         records=records,
-        reader=partial(_read, layout),
+        reader=partial(_read, _Layout(tuple(folders), {name: number for number, name in enumerate(names)}, people, len(semantic))),
         rejects=tuple(rejects),
-        fingerprint=fingerprint_of([*names, *semantic, *ids, *(contents.get(name, b"") for name in ids), *stamps]),
+        fingerprint=fingerprint_of([*names, *semantic, *(name for _, name, _ in records), *known, *stamps]),
     )
 
 
-def _find_folder(root: str) -> str:
-    """The folder with Annotations: the root, or the only one up to two levels below it."""
-    level = [root]
-    for _ in range(3):
-        found = [folder for folder in level if not set(_ANNOTATIONS).isdisjoint(subfolders(folder))]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise ValueError(f"{root} holds several VOC sets, name one of them: {', '.join(found)}")
-        level = [storage.join(folder, name) for folder in level for name in subfolders(folder)]
-    raise FileNotFoundError(f"there is no folder Annotations in {root}, nor in the folders below it")
+def _list_all(folders: Sequence[VocFolder], split: str) -> tuple[list[VocListing], list[Reject]]:
+    """The listing of each folder; a year that lacks the split is a reject, unless all do."""
+    listings: list[VocListing] = []
+    rejects: list[Reject] = []
+    missing: list[FileNotFoundError] = []
+    for folder in folders:
+        try:
+            listings.append(list_split(folder, split))
+        except FileNotFoundError as error:
+            missing.append(error)
+            listings.append(VocListing())
+            rejects.append(Reject(folder.name.rstrip("/"), "", f"has no list {split}.txt: none of its pictures are in the split"))
+    if len(missing) == len(folders):
+        raise missing[0]
+    return listings, [*rejects, *(reject for listing in listings for reject in listing.rejects)]
 
 
-def _list_split(folder: str, split: str, annotated: list[str]) -> tuple[list[str], list[Reject]]:
-    """The ids of a split, each once; all annotated ones where the set has no lists at all."""
-    if not any(storage.names(storage.join(folder, place)) for place in _LISTS):
-        return annotated, []
-    return read_ids(find_list(folder, split, _LISTS), folder)
+def _vocabulary(folders: Sequence[VocFolder], names: tuple[str, ...], semantic: tuple[str, ...], people: bool) -> Vocabulary:
+    classes: dict[Annotation, tuple[str, ...]] = {"instances": names, "semantic": semantic} if semantic else {"instances": names}
+    maps = (uri for folder in folders for uri in storage.files(storage.join(folder.uri, MAPS))) if semantic else ()
+    colours = next(filter(None, (palette_of(uri, len(semantic)) for uri in maps)), ())
+    return Vocabulary(
+        classes=classes,
+        keypoints=voc_xml.NODES if people else (),
+        skeleton=voc_xml.SKELETON if people else (),
+        mirror=voc_xml.MIRROR if people else (),
+        colours={"semantic": colours} if colours else {},
+    )
 
 
 def _names_in(contents: Iterable[bytes]) -> set[str]:
@@ -100,28 +90,34 @@ def _names_in(contents: Iterable[bytes]) -> set[str]:
     return names
 
 
-def _read(layout: _Layout, record: tuple[str, str | None]) -> Reading:
-    name, key = record
-    file = f"{layout.annotations}/{name}.xml"
-    if key is None:
-        raise UnreadableError(name, f"there is no picture of this name in {layout.images}")
+def _read(layout: _Layout, record: tuple[int, str, str | None]) -> Reading:
+    number, name, found_picture = record
+    folder = layout.folders[number]
+    file = f"{folder.name}{folder.annotations}/{name}.xml"
+    if found_picture is None:
+        raise UnreadableError(folder.name + name, f"there is no picture of this name in {folder.images}")
     try:
-        tree = ElementTree.fromstring(storage.read(storage.join(layout.folder, file)))
+        tree = ElementTree.fromstring(storage.read(storage.join(folder.uri, folder.annotations, f"{name}.xml")))
     except FileNotFoundError:
         raise UnreadableError(file, "listed but not there") from None
     except ElementTree.ParseError as error:
         raise UnreadableError(file, f"not XML: {error}") from None
-    picture = read_picture(storage.join(layout.folder, layout.images, key), f"{layout.images}/{key}")
+    picture = read_picture(storage.join(folder.uri, folder.images, found_picture), f"{folder.name}{folder.images}/{found_picture}")
     if fault := voc_xml.size_fault(tree, picture.height, picture.width):
         raise UnreadableError(file, fault)
     found, rejects = voc_xml.objects(tree, file, layout.index, people=layout.people)
     columns = voc_xml.ATTRIBUTES if layout.people else ()
     points = len(voc_xml.NODES) if layout.people else 0
     instances, bad = to_instances(found, file, picture.height, picture.width, keypoints=points, attributes=columns)
-    semantic: bytes | None = None
-    unnamed: list[Reject] = []
-    map_file = f"{_MAPS}/{name}.png"
-    if layout.semantic_classes and storage.exists(storage.join(layout.folder, map_file)):
-        semantic, unnamed = read_index_png(storage.join(layout.folder, map_file), map_file, picture, layout.semantic_classes, (255,))
+    semantic, unnamed = _map(folder, name, picture, layout.semantic_classes)
+    key = folder.key_of(found_picture)
     sample = Sample(key=key, image=picture.data, height=picture.height, width=picture.width, instances=instances, semantic=semantic)
     return sample, [*rejects, *bad, *unnamed]
+
+
+def _map(folder: VocFolder, name: str, picture: Picture, num_classes: int) -> tuple[bytes | None, list[Reject]]:
+    """The semantic map of a picture, where it has one and classes were named."""
+    uri = storage.join(folder.uri, MAPS, f"{name}.png")
+    if not num_classes or not storage.exists(uri):
+        return None, []
+    return read_index_png(uri, f"{folder.name}{MAPS}/{name}.png", picture, meaning_of(num_classes))

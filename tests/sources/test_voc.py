@@ -161,11 +161,40 @@ def test_where_the_set_may_lie(tmp_path: Path, make_picture: MakePicture) -> Non
         write_list(folder, "train", "a")
         write_xml(folder, "a", an_object("x", 1, 1, 5, 5))
         make_picture(folder / "JPEGImages" / "a.jpg")
-    with pytest.raises(ValueError, match="several VOC sets"):
-        open_source(Voc(root=str(tmp_path), split="train"))
+    assert [sample.key for sample in read_all(Voc(root=str(tmp_path), split="train"))[0]] == [
+        "VOC2007/JPEGImages/a.jpg",
+        "VOC2012/JPEGImages/a.jpg",
+    ]
     assert len(open_source(Voc(root=str(tmp_path / "VOCdevkit" / "VOC2007"), split="train"))) == 1
     with pytest.raises(FileNotFoundError, match=r"no list test\.txt.*Main/train\.txt"):
         open_source(Voc(root=str(tmp_path / "VOCdevkit" / "VOC2007"), split="test"))
+
+
+def test_several_sets_that_are_no_years(tmp_path: Path) -> None:
+    for name in ("one", "VOC2012"):
+        write_xml(tmp_path / name, "a", an_object("x", 1, 1, 5, 5))
+    with pytest.raises(ValueError, match="several VOC sets"):
+        open_source(Voc(root=str(tmp_path), split="train"))
+
+
+def test_years_together(tmp_path: Path, make_picture: MakePicture) -> None:
+    for year, objects in {"VOC2007": ("dog", "cat"), "VOC2012": ("bird",)}.items():
+        write_list(tmp_path / year, "trainval", "000001")
+        write_xml(tmp_path / year, "000001", "".join(an_object(name, 1, 1, 5, 5) for name in objects))
+        make_picture(tmp_path / year / "JPEGImages" / "000001.jpg")
+    write_list(tmp_path / "VOC2007", "test", "000001")
+    both, rejects = read_all(Voc(root=str(tmp_path), split="trainval"))
+    assert [sample.instances.classes.tolist() for sample in both if sample.instances is not None] == [[2, 1], [0]]
+    assert rejects == []
+    one, none = read_all(Voc(root=str(tmp_path), split="trainval", years=("2012",)))
+    assert ([sample.key for sample in one], none) == (["000001.jpg"], [])
+    tested, rejects = read_all(Voc(root=str(tmp_path), split="test"))
+    assert [sample.key for sample in tested] == ["VOC2007/JPEGImages/000001.jpg"]
+    assert [(reject.file, reject.reason.partition(":")[0]) for reject in rejects] == [("VOC2012", "has no list test.txt")]
+    with pytest.raises(FileNotFoundError, match="no folder 2008"):
+        open_source(Voc(root=str(tmp_path), split="test", years=("2008",)))
+    with pytest.raises(FileNotFoundError, match=r"no list val\.txt"):
+        open_source(Voc(root=str(tmp_path), split="val"))
 
 
 def test_classes_from_a_file(tmp_path: Path, make_picture: MakePicture) -> None:

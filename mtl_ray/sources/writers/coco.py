@@ -13,7 +13,7 @@ from mtl_ray import storage
 from mtl_ray.geometry import masks
 from mtl_ray.geometry.outlines import polygons_of
 from mtl_ray.samples import Instances, Sample
-from mtl_ray.sources.source import UnreadableError
+from mtl_ray.sources.source import Reject
 from mtl_ray.sources.writers.writer import MaskForm, Target, Writing, needs, path_of, write_picture
 
 COCO_FILE = ".json"
@@ -32,12 +32,14 @@ class CocoWriter:
 
     def write(self, sample: Sample) -> Writing:
         """Writes the picture; the record is the image's entry and those of its objects, without ids."""
-        if sample.instances is None:
-            raise UnreadableError(sample.key, "its objects are not annotated")
         path = path_of(sample)
         if self.target.pictures:
             write_picture(storage.join(self.target.uri, self.target.split, path), sample)
         image = {"file_name": path, "height": sample.height, "width": sample.width}
+        if sample.instances is None:
+            return {"image": image, "annotations": []}, [
+                Reject(path, "", "not annotated, which COCO cannot say: it stands there without objects")
+            ]
         found = [self._annotation(sample, sample.instances, index) for index in range(len(sample.instances))]
         return {"image": image, "annotations": found}, []
 

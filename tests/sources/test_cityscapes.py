@@ -1,0 +1,156 @@
+"""Cityscapes: what is an object, what is a group, train ids, and polygons drawn as the authors draw them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from mtl_ray.geometry import masks
+from mtl_ray.samples import Instances, Sample
+from mtl_ray.sources.config import Cityscapes
+from mtl_ray.sources.open import open_source
+from mtl_ray.sources.source import Reject
+from tests.sources.conftest import MakePicture
+
+NAME = "aachen_000000_000019"
+
+
+@pytest.fixture
+def city(tmp_path: Path, make_picture: MakePicture) -> Path:
+    """A picture of 64 x 48 in val/aachen, without annotation."""
+    make_picture(tmp_path / "leftImg8bit" / "val" / "aachen" / f"{NAME}_leftImg8bit.png")
+    (tmp_path / "gtFine" / "val" / "aachen").mkdir(parents=True)
+    return tmp_path
+
+
+def annotation(root: Path, end: str) -> Path:
+    return root / "gtFine" / "val" / "aachen" / f"{NAME}_gtFine_{end}"
+
+
+def read(root: Path, **options: object) -> tuple[Sample, list[Reject]]:
+    """The only sample of val."""
+    source = open_source(Cityscapes(root=str(root), split="val", **options))  # type: ignore[arg-type]
+    (sample, rejects) = source.read(0)
+    assert (len(source), sample is not None) == (1, True)
+    assert sample is not None
+    return sample, rejects
+
+
+def objects(sample: Sample) -> Instances:
+    assert sample.instances is not None
+    return sample.instances
+
+
+def semantic(sample: Sample, folder: Path) -> np.ndarray:
+    """The map of a sample."""
+    assert sample.semantic is not None
+    (folder / "map.png").write_bytes(sample.semantic)
+    return np.asarray(Image.open(folder / "map.png"))
+
+
+def test_instance_ids(city: Path) -> None:
+    values = np.zeros((48, 64), np.uint16)
+    values[:10], values[10:20, :8], values[10:20, 8:16], values[30:, 60:] = 7, 26000, 26001, 33007
+    values[20:24, 4:8], values[20:24, 10:20], values[24:26, :2], values[40:, :5] = 26, 29002, 24003, 23
+    Image.fromarray(values).save(annotation(city, "instanceIds.png"))
+    sample, rejects = read(city)
+    found = objects(sample)
+    assert sample.key == f"aachen/{NAME}_leftImg8bit.png"
+    assert rejects == []
+    vocabulary = open_source(Cityscapes(root=str(city), split="val")).vocabulary
+    ids = [vocabulary.category_ids["instances"][index] for index in found.classes]
+    assert list(zip(ids, found.crowd.tolist(), found.areas.tolist(), strict=True)) == [
+        (26, True, 16),
+        (24, False, 4),
+        (26, False, 80),
+        (26, False, 80),
+        (33, False, 72),
+    ]
+    assert found.boxes_xyxy[3].tolist() == [8, 10, 16, 20]
+    assert found.masks is not None
+    assert np.array_equal(masks.decode(found.masks[4], 48, 64), values == 33007)
+    expected = np.full((48, 64), 255, np.uint8)
+    for value, train in ((7, 0), (26000, 13), (26001, 13), (26, 13), (33007, 18), (24003, 11), (23, 10)):
+        expected[values == value] = train
+    assert np.array_equal(semantic(sample, city), expected)
+    assert vocabulary.classes["semantic"][13] == "car"
+
+
+def test_polygons_are_drawn_over_one_another(city: Path) -> None:
+    shapes = [
+        ("road", [[0, 20], [63, 20], [63, 47], [0, 47]], 7),
+        ("car", [[5, 10], [30, 10], [30, 40], [5, 40]], 26000),
+        ("license plate", [[6, 30], [10, 30], [10, 34]], None),
+        ("persongroup", [[20, 20], [40, 20], [40, 30]], 24),
+        ("car", [[25, 12], [50, 15], [45, 45]], 26001),
+    ]
+    content = {"imgHeight": 48, "imgWidth": 64, "objects": [{"label": label, "polygon": polygon} for label, polygon, _ in shapes]}
+    content["objects"] += [{"label": "car", "polygon": [[0, 0], [9, 0], [9, 9]], "deleted": 1}, {"label": "dragon", "polygon": [[0, 0]]}]
+    annotation(city, "polygons.json").write_text(json.dumps(content))
+    canvas = Image.new("I", (64, 48), 0)
+    for _, polygon, value in shapes:
+        if value is not None:
+            ImageDraw.Draw(canvas).polygon([(x, y) for x, y in polygon], fill=value)
+    expected = np.array(canvas)
+    sample, rejects = read(city)
+    found = objects(sample)
+    assert found.crowd.tolist() == [True, False, False]
+    assert found.areas.tolist() == [(expected == value).sum() for value in (24, 26000, 26001)]
+    assert [(reject.object, reject.reason) for reject in rejects] == [("object 7", "cannot be drawn: 'dragon' is no label of Cityscapes")]
+    Image.fromarray(expected.astype(np.uint16)).save(annotation(city, "instanceIds.png"))
+    same, none = read(city)
+    assert none == []
+    assert same.semantic == sample.semantic
+    assert objects(same).masks == found.masks
+    assert objects(read(city, annotations="polygons")[0]).masks == found.masks
+
+
+def test_label_ids_alone_and_nothing(city: Path, make_picture: MakePicture) -> None:
+    sample, _ = read(city)
+    assert (sample.instances, sample.semantic) == (None, None)
+    Image.fromarray(np.full((48, 64), 26, np.uint8)).save(annotation(city, "labelIds.png"))
+    sample, _ = read(city)
+    assert sample.instances is None
+    assert set(semantic(sample, city).ravel().tolist()) == {13}
+    make_picture(city / "leftImg8bit" / "val" / "aachen" / "something.png")
+    make_picture(city / "leftImg8bit" / "val" / "aachen" / f"._{NAME}_leftImg8bit.png")
+    source = open_source(Cityscapes(root=str(city), split="val"))
+    assert (len(source), [reject.file for reject in source.rejects]) == (1, ["aachen/something.png"])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "not JSON"),
+        ("[]", "no list of objects"),
+        ('{"imgHeight": 48, "imgWidth": 63, "objects": []}', "annotated as 63 x 48"),
+    ],
+)
+def test_damaged_polygons(city: Path, content: str, reason: str) -> None:
+    annotation(city, "polygons.json").write_text(content)
+    sample, (reject,) = open_source(Cityscapes(root=str(city), split="val")).read(0)
+    assert sample is None
+    assert reason in reject.reason
+
+
+def test_a_map_of_another_size(city: Path) -> None:
+    Image.fromarray(np.zeros((48, 60), np.uint16)).save(annotation(city, "instanceIds.png"))
+    sample, (reject,) = open_source(Cityscapes(root=str(city), split="val")).read(0)
+    assert sample is None
+    assert "its picture is 64 x 48" in reject.reason
+
+
+def test_no_pictures(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no pictures"):
+        open_source(Cityscapes(root=str(tmp_path), split="val"))
+
+
+def test_real_frame(shared_data: Path) -> None:
+    root = shared_data / "fmt_openmmlab" / "mmseg" / "pseudo_cityscapes_dataset"
+    sample, rejects = read(root)
+    found = objects(sample)
+    values = np.asarray(Image.open(root / "gtFine" / "frankfurt_000000_000294_gtFine_instanceIds.png"))
+    assert rejects == []
+    assert found.areas.tolist() == [(values == value).sum() for value in (24000, 24001, 24002, 24003, 26000, 26001, 26002)]
