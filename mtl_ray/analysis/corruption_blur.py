@@ -1,0 +1,94 @@
+"""Blur of a lens, of glass, of motion and of zooming; see ``corruption_noise`` for what the functions take and give."""
+
+from itertools import product
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.analysis.corruption_noise import Image
+
+
+def gaussian(image: NDArray[np.float32], sigma: float, border: int = cv2.BORDER_REPLICATE, truncate: float = 4.0) -> Image:
+    """A Gaussian blur out to ``truncate`` standard deviations, of (H, W) or (H, W, 3)."""
+    side = 2 * int(truncate * sigma + 0.5) + 1
+    return np.asarray(cv2.GaussianBlur(image, (side, side), sigma, borderType=border), np.float32)
+
+
+def gaussian_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
+    """An image out of focus, roughly."""
+    return gaussian(image, (1, 2, 3, 4, 6)[severity - 1])
+
+
+def defocus_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
+    """The mean over a disk whose edge is softened."""
+    radius, edge = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))[severity - 1]
+    reach = max(radius, 8)
+    square = np.arange(-reach, reach + 1) ** 2
+    disk = (square[:, None] + square[None] <= radius**2).astype(np.float32)
+    side = 3 if radius <= 8 else 5
+    kernel = cv2.GaussianBlur(disk / disk.sum(), (side, side), edge)
+    return np.asarray(cv2.filter2D(image, -1, kernel), np.float32)
+
+
+def glass_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
+    """Blur, pixels that change places with near ones, blur."""
+    sigma, reach, rounds = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))[severity - 1]
+    bytes_rgbx = cv2.cvtColor((gaussian(image, sigma) * 255).astype(np.uint8), cv2.COLOR_RGB2RGBA)
+    pixels = bytes_rgbx.view(np.uint32)[..., 0].copy()
+    for _ in range(rounds):
+        _shake(pixels, reach, rng)
+    shaken = pixels[..., None].view(np.uint8)[..., :3].astype(np.float32)
+    return gaussian(shaken / np.float32(255), sigma)
+
+
+def _shake(pixels: NDArray[np.uint32], reach: int, rng: np.random.Generator) -> None:
+    """Each pixel (H, W) that is not at the edge changes places once with one at most ``reach`` away, from the lower right on.
+
+    Those that lie 2 * reach apart do so at once: their partners cannot meet.
+    """
+    height, width = pixels.shape
+    flat = pixels.reshape(-1)
+    offsets = rng.integers(-reach, reach, (2, height, width), np.int16)
+    step = offsets[0] * np.int32(width) + offsets[1]
+    place = np.arange(height * width, dtype=np.int32).reshape(height, width)
+    for down, right in product(range(2 * reach, 0, -1), repeat=2):
+        part = np.s_[reach - 1 + down : height - reach + 1 : 2 * reach, reach - 1 + right : width - reach + 1 : 2 * reach]
+        here = place[part].ravel()
+        there = here + step[part].ravel()
+        flat[here], flat[there] = flat[there], flat[here]
+
+
+def along(image: NDArray[np.float32], radius: int, sigma: float, degrees: float) -> NDArray[np.float32]:
+    """A blur in one direction: shifted copies, weighted by half a Gaussian, of (H, W) or (H, W, 3)."""
+    steps = np.arange(2 * radius + 1)
+    weights = np.exp(-(steps**2) / (2 * sigma**2))
+    angle = np.deg2rad(degrees)
+    rows, columns = (np.ceil(steps * share - 0.5).astype(np.int64) for share in (np.sin(angle), np.cos(angle)))
+    reach = 2 * radius
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
+    np.add.at(kernel, (reach + rows, reach + columns), (weights / weights.sum()).astype(np.float32))
+    used_rows, used_columns = np.ptp(rows) + 1, np.ptp(columns) + 1
+    top, left = reach + rows.min(), reach + columns.min()
+    kernel = kernel[top : top + used_rows, left : left + used_columns]
+    anchor = (int(reach - left), int(reach - top))
+    return np.asarray(cv2.filter2D(image, -1, kernel, anchor=anchor, borderType=cv2.BORDER_REPLICATE), np.float32)
+
+
+def motion_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
+    """A camera that moved, within 45 degrees of the horizontal."""
+    radius, sigma = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))[severity - 1]
+    return along(image, radius, sigma, rng.uniform(-45, 45))
+
+
+def zoom_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
+    """A camera that zoomed in: the mean of the image and of enlargements of its middle."""
+    last, step = ((1.10, 0.01), (1.15, 0.01), (1.20, 0.02), (1.25, 0.02), (1.30, 0.03))[severity - 1]
+    factors = np.arange(1, last + 0.01, step)
+    height, width = image.shape[:2]
+    total = image.copy()
+    for factor in factors:
+        shift = [(1 - factor) * (width - 1) / 2, (1 - factor) * (height - 1) / 2]
+        matrix = np.array([[factor, 0, shift[0]], [0, factor, shift[1]]])
+        total += cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(total / np.float32(len(factors) + 1), np.float32)
