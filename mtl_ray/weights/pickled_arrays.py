@@ -22,8 +22,7 @@ class PickledDtype:
         text = spec.decode("ascii") if isinstance(spec, bytes) else spec
         if not isinstance(text, str) or not _SPEC.fullmatch(text):
             raise ValueError(f"arrays of {spec!r} are not read")
-        self._spec = text
-        self._order = "="
+        self._dtype = np.dtype(text if text != "O8" else "O")
 
     def __setstate__(self, state: object) -> None:
         """``state`` is (version, byte order, subarray, names, fields, size, alignment, flags, ...)."""
@@ -32,12 +31,12 @@ class PickledDtype:
         order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
         if order not in ("<", ">", "=", "|"):
             raise ValueError(f"{order!r} is no byte order")
-        self._order = str(order)
+        if order == ">":
+            self._dtype = self._dtype.newbyteorder(">")
 
     def dtype(self) -> np.dtype[Any]:
         """The type with its byte order."""
-        real = np.dtype(self._spec if self._spec != "O8" else "O")
-        return real.newbyteorder(">") if self._order == ">" else real
+        return self._dtype
 
 
 class PickledArray:

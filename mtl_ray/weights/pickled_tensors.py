@@ -15,38 +15,39 @@ from numpy.typing import NDArray
 
 from mtl_ray.weights.pickle_scan import check_operations
 
-_MAGIC = 0x1950A86A20F9469CFC6C
-_STORAGES = {
-    "DoubleStorage": "<f8",
-    "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
-    "BFloat16Storage": "<u2",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-    "UntypedStorage": "u1",
-    "ComplexFloatStorage": "<c8",
-    "ComplexDoubleStorage": "<c16",
+MAGIC = 0x1950A86A20F9469CFC6C
+STORAGES: dict[str, np.dtype[Any]] = {
+    "DoubleStorage": np.dtype("<f8"),
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype("<u2"),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
+    "UntypedStorage": np.dtype("u1"),
+    "ComplexFloatStorage": np.dtype("<c8"),
+    "ComplexDoubleStorage": np.dtype("<c16"),
 }
+"""NumPy's type of the numbers of each class of storage; bfloat16, which it has not, by its bits."""
 _TYPES = {"uint16": "<u2", "uint32": "<u4", "uint64": "<u8"}
 
 
 class Storage:
-    """The numbers of a storage, flat."""
+    """The numbers of a storage, flat; ``kind`` is its class, such as FloatStorage."""
 
-    def __init__(self, numbers: NDArray[Any], bfloat16: bool) -> None:
-        self.numbers = numbers
-        self.bfloat16 = bfloat16
+    def __init__(self, content: bytes | bytearray | memoryview, kind: str) -> None:
+        self.numbers: NDArray[Any] = np.frombuffer(content, STORAGES[kind])
+        self.bfloat16 = kind == "BFloat16Storage"
 
 
 class _StorageUnpickler(pickle.Unpickler):
     """Reads the record of one storage: ("storage", kind, key, device, length, view)."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module in ("torch", "torch.storage") and name in _STORAGES:
+        if module in ("torch", "torch.storage") and name in STORAGES:
             return name
         raise ValueError(f"{module}.{name} is not read")
 
@@ -69,15 +70,15 @@ def load_from_bytes(data: object) -> Storage:
         end = check_operations(data, end)
     file = io.BytesIO(data)
     magic, version, _machine, record, keys = (_StorageUnpickler(file).load() for _ in range(5))
-    if magic != _MAGIC or version != 1001 or not isinstance(record, tuple) or len(keys) != 1:
+    if magic != MAGIC or version != 1001 or not isinstance(record, tuple) or len(keys) != 1:
         raise ValueError("a tensor's storage is not one of torch.save")
     kind, count = record[1], record[4]
-    dtype = np.dtype(_STORAGES[kind])
+    dtype = STORAGES[kind]
     (stored,) = struct.unpack("<q", file.read(8))
     content = file.read()
     if stored != count or len(content) != count * dtype.itemsize:
         raise ValueError(f"a tensor's storage of {count} numbers has {len(content)} bytes")
-    return Storage(np.frombuffer(content, dtype), kind == "BFloat16Storage")
+    return Storage(content, kind)
 
 
 def rebuild_tensor(storage: object, offset: Any, size: Any, stride: Any, *_more: object) -> NDArray[Any]:
@@ -106,7 +107,9 @@ def rebuild_typed(storage: object, offset: Any, size: Any, stride: Any, _grad: o
     """``torch._utils._rebuild_tensor_v3``: the types that have no storage of their own."""
     if not isinstance(storage, Storage) or dtype not in _TYPES.values() or storage.numbers.dtype != np.uint8:
         raise ValueError("a tensor of this type is not read")
-    return rebuild_tensor(Storage(storage.numbers.view(str(dtype)), False), offset, size, stride)
+    typed = Storage(b"", "ByteStorage")
+    typed.numbers = storage.numbers.view(str(dtype))
+    return rebuild_tensor(typed, offset, size, stride)
 
 
 def rebuild_parameter(data: object, *_more: object) -> object:

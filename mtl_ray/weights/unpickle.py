@@ -7,8 +7,8 @@ under those names, which check what they are given. Plain values, NumPy arrays a
 import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ def load_pickle(data: bytes) -> Any:
     """
     try:
         check_operations(data)
-        return _plain(_Unpickler(io.BytesIO(data), encoding="latin-1").load(), {})
+        return settle(Restricted(io.BytesIO(data), GLOBALS).load(), {})
     except RecursionError as error:
         raise ValueError("this pickle is nested too deeply") from error
     except ValueError as error:
@@ -42,15 +42,27 @@ def load_pickle(data: bytes) -> Any:
         raise ValueError(f"this is not a whole pickle of plain values: {error}") from error
 
 
-class _Unpickler(pickle.Unpickler):
+class Restricted(pickle.Unpickler):
+    """A reader that knows no names but those of a table.
+
+    Args:
+        file: begins with a pickle.
+        table: what a pickle may name, and what it gets.
+    """
+
+    def __init__(self, file: IO[bytes], table: Mapping[str, Any]) -> None:
+        super().__init__(file, encoding="latin-1")
+        self._table = table
+
     def find_class(self, module: str, name: str) -> Any:
         """Ours of that name; never an import."""
         full = f"{module}.{name}"
-        if full not in _GLOBALS:
+        if full not in self._table:
             raise ValueError(f"it asks for {full}, which may run anything; only plain values, arrays and tensors are read")
-        return _GLOBALS[full]
+        return self._table[full]
 
     def persistent_load(self, pid: Any) -> Any:
+        """What stands outside the pickle: nothing does."""
         raise ValueError("it refers to something outside; a file of torch.save is read as weights, not as a pickle")
 
 
@@ -119,17 +131,18 @@ _NAMED: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict,
     "collections.defaultdict": _defaultdict,
 }
-_GLOBALS = {name: value if isinstance(value, type | str) else Call(value) for name, value in _NAMED.items()}
+GLOBALS = {name: value if isinstance(value, type | str) else Call(value) for name, value in _NAMED.items()}
+"""What a pickle of plain values, arrays and tensors may name, and what it gets."""
 
 
-def _plain(value: Any, done: dict[int, Any]) -> Any:
+def settle(value: Any, done: dict[int, Any]) -> Any:
     """The value with the real arrays in place of those that were being made; ``done`` by identity, for what stands there twice."""
     if id(value) in done:
         return done[id(value)]
     if isinstance(value, arrays.PickledDtype):
         return value.dtype()
     if isinstance(value, tuple):
-        done[id(value)] = tuple(_plain(item, done) for item in value)
+        done[id(value)] = tuple(settle(item, done) for item in value)
     elif isinstance(value, dict | list | np.ndarray | arrays.PickledArray):
         new = value.array if isinstance(value, arrays.PickledArray) else value
         done[id(value)] = done[id(new)] = new
@@ -140,9 +153,9 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
 def _fill(value: dict[Any, Any] | list[Any] | NDArray[Any], done: dict[int, Any]) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
-            value[key] = _plain(item, done)
+            value[key] = settle(item, done)
     elif isinstance(value, list):
-        value[:] = [_plain(item, done) for item in value]
+        value[:] = [settle(item, done) for item in value]
     elif value.dtype.hasobject:
         for index, item in enumerate(value.flat):
-            value.flat[index] = _plain(item, done)
+            value.flat[index] = settle(item, done)

@@ -1,0 +1,50 @@
+"""Gives the tensors of a file other names: by prefix, part or pattern."""
+
+import argparse
+from collections.abc import Sequence
+
+from jobs.run import run
+from mtl_ray.distributed.outputs import absolute_output
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the file with the new names and prints them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.weights rename",
+        description=__doc__ + " The rules are applied in the order in which they stand here. Two tensors of one name are an error.",
+        epilog="example: python -m jobs.weights rename resnet20.th net.pth --prefix module. '' --pattern '^layer(\\d)' 'stage\\1'",
+    )
+    parser.add_argument("source", metavar="IN", help="a file of weights, a checkpoint or a run")
+    parser.add_argument("to", metavar="OUT", help="the new file; its ending says the format (.pth .safetensors .npz)")
+    for kind, does in (
+        ("prefix", "names that begin with OLD"),
+        ("part", "every OLD in a name"),
+        ("pattern", "what a regular expression matches"),
+    ):
+        parser.add_argument(f"--{kind}", nargs=2, action=_Rule, dest="rules", default=[], metavar=("OLD", "NEW"), help=does)
+    parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones are looked for)")
+    args = parser.parse_args(argv)
+    if not args.rules:
+        parser.error("give at least one of --prefix, --part, --pattern")
+    out = absolute_output("OUT", args.to)
+
+    from mtl_ray.weights.edit import Rule, rename
+    from mtl_ray.weights.files import change
+
+    edited = change(args.source, out, lambda weights: rename(weights, [Rule(*rule) for rule in args.rules]), key=args.key)
+    for old, new in edited.renamed:
+        print(f"{old} -> {new}")
+    print(f"{len(edited.renamed)} of {len(edited.weights.tensors)} names changed: {args.to}")
+    return 0
+
+
+class _Rule(argparse.Action):
+    """Keeps the order among rules of different kinds."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None) -> None:
+        assert isinstance(values, list)
+        namespace.rules = [*namespace.rules, (str(option).removeprefix("--"), *values)]
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,101 @@
+"""Weights from a file of any kind, found out by what is in it, not by its name."""
+
+import io
+import json
+import zipfile
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+
+from mtl_ray import storage
+from mtl_ray.artifact import Artifact, open_artifact
+from mtl_ray.inference.checkpoint import find_checkpoint
+from mtl_ray.weights.torch_files import is_torch_file, read_torch
+from mtl_ray.weights.unpickle import load_pickle
+from mtl_ray.weights.weights import Weights, find_weights
+
+_GROWTH = 64
+
+
+def read_weights(uri: str, key: str | None = None) -> Weights:
+    """The named tensors at a URI; nothing that is in a file is run.
+
+    Args:
+        uri: a file of ``torch.save`` (zip, the older form, tar), safetensors, a pickle with arrays, an ``.npz``; or a checkpoint or run of
+            this project (a run's best checkpoint; where there are averaged weights, those).
+        key: the top-level key of the tensors; without it the usual ones are looked for. Empty: the file itself.
+            For a checkpoint of this project, the name of one of its files without ``.safetensors``: ``model`` or ``ema``.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        ValueError: if there are no named tensors, or the file asks for more than plain values.
+    """
+    if storage.exists(storage.join(uri, "checkpoints")):
+        uri = find_checkpoint(uri)
+    if storage.exists(storage.join(uri, "MANIFEST.json")):
+        return _checkpoint(open_artifact(uri, kind="checkpoint"), key)
+    data = storage.read(uri)
+    try:
+        content = read_content(data)
+    except ValueError as error:
+        raise ValueError(f"{uri}: {error}") from error
+    return find_weights(content, uri, key)
+
+
+def read_content(data: bytes) -> Any:
+    """What a file of weights holds, whatever its kind.
+
+    Raises:
+        ValueError: if it is of no known kind, not whole, or asks for more than plain values.
+    """
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
+        return _safetensors(data)
+    if data.startswith(b"PK\x03\x04") and _is_npz(data):
+        return _npz(data)
+    if is_torch_file(data):
+        return read_torch(data)
+    if not data.startswith((b"\x80", b"(", b"}", b"]", b"c")):  # of protocol 2 and later, or a container or class of an older one
+        raise ValueError("this is neither a file of torch.save nor safetensors, npz or a pickle")
+    return load_pickle(data)
+
+
+def _safetensors(data: bytes) -> dict[str, Any]:
+    try:
+        return dict(safetensors.torch.load(data))
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise ValueError(f"this is not a whole file of safetensors: {error}") from error
+
+
+def _is_npz(data: bytes) -> bool:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+            size = sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile:
+        return False
+    if size > _GROWTH * len(data):
+        raise ValueError(f"this file of {len(data)} bytes would unpack to {size}")
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _npz(data: bytes) -> dict[str, Any]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def _checkpoint(opened: Artifact, key: str | None) -> Weights:
+    if key is None:
+        key = "ema" if "ema.safetensors" in opened.names else "model"
+    if f"{key}.safetensors" not in opened.names:
+        files = ", ".join(name.removesuffix(".safetensors") for name in opened.names if name.endswith(".safetensors"))
+        raise ValueError(f"{opened.uri} has no weights {key!r}, only {files}")
+    meta = {
+        "config": opened.read("config.yaml").decode(),
+        "vocabulary": json.loads(opened.read("vocabulary.json")),
+        "state": json.loads(opened.read("state.json")),
+    }
+    others = [name for name in opened.names if name.endswith((".safetensors", ".pt")) and name != f"{key}.safetensors"]
+    tensors = safetensors.torch.load(opened.read(f"{key}.safetensors"))
+    return Weights(dict(tensors), "", {"meta": meta}, tuple(f"{name} of the checkpoint" for name in others))

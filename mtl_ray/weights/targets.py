@@ -1,0 +1,85 @@
+"""The models that weights are for: of a config, a checkpoint or timm."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor
+
+from mtl_ray import storage
+from mtl_ray.artifact import open_artifact
+from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model, load_experiment
+from mtl_ray.inference.checkpoint import find_checkpoint, load_model, read_config, read_vocabulary
+from mtl_ray.loading.join import join_vocabularies
+from mtl_ray.models.model import Model
+from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.shards.split import open_split
+
+
+def state_of(target: str, classes: int | None = None) -> Mapping[str, Tensor]:
+    """The state dict of a model.
+
+    Args:
+        target: a config (.yaml), a run or checkpoint of this project, or the name of a model of timm (the backbone that this project
+            makes of it).
+        classes: of every head of a config; without it they are those of its data.
+
+    Raises:
+        ValueError: if it is none of these, or the model cannot be built.
+    """
+    if target.endswith((".yaml", ".yml")):
+        return model_of(load_experiment(target), classes).state_dict()
+    if storage.exists(storage.join(target, "checkpoints")):
+        target = find_checkpoint(target)
+    if storage.exists(storage.join(target, "MANIFEST.json")):
+        opened = open_artifact(target, kind="checkpoint")
+        return load_model(opened, read_config(opened), read_vocabulary(opened)).state_dict()
+    if target in timm.list_models():
+        return dict(features_of(target).state_dict())
+    raise ValueError(f"{target} is neither a config (.yaml), a run or checkpoint of this project, nor a model of timm")
+
+
+def model_of(config: ExperimentConfig, classes: int | None = None) -> Model:
+    """The network of a config with random weights.
+
+    Raises:
+        ValueError: if the number of classes is known neither from the data nor by ``classes``.
+    """
+    backbone = replace(config.model.backbone, pretrained=False, weights=None)
+    model = replace(config.model, backbone=backbone)
+    return build_model(model, _numbered(model, classes) if classes is not None else _vocabulary(config)).eval()
+
+
+def features_of(name: str, options: Mapping[str, object] | None = None) -> torch.nn.Module:
+    """The backbone that this project makes of a model of timm, without numbers (on the device ``meta``).
+
+    Raises:
+        ValueError: if timm does not make one.
+    """
+    try:
+        with torch.device("meta"):
+            net: torch.nn.Module = timm.create_model(name, features_only=True, **(options or {}))
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise ValueError(f"timm does not make a backbone of {name!r}: {error}") from error
+    return net
+
+
+def _vocabulary(config: ExperimentConfig) -> Vocabulary:
+    uri = config.data.train.uri
+    uris = [uri] if isinstance(uri, str) else list(uri)
+    try:
+        return join_vocabularies([open_split(each).vocabulary for each in uris], uris)[0]
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"the number of classes is not known without the data of the config ({error}): give --classes N") from error
+
+
+def _numbered(config: ModelConfig, classes: int) -> Vocabulary:
+    """Classes called by their numbers, for what the heads learn from."""
+    if classes < 1:
+        raise ValueError(f"--classes is {classes}; at least 1 is needed")
+    heads: Mapping[str, Any] = config.heads
+    names = tuple(map(str, range(classes)))
+    kinds: dict[Annotation, tuple[str, ...]] = {head.annotation: names for head in heads.values()}
+    return Vocabulary(classes=kinds, exclusive_labels=any(head.type == "linear" for head in heads.values()))
