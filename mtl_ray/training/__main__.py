@@ -1,6 +1,7 @@
 """``python -m mtl_ray.training CONFIG [section.key=value ...]``: a whole training without Ray, alone or under torchrun."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -13,7 +14,10 @@ from mtl_ray.training.summary import text_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains and prints where the run lies and what was measured; the exit status is 1 after too many bad samples, 2 after a mistake."""
+    """Trains and prints where the run lies and what was measured.
+
+    The exit status is 1 after too many bad samples, 2 after a mistake, 143 where SIGTERM stopped the run, with a checkpoint.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m mtl_ray.training",
         description="Train without Ray: runtime.workers processes on this machine, or the processes that torchrun started.",
@@ -27,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, BadSamplesError) else 2
-    if summary is not None:
-        print(text_of(summary))
-    return 0
+    if summary is None:
+        return 0
+    print(text_of(summary))
+    return 0 if summary["finished"] else 128 + signal.SIGTERM
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """Ranks without Ray: this process alone, the ones that torchrun started, or some that are started here."""
 
+import multiprocessing
 import os
 import signal
 import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch.distributed as dist
@@ -18,6 +22,8 @@ from mtl_ray.training.trainer import run
 
 def launch(config: ExperimentConfig) -> Summary | None:
     """Trains with ``runtime.workers`` processes (the most of ``{min, max}``); under torchrun with those that it started.
+
+    SIGTERM stops the run with a checkpoint; it is not finished then, and the same call goes on from there.
 
     Returns:
         What ``run`` returns; None on a rank above 0 of torchrun.
@@ -39,7 +45,8 @@ def _spawn(config: ExperimentConfig) -> Summary:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // config.runtime.most_workers)))
     results: Any = mp.get_context("spawn").SimpleQueue()
     try:
-        cast(Any, spawn)(_spawned, (config, results), nprocs=config.runtime.most_workers)
+        with _on_sigterm(_pass_on):
+            cast(Any, spawn)(_spawned, (config, results), nprocs=config.runtime.most_workers)
     except (ProcessRaisedException, ProcessExitedException):
         if results.empty():
             raise
@@ -67,12 +74,35 @@ def _run_rank(config: ExperimentConfig, rank: int, world_size: int, local_rank: 
     if world_size > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=world_size)
     bar = ProgressBar(config.runtime.name)
+    told = threading.Event()
+    context = RunContext(
+        rank=rank, world_size=world_size, local_rank=local_rank, device=device, on_progress=bar.show, should_stop=told.is_set
+    )
     try:
-        return run(config, RunContext(rank=rank, world_size=world_size, local_rank=local_rank, device=device, on_progress=bar.show))
+        with _on_sigterm(told.set):
+            return run(config, context)
     finally:
         bar.close()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+@contextmanager
+def _on_sigterm(call: Callable[[], None]) -> Iterator[None]:
+    """Calls something at SIGTERM instead of ending; only a process' first thread may ask for that, any other is left as it is."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: call())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _pass_on() -> None:
+    for process in multiprocessing.active_children():
+        process.terminate()
 
 
 def _free_port() -> int:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -201,6 +203,25 @@ def test_a_command_without_ray_and_its_words(splits, tmp_path, capsys, caplog):
     assert absent.startswith("error: ")
     assert "absent" in absent
     assert "steps" in misspelt
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_stops_with_a_checkpoint(splits, tmp_path, workers):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values(splits, tmp_path / "runs")))
+    options = ["schedule.steps=100000", "schedule.evaluate_every_steps=90000", "runtime.checkpoint_every_steps=90000"]
+    command = [sys.executable, "-m", "mtl_ray.training", str(path), f"runtime.workers={workers}", *options]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)
+    run_uri = str(tmp_path / "runs" / "run")
+    while not read_scalars(f"{run_uri}/scalars.jsonl"):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate()
+    assert process.returncode == 143, said
+    found = checkpoint.newest(run_uri)
+    assert found is not None
+    assert f"stopped after {checkpoint.read_state(found).step} steps" in said
 
 
 def test_bad_samples_above_the_limit_end_the_run_with_status_1(tmp_path, splits, capsys):
