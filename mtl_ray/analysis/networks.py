@@ -62,9 +62,20 @@ def open_network(target: str, *, classes: int | None = None, auxiliary: bool = F
 
 def open_config(target: str, classes: int | None = None) -> tuple[ExperimentConfig, Vocabulary]:
     """The config at an address and what its heads learn; arguments as for ``open_network``."""
+    config, vocabulary = _stored(target)
+    if vocabulary is None:
+        vocabulary = _vocabulary(config) if classes is None else _numbered(config.model.heads, classes)
+    return config, vocabulary
+
+
+def config_at(target: str) -> ExperimentConfig:
+    """The config at an address: a .yaml file, or what lies in a run folder, a checkpoint or a bundle."""
+    return _stored(target)[0]
+
+
+def _stored(target: str) -> tuple[ExperimentConfig, Vocabulary | None]:
     if target.endswith((".yaml", ".yml")):
-        config = load_experiment(target)
-        return config, _vocabulary(config) if classes is None else _numbered(config.model.heads, classes)
+        return load_experiment(target), None
     kind = artifact_kind(target)
     if kind == "bundle":
         bundle = open_artifact(target, kind="bundle")

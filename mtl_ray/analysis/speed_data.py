@@ -1,0 +1,68 @@
+"""The steps of the data's side that ``speed`` times: batches of the loader, and the preparation of single samples."""
+
+import random
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from typing import cast
+
+from mtl_ray.analysis.stopwatch import Stopwatch
+from mtl_ray.loading.augment import augmented
+from mtl_ray.loading.batch import Batch
+from mtl_ray.loading.collate import Canvases
+from mtl_ray.loading.config import DataConfig, Mosaic
+from mtl_ray.loading.loader import Loader
+from mtl_ray.loading.reader import Address, Reader, Where
+from mtl_ray.loading.scene import Scene, scene_of
+from mtl_ray.samples import Sample
+from mtl_ray.shards.order import key_of
+
+Step = Callable[[Stopwatch], object]
+_SEED = 0
+
+
+def loader_steps(data: DataConfig) -> Generator[Step, None, None]:
+    """For each step, waiting for the next batch of a loader."""
+    with closing(cast(Generator[Batch, None, None], iter(Loader(data, seed=_SEED)))) as batches:
+        while True:
+            yield lambda watch: _wait(batches, watch)
+
+
+def sample_steps(data: DataConfig) -> Generator[Step, None, None]:
+    """For each step, the preparation of one sample in the order of training: reading, decoding, each augmentation, the canvas."""
+    reader = Reader(data.train, batch=data.batch, seed=_SEED, lanes=data.lanes, window=data.window)
+    partners = 3 if any(isinstance(change, Mosaic) for change in data.augment) else 0
+    canvases = Canvases(1, data.canvas, semantic="semantic" in reader.vocabulary.classes, pinned=False)
+    cursor = 0
+    while True:
+        for address in reader.addresses(cursor, 0, 1, partners):
+            yield lambda watch, address=address: _prepare(data, reader, canvases, address, watch)  # type: ignore[misc]
+        cursor += data.batch
+
+
+def _wait(batches: Iterator[Batch], watch: Stopwatch) -> None:
+    with watch("wait for a batch"):
+        next(batches)
+
+
+def _prepare(data: DataConfig, reader: Reader, canvases: Canvases, address: Address, watch: Stopwatch) -> None:
+    with watch("read"):
+        sample = reader.read(address.where)
+    with watch("decode"):
+        scene = _scene(data, reader, address.where, sample)
+
+    def partners() -> list[Scene]:
+        return [_scene(data, reader, where, reader.read(where)) for where in address.partners]
+
+    numbers = random.Random(key_of(_SEED, address.lane, address.position))
+    for number, change in enumerate(data.augment, 1):
+        with watch(f"augment/{number} {change.type}"):
+            scene = augmented(scene, (change,), numbers, partners, data.canvas)
+    with watch("place"):
+        canvases.fill(0, sample.key, scene)
+
+
+def _scene(data: DataConfig, reader: Reader, where: Where, sample: Sample) -> Scene:
+    try:
+        return scene_of(sample, reader.recodings[where[0]], reader.vocabulary.classes, data.max_pixels)
+    except ValueError as error:
+        raise ValueError(f"sample {sample.key}: {error}") from error

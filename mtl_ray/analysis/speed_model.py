@@ -1,0 +1,166 @@
+"""The steps of a model that ``speed`` times: from decoded pictures to predictions."""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mtl_ray.analysis.networks import config_at, open_config, untrained
+from mtl_ray.analysis.speed_data import Step
+from mtl_ray.analysis.stopwatch import Stopwatch
+from mtl_ray.evaluation.data import open_data
+from mtl_ray.experiment import build_model
+from mtl_ray.export.samples import check_samples, generated
+from mtl_ray.geometry.placement import Placement, place
+from mtl_ray.inference.bundle import BundlePredictor
+from mtl_ray.inference.checkpoint import default_device, find_checkpoint, open_checkpoint
+from mtl_ray.inference.open import artifact_kind, open_predictor
+from mtl_ray.inference.predictor import Arrays, Predictor, decode_one
+from mtl_ray.inference.torch_predictor import TorchPredictor
+from mtl_ray.loading.decode import decode_image
+from mtl_ray.models.head import Context, Features, Head
+from mtl_ray.tasks.detection.nms import select
+
+Picture = NDArray[np.uint8]
+_IN_MEMORY = 64
+"""Decoded pictures; the steps go through them again and again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model to be timed.
+
+    Attributes:
+        target: its address.
+        predictor: what predicts.
+        about: what runs it.
+    """
+
+    target: str
+    predictor: Predictor
+    about: str
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether torch runs it on a GPU."""
+        return isinstance(self.predictor, TorchPredictor) and self.predictor.device.type == "cuda"
+
+    def wait(self) -> None:
+        """Until the GPU has done what it was asked to."""
+        if self.on_gpu:
+            torch.cuda.synchronize()
+
+    def device_mb(self) -> float:
+        """The most megabytes that tensors took on the GPU."""
+        return torch.cuda.max_memory_allocated() / 2**20
+
+
+@contextmanager
+def open_subject(target: str, device: str | None, threads: int, classes: int | None, api_key: str | None) -> Iterator[Subject]:
+    """The model at an address; torch uses so many threads until the block ends."""
+    before = torch.get_num_threads()
+    try:
+        if threads:
+            torch.set_num_threads(threads)
+        yield _open(target, device or default_device(), threads, classes, api_key)
+    finally:
+        torch.set_num_threads(before)
+
+
+def inference_steps(subject: Subject, batch: int, data: str | None, images: str | None) -> tuple[Any, str]:
+    """What begins the steps of a model, each upon ``batch`` pictures, and a line about it."""
+    pictures, whence = _pictures(subject, data, images)
+
+    def steps() -> Generator[Step, None, None]:
+        endless = cycle(pictures)
+        while True:
+            group = list(islice(endless, batch))
+            yield lambda watch: predict_in_parts(subject.predictor, group, watch)  # noqa: B023
+
+    return steps, f"{subject.about}, batch {batch}, {len(pictures)} pictures: {whence}"
+
+
+def predict_in_parts(predictor: Predictor, images: Sequence[Picture], watch: Stopwatch) -> list[Mapping[str, Any]]:
+    """What ``predictor.predict`` gives, done part by part under a watch."""
+    if not isinstance(predictor, TorchPredictor | BundlePredictor):
+        with watch("request"):
+            return list(predictor.predict(images))
+    with watch("place"):
+        placed = [place(image, predictor.canvas) for image in images]
+        canvases, placements = np.stack([pixels for pixels, _ in placed]), [placement for _, placement in placed]
+    if isinstance(predictor, BundlePredictor):
+        with watch("forward"):
+            arrays = predictor.run(canvases, placements)
+        with watch("post-processing"):
+            return _decoded(predictor, arrays, placements)
+    with torch.no_grad(), watch("forward"):
+        raw = _forward(predictor, canvases, placements, watch)
+    with torch.no_grad(), watch("post-processing"):
+        with watch("post-processing/suppression"):
+            outputs = {name: select(value, head.selection, False) if _chooses(head) else value for name, (head, value) in raw.items()}
+        with watch("post-processing/decode"):
+            arrays = {name: {field: value.cpu().numpy() for field, value in fields.items()} for name, fields in outputs.items()}
+            return _decoded(predictor, arrays, placements)
+
+
+def _forward(
+    predictor: TorchPredictor, canvases: Picture, placements: Sequence[Placement], watch: Stopwatch
+) -> dict[str, tuple[Any, dict[str, Tensor]]]:
+    """Each head, and what it says before suppression where it has one."""
+    model = predictor.model
+    with watch("forward/trunk"):
+        image = torch.from_numpy(canvases).permute(0, 3, 1, 2).contiguous().to(predictor.device)
+        valid = torch.tensor([[p.valid_height, p.valid_width] for p in placements], dtype=torch.int32, device=predictor.device)
+        context = Context(canvas_hw=(image.shape[2], image.shape[3]), valid_hw=valid)
+        features: Features = model.trunk(model.normalise(image))
+    with watch("forward/heads"):
+        heads = {name: cast(Head, model.heads[name]) for name in predictor.heads}
+        return {name: (head, _said(head, features, context)) for name, head in heads.items()}
+
+
+def _said(head: Any, features: Features, context: Context) -> dict[str, Tensor]:
+    said: dict[str, Tensor] = head.candidates(features, context) if _chooses(head) else head.predict(features, context)
+    return said
+
+
+def _chooses(head: Any) -> bool:
+    return hasattr(head, "candidates")
+
+
+def _decoded(predictor: TorchPredictor | BundlePredictor, arrays: Arrays, placements: Sequence[Placement]) -> list[Mapping[str, Any]]:
+    return [decode_one(arrays, index, placement, predictor.heads) for index, placement in enumerate(placements)]
+
+
+def _open(target: str, device: str, threads: int, classes: int | None, api_key: str | None) -> Subject:
+    if target.endswith((".yaml", ".yml")):
+        config, vocabulary = open_config(target, classes)
+        model = build_model(untrained(config.model), vocabulary).eval()
+        made = TorchPredictor(model, config.model.heads, vocabulary, config.data.canvas, device=device)
+        return Subject(target=target, predictor=made, about=f"torch on {device}, random weights")
+    if target.startswith(("http://", "https://")):
+        return Subject(target=target, predictor=open_predictor(target, api_key=api_key), about="over HTTP, one request a picture")
+    if artifact_kind(target) == "bundle":
+        return Subject(target=target, predictor=BundlePredictor(target, threads=threads), about="onnxruntime, suppression in its graph")
+    uri = target if artifact_kind(target) else find_checkpoint(target)
+    return Subject(target=target, predictor=open_checkpoint(uri, device=device), about=f"torch on {device}")
+
+
+def _pictures(subject: Subject, data: str | None, images: str | None) -> tuple[list[Picture], str]:
+    """Pictures and where they come from."""
+    if data is not None:
+        found = open_data(data, images)
+        samples = found.samples(0, min(len(found), _IN_MEMORY), pictures=True)
+        pictures = [decode_image(sample.image) for sample in samples]
+        if not pictures:
+            raise ValueError(f"{data} has no pictures")
+        return pictures, data
+    if subject.target.startswith(("http://", "https://")):
+        return [image for _, image in generated(_IN_MEMORY)], "generated"
+    chosen, whence = check_samples(config_at(subject.target).data, subject.predictor.vocabulary, _IN_MEMORY)
+    return [image for _, image in chosen], whence
