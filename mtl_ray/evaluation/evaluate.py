@@ -87,13 +87,14 @@ Watch = Callable[[Iterable[Sample], int], Iterable[Sample]]
 """Passes samples on, of which there are so many, and shows how far they are."""
 
 
-def measure_rows(request: Request, start: int, stop: int, watch: Watch | None = None) -> Part:
-    """Measures the rows [start, stop) of the data.
+def measure_rows(request: Request, start: int = 0, stop: int | None = None, watch: Watch | None = None) -> Part:
+    """Measures the rows [start, stop) of the data, by default all of them.
 
     Raises:
         ValueError, FileNotFoundError: if the target or the data cannot be read, or no head can be measured on the data.
     """
     data = open_data(request.data, request.images)
+    stop = len(data) if stop is None else stop
     target: Stored | Predictor
     if request.stored:
         target = open_stored(request.target, data)
@@ -129,7 +130,7 @@ def measure_rows(request: Request, start: int, stop: int, watch: Watch | None = 
 def evaluate(request: Request, watch: Watch | None = None) -> tuple[Report, Part]:
     """Measures all rows in this process."""
     started = time.monotonic()
-    part = measure_rows(request, 0, len(open_data(request.data, request.images)), watch)
+    part = measure_rows(request, watch=watch)
     return make_report(request, part, time.monotonic() - started), part
 
 

@@ -4,11 +4,12 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.evaluation.coco_file import read_json, read_mask
@@ -147,38 +148,62 @@ def read_coco(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str,
     entries = read_json(uri)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{uri} is no COCO results file: that is a list of objects")
+    categories, scores, boxes = (_column(uri, entries, name) for name in ("category_id", "score", "bbox"))
     class_of = {number: i for i, number in enumerate(category_ids(vocabulary))}
-    by_name: dict[str, list[Mapping[str, Any]]] = {}
-    for number, entry in enumerate(entries):
-        if missing := [name for name in ("image_id", "category_id", "score") if name not in entry]:
-            raise ValueError(f"{uri}: entry {number} has no {missing[0]}")
-        if entry["category_id"] not in class_of and "instances" not in vocabulary.category_ids:
-            raise ValueError(f"{uri}: entry {number} has the category {entry['category_id']}, which the data does not have")
-        by_name.setdefault(str(entry.get("file_name", entry["image_id"])), []).append(entry)
-    known = sizes() if any(isinstance(entry.get("segmentation"), list) for entry in entries) else {}
-    strange = sorted({entry["category_id"] for entry in entries} - class_of.keys())
+    strange = sorted(set(categories) - class_of.keys())
+    if strange and "instances" not in vocabulary.category_ids:
+        raise ValueError(f"{uri}: entry {categories.index(strange[0])} has the category {strange[0]}, which the data does not have")
+    everything = Detections(
+        boxes_xyxy=from_xywh(_numbers(uri, boxes)),
+        scores=np.array(scores, np.float64),
+        classes=np.array([class_of.get(number, -1) for number in categories], np.int64),
+    )
+    sizes_known = sizes() if any(isinstance(entry.get("segmentation"), list) for entry in entries) else {}
+    by_name: dict[str, list[int]] = {}
+    for row, (entry, number) in enumerate(zip(entries, _column(uri, entries, "image_id"), strict=True)):
+        by_name.setdefault(str(entry.get("file_name", number)), []).append(row)
     notes = tuple(f"entries of the category {number}, which the data does not have, were left out" for number in strange)
-    found = {name: {"boxes": _detections(group, class_of, known.get(name, (0, 0)))} for name, group in by_name.items()}
+    found = {name: {"boxes": _detections(everything, entries, rows, sizes_known.get(name, (0, 0)))} for name, rows in by_name.items()}
     return Stored(heads={"boxes": CocoResultsHead}, vocabulary=vocabulary, by_name=found, complete=False, notes=notes)
 
 
+def _column(uri: str, entries: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    """What all entries have; a box may be missing."""
+    if name == "bbox":
+        return [entry.get("bbox") or _NO_BOX for entry in entries]
+    try:
+        return [entry[name] for entry in entries]
+    except KeyError:
+        missing = next(number for number, entry in enumerate(entries) if name not in entry)
+        raise ValueError(f"{uri}: entry {missing} has no {name}") from None
+
+
+def _numbers(uri: str, boxes: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    if wrong := next((number for number, box in enumerate(boxes) if len(box) != 4), None):
+        raise ValueError(f"{uri}: the box of entry {wrong} has {len(boxes[wrong])} numbers instead of four")
+    return np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes)).reshape(-1, 4)
+
+
+_NO_BOX = (np.nan,) * 4
 NOTHING = Detections(boxes_xyxy=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), classes=np.zeros(0, np.int64))
 """What was found on an image that a results file does not name."""
 
 
-def _detections(entries: Sequence[Mapping[str, Any]], class_of: Mapping[int, int], size: tuple[int, int]) -> Detections:
-    entries = [entry for entry in entries if entry["category_id"] in class_of]
-    if not entries:
+def _detections(everything: Detections, entries: Sequence[Mapping[str, Any]], rows: Sequence[int], size: tuple[int, int]) -> Detections:
+    """Those of one image: the rows that are of a class which the data has."""
+    mine = np.array(rows, np.int64)
+    mine = mine[everything.classes[mine] >= 0]
+    if not len(mine):
         return NOTHING
-    boxes: Any = from_xywh(np.array([entry.get("bbox") or [np.nan] * 4 for entry in entries], np.float64))
-    scores: Any = np.array([entry["score"] for entry in entries], np.float64)
+    of_image = [entries[row] for row in mine.tolist()] if entries[mine[0]].keys() & {"segmentation", "keypoints"} else ()
     keypoints: Any = None
-    if "keypoints" in entries[0]:
-        keypoints = np.array([entry["keypoints"] for entry in entries], np.float64).reshape(len(entries), -1, 3)
+    if of_image and "keypoints" in of_image[0]:
+        keypoints = np.array([entry["keypoints"] for entry in of_image], np.float64).reshape(len(mine), -1, 3)
+    masks = of_image and "segmentation" in of_image[0]
     return Detections(
-        boxes_xyxy=boxes,
-        scores=scores,
-        classes=np.array([class_of[entry["category_id"]] for entry in entries], np.int64),
-        masks=tuple(read_mask(entry["segmentation"], *size) for entry in entries) if "segmentation" in entries[0] else None,
+        boxes_xyxy=everything.boxes_xyxy[mine],
+        scores=everything.scores[mine],
+        classes=everything.classes[mine],
+        masks=tuple(read_mask(entry["segmentation"], *size) for entry in of_image) if masks else None,
         keypoints=keypoints,
     )

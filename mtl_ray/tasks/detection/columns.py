@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mtl_ray.samples import Instances
 from mtl_ray.tasks.detection.decode import Detections
 
-PAIRS_AT_ONCE = 2**20
+PAIRS_AT_ONCE = 2**17
 """Of objects and detections that are compared; this bounds the memory."""
 
 
@@ -99,16 +99,20 @@ def _joined(parts: Sequence[NDArray[Any]], kind: type[np.generic], *shape: int) 
     return np.concatenate([np.zeros((0, *shape), kind), *parts]).astype(kind, copy=False)
 
 
-def overlaps(found: Found, objects: Objects, least: float, *, crowd_whole: bool = False) -> Overlaps:
+def overlaps(found: Found, objects: Objects, least: float, *, same_class: bool = False, crowd_whole: bool = False) -> Overlaps:
     """All pairs within an image whose IoU is at least ``least``, which is above 0.
 
     Args:
         found: the detections.
         objects: the objects.
         least: IoU.
+        same_class: only pairs of one class.
         crowd_whole: for a crowd, the share of the detection that lies on it counts in place of the IoU, as in COCO's protocol.
     """
-    parts = [_near(pairs, found, objects, least, crowd_whole) for pairs in _pairs(found.image, objects.image)]
+    every = _pairs(found.image, objects.image)
+    if same_class:
+        every = ((one[same], other[same]) for one, other in every if (same := found.classes[one] == objects.classes[other]).any())
+    parts = [_near(pairs, found, objects, least, crowd_whole) for pairs in every]
     none = np.empty(0, np.int64)
     columns = [np.concatenate([none, *(part[i] for part in parts)]) for i in range(2)]
     return Overlaps(columns[0], columns[1], np.concatenate([np.empty(0), *(part[2] for part in parts)]))

@@ -45,15 +45,18 @@ def from_row(row: Mapping[str, Any]) -> Detections:
 
 def to_coco(prediction: Detections, image_id: int, height: int, width: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
     """Entries of a COCO results file: bbox as x, y, width, height; ``category_ids`` by class index."""
-    entries: list[dict[str, Any]] = []
-    for i, box in enumerate(prediction.boxes_xyxy.tolist()):
-        category = category_ids[int(prediction.classes[i])]
-        entry: dict[str, Any] = {"image_id": image_id, "category_id": category, "score": float(prediction.scores[i])}
-        if not np.isnan(box).any():  # a file of masks or keypoints alone has no boxes
-            entry["bbox"] = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-        if prediction.masks is not None:
-            entry["segmentation"] = {"size": [height, width], "counts": prediction.masks[i].decode()}
-        if prediction.keypoints is not None:
-            entry["keypoints"] = prediction.keypoints[i].ravel().tolist()
-        entries.append(entry)
+    boxes = prediction.boxes_xyxy.tolist()
+    rows = zip(boxes, prediction.scores.tolist(), prediction.classes.tolist(), strict=True)
+    entries: list[dict[str, Any]] = [
+        {"image_id": image_id, "category_id": category_ids[label], "score": score, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+        for (x1, y1, x2, y2), score, label in rows
+    ]
+    for i in np.flatnonzero(np.isnan(prediction.boxes_xyxy).any(axis=1)).tolist():
+        del entries[i]["bbox"]  # a file of masks or keypoints alone has no boxes
+    if prediction.masks is not None:
+        for entry, mask in zip(entries, prediction.masks, strict=True):
+            entry["segmentation"] = {"size": [height, width], "counts": mask.decode()}
+    if prediction.keypoints is not None:
+        for entry, points in zip(entries, prediction.keypoints, strict=True):
+            entry["keypoints"] = points.ravel().tolist()
     return entries

@@ -49,9 +49,8 @@ def voc_table(images: Sequence[Scored], num_classes: int) -> VocTable:
 
 def _chosen(objects: Objects, found: Found) -> NDArray[np.int64]:
     """Of each detection the object of its class that it overlaps most, the first of equal ones; -1 if none enough."""
-    near = overlaps(found, objects, THRESHOLD)
-    same = np.flatnonzero(found.classes[near.found] == objects.classes[near.object])
-    best = same[np.lexsort((near.object[same], -near.iou[same], near.found[same]))]
+    near = overlaps(found, objects, THRESHOLD, same_class=True)
+    best = np.lexsort((near.object, -near.iou, near.found))
     detection, first = np.unique(near.found[best], return_index=True)
     chosen = np.full(len(found.classes), -1)
     chosen[detection] = near.object[best[first]]

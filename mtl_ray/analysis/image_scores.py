@@ -1,0 +1,89 @@
+"""How well the objects of each single image were found: the mean average precision of the image by itself.
+
+The rule is that of MMDetection's ``analyze_results``: Pascal VOC's area under the curve of each class that has objects in the image,
+averaged over these classes and over the IoU thresholds 0.50 to 0.95.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.tasks.detection.columns import Found, Objects, Scored, found_of, objects_of, overlaps
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+
+
+class Ranked(NamedTuple):
+    """The detections that are of a class which their image has, by image and class, best first.
+
+    Attributes:
+        group: (D,) which group of one image and class.
+        object: (D,) the object of the group that each one overlaps most; -1 if none by half.
+        iou: (D,) with it.
+        optional: (D,) whether it need not be found.
+    """
+
+    group: NDArray[np.int64]
+    object: NDArray[np.int64]
+    iou: NDArray[np.float64]
+    optional: NDArray[np.bool_]
+
+
+def image_scores(images: Sequence[Scored], *, crowd_counts: bool = False) -> NDArray[np.float64]:
+    """The score of each image, float64 (N,); NaN where there is no object to find.
+
+    Detections look at the object of their class that they overlap most, the best-scored first; one whose object was found before, or
+    is not overlapped enough, is wrong. An object that is crowd or difficult need not be found and what looks at it counts neither way.
+
+    Args:
+        images: truth and detections.
+        crowd_counts: crowds are objects as any others, as MMDetection 3.x takes them.
+    """
+    objects, found = objects_of(images), found_of(images)
+    if crowd_counts:
+        objects = replace(objects, optional=objects.optional & ~objects.crowd)
+    wanted = np.flatnonzero(~objects.optional)
+    classes = max(objects.classes.max(initial=0), found.classes.max(initial=0)) + 1
+    groups, total = np.unique(objects.image[wanted] * classes + objects.classes[wanted], return_counts=True)
+    ranked = _rank(objects, found, groups, found.image * classes + found.classes)
+    average = np.mean([_average_precision(ranked, total, threshold) for threshold in THRESHOLDS], axis=0)
+    of_image = groups // classes
+    count = np.bincount(of_image, minlength=len(images))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.bincount(of_image, average, minlength=len(images)) / count, np.float64)
+
+
+def _rank(objects: Objects, found: Found, groups: NDArray[np.int64], group_of: NDArray[np.int64]) -> Ranked:
+    near = overlaps(
+        replace(found, boxes_xyxy=found.boxes_xyxy.astype(np.float32)),  # the rule's own precision: it decides at the thresholds
+        replace(objects, boxes_xyxy=objects.boxes_xyxy.astype(np.float32)),
+        0.4999,
+        same_class=True,
+    )
+    best = np.lexsort((near.object, objects.optional[near.object], -near.iou, near.found))
+    detection, first = np.unique(near.found[best], return_index=True)
+    chosen, iou = np.full(len(found.scores), -1), np.zeros(len(found.scores))
+    chosen[detection], iou[detection] = near.object[best[first]], near.iou[best[first]]
+    kept = np.flatnonzero(np.isin(group_of, groups))
+    order = kept[np.lexsort((-found.scores[kept], group_of[kept]))]
+    optional = np.append(objects.optional, False)[chosen]
+    return Ranked(np.searchsorted(groups, group_of[order]), chosen[order], iou[order], optional[order])
+
+
+def _average_precision(ranked: Ranked, total: NDArray[np.int64], threshold: float) -> NDArray[np.float64]:
+    """Of each group: the sum, over the objects found, of the best precision at that recall or a higher one, by the number of objects."""
+    hit = ranked.iou >= threshold
+    counted = np.flatnonzero(~(hit & ranked.optional))
+    group, place = ranked.group[counted], np.where(hit, ranked.object, -1)[counted]
+    right = np.zeros(len(counted), np.bool_)
+    right[np.unique(place, return_index=True)[1]] = True
+    right &= place >= 0
+    start = np.searchsorted(group, group)
+    hits = np.cumsum(right)
+    precision = (hits - np.append(0, hits)[start]) / (np.arange(len(group)) - start + 1)
+    lift = 2.0 * (len(total) - group)  # groups are told apart by their height, so that one pass from the end serves all
+    envelope = np.maximum.accumulate((precision + lift)[::-1])[::-1] - lift
+    return np.bincount(group[right], envelope[right], minlength=len(total)) / total
