@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtl_ray.analysis.openmmlab_results import read_openmmlab
-from mtl_ray.evaluation.classes import recoder
+from mtl_ray.analysis.picture_source import PictureSource, pictures_of
+from mtl_ray.evaluation.classes import objects_at, recoder
 from mtl_ray.evaluation.data import CocoData, EvaluationData, open_data
 from mtl_ray.evaluation.evaluate import Finder, open_stored
 from mtl_ray.evaluation.stored import Stored
@@ -69,6 +71,8 @@ class Paired:
         vocabulary: of the predictions; the class numbers of truth and detections mean the same.
         images: key, height, width, truth, found.
         file_names: what each image's file is called, by key.
+        rows: of each image in the data.
+        pictures: where the images lie.
         groups: of each class the supercategory that an annotation file gives it; the class's own name where it gives none.
         notes: what the reader of the figures should know.
     """
@@ -76,6 +80,8 @@ class Paired:
     vocabulary: Vocabulary
     images: tuple[Scored, ...]
     file_names: Mapping[str, str]
+    rows: tuple[int, ...]
+    pictures: PictureSource
     groups: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
@@ -83,6 +89,13 @@ class Paired:
     def names(self) -> tuple[str, ...]:
         """Of the classes of objects."""
         return self.vocabulary.classes["instances"]
+
+    def usable(self) -> "Paired":
+        """The same without the objects that MMDetection's data sets leave out.
+
+        These are objects marked ``ignore``, of no area, narrower or lower than a pixel, or wholly outside the image.
+        """
+        return replace(self, images=tuple(image._replace(truth=objects_at(image.truth, _usable(image))) for image in self.images))
 
     def above(self, score: float) -> "Paired":
         """The same without the detections of a lower score."""
@@ -138,11 +151,13 @@ def read_paired(
     pairs = open_pairs(predictions, data, images=images, classes=classes)
     name = pairs.head("instances", head)
     scored: list[Scored] = []
+    rows: list[int] = []
     missing: list[str] = []
-    for sample, found in pairs:
+    for row, (sample, found) in enumerate(pairs):
         if found is None:
             missing.append(sample.key)
         elif sample.instances is not None:
+            rows.append(row)
             scored.append(Scored(sample.key, sample.height, sample.width, sample.instances, found[name]))
     _check(predictions, scored, kind)
     notes = [f"{len(missing)} images of the data have no predictions and were left out, such as {missing[0]}"] if missing else []
@@ -150,6 +165,8 @@ def read_paired(
         vocabulary=pairs.stored.vocabulary,
         images=tuple(scored),
         file_names=_file_names(pairs.data, scored),
+        rows=tuple(rows),
+        pictures=pictures_of(pairs.data),
         groups=_groups(pairs.data, pairs.stored.vocabulary),
         notes=(*pairs.notes, *notes),
     )
@@ -174,6 +191,15 @@ def _file_names(data: EvaluationData, images: Sequence[Scored]) -> dict[str, str
 def _groups(data: EvaluationData, vocabulary: Vocabulary) -> tuple[str, ...]:
     own: Mapping[str, str] = data.file.supercategories if isinstance(data, CocoData) else {}
     return tuple(own.get(name, name) for name in vocabulary.classes["instances"])
+
+
+def _usable(image: Scored) -> NDArray[np.bool_]:
+    truth = image.truth
+    sides = truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]
+    edge = np.array([image.width, image.height]) if image.height > 0 else np.inf  # an annotation file need not say the size
+    inside = (np.minimum(truth.boxes_xyxy[:, 2:], edge) > np.maximum(truth.boxes_xyxy[:, :2], 0)).all(axis=1)
+    ignored = truth.attributes.get("ignore", np.zeros(len(truth), np.int64)) > 0
+    return np.asarray((truth.areas > 0) & (sides >= 1).all(axis=1) & inside & ~ignored, np.bool_)
 
 
 def _kept(found: Detections, score: float) -> Detections:

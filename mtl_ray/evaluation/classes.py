@@ -48,11 +48,15 @@ def _recode(sample: Sample, codes: Codes) -> Sample:
 
 def _instances(found: Instances, codes: NDArray[np.int64]) -> Instances:
     classes = codes[found.classes]
-    kept = classes != UNKNOWN
+    return objects_at(replace(found, classes=classes), classes != UNKNOWN)
+
+
+def objects_at(found: Instances, kept: NDArray[np.bool_]) -> Instances:
+    """The objects of N for which ``kept`` (N,) is True."""
     return replace(
         found,
         boxes_xyxy=found.boxes_xyxy[kept],
-        classes=classes[kept],
+        classes=found.classes[kept],
         ids=found.ids[kept],
         areas=found.areas[kept],
         crowd=found.crowd[kept],

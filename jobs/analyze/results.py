@@ -1,0 +1,52 @@
+"""The best and the worst images of stored predictions, truth and predictions side by side, and a table of all."""
+
+import argparse
+from collections.abc import Sequence
+
+from jobs.run import run
+from mtl_ray.distributed.outputs import absolute_output
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes images.json, images.csv, good/ and bad/, prints the ends of the table."""
+    example = "example: python -m jobs.analyze results results/bccd/predictions.arrow --data shards/bccd/val --out best_and_worst --topk 10"
+    parser = argparse.ArgumentParser(prog="python -m jobs.analyze results", description=__doc__, epilog=example)
+    parser.add_argument("predictions", help="predictions.arrow, a COCO results file, or a result pickle of MMDetection")
+    parser.add_argument("--data", required=True, help="URI of a split, or a COCO annotation file")
+    parser.add_argument("--out", required=True, help="folder or URI")
+    parser.add_argument("--images", help="folder of the pictures of a COCO annotation file")
+    parser.add_argument("--topk", type=int, default=20, help="pictures of the best and of the worst (default 20)")
+    parser.add_argument("--score-thr", type=float, default=0.0, help="detections of a lower score do not count at all (default 0)")
+    parser.add_argument("--show-score-thr", type=float, default=0.0, help="detections of a lower score are not drawn (default 0)")
+    parser.add_argument(
+        "--compat", action="store_true", help="as MMDetection 3.x: crowds are to be found, images without objects are worst"
+    )
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="what the labels 0, 1, ... of a pickle are called")
+    parser.add_argument("--head", help="the head to look at, where several find objects")
+    parser.add_argument("--workers", type=int, default=1, help="Ray tasks at a time; 1 (default): this process, without Ray")
+    args = parser.parse_args(argv)
+    if args.topk < 0:
+        parser.error("--topk must be at least 0")
+    out = absolute_output("--out", args.out)
+
+    from mtl_ray.analysis.paired import read_paired
+    from mtl_ray.analysis.results import results
+    from mtl_ray.distributed.wide import wide
+
+    paired = read_paired(args.predictions, args.data, images=args.images, head=args.head, classes=args.classes)
+    with wide(args.workers) as how:
+        found = results(paired.usable().above(args.score_thr), out, how, topk=args.topk, show_score=args.show_score_thr, compat=args.compat)
+    for title, drawn in (("worst", found.bad), ("best", tuple(reversed(found.good)))):
+        for each in drawn[:5]:
+            line = found.table[each.place]
+            print(f"{title:5}  {line.score:.3f}  {line.num_truth:4} to find, {line.num_predicted:4} predicted  {line.image}")
+    if found.without_picture:
+        print(f"{found.without_picture} of the pictures were not found and are drawn upon grey; say where they lie with --images")
+    for note in paired.notes:
+        print(note)
+    print(f"{len(found.table)} images in {out}/images.json and images.csv, pictures in good/ and bad/")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,65 @@
+"""Where the pictures behind stored predictions lie; small, so that it travels to the tasks that draw."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray import storage
+from mtl_ray.evaluation.data import CocoData, EvaluationData, SplitData
+from mtl_ray.loading.decode import decode_image
+from mtl_ray.shards.split import open_split
+
+PAPER = 235
+"""The grey that stands for a picture that is nowhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSource:
+    """The pictures of a split, or of an annotation file.
+
+    Attributes:
+        split: URI of the split; None for an annotation file.
+        folders: where the pictures of an annotation file may lie.
+    """
+
+    split: str | None
+    folders: tuple[str, ...] = ()
+
+    def read(self, row: int, name: str, height: int, width: int) -> tuple[NDArray[np.uint8], bool]:
+        """The picture (height, width, 3) uint8 RGB, and whether there is one: where it is nowhere, plain grey is drawn upon.
+
+        Args:
+            row: of the split.
+            name: of the file.
+            height: as the annotations have it.
+            width: the same.
+
+        Raises:
+            ValueError: if the picture cannot be read, or has another size.
+        """
+        data = self._data(row, name)
+        if data is None:
+            return np.full((height, width, 3), PAPER, np.uint8), False
+        image = decode_image(data)
+        if image.shape[:2] != (height, width) and height > 0:
+            raise ValueError(f"the picture {name} has {image.shape[1]} x {image.shape[0]} pixels, its annotations say {width} x {height}")
+        return image, True
+
+    def _data(self, row: int, name: str) -> bytes | None:
+        if self.split is not None:
+            return next(open_split(self.split).read(row, row + 1)).image
+        for folder in self.folders:
+            try:
+                return storage.read(storage.join(folder, name))
+            except (FileNotFoundError, IsADirectoryError):
+                continue
+        return None
+
+
+def pictures_of(data: EvaluationData) -> PictureSource:
+    """Where the pictures of the data lie, by URIs that mean the same for every process of this machine."""
+    if isinstance(data, SplitData):
+        return PictureSource(split=storage.absolute(data.split.uri))
+    assert isinstance(data, CocoData)
+    return PictureSource(split=None, folders=tuple(storage.absolute(folder) for folder in data.folders))

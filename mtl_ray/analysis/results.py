@@ -1,0 +1,161 @@
+"""The best and the worst images of stored predictions: a table of all, and pictures of some."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtl_ray import storage
+from mtl_ray.analysis.image_scores import image_scores
+from mtl_ray.analysis.paired import Paired
+from mtl_ray.analysis.picture_source import PictureSource
+from mtl_ray.analysis.wide import Wide
+from mtl_ray.geometry.pictures import grid, jpeg
+from mtl_ray.inference.pictures import free_name
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.tasks.detection.columns import Scored
+from mtl_ray.tasks.detection.draw import draw_prediction, draw_truth
+
+IMAGES_OF_A_TASK = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageResult:
+    """One line of the table.
+
+    Attributes:
+        image: its file name.
+        score: mean average precision of the image by itself (see ``image_scores``); 0 where there is nothing to find.
+        num_truth: objects to find.
+        num_predicted: detections.
+    """
+
+    image: str
+    score: float
+    num_truth: int
+    num_predicted: int
+
+
+class Drawn(NamedTuple):
+    """What is drawn where: the place of the image, and the URI of the picture."""
+
+    place: int
+    uri: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The whole of it.
+
+    Attributes:
+        table: in the order of the data.
+        good: the best images, the best last.
+        bad: the worst images, the worst first.
+        without_picture: of these, images whose pictures were nowhere.
+    """
+
+    table: tuple[ImageResult, ...]
+    good: tuple[Drawn, ...]
+    bad: tuple[Drawn, ...]
+    without_picture: int
+
+
+def results(paired: Paired, out: str, wide: Wide, *, topk: int = 20, show_score: float = 0.0, compat: bool = False) -> Results:
+    """Scores all images, draws some, and writes images.json, images.csv, good/ and bad/.
+
+    Args:
+        paired: predictions and truth.
+        out: folder or URI.
+        wide: does the work.
+        topk: so many of the best and of the worst are drawn, but no image as both. Images without an object to find have no place
+            among them.
+        show_score: detections of a lower score are not drawn.
+        compat: as MMDetection 3.x: crowds are to be found as any object, and images without objects are among the worst.
+
+    Raises:
+        ValueError: if a picture cannot be read.
+    """
+    images, parts = paired.images, _parts(len(paired.images))
+    scores = np.concatenate(wide(partial(_scores, images, compat), parts, "score"))
+    table = tuple(_line(paired, place, scores[place], compat) for place in range(len(images)))
+    ranked = sorted((place for place in range(len(images)) if compat or not math.isnan(scores[place])), key=lambda at: table[at].score)
+    count = min(topk, len(ranked) // 2)
+    bad, good = (
+        _named(places, table, storage.join(out, name))
+        for places, name in ((ranked[:count], "bad"), (ranked[len(ranked) - count :], "good"))
+    )
+    _write_table(out, table)
+    shown = _Shown(paired.pictures, paired.vocabulary, show_score, compat)
+    works = [_Work(images[each.place], paired.rows[each.place], table[each.place], each.uri) for each in (*bad, *good)]
+    found = wide(partial(_draw, shown), works, "draw")
+    return Results(table=table, good=good, bad=bad, without_picture=found.count(False))
+
+
+def _parts(count: int) -> list[tuple[int, int]]:
+    """Rows from start to stop, few enough for a task not to be long."""
+    tasks = max(1, -(-count // IMAGES_OF_A_TASK))
+    return list(pairwise(count * i // tasks for i in range(tasks + 1)))
+
+
+def _scores(images: Sequence[Scored], compat: bool, rows: tuple[int, int]) -> Any:
+    return image_scores(images[slice(*rows)], crowd_counts=compat)
+
+
+def _line(paired: Paired, place: int, score: float, compat: bool) -> ImageResult:
+    image = paired.images[place]
+    optional = image.truth.difficult if compat else image.truth.difficult | image.truth.crowd
+    return ImageResult(
+        image=paired.file_names[image.key],
+        score=0.0 if math.isnan(score) else float(score),
+        num_truth=int((~optional).sum()),
+        num_predicted=len(image.found),
+    )
+
+
+def _named(places: Sequence[int], table: Sequence[ImageResult], folder: str) -> tuple[Drawn, ...]:
+    taken: set[str] = set()
+    stems = (table[place].image.rpartition("/")[2].rpartition(".")[0] or table[place].image for place in places)
+    names = (free_name(f"{stem}_{table[place].score:.3f}", taken) for stem, place in zip(stems, places, strict=True))
+    return tuple(Drawn(place, storage.join(folder, name)) for place, name in zip(places, names, strict=True))
+
+
+def _write_table(out: str, table: Sequence[ImageResult]) -> None:
+    rows = [vars(line) for line in table]
+    storage.write(storage.join(out, "images.json"), (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(ImageResult.__dataclass_fields__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    storage.write(storage.join(out, "images.csv"), text.getvalue().encode())
+
+
+class _Shown(NamedTuple):
+    pictures: PictureSource
+    vocabulary: Vocabulary
+    show_score: float
+    compat: bool
+
+
+class _Work(NamedTuple):
+    image: Scored
+    row: int
+    line: ImageResult
+    uri: str
+
+
+def _draw(shown: _Shown, work: _Work) -> bool:
+    """Truth and predictions side by side; False if only grey was there to draw upon."""
+    image, line = work.image, work.line
+    pixels, there = shown.pictures.read(work.row, line.image, image.height, image.width)
+    sample = Sample(key=image.key, image=b"", height=image.height, width=image.width, instances=image.truth)
+    panels = [draw_truth(pixels, sample, shown.vocabulary), draw_prediction(pixels, image.found, shown.vocabulary, shown.show_score)]
+    titles = [f"{line.image}: {line.num_truth} to find", f"{line.num_predicted} predicted, score {line.score:.3f}"]
+    storage.write(work.uri, jpeg(grid(panels, 2, titles)))
+    return there

@@ -1,0 +1,14 @@
+"""Work over many items that may be done elsewhere: analyses take such a function, and need not know of Ray."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+Wide = Callable[[Callable[[Any], Any], Sequence[Any], str], list[Any]]
+"""(function, items, what the progress bar is called) -> the results in the order of the items."""
+
+
+def here(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> list[Any]:
+    """A ``Wide`` that does one item after another in this process."""
+    return [function(item) for item in tqdm(items, desc=description, unit="task", mininterval=0.5, leave=False)]

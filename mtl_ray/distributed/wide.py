@@ -1,0 +1,32 @@
+"""The work of an analysis: in this process, or as Ray tasks."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mtl_ray.analysis.wide import Wide, here
+from mtl_ray.distributed.fan_out import fan_out
+from mtl_ray.distributed.session import session
+
+
+@contextmanager
+def wide(workers: int) -> Iterator[Wide]:
+    """How the work inside is done; what the functions read and write must mean the same on every machine of the cluster.
+
+    Args:
+        workers: tasks at a time; 1: in this process, without Ray.
+
+    Raises:
+        ValueError: if that is below 1.
+    """
+    if workers < 1:
+        raise ValueError(f"--workers is {workers}; at least 1 is needed")
+    if workers == 1:
+        yield here
+        return
+
+    def there(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> list[Any]:
+        return list(fan_out(function, items, description=description, workers=workers))
+
+    with session():
+        yield there
