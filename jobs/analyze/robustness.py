@@ -1,0 +1,59 @@
+"""Measures how a model bears corrupted images: 15 corruptions (or 19) in five severities. Run again, it goes on where it stopped."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+
+from jobs.run import run
+from mtl_ray.distributed.outputs import absolute_output
+from mtl_ray.inference.endpoint import read_api_key
+from mtl_ray.picture_header import MAX_PIXELS
+
+EXAMPLE = (
+    "example: python -m jobs.analyze robustness runs/bccd --data shards/bccd/val --out robust/bccd --corruptions noise fog --workers 4"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes robustness.json, robustness.csv and robustness.png, and prints P, mPC and rPC; 1 if too many samples were bad."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.analyze robustness", description=__doc__, epilog=EXAMPLE)
+    parser.add_argument("target", help="run folder, checkpoint, bundle or endpoint URL")
+    parser.add_argument("--data", required=True, metavar="D", help="URI of a split, or a COCO annotation file")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder or URI; what it holds already is not measured again")
+    names = "names, noise, blur, weather, digital, holdout, benchmark (15), all (19) or none"
+    parser.add_argument("--corruptions", nargs="+", default=["benchmark"], metavar="NAME", help=f"{names} (default benchmark)")
+    parser.add_argument(
+        "--severities", nargs="+", type=int, default=[0, 1, 2, 3, 4, 5], metavar="N", help="1 to 5; clean is always measured"
+    )
+    parser.add_argument("--aggregate", choices=("benchmark", "all"), default="benchmark", help="what mPC is about (default %(default)s)")
+    parser.add_argument("--images", metavar="DIR", help="folder of the pictures of a COCO annotation file")
+    parser.add_argument("--workers", type=int, default=1, help="Ray tasks of one core each; 1 (default): this process, without Ray")
+    parser.add_argument("--batch", type=int, default=16, help="images that go through the network together (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the corruptions (default %(default)s)")
+    parser.add_argument("--max-bad", type=int, default=0, help="samples that may fail to decode before the status is 1")
+    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="images that claim more are bad")
+    parser.add_argument("--api-key-env", help="environment variable with the key of an endpoint that asks for one")
+    args = parser.parse_args(argv)
+    out = absolute_output("--out", args.out)
+
+    from mtl_ray.analysis.corruptions import chosen
+    from mtl_ray.analysis.robustness import CLEAN, Request, cells_of, resolved
+    from mtl_ray.analysis.robustness_report import summarise, to_text, write
+    from mtl_ray.distributed.robustness import measure_cells
+
+    given = {name: getattr(args, name) for name in ("target", "data", "images", "seed", "batch", "max_pixels")}
+    cells = cells_of(chosen(args.corruptions), args.severities)
+    request = Request(**given, api_key=read_api_key(args.api_key_env))
+    request = dataclasses.replace(request, target=resolved(request))
+    summary = summarise(measure_cells(request, cells, out, args.workers), request.about(), args.aggregate)
+    print(to_text(summary))
+    for uri in write(summary, out):
+        print(uri)
+    bad = summary.cells[CLEAN].bad
+    for key, reason in bad:
+        print(f"bad sample {key}: {reason}")
+    return 1 if len(bad) > args.max_bad else 0
+
+
+if __name__ == "__main__":
+    run(main)

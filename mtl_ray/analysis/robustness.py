@@ -1,0 +1,246 @@
+"""How a model bears corrupted images: what is measured for one corruption and severity, and where that is kept.
+
+Each such cell stands for itself, and so does each part of its rows, so that they can be measured anywhere, in any order, and a run that
+was cut off goes on with the cells that are left (Michaelis et al. 2019, https://arxiv.org/abs/1907.07484).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray import storage
+from mtl_ray.analysis.corruptions import SEVERITIES, corrupt, generator
+from mtl_ray.artifact import MANIFEST
+from mtl_ray.evaluation.classes import recoder
+from mtl_ray.evaluation.data import open_data
+from mtl_ray.evaluation.evaluate import metrics_of
+from mtl_ray.evaluation.measure import Measured
+from mtl_ray.evaluation.report import figures
+from mtl_ray.inference.open import artifact_kind, open_predictor
+from mtl_ray.inference.predictor import Predictor
+from mtl_ray.loading.decode import decode_image
+from mtl_ray.picture_header import MAX_PIXELS
+from mtl_ray.samples import Sample
+from mtl_ray.tasks.contract import Metric
+
+
+class Cell(NamedTuple):
+    """One corruption at one severity from 1 to 5, or ``CLEAN``."""
+
+    corruption: str
+    severity: int
+
+    @property
+    def name(self) -> str:
+        """``snow-3``; that of ``CLEAN`` is ``clean-0``."""
+        return f"{self.corruption}-{self.severity}"
+
+
+CLEAN = Cell("clean", 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to measure on what.
+
+    Attributes:
+        target: a run folder, checkpoint, bundle or endpoint URL.
+        data: the URI of a split, or of a COCO annotation file (.json).
+        images: where the pictures of an annotation file lie.
+        seed: of the corruptions.
+        batch: images that go through the network together.
+        max_pixels: images whose header says more are bad.
+        api_key: for an endpoint that asks for one.
+    """
+
+    target: str
+    data: str
+    images: str | None = None
+    seed: int = 0
+    batch: int = 16
+    max_pixels: int = MAX_PIXELS
+    api_key: str | None = None
+
+    def about(self) -> dict[str, Any]:
+        """What a cell's figures depend on, as JSON, with the content of the model's and the data's manifest in short."""
+        data = self.data if self.data.endswith(".json") else storage.join(self.data, "manifest.json")
+        model = "" if self.target.startswith(("http://", "https://")) else _digest(storage.join(self.target, MANIFEST))
+        return {
+            "target": storage.absolute(self.target),
+            "target_sha256": model,
+            "data": storage.absolute(self.data),
+            "data_sha256": _digest(data),
+            "seed": self.seed,
+        }
+
+
+@dataclass(kw_only=True)
+class Part:
+    """What was measured on some rows of a cell."""
+
+    metrics: dict[str, Metric]
+    measured: Measured
+
+    def merge(self, other: "Part") -> None:
+        """Adds what was measured on other rows."""
+        for name, metric in self.metrics.items():
+            metric.merge(other.metrics[name])
+        self.measured.samples += other.measured.samples
+        self.measured.bad += other.measured.bad
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a cell.
+
+    Attributes:
+        figures: by HEAD/METRIC; NaN where nothing was annotated.
+        main: the figure that counts first.
+        samples: how many images.
+        bad: key and reason of those that do not decode.
+    """
+
+    figures: Mapping[str, float]
+    main: str
+    samples: int
+    bad: tuple[tuple[str, str], ...]
+
+
+def resolved(request: Request) -> str:
+    """The target, or the checkpoint that is the best of a run now, so that all cells are of the same one.
+
+    Raises:
+        FileNotFoundError, ValueError: if there is nothing of the kind.
+    """
+    target = request.target
+    if target.endswith((".json", ".arrow")):
+        raise ValueError(f"{target} holds predictions; to see how it bears other images a model itself is needed")
+    if target.startswith(("http://", "https://")) or artifact_kind(target) is not None:
+        return target
+    if storage.names(storage.join(target, "checkpoints")):
+        from mtl_ray.inference.checkpoint import find_checkpoint
+
+        return find_checkpoint(target)
+    open_predictor(target)  # which says what is wrong
+    return target
+
+
+def measure_cell(request: Request, cell: Cell, start: int, stop: int) -> Part:
+    """Corrupts, predicts and measures the rows [start, stop), on one core.
+
+    Raises:
+        ValueError, FileNotFoundError: if the target or the data cannot be read, or no head can be measured on the data.
+    """
+    with one_thread():
+        data = open_data(request.data, request.images)
+        predictor = open_predictor(request.target, threads=1, api_key=request.api_key)
+        recode, _ = recoder(data.vocabulary, predictor.vocabulary)
+        part = Part(metrics=metrics_of(predictor, data.vocabulary), measured=Measured())
+        waiting: list[tuple[Sample, NDArray[np.uint8]]] = []
+        for sample in data.samples(start, stop, pictures=True):
+            try:
+                image = decode_image(sample.image, max_pixels=request.max_pixels)
+            except ValueError as error:
+                part.measured.bad.append((sample.key, str(error)))
+                continue
+            waiting.append((recode(sample), _seen(image, sample.key, cell, request.seed)))
+            if len(waiting) == request.batch:
+                _count(predictor, waiting, part)
+        _count(predictor, waiting, part)
+    return part
+
+
+def _seen(image: NDArray[np.uint8], key: str, cell: Cell, seed: int) -> NDArray[np.uint8]:
+    if cell == CLEAN:
+        return image
+    return corrupt(image, *cell, generator(seed, key, *cell))
+
+
+def _count(predictor: Predictor, waiting: list[tuple[Sample, NDArray[np.uint8]]], part: Part) -> None:
+    for (sample, _), predictions in zip(waiting, predictor.predict([image for _, image in waiting]), strict=True):
+        part.measured.samples += 1
+        for name, metric in part.metrics.items():
+            metric.update(sample, predictions[name])
+    waiting.clear()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets OpenCV and torch work on one core, so that as many workers as there are cores do not hinder each other."""
+    import torch
+
+    before = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before[0])
+        torch.set_num_threads(before[1])
+
+
+def outcome_of(part: Part) -> Outcome:
+    """The figures of all rows of a cell."""
+    head, metric = next(iter(part.metrics.items()))
+    return Outcome(
+        figures=figures(part.metrics), main=f"{head}/{metric.main}", samples=part.measured.samples, bad=tuple(sorted(part.measured.bad))
+    )
+
+
+def cells_of(corruptions: Sequence[str], severities: Sequence[int]) -> list[Cell]:
+    """The cells of a request, the clean one first: shares are of its figures.
+
+    Raises:
+        ValueError: for a severity that is not 0 to 5.
+    """
+    unknown = set(severities) - {0, *SEVERITIES}
+    if unknown:
+        raise ValueError(f"there is no severity {min(unknown)}; severities are 0 (clean) to 5")
+    return [CLEAN, *(Cell(name, severity) for name in corruptions for severity in SEVERITIES if severity in severities)]
+
+
+def keep(out: str, cell: Cell, outcome: Outcome, about: Mapping[str, Any]) -> None:
+    """Writes ``cells/NAME.json``."""
+    known = {name: value if np.isfinite(value) else None for name, value in outcome.figures.items()}
+    content = {"version": 1, "about": about, "main": outcome.main, "samples": outcome.samples, "bad": outcome.bad, "figures": known}
+    storage.write(_uri(out, cell), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def kept(out: str, cells: Sequence[Cell], about: Mapping[str, Any]) -> dict[Cell, Outcome]:
+    """Those of the cells that were measured before.
+
+    Raises:
+        ValueError: if they are of another model, other data or another seed, or damaged.
+    """
+    present = set(storage.names(storage.join(out, "cells")))
+    return {cell: _read(_uri(out, cell), about) for cell in cells if f"{cell.name}.json" in present}
+
+
+def _read(uri: str, about: Mapping[str, Any]) -> Outcome:
+    try:
+        content = json.loads(storage.read(uri))
+        before = content["about"]
+        values = {str(name): float("nan") if value is None else float(value) for name, value in content["figures"].items()}
+        bad = tuple((str(key), str(reason)) for key, reason in content["bad"])
+        found = Outcome(figures=values, main=str(content["main"]), samples=int(content["samples"]), bad=bad)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{uri} is damaged ({error!r}): remove it, and it is measured anew") from error
+    changed = [key for key, value in about.items() if before.get(key) != value]
+    if changed:
+        raise ValueError(f"{uri} was measured with another {', '.join(changed)}: give another --out, or remove that folder")
+    return found
+
+
+def _uri(out: str, cell: Cell) -> str:
+    return storage.join(out, "cells", f"{cell.name}.json")
+
+
+def _digest(uri: str) -> str:
+    return hashlib.sha256(storage.read(uri)).hexdigest()
