@@ -50,17 +50,15 @@ class Pairs:
         if strange := finder.unused():
             raise ValueError(f"there are predictions of {len(strange)} images that the data does not have, such as {strange[0]}")
 
-    def head(self, annotation: str, name: str | None = None) -> str:
-        """The head that predicts an annotation: the one of this name, else the first.
+    def annotation(self, head: str) -> str:
+        """What a head predicts: labels, instances or semantic.
 
         Raises:
-            ValueError: if there is none.
+            ValueError: if there is no head of this name.
         """
-        fitting = [each for each, head in self.stored.heads.items() if head.annotation == annotation]
-        if not fitting or (name is not None and name not in fitting):
-            known = ", ".join(f"{each} ({head.annotation})" for each, head in self.stored.heads.items())
-            raise ValueError(f"the predictions have no head {name or ''} of {annotation}; they have {known}".replace("  ", " "))
-        return name or fitting[0]
+        if head not in self.stored.heads:
+            raise ValueError(f"the predictions have no head {head}; they have {', '.join(self.stored.heads)}")
+        return str(self.stored.heads[head].annotation)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,7 +147,20 @@ def read_paired(
         ValueError, FileNotFoundError: if one of them cannot be read, or has nothing of the kind.
     """
     pairs = open_pairs(predictions, data, images=images, classes=classes)
-    name = pairs.head("instances", head)
+    return pair(pairs, head, kind=kind)
+
+
+def pair(pairs: Pairs, head: str | None = None, *, kind: Likeness = "bbox") -> Paired:
+    """The same of predictions that are open already.
+
+    Raises:
+        ValueError: if there is nothing of the kind.
+    """
+    finders = [name for name in pairs.stored.heads if pairs.annotation(name) == "instances"]
+    name = head or next(iter(finders), "")
+    if name not in finders:
+        known = ", ".join(f"{each} ({pairs.annotation(each)})" for each in pairs.stored.heads)
+        raise ValueError(f"the predictions have no head {name} that finds objects; they have {known}".replace("  ", " "))
     scored: list[Scored] = []
     rows: list[int] = []
     missing: list[str] = []
@@ -159,7 +170,7 @@ def read_paired(
         elif sample.instances is not None:
             rows.append(row)
             scored.append(Scored(sample.key, sample.height, sample.width, sample.instances, found[name]))
-    _check(predictions, scored, kind)
+    _check(scored, kind)
     notes = [f"{len(missing)} images of the data have no predictions and were left out, such as {missing[0]}"] if missing else []
     return Paired(
         vocabulary=pairs.stored.vocabulary,
@@ -172,16 +183,16 @@ def read_paired(
     )
 
 
-def _check(uri: str, images: Sequence[Scored], kind: Likeness) -> None:
+def _check(images: Sequence[Scored], kind: Likeness) -> None:
     if not images:
         raise ValueError("the data has no image with annotated objects")
     if kind == "segm":
         if any(len(image.found) and image.found.masks is None for image in images):
-            raise ValueError(f"{uri} has no masks; compare boxes instead")
+            raise ValueError("the predictions have no masks; compare boxes instead")
         if all(image.truth.masks is None for image in images if len(image.truth)):
             raise ValueError("the data has no masks; compare boxes instead")
     elif any(np.isnan(image.found.boxes_xyxy).any() for image in images):
-        raise ValueError(f"{uri} has no boxes; compare masks instead")
+        raise ValueError("the predictions have no boxes; compare masks instead")
 
 
 def _file_names(data: EvaluationData, images: Sequence[Scored]) -> dict[str, str]:

@@ -1,0 +1,148 @@
+"""Which classes stored predictions take for which: objects, image labels or pixels."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray import storage
+from mtl_ray.analysis.paired import Paired, Pairs
+from mtl_ray.evaluation.charts import draw
+from mtl_ray.experiment import task_part
+from mtl_ray.tasks.charts import BACKGROUND, Charts, Confusion
+from mtl_ray.tasks.detection.columns import Scored, found_of, objects_of, overlaps
+from mtl_ray.tasks.detection.config import Selection
+from mtl_ray.tasks.detection.confusion import confusion
+from mtl_ray.tasks.detection.suppress import suppress
+
+
+def object_confusion(
+    paired: Paired, *, min_score: float = 0.3, min_iou: float = 0.5, nms_iou: float | None = None, compat: bool = False
+) -> Confusion:
+    """Of boxes, with the background as the last row and column.
+
+    Args:
+        paired: predictions and truth.
+        min_score: detections of a lower score are left out.
+        min_iou: overlap of those that belong together.
+        nms_iou: first leave out detections that a better one of their class overlaps by more.
+        compat: count as MMDetection does (see ``compat_confusion``); otherwise one to one (see ``tasks.detection.confusion``).
+    """
+    if not 0 < min_iou <= 1:
+        raise ValueError(f"the IoU threshold is {min_iou:g}; it must be above 0 and at most 1")
+    images = paired.images if nms_iou is None else [_suppressed(image, nms_iou) for image in paired.images]
+    rule = compat_confusion if compat else confusion
+    return rule(images, paired.names, min_score=min_score, min_iou=min_iou)
+
+
+def compat_confusion(images: Sequence[Scored], names: tuple[str, ...], *, min_score: float, min_iou: float) -> Confusion:
+    """MMDetection 3.x's count: a detection counts once for every object, crowds too, that it overlaps enough.
+
+    One that overlaps none counts as found in the background; an object that no detection of its own class overlaps counts as taken
+    for background, also where another class was counted for it. So rows do not add up to the number of objects.
+    """
+    objects, found = objects_of(images), found_of(images)
+    shown = found.scores >= min_score
+    near = overlaps(found, objects, min_iou)
+    kept = shown[near.found]
+    detection, place = near.found[kept], near.object[kept]
+    none = len(names)
+    counts = np.zeros((none + 1, none + 1), np.int64)
+    np.add.at(counts, (objects.classes[place], found.classes[detection]), 1)
+    alone = shown.copy()
+    alone[detection] = False
+    counts[none, :none] = np.bincount(found.classes[alone], minlength=none)
+    missed = np.ones(len(objects.classes), np.bool_)
+    missed[place[objects.classes[place] == found.classes[detection]]] = False
+    counts[:none, none] = np.bincount(objects.classes[missed], minlength=none)
+    note = f"MMDetection's rule, IoU {min_iou:g}, score {min_score:g}"
+    return Confusion(names=(*names, BACKGROUND), counts=counts, unit="objects", note=note)
+
+
+def _suppressed(image: Scored, iou: float) -> Scored:
+    found = image.found
+    rule = Selection(iou_threshold=iou, max_detections=max(1, len(found)))
+    boxes, scores = found.boxes_xyxy.astype(np.float32), found.scores.astype(np.float32)
+    groups = [np.flatnonzero(found.classes == label) for label in np.unique(found.classes)]
+    kept = np.sort(np.concatenate([np.empty(0, np.int64), *(group[suppress(boxes[group], scores[group], rule)] for group in groups)]))
+    rest = replace(found, boxes_xyxy=found.boxes_xyxy[kept], scores=found.scores[kept], classes=found.classes[kept], masks=None)
+    return image._replace(found=replace(rest, keypoints=None))
+
+
+def head_confusion(pairs: Pairs, name: str) -> Confusion:
+    """Of image labels or pixels, as the metric of the head counts them.
+
+    Raises:
+        ValueError: if an image may have several labels, so that none is taken for another.
+    """
+    head = pairs.stored.heads[name]
+    metric = task_part(head, "metric").metric(head, pairs.stored.vocabulary)
+    for sample, found in pairs:
+        if found is not None:
+            metric.update(sample, found[name])
+    counted: Confusion | None = metric.charts().confusion
+    if counted is None:
+        raise ValueError(f"the head {name} gives an image any number of labels, so none is taken for another; see eval-metric")
+    return counted
+
+
+def write_confusion(out: str, name: str, found: Confusion) -> list[str]:
+    """Writes confusion.json, confusion.csv (counts), percent.csv (of each row), classes.csv and confusion.png; gives their URIs.
+
+    Args:
+        out: folder or URI.
+        name: what the figure is called.
+        found: the counts.
+    """
+    percent = row_percent(found.counts)
+    files = {
+        "confusion.json": (json.dumps({"classes": found.names, "counts": found.counts.tolist()}) + "\n").encode(),
+        "confusion.csv": _matrix(found.names, [[str(count) for count in row] for row in found.counts.tolist()]),
+        "percent.csv": _matrix(found.names, [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in percent]),
+        "classes.csv": _classes(found),
+    }
+    for chart, picture in draw({name: Charts(confusion=found, precision_recall=None)}).items():
+        files[f"{chart.rpartition('/')[2]}.png"] = picture
+    for file, content in files.items():
+        storage.write(storage.join(out, file), content)
+    return [storage.join(out, file) for file in files]
+
+
+def row_percent(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Percentages of each row, float64 (N, N); NaN in a row of nothing."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(100 * counts / counts.sum(axis=1, keepdims=True), np.float64)
+
+
+def class_table(found: Confusion) -> list[tuple[str, int, int, int, float, float, float]]:
+    """Of each class but the background: its name, how many are annotated, predicted and right; precision, recall and F1, NaN if unknown."""
+    rows = []
+    for place, name in enumerate(found.names):
+        if name == BACKGROUND and place == len(found.names) - 1:
+            continue
+        truth, predicted, right = int(found.counts[place].sum()), int(found.counts[:, place].sum()), int(found.counts[place, place])
+        rows.append((name, truth, predicted, right, _share(right, predicted), _share(right, truth), _share(2 * right, truth + predicted)))
+    return rows
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _matrix(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
+    return _csv([["annotated \\ predicted", *names], *([name, *row] for name, row in zip(names, rows, strict=True))])
+
+
+def _classes(found: Confusion) -> bytes:
+    rows = [[row[0], *map(str, row[1:4]), *("" if np.isnan(value) else f"{value:.4f}" for value in row[4:])] for row in class_table(found)]
+    return _csv([["class", "annotated", "predicted", "right", "precision", "recall", "f1"], *rows])
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
