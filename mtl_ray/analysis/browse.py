@@ -70,7 +70,7 @@ def _originals(uri: str, num: int) -> Iterator[Drawn]:
             image = decode_image(sample.image)
         except ValueError as error:
             raise ValueError(f"sample {sample.key} of {uri}: {error}") from None
-        yield sample.key, _panels(image, sample, split.vocabulary)
+        yield sample.key, panels(image, sample, split.vocabulary)
 
 
 def _augmented(uri: str, num: int, config: ExperimentConfig) -> Iterator[Drawn]:
@@ -78,10 +78,10 @@ def _augmented(uri: str, num: int, config: ExperimentConfig) -> Iterator[Drawn]:
     slots = ((batch, slot) for batch in loader for slot in range(len(batch)))
     for batch, slot in islice(slots, num):
         image = np.ascontiguousarray(batch.inputs["image"][slot].numpy().transpose(1, 2, 0))
-        yield batch.keys[slot], _panels(image, _as_sample(batch, slot), loader.vocabulary)
+        yield batch.keys[slot], panels(image, _as_sample(batch, slot), loader.vocabulary)
 
 
-def _panels(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+def panels(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
     """A picture for each kind of annotation, side by side."""
     drawn = [_drawing(kind).draw_truth(image, sample, vocabulary) for kind in vocabulary.classes]
     known = {"labels": sample.labels, "instances": sample.instances, "semantic": sample.semantic}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mtl_ray.analysis.log_lines import Kind, last_part
 from mtl_ray.analysis.logs import Log, Record
+from mtl_ray.analysis.short_names import short_names
 
 Axis = Literal["step", "epoch", "time"]
 
@@ -153,9 +154,7 @@ def _dated(key: str) -> str:
 
 def _labels(uris: Sequence[str], keys: Sequence[str]) -> list[str]:
     """What tells the curves apart: the key, the end of the file's path, or both."""
-    parts = [uri.rstrip("/").split("/") for uri in uris]
-    depth = next((n for n in range(1, 64) if len({tuple(part[-n:]) for part in parts}) == len({*uris})), 64)
-    ends = ["/".join(part[-depth:]) for part in parts]
+    ends = short_names(uris)
     if len(uris) == 1:
         return list(keys)
     return ends if len(keys) == 1 else [f"{end} {key}" for end in ends for key in keys]

@@ -55,7 +55,7 @@ def _prepare(data: DataConfig, reader: Reader, canvases: Canvases, address: Addr
 
     numbers = random.Random(key_of(_SEED, address.lane, address.position))
     for number, change in enumerate(data.augment, 1):
-        with watch(f"augment/{number} {change.type}"):
+        with watch(f"augment {number} ({change.type})"):
             scene = augmented(scene, (change,), numbers, partners, data.canvas)
     with watch("place"):
         canvases.fill(0, sample.key, scene)

@@ -1,0 +1,159 @@
+"""The data sets whose health is looked at: a split, a COCO annotation file, or a raw data set of any kind; rows by number."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, get_args
+
+from mtl_ray import storage
+from mtl_ray.analysis.health import Health
+from mtl_ray.analysis.health_sample import look_at
+from mtl_ray.config.document import scalar
+from mtl_ray.config.options import given_node
+from mtl_ray.config.validate import validate
+from mtl_ray.evaluation.data import CocoData, EvaluationData, SplitData, open_data
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.sources.config import ConvertConfig, RawConfig, Shards
+from mtl_ray.sources.open import open_source
+from mtl_ray.sources.source import Reject, Source
+
+LEFT_OUT = "left out by the reader"
+_RAW = re.compile(r"([a-z0-9_]+):(\w+=.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Some rows of a data set.
+
+    Attributes:
+        uri, images: where it is, see ``open_healthy``; None for rows of a raw data set.
+        source: those rows of a raw data set.
+        start, stop: which rows.
+    """
+
+    uri: str | None
+    images: str | None
+    source: Source | None
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A data set that was found.
+
+    Attributes:
+        name: what it was called by.
+        data: a split or an annotation file, or the listing of a raw data set.
+        images: where the pictures of an annotation file lie.
+        rejects: what its reader, or the conversion that made it, left out.
+    """
+
+    name: str
+    data: EvaluationData | Source
+    images: str | None
+    rejects: tuple[Reject, ...]
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What its numbers mean."""
+        return self.data.vocabulary
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def pieces(self, most: int) -> list[Piece]:
+        """All rows in at most so many runs."""
+        ends = [len(self) * index // most for index in range(most + 1)]
+        spans = [(start, stop) for start, stop in pairwise(ends) if stop > start]
+        if isinstance(self.data, Source):
+            return [
+                Piece(uri=None, images=None, source=self.data.take(range(start, stop)), start=0, stop=stop - start) for start, stop in spans
+            ]
+        return [Piece(uri=self.name, images=self.images, source=None, start=start, stop=stop) for start, stop in spans]
+
+    def sample(self, row: int) -> Sample | None:
+        """One sample; its picture is empty if it is nowhere. None if a raw data set's reader cannot make one."""
+        return next(_samples(self.data, row, row + 1, Health(vocabulary=self.vocabulary)), None)
+
+
+def open_data_set(name: str, images: str | None = None) -> DataSet:
+    """The data set at an address.
+
+    Args:
+        name: the URI of a split, a COCO annotation file (.json), or ``KIND:key=value,...`` with the options of ``jobs.convert``, such as
+            ``voc:root=data/VOC2007,split=train``.
+        images: where the pictures of an annotation file lie.
+
+    Raises:
+        ValueError, FileNotFoundError: if there is nothing of the kind.
+    """
+    kinds = {kind.type: kind for kind in get_args(RawConfig)}
+    raw = _RAW.fullmatch(name)
+    if raw and raw[1] in kinds:
+        source = open_source(_raw_config(raw[1], raw[2]))
+        return DataSet(name=name, data=source, images=None, rejects=source.rejects)
+    data = open_data(name, images)
+    rejects = _rejects(name) if isinstance(data, SplitData) else ()
+    return DataSet(name=name, data=data, images=images, rejects=rejects)
+
+
+def look_at_piece(piece: Piece) -> Health:
+    """Counts the rows of a piece."""
+    data = piece.source if piece.source is not None else open_data(str(piece.uri), piece.images)
+    health = Health(vocabulary=data.vocabulary)
+    for sample in _samples(data, piece.start, piece.stop, health):
+        look_at(sample, health)
+    return health
+
+
+def report_rejects(rejects: Sequence[Reject], health: Health) -> None:
+    """Counts what was left out."""
+    for reject in rejects:
+        health.report(LEFT_OUT, reject.file, ": ".join(filter(None, (reject.object, reject.reason))))
+
+
+def _samples(data: EvaluationData | Source, start: int, stop: int, health: Health) -> Iterator[Sample]:
+    """Samples with their pictures where they are to be had."""
+    for row in range(start, stop):
+        if isinstance(data, Source):
+            sample, rejects = data.read(row)
+            report_rejects(rejects, health)
+            if sample is not None:
+                yield sample
+        elif isinstance(data, CocoData):
+            yield _with_picture(data, row)
+        else:
+            yield from data.samples(row, row + 1, pictures=True)
+
+
+def _with_picture(data: CocoData, row: int) -> Sample:
+    name = data.file.file_names[data.file.samples[row].key]
+    try:
+        sample = next(data.samples(row, row + 1, pictures=True))
+    except FileNotFoundError:
+        sample = data.file.samples[row]
+    return replace(sample, key=name)
+
+
+def _raw_config(kind: str, options: str) -> RawConfig:
+    values: dict[str, Any] = {"type": kind}
+    for option in options.split(","):
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise ValueError(f"{kind}:{options}: {option!r} is not KEY=VALUE")
+        values[key.strip()] = scalar(value) if value.isdigit() else value
+    found = validate(given_node({"source": values, "to": "-"}), ConvertConfig).source
+    assert not isinstance(found, Shards)
+    return found
+
+
+def _rejects(uri: str) -> tuple[Reject, ...]:
+    """What the conversion that made a split left out."""
+    try:
+        listed = json.loads(storage.read(storage.join(uri, "rejects.json")))
+    except FileNotFoundError:
+        return ()
+    return tuple(Reject(str(each.get("file", "")), str(each.get("object", "")), str(each.get("reason", ""))) for each in listed)

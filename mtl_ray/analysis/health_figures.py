@@ -1,0 +1,181 @@
+"""The health of data sets as pictures: class balance, boxes, picture sizes, samples, and pictures that are the same."""
+
+import io
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
+
+from mtl_ray.analysis.browse import panels
+from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, Histogram, bin_edges
+from mtl_ray.analysis.health_data import DataSet
+from mtl_ray.analysis.health_report import HealthReport, examples
+from mtl_ray.analysis.short_names import short_names
+from mtl_ray.geometry.pictures import grid, jpeg, shrunk
+from mtl_ray.loading.decode import decode_image
+from mtl_ray.samples import Annotation
+
+MOST_CLASSES = 40
+"""Of more classes the commonest and the rarest are shown, half of each."""
+SHEET = 12
+"""Samples of each data set that are drawn."""
+THUMB_PX = 320
+_LONGEST_NAME = 28
+
+
+def draw_health(report: HealthReport, sets: Sequence[DataSet]) -> dict[str, bytes]:
+    """Pictures by file name: ``classes-KIND.png``, ``boxes.png``, ``sizes.png``, ``samples-N.jpg``, ``same.jpg``."""
+    names = [_short(name, 40) for name in short_names(report.names)]
+    kinds = list(dict.fromkeys(kind for health in report.sets for kind in health.vocabulary.classes))
+    drawn = {f"classes-{kind}.png": _png(_classes(names, report.sets, kind)) for kind in kinds}
+    if any(health.sides.any() for health in report.sets):
+        drawn["boxes.png"] = _png(_boxes(names, report.sets))
+    if any(health.samples for health in report.sets):
+        drawn["sizes.png"] = _png(_sizes(names, report.sets))
+    for number, each in enumerate(sets, 1):
+        if sheet := _sheet(each):
+            drawn[f"samples-{number}.jpg"] = sheet
+    if sheet := _same(report, sets):
+        drawn["same.jpg"] = sheet
+    return drawn
+
+
+def _classes(names: Sequence[str], sets: Sequence[Health], kind: Annotation) -> Figure:
+    """Examples of each class by its name, as bars of each data set side by side."""
+    counted = [_by_name(health, kind) for health in sets]
+    total = {name: sum(counts.get(name, 0) for counts in counted) for counts in counted for name in counts}
+    order = sorted(total, key=lambda name: -total[name])
+    left_out = max(0, len(order) - MOST_CLASSES)
+    shown = order if not left_out else order[: MOST_CLASSES // 2] + order[-MOST_CLASSES // 2 :]
+    figure, (axes,) = _axes(8, 1.6 + 0.22 * len(shown) * max(1.0, 0.6 * len(sets)))
+    height = 0.8 / len(sets)
+    for place, (name, counts) in enumerate(zip(names, counted, strict=True)):
+        at = np.arange(len(shown)) + (place - (len(sets) - 1) / 2) * height
+        axes.barh(at, [counts.get(each, 0) for each in shown], height, color=_colour(place), label=name)
+    axes.set_yticks(range(len(shown)), [_short(name, _LONGEST_NAME) for name in shown])
+    axes.invert_yaxis()
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    most, least = max(total.values(), default=0), min((count for count in total.values() if count), default=1)
+    if most > 50 * least:
+        axes.set_xscale("symlog", linthresh=1)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    what = "objects" if kind == "instances" else "images"
+    axes.set(xlabel=what, title=f"{kind}: {what} by class" + (f" ({left_out} classes in between left out)" if left_out else ""))
+    _legend(axes, names)
+    return figure
+
+
+def _by_name(health: Health, kind: Annotation) -> dict[str, int]:
+    counts = examples(health).get(kind)
+    return {} if counts is None else dict(zip(health.vocabulary.classes[kind], counts.tolist(), strict=True))
+
+
+def _boxes(names: Sequence[str], sets: Sequence[Health]) -> Figure:
+    """Sizes, shapes and numbers of boxes, each as shares of its data set."""
+    figure, (side, shape, number) = _axes(13, 4.2, 3)
+    for place, (name, health) in enumerate(zip(names, sets, strict=True)):
+        _steps(side, health.sides, bin_edges(SIDE_OCTAVES), place, name)
+        _steps(shape, health.shapes, bin_edges(SHAPE_OCTAVES), place, name)
+        most = max(health.per_image, default=0)
+        counts = np.array([health.per_image[count] for count in range(most + 1)], np.int64)
+        number.step(np.arange(most + 1), counts / max(1, counts.sum()), where="mid", color=_colour(place), linewidth=1.8, label=name)
+    for edge, word in ((32, "32 px: small below"), (96, "96 px: large above")):
+        side.axvline(edge, color="#707070", linestyle=":", linewidth=1)
+        side.text(
+            edge, 0.98, f" {word}", rotation=90, va="top", ha="right", fontsize=8, color="#505050", transform=side.get_xaxis_transform()
+        )
+    shape.axvline(1, color="#707070", linestyle=":", linewidth=1)
+    side.set(xlabel="square root of the area (pixels)", ylabel="share of the boxes", title="Box sizes")
+    shape.set(xlabel="width / height", title="Box shapes")
+    number.set(xlabel="objects in an image", ylabel="share of the images", title="Objects an image")
+    _legend(number, names)
+    return figure
+
+
+def _steps(axes: Axes, counts: Histogram, edges: NDArray[np.float64], place: int, name: str) -> None:
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    used = np.flatnonzero(counts)
+    if len(used):
+        span = slice(used[0], used[-1] + 1)
+        axes.stairs(counts[span] / counts.sum(), edges[used[0] : used[-1] + 2], color=_colour(place), linewidth=1.8, label=name)
+
+
+def _sizes(names: Sequence[str], sets: Sequence[Health]) -> Figure:
+    """Widths and heights of the pictures; the larger a dot, the more of them."""
+    figure, (axes,) = _axes(7, 5)
+    for place, (name, health) in enumerate(zip(names, sets, strict=True)):
+        if health.sizes:
+            widths, heights = np.array(list(health.sizes), np.float64).T
+            counts = np.array(list(health.sizes.values()), np.float64)
+            area = 20 + 400 * counts / counts.max()
+            axes.scatter(widths, heights, area, color=_colour(place), alpha=0.45, edgecolor=_colour(place), label=name)
+    axes.margins(0.15)
+    axes.set(xlabel="width (pixels)", ylabel="height (pixels)", title="Picture sizes")
+    _legend(axes, names)
+    return figure
+
+
+def _sheet(each: DataSet) -> bytes | None:
+    rows = np.unique(np.linspace(0, max(0, len(each) - 1), min(SHEET, len(each))).round().astype(np.int64))
+    drawn = [(key, picture) for row in rows.tolist() if (found := _drawn(each, row)) is not None for key, picture in [found]]
+    if not drawn:
+        return None
+    columns = max(1, round(4 / len(each.vocabulary.classes)))
+    return jpeg(
+        grid([shrunk(picture, THUMB_PX * len(each.vocabulary.classes)) for _, picture in drawn], columns, [key for key, _ in drawn])
+    )
+
+
+def _drawn(each: DataSet, row: int) -> tuple[str, NDArray[np.uint8]] | None:
+    sample = each.sample(row)
+    if sample is None or not sample.image:
+        return None
+    try:
+        return sample.key, panels(decode_image(sample.image), sample, each.vocabulary)
+    except ValueError:
+        return None  # the report names it
+
+
+def _same(report: HealthReport, sets: Sequence[DataSet]) -> bytes | None:
+    """The first pairs side by side; of different data sets before those within one."""
+    pairs = sorted(report.same, key=lambda pair: (pair.a == pair.b, pair.how))[:SHEET]
+    wanted = [(place, key) for pair in pairs for place, key in ((pair.a, pair.key_a), (pair.b, pair.key_b))]
+    rows = [{identity.key: row for row, identity in enumerate(health.identities)} for health in report.sets]
+    pictures = []
+    for place, key in wanted:
+        sample = sets[place].sample(rows[place][key])
+        assert sample is not None
+        pictures.append(shrunk(decode_image(sample.image), THUMB_PX))
+    titles = [f"{key} ({pair.how})" for pair in pairs for key in (pair.key_a, pair.key_b)]
+    return jpeg(grid(pictures, 2, titles)) if pictures else None
+
+
+def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    with matplotlib.rc_context(sns.axes_style("whitegrid")):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def _legend(axes: Axes, names: Sequence[str]) -> None:
+    if len(names) > 1:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False, ncols=1)
+
+
+def _colour(place: int) -> str:
+    return ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")[place % 6]
+
+
+def _short(text: str, most: int) -> str:
+    return (text if len(text) <= most else text[: most - 3] + "...").replace("$", r"\$")
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

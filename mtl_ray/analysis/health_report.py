@@ -1,0 +1,202 @@
+"""The health of one or several data sets: what was counted, pictures that are the same, and what should be looked at."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, bin_edges
+from mtl_ray.analysis.health_same import Same, find_same
+from mtl_ray.analysis.short_names import short_names
+from mtl_ray.samples import Annotation
+
+UNBALANCED = 100
+"""Times as many examples of one class as of another are worth a word."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HealthReport:
+    """What was found.
+
+    Attributes:
+        names: of the data sets.
+        sets: what was counted of each.
+        same: pairs of samples that show the same, within a data set and across.
+        same_counts: how many samples of ``b`` are in ``a`` too, by (a, b, how); a equal to b: that are in it more than once.
+        findings: sentences, what matters most first.
+    """
+
+    names: tuple[str, ...]
+    sets: tuple[Health, ...]
+    same: tuple[Same, ...]
+    same_counts: Mapping[tuple[int, int, str], int]
+    findings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the identities."""
+        sets = [{"name": name, **_set_json(health)} for name, health in zip(self.names, self.sets, strict=True)]
+        counts = [{"a": self.names[a], "b": self.names[b], "how": how, "samples": n} for (a, b, how), n in self.same_counts.items()]
+        pairs = [{**asdict(each), "a": self.names[each.a], "b": self.names[each.b]} for each in self.same]
+        return {"findings": list(self.findings), "data": sets, "same_counts": counts, "same": pairs}
+
+    def to_text(self) -> str:
+        """For the screen."""
+        lines = []
+        for name, health in zip(self.names, self.sets, strict=True):
+            lines += [f"{name}: {health.samples:,} samples", *(f"  {line}" for line in _facts(health)), ""]
+        lines.append("what to look at:" if self.findings else "nothing odd was found")
+        return "\n".join([*lines, *(f"  - {finding}" for finding in self.findings)])
+
+
+def report_of(names: Sequence[str], sets: Sequence[Health]) -> HealthReport:
+    """Compares what was counted of each data set."""
+    same, counts = find_same(sets)
+    short = short_names(names)
+    findings = [*_overlaps(short, counts), *_problems(short, sets), *_repeats(short, counts), *_classes(short, sets)]
+    return HealthReport(names=tuple(names), sets=tuple(sets), same=tuple(same), same_counts=counts, findings=tuple(findings))
+
+
+def median_of(histogram: NDArray[np.int64], octaves: tuple[int, int]) -> float:
+    """The middle of the bin in which the median lies; NaN of nothing."""
+    if not histogram.sum():
+        return float("nan")
+    bin_ = int(np.searchsorted(np.cumsum(histogram), histogram.sum() / 2))
+    edges = bin_edges(octaves)
+    return float(np.sqrt(edges[bin_] * edges[bin_ + 1]))
+
+
+def _overlaps(names: Sequence[str], counts: Mapping[tuple[int, int, str], int]) -> Iterator[str]:
+    words = {"same file": "are in {a} too", "looks alike": "look like one of {a}"}
+    for (a, b, how), count in counts.items():
+        if a != b:
+            yield f"{count:,} pictures of {names[b]} {words[how].format(a=names[a])}"
+
+
+def _repeats(names: Sequence[str], counts: Mapping[tuple[int, int, str], int]) -> Iterator[str]:
+    words = {"same file": "are there more than once", "looks alike": "look like another one"}
+    for (a, b, how), count in counts.items():
+        if a == b:
+            yield f"{names[a]}: {count:,} pictures {words[how]}"
+
+
+def _problems(names: Sequence[str], sets: Sequence[Health]) -> Iterator[str]:
+    for name, health in zip(names, sets, strict=True):
+        if not health.samples:
+            yield f"{name} has no samples"
+        if health.samples and health.counted["missing picture"] == health.samples:
+            yield f"{name}: none of its pictures is there, so only annotations were looked at (--images says where they are)"
+        for kind, count in health.counted.most_common():
+            if kind == "missing picture" and count == health.samples:
+                continue
+            first = next(problem for problem in health.problems if problem.kind == kind)
+            example = ", ".join(filter(None, (first.key, first.text)))
+            yield f"{name}: {count:,} x {kind}, such as {example}"
+
+
+def _classes(names: Sequence[str], sets: Sequence[Health]) -> Iterator[str]:
+    for name, health in zip(names, sets, strict=True):
+        for kind, counts in examples(health).items():
+            known = health.vocabulary.classes[kind]
+            absent = [known[index] for index in np.flatnonzero(counts == 0)]
+            if absent and counts.any():
+                more = f" and {len(absent) - 8} more" if len(absent) > 8 else ""
+                yield f"{name}: no example of {len(absent)} of {len(known)} classes of {kind}: {', '.join(absent[:8])}{more}"
+            if counts.any() and counts.max() > UNBALANCED * (least := counts[counts > 0].min()):
+                most, rarest = known[int(counts.argmax())], known[int(np.flatnonzero(counts == least)[0])]
+                yield f"{name}: {most!r} has {counts.max() / least:,.0f} times the examples of {rarest!r}"
+    for (a, one), (b, other) in combinations(enumerate(sets), 2):
+        for kind in sorted(one.vocabulary.classes.keys() & other.vocabulary.classes.keys()):
+            if one.vocabulary.classes[kind] != other.vocabulary.classes[kind]:
+                yield f"{names[a]} and {names[b]} have different classes of {kind}, or in another order"
+
+
+def tables(report: HealthReport) -> dict[str, bytes]:
+    """``classes.csv`` (data, kind, class, images, examples) and ``problems.csv`` (data, problem, key, text)."""
+    classes = [
+        (name, kind, known, int(health.images[kind][place]), int(counts[place]))
+        for name, health in zip(report.names, report.sets, strict=True)
+        for kind, counts in examples(health).items()
+        for place, known in enumerate(health.vocabulary.classes[kind])
+    ]
+    problems = [
+        (name, each.kind, each.key, each.text) for name, health in zip(report.names, report.sets, strict=True) for each in health.problems
+    ]
+    return {
+        "classes.csv": _csv(("data", "kind", "class", "images", "examples"), classes),
+        "problems.csv": _csv(("data", "problem", "key", "text"), problems),
+    }
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    table.writerows(rows)
+    return text.getvalue().encode()
+
+
+def examples(health: Health) -> dict[Annotation, NDArray[np.int64]]:
+    """Examples of each class: objects, else samples."""
+    return {kind: health.objects if kind == "instances" else counts for kind, counts in health.images.items()}
+
+
+def _facts(health: Health) -> Iterator[str]:
+    for kind, names in health.vocabulary.classes.items():
+        yield f"{kind}: {len(names)} classes, {health.annotated[kind]:,} samples annotated, {health.empty[kind]:,} of them with nothing"
+    if health.objects.any():
+        small, medium, large = (int(count) for count in health.coco_sizes)
+        side, shape = median_of(health.sides, SIDE_OCTAVES), median_of(health.shapes, SHAPE_OCTAVES)
+        yield (
+            f"{int(health.objects.sum()):,} objects ({health.crowd:,} crowds, {health.difficult:,} difficult), side about {side:.0f} px, "
+            f"width/height about {shape:.2f}; {small:,} small, {medium:,} medium, {large:,} large (COCO)"
+        )
+    (width, height), count = health.sizes.most_common(1)[0] if health.sizes else ((0, 0), 0)
+    yield f"pictures of {len(health.sizes):,} sizes, {count:,} of {width} x {height}"
+    if health.colour[2, 0]:
+        mean, std = colour_of(health)
+        yield f"channels (RGB): mean {', '.join(f'{v:.1f}' for v in mean)}; standard deviation {', '.join(f'{v:.1f}' for v in std)}"
+
+
+def colour_of(health: Health) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over all pixels, 0 to 255."""
+    mean = health.colour[0] / health.colour[2]
+    return mean.tolist(), np.sqrt(np.maximum(health.colour[1] / health.colour[2] - mean**2, 0)).tolist()
+
+
+def _set_json(health: Health) -> dict[str, Any]:
+    classes = {}
+    for kind, names in health.vocabulary.classes.items():
+        columns = {"images": health.images[kind]} | {"instances": {"objects": health.objects}, "semantic": {"pixels": health.pixels}}.get(
+            kind, {}
+        )
+        classes[kind] = {name: {column: int(counts[i]) for column, counts in columns.items()} for i, name in enumerate(names)}
+    mean, std = colour_of(health) if health.colour[2, 0] else (None, None)
+    return {
+        "samples": health.samples,
+        "annotated": dict(health.annotated),
+        "empty": dict(health.empty),
+        "classes": classes,
+        "objects": int(health.objects.sum()),
+        "crowd": health.crowd,
+        "difficult": health.difficult,
+        "coco_sizes": dict(zip(("small", "medium", "large"), health.coco_sizes.tolist(), strict=True)),
+        "box_side_px": _histogram(health.sides, SIDE_OCTAVES),
+        "box_width_by_height": _histogram(health.shapes, SHAPE_OCTAVES),
+        "objects_per_image": {str(number): count for number, count in sorted(health.per_image.items())},
+        "pixels_without_class": health.no_class,
+        "picture_sizes": [{"width": w, "height": h, "count": count} for (w, h), count in health.sizes.most_common()],
+        "channel_mean": mean,
+        "channel_std": std,
+        "problem_counts": dict(health.counted.most_common()),
+        "problems": [asdict(problem) for problem in health.problems],
+    }
+
+
+def _histogram(counts: NDArray[np.int64], octaves: tuple[int, int]) -> list[dict[str, float]]:
+    edges = bin_edges(octaves)
+    return [{"from": float(edges[i]), "to": float(edges[i + 1]), "boxes": int(counts[i])} for i in np.flatnonzero(counts).tolist()]

@@ -1,0 +1,141 @@
+"""One sample is looked at: its picture, its boxes, its labels and its map. Whatever is odd is reported, nothing is mended."""
+
+import hashlib
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, Identity, in_octaves
+from mtl_ray.loading.decode import decode_image, decode_semantic
+from mtl_ray.samples import IGNORE_INDEX, Annotation, Instances, Sample
+
+BEYOND_PX = 1.0
+"""A box may reach so far beyond the edge of its picture."""
+LONGEST = 30.0
+"""Times as long as wide, or more, is odd."""
+
+
+def look_at(sample: Sample, health: Health) -> None:
+    """Counts a sample; one whose ``image`` is empty has no picture at hand."""
+    health.samples += 1
+    health.identities.append(_picture(sample, health))
+    known = {"labels": sample.labels, "instances": sample.instances, "semantic": sample.semantic}
+    health.annotated.update(kind for kind in health.images if known[kind] is not None)
+    if sample.labels is not None and "labels" in health.images:
+        _classes(sample, sample.labels, "labels", health)
+    if sample.instances is not None and "instances" in health.images:
+        _objects(sample, sample.instances, health)
+    if sample.semantic is not None and "semantic" in health.images:
+        _map(sample, sample.semantic, health)
+
+
+def _picture(sample: Sample, health: Health) -> Identity:
+    health.sizes[sample.width, sample.height] += 1
+    if not sample.image:
+        health.report("missing picture", sample.key)
+        return Identity(sample.key, None, None)
+    content = hashlib.blake2b(sample.image, digest_size=16).digest()
+    try:
+        image = decode_image(sample.image)
+    except ValueError as error:
+        health.report("damaged picture", sample.key, str(error))
+        return Identity(sample.key, content, None)
+    height, width = image.shape[:2]
+    if (height, width) != (sample.height, sample.width):
+        stated = f"{sample.width} x {sample.height}"
+        health.report("other size than stated", sample.key, f"{width} x {height} instead of {stated}")
+    mean, std = cv2.meanStdDev(image)
+    mean, std = mean.ravel(), std.ravel()
+    area = height * width
+    health.colour += np.array([mean * area, (std**2 + mean**2) * area, [area] * 3])
+    return Identity(sample.key, content, _look(image))
+
+
+def _look(image: NDArray[np.uint8]) -> tuple[bytes, bytes] | None:
+    """Where the picture grows brighter from left to right, on 8 x 8 and on 16 x 16 places (the "difference hash")."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    found = []
+    for side in (8, 16):
+        small = cv2.resize(grey, (side + 1, side), interpolation=cv2.INTER_AREA).astype(np.int16)
+        if np.ptp(small) < 16:
+            return None
+        found.append(np.packbits(np.diff(small, axis=1) > 0).tobytes())
+    return found[0], found[1]
+
+
+def _classes(sample: Sample, classes: NDArray[np.int64], kind: Annotation, health: Health) -> NDArray[np.int64]:
+    """Counts the sample for each class that it has; gives the indices that have a name."""
+    counts = health.images[kind]
+    known = classes[(classes >= 0) & (classes < len(counts))]
+    for strange in np.setdiff1d(classes, known).tolist():
+        health.report("unknown class", sample.key, f"class {strange} of {kind}")
+    if not len(classes):
+        health.empty[kind] += 1
+    counts[np.unique(known)] += 1
+    return known
+
+
+def _objects(sample: Sample, objects: Instances, health: Health) -> None:
+    known = _classes(sample, objects.classes, "instances", health)
+    health.objects += np.bincount(known, minlength=len(health.objects))
+    health.crowd += int(objects.crowd.sum())
+    health.difficult += int(objects.difficult.sum())
+    health.per_image[len(objects)] += 1
+    boxes = np.asarray(objects.boxes_xyxy, np.float64)
+    whole = _faults(sample, boxes, objects, health)
+    sides = boxes[whole, 2:] - boxes[whole, :2]
+    if len(sides):
+        root = np.sqrt(sides.prod(axis=1))
+        health.sides += in_octaves(root, SIDE_OCTAVES)
+        health.shapes += in_octaves(sides[:, 0] / sides[:, 1], SHAPE_OCTAVES)
+        health.coco_sizes += np.bincount(np.digitize(root, (32.0, 96.0)), minlength=3)
+
+
+def _faults(sample: Sample, boxes: NDArray[np.float64], objects: Instances, health: Health) -> NDArray[np.bool_]:
+    """Reports odd boxes; True for those that have a width and a height."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    finite = np.isfinite(boxes).all(axis=1)
+    whole = finite & (sides > 0).all(axis=1)
+    limit = np.array([sample.width, sample.height])
+    outside = whole & ((boxes[:, :2] >= limit) | (boxes[:, 2:] <= 0)).any(axis=1)
+    beyond = whole & ~outside & ((boxes[:, :2] < -BEYOND_PX) | (boxes[:, 2:] > limit + BEYOND_PX)).any(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = sides.max(axis=1, initial=0) / sides.min(axis=1, initial=np.inf)
+    _, first = np.unique(np.column_stack([boxes, objects.classes]), axis=0, return_index=True)
+    again: NDArray[np.bool_] = whole & ~np.isin(np.arange(len(boxes)), first)
+    odd = {
+        "box without a finite number": ~finite,
+        "empty box": finite & ~whole,
+        "box outside the picture": outside,
+        "box beyond the edge": beyond,
+        "box of less than a pixel": whole & (sides < 1).any(axis=1),
+        "box of an odd shape": whole & (ratio > LONGEST),
+        "same box twice": again,
+    }
+    for kind, which in odd.items():
+        for index in np.flatnonzero(which).tolist():
+            health.report(kind, sample.key, _described(index, boxes[index], objects, sample))
+    return np.asarray(whole, np.bool_)
+
+
+def _described(index: int, box: NDArray[np.float64], objects: Instances, sample: Sample) -> str:
+    name = f"annotation {objects.ids[index]}" if objects.ids[index] >= 0 else f"object {index + 1}"
+    return f"{name}, x1 y1 x2 y2 = {' '.join(f'{value:.6g}' for value in box)} in {sample.width} x {sample.height}"
+
+
+def _map(sample: Sample, encoded: bytes, health: Health) -> None:
+    try:
+        classes = decode_semantic(encoded)
+    except ValueError as error:
+        health.report("damaged map", sample.key, str(error))
+        return
+    if classes.shape != (sample.height, sample.width):
+        health.report(
+            "map of another size", sample.key, f"{classes.shape[1]} x {classes.shape[0]} instead of {sample.width} x {sample.height}"
+        )
+    counts = np.bincount(classes.ravel(), minlength=256)
+    health.no_class += int(counts[IGNORE_INDEX])
+    health.pixels += counts[: len(health.pixels)]
+    counts[IGNORE_INDEX] = 0
+    _classes(sample, np.flatnonzero(counts), "semantic", health)

@@ -1,0 +1,52 @@
+"""The health of data sets, looked at by Ray tasks."""
+
+from collections.abc import Iterator, Sequence
+
+from tqdm import tqdm
+
+from mtl_ray.analysis.health import Health
+from mtl_ray.analysis.health_data import DataSet, Piece, look_at_piece, open_data_set, report_rejects
+from mtl_ray.analysis.health_report import HealthReport, report_of
+from mtl_ray.distributed.fan_out import fan_out
+from mtl_ray.distributed.session import session
+
+ROWS_A_PIECE = 500
+MOST_PIECES = 64
+"""Of a file of annotations, which each task reads whole, two for each worker."""
+
+
+def check_health(uris: Sequence[str], *, images: str | None = None, workers: int = 1) -> tuple[HealthReport, list[DataSet]]:
+    """Looks at every sample of some data sets.
+
+    Args:
+        uris: see ``open_data_set``; with several workers they must mean the same on every machine.
+        images: where the pictures of annotation files lie.
+        workers: tasks at a time; 1 looks in this process and starts no Ray.
+
+    Raises:
+        ValueError, FileNotFoundError: if one of them cannot be read.
+    """
+    if workers < 1:
+        raise ValueError(f"--workers is {workers}; at least 1 is needed")
+    sets = [open_data_set(uri, images) for uri in uris]
+    pieces = [(place, piece) for place, each in enumerate(sets) for piece in each.pieces(_share(each, workers))]
+    found = [Health(vocabulary=each.vocabulary) for each in sets]
+    for health, each in zip(found, sets, strict=True):
+        report_rejects(each.rejects, health)
+    for (place, _), part in zip(pieces, _looked_at([piece for _, piece in pieces], workers), strict=True):
+        found[place].merge(part)
+    return report_of([each.name for each in sets], found), sets
+
+
+def _share(data: DataSet, workers: int) -> int:
+    if data.name.endswith(".json"):
+        return 1 if workers == 1 else 2 * workers
+    return max(1, min(MOST_PIECES, -(-len(data) // ROWS_A_PIECE)))
+
+
+def _looked_at(pieces: Sequence[Piece], workers: int) -> Iterator[Health]:
+    if workers == 1:
+        yield from map(look_at_piece, tqdm(pieces, desc="dataset", unit="part", mininterval=0.5, leave=False))
+        return
+    with session():
+        yield from fan_out(look_at_piece, pieces, description="dataset", workers=workers)
