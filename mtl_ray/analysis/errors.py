@@ -1,0 +1,174 @@
+"""What keeps a detector from full average precision: seven precision-recall curves, each forgiving one kind of error more.
+
+The rule is that of MMDetection's ``coco_error_analysis`` (after the analysis on cocodataset.org/#detection-eval, by Hoiem et al. 2012):
+
+* C75, C50: IoU 0.75 and 0.5. Loc: IoU 0.1, so wrong places are forgiven.
+* Sim: also detections on objects of other classes of the same supercategory are taken away.
+* Oth: also detections on objects of any other class are taken away.
+* BG: all that is left of wrong detections is forgiven. FN: objects that were not found are forgiven too.
+
+"Taken away" means that the objects of the other classes are crowds of this class: what lies on one by a tenth of its own area counts
+neither way.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import hotcoco
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.analysis.paired import Likeness, Paired
+from mtl_ray.analysis.wide import Wide
+from mtl_ray.tasks.detection.coco import Rules, accumulated, found_in, masks_of, truth_of
+from mtl_ray.tasks.detection.columns import Objects, found_of, objects_of
+
+KINDS = ("C75", "C50", "Loc", "Sim", "Oth", "BG", "FN")
+AREAS = ("allarea", "small", "medium", "large")
+ALL_CLASSES = "allclass"
+DEFAULT_AREAS = (1024.0, 9216.0, 1e10)
+CLASSES_OF_A_TASK = 8
+"""Whose curves are computed together; their objects are copied for each class that is in question."""
+Forgiven = Literal["Sim", "Oth"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Errors:
+    """The curves.
+
+    Attributes:
+        names: of the classes.
+        precision: float64 (7, 101, C, 4): kinds, recalls 0 to 1, classes, areas; 0 where there is no object to find (FN: 1).
+        objects: int64 (C, 4), objects to find by class and area.
+    """
+
+    names: tuple[str, ...]
+    precision: NDArray[np.float64]
+    objects: NDArray[np.int64]
+
+    def averages(self) -> dict[str, dict[str, dict[str, float]]]:
+        """By class, area and kind the mean precision; ``allclass`` is the mean over all classes, also those without an object."""
+        means = self.precision.mean(axis=1)
+        rows = {ALL_CLASSES: means.mean(axis=1), **{name: means[:, c] for c, name in enumerate(self.names)}}
+        return {name: self._cells(row) for name, row in rows.items()}
+
+    def of_present(self) -> dict[str, dict[str, float]]:
+        """By area and kind the mean over the classes that have an object to find there, as COCO's mAP takes it; NaN where none has."""
+        means, present = self.precision.mean(axis=1), self.objects > 0
+        with np.errstate(invalid="ignore"):
+            return self._cells(np.where(present, means, 0).sum(axis=1) / present.sum(axis=0))
+
+    def _cells(self, values: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+        return {area: dict(zip(KINDS, values[:, a].tolist(), strict=True)) for a, area in enumerate(AREAS)}
+
+
+def error_curves(paired: Paired, wide: Wide, *, kind: Likeness = "bbox", areas: Sequence[float] = DEFAULT_AREAS) -> Errors:
+    """Evaluates the classes one by one with the objects of other classes forgiven.
+
+    Args:
+        paired: predictions and truth, with the supercategories of its classes; classes without one are similar to none.
+        wide: does the work.
+        kind: whether boxes or masks are compared.
+        areas: where small objects end, where medium ones end, and the largest area.
+
+    Raises:
+        ValueError: if the areas do not rise, or there is nothing to compare.
+    """
+    small, medium, most = areas
+    if not 0 < small < medium < most:
+        raise ValueError(f"the areas {small:g} {medium:g} {most:g} do not rise")
+    bounds = dict(zip(AREAS, ((0.0, most), (0.0, small), (small, medium), (medium, most)), strict=True))
+    classes = len(paired.names)
+    chunks = [tuple(range(first, min(first + CLASSES_OF_A_TASK, classes))) for first in range(0, classes, CLASSES_OF_A_TASK)]
+    forgiving: list[tuple[Forgiven, tuple[int, ...]]] = [(rule, chunk) for rule in ("Sim", "Oth") for chunk in chunks]
+    parts = wide(partial(_forgiven, paired, kind, bounds), forgiving, "errors")
+    found = np.zeros((len(KINDS), 101, classes, len(AREAS)))
+    found[:3] = _plain(paired, kind, bounds)
+    for (rule, chunk), part in zip(forgiving, parts, strict=True):
+        found[KINDS.index(rule)][:, list(chunk)] = part
+    found = np.maximum(found, 0)  # -1 where there is no object
+    found[5], found[6] = found[4] > 0, 1
+    return Errors(names=paired.names, precision=found, objects=_counts(objects_of(paired.images), classes, bounds))
+
+
+def _plain(paired: Paired, kind: Likeness, areas: Mapping[str, tuple[float, float]]) -> NDArray[np.float64]:
+    """C75, C50 and Loc, (3, 101, C, 4)."""
+    objects = objects_of(paired.images)
+    masks = masks_of(paired.images) if kind == "segm" else None
+    truth = truth_of(paired.images, objects, len(paired.names), masks)
+    rules = Rules(thresholds=(0.75, 0.5, 0.1), areas=areas)
+    return accumulated(hotcoco.COCOeval(truth, found_in(truth, paired.images, kind), kind), rules).precision[..., 0]
+
+
+def _forgiven(
+    paired: Paired, kind: Likeness, areas: Mapping[str, tuple[float, float]], work: tuple[Forgiven, tuple[int, ...]]
+) -> NDArray[np.float64]:
+    """Of some classes (101, K, 4): their own objects, and those of others as crowds wherever a detection of the class could lie on one."""
+    rule, classes = work
+    objects, masks = objects_of(paired.images), masks_of(paired.images)
+    mine = np.isin(objects.classes, classes)
+    places, labels = [np.flatnonzero(mine)], [objects.classes[mine]]
+    for label, crowd in _crowds(paired, objects, rule, classes):
+        places.append(crowd)
+        labels.append(np.full(len(crowd), label))
+    place = np.concatenate(places)
+    copied = np.arange(len(place)) >= len(places[0])
+    order = np.argsort(objects.image[place], kind="stable")
+    whole = _copied(objects, place[order], np.concatenate(labels)[order], copied[order])
+    truth = truth_of(paired.images, whole, len(paired.names), [masks[i] for i in place[order]] if kind == "segm" else None)
+    evaluator = hotcoco.COCOeval(truth, found_in(truth, paired.images, kind), kind)
+    evaluator.params.cat_ids = [label + 1 for label in classes]
+    return accumulated(evaluator, Rules(thresholds=(0.1,), areas=areas)).precision[0, ..., 0]
+
+
+def _crowds(paired: Paired, objects: Objects, rule: Forgiven, classes: Sequence[int]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Of each class the places of the objects that are its crowds; without a detection of it in the image they change nothing."""
+    found = found_of(paired.images)
+    groups = np.array([paired.groups.index(group) for group in paired.groups])
+    for label in classes:
+        others = objects.classes != label
+        if rule == "Sim":
+            others &= groups[objects.classes] == groups[label]
+        detected = np.zeros(len(paired.images), np.bool_)
+        detected[found.image[found.classes == label]] = True
+        yield label, np.flatnonzero(others & detected[objects.image])
+
+
+def _copied(objects: Objects, place: NDArray[np.int64], classes: NDArray[np.int64], crowd: NDArray[np.bool_]) -> Objects:
+    return Objects(
+        image=objects.image[place],
+        boxes_xyxy=objects.boxes_xyxy[place],
+        classes=classes,
+        areas=objects.areas[place],
+        crowd=objects.crowd[place] | crowd,
+        optional=objects.optional[place] | crowd,
+    )
+
+
+def _counts(objects: Objects, classes: int, areas: Mapping[str, tuple[float, float]]) -> NDArray[np.int64]:
+    wanted = ~objects.optional
+    columns = []
+    for low, high in areas.values():
+        inside = wanted & (objects.areas >= low) & (objects.areas <= high)
+        columns.append(np.bincount(objects.classes[inside], minlength=classes))
+    return np.stack(columns, axis=1)
+
+
+def tide(paired: Paired, kind: Likeness = "bbox") -> dict[str, Any]:
+    """TIDE's errors (Bolya et al. 2020) at IoU 0.5, background below 0.1: how many, and the AP50 that mending each kind would add.
+
+    Returns:
+        ``ap`` in [0, 1]; ``delta_ap`` of Cls (class), Loc (place), Both, Dupe (found twice), Bkg (background), Miss, FP and FN (all wrong
+        ones, all missed ones); ``counts`` of the first six; ``shares`` of these six in the sum of what mending each one adds.
+    """
+    objects = objects_of(paired.images)
+    truth = truth_of(paired.images, objects, len(paired.names), masks_of(paired.images) if kind == "segm" else None)
+    evaluator = hotcoco.COCOeval(truth, found_in(truth, paired.images, kind), kind)
+    evaluator.evaluate()
+    found = evaluator.tide_errors(pos_thr=0.5, bg_thr=0.1)
+    six = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
+    total = sum(found["delta_ap"][name] for name in six)
+    shares = {name: found["delta_ap"][name] / total if total else 0.0 for name in six}
+    return {"ap": found["ap_base"], "delta_ap": dict(found["delta_ap"]), "counts": dict(found["counts"]), "shares": shares}

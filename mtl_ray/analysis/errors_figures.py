@@ -1,0 +1,107 @@
+"""The errors of a detector as pictures: curves of a class by area, and shares of all classes as bars."""
+
+import io
+import re
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mtl_ray.analysis.errors import AREAS, KINDS, Errors
+from mtl_ray.tasks.charts import RECALLS
+
+COLOURS = ("#003f5c", "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#dddddd")
+"""Of C75, C50, Loc, Sim, Oth, BG, FN: dark to light, after Okabe and Ito, so that neighbours differ for every eye."""
+MEANING = ("found at IoU 0.75", "at IoU 0.5", "place", "similar class", "other class", "background", "missed")
+MOST_CLASSES = 40
+"""Bars in one figure; of more classes those with the lowest C50."""
+
+
+def curves_figure(title: str, precision: NDArray[np.float64]) -> bytes:
+    """The seven curves of one class in a panel for each area, as a PNG.
+
+    Args:
+        title: above all of them.
+        precision: float64 (7, 101, 4).
+    """
+    with matplotlib.rc_context(sns.axes_style("white")):
+        figure = Figure(figsize=(11, 7.6), layout="constrained")
+        panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    for place, (axes, area) in enumerate(zip(panels.flat, AREAS, strict=True)):
+        curves = precision[:, :, place]
+        below = np.zeros(len(RECALLS))
+        for kind, colour, curve in zip(KINDS, COLOURS, curves, strict=True):
+            axes.fill_between(RECALLS, below, np.maximum(curve, below), color=colour, linewidth=0, label=f"{curve.mean():.3f}  {kind}")
+            axes.plot(RECALLS, curve, color="#303030", linewidth=0.6)
+            below = np.maximum(curve, below)
+        axes.set(xlim=(0, 1), ylim=(0, 1), title="all areas" if area == "allarea" else area)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, reverse=True, title="mean", alignment="left")
+    for axes in panels[-1]:
+        axes.set_xlabel("recall")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("precision")
+    figure.suptitle(title.replace("$", r"\$"))
+    return _png(figure)
+
+
+def shares_figure(title: str, errors: Errors) -> bytes:
+    """A bar for each class from 0 to 1: what is found, and what each kind of error takes, over all areas, as a PNG."""
+    present = np.flatnonzero(errors.objects[:, 0])
+    values = errors.precision[..., 0].mean(axis=1)
+    shown = np.sort(present[np.argsort(values[1, present], kind="stable")][:MOST_CLASSES])
+    left_out = len(present) - len(shown)
+    rows = [(f"mean of {len(present)}", values[:, present].mean(axis=1))] if len(present) else []
+    rows += [(errors.names[c], values[:, c]) for c in shown]
+    with matplotlib.rc_context(sns.axes_style("white")):
+        figure = Figure(figsize=(9, 1.8 + 0.26 * len(rows)), layout="constrained")
+        axes = figure.add_subplot()
+    _bars(axes, [row for _, row in rows])
+    axes.set_yticks(range(len(rows)), [_short(name) for name, _ in rows])
+    axes.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6), xlabel="average precision")
+    suffix = f", the {len(shown)} lowest of {len(present)} classes" if left_out else ""
+    axes.set_title(title + suffix)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, title="adds", alignment="left")
+    return _png(figure)
+
+
+def areas_figure(title: str, errors: Errors) -> bytes:
+    """The same of all classes together, a bar for each area; of each area the classes that have an object there."""
+    means = errors.of_present()
+    rows = [np.nan_to_num(np.array([means[area][kind] for kind in KINDS])) for area in AREAS]
+    with matplotlib.rc_context(sns.axes_style("white")):
+        figure = Figure(figsize=(9, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+    _bars(axes, rows)
+    counts = errors.objects.sum(axis=0)
+    axes.set_yticks(range(len(AREAS)), [f"{'all' if area == 'allarea' else area} ({count:,})" for area, count in zip(AREAS, counts, strict=True)])
+    axes.set(
+        xlim=(0, 1), ylim=(len(AREAS) - 0.4, -0.6), xlabel="average precision, mean over classes", ylabel="area (objects)", title=title
+    )
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, title="adds", alignment="left")
+    return _png(figure)
+
+
+def _bars(axes: matplotlib.axes.Axes, rows: Sequence[NDArray[np.float64]]) -> None:
+    """What each kind adds to those before it; areas may make a later curve fall a little, which adds nothing."""
+    ends = np.maximum.accumulate(np.array(rows).reshape(len(rows), len(KINDS)), axis=1)
+    starts = np.concatenate([np.zeros((len(rows), 1)), ends[:, :-1]], axis=1)
+    for place, (kind, colour, meaning) in enumerate(zip(KINDS, COLOURS, MEANING, strict=True)):
+        axes.barh(range(len(rows)), ends[:, place] - starts[:, place], left=starts[:, place], color=colour, label=f"{kind}: {meaning}")
+
+
+def file_stem(name: str) -> str:
+    """A class name as part of a file name: no separators of paths, and no other characters with a meaning of their own."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "class"
+
+
+def _short(name: str) -> str:
+    return (name if len(name) <= 28 else name[:25] + "...").replace("$", r"\$")
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
