@@ -1,7 +1,5 @@
 """Blur of a lens, of glass, of motion and of zooming; see ``corruption_noise`` for what the functions take and give."""
 
-from itertools import product
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -32,31 +30,33 @@ def defocus_blur(image: Image, severity: int, rng: np.random.Generator) -> Image
 
 
 def glass_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Blur, pixels that change places with near ones, blur."""
+    """Blur, pixels that take the place of near ones, blur."""
     sigma, reach, rounds = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))[severity - 1]
-    bytes_rgbx = cv2.cvtColor((gaussian(image, sigma) * 255).astype(np.uint8), cv2.COLOR_RGB2RGBA)
-    pixels = bytes_rgbx.view(np.uint32)[..., 0].copy()
+    seen = np.floor(gaussian(image, sigma) * np.float32(255)).reshape(-1, 3)
     for _ in range(rounds):
-        _shake(pixels, reach, rng)
-    shaken = pixels[..., None].view(np.uint8)[..., :3].astype(np.float32)
-    return gaussian(shaken / np.float32(255), sigma)
+        seen = seen[_shaken(image.shape[0], image.shape[1], reach, rng)]
+    return gaussian(seen.reshape(image.shape) / np.float32(255), sigma)
 
 
-def _shake(pixels: NDArray[np.uint32], reach: int, rng: np.random.Generator) -> None:
-    """Each pixel (H, W) that is not at the edge changes places once with one at most ``reach`` away, from the lower right on.
+def _shaken(height: int, width: int, reach: int, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Of each pixel the index (height * width,) of the one whose value it takes, less or more than ``reach`` away.
 
-    Those that lie 2 * reach apart do so at once: their partners cannot meet.
+    The published programs go through an image from its lower right corner and mean to swap pixels, but copy them; a pixel that is
+    copied may have been written before. So it is here, all pixels at once: who copies a pixel that was written before copies what that
+    one copied, and so on, in steps that double.
     """
-    height, width = pixels.shape
-    flat = pixels.reshape(-1)
-    offsets = rng.integers(-reach, reach, (2, height, width), np.int16)
-    step = offsets[0] * np.int32(width) + offsets[1]
-    place = np.arange(height * width, dtype=np.int32).reshape(height, width)
-    for down, right in product(range(2 * reach, 0, -1), repeat=2):
-        part = np.s_[reach - 1 + down : height - reach + 1 : 2 * reach, reach - 1 + right : width - reach + 1 : 2 * reach]
-        here = place[part].ravel()
-        there = here + step[part].ravel()
-        flat[here], flat[there] = flat[there], flat[here]
+    place = np.arange(height * width, dtype=np.int32)
+    offset = rng.integers(-reach, reach, (2, height, width), np.int16)
+    step = offset[0] * np.int32(width) + offset[1]
+    inner = np.zeros((height, width), np.bool_)
+    inner[reach + 1 : height - reach + 1, reach + 1 : width - reach + 1] = True
+    source = place + np.where(inner, step, 0).ravel()
+    goes_on = (source > place) & inner.ravel()[source]
+    while goes_on.any():
+        who = np.flatnonzero(goes_on)
+        via = source[who]
+        source[who], goes_on[who] = source[via], goes_on[via]
+    return source
 
 
 def along(image: NDArray[np.float32], radius: int, sigma: float, degrees: float) -> NDArray[np.float32]:

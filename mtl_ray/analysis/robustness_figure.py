@@ -55,7 +55,7 @@ def _panel(axes: Axes, cells: Mapping[Cell, Outcome], metric: str, words: list[s
         axes.plot(severities, values, color=colour, marker=marker, markersize=5, label=word.replace("_", " "))
     top = max(outcome.figures[metric] for outcome in cells.values())
     axes.set(xlim=(-0.15, 5.15), ylim=(0, top * 1.08 if top > 0 else 1), xticks=(0, *SEVERITIES))
-    axes.legend(fontsize=8, loc="lower left", frameon=True, framealpha=0.85)
+    axes.legend(fontsize=8, loc="best", frameon=True, framealpha=0.85)
 
 
 def _end(target: str, longest: int = 48) -> str:

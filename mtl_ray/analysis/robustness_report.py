@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -148,7 +149,8 @@ def to_text(summary: Summary) -> str:
             lines.append(f"{name:{width}}  {value.clean:.4f}  {_shown(value.corrupted)} {share}")
     if summary.missing:
         total = len(summary.counted) + len(summary.missing)
-        lines += ["", f"mPC is the mean of {len(summary.counted)} of {total} cells; not measured: {_named(summary.missing)}"]
+        said = f"mPC is the mean of {len(summary.counted)} of {total} cells; not measured: {_named(summary.missing)}"
+        lines += ["", *textwrap.wrap(said, 120, subsequent_indent="  ", break_on_hyphens=False)]
     return "\n".join(lines)
 
 
