@@ -101,7 +101,7 @@ def measure_rows(request: Request, start: int = 0, stop: int | None = None, watc
     else:
         target = open_predictor(request.target, threads=request.threads, api_key=request.api_key)
     recode, unknown = recoder(data.vocabulary, target.vocabulary)
-    metrics = _metrics(target, data.vocabulary)
+    metrics = metrics_of(target, data.vocabulary)
     samples: Iterable[Sample] = map(recode, data.samples(start, stop, pictures=not request.stored))
     if watch is not None:
         samples = watch(samples, stop - start)
@@ -195,7 +195,12 @@ def _notes(target: Stored | Predictor, unknown: Iterable[str], measured: Mapping
     ]
 
 
-def _metrics(target: Stored | Predictor, vocabulary: Vocabulary) -> dict[str, Metric]:
+def metrics_of(target: Stored | Predictor, vocabulary: Vocabulary) -> dict[str, Metric]:
+    """A metric for each head that can be measured on data of a vocabulary.
+
+    Raises:
+        ValueError: if there is none.
+    """
     measurable = {name: head for name, head in target.heads.items() if head.annotation in vocabulary.classes}
     if not measurable:
         wanted = ", ".join(sorted({head.annotation for head in target.heads.values()}))
