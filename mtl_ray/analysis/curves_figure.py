@@ -18,6 +18,8 @@ from mtl_ray.analysis.curves import Axis, Curve
 from mtl_ray.geometry.palette import colours_of
 
 Style = Literal["darkgrid", "whitegrid", "dark", "white", "ticks"]
+LONGEST = 96
+"""Letters of a name in the legend; of longer ones the end is shown."""
 FEW_POINTS = 60
 """Up to so many points are marked."""
 _UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
@@ -109,9 +111,11 @@ def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
     if longest <= 24:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     else:
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.14), frameon=False, ncols=1 if longest > 48 else 2, borderaxespad=0)
+        handles, labels = axes.get_legend_handles_labels()
+        axes.figure.legend(handles, labels, loc="outside lower center", frameon=False, ncols=1 if longest > 48 else 2)
 
 
 def _plain(text: str) -> str:
-    """A text in which a dollar is a dollar, and a leading underscore does not hide it from the legend."""
-    return (" " + text if text.startswith("_") else text).replace("$", r"\$")
+    """A text in which a dollar is a dollar, that is not too long and does not begin with an underscore, which hides it from a legend."""
+    shown = text if len(text) <= LONGEST else "..." + text[3 - LONGEST :]
+    return (" " + shown if shown.startswith("_") else shown).replace("$", r"\$")

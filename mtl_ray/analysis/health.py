@@ -40,11 +40,13 @@ class Identity:
 
     Attributes:
         key: of its sample.
+        row: of its sample in the data set.
         content: a hash of the file; None if there is none.
         look: a rough and a finer hash of what it shows; None if it does not decode or shows next to nothing.
     """
 
     key: str
+    row: int
     content: bytes | None
     look: tuple[bytes, bytes] | None
 

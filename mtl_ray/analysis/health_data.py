@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, get_args
@@ -29,7 +29,7 @@ class Piece:
 
     Attributes:
         uri, images: where it is, see ``open_healthy``; None for rows of a raw data set.
-        source: those rows of a raw data set.
+        source: these rows of a raw data set, and no others.
         start, stop: which rows.
     """
 
@@ -70,13 +70,13 @@ class DataSet:
         spans = [(start, stop) for start, stop in pairwise(ends) if stop > start]
         if isinstance(self.data, Source):
             return [
-                Piece(uri=None, images=None, source=self.data.take(range(start, stop)), start=0, stop=stop - start) for start, stop in spans
+                Piece(uri=None, images=None, source=self.data.take(range(start, stop)), start=start, stop=stop) for start, stop in spans
             ]
         return [Piece(uri=self.name, images=self.images, source=None, start=start, stop=stop) for start, stop in spans]
 
     def sample(self, row: int) -> Sample | None:
         """One sample; its picture is empty if it is nowhere. None if a raw data set's reader cannot make one."""
-        return next(_samples(self.data, row, row + 1, Health(vocabulary=self.vocabulary)), None)
+        return _read(self.data, row, Health(vocabulary=self.vocabulary))
 
 
 def open_data_set(name: str, images: str | None = None) -> DataSet:
@@ -104,8 +104,11 @@ def look_at_piece(piece: Piece) -> Health:
     """Counts the rows of a piece."""
     data = piece.source if piece.source is not None else open_data(str(piece.uri), piece.images)
     health = Health(vocabulary=data.vocabulary)
-    for sample in _samples(data, piece.start, piece.stop, health):
-        look_at(sample, health)
+    first = piece.start if piece.source is not None else 0
+    for row in range(piece.start, piece.stop):
+        sample = _read(data, row - first, health)
+        if sample is not None:
+            look_at(sample, row, health)
     return health
 
 
@@ -115,27 +118,20 @@ def report_rejects(rejects: Sequence[Reject], health: Health) -> None:
         health.report(LEFT_OUT, reject.file, ": ".join(filter(None, (reject.object, reject.reason))))
 
 
-def _samples(data: EvaluationData | Source, start: int, stop: int, health: Health) -> Iterator[Sample]:
-    """Samples with their pictures where they are to be had."""
-    for row in range(start, stop):
-        if isinstance(data, Source):
-            sample, rejects = data.read(row)
-            report_rejects(rejects, health)
-            if sample is not None:
-                yield sample
-        elif isinstance(data, CocoData):
-            yield _with_picture(data, row)
-        else:
-            yield from data.samples(row, row + 1, pictures=True)
-
-
-def _with_picture(data: CocoData, row: int) -> Sample:
-    name = data.file.file_names[data.file.samples[row].key]
+def _read(data: EvaluationData | Source, row: int, health: Health) -> Sample | None:
+    """A sample, with its picture where it is to be had; what the reader of a raw data set leaves out is counted."""
+    if isinstance(data, Source):
+        sample, rejects = data.read(row)
+        report_rejects(rejects, health)
+        return sample
+    if not isinstance(data, CocoData):
+        return next(iter(data.samples(row, row + 1, pictures=True)))
+    bare = data.file.samples[row]
     try:
         sample = next(data.samples(row, row + 1, pictures=True))
     except FileNotFoundError:
-        sample = data.file.samples[row]
-    return replace(sample, key=name)
+        sample = bare
+    return replace(sample, key=data.file.file_names[bare.key])
 
 
 def _raw_config(kind: str, options: str) -> RawConfig:

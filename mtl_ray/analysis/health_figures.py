@@ -84,11 +84,11 @@ def _boxes(names: Sequence[str], sets: Sequence[Health]) -> Figure:
         most = max(health.per_image, default=0)
         counts = np.array([health.per_image[count] for count in range(most + 1)], np.int64)
         number.step(np.arange(most + 1), counts / max(1, counts.sum()), where="mid", color=_colour(place), linewidth=1.8, label=name)
-    for edge, word in ((32, "32 px: small below"), (96, "96 px: large above")):
+    for edge in (32, 96):
         side.axvline(edge, color="#707070", linestyle=":", linewidth=1)
-        side.text(
-            edge, 0.98, f" {word}", rotation=90, va="top", ha="right", fontsize=8, color="#505050", transform=side.get_xaxis_transform()
-        )
+    for at, word, align in ((30, "small", "right"), (55, "medium", "center"), (102, "large", "left")):
+        side.text(at, 0.98, word, va="top", ha=align, fontsize=9, color="#505050", transform=side.get_xaxis_transform())
+    side.margins(y=0.12)
     shape.axvline(1, color="#707070", linestyle=":", linewidth=1)
     side.set(xlabel="square root of the area (pixels)", ylabel="share of the boxes", title="Box sizes")
     shape.set(xlabel="width / height", title="Box shapes")
@@ -143,17 +143,17 @@ def _drawn(each: DataSet, row: int) -> tuple[str, NDArray[np.uint8]] | None:
 
 
 def _same(report: HealthReport, sets: Sequence[DataSet]) -> bytes | None:
-    """The first pairs side by side; of different data sets before those within one."""
+    """The first pairs, two in a row; of different data sets before those within one."""
     pairs = sorted(report.same, key=lambda pair: (pair.a == pair.b, pair.how))[:SHEET]
     wanted = [(place, key) for pair in pairs for place, key in ((pair.a, pair.key_a), (pair.b, pair.key_b))]
-    rows = [{identity.key: row for row, identity in enumerate(health.identities)} for health in report.sets]
+    rows = [{identity.key: identity.row for identity in health.identities} for health in report.sets]
     pictures = []
     for place, key in wanted:
         sample = sets[place].sample(rows[place][key])
         assert sample is not None
         pictures.append(shrunk(decode_image(sample.image), THUMB_PX))
     titles = [f"{key} ({pair.how})" for pair in pairs for key in (pair.key_a, pair.key_b)]
-    return jpeg(grid(pictures, 2, titles)) if pictures else None
+    return jpeg(grid(pictures, 4, titles)) if pictures else None
 
 
 def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -164,7 +164,8 @@ def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[A
 
 def _legend(axes: Axes, names: Sequence[str]) -> None:
     if len(names) > 1:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False, ncols=1)
+        handles, labels = axes.get_legend_handles_labels()
+        axes.figure.legend(handles, labels, loc="outside lower center", frameon=False, ncols=1 if max(map(len, names)) > 24 else 2)
 
 
 def _colour(place: int) -> str:

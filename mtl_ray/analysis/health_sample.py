@@ -16,10 +16,10 @@ LONGEST = 30.0
 """Times as long as wide, or more, is odd."""
 
 
-def look_at(sample: Sample, health: Health) -> None:
-    """Counts a sample; one whose ``image`` is empty has no picture at hand."""
+def look_at(sample: Sample, row: int, health: Health) -> None:
+    """Counts the sample of a row; one whose ``image`` is empty has no picture at hand."""
     health.samples += 1
-    health.identities.append(_picture(sample, health))
+    health.identities.append(_picture(sample, row, health))
     known = {"labels": sample.labels, "instances": sample.instances, "semantic": sample.semantic}
     health.annotated.update(kind for kind in health.images if known[kind] is not None)
     if sample.labels is not None and "labels" in health.images:
@@ -30,17 +30,17 @@ def look_at(sample: Sample, health: Health) -> None:
         _map(sample, sample.semantic, health)
 
 
-def _picture(sample: Sample, health: Health) -> Identity:
+def _picture(sample: Sample, row: int, health: Health) -> Identity:
     health.sizes[sample.width, sample.height] += 1
     if not sample.image:
         health.report("missing picture", sample.key)
-        return Identity(sample.key, None, None)
+        return Identity(sample.key, row, None, None)
     content = hashlib.blake2b(sample.image, digest_size=16).digest()
     try:
         image = decode_image(sample.image)
     except ValueError as error:
         health.report("damaged picture", sample.key, str(error))
-        return Identity(sample.key, content, None)
+        return Identity(sample.key, row, content, None)
     height, width = image.shape[:2]
     if (height, width) != (sample.height, sample.width):
         stated = f"{sample.width} x {sample.height}"
@@ -49,7 +49,7 @@ def _picture(sample: Sample, health: Health) -> Identity:
     mean, std = mean.ravel(), std.ravel()
     area = height * width
     health.colour += np.array([mean * area, (std**2 + mean**2) * area, [area] * 3])
-    return Identity(sample.key, content, _look(image))
+    return Identity(sample.key, row, content, _look(image))
 
 
 def _look(image: NDArray[np.uint8]) -> tuple[bytes, bytes] | None:
