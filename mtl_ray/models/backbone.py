@@ -31,7 +31,10 @@ class Backbone(nn.Module):
         self.levels = tuple(sorted(config.levels))
         self.channels = dict(zip(self.levels, self.net.feature_info.channels(), strict=True))
         self.strides = {level: STRIDES[level] for level in self.levels}
+        self.channels_last = str(getattr(self.net.output_fmt, "value", "")) == "NHWC"  # Swin's maps
         self.frozen = config.frozen
+        if config.stride_in_1x1:
+            _stride_first(self.net, config.name)
         if config.weights is not None:
             load_weights(self.net, config.weights)
         if self.frozen:
@@ -43,7 +46,19 @@ class Backbone(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """``image`` float (B, 3, H, W), normalised -> feature maps by name."""
-        return dict(zip(self.levels, self.net(image), strict=True))
+        maps = self.net(image)
+        return dict(zip(self.levels, (each.permute(0, 3, 1, 2) for each in maps) if self.channels_last else maps, strict=True))
+
+
+def _stride_first(net: nn.Module, name: str) -> None:
+    """Moves the stride of each bottleneck from its 3x3 convolution to the 1x1 before it (He et al. 2015 as released in Caffe)."""
+    blocks = [module for module in net.modules() if hasattr(module, "conv3") and getattr(module.conv2, "stride", None) == (2, 2)]
+    if not blocks:
+        raise ValueError(f"model.backbone.stride_in_1x1: {name} has no strided bottlenecks")
+    for block in blocks:
+        assert isinstance(block.conv1, nn.Conv2d)
+        assert isinstance(block.conv2, nn.Conv2d)
+        block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
 
 
 def _create(config: TimmBackbone, **more: Any) -> Any:

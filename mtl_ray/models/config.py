@@ -23,6 +23,8 @@ class TimmBackbone:
     """Start from this checkpoint file instead (path or URI, safetensors or a state dict)."""
     frozen: bool = False
     """Do not train the backbone."""
+    stride_in_1x1: bool = False
+    """The strided blocks of a ResNet halve the map in their first convolution, as those of Caffe and Detectron, not in the 3x3 one."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of ``timm.create_model``."""
 

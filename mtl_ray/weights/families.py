@@ -1,0 +1,265 @@
+"""How other programs call the parts of the networks that timm has too: a table of names for each kind of file.
+
+The rules of a family turn its names into those of timm's whole model; the first that matches a whole name counts.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+
+_NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+_TRUNK = r"trunk_output\.block(\d)\.block\d-(\d+)\."
+_RESNETS = ("resnet*", "resnext*", "wide_resnet*", "seresnet*", "ecaresnet*")
+_REGNETS = ("regnetx_*", "regnety_*")
+_SWINS = ("swin_*",)
+_VITS = ("vit_*", "deit*")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One kind of file.
+
+    Attributes:
+        name: as ``--from`` has it.
+        has: patterns; a file of this family has a name for each, from its beginning.
+        rules: (pattern of a whole name, timm's name). Names that match none are left.
+        dropped: pattern of names that carry nothing (buffers that the model computes).
+        models: patterns of the models of timm to try, in this order.
+    """
+
+    name: str
+    has: tuple[str, ...]
+    rules: Rules
+    models: tuple[str, ...]
+    dropped: str = r"(?!)"
+
+
+def _block(part: str) -> Callable[[re.Match[str]], str]:
+    """``part`` of a RegNet's block, whose stage and number (from 0; timm counts from 1) are the first two groups."""
+    return lambda match: match.expand(f"s{match[1]}.b{int(match[2]) + 1}.{part}")
+
+
+def _same(*patterns: str) -> Rules:
+    return tuple((f"({pattern})", r"\1") for pattern in patterns)
+
+
+PYCLS = Family(
+    "pycls",
+    (r"s1\.b1\.f\.a\.weight", r"stem\.conv\.weight"),
+    (
+        (r"stem\.(conv|bn)\.(\w+)", r"stem.\1.\2"),
+        (r"(s\d+\.b\d+)\.proj\.(\w+)", r"\1.downsample.conv.\2"),
+        (r"(s\d+\.b\d+)\.bn\.(\w+)", r"\1.downsample.bn.\2"),
+        (r"(s\d+\.b\d+)\.f\.a\.(\w+)", r"\1.conv1.conv.\2"),
+        (r"(s\d+\.b\d+)\.f\.a_bn\.(\w+)", r"\1.conv1.bn.\2"),
+        (r"(s\d+\.b\d+)\.f\.b\.(\w+)", r"\1.conv2.conv.\2"),
+        (r"(s\d+\.b\d+)\.f\.b_bn\.(\w+)", r"\1.conv2.bn.\2"),
+        (r"(s\d+\.b\d+)\.f\.c\.(\w+)", r"\1.conv3.conv.\2"),
+        (r"(s\d+\.b\d+)\.f\.c_bn\.(\w+)", r"\1.conv3.bn.\2"),
+        (r"(s\d+\.b\d+)\.f\.se\.f_ex\.0\.(\w+)", r"\1.se.fc1.\2"),
+        (r"(s\d+\.b\d+)\.f\.se\.f_ex\.2\.(\w+)", r"\1.se.fc2.\2"),
+        (r"head\.fc\.(\w+)", r"head.fc.\1"),
+    ),
+    _REGNETS,
+)
+DETECTRON2 = Family(
+    "detectron2",
+    (r"stem\.conv1\.weight", r"res2\.0\.conv1\.weight"),
+    (
+        (r"stem\.conv1\.weight", "conv1.weight"),
+        (rf"stem\.conv1\.norm\.{_NORM}", r"bn1.\1"),
+        *((rf"res{i + 1}\.(\d+)\.conv(\d)\.weight", rf"layer{i}.\1.conv\2.weight") for i in range(1, 5)),
+        *((rf"res{i + 1}\.(\d+)\.conv(\d)\.norm\.{_NORM}", rf"layer{i}.\1.bn\2.\3") for i in range(1, 5)),
+        *((rf"res{i + 1}\.(\d+)\.shortcut\.weight", rf"layer{i}.\1.downsample.0.weight") for i in range(1, 5)),
+        *((rf"res{i + 1}\.(\d+)\.shortcut\.norm\.{_NORM}", rf"layer{i}.\1.downsample.1.\2") for i in range(1, 5)),
+        (r"(?:stem\.fc|linear)\.(\w+)", r"fc.\1"),
+    ),
+    _RESNETS,
+)
+RESNET = Family(
+    "torchvision",
+    (r"conv1\.weight", r"layer1\.0\.conv1\.weight"),
+    _same(
+        rf"(?:conv1(?:\.\d+)?|bn1)\.{_NORM}",
+        rf"layer\d+\.\d+\.(?:conv|bn)\d\.{_NORM}",
+        rf"layer\d+\.\d+\.downsample\.\d\.{_NORM}",
+        r"layer\d+\.\d+\.se\.fc\d\.\w+",
+        r"fc\.(?:weight|bias)",
+    ),
+    _RESNETS,
+)
+RESNET_DEEP_STEM = Family(
+    "openmmlab",
+    (r"stem\.0\.weight", r"layer1\.0\.conv1\.weight"),
+    ((rf"stem\.([01346])\.{_NORM}", r"conv1.\1.\2"), (rf"stem\.7\.{_NORM}", r"bn1.\1"), *RESNET.rules),
+    _RESNETS,
+)
+OPENMMLAB_REGNET = Family(
+    "openmmlab",
+    (r"conv1\.weight", r"layer1\.0\.conv3\.weight"),
+    (
+        (r"conv1\.weight", "stem.conv.weight"),
+        (rf"bn1\.{_NORM}", r"stem.bn.\1"),
+        (r"layer(\d)\.(\d+)\.conv(\d)\.weight", _block(r"conv\3.conv.weight")),
+        (rf"layer(\d)\.(\d+)\.bn(\d)\.{_NORM}", _block(r"conv\3.bn.\4")),
+        (r"layer(\d)\.(0)\.downsample\.0\.weight", _block("downsample.conv.weight")),
+        (rf"layer(\d)\.(0)\.downsample\.1\.{_NORM}", _block(r"downsample.bn.\3")),
+    ),
+    _REGNETS,
+)
+TORCHVISION_REGNET = Family(
+    "torchvision",
+    (r"stem\.0\.weight", r"trunk_output\.block1\.block1-0\.f\.a\.0\.weight"),
+    (
+        (r"stem\.0\.weight", "stem.conv.weight"),
+        (rf"stem\.1\.{_NORM}", r"stem.bn.\1"),
+        (_TRUNK + r"proj\.0\.weight", _block("downsample.conv.weight")),
+        (_TRUNK + rf"proj\.1\.{_NORM}", _block(r"downsample.bn.\3")),
+        *((_TRUNK + rf"f\.{letter}\.0\.weight", _block(f"conv{i}.conv.weight")) for i, letter in enumerate("abc", 1)),
+        *((_TRUNK + rf"f\.{letter}\.1\.{_NORM}", _block(rf"conv{i}.bn.\3")) for i, letter in enumerate("abc", 1)),
+        (_TRUNK + r"f\.se\.fc(\d)\.(\w+)", _block(r"se.fc\3.\4")),
+        (r"fc\.(\w+)", r"head.fc.\1"),
+    ),
+    _REGNETS,
+)
+SWIN = Family(
+    "swin",
+    (r"patch_embed\.proj\.weight", r"layers\.0\.blocks\.0\.attn\.qkv\.weight", r"layers\.0\.downsample\.reduction\.weight"),
+    (
+        *((rf"layers\.{i}\.downsample\.(norm|reduction)\.(\w+)", rf"layers.{i + 1}.downsample.\1.\2") for i in range(3)),
+        *_same(r"patch_embed\.(?:proj|norm)\.\w+", r"layers\.\d+\.blocks\.\d+\.(?:norm\d|attn\.\w+|mlp\.fc\d)(?:\.\w+)?", r"norm\.\w+"),
+        (r"head\.(weight|bias)", r"head.fc.\1"),
+    ),
+    _SWINS,
+    r".*\.(relative_position_index|relative_coords_table|attn_mask)",
+)
+TORCHVISION_SWIN = Family(
+    "torchvision",
+    (r"features\.0\.0\.weight", r"features\.1\.0\.attn\.qkv\.weight"),
+    (
+        (r"features\.0\.0\.(\w+)", r"patch_embed.proj.\1"),
+        (r"features\.0\.2\.(\w+)", r"patch_embed.norm.\1"),
+        *((rf"features\.{2 * i}\.(norm|reduction)\.(\w+)", rf"layers.{i}.downsample.\1.\2") for i in range(1, 4)),
+        *((rf"features\.{2 * i + 1}\.(\d+)\.mlp\.0\.(\w+)", rf"layers.{i}.blocks.\1.mlp.fc1.\2") for i in range(4)),
+        *((rf"features\.{2 * i + 1}\.(\d+)\.mlp\.3\.(\w+)", rf"layers.{i}.blocks.\1.mlp.fc2.\2") for i in range(4)),
+        *((rf"features\.{2 * i + 1}\.(\d+)\.(norm\d|attn)\.([\w.]+)", rf"layers.{i}.blocks.\1.\2.\3") for i in range(4)),
+        (r"norm\.(\w+)", r"norm.\1"),
+        (r"head\.(weight|bias)", r"head.fc.\1"),
+    ),
+    _SWINS,
+    r".*\.relative_position_index",
+)
+OPENMMLAB_SWIN = Family(
+    "openmmlab",
+    (r"patch_embed\.projection\.weight", r"stages\.0\.blocks\.0\.attn\.w_msa\.qkv\.weight"),
+    (
+        (r"patch_embed\.projection\.(\w+)", r"patch_embed.proj.\1"),
+        (r"patch_embed\.norm\.(\w+)", r"patch_embed.norm.\1"),
+        *((rf"stages\.{i}\.downsample\.(norm|reduction)\.(\w+)", rf"layers.{i + 1}.downsample.\1.\2") for i in range(3)),
+        (r"stages\.(\d+)\.blocks\.(\d+)\.attn\.w_msa\.([\w.]+)", r"layers.\1.blocks.\2.attn.\3"),
+        (r"stages\.(\d+)\.blocks\.(\d+)\.(norm\d)\.(\w+)", r"layers.\1.blocks.\2.\3.\4"),
+        (r"stages\.(\d+)\.blocks\.(\d+)\.ffn\.layers\.0\.0\.(\w+)", r"layers.\1.blocks.\2.mlp.fc1.\3"),
+        (r"stages\.(\d+)\.blocks\.(\d+)\.ffn\.layers\.1\.(\w+)", r"layers.\1.blocks.\2.mlp.fc2.\3"),
+        (r"norm3\.(\w+)", r"norm.\1"),
+    ),
+    _SWINS,
+    r".*\.relative_position_index",
+)
+MIT = Family(
+    "mit",
+    (r"patch_embed1\.proj\.weight", r"block1\.0\.attn\.q\.weight"),
+    (
+        (r"patch_embed1\.(proj|norm)\.(\w+)", r"patch_embed.\1.\2"),
+        *((rf"patch_embed{i + 1}\.(proj|norm)\.(\w+)", rf"stages.{i}.downsample.\1.\2") for i in range(1, 4)),
+        *((rf"block{i + 1}\.(\d+)\.mlp\.dwconv\.dwconv\.(\w+)", rf"stages.{i}.blocks.\1.mlp.dwconv.\2") for i in range(4)),
+        *((rf"block{i + 1}\.(\d+)\.([\w.]+)", rf"stages.{i}.blocks.\1.\2") for i in range(4)),
+        *((rf"norm{i + 1}\.(\w+)", rf"stages.{i}.norm.\1") for i in range(4)),
+        (r"head\.(weight|bias)", r"head.\1"),
+    ),
+    ("pvt_v2_b*",),
+)
+OPENMMLAB_MIT = Family(
+    "openmmlab",
+    (r"layers\.0\.0\.projection\.weight", r"layers\.0\.1\.0\.attn\.q\.weight"),
+    (
+        (r"layers\.0\.0\.projection\.(\w+)", r"patch_embed.proj.\1"),
+        (r"layers\.0\.0\.norm\.(\w+)", r"patch_embed.norm.\1"),
+        (r"layers\.(\d)\.0\.projection\.(\w+)", r"stages.\1.downsample.proj.\2"),
+        (r"layers\.(\d)\.0\.norm\.(\w+)", r"stages.\1.downsample.norm.\2"),
+        (r"layers\.(\d)\.1\.(\d+)\.ffn\.layers\.0\.(\w+)", r"stages.\1.blocks.\2.mlp.fc1.\3"),
+        (r"layers\.(\d)\.1\.(\d+)\.ffn\.layers\.1\.(\w+)", r"stages.\1.blocks.\2.mlp.dwconv.\3"),
+        (r"layers\.(\d)\.1\.(\d+)\.ffn\.layers\.4\.(\w+)", r"stages.\1.blocks.\2.mlp.fc2.\3"),
+        (r"layers\.(\d)\.1\.(\d+)\.([\w.]+)", r"stages.\1.blocks.\2.\3"),
+        (r"layers\.(\d)\.2\.(\w+)", r"stages.\1.norm.\2"),
+    ),
+    ("pvt_v2_b*",),
+)
+VIT = Family(
+    "timm",
+    (r"patch_embed\.proj\.weight", r"blocks\.0\.attn\.qkv\.weight", r"pos_embed"),
+    _same(r"(?:cls_token|dist_token|reg_token|pos_embed)", r"(?:patch_embed|blocks|norm|norm_pre|fc_norm|head)\.[\w.]+"),
+    _VITS,
+)
+TORCHVISION_VIT = Family(
+    "torchvision",
+    (r"class_token", r"conv_proj\.weight", r"encoder\.layers\.encoder_layer_0\.ln_1\.weight"),
+    (
+        (r"class_token", "cls_token"),
+        (r"conv_proj\.(\w+)", r"patch_embed.proj.\1"),
+        (r"encoder\.pos_embedding", "pos_embed"),
+        (r"encoder\.layers\.encoder_layer_(\d+)\.ln_(\d)\.(\w+)", r"blocks.\1.norm\2.\3"),
+        (r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.in_proj_(\w+)", r"blocks.\1.attn.qkv.\2"),
+        (r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.out_proj\.(\w+)", r"blocks.\1.attn.proj.\2"),
+        (r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:0|linear_1)\.(\w+)", r"blocks.\1.mlp.fc1.\2"),
+        (r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:3|linear_2)\.(\w+)", r"blocks.\1.mlp.fc2.\2"),
+        (r"encoder\.ln\.(\w+)", r"norm.\1"),
+        (r"heads\.head\.(\w+)", r"head.\1"),
+    ),
+    _VITS,
+)
+OPENMMLAB_VIT = Family(
+    "openmmlab",
+    (r"patch_embed\.projection\.weight", r"layers\.0\.ln1\.weight"),
+    (
+        *_same("cls_token", "pos_embed"),
+        (r"patch_embed\.projection\.(\w+)", r"patch_embed.proj.\1"),
+        (r"layers\.(\d+)\.ln(\d)\.(\w+)", r"blocks.\1.norm\2.\3"),
+        (r"layers\.(\d+)\.attn\.(qkv|proj)\.(\w+)", r"blocks.\1.attn.\2.\3"),
+        (r"layers\.(\d+)\.attn\.attn\.in_proj_(\w+)", r"blocks.\1.attn.qkv.\2"),
+        (r"layers\.(\d+)\.attn\.attn\.out_proj\.(\w+)", r"blocks.\1.attn.proj.\2"),
+        (r"layers\.(\d+)\.ffn\.layers\.0\.0\.(\w+)", r"blocks.\1.mlp.fc1.\2"),
+        (r"layers\.(\d+)\.ffn\.layers\.1\.(\w+)", r"blocks.\1.mlp.fc2.\2"),
+        (r"ln1\.(\w+)", r"norm.\1"),
+    ),
+    _VITS,
+)
+
+
+def find_family(names: Mapping[str, Tensor], families: tuple[Family, ...]) -> Family | None:
+    """The first family all of whose patterns are found among the names."""
+    return next((each for each in families if all(any(re.fullmatch(has, name) for name in names) for has in each.has)), None)
+
+
+def translate(tensors: Mapping[str, Tensor], family: Family) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors under timm's names, and those that no rule knows under their own.
+
+    Raises:
+        ValueError: if two would have one name.
+    """
+    rules = [(re.compile(pattern), new) for pattern, new in family.rules]
+    found: dict[str, Tensor] = {}
+    left: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        match = next(((each, new) for pattern, new in rules if (each := pattern.fullmatch(name))), None)
+        if match is None:
+            left.update({} if re.fullmatch(family.dropped, name) else {name: tensor})
+            continue
+        new = match[0].expand(match[1]) if isinstance(match[1], str) else match[1](match[0])
+        if new in found:
+            raise ValueError(f"two tensors would be called {new!r}; one of them is {name!r}")
+        found[new] = tensor
+    return found, left

@@ -1,0 +1,150 @@
+"""A foreign file's tensors under timm's names: which program they are of, and what of them is a backbone."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from mtl_ray.weights import families as known
+from mtl_ray.weights.reshaped import prepare, red_first, resnet_of_detectron
+from mtl_ray.weights.upgrade import Old, describe, upgrade, upgrade_ssd
+from mtl_ray.weights.weights import Weights
+
+KINDS = ("pycls", "detectron", "detectron2", "timm", "swin", "mit", "torchvision", "openmmlab")
+
+_OF_OPENMMLAB = (
+    *(known.OPENMMLAB_SWIN, known.OPENMMLAB_MIT, known.OPENMMLAB_VIT, known.RESNET_DEEP_STEM),
+    *(known.SWIN, known.MIT, known.VIT, known.RESNET),
+)
+_FAMILIES: Mapping[str, tuple[known.Family, ...]] = {
+    "pycls": (known.PYCLS,),
+    "detectron2": (known.DETECTRON2,),
+    "swin": (known.SWIN,),
+    "mit": (known.MIT,),
+    "torchvision": (known.TORCHVISION_VIT, known.TORCHVISION_SWIN, known.TORCHVISION_REGNET, known.RESNET),
+    "timm": (known.VIT, known.RESNET),
+    "openmmlab": _OF_OPENMMLAB,
+}
+_PREFIXES = ("", "module.", "backbone.bottom_up.", "backbone.", "module.backbone.", "encoder.", "model.", "model.backbone.")
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """What a file of another program holds, in timm's words.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        backbone: by the names of timm's whole model; a classifier is among them.
+        beside: what is no part of it (necks, heads), under the names that the file has (upgraded ones, if it was old).
+        notes: what the user must know to use it, a sentence each.
+        bgr: it was trained on blue, green, red, and its first convolution has been turned round.
+        caffe: its strided blocks halve the map in their first convolution.
+    """
+
+    kind: str
+    backbone: dict[str, Tensor]
+    beside: dict[str, Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    bgr: bool = False
+    caffe: bool = False
+
+
+def recognise(weights: Weights, kind: str | None = None, *, classes: int = 81, version: str | None = None, compat: bool = False) -> Foreign:
+    """Finds out what a file is and translates its names.
+
+    Args:
+        weights: as read.
+        kind: one of ``KINDS``; without it, the first whose names are there.
+        classes: of a detector of MMDetection 1.x, with the background.
+        version: of MMDetection that wrote the file, where the file does not say it.
+        compat: upgrade as MMDetection's tool does, and leave the order of colours as it is.
+
+    Raises:
+        ValueError: if it is of no known kind.
+    """
+    if kind in (None, "detectron") and any(re.fullmatch(r"res2_0_branch2a_w", name) for name in weights.tensors):
+        return _of_detectron(weights, compat)
+    if kind == "detectron":
+        raise ValueError("this is no ResNet of Detectron: it has no blob res2_0_branch2a_w")
+    tensors, notes = _upgraded(weights, classes, version, compat) if kind in (None, "openmmlab") else (weights.tensors, ())
+    found = _find(tensors, kind)
+    if found is None:
+        example = ", ".join(list(tensors)[:3])
+        raise ValueError(
+            f"these names are of no network that is known here ({example}, ...), or not of {kind or 'any of ' + ', '.join(KINDS)}"
+        )
+    family, prefix, inner = found
+    backbone, left = known.translate(inner, family)
+    beside = {name: value for name, value in tensors.items() if not name.startswith(prefix)} | {
+        prefix + name: v for name, v in left.items()
+    }
+    foreign = Foreign("openmmlab" if prefix.endswith("backbone.") else family.name, backbone, beside, notes)
+    return _coloured(foreign, weights, compat)
+
+
+def _find(tensors: Mapping[str, Tensor], kind: str | None) -> tuple[known.Family, str, dict[str, Tensor]] | None:
+    """The family, under which prefix its names stand, and its tensors without it."""
+    for prefix in _PREFIXES:
+        inner = prepare({name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)})
+        for each in (kind,) if kind else _FAMILIES:
+            listed = _FAMILIES[each]
+            if each == "openmmlab" and _is_regnet(inner):
+                return known.OPENMMLAB_REGNET, prefix, inner
+            if (kind or not prefix.endswith("backbone.") or each in ("openmmlab", "detectron2")) and (
+                family := known.find_family(inner, listed)
+            ):
+                return replace(family, name=each), prefix, inner
+    return None
+
+
+def _is_regnet(tensors: Mapping[str, Tensor]) -> bool:
+    """OpenMMLab calls a RegNet's parts as a ResNet's; its stem is 3x3, and its blocks end as wide as they are inside."""
+    stem, inside, end = (tensors.get(name) for name in ("conv1.weight", "layer1.0.conv2.weight", "layer1.0.conv3.weight"))
+    return stem is not None and inside is not None and end is not None and stem.shape[-1] == 3 and inside.shape[0] == end.shape[0]
+
+
+def _of_detectron(weights: Weights, compat: bool) -> Foreign:
+    backbone, left = resnet_of_detectron(weights.tensors)
+    if not compat:
+        backbone["conv1.weight"] = red_first(backbone["conv1.weight"])
+    return Foreign("detectron", backbone, left, (), bgr=not compat, caffe=True)
+
+
+def _coloured(foreign: Foreign, weights: Weights, compat: bool) -> Foreign:
+    """Turns the first convolution round where the file is known to be of a network that saw blue first."""
+    text = _config_text(weights)
+    caffe = re.search(r"style\s*=\s*['\"]caffe['\"]", text) is not None
+    bgr = re.search(r"(?:bgr_)?to_rgb\s*=\s*False", text) is not None
+    if foreign.kind == "detectron2":
+        bgr = caffe = "torchvision" not in str(weights.rest.get("__author__", "")).lower()
+    if not bgr or compat:
+        return replace(foreign, caffe=caffe)
+    stem = next(
+        name for name in ("conv1.weight", "conv1.0.weight", "stem.conv.weight", "patch_embed.proj.weight") if name in foreign.backbone
+    )
+    turned = foreign.backbone | {stem: red_first(foreign.backbone[stem])}
+    return replace(foreign, backbone=turned, bgr=True, caffe=caffe)
+
+
+def _config_text(weights: Weights) -> str:
+    meta = weights.rest.get("meta")
+    return " ".join(str(meta.get(key, "")) for key in ("config", "cfg")) if isinstance(meta, dict) else ""
+
+
+def _upgraded(weights: Weights, classes: int, version: str | None, compat: bool) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Of a detector of MMDetection 1.x what 2.x would have; anything else as it is."""
+    meta: Any = weights.rest.get("meta")
+    found = version or (str(meta["mmdet_version"]) if isinstance(meta, dict) and "mmdet_version" in meta else None)
+    if found is None:
+        return weights.tensors, ()
+    old: Old = describe(weights.tensors, found, _config_text(weights), classes, compat)
+    tensors, notes = weights.tensors, []
+    if not old.at_least("2.0.0"):
+        tensors = upgrade(tensors, old)
+        notes.append(f"upgraded from MMDetection {found}: the background class of {classes} moved to the end")
+    if old.ssd and not old.at_least("2.14.0"):
+        tensors = upgrade_ssd(tensors)
+        notes.append("the extra layers of SSD became a neck (MMDetection 2.14)")
+    return tensors, tuple(notes)
