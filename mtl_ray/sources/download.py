@@ -1,0 +1,153 @@
+"""Whole data sets from the net: several files at a time, each whole and checked, unpacked with care, and nothing that failed kept quiet."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from tqdm import tqdm
+
+from mtl_ray import storage
+from mtl_ray.sources.catalog import CATALOG, File
+from mtl_ray.sources.fetch import Advance, FetchError, Patience, Wanted, digest_of, fetch
+from mtl_ray.sources.unpack import is_archive, unpack
+
+_DIGEST = re.compile(r"(md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64})", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """How to download.
+
+    Attributes:
+        to: the folder.
+        mirrors: places to ask instead of the files' own: BASE/NAME, and BASE with the path that the file has at its own place.
+        unpack: whether archives are unpacked.
+        delete: whether an archive that was unpacked is removed.
+        check: whether sizes and checksums of the catalogue must fit; a mirror may have packed anew.
+        threads: files at a time.
+        patience: how long each is tried.
+        max_bytes: of what an archive may hold; by default 100 times its own size.
+    """
+
+    to: str
+    mirrors: tuple[str, ...] = ()
+    unpack: bool = True
+    delete: bool = False
+    check: bool = True
+    threads: int = 4
+    patience: Patience = field(default_factory=Patience)
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Downloaded:
+    """What became of a file.
+
+    Attributes:
+        name: its path in the folder.
+        status: fetched; there (it was, whole); or failed.
+        files: how many came out of it, None if it was not unpacked.
+        reason: why it failed.
+    """
+
+    name: str
+    status: Literal["fetched", "there", "failed"]
+    files: int | None = None
+    reason: str = ""
+
+
+def files_of(wanted: str, only: Sequence[str] = ()) -> tuple[File, ...]:
+    """The files of a data set of the catalogue.
+
+    Args:
+        wanted: its name.
+        only: names of files, or their beginnings; all where there are none.
+
+    Raises:
+        ValueError: if there is no such data set, none of its files is called so, or it can only be had by hand.
+    """
+    if wanted not in CATALOG:
+        near = difflib.get_close_matches(wanted, CATALOG, n=1, cutoff=0.5) or [name for name in CATALOG if name.startswith(wanted)][:1]
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"there is no data set {wanted!r} in the catalogue{hint} It has {', '.join(CATALOG)}")
+    files = CATALOG[wanted].files
+    if not files:
+        raise ValueError(f"{wanted} has no files that can be fetched: {CATALOG[wanted].instructions}")
+    for part in only:
+        if not any(_is_called(file, part) for file in files):
+            raise ValueError(f"{wanted} has no file {part!r}; it has {', '.join(file.name for file in files)}")
+    return tuple(file for file in files if not only or any(_is_called(file, part) for part in only))
+
+
+def file_at(url: str, digest: str | None = None) -> File:
+    """A file by its address.
+
+    Raises:
+        ValueError: if the address has no file name, or the digest is none.
+    """
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    if urlsplit(url).scheme not in ("http", "https") or not name or name.startswith("."):
+        raise ValueError(f"{url} is no address of a file over http or https")
+    if digest is not None and not _DIGEST.fullmatch(digest):
+        raise ValueError(f"{digest} is no digest such as sha256:HEX or md5:HEX")
+    return File(urls=(url,), path=name, digest=digest)
+
+
+def download(files: Sequence[File], options: Options) -> list[Downloaded]:
+    """Fetches and unpacks files, several at a time and each once; one that fails does not stop the others.
+
+    Raises:
+        ValueError: if the folder is no local one.
+    """
+    if storage.is_remote(options.to):
+        raise ValueError(f"{options.to} is no folder of this machine: downloads are unpacked on a disk, convert then writes to a bucket")
+    bar = tqdm(unit="B", unit_scale=True, desc="download", mininterval=0.5, leave=False)
+    once = {file.name: file for file in files}
+    with bar, ThreadPoolExecutor(options.threads) as pool:
+        return list(pool.map(partial(_download_one, options=options, advance=bar.update), once.values()))
+
+
+def _is_called(file: File, part: str) -> bool:
+    return file.name == part or PurePosixPath(file.name).name.partition(".")[0] == part
+
+
+def _download_one(file: File, *, options: Options, advance: Advance) -> Downloaded:
+    folder = Path(storage.absolute(options.to))
+    marker = folder / f"{file.name}.unpacked"
+    unpacks = options.unpack and is_archive(file.name)
+    size, digest = (file.size, file.digest) if options.check else (None, None)
+    wanted = Wanted(path=file.name, urls=_places(file, options.mirrors), size=size, digest=digest)
+    if unpacks and options.delete and marker.exists() and not (folder / file.name).exists():
+        return Downloaded(name=file.name, status="there")
+    try:
+        fresh = fetch(wanted, folder, options.patience, advance)
+        count = _unpack(folder, file, marker, options) if unpacks else None
+    except (FetchError, ValueError, OSError) as error:
+        return Downloaded(name=file.name, status="failed", reason=str(error))
+    return Downloaded(name=file.name, status="fetched" if fresh else "there", files=count)
+
+
+def _unpack(folder: Path, file: File, marker: Path, options: Options) -> int | None:
+    """Unpacks an archive, unless that was done; gives the number of files."""
+    archive = folder / file.name
+    digest = digest_of(archive, "sha256")
+    count = None
+    if not marker.exists() or marker.read_text().strip() != digest:
+        count = unpack(archive, folder / file.into, max_bytes=options.max_bytes)
+        marker.write_text(digest + "\n")
+    if options.delete:
+        archive.unlink()
+    return count
+
+
+def _places(file: File, mirrors: Sequence[str]) -> tuple[str, ...]:
+    if not mirrors:
+        return file.urls
+    name, path = PurePosixPath(file.name).name, urlsplit(file.urls[0]).path.lstrip("/")
+    return tuple(dict.fromkeys(f"{mirror.rstrip('/')}/{end}" for mirror in mirrors for end in (name, path)))

@@ -1,0 +1,215 @@
+"""One file over HTTP: goes on where it broke off, from one of several places, and is there whole and checked or not at all."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from mtl_ray.sources.http_get import Answer, FaultError, ask
+
+MAX_BYTES = 1 << 40
+"""No file of a data set is larger than a terabyte."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """A file to be fetched.
+
+    Attributes:
+        path: where it goes, relative to the folder.
+        urls: places that have it, the first to be asked first; http or https.
+        size: its bytes, where they are known.
+        digest: such as ``md5:0123...`` or ``sha256:...``, where it is known.
+    """
+
+    path: str
+    urls: tuple[str, ...]
+    size: int | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patience:
+    """How long a download tries.
+
+    Attributes:
+        attempts: times that all places are asked without anything new; pauses between them double.
+        timeout_s: that a server may be silent.
+        pause_s: the first pause.
+    """
+
+    attempts: int = 5
+    timeout_s: float = 30.0
+    pause_s: float = 1.0
+
+
+class FetchError(Exception):
+    """Raised for a file that could not be fetched; says why, for each place that was asked."""
+
+
+Advance = Callable[[int], object]
+"""Is told how many bytes have come."""
+
+
+def fetch(wanted: Wanted, folder: Path, patience: Patience, advance: Advance = lambda count: None) -> bool:
+    """Fetches a file and writes ``NAME.sha256`` beside it; False if it was there already.
+
+    What broke off stays as ``NAME.part``, and the next attempt or run asks for the rest only. A file that is there without a
+    checksum to tell that it is whole is taken for such a part.
+
+    Raises:
+        FetchError: if no place gives the whole file.
+        OSError: if it cannot be written.
+    """
+    target = folder / wanted.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    if target.exists():
+        if _is_known(target, wanted):
+            return False
+        os.replace(target, part)
+    with open(part.with_name(part.name + ".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FetchError(f"{wanted.path}: another download is writing it") from None
+        _bring(wanted, part, patience, advance)
+        digest = digest_of(part, "sha256")
+        os.replace(part, target)
+        _sums(target).write_text(f"{digest}  {target.name}\n")
+        _note(part).unlink(missing_ok=True)
+        os.unlink(lock.name)
+    return True
+
+
+def digest_of(path: Path, algorithm: str) -> str:
+    """A file's digest in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _has(path: Path, digest: str) -> bool:
+    algorithm, _, expected = digest.partition(":")
+    return digest_of(path, algorithm.lower()) == expected.lower()
+
+
+def _is_known(target: Path, wanted: Wanted) -> bool:
+    """Whether a file is the one that was fetched before, or has the checksum that is wanted."""
+    if wanted.size is not None and target.stat().st_size != wanted.size:
+        return False
+    if wanted.digest is not None:
+        return _has(target, wanted.digest)
+    sums = _sums(target)
+    return sums.exists() and _has(target, "sha256:" + sums.read_text().partition(" ")[0])
+
+
+def _sums(target: Path) -> Path:
+    return target.with_name(target.name + ".sha256")
+
+
+def _note(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _bring(wanted: Wanted, part: Path, patience: Patience, advance: Advance) -> None:
+    """Completes the part and checks it. Attempts are counted anew whenever the part has become longer than it ever was."""
+    urls, reasons = list(wanted.urls), dict[str, str]()
+    attempt, pause, longest = 0, patience.pause_s, _size(part)
+    while urls and attempt < patience.attempts:
+        for url in list(urls):
+            try:
+                _stream(url, wanted, part, patience.timeout_s, advance)
+            except FaultError as fault:
+                reasons[url] = str(fault)
+                if fault.final:
+                    urls.remove(url)
+            else:
+                return
+        attempt, pause = (0, patience.pause_s) if _size(part) > longest else (attempt + 1, 2 * pause)
+        longest = max(longest, _size(part))
+        if urls and attempt < patience.attempts:
+            time.sleep(pause)
+    raise FetchError(f"{wanted.path}: " + "; ".join(f"{url} {reason}" for url, reason in reasons.items()))
+
+
+def _stream(url: str, wanted: Wanted, part: Path, timeout_s: float, advance: Advance) -> None:
+    """Asks one place for what is missing of the part, writes it, and checks the whole."""
+    offset, known = _size(part), _known(part)
+    tag = known.get("tag") if known.get("url") == url else None
+    with ask(url, offset, tag, timeout_s) as answer:
+        _agree(answer, wanted, known, part)
+        _note(part).write_text(json.dumps({"url": url, "total": answer.total, "tag": answer.tag}))
+        with open(part, "r+b" if part.exists() else "wb") as file:
+            file.truncate(answer.start)
+            file.seek(answer.start)
+            _copy(answer, file, advance)
+    digest = wanted.digest or answer.digest
+    if digest is None and answer.total is not None:
+        _no_more(url, answer.total, part, timeout_s)
+    if (wanted.size is not None and _size(part) != wanted.size) or (digest is not None and not _has(part, digest)):
+        what = f"has {_size(part):,} bytes, which do not have the checksum {digest}" if digest else f"has {_size(part):,} bytes"
+        _forget(part)
+        raise FaultError(f"{what}: removed", final=answer.start == 0)  # what began elsewhere may be to blame: once more from the start
+
+
+def _known(part: Path) -> dict[str, Any]:
+    """What was said of the file of which this is a part."""
+    try:
+        found = json.loads(_note(part).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and part.exists() else {}
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _note(part).unlink(missing_ok=True)
+
+
+def _agree(answer: Answer, wanted: Wanted, known: dict[str, Any], part: Path) -> None:
+    """That what the server has can be the file that is wanted, and the one that the part is of."""
+    if answer.total is None:
+        return
+    if wanted.size is not None and answer.total != wanted.size:
+        raise FaultError(f"has {answer.total:,} bytes, the file {wanted.size:,}", final=True)
+    if answer.start and known.get("total") not in (None, answer.total):
+        _forget(part)
+        raise FaultError(f"had {known['total']:,} bytes before and has {answer.total:,} now", final=False)
+    if answer.response is None and answer.total != answer.start:
+        _forget(part)
+        raise FaultError(f"has {answer.total:,} bytes, {answer.start:,} were there", final=False)
+    free = shutil.disk_usage(part.parent).free
+    if answer.total > MAX_BYTES or answer.total - answer.start > free:
+        raise FaultError(f"has {answer.total:,} bytes; there is room for {min(MAX_BYTES, free + answer.start):,}", final=True)
+
+
+def _copy(answer: Answer, file: IO[bytes], advance: Advance) -> None:
+    for block in answer.blocks():
+        file.write(block)
+        advance(len(block))
+        if file.tell() > MAX_BYTES:
+            raise FaultError(f"sends more than {MAX_BYTES:,} bytes", final=True)
+    if answer.total is not None and file.tell() != answer.total:
+        raise FaultError(f"broke off after {file.tell():,} of {answer.total:,} bytes", final=False)
+
+
+def _no_more(url: str, total: int, part: Path, timeout_s: float) -> None:
+    """Where nothing else tells that a file is whole: that the server has no bytes after those that it said there are."""
+    try:
+        with ask(url, total, None, timeout_s) as answer:
+            more = answer.start == total and answer.response is not None
+    except FaultError:
+        return  # it does not say
+    if more:
+        _forget(part)
+        raise FaultError(f"says that the file has {total:,} bytes, and has more", final=False)

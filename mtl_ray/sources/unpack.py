@@ -1,0 +1,136 @@
+"""Archives from elsewhere, unpacked with care: nothing outside the folder, no links, no more bytes than an archive of its size may hold."""
+
+import gzip
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+_BLOCK = 1 << 20
+MOST_TIMES_LARGER = 100
+AT_LEAST_BYTES = 1 << 30
+MOST_FILES = 20_000_000
+ENDS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".gz")
+
+Member = tuple[str, int, IO[bytes] | gzip.GzipFile]
+"""Name, stated bytes, and content of a file in an archive."""
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file is one that can be unpacked, by its name."""
+    return name.lower().endswith(ENDS)
+
+
+def unpack(archive: Path, folder: Path, *, max_bytes: int | None = None) -> int:
+    """Unpacks an archive into a folder, over what is there; gives the number of files.
+
+    Everything is unpacked beside first: a damaged or hostile archive leaves nothing.
+
+    Args:
+        archive: ZIP, TAR (also compressed), or a single file in gzip.
+        folder: gets the files.
+        max_bytes: of all files together; by default 100 times those of the archive, and at least a gigabyte.
+
+    Raises:
+        ValueError: if it is damaged, has a member whose name leads elsewhere, a link or a device, or holds too much.
+    """
+    limit = max_bytes if max_bytes is not None else max(AT_LEAST_BYTES, MOST_TIMES_LARGER * archive.stat().st_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as temporary:
+        place, names, written = Path(temporary), set[str](), 0
+        with _explained(archive):
+            for name, stated, content in _members(archive):
+                path = safe_path(name, archive.name)
+                if len(names) >= MOST_FILES or written + stated > limit:
+                    raise ValueError(f"{archive.name} holds more than {limit:,} bytes or {MOST_FILES:,} files; --max-gigabytes allows more")
+                written += _write(content, place / path, limit - written, archive.name)
+                names.add(path)
+        for path in sorted(names):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(place / path, folder / path)
+    return len(names)
+
+
+def safe_path(name: str, archive: str) -> str:
+    """A member's name as a path in a folder.
+
+    Raises:
+        ValueError: if it leads out of the folder.
+    """
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or ":" in path.parts[0]:
+        raise ValueError(f"{archive} has a member {name!r}, which would lie outside the folder; nothing of it is unpacked")
+    return str(path)
+
+
+@contextmanager
+def _explained(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"{archive.name} is damaged, or no archive: {error}") from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise ValueError(f"{archive.name} has a file and a folder of one name: {error.filename}") from error
+
+
+def _members(archive: Path) -> Iterator[Member]:
+    name = archive.name.lower()
+    if name.endswith(".zip"):
+        yield from _in_zip(archive)
+    elif name.endswith(".gz") and not name.endswith((".tar.gz", ".tgz")):
+        with gzip.open(archive) as content:
+            yield archive.name[: -len(".gz")], 0, content
+    elif is_archive(name):
+        yield from _in_tar(archive)
+    else:
+        raise ValueError(f"{archive.name} is no archive that can be unpacked: {', '.join(ENDS)}")
+
+
+def _in_zip(archive: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(archive) as opened:
+        for member in opened.infolist():
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise ValueError(f"{archive.name} has a link or a device {member.filename!r}; nothing of it is unpacked")
+            if member.is_dir():
+                safe_path(member.filename, archive.name)
+                continue
+            with opened.open(member) as content:
+                yield member.filename, member.file_size, content
+
+
+def _in_tar(archive: Path) -> Iterator[Member]:
+    with tarfile.open(archive) as opened:
+        for member in opened:
+            if member.isdir():
+                _ = member.name in (".", "./") or safe_path(member.name, archive.name)
+                continue
+            content = opened.extractfile(member) if member.isreg() else None
+            if content is None:
+                raise ValueError(f"{archive.name} has a link or a device {member.name!r}; nothing of it is unpacked")
+            yield member.name, member.size, content
+        assert opened.fileobj is not None
+        opened.fileobj.seek(opened.offset)
+        if opened.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("its end is missing")  # which tarfile itself takes for an end
+
+
+def _write(content: IO[bytes] | gzip.GzipFile, path: Path, limit: int, archive: str) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with open(path, "wb") as file:
+        while block := content.read(_BLOCK):
+            written += len(block)
+            if written > limit:
+                raise ValueError(f"{archive} holds more bytes than the {limit:,} that are left of what it may; --max-gigabytes allows more")
+            file.write(block)
+    if shutil.disk_usage(path.parent).free < _BLOCK:
+        raise ValueError(f"there is no room left for {archive} in {path.parent}")
+    return written
