@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,11 @@ class Pairs:
         if strange := finder.unused():
             raise ValueError(f"there are predictions of {len(strange)} images that the data does not have, such as {strange[0]}")
 
+    def likeness(self) -> Likeness:
+        """What the predictions have: masks, else boxes."""
+        found = (each for by_head in self.stored.by_name.values() for each in by_head.values() if isinstance(each, Detections))
+        return "segm" if any(each.masks is not None for each in found) else "bbox"
+
     def annotation(self, head: str) -> str:
         """What a head predicts: labels, instances or semantic.
 
@@ -94,6 +99,10 @@ class Paired:
         These are objects marked ``ignore``, of no area, narrower or lower than a pixel, or wholly outside the image.
         """
         return replace(self, images=tuple(image._replace(truth=objects_at(image.truth, _usable(image))) for image in self.images))
+
+    def without_masks(self) -> "Paired":
+        """The same, so that boxes are compared."""
+        return replace(self, images=tuple(image._replace(found=replace(image.found, masks=None)) for image in self.images))
 
     def above(self, score: float) -> "Paired":
         """The same without the detections of a lower score."""
@@ -140,7 +149,7 @@ def read_paired(
         data: the same.
         images: the same.
         classes: the same.
-        kind: what will be compared; the truth and the detections must have it.
+        kind: what will be compared; the detections must have it.
         head: its name where the predictions have several that find objects; the first by default.
 
     Raises:
@@ -189,8 +198,6 @@ def _check(images: Sequence[Scored], kind: Likeness) -> None:
     if kind == "segm":
         if any(len(image.found) and image.found.masks is None for image in images):
             raise ValueError("the predictions have no masks; compare boxes instead")
-        if all(image.truth.masks is None for image in images if len(image.truth)):
-            raise ValueError("the data has no masks; compare boxes instead")
     elif any(np.isnan(image.found.boxes_xyxy).any() for image in images):
         raise ValueError("the predictions have no boxes; compare masks instead")
 
@@ -215,7 +222,7 @@ def _usable(image: Scored) -> NDArray[np.bool_]:
 
 def _kept(found: Detections, score: float) -> Detections:
     keep = found.scores >= score
-    masks: Any = None if found.masks is None else tuple(mask for mask, kept in zip(found.masks, keep, strict=True) if kept)
+    masks = None if found.masks is None else tuple(mask for mask, kept in zip(found.masks, keep, strict=True) if kept)
     keypoints = None if found.keypoints is None else found.keypoints[keep]
     return Detections(
         boxes_xyxy=found.boxes_xyxy[keep], scores=found.scores[keep], classes=found.classes[keep], masks=masks, keypoints=keypoints

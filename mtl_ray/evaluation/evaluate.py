@@ -11,9 +11,9 @@ from mtl_ray import storage
 from mtl_ray.evaluation.classes import recoder
 from mtl_ray.evaluation.data import EvaluationData, open_data
 from mtl_ray.evaluation.measure import Keep, Measured, measure, measure_stored
+from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.evaluation.report import Report, report
 from mtl_ray.evaluation.stored import NOTHING, Stored, category_ids_of, read_arrow, read_coco, to_table, write_arrow, write_coco
-from mtl_ray.experiment import task_part
 from mtl_ray.inference.open import open_predictor
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.picture_header import MAX_PIXELS
@@ -206,7 +206,7 @@ def metrics_of(target: Stored | Predictor, vocabulary: Vocabulary) -> dict[str, 
         wanted = ", ".join(sorted({head.annotation for head in target.heads.values()}))
         known = ", ".join(vocabulary.classes) or "no classes"
         raise ValueError(f"nothing can be measured: the target predicts {wanted}, the data has {known}")
-    return {name: task_part(head, "metric").metric(head, target.vocabulary) for name, head in measurable.items()}
+    return head_metrics(measurable, target.vocabulary)
 
 
 class Finder:

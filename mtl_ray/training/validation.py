@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mtl_ray.evaluation.classes import recoder
 from mtl_ray.evaluation.measure import measure
+from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.experiment import ExperimentConfig, predicting_heads, task_part
 from mtl_ray.geometry.pictures import grid, shrunk
 from mtl_ray.inference.predictor import Predictions
@@ -65,7 +66,7 @@ class Validation:
         Raises:
             BadSamplesError: on every rank, if more samples cannot be read than ``data.max_bad`` allows.
         """
-        metrics = {name: task_part(head, "metric").metric(head, self._vocabulary) for name, head in self.heads.items()}
+        metrics = head_metrics(self.heads, self._vocabulary, self._config.evaluate)
         predictor = TorchPredictor(
             model, self.heads, self._vocabulary, self._config.data.canvas, device=self._context.device, batch=self._config.evaluate.batch
         )

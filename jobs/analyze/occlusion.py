@@ -1,0 +1,56 @@
+"""Recall of occluded and of separated objects, in percent, from stored predictions."""
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from jobs.run import run
+from mtl_ray import storage
+from mtl_ray.distributed.outputs import absolute_output
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the two figures, prints them with their counts."""
+    example = "example: python -m jobs.analyze occlusion masks.pkl --data instances_val2017.json --out occlusion.json"
+    parser = argparse.ArgumentParser(prog="python -m jobs.analyze occlusion", description=__doc__, epilog=example)
+    parser.add_argument("predictions", help="predictions.arrow, a COCO results file, or a result pickle of MMDetection")
+    parser.add_argument("--data", required=True, help="URI of a split, or a COCO annotation file")
+    parser.add_argument("--occluded", help="list of the occluded objects: occluded_coco.pkl or JSON; by default told from the data's masks")
+    parser.add_argument("--separated", help="list of the separated objects: separated_coco.pkl or JSON; by default told from the masks")
+    parser.add_argument("--score-thr", type=float, default=0.3, help="detections of a lower score find nothing (default 0.3)")
+    parser.add_argument("--iou-thr", type=float, default=0.75, help="overlap that is needed (default 0.75)")
+    parser.add_argument("--type", choices=("segm", "bbox"), help="compare masks or boxes; by default masks where the predictions have them")
+    parser.add_argument("--out", required=True, help="file or URI for the figures in JSON")
+    parser.add_argument("--lists", help="folder or URI: also write the lists there, for other predictions and for a config")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="what the labels 0, 1, ... of a pickle are called")
+    parser.add_argument("--head", help="the head to look at, where several find objects")
+    parser.add_argument("--workers", type=int, default=1, help="Ray tasks that look for hidden objects; 1 (default): without Ray")
+    args = parser.parse_args(argv)
+    out = absolute_output("--out", args.out)
+    folder = None if args.lists is None else absolute_output("--lists", args.lists)
+
+    from mtl_ray.analysis.occlusion import KINDS, lists_of, occlusion, write_lists
+    from mtl_ray.analysis.paired import open_pairs, pair
+    from mtl_ray.distributed.wide import wide
+
+    pairs = open_pairs(args.predictions, args.data, classes=args.classes)
+    kind = args.type or pairs.likeness()
+    paired = pair(pairs, args.head, kind=kind)
+    with wide(args.workers) as how:
+        lists = lists_of(paired, args.occluded, args.separated, how)
+    found = occlusion(paired, lists, kind=kind, score=args.score_thr, iou=args.iou_thr)
+    storage.write(out, (json.dumps(found.to_json(), indent=1) + "\n").encode())
+    for name in KINDS:
+        shown = f"{found.recall[name]:6.2f}%" if found.looked_for[name] else "      -"
+        print(f"{name:10} recall {shown}  {found.found[name]} of {found.looked_for[name]}")
+    if found.elsewhere:
+        print(f"{found.elsewhere} listed objects are of images that the data does not have, and do not count")
+    for line in (*([] if kind == "segm" else ["boxes were compared, not masks"]), *paired.notes, out):
+        print(line)
+    for line in write_lists(folder, lists) if folder is not None else ():
+        print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

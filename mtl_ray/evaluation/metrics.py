@@ -1,0 +1,25 @@
+"""The metrics of an evaluation: one for each head."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mtl_ray.evaluation.config import EvaluateConfig
+from mtl_ray.evaluation.occlusion import with_occlusion
+from mtl_ray.experiment import task_part
+from mtl_ray.samples import Vocabulary
+from mtl_ray.tasks.contract import Metric
+
+
+def head_metrics(heads: Mapping[str, Any], vocabulary: Vocabulary, config: EvaluateConfig | None = None) -> dict[str, Metric]:
+    """An empty metric by head, with what the config asks for beside it.
+
+    Raises:
+        FileNotFoundError, ValueError: if a file that the config names cannot be read.
+    """
+    metrics: dict[str, Metric] = {}
+    for name, head in heads.items():
+        metric: Metric = task_part(head, "metric").metric(head, vocabulary)
+        if config is not None and config.occlusion is not None and head.annotation == "instances":
+            metric = with_occlusion(metric, vocabulary.classes["instances"], config.occlusion)
+        metrics[name] = metric
+    return metrics
