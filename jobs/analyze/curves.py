@@ -41,8 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for log in logs:
         if log.unread:
             print(f"{log.uri}: {log.unread} lines are not JSON (cut off?) and were left out")
-    logs = [log.joined() for log in ([join_logs(logs)] if args.join else logs)]
-    curves = curves_of(logs, args.keys, labels=args.legend, kind=args.mode, interval=args.interval, smooth=args.smooth)
+    logs = [join_logs(logs)] if args.join else logs
+    joined = [log.joined() for log in logs]
+    for log, kept in zip(logs, joined, strict=True):
+        if left_out := len(log.records) - len(kept.records):
+            print(f"{log.uri}: of steps that were done again the last ones count; {left_out} lines from before were left out")
+    curves = curves_of(joined, args.keys, labels=args.legend, kind=args.mode, interval=args.interval, smooth=args.smooth)
     figure = draw_curves(curves, args.x or axis_of(curves), title=args.title, style=args.style)
     table = str(PurePosixPath(args.out).with_suffix(".csv"))
     storage.write(out, figure_bytes(figure, args.out, args.backend))

@@ -80,8 +80,8 @@ def curves_of(
 
 def axis_of(curves: Sequence[Curve]) -> Axis:
     """Epochs where all are evaluations of different epochs, else steps."""
-    by_epoch = all(curve.kind == "eval" and len(np.unique(curve.epochs)) == len(curve.epochs) for curve in curves)
-    return "epoch" if by_epoch and not any(np.isnan(curve.epochs).any() for curve in curves) else "step"
+    whole = all(curve.kind == "eval" and np.array_equal(curve.epochs, np.unique(curve.epochs.round())) for curve in curves)
+    return "epoch" if whole else "step"
 
 
 def to_csv(curves: Sequence[Curve]) -> str:
