@@ -48,7 +48,7 @@ def serving(models: Mapping[str, str], config: ServeConfig) -> Iterator[str]:
     models = {name: storage.absolute(uri) for name, uri in models.items()}
     for uri in models.values():
         read_signature(open_artifact(uri, kind="bundle").read("signature.json"))
-    key = _api_key(config)
+    key = api_key(config)
     _check_port(config)
     with ExitStack() as stack:
         if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
@@ -65,22 +65,29 @@ def _serving(models: Mapping[str, str], config: ServeConfig, key: str | None) ->
     http = {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_s + 5}
     serve.start(http_options=http, logging_config=quiet | {"log_level": "ERROR"})  # its warning of other nodes is by intent
     try:
-        deployment = serve.deployment(
-            serve.ingress()(Replica),
-            name="bundles",
-            num_replicas=config.replicas,
-            max_ongoing_requests=config.max_queued + parallel_of(config) + SPARE_REQUESTS,
-            graceful_shutdown_wait_loop_s=0.5,
-            graceful_shutdown_timeout_s=config.timeout_s,
-            logging_config=quiet,
-        )
-        serve.run(deployment.bind(models, config, key), name=APPLICATION, route_prefix="/")
+        application = bound(models, config, key, graceful_shutdown_wait_loop_s=0.5, logging_config=quiet)
+        serve.run(application, name=APPLICATION, route_prefix="/")
         url = url_of(config)
         _wait(url)
         yield url
     finally:
         stdout_deduplicator.skip_re = ENDING
         serve.shutdown()
+
+
+def bound(models: Mapping[str, str], config: ServeConfig, key: str | None, **options: Any) -> Any:
+    """The bundles as an application of Serve; ``options`` are further ones of the deployment."""
+    from ray import serve
+
+    deployment = serve.deployment(
+        serve.ingress()(Replica),
+        name="bundles",
+        num_replicas=config.replicas,
+        max_ongoing_requests=config.max_queued + parallel_of(config) + SPARE_REQUESTS,
+        graceful_shutdown_timeout_s=config.timeout_s,
+        **options,
+    )
+    return deployment.bind(models, config, key)
 
 
 class Replica:
@@ -131,7 +138,8 @@ def parallel_of(config: ServeConfig) -> int:
     return config.parallel or max(1, (os.cpu_count() or 1) // (config.replicas * config.threads))
 
 
-def _api_key(config: ServeConfig) -> str | None:
+def api_key(config: ServeConfig) -> str | None:
+    """What requests must bring; ValueError if the environment does not have it."""
     if config.api_key_env is None:
         return None
     if not os.environ.get(config.api_key_env):

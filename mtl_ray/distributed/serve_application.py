@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from ray import serve
 from ray.serve import Application
 
 from mtl_ray import storage
-from mtl_ray.distributed.serve import SPARE_REQUESTS, Replica, _api_key, parallel_of
+from mtl_ray.distributed.serve import api_key, bound
 from mtl_ray.serving.config import ServeConfig
 
 
@@ -29,11 +28,4 @@ def application(args: Mapping[str, Any]) -> Application:
         raise ValueError("; ".join(f"args.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())) from None
     if not config.models:
         raise ValueError("args.models names no bundle: {NAME: URI} is what answers at /predictions/NAME")
-    deployment = serve.deployment(
-        serve.ingress()(Replica),
-        name="bundles",
-        num_replicas=config.replicas,
-        max_ongoing_requests=config.max_queued + parallel_of(config) + SPARE_REQUESTS,
-        graceful_shutdown_timeout_s=config.timeout_s,
-    )
-    return deployment.bind({name: storage.absolute(uri) for name, uri in config.models.items()}, config, _api_key(config))
+    return bound({name: storage.absolute(uri) for name, uri in config.models.items()}, config, api_key(config))
