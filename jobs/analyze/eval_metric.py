@@ -1,0 +1,51 @@
+"""Metrics of stored predictions, by the evaluator of a config; of several data sets at once."""
+
+import argparse
+from collections.abc import Sequence
+
+from jobs.run import run
+from mtl_ray.config.load import load_tree
+from mtl_ray.config.validate import validate
+from mtl_ray.distributed.outputs import absolute_output
+from mtl_ray.experiment import ExperimentConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints a column of figures for each data set, and writes them where --out says."""
+    example = "example: python -m jobs.analyze eval-metric results/predictions.arrow --config configs/detection/yolov3_bccd.yaml"
+    parser = argparse.ArgumentParser(prog="python -m jobs.analyze eval-metric", description=__doc__, epilog=example)
+    parser.add_argument("predictions", nargs="+", help="predictions.arrow, COCO results or result pickles, one for each data set")
+    parser.add_argument(
+        "--config", help="its data.val is measured on unless --data says otherwise, with what its evaluate section asks for"
+    )
+    parser.add_argument("--data", nargs="+", help="URIs of splits or COCO annotation files, in the order of the predictions")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="what the labels 0, 1, ... of a pickle are called")
+    parser.add_argument("--classwise", action="store_true", help="also print the figures of each class")
+    parser.add_argument("--out", metavar="FILE", help="file or URI for the reports in JSON")
+    args = parser.parse_args(argv)
+    if args.config is None and args.data is None:
+        parser.error("say what to measure on: --config or --data")
+    out = None if args.out is None else absolute_output("--out", args.out)
+    config = None if args.config is None else validate(load_tree(args.config), ExperimentConfig)
+
+    from mtl_ray.analysis.eval_metric import eval_metric, write_measured
+    from mtl_ray.evaluation.config import EvaluateConfig
+
+    data = args.data
+    if data is None and config is not None:
+        data = [config.data.val.uri] if isinstance(config.data.val.uri, str) else list(config.data.val.uri)
+    measured = eval_metric(args.predictions, data, EvaluateConfig() if config is None else config.evaluate, args.classes)
+    print(measured.to_text())
+    for name, notes in measured.notes.items():
+        for note in notes:
+            print(f"{name}: {note}")
+    for each in measured.reports.values() if args.classwise else ():
+        print(f"\n{each.to_text()}")
+    if out is not None:
+        write_measured(out, measured)
+        print(out)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
