@@ -1,6 +1,6 @@
 """The same function over many items, each as a Ray task, with a progress bar."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, TypeVar
 
 import ray
@@ -23,7 +23,9 @@ def fan_out(
     """The results of ``function(item)`` in the order of the items, computed as Ray tasks inside a ``session``.
 
     Only a bounded number of tasks is sent off at a time, so neither a million items nor a slow first one fills the memory.
-    Machines with GPUs are left to those who need them, as long as there are others. A task whose machine is lost runs again.
+    Machines with GPUs are left to those who need them, as long as there are others. A task whose machine is lost runs again: by Ray,
+    which sees it at once where the machine closed its connections; where it did not (its power or its network failed) Ray would wait
+    for minutes (ray #24969, #63405), so all that is under way is sent off again, away from that machine.
 
     Args:
         function: of a module, or a ``functools.partial`` of one; without side effects that a second run would spoil.
@@ -38,7 +40,8 @@ def fan_out(
     """
     task = ray.remote(num_cpus=num_cpus, max_retries=RETRIES)(_call)
     shared = ray.put(function)
-    selector = _without_gpus(num_cpus)
+    known, lost = _alive(), set[str]()
+    selector = _away(num_cpus, lost)
     pending: dict[ray.ObjectRef, int] = {}
     done: dict[int, Result] = {}
     sent = given = 0
@@ -50,9 +53,13 @@ def fan_out(
                     pending[task.options(label_selector=selector).remote(shared, items[sent])] = sent
                     sent += 1
                 ready, _ = ray.wait(list(pending), num_returns=1, timeout=_LOOK_EVERY_S)
-                if not ready and selector and not _without_gpus(num_cpus):
-                    selector = {}
-                    pending = {_again(task, old, shared, items[index]): index for old, index in pending.items()}
+                if not ready:
+                    gone, known = known - _alive(), _alive()
+                    lost |= gone
+                    before, selector = selector, _away(num_cpus, lost)
+                    if gone or (before and not selector):
+                        sender = task.options(label_selector=selector)
+                        pending = {_again(sender, old, shared, items[index]): index for old, index in pending.items()}
                 for reference in ready:
                     done[pending.pop(reference)] = _result(reference, description)
                     bar.update()
@@ -64,11 +71,16 @@ def fan_out(
                 ray.cancel(reference, force=False)
 
 
-def _without_gpus(num_cpus: float) -> dict[str, str]:
-    """The label selector of machines that have no GPU; empty if that would leave none, or all."""
+def _alive() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def _away(num_cpus: float, lost: Collection[str]) -> dict[str, str]:
+    """The label selector of machines that were not lost and have no GPU (unless all have one that can take a task)."""
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= num_cpus]
     gpus = [node["NodeID"] for node in nodes if node["Resources"].get("GPU", 0)]
-    return {ray._raylet.RAY_NODE_ID_KEY: f"!in({','.join(gpus)})"} if 0 < len(gpus) < len(nodes) else {}
+    avoided = [*(gpus if len(gpus) < len(nodes) else ()), *sorted(lost)]
+    return {ray._raylet.RAY_NODE_ID_KEY: f"!in({','.join(avoided)})"} if avoided else {}
 
 
 def _again(task: Any, old: ray.ObjectRef, function: ray.ObjectRef, item: Any) -> ray.ObjectRef:

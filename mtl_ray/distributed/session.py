@@ -13,9 +13,6 @@ from ray._private import ray_constants
 
 OBJECT_STORE_BYTES = 200_000_000
 """Nothing large travels through the object store: samples go from files to shards, gradients over gloo or NCCL."""
-_NOTICE_LOST_HOSTS = {"RAY_grpc_client_keepalive_time_ms": "10000", "RAY_grpc_client_keepalive_timeout_ms": "20000"}
-"""A host without power closes no connection. Ray would look after five minutes whether one still stands, and tasks that were sent there
-would wait so long (ray #24969)."""
 _LONGEST_PARENT = 24
 """The path of a socket may have 107 bytes, of which Ray and the private folder take about 80."""
 
@@ -38,8 +35,6 @@ def session(*, num_cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
     elif os.environ.get("RAY_ADDRESS"):
-        for name, value in _NOTICE_LOST_HOSTS.items():
-            os.environ.setdefault(name, value)
         ray.init(address="auto", logging_level="WARNING")
         try:
             yield
