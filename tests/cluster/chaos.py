@@ -116,19 +116,28 @@ class Chaos:
         self.driver = self.run.start()
         self.run.wait_for_checkpoint()
         since, before, saved = time.time(), self.run.newest()[0], 0
+        self.killed_at = time.monotonic()
         kinds = [kind for _ in range(kills // len(KINDS) + 1) for kind in self.random.sample(KINDS, len(KINDS))]
         for kind in kinds[:kills]:
             time.sleep(self.random.uniform(0.5, 1.5) * every_s)
             if self.random.random() < RECOVERED:
-                self.run.wait_for_checkpoint(after_step=saved, patience_s=PATIENCE_S)
+                self._wait_for_later(saved)
             saved = self.run.newest()[0]
             self._kill(kind)
-        self.run.wait_for_checkpoint(after_step=saved, patience_s=PATIENCE_S)
+            self.killed_at = time.monotonic()
+        self._wait_for_later(saved)
         time.sleep(self.random.uniform(0.5, 1.5) * every_s)
         wall_s = time.time() - since
         tell(self.driver, signal.SIGTERM)
         self.run.wait(self.driver, 128 + signal.SIGTERM)
         return self._compare(wall_s, before)
+
+    def _wait_for_later(self, step: int) -> None:
+        """Until there is a checkpoint of a later step."""
+        waits = self.run.newest()[0] <= step
+        self.run.wait_for_checkpoint(after_step=step, patience_s=PATIENCE_S)
+        if waits:
+            print(f"    saved again {time.monotonic() - self.killed_at:.1f} s after it", flush=True)
 
     def _step_s(self) -> float:
         """What a step of the run took, by and large."""
