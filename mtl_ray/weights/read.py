@@ -63,7 +63,7 @@ def read_content(data: bytes) -> Any:
 
 def _safetensors(data: bytes) -> dict[str, Any]:
     try:
-        return dict(safetensors.torch.load(data))
+        return dict(sorted(safetensors.torch.load(data).items()))  # the file has no order of its own
     except (safetensors.SafetensorError, KeyError) as error:
         raise ValueError(f"this is not a whole file of safetensors: {error}") from error
 
@@ -98,4 +98,4 @@ def _checkpoint(opened: Artifact, key: str | None) -> Weights:
     }
     others = [name for name in opened.names if name.endswith((".safetensors", ".pt")) and name != f"{key}.safetensors"]
     tensors = safetensors.torch.load(opened.read(f"{key}.safetensors"))
-    return Weights(dict(tensors), "", {"meta": meta}, tuple(f"{name} of the checkpoint" for name in others))
+    return Weights(dict(sorted(tensors.items())), "", {"meta": meta}, tuple(f"{name} of the checkpoint" for name in others))
