@@ -14,7 +14,7 @@ from mtl_ray.analysis.paired import Paired, Pairs
 from mtl_ray.evaluation.charts import draw
 from mtl_ray.experiment import task_part
 from mtl_ray.tasks.charts import BACKGROUND, Charts, Confusion
-from mtl_ray.tasks.detection.columns import Scored, found_of, objects_of, overlaps
+from mtl_ray.tasks.detection.columns import Scored, at_least, found_of, objects_of, overlaps
 from mtl_ray.tasks.detection.config import Selection
 from mtl_ray.tasks.detection.confusion import confusion
 from mtl_ray.tasks.detection.suppress import suppress
@@ -46,7 +46,7 @@ def compat_confusion(images: Sequence[Scored], names: tuple[str, ...], *, min_sc
     for background, also where another class was counted for it. So rows do not add up to the number of objects.
     """
     objects, found = objects_of(images), found_of(images)
-    shown = found.scores >= min_score
+    shown = at_least(images, min_score)
     near = overlaps(found, objects, min_iou)
     kept = shown[near.found]
     detection, place = near.found[kept], near.object[kept]

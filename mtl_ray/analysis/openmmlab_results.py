@@ -1,6 +1,6 @@
-"""Result pickles of OpenMMLab's programs: what MMDetection's ``test.py --out`` writes, of 2.x and 3.x."""
+"""Result pickles of OpenMMLab's programs: what the ``test.py --out`` of MMDetection and its sisters writes, of all generations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,16 +10,22 @@ from mtl_ray import storage
 from mtl_ray.evaluation.data import CocoData, EvaluationData
 from mtl_ray.evaluation.stored import NOTHING, CocoResultsHead, Stored
 from mtl_ray.geometry.masks import encode
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.inference.heads import head_of
+from mtl_ray.samples import Annotation, Sample, Vocabulary
+from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.segmentation.decode import SemanticMap
 
 
 def read_openmmlab(uri: str, data: EvaluationData, classes: Sequence[str] | None = None) -> Stored:
     """Reads a list with an entry for each image.
 
-    * 3.x: a dict with ``pred_instances`` (bboxes, scores, labels, perhaps masks), ``img_path`` and ``img_id``.
-    * 2.x: a list over classes of arrays (n, 5) x1, y1, x2, y2, score; or a tuple of that and a list over classes of masks. The
-      entries do not say of which image they are, so there must be as many as the data has images, in its order.
+    * Objects, 3.x: a dict with ``pred_instances`` (bboxes, scores, labels, perhaps masks), ``img_path`` and ``img_id``.
+    * Objects, 2.x: a list over classes of arrays (n, 5) x1, y1, x2, y2, score; or a tuple of that and a list over classes of masks.
+    * Class maps: a dict with ``pred_sem_seg``, or an array (H, W).
+    * One label an image: a dict with ``pred_score`` of all classes.
+
+    Where the entries do not say of which image they are, there must be as many as the data has images, in its order.
 
     Args:
         uri: of the pickle; only arrays, tensors and plain containers are taken from it.
@@ -32,27 +38,42 @@ def read_openmmlab(uri: str, data: EvaluationData, classes: Sequence[str] | None
     from mtl_ray.weights.unpickle import load_pickle
 
     content = load_pickle(storage.read(uri))
-    if not isinstance(content, list):
-        raise ValueError(f"{uri} holds a {type(content).__name__}; a result pickle holds a list with an entry for each image")
+    if not isinstance(content, list) or not content:
+        raise ValueError(f"{uri} holds {'nothing' if content == [] else type(content).__name__}, not a list with an entry for each image")
+    annotation, read = _kind_of(uri, content)
     samples = _as_listed(data)
-    names = tuple(classes) if classes is not None else _listed_classes(data)
+    names = tuple(classes) if classes is not None else _listed_classes(data, annotation)
     try:
-        if all(isinstance(entry, Mapping) and "pred_instances" in entry for entry in content):
-            by_name = _named(uri, content, samples, data)
-        elif all(isinstance(entry, list | tuple) for entry in content):
-            by_name = _in_order(uri, content, samples)
-        else:
-            raise ValueError(f"{uri} is no detection result of MMDetection: an entry has neither pred_instances nor arrays by class")
+        found = {sample.key: read(entry, sample) for sample, entry in _with_samples(uri, content, samples, data)}
     except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"{uri} is no detection result of MMDetection: {error!r}") from error
-    _check_labels(uri, by_name, names)
-    vocabulary = _renumbered(data.vocabulary, names)
-    return Stored(
-        heads={"boxes": CocoResultsHead},
-        vocabulary=vocabulary,
-        by_name={key: {"boxes": found} for key, found in by_name.items()},
-        complete=False,
+        raise ValueError(f"{uri} is no result of OpenMMLab's programs: {error!r}") from error
+    _check_labels(uri, found.values(), names)
+    name, head = HEADS[annotation]
+    vocabulary = _renumbered(data.vocabulary, annotation, names)
+    return Stored(heads={name: head()}, vocabulary=vocabulary, by_name={key: {name: each} for key, each in found.items()}, complete=False)
+
+
+HEADS: Mapping[Annotation, tuple[str, Callable[[], Any]]] = {
+    "instances": ("boxes", lambda: CocoResultsHead),
+    "semantic": ("map", lambda: head_of("fcn")),
+    "labels": ("label", lambda: head_of("linear")),
+}
+"""What stands for the head that made the results: its name and how it is made."""
+
+
+def _kind_of(uri: str, entries: Sequence[Any]) -> tuple[Annotation, Callable[[Any, Sample], Any]]:
+    """What was predicted, and what reads an entry of one image."""
+    kinds: Sequence[tuple[Annotation, Callable[[Any], bool], Callable[[Any, Sample], Any]]] = (
+        ("instances", lambda entry: isinstance(entry, Mapping) and "pred_instances" in entry, _instances),
+        ("semantic", lambda entry: isinstance(entry, Mapping) and "pred_sem_seg" in entry, _class_map),
+        ("labels", lambda entry: isinstance(entry, Mapping) and "pred_score" in entry, _label_scores),
+        ("semantic", lambda entry: isinstance(entry, np.ndarray) and entry.ndim == 2, _class_map),
+        ("instances", lambda entry: isinstance(entry, list | tuple), _by_class),
     )
+    for annotation, fits, read in kinds:
+        if all(map(fits, entries)):
+            return annotation, read
+    raise ValueError(f"{uri} is no result that is known here: objects (pred_instances, or arrays by class), class maps or labels")
 
 
 def _as_listed(data: EvaluationData) -> list[Sample]:
@@ -64,26 +85,40 @@ def _as_listed(data: EvaluationData) -> list[Sample]:
     return [by_key[key] for key in data.file.file_names]
 
 
-def _listed_classes(data: EvaluationData) -> tuple[str, ...]:
-    return data.file.listed_classes if isinstance(data, CocoData) else tuple(data.vocabulary.classes.get("instances", ()))
+def _listed_classes(data: EvaluationData, annotation: Annotation) -> tuple[str, ...]:
+    if isinstance(data, CocoData) and annotation == "instances":
+        return data.file.listed_classes
+    return tuple(data.vocabulary.classes.get(annotation, ()))
 
 
-def _renumbered(vocabulary: Vocabulary, names: tuple[str, ...]) -> Vocabulary:
+def _renumbered(vocabulary: Vocabulary, annotation: Annotation, names: tuple[str, ...]) -> Vocabulary:
     """What the labels of a pickle mean; category numbers belong to the data's own order and are left out."""
-    return Vocabulary(classes={"instances": names}, keypoints=vocabulary.keypoints, skeleton=vocabulary.skeleton, mirror=vocabulary.mirror)
+    return Vocabulary(
+        classes={annotation: names},
+        exclusive_labels=vocabulary.exclusive_labels,
+        keypoints=vocabulary.keypoints,
+        skeleton=vocabulary.skeleton,
+        mirror=vocabulary.mirror,
+    )
 
 
-def _named(uri: str, entries: Sequence[Mapping[str, Any]], samples: Sequence[Sample], data: EvaluationData) -> dict[str, Detections]:
+def _with_samples(uri: str, entries: Sequence[Any], samples: Sequence[Sample], data: EvaluationData) -> Iterator[tuple[Sample, Any]]:
+    """Each entry with the sample that it is of."""
+    if not all(isinstance(entry, Mapping) and ("img_path" in entry or "img_id" in entry) for entry in entries):
+        if len(entries) != len(samples):
+            raise ValueError(f"{uri} has {len(entries)} entries, which do not say of which images; the data has {len(samples)} images")
+        yield from zip(samples, entries, strict=True)
+        return
     keys = {name: sample for sample in samples for name in (data.other_name(sample.key), sample.key)}
-    found: dict[str, Detections] = {}
+    seen: set[str] = set()
     for number, entry in enumerate(entries):
         sample = _sample_of(entry, keys)
         if sample is None:
             raise ValueError(f"{uri}: entry {number} is of {entry.get('img_path', entry.get('img_id'))}, which the data does not have")
-        if sample.key in found:
+        if sample.key in seen:
             raise ValueError(f"{uri}: entry {number} is of the image {sample.key}, of which there was one before")
-        found[sample.key] = _instances(entry["pred_instances"], sample)
-    return found
+        seen.add(sample.key)
+        yield sample, entry
 
 
 def _sample_of(entry: Mapping[str, Any], keys: Mapping[str, Sample]) -> Sample | None:
@@ -94,16 +129,11 @@ def _sample_of(entry: Mapping[str, Any], keys: Mapping[str, Sample]) -> Sample |
     return by_path or keys.get(str(entry.get("img_id")))
 
 
-def _instances(found: Mapping[str, Any], sample: Sample) -> Detections:
+def _instances(entry: Mapping[str, Any], sample: Sample) -> Detections:
+    found = entry["pred_instances"]
     boxes, scores, labels = (np.asarray(found[name]) for name in ("bboxes", "scores", "labels"))
     masks = found.get("masks")
     return _detections(boxes.reshape(-1, 4), scores, labels, None if masks is None else [_mask(mask, sample) for mask in masks])
-
-
-def _in_order(uri: str, entries: Sequence[Any], samples: Sequence[Sample]) -> dict[str, Detections]:
-    if len(entries) != len(samples):
-        raise ValueError(f"{uri} has {len(entries)} entries, which do not say of which images; the data has {len(samples)} images")
-    return {sample.key: _by_class(entry, sample) for sample, entry in zip(samples, entries, strict=True)}
 
 
 def _by_class(entry: Any, sample: Sample) -> Detections:
@@ -115,6 +145,19 @@ def _by_class(entry: Any, sample: Sample) -> Detections:
     labels = np.repeat(np.arange(len(boxes)), [len(each) for each in boxes])
     flat = None if masks is None else [_mask(mask, sample) for of_class in masks for mask in of_class]
     return _detections(rows[:, :4], rows[:, 4], labels, flat)
+
+
+def _class_map(entry: Any, sample: Sample) -> SemanticMap:
+    """Of 1.x ``pred_sem_seg.data`` (1, H, W), of 0.x the array."""
+    array = np.asarray(entry["pred_sem_seg"]["data"]) if isinstance(entry, Mapping) else entry
+    array = array.reshape(array.shape[-2:])
+    if array.shape != (sample.height, sample.width):
+        raise ValueError(f"the class map of {sample.key} is of size {array.shape}, the image of {(sample.height, sample.width)}")
+    return SemanticMap(classes=array.astype(np.uint8))
+
+
+def _label_scores(entry: Mapping[str, Any], _: Sample) -> LabelScores:
+    return LabelScores(scores=np.asarray(entry["pred_score"], np.float32).ravel(), exclusive=True)
 
 
 def _detections(boxes: NDArray[Any], scores: NDArray[Any], labels: NDArray[Any], masks: Sequence[bytes] | None) -> Detections:
@@ -147,8 +190,12 @@ def _mask(mask: Any, sample: Sample) -> bytes:
     return counts
 
 
-def _check_labels(uri: str, by_name: Mapping[str, Detections], names: Sequence[str]) -> None:
-    highest = max((int(found.classes.max()) for found in by_name.values() if len(found)), default=-1)
-    lowest = min((int(found.classes.min()) for found in by_name.values() if len(found)), default=0)
+def _check_labels(uri: str, found: Iterable[Any], names: Sequence[str]) -> None:
+    highest, lowest = -1, 0
+    for each in found:
+        if isinstance(each, LabelScores):
+            highest = max(highest, len(each.scores) - 1)
+        elif each.classes.size:
+            highest, lowest = max(highest, int(each.classes.max())), min(lowest, int(each.classes.min()))
     if highest >= len(names) or lowest < 0:
         raise ValueError(f"{uri} has labels from {lowest} to {highest}, the data has {len(names)} classes; name the classes in their order")

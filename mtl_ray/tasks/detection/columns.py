@@ -95,6 +95,11 @@ def found_of(images: Sequence[Scored]) -> Found:
     )
 
 
+def at_least(images: Sequence[Scored], score: float) -> NDArray[np.bool_]:
+    """Which of all detections (D,) have a score of at least this, in the scores' own precision: a float32 of 0.7 has 0.7."""
+    return _joined([image.found.scores >= score for image in images], np.bool_)
+
+
 def _joined(parts: Sequence[NDArray[Any]], kind: type[np.generic], *shape: int) -> NDArray[Any]:
     return np.concatenate([np.zeros((0, *shape), kind), *parts]).astype(kind, copy=False)
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.tasks.charts import BACKGROUND, Confusion
-from mtl_ray.tasks.detection.columns import Found, Objects, Overlaps, Scored, found_of, objects_of, overlaps
+from mtl_ray.tasks.detection.columns import Found, Objects, Overlaps, Scored, at_least, found_of, objects_of, overlaps
 
 MIN_IOU = 0.5
 MIN_SCORE = 0.3
@@ -29,7 +29,7 @@ def confusion(images: Sequence[Scored], names: tuple[str, ...], *, min_score: fl
         min_iou: above 0.
     """
     objects, found = objects_of(images), found_of(images)
-    shown = found.scores >= min_score
+    shown = at_least(images, min_score)
     near = _best_first(overlaps(found, objects, min_iou, crowd_whole=True), found, shown)
     free = ~objects.optional[near.object]
     chosen = _choose(near, free, found, objects)
