@@ -55,8 +55,8 @@ def search_anchors(shapes: Shapes, num: int, *, sampler: Sampler = "tpe", trials
 
 def _sampler(name: Sampler, seed: int) -> BaseSampler:
     if name == "tpe":
-        return TPESampler(seed=seed, multivariate=True, warn_independent_sampling=False)
-    return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        return TPESampler(seed=seed, multivariate=True)
+    return CmaEsSampler(seed=seed)
 
 
 def _tuner(points: Points, start: Shapes, sampler: BaseSampler, trials: int, workers: int, scratch: str, bar: Any) -> tune.Tuner:
@@ -109,6 +109,9 @@ class _Shown(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, bar: Any) -> None:
         self._bar, self._best = bar, 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray Tune writes down what it is given, to restore it in a way that is not used
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Of Ray Tune."""

@@ -46,6 +46,8 @@ class Request:
             raise ValueError(f"--num is {self.num}; at least 1 anchor is needed")
         if self.levels and self.num % len(self.levels):
             raise ValueError(f"--num {self.num} anchors cannot be shared evenly by the levels {', '.join(self.levels)}")
+        if not all(any(letter.isdigit() for letter in level) for level in self.levels):
+            raise ValueError(f"--levels {' '.join(self.levels)}: a level is called after its number, such as P3, whose stride is 8")
         if self.compat and self.method not in ("kmeans", "de"):
             raise ValueError(f"--compat goes with --method kmeans or de, for which there are documented rules, not with {self.method}")
 

@@ -32,7 +32,8 @@ class Fit:
 def measure(shapes: Shapes, anchors: Shapes) -> Fit:
     """How well anchors (K, 2) suit all boxes (N, 2)."""
     recalled, limit = 0, np.log(4.0)
-    logs = [np.log(anchors[:, side]) for side in (0, 1)]
+    with np.errstate(divide="ignore"):  # an anchor of no size recalls nothing
+        logs = [np.log(anchors[:, side]) for side in (0, 1)]
     for start in range(0, len(shapes), CHUNK):
         width, height = np.log(shapes[start : start + CHUNK]).T
         apart = np.maximum(abs(np.subtract.outer(logs[0], width)), abs(np.subtract.outer(logs[1], height)))
@@ -67,7 +68,7 @@ def fast(shapes: Shapes, num: int, *, seed: int = 0) -> Shapes:
 
 _STARTS, _SHORT, _LONG = 4, 20, 100
 """How many climbs from k-means++ starts; how many rounds each, and the last one."""
-_FEWEST, _MOST, _WORK = 80, 300, 600_000
+_FEWEST, _MOST, _WORK = 80, 200, 600_000
 """Exchanges at least and at most; in between, so many that this many points are looked at."""
 
 
