@@ -90,17 +90,11 @@ def complexity(model: nn.Module, run: Callable[[], object], rule: Rule = "dispat
         model: whose modules are told apart; on any device, ``meta`` too, where nothing is computed.
         run: makes the call, such as ``lambda: model(image)``.
         rule: see above.
-
-    Raises:
-        ValueError: if the call needs values and there are none on the device ``meta``.
     """
     ledger = _Ledger()
     counting = _dispatching(model, ledger) if rule == "dispatch" else _by_layer(model, ledger)
-    try:
-        with torch.no_grad(), counting:
-            run()
-    except NotImplementedError as error:
-        raise ValueError(f"the network needs an input with values, not its shape alone (--device cpu): {error}") from error
+    with torch.no_grad(), counting:
+        run()
     modules = tuple(_cost(name, module, ledger.by_module[name]) for name, module in model.named_modules())
     listed = sorted(ledger.uncounted.items(), key=lambda item: -item[1])
     uncounted = tuple(Uncounted(operator=name, calls=ledger.calls[name], elements=elements) for name, elements in listed if elements)

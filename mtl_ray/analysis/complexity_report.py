@@ -124,7 +124,8 @@ def _count(network: Network, target: str, size: tuple[int, ...], rule: Rule, dev
     try:
         return complexity(model, lambda: network.run(model, batch), rule)
     except (RuntimeError, TypeError, IndexError, AssertionError) as error:
-        raise ValueError(f"{target} does not take an input of the shape {size}: {str(error).splitlines()[0]}") from error
+        hint = "; a network that looks at the values of its input needs --device cpu" if device == "meta" else ""
+        raise ValueError(f"{target} does not take an input of the shape {size}: {str(error).splitlines()[0]}{hint}") from error
 
 
 def _unit(value: float) -> tuple[float, str]:

@@ -1,0 +1,134 @@
+"""Speed: the arithmetic on a clock that is set, and that what is timed is what is done. How fast it is decides no test."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.analyze import speed as job
+from mtl_ray.analysis.speed import SpeedRequest, measure_speed
+from mtl_ray.analysis.speed_model import predict_in_parts
+from mtl_ray.analysis.stopwatch import Stopwatch
+from mtl_ray.export.bundle import export
+from mtl_ray.export.config import ExportConfig
+from mtl_ray.inference.open import open_predictor
+from mtl_ray.inference.predictor import Predictor
+from tests.inference.tiny import HEADS, images, write_checkpoint
+from tests.loading.splits import sample, write_split
+
+CONFIG = """
+model:
+  backbone: {{name: resnet18, levels: [C5]}}
+  necks: {{pool: {{type: pool, input: C5}}}}
+  heads: {{labels: {{type: multilabel}}}}
+data:
+  train: {{uri: {uri}}}
+  val: {{uri: {uri}}}
+  canvas: {{height: 48, width: 64}}
+  augment: [{{type: flip}}, {{type: mosaic, p: 1}}, {{type: flip, direction: vertical}}]
+  batch: 4
+schedule: {{steps: 1}}
+runtime: {{name: timed}}
+"""
+
+
+def ticking() -> Stopwatch:
+    """A clock that goes on by a millisecond at each look."""
+    now = iter(range(10**9))
+    return Stopwatch(lambda: next(now) / 1000)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_checkpoint(tmp_path_factory.mktemp("speed") / "checkpoint", HEADS))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("speed_data")
+    uri = write_split(folder / "split", [sample(index) for index in range(5)])
+    (folder / "config.yaml").write_text(CONFIG.format(uri=uri))
+    return str(folder / "config.yaml")
+
+
+@pytest.fixture(scope="module", params=["checkpoint", "bundle"])
+def predictor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    folder = tmp_path_factory.mktemp("parts")
+    heads = ("boxes", "labels") if request.param == "checkpoint" else ("labels",)
+    made = str(write_checkpoint(folder / "checkpoint", {name: HEADS[name] for name in heads}))
+    if request.param == "bundle":
+        export(made, str(folder / "bundle"), ExportConfig(samples=1, min_agree=0.5, size="fixed"))
+        made = str(folder / "bundle")
+    return open_predictor(made)
+
+
+def test_percentiles() -> None:
+    """Of the times that were kept; the share is that of the whole."""
+    times = iter([0.0, 5.0, 10.0, 11.0, 20.0, 23.0, 23.0, 33.0])
+    watch = Stopwatch(lambda: next(times))
+    with watch("a"):
+        pass
+    watch.forget()
+    for name in ("a", "a", "total"):
+        with watch(name):
+            pass
+    a, total = watch.timings("total")
+    assert (a.name, a.count, a.mean_ms, a.p50_ms, a.min_ms, a.max_ms) == ("a", 2, 2000, 2000, 1000, 3000)
+    assert a.p90_ms == pytest.approx(1000 + 0.9 * 2000)
+    assert (total.mean_ms, total.share, a.share) == (10000, 1, 0.4)
+
+
+def test_parts_do_what_predict_does(predictor: Predictor) -> None:
+    """Bit for bit, torch and onnxruntime: otherwise the times would be those of something else."""
+    pictures = images(3)
+    wanted, found = predictor.predict(pictures), predict_in_parts(predictor, pictures, Stopwatch())
+    for one, other in zip(wanted, found, strict=True):
+        for head, prediction in one.items():
+            for field in fields(prediction):
+                np.testing.assert_array_equal(getattr(prediction, field.name), getattr(other[head], field.name))
+
+
+def test_inference_report(checkpoint: str) -> None:
+    """On the set clock all figures are known: a part of no parts takes one tick, one with two parts five."""
+    request = SpeedRequest(target=checkpoint, iterations=4, warmup=2, repeat=3, batch=2, device="cpu")
+    found = measure_speed(request, ticking())
+    by_name = {timing.name: timing for timing in found.timings}
+    assert list(by_name) == [
+        *("place", "forward", "forward/trunk", "forward/heads"),
+        *("post-processing", "post-processing/suppression", "post-processing/decode", "total"),
+    ]
+    assert {timing.count for timing in found.timings} == {12}
+    assert [by_name[name].p99_ms for name in ("place", "forward/heads", "forward", "total")] == pytest.approx([1, 1, 5, 15])
+    assert found.fps == pytest.approx((2 * 4 / (4 * 0.015),) * 3)
+    assert found.memory_mb["at most"] > 0
+    assert "generated pictures" in found.about
+    assert "133.3 pictures a second (each time: 133.3, 133.3, 133.3)" in found.to_text()
+
+
+def test_short_data_is_gone_through_again(config: str) -> None:
+    """Five samples give as many timings as are asked for, for every task; transforms have their own times."""
+    for task, parts in (
+        ("loader", ["wait for a batch", "total"]),
+        ("dataset", ["read", "decode", "augment 1 (flip)", "augment 2 (mosaic)", "augment 3 (flip)", "place", "total"]),
+    ):
+        found = measure_speed(SpeedRequest(target=config, task=task, iterations=12, warmup=1))
+        assert [timing.name for timing in found.timings] == parts
+        assert {timing.count for timing in found.timings} == {12}
+        assert all(0 <= timing.min_ms <= timing.p50_ms <= timing.p99_ms <= timing.max_ms for timing in found.timings)
+        assert found.fps[0] > 0
+
+
+def test_job(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A config is timed with random weights on the pictures of its split; figures as text and JSON."""
+    assert job.main([config, "--iterations", "3", "--warmup", "0", "--json", str(tmp_path / "speed.json"), "--threads", "1"]) == 0
+    assert "random weights, batch 1, 5 pictures" in capsys.readouterr().out
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert found["fps_mean"] == pytest.approx(found["fps"][0])
+    assert found["timings"][-1]["name"] == "total"
+    for wrong in (["--iterations", "0"], ["--warmup", "-1"]):
+        with pytest.raises(ValueError, match=wrong[0]):
+            job.main([config, *wrong])
+    with pytest.raises(ValueError, match="no whole checkpoint"):
+        job.main([str(tmp_path / "nothing")])
