@@ -60,11 +60,21 @@ def convert(config: ConvertConfig) -> Conversion:
         FileNotFoundError: if the data set has no such split.
         ValueError: if another split lies there, or no picture can be read.
     """
+    source = open_any(config.source)
+    return write_split(config, source, provenance_of(config, source))
+
+
+def write_split(config: ConvertConfig, source: Source, provenance: dict[str, Any]) -> Conversion:
+    """Makes a split of a source that is listed already; see ``convert``.
+
+    Args:
+        config: where it goes and how.
+        source: its samples, which may be some of those that the config names.
+        provenance: what makes two splits the same.
+    """
     uri = absolute_output("--to", config.to)
     if config.format not in ("arrow", "tfrecord"):
         raise ValueError(f"{config.format} is no format of shards: arrow or tfrecord")
-    source = open_any(config.source)
-    provenance = provenance_of(config, source)
     if storage.exists(storage.join(uri, MANIFEST)):
         return _finished(uri, provenance)
     if not len(source):
@@ -83,7 +93,7 @@ def convert(config: ConvertConfig) -> Conversion:
         name=config.source.split,
         encoding=config.format,
         vocabulary=source.vocabulary,
-        shuffled=_shuffles(config),
+        shuffled=_shuffles(config) or (isinstance(config.source, Shards) and open_split(config.source.root).manifest.shuffled),
         provenance=provenance,
     )
     return Conversion(uri=uri, manifest=manifest, rejects=len(rejects), fresh=True)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from mtl_ray import storage
 from mtl_ray.sources.catalog import CATALOG, File
 from mtl_ray.sources.fetch import Advance, FetchError, Patience, Wanted, digest_of, fetch
-from mtl_ray.sources.unpack import is_archive, unpack
+from mtl_ray.sources.unpack import DamagedError, is_archive, unpack
 
 _DIGEST = re.compile(r"(md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64})", re.IGNORECASE)
 
@@ -139,7 +139,11 @@ def _unpack(folder: Path, file: File, marker: Path, options: Options) -> int | N
     digest = digest_of(archive, "sha256")
     count = None
     if not marker.exists() or marker.read_text().strip() != digest:
-        count = unpack(archive, folder / file.into, max_bytes=options.max_bytes)
+        try:
+            count = unpack(archive, folder / file.into, max_bytes=options.max_bytes)
+        except DamagedError as error:
+            archive.unlink()
+            raise ValueError(f"{error}; it is removed") from error
         marker.write_text(digest + "\n")
     if options.delete:
         archive.unlink()

@@ -23,6 +23,10 @@ Member = tuple[str, int, IO[bytes] | gzip.GzipFile]
 """Name, stated bytes, and content of a file in an archive."""
 
 
+class DamagedError(ValueError):
+    """Raised for an archive that cannot be read to its end; fetched again it may be whole."""
+
+
 def is_archive(name: str) -> bool:
     """Whether a file is one that can be unpacked, by its name."""
     return name.lower().endswith(ENDS)
@@ -39,7 +43,8 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int | None = None) -> int:
         max_bytes: of all files together; by default 100 times those of the archive, and at least a gigabyte.
 
     Raises:
-        ValueError: if it is damaged, has a member whose name leads elsewhere, a link or a device, or holds too much.
+        DamagedError: if it is damaged, or no archive.
+        ValueError: if it has a member whose name leads elsewhere, a link or a device, or holds too much.
     """
     limit = max_bytes if max_bytes is not None else max(AT_LEAST_BYTES, MOST_TIMES_LARGER * archive.stat().st_size)
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +80,7 @@ def _explained(archive: Path) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"{archive.name} is damaged, or no archive: {error}") from error
+        raise DamagedError(f"{archive.name} is damaged, or no archive: {error}") from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise ValueError(f"{archive.name} has a file and a folder of one name: {error.filename}") from error
 

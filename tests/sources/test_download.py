@@ -46,7 +46,10 @@ def test_several_files_of_which_one_fails(tmp_path: Path) -> None:
 def test_an_archive_that_is_none_fails(tmp_path: Path) -> None:
     with bad_server(a_zip=Page(b"<html>please log in</html>")) as server:
         (one,) = download([file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), patience=QUICK))
-    assert (one.status, "damaged, or no archive" in one.reason) == ("failed", True)
+        assert (one.status, "damaged, or no archive" in one.reason) == ("failed", True)
+        server.pages["/a.zip"] = Page(zipped(a="1"))
+        (one,) = download([file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), patience=QUICK))
+        assert (one.status, one.files) == ("fetched", 1)
 
 
 def test_archives_may_be_removed_or_kept_packed(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""A COCO annotation file taken apart into several, with ids and everything else as they were."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray import storage
+
+_USUAL = ("instances", "person_keypoints")
+"""How COCO's own files begin, before the name of the split."""
+
+
+def read_coco(uri: str) -> dict[str, Any]:
+    """The content of a COCO annotation file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is no such file.
+    """
+    try:
+        content = json.loads(storage.read(uri))
+        images = [image["id"] for image in content["images"]]
+        known, categories = set(images), {category["id"] for category in content["categories"]}
+        strays = [each["id"] for each in content["annotations"] if each["category_id"] not in categories or each["image_id"] not in known]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{uri} is no COCO annotation file: {type(error).__name__} {error}") from None
+    if len(known) < len(images):
+        raise ValueError(f"{uri}: several images have the same id")
+    if strays:
+        raise ValueError(f"{uri}: annotation {strays[0]} is of an image or a category that is not listed")
+    return dict(content)
+
+
+def names_of(content: Mapping[str, Any], field: str | None) -> list[str]:
+    """The file name of each image, or another of its fields.
+
+    Raises:
+        ValueError: if an image has none.
+    """
+    field = field or "file_name"
+    if missing := [image["id"] for image in content["images"] if field not in image]:
+        raise ValueError(f"image {missing[0]} has no {field}")
+    return [str(image[field]) for image in content["images"]]
+
+
+def class_table(content: Mapping[str, Any]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The names of the C classes, and (N, C) how many annotations of each class an image has."""
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    column = {category["id"]: number for number, category in enumerate(categories)}
+    row = {image["id"]: number for number, image in enumerate(content["images"])}
+    counts = np.zeros((len(row), len(column)), np.int64)
+    for each in content["annotations"]:
+        counts[row[each["image_id"]], column[each["category_id"]]] += 1
+    return tuple(str(category["name"]) for category in categories), counts
+
+
+def name_of_part(data: str, part: str) -> str:
+    """What the file of a part is called: ``instances_all.json`` becomes ``instances_train.json``, any other ``NAME_train.json``."""
+    stem = data.rpartition("/")[2].removesuffix(".json")
+    start = next((usual for usual in _USUAL if stem.startswith(f"{usual}_")), stem)
+    return f"{start}_{part}.json"
+
+
+def write_parts(content: Mapping[str, Any], parts: NDArray[np.int64], uris: Sequence[str]) -> None:
+    """Writes a file for each part: its images, their annotations, and all that is said of the whole."""
+    part_of = {image["id"]: int(part) for image, part in zip(content["images"], parts, strict=True)}
+    for number, uri in enumerate(uris):
+        images = [image for image in content["images"] if part_of[image["id"]] == number]
+        annotations = [each for each in content["annotations"] if part_of[each["image_id"]] == number]
+        storage.write(uri, json.dumps({**content, "images": images, "annotations": annotations}).encode())
