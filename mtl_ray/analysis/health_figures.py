@@ -16,7 +16,7 @@ from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, Histogr
 from mtl_ray.analysis.health_data import DataSet
 from mtl_ray.analysis.health_report import HealthReport, examples
 from mtl_ray.analysis.short_names import short_names
-from mtl_ray.geometry.pictures import grid, jpeg, shrunk
+from mtl_ray.geometry.pictures import Picture, grid, jpeg, shrunk
 from mtl_ray.loading.decode import decode_image
 from mtl_ray.samples import Annotation
 
@@ -32,7 +32,10 @@ def draw_health(report: HealthReport, sets: Sequence[DataSet]) -> dict[str, byte
     """Pictures by file name: ``classes-KIND.png``, ``boxes.png``, ``sizes.png``, ``samples-N.jpg``, ``same.jpg``."""
     names = [_short(name, 40) for name in short_names(report.names)]
     kinds = list(dict.fromkeys(kind for health in report.sets for kind in health.vocabulary.classes))
-    drawn = {f"classes-{kind}.png": _png(_classes(names, report.sets, kind)) for kind in kinds}
+    drawn = {}
+    for kind in kinds:
+        having = [(name, health) for name, health in zip(names, report.sets, strict=True) if kind in health.images]
+        drawn[f"classes-{kind}.png"] = _png(_classes([name for name, _ in having], [health for _, health in having], kind))
     if any(health.sides.any() for health in report.sets):
         drawn["boxes.png"] = _png(_boxes(names, report.sets))
     if any(health.samples for health in report.sets):
@@ -71,8 +74,7 @@ def _classes(names: Sequence[str], sets: Sequence[Health], kind: Annotation) -> 
 
 
 def _by_name(health: Health, kind: Annotation) -> dict[str, int]:
-    counts = examples(health).get(kind)
-    return {} if counts is None else dict(zip(health.vocabulary.classes[kind], counts.tolist(), strict=True))
+    return dict(zip(health.vocabulary.classes[kind], examples(health)[kind].tolist(), strict=True))
 
 
 def _boxes(names: Sequence[str], sets: Sequence[Health]) -> Figure:
@@ -151,8 +153,8 @@ def _same(report: HealthReport, sets: Sequence[DataSet]) -> bytes | None:
     for place, key in wanted:
         sample = sets[place].sample(rows[place][key])
         assert sample is not None
-        pictures.append(shrunk(decode_image(sample.image), THUMB_PX))
-    titles = [f"{key} ({pair.how})" for pair in pairs for key in (pair.key_a, pair.key_b)]
+        pictures.append(shrunk(Picture(decode_image(sample.image)).pixels, THUMB_PX))
+    titles = [title for pair in pairs for title in (pair.key_a, f"{pair.how}: {pair.key_b}")]
     return jpeg(grid(pictures, 4, titles)) if pictures else None
 
 
