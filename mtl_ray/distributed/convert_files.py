@@ -20,7 +20,7 @@ from mtl_ray.sources.config import ConvertConfig
 from mtl_ray.sources.source import Reject, Source, UnreadableError
 from mtl_ray.sources.writers.coco import COCO_FILE
 from mtl_ray.sources.writers.open import FileFormat, open_writer
-from mtl_ray.sources.writers.writer import Target, Writer
+from mtl_ray.sources.writers.writer import Target, Writer, settle
 
 _ROWS_OF_A_TASK = 200
 _SHOWN = 20
@@ -139,6 +139,7 @@ def _write_share(share: _Share) -> _Done:
         done.rejects.extend(rejects)
         if sample is not None:
             _write_sample(sample, share.writer, done)
+    settle(share.writer.target.uri)
     return done
 
 

@@ -126,12 +126,19 @@ def _mirrored(keypoints: Sequence[str], name: str) -> int:
     return keypoints.index(other if other in keypoints else name)
 
 
+def _named(image: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An image with a file name: LVIS has only the address of COCO's file, whose folder and name count."""
+    if image.get("file_name") or not isinstance(image.get("coco_url"), str):
+        return image
+    return {**image, "file_name": "/".join(image["coco_url"].split("/")[-2:])}
+
+
 def _records(content: Mapping[str, Any], file: str) -> tuple[list[_Record], list[Reject]]:
     """A record for each picture with its annotations, and a Reject for whatever belongs to none."""
     rejects: list[Reject] = []
     images: dict[Any, Mapping[str, Any]] = {}
     names: set[str] = set()
-    for image in content["images"]:
+    for image in map(_named, content["images"]):
         key, name = image.get("id"), str(image.get("file_name", ""))
         if key is None or not name or key in images or name in names:
             fault = "has no id or no file_name" if key is None or not name else "its id or its file_name is listed twice"

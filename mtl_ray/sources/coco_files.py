@@ -26,6 +26,7 @@ def find_annotations(root: str, split: str, keypoints: bool) -> str:
     known = _json_files(root)
     prefix = "person_keypoints" if keypoints else "instances"
     patterns = [rf"{prefix}_{re.escape(split)}\d*\.json", rf"(annotations|labels)?_?{re.escape(split)}\d*\.json"]
+    patterns += [rf"lvis_v[\d.]+_{re.escape(split)}\.json"]
     patterns += [rf"{re.escape(split)}/_?annotations(\.coco)?\.json", r"_?annotations(\.coco)?\.json|instances(_default)?\.json"]
     for pattern in patterns:
         found = [uri for uri in known if re.search(rf"/({pattern})$", uri)]

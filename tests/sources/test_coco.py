@@ -241,3 +241,20 @@ def test_usual_layouts(tmp_path: Path, make_picture: MakePicture, file: str, ima
     (tmp_path / file).write_text(json.dumps(one_image({"bbox": [1, 1, 2, 2]})))
     make_picture(tmp_path / image, 64, 48)
     read_only(open_source(Coco(root=str(tmp_path), split="train")))
+
+
+def test_lvis_has_addresses_for_names(tmp_path: Path, make_picture: MakePicture) -> None:
+    content = one_image({"bbox": [1, 1, 5, 5]})
+    content["images"][0] = {"id": 0, "coco_url": "http://images.cocodataset.org/train2017/a.jpg", "height": 48, "width": 64}
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "lvis_v1_val.json").write_text(json.dumps(content))
+    make_picture(tmp_path / "train2017" / "a.jpg", 64, 48)
+    sample, rejects = read_only(open_source(Coco(root=str(tmp_path), split="val")))
+    assert (sample.key, rejects) == ("train2017/a.jpg", [])
+
+
+def test_difficult_objects_that_are_called_crowds(tmp_path: Path, make_picture: MakePicture) -> None:
+    write_set(tmp_path, one_image({"bbox": [1, 1, 5, 5], "iscrowd": 1, "difficult": 1, "truncated": 1}), make_picture)
+    sample, _ = read_only(open_source(Coco(root=str(tmp_path), split="train")))
+    assert sample.instances is not None
+    assert [sample.instances.crowd[0], sample.instances.difficult[0], sample.instances.truncated[0]] == [False, True, True]

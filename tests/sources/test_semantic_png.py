@@ -130,3 +130,45 @@ def test_missing_split(tmp_path: Path, make_picture: MakePicture) -> None:
     write_map(tmp_path / "annotations" / "train" / "a.png")
     with pytest.raises(FileNotFoundError, match=r"no list val\.txt.*no folder such as val"):
         open_source(SemanticPng(root=str(tmp_path), split="val"))
+
+
+def test_zero_that_is_no_class(tmp_path: Path, make_picture: MakePicture) -> None:
+    values = np.array([0, 1, 2, 255], np.uint8)[VALUES]
+    for place in ("train", "val"):
+        make_picture(tmp_path / "images" / place / "a.jpg")
+        write_map(tmp_path / "annotations" / place / "a.png", values, mode="P")
+    write_map(tmp_path / "annotations" / "val" / "a.png", np.where(values == 2, 3, values))
+    config = SemanticPng(root=str(tmp_path), split="train", reduce_zero_label=True)
+    samples, rejects = read_all(config)
+    assert rejects == []
+    assert np.array_equal(classes_of(samples["a.jpg"]), np.array([255, 0, 1, 255], np.uint8)[VALUES])
+    vocabulary = open_source(config).vocabulary
+    assert vocabulary.classes == {"semantic": ("0", "1", "2")}
+    assert vocabulary.colours["semantic"] == tuple(tuple(7 * place % 256 for place in range(3 * n, 3 * n + 3)) for n in (1, 2, 3))
+    (tmp_path / "classes.txt").write_text("wall\n")
+    samples, rejects = read_all(config)
+    assert np.array_equal(classes_of(samples["a.jpg"]), np.array([255, 0, 255, 255], np.uint8)[VALUES])
+    assert [reject.object for reject in rejects] == ["value 2"]
+
+
+def test_label_ids_of_cityscapes(tmp_path: Path, make_picture: MakePicture) -> None:
+    make_picture(tmp_path / "train" / "a.jpg")
+    write_map(tmp_path / "trainannot" / "a.png", np.array([0, 7, 26, 33], np.uint8)[VALUES])
+    config = SemanticPng(root=str(tmp_path), split="train", label_ids="cityscapes")
+    samples, rejects = read_all(config)
+    assert rejects == []
+    assert np.array_equal(classes_of(samples["a.jpg"]), np.array([255, 0, 13, 18], np.uint8)[VALUES])
+    assert open_source(config).vocabulary.classes["semantic"][13] == "car"
+    with pytest.raises(ValueError, match="one of the two"):
+        open_source(SemanticPng(root=str(tmp_path), split="train", label_ids="cityscapes", reduce_zero_label=True))
+
+
+def test_palette_maps_of_voc(tmp_path: Path, make_picture: MakePicture) -> None:
+    make_picture(tmp_path / "JPEGImages" / "2007_1.jpg")
+    make_picture(tmp_path / "JPEGImages" / "2007_2.jpg")
+    write_map(tmp_path / "SegmentationClass" / "2007_1.png", np.array([0, 5, 20, 255], np.uint8)[VALUES], mode="P")
+    (tmp_path / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Segmentation" / "val.txt").write_text("2007_1\n")
+    samples, rejects = read_all(SemanticPng(root=str(tmp_path), split="val"))
+    assert rejects == []
+    assert np.array_equal(classes_of(samples["2007_1.jpg"]), np.array([0, 5, 20, 255], np.uint8)[VALUES])

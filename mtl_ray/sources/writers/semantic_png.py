@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mtl_ray import storage
 from mtl_ray.samples import Sample
 from mtl_ray.sources.source import UnreadableError
-from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_picture
+from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_file, write_picture
 
 _CLASSES = "classes.txt"
 
@@ -25,7 +25,7 @@ class SemanticPngWriter:
         image, label = f"images/{self.target.split}/{path}", f"labels/{self.target.split}/{stem_of(path)}.png"
         if self.target.pictures:
             write_picture(storage.join(self.target.uri, image), sample)
-        storage.write(storage.join(self.target.uri, label), sample.semantic)
+        write_file(storage.join(self.target.uri, label), sample.semantic)
         return (image, label), []
 
     def finish(self, records: Iterable[tuple[str, str]]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mtl_ray import storage
 from mtl_ray.samples import Instances, Sample
 from mtl_ray.sources.source import Reject, UnreadableError
-from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_picture
+from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_file, write_picture
 
 _CLASSES = "classes.txt"
 _MAP_CLASSES = "semantic_classes.txt"
@@ -31,9 +31,9 @@ class VocWriter:
         name = stem_of(file)
         if self.target.pictures:
             write_picture(storage.join(uri, "JPEGImages", file), sample)
-        storage.write(storage.join(uri, "Annotations", f"{name}.xml"), self._xml(sample, sample.instances, file))
+        write_file(storage.join(uri, "Annotations", f"{name}.xml"), self._xml(sample, sample.instances, file))
         if sample.semantic is not None:
-            storage.write(storage.join(uri, "SegmentationClass", f"{name}.png"), sample.semantic)
+            write_file(storage.join(uri, "SegmentationClass", f"{name}.png"), sample.semantic)
         masks = sum(map(bool, sample.instances.masks or ()))
         rejects = [Reject(file, f"{masks} masks", "VOC has boxes of objects only")] if masks and self.target.masks != "none" else []
         return (name, sample.semantic is not None), rejects

@@ -10,7 +10,7 @@ from mtl_ray.geometry import masks
 from mtl_ray.geometry.outlines import ring_of
 from mtl_ray.samples import Instances, Sample
 from mtl_ray.sources.source import Reject, UnreadableError
-from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_picture
+from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_file, write_picture
 
 _DESCRIPTION = "data.yaml"
 
@@ -36,7 +36,7 @@ class YoloWriter:
         lines = [_line(sample, found, index, drawn) for index in kept]
         if target.pictures:
             write_picture(storage.join(target.uri, "images", target.split, path), sample)
-        storage.write(storage.join(target.uri, "labels", target.split, f"{stem_of(path)}.txt"), "".join(lines).encode())
+        write_file(storage.join(target.uri, "labels", target.split, f"{stem_of(path)}.txt"), "".join(lines).encode())
         crowds = len(found) - len(kept)
         return path, [Reject(path, f"{crowds} objects", "regions of many objects, which YOLO cannot say")] if crowds else []
 
