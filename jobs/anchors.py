@@ -12,41 +12,21 @@ EXAMPLE = "example: python -m jobs.anchors --data shards/bccd/train --num 9 --in
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes anchors.json, anchors.yaml and anchors.png, and prints the anchors."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.anchors", description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("--data", nargs="+", required=True, metavar="D", help="splits or COCO annotation files (.json)")
-    parser.add_argument("--num", type=int, default=9, help="of anchors over all levels (default %(default)s)")
-    parser.add_argument("--input", type=int, nargs=2, required=True, metavar=("WIDTH", "HEIGHT"), help="of the network's canvas")
-    parser.add_argument(
-        "--placement", choices=("letterbox", "stretch", "crop"), default="letterbox", help="data.canvas.kind (default %(default)s)"
-    )
-    parser.add_argument(
-        "--method", choices=("fast", "kmeans", "de", "optuna"), help="how to look for them (default fast; with --compat kmeans)"
-    )
-    parser.add_argument("--compat", action="store_true", help="boxes, k-means and differential evolution by MMDetection's documented rules")
-    parser.add_argument("--head", default="boxes", help="of the config that the overlay is for (default %(default)s)")
-    parser.add_argument("--levels", nargs="+", default=[], metavar="P", help="of that head, in its order (default P3 P4 P5, P4 P5 or P5)")
-    parser.add_argument("--seed", type=int, default=0, help="of whatever is drawn (default %(default)s)")
-    parser.add_argument("--sampler", choices=("tpe", "cmaes"), default="tpe", help="of Optuna (default %(default)s)")
-    parser.add_argument("--trials", type=int, default=40, help="of Optuna (default %(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="trials of Optuna at a time (default %(default)s)")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder or URI")
+    parser = _parser()
     args = parser.parse_args(argv)
+    if min(args.input) < 1:
+        parser.error("--input must be above 0")
     out = absolute_output("--out", args.out)
 
     from mtl_ray.tuning.anchor_report import to_text, write
     from mtl_ray.tuning.anchor_search import Request, fit_anchors, judge, shapes_for
 
-    if min(args.input) < 1:
-        parser.error("--input must be above 0")
     request = Request(
-        data=tuple(args.data),
-        num=args.num,
         canvas=PlacementRule(kind=args.placement, width=args.input[0], height=args.input[1]),
         method=args.method or ("kmeans" if args.compat else "fast"),
-        compat=args.compat,
-        seed=args.seed,
-        head=args.head,
+        data=tuple(args.data),
         levels=tuple(args.levels),
+        **{name: getattr(args, name) for name in ("num", "compat", "seed", "head")},
     )
     shapes = shapes_for(request)
     if request.method == "optuna":
@@ -59,9 +39,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(to_text(found))
     for uri in write(found, out):
         print(uri)
-    if not found.anchors.all():
-        print("no anchors.yaml: by the documented rule an anchor without boxes has the size 0; try another --seed")
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m jobs.anchors", description=__doc__, epilog=EXAMPLE)
+    parser.add_argument("--data", nargs="+", required=True, metavar="D", help="splits or COCO annotation files (.json)")
+    parser.add_argument("--num", type=int, default=9, help="of anchors over all levels (default %(default)s)")
+    parser.add_argument("--input", type=int, nargs=2, required=True, metavar=("WIDTH", "HEIGHT"), help="of the network's canvas")
+    kinds = ("letterbox", "stretch", "crop")
+    parser.add_argument("--placement", choices=kinds, default="letterbox", help="data.canvas.kind (default %(default)s)")
+    methods = ("fast", "kmeans", "de", "optuna")
+    parser.add_argument("--method", choices=methods, help="how to look for them (default fast; with --compat kmeans)")
+    parser.add_argument("--compat", action="store_true", help="boxes, k-means and differential evolution by MMDetection's documented rules")
+    parser.add_argument("--head", default="boxes", help="of the config that the overlay is for (default %(default)s)")
+    parser.add_argument("--levels", nargs="+", default=[], metavar="P", help="of that head, in its order (default P3 P4 P5, P4 P5 or P5)")
+    parser.add_argument("--seed", type=int, default=0, help="of whatever is drawn (default %(default)s)")
+    parser.add_argument("--sampler", choices=("tpe", "cmaes"), default="tpe", help="of Optuna (default %(default)s)")
+    parser.add_argument("--trials", type=int, default=40, help="of Optuna (default %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="trials of Optuna at a time (default %(default)s)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder or URI")
+    return parser
 
 
 if __name__ == "__main__":
