@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from mtl_ray.weights.jax_vit import TELLS, vit_of_jax
+
 Tensors = dict[str, Tensor]
 
 
@@ -84,6 +86,7 @@ def _place_of_blob(name: str) -> str | tuple[str, str] | None:
 PREPARED: Mapping[str, Callable[[Mapping[str, Tensor]], Tensors]] = {
     r"stages\.0\.blocks\.0\.attn\.w_msa\.qkv\.weight": swin_of_openmmlab,
     r"layers\.0\.1\.0\.attn\.attn\.in_proj_weight": mit_of_openmmlab,
+    re.escape(TELLS): vit_of_jax,
 }
 """What is done before names are translated, by the name that tells the form."""
 

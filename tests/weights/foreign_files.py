@@ -103,3 +103,64 @@ def mm_swin(state: Mapping[str, Tensor]) -> Tensors:
             name = re.sub(pattern, new, name)
         found["backbone." + name] = value.clone()
     return found
+
+
+def detectron2(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """A torchvision ResNet as Detectron2 names it."""
+    rules = (
+        (r"^conv1\.", "stem.conv1."),
+        (r"^bn1\.", "stem.conv1.norm."),
+        *((rf"^layer{i}\.", f"res{i + 1}.") for i in range(1, 5)),
+        (r"\.bn(\d)\.", r".conv\1.norm."),
+        (r"downsample\.0", "shortcut"),
+        (r"downsample\.1", "shortcut.norm"),
+        (r"^fc\.", "stem.fc."),
+    )
+    return {name: value.numpy() for name, value in renamed(state, *rules).items()}
+
+
+def swin(state: Mapping[str, Tensor]) -> Tensors:
+    """timm's Swin as its authors name it: patch merging belongs to the stage before it."""
+    downsample = ((rf"^layers\.{i}\.downsample", f"layers.{i - 1}.downsample") for i in range(1, 4))
+    return renamed(state, *downsample, (r"^head\.fc\.", "head."))
+
+
+def mit(state: Mapping[str, Tensor]) -> Tensors:
+    """timm's PVT v2 as the authors of MiT name it."""
+    rules = [(r"^patch_embed\.", "patch_embed1."), (r"mlp\.dwconv\.", "mlp.dwconv.dwconv.")]
+    rules += [(rf"^stages\.{i}\.downsample\.", f"patch_embed{i + 1}.") for i in range(4)]
+    rules += [(rf"^stages\.{i}\.blocks\.", f"block{i + 1}.") for i in range(4)] + [
+        (rf"^stages\.{i}\.norm", f"norm{i + 1}") for i in range(4)
+    ]
+    return renamed(state, *rules)
+
+
+def jax_vit(state: Tensors, heads: int) -> dict[str, np.ndarray]:
+    """timm's ViT as the arrays of its authors' program."""
+    found = {
+        "cls": state["cls_token"],
+        "embedding/kernel": state["patch_embed.proj.weight"].permute(2, 3, 1, 0),
+        "embedding/bias": state["patch_embed.proj.bias"],
+        "Transformer/posembed_input/pos_embedding": state["pos_embed"],
+        "head/kernel": state["head.weight"].T,
+        "head/bias": state["head.bias"],
+        "Transformer/encoder_norm/scale": state["norm.weight"],
+        "Transformer/encoder_norm/bias": state["norm.bias"],
+    }
+    for i in range(12):
+        block, old = f"Transformer/encoderblock_{i}/", f"blocks.{i}."
+        for j, number in ((1, 0), (2, 2)):
+            found |= {f"{block}LayerNorm_{number}/{a}": state[f"{old}norm{j}.{b}"] for a, b in (("scale", "weight"), ("bias", "bias"))}
+        attention = f"{block}MultiHeadDotProductAttention_1/"
+        for j, part in enumerate(("query", "key", "value")):
+            weight, bias = state[f"{old}attn.qkv.weight"].chunk(3)[j], state[f"{old}attn.qkv.bias"].chunk(3)[j]
+            found |= {
+                f"{attention}{part}/kernel": weight.T.unflatten(1, (heads, -1)),
+                f"{attention}{part}/bias": bias.unflatten(0, (heads, -1)),
+            }
+        found[f"{attention}out/kernel"] = state[f"{old}attn.proj.weight"].T.unflatten(0, (heads, -1))
+        found[f"{attention}out/bias"] = state[f"{old}attn.proj.bias"]
+        for j in range(2):
+            found[f"{block}MlpBlock_3/Dense_{j}/kernel"] = state[f"{old}mlp.fc{j + 1}.weight"].T
+            found[f"{block}MlpBlock_3/Dense_{j}/bias"] = state[f"{old}mlp.fc{j + 1}.bias"]
+    return {name: value.numpy() for name, value in found.items()}

@@ -21,7 +21,7 @@ from mtl_ray.weights.read import read_weights
 from mtl_ray.weights.take_over import Taken, take_over
 from mtl_ray.weights.weights import find_weights
 from mtl_ray.weights.write import write_weights
-from tests.weights.foreign_files import Tensors, caffe2, mm_regnet, mm_swin, pycls, randomised, renamed
+from tests.weights.foreign_files import Tensors, caffe2, detectron2, jax_vit, mm_regnet, mm_swin, pycls, randomised, renamed
 
 IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
 import_main: Callable[[list[str]], int] = importlib.import_module("jobs.weights.import").main
@@ -103,6 +103,18 @@ def test_timm_vit(tmp_path: Path) -> None:
     )
 
 
+def test_vit_of_jax_as_timm_reads_it(tmp_path: Path) -> None:
+    made = randomised(timm.create_model("vit_tiny_patch16_224", img_size=32))
+    np.savez(tmp_path / "vit.npz", **jax_vit(made.state_dict(), heads=3))
+    read = timm.create_model("vit_tiny_patch16_224", img_size=32)
+    read.load_pretrained(str(tmp_path / "vit.npz"))
+    taken = take_over(read_weights(str(tmp_path / "vit.npz")))
+    assert (taken.kind, taken.missing) == ("timm", ())
+    for name, value in taken.tensors.items():
+        assert torch.equal(value, made.state_dict()[name.removeprefix("model.")])
+        assert torch.equal(value, read.state_dict()[name.removeprefix("model.")])
+
+
 @pytest.mark.parametrize("name", ["regnetx_002", "regnety_002"])
 def test_pycls_regnet(name: str, tmp_path: Path) -> None:
     net = randomised(timm.create_model(name))
@@ -156,16 +168,7 @@ def test_detectron_resnet(tmp_path: Path) -> None:
 
 def test_detectron2_resnet(tmp_path: Path) -> None:
     net = randomised(torchvision.models.resnet50())
-    rules = (
-        (r"^conv1\.", "stem.conv1."),
-        (r"^bn1\.", "stem.conv1.norm."),
-        *((rf"^layer{i}\.", f"res{i + 1}.") for i in range(1, 5)),
-        (r"\.bn(\d)\.", r".conv\1.norm."),
-        (r"downsample\.0", "shortcut"),
-        (r"downsample\.1", "shortcut.norm"),
-        (r"^fc\.", "stem.fc."),
-    )
-    state = {name: value.numpy() for name, value in renamed(net.state_dict(), *rules).items()}
+    state = detectron2(net.state_dict())
     taken = _taken({"model": state, "__author__": "torchvision", "matching_heuristics": True})
     assert (taken.kind, taken.backbone) == ("detectron2", {"name": "resnet50"})
     _same(_maps(taken, tmp_path, IMAGE), _resnet_maps(net, IMAGE))
