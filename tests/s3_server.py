@@ -124,13 +124,17 @@ def wait_for(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> N
 
 
 def make_bucket() -> None:
-    """The bucket of the tests, on the server that this process' environment names."""
+    """The bucket of the tests, on the server that this process' environment names; it answers before it has room for objects."""
     import s3fs
 
+    files = s3fs.S3FileSystem(use_listings_cache=False)
     end = time.monotonic() + START_S
     while True:
         try:
-            s3fs.S3FileSystem(use_listings_cache=False).mkdir(BUCKET)
+            if not files.exists(BUCKET):
+                files.mkdir(BUCKET)
+            files.pipe_file(f"{BUCKET}/first", b"first")
+            files.rm_file(f"{BUCKET}/first")
             return
         except OSError:
             if time.monotonic() > end:
