@@ -26,10 +26,10 @@ def add_options(parser: argparse.ArgumentParser, schema: Mapping[str, Any], posi
             continue
         if any(kind.get("type") == "boolean" for kind in kinds):
             options["action"] = argparse.BooleanOptionalAction
-        elif entry.get("type") == "array":
+        elif any(kind.get("type") == "array" for kind in kinds):
             options["action"] = "append"
         else:
-            options["choices"] = entry.get("enum")
+            options["choices"] = next((kind["enum"] for kind in kinds if "enum" in kind), None)
         parser.add_argument(f"--{name.replace('_', '-')}", required=needed, **options)
 
 
