@@ -76,7 +76,8 @@ def to_text(found: Found) -> str:
     for row in rows:
         iou = "-" if row["average_iou"] is None else f"{row['average_iou']:.4f}"
         table.append(f"{row['anchor'][0]:9g} {row['anchor'][1]:9g}  {row['level']:5} {row['boxes']:9,}  {iou:>6}")
-    said = (
-        f"{len(found.shapes):,} boxes: average IoU {found.fit.average_iou:.4f}, best possible recall {found.fit.best_possible_recall:.4f}"
-    )
-    return "\n".join([*table, said])
+    said = f"average IoU {found.fit.average_iou:.4f}, best possible recall {found.fit.best_possible_recall:.4f}"
+    table.append(f"{len(found.shapes):,} boxes: {said}")
+    if not found.anchors.all():
+        table.append("no anchors.yaml: by the documented rule an anchor without boxes has the size 0; try another --seed")
+    return "\n".join(table)
