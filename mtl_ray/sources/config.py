@@ -149,6 +149,8 @@ class Voc:
     """mtl: also the attributes property, gender and age, and 18 key nodes of the body."""
     semantic_classes: str | None = None
     """File with one name a line for the indices in SegmentationClass/*.png, background first; without it these are not read."""
+    compat: bool | None = None
+    """Boxes without their last row and column of pixels, as MMDetection's converter has them, to compare with its numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

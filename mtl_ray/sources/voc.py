@@ -23,6 +23,7 @@ class _Layout:
     index: Mapping[str, int]
     people: bool
     semantic_classes: int
+    compat: bool
 
 
 def open_voc(config: Voc) -> Source:
@@ -40,11 +41,13 @@ def open_voc(config: Voc) -> Source:
     people = config.style == "mtl"
     records = [(number, *pair) for number, listing in enumerate(listings) for pair in listing.pictures.items()]
     known = (listings[number].contents.get(name, b"") for number, name, _ in records)
+    index = {name: number for number, name in enumerate(names)}
+    layout = _Layout(tuple(folders), index, people, len(semantic), bool(config.compat))
     stamps = (stamp for listing in listings for stamp in listing.stamps)
     return Source(
         vocabulary=_vocabulary(folders, names, semantic, people),
         records=records,
-        reader=partial(_read, _Layout(tuple(folders), {name: number for number, name in enumerate(names)}, people, len(semantic))),
+        reader=partial(_read, layout),
         rejects=tuple(rejects),
         fingerprint=fingerprint_of([*names, *semantic, *(name for _, name, _ in records), *known, *stamps]),
     )
@@ -105,7 +108,7 @@ def _read(layout: _Layout, record: tuple[int, str, str | None]) -> Reading:
     picture = read_picture(storage.join(folder.uri, folder.images, found_picture), f"{folder.name}{folder.images}/{found_picture}")
     if fault := voc_xml.size_fault(tree, picture.height, picture.width):
         raise UnreadableError(file, fault)
-    found, rejects = voc_xml.objects(tree, file, layout.index, people=layout.people)
+    found, rejects = voc_xml.objects(tree, file, layout.index, people=layout.people, last_pixel=not layout.compat)
     columns = voc_xml.ATTRIBUTES if layout.people else ()
     points = len(voc_xml.NODES) if layout.people else 0
     instances, bad = to_instances(found, file, picture.height, picture.width, keypoints=points, attributes=columns)

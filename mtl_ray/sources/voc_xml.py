@@ -42,7 +42,9 @@ def size_fault(tree: ElementTree.Element, height: int, width: int) -> str:
     return f"its boxes are those of a {said[0]} x {said[1]} picture, the file is {width} x {height}"
 
 
-def objects(tree: ElementTree.Element, file: str, index: Mapping[str, int], *, people: bool) -> tuple[list[FoundObject], list[Reject]]:
+def objects(
+    tree: ElementTree.Element, file: str, index: Mapping[str, int], *, people: bool, last_pixel: bool = True
+) -> tuple[list[FoundObject], list[Reject]]:
     """The objects of a file, and a Reject for each that is not understood.
 
     Args:
@@ -50,6 +52,7 @@ def objects(tree: ElementTree.Element, file: str, index: Mapping[str, int], *, p
         file: what to call it in a reject.
         index: class indices by name.
         people: whether to read attributes and key nodes too.
+        last_pixel: whether the pixels xmax and ymax belong to a box, as VOC means it.
     """
     found, rejects = [], []
     for number, item in enumerate(tree.findall("object"), start=1):
@@ -61,7 +64,7 @@ def objects(tree: ElementTree.Element, file: str, index: Mapping[str, int], *, p
             found.append(
                 FoundObject(
                     name=name,
-                    box_xyxy=_box(item),
+                    box_xyxy=_box(item, last_pixel),
                     class_index=index[label],
                     difficult=_text(item, "difficult") == "1",
                     truncated=_text(item, "truncated") == "1",
@@ -74,7 +77,7 @@ def objects(tree: ElementTree.Element, file: str, index: Mapping[str, int], *, p
     return found, rejects
 
 
-def _box(item: ElementTree.Element) -> tuple[float, float, float, float]:
+def _box(item: ElementTree.Element, last_pixel: bool) -> tuple[float, float, float, float]:
     corners = [_text(item, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
     try:
         x1, y1, x2, y2 = map(float, corners)
@@ -82,7 +85,7 @@ def _box(item: ElementTree.Element) -> tuple[float, float, float, float]:
         raise ValueError(f"its box is not made of numbers: {corners}") from None
     if x2 <= x1 or y2 <= y1:
         raise ValueError(f"its box has no area: x {x1:g} to {x2:g}, y {y1:g} to {y2:g}")
-    return x1 - 1, y1 - 1, x2, y2
+    return (x1 - 1, y1 - 1, x2, y2) if last_pixel else (x1 - 1, y1 - 1, x2 - 1, y2 - 1)
 
 
 def _nodes(item: ElementTree.Element) -> list[tuple[float, float, float]]:

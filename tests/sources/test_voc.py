@@ -197,6 +197,15 @@ def test_years_together(tmp_path: Path, make_picture: MakePicture) -> None:
         open_source(Voc(root=str(tmp_path), split="val"))
 
 
+def test_boxes_to_compare_with_older_numbers(tmp_path: Path, make_picture: MakePicture) -> None:
+    write_xml(tmp_path, "a", an_object("dog", 1, 2, 10, 20))
+    make_picture(tmp_path / "JPEGImages" / "a.jpg")
+    (sample,), _ = read_all(Voc(root=str(tmp_path), split="all", compat=True))
+    assert sample.instances is not None
+    assert sample.instances.boxes_xyxy.tolist() == [[0, 1, 9, 19]]
+    assert sample.instances.areas.tolist() == [9 * 18]
+
+
 def test_classes_from_a_file(tmp_path: Path, make_picture: MakePicture) -> None:
     write_xml(tmp_path, "a", an_object("x", 1, 1, 5, 5) + an_object("y", 1, 1, 5, 5))
     make_picture(tmp_path / "JPEGImages" / "a.jpg")
