@@ -150,6 +150,14 @@ def test_bccd_as_coco_is_what_its_authors_made(shared_data: Path, tmp_path: Path
         assert entries(ours) == entries(theirs)
 
 
+def test_years_on_the_command_line(shared_data: Path, tmp_path: Path) -> None:
+    root = str(shared_data / "fmt_openmmlab" / "mmyolo" / "VOCdevkit")
+    for years, count in (((), 2), (("--years", "2007"), 1), (("--years", "2007", "--years", "VOC2012"), 2)):
+        out = tmp_path / f"{len(years)}.json"
+        assert main(["voc", root, "--split", "trainval", "--to", str(out), "--format", "coco", *years]) == 0
+        assert len(json.loads(out.read_text())["images"]) == count
+
+
 def entries(content: dict[str, Any]) -> list[tuple[Any, ...]]:
     """File name, class, box, area, crowd of each annotation of a COCO file, sorted."""
     images = {image["id"]: image["file_name"] for image in content["images"]}

@@ -106,6 +106,8 @@ def test_coco(tmp_path: Path, form: Any) -> None:
         assert after.image == JPEG
     content = json.loads((tmp_path / "annotations" / "instances_train.json").read_text())
     assert [image["id"] for image in content["images"]] == [1, 2, 3]
+    assert (tmp_path / "annotations" / "semantic_masks" / "sub" / "b.png").read_bytes() == SAMPLES[1].semantic
+    assert (tmp_path / "annotations" / "semantic_classes.txt").read_text() == "ground\nsky\n"
     assert [each["id"] for each in content["annotations"]] == list(range(1, 8))
     assert [each["id"] for each in content["categories"]] == [1, 2, 3]
     assert [each["iscrowd"] for each in content["annotations"]] == [1, 0, 0, 1, 1, 0, 1]

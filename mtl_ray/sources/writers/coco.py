@@ -14,9 +14,11 @@ from mtl_ray.geometry import masks
 from mtl_ray.geometry.outlines import polygons_of
 from mtl_ray.samples import Instances, Sample
 from mtl_ray.sources.source import Reject
-from mtl_ray.sources.writers.writer import MaskForm, Target, Writing, needs, path_of, write_picture
+from mtl_ray.sources.writers.writer import MaskForm, Target, Writing, needs, path_of, stem_of, write_file, write_picture
 
 COCO_FILE = ".json"
+_MAPS = "semantic_masks"
+_MAP_CLASSES = "semantic_classes.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class CocoWriter:
 
     Category ids are the source's own where it has them (COCO's, Cityscapes'). VOC's difficult objects become crowds, which COCO's
     metric neither rewards nor punishes, and keep ``"difficult": 1``. Masks are compressed run lengths, or polygons of the same pixels.
+    Semantic maps go to ``annotations/semantic_masks/NAME.png``, where detectors with a semantic head look for them, and the names of
+    their classes to ``annotations/semantic_classes.txt``; with a JSON file alone they are not written.
     """
 
     target: Target
@@ -35,17 +39,20 @@ class CocoWriter:
         path = path_of(sample)
         if self.target.pictures:
             write_picture(storage.join(self.target.uri, self.target.split, path), sample)
+        if sample.semantic is not None and not self._alone:
+            write_file(storage.join(self.target.uri, "annotations", _MAPS, f"{stem_of(path)}.png"), sample.semantic)
         image = {"file_name": path, "height": sample.height, "width": sample.width}
         if sample.instances is None:
-            return {"image": image, "annotations": []}, [
-                Reject(path, "", "not annotated, which COCO cannot say: it stands there without objects")
-            ]
+            reject = Reject(path, "", "not annotated, which COCO cannot say: it stands there without objects")
+            return {"image": image, "annotations": []}, [reject]
         found = [self._annotation(sample, sample.instances, index) for index in range(len(sample.instances))]
         return {"image": image, "annotations": found}, []
 
     def finish(self, records: Iterable[Any]) -> str:
         """Numbers pictures and annotations from 1 and writes the file; only the annotations of a picture are in memory at a time."""
         uri = annotation_file(self.target)
+        if (semantic := self.target.vocabulary.classes.get("semantic")) and not self._alone:
+            storage.write(storage.join(self.target.uri, "annotations", _MAP_CLASSES), "".join(f"{name}\n" for name in semantic).encode())
         names: set[str] = set()
         images = annotations = 0
         with storage.writing(uri) as path, open(path, "w") as file, tempfile.TemporaryFile("w+") as later:
@@ -64,6 +71,10 @@ class CocoWriter:
                 file.write(block)
             file.write(f'],\n"categories": {json.dumps(self._categories())}}}\n')
         return uri
+
+    @property
+    def _alone(self) -> bool:
+        return self.target.uri.endswith(COCO_FILE)
 
     def _categories(self) -> list[dict[str, Any]]:
         vocabulary = self.target.vocabulary
