@@ -1,8 +1,8 @@
 """Measures how a model bears corrupted images: 15 corruptions (or 19) in five severities. Run again, it goes on where it stopped."""
 
 import argparse
-import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
@@ -17,8 +17,8 @@ EXAMPLE = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes robustness.json, robustness.csv and robustness.png, and prints P, mPC and rPC; 1 if too many samples were bad."""
     parser = argparse.ArgumentParser(prog="python -m jobs.analyze robustness", description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("target", help="run folder, checkpoint, bundle or endpoint URL")
-    parser.add_argument("--data", required=True, metavar="D", help="URI of a split, or a COCO annotation file")
+    parser.add_argument("target", help="run folder, checkpoint, bundle or endpoint URL; or MMDetection's ..._results.pkl")
+    parser.add_argument("--data", metavar="D", help="URI of a split, or a COCO annotation file")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder or URI; what it holds already is not measured again")
     names = "names, noise, blur, weather, digital, holdout, benchmark (15), all (19) or none"
     parser.add_argument("--corruptions", nargs="+", default=["benchmark"], metavar="NAME", help=f"{names} (default benchmark)")
@@ -36,16 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     out = absolute_output("--out", args.out)
 
-    from mtl_ray.analysis.corruptions import chosen
-    from mtl_ray.analysis.robustness import CLEAN, Request, cells_of, resolved
+    from mtl_ray.analysis.robustness import CLEAN
+    from mtl_ray.analysis.robustness_file import SUFFIXES, read_results
     from mtl_ray.analysis.robustness_report import summarise, to_text, write
-    from mtl_ray.distributed.robustness import measure_cells
 
-    given = {name: getattr(args, name) for name in ("target", "data", "images", "seed", "batch", "max_pixels")}
-    cells = cells_of(chosen(args.corruptions), args.severities)
-    request = Request(**given, api_key=read_api_key(args.api_key_env))
-    request = dataclasses.replace(request, target=resolved(request))
-    summary = summarise(measure_cells(request, cells, out, args.workers), request.about(), args.aggregate)
+    if args.data is None and args.target.endswith(SUFFIXES):
+        summary = summarise(read_results(args.target), {"target": args.target}, args.aggregate)
+    elif args.data is None:
+        parser.error("--data is needed, unless the target is a file of results")
+    else:
+        summary = summarise(*_measured(args, out), args.aggregate)
     print(to_text(summary))
     for uri in write(summary, out):
         print(uri)
@@ -53,6 +53,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     for key, reason in bad:
         print(f"bad sample {key}: {reason}")
     return 1 if len(bad) > args.max_bad else 0
+
+
+def _measured(args: argparse.Namespace, out: str) -> tuple[Any, dict[str, Any]]:
+    """The cells, and what they are of."""
+    from mtl_ray.analysis.corruptions import chosen
+    from mtl_ray.analysis.robustness import Request, cells_of, resolved
+    from mtl_ray.distributed.robustness import measure_cells
+
+    given = {name: getattr(args, name) for name in ("target", "data", "images", "seed", "batch", "max_pixels")}
+    cells = cells_of(chosen(args.corruptions), args.severities)
+    request = resolved(Request(**given, api_key=read_api_key(args.api_key_env)))
+    return measure_cells(request, cells, out, args.workers), request.about()
 
 
 if __name__ == "__main__":

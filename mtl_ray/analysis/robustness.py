@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -73,9 +73,9 @@ class Request:
         data = self.data if self.data.endswith(".json") else storage.join(self.data, "manifest.json")
         model = "" if self.target.startswith(("http://", "https://")) else _digest(storage.join(self.target, MANIFEST))
         return {
-            "target": storage.absolute(self.target),
+            "target": self.target,
             "target_sha256": model,
-            "data": storage.absolute(self.data),
+            "data": self.data,
             "data_sha256": _digest(data),
             "seed": self.seed,
         }
@@ -113,15 +113,19 @@ class Outcome:
     bad: tuple[tuple[str, str], ...]
 
 
-def resolved(request: Request) -> str:
-    """The target, or the checkpoint that is the best of a run now, so that all cells are of the same one.
+def resolved(request: Request) -> Request:
+    """The request with absolute paths, and instead of a run the checkpoint that is its best now, so that all cells are of the same one.
 
     Raises:
-        FileNotFoundError, ValueError: if there is nothing of the kind.
+        FileNotFoundError, ValueError: if there is no model at the target.
     """
-    target = request.target
-    if target.endswith((".json", ".arrow")):
-        raise ValueError(f"{target} holds predictions; to see how it bears other images a model itself is needed")
+    if request.target.endswith((".json", ".arrow")):
+        raise ValueError(f"{request.target} holds predictions; to see how it bears other images a model itself is needed")
+    data, images = storage.absolute(request.data), request.images and storage.absolute(request.images)
+    return replace(request, target=_model(storage.absolute(request.target)), data=data, images=images)
+
+
+def _model(target: str) -> str:
     if target.startswith(("http://", "https://")) or artifact_kind(target) is not None:
         return target
     if storage.names(storage.join(target, "checkpoints")):

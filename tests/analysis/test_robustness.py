@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -11,7 +12,9 @@ import pytest
 
 from jobs.analyze.robustness import main
 from mtl_ray.analysis import robustness
+from mtl_ray.analysis.corruptions import BENCHMARK
 from mtl_ray.analysis.robustness import CLEAN, Cell, Outcome, Request, cells_of, measure_cell, outcome_of
+from mtl_ray.analysis.robustness_file import read_results
 from mtl_ray.analysis.robustness_report import content, summarise, to_text
 from mtl_ray.distributed import robustness as distributed
 from mtl_ray.distributed.robustness import measure_cells
@@ -171,3 +174,60 @@ def test_requests_that_mean_nothing_are_refused_in_a_sentence(target, split, tmp
         main([str(tmp_path / "nothing"), *arguments])
     with pytest.raises(ValueError, match="--workers is 0"):
         main([target, *arguments, "--workers", "0"])
+
+
+def results(value: float) -> dict[str, dict[int, dict[str, float]]]:
+    """As MMDetection 3 writes them: severity 0 once, and the rest of the benchmark."""
+    return {
+        name: {severity: {"coco/bbox_mAP": value - 0.01 * severity, "coco/bbox_mAP_50": 0.6} for severity in range(6)} for name in BENCHMARK
+    }
+
+
+def test_results_of_mmdetection_give_what_its_own_evaluation_gives(tmp_path):
+    (tmp_path / "r_results.pkl").write_bytes(pickle.dumps(results(0.4)))
+    assert main([str(tmp_path / "r_results.pkl"), "--out", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out" / "robustness.json").read_text())
+    assert found["metric"] == "coco/bbox_mAP"
+    assert found["figures"]["coco/bbox_mAP"] == {"P": 0.4, "mPC": pytest.approx(0.37), "rPC": pytest.approx(0.925)}
+    assert found["missing"] == []
+    partial = results(0.4)
+    del partial["fog"][3]
+    (tmp_path / "partial.pkl").write_bytes(pickle.dumps(partial))
+    assert main([str(tmp_path / "partial.pkl"), "--out", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out" / "robustness.json").read_text())
+    assert found["missing"] == ["fog-3"]
+    assert found["mPC"] == pytest.approx(0.37)
+
+
+def test_results_of_mmdetection_2_are_mappings_by_type_or_lists_by_class(tmp_path):
+    nested = {"snow": {0: {"bbox": {"AP": 0.5, "AP50": 0.7}}, 2: {"bbox": {"AP": 0.25, "AP50": 0.35}}}}
+    (tmp_path / "a.json").write_text(json.dumps(nested))
+    cells = read_results(str(tmp_path / "a.json"))
+    assert cells[Cell("snow", 2)].figures == {"bbox/AP": 0.25, "bbox/AP50": 0.35}
+    assert content(summarise(cells, ABOUT))["rPC"] == pytest.approx(0.5)
+    listed = {"fog": {0: [{"ap": 0.5, "num_gts": 3}, {"ap": 0.3, "num_gts": 1}]}}
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps(listed))
+    assert read_results(str(tmp_path / "b.pkl"))[CLEAN].figures == {"AP": pytest.approx(0.4)}
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ([1, 2], "no results of corruptions"),
+        ({"hail": {0: {"mAP": 1.0}}}, "no corruption 'hail'"),
+        ({"fog": {9: {"mAP": 1.0}}}, "severity 9"),
+        ({"fog": {1: {"mAP": 1.0}}}, "no severity 0"),
+        ({"fog": {0: {}}}, "no figures"),
+        ({"fog": {0: {"mAP": 1.0}, 1: {"AP": 1.0}}}, "the same figures"),
+    ],
+)
+def test_files_that_hold_no_such_results_are_refused(tmp_path, found, said):
+    (tmp_path / "r.pkl").write_bytes(pickle.dumps(found))
+    with pytest.raises(ValueError, match=said):
+        main([str(tmp_path / "r.pkl"), "--out", str(tmp_path / "out")])
+
+
+def test_a_model_without_data_is_a_wrong_request(target, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([target, "--out", str(tmp_path)])
+    assert "--data is needed" in capsys.readouterr().err
