@@ -1,11 +1,9 @@
 """The health of data sets before a training: class balance, boxes, bad and missing files, pictures that are in two splits."""
 
 import argparse
-import json
 from collections.abc import Sequence
 
 from jobs.run import run
-from mtl_ray import storage
 from mtl_ray.distributed.outputs import absolute_output
 
 EXAMPLES = """examples:
@@ -25,23 +23,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "data", nargs="+", metavar="D", help="split, COCO annotation file, or KIND:root=R,split=S,... as jobs.convert reads it"
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder or URI for dataset.json, the tables and the figures")
+    parser.add_argument("--out", metavar="DIR", help="folder or URI for dataset.json, the tables and the figures")
     parser.add_argument("--images", help="folder of the pictures of a COCO annotation file")
     parser.add_argument("--workers", type=int, default=1, help="Ray tasks at a time; 1 (default): this process, without Ray")
     parser.add_argument("--strict", action="store_true", help="end with status 1 if something was found that should be looked at")
     args = parser.parse_args(argv)
-    out = absolute_output("--out", args.out)
+    out = absolute_output("--out", args.out) if args.out else None
 
-    from mtl_ray.analysis.health_figures import draw_health
-    from mtl_ray.analysis.health_report import tables
     from mtl_ray.distributed.dataset_health import check_health
 
     report, sets = check_health(args.data, images=args.images, workers=args.workers)
-    files = {"dataset.json": json.dumps(report.to_json(), indent=1).encode(), **tables(report), **draw_health(report, sets)}
-    for name, data in files.items():
-        storage.write(storage.join(out, name), data)
     print(report.to_text())
-    print(f"{', '.join(files)} are in {args.out}")
+    if out is not None:
+        from mtl_ray.analysis.health_figures import write_health
+
+        print(f"{', '.join(write_health(out, report, sets))} are in {args.out}")
     return 1 if args.strict and report.findings else 0
 
 

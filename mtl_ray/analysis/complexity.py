@@ -93,12 +93,23 @@ def complexity(model: nn.Module, run: Callable[[], object], rule: Rule = "dispat
     """
     ledger = _Ledger()
     counting = _dispatching(model, ledger) if rule == "dispatch" else _by_layer(model, ledger)
-    with torch.no_grad(), counting:
+    with torch.no_grad(), _plain_attention(), counting:
         run()
     modules = tuple(_cost(name, module, ledger.by_module[name]) for name, module in model.named_modules())
     listed = sorted(ledger.uncounted.items(), key=lambda item: -item[1])
     uncounted = tuple(Uncounted(operator=name, calls=ledger.calls[name], elements=elements) for name, elements in listed if elements)
     return Complexity(rule=rule, modules=modules, operators=dict(ledger.by_operator.most_common()), uncounted=uncounted)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """In evaluation ``nn.MultiheadAttention`` is one operator that nobody can count, unless it is kept from that."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @dataclass

@@ -43,7 +43,7 @@ def draw_curves(curves: Sequence[Curve], axis: Axis, *, title: str = "", style: 
         _draw(axes, curve, curve.at(axis) / unit, index, len(curves))
     axes.set(xlabel=f"training time ({word})" if axis == "time" else word, ylabel=_value_name(curves), title=_plain(title))
     if axis != "time":
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     if len(curves) > 1 or curves[0].label != curves[0].key:
         _legend(axes, curves)
     return figure

@@ -1,6 +1,7 @@
 """The health of data sets as pictures: class balance, boxes, picture sizes, samples, and pictures that are the same."""
 
 import io
+import json
 from collections.abc import Sequence
 
 import matplotlib
@@ -11,10 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
+from mtl_ray import storage
 from mtl_ray.analysis.browse import panels
 from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, Histogram, bin_edges
 from mtl_ray.analysis.health_data import DataSet
-from mtl_ray.analysis.health_report import HealthReport, examples
+from mtl_ray.analysis.health_report import HealthReport, examples, tables
 from mtl_ray.analysis.short_names import short_names
 from mtl_ray.geometry.pictures import Picture, grid, jpeg, shrunk
 from mtl_ray.loading.decode import decode_image
@@ -26,6 +28,14 @@ SHEET = 12
 """Samples of each data set that are drawn."""
 THUMB_PX = 320
 _LONGEST_NAME = 28
+
+
+def write_health(out: str, report: HealthReport, sets: Sequence[DataSet]) -> list[str]:
+    """Writes ``dataset.json``, the tables and the pictures into a folder; gives their names."""
+    files = {"dataset.json": json.dumps(report.to_json(), indent=1).encode(), **tables(report), **draw_health(report, sets)}
+    for name, data in files.items():
+        storage.write(storage.join(out, name), data)
+    return list(files)
 
 
 def draw_health(report: HealthReport, sets: Sequence[DataSet]) -> dict[str, bytes]:

@@ -93,7 +93,7 @@ class SpeedReport:
             values = "".join(f"{getattr(timing, f'{column}_ms'):>10.3f}" for column in columns)
             lines.append(f"{name:<24}{values}{timing.share:>8.1%}")
         each = f" (each time: {', '.join(f'{value:.1f}' for value in self.fps)})" if len(self.fps) > 1 else ""
-        lines.append(f"{np.mean(self.fps):.1f} pictures a second{each}, {self.timings[-1].count} steps of {self.per_step}")
+        lines.append(f"FPS: {np.mean(self.fps):.1f} pictures a second{each}, {self.timings[-1].count} steps of {self.per_step}")
         lines.append("memory: " + ", ".join(f"{value:,.0f} MB {name}" for name, value in self.memory_mb.items()))
         return "\n".join(lines)
 

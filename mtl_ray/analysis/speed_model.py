@@ -53,12 +53,13 @@ class Subject:
 
     def wait(self) -> None:
         """Until the GPU has done what it was asked to."""
-        if self.on_gpu:
-            torch.cuda.synchronize()
+        if isinstance(self.predictor, TorchPredictor) and self.on_gpu:
+            torch.cuda.synchronize(self.predictor.device)
 
     def device_mb(self) -> float:
         """The most megabytes that tensors took on the GPU."""
-        return torch.cuda.max_memory_allocated() / 2**20
+        assert isinstance(self.predictor, TorchPredictor)
+        return torch.cuda.max_memory_allocated(self.predictor.device) / 2**20
 
 
 @contextmanager

@@ -59,6 +59,13 @@ def test_layers_by_hand() -> None:
     assert found.params == sum(parameter.numel() for parameter in model.parameters())
 
 
+def test_attention_is_invisible_to_the_rule_of_mmcv() -> None:
+    """As it is there: the projections are no layers of their own. The operators are there all the same."""
+    model, tokens = torch.nn.MultiheadAttention(16, 4, batch_first=True).eval(), torch.zeros(1, 10, 16)
+    assert complexity(model, lambda: model(tokens, tokens, tokens), "mmcv").macs == 0
+    assert complexity(model, lambda: model(tokens, tokens, tokens)).macs == 4 * 10 * 16 * 16 + 2 * 10 * 10 * 16
+
+
 @pytest.mark.parametrize("build", [vit_b_16, mobilenet_v3_small])
 def test_dispatch_equals_torchs_counter(build: object) -> None:
     """Which gives two for a multiply-add; attention is counted; a module's share is that of what is inside."""

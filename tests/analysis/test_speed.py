@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from jobs.analyze import speed as job
+from mtl_ray.analysis.complexity_report import report
 from mtl_ray.analysis.speed import SpeedRequest, measure_speed
 from mtl_ray.analysis.speed_model import predict_in_parts
 from mtl_ray.analysis.stopwatch import Stopwatch
 from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
+from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.open import open_predictor
 from mtl_ray.inference.predictor import Predictor
 from tests.inference.tiny import HEADS, images, write_checkpoint
@@ -80,6 +82,13 @@ def test_percentiles() -> None:
     assert (total.mean_ms, total.share, a.share) == (10000, 1, 0.4)
 
 
+def test_a_bundle_costs_what_its_checkpoint_does(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Its network is built from the config that travels with it."""
+    if isinstance(predictor, BundlePredictor):
+        folder = next(tmp_path_factory.getbasetemp().glob("parts*/bundle")).parent
+        assert report(str(folder / "bundle")).found == report(str(folder / "checkpoint")).found
+
+
 def test_parts_do_what_predict_does(predictor: Predictor) -> None:
     """Bit for bit, torch and onnxruntime: otherwise the times would be those of something else."""
     pictures = images(3)
@@ -104,7 +113,7 @@ def test_inference_report(checkpoint: str) -> None:
     assert found.fps == pytest.approx((2 * 4 / (4 * 0.015),) * 3)
     assert found.memory_mb["at most"] > 0
     assert "generated pictures" in found.about
-    assert "133.3 pictures a second (each time: 133.3, 133.3, 133.3)" in found.to_text()
+    assert "FPS: 133.3 pictures a second (each time: 133.3, 133.3, 133.3)" in found.to_text()
 
 
 def test_short_data_is_gone_through_again(config: str) -> None:
