@@ -170,9 +170,9 @@ def _num_shards(source: Source, shard_bytes: int) -> int:
 
 
 def _write_all(parts: Sequence[Part], config: ConvertConfig) -> list[Written]:
-    """Makes all shards as Ray tasks; a single one is made here."""
-    if len(parts) == 1:
-        return [write_part(parts[0])]
+    """Makes all shards as Ray tasks; a single one, or with one worker, is made here."""
+    if len(parts) == 1 or config.workers == 1:
+        return [write_part(part) for part in parts]
     with session():
         return list(fan_out(write_part, parts, description=f"convert {config.source.split}", workers=config.workers))
 

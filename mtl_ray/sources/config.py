@@ -257,7 +257,7 @@ class ConvertConfig:
     shard_bytes: int = Field(default=128 << 20, gt=0)
     """A shard is about so large."""
     workers: int | None = Field(default=None, ge=1)
-    """At most so many tasks at a time; by default two for each CPU."""
+    """At most so many tasks at a time, by default two for each CPU; 1 works in this process, without Ray."""
     pictures: bool = True
     """Whether a folder of files gets the pictures too, or the annotations alone."""
     masks: Literal["rle", "polygons", "none"] | None = None
