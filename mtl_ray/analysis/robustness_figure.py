@@ -40,7 +40,7 @@ def draw(cells: Mapping[Cell, Outcome], metric: str, target: str) -> bytes:
         axes.xaxis.set_tick_params(labelbottom=place + columns >= len(groups))
     for axes in panels[len(groups) :]:
         axes.set_axis_off()
-    figure.suptitle(f"{metric} of {_end(target)} under corruption")
+    figure.suptitle(f"{metric} under corruption\n{_end(target, 45 * columns)}", fontsize=11)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
@@ -58,5 +58,5 @@ def _panel(axes: Axes, cells: Mapping[Cell, Outcome], metric: str, words: list[s
     axes.legend(fontsize=8, loc="best", frameon=True, framealpha=0.85)
 
 
-def _end(target: str, longest: int = 48) -> str:
+def _end(target: str, longest: int) -> str:
     return target if len(target) <= longest else "..." + target[-longest + 3 :]
