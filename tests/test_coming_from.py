@@ -14,6 +14,7 @@ import timm
 import torch
 import torchvision
 
+from mtl_ray.evaluation.evaluate import Request, evaluate, write_results
 from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.inference.checkpoint import open_checkpoint
@@ -100,6 +101,8 @@ def _models(folder: Path) -> None:
     write_checkpoint(folder / "runs" / "mine", HEADS)
     (folder / "shards").mkdir()
     write_split(folder / "shards" / "val", make_samples(open_checkpoint(str(folder / "runs" / "mine"))))
+    request = Request(target=str(folder / "runs" / "mine"), data=str(folder / "shards" / "val"))
+    write_results(str(folder / "results" / "stored"), *evaluate(request))
     quick = ExportConfig(size="fixed", samples=2, min_agree=0.9)
     export(str(folder / "runs" / "mine"), str(folder / "bundles" / "mine"), quick)
 
@@ -148,6 +151,8 @@ def _weights(folder: Path) -> None:
     small = timm.create_model("resnet18", layers=(1, 1, 1, 1), channels=(8, 8, 16, 16)).state_dict()
     old = {f"backbone.{name}": value for name, value in small.items()} | {"bbox_head.retina_cls.weight": torch.zeros(12, 8, 3, 3)}
     torch.save({"meta": {"mmdet_version": "1.1.0", "config": ""}, "state_dict": old}, folder / "old_retinanet.pth")
+    ssd = {"backbone.extra.0.weight": torch.zeros(1), "bbox_head.cls_convs.0.weight": torch.zeros(8, 2, 3, 3)}
+    torch.save({"meta": {"mmdet_version": "2.5.0"}, "state_dict": ssd}, folder / "old_ssd.pth")
     torch.save({"model": swin(timm.create_model("swin_tiny_patch4_window7_224").state_dict())}, folder / "swin.pth")
     torch.save(mit(timm.create_model("pvt_v2_b0", mlp_ratios=(4, 4, 4, 4)).state_dict()), folder / "mit_b0.pth")
     vit = timm.create_model("vit_tiny_patch16_224").state_dict()

@@ -33,17 +33,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--num-classes", type=int, default=81, metavar="N", help="of an MMDetection 1.x model, with the background (default 81)"
     )
     parser.add_argument("--old-version", metavar="V", help="of MMDetection that wrote the file, if the file does not say it")
+    parser.add_argument("--upgrade-only", action="store_true", help="write an MMDetection 1.x model as 2.x would have it, in its own names")
     parser.add_argument("--compat", action="store_true", help="values exactly as the original converters leave them")
     parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones are looked for)")
     args = parser.parse_args(argv)
     out = absolute_output("OUT", args.to)
     config = load_experiment(args.config) if args.config else None
 
+    from mtl_ray.weights.files import upgrade_file
     from mtl_ray.weights.read import read_weights
     from mtl_ray.weights.take_over import take_over
     from mtl_ray.weights.write import check_ending, write_weights
 
     check_ending(out)
+    if args.upgrade_only:
+        notes = upgrade_file(args.source, out, args.num_classes, args.old_version, key=args.key, compat=args.compat)
+        print("\n".join(notes) or "nothing was upgraded: the file does not say that it is older than MMDetection 2 (--old-version)")
+        return 0 if notes else 1
     taken = take_over(
         read_weights(args.source, args.key),
         args.kind,

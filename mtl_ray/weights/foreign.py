@@ -59,7 +59,7 @@ def recognise(weights: Weights, kind: str | None = None, *, classes: int = 81, v
         kind: one of ``KINDS``; without it, the first whose names are there.
         classes: of a detector of MMDetection 1.x, with the background.
         version: of MMDetection that wrote the file, where the file does not say it.
-        compat: upgrade as MMDetection's tool does, and leave the order of colours as it is.
+        compat: leave the order of colours as it is.
 
     Raises:
         ValueError: if it is of no known kind.
@@ -68,8 +68,11 @@ def recognise(weights: Weights, kind: str | None = None, *, classes: int = 81, v
         return _of_detectron(weights, compat)
     if kind == "detectron":
         raise ValueError("this is no ResNet of Detectron: it has no blob res2_0_branch2a_w")
-    tensors, notes = _upgraded(weights, classes, version, compat) if kind in (None, "openmmlab") else (weights.tensors, ())
+    old = kind in (None, "openmmlab")
+    tensors, notes = modernised(weights, classes, version) if old else (weights.tensors, ())
     found = _find(tensors, kind)
+    if found is None and notes:
+        return Foreign("openmmlab", {}, tensors, notes)
     if found is None:
         example = ", ".join(list(tensors)[:3])
         raise ValueError(
@@ -133,18 +136,30 @@ def _config_text(weights: Weights) -> str:
     return " ".join(str(meta.get(key, "")) for key in ("config", "cfg")) if isinstance(meta, dict) else ""
 
 
-def _upgraded(weights: Weights, classes: int, version: str | None, compat: bool) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Of a detector of MMDetection 1.x what 2.x would have; anything else as it is."""
+def modernised(
+    weights: Weights, classes: int = 81, version: str | None = None, *, compat: bool = False
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors of a detector of MMDetection 1.x as 2.x would have them, under its names; anything else as it is.
+
+    Args:
+        weights: as read.
+        classes: of the old model, with the background.
+        version: of MMDetection that wrote the file, where the file does not say it.
+        compat: by the rules of MMDetection's tool, faults and all, whatever the version.
+
+    Returns:
+        The tensors, and a sentence for each change.
+    """
     meta: Any = weights.rest.get("meta")
     found = version or (str(meta["mmdet_version"]) if isinstance(meta, dict) and "mmdet_version" in meta else None)
     if found is None:
         return weights.tensors, ()
     old: Old = describe(weights.tensors, found, _config_text(weights), classes, compat)
     tensors, notes = weights.tensors, []
-    if not old.at_least("2.0.0"):
+    if compat or not old.at_least("2.0.0"):
         tensors = upgrade(tensors, old)
         notes.append(f"upgraded from MMDetection {found}: the background class of {classes} moved to the end")
-    if old.ssd and not old.at_least("2.14.0"):
+    if old.ssd and not compat and not old.at_least("2.14.0"):
         tensors = upgrade_ssd(tensors)
         notes.append("the extra layers of SSD became a neck (MMDetection 2.14)")
     return tensors, tuple(notes)

@@ -87,6 +87,8 @@ def take_over(
     timm_model = open_model(model, options) if model else infer(foreign.backbone)
     if timm_model is None:
         note = "no model of timm has these shapes: the names are those of timm's whole models, unchecked; name one with --model"
+        if not foreign.backbone:  # an old detector of which no part is known here: upgraded, it may be of use elsewhere
+            return Taken(foreign.beside, foreign.kind, None, (), (), (*foreign.notes, "no network of this file is known here"))
         return Taken(foreign.backbone, foreign.kind, None, (), tuple(foreign.beside), (*_notes(foreign, None), note))
     tensors = fill(foreign.backbone, timm_model)
     used = {whole_name(foreign.backbone, name) for name in tensors}

@@ -1,14 +1,20 @@
 """Detectors of MMDetection 1.x: the background class moves to the end, of biases as of weights."""
 
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from mtl_ray.weights.files import upgrade_file
 from mtl_ray.weights.foreign import recognise
 from mtl_ray.weights.upgrade import describe, upgrade, upgrade_ssd
 from mtl_ray.weights.weights import Weights
 
 CLASSES = 4  # with the background
+import_main: Callable[[list[str]], int] = import_module("jobs.weights.import").main
 
 
 def _rows(count: int, *more: int) -> Tensor:
@@ -121,3 +127,26 @@ def test_an_import_upgrades_what_is_old_and_leaves_what_is_not() -> None:
         assert ("roi_head.bbox_head.fc_cls.bias" in foreign.beside) == moved
         assert bool(foreign.notes) == moved
     assert "roi_head.bbox_head.fc_cls.bias" in recognise(Weights(tensors), classes=CLASSES, version="1.0").beside
+
+
+def test_the_command_line_writes_the_upgraded_model_in_its_own_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = str(tmp_path / "old.pth"), str(tmp_path / "new.pth")
+    torch.save({"meta": {"mmdet_version": "1.2.0+abc", "config": "import os"}, "state_dict": TWO_STAGE, "optimizer": {"lr": 1}}, source)
+    assert import_main([source, out, "--upgrade-only", "--num-classes", "4"]) == 0
+    assert "the background class of 4 moved to the end" in capsys.readouterr().out
+    content = torch.load(out, weights_only=True)
+    assert content["optimizer"] == {"lr": 1}
+    assert content["state_dict"]["roi_head.bbox_head.fc_cls.bias"].tolist() == [1, 2, 3, 0]
+    assert import_main([source, out, "--upgrade-only", "--num-classes", "4", "--compat"]) == 0
+    assert torch.load(out, weights_only=True)["state_dict"]["rpn_head.rpn_cls.bias"].tolist() == [1, 2, 0]
+    assert upgrade_file(source, out, CLASSES, "2.3.0") == ()
+    torch.save({"state_dict": TWO_STAGE}, source)
+    assert import_main([source, out, "--upgrade-only"]) == 1
+    assert "nothing was upgraded" in capsys.readouterr().out
+
+
+def test_an_old_detector_whose_backbone_nobody_knows_is_upgraded_all_the_same(tmp_path: Path) -> None:
+    source, out = str(tmp_path / "old.pth"), str(tmp_path / "new.pth")
+    torch.save({"meta": {"mmdet_version": "1.2.0"}, "state_dict": TWO_STAGE}, source)
+    assert import_main([source, out, "--num-classes", "4"]) == 1
+    assert torch.load(out, weights_only=True)["state_dict"]["roi_head.bbox_head.fc_cls.bias"].tolist() == [1, 2, 3, 0]
