@@ -1,8 +1,8 @@
 """Values of training logs (of OpenMMLab, all generations, or of this project) as curves, with the points as CSV beside the figure."""
 
 import argparse
+import os
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import get_args
 
 from jobs.run import run
@@ -48,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{log.uri}: of steps that were done again the last ones count; {left_out} lines from before were left out")
     curves = curves_of(joined, args.keys, labels=args.legend, kind=args.mode, interval=args.interval, smooth=args.smooth)
     figure = draw_curves(curves, args.x or axis_of(curves), title=args.title, style=args.style)
-    table = str(PurePosixPath(args.out).with_suffix(".csv"))
+    table = os.path.splitext(args.out)[0] + ".csv"
     storage.write(out, figure_bytes(figure, args.out, args.backend))
-    storage.write(out.removesuffix(PurePosixPath(out).suffix) + ".csv", to_csv(curves).encode())
+    storage.write(os.path.splitext(out)[0] + ".csv", to_csv(curves).encode())
     print(f"{sum(len(curve.steps) for curve in curves)} points of {len(curves)} curves are in {args.out} and {table}")
     return 0
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from jobs.analyze import curves as job
+from mtl_ray import storage
 from mtl_ray.analysis.curves import axis_of, curves_of, smoothed
 from mtl_ray.analysis.curves_figure import draw_curves, figure_bytes
 from mtl_ray.analysis.logs import read_log
@@ -120,6 +121,15 @@ def test_resumed_logs_are_joined_on_request(tmp_path: Path, capsys: pytest.Captu
     assert job.main([*logs, "--join", "--keys", "loss", "--mode", "train", "--out", str(tmp_path / "c.png")]) == 0
     assert "5 lines from before were left out" in capsys.readouterr().out
     assert [int(row["step"]) for row in rows(tmp_path / "c.csv")] == [50, 100, 150, 200, 257, 307, 357, 407, 464, 514, 564, 614]
+
+
+def test_logs_and_figures_in_a_bucket(capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever a path stands, a URI may stand; a folder there is read as one log."""
+    lines = "".join(json.dumps(line) + "\n" for line in mmengine())
+    storage.write("memory://curves/run/vis_data/scalars.json", lines.encode())
+    assert job.main(["memory://curves/run", "--keys", "loss", "--out", "memory://curves/out/c.svg"]) == 0
+    assert "12 points of 1 curves are in memory://curves/out/c.svg and memory://curves/out/c.csv" in capsys.readouterr().out
+    assert storage.names("memory://curves/out") == ["c.csv", "c.svg"]
 
 
 def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:

@@ -14,9 +14,7 @@ from mtl_ray.analysis.speed_model import predict_in_parts
 from mtl_ray.analysis.stopwatch import Stopwatch
 from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.open import open_predictor
-from mtl_ray.inference.predictor import Predictor
 from tests.inference.tiny import HEADS, images, write_checkpoint
 from tests.loading.splits import sample, write_split
 
@@ -56,14 +54,14 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module", params=["checkpoint", "bundle"])
-def predictor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Beside a bundle lies the checkpoint that it was made of."""
     folder = tmp_path_factory.mktemp("parts")
     heads = ("boxes", "labels") if request.param == "checkpoint" else ("labels",)
-    made = str(write_checkpoint(folder / "checkpoint", {name: HEADS[name] for name in heads}))
+    write_checkpoint(folder / "checkpoint", {name: HEADS[name] for name in heads})
     if request.param == "bundle":
-        export(made, str(folder / "bundle"), ExportConfig(samples=1, min_agree=0.5, size="fixed"))
-        made = str(folder / "bundle")
-    return open_predictor(made)
+        export(str(folder / "checkpoint"), str(folder / "bundle"), ExportConfig(samples=1, min_agree=0.5, size="fixed"))
+    return folder / str(request.param)
 
 
 def test_percentiles() -> None:
@@ -82,21 +80,20 @@ def test_percentiles() -> None:
     assert (total.mean_ms, total.share, a.share) == (10000, 1, 0.4)
 
 
-def test_a_bundle_costs_what_its_checkpoint_does(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Its network is built from the config that travels with it."""
-    if isinstance(predictor, BundlePredictor):
-        folder = next(tmp_path_factory.getbasetemp().glob("parts*/bundle")).parent
-        assert report(str(folder / "bundle")).found == report(str(folder / "checkpoint")).found
-
-
-def test_parts_do_what_predict_does(predictor: Predictor) -> None:
+def test_parts_do_what_predict_does(target: Path) -> None:
     """Bit for bit, torch and onnxruntime: otherwise the times would be those of something else."""
+    predictor = open_predictor(str(target))
     pictures = images(3)
     wanted, found = predictor.predict(pictures), predict_in_parts(predictor, pictures, Stopwatch())
     for one, other in zip(wanted, found, strict=True):
         for head, prediction in one.items():
             for field in fields(prediction):
                 np.testing.assert_array_equal(getattr(prediction, field.name), getattr(other[head], field.name))
+
+
+def test_a_bundle_costs_what_its_checkpoint_does(target: Path) -> None:
+    """Its network is built from the config that travels with it."""
+    assert report(str(target)).found == report(str(target.parent / "checkpoint")).found
 
 
 def test_inference_report(checkpoint: str) -> None:
