@@ -7,8 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -82,8 +81,9 @@ def results(paired: Paired, out: str, wide: Wide, *, topk: int = 20, show_score:
     Raises:
         ValueError: if a picture cannot be read.
     """
-    images, parts = paired.images, _parts(len(paired.images))
-    scores = np.concatenate(wide(partial(_scores, images, compat), parts, "score"))
+    images = paired.images
+    parts = [images[start : start + IMAGES_OF_A_TASK] for start in range(0, len(images), IMAGES_OF_A_TASK)]
+    scores = np.concatenate(wide(partial(image_scores, crowd_counts=compat), parts, "score"))
     table = tuple(_line(paired, place, scores[place], compat) for place in range(len(images)))
     ranked = sorted((place for place in range(len(images)) if compat or not math.isnan(scores[place])), key=lambda at: table[at].score)
     count = min(topk, len(ranked) // 2)
@@ -96,16 +96,6 @@ def results(paired: Paired, out: str, wide: Wide, *, topk: int = 20, show_score:
     works = [_Work(images[each.place], paired.rows[each.place], table[each.place], each.uri) for each in (*bad, *good)]
     found = wide(partial(_draw, shown), works, "draw")
     return Results(table=table, good=good, bad=bad, without_picture=found.count(False))
-
-
-def _parts(count: int) -> list[tuple[int, int]]:
-    """Rows from start to stop, few enough for a task not to be long."""
-    tasks = max(1, -(-count // IMAGES_OF_A_TASK))
-    return list(pairwise(count * i // tasks for i in range(tasks + 1)))
-
-
-def _scores(images: Sequence[Scored], compat: bool, rows: tuple[int, int]) -> Any:
-    return image_scores(images[slice(*rows)], crowd_counts=compat)
 
 
 def _line(paired: Paired, place: int, score: float, compat: bool) -> ImageResult:

@@ -25,8 +25,14 @@ def wide(workers: int) -> Iterator[Wide]:
         yield here
         return
 
+    with session():
+        yield tasks(workers)
+
+
+def tasks(workers: int) -> Wide:
+    """So many Ray tasks at a time, inside a ``session``."""
+
     def there(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> list[Any]:
         return list(fan_out(function, items, description=description, workers=workers))
 
-    with session():
-        yield there
+    return there
