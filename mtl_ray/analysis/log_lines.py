@@ -17,6 +17,8 @@ PLACES = frozenset({"mode", "epoch", "iter", "step"})
 """Where a line belongs; not a value."""
 _TIMES = frozenset({"time", "data_time"})
 _OF_TRAINING = frozenset({"memory", "grad_norm", "iter", "images_per_s"})
+_OF_EVALUATION = ("val/", "val_", "test/", "test_")
+"""How mmengine's losses of an evaluation begin; a line of training without a learning rate is known by its ``loss``."""
 _HEADER = frozenset({"env_info", "config", "hook_msgs", "mmcv_version", "mmdet_version", "mmseg_version", "exp_name", "seed", "CLASSES"})
 
 
@@ -83,7 +85,9 @@ def _kind(found: Mapping[str, Any], values: Mapping[str, float]) -> Kind:
         return "train" if mode == "train" and not mistaken else "eval"
     if any(_is_rate(key) for key in values) or not _OF_TRAINING.isdisjoint(found):
         return "train"
-    return "train" if all(map(is_loss, told)) or ("epoch" in found and "loss" in values) else "eval"
+    if any(key.startswith(_OF_EVALUATION) for key in values):
+        return "eval"
+    return "train" if all(map(is_loss, told)) or "loss" in map(last_part, told) else "eval"
 
 
 def _is_rate(key: str) -> bool:

@@ -32,8 +32,6 @@ def test_published_figures() -> None:
     psp = report(f"{PUBLISHED}:pspnet_r50_d8", (2048, 1024), rule="mmcv")
     assert "Flops: 1429.68 GFLOPs\nParams: 48.98 M" in psp.to_text()
     assert psp.found.params == 48_975_494
-    assert report(f"{PUBLISHED}:pspnet_r50_d8", (1280, 800), rule="mmcv").found.flops == pytest.approx(698.1116e9, abs=5e4)
-    assert report(f"{PUBLISHED}:pspnet_r50_d8", (2048, 1024)).found.macs == 1_426_216_452_096
     assert report(f"{PUBLISHED}:pspnet_r50_d8", (512,)).found.macs == 178_322_931_712
 
 

@@ -36,8 +36,13 @@ def test_which_line_is_an_evaluation(tmp_path: Path) -> None:
         {"base_lr": 0.1, "acc": 3.0, "step": 20},
         {"PCK": 0.5, "AUC": 0.1, "step": 20},
         {"my/score": 1.0, "time": 2.0, "step": 20},
+        {"loss": 1.0, "loss_cls": 0.5, "acc": 90.0, "time": 0.2, "step": 30},
+        {"loss_cls": 0.5, "val_loss": 0.5, "coco/bbox_mAP": 0.1, "step": 30},
     ]
-    assert [record.kind for record in read_log(write_log(tmp_path / "a.json", lines)).records] == ["train"] * 3 + ["eval"] * 2
+    assert [record.kind for record in read_log(write_log(tmp_path / "a.json", lines)).records] == [
+        *(["train"] * 3),
+        *("eval", "eval", "train", "eval"),
+    ]
     labelled = [
         {"mode": "train", "epoch": 1, "iter": 50, "lr": 0.1, "loss": 1.0, "time": 0.2},
         {"mode": "train", "epoch": 1, "iter": 17, "lr": 0.1, "mIoU": 0.5, "aAcc": 0.9},

@@ -96,6 +96,20 @@ def test_a_bundle_costs_what_its_checkpoint_does(target: Path) -> None:
     assert report(str(target)).found == report(str(target.parent / "checkpoint")).found
 
 
+def test_what_only_predicts_is_timed_as_a_whole() -> None:
+    """Such as an endpoint, of which nothing inside is to be seen."""
+
+    class Remote:
+        def predict(self, pictures: list[object]) -> list[dict[str, int]]:
+            return [{"labels": index} for index, _ in enumerate(pictures)]
+
+    watch = ticking()
+    with watch("total"):
+        assert predict_in_parts(Remote(), images(2), watch) == [{"labels": 0}, {"labels": 1}]
+    assert [timing.name for timing in watch.timings("total")] == ["request", "total"]
+    assert [timing.mean_ms for timing in watch.timings("total")] == pytest.approx([1, 3])
+
+
 def test_inference_report(checkpoint: str) -> None:
     """On the set clock all figures are known: a part of no parts takes one tick, one with two parts five."""
     request = SpeedRequest(target=checkpoint, iterations=4, warmup=2, repeat=3, batch=2, device="cpu")
