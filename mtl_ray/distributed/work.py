@@ -1,7 +1,6 @@
 """What a worker of Ray Train does: it holds one rank of a run. Imports no torch, so that it is there soon."""
 
 import os
-import socket
 import threading
 from typing import Any
 
@@ -12,6 +11,7 @@ import ray.train.collective
 from mtl_ray.distributed.board import POLL_S
 from mtl_ray.distributed.nursery import Held, forked
 from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.training.meeting import free_port
 from mtl_ray.training.rank import Task
 
 
@@ -53,12 +53,10 @@ def work(config: ExperimentConfig, gpu: bool, timeout_s: float, nurseries: str, 
             over.set()
 
 
-def _meeting() -> str:
+def _meeting() -> tuple[str, int]:
     """A free port of this machine, at the address by which the others know it."""
     host = ray.util.get_node_ip_address()
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return f"tcp://{f'[{host}]' if ':' in host else host}:{probe.getsockname()[1]}"
+    return host, free_port(host)
 
 
 def _pass_on(held: Held, board: Any, group: int, over: threading.Event) -> None:

@@ -15,9 +15,13 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.training.context import RunContext, choose_device
+from mtl_ray.training.meeting import free_port, meet
 from mtl_ray.training.progress_bar import ProgressBar
 from mtl_ray.training.summary import Summary
 from mtl_ray.training.trainer import run
+
+MEETING_S = 1800.0
+"""After so long ranks that wait for each other give up, as torch's do by default."""
 
 
 def launch(config: ExperimentConfig) -> Summary | None:
@@ -41,12 +45,14 @@ def launch(config: ExperimentConfig) -> Summary | None:
 
 
 def _spawn(config: ExperimentConfig) -> Summary:
-    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = "127.0.0.1", str(_free_port())
+    place = ("127.0.0.1", free_port("127.0.0.1"))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // config.runtime.most_workers)))
+    if "lo" in (name for _, name in socket.if_nameindex()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     results: Any = mp.get_context("spawn").SimpleQueue()
     try:
         with _on_sigterm(_pass_on):
-            cast(Any, spawn)(_spawned, (config, results), nprocs=config.runtime.most_workers)
+            cast(Any, spawn)(_spawned, (config, place, results), nprocs=config.runtime.most_workers)
     except (ProcessRaisedException, ProcessExitedException):
         if results.empty():
             raise
@@ -57,11 +63,11 @@ def _spawn(config: ExperimentConfig) -> Summary:
     return summary
 
 
-def _spawned(rank: int, config: ExperimentConfig, results: Any) -> None:
+def _spawned(rank: int, config: ExperimentConfig, place: tuple[str, int], results: Any) -> None:
     """One process. torch sends it SIGINT when the one that started it is gone; it then ends at once."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        summary = _run_rank(config, rank, config.runtime.most_workers, rank)
+        summary = _run_rank(config, rank, config.runtime.most_workers, rank, place)
     except (ValueError, FileNotFoundError) as error:
         results.put(error)
         raise
@@ -69,10 +75,14 @@ def _spawned(rank: int, config: ExperimentConfig, results: Any) -> None:
         results.put(summary)
 
 
-def _run_rank(config: ExperimentConfig, rank: int, world_size: int, local_rank: int) -> Summary:
+def _run_rank(config: ExperimentConfig, rank: int, world_size: int, local_rank: int, place: tuple[str, int] | None = None) -> Summary:
+    """One rank; it meets the others at ``place``, or where torchrun says."""
     device = choose_device(config.runtime.device, local_rank)
-    if world_size > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=world_size)
+    gpu = device.type == "cuda"
+    if world_size > 1 and place is not None:
+        meet(place, rank, world_size, gpu=gpu, timeout_s=MEETING_S)
+    elif world_size > 1:
+        dist.init_process_group("nccl" if gpu else "gloo", rank=rank, world_size=world_size)
     bar = ProgressBar(config.runtime.name)
     told = threading.Event()
     context = RunContext(
@@ -103,9 +113,3 @@ def _on_sigterm(call: Callable[[], None]) -> Iterator[None]:
 def _pass_on() -> None:
     for process in multiprocessing.active_children():
         process.terminate()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

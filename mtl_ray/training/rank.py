@@ -11,11 +11,11 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from multiprocessing.connection import Connection
 from typing import Any
 
 from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.training.meeting import meet
 
 STOP = "stop"
 """What the other side may say: stop with a checkpoint."""
@@ -29,7 +29,7 @@ class Task:
         config: of the run.
         rank, world_size, local_rank: its place.
         gpu: computes on the GPU that the environment shows, else on the CPU.
-        meeting: where the ranks meet, ``tcp://host:port``.
+        meeting: host and port where the ranks meet.
         timeout_s: after which ranks that wait for each other give up.
         environment: variables to set.
     """
@@ -39,7 +39,7 @@ class Task:
     world_size: int
     local_rank: int
     gpu: bool
-    meeting: str
+    meeting: tuple[str, int]
     timeout_s: float
     environment: Mapping[str, str]
 
@@ -118,12 +118,6 @@ def _met(task: Task) -> Iterator[None]:
     if task.world_size == 1:
         yield
         return
-    dist.init_process_group(
-        "nccl" if task.gpu else "gloo",
-        init_method=task.meeting,
-        rank=task.rank,
-        world_size=task.world_size,
-        timeout=timedelta(seconds=task.timeout_s),
-    )
+    meet(task.meeting, task.rank, task.world_size, gpu=task.gpu, timeout_s=task.timeout_s)
     yield
     dist.destroy_process_group()

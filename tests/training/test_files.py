@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import cv2
+import psutil
 import pytest
 import safetensors.torch
 import torch
@@ -206,7 +207,7 @@ def test_a_command_without_ray_and_its_words(splits, tmp_path, capsys, caplog):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm_stops_with_a_checkpoint(splits, tmp_path, workers):
+def test_sigterm_stops_with_a_checkpoint_and_only_this_machine_reaches_the_ranks(splits, tmp_path, workers):
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(values(splits, tmp_path / "runs")))
     options = ["schedule.steps=100000", "schedule.evaluate_every_steps=90000", "runtime.checkpoint_every_steps=90000"]
@@ -216,6 +217,9 @@ def test_sigterm_stops_with_a_checkpoint(splits, tmp_path, workers):
     while not read_scalars(f"{run_uri}/scalars.jsonl"):
         assert process.poll() is None
         time.sleep(0.1)
+    ranks = psutil.Process(process.pid).children(recursive=True)
+    ports = [each.laddr.ip for rank in ranks for each in rank.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+    assert {ip.removeprefix("::ffff:") for ip in ports} == ({"127.0.0.1"} if workers > 1 else set())
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate()
     assert process.returncode == 143, said
