@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -116,11 +117,13 @@ def _of_lists(images: list[Mapping[str, Any]], annotations: list[Mapping[str, An
     if (sizes <= 0).any():
         raise ValueError("an image has no height or width")
     boxed = [annotation for annotation in annotations if annotation.get("bbox")]
-    image = np.array([row[annotation["image_id"]] for annotation in boxed], np.int64)
-    xywh = np.array([annotation["bbox"] for annotation in boxed], np.float64).reshape(-1, 4)
+    if any(len(annotation["bbox"]) != 4 for annotation in boxed):
+        raise ValueError("a bbox has not four numbers")
+    image = np.fromiter((row[annotation["image_id"]] for annotation in boxed), np.int64, len(boxed))
+    xywh = np.fromiter(chain.from_iterable(annotation["bbox"] for annotation in boxed), np.float64, 4 * len(boxed)).reshape(-1, 4)
     if not np.isfinite(xywh).all():
         raise ValueError("a bbox is not finite")
     xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    wanted = np.array([not annotation.get("ignore") and annotation.get("area", 1) > 0 for annotation in boxed], np.bool_)
-    crowd = np.array([bool(annotation.get("iscrowd")) for annotation in boxed], np.bool_)
+    crowd = np.fromiter((bool(annotation.get("iscrowd")) for annotation in boxed), np.bool_, len(boxed))
+    wanted = np.fromiter((not annotation.get("ignore") and annotation.get("area", 1) > 0 for annotation in boxed), np.bool_, len(boxed))
     return Boxes(sizes=sizes, image=image, boxes_xyxy=xyxy, crowd=crowd, valid=wanted & _documented(xyxy, sizes[image]))

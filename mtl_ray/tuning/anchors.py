@@ -66,9 +66,9 @@ def fast(shapes: Shapes, num: int, *, seed: int = 0) -> Shapes:
     return refine(shapes, anchors)
 
 
-_STARTS, _SHORT, _LONG = 4, 20, 100
+_STARTS, _SHORT, _LONG = 4, 12, 100
 """How many climbs from k-means++ starts; how many rounds each, and the last one."""
-_FEWEST, _MOST, _WORK = 80, 200, 600_000
+_FEWEST, _MOST, _WORK = 60, 300, 400_000
 """Exchanges at least and at most; in between, so many that this many points are looked at."""
 
 
