@@ -13,6 +13,7 @@ from mtl_ray.evaluation.classes import objects_at, recoder
 from mtl_ray.evaluation.data import CocoData, EvaluationData, open_data
 from mtl_ray.evaluation.evaluate import Finder, open_stored
 from mtl_ray.evaluation.stored import Stored
+from mtl_ray.geometry.masks import box_of
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.columns import Scored
@@ -178,7 +179,8 @@ def pair(pairs: Pairs, head: str | None = None, *, kind: Likeness = "bbox") -> P
             missing.append(sample.key)
         elif sample.instances is not None:
             rows.append(row)
-            scored.append(Scored(sample.key, sample.height, sample.width, sample.instances, found[name]))
+            each = found[name] if kind == "segm" else _boxed(found[name], sample)
+            scored.append(Scored(sample.key, sample.height, sample.width, sample.instances, each))
     _check(scored, kind)
     notes = [f"{len(missing)} images of the data have no predictions and were left out, such as {missing[0]}"] if missing else []
     return Paired(
@@ -218,6 +220,14 @@ def _usable(image: Scored) -> NDArray[np.bool_]:
     inside = (np.minimum(truth.boxes_xyxy[:, 2:], edge) > np.maximum(truth.boxes_xyxy[:, :2], 0)).all(axis=1)
     ignored = truth.attributes.get("ignore", np.zeros(len(truth), np.int64)) > 0
     return np.asarray((truth.areas > 0) & (sides >= 1).all(axis=1) & inside & ~ignored, np.bool_)
+
+
+def _boxed(found: Detections, sample: Sample) -> Detections:
+    """A results file of masks alone has no boxes; those around the masks stand for them."""
+    if found.masks is None or not np.isnan(found.boxes_xyxy).any():
+        return found
+    around = np.array([box_of(mask, sample.height, sample.width) for mask in found.masks], np.float64)
+    return replace(found, boxes_xyxy=np.where(np.isnan(found.boxes_xyxy), around, found.boxes_xyxy))
 
 
 def _kept(found: Detections, score: float) -> Detections:

@@ -26,24 +26,26 @@ class PictureSource:
     split: str | None
     folders: tuple[str, ...] = ()
 
-    def read(self, row: int, name: str, height: int, width: int) -> tuple[NDArray[np.uint8], bool]:
+    def read(self, row: int, name: str, size: tuple[int, int], *, exact: bool = True) -> tuple[NDArray[np.uint8], bool]:
         """The picture (height, width, 3) uint8 RGB, and whether there is one: where it is nowhere, plain grey is drawn upon.
 
         Args:
             row: of the split.
             name: of the file.
-            height: as the annotations have it.
-            width: the same.
+            size: height and width, of the grey too.
+            exact: whether the picture must have this size.
 
         Raises:
             ValueError: if the picture cannot be read, or has another size.
         """
         data = self._data(row, name)
         if data is None:
-            return np.full((height, width, 3), PAPER, np.uint8), False
+            return np.full((*size, 3), PAPER, np.uint8), False
         image = decode_image(data)
-        if image.shape[:2] != (height, width) and height > 0:
-            raise ValueError(f"the picture {name} has {image.shape[1]} x {image.shape[0]} pixels, its annotations say {width} x {height}")
+        if exact and image.shape[:2] != size:
+            raise ValueError(
+                f"the picture {name} has {image.shape[1]} x {image.shape[0]} pixels, its annotations say {size[1]} x {size[0]}"
+            )
         return image, True
 
     def _data(self, row: int, name: str) -> bytes | None:

@@ -143,9 +143,17 @@ class _Work(NamedTuple):
 def _draw(shown: _Shown, work: _Work) -> bool:
     """Truth and predictions side by side; False if only grey was there to draw upon."""
     image, line = work.image, work.line
-    pixels, there = shown.pictures.read(work.row, line.image, image.height, image.width)
-    sample = Sample(key=image.key, image=b"", height=image.height, width=image.width, instances=image.truth)
+    pixels, there = shown.pictures.read(work.row, line.image, _size(image), exact=image.height > 0)
+    sample = Sample(key=image.key, image=b"", height=pixels.shape[0], width=pixels.shape[1], instances=image.truth)
     panels = [draw_truth(pixels, sample, shown.vocabulary), draw_prediction(pixels, image.found, shown.vocabulary, shown.show_score)]
     titles = [f"{line.image}: {line.num_truth} to find", f"{line.num_predicted} predicted, score {line.score:.3f}"]
     storage.write(work.uri, jpeg(grid(panels, 2, titles)))
     return there
+
+
+def _size(image: Scored) -> tuple[int, int]:
+    """Height and width; an annotation file need not say them, and then all boxes have room."""
+    if image.height > 0 and image.width > 0:
+        return image.height, image.width
+    corners = np.concatenate([np.ones((1, 2)), image.truth.boxes_xyxy[:, 2:], image.found.boxes_xyxy[:, 2:]]).max(axis=0)
+    return math.ceil(corners[1]), math.ceil(corners[0])
