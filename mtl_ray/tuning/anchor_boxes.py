@@ -113,7 +113,7 @@ def _of_coco(uri: str) -> Boxes:
 
 def _of_lists(images: list[Mapping[str, Any]], annotations: list[Mapping[str, Any]]) -> Boxes:
     row = {image["id"]: index for index, image in enumerate(images)}
-    sizes = np.array([(image["height"], image["width"]) for image in images], np.int64).reshape(-1, 2)
+    sizes = np.stack([np.fromiter((image[side] for image in images), np.int64, len(images)) for side in ("height", "width")], axis=1)
     if (sizes <= 0).any():
         raise ValueError("an image has no height or width")
     boxed = [annotation for annotation in annotations if annotation.get("bbox")]
