@@ -9,8 +9,7 @@ import yaml
 from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.experiment import load_experiment
-
-KINDS = ("pycls", "detectron", "detectron2", "timm", "swin", "mit", "torchvision", "openmmlab")
+from mtl_ray.weights.kinds import KINDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

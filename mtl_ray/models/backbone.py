@@ -7,6 +7,7 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import load
+from timm.layers import Format
 from torch import Tensor, nn
 
 from mtl_ray import storage
@@ -31,7 +32,7 @@ class Backbone(nn.Module):
         self.levels = tuple(sorted(config.levels))
         self.channels = dict(zip(self.levels, self.net.feature_info.channels(), strict=True))
         self.strides = {level: STRIDES[level] for level in self.levels}
-        self.channels_last = str(getattr(self.net.output_fmt, "value", "")) == "NHWC"  # Swin's maps
+        self.channels_last = getattr(self.net, "output_fmt", None) == Format.NHWC  # the maps of Swin
         self.frozen = config.frozen
         if config.stride_in_1x1:
             _stride_first(self.net, config.name)

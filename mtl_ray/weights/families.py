@@ -13,10 +13,6 @@ Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _TRUNK = r"trunk_output\.block(\d)\.block\d-(\d+)\."
-_RESNETS = ("resnet*", "resnext*", "wide_resnet*", "seresnet*", "ecaresnet*")
-_REGNETS = ("regnetx_*", "regnety_*")
-_SWINS = ("swin_*",)
-_VITS = ("vit_*", "deit*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +24,11 @@ class Family:
         has: patterns; a file of this family has a name for each, from its beginning.
         rules: (pattern of a whole name, timm's name). Names that match none are left.
         dropped: pattern of names that carry nothing (buffers that the model computes).
-        models: patterns of the models of timm to try, in this order.
     """
 
     name: str
     has: tuple[str, ...]
     rules: Rules
-    models: tuple[str, ...]
     dropped: str = r"(?!)"
 
 
@@ -64,7 +58,6 @@ PYCLS = Family(
         (r"(s\d+\.b\d+)\.f\.se\.f_ex\.2\.(\w+)", r"\1.se.fc2.\2"),
         (r"head\.fc\.(\w+)", r"head.fc.\1"),
     ),
-    _REGNETS,
 )
 DETECTRON2 = Family(
     "detectron2",
@@ -78,7 +71,6 @@ DETECTRON2 = Family(
         *((rf"res{i + 1}\.(\d+)\.shortcut\.norm\.{_NORM}", rf"layer{i}.\1.downsample.1.\2") for i in range(1, 5)),
         (r"(?:stem\.fc|linear)\.(\w+)", r"fc.\1"),
     ),
-    _RESNETS,
 )
 RESNET = Family(
     "torchvision",
@@ -90,13 +82,11 @@ RESNET = Family(
         r"layer\d+\.\d+\.se\.fc\d\.\w+",
         r"fc\.(?:weight|bias)",
     ),
-    _RESNETS,
 )
 RESNET_DEEP_STEM = Family(
     "openmmlab",
     (r"stem\.0\.weight", r"layer1\.0\.conv1\.weight"),
     ((rf"stem\.([01346])\.{_NORM}", r"conv1.\1.\2"), (rf"stem\.7\.{_NORM}", r"bn1.\1"), *RESNET.rules),
-    _RESNETS,
 )
 OPENMMLAB_REGNET = Family(
     "openmmlab",
@@ -109,7 +99,6 @@ OPENMMLAB_REGNET = Family(
         (r"layer(\d)\.(0)\.downsample\.0\.weight", _block("downsample.conv.weight")),
         (rf"layer(\d)\.(0)\.downsample\.1\.{_NORM}", _block(r"downsample.bn.\3")),
     ),
-    _REGNETS,
 )
 TORCHVISION_REGNET = Family(
     "torchvision",
@@ -124,7 +113,6 @@ TORCHVISION_REGNET = Family(
         (_TRUNK + r"f\.se\.fc(\d)\.(\w+)", _block(r"se.fc\3.\4")),
         (r"fc\.(\w+)", r"head.fc.\1"),
     ),
-    _REGNETS,
 )
 SWIN = Family(
     "swin",
@@ -134,7 +122,6 @@ SWIN = Family(
         *_same(r"patch_embed\.(?:proj|norm)\.\w+", r"layers\.\d+\.blocks\.\d+\.(?:norm\d|attn\.\w+|mlp\.fc\d)(?:\.\w+)?", r"norm\.\w+"),
         (r"head\.(weight|bias)", r"head.fc.\1"),
     ),
-    _SWINS,
     r".*\.(relative_position_index|relative_coords_table|attn_mask)",
 )
 TORCHVISION_SWIN = Family(
@@ -150,7 +137,6 @@ TORCHVISION_SWIN = Family(
         (r"norm\.(\w+)", r"norm.\1"),
         (r"head\.(weight|bias)", r"head.fc.\1"),
     ),
-    _SWINS,
     r".*\.relative_position_index",
 )
 OPENMMLAB_SWIN = Family(
@@ -166,7 +152,6 @@ OPENMMLAB_SWIN = Family(
         (r"stages\.(\d+)\.blocks\.(\d+)\.ffn\.layers\.1\.(\w+)", r"layers.\1.blocks.\2.mlp.fc2.\3"),
         (r"norm3\.(\w+)", r"norm.\1"),
     ),
-    _SWINS,
     r".*\.relative_position_index",
 )
 MIT = Family(
@@ -180,7 +165,6 @@ MIT = Family(
         *((rf"norm{i + 1}\.(\w+)", rf"stages.{i}.norm.\1") for i in range(4)),
         (r"head\.(weight|bias)", r"head.\1"),
     ),
-    ("pvt_v2_b*",),
 )
 OPENMMLAB_MIT = Family(
     "openmmlab",
@@ -196,13 +180,23 @@ OPENMMLAB_MIT = Family(
         (r"layers\.(\d)\.1\.(\d+)\.([\w.]+)", r"stages.\1.blocks.\2.\3"),
         (r"layers\.(\d)\.2\.(\w+)", r"stages.\1.norm.\2"),
     ),
-    ("pvt_v2_b*",),
+)
+EFFICIENTNET = Family(
+    "efficientnet",
+    (r"_conv_stem\.weight", r"blocks\.0\.0\.conv_dw\.weight"),
+    (
+        (r"_conv_stem\.weight", "conv_stem.weight"),
+        (rf"_bn0\.{_NORM}", r"bn1.\1"),
+        *_same(rf"blocks\.\d+\.\d+\.(?:conv_\w+|bn\d|se\.conv_\w+)\.{_NORM}"),
+        (r"_conv_head\.weight", "conv_head.weight"),
+        (rf"_bn1\.{_NORM}", r"bn2.\1"),
+        (r"_fc\.(\w+)", r"classifier.\1"),
+    ),
 )
 VIT = Family(
     "timm",
     (r"patch_embed\.proj\.weight", r"blocks\.0\.attn\.qkv\.weight", r"pos_embed"),
     _same(r"(?:cls_token|dist_token|reg_token|pos_embed)", r"(?:patch_embed|blocks|norm|norm_pre|fc_norm|head)\.[\w.]+"),
-    _VITS,
 )
 TORCHVISION_VIT = Family(
     "torchvision",
@@ -219,7 +213,6 @@ TORCHVISION_VIT = Family(
         (r"encoder\.ln\.(\w+)", r"norm.\1"),
         (r"heads\.head\.(\w+)", r"head.\1"),
     ),
-    _VITS,
 )
 OPENMMLAB_VIT = Family(
     "openmmlab",
@@ -235,7 +228,6 @@ OPENMMLAB_VIT = Family(
         (r"layers\.(\d+)\.ffn\.layers\.1\.(\w+)", r"blocks.\1.mlp.fc2.\2"),
         (r"ln1\.(\w+)", r"norm.\1"),
     ),
-    _VITS,
 )
 
 

@@ -8,11 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from mtl_ray.weights import families as known
+from mtl_ray.weights.kinds import KINDS
 from mtl_ray.weights.reshaped import prepare, red_first, resnet_of_detectron
 from mtl_ray.weights.upgrade import Old, describe, upgrade, upgrade_ssd
 from mtl_ray.weights.weights import Weights
-
-KINDS = ("pycls", "detectron", "detectron2", "timm", "swin", "mit", "torchvision", "openmmlab")
 
 _OF_OPENMMLAB = (
     *(known.OPENMMLAB_SWIN, known.OPENMMLAB_MIT, known.OPENMMLAB_VIT, known.RESNET_DEEP_STEM),
@@ -25,6 +24,7 @@ _FAMILIES: Mapping[str, tuple[known.Family, ...]] = {
     "mit": (known.MIT,),
     "torchvision": (known.TORCHVISION_VIT, known.TORCHVISION_SWIN, known.TORCHVISION_REGNET, known.RESNET),
     "timm": (known.VIT, known.RESNET),
+    "efficientnet": (known.EFFICIENTNET,),
     "openmmlab": _OF_OPENMMLAB,
 }
 _PREFIXES = ("", "module.", "backbone.bottom_up.", "backbone.", "module.backbone.", "encoder.", "model.", "model.backbone.")

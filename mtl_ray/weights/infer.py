@@ -73,6 +73,9 @@ def _candidates(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, 
         yield from _swins(tensors)
     elif "stages.0.blocks.0.mlp.dwconv.weight" in tensors:
         yield "pvt_v2_b0", _mit(tensors)
+    elif "conv_stem.weight" in tensors:
+        squeezed = any(".se." in name for name in tensors)
+        yield from ((name, {}) for name in timm.list_models("tf_efficientnet_b?" if squeezed else "tf_efficientnet_lite?"))
     elif "blocks.0.attn.qkv.weight" in tensors and "pos_embed" in tensors:
         yield from _vits(tensors)
 

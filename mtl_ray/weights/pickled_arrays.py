@@ -99,8 +99,11 @@ def make_array(content: object, dtype: object, shape: object, order: str) -> NDA
 
 def _sides(shape: object) -> tuple[int, ...]:
     sides = (shape,) if isinstance(shape, int) else shape
-    if not isinstance(sides, tuple) or len(sides) > _MAX_DIMENSIONS or any(type(side) is not int or side < 0 for side in sides):
+    if not isinstance(sides, tuple) or len(sides) > _MAX_DIMENSIONS:
         raise ValueError(f"{shape!r} is no shape of an array")
+    for side in sides:
+        if type(side) is not int or side < 0:
+            raise ValueError(f"{shape!r} is no shape of an array")
     return sides
 
 

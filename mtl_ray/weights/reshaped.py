@@ -83,9 +83,45 @@ def _place_of_blob(name: str) -> str | tuple[str, str] | None:
     return None
 
 
+def efficientnet_of_lukemelas(tensors: Mapping[str, Tensor]) -> Tensors:
+    """efficientnet_pytorch counts all blocks of an EfficientNet in one row; in timm each stage begins anew.
+
+    A stage is as wide as its last convolutions, and each stage has another width. The first stage's blocks have no expansion.
+    """
+    widths = {
+        int(m[1]): value.shape[0] for name, value in tensors.items() if (m := re.fullmatch(r"_blocks\.(\d+)\._project_conv\.weight", name))
+    }
+    places: dict[int, tuple[int, int]] = {}
+    for number in sorted(widths):
+        stage, block = places.get(number - 1, (-1, 0))
+        places[number] = (stage, block + 1) if widths[number] == widths.get(number - 1) else (stage + 1, 0)
+    found: Tensors = {}
+    for name, value in tensors.items():
+        if match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name):
+            expanded = f"_blocks.{match[1]}._expand_conv.weight" in tensors
+            parts = _MBCONV if expanded else _SEPARABLE
+            stage, block = places.get(int(match[1]), (0, 0))
+            name = f"blocks.{stage}.{block}.{parts.get(match[2], match[2])}.{match[3]}"
+        found[name] = value
+    return found
+
+
+_MBCONV = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_se_reduce": "se.conv_reduce",
+    "_se_expand": "se.conv_expand",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_SEPARABLE = {**_MBCONV, "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+
 PREPARED: Mapping[str, Callable[[Mapping[str, Tensor]], Tensors]] = {
     r"stages\.0\.blocks\.0\.attn\.w_msa\.qkv\.weight": swin_of_openmmlab,
     r"layers\.0\.1\.0\.attn\.attn\.in_proj_weight": mit_of_openmmlab,
+    r"_conv_stem\.weight": efficientnet_of_lukemelas,
     re.escape(TELLS): vit_of_jax,
 }
 """What is done before names are translated, by the name that tells the form."""
