@@ -119,6 +119,32 @@ def detectron2(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in renamed(state, *rules).items()}
 
 
+def lukemelas(state: Mapping[str, Tensor]) -> Tensors:
+    """timm's EfficientNet as efficientnet_pytorch names it: all blocks in one row."""
+    blocks = list(dict.fromkeys(match[1] for name in state if (match := re.match(r"blocks\.(\d+\.\d+)\.", name))))
+    expanded = {
+        "conv_pw": "_expand_conv",
+        "bn1": "_bn0",
+        "conv_dw": "_depthwise_conv",
+        "bn2": "_bn1",
+        "conv_pwl": "_project_conv",
+        "bn3": "_bn2",
+    }
+    separable = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    outside = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+    found = {}
+    for name, value in state.items():
+        if match := re.fullmatch(r"blocks\.(\d+\.\d+)\.([\w.]+)\.(\w+)", name):
+            parts = expanded if f"blocks.{match[1]}.conv_pwl.weight" in state else separable
+            part = match[2].replace("se.conv_", "_se_") if match[2].startswith("se.") else parts[match[2]]
+            name = f"_blocks.{blocks.index(match[1])}.{part}.{match[3]}"
+        else:
+            part, _, leaf = name.partition(".")
+            name = f"{outside[part]}.{leaf}"
+        found[name] = value.clone()
+    return found
+
+
 def swin(state: Mapping[str, Tensor]) -> Tensors:
     """timm's Swin as its authors name it: patch merging belongs to the stage before it."""
     downsample = ((rf"^layers\.{i}\.downsample", f"layers.{i - 1}.downsample") for i in range(1, 4))

@@ -21,7 +21,7 @@ from mtl_ray.weights.read import read_weights
 from mtl_ray.weights.take_over import Taken, take_over
 from mtl_ray.weights.weights import find_weights
 from mtl_ray.weights.write import write_weights
-from tests.weights.foreign_files import Tensors, caffe2, detectron2, jax_vit, mm_regnet, mm_swin, pycls, randomised, renamed
+from tests.weights.foreign_files import Tensors, caffe2, detectron2, jax_vit, lukemelas, mm_regnet, mm_swin, pycls, randomised, renamed
 
 IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
 import_main: Callable[[list[str]], int] = importlib.import_module("jobs.weights.import").main
@@ -113,6 +113,15 @@ def test_vit_of_jax_as_timm_reads_it(tmp_path: Path) -> None:
     for name, value in taken.tensors.items():
         assert torch.equal(value, made.state_dict()[name.removeprefix("model.")])
         assert torch.equal(value, read.state_dict()[name.removeprefix("model.")])
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_b0"])
+def test_efficientnet(name: str) -> None:
+    net = randomised(timm.create_model(name))
+    taken = _taken(lukemelas(net.state_dict()))
+    assert (taken.kind, taken.backbone) == ("efficientnet", {"name": name})
+    assert taken.unused[-1] == "classifier.bias"
+    assert all(torch.equal(value, net.state_dict()[part]) for part, value in taken.tensors.items())
 
 
 @pytest.mark.parametrize("name", ["regnetx_002", "regnety_002"])
