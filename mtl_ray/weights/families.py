@@ -119,7 +119,7 @@ SWIN = Family(
     (r"patch_embed\.proj\.weight", r"layers\.0\.blocks\.0\.attn\.qkv\.weight", r"layers\.0\.downsample\.reduction\.weight"),
     (
         *((rf"layers\.{i}\.downsample\.(norm|reduction)\.(\w+)", rf"layers.{i + 1}.downsample.\1.\2") for i in range(3)),
-        *_same(r"patch_embed\.(?:proj|norm)\.\w+", r"layers\.\d+\.blocks\.\d+\.(?:norm\d|attn\.\w+|mlp\.fc\d)(?:\.\w+)?", r"norm\.\w+"),
+        *_same(r"patch_embed\.(?:proj|norm)\.\w+", r"layers\.\d+\.blocks\.\d+\.(?:norm\d|attn\.\w+|mlp\.fc\d)(?:\.\w+)*", r"norm\.\w+"),
         (r"head\.(weight|bias)", r"head.fc.\1"),
     ),
     r".*\.(relative_position_index|relative_coords_table|attn_mask)",
@@ -229,6 +229,10 @@ OPENMMLAB_VIT = Family(
         (r"ln1\.(\w+)", r"norm.\1"),
     ),
 )
+
+
+TIMM = Family("timm", (), _same(r".+"), r".*\.(relative_position_index|relative_coords_table|attn_mask)")
+"""Any model of timm under its own names."""
 
 
 def find_family(names: Mapping[str, Tensor], families: tuple[Family, ...]) -> Family | None:

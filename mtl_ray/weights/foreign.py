@@ -76,7 +76,8 @@ def recognise(weights: Weights, kind: str | None = None, *, classes: int = 81, v
     if found is None:
         example = ", ".join(list(tensors)[:3])
         raise ValueError(
-            f"these names are of no network that is known here ({example}, ...), or not of {kind or 'any of ' + ', '.join(KINDS)}"
+            f"these names are of no network that is known here ({example}, ...), or not of {kind or 'any of ' + ', '.join(KINDS)}; "
+            "of any model of timm: --from timm --model NAME"
         )
     family, prefix, inner = found
     backbone, left = known.translate(inner, family)
@@ -99,7 +100,7 @@ def _find(tensors: Mapping[str, Tensor], kind: str | None) -> tuple[known.Family
                 family := known.find_family(inner, listed)
             ):
                 return replace(family, name=each), prefix, inner
-    return None
+    return (known.TIMM, "", dict(tensors)) if kind == "timm" else None
 
 
 def _is_regnet(tensors: Mapping[str, Tensor]) -> bool:

@@ -21,7 +21,19 @@ from mtl_ray.weights.read import read_weights
 from mtl_ray.weights.take_over import Taken, take_over
 from mtl_ray.weights.weights import find_weights
 from mtl_ray.weights.write import write_weights
-from tests.weights.foreign_files import Tensors, caffe2, detectron2, jax_vit, lukemelas, mm_regnet, mm_swin, pycls, randomised, renamed
+from tests.weights.foreign_files import (
+    Tensors,
+    caffe2,
+    detectron2,
+    jax_vit,
+    lukemelas,
+    mm_regnet,
+    mm_swin,
+    pycls,
+    randomised,
+    renamed,
+    swin,
+)
 
 IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
 import_main: Callable[[list[str]], int] = importlib.import_module("jobs.weights.import").main
@@ -113,6 +125,18 @@ def test_vit_of_jax_as_timm_reads_it(tmp_path: Path) -> None:
     for name, value in taken.tensors.items():
         assert torch.equal(value, made.state_dict()[name.removeprefix("model.")])
         assert torch.equal(value, read.state_dict()[name.removeprefix("model.")])
+
+
+@pytest.mark.parametrize(("name", "stage"), [("convnext_atto", "stages"), ("swinv2_tiny_window8_256", "layers")])
+def test_any_model_of_timm_by_its_name(name: str, stage: str) -> None:
+    state = timm.create_model(name).state_dict()
+    taken = _taken(state, "timm", model=name)
+    assert "head.fc.bias" in taken.unused
+    assert any(each.startswith(f"{stage}_0.") for each in taken.tensors)
+    if stage == "layers":
+        official = _taken({"model": swin(state)}, model=name)
+        assert official.kind == "swin"
+        assert official.tensors.keys() == taken.tensors.keys()
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_b0"])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from jobs.run import run
 from jobs.weights import average, publish, rename, show, wash, wrap
 from mtl_ray.weights.read import read_weights
 from mtl_ray.weights.write import content_hash
+from tests.inference.tiny import HEADS, write_checkpoint
 
 STATE = {
     "backbone.conv.weight": torch.arange(6.0).reshape(2, 3),
@@ -154,6 +156,19 @@ def test_publish_leaves_the_buffers_of_mmcv_out(tmp_path: Path, capsys: pytest.C
         (written,) = tmp_path.glob(f"{ema}-*.pth")
         assert content_hash(_tensors(written)) == content_hash(_second(factor))
     assert "removed: 3 buffers ema_*" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_this_project_is_a_file_of_weights_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    averaged = {"labels.weight": torch.full((2,), 7.0)}
+    write_checkpoint(tmp_path / "run" / "checkpoint", HEADS, ema__safetensors=safetensors.torch.save(averaged))
+    raw = read_weights(str(tmp_path / "run" / "checkpoint"), "model").tensors
+    for ema, wanted in (("averaged", averaged), ("raw", raw)):
+        publish.main([str(tmp_path / "run" / "checkpoint"), str(tmp_path / f"{ema}.pth"), "--ema", ema])
+        (written,) = tmp_path.glob(f"{ema}-*.pth")
+        assert content_hash(_tensors(written)) == content_hash(wanted)
+        assert "resnet18" in read_weights(str(written)).rest["meta"]["config"]
+    assert "removed: ema.safetensors of the checkpoint" in capsys.readouterr().out
+    assert "only ema, model" in _refused(capsys, show, [tmp_path / "run" / "checkpoint", "--key", "nothing"])
 
 
 def test_average(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
