@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from mtl_ray.evaluation.occlusion import write_list
 from mtl_ray.experiment import ExperimentConfig, build_model
+from mtl_ray.geometry.masks import encode
 from mtl_ray.loading.decode import decode_semantic
 from mtl_ray.loading.loader import BadSamplesError
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import publish_manifest, shard_name, write_shard
+from mtl_ray.tasks.detection.occlusion import HiddenObject
 from mtl_ray.training.collective import Collective
 from mtl_ray.training.context import RunContext
 from mtl_ray.training.validation import Validation
@@ -54,6 +57,29 @@ def test_classes_in_another_order_are_matched_by_name(make_config: MakeConfig, s
     assert theirs == pytest.approx(ours, abs=1e-9, nan_ok=True)
     both = measured(make_config(f"data.val.uri=[{splits / 'val'}, {uri}]"), train.vocabulary)
     assert both == pytest.approx(ours, abs=1e-9, nan_ok=True)
+
+
+def test_a_config_may_ask_for_the_recall_of_hidden_objects(make_config: MakeConfig, splits: Path, tmp_path: Path) -> None:
+    val = open_split(str(splits / "val"))
+    wanted = []
+    for sample in val.read(0, val.num_samples):
+        assert sample.instances is not None
+        mask = np.zeros((32, 32), np.uint8)
+        x1, y1, x2, y2 = sample.instances.boxes_xyxy[0].tolist()
+        mask[int(y1) : int(y2), int(x1) : int(x2)] = 1
+        label = NAMES[int(sample.instances.classes[0])]
+        wanted.append(HiddenObject(file_name=sample.key, name=label, box_xyxy=(x1, y1, x2, y2), height=32, width=32, mask=encode(mask)))
+    write_list(str(tmp_path / "all.json"), wanted)
+    write_list(str(tmp_path / "none.json"), [])
+    lists = f"occluded: {tmp_path / 'all.json'}, separated: {tmp_path / 'none.json'}"
+    config = make_config(
+        "model.heads.boxes={type: retinanet, levels: [C3], channels: 8, convs: 0, select: {score_threshold: 0, max_detections: 500}}",
+        f"evaluate.occlusion={{{lists}, score_threshold: 0, iou_threshold: 0.2}}",
+    )
+    figures = measured(config, open_split(str(splits / "train")).vocabulary)
+    assert 0 < figures["boxes/occluded_recall"] <= 1
+    assert np.isnan(figures["boxes/separated_recall"])
+    assert not any(name.endswith("_recall") and name.startswith("labels") for name in figures)
 
 
 def test_a_class_that_training_does_not_know_is_named(
