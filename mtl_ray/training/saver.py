@@ -54,6 +54,11 @@ class Saver:
             self._waiting = write
             self._changed.notify_all()
 
+    def busy(self) -> bool:
+        """Whether training would have to wait in ``submit``: a write is under way, and does not fail."""
+        with self._changed:
+            return not self._idle() and not self._failing
+
     def _idle(self) -> bool:
         return self._error is not None or (self._waiting is None and not self._writing)
 

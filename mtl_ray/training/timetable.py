@@ -49,10 +49,14 @@ class Timetable:
         """True if the model is measured after ``step`` steps (from 1)."""
         return step == self.steps or math.floor(step / self._evaluate_every + 1e-9) > math.floor((step - 1) / self._evaluate_every + 1e-9)
 
-    def saves(self, step: int) -> bool:
-        """True if a checkpoint is due after ``step`` steps by count or by the clock, besides those of evaluations."""
+    def saves(self, step: int, *, busy: bool) -> bool:
+        """True if a checkpoint is due after ``step`` steps, besides those of evaluations.
+
+        By count, or by the clock; that one waits while the checkpoint before is still being written (``busy``), so that training does not.
+        """
         by_count = self._save_every is not None and step % self._save_every == 0
-        return by_count or (self._save_every_s is not None and time.monotonic() - self._saved_at >= self._save_every_s)
+        by_clock = self._save_every_s is not None and time.monotonic() - self._saved_at >= self._save_every_s
+        return by_count or (by_clock and not busy)
 
     def saved(self) -> None:
         """A checkpoint was made: the clock starts again."""

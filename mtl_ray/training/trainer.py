@@ -170,7 +170,8 @@ class _Training:
                 self.claim.check_sometimes()
                 self.reporter.training(step, self.timetable.epoch(step), {"lr": lr, **means})
         metrics = self._evaluate(step) if self.timetable.evaluates(step) else {}
-        if metrics or stopped or self.timetable.saves(step):
+        busy = self.saver is not None and self.saver.busy()
+        if metrics or stopped or self.timetable.saves(step, busy=busy):
             self._save(metrics)
         return stopped
 

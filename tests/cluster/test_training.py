@@ -156,6 +156,7 @@ def test_an_s3_server_with_bad_days(world: World) -> None:
     """Of all requests, a third meets a server error, a broken connection, a slow answer or a body cut short."""
     world.have(2)
     run = world.run("bad-days", "runtime.checkpoint_every_s=0.1")
+    world.hosts.set_pace(0.5)
     world.storm.met.clear()
     world.storm.share = 0.33
     try:

@@ -48,6 +48,18 @@ def test_a_failing_write_is_overtaken_by_a_newer_one_and_training_does_not_wait(
     assert written == ["newer"]
 
 
+def test_a_write_that_takes_long_is_seen():
+    begun, go_on, saver = threading.Event(), threading.Event(), Saver(60)
+    assert not saver.busy()
+    saver.submit(lambda: begun.set() or go_on.wait())
+    begun.wait()
+    assert saver.busy()
+    go_on.set()
+    saver.finish()
+    assert not saver.busy()
+    saver.close()
+
+
 def test_the_last_one_must_succeed():
     saver = Saver(0.2)
 

@@ -97,7 +97,13 @@ def test_timetable_counts_epochs_over_their_ends():
     table = Timetable(ScheduleConfig(epochs=3), RUNTIME, batch=12, samples_per_epoch=50)
     assert table.steps == 13
     assert [step for step in range(1, 14) if table.evaluates(step)] == [5, 9, 13]
-    assert [step for step in range(1, 14) if table.saves(step)] == [5, 10]
+    assert [step for step in range(1, 14) if table.saves(step, busy=True)] == [5, 10]
+
+
+def test_the_clock_waits_for_the_checkpoint_before():
+    table = Timetable(ScheduleConfig(steps=9), RuntimeConfig(name="a", checkpoint_every_s=1e-9), batch=2, samples_per_epoch=6)
+    assert table.saves(1, busy=False)
+    assert not table.saves(1, busy=True)
 
 
 def test_timetable_counts_steps():
