@@ -14,8 +14,9 @@ from ray.tune.search.optuna import OptunaSearch
 from tqdm import tqdm
 
 from mtl_ray.distributed.session import session
+from mtl_ray.tuning.anchor_climb import climb
 from mtl_ray.tuning.anchor_points import Points, Shapes, points_of
-from mtl_ray.tuning.anchors import COARSE, climb, kmeans, refine
+from mtl_ray.tuning.anchors import COARSE, kmeans, refine
 
 Sampler = Literal["tpe", "cmaes"]
 ROUNDS = 20

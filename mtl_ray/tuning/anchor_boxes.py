@@ -105,7 +105,7 @@ def _of_coco(uri: str) -> Boxes:
         raise ValueError(f"{uri} is no COCO annotation file: that has lists of images and annotations")
     try:
         return _of_lists(content["images"], content["annotations"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(
             f"{uri}: an image needs an id, width and height, an annotation image_id and bbox (x, y, w, h): {error!r}"
         ) from error

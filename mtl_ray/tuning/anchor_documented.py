@@ -6,7 +6,6 @@ differential evolution begins anywhere on the canvas.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import differential_evolution
 
 from mtl_ray.tuning.anchor_points import Points, Shapes, points_of
 from mtl_ray.tuning.anchors import COARSE, by_area
@@ -62,6 +61,8 @@ def documented_evolution(
     Returns:
         (num, 2) by area.
     """
+    from scipy.optimize import differential_evolution  # see ``anchors.evolve``
+
     points = points_of(shapes, cells)
 
     def cost(flat: NDArray[np.float64]) -> float:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import differential_evolution, minimize
 
+from mtl_ray.tuning.anchor_climb import climb, settle
 from mtl_ray.tuning.anchor_points import CHUNK, Points, Shapes, nearest, points_of, spread
 
 COARSE, FINER = 96, 192
@@ -66,25 +66,16 @@ def fast(shapes: Shapes, num: int, *, seed: int = 0) -> Shapes:
     return refine(shapes, anchors)
 
 
-_STARTS, _SHORT, _LONG = 4, 12, 100
+_STARTS, _SHORT, _LONG = 4, 10, 100
 """How many climbs from k-means++ starts; how many rounds each, and the last one."""
 _FEWEST, _MOST, _WORK = 60, 300, 400_000
 """Exchanges at least and at most; in between, so many that this many points are looked at."""
 
 
-def climb(points: Points, anchors: Shapes, rounds: int) -> Shapes:
-    """The local maximum of the average above some anchors (L-BFGS on the logarithms of their sides), (K, 2)."""
-    limits = np.log([[points.width.min(), points.width.max()], [points.height.min(), points.height.max()]])
-    start = np.clip(np.log(anchors), limits[:, 0], limits[:, 1])
-    bounds = np.tile(limits, (len(anchors), 1))
-    found = minimize(points.descent, start.ravel(), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": rounds})
-    return np.asarray(np.exp(found.x.reshape(-1, 2)))
-
-
 def refine(shapes: Shapes, anchors: Shapes) -> Shapes:
     """The maximum near some anchors, on a finer histogram, (K, 2) by area."""
     finer = points_of(shapes, FINER)
-    return by_area(_settled(finer, climb(finer, anchors, _LONG)))
+    return by_area(settle(finer, climb(finer, anchors, _LONG)))
 
 
 def _exchanged(points: Points, anchors: Shapes, rng: np.random.Generator) -> Shapes:
@@ -96,26 +87,6 @@ def _exchanged(points: Points, anchors: Shapes, rng: np.random.Generator) -> Sha
     moved = anchors.copy()
     moved[rng.choice(len(anchors), p=leaves / leaves.sum())] = points.shapes[rng.choice(len(points), p=comes / comes.sum())]
     return moved
-
-
-_DIRECTIONS = np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [-1, -1], [1, -1], [-1, 1]], np.float64)
-
-
-def _settled(points: Points, anchors: Shapes) -> Shapes:
-    """A last search by smaller and smaller steps of one anchor at a time: maxima lie in edges, where a gradient leads nowhere."""
-    logs, value, step = np.log(anchors), points.average(anchors), 0.1
-    while step > 1e-4:
-        before = value
-        for index in range(len(logs)):
-            rest = np.delete(np.exp(logs), index, axis=0)
-            others = points.overlaps(rest).max(axis=0) if len(rest) else np.zeros(len(points))
-            candidates = logs[index] + step * _DIRECTIONS
-            values = np.maximum(points.overlaps(np.exp(candidates)), others) @ points.weights
-            if values.max() > value + 1e-12:
-                value, logs[index] = float(values.max()), candidates[values.argmax()]
-        if value == before:
-            step /= 2
-    return np.exp(logs)
 
 
 def kmeans(shapes: Shapes, num: int, *, seed: int = 0, restarts: int = 20, rounds: int = 300) -> Shapes:
@@ -160,6 +131,8 @@ def evolve(shapes: Shapes, num: int, *, seed: int = 0, rounds: int = 200) -> Sha
     rng = np.random.default_rng(seed)
     start, points = kmeans(shapes, num, seed=seed), points_of(shapes, COARSE)
     bounds = [(float(side.min()), float(side.max()) + 1e-6) for _ in range(num) for side in (points.width, points.height)]
+
+    from scipy.optimize import differential_evolution  # takes as long to import as the fast way to look
 
     def cost(flat: NDArray[np.float64]) -> float:
         return 1.0 - points.average(flat.reshape(-1, 2))

@@ -1,0 +1,90 @@
+"""From some anchors to better ones: along the gradient of the mean overlap, and by small steps in all directions."""
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.tuning.anchor_points import Points, Shapes
+
+_MEMORY = 10
+_FARTHEST = 0.5
+"""No logarithm of a side moves by more in one round."""
+_FIRST = 0.1
+"""By so much one does in the first round."""
+_HALVINGS = 12
+_LEAST_GAIN = 1e-9
+_DIRECTIONS = np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [-1, -1], [1, -1], [-1, 1]], np.float64)
+Vector = NDArray[np.float64]
+Pairs = deque[tuple[Vector, Vector]]
+"""The last moves, and by how much the gradient changed with each."""
+
+
+def climb(points: Points, anchors: Shapes, rounds: int) -> Shapes:
+    """Anchors with a larger mean overlap, at most as small and as large as boxes are: L-BFGS on the logarithms of their sides.
+
+    Nocedal and Wright 2006, Numerical Optimization, algorithm 7.4, with a step that is halved until it gains something. SciPy has the
+    same, but takes as long to import as all climbs of a search together.
+
+    Args:
+        points: the boxes.
+        anchors: (K, 2) to begin with.
+        rounds: at most.
+
+    Returns:
+        (K, 2).
+    """
+    limits = np.log([[side.min(), side.max()] for side in (points.width, points.height)] * len(anchors)).T
+    place = np.clip(np.log(anchors).ravel(), *limits)
+    value, gradient = points.descent(place)
+    pairs: Pairs = deque(maxlen=_MEMORY)
+    for _ in range(rounds):
+        direction = -_curved(gradient, pairs)
+        longest = max(float(abs(direction).max()), 1e-300)
+        direction *= min(1.0, _FARTHEST / longest) if pairs else _FIRST / longest
+        slope, step = float(direction @ gradient), 1.0
+        for _ in range(_HALVINGS):
+            moved = np.clip(place + step * direction, *limits)
+            new_value, new_gradient = points.descent(moved)
+            if new_value <= value + 1e-4 * step * slope:
+                break
+            step /= 2
+        gain = value - new_value
+        if not gain > _LEAST_GAIN:
+            break
+        move, change = moved - place, new_gradient - gradient
+        if move @ change > 1e-12:
+            pairs.append((move, change))
+        place, value, gradient = moved, new_value, new_gradient
+    return np.asarray(np.exp(place.reshape(-1, 2)))
+
+
+def _curved(gradient: Vector, pairs: Pairs) -> Vector:
+    """The gradient times an estimate of the inverse of the second derivatives."""
+    found, shares = gradient.copy(), []
+    for move, change in reversed(pairs):
+        shares.append(float(move @ found) / float(move @ change))
+        found -= shares[-1] * change
+    if pairs:
+        move, change = pairs[-1]
+        found *= float(move @ change) / float(change @ change)
+    for (move, change), share in zip(pairs, reversed(shares), strict=True):
+        found += (share - float(change @ found) / float(move @ change)) * move
+    return found
+
+
+def settle(points: Points, anchors: Shapes) -> Shapes:
+    """A last search by smaller and smaller steps of one anchor at a time: maxima lie in edges, where a gradient leads nowhere."""
+    logs, value, step = np.log(anchors), points.average(anchors), 0.1
+    while step > 1e-4:
+        before = value
+        for index in range(len(logs)):
+            rest = np.delete(np.exp(logs), index, axis=0)
+            others = points.overlaps(rest).max(axis=0) if len(rest) else np.zeros(len(points))
+            candidates = logs[index] + step * _DIRECTIONS
+            values = np.maximum(points.overlaps(np.exp(candidates)), others) @ points.weights
+            if values.max() > value + 1e-12:
+                value, logs[index] = float(values.max()), candidates[values.argmax()]
+        if value == before:
+            step /= 2
+    return np.exp(logs)
