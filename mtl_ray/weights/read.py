@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def _is_npz(data: bytes) -> bool:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
             size = sum(entry.file_size for entry in archive.infolist())
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, NotImplementedError):
         return False
     if size > _GROWTH * len(data):
         raise ValueError(f"this file of {len(data)} bytes would unpack to {size}")
@@ -81,8 +82,11 @@ def _is_npz(data: bytes) -> bool:
 
 
 def _npz(data: bytes) -> dict[str, Any]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, SyntaxError, TypeError, MemoryError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"this is not a whole .npz file: {error}") from error
 
 
 def _checkpoint(opened: Artifact, key: str | None) -> Weights:

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import struct
 import zipfile
 from typing import Any
 
@@ -12,6 +13,11 @@ from mtl_ray.weights.torch_tar import read_tar
 
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 _GROWTH = 64
+_REFUSALS = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, LookupError, AttributeError, TypeError, ValueError, AssertionError),
+    *(OverflowError, MemoryError, struct.error),
+)
+"""What PyTorch's reader raises for files that it does not like, and for broken ones."""
 
 
 def is_torch_file(data: bytes) -> bool:
@@ -35,7 +41,7 @@ def read_torch(data: bytes) -> Any:
         _check_growth(data)
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, AttributeError, TypeError, ValueError, AssertionError):
+    except _REFUSALS:
         return read_zip_with_records(data) if zipped else read_legacy_with_records(data)
 
 
@@ -48,7 +54,7 @@ def _check_growth(data: bytes) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"this is not a whole file of torch.save: {error}") from error
     if size > _GROWTH * len(data):
         raise ValueError(f"this file of {len(data)} bytes would unpack to {size}: it is not of torch.save")

@@ -4,6 +4,7 @@ import io
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,11 @@ PROGRAMS = (
 """Packages whose objects stand beside weights in training checkpoints; all of them are read as ``Record``."""
 
 _BROKEN = (pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, OverflowError, MemoryError, struct.error)
+_BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    RuntimeError,
+)  # the last where a broken record says that it is encrypted, or of a new version
 
 
 class Record(dict[Any, Any]):
@@ -88,7 +94,7 @@ def read_zip_with_records(data: bytes) -> Any:
             return settle(_Reader(code, 0, _TABLE, storage).load(), {})
     except (ValueError, RecursionError) as error:
         raise ValueError(f"this file of torch.save is not read: {error}") from error
-    except (*_BROKEN, zipfile.BadZipFile) as error:
+    except (*_BROKEN, *_BROKEN_ZIP) as error:
         raise ValueError(f"this is not a whole file of torch.save: {error}") from error
 
 

@@ -1,5 +1,6 @@
 """What is read from files of weights of all kinds and ages, and what is written."""
 
+import contextlib
 import io
 import os
 import pickle
@@ -85,6 +86,7 @@ FILES = {
     "safetensors": safetensors.torch.save({name: value.contiguous() for name, value in STATE.items()}),
     "pickle": pickle.dumps({"model": {name: value.numpy() for name, value in STATE.items()}, "__author__": "somebody"}),
     "pickle of tensors": pickle.dumps(STATE),
+    "npz": encode("a.npz", STATE),
 }
 
 
@@ -183,6 +185,15 @@ def test_a_file_that_would_run_something_is_refused_by_name(zipped: bool, tmp_pa
     with pytest.raises(ValueError, match=r"(posix|nt)\.system"):
         read_weights(str(path))
     assert not (tmp_path / "seen").exists()
+
+
+@given(st.data())
+def test_a_damaged_file_ends_in_a_sentence_or_in_tensors(data: st.DataObject) -> None:
+    whole = bytearray(FILES[data.draw(st.sampled_from(sorted(FILES)))])
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, min(len(whole), 6000) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(ValueError):  # any other exception fails the test
+        read_content(bytes(whole))
 
 
 @pytest.mark.parametrize("kind", FILES)
