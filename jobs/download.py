@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 
 from jobs.run import run
-from mtl_ray.sources.catalog import CATALOG
-from mtl_ray.sources.download import Downloaded, Options, download, file_at, files_of
-from mtl_ray.sources.fetch import Patience
+from mtl_ray.sources.downloads.catalog import CATALOG
+from mtl_ray.sources.downloads.download import Downloaded, Options, download, file_at, files_of
+from mtl_ray.sources.downloads.fetch import Patience
 
 EXAMPLE = """examples:
   python -m jobs.download coco2017 --to data/coco --only val2017 annotations_trainval2017

@@ -15,7 +15,8 @@ from mtl_ray.tasks.charts import chart_file
 from mtl_ray.training.checkpoint import State
 from mtl_ray.training.progress import Progress
 from mtl_ray.training.scalars import Scalars
-from mtl_ray.training.trackers import Shown, Tracker, checkpoints_of, open_trackers
+from mtl_ray.training.shown import Shown
+from mtl_ray.training.trackers import Tracker, checkpoints_of, open_trackers
 from mtl_ray.training.wandb_tracker import numbers
 
 DRAW_EVERY_S = 60.0

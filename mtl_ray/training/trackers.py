@@ -1,34 +1,18 @@
 """Where else a run's curves, pictures and artifacts go: Weights & Biases and TensorBoard."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Protocol
 
 from mtl_ray import storage
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.geometry.pictures import pixels
 from mtl_ray.inference.checkpoint import find_checkpoint
+from mtl_ray.training.shown import Shown
 from mtl_ray.training.tracker_folder import TrackerFolder
 from mtl_ray.training.wandb_tracker import Wandb, wandb_mode
 
-Pictures = Sequence[tuple[str, NDArray[np.uint8]]]
-"""Name and (H, W, 3) RGB of each."""
 Rows = Sequence[Mapping[str, Any]]
 """Of scalars.jsonl."""
-
-
-class Shown(NamedTuple):
-    """What is to be seen of an evaluation.
-
-    Attributes:
-        pictures: sample predictions beside their truth.
-        charts: PNG files by HEAD/CHART: ``boxes/confusion``, ``boxes/pr_curves``.
-    """
-
-    pictures: Pictures
-    charts: Mapping[str, bytes]
 
 
 class Tracker(Protocol):

@@ -22,7 +22,7 @@ from mtl_ray.shards.split import Split, open_split
 from mtl_ray.tasks.contract import Metric
 from mtl_ray.training.collective import Collective
 from mtl_ray.training.context import RunContext
-from mtl_ray.training.trackers import Shown
+from mtl_ray.training.shown import Shown
 
 PANEL_PX = 480
 """The longer side of each part of a picture."""

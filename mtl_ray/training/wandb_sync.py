@@ -16,7 +16,8 @@ from mtl_ray.inference.run_folder import line, newest_attempt
 from mtl_ray.tasks.charts import chart_of
 from mtl_ray.training import checkpoint
 from mtl_ray.training.scalars import read_scalars
-from mtl_ray.training.trackers import Shown, checkpoints_of
+from mtl_ray.training.shown import Shown
+from mtl_ray.training.trackers import checkpoints_of
 from mtl_ray.training.wandb_files import Held, held_in, wandb_files
 from mtl_ray.training.wandb_tracker import Mode, Wandb, wandb_mode
 

@@ -5,18 +5,16 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.config.validate import values_of
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.geometry.pictures import pixels
+from mtl_ray.training.shown import Shown
 from mtl_ray.training.tracker_folder import TrackerFolder
 from mtl_ray.training.wandb_files import held_in
-
-if TYPE_CHECKING:
-    from mtl_ray.training.trackers import Shown
 
 Mode = Literal["online", "offline", "disabled"]
 _log = logging.getLogger(__name__)
@@ -110,7 +108,7 @@ class Wandb:
         if step > self._last:
             self._run.log(dict(values), step=step)
 
-    def evaluation(self, step: int, shown: "Shown") -> None:
+    def evaluation(self, step: int, shown: Shown) -> None:
         """See ``Tracker``."""
         import wandb
 

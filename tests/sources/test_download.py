@@ -10,9 +10,9 @@ import pytest
 
 from jobs.download import main
 from jobs.run import run
-from mtl_ray.sources.catalog import CATALOG
-from mtl_ray.sources.download import Options, download, file_at, files_of
-from mtl_ray.sources.fetch import Patience
+from mtl_ray.sources.downloads.catalog import CATALOG
+from mtl_ray.sources.downloads.download import Options, download, file_at, files_of
+from mtl_ray.sources.downloads.fetch import Patience
 from tests.sources.bad_server import Page, bad_server
 
 QUICK = Patience(attempts=2, timeout_s=5, pause_s=0.001)

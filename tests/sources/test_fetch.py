@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtl_ray.sources.fetch import FetchError, Patience, Wanted, fetch
+from mtl_ray.sources.downloads.fetch import FetchError, Patience, Wanted, fetch
 from tests.sources.bad_server import BadServer, Page, bad_server
 
 DATA = np.random.default_rng(0).bytes(1_000_000)

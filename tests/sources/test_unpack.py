@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_ray.sources.unpack import safe_path, unpack
+from mtl_ray.sources.downloads.unpack import safe_path, unpack
 
 FILES = {"a/one.txt": b"1" * 1000, "a/b/two.txt": b"22", "three.txt": b""}
 

@@ -15,7 +15,7 @@ from mtl_ray import storage
 from mtl_ray.artifact import publish
 from mtl_ray.training.attempts import claim
 from mtl_ray.training.context import RunContext
-from mtl_ray.training.trackers import Shown
+from mtl_ray.training.shown import Shown
 from mtl_ray.training.trainer import run
 from mtl_ray.training.wandb_files import held_in, records, step_of, wandb_files
 from mtl_ray.training.wandb_sync import run_id_of, send_bundle

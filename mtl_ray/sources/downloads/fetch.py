@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mtl_ray.sources.http_get import Answer, FaultError, ask
+from mtl_ray.sources.downloads.http_get import Answer, FaultError, ask
 
 MAX_BYTES = 1 << 40
 """No file of a data set is larger than a terabyte."""

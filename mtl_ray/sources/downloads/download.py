@@ -13,9 +13,9 @@ from urllib.parse import unquote, urlsplit
 from tqdm import tqdm
 
 from mtl_ray import storage
-from mtl_ray.sources.catalog import CATALOG, File
-from mtl_ray.sources.fetch import Advance, FetchError, Patience, Wanted, digest_of, fetch
-from mtl_ray.sources.unpack import DamagedError, is_archive, unpack
+from mtl_ray.sources.downloads.catalog import CATALOG, File
+from mtl_ray.sources.downloads.fetch import Advance, FetchError, Patience, Wanted, digest_of, fetch
+from mtl_ray.sources.downloads.unpack import DamagedError, is_archive, unpack
 
 _DIGEST = re.compile(r"(md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64})", re.IGNORECASE)
 
