@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.evaluation.coco_file import read_json, read_mask
+from mtl_ray.evaluation.coco_file import ANYTHING, read_json, read_mask
 from mtl_ray.evaluation.data import image_ids
 from mtl_ray.experiment import task_part
 from mtl_ray.geometry.boxes import from_xywh
@@ -113,13 +113,16 @@ def write_coco(uri: str, table: pa.Table, head: str, categories: Sequence[int]) 
     store = task_part(CocoResultsHead, "store")
     keys = table["key"].to_pylist()
     sizes = table["height"].to_pylist(), table["width"].to_pylist()
-    parts = []
+    parts: list[bytes] = []
     for key, number, height, width, row in zip(keys, image_ids(keys), *sizes, _rows(table[f"head:{head}"]), strict=True):
-        entries = to_coco(store.from_row(row), number, height, width, categories)
+        found = store.from_row(row)
+        if not np.isfinite(found.scores).all():
+            raise ValueError(f"a score of {key} is no number, which a results file cannot hold")
+        entries = to_coco(found, number, height, width, categories)
         for entry in entries:
             entry["file_name"] = key
-        parts += [json.dumps(entries, allow_nan=False)[1:-1]] if entries else []
-    storage.write(uri, f"[{', '.join(parts)}]".encode())
+        parts += [ANYTHING.dump_json(entries)[1:-1]] if entries else []
+    storage.write(uri, b"[" + b", ".join(parts) + b"]")
 
 
 def _rows(column: pa.ChunkedArray) -> Iterator[dict[str, Any]]:
