@@ -23,6 +23,7 @@ from mtl_ray.tasks.detection.columns import Scored
 from mtl_ray.tasks.detection.draw import draw_prediction, draw_truth
 
 IMAGES_OF_A_TASK = 500
+PICTURES_OF_A_TASK = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +95,9 @@ def results(paired: Paired, out: str, wide: Wide, *, topk: int = 20, show_score:
     _write_table(out, table)
     shown = _Shown(paired.pictures, paired.vocabulary, show_score, compat)
     works = [_Work(images[each.place], paired.rows[each.place], table[each.place], each.uri) for each in (*bad, *good)]
-    found = wide(partial(_draw, shown), works, "draw")
-    return Results(table=table, good=good, bad=bad, without_picture=found.count(False))
+    batches = [works[start : start + PICTURES_OF_A_TASK] for start in range(0, len(works), PICTURES_OF_A_TASK)]
+    without = sum(wide(partial(_draw_all, shown), batches, "draw"))
+    return Results(table=table, good=good, bad=bad, without_picture=without)
 
 
 def _line(paired: Paired, place: int, score: float, compat: bool) -> ImageResult:
@@ -138,6 +140,11 @@ class _Work(NamedTuple):
     row: int
     line: ImageResult
     uri: str
+
+
+def _draw_all(shown: _Shown, works: Sequence[_Work]) -> int:
+    """How many of the pictures were nowhere."""
+    return [_draw(shown, work) for work in works].count(False)
 
 
 def _draw(shown: _Shown, work: _Work) -> bool:
