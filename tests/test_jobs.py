@@ -11,21 +11,29 @@ import pytest
 from jobs.run import run
 
 ROOT = Path(__file__).parents[1]
-JOBS = sorted(path.stem for path in ROOT.glob("jobs/*.py") if path.stem not in ("__init__", "run"))
+JOBS = sorted(path.stem for path in ROOT.glob("jobs/*.py") if path.stem not in ("__init__", "run", "tools"))
+TOOLS = sorted(f"{path.parent.name}.{path.stem}" for path in ROOT.glob("jobs/*/*.py") if not path.stem.startswith("__"))
+"""One module each of the jobs that hold several."""
 MOST_LINES = 45
 
 
-@pytest.mark.parametrize("job", JOBS)
+def command(job: str) -> str:
+    """How it is started."""
+    name, _, tool = job.partition(".")
+    return f"python -m jobs.{name} {tool.replace('_', '-')}".strip()
+
+
+@pytest.mark.parametrize("job", JOBS + TOOLS)
 def test_help_shows_an_example_of_this_job(job, capsys):
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(f"jobs.{job}").main(["--help"])
     assert ended.value.code == 0
     said = capsys.readouterr().out
     assert "example" in said
-    assert f"python -m jobs.{job} " in said.split("example")[1]
+    assert f"{command(job)} " in said.split("example")[1]
 
 
-@pytest.mark.parametrize("job", [job for job in JOBS if job != "doctor"])
+@pytest.mark.parametrize("job", [job for job in JOBS + TOOLS if job != "doctor"])
 def test_a_job_without_its_arguments_is_a_wrong_request(job, capsys):
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(f"jobs.{job}").main([])
@@ -33,14 +41,28 @@ def test_a_job_without_its_arguments_is_a_wrong_request(job, capsys):
     assert "usage:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("name", ["analyze", "weights"])
+def test_the_tools_of_a_job_are_listed(name, capsys):
+    main = importlib.import_module("jobs.tools").main
+    listed = importlib.import_module(f"jobs.{name}.__main__").TOOLS
+    assert {f"{name}.{tool.replace('-', '_')}" for tool in listed} == {tool for tool in TOOLS if tool.startswith(f"{name}.")}
+    with pytest.raises(SystemExit):
+        main(f"jobs.{name}", "About.", listed, ["--help"])
+    said = capsys.readouterr().out
+    assert all(f"{tool} " in said for tool in listed)
+    with pytest.raises(SystemExit) as ended:
+        main(f"jobs.{name}", "About.", listed, ["no-such-tool"])
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("job", JOBS + TOOLS)
 def test_a_job_is_thin(job):
     """A class of a job's script would be pickled by value and be another class elsewhere."""
-    text = (ROOT / "jobs" / f"{job}.py").read_text()
+    text = (ROOT / "jobs" / f"{job.replace('.', '/')}.py").read_text()
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
     assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= MOST_LINES] == []
     assert not [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
-    assert text.rstrip().endswith('if __name__ == "__main__":\n    run(main)')
+    assert "." in job or text.rstrip().endswith('if __name__ == "__main__":\n    run(main)')
 
 
 def ended(main) -> int:

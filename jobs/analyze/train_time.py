@@ -17,7 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.analyze train-time",
         description=__doc__,
-        epilog="example: python -m jobs.analyze train-time work_dirs/retinanet/20240101_120000.log.json --include-outliers",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example:\n  python -m jobs.analyze train-time work_dirs/retinanet/20240101_120000.log.json --include-outliers",
     )
     parser.add_argument(
         "logs", nargs="+", metavar="LOG", help="*.log.json, scalars.json, scalars.jsonl, or the folder of a run; path or URI"

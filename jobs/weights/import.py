@@ -14,28 +14,7 @@ from mtl_ray.weights.kinds import KINDS
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the weights and prints what is unused and missing; 1 if no model of timm was found to check them against."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.weights import",
-        description=f"{__doc__} model.backbone.weights of a config reads the result, with --config runtime.load_from too.",
-        epilog="example: python -m jobs.weights import RegNetX-3.2GF_dds_8gpu.pyth regnetx_032.safetensors",
-    )
-    parser.add_argument("source", metavar="IN", help="the foreign file (.pth .pyth .pkl .safetensors .npz)")
-    parser.add_argument("to", metavar="OUT", help="the new file; its ending says the format (.pth .safetensors .npz)")
-    parser.add_argument("--from", dest="kind", choices=KINDS, help="whose file it is (default: found out by its names)")
-    parser.add_argument("--model", metavar="NAME", help="model of timm to fill (default: the first whose shapes fit)")
-    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the model, as in model.backbone.options")
-    parser.add_argument(
-        "--config", metavar="CONFIG", help="fill the network of this config instead: backbone, and neck and classifier where they fit"
-    )
-    parser.add_argument("--classes", type=int, metavar="N", help="of the heads of a config whose data is not at hand")
-    parser.add_argument(
-        "--num-classes", type=int, default=81, metavar="N", help="of an MMDetection 1.x model, with the background (default 81)"
-    )
-    parser.add_argument("--old-version", metavar="V", help="of MMDetection that wrote the file, if the file does not say it")
-    parser.add_argument("--upgrade-only", action="store_true", help="write an MMDetection 1.x model as 2.x would have it, in its own names")
-    parser.add_argument("--compat", action="store_true", help="values exactly as the original converters leave them")
-    parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones are looked for)")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     out = absolute_output("OUT", args.to)
     config = load_experiment(args.config) if args.config else None
 
@@ -64,6 +43,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(taken.to_text())
     print(args.to)
     return 0 if taken.backbone is not None or config is not None else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.weights import",
+        description=f"{__doc__} model.backbone.weights of a config reads the result, with --config runtime.load_from too.",
+        epilog="example: python -m jobs.weights import RegNetX-3.2GF_dds_8gpu.pyth regnetx_032.safetensors",
+    )
+    parser.add_argument("source", metavar="IN", help="the foreign file (.pth .pyth .pkl .safetensors .npz)")
+    parser.add_argument("to", metavar="OUT", help="the new file; its ending says the format (.pth .safetensors .npz)")
+    parser.add_argument("--from", dest="kind", choices=KINDS, help="whose file it is (default: found out by its names)")
+    parser.add_argument("--model", metavar="NAME", help="model of timm to fill (default: the first whose shapes fit)")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the model, as in model.backbone.options")
+    parser.add_argument(
+        "--config", metavar="CONFIG", help="fill the network of this config instead: backbone, and neck and classifier where they fit"
+    )
+    parser.add_argument("--classes", type=int, metavar="N", help="of the heads of a config whose data is not at hand")
+    parser.add_argument(
+        "--num-classes", type=int, default=81, metavar="N", help="of an MMDetection 1.x model, with the background (default 81)"
+    )
+    parser.add_argument("--old-version", metavar="V", help="of MMDetection that wrote the file, if the file does not say it")
+    parser.add_argument("--upgrade-only", action="store_true", help="write an MMDetection 1.x model as 2.x would have it, in its own names")
+    parser.add_argument("--compat", action="store_true", help="values exactly as the original converters leave them")
+    parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones are looked for)")
+    return parser
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 
 from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
@@ -21,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("part", "every OLD in a name"),
         ("pattern", "what a regular expression matches"),
     ):
-        parser.add_argument(f"--{kind}", nargs=2, action=_Rule, dest="rules", default=[], metavar=("OLD", "NEW"), help=does)
+        told = partial(_told, kind)  # in one list, so that the order among rules of different kinds stays
+        parser.add_argument(f"--{kind}", nargs=2, type=told, action="append", dest="rules", metavar=("OLD", "NEW"), help=does)
     parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones are looked for)")
     args = parser.parse_args(argv)
     if not args.rules:
@@ -31,19 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtl_ray.weights.edit import Rule, rename
     from mtl_ray.weights.files import change
 
-    edited = change(args.source, out, lambda weights: rename(weights, [Rule(*rule) for rule in args.rules]), key=args.key)
+    rules = [Rule(kind, old, new) for (kind, old), (_, new) in args.rules]
+    edited = change(args.source, out, lambda weights: rename(weights, rules), key=args.key)
     for old, new in edited.renamed:
         print(f"{old} -> {new}")
     print(f"{len(edited.renamed)} of {len(edited.weights.tensors)} names changed: {args.to}")
     return 0
 
 
-class _Rule(argparse.Action):
-    """Keeps the order among rules of different kinds."""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None) -> None:
-        assert isinstance(values, list)
-        namespace.rules = [*namespace.rules, (str(option).removeprefix("--"), *values)]
+def _told(kind: str, text: str) -> tuple[str, str]:
+    return kind, text
 
 
 if __name__ == "__main__":
