@@ -45,6 +45,8 @@ def trained(run: str, ledger: Path, last: int) -> Trained:
     worlds: dict[int, int] = {}
     for attempt in attempts(run):
         end = last if attempt.attempt == owner.attempt else owner.ends.get(attempt.attempt, -1)
+        if end <= attempt.from_step:  # it made no step that counts, or none at all
+            continue
         ranks = [_lines(ledger / f"{attempt.attempt:08d}-{rank:04d}.jsonl") for rank in range(attempt.world_size)]
         for step in range(attempt.from_step + 1, end + 1):
             assert step not in keys, f"step {step} is twice on the line"
