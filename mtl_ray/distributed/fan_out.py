@@ -25,7 +25,8 @@ def fan_out(
     Only a bounded number of tasks is sent off at a time, so neither a million items nor a slow first one fills the memory.
     Machines with GPUs are left to those who need them, as long as there are others. A task whose machine is lost runs again: by Ray,
     which sees it at once where the machine closed its connections; where it did not (its power or its network failed) Ray would wait
-    for minutes (ray #24969, #63405), so all that is under way is sent off again, away from that machine.
+    for minutes (ray #24969, #63405), so all that is under way is sent off again, away from that machine. Nothing is ever cancelled: Ray
+    2.60 ends the whole driver if a task is cancelled in the moment in which it is done; what is under way ends with the session.
 
     Args:
         function: of a module, or a ``functools.partial`` of one; without side effects that a second run would spoil.
@@ -46,29 +47,25 @@ def fan_out(
     done: dict[int, Result] = {}
     sent = given = 0
     with tqdm(total=len(items), desc=description, unit="task", mininterval=0.5, leave=False) as bar:
-        try:
-            while given < len(items):
-                limit = workers or max(_AT_LEAST, int(2 * ray.cluster_resources().get("CPU", 1) / num_cpus))
-                while sent < len(items) and len(pending) < limit and sent - given < 4 * limit:
-                    pending[task.options(label_selector=selector).remote(shared, items[sent])] = sent
-                    sent += 1
-                ready, _ = ray.wait(list(pending), num_returns=1, timeout=_LOOK_EVERY_S)
-                if not ready:
-                    gone, known = known - _alive(), _alive()
-                    lost |= gone
-                    before, selector = selector, _away(num_cpus, lost)
-                    if gone or (before and not selector):
-                        sender = task.options(label_selector=selector)
-                        pending = {_again(sender, old, shared, items[index]): index for old, index in pending.items()}
-                for reference in ready:
-                    done[pending.pop(reference)] = _result(reference, description)
-                    bar.update()
-                while given in done:
-                    yield done.pop(given)
-                    given += 1
-        finally:
-            for reference in pending:
-                ray.cancel(reference, force=False)
+        while given < len(items):
+            limit = workers or max(_AT_LEAST, int(2 * ray.cluster_resources().get("CPU", 1) / num_cpus))
+            while sent < len(items) and len(pending) < limit and sent - given < 4 * limit:
+                pending[task.options(label_selector=selector).remote(shared, items[sent])] = sent
+                sent += 1
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=_LOOK_EVERY_S)
+            if not ready:
+                gone, known = known - _alive(), _alive()
+                lost |= gone
+                before, selector = selector, _away(num_cpus, lost)
+                if gone or (before and not selector):
+                    sender = task.options(label_selector=selector)
+                    pending = {sender.remote(shared, items[index]): index for index in pending.values()}
+            for reference in ready:
+                done[pending.pop(reference)] = _result(reference, description)
+                bar.update()
+            while given in done:
+                yield done.pop(given)
+                given += 1
 
 
 def _alive() -> set[str]:
@@ -81,12 +78,6 @@ def _away(num_cpus: float, lost: Collection[str]) -> dict[str, str]:
     gpus = [node["NodeID"] for node in nodes if node["Resources"].get("GPU", 0)]
     avoided = [*(gpus if len(gpus) < len(nodes) else ()), *sorted(lost)]
     return {ray._raylet.RAY_NODE_ID_KEY: f"!in({','.join(avoided)})"} if avoided else {}
-
-
-def _again(task: Any, old: ray.ObjectRef, function: ray.ObjectRef, item: Any) -> ray.ObjectRef:
-    """Sends a task off anew that may wait for a machine that will not come back."""
-    ray.cancel(old, force=False)
-    return task.remote(function, item)
 
 
 def _call(function: Callable[[Item], Result], item: Item) -> Result:

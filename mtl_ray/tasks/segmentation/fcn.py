@@ -54,13 +54,21 @@ class Fcn(nn.Module):
         logits = self.cells(features) if self.train_only else self.logits(features, context)
         classes = _nearest(targets["classes"], logits.shape[2], logits.shape[3])
         ignored = ~targets["annotated"].view(-1, 1, 1) | (classes == IGNORE_INDEX)
-        # Not by F.cross_entropy: for maps that has no deterministic form on a GPU.
-        of_truth = F.log_softmax(logits, dim=1).gather(1, classes.long().masked_fill(ignored, 0)[:, None])[:, 0]
-        return {"pixel": (-of_truth.masked_fill(ignored, 0).sum(), (~ignored).sum().float())}
+        wanted = classes.long().masked_fill(ignored, IGNORE_INDEX)
+        return {"pixel": (_cross_entropy(logits, wanted), (~ignored).sum().float())}
 
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
         """``classes`` uint8 (B, H, W) on the canvas."""
         return {"classes": self.logits(features, context).argmax(dim=1).to(torch.uint8)}
+
+
+def _cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    """The sum over pixels that are not ``IGNORE_INDEX``; torch's own has no deterministic form for maps on a GPU."""
+    if not (logits.is_cuda and torch.are_deterministic_algorithms_enabled()):
+        return F.cross_entropy(logits, classes, ignore_index=IGNORE_INDEX, reduction="sum")
+    ignored = classes == IGNORE_INDEX
+    of_truth = F.log_softmax(logits, dim=1).gather(1, classes.masked_fill(ignored, 0)[:, None])[:, 0]
+    return -of_truth.masked_fill(ignored, 0).sum()
 
 
 def _nearest(classes: Tensor, height: int, width: int) -> Tensor:
