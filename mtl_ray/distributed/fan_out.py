@@ -54,10 +54,11 @@ def fan_out(
                 sent += 1
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=_LOOK_EVERY_S)
             if not ready:
-                gone, known = known - _alive(), _alive()
+                before, known = known, _alive()
+                gone = before - known
                 lost |= gone
-                before, selector = selector, _away(num_cpus, lost)
-                if gone or (before and not selector):
+                avoided, selector = selector, _away(num_cpus, lost)
+                if gone or (avoided and not selector):
                     sender = task.options(label_selector=selector)
                     pending = {sender.remote(shared, items[index]): index for index in pending.values()}
             for reference in ready:

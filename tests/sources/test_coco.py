@@ -240,7 +240,8 @@ def test_usual_layouts(tmp_path: Path, make_picture: MakePicture, file: str, ima
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(json.dumps(one_image({"bbox": [1, 1, 2, 2]})))
     make_picture(tmp_path / image, 64, 48)
-    read_only(open_source(Coco(root=str(tmp_path), split="train")))
+    sample, rejects = read_only(open_source(Coco(root=str(tmp_path), split="train")))
+    assert (sample.height, sample.width, rejects) == (48, 64, [])
 
 
 def test_lvis_has_addresses_for_names(tmp_path: Path, make_picture: MakePicture) -> None:
