@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.distributed.fan_out import fan_out
 from mtl_ray.distributed.outputs import absolute_output
-from mtl_ray.distributed.parts import Part, Written, clear, job_of, write_part
+from mtl_ray.distributed.parts import Part, clear, job_of, write_part
 from mtl_ray.distributed.rewrite import open_shards
-from mtl_ray.distributed.session import session
+from mtl_ray.distributed.wide import spread
 from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import CLASS_COUNTS, publish_manifest, shard_name
@@ -80,7 +79,9 @@ def write_split(config: ConvertConfig, source: Source, provenance: dict[str, Any
     if not len(source):
         why = f"; the first of {len(source.rejects)} left out: {sentence_of(source.rejects[0])}" if source.rejects else ""
         raise ValueError(f"the split {config.source.split!r} of {config.source.root} has no pictures{why}")
-    written = _write_all(_parts(config, uri, source, provenance), config)
+    written = list(
+        spread(write_part, _parts(config, uri, source, provenance), description=f"convert {config.source.split}", workers=config.workers)
+    )
     rejects = [*source.rejects, *(reject for part in written for reject in part.rejects)]
     entries = [part.entry for part in written if part.entry is not None]
     if not entries:
@@ -167,14 +168,6 @@ def _num_shards(source: Source, shard_bytes: int) -> int:
     by_size = math.ceil(len(source) * (sum(sizes) / len(sizes)) / shard_bytes) if sizes else 1
     by_rows = min(_SMALL_TASKS, math.ceil(len(source) / _ROWS_WORTH_A_TASK))
     return min(len(source), max(by_size, by_rows))
-
-
-def _write_all(parts: Sequence[Part], config: ConvertConfig) -> list[Written]:
-    """Makes all shards as Ray tasks; a single one, or with one worker, is made here."""
-    if len(parts) == 1 or config.workers == 1:
-        return [write_part(part) for part in parts]
-    with session():
-        return list(fan_out(write_part, parts, description=f"convert {config.source.split}", workers=config.workers))
 
 
 def summary(conversion: Conversion) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,9 +12,8 @@ import numpy as np
 
 from mtl_ray import storage
 from mtl_ray.distributed.convert import differences, open_any, order_of, provenance_of, sentence_of
-from mtl_ray.distributed.fan_out import fan_out
 from mtl_ray.distributed.outputs import absolute_output
-from mtl_ray.distributed.session import session
+from mtl_ray.distributed.wide import spread
 from mtl_ray.samples import Sample
 from mtl_ray.sources.config import ConvertConfig
 from mtl_ray.sources.source import Reject, Source, UnreadableError
@@ -106,7 +105,7 @@ def _write(config: ConvertConfig, source: Source, writer: Writer, note: str, pro
 
     def records() -> Iterator[Any]:
         nonlocal pictures
-        for done in _run(shares, config):
+        for done in spread(_write_share, shares, description=f"convert {config.source.split}", workers=config.workers):
             rejects.extend(done.rejects)
             objects.update(done.objects)
             pictures += len(done.records)
@@ -121,15 +120,6 @@ def _write(config: ConvertConfig, source: Source, writer: Writer, note: str, pro
     content = dataclasses.asdict(files) | {"provenance": provenance}
     storage.write(note, json.dumps({key: value for key, value in content.items() if key not in ("note", "fresh")}, indent=1).encode())
     return files
-
-
-def _run(shares: Sequence[_Share], config: ConvertConfig) -> Iterator[_Done]:
-    """Writes all shares as Ray tasks; a single one, or with one worker, here."""
-    if len(shares) == 1 or config.workers == 1:
-        yield from map(_write_share, shares)
-        return
-    with session():
-        yield from fan_out(_write_share, shares, description=f"convert {config.source.split}", workers=config.workers)
 
 
 def _write_share(share: _Share) -> _Done:

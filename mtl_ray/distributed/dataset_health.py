@@ -1,14 +1,11 @@
 """The health of data sets, looked at by Ray tasks."""
 
-from collections.abc import Iterator, Sequence
-
-from tqdm import tqdm
+from collections.abc import Sequence
 
 from mtl_ray.analysis.health import Health
-from mtl_ray.analysis.health_data import DataSet, Piece, look_at_piece, open_data_set, report_rejects
+from mtl_ray.analysis.health_data import DataSet, look_at_piece, open_data_set, report_rejects
 from mtl_ray.analysis.health_report import HealthReport, report_of
-from mtl_ray.distributed.fan_out import fan_out
-from mtl_ray.distributed.session import session
+from mtl_ray.distributed.wide import spread
 
 ROWS_A_PIECE = 500
 MOST_PIECES = 64
@@ -33,7 +30,8 @@ def check_health(uris: Sequence[str], *, images: str | None = None, workers: int
     found = [Health(vocabulary=each.vocabulary) for each in sets]
     for health, each in zip(found, sets, strict=True):
         report_rejects(each.rejects, health)
-    for (place, _), part in zip(pieces, _looked_at([piece for _, piece in pieces], workers), strict=True):
+    looked_at = spread(look_at_piece, [piece for _, piece in pieces], description="dataset", workers=workers, unit="part")
+    for (place, _), part in zip(pieces, looked_at, strict=True):
         found[place].merge(part)
     return report_of([each.name for each in sets], found), sets
 
@@ -42,11 +40,3 @@ def _share(data: DataSet, workers: int) -> int:
     if data.name.endswith(".json"):
         return 1 if workers == 1 else 2 * workers
     return max(1, min(MOST_PIECES, -(-len(data) // ROWS_A_PIECE)))
-
-
-def _looked_at(pieces: Sequence[Piece], workers: int) -> Iterator[Health]:
-    if workers == 1:
-        yield from map(look_at_piece, tqdm(pieces, desc="dataset", unit="part", mininterval=0.5, leave=False))
-        return
-    with session():
-        yield from fan_out(look_at_piece, pieces, description="dataset", workers=workers)

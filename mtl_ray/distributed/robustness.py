@@ -5,11 +5,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 
-from tqdm import tqdm
-
 from mtl_ray.analysis.robustness import Cell, Outcome, Part, Request, keep, kept, measure_cell, outcome_of
-from mtl_ray.distributed.fan_out import fan_out
-from mtl_ray.distributed.session import session
+from mtl_ray.distributed.wide import spread
 from mtl_ray.evaluation.data import open_data
 
 TASKS_A_WORKER = 4
@@ -37,7 +34,8 @@ def measure_cells(request: Request, cells: Sequence[Cell], out: str, workers: in
         rows = len(open_data(request.data, request.images))
         shares = _shares(rows, request.batch, math.ceil(TASKS_A_WORKER * workers / len(left)) if workers > 1 else 1)
         items = [(cell, start, stop) for cell in left for start, stop in shares]
-        for cell, part in _whole(left, len(shares), _parts(request, items, workers)):
+        measured = spread(partial(_measure, request), items, description="robustness", workers=workers, unit="cell")
+        for cell, part in _whole(left, len(shares), measured):
             found[cell] = outcome_of(part)
             keep(out, cell, found[cell], about)
     return {cell: found[cell] for cell in cells}
@@ -48,15 +46,6 @@ def _shares(rows: int, batch: int, parts: int) -> list[tuple[int, int]]:
     batches = max(1, math.ceil(rows / batch))
     ends = sorted({batch * (batches * i // parts) for i in range(parts)} | {rows})
     return list(pairwise(ends)) or [(0, 0)]
-
-
-def _parts(request: Request, items: Sequence[tuple[Cell, int, int]], workers: int) -> Iterator[Part]:
-    if workers == 1:
-        for item in tqdm(items, desc="robustness", unit="cell", mininterval=0.5, leave=False):
-            yield measure_cell(request, *item)
-        return
-    with session():
-        yield from fan_out(partial(_measure, request), items, description="robustness", workers=workers)
 
 
 def _measure(request: Request, item: tuple[Cell, int, int]) -> Part:

@@ -1,12 +1,36 @@
-"""The work of an analysis: in this process, or as Ray tasks."""
+"""Work over many items: in this process, or as Ray tasks."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from mtl_ray.analysis.wide import Wide, here
 from mtl_ray.distributed.fan_out import fan_out
 from mtl_ray.distributed.session import session
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def spread(
+    function: Callable[[Item], Result], items: Sequence[Item], *, description: str, workers: int | None, unit: str = "task"
+) -> Iterator[Result]:
+    """``function(item)`` in the order of the items, with a progress bar; with one worker, or for a single item, without Ray.
+
+    Args:
+        function: see ``fan_out``.
+        items: see there.
+        description: what the progress bar is called.
+        workers: tasks at a time; by default as ``fan_out`` has it.
+        unit: what an item is called where the work is done here.
+    """
+    if workers == 1 or len(items) <= 1:
+        yield from map(function, tqdm(items, desc=description, unit=unit, mininterval=0.5, leave=False))
+        return
+    with session():
+        yield from fan_out(function, items, description=description, workers=workers)
 
 
 @contextmanager
