@@ -30,7 +30,7 @@ test: $(STAMP)   ## the tests but the slow ones and those of clusters (under fif
 	$(BIN)/python -m pytest -q -m "not slow and not cluster" -n 2 --dist loadfile
 
 test-cluster: $(STAMP) ## several hosts in network namespaces, some of them dying (root and iproute2; skipped with a reason elsewhere)
-	$(BIN)/python -m pytest -q -m cluster tests/cluster
+	$(BIN)/python -m pytest -q -m cluster
 
 slow: $(STAMP)   ## the slow tests: whole pipelines, which demo runs too
 	$(BIN)/python -m pytest -q -m slow
