@@ -22,7 +22,7 @@ DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """Before a command: the kernel ends it with the thread that started it."""
 _INIT = """
 set -e
-hostname "$1"; mount --bind "$2/hosts" /etc/hosts; mount --bind "$2/$1" "$2/t"
+hostname "$1"; mount --bind "$2/hosts" /etc/hosts; mount --bind "$2/resolv.conf" /etc/resolv.conf; mount --bind "$2/$1" "$2/t"
 ip link set lo up
 echo ready
 while true; do sleep 3600 & wait $! || true; done
@@ -160,6 +160,7 @@ class Network:
         (self.folder / "small").mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(self.folder / "small")], check=True)
         (self.folder / "hosts").write_text("127.0.0.1 localhost\n")
+        (self.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")  # says no at once; one out of reach is waited for for 10 s
         _ip("link", "add", self.name, "type", "bridge")
         _ip("addr", "add", f"{self.address}/24", "dev", self.name)
         _ip("link", "set", self.name, "up")
