@@ -1,5 +1,6 @@
 """Where the driver and the ranks of a run on Ray tell each other things: ``ray.train.report`` would make the ranks wait for Ray."""
 
+import logging
 from typing import Any
 
 import ray
@@ -8,10 +9,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from mtl_ray.training.progress import Progress
 
 POLL_S = 0.5
+_log = logging.getLogger(__name__)
 
 
 class Board:
-    """An actor. Groups of workers have numbers, so that a worker of an older group that wakes up late is not listened to."""
+    """An actor. Groups of workers have numbers, so that a worker of an older group that wakes up late is not listened to.
+
+    Within a group the ranks may begin again in new processes, which is a turn; a turn is worth it if the one before has saved something.
+    """
 
     def __init__(self) -> None:
         self._group = 0
@@ -20,6 +25,9 @@ class Board:
         self._progress: Progress | None = None
         self._evaluations: list[Progress] = []
         self._saved = 0
+        self._turn = 0
+        self._saved_before = 0
+        self._again = self._done = False
         self._mistake: Exception | None = None
         self._pause = ""
         self._end = False
@@ -28,6 +36,7 @@ class Board:
         """By the controller, before it starts a group of so many workers."""
         self._group += 1
         self._size, self._nodes, self._pause = size, set(), ""
+        self._turn, self._saved_before, self._again, self._done = 0, self._saved, False, False
 
     def join(self, node_id: str) -> int:
         """By each rank when it begins; the number of its group."""
@@ -57,9 +66,28 @@ class Board:
         self._pause = self._pause or reason
         self._end = self._end or end
 
-    def asked(self, group: int) -> bool:
-        """By each rank: whether it shall stop."""
-        return group != self._group or bool(self._pause) or self._end
+    def asked(self, group: int, turn: int) -> tuple[bool, bool]:
+        """By each rank: whether it shall stop with a checkpoint, and whether it shall end at once, since another of its turn has failed."""
+        old = group != self._group
+        return old or bool(self._pause) or self._end, not old and turn != self._turn
+
+    def failed(self, group: int, turn: int, reason: str) -> bool:
+        """By the worker of each rank that failed or was ended: whether the group goes on with another turn. The first of a turn decides."""
+        if group != self._group:
+            return False
+        if turn == self._turn:
+            self._turn += 1
+            self._again = self._saved > self._saved_before and not self._done
+            self._saved_before = self._saved
+            if self._again:
+                _log.warning("the ranks failed and are started again: %s", reason.strip().splitlines()[-1])
+        return self._again
+
+    def done(self, group: int, turn: int) -> bool:
+        """By the worker of each rank that has ended well: whether that counts; not if another of its turn has failed."""
+        if group == self._group and turn == self._turn:
+            self._done = True
+        return self._done
 
     def ends(self) -> bool:
         """Whether the ranks were asked to stop for good."""

@@ -130,9 +130,10 @@ def ray_token(environment: "os._Environ[str] | dict[str, str]", home: Path) -> F
 def _ray_folder(folder: str) -> Finding:
     if len(folder) > LONGEST_TEMP:
         return Finding("ray folder", True, f"{folder} is too long for Ray's sockets: set RAY_TMPDIR to {LONGEST_TEMP} characters or less")
-    if not os.access(folder, os.W_OK):
+    there = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists())  # a private Ray makes the rest
+    if not os.access(there, os.W_OK):
         return Finding("ray folder", True, f"{folder} cannot be written: set RAY_TMPDIR to a folder that can")
-    disk = shutil.disk_usage(folder)
+    disk = shutil.disk_usage(there)
     text = f"{folder}, {disk.free / GIB:.0f} GiB free"
     if disk.free < 0.05 * disk.total:
         return Finding("ray folder", True, f"{text}: Ray does not spill objects on a disk that is more than 95 % full")

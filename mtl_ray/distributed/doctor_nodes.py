@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +27,8 @@ ANSWER_S = 120.0
 SMALLEST_SHM = 2**30
 MOST_SKEW_S = 5.0
 """S3 refuses what was signed 15 minutes away; tokens and logs suffer long before."""
+LONGEST_LOOKUP_S = 1.0
+"""torch asks for the name of the machine where ranks meet, so each of their beginnings waits for the answer."""
 PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "numpy", "fsspec")
 
 
@@ -97,7 +99,7 @@ def _sent() -> dict[str, Any]:
 
 def _look(head_address: str, storage_uri: str | None, mark: str | None) -> Seen:
     """Runs on the machine itself."""
-    findings = [torch_pair(), _gpus()]
+    findings = [torch_pair(), _gpus(), names(head_address)]
     if storage_uri is not None:
         findings.append(_storage(storage_uri))
     if storage_uri is not None and mark is not None:
@@ -126,6 +128,23 @@ def _reach(address: str) -> str:
             return ""
     except OSError as error:
         return str(error)
+
+
+def names(address: str, longest_s: float = LONGEST_LOOKUP_S) -> Finding:
+    """Whether the name of a machine is known, or said to be unknown, soon.
+
+    Args:
+        address: HOST:PORT.
+        longest_s: what takes longer is broken.
+    """
+    host = address.rpartition(":")[0].strip("[]")
+    began = time.monotonic()
+    with suppress(OSError):  # that there is no name is an answer, too
+        socket.getnameinfo((host if ":" in host else f"::ffff:{host}", 0), 0)  # as torch asks
+    seconds = time.monotonic() - began
+    slow = seconds > longest_s
+    mend = ". Mend: a DNS server in /etc/resolv.conf that answers, since ranks wait for it whenever they begin" if slow else ""
+    return Finding("names", slow, f"asked for the name of {host} for {seconds:.1f} s{mend}")
 
 
 def _mark(storage_uri: str) -> str | None:

@@ -112,8 +112,12 @@ def _nursery_here(run: str) -> Any:
 class Held:
     """A rank, as the worker sees it that holds it."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, plug: socket.socket, connection: Connection) -> None:
+        self._plug, self._connection = plug, connection
+
+    def end(self) -> None:
+        """Ends it, and what it would still say."""
+        self._plug.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> None:
         """Asks it to stop with a checkpoint."""
@@ -139,6 +143,6 @@ def forked(task: Task, run: str) -> Iterator[Held]:
         ray.get(_nursery_here(run).fork.remote(path))
         plug, _ = listener.accept()
     plug.setblocking(True)
-    with Connection(plug.detach()) as connection:
+    with plug, Connection(os.dup(plug.fileno())) as connection:
         connection.send(task)
-        yield Held(connection)
+        yield Held(plug, connection)

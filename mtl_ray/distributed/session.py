@@ -53,6 +53,7 @@ def _private(num_cpus: int | None) -> Iterator[None]:
     parent = os.environ.get("RAY_TMPDIR", "/tmp")
     if len(parent) > _LONGEST_PARENT:
         raise ValueError(f"RAY_TMPDIR={parent} is too long: Ray's sockets lie below it, and it may have {_LONGEST_PARENT} characters")
+    os.makedirs(parent, exist_ok=True)
     folder = tempfile.mkdtemp(prefix="mr", dir=parent)
     # RAY_AUTH_MODE stays as it is: Ray has read it when it was imported, and asks for a token where it was not set.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -18,6 +18,7 @@ IMPORTS = (
     "mtl_ray.tasks.classification.build",
     "mtl_ray.tasks.detection.build",
     "mtl_ray.tasks.segmentation.build",
+    "s3fs",
 )
 
 

@@ -5,13 +5,15 @@
 A run trains on hosts of namespaces with its data and its checkpoints in an S3 server. About every so many seconds one of these is done to
 it, as the seed says: a rank or its Ray worker gets SIGKILL; the raylet of a host gets SIGKILL; the power or the network cable of a host
 fails (and the cable is put in again later); a host is drained as before a preemption; the driver gets SIGKILL and the job is given again.
-Lost hosts are replaced. Three of four kills wait until the run has saved something since the one before. After the last kill, and once the
-run has recovered, it is asked to stop with a checkpoint; a second run makes the same number of steps undisturbed, and both are compared:
+A lost host is replaced once the run has saved again: as hosts share one machine, its start would take their processors. Three of four kills
+wait for that too. After the last kill, and once the run has recovered, it is asked to stop with a checkpoint; a second run makes the same
+number of steps undisturbed, and both are compared:
 
 * corrupt checkpoints: such as could be found but were not whole, at the end or by an attempt that looked for where to go on;
 * samples lost, repeated: seen less often, or more often, than by the undisturbed run, along the line of steps that led to the weights;
 * order: whether every step had the same samples in the same order;
 * weights: whether they and the optimiser's state have equal bits (with a fixed world; with a changing one they cannot);
+* saved again: how long after a kill the next checkpoint lay in the bucket;
 * goodput = useful step time / wall time, from the first checkpoint of the run to its end: useful is the number of steps on the line times
   the median time of a step in this run. What a kill costs (the work done again, and the time until a step is made again) follows, and with
   it the goodput at one kill a minute: 1 - cost / 60 s.
@@ -60,6 +62,7 @@ class Outcome:
     same_weights: bool | None
     wall_s: float
     useful_s: float
+    recoveries: dict[str, list[float]]
 
     def passed(self) -> bool:
         """Whether nothing went wrong."""
@@ -71,6 +74,7 @@ class Outcome:
         count = self.kills.total()
         cost_s = (self.wall_s - self.useful_s) / max(1, count)
         weights = {True: "equal", False: "NOT EQUAL", None: "not comparable (changing world)"}[self.same_weights]
+        again = ", ".join(f"{statistics.median(seconds):.0f} s after {kind}" for kind, seconds in sorted(self.recoveries.items()))
         worlds = ", ".join(f"{steps} by {world}" for world, steps in sorted(self.worlds.items()))
         return "\n".join(
             (
@@ -84,9 +88,19 @@ class Outcome:
                 f"order of samples     {'same' if self.same_order else 'NOT THE SAME'}",
                 f"final weights        {weights}",
                 f"goodput              {self.useful_s / self.wall_s:.1%} ({self.useful_s:.0f} s useful of {self.wall_s:.0f} s)",
+                f"saved again          {again} (median)",
                 f"a kill costs         {cost_s:.1f} s; at one kill a minute goodput is {max(0.0, 1 - cost_s / 60):.1%}",
             )
         )
+
+
+@dataclass(frozen=True)
+class _Kill:
+    """The last one, as long as no later attempt than ``attempt`` has saved."""
+
+    kind: str
+    attempt: int
+    at: float
 
 
 class Chaos:
@@ -108,6 +122,8 @@ class Chaos:
         for node in self.nodes:
             hosts.wait_for(node)
         self.broken: list[Machine] = []
+        self.killed: _Kill | None = None
+        self.recoveries: dict[str, list[float]] = {}
         self.kills: Counter[str] = Counter()
 
     def go(self, kills: int, every_s: float) -> Outcome:
@@ -115,29 +131,39 @@ class Chaos:
         self.hosts.set_pace(REST_S)
         self.driver = self.run.start()
         self.run.wait_for_checkpoint()
-        since, before, saved = time.time(), self.run.newest()[0], 0
-        self.killed_at = time.monotonic()
+        since, before = time.time(), self.run.newest()[0]
         kinds = [kind for _ in range(kills // len(KINDS) + 1) for kind in self.random.sample(KINDS, len(KINDS))]
         for kind in kinds[:kills]:
-            time.sleep(self.random.uniform(0.5, 1.5) * every_s)
-            if self.random.random() < RECOVERED:
-                self._wait_for_later(saved)
-            saved = self.run.newest()[0]
+            self._rest(every_s, patient=self.random.random() < RECOVERED)
             self._kill(kind)
-            self.killed_at = time.monotonic()
-        self._wait_for_later(saved)
-        time.sleep(self.random.uniform(0.5, 1.5) * every_s)
+        self._rest(every_s, patient=True)
         wall_s = time.time() - since
         tell(self.driver, signal.SIGTERM)
         self.run.wait(self.driver, 128 + signal.SIGTERM)
         return self._compare(wall_s, before)
 
-    def _wait_for_later(self, step: int) -> None:
-        """Until there is a checkpoint of a later step."""
-        waits = self.run.newest()[0] <= step
-        self.run.wait_for_checkpoint(after_step=step, patience_s=PATIENCE_S)
-        if waits:
-            print(f"    saved again {time.monotonic() - self.killed_at:.1f} s after it", flush=True)
+    def _rest(self, every_s: float, *, patient: bool) -> None:
+        """Until the next kill; if it is patient, at least until the run has saved something since the last one."""
+        end = time.monotonic() + self.random.uniform(0.5, 1.5) * every_s
+        give_up = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end or (patient and self.killed is not None):
+            self._look()
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"the run does not recover\n{self.run.said()[-5000:]}")
+            time.sleep(0.5)
+        self._replace()
+
+    def _look(self) -> None:
+        """Whether the run has saved something since the last kill."""
+        if self.killed is not None and self.run.newest()[1] > self.killed.attempt:
+            seconds = time.monotonic() - self.killed.at
+            self.recoveries.setdefault(self.killed.kind, []).append(seconds)
+            self.killed = None
+            print(f"    saved again {seconds:.1f} s after it", flush=True)
+            self._replace()
+
+    def _replace(self) -> None:
+        self.nodes += [self.hosts.start_node(wait=False) for _ in range(NODES - len(self.nodes))]
 
     def _step_s(self) -> float:
         """What a step of the run took, by and large."""
@@ -147,7 +173,7 @@ class Chaos:
     def _kill(self, kind: str) -> None:
         if self.driver.poll() is not None:
             raise RuntimeError(f"the driver ended by itself with {self.driver.returncode}\n{self.run.said()[-5000:]}")
-        step, attempt = self.run.newest()
+        at, (step, attempt) = time.monotonic(), self.run.newest()
         print(f"kill {self.kills.total() + 1}: {kind}; newest checkpoint: step {step} of attempt {attempt}", flush=True)
         for machine in self.broken:
             self.hosts.kill(machine)
@@ -162,8 +188,8 @@ class Chaos:
             node = self.random.choice(self._busy())
             self.nodes.remove(node)
             self._break(node, kind)
-            self.nodes.append(self.hosts.start_node(wait=False))
         self.kills[kind] += 1
+        self.killed = _Kill(kind, attempt, at)
 
     def _break(self, node: Machine, kind: str) -> None:
         if kind == "power":
@@ -218,6 +244,7 @@ class Chaos:
             same_weights=audit.same_weights(self.run.uri, reference.uri) if self.fixed else None,
             wall_s=wall_s,
             useful_s=(steps - before) * self._step_s(),
+            recoveries=self.recoveries,
         )
 
 

@@ -30,7 +30,7 @@ def training(hosts: Hosts, nodes: list[Machine]) -> Machine:
     return next(node for node in nodes if hosts.ranks(node))
 
 
-@pytest.mark.parametrize("kind", ["exception", "rank", "holder", "raylet", "power", "cable", "drain"])
+@pytest.mark.parametrize("kind", ["exception", "holder", "raylet", "power", "cable", "drain"])
 def test_a_run_outlives(world: World, kind: str) -> None:
     hosts, nodes = world.hosts, world.have(3)
     run = world.run(f"outlives-{kind}")
@@ -39,8 +39,6 @@ def test_a_run_outlives(world: World, kind: str) -> None:
     if kind == "exception":
         hosts.set_pace("a mistake of this test")
         wait_until(lambda: "started again" in run.said(), "the exception is heard of", hosts.log(run.name))
-    elif kind == "rank":
-        hosts.ranks(victim)[0].kill()
     elif kind == "holder":
         hosts.holders(victim)[0].kill()
     elif kind == "raylet":
@@ -56,6 +54,19 @@ def test_a_run_outlives(world: World, kind: str) -> None:
     if kind == "cable":
         hosts.link(victim, up=True)
     assert run.attempt() > attempt
+    world.check(run)
+
+
+def test_a_dead_rank_costs_no_worker_of_ray(world: World) -> None:
+    hosts, nodes = world.hosts, world.have(3)
+    run = world.run("rank")
+    driver = begun(world, run)
+    attempt, workers = run.attempt(), {worker.pid for node in nodes for worker in hosts.holders(node)}
+    hosts.ranks(training(hosts, nodes))[0].kill()
+    run.wait_for_checkpoint(after_attempt=attempt)
+    assert {worker.pid for node in nodes for worker in hosts.holders(node)} == workers
+    hosts.set_pace(0)
+    run.wait(driver)
     world.check(run)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mtl_ray.distributed.doctor import _ray_folder, _storage, ray_token
+from mtl_ray.distributed.doctor_nodes import names
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,6 +62,7 @@ def test_the_token_of_ray(tmp_path, environment, token, broken, words):
 def test_a_long_folder_for_ray_is_broken(tmp_path):
     assert _ray_folder("/tmp/" + "x" * 60).broken
     assert not _ray_folder("/tmp").broken
+    assert not _ray_folder("/tmp/made-when-needed").broken
 
 
 def test_a_storage_that_cannot_be_written_is_broken(tmp_path):
@@ -68,3 +70,10 @@ def test_a_storage_that_cannot_be_written_is_broken(tmp_path):
     finding = _storage(str(tmp_path / "file" / "runs"))
     assert finding.broken
     assert "cannot be written" in finding.text
+
+
+def test_names_that_are_looked_up_for_long_are_broken():
+    assert not names("127.0.0.1:6379").broken
+    late = names("127.0.0.1:6379", longest_s=-1)
+    assert late.broken
+    assert "/etc/resolv.conf" in late.text

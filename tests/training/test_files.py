@@ -107,7 +107,7 @@ def test_trackers_are_resumed_under_one_id(make_config, tmp_path, monkeypatch):
     folder = tmp_path / "runs" / "run"
     offline = sorted(path.name for path in (folder / "wandb").glob("offline-run-*"))
     assert len(offline) == 2
-    assert len({name.rsplit("-", 1)[1] for name in offline}) == 1
+    assert len({name.split("-")[3] for name in offline}) == 1, "offline-run-TIME-ID, and -1 if both began in the same second"
     records = b"".join(map(wandb_records, folder.glob("wandb/offline-run-*/*.wandb")))
     for word in (b"labels/loss_class", b"labels/top1", b"-checkpoint"):
         assert word in records
