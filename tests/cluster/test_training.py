@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 def begun(world: World, run: Run) -> "object":
-    """A driver whose run has its first checkpoint, and goes on slowly."""
-    world.hosts.set_pace(0.2)
+    """A driver whose run has its first checkpoint, and goes on so slowly that whatever is done to it happens before its end."""
+    world.hosts.set_pace(1)
     driver = run.start()
     run.wait_for_checkpoint()
     return driver
@@ -61,6 +61,7 @@ def test_a_dead_rank_costs_no_worker_of_ray(world: World) -> None:
     hosts, nodes = world.hosts, world.have(3)
     run = world.run("rank")
     driver = begun(world, run)
+    run.wait_for_checkpoint(after_step=run.newest()[0])  # the group has then heard of the one before
     attempt, workers = run.attempt(), {worker.pid for node in nodes for worker in hosts.holders(node)}
     hosts.ranks(training(hosts, nodes))[0].kill()
     run.wait_for_checkpoint(after_attempt=attempt)
@@ -95,7 +96,7 @@ def test_a_host_that_was_cut_off_publishes_nothing_when_it_is_back(world: World)
 def test_a_killed_driver_is_submitted_again(world: World) -> None:
     hosts, _ = world.hosts, world.have(2)
     run = world.run("resubmitted")
-    hosts.set_pace(0.2)
+    hosts.set_pace(1)
     script = f"cd {os.getcwd()} && exec python -m jobs.train {run.config} {' '.join(map(repr, run.overrides))}"
     submit = ["ray", "job", "submit", f"--address={hosts.url('')}", "--", "bash", "-c", script]
     first = hosts.run(submit, run.name)
