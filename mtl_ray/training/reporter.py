@@ -63,8 +63,7 @@ class Reporter:
         due = step == self._progress.steps or time.monotonic() - self._drawn_at > DRAW_EVERY_S
         if due or self._trackers:
             shown = show()
-            for tracker in self._trackers:
-                tracker.evaluation(step, shown)
+            self._each(lambda tracker: tracker.evaluation(step, shown))
             self._try(lambda: self._draw(shown))
         if due:
             self._try(self._plot)
@@ -90,8 +89,17 @@ class Reporter:
         self._drawn_at, self._drawn_rows = time.monotonic(), len(self._scalars.rows)
 
     def _track(self, row: Mapping[str, Any]) -> None:
-        for tracker in self._trackers:
-            tracker.scalars(row["step"], numbers(row))
+        self._each(lambda tracker: tracker.scalars(row["step"], numbers(row)))
+
+    def _each(self, tell: Callable[[Tracker], None]) -> None:
+        """A tracker that breaks ends no run; nobody talks to it any more."""
+        for tracker in list(self._trackers):
+            try:
+                tell(tracker)
+            except OSError as error:
+                self._trackers.remove(tracker)
+                name, what = type(tracker).__name__, f"{type(error).__name__}: {error}"
+                _log.warning("%s is left out from now on and training goes on (%s); jobs.wandb_sync sends what W&B misses", name, what)
 
     def _tell(self, progress: Progress) -> None:
         self._progress = progress
@@ -109,8 +117,6 @@ class Reporter:
                 self._try(self._plot)
             if best is not None:
                 for uri, aliases in checkpoints_of(self._uri) if self._trackers else ():
-                    for tracker in self._trackers:
-                        tracker.artifact(uri, "checkpoint", aliases)
+                    self._each(lambda tracker, uri=uri, aliases=aliases: tracker.artifact(uri, "checkpoint", aliases))  # type: ignore[misc]
         finally:
-            for tracker in self._trackers:
-                tracker.close()
+            self._each(lambda tracker: tracker.close())

@@ -3,7 +3,8 @@
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -106,7 +107,8 @@ class Wandb:
 
     def _log(self, step: int, values: Mapping[str, Any]) -> None:
         if step > self._last:
-            self._run.log(dict(values), step=step)
+            with _errors():
+                self._run.log(dict(values), step=step)
 
     def evaluation(self, step: int, shown: Shown) -> None:
         """See ``Tracker``."""
@@ -131,13 +133,28 @@ class Wandb:
             if storage.is_remote(uri):
                 found.fetch(name, folder / name)
             made.add_file(str(folder / name), name=name, policy="immutable", skip_cache=True)
-        self._run.log_artifact(made, aliases=missing)
+        with _errors():
+            self._run.log_artifact(made, aliases=missing)
 
     def close(self) -> None:
         """See ``Tracker``; offline, ``finish`` returns before its helper process has written everything, ``teardown`` waits."""
         import wandb
 
-        self._run.finish()
-        wandb.teardown()
-        self._folder.close()
-        self._fetched.cleanup()
+        try:
+            with _errors():
+                self._run.finish()
+                wandb.teardown()
+        finally:
+            self._folder.close()
+            self._fetched.cleanup()
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """W&B's own errors as ``ConnectionError``, which is what its client raises when its helper process is gone."""
+    import wandb
+
+    try:
+        yield
+    except wandb.errors.Error as error:
+        raise ConnectionError(str(error)) from error

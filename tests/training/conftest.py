@@ -61,9 +61,12 @@ Train = Callable[..., list[int | None]]
 
 @pytest.fixture(scope="session")
 def train(start: Start) -> Train:
-    """``train(config, world_size, kill_at=None)``: ranks train together; with ``kill_at`` each sends itself SIGKILL after so many steps."""
+    """``train(config, world_size, kill_at=None, victim=None)``: ranks train together.
 
-    def train(config: ExperimentConfig, world_size: int = 1, kill_at: int | None = None) -> list[int | None]:
-        return start("rank.py", world_size, CONFIG=config, KILL_AT=kill_at)
+    With ``kill_at`` each sends SIGKILL to itself after so many steps, or to its children whose names begin with ``victim``.
+    """
+
+    def train(config: ExperimentConfig, world_size: int = 1, kill_at: int | None = None, victim: str | None = None) -> list[int | None]:
+        return start("rank.py", world_size, CONFIG=config, KILL_AT=kill_at, VICTIM=victim)
 
     return train

@@ -1,9 +1,10 @@
-"""One rank of a training, run by ``runpy`` in a process of its own with CONFIG, RANK, WORLD_SIZE, STORE and KILL_AT given."""
+"""One rank of a training, run by ``runpy`` in a process of its own with CONFIG, RANK, WORLD_SIZE, STORE, KILL_AT and VICTIM given."""
 
 import itertools
 import os
 import signal
 
+import psutil
 import torch
 import torch.distributed as dist
 
@@ -16,7 +17,12 @@ asked = itertools.count(1)
 def die_in_time() -> bool:
     """Asked after every step."""
     if next(asked) == KILL_AT:  # noqa: F821
-        os.kill(os.getpid(), signal.SIGKILL)
+        if VICTIM is None:  # noqa: F821
+            os.kill(os.getpid(), signal.SIGKILL)
+        for child in psutil.Process().children(recursive=True):
+            if child.name().startswith(VICTIM):  # noqa: F821
+                child.kill()
+                child.wait()
     return False
 
 
