@@ -18,7 +18,7 @@ number of steps undisturbed, and both are compared:
   the median time of a step in this run. What a kill costs (the work done again, and the time until a step is made again) follows, and with
   it the goodput at one kill a minute: 1 - cost / 60 s.
 
-The exit status is 0 if nothing was corrupt, lost or repeated, the order is the same, and with a fixed world the weights are equal; else 1.
+SIGTERM ends the kills early; what was done until then is compared. The exit status is 0 if nothing was corrupt, lost or repeated, the order is the same, and with a fixed world the weights are equal; else 1.
 """
 
 import argparse
@@ -133,7 +133,11 @@ class Chaos:
         self.run.wait_for_checkpoint()
         since, before = time.time(), self.run.newest()[0]
         kinds = [kind for _ in range(kills // len(KINDS) + 1) for kind in self.random.sample(KINDS, len(KINDS))]
+        told: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
         for kind in kinds[:kills]:
+            if told:
+                break
             self._rest(every_s, patient=self.random.random() < RECOVERED)
             self._kill(kind)
         self._rest(every_s, patient=True)
