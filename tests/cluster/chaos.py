@@ -18,7 +18,8 @@ number of steps undisturbed, and both are compared:
   the median time of a step in this run. What a kill costs (the work done again, and the time until a step is made again) follows, and with
   it the goodput at one kill a minute: 1 - cost / 60 s.
 
-SIGTERM ends the kills early; what was done until then is compared. The exit status is 0 if nothing was corrupt, lost or repeated, the order is the same, and with a fixed world the weights are equal; else 1.
+SIGTERM ends the kills early; what was done until then is compared. The exit status is 0 if nothing was corrupt, lost or repeated, the order
+is the same, and with a fixed world the weights are equal; else 1.
 """
 
 import argparse
