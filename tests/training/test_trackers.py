@@ -86,14 +86,13 @@ def test_a_killed_run_is_replayed_and_goes_on_as_one_line(
 
 
 def test_a_run_outlives_the_helper_process_of_wandb(
-    make_config: MakeConfig, train: Train, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    make_config: MakeConfig, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = str(tmp_path / "runs" / "run")
     assert train(make_config("runtime.wandb=offline"), kill_at=5, victim="wandb") == [0]
-    assert "Wandb is left out from now on and training goes on (Connection" in capfd.readouterr().err
-    assert max(steps(folder), default=0) < 14
+    assert max(steps(folder), default=0) <= 6, "what was logged after the helper's death"
     assert sync([folder]) == 0
-    assert "were missing and are sent" in capfd.readouterr().out
+    assert "were missing and are sent" in capsys.readouterr().out
     assert steps(folder) == [2, 4, 6, 8, 10, 12, 14]
 
 
