@@ -80,7 +80,7 @@ class Board:
             self._again = self._saved > self._saved_before and not self._done
             self._saved_before = self._saved
             if self._again:
-                _log.warning("the ranks failed and are started again: %s", reason.strip().splitlines()[-1])
+                _log.warning("the ranks failed and are started again: %s", reason.strip().rpartition("\n")[2])
         return self._again
 
     def done(self, group: int, turn: int) -> bool:

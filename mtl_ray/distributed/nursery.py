@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -117,11 +117,13 @@ class Held:
 
     def end(self) -> None:
         """Ends it, and what it would still say."""
-        self._plug.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # it has just ended by itself
+            self._plug.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> None:
         """Asks it to stop with a checkpoint."""
-        self._connection.send(STOP)
+        with suppress(OSError):  # it has just ended by itself
+            self._connection.send(STOP)
 
     def words(self) -> Iterator[tuple[str, Any]]:
         """What it says, until it is gone."""
