@@ -38,7 +38,7 @@ def every_node_answers(cluster: LocalRay, storage: Path) -> None:
     lines = done.stdout.splitlines()
     assert all(line.startswith("ok") for line in lines)
     assert "2 alive: 1 CPUs, 0 GPUs" in lines[0]
-    for subject in ("torch", "gpu", "storage", "shared", "/dev/shm", "clock", "ports"):
+    for subject in ("torch", "gpu", "names", "storage", "shared", "/dev/shm", "clock", "ports"):
         assert sum(f" {subject} " in line[:45] for line in lines) == 2, (subject, done.stdout)
     assert f"{cluster.dashboard} answers 401 without the token" in done.stdout
     assert list(storage.iterdir()) == []
