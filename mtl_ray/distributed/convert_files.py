@@ -23,6 +23,8 @@ from mtl_ray.sources.writers.writer import Target, Writer, settle
 
 _ROWS_OF_A_TASK = 200
 _SHOWN = 20
+_OF_PIXELS = ("cityscapes", "nuimages")
+"""Sources whose masks were never polygons; their own programs write them as run lengths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,8 @@ def convert_files(config: ConvertConfig) -> Files:
         raise ValueError(f"--to {config.to}: only coco is a single file; {form} is a folder")
     source = open_any(config.source)
     split = re.sub(r"[^A-Za-z0-9._-]+", "-", config.source.split).strip("-.") or "split"
-    target = Target(uri=uri, split=split, vocabulary=source.vocabulary, pictures=config.pictures and not alone, masks=config.masks)
+    masks = config.masks or ("rle" if form == "coco" and config.source.type in _OF_PIXELS else None)
+    target = Target(uri=uri, split=split, vocabulary=source.vocabulary, pictures=config.pictures and not alone, masks=masks)
     note = uri.removesuffix(COCO_FILE) + ".conversion.json" if alone else storage.join(uri, f"conversion_{split}.json")
     provenance = provenance_of(config, source)
     if storage.exists(note):

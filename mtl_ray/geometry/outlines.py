@@ -13,7 +13,7 @@ Loop = list[tuple[int, int]]
 """Corners (x, y); the last is joined to the first."""
 
 
-def polygons_of(mask: NDArray[np.uint8]) -> list[list[float]]:
+def polygons_of(mask: NDArray[np.uint8]) -> list[list[int]]:
     """Polygons x, y, x, y, ... whose union is a mask (H, W): one for each part, or a single ring where there is a hole."""
     loops = list(_loops(mask))
     if any(_doubled_area(loop) < 0 for loop in loops):
@@ -21,7 +21,7 @@ def polygons_of(mask: NDArray[np.uint8]) -> list[list[float]]:
     return [_flat(loop) for loop in loops]
 
 
-def ring_of(mask: NDArray[np.uint8]) -> list[float]:
+def ring_of(mask: NDArray[np.uint8]) -> list[int]:
     """One polygon x, y, x, y, ... that is a mask (H, W) by even and odd crossings; nothing for an empty mask."""
     loops = list(_loops(mask))
     ring: Loop = []
@@ -31,8 +31,8 @@ def ring_of(mask: NDArray[np.uint8]) -> list[float]:
     return _flat(ring if len(loops) > 1 else ring[:-1])
 
 
-def _flat(loop: Loop) -> list[float]:
-    return [float(value) for corner in loop for value in corner]
+def _flat(loop: Loop) -> list[int]:
+    return [value for corner in loop for value in corner]
 
 
 def _doubled_area(loop: Loop) -> int:
@@ -42,7 +42,16 @@ def _doubled_area(loop: Loop) -> int:
 
 def _loops(mask: NDArray[np.uint8]) -> Iterator[Loop]:
     """The closed lines around and inside the object, with the object to their right, corners only."""
-    following = _edges(mask)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return
+    top, left = int(rows[0]), int(columns[0])  # most of a picture is not the object
+    for loop in _walks(_edges(mask[top : rows[-1] + 1, left : columns[-1] + 1])):
+        yield [(x + left, y + top) for x, y in loop]
+
+
+def _walks(following: dict[tuple[int, int], list[tuple[int, int]]]) -> Iterator[Loop]:
+    """The closed lines that edges make, which are used up."""
     while following:
         start = next(iter(following))
         loop: Loop = []

@@ -261,4 +261,4 @@ class ConvertConfig:
     pictures: bool = True
     """Whether a folder of files gets the pictures too, or the annotations alone."""
     masks: Literal["rle", "polygons", "none"] | None = None
-    """How files say masks of objects: by default coco as run lengths, yolo as polygons, voc not at all."""
+    """How files say masks of objects: coco and yolo as polygons, but coco those of cityscapes and nuimages as rle; voc not at all."""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from mtl_ray import storage
 from mtl_ray.distributed import convert_files as module
 from mtl_ray.distributed.convert import convert
 from mtl_ray.distributed.convert_files import convert_files, files_summary
-from mtl_ray.sources.config import Coco, ConvertConfig, Digits, ImageFolder, Shards, Yolo
+from mtl_ray.sources.config import Cityscapes, Coco, ConvertConfig, Digits, ImageFolder, Shards, Yolo
 from mtl_ray.sources.open import open_source
 from tests.s3_server import S3Server
 
@@ -57,6 +58,19 @@ def test_shards_and_back(tmp_path: Path) -> None:
         assert np.array_equal(one.instances.boxes_xyxy, other.instances.boxes_xyxy)
         assert one.instances.masks == other.instances.masks
         assert one.image == other.image
+
+
+def test_masks_that_never_were_polygons_stay_run_lengths(tmp_path: Path) -> None:
+    for folder, end, values in (("leftImg8bit", "leftImg8bit", np.uint8(9)), ("gtFine", "gtFine_instanceIds", np.uint16(26001))):
+        (tmp_path / folder / "val" / "ulm").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / folder / "val" / "ulm" / f"ulm_0_0_{end}.png"), np.full((8, 16), values))
+    city = Cityscapes(root=str(tmp_path), split="val")
+    for name, masks, kind in (("usual", None, dict), ("asked", "polygons", list)):
+        convert_files(config(tmp_path / f"{name}.json", source=city, masks=masks))
+        (found,) = json.loads((tmp_path / f"{name}.json").read_text())["annotations"]
+        assert isinstance(found["segmentation"], kind)
+    convert_files(config(tmp_path / "yolo", source=city, format="yolo"))
+    assert (tmp_path / "yolo" / "labels" / "val" / "ulm" / "ulm_0_0_leftImg8bit.txt").read_text() == "2 0 0 1 0 1 1 0 1\n"
 
 
 def test_run_again_and_beside(tmp_path: Path) -> None:

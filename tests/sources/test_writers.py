@@ -115,12 +115,14 @@ def test_coco(tmp_path: Path, form: Any) -> None:
 
 
 def test_coco_as_pycocotools_reads_it(tmp_path: Path) -> None:
-    write("coco", tmp_path / "one.json", SAMPLES, pictures=False, masks="polygons")
+    write("coco", tmp_path / "one.json", SAMPLES, pictures=False)
     assert [path.name for path in tmp_path.iterdir()] == ["one.json"]
     coco = COCO(str(tmp_path / "one.json"))
     encoded = found_in(SAMPLES[0]).masks
     assert encoded is not None
     first = coco.loadAnns([1])[0]
+    said = {type(each["segmentation"]) for each in coco.dataset["annotations"] if not each["iscrowd"]}
+    assert said == {list}, "objects are polygons unless something else is asked for"
     assert np.array_equal(coco.annToMask(first), masks.decode(encoded[0], HEIGHT, WIDTH))
     assert first["num_keypoints"] == 2
 

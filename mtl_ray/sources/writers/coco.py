@@ -26,7 +26,8 @@ class CocoWriter:
     """Writes ``annotations/instances_SPLIT.json`` and pictures in ``SPLIT/``, or a JSON file alone where the target is one.
 
     Category ids are the source's own where it has them (COCO's, Cityscapes'). VOC's difficult objects become crowds, which COCO's
-    metric neither rewards nor punishes, and keep ``"difficult": 1``. Masks are compressed run lengths, or polygons of the same pixels.
+    metric neither rewards nor punishes, and keep ``"difficult": 1``. Masks are polygons along their pixels, which fill exactly these
+    again, or compressed run lengths; those of crowds always are the latter.
     Semantic maps go to ``annotations/semantic_masks/NAME.png``, where detectors with a semantic head look for them, and the names of
     their classes to ``annotations/semantic_classes.txt``; with a JSON file alone they are not written.
     """
@@ -95,7 +96,7 @@ class CocoWriter:
         }
         entry |= {name: 1 for name in ("difficult", "truncated") if getattr(found, name)[index]}
         if found.masks is not None and self.target.masks != "none":
-            form = "rle" if crowd else self.target.masks or "rle"
+            form = "rle" if crowd else self.target.masks or "polygons"
             entry["segmentation"] = segmentation(found.masks[index], sample.height, sample.width, form)
         if found.keypoints is not None:
             points: NDArray[np.float32] = found.keypoints[index]
