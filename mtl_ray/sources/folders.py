@@ -2,7 +2,7 @@
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mtl_ray import storage
@@ -59,9 +59,15 @@ def read_lines(uri: str) -> list[str]:
         raise ValueError(f"{uri} is not UTF-8 text") from None
 
 
-def read_ids(uri: str, root: str) -> tuple[list[str], list[Reject]]:
-    """The first word of each line of a list, each once, and a Reject for each that is there again."""
-    entries = Counter(line.split()[0] for line in read_lines(uri))
+def read_ids(uri: str, root: str, known: Container[str] = ()) -> tuple[list[str], list[Reject]]:
+    """The first word of each line of a list, each once, and a Reject for each that is there again.
+
+    Args:
+        uri: the list.
+        root: the data set, for the reject.
+        known: ids that may have blanks: a line that is one of them, or the name of a picture, is taken as a whole.
+    """
+    entries = Counter(line if line in known or is_picture(line) else line.split()[0] for line in read_lines(uri))
     file = uri.removeprefix(root).lstrip("/")
     return list(entries), [Reject(file, name, f"listed {count} times") for name, count in entries.items() if count > 1]
 

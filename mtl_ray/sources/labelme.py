@@ -73,13 +73,13 @@ def _files_of(root: str, split: str, every: list[str]) -> tuple[list[str], list[
     below = [file for file in every if file.startswith(f"{split}/")]
     if below:
         return below, []
+    by_stem = {posixpath.basename(file).removesuffix(".json"): file for file in every}
     try:
-        ids, rejects = read_ids(find_list(root, split, _LISTS), root)
+        ids, rejects = read_ids(find_list(root, split, _LISTS), root, by_stem)
     except FileNotFoundError:
         if any(name.endswith(".txt") and name != "classes.txt" for name in storage.names(root)):
             raise
         return every, []
-    by_stem = {posixpath.basename(file).removesuffix(".json"): file for file in every}
     found = {name: by_stem.get(posixpath.basename(name).rpartition(".")[0]) or by_stem.get(posixpath.basename(name)) for name in ids}
     rejects += [Reject(name, "", "is listed, but there is no JSON file of this name") for name, file in found.items() if file is None]
     return [file for file in found.values() if file is not None], rejects

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mtl_ray import storage
-from mtl_ray.sources.folders import find_list, pictures_by_stem, read_lines
+from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, read_lines
 from mtl_ray.sources.source import Reject
 
 _LISTS = ("", "splits", "meta", "ImageSets/Segmentation")
@@ -42,11 +42,10 @@ def find_pairs(root: str, split: str, images: str | None, labels: str | None) ->
             raise FileNotFoundError(f"{error}; and it has no folder such as {split}, images/{split} or img_dir/{split}") from None
         ids = None
     else:
-        lines = [line.split() for line in read_lines(listed)]
-        file = listed.removeprefix(root).lstrip("/")
-        if lines and all(len(line) > 1 for line in lines):
-            return _listed(lines, file)
-        ids = [line[0] for line in lines]
+        ids = read_lines(listed)
+        pairs = [line.split() for line in ids]
+        if pairs and all(len(pair) > 1 and is_picture(pair[0]) for pair in pairs):
+            return _listed(pairs, listed.removeprefix(root).lstrip("/"))
     return _by_name(root, images or _find(root, split, _IMAGES), labels or _find(root, split, _LABELS), ids)
 
 
@@ -67,7 +66,8 @@ def _by_name(root: str, images: str, labels: str, ids: Sequence[str] | None) -> 
     pictures, maps = pictures_by_stem(storage.join(root, images)), pictures_by_stem(storage.join(root, labels))
     if not pictures.keys() & maps.keys():
         pictures, maps = _without_common_end(pictures), _without_common_end(maps)
-    wanted = list(dict.fromkeys(ids)) if ids is not None else sorted(pictures.keys() | maps.keys())
+    known = pictures.keys() | maps.keys()
+    wanted = sorted(known) if ids is None else list(dict.fromkeys(line if line in known else line.split()[0] for line in ids))
     pairs, rejects = [], []
     for name in wanted:
         if name in pictures and name in maps:

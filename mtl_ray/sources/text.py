@@ -34,8 +34,8 @@ def open_text(config: Text) -> Source:
     """
     root = storage.absolute(config.root)
     images, labels = storage.join(root, config.images), storage.join(root, config.labels)
-    ids, rejects = read_ids(find_list(root, config.split, _LISTS), root)
     every = {name.removesuffix(".txt"): storage.join(labels, name) for name in storage.names(labels) if name.endswith(".txt")}
+    ids, rejects = read_ids(find_list(root, config.split, _LISTS), root, every)
     contents = read_each(every | {name: storage.join(labels, f"{name}.txt") for name in ids})
     names = find_class_names(root, config.classes) or collect(_classes_in(contents.values(), config.separator))
     pictures = pictures_by_stem(images)

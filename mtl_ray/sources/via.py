@@ -168,7 +168,7 @@ def _polygon(region: Region) -> Points:
             case "polygon":
                 return points_of(shape["all_points_x"], shape["all_points_y"])
             case "rect":
-                x, y, width, height = (shape[name] for name in ("x", "y", "width", "height"))
+                x, y, width, height = (float(shape[name]) for name in ("x", "y", "width", "height"))
                 return rectangle(*points_of([x, x + width], [y, y + height]))
             case "circle":
                 (centre,) = points_of([shape["cx"]], [shape["cy"]])
@@ -176,6 +176,8 @@ def _polygon(region: Region) -> Points:
             case "ellipse":
                 (centre,) = points_of([shape["cx"]], [shape["cy"]])
                 return ellipse(centre, float(shape["rx"]), float(shape["ry"]), float(shape.get("theta", 0)))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"a {kind} whose numbers are not understood: {error}") from None
+    except KeyError as error:
+        raise ValueError(f"a {kind} without {error}") from None
+    except TypeError:
+        raise ValueError(f"a {kind} with something else than numbers") from None
     raise ValueError(f"a {kind} has no area")

@@ -97,7 +97,7 @@ def list_split(folder: VocFolder, split: str) -> VocListing:
     annotated = [name.removesuffix(".xml") for name in storage.names(place) if name.endswith(".xml")]
     contents = read_each({name: storage.join(place, f"{name}.xml") for name in annotated})
     if any(storage.names(storage.join(folder.uri, lists)) for lists in _LISTS):
-        ids, rejects = read_ids(find_list(folder.uri, split, _LISTS), folder.uri)
+        ids, rejects = read_ids(find_list(folder.uri, split, _LISTS), folder.uri, contents)
     else:
         ids, rejects = annotated, []
     by_stem = pictures_by_stem(storage.join(folder.uri, folder.images))

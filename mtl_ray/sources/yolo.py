@@ -103,7 +103,7 @@ def _place(root: str, named: str) -> str | None:
 def _listed(root: str, uri: str) -> tuple[dict[str, str], list[Reject]]:
     """The pictures of a list: paths, or ids of pictures in images/."""
     by_id = pictures_by_stem(storage.join(root, "images"))
-    entries, rejects = read_ids(uri, root)
+    entries, rejects = read_ids(uri, root, by_id)
     pictures = [entry if is_picture(entry) else f"images/{by_id.get(entry, entry)}" for entry in entries]
     return {picture: picture.removeprefix("./").removeprefix("images/") for picture in pictures}, rejects
 

@@ -163,6 +163,7 @@ def test_shapes_of_via(tmp_path: Path, make_picture: MakePicture) -> None:
     assert math.isclose(found.areas[3], math.pi * 200, rel_tol=0.05)
     assert len(objects(samples["b.jpg"])) == 0
     assert [reject.object for reject in rejects] == [f"a.jpg, region {number}" for number in (5, 6, 7, 8)]
+    assert rejects[2].reason == "a rect without 'height'"
 
 
 def test_which_via_file(tmp_path: Path, make_picture: MakePicture) -> None:
