@@ -80,7 +80,14 @@ def convert_files(config: ConvertConfig) -> Files:
     source = open_any(config.source)
     split = re.sub(r"[^A-Za-z0-9._-]+", "-", config.source.split).strip("-.") or "split"
     masks = config.masks or ("rle" if form == "coco" and config.source.type in _OF_PIXELS else None)
-    target = Target(uri=uri, split=split, vocabulary=source.vocabulary, pictures=config.pictures and not alone, masks=masks)
+    target = Target(
+        uri=uri,
+        split=split,
+        vocabulary=source.vocabulary,
+        pictures=config.pictures and not alone,
+        masks=masks,
+        annotated=config.source.type != "pictures",
+    )
     note = uri.removesuffix(COCO_FILE) + ".conversion.json" if alone else storage.join(uri, f"conversion_{split}.json")
     provenance = provenance_of(config, source)
     if storage.exists(note):

@@ -39,6 +39,19 @@ class ImageFolder:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Pictures:
+    """Pictures that nobody has annotated, to be listed for a test: with --format coco a file of images and categories."""
+
+    type: Literal["pictures"] = "pictures"
+    root: str
+    """The folder of the data set (a path or s3://...)."""
+    split: str
+    """The folder below ROOT, also deeper; ROOT itself where the pictures lie directly in it."""
+    classes: str
+    """File with one class name a line, of the objects that will be looked for."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Coco:
     """COCO: one JSON file a split, with boxes, polygons or run lengths, crowds, keypoints."""
 
@@ -236,7 +249,8 @@ class Via:
     """File with one class name a line; by default all that occur, sorted; "object" where regions have no attributes."""
 
 
-RawConfig = Coco | Voc | Yolo | Text | List | ImageFolder | Idx | SemanticPng | Digits | Cityscapes | Nuimages | Labelme | Via
+_Drawn = Coco | Voc | Yolo | Text | SemanticPng | Digits | Cityscapes | Nuimages | Labelme | Via
+RawConfig = _Drawn | List | ImageFolder | Idx | Pictures
 SourceConfig = Annotated[RawConfig | Shards, Field(discriminator="type")]
 
 

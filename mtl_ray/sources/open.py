@@ -11,6 +11,7 @@ from mtl_ray.sources.config import (
     Labelme,
     List,
     Nuimages,
+    Pictures,
     RawConfig,
     SemanticPng,
     Text,
@@ -24,6 +25,7 @@ from mtl_ray.sources.image_folder import open_image_folder
 from mtl_ray.sources.label_list import open_list
 from mtl_ray.sources.labelme import open_labelme
 from mtl_ray.sources.nuimages import open_nuimages
+from mtl_ray.sources.pictures import open_pictures
 from mtl_ray.sources.semantic_png import open_semantic_png
 from mtl_ray.sources.source import Source
 from mtl_ray.sources.text import open_text
@@ -64,5 +66,7 @@ def open_source(config: RawConfig) -> Source:
             return open_labelme(config)
         case Via():
             return open_via(config)
+        case Pictures():
+            return open_pictures(config)
         case Digits():
             return open_digits(config)

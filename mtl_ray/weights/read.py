@@ -3,7 +3,6 @@
 import io
 import json
 import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from mtl_ray import storage
 from mtl_ray.artifact import Artifact, open_artifact
 from mtl_ray.inference.checkpoint import find_checkpoint
 from mtl_ray.weights.torch_files import is_torch_file, read_torch
+from mtl_ray.weights.torch_records import BROKEN_ZIP
 from mtl_ray.weights.unpickle import load_pickle
 from mtl_ray.weights.weights import Weights, find_weights
 
@@ -85,7 +85,7 @@ def _npz(data: bytes) -> dict[str, Any]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, SyntaxError, TypeError, MemoryError, OverflowError, RuntimeError) as error:
+    except (*BROKEN_ZIP, EOFError, KeyError, SyntaxError, TypeError, MemoryError, OverflowError) as error:
         raise ValueError(f"this is not a whole .npz file: {error}") from error
 
 

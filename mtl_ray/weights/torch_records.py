@@ -1,6 +1,7 @@
 """Training checkpoints that hold objects of the program that wrote them: the tensors and plain values, with those objects left out."""
 
 import io
+import lzma
 import pickle
 import struct
 import zipfile
@@ -20,11 +21,8 @@ PROGRAMS = (
 """Packages whose objects stand beside weights in training checkpoints; all of them are read as ``Record``."""
 
 _BROKEN = (pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, OverflowError, MemoryError, struct.error)
-_BROKEN_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    RuntimeError,
-)  # the last where a broken record says that it is encrypted, or of a new version
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, RuntimeError)
+"""What a broken zip file raises: OSError where a record claims to be bzip2, RuntimeError where encrypted or of a new version."""
 
 
 class Record(dict[Any, Any]):
@@ -94,7 +92,7 @@ def read_zip_with_records(data: bytes) -> Any:
             return settle(_Reader(code, 0, _TABLE, storage).load(), {})
     except (ValueError, RecursionError) as error:
         raise ValueError(f"this file of torch.save is not read: {error}") from error
-    except (*_BROKEN, *_BROKEN_ZIP) as error:
+    except (*_BROKEN, *BROKEN_ZIP) as error:
         raise ValueError(f"this is not a whole file of torch.save: {error}") from error
 
 

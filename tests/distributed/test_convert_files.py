@@ -73,6 +73,18 @@ def test_masks_that_never_were_polygons_stay_run_lengths(tmp_path: Path) -> None
     assert (tmp_path / "yolo" / "labels" / "val" / "ulm" / "ulm_0_0_leftImg8bit.txt").read_text() == "2 0 0 1 0 1 1 0 1\n"
 
 
+def test_pictures_of_a_test_become_a_list(tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    cv2.imwrite(str(tmp_path / "test" / "a.png"), np.zeros((8, 16), np.uint8))
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    arguments = ["--split", "test", "--to", str(tmp_path / "test.json"), "--format", "coco", "--classes", str(tmp_path / "names.txt")]
+    assert main(["pictures", str(tmp_path), *arguments, "--workers", "1"]) == 0
+    content = json.loads((tmp_path / "test.json").read_text())
+    assert content["images"] == [{"id": 1, "file_name": "a.png", "height": 8, "width": 16}]
+    assert [category["name"] for category in content["categories"]] == ["cat", "dog"]
+    assert content["annotations"] == json.loads((tmp_path / "test.conversion.json").read_text())["rejects"] == []
+
+
 def test_run_again_and_beside(tmp_path: Path) -> None:
     assert convert_files(config(tmp_path / "s")).fresh
     before = files_in(tmp_path / "s")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mtl_ray.sources.config import Idx, ImageFolder
+from mtl_ray.sources.config import Idx, ImageFolder, Pictures
 from mtl_ray.sources.open import open_source
 from tests.sources.conftest import MakePicture
 
@@ -45,6 +45,23 @@ def test_image_folder_with_a_list_of_classes(tmp_path: Path, make_picture: MakeP
     assert [reject.reason for reject in source.rejects] == ["the class 'ant' is not in the list of classes"]
     with pytest.raises(FileNotFoundError, match="no file of class names"):
         open_source(ImageFolder(root=str(tmp_path), split="train", classes=str(tmp_path / "other.txt")))
+
+
+def test_pictures_without_annotations(tmp_path: Path, make_picture: MakePicture) -> None:
+    for name in ("test/a b.JPG", "test/deep/c.png", "other/d.jpg"):
+        make_picture(tmp_path / name)
+    (tmp_path / "test" / "torn.jpg").write_bytes(b"torn")
+    (tmp_path / "test" / "notes.txt").write_text("no picture")
+    (names := tmp_path / "names.txt").write_text("cat\ndog\n")
+    for root, split in ((tmp_path, "test"), (tmp_path / "test", "anything")):
+        source = open_source(Pictures(root=str(root), split=split, classes=str(names)))
+        assert source.vocabulary.classes == {"instances": ("cat", "dog")}
+        readings = [source.read(index) for index in range(len(source))]
+        assert [sample.key for sample, _ in readings if sample is not None] == ["a b.JPG", "deep/c.png"]
+        assert all(sample is None or sample.instances is None for sample, _ in readings)
+        assert [reject.file for _, found in readings for reject in found] == ["torn.jpg"]
+    with pytest.raises(FileNotFoundError, match=r"no pictures in .*/tset; folders in .*: other, test"):
+        open_source(Pictures(root=str(tmp_path), split="tset", classes=str(names)))
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:

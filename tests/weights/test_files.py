@@ -1,5 +1,6 @@
 """What is read from files of weights of all kinds and ages, and what is written."""
 
+import argparse
 import contextlib
 import io
 import os
@@ -98,6 +99,18 @@ def test_every_kind_is_known_by_what_is_in_it(kind: str, tmp_path: Path) -> None
     _same(weights.tensors, {name: STATE[name] for name in sorted(STATE)} if kind == "safetensors" else STATE)
     assert weights.key == {"zip": "state_dict", "older": "state_dict", "pickle": "model"}.get(kind, "")
     assert weights.rest == {"zip": {"epoch": 3}, "older": {"epoch": 3}, "pickle": {"__author__": "somebody"}}.get(kind, {})
+
+
+@pytest.mark.parametrize("method", [1, 9, 12, 14, 99])
+@pytest.mark.parametrize("kind", ["npz", "zip with records"])
+def test_records_that_say_another_compression(kind: str, method: int) -> None:
+    saved = {"state_dict": STATE, "args": argparse.Namespace(epochs=3)}
+    data = bytearray(encode("a.npz", STATE) if kind == "npz" else _saved(saved))
+    for mark, offset in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        for found in re.finditer(re.escape(mark), bytes(data)):
+            data[found.start() + offset] = method
+    with pytest.raises(ValueError, match=r"not a whole|is not read"):
+        read_content(bytes(data))
 
 
 @pytest.mark.parametrize("ending", [".pth", ".safetensors", ".npz"])

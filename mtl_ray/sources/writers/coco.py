@@ -45,7 +45,7 @@ class CocoWriter:
         image = {"file_name": path, "height": sample.height, "width": sample.width}
         if sample.instances is None:
             reject = Reject(path, "", "not annotated, which COCO cannot say: it stands there without objects")
-            return {"image": image, "annotations": []}, [reject]
+            return {"image": image, "annotations": []}, [reject] if self.target.annotated else []
         found = [self._annotation(sample, sample.instances, index) for index in range(len(sample.instances))]
         return {"image": image, "annotations": found}, []
 

@@ -28,6 +28,7 @@ class Target:
         vocabulary: what the numbers in the Samples mean.
         pictures: whether the pictures are written too.
         masks: how masks are said; None for the format's usual way.
+        annotated: False if nobody has annotated any picture, so that it need not be said of each.
     """
 
     uri: str
@@ -35,6 +36,7 @@ class Target:
     vocabulary: Vocabulary
     pictures: bool = True
     masks: MaskForm | None = None
+    annotated: bool = True
 
 
 class Writer(Protocol):

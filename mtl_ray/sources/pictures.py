@@ -1,0 +1,37 @@
+"""Folders of pictures without annotations, such as those of a test."""
+
+from functools import partial
+
+from mtl_ray import storage
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.sources.class_names import read_class_names
+from mtl_ray.sources.config import Pictures
+from mtl_ray.sources.folders import is_picture, pictures_in, stamps_of, subfolders
+from mtl_ray.sources.picture import read_picture
+from mtl_ray.sources.source import Reading, Source, fingerprint_of
+
+
+def open_pictures(config: Pictures) -> Source:
+    """Lists ROOT/SPLIT/**, or ROOT/** where there is no such folder but pictures in ROOT.
+
+    Raises:
+        FileNotFoundError: if there are no pictures.
+    """
+    root, names = storage.absolute(config.root), read_class_names(storage.absolute(config.classes))
+    folders = subfolders(root)
+    here = config.split not in folders and any(map(is_picture, storage.names(root)))
+    folder = root if here else storage.join(root, config.split)
+    found = pictures_in(folder)
+    if not found:
+        raise FileNotFoundError(f"there are no pictures in {folder}; folders in {root}: {', '.join(folders) or 'none'}")
+    return Source(
+        vocabulary=Vocabulary(classes={"instances": names}),
+        records=found,
+        reader=partial(_read, folder),
+        fingerprint=fingerprint_of([*names, *found, *stamps_of(folder, found)]),
+    )
+
+
+def _read(folder: str, key: str) -> Reading:
+    picture = read_picture(storage.join(folder, key), key)
+    return Sample(key=key, image=picture.data, height=picture.height, width=picture.width), []
