@@ -16,6 +16,8 @@ def write(found: Found, out: str) -> list[str]:
     files = {"anchors.json": (json.dumps(content(found), indent=1) + "\n").encode(), "anchors.png": draw(found)}
     if found.anchors.all():
         files["anchors.yaml"] = overlay(found).encode()
+    else:
+        storage.remove(storage.join(out, "anchors.yaml"))  # of an earlier search
     for name, data in files.items():
         storage.write(storage.join(out, name), data)
     return [storage.join(out, name) for name in sorted(files)]

@@ -89,14 +89,18 @@ def _exchanged(points: Points, anchors: Shapes, rng: np.random.Generator) -> Sha
     return moved
 
 
-def kmeans(shapes: Shapes, num: int, *, seed: int = 0, restarts: int = 20, rounds: int = 300) -> Shapes:
+_PLACED = 100_000
+"""So many points are about placed in all starts of k-means together."""
+
+
+def kmeans(shapes: Shapes, num: int, *, seed: int = 0, restarts: int | None = None, rounds: int = 300) -> Shapes:
     """Anchors by k-means with 1 - IoU as distance (Redmon and Farhadi 2017, YOLO9000, section 2), the best of some k-means++ starts.
 
     Args:
         shapes: of the boxes.
         num: of anchors.
         seed: of the starts.
-        restarts: how many.
+        restarts: how many; by default 20, and up to 100 where there are few boxes.
         rounds: at most, of each.
 
     Returns:
@@ -104,6 +108,7 @@ def kmeans(shapes: Shapes, num: int, *, seed: int = 0, restarts: int = 20, round
     """
     rng = np.random.default_rng(seed)
     points = points_of(shapes, FINER)
+    restarts = restarts or int(np.clip(_PLACED / len(points), 20, 100))
     found = [_lloyd(points, spread(points, num, rng), rounds) for _ in range(restarts)]
     return by_area(max(found, key=points.average))
 

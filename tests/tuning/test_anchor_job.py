@@ -56,6 +56,8 @@ def test_the_default_is_better_than_every_published_kmeans(shared_data, pack):
         shapes = shapes_of([str(shared_data / PACKS[pack])], PlacementRule(kind=kind, width=416, height=416))
         assert len(shapes) == reference["n_boxes"]
         assert measure(shapes, fast(shapes, num)).average_iou > reference[f"iou_kmeans_k{num}"]["avg_best_iou"] + 0.002
+        if kind == "stretch":  # its random starts were 20
+            assert measure(shapes, kmeans(shapes, num)).average_iou > reference[f"iou_kmeans_k{num}"]["avg_best_iou"] - 0.0003
 
 
 def test_json_says_what_its_anchors_are_worth_to_all_boxes(tmp_path, capsys):
@@ -185,9 +187,9 @@ def test_compat_gives_whole_numbers_the_mean_box_for_one_and_zero_for_an_anchor_
     assert one["anchors"] == [[31, 21]]  # the mean of 48 x 32 pixels, times 416 / 640
     assert one["method"] == "kmeans"
     assert (tmp_path / "one" / "anchors.yaml").exists()
-    three = run(tmp_path / "three", uri, "--num", "3", "--compat", "--seed", "1")
+    three = run(tmp_path / "one", uri, "--num", "3", "--compat", "--seed", "1")
     assert three["anchors"][0] == [0, 0]
-    assert not (tmp_path / "three" / "anchors.yaml").exists()
+    assert not (tmp_path / "one" / "anchors.yaml").exists()
     assert "no anchors.yaml" in capsys.readouterr().out
     evolved = run(tmp_path / "de", annotations(tmp_path / "b.json", some_boxes(50)), "--num", "2", "--compat", "--method", "de")
     assert all(isinstance(side, int) for anchor in evolved["anchors"] for side in anchor)
