@@ -113,10 +113,10 @@ def _drive(config: Path, folder: Path, workers: int) -> int:
     def look(driver: Any) -> None:
         import ray
 
-        size, nodes, _ = ray.get(driver._board.group.remote())
-        if size:
+        present = ray.get(driver._board.present.remote())
+        if present.size:
             moments.setdefault("group is sized", time.time())
-        if nodes:
+        if present.nodes:
             moments.setdefault("workers are there", time.time())
         watch(driver)
 

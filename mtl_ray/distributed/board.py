@@ -1,6 +1,7 @@
 """Where the driver and the ranks of a run on Ray tell each other things: ``ray.train.report`` would make the ranks wait for Ray."""
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -12,6 +13,27 @@ POLL_S = 0.5
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Present:
+    """The group that trains at this moment.
+
+    Attributes:
+        number: of the group.
+        size: how many workers it has.
+        nodes: where its ranks have begun, one for each.
+        asked: whether the ranks were asked to stop.
+        saved: whether it has saved a checkpoint.
+        runtime_env: of its workers, as Ray writes it.
+    """
+
+    number: int
+    size: int
+    nodes: tuple[str, ...]
+    asked: bool
+    saved: bool
+    runtime_env: str
+
+
 class Board:
     """An actor. Groups of workers have numbers, so that a worker of an older group that wakes up late is not listened to.
 
@@ -21,12 +43,12 @@ class Board:
     def __init__(self) -> None:
         self._group = 0
         self._size = 0
-        self._nodes: set[str] = set()
+        self._nodes: list[str] = []
+        self._runtime_env = ""
         self._progress: Progress | None = None
         self._evaluations: list[Progress] = []
-        self._saved = 0
+        self._saved = self._saved_at_start = self._saved_before = 0
         self._turn = 0
-        self._saved_before = 0
         self._again = self._done = False
         self._mistake: Exception | None = None
         self._pause = ""
@@ -35,12 +57,14 @@ class Board:
     def start_group(self, size: int) -> None:
         """By the controller, before it starts a group of so many workers."""
         self._group += 1
-        self._size, self._nodes, self._pause = size, set(), ""
-        self._turn, self._saved_before, self._again, self._done = 0, self._saved, False, False
+        self._size, self._nodes, self._pause = size, [], ""
+        self._saved_at_start = self._saved_before = self._saved
+        self._turn, self._again, self._done = 0, False, False
 
-    def join(self, node_id: str) -> int:
-        """By each rank when it begins; the number of its group."""
-        self._nodes.add(node_id)
+    def join(self, node_id: str, runtime_env: str) -> int:
+        """By each worker when it begins; the number of its group."""
+        self._nodes.append(node_id)
+        self._runtime_env = runtime_env
         return self._group
 
     def tell(self, group: int, progress: Progress) -> None:
@@ -97,9 +121,16 @@ class Board:
         """Why the ranks were asked to stop, if they were."""
         return self._pause
 
-    def group(self) -> tuple[int, set[str], bool]:
-        """How many workers the present group has, the nodes on which they have begun, and whether they were asked to stop."""
-        return self._size, self._nodes, bool(self._pause) or self._end
+    def present(self) -> Present:
+        """The group, as it is now."""
+        return Present(
+            number=self._group,
+            size=self._size,
+            nodes=tuple(self._nodes),
+            asked=bool(self._pause) or self._end,
+            saved=self._saved > self._saved_at_start,
+            runtime_env=self._runtime_env,
+        )
 
     def num_saved(self) -> int:
         """Checkpoints so far."""

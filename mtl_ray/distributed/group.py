@@ -22,6 +22,7 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from mtl_ray.distributed.board import POLL_S
+from mtl_ray.distributed.spares import hook
 from mtl_ray.distributed.world import Resources, fit, machines
 
 SETTLE_S = 5.0
@@ -187,7 +188,7 @@ class Group(DataParallelTrainer):  # type: ignore[misc]
     def _initialize_and_run_controller(self, **given: Any) -> Any:
         """Of Ray: with our policies, and with a driver that looks around instead of waiting."""
         here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
-        remote = ray.remote(num_cpus=0, label_selector=here, runtime_env={"env_vars": SETTINGS | get_env_vars_to_propagate()})
+        remote = ray.remote(num_cpus=0, label_selector=here, runtime_env={"env_vars": SETTINGS | hook() | get_env_vars_to_propagate()})
         controller = remote(_Controller).remote(**given | {"scaling_policy": self._sizing, "failure_policy": self._patience})
         try:
             running = controller.run.remote()

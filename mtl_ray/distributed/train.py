@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError
 from ray.train import ControllerError, TrainingFailedError
 
 from mtl_ray import storage
-from mtl_ray.distributed.board import new_board
+from mtl_ray.distributed.board import Present, new_board
 from mtl_ray.distributed.group import Group, NoRoomError
 from mtl_ray.distributed.growth import Demand
 from mtl_ray.distributed.nursery import Nurseries
@@ -125,7 +125,6 @@ class _Driver:
         self._demand.close()
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._nurseries.close()
         self._bar.close()
 
     def _hear(self, number: int, _: object) -> None:
@@ -164,7 +163,7 @@ class _Driver:
         runtime = self._runtime
         timeout_s = runtime.save_patience_s + MEETING_S
         return Group(
-            functools.partial(work, self._config, "GPU" in self._request, timeout_s, self._nurseries.run, self._board),
+            functools.partial(work, self._config, "GPU" in self._request, timeout_s, self._nurseries.family, self._board),
             name=f"{runtime.name}-{uuid.uuid4().hex[:6]}",
             storage=scratch,
             fewest=runtime.fewest_workers,
@@ -200,7 +199,9 @@ class _Driver:
             self._looked_at = time.monotonic()
             self._nurseries.spread()
             self._demand.look()
-            reason = self._change()
+            present = ray.get(self._board.present.remote())
+            self._nurseries.keep_spares(present)
+            reason = self._change(present)
             if reason:
                 _log.warning("the workers stop with a checkpoint and begin again: %s", reason)
                 self._board.ask.remote(reason)
@@ -215,10 +216,10 @@ class _Driver:
             if self._on_metrics is not None and self._on_metrics(each.step, each.epoch, each.metrics):
                 self._board.ask.remote("on_metrics", end=True)
 
-    def _change(self) -> str:
+    def _change(self, present: Present) -> str:
         """Why the workers should begin again as another group; empty if they should not."""
-        size, nodes, asked = ray.get(self._board.group.remote())
-        if not nodes or asked:
+        size, nodes = present.size, set(present.nodes)
+        if not nodes or present.asked:
             self._grouped_at = time.monotonic()
             return ""
         leaving = nodes & draining()

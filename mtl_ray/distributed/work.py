@@ -10,7 +10,7 @@ import ray.train
 import ray.train.collective
 
 from mtl_ray.distributed.board import POLL_S
-from mtl_ray.distributed.nursery import Held, forked
+from mtl_ray.distributed.nursery import Held, forked, python_path
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.training.meeting import free_port
 from mtl_ray.training.rank import Task
@@ -25,7 +25,7 @@ def work(config: ExperimentConfig, gpu: bool, timeout_s: float, nurseries: str, 
         config: of the run.
         gpu: computes on a GPU.
         timeout_s: after which ranks that wait for each other give up.
-        nurseries: ``Nurseries.run``.
+        nurseries: ``Nurseries.family``.
         board: see there.
 
     Returns:
@@ -36,7 +36,8 @@ def work(config: ExperimentConfig, gpu: bool, timeout_s: float, nurseries: str, 
         RuntimeError: if the rank failed or died, and nothing was saved since that happened last.
     """
     world = ray.train.get_context()
-    group = ray.get(board.join.remote(ray.get_runtime_context().get_node_id()))
+    here = ray.get_runtime_context()
+    group = ray.get(board.join.remote(here.get_node_id(), here.get_runtime_env_string()))
     for turn in itertools.count():
         task = Task(
             config=config,
@@ -46,7 +47,7 @@ def work(config: ExperimentConfig, gpu: bool, timeout_s: float, nurseries: str, 
             gpu=gpu,
             meeting=ray.train.collective.broadcast_from_rank_zero(_meeting() if world.get_world_rank() == 0 else None),
             timeout_s=timeout_s,
-            environment=dict(os.environ),
+            environment=os.environ | {"PYTHONPATH": python_path()},
         )
         try:
             summary = _hold(task, nurseries, board, group, turn)

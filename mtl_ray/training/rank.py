@@ -31,7 +31,7 @@ class Task:
         gpu: computes on the GPU that the environment shows, else on the CPU.
         meeting: host and port where the ranks meet.
         timeout_s: after which ranks that wait for each other give up.
-        environment: variables to set.
+        environment: all variables.
     """
 
     config: ExperimentConfig
@@ -68,13 +68,16 @@ class _Channel:
 
 
 def main(path: str) -> None:
-    """Trains as it is told through the socket at a path.
+    """Trains as it is told through the socket at a path, and prints where the other side does.
 
     It says ("progress", Progress), ("saved", None), and in the end one of ("done", Summary), ("mistake", exception) and
     ("failed", text).
     """
     plug = socket.socket(socket.AF_UNIX)
     plug.connect(path)
+    for number, file in enumerate(socket.recv_fds(plug, 1, 2)[1], start=1):
+        os.dup2(file, number)
+        os.close(file)
     channel = _Channel(Connection(plug.detach()))
     try:
         channel.say("done", _train(channel))
@@ -94,6 +97,7 @@ def _train(channel: _Channel) -> Any:
     from mtl_ray.training.trainer import run
 
     task = channel.task
+    os.environ.clear()
     os.environ.update(task.environment)
     torch.set_num_threads(int(task.environment.get("OMP_NUM_THREADS", "1")))
     device = choose_device("gpu" if task.gpu else "cpu", 0)

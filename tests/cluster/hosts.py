@@ -22,10 +22,10 @@ PATIENCE_S = 120.0
 _PACE = Path(__file__).parent / "pace"
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
 _SETTINGS = {
-    # A host that does not answer is given up after four times three seconds instead of five times thirteen.
+    # A host that does not answer is given up after four times two seconds instead of five times thirteen.
     "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "1500",
     "RAY_health_check_failure_threshold": "4",
     "RAY_DEDUP_LOGS": "0",
     "RAY_worker_niceness": "0",

@@ -15,7 +15,7 @@ def board() -> Board:
 
 
 def test_a_group_goes_on_once_it_has_saved(board, caplog):
-    group = board.join("node")
+    group = board.join("node", "{}")
     board.saved(group)
     assert board.asked(group, 0) == (False, False)
     with caplog.at_level(logging.WARNING):
@@ -27,16 +27,16 @@ def test_a_group_goes_on_once_it_has_saved(board, caplog):
 
 
 def test_a_group_that_saves_nothing_is_given_up(board):
-    group = board.join("node")
+    group = board.join("node", "{}")
     assert not board.failed(group, 0, "at once"), "nothing was saved yet"
     board.start_group(2)
-    board.saved(board.join("node"))
-    assert board.failed(board.join("node"), 0, "once")
-    assert not board.failed(board.join("node"), 1, "again, and nothing was saved between")
+    board.saved(board.join("node", "{}"))
+    assert board.failed(board.join("node", "{}"), 0, "once")
+    assert not board.failed(board.join("node", "{}"), 1, "again, and nothing was saved between")
 
 
 def test_a_rank_that_is_done_while_another_has_failed_begins_again_too(board):
-    group = board.join("node")
+    group = board.join("node", "{}")
     board.saved(group)
     assert board.failed(group, 0, "a cable")
     assert not board.done(group, 0)
@@ -45,16 +45,16 @@ def test_a_rank_that_is_done_while_another_has_failed_begins_again_too(board):
 
 def test_no_other_turn_when_some_rank_is_done(board):
     """It would wait for a rank that is no more."""
-    group = board.join("node")
+    group = board.join("node", "{}")
     board.saved(group)
     assert board.done(group, 0)
     assert not board.failed(group, 0, "at the very end")
 
 
 def test_an_older_group_is_told_to_stop_and_decides_nothing(board):
-    old = board.join("node")
+    old = board.join("node", "{}")
     board.start_group(2)
-    new = board.join("node")
+    new = board.join("node", "{}")
     board.saved(new)
     assert board.asked(old, 0) == (True, False)
     assert not board.failed(old, 0, "late")
