@@ -1,6 +1,8 @@
 """Curves of training logs as a figure, in any format that matplotlib writes."""
 
 import io
+import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Literal
@@ -15,15 +17,23 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mtl_ray.analysis.curves import Axis, Curve
-from mtl_ray.geometry.palette import colours_of
 
 Style = Literal["darkgrid", "whitegrid", "dark", "white", "ticks"]
 LONGEST = 96
 """Letters of a name in the legend; of longer ones the end is shown."""
+WIDE_TITLE = 80
+"""Letters in a line of the title."""
 FEW_POINTS = 60
 """Up to so many points are marked."""
+SHORT = 24
+"""Letters of names that stand beside the panel; longer ones stand below it."""
+IN_A_COLUMN = 18
+"""Names one above the other beside the panel."""
 _UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#5a5a5a")
+"""Those of Okabe and Ito that are seen upon white; when they are used up, dashes and marks tell the curves apart."""
 _DASHES = ("-", "--", ":", "-.")
+_MARKS = "os^Dv"
 
 
 def draw_curves(curves: Sequence[Curve], axis: Axis, *, title: str = "", style: Style = "whitegrid") -> Figure:
@@ -36,14 +46,15 @@ def draw_curves(curves: Sequence[Curve], axis: Axis, *, title: str = "", style: 
         if np.isnan(curve.at(axis)).any():
             raise ValueError(f"{curve.log} does not say the {axis} of {curve.key!r}; --x step always works")
     with matplotlib.rc_context(sns.axes_style(style)):
-        figure = Figure(figsize=(8, 4.8), layout="constrained")
+        figure = Figure(figsize=_size_of(curves), layout="constrained")
         axes = figure.add_subplot()
     unit, word = _unit(curves) if axis == "time" else (1.0, axis)
     for index, curve in enumerate(curves):
-        _draw(axes, curve, curve.at(axis) / unit, index, len(curves))
-    axes.set(xlabel=f"training time ({word})" if axis == "time" else word, ylabel=_value_name(curves), title=_plain(title))
+        _draw(axes, curve, curve.at(axis) / unit, index)
+    axes.set(xlabel=f"training time ({word})" if axis == "time" else word, ylabel=_value_name(curves))
+    axes.set_title(textwrap.fill(_dollars(title), WIDE_TITLE))
     if axis != "time":
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     if len(curves) > 1 or curves[0].label != curves[0].key:
         _legend(axes, curves)
     return figure
@@ -80,20 +91,14 @@ def _windowless(backend: str | None) -> str | None:
     return next((plain for plain in ("agg", "cairo") if name.endswith(plain)), name)
 
 
-def _draw(axes: Axes, curve: Curve, places: NDArray[np.float64], index: int, count: int) -> None:
-    colour = np.array(_colours(count)[index]) / 255
-    dash = _DASHES[index // 8 % len(_DASHES)]
-    marker = "o" if len(places) <= FEW_POINTS else None
+def _draw(axes: Axes, curve: Curve, places: NDArray[np.float64], index: int) -> None:
+    colour, round_ = _COLOURS[index % len(_COLOURS)], index // len(_COLOURS)
+    dash = _DASHES[round_ % len(_DASHES)]
+    marker = _MARKS[round_ % len(_MARKS)] if len(places) <= FEW_POINTS else None
     if curve.smoothed is not curve.values:
         axes.plot(places, curve.values, color=colour, linewidth=1, alpha=0.25)
         marker = None
     axes.plot(places, curve.smoothed, dash, color=colour, marker=marker, markersize=4, linewidth=1.5, label=_plain(curve.label))
-
-
-def _colours(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Dark ones first: yellow is not to be seen upon white."""
-    first = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (90, 90, 90))
-    return (first + colours_of(max(count, 8))[7:])[:count]
 
 
 def _unit(curves: Sequence[Curve]) -> tuple[float, str]:
@@ -106,16 +111,40 @@ def _value_name(curves: Sequence[Curve]) -> str:
     return _plain(names.pop()) if len(names) == 1 else "value"
 
 
-def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
+def _below(curves: Sequence[Curve]) -> int:
+    """Columns of names below the panel; 0 where they are short and stand beside it."""
     longest = max(len(curve.label) for curve in curves)
-    if longest <= 24:
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    return 0 if longest <= SHORT else 1 if longest > 2 * SHORT else 2
+
+
+def _size_of(curves: Sequence[Curve]) -> tuple[float, float]:
+    """Inches; the names of many curves take their room from outside the panel."""
+    columns = _below(curves)
+    if columns:
+        return 8, 4.8 + 0.21 * max(0, math.ceil(len(curves) / columns) - 4)
+    return 8 + 2.2 * (math.ceil(len(curves) / IN_A_COLUMN) - 1), 4.8
+
+
+def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
+    columns = _below(curves)
+    if not columns:
+        axes.legend(
+            loc="center left",
+            bbox_to_anchor=(1.01, 0.5),
+            frameon=False,
+            ncols=math.ceil(len(curves) / IN_A_COLUMN),
+        )
     else:
         handles, labels = axes.get_legend_handles_labels()
-        axes.figure.legend(handles, labels, loc="outside lower center", frameon=False, ncols=1 if longest > 48 else 2)
+        axes.figure.legend(handles, labels, loc="outside lower center", frameon=False, ncols=columns)
 
 
 def _plain(text: str) -> str:
-    """A text in which a dollar is a dollar, that is not too long and does not begin with an underscore, which hides it from a legend."""
+    """A text that is not too long and does not begin with an underscore, which hides it from a legend."""
     shown = text if len(text) <= LONGEST else "..." + text[3 - LONGEST :]
-    return (" " + shown if shown.startswith("_") else shown).replace("$", r"\$")
+    return _dollars(" " + shown if shown.startswith("_") else shown)
+
+
+def _dollars(text: str) -> str:
+    """A text in which a dollar is a dollar and not the beginning of a formula."""
+    return text.replace("$", r"\$")

@@ -132,6 +132,32 @@ def test_logs_and_figures_in_a_bucket(capsys: pytest.CaptureFixture[str]) -> Non
     assert storage.names("memory://curves/out") == ["c.csv", "c.svg"]
 
 
+@pytest.mark.parametrize("name", ["c{}", "a name that has more letters than there is room beside it {}"])
+def test_everything_of_many_curves_is_inside_the_figure(tmp_path: Path, name: str) -> None:
+    """All names, and a long title; and no two curves look the same."""
+    lines = [{"mode": "train", "epoch": 1, "iter": step, "time": 0.1, **{f"loss{n}": 1.0 for n in range(40)}} for step in (1, 2)]
+    log = read_log(write_log(tmp_path / "a.log.json", lines))
+    curves = curves_of([log], [f"loss{n}" for n in range(40)], labels=[name.format(n) for n in range(40)])
+    figure = draw_curves(curves, "step", title="a title of many words " * 8)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    texts = [axes.title, *(text for box in (*figure.legends, axes.get_legend()) if box is not None for text in box.get_texts())]
+    assert len(texts) == 41
+    edges = np.array([text.get_window_extent().extents for text in texts])
+    assert (edges[:, :2] >= 0).all()
+    assert (edges[:, 2:] <= figure.bbox.extents[2:]).all()
+    assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines}) == 40
+    assert axes.get_position().height * figure.get_figheight() > 2
+
+
+def test_a_single_evaluation_stands_at_a_whole_epoch(tmp_path: Path) -> None:
+    """And not between 11.8 and 12.2."""
+    curves = curves_of([read_log(write_log(tmp_path / "a.log.json", mmcv1(epochs=(12,))))], ["bbox_mAP"])
+    ticks = draw_curves(curves, "epoch").axes[0].get_xticks()
+    assert 12 in ticks
+    assert (ticks == ticks.round()).all()
+
+
 def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
     """A format that there is not, a back end that there is not or that does not write it, an axis that the log does not have."""
     log = read_log(write_log(tmp_path / "a.json", by_iteration()))
