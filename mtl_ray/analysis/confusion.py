@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.analysis.image_scores import overlaps_float32
 from mtl_ray.analysis.paired import Paired, Pairs
 from mtl_ray.evaluation.charts import draw
 from mtl_ray.experiment import task_part
 from mtl_ray.tasks.charts import BACKGROUND, Charts, Confusion
-from mtl_ray.tasks.detection.columns import Scored, at_least, found_of, objects_of, overlaps
+from mtl_ray.tasks.detection.columns import Scored, at_least, found_of, objects_of
 from mtl_ray.tasks.detection.config import Selection
 from mtl_ray.tasks.detection.confusion import confusion
 from mtl_ray.tasks.detection.suppress import suppress
@@ -47,7 +48,7 @@ def compat_confusion(images: Sequence[Scored], names: tuple[str, ...], *, min_sc
     """
     objects, found = objects_of(images), found_of(images)
     shown = at_least(images, min_score)
-    near = overlaps(found, objects, min_iou)
+    near = overlaps_float32(found, objects, min_iou)
     kept = shown[near.found]
     detection, place = near.found[kept], near.object[kept]
     none = len(names)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tasks.detection.columns import Found, Objects, Scored, found_of, objects_of, overlaps
+from mtl_ray.tasks.detection.columns import Found, Objects, Overlaps, Scored, found_of, objects_of, overlaps
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
@@ -56,13 +56,14 @@ def image_scores(images: Sequence[Scored], *, crowd_counts: bool = False) -> NDA
         return np.asarray(np.bincount(of_image, average, minlength=len(images)) / count, np.float64)
 
 
+def overlaps_float32(found: Found, objects: Objects, least: float, *, same_class: bool = False) -> Overlaps:
+    """``overlaps`` in MMDetection's own precision, which decides at a threshold."""
+    rounded = replace(found, boxes_xyxy=found.boxes_xyxy.astype(np.float32))
+    return overlaps(rounded, replace(objects, boxes_xyxy=objects.boxes_xyxy.astype(np.float32)), least, same_class=same_class)
+
+
 def _rank(objects: Objects, found: Found, groups: NDArray[np.int64], group_of: NDArray[np.int64]) -> Ranked:
-    near = overlaps(
-        replace(found, boxes_xyxy=found.boxes_xyxy.astype(np.float32)),  # the rule's own precision: it decides at the thresholds
-        replace(objects, boxes_xyxy=objects.boxes_xyxy.astype(np.float32)),
-        0.4999,
-        same_class=True,
-    )
+    near = overlaps_float32(found, objects, 0.4999, same_class=True)
     best = np.lexsort((near.object, objects.optional[near.object], -near.iou, near.found))
     detection, first = np.unique(near.found[best], return_index=True)
     chosen, iou = np.full(len(found.scores), -1), np.zeros(len(found.scores))

@@ -20,6 +20,8 @@ from mtl_ray.tasks.detection.columns import Scored
 from mtl_ray.tasks.detection.decode import Detections
 
 PICKLES = (".pkl", ".pickle")
+ROUNDED = 1e-4
+"""Pixels by which a side is wrong that is told from two corners: one of 1 from 255.9 to 256.9 is a little less than 1."""
 Likeness = Literal["bbox", "segm"]
 """What is compared: boxes, or masks."""
 
@@ -219,7 +221,7 @@ def _usable(image: Scored) -> NDArray[np.bool_]:
     edge = np.array([image.width, image.height]) if image.height > 0 else np.inf  # an annotation file need not say the size
     inside = (np.minimum(truth.boxes_xyxy[:, 2:], edge) > np.maximum(truth.boxes_xyxy[:, :2], 0)).all(axis=1)
     ignored = truth.attributes.get("ignore", np.zeros(len(truth), np.int64)) > 0
-    return np.asarray((truth.areas > 0) & (sides >= 1).all(axis=1) & inside & ~ignored, np.bool_)
+    return np.asarray((truth.areas > 0) & (sides > 1 - ROUNDED).all(axis=1) & inside & ~ignored, np.bool_)
 
 
 def _boxed(found: Detections, sample: Sample) -> Detections:

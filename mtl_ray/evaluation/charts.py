@@ -49,7 +49,8 @@ def confusion_figure(head: str, whole: Confusion) -> Figure:
     names = [_word(name) for name in chart.names]
     axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(places, names)
-    axes.set(xlabel="predicted", ylabel="annotated", title=_title(f"{head}: {chart.unit} by class", chart.note))
+    axes.set(xlabel="predicted", ylabel="annotated")
+    figure.suptitle(_title(f"{head}: {chart.unit} by class", chart.note))  # has the width of the figure; the panel of one class is narrow
     if len(chart.names) <= MOST_NUMBERED:
         for row, column in zip(*np.nonzero(chart.counts), strict=True):
             ink = "white" if shares[row, column] > _DARK else "#202020"
@@ -84,7 +85,7 @@ def _word(name: str) -> str:
 
 
 def _title(title: str, note: str) -> str:
-    return f"{title} ({note})" if note else title
+    return f"{title}\n({note})" if note else title
 
 
 def _short(count: int) -> str:

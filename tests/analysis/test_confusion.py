@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.metrics import confusion_matrix
 from jobs.analyze.confusion import main
 from mtl_ray.analysis.confusion import class_table, compat_confusion, object_confusion, row_percent
 from mtl_ray.analysis.paired import read_paired
+from mtl_ray.evaluation.charts import confusion_figure
 from mtl_ray.evaluation.stored import to_table, write_arrow
 from mtl_ray.geometry.boxes import iou_matrix
 from mtl_ray.inference.heads import head_of
@@ -136,6 +138,30 @@ def test_the_job_writes_numbers_and_a_figure(tmp_path: Path, capsys: pytest.Capt
     assert "precision" in capsys.readouterr().out
     with pytest.raises(ValueError, match="IoU threshold"):
         main([predictions, "--data", data, "--out", str(out), "--iou-thr", "0"])
+
+
+def test_the_other_programs_precision_decides_at_the_threshold() -> None:
+    """A box that overlaps half of another one: in float32 by 0.5, in float64 by a little less."""
+    wanted, box = [13 / 7, 0, 13 / 7 + 2.6, 1], [13 / 7, 0, 13 / 7 + 1.3, 1]
+    truth = replace(instances([wanted]), boxes_xyxy=np.array([wanted]))
+    image = Scored("a", 9, 9, truth, detections([box], [0.9]))
+    exact = iou_matrix(image.found.boxes_xyxy.astype(np.float64), truth.boxes_xyxy)[0, 0]
+    assert exact < 0.5
+    assert compat_confusion([image], ("a",), min_score=0.3, min_iou=0.5).counts.tolist() == [[1, 0], [0, 0]]
+
+
+def test_the_title_of_a_single_class_is_inside_the_figure() -> None:
+    """Where the panel is narrow."""
+    found = Confusion(
+        names=("c" * 40, "background"), counts=np.eye(2, dtype=np.int64), unit="objects", note="MMDetection's rule, IoU 0.5, score 0.3"
+    )
+    figure = confusion_figure("boxes", found)
+    figure.draw_without_rendering()
+    title = figure.get_suptitle()
+    assert "score 0.3" in title
+    edges = np.array(next(text for text in figure.texts if text.get_text() == title).get_window_extent().extents)
+    assert (edges[:2] >= 0).all()
+    assert (edges[2:] <= figure.bbox.extents[2:]).all()
 
 
 def test_suppression_first_leaves_scores_with_their_boxes(tmp_path: Path) -> None:

@@ -133,3 +133,7 @@ def test_what_is_left_out_of_a_pair(tmp_path: Path) -> None:
     Path(data).write_text(json.dumps(content))
     left = sum(len(image.truth) for image in read_paired(results, data).usable().images)
     assert left == len(content["annotations"]) - 5
+    fourth["bbox"] = [255.9, 10, 1, 20]  # 256.9 - 255.9 is less than 1
+    Path(data).write_text(json.dumps(content))
+    left = sum(len(image.truth) for image in read_paired(results, data).usable().images)
+    assert left == len(content["annotations"]) - 4
