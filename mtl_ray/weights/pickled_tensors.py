@@ -42,6 +42,10 @@ class Storage:
         self.numbers: NDArray[Any] = np.frombuffer(content, STORAGES[kind])
         self.bfloat16 = kind == "BFloat16Storage"
 
+    def __setstate__(self, state: object) -> None:
+        """Never: with other numbers in it, tensors could reach outside them."""
+        raise ValueError("it would change a storage")
+
 
 class _StorageUnpickler(pickle.Unpickler):
     """Reads the record of one storage: ("storage", kind, key, device, length, view)."""

@@ -58,7 +58,10 @@ def find_weights(content: Any, uri: str, key: str | None = None) -> Weights:
         raise ValueError(f"{uri} holds no named tensors; its top-level keys: {_keys(content)}")
     lost = [f"{name} ({type(value).__name__}), which is no tensor" for name, value in others.items()]
     rest = {str(name): value for name, value in content.items() if name != key} if key else {}
-    return Weights(tensors, key, _plain_entries(rest, "", lost), tuple(lost))
+    try:
+        return Weights(tensors, key, _plain_entries(rest, "", lost, {}), tuple(lost))
+    except RecursionError:
+        raise ValueError(f"{uri}: what stands beside its tensors is nested too deeply") from None
 
 
 def _keys(content: Mapping[Any, Any]) -> str:
@@ -86,26 +89,35 @@ def as_tensor(value: Any) -> Tensor | None:
     return None
 
 
-def _plain_entries(content: Mapping[Any, Any], place: str, lost: list[str]) -> dict[Any, Any]:
-    """What can be written so that any reader of plain values reads it back; the rest is named in ``lost``."""
+def _plain_entries(content: Mapping[Any, Any], place: str, lost: list[str], done: dict[int, Any]) -> dict[Any, Any]:
+    """What can be written so that any reader of plain values reads it back; the rest is named in ``lost``.
+
+    ``done`` has, by identity, what stands there several times: containers that share others could be unfolded without an end.
+    """
     kept = {}
     for name, value in content.items():
-        plain = _plain(value, f"{place}{name}", lost)
+        plain = _plain(value, f"{place}{name}", lost, done)
         if plain is not _NOTHING:
             kept[name] = plain
     return kept
 
 
-def _plain(value: Any, place: str, lost: list[str]) -> Any:
+def _plain(value: Any, place: str, lost: list[str], done: dict[int, Any]) -> Any:
+    if id(value) not in done:
+        done[id(value)] = _made_plain(value, place, lost, done)
+    return done[id(value)]
+
+
+def _made_plain(value: Any, place: str, lost: list[str], done: dict[int, Any]) -> Any:
     tensor = as_tensor(value)
     if tensor is not None:
         return tensor
     if isinstance(value, np.generic):
         return value.item()
     if type(value) in (dict, OrderedDict):
-        return _plain_entries(value, place + ".", lost)
+        return _plain_entries(value, place + ".", lost, done)
     if type(value) in (list, tuple, set):
-        items = [_plain(item, place, lost) for item in value]
+        items = [_plain(item, place, lost, done) for item in value]
         return type(value)(item for item in items if item is not _NOTHING)
     if type(value) in _PLAIN:
         return value

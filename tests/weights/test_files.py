@@ -235,6 +235,22 @@ def test_a_file_without_tensors_says_what_it_has(content: Any, sentence: str, tm
         read_weights(str(path))
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_stands_beside_the_tensors_may_share_parts_but_has_an_end(zipped: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    shared: dict[str, Any] = {}
+    for _ in range(60):
+        shared = {"a": shared, "b": shared}  # 2 ** 60 of them, unfolded
+    path.write_bytes(_saved({"state_dict": STATE, "meta": shared}, _use_new_zipfile_serialization=zipped))
+    inner = read_weights(str(path)).rest["meta"]
+    assert inner["a"] is inner["b"]
+    circle: list[Any] = []
+    circle.append(circle)
+    path.write_bytes(_saved({"state_dict": STATE, "meta": circle}, _use_new_zipfile_serialization=zipped))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_weights(str(path))
+
+
 def test_real_files(shared_data: Path) -> None:
     counts = {"resnet20_cifar10.th": 97, "espnet_p2_q8_camvid.pth": 189, "fastestdet_coco.pth": 420, "fastestdet_shufflenetv2.pth": 330}
     for name, count in counts.items():

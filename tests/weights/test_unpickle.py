@@ -5,6 +5,7 @@ import datetime
 import os
 import pathlib
 import pickle
+import pickletools
 import subprocess
 import sys
 from collections import OrderedDict, defaultdict
@@ -166,3 +167,13 @@ def test_a_tuple_of_tuples_is_walked_once() -> None:
 def test_importing_it_imports_no_torch() -> None:
     code = "import sys, mtl_ray.weights.unpickle; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_storage_cannot_be_given_other_numbers() -> None:
+    """Those of two dimensions, say, of which a tensor would read beyond the end."""
+    operations = pickletools.genops(pickle.dumps(torch.ones(4), 3))
+    stored = next(argument for operation, argument, _ in operations if operation.name == "BINBYTES")
+    made = b"ctorch.storage\n_load_from_bytes\nB" + len(stored).to_bytes(4, "little") + stored + b"\x85R"
+    assert load_pickle(b"\x80\x03" + made + b".").numbers.tolist() == [1, 1, 1, 1]
+    with pytest.raises(ValueError, match="would change a storage"):
+        load_pickle(b"\x80\x03" + made + b"}X\x07\x00\x00\x00numbersK\x01sb.")
