@@ -181,6 +181,8 @@ class SemanticPng:
     """Indices that mean "no class here", as they stand in the files."""
     reduce_zero_label: bool | None = None
     """ADE20K: 0 means "no class here" too, and 1 is the first class. Names and classes count from there."""
+    values: str | None = None
+    """File with lines "value name" or "red green blue name" where maps have not indices; a name may be there again, "-" is no class."""
     label_ids: Literal["cityscapes"] | None = None
     """The values are label ids of which some become classes: the 19 of Cityscapes by their train ids."""
     images: str | None = None

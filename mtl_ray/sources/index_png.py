@@ -2,7 +2,7 @@
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -16,6 +16,7 @@ from mtl_ray.samples import IGNORE_INDEX
 from mtl_ray.sources.picture import Picture
 from mtl_ray.sources.source import Reject, UnreadableError
 
+_PLACES = np.array([1 << 16, 1 << 8, 1])
 NO_NAME = -1
 """In a table of meanings: a value of which nobody said what it is."""
 
@@ -48,14 +49,46 @@ def read_index_png(uri: str, file: str, picture: Picture, meaning: NDArray[np.in
         UnreadableError: if it is not there, cannot be decoded, or is not as large as the picture.
     """
     classes = load_index_png(uri, file)
-    if classes.shape != (picture.height, picture.width):
-        height, width = classes.shape
-        raise UnreadableError(file, f"the map is {width} x {height}, its picture {picture.width} x {picture.height}")
+    _check_size(classes, file, picture)
     counts = np.bincount(classes.ravel(), minlength=256)
     unnamed = np.flatnonzero((meaning == NO_NAME) & (counts > 0)).tolist()
     rejects = [Reject(file, f"value {value}", f"{counts[value]} pixels of a value without a class; they are ignored") for value in unnamed]
     table = np.where(meaning == NO_NAME, IGNORE_INDEX, meaning).astype(np.uint8)
     return encode_index_png(table[classes]), rejects
+
+
+def read_colour_map(uri: str, file: str, picture: Picture, classes: Mapping[tuple[int, ...], int]) -> tuple[bytes, list[Reject]]:
+    """The same of a map in which colours stand for classes.
+
+    Args:
+        uri: where the map lies.
+        file: what to call it in a reject.
+        picture: what it belongs to.
+        classes: class indices, or ``IGNORE_INDEX``, by red, green and blue; pixels of other colours become a Reject, and ``IGNORE_INDEX``.
+
+    Raises:
+        UnreadableError: as ``read_index_png``.
+    """
+    colours = load_values(uri, file, mode="RGB")
+    _check_size(colours, file, picture)
+    codes = colours.astype(np.int64) @ _PLACES
+    table = {int(np.array(colour) @ _PLACES): index for colour, index in classes.items()}
+    known = np.array(sorted(table), np.int64)
+    place = np.searchsorted(known, codes).clip(max=len(known) - 1)
+    named = known[place] == codes
+    found = np.where(named, np.array([table[code] for code in known.tolist()], np.uint8)[place], IGNORE_INDEX).astype(np.uint8)
+    if named.all():
+        return encode_index_png(found), []
+    others = np.unique(codes[~named])
+    first = " ".join(str(int(others[0]) >> shift & 255) for shift in (16, 8, 0))
+    reason = f"{(~named).sum()} pixels of {len(others)} colours without a class, such as {first}; they are ignored"
+    return encode_index_png(found), [Reject(file, "", reason)]
+
+
+def _check_size(values: NDArray[Any], file: str, picture: Picture) -> None:
+    height, width = values.shape[:2]
+    if (height, width) != (picture.height, picture.width):
+        raise UnreadableError(file, f"the map is {width} x {height}, its picture {picture.width} x {picture.height}")
 
 
 def load_index_png(uri: str, file: str) -> NDArray[np.uint8]:
@@ -66,14 +99,16 @@ def load_index_png(uri: str, file: str) -> NDArray[np.uint8]:
     """
     values = load_values(uri, file)
     if values.ndim != 2:
-        raise UnreadableError(file, f"has {values.shape[2]} channels; a map has one, of class indices")
+        raise UnreadableError(
+            file, f"has {values.shape[2]} channels; a map has one, of class indices (semantic_png has --values for colours)"
+        )
     if values.min() < 0 or values.max() > 255:
         raise UnreadableError(file, f"has the value {values.max()}; class indices go up to 255")
     return np.ascontiguousarray(values, np.uint8)
 
 
-def load_values(uri: str, file: str) -> NDArray[Any]:
-    """The values of a picture as they are stored: indices of a palette, 16 bits, or several channels.
+def load_values(uri: str, file: str, mode: str | None = None) -> NDArray[Any]:
+    """The values of a picture as they are stored: indices of a palette, 16 bits, or several channels; or as another of Pillow's modes.
 
     Raises:
         UnreadableError: if it is not there or cannot be decoded.
@@ -81,7 +116,7 @@ def load_values(uri: str, file: str) -> NDArray[Any]:
     try:
         with Image.open(io.BytesIO(storage.read(uri))) as opened:
             check_pixels(opened.height, opened.width, MAX_PIXELS)
-            return np.asarray(opened)
+            return np.asarray(opened.convert(mode) if mode else opened)
     except FileNotFoundError:
         raise UnreadableError(file, "listed but not there") from None
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from mtl_ray.samples import Sample
 from mtl_ray.sources.config import SemanticPng
+from mtl_ray.sources.map_values import read_map_values
 from mtl_ray.sources.open import open_source
 from mtl_ray.sources.source import Reject
 from tests.sources.conftest import MakePicture
@@ -159,8 +160,54 @@ def test_label_ids_of_cityscapes(tmp_path: Path, make_picture: MakePicture) -> N
     assert rejects == []
     assert np.array_equal(classes_of(samples["a.jpg"]), np.array([255, 0, 13, 18], np.uint8)[VALUES])
     assert open_source(config).vocabulary.classes["semantic"][13] == "car"
-    with pytest.raises(ValueError, match="one of the two"):
+    with pytest.raises(ValueError, match="give one of them"):
         open_source(SemanticPng(root=str(tmp_path), split="train", label_ids="cityscapes", reduce_zero_label=True))
+
+
+def test_values_by_a_file(tmp_path: Path, make_picture: MakePicture) -> None:
+    make_picture(tmp_path / "train" / "a.jpg")
+    write_map(tmp_path / "trainannot" / "a.png", np.array([0, 255, 9, 7], np.uint8)[VALUES])
+    (names := tmp_path / "values.txt").write_text("255 fine vessel\n0 background\n9 fine vessel\n")
+    config = SemanticPng(root=str(tmp_path), split="train", values=str(names))
+    samples, rejects = read_all(config)
+    assert open_source(config).vocabulary.classes == {"semantic": ("fine vessel", "background")}
+    assert np.array_equal(classes_of(samples["a.jpg"]), np.array([1, 0, 0, 255], np.uint8)[VALUES])
+    assert [reject.object for reject in rejects] == ["value 7"]
+    before = open_source(config).fingerprint
+    names.write_text("255 fine vessel\n0 background\n9 background\n")
+    assert open_source(config).fingerprint != before
+
+
+def test_colours_by_a_file(tmp_path: Path, make_picture: MakePicture) -> None:
+    make_picture(tmp_path / "img_dir" / "train" / "a.jpg")
+    colours = np.array([[255, 255, 255], [0, 0, 255], [0, 0, 0], [1, 2, 3]], np.uint8)
+    (tmp_path / "ann_dir" / "train").mkdir(parents=True)
+    Image.fromarray(colours[VALUES]).save(tmp_path / "ann_dir" / "train" / "a.png")
+    (tmp_path / "values.txt").write_text("0 0 255 building\n0 0 0 -\n255 255 255 paved ground\n0 0 254 building\n")
+    config = SemanticPng(root=str(tmp_path), split="train", values=str(tmp_path / "values.txt"))
+    samples, rejects = read_all(config)
+    vocabulary = open_source(config).vocabulary
+    assert vocabulary.classes == {"semantic": ("building", "paved ground")}
+    assert vocabulary.colours == {"semantic": ((0, 0, 255), (255, 255, 255))}
+    assert np.array_equal(classes_of(samples["a.jpg"]), np.array([1, 0, 255, 255], np.uint8)[VALUES])
+    assert [reject.reason for reject in rejects] == ["768 pixels of 1 colours without a class, such as 1 2 3; they are ignored"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("1 a\n2\n", "'2' is neither"),
+        ("1 2 3 a\nb 2 3 c\n", "'b 2 3 c' is neither"),
+        ("256 a\n", "neither"),
+        ("1 a\n1 b\n", "1 is there twice"),
+        ("1 -\n", "names 0 classes"),
+        ("", "names 0 classes"),
+    ],
+)
+def test_files_of_values_that_make_no_sense(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "values.txt").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        read_map_values(str(tmp_path / "values.txt"))
 
 
 def test_palette_maps_of_voc(tmp_path: Path, make_picture: MakePicture) -> None:
