@@ -65,7 +65,7 @@ class Health:
         pixels: (C,) pixels of semantic maps.
         no_class: pixels of semantic maps that have none.
         sides, shapes: histograms of boxes over octaves, STEPS bins each.
-        coco_sizes: boxes under 32 x 32 pixels, under 96 x 96, and larger ones.
+        coco_sizes: objects by the stated area, which is that of the mask if there is one: under 32 x 32 pixels, under 96 x 96, larger.
         per_image: annotated samples by their number of objects.
         sizes: pictures by (width, height).
         colour: sums of the values of each channel, of their squares, and how many there are.

@@ -89,7 +89,7 @@ def _objects(sample: Sample, objects: Instances, health: Health) -> None:
         root = np.sqrt(sides.prod(axis=1))
         health.sides += in_octaves(root, SIDE_OCTAVES)
         health.shapes += in_octaves(sides[:, 0] / sides[:, 1], SHAPE_OCTAVES)
-        health.coco_sizes += np.bincount(np.digitize(root, (32.0, 96.0)), minlength=3)
+        health.coco_sizes += np.bincount(np.digitize(objects.areas[whole], (32.0**2, 96.0**2)), minlength=3)
 
 
 def _faults(sample: Sample, boxes: NDArray[np.float64], objects: Instances, health: Health) -> NDArray[np.bool_]:

@@ -1,5 +1,6 @@
 """Results of MMDetection's test_robustness as cells, so that what robustness_eval says of them is said here."""
 
+import math
 from collections.abc import Iterator, Mapping
 from numbers import Real
 from statistics import fmean
@@ -19,7 +20,8 @@ def read_results(uri: str) -> dict[Cell, Outcome]:
 
     Args:
         uri: a pickle (read without running anything in it) or JSON. Figures are numbers by name, mappings of such (``bbox`` with ``AP``),
-            or a list of one mapping a class with its ``ap``, of which the mean is taken. Severity 0 is the clean images.
+            or a list of one mapping a class with its ``ap``, of which the mean is taken. Severity 0 is the clean images, the
+            only ones of ``None``. COCO's -1 means that there was no object to find, and is unknown here.
 
     Raises:
         ValueError: if it is something else, or nothing was measured on clean images, of which all is a share.
@@ -30,11 +32,13 @@ def read_results(uri: str) -> dict[Cell, Outcome]:
         raise ValueError(f"{uri} has no results of corruptions by severity: test_robustness writes those to ..._results.pkl")
     cells: dict[Cell, Outcome] = {}
     for word, by_severity in content.items():
-        if word not in ALL:
+        if word not in (*ALL, "None"):
             raise ValueError(f"{uri}: there is no corruption {word!r}; there are {', '.join(ALL)}")
         for severity, found in by_severity.items():
             if str(severity) not in map(str, (0, *SEVERITIES)):
                 raise ValueError(f"{uri}: {word} has a severity {severity!r}; severities are 0 (clean) to 5")
+            if word == "None" and int(severity):
+                raise ValueError(f"{uri}: no corruption has a severity {severity}")
             cell = Cell(word, int(severity)) if int(severity) else CLEAN
             cells.setdefault(cell, _outcome(uri, found))
     if CLEAN not in cells:
@@ -57,7 +61,7 @@ def _numbers(found: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
     if isinstance(found, Mapping):
         for name, value in found.items():
             if isinstance(value, Real):
-                yield f"{prefix}{name}", float(value)
+                yield f"{prefix}{name}", math.nan if value == -1 else float(value)
             else:
                 yield from _numbers(value, f"{prefix}{name}/")
     elif isinstance(found, list | tuple) and found and all(isinstance(entry, Mapping) and "ap" in entry for entry in found):

@@ -92,6 +92,17 @@ def test_every_planted_fault_is_found(tmp_path: Path) -> None:
     assert report.sets[0].empty["instances"] == 4
 
 
+def test_sizes_are_those_that_coco_counts(tmp_path: Path) -> None:
+    """By the stated area, which is that of a mask: half of the box here."""
+    uri = Path(write_coco(tmp_path, ["a.png"], [(1, 1, [0, 0, 40, 40]), (1, 1, [0, 0, 60, 40])]))
+    content = json.loads(uri.read_text())
+    for annotation in content["annotations"]:
+        annotation["area"] /= 2
+    uri.write_text(json.dumps(content))
+    report, _ = check_health([str(uri)])
+    assert report.sets[0].coco_sizes.tolist() == [1, 1, 0]
+
+
 def test_same_pictures_in_two_splits(tmp_path: Path) -> None:
     """The same file under another name, and the same picture in another encoding, within a set and across."""
     one, two = tmp_path / "train", tmp_path / "val"

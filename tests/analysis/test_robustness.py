@@ -210,12 +210,25 @@ def test_results_of_mmdetection_2_are_mappings_by_type_or_lists_by_class(tmp_pat
     assert read_results(str(tmp_path / "b.pkl"))[CLEAN].figures == {"AP": pytest.approx(0.4)}
 
 
+def test_results_of_clean_images_alone_and_of_sizes_that_no_object_has(tmp_path):
+    """What ``--corruptions None`` leaves; -1 is no share of -1."""
+    clean = {"coco/bbox_mAP": 0.5, "coco/bbox_mAP_s": -1.0}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"None": {0: clean}}))
+    found = content(summarise(read_results(str(tmp_path / "a.pkl")), ABOUT))
+    assert (found["P"], found["mPC"]) == (0.5, None)
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps({"fog": {0: clean, 1: clean}}))
+    assert content(summarise(read_results(str(tmp_path / "b.pkl")), ABOUT))["figures"]["coco/bbox_mAP_s"] == dict.fromkeys(
+        ("P", "mPC", "rPC")
+    )
+
+
 @pytest.mark.parametrize(
     ("found", "said"),
     [
         ([1, 2], "no results of corruptions"),
         ({"hail": {0: {"mAP": 1.0}}}, "no corruption 'hail'"),
         ({"fog": {9: {"mAP": 1.0}}}, "severity 9"),
+        ({"None": {1: {"mAP": 1.0}}}, "no corruption has"),
         ({"fog": {1: {"mAP": 1.0}}}, "no severity 0"),
         ({"fog": {0: {}}}, "no figures"),
         ({"fog": {0: {"mAP": 1.0}, 1: {"AP": 1.0}}}, "the same figures"),
