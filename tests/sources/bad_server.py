@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Page:
         chunked: whether the length is not said; a break then leaves a chunk open.
         digest: whether the digest is stated (RFC 9530).
         tagged: whether the version is stated.
+        end: what follows when there is nothing after the offset: 416 with the length, 416 alone, or 206 with nothing.
     """
 
     data: bytes = b""
@@ -34,6 +36,7 @@ class Page:
     chunked: bool = False
     digest: bytes | None = None
     tagged: bool = True
+    end: Literal["416", "416 alone", "206"] = "416"
 
 
 @dataclass
@@ -75,9 +78,10 @@ def bad_server(**pages: Page) -> Iterator[BadServer]:
             tag = f'"{hashlib.sha1(page.data).hexdigest()}"'
             asked, same = self.headers.get("Range"), self.headers.get("If-Range", tag) == tag
             start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and page.ranges and same else 0
-            if start >= len(page.data) and start:
+            if start >= len(page.data) and start and page.end != "206":
                 self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(page.data)}")
+                if page.end == "416":
+                    self.send_header("Content-Range", f"bytes */{len(page.data)}")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +69,16 @@ def test_goes_on_in_another_run(tmp_path: Path) -> None:
 def test_a_server_without_ranges(tmp_path: Path) -> None:
     (tmp_path / "a.bin.part").write_bytes(DATA[:1000])
     with bad_server(a_bin=Page(DATA, ranges=False)) as server:
+        assert get(server, tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("end", ["416", "416 alone", "206"])
+@pytest.mark.parametrize("there", [0, 1000, len(DATA), len(DATA) + 1])
+def test_ways_to_say_that_there_is_no_more(tmp_path: Path, end: Any, there: int) -> None:
+    if there:
+        (tmp_path / "a.bin.part").write_bytes((DATA + b"x")[:there])
+    with bad_server(a_bin=Page(DATA, end=end)) as server:
         assert get(server, tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == DATA
 

@@ -179,6 +179,9 @@ def _forget(part: Path) -> None:
 def _agree(answer: Answer, wanted: Wanted, known: dict[str, Any], part: Path) -> None:
     """That what the server has can be the file that is wanted, and the one that the part is of."""
     if answer.total is None:
+        if answer.response is None and known.get("total") != answer.start:
+            _forget(part)
+            raise FaultError(f"has nothing after the {answer.start:,} bytes that were there: removed", final=False)
         return
     if wanted.size is not None and answer.total != wanted.size:
         raise FaultError(f"has {answer.total:,} bytes, the file {wanted.size:,}", final=True)

@@ -115,17 +115,21 @@ def _answer(response: HTTPResponse, offset: int) -> Answer:
         if found is None or int(found[1]) != offset:
             response.close()
             raise FaultError(f"was asked for the bytes from {offset} on, and gives {headers.get('Content-Range')}", final=True)
-        return Answer(response, offset, None if found[3] == "*" else int(found[3]), headers.get("ETag"), _stated(headers))
+        total = None if found[3] == "*" else int(found[3])
+        if int(found[2]) < offset:  # nothing: it should have been a 416
+            response.close()
+            return Answer(None, offset, total, headers.get("ETag"), _stated(headers))
+        return Answer(response, offset, total, headers.get("ETag"), _stated(headers))
     length = headers.get("Content-Length", "")
     return Answer(response, 0, int(length) if length.isdecimal() else None, headers.get("ETag"), _stated(headers))
 
 
 def _refused(error: urllib.error.HTTPError, offset: int) -> Answer:
-    """A server that has nothing after the offset says so with 416; any other refusal is a fault."""
+    """A server that has nothing after the offset says so with 416, and often how much it has; any other refusal is a fault."""
     error.close()
-    end = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-    if error.code == 416 and offset and end:
-        return Answer(None, offset, int(end[1]), error.headers.get("ETag"), _stated(error.headers))
+    if error.code == 416 and offset:
+        end = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+        return Answer(None, offset, int(end[1]) if end else None, error.headers.get("ETag"), _stated(error.headers))
     raise FaultError(f"answers {error.code} {error.reason}", final=error.code not in _TRANSIENT) from error
 
 
