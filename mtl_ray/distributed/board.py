@@ -24,6 +24,7 @@ class Present:
         asked: whether the ranks were asked to stop.
         saved: whether it has saved a checkpoint.
         runtime_env: of its workers, as Ray writes it.
+        controller_env: likewise of the controller, and so of what it starts beside the workers.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Present:
     asked: bool
     saved: bool
     runtime_env: str
+    controller_env: str
 
 
 class Board:
@@ -44,7 +46,7 @@ class Board:
         self._group = 0
         self._size = 0
         self._nodes: list[str] = []
-        self._runtime_env = ""
+        self._runtime_env = self._controller_env = ""
         self._progress: Progress | None = None
         self._evaluations: list[Progress] = []
         self._saved = self._saved_at_start = self._saved_before = 0
@@ -54,9 +56,10 @@ class Board:
         self._pause = ""
         self._end = False
 
-    def start_group(self, size: int) -> None:
-        """By the controller, before it starts a group of so many workers."""
+    def start_group(self, size: int, runtime_env: str) -> None:
+        """By the controller, before it starts a group of so many workers; with its own runtime environment."""
         self._group += 1
+        self._controller_env = runtime_env
         self._size, self._nodes, self._pause = size, [], ""
         self._saved_at_start = self._saved_before = self._saved
         self._turn, self._again, self._done = 0, False, False
@@ -130,6 +133,7 @@ class Board:
             asked=bool(self._pause) or self._end,
             saved=self._saved > self._saved_at_start,
             runtime_env=self._runtime_env,
+            controller_env=self._controller_env,
         )
 
     def num_saved(self) -> int:

@@ -52,7 +52,7 @@ class Sizing(ScalingPolicy):  # type: ignore[misc]
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         """Of Ray: before each start."""
         size = self._size()
-        ray.get(self._board.start_group.remote(size))
+        ray.get(self._board.start_group.remote(size, ray.get_runtime_context().get_runtime_env_string()))
         return ResizeDecision(num_workers=size, resources_per_worker=dict(self._request))
 
     def _size(self) -> int:

@@ -138,22 +138,17 @@ class Nurseries:
         """Has each machine of a cluster keep as many hands ready as the next group may want of it, once the present one is at work."""
         if is_private() or not present.saved:
             return
-        here, ranks = ray.get_runtime_context().get_node_id(), Counter(present.nodes)
-        # Beside the driver an actor of Ray Train starts with each group, by which its workers wait for each other.
+        job, ranks = ray.get_runtime_context().get_job_id(), Counter(present.nodes)
         if present.number != self._group:
             self._group = present.number
-            self._spares -= ranks + Counter({here: 1})
-        densest = max(ranks.values())
+            self._spares -= ranks
+            prestart(job, present.controller_env, 1)  # each group has an actor here by which its workers wait for each other
         for machine in machines():
-            wanted = min(densest, fit([machine.total], self._request)) + (machine.node_id == here)
+            wanted = min(max(ranks.values()), fit([machine.total], self._request))
             lacking = wanted - self._spares[machine.node_id]
-            if lacking > 0 and (machine.node_id == here or self.warm(machine.node_id)):
+            if lacking > 0 and self.warm(machine.node_id):
                 self._spares[machine.node_id] += lacking
-                asked = (ray.get_runtime_context().get_job_id(), present.runtime_env, lacking)
-                if machine.node_id == here:
-                    prestart(*asked)
-                else:
-                    self._actors[machine.node_id].prestart.remote(*asked)
+                self._actors[machine.node_id].prestart.remote(job, present.runtime_env, lacking)
 
 
 def _family() -> str:

@@ -110,12 +110,12 @@ class Reporter:
         self._scalars.flush()
 
     def close(self, best: str | None) -> None:
-        """The last call; ``best`` is the best checkpoint of a run that is done."""
+        """The last call; ``best`` is the best checkpoint of a run that is done. One that is stopped is not kept waiting by figures."""
         try:
             self._scalars.flush()
-            if len(self._scalars.rows) > self._drawn_rows:
-                self._try(self._plot)
             if best is not None:
+                if len(self._scalars.rows) > self._drawn_rows:
+                    self._try(self._plot)
                 for uri, aliases in checkpoints_of(self._uri) if self._trackers else ():
                     self._each(lambda tracker, uri=uri, aliases=aliases: tracker.artifact(uri, "checkpoint", aliases))  # type: ignore[misc]
         finally:

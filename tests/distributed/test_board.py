@@ -10,7 +10,7 @@ from mtl_ray.distributed.board import Board
 @pytest.fixture
 def board() -> Board:
     made = Board()
-    made.start_group(2)
+    made.start_group(2, "{}")
     return made
 
 
@@ -29,7 +29,7 @@ def test_a_group_goes_on_once_it_has_saved(board, caplog):
 def test_a_group_that_saves_nothing_is_given_up(board):
     group = board.join("node", "{}")
     assert not board.failed(group, 0, "at once"), "nothing was saved yet"
-    board.start_group(2)
+    board.start_group(2, "{}")
     board.saved(board.join("node", "{}"))
     assert board.failed(board.join("node", "{}"), 0, "once")
     assert not board.failed(board.join("node", "{}"), 1, "again, and nothing was saved between")
@@ -53,7 +53,7 @@ def test_no_other_turn_when_some_rank_is_done(board):
 
 def test_an_older_group_is_told_to_stop_and_decides_nothing(board):
     old = board.join("node", "{}")
-    board.start_group(2)
+    board.start_group(2, "{}")
     new = board.join("node", "{}")
     board.saved(new)
     assert board.asked(old, 0) == (True, False)
