@@ -11,6 +11,7 @@ TOOLS = {
     "confusion": "which classes are taken for which",
     "occlusion": "recall of occluded and of separated objects",
     "eval-metric": "metrics of stored predictions",
+    "fuse": "stored predictions of several models as one",
     "robustness": "how a model bears corrupted images",
     "speed": "latency and throughput of a model, a loader or a data set",
     "complexity": "FLOPs and parameters of a model, by module",
