@@ -165,6 +165,8 @@ def _detections(boxes: NDArray[Any], scores: NDArray[Any], labels: NDArray[Any],
     if not len(boxes) == len(scores) == len(labels) or (masks is not None and len(masks) != len(boxes)):
         counts = f"{len(boxes)} boxes, {len(scores)} scores, {len(labels)} labels"
         raise ValueError(f"an image has {counts}" + (f", {len(masks)} masks" if masks is not None else ""))
+    if not np.isfinite(scores.astype(np.float64)).all():
+        raise ValueError("an image has a score that is no number, so it has no rank")
     if not len(boxes):
         return NOTHING
     order = np.argsort(-scores.astype(np.float64), kind="stable")

@@ -178,6 +178,8 @@ def read_coco(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str,
         scores=np.array(scores, np.float64),
         classes=np.array([class_of.get(number, -1) for number in categories], np.int64),
     )
+    if not np.isfinite(everything.scores).all():
+        raise ValueError(f"{uri}: the score of entry {int(np.argmin(np.isfinite(everything.scores)))} is no number, so it has no rank")
     sizes_known = sizes() if any(isinstance(entry.get("segmentation"), list) for entry in entries) else {}
     by_name: dict[str, list[int]] = {}
     for row, (entry, number) in enumerate(zip(entries, _column(uri, entries, "image_id"), strict=True)):

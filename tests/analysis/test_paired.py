@@ -105,6 +105,9 @@ def test_what_fits_no_image_is_refused(tmp_path: Path) -> None:
         "2 scores": [
             entries_3x(IMAGES)[0] | {"pred_instances": {"bboxes": np.zeros((1, 4)), "scores": np.zeros(2), "labels": np.zeros(1)}}
         ],
+        "has no rank": [
+            entries_3x(IMAGES)[0] | {"pred_instances": {"bboxes": np.zeros((1, 4)), "scores": np.full(1, np.nan), "labels": np.zeros(1)}}
+        ],
     }
     for sentence, content in cases.items():
         (tmp_path / "r.pkl").write_bytes(pickle.dumps(content))
@@ -117,6 +120,10 @@ def test_what_fits_no_image_is_refused(tmp_path: Path) -> None:
     Path(results).write_text(json.dumps([*entries, entries[0] | {"image_id": 77}]))
     with pytest.raises(ValueError, match="such as 77"):
         read_paired(results, data)
+    for score in (float("nan"), None):
+        Path(results).write_text(json.dumps([*entries[:2], entries[2] | {"score": score}]))
+        with pytest.raises(ValueError, match="score of entry 2 is no number"):
+            read_paired(results, data)
 
 
 def test_what_is_left_out_of_a_pair(tmp_path: Path) -> None:
