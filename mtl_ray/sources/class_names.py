@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from mtl_ray import storage
+from mtl_ray.sources.folders import read_lines
 
 USUAL_FILES = ("classes.txt", "class_names.txt")
 
@@ -12,13 +13,12 @@ def read_class_names(uri: str) -> tuple[str, ...]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is empty or a name is there twice.
+        ValueError: if it is empty or no text, or a name is there twice.
     """
     try:
-        text = storage.read(uri).decode()
+        names = tuple(read_lines(uri))
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file of class names {uri}") from None
-    names = tuple(line.strip() for line in text.splitlines() if line.strip())
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
         raise ValueError(f"{uri} must have one class name a line; " + (f"{twice[0]!r} is there twice" if twice else "it is empty"))

@@ -41,10 +41,12 @@ def open_yolo(config: Yolo) -> Source:
 
     Raises:
         FileNotFoundError: if there is no such split.
-        ValueError: if data.yaml cannot be read.
+        ValueError: if data.yaml cannot be read, or says that there are keypoints.
     """
     root = storage.absolute(config.root)
     described = _read_description(root)
+    if described.get("kpt_shape"):  # some of their lines look like polygons
+        raise ValueError(f"{root}: data.yaml says kpt_shape: keypoints in YOLO's lines are not read; bring the set to COCO")
     keys, rejects = _find_pictures(root, config.split, described)
     word = config.labels or "labels"
     label_files = {picture: _label_file(picture, word) for picture in keys}
@@ -76,7 +78,10 @@ def _read_description(root: str) -> Mapping[str, Any]:
 def _find_pictures(root: str, split: str, described: Mapping[str, Any]) -> tuple[dict[str, str], list[Reject]]:
     """The keys of a split's pictures by their paths in the root: those of a folder, or those of a list."""
     said = described.get(split)
-    places = [place for named in (said if isinstance(said, list) else [said]) if isinstance(named, str) and (place := _place(root, named))]
+    listed = [named for named in (said if isinstance(said, list) else [said]) if isinstance(named, str)]
+    within = str(described.get("path") or "/")  # a folder of the root, or as often one of the machine on which the file was written
+    inner = {named: _place(root, f"{within}/{named}") for named in listed if not within.startswith("/")}
+    places = [place for named in listed if (place := inner.get(named) or _place(root, named))]
     if len(places) > 1:
         return {f"{place}/{name}": f"{place}/{name}" for place in places for name in pictures_in(storage.join(root, place))}, []
     alias = {"val": "valid", "valid": "val"}.get(split, split)

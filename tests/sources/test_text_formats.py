@@ -161,6 +161,32 @@ def test_list(tmp_path: Path, make_picture: MakePicture) -> None:
         open_source(List(root=str(tmp_path), split="test"))
 
 
+@pytest.mark.parametrize("within", ["set", "./set/", "set/", "/elsewhere/set", "../sets/set", "."])
+def test_yolo_path_in_the_description(tmp_path: Path, make_picture: MakePicture, within: str) -> None:
+    folder = tmp_path / "set" if within in ("set", "./set/", "set/") else tmp_path
+    make_picture(folder / "images" / "train" / "a.jpg")
+    write(folder / "labels" / "train" / "a.txt", "0 0.5 0.5 0.5 0.5")
+    write(tmp_path / "data.yaml", f"path: {within}", "train: images/train", "names: [thing]")
+    samples, rejects = read_all(Yolo(root=str(tmp_path), split="train"))
+    assert rejects == []
+    assert [len(sample.instances) for sample in samples.values() if sample.instances is not None] == [1]
+
+
+def test_yolo_keypoints_are_refused(tmp_path: Path, make_picture: MakePicture) -> None:
+    make_picture(tmp_path / "images" / "train" / "a.jpg")
+    write(tmp_path / "labels" / "train" / "a.txt", "0 " + " ".join(["0.5"] * 16))  # a box and 4 keypoints, or 8 corners
+    write(tmp_path / "data.yaml", "train: images/train", "names: [thing]", "kpt_shape: [4, 3]")
+    with pytest.raises(ValueError, match="kpt_shape"):
+        open_source(Yolo(root=str(tmp_path), split="train"))
+
+
+def test_names_in_a_file_of_windows(tmp_path: Path, make_picture: MakePicture) -> None:
+    make_picture(tmp_path / "images" / "a.jpg")
+    (tmp_path / "classes.txt").write_bytes("\ufeffcat\r\ndog\r\n\r\n".encode())
+    write(tmp_path / "train.txt", "a")
+    assert open_source(Yolo(root=str(tmp_path), split="train")).vocabulary.classes == {"instances": ("cat", "dog")}
+
+
 def test_yolo_splits_of_several_folders(tmp_path: Path, make_picture: MakePicture) -> None:
     for name in ("images/x/a.jpg", "images/y/a.jpg", "images/y/a.png"):
         make_picture(tmp_path / name)
