@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--iterations", type=int, default=default["iterations"], metavar="N", help="timed steps (default 200)")
     parser.add_argument("--warmup", type=int, default=default["warmup"], metavar="N", help="steps before them (default 10)")
     parser.add_argument("--batch", type=int, default=default["batch"], metavar="N", help="pictures of one step of a model (default 1)")
-    parser.add_argument("--data", help="split or COCO annotation file; by default that of the config, or generated pictures")
+    parser.add_argument("--data", help="split (for inference also a COCO annotation file); by default that of the config, or made up")
     parser.add_argument("--images", help="folder of the pictures of a COCO annotation file")
     parser.add_argument("--device", help="of torch: cpu, cuda, cuda:1; by default a GPU where there is one")
     parser.add_argument("--threads", type=int, default=default["threads"], metavar="N", help="of torch or onnxruntime; 0 (default): theirs")

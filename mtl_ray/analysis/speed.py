@@ -152,6 +152,8 @@ def _timed(request: SpeedRequest, steps: Steps, about: str, per_step: int, watch
 
 
 def _data(request: SpeedRequest) -> DataConfig:
+    if request.data is not None and request.data.endswith(".json"):
+        raise ValueError(f"--task {request.task} reads a split, as a training does; jobs.convert makes one of {request.data}")
     data = config_at(request.target).data
     return data if request.data is None else replace(data, train=SplitConfig(uri=request.data))
 

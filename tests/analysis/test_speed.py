@@ -150,5 +150,8 @@ def test_job(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     for wrong in (["--iterations", "0"], ["--warmup", "-1"]):
         with pytest.raises(ValueError, match=wrong[0]):
             job.main([config, *wrong])
+    for task in ("loader", "dataset"):
+        with pytest.raises(ValueError, match=f"--task {task} reads a split.*jobs.convert"):
+            job.main([config, "--task", task, "--data", "instances_val2017.json"])
     with pytest.raises(ValueError, match="no whole checkpoint"):
         job.main([str(tmp_path / "nothing")])
