@@ -1,5 +1,6 @@
 """YOLO: a text file a picture, boxes or polygons as shares of its width and height."""
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -80,7 +81,7 @@ def _find_pictures(root: str, split: str, described: Mapping[str, Any]) -> tuple
     said = described.get(split)
     listed = [named for named in (said if isinstance(said, list) else [said]) if isinstance(named, str)]
     within = str(described.get("path") or "/")  # a folder of the root, or as often one of the machine on which the file was written
-    inner = {named: _place(root, f"{within}/{named}") for named in listed if not within.startswith("/")}
+    inner = {named: _place(root, posixpath.normpath(posixpath.join(within, named))) for named in listed if not within.startswith("/")}
     places = [place for named in listed if (place := inner.get(named) or _place(root, named))]
     if len(places) > 1:
         return {f"{place}/{name}": f"{place}/{name}" for place in places for name in pictures_in(storage.join(root, place))}, []
