@@ -84,9 +84,10 @@ def _polygon(shape: Mapping[str, Any]) -> Points:
     Raises:
         ValueError: if it has no area, or its points make no sense.
     """
-    kind, given = shape.get("shape_type") or "polygon", shape.get("points")
+    given = shape.get("points")
     if not isinstance(given, list) or not all(isinstance(point, list) and len(point) == 2 for point in given):
         raise ValueError("its points are no list of pairs")
+    kind = shape.get("shape_type") or ("rectangle" if len(given) == 2 else "polygon")  # files of before labelme 3 do not say it
     points = points_of([x for x, _ in given], [y for _, y in given])
     match kind:
         case "polygon" | "oriented_rectangle" if len(points) >= 3:

@@ -87,6 +87,15 @@ def test_shapes_of_labelme(tmp_path: Path, make_picture: MakePicture) -> None:
     }
 
 
+def test_shapes_that_do_not_say_their_kind(tmp_path: Path, make_picture: MakePicture) -> None:
+    make_picture(tmp_path / "a.jpg")
+    shapes = [{"label": "cat", "points": points} for points in ([[9, 8], [3, 2]], [[1, 1], [9, 1], [9, 9]], [[1, 1]])]
+    write_labelme(tmp_path / "a.json", shapes, "a.jpg")
+    samples, rejects = read_all(Labelme(root=str(tmp_path), split="all"))
+    assert objects(samples["a.jpg"]).boxes_xyxy.tolist() == [[3, 2, 9, 8], [1, 1, 9, 9]]
+    assert [reject.reason for reject in rejects] == ["a polygon of 1 points"]
+
+
 def test_where_labelme_pictures_lie(tmp_path: Path, make_picture: MakePicture) -> None:
     make_picture(tmp_path / "images" / "a.jpg")
     make_picture(tmp_path / "labels" / "b.png")
