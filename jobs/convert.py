@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   python -m jobs.convert digits --split train --to shards/digits/train --num 3000
   python -m jobs.convert coco data/coco --split val --to s3://bucket/coco/val --keypoints
   python -m jobs.convert cityscapes data/cityscapes --split val --to out/cityscapes --format coco --no-pictures
+  python -m jobs.convert pictures data/coco --split test2017 --classes names.txt --to test.json --format coco
   python -m jobs.convert shards shards/coco/val --split val --to out/yolo --format yolo
   python -m jobs.convert semantic_png data/camvid --split train --to shards/camvid/train --classes names.txt --ignore 11"""
 
