@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{found.without_picture} of the pictures were not found and are drawn upon grey; say where they lie with --images")
     for note in paired.notes:
         print(note)
-    print(f"{len(found.table)} images in {out}/images.json and images.csv, pictures in good/ and bad/")
+    drawn_of_each = len(found.good)
+    print(f"{len(found.table)} images in {out}/images.json and images.csv, {drawn_of_each} pictures each in good/ and bad/")
     return 0
 
 

@@ -8,8 +8,9 @@ import matplotlib
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from mtl_ray import storage
@@ -28,6 +29,7 @@ SHEET = 12
 """Samples of each data set that are drawn."""
 THUMB_PX = 320
 _LONGEST_NAME = 28
+_LONGEST_SET = 60
 
 
 def write_health(out: str, report: HealthReport, sets: Sequence[DataSet]) -> list[str]:
@@ -40,12 +42,12 @@ def write_health(out: str, report: HealthReport, sets: Sequence[DataSet]) -> lis
 
 def draw_health(report: HealthReport, sets: Sequence[DataSet]) -> dict[str, bytes]:
     """Pictures by file name: ``classes-KIND.png``, ``boxes.png``, ``sizes.png``, ``samples-N.jpg``, ``same.jpg``."""
-    names = [_short(name, 40) for name in short_names(report.names)]
+    names = [set_name(name) for name in short_names(report.names)]
     kinds = list(dict.fromkeys(kind for health in report.sets for kind in health.vocabulary.classes))
     drawn = {}
     for kind in kinds:
         having = [(name, health) for name, health in zip(names, report.sets, strict=True) if kind in health.images]
-        drawn[f"classes-{kind}.png"] = _png(_classes([name for name, _ in having], [health for _, health in having], kind))
+        drawn[f"classes-{kind}.png"] = _png(classes_figure([name for name, _ in having], [health for _, health in having], kind))
     if any(health.sides.any() for health in report.sets):
         drawn["boxes.png"] = _png(_boxes(names, report.sets))
     if any(health.samples for health in report.sets):
@@ -58,7 +60,7 @@ def draw_health(report: HealthReport, sets: Sequence[DataSet]) -> dict[str, byte
     return drawn
 
 
-def _classes(names: Sequence[str], sets: Sequence[Health], kind: Annotation) -> Figure:
+def classes_figure(names: Sequence[str], sets: Sequence[Health], kind: Annotation) -> Figure:
     """Examples of each class by its name, as bars of each data set side by side."""
     counted = [_by_name(health, kind) for health in sets]
     total = {name: sum(counts.get(name, 0) for counts in counted) for counts in counted for name in counts}
@@ -76,6 +78,9 @@ def _classes(names: Sequence[str], sets: Sequence[Health], kind: Annotation) -> 
     most, least = max(total.values(), default=0), min((count for count in total.values() if count), default=1)
     if most > 50 * least:
         axes.set_xscale("symlog", linthresh=1)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(left=0, right=None if most else 1)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     what = "objects" if kind == "instances" else "images"
     axes.set(xlabel=what, title=f"{kind}: {what} by class" + (f" ({left_out} classes in between left out)" if left_out else ""))
@@ -177,11 +182,19 @@ def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[A
 def _legend(axes: Axes, names: Sequence[str]) -> None:
     if len(names) > 1:
         handles, labels = axes.get_legend_handles_labels()
-        axes.figure.legend(handles, labels, loc="outside lower center", frameon=False, ncols=1 if max(map(len, names)) > 24 else 2)
+        columns = 1 if max(map(len, names)) > 24 else 2
+        legend = axes.figure.legend(handles, labels, loc="outside lower center", frameon=False, ncols=columns)
+        for dots in (handle for handle in legend.legend_handles if isinstance(handle, PathCollection)):
+            dots.set_sizes([60])
 
 
 def _colour(place: int) -> str:
     return ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")[place % 6]
+
+
+def set_name(name: str) -> str:
+    """A name of a data set that is not too long: what tells it from others may stand at either end."""
+    return (name if len(name) <= _LONGEST_SET else f"{name[: _LONGEST_SET // 2 - 3]}...{name[-_LONGEST_SET // 2 :]}").replace("$", r"\$")
 
 
 def _short(text: str, most: int) -> str:

@@ -116,6 +116,11 @@ def test_areas_that_do_not_rise_and_masks_that_are_not_there_are_refused(tmp_pat
     data, predictions = write_coco_json(tmp_path, random_images(4, classes=4))
     with pytest.raises(ValueError, match="do not rise"):
         main([predictions, "--data", data, "--out", str(tmp_path), "--areas", "9", "4", "100"])
+    content = json.loads(Path(data).read_text())
+    (tmp_path / "bare.json").write_text(json.dumps({**content, "annotations": [], "categories": []}))
+    (tmp_path / "none.json").write_text("[]")
+    with pytest.raises(ValueError, match="no classes"):
+        main([str(tmp_path / "none.json"), "--data", str(tmp_path / "bare.json"), "--out", str(tmp_path)])
     bare = [
         {key: entry[key] for key in ("image_id", "category_id", "bbox", "score")} for entry in json.loads(Path(predictions).read_text())
     ]

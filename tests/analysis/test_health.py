@@ -13,6 +13,7 @@ from PIL import Image
 from jobs.analyze import dataset as job
 from mtl_ray.analysis.health import SIDE_OCTAVES, Health, bin_edges, in_octaves
 from mtl_ray.analysis.health_data import open_data_set
+from mtl_ray.analysis.health_figures import classes_figure, set_name
 from mtl_ray.analysis.health_report import HealthReport, colour_of, median_of
 from mtl_ray.distributed.dataset_health import check_health
 from tests.loading.splits import png, sample, write_split
@@ -101,6 +102,22 @@ def test_sizes_are_those_that_coco_counts(tmp_path: Path) -> None:
     uri.write_text(json.dumps(content))
     report, _ = check_health([str(uri)])
     assert report.sets[0].coco_sizes.tolist() == [1, 1, 0]
+
+
+def test_names_in_figures_stay_apart_and_counts_are_whole(tmp_path: Path) -> None:
+    """Where long names differ only at their ends, and where there is one object, or none."""
+    health = check_health([write_coco(tmp_path, ["a.png"], [(1, 1, [0, 0, 40, 40])])])[0].sets[0]
+    bare = Health(vocabulary=health.vocabulary)
+    for each, most in ((health, 1.0), (bare, 0.0)):
+        axes = classes_figure(["a"], [each], "instances").axes[0]
+        ticks = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+        assert axes.get_xlim()[0] == 0
+        assert axes.get_xlim()[1] >= max(most, 0.5)
+        assert all(tick == round(tick) for tick in ticks)
+    folders = ["a_long_beginning_" * 5 + end for end in ("train", "val")]
+    shown = {set_name(name) for name in [*folders, *(end + "_a_long_end" * 9 for end in ("train", "val"))]}
+    assert len(shown) == 4
+    assert max(map(len, shown)) <= 60
 
 
 def test_same_pictures_in_two_splits(tmp_path: Path) -> None:
