@@ -14,6 +14,7 @@ from tests.cluster.network import Machine
 from tests.cluster.runs import Run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+WARM = "mtl_ray.training.warm"
 
 
 def begun(world: World, run: Run) -> "object":
@@ -71,6 +72,27 @@ def test_a_dead_rank_costs_no_worker_of_ray(world: World) -> None:
     world.check(run)
 
 
+def test_a_dead_worker_of_ray_is_followed_by_one_that_waits(world: World) -> None:
+    hosts, nodes = world.hosts, world.have(3)
+    run = world.run("spare")
+    driver = begun(world, run)
+    spare: set[int] = set()
+
+    def waiting() -> bool:
+        for node in nodes:
+            spare.update(process.pid for process in hosts.find(node, "ray::IDLE"))
+        return all(hosts.find(node, "ray::IDLE") for node in nodes)
+
+    wait_until(waiting, "a spare worker waits on each host", hosts.log(run.name))
+    attempt = run.attempt()
+    hosts.holders(training(hosts, nodes))[0].kill()
+    run.wait_for_checkpoint(after_attempt=attempt)
+    assert {worker.pid for node in nodes for worker in hosts.holders(node)} <= spare
+    hosts.set_pace(0)
+    run.wait(driver)
+    world.check(run)
+
+
 def test_a_host_that_was_cut_off_publishes_nothing_when_it_is_back(world: World) -> None:
     """Its raylet is held so that nobody ends its rank, which trains on alone: the run's own fence must hold."""
     hosts, nodes = world.hosts, world.have(2)
@@ -94,19 +116,24 @@ def test_a_host_that_was_cut_off_publishes_nothing_when_it_is_back(world: World)
 
 
 def test_a_killed_driver_is_submitted_again(world: World) -> None:
-    hosts, _ = world.hosts, world.have(2)
+    hosts, nodes = world.hosts, world.have(2)
     run = world.run("resubmitted")
     hosts.set_pace(1)
     script = f"cd {os.getcwd()} && exec python -m jobs.train {run.config} {' '.join(map(repr, run.overrides))}"
     submit = ["ray", "job", "submit", f"--address={hosts.url('')}", "--", "bash", "-c", script]
     first = hosts.run(submit, run.name)
     run.wait_for_checkpoint()
+    forked = {process.pid for node in nodes for process in hosts.find(node, WARM)}
     for driver in hosts.find(hosts.head, "-m jobs.train"):
         driver.kill()
     assert first.wait(120) != 0
+    attempt, second = run.attempt(), hosts.run(submit, run.name)
+    run.wait_for_checkpoint(after_attempt=attempt)
+    ranks = [rank for node in nodes for rank in hosts.ranks(node)]
+    assert ranks
+    assert {rank.ppid() for rank in ranks} <= forked, "the second job uses the processes of the first that have imported torch"
     hosts.set_pace(0)
-    run.wait(hosts.run(submit, run.name))
-    assert run.attempt() > 1
+    run.wait(second)
     world.check(run)
 
 
