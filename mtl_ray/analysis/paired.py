@@ -76,7 +76,7 @@ class Paired:
     Attributes:
         vocabulary: of the predictions; the class numbers of truth and detections mean the same.
         images: key, height, width, truth, found.
-        file_names: what each image's file is called, by key.
+        file_names: what each image's file is called, by key, in the order in which the data lists them.
         rows: of each image in the data.
         pictures: where the images lie.
         groups: of each class the supercategory that an annotation file gives it; the class's own name where it gives none.
@@ -207,7 +207,11 @@ def _check(images: Sequence[Scored], kind: Likeness) -> None:
 
 
 def _file_names(data: EvaluationData, images: Sequence[Scored]) -> dict[str, str]:
-    return {image.key: data.file.file_names[image.key] if isinstance(data, CocoData) else image.key for image in images}
+    keys = [image.key for image in images]
+    if not isinstance(data, CocoData):
+        return dict(zip(keys, keys, strict=True))
+    known = set(keys)
+    return {key: name for key, name in data.file.file_names.items() if key in known}
 
 
 def _groups(data: EvaluationData, vocabulary: Vocabulary) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def results(paired: Paired, out: str, wide: Wide, *, topk: int = 20, show_score:
     parts = [images[start : start + IMAGES_OF_A_TASK] for start in range(0, len(images), IMAGES_OF_A_TASK)]
     scores = np.concatenate(wide(partial(image_scores, crowd_counts=compat), parts, "score"))
     table = tuple(_line(paired, place, scores[place], compat) for place in range(len(images)))
-    ranked = sorted((place for place in range(len(images)) if compat or not math.isnan(scores[place])), key=lambda at: table[at].score)
+    ranked = _ranked(paired, [place for place in range(len(images)) if compat or not math.isnan(scores[place])], table)
     count = min(topk, len(ranked) // 2)
     bad, good = (
         _named(places, table, storage.join(out, name))
@@ -98,6 +98,12 @@ def results(paired: Paired, out: str, wide: Wide, *, topk: int = 20, show_score:
     batches = [works[start : start + PICTURES_OF_A_TASK] for start in range(0, len(works), PICTURES_OF_A_TASK)]
     without = sum(wide(partial(_draw_all, shown), batches, "draw"))
     return Results(table=table, good=good, bad=bad, without_picture=without)
+
+
+def _ranked(paired: Paired, places: Sequence[int], table: Sequence[ImageResult]) -> list[int]:
+    """The worst first; of equal ones (what sums differ by in their last digits does not count) those that the data lists first."""
+    listed = {key: number for number, key in enumerate(paired.file_names)}
+    return sorted(places, key=lambda place: (round(table[place].score, 6), listed[paired.images[place].key]))
 
 
 def _line(paired: Paired, place: int, score: float, compat: bool) -> ImageResult:

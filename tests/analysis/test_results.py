@@ -47,7 +47,9 @@ def test_the_table_has_all_images_and_the_pictures_are_the_ends_of_it(tmp_path: 
     assert [rows[image.key]["num_truth"] for image in IMAGES] == WANTED
     assert [rows[image.key]["num_predicted"] for image in IMAGES] == [len(image.found) for image in IMAGES]
     assert list(rows) == [image.key for image in IMAGES]
-    ranked = sorted((image.key for image, wanted in zip(IMAGES, WANTED, strict=True) if wanted), key=lambda key: rows[key]["score"])
+    listed = [entry["file_name"] for entry in json.loads(Path(data).read_text())["images"]]
+    ranked = [image.key for image, wanted in zip(IMAGES, WANTED, strict=True) if wanted]
+    ranked.sort(key=lambda key: (rows[key]["score"], listed.index(key)))
     expected = {"bad": ranked[:3], "good": ranked[-3:]}
     for folder, keys in expected.items():
         assert names(out, folder) == sorted(f"{Path(key).stem}_{rows[key]['score']:.3f}.jpg" for key in keys)
@@ -113,3 +115,16 @@ def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
         main([predictions, "--data", data, "--out", str(tmp_path / "out")])
     with pytest.raises(ValueError, match="--workers is 0"):
         main([predictions, "--data", data, "--out", str(tmp_path / "out"), "--workers", "0"])
+
+
+def test_of_equal_images_those_listed_first_are_the_worst(tmp_path: Path) -> None:
+    """As the original takes them; an annotation file need not list images by their numbers."""
+    data, predictions = write_coco_json(tmp_path, random_images(3, count=12, classes=5))
+    content = json.loads(Path(data).read_text())
+    content["annotations"] = []
+    Path(data).write_text(json.dumps(content))
+    main([predictions, "--data", data, "--out", str(tmp_path / "out"), "--topk", "3", "--compat"])
+    listed = [Path(image["file_name"]).stem for image in content["images"]]
+    assert listed[:3] != sorted(listed)[:3]
+    drawn = {path.name.rpartition("_")[0] for path in (tmp_path / "out" / "bad").iterdir()}
+    assert drawn == set(listed[:3])
