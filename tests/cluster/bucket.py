@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 from types import TracebackType
 
 from s3fs import S3FileSystem
@@ -9,17 +10,15 @@ from s3fs import S3FileSystem
 from tests.cluster.network import DIES_WITH_US, Network
 from tests.s3_server import BUCKET, command, make_bucket, prepare, program, server_at, wait_for
 
-_PORTS = list(range(8333, 8341))
-
 
 class Bucket:
     """A bucket on the address of the bridge; this process' environment points to it for the time of the block."""
 
     def __init__(self, network: Network) -> None:
-        self._address = network.address
+        self._address, self._ports = network.address, list(network.ports)
         self._folder = network.folder / "s3"
         self._program = program()
-        self._server = server_at(f"http://{self._address}:{_PORTS[0]}")
+        self._server = server_at(f"http://{self._address}:{self._ports[0]}")
         self._process: subprocess.Popen[bytes] | None = None
         self._before: dict[str, str | None] = {}
 
@@ -49,6 +48,9 @@ class Bucket:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.kill()
+        for port in self._ports:
+            for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                path.unlink()
         for name, value in self._before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         S3FileSystem.clear_instance_cache()
@@ -57,7 +59,7 @@ class Bucket:
         """Starts it, with what was in it, and waits until it answers."""
         log = self._folder / "log"
         with open(log, "ab") as file:
-            line = [*DIES_WITH_US, *command(self._program, self._folder, _PORTS, self._address)]
+            line = [*DIES_WITH_US, *command(self._program, self._folder, self._ports, self._address)]
             self._process = subprocess.Popen(line, stdout=file, stderr=file)
         wait_for(self._server, self._process, log)
 

@@ -136,6 +136,7 @@ class Network:
     Attributes:
         name: of the bridge; it holds the number of this process, which may have three networks at a time.
         prefix: first three numbers of all addresses.
+        ports: of no other network on this machine, and of no client: SeaweedFS has sockets below /tmp that are named after its ports alone.
         folder: what the hosts write; ``t`` in it is the temporary folder of each host, ``small`` a disk of 48 MB that all of them have.
     """
 
@@ -144,6 +145,7 @@ class Network:
         index = next(index for index in range(3) if not (_PARENT / f"mh{number}{'abc'[index]}").exists())
         self.name = f"mh{number}{'abc'[index]}"
         self.prefix = f"10.{64 + 64 * index + number // 256 % 64}.{number % 256}"
+        self.ports = range(10_000 + 8 * (3 * (number % 900) + index), 32_000)[:8]
         self.folder = _PARENT / self.name
         self.machines: dict[str, Machine] = {}
         self._numbers = iter(range(10, 250))
