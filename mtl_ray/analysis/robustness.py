@@ -6,6 +6,7 @@ was cut off goes on with the cells that are left (Michaelis et al. 2019, https:/
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -142,9 +143,9 @@ def measure_cell(request: Request, cell: Cell, start: int, stop: int) -> Part:
     Raises:
         ValueError, FileNotFoundError: if the target or the data cannot be read, or no head can be measured on the data.
     """
+    predictor = open_predictor(request.target, threads=1, api_key=request.api_key)
     with one_thread():
         data = open_data(request.data, request.images)
-        predictor = open_predictor(request.target, threads=1, api_key=request.api_key)
         recode, _ = recoder(data.vocabulary, predictor.vocabulary)
         part = Part(metrics=metrics_of(predictor, data.vocabulary), measured=Measured())
         waiting: list[tuple[Sample, NDArray[np.uint8]]] = []
@@ -177,17 +178,18 @@ def _count(predictor: Predictor, waiting: list[tuple[Sample, NDArray[np.uint8]]]
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Lets OpenCV and torch work on one core, so that as many workers as there are cores do not hinder each other."""
-    import torch
-
-    before = cv2.getNumThreads(), torch.get_num_threads()
+    """Lets OpenCV, and torch if it was imported, work on one core, so that as many workers as there are cores do not hinder each other."""
+    torch = sys.modules.get("torch")
+    before = cv2.getNumThreads(), torch.get_num_threads() if torch else 1
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)
+    if torch:
+        torch.set_num_threads(1)
     try:
         yield
     finally:
         cv2.setNumThreads(before[0])
-        torch.set_num_threads(before[1])
+        if torch:
+            torch.set_num_threads(before[1])
 
 
 def outcome_of(part: Part) -> Outcome:
