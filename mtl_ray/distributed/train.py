@@ -200,7 +200,8 @@ class _Driver:
             self._nurseries.spread()
             self._demand.look()
             present = ray.get(self._board.present.remote())
-            self._nurseries.keep_spares(present)
+            if self._on_metrics is None:  # the trials of a search come one after another in one job, and would each leave some
+                self._nurseries.keep_spares(present)
             reason = self._change(present)
             if reason:
                 _log.warning("the workers stop with a checkpoint and begin again: %s", reason)
