@@ -111,7 +111,8 @@ class Nurseries:
             if fit([machine.total], self._request):
                 if machine.node_id not in self._actors or self._is_dead(machine.node_id):
                     self._make(machine.node_id)
-                self._stays.setdefault(machine.node_id, self._actors[machine.node_id].stay.remote())
+                if machine.node_id not in self._stays:
+                    self._stays[machine.node_id] = self._actors[machine.node_id].stay.remote()
 
     def _make(self, node_id: str) -> None:
         there = NodeAffinitySchedulingStrategy(node_id, soft=False)
