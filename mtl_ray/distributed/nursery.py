@@ -1,8 +1,8 @@
 """Ranks that start at once: on each machine a process waits that has imported everything, and is forked when a rank is wanted.
 
 A worker of Ray Train is then only the hand that holds a rank: it has one forked, passes on what the two sides say, and dies with it.
-Hands are kept ready too, see ``spares``. Both outlive a driver by a minute, so that a job that is given again, or the next trial of a
-search, finds them; only drivers of the same code and runtime environment do.
+Hands are kept ready too, see ``spares``; they end with their job. A nursery outlives its driver by a minute, so that a job that is given
+again, or the next trial of a search, finds it; only drivers of the same code and runtime environment do.
 """
 
 import hashlib
