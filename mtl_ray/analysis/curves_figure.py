@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mtl_ray.analysis.curves import Axis, Curve
+from mtl_ray.geometry.figures import spell
 
 Style = Literal["darkgrid", "whitegrid", "dark", "white", "ticks"]
 LONGEST = 96
@@ -77,6 +78,7 @@ def figure_bytes(figure: Figure, out: str, backend: str | None = None) -> bytes:
         raise ValueError(f"{out}: the end of the name says the format, one of {', '.join(sorted(kinds))}")
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
+        spell(figure)
         figure.savefig(buffer, format=kind, dpi=120, backend=_windowless(backend))
     return buffer.getvalue()
 

@@ -1,6 +1,5 @@
 """The errors of a detector as pictures: curves of a class by area, and shares of all classes as bars."""
 
-import io
 import re
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mtl_ray.analysis.errors import AREAS, KINDS, Errors
+from mtl_ray.geometry.figures import png
 from mtl_ray.tasks.charts import RECALLS
 
 COLOURS = ("#003f5c", "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#dddddd")
@@ -45,7 +45,7 @@ def curves_figure(title: str, precision: NDArray[np.float64]) -> bytes:
     for axes in panels[:, 0]:
         axes.set_ylabel("precision")
     figure.suptitle(title.replace("$", r"\$"))
-    return _png(figure)
+    return png(figure, dpi=100)
 
 
 def shares_figure(title: str, errors: Errors) -> bytes:
@@ -65,7 +65,7 @@ def shares_figure(title: str, errors: Errors) -> bytes:
     suffix = f", the {len(shown)} lowest of {len(present)} classes" if left_out else ""
     axes.set_title(title + suffix)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, title="adds", alignment="left")
-    return _png(figure)
+    return png(figure, dpi=100)
 
 
 def areas_figure(title: str, errors: Errors) -> bytes:
@@ -84,7 +84,7 @@ def areas_figure(title: str, errors: Errors) -> bytes:
         xlim=(0, 1), ylim=(len(AREAS) - 0.4, -0.6), xlabel="average precision, mean over classes", ylabel="area (objects)", title=title
     )
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, title="adds", alignment="left")
-    return _png(figure)
+    return png(figure, dpi=100)
 
 
 def _bars(axes: matplotlib.axes.Axes, rows: Sequence[NDArray[np.float64]]) -> None:
@@ -102,9 +102,3 @@ def file_stem(name: str) -> str:
 
 def _short(name: str) -> str:
     return (name if len(name) <= 28 else name[:25] + "...").replace("$", r"\$")
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()

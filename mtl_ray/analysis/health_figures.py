@@ -1,6 +1,5 @@
 """The health of data sets as pictures: class balance, boxes, picture sizes, samples, and pictures that are the same."""
 
-import io
 import json
 from collections.abc import Sequence
 
@@ -19,6 +18,7 @@ from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, Histogr
 from mtl_ray.analysis.health_data import DataSet
 from mtl_ray.analysis.health_report import HealthReport, examples, tables
 from mtl_ray.analysis.short_names import short_names
+from mtl_ray.geometry.figures import png
 from mtl_ray.geometry.pictures import Picture, grid, jpeg, shrunk
 from mtl_ray.loading.decode import decode_image
 from mtl_ray.samples import Annotation
@@ -47,11 +47,11 @@ def draw_health(report: HealthReport, sets: Sequence[DataSet]) -> dict[str, byte
     drawn = {}
     for kind in kinds:
         having = [(name, health) for name, health in zip(names, report.sets, strict=True) if kind in health.images]
-        drawn[f"classes-{kind}.png"] = _png(classes_figure([name for name, _ in having], [health for _, health in having], kind))
+        drawn[f"classes-{kind}.png"] = png(classes_figure([name for name, _ in having], [health for _, health in having], kind))
     if any(health.sides.any() for health in report.sets):
-        drawn["boxes.png"] = _png(_boxes(names, report.sets))
+        drawn["boxes.png"] = png(_boxes(names, report.sets))
     if any(health.samples for health in report.sets):
-        drawn["sizes.png"] = _png(_sizes(names, report.sets))
+        drawn["sizes.png"] = png(_sizes(names, report.sets))
     for number, each in enumerate(sets, 1):
         if sheet := _sheet(each):
             drawn[f"samples-{number}.jpg"] = sheet
@@ -199,9 +199,3 @@ def set_name(name: str) -> str:
 
 def _short(text: str, most: int) -> str:
     return (text if len(text) <= most else text[: most - 3] + "...").replace("$", r"\$")
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()

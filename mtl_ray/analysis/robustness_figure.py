@@ -1,6 +1,5 @@
 """Curves of a figure over the severity of corruptions."""
 
-import io
 from collections.abc import Mapping
 
 import matplotlib
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 
 from mtl_ray.analysis.corruptions import GROUPS, SEVERITIES
 from mtl_ray.analysis.robustness import CLEAN, Cell, Outcome
+from mtl_ray.geometry.figures import png
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 _MARKERS = "osD^"
@@ -41,9 +41,7 @@ def draw(cells: Mapping[Cell, Outcome], metric: str, target: str) -> bytes:
     for axes in panels[len(groups) :]:
         axes.set_axis_off()
     figure.suptitle(f"{metric} under corruption\n{_end(target, 45 * columns)}", fontsize=11)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _panel(axes: Axes, cells: Mapping[Cell, Outcome], metric: str, words: list[str]) -> None:

@@ -1,6 +1,5 @@
 """Confusion matrices and precision-recall curves as pictures."""
 
-import io
 from collections.abc import Mapping
 
 import matplotlib
@@ -9,6 +8,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from mtl_ray.geometry.figures import png
 from mtl_ray.geometry.palette import colours_of
 from mtl_ray.tasks.charts import RECALLS, Charts, Confusion, PrecisionRecall, known
 
@@ -33,7 +33,7 @@ def draw(charts: Mapping[str, Charts]) -> dict[str, bytes]:
             pages[f"{head}/confusion"] = confusion_figure(head, chart.confusion)
         if chart.precision_recall is not None and known(chart.precision_recall, 1):
             pages[f"{head}/pr_curves"] = curves_figure(head, chart.precision_recall)
-    return {name: _png(figure) for name, figure in pages.items()}
+    return {name: png(figure) for name, figure in pages.items()}
 
 
 def confusion_figure(head: str, whole: Confusion) -> Figure:
@@ -95,9 +95,3 @@ def _short(count: int) -> str:
             value = count / (1000 if letter == "k" else size)
             return f"{value:.0f}{letter}" if value >= 10 else f"{value:.1f}{letter}"
     return str(count)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()

@@ -3,19 +3,19 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from mtl_ray.geometry.fonts import font
 from mtl_ray.geometry.palette import Colour, is_light
 
 LEAST_SIDE = 320
 """Images whose longer side has fewer pixels are enlarged by a whole number before anything is drawn upon them."""
+TITLE_PX = 15
+"""Height of the letters below pictures in a grid."""
 _Rectangle = tuple[float, float, float, float]
 _PAPER = (250, 250, 250)
 _INK = (30, 30, 30)
@@ -32,7 +32,7 @@ class Picture:
         enlarged = image.repeat(self._scale, axis=0).repeat(self._scale, axis=1)
         self._image = Image.fromarray(enlarged)
         self._line = max(2, round(longer * self._scale / 320))
-        self._font = _font(max(13, round(longer * self._scale / 42)))
+        self._text_px = max(13, round(longer * self._scale / 42))
         self._words: list[_Word] = []
 
     @property
@@ -137,10 +137,10 @@ class Picture:
         left, top, right, bottom = place
         draw.rectangle((left, top, right - 1, bottom - 1), fill=word.colour)
         ink = (0, 0, 0) if is_light(word.colour) else (255, 255, 255)
-        draw.text(((left + right) / 2, (top + bottom) / 2), word.text, font=self._font, fill=ink, anchor="mm")
+        draw.text(((left + right) / 2, (top + bottom) / 2), word.text, font=font(word.text, self._text_px), fill=ink, anchor="mm")
 
     def _text_size(self, text: str) -> tuple[float, float]:
-        return self._font.getlength(text) + 6, self._font.getbbox("Ag")[3] + 4
+        return font(text, self._text_px).getlength(text) + 6, font("", self._text_px).getbbox("Ag")[3] + 4
 
     def _dashes(self, draw: ImageDraw.ImageDraw, start: tuple[float, float], stop: tuple[float, float], colour: Colour) -> None:
         length = math.dist(start, stop)
@@ -177,7 +177,6 @@ def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[s
         titles: one each, or none.
         gap_px: white pixels around each cell.
     """
-    font = _font(15)
     room = 22 if titles else 0
     cell_h, cell_w = max(each.shape[0] for each in pictures), max(each.shape[1] for each in pictures)
     rows = math.ceil(len(pictures) / columns)
@@ -188,9 +187,8 @@ def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[s
         top, left = gap_px + (index // columns) * (cell_h + room + gap_px), gap_px + (index % columns) * (cell_w + gap_px)
         sheet.paste(Image.fromarray(each), (left + (cell_w - each.shape[1]) // 2, top + (cell_h - each.shape[0]) // 2))
         if titles:
-            draw.text(
-                (left + cell_w / 2, top + cell_h + room / 2), _shortened(titles[index], font, cell_w), font=font, fill=_INK, anchor="mm"
-            )
+            title = _shortened(titles[index], cell_w)
+            draw.text((left + cell_w / 2, top + cell_h + room / 2), title, font=font(title, TITLE_PX), fill=_INK, anchor="mm")
     return np.asarray(sheet).copy()
 
 
@@ -218,19 +216,11 @@ def jpeg(image: NDArray[np.uint8]) -> bytes:
     return bytes(data)
 
 
-@lru_cache(64)
-def _font(height_px: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which has letters of most languages, and lies in every matplotlib (which is not imported for it)."""
-    found = find_spec("matplotlib")
-    assert found is not None
-    assert found.origin is not None
-    return ImageFont.truetype(Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", height_px)
-
-
-def _shortened(text: str, font: ImageFont.FreeTypeFont, width_px: int) -> str:
+def _shortened(text: str, width_px: int) -> str:
     """The end of a text that is too long, which tells file names apart better than their beginning."""
-    if font.getlength(text) <= width_px:
+    letters = font(text, TITLE_PX)
+    if letters.getlength(text) <= width_px:
         return text
-    while len(text) > 1 and font.getlength("..." + text) > width_px:
+    while len(text) > 1 and letters.getlength("..." + text) > width_px:
         text = text[1:]
     return "..." + text

@@ -1,6 +1,5 @@
 """The curves of a run as pictures, drawn from its scalars."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from mtl_ray import storage
+from mtl_ray.geometry.figures import png
 
 Rows = Sequence[Mapping[str, Any]]
 OTHER = {"mode", "epoch", "iter", "step", "time", "data_time", "memory", "images_per_s", "lr", "grad_norm"}
@@ -36,9 +36,7 @@ def draw(rows: Rows, uri: str) -> None:
         names = dict.fromkeys(key for row in val for key in row if key.startswith(f"{head}/"))
         pages[f"metrics-{head}"] = _curves(val, list(names)[:MOST_CURVES], f"Validation: {head}", "metric", marker="o")
     for name, figure in pages.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110)
-        storage.write(storage.join(uri, f"{name}.png"), buffer.getvalue())
+        storage.write(storage.join(uri, f"{name}.png"), png(figure))
 
 
 def _curves(rows: Rows, names: Sequence[str], title: str, label: str, *, log: bool = False, marker: str | None = None) -> Figure:

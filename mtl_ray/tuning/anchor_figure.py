@@ -1,7 +1,5 @@
 """Anchors among the boxes that they were fitted to, as a picture."""
 
-import io
-
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,6 +8,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from mtl_ray.geometry.figures import png
 from mtl_ray.geometry.palette import colours_of
 from mtl_ray.tuning.anchor_search import Found
 
@@ -25,9 +24,7 @@ def draw(found: Found) -> bytes:
     _shapes(figure, shapes, found)
     _overlap(overlap, found)
     figure.suptitle(f"{len(found.anchors)} anchors for {len(found.shapes):,} boxes")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _shapes(figure: Figure, axes: Axes, found: Found) -> None:

@@ -1,6 +1,5 @@
 """A search as pictures: how it went, which parameters mattered, what one objective costs in another."""
 
-import io
 import warnings
 
 import matplotlib
@@ -12,6 +11,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mtl_ray.geometry.figures import png
 from mtl_ray.tuning.search import Search
 
 COLOURS = {"complete": "#0072b2", "stopped": "#999999", "failed": "#d55e00", "best": "#009e73"}
@@ -59,12 +59,6 @@ def _axes(width: float, height: float, columns: int = 1) -> tuple[Figure, list[A
     return figure, list(axes)
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
-
-
 def _history(found: Search) -> bytes:
     goals = found.tune.goals
     figure, panels = _axes(8 if len(goals) == 1 else 5.5 * len(goals), 4.5, len(goals))
@@ -72,7 +66,7 @@ def _history(found: Search) -> bytes:
         _panel(axes, found, place)
     panels[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     figure.suptitle(f"Trials of {found.config.runtime.name}")
-    return _png(figure)
+    return png(figure)
 
 
 def _panel(axes: Axes, found: Search, place: int) -> None:
@@ -117,7 +111,7 @@ def _importance(found: Search, shares: dict[str, dict[str, float]]) -> bytes:
             axes.bar_label(bars, fmt="%.2f", padding=3)
     if several:
         sns.move_legend(axes, "center left", bbox_to_anchor=(1.01, 0.5), title=None, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def _pareto(found: Search) -> bytes:
@@ -139,4 +133,4 @@ def _pareto(found: Search) -> bytes:
         axes.set(xlabel=f"{goal.metric} ({goal.mode})", ylabel=f"{first.metric} ({first.mode})")
     panels[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     figure.suptitle(f"What no trial of {found.config.runtime.name} beats in all objectives")
-    return _png(figure)
+    return png(figure)
