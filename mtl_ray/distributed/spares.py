@@ -7,6 +7,8 @@ environments are equal. If it does not, or no longer, workers start as they woul
 
 import importlib
 import logging
+import subprocess
+import sys
 
 import grpc
 import ray
@@ -16,6 +18,8 @@ from ray._private.utils import get_runtime_env_info
 from ray.core.generated import common_pb2, node_manager_pb2, node_manager_pb2_grpc
 from ray.runtime_env import RuntimeEnv
 
+import mtl_ray
+
 KEEP_S = 7 * 24 * 3600
 """So long a spare one is kept; it ends with its job."""
 ASK_S = 10.0
@@ -23,9 +27,22 @@ _log = logging.getLogger(__name__)
 
 
 def hook() -> dict[str, str]:
-    """Variables that make Ray workers import what they will need as soon as they start; none if the job has a hook of its own."""
-    own = ray.get_runtime_context().runtime_env.get("worker_process_setup_hook")
-    return {} if own else {WORKER_PROCESS_SETUP_HOOK_ENV_VAR: f"{__name__}.{import_all.__name__}"}
+    """Variables that make Ray workers import what they will need as soon as they start.
+
+    None if the job has a hook of its own, or if mtl_ray comes from the folder that the driver was started in: Ray tells workers of
+    that folder only after the hook, which would find another mtl_ray or none.
+    """
+    job = ray.get_runtime_context().runtime_env
+    sent = "working_dir" in job or "py_modules" in job
+    if job.get("worker_process_setup_hook") or not (sent or _found_elsewhere()):
+        return {}
+    return {WORKER_PROCESS_SETUP_HOOK_ENV_VAR: f"{__name__}.{import_all.__name__}"}
+
+
+def _found_elsewhere() -> bool:
+    """Whether a Python that is started in another folder imports this mtl_ray."""
+    command = [sys.executable, "-c", "import mtl_ray; print(mtl_ray.__file__)"]
+    return subprocess.run(command, cwd="/", capture_output=True, text=True, check=False).stdout.strip() == mtl_ray.__file__
 
 
 def import_all() -> None:

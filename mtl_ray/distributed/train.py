@@ -31,6 +31,7 @@ from mtl_ray.shards.sequence import default_lanes
 from mtl_ray.training.beginning import begin, check_splits, run_uri
 from mtl_ray.training.progress_bar import ProgressBar
 from mtl_ray.training.summary import Summary, summary_of
+from mtl_ray.training.timetable import check_length
 
 OnMetrics = Callable[[int, float, Mapping[str, float]], bool]
 PATIENCE_S, PATIENCE_AFTER_LOSS_S = 45.0, 600.0
@@ -64,6 +65,7 @@ def train(config: ExperimentConfig, *, on_metrics: OnMetrics | None = None) -> S
     if state.finished:
         _log.warning("the run %s is finished already: nothing is left to do", run_uri(config))
         return summary_of(run_uri(config), state)
+    check_length(config.schedule)
     check_splits(config)
     with session(num_cpus=max(os.cpu_count() or 1, cpus_of(config))), _Driver(config, on_metrics) as driver:
         return driver.run()

@@ -51,12 +51,23 @@ def fit(rooms: Iterable[Resources], request: Resources) -> int:
 
 
 def request_of(config: ExperimentConfig) -> dict[str, float]:
-    """What one worker asks of Ray. ``auto`` takes a GPU where there are enough of them at this moment for the run to start."""
+    """What one worker asks of Ray. ``auto`` takes a GPU where there are enough of them at this moment for the run to start.
+
+    If there are some, but too few, it is said that they stay unused.
+    """
     runtime = config.runtime
     cpus, gpu = {"CPU": runtime.cpus_per_worker}, {"GPU": runtime.gpus_per_worker}
     if runtime.device == "auto":
-        most = fit((machine.total for machine in machines()), gpu)
-        return cpus | gpu if most >= runtime.fewest_workers else cpus
+        most, fewest = fit((machine.total for machine in machines()), gpu), runtime.fewest_workers
+        if 0 < most < fewest:
+            _log.warning(
+                "the run computes on CPUs: %d workers would need a GPU each, and there are %d. Set runtime.workers=%d to compute on GPUs, "
+                "or runtime.device=cpu",
+                fewest,
+                most,
+                most,
+            )
+        return cpus | gpu if most >= fewest else cpus
     return cpus | gpu if runtime.device == "gpu" else cpus
 
 

@@ -41,8 +41,13 @@ class RunContext:
     should_stop: Callable[[], bool] = _never
 
 
-def choose_device(wanted: str, local_rank: int) -> torch.device:
+def choose_device(wanted: str, local_rank: int, local_size: int = 1) -> torch.device:
     """The device of a rank for ``runtime.device``: auto takes a GPU where there is one.
+
+    Args:
+        wanted: auto, cpu or gpu.
+        local_rank: of this rank among those of its machine.
+        local_size: how many those are. All see that GPUs are too few, so that none waits for one that cannot come.
 
     Raises:
         ValueError: if a GPU is wanted and there are not enough.
@@ -50,10 +55,10 @@ def choose_device(wanted: str, local_rank: int) -> torch.device:
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "cpu" or (wanted == "auto" and available == 0):
         return torch.device("cpu")
-    if local_rank >= available:
+    needed = max(local_size, local_rank + 1)
+    if needed > available:
         raise ValueError(
-            f"worker {local_rank} of this machine wants a GPU of its own, but the machine has {available}; "
-            "set runtime.device=cpu or fewer runtime.workers"
+            f"{needed} workers on this machine need a GPU each, and it has {available}; set runtime.device=cpu or fewer runtime.workers"
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

@@ -37,10 +37,11 @@ def launch(config: ExperimentConfig) -> Summary | None:
     """
     if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        summary = _run_rank(config, rank, world_size, int(os.environ.get("LOCAL_RANK", rank)))
+        local = (int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        summary = _run_rank(config, rank, world_size, local)
         return summary if rank == 0 else None
     if config.runtime.most_workers == 1:
-        return _run_rank(config, 0, 1, 0)
+        return _run_rank(config, 0, 1, (0, 1))
     return _spawn(config)
 
 
@@ -66,8 +67,9 @@ def _spawn(config: ExperimentConfig) -> Summary:
 def _spawned(rank: int, config: ExperimentConfig, place: tuple[str, int], results: Any) -> None:
     """One process. torch sends it SIGINT when the one that started it is gone; it then ends at once."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    world_size = config.runtime.most_workers
     try:
-        summary = _run_rank(config, rank, config.runtime.most_workers, rank, place)
+        summary = _run_rank(config, rank, world_size, (rank, world_size), place)
     except (ValueError, FileNotFoundError) as error:
         results.put(error)
         raise
@@ -75,9 +77,11 @@ def _spawned(rank: int, config: ExperimentConfig, place: tuple[str, int], result
         results.put(summary)
 
 
-def _run_rank(config: ExperimentConfig, rank: int, world_size: int, local_rank: int, place: tuple[str, int] | None = None) -> Summary:
-    """One rank; it meets the others at ``place``, or where torchrun says."""
-    device = choose_device(config.runtime.device, local_rank)
+def _run_rank(
+    config: ExperimentConfig, rank: int, world_size: int, local: tuple[int, int], place: tuple[str, int] | None = None
+) -> Summary:
+    """One rank; ``local`` is its number on this machine and of how many. It meets the others at ``place``, or where torchrun says."""
+    device = choose_device(config.runtime.device, *local)
     gpu = device.type == "cuda"
     if world_size > 1 and place is not None:
         meet(place, rank, world_size, gpu=gpu, timeout_s=MEETING_S)
@@ -86,7 +90,7 @@ def _run_rank(config: ExperimentConfig, rank: int, world_size: int, local_rank: 
     bar = ProgressBar(config.runtime.name)
     told = threading.Event()
     context = RunContext(
-        rank=rank, world_size=world_size, local_rank=local_rank, device=device, on_progress=bar.show, should_stop=told.is_set
+        rank=rank, world_size=world_size, local_rank=local[0], device=device, on_progress=bar.show, should_stop=told.is_set
     )
     try:
         with _on_sigterm(told.set):

@@ -6,6 +6,16 @@ import time
 from mtl_ray.training.config import RuntimeConfig, ScheduleConfig
 
 
+def check_length(schedule: ScheduleConfig) -> None:
+    """Looks whether a schedule says how long a run is.
+
+    Raises:
+        ValueError: if it says neither or both of ``epochs`` and ``steps``.
+    """
+    if (schedule.epochs is None) == (schedule.steps is None):
+        raise ValueError("schedule needs either epochs or steps" + (", not both (null takes one away)" if schedule.steps else ""))
+
+
 class Timetable:
     """The steps of a run.
 
@@ -13,12 +23,11 @@ class Timetable:
         steps: of the whole run; fewer once its time is used up.
 
     Raises:
-        ValueError: if the schedule says neither or both of ``epochs`` and ``steps``.
+        ValueError: see ``check_length``.
     """
 
     def __init__(self, schedule: ScheduleConfig, runtime: RuntimeConfig, *, batch: int, samples_per_epoch: int) -> None:
-        if (schedule.epochs is None) == (schedule.steps is None):
-            raise ValueError("schedule needs either epochs or steps" + (", not both (null takes one away)" if schedule.steps else ""))
+        check_length(schedule)
         self._steps_per_epoch = samples_per_epoch / batch
         self.steps = (
             schedule.steps or max(1, math.ceil(schedule.epochs * self._steps_per_epoch - 1e-9)) if schedule.epochs else schedule.steps or 1

@@ -80,6 +80,14 @@ def test_dead_worker_is_started_again_and_the_run_goes_on(ray_session, make_conf
     wait_for_free_cpus(2)
 
 
+def test_a_run_without_a_length_is_refused_before_anything_starts(make_config, monkeypatch):
+    from mtl_ray.distributed import train as module
+
+    monkeypatch.setattr(module, "session", pytest.fail)
+    with pytest.raises(ValueError, match="either epochs or steps"):
+        module.train(make_config("schedule.steps=null", "schedule.epochs=null"))
+
+
 def test_mistake_inside_a_worker_is_one_sentence_and_not_repeated(ray_session, make_config, tmp_path):
     from mtl_ray.distributed.train import train
 
