@@ -33,11 +33,17 @@ def measure_cells(request: Request, cells: Sequence[Cell], out: str, workers: in
     if left:
         rows = len(open_data(request.data, request.images))
         shares = _shares(rows, request.batch, math.ceil(TASKS_A_WORKER * workers / len(left)) if workers > 1 else 1)
-        items = [(cell, start, stop) for cell in left for start, stop in shares]
-        measured = spread(partial(_measure, request), items, description="robustness", workers=workers, unit="cell")
-        for cell, part in _whole(left, len(shares), measured):
-            found[cell] = outcome_of(part)
-            keep(out, cell, found[cell], about)
+        if len(shares) == 1:  # what came of a cell travels in less time than what was measured
+            outcomes: Iterator[Outcome] = spread(
+                partial(_measure_whole, request, rows), left, description="robustness", workers=workers, unit="cell"
+            )
+        else:
+            items = [(cell, start, stop) for cell in left for start, stop in shares]
+            parts = spread(partial(_measure, request), items, description="robustness", workers=workers, unit="part")
+            outcomes = _whole(len(shares), parts)
+        for cell, outcome in zip(left, outcomes, strict=True):
+            found[cell] = outcome
+            keep(out, cell, outcome, about)
     return {cell: found[cell] for cell in cells}
 
 
@@ -52,10 +58,13 @@ def _measure(request: Request, item: tuple[Cell, int, int]) -> Part:
     return measure_cell(request, *item)
 
 
-def _whole(cells: Sequence[Cell], parts: int, measured: Iterator[Part]) -> Iterator[tuple[Cell, Part]]:
-    """Each cell as soon as all its parts are there."""
-    for cell in cells:
-        whole = next(measured)
+def _measure_whole(request: Request, rows: int, cell: Cell) -> Outcome:
+    return outcome_of(measure_cell(request, cell, 0, rows))
+
+
+def _whole(parts: int, measured: Iterator[Part]) -> Iterator[Outcome]:
+    """Of each cell as soon as all its parts are there."""
+    for whole in measured:
         for _ in range(parts - 1):
             whole.merge(next(measured))
-        yield cell, whole
+        yield outcome_of(whole)
