@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from mtl_ray.tasks.detection.draw import draw_prediction, draw_truth
 
 IMAGES_OF_A_TASK = 500
 PICTURES_OF_A_TASK = 5
+_PICTURE = re.compile(r".+_[01]\.\d{3}(-\d+)?\.jpg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,8 @@ def results(paired: Paired, out: str, wide: Wide, *, topk: int = 20, show_score:
         for places, name in ((ranked[:count], "bad"), (ranked[len(ranked) - count :], "good"))
     )
     _write_table(out, table)
+    for name, drawn in (("bad", bad), ("good", good)):
+        _remove_older(storage.join(out, name), {each.uri for each in drawn})
     shown = _Shown(paired.pictures, paired.vocabulary, show_score, compat)
     works = [_Work(images[each.place], paired.rows[each.place], table[each.place], each.uri) for each in (*bad, *good)]
     batches = [works[start : start + PICTURES_OF_A_TASK] for start in range(0, len(works), PICTURES_OF_A_TASK)]
@@ -122,6 +126,14 @@ def _named(places: Sequence[int], table: Sequence[ImageResult], folder: str) -> 
     stems = (table[place].image.rpartition("/")[2].rpartition(".")[0] or table[place].image for place in places)
     names = (free_name(f"{stem}_{table[place].score:.3f}", taken) for stem, place in zip(stems, places, strict=True))
     return tuple(Drawn(place, storage.join(folder, name)) for place, name in zip(places, names, strict=True))
+
+
+def _remove_older(folder: str, drawn: Collection[str]) -> None:
+    """Pictures of an earlier analysis, which would be taken for some of this one."""
+    for name in storage.names(folder):
+        uri = storage.join(folder, name)
+        if _PICTURE.fullmatch(name) and uri not in drawn:
+            storage.remove(uri)
 
 
 def _write_table(out: str, table: Sequence[ImageResult]) -> None:

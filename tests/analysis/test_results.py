@@ -60,6 +60,20 @@ def test_the_table_has_all_images_and_the_pictures_are_the_ends_of_it(tmp_path: 
     assert "grey" not in capsys.readouterr().out
 
 
+def test_pictures_of_an_earlier_analysis_do_not_stay_among_those_of_the_next(tmp_path: Path) -> None:
+    data, predictions = write_coco_json(tmp_path, IMAGES)
+    with_pictures(tmp_path)
+    out = tmp_path / "out"
+    main([predictions, "--data", data, "--out", str(out), "--topk", "3"])
+    before = names(out, "good")
+    (out / "good" / "a picture of mine.jpg").touch()
+    main([predictions, "--data", data, "--out", str(out), "--topk", "1"])
+    assert len(before) == 3
+    assert len(names(out, "good")) == 2
+    assert "a picture of mine.jpg" in names(out, "good")
+    assert len(names(out, "bad")) == 1
+
+
 def test_as_mmdetection_has_it_empty_images_take_part(tmp_path: Path) -> None:
     data, predictions = write_coco_json(tmp_path, IMAGES)
     out = tmp_path / "out"
