@@ -24,9 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     out = absolute_output("--out", args.out)
 
-    from mtl_ray.analysis.errors import KINDS, error_curves, tide
+    from mtl_ray.analysis.errors import KINDS, error_curves
     from mtl_ray.analysis.errors_report import write_errors
     from mtl_ray.analysis.paired import read_paired
+    from mtl_ray.analysis.tide import tide
     from mtl_ray.distributed.wide import wide
 
     paired = read_paired(args.predictions, args.data, kind=args.type, head=args.head, classes=args.classes).above(args.score_thr)

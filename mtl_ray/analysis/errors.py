@@ -14,7 +14,7 @@ neither way.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import hotcoco
 import numpy as np
@@ -158,21 +158,3 @@ def _counts(objects: Objects, classes: int, areas: Mapping[str, tuple[float, flo
         inside = wanted & (objects.areas >= low) & (objects.areas <= high)
         columns.append(np.bincount(objects.classes[inside], minlength=classes))
     return np.stack(columns, axis=1)
-
-
-def tide(paired: Paired, kind: Likeness = "bbox") -> dict[str, Any]:
-    """TIDE's errors (Bolya et al. 2020) at IoU 0.5, background below 0.1: how many, and the AP50 that mending each kind would add.
-
-    Returns:
-        ``ap`` in [0, 1]; ``delta_ap`` of Cls (class), Loc (place), Both, Dupe (found twice), Bkg (background), Miss, FP and FN (all wrong
-        ones, all missed ones); ``counts`` of the first six; ``shares`` of these six in the sum of what mending each one adds.
-    """
-    objects = objects_of(paired.images)
-    truth = truth_of(paired.images, objects, len(paired.names), masks_of(paired.images) if kind == "segm" else None)
-    evaluator = hotcoco.COCOeval(truth, found_in(truth, paired.images, kind), kind)
-    evaluator.evaluate()
-    found = evaluator.tide_errors(pos_thr=0.5, bg_thr=0.1)
-    six = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
-    total = sum(found["delta_ap"][name] for name in six)
-    shares = {name: found["delta_ap"][name] / total if total else 0.0 for name in six}
-    return {"ap": found["ap_base"], "delta_ap": dict(found["delta_ap"]), "counts": dict(found["counts"]), "shares": shares}

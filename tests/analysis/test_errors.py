@@ -16,9 +16,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from jobs.analyze.errors import main
-from mtl_ray.analysis.errors import AREAS, KINDS, error_curves, tide
+from mtl_ray.analysis.errors import AREAS, KINDS, error_curves
 from mtl_ray.analysis.paired import Likeness, Paired, read_paired
 from mtl_ray.analysis.picture_source import PictureSource
+from mtl_ray.analysis.tide import tide
 from mtl_ray.analysis.wide import here
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.detection.columns import Scored
@@ -150,3 +151,46 @@ def test_tide_tells_the_kinds_of_errors_apart() -> None:
     assert got["counts"] == {"Cls": 1, "Loc": 1, "Both": 1, "Dupe": 1, "Bkg": 1, "Miss": 2}
     assert sum(got["shares"].values()) == pytest.approx(1)
     assert got["ap"] == pytest.approx((26 / 101 + 0) / 2)  # class a: 1 of 4 found, at the recalls 0 to 0.25; class b: nothing
+
+
+THEIRS = {
+    "bbox": {
+        "ap": 4.950760179233121,
+        "counts": {"Cls": 7, "Loc": 20, "Both": 15, "Dupe": 15, "Bkg": 107, "Miss": 53},
+        "delta_ap": {"Cls": 3.2319234907575636, "Loc": 5.711671269605614, "Both": 0.16356071127474703, "Dupe": 0.19794550747247097}
+        | {"Bkg": 4.529202102709363, "Miss": 6.538513559750192, "FP": 15.445279424727275, "FN": 18.77821180350241},
+    },
+    "segm": {
+        "ap": 10.623886001161898,
+        "counts": {"Cls": 13, "Loc": 8, "Both": 10, "Dupe": 31, "Bkg": 94, "Miss": 47},
+        "delta_ap": {"Cls": 7.800110767589677, "Loc": 0.9022814502993697, "Both": 1.2811804985546615, "Dupe": 0.9901693144604504}
+        | {"Bkg": 5.61586330122727, "Miss": 13.582380564739063, "FP": 18.683044691907412, "FN": 24.56162073949986},
+    },
+}
+"""What tidecv 1.0.1 says of ``with_silent_classes``, in percent; of one AP one of its 101 recalls is rounded otherwise."""
+
+
+def with_silent_classes() -> list[Scored]:
+    """Without crowds and equal scores; class 3 is never found, and class 4 is always taken for class 2."""
+    images = []
+    for number, image in enumerate(random_images(11, count=40, classes=5)):
+        kept = image.found.classes != 3
+        found = replace(
+            image.found,
+            boxes_xyxy=image.found.boxes_xyxy[kept],
+            scores=(np.arange(kept.sum()) * 0.37 % 1 + number * 1e-4).astype(np.float32),
+            classes=np.where(image.found.classes == 4, 2, image.found.classes)[kept],
+            masks=tuple(mask for mask, keep in zip(image.found.masks or (), kept, strict=True) if keep),
+            keypoints=None,
+        )
+        images.append(image._replace(truth=replace(image.truth, crowd=np.zeros(len(image.truth), np.bool_)), found=found))
+    return images
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_tide_says_what_its_authors_program_says(tmp_path: Path, kind: Likeness) -> None:
+    data, predictions = write_coco_json(tmp_path, with_silent_classes())
+    got = tide(read_paired(predictions, data, kind=kind), kind)
+    assert got["counts"] == THEIRS[kind]["counts"]
+    assert 100 * got["ap"] == pytest.approx(THEIRS[kind]["ap"], abs=1e-6)
+    assert {name: 100 * value for name, value in got["delta_ap"].items()} == pytest.approx(THEIRS[kind]["delta_ap"], abs=5e-3)
