@@ -1,12 +1,8 @@
-"""Searches on a real Ray: what becomes of trials that are stopped, fail, lose their process, or outlive the process that searches."""
+"""Searches on a real Ray: what becomes of trials that are stopped, fail or lose their process."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -16,26 +12,8 @@ from mtl_ray.config.document import parse
 from mtl_ray.config.load import load_tree
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.tuning.record import Records
 from mtl_ray.tuning.report import best_yaml, table, write_report
-from tests.training.tiny import values, write_split
-
-LR = "schedule.optimizer.lr"
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def splits(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    write_split(str(folder / "train"), 24, 1)
-    write_split(str(folder / "val"), 6, 2)
-    return folder
-
-
-def text_of(splits, folder, tune, **changes):
-    content = values(splits, folder)
-    content["schedule"] |= changes
-    return yaml.safe_dump(content | {"tune": tune})
+from tests.tuning.searches import LR, text_of
 
 
 def made_up(behave):
@@ -139,66 +117,6 @@ def test_several_objectives_give_the_trials_that_none_beats(ray_session, splits,
     }
     assert json.loads((tmp_path / "run" / "trials.json").read_text())[3]["dear"] == 16
     assert all((tmp_path / "run" / name).read_bytes()[:4] == b"\x89PNG" for name in names if name.endswith(".png"))
-
-
-PROGRAM = """
-    import sys, time
-    from pathlib import Path
-    from mtl_ray.config.load import load_tree
-    from mtl_ray.distributed.tune import search
-
-    def main():
-        def train(config, *, on_metrics):
-            folder = Path(config.runtime.storage) / config.runtime.name
-            with (folder / "starts").open("a") as file:
-                file.write("x")
-            number = int(config.runtime.name)
-            on_metrics(1, 1.0, {"m": config.schedule.optimizer.lr})
-            while number == 2 and not (folder.parents[2] / "go").exists():
-                time.sleep(0.1)
-            on_metrics(2, 2.0, {"m": config.schedule.optimizer.lr})
-            return {"run": str(folder), "step": 1, "finished": True, "metrics": {"m": config.schedule.optimizer.lr}, "best": None}
-
-        found = search(load_tree(sys.argv[1]), train=train)
-        print("DONE", found.done, len(found.results))
-
-    main()
-"""
-
-
-def start(program, config):
-    env = os.environ | {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": "/tmp"}
-    return subprocess.Popen([sys.executable, str(program), str(config)], env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def test_a_search_that_is_killed_goes_on_and_ends_with_the_trials_it_was_asked_for_none_twice(splits, tmp_path):
-    tune = {"metric": "m", "trials": 5, "startup": 2, "concurrent": 1, "space": {LR: {"type": "uniform", "low": 0.1, "high": 1}}}
-    (tmp_path / "tune.yaml").write_text(text_of(splits, tmp_path, tune))
-    program = tmp_path / "program.py"
-    program.write_text(textwrap.dedent(PROGRAM))
-    first = start(program, tmp_path / "tune.yaml")
-    try:
-        reported = tmp_path / "run" / "trials" / "0002" / "reports.json"
-        while not reported.exists():
-            assert first.poll() is None
-            time.sleep(0.1)
-        before = Records(str(tmp_path / "run")).read()
-    finally:
-        os.kill(first.pid, signal.SIGKILL)
-        first.wait()
-    assert sorted(before[1]) == [0, 1]
-    (tmp_path / "go").touch()
-    second = start(program, tmp_path / "tune.yaml")
-    output, _ = second.communicate()
-    assert "DONE True 5" in output
-    trials, results = Records(str(tmp_path / "run")).read()
-    assert sorted(trials) == sorted(results) == [0, 1, 2, 3, 4]
-    assert {number: trials[number] for number in (0, 1, 2)} == before[0]
-    starts = [(tmp_path / "run" / "trials" / f"{number:04d}" / "starts").read_text() for number in range(5)]
-    assert starts == ["x", "x", "xx", "x", "x"]
-    assert [each.epoch for each in results[2].reports] == [1.0, 2.0]
-    assert len({trial.parameters[LR] for trial in trials.values()}) == 5
-    assert "trial 2 " in output
 
 
 def test_real_trials_are_ordinary_runs_with_anchors_of_their_own_canvas_and_costs(ray_session, splits, tmp_path):
