@@ -144,7 +144,7 @@ def _resolve(log: Log, key: str, kind: Kind | None) -> tuple[str, Kind]:
         if found:
             return found[0]
     listed = "; ".join(f"{each}: {', '.join(log.keys(each)) or 'nothing'}" for each in kinds)
-    raise ValueError(f"{log.uri} has no key {key!r}. It has in its lines of {listed}")
+    raise ValueError(f"{log.uri} has no key {key!r} with a finite number. It has in its lines of {listed}")
 
 
 def _dated(key: str) -> str:

@@ -15,9 +15,16 @@ from tests.cluster.network import Machine
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
-def working(hosts: Hosts, nodes: list[Machine]) -> list[Machine]:
-    """Hosts on which a task runs."""
-    return [node for node in nodes if hosts.find(node, "ray::_call") or hosts.find(node, "ray::work")]
+def working(hosts: Hosts, nodes: list[Machine], count: int, name: str) -> list[Machine]:
+    """Hosts on which a task of a driver runs, as soon as there are so many."""
+    found: list[Machine] = []
+
+    def look() -> bool:
+        found[:] = [node for node in nodes if hosts.find(node, "ray::_call") or hosts.find(node, "ray::work")]
+        return len(found) >= count
+
+    wait_until(look, f"{count} hosts work", hosts.log(name))
+    return found
 
 
 def test_a_conversion_outlives_a_host(world: World) -> None:
@@ -25,8 +32,7 @@ def test_a_conversion_outlives_a_host(world: World) -> None:
     uri = storage.join(world.base, "digits")
     command = ["python", "-m", "jobs.convert", "digits", "--split", "train", "--num", "6000", "--size", "64", "--to"]
     driver = hosts.run([*command, uri], "convert")
-    wait_until(lambda: len(working(hosts, nodes)) == 2, "both hosts convert", hosts.log("convert"))
-    hosts.kill(working(hosts, nodes)[0])
+    hosts.kill(working(hosts, nodes, 2, "convert")[0])
     assert driver.wait(240) == 0, hosts.log("convert").read_text()
     split = open_split(uri)
     found = [sample for block in range(len(split.block_rows)) for sample in split.read_block(block)]
@@ -46,8 +52,7 @@ def test_an_evaluation_outlives_a_host(world: World) -> None:
         uri = storage.join(world.base, "evaluated", out)
         driver = hosts.run([*command, "--workers", workers, "--out", uri], "evaluate")
         if workers != "1":
-            wait_until(lambda: bool(working(hosts, nodes)), "a host measures", hosts.log("evaluate"))
-            hosts.kill(working(hosts, nodes)[0])
+            hosts.kill(working(hosts, nodes, 1, "evaluate")[0])
         assert driver.wait(240) == 0, hosts.log("evaluate").read_text()
         reports.append(json.loads(storage.read(storage.join(uri, "report.json"))))
     spread, alone = ({name: value for name, value in report.items() if "/" in name} for report in reports)
