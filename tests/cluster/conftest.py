@@ -44,7 +44,8 @@ class World:
         """So many sound nodes, and no others."""
         self.hosts.set_pace(0)
         alive = self.hosts.alive()
-        sound = [node for node in self.nodes if node.address in alive and not self.hosts.ranks(node)][:count]
+        staying = [node for node in self.nodes if node.address in alive and node not in self.hosts.leaving]
+        sound = [node for node in staying if not self.hosts.ranks(node)][:count]
         for machine in list(self.hosts.network.machines.values()):
             if machine not in sound and machine.name != "head":
                 self.hosts.kill(machine)

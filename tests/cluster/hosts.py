@@ -37,6 +37,9 @@ class Hosts:
 
     Args:
         environment: of all Ray processes and drivers, besides a token.
+
+    Attributes:
+        leaving: nodes that were drained; they are alive until their time is over, and take no more work.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
@@ -47,6 +50,7 @@ class Hosts:
         self._started: dict[str, subprocess.Popen[bytes]] = {}
         self._options: dict[str, tuple[str, ...]] = {}
         self._count = 0
+        self.leaving: set[Machine] = set()
 
     @property
     def head(self) -> Machine:
@@ -158,6 +162,7 @@ class Hosts:
 
     def drain(self, machine: Machine, seconds: int = 60) -> None:
         """Tells the cluster that a node is taken away soon, as the spot watcher does."""
+        self.leaving.add(machine)
         node = self.alive()[machine.address]
         reason = ("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", f"--deadline-remaining-seconds={seconds}")
         status = self.run(["ray", "drain-node", f"--address={self.address}", f"--node-id={node}", *reason], "drain").wait(PATIENCE_S)

@@ -27,6 +27,7 @@ class Storm(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # of five, which is the default, those that twelve tasks open at once are refused
 
     def __init__(self, address: str, target: str) -> None:
         super().__init__((address, 0), _Handler)
