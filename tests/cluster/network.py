@@ -163,7 +163,9 @@ class Network:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(self.folder / "small")], check=True)
         (self.folder / "hosts").write_text("127.0.0.1 localhost\n")
         (self.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")  # says no at once; one out of reach is waited for for 10 s
-        _ip("link", "add", self.name, "type", "bridge")
+        # Without a hardware address of its own a bridge has the lowest of its hosts', and when that host dies the others do not reach it.
+        hardware = "02:00:" + ":".join(f"{int(number):02x}" for number in self.address.split("."))
+        _ip("link", "add", self.name, "address", hardware, "type", "bridge")
         _ip("addr", "add", f"{self.address}/24", "dev", self.name)
         _ip("link", "set", self.name, "up")
         return self
