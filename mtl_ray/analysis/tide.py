@@ -27,7 +27,9 @@ def tide(paired: Paired, kind: Likeness = "bbox") -> dict[str, Any]:
         ones, all missed ones); ``counts`` of the first six; ``shares`` of these six in the sum of what mending each one adds.
     """
     objects, found = objects_of(paired.images), found_of(paired.images)
-    truth = truth_of(paired.images, objects, len(paired.names), masks_of(paired.images) if kind == "segm" else None)
+    masks = masks_of(paired.images) if kind == "segm" else None
+    wanted = ~objects.optional if masks is None else ~objects.optional & np.array([bool(mask) for mask in masks], np.bool_)
+    truth = truth_of(paired.images, objects, len(paired.names), masks)
     evaluator = hotcoco.COCOeval(truth, found_in(truth, paired.images, kind), kind)
     evaluator.evaluate()
     told = evaluator.tide_errors(pos_thr=POSITIVE, bg_thr=BACKGROUND)
@@ -35,9 +37,9 @@ def tide(paired: Paired, kind: Likeness = "bbox") -> dict[str, Any]:
 
     # Mended, objects that were missed are no longer to be found. A class that then has neither objects nor detections has no AP; hotcoco
     # leaves it in the mean, with 0.
-    classes = set(objects.classes[~objects.optional].tolist())
+    classes = set(objects.classes[wanted].tolist())
     silent = classes - set(found.classes.tolist())
-    images = np.unique(objects.image[~objects.optional & np.isin(objects.classes, list(silent))])
+    images = np.unique(objects.image[wanted & np.isin(objects.classes, list(silent))])
     missed = silent - {label for image in images.tolist() for label in _mistaken(evaluator, image + 1, kind, silent)}
     for name, gone in (("Miss", missed), ("FN", silent)):
         left = len(classes) - len(gone)

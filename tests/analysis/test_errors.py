@@ -24,7 +24,7 @@ from mtl_ray.analysis.wide import here
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.detection.columns import Scored
 from tests.analysis.coco_json import NAMES, write_coco_json
-from tests.tasks.random_objects import detections, instances, random_images
+from tests.tasks.random_objects import HEIGHT, WIDTH, detections, instances, random_images
 
 BOUNDS = [[0, 1e10], [0, 1024], [1024, 9216], [9216, 1e10]]
 
@@ -194,3 +194,14 @@ def test_tide_says_what_its_authors_program_says(tmp_path: Path, kind: Likeness)
     assert got["counts"] == THEIRS[kind]["counts"]
     assert 100 * got["ap"] == pytest.approx(THEIRS[kind]["ap"], abs=1e-6)
     assert {name: 100 * value for name, value in got["delta_ap"].items()} == pytest.approx(THEIRS[kind]["delta_ap"], abs=5e-3)
+
+
+def test_tide_takes_no_object_that_nobody_outlined_for_one_to_find() -> None:
+    """Class 1, never found, has one object, which has a box alone: compared by masks it is as if the class were not there."""
+    images = with_silent_classes()
+    mask = next(mask for image in images for mask in image.truth.masks or ())
+    here = replace(instances([[10.0, 10, 60, 60], [100.0, 100, 150, 150]], [0, 1]), masks=(mask, b""))
+    found = replace(detections([[10.0, 10, 60, 60]], [0.9], [0]), masks=(mask,))
+    got = tide(one_image(Scored("k", HEIGHT, WIDTH, here, found)), "segm")
+    assert got["ap"] == pytest.approx(1)
+    assert got["delta_ap"]["Miss"] == got["delta_ap"]["FN"] == pytest.approx(0)
