@@ -1,5 +1,6 @@
 """Whatever a training stands on fails: it goes on, and ends with the very weights of a run that nothing disturbed."""
 
+import itertools
 import os
 import signal
 import time
@@ -79,9 +80,9 @@ def test_a_dead_worker_of_ray_is_followed_by_one_that_waits(world: World) -> Non
     spare: set[int] = set()
 
     def waiting() -> bool:
-        for node in nodes:
-            spare.update(process.pid for process in hosts.find(node, "ray::IDLE"))
-        return all(hosts.find(node, "ray::IDLE") for node in nodes)
+        found = [[process.pid for process in hosts.find(node, "ray::IDLE")] for node in nodes]
+        spare.update(itertools.chain(*found))
+        return all(found)
 
     wait_until(waiting, "a spare worker waits on each host", hosts.log(run.name))
     attempt = run.attempt()
