@@ -26,7 +26,7 @@ $(STAMP): requirements.txt pyproject.toml
 demo: $(STAMP)   ## generate a data set, train three heads on two Ray workers, measure, export, check, serve (three to six minutes on 2 cores)
 	$(BIN)/python -m jobs.pipeline configs/pipelines/demo.yaml
 
-test: $(STAMP)   ## the tests but the slow ones and those of clusters (seven minutes on 2 idle cores)
+test: $(STAMP)   ## the tests but the slow ones and those of clusters (7 to 14 minutes on 2 cores)
 	$(BIN)/python -m pytest -q -m "not slow and not cluster" -n 2 --dist loadfile --no-loadscope-reorder --durations=12
 
 test-cluster: $(STAMP) ## several hosts in network namespaces, some of them dying (root and iproute2; skipped with a reason elsewhere)
