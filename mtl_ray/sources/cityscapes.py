@@ -14,7 +14,7 @@ from mtl_ray.sources.config import Cityscapes
 from mtl_ray.sources.folders import pictures_in, stamps_of, subfolders
 from mtl_ray.sources.index_png import encode_index_png
 from mtl_ray.sources.objects import to_instances
-from mtl_ray.sources.picture import read_picture
+from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
 
 _ENDS: Mapping[Literal["instance_ids", "polygons", "label_ids"], str] = {
@@ -35,7 +35,7 @@ class _Record:
     kind: str
 
 
-def open_cityscapes(config: Cityscapes) -> Source:
+def open_cityscapes(config: Cityscapes, rule: ImageRule = USUAL_RULE) -> Source:
     """Lists a split: IMAGES/SPLIT/CITY/NAME_leftImg8bit.png and LABELS/SPLIT/CITY/NAME_gtFine_*; or all in the two folders.
 
     Raises:

@@ -16,7 +16,7 @@ from mtl_ray.sources.coco_objects import objects
 from mtl_ray.sources.config import Coco
 from mtl_ray.sources.folders import stamps_of
 from mtl_ray.sources.objects import to_instances
-from mtl_ray.sources.picture import read_picture
+from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
 
 
@@ -36,7 +36,7 @@ class _Record:
     annotations: tuple[Mapping[str, Any], ...]
 
 
-def open_coco(config: Coco) -> Source:
+def open_coco(config: Coco, rule: ImageRule = USUAL_RULE) -> Source:
     """Reads a split's annotation file and finds its pictures.
 
     Raises:

@@ -9,11 +9,11 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import find_class_names
 from mtl_ray.sources.config import ImageFolder
 from mtl_ray.sources.folders import is_picture, subfolders
-from mtl_ray.sources.picture import read_picture
+from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
 
 
-def open_image_folder(config: ImageFolder) -> Source:
+def open_image_folder(config: ImageFolder, rule: ImageRule = USUAL_RULE) -> Source:
     """Lists ROOT/SPLIT/CLASS/**; a class of any split of ROOT is a class of every split.
 
     Raises:

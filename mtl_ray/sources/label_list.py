@@ -10,13 +10,13 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import USUAL_FILES, collect, find_class_names, index_of
 from mtl_ray.sources.config import List
 from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, read_lines, stamps_of
-from mtl_ray.sources.picture import read_picture
+from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
 
 _LISTS = ("", "meta", "splits")
 
 
-def open_list(config: List) -> Source:
+def open_list(config: List, rule: ImageRule = USUAL_RULE) -> Source:
     """Reads a split's list. The heights and widths in it are not used: the files say how large they are.
 
     Raises:

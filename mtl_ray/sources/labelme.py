@@ -18,7 +18,7 @@ from mtl_ray.sources.config import Labelme
 from mtl_ray.sources.folders import find_list, read_ids, stamps_of
 from mtl_ray.sources.labelme_shapes import NO_CLASSES, objects
 from mtl_ray.sources.objects import to_instances
-from mtl_ray.sources.picture import Picture, read_picture, shown_size
+from mtl_ray.sources.picture import USUAL_RULE, ImageRule, Picture, read_picture, shown_size
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
 
 _AT_A_TIME = 16
@@ -35,7 +35,7 @@ class _Listed:
     fault: str = ""
 
 
-def open_labelme(config: Labelme) -> Source:
+def open_labelme(config: Labelme, rule: ImageRule = USUAL_RULE) -> Source:
     """Lists the JSON files of a split: those below ROOT/SPLIT, or those that SPLIT.txt lists, or all where there is neither.
 
     Raises:

@@ -22,7 +22,7 @@ from mtl_ray.sources.config import Nuimages
 from mtl_ray.sources.folders import stamps_of, subfolders
 from mtl_ray.sources.index_png import encode_index_png
 from mtl_ray.sources.objects import FoundObject, to_instances
-from mtl_ray.sources.picture import Picture, read_picture
+from mtl_ray.sources.picture import USUAL_RULE, ImageRule, Picture, read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
 
 CLASSES = ("car", "truck", "trailer", "bus", "construction_vehicle", "bicycle", "motorcycle", "pedestrian", "traffic_cone", "barrier")
@@ -55,7 +55,7 @@ class _Layout:
     numbers: Mapping[str, int]
 
 
-def open_nuimages(config: Nuimages) -> Source:
+def open_nuimages(config: Nuimages, rule: ImageRule = USUAL_RULE) -> Source:
     """Lists the key frames of a version (``v1.0-train``, or ``train`` for short).
 
     Raises:

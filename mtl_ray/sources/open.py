@@ -25,6 +25,7 @@ from mtl_ray.sources.image_folder import open_image_folder
 from mtl_ray.sources.label_list import open_list
 from mtl_ray.sources.labelme import open_labelme
 from mtl_ray.sources.nuimages import open_nuimages
+from mtl_ray.sources.picture import USUAL_RULE, ImageRule
 from mtl_ray.sources.pictures import open_pictures
 from mtl_ray.sources.semantic_png import open_semantic_png
 from mtl_ray.sources.source import Source
@@ -34,8 +35,12 @@ from mtl_ray.sources.voc import open_voc
 from mtl_ray.sources.yolo import open_yolo
 
 
-def open_source(config: RawConfig) -> Source:
-    """Lists a raw data set's split.
+def open_source(config: RawConfig, rule: ImageRule = USUAL_RULE) -> Source:
+    """Lists a split of a dataset.
+
+    Args:
+        config: where it is and how it is read.
+        rule: how large its images may be, and whether they may be absent.
 
     Raises:
         FileNotFoundError: saying what was looked for and what is there.
@@ -43,30 +48,30 @@ def open_source(config: RawConfig) -> Source:
     """
     match config:
         case Coco():
-            return open_coco(config)
+            return open_coco(config, rule)
         case Voc():
-            return open_voc(config)
+            return open_voc(config, rule)
         case Yolo():
-            return open_yolo(config)
+            return open_yolo(config, rule)
         case Text():
-            return open_text(config)
+            return open_text(config, rule)
         case List():
-            return open_list(config)
+            return open_list(config, rule)
         case ImageFolder():
-            return open_image_folder(config)
+            return open_image_folder(config, rule)
         case Idx():
             return open_idx(config)
         case SemanticPng():
-            return open_semantic_png(config)
+            return open_semantic_png(config, rule)
         case Cityscapes():
-            return open_cityscapes(config)
+            return open_cityscapes(config, rule)
         case Nuimages():
-            return open_nuimages(config)
+            return open_nuimages(config, rule)
         case Labelme():
-            return open_labelme(config)
+            return open_labelme(config, rule)
         case Via():
-            return open_via(config)
+            return open_via(config, rule)
         case Pictures():
-            return open_pictures(config)
+            return open_pictures(config, rule)
         case Digits():
             return open_digits(config)

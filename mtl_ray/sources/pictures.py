@@ -7,11 +7,11 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import read_class_names
 from mtl_ray.sources.config import Pictures
 from mtl_ray.sources.folders import is_picture, pictures_in, stamps_of, subfolders
-from mtl_ray.sources.picture import read_picture
+from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
 from mtl_ray.sources.source import Reading, Source, fingerprint_of
 
 
-def open_pictures(config: Pictures) -> Source:
+def open_pictures(config: Pictures, rule: ImageRule = USUAL_RULE) -> Source:
     """Lists ROOT/SPLIT/**, or ROOT/** where there is no such folder but pictures in ROOT.
 
     Raises:

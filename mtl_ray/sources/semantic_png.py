@@ -16,7 +16,7 @@ from mtl_ray.sources.config import SemanticPng
 from mtl_ray.sources.folders import stamps_of
 from mtl_ray.sources.index_png import load_index_png, meaning_of, palette_of, read_colour_map, read_index_png
 from mtl_ray.sources.map_values import MapValues, read_map_values
-from mtl_ray.sources.picture import read_picture
+from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
 from mtl_ray.sources.semantic_pairs import Pair, find_pairs
 from mtl_ray.sources.source import Reading, Source, UnreadableError, fingerprint_of
 
@@ -28,7 +28,7 @@ class _Layout:
     colours: Mapping[tuple[int, ...], int] | None = None
 
 
-def open_semantic_png(config: SemanticPng) -> Source:
+def open_semantic_png(config: SemanticPng, rule: ImageRule = USUAL_RULE) -> Source:
     """Lists the pairs of a split.
 
     Raises:

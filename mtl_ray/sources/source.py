@@ -10,17 +10,30 @@ from mtl_ray.samples import Sample, Vocabulary
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Something in a data set that did not become part of a Sample, and why.
+    """Something in a dataset that did not become part of a Sample, and why; or, as a note, what was read with a change.
 
     Attributes:
-        file: the picture or annotation file, relative to the root of the set.
+        file: the image or annotation file, relative to the root of the dataset.
         object: which of the file's objects ("annotation 17", "line 3"); empty where it is the whole file.
-        reason: one clause for a person to read.
+        reason: one clause for a person to read: a general part and, behind ": ", what is special to this item. Items with
+            the same general part are counted together.
+        note: True if nothing was left out: the item was used, but a user should know how (such as an image without an
+            annotation file, or a mask of which a part was dropped).
     """
 
     file: str
     object: str
     reason: str
+    note: bool = False
+
+
+UNKNOWN_CLASS = "unknown class"
+"""General part of the reason of an object whose class is not in the list of classes."""
+
+
+def unknown_class(name: object) -> str:
+    """The reason to reject an object of a class that nobody listed."""
+    return f"{UNKNOWN_CLASS}: {name}"
 
 
 class UnreadableError(ValueError):

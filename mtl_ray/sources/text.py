@@ -10,7 +10,7 @@ from mtl_ray.sources.class_names import collect, find_class_names, index_of
 from mtl_ray.sources.config import Text
 from mtl_ray.sources.folders import find_list, pictures_by_stem, read_each, read_ids, stamps_of
 from mtl_ray.sources.objects import FoundObject, to_instances
-from mtl_ray.sources.picture import read_picture
+from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
 
 _LISTS = ("", "meta", "splits", "ImageSets/Main")
@@ -26,7 +26,7 @@ class _Layout:
     separator: str | None
 
 
-def open_text(config: Text) -> Source:
+def open_text(config: Text, rule: ImageRule = USUAL_RULE) -> Source:
     """Lists a split.
 
     Raises:

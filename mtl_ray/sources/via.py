@@ -13,7 +13,7 @@ from mtl_ray.sources.coco_files import find_images
 from mtl_ray.sources.config import Via
 from mtl_ray.sources.folders import stamps_of
 from mtl_ray.sources.objects import FoundObject, to_instances
-from mtl_ray.sources.picture import read_picture
+from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
 from mtl_ray.sources.shapes import Points, drawn, ellipse, points_of, rectangle
 from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
 
@@ -37,7 +37,7 @@ class _Layout:
     index: Mapping[str, int]
 
 
-def open_via(config: Via) -> Source:
+def open_via(config: Via, rule: ImageRule = USUAL_RULE) -> Source:
     """Reads a split's file, an export (``via_region_data.json``) or a project of VIA 1 or 2, and finds its pictures.
 
     Raises:

@@ -12,7 +12,7 @@ from mtl_ray.sources.class_names import find_class_names, read_class_names
 from mtl_ray.sources.config import Voc
 from mtl_ray.sources.index_png import meaning_of, palette_of, read_index_png
 from mtl_ray.sources.objects import to_instances
-from mtl_ray.sources.picture import Picture, read_picture
+from mtl_ray.sources.picture import USUAL_RULE, ImageRule, Picture, read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
 from mtl_ray.sources.voc_folders import MAPS, VocFolder, VocListing, find_folders, list_split
 
@@ -26,7 +26,7 @@ class _Layout:
     compat: bool
 
 
-def open_voc(config: Voc) -> Source:
+def open_voc(config: Voc, rule: ImageRule = USUAL_RULE) -> Source:
     """Lists a split of a VOC folder, or of those of several years.
 
     Raises:

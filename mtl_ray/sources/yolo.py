@@ -14,7 +14,7 @@ from mtl_ray.sources.class_names import collect, find_class_names, read_class_na
 from mtl_ray.sources.config import Yolo
 from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, pictures_in, read_each, read_ids, stamps_of, subfolders
 from mtl_ray.sources.objects import to_instances
-from mtl_ray.sources.picture import read_picture
+from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
 from mtl_ray.sources.yolo_lines import classes_in, has_polygon, objects
 
@@ -37,7 +37,7 @@ class _Record:
     labels: str | None
 
 
-def open_yolo(config: Yolo) -> Source:
+def open_yolo(config: Yolo, rule: ImageRule = USUAL_RULE) -> Source:
     """Lists a split.
 
     Raises:

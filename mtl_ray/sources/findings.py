@@ -1,0 +1,129 @@
+"""What a conversion has to say of its dataset: why nothing may be published, and what was skipped or changed on the way.
+
+``jobs.convert`` and ``jobs.analyze dataset`` say it in the same words, because both ask here.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from mtl_ray.sources.source import UNKNOWN_CLASS, Reject
+
+_WORTH_A_WARNING = 0.01
+"""The share of rejected images or annotations above which a warning is printed."""
+_REASONS = 3
+"""So many of the most frequent reasons stand in the warning."""
+_NAMES = 5
+
+
+@dataclass(kw_only=True, eq=False)
+class Findings:
+    """Counts of what was read, rejected and noted; those of parts of a dataset are merged.
+
+    Attributes:
+        images: samples that were read.
+        annotated: of those, how many carry any kind of annotation, be it an empty one.
+        annotations: objects, labels and semantic maps that were read.
+        rejected_images: images that were left out as a whole.
+        reasons: how many images and annotations were rejected, by the general part of the reason.
+        notes: how many items were read with a change, by the general part of what is to be known.
+        unknown: rejected objects of unknown classes, by class.
+        first: the first item of each reason or note.
+    """
+
+    images: int = 0
+    annotated: int = 0
+    annotations: int = 0
+    rejected_images: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+    first: dict[str, Reject] = field(default_factory=dict)
+
+    @property
+    def rejected(self) -> int:
+        """Images and annotations that were left out."""
+        return self.reasons.total()
+
+    @property
+    def rejected_annotations(self) -> int:
+        """Annotations that were left out of images that were read, or that belong to no image."""
+        return self.rejected - self.rejected_images
+
+    def add(self, items: Iterable[Reject]) -> None:
+        """Counts rejected items and notes."""
+        for item in items:
+            general, _, special = item.reason.partition(": ")
+            self.first.setdefault(general, item)
+            if item.note:
+                self.notes[general] += 1
+                continue
+            self.reasons[general] += 1
+            self.rejected_images += not item.object
+            if general == UNKNOWN_CLASS:
+                self.unknown[special] += 1
+
+    def merge(self, other: "Findings") -> None:
+        """Adds what was counted of another part of the same dataset."""
+        self.images += other.images
+        self.annotated += other.annotated
+        self.annotations += other.annotations
+        self.rejected_images += other.rejected_images
+        self.reasons += other.reasons
+        self.notes += other.notes
+        self.unknown += other.unknown
+        self.first = {**other.first, **self.first}
+
+
+def refusal(findings: Findings, counts: Mapping[str, Mapping[str, int]], *, allow_empty: bool = False) -> str:
+    """Why a split must not be published: one sentence, or nothing.
+
+    Args:
+        findings: what was counted.
+        counts: images of each class, by kind of annotation and class name.
+        allow_empty: whether a split may have no annotation at all, because all its images are negatives.
+    """
+    if findings.annotated and not findings.annotations and findings.rejected_annotations:
+        return f"all {findings.rejected_annotations:,} annotations were rejected, most of them: {_most_frequent(findings)}"
+    if findings.annotated and not findings.annotations and not allow_empty:
+        return (
+            f"none of the {findings.images:,} images has an annotation; "
+            "Fix: check the folder and the names of the label files; --allow-empty takes a split of negatives"
+        )
+    absent = [name for classes in counts.values() for name, count in classes.items() if not count]
+    if absent and findings.unknown:
+        unknown = ", ".join(f"{name!r} ({count:,})" for name, count in findings.unknown.most_common(_NAMES))
+        more = f" and {len(absent) - _NAMES} more" if len(absent) > _NAMES else ""
+        return (
+            f"no annotation has the class {', '.join(map(repr, absent[:_NAMES]))}{more}, while "
+            f"{findings.unknown.total():,} were rejected for classes that are not in the list: {unknown}; "
+            "Fix: write the class names as the annotations have them"
+        )
+    return ""
+
+
+def remarks(findings: Findings) -> Iterator[str]:
+    """Lines on what a user should know: a warning if much was rejected, then the notes, most frequent first."""
+    shares = {
+        "images": (findings.rejected_images, findings.images + findings.rejected_images),
+        "annotations": (findings.rejected_annotations, findings.annotations + findings.rejected_annotations),
+    }
+    much = [f"{bad:,} of {whole:,} {what}" for what, (bad, whole) in shares.items() if bad > _WORTH_A_WARNING * whole]
+    if much:
+        yield f"warning: {' and '.join(much)} were rejected: {_most_frequent(findings)}"
+    for general, count in findings.notes.most_common():
+        yield f"note: {count:,} x {general}, such as {_example(findings.first[general])}"
+
+
+def sentence_of(reject: Reject) -> str:
+    """An item in one line."""
+    return ": ".join(filter(None, (reject.file, reject.object, reject.reason)))
+
+
+def _most_frequent(findings: Findings) -> str:
+    reasons = findings.reasons.most_common(_REASONS)
+    return "; ".join(f"{count:,} x {general} (such as {_example(findings.first[general])})" for general, count in reasons)
+
+
+def _example(item: Reject) -> str:
+    return ", ".join(filter(None, (item.file, item.object, item.reason.partition(": ")[2])))
