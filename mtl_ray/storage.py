@@ -3,6 +3,7 @@
 A credential never appears in a URI here; s3fs takes them, and the endpoint (``AWS_ENDPOINT_URL``), from the environment.
 """
 
+import glob
 import os
 import re
 import shutil
@@ -18,7 +19,6 @@ import fsspec
 from fsspec import AbstractFileSystem
 
 _CONFLICTS = 5
-_PATTERN = frozenset("*?[")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _S3: dict[str, Any] = {
     "config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}},
@@ -233,13 +233,8 @@ def _version(about: Mapping[str, Any]) -> str:
 def remove(uri: str) -> None:
     """Removes a file or a folder with all that is in it; nothing happens if there is none."""
     fs, path = filesystem(uri)
-    if not fs.exists(path):
-        return
-    if is_remote(uri) and not _PATTERN.isdisjoint(path):  # fsspec would remove what the pattern fits
-        for name in fs.find(path):
-            fs.rm_file(name)
-    else:
-        fs.rm(path, recursive=True)
+    if fs.exists(path):
+        fs.rm(glob.escape(path) if is_remote(uri) else path, recursive=True)  # else fsspec removes whatever the name fits as a pattern
 
 
 def upload(path: Path, uri: str) -> None:
