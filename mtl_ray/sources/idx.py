@@ -37,10 +37,7 @@ def open_idx(config: Idx) -> Source:
     if 0 in pictures.shape[1:]:
         raise ValueError(f"{root}: the images of the split {config.split!r} are {pictures.shape[2]} x {pictures.shape[1]} pixels")
     names = find_class_names(root, config.classes) or _numbers(root)
-    rejects = [
-        Reject(f"{config.split}-labels", f"{row}", unknown_class(labels[row]))
-        for row in np.flatnonzero(labels >= len(names))
-    ]
+    rejects = [Reject(f"{config.split}-labels", f"{row}", unknown_class(labels[row])) for row in np.flatnonzero(labels >= len(names))]
     return Source(
         vocabulary=Vocabulary(classes={"labels": names}, exclusive_labels=True),
         records=[(int(row), int(labels[row]), pictures[row].tobytes()) for row in np.flatnonzero(labels < len(names))],

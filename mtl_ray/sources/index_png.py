@@ -54,16 +54,12 @@ def read_index_png(uri: str, file: str, picture: Picture, meaning: NDArray[np.in
     return recode(load_index_png(uri, file), file, picture, meaning)
 
 
-def recode(
-    classes: NDArray[np.uint8], file: str, picture: Picture, meaning: NDArray[np.int16]
-) -> tuple[bytes, list[Reject]]:
+def recode(classes: NDArray[np.uint8], file: str, picture: Picture, meaning: NDArray[np.int16]) -> tuple[bytes, list[Reject]]:
     """The same of values that were loaded already; see ``read_index_png``."""
     _check_size(classes, file, picture)
     counts = np.bincount(classes.ravel(), minlength=256)
     unnamed = np.flatnonzero((meaning == NO_NAME) & (counts > 0)).tolist()
-    rejects = [
-        Reject(file, f"value {value}", f"{_UNNAMED}: {counts[value]} pixels") for value in unnamed
-    ]
+    rejects = [Reject(file, f"value {value}", f"{_UNNAMED}: {counts[value]} pixels") for value in unnamed]
     table = np.where(meaning == NO_NAME, IGNORE_INDEX, meaning).astype(np.uint8)
     return encode_index_png(table[classes]), rejects
 

@@ -29,9 +29,7 @@ class Pair:
     label: str
 
 
-def find_pairs(
-    root: str, split: str, images: str | None, labels: str | None, *, needed: bool = True
-) -> tuple[list[Pair], list[Reject]]:
+def find_pairs(root: str, split: str, images: str | None, labels: str | None, *, needed: bool = True) -> tuple[list[Pair], list[Reject]]:
     """The pairs of a split, and what is without its other half.
 
     Args:

@@ -60,7 +60,7 @@ def _places(split: str, described: Description, files: Sequence[str], images: Se
     for named in described.places(split):
         found = texts.find(named) if _is_text(named) else folders.find(named)
         parts = named.replace("\\", "/").rstrip("/").split("/")
-        if found is not None and ("/" in found or parts[-2:-1] != [split]):  # VALID/images that is not there is not images
+        if found is not None and ("/" in found or parts[-2:-1] == [] or parts[-2] not in aliases(split)):  # valid/images is not images
             yield found
 
 
@@ -109,9 +109,7 @@ def _why_not(entry: str) -> str:
     return "listed but not there"
 
 
-def find_labels(
-    root: str, keys: Iterable[str], files: Sequence[str], word: str | None
-) -> tuple[dict[str, str], list[Reject]]:
+def find_labels(root: str, keys: Iterable[str], files: Sequence[str], word: str | None) -> tuple[dict[str, str], list[Reject]]:
     """The label file of each image that has one, and notes on images without label files and the other way round.
 
     Args:

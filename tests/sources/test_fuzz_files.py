@@ -83,7 +83,10 @@ SETS: dict[str, tuple[Files, Callable[[str], RawConfig]]] = {
         },
         lambda root: Text(root=root, split="train"),
     ),
-    "list": ({"train.txt": b"a cat 12 16\nb.jpg dog 12 16\n", "images/a.jpg": JPEG, "images/b.jpg": JPEG}, lambda root: List(root=root, split="train")),
+    "list": (
+        {"train.txt": b"a cat 12 16\nb.jpg dog 12 16\n", "images/a.jpg": JPEG, "images/b.jpg": JPEG},
+        lambda root: List(root=root, split="train"),
+    ),
     "image_folder": (
         {"train/cat/a.jpg": JPEG, "train/dog/b.jpg": JPEG, "classes.txt": b"cat\ndog\n"},
         lambda root: ImageFolder(root=root, split="train"),

@@ -60,9 +60,7 @@ def through_shards(source: Source, folder: Path) -> list[Sample]:
 @pytest.mark.parametrize("first", [0, 1])
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
-def test_no_box_is_lost(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, first: int, compat: bool
-) -> None:
+def test_no_box_is_lost(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, first: int, compat: bool) -> None:
     drawn = data.draw(boxes(first))
     root = tmp_path_factory.mktemp("voc")
     (root / "JPEGImages").mkdir()
