@@ -1,4 +1,4 @@
-"""What is always said of a listing: images without annotations, annotations without images, and files that are neither."""
+"""What is always said of a listing: images without annotations, the other way round, files that are neither, what is listed again."""
 
 from collections.abc import Iterable
 
@@ -8,6 +8,7 @@ from mtl_ray.sources.source import Reject
 NEGATIVE = "image without an annotation file, used as one without objects"
 ORPHAN = "annotation file without an image"
 PASSED_OVER = "file passed over for its suffix"
+LISTED_AGAIN = "listed more than once, used once"
 _OF_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 _FOLDERS_OF_SYSTEMS = frozenset({"__macosx", "@eadir", "$recycle.bin"})
 

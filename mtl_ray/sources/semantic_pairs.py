@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mtl_ray import storage
 from mtl_ray.sources.folders import SUFFIXES, find_list, is_picture, pictures_by_stem, pictures_in, read_lines
-from mtl_ray.sources.notes import passed_over
+from mtl_ray.sources.notes import LISTED_AGAIN, passed_over
 from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.source import Reject
 
@@ -51,7 +51,7 @@ def find_pairs(root: str, split: str, images: str | None, labels: str | None, *,
         ids = None
     else:
         ids = read_lines(listed)
-        pairs = [match.group(1, 2) for line in ids if (match := _PAIR.match(line))]
+        pairs = [(match[1], match[2]) for line in ids if (match := _PAIR.match(line))]
         if pairs and len(pairs) == len(ids):
             return _listed(root, pairs, listed.removeprefix(root).lstrip("/"))
     found = images or _find(root, split, _IMAGES, default=None if needed else f"images/{split}")
@@ -70,7 +70,9 @@ def _listed(root: str, lines: Sequence[tuple[str, str]], file: str) -> tuple[lis
             rejects.append(Reject(file, f"line {number}", str(error)))
             continue
         if image in found:
-            rejects.append(Reject(file, f"line {number}", f"listed more than once: {image}"))
+            same = found[image].label == label
+            reason = f"{LISTED_AGAIN}: {image}" if same else f"listed with another map before: {image}"
+            rejects.append(Reject(file, f"line {number}", reason, note=same))
         else:
             found[image] = Pair(image, image, label)
     return list(found.values()), rejects

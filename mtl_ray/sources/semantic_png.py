@@ -29,7 +29,6 @@ from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, read_picture
 from mtl_ray.sources.semantic_pairs import Pair, find_pairs
 from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
 
-
 BINARY = ("background", "foreground")
 """The classes of maps that have the values 0 and 255 only, as many programs write masks of one class."""
 _BINARY_NOTE = "maps of the values 0 and 255 only, read as background and foreground"
@@ -57,8 +56,10 @@ def open_semantic_png(config: SemanticPng, rule: ImageRule = USUAL_RULE) -> Sour
         raise ValueError("reduce_zero_label counts classes from value 1, label_ids and values say what stands for each: give one of them")
     pairs, rejects = find_pairs(root, config.split, config.images, config.labels, needed=rule.needed)
     values = read_map_values(storage.absolute(config.values)) if config.values else None
-    known = values.names if values else SEMANTIC if config.label_ids else find_class_names(root, config.classes)
-    names, binary = (known, False) if values or config.label_ids else _names(config, root, pairs, known, rule)
+    if values or config.label_ids:
+        names, binary = values.names if values else SEMANTIC, False
+    else:
+        names, binary = _names(config, root, pairs, find_class_names(root, config.classes), rule)
     first = 1 if config.reduce_zero_label else 0
     meaning = _meaning(config, len(names), first, values, binary=binary)
     colour_map = values.classes if values and values.in_colour else None

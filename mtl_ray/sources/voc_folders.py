@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mtl_ray import storage
 from mtl_ray.sources import voc_xml
 from mtl_ray.sources.folders import find_list, is_picture, read_each, read_ids, stamps_of, subfolders
-from mtl_ray.sources.notes import ORPHAN, is_of_a_system, negatives, passed_over
+from mtl_ray.sources.notes import LISTED_AGAIN, is_of_a_system, negatives, passed_over
 from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.source import Reject
 
@@ -222,7 +222,10 @@ def _listed(folder: VocFolder, split: str, files: Mapping[str, str]) -> tuple[li
             found[entry if entry in files else tree.find(stem) or inside(stem)] += 1
         except ValueError as error:
             rejects.append(Reject(file, entry, str(error)))
-    return list(found), [*rejects, *(Reject(file, name, f"listed {count} times") for name, count in found.items() if count > 1)]
+    return list(found), [
+        *rejects,
+        *(Reject(file, name, f"{LISTED_AGAIN}: {name}", note=True) for name, count in found.items() if count > 1),
+    ]
 
 
 def _part_of(split: str, paths: list[str]) -> list[str]:

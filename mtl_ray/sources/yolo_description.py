@@ -87,7 +87,7 @@ def _load(root: str, name: str) -> Mapping[str, Any]:
     uri = storage.join(root, name)
     try:
         text = _PATH_IN_QUOTES.sub(lambda match: f'{match[1]}"{match[2]}"'.replace("\\", "/"), text_of(storage.read(uri)))
-        content = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (BaseLoader makes texts, lists and dicts, nothing else)
+        content = yaml.load(text, Loader=yaml.BaseLoader)  # it makes texts, lists and dicts, nothing else
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{uri} is not YAML: {' '.join(str(error).split())[:300]}") from None
     return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}

@@ -1,14 +1,13 @@
 """Which images a YOLO split has, and which label file belongs to each."""
 
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import unquote
 
 from mtl_ray import storage
 from mtl_ray.sources.class_names import USUAL_FILES
 from mtl_ray.sources.folders import find_list, is_picture, read_ids, subfolders
-from mtl_ray.sources.notes import negatives, orphans, passed_over
+from mtl_ray.sources.notes import LISTED_AGAIN, negatives, orphans, passed_over
 from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.source import Reject
 from mtl_ray.sources.yolo_description import Description, aliases
@@ -36,21 +35,22 @@ def find_images(root: str, split: str, described: Description, files: Sequence[s
     """
     images = list(filter(is_picture, files))
     places = list(_places(split, described, files, images))
-    if len(places) > 1 and not any(map(_is_text, places)):
-        return {path: path for place in places for path in _below(place, images)}, _others(places, files)
-    for place in places:
-        if _is_text(place):
-            return _listed(root, place, images)
-    if place := next((place for place in [*places, *_usual(split)] if _below(place, images)), None):
-        return _of_folder(place, images), _others([place], files)
+    lists, folders = list(filter(_is_text, places)), [place for place in places if not _is_text(place)]
+    if len(folders) > 1 or (lists and folders):
+        keys, rejects = _listed(root, lists, images)
+        return keys | {path: path for folder in folders for path in _below(folder, images)}, [*rejects, *_others(folders, files)]
+    if lists:
+        return _listed(root, lists, images)
+    if usual := next((folder for folder in [*folders, *_usual(split)] if _below(folder, images)), None):
+        return _of_folder(usual, images), _others([usual], files)
     flat = next((place for place in (_IMAGES, "") if any(path.rpartition("/")[0] == place for path in images)), None)
     if flat is not None and not described.splits.keys() & _SPLITS and not _lists(split, files, images, flat):
         return _of_folder(flat, images), _others([flat], files)
     try:
-        return _listed(root, find_list(root, split, _LISTS).removeprefix(root).lstrip("/"), images)
+        return _listed(root, [find_list(root, split, _LISTS).removeprefix(root).lstrip("/")], images)
     except FileNotFoundError as error:
-        usual, present = ", ".join(_usual(split)), ", ".join(subfolders(root)) or "none"
-        raise FileNotFoundError(f"{error}; no folder {usual} has images; folders there: {present}") from None
+        looked, present = ", ".join(_usual(split)), ", ".join(subfolders(root)) or "none"
+        raise FileNotFoundError(f"{error}; no folder {looked} has images; folders there: {present}") from None
 
 
 def _places(split: str, described: Description, files: Sequence[str], images: Sequence[str]) -> Iterator[str]:
@@ -82,23 +82,27 @@ def _others(places: Sequence[str], files: Sequence[str]) -> list[Reject]:
     return passed_over([path for path in inner if not _is_text(path) or is_picture(path[: -len(".txt")])])
 
 
-def _listed(root: str, file: str, images: Sequence[str]) -> tuple[dict[str, str], list[Reject]]:
-    """The images of a list: paths, of this machine or another, or ids of images in images/."""
+def _listed(root: str, lists: Sequence[str], images: Sequence[str]) -> tuple[dict[str, str], list[Reject]]:
+    """The images of lists: paths, of this machine or another, or ids of images in images/."""
     by_id: dict[str, str] = {}
     for path in sorted(images, key=lambda path: path.startswith(f"{_IMAGES}/")):
         by_id[path.removeprefix(f"{_IMAGES}/").rpartition(".")[0]] = path
-    entries, rejects = read_ids(storage.join(root, file), root, by_id)
     paths, ids = Tree("", images), Tree("", list(by_id))
-    found: Counter[str] = Counter()
-    for entry in entries:
-        known = entry in by_id or not is_picture(entry)
-        path = by_id.get(entry) or (by_id.get(ids.find(entry) or "") if known else paths.find(entry))
-        if path is None:
-            rejects.append(Reject(file, entry, _why_not(entry)))
-        else:
-            found[path] += 1
-    keys = {path: path.removeprefix(f"{_IMAGES}/") for path in found}
-    return keys, [*rejects, *(Reject(file, path, f"listed {count} times") for path, count in found.items() if count > 1)]
+    keys: dict[str, str] = {}
+    rejects: list[Reject] = []
+    for file in lists:
+        entries, twice = read_ids(storage.join(root, file), root, by_id)
+        rejects += twice
+        for entry in entries:
+            by_name = paths.find(entry) if is_picture(entry) else by_id.get(ids.find(entry) or "")
+            image = by_id.get(entry) or by_name
+            if image is None:
+                rejects.append(Reject(file, entry, _why_not(entry)))
+            elif image in keys:
+                rejects.append(Reject(file, entry, f"{LISTED_AGAIN}: {image}", note=True))
+            else:
+                keys[image] = image.removeprefix(f"{_IMAGES}/")
+    return keys, rejects
 
 
 def _why_not(entry: str) -> str:

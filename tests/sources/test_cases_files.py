@@ -188,8 +188,17 @@ def test_decimals_as_classes(tmp_path: Path, make_picture: MakePicture) -> None:
     assert [item.reason for item in items] == ["unknown class: 1e18"]
 
 
-@pytest.mark.parametrize(("image", "label"), [("images/déc.jpg", "labels/d%C3%A9c.txt"), ("images/déc.jpg", "labels/déc.TXT"), ("Images/a.jpg", "Labels/a.txt"),
-    ("images/déc.jpg", "labels/" + unicodedata.normalize("NFD", "déc.txt")), ("train/a.jpg", "train/a.txt"), ("images/a.jpg", "images/a.txt")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("images/déc.jpg", "labels/d%C3%A9c.txt"),
+        ("images/déc.jpg", "labels/déc.TXT"),
+        ("Images/a.jpg", "Labels/a.txt"),
+        ("images/déc.jpg", "labels/" + unicodedata.normalize("NFD", "déc.txt")),
+        ("train/a.jpg", "train/a.txt"),
+        ("images/a.jpg", "images/a.txt"),
+    ],
+)
 def test_label_files_of_other_spelling(tmp_path: Path, make_picture: MakePicture, image: str, label: str) -> None:
     make_picture(tmp_path / unicodedata.normalize("NFC", image))
     write(tmp_path / label, "1 .5 .5 .2 .2")

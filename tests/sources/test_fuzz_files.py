@@ -15,7 +15,7 @@ from mtl_ray.samples import Sample
 from mtl_ray.sources.config import Idx, ImageFolder, List, Pictures, RawConfig, SemanticPng, Text, Voc, Yolo
 from mtl_ray.sources.open import open_source
 from mtl_ray.sources.picture import ImageRule
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.source import Reject, Source
 
 WIDTH, HEIGHT = 16, 12
 JPEG = cv2.imencode(".jpg", np.full((HEIGHT, WIDTH, 3), 90, np.uint8))[1].tobytes()
@@ -173,10 +173,17 @@ def is_told(config: RawConfig, rule: ImageRule) -> None:
     try:
         source = open_source(config, rule)
     except (ValueError, FileNotFoundError) as error:
-        assert type(error) in (ValueError, FileNotFoundError), repr(error)
-        assert str(error)
-        assert "\n" not in str(error)
+        told = error
+    else:
+        read_whole(source)
         return
+    assert type(told) in (ValueError, FileNotFoundError), repr(told)
+    assert str(told)
+    assert "\n" not in str(told)
+
+
+def read_whole(source: Source) -> None:
+    """Reads every record; each gives a sample, or a reason why not."""
     for index in range(len(source)):
         sample, rejects = source.read(index)
         assert sample is None or isinstance(sample, Sample)
