@@ -19,6 +19,8 @@ from mtl_ray.sources.source import Reject, UnreadableError
 _PLACES = np.array([1 << 16, 1 << 8, 1])
 _UNNAMED = "pixels of a value without a class, which are ignored"
 _AT_A_TIME = 4
+LOOKED_AT = 32
+"""So many maps are decoded to see whether something is odd; all are only if it is."""
 _FORMATS = ("PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG")
 NO_NAME = -1
 """In a table of meanings: a value of which nobody said what it is."""
@@ -169,3 +171,28 @@ def _values_of(uri: str, max_pixels: int) -> NDArray[np.bool_]:
         return np.bincount(load_index_png(uri, uri, max_pixels).ravel(), minlength=256) > 0
     except UnreadableError:
         return np.zeros(256, np.bool_)  # the reader rejects the map
+
+
+def check_meaning(uris: Sequence[str], meaning: NDArray[np.int16], max_pixels: int = MAX_PIXELS, *, binary: bool = True) -> None:
+    """Refuses maps of which nothing could be learned.
+
+    Args:
+        uris: the maps of a split.
+        meaning: see ``meaning_of``.
+        max_pixels: a larger map is not decoded.
+        binary: whether maps of 0 and 255 may leave out 255, because a user said so.
+
+    Raises:
+        ValueError: naming the values and what to do.
+    """
+    is_class = (meaning != NO_NAME) & (meaning != IGNORE_INDEX)
+    for part in (uris[:LOOKED_AT], uris):
+        present = values_in(part, max_pixels)
+        odd = not binary and np.flatnonzero(present).tolist() == [0, 255] and not is_class[255]
+        if not present.any() or ((present & is_class).any() and not odd):
+            return
+    shown = ", ".join(map(str, np.flatnonzero(present)[:10]))
+    raise ValueError(
+        f"no pixel of the {len(uris)} maps would have a class{' but that of 0' if odd else ''}: they have the values {shown}, which are "
+        "ignored or have no name; Fix: semantic_png with --values FILE, a line 'VALUE NAME' for each class, or another --ignore"
+    )

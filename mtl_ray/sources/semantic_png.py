@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.samples import IGNORE_INDEX, Sample, Vocabulary
+from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.cityscapes_labels import COLOURS, SEMANTIC, train_ids
 from mtl_ray.sources.class_names import find_class_names, numbered
 from mtl_ray.sources.config import SemanticPng
 from mtl_ray.sources.folders import stamps_of
 from mtl_ray.sources.index_png import (
-    NO_NAME,
+    LOOKED_AT,
+    check_meaning,
     load_index_png,
     load_values,
     meaning_of,
@@ -32,8 +33,6 @@ from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
 BINARY = ("background", "foreground")
 """The classes of maps that have the values 0 and 255 only, as many programs write masks of one class."""
 _BINARY_NOTE = "maps of the values 0 and 255 only, read as background and foreground"
-_LOOKED_AT = 32
-"""So many maps are decoded to see whether something is odd; all are only if it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def open_semantic_png(config: SemanticPng, rule: ImageRule = USUAL_RULE) -> Sour
     meaning = _meaning(config, len(names), first, values, binary=binary)
     colour_map = values.classes if values and values.in_colour else None
     if colour_map is None:
-        _check_meaning(root, pairs, meaning, rule)
+        check_meaning([storage.join(root, pair.label) for pair in pairs], meaning, rule.max_pixels)
     colours: tuple[tuple[int, int, int], ...] = ()
     if values or config.label_ids:
         colours = values.colours if values else COLOURS
@@ -89,7 +88,7 @@ def _names(
     Raises:
         ValueError: if the maps have the values 0 and 255 only, and neither one of two classes nor none at all.
     """
-    own = [storage.join(root, pair.label) for pair in pairs[:_LOOKED_AT]]
+    own = [storage.join(root, pair.label) for pair in pairs[:LOOKED_AT]]
     if known and not _is_binary(values_in(own, rule.max_pixels), config):
         return known, False
     present = values_in(_maps_of_all_splits(root, config, pairs), rule.max_pixels)
@@ -123,25 +122,6 @@ def _meaning(config: SemanticPng, num_classes: int, first: int, values: MapValue
     if binary:
         meaning[255] = 1
     return meaning
-
-
-def _check_meaning(root: str, pairs: list[Pair], meaning: NDArray[np.int16], rule: ImageRule) -> None:
-    """Refuses a split in which no pixel has a class.
-
-    Raises:
-        ValueError: naming the values and what to do.
-    """
-    is_class = (meaning != NO_NAME) & (meaning != IGNORE_INDEX)
-    maps = [storage.join(root, pair.label) for pair in pairs]
-    for part in (maps[:_LOOKED_AT], maps):
-        present = values_in(part, rule.max_pixels)
-        if not present.any() or (present & is_class).any():
-            return
-    shown = ", ".join(map(str, np.flatnonzero(present)[:10]))
-    raise ValueError(
-        f"no pixel of the {len(maps)} maps would have a class: they have the values {shown}, which are ignored or have no name; "
-        "Fix: --values FILE with a line 'VALUE NAME' for each class, or another --ignore"
-    )
 
 
 def _maps_of_all_splits(root: str, config: SemanticPng, pairs: list[Pair]) -> list[str]:

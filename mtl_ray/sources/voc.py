@@ -10,7 +10,7 @@ from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.sources import voc_xml
 from mtl_ray.sources.class_names import find_class_names, read_class_names
 from mtl_ray.sources.config import Voc
-from mtl_ray.sources.index_png import meaning_of, palette_of, read_index_png
+from mtl_ray.sources.index_png import check_meaning, meaning_of, palette_of, read_index_png
 from mtl_ray.sources.notes import ORPHAN
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, read_picture
@@ -39,6 +39,9 @@ def open_voc(config: Voc, rule: ImageRule = USUAL_RULE) -> Source:
     given = find_class_names(folders[0].uri if len(folders) == 1 else storage.absolute(config.root), config.classes)
     names = given or tuple(sorted(frozenset[str]().union(*(listing.classes for listing in listings))))
     semantic = read_class_names(storage.absolute(config.semantic_classes)) if config.semantic_classes else ()
+    if semantic:
+        maps = [uri for folder in folders for uri in storage.files(storage.join(folder.uri, MAPS))]
+        check_meaning(maps, meaning_of(len(semantic)), rule.max_pixels, binary=False)
     people = config.style == "mtl"
     records = [(number, item) for number, listing in enumerate(listings) for item in listing.items]
     known = (listings[number].contents.get(item.name, b"") for number, item in records)

@@ -479,6 +479,15 @@ def test_maps_without_any_class(
         open_source(SemanticPng(root=str(tmp_path), split="train", **options))  # type: ignore[arg-type]
 
 
+def test_maps_of_voc_without_any_class(tmp_path: Path, make_picture: MakePicture) -> None:
+    make_picture(tmp_path / "JPEGImages" / "a.jpg")
+    write(tmp_path / "Annotations" / "a.xml", an_annotation("a.jpg"))
+    a_map(tmp_path / "SegmentationClass" / "a.png", np.arange(48 * 64).reshape(48, 64) % 2 * 255)
+    write(tmp_path / "names.txt", "background\ncat\n")
+    with pytest.raises(ValueError, match=r"0, 255.*--values"):
+        open_source(Voc(root=str(tmp_path), split="all", semantic_classes=str(tmp_path / "names.txt")))
+
+
 def test_maps_stored_as_jpeg_are_refused(tmp_path: Path, make_picture: MakePicture) -> None:
     make_picture(tmp_path / "images" / "train" / "a.jpg")
     make_picture(tmp_path / "masks" / "train" / "a.jpg")
