@@ -278,3 +278,7 @@ class ConvertConfig:
     """Whether a folder of files gets the pictures too, or the annotations alone."""
     masks: Literal["rle", "polygons", "none"] | None = None
     """How files say masks of objects: coco and yolo as polygons, but coco those of cityscapes and nuimages as rle; voc not at all."""
+    max_pixels: int | None = Field(default=None, gt=0)
+    """Images with more pixels are rejected; 50 million by default."""
+    allow_empty: bool = False
+    """Whether a split may have no annotation at all, because all its images are negatives."""
