@@ -3,7 +3,9 @@
 A credential never appears in a URI here; s3fs takes them, and the endpoint (``AWS_ENDPOINT_URL``), from the environment.
 """
 
+import glob
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -12,12 +14,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
 from fsspec import AbstractFileSystem
 
 _CONFLICTS = 5
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _S3: dict[str, Any] = {
     "config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}},
 }
@@ -29,8 +31,8 @@ _VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified")
 
 def is_remote(uri: str) -> bool:
     """True for ``scheme://...`` other than ``file://``."""
-    scheme = urlsplit(uri).scheme
-    return "://" in uri and scheme != "file"
+    match = _SCHEME.match(uri)
+    return match is not None and match[1] != "file"
 
 
 def absolute(uri: str) -> str:
@@ -236,7 +238,7 @@ def remove(uri: str) -> None:
     """Removes a file or a folder with all that is in it; nothing happens if there is none."""
     fs, path = filesystem(uri)
     if fs.exists(path):
-        fs.rm(path, recursive=True)
+        fs.rm(glob.escape(path) if is_remote(uri) else path, recursive=True)  # else fsspec removes whatever the name fits as a pattern
 
 
 def upload(path: Path, uri: str) -> None:

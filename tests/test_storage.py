@@ -131,3 +131,20 @@ def test_absolute(uri: str, expected: str) -> None:
 @pytest.mark.parametrize(("uri", "expected"), [("s3://bucket/a", True), ("file:///a", False), ("/a", False), ("a", False), ("C:/a", False)])
 def test_is_remote(uri: str, expected: bool) -> None:
     assert storage.is_remote(uri) is expected
+
+
+def test_names_that_look_like_patterns(folder: str) -> None:
+    names = ["road [v2]", "road v", "r*", "what?", "100 % #1", "50%41", "{a,b}", "日本 é"]
+    for name in names:
+        storage.write(storage.join(folder, name, "deep [x]", "f [1].txt"), name.encode())
+    assert storage.names(folder) == sorted(names)
+    for name in names:
+        place = storage.join(folder, name)
+        (uri,) = storage.files(place)
+        assert uri == storage.join(place, "deep [x]", "f [1].txt")
+        assert storage.read(uri) == storage.read(uri, 0, 99) == name.encode()
+        assert storage.sizes(storage.join(place, "deep [x]")) == {"f [1].txt": len(name.encode())}
+    for at, name in enumerate(names):
+        storage.remove(storage.join(folder, name))
+        left = [other for other in names if list(storage.files(storage.join(folder, other)))]  # S3 here keeps names of empty folders
+        assert left == names[at + 1 :], name

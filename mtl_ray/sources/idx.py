@@ -1,8 +1,10 @@
 """IDX files, as of MNIST (LeCun et al., http://yann.lecun.com/exdb/mnist): one of grey pictures, one of labels."""
 
 import gzip
+import math
 import re
 import struct
+import zlib
 from functools import partial
 
 import cv2
@@ -13,7 +15,7 @@ from mtl_ray import storage
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import find_class_names, numbered
 from mtl_ray.sources.config import Idx
-from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
+from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of, unknown_class
 
 _ALIASES = {"val": ("val", "t10k", "test"), "test": ("test", "t10k")}
 """MNIST calls its second half t10k."""
@@ -31,12 +33,11 @@ def open_idx(config: Idx) -> Source:
     root = storage.absolute(config.root)
     pictures, labels = (_load(root, config.split, kind, dimensions) for kind, dimensions in (("images", 3), ("labels", 1)))
     if len(pictures) != len(labels):
-        raise ValueError(f"{root}: the split {config.split!r} has {len(pictures)} pictures but {len(labels)} labels")
+        raise ValueError(f"{root}: the split {config.split!r} has {len(pictures)} images but {len(labels)} labels")
+    if 0 in pictures.shape[1:]:
+        raise ValueError(f"{root}: the images of the split {config.split!r} are {pictures.shape[2]} x {pictures.shape[1]} pixels")
     names = find_class_names(root, config.classes) or _numbers(root)
-    rejects = [
-        Reject(f"{config.split}-labels", f"{row}", f"its class {labels[row]} is not one of the {len(names)}")
-        for row in np.flatnonzero(labels >= len(names))
-    ]
+    rejects = [Reject(f"{config.split}-labels", f"{row}", unknown_class(labels[row])) for row in np.flatnonzero(labels >= len(names))]
     return Source(
         vocabulary=Vocabulary(classes={"labels": names}, exclusive_labels=True),
         records=[(int(row), int(labels[row]), pictures[row].tobytes()) for row in np.flatnonzero(labels < len(names))],
@@ -59,14 +60,14 @@ def _load(root: str, split: str, kind: str, dimensions: int) -> NDArray[np.uint8
 def _parse(data: bytes, uri: str, dimensions: int) -> NDArray[np.uint8]:
     try:
         content = gzip.decompress(data) if uri.endswith(".gz") else data
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{uri} is damaged: {error}") from None
     start = 4 + 4 * dimensions
     if len(content) < start or content[:2] != b"\0\0" or content[2] != _BYTES or content[3] != dimensions:
         raise ValueError(f"{uri} is not an IDX file of unsigned bytes in {dimensions} dimension(s)")
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     values = np.frombuffer(content, np.uint8, offset=start)
-    if values.size != np.prod(shape, dtype=np.int64):
+    if values.size != math.prod(shape):
         raise ValueError(f"{uri} is cut short: its header says {' x '.join(map(str, shape))}, {values.size} bytes follow")
     return values.reshape(shape)
 

@@ -1,5 +1,7 @@
 """Image classification as folders: the name of a picture's folder is its class."""
 
+import unicodedata
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -9,8 +11,15 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import find_class_names
 from mtl_ray.sources.config import ImageFolder
 from mtl_ray.sources.folders import is_picture, subfolders
+from mtl_ray.sources.notes import is_of_a_system, passed_over
 from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
+from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of, unknown_class
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    folder: str
+    rule: ImageRule
 
 
 def open_image_folder(config: ImageFolder, rule: ImageRule = USUAL_RULE) -> Source:
@@ -24,34 +33,35 @@ def open_image_folder(config: ImageFolder, rule: ImageRule = USUAL_RULE) -> Sour
     splits = subfolders(root)
     if config.split not in splits:
         raise FileNotFoundError(f"{root} has no folder {config.split!r}; it has {', '.join(splits) or 'no folders'}")
-    collected = sorted({name for split in splits for name in subfolders(storage.join(root, split))})
+    collected = sorted({_composed(name) for split in splits for name in subfolders(storage.join(root, split))})
     names = find_class_names(root, config.classes) or tuple(collected)
-    index = {name: number for number, name in enumerate(names)}
-    records, rejects = [], []
+    index = {_composed(name): number for number, name in enumerate(names)}
     found = {uri.removeprefix(folder).lstrip("/"): stamp for uri, stamp in storage.stamps(folder).items()}
-    for key in found:
-        owner = key.partition("/")[0]
-        if key.rpartition("/")[2].startswith("."):
-            continue
+    records, rejects = [], passed_over(found)
+    for key in filter(is_picture, found):
+        owner = _composed(key.partition("/")[0])
         if "/" not in key:
             rejects.append(Reject(key, "", "lies outside the folders of the classes"))
         elif owner not in index:
-            rejects.append(Reject(key, "", f"the class {owner!r} is not in the list of classes"))
-        elif not is_picture(key):
-            rejects.append(Reject(key, "", "not the name of a picture"))
-        else:
+            rejects.append(Reject(key, "", unknown_class(owner)))
+        elif not is_of_a_system(key):
             records.append((key, index[owner]))
     return Source(
         vocabulary=Vocabulary(classes={"labels": names}, exclusive_labels=True),
         records=records,
-        reader=partial(_read, folder),
+        reader=partial(_read, _Layout(folder, rule)),
         rejects=tuple(rejects),
         fingerprint=fingerprint_of([*names, *(f"{key}\t{found[key]}" for key, _ in records)]),
     )
 
 
-def _read(folder: str, record: tuple[str, int]) -> Reading:
+def _composed(name: str) -> str:
+    """A name with its accents in one way: macOS takes them apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _read(layout: _Layout, record: tuple[str, int]) -> Reading:
     key, label = record
-    picture = read_picture(storage.join(folder, key), key)
+    picture = read_picture(storage.join(layout.folder, key), key, layout.rule)
     labels = np.array([label], np.int64)
     return Sample(key=key, image=picture.data, height=picture.height, width=picture.width, labels=labels), []

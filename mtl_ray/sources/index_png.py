@@ -1,8 +1,8 @@
 """Index PNGs: pictures whose pixel values are classes, palette pictures included, become the semantic map of a Sample."""
 
 import io
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -17,6 +17,11 @@ from mtl_ray.sources.picture import Picture
 from mtl_ray.sources.source import Reject, UnreadableError
 
 _PLACES = np.array([1 << 16, 1 << 8, 1])
+_UNNAMED = "pixels of a value without a class, which are ignored"
+_AT_A_TIME = 4
+LOOKED_AT = 32
+"""So many maps are decoded to see whether something is odd; all are only if it is."""
+_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG")
 NO_NAME = -1
 """In a table of meanings: a value of which nobody said what it is."""
 
@@ -48,28 +53,33 @@ def read_index_png(uri: str, file: str, picture: Picture, meaning: NDArray[np.in
     Raises:
         UnreadableError: if it is not there, cannot be decoded, or is not as large as the picture.
     """
-    classes = load_index_png(uri, file)
+    return recode(load_index_png(uri, file), file, picture, meaning)
+
+
+def recode(classes: NDArray[np.uint8], file: str, picture: Picture, meaning: NDArray[np.int16]) -> tuple[bytes, list[Reject]]:
+    """The same of values that were loaded already; see ``read_index_png``."""
     _check_size(classes, file, picture)
     counts = np.bincount(classes.ravel(), minlength=256)
     unnamed = np.flatnonzero((meaning == NO_NAME) & (counts > 0)).tolist()
-    rejects = [Reject(file, f"value {value}", f"{counts[value]} pixels of a value without a class; they are ignored") for value in unnamed]
+    rejects = [Reject(file, f"value {value}", f"{_UNNAMED}: {counts[value]} pixels") for value in unnamed]
     table = np.where(meaning == NO_NAME, IGNORE_INDEX, meaning).astype(np.uint8)
     return encode_index_png(table[classes]), rejects
 
 
-def read_colour_map(uri: str, file: str, picture: Picture, classes: Mapping[tuple[int, ...], int]) -> tuple[bytes, list[Reject]]:
+def recode_colours(
+    colours: NDArray[np.uint8], file: str, picture: Picture, classes: Mapping[tuple[int, ...], int]
+) -> tuple[bytes, list[Reject]]:
     """The same of a map in which colours stand for classes.
 
     Args:
-        uri: where the map lies.
+        colours: the map, (H, W, 3).
         file: what to call it in a reject.
         picture: what it belongs to.
         classes: class indices, or ``IGNORE_INDEX``, by red, green and blue; pixels of other colours become a Reject, and ``IGNORE_INDEX``.
 
     Raises:
-        UnreadableError: as ``read_index_png``.
+        UnreadableError: if it is not as large as the image.
     """
-    colours = load_values(uri, file, mode="RGB")
     _check_size(colours, file, picture)
     codes = colours.astype(np.int64) @ _PLACES
     table = {int(np.array(colour) @ _PLACES): index for colour, index in classes.items()}
@@ -81,46 +91,51 @@ def read_colour_map(uri: str, file: str, picture: Picture, classes: Mapping[tupl
         return encode_index_png(found), []
     others = np.unique(codes[~named])
     first = " ".join(str(int(others[0]) >> shift & 255) for shift in (16, 8, 0))
-    reason = f"{(~named).sum()} pixels of {len(others)} colours without a class, such as {first}; they are ignored"
-    return encode_index_png(found), [Reject(file, "", reason)]
+    reason = f"pixels of colours without a class, which are ignored: {(~named).sum()} pixels of {len(others)} colours, such as {first}"
+    return encode_index_png(found), [Reject(file, f"{len(others)} colours", reason)]
 
 
 def _check_size(values: NDArray[Any], file: str, picture: Picture) -> None:
     height, width = values.shape[:2]
     if (height, width) != (picture.height, picture.width):
-        raise UnreadableError(file, f"the map is {width} x {height}, its picture {picture.width} x {picture.height}")
+        raise UnreadableError(file, f"its size is not that of its image: {width} x {height}, the image {picture.width} x {picture.height}")
 
 
-def load_index_png(uri: str, file: str) -> NDArray[np.uint8]:
+def load_index_png(uri: str, file: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The values of an index PNG, (H, W) uint8.
 
     Raises:
         UnreadableError: if it is not there or cannot be decoded.
     """
-    values = load_values(uri, file)
+    values = load_values(uri, file, max_pixels=max_pixels)
     if values.ndim != 2:
-        raise UnreadableError(
-            file, f"has {values.shape[2]} channels; a map has one, of class indices (semantic_png has --values for colours)"
-        )
+        what = "a map has one channel, of class indices (semantic_png has --values for colours)"
+        raise UnreadableError(file, f"{what}: it has {values.shape[2]}")
     if values.min() < 0 or values.max() > 255:
-        raise UnreadableError(file, f"has the value {values.max()}; class indices go up to 255")
+        raise UnreadableError(file, f"class indices go from 0 to 255: it has {values.min()} to {values.max()}")
     return np.ascontiguousarray(values, np.uint8)
 
 
-def load_values(uri: str, file: str, mode: str | None = None) -> NDArray[Any]:
-    """The values of a picture as they are stored: indices of a palette, 16 bits, or several channels; or as another of Pillow's modes.
+def load_values(uri: str, file: str, mode: str | None = None, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+    """The values of an image as they are stored: indices of a palette, 16 bits, or several channels; or as another of Pillow's modes.
 
     Raises:
-        UnreadableError: if it is not there or cannot be decoded.
+        UnreadableError: if it is not there, cannot be decoded, or is a JPEG, which keeps no values.
     """
     try:
-        with Image.open(io.BytesIO(storage.read(uri))) as opened:
-            check_pixels(opened.height, opened.width, MAX_PIXELS)
-            return np.asarray(opened.convert(mode) if mode else opened)
+        data = storage.read(uri)
     except FileNotFoundError:
         raise UnreadableError(file, "listed but not there") from None
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise UnreadableError(file, f"not a whole picture: {error}") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise UnreadableError(file, error.strerror or "cannot be opened") from None
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+            check_pixels(opened.height, opened.width, max_pixels)
+            if opened.format == "JPEG":
+                raise ValueError("a JPEG, which changes the values of its pixels; store maps as PNG")
+            return np.asarray(opened.convert(mode) if mode else opened)
+    except Exception as error:  # whatever a decoder raises, the file cannot be used
+        raise UnreadableError(file, f"not a whole map: {error}") from None
 
 
 def encode_index_png(classes: NDArray[np.uint8]) -> bytes:
@@ -131,12 +146,53 @@ def encode_index_png(classes: NDArray[np.uint8]) -> bytes:
 
 
 def palette_of(uri: str, num_classes: int) -> tuple[tuple[int, int, int], ...]:
-    """The RGB colours of the first indices of a palette picture; nothing for any other."""
+    """The RGB colours of the first indices of a palette image; nothing for any other."""
     try:
-        with Image.open(io.BytesIO(storage.read(uri))) as opened:
+        with Image.open(io.BytesIO(storage.read(uri)), formats=_FORMATS) as opened:
             palette = opened.getpalette("RGB") if opened.mode == "P" else None
-    except (OSError, ValueError, SyntaxError):
-        return ()  # the reader rejects the file
+    except Exception:  # whatever a decoder raises: the reader rejects the file
+        return ()
     if palette is None or len(palette) < 3 * num_classes:
         return ()
     return tuple((palette[at], palette[at + 1], palette[at + 2]) for at in range(0, 3 * num_classes, 3))
+
+
+def values_in(uris: Iterable[str], max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
+    """Which of the 256 values occur in some index PNGs; those that cannot be read do not count."""
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        present: NDArray[np.bool_] = np.zeros(256, np.bool_)
+        for found in pool.map(lambda uri: _values_of(uri, max_pixels), uris):
+            present |= found
+    return present
+
+
+def _values_of(uri: str, max_pixels: int) -> NDArray[np.bool_]:
+    try:
+        return np.bincount(load_index_png(uri, uri, max_pixels).ravel(), minlength=256) > 0
+    except UnreadableError:
+        return np.zeros(256, np.bool_)  # the reader rejects the map
+
+
+def check_meaning(uris: Sequence[str], meaning: NDArray[np.int16], max_pixels: int = MAX_PIXELS, *, binary: bool = True) -> None:
+    """Refuses maps of which nothing could be learned.
+
+    Args:
+        uris: the maps of a split.
+        meaning: see ``meaning_of``.
+        max_pixels: a larger map is not decoded.
+        binary: whether maps of 0 and 255 may leave out 255, because a user said so.
+
+    Raises:
+        ValueError: naming the values and what to do.
+    """
+    is_class = (meaning != NO_NAME) & (meaning != IGNORE_INDEX)
+    for part in (uris[:LOOKED_AT], uris):
+        present = values_in(part, max_pixels)
+        odd = not binary and np.flatnonzero(present).tolist() == [0, 255] and not is_class[255]
+        if not present.any() or ((present & is_class).any() and not odd):
+            return
+    shown = ", ".join(map(str, np.flatnonzero(present)[:10]))
+    raise ValueError(
+        f"no pixel of the {len(uris)} maps would have a class{' but that of 0' if odd else ''}: they have the values {shown}, which are "
+        "ignored or have no name; Fix: semantic_png with --values FILE, a line 'VALUE NAME' for each class, or another --ignore"
+    )

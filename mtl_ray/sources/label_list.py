@@ -1,23 +1,41 @@
 """ObjectiveMTL's image labels: one list a split, lines "id label height width", pictures in images/."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from mtl_ray import storage
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.sources.class_names import USUAL_FILES, collect, find_class_names, index_of
+from mtl_ray.sources.class_names import USUAL_FILES, collect, find_class, find_class_names, index_of
 from mtl_ray.sources.config import List
 from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, read_lines, stamps_of
-from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
+from mtl_ray.sources.paths import Tree, inside
+from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, read_picture
+from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of, unknown_class
 
 _LISTS = ("", "meta", "splits")
+_DIGITS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    images: str
+    rule: ImageRule
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """An image (its path in the folder of images), its class, and its height and width as the list has them."""
+
+    key: str
+    label: int
+    stated: tuple[int, int] | None
 
 
 def open_list(config: List, rule: ImageRule = USUAL_RULE) -> Source:
-    """Reads a split's list. The heights and widths in it are not used: the files say how large they are.
+    """Reads a split's list. The heights and widths in it are used only where no image is needed: else the files say how large they are.
 
     Raises:
         FileNotFoundError: if there is no such list.
@@ -26,33 +44,57 @@ def open_list(config: List, rule: ImageRule = USUAL_RULE) -> Source:
     images, uri = storage.join(root, config.images), find_list(root, config.split, _LISTS)
     lines = read_lines(uri)
     names = find_class_names(root, config.classes) or collect(_labels_beside(uri, config.separator))
-    index, pictures = index_of(names), pictures_by_stem(images)
-    labels: dict[str, int] = {}
+    finder, index = _Finder(pictures_by_stem(images), needed=rule.needed), index_of(names)
+    records: dict[str, _Record] = {}
     rejects = []
     for number, line in enumerate(lines, start=1):
-        name, label = (*_fields(line, config.separator), "")[:2]
-        key = name if is_picture(name) else pictures.get(name, "")
-        if label not in index:
-            fault = f"the class {label!r} is not in the list of classes" if label else "has no label"
-        else:
-            fault = (
-                ""
-                if key and key not in labels
-                else f"{name} is listed more than once"
-                if key
-                else f"there is no picture {name} in {config.images}"
-            )
-        if fault:
-            rejects.append(Reject(uri.removeprefix(root).lstrip("/"), f"line {number}", fault))
-        else:
-            labels[key] = index[label]
+        try:
+            record = _record(_fields(line, config.separator), finder, index)
+            if record.key in records:
+                raise ValueError(f"listed more than once: {record.key}")
+            records[record.key] = record
+        except ValueError as error:
+            rejects.append(Reject(uri.removeprefix(root).lstrip("/"), f"line {number}", str(error)))
     return Source(
         vocabulary=Vocabulary(classes={"labels": names}, exclusive_labels=True),
-        records=list(labels.items()),
-        reader=partial(_read, images),
+        records=list(records.values()),
+        reader=partial(_read, _Layout(images, rule)),
         rejects=tuple(rejects),
-        fingerprint=fingerprint_of([*names, *lines, *stamps_of(images, labels)]),
+        fingerprint=fingerprint_of([*names, *lines, *stamps_of(images, records)]),
     )
+
+
+class _Finder:
+    """Finds images by their paths or ids."""
+
+    def __init__(self, by_stem: Mapping[str, str], *, needed: bool) -> None:
+        self._by_stem, self._needed = by_stem, needed
+        self._paths, self._stems = Tree("", list(by_stem.values())), Tree("", list(by_stem))
+
+    def find(self, name: str) -> str:
+        """The path of an image.
+
+        Raises:
+            ValueError: if it is not there.
+        """
+        found = self._paths.find(name) if is_picture(name) else self._by_stem.get(self._stems.find(name) or "")
+        if found is not None:
+            return found
+        safe = inside(name)
+        if self._needed:
+            raise ValueError(f"listed but not there: {name}")
+        return safe if is_picture(safe) else f"{safe}.jpg"
+
+
+def _record(fields: list[str], finder: _Finder, index: Mapping[str, int]) -> _Record:
+    name, label, *sizes = (*fields, "")
+    if not label:
+        raise ValueError("has no label")
+    class_index = find_class(index, label)
+    if class_index is None:
+        raise ValueError(unknown_class(label[:80]))
+    stated = [int(size) for size in sizes[:2] if size.isdecimal() and len(size) < _DIGITS]
+    return _Record(finder.find(name), class_index, (stated[0], stated[1]) if len(stated) == 2 and min(stated) > 0 else None)
 
 
 def _labels_beside(uri: str, separator: str | None) -> Iterable[str]:
@@ -67,7 +109,9 @@ def _fields(line: str, separator: str | None) -> list[str]:
     return [field.strip() for field in line.split(separator)]
 
 
-def _read(images: str, record: tuple[str, int]) -> Reading:
-    key, label = record
-    picture = read_picture(storage.join(images, key), key)
-    return Sample(key=key, image=picture.data, height=picture.height, width=picture.width, labels=np.array([label], np.int64)), []
+def _read(layout: _Layout, record: _Record) -> Reading:
+    key = record.key
+    picture = read_picture(storage.join(layout.images, key), key, layout.rule, record.stated)
+    labels = np.array([record.label], np.int64)
+    sample = Sample(key=key, image=picture.data, height=picture.height, width=picture.width, labels=labels)
+    return sample, [] if picture.data else [Reject(key, "", ABSENT, note=True)]

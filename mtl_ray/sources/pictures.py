@@ -1,5 +1,6 @@
 """Folders of pictures without annotations, such as those of a test."""
 
+from dataclasses import dataclass
 from functools import partial
 
 from mtl_ray import storage
@@ -7,8 +8,15 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import read_class_names
 from mtl_ray.sources.config import Pictures
 from mtl_ray.sources.folders import is_picture, pictures_in, stamps_of, subfolders
+from mtl_ray.sources.notes import passed_over
 from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
 from mtl_ray.sources.source import Reading, Source, fingerprint_of
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    folder: str
+    rule: ImageRule
 
 
 def open_pictures(config: Pictures, rule: ImageRule = USUAL_RULE) -> Source:
@@ -23,15 +31,16 @@ def open_pictures(config: Pictures, rule: ImageRule = USUAL_RULE) -> Source:
     folder = root if here else storage.join(root, config.split)
     found = pictures_in(folder)
     if not found:
-        raise FileNotFoundError(f"there are no pictures in {folder}; folders in {root}: {', '.join(folders) or 'none'}")
+        raise FileNotFoundError(f"there are no images in {folder}; folders in {root}: {', '.join(folders) or 'none'}")
     return Source(
         vocabulary=Vocabulary(classes={"instances": names}),
         records=found,
-        reader=partial(_read, folder),
+        reader=partial(_read, _Layout(folder, rule)),
+        rejects=tuple(passed_over(uri.removeprefix(folder).lstrip("/") for uri in storage.files(folder))),
         fingerprint=fingerprint_of([*names, *found, *stamps_of(folder, found)]),
     )
 
 
-def _read(folder: str, key: str) -> Reading:
-    picture = read_picture(storage.join(folder, key), key)
+def _read(layout: _Layout, key: str) -> Reading:
+    picture = read_picture(storage.join(layout.folder, key), key, layout.rule)
     return Sample(key=key, image=picture.data, height=picture.height, width=picture.width), []

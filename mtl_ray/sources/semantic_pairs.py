@@ -1,17 +1,23 @@
 """Which picture belongs to which index PNG: by a list of pairs, a list of ids, or the names of the files."""
 
 import posixpath
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from mtl_ray import storage
-from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, read_lines
+from mtl_ray.sources.folders import SUFFIXES, find_list, is_picture, pictures_by_stem, pictures_in, read_lines
+from mtl_ray.sources.notes import LISTED_AGAIN, passed_over
+from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.source import Reject
 
 _LISTS = ("", "splits", "meta", "ImageSets/Segmentation")
 _IMAGES = ("{}", "images/{}", "img_dir/{}", "imgs/{}", "leftImg8bit/{}", "images", "img_dir", "imgs", "JPEGImages")
 _PLAIN_LABELS = ("annotations", "labels", "ann_dir", "gts", "masks", "SegmentationClass")
 _LABELS = ("{}annot", "annotations/{}", "labels/{}", "semantic/{}", "ann_dir/{}", "gts/{}", "masks/{}", "gtFine/{}", *_PLAIN_LABELS)
+_NAME = rf"(.+?(?:{'|'.join(map(re.escape, SUFFIXES))}))"
+_PAIR = re.compile(rf"{_NAME}[\s,;]+{_NAME}(?:\s.*)?$", re.IGNORECASE)
+"""A line of a list of pairs; names may have blanks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,58 +29,80 @@ class Pair:
     label: str
 
 
-def find_pairs(root: str, split: str, images: str | None, labels: str | None) -> tuple[list[Pair], list[Reject]]:
+def find_pairs(root: str, split: str, images: str | None, labels: str | None, *, needed: bool = True) -> tuple[list[Pair], list[Reject]]:
     """The pairs of a split, and what is without its other half.
 
     Args:
         root: the data set.
         split: the list SPLIT.txt, or part of the folders' names.
-        images: folder of the pictures in the root; None to look for it.
+        images: folder of the images in the root; None to look for it.
         labels: folder of the index PNGs in the root; None to look for it.
+        needed: False where an index PNG may be without an image file.
 
     Raises:
         FileNotFoundError: saying what was looked for.
     """
+    places = _IMAGES if needed else (*_IMAGES, *_LABELS)
     try:
         listed = find_list(root, split, _LISTS)
     except FileNotFoundError as error:
-        if not images and not any(pictures_by_stem(storage.join(root, place.format(split))) for place in _IMAGES if "{}" in place):
+        if not images and not any(pictures_by_stem(storage.join(root, place.format(split))) for place in places if "{}" in place):
             raise FileNotFoundError(f"{error}; and it has no folder such as {split}, images/{split} or img_dir/{split}") from None
         ids = None
     else:
         ids = read_lines(listed)
-        pairs = [line.split() for line in ids]
-        if pairs and all(len(pair) > 1 and is_picture(pair[0]) for pair in pairs):
-            return _listed(pairs, listed.removeprefix(root).lstrip("/"))
-    return _by_name(root, images or _find(root, split, _IMAGES), labels or _find(root, split, _LABELS), ids)
+        pairs = [(match[1], match[2]) for line in ids if (match := _PAIR.match(line))]
+        if pairs and len(pairs) == len(ids):
+            return _listed(root, pairs, listed.removeprefix(root).lstrip("/"))
+    found = images or _find(root, split, _IMAGES, default=None if needed else f"images/{split}")
+    return _by_name(root, found, labels or _find(root, split, _LABELS), ids, needed=needed)
 
 
-def _listed(lines: Sequence[Sequence[str]], file: str) -> tuple[list[Pair], list[Reject]]:
-    """Pairs of paths in the root; of absolute ones, which point into another machine, folder and name count."""
+def _listed(root: str, lines: Sequence[tuple[str, str]], file: str) -> tuple[list[Pair], list[Reject]]:
+    """Pairs of paths in the root; those of another folder or machine are found by their ends."""
+    tree = Tree("", pictures_in(root))
     found: dict[str, Pair] = {}
     rejects = []
-    for number, (image, label, *_) in enumerate(lines, start=1):
-        image, label = ("/".join(path.split("/")[-2:]) if path.startswith("/") else posixpath.normpath(path) for path in (image, label))
+    for number, line in enumerate(lines, start=1):
+        try:
+            image, label = (tree.find(path) or inside(path) for path in line)
+        except ValueError as error:
+            rejects.append(Reject(file, f"line {number}", str(error)))
+            continue
         if image in found:
-            rejects.append(Reject(file, f"line {number}", f"{image} is listed more than once"))
+            same = found[image].label == label
+            reason = f"{LISTED_AGAIN}: {image}" if same else f"listed with another map before: {image}"
+            rejects.append(Reject(file, f"line {number}", reason, note=same))
         else:
             found[image] = Pair(image, image, label)
     return list(found.values()), rejects
 
 
-def _by_name(root: str, images: str, labels: str, ids: Sequence[str] | None) -> tuple[list[Pair], list[Reject]]:
+def _by_name(root: str, images: str, labels: str, ids: Sequence[str] | None, *, needed: bool) -> tuple[list[Pair], list[Reject]]:
     pictures, maps = pictures_by_stem(storage.join(root, images)), pictures_by_stem(storage.join(root, labels))
     if not pictures.keys() & maps.keys():
         pictures, maps = _without_common_end(pictures), _without_common_end(maps)
     known = pictures.keys() | maps.keys()
-    wanted = sorted(known) if ids is None else list(dict.fromkeys(line if line in known else line.split()[0] for line in ids))
+    tree = Tree("", sorted(known))
+    wanted = sorted(known) if ids is None else list(dict.fromkeys(_known(line, known, tree) for line in ids))
     pairs, rejects = [], []
     for name in wanted:
-        if name in pictures and name in maps:
-            pairs.append(Pair(pictures[name], f"{images}/{pictures[name]}", f"{labels}/{maps[name]}"))
+        image = pictures.get(name) or (None if needed else maps.get(name))
+        if image is not None and name in maps:
+            pairs.append(Pair(image, f"{images}/{image}", f"{labels}/{maps[name]}"))
         else:
-            rejects.append(Reject(name, "", f"has no index PNG in {labels}" if name in pictures else f"has no picture in {images}"))
-    return pairs, rejects
+            reason = f"has no index PNG in {labels}" if name in pictures else f"has no image in {images}"
+            rejects.append(Reject(name, "", reason))
+    folder = storage.join(root, images)
+    others = passed_over((uri.removeprefix(folder).lstrip("/") for uri in storage.files(folder)), f"{images}/")
+    return pairs, [*rejects, *others]
+
+
+def _known(line: str, known: Container[str], tree: Tree) -> str:
+    """A line of a list as the name that it means."""
+    word = line if is_picture(line) else line.split()[0]
+    stem = word.rpartition(".")[0] if is_picture(word) else word
+    return line if line in known else tree.find(stem) or word
 
 
 def _without_common_end(names: dict[str, str]) -> dict[str, str]:
@@ -84,10 +112,12 @@ def _without_common_end(names: dict[str, str]) -> dict[str, str]:
     return {name.removesuffix(end): path for name, path in names.items()}
 
 
-def _find(root: str, split: str, places: Sequence[str]) -> str:
+def _find(root: str, split: str, places: Sequence[str], default: str | None = None) -> str:
     for place in places:
         if pictures_by_stem(storage.join(root, place.format(split))):
             return place.format(split)
+    if default is not None:
+        return default
     raise FileNotFoundError(
         f"{root} has none of the folders {', '.join(place.format(split) for place in places)}; name it with --images, --labels"
     )

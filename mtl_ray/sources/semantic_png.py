@@ -1,7 +1,7 @@
 """Semantic segmentation as pictures and index PNGs: SegNet's CamVid, ADE20K, the folders of OpenMMLab, lists of ids."""
 
+import re
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,16 +14,31 @@ from mtl_ray.sources.cityscapes_labels import COLOURS, SEMANTIC, train_ids
 from mtl_ray.sources.class_names import find_class_names, numbered
 from mtl_ray.sources.config import SemanticPng
 from mtl_ray.sources.folders import stamps_of
-from mtl_ray.sources.index_png import load_index_png, meaning_of, palette_of, read_colour_map, read_index_png
+from mtl_ray.sources.index_png import (
+    LOOKED_AT,
+    check_meaning,
+    load_index_png,
+    load_values,
+    meaning_of,
+    palette_of,
+    recode,
+    recode_colours,
+    values_in,
+)
 from mtl_ray.sources.map_values import MapValues, read_map_values
-from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
+from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, read_picture
 from mtl_ray.sources.semantic_pairs import Pair, find_pairs
-from mtl_ray.sources.source import Reading, Source, UnreadableError, fingerprint_of
+from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
+
+BINARY = ("background", "foreground")
+"""The classes of maps that have the values 0 and 255 only, as many programs write masks of one class."""
+_BINARY_NOTE = "maps of the values 0 and 255 only, read as background and foreground"
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
     root: str
+    rule: ImageRule
     meaning: tuple[int, ...]
     colours: Mapping[tuple[int, ...], int] | None = None
 
@@ -33,33 +48,69 @@ def open_semantic_png(config: SemanticPng, rule: ImageRule = USUAL_RULE) -> Sour
 
     Raises:
         FileNotFoundError: if neither a list nor folders of the split are found.
+        ValueError: if options contradict each other, or no value of the maps is a class.
     """
     root = storage.absolute(config.root)
-    pairs, rejects = find_pairs(root, config.split, config.images, config.labels)
     if sum(map(bool, (config.reduce_zero_label, config.label_ids, config.values))) > 1 or (config.values and config.classes):
         raise ValueError("reduce_zero_label counts classes from value 1, label_ids and values say what stands for each: give one of them")
+    pairs, rejects = find_pairs(root, config.split, config.images, config.labels, needed=rule.needed)
     values = read_map_values(storage.absolute(config.values)) if config.values else None
-    known = values.names if values else SEMANTIC if config.label_ids else find_class_names(root, config.classes)
-    names = known or _numbered_classes(root, config, pairs)
+    if values or config.label_ids:
+        names, binary = values.names if values else SEMANTIC, False
+    else:
+        names, binary = _names(config, root, pairs, find_class_names(root, config.classes), rule)
     first = 1 if config.reduce_zero_label else 0
-    meaning = _meaning(config, len(names), first, values)
+    meaning = _meaning(config, len(names), first, values, binary=binary)
+    colour_map = values.classes if values and values.in_colour else None
+    if colour_map is None:
+        check_meaning([storage.join(root, pair.label) for pair in pairs], meaning, rule.max_pixels)
     colours: tuple[tuple[int, int, int], ...] = ()
     if values or config.label_ids:
         colours = values.colours if values else COLOURS
-    elif pairs:
+    elif pairs and not binary:
         colours = palette_of(storage.join(root, pairs[0].label), first + len(names))[first:]
     said = [repr(sorted(values.classes.items()))] if values else []
     stamps = [*stamps_of(root, (pair.image for pair in pairs)), *stamps_of(root, (pair.label for pair in pairs))]
     return Source(
         vocabulary=Vocabulary(classes={"semantic": names}, colours={"semantic": colours} if colours else {}),
         records=pairs,
-        reader=partial(_read, _Layout(root, tuple(meaning.tolist()), values.classes if values and values.in_colour else None)),
-        rejects=tuple(rejects),
+        reader=partial(_read, _Layout(root, rule, tuple(meaning.tolist()), colour_map)),
+        rejects=(*rejects, *([Reject(pairs[0].label, "", _BINARY_NOTE, note=True)] if binary else [])),
         fingerprint=fingerprint_of([*names, str(config.ignore), *said, *(f"{pair.image}\t{pair.label}" for pair in pairs), *stamps]),
     )
 
 
-def _meaning(config: SemanticPng, num_classes: int, first: int, values: MapValues | None) -> NDArray[np.int16]:
+def _names(
+    config: SemanticPng, root: str, pairs: list[Pair], known: tuple[str, ...] | None, rule: ImageRule
+) -> tuple[tuple[str, ...], bool]:
+    """The names of the classes, and whether 255 is the second of two.
+
+    Raises:
+        ValueError: if the maps have the values 0 and 255 only, and neither one of two classes nor none at all.
+    """
+    own = [storage.join(root, pair.label) for pair in pairs[:LOOKED_AT]]
+    if known and not _is_binary(values_in(own, rule.max_pixels), config):
+        return known, False
+    present = values_in(_maps_of_all_splits(root, config, pairs), rule.max_pixels)
+    if _is_binary(present, config):
+        if known and len(known) != len(BINARY):
+            raise ValueError(
+                f"the maps of {root} have the values 0 and 255 only, and 255 means 'no class' (--ignore), so that nothing could be "
+                f"learned; Fix: two names in the file of classes, not {len(known)}, or --values with lines '0 NAME' and '255 NAME'"
+            )
+        return known or BINARY, True
+    if known:
+        return known, False
+    counted = np.flatnonzero(present)
+    highest = int(counted[~np.isin(counted, config.ignore)].max(initial=0))
+    return numbered(max(highest - 1, 0) if config.reduce_zero_label else highest), False
+
+
+def _is_binary(present: NDArray[np.bool_], config: SemanticPng) -> bool:
+    return np.flatnonzero(present).tolist() == [0, 255] and 0 not in config.ignore and not config.reduce_zero_label
+
+
+def _meaning(config: SemanticPng, num_classes: int, first: int, values: MapValues | None, *, binary: bool) -> NDArray[np.int16]:
     if values:
         meaning = meaning_of(0, config.ignore)
         for value, index in () if values.in_colour else values.classes.items():
@@ -67,32 +118,32 @@ def _meaning(config: SemanticPng, num_classes: int, first: int, values: MapValue
         return meaning
     if config.label_ids:
         return train_ids(np.arange(256, dtype=np.int32)).astype(np.int16)
-    return meaning_of(num_classes, config.ignore, first)
+    meaning = meaning_of(num_classes, config.ignore, first)
+    if binary:
+        meaning[255] = 1
+    return meaning
 
 
-def _numbered_classes(root: str, config: SemanticPng, pairs: list[Pair]) -> tuple[str, ...]:
-    """A class for each value up to the highest that the maps of any split have: those that lie in folders named alike."""
-    folders = {pair.label.rpartition("/")[0].replace(config.split, "*") for pair in pairs}
-    fs, path = storage.filesystem(root)
-    maps = sorted({str(found) for folder in folders for found in fs.glob(f"{path}/{folder}/*") if str(found).lower().endswith(".png")})
-    with ThreadPoolExecutor(4) as pool:
-        highest = max(pool.map(lambda name: _highest(str(fs.unstrip_protocol(name)), config.ignore), maps), default=0)
-    return numbered(max(highest - 1, 0) if config.reduce_zero_label else highest)
-
-
-def _highest(uri: str, ignore: tuple[int, ...]) -> int:
-    try:
-        values = np.flatnonzero(np.bincount(load_index_png(uri, uri).ravel()))
-    except UnreadableError:
-        return 0  # the reader rejects the map
-    return int(values[~np.isin(values, ignore)].max(initial=0))
+def _maps_of_all_splits(root: str, config: SemanticPng, pairs: list[Pair]) -> list[str]:
+    """The index PNGs of any split: those that lie in folders named alike."""
+    folders = {pair.label.rpartition("/")[0] for pair in pairs}
+    alike = re.compile("|".join(sorted("[^/]*".join(map(re.escape, folder.split(config.split))) for folder in folders)) or "(?!)")
+    found = {uri: uri.removeprefix(root).lstrip("/") for uri in storage.files(root)}
+    return [uri for uri, path in found.items() if path.lower().endswith(".png") and alike.fullmatch(path.rpartition("/")[0])]
 
 
 def _read(layout: _Layout, pair: Pair) -> Reading:
-    picture = read_picture(storage.join(layout.root, pair.image), pair.image)
-    uri = storage.join(layout.root, pair.label)
+    uri, limit = storage.join(layout.root, pair.label), layout.rule.max_pixels
     if layout.colours is not None:
-        semantic, rejects = read_colour_map(uri, pair.label, picture, layout.colours)
+        values = load_values(uri, pair.label, mode="RGB", max_pixels=limit)
     else:
-        semantic, rejects = read_index_png(uri, pair.label, picture, np.array(layout.meaning, np.int16))
-    return Sample(key=pair.key, image=picture.data, height=picture.height, width=picture.width, semantic=semantic), rejects
+        values = load_index_png(uri, pair.label, limit)
+    stated = (values.shape[0], values.shape[1])
+    picture = read_picture(storage.join(layout.root, pair.image), pair.image, layout.rule, stated)
+    if layout.colours is not None:
+        semantic, rejects = recode_colours(values, pair.label, picture, layout.colours)
+    else:
+        semantic, rejects = recode(values, pair.label, picture, np.array(layout.meaning, np.int16))
+    absent = [] if picture.data else [Reject(pair.key, "", ABSENT, note=True)]
+    sample = Sample(key=pair.key, image=picture.data, height=picture.height, width=picture.width, semantic=semantic)
+    return sample, [*rejects, *absent]

@@ -6,12 +6,15 @@ from functools import partial
 
 from mtl_ray import storage
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.sources.class_names import collect, find_class_names, index_of
+from mtl_ray.sources.class_names import collect, find_class, find_class_names, index_of
 from mtl_ray.sources.config import Text
-from mtl_ray.sources.folders import find_list, pictures_by_stem, read_each, read_ids, stamps_of
+from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, read_each, read_ids, stamps_of
+from mtl_ray.sources.notes import is_of_a_system
 from mtl_ray.sources.objects import FoundObject, to_instances
+from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
+from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of, unknown_class
+from mtl_ray.sources.texts import text_of
 
 _LISTS = ("", "meta", "splits", "ImageSets/Main")
 _FIELDS = 5
@@ -24,6 +27,16 @@ class _Layout:
     folder: str
     index: Mapping[str, int]
     separator: str | None
+    rule: ImageRule
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """An id, and the paths of its label file and of its image in their folders; None for an image that is not there."""
+
+    name: str
+    file: str
+    image: str | None
 
 
 def open_text(config: Text, rule: ImageRule = USUAL_RULE) -> Source:
@@ -34,39 +47,67 @@ def open_text(config: Text, rule: ImageRule = USUAL_RULE) -> Source:
     """
     root = storage.absolute(config.root)
     images, labels = storage.join(root, config.images), storage.join(root, config.labels)
-    every = {name.removesuffix(".txt"): storage.join(labels, name) for name in storage.names(labels) if name.endswith(".txt")}
-    ids, rejects = read_ids(find_list(root, config.split, _LISTS), root, every)
-    contents = read_each(every | {name: storage.join(labels, f"{name}.txt") for name in ids})
-    names = find_class_names(root, config.classes) or collect(_classes_in(contents.values(), config.separator))
+    files = {path.rpartition(".")[0]: path for path in _texts_in(labels)}
     pictures = pictures_by_stem(images)
-    records = [(name, pictures.get(name)) for name in ids]
-    stamps = stamps_of(images, (key for _, key in records if key is not None))
+    ids, rejects = _listed(root, find_list(root, config.split, _LISTS), files, pictures)
+    contents = read_each({name: storage.join(labels, path) for name, path in files.items()})
+    names = find_class_names(root, config.classes) or collect(_classes_in(contents.values(), config.separator))
+    stems = Tree("", list(pictures))
+    records = [_Record(name, files.get(name, f"{name}.txt"), pictures.get(stems.find(name) or "")) for name in ids]
+    stamps = stamps_of(images, (record.image for record in records if record.image is not None))
     return Source(
         vocabulary=Vocabulary(classes={"instances": names}),
         records=records,
-        reader=partial(_read, _Layout(images, labels, config.labels, index_of(names), config.separator)),
+        reader=partial(_read, _Layout(images, labels, config.labels, index_of(names), config.separator, rule)),
         rejects=tuple(rejects),
         fingerprint=fingerprint_of([*names, *ids, *(contents.get(name, b"") for name in ids), *stamps]),
     )
 
 
+def _texts_in(uri: str) -> list[str]:
+    names = (found.removeprefix(uri).lstrip("/") for found in storage.files(uri))
+    return sorted(name for name in names if name.lower().endswith(".txt") and not is_of_a_system(name))
+
+
+def _listed(root: str, uri: str, *known: Mapping[str, str]) -> tuple[list[str], list[Reject]]:
+    """The ids of a list as label files, or failing that images, have them; what leads out of the folder is rejected."""
+    ids = {name: name for each in reversed(known) for name in each}
+    entries, rejects = read_ids(uri, root, ids)
+    tree, file = Tree("", list(ids)), uri.removeprefix(root).lstrip("/")
+    found: dict[str, None] = {}
+    for entry in entries:
+        stem = entry.rpartition(".")[0] if is_picture(entry) else entry
+        try:
+            found.setdefault(ids.get(entry) or tree.find(stem) or inside(stem))
+        except ValueError as error:
+            rejects.append(Reject(file, entry, str(error)))
+    return list(found), rejects
+
+
 def _classes_in(contents: Iterable[bytes], separator: str | None) -> set[str]:
-    lines = (line for content in contents for line in content.decode(errors="replace").splitlines() if line.strip())
+    lines = (line for content in contents for line in _lines_of(content) if line.strip())
     return {fields[0].strip() for line in lines if len(fields := line.split(separator)) >= _FIELDS}
 
 
-def _read(layout: _Layout, record: tuple[str, str | None]) -> Reading:
-    name, key = record
-    file = f"{layout.folder}/{name}.txt"
-    if key is None:
-        raise UnreadableError(name, f"there is no picture of this name in {layout.images}")
+def _lines_of(content: bytes) -> list[str]:
     try:
-        text = storage.read(storage.join(layout.labels, f"{name}.txt")).decode("utf-8-sig")
+        return text_of(content).splitlines()
+    except ValueError:
+        return []  # the reader rejects the file
+
+
+def _read(layout: _Layout, record: _Record) -> Reading:
+    file = f"{layout.folder}/{record.file}"
+    if record.image is None:
+        raise UnreadableError(record.name, f"there is no image of this name in {layout.images}")
+    try:
+        text = text_of(storage.read(storage.join(layout.labels, record.file)))
     except FileNotFoundError:
         raise UnreadableError(file, "listed but not there") from None
-    except UnicodeDecodeError:
-        raise UnreadableError(file, "not UTF-8 text") from None
-    picture = read_picture(storage.join(layout.images, key), key)
+    except ValueError as error:
+        raise UnreadableError(file, str(error)) from None
+    key = record.image
+    picture = read_picture(storage.join(layout.images, key), key, layout.rule)
     found, rejects = [], []
     for number, line in enumerate(text.splitlines(), start=1):
         try:
@@ -80,11 +121,12 @@ def _read(layout: _Layout, record: tuple[str, str | None]) -> Reading:
 def _object(line: str, name: str, layout: _Layout) -> FoundObject:
     fields = [field.strip() for field in line.split(layout.separator)]
     if len(fields) < _FIELDS:
-        raise ValueError(f"has {len(fields)} fields, not class xmin ymin xmax ymax")
-    if fields[0] not in layout.index:
-        raise ValueError(f"the class {fields[0]!r} is not in the list of classes")
+        raise ValueError(f"is not class xmin ymin xmax ymax: it has {len(fields)} fields")
+    class_index = find_class(layout.index, fields[0])
+    if class_index is None:
+        raise ValueError(unknown_class(fields[0][:80]))
     try:
         x1, y1, x2, y2 = map(float, fields[1:_FIELDS])
     except ValueError:
-        raise ValueError(f"its box is not made of numbers: {' '.join(fields[1:_FIELDS])}") from None
-    return FoundObject(name=name, box_xyxy=(x1, y1, x2, y2), class_index=layout.index[fields[0]])
+        raise ValueError(f"its box is not made of numbers: {' '.join(fields[1:_FIELDS])[:80]}") from None
+    return FoundObject(name=name, box_xyxy=(x1, y1, x2, y2), class_index=class_index)

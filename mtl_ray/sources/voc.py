@@ -1,7 +1,7 @@
 """Pascal VOC: lists of ids, an XML file a picture, and index PNGs (Everingham et al. 2010, https://host.robots.ox.ac.uk/pascal/VOC)."""
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,11 +10,12 @@ from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.sources import voc_xml
 from mtl_ray.sources.class_names import find_class_names, read_class_names
 from mtl_ray.sources.config import Voc
-from mtl_ray.sources.index_png import meaning_of, palette_of, read_index_png
+from mtl_ray.sources.index_png import check_meaning, meaning_of, palette_of, read_index_png
+from mtl_ray.sources.notes import ORPHAN
 from mtl_ray.sources.objects import to_instances
-from mtl_ray.sources.picture import USUAL_RULE, ImageRule, Picture, read_picture
+from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
-from mtl_ray.sources.voc_folders import MAPS, VocFolder, VocListing, find_folders, list_split
+from mtl_ray.sources.voc_folders import MAPS, VocFolder, VocItem, VocListing, find_folders, list_split
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class _Layout:
     people: bool
     semantic_classes: int
     compat: bool
+    rule: ImageRule
 
 
 def open_voc(config: Voc, rule: ImageRule = USUAL_RULE) -> Source:
@@ -32,35 +34,37 @@ def open_voc(config: Voc, rule: ImageRule = USUAL_RULE) -> Source:
     Raises:
         FileNotFoundError: if there are no annotations, or no such split.
     """
-    folders = find_folders(storage.absolute(config.root), config.years)
-    listings, rejects = _list_all(folders, config.split)
-    contents = [content for listing in listings for content in listing.contents.values()]
+    folders = find_folders(storage.absolute(config.root), config.years, config.split)
+    listings, rejects = _list_all(folders, config.split, needed=rule.needed)
     given = find_class_names(folders[0].uri if len(folders) == 1 else storage.absolute(config.root), config.classes)
-    names = given or tuple(sorted(_names_in(contents)))
+    names = given or tuple(sorted(frozenset[str]().union(*(listing.classes for listing in listings))))
     semantic = read_class_names(storage.absolute(config.semantic_classes)) if config.semantic_classes else ()
+    if semantic:
+        maps = [uri for folder in folders for uri in storage.files(storage.join(folder.uri, MAPS))]
+        check_meaning(maps, meaning_of(len(semantic)), rule.max_pixels, binary=False)
     people = config.style == "mtl"
-    records = [(number, *pair) for number, listing in enumerate(listings) for pair in listing.pictures.items()]
-    known = (listings[number].contents.get(name, b"") for number, name, _ in records)
+    records = [(number, item) for number, listing in enumerate(listings) for item in listing.items]
+    known = (listings[number].contents.get(item.name, b"") for number, item in records)
     index = {name: number for number, name in enumerate(names)}
-    layout = _Layout(tuple(folders), index, people, len(semantic), bool(config.compat))
+    layout = _Layout(tuple(folders), index, people, len(semantic), bool(config.compat), rule)
     stamps = (stamp for listing in listings for stamp in listing.stamps)
     return Source(
         vocabulary=_vocabulary(folders, names, semantic, people),
         records=records,
         reader=partial(_read, layout),
         rejects=tuple(rejects),
-        fingerprint=fingerprint_of([*names, *semantic, *(name for _, name, _ in records), *known, *stamps]),
+        fingerprint=fingerprint_of([*names, *semantic, *(item.name for _, item in records), *known, *stamps]),
     )
 
 
-def _list_all(folders: Sequence[VocFolder], split: str) -> tuple[list[VocListing], list[Reject]]:
+def _list_all(folders: Sequence[VocFolder], split: str, *, needed: bool) -> tuple[list[VocListing], list[Reject]]:
     """The listing of each folder; a year that lacks the split is a reject, unless all do."""
     listings: list[VocListing] = []
     rejects: list[Reject] = []
     missing: list[FileNotFoundError] = []
     for folder in folders:
         try:
-            listings.append(list_split(folder, split))
+            listings.append(list_split(folder, split, needed=needed))
         except FileNotFoundError as error:
             missing.append(error)
             listings.append(VocListing())
@@ -83,39 +87,42 @@ def _vocabulary(folders: Sequence[VocFolder], names: tuple[str, ...], semantic: 
     )
 
 
-def _names_in(contents: Iterable[bytes]) -> set[str]:
-    names: set[str] = set()
-    for content in contents:
-        try:
-            names |= voc_xml.class_names(content)
-        except ElementTree.ParseError:
-            continue  # the reader rejects the file
-    return names
-
-
-def _read(layout: _Layout, record: tuple[int, str, str | None]) -> Reading:
-    number, name, found_picture = record
+def _read(layout: _Layout, record: tuple[int, VocItem]) -> Reading:
+    number, item = record
     folder = layout.folders[number]
-    file = f"{folder.name}{folder.annotations}/{name}.xml"
-    if found_picture is None:
-        raise UnreadableError(folder.name + name, f"there is no picture of this name in {folder.images}")
-    try:
-        tree = ElementTree.fromstring(storage.read(storage.join(folder.uri, folder.annotations, f"{name}.xml")))
-    except FileNotFoundError:
-        raise UnreadableError(file, "listed but not there") from None
-    except ElementTree.ParseError as error:
-        raise UnreadableError(file, f"not XML: {error}") from None
-    picture = read_picture(storage.join(folder.uri, folder.images, found_picture), f"{folder.name}{folder.images}/{found_picture}")
-    if fault := voc_xml.size_fault(tree, picture.height, picture.width):
-        raise UnreadableError(file, fault)
+    file = folder.annotation_file(item.annotation or f"{item.name}.xml")
+    if item.image is None:
+        raise UnreadableError(file, f"{ORPHAN}: {item.name} in {folder.images or folder.uri}")
+    tree = _tree(folder, item, file)
+    stated = voc_xml.heading(tree).size
+    picture = read_picture(storage.join(folder.images_uri, item.image), folder.image_file(item.image), layout.rule, stated)
+    if stated is not None and stated != (picture.height, picture.width):
+        raise UnreadableError(file, f"its boxes are those of another image: {_sizes(stated, picture)}")
     found, rejects = voc_xml.objects(tree, file, layout.index, people=layout.people, last_pixel=not layout.compat)
     columns = voc_xml.ATTRIBUTES if layout.people else ()
     points = len(voc_xml.NODES) if layout.people else 0
     instances, bad = to_instances(found, file, picture.height, picture.width, keypoints=points, attributes=columns)
-    semantic, unnamed = _map(folder, name, picture, layout.semantic_classes)
-    key = folder.key_of(found_picture)
+    semantic, unnamed = _map(folder, item.name, picture, layout.semantic_classes)
+    key = folder.key_of(item.image)
     sample = Sample(key=key, image=picture.data, height=picture.height, width=picture.width, instances=instances, semantic=semantic)
-    return sample, [*rejects, *bad, *unnamed]
+    absent = [] if picture.data else [Reject(key, "", ABSENT, note=True)]
+    return sample, [*rejects, *bad, *unnamed, *absent]
+
+
+def _tree(folder: VocFolder, item: VocItem, file: str) -> ElementTree.Element:
+    """The annotation file of an item; an empty one where it has none."""
+    if not item.listed:
+        return ElementTree.Element("annotation")
+    try:
+        return voc_xml.parse(storage.read(folder.annotation_uri(item.annotation or f"{item.name}.xml")))
+    except FileNotFoundError:
+        raise UnreadableError(file, "listed but not there") from None
+    except ValueError as error:
+        raise UnreadableError(file, str(error)) from None
+
+
+def _sizes(stated: tuple[int, int], picture: Picture) -> str:
+    return f"it says {stated[1]} x {stated[0]}, the file is {picture.width} x {picture.height}"
 
 
 def _map(folder: VocFolder, name: str, picture: Picture, num_classes: int) -> tuple[bytes | None, list[Reject]]:

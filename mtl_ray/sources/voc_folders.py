@@ -1,17 +1,23 @@
-"""Where the annotations, pictures and lists of a Pascal VOC set are: in one folder, or in one for each year of VOCdevkit."""
+"""Where the annotations, images and lists of a Pascal VOC set are: in one folder, side by side, or in one for each year of VOCdevkit."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mtl_ray import storage
-from mtl_ray.sources.folders import find_list, pictures_by_stem, read_each, read_ids, stamps_of, subfolders
+from mtl_ray.sources import voc_xml
+from mtl_ray.sources.folders import find_list, is_picture, read_each, read_ids, stamps_of, subfolders
+from mtl_ray.sources.notes import LISTED_AGAIN, is_of_a_system, negatives, passed_over
+from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.source import Reject
 
 _ANNOTATIONS = ("Annotations", "annotations")
 _IMAGES = ("JPEGImages", "images")
 _LISTS = ("ImageSets/Main", "ImageSets/Segmentation", "ImageSets", "meta", "splits")
 _YEAR = r"(VOC)?\d{4}"
+_XML = ".xml"
+_ALIASES = {"val": "valid", "valid": "val"}
 MAPS = "SegmentationClass"
 
 
@@ -22,7 +28,7 @@ class VocFolder:
     Attributes:
         uri: the folder.
         name: what stands before the paths of its files in keys and rejects: "" or "VOC2007/".
-        annotations, images: the folders in it.
+        annotations, images: the folders in it; both "" where XML files and images lie side by side.
     """
 
     uri: str
@@ -30,9 +36,43 @@ class VocFolder:
     annotations: str
     images: str
 
-    def key_of(self, picture: str) -> str:
-        """The key of a picture: its path in the folder of pictures, or in VOCdevkit where that holds several years."""
-        return f"{self.name}{self.images}/{picture}" if self.name else picture
+    def key_of(self, image: str) -> str:
+        """The key of an image: its path in the folder of images, or in VOCdevkit where that holds several years."""
+        return self.image_file(image) if self.name else image
+
+    def image_file(self, image: str) -> str:
+        """What an image is called in a reject."""
+        return f"{self.name}{self.images}/{image}" if self.images else f"{self.name}{image}"
+
+    def annotation_file(self, path: str) -> str:
+        """What an annotation file is called in a reject."""
+        return f"{self.name}{self.annotations}/{path}" if self.annotations else f"{self.name}{path}"
+
+    def annotation_uri(self, path: str) -> str:
+        """Where an annotation file is."""
+        return storage.join(self.uri, self.annotations, path) if self.annotations else storage.join(self.uri, path)
+
+    @property
+    def images_uri(self) -> str:
+        """Where the images are."""
+        return storage.join(self.uri, self.images) if self.images else self.uri
+
+
+@dataclass(frozen=True, slots=True)
+class VocItem:
+    """One id of a split.
+
+    Attributes:
+        name: the id.
+        annotation: the path of its XML file in the folder of annotations; None where there is none.
+        image: the path of its image in the folder of images; None where there is none.
+        listed: False for an image that nobody named, and that has no XML file: nothing is on it.
+    """
+
+    name: str
+    annotation: str | None
+    image: str | None
+    listed: bool = True
 
 
 @dataclass(slots=True)
@@ -40,20 +80,24 @@ class VocListing:
     """What a folder has of a split.
 
     Attributes:
-        pictures: the path of the picture of each id, None where there is none.
-        contents: the XML files of all ids of the folder, also of other splits.
-        rejects: ids that are listed twice.
-        stamps: what changes when a picture does.
+        items: the ids.
+        contents: the XML files of all ids of the folder, also of other splits, by id.
+        classes: the names in them.
+        rejects: ids that are listed twice or lead elsewhere, and notes.
+        stamps: what changes when an image does.
     """
 
-    pictures: dict[str, str | None] = field(default_factory=dict)
+    items: list[VocItem] = field(default_factory=list)
     contents: Mapping[str, bytes] = field(default_factory=dict)
+    classes: frozenset[str] = frozenset()
     rejects: list[Reject] = field(default_factory=list)
     stamps: list[str] = field(default_factory=list)
 
 
-def find_folders(root: str, years: Sequence[str] | None) -> list[VocFolder]:
-    """The root, or the only folder with annotations up to two levels below it, or those of several years.
+def find_folders(root: str, years: Sequence[str] | None, split: str) -> list[VocFolder]:
+    """The root, or the only folder with annotations up to two levels below it, or those of several years, or that of the split.
+
+    Where no folder has a folder of annotations, XML files beside images are looked for: in ROOT/SPLIT, then in ROOT.
 
     Raises:
         FileNotFoundError: if there is none, or a year is missing.
@@ -63,12 +107,20 @@ def find_folders(root: str, years: Sequence[str] | None) -> list[VocFolder]:
     for _ in range(3):
         found = [folder for folder in level if not set(_ANNOTATIONS).isdisjoint(subfolders(folder))]
         if found:
-            return _chosen(root, found, years)
+            return _chosen(root, found, years, split)
         level = [storage.join(folder, name) for folder in level for name in subfolders(folder)]
-    raise FileNotFoundError(f"there is no folder Annotations in {root}, nor in the folders below it")
+    present = subfolders(root)
+    for name in (split, _ALIASES.get(split, split), ""):
+        uri = storage.join(root, name) if name else root
+        if (name in present and any(map(_is_xml, storage.files(uri)))) or (not name and any(map(_is_xml, storage.names(root)))):
+            return [VocFolder(uri, "", "", "")]
+    raise FileNotFoundError(
+        f"there is no folder Annotations in {root}, nor in the folders below it, and there are no XML files in {root}/{split}; "
+        f"folders there: {', '.join(present) or 'none'}"
+    )
 
 
-def _chosen(root: str, found: Sequence[str], years: Sequence[str] | None) -> list[VocFolder]:
+def _chosen(root: str, found: Sequence[str], years: Sequence[str] | None, split: str) -> list[VocFolder]:
     by_name = {uri.rpartition("/")[2]: uri for uri in found}
     if years is not None:
         wanted = [next((name for name in by_name if name in (year, f"VOC{year}")), year) for year in years]
@@ -76,7 +128,10 @@ def _chosen(root: str, found: Sequence[str], years: Sequence[str] | None) -> lis
             raise FileNotFoundError(f"{root} has no folder {missing[0]} with annotations; it has {', '.join(by_name)}")
         by_name = {name: by_name[name] for name in dict.fromkeys(wanted)}
     elif len(by_name) > 1 and not all(re.fullmatch(_YEAR, name) for name in by_name):
-        raise ValueError(f"{root} holds several VOC sets, name one of them: {', '.join(found)}")
+        own = next((name for name in (split, _ALIASES.get(split, split)) if name in by_name), None)
+        if own is None:
+            raise ValueError(f"{root} holds several VOC sets, name one of them: {', '.join(found)}")
+        by_name = {own: by_name[own]}
     several = len(by_name) > 1
     return [_folder(uri, f"{name}/" if several else "") for name, uri in sorted(by_name.items())]
 
@@ -87,20 +142,110 @@ def _folder(uri: str, name: str) -> VocFolder:
     return VocFolder(uri, name, annotations, images)
 
 
-def list_split(folder: VocFolder, split: str) -> VocListing:
-    """The ids of a split, each once; all annotated ones where the set has no lists at all.
+def list_split(folder: VocFolder, split: str, *, needed: bool = True) -> VocListing:
+    """The ids of a split, each once; where the set has no lists at all, all annotated ones and all images without annotations.
+
+    Args:
+        folder: where the set is.
+        split: the list, or the folder of XML files where there are no lists.
+        needed: False where an id may be without an image file.
 
     Raises:
-        FileNotFoundError: if there are lists, but none of the split.
+        FileNotFoundError: if there are lists, but none of the split, or no annotations at all.
     """
-    place = storage.join(folder.uri, folder.annotations)
-    annotated = [name.removesuffix(".xml") for name in storage.names(place) if name.endswith(".xml")]
-    contents = read_each({name: storage.join(place, f"{name}.xml") for name in annotated})
-    if any(storage.names(storage.join(folder.uri, lists)) for lists in _LISTS):
-        ids, rejects = read_ids(find_list(folder.uri, split, _LISTS), folder.uri, contents)
-    else:
-        ids, rejects = annotated, []
-    by_stem = pictures_by_stem(storage.join(folder.uri, folder.images))
-    pictures = {name: by_stem.get(name) for name in ids}
-    stamps = stamps_of(storage.join(folder.uri, folder.images), (found for found in pictures.values() if found is not None))
-    return VocListing(pictures, contents, rejects, stamps)
+    files = {_stem(path): path for path in _below(folder.annotation_uri("")) if _is_xml(path)}
+    contents = read_each({name: folder.annotation_uri(path) for name, path in files.items()})
+    if not files:
+        raise FileNotFoundError(f"there are no XML files in {folder.annotation_uri('')}")
+    headings = dict(_headings(contents))
+    beside = _below(folder.images_uri)
+    finder = _ImageFinder([path for path in beside if is_picture(path)])
+    has_lists = any(storage.names(storage.join(folder.uri, lists)) for lists in _LISTS)
+    ids, rejects = _listed(folder, split, files) if has_lists else (_part_of(split, list(files)), [])
+    items = [VocItem(name, files.get(name), finder.find(name, headings.get(name), needed=needed)) for name in ids]
+    if not has_lists:
+        taken = finder.used | {_stem(path) for path in finder.used}
+        left = [path for path in _part_of(split, finder.images) if path not in taken and _stem(path) not in taken]
+        items += [VocItem(_stem(path), None, path, listed=False) for path in left]
+        rejects = [*rejects, *negatives(map(folder.image_file, left))]
+    rejects += passed_over(beside, folder.image_file(""), (_XML,))
+    stamps = stamps_of(folder.images_uri, (item.image for item in items if item.image is not None))
+    classes = frozenset(name for each in headings.values() for name in each.names)
+    return VocListing(items, contents, classes, rejects, stamps)
+
+
+class _ImageFinder:
+    """Finds the image of an id: that of its name, else the one that its XML file names. No image is given to two ids."""
+
+    def __init__(self, images: list[str]) -> None:
+        self.images = images
+        self.used: set[str] = set()
+        self._by_stem: dict[str, list[str]] = {}
+        for path in images:
+            self._by_stem.setdefault(_stem(path), []).append(path)
+        self._paths, self._stems = Tree("", images), Tree("", list(self._by_stem))
+
+    def find(self, name: str, heading: voc_xml.Heading | None, *, needed: bool) -> str | None:
+        """The path of an id's image; one that is not there, of the id's name, if none is needed."""
+        named = heading.file if heading is not None else ""
+        same = self._by_stem.get(name, [])
+        last = named.replace("\\", "/").rpartition("/")[2]
+        found = next((path for path in same if path.rpartition("/")[2] == last), same[-1] if same else None)
+        if found is None:
+            stem = self._stems.find(name)
+            options = [self._paths.find(named) if named else None, self._by_stem[stem][-1] if stem else None]
+            found = next((path for path in options if path is not None and path not in self.used), None)
+        if found is not None:
+            self.used.add(found)
+        elif not needed:
+            found = name + (f".{last.rpartition('.')[2]}" if is_picture(last) else ".jpg")
+        return found
+
+
+def _headings(contents: Mapping[str, bytes]) -> Iterable[tuple[str, voc_xml.Heading]]:
+    for name, content in contents.items():
+        try:
+            yield name, voc_xml.heading(voc_xml.parse(content))
+        except ValueError:
+            continue  # the reader rejects the file
+
+
+def _listed(folder: VocFolder, split: str, files: Mapping[str, str]) -> tuple[list[str], list[Reject]]:
+    """The ids of a list as the annotation files have them, each once; what leads out of the folder is rejected."""
+    uri = find_list(folder.uri, split, _LISTS)
+    entries, rejects = read_ids(uri, folder.uri, files)
+    tree, file = Tree("", list(files)), uri.removeprefix(folder.uri).lstrip("/")
+    found: Counter[str] = Counter()
+    for entry in entries:
+        stem = _stem(entry) if is_picture(entry) or _is_xml(entry) else entry
+        try:
+            found[entry if entry in files else tree.find(stem) or inside(stem)] += 1
+        except ValueError as error:
+            rejects.append(Reject(file, entry, str(error)))
+    return list(found), [
+        *rejects,
+        *(Reject(file, name, f"{LISTED_AGAIN}: {name}", note=True) for name, count in found.items() if count > 1),
+    ]
+
+
+def _part_of(split: str, paths: list[str]) -> list[str]:
+    """Those in the folder of the split, if there is one."""
+    for name in (split, _ALIASES.get(split, split)):
+        if part := [path for path in paths if path.startswith(f"{name}/")]:
+            return part
+    return paths
+
+
+def _below(uri: str) -> list[str]:
+    """The files below a folder as paths in it, sorted; none of those that an operating system leaves."""
+    uri = uri.rstrip("/")
+    names = (found.removeprefix(uri).lstrip("/") for found in storage.files(uri))
+    return sorted(name for name in names if not is_of_a_system(name))
+
+
+def _is_xml(path: str) -> bool:
+    return path.lower().endswith(_XML) and not path.rpartition("/")[2].startswith(".")
+
+
+def _stem(path: str) -> str:
+    return path.rpartition(".")[0]

@@ -4,12 +4,15 @@ VOC's pixels count from 1 and a box holds its last pixel, so xmin ymin xmax ymax
 are taken as they are written: (-1, -1) marks a missing one, so they count from 0.
 """
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from mtl_ray.sources.objects import FoundObject
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.source import Reject, unknown_class
+from mtl_ray.sources.texts import UNREADABLE, text_of_xml
 
 _SIDES = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 NODES = ("headtop", "nose", *(side + part for part in _SIDES for side in ("left", "right")))
@@ -25,21 +28,52 @@ ATTRIBUTES = ("property", "gender", "age")
 _POINT = re.compile(r"\(?\s*([-+]?[\d.]+)\s*,\s*([-+]?[\d.]+)\s*\)?")
 
 
-def class_names(content: bytes) -> set[str]:
-    """The names of all objects in a file.
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What a file says besides its objects.
+
+    Attributes:
+        names: the classes of all its objects.
+        file: the name of its image, "" where it has none.
+        size: height and width of its image, None where they are missing or 0, as in many files.
+    """
+
+    names: frozenset[str]
+    file: str
+    size: tuple[int, int] | None
+
+
+def parse(content: bytes) -> ElementTree.Element:
+    """The root element of a file.
 
     Raises:
-        ElementTree.ParseError: if it is not XML.
+        ValueError: if it is no XML, or not that of an annotation.
     """
-    return {_text(item, "name") for item in ElementTree.fromstring(content).findall("object")} - {""}
+    text = text_of_xml(content)
+    if "<!ENTITY" in text:
+        raise ValueError("it defines entities, which annotations do not need and which may grow without bound")
+    try:
+        tree = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"not XML: {error}") from None
+    if tree.tag.lower() != "annotation" and tree.find("object") is None:
+        raise ValueError(f"not an annotation of Pascal VOC: its root is <{tree.tag[:40]}>")
+    return tree
 
 
-def size_fault(tree: ElementTree.Element, height: int, width: int) -> str:
-    """Why the boxes of a file cannot be those of a picture of (height, width) pixels; empty if they can. Many files say 0 x 0."""
-    said = _text(tree, "size/width"), _text(tree, "size/height")
-    if not all(value.isdecimal() and int(value) for value in said) or (int(said[0]), int(said[1])) == (width, height):
-        return ""
-    return f"its boxes are those of a {said[0]} x {said[1]} picture, the file is {width} x {height}"
+def heading(tree: ElementTree.Element) -> Heading:
+    """What a file says of its image, and the names of its classes that are text."""
+    names = {_text(item, "name") for item in tree.findall("object")}
+    return Heading(frozenset(name for name in names if name and UNREADABLE not in name), _text(tree, "filename"), _size(tree))
+
+
+def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
+    try:
+        height, width = (float(_text(tree, f"size/{side}")) for side in ("height", "width"))
+    except ValueError:
+        return None
+    whole = all(math.isfinite(side) and side == int(side) and 0 < side < 1 << 31 for side in (height, width))
+    return (int(height), int(width)) if whole else None
 
 
 def objects(
@@ -59,15 +93,17 @@ def objects(
         label = _text(item, "name")
         name = f"object {number} ({label})"
         try:
+            if UNREADABLE in label:
+                raise ValueError("its class is not text in the encoding of the file")
             if label not in index:
-                raise ValueError(f"the class {label!r} is not in the list of classes")
+                raise ValueError(unknown_class(label))
             found.append(
                 FoundObject(
                     name=name,
                     box_xyxy=_box(item, last_pixel),
                     class_index=index[label],
-                    difficult=_text(item, "difficult") == "1",
-                    truncated=_text(item, "truncated") == "1",
+                    difficult=_is_true(item, "difficult"),
+                    truncated=_is_true(item, "truncated"),
                     keypoints=_nodes(item) if people else None,
                     attributes=_attributes(item) if people else {},
                 )
@@ -78,14 +114,27 @@ def objects(
 
 
 def _box(item: ElementTree.Element, last_pixel: bool) -> tuple[float, float, float, float]:
+    """The box in pixels from 0, its end exclusive. A box of one pixel (xmin = xmax) stays one, also without its last pixel."""
     corners = [_text(item, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
+    if not any(corners):
+        raise ValueError("it has no bndbox")
     try:
         x1, y1, x2, y2 = map(float, corners)
     except ValueError:
-        raise ValueError(f"its box is not made of numbers: {corners}") from None
-    if x2 <= x1 or y2 <= y1:
+        raise ValueError(f"its box is not made of numbers: {' '.join(corners)[:80]}") from None
+    if x2 <= x1 - 1 or y2 <= y1 - 1:
         raise ValueError(f"its box has no area: x {x1:g} to {x2:g}, y {y1:g} to {y2:g}")
-    return (x1 - 1, y1 - 1, x2, y2) if last_pixel else (x1 - 1, y1 - 1, x2 - 1, y2 - 1)
+    (x1, x2), (y1, y2) = _span(x1, x2, last_pixel), _span(y1, y2, last_pixel)
+    return x1, y1, x2, y2
+
+
+def _span(first: float, last: float, last_pixel: bool) -> tuple[float, float]:
+    """Pixels first to last, which count from 1, as a range from 0; the first pixel of a file that counts from 0 is the first, too."""
+    if last <= 0 <= first:
+        return 0.0, 1.0
+    if last_pixel or last - first < 1:
+        return first - 1, last
+    return first - 1, last - 1
 
 
 def _nodes(item: ElementTree.Element) -> list[tuple[float, float, float]]:
@@ -94,8 +143,11 @@ def _nodes(item: ElementTree.Element) -> list[tuple[float, float, float]]:
         text = _text(item, f"keynode/{node}")
         match = _POINT.fullmatch(text)
         if text and match is None:
-            raise ValueError(f"its key node {node} is not a point: {text!r}")
-        x, y = (float(match[1]), float(match[2])) if match else (-1.0, -1.0)
+            raise ValueError(f"a key node is not a point: {node} {text[:40]!r}")
+        try:
+            x, y = (float(match[1]), float(match[2])) if match else (-1.0, -1.0)
+        except ValueError:
+            raise ValueError(f"a key node is not a point: {node} {text[:40]!r}") from None
         points.append((x, y, 2.0) if x >= 0 and y >= 0 else (0.0, 0.0, 0.0))
     return points
 
@@ -104,6 +156,10 @@ def _attributes(item: ElementTree.Element) -> dict[str, int]:
     gender, age = _text(item, "gender").lower(), _text(item, "age").lower()
     said = {"gender": int(gender == "female") if gender else -1, "age": int(age == "child") if age else -1}
     return {"property": int(bool(gender or age)), **said}
+
+
+def _is_true(item: ElementTree.Element, path: str) -> bool:
+    return _text(item, path).lower() in ("1", "1.0", "true", "yes")
 
 
 def _text(item: ElementTree.Element, path: str) -> str:

@@ -1,13 +1,31 @@
-"""The lines of a YOLO label file: "class cx cy w h" for a box, "class x1 y1 x2 y2 x3 y3 ..." for a polygon, as shares of the picture."""
+"""The lines of a YOLO label file: "class cx cy w h" for a box, "class x1 y1 x2 y2 x3 y3 ..." for a polygon, as shares of the image."""
 
 import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from mtl_ray.geometry import masks
+from mtl_ray.sources.class_names import MOST_CLASSES
 from mtl_ray.sources.objects import FoundObject
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.source import Reject, unknown_class
 
 _OF_A_BOX = 5
 _OF_A_TRIANGLE = 7
+_FAR = 100.0
+"""Shares of more than this are no place near an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineRule:
+    """How the lines of a set are read.
+
+    Attributes:
+        classes: the class index of each class number.
+        confidence: whether boxes have a sixth number, which is not used.
+    """
+
+    classes: Sequence[int]
+    confidence: bool = False
 
 
 def has_polygon(content: bytes) -> bool:
@@ -15,49 +33,79 @@ def has_polygon(content: bytes) -> bool:
     return any(len(line.split()) >= _OF_A_TRIANGLE for line in content.splitlines())
 
 
+def has_confidences(contents: Iterable[bytes]) -> bool:
+    """Whether all lines of numbers in a set's label files have six, and the sixth is in [0, 1] in all of them."""
+    lines = [numbers for content in contents for line in content.splitlines() if (numbers := _numbers(line))]
+    return bool(lines) and all(len(numbers) == _OF_A_BOX + 1 and 0 <= numbers[-1] <= 1 for numbers in lines)
+
+
+def _numbers(line: bytes) -> list[float]:
+    """The numbers of a line; nothing where it has something else."""
+    try:
+        return [float(field) for field in line.split()]
+    except ValueError:
+        return []
+
+
 def classes_in(content: bytes) -> set[int]:
-    """The class numbers that a label file uses."""
-    return {int(fields[0]) for line in content.splitlines() if (fields := line.split()) and fields[0].isdigit()}
+    """The class numbers that a label file uses, be they written as decimals (``1.0``)."""
+    found = (numbers[0] for line in content.splitlines() if (numbers := _numbers(line)))
+    return {int(number) for number in found if 0 <= number < MOST_CLASSES and number == int(number)}
 
 
-def objects(text: str, file: str, num_classes: int, height: int, width: int) -> tuple[list[FoundObject], list[Reject]]:
+def objects(text: str, file: str, rule: LineRule, height: int, width: int) -> tuple[list[FoundObject], list[Reject]]:
     """The objects of a label file, and a Reject for each line that is not understood.
 
     Args:
         text: the file.
         file: what to call it in a reject.
-        num_classes: numbers from here on have no name.
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
+        rule: how its lines are read.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
     """
     found, rejects = [], []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            found.append(_object(line.split(), f"line {number}", num_classes, height, width))
+            found.append(_object(line.split(), f"line {number}", rule, height, width))
         except ValueError as error:
             rejects.append(Reject(file, f"line {number}", str(error)))
     return found, rejects
 
 
-def _object(fields: list[str], name: str, num_classes: int, height: int, width: int) -> FoundObject:
+def _object(fields: list[str], name: str, rule: LineRule, height: int, width: int) -> FoundObject:
+    values = _values(fields, rule)
+    number = int(values[0])
+    if number != values[0] or not 0 <= number < len(rule.classes):
+        raise ValueError(unknown_class(fields[0][:40]))
+    if len(values) == _OF_A_BOX:
+        _, x, y, half_width, half_height = (*values[:3], values[3] / 2, values[4] / 2)
+        box = ((x - half_width) * width, (y - half_height) * height, (x + half_width) * width, (y + half_height) * height)
+        return FoundObject(name=name, box_xyxy=box, class_index=rule.classes[number])
+    if max(map(abs, values[1:])) > _FAR:
+        raise ValueError("its points lie far outside the image")
+    xs, ys = [value * width for value in values[1::2]], [value * height for value in values[2::2]]
+    mask = masks.from_polygons([[value for point in zip(xs, ys, strict=True) for value in point]], height, width)
+    area = float(masks.area(mask, height, width))
+    box = (min(xs), min(ys), max(xs), max(ys))
+    return FoundObject(name=name, box_xyxy=box, class_index=rule.classes[number], area=area, mask=mask)
+
+
+def _values(fields: list[str], rule: LineRule) -> list[float]:
+    """The numbers of a line, without a confidence.
+
+    Raises:
+        ValueError: if they make no object.
+    """
     try:
         values = [float(field) for field in fields]
     except ValueError:
         raise ValueError("has something else than numbers") from None
-    if len(values) != _OF_A_BOX and (len(values) < _OF_A_TRIANGLE or len(values) % 2 == 0):
-        raise ValueError(f"has {len(values)} numbers; a box has five, a polygon a class and at least three points")
     if not all(map(math.isfinite, values)):
         raise ValueError("has numbers that are not finite")
-    class_index = int(values[0])
-    if class_index != values[0] or not 0 <= class_index < num_classes:
-        raise ValueError(f"its class {fields[0]} is not one of the {num_classes}")
-    if len(values) == _OF_A_BOX:
-        _, x, y, half_width, half_height = (*values[:3], values[3] / 2, values[4] / 2)
-        box = ((x - half_width) * width, (y - half_height) * height, (x + half_width) * width, (y + half_height) * height)
-        return FoundObject(name=name, box_xyxy=box, class_index=class_index)
-    xs, ys = [value * width for value in values[1::2]], [value * height for value in values[2::2]]
-    mask = masks.from_polygons([[value for point in zip(xs, ys, strict=True) for value in point]], height, width)
-    area = float(masks.area(mask, height, width))
-    return FoundObject(name=name, box_xyxy=(min(xs), min(ys), max(xs), max(ys)), class_index=class_index, area=area, mask=mask)
+    if rule.confidence and len(values) == _OF_A_BOX + 1:
+        return values[:_OF_A_BOX]
+    if len(values) != _OF_A_BOX and (len(values) < _OF_A_TRIANGLE or len(values) % 2 == 0):
+        raise ValueError(f"a box has five numbers, a polygon a class and at least three points: the line has {len(values)}")
+    return values

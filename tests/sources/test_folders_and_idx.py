@@ -42,7 +42,7 @@ def test_image_folder_with_a_list_of_classes(tmp_path: Path, make_picture: MakeP
     assert sample is not None
     assert sample.labels is not None
     assert sample.labels.tolist() == [1]
-    assert [reject.reason for reject in source.rejects] == ["the class 'ant' is not in the list of classes"]
+    assert [reject.reason for reject in source.rejects] == ["unknown class: ant"]
     with pytest.raises(FileNotFoundError, match="no file of class names"):
         open_source(ImageFolder(root=str(tmp_path), split="train", classes=str(tmp_path / "other.txt")))
 
@@ -60,7 +60,7 @@ def test_pictures_without_annotations(tmp_path: Path, make_picture: MakePicture)
         assert [sample.key for sample, _ in readings if sample is not None] == ["a b.JPG", "deep/c.png"]
         assert all(sample is None or sample.instances is None for sample, _ in readings)
         assert [reject.file for _, found in readings for reject in found] == ["torn.jpg"]
-    with pytest.raises(FileNotFoundError, match=r"no pictures in .*/tset; folders in .*: other, test"):
+    with pytest.raises(FileNotFoundError, match=r"no images in .*/tset; folders in .*: other, test"):
         open_source(Pictures(root=str(tmp_path), split="tset", classes=str(names)))
 
 
@@ -93,7 +93,7 @@ def test_damaged_idx(tmp_path: Path) -> None:
         open_source(Idx(root=str(tmp_path), split="train"))
     write_idx(images, np.zeros((3, 4, 4)))
     write_idx(labels, np.zeros(2))
-    with pytest.raises(ValueError, match="3 pictures but 2 labels"):
+    with pytest.raises(ValueError, match="3 images but 2 labels"):
         open_source(Idx(root=str(tmp_path), split="train"))
     images.write_bytes(images.read_bytes()[:-1])
     with pytest.raises(ValueError, match="cut short"):

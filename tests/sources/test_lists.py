@@ -44,6 +44,8 @@ def test_names_with_blanks(tmp_path: Path, make_picture: MakePicture, form: str,
 
 def test_lists_of_pictures_with_blanks(tmp_path: Path, make_picture: MakePicture) -> None:
     make_picture(tmp_path / "images" / "a b.jpg")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a b.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     (tmp_path / "list.txt").write_text("./images/a b.jpg\n")
     source = open_source(Yolo(root=str(tmp_path), split="list"))
     assert source.read(0)[0] is not None

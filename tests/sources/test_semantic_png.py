@@ -65,7 +65,7 @@ def test_ignored_and_unnamed_values(tmp_path: Path, make_picture: MakePicture) -
     samples, rejects = read_all(SemanticPng(root=str(tmp_path), split="train", classes=str(names), ignore=(3, 0)))
     assert np.array_equal(classes_of(samples["a.jpg"]), np.where(VALUES == 1, 1, 255))
     assert [(reject.file, reject.object) for reject in rejects] == [("trainannot/a.png", "value 2")]
-    assert rejects[0].reason.startswith("768 pixels")
+    assert rejects[0].reason.endswith(": 768 pixels")
 
 
 def test_classes_are_those_of_all_splits(tmp_path: Path, make_picture: MakePicture) -> None:
@@ -89,12 +89,12 @@ def test_maps_that_do_not_fit(tmp_path: Path, make_picture: MakePicture) -> None
     samples, rejects = read_all(SemanticPng(root=str(tmp_path), split="train", ignore=(0,)))
     assert samples.keys() == {"e.jpg"}
     reasons = {reject.file: reject.reason for reject in rejects}
-    assert reasons["annotations/a.png"] == "the map is 64 x 47, its picture 64 x 48"
-    assert "3 channels" in reasons["annotations/b.png"]
+    assert reasons["annotations/a.png"] == "its size is not that of its image: 64 x 47, the image 64 x 48"
+    assert "one channel" in reasons["annotations/b.png"]
     assert "300" in reasons["annotations/c.png"] or "303" in reasons["annotations/c.png"]
-    assert "not a whole picture" in reasons["annotations/d.png"]
+    assert "not a whole map" in reasons["annotations/d.png"]
     assert reasons["f"] == "has no index PNG in annotations"
-    assert reasons["g"] == "has no picture in images"
+    assert reasons["g"] == "has no image in images"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,9 @@ def test_colours_by_a_file(tmp_path: Path, make_picture: MakePicture) -> None:
     assert vocabulary.classes == {"semantic": ("building", "paved ground")}
     assert vocabulary.colours == {"semantic": ((0, 0, 255), (255, 255, 255))}
     assert np.array_equal(classes_of(samples["a.jpg"]), np.array([1, 0, 255, 255], np.uint8)[VALUES])
-    assert [reject.reason for reject in rejects] == ["768 pixels of 1 colours without a class, such as 1 2 3; they are ignored"]
+    assert [reject.reason for reject in rejects] == [
+        "pixels of colours without a class, which are ignored: 768 pixels of 1 colours, such as 1 2 3"
+    ]
 
 
 @pytest.mark.parametrize(

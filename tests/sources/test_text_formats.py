@@ -11,16 +11,17 @@ from mtl_ray.samples import Sample
 from mtl_ray.sources.config import List, RawConfig, Text, Yolo
 from mtl_ray.sources.open import open_source
 from mtl_ray.sources.source import Reject
-from mtl_ray.sources.yolo_lines import objects
+from mtl_ray.sources.yolo_lines import LineRule, objects
 from tests.sources.conftest import MakePicture
 
 
 def read_all(config: RawConfig) -> tuple[dict[str, Sample], list[Reject]]:
-    """All samples by key, and all rejects of a split."""
+    """All samples by key, and all rejects of a split, without notes."""
     source = open_source(config)
     readings = [source.read(index) for index in range(len(source))]
     samples = {sample.key: sample for sample, _ in readings if sample is not None}
-    return samples, [*source.rejects, *(item for _, found in readings for item in found)]
+    items = [*source.rejects, *(item for _, found in readings for item in found)]
+    return samples, [item for item in items if not item.note]
 
 
 def write(path: Path, *lines: str) -> None:
@@ -37,7 +38,7 @@ def write(path: Path, *lines: str) -> None:
 def test_yolo_shares_are_pixels_again(height: int, width: int, box: tuple[float, float, float, float]) -> None:
     x1, y1, x2, y2 = box
     line = f"0 {(x1 + x2) / 2!r} {(y1 + y2) / 2!r} {x2 - x1!r} {y2 - y1!r}"
-    (found,), rejects = objects(line, "f", 1, height, width)
+    (found,), rejects = objects(line, "f", LineRule((0,)), height, width)
     assert rejects == []
     assert np.allclose(found.box_xyxy, [x1 * width, y1 * height, x2 * width, y2 * height], atol=1e-6)
 
@@ -156,7 +157,7 @@ def test_list(tmp_path: Path, make_picture: MakePicture) -> None:
     write(tmp_path / "train.txt", "a bee 48 64", "b.png 3 48 64", "c eel 48 64")
     samples, rejects = read_all(config)
     assert {key: sample.labels.tolist() for key, sample in samples.items() if sample.labels is not None} == {"a.jpg": [1], "b.png": [3]}
-    assert [reject.reason for reject in rejects] == ["the class 'eel' is not in the list of classes"]
+    assert [reject.reason for reject in rejects] == ["unknown class: eel"]
     with pytest.raises(FileNotFoundError, match=r"no list test\.txt"):
         open_source(List(root=str(tmp_path), split="test"))
 
@@ -182,6 +183,7 @@ def test_yolo_keypoints_are_refused(tmp_path: Path, make_picture: MakePicture) -
 
 def test_names_in_a_file_of_windows(tmp_path: Path, make_picture: MakePicture) -> None:
     make_picture(tmp_path / "images" / "a.jpg")
+    write(tmp_path / "labels" / "a.txt")
     (tmp_path / "classes.txt").write_bytes("\ufeffcat\r\ndog\r\n\r\n".encode())
     write(tmp_path / "train.txt", "a")
     assert open_source(Yolo(root=str(tmp_path), split="train")).vocabulary.classes == {"instances": ("cat", "dog")}

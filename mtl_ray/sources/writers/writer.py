@@ -1,6 +1,7 @@
 """What writes the Samples of a split in some format of files: the other way round from a Source."""
 
 import os
+import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.folders import is_picture
 from mtl_ray.sources.source import Reject, UnreadableError
 
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+"""What neither XML nor a list with one name a line can hold."""
 MaskForm = Literal["rle", "polygons", "none"]
 Writing = tuple[Any, list[Reject]]
 """A record, small and picklable, of which the split's own file is made; and what the format cannot say."""
@@ -65,14 +68,16 @@ class Writer(Protocol):
 
 
 def path_of(sample: Sample) -> str:
-    """The path of a sample's picture in the folder of pictures: its key, with a suffix where it has none.
+    """The path of a sample's image in the folder of images: its key, with a suffix where it has none.
 
     Raises:
-        UnreadableError: if it would lie outside the folder.
+        UnreadableError: if it would lie outside the folder, or lists with one name a line could not hold it.
     """
     key = sample.key
     if "\\" in key or "\0" in key or not {"", ".", ".."}.isdisjoint(key.split("/")):
         raise UnreadableError(key, "its name is no path inside a folder")
+    if len(key.splitlines()) > 1 or _CONTROL.search(key):
+        raise UnreadableError(repr(key), "its name has control characters")
     return key if is_picture(key) else key + _suffix(sample.image)
 
 
@@ -126,15 +131,18 @@ def needs(vocabulary: Vocabulary, kind: Literal["instances", "semantic"], form: 
     """The class names of a kind of annotation.
 
     Raises:
-        ValueError: if the set has none.
+        ValueError: if the set has none, or a list with one name a line could not hold one.
     """
     if kind not in vocabulary.classes:
         has = ", ".join(vocabulary.classes) or "nothing"
         raise ValueError(f"--format {form} needs {kind}; the data set has {has}")
-    return vocabulary.classes[kind]
+    names = vocabulary.classes[kind]
+    if form != "coco" and (odd := [name for name in names if len(name.splitlines()) != 1 or _CONTROL.search(name)]):
+        raise ValueError(f"--format {form} cannot hold the class name {odd[0]!r}; rename it with --classes when the dataset is converted")
+    return names
 
 
 def _suffix(data: bytes) -> str:
-    if data.startswith(JPEG):
+    if data.startswith(JPEG) or not data:  # of an image that is not there nothing is known
         return ".jpg"
     return ".png" if data.startswith(PNG) else ".bmp" if data.startswith(b"BM") else ".webp" if data[8:12] == b"WEBP" else ".img"

@@ -45,7 +45,10 @@ class YoloWriter:
         unique((stem_of(path) for path in records), "label file")
         uri = storage.join(self.target.uri, _DESCRIPTION)
         names = list(self.target.vocabulary.classes["instances"])
-        content = yaml.safe_load(storage.read(uri)) if storage.exists(uri) else {}
+        try:
+            content = yaml.safe_load(storage.read(uri)) if storage.exists(uri) else {}
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+            raise ValueError(f"{uri} is there already and is not YAML") from None
         if not isinstance(content, dict) or content.get("names", names) != names:
             raise ValueError(f"{uri} is there already and names other classes")
         content |= {self.target.split: f"images/{self.target.split}", "nc": len(names), "names": names}

@@ -1,0 +1,162 @@
+"""What data.yaml (or darknet's obj.data) says of a YOLO set: folders or lists of its splits, and names of classes."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from mtl_ray import storage
+from mtl_ray.sources.class_names import MOST_CLASSES, read_class_names
+from mtl_ray.sources.paths import Tree
+from mtl_ray.sources.source import Reject
+from mtl_ray.sources.texts import text_of
+
+_FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
+_YAML = (".yaml", ".yml")
+_DARKNET = (".data", ".names")
+_NOTHING = frozenset({"", "~", "null", "none"})
+_ALIASES = {"val": ("val", "valid", "validation"), "valid": ("valid", "val", "validation"), "validation": ("validation", "val", "valid")}
+_PATH_IN_QUOTES = re.compile(r"""^(\s*(?:-\s*|[\w-]+:\s*))"([^"\n]*\\[^"\n]*)"\s*$""", re.MULTILINE)
+"""A path of Windows in double quotes, whose backslashes YAML takes for escapes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description:
+    """What is said of a set; nothing where it has no such file.
+
+    Attributes:
+        file: where it is said.
+        path: the folder that the splits are in; often one of another machine.
+        splits: the folders or lists of each split.
+        names: of the classes, by number; None where none are said.
+        keypoints: whether the lines of label files have keypoints.
+    """
+
+    file: str = ""
+    path: str = ""
+    splits: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    names: tuple[str, ...] | None = None
+    keypoints: bool = False
+
+    def places(self, split: str) -> list[str]:
+        """The folders or lists of a split."""
+        said = next((self.splits[name] for name in aliases(split) if self.splits.get(name)), ())
+        absolute = re.compile(r"[/\\~]|[A-Za-z]:")
+        return [f"{self.path}/{place}" if self.path and not absolute.match(place) else place for place in said]
+
+
+def aliases(split: str) -> tuple[str, ...]:
+    """The names that a split goes by, its own first."""
+    return _ALIASES.get(split, (split,))
+
+
+def read_description(root: str, files: Sequence[str]) -> Description:
+    """What data.yaml says, or another YAML file of the root with names, or obj.data and obj.names.
+
+    Args:
+        root: the set.
+        files: all its files, as paths in it.
+
+    Raises:
+        ValueError: if such a file cannot be read.
+    """
+    here = {name.lower(): name for name in files if "/" not in name}
+    for name in filter(None, map(here.get, _FILES)):
+        return _of_yaml(root, name, files)
+    for name in (here[low] for low in sorted(here) if low.endswith(_YAML)):
+        if _load(root, name).get("names"):
+            return _of_yaml(root, name, files)
+    return _of_darknet(root, [name for name in here.values() if name.lower().endswith(_DARKNET)], files)
+
+
+def _of_yaml(root: str, name: str, files: Sequence[str]) -> Description:
+    said = _load(root, name)
+    return Description(
+        file=name,
+        path=_text(said.get("path")),
+        splits={key: _texts(value) for key, value in said.items() if key not in ("names", "path", "nc")},
+        names=_names(said.get("names"), f"{root}/{name}", root, files),
+        keypoints=bool(_texts(said.get("kpt_shape"))),
+    )
+
+
+def _load(root: str, name: str) -> Mapping[str, Any]:
+    """A YAML file in which every word is a text: ``no`` is no truth value and ``1.10`` no number."""
+    uri = storage.join(root, name)
+    try:
+        text = _PATH_IN_QUOTES.sub(lambda match: f'{match[1]}"{match[2]}"'.replace("\\", "/"), text_of(storage.read(uri)))
+        content = yaml.load(text, Loader=yaml.BaseLoader)  # it makes texts, lists and dicts, nothing else
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{uri} is not YAML: {' '.join(str(error).split())[:300]}") from None
+    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
+
+
+def _of_darknet(root: str, found: Sequence[str], files: Sequence[str]) -> Description:
+    """Lines "key = value" of obj.data, and the file of names that it mentions or that lies beside it."""
+    said: dict[str, str] = {}
+    for name in found:
+        if name.lower().endswith(".data"):
+            lines = (line.partition("=") for line in _lines(storage.join(root, name)) if "=" in line)
+            said |= {key.strip(): value.strip() for key, _, value in lines}
+    named = Tree(root, files).find(said["names"]) if said.get("names") else None
+    file = named or next((name for name in found if name.lower().endswith(".names")), "")
+    names = read_class_names(storage.join(root, file)) if file else None
+    splits = {key: [value] for key, value in said.items() if key not in ("names", "classes", "backup")}
+    return Description(file=file, splits=splits, names=names)
+
+
+def _lines(uri: str) -> list[str]:
+    try:
+        return text_of(storage.read(uri)).splitlines()
+    except ValueError:
+        raise ValueError(f"{uri} is not UTF-8 text") from None
+
+
+def _names(said: Any, file: str, root: str, files: Sequence[str]) -> tuple[str, ...] | None:
+    if isinstance(said, str):
+        if said.lower() in _NOTHING:
+            return None
+        found = Tree(root, files).find(said)
+        if found is None:
+            raise ValueError(f"{file}: names is neither a list, nor a mapping, nor a file in {root}: {said[:80]!r}")
+        return read_class_names(storage.join(root, found))
+    if isinstance(said, dict):
+        said = _by_number(said, file)
+    if not said:
+        return None
+    if not all(isinstance(name, str) and name.strip() for name in said):
+        raise ValueError(f"{file}: names must be texts, one for each class")
+    return tuple(name.strip() for name in said)
+
+
+def _by_number(said: Mapping[Any, Any], file: str) -> list[Any]:
+    """The names of a mapping from numbers, or to numbers, in order; a number that is left out is its own name."""
+    for pairs in (said.items(), ((value, key) for key, value in said.items())):
+        try:
+            numbers = {int(key): value for key, value in pairs}
+        except (TypeError, ValueError):
+            continue
+        if len(numbers) == len(said) and all(0 <= number < MOST_CLASSES for number in numbers):
+            return [numbers.get(number, str(number)) for number in range(max(numbers, default=-1) + 1)]
+    raise ValueError(f"{file}: names must be a list, or a mapping from numbers to names, each number once")
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) and value.strip().lower() not in _NOTHING else ""
+
+
+def _texts(value: Any) -> list[str]:
+    return list(filter(None, map(_text, value if isinstance(value, list) else [value])))
+
+
+def merged(names: Iterable[str], file: str) -> tuple[tuple[str, ...], tuple[int, ...], list[Reject]]:
+    """Names of which each is there once, the class that each number means, and a note on numbers that share a name."""
+    index: dict[str, int] = {}
+    classes, notes = [], []
+    for number, name in enumerate(names):
+        if name in index:
+            notes.append(Reject(file, f"class {number}", f"classes of the same name were merged: {name}", note=True))
+        classes.append(index.setdefault(name, len(index)))
+    return tuple(index), tuple(classes), notes
