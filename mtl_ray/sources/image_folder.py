@@ -30,7 +30,7 @@ def open_image_folder(config: ImageFolder, rule: ImageRule = USUAL_RULE) -> Sour
     """
     root = storage.absolute(config.root)
     folder = storage.join(root, config.split)
-    splits = subfolders(root)
+    splits = [name for name in subfolders(root) if not is_of_a_system(f"{name}/")]
     if config.split not in splits:
         raise FileNotFoundError(f"{root} has no folder {config.split!r}; it has {', '.join(splits) or 'no folders'}")
     collected = sorted({_composed(name) for split in splits for name in subfolders(storage.join(root, split))})

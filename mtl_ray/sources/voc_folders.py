@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mtl_ray import storage
@@ -108,7 +108,7 @@ def find_folders(root: str, years: Sequence[str] | None, split: str) -> list[Voc
         found = [folder for folder in level if not set(_ANNOTATIONS).isdisjoint(subfolders(folder))]
         if found:
             return _chosen(root, found, years, split)
-        level = [storage.join(folder, name) for folder in level for name in subfolders(folder)]
+        level = [storage.join(folder, name) for folder in level for name in subfolders(folder) if not is_of_a_system(f"{name}/")]
     present = subfolders(root)
     for name in (split, _ALIASES.get(split, split), ""):
         uri = storage.join(root, name) if name else root
@@ -159,7 +159,7 @@ def list_split(folder: VocFolder, split: str, *, needed: bool = True) -> VocList
         raise FileNotFoundError(f"there are no XML files in {folder.annotation_uri('')}")
     headings = dict(_headings(contents))
     beside = _below(folder.images_uri)
-    finder = _ImageFinder([path for path in beside if is_picture(path)])
+    finder = _ImageFinder([path for path in beside if is_picture(path)], files)
     has_lists = any(storage.names(storage.join(folder.uri, lists)) for lists in _LISTS)
     ids, rejects = _listed(folder, split, files) if has_lists else (_part_of(split, list(files)), [])
     items = [VocItem(name, files.get(name), finder.find(name, headings.get(name), needed=needed)) for name in ids]
@@ -177,8 +177,8 @@ def list_split(folder: VocFolder, split: str, *, needed: bool = True) -> VocList
 class _ImageFinder:
     """Finds the image of an id: that of its name, else the one that its XML file names. No image is given to two ids."""
 
-    def __init__(self, images: list[str]) -> None:
-        self.images = images
+    def __init__(self, images: list[str], ids: Container[str]) -> None:
+        self.images, self._ids = images, ids
         self.used: set[str] = set()
         self._by_stem: dict[str, list[str]] = {}
         for path in images:
@@ -194,7 +194,7 @@ class _ImageFinder:
         if found is None:
             stem = self._stems.find(name)
             options = [self._paths.find(named) if named else None, self._by_stem[stem][-1] if stem else None]
-            found = next((path for path in options if path is not None and path not in self.used), None)
+            found = next((path for path in options if path and path not in self.used and _stem(path) not in self._ids), None)
         if found is not None:
             self.used.add(found)
         elif not needed:

@@ -25,6 +25,7 @@ SKELETON = (*_HEAD, *_TRUNK, *_LIMBS)
 ATTRIBUTES = ("property", "gender", "age")
 """Further columns: property 1 where gender or age is said, else 0; gender 1 female, else 0; age 1 child, else 0; -1 not said."""
 
+_ONE_PIXEL = "an object of a single pixel, kept, but perhaps a click by mistake"
 _POINT = re.compile(r"\(?\s*([-+]?[\d.]+)\s*,\s*([-+]?[\d.]+)\s*\)?")
 
 
@@ -97,10 +98,13 @@ def objects(
                 raise ValueError("its class is not text in the encoding of the file")
             if label not in index:
                 raise ValueError(unknown_class(label))
+            box = _box(item, last_pixel)
+            if box[2] - box[0] == box[3] - box[1] == 1:
+                rejects.append(Reject(file, name, f"{_ONE_PIXEL}: x {box[0] + 1:g}, y {box[1] + 1:g}", note=True))
             found.append(
                 FoundObject(
                     name=name,
-                    box_xyxy=_box(item, last_pixel),
+                    box_xyxy=box,
                     class_index=index[label],
                     difficult=_is_true(item, "difficult"),
                     truncated=_is_true(item, "truncated"),

@@ -369,10 +369,12 @@ def test_the_image_that_the_xml_names(tmp_path: Path, make_picture: MakePicture)
     make_picture(tmp_path / "images" / "IMG_1.jpg")
     make_picture(tmp_path / "images" / "2.jpg", 30, 20)
     make_picture(tmp_path / "images" / "2.png")
+    write(tmp_path / "annotations" / "0.xml", an_annotation("2.png"))
     write(tmp_path / "annotations" / "xmls" / "first.xml", an_annotation("D:\\photos\\IMG_1.JPG"))
     write(tmp_path / "annotations" / "2.xml", an_annotation("2.png"))
     samples, items, _ = read_all(Voc(root=str(tmp_path), split="all"))
-    assert (counts_of(samples), [item for item in items if not item.note]) == ({"IMG_1.jpg": 1, "2.png": 1}, [])
+    assert counts_of(samples) == {"IMG_1.jpg": 1, "2.png": 1}
+    assert said(items) == {ORPHAN: ["annotations/0.xml"]}
 
 
 # Paths that lead out of the folder
@@ -500,10 +502,12 @@ def test_what_folders_pass_over(tmp_path: Path, make_picture: MakePicture) -> No
     make_picture(tmp_path / "train" / "cafe\u0301" / "a.jpg")
     write(tmp_path / "train" / "cafe\u0301" / "b.heic", b"x")
     write(tmp_path / "train" / "cafe\u0301" / "Thumbs.db", b"x")
+    write(tmp_path / "__MACOSX" / "train" / "._cafe\u0301", b"x")
     write(tmp_path / "names.txt", "caf\u00e9\n")
     samples, items, _ = read_all(ImageFolder(root=str(tmp_path), split="train", classes=str(tmp_path / "names.txt")))
     assert len(samples) == 1
     assert said(items) == {PASSED_OVER: ["cafe\u0301/b.heic"]}
+    assert classes_of(open_source(ImageFolder(root=str(tmp_path), split="train"))) == ("caf\u00e9",)
     _, items, _ = read_all(Pictures(root=str(tmp_path), split="train", classes=str(tmp_path / "names.txt")))
     assert said(items) == {PASSED_OVER: ["cafe\u0301/b.heic"]}
 

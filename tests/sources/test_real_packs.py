@@ -12,7 +12,7 @@ from mtl_ray.sources.source import Reject
 
 
 def read_all(config: RawConfig) -> tuple[dict[str, Sample], list[Reject]]:
-    """All samples by key, and all rejects of a split."""
+    """All samples by key, and all rejects and notes of a split."""
     source = open_source(config)
     readings = [source.read(index) for index in range(len(source))]
     samples = {sample.key: sample for sample, _ in readings if sample is not None}
@@ -28,8 +28,8 @@ def class_counts(samples: dict[str, Sample], num_classes: int) -> list[int]:
 @pytest.mark.parametrize(
     ("split", "images", "counts", "rejected"),
     [
-        ("train", 205, [209, 2381, 214], ["Annotations/BloodImage_00343.xml"]),
-        ("val", 87, [83, 967, 87], ["Annotations/BloodImage_00338.xml"]),
+        ("train", 205, [209, 2382, 214], ["Annotations/BloodImage_00343.xml"]),
+        ("val", 87, [83, 968, 87], ["Annotations/BloodImage_00338.xml"]),
         ("test", 72, [69, 805, 71], []),
     ],
 )
@@ -43,7 +43,9 @@ def test_bccd(shared_data: Path, split: str, images: int, counts: list[int], rej
     for key, sample in samples.items():
         assert sample.instances is not None
         assert other[key].instances is not None
-        assert np.array_equal(np.sort(sample.instances.boxes_xyxy, axis=0), np.sort(other[key].instances.boxes_xyxy, axis=0))  # type: ignore[union-attr]
+        boxes = sample.instances.boxes_xyxy
+        larger = boxes[(boxes[:, 2:] - boxes[:, :2]).max(axis=1) > 1]  # its makers left objects of a single pixel out of the COCO file
+        assert np.array_equal(np.sort(larger, axis=0), np.sort(other[key].instances.boxes_xyxy, axis=0))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("split", "images", "objects", "crowds"), [("train", 36, 421, 7), ("val", 23, 215, 2)])
@@ -75,7 +77,7 @@ def test_yolo_and_coco_say_the_same(shared_data: Path, split: str) -> None:
     root = str(shared_data / "coco128_yolo")
     yolo, rejects = read_all(Yolo(root=root, split=split))
     coco, _ = read_all(Coco(root=root, split=split))
-    assert rejects == []
+    assert all(reject.note for reject in rejects)
     assert yolo.keys() == coco.keys()
     names = [open_source(kind(root=root, split=split)).vocabulary.classes["instances"] for kind in (Yolo, Coco)]
     assert names[0] == names[1]
@@ -93,7 +95,7 @@ def test_yolo_polygons(shared_data: Path) -> None:
     samples, rejects = read_all(Yolo(root=str(shared_data / "coco128_yolo"), split="train", labels="labels_seg"))
     found = [sample.instances for sample in samples.values() if sample.instances is not None]
     assert all(part.masks is not None and all(part.masks) for part in found)
-    assert all("is not one of the 80" in reject.reason for reject in rejects)
+    assert all(reject.note or reject.reason.startswith("unknown class") for reject in rejects)
 
 
 @pytest.mark.parametrize(("split", "images", "objects"), [("train", 61, 255), ("val", 13, 50)])
