@@ -129,12 +129,8 @@ def _read(data: EvaluationData | Source, row: int, health: Health) -> Sample | N
         return sample
     if not isinstance(data, CocoData):
         return next(iter(data.samples(row, row + 1, pictures=True)))
-    bare = data.file.samples[row]
-    try:
-        sample = next(data.samples(row, row + 1, pictures=True))
-    except FileNotFoundError:
-        sample = bare
-    return replace(sample, key=data.file.file_names[bare.key])
+    sample = next(data.samples(row, row + 1, pictures=True))
+    return replace(sample, key=data.file.file_names[sample.key])
 
 
 def _raw_config(kind: str, options: str) -> RawConfig:
