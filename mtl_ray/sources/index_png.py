@@ -1,17 +1,15 @@
 """Index PNGs: pictures whose pixel values are classes, palette pictures included, become the semantic map of a Sample."""
 
-import io
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mtl_ray import storage
-from mtl_ray.picture_header import MAX_PIXELS, check_pixels
+from mtl_ray.image_file import load_image, open_image
+from mtl_ray.picture_header import MAX_PIXELS
 from mtl_ray.samples import IGNORE_INDEX
 from mtl_ray.sources.picture import Picture
 from mtl_ray.sources.source import Reject, UnreadableError
@@ -107,19 +105,18 @@ def load_index_png(uri: str, file: str) -> NDArray[np.uint8]:
     return np.ascontiguousarray(values, np.uint8)
 
 
-def load_values(uri: str, file: str, mode: str | None = None) -> NDArray[Any]:
+def load_values(uri: str, file: str, mode: str | None = None, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
     """The values of a picture as they are stored: indices of a palette, 16 bits, or several channels; or as another of Pillow's modes.
 
     Raises:
         UnreadableError: if it is not there or cannot be decoded.
     """
     try:
-        with Image.open(io.BytesIO(storage.read(uri))) as opened:
-            check_pixels(opened.height, opened.width, MAX_PIXELS)
-            return np.asarray(opened.convert(mode) if mode else opened)
+        opened = load_image(open_image(storage.read(uri), max_pixels))
+        return np.asarray(opened.convert(mode) if mode else opened)
     except FileNotFoundError:
         raise UnreadableError(file, "listed but not there") from None
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+    except (OSError, ValueError) as error:
         raise UnreadableError(file, f"not a whole picture: {error}") from None
 
 
@@ -133,9 +130,9 @@ def encode_index_png(classes: NDArray[np.uint8]) -> bytes:
 def palette_of(uri: str, num_classes: int) -> tuple[tuple[int, int, int], ...]:
     """The RGB colours of the first indices of a palette picture; nothing for any other."""
     try:
-        with Image.open(io.BytesIO(storage.read(uri))) as opened:
-            palette = opened.getpalette("RGB") if opened.mode == "P" else None
-    except (OSError, ValueError, SyntaxError):
+        opened = open_image(storage.read(uri))
+        palette = opened.getpalette("RGB") if opened.mode == "P" else None
+    except (OSError, ValueError):
         return ()  # the reader rejects the file
     if palette is None or len(palette) < 3 * num_classes:
         return ()
