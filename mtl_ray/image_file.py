@@ -10,7 +10,7 @@ import re
 from PIL import Image
 
 from mtl_ray.image_formats import check_exif, image_format, stored_size
-from mtl_ray.picture_header import MAX_PIXELS, check_pixels, exif_orientation, jpeg_header
+from mtl_ray.picture_header import MAX_PIXELS, check_pixels, exif_orientation, jpeg_header, png_header
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would refuse what a caller allows; ``open_image`` checks the caller's limit first
 
@@ -67,6 +67,8 @@ def orientation_of(opened: Image.Image, data: bytes) -> int:
     """
     if opened.format in ("JPEG", "MPO"):
         return jpeg_header(data).orientation
+    if opened.format == "PNG":
+        return png_header(data).orientation
     if opened.format == "TIFF":
         return 1
     exif = opened.info.get("exif")
@@ -85,18 +87,12 @@ def shown_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         ValueError: if it is in no known format, or its header is damaged.
     """
     kind = image_format(data)
-    if kind == "JPEG":
-        header = jpeg_header(data)
+    if kind in ("JPEG", "PNG"):
+        header = jpeg_header(data) if kind == "JPEG" else png_header(data)
         height, width, turned = header.height, header.width, header.orientation >= 5
         check_pixels(height, width, max_pixels)
-    elif kind == "PNG" and b"eXIf" not in data:
-        height, width = stored_size(data, kind)
-        check_pixels(height, width, max_pixels)
-        turned = False
     else:
         opened = open_image(data, max_pixels)
-        if kind == "PNG":  # its EXIF may follow the pixels
-            load_image(opened)
         height, width, turned = opened.height, opened.width, orientation_of(opened, data) >= 5
     return (width, height) if turned else (height, width)
 

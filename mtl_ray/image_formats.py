@@ -9,7 +9,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 
-from mtl_ray.picture_header import JPEG, MAX_JUNK_BYTES, MAX_SEGMENTS, PNG, jpeg_header, png_size
+from mtl_ray.picture_header import JPEG, MAX_JUNK_BYTES, MAX_SEGMENTS, PNG, jpeg_header, png_header
 
 _EXIF_IFD = 0x8769
 _TIFF_WIDTHS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
@@ -60,6 +60,11 @@ def check_exif(tiff: bytes) -> None:
 def _jpeg_size(data: bytes) -> tuple[int, int]:
     header = jpeg_header(data)
     check_exif(header.exif)
+    return header.height, header.width
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    header = png_header(data)
     return header.height, header.width
 
 
@@ -218,7 +223,7 @@ def _pnm_size(data: bytes) -> tuple[int, int]:
 
 FORMATS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], tuple[int, int]]]] = {
     "JPEG": (lambda data: data.startswith(JPEG), _jpeg_size),  # MPO too: its first image is a JPEG
-    "PNG": (lambda data: data.startswith(PNG), png_size),
+    "PNG": (lambda data: data.startswith(PNG), _png_size),
     "WEBP": (lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", _webp_size),
     "AVIF": (lambda data: data[4:12] in (b"ftypavif", b"ftypavis", b"ftypmif1", b"ftypmsf1"), _avif_size),
     "TIFF": (lambda data: data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _tiff_size),

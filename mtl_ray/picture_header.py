@@ -44,6 +44,15 @@ class JpegHeader:
     exif: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class PngHeader:
+    """Size in pixels as stored, and EXIF orientation (1 to 8)."""
+
+    height: int
+    width: int
+    orientation: int
+
+
 def jpeg_header(data: bytes) -> JpegHeader:
     """Walks the segments of a JPEG up to its first scan.
 
@@ -78,23 +87,27 @@ def jpeg_header(data: bytes) -> JpegHeader:
     return JpegHeader(*frame, orientation=exif_orientation(exif[-1]) if exif else 1, exif=b"".join(exif))
 
 
-def png_size(data: bytes) -> tuple[int, int]:
-    """Height and width of a PNG.
+def png_header(data: bytes) -> PngHeader:
+    """Walks the chunks of a PNG.
 
     Raises:
-        ValueError: if its first chunk is not the header, a second header follows, or it has absurdly many chunks.
+        ValueError: if its first chunk is not the header, another follows, it is cut short, or has absurdly many chunks.
     """
     if len(data) < 24 or data[12:16] != b"IHDR":
         raise ValueError("the picture is damaged: a PNG without a header")
     width, height = struct.unpack_from(">II", data, 16)
-    at, end = 33, len(data)
+    at, end, orientation = 33, len(data), 1
     for _ in range(MAX_SEGMENTS + end // 512):
         name = data[at + 4 : at + 8]
         if at + 8 > end or name == b"IEND":
-            return height, width
+            return PngHeader(height, width, orientation)
+        if name == b"eXIf":
+            orientation = exif_orientation(data[at + 8 : at + 8 + MAX_JUNK_BYTES])
         if name == b"IHDR" or (name == b"fcTL" and _beyond(data, at, height, width)):
             raise ValueError("the picture is damaged: a PNG with two sizes")
         at += 12 + int.from_bytes(data[at : at + 4], "big")
+        if at > end:  # OpenCV would allocate what the chunk claims
+            raise ValueError("the picture is damaged: a PNG that is cut short")
     raise ValueError("the picture is damaged: a PNG of too many chunks")
 
 
@@ -125,5 +138,4 @@ def exif_orientation(tiff: bytes) -> int:
 
 def _beyond(data: bytes, at: int, height: int, width: int) -> bool:
     """True if a frame of an animated PNG is larger than the image."""
-    frame = struct.unpack_from(">II", data, at + 12)
-    return frame[0] > width or frame[1] > height
+    return int.from_bytes(data[at + 12 : at + 16], "big") > width or int.from_bytes(data[at + 16 : at + 20], "big") > height

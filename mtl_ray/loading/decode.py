@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mtl_ray.image_file import load_image, open_image, orientation_of
-from mtl_ray.picture_header import JPEG, MAX_PIXELS, PNG, JpegHeader, check_pixels, jpeg_header, png_size
+from mtl_ray.picture_header import JPEG, MAX_PIXELS, PNG, JpegHeader, PngHeader, check_pixels, jpeg_header, png_header
 
 _TURNS = {
     1: lambda shown: shown,
@@ -48,8 +48,9 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]
         check_pixels(header.height, header.width, max_pixels)
         decoded = _decode_jpeg(data, header)
     elif data.startswith(PNG):
-        check_pixels(*png_size(data), max_pixels)
-        decoded = _decode_png(data)
+        png = png_header(data)
+        check_pixels(png.height, png.width, max_pixels)
+        decoded = _decode_png(data, png)
     else:
         decoded = None
     return _decode_with_pillow(data, max_pixels) if decoded is None else decoded
@@ -86,13 +87,15 @@ def _decode_jpeg(data: bytes, header: JpegHeader) -> NDArray[np.uint8] | None:
     return np.ascontiguousarray(_TURNS[header.orientation](decoded))
 
 
-def _decode_png(data: bytes) -> NDArray[np.uint8] | None:
+def _decode_png(data: bytes, header: PngHeader) -> NDArray[np.uint8] | None:
     """None if OpenCV does not read it; Pillow says why."""
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     except Exception:
         return None
-    return None if decoded is None else np.asarray(decoded, np.uint8)
+    if decoded is None:
+        return None
+    return np.ascontiguousarray(_TURNS[header.orientation](np.asarray(decoded, np.uint8)))
 
 
 def _decode_with_pillow(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
