@@ -1,6 +1,5 @@
 """The word Split: the Samples under one manifest, readable at random and in stored order."""
 
-import io
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -219,10 +218,9 @@ def open_block(encoding: Encoding, data: memoryview) -> Block:
 
 
 def _classes_of_map(encoded: bytes | None) -> NDArray[np.int64]:
-    from PIL import Image
+    from mtl_ray.image_file import NO_LIMIT, load_image, open_image
 
     if encoded is None:
         return np.zeros(0, np.int64)
-    with Image.open(io.BytesIO(encoded)) as opened:
-        values = set(np.unique(np.asarray(opened)).tolist()) - {IGNORE_INDEX}
+    values = set(np.unique(np.asarray(load_image(open_image(encoded, NO_LIMIT)))).tolist()) - {IGNORE_INDEX}
     return np.array(sorted(values), np.int64)

@@ -1,9 +1,7 @@
 """Samples become shards, and shards become a split once its manifest is written."""
 
 import hashlib
-import io
 import json
-import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,9 +9,9 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from PIL import Image
 
 from mtl_ray import storage
+from mtl_ray.image_file import NO_LIMIT, load_image, open_image
 from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample, Vocabulary
 from mtl_ray.shards import arrow, tfrecord
 from mtl_ray.shards.local import map_file
@@ -160,9 +158,8 @@ def classes_of(sample: Sample, pixels: Mapping[int, int] | None = None) -> dict[
 def _pixels(png: bytes) -> dict[int, int]:
     """The pixels of each class in a semantic map; none where it is damaged, which is for whoever reads it to say."""
     try:
-        with Image.open(io.BytesIO(png)) as opened:
-            classes = np.asarray(opened)
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
+        classes = np.asarray(load_image(open_image(png, NO_LIMIT)))
+    except ValueError:
         return {}
     if classes.ndim != 2 or classes.dtype != np.uint8:
         return {}
