@@ -31,8 +31,8 @@ def cell_corners(
 
 def flatten_levels(maps: Sequence[Tensor], anchors: int | Sequence[int]) -> Tensor:
     """Levels (B, anchors * V, H, W) -> (B, N, V) float32 in the order of ``cell_corners``."""
-    counts = _of_each(anchors, len(maps))
-    flat = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, level.shape[1] // count) for level, count in zip(maps, counts, strict=True)]
+    each = zip(maps, _of_each(anchors, len(maps)), strict=True)
+    flat = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, level.shape[1] // count) for level, count in each]
     return torch.cat(flat, dim=1).float()
 
 

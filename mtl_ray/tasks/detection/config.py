@@ -41,7 +41,7 @@ class Yolov3Head:
             raise ValueError(f"anchors: one list for each of the {len(self.levels)} levels is needed, not {len(self.anchors)}")
         empty = [level for level, anchors in zip(self.levels, self.anchors, strict=True) if not anchors]
         if empty:
-            raise ValueError(f"anchors: {', '.join(empty)} has none; leave a level without anchors out of levels, and its empty list out here")
+            raise ValueError(f"anchors: {', '.join(empty)} has none; leave it out of levels, and its empty list out of anchors")
         if any(side <= 0 for level in self.anchors for anchor in level for side in anchor):
             raise ValueError("anchors: width and height must be above 0")
 
