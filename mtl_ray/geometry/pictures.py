@@ -254,6 +254,16 @@ def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[s
     return np.asarray(sheet).copy()
 
 
+def same_size(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """The images (H, W, 3), each in the middle of a sheet as high as the highest and as wide as the widest of them."""
+    height, width = (max((each.shape[side] for each in images), default=0) for side in (0, 1))
+    sheets = [np.full((height, width, 3), _PAPER, np.uint8) for _ in images]
+    for sheet, each in zip(sheets, images, strict=True):
+        top, left = (height - each.shape[0]) // 2, (width - each.shape[1]) // 2
+        sheet[top : top + each.shape[0], left : left + each.shape[1]] = each
+    return sheets
+
+
 def shrunk(image: NDArray[np.uint8], longest_px: int) -> NDArray[np.uint8]:
     """The image at a size whose longer side has at most ``longest_px``."""
     height, width = image.shape[:2]
