@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from mtl_ray.geometry.figures import plain_log, png
 from mtl_ray.geometry.palette import colours_of
+from mtl_ray.tasks.detection.levels import stride_of
 from mtl_ray.tuning.anchor_search import Found
-from mtl_ray.tuning.anchors import strides_of
 
 _STYLE = {"axes.grid": True, "axes.axisbelow": True, "grid.color": "#cccccc", "axes.edgecolor": "#cccccc"}
 """That of the other figures, without seaborn, whose import takes longer than the search."""
@@ -38,7 +38,7 @@ def _shapes(figure: Figure, axes: Axes, found: Found) -> None:
     bar.ax.set_ylim(1, norm.vmax)
     plain_log(bar.ax.yaxis)
     colours = np.array(colours_of(7), np.float64)[[5, 4, 2, 0, 6, 1, 3]] / 255  # the darkest first, for three levels are most usual
-    for place, level in enumerate(sorted(found.of_level, key=lambda name: int(strides_of([name])[0]))):
+    for place, level in enumerate(sorted(found.of_level, key=stride_of)):
         of_level = np.array([anchor for anchor in found.of_level[level] if all(anchor)]).reshape(-1, 2)
         axes.plot(*of_level.T, "oDs^vPX"[place % 7], markersize=9, markeredgecolor="white", color=colours[place % 7], label=level)
     axes.set(xscale="log", yscale="log", xlim=(low[0], high[0]), ylim=(low[1], high[1]))

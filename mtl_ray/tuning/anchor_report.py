@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.tasks.detection.levels import FITTING_STRIDES, stride_of
 from mtl_ray.tuning.anchor_figure import draw
 from mtl_ray.tuning.anchor_search import Found
-from mtl_ray.tuning.anchors import FITTING_STRIDES, Fit, strides_of
+from mtl_ray.tuning.anchors import Fit
 
 
 def write(found: Found, out: str) -> list[str]:
@@ -116,7 +117,7 @@ def notes(found: Found) -> list[str]:
     sizes, strides = np.sqrt(found.anchors.prod(axis=1)), found.strides
     small, large = (found.anchors.all(axis=1) & (sizes < FITTING_STRIDES[0] * strides)), sizes > FITTING_STRIDES[1] * strides
     if small.any():
-        finest = min(found.request.levels, key=lambda level: int(strides_of([level])[0]))
+        finest = min(found.request.levels, key=stride_of)
         lines.append(
             f"{_many(small)} below {FITTING_STRIDES[0]:g} cells of {finest}, the finest level: take a larger canvas, or a finer level"
         )

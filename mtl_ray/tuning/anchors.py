@@ -9,17 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.tasks.detection.levels import FITTING_STRIDES, STRIDES_OF_AN_ANCHOR, stride_of
 from mtl_ray.tuning.anchor_climb import climb, settle
 from mtl_ray.tuning.anchor_points import CHUNK, Points, Shapes, nearest, points_of, spread
 
 COARSE, FINER = 96, 192
 """Cells along each side of the histogram upon which anchors are looked for, and of that upon which the best are refined."""
-
-STRIDES_OF_AN_ANCHOR = 3.75
-"""The size of an anchor in strides of its level, in the middle. The nine published anchors of YOLOv3 (Redmon and Farhadi 2018, section 2.3)
-all go to their published levels if this is between 3.70 and 3.78: levels of stride 8, 16 and 32 then meet at 42 and 85 pixels."""
-FITTING_STRIDES = (1.25, 11.0)
-"""Sizes of anchors in strides of their level: the published ones have 1.4 to 10.9."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +155,7 @@ def by_area(anchors: Shapes) -> Shapes:
 
 def strides_of(levels: Sequence[str]) -> NDArray[np.int64]:
     """Canvas pixels per cell of levels that are called after their number: P3 has stride 8, (L,)."""
-    return np.array([2 ** int("".join(letter for letter in level if letter.isdigit())) for level in levels], np.int64)
+    return np.array([stride_of(level) for level in levels], np.int64)
 
 
 def level_of(anchors: Shapes, levels: Sequence[str]) -> NDArray[np.int64]:
