@@ -1,9 +1,12 @@
 """Progress in a log file: whole lines, and none for what is done at once. Real processes with a pipe for stderr."""
 
+import fcntl
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
 
 SCRIPT = """
 import sys
@@ -37,6 +40,7 @@ def test_a_log_gets_whole_lines() -> None:
 
 def test_a_person_sees_a_bar_in_place() -> None:
     reads, writes = pty.openpty()
+    fcntl.ioctl(writes, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     subprocess.run([sys.executable, "-c", SCRIPT, "1000", "leave"], stderr=writes, stdout=subprocess.DEVNULL, check=True)
     os.close(writes)
     seen = os.read(reads, 100_000).decode()
