@@ -137,9 +137,9 @@ class Split:
             block = open_block(self.manifest.encoding, self._files.view(index))
             yield from (block.objects(row) for row in range(len(block)))
 
-    def scan_boxes(self) -> Iterator[BoxColumns]:
-        """The boxes of each block in stored order, as arrays; no image is looked at."""
-        for index in range(len(self.block_rows)):
+    def scan_boxes(self, blocks: Iterable[int] | None = None) -> Iterator[BoxColumns]:
+        """The boxes of each block in stored order, or of some blocks, as arrays; no image is looked at."""
+        for index in range(len(self.block_rows)) if blocks is None else blocks:
             yield open_block(self.manifest.encoding, self._files.view(index)).boxes()
 
     def _block(self, block: int) -> Block:
