@@ -19,13 +19,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = absolute_output("--out", args.out)
 
     from mtl_ray.tuning.anchor_report import to_text, write
-    from mtl_ray.tuning.anchor_search import Request, fit_anchors, judge, shapes_for
+    from mtl_ray.tuning.anchor_search import YOLOV3_LEVELS, Request, anchors_of_config, fit_anchors, judge, shapes_for
 
+    levels, before = anchors_of_config(args.config, args.head) if args.config else (YOLOV3_LEVELS, None)
     request = Request(
         canvas=PlacementRule(kind=args.placement, width=args.input[0], height=args.input[1]),
         method=args.method or ("kmeans" if args.compat else "fast"),
         data=tuple(args.data),
-        levels=tuple(args.levels),
+        levels=tuple(args.levels) or levels,
+        before=before,
         **{name: getattr(args, name) for name in ("num", "compat", "seed", "head")},
     )
     shapes = shapes_for(request)
@@ -53,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--method", choices=methods, help="how to look for them (default fast; with --compat kmeans)")
     parser.add_argument("--compat", action="store_true", help="boxes, k-means and differential evolution by MMDetection's documented rules")
     parser.add_argument("--head", default="boxes", help="of the config that the overlay is for (default %(default)s)")
-    parser.add_argument("--levels", nargs="+", default=[], metavar="P", help="of that head, in its order (default P3 P4 P5, P4 P5 or P5)")
+    parser.add_argument("--levels", nargs="+", default=[], metavar="P", help="of that head (default those of --config, else P3 P4 P5)")
+    compared = "compare with the anchors of its head; without it, with the published ones of YOLOv3"
+    parser.add_argument("--config", metavar="CONFIG", help=compared)
     parser.add_argument("--seed", type=int, default=0, help="of whatever is drawn (default %(default)s)")
     parser.add_argument("--sampler", choices=("tpe", "cmaes"), default="tpe", help="of Optuna (default %(default)s)")
     parser.add_argument("--trials", type=int, default=40, help="of Optuna (default %(default)s)")

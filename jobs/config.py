@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.run import run
+from mtl_ray import storage
 from mtl_ray.config.load import load_tree
 from mtl_ray.config.schema import schema
 from mtl_ray.config.show import show
@@ -28,14 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     printing.add_argument("config", type=Path, help="a YAML file")
     printing.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes, in YAML")
     writing = actions.add_parser("schema", help="the JSON Schema of config files, for editors")
-    writing.add_argument("--out", type=Path, help="write it to this file instead of the screen")
+    writing.add_argument("--out", help="write it to this file or URI instead of the screen")
     arguments = parser.parse_args(argv)
     if arguments.action == "print":
         tree = load_tree(arguments.config, arguments.overrides)
         is_pipeline = isinstance(tree.value, dict) and "experiment" in tree.value
         print(show(tree, validate(tree, PipelineConfig if is_pipeline else ExperimentConfig)))
     elif arguments.out:
-        arguments.out.write_text(json.dumps(schema(ExperimentConfig), indent=2) + "\n", encoding="utf-8")
+        storage.write(arguments.out, (json.dumps(schema(ExperimentConfig), indent=2) + "\n").encode())
     else:
         json.dump(schema(ExperimentConfig), sys.stdout, indent=2)
         print()

@@ -1,8 +1,23 @@
 """What every job does around its ``main``: errors of the user become one sentence and an exit status."""
 
+import errno
 import os
+import re
 import sys
 from collections.abc import Callable
+
+_PLACES = {
+    errno.ENOSPC: "no space is left on the disk",
+    errno.EDQUOT: "the quota of the disk is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.EFBIG: "the file would be larger than is allowed here",
+    errno.ELOOP: "too many symbolic links lead there",
+    errno.EMFILE: "too many files are open (ulimit -n)",
+}
+"""What a place for files may refuse; whoever chose the place can mend it."""
 
 
 def run(main: Callable[[], int]) -> None:
@@ -30,7 +45,28 @@ def run(main: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         status = 130
+    except Exception as error:
+        if not (refused := _refused_by_a_place(error)):
+            raise
+        print(f"error: {refused}", file=sys.stderr)
+        status = 2
     sys.exit(status)
+
+
+def _refused_by_a_place(error: BaseException | None) -> str:
+    """One sentence if an error, or what caused it, is a disk that is full, read-only or the like; else nothing.
+
+    Libraries that write files in other languages (Arrow, safetensors, torch) wrap the number of the system's error in a text.
+    """
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (said := re.search(r"(?:errno |code: |os error )(\d+)", str(error), re.IGNORECASE)):
+            number = int(said[1])
+        if number in _PLACES:
+            where = f"{error.filename}: " if isinstance(error, OSError) and error.filename is not None else ""
+            return f"{where}{_PLACES[number]}"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _sentence(error: Exception) -> str:

@@ -4,9 +4,8 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from jobs.run import run
+from mtl_ray.terminal import progress_bar
 from mtl_ray.training.wandb_sync import Sent, sync
 
 
@@ -35,7 +34,7 @@ def text_of(sent: Sent) -> str:
 
 
 def _bar(rows: Iterable[Mapping[str, Any]], total: int) -> Iterable[Mapping[str, Any]]:
-    return tqdm(rows, total=total, desc="replay", unit="row", mininterval=0.5, leave=False)
+    return progress_bar(rows, total=total, desc="replay", unit="row")
 
 
 if __name__ == "__main__":

@@ -72,6 +72,11 @@ class Sample:
     instances: Instances | None = None
     semantic: bytes | None = None
 
+    @property
+    def annotated(self) -> bool:
+        """Whether it carries annotations of any kind, be it an empty list."""
+        return any(each is not None for each in (self.labels, self.instances, self.semantic))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:

@@ -174,6 +174,10 @@ def _temporary(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         _to_disk(target.parent)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # writing to an open file does not say which
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,12 +1,72 @@
-"""The JSON form of a Vocabulary, the same in manifests, checkpoints and bundles."""
+"""The JSON form of a Vocabulary, the same in manifests, checkpoints and bundles, and what its keypoint names say about mirroring."""
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast, get_args
 
 from mtl_ray.samples import Annotation, Vocabulary
 
 MAX_CLASSES = 1_000_000
 """Longer lists of classes are refused: a damaged file, not a data set."""
+
+_WORD = re.compile(r"[^\W\d_]+|\d+")
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_SIDE = re.compile("left|right")
+_OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
+
+
+def mirror_of(names: Sequence[str]) -> tuple[int, ...]:
+    """For each keypoint the index of the one it becomes when the image is flipped from left to right.
+
+    The side may be a word or a letter, in any case and at any place: ``left_eye``, ``Left Eye``, ``lefteye``, ``EyeLeft``, ``L. Eye``,
+    ``eye-l``, ``LEye``, ``leye``. Whole words are trusted before letters that stand alone, and those before a first or last letter. A
+    keypoint stays itself if no other name, or more than one, differs from its own in the side only; the result is its own inverse.
+    """
+    words = [_words(name) for name in names]
+    keys = ["".join(parts) for parts in words]
+    counts = Counter(keys)
+    mirror = list(range(len(names)))
+    for other_names in (_other_by_word, _other_by_letter, _other_by_glued_letter):
+        free = {key: index for index, key in enumerate(keys) if counts[key] == 1 and mirror[index] == index}
+        wanted = {index: [free[other] for other in other_names(words[index]) if other in free] for index in free.values()}
+        for index, others in wanted.items():
+            partner = next((other for other in others if index in wanted[other] and mirror[other] == other), None)
+            if mirror[index] == index and partner is not None:
+                mirror[index], mirror[partner] = partner, index
+    return tuple(mirror)
+
+
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(part.casefold() for word in _WORD.findall(name) for part in _HUMP.split(word))
+
+
+def _other_by_word(words: Sequence[str]) -> Iterator[str]:
+    """The name with every ``left`` and ``right`` exchanged, then with one of them."""
+    key = "".join(words)
+    yield _SIDE.sub(lambda side: _OTHER_SIDE[side[0]], key)
+    for side in _SIDE.finditer(key):
+        yield key[: side.start()] + _OTHER_SIDE[side[0]] + key[side.end() :]
+
+
+def _other_by_letter(words: Sequence[str]) -> Iterator[str]:
+    """The same for the letters ``l`` and ``r`` that are words of their own."""
+    yield "".join(_OTHER_SIDE.get(word, word) if len(word) == 1 else word for word in words)
+    for place, word in enumerate(words):
+        if word in ("l", "r"):
+            yield "".join((*words[:place], _OTHER_SIDE[word], *words[place + 1 :]))
+
+
+def _other_by_glued_letter(words: Sequence[str]) -> Iterator[str]:
+    """The same for an ``l`` or ``r`` that is the first or last letter of a longer word (MPII's ``lsho``, the corner ``fl``)."""
+    for place, word in enumerate(words):
+        if len(word) < 2 or _SIDE.search(word):
+            continue
+        before, after = "".join(words[:place]), "".join(words[place + 1 :])
+        if word[0] in "lr":
+            yield before + _OTHER_SIDE[word[0]] + word[1:] + after
+        if word[-1] in "lr":
+            yield before + word[:-1] + _OTHER_SIDE[word[-1]] + after
 
 
 def vocabulary_to_json(vocabulary: Vocabulary) -> dict[str, Any]:

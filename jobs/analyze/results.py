@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", help="folder of the pictures of a COCO annotation file")
     parser.add_argument("--topk", type=int, default=20, help="pictures of the best and of the worst (default 20)")
     parser.add_argument("--score-thr", type=float, default=0.0, help="detections of a lower score do not count at all (default 0)")
-    parser.add_argument("--show-score-thr", type=float, default=0.0, help="detections of a lower score are not drawn (default 0)")
+    parser.add_argument("--show-score-thr", type=float, default=0.3, help="detections of a lower score are not drawn (default 0.3)")
     parser.add_argument(
         "--compat", action="store_true", help="as MMDetection 3.x: crowds are to be found, images without objects are worst"
     )
@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for each in drawn[:5]:
             line = found.table[each.place]
             print(f"{title:5}  {line.score:.3f}  {line.num_truth:4} to find, {line.num_predicted:4} predicted  {line.image}")
+    if found.hidden:
+        print(f"{found.hidden:,} detections with a score below {args.show_score_thr:g} are not drawn; --show-score-thr 0 draws all")
     if found.without_picture:
         print(f"{found.without_picture} of the pictures were not found and are drawn upon grey; say where they lie with --images")
     for note in paired.notes:

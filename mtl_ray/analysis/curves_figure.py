@@ -17,24 +17,18 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mtl_ray.analysis.curves import Axis, Curve
-from mtl_ray.geometry.figures import spell
+from mtl_ray.geometry.figures import curve_style, spell
 
 Style = Literal["darkgrid", "whitegrid", "dark", "white", "ticks"]
 LONGEST = 96
 """Letters of a name in the legend; of longer ones the end is shown."""
 WIDE_TITLE = 80
 """Letters in a line of the title."""
-FEW_POINTS = 60
-"""Up to so many points are marked."""
 SHORT = 24
 """Letters of names that stand beside the panel; longer ones stand below it."""
 IN_A_COLUMN = 18
 """Names one above the other beside the panel."""
 _UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
-_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#5a5a5a")
-"""Those of Okabe and Ito that are seen upon white; when they are used up, dashes and marks tell the curves apart."""
-_DASHES = ("-", "--", ":", "-.")
-_MARKS = "os^Dv"
 
 
 def draw_curves(curves: Sequence[Curve], axis: Axis, *, title: str = "", style: Style = "whitegrid") -> Figure:
@@ -94,13 +88,11 @@ def _windowless(backend: str | None) -> str | None:
 
 
 def _draw(axes: Axes, curve: Curve, places: NDArray[np.float64], index: int) -> None:
-    colour, round_ = _COLOURS[index % len(_COLOURS)], index // len(_COLOURS)
-    dash = _DASHES[round_ % len(_DASHES)]
-    marker = _MARKS[round_ % len(_MARKS)] if len(places) <= FEW_POINTS else None
+    style = curve_style(index, len(places))
     if curve.smoothed is not curve.values:
-        axes.plot(places, curve.values, color=colour, linewidth=1, alpha=0.25)
-        marker = None
-    axes.plot(places, curve.smoothed, dash, color=colour, marker=marker, markersize=4, linewidth=1.5, label=_plain(curve.label))
+        axes.plot(places, curve.values, color=style["color"], linewidth=1, alpha=0.25)
+        style["marker"] = None
+    axes.plot(places, curve.smoothed, markersize=4, linewidth=1.5, label=_plain(curve.label), **style)  # type: ignore[arg-type]
 
 
 def _unit(curves: Sequence[Curve]) -> tuple[float, str]:

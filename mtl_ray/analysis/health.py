@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.sources.findings import Findings
 
 MAX_NAMED = 200
 """Problems of one kind that are named in each part; all are counted."""
@@ -71,6 +72,7 @@ class Health:
         colour: sums of the values of each channel, of their squares, and how many there are.
         problems, counted: those that are named, and how many there are of each kind.
         identities: of all samples.
+        findings: what the reader, or the conversion, left out or read with a change, as ``jobs.convert`` says it.
     """
 
     vocabulary: Vocabulary
@@ -92,6 +94,7 @@ class Health:
     problems: list[Problem] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     identities: list[Identity] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
 
     def __post_init__(self) -> None:
         classes = self.vocabulary.classes
@@ -119,6 +122,7 @@ class Health:
             self.images[kind] = self.images[kind] + counts
         self.problems += other.problems
         self.identities += other.identities
+        self.findings.merge(other.findings)
 
 
 def in_octaves(values: NDArray[np.float64], octaves: tuple[int, int]) -> Histogram:

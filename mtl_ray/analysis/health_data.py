@@ -17,6 +17,7 @@ from mtl_ray.evaluation.data import CocoData, EvaluationData, SplitData, open_da
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.config import ConvertConfig, RawConfig, Shards
 from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import ImageRule
 from mtl_ray.sources.source import Reject, Source
 
 LEFT_OUT = "left out by the reader"
@@ -93,7 +94,7 @@ def open_data_set(name: str, images: str | None = None) -> DataSet:
     kinds = {kind.type: kind for kind in get_args(RawConfig)}
     raw = _RAW.fullmatch(name)
     if raw and raw[1] in kinds:
-        source = open_source(_raw_config(raw[1], raw[2]))
+        source = open_source(_raw_config(raw[1], raw[2]), ImageRule(needed=False))
         return DataSet(name=name, data=source, images=None, rejects=source.rejects)
     data = open_data(name, images)
     rejects = _rejects(name) if isinstance(data, SplitData) else ()
@@ -113,9 +114,11 @@ def look_at_piece(piece: Piece) -> Health:
 
 
 def report_rejects(rejects: Sequence[Reject], health: Health) -> None:
-    """Counts what was left out."""
+    """Counts what was left out, and what was read with a change."""
+    health.findings.add(rejects)
     for reject in rejects:
-        health.report(LEFT_OUT, reject.file, ": ".join(filter(None, (reject.object, reject.reason))))
+        if not reject.note:
+            health.report(LEFT_OUT, reject.file, ": ".join(filter(None, (reject.object, reject.reason))))
 
 
 def _read(data: EvaluationData | Source, row: int, health: Health) -> Sample | None:
@@ -126,12 +129,8 @@ def _read(data: EvaluationData | Source, row: int, health: Health) -> Sample | N
         return sample
     if not isinstance(data, CocoData):
         return next(iter(data.samples(row, row + 1, pictures=True)))
-    bare = data.file.samples[row]
-    try:
-        sample = next(data.samples(row, row + 1, pictures=True))
-    except FileNotFoundError:
-        sample = bare
-    return replace(sample, key=data.file.file_names[bare.key])
+    sample = next(data.samples(row, row + 1, pictures=True))
+    return replace(sample, key=data.file.file_names[sample.key])
 
 
 def _raw_config(kind: str, options: str) -> RawConfig:
@@ -152,4 +151,7 @@ def _rejects(uri: str) -> tuple[Reject, ...]:
         listed = json.loads(storage.read(storage.join(uri, "rejects.json")))
     except FileNotFoundError:
         return ()
-    return tuple(Reject(str(each.get("file", "")), str(each.get("object", "")), str(each.get("reason", ""))) for each in listed)
+    return tuple(
+        Reject(str(each.get("file", "")), str(each.get("object", "")), str(each.get("reason", "")), note=bool(each.get("note")))
+        for each in listed
+    )

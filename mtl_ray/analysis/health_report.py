@@ -14,6 +14,7 @@ from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, bin_edg
 from mtl_ray.analysis.health_same import Same, find_same
 from mtl_ray.analysis.short_names import short_names
 from mtl_ray.samples import Annotation
+from mtl_ray.sources.findings import refusal, remarks
 
 UNBALANCED = 100
 """Times as many examples of one class as of another are worth a word."""
@@ -57,7 +58,13 @@ def report_of(names: Sequence[str], sets: Sequence[Health]) -> HealthReport:
     """Compares what was counted of each data set."""
     same, counts = find_same(sets)
     short = short_names(names)
-    findings = [*_overlaps(short, counts), *_problems(short, sets), *_repeats(short, counts), *_classes(short, sets)]
+    findings = [
+        *_conversions(short, sets),
+        *_overlaps(short, counts),
+        *_problems(short, sets),
+        *_repeats(short, counts),
+        *_classes(short, sets),
+    ]
     return HealthReport(names=tuple(names), sets=tuple(sets), same=tuple(same), same_counts=counts, findings=tuple(findings))
 
 
@@ -68,6 +75,18 @@ def median_of(histogram: NDArray[np.int64], octaves: tuple[int, int]) -> float:
     bin_ = int(np.searchsorted(np.cumsum(histogram), histogram.sum() / 2))
     edges = bin_edges(octaves)
     return float(np.sqrt(edges[bin_] * edges[bin_ + 1]))
+
+
+def _conversions(names: Sequence[str], sets: Sequence[Health]) -> Iterator[str]:
+    """What ``jobs.convert`` would say, or has said, of each data set."""
+    for name, health in zip(names, sets, strict=True):
+        classes = health.vocabulary.classes
+        counts: dict[str, dict[str, int]] = {
+            kind: dict(zip(classes[kind], column.tolist(), strict=True)) for kind, column in health.images.items()
+        }
+        if reason := refusal(health.findings, counts):
+            yield f"{name}: {reason}"
+        yield from (f"{name}: {remark}" for remark in remarks(health.findings))
 
 
 def _overlaps(names: Sequence[str], counts: Mapping[tuple[int, int, str], int]) -> Iterator[str]:

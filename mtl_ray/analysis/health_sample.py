@@ -19,6 +19,8 @@ LONGEST = 30.0
 def look_at(sample: Sample, row: int, health: Health) -> None:
     """Counts the sample of a row; one whose ``image`` is empty has no picture at hand."""
     health.samples += 1
+    health.findings.images += 1
+    health.findings.annotated += sample.annotated
     health.identities.append(_picture(sample, row, health))
     known = {"labels": sample.labels, "instances": sample.instances, "semantic": sample.semantic}
     health.annotated.update(kind for kind in health.images if known[kind] is not None)
@@ -70,6 +72,7 @@ def _classes(sample: Sample, classes: NDArray[np.int64], kind: Annotation, healt
     known = classes[(classes >= 0) & (classes < len(counts))]
     for strange in np.setdiff1d(classes, known).tolist():
         health.report("unknown class", sample.key, f"class {strange} of {kind}")
+    health.findings.annotations += len(classes)
     if not len(classes):
         health.empty[kind] += 1
     counts[np.unique(known)] += 1

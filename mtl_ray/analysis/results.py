@@ -61,15 +61,17 @@ class Results:
         good: the best images, the best last.
         bad: the worst images, the worst first.
         without_picture: of these, images whose pictures were nowhere.
+        hidden: their detections that are not drawn, for their score.
     """
 
     table: tuple[ImageResult, ...]
     good: tuple[Drawn, ...]
     bad: tuple[Drawn, ...]
     without_picture: int
+    hidden: int
 
 
-def results(paired: Paired, out: str, wide: Wide, *, topk: int = 20, show_score: float = 0.0, compat: bool = False) -> Results:
+def results(paired: Paired, out: str, wide: Wide, *, topk: int = 20, show_score: float = 0.3, compat: bool = False) -> Results:
     """Scores all images, draws some, and writes images.json, images.csv, good/ and bad/.
 
     Args:
@@ -101,7 +103,8 @@ def results(paired: Paired, out: str, wide: Wide, *, topk: int = 20, show_score:
     works = [_Work(images[each.place], paired.rows[each.place], table[each.place], each.uri) for each in (*bad, *good)]
     batches = [works[start : start + PICTURES_OF_A_TASK] for start in range(0, len(works), PICTURES_OF_A_TASK)]
     without = sum(wide(partial(_draw_all, shown), batches, "draw"))
-    return Results(table=table, good=good, bad=bad, without_picture=without)
+    hidden = sum(int((work.image.found.scores < show_score).sum()) for work in works)
+    return Results(table=table, good=good, bad=bad, without_picture=without, hidden=hidden)
 
 
 def _ranked(paired: Paired, places: Sequence[int], table: Sequence[ImageResult]) -> list[int]:
@@ -171,7 +174,9 @@ def _draw(shown: _Shown, work: _Work) -> bool:
     pixels, there = shown.pictures.read(work.row, line.image, _size(image), exact=image.height > 0)
     sample = Sample(key=image.key, image=b"", height=pixels.shape[0], width=pixels.shape[1], instances=image.truth)
     panels = [draw_truth(pixels, sample, shown.vocabulary), draw_prediction(pixels, image.found, shown.vocabulary, shown.show_score)]
-    titles = [f"{line.image}: {line.num_truth} to find", f"{line.num_predicted} predicted, score {line.score:.3f}"]
+    hidden = int((image.found.scores < shown.show_score).sum())
+    below = f", {hidden} below {shown.show_score:g} not drawn" if hidden else ""
+    titles = [f"{line.image}: {line.num_truth} to find", f"{line.num_predicted} predicted{below}, score {line.score:.3f}"]
     storage.write(work.uri, jpeg(grid(panels, 2, titles)))
     return there
 

@@ -25,6 +25,7 @@ from mtl_ray.inference.predictor import Arrays, Predictor, decode_one
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.loading.decode import decode_image
 from mtl_ray.models.head import Context, Features, Head
+from mtl_ray.samples import Sample
 from mtl_ray.tasks.detection.nms import select
 
 Picture = NDArray[np.uint8]
@@ -152,14 +153,23 @@ def _open(target: str, device: str, threads: int, classes: int | None, api_key: 
     return Subject(target=target, predictor=open_checkpoint(uri, device=device), about=f"torch on {device}")
 
 
+def _readable(samples: Iterator[Sample]) -> Iterator[Picture]:
+    """The images that are there and whole; which are not is for an evaluation to say."""
+    for sample in samples:
+        try:
+            yield decode_image(sample.image)
+        except ValueError:
+            continue
+
+
 def _pictures(subject: Subject, data: str | None, images: str | None) -> tuple[list[Picture], str]:
     """Pictures and where they come from."""
     if data is not None:
         found = open_data(data, images)
         samples = found.samples(0, min(len(found), _IN_MEMORY), pictures=True)
-        pictures = [decode_image(sample.image) for sample in samples]
+        pictures = list(_readable(samples))
         if not pictures:
-            raise ValueError(f"{data} has no pictures")
+            raise ValueError(f"no image of {data} can be read; say with --images where they are")
         return pictures, data
     if subject.target.startswith(("http://", "https://")):
         return [image for _, image in generated(_IN_MEMORY)], "generated"

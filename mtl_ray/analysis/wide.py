@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tqdm import tqdm
+from mtl_ray.terminal import progress_bar
 
 Wide = Callable[[Callable[[Any], Any], Sequence[Any], str], list[Any]]
 """(function, items, what the progress bar is called) -> the results in the order of the items."""
@@ -11,4 +11,4 @@ Wide = Callable[[Callable[[Any], Any], Sequence[Any], str], list[Any]]
 
 def here(function: Callable[[Any], Any], items: Sequence[Any], description: str) -> list[Any]:
     """A ``Wide`` that does one item after another in this process."""
-    return [function(item) for item in tqdm(items, desc=description, unit="task", mininterval=0.5, leave=False)]
+    return [function(item) for item in progress_bar(items, desc=description, unit="task")]

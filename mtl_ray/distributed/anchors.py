@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from optuna.samplers import BaseSampler, CmaEsSampler, TPESampler
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
-from tqdm import tqdm
 
 from mtl_ray.distributed.session import session
+from mtl_ray.terminal import progress_bar
 from mtl_ray.tuning.anchor_climb import climb
 from mtl_ray.tuning.anchor_points import Points, Shapes, points_of
 from mtl_ray.tuning.anchors import COARSE, kmeans, refine
@@ -45,7 +45,7 @@ def search_anchors(shapes: Shapes, num: int, *, sampler: Sampler = "tpe", trials
     points, start = points_of(shapes, COARSE), kmeans(shapes, num, seed=seed)
     with session(num_cpus=max(os.cpu_count() or 1, workers)), tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch:
         _quiet()
-        with tqdm(total=trials, desc="anchors", unit="trial", mininterval=0.5, leave=False) as bar:
+        with progress_bar(total=trials, desc="anchors", unit="trial") as bar:
             results = _tuner(points, start, _sampler(sampler, seed), trials, workers, scratch, bar).fit()
         ended = [result.metrics for result in results if result.metrics and "anchors" in result.metrics]
     if not ended:

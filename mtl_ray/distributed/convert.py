@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,14 @@ from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.distributed.parts import Part, clear, job_of, write_part
 from mtl_ray.distributed.rewrite import open_shards
 from mtl_ray.distributed.wide import spread
-from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest
+from mtl_ray.picture_header import MAX_PIXELS
+from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry
 from mtl_ray.shards.split import open_split
-from mtl_ray.shards.write import CLASS_COUNTS, publish_manifest, shard_name
+from mtl_ray.shards.write import CLASS_COUNTS, class_counts, publish_manifest, shard_name
 from mtl_ray.sources.config import ConvertConfig, Shards, SourceConfig
+from mtl_ray.sources.findings import Findings, refusal, remarks, sentence_of
 from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import ImageRule
 from mtl_ray.sources.source import Reject, Source
 
 REJECTS = "rejects.json"
@@ -40,13 +43,13 @@ class Conversion:
     Attributes:
         uri: its folder.
         manifest: its manifest.
-        rejects: how many pictures and objects were left out; ``rejects.json`` names them.
+        findings: what was left out or read with a change; ``rejects.json`` names each.
         fresh: False if the split was there already.
     """
 
     uri: str
     manifest: Manifest
-    rejects: int
+    findings: Findings
     fresh: bool
 
 
@@ -57,9 +60,9 @@ def convert(config: ConvertConfig) -> Conversion:
 
     Raises:
         FileNotFoundError: if the data set has no such split.
-        ValueError: if another split lies there, or no picture can be read.
+        ValueError: if another split lies there, no image can be read, or ``refusal`` has a reason not to publish the split.
     """
-    source = open_any(config.source)
+    source = open_any(config.source, ImageRule(max_pixels=config.max_pixels or MAX_PIXELS))
     return write_split(config, source, provenance_of(config, source))
 
 
@@ -76,17 +79,19 @@ def write_split(config: ConvertConfig, source: Source, provenance: dict[str, Any
         raise ValueError(f"{config.format} is no format of shards: arrow or tfrecord")
     if storage.exists(storage.join(uri, MANIFEST)):
         return _finished(uri, provenance)
-    if not len(source):
-        why = f"; the first of {len(source.rejects)} left out: {sentence_of(source.rejects[0])}" if source.rejects else ""
-        raise ValueError(f"the split {config.source.split!r} of {config.source.root} has no pictures{why}")
+    check_listed(config, source)
     written = list(
         spread(write_part, _parts(config, uri, source, provenance), description=f"convert {config.source.split}", workers=config.workers)
     )
     rejects = [*source.rejects, *(reject for part in written for reject in part.rejects)]
     entries = [part.entry for part in written if part.entry is not None]
     if not entries:
-        raise ValueError(f"none of the {len(source)} pictures can be read; the first: {sentence_of(rejects[0])}")
-    storage.write(storage.join(uri, REJECTS), json.dumps([dataclasses.asdict(reject) for reject in rejects], indent=1).encode())
+        raise ValueError(f"none of the {len(source)} images can be read; the first: {sentence_of(rejects[0])}")
+    findings = findings_of(entries, rejects, sum(part.annotated for part in written))
+    storage.write(storage.join(uri, REJECTS), json.dumps([item_json(reject) for reject in rejects], indent=1).encode())
+    if not isinstance(config.source, Shards):
+        images = {kind: columns["images"] for kind, columns in class_counts(entries, source.vocabulary).items()}
+        check_findings(findings, images, storage.join(uri, REJECTS), allow_empty=config.allow_empty, abandon=lambda: clear(uri, []))
     clear(uri, entries)
     manifest = publish_manifest(
         uri,
@@ -97,17 +102,43 @@ def write_split(config: ConvertConfig, source: Source, provenance: dict[str, Any
         shuffled=_shuffles(config) or (isinstance(config.source, Shards) and open_split(config.source.root).manifest.shuffled),
         provenance=provenance,
     )
-    return Conversion(uri=uri, manifest=manifest, rejects=len(rejects), fresh=True)
+    return Conversion(uri=uri, manifest=manifest, findings=findings, fresh=True)
 
 
-def open_any(config: SourceConfig) -> Source:
+def open_any(config: SourceConfig, rule: ImageRule) -> Source:
     """Lists a split, raw or converted before; see ``open_source``."""
-    return open_shards(config) if isinstance(config, Shards) else open_source(config)
+    return open_shards(config) if isinstance(config, Shards) else open_source(config, rule)
 
 
-def sentence_of(reject: Reject) -> str:
-    """A reject in one line."""
-    return ": ".join(filter(None, (reject.file, reject.object, reject.reason)))
+def check_listed(config: ConvertConfig, source: Source) -> None:
+    """Raises a ValueError if a dataset lists no image at all."""
+    if not len(source):
+        why = f"; the first of {len(source.rejects)} left out: {sentence_of(source.rejects[0])}" if source.rejects else ""
+        raise ValueError(f"the split {config.source.split!r} of {config.source.root} has no images{why}")
+
+
+def findings_of(entries: Sequence[ShardEntry], rejects: Iterable[Reject], annotated: int) -> Findings:
+    """What was read into some shards, and what was not."""
+    findings = Findings(images=sum(entry.rows for entry in entries), annotated=annotated)
+    for entry in entries:
+        of_images = (sum(entry.images.get(kind, {}).values()) for kind in ("labels", "semantic"))
+        findings.annotations += sum(entry.instances.values()) + sum(of_images)
+    findings.add(rejects)
+    return findings
+
+
+def check_findings(
+    findings: Findings, counts: Mapping[str, Mapping[str, int]], details: str, *, allow_empty: bool, abandon: Callable[[], None]
+) -> None:
+    """Raises a ValueError if a split must not be published, after what was written of it is removed; see ``refusal``."""
+    if reason := refusal(findings, counts, allow_empty=allow_empty):
+        abandon()
+        raise ValueError(f"nothing was published: {reason}; all that was skipped is in {details}")
+
+
+def item_json(reject: Reject) -> dict[str, Any]:
+    """An entry of ``rejects.json``; only a note says that it is one."""
+    return {key: value for key, value in dataclasses.asdict(reject).items() if key != "note" or value}
 
 
 def _shuffles(config: ConvertConfig) -> bool:
@@ -117,7 +148,7 @@ def _shuffles(config: ConvertConfig) -> bool:
 def provenance_of(config: ConvertConfig, source: Source) -> dict[str, Any]:
     """What makes two conversions the same: where from, all choices but the number of workers, and the inputs themselves."""
     of_files = ("pictures", "masks") if config.format in ("arrow", "tfrecord") else ()
-    choices = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("to", "workers", *of_files)}
+    choices = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("to", "workers", "allow_empty", *of_files)}
     choices["source"]["root"] = storage.absolute(config.source.root)
     found: dict[str, Any] = json.loads(json.dumps({**choices, "inputs": source.fingerprint}))
     return found
@@ -128,8 +159,15 @@ def _finished(uri: str, provenance: dict[str, Any]) -> Conversion:
     if differing := differences(manifest.provenance, provenance):
         what = ", ".join(differing).replace("inputs", "the data set itself")
         raise ValueError(f"{uri} already holds another split (different: {what}); remove it or choose another place with --to")
-    rejects = json.loads(storage.read(storage.join(uri, REJECTS)))
-    return Conversion(uri=uri, manifest=manifest, rejects=len(rejects), fresh=False)
+    findings = Findings(images=manifest.num_samples, annotations=annotations_in(uri))
+    findings.add(Reject(**reject) for reject in json.loads(storage.read(storage.join(uri, REJECTS))))
+    return Conversion(uri=uri, manifest=manifest, findings=findings, fresh=False)
+
+
+def annotations_in(uri: str) -> int:
+    """How many annotations a finished split has, by its ``class_counts.json``."""
+    counts = json.loads(storage.read(storage.join(uri, CLASS_COUNTS)))
+    return sum(sum(columns.get("instances", columns["images"]).values()) for columns in counts.values())
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -170,6 +208,11 @@ def _num_shards(source: Source, shard_bytes: int) -> int:
     return min(len(source), max(by_size, by_rows))
 
 
+def left_out(findings: Findings, details: str) -> tuple[str, str]:
+    """The line of a summary on what was rejected."""
+    return "left out", f"{findings.rejected:,} images and annotations, see {details}" if findings.rejected else "nothing"
+
+
 def summary(conversion: Conversion) -> str:
     """What came of a conversion, as a table for the screen."""
     manifest = conversion.manifest
@@ -181,12 +224,9 @@ def summary(conversion: Conversion) -> str:
             f"{manifest.num_samples:,} in {len(manifest.shard_names)} {manifest.encoding} shards, {manifest.num_bytes / 1e6:,.1f} MB",
         ),
         ("classes", classes),
-        (
-            "left out",
-            f"{conversion.rejects} pictures and objects, see {storage.join(conversion.uri, REJECTS)}" if conversion.rejects else "nothing",
-        ),
+        left_out(conversion.findings, storage.join(conversion.uri, REJECTS)),
     ]
-    lines = [f"{name:<10} {fact}" for name, fact in facts]
+    lines = [*(f"{name:<10} {fact}" for name, fact in facts), *remarks(conversion.findings)]
     counts = json.loads(storage.read(storage.join(conversion.uri, CLASS_COUNTS)))
     for kind, columns in counts.items():
         lines += ["", f"{kind:<24}" + "".join(f"{column:>14}" for column in columns)]

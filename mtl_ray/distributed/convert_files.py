@@ -5,17 +5,30 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 
 from mtl_ray import storage
-from mtl_ray.distributed.convert import differences, open_any, order_of, provenance_of, sentence_of
+from mtl_ray.distributed.convert import (
+    check_findings,
+    check_listed,
+    differences,
+    item_json,
+    left_out,
+    open_any,
+    order_of,
+    provenance_of,
+)
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.distributed.wide import spread
-from mtl_ray.samples import Sample
-from mtl_ray.sources.config import ConvertConfig
+from mtl_ray.picture_header import MAX_PIXELS
+from mtl_ray.samples import Annotation, Sample
+from mtl_ray.shards.write import classes_of
+from mtl_ray.sources.config import ConvertConfig, Shards
+from mtl_ray.sources.findings import Findings, remarks, sentence_of
+from mtl_ray.sources.picture import ImageRule
 from mtl_ray.sources.source import Reject, Source, UnreadableError
 from mtl_ray.sources.writers.coco import COCO_FILE
 from mtl_ray.sources.writers.open import FileFormat, open_writer
@@ -36,7 +49,8 @@ class Files:
         note: the file that says what was converted, and names the rejects.
         pictures: how many there are.
         objects: how many objects of each class the source has in them, by its name; empty for semantic maps.
-        rejects: what was left out.
+        annotated, annotations: images with annotations of any kind, and how many annotations there are.
+        rejects: what was left out or written with a change.
         fresh: False if the split was there already.
     """
 
@@ -46,6 +60,15 @@ class Files:
     objects: dict[str, int]
     rejects: tuple[Reject, ...]
     fresh: bool
+    annotated: int = 0
+    annotations: int = 0
+
+    @property
+    def findings(self) -> Findings:
+        """What was left out or written with a change, counted."""
+        findings = Findings(images=self.pictures, annotated=self.annotated, annotations=self.annotations)
+        findings.add(self.rejects)
+        return findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +79,38 @@ class _Share:
     writer: Writer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Done:
-    records: list[Any]
-    rejects: list[Reject]
-    objects: Counter[int]
+    """What was written of a share, or of a whole split.
+
+    Attributes:
+        records: of its images, for the writer; none of a whole split.
+        rejects: what was left out or written with a change.
+        images: how many of each class, by kind of annotation.
+        objects: of each class.
+        pictures, annotated: images, and those of them with annotations of any kind.
+    """
+
+    records: list[Any] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    images: dict[Annotation, Counter[int]] = field(default_factory=dict)
+    objects: Counter[int] = field(default_factory=Counter)
+    pictures: int = 0
+    annotated: int = 0
+
+    def merge(self, other: "_Done") -> None:
+        """Adds what was counted of another share."""
+        self.rejects += other.rejects
+        self.objects += other.objects
+        self.pictures += other.pictures
+        self.annotated += other.annotated
+        for kind, counts in other.images.items():
+            self.images.setdefault(kind, Counter()).update(counts)
+
+    @property
+    def annotations(self) -> int:
+        """Objects, labels and classes in semantic maps."""
+        return self.objects.total() + sum(counts.total() for kind, counts in self.images.items() if kind != "instances")
 
 
 def convert_files(config: ConvertConfig) -> Files:
@@ -77,7 +127,8 @@ def convert_files(config: ConvertConfig) -> Files:
     alone = uri.endswith(COCO_FILE)
     if alone and form != "coco":
         raise ValueError(f"--to {config.to}: only coco is a single file; {form} is a folder")
-    source = open_any(config.source)
+    rule = ImageRule(max_pixels=config.max_pixels or MAX_PIXELS, needed=config.pictures and not alone)
+    source = open_any(config.source, rule)
     split = re.sub(r"[^A-Za-z0-9._-]+", "-", config.source.split).strip("-.") or "split"
     masks = config.masks or ("rle" if form == "coco" and config.source.type in _OF_PIXELS else None)
     target = Target(
@@ -106,34 +157,56 @@ def _finished(note: str, provenance: dict[str, Any]) -> Files:
 
 
 def _write(config: ConvertConfig, source: Source, writer: Writer, note: str, provenance: dict[str, Any]) -> Files:
-    if not len(source):
-        why = f"; the first of {len(source.rejects)} left out: {sentence_of(source.rejects[0])}" if source.rejects else ""
-        raise ValueError(f"the split {config.source.split!r} of {config.source.root} has no pictures{why}")
+    check_listed(config, source)
     order = order_of(config, source, shuffle=bool(config.shuffle))
     shares = [_Share(source.take(part), writer) for part in np.array_split(order, -(-len(order) // _ROWS_OF_A_TASK))]
-    rejects, objects, pictures = list(source.rejects), Counter[int](), 0
+    whole = _Done(rejects=list(source.rejects))
 
     def records() -> Iterator[Any]:
-        nonlocal pictures
         for done in spread(_write_share, shares, description=f"convert {config.source.split}", workers=config.workers):
-            rejects.extend(done.rejects)
-            objects.update(done.objects)
-            pictures += len(done.records)
+            whole.merge(done)
             yield from done.records
-        if not pictures:
-            raise ValueError(f"none of the {len(source)} pictures can be written; the first: {sentence_of(rejects[0])}")
+        if not whole.pictures:
+            raise ValueError(f"none of the {len(source)} images can be written; the first: {sentence_of(whole.rejects[0])}")
+        _check(config, source, whole, note)
 
     uri = writer.finish(records())
-    names = source.vocabulary.classes.get("instances", ())
-    counts = {name: objects[index] for index, name in enumerate(names)} if objects else {}
-    files = Files(uri=uri, note=note, pictures=pictures, objects=counts, rejects=tuple(rejects), fresh=True)
-    content = dataclasses.asdict(files) | {"provenance": provenance}
+    files = Files(
+        uri=uri,
+        note=note,
+        pictures=whole.pictures,
+        objects=_by_name(source, "instances", whole.objects) if whole.objects else {},
+        rejects=tuple(whole.rejects),
+        fresh=True,
+        annotated=whole.annotated,
+        annotations=whole.annotations,
+    )
+    content = dataclasses.asdict(files) | {"rejects": [item_json(each) for each in files.rejects], "provenance": provenance}
     storage.write(note, json.dumps({key: value for key, value in content.items() if key not in ("note", "fresh")}, indent=1).encode())
     return files
 
 
+def _check(config: ConvertConfig, source: Source, whole: _Done, note: str) -> None:
+    """Raises a ValueError if the files must not be finished; what was skipped then stands beside the place of the note."""
+    if isinstance(config.source, Shards):
+        return
+    findings = Findings(images=whole.pictures, annotated=whole.annotated, annotations=whole.annotations)
+    findings.add(whole.rejects)
+    counts = {str(kind): _by_name(source, kind, whole.images.get(kind, Counter())) for kind in source.vocabulary.classes}
+    details = note.removesuffix(".json") + "_rejects.json"
+
+    def write_details() -> None:
+        storage.write(details, json.dumps([item_json(each) for each in whole.rejects], indent=1).encode())
+
+    check_findings(findings, counts, details, allow_empty=config.allow_empty, abandon=write_details)
+
+
+def _by_name(source: Source, kind: Annotation, counts: Counter[int]) -> dict[str, int]:
+    return {name: counts[index] for index, name in enumerate(source.vocabulary.classes.get(kind, ()))}
+
+
 def _write_share(share: _Share) -> _Done:
-    done = _Done([], [], Counter())
+    done = _Done()
     for index in range(len(share.source)):
         sample, rejects = share.source.read(index)
         done.rejects.extend(rejects)
@@ -151,6 +224,10 @@ def _write_sample(sample: Sample, writer: Writer, done: _Done) -> None:
         return
     done.records.append(record)
     done.rejects.extend(rejects)
+    done.pictures += 1
+    done.annotated += sample.annotated
+    for kind, classes in classes_of(sample).items():
+        done.images.setdefault(kind, Counter()).update(classes)
     if sample.instances is not None:
         done.objects.update(sample.instances.classes.tolist())
 
@@ -160,9 +237,9 @@ def files_summary(files: Files) -> str:
     facts = [
         ("written", files.uri + ("" if files.fresh else " (was there already: nothing done)")),
         ("pictures", f"{files.pictures:,}"),
-        ("left out", f"{len(files.rejects)} pictures and objects, see {files.note}" if files.rejects else "nothing"),
+        left_out(files.findings, files.note),
     ]
-    lines = [f"{name:<10} {fact}" for name, fact in facts]
+    lines = [*(f"{name:<10} {fact}" for name, fact in facts), *remarks(files.findings)]
     if files.objects:
         lines += ["", f"{'objects':<24}{sum(files.objects.values()):>14,}"]
         lines += [f"  {name:<22}{count:>14,}" for name, count in list(files.objects.items())[:_SHOWN]]

@@ -6,14 +6,13 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
-from tqdm import tqdm
-
 from mtl_ray.distributed.fan_out import fan_out
 from mtl_ray.distributed.session import session
 from mtl_ray.evaluation.data import open_data
 from mtl_ray.evaluation.evaluate import Part, Request, evaluate, make_report, measure_rows
 from mtl_ray.evaluation.report import Report
 from mtl_ray.samples import Sample
+from mtl_ray.terminal import progress_bar
 
 
 def evaluate_rows(request: Request, workers: int) -> tuple[Report, Part]:
@@ -49,4 +48,4 @@ def _measure(request: Request, rows: tuple[int, int]) -> Part:
 
 
 def _bar(samples: Iterable[Sample], total: int) -> Iterable[Sample]:
-    return tqdm(samples, total=total, desc="evaluate", unit="image", mininterval=0.5, leave=False)
+    return progress_bar(samples, total=total, desc="evaluate", unit="image")

@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayTaskError
-from tqdm import tqdm
+
+from mtl_ray.terminal import progress_bar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,7 +47,7 @@ def fan_out(
     pending: dict[ray.ObjectRef, int] = {}
     done: dict[int, Result] = {}
     sent = given = 0
-    with tqdm(total=len(items), desc=description, unit="task", mininterval=0.5, leave=False) as bar:
+    with progress_bar(total=len(items), desc=description, unit="task") as bar:
         while given < len(items):
             limit = workers or max(_AT_LEAST, int(2 * ray.cluster_resources().get("CPU", 1) / num_cpus))
             while sent < len(items) and len(pending) < limit and sent - given < 4 * limit:

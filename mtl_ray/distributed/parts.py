@@ -40,12 +40,13 @@ class Part:
     job: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Written:
-    """A shard that was made (None if none of its samples can be read), and what was left out."""
+    """A shard that was made (None if none of its samples can be read), what was left out, and how many samples are annotated."""
 
     entry: ShardEntry | None
     rejects: list[Reject]
+    annotated: int
 
 
 def write_part(part: Part) -> Written:
@@ -53,9 +54,9 @@ def write_part(part: Part) -> Written:
     note = storage.join(part.uri, part.name + _NOTE)
     if (found := _read_note(note, part)) is not None:
         return found
-    rejects: list[Reject] = []
-    entry = write_shard(part.uri, part.name, _samples(part, rejects), encoding=part.encoding, keypoints=part.source.vocabulary.keypoints)
-    written = Written(entry if entry.rows else None, rejects)
+    written = Written(None, [], 0)
+    entry = write_shard(part.uri, part.name, _samples(part, written), encoding=part.encoding, keypoints=part.source.vocabulary.keypoints)
+    written.entry = entry if entry.rows else None
     storage.write(note, json.dumps({"job": part.job, "written": asdict(written)}).encode())
     return written
 
@@ -74,13 +75,14 @@ def clear(uri: str, entries: list[ShardEntry]) -> None:
             storage.remove(storage.join(uri, name))
 
 
-def _samples(part: Part, rejects: list[Reject]) -> Iterator[Sample]:
+def _samples(part: Part, written: Written) -> Iterator[Sample]:
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         for start in range(0, len(part.source), _AT_A_TIME):
             indices = range(start, min(start + _AT_A_TIME, len(part.source)))
             for sample, found in pool.map(part.source.read, indices) if part.remote else map(part.source.read, indices):
-                rejects += found
+                written.rejects += found
                 if sample is not None:
+                    written.annotated += sample.annotated
                     yield sample
 
 
@@ -89,12 +91,12 @@ def _read_note(uri: str, part: Part) -> Written | None:
         content = json.loads(storage.read(uri))
     except FileNotFoundError:
         return None
-    if content["job"] != part.job:
+    if content["job"] != part.job or "annotated" not in content["written"]:  # of another conversion, or of an earlier version
         return None
     entry = _entry(content["written"]["entry"]) if content["written"]["entry"] else None
     if entry and not storage.exists(storage.join(part.uri, entry.name)):
         return None
-    return Written(entry, [Reject(**reject) for reject in content["written"]["rejects"]])
+    return Written(entry, [Reject(**reject) for reject in content["written"]["rejects"]], content["written"]["annotated"])
 
 
 def _entry(content: dict[str, Any]) -> ShardEntry:

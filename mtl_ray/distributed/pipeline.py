@@ -100,7 +100,7 @@ class _Pipeline:
         assert self.config.convert is not None
         made = convert(ConvertConfig(source=source, to=_only(to), format=self.config.convert.format))
         there = "" if made.fresh else ", there already"
-        return Outcome(result=f"{made.manifest.num_samples:,} samples, {made.rejects} left out{there}", where=made.uri)
+        return Outcome(result=f"{made.manifest.num_samples:,} samples, {made.findings.rejected} left out{there}", where=made.uri)
 
     def _train(self) -> Outcome:
         summary = train(self.experiment)

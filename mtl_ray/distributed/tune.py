@@ -19,7 +19,6 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune.search import Searcher
-from tqdm import tqdm
 
 from mtl_ray.config.tree import Node
 from mtl_ray.config.validate import to_yaml, validate
@@ -29,6 +28,7 @@ from mtl_ray.distributed.tune_desk import Desk
 from mtl_ray.distributed.tune_trial import OUTCOME, Train, in_words, run_trial
 from mtl_ray.distributed.world import fit, machines, request_of
 from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.terminal import progress_bar
 from mtl_ray.tuning.record import Result
 from mtl_ray.tuning.search import Search, text_of
 
@@ -68,7 +68,7 @@ def _tune(found: Search, scratch: str, train: Train) -> None:
         curves, config.goals[0], config.scheduler, config.grace, config.reduction
     )
     trial = functools.partial(run_trial, desk=desk, goals=config.goals, folder=found.uri, train=train)
-    with tqdm(total=found.total, initial=len(found.results), desc=found.config.runtime.name, unit="trial", mininterval=0.5) as bar:
+    with progress_bar(total=found.total, initial=len(found.results), desc=found.config.runtime.name, unit="trial", leave=True) as bar:
         tune.Tuner(
             tune.with_resources(_named(trial), tune.PlacementGroupFactory([{"CPU": 0.0, "memory": DRIVER_BYTES}])),
             tune_config=tune.TuneConfig(

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from mtl_ray.analysis.wide import Wide, here
 from mtl_ray.distributed.fan_out import fan_out
 from mtl_ray.distributed.session import session
+from mtl_ray.terminal import progress_bar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,7 +26,7 @@ def spread(
         unit: what an item is called where the work is done here.
     """
     if workers == 1 or len(items) <= 1:
-        yield from map(function, tqdm(items, desc=description, unit=unit, mininterval=0.5, leave=False))
+        yield from map(function, progress_bar(items, desc=description, unit=unit))
         return
     with session():
         yield from fan_out(function, items, description=description, workers=workers)

@@ -6,10 +6,8 @@ import matplotlib
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from mtl_ray.geometry.figures import png
-from mtl_ray.geometry.palette import colours_of
+from mtl_ray.geometry.figures import curve_style, png
 from mtl_ray.tasks.charts import RECALLS, Charts, Confusion, PrecisionRecall, known
 
 MOST_CLASSES = 40
@@ -66,9 +64,9 @@ def curves_figure(head: str, chart: PrecisionRecall) -> Figure:
     with matplotlib.rc_context(sns.axes_style("whitegrid")):
         figure = Figure(figsize=(8, 4.8), layout="constrained")
         axes = figure.add_subplot()
-    colours: NDArray[np.float64] = np.array(colours_of(len(shown)), np.float64) / 255
-    for index, colour in zip(shown, colours, strict=True):
-        axes.plot(RECALLS, chart.precision[index], color=colour, label=f"{_word(chart.names[index])}  {chart.average[index]:.3f}")
+    for place, index in enumerate(shown):
+        label = f"{_word(chart.names[index])}  {chart.average[index]:.3f}"
+        axes.plot(RECALLS, chart.precision[index], label=label, **curve_style(place, len(RECALLS)))  # type: ignore[arg-type]
     if len(everyone) > 1:
         mean = chart.precision[everyone].mean(axis=0)
         axes.plot(RECALLS, mean, color="#202020", linewidth=2.5, label=f"mean of {len(everyone)}  {mean.mean():.3f}")

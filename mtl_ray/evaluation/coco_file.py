@@ -51,6 +51,8 @@ def read_coco_file(uri: str) -> CocoFile:
         return _read(content)
     except KeyError as error:
         raise ValueError(f"{uri}: an entry lacks {error}, or refers to {error}, which is not there") from error
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{uri} cannot be read as a COCO annotation file: {error}") from error
 
 
 def read_json(uri: str) -> Any:
@@ -77,8 +79,8 @@ def _read(content: Mapping[str, Any]) -> CocoFile:
     points: Mapping[str, Any] = next((category for category in categories if category.get("keypoints")), {})
     vocabulary = Vocabulary(
         classes={"instances": tuple(_class_name(category) for category in categories)},
-        keypoints=tuple(points.get("keypoints", ())),
-        skeleton=tuple((int(a) - 1, int(b) - 1) for a, b in points.get("skeleton", ())),
+        keypoints=tuple(map(str, points.get("keypoints", ()))),
+        skeleton=_skeleton(points),
         category_ids={"instances": tuple(class_of)},
     )
     images = {image["id"]: image for image in content["images"]}
@@ -97,16 +99,26 @@ def _read(content: Mapping[str, Any]) -> CocoFile:
     )
 
 
+def _skeleton(points: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """Pairs of keypoints from 0, which are for drawing; none if the file numbers them otherwise than from 1."""
+    pairs = tuple((int(first) - 1, int(second) - 1) for first, second in points.get("skeleton") or ())
+    return pairs if all(0 <= index < len(points["keypoints"]) for pair in pairs for index in pair) else ()
+
+
 def _class_name(category: Mapping[str, Any]) -> str:
     return str(category.get("name", category["id"]))
 
 
 def _sample(image: Mapping[str, Any], found: list[Mapping[str, Any]], class_of: Mapping[int, int], masks: bool, points: int) -> Sample:
     height, width = int(image.get("height", 0)), int(image.get("width", 0))
+    for annotation in found:
+        if not isinstance(annotation["bbox"], list) or len(annotation["bbox"]) != 4:
+            raise ValueError(f"the bbox of annotation {annotation.get('id')} is {annotation['bbox']}, not four numbers")
     xywh = np.array([annotation["bbox"] for annotation in found], np.float64).reshape(-1, 4)
     boxes: NDArray[Any] = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     areas: NDArray[Any] = np.array(
-        [annotation.get("area", box[2] * box[3]) for annotation, box in zip(found, xywh, strict=True)], np.float64
+        [box[2] * box[3] if annotation.get("area") is None else annotation["area"] for annotation, box in zip(found, xywh, strict=True)],
+        np.float64,
     )
     instances = Instances(
         boxes_xyxy=boxes,

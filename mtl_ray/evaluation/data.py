@@ -28,6 +28,10 @@ class EvaluationData(Protocol):
         """Another name by which predictions may call a sample."""
         ...
 
+    def where(self, key: str) -> str:
+        """Why the image of a sample that comes without one is not there, in words."""
+        ...
+
 
 @dataclass(frozen=True)
 class SplitData:
@@ -52,6 +56,10 @@ class SplitData:
         number = image_number(key)
         return key if number is None else str(number)
 
+    def where(self, key: str) -> str:
+        """See ``EvaluationData``."""
+        return "its record in the split has no image"
+
 
 @dataclass(frozen=True)
 class CocoData:
@@ -74,7 +82,7 @@ class CocoData:
         return len(self.file.samples)
 
     def samples(self, start: int, stop: int, *, pictures: bool) -> Iterator[Sample]:
-        """See ``EvaluationData``; a picture that is nowhere is empty, so that it counts as one that does not decode."""
+        """See ``EvaluationData``; an image that is nowhere is empty, so that it counts as an invalid sample."""
         for sample in self.file.samples[start:stop]:
             yield replace(sample, image=self._picture(self.file.file_names[sample.key])) if pictures else sample
 
@@ -83,12 +91,20 @@ class CocoData:
         return self.file.file_names[key]
 
     def _picture(self, name: str) -> bytes:
-        for folder in self.folders:
+        inside = inner_path(name)
+        for folder in self.folders if inside else ():
             try:
-                return storage.read(storage.join(folder, name))
-            except FileNotFoundError:
+                return storage.read(storage.join(folder, inside))
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 continue
-        raise FileNotFoundError(f"the picture {name} is in none of {', '.join(self.folders)}; say where with --images")
+        return b""
+
+    def where(self, key: str) -> str:
+        """Why the image of a sample is not to be had, for its report."""
+        name = self.file.file_names[key]
+        if not inner_path(name):
+            return f"its file_name {name!r} leads out of the folder of the images"
+        return f"its image {name} is in none of {', '.join(self.folders)}; say where with --images"
 
 
 def open_data(uri: str, images: str | None = None) -> EvaluationData:
@@ -109,6 +125,12 @@ def open_data(uri: str, images: str | None = None) -> EvaluationData:
     split = uri.rpartition("/")[2].removesuffix(".json").rpartition("_")[2]  # val2017 of instances_val2017.json
     folders = [storage.join(folder, name) if name else folder for folder in (own, above) for name in ("", "images", split)]
     return CocoData(read_coco_file(uri), (images,) if images is not None else tuple(folders))
+
+
+def inner_path(name: str) -> str:
+    """A file name that is relative to a folder, with strokes forward and without ``.``; empty if it leads out of the folder."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    return "" if ".." in parts else "/".join(parts)
 
 
 def image_number(key: str) -> int | None:

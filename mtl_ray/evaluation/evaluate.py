@@ -10,10 +10,11 @@ import pyarrow as pa
 from mtl_ray import storage
 from mtl_ray.evaluation.classes import recoder
 from mtl_ray.evaluation.data import EvaluationData, open_data
-from mtl_ray.evaluation.measure import Keep, Measured, measure, measure_stored
+from mtl_ray.evaluation.measure import NO_IMAGE, Keep, Measured, measure, measure_stored
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.evaluation.report import Report, report
-from mtl_ray.evaluation.stored import NOTHING, Stored, category_ids_of, read_arrow, read_coco, to_table, write_arrow, write_coco
+from mtl_ray.evaluation.spool import Spool
+from mtl_ray.evaluation.stored import NOTHING, Stored, category_ids_of, read_arrow, read_coco, write_arrow, write_coco
 from mtl_ray.inference.open import open_predictor
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.picture_header import MAX_PIXELS
@@ -59,7 +60,7 @@ class Part:
 
     Attributes:
         metrics: by head.
-        table: the predictions, as ``stored.to_table`` lays them out.
+        table: the predictions, as ``stored.to_table`` lays them out; it lies in a file that has no name any more, not in memory.
         heads, vocabulary: of the predictor.
         categories: the number by which the data calls each of its classes of objects.
         measured: how many samples, and the bad ones.
@@ -105,20 +106,16 @@ def measure_rows(request: Request, start: int = 0, stop: int | None = None, watc
     samples: Iterable[Sample] = map(recode, data.samples(start, stop, pictures=not request.stored))
     if watch is not None:
         samples = watch(samples, stop - start)
-    seen: list[Sample] = []
-    found: list[Predictions] = []
-
-    def keep(sample: Sample, predictions: Predictions) -> None:
-        seen.append(Sample(key=sample.key, image=b"", height=sample.height, width=sample.width))
-        found.append(predictions)
-
-    if isinstance(target, Stored):
-        measured = _measure_stored(request.target, target, data, samples, metrics, keep)
-    else:
-        measured = measure(target, samples, metrics, keep, batch=request.batch, max_pixels=request.max_pixels)
+    with Spool(target.heads) as spool:
+        if isinstance(target, Stored):
+            measured = _measure_stored(request.target, target, data, samples, metrics, spool.add)
+        else:
+            measured = measure(target, samples, metrics, spool.add, batch=request.batch, max_pixels=request.max_pixels)
+        table = spool.table()
+    measured.bad = [(key, data.where(key) if reason == NO_IMAGE else reason) for key, reason in measured.bad]
     return Part(
         metrics=metrics,
-        table=to_table(seen, found, target.heads),
+        table=table,
         heads=target.heads,
         vocabulary=target.vocabulary,
         categories=category_ids_of(target.vocabulary.classes.get("instances", ()), data.vocabulary),
@@ -135,7 +132,14 @@ def evaluate(request: Request, watch: Watch | None = None) -> tuple[Report, Part
 
 
 def make_report(request: Request, part: Part, seconds: float) -> Report:
-    """The report of all rows together."""
+    """The report of all rows together.
+
+    Raises:
+        FileNotFoundError: if there are rows and not one of them has an image.
+    """
+    reasons = [reason for _, reason in part.measured.bad]
+    if reasons and not part.measured.samples and all("say where with --images" in reason for reason in reasons):
+        raise FileNotFoundError(f"none of the {len(reasons)} images of {request.data} is there: {reasons[0]}")
     facts = {
         "target": request.target,
         "data": request.data,

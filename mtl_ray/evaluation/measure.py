@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.inference.predictor import Predictions, Predictor
-from mtl_ray.loading.decode import decode_image
+from mtl_ray.loading.decode import decode_image, decode_semantic
 from mtl_ray.picture_header import MAX_PIXELS
 from mtl_ray.samples import Sample
 from mtl_ray.tasks.contract import Metric
@@ -19,6 +19,8 @@ Keep = Callable[[Sample, Predictions], None]
 """Called with each sample and what was predicted of it."""
 Find = Callable[[Sample], Predictions | None]
 """Gives what was predicted of a sample at another time, if anything."""
+NO_IMAGE = "it has no image"
+"""Why a sample whose ``image`` is empty is not measured."""
 Decoded = tuple[Sample, NDArray[np.uint8] | str]
 """A sample and its image, or why there is none."""
 
@@ -29,7 +31,7 @@ class Measured:
 
     Attributes:
         samples: how many were predicted.
-        bad: key and reason of those that were not.
+        bad: key and reason of those that were not: no image, one that does not decode, a semantic map that does not fit it.
     """
 
     samples: int = 0
@@ -71,9 +73,27 @@ def measure_stored(find: Find, samples: Iterable[Sample], metrics: Mapping[str, 
         predictions = find(sample)
         if predictions is None:
             measured.bad.append((sample.key, "no prediction is stored for it"))
+            continue
+        try:
+            check_map(sample, (sample.height, sample.width))
+        except ValueError as error:
+            measured.bad.append((sample.key, str(error)))
         else:
             _count(sample, predictions, metrics, measured, keep)
     return measured
+
+
+def check_map(sample: Sample, size: tuple[int, int]) -> None:
+    """Refuses a sample whose semantic map no metric can read.
+
+    Raises:
+        ValueError: if it does not decode, or not to the (height, width) of the image.
+    """
+    if sample.semantic is None:
+        return
+    height, width = decode_semantic(sample.semantic).shape
+    if (height, width) != size:
+        raise ValueError(f"the semantic map is {width} x {height} pixels, the image {size[1]} x {size[0]}")
 
 
 def _count(sample: Sample, predictions: Predictions, metrics: Mapping[str, Metric], measured: Measured, keep: Keep | None) -> None:
@@ -88,10 +108,14 @@ def _decoded(samples: Iterable[Sample], max_pixels: int, size: int) -> Iterator[
     """Parts of ``size`` samples with their images; the next part is decoded while the predictor has the last."""
 
     def decode(sample: Sample) -> Decoded:
+        if not sample.image:
+            return sample, NO_IMAGE
         try:
-            return sample, decode_image(sample.image, max_pixels=max_pixels)
+            image = decode_image(sample.image, max_pixels=max_pixels)
+            check_map(sample, image.shape[:2])
         except ValueError as error:
             return sample, str(error)
+        return sample, image
 
     waiting = iter(samples)
     with ThreadPoolExecutor(2, thread_name_prefix="decode") as pool:

@@ -1,10 +1,10 @@
 """Predictions in files: one Arrow file for all heads, and COCO's results format for the objects of one head."""
 
-import io
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count, pairwise
+from itertools import accumulate, chain, count
 from typing import Any, ClassVar
 
 import numpy as np
@@ -54,6 +54,12 @@ class Stored:
     notes: tuple[str, ...] = ()
 
 
+def table_schema(heads: Mapping[str, Any]) -> pa.Schema:
+    """The columns of ``to_table``."""
+    sizes = [("height", pa.int32()), ("width", pa.int32())]
+    return pa.schema([("key", pa.string()), *sizes, *((f"head:{name}", task_part(head, "store").TYPE) for name, head in heads.items())])
+
+
 def to_table(samples: Sequence[Sample], found: Sequence[Predictions], heads: Mapping[str, Any]) -> pa.Table:
     """A row for each sample: its key, height and width, and a struct for each head."""
     columns: dict[str, Any] = {
@@ -68,13 +74,12 @@ def to_table(samples: Sequence[Sample], found: Sequence[Predictions], heads: Map
 
 
 def write_arrow(uri: str, table: pa.Table, heads: Mapping[str, Any], vocabulary: Vocabulary) -> None:
-    """Writes an Arrow IPC file; the types of the heads and the vocabulary travel in the metadata of its schema."""
+    """Writes an Arrow IPC file, part by part; the types of the heads and the vocabulary travel in the metadata of its schema."""
     types = {name: head.type for name, head in heads.items()}
     about = {"format": FORMAT, "version": VERSION, "heads": types, "vocabulary": vocabulary_to_json(vocabulary)}
-    buffer = io.BytesIO()
-    with pa.ipc.new_file(buffer, table.schema.with_metadata({"mtl_ray": json.dumps(about)})) as writer:
+    schema = table.schema.with_metadata({"mtl_ray": json.dumps(about)})
+    with storage.writing(uri) as path, pa.ipc.new_file(path, schema) as writer:
         writer.write_table(table)
-    storage.write(uri, buffer.getvalue())
 
 
 def read_arrow(uri: str) -> Stored:
@@ -84,7 +89,8 @@ def read_arrow(uri: str) -> Stored:
         ValueError: if it is no such file.
     """
     try:
-        table = pa.ipc.open_file(storage.read(uri)).read_all()
+        file = storage.read(uri) if storage.is_remote(uri) else pa.memory_map(storage.absolute(uri))
+        table = pa.ipc.open_file(file).read_all()
         about = json.loads((table.schema.metadata or {})[b"mtl_ray"])
     except (pa.ArrowInvalid, KeyError) as error:
         raise ValueError(f"{uri} is no whole predictions file: {error}") from error
@@ -93,10 +99,26 @@ def read_arrow(uri: str) -> Stored:
             f"{uri} is a {about.get('format')} of version {about.get('version')}; this program reads {FORMAT} of version {VERSION}"
         )
     heads = {name: CocoResultsHead if kind == CocoResultsHead.type else head_of(kind) for name, kind in about["heads"].items()}
-    stores = {name: task_part(head, "store") for name, head in heads.items()}
-    found = {name: map(store.from_row, _rows(table[f"head:{name}"])) for name, store in stores.items()}
-    by_name = {key: {name: next(each) for name, each in found.items()} for key in table["key"].to_pylist()}
-    return Stored(heads=heads, vocabulary=vocabulary_from_json(about["vocabulary"]), by_name=by_name, complete=True)
+    return Stored(heads=heads, vocabulary=vocabulary_from_json(about["vocabulary"]), by_name=_Table(table, heads), complete=True)
+
+
+class _Table(Mapping[str, Predictions]):
+    """The predictions of a table by key, decoded when they are asked for: all class maps at once may not fit into memory."""
+
+    def __init__(self, table: pa.Table, heads: Mapping[str, Any]) -> None:
+        self._place = {key: row for row, key in enumerate(table["key"].to_pylist())}
+        self._stores = {name: task_part(head, "store") for name, head in heads.items()}
+        self._columns = {name: _Column(table[f"head:{name}"]) for name in heads}
+
+    def __getitem__(self, key: str) -> Predictions:
+        row = self._place[key]
+        return {name: store.from_row(self._columns[name][row]) for name, store in self._stores.items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._place)
+
+    def __len__(self) -> int:
+        return len(self._place)
 
 
 def write_coco(uri: str, table: pa.Table, head: str, categories: Sequence[int]) -> None:
@@ -113,32 +135,43 @@ def write_coco(uri: str, table: pa.Table, head: str, categories: Sequence[int]) 
     store = task_part(CocoResultsHead, "store")
     keys = table["key"].to_pylist()
     sizes = table["height"].to_pylist(), table["width"].to_pylist()
-    parts: list[bytes] = []
-    for key, number, height, width, row in zip(keys, image_ids(keys), *sizes, _rows(table[f"head:{head}"]), strict=True):
-        found = store.from_row(row)
-        if not np.isfinite(found.scores).all():
-            raise ValueError(f"a score of {key} is no number, which a results file cannot hold")
-        entries = to_coco(found, number, height, width, categories)
-        for entry in entries:
-            entry["file_name"] = key
-        parts += [ANYTHING.dump_json(entries)[1:-1]] if entries else []
-    storage.write(uri, b"[" + b", ".join(parts) + b"]")
+    column = _Column(table[f"head:{head}"])
+    before = b"["
+    with storage.writing(uri) as path, path.open("wb") as file:
+        for row, (key, number, height, width) in enumerate(zip(keys, image_ids(keys), *sizes, strict=True)):
+            found = store.from_row(column[row])
+            if not np.isfinite(found.scores).all():
+                raise ValueError(f"a score of {key} is no number, which a results file cannot hold")
+            entries = to_coco(found, number, height, width, categories)
+            for entry in entries:
+                entry["file_name"] = key
+            if entries:
+                file.write(before + ANYTHING.dump_json(entries)[1:-1])
+                before = b", "
+        file.write((b"[" if before == b"[" else b"") + b"]")
 
 
-def _rows(column: pa.ChunkedArray) -> Iterator[dict[str, Any]]:
-    """The values of a column of structs, numbers in lists as arrays: a number at a time they take most of the time of an evaluation."""
-    for chunk in column.chunks:
-        fields = {field.name: _field(chunk.field(place)) for place, field in enumerate(chunk.type)}
-        for row in range(len(chunk)):
-            yield {name: values[row] for name, values in fields.items()}
+class _Column:
+    """The values of a column of structs by row, numbers in lists as arrays: a number at a time they take most of an evaluation's time."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        chunks = column.chunks
+        self._ends = list(accumulate(len(chunk) for chunk in chunks))
+        self._chunks = [{field.name: _field(chunk.field(place)) for place, field in enumerate(chunk.type)} for chunk in chunks]
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        chunk = bisect_right(self._ends, row)
+        within = row - (self._ends[chunk - 1] if chunk else 0)
+        return {name: value_at(within) for name, value_at in self._chunks[chunk].items()}
 
 
-def _field(array: pa.Array) -> Sequence[Any]:
+def _field(array: pa.Array) -> Callable[[int], Any]:
+    """What gives the value of a row."""
     plain = pa.types.is_list(array.type) and pa.types.is_primitive(array.type.value_type)
     if not plain or array.null_count or array.values.null_count:
-        return list(array.to_pylist())
-    values, ends = array.values.to_numpy(), array.offsets.to_numpy()
-    return [values[start:stop] for start, stop in pairwise(ends.tolist())]
+        return lambda row: array[row].as_py()
+    values, ends = array.values.to_numpy(), array.offsets.to_numpy().tolist()
+    return lambda row: values[ends[row] : ends[row + 1]]
 
 
 def category_ids(vocabulary: Vocabulary) -> Sequence[int]:
@@ -169,13 +202,14 @@ def read_coco(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str,
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{uri} is no COCO results file: that is a list of objects")
     categories, scores, boxes = (_column(uri, entries, name) for name in ("category_id", "score", "bbox"))
+    categories = [_integer(uri, number, "category_id", value) for number, value in enumerate(categories)]
     class_of = {number: i for i, number in enumerate(category_ids(vocabulary))}
     strange = sorted(set(categories) - class_of.keys())
     if strange and "instances" not in vocabulary.category_ids:
         raise ValueError(f"{uri}: entry {categories.index(strange[0])} has the category {strange[0]}, which the data does not have")
     everything = Detections(
-        boxes_xyxy=from_xywh(_numbers(uri, boxes)),
-        scores=np.array(scores, np.float64),
+        boxes_xyxy=from_xywh(_numbers(uri, "box", boxes, 4)),
+        scores=_numbers(uri, "score", [[score] for score in scores], 1)[:, 0],
         classes=np.array([class_of.get(number, -1) for number in categories], np.int64),
     )
     if not np.isfinite(everything.scores).all():
@@ -184,15 +218,19 @@ def read_coco(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str,
     by_name: dict[str, list[int]] = {}
     for row, (entry, number) in enumerate(zip(entries, _column(uri, entries, "image_id"), strict=True)):
         by_name.setdefault(str(entry.get("file_name", number)), []).append(row)
+    keypoints = _points(uri, entries)
     notes = tuple(f"entries of the category {number}, which the data does not have, were left out" for number in strange)
-    found = {name: {"boxes": _detections(everything, entries, rows, sizes_known.get(name, (0, 0)))} for name, rows in by_name.items()}
+    found = {
+        name: {"boxes": _detections(uri, everything, entries, rows, sizes_known.get(name, (0, 0)), keypoints)}
+        for name, rows in by_name.items()
+    }
     return Stored(heads={"boxes": CocoResultsHead}, vocabulary=vocabulary, by_name=found, complete=False, notes=notes)
 
 
 def _column(uri: str, entries: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
     """What all entries have; a box may be missing."""
     if name == "bbox":
-        return [entry.get("bbox") or _NO_BOX for entry in entries]
+        return [_NO_BOX if entry.get("bbox") is None else entry["bbox"] for entry in entries]
     try:
         return [entry[name] for entry in entries]
     except KeyError:
@@ -200,10 +238,50 @@ def _column(uri: str, entries: Sequence[Mapping[str, Any]], name: str) -> list[A
         raise ValueError(f"{uri}: entry {missing} has no {name}") from None
 
 
-def _numbers(uri: str, boxes: Sequence[Sequence[float]]) -> NDArray[np.float64]:
-    if wrong := next((number for number, box in enumerate(boxes) if len(box) != 4), None):
-        raise ValueError(f"{uri}: the box of entry {wrong} has {len(boxes[wrong])} numbers instead of four")
-    return np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes)).reshape(-1, 4)
+def _integer(uri: str, number: int, name: str, value: Any) -> int:
+    """A whole number, also where it is written as a text or as 3.0."""
+    try:
+        whole = int(value)
+        if isinstance(value, bool) or whole != float(value):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{uri}: the {name} of entry {number} is {value!r}, not a whole number") from None
+    return whole
+
+
+def _numbers(uri: str, name: str, rows: Sequence[Any], width: int) -> NDArray[Any]:
+    """Rows of so many numbers as float64 (N, width)."""
+    wrong = next((number for number, row in enumerate(rows) if not isinstance(row, list | tuple) or len(row) != width), None)
+    if wrong is not None:
+        of = f"{len(rows[wrong])} numbers" if isinstance(rows[wrong], list) else repr(rows[wrong])
+        raise ValueError(f"{uri}: the {name} of entry {wrong} has {of} instead of {width}")
+    try:
+        values = np.fromiter(chain.from_iterable(rows), np.float64, width * len(rows)).reshape(-1, width)
+        unknown = np.flatnonzero(np.isnan(values).any(axis=1)).tolist()  # numpy takes null for NaN
+    except (TypeError, ValueError):
+        unknown = list(range(len(rows)))
+    wrong = next((number for number in unknown if not all(map(_is_number, rows[number]))), None)
+    if wrong is not None:
+        raise ValueError(f"{uri}: the {name} of entry {wrong} is {rows[wrong]!r}, not {width} numbers")
+    return values
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _points(uri: str, entries: Sequence[Mapping[str, Any]]) -> dict[int, NDArray[Any]]:
+    """The keypoints (K, 3) of the entries that have some, by the number of the entry; all have the same K."""
+    found = {number: entry["keypoints"] for number, entry in enumerate(entries) if entry.get("keypoints") is not None}
+    first = next(iter(found.values()), ())
+    for number, values in found.items():
+        if not isinstance(values, list) or len(values) % 3 or len(values) != len(first) or not all(map(_is_number, values)):
+            raise ValueError(f"{uri}: the keypoints of entry {number} are not x, y and score of as many points as in other entries")
+    return {number: np.array(values, np.float64).reshape(-1, 3) for number, values in found.items()}
 
 
 _NO_BOX = (np.nan,) * 4
@@ -211,21 +289,40 @@ NOTHING = Detections(boxes_xyxy=np.zeros((0, 4), np.float32), scores=np.zeros(0,
 """What was found on an image that a results file does not name."""
 
 
-def _detections(everything: Detections, entries: Sequence[Mapping[str, Any]], rows: Sequence[int], size: tuple[int, int]) -> Detections:
-    """Those of one image: the rows that are of a class which the data has."""
+def _detections(
+    uri: str,
+    everything: Detections,
+    entries: Sequence[Mapping[str, Any]],
+    rows: Sequence[int],
+    size: tuple[int, int],
+    keypoints: Mapping[int, NDArray[np.float64]],
+) -> Detections:
+    """Those of one image: the rows that are of a class which the data has.
+
+    Raises:
+        ValueError: if some of them have a mask or keypoints and others have none, or a mask is none.
+    """
     mine = np.array(rows, np.int64)
     mine = mine[everything.classes[mine] >= 0]
     if not len(mine):
         return NOTHING
-    of_image = [entries[row] for row in mine.tolist()] if entries[mine[0]].keys() & {"segmentation", "keypoints"} else ()
-    keypoints: Any = None
-    if of_image and "keypoints" in of_image[0]:
-        keypoints = np.array([entry["keypoints"] for entry in of_image], np.float64).reshape(len(mine), -1, 3)
-    masks = of_image and "segmentation" in of_image[0]
+    numbers = mine.tolist()
+    masked = [entries[number].get("segmentation") is not None for number in numbers]
+    posed = [number in keypoints for number in numbers] if keypoints else [False]
+    for name, having in (("segmentation", masked), ("keypoints", posed)):
+        if any(having) and not all(having):
+            raise ValueError(f"{uri}: entry {numbers[having.index(False)]} has no {name}, other entries of its image have")
     return Detections(
         boxes_xyxy=everything.boxes_xyxy[mine],
         scores=everything.scores[mine],
         classes=everything.classes[mine],
-        masks=tuple(read_mask(entry["segmentation"], *size) for entry in of_image) if masks else None,
-        keypoints=keypoints,
+        masks=tuple(_mask(uri, number, entries[number]["segmentation"], size) for number in numbers) if all(masked) else None,
+        keypoints=np.array([keypoints[number] for number in numbers]) if all(posed) else None,
     )
+
+
+def _mask(uri: str, number: int, segmentation: Any, size: tuple[int, int]) -> bytes:
+    try:
+        return read_mask(segmentation, *size)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{uri}: the segmentation of entry {number} is no mask: {error}") from error

@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -28,6 +28,9 @@ from mtl_ray.loading.config import DataConfig
 
 MAX_BYTES = 2_000_000_000
 """An ONNX file is a protobuf message, and those end at 2 GiB."""
+
+VALID_HW = {"readable": "valid_hw", "triton": "INPUT__1"}
+"""The name of the second input, by ``ExportConfig.names``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,10 @@ def write_bundle(
     canvas_hw = (predictor.canvas.height, predictor.canvas.width)
     signature = sign(predictor, output_names(graph, canvas_hw), config)
     outputs = [output.name for output in signature.outputs]
-    model = to_onnx(graph, canvas_hw, [signature.input.name], outputs, config)
+    valid_hw = VALID_HW[config.names]
+    model = to_onnx(graph, canvas_hw, [signature.input.name, valid_hw], outputs, config)
+    if any(each.name == valid_hw for each in model.graph.input):
+        signature = replace(signature, valid_hw=valid_hw, version=2)
     if model.ByteSize() > MAX_BYTES:
         raise ValueError(f"the graph has {model.ByteSize():,} bytes, an ONNX file may have {MAX_BYTES:,}")
     files = {"model.onnx": model.SerializeToString(), "signature.json": signature.to_json(), **further}

@@ -1,4 +1,6 @@
-"""From a model to the bytes of an ONNX file: one input, all predicting heads in one graph, sizes left open.
+"""From a model to the bytes of an ONNX file: all predicting heads in one graph, sizes left open.
+
+The graph takes an image and, only if a head reads it, ``valid_hw``.
 
 The graph is traced by the exporter of torch 2 (``torch.export``, then onnxscript): shapes stay symbolic, and operators that
 only ONNX has, such as NonMaxSuppression, can be put in by a head when ``Context.exporting`` is set.
@@ -23,7 +25,7 @@ Arrays = dict[str, dict[str, Tensor]]
 
 
 class Graph(nn.Module):
-    """What is exported: an image becomes the arrays of each predicting head.
+    """What is exported: an image and the part of the canvas that it fills become the arrays of each predicting head.
 
     Args:
         model: the trained model; it is put into evaluation mode.
@@ -36,12 +38,10 @@ class Graph(nn.Module):
         self.raw = config.layout == "raw"
         self.normalised = config.input == "float32"
 
-    def forward(self, image: Tensor, exporting: bool = True) -> Arrays:
-        """``image`` is uint8, or float32 that is normalised already, (B, 3, H, W)."""
+    def forward(self, image: Tensor, valid_hw: Tensor, exporting: bool = True) -> Arrays:
+        """``image`` is uint8, or float32 that is normalised already, (B, 3, H, W); ``valid_hw`` is int32 (B, 2)."""
         features = self.model.trunk(image if self.normalised else self.model.normalise(image))
-        batch, _, height, width = image.shape
-        valid_hw = torch.tensor([height, width], dtype=torch.int32).expand(batch, 2)
-        context = Context(canvas_hw=(height, width), valid_hw=valid_hw, exporting=exporting)
+        context = Context(canvas_hw=(image.shape[2], image.shape[3]), valid_hw=valid_hw, exporting=exporting)
         found: Arrays = {}
         for name, module in self.model.heads.items():
             head = cast(Any, module)
@@ -62,24 +62,25 @@ def join_candidates(candidates: Mapping[str, Tensor]) -> Tensor:
 def output_names(graph: Graph, canvas_hw: tuple[int, int]) -> list[tuple[str, str]]:
     """(head, array) of each output, in the order of the graph."""
     with torch.no_grad():
-        return [(head, array) for head, arrays in graph(example(graph, canvas_hw), False).items() for array in arrays]
+        return [(head, array) for head, arrays in graph(*example(graph, canvas_hw), False).items() for array in arrays]
 
 
-def example(graph: Graph, canvas_hw: tuple[int, int]) -> Tensor:
-    """A grey batch of two: a size of one would be taken for a constant by the tracer."""
+def example(graph: Graph, canvas_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """A grey batch of two, which fills half of its canvases: a size of one would be taken for a constant by the tracer."""
     image = torch.full((2, 3, *canvas_hw), 114, dtype=torch.uint8)
-    return image / 255 if graph.normalised else image
+    valid_hw = torch.tensor([[canvas_hw[0], canvas_hw[1] // 2]] * 2, dtype=torch.int32)
+    return image / 255 if graph.normalised else image, valid_hw
 
 
 def to_onnx(
     graph: Graph, canvas_hw: tuple[int, int], inputs: Sequence[str], outputs: Sequence[str], config: ExportConfig
 ) -> onnx.ModelProto:
-    """Traces the graph and checks the file.
+    """Traces the graph and checks the file, which has the second input only if a head reads ``valid_hw``.
 
     Args:
         graph: what to export, on the CPU.
         canvas_hw: height and width of the example, pixels.
-        inputs: their names in the file.
+        inputs: the names of ``image`` and ``valid_hw`` in the file.
         outputs: their names in the file.
         config: the opset, and which sizes stay open.
 
@@ -91,9 +92,9 @@ def to_onnx(
         try:
             program = torch.onnx.export(
                 graph,
-                (example(graph, canvas_hw),),
+                example(graph, canvas_hw),
                 dynamo=True,
-                dynamic_shapes=(sizes,),
+                dynamic_shapes=(sizes, {0: "batch"}),
                 input_names=list(inputs),
                 output_names=list(outputs),
                 opset_version=config.opset,
@@ -105,9 +106,27 @@ def to_onnx(
             raise ValueError(f"this network cannot be written as ONNX ({reason}){hint}") from error
     assert program is not None
     model = program.model_proto
+    _drop_unread(model, inputs[1])
     _name_anchors(model)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _drop_unread(model: onnx.ModelProto, name: str) -> None:
+    """Takes an input that nothing reads out of the file."""
+    if name not in set(_read_names(model.graph)):
+        for value in [each for each in model.graph.input if each.name == name]:
+            model.graph.input.remove(value)
+
+
+def _read_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Every name that is read by a node of the graph, or of a graph within one of its nodes, or given back."""
+    yield from (output.name for output in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            for inner in [attribute.g, *attribute.graphs]:
+                yield from _read_names(inner)
 
 
 def _name_anchors(model: onnx.ModelProto) -> None:

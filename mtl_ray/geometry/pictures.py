@@ -14,6 +14,9 @@ from mtl_ray.geometry.palette import Colour, is_light
 
 LEAST_SIDE = 320
 """Images whose longer side has fewer pixels are enlarged by a whole number before anything is drawn upon them."""
+LEAST_TEXT_PX = 10
+FEW_OBJECTS = 8
+"""Up to so many objects each has its word; of more, those have none that are smaller than it, and a legend says their colours."""
 TITLE_PX = 15
 """Height of the letters below pictures in a grid."""
 _Rectangle = tuple[float, float, float, float]
@@ -33,23 +36,42 @@ class Picture:
         self._image = Image.fromarray(enlarged)
         self._line = max(2, round(longer * self._scale / 320))
         self._text_px = max(13, round(longer * self._scale / 42))
+        self._least_text_px = max(LEAST_TEXT_PX, round(longer * self._scale / 90))
         self._words: list[_Word] = []
+        self._objects: list[_Rectangle] = []
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
         """(H * k, W * k, 3) uint8 RGB, k the enlargement.
 
-        Words are written last, those that came first before others; one that would cover another is left out, its colour tells.
+        Words are written last, those that came first before others, where they hide the fewest other objects; one that would cover
+        another is left out, its colour tells. Among many objects so are those that are larger than their object.
         """
         finished = self._image.copy()
         draw = ImageDraw.Draw(finished)
         taken: list[_Rectangle] = []
-        for word in self._words:
+        objects = np.array(self._objects).reshape(-1, 4)
+        for word in self._legible():
             free = [place for place in word.places if not any(_overlap(place, other) for other in taken)]
             if free:
-                taken.append(free[0])
-                self._write(draw, word, free[0])
+                taken.append(min(free, key=lambda place: _hidden(place, objects)))
+                self._write(draw, word, taken[-1])
         return np.asarray(finished).copy()
+
+    def _legible(self) -> "list[_Word]":
+        """The words that are worth writing, and a legend for the objects whose words are not."""
+        if sum(word.of is not None for word in self._words) <= FEW_OBJECTS:
+            return self._words
+        kept = [word for word in self._words if word.of is None or _area(word.places[0]) <= _area(word.of)]
+        named = {word.colour for word in kept if word.of is not None}
+        missing = {word.legend: word.colour for word in self._words if word.legend and word.colour not in named}
+        return [*kept, *(self._legend_word(name, colour, line) for line, (name, colour) in enumerate(missing.items()))]
+
+    def _legend_word(self, name: str, colour: Colour, line: int) -> "_Word":
+        height = self._text_size(name, self._least_text_px)[1]
+        right, bottom = float(self._image.width), self._image.height - (line + 1) * height
+        corners = [(x, y) for y in (line * height, bottom) for x in (0.0, right)]
+        return self._word(name, corners, colour, self._least_text_px)
 
     def tint(self, mask: NDArray[np.bool_] | NDArray[np.uint8], colour: Colour, strength: float = 0.5) -> None:
         """Mixes a colour into the pixels of a mask (H, W) and draws its outline."""
@@ -87,18 +109,31 @@ class Picture:
             corner = (float(x) + 0.5) * self._scale - width / 2, (float(y) + 0.5) * self._scale - height / 2
             self._note(names[index], [corner], colours[index])
 
-    def box(self, box_xyxy: NDArray[np.float32], text: str, colour: Colour, *, dashed: bool = False) -> None:
-        """Draws a box with a word above it, or below or inside where there is no room; without a word if ``text`` is empty."""
+    def box(self, box_xyxy: NDArray[np.float32], text: str, colour: Colour, *, dashed: bool = False, legend: str = "") -> None:
+        """Draws a box with a word above it, or below or inside where there is no room.
+
+        Args:
+            box_xyxy: (4,) pixels of the image.
+            text: the word; empty for none.
+            colour: of the box, and the ground of the word.
+            dashed: whether the line has gaps.
+            legend: what the colour means, for a legend where objects are many and too small for words.
+        """
         x1, y1, x2, y2 = (float(value) * self._scale for value in box_xyxy)
         draw = ImageDraw.Draw(self._image)
+        side = max(min(x2 - x1, y2 - y1), 1.0)
+        line = int(np.clip(side / 6, 1, self._line))
         if dashed:
             for start, stop in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
-                self._dashes(draw, start, stop, colour)
+                self._dashes(draw, start, stop, colour, line)
         else:
-            draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=self._line)
+            draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
+        self._objects.append((x1, y1, x2, y2))
         if text:
-            height = self._text_size(text)[1]
-            self._note(text, [(x1, y1 - height), (x1, y2), (x1, y1)] if y1 >= height else [(x1, y1), (x1, y2)], colour)
+            text_px = int(np.clip(side / 2.5, self._least_text_px, self._text_px))
+            height = self._text_size(text, text_px)[1]
+            corners = [(x1, y1 - height), (x1, y2), (x1, y1)] if y1 >= height else [(x1, y1), (x1, y2)]
+            self._words.append(self._word(text, corners, colour, text_px, of=(x1, y1, x2, y2), legend=legend))
 
     def pose(self, points: NDArray[np.float32], skeleton: Sequence[tuple[int, int]], colour: Colour) -> None:
         """Draws the points (K, 3) x, y, visibility that are known (above 0), and the lines between them; hidden ones (1) hollow."""
@@ -124,31 +159,44 @@ class Picture:
                 self._note(text, [(0, line * height)], colour)
 
     def _note(self, text: str, corners: Sequence[tuple[float, float]], colour: Colour) -> None:
-        """Remembers a word for later, to be written with its top left corner at the first place that is still free."""
-        width, height = self._text_size(text)
+        """Remembers a word for later, to be written with its top left corner at a place that is still free."""
+        self._words.append(self._word(text, corners, colour, self._text_px))
+
+    def _word(
+        self,
+        text: str,
+        corners: Sequence[tuple[float, float]],
+        colour: Colour,
+        text_px: int,
+        *,
+        of: "_Rectangle | None" = None,
+        legend: str = "",
+    ) -> "_Word":
+        width, height = self._text_size(text, text_px)
         places = []
         for x, y in corners:
             left = min(max(0.0, x), max(0.0, self._image.width - width))
             top = min(max(0.0, y), max(0.0, self._image.height - height))
             places.append((left, top, left + width, top + height))
-        self._words.append(_Word(text, tuple(places), colour))
+        return _Word(text, tuple(places), colour, text_px, of, legend)
 
     def _write(self, draw: ImageDraw.ImageDraw, word: "_Word", place: _Rectangle) -> None:
         left, top, right, bottom = place
         draw.rectangle((left, top, right - 1, bottom - 1), fill=word.colour)
         ink = (0, 0, 0) if is_light(word.colour) else (255, 255, 255)
-        draw.text(((left + right) / 2, (top + bottom) / 2), word.text, font=font(word.text, self._text_px), fill=ink, anchor="mm")
+        draw.text(((left + right) / 2, (top + bottom) / 2), word.text, font=font(word.text, word.text_px), fill=ink, anchor="mm")
 
-    def _text_size(self, text: str) -> tuple[float, float]:
-        return font(text, self._text_px).getlength(text) + 6, font("", self._text_px).getbbox("Ag")[3] + 4
+    def _text_size(self, text: str, text_px: int | None = None) -> tuple[float, float]:
+        text_px = text_px or self._text_px
+        return font(text, text_px).getlength(text) + 6, font("", text_px).getbbox("Ag")[3] + 4
 
-    def _dashes(self, draw: ImageDraw.ImageDraw, start: tuple[float, float], stop: tuple[float, float], colour: Colour) -> None:
+    def _dashes(self, draw: ImageDraw.ImageDraw, start: tuple[float, float], stop: tuple[float, float], colour: Colour, line: int) -> None:
         length = math.dist(start, stop)
-        dash = 4.0 * self._line
+        dash = 4.0 * line
         for at in np.arange(0, length, 2 * dash):
             near, far = at / length, min(1.0, (at + dash) / length)
             ends = [tuple(a + (b - a) * share for a, b in zip(start, stop, strict=True)) for share in (near, far)]
-            draw.line(ends, fill=colour, width=self._line)
+            draw.line(ends, fill=colour, width=line)
 
     def _enlarged(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
         assert array.shape == self._hw
@@ -157,11 +205,25 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class _Word:
-    """A word, where it may be written (the best place first), and the colour of its ground."""
+    """A word, where it may be written (the best place first), the colour of its ground, and its object, if it is that of one."""
 
     text: str
     places: tuple[_Rectangle, ...]
     colour: Colour
+    text_px: int
+    of: _Rectangle | None
+    legend: str
+
+
+def _area(of: _Rectangle) -> float:
+    return max(0.0, of[2] - of[0]) * max(0.0, of[3] - of[1])
+
+
+def _hidden(place: _Rectangle, objects: NDArray[np.float64]) -> int:
+    """How many objects (N, 4) have half of their area below a place."""
+    shared = np.minimum(place[2:], objects[:, 2:]) - np.maximum(place[:2], objects[:, :2])
+    areas = (objects[:, 2:] - objects[:, :2]).clip(0).prod(axis=1)
+    return int((shared.clip(0).prod(axis=1) > 0.5 * areas).sum())
 
 
 def _overlap(one: _Rectangle, other: _Rectangle) -> bool:
@@ -190,6 +252,16 @@ def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[s
             title = _shortened(titles[index], cell_w)
             draw.text((left + cell_w / 2, top + cell_h + room / 2), title, font=font(title, TITLE_PX), fill=_INK, anchor="mm")
     return np.asarray(sheet).copy()
+
+
+def same_size(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """The images (H, W, 3), each in the middle of a sheet as high as the highest and as wide as the widest of them."""
+    height, width = (max((each.shape[side] for each in images), default=0) for side in (0, 1))
+    sheets = [np.full((height, width, 3), _PAPER, np.uint8) for _ in images]
+    for sheet, each in zip(sheets, images, strict=True):
+        top, left = (height - each.shape[0]) // 2, (width - each.shape[1]) // 2
+        sheet[top : top + each.shape[0], left : left + each.shape[1]] = each
+    return sheets
 
 
 def shrunk(image: NDArray[np.uint8], longest_px: int) -> NDArray[np.uint8]:

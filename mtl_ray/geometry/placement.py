@@ -175,3 +175,22 @@ def _lay(part: NDArray[np.uint8], placement: Placement, fill: int) -> NDArray[np
     canvas = np.full((placement.canvas_height, placement.canvas_width, *part.shape[2:]), fill, np.uint8)
     canvas[: part.shape[0], : part.shape[1]] = part
     return canvas
+
+
+def sides_on_canvas(
+    boxes_xyxy: NDArray[np.float64], image: NDArray[np.int64], sizes: NDArray[np.int64], rule: PlacementRule
+) -> NDArray[np.float64]:
+    """Width and height of boxes as they lie on the canvas, what is cut off left out: (N, 2) float64 canvas pixels.
+
+    Args:
+        boxes_xyxy: (N, 4) image pixels.
+        image: (N,) the row in ``sizes`` that each box belongs to.
+        sizes: (I, 2) height and width of each image.
+        rule: how images are placed.
+    """
+    different, which = np.unique(sizes, axis=0, return_inverse=True)
+    placements = [placement_of(int(height), int(width), rule) for height, width in different]
+    fields = np.array([[p.scale_x, p.scale_y, p.offset_x, p.offset_y, p.valid_width, p.valid_height] for p in placements])
+    scale, offset, limit = np.split(fields.reshape(-1, 6)[which.ravel()[image]], 3, axis=1)
+    first, last = (np.clip(corner * scale + offset, 0, limit) for corner in (boxes_xyxy[:, :2], boxes_xyxy[:, 2:]))
+    return np.asarray(last - first)

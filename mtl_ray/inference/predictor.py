@@ -57,7 +57,9 @@ def predict_in_batches(
 
 def decode_one(arrays: Arrays, index: int, placement: Placement, heads: Mapping[str, Any]) -> Predictions:
     """Decodes image ``index`` of a batch, all heads."""
-    return {
-        name: task_part(head, "decode").decode({field: values[index] for field, values in arrays[name].items()}, placement, head)
-        for name, head in heads.items()
-    }
+    return {name: decode_head(arrays[name], index, placement, head) for name, head in heads.items()}
+
+
+def decode_head(arrays: Mapping[str, NDArray[Any]], index: int, placement: Placement, head: Any) -> Any:
+    """Decodes image ``index`` of a batch, one head."""
+    return task_part(head, "decode").decode({field: values[index] for field, values in arrays.items()}, placement, head)

@@ -10,12 +10,13 @@ from mtl_ray.experiment import HeadConfig
 from mtl_ray.geometry.placement import PlacementRule
 from mtl_ray.samples import Vocabulary
 
-VERSION = 1
+VERSION = 2
+"""1: the graph takes an image. 2: it takes ``valid_hw`` as well, which a program that knows 1 only would leave out."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class InputSignature:
-    """The one input of the graph: (batch, 3, canvas height, canvas width) RGB."""
+    """The image that the graph takes: (batch, 3, canvas height, canvas width) RGB."""
 
     name: str
     dtype: Literal["uint8", "float32"]
@@ -38,8 +39,11 @@ class OutputSignature:
 class Signature:
     """The content of ``signature.json``."""
 
-    version: int = Field(default=VERSION, ge=1, le=VERSION)
+    version: int = Field(default=1, ge=1, le=VERSION)
     input: InputSignature
+    valid_hw: str | None = Field(default=None, exclude_if=lambda name: name is None)
+    """The name of the second input, int32 (batch, 2): height and width of the part of each canvas that holds image. None, and not in
+    the file, where no head reads it."""
     outputs: tuple[OutputSignature, ...]
     """In the order of the graph."""
     layout: Literal["end2end", "raw"]

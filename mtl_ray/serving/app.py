@@ -6,7 +6,7 @@ Plain ASGI (https://asgi.readthedocs.io), so that a body is refused before it is
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from importlib.resources import files
@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from mtl_ray.inference.bundle import BundlePredictor
+from mtl_ray.serving.bodies import body_limit, is_plain, read_body
 from mtl_ray.serving.config import ServeConfig
+from mtl_ray.serving.cors import cors_headers, preflight_headers
 from mtl_ray.serving.lanes import Lanes
 from mtl_ray.serving.openapi import description
-from mtl_ray.serving.reply import Reply, RequestError, as_json
+from mtl_ray.serving.reply import JSON, Reply, RequestError, as_json, joined
 from mtl_ray.serving.service import Ask, Service
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -27,6 +29,7 @@ Result = TypeVar("Result")
 RETRY_AFTER_S = 1
 DRAIN_BYTES = 64_000_000
 """Of a body that is too large so much more is read and thrown away, since many clients only read the answer after they have sent all."""
+PAGES = ("/", "/docs", "/openapi.json", "/ping", "/models")
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src blob: data:; connect-src 'self'",
@@ -68,8 +71,9 @@ class App:
             await _lifespan(receive, send)
         elif scope["type"] == "http":
             reply = await self._reply(scope, receive)
+            headers = {**reply.headers, **cors_headers(_text(scope, b"origin"), self.config.cors_origins)}
             head = [(b"content-type", reply.type.encode()), (b"content-length", str(len(reply.body)).encode())]
-            head += [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
+            head += [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
             await send({"type": "http.response.start", "status": reply.status, "headers": head})
             await send({"type": "http.response.body", "body": reply.body})
 
@@ -84,19 +88,27 @@ class App:
 
     async def _route(self, scope: Mapping[str, Any], receive: Receive) -> Reply:
         path: str = scope["path"].rstrip("/") or "/"
-        if path.startswith("/predictions/"):
-            _allow(scope, "POST", "PUT")
+        predicts = path.startswith("/predictions/")
+        if not predicts and path not in PAGES:
+            raise RequestError(404, f"there is nothing at {path}; /docs says what there is")
+        methods = ("POST", "PUT") if predicts else ("GET", "HEAD")
+        if scope["method"] == "OPTIONS":
+            return self._options(scope, (*methods, "OPTIONS"))
+        _allow(scope, *methods)
+        if predicts:
             self._check_key(scope)
             return await self._predict(path.removeprefix("/predictions/"), scope, receive)
-        if path not in ("/", "/docs", "/openapi.json", "/ping", "/models"):
-            raise RequestError(404, f"there is nothing at {path}; /docs says what there is")
-        _allow(scope, "GET", "HEAD")
         if path == "/models":
             self._check_key(scope)
             return as_json(self.service.models())
         if path == "/openapi.json":
             return as_json(description())
         return as_json({"status": "Healthy"}) if path == "/ping" else _page("page.html" if path == "/" else "docs.html")
+
+    def _options(self, scope: Mapping[str, Any], methods: Sequence[str]) -> Reply:
+        """What is allowed at an address; a browser asks it before it lets a page of another site send a key or JSON."""
+        asked = preflight_headers(_text(scope, b"origin"), self.config.cors_origins, methods)
+        return Reply(body=b"", status=200, headers={"Allow": ", ".join(methods), **asked})
 
     def _check_key(self, scope: Mapping[str, Any]) -> None:
         given = _header(scope, b"authorization")
@@ -105,23 +117,44 @@ class App:
 
     async def _predict(self, model: str, scope: Mapping[str, Any], receive: Receive) -> Reply:
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        ask = self.service.ask(model, query, _header(scope, b"accept").decode("latin-1"))
-        if _header(scope, b"content-type").startswith(b"multipart/"):
-            raise RequestError(415, "send the picture itself as the body, as curl --data-binary @picture.jpg does, not a form")
+        ask = self.service.ask(model, query, _text(scope, b"accept"))
+        if (coding := _text(scope, b"content-encoding")) not in ("", "identity"):
+            raise RequestError(415, f"the body is compressed ({coding}); send it as it is")
         if self.under_way >= self.limit:
-            raise RequestError(503, "too many requests are waiting already; try again in a moment", Retry_After=str(RETRY_AFTER_S))
+            raise _too_many()
         self.under_way += 1
         try:
             deadline = asyncio.get_running_loop().time() + self.config.timeout_s
-            image = await _in_time(self._body(scope, receive), deadline, 408, "the picture did not arrive in time")
-            work = self.lanes[model].do(replace(ask, image=image))
+            data = await _in_time(self._body(scope, receive), deadline, 408, "the picture did not arrive in time")
+            work = _while_connected(self._answer(model, ask, data, _text(scope, b"content-type")), receive)
+            del data  # what is refused or given up is not kept here
             return await _in_time(work, deadline, 504, f"there was no answer within {self.config.timeout_s:g} s")
         finally:
             self.under_way -= 1
 
+    async def _answer(self, model: str, ask: Ask, data: bytes, content_type: str) -> Reply:
+        """The reply to a body of one image or several; each is a piece of work of its own."""
+        if is_plain(data, content_type):
+            return await self.lanes[model].do(replace(ask, image=data))
+        body = await asyncio.to_thread(read_body, data, content_type, self.config)
+        del data
+        lanes = self.lanes[model]
+        if body.shape == "one":
+            return await lanes.do(replace(ask, image=body.images[0]))
+        more = len(body.images) - 1
+        if self.under_way + more > self.limit and self.under_way > 1:
+            raise _too_many()
+        self.under_way += more
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(lanes.do(replace(ask, image=image, accept=JSON))) for image in body.images]
+            return joined([task.result() for task in tasks], "predictions" if body.shape == "predictions" else None)
+        finally:
+            self.under_way -= more
+
     async def _body(self, scope: Mapping[str, Any], receive: Receive) -> bytes:
-        limit = self.config.max_body_bytes
-        too_large = RequestError(413, f"the body is larger than the {limit:,} bytes that are taken")
+        limit = body_limit(_text(scope, b"content-type"), self.config)
+        too_large = RequestError(413, f"the body is larger than the {self.config.max_body_bytes:,} bytes of images that are taken")
         stated = _header(scope, b"content-length")
         if stated.isdigit() and int(stated) > limit + DRAIN_BYTES:
             raise too_large
@@ -159,6 +192,33 @@ async def _in_time(work: Coroutine[Any, Any, Result], deadline: float, status: i
 def _allow(scope: Mapping[str, Any], *methods: str) -> None:
     if scope["method"] not in methods:
         raise RequestError(405, f"{scope['path']} answers {' and '.join(methods)}, not {scope['method']}", Allow=", ".join(methods))
+
+
+async def _while_connected(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
+    """The result of some work, which is given up as soon as its client goes away."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise RequestError(400, "the client went away before there was an answer")
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _too_many() -> RequestError:
+    return RequestError(503, "too many requests are waiting already; try again in a moment", Retry_After=str(RETRY_AFTER_S))
+
+
+def _text(scope: Mapping[str, Any], name: bytes) -> str:
+    return _header(scope, name).decode("latin-1")
 
 
 def _header(scope: Mapping[str, Any], name: bytes) -> bytes:

@@ -1,9 +1,14 @@
 """The ``serve`` section of a config: which bundles answer where, and the limits of a request."""
 
-from pydantic import Field
+import re
+
+from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT
+
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#]+")
+"""A browser's word for a web site: scheme, host and port, in small letters."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -22,6 +27,9 @@ class ServeConfig:
     max_batch: int = Field(default=1, ge=1)
     """Requests that go through the network together; above 1 pays on a GPU only."""
     max_body_bytes: int = Field(default=20_000_000, gt=0)
+    """Of the images of one request together, as files: those in base64 count as they are decoded."""
+    max_images: int = Field(default=16, ge=1)
+    """Images in one request: files of a form, or instances in JSON."""
     max_pixels: int = Field(default=50_000_000, gt=0)
     timeout_s: float = Field(default=30.0, gt=0)
     max_queued: int = Field(default=64, ge=1)
@@ -30,3 +38,13 @@ class ServeConfig:
     """Boxes and labels below are left out of an answer unless ?score_thr= says otherwise."""
     api_key_env: str | None = None
     """Name of the environment variable that holds the key which requests must bring as ``Authorization: Bearer``."""
+    cors_origins: tuple[str, ...] = ()
+    """Web sites whose pages may ask from a browser, such as https://example.org; "*" for all. None by default."""
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ValueError(f'{origin!r} is no origin: scheme://host or scheme://host:port without a path, or "*"')
+        return origins

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+from mtl_ray.image_formats import FORMATS
+
 ERRORS = {
-    "400": "The query makes no sense, or the body is no picture that can be read.",
+    "400": "The query makes no sense, or the body is malformed or no picture that can be read.",
     "401": "The key is missing or wrong.",
     "404": "There is no such model or head.",
     "408": "The picture did not arrive in time.",
-    "413": "The body is too large.",
-    "415": "The body is a form.",
+    "413": "The body is too large, or has too many images.",
+    "415": "The body is compressed, or a multipart body other than multipart/form-data.",
     "422": "The picture has too many pixels.",
     "503": "Too many requests are waiting; Retry-After says when to come again.",
     "504": "There was no answer in time.",
@@ -36,7 +38,8 @@ def description() -> dict[str, Any]:
 def _predict() -> dict[str, Any]:
     return {
         "summary": "Predicts on one picture.",
-        "description": "The body is the picture itself: JPEG, PNG or whatever else Pillow reads. Boxes are in its pixels.",
+        "description": f"The body is the picture itself ({', '.join(FORMATS)}), a form with files, or JSON with base64. Boxes are in "
+        "pixels of the picture. Several images give a list of answers in their order; one that cannot be read has its error there.",
         "parameters": [
             _parameter("model", "path", "A name that /models gives.", {"type": "string"}),
             _parameter(
@@ -44,15 +47,14 @@ def _predict() -> dict[str, Any]:
             ),
             _parameter("head", "query", "Of several heads the one that is to answer, in its plain form.", {"type": "string"}),
         ],
-        "requestBody": {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}},
+        "requestBody": {"required": True, "content": BODIES},
         "responses": {
             "200": {
                 "description": "Detections, Labels or a ClassMap; of several heads an object with an entry for each. A semantic head by "
-                "itself answers a PNG whose pixel values are class indices, unless Accept asks for application/json.",
+                "itself answers a PNG whose pixel values are class indices, unless Accept asks for application/json. Of several files "
+                "in a form a list of these, of instances {predictions: [...]}; both are always JSON.",
                 "content": {
-                    "application/json": {
-                        "schema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in SCHEMAS if name != "Error"]}
-                    },
+                    "application/json": {"schema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ANSWERS]}},
                     "image/png": {"schema": {"type": "string", "format": "binary"}},
                 },
             },
@@ -79,6 +81,7 @@ def _object(**properties: Any) -> dict[str, Any]:
 
 
 _LABEL = {"class_label": {"type": "integer"}, "class_name": {"type": "string"}}
+_BASE64 = {"type": "string", "description": "an image in base64, or a data URI of it"}
 SCHEMAS: dict[str, Any] = {
     "Detections": {
         "type": "array",
@@ -97,6 +100,27 @@ SCHEMAS: dict[str, Any] = {
         "type": "object",
         "additionalProperties": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Detections", "Labels", "ClassMap")]},
     },
+    "Several": {
+        "type": "array",
+        "items": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Detections", "Labels", "ClassMap", "ByHead", "Error")]},
+    },
+    "Predictions": _object(predictions={"$ref": "#/components/schemas/Several"}),
+    "Base64": {"anyOf": [_BASE64, _object(b64=_BASE64)]},
+    "OneImage": _object(image={"$ref": "#/components/schemas/Base64"}),
+    "Instances": _object(instances={"type": "array", "items": {"$ref": "#/components/schemas/Base64"}}),
     "Error": _object(code={"type": "integer"}, message={"type": "string"}),
 }
-"""The forms of answers."""
+"""The forms of answers, and of JSON bodies."""
+ANSWERS = ("Detections", "Labels", "ClassMap", "ByHead", "Several", "Predictions")
+BODIES: dict[str, Any] = {
+    "image/*": {"schema": {"type": "string", "format": "binary"}},
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+            "description": "The files of the form, whatever its fields are called.",
+        }
+    },
+    "application/json": {"schema": {"anyOf": [{"$ref": "#/components/schemas/OneImage"}, {"$ref": "#/components/schemas/Instances"}]}},
+}
+"""What a body may be."""

@@ -1,7 +1,7 @@
 """What goes back over HTTP: an answer, or one sentence that says why there is none."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,17 @@ class RequestError(Exception):
         self.reply = as_json(
             {"code": status, "message": message}, status, {name.replace("_", "-"): value for name, value in headers.items()}
         )
+
+
+def joined(replies: Sequence[Reply], key: str | None) -> Reply:
+    """The answers to the images of one request as a JSON list, or as an object with that list under ``key``.
+
+    An image that cannot be read has its error in its place; where that is true of all of them, the first error is the reply.
+    """
+    if all(reply.status >= 400 for reply in replies):
+        return replies[0]
+    body = b"[" + b", ".join(reply.body for reply in replies) + b"]"
+    return Reply(body=body if key is None else b'{"' + key.encode() + b'": ' + body + b"}")
 
 
 def as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:

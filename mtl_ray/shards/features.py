@@ -4,20 +4,18 @@ The names are those that ObjectiveMTL's readers look for, boxes and points in wh
 cannot; where ``mtl/annotated`` is there, they are preferred and a Sample comes back exactly.
 """
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from mtl_ray.image_file import NO_LIMIT, shown_size
 from mtl_ray.samples import Annotation, Instances, Sample
 from mtl_ray.shards.example import Feature, ReadFeature
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ATTRIBUTE = "mtl/attribute/"
-_EXIF_ORIENTATION = 0x0112
 
 
 def to_features(sample: Sample, keypoints: tuple[str, ...]) -> dict[str, Feature]:
@@ -86,7 +84,7 @@ def to_sample(features: Mapping[str, ReadFeature], keypoints: tuple[str, ...] = 
         raise ValueError(f"a record has no image or no name; it has {', '.join(sorted(features)) or 'nothing'}")
     own = {bytes(value) for value in _list(features, "mtl/annotated")} if "mtl/annotated" in features else None
     sized = "height" in features and "width" in features
-    height, width = (int(_numbers(features, name, np.int64)[0]) for name in ("height", "width")) if sized else _shown_size(image)
+    height, width = (int(_numbers(features, name, np.int64)[0]) for name in ("height", "width")) if sized else shown_size(image, NO_LIMIT)
     if own is None:
         labels = _positive_labels(features) if "label" in features else None
         instances = _foreign_instances(features, keypoints) if "bbox/class" in features else None
@@ -192,9 +190,3 @@ def _list(features: Mapping[str, ReadFeature], name: str) -> list[memoryview]:
 def _bytes(features: Mapping[str, ReadFeature], name: str) -> bytes | None:
     values = _list(features, name)
     return bytes(values[0]) if values else None
-
-
-def _shown_size(image: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(image)) as opened:
-        turned = opened.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-        return (opened.width, opened.height) if turned else (opened.height, opened.width)

@@ -110,7 +110,11 @@ class Manifest:
 def manifest_bytes(
     entries: list[ShardEntry], *, name: str, encoding: Encoding, shuffled: bool, provenance: Mapping[str, Any], vocabulary: Vocabulary
 ) -> bytes:
-    """The JSON of a manifest over some shards, in this order."""
+    """The JSON of a manifest over some shards, in this order, which ``read_manifest`` can read.
+
+    Raises:
+        ValueError: if it could not, for example because the vocabulary does not fit together.
+    """
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -134,7 +138,27 @@ def manifest_bytes(
             "crc32c": _join(value for entry in entries for value in entry.block_crc32c),
         },
     }
-    return json.dumps(content, indent=1).encode()
+    data = json.dumps(content, indent=1).encode()
+    try:
+        parse_manifest(data)
+    except ValueError as error:
+        raise ValueError(f"the split {name!r} cannot be written: {error}") from error
+    return data
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """The manifest in the bytes of its file.
+
+    Raises:
+        ValueError: if it is cut short or does not fit together.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ValueError(f"it is larger than {MAX_MANIFEST_BYTES} bytes, which no split needs")
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        return _parse(json.loads(data), digest)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def read_manifest(uri: str) -> Manifest:
@@ -151,14 +175,9 @@ def read_manifest(uri: str) -> Manifest:
         data = storage.read(location)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"there is no split at {uri}: it has no {MANIFEST}, which conversion writes last") from error
-    digest = hashlib.sha256(data).hexdigest()
     try:
-        text = data.decode()
-        del data  # a large manifest should not lie in memory three times over
-        content = json.loads(text)
-        del text
-        return _parse(content, digest)
-    except (ValueError, RecursionError) as error:
+        return parse_manifest(data)
+    except ValueError as error:
         raise ValueError(f"the {MANIFEST} of {uri} is damaged: {error}; convert the data set again") from error
 
 

@@ -1,6 +1,5 @@
 """The word Split: the Samples under one manifest, readable at random and in stored order."""
 
-import io
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -138,9 +137,9 @@ class Split:
             block = open_block(self.manifest.encoding, self._files.view(index))
             yield from (block.objects(row) for row in range(len(block)))
 
-    def scan_boxes(self) -> Iterator[BoxColumns]:
-        """The boxes of each block in stored order, as arrays; no image is looked at."""
-        for index in range(len(self.block_rows)):
+    def scan_boxes(self, blocks: Iterable[int] | None = None) -> Iterator[BoxColumns]:
+        """The boxes of each block in stored order, or of some blocks, as arrays; no image is looked at."""
+        for index in range(len(self.block_rows)) if blocks is None else blocks:
             yield open_block(self.manifest.encoding, self._files.view(index)).boxes()
 
     def _block(self, block: int) -> Block:
@@ -219,10 +218,9 @@ def open_block(encoding: Encoding, data: memoryview) -> Block:
 
 
 def _classes_of_map(encoded: bytes | None) -> NDArray[np.int64]:
-    from PIL import Image
+    from mtl_ray.image_file import NO_LIMIT, load_image, open_image
 
     if encoded is None:
         return np.zeros(0, np.int64)
-    with Image.open(io.BytesIO(encoded)) as opened:
-        values = set(np.unique(np.asarray(opened)).tolist()) - {IGNORE_INDEX}
+    values = set(np.unique(np.asarray(load_image(open_image(encoded, NO_LIMIT)))).tolist()) - {IGNORE_INDEX}
     return np.array(sorted(values), np.int64)

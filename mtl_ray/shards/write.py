@@ -1,9 +1,7 @@
 """Samples become shards, and shards become a split once its manifest is written."""
 
 import hashlib
-import io
 import json
-import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,13 +9,14 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from PIL import Image
 
 from mtl_ray import storage
+from mtl_ray.image_file import NO_LIMIT, load_image, open_image
 from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample, Vocabulary
 from mtl_ray.shards import arrow, tfrecord
 from mtl_ray.shards.local import map_file
 from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry, manifest_bytes, read_manifest
+from mtl_ray.shards.split import open_block
 
 CLASS_COUNTS = "class_counts.json"
 BLOCK_BYTES = 8 << 20
@@ -58,7 +57,7 @@ def write_shard(
         else:
             offsets, lengths = tfrecord.write_blocks(path, blocks, keypoints=keypoints)
             storage.write(storage.join(uri, name + tfrecord.INDEX_SUFFIX), tfrecord.index_text(path).encode())
-        return _entry(file, path, offsets, lengths, counts)
+        return _entry(file, encoding, path, offsets, lengths, counts)
 
 
 def publish_manifest(
@@ -73,6 +72,8 @@ def publish_manifest(
 ) -> Manifest:
     """Makes a split of the shards in a folder, in the order given: writes ``class_counts.json`` and, last, the manifest.
 
+    What cannot be read back is never published: ``write_shard`` has read its rows, and the manifest is parsed before it is written.
+
     Args:
         uri: the folder that the shards were written to.
         entries: what ``write_shard`` said of each.
@@ -83,7 +84,7 @@ def publish_manifest(
         provenance: where the samples come from (source, options, seed); JSON values.
 
     Raises:
-        ValueError: if there is another split already. The same split written again is no error.
+        ValueError: if there is another split already, or what was written cannot be read. The same split written again is no error.
     """
     content = manifest_bytes(entries, name=name, encoding=encoding, shuffled=shuffled, provenance=provenance, vocabulary=vocabulary)
     location = storage.join(uri, MANIFEST)
@@ -127,26 +128,38 @@ class _Counts:
         for block in blocks:
             self.block_rows.append(len(block))
             for sample in block:
-                if sample.labels is not None:
-                    self.images["labels"].update(set(sample.labels.tolist()))
+                pixels = _pixels(sample.semantic) if sample.semantic is not None else {}
+                self.pixels.update(pixels)
                 if sample.instances is not None:
-                    classes = sample.instances.classes.tolist()
-                    self.instances.update(classes)
-                    self.images["instances"].update(set(classes))
-                if sample.semantic is not None:
-                    pixels = _pixels(sample.semantic)
-                    self.pixels.update(pixels)
-                    self.images["semantic"].update(pixels.keys())
+                    self.instances.update(sample.instances.classes.tolist())
+                for kind, classes in classes_of(sample, pixels).items():
+                    self.images[kind].update(classes)
             yield block
             del block  # so that the memory of this block holds the next one, which saves a fifth of the time
+
+
+def classes_of(sample: Sample, pixels: Mapping[int, int] | None = None) -> dict[Annotation, set[int]]:
+    """The classes that a sample has, by kind of annotation.
+
+    Args:
+        sample: any.
+        pixels: those of each class in its semantic map, where they are known already.
+    """
+    found: dict[Annotation, set[int]] = {}
+    if sample.labels is not None:
+        found["labels"] = set(sample.labels.tolist())
+    if sample.instances is not None:
+        found["instances"] = set(sample.instances.classes.tolist())
+    if sample.semantic is not None:
+        found["semantic"] = set(_pixels(sample.semantic) if pixels is None else pixels)
+    return found
 
 
 def _pixels(png: bytes) -> dict[int, int]:
     """The pixels of each class in a semantic map; none where it is damaged, which is for whoever reads it to say."""
     try:
-        with Image.open(io.BytesIO(png)) as opened:
-            classes = np.asarray(opened)
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
+        classes = np.asarray(load_image(open_image(png, NO_LIMIT)))
+    except ValueError:
         return {}
     if classes.ndim != 2 or classes.dtype != np.uint8:
         return {}
@@ -178,10 +191,18 @@ def _size(sample: Sample) -> int:
     return found
 
 
-def _entry(name: str, path: Path, offsets: list[int], lengths: list[int], counts: _Counts) -> ShardEntry:
-    """Measures a shard as it lies on the disk, so that the checksums are of what was written and not of what was meant."""
+def _entry(name: str, encoding: Encoding, path: Path, offsets: list[int], lengths: list[int], counts: _Counts) -> ShardEntry:
+    """Measures a shard as it lies on the disk, so that the checksums are of what was written and not of what was meant.
+
+    Every row is read back: a shard that cannot be read is never published.
+    """
     whole = map_file(path)
     data = np.frombuffer(whole, np.uint8)
+    for start, length, rows in zip(offsets, lengths, counts.block_rows, strict=True):
+        block = open_block(encoding, memoryview(whole)[start : start + length])
+        assert len(block) == rows, f"{name}: a block of {rows} rows was written, {len(block)} are read"
+        for row in range(rows):
+            block[row]
     checksums = [google_crc32c.value(data[start : start + length]) for start, length in zip(offsets, lengths, strict=True)]
     return ShardEntry(
         name=name,

@@ -8,7 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from mtl_ray import storage
 from mtl_ray.sources.source import Reject
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2"),
+    *(".png", ".webp", ".avif", ".gif", ".tif", ".tiff"),
+    *(".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
 """Ends of file names that are taken for pictures."""
 
 _AT_A_TIME = 16

@@ -1,6 +1,5 @@
 """Index PNGs: pictures whose pixel values are classes, palette pictures included, become the semantic map of a Sample."""
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mtl_ray import storage
-from mtl_ray.picture_header import MAX_PIXELS, check_pixels
+from mtl_ray.image_file import load_image, open_image
+from mtl_ray.picture_header import MAX_PIXELS
 from mtl_ray.samples import IGNORE_INDEX
 from mtl_ray.sources.picture import Picture
 from mtl_ray.sources.source import Reject, UnreadableError
@@ -21,7 +20,6 @@ _UNNAMED = "pixels of a value without a class, which are ignored"
 _AT_A_TIME = 4
 LOOKED_AT = 32
 """So many maps are decoded to see whether something is odd; all are only if it is."""
-_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG")
 NO_NAME = -1
 """In a table of meanings: a value of which nobody said what it is."""
 
@@ -123,18 +121,14 @@ def load_values(uri: str, file: str, mode: str | None = None, max_pixels: int = 
         UnreadableError: if it is not there, cannot be decoded, or is a JPEG, which keeps no values.
     """
     try:
-        data = storage.read(uri)
+        opened = open_image(storage.read(uri), max_pixels)
+        if opened.format == "JPEG":
+            raise ValueError("a JPEG, which changes the values of its pixels; store maps as PNG")
+        opened = load_image(opened)
+        return np.asarray(opened.convert(mode) if mode else opened)
     except FileNotFoundError:
         raise UnreadableError(file, "listed but not there") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise UnreadableError(file, error.strerror or "cannot be opened") from None
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
-            check_pixels(opened.height, opened.width, max_pixels)
-            if opened.format == "JPEG":
-                raise ValueError("a JPEG, which changes the values of its pixels; store maps as PNG")
-            return np.asarray(opened.convert(mode) if mode else opened)
-    except Exception as error:  # whatever a decoder raises, the file cannot be used
+    except (OSError, ValueError) as error:
         raise UnreadableError(file, f"not a whole map: {error}") from None
 
 
@@ -148,10 +142,10 @@ def encode_index_png(classes: NDArray[np.uint8]) -> bytes:
 def palette_of(uri: str, num_classes: int) -> tuple[tuple[int, int, int], ...]:
     """The RGB colours of the first indices of a palette image; nothing for any other."""
     try:
-        with Image.open(io.BytesIO(storage.read(uri)), formats=_FORMATS) as opened:
-            palette = opened.getpalette("RGB") if opened.mode == "P" else None
-    except Exception:  # whatever a decoder raises: the reader rejects the file
-        return ()
+        opened = open_image(storage.read(uri))
+        palette = opened.getpalette("RGB") if opened.mode == "P" else None
+    except (OSError, ValueError):
+        return ()  # the reader rejects the file
     if palette is None or len(palette) < 3 * num_classes:
         return ()
     return tuple((palette[at], palette[at + 1], palette[at + 2]) for at in range(0, 3 * num_classes, 3))

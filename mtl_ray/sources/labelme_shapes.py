@@ -1,17 +1,14 @@
 """The shapes of a labelme file become objects; those of one label and one group are one object."""
 
 import base64
-import binascii
-import io
 import math
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mtl_ray.geometry import masks
+from mtl_ray.image_file import load_image, open_image
 from mtl_ray.sources.objects import FoundObject
 from mtl_ray.sources.shapes import Points, drawn, ellipse, points_of, rectangle
 from mtl_ray.sources.source import Reject
@@ -108,22 +105,20 @@ def _mask(shape: Mapping[str, Any], name: str, class_index: int, height: int, wi
     """A shape that is a small picture of its pixels, at the place of its first point."""
     (x1, y1), (x2, y2) = (tuple(map(float, point)) for point in shape["points"])
     try:
-        with Image.open(io.BytesIO(base64.b64decode(shape["mask"], validate=True))) as opened:
-            if opened.width > width or opened.height > height:
-                raise ValueError("its mask is larger than the picture")
-            pixels = np.asarray(opened) != 0
-    except (binascii.Error, OSError, SyntaxError, struct.error, KeyError, TypeError, Image.DecompressionBombError) as error:
-        raise ValueError(f"its mask is no picture: {error}") from None
+        encoded = base64.b64decode(shape["mask"], validate=True)
+        pixels = np.asarray(load_image(open_image(encoded, max(1, height * width)))) != 0
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"its mask is no picture that fits: {error}") from None
     left, top = int(x1), int(y1)
     if pixels.ndim != 2 or left < 0 or top < 0 or left + pixels.shape[1] > width or top + pixels.shape[0] > height:
         raise ValueError(f"its mask does not fit into the picture at {x1:g}, {y1:g} to {x2:g}, {y2:g}")
     whole = np.zeros((height, width), np.uint8)
     whole[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-    encoded = masks.encode(whole)
+    coded = masks.encode(whole)
     return FoundObject(
         name=name,
-        box_xyxy=masks.box_of(encoded, height, width),
+        box_xyxy=masks.box_of(coded, height, width),
         class_index=class_index,
         area=float(pixels.sum()),
-        mask=encoded,
+        mask=coded,
     )

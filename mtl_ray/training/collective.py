@@ -50,6 +50,14 @@ class Collective:
         dist.all_gather_object(values, value, group=self._group)
         return values  # type: ignore[return-value]
 
+    def gather_first(self, value: Value) -> list[Value]:
+        """The values of all ranks, by rank, on rank 0; an empty list on the others, which do not get them."""
+        if self._group is None:
+            return [value]
+        values: list[Value | None] | None = [None] * self.world_size if self.rank == 0 else None
+        dist.gather_object(value, values, dst=0, group=self._group)
+        return values or []  # type: ignore[return-value]
+
     def longest(self, seconds: float) -> float:
         """The most that any rank says, on every rank."""
         if self._group is None:

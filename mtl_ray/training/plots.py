@@ -1,23 +1,29 @@
 """The curves of a run as pictures, drawn from its scalars."""
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mtl_ray import storage
-from mtl_ray.geometry.figures import png
+from mtl_ray.geometry.figures import curve_style, plain_log, png
 
 Rows = Sequence[Mapping[str, Any]]
 OTHER = {"mode", "epoch", "iter", "step", "time", "data_time", "memory", "images_per_s", "lr", "grad_norm"}
 """Columns of scalars.jsonl that are neither losses nor metrics."""
-MOST_CURVES = 12
+MOST_CURVES = 7
+"""In one figure of metrics, each in a colour of its own; what is more goes into further figures."""
 
 
 def draw(rows: Rows, uri: str) -> None:
     """Writes ``loss.png``, ``lr.png``, ``speed.png`` and, once something was measured, ``metrics-HEAD.png`` into a folder.
+
+    Of many metrics there are ``metrics-HEAD-2.png`` and so on, too.
 
     Args:
         rows: of scalars.jsonl.
@@ -33,27 +39,41 @@ def draw(rows: Rows, uri: str) -> None:
         pages["speed"] = _curves(train, ["images_per_s"], "Speed", "images per second")
     heads = dict.fromkeys(key.split("/")[0] for row in val for key in row if key not in OTHER)
     for head in heads:
-        names = dict.fromkeys(key for row in val for key in row if key.startswith(f"{head}/"))
-        pages[f"metrics-{head}"] = _curves(val, list(names)[:MOST_CURVES], f"Validation: {head}", "metric", marker="o")
+        names = list(dict.fromkeys(key for row in val for key in row if key.startswith(f"{head}/") and row[key] is not None))
+        for number, part in enumerate(parts := _parts(names), 1):
+            title = f"Validation: {head}" + (f" ({number} of {len(parts)})" if len(parts) > 1 else "")
+            pages[f"metrics-{head}" + (f"-{number}" if number > 1 else "")] = _curves(val, part, title, "metric")
     for name, figure in pages.items():
         storage.write(storage.join(uri, f"{name}.png"), png(figure))
 
 
-def _curves(rows: Rows, names: Sequence[str], title: str, label: str, *, log: bool = False, marker: str | None = None) -> Figure:
+def _parts(names: Sequence[str]) -> list[Sequence[str]]:
+    """Names for one figure each, about as many in all."""
+    count = math.ceil(len(names) / MOST_CURVES)
+    ends = [round(len(names) * number / count) for number in range(count + 1)] if count else []
+    return [names[start:stop] for start, stop in itertools.pairwise(ends)]
+
+
+def _curves(rows: Rows, names: Sequence[str], title: str, label: str, *, log: bool = False) -> Figure:
     """One line for each name over the steps; steps without a value are left out."""
-    points = [(row["step"], name, row[name]) for row in rows for name in names if row.get(name) is not None]
-    table = {column: [point[i] for point in points] for i, column in enumerate(("step", "curve", label))}
     with matplotlib.rc_context(sns.axes_style("whitegrid")):
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         axes = figure.add_subplot()
-    sns.lineplot(table, x="step", y=label, hue="curve" if len(names) > 1 else None, marker=marker, errorbar=None, ax=axes)
-    if log and len(points) and min(value for *_, value in points) > 0:
+    values = []
+    for index, name in enumerate(names):
+        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        style = curve_style(index, len(points))
+        if label != "metric" and len(points) > 1:
+            style["marker"] = None
+        axes.plot([step for step, _ in points], [value for _, value in points], label=name, markersize=4, **style)  # type: ignore[arg-type]
+        values += [value for _, value in points]
+    if log and values and min(values) > 0:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
-    if label == "metric":
+        plain_log(axes.yaxis)
+    if label == "metric" and all(0 <= value <= 1 for value in values):
         axes.set_ylim(-0.02, 1.02)
-    axes.set_title(title)
-    if axes.get_legend() is not None:
-        sns.move_legend(axes, "center left", bbox_to_anchor=(1.01, 0.5), title=None, frameon=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+    axes.set(title=title, xlabel="step", ylabel=label)
+    if len(names) > 1:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure

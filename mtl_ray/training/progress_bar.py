@@ -1,14 +1,9 @@
 """The bar that a person watches: steps, time left, images a second, loss and what was measured last."""
 
-import sys
 from typing import Any
 
-from tqdm import tqdm
-
+from mtl_ray.terminal import progress_bar
 from mtl_ray.training.progress import Progress
-
-LOG_EVERY_S = 15.0
-"""Where nobody watches (a log file), a line this often."""
 
 
 class ProgressBar:
@@ -21,15 +16,8 @@ class ProgressBar:
     def show(self, progress: Progress) -> None:
         """Moves the bar."""
         if self._bar is None:
-            watched = sys.stderr.isatty()
-            self._bar = tqdm(
-                total=progress.steps,
-                initial=progress.first,
-                desc=self._name,
-                unit="step",
-                mininterval=0.1 if watched else LOG_EVERY_S,
-                dynamic_ncols=watched,
-                ncols=None if watched else 120,
+            self._bar = progress_bar(
+                total=progress.steps, initial=progress.first, desc=self._name, unit="step", mininterval=0.1, leave=True, log_from_s=0.0
             )
         figures = {"loss": f"{progress.loss:.4g}", "img/s": f"{progress.images_per_s:.4g}"}
         figures |= {name: f"{value:.3f}" for name, value in list(progress.metrics.items())[:1]}
@@ -39,5 +27,4 @@ class ProgressBar:
     def close(self) -> None:
         """Leaves the bar as it is."""
         if self._bar is not None:
-            self._bar.refresh()
             self._bar.close()

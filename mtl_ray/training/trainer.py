@@ -28,6 +28,7 @@ from mtl_ray.training.ledger import Ledger
 from mtl_ray.training.load_from import load_from
 from mtl_ray.training.meter import Meter
 from mtl_ray.training.numerics import numerics
+from mtl_ray.training.object_sizes import say_object_sizes
 from mtl_ray.training.optimizer import build_optimizer, set_rate
 from mtl_ray.training.rate import factor
 from mtl_ray.training.reporter import Reporter
@@ -126,6 +127,8 @@ class _Training:
         """All steps that are left; the state in the end."""
         if self.reporter is not None:
             storage.write(storage.join(self.uri, "config.yaml"), to_yaml(self.config).encode())
+            if self.state.step == 0:
+                say_object_sizes(self.config)
         batches = iter(self.loader)
         best = None
         try:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mtl_ray.evaluation.classes import recoder
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
+from mtl_ray.evaluation.report import figures
 from mtl_ray.experiment import ExperimentConfig, predicting_heads, task_part
 from mtl_ray.geometry.pictures import grid, shrunk
 from mtl_ray.inference.predictor import Predictions
@@ -32,7 +33,10 @@ _log = logging.getLogger(__name__)
 
 
 class Measured(NamedTuple):
-    """What can be shown of a measurement: the first samples of this rank with what was predicted, and the metrics of all ranks by head."""
+    """What can be shown of a measurement: the first samples of this rank with what was predicted, and by head the metrics of all ranks.
+
+    Only rank 0 has the metrics; the others have none.
+    """
 
     samples: Sequence[tuple[Sample, Predictions]]
     metrics: Mapping[str, Metric]
@@ -79,8 +83,7 @@ class Validation:
         batch, max_pixels = self._config.evaluate.batch, self._config.data.max_pixels
         self._judge(measure(predictor, self._share(), metrics, keep=keep, batch=batch, max_pixels=max_pixels).bad)
         merged = self._merge(metrics)
-        figures = {f"{name}/{key}": float(value) for name, metric in merged.items() for key, value in metric.result().items()}
-        return figures, Measured(samples, merged)
+        return self._ranks.decide(lambda: figures(merged)), Measured(samples, merged)
 
     def _judge(self, bad: Sequence[tuple[str, str]]) -> None:
         """Says which samples of any rank are not measured; too many of them end the run."""
@@ -111,11 +114,12 @@ class Validation:
         return recode
 
     def _merge(self, metrics: Mapping[str, Any]) -> Mapping[str, Metric]:
-        merged, *others = self._ranks.gather(metrics)
+        """The metrics of all ranks, on rank 0; they hold every object and score of the split, which one rank need not have many times."""
+        first, *others = self._ranks.gather_first(metrics) or [{}]
         for other in others:
-            for name, metric in merged.items():
+            for name, metric in first.items():
                 metric.merge(other[name])
-        return merged
+        return first
 
     def draw(self, measured: Measured) -> Shown:
         """Of each sample one picture: the truth and what was predicted side by side, a row for each head; and each head's charts."""

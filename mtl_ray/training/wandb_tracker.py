@@ -12,7 +12,7 @@ from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.config.validate import values_of
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.geometry.pictures import pixels
+from mtl_ray.geometry.pictures import pixels, same_size
 from mtl_ray.training.shown import Shown
 from mtl_ray.training.tracker_folder import TrackerFolder
 from mtl_ray.training.wandb_files import held_in
@@ -116,7 +116,9 @@ class Wandb:
 
         content: dict[str, Any] = {name: wandb.Image(pixels(picture)) for name, picture in shown.charts.items()}
         if shown.pictures:
-            content["predictions"] = [wandb.Image(image, caption=name, file_type="jpg") for name, image in shown.pictures]
+            names = [name for name, _ in shown.pictures]
+            images = same_size([image for _, image in shown.pictures])  # of others W&B warns, and shows them wrongly
+            content["predictions"] = [wandb.Image(image, caption=name, file_type="jpg") for name, image in zip(names, images, strict=True)]
         self._log(step, content)
 
     def artifact(self, uri: str, kind: str, aliases: Sequence[str]) -> None:

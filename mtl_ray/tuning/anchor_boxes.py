@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.evaluation.coco_file import read_json
-from mtl_ray.geometry.placement import PlacementRule, placement_of
+from mtl_ray.geometry.placement import PlacementRule, sides_on_canvas
 from mtl_ray.shards.split import open_split
 from mtl_ray.tuning.anchor_points import Shapes
 
@@ -78,13 +78,7 @@ def _joined(uris: list[str], shapes: Any) -> Shapes:
 
 
 def _on_canvas(boxes: Boxes, rule: PlacementRule) -> Shapes:
-    different, which = np.unique(boxes.sizes, axis=0, return_inverse=True)
-    placements = [placement_of(int(height), int(width), rule) for height, width in different]
-    fields = np.array([[p.scale_x, p.scale_y, p.offset_x, p.offset_y, p.valid_width, p.valid_height] for p in placements])
-    scale, offset, limit = np.split(fields.reshape(-1, 6)[which.ravel()[boxes.image[~boxes.crowd]]], 3, axis=1)
-    corners = boxes.boxes_xyxy[~boxes.crowd]
-    first, last = (np.clip(corner * scale + offset, 0, limit) for corner in (corners[:, :2], corners[:, 2:]))
-    return np.asarray(last - first)
+    return sides_on_canvas(boxes.boxes_xyxy[~boxes.crowd], boxes.image[~boxes.crowd], boxes.sizes, rule)
 
 
 def _documented_shapes(boxes: Boxes, width: int, height: int) -> Shapes:

@@ -3,13 +3,12 @@
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from mtl_ray.geometry.figures import png
+from mtl_ray.geometry.figures import plain_log, png
 from mtl_ray.geometry.palette import colours_of
+from mtl_ray.tasks.detection.levels import stride_of
 from mtl_ray.tuning.anchor_search import Found
 
 _STYLE = {"axes.grid": True, "axes.axisbelow": True, "grid.color": "#cccccc", "axes.edgecolor": "#cccccc"}
@@ -37,25 +36,16 @@ def _shapes(figure: Figure, axes: Axes, found: Found) -> None:
     mesh = axes.pcolormesh(*edges, np.ma.masked_equal(counts.T, 0), cmap="Greys", norm=norm, rasterized=True)
     bar = figure.colorbar(mesh, ax=axes, label="boxes", shrink=0.8)
     bar.ax.set_ylim(1, norm.vmax)
-    _plain(bar.ax.yaxis)
+    plain_log(bar.ax.yaxis)
     colours = np.array(colours_of(7), np.float64)[[5, 4, 2, 0, 6, 1, 3]] / 255  # the darkest first, for three levels are most usual
-    for place, level in enumerate(found.order):
-        of_level = np.array([anchor for i, anchor in enumerate(found.anchors) if found.level_of(i) == level and anchor.all()]).reshape(
-            -1, 2
-        )
+    for place, level in enumerate(sorted(found.of_level, key=stride_of)):
+        of_level = np.array([anchor for anchor in found.of_level[level] if all(anchor)]).reshape(-1, 2)
         axes.plot(*of_level.T, "oDs^vPX"[place % 7], markersize=9, markeredgecolor="white", color=colours[place % 7], label=level)
     axes.set(xscale="log", yscale="log", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     axes.set(xlabel="width (pixels of the canvas)", ylabel="height (pixels of the canvas)", title="shapes of boxes and anchors")
     for axis in (axes.xaxis, axes.yaxis):
-        _plain(axis)
+        plain_log(axis)
     axes.legend(title="anchors of level", frameon=True, loc="lower right")
-
-
-def _plain(axis: Axis) -> None:
-    """Ticks of a logarithmic axis as ordinary numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _overlap(axes: Axes, found: Found) -> None:

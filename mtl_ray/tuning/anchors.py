@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.tasks.detection.levels import FITTING_STRIDES, STRIDES_OF_AN_ANCHOR, stride_of
 from mtl_ray.tuning.anchor_climb import climb, settle
 from mtl_ray.tuning.anchor_points import CHUNK, Points, Shapes, nearest, points_of, spread
 
@@ -152,17 +153,57 @@ def by_area(anchors: Shapes) -> Shapes:
     return np.asarray(anchors[np.argsort(anchors.prod(axis=1), kind="stable")])
 
 
-def by_level(anchors: Shapes, levels: Sequence[str]) -> list[list[list[float]]]:
-    """Anchors as a head's config lists them: the smallest on the level of the smallest stride, in the order of ``levels``.
+def strides_of(levels: Sequence[str]) -> NDArray[np.int64]:
+    """Canvas pixels per cell of levels that are called after their number: P3 has stride 8, (L,)."""
+    return np.array([stride_of(level) for level in levels], np.int64)
+
+
+def level_of(anchors: Shapes, levels: Sequence[str]) -> NDArray[np.int64]:
+    """The level of each anchor: the one of whose stride its size is nearest to ``STRIDES_OF_AN_ANCHOR`` times, on a logarithmic scale.
 
     Args:
-        anchors: (L * K, 2) by area.
-        levels: names that end with the number of the level (P3 has stride 8).
+        anchors: (K, 2) canvas pixels.
+        levels: L names that contain the number of the level (P3 has stride 8), in any order.
 
     Returns:
-        For each level its K anchors, in pixels with two decimals.
+        (K,) indices into ``levels``.
     """
-    per_level = len(anchors) // len(levels)
-    by_stride = sorted(levels, key=lambda name: int(name.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")))
-    groups = {name: anchors[i * per_level : (i + 1) * per_level].round(2).tolist() for i, name in enumerate(by_stride)}
-    return [groups[name] for name in levels]
+    in_strides = _sizes(anchors)[:, None] / strides_of(levels)
+    return np.asarray(abs(np.log2(in_strides / STRIDES_OF_AN_ANCHOR)).argmin(axis=1))
+
+
+def by_level(anchors: Shapes, levels: Sequence[str]) -> dict[str, list[list[float]]]:
+    """Anchors as a head's config lists them: those of each level by area, in the order of ``levels``.
+
+    Args:
+        anchors: (K, 2) by area.
+        levels: names that contain the number of the level.
+
+    Returns:
+        In pixels with two decimals; levels that no anchor belongs to are left out.
+    """
+    of_level = level_of(anchors, levels)
+    return {name: anchors[of_level == i].round(2).tolist() for i, name in enumerate(levels) if (of_level == i).any()}
+
+
+def measure_on_levels(shapes: Shapes, anchors: Shapes, strides: NDArray[np.int64]) -> Fit:
+    """How well anchors suit boxes, counting only the anchors whose level has a stride that fits their size (``FITTING_STRIDES``).
+
+    Args:
+        shapes: (N, 2) of the boxes.
+        anchors: (K, 2).
+        strides: (K,) of the level of each anchor.
+    """
+    fitting = anchors[fit_their_level(anchors, strides)]
+    return measure(shapes, fitting) if len(fitting) else Fit(average_iou=0.0, best_possible_recall=0.0)
+
+
+def fit_their_level(anchors: Shapes, strides: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each anchor (K, 2) has a size that fits the stride (K,) of its level: (K,)."""
+    in_strides = _sizes(anchors) / strides
+    return np.asarray((in_strides >= FITTING_STRIDES[0]) & (in_strides <= FITTING_STRIDES[1]))
+
+
+def _sizes(anchors: Shapes) -> NDArray[np.float64]:
+    """(K,) square roots of the areas; an anchor of no size counts as a tiny one."""
+    return np.asarray(np.sqrt(np.maximum(anchors.prod(axis=1), 1e-6)))

@@ -73,9 +73,10 @@ class Anchors:
 
     type: Literal["anchors"] = "anchors"
     low: int = Field(default=3, ge=1)
-    """Fewest anchors of each level."""
+    """Fewest anchors for each level of the head, on average: an anchor belongs to the level whose stride fits its size, and a level that
+    gets none is left out of the trial's head."""
     high: int = Field(default=3, ge=1)
-    """Most anchors of each level."""
+    """Most anchors for each level, likewise."""
     when: When = Field(default_factory=dict)
 
     def __post_init__(self) -> None:

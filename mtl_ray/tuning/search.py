@@ -119,8 +119,10 @@ class Search:
             return overrides
         for path in heads:
             levels = config.model.heads[path.split(".")[2]].levels
-            anchors = self._anchors(config, len(levels) * int(parameters[path]))
-            overrides.append(override(path, by_level(anchors, levels)))
+            anchors = by_level(self._anchors(config, len(levels) * int(parameters[path])), levels)
+            if len(anchors) < len(levels):
+                overrides.append(override(f"{path.removesuffix('.anchors')}.levels", list(anchors)))
+            overrides.append(override(path, list(anchors.values())))
         return overrides
 
     def _with_some_anchors(self, tree: Node, heads: Sequence[str]) -> Node:

@@ -131,7 +131,7 @@ def test_same_pictures_in_two_splits(tmp_path: Path) -> None:
     (two / "renamed.png").write_bytes((one / "3.png").read_bytes())
     Image.fromarray(picture(7)).save(two / "seven.jpg", quality=70)
     Image.fromarray(picture(99)).save(two / "new.png")
-    uris = [write_coco(folder, sorted(path.name for path in folder.iterdir()), []) for folder in (one, two)]
+    uris = [write_coco(folder, sorted(path.name for path in folder.iterdir()), [(1, 1, [5, 5, 10, 10])]) for folder in (one, two)]
     report, sets = check_health(uris)
     assert report.same_counts == {(0, 0, "same file"): 1, (0, 1, "looks alike"): 1, (0, 1, "same file"): 1}
     assert {(pair.key_a, pair.key_b, pair.how) for pair in report.same} == {

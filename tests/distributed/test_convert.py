@@ -61,7 +61,7 @@ def test_all_samples_arrive(tmp_path: Path, form: str) -> None:
     assert {sample.key for sample in found} == expected.keys()
     assert all(same(sample, expected[sample.key]) for sample in found)
     assert [sample.key for sample in found] != sorted(expected)
-    assert (done.fresh, done.rejects, split.manifest.name, split.manifest.shuffled) == (True, 0, "train", True)
+    assert (done.fresh, done.findings.rejected, split.manifest.name, split.manifest.shuffled) == (True, 0, "train", True)
     assert split.vocabulary == made.vocabulary
     names = {path.name for path in (tmp_path / "s").iterdir()}
     assert {"manifest.json", "class_counts.json", "rejects.json"} <= names
@@ -170,19 +170,19 @@ def test_rejects_are_reported(tmp_path: Path) -> None:
         ("Annotations/b.xml", "object 2 (x)"),
         ("JPEGImages/c.jpg", ""),
     ]
-    assert done.rejects == 2
-    assert "2 pictures and objects" in summary(done)
+    assert done.findings.rejected == 2
+    assert "2 images and annotations" in summary(done)
 
 
 def test_nothing_readable_makes_no_split(tmp_path: Path) -> None:
     write_voc(tmp_path / "raw", ["a"])
     (tmp_path / "raw" / "JPEGImages" / "a.jpg").write_bytes(b"torn")
-    with pytest.raises(ValueError, match="none of the 1 pictures can be read"):
+    with pytest.raises(ValueError, match="none of the 1 images can be read"):
         convert(ConvertConfig(source=Voc(root=str(tmp_path / "raw"), split="train"), to=str(tmp_path / "s")))
     assert not (tmp_path / "s" / "manifest.json").exists()
     (tmp_path / "flat" / "train").mkdir(parents=True)
     (tmp_path / "flat" / "train" / "a.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"has no pictures; the first of 1 left out: a\.jpg: lies outside"):
+    with pytest.raises(ValueError, match=r"has no images; the first of 1 left out: a\.jpg: lies outside"):
         convert(ConvertConfig(source=ImageFolder(root=str(tmp_path / "flat"), split="train"), to=str(tmp_path / "s")))
 
 
@@ -256,7 +256,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "2 in 1 arrow shards" in shown
-    assert "1 pictures and objects" in shown
+    assert "1 images and annotations" in shown
     assert main(arguments) == 0
     assert "nothing done" in capsys.readouterr().out
     assert main(["digits", "--split", "val", "--to", str(tmp_path / "d"), "--num", "3", "--size", "64", "--seed", "9"]) == 0

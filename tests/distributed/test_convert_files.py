@@ -131,7 +131,7 @@ def test_rejects_are_reported(tmp_path: Path) -> None:
     assert done.pictures == 20
     assert sorted(reject.reason for reject in done.rejects) == ["not a picture in a known format", "unknown class: 99"]
     assert json.loads(Path(done.note).read_text())["rejects"][0].keys() == {"file", "object", "reason"}
-    assert "2 pictures and objects" in files_summary(done)
+    assert "2 images and annotations" in files_summary(done)
 
 
 def test_nothing_that_can_be_written(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_nothing_that_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "yolo" / "labels" / "train" / "a.txt").write_text("")
     (tmp_path / "yolo" / "images" / "train" / "a.jpg").write_bytes(b"torn")
     (tmp_path / "yolo" / "classes.txt").write_text("x\n")
-    with pytest.raises(ValueError, match="none of the 1 pictures can be written"):
+    with pytest.raises(ValueError, match="none of the 1 images can be written"):
         convert_files(config(tmp_path / "s", source=Yolo(root=str(tmp_path / "yolo"), split="train")))
     assert not (tmp_path / "s").exists() or files_in(tmp_path / "s") == {}
 

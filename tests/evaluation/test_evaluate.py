@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -225,3 +226,49 @@ def test_real_masks_have_the_figures_of_pycocotools(shared_data: Path, tmp_path:
     names = [f"segm_{name}" for name in STATS]
     assert [report[f"boxes/{name}"] for name in names] == pytest.approx(reference(str(truth), rewritten, "segm"), abs=1e-9)
     assert report["boxes/segm_mAP"] > 0.2
+
+
+def test_images_that_are_not_there_are_counted_as_bad(
+    checkpoint: str, coco: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], ray_session: None
+) -> None:
+    folder = tmp_path / "coco"
+    shutil.copytree(Path(coco).parent, folder)
+    (folder / "images" / "000001.png").unlink()
+    (folder / "images" / "000005.png").write_bytes(b"no image")
+    arguments = [checkpoint, "--data", str(folder / "val.json"), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--max-bad", "1"]) == 1
+    printed = capsys.readouterr().out
+    assert "its image 000001.png is in none of" in printed
+    assert main([*arguments, "--max-bad", "2"]) == 0
+    report = read(tmp_path / "out")
+    assert (report["facts"]["samples"], report["facts"]["bad_samples"]) == (COUNT - 3, 2)
+    assert sum("000001.png" in line for line in report["facts"]["bad"]) == 1
+    shared, _ = evaluate_rows(Request(target=checkpoint, data=str(folder / "val.json")), workers=2)
+    assert shared.facts["bad_samples"] == 2
+    assert shared.figures == pytest.approx(figures(report), abs=1e-9, nan_ok=True)
+
+
+def test_a_folder_without_any_of_the_images_is_a_mistake_of_the_request(checkpoint: str, coco: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none of the .* images .* --images"):
+        evaluate(Request(target=checkpoint, data=coco, images=str(tmp_path)))
+
+
+@pytest.mark.parametrize("semantic", [b"no map", png(np.zeros((3, 5), np.uint8))])
+def test_a_sample_whose_map_does_not_fit_is_counted_as_bad(checkpoint: str, samples: list[Sample], tmp_path: Path, semantic: bytes) -> None:
+    data = write_split(tmp_path / "split", [replace(each, semantic=semantic) if i == 4 else each for i, each in enumerate(samples)])
+    report, part = evaluate(Request(target=checkpoint, data=data))
+    assert (report.facts["samples"], [key for key, _ in part.measured.bad]) == (COUNT - 1, ["000004.png"])
+
+
+def test_masks_alone_are_reported_as_masks(coco: str, tmp_path: Path) -> None:
+    content = json.loads(Path(coco).read_text())
+    for annotation in content["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        annotation["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+    (tmp_path / "gt.json").write_text(json.dumps(content))
+    kept = [annotation for annotation in content["annotations"] if not annotation["iscrowd"]]
+    entries = [{name: each[name] for name in ("image_id", "category_id", "segmentation")} | {"score": 0.9} for each in kept]
+    (tmp_path / "dt.json").write_text(json.dumps(entries))
+    found = figures(run(tmp_path / "out", str(tmp_path / "dt.json"), "--data", str(tmp_path / "gt.json")))
+    assert found["boxes/segm_mAP"] > 0.9
+    assert "boxes/mAP" not in found

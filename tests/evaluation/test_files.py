@@ -10,6 +10,7 @@ import pytest
 
 from mtl_ray.evaluation.coco_file import read_coco_file
 from mtl_ray.evaluation.data import image_ids, image_number, open_data
+from mtl_ray.evaluation.spool import ROWS, Spool
 from mtl_ray.evaluation.stored import category_ids, category_ids_of, read_arrow, read_coco, to_table, write_arrow, write_coco
 from mtl_ray.geometry.masks import decode
 from mtl_ray.inference.heads import head_of
@@ -18,6 +19,7 @@ from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 from tests.tasks.random_objects import detections, random_images, sample_of
 
+ENTRY = {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [0, 0, 1, 1]}
 SQUARE = [[2, 2, 8, 2, 8, 8, 2, 8]]
 
 
@@ -81,6 +83,11 @@ def test_real_annotations_find_their_pictures(shared_data: Path) -> None:
         (annotations(annotations=[{"id": 1, "image_id": 99, "category_id": 0, "bbox": [0, 0, 1, 1]}]), "99"),
         (annotations(annotations=[{"id": 1, "image_id": 0, "category_id": 5, "bbox": [0, 0, 1, 1]}]), "5"),
         (annotations(annotations=[{"id": 1, "image_id": 0, "category_id": 0}]), "bbox"),
+        (annotations(annotations=[{"id": 9, "image_id": 0, "category_id": 0, "bbox": [0, 0, 1, 1, 1]}] * 4), "bbox of annotation 9"),
+        (annotations(annotations=[{"id": 9, "image_id": 0, "category_id": 0, "bbox": None}]), "bbox of annotation 9"),
+        (annotations(annotations=[{"id": 9, "image_id": 0, "category_id": 0, "bbox": [0, 0, "x", 1]}]), "cannot be read"),
+        (annotations(annotations=[7]), "cannot be read"),
+        (annotations(images=[{"id": 1, "height": None, "width": 3}], annotations=[]), "cannot be read"),
     ],
 )
 def test_what_is_no_annotation_file_is_refused(tmp_path: Path, content: Any, sentence: str) -> None:
@@ -98,8 +105,23 @@ def test_pictures_of_an_annotation_file_are_found_beside_it(tmp_path: Path) -> N
         (tmp_path / "images" / name).write_bytes(name.encode())
     uri = write(tmp_path / "annotations" / "ann.json", annotations())
     assert [sample.image for sample in open_data(uri).samples(0, 2, pictures=True)] == [b"a.jpg", b"b.jpg"]
-    with pytest.raises(FileNotFoundError, match="--images"):
-        next(open_data(uri, str(tmp_path)).samples(0, 2, pictures=True))
+    elsewhere = open_data(uri, str(tmp_path))
+    assert [sample.image for sample in elsewhere.samples(0, 2, pictures=True)] == [b"", b""]
+    assert "a.jpg is in none of" in elsewhere.where("0")
+    assert "--images" in elsewhere.where("0")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("./a.jpg", True), ("x\\..\\..\\secret.jpg", False), ("../secret.jpg", False), ("/a.jpg", True)]
+)
+def test_file_names_stay_inside_the_folder(tmp_path: Path, name: str, found: bool) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (tmp_path / "images" / "a.jpg").write_bytes(b"image")
+    uri = write(tmp_path / "ann.json", annotations(images=[{"id": 0, "file_name": name}], annotations=[]))
+    data = open_data(uri, str(tmp_path / "images"))
+    assert next(data.samples(0, 1, pictures=True)).image == (b"image" if found else b"")
+    assert found or "leads out" in data.where("0")
 
 
 def test_images_are_called_by_the_numbers_of_their_files_where_these_tell_them_apart() -> None:
@@ -170,11 +192,62 @@ def test_masks_alone_and_as_polygons_are_read(tmp_path: Path) -> None:
         ({"images": []}, "no COCO results file"),
         ([{"image_id": 1, "category_id": 3}], "entry 0 has no score"),
         ([{"image_id": 1, "category_id": 4, "score": 1, "bbox": [0, 0, 1, 1]}], "category 4"),
+        ([ENTRY | {"bbox": [0, 0, 1, 1, 0.5]}, ENTRY], "box of entry 0 has 5 numbers instead of 4"),
+        ([ENTRY, ENTRY | {"bbox": [0, 0, 1, 1, 0.5]}], "box of entry 1 has 5 numbers"),
+        ([ENTRY | {"bbox": [0, 0, 1, 1, 0.5]}] * 4, "box of entry 0 has 5 numbers"),
+        ([ENTRY | {"bbox": []}], "box of entry 0 has 0 numbers"),
+        ([ENTRY | {"bbox": "1234"}], "box of entry 0 has '1234'"),
+        ([ENTRY | {"bbox": [0, 0, None, 1]}], "box of entry 0 is"),
+        ([ENTRY | {"score": None}], "score of entry 0"),
+        ([ENTRY | {"score": float("nan")}], "score of entry 0 is no number"),
+        ([ENTRY | {"category_id": "one"}, ENTRY], "category_id of entry 0 is 'one'"),
+        ([ENTRY | {"category_id": [1]}], "category_id of entry 0"),
+        ([ENTRY | {"segmentation": 5}], "segmentation of entry 0 is no mask"),
+        ([ENTRY, ENTRY | {"segmentation": SQUARE}], "entry 0 has no segmentation"),
+        ([ENTRY | {"keypoints": [1, 2, 3]}, ENTRY], "entry 1 has no keypoints"),
+        ([ENTRY | {"keypoints": [1, 2]}], "keypoints of entry 0"),
+        ([ENTRY | {"keypoints": [1, 2, 3]}, ENTRY | {"keypoints": [1, 2, 3, 4, 5, 6]}], "keypoints of entry 1"),
     ],
 )
 def test_what_is_no_results_file_is_refused(tmp_path: Path, entries: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         read_coco(write(tmp_path / "dt.json", entries), dataclasses.replace(VOCABULARY, category_ids={}), dict)
+
+
+def test_numbers_written_as_texts_are_numbers(tmp_path: Path) -> None:
+    entry = {"image_id": "1", "category_id": "3", "score": "0.5", "bbox": ["1", "2", "3.5", 4]}
+    found = read_coco(write(tmp_path / "dt.json", [entry]), VOCABULARY, dict).by_name["1"]["boxes"]
+    assert found.boxes_xyxy.tolist() == [[1, 2, 4.5, 6]]
+    assert (found.scores.tolist(), found.classes.tolist()) == ([0.5], [0])
+
+
+def test_a_skeleton_that_points_nowhere_is_left_out(tmp_path: Path) -> None:
+    for skeleton, kept in (([[1, 2]], ((0, 1),)), ([[0, 1]], ()), ([[1, 9]], ()), (None, ())):
+        categories = [{"id": 0, "name": "early", "keypoints": ["a", "b"], "skeleton": skeleton}]
+        file = read_coco_file(write(tmp_path / "ann.json", annotations(categories=categories, annotations=[])))
+        assert file.vocabulary.skeleton == kept
+
+
+def test_predictions_are_spooled_to_a_file_and_decoded_one_by_one(tmp_path: Path) -> None:
+    heads = {"map": head_of("fcn"), "boxes": head_of("yolov3")}
+    images = random_images(6, count=2 * ROWS + 3)
+    maps = [np.full((4, 5), row % 3, np.uint8) for row in range(len(images))]
+    with Spool(heads) as spool:
+        for image, classes in zip(images, maps, strict=True):
+            spool.add(sample_of(image), {"map": SemanticMap(classes=classes), "boxes": image.found})
+            assert len(spool.held()) < ROWS
+        table = spool.table()
+    samples = [sample_of(image) for image in images]
+    found = [{"map": SemanticMap(classes=classes), "boxes": image.found} for image, classes in zip(images, maps, strict=True)]
+    assert table.equals(to_table(samples, found, heads))
+    write_arrow(str(tmp_path / "predictions.arrow"), table, heads, VOCABULARY)
+    stored = read_arrow(str(tmp_path / "predictions.arrow"))
+    assert list(stored.by_name) == [image.key for image in images]
+    for image, classes in zip(images, maps, strict=True):
+        np.testing.assert_array_equal(stored.by_name[image.key]["map"].classes, classes)
+        np.testing.assert_array_equal(stored.by_name[image.key]["boxes"].boxes_xyxy, image.found.boxes_xyxy)
+    with Spool(heads) as empty:
+        assert empty.table().num_rows == 0
 
 
 def test_categories_beside_those_of_the_source_are_left_out_and_noted(tmp_path: Path) -> None:

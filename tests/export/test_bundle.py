@@ -9,19 +9,23 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
+from torch import Tensor
 
 from jobs.export import main
 from mtl_ray.artifact import open_artifact
 from mtl_ray.export import bundle as bundle_room
 from mtl_ray.export.bundle import Bundle, write_bundle
 from mtl_ray.export.config import ExportConfig
+from mtl_ray.export.graph import Graph
 from mtl_ray.export.parity import ParityError
 from mtl_ray.export.samples import generated
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.predictor import Predictor
 from mtl_ray.inference.torch_predictor import TorchPredictor
+from mtl_ray.models.head import Context, Features
 from tests.evaluation.conftest import make_samples, write_split
 from tests.inference.tiny import HEADS, images, write_checkpoint
 
@@ -161,4 +165,95 @@ def test_a_checkpoint_that_is_cut_short_is_refused(checkpoint: str, tmp_path: Pa
         main([str(copy), "--to", str(tmp_path / "bundle")])
     with pytest.raises((ValueError, FileNotFoundError), match="nothing"):
         main([str(tmp_path / "nothing"), "--to", str(tmp_path / "bundle")])
+    assert not (tmp_path / "bundle").exists()
+
+
+class Filled(torch.nn.Module):
+    """A head whose scores depend on how much of the canvas is image."""
+
+    def __init__(self, head: torch.nn.Module) -> None:
+        super().__init__()
+        self.head, self.train_only = head, False
+
+    def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
+        height, width = context.canvas_hw
+        share = context.valid_hw.float().prod(dim=1, keepdim=True) / (height * width)
+        return {"scores": self.head.predict(features, context)["scores"] * share}
+
+
+def with_reading_head(make: Callable[..., TorchPredictor], *others: str) -> TorchPredictor:
+    model = make(*others, "multilabel")
+    model.model.heads["multilabel"] = Filled(model.model.heads["multilabel"])
+    return model
+
+
+@pytest.mark.parametrize(("names", "second"), [("readable", "valid_hw"), ("triton", "INPUT__1")])
+def test_a_graph_takes_valid_hw_where_a_head_reads_it(
+    predictor: Callable[..., TorchPredictor], tmp_path: Path, names: str, second: str
+) -> None:
+    model = with_reading_head(predictor, "yolov3")
+    write(model, tmp_path / "bundle", names=names)
+    bundle = BundlePredictor(str(tmp_path / "bundle"), threads=1)
+    assert (bundle.signature.valid_hw, bundle.signature.version) == (second, 2)
+    graph = onnx.load_from_string(open_artifact(str(tmp_path / "bundle"), kind="bundle").read("model.onnx")).graph
+    assert [each.name for each in graph.input] == [bundle.signature.input.name, second]
+    agree(model, bundle)
+
+
+def test_a_graph_without_a_reader_of_valid_hw_takes_an_image_alone(exported: str) -> None:
+    bundle = open_artifact(exported, kind="bundle")
+    assert [each.name for each in onnx.load_from_string(bundle.read("model.onnx")).graph.input] == ["image"]
+    signature = json.loads(bundle.read("signature.json"))
+    assert "valid_hw" not in signature, "so that older programs read it too"
+    assert signature["version"] == 1
+
+
+@pytest.mark.parametrize("layout", ["end2end", "raw"])
+def test_a_graph_that_takes_the_whole_canvas_for_image_is_no_bundle(
+    predictor: Callable[..., TorchPredictor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    forward = Graph.forward
+
+    def whole(graph: Graph, image: Tensor, valid_hw: Tensor, exporting: bool = True) -> Any:
+        return forward(graph, image, torch.tensor(image.shape[2:], dtype=torch.int32).expand(image.shape[0], 2), exporting)
+
+    monkeypatch.setattr(Graph, "forward", whole)
+    samples = [(sample, np.resize(image, (96, 128, 3))) for sample, image in generated(3)]  # each fills its canvas, but for the strips
+    with pytest.raises(ParityError, match="max_score"):
+        write_bundle(with_reading_head(predictor), samples, "made", str(tmp_path / "bundle"), ExportConfig(layout=layout), {})
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_predictions_are_compared_where_nothing_is_annotated(
+    predictor: Callable[..., TorchPredictor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every metric of generated images is NaN; a decoder of the bundle's own that loses boxes is found all the same."""
+    model = predictor("retinanet")
+    made = write(model, tmp_path / "good")
+    assert made.parity.metrics == []
+    assert made.parity.checks
+    decode = BundlePredictor.run
+
+    def shifted(bundle: BundlePredictor, canvases: np.ndarray, placements: Any) -> Any:
+        arrays = decode(bundle, canvases, placements)
+        return {head: fields | {"boxes": fields["boxes"] + 3} for head, fields in arrays.items()}
+
+    monkeypatch.setattr(BundlePredictor, "run", shifted)
+    with pytest.raises(ParityError, match=r"max_abs|agree"):
+        write(model, tmp_path / "bad")
+
+
+class Deep(Filled):
+    """A head that gives an array of which the comparison knows nothing."""
+
+    def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
+        scores = self.head.predict(features, context)["scores"]
+        return {"scores": scores, "depth": scores * 2}
+
+
+def test_a_head_whose_arrays_cannot_be_compared_is_refused(predictor: Callable[..., TorchPredictor], tmp_path: Path) -> None:
+    model = predictor("multilabel")
+    model.model.heads["multilabel"] = Deep(model.model.heads["multilabel"])
+    with pytest.raises(ParityError, match="'depth' is a field that parity cannot compare"):
+        write(model, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

@@ -1,6 +1,8 @@
 """What the comparison with torch lets through, and what it does not."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.parity import Arrays, compare, match
+from mtl_ray.export.parity import Arrays, Check, compare, compare_predictions, match
+from mtl_ray.geometry.masks import encode
+from mtl_ray.geometry.placement import PlacementRule, placement_of
+from mtl_ray.tasks.classification.decode import LabelScores
+from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.segmentation.decode import SemanticMap
 
 CONFIG = ExportConfig()
 Arrays_ = dict[str, np.ndarray]
@@ -111,3 +118,119 @@ def test_any_order_is_matched_back(seed: int, order: list[int]) -> None:
     first, second = match(ours, theirs)
     assert len(first) == 8
     np.testing.assert_array_equal(ours[0][first], theirs[0][second])
+
+
+PLACEMENTS = [placement_of(480, 640, PlacementRule(height=96, width=128)), placement_of(700, 300, PlacementRule(height=96, width=128))]
+CHECK = Check(head="head", canvas_hw=(96, 128), batch=2)
+
+
+def blob(x: int, y: int, height: int, width: int) -> bytes:
+    mask = np.zeros((height, width), bool)
+    mask[y : y + 60, x : x + 60] = True
+    return encode(mask)
+
+
+def objects(placement: Any) -> Detections:
+    corner = np.array([[20, 30], [120, 200], [150, 30]], np.float32)
+    return Detections(
+        boxes_xyxy=np.concatenate([corner, corner + 60], axis=1),
+        scores=np.array([0.9, 0.5, 0.2], np.float32),
+        classes=np.array([0, 1, 1]),
+        masks=tuple(blob(int(x), int(y), placement.height, placement.width) for x, y in corner),
+        keypoints=np.concatenate([corner[:, None] + np.array([[5.0, 5], [40, 50]]), np.full((3, 2, 1), 0.7)], axis=2).astype(np.float32),
+    )
+
+
+OBJECTS = [objects(placement) for placement in PLACEMENTS]
+
+
+def refused(expected: list[Any], found: list[Any]) -> list[str]:
+    return compare_predictions(CHECK, expected, found, PLACEMENTS, CONFIG)[1]
+
+
+def test_equal_predictions_agree_whatever_their_order() -> None:
+    order = [2, 0, 1]
+    turned = [
+        Detections(
+            boxes_xyxy=each.boxes_xyxy[order],
+            scores=each.scores[order],
+            classes=each.classes[order],
+            masks=tuple(each.masks[i] for i in order) if each.masks else None,
+            keypoints=None if each.keypoints is None else each.keypoints[order],
+        )
+        for each in OBJECTS
+    ]
+    check, sentences = compare_predictions(CHECK, OBJECTS, turned, PLACEMENTS, CONFIG)
+    assert sentences == []
+    assert (check.agree, check.count, check.max_abs) == (1, 12, 0)
+
+
+def moved(array: Any, index: Any, by: float) -> Any:
+    copy = np.array(array)
+    copy[index] += by
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "part"),
+    [
+        ("boxes_xyxy", lambda found: moved(found.boxes_xyxy, (0, 0), 0.5), "max_abs"),
+        ("boxes_xyxy", lambda found: moved(found.boxes_xyxy, (0, slice(None)), 200), "agree"),
+        ("scores", lambda found: moved(found.scores, 1, 0.01), "max_score"),
+        ("classes", lambda found: moved(found.classes, 0, 1), "agree"),
+        ("masks", lambda found: (found.masks[1], *found.masks[1:]), "agree"),
+        ("masks", lambda found: (b"", *found.masks[1:]), "agree"),
+        ("masks", lambda found: None, "only torch gives 'masks'"),
+        ("keypoints", lambda found: moved(found.keypoints, (2, 1, 0), 500), "max_abs"),
+        ("keypoints", lambda found: moved(found.keypoints, (2, 1, 2), 0.1), "max_score"),
+        ("keypoints", lambda found: moved(found.keypoints, (2, 1, 1), np.nan), "max_abs"),
+        ("keypoints", lambda found: found.keypoints[:, :1], "shapes"),
+        ("keypoints", lambda found: found.keypoints[:2], "shapes"),
+        ("keypoints", lambda found: None, "only torch gives 'keypoints'"),
+    ],
+)
+def test_objects_that_differ_in_one_field(field: str, change: Callable[[Detections], Any], part: str) -> None:
+    found = [OBJECTS[0], replace(OBJECTS[1], **{field: change(OBJECTS[1])})]
+    assert any(part in sentence for sentence in refused(OBJECTS, found))
+
+
+def test_maps_and_labels_that_differ_in_one_field() -> None:
+    rng = np.random.default_rng(0)
+    maps = [SemanticMap(classes=rng.integers(0, 3, (each.height, each.width)).astype(np.uint8)) for each in PLACEMENTS]
+    assert refused(maps, maps) == []
+    shifted = [maps[0], SemanticMap(classes=np.roll(maps[1].classes, 1, axis=0))]
+    assert any("agree" in sentence for sentence in refused(maps, shifted))
+    assert any("shapes" in sentence for sentence in refused(maps, [maps[0], SemanticMap(classes=maps[1].classes[:-1])]))
+    labels = [LabelScores(scores=rng.dirichlet(np.ones(4)).astype(np.float32), exclusive=True) for _ in PLACEMENTS]
+    assert refused(labels, labels) == []
+    assert any("max_score" in sentence for sentence in refused(labels, [replace(labels[0], scores=labels[0].scores + 0.01), labels[1]]))
+    assert any("agree" in sentence for sentence in refused(labels, [replace(labels[0], exclusive=False), labels[1]]))
+    assert any("types" in sentence for sentence in refused(labels, [labels[0], maps[1]]))
+
+
+@dataclass(frozen=True)
+class Deep:
+    scores: Any
+    depth: Any
+
+
+def test_what_nobody_can_compare_is_refused_and_never_equal() -> None:
+    deep = [Deep(scores=np.ones(3), depth=np.ones((4, 4))) for _ in PLACEMENTS]
+    assert any("'depth' is a field that parity cannot compare" in sentence for sentence in refused(deep, deep))
+    more = {**boxes(), "depth": np.ones((2, 20))}
+    assert any("'depth' is a field" in sentence for sentence in failures(more, more))
+    assert any(
+        "only the bundle gives 'keypoints'" in sentence for sentence in failures(boxes(), {**boxes(), "keypoints": np.ones((2, 20, 5, 3))})
+    )
+    assert any(
+        "only torch gives 'classes'" in sentence for sentence in failures(boxes(), {k: v for k, v in boxes().items() if k != "classes"})
+    )
+
+
+def test_arrays_of_masks_and_keypoints_are_compared_too() -> None:
+    rng = np.random.default_rng(0)
+    more = {**boxes(), "masks": rng.random((2, 20, 8, 8)) > 0.5, "keypoints": rng.uniform(0, 90, (2, 20, 5, 3)).astype(np.float32)}
+    assert failures(more, more) == []
+    assert failures(more, changed(more, "masks", lambda a: np.logical_not(a, out=a)))
+    assert failures(more, changed(more, "keypoints", lambda a: a.__setitem__((0, 0, 0, 0), a[0, 0, 0, 0] + 60)))
+    assert failures(more, changed(more, "keypoints", lambda a: a.__setitem__((0, 19), 60))) == [], "padding"

@@ -147,3 +147,42 @@ def test_shrunk_and_jpeg() -> None:
     flat = np.full((20, 20, 3), (200, 100, 50), np.uint8)
     decoded = cv2.imdecode(np.frombuffer(jpeg(flat), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert np.abs(decoded.astype(int) - flat).max() <= 3
+
+
+def test_many_small_objects_have_no_words_but_a_legend() -> None:
+    """Words as large as the objects would hide them; the colour says what they are."""
+    boxes = [np.array([x, y, x + 12, y + 12], np.float32) for x in range(20, 380, 30) for y in range(60, 380, 30)]
+    plain, named = Picture(black(400, 400)), Picture(black(400, 400))
+    for box in boxes:
+        plain.box(box, "", RED)
+        named.box(box, "face 0.93", RED, legend="face")
+    changed = (plain.pixels != named.pixels).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    assert changed.any()
+    assert rows.max() < 30, "the legend is in a corner that has no objects"
+    assert columns.max() < 60
+    few = Picture(black(400, 400))
+    for box in boxes[:3]:
+        few.box(box, "face 0.93", RED, legend="face")
+    assert (few.pixels == RED).all(axis=2).sum() > 3 * 400
+
+
+def test_large_objects_among_many_small_ones_have_words_that_hide_none_of_them() -> None:
+    small = [np.array([x, 88, x + 10, 98], np.float32) for x in range(100, 300, 14)]
+    picture = Picture(black(400, 400))
+    for box in small:
+        picture.box(box, "dot", (0, 0, 255), legend="dot")
+    picture.box(np.array([100, 100, 300, 300], np.float32), "large", RED, legend="large")
+    drawn = picture.pixels
+    below = (drawn[301:325, 100:140] == RED).all(axis=2)
+    assert below.any(), "above it lie the small ones"
+    assert (drawn[88:98, 100:300] == (0, 0, 255)).all(axis=2).any(axis=0).sum() >= 2 * len(small)
+
+
+def test_words_are_smaller_on_smaller_objects() -> None:
+    def height(side: int) -> int:
+        picture = Picture(black(1200, 1200))
+        picture.box(np.array([400, 400, 400 + side, 400 + side], np.float32), "word", RED)
+        return int((picture.pixels[:400] == RED).all(axis=2).any(axis=1).sum())
+
+    assert height(20) < height(50) < height(400)

@@ -132,7 +132,7 @@ def test_a_signature_comes_back_and_a_wrong_one_is_refused(bundle: str) -> None:
     assert read_signature(signature.to_json()) == signature
     assert vocabulary_from_json(json.loads(data)["vocabulary"]) == VOCABULARY
     content = json.loads(data)
-    for wrong in (content | {"version": 2}, content | {"colour": 1}, {name: value for name, value in content.items() if name != "canvas"}):
+    for wrong in (content | {"version": 3}, content | {"colour": 1}, {name: value for name, value in content.items() if name != "canvas"}):
         with pytest.raises(ValueError, match=r"signature\.json"):
             read_signature(json.dumps(wrong).encode())
 

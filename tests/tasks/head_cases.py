@@ -17,6 +17,7 @@ VOCABULARY = Vocabulary(
 CANVAS_HW = (64, 96)
 HEADS: dict[str, dict[str, Any]] = {
     "yolov3": {"type": "yolov3", "levels": ["P3", "P4"], "anchors": [[[8, 8], [16, 16]], [[24, 24], [32, 40]]], "channels": 16},
+    "uneven": {"type": "yolov3", "levels": ["P3", "P4"], "anchors": [[[8, 8], [16, 16], [12, 20]], [[32, 40]]], "channels": 16},
     "retinanet": {"type": "retinanet", "levels": ["P3", "P4"], "channels": 16, "convs": 1, "anchor_scale": 2.0},
     "fcn": {"type": "fcn", "levels": ["P3", "P4"], "channels": 16, "convs": 1, "dropout": 0.0},
     "auxiliary": {"type": "fcn", "levels": ["C4"], "channels": 16, "convs": 0, "dropout": 0.0, "train_only": True},

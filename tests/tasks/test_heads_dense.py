@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -82,3 +83,26 @@ def test_smoothing_spreads_the_target() -> None:
     value, _ = head.losses(features, {"present": torch.tensor([[1.0, 0.0]]), "annotated": torch.tensor([True])}, CONTEXT)["class"]
     sure = 1 / (1 + math.exp(-2.0))
     torch.testing.assert_close(value, torch.tensor(-0.9 * math.log(sure) - 0.1 * math.log(1 - sure)))
+
+
+@pytest.mark.parametrize("empty", [[False] * 3, [True, False, True]])
+def test_an_image_without_exactly_one_label_teaches_an_exclusive_head_nothing(empty: list[bool]) -> None:
+    """Annotated and without a label is not class 0, and an image of two classes is not the first of them."""
+    torch.manual_seed(0)
+    head = Linear(LinearHead(levels=("G5",)), {"G5": 4}, 3).eval()
+    features = {"G5": torch.rand(3, 4)}
+    present = torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]])
+    present[torch.tensor(empty)] = torch.tensor([1.0, 0, 1])
+    value, count = head.losses(features, {"present": present, "annotated": torch.tensor([True] * 3)}, CONTEXT)["class"]
+    wanted = F.cross_entropy(head.logits(features)[1:2], torch.tensor([1]))
+    assert count == 1
+    torch.testing.assert_close(value, wanted)
+
+
+def test_an_image_without_a_label_is_negative_for_every_class_of_a_multilabel_head() -> None:
+    torch.manual_seed(0)
+    head = Multilabel(MultilabelHead(levels=("G5",)), {"G5": 4}, 3).eval()
+    features = {"G5": torch.rand(2, 4)}
+    value, count = head.losses(features, {"present": torch.zeros(2, 3), "annotated": torch.tensor([True, False])}, CONTEXT)["class"]
+    assert count == 1
+    torch.testing.assert_close(value, -F.logsigmoid(-head.logits(features)[0]).sum())

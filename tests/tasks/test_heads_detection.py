@@ -1,6 +1,7 @@
 """Anchors, assignment, decoding and selection of the detection heads."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from torchvision.ops import box_iou
 
 from mtl_ray.models.head import Context
 from mtl_ray.tasks.detection.anchors import cell_corners, flatten_levels, in_crowd
-from mtl_ray.tasks.detection.config import Selection
+from mtl_ray.tasks.detection.config import Selection, Yolov3Head
 from mtl_ray.tasks.detection.matching import match_by_overlap
 from mtl_ray.tasks.detection.nms import select
 from mtl_ray.tasks.detection.retinanet import RetinaNet, decode_offsets
@@ -98,24 +99,41 @@ def test_every_object_that_an_anchor_fits_has_a_candidate_near_its_centre(seed: 
     assert float(distance.max()) <= 1.0
 
 
-def test_yolov3_targets_can_be_reached_by_its_boxes() -> None:
+@pytest.mark.parametrize("name", ["yolov3", "uneven"])
+def test_yolov3_targets_can_be_reached_by_its_boxes(name: str) -> None:
     """For a positive candidate some raw output gives the object's box: the loss can become zero."""
-    head = model_of("yolov3").heads["yolov3"]
+    head = model_of(name).heads[name]
     assert isinstance(head, Yolov3)
     boxes = boxes_of(4, 3)[None]
     place, match, positive = assign(boxes, torch.ones(1, 4, dtype=torch.bool), SIZES, STRIDES, head.anchors_px)
-    corners, strides = cell_corners(SIZES, STRIDES, 2, torch.device("cpu"))
+    corners, strides = cell_corners(SIZES, STRIDES, head.anchors, torch.device("cpu"))
     truth, where = boxes[0, match[positive]], place[positive]
     share_xy = (((truth[:, :2] + truth[:, 2:]) / 2 - corners[where]) / strides[where] + 0.5) / 2
     share_wh = ((truth[:, 2:] - truth[:, :2]) / head.anchors_of(SIZES)[where]).sqrt() / 2
     shares = torch.cat([share_xy, share_wh], dim=1)
     assert float(shares.min()) >= 0
     assert float(shares.max()) <= 1
-    raw = torch.zeros(1, 240, 7)
+    raw = torch.zeros(1, len(corners), 7)
     raw[0, where, :4] = shares.logit(eps=1e-6)
     found = head.boxes(raw, SIZES)[0, where]
     unique = torch.tensor([int((where == each).sum()) == 1 for each in where])
     torch.testing.assert_close(found[unique], truth[unique], rtol=1e-3, atol=1e-2)
+
+
+def test_a_level_may_have_more_anchors_than_another_but_not_none() -> None:
+    head = model_of("uneven").heads["uneven"]
+    assert isinstance(head, Yolov3)
+    boxes = head.boxes(torch.zeros(1, 3 * 96 + 24, 7), SIZES)[0]
+    assert boxes[3 * (3 * 12 + 5) + 2].tolist() == [44 - 6, 28 - 10, 44 + 6, 28 + 10]
+    assert boxes[-1].tolist() == [88 - 16, 56 - 20, 88 + 16, 56 + 20]
+    small, large = torch.tensor([[40.0, 24, 53, 44]]), torch.tensor([[10.0, 5, 45, 44]])
+    for box, level in ((small, 0), (large, 1)):
+        place, _, positive = assign(box[None], torch.ones(1, 1, dtype=torch.bool), SIZES, STRIDES, head.anchors_px)
+        assert ((place[positive] >= 3 * 96) == level).all()
+    with pytest.raises(ValueError, match="anchors: P4 has none; leave it out of levels"):
+        Yolov3Head(levels=("P3", "P4"), anchors=(((8, 8),), ()))
+    with pytest.raises(ValueError, match="one list for each of the 2 levels is needed, not 1"):
+        Yolov3Head(levels=("P3", "P4"), anchors=(((8, 8),),))
 
 
 def test_retinanet_gives_each_object_its_best_anchor() -> None:

@@ -1,11 +1,14 @@
 """Overlap of class maps against a plain count, and the laws of its state."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.segmentation.config import FcnHead
@@ -95,3 +98,25 @@ def test_a_sample_without_a_map_is_left_out_and_a_map_of_another_size_refused() 
     assert np.isnan(counted.result()["mIoU"])
     with pytest.raises(ValueError, match="'odd'"):
         counted.update(sample(np.zeros((3, 4), np.uint8), "odd"), found)
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "I;16", "1"])
+def test_a_map_is_measured_however_its_png_stores_indices(mode: str) -> None:
+    """A palette's colours are not its classes: what trains can be measured."""
+    truth = np.array([[0, 1], [1, 0]], np.uint8) if mode == "1" else np.array([[0, 1], [2, 255]], np.uint8)
+    picture = Image.fromarray(truth.astype(np.uint16) if mode == "I;16" else truth)
+    if mode == "P":
+        picture.putpalette([200, 10, 10, 10, 200, 10, 10, 10, 200] + [0] * 753)
+    if mode == "1":
+        picture = Image.fromarray(truth.astype(bool))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    counted = metric(FcnHead(), VOCABULARY)
+    counted.update(Sample(key="a", image=b"", height=2, width=2, semantic=buffer.getvalue()), SemanticMap(classes=truth % 255))
+    assert counted.result()["aAcc"] == 1.0
+
+
+def test_a_map_that_cannot_be_read_is_named() -> None:
+    counted = metric(FcnHead(), VOCABULARY)
+    with pytest.raises(ValueError, match="'odd'"):
+        counted.update(Sample(key="odd", image=b"", height=2, width=2, semantic=b"no map"), SemanticMap(classes=np.zeros((2, 2), np.uint8)))

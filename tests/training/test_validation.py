@@ -1,5 +1,6 @@
 """Validation during training: what it measures does not depend on how the validation split numbers its classes."""
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -103,3 +104,17 @@ def test_pictures_that_cannot_be_read_are_counted(
     with caplog.at_level(logging.WARNING):
         measured(make_config(here, "data.max_bad=2"), vocabulary)
     assert caplog.text.count("is not measured") == 2
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_ranks_measure_as_one_and_only_the_first_holds_what_all_found(start, make_config: MakeConfig, splits, tmp_path, world_size) -> None:
+    config = make_config(
+        "model.heads.boxes={type: retinanet, levels: [C3], channels: 8, convs: 0, select: {score_threshold: 0, max_detections: 20}}"
+    )
+    alone = measured(config, open_split(str(splits / "train")).vocabulary)
+    assert start("validation_rank.py", world_size, CONFIG=config, OUT=str(tmp_path)) == [0] * world_size
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(world_size)]
+    for rank, each in enumerate(found):
+        assert each["figures"] == pytest.approx(alone, abs=1e-9, nan_ok=True)
+        assert each["images"] == (13 if rank == 0 else None)
+    assert "boxes/mAP" in alone

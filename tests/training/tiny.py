@@ -98,4 +98,9 @@ def values(splits: Path, storage: Path | str) -> dict[str, Any]:
 
 def config_of(splits: Path, storage: Path | str, *overrides: str) -> ExperimentConfig:
     """The tiny config with overrides such as ``schedule.steps=3``."""
-    return validate(merge(parse(yaml.safe_dump(values(splits, storage)), "tiny"), override_tree(overrides)), ExperimentConfig)
+    return config_from(values(splits, storage), *overrides)
+
+
+def config_from(given: dict[str, Any], *overrides: str) -> ExperimentConfig:
+    """The config in some values, with overrides."""
+    return validate(merge(parse(yaml.safe_dump(given), "tiny"), override_tree(overrides)), ExperimentConfig)

@@ -39,8 +39,8 @@ def annotations(path: Path, boxes: list[tuple[float, ...]], size: tuple[int, int
     return str(path)
 
 
-def some_boxes(count: int, seed: int = 0) -> list[tuple[float, ...]]:
-    return [(0.0, 0.0, *side) for side in np.random.default_rng(seed).lognormal(3.5, 0.7, (count, 2)).clip(2, 470).tolist()]
+def some_boxes(count: int, seed: int = 0, scale: float = 3.5) -> list[tuple[float, ...]]:
+    return [(0.0, 0.0, *side) for side in np.random.default_rng(seed).lognormal(scale, 0.7, (count, 2)).clip(2, 470).tolist()]
 
 
 def run(out: Path, data: str, *arguments: str) -> dict[str, Any]:
@@ -70,9 +70,11 @@ def test_json_says_what_its_anchors_are_worth_to_all_boxes(tmp_path, capsys):
     assert found["best_possible_recall"] == pytest.approx(measure(shapes, anchors).best_possible_recall)
     counts = np.bincount(by_hand.argmax(axis=0), minlength=6)
     assert [entry["boxes"] for entry in found["per_anchor"]] == counts.tolist()
-    assert {name: level["boxes"] for name, level in found["per_level"].items()} == {
-        name: int(part.sum()) for name, part in zip(("P3", "P4", "P5"), counts.reshape(3, 2), strict=True)
-    }
+    sizes = np.sqrt(anchors.prod(axis=1))
+    expected = np.where(sizes < 42.4, "P3", np.where(sizes < 84.8, "P4", "P5"))
+    assert [entry["level"] for entry in found["per_anchor"]] == expected.tolist()
+    for name in ("P3", "P4", "P5"):
+        assert found["per_level"][name] == {"anchors": anchors[expected == name].tolist(), "boxes": counts[expected == name].sum()}
     assert (tmp_path / "anchors.png").read_bytes().startswith(b"\x89PNG")
     assert f"average IoU {found['average_iou']:.4f}" in capsys.readouterr().out
     assert run(tmp_path, str(tmp_path / "a.json"), "--num", "6") == found
@@ -80,17 +82,55 @@ def test_json_says_what_its_anchors_are_worth_to_all_boxes(tmp_path, capsys):
 
 @pytest.mark.parametrize("levels", [("P3", "P4", "P5"), ("P5", "P4", "P3"), ("P4", "P3")])
 def test_the_overlay_drops_into_a_config_whatever_the_order_of_its_levels(tmp_path, levels):
-    found = run(tmp_path, annotations(tmp_path / "a.json", some_boxes(200)), "--num", "6", "--levels", *levels)
+    found = run(tmp_path, annotations(tmp_path / "a.json", some_boxes(200, scale=4.8)), "--num", "6", "--levels", *levels)
     config = REPOSITORY / "configs" / "detection" / "yolov3_bccd.yaml"
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"_base_": [str(config), "anchors.yaml"]}))
     read = validate(load_tree(str(tmp_path / "mine.yaml")), ExperimentConfig)
     model = build_model(read.model, Vocabulary(classes={"instances": ("a", "b")}))
     head: Any = model.heads["boxes"]
-    anchors = head.anchors_px.numpy()
+    anchors = [level.numpy() for level in head.anchors_px]
     assert read.model.heads["boxes"].levels == levels
-    assert anchors.shape == (len(levels), 6 // len(levels), 2)
-    by_stride = anchors[np.argsort(head.strides)]
-    assert by_stride.reshape(-1, 2) == pytest.approx(np.array(found["anchors"]))
+    assert {name: np.round(part, 2).tolist() for name, part in zip(levels, anchors, strict=True)} == {
+        name: level["anchors"] for name, level in found["per_level"].items()
+    }
+    by_stride = [anchors[i] for i in np.argsort(head.strides)]
+    assert np.concatenate(by_stride) == pytest.approx(np.array(found["anchors"]))
+
+
+@pytest.mark.parametrize("method", ["fast", "kmeans", "de"])
+def test_a_level_without_anchors_is_named_and_left_out_of_the_overlay_by_every_method(tmp_path, capsys, method):
+    small = [(0.0, 0.0, *side) for side in np.random.default_rng(0).lognormal(2.6, 0.3, (120, 2)).clip(6, 40).tolist()]
+    found = run(tmp_path, annotations(tmp_path / "a.json", small), "--num", "7", "--method", method)
+    assert found["per_level"]["P4"] == found["per_level"]["P5"] == {"anchors": [], "boxes": 0}
+    assert "no anchor has a size for P4, P5: the overlay leaves them out of the head" in capsys.readouterr().out
+    config = REPOSITORY / "configs" / "detection" / "yolov3_bccd.yaml"
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"_base_": [str(config), "anchors.yaml"]}))
+    head = validate(load_tree(str(tmp_path / "mine.yaml")), ExperimentConfig).model.heads["boxes"]
+    assert head.levels == ("P3",)
+    assert len(head.anchors[0]) == 7
+
+
+def test_the_overlay_is_recommended_only_where_it_is_better_than_what_is_there(tmp_path, capsys):
+    config = str(REPOSITORY / "configs" / "detection" / "yolov3_bccd.yaml")
+    small = [(0.0, 0.0, *side) for side in np.random.default_rng(0).lognormal(2.8, 0.2, (200, 2)).tolist()]
+    found = run(tmp_path, annotations(tmp_path / "a.json", small), "--config", config)
+    assert found["helps"]
+    assert found["on_levels"]["average_iou"] > found["before"]["average_iou"] + 0.05
+    assert "the overlay is likely to help" in capsys.readouterr().out
+    same = tmp_path / "same.yaml"
+    same.write_text(yaml.safe_dump({"_base_": [config, str(tmp_path / "anchors.yaml")]}))
+    again = run(tmp_path / "again", str(tmp_path / "a.json"), "--config", str(same))
+    assert not again["helps"]
+    assert again["before"]["average_iou"] == pytest.approx(again["on_levels"]["average_iou"])
+    assert "is not likely to help: keep the anchors that you have" in capsys.readouterr().out
+    assert list(again["per_level"]) == ["P3"]  # the levels of the config
+    with pytest.raises(ValueError, match="there is no head 'objects' with anchors in pixels; --head boxes has"):
+        run(tmp_path, str(tmp_path / "a.json"), "--config", config, "--head", "objects")
+
+
+def test_fewer_shapes_than_anchors_are_said(tmp_path, capsys):
+    run(tmp_path, annotations(tmp_path / "a.json", [(0, 0, 64, 48), (0, 0, 32, 16), (0, 0, 320, 160)] * 5), "--num", "9")
+    assert "only 3 of the 9 anchors differ: boxes have few shapes, --num 3 is enough" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("encoding", ["arrow", "tfrecord"])
@@ -195,16 +235,10 @@ def test_compat_gives_whole_numbers_the_mean_box_for_one_and_zero_for_an_anchor_
     assert all(isinstance(side, int) for anchor in evolved["anchors"] for side in anchor)
 
 
-def test_levels_share_the_anchors_evenly(tmp_path):
-    uri = annotations(tmp_path / "a.json", some_boxes(40))
-    assert list(run(tmp_path, uri, "--num", "4")["per_level"]) == ["P4", "P5"]
-    assert list(run(tmp_path, uri, "--num", "5")["per_level"]) == ["P5"]
-
-
 def test_requests_that_mean_nothing_are_refused_in_a_sentence(tmp_path):
     uri = annotations(tmp_path / "a.json", some_boxes(5))
-    with pytest.raises(ValueError, match="7 anchors cannot be shared evenly by the levels P3, P4"):
-        run(tmp_path, uri, "--num", "7", "--levels", "P3", "P4")
+    with pytest.raises(ValueError, match="--levels P3 P3: a level is named twice"):
+        run(tmp_path, uri, "--num", "7", "--levels", "P3", "P3")
     with pytest.raises(ValueError, match="--compat goes with --method kmeans or de"):
         run(tmp_path, uri, "--compat", "--method", "fast")
     with pytest.raises(ValueError, match="at least 1 anchor"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mtl_ray.geometry.placement import PlacementRule
 from mtl_ray.tuning.anchor_boxes import shapes_of
 from mtl_ray.tuning.anchor_points import overlaps
-from mtl_ray.tuning.anchors import by_level, evolve, kmeans, measure
+from mtl_ray.tuning.anchors import by_level, evolve, kmeans, level_of, measure, measure_on_levels
 from tests.shards.splits import write_split
 from tests.training.tiny import write_split as write_squares
 
@@ -43,10 +43,37 @@ def test_evolution_is_not_worse_than_kmeans():
     assert (evolve(shapes, 3, rounds=20) == few).all()
 
 
-def test_the_smallest_anchors_go_to_the_finest_level_in_the_order_of_the_config():
-    anchors = np.array([[1, 1], [2, 2], [3, 3], [4, 4]], float)
-    assert by_level(anchors, ["P5", "P3"]) == [[[3, 3], [4, 4]], [[1, 1], [2, 2]]]
-    assert by_level(anchors, ["P3", "P5"]) == [[[1, 1], [2, 2]], [[3, 3], [4, 4]]]
+PUBLISHED = [(10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), (156, 198), (373, 326)]
+
+
+@pytest.mark.parametrize("levels", [("P3", "P4", "P5"), ("P5", "P3", "P4")])
+def test_the_published_anchors_of_yolov3_go_to_their_published_levels(levels):
+    found = by_level(np.array(PUBLISHED, float), levels)
+    assert tuple(found) == levels
+    assert [found[level] for level in ("P3", "P4", "P5")] == [[list(anchor) for anchor in PUBLISHED[i : i + 3]] for i in (0, 3, 6)]
+
+
+def test_small_anchors_all_belong_to_the_finest_level_and_levels_without_any_are_left_out():
+    small = np.array([[5, 6], [9, 9], [14, 15], [25, 28]], float)
+    assert by_level(small, ("P3", "P4", "P5")) == {"P3": small.tolist()}
+    assert by_level(small * 8, ("P3", "P4", "P5")) == {"P4": (small[:2] * 8).tolist(), "P5": (small[2:] * 8).tolist()}
+    assert by_level(small * 8, ("C5", "P6")) == {"C5": (small * 8)[:3].tolist(), "P6": (small[3:] * 8).tolist()}
+
+
+@given(size=st.floats(1, 4000), ratio=st.floats(0.2, 5))
+def test_an_anchor_belongs_to_the_level_whose_stride_is_nearest_to_its_size(size, ratio):
+    anchor = np.array([[size * ratio**0.5, size / ratio**0.5]])
+    level = int(level_of(anchor, ["P2", "P3", "P4", "P5", "P6"])[0])
+    apart = [abs(np.log(size / 3.75 / stride)) for stride in (4, 8, 16, 32, 64)]
+    assert apart[level] == pytest.approx(min(apart))
+
+
+def test_anchors_on_a_level_that_does_not_fit_them_do_not_count():
+    boxes = np.array([[25.0, 28.0], [8.0, 8.0]])
+    right, wrong = measure_on_levels(boxes, boxes, np.array([8, 4])), measure_on_levels(boxes, boxes, np.array([32, 4]))
+    assert right.average_iou == 1
+    assert wrong.average_iou == pytest.approx((1 + 64 / 700) / 2)
+    assert measure_on_levels(boxes, boxes, np.array([64, 64])).best_possible_recall == 0
 
 
 def test_boxes_are_those_on_the_canvas(tmp_path):

@@ -10,12 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from tqdm import tqdm
-
 from mtl_ray import storage
 from mtl_ray.sources.downloads.catalog import CATALOG, File
 from mtl_ray.sources.downloads.fetch import Advance, FetchError, Patience, Wanted, digest_of, fetch
 from mtl_ray.sources.downloads.unpack import DamagedError, is_archive, unpack
+from mtl_ray.terminal import progress_bar
 
 _DIGEST = re.compile(r"(md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64})", re.IGNORECASE)
 
@@ -107,7 +106,7 @@ def download(files: Sequence[File], options: Options) -> list[Downloaded]:
     """
     if storage.is_remote(options.to):
         raise ValueError(f"{options.to} is no folder of this machine: downloads are unpacked on a disk, convert then writes to a bucket")
-    bar = tqdm(unit="B", unit_scale=True, desc="download", mininterval=0.5, leave=False)
+    bar = progress_bar(unit="B", unit_scale=True, desc="download")
     once = {file.name: file for file in files}
     with bar, ThreadPoolExecutor(options.threads) as pool:
         return list(pool.map(partial(_download_one, options=options, advance=bar.update), once.values()))

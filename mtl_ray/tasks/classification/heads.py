@@ -37,8 +37,8 @@ class Linear(_OnPooled):
         self.smoothing = config.smoothing
 
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
-        """``class``: cross entropy, summed over annotated images."""
-        annotated = targets["annotated"].float()
+        """``class``: cross entropy, summed over images with exactly one label; without one, or with several, an image teaches nothing."""
+        annotated = (targets["annotated"] & (targets["present"].sum(dim=1) == 1)).float()
         logits = self.logits(features)
         loss = F.cross_entropy(logits, targets["present"].argmax(dim=1), reduction="none", label_smoothing=self.smoothing)
         return {"class": ((loss * annotated).sum(), annotated.sum())}

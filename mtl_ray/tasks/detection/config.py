@@ -32,13 +32,16 @@ class Yolov3Head:
     """Weight of this head's losses in the sum."""
     levels: tuple[str, ...] = ("P3", "P4", "P5")
     anchors: tuple[tuple[tuple[float, float], ...], ...]
-    """(width, height) in canvas pixels, a list for each level in the order of ``levels``."""
+    """(width, height) in canvas pixels, a list for each level in the order of ``levels``; the lists may differ in length."""
     channels: int = Field(default=128, ge=1)
     select: Selection = Field(default_factory=Selection)
 
     def __post_init__(self) -> None:
-        if len(self.anchors) != len(self.levels) or len({len(level) for level in self.anchors}) != 1 or not self.anchors[0]:
-            raise ValueError(f"anchors: one list for each of the {len(self.levels)} levels is needed, all of the same length")
+        if len(self.anchors) != len(self.levels) or not self.levels:
+            raise ValueError(f"anchors: one list for each of the {len(self.levels)} levels is needed, not {len(self.anchors)}")
+        empty = [level for level, anchors in zip(self.levels, self.anchors, strict=True) if not anchors]
+        if empty:
+            raise ValueError(f"anchors: {', '.join(empty)} has none; leave it out of levels, and its empty list out of anchors")
         if any(side <= 0 for level in self.anchors for anchor in level for side in anchor):
             raise ValueError("anchors: width and height must be above 0")
 

@@ -40,7 +40,7 @@ def draw_prediction(
         kind = int(prediction.classes[index])
         if prediction.masks is not None and prediction.masks[index]:
             picture.tint(masks.decode(prediction.masks[index], *image.shape[:2]), colours[kind])
-        picture.box(prediction.boxes_xyxy[index], f"{names[kind]} {prediction.scores[index]:.2f}", colours[kind])
+        picture.box(prediction.boxes_xyxy[index], f"{names[kind]} {prediction.scores[index]:.2f}", colours[kind], legend=names[kind])
         if prediction.keypoints is not None:
             points = prediction.keypoints[index].copy()
             points[:, 2] = np.where(points[:, 2] >= score_threshold, 2, 0)
@@ -60,7 +60,8 @@ def _draw_instances(picture: Picture, found: Instances, hw: tuple[int, ...], voc
             picture.tint(masks.decode(found.masks[index], hw[0], hw[1]), of_object[index])
     for index in order:
         name = names[int(found.classes[index])] + (" crowd" if found.crowd[index] else "")
-        picture.box(found.boxes_xyxy[index], name, of_object[index], dashed=bool(found.crowd[index] or found.difficult[index]))
+        dashed = bool(found.crowd[index] or found.difficult[index])
+        picture.box(found.boxes_xyxy[index], name, of_object[index], dashed=dashed, legend=name)
     if found.keypoints is not None:
         for index in order:
             picture.pose(found.keypoints[index], vocabulary.skeleton, of_object[index])

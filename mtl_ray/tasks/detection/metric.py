@@ -53,15 +53,11 @@ class DetectionMetric:
     def result(self) -> Mapping[str, float]:
         """COCO's mAP, mAP50, mAP75, mAP_s, mAP_m, mAP_l, AR50, AR75, AR@1, AR@10, AR@100, AR_s, AR_m, AR_l, and VOC's.
 
-        Masks and keypoints, where truth and predictions have them, follow with the prefix ``segm_`` and ``keypoints_``; of
-        predictions that have no boxes the figures without a prefix are those of the masks or keypoints. NaN where there is no
-        object to find.
+        Masks and keypoints, where truth and predictions have them, follow with the prefix ``segm_`` and ``keypoints_``; predictions
+        that have no boxes have only those. NaN where there is no object to find.
         """
         tables = self._measured()
-        summaries = {kind: _summary(got) for kind, got in tables.curves.items()}
-        result = dict(next(iter(summaries.values())))
-        for kind, summary in summaries.items():
-            result |= {PREFIX[kind] + name: value for name, value in summary.items()}
+        result = {PREFIX[kind] + name: value for kind, got in tables.curves.items() for name, value in _summary(got).items()}
         if tables.voc is not None:
             voc = tables.voc
             result |= {"voc_mAP": _mean(voc.area), "voc_mAP_07": _mean(voc.eleven), "voc_recall": _mean(voc.recall)}
@@ -86,7 +82,7 @@ class DetectionMetric:
         tables = self._measured()
         kind, got = next(iter(tables.curves.items()))
         precision = got.precision[0, :, :, 0, -1].T
-        note = "OKS 0.5" if kind == "keypoints" else "IoU 0.5"
+        note = {"bbox": "IoU 0.5", "segm": "mask IoU 0.5", "keypoints": "OKS 0.5"}[kind]
         return Charts(
             confusion=confusion(self.images, self.names) if kind == "bbox" else None,
             precision_recall=PrecisionRecall(names=self.names, precision=np.where(precision < 0, np.nan, precision), note=note),

@@ -31,7 +31,7 @@ class Yolov3(nn.Module):
         classes: number of classes.
     """
 
-    anchors_px: Tensor
+    sides_px: Tensor
 
     def __init__(self, config: Yolov3Head, channels: Mapping[str, int], strides: Mapping[str, int], classes: int) -> None:
         super().__init__()
@@ -41,14 +41,20 @@ class Yolov3(nn.Module):
         self.weight = config.weight
         self.selection = config.select
         self.classes = classes
-        self.anchors = len(config.anchors[0])
+        self.anchors = tuple(len(level) for level in config.anchors)
         self.strides = tuple(strides[level] for level in config.levels)
-        self.register_buffer("anchors_px", torch.tensor(config.anchors, dtype=torch.float32), persistent=False)
+        every = [anchor for level in config.anchors for anchor in level]
+        self.register_buffer("sides_px", torch.tensor(every, dtype=torch.float32), persistent=False)
         self.towers = nn.ModuleList(conv_norm_act(channels[level], config.channels) for level in config.levels)
-        outputs = [nn.Conv2d(config.channels, self.anchors * (5 + classes), 1) for _ in config.levels]
-        for output in outputs:
-            _start_rare(output, self.anchors, classes)
+        outputs = [nn.Conv2d(config.channels, count * (5 + classes), 1) for count in self.anchors]
+        for output, count in zip(outputs, self.anchors, strict=True):
+            _start_rare(output, count, classes)
         self.outputs = nn.ModuleList(outputs)
+
+    @property
+    def anchors_px(self) -> tuple[Tensor, ...]:
+        """(A, 2) width and height in canvas pixels of the anchors of each level."""
+        return self.sides_px.split(list(self.anchors))
 
     def raw(self, features: Features) -> tuple[Tensor, list[tuple[int, int]]]:
         """(B, N, 5 + classes): x, y, width, height, objectness, classes before any activation; and the size of each level."""

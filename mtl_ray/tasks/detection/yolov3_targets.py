@@ -15,7 +15,7 @@ Scaled-YOLOv4 has 4, with which most anchors of all levels answer for most objec
 
 
 def assign(
-    boxes: Tensor, wanted: Tensor, sizes: Sequence[tuple[int, int]], strides: Sequence[int], anchors_px: Tensor
+    boxes: Tensor, wanted: Tensor, sizes: Sequence[tuple[int, int]], strides: Sequence[int], anchors_px: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs of candidate and object, as Scaled-YOLOv4 (Wang et al. 2021) and its kin choose them.
 
@@ -24,23 +24,22 @@ def assign(
         wanted: (B, M) bool, which of them are to be learnt.
         sizes: (height, width) of each level in cells.
         strides: canvas pixels per cell of each level.
-        anchors_px: (levels, A, 2) width and height.
+        anchors_px: (A, 2) width and height of the anchors of each level.
 
     Returns:
-        Each (B, S), S = M * levels * A * 5 slots: the candidate (in the order of ``cell_corners``), the object, and whether the
+        Each (B, S), S = M * anchors of all levels * 5 slots: the candidate (in the order of ``cell_corners``), the object, and whether the
         slot is used.
     """
     batch, objects = wanted.shape
-    count = anchors_px.shape[1]
+    counts = [len(anchors) for anchors in anchors_px]
     centre, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
-    ratio = size[:, :, None, None] / anchors_px
+    ratio = size[:, :, None] / torch.cat(list(anchors_px))  # (B, M, anchors of all levels, 2)
     misfit = torch.maximum(ratio, 1 / ratio.clamp(min=1e-6)).amax(dim=-1)
-    fits = (misfit < MAX_RATIO) | (misfit == misfit.amin(dim=(2, 3), keepdim=True))
+    fits = (misfit < MAX_RATIO) | (misfit == misfit.amin(dim=2, keepdim=True))
     near = torch.tensor(NEAR, device=boxes.device)
-    anchor = torch.arange(count, device=boxes.device)
     places, useds = [], []
     start = 0
-    for level, ((height, width), stride) in enumerate(zip(sizes, strides, strict=True)):
+    for (height, width), stride, count, of_level in zip(sizes, strides, counts, fits.split(counts, dim=2), strict=True):
         home = centre[:, :, None] / stride
         cell = (home + near).floor()
         moved = (cell != home.floor()).any(dim=-1)
@@ -48,8 +47,8 @@ def assign(
         limit = torch.tensor([width, height], device=boxes.device)
         inside = ((cell >= 0) & (cell < limit)).all(dim=-1) & moved
         x, y = (cell.clamp(min=0).minimum(limit - 1)).long().unbind(dim=-1)
-        place = start + ((y * width + x) * count)[..., None] + anchor
-        used = inside[..., None] & fits[:, :, level, None] & wanted[:, :, None, None]
+        place = start + ((y * width + x) * count)[..., None] + torch.arange(count, device=boxes.device)
+        used = inside[..., None] & of_level[:, :, None] & wanted[:, :, None, None]
         places.append(place.flatten(2))
         useds.append(used.flatten(2))
         start += height * width * count

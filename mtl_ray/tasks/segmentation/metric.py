@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.loading.decode import decode_semantic
 from mtl_ray.samples import IGNORE_INDEX, Sample, Vocabulary
 from mtl_ray.tasks.charts import Charts, Confusion
 from mtl_ray.tasks.segmentation.config import HeadConfig
@@ -30,10 +31,14 @@ class SemanticMetric:
         """Counts the pixels of one image; a sample without a semantic map is left out."""
         if sample.semantic is None:
             return
-        truth = cv2.imdecode(np.frombuffer(sample.semantic, np.uint8), cv2.IMREAD_UNCHANGED)
-        if truth is None or truth.shape != prediction.classes.shape:
-            raise ValueError(f"sample {sample.key!r}: its semantic map does not decode to the size of its image")
-        self.counts += confusion(np.asarray(truth, np.uint8), prediction.classes)
+        try:
+            truth = decode_semantic(sample.semantic)
+        except ValueError as error:
+            raise ValueError(f"the semantic map of sample {sample.key!r} cannot be measured: {error}") from error
+        if truth.shape != prediction.classes.shape:
+            sizes = " and ".join(f"{width} x {height}" for height, width in (truth.shape, prediction.classes.shape))
+            raise ValueError(f"the semantic map of sample {sample.key!r} and its prediction differ in size: {sizes} pixels")
+        self.counts += confusion(truth, prediction.classes)
 
     def merge(self, other: Self) -> None:
         """Adds the pixels of ``other``."""

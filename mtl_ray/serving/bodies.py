@@ -1,0 +1,176 @@
+"""The images in the body of a request: the file itself, a form (multipart/form-data), or JSON with base64.
+
+A body is a stranger's: everything is bounded, and what is not in order is one sentence. Limits count the decoded images.
+"""
+
+import base64
+import binascii
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mtl_ray.serving.config import ServeConfig
+from mtl_ray.serving.reply import RequestError
+
+Shape = Literal["one", "list", "predictions"]
+OVERHEAD_BYTES = 65_536
+"""How much of a body may be neither image nor base64: the headers of a form, the rest of JSON."""
+_FORM, _JSON = "multipart/form-data", re.compile(r"application/(?:[\w.-]+\+)?json")
+_BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,70})"|([^\s";,]{1,70}))', re.IGNORECASE)
+_FIELD = re.compile(r';\s*(name|filename\*?)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s";]*))', re.IGNORECASE)
+_DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.IGNORECASE)
+_BASE64 = str.maketrans("-_", "+/", " \t\r\n")
+"""Both alphabets of base64 (RFC 4648) become the first; line ends go."""
+_MAX_HEADERS_BYTES = 8192
+_QUERY = ("score_thr", "head")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """The images of a request, and the shape of the answer.
+
+    Attributes:
+        images: encoded, at least one.
+        shape: ``one`` answer; a ``list`` of them; or that list under ``predictions``, as TensorFlow Serving answers.
+    """
+
+    images: tuple[bytes, ...]
+    shape: Shape
+
+
+def body_limit(content_type: str, config: ServeConfig) -> int:
+    """The most bytes of a body, so that its images are not larger than ``max_body_bytes`` when they are decoded."""
+    if _is_json(content_type):
+        return config.max_body_bytes * 11 // 8 + OVERHEAD_BYTES  # base64 is 4/3 of it, with line ends a little more
+    return config.max_body_bytes + (OVERHEAD_BYTES if _is_multipart(content_type) else 0)
+
+
+def is_plain(data: bytes, content_type: str) -> bool:
+    """True for a body that is an image itself; no image begins with a brace or a blank."""
+    first = data[:1]
+    declared = _is_json(content_type) and first in (b"[", b'"')
+    return not (_is_multipart(content_type) or declared or first.isspace() or first == b"{")
+
+
+def read_body(data: bytes, content_type: str, config: ServeConfig) -> Body:
+    """The images of a body.
+
+    Args:
+        data: the whole body.
+        content_type: what its header says; JSON is recognised without it.
+        config: limits.
+
+    Raises:
+        RequestError: 400 if it is malformed or has no image, 413 if it has too much, 415 for another kind of form.
+    """
+    if is_plain(data, content_type):
+        body = Body(images=(data,), shape="one")
+    elif _is_multipart(content_type):
+        if not content_type.lower().startswith(_FORM):
+            raise RequestError(415, f"of multipart bodies only {_FORM} is taken, as curl -F image=@image.jpg sends it")
+        images = tuple(_form_files(data, content_type, config.max_images))
+        body = Body(images=images, shape="one" if len(images) == 1 else "list")
+    else:
+        body = _json_images(data, config.max_images)
+    if len(body.images) > config.max_images:
+        raise RequestError(413, f"the body has {len(body.images)} images, at most {config.max_images} are taken")
+    if sum(map(len, body.images)) > config.max_body_bytes:
+        raise RequestError(413, f"the images are larger than the {config.max_body_bytes:,} bytes that are taken")
+    if not all(body.images):
+        raise RequestError(400, "an image in the body is empty")
+    return body
+
+
+def _is_multipart(content_type: str) -> bool:
+    return content_type.lower().startswith("multipart/")
+
+
+def _is_json(content_type: str) -> bool:
+    return _JSON.match(content_type.strip().lower()) is not None
+
+
+def _form_files(data: bytes, content_type: str, max_images: int) -> list[bytes]:
+    """The files of a form in their order (RFC 7578, RFC 2046 section 5.1.1); fields of text are passed over."""
+    found = _BOUNDARY.search(content_type)
+    if found is None:
+        raise RequestError(400, "the form's Content-Type has no boundary; let the client library set that header")
+    delimiter = b"\r\n--" + (found[1] or found[2]).encode("latin-1")
+    parts = (b"\r\n" + data).split(delimiter, 4 * max_images + 16)
+    if len(parts) > 4 * max_images + 15:
+        raise RequestError(413, f"the form has too many fields; at most {max_images} images are taken")
+    if len(parts) < 2 or not parts[-1].startswith(b"--"):
+        raise RequestError(400, "the form is cut short: its last boundary is missing")
+    files = [file for part in parts[1:-1] if (file := _file_of(part)) is not None]
+    if not files:
+        raise RequestError(400, "the form has no file; send one, as curl -F image=@image.jpg does")
+    return files
+
+
+def _file_of(part: bytes) -> bytes | None:
+    """What a part of a form holds, if it is a file."""
+    head, blank, content = part.partition(b"\r\n\r\n")
+    if not blank or len(head) > _MAX_HEADERS_BYTES:
+        raise RequestError(400, "a field of the form has no end to its headers")
+    lines = [line.partition(":") for line in head.decode("latin-1").split("\r\n")]
+    headers = {name.strip().lower(): value.strip() for name, _, value in lines}
+    stated = {name.lower(): quoted or plain for name, quoted, plain in _FIELD.findall(headers.get("content-disposition", ""))}
+    if "content-disposition" not in headers:
+        raise RequestError(400, "a field of the form has no Content-Disposition")
+    if headers.get("content-transfer-encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
+        raise RequestError(400, "a file of the form is in a transfer encoding; send it as it is")
+    if "filename" not in stated and "filename*" not in stated and not headers.get("content-type", "").startswith("image/"):
+        _refuse_query(stated.get("name", ""))
+        return None
+    if not content and not (stated.get("filename") or stated.get("filename*")):
+        return None  # a file input of a browser in which nothing was chosen
+    return content
+
+
+def _json_images(data: bytes, max_images: int) -> Body:
+    if sum(map(data.count, (b"{", b"[", b","))) > 8 * max_images + 64:
+        raise RequestError(413, f"the JSON has too many values; at most {max_images} images are taken")
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        raise RequestError(400, 'the body is no JSON; send {"image": "BASE64"} or {"instances": [{"b64": "BASE64"}]}') from None
+    if isinstance(content, dict):
+        for name in content:
+            _refuse_query(name)
+        if "image" in content:
+            return Body(images=(_image(content["image"], "image"),), shape="one")
+        instances = content.get("instances")
+        if isinstance(instances, list) and instances:
+            images = tuple(_image(_of_instance(each), f"instances[{i}]") for i, each in enumerate(instances))
+            return Body(images=images, shape="predictions")
+    raise RequestError(400, 'the JSON has no image: send {"image": "BASE64"} or {"instances": [{"b64": "BASE64"}]}')
+
+
+def _of_instance(instance: Any) -> Any:
+    """An instance with one named input is that input."""
+    if isinstance(instance, dict) and len(instance) == 1 and "b64" not in instance:
+        return next(iter(instance.values()))
+    return instance
+
+
+def _image(value: Any, where: str) -> bytes:
+    """An image in base64: a text, a data URI, or either of them under ``b64``."""
+    if isinstance(value, dict) and set(value) == {"b64"}:
+        value = value["b64"]
+    if not isinstance(value, str):
+        raise RequestError(400, f'{where} must be an image in base64, as text or as {{"b64": "BASE64"}}')
+    if value[:5].lower() == "data:":
+        found = _DATA_URI.match(value, 0, 500)
+        if found is None:
+            raise RequestError(400, f"{where} is a data URI without ;base64,")
+        value = value[found.end() :]
+    plain = value.translate(_BASE64)
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise RequestError(400, f"{where} is not base64") from None
+
+
+def _refuse_query(name: str) -> None:
+    if name in _QUERY:
+        raise RequestError(400, f"{name} belongs into the query: /predictions/MODEL?{name}=...")

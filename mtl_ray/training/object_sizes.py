@@ -1,0 +1,83 @@
+"""How large the objects of a training split are on the network's canvas, beside the anchors that are to find them."""
+
+import logging
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray import storage
+from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.geometry.placement import PlacementRule, sides_on_canvas
+from mtl_ray.shards.split import open_split
+from mtl_ray.tasks.detection.config import RetinaNetHead, Yolov3Head
+from mtl_ray.tasks.detection.levels import FITTING_STRIDES, stride_of
+
+MOST_BLOCKS, MOST_REMOTE_BLOCKS = 16, 1
+"""Of each split, drawn by the seed; a block in a bucket must be fetched first."""
+MOST_SECONDS = 2.0
+FAR = 2.0
+"""A head reaches objects of four times its anchors, and learns those of up to twice easily."""
+_log = logging.getLogger(__name__)
+
+
+def say_object_sizes(config: ExperimentConfig) -> None:
+    """Logs a line for each detection head; what cannot be read ends no training."""
+    heads = {name: head for name, head in config.model.heads.items() if isinstance(head, Yolov3Head | RetinaNetHead)}
+    if not heads:
+        return
+    try:
+        sizes = object_sizes(config)
+    except Exception as error:  # the loader says what is wrong with a split, in its own words
+        _log.warning("how large the objects are could not be looked at: %s", error)
+        return
+    for name, head in heads.items():
+        if len(sizes):
+            _log.warning("%s", note(name, head, sizes, config.data.canvas))
+
+
+def object_sizes(config: ExperimentConfig) -> NDArray[np.float64]:
+    """Square roots of the areas of some objects of the training split on the canvas, in pixels; no image is read, crowds are left out."""
+    uri, rule = config.data.train.uri, config.data.canvas
+    until = time.monotonic() + MOST_SECONDS
+    found: list[NDArray[np.float64]] = [np.zeros(0)]
+    for each in (uri,) if isinstance(uri, str) else uri:
+        split = open_split(each)
+        most = MOST_REMOTE_BLOCKS if storage.is_remote(each) else MOST_BLOCKS
+        order = np.random.default_rng(config.runtime.seed).permutation(len(split.block_rows))[:most]
+        for sizes, counts, boxes_xyxy, crowd in split.scan_boxes(sorted(order.tolist())):
+            image = np.repeat(np.arange(len(sizes)), counts)[~crowd]
+            sides = sides_on_canvas(boxes_xyxy[~crowd].astype(np.float64), image, sizes, rule)
+            found.append(np.sqrt(sides[(sides > 0).all(axis=1)].prod(axis=1)))
+            if time.monotonic() > until:
+                break
+    return np.concatenate(found)
+
+
+def note(name: str, head: Yolov3Head | RetinaNetHead, sizes: NDArray[np.float64], canvas: PlacementRule) -> str:
+    """What is said of a head: sizes of objects and anchors, and what to try where they do not go together."""
+    low, median, high = np.percentile(sizes, [10, 50, 90])
+    smallest, largest = _anchor_sizes(head)
+    finest = min(head.levels, key=stride_of)
+    told = (
+        f"{name}: the median object has {median:.0f} px on this canvas of {canvas.width}x{canvas.height}"
+        f" (80 % have {low:.0f} to {high:.0f}), the anchors have {smallest:.0f} to {largest:.0f}"
+    )
+    fit = "python -m jobs.anchors" if isinstance(head, Yolov3Head) else f"a smaller model.heads.{name}.anchor_scale"
+    if median < FITTING_STRIDES[0] * stride_of(finest):
+        return f"{told}: below {FITTING_STRIDES[0]:g} cells of {finest}, the finest level; try a larger data.canvas, a finer level, {fit}"
+    if median < smallest:
+        return f"{told}: below the smallest anchor; try {fit}, a larger data.canvas"
+    if median > FAR * largest:
+        return f"{told}: more than {FAR:g} times the largest anchor; try {fit.replace('smaller', 'larger')}, a smaller data.canvas"
+    return told
+
+
+def _anchor_sizes(head: Yolov3Head | RetinaNetHead) -> tuple[float, float]:
+    """Square roots of the areas of the smallest and the largest anchor, in canvas pixels."""
+    if isinstance(head, Yolov3Head):
+        sizes = [(width * height) ** 0.5 for level in head.anchors for width, height in level]
+    else:
+        octaves = (1.0, 2 ** ((head.octaves - 1) / head.octaves))
+        sizes = [head.anchor_scale * octave * stride_of(level) for level in head.levels for octave in octaves]
+    return min(sizes), max(sizes)

@@ -1,0 +1,123 @@
+"""Work in threads: what is cancelled leaves the queue at once, and nothing of it is kept."""
+
+import asyncio
+import gc
+import socket
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from mtl_ray.serving.lanes import Lanes
+from tests.serving.server import running
+from tests.serving.test_app import held_app
+
+
+class Item:
+    """Something that can be looked at weakly."""
+
+
+def test_cancelled_work_leaves_the_queue_with_its_item() -> None:
+    begun, go = threading.Event(), threading.Event()
+    worked: list[int] = []
+
+    def work(items: Sequence[Item]) -> Sequence[int]:
+        begun.set()
+        assert go.wait(20)
+        worked.append(len(items))
+        return [1] * len(items)
+
+    async def cancel() -> None:
+        lanes: Lanes[Item, int] = Lanes(work, threads=1, max_batch=4, name="test")
+        first = asyncio.create_task(lanes.do(Item()))
+        assert await asyncio.to_thread(begun.wait, 20)
+        items = [Item() for _ in range(50)]
+        left = [weakref.ref(item) for item in items]
+        tasks = [asyncio.create_task(lanes.do(item)) for item in items]
+        del items
+        await asyncio.sleep(0)
+        assert len(lanes) == 50
+        for task in tasks[1:]:
+            task.cancel()
+        await asyncio.gather(*tasks[1:], return_exceptions=True)
+        assert len(lanes) == 1
+        gc.collect()
+        assert sum(ref() is not None for ref in left) == 1, "the item that still waits"
+        go.set()
+        assert [await first, await tasks[0]] == [1, 1]
+        lanes.close()
+
+    asyncio.run(cancel())
+    assert worked == [1, 1]
+
+
+def test_a_thread_that_waits_keeps_nothing_of_its_last_work() -> None:
+    async def one() -> None:
+        lanes: Lanes[Item, Item] = Lanes(lambda items: [Item() for _ in items], threads=1, max_batch=4, name="test")
+        item = Item()
+        seen = weakref.ref(item)
+        result = weakref.ref(await lanes.do(item))
+        del item
+        for _ in range(2000):  # until the thread has come back to its queue
+            gc.collect()
+            if seen() is None and result() is None:
+                break
+            await asyncio.sleep(0.01)
+        assert seen() is None
+        assert result() is None
+        lanes.close()
+
+    asyncio.run(one())
+
+
+def test_one_item_that_fails_spoils_only_its_own_result() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def work(items: Sequence[int]) -> Sequence[int]:
+        begun.set()
+        assert go.wait(20)
+        return [6 // item for item in items]
+
+    async def several() -> list[int | BaseException]:
+        lanes: Lanes[int, int] = Lanes(work, threads=1, max_batch=8, name="test")
+        tasks = [asyncio.create_task(lanes.do(1))]
+        assert await asyncio.to_thread(begun.wait, 20)
+        tasks += [asyncio.create_task(lanes.do(item)) for item in (1, 0, 3)]
+        await asyncio.sleep(0)
+        go.set()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        lanes.close()
+        return found
+
+    first, second, third, fourth = asyncio.run(several())
+    assert (first, second, fourth) == (6, 6, 2)
+    assert isinstance(third, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("count", [50])
+def test_clients_that_hang_up_leave_the_queue(bundle: Callable[..., str], picture: bytes, count: int) -> None:
+    app, held = held_app(bundle("boxes"), max_queued=100)
+    head = f"POST /predictions/boxes HTTP/1.1\r\nHost: test\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
+    with running(app) as port:
+        clients = []
+        for _ in range(count + 1):
+            clients.append(socket.create_connection(("127.0.0.1", port), timeout=20))
+            clients[-1].sendall(head + picture)
+        assert held.begun.wait(20)
+        _until(lambda: len(app.lanes["boxes"]) == count)
+        for client in clients:
+            client.close()
+        _until(lambda: len(app.lanes["boxes"]) == 0 and app.under_way == 0)
+        held.go.set()
+    app.close()
+    assert held.batches == [1]
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(2000):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it did not come to that")

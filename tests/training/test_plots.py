@@ -1,0 +1,31 @@
+"""The curves of a run: every metric is in some figure, and no figure has more than can be told apart."""
+
+from pathlib import Path
+
+import pytest
+
+from mtl_ray.training import plots
+
+
+def metric_rows(count: int) -> list[dict[str, object]]:
+    values = {f"boxes/metric{i}": 0.5 for i in range(count)}
+    return [{"mode": "val", "epoch": step, "step": step, "time": 1.0, "boxes/none": None, **values} for step in (1, 2)]
+
+
+@pytest.mark.parametrize(("count", "figures"), [(1, 1), (7, 1), (8, 2), (17, 3)])
+def test_many_metrics_go_into_several_figures(tmp_path: Path, count: int, figures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, list[str]] = {}
+
+    def keep(rows, names, title, label, *, log=False, of=plots._curves):
+        drawn[title] = list(names)
+        return of(rows, names, title, label, log=log)
+
+    monkeypatch.setattr(plots, "_curves", keep)
+    plots.draw(metric_rows(count), str(tmp_path))
+    assert len(drawn) == figures
+    assert [name for names in drawn.values() for name in names] == [f"boxes/metric{i}" for i in range(count)]
+    assert max(map(len, drawn.values())) <= plots.MOST_CURVES
+    assert figures == 1 or f"Validation: boxes (2 of {figures})" in drawn
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["metrics-boxes.png", *(f"metrics-boxes-{number}.png" for number in range(2, figures + 1))]
+    )
