@@ -129,7 +129,9 @@ def test_rejects_are_reported(tmp_path: Path) -> None:
     labels.write_text(labels.read_text() + "99 0.5 0.5 0.1 0.1\n")
     done = convert_files(config(tmp_path / "out", source=Yolo(root=str(tmp_path / "raw"), split="train")))
     assert done.pictures == 20
-    assert sorted(reject.reason for reject in done.rejects) == ["not a picture in a known format", "unknown class: 99"]
+    broken, unknown = sorted(reject.reason for reject in done.rejects)
+    assert "known format" in broken
+    assert unknown == "unknown class: 99"
     assert json.loads(Path(done.note).read_text())["rejects"][0].keys() == {"file", "object", "reason"}
     assert "2 images and annotations" in files_summary(done)
 
