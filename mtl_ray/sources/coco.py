@@ -15,9 +15,11 @@ from mtl_ray.sources.coco_files import annotations_alike, find_annotations, find
 from mtl_ray.sources.coco_objects import objects
 from mtl_ray.sources.config import Coco
 from mtl_ray.sources.folders import stamps_of
+from mtl_ray.sources.json_values import whole
 from mtl_ray.sources.objects import to_instances
-from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
+from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, read_picture
+from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
+from mtl_ray.sources.turned import Parsed, objects_as_shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class _Layout:
     names: Mapping[int, str]
     masks: bool
     keypoints: int
+    rule: ImageRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def open_coco(config: Coco, rule: ImageRule = USUAL_RULE) -> Source:
     images = storage.join(root, config.images) if config.images else find_images(root, uri, config.split, listed)
     masks = any(annotation.get("segmentation") for record in records for annotation in record.annotations)
     names = {key: str(category["name"]) for key, category in categories.items()}
-    layout = _Layout(images, file, {key: number for number, key in enumerate(ids)}, names, masks, len(points.get("keypoints", ())))
+    layout = _Layout(images, file, {key: number for number, key in enumerate(ids)}, names, masks, len(points.get("keypoints", ())), rule)
     return Source(
         vocabulary=_vocabulary(wanted, ids, points),
         records=records,
@@ -162,12 +165,15 @@ def _records(content: Mapping[str, Any], file: str) -> tuple[list[_Record], list
 
 def _read(layout: _Layout, record: _Record) -> Reading:
     key = str(record.image["file_name"])
-    picture = read_picture(storage.join(layout.images, key), key)
-    said = record.image.get("height") or picture.height, record.image.get("width") or picture.width
-    if said != (picture.height, picture.width):
-        raise UnreadableError(key, f"annotated as {said[1]} x {said[0]} pixels, the file is {picture.width} x {picture.height}")
-    found, rejects = objects(
-        record.annotations, layout.file, layout.index, layout.names, picture.height, picture.width, keypoints=layout.keypoints
-    )
+    height, width = whole(record.image.get("height")) or 0, whole(record.image.get("width")) or 0
+    stated = (height, width) if height > 0 and width > 0 else None
+    picture = read_picture(storage.join(layout.images, key), key, layout.rule, stated)
+
+    def parse(height: int, width: int) -> Parsed:
+        return objects(record.annotations, layout.file, layout.index, layout.names, height, width, keypoints=layout.keypoints)
+
+    found, rejects = objects_as_shown(parse, picture, stated, key)
     instances, bad = to_instances(found, layout.file, picture.height, picture.width, masks=layout.masks, keypoints=layout.keypoints)
-    return Sample(key=key, image=picture.data, height=picture.height, width=picture.width, instances=instances), [*rejects, *bad]
+    absent = [] if picture.data else [Reject(key, "", ABSENT, note=True)]
+    sample = Sample(key=key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
+    return sample, [*rejects, *bad, *absent]

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtl_ray.geometry import masks
+from mtl_ray.sources.json_values import shown
 from mtl_ray.sources.objects import FoundObject
 from mtl_ray.sources.source import Reject
+from mtl_ray.sources.turned import OTHER_MASK_SIZE
 
 
 def objects(
@@ -98,7 +100,7 @@ def _mask(segmentation: Any, height: int, width: int) -> bytes:
         return _from_polygons(segmentation, height, width)
     if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
         size = segmentation.get("size") if isinstance(segmentation, dict) else None
-        raise ValueError(f"run lengths of a mask of height and width {size}, the picture's are {[height, width]}")
+        raise ValueError(f"{OTHER_MASK_SIZE}: height and width {shown(size)}, not {[height, width]}")
     counts = segmentation.get("counts")
     if isinstance(counts, list) and all(isinstance(count, int) for count in counts):
         return masks.from_counts(counts, height, width)

@@ -15,6 +15,7 @@ from mtl_ray.sources.notes import ORPHAN
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
+from mtl_ray.sources.turned import Parsed, objects_as_shown
 from mtl_ray.sources.voc_folders import MAPS, VocFolder, VocItem, VocListing, find_folders, list_split
 
 
@@ -96,9 +97,11 @@ def _read(layout: _Layout, record: tuple[int, VocItem]) -> Reading:
     tree = _tree(folder, item, file)
     stated = voc_xml.heading(tree).size
     picture = read_picture(storage.join(folder.images_uri, item.image), folder.image_file(item.image), layout.rule, stated)
-    if stated is not None and stated != (picture.height, picture.width):
-        raise UnreadableError(file, f"its boxes are those of another image: {_sizes(stated, picture)}")
-    found, rejects = voc_xml.objects(tree, file, layout.index, people=layout.people, last_pixel=not layout.compat)
+
+    def parse(_height: int, _width: int) -> Parsed:
+        return voc_xml.objects(tree, file, layout.index, people=layout.people, last_pixel=not layout.compat)
+
+    found, rejects = objects_as_shown(parse, picture, stated, file)
     columns = voc_xml.ATTRIBUTES if layout.people else ()
     points = len(voc_xml.NODES) if layout.people else 0
     instances, bad = to_instances(found, file, picture.height, picture.width, keypoints=points, attributes=columns)
@@ -119,10 +122,6 @@ def _tree(folder: VocFolder, item: VocItem, file: str) -> ElementTree.Element:
         raise UnreadableError(file, "listed but not there") from None
     except ValueError as error:
         raise UnreadableError(file, str(error)) from None
-
-
-def _sizes(stated: tuple[int, int], picture: Picture) -> str:
-    return f"it says {stated[1]} x {stated[0]}, the file is {picture.width} x {picture.height}"
 
 
 def _map(folder: VocFolder, name: str, picture: Picture, num_classes: int) -> tuple[bytes | None, list[Reject]]:

@@ -172,7 +172,7 @@ def test_faults_of_the_listing(tmp_path: Path, make_picture: MakePicture) -> Non
     assert (len(empty), empty.boxes_xyxy.shape) == (0, (0, 4))
     assert {reject.file: reject.reason for _, found in readings for reject in found} == {
         "gone.jpg": "listed but not there",
-        "small.jpg": "annotated as 640 x 480 pixels, the file is 64 x 48",
+        "small.jpg": "annotated as an image of another size: 640 x 480 pixels, the file is 64 x 48",
     }
 
 
