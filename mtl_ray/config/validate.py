@@ -10,6 +10,10 @@ from mtl_ray.config.fields import Path, Problem, fit
 from mtl_ray.config.tree import Node, find
 
 Config = TypeVar("Config")
+Located = tuple[Node, Path, Mapping[str, Any]]
+"""An error of pydantic: the node that it is about, its path, the details."""
+_SCALARS = ("int_type", "float_type", "string_type", "bool_type")
+_MAPPINGS = ("dataclass_type", "dict_type", "tuple_type", "list_type")
 
 
 def validate(tree: Node, cls: type[Config], *, written: bool = False) -> Config:
@@ -29,11 +33,22 @@ def validate(tree: Node, cls: type[Config], *, written: bool = False) -> Config:
     try:
         config = TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
-        located = [(*_locate(tree, details["loc"]), details) for details in error.errors(include_url=False)]
+        located = _meant([(*_locate(tree, details["loc"]), details) for details in error.errors(include_url=False)])
         found += [_sentence(node, path, details) for node, path, details in located if not _is_told(path, details, problems)]
     if found:
         raise ValueError("\n".join(dict.fromkeys(found))) from None
     return config
+
+
+def _meant(located: Sequence[Located]) -> list[Located]:
+    """Of a value that fits no member of a union only what the members of its own form say: a mapping is no number that is wrong."""
+    kept = []
+    for node, path, details in located:
+        strange = details["type"] in (_SCALARS if isinstance(node.value, dict | list) else _MAPPINGS)
+        others = [each for each in located if each[2] is not details and each[1][: len(path)] == path]
+        if not (strange and others):
+            kept.append((node, path, details))
+    return kept
 
 
 def _is_told(path: Path, details: Mapping[str, Any], problems: Sequence[Problem]) -> bool:

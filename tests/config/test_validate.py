@@ -123,6 +123,7 @@ def test_every_mistake_is_named_at_once():
     ):
         assert any(words in line for line in found), words
     assert all(line.startswith("command line: ") or line.startswith("conf.yaml:") for line in found)
+    assert sum("runtime.workers" in line for line in found) == 1, "a mapping is no number that is wrong"
     assert not any("labels.levels" in line for line in found), "what a head of an unknown type may have is not known"
 
 
@@ -232,6 +233,8 @@ def test_the_schema_accepts_what_validates_and_refuses_what_does_not(tmp_path):
     values = plain(parse(SMALL, "conf.yaml"))
     assert validator.is_valid(values)
     assert validator.is_valid({"_base_": "other.yaml", "model": {"heads": {"boxes": None}}})
+    assert validator.is_valid({"schedule": {"rate": {"warmup": 0.1}}, "model": {"heads": {"boxes": {"levels": ["P3"]}}}}), "of a base"
+    assert not validator.is_valid({"schedule": {"rate": {"type": "cosine", "gamma": 0.1}}})
     assert not validator.is_valid({**values, "unknown": 1})
     assert not validator.is_valid({"schedule": {"epochs": -1}})
     assert not validator.is_valid({"model": {"necks": {"p": {"type": "fpm"}}}})
