@@ -120,7 +120,7 @@ class Found:
 
     def level_name(self, index: int) -> str:
         """The level of an anchor."""
-        return self.request.levels[self.level[index]]
+        return self.request.levels[int(self.level[index])]
 
     @property
     def of_level(self) -> dict[str, list[list[float]]]:

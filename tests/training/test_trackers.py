@@ -131,7 +131,8 @@ def test_images_of_different_sizes_come_without_a_warning_of_wandb(
     (history,) = of_kind(folder, "history")
     images = {item.nested_key[-1] if item.nested_key else item.key: item.value_json for item in history.item}
     assert "predictions" in keys(history)
-    assert "30" in str(images) and "20" in str(images)
+    assert "30" in str(images)
+    assert "20" in str(images)
 
 
 def test_files_are_read_up_to_where_they_are_cut_off(make_config: MakeConfig, tmp_path: Path) -> None:
