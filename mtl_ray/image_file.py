@@ -101,5 +101,3 @@ def _reason(error: Exception, kind: str) -> str:
     if "cannot identify image file" in str(error):
         return f"its {kind} header is damaged"
     return " ".join(str(error).split()) or type(error).__name__
-
-

@@ -54,9 +54,7 @@ def _predict() -> dict[str, Any]:
                 "itself answers a PNG whose pixel values are class indices, unless Accept asks for application/json. Of several files "
                 "in a form a list of these, of instances {predictions: [...]}; both are always JSON.",
                 "content": {
-                    "application/json": {
-                        "schema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ANSWERS]}
-                    },
+                    "application/json": {"schema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ANSWERS]}},
                     "image/png": {"schema": {"type": "string", "format": "binary"}},
                 },
             },

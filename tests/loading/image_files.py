@@ -89,9 +89,7 @@ def _big_endian_tiff() -> bytes:
 def interlaced_png() -> bytes:
     """All seven passes of Adam7, each of zeros."""
     passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-    rows = b"".join(
-        (b"\0" + b"\x40" * len(range(left, WIDTH, right))) * len(range(top, HEIGHT, down)) for left, top, right, down in passes
-    )
+    rows = b"".join((b"\0" + b"\x40" * len(range(left, WIDTH, right))) * len(range(top, HEIGHT, down)) for left, top, right, down in passes)
     head = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 0, 0, 0, 1)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
@@ -117,7 +115,9 @@ def flip_header(data: bytearray, dice: random.Random) -> None:
 def lie(data: bytearray, dice: random.Random) -> None:
     """A number of the header becomes a large one, none, or one that is nearly right."""
     number = dice.choice((LYING_SIDE, 0, 0xFFFFFFFF, 0x7FFFFFFF, 65_535, dice.randrange(300)))
-    packed = struct.pack(dice.choice(("<I", ">I")), number) if dice.random() < 0.5 else struct.pack(dice.choice("<>") + "H", number & 0xFFFF)
+    packed = (
+        struct.pack(dice.choice(("<I", ">I")), number) if dice.random() < 0.5 else struct.pack(dice.choice("<>") + "H", number & 0xFFFF)
+    )
     at = dice.randrange(min(len(data), 300))
     data[at : at + len(packed)] = packed
 

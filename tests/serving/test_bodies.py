@@ -53,7 +53,9 @@ SAME: dict[str, dict[str, Any]] = {
     "form without a type": {"files": {"anything": ("a", PICTURE)}},
     "form with texts": {"files": {"image": ("a.png", PICTURE)}, "data": {"name": "value", "other": "--" * 50}},
     "form of a quoted boundary": {
-        "content": b'preamble\r\n--a b\r\nContent-Disposition: form-data; name="x"; filename="q\\"\xc3\xa4.png"\r\n\r\n' + PICTURE + b"\r\n--a b--",
+        "content": b'preamble\r\n--a b\r\nContent-Disposition: form-data; name="x"; filename="q\\"\xc3\xa4.png"\r\n\r\n'
+        + PICTURE
+        + b"\r\n--a b--",
         "headers": {"content-type": 'multipart/form-data; charset=utf-8; boundary="a b"'},
     },
     "form with an empty file input": {"files": [("a", ("", b"")), ("b", ("b.png", PICTURE))]},
@@ -180,8 +182,9 @@ def test_limits_count_the_image_and_not_its_encoding(app: App) -> None:
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from([B64, "AAAA", "data:,x"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["image", "instances", "b64", "x", "inputs"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["image", "instances", "b64", "x", "inputs"]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 WHOLE = [json.dumps({"image": B64}).encode(), json.dumps({"instances": [{"b64": B64}]}).encode(), form(FILE + PICTURE)["content"], PICTURE]
