@@ -125,7 +125,7 @@ def draw(predictor: Predictor, image: NDArray[np.uint8], predictions: Prediction
 
 
 def unique_names(uris: Sequence[str]) -> list[str]:
-    """What the drawing of each picture is called: its own stem and .jpg, with -2, -3, ... for those that share it, however they are cased."""
+    """The drawing of each picture: its own stem and .jpg, with -2, -3, ... for those that share it, however they are cased."""
     taken: set[str] = set()
     stems = (uri.rpartition("/")[2].rpartition(".")[0] or uri.rpartition("/")[2] for uri in uris)
     return [free_name(stem, taken) for stem in stems]

@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -98,7 +98,7 @@ def test_a_redirect_of_an_image_is_an_error_in_a_sentence() -> None:
 
 
 def test_what_retry_after_says() -> None:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     assert wait_s("2") == 2
     assert wait_s("0") == 0
     assert wait_s("99999999999999999999") == endpoint.MAX_WAIT_S
@@ -167,7 +167,8 @@ def test_any_answer_is_predictions_or_a_sentence(answer: Any) -> None:
             try:
                 predictor.read(whole)
             except ValueError as error:
-                assert "\n" not in str(error)
+                told = str(error)
+                assert "\n" not in told
 
 
 _made: list[EndpointPredictor] = []
