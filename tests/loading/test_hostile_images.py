@@ -6,6 +6,8 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,10 @@ from PIL import Image, features
 
 from mtl_ray.image_file import open_image, shown_size
 from mtl_ray.loading.decode import decode_image, decode_semantic
+from mtl_ray.loading.loader import Loader
 from mtl_ray.picture_header import TooManyPixelsError
 from tests.loading.image_files import HEIGHT, LYING_SIDE, WIDTH, chunk, damaged, encoded, interlaced_png, several, turned, whole_files
+from tests.loading.splits import data_config, sample, write_split
 
 MEGABYTES = 20
 BODY = MEGABYTES * 1_000_000
@@ -64,7 +68,8 @@ def test_damage_is_a_value_error_or_an_array(name: str) -> None:
             try:
                 array = decode(data, max_pixels=1_000_000)
             except ValueError as error:
-                assert "\n" not in str(error)
+                told = str(error)
+                assert "\n" not in told
             else:
                 assert array.dtype == np.uint8
                 assert array.ndim == dimensions
@@ -223,7 +228,7 @@ def test_bombs_are_refused_before_memory_is_taken(tmp_path: Any) -> None:
     for name, make in BOMBS.items():
         (tmp_path / name.replace(" ", "_")).write_bytes(make())
     paths = [str(tmp_path / "whole"), *(str(tmp_path / name.replace(" ", "_")) for name in BOMBS)]
-    done = subprocess.run([sys.executable, "-c", MEASURE, *paths], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", MEASURE, *paths], check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
 
@@ -284,3 +289,30 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
     assert decode_image(data[:end] + data[end:]).shape == (HEIGHT, WIDTH, 3)
     with pytest.raises(ValueError, match="scans"):
         decode_image(data[:end] + scan * 1000 + data[end:])
+
+
+def test_damaged_images_of_any_format_are_bad_samples_of_the_loader(tmp_path: Any) -> None:
+    """In each the pixels are damaged, so that only the decoder can tell."""
+    samples = [sample(index) for index in range(12)]
+    kinds = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "JPEG2000", "BMP")
+    for index, kind in enumerate(kinds):
+        samples[index] = replace(samples[index], image=_undecodable(kind))
+    samples[8] = replace(samples[8], image=lying("BMP"))
+    loader = Loader(data_config(write_split(tmp_path, samples), lambda data: replace(data, max_bad=9)))
+    list(islice(iter(loader), 4))
+    assert set(loader.bad) == {samples[index].key for index in range(9)}
+    assert "data.max_pixels allows more" in loader.bad[samples[8].key]
+
+
+def _undecodable(kind: str) -> bytes:
+    for seed in range(1000):
+        data = damaged(encoded(kind), random.Random(f"{kind} {seed}"))
+        try:
+            shown_size(data)
+        except ValueError:
+            continue
+        try:
+            decode_image(data)
+        except ValueError:
+            return data
+    raise AssertionError(f"no damage to {kind} is noticed")
