@@ -33,7 +33,7 @@ class Picture:
     width: int
 
 
-ABSENT = "image file not there: the size that the annotations state was used and compared with nothing"
+ABSENT = "image file not there, so that the stated size was used and compared with nothing"
 """Note on an image of which only the annotations are at hand."""
 
 

@@ -155,7 +155,7 @@ def write_voc(root: Path, names: Sequence[str]) -> None:
         assert sample is not None
         (root / "JPEGImages" / f"{name}.jpg").write_bytes(sample.image)
         box = "<object><name>x</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
-        bad = box.replace("<xmax>9</xmax>", "<xmax>1</xmax>") if name == "b" else ""
+        bad = box.replace("<xmax>9</xmax>", "<xmax>0</xmax>") if name == "b" else ""
         (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{box}{bad}</annotation>")
     (root / "ImageSets" / "Main" / "train.txt").write_text("\n".join(names))
 

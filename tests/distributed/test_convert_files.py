@@ -124,11 +124,14 @@ def test_a_note_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_rejects_are_reported(tmp_path: Path) -> None:
     convert_files(config(tmp_path / "raw", format="yolo", masks="none"))
     (tmp_path / "raw" / "images" / "train" / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "raw" / "labels" / "train" / "broken.txt").write_text("")
     labels = next((tmp_path / "raw" / "labels" / "train").iterdir())
     labels.write_text(labels.read_text() + "99 0.5 0.5 0.1 0.1\n")
     done = convert_files(config(tmp_path / "out", source=Yolo(root=str(tmp_path / "raw"), split="train")))
     assert done.pictures == 20
-    assert sorted(reject.reason for reject in done.rejects) == ["its class 99 is not one of the 10", "not a picture in a known format"]
+    broken, unknown = sorted(reject.reason for reject in done.rejects)
+    assert "known format" in broken
+    assert unknown == "unknown class: 99"
     assert json.loads(Path(done.note).read_text())["rejects"][0].keys() == {"file", "object", "reason"}
     assert "2 images and annotations" in files_summary(done)
 
@@ -139,7 +142,9 @@ def test_nothing_that_can_be_written(tmp_path: Path) -> None:
     source = ImageFolder(root=str(tmp_path / "raw"), split="train")
     with pytest.raises(ValueError, match="needs instances; the data set has labels"):
         convert_files(config(tmp_path / "s", source=source))
-    (tmp_path / "yolo" / "images" / "train").mkdir(parents=True)
+    for folder in ("images", "labels"):
+        (tmp_path / "yolo" / folder / "train").mkdir(parents=True)
+    (tmp_path / "yolo" / "labels" / "train" / "a.txt").write_text("")
     (tmp_path / "yolo" / "images" / "train" / "a.jpg").write_bytes(b"torn")
     (tmp_path / "yolo" / "classes.txt").write_text("x\n")
     with pytest.raises(ValueError, match="none of the 1 images can be written"):
@@ -173,7 +178,8 @@ def test_bccd_as_coco_is_what_its_authors_made(shared_data: Path, tmp_path: Path
             main(["voc", str(root), "--split", split, "--to", str(tmp_path / f"{split}.json"), "--format", "coco", "--workers", "1"]) == 0
         )
         ours, theirs = (json.loads(path.read_text()) for path in (tmp_path / f"{split}.json", root / "coco" / f"instances_{split}.json"))
-        assert entries(ours) == entries(theirs)
+        larger = [entry for entry in entries(ours) if entry[2][2:] != [1, 1]]  # its authors left out objects of a single pixel
+        assert larger == entries(theirs)
 
 
 def test_years_on_the_command_line(shared_data: Path, tmp_path: Path) -> None:
