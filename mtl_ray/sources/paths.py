@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from mtl_ray import storage
 
-_LEAVES = "the path leaves the image root"
+LEAVES = "the path leaves the image root"
 
 
 def inside(name: str) -> str:
@@ -19,7 +19,7 @@ def inside(name: str) -> str:
     """
     path = posixpath.normpath(name.replace("\\", "/"))
     if path.startswith("/") or path == ".." or path.startswith("../") or re.match(r"[A-Za-z]:", path) or "\0" in path:
-        raise ValueError(f"{_LEAVES}: {name!r}")
+        raise ValueError(f"{LEAVES}: {name!r}")
     return path
 
 
