@@ -14,7 +14,6 @@ from mtl_ray import storage
 from mtl_ray.geometry.masks import from_counts, from_polygons
 from mtl_ray.samples import Instances, Sample, Vocabulary
 from mtl_ray.sources.coco_masks import polygons_of
-from mtl_ray.sources.json_values import flag, identity
 from mtl_ray.vocabulary import skeleton_of
 
 ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
