@@ -203,11 +203,14 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "ICO": ico_of_a_large_png,
 }
 MEASURE = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from mtl_ray.image_file import shown_size
 from mtl_ray.loading.decode import decode_image, decode_semantic
+def most():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 decode_image(open(sys.argv[1], "rb").read())
-whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+whole = most()
 for path in sys.argv[2:]:
     data = open(path, "rb").read()
     for read in (decode_image, decode_semantic, shown_size):
@@ -216,7 +219,7 @@ for path in sys.argv[2:]:
         except ValueError:
             continue
         print(path, read.__name__, "is read")
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - whole
+    grown = most() - whole
     if grown > 40_000:
         print(path, "took", grown, "kB")
     whole += max(0, grown)

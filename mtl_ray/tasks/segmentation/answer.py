@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from mtl_ray.image_file import NO_LIMIT, load_image, open_image
+from mtl_ray.picture_header import PNG
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.segmentation.config import HeadConfig
 from mtl_ray.tasks.segmentation.decode import SemanticMap
@@ -59,7 +60,7 @@ def read_picture(data: bytes, max_pixels: int = NO_LIMIT) -> SemanticMap:
     Raises:
         ValueError: if it is no PNG of one 8-bit channel.
     """
-    opened = open_image(data, max_pixels)
-    if opened.format != "PNG" or opened.mode != "L":
+    opened = open_image(data, max_pixels) if data.startswith(PNG) else None
+    if opened is None or opened.mode != "L":
         raise ValueError("a class map must be a PNG with one channel of 8 bits")
     return SemanticMap(classes=np.array(load_image(opened), np.uint8))
