@@ -84,6 +84,8 @@ def skeleton_of(pairs: object, keypoints: int) -> tuple[tuple[int, int], ...]:
 
 
 def _is_index(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip().isdecimal()
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
 
 

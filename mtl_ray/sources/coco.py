@@ -50,6 +50,8 @@ def open_coco(config: Coco, rule: ImageRule = USUAL_RULE) -> Source:
     wanted = read_class_names(storage.absolute(config.classes)) if config.classes else None
     categories = read_categories([(uri, own), *others], wanted, file)
     entries, rejects = list_images(own, file)
+    if rejects and not entries:
+        raise ValueError(f"{uri}: none of its {len(rejects)} images can be used; the first: {rejects[0].object} {rejects[0].reason}")
     grouped, strays = group_annotations(own, entries, file)
     listed = list(entries.values())
     images = storage.join(root, config.images) if config.images else find_images(root, uri, config.split, listed, needed=rule.needed)

@@ -6,6 +6,7 @@ from typing import Any
 
 from mtl_ray import storage
 from mtl_ray.sources.folders import is_picture, stamps_of, subfolders
+from mtl_ray.sources.notes import is_of_a_system
 from mtl_ray.sources.paths import Tree, inside
 
 _TRIED = 20
@@ -141,7 +142,7 @@ def _inner(name: str) -> str:
 
 
 def _json_files(root: str) -> list[str]:
-    """The JSON files in a folder and in the folders in it, without those that systems leave (``._train.json``)."""
-    folders = [root, *(storage.join(root, name) for name in subfolders(root))]
+    """The JSON files in a folder and in the folders in it, without those that systems leave (``._train.json``, ``__MACOSX``)."""
+    folders = [root, *(storage.join(root, name) for name in subfolders(root) if not is_of_a_system(f"{name}/x"))]
     found = [(folder, name) for folder in folders for name in storage.names(folder)]
     return [storage.join(folder, name) for folder, name in found if name.lower().endswith(".json") and not name.startswith("._")]

@@ -1,7 +1,7 @@
 """Masks of COCO annotations: polygons, plain and compressed run lengths; a mask is made of its good parts.
 
-Polygons come as a list of parts, each ``x, y, x, y, ...``; as one such part without the list around it; and as parts that are lists
-of points ``[x, y]``.
+Polygons come as a list of parts, each ``x, y, x, y, ...``; as one such part without the list around it, or with one list too many; and
+as parts that are lists of points ``[x, y]``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,7 +54,11 @@ def _parts(segmentation: Sequence[Any]) -> Sequence[Any]:
         return [segmentation]
     if len(segmentation) >= 3 and all(_is_point(part) for part in segmentation):
         return [segmentation]
-    return segmentation
+    return [inner for part in segmentation for inner in (part if _is_list_of_parts(part) else [part])]
+
+
+def _is_list_of_parts(part: Any) -> bool:
+    return isinstance(part, list) and bool(part) and all(isinstance(inner, list) and not _is_point(inner) for inner in part)
 
 
 def _is_point(part: Any) -> bool:

@@ -51,7 +51,8 @@ class Tree:
         """The path, relative to the folder, of the file that a name means; None if there is none."""
         if name in self._paths:
             return name
-        for written in dict.fromkeys((_slashes(name), _slashes(unquote(name)))):
+        decoded = _slashes(unquote(name))
+        for written in dict.fromkeys((_slashes(name), decoded, decoded.strip())):
             steps = [step for step in written.split("/") if step not in ("", ".")]
             for first in range(len(steps)):
                 if ".." in (rest := steps[first:]) and rest[0] == "..":
