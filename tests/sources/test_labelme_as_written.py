@@ -45,7 +45,9 @@ def test_four_corners_are_a_polygon(kind: str) -> None:
     assert (found, rejects) == (polygon, [])
 
 
-@pytest.mark.parametrize("points", [[[5, 4], [20, 15]], [[20, 15], [5, 4]], [["5", "4"], [20.0, "1.5e1"]], [[5, 4], [20, 4], [20, 15], [5, 15]]])
+@pytest.mark.parametrize(
+    "points", [[[5, 4], [20, 15]], [[20, 15], [5, 4]], [["5", "4"], [20.0, "1.5e1"]], [[5, 4], [20, 4], [20, 15], [5, 15]]]
+)
 def test_rectangles(points: Any) -> None:
     (found,), _ = objects([shape("rectangle", points)], "a.json", {"ship": 0}, 48, 64)
     assert (found.box_xyxy, found.area) == ((5, 4, 20, 15), 165)
