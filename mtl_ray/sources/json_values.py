@@ -10,6 +10,7 @@ from mtl_ray.sources.texts import text_of
 
 _INT64 = 1 << 63
 _TOO_DEEP = re.compile(r"(?:[\[{]\s*+){64}")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _YES = frozenset({"true", "yes", "t", "y"})
 
 
@@ -23,9 +24,21 @@ def parse_json(data: bytes) -> Any:
     if _TOO_DEEP.search(text):
         raise ValueError("it is nested too deep")
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        return _whole_characters(content) if _HALF.search(text) else content
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def _whole_characters(value: Any) -> Any:
+    """The same with U+FFFD for halves of characters (lone surrogates), which no file can hold."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole_characters(part) for part in value]
+    if isinstance(value, dict):
+        return {_whole_characters(key): _whole_characters(part) for key, part in value.items()}
+    return value
 
 
 def shown(value: object) -> str:
