@@ -175,6 +175,14 @@ def avif_with_a_large_size() -> bytes:
     return data[:at] + struct.pack(">II", LYING_SIDE, LYING_SIDE) + data[at + 8 :]
 
 
+def avif_whose_coded_image_is_larger(side: int = 7500) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (side, side)).save(buffer, "AVIF", speed=10)
+    data = buffer.getvalue()
+    at = data.index(b"ispe") + 8
+    return data[:at] + struct.pack(">II", 64, 64) + data[at + 8 :]
+
+
 def ico_of_a_large_png() -> bytes:
     buffer = io.BytesIO()
     Image.new("1", (7000, 7000)).save(buffer, "PNG")
@@ -191,6 +199,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "JPEG2000": jp2_header_that_is_larger,
     "WEBP": webp_canvas,
     "AVIF": avif_with_a_large_size,
+    "AVIF coded": avif_whose_coded_image_is_larger,
     "GIF": lambda: lying("GIF"),
     "GIF frame": gif_with_a_large_frame,
     "TIFF": lying_tiff,
@@ -243,6 +252,22 @@ def test_too_many_pixels_are_named_as_such(name: str) -> None:
             read(BOMBS[name]())
 
 
+def avif_of_endless_items() -> bytes:
+    """Each of 65,535 items is the whole file, which is full of empty pieces of AV1."""
+    entries = b"".join(struct.pack(">HHHIQ", item, 0, 1, 400, 1 << 31)[:-4] for item in range(65_535))
+    iloc = struct.pack(">BBBBBBH", 0, 0, 0, 0, 0x44, 0, 65_535) + entries
+    meta = struct.pack(">I4sI", len(iloc) + 20, b"meta", 0) + struct.pack(">I4s", len(iloc) + 8, b"iloc") + iloc
+    return b"\0\0\0\x10ftypavif\0\0\0\0" + meta + b"\x12\0" * (BODY // 2)
+
+
+def test_the_coded_size_of_an_avif_counts_too() -> None:
+    data = avif_whose_coded_image_is_larger(side=300)
+    assert decode_image(data, max_pixels=90_000).size
+    for read in (decode_image, shown_size):
+        with pytest.raises(TooManyPixelsError, match="300 x 300"):
+            read(data, max_pixels=89_999)
+
+
 ENDLESS: dict[str, bytes] = {
     "stuffed zeros": b"\xff\xd8" + b"\xff\0" * (BODY // 2),
     "fill bytes": b"\xff\xd8" + b"\xff" * BODY,
@@ -259,6 +284,7 @@ ENDLESS: dict[str, bytes] = {
     "JPEG2000 boxes": b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x08free" * (BODY // 8),
     "AVIF boxes": b"\0\0\0\x10ftypavif\0\0\0\0" + b"\0\0\0\x08free" * (BODY // 8),
     "AVIF boxes in boxes": b"\0\0\0\x10ftypavif\0\0\0\0" + struct.pack(">I4s", BODY, b"iprp") * (BODY // 8),
+    "AVIF items": avif_of_endless_items(),
     "TIFF tags": b"II*\0" + struct.pack("<IH", 8, 65_535) + struct.pack("<HHII", 1, 1, 1, 1) * 65_535 + bytes(BODY),
     "BMP": b"BM" + bytes(BODY),
 }
