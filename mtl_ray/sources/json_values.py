@@ -10,6 +10,7 @@ from mtl_ray.sources.texts import text_of
 
 _INT64 = 1 << 63
 _TOO_DEEP = re.compile(r"(?:[\[{]\s*+){64}")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _YES = frozenset({"true", "yes", "t", "y"})
 
 
@@ -23,7 +24,10 @@ def parse_json(data: bytes) -> Any:
     if _TOO_DEEP.search(text):
         raise ValueError("it is nested too deep")
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        if _SURROGATE.search(text):  # half a character, which no file and no address can hold, becomes "?"
+            content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
+        return content
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 
