@@ -221,10 +221,9 @@ def _object(
     semantic[masks.decode(mask, height, width) == 1] = layout.numbers[category]
     if surface or category not in _CLASS_OF:
         return None
-    x1, y1, x2, y2 = _box(row.get("bbox"))
-    return FoundObject(
-        name=name, box_xyxy=(x1, y1, x2, y2), class_index=CLASSES.index(_CLASS_OF[category]), area=(x2 - x1) * (y2 - y1), mask=mask
-    )
+    x1, y1, x2, y2 = box = _box(row.get("bbox"))
+    area = min((x2 - x1) * (y2 - y1), height * width)  # of a box beyond all bounds not more than is left of it
+    return FoundObject(name=name, box_xyxy=box, class_index=CLASSES.index(_CLASS_OF[category]), area=area, mask=mask)
 
 
 def _mask(given: Any, height: int, width: int) -> bytes:
