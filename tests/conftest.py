@@ -44,11 +44,11 @@ def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One small private Ray for the whole test session."""
     import ray
 
+    from mtl_ray.distributed.session import init_patiently
+
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    ray.init(
-        address="local",
+    init_patiently(
         num_cpus=2,
-        include_dashboard=False,
         object_store_memory=200_000_000,
         logging_level="ERROR",
         _temp_dir=str(Path("/tmp") / f"mr{os.getpid()}"),
