@@ -262,7 +262,8 @@ def _numbers(uri: str, name: str, rows: Sequence[Any], width: int) -> NDArray[An
         unknown = list(range(len(rows)))
     wrong = next((number for number in unknown if not all(map(_is_number, rows[number]))), None)
     if wrong is not None:
-        raise ValueError(f"{uri}: the {name} of entry {wrong} is {rows[wrong]!r}, not {width} numbers")
+        said = f"no number: {rows[wrong][0]!r}" if width == 1 else f"{rows[wrong]!r}, not {width} numbers"
+        raise ValueError(f"{uri}: the {name} of entry {wrong} is {said}")
     return values
 
 
