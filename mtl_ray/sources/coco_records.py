@@ -43,7 +43,7 @@ def parse_coco(data: bytes, uri: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{uri} is not JSON: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _LISTS):
-        raise ValueError(f"{uri} is not a COCO annotation file: it needs the lists images, annotations and categories")
+        raise ValueError(f"{uri} is no COCO annotation file: it needs the lists images, annotations and categories")
     return content
 
 

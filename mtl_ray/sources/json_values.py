@@ -10,8 +10,7 @@ from mtl_ray.sources.texts import text_of
 
 _INT64 = 1 << 63
 _TOO_DEEP = re.compile(r"(?:[\[{]\s*+){64}")
-_ESCAPES = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)
-"""Escapes in JSON; the group is half of a character of which the other half is missing."""
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _YES = frozenset({"true", "yes", "t", "y"})
 
 
@@ -24,12 +23,22 @@ def parse_json(data: bytes) -> Any:
     text = text_of(data)
     if _TOO_DEEP.search(text):
         raise ValueError("it is nested too deep")
-    if "\\ud" in text or "\\uD" in text:
-        text = _ESCAPES.sub(lambda escape: "\\ufffd" if escape[1] else escape[0], text)
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        return _whole_characters(content) if _HALF.search(text) else content
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def _whole_characters(value: Any) -> Any:
+    """The same with U+FFFD for halves of characters (lone surrogates), which no file can hold."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole_characters(part) for part in value]
+    if isinstance(value, dict):
+        return {_whole_characters(key): _whole_characters(part) for key, part in value.items()}
+    return value
 
 
 def shown(value: object) -> str:
