@@ -1,21 +1,23 @@
 """Cityscapes: eight classes of objects and the semantic map of the 19 evaluated classes (Cordts et al. 2016)."""
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from mtl_ray import storage
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Instances, Sample, Vocabulary
 from mtl_ray.sources.cityscapes_labels import COLOURS, IDS, SEMANTIC, THINGS, label_ids, train_ids
-from mtl_ray.sources.cityscapes_maps import THING_INDEX, draw_map, objects, read_map
+from mtl_ray.sources.cityscapes_maps import THING_INDEX, draw_map, objects, read_map, read_polygons, stated_size
 from mtl_ray.sources.config import Cityscapes
-from mtl_ray.sources.folders import pictures_in, stamps_of, subfolders
+from mtl_ray.sources.folders import is_picture, stamps_of, subfolders
 from mtl_ray.sources.index_png import encode_index_png
+from mtl_ray.sources.notes import is_of_a_system, orphans, passed_over
 from mtl_ray.sources.objects import to_instances
-from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
+from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, read_picture
+from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
+from mtl_ray.sources.turned import OTHER_SIZE
 
 _ENDS: Mapping[Literal["instance_ids", "polygons", "label_ids"], str] = {
     "instance_ids": "instanceIds.png",
@@ -23,6 +25,7 @@ _ENDS: Mapping[Literal["instance_ids", "polygons", "label_ids"], str] = {
     "label_ids": "labelIds.png",
 }
 """Kinds of annotation and the ends of their files' names, the first that is there being taken."""
+_NO_ANNOTATION = "image without an annotation file, used without annotations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +47,20 @@ def open_cityscapes(config: Cityscapes, rule: ImageRule = USUAL_RULE) -> Source:
     root = storage.absolute(config.root)
     images, labels = (_folder_of(root, place, config.split) for place in (config.images, config.labels))
     end, word = f"_{posixpath.basename(config.images)}", f"_{posixpath.basename(config.labels)}_"
-    present = {uri.removeprefix(root).lstrip("/") for uri in storage.files(storage.join(root, labels))}
     kinds = {config.annotations: _ENDS[config.annotations]} if config.annotations else _ENDS
-    records, rejects = [], []
-    for key in pictures_in(storage.join(root, images)):
-        stem = key.rpartition(".")[0]
-        if not stem.endswith(end):
-            rejects.append(Reject(key, "", f"its name does not end on {end}"))
-            continue
-        start = f"{labels}/{stem.removesuffix(end)}{word}"
-        kind, file = next(((kind, start + ending) for kind, ending in kinds.items() if start + ending in present), ("", ""))
-        records.append(_Record(key, f"{images}/{key}", file, kind))
+    ends = {kind: word + ending for kind, ending in kinds.items()}
+    present = frozenset(_files_in(root, labels))
+    names, rejects = _names(_files_in(root, images), end)
+    left = sorted({path.removesuffix(last) for last in ends.values() for path in present if path.endswith(last)} - set(names.values()))
+    if rule.needed:
+        rejects += orphans(f"{labels}/{name}{word}*" for name in left)
+    else:
+        names |= {f"{name}{end}.png": name for name in left}
+    records = []
+    for key, name in sorted(names.items()):
+        kind, file = next(((kind, name + last) for kind, last in ends.items() if name + last in present), ("", ""))
+        records.append(_Record(key, f"{images}/{key}", file and f"{labels}/{file}", kind))
+    rejects += [Reject(record.key, "", _NO_ANNOTATION, note=True) for record in records if not record.annotation]
     if not records:
         raise FileNotFoundError(
             f"there are no pictures *{end}.png in {root}/{images}; splits there: {', '.join(subfolders(root)) or 'none'}"
@@ -67,7 +73,7 @@ def open_cityscapes(config: Cityscapes, rule: ImageRule = USUAL_RULE) -> Source:
             category_ids={"instances": tuple(IDS[name] for name in THINGS)},
         ),
         records=records,
-        reader=partial(_read, root),
+        reader=partial(_read, root, rule),
         rejects=tuple(rejects),
         fingerprint=fingerprint_of([*files, *stamps_of(root, files)]),
     )
@@ -77,18 +83,51 @@ def _folder_of(root: str, place: str, split: str) -> str:
     return f"{place}/{split}" if split in subfolders(storage.join(root, place)) else place
 
 
-def _read(root: str, record: _Record) -> Reading:
-    picture = read_picture(storage.join(root, record.image), record.key)
-    plain = partial(Sample, key=record.key, image=picture.data, height=picture.height, width=picture.width)
+def _files_in(root: str, place: str) -> list[str]:
+    folder = storage.join(root, place)
+    paths = (uri.removeprefix(folder).lstrip("/") for uri in storage.files(folder))
+    return [path for path in paths if not is_of_a_system(path)]
+
+
+def _names(paths: Sequence[str], end: str) -> tuple[dict[str, str], list[Reject]]:
+    """The name without the end of each picture among some files, and what is said of the other files."""
+    stems = {path: path.rpartition(".")[0] for path in paths if is_picture(path)}
+    others = [Reject(path, "", f"its name does not end on {end}") for path, stem in stems.items() if not stem.endswith(end)]
+    return {path: stem.removesuffix(end) for path, stem in stems.items() if stem.endswith(end)}, [*passed_over(paths), *others]
+
+
+def _read(root: str, rule: ImageRule, record: _Record) -> Reading:
+    uri, image = storage.join(root, record.annotation), storage.join(root, record.image)
     if not record.annotation:
-        return plain(), []
-    uri, rejects = storage.join(root, record.annotation), list[Reject]()
+        return _sample(record, read_picture(image, record.key, rule)), []
     if record.kind == "polygons":
-        values, rejects = draw_map(uri, record.annotation, picture)
+        content = read_polygons(uri, record.annotation)
+        picture = _picture(image, record, rule, stated_size(content))
+        values, rejects = draw_map(content, record.annotation, picture)
     else:
-        values = read_map(uri, record.annotation, picture)
+        values, rejects = read_map(uri, record.annotation, rule.max_pixels), []
+        picture = _picture(image, record, rule, (values.shape[0], values.shape[1]))
+    absent = [] if picture.data else [Reject(record.key, "", ABSENT, note=True)]
     semantic = encode_index_png(train_ids(label_ids(values)))
     if record.kind == "label_ids":
-        return plain(semantic=semantic), rejects
+        return _sample(record, picture, semantic=semantic), [*rejects, *absent]
     instances, bad = to_instances(objects(values, THING_INDEX), record.annotation, picture.height, picture.width, masks=True)
-    return plain(instances=instances, semantic=semantic), [*rejects, *bad]
+    return _sample(record, picture, instances=instances, semantic=semantic), [*rejects, *bad, *absent]
+
+
+def _sample(record: _Record, picture: Picture, *, instances: Instances | None = None, semantic: bytes | None = None) -> Sample:
+    size = {"height": picture.height, "width": picture.width}
+    return Sample(key=record.key, image=picture.data, instances=instances, semantic=semantic, **size)
+
+
+def _picture(uri: str, record: _Record, rule: ImageRule, stated: tuple[int, int] | None) -> Picture:
+    """The picture, which must be as large as its annotation.
+
+    Raises:
+        UnreadableError: if it is not, or cannot be read.
+    """
+    picture = read_picture(uri, record.key, rule, stated)
+    if stated != (picture.height, picture.width):
+        said = "no size" if stated is None else f"{stated[1]} x {stated[0]} pixels"
+        raise UnreadableError(record.annotation, f"{OTHER_SIZE}: {said}, its picture is {picture.width} x {picture.height}")
+    return picture

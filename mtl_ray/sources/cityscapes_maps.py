@@ -1,7 +1,7 @@
 """The annotation of one Cityscapes picture as a map of instances: read from a PNG, or drawn from the annotators' polygons."""
 
-import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,47 +12,67 @@ from mtl_ray import storage
 from mtl_ray.geometry import masks
 from mtl_ray.sources.cityscapes_labels import FIRST_THING, IDS, THINGS
 from mtl_ray.sources.index_png import load_values
+from mtl_ray.sources.json_values import flag, parse_json, whole
 from mtl_ray.sources.objects import FoundObject
 from mtl_ray.sources.picture import Picture
+from mtl_ray.sources.shapes import Points, check_reach, points_of
 from mtl_ray.sources.source import Reject, UnreadableError
 
 _GROUP = "group"
 _MOST = 1000
 
 
-def read_map(uri: str, file: str, picture: Picture) -> NDArray[np.int32]:
+def read_map(uri: str, file: str, max_pixels: int) -> NDArray[np.int32]:
     """The map (height, width) in an ``instanceIds`` or ``labelIds`` PNG.
 
     Raises:
-        UnreadableError: if it is not there, damaged, or of another size than its picture.
+        UnreadableError: if it is not there, damaged, too large, or no map.
     """
-    values = load_values(uri, file)
-    if values.ndim != 2 or values.shape != (picture.height, picture.width):
-        raise UnreadableError(file, f"the map has the shape {values.shape}, its picture is {picture.width} x {picture.height}")
+    values = load_values(uri, file, max_pixels=max_pixels)
+    if values.ndim != 2 or values.dtype.kind not in "iu":
+        raise UnreadableError(file, f"a map has one channel of whole numbers: it has the shape {values.shape} of {values.dtype}")
     return values.astype(np.int32)
 
 
-def draw_map(uri: str, file: str, picture: Picture) -> tuple[NDArray[np.int32], list[Reject]]:
+def read_polygons(uri: str, file: str) -> dict[str, Any]:
+    """The content of a ``polygons`` JSON file, which has a list of objects.
+
+    Raises:
+        UnreadableError: if it is not there, or no such JSON.
+    """
+    try:
+        content = parse_json(storage.read(uri))
+    except FileNotFoundError:
+        raise UnreadableError(file, "listed but not there") from None
+    except OSError as error:
+        raise UnreadableError(file, error.strerror or "cannot be opened") from None
+    except ValueError as error:
+        raise UnreadableError(file, f"not JSON: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("objects"), list):
+        raise UnreadableError(file, "has no list of objects")
+    return content
+
+
+def stated_size(content: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width as a file of polygons has them; None where it lacks one."""
+    height, width = whole(content.get("imgHeight")), whole(content.get("imgWidth"))
+    return (height, width) if height is not None and width is not None and min(height, width) > 0 else None
+
+
+def draw_map(content: Mapping[str, Any], file: str, picture: Picture) -> tuple[NDArray[np.int32], list[Reject]]:
     """The map (height, width) that the polygons of a JSON file make, later ones over earlier ones, as the authors draw it.
 
     A value is 1000 times the label id and the number of the object among those of its label; the label id alone for a group of
     objects (``cargroup``) and for what has no objects.
-
-    Raises:
-        UnreadableError: if it is not there, no such JSON, or of another size than its picture.
     """
-    content = _read(uri, file)
-    if (content.get("imgHeight"), content.get("imgWidth")) != (picture.height, picture.width):
-        said = f"{content.get('imgWidth')} x {content.get('imgHeight')}"
-        raise UnreadableError(file, f"annotated as {said} pixels, the picture is {picture.width} x {picture.height}")
     canvas = Image.new("I", (picture.width, picture.height), IDS["unlabeled"])
     draw, counts, rejects = ImageDraw.Draw(canvas), Counter[str](), []
-    for number, item in enumerate(content["objects"], start=1):
+    for place, item in enumerate(content["objects"], start=1):
         try:
-            if not (isinstance(item, dict) and item.get("deleted")):
+            if not (isinstance(item, dict) and flag(item.get("deleted"))):
                 _draw(draw, item, counts)
-        except (ValueError, KeyError, TypeError) as error:
-            rejects.append(Reject(file, f"object {number}", f"cannot be drawn: {error}"))
+        except ValueError as error:
+            rejects.append(Reject(file, f"object {place}", f"cannot be drawn: {error}"))
     return np.array(canvas, np.int32), rejects
 
 
@@ -81,29 +101,29 @@ THING_INDEX: dict[int, int] = {IDS[name]: number for number, name in enumerate(T
 """The class index of each label id of the eight classes of objects."""
 
 
-def _read(uri: str, file: str) -> dict[str, Any]:
-    try:
-        content = json.loads(storage.read(uri))
-    except FileNotFoundError:
-        raise UnreadableError(file, "listed but not there") from None
-    except (ValueError, RecursionError) as error:
-        raise UnreadableError(file, f"not JSON: {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("objects"), list):
-        raise UnreadableError(file, "has no list of objects")
-    return content
-
-
-def _draw(draw: ImageDraw.ImageDraw, item: dict[str, Any], counts: Counter[str]) -> None:
-    label = str(item["label"])
+def _draw(draw: ImageDraw.ImageDraw, item: Any, counts: Counter[str]) -> None:
+    label = item.get("label") if isinstance(item, dict) else None
+    if not isinstance(label, str):
+        raise ValueError("it has no label")
+    named = label
     group = label not in IDS and label.endswith(_GROUP)
     label = label.removesuffix(_GROUP) if group else label
     if label not in IDS:
-        raise ValueError(f"{item['label']!r} is no label of Cityscapes")
+        raise ValueError(f"{named!r} is no label of Cityscapes")
     value = IDS[label]
+    points = _points(item.get("polygon"))
     if value >= FIRST_THING and not group:
         if counts[label] == _MOST:
             raise ValueError(f"there are more than {_MOST} objects of its label")
         value = value * 1000 + counts[label]
         counts[label] += 1
     if value >= 0:
-        draw.polygon([(float(x), float(y)) for x, y in item["polygon"]], fill=value)
+        draw.polygon(points, fill=value)
+
+
+def _points(given: Any) -> Points:
+    if not isinstance(given, list) or not all(isinstance(point, list) and len(point) == 2 for point in given):
+        raise ValueError("its polygon is no list of pairs")
+    points = points_of([x for x, _ in given], [y for _, y in given])
+    check_reach(points)
+    return points

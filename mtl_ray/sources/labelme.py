@@ -1,11 +1,9 @@
 """labelme: a JSON file of shapes beside each picture (https://github.com/wkentaro/labelme)."""
 
 import base64
-import binascii
 import hashlib
-import json
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,23 +13,40 @@ from mtl_ray import storage
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import find_class_names
 from mtl_ray.sources.config import Labelme
-from mtl_ray.sources.folders import find_list, read_ids, stamps_of
-from mtl_ray.sources.labelme_shapes import NO_CLASSES, objects
+from mtl_ray.sources.folders import find_list, is_picture, read_ids, stamps_of
+from mtl_ray.sources.json_values import parse_json, whole
+from mtl_ray.sources.labelme_images import ImageFinder
+from mtl_ray.sources.labelme_shapes import NO_CLASSES, label_of, objects
+from mtl_ray.sources.notes import ORPHAN, is_of_a_system, not_used, passed_over
 from mtl_ray.sources.objects import to_instances
-from mtl_ray.sources.picture import USUAL_RULE, ImageRule, Picture, read_picture, shown_size
+from mtl_ray.sources.paths import Tree
+from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, absent_picture, read_picture, shown_size
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
+from mtl_ray.sources.turned import objects_as_shown
 
 _AT_A_TIME = 16
 _LISTS = ("", "splits", "meta")
+_JSON = ".json"
+_NOT_LABELME = "a JSON file that is none of labelme, passed over"
 
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """What the listing needs of a file: the key of its picture, its labels, a digest; or why it cannot be read."""
+    """What the listing needs of a file: the name of its picture, its labels, a digest; or what is to be said instead."""
+
+    image: str = ""
+    labels: frozenset[str] = frozenset()
+    digest: str = ""
+    said: Reject | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """The key of a picture, its JSON file, whether the picture's file is there, and if not what is wrong with its name."""
 
     key: str
-    labels: frozenset[str]
-    digest: str
+    file: str
+    present: bool
     fault: str = ""
 
 
@@ -42,98 +57,143 @@ def open_labelme(config: Labelme, rule: ImageRule = USUAL_RULE) -> Source:
         FileNotFoundError: if there are none.
     """
     root = storage.absolute(config.root)
-    every = [uri.removeprefix(root).lstrip("/") for uri in storage.files(root) if uri.endswith(".json")]
+    paths = [path for uri in storage.files(root) if not is_of_a_system(path := uri.removeprefix(root).lstrip("/"))]
+    every = [path for path in paths if path.lower().endswith(_JSON)]
     files, rejects = _files_of(root, config.split, every)
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         listed = dict(zip(every, pool.map(partial(_list, root), every), strict=True))
     labels = {label for one in listed.values() for label in one.labels}
     names = find_class_names(root, config.classes) or tuple(sorted(labels - NO_CLASSES))
-    records: dict[str, str] = {}
-    for file in files:
-        key, fault = listed[file].key, listed[file].fault
-        fault = fault or (f"shows {key}, as {records[key]} does" if key in records else "")
-        if fault:
-            rejects.append(Reject(file, "", fault))
-        else:
-            records[key] = file
+    finder = ImageFinder(filter(is_picture, paths), {file: one.image for file, one in listed.items() if one.said is None})
+    records, more = _records(files, listed, finder)
+    rejects += more
     if not records:
-        why = f", the first of {len(rejects)}: {rejects[0].file}: {rejects[0].reason}" if rejects else ""
-        raise FileNotFoundError(f"there are no JSON files of labelme for {config.split!r} in {root}{why}")
-    digests = [listed[file].digest for file in records.values()]
+        raise FileNotFoundError(f"there are no JSON files of labelme for {config.split!r} in {root}{_first_of(rejects)}")
+    digests = [listed[record.file].digest for record in records]
+    keys = [record.key for record in records]
     return Source(
         vocabulary=Vocabulary(classes={"instances": names}),
-        records=list(records.items()),
-        reader=partial(_read, root, {name: number for number, name in enumerate(names)}),
-        rejects=tuple(rejects),
-        fingerprint=fingerprint_of([*names, *records.values(), *digests, *stamps_of(root, records)]),
+        records=records,
+        reader=partial(_read, root, rule, {name: number for number, name in enumerate(names)}),
+        rejects=(*rejects, *_others(config.split, paths, records, finder)),
+        fingerprint=fingerprint_of([*names, *(record.file for record in records), *digests, *stamps_of(root, keys)]),
     )
+
+
+def _first_of(rejects: Sequence[Reject]) -> str:
+    return f", the first of {len(rejects)}: {rejects[0].file}: {rejects[0].reason}" if rejects else ""
 
 
 def _files_of(root: str, split: str, every: list[str]) -> tuple[list[str], list[Reject]]:
     below = [file for file in every if file.startswith(f"{split}/")]
     if below:
         return below, []
-    by_stem = {posixpath.basename(file).removesuffix(".json"): file for file in every}
+    by_stem = {posixpath.basename(file)[: -len(_JSON)]: file for file in every}
+    by_path = {file[: -len(_JSON)]: file for file in every}
     try:
         ids, rejects = read_ids(find_list(root, split, _LISTS), root, by_stem)
     except FileNotFoundError:
         if any(name.endswith(".txt") and name != "classes.txt" for name in storage.names(root)):
             raise
         return every, []
-    found = {name: by_stem.get(posixpath.basename(name).rpartition(".")[0]) or by_stem.get(posixpath.basename(name)) for name in ids}
+    tree = Tree("", by_path)
+    found: dict[str, str | None] = {}
+    for name in ids:
+        stem = name.rpartition(".")[0] if is_picture(name) or name.lower().endswith(_JSON) else name
+        path = tree.find(stem)
+        found[name] = by_path[path] if path is not None else by_stem.get(posixpath.basename(stem.replace("\\", "/")))
     rejects += [Reject(name, "", "is listed, but there is no JSON file of this name") for name, file in found.items() if file is None]
-    return [file for file in found.values() if file is not None], rejects
+    return list(dict.fromkeys(file for file in found.values() if file is not None)), rejects
+
+
+def _records(files: Sequence[str], listed: Mapping[str, _Listed], finder: ImageFinder) -> tuple[list[_Record], list[Reject]]:
+    """A record for each file of labelme, those first whose picture lies where they say; no picture is in two of them."""
+    records: dict[str, _Record] = {}
+    rejects: list[Reject] = []
+    places = {file: finder.find(file) for file in files if listed[file].said is None}
+    owners: dict[str, str] = {}
+    for file in sorted(places, key=lambda file: (not places[file].as_said, bool(places[file].fault))):
+        owners.setdefault(places[file].key, file)
+    for file in files:
+        if said := listed[file].said:
+            rejects.append(said)
+        elif (owner := owners[places[file].key]) != file:
+            taken = f"another annotation file shows the same image: {owner} shows {places[file].key}"
+            rejects.append(Reject(file, "", places[file].fault or taken))
+        else:
+            place = places[file]
+            records[file] = _Record(place.key, file, place.present, place.fault)
+    return list(records.values()), rejects
+
+
+def _others(split: str, paths: Sequence[str], records: Sequence[_Record], finder: ImageFinder) -> list[Reject]:
+    """Notes on images that nobody annotated, and on files of other kinds, in the folders of the split."""
+    folders = {posixpath.dirname(path) for record in records for path in (record.key, record.file)}
+    inner = [path for path in paths if posixpath.dirname(path) in folders or path.startswith(f"{split}/")]
+    free = [path for path in inner if is_picture(path) and path not in finder.taken]
+    return [*not_used(free), *passed_over(inner, expected=(_JSON, ".txt"))]
 
 
 def _parse(root: str, file: str) -> tuple[bytes, dict[str, Any]]:
     """A file's bytes and content.
 
     Raises:
-        UnreadableError: if it is no JSON of labelme.
+        UnreadableError: if it is no JSON of labelme; its reject is a note if nothing in it is of labelme.
     """
     try:
-        text = storage.read(storage.join(root, file))
-        content = json.loads(text)
+        data = storage.read(storage.join(root, file))
+        content = parse_json(data)
     except FileNotFoundError:
         raise UnreadableError(file, "listed but not there") from None
-    except (ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UnreadableError(file, error.strerror or "cannot be opened") from None
+    except ValueError as error:
         raise UnreadableError(file, f"not JSON: {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list) or not isinstance(content.get("imagePath"), str):
-        raise UnreadableError(file, "no JSON of labelme: it needs shapes and imagePath")
-    return text, content
+    if not isinstance(content, dict) or {"shapes", "imagePath", "imageData"}.isdisjoint(content):
+        raise UnreadableError(file, _NOT_LABELME)
+    if not isinstance(content.get("shapes"), list):
+        raise UnreadableError(file, "no JSON of labelme: it has no list of shapes")
+    return data, content
 
 
 def _list(root: str, file: str) -> _Listed:
     try:
-        text, content = _parse(root, file)
+        data, content = _parse(root, file)
     except UnreadableError as error:
-        return _Listed("", frozenset(), "", error.reject.reason)
-    named = content["imagePath"].replace("\\", "/")
-    key = posixpath.normpath(posixpath.join(posixpath.dirname(file), named))
-    if key.startswith(("/", "..")) or named[1:2] == ":":
-        key = posixpath.join(posixpath.dirname(file), posixpath.basename(named))  # as written on another machine: beside its JSON
-    labels = frozenset(str(shape.get("label", "")) for shape in content["shapes"] if isinstance(shape, dict))
-    return _Listed(key, labels, hashlib.sha256(text).hexdigest())
+        reason = error.reject.reason
+        return _Listed(said=Reject(file, "", reason, note=reason == _NOT_LABELME))
+    named = content.get("imagePath")
+    labels = frozenset(map(label_of, content["shapes"]))
+    return _Listed(named if isinstance(named, str) else "", labels, hashlib.sha256(data).hexdigest())
 
 
-def _read(root: str, index: Mapping[str, int], record: tuple[str, str]) -> Reading:
-    key, file = record
-    _, content = _parse(root, file)
-    picture = _picture(root, key, content.get("imageData"), file)
-    said = content.get("imageHeight") or picture.height, content.get("imageWidth") or picture.width
-    if said != (picture.height, picture.width):
-        raise UnreadableError(file, f"annotated as {said[1]} x {said[0]} pixels, the picture is {picture.width} x {picture.height}")
-    found, rejects = objects(content["shapes"], file, index, picture.height, picture.width)
-    instances, bad = to_instances(found, file, picture.height, picture.width, masks=True)
-    return Sample(key=key, image=picture.data, height=picture.height, width=picture.width, instances=instances), [*rejects, *bad]
+def _read(root: str, rule: ImageRule, index: Mapping[str, int], record: _Record) -> Reading:
+    _, content = _parse(root, record.file)
+    stated = _stated(content)
+    picture = _picture(root, record, content.get("imageData"), rule, stated)
+    found, rejects = objects_as_shown(partial(objects, content["shapes"], record.file, index), picture, stated, record.file)
+    instances, bad = to_instances(found, record.file, picture.height, picture.width, masks=True)
+    absent = [] if picture.data else [Reject(record.key, "", ABSENT, note=True)]
+    sample = Sample(key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
+    return sample, [*rejects, *bad, *absent]
 
 
-def _picture(root: str, key: str, data: Any, file: str) -> Picture:
+def _stated(content: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width as the file has them; None where it lacks one, or has 0."""
+    height, width = whole(content.get("imageHeight")), whole(content.get("imageWidth"))
+    return (height, width) if height is not None and width is not None and min(height, width) > 0 else None
+
+
+def _picture(root: str, record: _Record, data: Any, rule: ImageRule, stated: tuple[int, int] | None) -> Picture:
     """The picture's file, or where there is none the copy of it in the JSON."""
-    if not isinstance(data, str) or storage.exists(storage.join(root, key)):
-        return read_picture(storage.join(root, key), key)
-    try:
-        image = base64.b64decode(data, validate=True)
-        return Picture(image, *shown_size(image))
-    except (binascii.Error, ValueError) as error:
-        raise UnreadableError(file, f"its imageData is no picture: {error}") from None
+    if record.present:
+        return read_picture(storage.join(root, record.key), record.key, rule, stated)
+    if isinstance(data, str) and data:
+        try:
+            image = base64.b64decode("".join(data.rpartition(",")[2].split()), validate=True)  # behind "data:image/png;base64,"
+            return Picture(image, *shown_size(image, rule.max_pixels))
+        except ValueError as error:
+            raise UnreadableError(record.file, f"its imageData is no picture: {error}") from None
+    if rule.needed:
+        raise UnreadableError(record.file, record.fault or f"{ORPHAN}: {record.key}")
+    return absent_picture(record.key, rule, stated)

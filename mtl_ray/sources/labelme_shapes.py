@@ -1,4 +1,7 @@
-"""The shapes of a labelme file become objects; those of one label and one group are one object."""
+"""The shapes of a labelme file become objects; those of one label and one group are one object.
+
+The kinds of shapes are those of labelme and of the programs that took over its files, such as AnyLabeling and X-AnyLabeling.
+"""
 
 import base64
 import math
@@ -9,14 +12,24 @@ import numpy as np
 
 from mtl_ray.geometry import masks
 from mtl_ray.image_file import load_image, open_image
+from mtl_ray.sources.json_values import identity, shown
 from mtl_ray.sources.objects import FoundObject
-from mtl_ray.sources.shapes import Points, drawn, ellipse, points_of, rectangle
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.shapes import Points, check_reach, drawn, ellipse, points_of, rectangle
+from mtl_ray.sources.source import Reject, unknown_class
 
 NO_CLASSES = frozenset({"__ignore__", "_background_", ""})
 """Labels by which labelme's own tools mean that something is no object."""
+_QUADRILATERALS = ("rotation", "rotated_rectangle", "oriented_rectangle", "quadrilateral")
+_WITHOUT_AREA = ("line", "linestrip", "polyline", "point", "points")
 
-Group = list[tuple[str, Mapping[str, Any]]]
+Shape = Mapping[str, Any]
+Group = list[tuple[str, Shape]]
+
+
+def label_of(shape: object) -> str:
+    """The label of a shape; nothing where it has none, or one that is no text and no number."""
+    label = shape.get("label") if isinstance(shape, dict) else None
+    return str(label).strip() if isinstance(label, str | int | float) and not isinstance(label, bool) else ""
 
 
 def objects(shapes: Sequence[Any], file: str, index: Mapping[str, int], height: int, width: int) -> tuple[list[FoundObject], list[Reject]]:
@@ -29,22 +42,38 @@ def objects(shapes: Sequence[Any], file: str, index: Mapping[str, int], height: 
         height: of the picture, in pixels.
         width: of the picture, in pixels.
     """
-    groups: dict[tuple[str, Any], Group] = {}
+    groups: dict[tuple[str, str | int], Group] = {}
     rejects = []
     for number, shape in enumerate(shapes, start=1):
-        label = str(shape.get("label", "")) if isinstance(shape, dict) else ""
-        name = f"shape {number} ({label})"
+        label = label_of(shape)
+        name = f"shape {number} ({label})" if label else f"shape {number}"
         if label not in index:
-            rejects.append(Reject(file, name, f"the class {label!r} is not in the list of classes"))
+            rejects.append(Reject(file, name, _why_no_object(shape, label)))
             continue
-        group = shape.get("group_id")
-        groups.setdefault((label, f"group {group}" if group is not None else number), []).append((name, shape))
+        groups.setdefault((label, _group_of(shape, number)), []).append((name, shape))
     found = []
     for (label, _), group in groups.items():
         made, bad = _object(group, index[label], file, height, width)
         rejects += bad
         found += made
     return found, rejects
+
+
+def _why_no_object(shape: object, label: str) -> str:
+    if not isinstance(shape, dict):
+        return "a shape that is no object of JSON"
+    if label in NO_CLASSES:
+        return f"labelled as no object: {label}" if label else f"a shape without a label: {shown(shape.get('label'))}"
+    return unknown_class(label)
+
+
+def _group_of(shape: Shape, number: int) -> str | int:
+    """What is the same for all shapes of a group: of a shape without one, its number."""
+    group = shape.get("group_id")
+    if group is None or group == "":
+        return number
+    known = identity(group)
+    return f"group {shown(group) if known is None else known}"
 
 
 def _object(group: Group, class_index: int, file: str, height: int, width: int) -> tuple[list[FoundObject], list[Reject]]:
@@ -54,10 +83,12 @@ def _object(group: Group, class_index: int, file: str, height: int, width: int) 
     rejects = []
     for name, shape in group:
         try:
-            if shape.get("shape_type") == "mask":
+            if _kind_of(shape) == "mask":
                 parts.append(_mask(shape, name, class_index, height, width))
             else:
-                polygons.append(_polygon(shape))
+                polygon = _polygon(shape)
+                check_reach(polygon)
+                polygons.append(polygon)
         except ValueError as error:
             rejects.append(Reject(file, name, str(error)))
     name = group[0][0]
@@ -75,43 +106,67 @@ def _union(parts: Sequence[FoundObject], name: str, class_index: int, height: in
     return FoundObject(name=name, box_xyxy=box, class_index=class_index, area=float(pixels.sum()), mask=masks.encode(pixels))
 
 
-def _polygon(shape: Mapping[str, Any]) -> Points:
+def _kind_of(shape: Shape) -> str:
+    """The kind of a shape; files of before labelme 3 do not say it.
+
+    Raises:
+        ValueError: if it is no text.
+    """
+    kind = shape.get("shape_type")
+    if kind is None or kind == "":
+        given = shape.get("points")
+        return "rectangle" if isinstance(given, list) and len(given) == 2 else "polygon"
+    if not isinstance(kind, str):
+        raise ValueError(f"an unknown kind of shape: {shown(kind)}")
+    return kind.strip().lower()
+
+
+def _points(shape: Shape) -> Points:
+    given = shape.get("points")
+    if not isinstance(given, list) or not all(isinstance(point, list) and len(point) == 2 for point in given):
+        raise ValueError("its points are no list of pairs")
+    return points_of([x for x, _ in given], [y for _, y in given])
+
+
+def _polygon(shape: Shape) -> Points:
     """The corners of a shape.
 
     Raises:
         ValueError: if it has no area, or its points make no sense.
     """
-    given = shape.get("points")
-    if not isinstance(given, list) or not all(isinstance(point, list) and len(point) == 2 for point in given):
-        raise ValueError("its points are no list of pairs")
-    kind = shape.get("shape_type") or ("rectangle" if len(given) == 2 else "polygon")  # files of before labelme 3 do not say it
-    points = points_of([x for x, _ in given], [y for _, y in given])
-    match kind:
-        case "polygon" | "oriented_rectangle" if len(points) >= 3:
-            return points
-        case "rectangle" if len(points) == 2:
-            return rectangle(*points)
-        case "rectangle" if len(points) == 4:
-            return points
-        case "circle" if len(points) == 2:
-            radius = math.dist(*points)
-            return ellipse(points[0], radius, radius)
-        case "polygon" | "oriented_rectangle" | "rectangle" | "circle":
-            raise ValueError(f"a {kind} of {len(points)} points")
-    raise ValueError(f"a {kind} has no area")
+    kind = _kind_of(shape)
+    if kind in _WITHOUT_AREA:
+        raise ValueError(f"a shape without area: {kind}")
+    if kind not in ("polygon", "rectangle", "circle", *_QUADRILATERALS):
+        raise ValueError(f"an unknown kind of shape: {kind[:40]}")
+    points = _points(shape)
+    if kind == "rectangle" and len(points) in (2, 4):
+        return rectangle(points)
+    if kind == "circle" and len(points) == 2:
+        radius = math.dist(*points)
+        return ellipse(points[0], radius, radius)
+    if (kind == "polygon" and len(points) >= 3) or (kind in _QUADRILATERALS and len(points) == 4):
+        return points
+    few = len(points) < (3 if kind == "polygon" else 4 if kind in _QUADRILATERALS else 2)
+    raise ValueError(f"too {'few' if few else 'many'} points: a {kind} of {len(points)}")
 
 
-def _mask(shape: Mapping[str, Any], name: str, class_index: int, height: int, width: int) -> FoundObject:
+def _mask(shape: Shape, name: str, class_index: int, height: int, width: int) -> FoundObject:
     """A shape that is a small picture of its pixels, at the place of its first point."""
-    (x1, y1), (x2, y2) = (tuple(map(float, point)) for point in shape["points"])
+    corners = _points(shape)
+    if len(corners) != 2:
+        raise ValueError(f"a mask without the two corners of its box: {len(corners)} points")
+    if not isinstance(shape.get("mask"), str):
+        raise ValueError("a mask without its image")
     try:
         encoded = base64.b64decode(shape["mask"], validate=True)
         pixels = np.asarray(load_image(open_image(encoded, max(1, height * width)))) != 0
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"its mask is no picture that fits: {error}") from None
+    (x1, y1), (x2, y2) = corners
     left, top = int(x1), int(y1)
     if pixels.ndim != 2 or left < 0 or top < 0 or left + pixels.shape[1] > width or top + pixels.shape[0] > height:
-        raise ValueError(f"its mask does not fit into the picture at {x1:g}, {y1:g} to {x2:g}, {y2:g}")
+        raise ValueError(f"its mask does not fit into the picture: at {x1:g}, {y1:g} to {x2:g}, {y2:g}")
     whole = np.zeros((height, width), np.uint8)
     whole[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     coded = masks.encode(whole)

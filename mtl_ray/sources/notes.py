@@ -6,6 +6,7 @@ from mtl_ray.sources.folders import is_picture
 from mtl_ray.sources.source import Reject
 
 NEGATIVE = "image without an annotation file, used as one without objects"
+NOT_USED = "image without an annotation file, not used"
 ORPHAN = "annotation file without an image"
 PASSED_OVER = "file passed over for its suffix"
 LISTED_AGAIN = "listed more than once, used once"
@@ -16,6 +17,11 @@ _FOLDERS_OF_SYSTEMS = frozenset({"__macosx", "@eadir", "$recycle.bin"})
 def negatives(images: Iterable[str]) -> list[Reject]:
     """A note on each image that has no annotation file."""
     return [Reject(image, "", NEGATIVE, note=True) for image in images]
+
+
+def not_used(images: Iterable[str]) -> list[Reject]:
+    """A note on each image that nobody annotated, in formats where a negative has an annotation file, too."""
+    return [Reject(image, "", NOT_USED, note=True) for image in images]
 
 
 def orphans(files: Iterable[str]) -> list[Reject]:

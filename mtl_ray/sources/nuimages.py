@@ -6,7 +6,6 @@ annotations (by their tokens) lie over earlier ones and all of them over the sur
 """
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +20,13 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.config import Nuimages
 from mtl_ray.sources.folders import stamps_of, subfolders
 from mtl_ray.sources.index_png import encode_index_png
+from mtl_ray.sources.json_values import flag, number, parse_json, shown, whole
+from mtl_ray.sources.notes import LISTED_AGAIN
 from mtl_ray.sources.objects import FoundObject, to_instances
-from mtl_ray.sources.picture import USUAL_RULE, ImageRule, Picture, read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
+from mtl_ray.sources.paths import inside
+from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, read_picture
+from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of, unknown_class
+from mtl_ray.sources.turned import OTHER_MASK_SIZE, OTHER_SIZE
 
 CLASSES = ("car", "truck", "trailer", "bus", "construction_vehicle", "bicycle", "motorcycle", "pedestrian", "traffic_cone", "barrier")
 _CLASS_OF: Mapping[str, str] = {
@@ -41,9 +44,10 @@ _TABLES = ("category", "sample_data", "object_ann", "surface_ann")
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """A key frame and its annotations, those of surfaces and those of objects, each by token."""
+    """A key frame, its height and width if stated, and its annotations, those of surfaces and those of objects, each by token."""
 
     file: str
+    stated: tuple[int, int] | None
     surfaces: tuple[Mapping[str, Any], ...]
     objects: tuple[Mapping[str, Any], ...]
 
@@ -53,6 +57,7 @@ class _Layout:
     root: str
     names: Mapping[str, str]
     numbers: Mapping[str, int]
+    rule: ImageRule
 
 
 def open_nuimages(config: Nuimages, rule: ImageRule = USUAL_RULE) -> Source:
@@ -66,17 +71,16 @@ def open_nuimages(config: Nuimages, rule: ImageRule = USUAL_RULE) -> Source:
     version = _version(root, config.split)
     texts = {name: storage.read(storage.join(root, version, f"{name}.json")) for name in _TABLES}
     tables = {name: _parse(text, f"{version}/{name}.json") for name, text in texts.items()}
-    names = {row["token"]: str(row["name"]) for row in tables["category"]}
+    names = _categories(tables["category"], f"{version}/category.json")
     numbers = semantic_numbers(names.values())
-    frames = sorted((row for row in tables["sample_data"] if row.get("is_key_frame")), key=lambda row: str(row["filename"]))
-    surfaces, objects = (_by_frame(tables[name]) for name in ("surface_ann", "object_ann"))
-    records = [_Record(str(row["filename"]), tuple(surfaces.get(row["token"], ())), tuple(objects.get(row["token"], ()))) for row in frames]
+    records, rejects = _records(tables, version)
     by_number = {number: name for name, number in numbers.items()} | {0: "background"}
     semantic = tuple(by_number.get(number, f"unused {number}") for number in range(max(by_number) + 1))
     return Source(
         vocabulary=Vocabulary(classes={"instances": CLASSES, "semantic": semantic}),
         records=records,
-        reader=partial(_read, _Layout(root, names, numbers)),
+        reader=partial(_read, _Layout(root, names, numbers, rule)),
+        rejects=tuple(rejects),
         fingerprint=fingerprint_of([*texts.values(), *stamps_of(root, (record.file for record in records))]),
     )
 
@@ -99,39 +103,105 @@ def _version(root: str, split: str) -> str:
 
 def _parse(text: bytes, file: str) -> list[Any]:
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise ValueError(f"{file} is not JSON: {error}") from None
-    if not isinstance(content, list) or not all(isinstance(row, dict) and "token" in row for row in content):
+    if not isinstance(content, list):
         raise ValueError(f"{file} is no table of nuImages: a list of rows with tokens")
     return content
 
 
-def _by_frame(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+def _categories(rows: Sequence[Any], file: str) -> dict[str, str]:
+    """The name of each category by its token."""
+    for place, row in enumerate(rows, start=1):
+        if not _has_texts(row, "token", "name"):
+            raise ValueError(f"{file} is no table of nuImages: row {place} has no token or no name")
+    return {row["token"]: row["name"] for row in rows}
+
+
+def _has_texts(row: Any, *names: str) -> bool:
+    return isinstance(row, dict) and all(isinstance(row.get(name), str) and row[name] for name in names)
+
+
+def _records(tables: Mapping[str, Sequence[Any]], version: str) -> tuple[list[_Record], list[Reject]]:
+    """A record for each key frame, and a Reject for whatever belongs to none."""
+    file = f"{version}/sample_data.json"
+    frames: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    others: set[str] = set()
+    rejects: list[Reject] = []
+    for place, row in enumerate(tables["sample_data"], start=1):
+        if not _has_texts(row, "token", "filename"):
+            rejects.append(Reject(file, f"row {place}", "a row without a token or a filename"))
+            continue
+        try:
+            path = inside(row["filename"])
+        except ValueError as error:
+            rejects.append(Reject(file, f"row {place}", str(error)))
+            others.add(row["token"])
+            continue
+        if not flag(row.get("is_key_frame")):
+            others.add(row["token"])
+        elif path in frames:
+            rejects.append(Reject(file, path, LISTED_AGAIN, note=row["token"] == frames[path][0]))
+        else:
+            frames[path] = (row["token"], row)
+    known = {token for token, _ in frames.values()} | others
+    grouped = []
+    for table in ("surface_ann", "object_ann"):
+        found, bad = _by_frame(tables[table], f"{version}/{table}.json", known)
+        grouped.append(found)
+        rejects += bad
+    surfaces, objects = grouped
+    records = [
+        _Record(path, _stated(row), tuple(surfaces.get(token, ())), tuple(objects.get(token, ())))
+        for path, (token, row) in sorted(frames.items())
+    ]
+    return records, rejects
+
+
+def _stated(row: Mapping[str, Any]) -> tuple[int, int] | None:
+    height, width = whole(row.get("height")), whole(row.get("width"))
+    return (height, width) if height is not None and width is not None and min(height, width) > 0 else None
+
+
+def _by_frame(rows: Sequence[Any], file: str, known: frozenset[str] | set[str]) -> tuple[dict[str, list[Mapping[str, Any]]], list[Reject]]:
     """What is needed of the annotations of each frame, by token."""
     found: dict[str, list[Mapping[str, Any]]] = {}
+    rejects = []
+    whole_rows = []
+    for place, row in enumerate(rows, start=1):
+        if not _has_texts(row, "token", "sample_data_token"):
+            rejects.append(Reject(file, f"row {place}", "a row without a token or a frame"))
+        elif row["sample_data_token"] not in known:
+            rejects.append(Reject(file, f"row {place}", f"its frame is not listed: {row['sample_data_token']}"))
+        else:
+            whole_rows.append(row)
     kept = ("token", "category_token", "bbox", "mask")
-    for row in sorted(rows, key=lambda row: str(row["token"])):
-        found.setdefault(str(row["sample_data_token"]), []).append({name: row[name] for name in kept if name in row})
-    return found
+    for row in sorted(whole_rows, key=lambda row: str(row["token"])):
+        found.setdefault(row["sample_data_token"], []).append({name: row[name] for name in kept if name in row})
+    return found, rejects
 
 
 def _read(layout: _Layout, record: _Record) -> Reading:
-    picture = read_picture(storage.join(layout.root, record.file), record.file)
+    picture = read_picture(storage.join(layout.root, record.file), record.file, layout.rule, record.stated)
+    if record.stated is not None and record.stated != (picture.height, picture.width):
+        sizes = f"{record.stated[1]} x {record.stated[0]} pixels, the file is {picture.width} x {picture.height}"
+        raise UnreadableError(record.file, f"{OTHER_SIZE}: {sizes}")
     semantic = np.zeros((picture.height, picture.width), np.uint8)
     found, rejects = list[FoundObject](), list[Reject]()
-    for number, row in enumerate((*record.surfaces, *record.objects)):
+    for place, row in enumerate((*record.surfaces, *record.objects)):
         name = f"annotation {row['token']}"
         try:
-            made = _object(layout, row, name, picture, semantic, surface=number < len(record.surfaces))
-        except (ValueError, KeyError, TypeError) as error:
+            made = _object(layout, row, name, picture, semantic, surface=place < len(record.surfaces))
+        except ValueError as error:
             rejects.append(Reject(record.file, name, str(error)))
             continue
         found += [made] if made is not None else []
     instances, bad = to_instances(found, record.file, picture.height, picture.width, masks=True)
+    absent = [] if picture.data else [Reject(record.file, "", ABSENT, note=True)]
     encoded = encode_index_png(semantic)
     sample = Sample(key=record.file, image=picture.data, height=picture.height, width=picture.width, instances=instances, semantic=encoded)
-    return sample, [*rejects, *bad]
+    return sample, [*rejects, *bad, *absent]
 
 
 def _object(
@@ -142,15 +212,33 @@ def _object(
         if surface:
             return None
         raise ValueError("it has no mask")
-    category = layout.names[row["category_token"]]
+    token = row.get("category_token")
+    category = layout.names.get(token) if isinstance(token, str) else None
+    if category is None:
+        raise ValueError(unknown_class(shown(token)))
     height, width = picture.height, picture.width
-    if list(row["mask"]["size"]) != [height, width]:
-        raise ValueError(f"its mask is of height and width {row['mask']['size']}, the picture's are {[height, width]}")
-    mask = masks.from_compressed(base64.b64decode(row["mask"]["counts"], validate=True), height, width)
+    mask = _mask(row["mask"], height, width)
     semantic[masks.decode(mask, height, width) == 1] = layout.numbers[category]
     if surface or category not in _CLASS_OF:
         return None
-    x1, y1, x2, y2 = map(float, row["bbox"])
-    return FoundObject(
-        name=name, box_xyxy=(x1, y1, x2, y2), class_index=CLASSES.index(_CLASS_OF[category]), area=(x2 - x1) * (y2 - y1), mask=mask
-    )
+    x1, y1, x2, y2 = box = _box(row.get("bbox"))
+    area = min((x2 - x1) * (y2 - y1), height * width)  # of a box beyond all bounds not more than is left of it
+    return FoundObject(name=name, box_xyxy=box, class_index=CLASSES.index(_CLASS_OF[category]), area=area, mask=mask)
+
+
+def _mask(given: Any, height: int, width: int) -> bytes:
+    """The checked run lengths of a mask, which nuImages keeps in base64."""
+    size, counts = (given.get("size"), given.get("counts")) if isinstance(given, dict) else (None, None)
+    if not isinstance(size, list) or not isinstance(counts, str):
+        raise ValueError("its mask has no size or no run lengths")
+    if list(map(whole, size)) != [height, width]:
+        raise ValueError(f"{OTHER_MASK_SIZE}: height and width {shown(size)}, the picture's are {[height, width]}")
+    return masks.from_compressed(base64.b64decode(counts, validate=True), height, width)
+
+
+def _box(given: Any) -> tuple[float, float, float, float]:
+    corners = [number(value) for value in given] if isinstance(given, list) else []
+    known = [value for value in corners if value is not None]
+    if len(corners) != 4 or len(known) != 4:
+        raise ValueError(f"its box is not made of four numbers: {shown(given)}")
+    return known[0], known[1], known[2], known[3]

@@ -52,9 +52,7 @@ def read_picture(uri: str, name: str, rule: ImageRule = USUAL_RULE, stated: tupl
     try:
         data = storage.read(uri)
     except FileNotFoundError:
-        if not rule.needed and stated is not None and min(stated) > 0:
-            return Picture(b"", *stated)
-        raise UnreadableError(name, "listed but not there") from None
+        return absent_picture(name, rule, stated)
     except OSError as error:
         raise UnreadableError(name, error.strerror or str(error) or "cannot be opened") from None
     try:
@@ -64,6 +62,19 @@ def read_picture(uri: str, name: str, rule: ImageRule = USUAL_RULE, stated: tupl
     except ValueError as error:
         raise UnreadableError(name, str(error)) from None
     return Picture(data, height, width)
+
+
+def absent_picture(name: str, rule: ImageRule, stated: tuple[int, int] | None) -> Picture:
+    """What stands for a picture of which there is no file; see ``read_picture``.
+
+    Raises:
+        UnreadableError: if it is needed, its size is not stated, or the stated size is larger than the rule allows.
+    """
+    if rule.needed or stated is None or min(stated) < 1:
+        raise UnreadableError(name, "listed but not there")
+    if stated[0] * stated[1] > rule.max_pixels:
+        raise UnreadableError(name, f"its annotations state a size above {rule.max_pixels:,} pixels; --max-pixels allows more")
+    return Picture(b"", *stated)
 
 
 def shown_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """VIA, the VGG Image Annotator: one JSON file with the regions of many pictures (https://www.robots.ox.ac.uk/~vgg/software/via)."""
 
-import json
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,32 +9,49 @@ from typing import Any
 from mtl_ray import storage
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.class_names import find_class_names
-from mtl_ray.sources.coco_files import find_images
 from mtl_ray.sources.config import Via
-from mtl_ray.sources.folders import stamps_of
+from mtl_ray.sources.folders import is_picture, stamps_of
+from mtl_ray.sources.json_values import parse_json, shown, whole
+from mtl_ray.sources.notes import is_of_a_system, not_used, passed_over
 from mtl_ray.sources.objects import FoundObject, to_instances
-from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
-from mtl_ray.sources.shapes import Points, drawn, ellipse, points_of, rectangle
-from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
+from mtl_ray.sources.paths import Tree, inside
+from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, absent_picture, read_picture
+from mtl_ray.sources.shapes import drawn
+from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of, unknown_class
+from mtl_ray.sources.turned import Parsed, objects_as_shown
+from mtl_ray.sources.via_regions import Region, class_of, find_attribute, polygon_of, shape_of
 
-_NAMES_OF_A_CLASS = ("class", "name", "label", "type", "category")
 _ONLY_CLASS = "object"
+_TRIED = 20
+"""So many of the listed pictures are looked for in every folder that could be theirs."""
 
-Region = Mapping[str, Any]
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What a file says of a picture: its name, its regions, and height and width where somebody noted them."""
+
+    name: str
+    regions: tuple[Region, ...]
+    stated: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
+    """A picture's key, whether its file is there and if not what is wrong with its name, and each region's label and shape."""
+
     key: str
-    regions: tuple[Region, ...]
+    present: bool
+    fault: str
+    stated: tuple[int, int] | None
+    regions: tuple[tuple[str, Region | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
     images: str
     file: str
-    attribute: str
     index: Mapping[str, int]
+    rule: ImageRule
 
 
 def open_via(config: Via, rule: ImageRule = USUAL_RULE) -> Source:
@@ -46,32 +63,38 @@ def open_via(config: Via, rule: ImageRule = USUAL_RULE) -> Source:
     """
     root = storage.absolute(config.root)
     uri = storage.join(root, config.annotations) if config.annotations else _find_file(root, config.split)
-    text = storage.read(uri)
-    entries = _entries(text)
-    if entries is None:
+    data = storage.read(uri)
+    given = _content(data)
+    if given is None:
         raise ValueError(f"{uri} is no JSON file of VIA: it needs a filename and regions for each picture")
     file = uri.removeprefix(root).lstrip("/")
-    records, rejects = _records(entries, file)
-    attribute = config.attribute or _attribute(records)
-    names = find_class_names(root, config.classes) or tuple(sorted(_classes(records, attribute))) or (_ONLY_CLASS,)
-    listed = [{"file_name": record.key} for record in records]
-    images = storage.join(root, config.images) if config.images else find_images(root, uri, config.split, listed)
-    layout = _Layout(images, file, attribute, {name: number for number, name in enumerate(names)})
+    entries, rejects = _entries(given, file)
+    regions = [region for entry in entries for region in entry.regions]
+    attribute = config.attribute or find_attribute(regions)
+    labels = {class_of(region, attribute) for region in regions} - {""}
+    names = find_class_names(root, config.classes) or tuple(sorted(labels)) or (_ONLY_CLASS,)
+    only = "" if attribute or len(names) > 1 else names[0]
+    paths = [path for each in storage.files(root) if not is_of_a_system(path := each.removeprefix(root).lstrip("/"))]
+    folder = config.images.strip("/") if config.images else _folder_of(root, file, config.split, paths, entries, needed=rule.needed)
+    inner = [path.removeprefix(f"{folder}/") for path in paths if path.startswith(f"{folder}/")] if folder else paths
+    records, more = _records(entries, inner, attribute, only, file)
+    own = folder == posixpath.dirname(file) or config.split in folder.split("/")
+    others = _others(folder, inner, records) if own else []
+    images = storage.join(root, folder) if folder else root
     return Source(
         vocabulary=Vocabulary(classes={"instances": names}),
         records=records,
-        reader=partial(_read, layout),
-        rejects=tuple(rejects),
-        fingerprint=fingerprint_of([text, images, attribute, *names, *stamps_of(images, (record.key for record in records))]),
+        reader=partial(_read, _Layout(images, file, {name: place for place, name in enumerate(names)}, rule)),
+        rejects=(*rejects, *more, *others),
+        fingerprint=fingerprint_of([data, images, attribute, *names, *stamps_of(images, (record.key for record in records))]),
     )
 
 
 def _find_file(root: str, split: str) -> str:
     """The only file of VIA in ROOT/SPLIT, else the only one in ROOT with the split in its name, else the only one in ROOT."""
-    here = [storage.join(root, name) for name in storage.names(root) if name.endswith(".json")]
-    below = [storage.join(root, split, name) for name in storage.names(storage.join(root, split)) if name.endswith(".json")]
+    here, below = ([storage.join(folder, name) for name in _json_files(folder)] for folder in (root, storage.join(root, split)))
     for candidates in (below, [uri for uri in here if split in uri.rpartition("/")[2]], here):
-        found = [uri for uri in candidates if _entries(storage.read(uri)) is not None]
+        found = [uri for uri in candidates if _content(storage.read(uri)) is not None]
         if len(found) > 1:
             raise ValueError(f"several files could be the annotations of {split!r}, name one with --annotations: {', '.join(found)}")
         if found:
@@ -79,105 +102,137 @@ def _find_file(root: str, split: str) -> str:
     raise FileNotFoundError(f"there is no JSON file of VIA in {root}/{split} or {root}; name it with --annotations")
 
 
-def _entries(text: bytes) -> list[Mapping[str, Any]] | None:
-    """The pictures of a file; None if it is not VIA's."""
+def _json_files(folder: str) -> list[str]:
+    return [name for name in storage.names(folder) if name.lower().endswith(".json") and not is_of_a_system(name)]
+
+
+def _content(data: bytes) -> list[Any] | None:
+    """What a file says of pictures, unchecked; None if none of it is VIA's."""
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
+        content = parse_json(data)
+    except ValueError:
         return None
     content = content.get("_via_img_metadata", content) if isinstance(content, dict) else None
     entries = list(content.values()) if isinstance(content, dict) else []
-    fits = all(isinstance(entry, dict) and isinstance(entry.get("filename"), str) and "regions" in entry for entry in entries)
-    return entries if entries and fits else None
+    return entries if any(map(_is_entry, entries)) else None
 
 
-def _records(entries: Iterable[Mapping[str, Any]], file: str) -> tuple[list[_Record], list[Reject]]:
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("filename"), str) and bool(entry["filename"]) and "regions" in entry
+
+
+def _entries(given: Iterable[Any], file: str) -> tuple[list[_Entry], list[Reject]]:
+    entries: list[_Entry] = []
+    rejects = []
+    for place, entry in enumerate(given, start=1):
+        if not _is_entry(entry):
+            rejects.append(Reject(file, f"entry {place}", "an entry without a filename and regions"))
+            continue
+        regions = entry["regions"]
+        regions = list(regions.values()) if isinstance(regions, dict) else regions
+        if isinstance(regions, list):
+            entries.append(_Entry(entry["filename"], tuple(regions), _stated(entry)))
+        else:
+            rejects.append(Reject(file, entry["filename"], f"its regions are no list: {shown(regions)}"))
+    return entries, rejects
+
+
+def _stated(entry: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width of a picture, which VIA itself does not note, but people do as attributes of the file."""
+    for place in (entry, entry.get("file_attributes")):
+        height, width = (whole(place.get(side)) for side in ("height", "width")) if isinstance(place, dict) else (None, None)
+        if height is not None and width is not None and min(height, width) > 0:
+            return height, width
+    return None
+
+
+def _folder_of(root: str, file: str, split: str, paths: Sequence[str], entries: Sequence[_Entry], *, needed: bool) -> str:
+    """The folder in which the first of the listed pictures lie; where no name fits as it is written, that in which most are found.
+
+    Raises:
+        FileNotFoundError: if there is none, and one is needed.
+    """
+    images = set(filter(is_picture, paths))
+    above = {"/".join(path.split("/")[:depth]) for path in images for depth in range(path.count("/") + 1)}
+    likely = [posixpath.dirname(file), f"images/{split}", split, "images", ""]
+    folders = [folder for folder in dict.fromkeys([*likely, *sorted(above)]) if folder in above]
+    names = [entry.name for entry in entries[:_TRIED]]
+    for folder in folders:
+        if any(posixpath.join(folder, name.replace("\\", "/")) in images for name in names):
+            return folder
+    inner = {
+        folder: [path.removeprefix(f"{folder}/") for path in images if not folder or path.startswith(f"{folder}/")] for folder in folders
+    }
+    trees = {folder: Tree("", found) for folder, found in inner.items()}
+    counts = {folder: sum(tree.find(name) is not None for name in names) for folder, tree in trees.items()}
+    best = max(counts, key=lambda folder: counts[folder], default="")
+    if needed and not counts.get(best):
+        looked_for = names[0] if names else "nothing"
+        raise FileNotFoundError(f"the pictures that {file} lists are in no folder of {root} (such as {looked_for}); name it with --images")
+    return best
+
+
+def _records(entries: Sequence[_Entry], paths: Sequence[str], attribute: str, only: str, file: str) -> tuple[list[_Record], list[Reject]]:
+    """A record for each picture; none that is listed as it is called is taken for one that is called in another way."""
+    images = [path for path in paths if is_picture(path)]
+    tree, certain = Tree("", images), {entry.name.replace("\\", "/") for entry in entries}
     records: dict[str, _Record] = {}
     rejects = []
     for entry in entries:
-        key = entry["filename"].replace("\\", "/")
-        given = entry["regions"]
-        regions = list(given.values()) if isinstance(given, dict) else given if isinstance(given, list) else None
-        if key in records or regions is None:
-            rejects.append(Reject(file, key, "is listed twice" if key in records else "its regions are no list"))
-        else:
-            records[key] = _Record(key, tuple(regions))
+        name = entry.name.replace("\\", "/")
+        found = name if name in tree else tree.find(entry.name)
+        present = found is not None and (found == name or found not in certain)
+        key, fault = (found, "") if found is not None and present else _key_of(name)
+        if key in records:
+            rejects.append(Reject(file, entry.name, f"an image that is listed before: {key}"))
+            continue
+        regions = tuple((class_of(each, attribute) if attribute else only, shape_of(each)) for each in entry.regions)
+        records[key] = _Record(key, present, fault, entry.stated, regions)
     return list(records.values()), rejects
 
 
-def _attributes_of(region: Region) -> Mapping[str, Any]:
-    found = region.get("region_attributes") if isinstance(region, dict) else None
-    return found if isinstance(found, dict) else {}
+def _key_of(name: str) -> tuple[str, str]:
+    """The key of a picture that is not there, and what is wrong with its name."""
+    try:
+        return inside(name), ""
+    except ValueError as error:
+        return name, str(error)
 
 
-def _attribute(records: Sequence[_Record]) -> str:
-    """The attribute that names the class: the only one there is, or one with a usual name; "" where there are none.
-
-    Raises:
-        ValueError: if it is not plain which.
-    """
-    known = {name for record in records for region in record.regions for name in _attributes_of(region)}
-    usual = [name for name in _NAMES_OF_A_CLASS if name in {each.lower() for each in known}]
-    if len(known) > 1 and not usual:
-        raise ValueError(f"regions have the attributes {', '.join(sorted(known))}: say with --attribute which is the class")
-    return next((each for each in sorted(known) if len(known) == 1 or each.lower() == usual[0]), "")
-
-
-def _class_of(region: Region, attribute: str) -> str:
-    """The class of a region: a text, or of a list of boxes to tick the only one that is ticked."""
-    value = _attributes_of(region).get(attribute, "")
-    if isinstance(value, dict):
-        ticked = [name for name, chosen in value.items() if chosen]
-        value = ticked[0] if len(ticked) == 1 else ""
-    return str(value).strip()
-
-
-def _classes(records: Sequence[_Record], attribute: str) -> set[str]:
-    return {_class_of(region, attribute) for record in records for region in record.regions} - {""}
+def _others(folder: str, paths: Sequence[str], records: Iterable[_Record]) -> list[Reject]:
+    """Notes on pictures that the file does not list, and on files of other kinds beside them."""
+    taken, prefix = {record.key for record in records}, f"{folder}/" if folder else ""
+    free = [prefix + path for path in paths if is_picture(path) and path not in taken]
+    return [*not_used(free), *passed_over(paths, prefix, (".json", ".txt", ".csv"))]
 
 
 def _read(layout: _Layout, record: _Record) -> Reading:
-    picture = read_picture(storage.join(layout.images, record.key), record.key)
+    picture = _picture(layout, record)
+    found, rejects = objects_as_shown(partial(_objects, layout, record), picture, record.stated, record.key)
+    instances, bad = to_instances(found, layout.file, picture.height, picture.width, masks=True)
+    absent = [] if picture.data else [Reject(record.key, "", ABSENT, note=True)]
+    sample = Sample(key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
+    return sample, [*rejects, *bad, *absent]
+
+
+def _picture(layout: _Layout, record: _Record) -> Picture:
+    if record.present:
+        return read_picture(storage.join(layout.images, record.key), record.key, layout.rule, record.stated)
+    if record.fault:
+        raise UnreadableError(record.key, record.fault)
+    if not layout.rule.needed and record.stated is None:
+        raise UnreadableError(record.key, "image file not there, and VIA states no size")
+    return absent_picture(record.key, layout.rule, record.stated)
+
+
+def _objects(layout: _Layout, record: _Record, height: int, width: int) -> Parsed:
     found, rejects = list[FoundObject](), []
-    for number, region in enumerate(record.regions, start=1):
-        name = f"{record.key}, region {number}"
+    for place, (label, shape) in enumerate(record.regions, start=1):
+        name = f"{record.key}, region {place}"
         try:
-            label = _class_of(region, layout.attribute) if layout.attribute else next(iter(layout.index))
             if label not in layout.index:
-                raise ValueError(f"the class {label!r} is not in the list of classes")
-            found.append(drawn(name, layout.index[label], [_polygon(region)], picture.height, picture.width))
+                raise ValueError(unknown_class(label) if label else "a region without a class")
+            found.append(drawn(name, layout.index[label], [polygon_of(shape)], height, width))
         except ValueError as error:
             rejects.append(Reject(layout.file, name, str(error)))
-    instances, bad = to_instances(found, layout.file, picture.height, picture.width, masks=True)
-    sample = Sample(key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
-    return sample, [*rejects, *bad]
-
-
-def _polygon(region: Region) -> Points:
-    """The corners of a region.
-
-    Raises:
-        ValueError: if it has no area, or lacks a number.
-    """
-    shape = region.get("shape_attributes") if isinstance(region, dict) else None
-    if not isinstance(shape, dict):
-        raise ValueError("it has no shape")
-    kind = shape.get("name")
-    try:
-        match kind:
-            case "polygon":
-                return points_of(shape["all_points_x"], shape["all_points_y"])
-            case "rect":
-                x, y, width, height = (float(shape[name]) for name in ("x", "y", "width", "height"))
-                return rectangle(*points_of([x, x + width], [y, y + height]))
-            case "circle":
-                (centre,) = points_of([shape["cx"]], [shape["cy"]])
-                return ellipse(centre, float(shape["r"]), float(shape["r"]))
-            case "ellipse":
-                (centre,) = points_of([shape["cx"]], [shape["cy"]])
-                return ellipse(centre, float(shape["rx"]), float(shape["ry"]), float(shape.get("theta", 0)))
-    except KeyError as error:
-        raise ValueError(f"a {kind} without {error}") from None
-    except TypeError:
-        raise ValueError(f"a {kind} with something else than numbers") from None
-    raise ValueError(f"a {kind} has no area")
+    return found, rejects

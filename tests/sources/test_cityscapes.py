@@ -11,8 +11,10 @@ from mtl_ray.geometry import masks
 from mtl_ray.samples import Instances, Sample
 from mtl_ray.sources.config import Cityscapes
 from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import ABSENT, ImageRule
 from mtl_ray.sources.source import Reject
 from tests.sources.conftest import MakePicture
+from tests.sources.test_cases_files import counts_of, read_all, said
 
 NAME = "aachen_000000_000019"
 
@@ -125,7 +127,7 @@ def test_label_ids_alone_and_nothing(city: Path, make_picture: MakePicture) -> N
     [
         ("{", "not JSON"),
         ("[]", "no list of objects"),
-        ('{"imgHeight": 48, "imgWidth": 63, "objects": []}', "annotated as 63 x 48"),
+        ('{"imgHeight": 48, "imgWidth": 63, "objects": []}', "annotated as an image of another size: 63 x 48"),
     ],
 )
 def test_damaged_polygons(city: Path, content: str, reason: str) -> None:
@@ -154,3 +156,56 @@ def test_real_frame(shared_data: Path) -> None:
     values = np.asarray(Image.open(root / "gtFine" / "frankfurt_000000_000294_gtFine_instanceIds.png"))
     assert rejects == []
     assert found.areas.tolist() == [(values == value).sum() for value in (24000, 24001, 24002, 24003, 26000, 26001, 26002)]
+
+
+def test_what_is_said_of_a_folder(city: Path, make_picture: MakePicture) -> None:
+    folder = city / "leftImg8bit" / "val" / "aachen"
+    make_picture(folder / "other.png")
+    (folder / "raw.heic").write_bytes(b"x")
+    (folder / "Thumbs.db").write_bytes(b"x")
+    (city / "gtFine" / "val" / "aachen" / "gone_gtFine_polygons.json").write_text("{}")
+    source = open_source(Cityscapes(root=str(city), split="val"))
+    assert said(list(source.rejects)) == {
+        "image without an annotation file, used without annotations": [f"aachen/{NAME}_leftImg8bit.png"],
+        "annotation file without an image": ["gtFine/val/aachen/gone_gtFine_*"],
+        "file passed over for its suffix": ["aachen/raw.heic"],
+        "its name does not end on _leftImg8bit": ["aachen/other.png"],
+    }
+
+
+def test_annotations_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "gtFine" / "val" / "aachen"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.full((48, 64), 26001, np.uint16)).save(folder / "a_gtFine_instanceIds.png")
+    square = {"label": "car", "polygon": [[0, "0"], [9, 0], [9.0, 9], [0, 9]], "deleted": "0"}
+    (folder / "b_gtFine_polygons.json").write_text(json.dumps({"imgHeight": "48", "imgWidth": 64.0, "objects": [square]}))
+    (folder / "c_gtFine_polygons.json").write_text(json.dumps({"imgHeight": 10**9, "imgWidth": 10**9, "objects": [square]}))
+    samples, rejects, _ = read_all(Cityscapes(root=str(tmp_path), split="val"), ImageRule(needed=False))
+    assert counts_of(samples) == {f"aachen/{name}_leftImg8bit.png": 1 for name in "ab"}
+    assert said([item for item in rejects if item.note]) == {ABSENT.partition(": ")[0]: sorted(samples)}
+    assert [item.file for item in rejects if not item.note] == ["aachen/c_leftImg8bit.png"]
+    with pytest.raises(FileNotFoundError, match="no pictures"):
+        open_source(Cityscapes(root=str(tmp_path), split="val"))
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        (7, "it has no label"),
+        ({"polygon": []}, "it has no label"),
+        ({"label": ["car"]}, "it has no label"),
+        ({"label": "car"}, "its polygon is no list of pairs"),
+        ({"label": "car", "polygon": [[1, 2, 3]]}, "its polygon is no list of pairs"),
+        ({"label": "car", "polygon": [[1, None], [2, 3]]}, "a point that is not made of finite numbers"),
+        ({"label": "car", "polygon": [[1, 1e300], [2, 3]]}, "larger than any image: a point beyond 1e+06 pixels"),
+    ],
+)
+def test_objects_that_cannot_be_drawn(city: Path, item: object, reason: str) -> None:
+    annotation(city, "polygons.json").write_text(json.dumps({"imgHeight": 48, "imgWidth": 64, "objects": [item]}))
+    _, (reject,) = read(city)
+    assert reject.reason == f"cannot be drawn: {reason}"
+
+
+def test_max_pixels(city: Path) -> None:
+    annotation(city, "polygons.json").write_text(json.dumps({"imgHeight": 48, "imgWidth": 64, "objects": []}))
+    assert open_source(Cityscapes(root=str(city), split="val"), ImageRule(max_pixels=100)).read(0)[0] is None

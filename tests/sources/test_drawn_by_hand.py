@@ -79,9 +79,9 @@ def test_shapes_of_labelme(tmp_path: Path, make_picture: MakePicture) -> None:
     assert found.masks is not None
     assert masks.decode(found.masks[3], 48, 64)[9:12, 9:13].all()
     assert {reject.object: reject.reason[:24] for reject in rejects} == {
-        "shape 7 (__ignore__)": "the class '__ignore__' i",
-        "shape 8 (cat)": "a line has no area",
-        "shape 9 (cat)": "a polygon of 2 points",
+        "shape 7 (__ignore__)": "labelled as no object: _",
+        "shape 8 (cat)": "a shape without area: li",
+        "shape 9 (cat)": "too few points: a polygo",
         "shape 10 (cat)": "a point that is not made",
         "shape 11 (cat)": "its mask does not fit in",
     }
@@ -93,7 +93,7 @@ def test_shapes_that_do_not_say_their_kind(tmp_path: Path, make_picture: MakePic
     write_labelme(tmp_path / "a.json", shapes, "a.jpg")
     samples, rejects = read_all(Labelme(root=str(tmp_path), split="all"))
     assert objects(samples["a.jpg"]).boxes_xyxy.tolist() == [[3, 2, 9, 8], [1, 1, 9, 9]]
-    assert [reject.reason for reject in rejects] == ["a polygon of 1 points"]
+    assert [reject.reason for reject in rejects] == ["too few points: a polygon of 1"]
 
 
 def test_where_labelme_pictures_lie(tmp_path: Path, make_picture: MakePicture) -> None:
@@ -111,10 +111,10 @@ def test_where_labelme_pictures_lie(tmp_path: Path, make_picture: MakePicture) -
     samples, rejects = read_all(Labelme(root=str(tmp_path), split="labels"))
     assert samples.keys() == {"images/a.jpg", "labels/b.png", "labels/c.png"}
     assert {reject.file: reject.reason[:20] for reject in rejects} == {
-        "labels/b2.json": "shows labels/b.png, ",
+        "labels/b.json": "the path leaves the ",
         "labels/d.json": "its imageData is no ",
-        "labels/e.png": "listed but not there",
-        "labels/f.json": "no JSON of labelme: ",
+        "labels/e.json": "annotation file with",
+        "labels/f.json": "a JSON file that is ",
     }
 
 
@@ -222,4 +222,4 @@ def test_labelme_pack(shared_data: Path) -> None:
     samples, rejects = read_all(Labelme(root=str(root / "labelme"), split="all"))
     content = json.loads((root / "coco" / "annotations.json").read_text())
     assert (len(samples), sum(len(objects(sample)) for sample in samples.values())) == (3, len(content["annotations"]))
-    assert {reject.reason for reject in rejects} == {"the class '__ignore__' is not in the list of classes"}
+    assert {reject.reason for reject in rejects} == {"labelled as no object: __ignore__"}

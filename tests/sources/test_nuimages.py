@@ -13,7 +13,9 @@ from mtl_ray.geometry import masks
 from mtl_ray.sources.config import Nuimages
 from mtl_ray.sources.nuimages import CLASSES, semantic_numbers
 from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import ImageRule
 from tests.sources.conftest import MakePicture
+from tests.sources.test_cases_files import counts_of, read_all, said
 
 HEIGHT, WIDTH = 48, 64
 NAMES = (
@@ -125,3 +127,52 @@ def test_no_version(tmp_path: Path) -> None:
     (tmp_path / "v1.0-mini" / "category.json").write_text("{}")
     with pytest.raises(ValueError, match="no table of nuImages"):
         open_source(Nuimages(root=str(tmp_path), split="mini"))
+
+
+def change(root: Path, table: str, place: int, **fields: Any) -> None:
+    """Other values in a row of a table; None takes a field away."""
+    path = root / "v1.0-mini" / f"{table}.json"
+    rows = json.loads(path.read_text())
+    rows[place] = {name: value for name, value in (rows[place] | fields).items() if value is not None}
+    path.write_text(json.dumps(rows))
+
+
+def test_rows_that_belong_to_nothing(tmp_path: Path, make_picture: MakePicture) -> None:
+    make_picture(tmp_path / "private" / "x.jpg")
+    make_picture(tmp_path / "set" / "samples" / "CAM_BACK" / "a.jpg", WIDTH, HEIGHT)
+    mask = pixels(0, 0, 2, 2)
+    rows = [row(str(number), "vehicle.car", mask, bbox=["0", 0.0, 2, "2"]) for number in range(5)]
+    write(tmp_path / "set", rows, [])
+    root = tmp_path / "set"
+    change(root, "sample_data", 0, filename="../private/x.jpg")
+    change(root, "sample_data", 1, filename="samples\\CAM_BACK\\a.jpg", height=str(HEIGHT), width=float(WIDTH))
+    change(root, "object_ann", 1, token=None)
+    change(root, "object_ann", 2, sample_data_token="nowhere")
+    change(root, "object_ann", 3, bbox=[0, 0, 2])
+    change(root, "object_ann", 4, mask={"size": "48 x 64", "counts": None})
+    samples, rejects, _ = read_all(Nuimages(root=str(root), split="mini"))
+    assert counts_of(samples) == {"samples/CAM_BACK/a.jpg": 1}
+    assert said(rejects) == {
+        "the path leaves the image root": ["v1.0-mini/sample_data.json"],
+        "a row without a token or a frame": ["v1.0-mini/object_ann.json"],
+        "its frame is not listed": ["v1.0-mini/object_ann.json"],
+        "its box is not made of four numbers": ["samples/CAM_BACK/a.jpg"],
+        "its mask has no size or no run lengths": ["samples/CAM_BACK/a.jpg"],
+    }
+
+
+def test_annotations_alone(tmp_path: Path) -> None:
+    write(tmp_path, [row("1", "vehicle.car", pixels(0, 0, 2, 2), bbox=[0, 0, 2, 2])], [])
+    change(tmp_path, "sample_data", 1, height=HEIGHT, width=WIDTH)
+    samples, rejects, _ = read_all(Nuimages(root=str(tmp_path), split="mini"), ImageRule(needed=False))
+    assert counts_of(samples) == {"samples/CAM_BACK/a.jpg": 1}
+    assert {item.file: item.note for item in rejects} == {"samples/CAM_BACK/a.jpg": True, "samples/CAM_BACK/b.jpg": False}
+    assert read_all(Nuimages(root=str(tmp_path), split="mini"))[0] == {}
+
+
+def test_a_frame_of_another_size(tmp_path: Path, make_picture: MakePicture) -> None:
+    make_picture(tmp_path / "samples" / "CAM_BACK" / "a.jpg", WIDTH, HEIGHT)
+    write(tmp_path, [], [])
+    change(tmp_path, "sample_data", 1, height=900, width=1600)
+    _, rejects, _ = read_all(Nuimages(root=str(tmp_path), split="mini"))
+    assert said(rejects)["annotated as an image of another size"] == ["samples/CAM_BACK/a.jpg"]
