@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -15,6 +16,8 @@ OBJECT_STORE_BYTES = 200_000_000
 """Nothing large travels through the object store: samples go from files to shards, gradients over gloo or NCCL."""
 _LONGEST_PARENT = 24
 """The path of a socket may have 107 bytes, of which Ray and the private folder take about 80."""
+_STARTS = 4
+"""How often the start of a private Ray is tried."""
 
 
 @contextmanager
@@ -70,10 +73,8 @@ def _private(num_cpus: int | None) -> Iterator[None]:
 
 def _start(folder: str, num_cpus: int | None) -> None:
     try:
-        ray.init(
-            address="local",
+        init_patiently(
             num_cpus=num_cpus,
-            include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             logging_level="WARNING",
             _temp_dir=folder,
@@ -84,6 +85,22 @@ def _start(folder: str, num_cpus: int | None) -> None:
             f"no private Ray could be started on this machine ({str(error).strip().splitlines()[0]}); "
             "python -m jobs.doctor looks at its memory, its folders and its token"
         ) from error
+
+
+def init_patiently(**options: Any) -> None:
+    """``ray.init`` of a local Ray, tried again where the machine was too busy for it.
+
+    Ray 2.60 gives its own processes 30 s to appear, a number in its code, which a machine with much other work exceeds.
+    """
+    for attempt in range(_STARTS):
+        try:
+            ray.init(address="local", include_dashboard=False, **options)
+        except Exception as error:
+            if "timed out during startup" not in str(error) or attempt == _STARTS - 1:
+                raise
+            ray.shutdown()
+        else:
+            return
 
 
 def _object_folder(folder: str) -> str | None:

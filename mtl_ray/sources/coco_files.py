@@ -122,7 +122,7 @@ def find_each(images: str, names: Sequence[str]) -> dict[str, str]:
     strange = [name for name in names if not stamps.get(name)]
     tree = Tree(images) if strange else None
     certain = {plain[name] for name in plain if stamps[name]}
-    found = {name: path for name in strange if tree is not None and (path := tree.find(name)) and path not in certain}
+    found = {name: there for name in strange if tree is not None and (there := tree.find(name)) and there not in certain}
     return {name: found.get(name) or plain.get(name) or _inner(name) for name in names}
 
 
