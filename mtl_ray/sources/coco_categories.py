@@ -138,5 +138,6 @@ def _vocabulary(
 def _keypoints_of(category: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of a category's keypoints; none where they are not a list of names or numbers."""
     names = category.get("keypoints")
-    whole = isinstance(names, list) and all(isinstance(name, str | int | float) for name in names)
-    return tuple(map(str, names)) if whole else ()
+    if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
+        return ()
+    return tuple(map(str, names))

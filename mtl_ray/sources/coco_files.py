@@ -121,7 +121,8 @@ def find_each(images: str, names: Sequence[str]) -> dict[str, str]:
     strange = [name for name in names if not stamps.get(name)]
     tree = Tree(images) if strange else None
     certain = {plain[name] for name in plain if stamps[name]}
-    found = {name: path for name in strange if tree is not None and (path := tree.find(name)) and path not in certain}
+    fits = {name: tree.find(name) for name in strange} if tree is not None else {}
+    found = {name: path for name, path in fits.items() if path is not None and path not in certain}
     return {name: found.get(name) or plain.get(name) or _inner(name) for name in names}
 
 

@@ -73,6 +73,8 @@ def whole(value: object) -> int | None:
 
 def identity(value: object) -> int | str | None:
     """What an id means: 1, 1.0 and "1" are the same; a text that is no number stands for itself; None if it is no id."""
+    if type(value) is int and -_INT64 <= value < _INT64:
+        return value
     found = whole(value)
     return (value.strip() or None) if found is None and isinstance(value, str) else found
 
