@@ -9,8 +9,8 @@ from typing import Any
 from mtl_ray.sources.texts import text_of
 
 _INT64 = 1 << 63
-_TOO_DEEP = re.compile(r"(?:[\[{]\s*+){64}")
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+_TOO_DEEP = "[" * 64
+_HALVES = ("\\ud", "\\uD")
 _YES = frozenset({"true", "yes", "t", "y"})
 
 
@@ -21,11 +21,11 @@ def parse_json(data: bytes) -> Any:
         ValueError: if it is none, or nested deeper than annotations ever are.
     """
     text = text_of(data)
-    if _TOO_DEEP.search(text):
+    if _TOO_DEEP in text:
         raise ValueError("it is nested too deep")
     try:
         content = json.loads(text)
-        return _whole_characters(content) if _HALF.search(text) else content
+        return _whole_characters(content) if any(half in text for half in _HALVES) else content
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 
@@ -73,6 +73,8 @@ def whole(value: object) -> int | None:
 
 def identity(value: object) -> int | str | None:
     """What an id means: 1, 1.0 and "1" are the same; a text that is no number stands for itself; None if it is no id."""
+    if type(value) is int and -_INT64 <= value < _INT64:
+        return value
     found = whole(value)
     return (value.strip() or None) if found is None and isinstance(value, str) else found
 
