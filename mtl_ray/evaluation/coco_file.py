@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from mtl_ray import storage
-from mtl_ray.geometry.masks import from_counts, from_polygons
+from mtl_ray.geometry.masks import from_polygons
 from mtl_ray.samples import Instances, Sample, Vocabulary
-from mtl_ray.sources.coco_masks import polygons_of
+from mtl_ray.sources.coco_masks import from_counts, polygons_of
 from mtl_ray.sources.json_values import flag, identity, number, shown, whole
 from mtl_ray.sources.texts import text_of
 from mtl_ray.vocabulary import skeleton_of

@@ -13,7 +13,6 @@ from mtl_ray.sources.coco_files import annotations_alike, find_annotations, find
 from mtl_ray.sources.coco_objects import objects
 from mtl_ray.sources.coco_records import Record, group_annotations, list_images, parse_coco, to_records
 from mtl_ray.sources.config import Coco
-from mtl_ray.sources.folders import stamps_of
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.paths import LEAVES
 from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, read_picture
@@ -55,18 +54,17 @@ def open_coco(config: Coco, rule: ImageRule = USUAL_RULE) -> Source:
     grouped, strays = group_annotations(own, entries, file)
     listed = list(entries.values())
     images = storage.join(root, config.images) if config.images else find_images(root, uri, config.split, listed, needed=rule.needed)
-    paths = find_each(images, [str(image["file_name"]) for image in listed])
+    paths, stamps = find_each(images, [str(image["file_name"]) for image in listed])
     records, doubles = to_records(entries, grouped, paths)
     vocabulary = categories.vocabulary
     masks = any(annotation.get("segmentation") for record in records for annotation in record.annotations)
     layout = _Layout(images, file, categories.index, categories.names, masks, len(vocabulary.keypoints), rule)
-    stamps = stamps_of(images, (record.path for record in records))
     return Source(
         vocabulary=vocabulary,
         records=records,
         reader=partial(_read, layout),
         rejects=(*unread, *categories.notes, *rejects, *strays, *doubles),
-        fingerprint=fingerprint_of([text, images, *vocabulary.classes["instances"], *stamps]),
+        fingerprint=fingerprint_of([text, images, *vocabulary.classes["instances"], *(stamps.get(record.path, "") for record in records)]),
     )
 
 

@@ -112,18 +112,22 @@ def _with_most(root: str, folders: Sequence[str], names: Sequence[str]) -> str:
     return best
 
 
-def find_each(images: str, names: Sequence[str]) -> dict[str, str]:
+def find_each(images: str, names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     """For each name its file in the folder of the images, as a path in it: the name itself where that is one, else what it means.
 
     Names of which nothing is there stand for themselves, without what leads out of the folder; those that only lead out are missing.
+
+    Returns:
+        The paths by name, and the stamps of files by path.
     """
     plain = {name: path for name in names if (path := _plain(name))}
-    stamps = dict(zip(plain, stamps_of(images, plain.values()), strict=True))
-    strange = [name for name in names if not stamps.get(name)]
+    stamps = dict(zip(plain.values(), stamps_of(images, plain.values()), strict=True))
+    strange = [name for name in names if not stamps.get(plain.get(name, ""))]
     tree = Tree(images) if strange else None
-    certain = {plain[name] for name in plain if stamps[name]}
-    found = {name: there for name in strange if tree is not None and (there := tree.find(name)) and there not in certain}
-    return {name: found.get(name) or plain.get(name) or _inner(name) for name in names}
+    fits = {name: tree.find(name) for name in strange} if tree is not None else {}
+    found = {name: path for name, path in fits.items() if path is not None and not stamps.get(path)}
+    stamps |= dict(zip(found.values(), stamps_of(images, found.values()), strict=True))
+    return {name: found.get(name) or plain.get(name) or _inner(name) for name in names}, stamps
 
 
 def leads_out(name: str) -> bool:

@@ -88,6 +88,15 @@ def _from_run_lengths(segmentation: Mapping[str, Any], height: int, width: int) 
         raise ValueError(f"{OTHER_MASK_SIZE}: height and width {shown(size)}, not {[height, width]}")
     if isinstance(counts, str) and counts.isascii():
         return masks.from_compressed(counts.encode(), height, width)
+    return from_counts(counts, height, width)
+
+
+def from_counts(counts: Any, height: int, width: int) -> bytes:
+    """The encoding of plain run lengths, be they written as floats or texts.
+
+    Raises:
+        ValueError: if they are not a list of whole numbers, or do not add up to the mask's size.
+    """
     lengths = [whole(count) for count in counts] if isinstance(counts, list) else []
     found = [length for length in lengths if length is not None]
     if not found or len(found) < len(lengths):

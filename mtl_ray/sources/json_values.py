@@ -9,9 +9,8 @@ from typing import Any
 from mtl_ray.sources.texts import text_of
 
 _INT64 = 1 << 63
-_TOO_DEEP = re.compile(r"(?:[\[{]\s*+){64}")
-_ESCAPES = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)
-"""Escapes in JSON; the group is half of a character of which the other half is missing."""
+_TOO_DEEP = "[" * 64
+_HALVES = ("\\ud", "\\uD")
 _YES = frozenset({"true", "yes", "t", "y"})
 
 
@@ -22,14 +21,24 @@ def parse_json(data: bytes) -> Any:
         ValueError: if it is none, or nested deeper than annotations ever are.
     """
     text = text_of(data)
-    if _TOO_DEEP.search(text):
+    if _TOO_DEEP in text:
         raise ValueError("it is nested too deep")
-    if "\\ud" in text or "\\uD" in text:
-        text = _ESCAPES.sub(lambda escape: "\\ufffd" if escape[1] else escape[0], text)
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        return _whole_characters(content) if any(half in text for half in _HALVES) else content
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def _whole_characters(value: Any) -> Any:
+    """The same with U+FFFD for halves of characters (lone surrogates), which no file can hold."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole_characters(part) for part in value]
+    if isinstance(value, dict):
+        return {_whole_characters(key): _whole_characters(part) for key, part in value.items()}
+    return value
 
 
 def shown(value: object) -> str:
@@ -64,6 +73,8 @@ def whole(value: object) -> int | None:
 
 def identity(value: object) -> int | str | None:
     """What an id means: 1, 1.0 and "1" are the same; a text that is no number stands for itself; None if it is no id."""
+    if type(value) is int and -_INT64 <= value < _INT64:
+        return value
     found = whole(value)
     return (value.strip() or None) if found is None and isinstance(value, str) else found
 

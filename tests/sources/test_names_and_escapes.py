@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mtl_ray.evaluation.coco_file import read_mask
 from mtl_ray.geometry import masks
 from mtl_ray.sources.coco_masks import mask_of
 from mtl_ray.sources.config import Coco, ImageFolder, Labelme, RawConfig, Yolo
@@ -124,3 +125,11 @@ def test_polygons_with_a_list_too_many(segmentation: Any) -> None:
 def test_a_skeleton_of_numbers_in_texts() -> None:
     assert skeleton_of([["1", " 2"], [1.0, 3]], 3) == ((0, 1), (0, 2))
     assert skeleton_of([["1", "nose"]], 3) == ()
+
+
+@pytest.mark.parametrize("write", [str, float, int])
+def test_run_lengths_are_the_same_in_training_and_evaluation(write: Any) -> None:
+    written = {"size": [write(48), write(64)], "counts": [write(count) for count in (48, 2, 48 * 64 - 50)]}
+    mask, dropped = mask_of(written, 48, 64)
+    assert (read_mask(written, 48, 64), dropped) == (mask, "")
+    assert masks.area(mask, 48, 64) == 2
