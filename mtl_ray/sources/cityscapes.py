@@ -116,8 +116,7 @@ def _read(root: str, rule: ImageRule, record: _Record) -> Reading:
 
 
 def _sample(record: _Record, picture: Picture, *, instances: Instances | None = None, semantic: bytes | None = None) -> Sample:
-    size = {"height": picture.height, "width": picture.width}
-    return Sample(key=record.key, image=picture.data, instances=instances, semantic=semantic, **size)
+    return Sample(key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances, semantic=semantic)
 
 
 def _picture(uri: str, record: _Record, rule: ImageRule, stated: tuple[int, int] | None) -> Picture:

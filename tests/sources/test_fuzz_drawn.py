@@ -216,5 +216,5 @@ def test_whole_files(tmp_path: Path, kind: str) -> None:
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
     source = open_source(config(str(tmp_path)))
     readings = [source.read(index) for index in range(len(source))]
-    assert [len(sample.instances or ()) if sample else None for sample, _ in readings][0]
+    assert next(len(sample.instances or ()) if sample else None for sample, _ in readings)
     assert [item for _, found in readings for item in found if not item.note] == []
