@@ -29,7 +29,7 @@ from mtl_ray.models.config import PoolNeck, TimmBackbone
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.classification.config import LinearHead
-from mtl_ray.training.config import Optimizer, Rate, RuntimeConfig, ScheduleConfig
+from mtl_ray.training.config import CosineRate, Optimizer, RuntimeConfig, ScheduleConfig
 from mtl_ray.training.context import RunContext, choose_device
 from mtl_ray.training.meter import Meter
 from mtl_ray.training.optimizer import build_optimizer, set_rate
@@ -105,7 +105,7 @@ def _ours(model: Model, precision: Any, context: RunContext) -> Callable[[Batch,
     meter = Meter({})
 
     def loop(batch: Batch, step: int) -> None:
-        set_rate(optimizer, factor(step, 1000, Rate()))
+        set_rate(optimizer, factor(step, 1000, CosineRate()))
         meter.add(step + 1, step_of(batch, step), 0.0)
 
     return loop

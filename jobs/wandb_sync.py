@@ -34,7 +34,8 @@ def text_of(sent: Sent) -> str:
 
 
 def _bar(rows: Iterable[Mapping[str, Any]], total: int) -> Iterable[Mapping[str, Any]]:
-    return progress_bar(rows, total=total, desc="replay", unit="row")
+    bar: Iterable[Mapping[str, Any]] = progress_bar(rows, total=total, desc="replay", unit="row")
+    return bar
 
 
 if __name__ == "__main__":

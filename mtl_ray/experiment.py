@@ -71,8 +71,8 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
 
 
 def parse_experiment(text: str, source: str) -> ExperimentConfig:
-    """The config in the ``config.yaml`` of a run, checkpoint or bundle; ``to_yaml`` of ``config.validate`` writes it."""
-    return validate(parse(text, source), ExperimentConfig)
+    """The config that ``to_yaml`` of ``config.validate`` wrote into a run, checkpoint or bundle, in this version or an older one."""
+    return validate(parse(text, source), ExperimentConfig, written=True)
 
 
 class AnyHead(Protocol):

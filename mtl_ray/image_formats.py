@@ -7,8 +7,9 @@ budget for each walk.
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+from mtl_ray.image_boxes import CODESTREAM, avif_size, jpeg2000_size
 from mtl_ray.picture_header import JPEG, MAX_JUNK_BYTES, MAX_SEGMENTS, PNG, jpeg_header, png_header
 
 _EXIF_IFD = 0x8769
@@ -16,9 +17,6 @@ _TIFF_WIDTHS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
 """Bytes of a value by its TIFF type (TIFF 6.0, section 2; BigTIFF adds 16 to 18)."""
 _TIFF_INTEGERS = {3: "H", 4: "I", 13: "I", 16: "Q"}
 _MAX_TILE = 1 << 22
-_CODESTREAM = b"\xff\x4f\xff\x51"
-_CONTAINERS = {b"meta": 4, b"moov": 0, b"iprp": 0, b"ipco": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0, b"stsd": 8}
-"""Boxes of an AVIF that hold boxes, and the bytes before the first."""
 _PNM = re.compile(rb"P[1-6](?:\s|#[^\n\r]*[\n\r])+(\d{1,9})(?:\s|#[^\n\r]*[\n\r])+(\d{1,9})[\s#]")
 
 
@@ -151,69 +149,6 @@ def _tiff_values(data: bytes) -> dict[int, int]:
     return found
 
 
-def _jpeg2000_size(data: bytes) -> tuple[int, int]:
-    """The size of the codestream (ITU T.800, A.5.1) and that of the file around it (I.5.3.1): the larger of both."""
-    start, height, width = (0, 0, 0) if data.startswith(_CODESTREAM) else _jp2_codestream(data)
-    right, bottom, left, top, tile_width, tile_height, _, _, components = struct.unpack_from(">8IH", data, start + 8)
-    if data[start : start + 4] != _CODESTREAM or left >= right or top >= bottom or not tile_width or not tile_height:
-        raise ValueError("the picture is damaged: a JPEG2000 without a size")
-    tiles = -(-right // tile_width) * -(-bottom // tile_height)
-    if components > 4 or tiles > 65_535:
-        raise ValueError(f"the picture is damaged: a JPEG2000 of {components} components in {tiles:,} tiles")
-    return max(height, bottom - top), max(width, right - left)
-
-
-def _jp2_codestream(data: bytes) -> tuple[int, int, int]:
-    """Where the codestream of a JP2 file begins, and the height and width that its image header states."""
-    budget = iter(range(MAX_SEGMENTS))
-    height = width = 0
-    for name, at, end in _boxes(data, 0, len(data), budget):
-        if name == b"jp2h":
-            for inner, begin, _ in _boxes(data, at, end, budget):
-                if inner == b"ihdr":
-                    height, width = struct.unpack_from(">II", data, begin)
-        elif name == b"jp2c":
-            return at, height, width
-    raise ValueError("the picture is damaged: a JPEG2000 without a codestream")
-
-
-def _avif_size(data: bytes) -> tuple[int, int]:
-    """The largest of the sizes that items and tracks state (ISO/IEC 14496-12, 23008-12 6.5.3), whichever of them is shown."""
-    sizes = _stated_sizes(data, 0, len(data), iter(range(MAX_SEGMENTS)), 0)
-    height, width = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
-    if not height or not width:
-        raise ValueError("the picture is damaged: an AVIF without a size")
-    return height, width
-
-
-def _stated_sizes(data: bytes, at: int, end: int, budget: Iterator[int], depth: int) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
-    for name, begin, stop in _boxes(data, at, end, budget):
-        if name == b"ispe":
-            width, height = struct.unpack_from(">II", data, begin + 4)
-            found.append((height, width))
-        elif name == b"av01":
-            width, height = struct.unpack_from(">HH", data, begin + 24)
-            found.append((height, width))
-        elif name in _CONTAINERS and depth < len(_CONTAINERS):
-            found += _stated_sizes(data, begin + _CONTAINERS[name], stop, budget, depth + 1)
-    return found
-
-
-def _boxes(data: bytes, at: int, end: int, budget: Iterator[int]) -> Iterator[tuple[bytes, int, int]]:
-    """Name, begin and end of what each box holds (ISO/IEC 14496-12, 4.2)."""
-    while at + 8 <= end:
-        length, name = struct.unpack_from(">I4s", data, at)
-        head = 8
-        if length == 1:
-            length, head = struct.unpack_from(">Q", data, at + 8)[0], 16
-        stop = min(at + length, end) if length else end
-        if stop < at + head or next(budget, None) is None:
-            raise ValueError("the picture is damaged: its boxes do not follow one another")
-        yield name, at + head, stop
-        at = stop
-
-
 def _pnm_size(data: bytes) -> tuple[int, int]:
     found = _PNM.match(data, 0, MAX_JUNK_BYTES)
     if found is None:
@@ -225,12 +160,12 @@ FORMATS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], tuple[int, i
     "JPEG": (lambda data: data.startswith(JPEG), _jpeg_size),  # MPO too: its first image is a JPEG
     "PNG": (lambda data: data.startswith(PNG), _png_size),
     "WEBP": (lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", _webp_size),
-    "AVIF": (lambda data: data[4:12] in (b"ftypavif", b"ftypavis", b"ftypmif1", b"ftypmsf1"), _avif_size),
+    "AVIF": (lambda data: data[4:12] in (b"ftypavif", b"ftypavis", b"ftypmif1", b"ftypmsf1"), avif_size),
     "TIFF": (lambda data: data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _tiff_size),
     "BMP": (lambda data: data[:2] == b"BM", _bmp_size),
     "GIF": (lambda data: data[:6] in (b"GIF87a", b"GIF89a"), _gif_size),
     "PPM": (lambda data: re.match(rb"P[1-6][\s#]", data) is not None, _pnm_size),
-    "JPEG2000": (lambda data: data[:4] == _CODESTREAM or data[:12] == b"\0\0\0\x0cjP  \r\n\x87\n", _jpeg2000_size),
+    "JPEG2000": (lambda data: data[:4] == CODESTREAM or data[:12] == b"\0\0\0\x0cjP  \r\n\x87\n", jpeg2000_size),
     "DIB": (lambda data: data[:4] in {bytes([length, 0, 0, 0]) for length in (12, 40, 52, 56, 64, 108, 124)}, _dib_size),
 }
 """By Pillow's name of each format that is opened: whether some bytes are in it, and the height and width that they state. Nothing

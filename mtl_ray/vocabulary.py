@@ -69,6 +69,26 @@ def _other_by_glued_letter(words: Sequence[str]) -> Iterator[str]:
             yield before + word[:-1] + _OTHER_SIDE[word[-1]] + after
 
 
+def skeleton_of(pairs: object, keypoints: int) -> tuple[tuple[int, int], ...]:
+    """Pairs of keypoints, counted from 0, for drawing: of pairs that count from 1 as COCO does, or else from 0; none if neither fits."""
+    found: list[tuple[int, int]] = []
+    for pair in pairs if isinstance(pairs, list | tuple) else ():
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(_is_index(index) for index in pair):
+            return ()
+        found.append((int(pair[0]), int(pair[1])))
+    indices = {index for pair in found for index in pair}
+    for first in (1, 0):
+        if all(first <= index < keypoints + first for index in indices):
+            return tuple((one - first, other - first) for one, other in found)
+    return ()
+
+
+def _is_index(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip().isdecimal()
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+
+
 def vocabulary_to_json(vocabulary: Vocabulary) -> dict[str, Any]:
     """A mapping of lists, strings and numbers that ``vocabulary_from_json`` reads back equal."""
     return {
@@ -90,11 +110,12 @@ def vocabulary_from_json(data: object) -> Vocabulary:
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"a vocabulary must be a mapping, not {type(data).__name__}")
+    keypoints = _row(data.get("keypoints", []), str, "keypoints")
     vocabulary = Vocabulary(
         classes=_by_kind(data, "classes", str),
         exclusive_labels=_checked(data.get("exclusive_labels", False), bool, "exclusive_labels"),
-        keypoints=_row(data.get("keypoints", []), str, "keypoints"),
-        skeleton=tuple(cast(tuple[int, int], pair) for pair in _rows(data.get("skeleton", []), 2, "skeleton")),
+        keypoints=keypoints,
+        skeleton=_skeleton(data, keypoints),
         mirror=_row(data.get("mirror", []), int, "mirror"),
         colours={
             kind: tuple(cast(tuple[int, int, int], colour) for colour in _rows(colours, 3, "colours"))
@@ -114,9 +135,14 @@ def _check_sizes(vocabulary: Vocabulary) -> None:
                 raise ValueError(f"the vocabulary has {len(column)} {name} for {len(vocabulary.classes.get(kind, ()))} classes of {kind}")
     if vocabulary.mirror and len(vocabulary.mirror) != len(vocabulary.keypoints):
         raise ValueError(f"the vocabulary has {len(vocabulary.mirror)} mirror indices for {len(vocabulary.keypoints)} keypoints")
-    indices = [*vocabulary.mirror, *(index for pair in vocabulary.skeleton for index in pair)]
-    if any(not 0 <= index < len(vocabulary.keypoints) for index in indices):
-        raise ValueError(f"the vocabulary's skeleton or mirror names a keypoint beyond its {len(vocabulary.keypoints)}")
+    if any(not 0 <= index < len(vocabulary.keypoints) for index in vocabulary.mirror):
+        raise ValueError(f"the vocabulary's mirror names a keypoint beyond its {len(vocabulary.keypoints)}")
+
+
+def _skeleton(data: Mapping[str, Any], keypoints: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """The pairs of a skeleton; none if they name a keypoint that is not there, as old splits of damaged annotations do."""
+    pairs = [cast(tuple[int, int], pair) for pair in _rows(data.get("skeleton", []), 2, "skeleton")]
+    return tuple(pairs) if all(0 <= index < len(keypoints) for pair in pairs for index in pair) else ()
 
 
 def _kinds(data: Mapping[str, Any], name: str) -> dict[Annotation, Any]:

@@ -1,18 +1,33 @@
 """Fixtures that several rooms' tests share."""
 
 import os
+import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
-# Time decides no test, and the same examples are drawn in every run, so that a change fails for what it changed.
-settings.register_profile("mtl_ray", deadline=None, derandomize=True)
+# Time decides no test, and the same examples are drawn in every run, so that a change fails for what it changed: neither how long it
+# takes to draw them counts, nor the constants of whatever modules of ours happen to be imported by then, of which Hypothesis draws some.
+settings.register_profile("mtl_ray", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mtl_ray")
+providers._get_local_constants = lambda: providers._local_constants
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: one thread a process, as the workers of a run have
 
 pytest_plugins = ["tests.s3_server"]
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    """What a test draws from the generators of the process does not depend on the tests before it."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -175,8 +175,10 @@ def _draw(shown: _Shown, work: _Work) -> bool:
     sample = Sample(key=image.key, image=b"", height=pixels.shape[0], width=pixels.shape[1], instances=image.truth)
     panels = [draw_truth(pixels, sample, shown.vocabulary), draw_prediction(pixels, image.found, shown.vocabulary, shown.show_score)]
     hidden = int((image.found.scores < shown.show_score).sum())
-    below = f", {hidden} below {shown.show_score:g} not drawn" if hidden else ""
-    titles = [f"{line.image}: {line.num_truth} to find", f"{line.num_predicted} predicted{below}, score {line.score:.3f}"]
+    found = (
+        f"{len(image.found) - hidden} of {len(image.found)} drawn (>= {shown.show_score:g})" if hidden else f"{len(image.found)} predicted"
+    )
+    titles = [f"{line.image}: {line.num_truth} to find", f"{found}, score {line.score:.3f}"]
     storage.write(work.uri, jpeg(grid(panels, 2, titles)))
     return there
 

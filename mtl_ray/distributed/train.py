@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayActorError
@@ -26,7 +26,7 @@ from mtl_ray.distributed.session import is_private, session
 from mtl_ray.distributed.work import work
 from mtl_ray.distributed.world import cpus_of, draining, fit, machines, request_of, wait_for_room
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.loading.config import SplitConfig
+from mtl_ray.loading.config import ValSplitConfig
 from mtl_ray.shards.sequence import default_lanes
 from mtl_ray.training.beginning import begin, check_splits, run_uri
 from mtl_ray.training.progress_bar import ProgressBar
@@ -41,6 +41,7 @@ MEETING_S = 600.0
 LOOK_EVERY_S = 2.0
 """How often the driver looks whether machines come or go."""
 _log = logging.getLogger(__name__)
+AnySplit = TypeVar("AnySplit", bound=ValSplitConfig)
 
 
 def train(config: ExperimentConfig, *, on_metrics: OnMetrics | None = None) -> Summary:
@@ -95,7 +96,7 @@ def _absolute(uri: str | None) -> str | None:
     return None if uri is None else storage.absolute(uri)
 
 
-def _absolute_split(split: SplitConfig) -> SplitConfig:
+def _absolute_split(split: AnySplit) -> AnySplit:
     uri = storage.absolute(split.uri) if isinstance(split.uri, str) else tuple(map(storage.absolute, split.uri))
     return replace(split, uri=uri)
 

@@ -84,7 +84,7 @@ def config_of(target: str, overrides: Sequence[str]) -> ExperimentConfig:
     """The config of a checkpoint, or of a run's best one, with changes of the form ``section.key=value``."""
     checkpoint = open_artifact(checkpoint_of(target), kind="checkpoint")
     tree = parse(checkpoint.read("config.yaml").decode(), storage.join(checkpoint.uri, "config.yaml"))
-    return validate(merge(tree, override_tree(overrides)), ExperimentConfig)
+    return validate(merge(tree, override_tree(overrides)), ExperimentConfig, written=True)
 
 
 def write_bundle(

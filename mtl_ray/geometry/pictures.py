@@ -141,7 +141,7 @@ class Picture:
         known = points[:, 2] > 0
         placed = [(float(x) * self._scale, float(y) * self._scale) for x, y in points[:, :2]]
         for first, second in skeleton:
-            if known[first] and known[second]:
+            if 0 <= min(first, second) <= max(first, second) < len(known) and known[first] and known[second]:
                 draw.line([placed[first], placed[second]], fill=colour, width=self._line)
         radius = self._line * 1.4
         for index in np.flatnonzero(known):

@@ -9,9 +9,7 @@ import torch
 
 from mtl_ray import storage
 from mtl_ray.artifact import Artifact, open_artifact
-from mtl_ray.config.document import parse
-from mtl_ray.config.validate import validate
-from mtl_ray.experiment import ExperimentConfig, build_model
+from mtl_ray.experiment import ExperimentConfig, build_model, parse_experiment
 from mtl_ray.inference.run_folder import line
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.models.model import Model
@@ -35,7 +33,7 @@ def open_checkpoint(uri: str, device: str = "cpu") -> TorchPredictor:
 def read_config(checkpoint: Artifact) -> ExperimentConfig:
     """The resolved config that travels in every checkpoint and bundle."""
     text = checkpoint.read("config.yaml").decode()
-    return validate(parse(text, storage.join(checkpoint.uri, "config.yaml")), ExperimentConfig)
+    return parse_experiment(text, storage.join(checkpoint.uri, "config.yaml"))
 
 
 def read_vocabulary(checkpoint: Artifact) -> Vocabulary:

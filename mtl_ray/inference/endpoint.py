@@ -1,5 +1,6 @@
 """A served model as a predictor: images go out as PNG over HTTP, answers come back as Predictions."""
 
+import http.client
 import json
 import os
 import time
@@ -8,7 +9,10 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from datetime import UTC, datetime
+from email.message import Message
+from email.utils import parsedate_to_datetime
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -24,6 +28,8 @@ BUSY = (429, 503)
 """What a server answers that has too much to do at the moment; it is asked again after the time that it names."""
 ATTEMPTS = 5
 MAX_WAIT_S = 30.0
+MAX_ANSWER_BYTES = 256_000_000
+"""An answer that is longer is refused before it is read whole."""
 
 
 def read_api_key(variable: str | None) -> str | None:
@@ -54,14 +60,21 @@ class EndpointPredictor:
         self.headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         self.timeout_s = timeout_s
         self.parallel = parallel
+        self._opener = urllib.request.build_opener(_SameOrigin())
         base, _, name = url.rstrip("/").partition("/predictions/")
-        served = json.loads(self._ask(f"{base}/models"))["models"]
-        model = _choose(served, name, base)
-        self.url = f"{base}/predictions/{urllib.parse.quote(model['name'])}"
-        self.heads: Mapping[str, Any] = {head: head_of(described["type"]) for head, described in model["heads"].items()}
-        self.vocabulary = _vocabulary(model["heads"], self.heads)
-        canvas = model["canvas"]
-        self.canvas = PlacementRule(kind=canvas["kind"], height=canvas["height"], width=canvas["width"])
+        answer = self._ask(f"{base}/models")
+        try:
+            served = [(str(model["name"]), model) for model in json.loads(answer)["models"]]
+            model_name, model = _choose(served, name, base)
+            self.url = f"{base}/predictions/{urllib.parse.quote(model_name)}"
+            self.heads: Mapping[str, Any] = {head: head_of(described["type"]) for head, described in model["heads"].items()}
+            self.vocabulary = _vocabulary(model["heads"], self.heads)
+            canvas = model["canvas"]
+            self.canvas = PlacementRule(kind=canvas["kind"], height=canvas["height"], width=canvas["width"])
+        except _ChoiceError:
+            raise
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            raise ValueError(f"{base}/models does not answer as a server of this project does: {_said(error)}") from None
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Predictions]:
         """See ``Predictor``; PNG loses nothing, so the server sees the same pixels."""
@@ -71,7 +84,11 @@ class EndpointPredictor:
     def _predict(self, image: NDArray[np.uint8]) -> Predictions:
         done, body = cv2.imencode(".png", image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
         assert done
-        return self.read(self.answer(bytes(body), score_threshold=0.0))
+        found = self.read(self.answer(bytes(body), score_threshold=0.0))
+        for name, head in self.heads.items():
+            if head.task == "segmentation" and found[name].classes.shape != image.shape[:2]:
+                raise ValueError(f"{self.url} answers a class map of {found[name].classes.shape} to an image of {image.shape[:2]}")
+        return found
 
     def answer(self, image: bytes, score_threshold: float) -> Any:
         """The JSON that is answered to an encoded image.
@@ -79,12 +96,27 @@ class EndpointPredictor:
         Raises:
             ValueError: with what the server said, if it was not an answer.
         """
-        return json.loads(self._ask(f"{self.url}?score_thr={score_threshold:g}", image))
+        answer = self._ask(f"{self.url}?score_thr={score_threshold:g}", image)
+        try:
+            return json.loads(answer)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{self.url} did not answer JSON, but {answer[:60]!r}") from None
 
     def read(self, answer: Any) -> Predictions:
-        """Predictions of an answer; one of a model with a single head is that head's in its plain form."""
-        by_head = {next(iter(self.heads)): answer} if len(self.heads) == 1 else answer
-        return {name: task_part(head, "answer").read_answer(by_head[name], self.vocabulary, head) for name, head in self.heads.items()}
+        """Predictions of an answer; one of a model with a single head is that head's in its plain form.
+
+        Raises:
+            ValueError: if it is not an answer of these heads.
+        """
+        try:
+            by_head = {next(iter(self.heads)): answer} if len(self.heads) == 1 else answer
+            found = {name: task_part(head, "answer").read_answer(by_head[name], self.vocabulary, head) for name, head in self.heads.items()}
+            for name, head in self.heads.items():
+                if head.task == "detection":
+                    _check_detections(found[name], len(self.vocabulary.classes["instances"]))
+            return found
+        except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{self.url} does not answer as its heads {', '.join(self.heads)} do: {_said(error)}") from None
 
     def _ask(self, url: str, body: bytes | None = None) -> bytes:
         request = urllib.request.Request(url, data=body, headers=self.headers)
@@ -97,26 +129,89 @@ class EndpointPredictor:
                 except urllib.error.HTTPError as error:
                     if error.code not in BUSY:
                         raise
-                    time.sleep(min(float(error.headers.get("Retry-After", 1)), MAX_WAIT_S))
+                    time.sleep(wait_s(error.headers.get("Retry-After")))
             return self._send(request)
         except urllib.error.HTTPError as error:
-            raise ValueError(f"{url} answered {error.code}: {error.read(2000).decode(errors='replace')}") from error
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            raise ValueError(f"nothing answers at {url}: {getattr(error, 'reason', error)}") from error
+            raise ValueError(f"{url} answered {error.code}: {_start_of(error)}") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise ValueError(f"nothing answers at {url}: {_said(getattr(error, 'reason', error))}") from None
 
     def _send(self, request: urllib.request.Request) -> bytes:
-        with urllib.request.urlopen(request, timeout=self.timeout_s) as response:
-            return bytes(response.read())
+        with self._opener.open(request, timeout=self.timeout_s) as response:
+            answer = bytes(response.read(MAX_ANSWER_BYTES + 1))
+            stated = response.headers.get("Content-Length", "")
+        if len(answer) > MAX_ANSWER_BYTES:
+            raise ValueError(f"{request.full_url} answered more than {MAX_ANSWER_BYTES:,} bytes")
+        if stated.isdigit() and len(answer) < int(stated):
+            raise ConnectionError("the answer was cut short")
+        return answer
 
 
-def _choose(served: Sequence[Mapping[str, Any]], name: str, base: str) -> Mapping[str, Any]:
-    names = [str(model["name"]) for model in served]
-    if not name and len(names) != 1:
-        raise ValueError(f"say which model: {base}/predictions/MODEL, with MODEL one of {', '.join(names)}")
-    for model in served:
-        if not name or model["name"] == urllib.parse.unquote(name):
-            return model
-    raise ValueError(f"{base} does not serve {name!r}, but {', '.join(names)}")
+class _SameOrigin(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect of a GET to the same scheme, host and port only: the key must reach nobody else."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> urllib.request.Request | None:
+        if _origin(newurl) != _origin(req.full_url):
+            there = "://".join(urllib.parse.urlsplit(newurl)[:2])
+            raise ValueError(f"{req.full_url} sends requests on to another server, {there}; name that one if it is the right one")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def wait_s(stated: str | None) -> float:
+    """Seconds that a Retry-After header asks for (RFC 9110, section 10.2.3): a number or a date; 1 if it says neither."""
+    seconds = 1.0
+    text = (stated or "").strip()
+    if text.isascii() and text.isdigit():
+        seconds = float(text[:9])
+    elif text:
+        try:
+            when = parsedate_to_datetime(text)
+            seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError, OverflowError):
+            pass  # neither
+    return min(max(seconds, 0.0), MAX_WAIT_S)
+
+
+def _start_of(error: urllib.error.HTTPError) -> str:
+    try:
+        return " ".join(error.read(2000).decode(errors="replace").split())
+    except (OSError, http.client.HTTPException):
+        return str(error.reason)
+
+
+def _said(error: object) -> str:
+    """What an error says, on one line; a missing key by its name."""
+    text = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
+    return " ".join(text.split())[:300]
+
+
+def _check_detections(found: Any, num_classes: int) -> None:
+    """Raises a ValueError unless there are a box, a score and a class that the server has for each detection."""
+    counts = {len(found.boxes_xyxy), len(found.scores), len(found.classes)}
+    counts |= {len(extra) for extra in (found.masks, found.keypoints) if extra is not None}
+    if len(counts) > 1 or ((found.classes < 0) | (found.classes >= num_classes)).any() or not np.isfinite(found.boxes_xyxy).all():
+        raise ValueError("its detections do not have a box, a score and a known class each")
+
+
+class _ChoiceError(ValueError):
+    """The server is in order, and the model that was asked for is not there."""
+
+
+def _choose(served: Sequence[tuple[str, Mapping[str, Any]]], name: str, base: str) -> tuple[str, Mapping[str, Any]]:
+    names = ", ".join(each for each, _ in served) or "nothing"
+    if not name and len(served) != 1:
+        raise _ChoiceError(f"say which model: {base}/predictions/MODEL, with MODEL one of {names}")
+    for each, model in served:
+        if not name or each == urllib.parse.unquote(name):
+            return each, model
+    raise _ChoiceError(f"{base} does not serve {name!r}, but {names}")
 
 
 def _vocabulary(described: Mapping[str, Mapping[str, Any]], heads: Mapping[str, AnyHead]) -> Vocabulary:

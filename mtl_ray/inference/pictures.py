@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,9 +16,13 @@ from mtl_ray.experiment import task_part
 from mtl_ray.geometry.pictures import grid, jpeg
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.loading.decode import decode_image
-from mtl_ray.picture_header import MAX_PIXELS
+from mtl_ray.picture_header import MAX_PIXELS, TooManyPixelsError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".webp", ".avif", ".tif", ".tiff", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2"),
+)
+"""What files of the formats that are read are called."""
 BATCH = 16
 
 
@@ -47,7 +52,9 @@ def _pictures(place: str) -> Iterator[str]:
     yield from below if storage.is_remote(place) or Path(place).is_dir() else [place]
 
 
-def predict_pictures(predictor: Predictor, uris: Sequence[str], out: str, score_threshold: float) -> list[tuple[str, str]]:
+def predict_pictures(
+    predictor: Predictor, uris: Sequence[str], out: str, score_threshold: float, max_pixels: int = MAX_PIXELS
+) -> list[tuple[str, str]]:
     """Draws what is found on each picture and writes ``predictions.json``.
 
     Args:
@@ -55,10 +62,15 @@ def predict_pictures(predictor: Predictor, uris: Sequence[str], out: str, score_
         uris: of pictures.
         out: folder or URI; drawings are named after their pictures, with a number where two would have one name.
         score_threshold: boxes and labels below are neither drawn nor written.
+        max_pixels: pictures whose header says more are not read.
 
     Returns:
         URI and reason of each picture that could not be read.
+
+    Raises:
+        ValueError: if pictures lie in ``out`` itself, where drawings could replace them.
     """
+    _refuse_own_folder(uris, out)
     names = dict(zip(uris, unique_names(uris), strict=True))
     entries: list[dict[str, Any]] = []
     bad: list[tuple[str, str]] = []
@@ -67,17 +79,28 @@ def predict_pictures(predictor: Predictor, uris: Sequence[str], out: str, score_
         images: dict[str, NDArray[np.uint8]] = {}
         for uri in part:
             try:
-                images[uri] = decode_image(storage.read(uri), max_pixels=MAX_PIXELS)
+                images[uri] = decode_image(storage.read(uri), max_pixels=max_pixels)
+            except TooManyPixelsError as error:
+                bad.append((uri, f"{error}; --max-pixels allows more"))
             except ValueError as error:
                 bad.append((uri, str(error)))
+            except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+                bad.append((uri, error.strerror or str(error)))
         for (uri, image), predictions in zip(images.items(), predictor.predict(list(images.values())), strict=True):
             name = names[uri]
-            storage.write(storage.join(out, f"{name}.jpg"), jpeg(draw(predictor, image, predictions, score_threshold)))
-            answers = _answers(predictor, predictions, score_threshold, storage.join(out, name))
-            entries.append({"file": uri, "drawing": f"{name}.jpg", "height": image.shape[0], "width": image.shape[1], "heads": answers})
+            storage.write(storage.join(out, name), jpeg(draw(predictor, image, predictions, score_threshold)))
+            answers = _answers(predictor, predictions, score_threshold, storage.join(out, name.removesuffix(".jpg")))
+            entries.append({"file": uri, "drawing": name, "height": image.shape[0], "width": image.shape[1], "heads": answers})
     content = {"version": 1, "predictions": entries, "unreadable": [{"file": uri, "reason": reason} for uri, reason in bad]}
     storage.write(storage.join(out, "predictions.json"), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     return bad
+
+
+def _refuse_own_folder(uris: Sequence[str], out: str) -> None:
+    for uri in uris:
+        folder = uri.rpartition("/")[0] if storage.is_remote(uri) else os.path.dirname(os.path.realpath(storage.absolute(uri)))
+        if folder == (storage.absolute(out) if storage.is_remote(out) else os.path.realpath(storage.absolute(out))):
+            raise ValueError(f"{uri} lies in {out}, where drawings are to be written and could replace it; name another folder")
 
 
 def _answers(predictor: Predictor, predictions: Predictions, score_threshold: float, stem: str) -> dict[str, Any]:
@@ -102,7 +125,7 @@ def draw(predictor: Predictor, image: NDArray[np.uint8], predictions: Prediction
 
 
 def unique_names(uris: Sequence[str]) -> list[str]:
-    """A name for what is written of each picture: its own stem, then -2, -3, ... for those that share it, however they are cased."""
+    """The drawing of each picture: its own stem and .jpg, with -2, -3, ... for those that share it, however they are cased."""
     taken: set[str] = set()
     stems = (uri.rpartition("/")[2].rpartition(".")[0] or uri.rpartition("/")[2] for uri in uris)
     return [free_name(stem, taken) for stem in stems]

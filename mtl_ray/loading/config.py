@@ -1,11 +1,12 @@
 """The ``data`` section of a config: which splits, how images are changed for training, how batches are made."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mtl_ray.config.strict import STRICT
+from mtl_ray.config.strict import STRICT, Retired
 from mtl_ray.geometry.placement import PlacementRule
 
 
@@ -71,12 +72,27 @@ class Mosaic:
 Augmentation = Annotated[Flip | RandomCrop | Zoom | Colour | Mosaic, Field(discriminator="type")]
 
 
+_ONCE = "validation visits every sample of a split once"
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class SplitConfig:
+class ValSplitConfig:
     """One split, or several joined: classes are mapped by name."""
 
     uri: str | tuple[str, ...]
     """Where the split lies (a path or s3://...); several URIs are joined."""
+    retired: ClassVar[Mapping[str, Retired]] = {
+        "repeat": Retired(1, _ONCE),
+        "balanced": Retired(None, _ONCE),
+        "weights": Retired(None, _ONCE),
+    }
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SplitConfig(ValSplitConfig):
+    """One split, or several joined, and how often their samples are trained on."""
+
+    retired: ClassVar[Mapping[str, Retired]] = {}
     repeat: int = Field(default=1, ge=1)
     """How often the whole is visited in one epoch."""
     balanced: float | None = Field(default=None, gt=0, le=1)
@@ -90,7 +106,7 @@ class DataConfig:
     """Where samples come from and how they become batches."""
 
     train: SplitConfig
-    val: SplitConfig
+    val: ValSplitConfig
     canvas: PlacementRule
     """How images are put on the network's canvas, in training, evaluation, export and serving alike."""
     augment: tuple[Augmentation, ...] = ()

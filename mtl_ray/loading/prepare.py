@@ -9,6 +9,7 @@ from mtl_ray.loading.augment import augmented
 from mtl_ray.loading.config import DataConfig, Mosaic
 from mtl_ray.loading.reader import Address, Reader, Where
 from mtl_ray.loading.scene import Fault, Scene, scene_of
+from mtl_ray.picture_header import TooManyPixelsError
 from mtl_ray.shards.order import key_of
 
 
@@ -71,6 +72,8 @@ class Preparer:
         sample = self._reader.read(where)
         try:
             scene = scene_of(sample, self._reader.recodings[where[0]], self._reader.vocabulary.classes, self._data.max_pixels)
+        except TooManyPixelsError as error:
+            return sample.key, Fault(sample.key, f"{error}; data.max_pixels allows more")
         except ValueError as error:
             return sample.key, Fault(sample.key, str(error))
         self._cache.put(where, (sample.key, scene))

@@ -37,7 +37,7 @@ def description() -> dict[str, Any]:
 
 def _predict() -> dict[str, Any]:
     return {
-        "summary": "Predicts on one picture.",
+        "summary": "Predicts on one picture or several.",
         "description": f"The body is the picture itself ({', '.join(FORMATS)}), a form with files, or JSON with base64. Boxes are in "
         "pixels of the picture. Several images give a list of answers in their order; one that cannot be read has its error there.",
         "parameters": [

@@ -1,14 +1,17 @@
-"""Where in its folder a COCO set has the annotations and the pictures of a split."""
+"""Where in its folder a COCO set has the annotations and the images of a split."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtl_ray import storage
-from mtl_ray.sources.folders import subfolders
+from mtl_ray.sources.folders import is_picture, stamps_of, subfolders
+from mtl_ray.sources.notes import is_of_a_system
+from mtl_ray.sources.paths import Tree, inside
 
 _TRIED = 20
 """So many of the listed pictures are looked for in every folder that could be theirs."""
+_SPLITS = ("trainval", "train", "training", "validation", "valid", "val", "minival", "testing", "test", "dev", "eval", "unlabeled")
 
 
 def find_annotations(root: str, split: str, keypoints: bool) -> str:
@@ -28,8 +31,9 @@ def find_annotations(root: str, split: str, keypoints: bool) -> str:
     patterns = [rf"{prefix}_{re.escape(split)}\d*\.json", rf"(annotations|labels)?_?{re.escape(split)}\d*\.json"]
     patterns += [rf"lvis_v[\d.]+_{re.escape(split)}\.json"]
     patterns += [rf"{re.escape(split)}/_?annotations(\.coco)?\.json", r"_?annotations(\.coco)?\.json|instances(_default)?\.json"]
+    patterns += [r"(result|labels|coco)\.json"]
     for pattern in patterns:
-        found = [uri for uri in known if re.search(rf"/({pattern})$", uri)]
+        found = [uri for uri in known if re.search(rf"/({pattern})$", uri, re.IGNORECASE)]
         if len(found) > 1:
             raise ValueError(f"several files could be the annotations of {split!r}, name one with --annotations: {', '.join(found)}")
         if found:
@@ -42,12 +46,27 @@ def annotations_alike(root: str, uri: str, split: str) -> list[str]:
     """The files of the other splits: those called as this one is but for the split's name."""
     name = uri.removeprefix(root)
     parts = re.split(rf"(?<![A-Za-z]){re.escape(split)}\d*(?![A-Za-z])", name)
-    pattern = "[^/]+".join(map(re.escape, parts))
+    bare = len(parts) > 1 and name.rpartition("/")[2].removesuffix(".json") in (split, *re.findall(rf"{re.escape(split)}\d*", name))
+    between = _split_like(split) if bare else "[^/]+"  # a file beside train.json may be anything, such as results.json
+    pattern = between.join(map(re.escape, parts))
     return [other for other in _json_files(root) if other != uri and re.fullmatch(pattern, other.removeprefix(root))]
 
 
-def find_images(root: str, annotations: str, split: str, images: Sequence[Mapping[str, Any]]) -> str:
-    """The folder in which the first of the listed pictures lie.
+def _split_like(split: str) -> str:
+    """A pattern of the names that splits have beside this one: the usual ones, and its own with another number."""
+    usual = "|".join(map(re.escape, (*_SPLITS, split.rstrip("0123456789"))))
+    return rf"(?:{usual})[-_]?(?:{'|'.join(_SPLITS)})?\d*"
+
+
+def find_images(root: str, annotations: str, split: str, images: Sequence[Mapping[str, Any]], *, needed: bool = True) -> str:
+    """The folder in which the first of the listed images lie; where no name fits as it is written, that in which most are found.
+
+    Args:
+        root: the dataset.
+        annotations: URI of the file that lists them.
+        split: part of the usual names.
+        images: their entries, each with a ``file_name``.
+        needed: False if the root will do where there are none.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -56,16 +75,74 @@ def find_images(root: str, annotations: str, split: str, images: Sequence[Mappin
     likely = [f"{split}{year}", f"images/{split}{year}", f"images/{split}", split, "images", "JPEGImages", ""]
     below = [name for first in subfolders(root) for name in (first, *(f"{first}/{second}" for second in subfolders(f"{root}/{first}")))]
     folders = [storage.join(root, name) if name else root for name in dict.fromkeys([*likely, *below])]
-    for folder in [*folders, annotations.rpartition("/")[0]]:
-        if any(storage.exists(storage.join(folder, str(image["file_name"]))) for image in images[:_TRIED]):
+    folders.append(annotations.rpartition("/")[0])
+    names = [str(image["file_name"]) for image in images[:_TRIED]]
+    plain = [path for path in map(_plain, names) if path]
+    for folder in folders:
+        if any(storage.exists(storage.join(folder, path)) for path in plain):
             return folder
-    looked_for = images[0]["file_name"] if images else "nothing"
+    found = _with_most(root, folders, names)
+    if found or not needed:
+        return found or root
+    looked_for = names[0] if names else "nothing"
     raise FileNotFoundError(
         f"the pictures that {annotations} lists are in no folder of {root} (such as {looked_for}); name it with --images"
     )
 
 
+def _plain(name: str) -> str:
+    """A name as a path; nothing if it leads out of its folder."""
+    try:
+        return inside(name) if "\\" not in name else ""
+    except ValueError:
+        return ""
+
+
+def _with_most(root: str, folders: Sequence[str], names: Sequence[str]) -> str:
+    """The folder below which most of the files are found by the ends of their names; of several the first; empty if there is none."""
+    files = [path for path in (uri.removeprefix(root).lstrip("/") for uri in storage.files(root)) if is_picture(path)]
+    above = {"/".join(path.split("/")[:depth]) for path in files for depth in range(path.count("/") + 1)}
+    usual = [folder.removeprefix(root).lstrip("/") for folder in folders if folder == root or folder.startswith(f"{root}/")]
+    best, most = "", 0
+    for folder in dict.fromkeys([*usual, *sorted(above, key=lambda path: (path.count("/"), path))]):
+        start = f"{folder}/" if folder else ""
+        tree = Tree(root, [path.removeprefix(start) for path in files if path.startswith(start)])
+        if (count := sum(tree.find(name) is not None for name in names)) > most:
+            best, most = storage.join(root, folder) if folder else root, count
+    return best
+
+
+def find_each(images: str, names: Sequence[str]) -> dict[str, str]:
+    """For each name its file in the folder of the images, as a path in it: the name itself where that is one, else what it means.
+
+    Names of which nothing is there stand for themselves, without what leads out of the folder; those that only lead out are missing.
+    """
+    plain = {name: path for name in names if (path := _plain(name))}
+    stamps = dict(zip(plain, stamps_of(images, plain.values()), strict=True))
+    strange = [name for name in names if not stamps.get(name)]
+    tree = Tree(images) if strange else None
+    certain = {plain[name] for name in plain if stamps[name]}
+    found = {name: there for name in strange if tree is not None and (there := tree.find(name)) and there not in certain}
+    return {name: found.get(name) or plain.get(name) or _inner(name) for name in names}
+
+
+def leads_out(name: str) -> bool:
+    """Whether a name is absolute, or leaves the folder that it is relative to."""
+    try:
+        inside(name)
+    except ValueError:
+        return True
+    return False
+
+
+def _inner(name: str) -> str:
+    """What is left of a path without its drive, its root and all steps up."""
+    steps = name.replace("\\", "/").partition("://")[2] or name.replace("\\", "/")
+    return "/".join(step for step in re.sub(r"^[A-Za-z]:", "", steps).replace("\0", "").split("/") if step not in ("", ".", ".."))
+
+
 def _json_files(root: str) -> list[str]:
-    """The JSON files in a folder and in the folders in it."""
-    folders = [root, *(storage.join(root, name) for name in subfolders(root))]
-    return [storage.join(folder, name) for folder in folders for name in storage.names(folder) if name.endswith(".json")]
+    """The JSON files in a folder and in the folders in it, without those that systems leave (``._train.json``, ``__MACOSX``)."""
+    folders = [root, *(storage.join(root, name) for name in subfolders(root) if not is_of_a_system(f"{name}/x"))]
+    found = [(folder, name) for folder in folders for name in storage.names(folder)]
+    return [storage.join(folder, name) for folder, name in found if name.lower().endswith(".json") and not name.startswith("._")]

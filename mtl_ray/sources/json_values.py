@@ -10,7 +10,8 @@ from mtl_ray.sources.texts import text_of
 
 _INT64 = 1 << 63
 _TOO_DEEP = re.compile(r"(?:[\[{]\s*+){64}")
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_ESCAPES = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)
+"""Escapes in JSON; the group is half of a character of which the other half is missing."""
 _YES = frozenset({"true", "yes", "t", "y"})
 
 
@@ -23,11 +24,10 @@ def parse_json(data: bytes) -> Any:
     text = text_of(data)
     if _TOO_DEEP.search(text):
         raise ValueError("it is nested too deep")
+    if "\\ud" in text or "\\uD" in text:
+        text = _ESCAPES.sub(lambda escape: "\\ufffd" if escape[1] else escape[0], text)
     try:
-        content = json.loads(text)
-        if _SURROGATE.search(text):  # half a character, which no file and no address can hold, becomes "?"
-            content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
-        return content
+        return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from mtl_ray import storage
 
-_LEAVES = "the path leaves the image root"
+LEAVES = "the path leaves the image root"
 
 
 def inside(name: str) -> str:
@@ -19,7 +19,7 @@ def inside(name: str) -> str:
     """
     path = posixpath.normpath(name.replace("\\", "/"))
     if path.startswith("/") or path == ".." or path.startswith("../") or re.match(r"[A-Za-z]:", path) or "\0" in path:
-        raise ValueError(f"{_LEAVES}: {name!r}")
+        raise ValueError(f"{LEAVES}: {name!r}")
     return path
 
 
@@ -51,7 +51,8 @@ class Tree:
         """The path, relative to the folder, of the file that a name means; None if there is none."""
         if name in self._paths:
             return name
-        for written in dict.fromkeys((_slashes(name), _slashes(unquote(name)))):
+        decoded = _slashes(unquote(name))
+        for written in dict.fromkeys((_slashes(name), decoded, decoded.strip())):
             steps = [step for step in written.split("/") if step not in ("", ".")]
             for first in range(len(steps)):
                 if ".." in (rest := steps[first:]) and rest[0] == "..":

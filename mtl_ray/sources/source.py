@@ -1,6 +1,7 @@
 """What every kind of raw data set becomes: a Source, a list of records that can each be read into a Sample."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +27,13 @@ class Reject:
     reason: str
     note: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("file", "object", "reason"):
+            object.__setattr__(self, name, as_text(getattr(self, name)))
 
+
+NOT_UTF8 = "file name that is not UTF-8: bytes that are no text are written as %XX"
+"""Note on an image whose name was made on a system with another encoding."""
 UNKNOWN_CLASS = "unknown class"
 """General part of the reason of an object whose class is not in the list of classes."""
 
@@ -66,6 +73,11 @@ class Source:
     rejects: tuple[Reject, ...] = ()
     fingerprint: str
 
+    def __post_init__(self) -> None:
+        for name in (name for names in self.vocabulary.classes.values() for name in names):
+            if as_text(name) != name:
+                raise ValueError(f"the class name {as_text(name)!r} is not UTF-8 text; Fix: rename its folder, or write its file in UTF-8")
+
     def __len__(self) -> int:
         return len(self.records)
 
@@ -76,16 +88,26 @@ class Source:
     def read(self, index: int) -> tuple[Sample | None, list[Reject]]:
         """The Sample of a record, or None, and whatever of it was left out."""
         try:
-            return self.reader(self.records[index])
+            sample, rejects = self.reader(self.records[index])
         except UnreadableError as error:
             return None, [error.reject]
+        if (key := as_text(sample.key)) == sample.key:
+            return sample, rejects
+        return replace(sample, key=key), [*rejects, Reject(key, "", NOT_UTF8, note=True)]
 
 
 def fingerprint_of(parts: Iterable[str | bytes]) -> str:
     """A sha256 over texts, such as the names and stamps of a listing and the contents of its annotation files."""
     digest = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        data = part.encode(errors="surrogatepass") if isinstance(part, str) else part
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()
+
+
+def as_text(name: str) -> str:
+    """A name of which every character can be written: a byte of a file name that is no UTF-8 becomes ``%XX``."""
+    if name.isascii():
+        return name
+    return re.sub("[\ud800-\udfff]", lambda odd: f"%{ord(odd[0]) - 0xDC00:02X}" if 0xDC80 <= ord(odd[0]) < 0xDD00 else "\ufffd", name)

@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.sources.coco_objects import name_of
+from mtl_ray.sources.coco_records import parse_coco
+from mtl_ray.sources.json_values import identity
 
 _USUAL = ("instances", "person_keypoints")
 """How COCO's own files begin, before the name of the split."""
@@ -20,18 +23,20 @@ def read_coco(uri: str) -> dict[str, Any]:
         FileNotFoundError: if there is none.
         ValueError: if it is no such file.
     """
-    try:
-        content = json.loads(storage.read(uri))
-        images = [image["id"] for image in content["images"]]
-        known, categories = set(images), {category["id"] for category in content["categories"]}
-        strays = [each["id"] for each in content["annotations"] if each["category_id"] not in categories or each["image_id"] not in known]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{uri} is no COCO annotation file: {type(error).__name__} {error}") from None
-    if len(known) < len(images):
+    content = parse_coco(storage.read(uri), uri)
+    for part in ("images", "annotations", "categories"):
+        if strange := [place for place, entry in enumerate(content[part]) if not isinstance(entry, dict)]:
+            raise ValueError(f"{uri}: {part}[{strange[0]}] is no entry")
+    images, categories = ([identity(entry.get("id")) for entry in content[part]] for part in ("images", "categories"))
+    if None in images or None in categories:
+        raise ValueError(f"{uri}: an image or a category has no id")
+    if len(set(images)) < len(images):
         raise ValueError(f"{uri}: several images have the same id")
-    if strays:
-        raise ValueError(f"{uri}: annotation {strays[0]} is of an image or a category that is not listed")
-    return dict(content)
+    known, classes = set(images), set(categories)
+    for each in content["annotations"]:
+        if identity(each.get("image_id")) not in known or identity(each.get("category_id")) not in classes:
+            raise ValueError(f"{uri}: {name_of(each)} is of an image or a category that is not listed")
+    return content
 
 
 def names_of(content: Mapping[str, Any], field: str | None) -> list[str]:
@@ -48,13 +53,14 @@ def names_of(content: Mapping[str, Any], field: str | None) -> list[str]:
 
 def class_table(content: Mapping[str, Any]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """The names of the C classes, and (N, C) how many annotations of each class an image has."""
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    column = {category["id"]: number for number, category in enumerate(categories)}
-    row = {image["id"]: number for number, image in enumerate(content["images"])}
+    names = {identity(category["id"]): str(category.get("name", category["id"])) for category in content["categories"]}
+    ids = sorted(names, key=lambda key: (isinstance(key, str), key))
+    column = {key: number for number, key in enumerate(ids)}
+    row = {identity(image["id"]): number for number, image in enumerate(content["images"])}
     counts = np.zeros((len(row), len(column)), np.int64)
     for each in content["annotations"]:
-        counts[row[each["image_id"]], column[each["category_id"]]] += 1
-    return tuple(str(category["name"]) for category in categories), counts
+        counts[row[identity(each["image_id"])], column[identity(each["category_id"])]] += 1
+    return tuple(names[key] for key in ids), counts
 
 
 def name_of_part(data: str, part: str) -> str:
@@ -66,8 +72,8 @@ def name_of_part(data: str, part: str) -> str:
 
 def write_parts(content: Mapping[str, Any], parts: NDArray[np.int64], uris: Sequence[str]) -> None:
     """Writes a file for each part: its images, their annotations, and all that is said of the whole."""
-    part_of = {image["id"]: int(part) for image, part in zip(content["images"], parts, strict=True)}
+    part_of = {identity(image["id"]): int(part) for image, part in zip(content["images"], parts, strict=True)}
     for number, uri in enumerate(uris):
-        images = [image for image in content["images"] if part_of[image["id"]] == number]
-        annotations = [each for each in content["annotations"] if part_of[each["image_id"]] == number]
+        images = [image for image in content["images"] if part_of[identity(image["id"])] == number]
+        annotations = [each for each in content["annotations"] if part_of[identity(each["image_id"])] == number]
         storage.write(uri, json.dumps({**content, "images": images, "annotations": annotations}).encode())

@@ -44,9 +44,10 @@ def begin(config: ExperimentConfig) -> Beginning:
         from mtl_ray.inference.checkpoint import read_config  # brings torch, which the driver of a run on Ray does without
 
         changed = ", ".join(differences(config, read_config(open_artifact(found, kind=checkpoint.KIND))))
-        raise ValueError(
-            f"the run {uri} was begun with another config: {changed}. Give this one another runtime.name, or remove that folder"
-        )
+        if changed:  # else only the options that a config has are others than in the version of the program that began the run
+            raise ValueError(
+                f"the run {uri} was begun with another config: {changed}. Give this one another runtime.name, or remove that folder"
+            )
     return Beginning(state, found)
 
 

@@ -1,11 +1,12 @@
 """The ``schedule`` and ``runtime`` sections of a config: how long and how to optimise; where and on what to run."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mtl_ray.config.strict import STRICT
+from mtl_ray.config.strict import STRICT, DefaultType, Retired
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -26,19 +27,64 @@ class Optimizer:
     """The batch that ``lr`` was chosen for: the rate is scaled by data.batch / this. Not scaled if absent."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Rate:
-    """How the learning rate changes over the run."""
+_OF_STEP = {
+    "milestones": Retired([0.67, 0.92], "milestones are of a rate of type step"),
+    "gamma": Retired(0.1, "gamma is of a rate of type step"),
+}
+_OF_POLY = {"power": Retired(0.9, "power is of a rate of type poly")}
+_OF_BOTH = {"end": Retired(0.01, "end is of a rate of type poly or cosine")}
 
-    type: Literal["constant", "step", "poly", "cosine"] = "cosine"
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ConstantRate:
+    """The learning rate stays as it is after the warm-up."""
+
+    type: Literal["constant"] = "constant"
+    warmup: float = Field(default=0.03, ge=0)
+    """Linear warm-up: a share of the run below 1, else a number of steps."""
+    retired: ClassVar[Mapping[str, Retired]] = {**_OF_STEP, **_OF_POLY, **_OF_BOTH}
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class StepRate:
+    """The learning rate falls at milestones."""
+
+    type: Literal["step"] = "step"
+    warmup: float = Field(default=0.03, ge=0)
+    """Linear warm-up: a share of the run below 1, else a number of steps."""
+    milestones: tuple[float, ...] = (0.67, 0.92)
+    """Shares of the run after which the rate is multiplied by gamma."""
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    retired: ClassVar[Mapping[str, Retired]] = {**_OF_POLY, **_OF_BOTH}
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PolyRate:
+    """The learning rate falls with a power of what is left of the run."""
+
+    type: Literal["poly"] = "poly"
     warmup: float = Field(default=0.03, ge=0)
     """Linear warm-up: a share of the run below 1, else a number of steps."""
     end: float = Field(default=0.01, ge=0, le=1)
-    """Last rate of poly and cosine, relative to the first."""
-    milestones: tuple[float, ...] = (0.67, 0.92)
-    """Shares of the run after which ``step`` multiplies the rate by gamma."""
-    gamma: float = Field(default=0.1, gt=0, le=1)
+    """Last rate, relative to the first."""
     power: float = Field(default=0.9, gt=0)
+    retired: ClassVar[Mapping[str, Retired]] = _OF_STEP
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CosineRate:
+    """The learning rate falls along half a cosine."""
+
+    type: Literal["cosine"] = "cosine"
+    warmup: float = Field(default=0.03, ge=0)
+    """Linear warm-up: a share of the run below 1, else a number of steps."""
+    end: float = Field(default=0.01, ge=0, le=1)
+    """Last rate, relative to the first."""
+    retired: ClassVar[Mapping[str, Retired]] = {**_OF_STEP, **_OF_POLY}
+
+
+Rate = Annotated[ConstantRate | StepRate | PolyRate | CosineRate, Field(discriminator="type"), DefaultType("cosine")]
+"""How the learning rate changes over the run."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -53,7 +99,7 @@ class ScheduleConfig:
     """Of training: the run is done after so many even if steps are left, and the learning rate follows the share of the time where
     that is the larger. Evaluations, checkpoints and the start do not count. How many steps that makes depends on the machine."""
     optimizer: Optimizer = Field(default_factory=Optimizer)
-    rate: Rate = Field(default_factory=Rate)
+    rate: Rate = Field(default_factory=CosineRate)
     clip_grad_norm: float | None = Field(default=None, gt=0)
     accumulate: int = Field(default=1, ge=1)
     """Micro-batches a step: data.batch is split into this many, and gradients are added up. Above 1 each goes forward twice, since
@@ -64,6 +110,10 @@ class ScheduleConfig:
     """Epochs between evaluations; the end of the run is always evaluated."""
     evaluate_every_steps: int | None = Field(default=None, ge=1)
     """Steps between evaluations; takes the place of ``evaluate_every``."""
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("give either epochs or steps, not both (null takes one away)")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -2,7 +2,7 @@
 
 import math
 
-from mtl_ray.training.config import Rate
+from mtl_ray.training.config import ConstantRate, CosineRate, PolyRate, Rate, StepRate
 
 
 def factor(step: int, steps: int, rate: Rate) -> float:
@@ -25,12 +25,12 @@ def _warmup(step: int, steps: int, rate: Rate) -> float:
 
 
 def _curve(done: float, rate: Rate) -> float:
-    match rate.type:
-        case "constant":
+    match rate:
+        case ConstantRate():
             return 1.0
-        case "step":
+        case StepRate():
             return float(rate.gamma ** sum(done >= milestone for milestone in rate.milestones))
-        case "poly":
+        case PolyRate():
             return float(rate.end + (1 - rate.end) * (1 - done) ** rate.power)
-        case "cosine":
+        case CosineRate():
             return rate.end + (1 - rate.end) * (1 + math.cos(math.pi * done)) / 2

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.tasks.detection.levels import FITTING_STRIDES, stride_of
 from mtl_ray.tuning.anchor_figure import draw
-from mtl_ray.tuning.anchor_search import Found
+from mtl_ray.tuning.anchor_search import MOST_ANSWERS, Found
 from mtl_ray.tuning.anchors import Fit
 
 
@@ -45,6 +45,8 @@ def content(found: Found) -> dict[str, Any]:
         "on_levels": _fit(found.after),
         "before": {"anchors": found.compared.name, **_fit(found.before)},
         "helps": found.helps,
+        "answers_per_box": found.answers,
+        "enough": found.enough,
         "method": request.method,
         "compat": request.compat,
         "seed": request.seed,
@@ -101,7 +103,7 @@ def verdict(found: Found) -> list[str]:
     figures = [f"{fit.average_iou:.4f} and {fit.best_possible_recall:.4f}" for fit in (found.after, found.before)]
     told = f"on levels that fit them, average IoU and best possible recall are {figures[0]}; {found.compared.name} have {figures[1]}"
     if found.helps:
-        return [told, "the overlay is likely to help"]
+        return [told, "the overlay is likely to help: it reaches boxes that those do not"]
     return [told, "the overlay is not likely to help: keep the anchors that you have"]
 
 
@@ -113,6 +115,10 @@ def notes(found: Found) -> list[str]:
     if found.distinct < len(found.anchors):
         lines.append(
             f"only {found.distinct} of the {len(found.anchors)} anchors differ: boxes have few shapes, --num {found.distinct} is enough"
+        )
+    elif found.answers > MOST_ANSWERS:
+        lines.append(
+            f"{found.answers:.1f} anchors answer for one box, on average: --num {found.enough} is enough, and learns small objects sooner"
         )
     sizes, strides = np.sqrt(found.anchors.prod(axis=1)), found.strides
     small, large = (found.anchors.all(axis=1) & (sizes < FITTING_STRIDES[0] * strides)), sizes > FITTING_STRIDES[1] * strides

@@ -14,13 +14,16 @@ from mtl_ray.tasks.detection.config import Yolov3Head
 from mtl_ray.tuning.anchor_boxes import documented_shapes, shapes_of
 from mtl_ray.tuning.anchor_documented import documented_evolution, documented_kmeans
 from mtl_ray.tuning.anchor_points import Shapes, nearest
-from mtl_ray.tuning.anchors import Fit, by_level, evolve, fast, kmeans, level_of, measure, measure_on_levels, strides_of
+from mtl_ray.tuning.anchors import Fit, by_level, crowding, evolve, fast, kmeans, level_of, measure, measure_on_levels, strides_of
 
 Method = Literal["fast", "kmeans", "de", "optuna"]
 YOLOV3_LEVELS = ("P3", "P4", "P5")
 _YOLOV3 = ((10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), (156, 198), (373, 326))
-LEAST_GAIN = 0.05
-LEAST_RECALL_LOSS = 0.005
+LEAST_GAIN = 0.02
+"""Of best possible recall, by which anchors are likely to help. A better average IoU alone is not: where anchors reach the boxes at all, a
+head that moves and scales them learns as much with either."""
+MOST_ANSWERS = 5.0
+"""Anchors that answer for one box on average: more of them compete for it, which keeps short trainings on small objects from finding it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,7 @@ class Found:
         level: of each anchor, (K,) indices into the levels of the request.
         compared: the anchors of before.
         before, after: how well the boxes suit those and the new anchors, on their levels.
+        answers, enough: how many anchors answer for one box, and how few would do (see ``crowding``).
         index, overlap: of each box the nearest anchor and their intersection over union, (N,).
     """
 
@@ -99,6 +103,8 @@ class Found:
     compared: Placed
     before: Fit
     after: Fit
+    answers: float
+    enough: int
     index: NDArray[np.int64]
     overlap: NDArray[np.float64]
 
@@ -114,7 +120,7 @@ class Found:
 
     def level_name(self, index: int) -> str:
         """The level of an anchor."""
-        return self.request.levels[self.level[index]]
+        return self.request.levels[int(self.level[index])]
 
     @property
     def of_level(self) -> dict[str, list[list[float]]]:
@@ -129,8 +135,7 @@ class Found:
     @property
     def helps(self) -> bool:
         """Whether training is likely to find more with these anchors than with the ones before: see ``LEAST_GAIN``."""
-        gain = self.after.average_iou - self.before.average_iou
-        return gain >= LEAST_GAIN and self.after.best_possible_recall >= self.before.best_possible_recall - LEAST_RECALL_LOSS
+        return self.after.best_possible_recall - self.before.best_possible_recall >= LEAST_GAIN
 
 
 def anchors_of_config(path: str, head: str) -> tuple[tuple[str, ...], Placed]:
@@ -173,6 +178,7 @@ def judge(request: Request, shapes: Shapes, anchors: Shapes) -> Found:
     index, overlap = nearest(shapes, rounded)
     level = level_of(rounded, request.levels)
     before = request.before or published(request.canvas)
+    answers, enough = crowding(shapes, rounded)
     return Found(
         request=request,
         anchors=rounded,
@@ -182,6 +188,8 @@ def judge(request: Request, shapes: Shapes, anchors: Shapes) -> Found:
         compared=before,
         before=measure_on_levels(shapes, before.anchors, before.strides),
         after=measure_on_levels(shapes, rounded, strides_of(request.levels)[level]),
+        answers=answers,
+        enough=enough,
         index=index,
         overlap=overlap,
     )

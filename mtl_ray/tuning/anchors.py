@@ -16,6 +16,9 @@ from mtl_ray.tuning.anchor_points import CHUNK, Points, Shapes, nearest, points_
 COARSE, FINER = 96, 192
 """Cells along each side of the histogram upon which anchors are looked for, and of that upon which the best are refined."""
 
+ANSWERS = 2.0
+"""See ``yolov3_targets.MAX_RATIO``, which is not imported for torch."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
@@ -196,6 +199,25 @@ def measure_on_levels(shapes: Shapes, anchors: Shapes, strides: NDArray[np.int64
     """
     fitting = anchors[fit_their_level(anchors, strides)]
     return measure(shapes, fitting) if len(fitting) else Fit(average_iou=0.0, best_possible_recall=0.0)
+
+
+def crowding(shapes: Shapes, anchors: Shapes) -> tuple[float, int]:
+    """How many anchors answer for one box, and how few of them would do.
+
+    An anchor answers for a box if neither of its sides is ``ANSWERS`` times as long or short.
+
+    Returns:
+        The mean over the boxes; and how many anchors, the ones that answer for most boxes first, have all but a hundredth of what all have.
+    """
+    points = points_of(shapes, COARSE)
+    logs = abs(np.log(np.maximum(anchors, 1e-6))[:, None] - np.log(points.shapes))
+    answers = (logs < np.log(ANSWERS)).all(axis=2)  # (K, P)
+    left = answers.any(axis=0)
+    limit, count = 0.01 * float(left @ points.weights), 0
+    while float(left @ points.weights) > limit:
+        left = left & ~answers[int((answers[:, left] @ points.weights[left]).argmax())]
+        count += 1
+    return float(answers.sum(axis=0) @ points.weights), max(count, 1)
 
 
 def fit_their_level(anchors: Shapes, strides: NDArray[np.int64]) -> NDArray[np.bool_]:

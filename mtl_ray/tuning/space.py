@@ -142,12 +142,13 @@ def check_space(tree: Node, space: Space) -> None:
     Raises:
         ValueError: one line for each path that is not known (with the nearest that is), and for each value that is not allowed.
     """
-    problems = [problem for path, entry in space.items() for problem in _problems(tree, path, entry)]
+    problems = [problem for path, entry in space.items() for problem in _problems(tree, path, space)]
     if problems:
         raise ValueError("\n".join(dict.fromkeys(problems)))
 
 
-def _problems(tree: Node, path: str, entry: Distribution) -> Iterator[str]:
+def _problems(tree: Node, path: str, space: Space) -> Iterator[str]:
+    entry = space[path]
     origin = find(tree, ("tune", "space", path))[0].origin
     if path.split(".")[0] in ("tune", "serve", "export"):
         yield f"{origin}: {path} cannot be searched: it says nothing about a training"
@@ -158,11 +159,22 @@ def _problems(tree: Node, path: str, entry: Distribution) -> Iterator[str]:
             yield f"{origin}: {path} has no anchors: type anchors is for model.heads.NAME.anchors of a head that has some"
         return
     for value in _ends(entry):
-        given = _moved(override_tree([override(path, value)]), origin)
+        given = _moved(override_tree([*_conditions(entry, space), override(path, value)]), origin)
         changed = merge(tree, given)
         unknown = fit(changed, ExperimentConfig)[1]
-        yield from unknown
+        yield from map(str, unknown)
         yield from [] if unknown else _refusals(changed, path, str(origin))
+
+
+def _conditions(entry: Distribution, space: Space) -> list[str]:
+    """Overrides with which an entry is tried: of each that it depends on, the first value that it asks for."""
+    found = []
+    for path, wanted in entry.when.items():
+        first = wanted[0] if isinstance(wanted, list | tuple) and wanted else wanted
+        on = space.get(path)
+        named = isinstance(on, Choice) and str(first) in names_of(on)
+        found.append(override(path, names_of(on)[str(first)] if isinstance(on, Choice) and named else first))
+    return found
 
 
 def _ends(entry: Uniform | LogUniform | Int | Choice) -> list[Any]:

@@ -100,6 +100,20 @@ def test_scores_below_the_threshold_do_not_count_and_may_be_counted_but_not_draw
     assert "2 of the pictures were not found" in capsys.readouterr().out
 
 
+def test_scores_below_the_default_are_not_drawn_and_how_many_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, predictions = write_coco_json(tmp_path, IMAGES)
+    with_pictures(tmp_path)
+    said = {}
+    for name, extra in (("default", []), ("all", ["--show-score-thr", "0"])):
+        assert main([predictions, "--data", data, "--out", str(tmp_path / name), "--topk", "3", *extra]) == 0
+        said[name] = capsys.readouterr().out
+    drawn = {file.rpartition("_")[0] for folder in ("bad", "good") for file in names(tmp_path / "default", folder)}
+    hidden = sum(int((image.found.scores < 0.3).sum()) for image in IMAGES if Path(image.key).stem in drawn)
+    assert hidden > 0
+    assert f"{hidden} detections with a score below 0.3 are not drawn; --show-score-thr 0 draws all" in said["default"]
+    assert "not drawn" not in said["all"]
+
+
 def test_a_split_has_its_pictures_in_it_and_names_that_are_alike_stay_apart(tmp_path: Path, ray_session: None) -> None:
     keys = [f"{'ab'[number % 2]}/{number // 2}.png" for number in range(len(IMAGES))]
     images = [image._replace(key=key) for image, key in zip(IMAGES, keys, strict=True)]

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import psutil
 import pytest
 
 from jobs.serve import main
-from mtl_ray.distributed.proxy import fast_proxy, free_ports
+from mtl_ray.distributed.proxy import _is_free, fast_proxy, free_ports
 from mtl_ray.distributed.serve import serving
 from mtl_ray.serving.config import ServeConfig
 from tests.serving.bundles import make_bundle, two_halves
@@ -30,6 +32,8 @@ class Server:
     process: subprocess.Popen[str]
     url: str
     log: Path
+    early: list[httpx.Response]
+    """What was answered while it started."""
 
     def ask(self, path: str, key: str | None = KEY, **options: object) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -68,14 +72,23 @@ def server(bundles: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
             text=True,
             start_new_session=True,
         )
+    url, early = f"http://127.0.0.1:{port}", []
+    taken = socket.socket()  # the first port that Ray would try for a replica
+    with suppress(OSError):
+        taken.bind(("", 30_000))
+        taken.listen()
     try:
         give_up = time.monotonic() + 200
         while "curl" not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < give_up, log.read_text()
-            time.sleep(0.2)
-        yield Server(process, f"http://127.0.0.1:{port}", log)
+            for path in ("/ping", "/models", "/-/routes"):
+                with suppress(httpx.HTTPError):
+                    early.append(httpx.get(url + path, headers={"Authorization": f"Bearer {KEY}"}, timeout=5))
+            time.sleep(0.1)
+        yield Server(process, url, log, early)
     finally:
+        taken.close()
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             process.wait(120)
@@ -117,6 +130,15 @@ def test_only_this_machine_reaches_what_serve_opens(server: Server) -> None:
     assert len(http) >= 3, "two replicas and the proxy in reserve"
     every = {host.removeprefix("::ffff:") for addresses in found.values() for host, _ in addresses}
     assert every == {"127.0.0.1"}, "Ray's own processes too"
+
+
+def test_while_it_starts_it_says_so_in_our_words(server: Server) -> None:
+    for answer in server.early:
+        assert answer.status_code in (200, 503), answer.text
+        if answer.status_code == 503:
+            assert "starting" in answer.json()["message"]
+            assert answer.headers["retry-after"] == "1"
+    assert "30000" not in server.log.read_text()
 
 
 def test_it_answers_as_the_bundle_does(server: Server, picture: Path) -> None:
@@ -201,6 +223,61 @@ def test_haproxy_listens_to_this_machine_and_ends_with_what_started_it(tmp_path:
             parent.kill()
         assert psutil.wait_procs([haproxy], timeout=30)[1] == []
     assert "RAY_SERVE_HAPROXY_BINARY_PATH" not in os.environ
+
+
+def test_where_nothing_is_deployed_yet_haproxy_answers_in_our_words(tmp_path: Path) -> None:
+    """The lines are those of Ray's own template, so that a Ray which words them otherwise is noticed."""
+    from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
+
+    (metrics, port, nowhere) = free_ports(3)
+    texts = HAPROXY_CONFIG_TEMPLATE.splitlines()
+    (not_found,) = (line for line in texts if "return status 404 content-type text/plain" in line)
+    (routes,) = (line for line in texts if "if routes" in line and "return" in line)
+    routes = routes.replace("{{ route_info.status }}", "503").replace("{{ route_info.routes_content_type }}", "text/plain")
+    errors = [line.replace("{{ config.error_file_path }}", "/nowhere") for line in texts if line.startswith("    errorfile")]
+    config = tmp_path / "haproxy.cfg"
+    lines = ["defaults", "  mode http", "  timeout client 5s", "  timeout connect 5s", "  timeout server 5s", *errors]
+    lines += ["frontend prometheus", f"    bind :{metrics}", "frontend http_frontend", f"    bind 127.0.0.1:{port}"]
+    lines += ["    acl routes path -i /-/routes", routes.replace("{{ route_info.routes_message }}", "not populated")]
+    lines += ["    use_backend gone if { path /gone }", "    default_backend default_backend", "backend default_backend", not_found]
+    config.write_text("\n".join([*lines, "backend gone", f"    server one 127.0.0.1:{nowhere}", ""]))
+    assert len(errors) == 3
+    with fast_proxy(5):
+        command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as haproxy, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            try:
+                _until_it_listens(port)
+                for path in ("/ping", "/-/routes", "/gone", "/"):
+                    answer = client.get(path, timeout=20)
+                    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), path
+                    assert answer.headers["content-type"] == "application/json"
+                    assert answer.json()["code"] == 503
+                assert client.post("/predictions/x", content=b"x", timeout=20).status_code == 503
+            finally:
+                haproxy.terminate()
+
+
+def _until_it_listens(port: int) -> None:
+    give_up = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            return
+        except OSError:
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+
+
+def test_servers_on_one_machine_take_different_ports_for_their_replicas() -> None:
+    with fast_proxy(5):
+        first = int(os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"])
+        last = int(os.environ["RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"])
+    assert 10_000 <= first < last < 32_768, "not among the ports that the system gives out by itself"
+    with socket.socket() as held:
+        held.bind(("", first + 5))
+        assert not _is_free(first + 5)
+        assert _is_free(first + 6)
+    assert _is_free(first + 5)
 
 
 def test_inside_a_session_it_serves_and_leaves_ray_running(ray_session: None, bundles: dict[str, str], picture: Path) -> None:

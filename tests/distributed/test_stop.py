@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -14,6 +15,8 @@ from mtl_ray.inference.run_folder import line, newest_attempt
 from tests.training.tiny import values, write_split
 
 ROOT = Path(__file__).parents[2]
+PATIENCE_S = 120
+"""After so long without a sign a test gives up."""
 
 
 def start(folder: Path, *options: str) -> "subprocess.Popen[str]":
@@ -58,13 +61,9 @@ def test_a_polite_end_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
 def test_nothing_is_left_of_a_driver_that_was_killed(tmp_path):
     process = start(tmp_path, *LONG, "runtime.workers=2")
     wait_for_step(process, tmp_path, 3)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) > 2
     process.kill()
     process.wait()
-    seen = [path.stat().st_size for path in sorted(tmp_path.glob("ledger/*.jsonl"))]
-    for _ in range(60):
-        time.sleep(1)
-        now = [path.stat().st_size for path in sorted(tmp_path.glob("ledger/*.jsonl"))]
-        if now == seen:
-            return
-        seen = now
-    pytest.fail("the ranks train on without a driver")
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
+    assert [each.name() for each in alive] == [], "the ranks, or Ray's processes, go on without a driver"

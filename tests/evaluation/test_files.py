@@ -222,7 +222,7 @@ def test_numbers_written_as_texts_are_numbers(tmp_path: Path) -> None:
 
 
 def test_a_skeleton_that_points_nowhere_is_left_out(tmp_path: Path) -> None:
-    for skeleton, kept in (([[1, 2]], ((0, 1),)), ([[0, 1]], ()), ([[1, 9]], ()), (None, ())):
+    for skeleton, kept in (([[1, 2]], ((0, 1),)), ([[0, 1]], ((0, 1),)), ([[1, 9]], ()), ([[1]], ()), (7, ()), (None, ())):
         categories = [{"id": 0, "name": "early", "keypoints": ["a", "b"], "skeleton": skeleton}]
         file = read_coco_file(write(tmp_path / "ann.json", annotations(categories=categories, annotations=[])))
         assert file.vocabulary.skeleton == kept

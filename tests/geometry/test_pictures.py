@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_ray.geometry.palette import colours_of, is_light
-from mtl_ray.geometry.pictures import LEAST_SIDE, Picture, grid, jpeg, shrunk
+from mtl_ray.geometry.pictures import LEAST_SIDE, Picture, grid, jpeg, same_size, shrunk
 
 RED = (255, 0, 0)
 
@@ -177,6 +177,15 @@ def test_large_objects_among_many_small_ones_have_words_that_hide_none_of_them()
     below = (drawn[301:325, 100:140] == RED).all(axis=2)
     assert below.any(), "above it lie the small ones"
     assert (drawn[88:98, 100:300] == (0, 0, 255)).all(axis=2).any(axis=0).sum() >= 2 * len(small)
+
+
+def test_images_of_one_size_are_whole_and_in_the_middle() -> None:
+    sheets = same_size([np.full((10, 30, 3), 7, np.uint8), np.full((20, 10, 3), 9, np.uint8)])
+    assert [sheet.shape for sheet in sheets] == [(20, 30, 3)] * 2
+    assert (sheets[0][5:15] == 7).all()
+    assert (sheets[1][:, 10:20] == 9).all()
+    assert ((sheets[0] == 7).sum(), (sheets[1] == 9).sum()) == (900, 600)
+    assert same_size([]) == []
 
 
 def test_words_are_smaller_on_smaller_objects() -> None:

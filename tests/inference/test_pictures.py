@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from jobs.predict import main
 from mtl_ray.inference.pictures import find_pictures, unique_names
+from mtl_ray.loading.decode import decode_image
 from tests.inference.tiny import images
+from tests.loading.image_files import HEIGHT, WIDTH, encoded
 
 
 @pytest.fixture
@@ -40,6 +42,47 @@ def test_every_picture_is_drawn_and_written_down(folder: Path, checkpoint: str, 
         assert classes.shape == (entry["height"], entry["width"])
         drawn = cv2.imread(str(out / entry["drawing"]))
         assert min(drawn.shape[:2]) > 20
+
+
+def test_drawings_are_called_as_their_pictures(folder: Path, checkpoint: str, tmp_path: Path) -> None:
+    """a.jpg, A.png and below/a.PNG: none replaces another."""
+    out = tmp_path / "out"
+    assert main([checkpoint, str(folder / "a.jpg"), str(folder / "A.png"), str(folder / "below"), "--out", str(out)]) == 0
+    written = json.loads((out / "predictions.json").read_text())["predictions"]
+    assert [entry["drawing"] for entry in written] == ["a.jpg", "A-2.jpg", "a-3.jpg"]
+    assert [entry["heads"]["semantic"]["png"] for entry in written] == ["a.semantic.png", "A-2.semantic.png", "a-3.semantic.png"]
+    assert len(list(out.iterdir())) == 3 + 3 + 1
+
+
+@pytest.mark.parametrize("way", ["{}", "{}/", "{}/below/..", "{}/../link"])
+def test_drawings_never_replace_the_pictures_themselves(folder: Path, checkpoint: str, way: str) -> None:
+    (folder.parent / "link").symlink_to(folder)
+    before = (folder / "a.jpg").read_bytes()
+    with pytest.raises(ValueError, match="name another folder"):
+        main([checkpoint, str(folder / "a.jpg"), "--out", way.format(folder)])
+    assert (folder / "a.jpg").read_bytes() == before
+
+
+def test_larger_pictures_are_read_where_they_are_allowed(
+    folder: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = str(np.prod(cv2.imread(str(folder / "A.png")).shape[:2]))
+    arguments = [checkpoint, str(folder / "A.png"), "--out", str(tmp_path / "out"), "--max-pixels"]
+    assert main([*arguments, pixels]) == 0
+    assert main([*arguments, str(int(pixels) - 1)]) == 1
+    assert "--max-pixels allows more" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="--max-pixels"):
+        main([*arguments, "0"])
+
+
+@pytest.mark.parametrize("suffix", ["jpe", "jfif", "mpo", "dib", "webp", "avif", "tif", "gif", "pgm", "pbm", "pnm", "jp2", "JPEG"])
+def test_files_of_every_suffix_are_found_and_read(tmp_path: Path, suffix: str) -> None:
+    kind, mode = {"pgm": ("PPM", "L"), "pbm": ("PPM", "1"), "pnm": ("PPM", "RGB"), "jp2": ("JPEG2000", "RGB"), "tif": ("TIFF", "RGB")}.get(
+        suffix, ("JPEG" if suffix.lower() in ("jpe", "jfif", "jpeg") else suffix.upper(), "RGB")
+    )
+    (tmp_path / f"a.{suffix}").write_bytes(encoded(kind, mode))
+    (uri,) = find_pictures([str(tmp_path)])
+    assert decode_image(Path(uri).read_bytes()).shape == (HEIGHT, WIDTH, 3)
 
 
 def test_a_picture_that_does_not_decode_is_named(folder: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,7 +207,8 @@ def _read_or_refuse(body: bytes, kind: str) -> None:
     try:
         found = read_body(body, kind, ServeConfig(max_body_bytes=30_000))
     except RequestError as error:
-        assert 400 <= error.reply.status < 500
+        status = error.reply.status
+        assert 400 <= status < 500
     else:
         assert all(found.images)
         assert sum(map(len, found.images)) <= 30_000

@@ -163,7 +163,7 @@ def test_faults_of_the_listing(tmp_path: Path, make_picture: MakePicture) -> Non
     write_set(tmp_path, content, make_picture)
     (tmp_path / "images" / "gone.jpg").unlink()
     source = open_source(Coco(root=str(tmp_path), split="train"))
-    assert sorted(reject.object for reject in source.rejects) == ["annotation 0", "annotation 1", "image 0 b.jpg", "image 1 a.jpg"]
+    assert sorted(reject.object for reject in source.rejects) == ["annotation 1", "image 0 b.jpg", "image 1 a.jpg"]
     readings = [source.read(index) for index in range(len(source))]
     samples = {sample.key: sample for sample, _ in readings if sample is not None}
     assert samples.keys() == {"a.jpg", "empty.jpg"}
@@ -204,7 +204,8 @@ def test_classes_from_a_file(tmp_path: Path, make_picture: MakePicture) -> None:
     assert source.vocabulary.category_ids["instances"] == (2, 1)
     assert sample.instances is not None
     assert sample.instances.classes.tolist() == [1]
-    assert [(reject.object, reject.reason) for reject in rejects] == [("annotation 0", "its class 'kind 7' is not in the list of classes")]
+    assert [(reject.object, reject.reason) for reject in rejects] == [("annotation 0", "class not chosen: kind 7")]
+    assert rejects[0].note
     names.write_text("kind 5\n")
     with pytest.raises(ValueError, match="no category 'kind 5'"):
         open_source(Coco(root=str(tmp_path), split="train", classes=str(names)))
@@ -222,7 +223,7 @@ def test_missing_split_says_what_is_there(tmp_path: Path, make_picture: MakePict
 @pytest.mark.parametrize("text", ["{", "[]", '{"images": []}', '{"images": [], "annotations": {}, "categories": []}'])
 def test_not_a_coco_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "instances_train.json").write_text(text)
-    with pytest.raises(ValueError, match=r"not JSON|not a COCO annotation file"):
+    with pytest.raises(ValueError, match=r"not JSON|no COCO annotation file"):
         open_source(Coco(root=str(tmp_path), split="train"))
 
 

@@ -18,6 +18,7 @@ from mtl_ray.sources.turned import TURNED
 
 WIDTH, HEIGHT = 64, 48  # as stored
 PATCH = (40, 4, 60, 40)  # xyxy as stored
+Reading = tuple[Sample | None, list[Reject]]
 
 
 def an_image(path: Path, orientation: int) -> np.ndarray:

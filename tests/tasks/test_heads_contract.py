@@ -15,6 +15,9 @@ from mtl_ray.geometry.placement import PlacementRule, placement_of
 from mtl_ray.loading.batch import Batch
 from mtl_ray.models.head import Head, Term
 from mtl_ray.models.model import Model
+from mtl_ray.tasks.classification.decode import LabelScores
+from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.segmentation.decode import SemanticMap
 from tests.tasks.head_cases import HEADS, batch_of, images, model_of, scattered, total
 
 EVERY = pytest.mark.parametrize("name", HEADS)
@@ -136,7 +139,36 @@ def test_what_is_predicted_can_be_decoded(name: str) -> None:
         found = model.predict(images(2), torch.tensor([[48, 96]] * 2))[name]
     for row in range(2):
         arrays = {key: value[row].numpy() for key, value in found.items()}
-        task_part(model_config(name), "decode").decode(arrays, placement, model_config(name))
+        prediction = task_part(model_config(name), "decode").decode(arrays, placement, model_config(name))
+        check = {"detection": fits_objects, "segmentation": fits_a_map, "classification": fits_labels}[model_config(name).task]
+        check(prediction, arrays)
+
+
+def fits_objects(prediction: Detections, arrays: dict[str, np.ndarray]) -> None:
+    """Those with a score of which something lies on the image of 200 x 100, the best first, in pixels of the image."""
+    boxes = prediction.boxes_xyxy
+    assert 0 < len(boxes) == len(prediction.scores) == len(prediction.classes) <= int((arrays["scores"] > 0).sum())
+    assert (boxes.dtype, prediction.scores.dtype, prediction.classes.dtype) == (np.float32, np.float32, np.int64)
+    assert (boxes >= 0).all()
+    assert (boxes <= [200, 100, 200, 100]).all()
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+    assert boxes.max() > 96, "the canvas is 96 wide: these are pixels of the image"
+    assert (np.diff(prediction.scores) <= 0).all()
+    assert set(prediction.classes.tolist()) <= {0, 1}
+    assert set(prediction.scores.tolist()) <= set(arrays["scores"].tolist())
+
+
+def fits_a_map(prediction: SemanticMap, arrays: dict[str, np.ndarray]) -> None:
+    assert (prediction.classes.shape, prediction.classes.dtype) == ((100, 200), np.uint8)
+    shown = arrays["classes"][:48]  # of the canvas, 48 rows hold the image
+    assert set(np.unique(prediction.classes)) <= set(np.unique(shown)) <= {0, 1, 2, 3}
+    assert prediction.classes[50, 100] == shown[24, 48]
+
+
+def fits_labels(prediction: LabelScores, arrays: dict[str, np.ndarray]) -> None:
+    np.testing.assert_array_equal(prediction.scores, arrays["scores"])
+    assert prediction.scores.shape == (3,)
+    assert not prediction.exclusive or prediction.scores.sum() == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", PREDICTING)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mtl_ray.experiment import build_model
 from mtl_ray.models.config import TimmBackbone
 from mtl_ray.samples import Vocabulary
-from mtl_ray.training.config import Optimizer, Rate, RuntimeConfig, ScheduleConfig
+from mtl_ray.training.config import ConstantRate, CosineRate, Optimizer, PolyRate, RuntimeConfig, ScheduleConfig, StepRate
 from mtl_ray.training.optimizer import build_optimizer, parameter_groups, set_rate
 from mtl_ray.training.rate import factor
 from mtl_ray.training.timetable import Timetable
@@ -20,29 +20,27 @@ RUNTIME = RuntimeConfig(name="x", checkpoint_every_s=None, checkpoint_every_step
 
 
 @given(
-    kind=st.sampled_from(["constant", "step", "poly", "cosine"]),
+    kind=st.sampled_from([ConstantRate, StepRate, PolyRate, CosineRate]),
     steps=st.integers(1, 500),
     warmup=st.one_of(st.floats(0, 0.9), st.integers(1, 40)),
     end=st.floats(0, 1),
 )
 def test_rate_rises_over_the_warm_up_and_then_only_falls(kind, steps, warmup, end):
-    rate = Rate(type=kind, warmup=warmup, end=end)
+    rate = kind(warmup=warmup, end=end) if kind in (PolyRate, CosineRate) else kind(warmup=warmup)
     factors = [factor(step, steps, rate) for step in range(steps)]
     length = math.ceil(warmup * steps if warmup < 1 else warmup)
     assert all(0 <= value <= 1 for value in factors)
     rest = factors[length:]
     assert all(b <= a + 1e-12 for a, b in pairwise(rest))
-    assert factors[0] > 0 or end == 0
+    assert factors[0] > 0
 
 
 def test_rates_are_those_of_the_papers():
     flat = {"warmup": 0.0}
-    assert factor(50, 100, Rate(type="cosine", end=0.0, **flat)) == pytest.approx(0.5)
-    assert factor(25, 100, Rate(type="poly", end=0.0, power=0.9, **flat)) == pytest.approx(0.75**0.9)
-    assert [factor(step, 10, Rate(type="step", milestones=(0.5, 0.8), gamma=0.1, **flat)) for step in (4, 5, 8)] == pytest.approx(
-        [1, 0.1, 0.01]
-    )
-    assert [factor(step, 100, Rate(type="constant", warmup=3)) for step in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1])
+    assert factor(50, 100, CosineRate(end=0.0, **flat)) == pytest.approx(0.5)
+    assert factor(25, 100, PolyRate(end=0.0, power=0.9, **flat)) == pytest.approx(0.75**0.9)
+    assert [factor(step, 10, StepRate(milestones=(0.5, 0.8), gamma=0.1, **flat)) for step in (4, 5, 8)] == pytest.approx([1, 0.1, 0.01])
+    assert [factor(step, 100, ConstantRate(warmup=3)) for step in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1])
 
 
 @pytest.fixture

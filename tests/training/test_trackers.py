@@ -119,6 +119,22 @@ def test_a_run_without_wandb_is_sent_from_a_bucket(make_config: MakeConfig, s3: 
     assert CHARTS | {"predictions", "labels/top1", "loss"} <= keys(last)
 
 
+def test_images_of_different_sizes_come_without_a_warning_of_wandb(
+    make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = str(tmp_path / "runs" / "run")
+    run_id = claim(folder, from_step=0, from_checkpoint=None, world_size=1, run_id="abcd").run_id
+    tracker = Wandb(make_config(), folder, run_id, "offline")
+    tracker.evaluation(1, Shown(pictures=[("a", np.zeros((10, 20, 3), np.uint8)), ("b", np.zeros((30, 10, 3), np.uint8))], charts={}))
+    tracker.close()
+    assert "sizes do not match" not in caplog.text
+    (history,) = of_kind(folder, "history")
+    images = {item.nested_key[-1] if item.nested_key else item.key: item.value_json for item in history.item}
+    assert "predictions" in keys(history)
+    assert "30" in str(images)
+    assert "20" in str(images)
+
+
 def test_files_are_read_up_to_where_they_are_cut_off(make_config: MakeConfig, tmp_path: Path) -> None:
     folder = str(tmp_path / "runs" / "run")
     run_id = claim(folder, from_step=0, from_checkpoint=None, world_size=1, run_id="abcd").run_id

@@ -82,7 +82,8 @@ def test_json_says_what_its_anchors_are_worth_to_all_boxes(tmp_path, capsys):
 
 @pytest.mark.parametrize("levels", [("P3", "P4", "P5"), ("P5", "P4", "P3"), ("P4", "P3")])
 def test_the_overlay_drops_into_a_config_whatever_the_order_of_its_levels(tmp_path, levels):
-    found = run(tmp_path, annotations(tmp_path / "a.json", some_boxes(200, scale=4.8)), "--num", "6", "--levels", *levels)
+    uri = annotations(tmp_path / "a.json", [*some_boxes(100), *some_boxes(100, scale=5.4)])
+    found = run(tmp_path, uri, "--num", "6", "--levels", *levels)
     config = REPOSITORY / "configs" / "detection" / "yolov3_bccd.yaml"
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"_base_": [str(config), "anchors.yaml"]}))
     read = validate(load_tree(str(tmp_path / "mine.yaml")), ExperimentConfig)
@@ -90,9 +91,8 @@ def test_the_overlay_drops_into_a_config_whatever_the_order_of_its_levels(tmp_pa
     head: Any = model.heads["boxes"]
     anchors = [level.numpy() for level in head.anchors_px]
     assert read.model.heads["boxes"].levels == levels
-    assert {name: np.round(part, 2).tolist() for name, part in zip(levels, anchors, strict=True)} == {
-        name: level["anchors"] for name, level in found["per_level"].items()
-    }
+    for name, part in zip(levels, anchors, strict=True):
+        assert part == pytest.approx(np.array(found["per_level"][name]["anchors"]))
     by_stride = [anchors[i] for i in np.argsort(head.strides)]
     assert np.concatenate(by_stride) == pytest.approx(np.array(found["anchors"]))
 
@@ -112,20 +112,33 @@ def test_a_level_without_anchors_is_named_and_left_out_of_the_overlay_by_every_m
 
 def test_the_overlay_is_recommended_only_where_it_is_better_than_what_is_there(tmp_path, capsys):
     config = str(REPOSITORY / "configs" / "detection" / "yolov3_bccd.yaml")
-    small = [(0.0, 0.0, *side) for side in np.random.default_rng(0).lognormal(2.8, 0.2, (200, 2)).tolist()]
-    found = run(tmp_path, annotations(tmp_path / "a.json", small), "--config", config)
+    large = [(0.0, 0.0, *side) for side in np.random.default_rng(0).lognormal(5.9, 0.05, (200, 2)).clip(0, 470).tolist()]
+    tiny = [[[4.0, 4.0]], [[12.0, 12.0]], [[30.0, 30.0]]]
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({"_base_": config, "model": {"heads": {"boxes": {"anchors": tiny}}}}))
+    found = run(tmp_path, annotations(tmp_path / "a.json", large), "--config", str(tmp_path / "tiny.yaml"), "--num", "2")
     assert found["helps"]
-    assert found["on_levels"]["average_iou"] > found["before"]["average_iou"] + 0.05
+    assert (found["before"]["best_possible_recall"], found["on_levels"]["best_possible_recall"]) == (0, 1)
     assert "the overlay is likely to help" in capsys.readouterr().out
     same = tmp_path / "same.yaml"
     same.write_text(yaml.safe_dump({"_base_": [config, str(tmp_path / "anchors.yaml")]}))
-    again = run(tmp_path / "again", str(tmp_path / "a.json"), "--config", str(same))
+    again = run(tmp_path / "again", str(tmp_path / "a.json"), "--config", str(same), "--num", "2")
     assert not again["helps"]
     assert again["before"]["average_iou"] == pytest.approx(again["on_levels"]["average_iou"])
     assert "is not likely to help: keep the anchors that you have" in capsys.readouterr().out
-    assert list(again["per_level"]) == ["P3"]  # the levels of the config
+    assert list(again["per_level"]) == ["P5"]  # the levels of the config
     with pytest.raises(ValueError, match="there is no head 'objects' with anchors in pixels; --head boxes has"):
         run(tmp_path, str(tmp_path / "a.json"), "--config", config, "--head", "objects")
+
+
+def test_anchors_that_crowd_one_box_are_said(tmp_path, capsys):
+    small = [(0.0, 0.0, *side) for side in np.random.default_rng(0).lognormal(2.8, 0.2, (200, 2)).tolist()]
+    found = run(tmp_path, annotations(tmp_path / "a.json", small), "--num", "9")
+    assert found["answers_per_box"] > 5
+    assert found["enough"] in (1, 2)
+    assert f"anchors answer for one box, on average: --num {found['enough']} is enough" in capsys.readouterr().out
+    fewer = run(tmp_path, str(tmp_path / "a.json"), "--num", str(found["enough"]))
+    assert fewer["answers_per_box"] <= found["enough"]
+    assert "answer for one box" not in capsys.readouterr().out
 
 
 def test_fewer_shapes_than_anchors_are_said(tmp_path, capsys):

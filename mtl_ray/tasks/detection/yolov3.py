@@ -54,7 +54,7 @@ class Yolov3(nn.Module):
     @property
     def anchors_px(self) -> tuple[Tensor, ...]:
         """(A, 2) width and height in canvas pixels of the anchors of each level."""
-        return self.sides_px.split(list(self.anchors))
+        return tuple(self.sides_px.split_with_sizes(list(self.anchors)))
 
     def raw(self, features: Features) -> tuple[Tensor, list[tuple[int, int]]]:
         """(B, N, 5 + classes): x, y, width, height, objectness, classes before any activation; and the size of each level."""

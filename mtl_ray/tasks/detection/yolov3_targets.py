@@ -39,7 +39,7 @@ def assign(
     near = torch.tensor(NEAR, device=boxes.device)
     places, useds = [], []
     start = 0
-    for (height, width), stride, count, of_level in zip(sizes, strides, counts, fits.split(counts, dim=2), strict=True):
+    for (height, width), stride, count, of_level in zip(sizes, strides, counts, fits.split_with_sizes(counts, dim=2), strict=True):
         home = centre[:, :, None] / stride
         cell = (home + near).floor()
         moved = (cell != home.floor()).any(dim=-1)

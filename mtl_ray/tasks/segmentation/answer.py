@@ -8,9 +8,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mtl_ray.image_file import NO_LIMIT, load_image, open_image
+from mtl_ray.picture_header import PNG
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.segmentation.config import HeadConfig
 from mtl_ray.tasks.segmentation.decode import SemanticMap
+
+MAX_ANSWER_PIXELS = 1 << 28
+"""A class map of a server may not be larger."""
 
 
 def answer(prediction: SemanticMap, vocabulary: Vocabulary, score_threshold: float) -> dict[str, Any]:
@@ -37,7 +42,7 @@ def read_answer(item: Mapping[str, Any], vocabulary: Vocabulary, head: HeadConfi
         ValueError: if there is no PNG in it.
     """
     try:
-        return read_picture(base64.b64decode(item["png"], validate=True))
+        return read_picture(base64.b64decode(item["png"], validate=True), MAX_ANSWER_PIXELS)
     except (KeyError, binascii.Error) as error:
         raise ValueError("the answer of a segmentation head has no class map under 'png'") from error
 
@@ -49,13 +54,13 @@ def picture(prediction: SemanticMap) -> bytes:
     return bytes(data)
 
 
-def read_picture(data: bytes) -> SemanticMap:
-    """The way back of ``picture``.
+def read_picture(data: bytes, max_pixels: int = NO_LIMIT) -> SemanticMap:
+    """The way back of ``picture``, of at most so many pixels.
 
     Raises:
         ValueError: if it is no PNG of one 8-bit channel.
     """
-    classes = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if classes is None or classes.ndim != 2 or classes.dtype != np.uint8:
+    opened = open_image(data, max_pixels) if data.startswith(PNG) else None
+    if opened is None or opened.mode != "L":
         raise ValueError("a class map must be a PNG with one channel of 8 bits")
-    return SemanticMap(classes=np.asarray(classes, np.uint8))
+    return SemanticMap(classes=np.array(load_image(opened), np.uint8))

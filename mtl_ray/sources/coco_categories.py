@@ -1,0 +1,143 @@
+"""The categories of a COCO set become its classes: all splits alike, without unused roots, those of one name as one class."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mtl_ray.samples import Vocabulary
+from mtl_ray.sources.json_values import identity, shown
+from mtl_ray.sources.source import Reject
+from mtl_ray.vocabulary import mirror_of, skeleton_of
+
+Key = int | str
+"""An id: a number, or a text that is none."""
+
+ROOT_DROPPED = "unused root category dropped"
+MERGED = "categories of one name merged"
+SKELETON_DROPPED = "skeleton dropped"
+_NAMES = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Categories:
+    """What annotations may refer to.
+
+    Attributes:
+        names: of all categories, by id.
+        index: class indices by category id; several ids may have the same.
+        vocabulary: the classes, and the keypoints of those that have some.
+        notes: on what was dropped or merged.
+    """
+
+    names: Mapping[Key, str]
+    index: Mapping[Key, int]
+    vocabulary: Vocabulary
+    notes: tuple[Reject, ...]
+
+
+def read_categories(parts: Sequence[tuple[str, Mapping[str, Any]]], wanted: Sequence[str] | None, file: str) -> Categories:
+    """The categories of a file and of those of the other splits, so that a split that lacks one still numbers the others alike.
+
+    Args:
+        parts: URI and content of each file, the split's own first.
+        wanted: the names of the classes in their order; None for all.
+        file: what to call the split's own in a note.
+
+    Raises:
+        ValueError: if an entry has no id or no name, two splits disagree, or a wanted name is missing.
+    """
+    found = _merged(parts)
+    names = {key: str(category["name"]) for key, category in found.items()}
+    roots = _unused_roots(found, _used(content for _, content in parts)) if wanted is None else set[Key]()
+    notes = [
+        Reject(file, f"category {key} ({names[key]})", f"{ROOT_DROPPED}: others name it as their supercategory", note=True) for key in roots
+    ]
+    by_name: dict[str, list[Key]] = defaultdict(list)
+    for key in sorted(found.keys() - roots, key=lambda key: (isinstance(key, str), key)):
+        by_name[names[key]].append(key)
+    notes += [
+        Reject(file, f"categories {', '.join(map(str, keys))}", f"{MERGED}: {name}", note=True)
+        for name, keys in by_name.items()
+        if len(keys) > 1
+    ]
+    classes = tuple(by_name) if wanted is None else tuple(wanted)
+    if missing := [name for name in classes if name not in by_name]:
+        more = ", ..." if len(by_name) > _NAMES else ""
+        raise ValueError(f"{parts[0][0]} has no category {missing[0]!r}; it has {', '.join(sorted(by_name)[:_NAMES])}{more}")
+    vocabulary, note = _vocabulary(
+        classes, [[found[key] for key in by_name[name]] for name in classes], [by_name[name][0] for name in classes]
+    )
+    index = {key: number for number, name in enumerate(classes) for key in by_name[name]}
+    return Categories(
+        names=names, index=index, vocabulary=vocabulary, notes=(*notes, *(Reject(file, "categories", text, note=True) for text in note))
+    )
+
+
+def _merged(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[Key, Mapping[str, Any]]:
+    found: dict[Key, Mapping[str, Any]] = {}
+    for uri, content in parts:
+        for place, category in enumerate(content["categories"]):
+            key = _checked(category, f"{uri}: categories[{place}]")
+            known = found.setdefault(key, category)
+            if str(known["name"]) != str(category["name"]):
+                other = "one split" if uri != parts[0][0] else "one entry"
+                raise ValueError(f"category {key} is {known['name']!r} in {other} and {category['name']!r} in another")
+    return found
+
+
+def _checked(category: Any, where: str) -> Key:
+    """The id of a category that has one, and a name."""
+    if not isinstance(category, dict):
+        raise ValueError(f"{where} is {shown(category)}, not an entry with an id and a name")
+    key, name = identity(category.get("id")), category.get("name")
+    if key is None:
+        raise ValueError(f"{where} has no id that is a number or a text: {shown(category)}")
+    if isinstance(name, bool) or not isinstance(name, str | int | float) or not str(name).strip():
+        raise ValueError(f"{where} (id {key}) has no name; give each category a name")
+    return key
+
+
+def _used(contents: Iterable[Mapping[str, Any]]) -> Counter[Key | None]:
+    """How many annotations are of each category."""
+    annotations = (annotation for content in contents for annotation in content["annotations"])
+    return Counter(identity(annotation.get("category_id")) for annotation in annotations if isinstance(annotation, dict))
+
+
+def _unused_roots(found: Mapping[Key, Mapping[str, Any]], used: Mapping[Key | None, int]) -> set[Key]:
+    """Categories that stand for a whole set (Roboflow writes one): no object is of them, and others name them as supercategory."""
+    above: dict[str, set[Key]] = defaultdict(set)
+    for key, category in found.items():
+        if isinstance(category.get("supercategory"), str):
+            above[category["supercategory"]].add(key)
+    roots = {key for key, category in found.items() if key not in used and above.get(str(category["name"]), set()) - {key}}
+    return roots if len(roots) < len(found) else set()
+
+
+def _vocabulary(
+    classes: tuple[str, ...], categories: Sequence[Sequence[Mapping[str, Any]]], ids: Sequence[Key]
+) -> tuple[Vocabulary, list[str]]:
+    """The vocabulary, and what a user should know of its skeleton."""
+    having = [category for alike in categories for category in alike if _keypoints_of(category)]
+    if len({_keypoints_of(category) for category in having}) > 1:
+        raise ValueError("the categories have different keypoints; convert them apart with --classes")
+    keypoints = _keypoints_of(having[0]) if having else ()
+    written = having[0].get("skeleton") if having else None
+    skeleton = skeleton_of(written, len(keypoints))
+    notes = [f"{SKELETON_DROPPED}: it does not join pairs of the {len(keypoints)} keypoints"] if written and not skeleton else []
+    vocabulary = Vocabulary(
+        classes={"instances": classes},
+        keypoints=keypoints,
+        skeleton=skeleton,
+        mirror=mirror_of(keypoints),
+        category_ids={"instances": tuple(key for key in ids if isinstance(key, int))} if all(isinstance(key, int) for key in ids) else {},
+    )
+    return vocabulary, notes
+
+
+def _keypoints_of(category: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of a category's keypoints; none where they are not a list of names or numbers."""
+    names = category.get("keypoints")
+    if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
+        return ()
+    return tuple(map(str, names))

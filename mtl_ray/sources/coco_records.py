@@ -1,0 +1,143 @@
+"""A COCO file taken apart: a record for each image with its annotations, and what is said of those that belong to none."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mtl_ray.sources.coco_objects import name_of
+from mtl_ray.sources.json_values import identity, parse_json, shown, whole
+from mtl_ray.sources.notes import LISTED_AGAIN
+from mtl_ray.sources.source import Reject
+
+Entry = Mapping[str, Any]
+_LISTS = ("images", "annotations", "categories")
+REPEATED = "annotation listed again, used once"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image.
+
+    Attributes:
+        name: its ``file_name`` as it is written.
+        path: its file, in the folder of the images.
+        stated: height and width, if the file says them.
+        annotations: as they are written.
+    """
+
+    name: str
+    path: str
+    stated: tuple[int, int] | None
+    annotations: tuple[Entry, ...]
+
+
+def parse_coco(data: bytes, uri: str) -> dict[str, Any]:
+    """The content of a COCO annotation file.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        content = parse_json(data)
+    except ValueError as error:
+        raise ValueError(f"{uri} is not JSON: {error}") from None
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _LISTS):
+        raise ValueError(f"{uri} is no COCO annotation file: it needs the lists images, annotations and categories")
+    return content
+
+
+def list_images(content: Entry, file: str) -> tuple[dict[int | str, Entry], list[Reject]]:
+    """The entries of images by id, each with a ``file_name``, and a Reject for each other entry."""
+    images: dict[int | str, Entry] = {}
+    names: set[str] = set()
+    rejects: list[Reject] = []
+    for place, entry in enumerate(content["images"]):
+        image = _named(entry) if isinstance(entry, dict) else {}
+        key, name = identity(image.get("id")), str(image.get("file_name", ""))
+        if key is None or not name:
+            rejects.append(Reject(file, f"image {_told(image.get('id'), place)} {name}".strip(), "has no id or no file_name"))
+        elif key in images or name in names:
+            same = key in images and images[key] == image
+            reason = LISTED_AGAIN if same else "its id or its file_name is listed twice"
+            rejects.append(Reject(file, f"image {key} {name}", reason, note=same))
+        else:
+            images[key] = image
+            names.add(name)
+    return images, rejects
+
+
+def _told(value: object, place: int) -> str:
+    return f"at images[{place}]" if value is None else shown(value)
+
+
+def _named(image: Entry) -> Entry:
+    """An image whose file name is a text: LVIS has only the address of COCO's file, whose folder and name count."""
+    name, address = image.get("file_name"), image.get("coco_url")
+    if isinstance(name, str) and name.strip("/\\. "):
+        return image
+    if isinstance(name, int) and not isinstance(name, bool):
+        return {**image, "file_name": str(name)}
+    if isinstance(address, str) and address:
+        return {**image, "file_name": "/".join(address.split("/")[-2:])}
+    return {**image, "file_name": ""}
+
+
+def group_annotations(content: Entry, images: Mapping[int | str, Entry], file: str) -> tuple[dict[int | str, list[Entry]], list[Reject]]:
+    """The annotations of each image, and a Reject for each of an image that is not listed.
+
+    Ids may repeat, within an image and across images: only what is written again with all its values is the same annotation.
+    """
+    grouped: dict[int | str, list[Entry]] = {key: [] for key in images}
+    rejects: list[Reject] = []
+    seen: dict[Any, list[Entry] | set[str]] = {}
+    for place, annotation in enumerate(content["annotations"]):
+        if not isinstance(annotation, dict):
+            rejects.append(Reject(file, f"annotations[{place}]", f"is not an entry: {shown(annotation)}"))
+            continue
+        owner = identity(annotation.get("image_id"))
+        if owner is None or owner not in images:
+            reason = f"its image is not in the list of images: {shown(annotation.get('image_id'))}"
+            rejects.append(Reject(file, name_of(annotation), reason))
+        elif _is_again(annotation, owner, seen):
+            rejects.append(Reject(file, name_of(annotation), f"{REPEATED}: all its values are the same", note=True))
+        else:
+            grouped[owner].append(annotation)
+    return grouped, rejects
+
+
+def _is_again(annotation: Entry, owner: int | str, seen: dict[Any, list[Entry] | set[str]]) -> bool:
+    """Whether the same annotation was there before; texts to compare are made only for those whose id repeats in an image."""
+    key = (owner, identity(annotation.get("id")))
+    before = seen.setdefault(key, [])
+    if isinstance(before, list):
+        if not before:
+            before.append(annotation)
+            return False
+        before = seen[key] = {json.dumps(before[0], sort_keys=True)}
+    count = len(before)
+    before.add(json.dumps(annotation, sort_keys=True))
+    return len(before) == count
+
+
+def stated_size(image: Entry) -> tuple[int, int] | None:
+    """Height and width of an image as its entry has them."""
+    height, width = whole(image.get("height")) or 0, whole(image.get("width")) or 0
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def to_records(
+    images: Mapping[int | str, Entry], grouped: Mapping[int | str, Sequence[Entry]], paths: Mapping[str, str]
+) -> tuple[list[Record], list[Reject]]:
+    """A record for each image, and a Reject for each that is the same file as another."""
+    records: list[Record] = []
+    rejects: list[Reject] = []
+    taken: dict[str, str] = {}
+    for key, image in images.items():
+        name = str(image["file_name"])
+        path = paths[name]
+        if (other := taken.setdefault(path, name)) != name:
+            rejects.append(Reject(name, "", f"the same file as that of another image: {other}"))
+            continue
+        records.append(Record(name, path, stated_size(image), tuple(grouped[key])))
+    return records, rejects
