@@ -125,5 +125,7 @@ def _points(given: Any) -> Points:
     if not isinstance(given, list) or not all(isinstance(point, list) and len(point) == 2 for point in given):
         raise ValueError("its polygon is no list of pairs")
     points = points_of([x for x, _ in given], [y for _, y in given])
+    if len(points) < 2:  # two make a line, which the authors draw, too
+        raise ValueError(f"too few points: a polygon of {len(points)}")
     check_reach(points)
     return points
