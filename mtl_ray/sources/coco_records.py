@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtl_ray.sources.coco_objects import name_of
+from mtl_ray.sources.folders import LISTED_AGAIN
 from mtl_ray.sources.json_values import identity, parse_json, shown, whole
-from mtl_ray.sources.notes import LISTED_AGAIN
 from mtl_ray.sources.source import Reject
 
 Entry = Mapping[str, Any]

@@ -13,7 +13,9 @@ SUFFIXES = (
     *(".png", ".webp", ".avif", ".gif", ".tif", ".tiff"),
     *(".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
-"""Ends of file names that are taken for pictures."""
+"""Ends of file names that are taken for images."""
+LISTED_AGAIN = "listed more than once, used once"
+"""Note on what a list names again."""
 
 _AT_A_TIME = 16
 """Small files that are read at the same time: a bucket answers each only after a while."""
@@ -64,7 +66,7 @@ def read_lines(uri: str) -> list[str]:
 
 
 def read_ids(uri: str, root: str, known: Container[str] = ()) -> tuple[list[str], list[Reject]]:
-    """The first word of each line of a list, each once, and a Reject for each that is there again.
+    """The first word of each line of a list, each once, and a note for each that is there again.
 
     Args:
         uri: the list.
@@ -73,7 +75,7 @@ def read_ids(uri: str, root: str, known: Container[str] = ()) -> tuple[list[str]
     """
     entries = Counter(line if line in known or is_picture(line) else line.split()[0] for line in read_lines(uri))
     file = uri.removeprefix(root).lstrip("/")
-    return list(entries), [Reject(file, name, f"listed {count} times") for name, count in entries.items() if count > 1]
+    return list(entries), [Reject(file, name, f"{LISTED_AGAIN}: {count} times", note=True) for name, count in entries.items() if count > 1]
 
 
 def read_each(uris: Mapping[str, str]) -> dict[str, bytes]:

@@ -9,7 +9,6 @@ NEGATIVE = "image without an annotation file, used as one without objects"
 NOT_USED = "image without an annotation file, not used"
 ORPHAN = "annotation file without an image"
 PASSED_OVER = "file passed over for its suffix"
-LISTED_AGAIN = "listed more than once, used once"
 _OF_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 _FOLDERS_OF_SYSTEMS = frozenset({"__macosx", "@eadir", "$recycle.bin"})
 

@@ -18,10 +18,9 @@ from mtl_ray import storage
 from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.config import Nuimages
-from mtl_ray.sources.folders import stamps_of, subfolders
+from mtl_ray.sources.folders import LISTED_AGAIN, stamps_of, subfolders
 from mtl_ray.sources.index_png import encode_index_png
 from mtl_ray.sources.json_values import flag, number, parse_json, shown, whole
-from mtl_ray.sources.notes import LISTED_AGAIN
 from mtl_ray.sources.objects import FoundObject, to_instances
 from mtl_ray.sources.paths import inside
 from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, read_picture

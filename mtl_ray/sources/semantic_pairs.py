@@ -6,8 +6,8 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from mtl_ray import storage
-from mtl_ray.sources.folders import SUFFIXES, find_list, is_picture, pictures_by_stem, pictures_in, read_lines
-from mtl_ray.sources.notes import LISTED_AGAIN, passed_over
+from mtl_ray.sources.folders import LISTED_AGAIN, SUFFIXES, find_list, is_picture, pictures_by_stem, pictures_in, read_lines
+from mtl_ray.sources.notes import passed_over
 from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.source import Reject
 

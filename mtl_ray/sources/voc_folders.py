@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from mtl_ray import storage
 from mtl_ray.sources import voc_xml
-from mtl_ray.sources.folders import find_list, is_picture, read_each, read_ids, stamps_of, subfolders
-from mtl_ray.sources.notes import LISTED_AGAIN, is_of_a_system, negatives, passed_over
+from mtl_ray.sources.folders import LISTED_AGAIN, find_list, is_picture, read_each, read_ids, stamps_of, subfolders
+from mtl_ray.sources.notes import is_of_a_system, negatives, passed_over
 from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.source import Reject
 

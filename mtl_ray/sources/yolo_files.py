@@ -6,8 +6,8 @@ from urllib.parse import unquote
 
 from mtl_ray import storage
 from mtl_ray.sources.class_names import USUAL_FILES
-from mtl_ray.sources.folders import find_list, is_picture, read_ids, subfolders
-from mtl_ray.sources.notes import LISTED_AGAIN, negatives, orphans, passed_over
+from mtl_ray.sources.folders import LISTED_AGAIN, find_list, is_picture, read_ids, subfolders
+from mtl_ray.sources.notes import negatives, orphans, passed_over
 from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.source import Reject
 from mtl_ray.sources.yolo_description import Description, aliases

@@ -16,7 +16,7 @@ from mtl_ray.sources.coco_masks import PART_DROPPED
 from mtl_ray.sources.coco_objects import NOT_CHOSEN
 from mtl_ray.sources.coco_records import REPEATED
 from mtl_ray.sources.config import Coco
-from mtl_ray.sources.notes import LISTED_AGAIN
+from mtl_ray.sources.folders import LISTED_AGAIN
 from mtl_ray.sources.open import open_source
 from mtl_ray.sources.paths import LEAVES
 from mtl_ray.sources.picture import ABSENT, ImageRule
