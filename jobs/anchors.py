@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         anchors = fit_anchors(request, shapes)
     found = judge(request, shapes, anchors)
     print(to_text(found))
+    for uri in args.data:
+        if uri.endswith(".json"):
+            print(f"note: {uri}: the sizes that it states were used and compared with no image file")
     for uri in write(found, out):
         print(uri)
     return 0

@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         join_duplicates=args.join_duplicates,
     )
     print(parts_table(split_data(args.data, args.to, wish, workers=args.workers)))
+    if args.data.endswith(".json"):
+        print(f"note: {args.data}: only annotations were read, compared with no image file; equal images may be in several parts")
     return 0
 
 

@@ -1,19 +1,19 @@
 """Predictions on their way into a table: they are encoded and written to a file at once, so that memory does not grow with the images."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
 
-from mtl_ray.evaluation.stored import table_schema, to_table
+from mtl_ray.evaluation.stored import encoded, table_of, table_schema
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Sample
 
 ROWS = 64
-"""Predictions that are held until they are encoded together."""
+"""Encoded predictions that are held until they are written together."""
 
 
 class Spool:
@@ -26,7 +26,7 @@ class Spool:
     def __init__(self, heads: Mapping[str, Any]) -> None:
         self._heads = heads
         self._samples: list[Sample] = []
-        self._found: list[Predictions] = []
+        self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="mtl_ray-predictions-")
@@ -41,13 +41,9 @@ class Spool:
     def add(self, sample: Sample, predictions: Predictions) -> None:
         """Takes what was predicted of one sample; of the sample only its key and size are kept."""
         self._samples.append(Sample(key=sample.key, image=b"", height=sample.height, width=sample.width))
-        self._found.append(predictions)
+        self._rows.append(encoded(predictions, self._heads))
         if len(self._samples) == ROWS:
             self._flush()
-
-    def held(self) -> Sequence[Predictions]:
-        """The predictions that are not encoded yet, fewer than ``ROWS``."""
-        return self._found
 
     def table(self) -> pa.Table:
         """All rows, in order; nothing can be added afterwards. The file stays mapped, and goes when the table does."""
@@ -58,5 +54,5 @@ class Spool:
 
     def _flush(self) -> None:
         if self._samples:
-            self._writer.write_table(to_table(self._samples, self._found, self._heads))
-        self._samples, self._found = [], []
+            self._writer.write_table(table_of(self._samples, self._rows, self._heads))
+        self._samples, self._rows = [], []

@@ -62,14 +62,23 @@ def table_schema(heads: Mapping[str, Any]) -> pa.Schema:
 
 def to_table(samples: Sequence[Sample], found: Sequence[Predictions], heads: Mapping[str, Any]) -> pa.Table:
     """A row for each sample: its key, height and width, and a struct for each head."""
+    return table_of(samples, [encoded(predictions, heads) for predictions in found], heads)
+
+
+def encoded(predictions: Predictions, heads: Mapping[str, Any]) -> dict[str, Any]:
+    """What one sample has in the columns of the heads, by head; class maps are compressed."""
+    return {name: task_part(head, "store").to_row(predictions[name]) for name, head in heads.items()}
+
+
+def table_of(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], heads: Mapping[str, Any]) -> pa.Table:
+    """The table of samples and what ``encoded`` gives of each."""
     columns: dict[str, Any] = {
         "key": pa.array([sample.key for sample in samples], pa.string()),
         "height": pa.array([sample.height for sample in samples], pa.int32()),
         "width": pa.array([sample.width for sample in samples], pa.int32()),
     }
     for name, head in heads.items():
-        store = task_part(head, "store")
-        columns[f"head:{name}"] = pa.array([store.to_row(predictions[name]) for predictions in found], store.TYPE)
+        columns[f"head:{name}"] = pa.array([row[name] for row in rows], task_part(head, "store").TYPE)
     return pa.table(columns)
 
 
@@ -86,8 +95,11 @@ def read_arrow(uri: str) -> Stored:
     """The way back of ``write_arrow``.
 
     Raises:
+        FileNotFoundError: if there is no file.
         ValueError: if it is no such file.
     """
+    if not storage.is_remote(uri) and not storage.exists(uri):
+        raise FileNotFoundError(f"there is no predictions file {uri}")
     try:
         file = storage.read(uri) if storage.is_remote(uri) else pa.memory_map(storage.absolute(uri))
         table = pa.ipc.open_file(file).read_all()
@@ -262,7 +274,8 @@ def _numbers(uri: str, name: str, rows: Sequence[Any], width: int) -> NDArray[An
         unknown = list(range(len(rows)))
     wrong = next((number for number in unknown if not all(map(_is_number, rows[number]))), None)
     if wrong is not None:
-        raise ValueError(f"{uri}: the {name} of entry {wrong} is {rows[wrong]!r}, not {width} numbers")
+        said = f"no number: {rows[wrong][0]!r}" if width == 1 else f"{rows[wrong]!r}, not {width} numbers"
+        raise ValueError(f"{uri}: the {name} of entry {wrong} is {said}")
     return values
 
 

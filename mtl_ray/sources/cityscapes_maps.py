@@ -129,5 +129,7 @@ def _points(given: Any) -> Points:
     if len(given) < _FEWEST:
         raise ValueError(f"a polygon of fewer than {_FEWEST} points")
     points = points_of([x for x, _ in given], [y for _, y in given])
+    if len(points) < 2:  # two make a line, which the authors draw, too
+        raise ValueError(f"too few points: a polygon of {len(points)}")
     check_reach(points)
     return points

@@ -1,6 +1,6 @@
 """The boxes of data sets as shapes on a canvas. Only annotations are read, whole blocks of them at a time."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mtl_ray.evaluation.coco_file import read_json
 from mtl_ray.geometry.placement import PlacementRule, sides_on_canvas
 from mtl_ray.shards.split import open_split
+from mtl_ray.sources.json_values import flag, identity, number, whole
 from mtl_ray.tuning.anchor_points import Shapes
 
 
@@ -106,18 +107,33 @@ def _of_coco(uri: str) -> Boxes:
 
 
 def _of_lists(images: list[Mapping[str, Any]], annotations: list[Mapping[str, Any]]) -> Boxes:
-    row = {image["id"]: index for index, image in enumerate(images)}
-    sizes = np.stack([np.fromiter((image[side] for image in images), np.int64, len(images)) for side in ("height", "width")], axis=1)
-    if (sizes <= 0).any():
-        raise ValueError("an image has no height or width")
+    sizes = np.array([_size_of(image) for image in images], np.int64).reshape(-1, 2)
     boxed = [annotation for annotation in annotations if annotation.get("bbox")]
     if any(len(annotation["bbox"]) != 4 for annotation in boxed):
         raise ValueError("a bbox has not four numbers")
-    image = np.fromiter((row[annotation["image_id"]] for annotation in boxed), np.int64, len(boxed))
+    image = np.array(_rows_of(images, boxed), np.int64)
     xywh = np.fromiter(chain.from_iterable(annotation["bbox"] for annotation in boxed), np.float64, 4 * len(boxed)).reshape(-1, 4)
     if not np.isfinite(xywh).all():
         raise ValueError("a bbox is not finite")
     xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    crowd = np.fromiter((bool(annotation.get("iscrowd")) for annotation in boxed), np.bool_, len(boxed))
-    wanted = np.fromiter((not annotation.get("ignore") and annotation.get("area", 1) > 0 for annotation in boxed), np.bool_, len(boxed))
+    crowd = np.fromiter((flag(annotation.get("iscrowd")) for annotation in boxed), np.bool_, len(boxed))
+    wanted = np.fromiter((not flag(annotation.get("ignore")) and _has_area(annotation) for annotation in boxed), np.bool_, len(boxed))
     return Boxes(sizes=sizes, image=image, boxes_xyxy=xyxy, crowd=crowd, valid=wanted & _documented(xyxy, sizes[image]))
+
+
+def _size_of(image: Mapping[str, Any]) -> tuple[int, int]:
+    height, width = whole(image.get("height")), whole(image.get("width"))
+    if height is None or width is None or min(height, width) < 1:
+        raise ValueError("an image has no height or width")
+    return height, width
+
+
+def _rows_of(images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The place of each annotation's image in the list of images, by ids that may be numbers on one side and texts on the other."""
+    row = {identity(image["id"]): place for place, image in enumerate(images)}
+    return [row[identity(annotation["image_id"])] for annotation in annotations]
+
+
+def _has_area(annotation: Mapping[str, Any]) -> bool:
+    area = number(annotation.get("area"))
+    return area is None or area > 0

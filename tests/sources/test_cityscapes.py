@@ -195,6 +195,8 @@ def test_annotations_alone(tmp_path: Path) -> None:
         ({"polygon": []}, "it has no label"),
         ({"label": ["car"]}, "it has no label"),
         ({"label": "car"}, "its polygon is no list of pairs"),
+        ({"label": "car", "polygon": []}, "too few points: a polygon of 0"),
+        ({"label": "car", "polygon": [[1, 2]]}, "too few points: a polygon of 1"),
         ({"label": "car", "polygon": [[1, 2, 3]]}, "its polygon is no list of pairs"),
         ({"label": "car", "polygon": [[1, None], [2, 3]]}, "a point that is not made of finite numbers"),
         ({"label": "car", "polygon": [[1, 1e300], [2, 3]]}, "larger than any image: a point beyond 1e+06 pixels"),
