@@ -6,10 +6,16 @@ import re
 import reprlib
 from typing import Any
 
+import numpy as np
+
 from mtl_ray.sources.texts import text_of
 
 _INT64 = 1 << 63
-_TOO_DEEP = "[" * 64
+_DEEPEST = 64
+"""Annotations are nested ten deep at most; Python cannot send much deeper ones to another process."""
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_AT_ONCE = 1 << 18
+"""So many bytes are looked at together: they stay in the cache."""
 _HALVES = ("\\ud", "\\uD")
 _YES = frozenset({"true", "yes", "t", "y"})
 
@@ -21,13 +27,29 @@ def parse_json(data: bytes) -> Any:
         ValueError: if it is none, or nested deeper than annotations ever are.
     """
     text = text_of(data)
-    if _TOO_DEEP in text:
+    if _is_deep(text) and _is_deep(_STRING.sub("", text)):  # the second is exact, and slow
         raise ValueError("it is nested too deep")
     try:
         content = json.loads(text)
         return _whole_characters(content) if any(half in text for half in _HALVES) else content
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def _is_deep(text: str) -> bool:
+    """Whether brackets are nested too deep, those in strings counted too."""
+    data = np.frombuffer(text.encode(), np.uint8)
+    depth = lowest = 0
+    for start in range(0, len(data), _AT_ONCE):
+        part = data[start : start + _AT_ONCE] & 0xDF  # { and } become [ and ]
+        brackets = part[(part | 6) == ord("_")]  # and Y, _ and DEL, which do not count below
+        depths = depth + np.cumsum((brackets == ord("[")).astype(np.int64) - (brackets == ord("]")))
+        if len(depths):
+            lows = np.minimum(np.minimum.accumulate(depths), lowest)
+            if (depths - lows).max() > _DEEPEST:
+                return True
+            depth, lowest = int(depths[-1]), int(lows[-1])
+    return False
 
 
 def _whole_characters(value: Any) -> Any:

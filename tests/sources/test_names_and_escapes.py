@@ -133,3 +133,16 @@ def test_run_lengths_are_the_same_in_training_and_evaluation(write: Any) -> None
     mask, dropped = mask_of(written, 48, 64)
     assert (read_mask(written, 48, 64), dropped) == (mask, "")
     assert masks.area(mask, 48, 64) == 2
+
+
+@pytest.mark.parametrize("opened", ["[", '{"a":', "[1,", '{"b": 1, "a": ', "[[], "])
+@pytest.mark.parametrize("depth", [100, 600, 10_000])
+def test_what_is_nested_too_deep_is_refused(opened: str, depth: int) -> None:
+    closed = "".join("]" if opened[0] == "[" else "}" for _ in range(depth))
+    with pytest.raises(ValueError, match="nested too deep"):
+        parse_json(f"{opened * depth}0{closed}".encode())
+
+
+def test_brackets_in_names_are_not_nested() -> None:
+    names = ["a [1", '"[{', "\\"] * 500
+    assert parse_json(json.dumps({"names": names}).encode()) == {"names": names}
