@@ -20,8 +20,6 @@ from mtl_ray.sources.source import Reject, UnreadableError
 
 _GROUP = "group"
 _MOST = 1000
-_FEWEST = 2
-"""Points of a polygon: the authors draw two as a line, and one cannot be drawn."""
 
 
 def read_map(uri: str, file: str, max_pixels: int) -> NDArray[np.int32]:
@@ -126,8 +124,6 @@ def _draw(draw: ImageDraw.ImageDraw, item: Any, counts: Counter[str]) -> None:
 def _points(given: Any) -> Points:
     if not isinstance(given, list) or not all(isinstance(point, list) and len(point) == 2 for point in given):
         raise ValueError("its polygon is no list of pairs")
-    if len(given) < _FEWEST:
-        raise ValueError(f"a polygon of fewer than {_FEWEST} points")
     points = points_of([x for x, _ in given], [y for _, y in given])
     if len(points) < 2:  # two make a line, which the authors draw, too
         raise ValueError(f"too few points: a polygon of {len(points)}")

@@ -200,8 +200,6 @@ def test_annotations_alone(tmp_path: Path) -> None:
         ({"label": "car", "polygon": [[1, 2, 3]]}, "its polygon is no list of pairs"),
         ({"label": "car", "polygon": [[1, None], [2, 3]]}, "a point that is not made of finite numbers"),
         ({"label": "car", "polygon": [[1, 1e300], [2, 3]]}, "larger than any image: a point beyond 1e+06 pixels"),
-        ({"label": "car", "polygon": [[1, 2]]}, "a polygon of fewer than 2 points"),
-        ({"label": "car", "polygon": []}, "a polygon of fewer than 2 points"),
     ],
 )
 def test_objects_that_cannot_be_drawn(city: Path, item: object, reason: str) -> None:
