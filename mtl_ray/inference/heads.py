@@ -1,15 +1,22 @@
 """Heads of which only the name of the type is known, as it comes over the wire and in predictions files."""
 
 from collections.abc import Mapping
-from typing import get_args
+from typing import Any
 
-from mtl_ray.experiment import AnyHead, HeadConfig
-
-KNOWN: Mapping[str, AnyHead] = {kind.type: kind for kind in get_args(get_args(HeadConfig)[0])}
-"""The config class of each type of head; task and annotation stand in the class."""
+from mtl_ray.experiment import HEADS
+from mtl_ray.tasks.task import HeadKind, KnownHead
 
 
-def head_of(head_type: str) -> AnyHead:
+def _known(kind: Any) -> KnownHead:
+    """What stands in the class of a head's config."""
+    return KnownHead(type=kind.type, task=kind.task, annotation=kind.annotation, exclusive=kind.exclusive)
+
+
+KNOWN: Mapping[str, HeadKind] = {head.type: head for head in map(_known, HEADS)}
+"""By the name of the type."""
+
+
+def head_of(head_type: str) -> HeadKind:
     """What is known of every head of a type.
 
     Raises:

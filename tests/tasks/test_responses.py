@@ -8,18 +8,15 @@ import pyarrow as pa
 import pytest
 
 from mtl_ray.samples import Vocabulary
-from mtl_ray.tasks.classification import answer as label_answer
-from mtl_ray.tasks.classification import store as label_store
 from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 from mtl_ray.tasks.classification.decode import LabelScores
-from mtl_ray.tasks.detection import answer as box_answer
-from mtl_ray.tasks.detection import store as box_store
+from mtl_ray.tasks.classification.task import CLASSIFICATION
 from mtl_ray.tasks.detection.config import RetinaNetHead
 from mtl_ray.tasks.detection.decode import Detections
-from mtl_ray.tasks.segmentation import answer as map_answer
-from mtl_ray.tasks.segmentation import store as map_store
+from mtl_ray.tasks.detection.task import DETECTION
 from mtl_ray.tasks.segmentation.config import FcnHead
 from mtl_ray.tasks.segmentation.decode import SemanticMap
+from mtl_ray.tasks.segmentation.task import SEGMENTATION
 from tests.tasks.random_objects import detections, random_images
 
 VOCABULARY = Vocabulary(classes={"instances": ("a", "b", "c"), "labels": ("x", "y", "z"), "semantic": ("sky", "road", "tree")})
@@ -45,27 +42,27 @@ PLAIN = detections([[1.1, 2.2, 30.3, 40.4], [0, 0, 1, 1]], [0.7, 1 / 3], [2, 0])
 
 @pytest.mark.parametrize("found", [*FOUND, PLAIN])
 def test_detections_come_back(found: Detections) -> None:
-    answer = box_answer.answer(found, VOCABULARY, 0.0)
-    assert equal(box_answer.read_answer(over_the_wire(answer), VOCABULARY, RetinaNetHead()), found)
-    assert equal(box_store.from_row(through_arrow(box_store.to_row(found), box_store.TYPE)), found)
+    answer = DETECTION.to_response(found, VOCABULARY, 0.0)
+    assert equal(DETECTION.from_response(over_the_wire(answer), VOCABULARY, RetinaNetHead()), found)
+    assert equal(DETECTION.from_row(through_arrow(DETECTION.to_row(found), DETECTION.row_type())), found)
 
 
 def test_nothing_found_comes_back_as_nothing() -> None:
     nothing = detections([], [])
-    assert box_answer.answer(nothing, VOCABULARY, 0.0) == []
-    assert equal(box_answer.read_answer([], VOCABULARY, RetinaNetHead()), nothing)
-    assert equal(box_store.from_row(through_arrow(box_store.to_row(nothing), box_store.TYPE)), nothing)
+    assert DETECTION.to_response(nothing, VOCABULARY, 0.0) == []
+    assert equal(DETECTION.from_response([], VOCABULARY, RetinaNetHead()), nothing)
+    assert equal(DETECTION.from_row(through_arrow(DETECTION.to_row(nothing), DETECTION.row_type())), nothing)
 
 
 def test_an_answer_has_the_shape_of_torchserve() -> None:
-    answer = box_answer.answer(PLAIN, VOCABULARY, 0.5)
+    answer = DETECTION.to_response(PLAIN, VOCABULARY, 0.5)
     assert [set(item) for item in answer] == [{"class_label", "class_name", "bbox", "score"}]
     assert (answer[0]["class_label"], answer[0]["class_name"]) == (2, "c")
     assert answer[0]["bbox"] == pytest.approx([1.1, 2.2, 30.3, 40.4])
 
 
 def test_coco_entries_use_the_numbers_of_the_source() -> None:
-    first, _ = box_store.to_coco(PLAIN, 17, 50, 60, [4, 8, 90])
+    first, _ = DETECTION.to_coco(PLAIN, 17, 50, 60, [4, 8, 90])
     assert (first["image_id"], first["category_id"]) == (17, 90)
     assert first["bbox"] == pytest.approx([1.1, 2.2, 29.2, 38.2])
 
@@ -73,12 +70,12 @@ def test_coco_entries_use_the_numbers_of_the_source() -> None:
 def test_label_scores_come_back_and_the_best_is_always_said() -> None:
     scores = np.array([0.2, 0.5, 0.3], np.float32)
     one, many = LabelScores(scores=scores, exclusive=True), LabelScores(scores=scores, exclusive=False)
-    assert [item["class_name"] for item in label_answer.answer(one, VOCABULARY, 0.0)] == ["y", "z", "x"]
-    assert [item["class_label"] for item in label_answer.answer(one, VOCABULARY, 0.9)] == [1]
-    assert label_answer.answer(many, VOCABULARY, 0.9) == []
+    assert [item["class_name"] for item in CLASSIFICATION.to_response(one, VOCABULARY, 0.0)] == ["y", "z", "x"]
+    assert [item["class_label"] for item in CLASSIFICATION.to_response(one, VOCABULARY, 0.9)] == [1]
+    assert CLASSIFICATION.to_response(many, VOCABULARY, 0.9) == []
     for found, head in ((one, LinearHead()), (many, MultilabelHead())):
-        back = label_answer.read_answer(over_the_wire(label_answer.answer(found, VOCABULARY, 0.0)), VOCABULARY, head)
-        kept = label_store.from_row(through_arrow(label_store.to_row(found), label_store.TYPE))
+        back = CLASSIFICATION.from_response(over_the_wire(CLASSIFICATION.to_response(found, VOCABULARY, 0.0)), VOCABULARY, head)
+        kept = CLASSIFICATION.from_row(through_arrow(CLASSIFICATION.to_row(found), CLASSIFICATION.row_type()))
         for each in (back, kept):
             assert np.array_equal(each.scores, scores)
             assert each.exclusive == found.exclusive
@@ -86,13 +83,13 @@ def test_label_scores_come_back_and_the_best_is_always_said() -> None:
 
 def test_a_class_map_comes_back() -> None:
     found = SemanticMap(classes=np.array([[0, 2, 2], [0, 2, 2]], np.uint8))
-    answer = over_the_wire(map_answer.answer(found, VOCABULARY, 0.5))
+    answer = over_the_wire(SEGMENTATION.to_response(found, VOCABULARY, 0.5))
     assert [(item["class_name"], item["share"]) for item in answer["classes"]] == [
         ("tree", pytest.approx(2 / 3)),
         ("sky", pytest.approx(1 / 3)),
     ]
-    back = map_answer.read_answer(answer, VOCABULARY, FcnHead())
-    kept = map_store.from_row(through_arrow(map_store.to_row(found), map_store.TYPE))
+    back = SEGMENTATION.from_response(answer, VOCABULARY, FcnHead())
+    kept = SEGMENTATION.from_row(through_arrow(SEGMENTATION.to_row(found), SEGMENTATION.row_type()))
     assert np.array_equal(back.classes, found.classes)
     assert np.array_equal(kept.classes, found.classes)
 
@@ -100,4 +97,4 @@ def test_a_class_map_comes_back() -> None:
 @pytest.mark.parametrize("item", [{}, {"png": "no base64!"}, {"png": ""}, {"png": "AAAA"}])
 def test_an_answer_without_a_map_is_refused(item: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"map|PNG"):
-        map_answer.read_answer(item, VOCABULARY, FcnHead())
+        SEGMENTATION.from_response(item, VOCABULARY, FcnHead())
