@@ -29,6 +29,7 @@ VERSION = 1
 
 COCO_RESULTS_HEAD = KnownHead(type="coco_results", task=DETECTION, annotation="instances", exclusive=False)
 """Stands for the head of a COCO results file, of which nothing more is known."""
+_STAND_INS = {COCO_RESULTS_HEAD.type: COCO_RESULTS_HEAD}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ def read_arrow(uri: str) -> Stored:
         raise ValueError(
             f"{uri} is a {about.get('format')} of version {about.get('version')}; this program reads {FORMAT} of version {VERSION}"
         )
-    heads = {name: COCO_RESULTS_HEAD if kind == COCO_RESULTS_HEAD.type else head_of(kind) for name, kind in about["heads"].items()}
+    heads = {name: _STAND_INS.get(kind) or head_of(kind) for name, kind in about["heads"].items()}
     return Stored(heads=heads, vocabulary=vocabulary_from_json(about["vocabulary"]), by_name=_Table(table, heads), complete=True)
 
 

@@ -64,6 +64,11 @@ class Validation:
             return f"{name}/{head.task.metric(head, self._vocabulary).main}"
         raise ValueError("every head of the model is train_only: nothing could be measured or exported")
 
+    def lower_is_better(self, metric: str) -> bool:
+        """Whether less of a metric, HEAD/METRIC, is better."""
+        name, _, entry = metric.partition("/")
+        return name in self.heads and entry in self.heads[name].task.metric(self.heads[name], self._vocabulary).lower_is_better
+
     def measure(self, model: Model) -> tuple[dict[str, float], Measured]:
         """All metrics as HEAD/METRIC, the same on every rank, and what can be shown of them.
 

@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT
 from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.tasks.detection.levels import stride_of
 from mtl_ray.tasks.detection.task import DETECTION, DetectionTask
 from mtl_ray.tasks.task import AnyHead
 
@@ -54,6 +55,15 @@ class Yolov3Head:
         if any(side <= 0 for level in self.anchors for anchor in level for side in anchor):
             raise ValueError("anchors: width and height must be above 0")
 
+    def anchor_sides(self) -> tuple[float, float]:
+        """See ``AnchoredHead``."""
+        sides = [(width * height) ** 0.5 for level in self.anchors for width, height in level]
+        return min(sides), max(sides)
+
+    def anchor_advice(self, name: str) -> str:
+        """See ``AnchoredHead``."""
+        return "python -m jobs.anchors"
+
     def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
         """See ``AnyHead``."""
         from mtl_ray.tasks.detection.yolov3 import Yolov3
@@ -83,6 +93,16 @@ class RetinaNetHead:
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height / width of the anchors."""
     select: Selection = Field(default_factory=Selection)
+
+    def anchor_sides(self) -> tuple[float, float]:
+        """See ``AnchoredHead``."""
+        octaves = (1.0, 2 ** ((self.octaves - 1) / self.octaves))
+        sides = [self.anchor_scale * octave * stride_of(level) for level in self.levels for octave in octaves]
+        return min(sides), max(sides)
+
+    def anchor_advice(self, name: str) -> str:
+        """See ``AnchoredHead``."""
+        return f"a smaller model.heads.{name}.anchor_scale"
 
     def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
         """See ``AnyHead``."""
