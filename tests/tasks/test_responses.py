@@ -3,10 +3,12 @@
 import json
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from mtl_ray.experiment import TASKS
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 from mtl_ray.tasks.classification.decode import LabelScores
@@ -17,6 +19,7 @@ from mtl_ray.tasks.detection.task import DETECTION
 from mtl_ray.tasks.segmentation.config import FcnHead
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 from mtl_ray.tasks.segmentation.task import SEGMENTATION
+from mtl_ray.tasks.task import HeadKind, Task
 from tests.tasks.random_objects import detections, random_images
 
 VOCABULARY = Vocabulary(classes={"instances": ("a", "b", "c"), "labels": ("x", "y", "z"), "semantic": ("sky", "road", "tree")})
@@ -98,3 +101,47 @@ def test_a_class_map_comes_back() -> None:
 def test_an_answer_without_a_map_is_refused(item: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"map|PNG"):
         SEGMENTATION.from_response(item, VOCABULARY, FcnHead())
+
+
+MAP = SEGMENTATION.to_response(SemanticMap(classes=np.array([[0, 2, 2], [0, 2, 1]], np.uint8)), VOCABULARY, 0.0)
+BOX = {"class_label": 0, "class_name": "a", "bbox": [0, 0, 1, 1], "score": 0.5}
+LABEL = {"class_label": 0, "class_name": "x", "score": 0.5}
+WRONG: list[tuple[Task[Any, Any], HeadKind, Any]] = [
+    *((DETECTION, RetinaNetHead(), [BOX | {"class_label": label}]) for label in (-1, 3, 1.5, "1", None, 10**30)),
+    *((DETECTION, RetinaNetHead(), [BOX | {"bbox": box}]) for box in ([0, 0, 1], [0] * 8, None, [0, 0, 1, float("nan")], "box")),
+    *((DETECTION, RetinaNetHead(), [BOX | {"score": score}]) for score in (float("inf"), float("nan"), None, "much")),
+    *((DETECTION, RetinaNetHead(), content) for content in (None, 7, [7], [{}], {"error": "x"}, [BOX | {"mask": "a"}, BOX])),
+    *((CLASSIFICATION, head, [LABEL | {"class_label": label}]) for head in (LinearHead(), MultilabelHead()) for label in (-1, 3, 1.5, "1")),
+    *((CLASSIFICATION, LinearHead(), content) for content in (None, 7, [7], [{}], [LABEL | {"score": float("nan")}])),
+    *((SEGMENTATION, FcnHead(), content) for content in (None, 7, [], "png", {"png": 7}, {"png": None})),
+]
+
+
+@pytest.mark.parametrize(("task", "head", "content"), WRONG)
+def test_a_malformed_response_is_refused(task: Task[Any, Any], head: HeadKind, content: Any) -> None:
+    with pytest.raises((ValueError, LookupError, TypeError, AttributeError, OverflowError)):
+        task.from_response(content, VOCABULARY, head)
+
+
+def test_a_class_map_must_have_the_size_and_the_classes_of_the_model() -> None:
+    assert SEGMENTATION.from_response(MAP, VOCABULARY, FcnHead(), (2, 3)).classes[1, 2] == 1
+    with pytest.raises(ValueError, match="3 x 2 pixels, the image 2 x 3"):
+        SEGMENTATION.from_response(MAP, VOCABULARY, FcnHead(), (3, 2))
+    with pytest.raises(ValueError, match="class index 2, and there are 2 classes"):
+        SEGMENTATION.from_response(MAP, Vocabulary(classes={"semantic": ("sky", "road")}), FcnHead())
+
+
+def test_the_image_of_a_map_may_lie_beside_the_response() -> None:
+    found = SemanticMap(classes=np.zeros((2, 3), np.uint8))
+    assert SEGMENTATION.to_response(found, VOCABULARY, 0.0, image_file="a.png")["png"] == "a.png"
+    assert SEGMENTATION.plain_image(found)[:4] == b"\x89PNG"
+    assert DETECTION.plain_image(PLAIN) is None
+    assert [task.name for task in TASKS if task.to_coco is not None] == ["detection"]
+
+
+@pytest.mark.parametrize(("task", "head", "content"), [(DETECTION, RetinaNetHead(), [BOX]), (CLASSIFICATION, LinearHead(), [LABEL])])
+def test_a_response_follows_its_schema(task: Task[Any, Any], head: HeadKind, content: Any) -> None:
+    jsonschema.validate(task.to_response(task.from_response(content, VOCABULARY, head), VOCABULARY, 0.0), task.response_schema())
+    jsonschema.validate(MAP, SEGMENTATION.response_schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(MAP, task.response_schema())

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.geometry.placement import Placement
-from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample, Vocabulary
+from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
 from mtl_ray.tasks.segmentation.decode import SemanticMap, decode
 from mtl_ray.tasks.task import HeadKind, View
@@ -69,7 +69,7 @@ class SegmentationTask:
             raise ValueError("the response of a segmentation head has no class map under 'png'") from error
         classes = _read_png(data, MAX_RESPONSE_PIXELS, image_hw)
         known = len(vocabulary.classes[self.annotation])
-        if (strange := classes[(classes >= known) & (classes != IGNORE_INDEX)]).size:
+        if (strange := classes[classes >= known]).size:
             raise ValueError(f"its class map has the class index {strange[0]}, and there are {known} classes")
         return SemanticMap(classes=classes)
 
