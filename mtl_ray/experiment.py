@@ -1,8 +1,8 @@
-"""A resolved config becomes data, model and method: the one file that lists the tasks and the heads."""
+"""A resolved config becomes data, model and method: the one file that lists the heads, and with them the tasks."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, Union, cast
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -18,20 +18,19 @@ from mtl_ray.models.config import BackboneConfig, NeckConfig
 from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.tasks.classification import config as classification
-from mtl_ray.tasks.classification.task import CLASSIFICATION
 from mtl_ray.tasks.detection import config as detection
-from mtl_ray.tasks.detection.task import DETECTION
 from mtl_ray.tasks.segmentation import config as segmentation
-from mtl_ray.tasks.segmentation.task import SEGMENTATION
-from mtl_ray.tasks.task import AnyHead, Task
+from mtl_ray.tasks.task import AnyHead, HeadKind, Task
 from mtl_ray.training.config import RuntimeConfig, ScheduleConfig
 from mtl_ray.tuning.config import TuneConfig
 
 if TYPE_CHECKING:
     from mtl_ray.models.model import Model
 
-TASKS: tuple[Task[Any, Any], ...] = (DETECTION, SEGMENTATION, CLASSIFICATION)
 HEADS: tuple[type[AnyHead], ...] = (*detection.HEADS, *segmentation.HEADS, *classification.HEADS)
+"""The config of every head, folder by folder."""
+TASKS: tuple[Task[Any, Any], ...] = tuple(dict.fromkeys(cast(HeadKind, head).task for head in HEADS))
+"""Their tasks, each once."""
 
 if TYPE_CHECKING:
     HeadConfig = AnyHead

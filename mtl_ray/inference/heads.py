@@ -1,18 +1,17 @@
 """Heads of which only the name of the type is known, as it comes over the wire and in predictions files."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 from mtl_ray.experiment import HEADS
 from mtl_ray.tasks.task import HeadKind, KnownHead
 
 
-def _known(kind: Any) -> KnownHead:
-    """What stands in the class of a head's config."""
-    return KnownHead(type=kind.type, task=kind.task, annotation=kind.annotation, exclusive=kind.exclusive)
+def _known(head: HeadKind) -> KnownHead:
+    return KnownHead(type=head.type, task=head.task, annotation=head.annotation, exclusive=head.exclusive)
 
 
-KNOWN: Mapping[str, HeadKind] = {head.type: head for head in map(_known, HEADS)}
+KNOWN: Mapping[str, HeadKind] = {head.type: head for head in (_known(cast(HeadKind, each)) for each in HEADS)}
 """By the name of the type."""
 
 
