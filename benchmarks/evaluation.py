@@ -40,7 +40,7 @@ OURS = """
 import json, sys, time
 from mtl_ray.evaluation import charts
 from mtl_ray.evaluation.evaluate import Request, evaluate, write_results
-from mtl_ray.tasks.detection import metric, store
+from mtl_ray.tasks.detection import metric
 started = time.process_time()
 report, part = evaluate(Request(target=sys.argv[2], data=sys.argv[1]))
 measured = time.process_time() - started

@@ -1,10 +1,8 @@
-"""A resolved config becomes data, model and method: the one file that lists the tasks."""
+"""A resolved config becomes data, model and method: the one file that lists the heads, and with them the tasks."""
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Union, cast
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -17,18 +15,28 @@ from mtl_ray.evaluation.config import EvaluateConfig
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.models.config import BackboneConfig, NeckConfig
-from mtl_ray.samples import Vocabulary
+from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.serving.config import ServeConfig
-from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
-from mtl_ray.tasks.detection.config import RetinaNetHead, Yolov3Head
-from mtl_ray.tasks.segmentation.config import FcnHead
+from mtl_ray.tasks.classification import config as classification
+from mtl_ray.tasks.detection import config as detection
+from mtl_ray.tasks.segmentation import config as segmentation
+from mtl_ray.tasks.task import AnyHead, HeadKind, Task
 from mtl_ray.training.config import RuntimeConfig, ScheduleConfig
 from mtl_ray.tuning.config import TuneConfig
 
 if TYPE_CHECKING:
     from mtl_ray.models.model import Model
 
-HeadConfig = Annotated[Yolov3Head | RetinaNetHead | FcnHead | LinearHead | MultilabelHead, Field(discriminator="type")]
+HEADS: tuple[type[AnyHead], ...] = (*detection.HEADS, *segmentation.HEADS, *classification.HEADS)
+"""The config of every head, folder by folder."""
+TASKS: tuple[Task[Any, Any], ...] = tuple(dict.fromkeys(cast(HeadKind, head).task for head in HEADS))
+"""Their tasks, each once."""
+
+if TYPE_CHECKING:
+    HeadConfig = AnyHead
+else:
+    HeadConfig = Annotated[Union[HEADS], Field(discriminator="type")]  # noqa: UP007 - the members are values
+    """One of ``HEADS``, told apart by ``type``."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -75,25 +83,14 @@ def parse_experiment(text: str, source: str) -> ExperimentConfig:
     return validate(parse(text, source), ExperimentConfig, written=True)
 
 
-class AnyHead(Protocol):
-    """What every head's config has."""
-
-    @property
-    def type(self) -> str: ...  # noqa: D102
-    @property
-    def task(self) -> str: ...  # noqa: D102
-    @property
-    def annotation(self) -> str: ...  # noqa: D102
-
-
-def task_part(head: AnyHead, part: str) -> ModuleType:
-    """A module of a head's task folder, such as ``decode`` or ``build``, imported when it is first asked for."""
-    return import_module(f"mtl_ray.tasks.{head.task}.{part}")
-
-
-def predicting_heads(heads: Mapping[str, Any]) -> dict[str, Any]:
+def predicting_heads(heads: Mapping[str, AnyHead]) -> dict[str, AnyHead]:
     """The heads that are evaluated and exported: all but the auxiliary ones."""
-    return {name: head for name, head in heads.items() if not getattr(head, "train_only", False)}
+    return {name: head for name, head in heads.items() if not head.train_only}
+
+
+def drawing_task(annotation: Annotation) -> Task[Any, Any]:
+    """The first task whose ground truth is of a kind of annotation."""
+    return next(task for task in TASKS if task.annotation == annotation)
 
 
 def build_model(config: ModelConfig, vocabulary: Vocabulary) -> "Model":
@@ -115,5 +112,5 @@ def build_model(config: ModelConfig, vocabulary: Vocabulary) -> "Model":
         missing = [level for level in head.levels if level not in trunk.channels]
         if missing:
             raise ValueError(f"head {name!r} reads {', '.join(missing)}, but the trunk gives {', '.join(trunk.channels)}")
-        heads[name] = task_part(head, "build").build(head, vocabulary, trunk.channels, trunk.strides)
+        heads[name] = head.build(vocabulary, trunk.channels, trunk.strides)
     return Model(trunk, heads, mean=config.mean, std=config.std)

@@ -4,15 +4,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from types import ModuleType
-from typing import get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.experiment import ExperimentConfig, HeadConfig, task_part
+from mtl_ray.experiment import ExperimentConfig, drawing_task
 from mtl_ray.geometry.pictures import grid, jpeg, shrunk
 from mtl_ray.inference.pictures import free_name
 from mtl_ray.loading.batch import Batch
@@ -83,18 +81,12 @@ def _augmented(uri: str, num: int, config: ExperimentConfig) -> Iterator[Drawn]:
 
 def panels(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
     """A picture for each kind of annotation, side by side."""
-    drawn = [_drawing(kind).draw_truth(image, sample, vocabulary) for kind in vocabulary.classes]
+    drawn = [drawing_task(kind).draw_ground_truth(image, sample, vocabulary) for kind in vocabulary.classes]
     known = {"labels": sample.labels, "instances": sample.instances, "semantic": sample.semantic}
     titles = [kind if known[kind] is not None else f"{kind}: not annotated" for kind in vocabulary.classes]
     if len(drawn) == 1 and known[next(iter(vocabulary.classes))] is not None:
         return np.asarray(drawn[0], np.uint8)
     return grid(drawn, len(drawn), titles)
-
-
-def _drawing(annotation: str) -> ModuleType:
-    """How the task that learns from a kind of annotation draws it."""
-    heads = get_args(get_args(HeadConfig)[0])
-    return task_part(next(head for head in heads if head.annotation == annotation), "draw")
 
 
 def _as_sample(batch: Batch, slot: int) -> Sample:

@@ -13,7 +13,6 @@ from mtl_ray import storage
 from mtl_ray.analysis.image_scores import overlaps_float32
 from mtl_ray.analysis.paired import Paired, Pairs
 from mtl_ray.evaluation.charts import draw
-from mtl_ray.experiment import task_part
 from mtl_ray.tasks.charts import BACKGROUND, Charts, Confusion
 from mtl_ray.tasks.detection.columns import Scored, at_least, found_of, objects_of
 from mtl_ray.tasks.detection.config import Selection
@@ -81,11 +80,11 @@ def head_confusion(pairs: Pairs, name: str) -> Confusion:
         ValueError: if an image may have several labels, so that none is taken for another.
     """
     head = pairs.stored.heads[name]
-    metric = task_part(head, "metric").metric(head, pairs.stored.vocabulary)
+    metric = head.task.metric(head, pairs.stored.vocabulary)
     for sample, found in pairs:
         if found is not None:
             metric.update(sample, found[name])
-    counted: Confusion | None = metric.charts().confusion
+    counted = metric.charts().confusion
     if counted is None:
         raise ValueError(f"the head {name} gives an image any number of labels, so none is taken for another; see eval-metric")
     return counted

@@ -5,13 +5,14 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mtl_ray import storage
 from mtl_ray.analysis.paired import Pairs, open_pairs
 from mtl_ray.evaluation.config import EvaluateConfig
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.evaluation.report import Report, report
-from mtl_ray.tasks.contract import Metric
+from mtl_ray.tasks.task import Metric
 
 TOGETHER = "together"
 
@@ -61,7 +62,7 @@ def eval_metric(predictions: Sequence[str], data: Sequence[str], config: Evaluat
         raise ValueError(f"there are {len(predictions)} files of predictions and {len(data)} data sets; give one for each, in one order")
     reports: dict[str, Report] = {}
     notes: dict[str, Sequence[str]] = {}
-    measured: list[tuple[Pairs, dict[str, Metric], int]] = []
+    measured: list[tuple[Pairs, dict[str, Metric[Any]], int]] = []
     for place, (stored, uri) in enumerate(zip(predictions, data, strict=True), 1):
         name = uri if uri not in reports else f"{uri} ({place})"
         started = time.monotonic()
@@ -82,7 +83,7 @@ def eval_metric(predictions: Sequence[str], data: Sequence[str], config: Evaluat
     return Measured(reports=reports, notes=notes)
 
 
-def _measure(uri: str, pairs: Pairs, config: EvaluateConfig) -> tuple[dict[str, Metric], int, int]:
+def _measure(uri: str, pairs: Pairs, config: EvaluateConfig) -> tuple[dict[str, Metric[Any]], int, int]:
     """The metrics by head, how many images were measured, and how many have no predictions."""
     heads = {name: head for name, head in pairs.stored.heads.items() if head.annotation in pairs.data.vocabulary.classes}
     if not heads:
@@ -99,7 +100,7 @@ def _measure(uri: str, pairs: Pairs, config: EvaluateConfig) -> tuple[dict[str, 
     return metrics, samples, missing
 
 
-def _alike(one: tuple[Pairs, dict[str, Metric], int], other: tuple[Pairs, dict[str, Metric], int]) -> bool:
+def _alike(one: tuple[Pairs, dict[str, Metric[Any]], int], other: tuple[Pairs, dict[str, Metric[Any]], int]) -> bool:
     """Whether the metrics count the same classes by the same numbers."""
     return one[0].stored.vocabulary.classes == other[0].stored.vocabulary.classes and one[1].keys() == other[1].keys()
 

@@ -13,10 +13,10 @@ from mtl_ray.analysis.paired import Pairs
 from mtl_ray.analysis.wide import Wide
 from mtl_ray.evaluation.coco_file import ANYTHING
 from mtl_ray.evaluation.data import CocoData, image_ids
-from mtl_ray.evaluation.stored import NOTHING, CocoResultsHead, category_ids_of, to_table, write_arrow
+from mtl_ray.evaluation.stored import COCO_RESULTS_HEAD, NOTHING, category_ids_of, to_table, write_arrow
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections
-from mtl_ray.tasks.detection.store import to_coco
+from mtl_ray.tasks.detection.task import DETECTION
 
 IMAGES_OF_A_TASK = 200
 HEAD = "boxes"
@@ -126,10 +126,10 @@ def _entries(fused: Fused) -> Iterator[dict[str, Any]]:
     categories = fused.vocabulary.category_ids["instances"]
     keys = [sample.key for sample in fused.samples]
     for sample, number, found in zip(fused.samples, image_ids(keys), fused.found, strict=True):
-        for entry in to_coco(found, number, sample.height, sample.width, categories):
+        for entry in DETECTION.to_coco(found, number, sample.height, sample.width, categories):
             yield entry if fused.by_data else {**entry, "file_name": sample.key}
 
 
 def _write_arrow(uri: str, fused: Fused) -> None:
-    heads = {HEAD: CocoResultsHead}
+    heads = {HEAD: COCO_RESULTS_HEAD}
     write_arrow(uri, to_table(fused.samples, [{HEAD: found} for found in fused.found], heads), heads, fused.vocabulary)

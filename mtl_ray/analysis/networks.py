@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,11 @@ from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model, load_
 from mtl_ray.inference.checkpoint import find_checkpoint, read_config, read_vocabulary
 from mtl_ray.inference.open import artifact_kind
 from mtl_ray.inference.signature import read_signature
-from mtl_ray.models.head import Context
+from mtl_ray.models.head import Context, Head, dense
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.shards.split import open_split
+from mtl_ray.tasks.task import AnyHead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +111,13 @@ def _vocabulary(config: ExperimentConfig) -> Vocabulary:
         raise ValueError(f"the classes are known from the split, or say how many there are with --classes: {error}") from error
 
 
-def _numbered(heads: Mapping[str, Any], classes: int) -> Vocabulary:
+def _numbered(heads: Mapping[str, AnyHead], classes: int) -> Vocabulary:
     """Classes called by their numbers for every head."""
     if classes < 1:
         raise ValueError(f"--classes is {classes}; at least 1 is needed")
     names = tuple(map(str, range(classes)))
     kinds: dict[Annotation, tuple[str, ...]] = {head.annotation: names for head in heads.values()}
-    return Vocabulary(classes=kinds, exclusive_labels=any(head.type == "linear" for head in heads.values()))
+    return Vocabulary(classes=kinds, exclusive_labels=any(head.exclusive for head in heads.values()))
 
 
 def _run(model: nn.Module, image: Tensor) -> object:
@@ -125,10 +126,10 @@ def _run(model: nn.Module, image: Tensor) -> object:
     valid = torch.tensor([[height, width]], dtype=torch.int32).expand(len(image), 2).to(image.device)
     context = Context(canvas_hw=(height, width), valid_hw=valid)
     features = model.trunk(model.normalise(image))
-    return [_output(head, features, context) for head in model.heads.values()]
+    return [_output(cast(Head, head), features, context) for head in model.heads.values()]
 
 
-def _output(head: nn.Module, features: Mapping[str, Tensor], context: Context) -> object:
+def _output(head: Head, features: Mapping[str, Tensor], context: Context) -> object:
     """What a head says, before suppression where it has one."""
-    method = "candidates" if hasattr(head, "candidates") else "predict"
-    return getattr(head, method)(features, context)
+    proposing = dense(head)
+    return head.predict(features, context) if proposing is None else proposing.candidates(features, context)

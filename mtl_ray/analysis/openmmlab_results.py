@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.evaluation.data import CocoData, EvaluationData
-from mtl_ray.evaluation.stored import NOTHING, CocoResultsHead, Stored
+from mtl_ray.evaluation.stored import COCO_RESULTS_HEAD, NOTHING, Stored
 from mtl_ray.geometry.masks import encode
 from mtl_ray.inference.heads import head_of
 from mtl_ray.samples import Annotation, Sample, Vocabulary
@@ -54,7 +54,7 @@ def read_openmmlab(uri: str, data: EvaluationData, classes: Sequence[str] | None
 
 
 HEADS: Mapping[Annotation, tuple[str, Callable[[], Any]]] = {
-    "instances": ("boxes", lambda: CocoResultsHead),
+    "instances": ("boxes", lambda: COCO_RESULTS_HEAD),
     "semantic": ("map", lambda: head_of("fcn")),
     "labels": ("label", lambda: head_of("linear")),
 }

@@ -21,7 +21,7 @@ from mtl_ray.geometry.pictures import grid, jpeg
 from mtl_ray.inference.pictures import free_name
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.columns import Scored
-from mtl_ray.tasks.detection.draw import draw_prediction, draw_truth
+from mtl_ray.tasks.detection.draw import draw_ground_truth, draw_prediction
 
 IMAGES_OF_A_TASK = 500
 PICTURES_OF_A_TASK = 5
@@ -173,7 +173,7 @@ def _draw(shown: _Shown, work: _Work) -> bool:
     image, line = work.image, work.line
     pixels, there = shown.pictures.read(work.row, line.image, _size(image), exact=image.height > 0)
     sample = Sample(key=image.key, image=b"", height=pixels.shape[0], width=pixels.shape[1], instances=image.truth)
-    panels = [draw_truth(pixels, sample, shown.vocabulary), draw_prediction(pixels, image.found, shown.vocabulary, shown.show_score)]
+    panels = [draw_ground_truth(pixels, sample, shown.vocabulary), draw_prediction(pixels, image.found, shown.vocabulary, shown.show_score)]
     hidden = int((image.found.scores < shown.show_score).sum())
     found = (
         f"{len(image.found) - hidden} of {len(image.found)} drawn (>= {shown.show_score:g})" if hidden else f"{len(image.found)} predicted"

@@ -29,7 +29,7 @@ from mtl_ray.inference.predictor import Predictor
 from mtl_ray.loading.decode import decode_image
 from mtl_ray.picture_header import MAX_PIXELS
 from mtl_ray.samples import Sample
-from mtl_ray.tasks.contract import Metric
+from mtl_ray.tasks.task import Metric
 
 
 class Cell(NamedTuple):
@@ -86,7 +86,7 @@ class Request:
 class Part:
     """What was measured on some rows of a cell."""
 
-    metrics: dict[str, Metric]
+    metrics: dict[str, Metric[Any]]
     measured: Measured
 
     def merge(self, other: "Part") -> None:

@@ -24,9 +24,8 @@ from mtl_ray.inference.open import artifact_kind, open_predictor
 from mtl_ray.inference.predictor import Arrays, Predictor, decode_one
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.loading.decode import decode_image
-from mtl_ray.models.head import Context, Features, Head
+from mtl_ray.models.head import Context, Features, Head, dense
 from mtl_ray.samples import Sample
-from mtl_ray.tasks.detection.nms import select
 
 Picture = NDArray[np.uint8]
 _IN_MEMORY = 64
@@ -105,7 +104,7 @@ def predict_in_parts(predictor: Predictor, images: Sequence[Picture], watch: Sto
         raw = _forward(predictor, canvases, placements, watch)
     with torch.no_grad(), watch("post-processing"):
         with watch("post-processing/suppression"):
-            outputs = {name: select(value, head.selection, False) if _chooses(head) else value for name, (head, value) in raw.items()}
+            outputs = {name: value if (head := dense(each)) is None else head.select(value, False) for name, (each, value) in raw.items()}
         with watch("post-processing/decode"):
             arrays = {name: {field: value.cpu().numpy() for field, value in fields.items()} for name, fields in outputs.items()}
             return _decoded(predictor, arrays, placements)
@@ -113,7 +112,7 @@ def predict_in_parts(predictor: Predictor, images: Sequence[Picture], watch: Sto
 
 def _forward(
     predictor: TorchPredictor, canvases: Picture, placements: Sequence[Placement], watch: Stopwatch
-) -> dict[str, tuple[Any, dict[str, Tensor]]]:
+) -> dict[str, tuple[Head, dict[str, Tensor]]]:
     """Each head, and what it says before suppression where it has one."""
     model = predictor.model
     with watch("forward/trunk"):
@@ -123,16 +122,12 @@ def _forward(
         features: Features = model.trunk(model.normalise(image))
     with watch("forward/heads"):
         heads = {name: cast(Head, model.heads[name]) for name in predictor.heads}
-        return {name: (head, _said(head, features, context)) for name, head in heads.items()}
+        return {name: (head, _before_suppression(head, features, context)) for name, head in heads.items()}
 
 
-def _said(head: Any, features: Features, context: Context) -> dict[str, Tensor]:
-    said: dict[str, Tensor] = head.candidates(features, context) if _chooses(head) else head.predict(features, context)
-    return said
-
-
-def _chooses(head: Any) -> bool:
-    return hasattr(head, "candidates")
+def _before_suppression(head: Head, features: Features, context: Context) -> dict[str, Tensor]:
+    proposing = dense(head)
+    return head.predict(features, context) if proposing is None else proposing.candidates(features, context)
 
 
 def _decoded(predictor: TorchPredictor | BundlePredictor, arrays: Arrays, placements: Sequence[Placement]) -> list[Mapping[str, Any]]:

@@ -20,7 +20,7 @@ from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.picture_header import MAX_PIXELS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.charts import chart_file
-from mtl_ray.tasks.contract import Metric
+from mtl_ray.tasks.task import Metric
 
 MAX_NAMED = 20
 """Bad samples that a report names; all are counted."""
@@ -67,7 +67,7 @@ class Part:
         notes: what the reader of the figures should know.
     """
 
-    metrics: dict[str, Metric]
+    metrics: dict[str, Metric[Any]]
     table: pa.Table
     heads: Mapping[str, Any]
     vocabulary: Vocabulary
@@ -160,8 +160,8 @@ def write_results(out: str, made: Report, part: Part) -> list[str]:
     write_arrow(storage.join(out, "predictions.arrow"), part.table, part.heads, part.vocabulary)
     names = ["report.json", "predictions.arrow"]
     for name, head in part.heads.items():
-        if head.task == "detection":
-            write_coco(storage.join(out, f"{name}.coco.json"), part.table, name, part.categories)
+        if head.task.to_coco is not None:
+            write_coco(storage.join(out, f"{name}.coco.json"), part.table, name, head.task, part.categories)
             names.append(f"{name}.coco.json")
     for name, picture in draw({head: metric.charts() for head, metric in part.metrics.items()}).items():
         names.append(chart_file(name))
@@ -182,7 +182,7 @@ def open_stored(uri: str, data: EvaluationData) -> Stored:
 
 
 def _measure_stored(
-    uri: str, stored: Stored, data: EvaluationData, samples: Iterable[Sample], metrics: Mapping[str, Metric], keep: Keep
+    uri: str, stored: Stored, data: EvaluationData, samples: Iterable[Sample], metrics: Mapping[str, Metric[Any]], keep: Keep
 ) -> Measured:
     finder = Finder(stored, data)
     measured = measure_stored(finder, samples, metrics, keep)
@@ -191,7 +191,7 @@ def _measure_stored(
     return measured
 
 
-def _notes(target: Stored | Predictor, unknown: Iterable[str], measured: Mapping[str, Metric]) -> list[str]:
+def _notes(target: Stored | Predictor, unknown: Iterable[str], measured: Mapping[str, Metric[Any]]) -> list[str]:
     notes = [*target.notes] if isinstance(target, Stored) else []
     notes += [f"the target does not know {name}: it was left out of the truth" for name in unknown]
     return notes + [
@@ -199,7 +199,7 @@ def _notes(target: Stored | Predictor, unknown: Iterable[str], measured: Mapping
     ]
 
 
-def metrics_of(target: Stored | Predictor, vocabulary: Vocabulary) -> dict[str, Metric]:
+def metrics_of(target: Stored | Predictor, vocabulary: Vocabulary) -> dict[str, Metric[Any]]:
     """A metric for each head that can be measured on data of a vocabulary.
 
     Raises:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.loading.decode import decode_image, decode_semantic
 from mtl_ray.picture_header import MAX_PIXELS
 from mtl_ray.samples import Sample
-from mtl_ray.tasks.contract import Metric
+from mtl_ray.tasks.task import Metric
 
 Keep = Callable[[Sample, Predictions], None]
 """Called with each sample and what was predicted of it."""
@@ -41,7 +42,7 @@ class Measured:
 def measure(
     predictor: Predictor,
     samples: Iterable[Sample],
-    metrics: Mapping[str, Metric],
+    metrics: Mapping[str, Metric[Any]],
     keep: Keep | None = None,
     *,
     batch: int = 16,
@@ -66,7 +67,7 @@ def measure(
     return measured
 
 
-def measure_stored(find: Find, samples: Iterable[Sample], metrics: Mapping[str, Metric], keep: Keep | None = None) -> Measured:
+def measure_stored(find: Find, samples: Iterable[Sample], metrics: Mapping[str, Metric[Any]], keep: Keep | None = None) -> Measured:
     """The same for predictions that were made at another time; no image is looked at."""
     measured = Measured()
     for sample in samples:
@@ -96,7 +97,7 @@ def check_map(sample: Sample, size: tuple[int, int]) -> None:
         raise ValueError(f"the semantic map is {width} x {height} pixels, the image {size[1]} x {size[0]}")
 
 
-def _count(sample: Sample, predictions: Predictions, metrics: Mapping[str, Metric], measured: Measured, keep: Keep | None) -> None:
+def _count(sample: Sample, predictions: Predictions, metrics: Mapping[str, Metric[Any]], measured: Measured, keep: Keep | None) -> None:
     measured.samples += 1
     for name, metric in metrics.items():
         metric.update(sample, predictions[name])

@@ -10,16 +10,16 @@ from mtl_ray.evaluation.config import OcclusionConfig
 from mtl_ray.geometry.masks import from_compressed
 from mtl_ray.samples import Sample
 from mtl_ray.tasks.charts import Charts
-from mtl_ray.tasks.contract import Metric
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.occlusion import HiddenObject, Lists, OcclusionCounts
+from mtl_ray.tasks.task import Metric
 
 
 class WithOcclusion:
     """A metric of detections and the recall of hidden objects, which lists name: ``occluded_recall`` and ``separated_recall`` in [0, 1]."""
 
-    def __init__(self, metric: Metric, counts: OcclusionCounts) -> None:
-        self.main = metric.main
+    def __init__(self, metric: Metric[Any], counts: OcclusionCounts) -> None:
+        self.main, self.lower_is_better = metric.main, metric.lower_is_better
         self._metric, self._counts = metric, counts
 
     def update(self, sample: Sample, prediction: Detections) -> None:
@@ -45,7 +45,7 @@ class WithOcclusion:
         return self._metric.charts()
 
 
-def with_occlusion(metric: Metric, names: Sequence[str], config: OcclusionConfig) -> WithOcclusion:
+def with_occlusion(metric: Metric[Any], names: Sequence[str], config: OcclusionConfig) -> WithOcclusion:
     """The metric of a head that finds objects, with the recall of hidden ones beside it.
 
     Raises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from mtl_ray.tasks.contract import Metric
+from mtl_ray.tasks.task import Metric
 
 SOFTWARE = ("mtl_ray", "torch", "onnxruntime", "hotcoco", "numpy")
 
@@ -42,7 +42,7 @@ class Report:
         return "\n".join([*lines, "", *self.facts["notes"]]).rstrip()
 
 
-def report(metrics: Mapping[str, Metric], facts: Mapping[str, Any]) -> Report:
+def report(metrics: Mapping[str, Metric[Any]], facts: Mapping[str, Any]) -> Report:
     """The report of the metrics of each head."""
     return Report(
         figures=figures(metrics),
@@ -51,7 +51,7 @@ def report(metrics: Mapping[str, Metric], facts: Mapping[str, Any]) -> Report:
     )
 
 
-def figures(metrics: Mapping[str, Metric]) -> dict[str, float]:
+def figures(metrics: Mapping[str, Metric[Any]]) -> dict[str, float]:
     """All results as HEAD/METRIC."""
     return {f"{name}/{key}": float(value) for name, metric in metrics.items() for key, value in metric.result().items()}
 

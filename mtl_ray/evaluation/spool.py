@@ -11,6 +11,7 @@ import pyarrow as pa
 from mtl_ray.evaluation.stored import encoded, table_of, table_schema
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Sample
+from mtl_ray.tasks.task import HeadKind
 
 ROWS = 64
 """Encoded predictions that are held until they are written together."""
@@ -20,10 +21,10 @@ class Spool:
     """A temporary Arrow file that predictions are written to; what ``table`` gives goes on to read it after the block.
 
     Args:
-        heads: the config of each head that predicts, by name.
+        heads: of each head that predicts, by name.
     """
 
-    def __init__(self, heads: Mapping[str, Any]) -> None:
+    def __init__(self, heads: Mapping[str, HeadKind]) -> None:
         self._heads = heads
         self._samples: list[Sample] = []
         self._rows: list[dict[str, Any]] = []

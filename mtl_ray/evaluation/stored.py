@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, count
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,26 +14,22 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.evaluation.coco_file import ANYTHING, read_json, read_mask
 from mtl_ray.evaluation.data import image_ids
-from mtl_ray.experiment import task_part
 from mtl_ray.geometry.boxes import from_xywh
 from mtl_ray.inference.heads import head_of
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections
-from mtl_ray.tasks.detection.store import to_coco
+from mtl_ray.tasks.detection.task import DETECTION
+from mtl_ray.tasks.task import HeadKind, KnownHead, Task
 from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
 
 FORMAT = "mtl_ray predictions"
 VERSION = 1
 
 
-@dataclass(frozen=True)
-class CocoResultsHead:
-    """Stands for the head of a COCO results file, of which nothing more is known."""
-
-    type: ClassVar[str] = "coco_results"
-    task: ClassVar[str] = "detection"
-    annotation: ClassVar[str] = "instances"
+COCO_RESULTS_HEAD = KnownHead(type="coco_results", task=DETECTION, annotation="instances", exclusive=False)
+"""Stands for the head of a COCO results file, of which nothing more is known."""
+_STAND_INS = {COCO_RESULTS_HEAD.type: COCO_RESULTS_HEAD}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,30 +43,30 @@ class Stored:
         notes: what the reader of the figures should know.
     """
 
-    heads: Mapping[str, Any]
+    heads: Mapping[str, HeadKind]
     vocabulary: Vocabulary
     by_name: Mapping[str, Predictions]
     complete: bool
     notes: tuple[str, ...] = ()
 
 
-def table_schema(heads: Mapping[str, Any]) -> pa.Schema:
+def table_schema(heads: Mapping[str, HeadKind]) -> pa.Schema:
     """The columns of ``to_table``."""
     sizes = [("height", pa.int32()), ("width", pa.int32())]
-    return pa.schema([("key", pa.string()), *sizes, *((f"head:{name}", task_part(head, "store").TYPE) for name, head in heads.items())])
+    return pa.schema([("key", pa.string()), *sizes, *((f"head:{name}", head.task.row_type()) for name, head in heads.items())])
 
 
-def to_table(samples: Sequence[Sample], found: Sequence[Predictions], heads: Mapping[str, Any]) -> pa.Table:
+def to_table(samples: Sequence[Sample], found: Sequence[Predictions], heads: Mapping[str, HeadKind]) -> pa.Table:
     """A row for each sample: its key, height and width, and a struct for each head."""
     return table_of(samples, [encoded(predictions, heads) for predictions in found], heads)
 
 
-def encoded(predictions: Predictions, heads: Mapping[str, Any]) -> dict[str, Any]:
+def encoded(predictions: Predictions, heads: Mapping[str, HeadKind]) -> dict[str, Any]:
     """What one sample has in the columns of the heads, by head; class maps are compressed."""
-    return {name: task_part(head, "store").to_row(predictions[name]) for name, head in heads.items()}
+    return {name: head.task.to_row(predictions[name]) for name, head in heads.items()}
 
 
-def table_of(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], heads: Mapping[str, Any]) -> pa.Table:
+def table_of(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], heads: Mapping[str, HeadKind]) -> pa.Table:
     """The table of samples and what ``encoded`` gives of each."""
     columns: dict[str, Any] = {
         "key": pa.array([sample.key for sample in samples], pa.string()),
@@ -78,11 +74,11 @@ def table_of(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], heads
         "width": pa.array([sample.width for sample in samples], pa.int32()),
     }
     for name, head in heads.items():
-        columns[f"head:{name}"] = pa.array([row[name] for row in rows], task_part(head, "store").TYPE)
+        columns[f"head:{name}"] = pa.array([row[name] for row in rows], head.task.row_type())
     return pa.table(columns)
 
 
-def write_arrow(uri: str, table: pa.Table, heads: Mapping[str, Any], vocabulary: Vocabulary) -> None:
+def write_arrow(uri: str, table: pa.Table, heads: Mapping[str, HeadKind], vocabulary: Vocabulary) -> None:
     """Writes an Arrow IPC file, part by part; the types of the heads and the vocabulary travel in the metadata of its schema."""
     types = {name: head.type for name, head in heads.items()}
     about = {"format": FORMAT, "version": VERSION, "heads": types, "vocabulary": vocabulary_to_json(vocabulary)}
@@ -110,21 +106,21 @@ def read_arrow(uri: str) -> Stored:
         raise ValueError(
             f"{uri} is a {about.get('format')} of version {about.get('version')}; this program reads {FORMAT} of version {VERSION}"
         )
-    heads = {name: CocoResultsHead if kind == CocoResultsHead.type else head_of(kind) for name, kind in about["heads"].items()}
+    heads = {name: _STAND_INS.get(kind) or head_of(kind) for name, kind in about["heads"].items()}
     return Stored(heads=heads, vocabulary=vocabulary_from_json(about["vocabulary"]), by_name=_Table(table, heads), complete=True)
 
 
 class _Table(Mapping[str, Predictions]):
     """The predictions of a table by key, decoded when they are asked for: all class maps at once may not fit into memory."""
 
-    def __init__(self, table: pa.Table, heads: Mapping[str, Any]) -> None:
+    def __init__(self, table: pa.Table, heads: Mapping[str, HeadKind]) -> None:
         self._place = {key: row for row, key in enumerate(table["key"].to_pylist())}
-        self._stores = {name: task_part(head, "store") for name, head in heads.items()}
+        self._tasks = {name: head.task for name, head in heads.items()}
         self._columns = {name: _Column(table[f"head:{name}"]) for name in heads}
 
     def __getitem__(self, key: str) -> Predictions:
         row = self._place[key]
-        return {name: store.from_row(self._columns[name][row]) for name, store in self._stores.items()}
+        return {name: task.from_row(self._columns[name][row]) for name, task in self._tasks.items()}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._place)
@@ -133,7 +129,7 @@ class _Table(Mapping[str, Predictions]):
         return len(self._place)
 
 
-def write_coco(uri: str, table: pa.Table, head: str, categories: Sequence[int]) -> None:
+def write_coco(uri: str, table: pa.Table, head: str, task: Task[Any, Any], categories: Sequence[int]) -> None:
     """Writes the objects of one head as a COCO results file.
 
     An image is called by the number in its file name, else by its place, and always by its key as ``file_name``.
@@ -142,19 +138,20 @@ def write_coco(uri: str, table: pa.Table, head: str, categories: Sequence[int]) 
         uri: of the file.
         table: see ``to_table``.
         head: its name.
+        task: its task, which has ``to_coco``.
         categories: the category number of each class.
     """
-    store = task_part(CocoResultsHead, "store")
+    assert task.to_coco is not None, f"{task.name} is no task that COCO's results format knows"
     keys = table["key"].to_pylist()
     sizes = table["height"].to_pylist(), table["width"].to_pylist()
     column = _Column(table[f"head:{head}"])
     before = b"["
     with storage.writing(uri) as path, path.open("wb") as file:
         for row, (key, number, height, width) in enumerate(zip(keys, image_ids(keys), *sizes, strict=True)):
-            found = store.from_row(column[row])
+            found = task.from_row(column[row])
             if not np.isfinite(found.scores).all():
                 raise ValueError(f"a score of {key} is no number, which a results file cannot hold")
-            entries = to_coco(found, number, height, width, categories)
+            entries = task.to_coco(found, number, height, width, categories)
             for entry in entries:
                 entry["file_name"] = key
             if entries:
@@ -236,7 +233,7 @@ def read_coco(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str,
         name: {"boxes": _detections(uri, everything, entries, rows, sizes_known.get(name, (0, 0)), keypoints)}
         for name, rows in by_name.items()
     }
-    return Stored(heads={"boxes": CocoResultsHead}, vocabulary=vocabulary, by_name=found, complete=False, notes=notes)
+    return Stored(heads={"boxes": COCO_RESULTS_HEAD}, vocabulary=vocabulary, by_name=found, complete=False, notes=notes)
 
 
 def _column(uri: str, entries: Sequence[Mapping[str, Any]], name: str) -> list[Any]:

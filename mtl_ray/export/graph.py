@@ -10,14 +10,14 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
 import onnx
 import torch
 from torch import Tensor, nn
 
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.models.head import Context
+from mtl_ray.models.head import Context, Head, dense
 from mtl_ray.models.model import Model
 
 Arrays = dict[str, dict[str, Tensor]]
@@ -44,11 +44,11 @@ class Graph(nn.Module):
         context = Context(canvas_hw=(image.shape[2], image.shape[3]), valid_hw=valid_hw, exporting=exporting)
         found: Arrays = {}
         for name, module in self.model.heads.items():
-            head = cast(Any, module)
+            head = cast(Head, module)
             if head.train_only:
                 continue
-            if self.raw and hasattr(head, "candidates"):
-                found[name] = {"candidates": join_candidates(head.candidates(features, context))}
+            if self.raw and (proposing := dense(head)) is not None:
+                found[name] = {"candidates": join_candidates(proposing.candidates(features, context))}
             else:
                 found[name] = head.predict(features, context)
         return found

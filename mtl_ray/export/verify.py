@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
 from mtl_ray.evaluation.measure import measure
-from mtl_ray.experiment import AnyHead, task_part
+from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.graph import Graph
 from mtl_ray.export.parity import Check, MetricPair, Parity, compare, compare_predictions, joined
@@ -21,6 +21,7 @@ from mtl_ray.inference.bundle import BundlePredictor, to_input
 from mtl_ray.inference.predictor import Arrays, Predictor, decode_head
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.samples import Sample
+from mtl_ray.tasks.task import AnyHead
 
 BATCHES = (1, 3, 8)
 STEP = 32
@@ -108,11 +109,11 @@ def _checks(
     """The arrays of one head, then, if they can be decoded alike, its predictions."""
     ours, expected, found = (each[head] for each in arrays)
     canvas_hw = (placements[0].canvas_height, placements[0].canvas_width)
-    check, sentences = compare(head, expected, found, canvas_hw, config)
+    check, sentences = compare(head, head_config.task, expected, found, canvas_hw, config)
     yield check, sentences
     if not sentences:
         first, second = ([decode_head(side, i, each, head_config) for i, each in enumerate(placements)] for side in (ours, found))
-        yield compare_predictions(check, first, second, placements, config)
+        yield compare_predictions(check, head_config.task, first, second, placements, config)
 
 
 def _compare_metrics(
@@ -130,6 +131,6 @@ def _compare_metrics(
 
 
 def _metrics(predictor: Predictor, samples: Sequence[Sample]) -> dict[str, Mapping[str, float]]:
-    metrics = {name: task_part(head, "metric").metric(head, predictor.vocabulary) for name, head in predictor.heads.items()}
+    metrics = head_metrics(predictor.heads, predictor.vocabulary)
     measure(predictor, samples, metrics)
     return {name: metric.result() for name, metric in metrics.items()}

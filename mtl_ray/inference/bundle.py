@@ -11,6 +11,7 @@ from mtl_ray.artifact import Artifact, open_artifact
 from mtl_ray.geometry.placement import Placement
 from mtl_ray.inference.predictor import Arrays, Predictions, predict_in_batches
 from mtl_ray.inference.signature import Signature, read_signature
+from mtl_ray.tasks.task import AnyHead
 
 
 class BundlePredictor:
@@ -29,7 +30,7 @@ class BundlePredictor:
         bundle = open_artifact(uri, kind="bundle")
         self.signature = read_signature(bundle.read("signature.json"))
         self.session = open_session(bundle, threads)
-        self.heads: Mapping[str, Any] = self.signature.heads
+        self.heads: Mapping[str, AnyHead] = self.signature.heads
         self.vocabulary = self.signature.vocabulary
         self.canvas = self.signature.canvas
         self.batch = batch

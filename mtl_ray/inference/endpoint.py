@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.experiment import AnyHead, task_part
 from mtl_ray.geometry.placement import PlacementRule
 from mtl_ray.inference.heads import head_of
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.tasks.task import HeadKind
 
 BUSY = (429, 503)
 """What a server answers that has too much to do at the moment; it is asked again after the time that it names."""
@@ -67,7 +67,7 @@ class EndpointPredictor:
             served = [(str(model["name"]), model) for model in json.loads(answer)["models"]]
             model_name, model = _choose(served, name, base)
             self.url = f"{base}/predictions/{urllib.parse.quote(model_name)}"
-            self.heads: Mapping[str, Any] = {head: head_of(described["type"]) for head, described in model["heads"].items()}
+            self.heads: Mapping[str, HeadKind] = {head: head_of(described["type"]) for head, described in model["heads"].items()}
             self.vocabulary = _vocabulary(model["heads"], self.heads)
             canvas = model["canvas"]
             self.canvas = PlacementRule(kind=canvas["kind"], height=canvas["height"], width=canvas["width"])
@@ -84,11 +84,7 @@ class EndpointPredictor:
     def _predict(self, image: NDArray[np.uint8]) -> Predictions:
         done, body = cv2.imencode(".png", image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
         assert done
-        found = self.read(self.answer(bytes(body), score_threshold=0.0))
-        for name, head in self.heads.items():
-            if head.task == "segmentation" and found[name].classes.shape != image.shape[:2]:
-                raise ValueError(f"{self.url} answers a class map of {found[name].classes.shape} to an image of {image.shape[:2]}")
-        return found
+        return self.read(self.answer(bytes(body), score_threshold=0.0), (image.shape[0], image.shape[1]))
 
     def answer(self, image: bytes, score_threshold: float) -> Any:
         """The JSON that is answered to an encoded image.
@@ -102,19 +98,19 @@ class EndpointPredictor:
         except (ValueError, RecursionError):
             raise ValueError(f"{self.url} did not answer JSON, but {answer[:60]!r}") from None
 
-    def read(self, answer: Any) -> Predictions:
+    def read(self, answer: Any, image_hw: tuple[int, int] | None = None) -> Predictions:
         """Predictions of an answer; one of a model with a single head is that head's in its plain form.
+
+        Args:
+            answer: the JSON.
+            image_hw: height and width of the image, where they are known.
 
         Raises:
             ValueError: if it is not an answer of these heads.
         """
         try:
             by_head = {next(iter(self.heads)): answer} if len(self.heads) == 1 else answer
-            found = {name: task_part(head, "answer").read_answer(by_head[name], self.vocabulary, head) for name, head in self.heads.items()}
-            for name, head in self.heads.items():
-                if head.task == "detection":
-                    _check_detections(found[name], len(self.vocabulary.classes["instances"]))
-            return found
+            return {name: head.task.from_response(by_head[name], self.vocabulary, head, image_hw) for name, head in self.heads.items()}
         except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"{self.url} does not answer as its heads {', '.join(self.heads)} do: {_said(error)}") from None
 
@@ -192,14 +188,6 @@ def _said(error: object) -> str:
     return " ".join(text.split())[:300]
 
 
-def _check_detections(found: Any, num_classes: int) -> None:
-    """Raises a ValueError unless there are a box, a score and a class that the server has for each detection."""
-    counts = {len(found.boxes_xyxy), len(found.scores), len(found.classes)}
-    counts |= {len(extra) for extra in (found.masks, found.keypoints) if extra is not None}
-    if len(counts) > 1 or ((found.classes < 0) | (found.classes >= num_classes)).any() or not np.isfinite(found.boxes_xyxy).all():
-        raise ValueError("its detections do not have a box, a score and a known class each")
-
-
 class _ChoiceError(ValueError):
     """The server is in order, and the model that was asked for is not there."""
 
@@ -214,12 +202,12 @@ def _choose(served: Sequence[tuple[str, Mapping[str, Any]]], name: str, base: st
     raise _ChoiceError(f"{base} does not serve {name!r}, but {names}")
 
 
-def _vocabulary(described: Mapping[str, Mapping[str, Any]], heads: Mapping[str, AnyHead]) -> Vocabulary:
+def _vocabulary(described: Mapping[str, Mapping[str, Any]], heads: Mapping[str, HeadKind]) -> Vocabulary:
     classes: dict[Annotation, tuple[str, ...]] = {}
     colours: dict[Annotation, tuple[tuple[int, int, int], ...]] = {}
     for name, entry in described.items():
-        kind: Any = heads[name].annotation
+        kind = heads[name].annotation
         classes[kind] = tuple(entry["classes"])
         if entry.get("colours"):
             colours[kind] = tuple((r, g, b) for r, g, b in entry["colours"])
-    return Vocabulary(classes=classes, colours=colours, exclusive_labels=any(head.type == "linear" for head in heads.values()))
+    return Vocabulary(classes=classes, colours=colours, exclusive_labels=any(head.exclusive for head in heads.values()))

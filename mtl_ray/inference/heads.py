@@ -1,15 +1,21 @@
 """Heads of which only the name of the type is known, as it comes over the wire and in predictions files."""
 
 from collections.abc import Mapping
-from typing import get_args
+from typing import cast
 
-from mtl_ray.experiment import AnyHead, HeadConfig
-
-KNOWN: Mapping[str, AnyHead] = {kind.type: kind for kind in get_args(get_args(HeadConfig)[0])}
-"""The config class of each type of head; task and annotation stand in the class."""
+from mtl_ray.experiment import HEADS
+from mtl_ray.tasks.task import HeadKind, KnownHead
 
 
-def head_of(head_type: str) -> AnyHead:
+def _known(head: HeadKind) -> KnownHead:
+    return KnownHead(type=head.type, task=head.task, annotation=head.annotation, exclusive=head.exclusive)
+
+
+KNOWN: Mapping[str, HeadKind] = {head.type: head for head in (_known(cast(HeadKind, each)) for each in HEADS)}
+"""By the name of the type."""
+
+
+def head_of(head_type: str) -> HeadKind:
     """What is known of every head of a type.
 
     Raises:

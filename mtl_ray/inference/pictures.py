@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.experiment import task_part
 from mtl_ray.geometry.pictures import grid, jpeg
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.loading.decode import decode_image
@@ -107,19 +106,18 @@ def _answers(predictor: Predictor, predictions: Predictions, score_threshold: fl
     """By head, what a server would answer; a class map lies in a file of its own, STEM.HEAD.png, instead of within JSON."""
     answers: dict[str, Any] = {}
     for name, head in predictor.heads.items():
-        part = task_part(head, "answer")
-        answers[name] = part.answer(predictions[name], predictor.vocabulary, score_threshold)
-        if hasattr(part, "picture"):
-            storage.write(f"{stem}.{name}.png", part.picture(predictions[name]))
-            answers[name]["png"] = f"{stem}.{name}.png".rpartition("/")[2]
+        plain, file = head.task.plain_image(predictions[name]), None
+        if plain is not None:
+            storage.write(f"{stem}.{name}.png", plain)
+            file = f"{stem}.{name}.png".rpartition("/")[2]
+        answers[name] = head.task.to_response(predictions[name], predictor.vocabulary, score_threshold, image_file=file)
     return answers
 
 
 def draw(predictor: Predictor, image: NDArray[np.uint8], predictions: Predictions, score_threshold: float) -> NDArray[np.uint8]:
     """The image with what is found on it; one beside the other where there are several heads."""
     drawn = [
-        task_part(head, "draw").draw_prediction(image, predictions[name], predictor.vocabulary, score_threshold)
-        for name, head in predictor.heads.items()
+        head.task.draw_prediction(image, predictions[name], predictor.vocabulary, score_threshold) for name, head in predictor.heads.items()
     ]
     return drawn[0] if len(drawn) == 1 else grid(drawn, columns=len(drawn), titles=list(predictor.heads))
 

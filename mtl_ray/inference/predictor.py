@@ -6,12 +6,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.experiment import task_part
 from mtl_ray.geometry.placement import Placement, PlacementRule, place
 from mtl_ray.samples import Vocabulary
+from mtl_ray.tasks.task import AnyHead, HeadKind
 
 Predictions = Mapping[str, Any]
-"""By head name, each the Prediction of its task (``tasks/*/decode.py``), on the original image."""
+"""By head name, each the prediction of its task (``tasks/*/decode.py``), on the original image."""
 
 Arrays = Mapping[str, Mapping[str, NDArray[Any]]]
 """By head name, then by the names that ``decode`` takes; batch first."""
@@ -21,14 +21,16 @@ class Predictor(Protocol):
     """Predicts on original images; placing them on the canvas and the way back are its own business.
 
     Attributes:
-        heads: the config of each head that predicts, by name.
+        heads: of each head that predicts its config, or what is known of it, by name.
         vocabulary: what the numbers mean.
         canvas: the placement rule.
     """
 
-    heads: Mapping[str, Any]
     vocabulary: Vocabulary
     canvas: PlacementRule
+
+    @property
+    def heads(self) -> Mapping[str, HeadKind]: ...  # noqa: D102
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Predictions]:
         """Predictions for each image, (H, W, 3) uint8 RGB as shown, all sizes allowed, in order."""
@@ -40,7 +42,7 @@ Run = Callable[[NDArray[np.uint8], Sequence[Placement]], Arrays]
 
 
 def predict_in_batches(
-    images: Sequence[NDArray[np.uint8]], canvas: PlacementRule, heads: Mapping[str, Any], run: Run, batch: int
+    images: Sequence[NDArray[np.uint8]], canvas: PlacementRule, heads: Mapping[str, AnyHead], run: Run, batch: int
 ) -> list[Predictions]:
     """Places images of any size, runs the network on up to ``batch`` of them at a time, and decodes.
 
@@ -55,11 +57,11 @@ def predict_in_batches(
     return found
 
 
-def decode_one(arrays: Arrays, index: int, placement: Placement, heads: Mapping[str, Any]) -> Predictions:
+def decode_one(arrays: Arrays, index: int, placement: Placement, heads: Mapping[str, AnyHead]) -> Predictions:
     """Decodes image ``index`` of a batch, all heads."""
     return {name: decode_head(arrays[name], index, placement, head) for name, head in heads.items()}
 
 
-def decode_head(arrays: Mapping[str, NDArray[Any]], index: int, placement: Placement, head: Any) -> Any:
+def decode_head(arrays: Mapping[str, NDArray[Any]], index: int, placement: Placement, head: AnyHead) -> Any:
     """Decodes image ``index`` of a batch, one head."""
-    return task_part(head, "decode").decode({field: values[index] for field, values in arrays.items()}, placement, head)
+    return head.task.decode({field: values[index] for field, values in arrays.items()}, placement, head)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from mtl_ray.geometry.placement import Placement, PlacementRule
 from mtl_ray.inference.predictor import Arrays, Predictions, predict_in_batches
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
+from mtl_ray.tasks.task import AnyHead
 
 
 class TorchPredictor:
@@ -29,14 +29,14 @@ class TorchPredictor:
     def __init__(
         self,
         model: Model,
-        heads: Mapping[str, Any],
+        heads: Mapping[str, AnyHead],
         vocabulary: Vocabulary,
         canvas: PlacementRule,
         device: str | torch.device = "cpu",
         batch: int = 16,
     ) -> None:
         self.model = model.to(device)
-        self.heads: Mapping[str, Any] = predicting_heads(heads)
+        self.heads: Mapping[str, AnyHead] = predicting_heads(heads)
         self.vocabulary = vocabulary
         self.canvas = canvas
         self.device = torch.device(device)

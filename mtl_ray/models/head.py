@@ -6,11 +6,17 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from mtl_ray.samples import Annotation
+
 Features = Mapping[str, Tensor]
 """What the trunk gives, by name: C2..C5 (B, C, H, W) from the backbone, P3.. from a pyramid, G5 (B, C) pooled."""
 
 Term = tuple[Tensor, Tensor]
 """A loss term as (sum, count), both float32 scalars: each is summed over micro-batches and ranks, then sum / max(count, 1) is the loss."""
+
+
+Candidates = dict[str, Tensor]
+"""Of a dense head: ``boxes`` (B, N, 4) xyxy in canvas pixels, ``objectness`` (B, N), ``scores`` (B, N, C); float32, scores in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +44,7 @@ class Head(Protocol):
     is the factor of its losses, which the model applies. A head with ``train_only`` is trained, never evaluated or exported.
     """
 
-    annotation: str
+    annotation: Annotation
     levels: tuple[str, ...]
     train_only: bool
     weight: float
@@ -53,3 +59,21 @@ class Head(Protocol):
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
         """The tensors that go into ``decode``, batch first; runs inside the exported graph."""
         ...
+
+
+@runtime_checkable
+class DenseHead(Head, Protocol):
+    """A head that proposes many boxes and then suppresses most: ``predict`` is ``select`` of ``candidates``."""
+
+    def candidates(self, features: Features, context: Context) -> Candidates:
+        """All that it proposes, before suppression."""
+        ...
+
+    def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
+        """What ``predict`` gives of these; ``exporting`` as in ``Context``."""
+        ...
+
+
+def dense(head: object) -> DenseHead | None:
+    """A head with its candidates, or None for one that has none."""
+    return head if isinstance(head, DenseHead) else None

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mtl_ray.experiment import TASKS
 from mtl_ray.image_formats import FORMATS
 
 ERRORS = {
@@ -50,9 +51,9 @@ def _predict() -> dict[str, Any]:
         "requestBody": {"required": True, "content": BODIES},
         "responses": {
             "200": {
-                "description": "Detections, Labels or a ClassMap; of several heads an object with an entry for each. A semantic head by "
-                "itself answers a PNG whose pixel values are class indices, unless Accept asks for application/json. Of several files "
-                "in a form a list of these, of instances {predictions: [...]}; both are always JSON.",
+                "description": f"{', '.join(_OF_HEADS)}: what the head predicts; of several heads an object with an entry for each. "
+                "A semantic head by itself answers a PNG whose pixel values are class indices, unless Accept asks for application/json. "
+                "Of several files in a form a list of these, of instances {predictions: [...]}; both are always JSON.",
                 "content": {
                     "application/json": {"schema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ANSWERS]}},
                     "image/png": {"schema": {"type": "string", "format": "binary"}},
@@ -80,29 +81,17 @@ def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-_LABEL = {"class_label": {"type": "integer"}, "class_name": {"type": "string"}}
+_OF_HEADS = tuple(task.schema_name for task in TASKS)
 _BASE64 = {"type": "string", "description": "an image in base64, or a data URI of it"}
 SCHEMAS: dict[str, Any] = {
-    "Detections": {
-        "type": "array",
-        "items": _object(
-            **_LABEL, bbox={"type": "array", "items": {"type": "number"}, "description": "x1, y1, x2, y2"}, score={"type": "number"}
-        ),
-    },
-    "Labels": {"type": "array", "items": _object(**_LABEL, score={"type": "number"})},
-    "ClassMap": _object(
-        height={"type": "integer"},
-        width={"type": "integer"},
-        classes={"type": "array", "items": _object(**_LABEL, share={"type": "number"})},
-        png={"type": "string", "description": "base64 of the index PNG"},
-    ),
+    **{task.schema_name: task.response_schema() for task in TASKS},
     "ByHead": {
         "type": "object",
-        "additionalProperties": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Detections", "Labels", "ClassMap")]},
+        "additionalProperties": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in _OF_HEADS]},
     },
     "Several": {
         "type": "array",
-        "items": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Detections", "Labels", "ClassMap", "ByHead", "Error")]},
+        "items": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in (*_OF_HEADS, "ByHead", "Error")]},
     },
     "Predictions": _object(predictions={"$ref": "#/components/schemas/Several"}),
     "Base64": {"anyOf": [_BASE64, _object(b64=_BASE64)]},
@@ -111,7 +100,7 @@ SCHEMAS: dict[str, Any] = {
     "Error": _object(code={"type": "integer"}, message={"type": "string"}),
 }
 """The forms of answers, and of JSON bodies."""
-ANSWERS = ("Detections", "Labels", "ClassMap", "ByHead", "Several", "Predictions")
+ANSWERS = (*_OF_HEADS, "ByHead", "Several", "Predictions")
 BODIES: dict[str, Any] = {
     "image/*": {"schema": {"type": "string", "format": "binary"}},
     "multipart/form-data": {

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.experiment import task_part
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.loading.decode import decode_image
 from mtl_ray.picture_header import TooManyPixelsError
@@ -89,10 +88,12 @@ class Service:
     def _answer(self, model: str, ask: Ask, predictions: Predictions) -> Reply:
         predictor = self.predictors[model]
         asked = [ask.head] if ask.head is not None else list(predictor.heads)
-        parts = {name: task_part(predictor.heads[name], "answer") for name in asked}
-        if ask.head is not None and hasattr(parts[ask.head], "picture") and "json" not in ask.accept:
-            return Reply(body=parts[ask.head].picture(predictions[ask.head]), type="image/png")
-        answers = {name: part.answer(predictions[name], predictor.vocabulary, ask.score_threshold) for name, part in parts.items()}
+        tasks = {name: predictor.heads[name].task for name in asked}
+        if ask.head is not None and "json" not in ask.accept:
+            plain = tasks[ask.head].plain_image(predictions[ask.head])
+            if plain is not None:
+                return Reply(body=plain, type="image/png")
+        answers = {name: task.to_response(predictions[name], predictor.vocabulary, ask.score_threshold) for name, task in tasks.items()}
         return as_json(answers if ask.head is None else answers[ask.head])
 
 
@@ -104,7 +105,8 @@ def describe(name: str, predictor: Predictor) -> dict[str, Any]:
         "heads": {
             head: {
                 "type": config.type,
-                "task": config.task,
+                "task": config.task.name,
+                "view": config.task.view,
                 "classes": list(vocabulary.classes[config.annotation]),
                 "colours": [list(colour) for colour in vocabulary.colours.get(config.annotation, ())],
             }

@@ -147,17 +147,25 @@ def newest(run_uri: str) -> str | None:
     return None
 
 
-def settle(run_uri: str, keep: int, metric: str, claim: Claim) -> None:
+def settle(run_uri: str, keep: int, metric: str, claim: Claim, *, lower_is_better: bool = False) -> None:
     """Writes best.json and removes all checkpoints but the newest ``keep`` and the best.
 
     Everything is found by listing, so it does not matter where an earlier attempt was killed. While a run goes on two stay at
     least: an attempt that begins at this moment may have found the one before.
 
+    Args:
+        run_uri: the run.
+        keep: how many of the newest stay.
+        metric: HEAD/METRIC by which checkpoints are compared; of equal ones the earliest is the best.
+        claim: of this process.
+        lower_is_better: whether less of it is better.
+
     Raises:
         StaleAttemptError: if a newer attempt owns the run.
     """
     states = _states(run_uri)
-    scored = [(value, -place.step, place) for place, state in states.items() if (value := state.metrics.get(metric)) is not None]
+    sign = -1 if lower_is_better else 1
+    scored = [(sign * value, -place.step, place) for place, state in states.items() if (value := state.metrics.get(metric)) is not None]
     top = max(scored)[2] if scored else None
     claim.check()
     if top is not None:

@@ -163,7 +163,7 @@ class RuntimeConfig:
     save_patience_s: float = Field(default=600.0, ge=0)
     """A checkpoint that cannot be written is tried again while training goes on; the last one so long before the run gives up."""
     best: str | None = None
-    """The metric that the best checkpoint has most of, as HEAD/METRIC; by default the first head's main metric."""
+    """The metric by which the best checkpoint is chosen, as HEAD/METRIC; by default the first head's main metric."""
     log_every_steps: int = Field(default=10, ge=1)
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """auto: online with an API key in the environment, offline without."""

@@ -10,8 +10,7 @@ from mtl_ray import storage
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.geometry.placement import PlacementRule, sides_on_canvas
 from mtl_ray.shards.split import open_split
-from mtl_ray.tasks.detection.config import RetinaNetHead, Yolov3Head
-from mtl_ray.tasks.detection.levels import FITTING_STRIDES, stride_of
+from mtl_ray.tasks.detection.levels import FITTING_STRIDES, AnchoredHead, anchored, stride_of
 
 MOST_BLOCKS, MOST_REMOTE_BLOCKS = 16, 1
 """Of each split, drawn by the seed; a block in a bucket must be fetched first."""
@@ -23,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 def say_object_sizes(config: ExperimentConfig) -> None:
     """Logs a line for each detection head; what cannot be read ends no training."""
-    heads = {name: head for name, head in config.model.heads.items() if isinstance(head, Yolov3Head | RetinaNetHead)}
+    heads = {name: head for name, each in config.model.heads.items() if (head := anchored(each)) is not None}
     if not heads:
         return
     try:
@@ -54,16 +53,16 @@ def object_sizes(config: ExperimentConfig) -> NDArray[np.float64]:
     return np.concatenate(found)
 
 
-def note(name: str, head: Yolov3Head | RetinaNetHead, sizes: NDArray[np.float64], canvas: PlacementRule) -> str:
+def note(name: str, head: AnchoredHead, sizes: NDArray[np.float64], canvas: PlacementRule) -> str:
     """What is said of a head: sizes of objects and anchors, and what to try where they do not go together."""
     low, median, high = np.percentile(sizes, [10, 50, 90])
-    smallest, largest = _anchor_sizes(head)
+    smallest, largest = head.anchor_sides()
     finest = min(head.levels, key=stride_of)
     told = (
         f"{name}: the median object has {median:.0f} px on this canvas of {canvas.width}x{canvas.height}"
         f" (80 % have {low:.0f} to {high:.0f}), the anchors have {smallest:.0f} to {largest:.0f}"
     )
-    fit = "python -m jobs.anchors" if isinstance(head, Yolov3Head) else f"a smaller model.heads.{name}.anchor_scale"
+    fit = head.anchor_advice(name)
     if median < FITTING_STRIDES[0] * stride_of(finest):
         return f"{told}: below {FITTING_STRIDES[0]:g} cells of {finest}, the finest level; try a larger data.canvas, a finer level, {fit}"
     if median < smallest:
@@ -71,13 +70,3 @@ def note(name: str, head: Yolov3Head | RetinaNetHead, sizes: NDArray[np.float64]
     if median > FAR * largest:
         return f"{told}: more than {FAR:g} times the largest anchor; try {fit.replace('smaller', 'larger')}, a smaller data.canvas"
     return told
-
-
-def _anchor_sizes(head: Yolov3Head | RetinaNetHead) -> tuple[float, float]:
-    """Square roots of the areas of the smallest and the largest anchor, in canvas pixels."""
-    if isinstance(head, Yolov3Head):
-        sizes = [(width * height) ** 0.5 for level in head.anchors for width, height in level]
-    else:
-        octaves = (1.0, 2 ** ((head.octaves - 1) / head.octaves))
-        sizes = [head.anchor_scale * octave * stride_of(level) for level in head.levels for octave in octaves]
-    return min(sizes), max(sizes)

@@ -205,7 +205,8 @@ class _Training:
     def _write(self, content: Mapping[str, Any], state: State, texts: Mapping[str, str]) -> None:
         self.claim.check()
         uri = checkpoint.publish(self.uri, state, checkpoint.pack(**content, state=state, texts=texts))
-        checkpoint.settle(self.uri, self.config.runtime.keep, self.metric, self.claim)
+        lower = self.validation.lower_is_better(self.metric)
+        checkpoint.settle(self.uri, self.config.runtime.keep, self.metric, self.claim, lower_is_better=lower)
         self.context.on_checkpoint(uri, {name: value for name, value in state.metrics.items() if value is not None})
 
     def _finish_saving(self) -> str | None:

@@ -11,7 +11,7 @@ from mtl_ray.evaluation.classes import recoder
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.evaluation.report import figures
-from mtl_ray.experiment import ExperimentConfig, predicting_heads, task_part
+from mtl_ray.experiment import ExperimentConfig, predicting_heads
 from mtl_ray.geometry.pictures import grid, shrunk
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.inference.torch_predictor import TorchPredictor
@@ -20,7 +20,7 @@ from mtl_ray.loading.loader import BadSamplesError
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import Split, open_split
-from mtl_ray.tasks.contract import Metric
+from mtl_ray.tasks.task import Metric
 from mtl_ray.training.collective import Collective
 from mtl_ray.training.context import RunContext
 from mtl_ray.training.shown import Shown
@@ -39,7 +39,7 @@ class Measured(NamedTuple):
     """
 
     samples: Sequence[tuple[Sample, Predictions]]
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, Metric[Any]]
 
 
 class Validation:
@@ -61,8 +61,13 @@ class Validation:
         if self._config.runtime.best is not None:
             return self._config.runtime.best
         for name, head in self.heads.items():
-            return f"{name}/{task_part(head, 'metric').metric(head, self._vocabulary).main}"
+            return f"{name}/{head.task.metric(head, self._vocabulary).main}"
         raise ValueError("every head of the model is train_only: nothing could be measured or exported")
+
+    def lower_is_better(self, metric: str) -> bool:
+        """Whether less of a metric, HEAD/METRIC, is better."""
+        name, _, entry = metric.partition("/")
+        return name in self.heads and entry in self.heads[name].task.metric(self.heads[name], self._vocabulary).lower_is_better
 
     def measure(self, model: Model) -> tuple[dict[str, float], Measured]:
         """All metrics as HEAD/METRIC, the same on every rank, and what can be shown of them.
@@ -113,7 +118,7 @@ class Validation:
             _log.warning("%s: the training split does not know %s; they are not measured", split.uri, ", ".join(unknown))
         return recode
 
-    def _merge(self, metrics: Mapping[str, Any]) -> Mapping[str, Metric]:
+    def _merge(self, metrics: Mapping[str, Any]) -> Mapping[str, Metric[Any]]:
         """The metrics of all ranks, on rank 0; they hold every object and score of the split, which one rank need not have many times."""
         first, *others = self._ranks.gather_first(metrics) or [{}]
         for other in others:
@@ -132,7 +137,7 @@ class Validation:
         image = decode_image(sample.image, max_pixels=self._config.data.max_pixels)
         panels, titles = [], []
         for name, head in self.heads.items():
-            draw = task_part(head, "draw")
-            panels += [draw.draw_truth(image, sample, self._vocabulary), draw.draw_prediction(image, predictions[name], self._vocabulary)]
+            panels.append(head.task.draw_ground_truth(image, sample, self._vocabulary))
+            panels.append(head.task.draw_prediction(image, predictions[name], self._vocabulary))
             titles += [f"{name}: annotated", f"{name}: predicted"]
         return grid([shrunk(panel, PANEL_PX) for panel in panels], columns=2, titles=titles)

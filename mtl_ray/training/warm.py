@@ -15,9 +15,10 @@ from pathlib import Path
 IMPORTS = (
     "mtl_ray.training.trainer",
     "timm",
-    "mtl_ray.tasks.classification.build",
-    "mtl_ray.tasks.detection.build",
-    "mtl_ray.tasks.segmentation.build",
+    "mtl_ray.tasks.classification.heads",
+    "mtl_ray.tasks.detection.retinanet",
+    "mtl_ray.tasks.detection.yolov3",
+    "mtl_ray.tasks.segmentation.fcn",
     "s3fs",
 )
 

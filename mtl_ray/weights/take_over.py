@@ -149,7 +149,7 @@ def _for_config(foreign: Foreign, config: ExperimentConfig, classes: int | None)
 def _place(name: str, config: ExperimentConfig) -> str:
     """Where a tensor that is not of the backbone belongs in the network of a config; empty if nowhere."""
     pyramids = [each for each, neck in config.model.necks.items() if isinstance(neck, FpnNeck) and not neck.norm]
-    heads = [each for each, head in config.model.heads.items() if head.type in ("linear", "multilabel")]
+    heads = [each for each, head in config.model.heads.items() if head.annotation == "labels"]
     if len(pyramids) == 1 and (match := re.fullmatch(r"neck\.(lateral|fpn)_convs\.(\d+)\.conv\.(weight|bias)", name)):
         part = "lateral" if match[1] == "lateral" else "smooth"
         return f"trunk.necks.{pyramids[0]}.{part}.{match[2]}.0.{match[3]}"

@@ -82,4 +82,4 @@ def _numbered(config: ModelConfig, classes: int) -> Vocabulary:
     heads: Mapping[str, Any] = config.heads
     names = tuple(map(str, range(classes)))
     kinds: dict[Annotation, tuple[str, ...]] = {head.annotation: names for head in heads.values()}
-    return Vocabulary(classes=kinds, exclusive_labels=any(head.type == "linear" for head in heads.values()))
+    return Vocabulary(classes=kinds, exclusive_labels=any(head.exclusive for head in heads.values()))

@@ -14,14 +14,14 @@ from mtl_ray.loading.config import Flip
 from mtl_ray.loading.decode import decode_image
 from mtl_ray.samples import Instances, Sample, Vocabulary
 from mtl_ray.tasks.classification.decode import LabelScores
+from mtl_ray.tasks.classification.draw import draw_ground_truth as draw_labels
 from mtl_ray.tasks.classification.draw import draw_prediction as draw_scores
-from mtl_ray.tasks.classification.draw import draw_truth as draw_labels
 from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.detection.draw import draw_ground_truth as draw_instances
 from mtl_ray.tasks.detection.draw import draw_prediction as draw_detections
-from mtl_ray.tasks.detection.draw import draw_truth as draw_instances
 from mtl_ray.tasks.segmentation.decode import SemanticMap
+from mtl_ray.tasks.segmentation.draw import draw_ground_truth as draw_semantic
 from mtl_ray.tasks.segmentation.draw import draw_prediction as draw_map
-from mtl_ray.tasks.segmentation.draw import draw_truth as draw_semantic
 from tests.loading.splits import NAMES, png, sample, write_split
 
 CONFIG = """

@@ -59,8 +59,8 @@ def agree(first: Predictor, second: Predictor) -> None:
     for ours, theirs in zip(first.predict(images()), second.predict(images()), strict=True):
         assert list(ours) == list(theirs)
         for name, head in first.heads.items():
-            fields = {"detection": ("boxes_xyxy", "scores", "classes"), "segmentation": ("classes",), "classification": ("scores",)}
-            for field in fields[head.task]:
+            fields = {"boxes": ("boxes_xyxy", "scores", "classes"), "map": ("classes",), "labels": ("scores",)}
+            for field in fields[head.task.view]:
                 np.testing.assert_allclose(getattr(ours[name], field), getattr(theirs[name], field), rtol=1e-4, atol=1e-3)
 
 
@@ -254,6 +254,6 @@ class Deep(Filled):
 def test_a_head_whose_arrays_cannot_be_compared_is_refused(predictor: Callable[..., TorchPredictor], tmp_path: Path) -> None:
     model = predictor("multilabel")
     model.model.heads["multilabel"] = Deep(model.model.heads["multilabel"])
-    with pytest.raises(ParityError, match="'depth' is a field that parity cannot compare"):
+    with pytest.raises(ParityError, match="'depth' is a field that cannot be compared"):
         write(model, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

@@ -9,13 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtl_ray.experiment import TASKS
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.parity import Arrays, Check, compare, compare_predictions, match
+from mtl_ray.export.parity import Arrays, Check, compare, compare_predictions
 from mtl_ray.geometry.masks import encode
 from mtl_ray.geometry.placement import PlacementRule, placement_of
 from mtl_ray.tasks.classification.decode import LabelScores
+from mtl_ray.tasks.classification.task import CLASSIFICATION
 from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.detection.difference import match
+from mtl_ray.tasks.detection.task import DETECTION
 from mtl_ray.tasks.segmentation.decode import SemanticMap
+from mtl_ray.tasks.segmentation.task import SEGMENTATION
+from mtl_ray.tasks.task import Task
 
 CONFIG = ExportConfig()
 Arrays_ = dict[str, np.ndarray]
@@ -34,8 +40,8 @@ def boxes(seed: int = 0, batch: int = 2, count: int = 20) -> Arrays_:
     }
 
 
-def failures(expected: Arrays, found: Arrays) -> list[str]:
-    return compare("head", expected, found, (96, 128), CONFIG)[1]
+def failures(expected: Arrays, found: Arrays, task: Task[Any, Any] = DETECTION) -> list[str]:
+    return compare("head", task, expected, found, (96, 128), CONFIG)[1]
 
 
 def changed(arrays: Arrays_, name: str, change: Callable[[np.ndarray], None]) -> Arrays_:
@@ -45,7 +51,7 @@ def changed(arrays: Arrays_, name: str, change: Callable[[np.ndarray], None]) ->
 
 
 def test_equal_arrays_agree() -> None:
-    check, sentences = compare("head", boxes(), boxes(), (96, 128), CONFIG)
+    check, sentences = compare("head", DETECTION, boxes(), boxes(), (96, 128), CONFIG)
     assert sentences == []
     assert (check.max_abs, check.max_score, check.agree, check.count) == (0, 0, 1, 68)
 
@@ -79,7 +85,7 @@ def test_one_box_is_nobody_elses_partner_too() -> None:
     near = np.array([[[0, 0, 100, 100], [0, 0, 100, 101]]], np.float32)
     expected = {"boxes": near, "scores": np.array([[0.9, 0.8]]), "classes": np.zeros((1, 2))}
     found = {**expected, "boxes": np.array([[[0, 0, 100, 100], [50, 50, 60, 60]]], np.float32)}
-    check, sentences = compare("head", expected, found, (96, 128), CONFIG)
+    check, sentences = compare("head", DETECTION, expected, found, (96, 128), CONFIG)
     assert check.agree == 0.5
     assert sentences
 
@@ -87,15 +93,15 @@ def test_one_box_is_nobody_elses_partner_too() -> None:
 def test_maps_and_labels_and_candidates() -> None:
     rng = np.random.default_rng(0)
     classes = {"classes": rng.integers(0, 3, (2, 40, 40)).astype(np.uint8)}
-    assert failures(classes, classes) == []
+    assert failures(classes, classes, SEGMENTATION) == []
     few = changed(classes, "classes", lambda a: a.__setitem__((0, 0, slice(0, 3)), 9))
-    assert failures(classes, few) == [], "three pixels in 3,200 are within 0.1 %"
+    assert failures(classes, few, SEGMENTATION) == [], "three pixels in 3,200 are within 0.1 %"
     many = changed(classes, "classes", lambda a: a.__setitem__((0, 0, slice(0, 4)), 9))
-    assert failures(classes, many)
+    assert failures(classes, many, SEGMENTATION)
     scores = {"scores": rng.dirichlet(np.ones(5), 4).astype(np.float32)}
-    assert failures(scores, scores) == []
-    assert failures(scores, {"scores": scores["scores"] + 2e-4})
-    assert failures(scores, {"scores": scores["scores"][:3]})
+    assert failures(scores, scores, CLASSIFICATION) == []
+    assert failures(scores, {"scores": scores["scores"] + 2e-4}, CLASSIFICATION)
+    assert failures(scores, {"scores": scores["scores"][:3]}, CLASSIFICATION)
     raw = {"candidates": rng.uniform(0, 1, (2, 50, 8)).astype(np.float32)}
     assert failures(raw, raw) == []
     assert failures(raw, changed(raw, "candidates", lambda a: a.__setitem__((0, 0, 0), a[0, 0, 0] + 0.02)))
@@ -144,8 +150,8 @@ def objects(placement: Any) -> Detections:
 OBJECTS = [objects(placement) for placement in PLACEMENTS]
 
 
-def refused(expected: list[Any], found: list[Any]) -> list[str]:
-    return compare_predictions(CHECK, expected, found, PLACEMENTS, CONFIG)[1]
+def refused(expected: list[Any], found: list[Any], task: Task[Any, Any] = DETECTION) -> list[str]:
+    return compare_predictions(CHECK, task, expected, found, PLACEMENTS, CONFIG)[1]
 
 
 def test_equal_predictions_agree_whatever_their_order() -> None:
@@ -160,7 +166,7 @@ def test_equal_predictions_agree_whatever_their_order() -> None:
         )
         for each in OBJECTS
     ]
-    check, sentences = compare_predictions(CHECK, OBJECTS, turned, PLACEMENTS, CONFIG)
+    check, sentences = compare_predictions(CHECK, DETECTION, OBJECTS, turned, PLACEMENTS, CONFIG)
     assert sentences == []
     assert (check.agree, check.count, check.max_abs) == (1, 12, 0)
 
@@ -197,14 +203,17 @@ def test_objects_that_differ_in_one_field(field: str, change: Callable[[Detectio
 def test_maps_and_labels_that_differ_in_one_field() -> None:
     rng = np.random.default_rng(0)
     maps = [SemanticMap(classes=rng.integers(0, 3, (each.height, each.width)).astype(np.uint8)) for each in PLACEMENTS]
-    assert refused(maps, maps) == []
+    assert refused(maps, maps, SEGMENTATION) == []
     shifted = [maps[0], SemanticMap(classes=np.roll(maps[1].classes, 1, axis=0))]
-    assert any("agree" in sentence for sentence in refused(maps, shifted))
-    assert any("shapes" in sentence for sentence in refused(maps, [maps[0], SemanticMap(classes=maps[1].classes[:-1])]))
+    assert any("agree" in sentence for sentence in refused(maps, shifted, SEGMENTATION))
+    assert any("shapes" in sentence for sentence in refused(maps, [maps[0], SemanticMap(classes=maps[1].classes[:-1])], SEGMENTATION))
     labels = [LabelScores(scores=rng.dirichlet(np.ones(4)).astype(np.float32), exclusive=True) for _ in PLACEMENTS]
-    assert refused(labels, labels) == []
-    assert any("max_score" in sentence for sentence in refused(labels, [replace(labels[0], scores=labels[0].scores + 0.01), labels[1]]))
-    assert any("agree" in sentence for sentence in refused(labels, [replace(labels[0], exclusive=False), labels[1]]))
+    assert refused(labels, labels, CLASSIFICATION) == []
+    assert any(
+        "max_score" in sentence
+        for sentence in refused(labels, [replace(labels[0], scores=labels[0].scores + 0.01), labels[1]], CLASSIFICATION)
+    )
+    assert any("agree" in sentence for sentence in refused(labels, [replace(labels[0], exclusive=False), labels[1]], CLASSIFICATION))
     assert any("types" in sentence for sentence in refused(labels, [labels[0], maps[1]]))
 
 
@@ -216,7 +225,8 @@ class Deep:
 
 def test_what_nobody_can_compare_is_refused_and_never_equal() -> None:
     deep = [Deep(scores=np.ones(3), depth=np.ones((4, 4))) for _ in PLACEMENTS]
-    assert any("'depth' is a field that parity cannot compare" in sentence for sentence in refused(deep, deep))
+    for task in TASKS:
+        assert any("'depth' is a field that cannot be compared" in sentence for sentence in refused(deep, deep, task)), task.name
     more = {**boxes(), "depth": np.ones((2, 20))}
     assert any("'depth' is a field" in sentence for sentence in failures(more, more))
     assert any(

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from mtl_ray import storage
-from mtl_ray.experiment import task_part
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
 from mtl_ray.inference.endpoint import EndpointPredictor, read_api_key
@@ -139,7 +138,12 @@ def test_a_signature_comes_back_and_a_wrong_one_is_refused(bundle: str) -> None:
 
 def described(name: str, predictor: Predictor) -> dict[str, Any]:
     heads = {
-        head: {"type": config.type, "task": config.task, "classes": list(predictor.vocabulary.classes[config.annotation]), "colours": []}
+        head: {
+            "type": config.type,
+            "task": config.task.name,
+            "classes": list(predictor.vocabulary.classes[config.annotation]),
+            "colours": [],
+        }
         for head, config in predictor.heads.items()
     }
     return {"name": name, "heads": heads, "canvas": {"height": 64, "width": 96, "kind": "letterbox"}}
@@ -150,9 +154,7 @@ def respond(predictor: Predictor, body: bytes, threshold: float) -> tuple[int, A
         predictions = predictor.predict([decode_image(body)])[0]
     except ValueError as error:
         return 400, {"message": str(error)}
-    answers = {
-        name: task_part(head, "answer").answer(predictions[name], predictor.vocabulary, threshold) for name, head in predictor.heads.items()
-    }
+    answers = {name: head.task.to_response(predictions[name], predictor.vocabulary, threshold) for name, head in predictor.heads.items()}
     return 200, answers if len(answers) > 1 else next(iter(answers.values()))
 
 

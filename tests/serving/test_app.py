@@ -86,6 +86,12 @@ def test_class_map_is_a_png_unless_json_is_asked_for(app: App, picture: bytes, p
 def test_models_ping_pages_and_description(app: App) -> None:
     models = {model["name"]: model for model in call(app, "GET", "/models").json()["models"]}
     assert list(models["all"]["heads"]) == ["boxes", "semantic", "labels"]
+    heads = models["all"]["heads"].values()
+    assert [(head["task"], head["view"]) for head in heads] == [
+        ("detection", "boxes"),
+        ("segmentation", "map"),
+        ("classification", "labels"),
+    ]
     assert models["map"]["heads"]["semantic"]["colours"][0] == [200, 40, 40]
     assert call(app, "GET", "/ping").json() == {"status": "Healthy"}
     for page in ("/", "/docs"):
@@ -93,7 +99,9 @@ def test_models_ping_pages_and_description(app: App) -> None:
         assert answer.headers["content-type"].startswith("text/html")
         assert "http://" not in answer.text.replace("http://www.w3.org", "")
         assert "https://" not in answer.text
-    assert "/predictions/{model}" in call(app, "GET", "/openapi.json").json()["paths"]
+    described = call(app, "GET", "/openapi.json").json()
+    assert "/predictions/{model}" in described["paths"]
+    assert {"Detections", "ClassMap", "Labels", "ByHead", "Several", "Predictions", "Error"} <= described["components"]["schemas"].keys()
 
 
 def saved(kind: str, mode: str, size: tuple[int, int], **options: Any) -> bytes:

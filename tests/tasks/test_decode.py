@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from mtl_ray.geometry.placement import PlacementRule, placement_of
 from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
-from mtl_ray.tasks.classification.decode import decode as decode_labels
+from mtl_ray.tasks.classification.task import CLASSIFICATION
 from mtl_ray.tasks.detection import nms
 from mtl_ray.tasks.detection.config import RetinaNetHead, Selection
 from mtl_ray.tasks.detection.decode import decode as decode_boxes
 from mtl_ray.tasks.detection.suppress import select
 from mtl_ray.tasks.segmentation.config import FcnHead
-from mtl_ray.tasks.segmentation.decode import decode as decode_map
+from mtl_ray.tasks.segmentation.task import SEGMENTATION
 
 RULE = PlacementRule(kind="letterbox", height=100, width=100)
 
@@ -68,7 +68,7 @@ def test_a_map_comes_back_in_the_size_of_the_image(height: int, width: int) -> N
     placement = placement_of(height, width, RULE)
     canvas = np.full((100, 100), 7, np.uint8)
     canvas[: placement.valid_height, : placement.valid_width] = 3
-    found = decode_map({"classes": canvas}, placement, FcnHead())
+    found = SEGMENTATION.decode({"classes": canvas}, placement, FcnHead())
     assert found.classes.shape == (height, width)
     assert (found.classes == 3).all()
 
@@ -76,5 +76,5 @@ def test_a_map_comes_back_in_the_size_of_the_image(height: int, width: int) -> N
 def test_labels_know_whether_they_exclude_each_other() -> None:
     arrays = {"scores": np.array([0.25, 0.75], np.float32)}
     placement = placement_of(10, 10, RULE)
-    assert decode_labels(arrays, placement, LinearHead()).exclusive
-    assert not decode_labels(arrays, placement, MultilabelHead()).exclusive
+    assert CLASSIFICATION.decode(arrays, placement, LinearHead()).exclusive
+    assert not CLASSIFICATION.decode(arrays, placement, MultilabelHead()).exclusive

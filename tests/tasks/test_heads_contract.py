@@ -10,10 +10,12 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from mtl_ray.experiment import HeadConfig, task_part
+from mtl_ray.experiment import HEADS as REGISTERED
+from mtl_ray.experiment import TASKS, HeadConfig
 from mtl_ray.geometry.placement import PlacementRule, placement_of
+from mtl_ray.inference.heads import head_of
 from mtl_ray.loading.batch import Batch
-from mtl_ray.models.head import Head, Term
+from mtl_ray.models.head import Head, Term, dense
 from mtl_ray.models.model import Model
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.detection.decode import Detections
@@ -48,6 +50,21 @@ def added(parts: list[dict[str, Term]]) -> dict[str, Term]:
         name: (torch.stack([part[name][0] for part in parts]).sum(), torch.stack([part[name][1] for part in parts]).sum())
         for name in parts[0]
     }
+
+
+def test_every_registered_head_is_tested_here() -> None:
+    assert {type(model_config(name)) for name in HEADS} == set(REGISTERED)
+
+
+@EVERY
+def test_a_config_answers_what_is_asked_of_every_head(name: str) -> None:
+    config = model_config(name)
+    assert config.task in TASKS
+    assert config.task.annotation == config.annotation
+    assert head_of(config.type).task is config.task
+    assert config.exclusive == (name == "linear")
+    assert config.train_only == (name == "auxiliary")
+    assert (config.task.view == "boxes") == (dense(model_of(name).heads[name]) is not None)
 
 
 @EVERY
@@ -139,8 +156,8 @@ def test_what_is_predicted_can_be_decoded(name: str) -> None:
         found = model.predict(images(2), torch.tensor([[48, 96]] * 2))[name]
     for row in range(2):
         arrays = {key: value[row].numpy() for key, value in found.items()}
-        prediction = task_part(model_config(name), "decode").decode(arrays, placement, model_config(name))
-        check = {"detection": fits_objects, "segmentation": fits_a_map, "classification": fits_labels}[model_config(name).task]
+        prediction = model_config(name).task.decode(arrays, placement, model_config(name))
+        check = {"boxes": fits_objects, "map": fits_a_map, "labels": fits_labels}[model_config(name).task.view]
         check(prediction, arrays)
 
 

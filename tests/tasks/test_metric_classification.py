@@ -9,7 +9,8 @@ from sklearn.metrics import average_precision_score, f1_score, precision_recall_
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 from mtl_ray.tasks.classification.decode import LabelScores
-from mtl_ray.tasks.classification.metric import ExclusiveMetric, MultilabelMetric, metric
+from mtl_ray.tasks.classification.metric import ExclusiveMetric, MultilabelMetric
+from mtl_ray.tasks.classification.task import CLASSIFICATION
 
 NAMES = tuple("abcdefg")
 VOCABULARY = Vocabulary(classes={"labels": NAMES})
@@ -21,7 +22,7 @@ def sample(labels: list[int] | None) -> Sample:
 
 
 def exclusive(truth: list[int], scores: list[list[float]]) -> ExclusiveMetric:
-    counted = metric(LinearHead(), VOCABULARY)
+    counted = CLASSIFICATION.metric(LinearHead(), VOCABULARY)
     assert isinstance(counted, ExclusiveMetric)
     for label, row in zip(truth, scores, strict=True):
         counted.update(sample([label]), LabelScores(scores=np.array(row, np.float32), exclusive=True))
@@ -29,7 +30,7 @@ def exclusive(truth: list[int], scores: list[list[float]]) -> ExclusiveMetric:
 
 
 def multilabel(truth: np.ndarray, scores: np.ndarray) -> MultilabelMetric:
-    counted = metric(MultilabelHead(), VOCABULARY)
+    counted = CLASSIFICATION.metric(MultilabelHead(), VOCABULARY)
     assert isinstance(counted, MultilabelMetric)
     for present, row in zip(truth, scores, strict=True):
         counted.update(sample(np.flatnonzero(present).tolist()), LabelScores(scores=row.astype(np.float32), exclusive=False))
@@ -90,8 +91,8 @@ def test_merging_any_split_is_one_pass(seed: int, cut: int) -> None:
 
 
 def test_images_without_labels_are_left_out_or_negative() -> None:
-    one = metric(LinearHead(), VOCABULARY)
-    many = metric(MultilabelHead(), VOCABULARY)
+    one = CLASSIFICATION.metric(LinearHead(), VOCABULARY)
+    many = CLASSIFICATION.metric(MultilabelHead(), VOCABULARY)
     scores = LabelScores(scores=np.linspace(0, 1, 7, dtype=np.float32), exclusive=True)
     for counted in (one, many):
         counted.update(sample(None), scores)
@@ -105,6 +106,6 @@ def test_images_without_labels_are_left_out_or_negative() -> None:
 
 
 def test_several_labels_are_too_many_for_one() -> None:
-    counted = metric(LinearHead(), VOCABULARY)
+    counted = CLASSIFICATION.metric(LinearHead(), VOCABULARY)
     with pytest.raises(ValueError, match="2 labels"):
         counted.update(sample([1, 2]), LabelScores(scores=np.zeros(7, np.float32), exclusive=True))

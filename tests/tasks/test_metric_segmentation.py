@@ -13,7 +13,8 @@ from PIL import Image
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.segmentation.config import FcnHead
 from mtl_ray.tasks.segmentation.decode import SemanticMap
-from mtl_ray.tasks.segmentation.metric import SemanticMetric, confusion, metric
+from mtl_ray.tasks.segmentation.metric import SemanticMetric, confusion
+from mtl_ray.tasks.segmentation.task import SEGMENTATION
 
 VOCABULARY = Vocabulary(classes={"semantic": ("sky", "road", "tree", "unseen")})
 
@@ -33,7 +34,7 @@ def random_pair(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def measured(seeds: list[int]) -> SemanticMetric:
-    counted = metric(FcnHead(), VOCABULARY)
+    counted = SEGMENTATION.metric(FcnHead(), VOCABULARY)
     for seed in seeds:
         truth, found = random_pair(seed)
         counted.update(sample(truth), SemanticMap(classes=found))
@@ -61,7 +62,7 @@ def test_figures_are_a_plain_count(seed: int) -> None:
 
 
 def test_a_class_that_is_nowhere_is_left_out_and_one_only_predicted_counts_zero() -> None:
-    counted = metric(FcnHead(), VOCABULARY)
+    counted = SEGMENTATION.metric(FcnHead(), VOCABULARY)
     truth = np.zeros((4, 4), np.uint8)
     found = truth.copy()
     found[0, 0] = 1
@@ -92,7 +93,7 @@ def test_large_maps_are_counted_exactly() -> None:
 
 
 def test_a_sample_without_a_map_is_left_out_and_a_map_of_another_size_refused() -> None:
-    counted = metric(FcnHead(), VOCABULARY)
+    counted = SEGMENTATION.metric(FcnHead(), VOCABULARY)
     found = SemanticMap(classes=np.zeros((4, 4), np.uint8))
     counted.update(Sample(key="a", image=b"", height=4, width=4), found)
     assert np.isnan(counted.result()["mIoU"])
@@ -111,12 +112,12 @@ def test_a_map_is_measured_however_its_png_stores_indices(mode: str) -> None:
         picture = Image.fromarray(truth.astype(bool))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
-    counted = metric(FcnHead(), VOCABULARY)
+    counted = SEGMENTATION.metric(FcnHead(), VOCABULARY)
     counted.update(Sample(key="a", image=b"", height=2, width=2, semantic=buffer.getvalue()), SemanticMap(classes=truth % 255))
     assert counted.result()["aAcc"] == 1.0
 
 
 def test_a_map_that_cannot_be_read_is_named() -> None:
-    counted = metric(FcnHead(), VOCABULARY)
+    counted = SEGMENTATION.metric(FcnHead(), VOCABULARY)
     with pytest.raises(ValueError, match="'odd'"):
         counted.update(Sample(key="odd", image=b"", height=2, width=2, semantic=b"no map"), SemanticMap(classes=np.zeros((2, 2), np.uint8)))

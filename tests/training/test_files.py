@@ -63,12 +63,12 @@ def test_run_folder(make_config, tmp_path):
 def test_what_was_measured_is_what_a_checkpoint_predicts(make_config, splits, tmp_path):
     """The moving average, not the weights of the last step."""
     from mtl_ray.evaluation.measure import measure
-    from mtl_ray.experiment import task_part
+    from mtl_ray.evaluation.metrics import head_metrics
     from mtl_ray.shards.split import open_split
 
     summary = run(make_config("schedule.ema=0.9", "schedule.steps=6"), RunContext())
     predictor = open_checkpoint(find_checkpoint(summary["run"], "last"))
-    metrics = {name: task_part(head, "metric").metric(head, predictor.vocabulary) for name, head in predictor.heads.items()}
+    metrics = head_metrics(predictor.heads, predictor.vocabulary)
     measure(predictor, open_split(str(splits / "val")).read(0, 13), metrics)
     found = {f"{name}/{key}": value for name, metric in metrics.items() for key, value in metric.result().items()}
     assert found == pytest.approx(summary["metrics"], abs=1e-6)

@@ -1,11 +1,18 @@
 """Config of the classification heads: ``linear`` (one class an image) and ``multilabel`` (any number)."""
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT
+from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.tasks.classification.task import CLASSIFICATION, ClassificationTask
+from mtl_ray.tasks.task import AnyHead
+
+if TYPE_CHECKING:
+    from mtl_ray.models.head import Head
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -13,8 +20,10 @@ class LinearHead:
     """One linear layer on pooled features, softmax and cross entropy."""
 
     type: Literal["linear"] = "linear"
-    task: ClassVar[str] = "classification"
-    annotation: ClassVar[str] = "labels"
+    task: ClassVar[ClassificationTask] = CLASSIFICATION
+    annotation: ClassVar[Annotation] = "labels"
+    exclusive: ClassVar[bool] = True
+    train_only: ClassVar[bool] = False
     weight: float = Field(default=1.0, ge=0)
     levels: tuple[str, ...] = ("G5",)
     """Pooled features; several are joined."""
@@ -22,17 +31,44 @@ class LinearHead:
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Label smoothing."""
 
+    def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
+        """See ``AnyHead``."""
+        from mtl_ray.tasks.classification.heads import Linear
+
+        _check_pooled(self.type, self.levels, strides)
+        if not vocabulary.exclusive_labels:
+            raise ValueError(
+                "head type 'linear' learns one label an image, but images of this data set may have several; use type 'multilabel'"
+            )
+        return Linear(self, channels, len(vocabulary.classes[self.annotation]))
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MultilabelHead:
     """One linear layer on pooled features, a sigmoid and a binary cross entropy for each class."""
 
     type: Literal["multilabel"] = "multilabel"
-    task: ClassVar[str] = "classification"
-    annotation: ClassVar[str] = "labels"
+    task: ClassVar[ClassificationTask] = CLASSIFICATION
+    annotation: ClassVar[Annotation] = "labels"
+    exclusive: ClassVar[bool] = False
+    train_only: ClassVar[bool] = False
     weight: float = Field(default=1.0, ge=0)
     levels: tuple[str, ...] = ("G5",)
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
+    def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
+        """See ``AnyHead``."""
+        from mtl_ray.tasks.classification.heads import Multilabel
 
-HeadConfig = Annotated[LinearHead | MultilabelHead, Field(discriminator="type")]
+        _check_pooled(self.type, self.levels, strides)
+        return Multilabel(self, channels, len(vocabulary.classes[self.annotation]))
+
+
+def _check_pooled(head_type: str, levels: tuple[str, ...], strides: Mapping[str, int]) -> None:
+    """Raises a ValueError if a level is a map."""
+    maps = [level for level in levels if strides[level] != 0]
+    if maps:
+        raise ValueError(f"head {head_type!r} reads pooled features such as G5 (neck type pool), not {', '.join(maps)}")
+
+
+HEADS: tuple[type[AnyHead], ...] = (LinearHead, MultilabelHead)

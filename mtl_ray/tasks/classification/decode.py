@@ -1,18 +1,16 @@
 """From the arrays of a classification head to what is said of the image."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.placement import Placement
-from mtl_ray.tasks.classification.config import HeadConfig
+from mtl_ray.tasks.difference import Fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LabelScores:
-    """The word Prediction for image labels.
+    """The prediction of one image: a score for each class.
 
     Attributes:
         scores: (C,) float32, one for each class of ``Vocabulary.labels``; they add up to 1 if ``exclusive``.
@@ -23,6 +21,6 @@ class LabelScores:
     exclusive: bool
 
 
-def decode(arrays: Mapping[str, NDArray[np.generic]], placement: Placement, head: HeadConfig) -> LabelScores:
+def decode(arrays: Fields, exclusive: bool) -> LabelScores:
     """Takes ``scores`` float32 (C,) as they are; where the image lay on the canvas does not matter."""
-    return LabelScores(scores=np.asarray(arrays["scores"], np.float32), exclusive=head.type == "linear")
+    return LabelScores(scores=np.asarray(arrays["scores"], np.float32), exclusive=exclusive)

@@ -12,7 +12,7 @@ _MOST = 5
 """Labels of one image that are written."""
 
 
-def draw_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
     """The annotated labels.
 
     Args:

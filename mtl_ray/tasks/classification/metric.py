@@ -6,9 +6,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Sample
 from mtl_ray.tasks.charts import Charts, Confusion, PrecisionRecall, interpolated
-from mtl_ray.tasks.classification.config import HeadConfig
 from mtl_ray.tasks.classification.decode import LabelScores
 
 Columns = dict[str, NDArray[np.float64]]
@@ -23,6 +22,7 @@ class ExclusiveMetric:
     """
 
     main = "top1"
+    lower_is_better: frozenset[str] = frozenset()
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
@@ -89,6 +89,7 @@ class MultilabelMetric:
     """
 
     main = "mAP"
+    lower_is_better: frozenset[str] = frozenset()
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
@@ -169,12 +170,6 @@ def _curve(right: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray[np.flo
     """Precision at the recalls of a chart, of counts that end with all images."""
     some = found > 0
     return interpolated(right[some], found[some], int(right[-1]) if len(right) else 0)
-
-
-def metric(head: HeadConfig, vocabulary: Vocabulary) -> ExclusiveMetric | MultilabelMetric:
-    """An empty metric for the classes of the vocabulary."""
-    names = tuple(vocabulary.classes["labels"])
-    return ExclusiveMetric(names) if head.type == "linear" else MultilabelMetric(names)
 
 
 def _precision_recall(right: NDArray[np.int64], found: NDArray[np.int64], truth: NDArray[np.int64]) -> Columns:

@@ -1,11 +1,19 @@
 """Config of the detection heads: ``yolov3`` and ``retinanet``."""
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT
+from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.tasks.detection.levels import stride_of
+from mtl_ray.tasks.detection.task import DETECTION, DetectionTask
+from mtl_ray.tasks.task import AnyHead
+
+if TYPE_CHECKING:
+    from mtl_ray.models.head import Head
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -26,8 +34,10 @@ class Yolov3Head:
     """YOLOv3 (Redmon and Farhadi 2018): anchors on each level, objectness and independent class scores."""
 
     type: Literal["yolov3"] = "yolov3"
-    task: ClassVar[str] = "detection"
-    annotation: ClassVar[str] = "instances"
+    task: ClassVar[DetectionTask] = DETECTION
+    annotation: ClassVar[Annotation] = "instances"
+    exclusive: ClassVar[bool] = False
+    train_only: ClassVar[bool] = False
     weight: float = Field(default=1.0, ge=0)
     """Weight of this head's losses in the sum."""
     levels: tuple[str, ...] = ("P3", "P4", "P5")
@@ -45,14 +55,32 @@ class Yolov3Head:
         if any(side <= 0 for level in self.anchors for anchor in level for side in anchor):
             raise ValueError("anchors: width and height must be above 0")
 
+    def anchor_sides(self) -> tuple[float, float]:
+        """See ``AnchoredHead``."""
+        sides = [(width * height) ** 0.5 for level in self.anchors for width, height in level]
+        return min(sides), max(sides)
+
+    def anchor_advice(self, name: str) -> str:
+        """See ``AnchoredHead``."""
+        return "python -m jobs.anchors"
+
+    def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
+        """See ``AnyHead``."""
+        from mtl_ray.tasks.detection.yolov3 import Yolov3
+
+        _check_maps(self.type, self.levels, strides)
+        return Yolov3(self, channels, strides, len(vocabulary.classes[self.annotation]))
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RetinaNetHead:
     """RetinaNet (Lin et al. 2017): dense anchors, focal loss, shared towers."""
 
     type: Literal["retinanet"] = "retinanet"
-    task: ClassVar[str] = "detection"
-    annotation: ClassVar[str] = "instances"
+    task: ClassVar[DetectionTask] = DETECTION
+    annotation: ClassVar[Annotation] = "instances"
+    exclusive: ClassVar[bool] = False
+    train_only: ClassVar[bool] = False
     weight: float = Field(default=1.0, ge=0)
     levels: tuple[str, ...] = ("P3", "P4", "P5")
     channels: int = Field(default=128, ge=1)
@@ -66,5 +94,33 @@ class RetinaNetHead:
     """Height / width of the anchors."""
     select: Selection = Field(default_factory=Selection)
 
+    def anchor_sides(self) -> tuple[float, float]:
+        """See ``AnchoredHead``."""
+        octaves = (1.0, 2 ** ((self.octaves - 1) / self.octaves))
+        sides = [self.anchor_scale * octave * stride_of(level) for level in self.levels for octave in octaves]
+        return min(sides), max(sides)
 
-HeadConfig = Annotated[Yolov3Head | RetinaNetHead, Field(discriminator="type")]
+    def anchor_advice(self, name: str) -> str:
+        """See ``AnchoredHead``."""
+        return f"a smaller model.heads.{name}.anchor_scale"
+
+    def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
+        """See ``AnyHead``."""
+        from mtl_ray.tasks.detection.retinanet import RetinaNet
+
+        _check_maps(self.type, self.levels, strides)
+        if len({channels[level] for level in self.levels}) > 1:
+            raise ValueError(
+                "head type 'retinanet' shares its convolutions among levels, which must have the same number of channels: use a neck"
+            )
+        return RetinaNet(self, channels, strides, len(vocabulary.classes[self.annotation]))
+
+
+def _check_maps(head_type: str, levels: tuple[str, ...], strides: Mapping[str, int]) -> None:
+    """Raises a ValueError if a level is pooled."""
+    pooled = [level for level in levels if strides[level] == 0]
+    if pooled:
+        raise ValueError(f"head {head_type!r} reads feature maps, not pooled features ({', '.join(pooled)})")
+
+
+HEADS: tuple[type[AnyHead], ...] = (Yolov3Head, RetinaNetHead)

@@ -1,19 +1,22 @@
 """From the arrays of a detection head to boxes on the original image."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.geometry.placement import Placement
-from mtl_ray.tasks.detection.config import HeadConfig
 from mtl_ray.tasks.detection.suppress import select
+from mtl_ray.tasks.difference import Fields
+
+if TYPE_CHECKING:
+    from mtl_ray.tasks.detection.config import Selection
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Detections:
-    """The word Prediction for objects: N of them, best first.
+    """The prediction of one image: N objects, best first.
 
     Attributes:
         boxes_xyxy: (N, 4) float32, pixels of the original image.
@@ -33,7 +36,14 @@ class Detections:
         return len(self.scores)
 
 
-def decode(arrays: Mapping[str, NDArray[np.generic]], placement: Placement, head: HeadConfig) -> Detections:
+class SelectingHead(Protocol):
+    """A head whose config has the options of suppression."""
+
+    @property
+    def select(self) -> "Selection": ...  # noqa: D102
+
+
+def decode(arrays: Fields, placement: Placement, head: SelectingHead) -> Detections:
     """Brings boxes from the canvas back to the image, leaving out padding and boxes of which nothing lies on the image.
 
     Args:

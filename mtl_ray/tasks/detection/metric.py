@@ -7,11 +7,10 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Sample
 from mtl_ray.tasks.charts import Charts, PrecisionRecall
 from mtl_ray.tasks.detection.coco import Curves, Kind, curves
 from mtl_ray.tasks.detection.columns import Scored
-from mtl_ray.tasks.detection.config import HeadConfig
 from mtl_ray.tasks.detection.confusion import confusion
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.voc import VocTable, voc_table
@@ -33,6 +32,7 @@ class DetectionMetric:
     """
 
     main = "mAP"
+    lower_is_better: frozenset[str] = frozenset()
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
@@ -103,11 +103,6 @@ class DetectionMetric:
 
 def _by_value(key: str) -> list[str | int]:
     return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", key))]
-
-
-def metric(head: HeadConfig, vocabulary: Vocabulary) -> DetectionMetric:
-    """An empty metric for the classes of the vocabulary."""
-    return DetectionMetric(tuple(vocabulary.classes["instances"]))
 
 
 def _kinds(images: Sequence[Scored]) -> list[Kind]:

@@ -9,10 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import nms
 
+from mtl_ray.models.head import Candidates
 from mtl_ray.tasks.detection.config import Selection
-
-Candidates = dict[str, Tensor]
-"""``boxes`` (B, N, 4) xyxy in canvas pixels, ``objectness`` (B, N), ``scores`` (B, N, C); float32, scores in [0, 1]."""
 
 
 def select(candidates: Candidates, config: Selection, exporting: bool) -> dict[str, Tensor]:

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
-from mtl_ray.models.head import Context, Features, Term
+from mtl_ray.models.head import Candidates, Context, Features, Term
 from mtl_ray.tasks.detection.anchors import cell_corners, flatten_levels, in_crowd
 from mtl_ray.tasks.detection.config import RetinaNetHead
 from mtl_ray.tasks.detection.matching import match_by_overlap
-from mtl_ray.tasks.detection.nms import Candidates, select
+from mtl_ray.tasks.detection.nms import select
 
 BOX_WEIGHT = 2.0
 MAX_LOG_SCALE = math.log(1000 / 16)
@@ -102,7 +102,11 @@ class RetinaNet(nn.Module):
 
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
         """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K); see ``nms.select``."""
-        return select(self.candidates(features, context), self.selection, context.exporting)
+        return self.select(self.candidates(features, context), context.exporting)
+
+    def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
+        """See ``nms.select``."""
+        return select(candidates, self.selection, exporting)
 
 
 def anchor_shapes(config: RetinaNetHead) -> Tensor:

@@ -1,15 +1,18 @@
 """Non-maximum suppression outside the graph, for bundles of the layout ``raw``."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tasks.detection.config import Selection
+if TYPE_CHECKING:
+    from mtl_ray.tasks.detection.config import Selection
 
 Chosen = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
 """Boxes (K, 4), scores (K,), classes (K,); best first."""
 
 
-def select(candidates: NDArray[np.float32], rule: Selection) -> Chosen:
+def select(candidates: NDArray[np.float32], rule: "Selection") -> Chosen:
     """Chooses among candidates as ``nms.select`` does inside the network; the tests hold the two together.
 
     Args:
@@ -28,7 +31,7 @@ def select(candidates: NDArray[np.float32], rule: Selection) -> Chosen:
     return boxes[rows[chosen]], scores[chosen], classes[chosen].astype(np.int64)
 
 
-def suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], rule: Selection) -> NDArray[np.int64]:
+def suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], rule: "Selection") -> NDArray[np.int64]:
     """Indices of the boxes (N, 4) that no better one overlaps by more than the IoU threshold, best first."""
     order = np.argsort(-scores, kind="stable")
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import complete_box_iou_loss
 
-from mtl_ray.models.head import Context, Features, Term
+from mtl_ray.models.head import Candidates, Context, Features, Term
 from mtl_ray.models.layers import conv_norm_act
 from mtl_ray.tasks.detection.anchors import cell_corners, flatten_levels, in_crowd
 from mtl_ray.tasks.detection.config import Yolov3Head
-from mtl_ray.tasks.detection.nms import Candidates, select
+from mtl_ray.tasks.detection.nms import select
 from mtl_ray.tasks.detection.yolov3_targets import assign
 
 BOX_WEIGHT = 5.0
@@ -108,7 +108,11 @@ class Yolov3(nn.Module):
 
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
         """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K); see ``nms.select``."""
-        return select(self.candidates(features, context), self.selection, context.exporting)
+        return self.select(self.candidates(features, context), context.exporting)
+
+    def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
+        """See ``nms.select``."""
+        return select(candidates, self.selection, exporting)
 
 
 def _start_rare(output: nn.Conv2d, anchors: int, classes: int) -> None:

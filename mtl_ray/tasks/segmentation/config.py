@@ -1,11 +1,18 @@
 """Config of the semantic segmentation head ``fcn``."""
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT
+from mtl_ray.samples import IGNORE_INDEX, Annotation, Vocabulary
+from mtl_ray.tasks.segmentation.task import SEGMENTATION, SegmentationTask
+from mtl_ray.tasks.task import AnyHead
+
+if TYPE_CHECKING:
+    from mtl_ray.models.head import Head
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -13,8 +20,9 @@ class FcnHead:
     """Fully convolutional head (Long et al. 2015) on one or several levels, which are brought to the finest and added up."""
 
     type: Literal["fcn"] = "fcn"
-    task: ClassVar[str] = "segmentation"
-    annotation: ClassVar[str] = "semantic"
+    task: ClassVar[SegmentationTask] = SEGMENTATION
+    annotation: ClassVar[Annotation] = "semantic"
+    exclusive: ClassVar[bool] = False
     weight: float = Field(default=1.0, ge=0)
     levels: tuple[str, ...] = ("P3",)
     channels: int = Field(default=128, ge=1)
@@ -23,5 +31,17 @@ class FcnHead:
     train_only: bool = False
     """An auxiliary head: trained, never evaluated or exported."""
 
+    def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
+        """See ``AnyHead``."""
+        from mtl_ray.tasks.segmentation.fcn import Fcn
 
-HeadConfig = FcnHead
+        pooled = [level for level in self.levels if strides[level] == 0]
+        if pooled:
+            raise ValueError(f"head {self.type!r} reads feature maps, not pooled features ({', '.join(pooled)})")
+        classes = len(vocabulary.classes[self.annotation])
+        if classes > IGNORE_INDEX:
+            raise ValueError(f"a semantic map holds at most {IGNORE_INDEX} classes; this data set has {classes}")
+        return Fcn(self, channels, strides, classes)
+
+
+HEADS: tuple[type[AnyHead], ...] = (FcnHead,)

@@ -1,18 +1,17 @@
 """From the arrays of a segmentation head to a map of the original image."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.geometry.placement import Placement, map_to_image
-from mtl_ray.tasks.segmentation.config import HeadConfig
+from mtl_ray.tasks.difference import Fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SemanticMap:
-    """The word Prediction for semantic segmentation.
+    """The prediction of one image: a class for each pixel.
 
     Attributes:
         classes: (height, width) uint8, the class index of each pixel of the original image.
@@ -21,6 +20,6 @@ class SemanticMap:
     classes: NDArray[np.uint8]
 
 
-def decode(arrays: Mapping[str, NDArray[np.generic]], placement: Placement, head: HeadConfig) -> SemanticMap:
+def decode(arrays: Fields, placement: Placement) -> SemanticMap:
     """Brings ``classes`` uint8 (H, W) from the canvas back to the pixels of the image (nearest neighbour)."""
     return SemanticMap(classes=map_to_image(np.asarray(arrays["classes"], np.uint8), placement))

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.loading.decode import decode_semantic
-from mtl_ray.samples import IGNORE_INDEX, Sample, Vocabulary
+from mtl_ray.samples import IGNORE_INDEX, Sample
 from mtl_ray.tasks.charts import Charts, Confusion
-from mtl_ray.tasks.segmentation.config import HeadConfig
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 
 
@@ -22,6 +21,7 @@ class SemanticMetric:
     """
 
     main = "mIoU"
+    lower_is_better: frozenset[str] = frozenset()
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
@@ -89,8 +89,3 @@ def confusion(truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> NDArray[np.
         pair = [truth[start : start + rows], found[start : start + rows]]
         counts += cv2.calcHist(pair, [0, 1], None, [256, 256], [0, 256, 0, 256]).astype(np.int64)
     return counts
-
-
-def metric(head: HeadConfig, vocabulary: Vocabulary) -> SemanticMetric:
-    """An empty metric for the classes of the vocabulary."""
-    return SemanticMetric(tuple(vocabulary.classes["semantic"]))

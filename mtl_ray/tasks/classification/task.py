@@ -1,0 +1,123 @@
+"""The task classification: a score for each class of an image."""
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.geometry.placement import Placement
+from mtl_ray.samples import Annotation, Sample, Vocabulary
+from mtl_ray.tasks.classification.decode import LabelScores, decode
+from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
+from mtl_ray.tasks.task import HeadKind, View
+
+if TYPE_CHECKING:
+    from mtl_ray.tasks.classification.metric import ExclusiveMetric, MultilabelMetric
+
+
+@dataclass(frozen=True)
+class ClassificationTask:
+    """See ``Task``."""
+
+    name = "classification"
+    annotation: ClassVar[Annotation] = "labels"
+    view: ClassVar[View] = "labels"
+    schema_name = "Labels"
+    to_coco = None
+
+    def decode(self, arrays: Fields, placement: Placement, head: HeadKind) -> LabelScores:
+        """See ``decode.decode``; where the image lies on the canvas does not matter."""
+        return decode(arrays, head.exclusive)
+
+    def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "ExclusiveMetric | MultilabelMetric":
+        """Accuracy for a head of one class an image, average precision for one of any number."""
+        from mtl_ray.tasks.classification.metric import ExclusiveMetric, MultilabelMetric
+
+        names = tuple(vocabulary.classes[self.annotation])
+        return ExclusiveMetric(names) if head.exclusive else MultilabelMetric(names)
+
+    def to_response(
+        self, prediction: LabelScores, vocabulary: Vocabulary, score_threshold: float, image_file: str | None = None
+    ) -> list[dict[str, Any]]:
+        """``[{"class_label": 3, "class_name": "cat", "score": 0.8}, ...]``, best first.
+
+        Classes with a score below ``score_threshold`` are left out, but for the best where an image has exactly one class.
+        """
+        names = vocabulary.classes[self.annotation]
+        order = np.argsort(-prediction.scores, kind="stable")
+        kept = [int(i) for n, i in enumerate(order) if prediction.scores[i] >= score_threshold or (n == 0 and prediction.exclusive)]
+        return [{"class_label": i, "class_name": names[i], "score": float(prediction.scores[i])} for i in kept]
+
+    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, image_hw: tuple[int, int] | None = None) -> LabelScores:
+        """See ``Task``; classes that were left out have the score 0."""
+        scores = np.zeros(len(vocabulary.classes[self.annotation]), np.float32)
+        for item in content:
+            label = operator.index(item["class_label"])
+            if not 0 <= label < len(scores):
+                raise ValueError(f"it has the class_label {label}, and there are {len(scores)} classes")
+            scores[label] = item["score"]
+        if not np.isfinite(scores).all():
+            raise ValueError("one of its scores is no number")
+        return LabelScores(scores=scores, exclusive=head.exclusive)
+
+    def plain_image(self, prediction: LabelScores) -> None:
+        """None: labels are no image."""
+        return
+
+    def response_schema(self) -> dict[str, Any]:
+        """See ``Task``."""
+        properties = {"class_label": {"type": "integer"}, "class_name": {"type": "string"}, "score": {"type": "number"}}
+        return {"type": "array", "items": {"type": "object", "properties": properties, "required": list(properties)}}
+
+    def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+        """See ``Task``."""
+        from mtl_ray.tasks.classification.draw import draw_ground_truth
+
+        return draw_ground_truth(image, sample, vocabulary)
+
+    def draw_prediction(
+        self, image: NDArray[np.uint8], prediction: LabelScores, vocabulary: Vocabulary, score_threshold: float = 0.3
+    ) -> NDArray[np.uint8]:
+        """See ``Task``."""
+        from mtl_ray.tasks.classification.draw import draw_prediction
+
+        return draw_prediction(image, prediction, vocabulary, score_threshold)
+
+    def row_type(self) -> Any:
+        """A struct with a score for each class."""
+        import pyarrow as pa
+
+        return pa.struct([("scores", pa.list_(pa.float32())), ("exclusive", pa.bool_())])
+
+    def to_row(self, prediction: LabelScores) -> dict[str, Any]:
+        """A value of ``row_type``."""
+        return {"scores": prediction.scores, "exclusive": prediction.exclusive}
+
+    def from_row(self, row: Mapping[str, Any]) -> LabelScores:
+        """The inverse of ``to_row``."""
+        return LabelScores(scores=np.array(row["scores"], np.float32), exclusive=row["exclusive"])
+
+    def difference(self, first: LabelScores, second: LabelScores, how: Comparison) -> Difference:
+        """Scores, the best class, and whether there is one only."""
+        return _difference(fields_of(first), fields_of(second), how.sides)
+
+    def array_difference(self, first: Fields, second: Fields, canvas_hw: tuple[int, int], sides: Sides) -> Difference:
+        """Scores, and the best class."""
+        return _difference(first, second, sides)
+
+
+def _difference(first: Fields, second: Fields, sides: Sides) -> Difference:
+    faults = field_faults(first, second, ("scores", "exclusive"), sides)
+    if faults:
+        return Difference(unit="labels", incomparable=faults)
+    apart = Difference(unit="labels", compared=len(first["scores"])).with_scores(first["scores"], second["scores"])
+    apart = apart.with_agreeing(int(first["scores"].argmax() == second["scores"].argmax()), 1)
+    if "exclusive" in first:
+        apart = apart.with_agreeing(int(first["exclusive"] == second["exclusive"]), 1)
+    return apart
+
+
+CLASSIFICATION = ClassificationTask()

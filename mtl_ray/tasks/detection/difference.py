@@ -1,0 +1,112 @@
+"""How far the objects that were found in one image by two networks are apart: matched one to one, then number by number."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from mtl_ray.geometry.boxes import iou_matrix
+from mtl_ray.geometry.masks import decode
+from mtl_ray.geometry.placement import Placement
+from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
+
+PER_OBJECT = ("boxes", "scores", "classes", "masks", "keypoints")
+"""The fields that have a row for each object."""
+MATCH_IOU = 0.95
+"""Boxes of one class that overlap at least this much are taken for the same."""
+
+
+def prediction_difference(first: Detections, second: Detections, how: Comparison) -> Difference:
+    """How far two predictions are apart; objects without a partner are told if their score reaches the threshold."""
+    fields = _on_canvas(first, how.placement), _on_canvas(second, how.placement)
+    reach = max(how.placement.canvas_height, how.placement.canvas_width)
+    apart, partners = _objects_difference(*fields, reach, how.sides)
+    if apart.incomparable:
+        return apart
+    alone: list[str] = []
+    for found, matched, side in zip((first, second), partners, how.sides, strict=True):
+        for index in np.setdiff1d(np.flatnonzero(found.scores >= how.score_threshold), matched):
+            box = ", ".join(f"{value:.1f}" for value in found.boxes_xyxy[index])
+            alone.append(f"only {side} has class {found.classes[index]} with score {found.scores[index]:.3f} at {box}")
+    return replace(apart, alone=tuple(alone))
+
+
+def array_difference(first: Fields, second: Fields, canvas_hw: tuple[int, int], sides: Sides) -> Difference:
+    """How far network outputs are apart: objects without their padding, or all candidates of the layout ``raw`` in their order."""
+    if "candidates" not in first:
+        return _objects_difference(_unpadded(first), _unpadded(second), max(canvas_hw), sides)[0]
+    faults = field_faults(first, second, ("candidates",), sides)
+    if faults:
+        return Difference(unit="candidates", incomparable=faults)
+    ours, theirs = first["candidates"], second["candidates"]
+    apart = Difference(unit="candidates", compared=len(ours)).with_positions(ours[..., :4], theirs[..., :4], max(canvas_hw))
+    return apart.with_scores(ours[..., 4:], theirs[..., 4:]).with_agreeing(len(ours), len(ours))
+
+
+def _unpadded(fields: Fields) -> Fields:
+    """The objects of one image that are not padding, which has the score 0."""
+    if "boxes" not in fields or "scores" not in fields:
+        return fields
+    kept = fields["scores"] > 0
+    return {name: values[kept] if values.shape[:1] == kept.shape else values for name, values in fields.items()}
+
+
+def _on_canvas(prediction: Detections, placement: Placement) -> Fields:
+    """The fields of a prediction, with boxes and keypoints in pixels of the canvas and masks as bool (N, height, width)."""
+    fields = fields_of(prediction)
+    if "boxes_xyxy" in fields:
+        fields["boxes"] = placement.boxes_to_canvas(fields.pop("boxes_xyxy"))
+    if "keypoints" in fields:
+        points = fields["keypoints"]
+        fields["keypoints"] = np.concatenate([placement.points_to_canvas(points[..., :2]), points[..., 2:]], axis=-1)
+    if "masks" in fields and prediction.masks is not None:
+        size = (placement.height, placement.width)
+        fields["masks"] = np.array([decode(mask, *size) for mask in prediction.masks], bool).reshape(len(prediction.masks), *size)
+    return fields
+
+
+def _objects_difference(
+    first: Fields, second: Fields, reach: float, sides: Sides
+) -> tuple[Difference, tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Objects are matched by box and class; a pair whose masks do not overlap enough is none. Also gives the pairs' indices."""
+    none = np.empty(0, np.intp), np.empty(0, np.intp)
+    faults = field_faults(first, second, PER_OBJECT, sides, PER_OBJECT)
+    missing = tuple(f"neither gives {name!r}" for name in PER_OBJECT[:3] if name not in first and name not in second)
+    if faults or missing:
+        return Difference(unit="boxes", incomparable=faults + missing), none
+    ours, theirs = match(*((side["boxes"], side["scores"], side["classes"]) for side in (first, second)))
+    if "masks" in first and "masks" in second:
+        alike = [_mask_iou(*pair) >= MATCH_IOU for pair in zip(first["masks"][ours], second["masks"][theirs], strict=True)]
+        ours, theirs = ours[np.array(alike, bool)], theirs[np.array(alike, bool)]
+    apart = Difference(unit="boxes", compared=len(ours)).with_agreeing(2 * len(ours), len(first["boxes"]) + len(second["boxes"]))
+    apart = apart.with_positions(first["boxes"][ours], second["boxes"][theirs], reach)
+    apart = apart.with_scores(first["scores"][ours], second["scores"][theirs])
+    if "keypoints" in first and "keypoints" in second:
+        points, others = first["keypoints"][ours], second["keypoints"][theirs]
+        apart = apart.with_positions(points[..., :2], others[..., :2], reach).with_scores(points[..., 2:], others[..., 2:])
+    return apart, (ours, theirs)
+
+
+def _mask_iou(first: NDArray[Any], second: NDArray[Any]) -> float:
+    union = int(((first > 0) | (second > 0)).sum())
+    return int(((first > 0) & (second > 0)).sum()) / union if union else 1.0
+
+
+def match(first: tuple[NDArray[Any], ...], second: tuple[NDArray[Any], ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pairs boxes of one class one to one, so that their overlaps add up to the most (Kuhn 1955).
+
+    Args:
+        first: boxes (N, 4) xyxy, scores (N,), classes (N,).
+        second: the same, M of them.
+
+    Returns:
+        Indices into first and second, as many as there are pairs with an overlap of at least ``MATCH_IOU``.
+    """
+    overlap = iou_matrix(first[0], second[0])
+    overlap[first[2][:, None] != second[2][None, :]] = 0
+    ours, theirs = linear_sum_assignment(overlap, maximize=True)
+    near = overlap[ours, theirs] >= MATCH_IOU
+    return ours[near], theirs[near]

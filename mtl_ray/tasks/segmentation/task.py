@@ -1,0 +1,157 @@
+"""The task semantic segmentation: a class for each pixel."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.geometry.placement import Placement
+from mtl_ray.samples import Annotation, Sample, Vocabulary
+from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
+from mtl_ray.tasks.segmentation.decode import SemanticMap, decode
+from mtl_ray.tasks.task import HeadKind, View
+
+if TYPE_CHECKING:
+    from mtl_ray.tasks.segmentation.metric import SemanticMetric
+
+MAX_RESPONSE_PIXELS = 1 << 28
+"""A class map of a server may not be larger."""
+
+
+@dataclass(frozen=True)
+class SegmentationTask:
+    """See ``Task``."""
+
+    name = "segmentation"
+    annotation: ClassVar[Annotation] = "semantic"
+    view: ClassVar[View] = "map"
+    schema_name = "ClassMap"
+    to_coco = None
+
+    def decode(self, arrays: Fields, placement: Placement, head: object) -> SemanticMap:
+        """See ``decode.decode``."""
+        return decode(arrays, placement)
+
+    def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "SemanticMetric":
+        """See ``Task``."""
+        from mtl_ray.tasks.segmentation.metric import SemanticMetric
+
+        return SemanticMetric(tuple(vocabulary.classes[self.annotation]))
+
+    def to_response(
+        self, prediction: SemanticMap, vocabulary: Vocabulary, score_threshold: float, image_file: str | None = None
+    ) -> dict[str, Any]:
+        """``{"height", "width", "classes": [{"class_label", "class_name", "share"}, ...], "png": base64}``.
+
+        ``classes`` are those that some pixel has, the largest share of the image first; ``png`` is what ``plain_image`` gives. A
+        class map has no scores, so the threshold changes nothing.
+        """
+        names = vocabulary.classes[self.annotation]
+        counts = np.bincount(prediction.classes.ravel(), minlength=len(names))
+        order = [int(c) for c in np.argsort(-counts, kind="stable") if counts[c]]
+        return {
+            "height": prediction.classes.shape[0],
+            "width": prediction.classes.shape[1],
+            "classes": [{"class_label": c, "class_name": names[c], "share": float(counts[c] / prediction.classes.size)} for c in order],
+            "png": image_file or base64.b64encode(self.plain_image(prediction)).decode(),
+        }
+
+    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, image_hw: tuple[int, int] | None = None) -> SemanticMap:
+        """See ``Task``."""
+        try:
+            data = base64.b64decode(content["png"], validate=True)
+        except (KeyError, binascii.Error) as error:
+            raise ValueError("the response of a segmentation head has no class map under 'png'") from error
+        classes = _read_png(data, MAX_RESPONSE_PIXELS, image_hw)
+        known = len(vocabulary.classes[self.annotation])
+        if (strange := classes[classes >= known]).size:
+            raise ValueError(f"its class map has the class index {strange[0]}, and there are {known} classes")
+        return SemanticMap(classes=classes)
+
+    def plain_image(self, prediction: SemanticMap) -> bytes:
+        """One 8-bit channel, (height, width) of the image that was sent; the value of a pixel is its class index."""
+        done, data = cv2.imencode(".png", prediction.classes, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        assert done
+        return bytes(data)
+
+    def response_schema(self) -> dict[str, Any]:
+        """See ``Task``."""
+        label = {"class_label": {"type": "integer"}, "class_name": {"type": "string"}, "share": {"type": "number"}}
+        properties = {
+            "height": {"type": "integer"},
+            "width": {"type": "integer"},
+            "classes": {"type": "array", "items": {"type": "object", "properties": label, "required": list(label)}},
+            "png": {"type": "string", "description": "base64 of the index PNG"},
+        }
+        return {"type": "object", "properties": properties, "required": list(properties)}
+
+    def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+        """See ``Task``."""
+        from mtl_ray.tasks.segmentation.draw import draw_ground_truth
+
+        return draw_ground_truth(image, sample, vocabulary)
+
+    def draw_prediction(
+        self, image: NDArray[np.uint8], prediction: SemanticMap, vocabulary: Vocabulary, score_threshold: float = 0.3
+    ) -> NDArray[np.uint8]:
+        """See ``Task``."""
+        from mtl_ray.tasks.segmentation.draw import draw_prediction
+
+        return draw_prediction(image, prediction, vocabulary, score_threshold)
+
+    def row_type(self) -> Any:
+        """A struct with an index PNG of the image's size."""
+        import pyarrow as pa
+
+        return pa.struct([("png", pa.binary())])
+
+    def to_row(self, prediction: SemanticMap) -> dict[str, Any]:
+        """A value of ``row_type``."""
+        return {"png": self.plain_image(prediction)}
+
+    def from_row(self, row: Mapping[str, Any]) -> SemanticMap:
+        """The inverse of ``to_row``."""
+        from mtl_ray.image_file import NO_LIMIT
+
+        return SemanticMap(classes=_read_png(row["png"], NO_LIMIT))
+
+    def difference(self, first: SemanticMap, second: SemanticMap, how: Comparison) -> Difference:
+        """Pixel by pixel."""
+        return _difference(fields_of(first), fields_of(second), how.sides)
+
+    def array_difference(self, first: Fields, second: Fields, canvas_hw: tuple[int, int], sides: Sides) -> Difference:
+        """Pixel by pixel of the canvas."""
+        return _difference(first, second, sides)
+
+
+def _difference(first: Fields, second: Fields, sides: Sides) -> Difference:
+    faults = field_faults(first, second, ("classes",), sides)
+    if faults:
+        return Difference(unit="pixels", incomparable=faults)
+    count = first["classes"].size
+    return Difference(unit="pixels", compared=count, agreeing=int((first["classes"] == second["classes"]).sum()), count=count)
+
+
+def _read_png(data: bytes, max_pixels: int, image_hw: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """The inverse of ``plain_image``.
+
+    Raises:
+        ValueError: if it is no PNG of one 8-bit channel, has too many pixels, or not the size of the image.
+    """
+    from mtl_ray.image_file import load_image, open_image
+    from mtl_ray.picture_header import PNG
+
+    opened = open_image(data, max_pixels) if data.startswith(PNG) else None
+    if opened is None or opened.mode != "L":
+        raise ValueError("a class map must be a PNG with one channel of 8 bits")
+    if image_hw is not None and (opened.height, opened.width) != image_hw:
+        raise ValueError(f"its class map has {opened.width} x {opened.height} pixels, the image {image_hw[1]} x {image_hw[0]}")
+    return np.array(load_image(opened), np.uint8)
+
+
+SEGMENTATION = SegmentationTask()

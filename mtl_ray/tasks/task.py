@@ -1,0 +1,244 @@
+"""What a task is: one typed object that knows everything about its predictions, and what a head's config answers.
+
+A task folder holds
+
+    config.py     a pydantic dataclass for each head, and the tuple ``HEADS`` of them
+    decode.py     the prediction of one image; network outputs -> prediction         (numpy, as the five below)
+    metric.py     the metric
+    draw.py       ground truth and predictions drawn on their image
+    task.py       the object that follows ``Task``
+    HEAD.py       the module of a head                                               (torch; ``build`` of its config imports it)
+
+Whoever has a head asks ``head.task``, and never for the name of a task or the type of a head.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.geometry.placement import Placement
+from mtl_ray.samples import Annotation, Sample, Vocabulary
+from mtl_ray.tasks.charts import Charts
+from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides
+
+if TYPE_CHECKING:
+    from mtl_ray.models.head import Head
+
+Prediction = TypeVar("Prediction")
+"""What is predicted of one image: a frozen dataclass of numpy arrays."""
+Prediction_contra = TypeVar("Prediction_contra", contravariant=True)
+Config_contra = TypeVar("Config_contra", contravariant=True)
+"""What ``decode`` reads of a head's config."""
+
+View = Literal["boxes", "map", "labels"]
+"""How the web page shows a prediction: boxes on the image, a class map over it, or a list of labels beside it."""
+CocoResults = Callable[[Prediction_contra, int, int, int, Sequence[int]], list[dict[str, Any]]]
+"""Prediction, image id, image height, image width, category id by class index -> entries of a COCO results file."""
+
+
+class Metric(Protocol[Prediction_contra]):
+    """Counts that merge: ``a.merge(b)`` over shards, ranks and Ray tasks gives what one pass gives."""
+
+    main: str
+    """The entry of ``result`` by which checkpoints are compared."""
+    lower_is_better: frozenset[str]
+    """The entries of ``result`` of which less is better, such as errors; of all others more is."""
+
+    def update(self, sample: Sample, prediction: Prediction_contra) -> None:
+        """Counts one image. A sample without the annotation is left out."""
+        ...
+
+    def merge(self, other: Self) -> None:
+        """Adds the counts of ``other``, which covers other samples."""
+        ...
+
+    def result(self) -> Mapping[str, float]:
+        """Flat names to numbers: mAP, mAP50, mIoU, top1, ...; NaN where nothing was annotated."""
+        ...
+
+    def per_class(self) -> Mapping[str, Mapping[str, float]]:
+        """The same by class name, for the table."""
+        ...
+
+    def charts(self) -> Charts:
+        """Confusion matrix and precision-recall curves."""
+        ...
+
+
+class HeadKind(Protocol):
+    """What the type of a head alone says, without the options of its config."""
+
+    @property
+    def type(self) -> str:
+        """Its name in configs, bundles and predictions files."""
+        ...
+
+    @property
+    def task(self) -> "Task[Any, Any]":
+        """What its predictions are."""
+        ...
+
+    @property
+    def annotation(self) -> Annotation:
+        """The kind of annotation that it learns from."""
+        ...
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether an image has exactly one of its classes."""
+        ...
+
+
+class AnyHead(HeadKind, Protocol):
+    """What every head's config has."""
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The features that it reads."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """The factor of its losses."""
+        ...
+
+    @property
+    def train_only(self) -> bool:
+        """Whether it is trained alone, and never evaluated or exported."""
+        ...
+
+    def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
+        """The module, with random weights.
+
+        Args:
+            vocabulary: the classes.
+            channels: of the features of the trunk, by name.
+            strides: canvas pixels per cell of each feature; 0 for a pooled one.
+
+        Raises:
+            ValueError: if the features or the classes do not fit.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownHead:
+    """A ``HeadKind`` of which nothing more is known, as it comes over the wire and in predictions files."""
+
+    type: str
+    task: "Task[Any, Any]"
+    annotation: Annotation
+    exclusive: bool
+
+
+class Task(Protocol[Prediction, Config_contra]):
+    """Everything that depends on what is predicted. Only the modules that ``AnyHead.build`` imports need torch."""
+
+    @property
+    def name(self) -> str:
+        """As ``/models`` gives it."""
+        ...
+
+    @property
+    def annotation(self) -> Annotation:
+        """The kind of annotation that is its ground truth."""
+        ...
+
+    @property
+    def view(self) -> View:
+        """How the web page shows it."""
+        ...
+
+    @property
+    def schema_name(self) -> str:
+        """The name of ``response_schema`` in the OpenAPI document."""
+        ...
+
+    @property
+    def to_coco(self) -> CocoResults[Prediction] | None:
+        """Entries of a COCO results file; None for a task that the format does not know."""
+        ...
+
+    def decode(self, arrays: Fields, placement: Placement, head: Config_contra) -> Prediction:
+        """The prediction of one image, in pixels of the original, from the network outputs of its canvas."""
+        ...
+
+    def metric(self, head: HeadKind, vocabulary: Vocabulary) -> Metric[Prediction]:
+        """An empty metric for the classes of the vocabulary."""
+        ...
+
+    def to_response(self, prediction: Prediction, vocabulary: Vocabulary, score_threshold: float, image_file: str | None = None) -> Any:
+        """The JSON of a prediction.
+
+        Args:
+            prediction: of one image.
+            vocabulary: the class names.
+            score_threshold: what has a lower score is left out.
+            image_file: where ``plain_image`` lies in a file, its name, which stands in the JSON instead of its bytes.
+        """
+        ...
+
+    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, image_hw: tuple[int, int] | None = None) -> Prediction:
+        """The inverse of ``to_response``, for JSON that anybody may have written.
+
+        Args:
+            content: the JSON.
+            vocabulary: the classes.
+            head: which predicted.
+            image_hw: height and width of the image, where they are known.
+
+        Raises:
+            ValueError, LookupError, TypeError, AttributeError, OverflowError: if it is not of this form, or has a class or a
+                size that it cannot have.
+        """
+        ...
+
+    def plain_image(self, prediction: Prediction) -> bytes | None:
+        """The prediction as a PNG, where it is an image itself; None otherwise."""
+        ...
+
+    def response_schema(self) -> dict[str, Any]:
+        """The JSON Schema of ``to_response``."""
+        ...
+
+    def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+        """The annotations of a sample on its image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, the sample's image as shown.
+            sample: without the annotation, the image stays as it is.
+            vocabulary: names and colours.
+
+        Returns:
+            uint8 RGB of the image's size times a whole number (small images are enlarged).
+        """
+        ...
+
+    def draw_prediction(
+        self, image: NDArray[np.uint8], prediction: Prediction, vocabulary: Vocabulary, score_threshold: float = 0.3
+    ) -> NDArray[np.uint8]:
+        """A prediction on its image, of the same size as ``draw_ground_truth`` gives; what has a lower score is left out."""
+        ...
+
+    def row_type(self) -> Any:
+        """The Arrow type of a prediction, a ``pyarrow.StructType``."""
+        ...
+
+    def to_row(self, prediction: Prediction) -> dict[str, Any]:
+        """A value of ``row_type``."""
+        ...
+
+    def from_row(self, row: Mapping[str, Any]) -> Prediction:
+        """The inverse of ``to_row``."""
+        ...
+
+    def difference(self, first: Prediction, second: Prediction, how: Comparison) -> Difference:
+        """How far two predictions of one image are apart, every field of them."""
+        ...
+
+    def array_difference(self, first: Fields, second: Fields, canvas_hw: tuple[int, int], sides: Sides) -> Difference:
+        """How far the network outputs of one image are apart: what ``decode`` takes from two networks."""
+        ...
