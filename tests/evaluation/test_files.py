@@ -16,6 +16,7 @@ from mtl_ray.geometry.masks import decode
 from mtl_ray.inference.heads import head_of
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.classification.decode import LabelScores
+from mtl_ray.tasks.detection.task import DETECTION
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 from tests.tasks.random_objects import detections, random_images, sample_of
 
@@ -161,7 +162,7 @@ def test_a_results_file_comes_back(tmp_path: Path) -> None:
     heads = {"objects": head_of("retinanet")}
     table = to_table([sample_of(image) for image in images], [{"objects": image.found} for image in images], heads)
     uri = str(tmp_path / "objects.coco.json")
-    write_coco(uri, table, "objects", category_ids(VOCABULARY))
+    write_coco(uri, table, "objects", DETECTION, category_ids(VOCABULARY))
     entries = json.loads((tmp_path / "objects.coco.json").read_text())
     assert {entry["category_id"] for entry in entries} <= {3, 7, 90}
     assert {entry["image_id"] for entry in entries} <= set(range(10))
@@ -182,7 +183,7 @@ def test_masks_alone_and_as_polygons_are_read(tmp_path: Path) -> None:
     assert np.isnan(found.boxes_xyxy).all()
     assert decode(found.masks[0], 10, 12).sum() == 36
     table = to_table([Sample(key="1", image=b"", height=10, width=12)], [{"boxes": found}], stored.heads)
-    write_coco(str(tmp_path / "again.json"), table, "boxes", category_ids(VOCABULARY))
+    write_coco(str(tmp_path / "again.json"), table, "boxes", DETECTION, category_ids(VOCABULARY))
     assert "bbox" not in json.loads((tmp_path / "again.json").read_text())[0]
 
 
@@ -265,6 +266,6 @@ def test_categories_are_called_as_the_data_calls_them(tmp_path: Path) -> None:
     assert category_ids_of((), Vocabulary(classes={"labels": ("x",)})) == []
     heads = {"boxes": head_of("yolov3")}
     table = to_table([Sample(key="scene-1", image=b"", height=9, width=9)], [{"boxes": detections([[0, 0, 4, 4]], [0.5], [2])}], heads)
-    write_coco(str(tmp_path / "dt.json"), table, "boxes", category_ids(plain))
+    write_coco(str(tmp_path / "dt.json"), table, "boxes", DETECTION, category_ids(plain))
     entry = json.loads((tmp_path / "dt.json").read_text())[0]
     assert (entry["category_id"], entry["image_id"], entry["file_name"]) == (2, 1, "scene-1")
