@@ -9,10 +9,6 @@ from torch import Tensor
 
 from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST, open_artifact, publish
-from mtl_ray.config.document import parse
-from mtl_ray.config.load import override_tree
-from mtl_ray.config.tree import merge
-from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.graph import Graph, output_names, to_onnx
@@ -83,8 +79,7 @@ def checkpoint_of(target: str) -> str:
 def config_of(target: str, overrides: Sequence[str]) -> ExperimentConfig:
     """The config of a checkpoint, or of a run's best one, with changes of the form ``section.key=value``."""
     checkpoint = open_artifact(checkpoint_of(target), kind="checkpoint")
-    tree = parse(checkpoint.read("config.yaml").decode(), storage.join(checkpoint.uri, "config.yaml"))
-    return validate(merge(tree, override_tree(overrides)), ExperimentConfig, written=True)
+    return read_config(checkpoint, overrides)
 
 
 def write_bundle(

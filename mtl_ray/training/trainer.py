@@ -13,7 +13,7 @@ import torch
 from mtl_ray import storage
 from mtl_ray.config.validate import to_yaml
 from mtl_ray.experiment import ExperimentConfig, build_model
-from mtl_ray.inference.checkpoint import find_checkpoint
+from mtl_ray.inference.checkpoint import CONFIG_FILE, MODEL_FILE, find_checkpoint, network_yaml
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.loader import Loader
 from mtl_ray.models.model import Model
@@ -126,7 +126,7 @@ class _Training:
     def train(self) -> State:
         """All steps that are left; the state in the end."""
         if self.reporter is not None:
-            storage.write(storage.join(self.uri, "config.yaml"), to_yaml(self.config).encode())
+            storage.write(storage.join(self.uri, CONFIG_FILE), to_yaml(self.config).encode())
             if self.state.step == 0:
                 say_object_sizes(self.config)
         batches = iter(self.loader)
@@ -198,7 +198,11 @@ class _Training:
         state = replace(self.state, meter=self.meter.state())
         training = {"optimizer": self.optimizer.state_dict(), "scaler": self.step.scaler.state_dict()}
         average = None if self.average is None else self.average.model.state_dict()
-        texts = {"config.yaml": to_yaml(self.config), "vocabulary.json": json.dumps(vocabulary_to_json(self.loader.vocabulary), indent=1)}
+        texts = {
+            CONFIG_FILE: to_yaml(self.config),
+            MODEL_FILE: network_yaml(self.config),
+            "vocabulary.json": json.dumps(vocabulary_to_json(self.loader.vocabulary), indent=1),
+        }
         content = frozen({"model": self.model.state_dict(), "average": average, "training": training})
         self.saver.submit(lambda: self._write(content, state, texts))
 
