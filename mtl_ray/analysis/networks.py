@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model, load_experiment, predicting_heads
-from mtl_ray.inference.checkpoint import find_checkpoint, read_config, read_vocabulary
+from mtl_ray.inference.checkpoint import find_checkpoint
 from mtl_ray.inference.open import artifact_kind
 from mtl_ray.inference.signature import read_signature
+from mtl_ray.inference.stored_config import read_config, read_vocabulary
 from mtl_ray.models.head import Context
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Annotation, Vocabulary

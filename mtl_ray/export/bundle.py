@@ -16,9 +16,10 @@ from mtl_ray.export.parity import Parity, ParityError
 from mtl_ray.export.samples import Pictured, check_samples
 from mtl_ray.export.verify import verify
 from mtl_ray.inference.bundle import BundlePredictor
-from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint, read_config
+from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
 from mtl_ray.inference.open import artifact_kind
 from mtl_ray.inference.signature import InputSignature, OutputSignature, Signature
+from mtl_ray.inference.stored_config import read_config
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.loading.config import DataConfig
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.inference.stored_config import read_stored
 from mtl_ray.shards.split import open_split
 from mtl_ray.training import checkpoint
 from mtl_ray.training.attempts import claim
@@ -53,8 +54,6 @@ def _changed(config: ExperimentConfig, found: str, *, same_hash: bool) -> list[s
     The hash alone does not decide. It differs where only the rule of the hash does, and it is equal where the default of an option has
     changed since. Entries that this version does not know count only if it differs: else they had no effect, or their defaults.
     """
-    from mtl_ray.inference.checkpoint import read_stored  # brings torch, which the driver of a run on Ray does without
-
     stored = read_stored(open_artifact(found, kind=checkpoint.KIND))
     return differences(config, stored.config) + ([] if same_hash else unknown_differences(stored.left_out))
 

@@ -13,7 +13,8 @@ import torch
 from mtl_ray import storage
 from mtl_ray.config.validate import to_yaml
 from mtl_ray.experiment import ExperimentConfig, build_model
-from mtl_ray.inference.checkpoint import CONFIG_FILE, MODEL_FILE, find_checkpoint, network_yaml
+from mtl_ray.inference.checkpoint import find_checkpoint
+from mtl_ray.inference.stored_config import CONFIG_FILE, MODEL_FILE, VOCABULARY_FILE, network_yaml
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.loader import Loader
 from mtl_ray.models.model import Model
@@ -201,7 +202,7 @@ class _Training:
         texts = {
             CONFIG_FILE: to_yaml(self.config),
             MODEL_FILE: network_yaml(self.config),
-            "vocabulary.json": json.dumps(vocabulary_to_json(self.loader.vocabulary), indent=1),
+            VOCABULARY_FILE: json.dumps(vocabulary_to_json(self.loader.vocabulary), indent=1),
         }
         content = frozen({"model": self.model.state_dict(), "average": average, "training": training})
         self.saver.submit(lambda: self._write(content, state, texts))

@@ -11,7 +11,8 @@ from torch import Tensor
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model, load_experiment
-from mtl_ray.inference.checkpoint import find_checkpoint, load_model, read_network, read_vocabulary
+from mtl_ray.inference.checkpoint import find_checkpoint, load_model
+from mtl_ray.inference.stored_config import read_network, read_vocabulary
 from mtl_ray.loading.join import join_vocabularies
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Annotation, Vocabulary
