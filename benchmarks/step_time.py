@@ -29,7 +29,7 @@ from mtl_ray.models.config import PoolNeck, TimmBackbone
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.classification.config import LinearHead
-from mtl_ray.training.config import CosineRate, Optimizer, RuntimeConfig, ScheduleConfig
+from mtl_ray.training.config import AdamW, CosineRate, RuntimeConfig, ScheduleConfig
 from mtl_ray.training.context import RunContext, choose_device
 from mtl_ray.training.meter import Meter
 from mtl_ray.training.optimizer import build_optimizer, set_rate
@@ -99,7 +99,7 @@ def _measure(rank: int, args: argparse.Namespace, processes: int) -> None:
 
 def _ours(model: Model, precision: Any, context: RunContext) -> Callable[[Batch, int], object]:
     """What the trainer does at each step: rate, step, meter."""
-    schedule = ScheduleConfig(steps=1000, optimizer=Optimizer(lr=1e-3))
+    schedule = ScheduleConfig(steps=1000, optimizer=AdamW(lr=1e-3))
     optimizer = build_optimizer(model, schedule.optimizer, 32)
     step_of = Step(model, optimizer, schedule, RuntimeConfig(name="bench", precision=precision), context)
     meter = Meter({})

@@ -30,8 +30,7 @@ from mtl_ray.training.load_from import load_from
 from mtl_ray.training.meter import Meter
 from mtl_ray.training.numerics import numerics
 from mtl_ray.training.object_sizes import say_object_sizes
-from mtl_ray.training.optimizer import build_optimizer, set_rate
-from mtl_ray.training.rate import factor
+from mtl_ray.training.optimizer import OptimizerSchedule, build_optimizer
 from mtl_ray.training.reporter import Reporter
 from mtl_ray.training.saver import Saver, frozen
 from mtl_ray.training.step import Step
@@ -100,7 +99,9 @@ class _Training:
         if config.runtime.sync_bn and context.world_size > 1:
             synchronise(self.model, context.device)
         self.average = Average(self.model, config.schedule.ema) if config.schedule.ema is not None else None
-        self.optimizer = build_optimizer(self.model, config.schedule.optimizer, config.data.batch)
+        decay_changes = config.schedule.weight_decay is not None
+        self.optimizer = build_optimizer(self.model, config.schedule.optimizer, config.data.batch, decay_changes=decay_changes)
+        self.optimizer_schedule = OptimizerSchedule(self.optimizer, config.schedule)
         self.step = Step(self.model, self.optimizer, config.schedule, config.runtime, context)
         if found is not None:
             if self.average is not None:
@@ -153,7 +154,7 @@ class _Training:
         batch: Batch = next(batches)
         waited = time.perf_counter() - since
         place = self.timetable.place(done, self.state.trained_s)
-        lr = set_rate(self.optimizer, factor(place, self.timetable.steps, self.config.schedule.rate))
+        lr = self.optimizer_schedule.set(place, self.timetable.steps)
         outcome = self.step(batch, done)
         if self.average is not None:
             self.average.update(self.model, done)

@@ -91,7 +91,7 @@ def test_a_model_yaml_counts_more_than_config_yaml(tmp_path):
 @pytest.mark.parametrize("name", ["model", "data"])
 def test_a_config_without_its_network_is_refused_in_words(tmp_path, name):
     uri = checkpoint_with(tmp_path, lambda values: values.pop(name))
-    with pytest.raises(ValueError, match="config.yaml:1: .* is missing"):
+    with pytest.raises(ValueError, match=r"config\.yaml:1: .* is missing"):
         open_checkpoint(uri)
 
 
