@@ -1,6 +1,8 @@
 """CPU seconds and memory of matching beside the dense form that it replaced, by turns in one process.
 
-    python -m benchmarks.matching [--rounds R] [--device cpu|cuda]
+    OMP_NUM_THREADS=1 python -m benchmarks.matching [--rounds R] [--device cpu|cuda]
+
+One thread: on a machine with other work the threads of small operations wait for each other, and their waiting counts as CPU seconds.
 
 Sixteen canvases of 512 x 512 with RetinaNet's 48,384 anchors on P3 to P5 and up to 60 objects each, one of which is a crowd on half of
 the images. Each form is checked to give the same, bit for bit. The ratio is that

@@ -23,7 +23,6 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from mtl_ray.experiment import ModelConfig, build_model
-from mtl_ray.geometry.placement import PlacementRule, placement_of
 from mtl_ray.loading.batch import Batch
 from mtl_ray.models.config import PoolNeck, TimmBackbone
 from mtl_ray.models.model import Model
@@ -141,7 +140,6 @@ def _model(name: str) -> Model:
 
 def _batch(size: int, side: int, seed: int) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    rule = PlacementRule(kind="stretch", height=side, width=side)
     present = torch.zeros(size, CLASSES)
     present[torch.arange(size), torch.randint(0, CLASSES, (size,), generator=generator)] = 1
     return Batch(
@@ -150,9 +148,7 @@ def _batch(size: int, side: int, seed: int) -> Batch:
             "valid_hw": torch.full((size, 2), side, dtype=torch.int32),
         },
         targets={"labels": {"present": present, "annotated": torch.ones(size, dtype=torch.bool)}},
-        placements=(placement_of(side, side, rule),) * size,
         keys=tuple(map(str, range(size))),
-        weights=torch.ones(size),
     )
 
 
