@@ -23,13 +23,12 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from mtl_ray.experiment import ModelConfig, build_model
-from mtl_ray.geometry.placement import PlacementRule, placement_of
 from mtl_ray.loading.batch import Batch
 from mtl_ray.models.config import PoolNeck, TimmBackbone
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.classification.config import LinearHead
-from mtl_ray.training.config import CosineRate, Optimizer, RuntimeConfig, ScheduleConfig
+from mtl_ray.training.config import AdamW, CosineRate, RuntimeConfig, ScheduleConfig
 from mtl_ray.training.context import RunContext, choose_device
 from mtl_ray.training.meter import Meter
 from mtl_ray.training.optimizer import build_optimizer, set_rate
@@ -99,7 +98,7 @@ def _measure(rank: int, args: argparse.Namespace, processes: int) -> None:
 
 def _ours(model: Model, precision: Any, context: RunContext) -> Callable[[Batch, int], object]:
     """What the trainer does at each step: rate, step, meter."""
-    schedule = ScheduleConfig(steps=1000, optimizer=Optimizer(lr=1e-3))
+    schedule = ScheduleConfig(steps=1000, optimizer=AdamW(lr=1e-3))
     optimizer = build_optimizer(model, schedule.optimizer, 32)
     step_of = Step(model, optimizer, schedule, RuntimeConfig(name="bench", precision=precision), context)
     meter = Meter({})
@@ -141,7 +140,6 @@ def _model(name: str) -> Model:
 
 def _batch(size: int, side: int, seed: int) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    rule = PlacementRule(kind="stretch", height=side, width=side)
     present = torch.zeros(size, CLASSES)
     present[torch.arange(size), torch.randint(0, CLASSES, (size,), generator=generator)] = 1
     return Batch(
@@ -150,9 +148,7 @@ def _batch(size: int, side: int, seed: int) -> Batch:
             "valid_hw": torch.full((size, 2), side, dtype=torch.int32),
         },
         targets={"labels": {"present": present, "annotated": torch.ones(size, dtype=torch.bool)}},
-        placements=(placement_of(side, side, rule),) * size,
         keys=tuple(map(str, range(size))),
-        weights=torch.ones(size),
     )
 
 

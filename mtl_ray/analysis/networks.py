@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
-from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model, load_experiment, parse_experiment, predicting_heads
-from mtl_ray.inference.checkpoint import find_checkpoint, read_config, read_vocabulary
+from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model, load_experiment, predicting_heads
+from mtl_ray.inference.checkpoint import find_checkpoint
 from mtl_ray.inference.open import artifact_kind
 from mtl_ray.inference.signature import read_signature
+from mtl_ray.inference.stored_config import read_config, read_vocabulary
 from mtl_ray.models.head import Context, Head, dense
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Annotation, Vocabulary
@@ -80,8 +81,7 @@ def _stored(target: str) -> tuple[ExperimentConfig, Vocabulary | None]:
     kind = artifact_kind(target)
     if kind == "bundle":
         bundle = open_artifact(target, kind="bundle")
-        config = parse_experiment(bundle.read("config.yaml").decode(), storage.join(target, "config.yaml"))
-        return config, read_signature(bundle.read("signature.json")).vocabulary
+        return read_config(bundle), read_signature(bundle.read("signature.json")).vocabulary
     if kind is None and not storage.exists(target):
         raise FileNotFoundError(f"there is nothing at {target}")
     checkpoint = open_artifact(target if kind else find_checkpoint(target), kind="checkpoint")

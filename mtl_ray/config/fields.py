@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from mtl_ray.config.strict import DefaultType, Retired, retired_of
-from mtl_ray.config.tree import Node, Origin, plain
+from mtl_ray.config.strict import DefaultType, Retired, renamed_of, retired_of
+from mtl_ray.config.tree import Node, Origin, node_of, plain
 
 Path = tuple[str, ...]
 
@@ -18,13 +18,15 @@ class Problem:
 
     Attributes:
         origin: where it was written.
-        text: a sentence that begins with the path.
+        text: a sentence that names the path.
+        path: of the key.
         unjudged: of a mapping whose type is unknown its path: what stands in it cannot be judged.
         meant: of an unknown key the path of the key that it probably stands for.
     """
 
     origin: Origin
     text: str
+    path: Path
     unjudged: Path | None = None
     meant: Path | None = None
 
@@ -56,6 +58,7 @@ def fit(node: Node, kind: Any, path: Path = (), *, written: bool = False) -> tup
     if (problem := _wrong_type(node, entries, kind, path)) is not None:
         return {}, [problem]
     target = _mapping_kind(kind, entries)
+    entries = _with_new_names(entries, target)
     values: dict[str, Any] = {}
     problems: list[Problem] = []
     known = field_kinds(target) if dataclasses.is_dataclass(target) else None
@@ -76,10 +79,20 @@ def _unknown(key: str, child: Node, known: Sequence[str], path: Path, retired: R
     name = ".".join((*path, key))
     if retired is not None:
         harmless = written or child.value is None or plain(child) == retired.default
-        return [] if harmless else [Problem(child.origin, f"{name} does nothing here: {retired.reason}")]
+        return [] if harmless else [Problem(child.origin, f"{name} does nothing here: {retired.reason}", (*path, key))]
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"; did you mean {'.'.join((*path, near[0]))}?" if near else f"; known here: {', '.join(known)}"
-    return [Problem(child.origin, f"unknown key {name}{hint}", meant=(*path, near[0]) if near else None)]
+    return [Problem(child.origin, f"unknown key {name}{hint}", (*path, key), meant=(*path, near[0]) if near else None)]
+
+
+def _with_new_names(entries: Mapping[str, Node], target: Any) -> Mapping[str, Node]:
+    """The entries with renamed keys under their new names, converted; null stays null."""
+    renamed = {old: to for old, to in renamed_of(target).items() if old in entries}
+    kept = {key: child for key, child in entries.items() if key not in renamed}
+    for old, to in renamed.items():
+        child = entries[old]
+        kept.setdefault(to.key, child if child.value is None else node_of(to.convert(plain(child)), child.origin))
+    return kept
 
 
 def _with_type(node: Node, kind: Any) -> Mapping[str, Node]:
@@ -146,14 +159,14 @@ def _wrong_type(node: Node, entries: Mapping[str, Node], kind: Any, path: Path) 
     if len(tags) < 2:
         return None
     if "type" not in entries:
-        return Problem(node.origin, f"{'.'.join(path)} needs a type: one of {', '.join(tags)}", unjudged=path)
+        return Problem(node.origin, f"{'.'.join(path)} needs a type: one of {', '.join(tags)}", path, unjudged=path)
     given = entries["type"]
     if given.value in tags:
         return None
     shown = plain(given)
     near = difflib.get_close_matches(str(shown), tags, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(tags)}"
-    return Problem(given.origin, f"{'.'.join(path)} has the unknown type {shown!r}; {hint}", unjudged=path)
+    return Problem(given.origin, f"{'.'.join(path)} has the unknown type {shown!r}; {hint}", path, unjudged=path)
 
 
 def _value_kind(target: Any) -> Any:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtl_ray.config.tree import Node, Origin
+from mtl_ray.config.tree import Node, Origin, node_of
 
 
 def add_options(parser: argparse.ArgumentParser, schema: Mapping[str, Any], positional: str, leave_out: Sequence[str]) -> None:
@@ -35,5 +35,4 @@ def add_options(parser: argparse.ArgumentParser, schema: Mapping[str, Any], posi
 
 def given_node(value: Any) -> Node:
     """What was given on the command line as the tree that ``validate`` takes."""
-    inner = {key: given_node(item) for key, item in value.items()} if isinstance(value, dict) else value
-    return Node([given_node(item) for item in value] if isinstance(value, list) else inner, Origin("command line"))
+    return node_of(value, Origin("command line"))

@@ -1,6 +1,6 @@
 """The one pydantic configuration that every config dataclass of the project uses."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,4 +39,26 @@ class Retired:
 def retired_of(kind: Any) -> Mapping[str, Retired]:
     """The retired keys of a config class."""
     found: Mapping[str, Retired] = getattr(kind, "retired", {})
+    return found
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """Where the value of an older key stands now.
+
+    A class names its own in a class variable ``renamed``, by old key. Old files, and whoever still writes the old key, are read as if
+    they had the new one.
+
+    Attributes:
+        key: the new key; where both are written, it alone counts.
+        convert: old value -> new value.
+    """
+
+    key: str
+    convert: Callable[[Any], Any] = lambda value: value
+
+
+def renamed_of(kind: Any) -> Mapping[str, Renamed]:
+    """The renamed keys of a config class, by old key."""
+    found: Mapping[str, Renamed] = getattr(kind, "renamed", {})
     return found

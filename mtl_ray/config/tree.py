@@ -73,6 +73,25 @@ def plain(node: Node) -> Any:
     return node.value
 
 
+def node_of(value: Any, origin: Origin) -> Node:
+    """Nested dicts, lists and scalars as a tree whose nodes all have one origin; inverse of ``plain``."""
+    if isinstance(value, dict):
+        return Node({key: node_of(child, origin) for key, child in value.items()}, origin)
+    if isinstance(value, list | tuple):
+        return Node([node_of(child, origin) for child in value], origin)
+    return Node(value, origin)
+
+
+def without(node: Node, path: Sequence[str]) -> Node:
+    """The tree without the entry at a path of keys and places; an item of a list cannot be taken away alone, so its list is."""
+    if not isinstance(node.value, dict) or path[0] not in node.value:
+        return node
+    child = node.value[path[0]]
+    if len(path) > 1 and isinstance(child.value, dict):
+        return Node({**node.value, path[0]: without(child, path[1:])}, node.origin)
+    return Node({key: each for key, each in node.value.items() if key != path[0]}, node.origin)
+
+
 def find(node: Node, path: Sequence[str | int]) -> tuple[Node, bool]:
     """The node at a path, or the deepest one on the way to it, and whether the path was followed to its end."""
     for part in path:

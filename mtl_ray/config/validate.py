@@ -1,13 +1,13 @@
 """A tree becomes a typed config, or a ValueError that says what is wrong and where it was written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from mtl_ray.config.document import dump
 from mtl_ray.config.fields import Path, Problem, fit
-from mtl_ray.config.tree import Node, find
+from mtl_ray.config.tree import Node, find, plain, without
 
 Config = TypeVar("Config")
 Located = tuple[Node, Path, Mapping[str, Any]]
@@ -38,6 +38,46 @@ def validate(tree: Node, cls: type[Config], *, written: bool = False) -> Config:
     if found:
         raise ValueError("\n".join(dict.fromkeys(found))) from None
     return config
+
+
+def readable(tree: Node, cls: type[Any], sections: Sequence[str]) -> tuple[Node, dict[str, Any]]:
+    """What of a written config this version can read: an entry of ``sections`` that it cannot read is left out.
+
+    Args:
+        tree: what this program wrote, in whatever version.
+        cls: the dataclass of the whole config.
+        sections: the sections that may lose entries.
+
+    Returns:
+        The tree without those entries, and their values by path (``runtime.keep``). A fault of another section stays for ``validate``.
+    """
+    left_out: dict[str, Any] = {}
+    while True:
+        values, problems = fit(tree, cls, written=True)
+        paths = [problem.path for problem in problems]
+        try:
+            TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            located = [_locate(tree, details["loc"]) for details in error.errors(include_url=False) if details["type"] != "missing"]
+            paths += [path for _, path in located]
+        smaller = tree
+        for path in _below(tree, paths, sections):
+            left_out.setdefault(".".join(path), plain(find(tree, path)[0]))
+            smaller = without(smaller, path)
+        if smaller == tree:
+            return tree, left_out
+        tree = smaller
+
+
+def _below(tree: Node, paths: Sequence[Path], sections: Sequence[str]) -> Iterator[Path]:
+    """Those of ``paths`` that lie below a section; for a section itself (its entries do not fit together) all of its entries."""
+    for path in paths:
+        if path[:1] and path[0] in sections:
+            section = find(tree, path[:1])[0].value
+            if len(path) > 1:
+                yield path
+            elif isinstance(section, dict):
+                yield from ((path[0], key) for key in section)
 
 
 def _meant(located: Sequence[Located]) -> list[Located]:

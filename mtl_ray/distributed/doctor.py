@@ -11,10 +11,14 @@ from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion
 
 from mtl_ray import storage
 
 GIB = 2**30
+TESTED_RAY = SpecifierSet(">=2.60,<2.61")
+"""Versions of Ray that this project was tested with: it uses private modules, which any release may change (see pyproject.toml)."""
 LONGEST_TEMP = 44
 """Characters of Ray's temporary folder: a session adds 62 more for its sockets, and Linux ends their paths at 107."""
 
@@ -33,6 +37,7 @@ def examine(storage_uri: str) -> Iterator[Finding]:
     """Looks at everything, one thing after the other."""
     yield _python()
     yield _packages()
+    yield ray_version(_version("ray"))
     yield torch_pair()
     yield from _imports("ray", "onnxruntime", "timm", "pyarrow", "cv2")
     yield ray_token(os.environ, Path.home())
@@ -68,6 +73,18 @@ def _unmet(need: Requirement) -> Iterator[str]:
         return
     if not need.specifier.contains(found, prereleases=True):
         yield f"{need.name} {found} is outside {need.specifier}"
+
+
+def ray_version(found: str) -> Finding:
+    """Whether Ray is of a version that was tested."""
+    try:
+        tested = TESTED_RAY.contains(found, prereleases=True)
+    except InvalidVersion:
+        tested = False
+    if tested:
+        return Finding("ray version", False, f"{found} is one that was tested ({TESTED_RAY})")
+    text = f"{found} was not tested, only {TESTED_RAY} was: private modules of Ray are used, which other versions may lack"
+    return Finding("ray version", True, f"{text}. Fix: python -m pip install -r requirements.txt")
 
 
 def torch_pair() -> Finding:

@@ -9,10 +9,6 @@ from torch import Tensor
 
 from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST, open_artifact, publish
-from mtl_ray.config.document import parse
-from mtl_ray.config.load import override_tree
-from mtl_ray.config.tree import merge
-from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.graph import Graph, output_names, to_onnx
@@ -20,9 +16,10 @@ from mtl_ray.export.parity import Parity, ParityError
 from mtl_ray.export.samples import Pictured, check_samples
 from mtl_ray.export.verify import verify
 from mtl_ray.inference.bundle import BundlePredictor
-from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint, read_config
+from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
 from mtl_ray.inference.open import artifact_kind
 from mtl_ray.inference.signature import InputSignature, OutputSignature, Signature
+from mtl_ray.inference.stored_config import read_config
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.loading.config import DataConfig
 
@@ -83,8 +80,7 @@ def checkpoint_of(target: str) -> str:
 def config_of(target: str, overrides: Sequence[str]) -> ExperimentConfig:
     """The config of a checkpoint, or of a run's best one, with changes of the form ``section.key=value``."""
     checkpoint = open_artifact(checkpoint_of(target), kind="checkpoint")
-    tree = parse(checkpoint.read("config.yaml").decode(), storage.join(checkpoint.uri, "config.yaml"))
-    return validate(merge(tree, override_tree(overrides)), ExperimentConfig, written=True)
+    return read_config(checkpoint, overrides)
 
 
 def write_bundle(

@@ -9,39 +9,34 @@ import torch
 
 from mtl_ray import storage
 from mtl_ray.artifact import Artifact, open_artifact
-from mtl_ray.experiment import ExperimentConfig, build_model, parse_experiment
+from mtl_ray.experiment import ExperimentConfig, build_model
 from mtl_ray.inference.run_folder import line
+from mtl_ray.inference.stored_config import NetworkConfig, prediction_batch, read_network, read_vocabulary
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
-from mtl_ray.vocabulary import vocabulary_from_json
 
 
-def open_checkpoint(uri: str, device: str = "cpu") -> TorchPredictor:
+def open_checkpoint(uri: str, device: str = "cpu", batch: int | None = None) -> TorchPredictor:
     """The network of a checkpoint, ready to predict.
+
+    Args:
+        uri: of the checkpoint.
+        device: where it computes.
+        batch: images that go through it together; by default ``evaluate.batch`` of its config, where that can be read.
 
     Raises:
         ValueError: if there is no whole checkpoint at the URI, or its weights are not those of its config.
     """
     checkpoint = open_artifact(uri, kind="checkpoint")
-    config = read_config(checkpoint)
-    vocabulary = read_vocabulary(checkpoint)
-    model = load_model(checkpoint, config, vocabulary)
-    return TorchPredictor(model, config.model.heads, vocabulary, config.data.canvas, device=device, batch=config.evaluate.batch)
+    network = read_network(checkpoint)
+    vocabulary = read_vocabulary(checkpoint, network.vocabulary)
+    model = load_model(checkpoint, network, vocabulary)
+    batch = batch or prediction_batch(checkpoint)
+    return TorchPredictor(model, network.model.heads, vocabulary, network.input.canvas, device=device, batch=batch)
 
 
-def read_config(checkpoint: Artifact) -> ExperimentConfig:
-    """The resolved config that travels in every checkpoint and bundle."""
-    text = checkpoint.read("config.yaml").decode()
-    return parse_experiment(text, storage.join(checkpoint.uri, "config.yaml"))
-
-
-def read_vocabulary(checkpoint: Artifact) -> Vocabulary:
-    """What the numbers of its heads mean."""
-    return vocabulary_from_json(json.loads(checkpoint.read("vocabulary.json")))
-
-
-def load_model(checkpoint: Artifact, config: ExperimentConfig, vocabulary: Vocabulary) -> Model:
+def load_model(checkpoint: Artifact, config: NetworkConfig | ExperimentConfig, vocabulary: Vocabulary) -> Model:
     """The network with its averaged weights where there are some, else the plain ones; in evaluation mode, on the CPU.
 
     Raises:
@@ -54,7 +49,7 @@ def load_model(checkpoint: Artifact, config: ExperimentConfig, vocabulary: Vocab
         model.load_state_dict(safetensors.torch.load(checkpoint.read(name)))
     except RuntimeError as error:
         raise ValueError(
-            f"the weights in {checkpoint.uri} do not fit the network of its config.yaml: {str(error).splitlines()[-1].strip()}"
+            f"the weights in {checkpoint.uri} do not fit the network of its config: {str(error).splitlines()[-1].strip()}"
         ) from error
     return model.eval()
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtl_ray.geometry.placement import Placement
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
@@ -16,22 +14,18 @@ class Batch:
     Attributes:
         inputs: ``image`` uint8 (B, 3, H, W) RGB; ``valid_hw`` int32 (B, 2), the part of each canvas that holds image.
         targets: by kind of annotation, each a dict of tensors that always has ``annotated`` bool (B,); a sample that is not
-            annotated (or could not be read) gives no loss. In canvas pixels:
+            annotated, or could not be read and keeps its slot, gives no loss. In canvas pixels:
 
             ``instances``: ``boxes`` float32 (B, M, 4) xyxy, ``classes`` int64 (B, M), ``crowd`` bool (B, M) (a region to
             ignore), ``present`` bool (B, M) (False is padding). M is the most of any sample, at least 1.
             ``semantic``: ``classes`` uint8 (B, H, W), IGNORE_INDEX where there is nothing to learn.
             ``labels``: ``present`` float32 (B, C), 1 for each class the image has.
-        placements: where each image lies on its canvas.
         keys: the key of each sample.
-        weights: float32 (B,); 0 for a sample that could not be read, which then keeps its slot.
     """
 
     inputs: Mapping[str, Tensor]
     targets: Mapping[str, Mapping[str, Tensor]]
-    placements: tuple[Placement, ...]
     keys: tuple[str, ...]
-    weights: Tensor
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -43,9 +37,7 @@ class Batch:
             targets={
                 kind: {name: value.to(device, non_blocking=True) for name, value in target.items()} for kind, target in self.targets.items()
             },
-            placements=self.placements,
             keys=self.keys,
-            weights=self.weights.to(device, non_blocking=True),
         )
 
     def __getitem__(self, part: slice) -> "Batch":
@@ -53,7 +45,5 @@ class Batch:
         return Batch(
             inputs={name: value[part] for name, value in self.inputs.items()},
             targets={kind: {name: value[part] for name, value in target.items()} for kind, target in self.targets.items()},
-            placements=self.placements[part],
             keys=self.keys[part],
-            weights=self.weights[part],
         )

@@ -24,7 +24,6 @@ class Slot:
         placement: of its image, after augmentation.
         labels, objects: None if not annotated; boxes in canvas pixels.
         semantic: whether there is a map.
-        read: False if the sample could not be read.
         faults: what could not be read on the way: the sample itself, or partners of its mosaic.
     """
 
@@ -33,7 +32,6 @@ class Slot:
     labels: NDArray[np.int64] | None = None
     objects: Objects | None = None
     semantic: bool = False
-    read: bool = True
     faults: tuple[Fault, ...] = ()
 
 
@@ -65,7 +63,7 @@ class Canvases:
         self._image[slot] = self.rule.pad
         if self._semantic is not None:
             self._semantic[slot] = IGNORE_INDEX
-        return Slot(key, placement_of(self.rule.height, self.rule.width, self.rule), read=False)
+        return Slot(key, placement_of(self.rule.height, self.rule.width, self.rule))
 
 
 def collate(canvases: Canvases, slots: Sequence[Slot], vocabulary: Vocabulary) -> Batch:
@@ -81,9 +79,7 @@ def collate(canvases: Canvases, slots: Sequence[Slot], vocabulary: Vocabulary) -
     return Batch(
         inputs={"image": canvases.image, "valid_hw": torch.tensor(valid, dtype=torch.int32).reshape(len(slots), 2)},
         targets=targets,
-        placements=tuple(slot.placement for slot in slots),
         keys=tuple(slot.key for slot in slots),
-        weights=torch.tensor([float(slot.read) for slot in slots], dtype=torch.float32),
     )
 
 

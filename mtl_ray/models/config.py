@@ -30,6 +30,7 @@ class TimmBackbone:
 
 
 BackboneConfig = TimmBackbone
+Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -37,6 +38,8 @@ class FpnNeck:
     """Feature pyramid (Lin et al. 2017): top-down pathway with lateral connections; gives P<n> for each C<n> it reads."""
 
     type: Literal["fpn"] = "fpn"
+    prefix: Prefix = ""
+    """Stands before the names of the features that it gives (``aux_`` makes aux_P3 of P3): names are unique in a model."""
     inputs: tuple[str, ...] = ("C3", "C4", "C5")
     channels: int = Field(default=128, ge=1)
     extra: int = Field(default=0, ge=0, le=2)
@@ -47,9 +50,11 @@ class FpnNeck:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PafpnNeck:
-    """Path aggregation network (Liu et al. 2018): an FPN and a bottom-up pathway upon it."""
+    """Path aggregation network (Liu et al. 2018): an FPN and a bottom-up pathway on it."""
 
     type: Literal["pafpn"] = "pafpn"
+    prefix: Prefix = ""
+    """Stands before the names of the features that it gives."""
     inputs: tuple[str, ...] = ("C3", "C4", "C5")
     channels: int = Field(default=128, ge=1)
     extra: int = Field(default=0, ge=0, le=2)
@@ -61,6 +66,8 @@ class PoolNeck:
     """Global pooling: (B, C, H, W) -> (B, C), called G<n> for the C<n> or P<n> it reads."""
 
     type: Literal["pool"] = "pool"
+    prefix: Prefix = ""
+    """Stands before the name of the feature that it gives."""
     input: str = "C5"
     kind: Literal["mean", "max"] = "mean"
     """mean: of the whole image. max: of its strongest place, for small objects in large scenes (Oquab et al. 2015)."""

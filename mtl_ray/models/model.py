@@ -1,6 +1,6 @@
 """The words Trunk (a backbone and its necks) and Model (a trunk and its heads)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
@@ -31,8 +31,10 @@ class Trunk(nn.Module):
         self.channels = dict(backbone.channels)
         self.strides = dict(backbone.strides)
         self.necks = nn.ModuleDict()
+        givers = dict.fromkeys(self.channels, "the backbone")
         for name, config in necks.items():
             neck = build_neck(name, config, self.channels, self.strides)
+            _add_features(givers, name, neck.channels)
             self.necks[name] = neck
             self.channels |= neck.channels
             self.strides |= neck.strides
@@ -45,11 +47,25 @@ class Trunk(nn.Module):
         return features
 
 
+def _add_features(givers: dict[str, str], neck: str, names: Iterable[str]) -> None:
+    """Notes which features a neck gives.
+
+    Raises:
+        ValueError: if the backbone or an earlier neck gives a feature of the same name.
+    """
+    for name in names:
+        if name in givers:
+            raise ValueError(
+                f"{givers[name]} and neck {neck!r} both give the feature {name}: give one a prefix (model.necks.{neck}.prefix=NAME_)"
+            )
+        givers[name] = f"neck {neck!r}"
+
+
 def build_trunk(backbone: BackboneConfig, necks: Mapping[str, NeckConfig]) -> Trunk:
     """The trunk of a config, with random or the configured weights.
 
     Raises:
-        ValueError: if the backbone is unknown or a neck reads a feature that is not there.
+        ValueError: if the backbone is unknown, a neck reads a feature that is not there, or two give features of one name.
     """
     return Trunk(Backbone(backbone), necks)
 
@@ -91,7 +107,7 @@ class Model(nn.Module):
         return terms
 
     def forward(self, batch: Batch, step: int = 0) -> dict[str, Term]:
-        """``losses``, under the name by which DistributedDataParallel calls it."""
+        """``losses``: the training forward of a ``torch.nn.Module``."""
         return self.losses(batch, step)
 
     def predict(self, image: Tensor, valid_hw: Tensor, exporting: bool = False) -> dict[str, dict[str, Tensor]]:

@@ -1,5 +1,6 @@
-"""What is built upon a backbone: feature pyramids and pooling. Each neck adds features to those that it is given."""
+"""What is built on a backbone: feature pyramids and pooling. Each neck adds features to those that it is given."""
 
+import re
 from collections.abc import Mapping
 
 import torch.nn.functional as F
@@ -25,12 +26,12 @@ class Fpn(nn.Module):
         self.lateral = nn.ModuleList(conv_norm_act(channels[name], width, 1, norm=config.norm, act=False) for name in self.inputs)
         self.smooth = nn.ModuleList(conv_norm_act(width, width, 3, norm=config.norm, act=False) for _ in self.inputs)
         self.further = nn.ModuleList(conv_norm_act(width, width, 3, 2, norm=config.norm, act=False) for _ in range(config.extra))
-        self.names = _names(self.inputs, config.extra)
+        self.names = _pyramid_names(config)
         self.channels = dict.fromkeys(self.names, width)
         self.strides = _strides(self.inputs, strides, self.names)
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """(B, C_i, H_i, W_i) by name -> (B, channels, H_i, W_i) as P<i>."""
+        """(B, C_i, H_i, W_i) by name -> (B, channels, H_i, W_i) as ``names``."""
         maps = self.top_down(features)
         for further in self.further:
             maps.append(further(maps[-1]))
@@ -45,7 +46,7 @@ class Fpn(nn.Module):
 
 
 class Pafpn(Fpn):
-    """Path aggregation network (Liu et al. 2018, https://arxiv.org/abs/1803.01534): a bottom-up pathway upon an FPN."""
+    """Path aggregation network (Liu et al. 2018, https://arxiv.org/abs/1803.01534): a bottom-up pathway on an FPN."""
 
     def __init__(self, config: PafpnNeck, channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
         super().__init__(config, channels, strides)
@@ -67,7 +68,7 @@ class Pool(nn.Module):
     def __init__(self, config: PoolNeck, channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
         super().__init__()
         self.input, self.kind = config.input, config.kind
-        self.name = "G" + config.input[1:]
+        self.name = f"{config.prefix}G{_level(config.input)}"
         self.channels = {self.name: channels[config.input]}
         self.strides = {self.name: 0}
 
@@ -90,14 +91,25 @@ def build_neck(name: str, config: NeckConfig, channels: Mapping[str, int], strid
     missing = [level for level in inputs if level not in channels]
     if missing:
         raise ValueError(f"neck {name!r} reads {', '.join(missing)}, but there is only {', '.join(channels)} (model.backbone.levels)")
+    pooled = [level for level in inputs if strides[level] == 0]
+    if pooled:
+        raise ValueError(f"neck {name!r} reads feature maps, not pooled features ({', '.join(pooled)})")
     if isinstance(config, PoolNeck):
         return Pool(config, channels, strides)
     return Pafpn(config, channels, strides) if isinstance(config, PafpnNeck) else Fpn(config, channels, strides)
 
 
-def _names(inputs: tuple[str, ...], extra: int) -> tuple[str, ...]:
-    top = int(inputs[-1][1:])
-    return (*("P" + name[1:] for name in inputs), *(f"P{top + 1 + i}" for i in range(extra)))
+def _pyramid_names(config: FpnNeck | PafpnNeck) -> tuple[str, ...]:
+    levels = [_level(name) for name in config.inputs]
+    return tuple(f"{config.prefix}P{level}" for level in [*levels, *range(levels[-1] + 1, levels[-1] + 1 + config.extra)])
+
+
+def _level(feature: str) -> int:
+    """The number at the end of a feature's name: log2 of its stride."""
+    digits = re.search(r"\d+$", feature)
+    if digits is None:
+        raise ValueError(f"a neck reads {feature!r}, whose name does not end with the number of its level")
+    return int(digits[0])
 
 
 def _strides(inputs: tuple[str, ...], strides: Mapping[str, int], names: tuple[str, ...]) -> dict[str, int]:

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.inference.stored_config import read_stored
 from mtl_ray.shards.split import open_split
 from mtl_ray.training import checkpoint
 from mtl_ray.training.attempts import claim
 from mtl_ray.training.checkpoint import State
-from mtl_ray.training.identity import config_hash, differences
+from mtl_ray.training.identity import config_hash, differences, unknown_differences
 
 
 def run_uri(config: ExperimentConfig) -> str:
@@ -40,15 +41,21 @@ def begin(config: ExperimentConfig) -> Beginning:
     if found is None:
         return Beginning(_fresh(config_id), None)
     state = checkpoint.read_state(found)
-    if state.config_hash != config_id:
-        from mtl_ray.inference.checkpoint import read_config  # brings torch, which the driver of a run on Ray does without
-
-        changed = ", ".join(differences(config, read_config(open_artifact(found, kind=checkpoint.KIND))))
-        if changed:  # else only the options that a config has are others than in the version of the program that began the run
-            raise ValueError(
-                f"the run {uri} was begun with another config: {changed}. Give this one another runtime.name, or remove that folder"
-            )
+    if changed := _changed(config, found, same_hash=state.config_hash == config_id):
+        raise ValueError(
+            f"the run {uri} was begun with another config: {', '.join(changed)}. Give this one another runtime.name, or remove that folder"
+        )
     return Beginning(state, found)
+
+
+def _changed(config: ExperimentConfig, found: str, *, same_hash: bool) -> list[str]:
+    """What of a checkpoint's config differs from this one in what changes the weights: key, new value, old value.
+
+    The hash alone does not decide. It differs where only the rule of the hash does, and it is equal where the default of an option has
+    changed since. Entries that this version does not know count only if it differs: else they had no effect, or their defaults.
+    """
+    stored = read_stored(open_artifact(found, kind=checkpoint.KIND))
+    return differences(config, stored.config) + ([] if same_hash else unknown_differences(stored.left_out))
 
 
 def _fresh(config_id: str) -> State:

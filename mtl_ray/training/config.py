@@ -1,30 +1,108 @@
-"""The ``schedule`` and ``runtime`` sections of a config: how long and how to optimise; where and on what to run."""
+"""The ``schedule`` and ``runtime`` sections of a config: how long and how to optimize; where and on what to run."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mtl_ray.config.strict import STRICT, DefaultType, Retired
+from mtl_ray.config.strict import STRICT, DefaultType, Renamed, Retired
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Optimizer:
-    """The optimiser and its parameter groups."""
+class ParameterRule:
+    """How some parameters learn."""
 
-    type: Literal["sgd", "adamw"] = "adamw"
+    match: str = Field(min_length=1)
+    """Names of parameters (``trunk.backbone.net.conv1.weight``) as a glob for the whole name, where ``*`` also covers dots and ``?`` is one
+    character; or ``re:`` and a regular expression that is found anywhere in the name."""
+    lr: float = Field(default=1.0, ge=0)
+    """Factor of the learning rate, besides ``backbone_lr`` and ``layer_decay``."""
+    weight_decay: float | None = Field(default=None, ge=0)
+    """Factor of the weight decay. By default 1, and 0 for biases and normalisation layers."""
+
+    def __post_init__(self) -> None:
+        if self.match.startswith("re:"):
+            try:
+                re.compile(self.match[3:])
+            except re.error as error:
+                raise ValueError(f"match: {self.match!r} is not a regular expression: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class _Optimizer:
+    """What every optimizer has."""
+
     lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
-    """Not applied to biases and normalisation layers."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Momentum of sgd; the first beta of adamw."""
+    """Not applied to biases and normalisation layers, unless a rule says so."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Each backbone stage learns at this factor of the rate of the stage above it."""
     backbone_lr: float = Field(default=1.0, ge=0)
     """Factor of the learning rate for the backbone."""
     scale_to_batch: int | None = Field(default=None, ge=1)
     """The batch that ``lr`` was chosen for: the rate is scaled by data.batch / this. Not scaled if absent."""
+    rules: tuple[ParameterRule, ...] = ()
+    """How single parameters learn; the first rule that matches a parameter counts. A rule must match at least one."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AdamW(_Optimizer):
+    """AdamW (Loshchilov and Hutter 2019)."""
+
+    type: Literal["adamw"] = "adamw"
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Decay of the running means of the gradient (the momentum) and of its square."""
+    eps: float = Field(default=1e-8, gt=0)
+    """Added to the denominator."""
+    renamed: ClassVar[Mapping[str, Renamed]] = {"momentum": Renamed("betas", lambda momentum: [momentum, 0.999])}
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Sgd(_Optimizer):
+    """Stochastic gradient descent with momentum."""
+
+    type: Literal["sgd"] = "sgd"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    """Nesterov momentum (Sutskever et al. 2013)."""
+
+    def __post_init__(self) -> None:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+
+
+Optimizer = Annotated[Sgd | AdamW, Field(discriminator="type"), DefaultType("adamw")]
+"""The optimizer and its parameter groups."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LinearRamp:
+    """A value of the optimizer goes from one number to another along a line."""
+
+    type: Literal["linear"] = "linear"
+    start: float | None = Field(default=None, ge=0)
+    """At the first step; by default what the optimizer has."""
+    end: float = Field(ge=0)
+    until: float = Field(default=1.0, gt=0, le=1)
+    """Share of the run after which ``end`` is reached, and kept."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CosineRamp:
+    """A value of the optimizer goes from one number to another along half a cosine, slowly at both ends (DINO, Caron et al. 2021)."""
+
+    type: Literal["cosine"] = "cosine"
+    start: float | None = Field(default=None, ge=0)
+    """At the first step; by default what the optimizer has."""
+    end: float = Field(ge=0)
+    until: float = Field(default=1.0, gt=0, le=1)
+    """Share of the run after which ``end`` is reached, and kept."""
+
+
+Ramp = Annotated[LinearRamp | CosineRamp, Field(discriminator="type"), DefaultType("cosine")]
+"""How weight decay or momentum changes over the run."""
 
 
 _OF_STEP = {
@@ -98,8 +176,12 @@ class ScheduleConfig:
     seconds: float | None = Field(default=None, gt=0)
     """Of training: the run is done after so many even if steps are left, and the learning rate follows the share of the time where
     that is the larger. Evaluations, checkpoints and the start do not count. How many steps that makes depends on the machine."""
-    optimizer: Optimizer = Field(default_factory=Optimizer)
+    optimizer: Optimizer = Field(default_factory=AdamW)
     rate: Rate = Field(default_factory=CosineRate)
+    weight_decay: Ramp | None = None
+    """Changes the weight decay over the run, from ``optimizer.weight_decay``; the factors of rules and biases stay."""
+    momentum: Ramp | None = None
+    """Changes the momentum of sgd, or the first beta of adamw, over the run."""
     clip_grad_norm: float | None = Field(default=None, gt=0)
     accumulate: int = Field(default=1, ge=1)
     """Micro-batches a step: data.batch is split into this many, and gradients are added up. Above 1 each goes forward twice, since
@@ -114,6 +196,8 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
             raise ValueError("give either epochs or steps, not both (null takes one away)")
+        if self.momentum is not None and max(self.momentum.start or 0, self.momentum.end) >= 1:
+            raise ValueError("momentum: start and end must be below 1")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

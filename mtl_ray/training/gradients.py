@@ -1,8 +1,7 @@
 """The gradients of a model in a few flat buffers, which are summed over the ranks while backward still runs.
 
-This takes the place of torch's DistributedDataParallel for two reasons. DDP averages over ranks, while a loss term here is a sum
-divided by its count over all ranks. And DDP lays its buckets out anew after the first step of a process, so at three ranks or
-more a resumed run adds up in another order than the undisturbed one; here the layout depends on nothing but the parameters.
+Gradients are summed, not averaged, since a loss term is a sum divided by its count over all ranks. The layout of the buffers depends on
+nothing but the parameters, so a resumed run adds up in the same order as the undisturbed one at any number of ranks.
 """
 
 from collections.abc import Iterable

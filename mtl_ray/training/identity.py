@@ -1,43 +1,86 @@
-"""What makes two starts the same run: its config, but for what does not change the result."""
+"""What makes two starts the same run: what of its config changes the weights, with defaults left out."""
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mtl_ray import storage
 from mtl_ray.config.validate import values_of
 from mtl_ray.experiment import ExperimentConfig
 
-RESULT_KEYS = {
-    "model": None,
-    "schedule": None,
-    "data": ("canvas", "augment", "batch", "lanes", "window", "max_pixels"),
-    "runtime": ("seed", "deterministic", "precision", "sync_bn", "load_from", "best"),
+SECTIONS = ("model", "schedule", "data", "runtime")
+"""The sections that the weights depend on."""
+WITHOUT_EFFECT = {
+    "data": ("val", "threads", "cache_mb", "max_bad"),
+    "data.train": ("uri",),  # the loader's pins say whether the samples are the same, wherever they lie
+    "runtime": (
+        *("name", "storage", "workers", "grow_every_s", "device", "cpus_per_worker", "gpus_per_worker", "compile", "max_failures"),
+        *("checkpoint_every_steps", "checkpoint_every_s", "keep", "save_patience_s", "log_every_steps", "ledger"),
+        *("wandb", "wandb_project", "wandb_group", "tensorboard"),
+    ),
 }
-"""The parts of a config that the weights depend on; None is all of a section."""
-SPLIT_KEYS = ("repeat", "balanced", "weights")
+"""Keys of these sections that do not change the weights; a new key does, unless it is listed here."""
+URIS = ("model.backbone.weights", "runtime.load_from")
+"""Paths of files, which are compared as absolute ones."""
 
 
 def config_hash(config: ExperimentConfig) -> str:
-    """16 hexadecimal digits: equal for configs that train to the same weights on the same data."""
-    return hashlib.sha256(json.dumps(_chosen(config), sort_keys=True).encode()).hexdigest()[:16]
+    """16 hexadecimal digits: equal for configs that train to the same weights on the same data.
+
+    Defaults do not enter it, so a new option with a default leaves the hashes of all older configs as they are.
+    """
+    return hashlib.sha256(json.dumps(_chosen(without_defaults(config)), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _chosen(config: ExperimentConfig) -> dict[str, Any]:
+def without_defaults(config: Any) -> Any:
+    """A config as ``values_of`` gives it, without the entries that are defaults. A ``type`` stays: it says what the others mean."""
     values = values_of(config)
-    chosen: dict[str, Any] = {
-        section: values[section] if keys is None else {key: values[section][key] for key in keys} for section, keys in RESULT_KEYS.items()
-    }
-    for part, key in ((chosen["model"]["backbone"], "weights"), (chosen["runtime"], "load_from")):
-        part[key] = None if part[key] is None else storage.absolute(part[key])
-    chosen["data"]["train"] = {key: values["data"]["train"][key] for key in SPLIT_KEYS}
-    return chosen
+    return _pruned(config, values)
+
+
+def _pruned(config: Any, values: Any) -> Any:
+    if isinstance(config, Mapping):
+        return {str(key): _pruned(value, values[str(key)]) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [_pruned(*pair) for pair in zip(config, values, strict=True)]
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return values
+    kept = [field.name for field in dataclasses.fields(config) if field.name == "type" or not _is_default(config, field.name)]
+    return {name: _pruned(getattr(config, name), values[name]) for name in kept}
+
+
+def _is_default(config: Any, name: str) -> bool:
+    field = type(config).__pydantic_fields__[name]
+    return not field.is_required() and bool(getattr(config, name) == field.get_default(call_default_factory=True))
+
+
+def _chosen(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the weights depend on, of the values of a config or of a part of them."""
+    return {section: _changing(values[section], section) for section in SECTIONS if section in values}
+
+
+def _changing(value: Any, path: str) -> Any:
+    if isinstance(value, Mapping):
+        left_out = WITHOUT_EFFECT.get(path, ())
+        return {key: _changing(entry, f"{path}.{key}") for key, entry in value.items() if key not in left_out}
+    return storage.absolute(value) if path in URIS and value is not None else value
 
 
 def differences(config: ExperimentConfig, other: ExperimentConfig) -> list[str]:
     """What the results of two configs differ for: ``section.key (this, was that)``."""
-    return list(_differing(_chosen(config), _chosen(other), ""))
+    return list(_differing(_chosen(values_of(config)), _chosen(values_of(other)), ""))
+
+
+def unknown_differences(left_out: Mapping[str, Any]) -> list[str]:
+    """The same of entries of an older config, by path, that this version does not know."""
+    return [f"{path} (not known to this version, was {value})" for path, value in left_out.items() if _has_effect(path)]
+
+
+def _has_effect(path: str) -> bool:
+    section, _, key = path.rpartition(".")
+    return key not in WITHOUT_EFFECT.get(section, ())
 
 
 def _differing(mine: Any, theirs: Any, path: str) -> Iterator[str]:

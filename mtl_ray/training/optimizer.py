@@ -1,50 +1,115 @@
-"""Parameter groups and the optimiser."""
+"""Parameter groups, the optimizer, and what of it changes from step to step."""
 
+import difflib
+import re
 from collections import defaultdict
-from typing import Any
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from mtl_ray.training.config import Optimizer
+from mtl_ray.training.config import AdamW, Optimizer, ParameterRule, ScheduleConfig, Sgd
+from mtl_ray.training.rate import factor, ramp
 
 BACKBONE = "trunk.backbone.net."
+MOST_NEAR = 3
+"""Names of parameters that are offered for a rule that matches none."""
 
 
-def build_optimizer(model: nn.Module, config: Optimizer, batch: int) -> torch.optim.Optimizer:
-    """The optimiser of a config; each group has ``lr`` and the ``base_lr`` that the schedule multiplies.
+def build_optimizer(model: nn.Module, config: Optimizer, batch: int, *, decay_changes: bool = False) -> torch.optim.Optimizer:
+    """The optimizer of a config; each group has ``lr`` and the ``base_lr`` that the schedule multiplies.
 
     Vectors and scalars (biases, normalisation) are not decayed. Rates of the backbone are multiplied by ``backbone_lr`` and, from
-    its last stage down, by ``layer_decay`` for each stage (Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT).
+    its last stage down, by ``layer_decay`` for each stage (Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT). ``rules`` come on top.
 
     Args:
         model: whose parameters learn.
-        config: of the optimiser.
+        config: of the optimizer.
         batch: samples of one step over all ranks, for ``scale_to_batch`` (Goyal et al. 2017).
+        decay_changes: the weight decay will change, so that groups are told apart by its factor even where it is 0 now.
+
+    Raises:
+        ValueError: if a rule matches no parameter that learns.
     """
     lr = config.lr * (batch / config.scale_to_batch if config.scale_to_batch else 1.0)
-    groups = parameter_groups(model, config, lr)
-    if config.type == "sgd":
-        # Not fused: torch's fused sgd reads momentum that was never written if fp16 overflowed in the very first step.
-        return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, foreach=True)
-    return torch.optim.AdamW(groups, lr=lr, betas=(config.momentum, 0.999), fused=True)
+    groups = parameter_groups(model, config, lr, decay_changes)
+    match config:
+        case Sgd():
+            # Not fused: torch's fused sgd reads momentum that was never written if fp16 overflowed in the very first step.
+            return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, foreach=True)
+        case AdamW():
+            return torch.optim.AdamW(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True)
 
 
-def parameter_groups(model: nn.Module, config: Optimizer, lr: float) -> list[dict[str, Any]]:
-    """Parameters by rate and decay, in the order in which the model names them."""
+class Factors(NamedTuple):
+    """Of one parameter: what its learning rate and the weight decay are multiplied by."""
+
+    lr: float
+    weight_decay: float
+
+
+def parameter_groups(model: nn.Module, config: Optimizer, lr: float, decay_changes: bool = False) -> list[dict[str, Any]]:
+    """Parameters by rate and decay, in the order in which the model names them; see ``build_optimizer``."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    parameters = dict(model.named_parameters())
+    for name, factors in parameter_factors(model, config).items():
+        decay = factors.weight_decay if decay_changes else factors.weight_decay * config.weight_decay
+        groups[lr * factors.lr, decay].append(parameters[name])
+    scale = config.weight_decay if decay_changes else 1.0
+    return [
+        {"params": members, "lr": rate, "base_lr": rate, "weight_decay": decay * scale} | ({"decay_factor": decay} if decay_changes else {})
+        for (rate, decay), members in groups.items()
+    ]
+
+
+def parameter_factors(model: nn.Module, config: Optimizer) -> dict[str, Factors]:
+    """The factors of each parameter that learns, by name, in the order in which the model names them."""
     stages = _stages(model)
     deepest = max(stages.values(), default=0)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        rate = lr
-        if name.startswith(BACKBONE):
-            rate *= config.backbone_lr * config.layer_decay ** (deepest + 1 - stages[name])
-        groups[rate, config.weight_decay if parameter.ndim > 1 else 0.0].append(parameter)
-    return [
-        {"params": members, "lr": rate, "base_lr": rate, "weight_decay": weight_decay} for (rate, weight_decay), members in groups.items()
-    ]
+    learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    rules = _rules_of(list(learning), config.rules)
+    found = {}
+    for name, parameter in learning.items():
+        rule = rules.get(name)
+        lr = config.backbone_lr * config.layer_decay ** (deepest + 1 - stages[name]) if name in stages else 1.0
+        decay = 1.0 if parameter.ndim > 1 else 0.0
+        if rule is not None:
+            lr, decay = lr * rule.lr, decay if rule.weight_decay is None else rule.weight_decay
+        found[name] = Factors(lr, decay)
+    return found
+
+
+def _rules_of(names: Sequence[str], rules: Sequence[ParameterRule]) -> dict[str, ParameterRule]:
+    """The rule of each parameter that has one: the first that matches its name.
+
+    Raises:
+        ValueError: if a rule has no parameter.
+    """
+    chosen: dict[str, ParameterRule] = {}
+    for place, rule in enumerate(rules):
+        matching = [name for name in names if _matches(rule.match, name)]
+        mine = [name for name in matching if name not in chosen]
+        if not mine:
+            where = f"schedule.optimizer.rules.{place}: {rule.match!r}"
+            if matching:
+                raise ValueError(f"{where} changes nothing: earlier rules have all {len(matching)} parameters that it matches")
+            raise ValueError(f"{where} matches no parameter that learns; near it are {', '.join(_near(rule.match, names))}")
+        chosen |= dict.fromkeys(mine, rule)
+    return chosen
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return re.search(pattern[3:], name) is not None if pattern.startswith("re:") else fnmatchcase(name, pattern)
+
+
+def _near(pattern: str, names: Sequence[str]) -> list[str]:
+    """Names that look like a pattern, the nearest first."""
+    words = re.sub(r"[^\w.]+", "", pattern.removeprefix("re:"))
+    close = difflib.get_close_matches(words, names, n=MOST_NEAR, cutoff=0.0)
+    holding = [name for name in names if words.strip(".") and words.strip(".") in name]
+    return list(dict.fromkeys([*holding, *close]))[:MOST_NEAR]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
@@ -52,6 +117,41 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     return max(float(group["lr"]) for group in optimizer.param_groups)
+
+
+class OptimizerSchedule:
+    """Sets learning rate, weight decay and momentum of each group before a step, from nothing but the place in the run.
+
+    Args:
+        optimizer: as ``build_optimizer`` made it, whatever state it is given afterwards.
+        schedule: says how they change.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, schedule: ScheduleConfig) -> None:
+        self._optimizer, self._schedule = optimizer, schedule
+
+    def set(self, step: int, steps: int) -> float:
+        """The values of a step, counted from 0; returns the greatest learning rate."""
+        schedule = self._schedule
+        if schedule.weight_decay is not None:
+            decay = ramp(step, steps, schedule.weight_decay, schedule.optimizer.weight_decay)
+            for group in self._optimizer.param_groups:
+                group["weight_decay"] = decay * group["decay_factor"]
+        if schedule.momentum is not None:
+            self._set_momentum(ramp(step, steps, schedule.momentum, momentum_of(schedule.optimizer)))
+        return set_rate(self._optimizer, factor(step, steps, schedule.rate))
+
+    def _set_momentum(self, momentum: float) -> None:
+        for group in self._optimizer.param_groups:
+            if "betas" in group:
+                group["betas"] = (momentum, group["betas"][1])
+            else:
+                group["momentum"] = momentum
+
+
+def momentum_of(config: Optimizer) -> float:
+    """The momentum of sgd, the first beta of adamw."""
+    return config.momentum if isinstance(config, Sgd) else config.betas[0]
 
 
 def _stages(model: nn.Module) -> dict[str, int]:

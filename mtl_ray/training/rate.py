@@ -1,8 +1,8 @@
-"""The learning rate over a run, as a factor of each group's own rate."""
+"""What changes over a run: the learning rate, as a factor of each group's own rate, weight decay and momentum."""
 
 import math
 
-from mtl_ray.training.config import ConstantRate, CosineRate, PolyRate, Rate, StepRate
+from mtl_ray.training.config import ConstantRate, CosineRamp, CosineRate, PolyRate, Ramp, Rate, StepRate
 
 
 def factor(step: int, steps: int, rate: Rate) -> float:
@@ -34,3 +34,18 @@ def _curve(done: float, rate: Rate) -> float:
             return float(rate.end + (1 - rate.end) * (1 - done) ** rate.power)
         case CosineRate():
             return rate.end + (1 - rate.end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def ramp(step: int, steps: int, config: Ramp, own: float) -> float:
+    """A value of the optimizer for one step.
+
+    Args:
+        step: from 0.
+        steps: of the whole run.
+        config: how it changes; cosine as in DINO (Caron et al. 2021, https://arxiv.org/abs/2104.14294, section 3).
+        own: what the optimizer has, from which it starts unless the config says otherwise.
+    """
+    start = own if config.start is None else config.start
+    done = min(1.0, step / max(1, steps) / config.until)
+    share = (1 - math.cos(math.pi * done)) / 2 if isinstance(config, CosineRamp) else done
+    return start + (config.end - start) * share

@@ -14,6 +14,7 @@ from mtl_ray import storage
 from mtl_ray.config.validate import to_yaml
 from mtl_ray.experiment import ExperimentConfig, build_model
 from mtl_ray.inference.checkpoint import find_checkpoint
+from mtl_ray.inference.stored_config import CONFIG_FILE, MODEL_FILE, VOCABULARY_FILE, network_yaml
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.loader import Loader
 from mtl_ray.models.model import Model
@@ -29,8 +30,7 @@ from mtl_ray.training.load_from import load_from
 from mtl_ray.training.meter import Meter
 from mtl_ray.training.numerics import numerics
 from mtl_ray.training.object_sizes import say_object_sizes
-from mtl_ray.training.optimizer import build_optimizer, set_rate
-from mtl_ray.training.rate import factor
+from mtl_ray.training.optimizer import OptimizerSchedule, build_optimizer
 from mtl_ray.training.reporter import Reporter
 from mtl_ray.training.saver import Saver, frozen
 from mtl_ray.training.step import Step
@@ -99,7 +99,9 @@ class _Training:
         if config.runtime.sync_bn and context.world_size > 1:
             synchronise(self.model, context.device)
         self.average = Average(self.model, config.schedule.ema) if config.schedule.ema is not None else None
-        self.optimizer = build_optimizer(self.model, config.schedule.optimizer, config.data.batch)
+        decay_changes = config.schedule.weight_decay is not None
+        self.optimizer = build_optimizer(self.model, config.schedule.optimizer, config.data.batch, decay_changes=decay_changes)
+        self.optimizer_schedule = OptimizerSchedule(self.optimizer, config.schedule)
         self.step = Step(self.model, self.optimizer, config.schedule, config.runtime, context)
         if found is not None:
             if self.average is not None:
@@ -126,7 +128,7 @@ class _Training:
     def train(self) -> State:
         """All steps that are left; the state in the end."""
         if self.reporter is not None:
-            storage.write(storage.join(self.uri, "config.yaml"), to_yaml(self.config).encode())
+            storage.write(storage.join(self.uri, CONFIG_FILE), to_yaml(self.config).encode())
             if self.state.step == 0:
                 say_object_sizes(self.config)
         batches = iter(self.loader)
@@ -152,7 +154,7 @@ class _Training:
         batch: Batch = next(batches)
         waited = time.perf_counter() - since
         place = self.timetable.place(done, self.state.trained_s)
-        lr = set_rate(self.optimizer, factor(place, self.timetable.steps, self.config.schedule.rate))
+        lr = self.optimizer_schedule.set(place, self.timetable.steps)
         outcome = self.step(batch, done)
         if self.average is not None:
             self.average.update(self.model, done)
@@ -198,7 +200,11 @@ class _Training:
         state = replace(self.state, meter=self.meter.state())
         training = {"optimizer": self.optimizer.state_dict(), "scaler": self.step.scaler.state_dict()}
         average = None if self.average is None else self.average.model.state_dict()
-        texts = {"config.yaml": to_yaml(self.config), "vocabulary.json": json.dumps(vocabulary_to_json(self.loader.vocabulary), indent=1)}
+        texts = {
+            CONFIG_FILE: to_yaml(self.config),
+            MODEL_FILE: network_yaml(self.config),
+            VOCABULARY_FILE: json.dumps(vocabulary_to_json(self.loader.vocabulary), indent=1),
+        }
         content = frozen({"model": self.model.state_dict(), "average": average, "training": training})
         self.saver.submit(lambda: self._write(content, state, texts))
 

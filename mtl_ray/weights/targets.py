@@ -11,7 +11,8 @@ from torch import Tensor
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model, load_experiment
-from mtl_ray.inference.checkpoint import find_checkpoint, load_model, read_config, read_vocabulary
+from mtl_ray.inference.checkpoint import find_checkpoint, load_model
+from mtl_ray.inference.stored_config import read_network, read_vocabulary
 from mtl_ray.loading.join import join_vocabularies
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Annotation, Vocabulary
@@ -35,7 +36,7 @@ def state_of(target: str, classes: int | None = None) -> Mapping[str, Tensor]:
         target = find_checkpoint(target)
     if storage.exists(storage.join(target, "MANIFEST.json")):
         opened = open_artifact(target, kind="checkpoint")
-        return load_model(opened, read_config(opened), read_vocabulary(opened)).state_dict()
+        return load_model(opened, read_network(opened), read_vocabulary(opened)).state_dict()
     if target in timm.list_models():
         return dict(features_of(target).state_dict())
     raise ValueError(f"{target} is neither a config (.yaml), a run or checkpoint of this project, nor a model of timm")

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
-from mtl_ray.distributed.doctor import _ray_folder, _storage, ray_token
+from mtl_ray.distributed.doctor import TESTED_RAY, _ray_folder, _storage, ray_token, ray_version
 from mtl_ray.distributed.doctor_nodes import names
 
 ROOT = Path(__file__).parents[2]
@@ -77,3 +79,18 @@ def test_names_that_are_looked_up_for_long_are_broken():
     late = names("127.0.0.1:6379", longest_s=-1)
     assert late.broken
     assert "/etc/resolv.conf" in late.text
+
+
+@pytest.mark.parametrize(
+    ("version", "broken"), [("2.60.0", False), ("2.60.3", False), ("2.59.1", True), ("2.61.0", True), ("3.0.0rc1", True)]
+)
+def test_a_ray_that_was_not_tested_is_said(version, broken):
+    found = ray_version(version)
+    assert found.broken is broken
+    assert version in found.text
+    assert ("private modules" in found.text) is broken
+
+
+def test_the_tested_range_of_ray_is_that_of_the_project():
+    wanted = map(Requirement, tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+    assert [need.specifier for need in wanted if need.name == "ray"] == [TESTED_RAY]

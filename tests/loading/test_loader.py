@@ -62,13 +62,11 @@ def test_a_batch_holds_what_its_samples_say(split: str) -> None:
         assert len(batch) == 6
         assert batch.inputs["image"].shape == (6, 3, 24, 32)
         assert batch.inputs["image"].is_contiguous()
-        assert batch.weights.tolist() == [1.0] * 6
         instances, semantic, labels = (batch.targets[kind] for kind in ("instances", "semantic", "labels"))
         for slot, key in enumerate(batch.keys):
             original = originals[key]
             canvas, placement = place(decode_image(original.image), data.canvas)
             assert (batch.inputs["image"][slot].numpy().transpose(1, 2, 0) == canvas).all()
-            assert batch.placements[slot] == placement
             assert batch.inputs["valid_hw"][slot].tolist() == [placement.valid_height, placement.valid_width]
             placed = place_map(decode_semantic(original.semantic), placement, IGNORE_INDEX)
             expected = np.where(placed < len(NAMES), placed, IGNORE_INDEX)
@@ -158,7 +156,6 @@ def test_what_is_not_annotated_is_marked(tmp_path: Path) -> None:
                 assert (batch.targets["semantic"]["classes"][slot] == IGNORE_INDEX).all()
                 assert not batch.targets["instances"]["present"][slot].any()
                 assert not batch.targets["labels"]["present"][slot].any()
-        assert batch.weights.tolist() == [1.0] * 6
 
 
 def test_a_kind_that_the_split_does_not_annotate_is_no_target(tmp_path: Path) -> None:
@@ -184,7 +181,6 @@ def test_bad_samples_keep_their_slot_without_weight(half_bad: str, caplog: pytes
     for batch in batches:
         for slot, key in enumerate(batch.keys):
             bad = key in loader.bad
-            assert batch.weights[slot] == (0.0 if bad else 1.0)
             assert all(bool(target["annotated"][slot]) is not bad for target in batch.targets.values())
             if bad:
                 assert (batch.inputs["image"][slot] == 114).all()
@@ -203,7 +199,7 @@ def test_a_mosaic_with_a_bad_partner_goes_without_it(half_bad: str) -> None:
     batches = take(data, 8)
     for batch in batches:
         bad = torch.tensor([key in ("0003.png", "0007.png") for key in batch.keys])
-        assert ((batch.weights == 0) == bad).all()
+        assert all((target["annotated"] == ~bad).all() for target in batch.targets.values())
     assert prints(batches) == prints(take(replace(data, threads=1, cache_mb=0), 8))
 
 

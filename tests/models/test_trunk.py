@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mtl_ray.models.config import NeckConfig, TimmBackbone
-from mtl_ray.models.model import Trunk, build_trunk
+from mtl_ray.models.model import Trunk, _add_features, build_trunk
 
 SMALL: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [8, 16, 24, 32], "stem_type": "deep", "stem_width": 4}
 
@@ -55,9 +55,44 @@ def test_a_pyramid_brings_what_is_coarse_to_the_fine_and_a_path_aggregation_brin
 
 
 def test_pooling_takes_the_mean_or_the_strongest_place() -> None:
-    trunk = trunk_of(("C5",), {"mean": {"type": "pool"}, "max": {"type": "pool", "kind": "max"}})
+    trunk = trunk_of(("C5",), {"mean": {"type": "pool"}, "max": {"type": "pool", "kind": "max", "prefix": "max_"}})
     level = torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])
-    assert [float(trunk.necks[kind]({"C5": level})["G5"]) for kind in ("mean", "max")] == [3.0, 6.0]
+    assert [float(trunk.necks[kind]({"C5": level})[name]) for kind, name in (("mean", "G5"), ("max", "max_G5"))] == [3.0, 6.0]
+
+
+def test_a_prefix_tells_features_of_one_name_apart() -> None:
+    necks = {
+        "fpn": {"type": "fpn", "inputs": ["C3", "C4"], "channels": 12},
+        "second": {"type": "pafpn", "inputs": ["P3", "P4"], "channels": 8, "extra": 1, "prefix": "b2_"},
+        "pool": {"type": "pool", "input": "b2_P5"},
+    }
+    trunk = trunk_of(("C3", "C4"), necks)
+    features = trunk(torch.rand(1, 3, 64, 64))
+    assert {name: feature.shape[1] for name, feature in features.items()} == trunk.channels
+    assert list(features) == ["C3", "C4", "P3", "P4", "b2_P3", "b2_P4", "b2_P5", "G5"]
+    assert trunk.strides["b2_P5"] == 32
+
+
+@pytest.mark.parametrize(
+    ("necks", "said"),
+    [
+        ({"a": {"type": "fpn"}, "b": {"type": "pafpn"}}, "neck 'a' and neck 'b' both give the feature P3: .*model.necks.b.prefix"),
+        ({"a": {"type": "fpn"}, "b": {"type": "fpn", "inputs": ["P3", "P4"]}}, "neck 'a' and neck 'b' both give the feature P3"),
+        ({"a": {"type": "pool"}, "b": {"type": "pool", "kind": "max"}}, "neck 'a' and neck 'b' both give the feature G5"),
+        ({"a": {"type": "fpn", "extra": 1}, "b": {"type": "pool"}, "c": {"type": "pool", "input": "P5"}}, "neck 'b' and neck 'c'.* G5"),
+        ({"a": {"type": "fpn", "inputs": ["C3"], "extra": 2, "prefix": "x"}, "b": {"type": "fpn", "prefix": "x"}}, "both.* xP3"),
+        ({"a": {"type": "pool"}, "b": {"type": "pool", "input": "G5", "prefix": "x"}}, r"'b' reads feature maps, not pooled .*\(G5\)"),
+    ],
+)
+def test_two_features_of_one_name_are_refused(necks: dict[str, dict[str, Any]], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        trunk_of(("C3", "C4", "C5"), necks)
+
+
+def test_a_neck_that_gives_a_name_of_the_backbone_is_refused() -> None:
+    givers = {"P3": "the backbone"}
+    with pytest.raises(ValueError, match="the backbone and neck 'n' both give the feature P3"):
+        _add_features(givers, "n", ("P3",))
 
 
 def test_a_frozen_backbone_keeps_weights_and_statistics() -> None:

@@ -94,9 +94,7 @@ def batch_of(count: int, seed: int = 0) -> Batch:
             "semantic": {"classes": semantic, "annotated": annotated.clone()},
             "labels": {"present": labels, "annotated": annotated.clone()},
         },
-        placements=(),
         keys=(),
-        weights=torch.ones(count),
     )
 
 

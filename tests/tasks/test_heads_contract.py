@@ -35,7 +35,7 @@ def masked(batch: Batch, row: int) -> Batch:
         for name in ("boxes", "classes", "present", "crowd"):
             if name in target:
                 target[name][row] = target[name][row - 1] if name != "boxes" else target[name][row] + 7
-    return Batch(inputs=batch.inputs, targets=targets, placements=(), keys=(), weights=batch.weights)
+    return Batch(inputs=batch.inputs, targets=targets, keys=())
 
 
 def same(left: dict[str, Term], right: dict[str, Term]) -> None:

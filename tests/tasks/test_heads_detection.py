@@ -1,16 +1,19 @@
 """Anchors, assignment, decoding and selection of the detection heads."""
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from benchmarks.matching import dense_crowd, dense_match
 from mtl_ray.models.head import Context
 from mtl_ray.tasks.detection.anchors import cell_corners, flatten_levels, in_crowd
-from mtl_ray.tasks.detection.config import Selection, Yolov3Head
+from mtl_ray.tasks.detection.config import RetinaNetHead, Selection, Yolov3Head
 from mtl_ray.tasks.detection.matching import match_by_overlap
 from mtl_ray.tasks.detection.nms import select
 from mtl_ray.tasks.detection.retinanet import RetinaNet, decode_offsets
@@ -143,6 +146,45 @@ def test_retinanet_gives_each_object_its_best_anchor() -> None:
     assert matches.positive[0].tolist() == [True, False, True, True]
     assert matches.negative[0].tolist() == [False, True, False, False]
     assert matches.object[0, [0, 2, 3]].tolist() == [0, 1, 0]
+
+
+@settings(max_examples=60)
+@given(batch=st.integers(1, 3), objects=st.integers(1, 6), anchors=st.integers(1, 30), seed=st.integers(0, 1000))
+def test_matching_object_by_object_is_matching_all_at_once(batch: int, objects: int, anchors: int, seed: int) -> None:
+    """Whole coordinates on a small canvas, so that many overlaps are equal; some boxes are empty, some not wanted."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.randint(0, 8, (batch * objects + anchors, 2), generator=generator)
+    every = torch.cat([corners, corners + torch.randint(0, 5, corners.shape, generator=generator)], dim=1).float()
+    boxes, places = every[anchors:].view(batch, objects, 4), every[:anchors] + torch.tensor([0.0, 0, 1, 1])
+    wanted = torch.rand(batch, objects, generator=generator) < 0.7
+    expected = dense_match(places, boxes, wanted)
+    for one, other in zip(match_by_overlap(places, boxes, wanted), expected, strict=True):
+        assert torch.equal(one, other)
+    centres = (places[:, :2] + places[:, 2:]) / 2
+    assert torch.equal(in_crowd(centres, boxes, wanted), dense_crowd(centres, boxes, wanted))
+
+
+@pytest.mark.parametrize("name", ["yolov3", "retinanet"])
+def test_each_loss_term_has_a_weight(name: str) -> None:
+    model, batch = scattered(model_of(name)), batch_of(2)
+    context = Context(canvas_hw=CANVAS_HW, valid_hw=batch.inputs["valid_hw"])
+    with torch.no_grad():
+        features = model.trunk(model.normalise(batch.inputs["image"]))
+        head = cast(Any, model.heads[name])
+        before = head.losses(features, batch.targets["instances"], context)
+        for term in before:
+            setattr(head, f"{term}_weight", 3 * getattr(head, f"{term}_weight"))
+            after = head.losses(features, batch.targets["instances"], context)
+            for other in before:
+                torch.testing.assert_close(after[other][0], before[other][0] * (3 if other == term else 1))
+            setattr(head, f"{term}_weight", getattr(head, f"{term}_weight") / 3)
+
+
+def test_loss_weights_come_from_the_config() -> None:
+    heads = [Yolov3Head(anchors=(((8, 8),),) * 3), RetinaNetHead()]
+    assert [(head.box_weight, head.class_weight) for head in heads] == [(5.0, 1.0), (2.0, 1.0)]
+    built = Yolov3(Yolov3Head(levels=("P3",), anchors=(((8, 8),),), box_weight=0.05, objectness_weight=0.7), {"P3": 4}, {"P3": 8}, 2)
+    assert (built.box_weight, built.objectness_weight, built.class_weight) == (0.05, 0.7, 1.0)
 
 
 def test_zero_offsets_are_the_anchors() -> None:

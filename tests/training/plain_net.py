@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from mtl_ray.geometry.placement import PlacementRule, placement_of
 from mtl_ray.loading.batch import Batch
 
 SIZE = 8
@@ -31,14 +30,11 @@ def batch(number: int) -> Batch:
     """SIZE samples; the second term counts only some of them, all among the last."""
     generator = torch.Generator().manual_seed(number)
     weight = torch.tensor([0.0, 1, 1, 0, 1, 2, 3, 2])
-    rule = PlacementRule(kind="stretch", height=4, width=4)
     return Batch(
         inputs={
             "image": torch.randint(0, 256, (SIZE, 3, 4, 4), dtype=torch.uint8, generator=generator),
             "valid_hw": torch.full((SIZE, 2), 4, dtype=torch.int32),
         },
         targets={"labels": {"present": torch.rand(SIZE, 2, generator=generator), "weight": weight}},
-        placements=(placement_of(4, 4, rule),) * SIZE,
         keys=tuple(map(str, range(SIZE))),
-        weights=torch.ones(SIZE),
     )

@@ -57,6 +57,19 @@ def test_other_numbers_of_workers_go_on_with_the_same_samples_and_the_same_loss(
     assert [row[2] for row in found] == pytest.approx([row[2] for row in wanted], rel=1e-3)
 
 
+@pytest.mark.parametrize("optimizer", ["{type: sgd, lr: 0.005, nesterov: true, %s}", "{type: adamw, lr: 0.005, betas: [0.8, 0.99], %s}"])
+def test_rules_and_ramps_go_on_where_they_were(make_config, tmp_path, optimizer):
+    rules = "rules: [{match: heads.*.bias, lr: 2, weight_decay: 1}, {match: heads.*, lr: 3}]"
+    ramps = ("schedule.weight_decay={end: 0.4}", "schedule.momentum={type: linear, start: 0.5, end: 0.95}")
+    options = ("schedule.steps=4", "runtime.deterministic=true", f"schedule.optimizer={optimizer % rules}", *ramps)
+    run(make_config(*options, "runtime.name=whole"), RunContext())
+    for _ in range(4):
+        run(make_config(*options, "runtime.name=parts"), RunContext(should_stop=lambda: True))
+    whole, parts = (Path(checkpoint.newest(str(tmp_path / "runs" / name)) or "") for name in ("whole", "parts"))
+    assert checkpoint.read_state(str(parts)).attempt == 4
+    assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
+
+
 def test_finished_run_is_left_alone(train, make_config, tmp_path):
     config = make_config("schedule.steps=3")
     assert train(config) == [0]

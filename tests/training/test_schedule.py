@@ -11,8 +11,20 @@ from hypothesis import strategies as st
 from mtl_ray.experiment import build_model
 from mtl_ray.models.config import TimmBackbone
 from mtl_ray.samples import Vocabulary
-from mtl_ray.training.config import ConstantRate, CosineRate, Optimizer, PolyRate, RuntimeConfig, ScheduleConfig, StepRate
-from mtl_ray.training.optimizer import build_optimizer, parameter_groups, set_rate
+from mtl_ray.training.config import (
+    AdamW,
+    ConstantRate,
+    CosineRamp,
+    CosineRate,
+    LinearRamp,
+    ParameterRule,
+    PolyRate,
+    RuntimeConfig,
+    ScheduleConfig,
+    Sgd,
+    StepRate,
+)
+from mtl_ray.training.optimizer import OptimizerSchedule, build_optimizer, parameter_factors, parameter_groups, set_rate
 from mtl_ray.training.rate import factor
 from mtl_ray.training.timetable import Timetable
 
@@ -49,7 +61,7 @@ def model(make_config):
 
 
 def test_biases_and_norms_are_not_decayed_and_every_parameter_is_in_one_group(model):
-    groups = parameter_groups(model, Optimizer(weight_decay=0.1), 1e-3)
+    groups = parameter_groups(model, AdamW(weight_decay=0.1), 1e-3)
     decayed = {id(p) for group in groups for p in group["params"] if group["weight_decay"] > 0}
     listed = [id(p) for group in groups for p in group["params"]]
     assert len(listed) == len(set(listed)) == len(list(model.parameters()))
@@ -58,7 +70,7 @@ def test_biases_and_norms_are_not_decayed_and_every_parameter_is_in_one_group(mo
 
 
 def test_lower_stages_of_the_backbone_learn_slower(model):
-    groups = parameter_groups(model, Optimizer(layer_decay=0.5, backbone_lr=0.1), 1.0)
+    groups = parameter_groups(model, AdamW(layer_decay=0.5, backbone_lr=0.1), 1.0)
     rate = {id(p): group["lr"] for group in groups for p in group["params"]}
     by_name = {name: rate[id(p)] for name, p in model.named_parameters()}
     stem, layer1, layer4 = (by_name[f"trunk.backbone.net.{name}.weight"] for name in ("conv1", "layer1.0.conv1", "layer4.0.conv1"))
@@ -73,20 +85,20 @@ def test_lower_stages_of_the_backbone_learn_slower(model):
 def test_stages_are_found_in_other_families(make_config, name, stages):
     config = replace(make_config().model, backbone=TimmBackbone(name=name, levels=("C3", "C5")))
     net = build_model(config, Vocabulary(classes={"labels": ("a", "b"), "semantic": ("a", "b")}, exclusive_labels=True))
-    groups = parameter_groups(net, Optimizer(layer_decay=0.5), 1.0)
+    groups = parameter_groups(net, AdamW(layer_decay=0.5), 1.0)
     rates = {round(group["lr"], 9) for group in groups}
     assert rates == {1.0, *(0.5**k for k in range(1, stages + 2))}
 
 
 def test_frozen_parameters_are_in_no_group(model):
     model.trunk.backbone.requires_grad_(False)
-    groups = parameter_groups(model, Optimizer(), 1.0)
+    groups = parameter_groups(model, AdamW(), 1.0)
     assert sum(len(group["params"]) for group in groups) == sum(p.requires_grad for p in model.parameters())
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(None, 0.01), (8, 0.04)])
 def test_rate_is_scaled_to_the_batch_only_when_asked(model, scale, expected):
-    optimizer = build_optimizer(model, Optimizer(lr=0.01, scale_to_batch=scale), batch=32)
+    optimizer = build_optimizer(model, AdamW(lr=0.01, scale_to_batch=scale), batch=32)
     assert set_rate(optimizer, 0.5) == pytest.approx(expected / 2)
     assert set_rate(optimizer, 1.0) == pytest.approx(expected)
 
@@ -131,3 +143,114 @@ def test_a_part_of_a_gpu_is_for_runs_of_one_worker():
     assert RuntimeConfig(name="x", gpus_per_worker=0.25).gpus_per_worker == 0.25
     with pytest.raises(ValueError, match="cannot share a GPU"):
         RuntimeConfig(name="x", gpus_per_worker=0.5, workers=2)
+
+
+def factors(model, *rules, **options):
+    return parameter_factors(model, AdamW(rules=tuple(ParameterRule(**rule) for rule in rules), **options))
+
+
+def test_the_first_rule_that_matches_a_parameter_counts(model):
+    found = factors(
+        model,
+        {"match": "heads.labels.linear.bias", "weight_decay": 2.0},
+        {"match": "heads.*", "lr": 10.0},
+        {"match": r"re:\.bn1\.weight$", "lr": 0.0, "weight_decay": 0.5},
+        backbone_lr=0.1,
+    )
+    assert found["heads.labels.linear.bias"] == (1.0, 2.0)
+    assert found["heads.labels.linear.weight"] == (10.0, 1.0)
+    assert found["heads.semantic.classify.bias"] == (10.0, 0.0)
+    assert found["trunk.backbone.net.layer1.0.bn1.weight"] == (0.0, 0.5)
+    assert found["trunk.backbone.net.layer1.0.conv1.weight"] == (0.1, 1.0)
+    assert found["trunk.backbone.net.layer1.0.bn2.weight"] == (0.1, 0.0)
+
+
+def test_rules_reach_the_groups_of_the_optimizer(model):
+    rules = (ParameterRule(match="heads.labels.*", lr=2.0, weight_decay=3.0),)
+    optimizer = build_optimizer(model, Sgd(lr=0.1, weight_decay=0.01, nesterov=True, rules=rules), batch=4)
+    of_head = {id(p) for p in model.heads["labels"].parameters()}
+    groups = [group for group in optimizer.param_groups if any(id(p) in of_head for p in group["params"])]
+    assert [(group["lr"], group["weight_decay"], group["nesterov"], len(group["params"])) for group in groups] == [(0.2, 0.03, True, 2)]
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ([{"match": "head.labels.linear.weight"}], r"rules\.0: 'head\.labels.*' matches no .*near it are heads\.labels\.linear\.weight"),
+        ([{"match": "*classify*"}, {"match": "*.classifi.*"}], r"rules\.1: '\*\.classifi\.\*' matches no parameter"),
+        ([{"match": "heads.*"}, {"match": "heads.labels.*"}], r"rules\.1: .*changes nothing: earlier rules have all 2"),
+        ([{"match": "re:^linear"}], r"near it are heads\.labels\.linear\."),
+    ],
+)
+def test_a_rule_without_a_parameter_is_refused_and_near_names_are_named(model, rules, said):
+    with pytest.raises(ValueError, match=said):
+        factors(model, *rules)
+
+
+def test_a_rule_on_frozen_parameters_alone_is_refused(model):
+    model.trunk.backbone.requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter that learns"):
+        factors(model, {"match": "trunk.*"})
+
+
+def test_a_regular_expression_that_is_none_is_refused_when_the_config_is_read(make_config):
+    with pytest.raises(ValueError, match="is not a regular expression"):
+        make_config("schedule.optimizer.rules=[{match: 're:(', lr: 0.5}]")
+
+
+def test_each_optimizer_has_its_own_options_only(make_config):
+    adamw = make_config("schedule.optimizer={betas: [0.8, 0.95], eps: 1e-6}").schedule.optimizer
+    assert adamw == AdamW(lr=0.01, betas=(0.8, 0.95), eps=1e-6)
+    assert make_config("schedule.optimizer={type: sgd, momentum: 0.8}").schedule.optimizer == Sgd(momentum=0.8)
+    with pytest.raises(ValueError, match=r"unknown key schedule\.optimizer\.betas"):
+        make_config("schedule.optimizer={type: sgd, betas: [0.9, 0.99]}")
+    with pytest.raises(ValueError, match=r"unknown key schedule\.optimizer\.nesterov"):
+        make_config("schedule.optimizer.nesterov=true")
+    with pytest.raises(ValueError, match="nesterov needs a momentum"):
+        make_config("schedule.optimizer={type: sgd, momentum: 0, nesterov: true}")
+
+
+def test_the_older_momentum_of_adamw_is_its_first_beta(make_config):
+    assert make_config("schedule.optimizer.momentum=0.85").schedule.optimizer == AdamW(lr=0.01, betas=(0.85, 0.999))
+    with pytest.raises(ValueError, match="less than 1"):
+        make_config("schedule.optimizer.momentum=1.5")
+
+
+def test_weight_decay_and_momentum_follow_their_ramps(model):
+    schedule = ScheduleConfig(
+        steps=100,
+        optimizer=AdamW(weight_decay=0.04, rules=(ParameterRule(match="heads.labels.*", weight_decay=2.0),)),
+        weight_decay=CosineRamp(end=0.4),
+        momentum=LinearRamp(start=0.5, end=0.9, until=0.5),
+    )
+    optimizer = build_optimizer(model, schedule.optimizer, 4, decay_changes=True)
+    ramps = OptimizerSchedule(optimizer, schedule)
+    seen = []
+    for step in (0, 25, 50, 100):
+        ramps.set(step, 100)
+        seen.append(({round(group["weight_decay"], 9) for group in optimizer.param_groups}, optimizer.param_groups[0]["betas"]))
+    middle = [0.04 + 0.36 * (1 - math.cos(math.pi * done)) / 2 for done in (0, 0.25, 0.5, 1)]
+    assert [decay for decay, _ in seen] == [{0.0, round(value, 9), round(2 * value, 9)} for value in middle]
+    assert [betas[0] for _, betas in seen] == pytest.approx([0.5, 0.7, 0.9, 0.9])
+    assert {betas[1] for _, betas in seen} == {0.999}
+
+
+def test_a_weight_decay_that_begins_at_nothing_still_spares_biases(model):
+    schedule = ScheduleConfig(steps=10, optimizer=Sgd(weight_decay=0.0), weight_decay=LinearRamp(end=0.1), momentum=LinearRamp(end=0.5))
+    optimizer = build_optimizer(model, schedule.optimizer, 4, decay_changes=True)
+    OptimizerSchedule(optimizer, schedule).set(10, 10)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert all(decay[id(p)] == pytest.approx(0.1 if p.ndim > 1 else 0.0) for p in model.parameters())
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.5}
+
+
+def test_without_ramps_and_rules_the_groups_are_those_of_older_checkpoints(model):
+    assert [len(group["params"]) for group in parameter_groups(model, AdamW(weight_decay=0.0), 1.0)] == [len(list(model.parameters()))]
+    assert {tuple(group) for group in parameter_groups(model, AdamW(), 1.0)} == {("params", "lr", "base_lr", "weight_decay")}
+
+
+def test_ramps_are_read_from_a_config(make_config):
+    schedule = make_config("schedule.weight_decay={end: 0.4}", "schedule.momentum={type: linear, end: 0.95, until: 0.1}").schedule
+    assert (schedule.weight_decay, schedule.momentum) == (CosineRamp(end=0.4), LinearRamp(end=0.95, until=0.1))
+    with pytest.raises(ValueError, match="below 1"):
+        make_config("schedule.momentum={end: 1.5}")

@@ -51,6 +51,11 @@ def in_crowd(centres: Tensor, boxes: Tensor, crowd: Tensor) -> Tensor:
     Returns:
         (B, N) bool.
     """
-    points = centres[None, :, None]
-    inside = (points > boxes[:, None, :, :2]) & (points < boxes[:, None, :, 2:])
-    return (inside.all(dim=-1) & crowd[:, None]).any(dim=-1)
+    found = torch.zeros(crowd.shape[0], centres.shape[0], dtype=torch.bool, device=boxes.device)
+    if not crowd.is_cuda and not crowd.any():  # on a GPU the question would wait for it
+        return found
+    x, y = centres.t().contiguous()
+    for corners, is_crowd in zip(boxes.unbind(dim=1), crowd.unbind(dim=1), strict=True):  # one object of each image: (B, 4), (B,)
+        left, top, right, bottom = corners[..., None].unbind(dim=1)  # each (B, 1)
+        found |= (x > left) & (y > top) & (x < right) & (y < bottom) & is_crowd[:, None]
+    return found

@@ -44,6 +44,12 @@ class Yolov3Head:
     anchors: tuple[tuple[tuple[float, float], ...], ...]
     """(width, height) in canvas pixels, a list for each level in the order of ``levels``; the lists may differ in length."""
     channels: int = Field(default=128, ge=1)
+    box_weight: float = Field(default=5.0, ge=0)
+    """Weight of the box loss (CIoU) among this head's losses."""
+    objectness_weight: float = Field(default=1.0, ge=0)
+    """Weight of the objectness loss."""
+    class_weight: float = Field(default=1.0, ge=0)
+    """Weight of the class loss."""
     select: Selection = Field(default_factory=Selection)
 
     def __post_init__(self) -> None:
@@ -92,6 +98,10 @@ class RetinaNetHead:
     """Anchor sizes of a level: so many steps to twice the smallest."""
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height / width of the anchors."""
+    box_weight: float = Field(default=2.0, ge=0)
+    """Weight of the box loss (GIoU) among this head's losses."""
+    class_weight: float = Field(default=1.0, ge=0)
+    """Weight of the class loss (focal)."""
     select: Selection = Field(default_factory=Selection)
 
     def anchor_sides(self) -> tuple[float, float]:

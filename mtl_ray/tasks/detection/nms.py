@@ -54,7 +54,7 @@ def _best_candidates(candidates: Candidates, config: Selection) -> tuple[Tensor,
 def _kept(boxes: Tensor, scores: Tensor, config: Selection) -> Tensor:
     """(B, C, k) 1 for each box that survives among those of its image and class.
 
-    Each class on its own: ``batched_nms`` shifts boxes by class, which rounds their coordinates.
+    Each class on its own: ``batched_nms`` shifts boxes by class, which rounds their coordinates, or loops over classes as well.
     """
     kept = torch.zeros_like(scores)
     for image, label in (scores > 0).any(dim=2).nonzero().tolist():

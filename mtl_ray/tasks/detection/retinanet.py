@@ -15,7 +15,6 @@ from mtl_ray.tasks.detection.config import RetinaNetHead
 from mtl_ray.tasks.detection.matching import match_by_overlap
 from mtl_ray.tasks.detection.nms import select
 
-BOX_WEIGHT = 2.0
 MAX_LOG_SCALE = math.log(1000 / 16)
 
 
@@ -58,6 +57,7 @@ class RetinaNet(nn.Module):
         self.levels = config.levels
         self.train_only = False
         self.weight = config.weight
+        self.box_weight, self.class_weight = config.box_weight, config.class_weight
         self.selection = config.select
         self.strides = tuple(strides[level] for level in config.levels)
         self.register_buffer("shapes", anchor_shapes(config), persistent=False)
@@ -93,7 +93,10 @@ class RetinaNet(nn.Module):
         truth = torch.where(positive[..., None], truth, anchors)  # an unused match may be an empty box, of which the loss is NaN
         box_loss = generalized_box_iou_loss(decode_offsets(offsets, anchors), truth)
         count = positive.sum().float()
-        return {"box": ((box_loss * positive).sum() * BOX_WEIGHT, count), "class": ((class_loss * counted).sum(), count)}
+        return {
+            "box": ((box_loss * positive).sum() * self.box_weight, count),
+            "class": ((class_loss * counted).sum() * self.class_weight, count),
+        }
 
     def candidates(self, features: Features, context: Context) -> Candidates:
         """All anchors before suppression: ``boxes`` (B, N, 4), ``objectness`` (B, N), which is 1, ``scores`` (B, N, classes)."""

@@ -24,7 +24,7 @@ def select(candidates: NDArray[np.float32], rule: "Selection") -> Chosen:
     boxes, joint = candidates[best, :4], joint[best]
     classes, rows = np.nonzero((joint > rule.score_threshold).T)
     scores = joint[rows, classes]
-    groups = [np.flatnonzero(classes == label) for label in np.unique(classes)]
+    groups = np.split(np.arange(len(classes)), np.flatnonzero(np.diff(classes)) + 1)  # np.nonzero gives classes in ascending order
     kept = [group[suppress(boxes[rows[group]], scores[group], rule)] for group in groups]
     left = np.sort(np.concatenate([np.empty(0, np.int64), *kept]))
     chosen = left[np.argsort(-scores[left], kind="stable")][: rule.max_detections]

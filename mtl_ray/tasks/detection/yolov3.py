@@ -15,8 +15,6 @@ from mtl_ray.tasks.detection.config import Yolov3Head
 from mtl_ray.tasks.detection.nms import select
 from mtl_ray.tasks.detection.yolov3_targets import assign
 
-BOX_WEIGHT = 5.0
-
 
 class Yolov3(nn.Module):
     """YOLOv3 (Redmon and Farhadi 2018, https://arxiv.org/abs/1804.02767): boxes, objectness and class scores of each anchor.
@@ -39,6 +37,7 @@ class Yolov3(nn.Module):
         self.levels = config.levels
         self.train_only = False
         self.weight = config.weight
+        self.box_weight, self.objectness_weight, self.class_weight = config.box_weight, config.objectness_weight, config.class_weight
         self.selection = config.select
         self.classes = classes
         self.anchors = tuple(len(level) for level in config.anchors)
@@ -92,9 +91,9 @@ class Yolov3(nn.Module):
         right = F.one_hot(targets["classes"].gather(1, match).clamp(min=0), self.classes).float()
         class_loss = F.binary_cross_entropy_with_logits(names, right, reduction="none").sum(dim=2)
         return {
-            "box": (box_loss.sum() * BOX_WEIGHT, count),
-            "objectness": ((seen * counts).sum(), count),
-            "class": ((class_loss * positive).sum(), count),
+            "box": (box_loss.sum() * self.box_weight, count),
+            "objectness": ((seen * counts).sum() * self.objectness_weight, count),
+            "class": ((class_loss * positive).sum() * self.class_weight, count),
         }
 
     def _ignored(self, targets: Mapping[str, Tensor], sizes: list[tuple[int, int]]) -> Tensor:

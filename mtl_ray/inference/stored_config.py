@@ -1,0 +1,118 @@
+"""What a checkpoint or bundle says of itself: its network (``model.yaml``), its vocabulary, and its whole config; without torch."""
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pydantic.dataclasses import dataclass
+
+from mtl_ray import storage
+from mtl_ray.artifact import Artifact
+from mtl_ray.config.document import parse
+from mtl_ray.config.load import override_tree
+from mtl_ray.config.strict import STRICT
+from mtl_ray.config.tree import Node, find, merge, node_of
+from mtl_ray.config.validate import readable, to_yaml, validate
+from mtl_ray.experiment import ExperimentConfig, ModelConfig
+from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.samples import Vocabulary
+from mtl_ray.vocabulary import vocabulary_from_json
+
+MODEL_FILE = "model.yaml"
+CONFIG_FILE = "config.yaml"
+VOCABULARY_FILE = "vocabulary.json"
+OF_TRAINING = ("schedule", "runtime")
+"""Sections of a config that a trained network does not need."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class InputConfig:
+    """What the network takes."""
+
+    canvas: PlacementRule
+    """How an image is put on the network's canvas."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class NetworkConfig:
+    """The content of ``model.yaml``: all that a checkpoint's weights need to predict, without the rest of the config."""
+
+    model: ModelConfig
+    input: InputConfig
+    vocabulary: str = VOCABULARY_FILE
+    """The file of the checkpoint that says what class indices mean."""
+
+
+def network_yaml(config: ExperimentConfig) -> str:
+    """The ``model.yaml`` of a config."""
+    return to_yaml(NetworkConfig(model=config.model, input=InputConfig(canvas=config.data.canvas)))
+
+
+def read_network(checkpoint: Artifact) -> NetworkConfig:
+    """The network of a checkpoint: ``model.yaml``, or of an older one that part of its ``config.yaml``.
+
+    Raises:
+        ValueError: naming file and line, if this version cannot read it.
+    """
+    if MODEL_FILE in checkpoint.names:
+        return validate(_tree(checkpoint, MODEL_FILE), NetworkConfig, written=True)
+    tree = _tree(checkpoint, CONFIG_FILE)
+    network = _entry(tree, "model") | {"input": Node(_entry(tree, "data", "canvas"), tree.origin)}
+    return validate(Node(network, tree.origin), NetworkConfig, written=True)
+
+
+def _entry(tree: Node, *path: str) -> dict[str, Node]:
+    """The entry at a path under its last name; empty if there is none, which ``validate`` then says."""
+    node, there = find(tree, path)
+    return {path[-1]: node} if there else {}
+
+
+def _tree(checkpoint: Artifact, name: str) -> Node:
+    return parse(checkpoint.read(name).decode(), storage.join(checkpoint.uri, name))
+
+
+def prediction_batch(checkpoint: Artifact) -> int:
+    """``evaluate.batch`` of its config, which costs memory but changes no result; the default where it cannot be read."""
+    default = 16
+    if CONFIG_FILE not in checkpoint.names:
+        return default
+    node, there = find(_tree(checkpoint, CONFIG_FILE), ("evaluate", "batch"))
+    return node.value if there and isinstance(node.value, int) and node.value > 0 else default
+
+
+class Stored(NamedTuple):
+    """The config of a checkpoint, and what of its ``schedule`` and ``runtime`` this version cannot read, by path."""
+
+    config: ExperimentConfig
+    left_out: dict[str, Any]
+
+
+def read_stored(checkpoint: Artifact, overrides: Sequence[str] = ()) -> Stored:
+    """The resolved config that travels in every checkpoint and bundle, as far as this version can read it.
+
+    Args:
+        checkpoint: it, or a bundle.
+        overrides: changes of the form ``section.key=value``, which must be right.
+
+    Raises:
+        ValueError: naming file and line, if a section other than ``schedule`` and ``runtime`` cannot be read.
+    """
+    tree, left_out = readable(_tree(checkpoint, CONFIG_FILE), ExperimentConfig, OF_TRAINING)
+    unnamed = node_of({"schedule": {}, "runtime": {"name": "unnamed"}}, tree.origin)
+    tree = merge(merge(unnamed, tree), override_tree(overrides))
+    return Stored(validate(tree, ExperimentConfig, written=True), left_out)
+
+
+def read_config(checkpoint: Artifact, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """``read_stored``, where what cannot be read is only said in the log."""
+    config, left_out = read_stored(checkpoint, overrides)
+    for path, value in left_out.items():
+        _log.warning("%s: this version does not know %s (%s); it is left out", storage.join(checkpoint.uri, CONFIG_FILE), path, value)
+    return config
+
+
+def read_vocabulary(checkpoint: Artifact, name: str = VOCABULARY_FILE) -> Vocabulary:
+    """What class indices mean in a checkpoint, from its file ``name``."""
+    return vocabulary_from_json(json.loads(checkpoint.read(name)))
