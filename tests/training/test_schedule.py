@@ -201,7 +201,7 @@ def test_a_regular_expression_that_is_none_is_refused_when_the_config_is_read(ma
 def test_each_optimizer_has_its_own_options_only(make_config):
     adamw = make_config("schedule.optimizer={betas: [0.8, 0.95], eps: 1e-6}").schedule.optimizer
     assert adamw == AdamW(lr=0.01, betas=(0.8, 0.95), eps=1e-6)
-    assert make_config("schedule.optimizer={type: sgd, momentum: 0.8}").schedule.optimizer == Sgd(momentum=0.8)
+    assert make_config("schedule.optimizer={type: sgd, momentum: 0.8}").schedule.optimizer == Sgd(lr=0.01, momentum=0.8)
     with pytest.raises(ValueError, match=r"unknown key schedule\.optimizer\.betas"):
         make_config("schedule.optimizer={type: sgd, betas: [0.9, 0.99]}")
     with pytest.raises(ValueError, match=r"unknown key schedule\.optimizer\.nesterov"):
