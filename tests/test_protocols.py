@@ -37,7 +37,6 @@ ALLOWED: dict[Where, str] = {
     ("mtl_ray/tuning/anchor_search.py", "isinstance(Yolov3Head)"): "jobs.anchors fits an option that this config alone has",
     ("mtl_ray/models/head.py", "isinstance(DenseHead)"): "the one place that tells which heads have candidates",
     ("mtl_ray/analysis/speed.py", "request.task"): "the task of jobs.analyze speed: inference, loader, ...",
-    ("mtl_ray/training/optimizer.py", "config.type"): "the type of an optimiser",
     ("mtl_ray/distributed/convert_files.py", "config.source.type"): "the type of a source",
 }
 """By file and question the reason."""

@@ -78,7 +78,7 @@ def server(bundles: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
         taken.bind(("", 30_000))
         taken.listen()
     try:
-        give_up = time.monotonic() + 200
+        give_up = time.monotonic() + 270
         while "curl" not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < give_up, log.read_text()
