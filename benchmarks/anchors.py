@@ -21,7 +21,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.geometry.frame import Canvas
 from mtl_ray.samples import Instances, Sample, Vocabulary
 from mtl_ray.shards.write import publish_manifest, write_shard
 from mtl_ray.tuning.anchor_boxes import shapes_of
@@ -39,7 +39,7 @@ SEEDS = (0, 1, 2)
 
 def drawn(data: Sequence[str], seed: int = 0) -> Shapes:
     """(849902, 2) width and height in pixels of the canvas, none larger than it."""
-    real = shapes_of(data, PlacementRule(kind="letterbox", width=SIDE, height=SIDE))
+    real = shapes_of(data, Canvas(kind="letterbox", width=SIDE, height=SIDE))
     rng = np.random.default_rng(seed)
     jitter = rng.normal(1, 0.05, (BOXES, 2))
     return np.clip(real[rng.integers(len(real), size=BOXES)] * jitter, 1, SIDE)

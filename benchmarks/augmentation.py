@@ -21,7 +21,7 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from mtl_ray.geometry.placement import PlacementRule, place, place_map
+from mtl_ray.geometry.frame import Canvas, place, place_map
 from mtl_ray.loading.augment import augmented
 from mtl_ray.loading.config import Colour, Flip, RandomCrop
 from mtl_ray.loading.scene import Objects, Scene
@@ -56,15 +56,15 @@ def scene_of_size(height: int, width: int) -> Scene:
 
 
 def ours(scene: Scene) -> Callable[[int], None]:
-    rule = PlacementRule(kind="stretch", height=scene.hw[0], width=scene.hw[1])
+    rule = Canvas(kind="stretch", height=scene.hw[0], width=scene.hw[1])
 
     def run(seed: int) -> None:
         changed = augmented(scene, CHANGES, random.Random(seed), list, rule)
         assert changed.objects is not None
         assert changed.semantic is not None
-        _, placement = place(changed.image, rule)
-        place_map(changed.semantic, placement, 255)
-        placement.boxes_to_canvas(changed.objects.boxes_xyxy)
+        _, frame = place(changed.image, rule)
+        place_map(changed.semantic, frame, 255)
+        frame.boxes_to_canvas(changed.objects.boxes_xyxy)
 
     return run
 

@@ -27,7 +27,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch.utils.data import DataLoader, Dataset
 
-from mtl_ray.geometry.placement import PlacementRule, place
+from mtl_ray.geometry.frame import Canvas, place
 from mtl_ray.loading.config import DataConfig, SplitConfig
 from mtl_ray.loading.decode import decode_image
 from mtl_ray.loading.loader import Loader
@@ -117,8 +117,8 @@ def write(folder: str, images: int) -> None:
     print(f"{images} JPEGs of {sum(len(each.image) for each in samples) / images / 1000:.0f} kB")
 
 
-def rule_of(kernel: str) -> PlacementRule:
-    return PlacementRule(kind="crop", height=SIDE, width=SIDE, kernel=kernel)  # type: ignore[arg-type]
+def rule_of(kernel: str) -> Canvas:
+    return Canvas(kind="crop", height=SIDE, width=SIDE, kernel=kernel)  # type: ignore[arg-type]
 
 
 def loader(folder: str, options: argparse.Namespace, kernel: str) -> Callable[[], None]:

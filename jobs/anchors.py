@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
-from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.geometry.frame import Canvas
 
 EXAMPLE = "example: python -m jobs.anchors --data shards/bccd/train --num 9 --input 320 240 --out anchors/bccd"
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     levels, before = anchors_of_config(args.config, args.head) if args.config else (YOLOV3_LEVELS, None)
     request = Request(
-        canvas=PlacementRule(kind=args.placement, width=args.input[0], height=args.input[1]),
+        canvas=Canvas(kind=args.placement, width=args.input[0], height=args.input[1]),
         method=args.method or ("kmeans" if args.compat else "fast"),
         data=tuple(args.data),
         levels=tuple(args.levels) or levels,

@@ -17,7 +17,7 @@ from mtl_ray.analysis.stopwatch import Stopwatch
 from mtl_ray.evaluation.data import open_data
 from mtl_ray.experiment import build_model
 from mtl_ray.export.samples import check_samples, generated
-from mtl_ray.geometry.placement import Placement, place
+from mtl_ray.geometry.frame import Frame, place
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import default_device, find_checkpoint, open_checkpoint
 from mtl_ray.inference.open import artifact_kind, open_predictor
@@ -94,30 +94,30 @@ def predict_in_parts(predictor: Predictor, images: Sequence[Picture], watch: Sto
             return list(predictor.predict(images))
     with watch("place"):
         placed = [place(image, predictor.canvas) for image in images]
-        canvases, placements = np.stack([pixels for pixels, _ in placed]), [placement for _, placement in placed]
+        canvases, frames = np.stack([pixels for pixels, _ in placed]), [frame for _, frame in placed]
     if isinstance(predictor, BundlePredictor):
         with watch("forward"):
-            arrays = predictor.run(canvases, placements)
+            arrays = predictor.run(canvases, frames)
         with watch("post-processing"):
-            return _decoded(predictor, arrays, placements)
+            return _decoded(predictor, arrays, frames)
     with torch.no_grad(), watch("forward"):
-        raw = _forward(predictor, canvases, placements, watch)
+        raw = _forward(predictor, canvases, frames, watch)
     with torch.no_grad(), watch("post-processing"):
         with watch("post-processing/suppression"):
             outputs = {name: value if (head := dense(each)) is None else head.select(value, False) for name, (each, value) in raw.items()}
         with watch("post-processing/decode"):
             arrays = {name: {field: value.cpu().numpy() for field, value in fields.items()} for name, fields in outputs.items()}
-            return _decoded(predictor, arrays, placements)
+            return _decoded(predictor, arrays, frames)
 
 
 def _forward(
-    predictor: TorchPredictor, canvases: Picture, placements: Sequence[Placement], watch: Stopwatch
+    predictor: TorchPredictor, canvases: Picture, frames: Sequence[Frame], watch: Stopwatch
 ) -> dict[str, tuple[Head, dict[str, Tensor]]]:
     """Each head, and what it says before suppression where it has one."""
     model = predictor.model
     with watch("forward/trunk"):
         image = torch.from_numpy(canvases).permute(0, 3, 1, 2).contiguous().to(predictor.device)
-        valid = torch.tensor([[p.valid_height, p.valid_width] for p in placements], dtype=torch.int32, device=predictor.device)
+        valid = torch.tensor([[p.valid_height, p.valid_width] for p in frames], dtype=torch.int32, device=predictor.device)
         context = Context(canvas_hw=(image.shape[2], image.shape[3]), valid_hw=valid)
         features: Features = model.trunk(model.normalise(image))
     with watch("forward/heads"):
@@ -130,8 +130,8 @@ def _before_suppression(head: Head, features: Features, context: Context) -> dic
     return head.predict(features, context) if proposing is None else proposing.candidates(features, context)
 
 
-def _decoded(predictor: TorchPredictor | BundlePredictor, arrays: Arrays, placements: Sequence[Placement]) -> list[Mapping[str, Any]]:
-    return [decode_one(arrays, index, placement, predictor.heads) for index, placement in enumerate(placements)]
+def _decoded(predictor: TorchPredictor | BundlePredictor, arrays: Arrays, frames: Sequence[Frame]) -> list[Mapping[str, Any]]:
+    return [decode_one(arrays, index, frame, predictor.heads) for index, frame in enumerate(frames)]
 
 
 def _open(target: str, device: str, threads: int, classes: int | None, api_key: str | None) -> Subject:

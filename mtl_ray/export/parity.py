@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.geometry.placement import Placement
+from mtl_ray.geometry.frame import Frame
 from mtl_ray.tasks.difference import Comparison, Difference
 from mtl_ray.tasks.task import Task
 
@@ -135,7 +135,7 @@ def compare(
 
 
 def compare_predictions(
-    check: Check, task: Task[Any, Any], expected: Sequence[Any], found: Sequence[Any], placements: Sequence[Placement], config: ExportConfig
+    check: Check, task: Task[Any, Any], expected: Sequence[Any], found: Sequence[Any], frames: Sequence[Frame], config: ExportConfig
 ) -> tuple[Check, list[str]]:
     """Compares the predictions of one head for the same images, every field of them.
 
@@ -144,7 +144,7 @@ def compare_predictions(
         task: of the head.
         expected: a prediction for each image, from torch.
         found: the same from the engine.
-        placements: where each image lies on the canvas, so that differences are in canvas pixels.
+        frames: where each image lies on the canvas, so that differences are in canvas pixels.
         config: the tolerances.
 
     Returns:
@@ -153,7 +153,7 @@ def compare_predictions(
     types = {type(prediction).__name__ for prediction in (*expected, *found)}
     if len(types) > 1:
         return replace(check, agree=0.0), [f"{check.where}: the predictions are of different types, {', '.join(sorted(types))}"]
-    hows = [Comparison(placement=placement, sides=SIDES) for placement in placements]
+    hows = [Comparison(frame=frame, sides=SIDES) for frame in frames]
     apart = [task.difference(first, second, how) for first, second, how in zip(expected, found, hows, strict=True)]
     return _judged(check, apart, config)
 

@@ -16,7 +16,7 @@ from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.graph import Graph
 from mtl_ray.export.parity import Check, MetricPair, Parity, compare, compare_predictions, joined
 from mtl_ray.export.samples import Pictured
-from mtl_ray.geometry.placement import Placement, PlacementRule, place
+from mtl_ray.geometry.frame import Canvas, Frame, place
 from mtl_ray.inference.bundle import BundlePredictor, to_input
 from mtl_ray.inference.predictor import Arrays, Predictor, decode_head
 from mtl_ray.inference.torch_predictor import TorchPredictor
@@ -37,13 +37,13 @@ class _Pair:
     graph: Graph
     bundle: BundlePredictor
 
-    def arrays(self, canvases: NDArray[np.uint8], placements: Sequence[Placement]) -> tuple[Arrays, Arrays, Arrays]:
+    def arrays(self, canvases: NDArray[np.uint8], frames: Sequence[Frame]) -> tuple[Arrays, Arrays, Arrays]:
         """What torch predicts, the same in the layout of the bundle, and what the bundle gives."""
-        found = self.bundle.run(canvases, placements)
-        ours = self.reference.run(canvases, placements)
+        found = self.bundle.run(canvases, frames)
+        ours = self.reference.run(canvases, frames)
         if not self.graph.raw:
             return ours, ours, found
-        valid_hw = torch.tensor([[each.valid_height, each.valid_width] for each in placements], dtype=torch.int32)
+        valid_hw = torch.tensor([[each.valid_height, each.valid_width] for each in frames], dtype=torch.int32)
         with torch.no_grad():
             raw = self.graph(torch.from_numpy(to_input(canvases, self.bundle.signature)), valid_hw, False)
         return ours, {head: {name: value.numpy() for name, value in fields.items()} for head, fields in raw.items()}, found
@@ -76,7 +76,7 @@ def _strips(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     return [image[: max(1, height // 2)], image[:, : max(1, width // 2)]]
 
 
-def _canvases(rule: PlacementRule, config: ExportConfig) -> list[PlacementRule]:
+def _canvases(rule: Canvas, config: ExportConfig) -> list[Canvas]:
     """The canvas of the training and, where sizes are open, one of another shape."""
     if config.size == "fixed":
         return [rule]
@@ -84,7 +84,7 @@ def _canvases(rule: PlacementRule, config: ExportConfig) -> list[PlacementRule]:
 
 
 def _compare_images(
-    pair: _Pair, images: Sequence[NDArray[np.uint8]], rule: PlacementRule, batch: int, config: ExportConfig, parity: Parity
+    pair: _Pair, images: Sequence[NDArray[np.uint8]], rule: Canvas, batch: int, config: ExportConfig, parity: Parity
 ) -> None:
     """Compares images in batches of one size, the last of which begins again with the first images."""
     checks: dict[str, list[Check]] = {head: [] for head in pair.reference.heads}
@@ -92,7 +92,7 @@ def _compare_images(
     for start in range(0, len(filled), batch):
         placed = [place(image, rule) for image in filled[start : start + batch]]
         try:
-            ours, expected, found = pair.arrays(np.stack([canvas for canvas, _ in placed]), [placement for _, placement in placed])
+            ours, expected, found = pair.arrays(np.stack([canvas for canvas, _ in placed]), [frame for _, frame in placed])
         except DOES_NOT_RUN as error:
             parity.failures.append(f"the graph does not run at {rule.width}x{rule.height}, batch {batch}: {str(error).splitlines()[0]}")
             return
@@ -104,16 +104,16 @@ def _compare_images(
 
 
 def _checks(
-    head: str, head_config: AnyHead, arrays: tuple[Arrays, Arrays, Arrays], placements: Sequence[Placement], config: ExportConfig
+    head: str, head_config: AnyHead, arrays: tuple[Arrays, Arrays, Arrays], frames: Sequence[Frame], config: ExportConfig
 ) -> Iterator[tuple[Check, list[str]]]:
     """The arrays of one head, then, if they can be decoded alike, its predictions."""
     ours, expected, found = (each[head] for each in arrays)
-    canvas_hw = (placements[0].canvas_height, placements[0].canvas_width)
+    canvas_hw = (frames[0].canvas_height, frames[0].canvas_width)
     check, sentences = compare(head, head_config.task, expected, found, canvas_hw, config)
     yield check, sentences
     if not sentences:
-        first, second = ([decode_head(side, i, each, head_config) for i, each in enumerate(placements)] for side in (ours, found))
-        yield compare_predictions(check, head_config.task, first, second, placements, config)
+        first, second = ([decode_head(side, i, each, head_config) for i, each in enumerate(frames)] for side in (ours, found))
+        yield compare_predictions(check, head_config.task, first, second, frames, config)
 
 
 def _compare_metrics(

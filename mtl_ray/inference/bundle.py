@@ -8,7 +8,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from mtl_ray.artifact import Artifact, open_artifact
-from mtl_ray.geometry.placement import Placement
+from mtl_ray.geometry.frame import Frame
 from mtl_ray.inference.predictor import Arrays, Predictions, predict_in_batches
 from mtl_ray.inference.signature import Signature, read_signature
 from mtl_ray.tasks.task import AnyHead
@@ -39,11 +39,11 @@ class BundlePredictor:
         """See ``Predictor``."""
         return predict_in_batches(images, self.canvas, self.heads, self.run, self.batch)
 
-    def run(self, canvases: NDArray[np.uint8], placements: Sequence[Placement]) -> Arrays:
+    def run(self, canvases: NDArray[np.uint8], frames: Sequence[Frame]) -> Arrays:
         """The arrays of each head for canvases uint8 (B, H, W, 3) and where their images lie."""
         feed: dict[str, NDArray[Any]] = {self.signature.input.name: to_input(canvases, self.signature)}
         if self.signature.valid_hw is not None:
-            feed[self.signature.valid_hw] = np.array([[p.valid_height, p.valid_width] for p in placements], np.int32).reshape(-1, 2)
+            feed[self.signature.valid_hw] = np.array([[p.valid_height, p.valid_width] for p in frames], np.int32).reshape(-1, 2)
         values = self.session.run([output.name for output in self.signature.outputs], feed)
         arrays: dict[str, dict[str, NDArray[np.generic]]] = {name: {} for name in self.heads}
         for output, value in zip(self.signature.outputs, values, strict=True):

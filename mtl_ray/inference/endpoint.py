@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.geometry.frame import Canvas
 from mtl_ray.inference.heads import head_of
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Annotation, Vocabulary
@@ -70,7 +70,7 @@ class EndpointPredictor:
             self.heads: Mapping[str, HeadKind] = {head: head_of(described["type"]) for head, described in model["heads"].items()}
             self.vocabulary = _vocabulary(model["heads"], self.heads)
             canvas = model["canvas"]
-            self.canvas = PlacementRule(kind=canvas["kind"], height=canvas["height"], width=canvas["width"])
+            self.canvas = Canvas(kind=canvas["kind"], height=canvas["height"], width=canvas["width"])
         except _ChoiceError:
             raise
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.placement import Placement, PlacementRule, place
+from mtl_ray.geometry.frame import Canvas, Frame, place
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.task import AnyHead, HeadKind
 
@@ -23,11 +23,11 @@ class Predictor(Protocol):
     Attributes:
         heads: of each head that predicts its config, or what is known of it, by name.
         vocabulary: what the numbers mean.
-        canvas: the placement rule.
+        canvas: the frame rule.
     """
 
     vocabulary: Vocabulary
-    canvas: PlacementRule
+    canvas: Canvas
 
     @property
     def heads(self) -> Mapping[str, HeadKind]: ...  # noqa: D102
@@ -37,12 +37,12 @@ class Predictor(Protocol):
         ...
 
 
-Run = Callable[[NDArray[np.uint8], Sequence[Placement]], Arrays]
+Run = Callable[[NDArray[np.uint8], Sequence[Frame]], Arrays]
 """Takes canvases uint8 (B, H, W, 3) and where their images lie, gives the arrays of the heads."""
 
 
 def predict_in_batches(
-    images: Sequence[NDArray[np.uint8]], canvas: PlacementRule, heads: Mapping[str, AnyHead], run: Run, batch: int
+    images: Sequence[NDArray[np.uint8]], canvas: Canvas, heads: Mapping[str, AnyHead], run: Run, batch: int
 ) -> list[Predictions]:
     """Places images of any size, runs the network on up to ``batch`` of them at a time, and decodes.
 
@@ -51,17 +51,17 @@ def predict_in_batches(
     found: list[Predictions] = []
     for start in range(0, len(images), batch):
         placed = [place(image, canvas) for image in images[start : start + batch]]
-        placements = [placement for _, placement in placed]
-        arrays = run(np.stack([pixels for pixels, _ in placed]), placements)
-        found += [decode_one(arrays, i, placement, heads) for i, placement in enumerate(placements)]
+        frames = [frame for _, frame in placed]
+        arrays = run(np.stack([pixels for pixels, _ in placed]), frames)
+        found += [decode_one(arrays, i, frame, heads) for i, frame in enumerate(frames)]
     return found
 
 
-def decode_one(arrays: Arrays, index: int, placement: Placement, heads: Mapping[str, AnyHead]) -> Predictions:
+def decode_one(arrays: Arrays, index: int, frame: Frame, heads: Mapping[str, AnyHead]) -> Predictions:
     """Decodes image ``index`` of a batch, all heads."""
-    return {name: decode_head(arrays[name], index, placement, head) for name, head in heads.items()}
+    return {name: decode_head(arrays[name], index, frame, head) for name, head in heads.items()}
 
 
-def decode_head(arrays: Mapping[str, NDArray[Any]], index: int, placement: Placement, head: AnyHead) -> Any:
+def decode_head(arrays: Mapping[str, NDArray[Any]], index: int, frame: Frame, head: AnyHead) -> Any:
     """Decodes image ``index`` of a batch, one head."""
-    return head.task.decode({field: values[index] for field, values in arrays.items()}, placement, head)
+    return head.task.decode({field: values[index] for field, values in arrays.items()}, frame, head)

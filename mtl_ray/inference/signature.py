@@ -7,7 +7,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT
 from mtl_ray.experiment import HeadConfig
-from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.geometry.frame import Canvas
 from mtl_ray.samples import Vocabulary
 
 VERSION = 2
@@ -48,7 +48,7 @@ class Signature:
     """In the order of the graph."""
     layout: Literal["end2end", "raw"]
     """raw: detection heads give ``candidates`` float32 (batch, N, 5 + C), not yet suppressed."""
-    canvas: PlacementRule
+    canvas: Canvas
     """How an image is put on the input."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

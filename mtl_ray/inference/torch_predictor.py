@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from mtl_ray.experiment import predicting_heads
-from mtl_ray.geometry.placement import Placement, PlacementRule
+from mtl_ray.geometry.frame import Canvas, Frame
 from mtl_ray.inference.predictor import Arrays, Predictions, predict_in_batches
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
@@ -31,7 +31,7 @@ class TorchPredictor:
         model: Model,
         heads: Mapping[str, AnyHead],
         vocabulary: Vocabulary,
-        canvas: PlacementRule,
+        canvas: Canvas,
         device: str | torch.device = "cpu",
         batch: int = 16,
     ) -> None:
@@ -52,10 +52,10 @@ class TorchPredictor:
             self.model.train(training)
 
     @torch.no_grad()
-    def run(self, canvases: NDArray[np.uint8], placements: Sequence[Placement]) -> Arrays:
+    def run(self, canvases: NDArray[np.uint8], frames: Sequence[Frame]) -> Arrays:
         """The arrays of each head for canvases uint8 (B, H, W, 3)."""
         image = torch.from_numpy(canvases).permute(0, 3, 1, 2).contiguous().to(self.device)
-        valid = torch.tensor([[p.valid_height, p.valid_width] for p in placements], dtype=torch.int32, device=self.device)
+        valid = torch.tensor([[p.valid_height, p.valid_width] for p in frames], dtype=torch.int32, device=self.device)
         with _exact():
             outputs = self.model.predict(image, valid)
         return {name: {field: value.cpu().numpy() for field, value in outputs[name].items()} for name in self.heads}

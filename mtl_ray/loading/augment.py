@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.geometry.frame import Canvas
 from mtl_ray.loading.colour import recoloured
 from mtl_ray.loading.config import Augmentation, Colour, Flip, Mosaic, RandomCrop, Zoom
 from mtl_ray.loading.mosaic import mosaic
@@ -22,7 +22,7 @@ from mtl_ray.samples import IGNORE_INDEX
 
 
 def augmented(
-    scene: Scene, changes: Sequence[Augmentation], numbers: random.Random, partners: Callable[[], list[Scene]], rule: PlacementRule
+    scene: Scene, changes: Sequence[Augmentation], numbers: random.Random, partners: Callable[[], list[Scene]], rule: Canvas
 ) -> Scene:
     """The scene after ``changes`` in their order, each made with its probability.
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtl_ray.geometry.placement import Placement, PlacementRule, place, place_map, placement_of
+from mtl_ray.geometry.frame import Canvas, Frame, frame_of, place, place_map
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.scene import Fault, Objects, Scene
 from mtl_ray.samples import IGNORE_INDEX, Vocabulary
@@ -21,14 +21,14 @@ class Slot:
 
     Attributes:
         key: of the sample.
-        placement: of its image, after augmentation.
+        frame: of its image, after augmentation.
         labels, objects: None if not annotated; boxes in canvas pixels.
         semantic: whether there is a map.
         faults: what could not be read on the way: the sample itself, or partners of its mosaic.
     """
 
     key: str
-    placement: Placement
+    frame: Frame
     labels: NDArray[np.int64] | None = None
     objects: Objects | None = None
     semantic: bool = False
@@ -38,7 +38,7 @@ class Slot:
 class Canvases:
     """The memory of one batch of images and maps; threads fill different slots at the same time."""
 
-    def __init__(self, size: int, rule: PlacementRule, *, semantic: bool, pinned: bool) -> None:
+    def __init__(self, size: int, rule: Canvas, *, semantic: bool, pinned: bool) -> None:
         """Reserves memory for ``size`` samples, page-locked where it is to be copied to a GPU (``pinned``)."""
         self.rule = rule
         self.image = torch.empty(size, 3, rule.height, rule.width, dtype=torch.uint8, pin_memory=pinned)
@@ -48,27 +48,27 @@ class Canvases:
 
     def fill(self, slot: int, key: str, scene: Scene) -> Slot:
         """Puts a scene on the canvas of a slot."""
-        canvas, placement = place(scene.image, self.rule)
+        canvas, frame = place(scene.image, self.rule)
         cv2.split(canvas, list(self._image[slot]))
         if self._semantic is not None:
-            self._semantic[slot] = IGNORE_INDEX if scene.semantic is None else place_map(scene.semantic, placement, IGNORE_INDEX)
+            self._semantic[slot] = IGNORE_INDEX if scene.semantic is None else place_map(scene.semantic, frame, IGNORE_INDEX)
         objects = scene.objects
         if objects is not None:
-            placed = objects.moved(placement.boxes_to_canvas(objects.boxes_xyxy))
-            objects = placed.clipped(placement.valid_height, placement.valid_width)
-        return Slot(key, placement, scene.labels, objects, scene.semantic is not None)
+            placed = objects.moved(frame.boxes_to_canvas(objects.boxes_xyxy))
+            objects = placed.clipped(frame.valid_height, frame.valid_width)
+        return Slot(key, frame, scene.labels, objects, scene.semantic is not None)
 
     def leave_empty(self, slot: int, key: str) -> Slot:
         """Fills a slot whose sample could not be read with the padding's grey."""
         self._image[slot] = self.rule.pad
         if self._semantic is not None:
             self._semantic[slot] = IGNORE_INDEX
-        return Slot(key, placement_of(self.rule.height, self.rule.width, self.rule))
+        return Slot(key, frame_of(self.rule.height, self.rule.width, self.rule))
 
 
 def collate(canvases: Canvases, slots: Sequence[Slot], vocabulary: Vocabulary) -> Batch:
     """The Batch of filled slots; its targets are the kinds of annotation that the vocabulary has."""
-    valid = [(slot.placement.valid_height, slot.placement.valid_width) for slot in slots]
+    valid = [(slot.frame.valid_height, slot.frame.valid_width) for slot in slots]
     targets: dict[str, Mapping[str, Tensor]] = {}
     if "instances" in vocabulary.classes:
         targets["instances"] = _instances([slot.objects for slot in slots])

@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.placement import PlacementRule, scaled
+from mtl_ray.geometry.frame import Canvas, scaled
 from mtl_ray.loading.config import Mosaic
 from mtl_ray.loading.scene import Objects, Scene
 from mtl_ray.samples import IGNORE_INDEX
 
 
-def mosaic(scenes: Sequence[Scene], change: Mosaic, numbers: random.Random, rule: PlacementRule) -> Scene:
+def mosaic(scenes: Sequence[Scene], change: Mosaic, numbers: random.Random, rule: Canvas) -> Scene:
     """A frame of the canvas's size whose quarters, around a random point, hold a corner of each of four scenes.
 
     A scene without boxes' annotation becomes a region to ignore; one without a map, pixels without a class. Image labels are

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mtl_ray import storage
-from mtl_ray.geometry.placement import PlacementRule, placement_of
+from mtl_ray.geometry.frame import Canvas, frame_of
 from mtl_ray.inference.endpoint import EndpointPredictor
 from mtl_ray.inference.predictor import Predictor
 from mtl_ray.loading.decode import decode_image
@@ -60,8 +60,8 @@ def compare(
         height, width = image.shape[:2]
         served = endpoint.read(endpoint.answer(data, score_threshold=0.0))
         (expected,) = predictor.predict([image])
-        in_place = placement_of(height, width, PlacementRule(kind="stretch", height=height, width=width))
-        how = Comparison(placement=in_place, sides=SIDES, score_threshold=score_threshold)
+        in_place = frame_of(height, width, Canvas(kind="stretch", height=height, width=width))
+        how = Comparison(frame=in_place, sides=SIDES, score_threshold=score_threshold)
         for name, head in predictor.heads.items():
             apart = head.task.difference(expected[name], served[name], how)
             figures, mismatches = _judged(apart)

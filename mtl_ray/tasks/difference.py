@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.placement import Placement
+from mtl_ray.geometry.frame import Frame
 
 Fields = Mapping[str, NDArray[Any]]
 """What one head gives for one image, by name."""
@@ -21,12 +21,12 @@ class Comparison:
     """How two predictions are compared.
 
     Attributes:
-        placement: positions are compared in the pixels of its canvas.
+        frame: positions are compared in the pixels of its canvas.
         sides: what the two are called.
         score_threshold: an object with a lower score that has no partner is not told.
     """
 
-    placement: Placement
+    frame: Frame
     sides: Sides
     score_threshold: float = 0.0
 

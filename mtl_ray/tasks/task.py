@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.placement import Placement
+from mtl_ray.geometry.frame import Frame
 from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.tasks.charts import Charts
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides
@@ -162,7 +162,7 @@ class Task(Protocol[Prediction, Config_contra]):
         """Entries of a COCO results file; None for a task that the format does not know."""
         ...
 
-    def decode(self, arrays: Fields, placement: Placement, head: Config_contra) -> Prediction:
+    def decode(self, arrays: Fields, frame: Frame, head: Config_contra) -> Prediction:
         """The prediction of one image, in pixels of the original, from the network outputs of its canvas."""
         ...
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.geometry.placement import PlacementRule, sides_on_canvas
+from mtl_ray.geometry.frame import Canvas, sides_on_canvas
 from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.detection.levels import FITTING_STRIDES, AnchoredHead, anchored, stride_of
 
@@ -53,7 +53,7 @@ def object_sizes(config: ExperimentConfig) -> NDArray[np.float64]:
     return np.concatenate(found)
 
 
-def note(name: str, head: AnchoredHead, sizes: NDArray[np.float64], canvas: PlacementRule) -> str:
+def note(name: str, head: AnchoredHead, sizes: NDArray[np.float64], canvas: Canvas) -> str:
     """What is said of a head: sizes of objects and anchors, and what to try where they do not go together."""
     low, median, high = np.percentile(sizes, [10, 50, 90])
     smallest, largest = head.anchor_sides()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.evaluation.coco_file import read_json
-from mtl_ray.geometry.placement import PlacementRule, sides_on_canvas
+from mtl_ray.geometry.frame import Canvas, sides_on_canvas
 from mtl_ray.shards.split import open_split
 from mtl_ray.sources.json_values import flag, identity, number, whole
 from mtl_ray.tuning.anchor_points import Shapes
@@ -49,7 +49,7 @@ def boxes_of(uri: str) -> Iterator[Boxes]:
         yield Boxes(sizes=sizes, image=image, boxes_xyxy=boxes, crowd=crowd, valid=_documented(boxes, sizes[image]))
 
 
-def shapes_of(uris: Iterable[str], rule: PlacementRule) -> Shapes:
+def shapes_of(uris: Iterable[str], rule: Canvas) -> Shapes:
     """The boxes as they lie on the canvas, crowds and what is cut off left out; no image is read.
 
     Raises:
@@ -78,7 +78,7 @@ def _joined(uris: list[str], shapes: Any) -> Shapes:
     return found
 
 
-def _on_canvas(boxes: Boxes, rule: PlacementRule) -> Shapes:
+def _on_canvas(boxes: Boxes, rule: Canvas) -> Shapes:
     return sides_on_canvas(boxes.boxes_xyxy[~boxes.crowd], boxes.image[~boxes.crowd], boxes.sizes, rule)
 
 

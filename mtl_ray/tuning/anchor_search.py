@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mtl_ray.config.load import load_tree
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.geometry.frame import Canvas
 from mtl_ray.tasks.detection.config import Yolov3Head
 from mtl_ray.tuning.anchor_boxes import documented_shapes, shapes_of
 from mtl_ray.tuning.anchor_documented import documented_evolution, documented_kmeans
@@ -61,7 +61,7 @@ class Request:
 
     data: tuple[str, ...]
     num: int
-    canvas: PlacementRule
+    canvas: Canvas
     method: Method = "fast"
     compat: bool = False
     seed: int = 0
@@ -195,7 +195,7 @@ def judge(request: Request, shapes: Shapes, anchors: Shapes) -> Found:
     )
 
 
-def published(canvas: PlacementRule) -> Placed:
+def published(canvas: Canvas) -> Placed:
     """The anchors of YOLOv3 for COCO on 416 x 416 (Redmon and Farhadi 2018, section 2.3), as large on this canvas as they are on that."""
     scale = max(canvas.width, canvas.height) / 416
     return Placed(name="the published anchors of YOLOv3", anchors=np.array(_YOLOV3) * scale, strides=np.repeat([8, 16, 32], 3))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jobs import anchors, split
-from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.geometry.frame import Canvas
 from mtl_ray.tuning.anchor_boxes import boxes_of, documented_shapes, shapes_of
 
 
@@ -38,7 +38,7 @@ def test_anchors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_numbers_as_texts_are_those_numbers(tmp_path: Path) -> None:
-    rule = PlacementRule(width=64, height=48)
+    rule = Canvas(width=64, height=48)
     plain, texts = write(tmp_path / "a.json"), write(tmp_path / "b.json", as_text=True)
     assert np.array_equal(shapes_of([plain], rule), shapes_of([texts], rule))
     assert np.array_equal(documented_shapes([plain], 64, 48), documented_shapes([texts], 64, 48))

@@ -6,14 +6,14 @@ import torch
 from pydantic import TypeAdapter
 
 from mtl_ray.experiment import ModelConfig, build_model
-from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.geometry.frame import Canvas
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.samples import Vocabulary
 
 VOCABULARY = Vocabulary(
     classes={"instances": ("cat", "dog", "owl"), "semantic": ("ground", "sky"), "labels": ("day", "night", "fog", "rain")}
 )
-CANVAS = PlacementRule(height=96, width=128)
+CANVAS = Canvas(height=96, width=128)
 HEADS = {
     "yolov3": {
         "type": "yolov3",

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from mtl_ray.experiment import TASKS
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.parity import Arrays, Check, compare, compare_predictions
+from mtl_ray.geometry.frame import Canvas, frame_of
 from mtl_ray.geometry.masks import encode
-from mtl_ray.geometry.placement import PlacementRule, placement_of
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.task import CLASSIFICATION
 from mtl_ray.tasks.detection.decode import Detections
@@ -126,7 +126,7 @@ def test_any_order_is_matched_back(seed: int, order: list[int]) -> None:
     np.testing.assert_array_equal(ours[0][first], theirs[0][second])
 
 
-PLACEMENTS = [placement_of(480, 640, PlacementRule(height=96, width=128)), placement_of(700, 300, PlacementRule(height=96, width=128))]
+PLACEMENTS = [frame_of(480, 640, Canvas(height=96, width=128)), frame_of(700, 300, Canvas(height=96, width=128))]
 CHECK = Check(head="head", canvas_hw=(96, 128), batch=2)
 
 
@@ -136,18 +136,18 @@ def blob(x: int, y: int, height: int, width: int) -> bytes:
     return encode(mask)
 
 
-def objects(placement: Any) -> Detections:
+def objects(frame: Any) -> Detections:
     corner = np.array([[20, 30], [120, 200], [150, 30]], np.float32)
     return Detections(
         boxes_xyxy=np.concatenate([corner, corner + 60], axis=1),
         scores=np.array([0.9, 0.5, 0.2], np.float32),
         classes=np.array([0, 1, 1]),
-        masks=tuple(blob(int(x), int(y), placement.height, placement.width) for x, y in corner),
+        masks=tuple(blob(int(x), int(y), frame.height, frame.width) for x, y in corner),
         keypoints=np.concatenate([corner[:, None] + np.array([[5.0, 5], [40, 50]]), np.full((3, 2, 1), 0.7)], axis=2).astype(np.float32),
     )
 
 
-OBJECTS = [objects(placement) for placement in PLACEMENTS]
+OBJECTS = [objects(frame) for frame in PLACEMENTS]
 
 
 def refused(expected: list[Any], found: list[Any], task: Task[Any, Any] = DETECTION) -> list[str]:

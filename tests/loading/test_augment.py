@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as reference
 
-from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.geometry.frame import Canvas
 from mtl_ray.loading.augment import augmented, cut, flipped, padded
 from mtl_ray.loading.colour import colour_matrix, recoloured
 from mtl_ray.loading.config import Augmentation, Colour, Flip, Mosaic, RandomCrop, Zoom
@@ -19,7 +19,7 @@ from mtl_ray.loading.scene import Objects, Scene
 from mtl_ray.samples import IGNORE_INDEX
 from tests.loading.scenes import scene
 
-RULE = PlacementRule(height=48, width=64, pad=7)
+RULE = Canvas(height=48, width=64, pad=7)
 SIZES = st.tuples(st.integers(0, 10_000), st.integers(2, 60), st.integers(2, 60))
 
 

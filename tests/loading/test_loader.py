@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_ray.geometry.placement import place, place_map
+from mtl_ray.geometry.frame import place, place_map
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.config import Colour, DataConfig, Flip, Mosaic, RandomCrop, SplitConfig, Zoom
 from mtl_ray.loading.decode import decode_image, decode_semantic
@@ -65,15 +65,15 @@ def test_a_batch_holds_what_its_samples_say(split: str) -> None:
         instances, semantic, labels = (batch.targets[kind] for kind in ("instances", "semantic", "labels"))
         for slot, key in enumerate(batch.keys):
             original = originals[key]
-            canvas, placement = place(decode_image(original.image), data.canvas)
+            canvas, frame = place(decode_image(original.image), data.canvas)
             assert (batch.inputs["image"][slot].numpy().transpose(1, 2, 0) == canvas).all()
-            assert batch.inputs["valid_hw"][slot].tolist() == [placement.valid_height, placement.valid_width]
-            placed = place_map(decode_semantic(original.semantic), placement, IGNORE_INDEX)
+            assert batch.inputs["valid_hw"][slot].tolist() == [frame.valid_height, frame.valid_width]
+            placed = place_map(decode_semantic(original.semantic), frame, IGNORE_INDEX)
             expected = np.where(placed < len(NAMES), placed, IGNORE_INDEX)
             assert (semantic["classes"][slot].numpy() == expected).all()
             assert labels["present"][slot].nonzero().flatten().tolist() == original.labels.tolist()
             present = instances["present"][slot]
-            kept = placement.boxes_to_canvas(original.instances.boxes_xyxy)
+            kept = frame.boxes_to_canvas(original.instances.boxes_xyxy)
             large = ((kept[:, 2:] - kept[:, :2]) >= 1).all(axis=1)
             assert np.abs(instances["boxes"][slot][present].numpy() - kept[large]).max(initial=0) < 1e-4
             assert instances["classes"][slot][present].tolist() == original.instances.classes[large].tolist()

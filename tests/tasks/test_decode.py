@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl_ray.geometry.placement import PlacementRule, placement_of
+from mtl_ray.geometry.frame import Canvas, frame_of
 from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 from mtl_ray.tasks.classification.task import CLASSIFICATION
 from mtl_ray.tasks.detection import nms
@@ -16,7 +16,7 @@ from mtl_ray.tasks.detection.suppress import select
 from mtl_ray.tasks.segmentation.config import FcnHead
 from mtl_ray.tasks.segmentation.task import SEGMENTATION
 
-RULE = PlacementRule(kind="letterbox", height=100, width=100)
+RULE = Canvas(kind="letterbox", height=100, width=100)
 
 
 @settings(max_examples=40, deadline=None)
@@ -41,13 +41,13 @@ def test_select_is_what_the_network_does(seed: int, candidates: int, most: int) 
 
 
 def test_boxes_come_back_to_the_image_without_padding() -> None:
-    placement = placement_of(50, 200, RULE)
+    frame = frame_of(50, 200, RULE)
     arrays = {
         "boxes": np.array([[10, 5, 20, 15], [0, 40, 100, 90], [20, 10, 300, 20], [0, 0, 0, 0]], np.float32),
         "scores": np.array([0.4, 0.9, 0.6, 0.0], np.float32),
         "classes": np.array([1, 0, 2, 0]),
     }
-    found = decode_boxes(arrays, placement, RetinaNetHead())
+    found = decode_boxes(arrays, frame, RetinaNetHead())
     assert found.boxes_xyxy.tolist() == [[40, 20, 200, 40], [20, 10, 40, 30]]  # the second lies below the image
     assert found.classes.tolist() == [2, 1]
     assert found.scores.tolist() == pytest.approx([0.6, 0.4])
@@ -57,24 +57,24 @@ def test_boxes_come_back_to_the_image_without_padding() -> None:
 def test_candidates_are_chosen_by_the_rule_of_the_head() -> None:
     row = [10.0, 5, 20, 15, 0.5]
     arrays = {"candidates": np.array([[*row, 0.8, 0.1], [*row, 0.6, 0.1]], np.float32)}
-    found = decode_boxes(arrays, placement_of(100, 100, RULE), RetinaNetHead(select=Selection(score_threshold=0.2)))
+    found = decode_boxes(arrays, frame_of(100, 100, RULE), RetinaNetHead(select=Selection(score_threshold=0.2)))
     assert found.scores.tolist() == pytest.approx([0.4])
-    nothing = decode_boxes({"candidates": np.zeros((0, 7), np.float32)}, placement_of(100, 100, RULE), RetinaNetHead())
+    nothing = decode_boxes({"candidates": np.zeros((0, 7), np.float32)}, frame_of(100, 100, RULE), RetinaNetHead())
     assert len(nothing) == 0
 
 
 @pytest.mark.parametrize(("height", "width"), [(50, 200), (200, 50), (1, 1), (100, 100), (333, 17)])
 def test_a_map_comes_back_in_the_size_of_the_image(height: int, width: int) -> None:
-    placement = placement_of(height, width, RULE)
+    frame = frame_of(height, width, RULE)
     canvas = np.full((100, 100), 7, np.uint8)
-    canvas[: placement.valid_height, : placement.valid_width] = 3
-    found = SEGMENTATION.decode({"classes": canvas}, placement, FcnHead())
+    canvas[: frame.valid_height, : frame.valid_width] = 3
+    found = SEGMENTATION.decode({"classes": canvas}, frame, FcnHead())
     assert found.classes.shape == (height, width)
     assert (found.classes == 3).all()
 
 
 def test_labels_know_whether_they_exclude_each_other() -> None:
     arrays = {"scores": np.array([0.25, 0.75], np.float32)}
-    placement = placement_of(10, 10, RULE)
-    assert CLASSIFICATION.decode(arrays, placement, LinearHead()).exclusive
-    assert not CLASSIFICATION.decode(arrays, placement, MultilabelHead()).exclusive
+    frame = frame_of(10, 10, RULE)
+    assert CLASSIFICATION.decode(arrays, frame, LinearHead()).exclusive
+    assert not CLASSIFICATION.decode(arrays, frame, MultilabelHead()).exclusive

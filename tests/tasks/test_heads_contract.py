@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mtl_ray.experiment import HEADS as REGISTERED
 from mtl_ray.experiment import TASKS, HeadConfig
-from mtl_ray.geometry.placement import PlacementRule, placement_of
+from mtl_ray.geometry.frame import Canvas, frame_of
 from mtl_ray.inference.heads import head_of
 from mtl_ray.loading.batch import Batch
 from mtl_ray.models.head import Head, Term, dense
@@ -151,12 +151,12 @@ def test_losses_are_the_same_in_any_precision_that_training_uses(name: str) -> N
 @pytest.mark.parametrize("name", PREDICTING)
 def test_what_is_predicted_can_be_decoded(name: str) -> None:
     model = scattered(model_of(name))
-    placement = placement_of(100, 200, PlacementRule(kind="letterbox", height=64, width=96))
+    frame = frame_of(100, 200, Canvas(kind="letterbox", height=64, width=96))
     with torch.no_grad():
         found = model.predict(images(2), torch.tensor([[48, 96]] * 2))[name]
     for row in range(2):
         arrays = {key: value[row].numpy() for key, value in found.items()}
-        prediction = model_config(name).task.decode(arrays, placement, model_config(name))
+        prediction = model_config(name).task.decode(arrays, frame, model_config(name))
         check = {"boxes": fits_objects, "map": fits_a_map, "labels": fits_labels}[model_config(name).task.view]
         check(prediction, arrays)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.geometry.frame import Canvas
 from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.detection.config import RetinaNetHead, Yolov3Head
 from mtl_ray.training.object_sizes import MOST_BLOCKS, note, object_sizes, say_object_sizes
@@ -16,7 +16,7 @@ from tests.shards.splits import write_split
 from tests.training.conftest import MakeConfig
 from tests.training.tiny import write_split as write_squares
 
-CANVAS = PlacementRule(width=320, height=240)
+CANVAS = Canvas(width=320, height=240)
 HEAD = Yolov3Head(levels=("P4", "P3"), anchors=(((60, 60),), ((16, 16), (20, 25))))
 
 

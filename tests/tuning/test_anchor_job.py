@@ -12,7 +12,7 @@ from jobs.anchors import main
 from mtl_ray.config.load import load_tree
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig, build_model
-from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.geometry.frame import Canvas
 from mtl_ray.samples import Vocabulary
 from mtl_ray.shards.split import open_split
 from mtl_ray.tuning.anchor_boxes import documented_shapes, shapes_of
@@ -53,7 +53,7 @@ def run(out: Path, data: str, *arguments: str) -> dict[str, Any]:
 def test_the_default_is_better_than_every_published_kmeans(shared_data, pack):
     reference = json.loads((shared_data / "anchors_reference" / "anchors.json").read_text())["measured"][pack]
     for num, kind in ((9, "stretch"), (6, "stretch"), (9, "letterbox")):
-        shapes = shapes_of([str(shared_data / PACKS[pack])], PlacementRule(kind=kind, width=416, height=416))
+        shapes = shapes_of([str(shared_data / PACKS[pack])], Canvas(kind=kind, width=416, height=416))
         assert len(shapes) == reference["n_boxes"]
         assert measure(shapes, fast(shapes, num)).average_iou > reference[f"iou_kmeans_k{num}"]["avg_best_iou"] + 0.002
         if kind == "stretch":  # its random starts were 20
@@ -62,7 +62,7 @@ def test_the_default_is_better_than_every_published_kmeans(shared_data, pack):
 
 def test_json_says_what_its_anchors_are_worth_to_all_boxes(tmp_path, capsys):
     found = run(tmp_path, annotations(tmp_path / "a.json", some_boxes(300)), "--num", "6")
-    shapes = shapes_of([str(tmp_path / "a.json")], PlacementRule(width=416, height=416))
+    shapes = shapes_of([str(tmp_path / "a.json")], Canvas(width=416, height=416))
     anchors = np.array(found["anchors"])
     assert (np.diff(anchors.prod(axis=1)) >= 0).all()
     by_hand = overlaps(shapes, anchors)
@@ -161,7 +161,7 @@ def test_a_scan_for_boxes_gives_what_a_scan_for_objects_gives(tmp_path, encoding
 def test_crowds_and_what_lies_outside_are_left_out_but_not_by_the_documented_rule(tmp_path):
     boxes = [(0, 0, 64, 48), (600, 0, 80, 10), (0, 0, 100, 100), (0, 0, 0.5, 20), (10, 10, 20, 20), (700, 0, 10, 10)]
     uri = annotations(tmp_path / "a.json", boxes, n2={"iscrowd": 1}, n4={"ignore": 1})
-    plain = shapes_of([uri], PlacementRule(width=320, height=320))
+    plain = shapes_of([uri], Canvas(width=320, height=320))
     assert plain.tolist() == [[32, 24], [20, 5], [0.25, 10], [10, 10]]  # half the size; the second is cut off
     documented = documented_shapes([uri], 320, 160)
     assert documented.tolist() == [[32, 12], [40, 2.5], [50, 25]]  # each side over the longer side of the image
@@ -169,8 +169,8 @@ def test_crowds_and_what_lies_outside_are_left_out_but_not_by_the_documented_rul
 
 def test_a_wide_canvas_is_letterboxed_not_distorted(tmp_path):
     uri = annotations(tmp_path / "a.json", [(0, 0, 64, 48)])
-    assert shapes_of([uri], PlacementRule(width=640, height=240)).tolist() == [[32, 24]]
-    assert shapes_of([uri], PlacementRule(kind="stretch", width=640, height=240)).tolist() == [[64, 24]]
+    assert shapes_of([uri], Canvas(width=640, height=240)).tolist() == [[32, 24]]
+    assert shapes_of([uri], Canvas(kind="stretch", width=640, height=240)).tolist() == [[64, 24]]
 
 
 def test_the_gradient_is_that_of_the_average():

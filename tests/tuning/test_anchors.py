@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_ray.geometry.placement import PlacementRule
+from mtl_ray.geometry.frame import Canvas
 from mtl_ray.tuning.anchor_boxes import shapes_of
 from mtl_ray.tuning.anchor_points import overlaps
 from mtl_ray.tuning.anchors import by_level, evolve, kmeans, level_of, measure, measure_on_levels
@@ -78,12 +78,12 @@ def test_anchors_on_a_level_that_does_not_fit_them_do_not_count():
 
 def test_boxes_are_those_on_the_canvas(tmp_path):
     write_squares(str(tmp_path / "s"), 7, 1)
-    plain = shapes_of([str(tmp_path / "s")], PlacementRule(kind="stretch", height=32, width=32))
-    wide = shapes_of([str(tmp_path / "s")], PlacementRule(kind="stretch", height=16, width=64))
+    plain = shapes_of([str(tmp_path / "s")], Canvas(kind="stretch", height=32, width=32))
+    wide = shapes_of([str(tmp_path / "s")], Canvas(kind="stretch", height=16, width=64))
     assert len(plain) == 7
     assert wide == pytest.approx(plain * [2, 0.5])
     with pytest.raises(ValueError, match="there are no boxes"):
-        shapes_of([], PlacementRule(height=8, width=8))
+        shapes_of([], Canvas(height=8, width=8))
 
 
 @pytest.mark.parametrize("encoding", ["arrow", "tfrecord"])

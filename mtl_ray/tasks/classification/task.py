@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.placement import Placement
+from mtl_ray.geometry.frame import Frame
 from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.tasks.classification.decode import LabelScores, decode
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
@@ -28,7 +28,7 @@ class ClassificationTask:
     schema_name = "Labels"
     to_coco = None
 
-    def decode(self, arrays: Fields, placement: Placement, head: HeadKind) -> LabelScores:
+    def decode(self, arrays: Fields, frame: Frame, head: HeadKind) -> LabelScores:
         """See ``decode.decode``; where the image lies on the canvas does not matter."""
         return decode(arrays, head.exclusive)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.placement import Placement
+from mtl_ray.geometry.frame import Frame
 from mtl_ray.tasks.detection.suppress import select
 from mtl_ray.tasks.difference import Fields
 
@@ -43,20 +43,20 @@ class SelectingHead(Protocol):
     def select(self) -> "Selection": ...  # noqa: D102
 
 
-def decode(arrays: Fields, placement: Placement, head: SelectingHead) -> Detections:
+def decode(arrays: Fields, frame: Frame, head: SelectingHead) -> Detections:
     """Brings boxes from the canvas back to the image, leaving out padding and boxes of which nothing lies on the image.
 
     Args:
         arrays: ``boxes`` (K, 4) canvas pixels, ``scores`` (K,) and ``classes`` (K,), padded with score 0; or, of a bundle of
             the layout ``raw``, ``candidates`` float32 (N, 5 + C): box, objectness, class scores, not yet suppressed.
-        placement: where the image lies on the canvas.
+        frame: where the image lies on the canvas.
         head: its ``select`` says how candidates are chosen.
     """
     if "candidates" in arrays:
         boxes, scores, classes = select(np.asarray(arrays["candidates"], np.float32), head.select)
     else:
         boxes, scores, classes = (np.asarray(arrays[name]) for name in ("boxes", "scores", "classes"))
-    boxes = placement.boxes_to_image(boxes.astype(np.float32))
+    boxes = frame.boxes_to_image(boxes.astype(np.float32))
     kept = (scores > 0) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     order = np.flatnonzero(kept)
     order = order[np.argsort(-scores[order], kind="stable")]

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from mtl_ray.geometry.boxes import iou_matrix
+from mtl_ray.geometry.frame import Frame
 from mtl_ray.geometry.masks import decode
-from mtl_ray.geometry.placement import Placement
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
 
@@ -21,8 +21,8 @@ MATCH_IOU = 0.95
 
 def prediction_difference(first: Detections, second: Detections, how: Comparison) -> Difference:
     """How far two predictions are apart; objects without a partner are told if their score reaches the threshold."""
-    fields = _on_canvas(first, how.placement), _on_canvas(second, how.placement)
-    reach = max(how.placement.canvas_height, how.placement.canvas_width)
+    fields = _on_canvas(first, how.frame), _on_canvas(second, how.frame)
+    reach = max(how.frame.canvas_height, how.frame.canvas_width)
     apart, partners = _objects_difference(*fields, reach, how.sides)
     if apart.incomparable:
         return apart
@@ -54,16 +54,16 @@ def _unpadded(fields: Fields) -> Fields:
     return {name: values[kept] if values.shape[:1] == kept.shape else values for name, values in fields.items()}
 
 
-def _on_canvas(prediction: Detections, placement: Placement) -> Fields:
+def _on_canvas(prediction: Detections, frame: Frame) -> Fields:
     """The fields of a prediction, with boxes and keypoints in pixels of the canvas and masks as bool (N, height, width)."""
     fields = fields_of(prediction)
     if "boxes_xyxy" in fields:
-        fields["boxes"] = placement.boxes_to_canvas(fields.pop("boxes_xyxy"))
+        fields["boxes"] = frame.boxes_to_canvas(fields.pop("boxes_xyxy"))
     if "keypoints" in fields:
         points = fields["keypoints"]
-        fields["keypoints"] = np.concatenate([placement.points_to_canvas(points[..., :2]), points[..., 2:]], axis=-1)
+        fields["keypoints"] = np.concatenate([frame.points_to_canvas(points[..., :2]), points[..., 2:]], axis=-1)
     if "masks" in fields and prediction.masks is not None:
-        size = (placement.height, placement.width)
+        size = (frame.height, frame.width)
         fields["masks"] = np.array([decode(mask, *size) for mask in prediction.masks], bool).reshape(len(prediction.masks), *size)
     return fields
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.placement import Placement
+from mtl_ray.geometry.frame import Frame
 from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections, SelectingHead, decode
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides
@@ -27,9 +27,9 @@ class DetectionTask:
     view: ClassVar[View] = "boxes"
     schema_name = "Detections"
 
-    def decode(self, arrays: Fields, placement: Placement, head: SelectingHead) -> Detections:
+    def decode(self, arrays: Fields, frame: Frame, head: SelectingHead) -> Detections:
         """See ``decode.decode``."""
-        return decode(arrays, placement, head)
+        return decode(arrays, frame, head)
 
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "DetectionMetric":
         """See ``Task``."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.placement import Placement, map_to_image
+from mtl_ray.geometry.frame import Frame, map_to_image
 from mtl_ray.tasks.difference import Fields
 
 
@@ -20,6 +20,6 @@ class SemanticMap:
     classes: NDArray[np.uint8]
 
 
-def decode(arrays: Fields, placement: Placement) -> SemanticMap:
+def decode(arrays: Fields, frame: Frame) -> SemanticMap:
     """Brings ``classes`` uint8 (H, W) from the canvas back to the pixels of the image (nearest neighbour)."""
-    return SemanticMap(classes=map_to_image(np.asarray(arrays["classes"], np.uint8), placement))
+    return SemanticMap(classes=map_to_image(np.asarray(arrays["classes"], np.uint8), frame))

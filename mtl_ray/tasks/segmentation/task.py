@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.placement import Placement
+from mtl_ray.geometry.frame import Frame
 from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
 from mtl_ray.tasks.segmentation.decode import SemanticMap, decode
@@ -33,9 +33,9 @@ class SegmentationTask:
     schema_name = "ClassMap"
     to_coco = None
 
-    def decode(self, arrays: Fields, placement: Placement, head: object) -> SemanticMap:
+    def decode(self, arrays: Fields, frame: Frame, head: object) -> SemanticMap:
         """See ``decode.decode``."""
-        return decode(arrays, placement)
+        return decode(arrays, frame)
 
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "SemanticMetric":
         """See ``Task``."""

@@ -17,7 +17,7 @@ from mtl_ray.config.strict import STRICT
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PlacementRule:
+class Canvas:
     """What to do with an image of any size so that it fits a canvas of one size."""
 
     kind: Literal["stretch", "letterbox", "crop"] = "letterbox"
@@ -34,7 +34,7 @@ class PlacementRule:
 
 
 @plain_dataclass(frozen=True, kw_only=True, slots=True)
-class Placement:
+class Frame:
     """Where an image of (height, width) pixels lies on a canvas: x_canvas = x_image * scale_x + offset_x, same for y.
 
     Attributes:
@@ -80,8 +80,8 @@ class Placement:
         return np.asarray(moved, np.float32)
 
 
-def placement_of(height: int, width: int, rule: PlacementRule) -> Placement:
-    """The Placement that ``rule`` gives an image of (height, width) pixels."""
+def frame_of(height: int, width: int, rule: Canvas) -> Frame:
+    """The Frame that ``rule`` gives an image of (height, width) pixels."""
     canvas_h, canvas_w = rule.height, rule.width
     shown_h, shown_w = height, width
     valid_h, valid_w = canvas_h, canvas_w
@@ -92,7 +92,7 @@ def placement_of(height: int, width: int, rule: PlacementRule) -> Placement:
         scale = max(canvas_h / height, canvas_w / width)
         shown_h, shown_w = max(1, round(canvas_h / scale)), max(1, round(canvas_w / scale))
     scale_y, scale_x = valid_h / shown_h, valid_w / shown_w
-    return Placement(
+    return Frame(
         height=height,
         width=width,
         canvas_height=canvas_h,
@@ -106,7 +106,7 @@ def placement_of(height: int, width: int, rule: PlacementRule) -> Placement:
     )
 
 
-def place(image: NDArray[np.uint8], rule: PlacementRule) -> tuple[NDArray[np.uint8], Placement]:
+def place(image: NDArray[np.uint8], rule: Canvas) -> tuple[NDArray[np.uint8], Frame]:
     """Puts an image on the canvas.
 
     Args:
@@ -116,10 +116,10 @@ def place(image: NDArray[np.uint8], rule: PlacementRule) -> tuple[NDArray[np.uin
     Returns:
         (canvas_height, canvas_width, 3) uint8 RGB, contiguous, and where the image lies on it.
     """
-    placement = placement_of(image.shape[0], image.shape[1], rule)
-    shown = _shown(image, placement)
+    frame = frame_of(image.shape[0], image.shape[1], rule)
+    shown = _shown(image, frame)
     resize = scaled if rule.kernel == "area" else _bilinear
-    return _lay(resize(shown, placement.valid_height, placement.valid_width), placement, rule.pad), placement
+    return _lay(resize(shown, frame.valid_height, frame.valid_width), frame, rule.pad), frame
 
 
 def scaled(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -136,29 +136,29 @@ def scaled(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
     return np.asarray(cv2.resize(sampled, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def place_map(classes: NDArray[np.uint8], placement: Placement, fill: int) -> NDArray[np.uint8]:
+def place_map(classes: NDArray[np.uint8], frame: Frame, fill: int) -> NDArray[np.uint8]:
     """Puts a map of class indices (H, W) uint8 where its image lies (nearest neighbour), ``fill`` where there is no image."""
-    shown = _shown(classes, placement)
-    size = placement.valid_width, placement.valid_height
-    return _lay(np.asarray(cv2.resize(shown, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8), placement, fill)
+    shown = _shown(classes, frame)
+    size = frame.valid_width, frame.valid_height
+    return _lay(np.asarray(cv2.resize(shown, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8), frame, fill)
 
 
-def map_to_image(classes: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+def map_to_image(classes: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
     """The way back of ``place_map``: (canvas_height, canvas_width) uint8 -> (height, width) uint8, nearest neighbour.
 
     Pixels of the original that were cut off (crop) take the class at the nearest edge.
     """
-    ys = (np.arange(placement.height) + 0.5) * placement.scale_y + placement.offset_y
-    xs = (np.arange(placement.width) + 0.5) * placement.scale_x + placement.offset_x
-    rows = np.clip(ys.astype(np.int64), 0, placement.valid_height - 1)
-    columns = np.clip(xs.astype(np.int64), 0, placement.valid_width - 1)
+    ys = (np.arange(frame.height) + 0.5) * frame.scale_y + frame.offset_y
+    xs = (np.arange(frame.width) + 0.5) * frame.scale_x + frame.offset_x
+    rows = np.clip(ys.astype(np.int64), 0, frame.valid_height - 1)
+    columns = np.clip(xs.astype(np.int64), 0, frame.valid_width - 1)
     return np.ascontiguousarray(classes[rows[:, None], columns[None, :]])
 
 
-def _shown(image: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
-    """The pixels of the image that the placement shows."""
-    top, left = round(-placement.offset_y / placement.scale_y), round(-placement.offset_x / placement.scale_x)
-    height, width = round(placement.valid_height / placement.scale_y), round(placement.valid_width / placement.scale_x)
+def _shown(image: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
+    """The pixels of the image that the frame shows."""
+    top, left = round(-frame.offset_y / frame.scale_y), round(-frame.offset_x / frame.scale_x)
+    height, width = round(frame.valid_height / frame.scale_y), round(frame.valid_width / frame.scale_x)
     return image[top : top + height, left : left + width]
 
 
@@ -168,17 +168,17 @@ def _bilinear(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.u
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def _lay(part: NDArray[np.uint8], placement: Placement, fill: int) -> NDArray[np.uint8]:
+def _lay(part: NDArray[np.uint8], frame: Frame, fill: int) -> NDArray[np.uint8]:
     """Puts what is shown, at its size on the canvas, into the top left corner, and fills the rest."""
-    if part.shape[:2] == (placement.canvas_height, placement.canvas_width):
+    if part.shape[:2] == (frame.canvas_height, frame.canvas_width):
         return np.ascontiguousarray(part)
-    canvas = np.full((placement.canvas_height, placement.canvas_width, *part.shape[2:]), fill, np.uint8)
+    canvas = np.full((frame.canvas_height, frame.canvas_width, *part.shape[2:]), fill, np.uint8)
     canvas[: part.shape[0], : part.shape[1]] = part
     return canvas
 
 
 def sides_on_canvas(
-    boxes_xyxy: NDArray[np.float64], image: NDArray[np.int64], sizes: NDArray[np.int64], rule: PlacementRule
+    boxes_xyxy: NDArray[np.float64], image: NDArray[np.int64], sizes: NDArray[np.int64], rule: Canvas
 ) -> NDArray[np.float64]:
     """Width and height of boxes as they lie on the canvas, what is cut off left out: (N, 2) float64 canvas pixels.
 
@@ -189,8 +189,8 @@ def sides_on_canvas(
         rule: how images are placed.
     """
     different, which = np.unique(sizes, axis=0, return_inverse=True)
-    placements = [placement_of(int(height), int(width), rule) for height, width in different]
-    fields = np.array([[p.scale_x, p.scale_y, p.offset_x, p.offset_y, p.valid_width, p.valid_height] for p in placements])
+    frames = [frame_of(int(height), int(width), rule) for height, width in different]
+    fields = np.array([[p.scale_x, p.scale_y, p.offset_x, p.offset_y, p.valid_width, p.valid_height] for p in frames])
     scale, offset, limit = np.split(fields.reshape(-1, 6)[which.ravel()[image]], 3, axis=1)
     first, last = (np.clip(corner * scale + offset, 0, limit) for corner in (boxes_xyxy[:, :2], boxes_xyxy[:, 2:]))
     return np.asarray(last - first)
