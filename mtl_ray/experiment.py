@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.document import parse
+from mtl_ray.config.extend import Slot
 from mtl_ray.config.load import load_tree
 from mtl_ray.config.strict import STRICT
 from mtl_ray.config.validate import validate
@@ -35,7 +36,7 @@ TASKS: tuple[Task[Any, Any], ...] = tuple(dict.fromkeys(cast(HeadKind, head).tas
 if TYPE_CHECKING:
     HeadConfig = AnyHead
 else:
-    HeadConfig = Annotated[Union[HEADS], Field(discriminator="type")]  # noqa: UP007 - the members are values
+    HeadConfig = Annotated[Union[HEADS], Field(discriminator="type"), Slot("heads")]  # noqa: UP007 - the members are values
     """One of ``HEADS``, told apart by ``type``."""
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
 
 
@@ -29,7 +30,7 @@ class TimmBackbone:
     """Further arguments of ``timm.create_model``."""
 
 
-BackboneConfig = TimmBackbone
+BackboneConfig = Annotated[TimmBackbone, Slot("backbones")]
 Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$")]
 
 
@@ -73,4 +74,4 @@ class PoolNeck:
     """mean: of the whole image. max: of its strongest place, for small objects in large scenes (Oquab et al. 2015)."""
 
 
-NeckConfig = Annotated[FpnNeck | PafpnNeck | PoolNeck, Field(discriminator="type")]
+NeckConfig = Annotated[FpnNeck | PafpnNeck | PoolNeck, Field(discriminator="type"), Slot("necks")]

@@ -1,0 +1,122 @@
+"""Config classes with room for what plugins add: a union of types that grows when a config is loaded.
+
+A field that plugins may extend marks its type with a ``Slot``::
+
+    BackboneConfig = Annotated[TimmBackbone, Slot("backbones")]
+
+``extended(ModelConfig, plugins)`` is then a subclass of ``ModelConfig`` whose field also takes the types that the plugins give for
+``backbones``. Without plugins it is ``ModelConfig`` itself.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
+
+from pydantic import Discriminator, Tag
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from mtl_ray.config.fields import field_kinds, members, tag
+from mtl_ray.config.strict import STRICT, DefaultType
+from mtl_ray.plugin import load_plugins
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Beside a type in ``Annotated``: plugins may add members.
+
+    Attributes:
+        name: the field of ``Plugin`` that they come from.
+    """
+
+    name: str
+
+
+def extended(config_type: type[Config], plugins: Sequence[str]) -> type[Config]:
+    """The class of a config with the types that plugins add.
+
+    Args:
+        config_type: a config dataclass.
+        plugins: names of plugin modules.
+
+    Returns:
+        ``config_type`` itself if they add nothing to it, else a subclass.
+
+    Raises:
+        ValueError: if a plugin cannot be loaded, or two members of a union have the same ``type``.
+    """
+    return cast(type[Config], _extended(cast(Any, config_type), tuple(plugins)))
+
+
+@cache
+def _extended(config_type: Any, plugins: tuple[str, ...]) -> Any:
+    loaded = load_plugins(plugins)
+    additions: dict[str, tuple[Any, ...]] = {}
+    for plugin in loaded.values():
+        for name, types in plugin.config_types().items():
+            additions[name] = (*additions.get(name, ()), *types)
+    changed = {
+        name: kind for name, before in field_kinds(config_type).items() if (kind := _grown(before, additions, plugins)) is not before
+    }
+    if not changed:
+        return config_type
+    body: dict[str, Any] = {"__annotations__": changed, "__doc__": config_type.__doc__, "__module__": config_type.__module__}
+    for field in dataclasses.fields(config_type):  # a field that is annotated anew loses its default
+        if field.name in changed:
+            if field.default is not dataclasses.MISSING:
+                body[field.name] = field.default
+            elif field.default_factory is not dataclasses.MISSING:
+                body[field.name] = dataclasses.field(default_factory=field.default_factory)
+    names = [field.name for field in dataclasses.fields(config_type)]
+    body["__reduce__"] = lambda config: (_restore, (config_type, plugins, {name: getattr(config, name) for name in names}))
+    return pydantic_dataclass(frozen=True, kw_only=True, config=STRICT)(type(config_type.__name__, (config_type,), body))
+
+
+def _restore(config_type: Any, plugins: tuple[str, ...], values: Mapping[str, Any]) -> Any:
+    """The inverse of pickling: the class is made anew in the other process."""
+    return _extended(config_type, plugins)(**values)
+
+
+def _grown(kind: Any, additions: Mapping[str, tuple[Any, ...]], plugins: tuple[str, ...]) -> Any:
+    """A type in which each slot has its additions, and each config class is extended; the same object if nothing changes."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        slot = next((mark.name for mark in arguments[1:] if isinstance(mark, Slot)), None)
+        if slot is not None and additions.get(slot):
+            return _union(slot, arguments[0], additions[slot], plugins)
+        inner = _grown(arguments[0], additions, plugins)
+        return kind if inner is arguments[0] else Annotated[(inner, *arguments[1:])]
+    if dataclasses.is_dataclass(kind):
+        return _extended(cast(Any, kind), plugins)
+    if not arguments or origin is None:
+        return kind
+    grown = tuple(_grown(each, additions, plugins) for each in arguments)
+    if all(new is old for new, old in zip(grown, arguments, strict=True)):
+        return kind
+    return Union[grown] if origin in (Union, UnionType) else origin[grown]  # noqa: UP007 - the members are values
+
+
+def _union(slot: str, built_in: Any, added: tuple[Any, ...], plugins: tuple[str, ...]) -> Any:
+    """The built-in members of a slot and those of plugins, told apart by ``type``; the first is meant where there is none."""
+    kinds = tuple(dict.fromkeys((*members(built_in), *added)))
+    by_tag: dict[str, Any] = {}
+    for kind in kinds:
+        name = str(tag(kind))
+        if name in by_tag:
+            raise ValueError(f"two of {slot} have the type {name!r}: {_where(by_tag[name])} and {_where(kind)}; rename one")
+        by_tag[name] = kind
+    first = next(iter(by_tag))
+
+    def told_apart(value: Any) -> str:
+        return str(value.get("type", first) if isinstance(value, Mapping) else getattr(value, "type", first))
+
+    parts = tuple(Annotated[_extended(kind, plugins), Tag(name)] for name, kind in by_tag.items())
+    return Annotated[Union[parts], Discriminator(told_apart), DefaultType(first)]  # noqa: UP007 - the members are values
+
+
+def _where(kind: Any) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
