@@ -21,8 +21,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from mtl_ray.geometry.frame import Canvas
-from mtl_ray.samples import Instances, Sample, Vocabulary
+from mtl_ray.inputs.image import Canvas
+from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
 from mtl_ray.shards.write import publish_manifest, write_shard
 from mtl_ray.tuning.anchor_boxes import shapes_of
 from mtl_ray.tuning.anchor_documented import documented_evolution
@@ -60,7 +60,7 @@ def samples(shapes: Shapes) -> Iterator[Sample]:
             difficult=none,
             truncated=none,
         )
-        yield Sample(key=f"{number:06d}", image=b"", height=SIDE, width=SIDE, instances=instances)
+        yield image_sample(key=f"{number:06d}", image=b"", height=SIDE, width=SIDE, instances=instances)
 
 
 def write_split(uri: str, shapes: Shapes) -> None:

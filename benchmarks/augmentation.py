@@ -21,7 +21,8 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from mtl_ray.geometry.frame import Canvas, place, place_map
+from mtl_ray.inputs.frame import place, place_map
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.augment import augmented
 from mtl_ray.loading.config import Colour, Flip, RandomCrop
 from mtl_ray.loading.scene import Objects, Scene

@@ -23,7 +23,7 @@ from statistics import median
 import google_crc32c
 import numpy as np
 
-from mtl_ray.samples import Instances, Sample
+from mtl_ray.samples import Instances, Sample, image_sample
 from mtl_ray.shards.manifest import Encoding
 from mtl_ray.shards.write import write_shard
 
@@ -54,9 +54,9 @@ def samples(paths: list[Path], objects: int) -> Iterator[Sample]:
     )
     for path in paths:
         if objects:
-            yield Sample(key=path.name, image=path.read_bytes(), height=375, width=500, instances=instances)
+            yield image_sample(key=path.name, image=path.read_bytes(), height=375, width=500, instances=instances)
         else:
-            yield Sample(key=path.name, image=path.read_bytes(), height=375, width=500, labels=np.array([1]))
+            yield image_sample(key=path.name, image=path.read_bytes(), height=375, width=500, labels=np.array([1]))
 
 
 def limit(paths: list[Path], folder: Path, sha256: bool) -> None:

@@ -27,11 +27,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch.utils.data import DataLoader, Dataset
 
-from mtl_ray.geometry.frame import Canvas, place
+from mtl_ray.inputs.decode import decode_image
+from mtl_ray.inputs.frame import place
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.config import DataConfig, SplitConfig
-from mtl_ray.loading.decode import decode_image
 from mtl_ray.loading.loader import Loader
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.shards.split import Split, open_split
 from mtl_ray.shards.write import publish_manifest, write_shard
 
@@ -110,7 +111,7 @@ def write(folder: str, images: int) -> None:
         buffer = io.BytesIO()
         Image.fromarray(noisy).save(buffer, "JPEG", quality=97)
         labels = np.array([index % 2], np.int64)
-        samples.append(Sample(key=f"{index:05d}.jpg", image=buffer.getvalue(), height=HEIGHT, width=WIDTH, labels=labels))
+        samples.append(image_sample(key=f"{index:05d}.jpg", image=buffer.getvalue(), height=HEIGHT, width=WIDTH, labels=labels))
     entry = write_shard(folder, "train-00000", samples)
     vocabulary = Vocabulary(classes={"labels": ("china", "flower")})
     publish_manifest(folder, [entry], name="train", vocabulary=vocabulary, shuffled=True, provenance={})

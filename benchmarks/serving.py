@@ -30,7 +30,7 @@ from sklearn.datasets import load_sample_image
 from mtl_ray.distributed.proxy import free_ports
 from mtl_ray.distributed.serve import serving
 from mtl_ray.inference.bundle import BundlePredictor
-from mtl_ray.loading.decode import decode_image
+from mtl_ray.inputs.decode import decode_image
 from mtl_ray.serving.config import ServeConfig
 
 CLIENTS = 8
@@ -91,8 +91,8 @@ def write_model(to: str, backbone: str) -> None:
     from mtl_ray.export.bundle import write_bundle
     from mtl_ray.export.config import ExportConfig
     from mtl_ray.export.samples import generated
-    from mtl_ray.geometry.frame import Canvas
     from mtl_ray.inference.torch_predictor import TorchPredictor
+    from mtl_ray.inputs.image import Canvas
     from mtl_ray.samples import Vocabulary
 
     values = {

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
-from mtl_ray.geometry.frame import Canvas
+from mtl_ray.inputs.image import Canvas
 
 EXAMPLE = "example: python -m jobs.anchors --data shards/bccd/train --num 9 --input 320 240 --out anchors/bccd"
 

@@ -8,7 +8,7 @@ from mtl_ray.distributed.evaluate import evaluate_rows
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.evaluation.evaluate import Request, write_results
 from mtl_ray.inference.endpoint import read_api_key
-from mtl_ray.picture_header import MAX_PIXELS
+from mtl_ray.inputs.image_header import MAX_PIXELS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

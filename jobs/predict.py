@@ -9,7 +9,7 @@ from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.inference.endpoint import read_api_key
 from mtl_ray.inference.open import open_predictor
 from mtl_ray.inference.pictures import find_pictures, predict_pictures
-from mtl_ray.picture_header import MAX_PIXELS
+from mtl_ray.inputs.image_header import MAX_PIXELS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

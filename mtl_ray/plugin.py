@@ -39,7 +39,7 @@ class Plugin:
         engines: config classes of ``export.engine`` (``backends/backend.py``).
     """
 
-    annotations: "tuple[AnnotationKind[Any, Any, Any], ...]" = ()
+    annotations: "tuple[AnnotationKind[Any, Any], ...]" = ()
     inputs: tuple[type[Any], ...] = ()
     sources: tuple[type[Any], ...] = ()
     backbones: tuple[type[Any], ...] = ()

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from mtl_ray.samples import Annotation, Vocabulary
 
@@ -12,6 +12,7 @@ MAX_CLASSES = 1_000_000
 
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _SIDE = re.compile("left|right")
 _OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
@@ -147,9 +148,9 @@ def _skeleton(data: Mapping[str, Any], keypoints: Sequence[str]) -> tuple[tuple[
 
 def _kinds(data: Mapping[str, Any], name: str) -> dict[Annotation, Any]:
     value = _checked(data.get(name, {}), dict, name)
-    unknown = [kind for kind in value if kind not in get_args(Annotation)]
-    if unknown:
-        raise ValueError(f"the vocabulary's {name} has the unknown kind of annotation {unknown[0]!r}")
+    odd = [kind for kind in value if not (isinstance(kind, str) and _KIND.fullmatch(kind))]
+    if odd:
+        raise ValueError(f"the vocabulary's {name} has {odd[0]!r}, which is no kind of annotation")
     return cast(dict[Annotation, Any], value)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.inference.endpoint import read_api_key
-from mtl_ray.picture_header import MAX_PIXELS
+from mtl_ray.inputs.image_header import MAX_PIXELS
 
 EXAMPLE = (
     "example: python -m jobs.analyze robustness runs/bccd --data shards/bccd/val --out robust/bccd --corruptions noise fog --workers 4"

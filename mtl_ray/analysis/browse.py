@@ -13,11 +13,11 @@ from mtl_ray import storage
 from mtl_ray.experiment import ExperimentConfig, drawing_task
 from mtl_ray.geometry.pictures import grid, jpeg, shrunk
 from mtl_ray.inference.pictures import free_name
+from mtl_ray.inputs.decode import decode_image
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.config import SplitConfig
-from mtl_ray.loading.decode import decode_image
 from mtl_ray.loading.loader import Loader
-from mtl_ray.samples import Instances, Sample, Vocabulary
+from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
 from mtl_ray.shards.split import open_split
 
 SHEET_COLUMNS, SHEET_ROWS = 5, 6
@@ -113,7 +113,7 @@ def _as_sample(batch: Batch, slot: int) -> Sample:
         )
     height, width = batch.inputs["image"].shape[2:]
     key = batch.keys[slot]
-    return Sample(key=key, image=b"", height=height, width=width, labels=labels, instances=instances, semantic=semantic)
+    return image_sample(key=key, image=b"", height=height, width=width, labels=labels, instances=instances, semantic=semantic)
 
 
 def _stem(key: str) -> str:

@@ -20,7 +20,7 @@ from mtl_ray.analysis.health_report import HealthReport, examples, tables
 from mtl_ray.analysis.short_names import short_names
 from mtl_ray.geometry.figures import png
 from mtl_ray.geometry.pictures import Picture, grid, jpeg, shrunk
-from mtl_ray.loading.decode import decode_image
+from mtl_ray.inputs.decode import decode_image
 from mtl_ray.samples import Annotation
 
 MOST_CLASSES = 40

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, Identity, in_octaves
-from mtl_ray.loading.decode import decode_image, decode_semantic
+from mtl_ray.inputs.decode import decode_image, decode_semantic
 from mtl_ray.samples import IGNORE_INDEX, Annotation, Instances, Sample
 
 BEYOND_PX = 1.0

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.evaluation.data import CocoData, EvaluationData, SplitData
-from mtl_ray.loading.decode import decode_image
+from mtl_ray.inputs.decode import decode_image
 from mtl_ray.shards.split import open_split
 
 PAPER = 235

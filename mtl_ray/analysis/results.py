@@ -19,7 +19,7 @@ from mtl_ray.analysis.picture_source import PictureSource
 from mtl_ray.analysis.wide import Wide
 from mtl_ray.geometry.pictures import grid, jpeg
 from mtl_ray.inference.pictures import free_name
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.tasks.detection.columns import Scored
 from mtl_ray.tasks.detection.draw import draw_ground_truth, draw_prediction
 
@@ -172,7 +172,7 @@ def _draw(shown: _Shown, work: _Work) -> bool:
     """Truth and predictions side by side; False if only grey was there to draw upon."""
     image, line = work.image, work.line
     pixels, there = shown.pictures.read(work.row, line.image, _size(image), exact=image.height > 0)
-    sample = Sample(key=image.key, image=b"", height=pixels.shape[0], width=pixels.shape[1], instances=image.truth)
+    sample = image_sample(key=image.key, image=b"", height=pixels.shape[0], width=pixels.shape[1], instances=image.truth)
     panels = [draw_ground_truth(pixels, sample, shown.vocabulary), draw_prediction(pixels, image.found, shown.vocabulary, shown.show_score)]
     hidden = int((image.found.scores < shown.show_score).sum())
     found = (

@@ -26,8 +26,8 @@ from mtl_ray.evaluation.measure import Measured
 from mtl_ray.evaluation.report import figures
 from mtl_ray.inference.open import artifact_kind, open_predictor
 from mtl_ray.inference.predictor import Predictor
-from mtl_ray.loading.decode import decode_image
-from mtl_ray.picture_header import MAX_PIXELS
+from mtl_ray.inputs.decode import decode_image
+from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import Sample
 from mtl_ray.tasks.task import Metric
 

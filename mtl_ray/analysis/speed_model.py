@@ -17,13 +17,13 @@ from mtl_ray.analysis.stopwatch import Stopwatch
 from mtl_ray.evaluation.data import open_data
 from mtl_ray.experiment import build_model
 from mtl_ray.export.samples import check_samples, generated
-from mtl_ray.geometry.frame import Frame, place
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import default_device, find_checkpoint, open_checkpoint
 from mtl_ray.inference.open import artifact_kind, open_predictor
 from mtl_ray.inference.predictor import Arrays, Predictor, decode_one
 from mtl_ray.inference.torch_predictor import TorchPredictor
-from mtl_ray.loading.decode import decode_image
+from mtl_ray.inputs.decode import decode_image
+from mtl_ray.inputs.frame import Frame, place
 from mtl_ray.models.head import Context, Features, Head, dense
 from mtl_ray.samples import Sample
 

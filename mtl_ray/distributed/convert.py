@@ -16,7 +16,7 @@ from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.distributed.parts import Part, clear, job_of, write_part
 from mtl_ray.distributed.rewrite import open_shards
 from mtl_ray.distributed.wide import spread
-from mtl_ray.picture_header import MAX_PIXELS
+from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import CLASS_COUNTS, class_counts, publish_manifest, shard_name

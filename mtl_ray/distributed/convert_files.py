@@ -23,7 +23,7 @@ from mtl_ray.distributed.convert import (
 )
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.distributed.wide import spread
-from mtl_ray.picture_header import MAX_PIXELS
+from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import Annotation, Sample
 from mtl_ray.shards.write import classes_of
 from mtl_ray.sources.config import ConvertConfig, Shards

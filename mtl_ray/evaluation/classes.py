@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.loading.decode import decode_semantic
+from mtl_ray.inputs.decode import decode_semantic
 from mtl_ray.samples import IGNORE_INDEX, Annotation, Instances, Sample, Vocabulary
 
 UNKNOWN = -1
@@ -38,11 +38,11 @@ def _same(sample: Sample) -> Sample:
 def _recode(sample: Sample, codes: Codes) -> Sample:
     if "labels" in codes and sample.labels is not None:
         labels = codes["labels"][sample.labels]
-        sample = replace(sample, labels=labels[labels != UNKNOWN])
+        sample = sample.with_annotations(labels=labels[labels != UNKNOWN])
     if "instances" in codes and sample.instances is not None:
-        sample = replace(sample, instances=_instances(sample.instances, codes["instances"]))
+        sample = sample.with_annotations(instances=_instances(sample.instances, codes["instances"]))
     if "semantic" in codes and sample.semantic is not None:
-        sample = replace(sample, semantic=_semantic(sample.semantic, codes["semantic"]))
+        sample = sample.with_annotations(semantic=_semantic(sample.semantic, codes["semantic"]))
     return sample
 
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mtl_ray import storage
 from mtl_ray.geometry.masks import from_polygons
-from mtl_ray.samples import Instances, Sample, Vocabulary
+from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
 from mtl_ray.sources.coco_masks import from_counts, polygons_of
 from mtl_ray.sources.json_values import flag, identity, number, shown, whole
 from mtl_ray.sources.texts import text_of
@@ -155,7 +155,7 @@ def _sample(
         keypoints=_keypoints(found, points) if points else None,
         attributes={"ignore": np.array([flag(annotation.get("ignore")) for annotation in found], np.int64)},
     )
-    return Sample(key=key, image=b"", height=height, width=width, instances=instances)
+    return image_sample(key=key, image=b"", height=height, width=width, instances=instances)
 
 
 def _side(image: Mapping[str, Any], name: str) -> int:

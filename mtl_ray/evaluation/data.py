@@ -1,7 +1,7 @@
 """What is measured on: a split, or a COCO annotation file."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mtl_ray import storage
@@ -84,11 +84,14 @@ class CocoData:
     def samples(self, start: int, stop: int, *, pictures: bool) -> Iterator[Sample]:
         """See ``EvaluationData``; an image that is nowhere is empty, so that it counts as an invalid sample."""
         for sample in self.file.samples[start:stop]:
-            yield replace(sample, image=self._picture(self.file.file_names[sample.key])) if pictures else sample
+            yield self._with_image(sample) if pictures else sample
 
     def other_name(self, key: str) -> str:
         """The image's file name."""
         return self.file.file_names[key]
+
+    def _with_image(self, sample: Sample) -> Sample:
+        return sample.with_image(data=self._picture(self.file.file_names[sample.key]))
 
     def _picture(self, name: str) -> bytes:
         inside = inner_path(name)

@@ -17,7 +17,7 @@ from mtl_ray.evaluation.spool import Spool
 from mtl_ray.evaluation.stored import NOTHING, Stored, category_ids_of, read_arrow, read_coco, write_arrow, write_coco
 from mtl_ray.inference.open import open_predictor
 from mtl_ray.inference.predictor import Predictions, Predictor
-from mtl_ray.picture_header import MAX_PIXELS
+from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.charts import chart_file
 from mtl_ray.tasks.task import Metric

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.inference.predictor import Predictions, Predictor
-from mtl_ray.loading.decode import decode_image, decode_semantic
-from mtl_ray.picture_header import MAX_PIXELS
+from mtl_ray.inputs.decode import decode_image, decode_semantic
+from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import Sample
 from mtl_ray.tasks.task import Metric
 

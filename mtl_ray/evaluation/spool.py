@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mtl_ray.evaluation.stored import encoded, table_of, table_schema
 from mtl_ray.inference.predictor import Predictions
-from mtl_ray.samples import Sample
+from mtl_ray.samples import Sample, image_sample
 from mtl_ray.tasks.task import HeadKind
 
 ROWS = 64
@@ -41,7 +41,7 @@ class Spool:
 
     def add(self, sample: Sample, predictions: Predictions) -> None:
         """Takes what was predicted of one sample; of the sample only its key and size are kept."""
-        self._samples.append(Sample(key=sample.key, image=b"", height=sample.height, width=sample.width))
+        self._samples.append(image_sample(key=sample.key, image=b"", height=sample.height, width=sample.width))
         self._rows.append(encoded(predictions, self._heads))
         if len(self._samples) == ROWS:
             self._flush()

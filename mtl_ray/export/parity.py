@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.geometry.frame import Frame
+from mtl_ray.inputs.frame import Frame
 from mtl_ray.tasks.difference import Comparison, Difference
 from mtl_ray.tasks.task import Task
 

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.inputs.decode import decode_image
 from mtl_ray.loading.config import DataConfig
-from mtl_ray.loading.decode import decode_image
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.split import open_split
 
 Pictured = tuple[Sample, NDArray[np.uint8]]
@@ -57,4 +57,4 @@ def _scene(rng: np.random.Generator, key: str) -> Pictured:
     image = cv2.add(image, rng.integers(0, 24, image.shape, np.uint8))
     done, data = cv2.imencode(".png", image[..., ::-1])
     assert done
-    return Sample(key=key, image=data.tobytes(), height=height, width=width), image
+    return image_sample(key=key, image=data.tobytes(), height=height, width=width), image

@@ -16,10 +16,11 @@ from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.graph import Graph
 from mtl_ray.export.parity import Check, MetricPair, Parity, compare, compare_predictions, joined
 from mtl_ray.export.samples import Pictured
-from mtl_ray.geometry.frame import Canvas, Frame, place
 from mtl_ray.inference.bundle import BundlePredictor, to_input
 from mtl_ray.inference.predictor import Arrays, Predictor, decode_head
 from mtl_ray.inference.torch_predictor import TorchPredictor
+from mtl_ray.inputs.frame import Frame, place
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.samples import Sample
 from mtl_ray.tasks.task import AnyHead
 

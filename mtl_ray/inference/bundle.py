@@ -8,9 +8,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from mtl_ray.artifact import Artifact, open_artifact
-from mtl_ray.geometry.frame import Frame
 from mtl_ray.inference.predictor import Arrays, Predictions, predict_in_batches
 from mtl_ray.inference.signature import Signature, read_signature
+from mtl_ray.inputs.frame import Frame
 from mtl_ray.tasks.task import AnyHead
 
 

@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.frame import Canvas
 from mtl_ray.inference.heads import head_of
 from mtl_ray.inference.predictor import Predictions
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.tasks.task import HeadKind
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.geometry.pictures import grid, jpeg
 from mtl_ray.inference.predictor import Predictions, Predictor
-from mtl_ray.loading.decode import decode_image
-from mtl_ray.picture_header import MAX_PIXELS, TooManyPixelsError
+from mtl_ray.inputs.decode import decode_image
+from mtl_ray.inputs.image_header import MAX_PIXELS, TooManyPixelsError
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".webp", ".avif", ".tif", ".tiff", ".gif"),

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.frame import Canvas, Frame, place
+from mtl_ray.inputs.frame import Frame, place
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.task import AnyHead, HeadKind
 

@@ -7,7 +7,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT
 from mtl_ray.experiment import HeadConfig
-from mtl_ray.geometry.frame import Canvas
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.samples import Vocabulary
 
 VERSION = 2

@@ -15,7 +15,7 @@ from mtl_ray.config.strict import STRICT
 from mtl_ray.config.tree import Node, find, merge, node_of
 from mtl_ray.config.validate import readable, to_yaml, validate
 from mtl_ray.experiment import ExperimentConfig, ModelConfig
-from mtl_ray.geometry.frame import Canvas
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.samples import Vocabulary
 from mtl_ray.vocabulary import vocabulary_from_json
 

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from mtl_ray.experiment import predicting_heads
-from mtl_ray.geometry.frame import Canvas, Frame
 from mtl_ray.inference.predictor import Arrays, Predictions, predict_in_batches
+from mtl_ray.inputs.frame import Frame
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.task import AnyHead

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.frame import Canvas
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.colour import recoloured
 from mtl_ray.loading.config import Augmentation, Colour, Flip, Mosaic, RandomCrop, Zoom
 from mtl_ray.loading.mosaic import mosaic

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtl_ray.geometry.frame import Canvas, Frame, frame_of, place, place_map
+from mtl_ray.inputs.frame import Frame, frame_of, place, place_map
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.scene import Fault, Objects, Scene
 from mtl_ray.samples import IGNORE_INDEX, Vocabulary

@@ -7,7 +7,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT, Retired
-from mtl_ray.geometry.frame import Canvas
+from mtl_ray.inputs.image import Canvas
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.frame import Canvas, scaled
+from mtl_ray.inputs.frame import scaled
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.config import Mosaic
 from mtl_ray.loading.scene import Objects, Scene
 from mtl_ray.samples import IGNORE_INDEX

@@ -5,11 +5,11 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from mtl_ray.inputs.image_header import TooManyPixelsError
 from mtl_ray.loading.augment import augmented
 from mtl_ray.loading.config import DataConfig, Mosaic
 from mtl_ray.loading.reader import Address, Reader, Where
 from mtl_ray.loading.scene import Fault, Scene, scene_of
-from mtl_ray.picture_header import TooManyPixelsError
 from mtl_ray.shards.order import key_of
 
 

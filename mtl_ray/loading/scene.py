@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.loading.decode import decode_image, decode_semantic
+from mtl_ray.inputs.decode import decode_image, decode_semantic
 from mtl_ray.loading.join import Recoding
 from mtl_ray.samples import Sample
 

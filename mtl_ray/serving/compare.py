@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mtl_ray import storage
-from mtl_ray.geometry.frame import Canvas, frame_of
 from mtl_ray.inference.endpoint import EndpointPredictor
 from mtl_ray.inference.predictor import Predictor
-from mtl_ray.loading.decode import decode_image
+from mtl_ray.inputs.decode import decode_image
+from mtl_ray.inputs.frame import frame_of
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.tasks.difference import Comparison, Difference
 
 MAX_PX = 0.1

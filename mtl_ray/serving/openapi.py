@@ -3,7 +3,7 @@
 from typing import Any
 
 from mtl_ray.experiment import TASKS
-from mtl_ray.image_formats import FORMATS
+from mtl_ray.inputs.image_formats import FORMATS
 
 ERRORS = {
     "400": "The query makes no sense, or the body is malformed or no picture that can be read.",

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.inference.predictor import Predictions, Predictor
-from mtl_ray.loading.decode import decode_image
-from mtl_ray.picture_header import TooManyPixelsError
+from mtl_ray.inputs.decode import decode_image
+from mtl_ray.inputs.image_header import TooManyPixelsError
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.reply import Reply, RequestError, as_json
 

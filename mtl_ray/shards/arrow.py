@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mtl_ray.samples import Annotation, Instances, Sample
+from mtl_ray.samples import Annotation, Instances, Sample, image_sample
 from mtl_ray.shards.columns import columns_of
 
 SUFFIX = ".arrow"
@@ -62,7 +62,7 @@ class ArrowBlock:
         return int(self._rows)
 
     def __getitem__(self, row: int) -> Sample:
-        return Sample(
+        return image_sample(
             key=self._columns["key"][row].as_py(),
             image=self._columns["image"][row].as_py(),
             height=self._columns["height"][row].as_py(),

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.image_file import NO_LIMIT, shown_size
-from mtl_ray.samples import Annotation, Instances, Sample
+from mtl_ray.inputs.image_file import NO_LIMIT, shown_size
+from mtl_ray.samples import Annotation, Instances, Sample, image_sample
 from mtl_ray.shards.example import Feature, ReadFeature
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -92,7 +92,7 @@ def to_sample(features: Mapping[str, ReadFeature], keypoints: tuple[str, ...] = 
         labels = _numbers(features, "label", np.int64) if b"labels" in own else None
         instances = _own_instances(features) if b"instances" in own else None
     semantic = semantic_of(features)
-    return Sample(key=key.decode(), image=image, height=height, width=width, labels=labels, instances=instances, semantic=semantic)
+    return image_sample(key=key.decode(), image=image, height=height, width=width, labels=labels, instances=instances, semantic=semantic)
 
 
 def classes_of(features: Mapping[str, ReadFeature], annotation: Annotation) -> NDArray[np.int64]:

@@ -218,7 +218,7 @@ def open_block(encoding: Encoding, data: memoryview) -> Block:
 
 
 def _classes_of_map(encoded: bytes | None) -> NDArray[np.int64]:
-    from mtl_ray.image_file import NO_LIMIT, load_image, open_image
+    from mtl_ray.inputs.image_file import NO_LIMIT, load_image, open_image
 
     if encoded is None:
         return np.zeros(0, np.int64)

@@ -11,7 +11,7 @@ import google_crc32c
 import numpy as np
 
 from mtl_ray import storage
-from mtl_ray.image_file import NO_LIMIT, load_image, open_image
+from mtl_ray.inputs.image_file import NO_LIMIT, load_image, open_image
 from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample, Vocabulary
 from mtl_ray.shards import arrow, tfrecord
 from mtl_ray.shards.local import map_file

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from mtl_ray import storage
-from mtl_ray.samples import Instances, Sample, Vocabulary
+from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
 from mtl_ray.sources.cityscapes_labels import COLOURS, IDS, SEMANTIC, THINGS, label_ids, train_ids
 from mtl_ray.sources.cityscapes_maps import THING_INDEX, draw_map, objects, read_map, read_polygons, stated_size
 from mtl_ray.sources.config import Cityscapes
@@ -116,7 +116,9 @@ def _read(root: str, rule: ImageRule, record: _Record) -> Reading:
 
 
 def _sample(record: _Record, picture: Picture, *, instances: Instances | None = None, semantic: bytes | None = None) -> Sample:
-    return Sample(key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances, semantic=semantic)
+    return image_sample(
+        key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances, semantic=semantic
+    )
 
 
 def _picture(uri: str, record: _Record, rule: ImageRule, stated: tuple[int, int] | None) -> Picture:

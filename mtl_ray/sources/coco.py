@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from mtl_ray import storage
-from mtl_ray.samples import Sample
+from mtl_ray.samples import image_sample
 from mtl_ray.sources.class_names import read_class_names
 from mtl_ray.sources.coco_categories import Key, read_categories
 from mtl_ray.sources.coco_files import annotations_alike, find_annotations, find_each, find_images, leads_out
@@ -89,7 +89,7 @@ def _read(layout: _Layout, record: Record) -> Reading:
     found, rejects = objects_as_shown(parse, picture, record.stated, key)
     instances, bad = to_instances(found, layout.file, picture.height, picture.width, masks=layout.masks, keypoints=layout.keypoints)
     absent = [] if picture.data else [Reject(key, "", ABSENT, note=True)]
-    sample = Sample(key=key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
+    sample = image_sample(key=key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
     return sample, [*rejects, *bad, *absent]
 
 

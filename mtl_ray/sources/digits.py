@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mtl_ray.geometry import masks
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.config import Digits
 from mtl_ray.sources.index_png import encode_index_png
 from mtl_ray.sources.objects import FoundObject, to_instances
@@ -158,7 +158,9 @@ def _sample(scene: _Scene, key: str) -> Reading:
     assert encoded
     labels = np.unique(np.array(scene.digits, np.int64))
     semantic = encode_index_png(classes)
-    return Sample(key=key, image=data.tobytes(), height=size, width=size, labels=labels, instances=instances, semantic=semantic), rejects
+    return image_sample(
+        key=key, image=data.tobytes(), height=size, width=size, labels=labels, instances=instances, semantic=semantic
+    ), rejects
 
 
 def _keypoint(owner: NDArray[np.int16], number: int, x: float, y: float) -> tuple[float, float, float]:

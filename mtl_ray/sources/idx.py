@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import find_class_names, numbered
 from mtl_ray.sources.config import Idx
 from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of, unknown_class
@@ -83,4 +83,4 @@ def _read(split: str, height: int, width: int, record: tuple[int, int, bytes]) -
     encoded, data = cv2.imencode(".png", np.frombuffer(pixels, np.uint8).reshape(height, width))
     assert encoded
     labels = np.array([label], np.int64)
-    return Sample(key=f"{split}/{row:06d}.png", image=data.tobytes(), height=height, width=width, labels=labels), []
+    return image_sample(key=f"{split}/{row:06d}.png", image=data.tobytes(), height=height, width=width, labels=labels), []

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from mtl_ray import storage
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import find_class_names
 from mtl_ray.sources.config import ImageFolder
 from mtl_ray.sources.folders import is_picture, subfolders
@@ -64,4 +64,4 @@ def _read(layout: _Layout, record: tuple[str, int]) -> Reading:
     key, label = record
     picture = read_picture(storage.join(layout.folder, key), key, layout.rule)
     labels = np.array([label], np.int64)
-    return Sample(key=key, image=picture.data, height=picture.height, width=picture.width, labels=labels), []
+    return image_sample(key=key, image=picture.data, height=picture.height, width=picture.width, labels=labels), []

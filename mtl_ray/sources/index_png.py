@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.image_file import load_image, open_image
-from mtl_ray.picture_header import MAX_PIXELS
+from mtl_ray.inputs.image_file import load_image, open_image
+from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import IGNORE_INDEX
 from mtl_ray.sources.picture import Picture
 from mtl_ray.sources.source import Reject, UnreadableError

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from mtl_ray import storage
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import USUAL_FILES, collect, find_class, find_class_names, index_of
 from mtl_ray.sources.config import List
 from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, read_lines, stamps_of
@@ -113,5 +113,5 @@ def _read(layout: _Layout, record: _Record) -> Reading:
     key = record.key
     picture = read_picture(storage.join(layout.images, key), key, layout.rule, record.stated)
     labels = np.array([record.label], np.int64)
-    sample = Sample(key=key, image=picture.data, height=picture.height, width=picture.width, labels=labels)
+    sample = image_sample(key=key, image=picture.data, height=picture.height, width=picture.width, labels=labels)
     return sample, [] if picture.data else [Reject(key, "", ABSENT, note=True)]

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from mtl_ray import storage
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import find_class_names
 from mtl_ray.sources.config import Labelme
 from mtl_ray.sources.folders import find_list, is_picture, read_ids, stamps_of
@@ -174,7 +174,7 @@ def _read(root: str, rule: ImageRule, index: Mapping[str, int], record: _Record)
     found, rejects = objects_as_shown(partial(objects, content["shapes"], record.file, index), picture, stated, record.file)
     instances, bad = to_instances(found, record.file, picture.height, picture.width, masks=True)
     absent = [] if picture.data else [Reject(record.key, "", ABSENT, note=True)]
-    sample = Sample(key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
+    sample = image_sample(key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
     return sample, [*rejects, *bad, *absent]
 
 

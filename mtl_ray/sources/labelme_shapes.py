@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mtl_ray.geometry import masks
-from mtl_ray.image_file import load_image, open_image
+from mtl_ray.inputs.image_file import load_image, open_image
 from mtl_ray.sources.json_values import identity, shown
 from mtl_ray.sources.objects import FoundObject
 from mtl_ray.sources.shapes import Points, check_reach, drawn, ellipse, points_of, rectangle

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.geometry import masks
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.config import Nuimages
 from mtl_ray.sources.folders import LISTED_AGAIN, stamps_of, subfolders
 from mtl_ray.sources.index_png import encode_index_png
@@ -199,7 +199,9 @@ def _read(layout: _Layout, record: _Record) -> Reading:
     instances, bad = to_instances(found, record.file, picture.height, picture.width, masks=True)
     absent = [] if picture.data else [Reject(record.file, "", ABSENT, note=True)]
     encoded = encode_index_png(semantic)
-    sample = Sample(key=record.file, image=picture.data, height=picture.height, width=picture.width, instances=instances, semantic=encoded)
+    sample = image_sample(
+        key=record.file, image=picture.data, height=picture.height, width=picture.width, instances=instances, semantic=encoded
+    )
     return sample, [*rejects, *bad, *absent]
 
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from mtl_ray import image_file, storage
-from mtl_ray.picture_header import JPEG, MAX_PIXELS, PNG, TooManyPixelsError
+from mtl_ray import storage
+from mtl_ray.inputs import image_file
+from mtl_ray.inputs.image_header import JPEG, MAX_PIXELS, PNG, TooManyPixelsError
 from mtl_ray.sources.source import UnreadableError
 
 

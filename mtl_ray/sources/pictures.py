@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mtl_ray import storage
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import read_class_names
 from mtl_ray.sources.config import Pictures
 from mtl_ray.sources.folders import is_picture, pictures_in, stamps_of, subfolders
@@ -43,4 +43,4 @@ def open_pictures(config: Pictures, rule: ImageRule = USUAL_RULE) -> Source:
 
 def _read(layout: _Layout, key: str) -> Reading:
     picture = read_picture(storage.join(layout.folder, key), key, layout.rule)
-    return Sample(key=key, image=picture.data, height=picture.height, width=picture.width), []
+    return image_sample(key=key, image=picture.data, height=picture.height, width=picture.width), []

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.cityscapes_labels import COLOURS, SEMANTIC, train_ids
 from mtl_ray.sources.class_names import find_class_names, numbered
 from mtl_ray.sources.config import SemanticPng
@@ -145,5 +145,5 @@ def _read(layout: _Layout, pair: Pair) -> Reading:
     else:
         semantic, rejects = recode(values, pair.label, picture, np.array(layout.meaning, np.int16))
     absent = [] if picture.data else [Reject(pair.key, "", ABSENT, note=True)]
-    sample = Sample(key=pair.key, image=picture.data, height=picture.height, width=picture.width, semantic=semantic)
+    sample = image_sample(key=pair.key, image=picture.data, height=picture.height, width=picture.width, semantic=semantic)
     return sample, [*rejects, *absent]

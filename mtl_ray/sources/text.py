@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mtl_ray import storage
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import collect, find_class, find_class_names, index_of
 from mtl_ray.sources.config import Text
 from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, read_each, read_ids, stamps_of
@@ -115,7 +115,7 @@ def _read(layout: _Layout, record: _Record) -> Reading:
         except ValueError as error:
             rejects.append(Reject(file, f"line {number}", str(error)))
     instances, bad = to_instances(found, file, picture.height, picture.width)
-    return Sample(key=key, image=picture.data, height=picture.height, width=picture.width, instances=instances), [*rejects, *bad]
+    return image_sample(key=key, image=picture.data, height=picture.height, width=picture.width, instances=instances), [*rejects, *bad]
 
 
 def _object(line: str, name: str, layout: _Layout) -> FoundObject:

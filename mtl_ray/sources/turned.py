@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from mtl_ray.geometry import masks
-from mtl_ray.image_file import NO_LIMIT, open_image, orientation_of
+from mtl_ray.inputs.image_file import NO_LIMIT, open_image, orientation_of
 from mtl_ray.sources.objects import FoundObject
 from mtl_ray.sources.picture import Picture
 from mtl_ray.sources.source import Reject, UnreadableError

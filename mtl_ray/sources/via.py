@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from mtl_ray import storage
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import find_class_names
 from mtl_ray.sources.config import Via
 from mtl_ray.sources.folders import is_picture, stamps_of
@@ -211,7 +211,7 @@ def _read(layout: _Layout, record: _Record) -> Reading:
     found, rejects = objects_as_shown(partial(_objects, layout, record), picture, record.stated, record.key)
     instances, bad = to_instances(found, layout.file, picture.height, picture.width, masks=True)
     absent = [] if picture.data else [Reject(record.key, "", ABSENT, note=True)]
-    sample = Sample(key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
+    sample = image_sample(key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
     return sample, [*rejects, *bad, *absent]
 
 

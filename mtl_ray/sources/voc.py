@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mtl_ray import storage
-from mtl_ray.samples import Annotation, Sample, Vocabulary
+from mtl_ray.samples import Annotation, Vocabulary, image_sample
 from mtl_ray.sources import voc_xml
 from mtl_ray.sources.class_names import find_class_names, read_class_names
 from mtl_ray.sources.config import Voc
@@ -107,7 +107,7 @@ def _read(layout: _Layout, record: tuple[int, VocItem]) -> Reading:
     instances, bad = to_instances(found, file, picture.height, picture.width, keypoints=points, attributes=columns)
     semantic, unnamed = _map(folder, item.name, picture, layout.semantic_classes)
     key = folder.key_of(item.image)
-    sample = Sample(key=key, image=picture.data, height=picture.height, width=picture.width, instances=instances, semantic=semantic)
+    sample = image_sample(key=key, image=picture.data, height=picture.height, width=picture.width, instances=instances, semantic=semantic)
     absent = [] if picture.data else [Reject(key, "", ABSENT, note=True)]
     return sample, [*rejects, *bad, *unnamed, *absent]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mtl_ray import storage
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import collect, find_class_names, read_class_names
 from mtl_ray.sources.config import Yolo
 from mtl_ray.sources.folders import read_each
@@ -95,5 +95,5 @@ def _read(layout: _Layout, record: _Record) -> Reading:
         raise UnreadableError(file, str(error)) from None
     found, rejects = objects(text, file, layout.lines, picture.height, picture.width)
     instances, bad = to_instances(found, file, picture.height, picture.width, masks=layout.masks)
-    sample = Sample(key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
+    sample = image_sample(key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
     return sample, [*rejects, *bad]

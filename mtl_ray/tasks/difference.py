@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.frame import Frame
+from mtl_ray.inputs.frame import Frame
 
 Fields = Mapping[str, NDArray[Any]]
 """What one head gives for one image, by name."""

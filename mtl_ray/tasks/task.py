@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.frame import Frame
+from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.tasks.charts import Charts
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides

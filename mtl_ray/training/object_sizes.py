@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.geometry.frame import Canvas, sides_on_canvas
+from mtl_ray.inputs.frame import sides_on_canvas
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.detection.levels import FITTING_STRIDES, AnchoredHead, anchored, stride_of
 

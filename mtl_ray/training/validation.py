@@ -15,7 +15,7 @@ from mtl_ray.experiment import ExperimentConfig, predicting_heads
 from mtl_ray.geometry.pictures import grid, shrunk
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.inference.torch_predictor import TorchPredictor
-from mtl_ray.loading.decode import decode_image
+from mtl_ray.inputs.decode import decode_image
 from mtl_ray.loading.loader import BadSamplesError
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Sample, Vocabulary

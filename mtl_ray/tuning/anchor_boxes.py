@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.evaluation.coco_file import read_json
-from mtl_ray.geometry.frame import Canvas, sides_on_canvas
+from mtl_ray.inputs.frame import sides_on_canvas
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.shards.split import open_split
 from mtl_ray.sources.json_values import flag, identity, number, whole
 from mtl_ray.tuning.anchor_points import Shapes

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mtl_ray.config.load import load_tree
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.geometry.frame import Canvas
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.tasks.detection.config import Yolov3Head
 from mtl_ray.tuning.anchor_boxes import documented_shapes, shapes_of
 from mtl_ray.tuning.anchor_documented import documented_evolution, documented_kmeans

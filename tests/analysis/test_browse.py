@@ -10,9 +10,9 @@ from PIL import Image
 
 from jobs import browse as job
 from mtl_ray.analysis.browse import browse
+from mtl_ray.inputs.decode import decode_image
 from mtl_ray.loading.config import Flip
-from mtl_ray.loading.decode import decode_image
-from mtl_ray.samples import Instances, Sample, Vocabulary
+from mtl_ray.samples import Instances, Vocabulary, image_sample
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.draw import draw_ground_truth as draw_labels
 from mtl_ray.tasks.classification.draw import draw_prediction as draw_scores
@@ -80,7 +80,9 @@ def test_augmented_shows_what_the_network_sees(split: str, tmp_path: Path) -> No
 
 
 def test_more_than_a_sheet_holds_makes_more_sheets(tmp_path: Path) -> None:
-    uri = write_split(tmp_path / "split", [replace(sample(index), instances=None, semantic=None) for index in range(33)], kinds=["labels"])
+    uri = write_split(
+        tmp_path / "split", [sample(index).with_annotations(instances=None, semantic=None) for index in range(33)], kinds=["labels"]
+    )
     names, sheets = browse(uri, str(tmp_path / "out"), 33)
     assert sheets == ["contact-sheet-01.jpg", "contact-sheet-02.jpg"]
     assert len(names) == 33
@@ -122,7 +124,7 @@ def two_objects(**more: object) -> Instances:
 
 def test_truth_and_prediction_have_the_same_size_and_leave_the_image_alone() -> None:
     before = GREY.copy()
-    one = Sample(
+    one = image_sample(
         key="", image=b"", height=32, width=48, labels=np.array([2]), instances=two_objects(), semantic=png(np.zeros((32, 48), np.uint8))
     )
     found = Detections(boxes_xyxy=two_objects().boxes_xyxy, scores=np.array([0.9, 0.1], np.float32), classes=np.array([0, 1]))
@@ -141,7 +143,7 @@ def test_truth_and_prediction_have_the_same_size_and_leave_the_image_alone() -> 
 
 
 def test_what_is_not_annotated_is_not_drawn() -> None:
-    bare = Sample(key="", image=b"", height=32, width=48)
+    bare = image_sample(key="", image=b"", height=32, width=48)
     for draw in (draw_labels, draw_instances, draw_semantic):
         assert not differs(draw(GREY, bare, VOCABULARY)).any()
 
@@ -165,8 +167,8 @@ def test_masks_and_keypoints_are_drawn_for_truth_and_prediction() -> None:
     mask = np.zeros((32, 48), np.uint8)
     mask[20:24, 8:12] = 1
     points = np.array([[[12, 18, 2], [12, 26, 2]], [[0, 0, 0], [0, 0, 0]]], np.float32)
-    plain = Sample(key="", image=b"", height=32, width=48, instances=two_objects())
-    rich = replace(plain, instances=two_objects(masks=(encode(mask), b""), keypoints=points))
+    plain = image_sample(key="", image=b"", height=32, width=48, instances=two_objects())
+    rich = plain.with_annotations(instances=two_objects(masks=(encode(mask), b""), keypoints=points))
     more = differs(draw_instances(GREY, rich, VOCABULARY)) & ~differs(draw_instances(GREY, plain, VOCABULARY))
     assert more[20:24, 8:12].all()
     assert more[19:26, 11:14].any(axis=1).all()
@@ -185,7 +187,7 @@ def test_augmented_boxes_lie_on_their_objects(tmp_path: Path) -> None:
     image = np.zeros((48, 64, 3), np.uint8)
     image[8:20, 4:24] = 255
     objects = replace(two_objects(), boxes_xyxy=np.array([[4, 8, 24, 20], [40, 30, 50, 40]], np.float32))
-    made = Sample(key="square.png", image=png(image), height=48, width=64, instances=objects)
+    made = image_sample(key="square.png", image=png(image), height=48, width=64, instances=objects)
     uri = write_split(tmp_path / "split", [made, made], kinds=["instances"])
     from mtl_ray.config.load import load_tree
     from mtl_ray.config.validate import validate

@@ -21,8 +21,8 @@ from mtl_ray.evaluation.charts import confusion_figure
 from mtl_ray.evaluation.stored import to_table, write_arrow
 from mtl_ray.geometry.boxes import iou_matrix
 from mtl_ray.inference.heads import head_of
-from mtl_ray.loading.decode import decode_semantic
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.inputs.decode import decode_semantic
+from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.charts import Confusion
 from mtl_ray.tasks.classification.decode import LabelScores
@@ -188,7 +188,7 @@ def other_heads(folder: Path) -> tuple[list[Sample], list[NDArray[np.float32]], 
         semantic[0, 0] = 255
         picture = png(np.zeros((8, 10, 3), np.uint8))
         samples.append(
-            Sample(key=f"{number}.png", image=picture, height=8, width=10, labels=np.array([number % 3]), semantic=png(semantic))
+            image_sample(key=f"{number}.png", image=picture, height=8, width=10, labels=np.array([number % 3]), semantic=png(semantic))
         )
         scores.append(rng.dirichlet([1, 1, 1]).astype(np.float32))
         maps.append(rng.integers(0, 2, (8, 10)).astype(np.uint8))

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +146,7 @@ def test_same_pictures_in_two_splits(tmp_path: Path) -> None:
 def test_a_clean_split_is_clean(tmp_path: Path) -> None:
     """All kinds of annotation are counted, as NumPy counts them."""
     samples = [sample(index) for index in range(12)]
-    uri = write_split(tmp_path / "split", [*samples, replace(sample(12), instances=None, labels=np.zeros(0, np.int64))])
+    uri = write_split(tmp_path / "split", [*samples, sample(12).with_annotations(instances=None, labels=np.zeros(0, np.int64))])
     report, _ = check_health([uri])
     (health,) = report.sets
     assert not counted(report)
@@ -224,6 +223,6 @@ def test_job_writes_figures_and_tables(tmp_path: Path, capsys: pytest.CaptureFix
 def test_two_workers_find_the_same(tmp_path: Path) -> None:
     """As Ray tasks."""
     uri = planted(tmp_path)
-    split = write_split(tmp_path / "split", [replace(sample(index), image=png(picture(index % 4))) for index in range(6)])
+    split = write_split(tmp_path / "split", [sample(index).with_image(data=png(picture(index % 4))) for index in range(6)])
     look: Callable[[HealthReport], Any] = HealthReport.to_json
     assert look(check_health([uri, split], workers=2)[0]) == look(check_health([uri, split])[0])

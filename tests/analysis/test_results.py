@@ -2,7 +2,6 @@
 
 import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +116,7 @@ def test_scores_below_the_default_are_not_drawn_and_how_many_is_said(tmp_path: P
 def test_a_split_has_its_pictures_in_it_and_names_that_are_alike_stay_apart(tmp_path: Path, ray_session: None) -> None:
     keys = [f"{'ab'[number % 2]}/{number // 2}.png" for number in range(len(IMAGES))]
     images = [image._replace(key=key) for image, key in zip(IMAGES, keys, strict=True)]
-    samples = [replace(sample_of(image), image=png(np.zeros((HEIGHT, WIDTH, 3), np.uint8))) for image in images]
+    samples = [sample_of(image).with_image(data=png(np.zeros((HEIGHT, WIDTH, 3), np.uint8))) for image in images]
     split = write_split(tmp_path / "split", samples, Vocabulary(classes={"instances": NAMES}))
     heads = {"boxes": head_of("yolov3")}
     uri = str(tmp_path / "p.arrow")

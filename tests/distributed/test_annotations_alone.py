@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jobs import anchors, split
-from mtl_ray.geometry.frame import Canvas
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.tuning.anchor_boxes import boxes_of, documented_shapes, shapes_of
 
 

@@ -1,7 +1,6 @@
 """A split of invented truth, the same as a COCO data set, and an untrained network to measure on it."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.predictor import Predictor
-from mtl_ray.samples import Instances, Sample, Vocabulary
+from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
 from mtl_ray.shards.write import publish_manifest, shard_name, write_shard
 from mtl_ray.tasks.detection.decode import Detections
 from tests.inference.tiny import HEADS, VOCABULARY, images, write_checkpoint
@@ -36,7 +35,7 @@ def make_samples(predictor: Predictor) -> list[Sample]:
         semantic = np.where(noise, rng.choice(np.array([0, 1, 2, 255], np.uint8), noise.shape), found["semantic"].classes)
         likely = int(found["labels"].scores.argmax())
         samples.append(
-            Sample(
+            image_sample(
                 key=f"{number:06d}.png",
                 image=png(image[..., ::-1]),
                 height=image.shape[0],
@@ -122,4 +121,4 @@ def coco(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> str
 
 def broken(samples: list[Sample], number: int) -> list[Sample]:
     """The samples, one of them with half its picture."""
-    return [replace(s, image=s.image[: len(s.image) // 2]) if i == number else s for i, s in enumerate(samples)]
+    return [s.with_image(data=s.image[: len(s.image) // 2]) if i == number else s for i, s in enumerate(samples)]

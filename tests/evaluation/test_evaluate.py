@@ -19,7 +19,7 @@ from mtl_ray.distributed.evaluate import evaluate_rows
 from mtl_ray.evaluation.evaluate import Request, evaluate, make_report, measure_rows
 from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.loading.decode import decode_semantic
+from mtl_ray.inputs.decode import decode_semantic
 from mtl_ray.samples import Sample, Vocabulary
 from tests.evaluation.conftest import COUNT, broken, png, write_split
 from tests.inference.tiny import HEADS, write_checkpoint
@@ -156,7 +156,7 @@ def turned_sample(sample: Sample) -> Sample:
     pixels = decode_semantic(sample.semantic)
     semantic = png(np.where(pixels == 255, 255, 2 - pixels.astype(int)).astype(np.uint8))
     objects = None if sample.instances is None else replace(sample.instances, classes=2 - sample.instances.classes)
-    return replace(sample, labels=1 - sample.labels, instances=objects, semantic=semantic)
+    return sample.with_annotations(labels=1 - sample.labels, instances=objects, semantic=semantic)
 
 
 def test_classes_that_the_target_does_not_know_are_left_out(checkpoint: str, split: str, samples: list[Sample], tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_a_folder_without_any_of_the_images_is_a_mistake_of_the_request(checkpoi
 
 @pytest.mark.parametrize("semantic", [b"no map", png(np.zeros((3, 5), np.uint8))])
 def test_a_sample_whose_map_does_not_fit_is_counted_as_bad(checkpoint: str, samples: list[Sample], tmp_path: Path, semantic: bytes) -> None:
-    data = write_split(tmp_path / "split", [replace(each, semantic=semantic) if i == 4 else each for i, each in enumerate(samples)])
+    data = write_split(tmp_path / "split", [each.with_annotations(semantic=semantic) if i == 4 else each for i, each in enumerate(samples)])
     report, part = evaluate(Request(target=checkpoint, data=data))
     assert (report.facts["samples"], [key for key, _ in part.measured.bad]) == (COUNT - 1, ["000004.png"])
 

@@ -14,7 +14,7 @@ from mtl_ray.evaluation.spool import ROWS, Spool
 from mtl_ray.evaluation.stored import category_ids, category_ids_of, read_arrow, read_coco, to_table, write_arrow, write_coco
 from mtl_ray.geometry.masks import decode
 from mtl_ray.inference.heads import head_of
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.detection.task import DETECTION
 from mtl_ray.tasks.segmentation.decode import SemanticMap
@@ -182,7 +182,7 @@ def test_masks_alone_and_as_polygons_are_read(tmp_path: Path) -> None:
     found = stored.by_name["1"]["boxes"]
     assert np.isnan(found.boxes_xyxy).all()
     assert decode(found.masks[0], 10, 12).sum() == 36
-    table = to_table([Sample(key="1", image=b"", height=10, width=12)], [{"boxes": found}], stored.heads)
+    table = to_table([image_sample(key="1", image=b"", height=10, width=12)], [{"boxes": found}], stored.heads)
     write_coco(str(tmp_path / "again.json"), table, "boxes", DETECTION, category_ids(VOCABULARY))
     assert "bbox" not in json.loads((tmp_path / "again.json").read_text())[0]
 
@@ -265,7 +265,9 @@ def test_categories_are_called_as_the_data_calls_them(tmp_path: Path) -> None:
     assert category_ids_of(("x", "b", "y"), VOCABULARY) == [91, 7, 92]
     assert category_ids_of((), Vocabulary(classes={"labels": ("x",)})) == []
     heads = {"boxes": head_of("yolov3")}
-    table = to_table([Sample(key="scene-1", image=b"", height=9, width=9)], [{"boxes": detections([[0, 0, 4, 4]], [0.5], [2])}], heads)
+    table = to_table(
+        [image_sample(key="scene-1", image=b"", height=9, width=9)], [{"boxes": detections([[0, 0, 4, 4]], [0.5], [2])}], heads
+    )
     write_coco(str(tmp_path / "dt.json"), table, "boxes", DETECTION, category_ids(plain))
     entry = json.loads((tmp_path / "dt.json").read_text())[0]
     assert (entry["category_id"], entry["image_id"], entry["file_name"]) == (2, 1, "scene-1")

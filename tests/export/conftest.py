@@ -6,8 +6,8 @@ import torch
 from pydantic import TypeAdapter
 
 from mtl_ray.experiment import ModelConfig, build_model
-from mtl_ray.geometry.frame import Canvas
 from mtl_ray.inference.torch_predictor import TorchPredictor
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.samples import Vocabulary
 
 VOCABULARY = Vocabulary(

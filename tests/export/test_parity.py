@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from mtl_ray.experiment import TASKS
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.parity import Arrays, Check, compare, compare_predictions
-from mtl_ray.geometry.frame import Canvas, frame_of
 from mtl_ray.geometry.masks import encode
+from mtl_ray.inputs.frame import frame_of
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.task import CLASSIFICATION
 from mtl_ray.tasks.detection.decode import Detections

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from jobs.predict import main
 from mtl_ray.inference.pictures import find_pictures, unique_names
-from mtl_ray.loading.decode import decode_image
+from mtl_ray.inputs.decode import decode_image
 from tests.inference.tiny import images
-from tests.loading.image_files import HEIGHT, WIDTH, encoded
+from tests.inputs.image_files import HEIGHT, WIDTH, encoded
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from mtl_ray.inference.endpoint import EndpointPredictor, read_api_key
 from mtl_ray.inference.open import open_predictor
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inference.signature import read_signature
-from mtl_ray.loading.decode import decode_image
+from mtl_ray.inputs.decode import decode_image
 from mtl_ray.vocabulary import vocabulary_from_json
 from tests.inference.tiny import HEADS, VOCABULARY, images, write_checkpoint
 

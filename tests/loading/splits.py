@@ -2,14 +2,13 @@
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from mtl_ray.loading.config import DataConfig, SplitConfig
-from mtl_ray.samples import Instances, Sample, Vocabulary
+from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
 from mtl_ray.shards.write import publish_manifest, write_shard
 from tests.loading.scenes import scene
 
@@ -37,7 +36,7 @@ def sample(index: int, *, prefix: str = "") -> Sample:
         truncated=np.zeros(count, np.bool_),
     )
     height, width = drawn.hw
-    return Sample(
+    return image_sample(
         key=f"{prefix}{index:04d}.png",
         image=png(drawn.image),
         height=height,
@@ -49,7 +48,7 @@ def sample(index: int, *, prefix: str = "") -> Sample:
 
 
 def unannotated(index: int) -> Sample:
-    return replace(sample(index), labels=None, instances=None, semantic=None)
+    return sample(index).with_annotations(labels=None, instances=None, semantic=None)
 
 
 def write_split(

@@ -106,7 +106,7 @@ def test_balanced_shows_rare_classes_more_often(tmp_path: Path) -> None:
     for index in range(40):
         made = sample(index)
         made.instances.classes[:] = 5 if index == 17 else 0
-        samples.append(replace(made, labels=None, semantic=None))
+        samples.append(made.with_annotations(labels=None, semantic=None))
     uri = write_split(tmp_path, samples, kinds=["instances"])
     plain = Counter(keys(Loader(data_config(uri)), 200))["0017.png"]
     balanced = Counter(keys(Loader(data_config(uri, balanced=0.5)), 200))["0017.png"]

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_ray.geometry.frame import place, place_map
+from mtl_ray.inputs.decode import decode_image, decode_semantic
+from mtl_ray.inputs.frame import place, place_map
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.config import Colour, DataConfig, Flip, Mosaic, RandomCrop, SplitConfig, Zoom
-from mtl_ray.loading.decode import decode_image, decode_semantic
 from mtl_ray.loading.loader import BadSamplesError, Loader
 from mtl_ray.samples import IGNORE_INDEX
 from tests.loading.splits import NAMES, data_config, sample, unannotated, write_split
@@ -159,7 +159,7 @@ def test_what_is_not_annotated_is_marked(tmp_path: Path) -> None:
 
 
 def test_a_kind_that_the_split_does_not_annotate_is_no_target(tmp_path: Path) -> None:
-    uri = write_split(tmp_path, [replace(sample(index), labels=None, semantic=None) for index in range(6)], kinds=["instances"])
+    uri = write_split(tmp_path, [sample(index).with_annotations(labels=None, semantic=None) for index in range(6)], kinds=["instances"])
     assert set(take(data_config(uri), 1)[0].targets) == {"instances"}
 
 
@@ -167,8 +167,8 @@ def test_a_kind_that_the_split_does_not_annotate_is_no_target(tmp_path: Path) ->
 def half_bad(tmp_path: Path) -> str:
     """Two of twelve samples do not decode: one image is cut short, one is of another size than its record says."""
     samples = [sample(index) for index in range(12)]
-    samples[3] = replace(samples[3], image=samples[3].image[:60])
-    samples[7] = replace(samples[7], width=samples[7].width + 1)
+    samples[3] = samples[3].with_image(data=samples[3].image[:60])
+    samples[7] = samples[7].with_image(width=samples[7].width + 1)
     return write_split(tmp_path, samples)
 
 
@@ -207,7 +207,7 @@ def test_a_forged_header_is_a_bad_sample(tmp_path: Path) -> None:
     samples = [sample(index) for index in range(6)]
     forged = bytearray(samples[2].image)
     forged[16:24] = (40_000).to_bytes(4, "big") * 2
-    samples[2] = replace(samples[2], image=bytes(forged))
+    samples[2] = samples[2].with_image(data=bytes(forged))
     with pytest.raises(BadSamplesError, match="40000 x 40000"):
         take(data_config(write_split(tmp_path, samples)), 1)
 

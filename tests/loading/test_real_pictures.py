@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mtl_ray.loading.decode import decode_image, decode_semantic
+from mtl_ray.inputs.decode import decode_image, decode_semantic
 
 PLACES = ("coco_mini", "coco128_yolo/images", "det_bccd_voc/BCCD/JPEGImages", "seg_camvid/val", "cls_cifar10/val", "inst_balloon_via/val")
 

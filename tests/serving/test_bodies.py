@@ -16,7 +16,7 @@ from mtl_ray.serving.app import App
 from mtl_ray.serving.bodies import read_body
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.reply import RequestError
-from tests.loading.image_files import damaged, encoded, whole_files
+from tests.inputs.image_files import damaged, encoded, whole_files
 from tests.serving.bundles import two_halves
 from tests.serving.server import running
 from tests.serving.test_app import call, forged_jpeg, open_app

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from mtl_ray.samples import Instances, Sample
+from mtl_ray.samples import Instances, Sample, image_sample
 
 _WORDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 _BYTES = st.binary(max_size=60)
@@ -36,7 +36,7 @@ def _instances(draw: st.DrawFn) -> Instances:
 
 @st.composite
 def samples(draw: st.DrawFn) -> Sample:
-    return Sample(
+    return image_sample(
         key=draw(_WORDS),
         image=draw(_BYTES),
         height=draw(st.integers(0, 2**31 - 1)),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtl_ray.samples import Instances, Sample, Vocabulary
+from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
 from mtl_ray.shards.manifest import Encoding
 from mtl_ray.shards.write import publish_manifest, shard_name, write_shard
 
@@ -24,7 +24,7 @@ def sample(index: int, image_bytes: int = 200) -> Sample:
         truncated=np.zeros(objects, np.bool_),
     )
     image = np.random.default_rng(index).bytes(image_bytes)
-    return Sample(
+    return image_sample(
         key=f"{index:05d}", image=image, height=4, width=6, labels=np.array([index % 3]), instances=instances if index % 2 else None
     )
 

@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl_ray.samples import Instances, Sample
+from mtl_ray.samples import Instances, Sample, image_sample
 from mtl_ray.shards import arrow, tfrecord
 from mtl_ray.shards.example import decode_example, encode_example
 from tests.shards.framing import framed
@@ -180,7 +180,7 @@ def test_the_keys_are_those_that_others_look_for(tmp_path: Path) -> None:
         **{name: getattr(two, name)[:2] for name in ("classes", "ids", "areas", "crowd", "difficult", "truncated")},
         keypoints=points,
     )
-    whole = Sample(key="a/b.jpg", image=b"jpeg", height=30, width=40, labels=np.array([7]), instances=instances, semantic=b"png")
+    whole = image_sample(key="a/b.jpg", image=b"jpeg", height=30, width=40, labels=np.array([7]), instances=instances, semantic=b"png")
     tfrecord.write_blocks(tmp_path / "file", [[whole]], keypoints=("nose", "tail"))
     features = EXAMPLE.FromString((tmp_path / "file").read_bytes()[12:-4]).features.feature  # type: ignore[attr-defined]
     numbers = {

@@ -5,7 +5,6 @@ import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +74,7 @@ def test_classes_are_scanned(tmp_path: Path, encoding: Encoding) -> None:
 @ENCODINGS
 def test_classes_of_semantic_maps_are_scanned(tmp_path: Path, encoding: Encoding) -> None:
     Image.fromarray(np.array([[2, 255], [0, 2]], np.uint8)).save(tmp_path / "map.png")
-    rows = [replace(sample(0), semantic=(tmp_path / "map.png").read_bytes()), sample(1)]
+    rows = [sample(0).with_annotations(semantic=(tmp_path / "map.png").read_bytes()), sample(1)]
     entry = write.write_shard(str(tmp_path / "s"), "train-00000", rows, encoding=encoding)
     write.publish_manifest(
         str(tmp_path / "s"), [entry], name="train", encoding=encoding, vocabulary=VOCABULARY, shuffled=True, provenance={}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl_ray.samples import Instances, Sample, Vocabulary
+from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import publish_manifest, write_shard
 from mtl_ray.sources.config import Voc
@@ -98,7 +98,7 @@ def test_our_own_boxes_come_back(tmp_path_factory: pytest.TempPathFactory, drawn
     )
     vocabulary = Vocabulary(classes={"instances": ("x",)})
     writer = open_writer("voc", Target(uri=str(root), split="all", vocabulary=vocabulary, pictures=False))
-    writer.finish([writer.write(Sample(key="a.jpg", image=b"", height=HEIGHT, width=WIDTH, instances=instances))[0]])
+    writer.finish([writer.write(image_sample(key="a.jpg", image=b"", height=HEIGHT, width=WIDTH, instances=instances))[0]])
     (again,), rejects = read_all(open_source(Voc(root=str(root), split="all"), LABELS_ONLY))
     assert ABSENT in [item.reason for item in rejects]
     assert all(item.note for item in rejects)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from mtl_ray.geometry import masks
-from mtl_ray.samples import Instances, Sample, Vocabulary
+from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
 from mtl_ray.sources.config import Coco, RawConfig, SemanticPng, Voc, Yolo
 from mtl_ray.sources.open import open_source
 from mtl_ray.sources.source import Reject, UnreadableError
@@ -47,7 +47,7 @@ def sample(key: str, count: int, seed: int, *, drawn: bool = True, points: bool 
         encoded.append(masks.encode(pixels) if number != 1 else b"")
     keypoints = np.concatenate([random.uniform(0, 30, (count, 2, 2)), np.full((count, 2, 1), 2)], axis=2).astype(np.float32)
     crowd = np.arange(count) == count - 1
-    return Sample(
+    return image_sample(
         key=key,
         image=JPEG,
         height=HEIGHT,
@@ -241,7 +241,7 @@ def test_what_a_format_cannot_say(tmp_path: Path) -> None:
     for form, option in (("yolo", "rle"), ("voc", "polygons"), ("semantic_png", "none")):
         with pytest.raises(ValueError, match="--masks"):
             open_writer(form, Target(uri="x", split="x", vocabulary=VOCABULARY, masks=option))  # type: ignore[arg-type]
-    bare = Sample(key="bare.jpg", image=JPEG, height=HEIGHT, width=WIDTH)
+    bare = image_sample(key="bare.jpg", image=JPEG, height=HEIGHT, width=WIDTH)
     assert [reject.file for reject in write("coco", tmp_path, [bare])] == ["bare.jpg"]
     for form in ("yolo", "voc", "semantic_png"):
         with pytest.raises(UnreadableError):

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.geometry.masks import encode
-from mtl_ray.samples import Instances, Sample
+from mtl_ray.samples import Instances, Sample, image_sample
 from mtl_ray.tasks.detection.columns import Scored
 from mtl_ray.tasks.detection.decode import Detections
 
@@ -57,7 +57,7 @@ def _image(rng: np.random.Generator, key: str, classes: int, points: int) -> Sco
 
 
 def sample_of(image: Scored) -> Sample:
-    return Sample(key=image.key, image=b"", height=image.height, width=image.width, instances=image.truth)
+    return image_sample(key=image.key, image=b"", height=image.height, width=image.width, instances=image.truth)
 
 
 def instances(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, confusion_matrix
 
 from mtl_ray.evaluation.charts import draw
-from mtl_ray.samples import Sample
+from mtl_ray.samples import image_sample
 from mtl_ray.tasks.charts import Charts, Confusion, PrecisionRecall, chart_file, chart_of, interpolated, known
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.metric import ExclusiveMetric, MultilabelMetric, _bins
@@ -32,7 +32,7 @@ def softmax_scores(rng: np.random.Generator, truth: NDArray[np.int64]) -> NDArra
 
 def labelled(metric: ExclusiveMetric | MultilabelMetric, truth: list[list[int]], scores: NDArray[np.float64]) -> None:
     for labels, row in zip(truth, scores, strict=True):
-        sample = Sample(key="k", image=b"", height=1, width=1, labels=np.array(labels, np.int64))
+        sample = image_sample(key="k", image=b"", height=1, width=1, labels=np.array(labels, np.int64))
         metric.update(sample, LabelScores(scores=row.astype(np.float32), exclusive=isinstance(metric, ExclusiveMetric)))
 
 

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl_ray.geometry.frame import Canvas, frame_of
+from mtl_ray.inputs.frame import frame_of
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 from mtl_ray.tasks.classification.task import CLASSIFICATION
 from mtl_ray.tasks.detection import nms

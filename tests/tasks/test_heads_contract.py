@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from mtl_ray.experiment import HEADS as REGISTERED
 from mtl_ray.experiment import TASKS, HeadConfig
-from mtl_ray.geometry.frame import Canvas, frame_of
 from mtl_ray.inference.heads import head_of
+from mtl_ray.inputs.frame import frame_of
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.batch import Batch
 from mtl_ray.models.head import Head, Term, dense
 from mtl_ray.models.model import Model

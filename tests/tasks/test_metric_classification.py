@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support
 
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.metric import ExclusiveMetric, MultilabelMetric
@@ -18,7 +18,7 @@ SEEDS = st.integers(0, 10**6)
 
 
 def sample(labels: list[int] | None) -> Sample:
-    return Sample(key="k", image=b"", height=1, width=1, labels=None if labels is None else np.array(labels, np.int64))
+    return image_sample(key="k", image=b"", height=1, width=1, labels=None if labels is None else np.array(labels, np.int64))
 
 
 def exclusive(truth: list[int], scores: list[list[float]]) -> ExclusiveMetric:

@@ -130,7 +130,7 @@ def test_equal_scores_are_met_in_the_order_of_the_numbers_in_the_keys() -> None:
 
 def test_nothing_annotated_is_nan() -> None:
     metric = DetectionMetric(NAMES)
-    metric.update(dataclasses.replace(sample_of(random_images(0)[0]), instances=None), detections([], []))
+    metric.update(sample_of(random_images(0)[0]).with_annotations(instances=None), detections([], []))
     assert not metric.images
     assert all(np.isnan(value) for value in metric.result().values())
     empty = measured([Scored("a", 9, 9, instances([]), detections([[1, 1, 3, 3]], [0.5]))])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.tasks.segmentation.config import FcnHead
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 from mtl_ray.tasks.segmentation.metric import SemanticMetric, confusion
@@ -21,7 +21,7 @@ VOCABULARY = Vocabulary(classes={"semantic": ("sky", "road", "tree", "unseen")})
 
 def sample(truth: NDArray[np.uint8], key: str = "a") -> Sample:
     _, png = cv2.imencode(".png", truth)
-    return Sample(key=key, image=b"", height=truth.shape[0], width=truth.shape[1], semantic=png.tobytes())
+    return image_sample(key=key, image=b"", height=truth.shape[0], width=truth.shape[1], semantic=png.tobytes())
 
 
 def random_pair(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -95,7 +95,7 @@ def test_large_maps_are_counted_exactly() -> None:
 def test_a_sample_without_a_map_is_left_out_and_a_map_of_another_size_refused() -> None:
     counted = SEGMENTATION.metric(FcnHead(), VOCABULARY)
     found = SemanticMap(classes=np.zeros((4, 4), np.uint8))
-    counted.update(Sample(key="a", image=b"", height=4, width=4), found)
+    counted.update(image_sample(key="a", image=b"", height=4, width=4), found)
     assert np.isnan(counted.result()["mIoU"])
     with pytest.raises(ValueError, match="'odd'"):
         counted.update(sample(np.zeros((3, 4), np.uint8), "odd"), found)
@@ -113,11 +113,13 @@ def test_a_map_is_measured_however_its_png_stores_indices(mode: str) -> None:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     counted = SEGMENTATION.metric(FcnHead(), VOCABULARY)
-    counted.update(Sample(key="a", image=b"", height=2, width=2, semantic=buffer.getvalue()), SemanticMap(classes=truth % 255))
+    counted.update(image_sample(key="a", image=b"", height=2, width=2, semantic=buffer.getvalue()), SemanticMap(classes=truth % 255))
     assert counted.result()["aAcc"] == 1.0
 
 
 def test_a_map_that_cannot_be_read_is_named() -> None:
     counted = SEGMENTATION.metric(FcnHead(), VOCABULARY)
     with pytest.raises(ValueError, match="'odd'"):
-        counted.update(Sample(key="odd", image=b"", height=2, width=2, semantic=b"no map"), SemanticMap(classes=np.zeros((2, 2), np.uint8)))
+        counted.update(
+            image_sample(key="odd", image=b"", height=2, width=2, semantic=b"no map"), SemanticMap(classes=np.zeros((2, 2), np.uint8))
+        )

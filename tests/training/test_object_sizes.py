@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtl_ray.geometry.frame import Canvas
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.detection.config import RetinaNetHead, Yolov3Head
 from mtl_ray.training.object_sizes import MOST_BLOCKS, note, object_sizes, say_object_sizes

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +12,7 @@ import torch
 from mtl_ray.evaluation.occlusion import write_list
 from mtl_ray.experiment import ExperimentConfig, build_model
 from mtl_ray.geometry.masks import encode
-from mtl_ray.loading.decode import decode_semantic
+from mtl_ray.inputs.decode import decode_semantic
 from mtl_ray.loading.loader import BadSamplesError
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import open_split
@@ -32,12 +31,12 @@ def turned(sample: Sample) -> Sample:
     assert sample.semantic is not None
     done, semantic = cv2.imencode(".png", (1 - decode_semantic(sample.semantic)).astype(np.uint8))
     assert done
-    return replace(sample, labels=len(NAMES) - 1 - sample.labels, semantic=semantic.tobytes())
+    return sample.with_annotations(labels=len(NAMES) - 1 - sample.labels, semantic=semantic.tobytes())
 
 
 def write_turned(uri: Path, samples: list[Sample], names: tuple[str, ...]) -> str:
     vocabulary = Vocabulary(classes={"labels": names, "semantic": ("square", "background")}, exclusive_labels=True)
-    entries = [write_shard(str(uri), shard_name("tiny", 0), [turned(replace(sample, instances=None)) for sample in samples])]
+    entries = [write_shard(str(uri), shard_name("tiny", 0), [turned(sample.with_annotations(instances=None)) for sample in samples])]
     publish_manifest(str(uri), entries, name="tiny", vocabulary=vocabulary, shuffled=True, provenance={})
     return str(uri)
 

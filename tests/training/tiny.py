@@ -1,7 +1,6 @@
 """A tiny data set and a tiny network, so that whole trainings take seconds."""
 
 import io
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from mtl_ray.config.load import override_tree
 from mtl_ray.config.tree import merge
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.samples import Instances, Sample, Vocabulary
+from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
 from mtl_ray.shards.write import publish_manifest, shard_name, write_shard
 
 NAMES = ("red", "green", "blue")
@@ -43,7 +42,7 @@ def sample(rng: np.random.Generator, key: str) -> Sample:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     _, encoded = cv2.imencode(".png", semantic)
-    return Sample(
+    return image_sample(
         key=key, image=buffer.getvalue(), height=32, width=32, labels=np.array([kind]), instances=objects, semantic=encoded.tobytes()
     )
 
@@ -53,7 +52,7 @@ def write_split(uri: str, count: int, seed: int, broken: tuple[int, ...] = ()) -
     rng = np.random.default_rng(seed)
     vocabulary = Vocabulary(classes={"labels": NAMES, "instances": NAMES, "semantic": ("background", "square")}, exclusive_labels=True)
     samples = [sample(rng, f"{seed}-{k}") for k in range(count)]
-    samples = [replace(each, image=each.image[:60]) if k in broken else each for k, each in enumerate(samples)]
+    samples = [each.with_image(data=each.image[:60]) if k in broken else each for k, each in enumerate(samples)]
     entries = [write_shard(uri, shard_name("tiny", i), samples[i::2]) for i in range(2)]
     publish_manifest(uri, entries, name="tiny", vocabulary=vocabulary, shuffled=True, provenance={})
 

@@ -12,7 +12,7 @@ from jobs.anchors import main
 from mtl_ray.config.load import load_tree
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig, build_model
-from mtl_ray.geometry.frame import Canvas
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.samples import Vocabulary
 from mtl_ray.shards.split import open_split
 from mtl_ray.tuning.anchor_boxes import documented_shapes, shapes_of

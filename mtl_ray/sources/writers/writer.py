@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from mtl_ray import storage
-from mtl_ray.picture_header import JPEG, PNG
+from mtl_ray.inputs.image_header import JPEG, PNG
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.folders import is_picture
 from mtl_ray.sources.source import Reject, UnreadableError

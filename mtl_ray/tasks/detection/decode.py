@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.frame import Frame
+from mtl_ray.inputs.frame import Frame
 from mtl_ray.tasks.detection.suppress import select
 from mtl_ray.tasks.difference import Fields
 

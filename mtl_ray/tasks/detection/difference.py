@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from mtl_ray.geometry.boxes import iou_matrix
-from mtl_ray.geometry.frame import Frame
 from mtl_ray.geometry.masks import decode
+from mtl_ray.inputs.frame import Frame
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.frame import Frame
+from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections, SelectingHead, decode
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.frame import Frame, map_to_image
+from mtl_ray.inputs.frame import Frame, map_to_image
 from mtl_ray.tasks.difference import Fields
 
 

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from mtl_ray.geometry.palette import colours_of
 from mtl_ray.geometry.pictures import Picture
-from mtl_ray.loading.decode import decode_semantic
+from mtl_ray.inputs.decode import decode_semantic
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.loading.decode import decode_semantic
+from mtl_ray.inputs.decode import decode_semantic
 from mtl_ray.samples import IGNORE_INDEX, Sample
 from mtl_ray.tasks.charts import Charts, Confusion
 from mtl_ray.tasks.segmentation.decode import SemanticMap

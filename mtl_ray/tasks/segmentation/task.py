@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.frame import Frame
+from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
 from mtl_ray.tasks.segmentation.decode import SemanticMap, decode
@@ -116,7 +116,7 @@ class SegmentationTask:
 
     def from_row(self, row: Mapping[str, Any]) -> SemanticMap:
         """The inverse of ``to_row``."""
-        from mtl_ray.image_file import NO_LIMIT
+        from mtl_ray.inputs.image_file import NO_LIMIT
 
         return SemanticMap(classes=_read_png(row["png"], NO_LIMIT))
 
@@ -143,8 +143,8 @@ def _read_png(data: bytes, max_pixels: int, image_hw: tuple[int, int] | None = N
     Raises:
         ValueError: if it is no PNG of one 8-bit channel, has too many pixels, or not the size of the image.
     """
-    from mtl_ray.image_file import load_image, open_image
-    from mtl_ray.picture_header import PNG
+    from mtl_ray.inputs.image_file import load_image, open_image
+    from mtl_ray.inputs.image_header import PNG
 
     opened = open_image(data, max_pixels) if data.startswith(PNG) else None
     if opened is None or opened.mode != "L":

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from mtl_ray.loading.decode import decode_image, decode_semantic
+from mtl_ray.inputs.decode import decode_image, decode_semantic
 
 HEIGHT, WIDTH = 37, 52
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from mtl_ray.image_file import open_image, shown_size
-from mtl_ray.loading.decode import decode_image, decode_semantic
+from mtl_ray.inputs.decode import decode_image, decode_semantic
+from mtl_ray.inputs.image_file import open_image, shown_size
+from mtl_ray.inputs.image_header import TooManyPixelsError
 from mtl_ray.loading.loader import Loader
-from mtl_ray.picture_header import TooManyPixelsError
-from tests.loading.image_files import HEIGHT, LYING_SIDE, WIDTH, chunk, damaged, encoded, interlaced_png, several, turned, whole_files
+from tests.inputs.image_files import HEIGHT, LYING_SIDE, WIDTH, chunk, damaged, encoded, interlaced_png, several, turned, whole_files
 from tests.loading.splits import data_config, sample, write_split
 
 MEGABYTES = 20
@@ -214,8 +214,8 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 MEASURE = """
 import re, sys
 from pathlib import Path
-from mtl_ray.image_file import shown_size
-from mtl_ray.loading.decode import decode_image, decode_semantic
+from mtl_ray.inputs.image_file import shown_size
+from mtl_ray.inputs.decode import decode_image, decode_semantic
 def most():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 decode_image(open(sys.argv[1], "rb").read())
@@ -325,8 +325,8 @@ def test_damaged_images_of_any_format_are_bad_samples_of_the_loader(tmp_path: An
     samples = [sample(index) for index in range(12)]
     kinds = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "JPEG2000", "BMP")
     for index, kind in enumerate(kinds):
-        samples[index] = replace(samples[index], image=_undecodable(kind))
-    samples[8] = replace(samples[8], image=lying("BMP"))
+        samples[index] = samples[index].with_image(data=_undecodable(kind))
+    samples[8] = samples[8].with_image(data=lying("BMP"))
     loader = Loader(data_config(write_split(tmp_path, samples), lambda data: replace(data, max_bad=9)))
     list(islice(iter(loader), 4))
     assert set(loader.bad) == {samples[index].key for index in range(9)}

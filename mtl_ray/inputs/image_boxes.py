@@ -6,7 +6,7 @@ Both state a size twice: in the boxes, and in the coded image, for which the dec
 import struct
 from collections.abc import Iterator
 
-from mtl_ray.picture_header import MAX_SEGMENTS
+from mtl_ray.inputs.image_header import MAX_SEGMENTS
 
 CODESTREAM = b"\xff\x4f\xff\x51"
 _CONTAINERS = {b"meta": 4, b"moov": 0, b"iprp": 0, b"ipco": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0, b"stsd": 8}

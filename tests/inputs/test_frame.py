@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl_ray.geometry.frame import Canvas, frame_of, map_to_image, place, place_map, scaled
+from mtl_ray.inputs.frame import frame_of, map_to_image, place, place_map, scaled
+from mtl_ray.inputs.image import Canvas
 
 KINDS = ("stretch", "letterbox", "crop")
 EXTREME = [(1, 1), (1, 5000), (5000, 1), (2, 3), (3, 4000), (64, 48), (48, 64), (128, 96), (97, 131)]

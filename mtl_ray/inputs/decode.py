@@ -9,8 +9,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from mtl_ray.image_file import load_image, open_image, orientation_of
-from mtl_ray.picture_header import JPEG, MAX_PIXELS, PNG, JpegHeader, PngHeader, check_pixels, jpeg_header, png_header
+from mtl_ray.inputs.image_file import load_image, open_image, orientation_of
+from mtl_ray.inputs.image_header import JPEG, MAX_PIXELS, PNG, JpegHeader, PngHeader, check_pixels, jpeg_header, png_header
 
 _TURNS = {
     1: lambda shown: shown,

@@ -9,8 +9,8 @@ import re
 
 from PIL import Image
 
-from mtl_ray.image_formats import check_exif, image_format, stored_size
-from mtl_ray.picture_header import MAX_PIXELS, check_pixels, exif_orientation, jpeg_header, png_header
+from mtl_ray.inputs.image_formats import check_exif, image_format, stored_size
+from mtl_ray.inputs.image_header import MAX_PIXELS, check_pixels, exif_orientation, jpeg_header, png_header
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would refuse what a caller allows; ``open_image`` checks the caller's limit first
 

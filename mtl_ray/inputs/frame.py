@@ -1,39 +1,21 @@
-"""How an original image is put on the network's canvas, and the way back.
+"""How an original image is put on the network's canvas, and the inverse.
 
 This is the only place that resizes an image for a network: the loader, the evaluator, the export check and Serve all call
 ``place``. The rule is written into every checkpoint and bundle.
 """
 
-from dataclasses import dataclass as plain_dataclass
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 
-from mtl_ray.config.strict import STRICT
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Canvas:
-    """What to do with an image of any size so that it fits a canvas of one size."""
-
-    kind: Literal["stretch", "letterbox", "crop"] = "letterbox"
-    """stretch: both sides scaled on their own. letterbox: one scale, the whole image, padded at the right and bottom.
-    crop: the largest part of whole pixels in the middle that has the canvas's shape, which fills it; the sides are cut off."""
-    height: int = Field(gt=0, le=16384)
-    """Canvas height in pixels."""
-    width: int = Field(gt=0, le=16384)
-    """Canvas width in pixels."""
-    kernel: Literal["area", "linear"] = "area"
-    """area: the mean over what is covered when the image shrinks (see ``scaled``), bilinear when it grows. linear: bilinear always."""
-    pad: int = Field(default=114, ge=0, le=255)
-    """Grey value of the canvas where there is no image."""
+if TYPE_CHECKING:
+    from mtl_ray.inputs.image import Canvas
 
 
-@plain_dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
     """Where an image of (height, width) pixels lies on a canvas: x_canvas = x_image * scale_x + offset_x, same for y.
 
@@ -80,7 +62,7 @@ class Frame:
         return np.asarray(moved, np.float32)
 
 
-def frame_of(height: int, width: int, rule: Canvas) -> Frame:
+def frame_of(height: int, width: int, rule: "Canvas") -> Frame:
     """The Frame that ``rule`` gives an image of (height, width) pixels."""
     canvas_h, canvas_w = rule.height, rule.width
     shown_h, shown_w = height, width
@@ -106,7 +88,7 @@ def frame_of(height: int, width: int, rule: Canvas) -> Frame:
     )
 
 
-def place(image: NDArray[np.uint8], rule: Canvas) -> tuple[NDArray[np.uint8], Frame]:
+def place(image: NDArray[np.uint8], rule: "Canvas") -> tuple[NDArray[np.uint8], Frame]:
     """Puts an image on the canvas.
 
     Args:
@@ -144,7 +126,7 @@ def place_map(classes: NDArray[np.uint8], frame: Frame, fill: int) -> NDArray[np
 
 
 def map_to_image(classes: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
-    """The way back of ``place_map``: (canvas_height, canvas_width) uint8 -> (height, width) uint8, nearest neighbour.
+    """The inverse of ``place_map``: (canvas_height, canvas_width) uint8 -> (height, width) uint8, nearest neighbour.
 
     Pixels of the original that were cut off (crop) take the class at the nearest edge.
     """
@@ -178,7 +160,7 @@ def _lay(part: NDArray[np.uint8], frame: Frame, fill: int) -> NDArray[np.uint8]:
 
 
 def sides_on_canvas(
-    boxes_xyxy: NDArray[np.float64], image: NDArray[np.int64], sizes: NDArray[np.int64], rule: Canvas
+    boxes_xyxy: NDArray[np.float64], image: NDArray[np.int64], sizes: NDArray[np.int64], rule: "Canvas"
 ) -> NDArray[np.float64]:
     """Width and height of boxes as they lie on the canvas, what is cut off left out: (N, 2) float64 canvas pixels.
 

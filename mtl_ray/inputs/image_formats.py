@@ -9,8 +9,8 @@ import re
 import struct
 from collections.abc import Callable
 
-from mtl_ray.image_boxes import CODESTREAM, avif_size, jpeg2000_size
-from mtl_ray.picture_header import JPEG, MAX_JUNK_BYTES, MAX_SEGMENTS, PNG, jpeg_header, png_header
+from mtl_ray.inputs.image_boxes import CODESTREAM, avif_size, jpeg2000_size
+from mtl_ray.inputs.image_header import JPEG, MAX_JUNK_BYTES, MAX_SEGMENTS, PNG, jpeg_header, png_header
 
 _EXIF_IFD = 0x8769
 _TIFF_WIDTHS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)

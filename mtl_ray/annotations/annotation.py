@@ -1,0 +1,193 @@
+"""What a kind of annotation is: one object that knows how its values are stored, transformed, batched and counted.
+
+Each kind has its own file here. ``labels``, ``instances`` and ``semantic`` are built in; plugins add others. Whoever handles
+annotations loops over the kinds, and never asks for the name of one. No kind imports torch or ray.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.columns import ColumnType
+
+Value = TypeVar("Value")
+"""The annotation of one sample as it is stored; None is never one ("not annotated")."""
+Part = TypeVar("Part")
+"""The same in memory, as transforms change it and a batch takes it."""
+
+UNKNOWN = -1
+"""In a ``ClassMapper``: the class does not exist in the other list."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassMapper:
+    """What the class indices of one list of classes become in another.
+
+    Attributes:
+        indices: (C,) int64; ``UNKNOWN`` for a class that the other list does not have.
+        names: the other list.
+    """
+
+    indices: NDArray[np.int64]
+    names: tuple[str, ...]
+
+    @staticmethod
+    def between(own: Sequence[str], other: Sequence[str]) -> "ClassMapper":
+        """Maps classes by name."""
+        place = {name: index for index, name in enumerate(other)}
+        return ClassMapper(np.array([place.get(name, UNKNOWN) for name in own], np.int64), tuple(other))
+
+    @property
+    def changes(self) -> bool:
+        """False if every index stays what it is."""
+        return not np.array_equal(self.indices, np.arange(len(self.indices)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Region:
+    """A part of an image and what it becomes: it is cut out, scaled, and lies at the top left corner of a smaller image.
+
+    Attributes:
+        rows, columns: pixels of the image that are kept.
+        scale_y, scale_x: pixels afterwards per pixel before.
+        height, width: pixels afterwards.
+        min_visible: objects of which a smaller share is left are dropped.
+    """
+
+    rows: slice
+    columns: slice
+    scale_y: float
+    scale_x: float
+    height: int
+    width: int
+    min_visible: float
+
+
+class AnnotationKind(Generic[Value, Part]):
+    """A kind of annotation.
+
+    A subclass gives ``name``, ``columns``, ``to_row``, ``from_row``, ``load`` and ``collate``. All else has a default that fits an
+    annotation of the sample as a whole, which no geometric transform changes.
+
+    Attributes:
+        name: the key in ``Sample.annotations`` and ``Batch.targets``.
+        columns: the columns of a shard that hold it, by name. Names are unique among all kinds. All are null where a sample is not
+            annotated.
+        class_column: the column of type ``list<int64>`` that holds class indices; None if there is none.
+        unit: what ``count`` counts, such as instances or pixels; None if each class counts once a sample.
+        fields: names of further arrays that ``collate`` gives only if a head reads them, such as masks.
+    """
+
+    name: ClassVar[str]
+    columns: ClassVar[Mapping[str, ColumnType]]
+    class_column: ClassVar[str | None] = None
+    unit: ClassVar[str | None] = None
+    fields: ClassVar[frozenset[str]] = frozenset()
+
+    # Storage.
+
+    def to_row(self, value: Value) -> Mapping[str, Any]:
+        """The values of ``columns``; a column that is absent is null."""
+        raise NotImplementedError
+
+    def from_row(self, row: Mapping[str, Any]) -> Value | None:
+        """The inverse of ``to_row``; None where the columns say "not annotated"."""
+        raise NotImplementedError
+
+    def num_bytes(self, value: Value) -> int:
+        """About the bytes that it takes in a shard, if these are many."""
+        return 0
+
+    def check(self, value: Value, raw: Any) -> None:
+        """Compares a value with the decoded input of its sample.
+
+        Raises:
+            ValueError: in one sentence, if it is damaged or does not fit the input: no metric could read it.
+        """
+
+    # Classes.
+
+    def classes(self, value: Value) -> NDArray[np.int64]:
+        """Class indices: one for each object, or each class once. None of them for a kind without classes."""
+        return np.zeros(0, np.int64)
+
+    def count(self, value: Value) -> Mapping[int, int]:
+        """How many units (objects, pixels) have each class."""
+        indices, counts = np.unique(self.classes(value), return_counts=True)
+        return dict(zip(indices.tolist(), counts.tolist(), strict=True))
+
+    def with_classes(self, value: Value, mapper: ClassMapper) -> Value:
+        """The value with the class indices of another list; what has an unknown class is left out."""
+        return value
+
+    # From a sample to a batch.
+
+    def load(self, value: Value, mapper: ClassMapper, raw: Any, limit: int, fields: frozenset[str]) -> Part:
+        """What transforms change.
+
+        Args:
+            value: as stored.
+            mapper: the class indices of its split -> those of the run.
+            raw: the decoded input that it belongs to.
+            limit: the most pixels of an image.
+            fields: those of ``fields`` that a head reads.
+
+        Raises:
+            ValueError: in one sentence, if it is damaged or does not fit the input.
+        """
+        raise NotImplementedError
+
+    def num_loaded_bytes(self, part: Part) -> int:
+        """About the bytes that ``load`` takes in memory, if these are many."""
+        return 0
+
+    def flip(self, part: Part, axis: int, length: int, mirror: Sequence[int]) -> Part:
+        """Mirrored along x (``axis`` 0) or y (1) of an image of ``length`` pixels there.
+
+        ``mirror`` says for each keypoint which one it becomes when left and right are exchanged.
+        """
+        return part
+
+    def crop(self, part: Part, top: int, left: int, height: int, width: int, min_visible: float) -> Part:
+        """Cut off outside a rectangle, in pixels; objects of which less than ``min_visible`` is left are dropped."""
+        return part
+
+    def pad(self, part: Part, top: int, left: int, height: int, width: int) -> Part:
+        """Inside a larger image of (height, width) pixels, its corner at (top, left)."""
+        return part
+
+    def join(self, parts: Sequence[tuple[Part | None, Region, tuple[int, int]]], height: int, width: int) -> Part | None:
+        """A mosaic: parts of several images side by side in an image of (height, width) pixels.
+
+        Args:
+            parts: of each image its annotation (None is not annotated), the region that is shown, and where that lies (top, left).
+                An image of which nothing is shown comes with a region of no height or width.
+            height: pixels of the mosaic.
+            width: pixels of the mosaic.
+
+        Returns:
+            None if the mosaic counts as not annotated.
+        """
+        return None
+
+    def place(self, part: Part, frame: Any) -> Part:
+        """In the network's frame."""
+        return part
+
+    def collate(
+        self, parts: Sequence[Part | None], classes: Sequence[str], rule: Any, fields: frozenset[str]
+    ) -> Mapping[str, NDArray[Any]]:
+        """The arrays of a batch, batch first.
+
+        The loader adds ``annotated`` bool (B,) and ``known_classes`` bool (B, C).
+
+        Args:
+            parts: of each sample, placed; None is not annotated.
+            classes: names of the classes of the run.
+            rule: the config of the network's frame.
+            fields: those of ``fields`` that a head reads.
+        """
+        raise NotImplementedError

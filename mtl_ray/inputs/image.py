@@ -1,0 +1,119 @@
+"""Images as an input: encoded files in shards, (H, W, 3) uint8 RGB in memory, a canvas of one size for the network.
+
+``Canvas`` is the config of ``data.canvas``. It is written into every checkpoint and bundle.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from mtl_ray.columns import ColumnType
+from mtl_ray.config.strict import STRICT
+from mtl_ray.inputs.decode import decode_image
+from mtl_ray.inputs.frame import Frame, frame_of, place
+from mtl_ray.inputs.input import Arrays, ArraySpec, Input
+from mtl_ray.samples import EncodedImage
+
+
+class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
+    """See ``Input``. The raw data is (H, W, 3) uint8 RGB as shown (EXIF orientation applied).
+
+    The arrays are ``image`` uint8 (3, canvas height, canvas width) RGB, and ``valid_hw`` int32 (2,), the part of the canvas that
+    holds image.
+    """
+
+    name = "image"
+    columns: ClassVar[Mapping[str, ColumnType]] = {"height": "int32", "width": "int32", "image": "binary"}
+    limit_name = "pixels"
+
+    def to_row(self, encoded: EncodedImage) -> Mapping[str, Any]:
+        """See ``Input``."""
+        return {"height": encoded.height, "width": encoded.width, "image": encoded.data}
+
+    def from_row(self, row: Mapping[str, Any]) -> EncodedImage:
+        """See ``Input``."""
+        return EncodedImage(data=row["image"], height=row["height"], width=row["width"])
+
+    def num_bytes(self, encoded: EncodedImage) -> int:
+        """See ``Input``."""
+        return len(encoded.data)
+
+    def decode(self, encoded: EncodedImage, limit: int) -> NDArray[np.uint8]:
+        """See ``Input``; an image of another size than its record says is refused."""
+        image = decode_image(encoded.data, limit)
+        height, width = image.shape[:2]
+        if (height, width) != (encoded.height, encoded.width):
+            raise ValueError(f"the image is {width} x {height} pixels, its record says {encoded.width} x {encoded.height}")
+        return image
+
+    def decode_file(self, data: bytes, limit: int) -> NDArray[np.uint8]:
+        """See ``decode_image``."""
+        return decode_image(data, limit)
+
+    def encode_file(self, raw: NDArray[np.uint8]) -> bytes:
+        """A PNG."""
+        done, body = cv2.imencode(".png", raw[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        assert done
+        return bytes(body)
+
+    def arrays(self, rule: "Canvas") -> Mapping[str, ArraySpec]:
+        """``image`` and ``valid_hw``."""
+        return {
+            "image": ArraySpec(shape=(3, rule.height, rule.width), dtype=np.uint8, open_axes={1: "height", 2: "width"}),
+            "valid_hw": ArraySpec(shape=(2,), dtype=np.int32, open_axes={}, read_by_trunk=False),
+        }
+
+    def fill(self, raw: NDArray[np.uint8], rule: "Canvas", arrays: Arrays) -> Frame:
+        """See ``Input``; ``place`` says how an image is fit to a canvas."""
+        canvas, frame = place(raw, rule)
+        cv2.split(canvas, list(arrays["image"]))
+        arrays["valid_hw"][:] = frame.valid_height, frame.valid_width
+        return frame
+
+    def fill_empty(self, rule: "Canvas", arrays: Arrays) -> Frame:
+        """A canvas of the padding's grey, all of which counts as image."""
+        arrays["image"][:] = rule.pad
+        frame = frame_of(rule.height, rule.width, rule)
+        arrays["valid_hw"][:] = frame.valid_height, frame.valid_width
+        return frame
+
+    def show(self, raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The image itself."""
+        return raw
+
+    def generate(self, rng: np.random.Generator) -> tuple[EncodedImage, NDArray[np.uint8]]:
+        """An image with edges and areas of all sizes in random colours."""
+        height, width = (int(side) for side in rng.integers(96, 480, 2))
+        image = np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
+        for _ in range(12):
+            centre = (int(rng.integers(width)), int(rng.integers(height)))
+            colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+            cv2.ellipse(image, centre, (int(rng.integers(4, 120)), int(rng.integers(4, 120))), int(rng.integers(180)), 0, 360, colour, -1)
+        image = np.asarray(cv2.add(image, rng.integers(0, 24, image.shape, np.uint8)), np.uint8)
+        return EncodedImage(data=self.encode_file(image), height=height, width=width), image
+
+
+IMAGE = ImageInput()
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Canvas:
+    """What to do with an image of any size so that it fits a canvas of one size."""
+
+    input: ClassVar[ImageInput] = IMAGE
+    kind: Literal["stretch", "letterbox", "crop"] = "letterbox"
+    """stretch: both sides scaled on their own. letterbox: one scale, the whole image, padded at the right and bottom.
+    crop: the largest part of whole pixels in the middle that has the canvas's shape, which fills it; the sides are cut off."""
+    height: int = Field(gt=0, le=16384)
+    """Canvas height in pixels."""
+    width: int = Field(gt=0, le=16384)
+    """Canvas width in pixels."""
+    kernel: Literal["area", "linear"] = "area"
+    """area: the mean over what is covered when the image shrinks (see ``scaled``), bilinear when it grows. linear: bilinear always."""
+    pad: int = Field(default=114, ge=0, le=255)
+    """Grey value of the canvas where there is no image."""

@@ -1,0 +1,141 @@
+"""What an input is: the kind of data that a network takes, such as an image.
+
+An input kind is one object that knows how its data is stored, decoded within limits, put into the network's frame, and shown. The
+config class of ``data.canvas`` names it (``canvas.input``): ``Canvas`` is that of images. Whoever has a canvas asks it, and never
+for the name of an input.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_ray.columns import ColumnType
+
+Encoded = TypeVar("Encoded")
+"""What a Sample holds: encoded bytes with what is known of them, small enough for a shard."""
+Raw = TypeVar("Raw")
+"""The decoded data, such as pixels."""
+Rule = TypeVar("Rule", bound="AnyCanvas")
+"""The config class of ``data.canvas``: the size of the network's input and how data is fit to it."""
+Frame = TypeVar("Frame")
+"""Where one sample lies in the network's frame; predictions are brought back to the original with it."""
+Arrays = Mapping[str, NDArray[Any]]
+"""The arrays of an input by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraySpec:
+    """One array that the network takes, for one sample.
+
+    Attributes:
+        shape: without the batch axis.
+        dtype: ``uint8`` arrays are normalised by the model (``model.mean``, ``model.std``); others enter as they are.
+        open_axes: names of the axes (counted from 0, without the batch axis) whose length an exported graph leaves open.
+        read_by_trunk: True for the array that the backbone reads; False for what only heads may read, such as valid sizes.
+    """
+
+    shape: tuple[int, ...]
+    dtype: type[np.generic]
+    open_axes: Mapping[int, str]
+    read_by_trunk: bool = True
+
+
+class AnyCanvas(Protocol):
+    """What the config class of every input has."""
+
+    @property
+    def input(self) -> "Input[Any, Any, Any, Any]":
+        """The kind of input; a class variable."""
+        ...
+
+
+class Input(Generic[Encoded, Raw, Rule, Frame]):
+    """A kind of input. A subclass gives what is not given here; it imports neither torch nor ray.
+
+    Attributes:
+        name: the key in ``Sample.inputs``, such as ``image``.
+        columns: the columns of a shard that hold it, by name; the last is the large one.
+        limit_name: what ``limit`` counts in messages, such as pixels.
+    """
+
+    name: ClassVar[str]
+    columns: ClassVar[Mapping[str, ColumnType]]
+    limit_name: ClassVar[str]
+
+    def to_row(self, encoded: Encoded) -> Mapping[str, Any]:
+        """The values of ``columns``."""
+        raise NotImplementedError
+
+    def from_row(self, row: Mapping[str, Any]) -> Encoded:
+        """The inverse of ``to_row``."""
+        raise NotImplementedError
+
+    def num_bytes(self, encoded: Encoded) -> int:
+        """About the bytes that it takes in a shard."""
+        raise NotImplementedError
+
+    def decode(self, encoded: Encoded, limit: int) -> Raw:
+        """The data of a sample.
+
+        Args:
+            encoded: what the sample holds.
+            limit: the most pixels or values; more is refused before memory is taken for them.
+
+        Raises:
+            ValueError: in one sentence, if it is damaged, too large, or not what its record says.
+        """
+        raise NotImplementedError
+
+    def decode_file(self, data: bytes, limit: int) -> Raw:
+        """The data of a file or of the body of a request, as ``decode``."""
+        raise NotImplementedError
+
+    def encode_file(self, raw: Raw) -> bytes:
+        """The inverse of ``decode_file``; nothing is lost."""
+        raise NotImplementedError
+
+    def arrays(self, rule: Rule) -> Mapping[str, ArraySpec]:
+        """The arrays that the network takes, by name, in the order of an exported graph's inputs."""
+        raise NotImplementedError
+
+    def fill(self, raw: Raw, rule: Rule, arrays: Arrays) -> Frame:
+        """Puts one sample into the network's frame.
+
+        This is the only place where that is done: training, evaluation, export and serving call it.
+
+        Args:
+            raw: the decoded data.
+            rule: the frame.
+            arrays: for each of ``arrays(rule)`` the memory of one sample, which is written.
+
+        Returns:
+            Where the data lies.
+        """
+        raise NotImplementedError
+
+    def fill_empty(self, rule: Rule, arrays: Arrays) -> Frame:
+        """The same for a sample that could not be read and keeps its place in the batch."""
+        raise NotImplementedError
+
+    def show(self, raw: Raw) -> NDArray[np.uint8]:
+        """A picture of the data for figures and for the drawings of a task: (H, W, 3) uint8 RGB."""
+        raise NotImplementedError
+
+    def generate(self, rng: np.random.Generator) -> tuple[Encoded, Raw]:
+        """Made-up data with some structure, on which an export is checked where no split can be read."""
+        raise NotImplementedError
+
+
+def empty_arrays(rule: AnyCanvas, batch: int) -> dict[str, NDArray[Any]]:
+    """Memory for the arrays of ``batch`` samples, not initialised."""
+    return {name: np.empty((batch, *spec.shape), spec.dtype) for name, spec in rule.input.arrays(rule).items()}
+
+
+def placed(raws: Sequence[Any], rule: AnyCanvas) -> tuple[dict[str, NDArray[Any]], list[Any]]:
+    """Some samples in the network's frame: the arrays by name, batch first, and where each sample lies."""
+    arrays = empty_arrays(rule, len(raws))
+    frames = [rule.input.fill(raw, rule, {name: array[i] for name, array in arrays.items()}) for i, raw in enumerate(raws)]
+    return arrays, frames
