@@ -21,8 +21,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.inputs.image import Canvas
-from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
+from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.write import publish_manifest, write_shard
 from mtl_ray.tuning.anchor_boxes import shapes_of
 from mtl_ray.tuning.anchor_documented import documented_evolution

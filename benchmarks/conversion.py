@@ -23,7 +23,8 @@ from statistics import median
 import google_crc32c
 import numpy as np
 
-from mtl_ray.samples import Instances, Sample, image_sample
+from mtl_ray.annotations.instance_values import Instances
+from mtl_ray.samples import Sample, image_sample
 from mtl_ray.shards.manifest import Encoding
 from mtl_ray.shards.write import write_shard
 

@@ -6,49 +6,19 @@ it gives neither loss nor score. An empty array means "annotated, and there is n
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from mtl_ray.annotations.instance_values import Instances
 
 Annotation = str
 """The name of a kind of annotation, such as ``labels``, ``instances``, ``semantic``; a head reads exactly one."""
 
 IGNORE_INDEX = 255
 """The value of a semantic map that means "this pixel has no class": it gives neither loss nor score."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Instances:
-    """The objects of one image, N of them, as parallel arrays.
-
-    Attributes:
-        boxes_xyxy: (N, 4) float32, pixels of the shown image, x2 and y2 exclusive (a box over the whole image ends at width, height).
-        classes: (N,) int64, indices into ``Vocabulary.instances``.
-        ids: (N,) int64, the annotation ids of the source; -1 where it has none.
-        areas: (N,) float32, square pixels as the source states them (box area where it does not).
-        crowd: (N,) bool, COCO ``iscrowd``: a region with many objects; never a training target, an ignore region in COCO metrics.
-        difficult: (N,) bool, Pascal VOC ``difficult``.
-        truncated: (N,) bool, Pascal VOC ``truncated``.
-        masks: N COCO run-length encodings (the compressed ``counts`` bytes, of size (height, width) of the image), b"" for an
-            object without one; None where the set has no masks.
-        keypoints: (N, K, 3) float32 as x, y, visibility (0 not labelled, 1 hidden, 2 visible); None where the set has none.
-        attributes: further (N,) int64 columns by name, -1 where unknown.
-    """
-
-    boxes_xyxy: NDArray[np.float32]
-    classes: NDArray[np.int64]
-    ids: NDArray[np.int64]
-    areas: NDArray[np.float32]
-    crowd: NDArray[np.bool_]
-    difficult: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    masks: tuple[bytes, ...] | None = None
-    keypoints: NDArray[np.float32] | None = None
-    attributes: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.classes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +97,7 @@ class Sample:
         return self.annotations.get("labels")
 
     @property
-    def instances(self) -> Instances | None:
+    def instances(self) -> "Instances | None":
         """The objects."""
         return self.annotations.get("instances")
 
@@ -149,7 +119,7 @@ def image_sample(
     height: int,
     width: int,
     labels: NDArray[np.int64] | None = None,
-    instances: Instances | None = None,
+    instances: "Instances | None" = None,
     semantic: bytes | None = None,
 ) -> Sample:
     """A sample with an image and built-in annotations; see the properties of ``Sample``. None is "not annotated"."""

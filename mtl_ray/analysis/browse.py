@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.experiment import ExperimentConfig, drawing_task
 from mtl_ray.geometry.pictures import grid, jpeg, shrunk
 from mtl_ray.inference.pictures import free_name
@@ -17,7 +18,7 @@ from mtl_ray.inputs.decode import decode_image
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.config import SplitConfig
 from mtl_ray.loading.loader import Loader
-from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
+from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.split import open_split
 
 SHEET_COLUMNS, SHEET_ROWS = 5, 6

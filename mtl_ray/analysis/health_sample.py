@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, Identity, in_octaves
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.inputs.decode import decode_image, decode_semantic
-from mtl_ray.samples import IGNORE_INDEX, Annotation, Instances, Sample
+from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample
 
 BEYOND_PX = 1.0
 """A box may reach so far beyond the edge of its picture."""

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry.masks import decode
-from mtl_ray.samples import Instances
 from mtl_ray.tasks.detection.occlusion import Hidden
 
 PIECE = 0.05

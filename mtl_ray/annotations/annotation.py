@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.columns import ColumnType
+from mtl_ray.columns import ColumnType, Feature, Features, row_from_features, row_to_features
 
 Value = TypeVar("Value")
 """The annotation of one sample as it is stored; None is never one ("not annotated")."""
@@ -107,6 +107,28 @@ class AnnotationKind(Generic[Value, Part]):
         Raises:
             ValueError: in one sentence, if it is damaged or does not fit the input: no metric could read it.
         """
+
+    def to_features(self, value: Value, keypoints: Sequence[str]) -> dict[str, Feature]:
+        """Its features in a ``tf.train.Example``.
+
+        Args:
+            value: as stored.
+            keypoints: names of the keypoints of the split.
+        """
+        return row_to_features(f"mtl/{self.name}", self.columns, self.to_row(value))
+
+    def from_features(self, features: Features, keypoints: Sequence[str], annotated: bool | None) -> Value | None:
+        """The inverse of ``to_features``.
+
+        Args:
+            features: of an Example.
+            keypoints: names of the keypoints to look for in an Example from elsewhere.
+            annotated: whether the Example says that this kind is annotated; None for one from elsewhere, which does not say it.
+
+        Raises:
+            ValueError: if the features do not fit together.
+        """
+        return self.from_row(row_from_features(f"mtl/{self.name}", self.columns, features)) if annotated else None
 
     # Classes.
 

@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.inputs.decode import decode_semantic
-from mtl_ray.samples import IGNORE_INDEX, Annotation, Instances, Sample, Vocabulary
+from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample, Vocabulary
 
 UNKNOWN = -1
 Codes = Mapping[Annotation, NDArray[np.int64]]

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from mtl_ray import storage
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry.masks import from_polygons
-from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
+from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.sources.coco_masks import from_counts, polygons_of
 from mtl_ray.sources.json_values import flag, identity, number, shown, whole
 from mtl_ray.sources.texts import text_of

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mtl_ray.samples import Annotation, Instances, Sample, image_sample
+from mtl_ray.annotations.instance_values import Instances
+from mtl_ray.samples import Annotation, Sample, image_sample
 from mtl_ray.shards.columns import columns_of
 
 SUFFIX = ".arrow"

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.inputs.image_file import NO_LIMIT, shown_size
-from mtl_ray.samples import Annotation, Instances, Sample, image_sample
+from mtl_ray.samples import Annotation, Sample, image_sample
 from mtl_ray.shards.example import Feature, ReadFeature
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.samples import IGNORE_INDEX, Annotation, Instances, Sample, Vocabulary
+from mtl_ray.annotations.instance_values import Instances
+from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample, Vocabulary
 from mtl_ray.shards.cache import default_cache
 from mtl_ray.shards.local import LocalShards, ShardFiles
 from mtl_ray.shards.manifest import Encoding, Manifest, read_manifest

@@ -13,7 +13,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.samples import Annotation, Instances, Sample
+from mtl_ray.annotations.instance_values import Instances
+from mtl_ray.samples import Annotation, Sample
 from mtl_ray.shards.example import ReadFeature, decode_example, encode_example
 from mtl_ray.shards.features import classes_of, semantic_of, to_features, to_sample
 from mtl_ray.shards.local import map_file

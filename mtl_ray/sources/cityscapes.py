@@ -7,7 +7,8 @@ from functools import partial
 from typing import Literal
 
 from mtl_ray import storage
-from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
+from mtl_ray.annotations.instance_values import Instances
+from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.sources.cityscapes_labels import COLOURS, IDS, SEMANTIC, THINGS, label_ids, train_ids
 from mtl_ray.sources.cityscapes_maps import THING_INDEX, draw_map, objects, read_map, read_polygons, stated_size
 from mtl_ray.sources.config import Cityscapes

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import boxes
-from mtl_ray.samples import Instances
 from mtl_ray.sources.source import Reject
 
 

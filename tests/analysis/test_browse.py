@@ -10,9 +10,10 @@ from PIL import Image
 
 from jobs import browse as job
 from mtl_ray.analysis.browse import browse
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.loading.config import Flip
-from mtl_ray.samples import Instances, Vocabulary, image_sample
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.draw import draw_ground_truth as draw_labels
 from mtl_ray.tasks.classification.draw import draw_prediction as draw_scores

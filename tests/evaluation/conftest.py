@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.predictor import Predictor
-from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
+from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.write import publish_manifest, shard_name, write_shard
 from mtl_ray.tasks.detection.decode import Detections
 from tests.inference.tiny import HEADS, VOCABULARY, images, write_checkpoint

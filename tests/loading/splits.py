@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.loading.config import DataConfig, SplitConfig
-from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
+from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.write import publish_manifest, write_shard
 from tests.loading.scenes import scene
 

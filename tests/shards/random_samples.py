@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from mtl_ray.samples import Instances, Sample, image_sample
+from mtl_ray.annotations.instance_values import Instances
+from mtl_ray.samples import Sample, image_sample
 
 _WORDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 _BYTES = st.binary(max_size=60)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
+from mtl_ray.annotations.instance_values import Instances
+from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.manifest import Encoding
 from mtl_ray.shards.write import publish_manifest, shard_name, write_shard
 

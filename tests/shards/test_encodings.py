@@ -14,7 +14,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl_ray.samples import Instances, Sample, image_sample
+from mtl_ray.annotations.instance_values import Instances
+from mtl_ray.samples import Sample, image_sample
 from mtl_ray.shards import arrow, tfrecord
 from mtl_ray.shards.example import decode_example, encode_example
 from tests.shards.framing import framed

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
-from mtl_ray.samples import Instances, Sample
+from mtl_ray.samples import Sample
 from mtl_ray.sources.config import Cityscapes
 from mtl_ray.sources.open import open_source
 from mtl_ray.sources.picture import ABSENT, ImageRule

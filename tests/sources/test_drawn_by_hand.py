@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
-from mtl_ray.samples import Instances, Sample
+from mtl_ray.samples import Sample
 from mtl_ray.sources.config import Labelme, RawConfig, Via
 from mtl_ray.sources.open import open_source
 from mtl_ray.sources.source import Reject

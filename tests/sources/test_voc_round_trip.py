@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
+from mtl_ray.annotations.instance_values import Instances
+from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import publish_manifest, write_shard
 from mtl_ray.sources.config import Voc

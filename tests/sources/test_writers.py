@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
-from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
+from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.sources.config import Coco, RawConfig, SemanticPng, Voc, Yolo
 from mtl_ray.sources.open import open_source
 from mtl_ray.sources.source import Reject, UnreadableError

@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry.masks import encode
-from mtl_ray.samples import Instances, Sample, image_sample
+from mtl_ray.samples import Sample, image_sample
 from mtl_ray.tasks.detection.columns import Scored
 from mtl_ray.tasks.detection.decode import Detections
 

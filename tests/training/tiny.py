@@ -9,12 +9,13 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.config.document import parse
 from mtl_ray.config.load import override_tree
 from mtl_ray.config.tree import merge
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.samples import Instances, Sample, Vocabulary, image_sample
+from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.write import publish_manifest, shard_name, write_shard
 
 NAMES = ("red", "green", "blue")

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
 from mtl_ray.geometry.outlines import polygons_of
-from mtl_ray.samples import Instances, Sample
+from mtl_ray.samples import Sample
 from mtl_ray.sources.source import Reject
 from mtl_ray.sources.writers.writer import MaskForm, Target, Writing, needs, path_of, stem_of, write_file, write_picture
 

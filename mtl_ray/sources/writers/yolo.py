@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import yaml
 
 from mtl_ray import storage
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
 from mtl_ray.geometry.outlines import ring_of
-from mtl_ray.samples import Instances, Sample
+from mtl_ray.samples import Sample
 from mtl_ray.sources.source import Reject, UnreadableError
 from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_file, write_picture
 

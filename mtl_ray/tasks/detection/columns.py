@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.samples import Instances
+from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.tasks.detection.decode import Detections
 
 PAIRS_AT_ONCE = 2**17
