@@ -78,6 +78,7 @@ class AnnotationKind(Generic[Value, Part]):
             annotated.
         class_column: the column of type ``list<int64>`` that holds class indices; None if there is none.
         unit: what ``count`` counts, such as instances or pixels; None if each class counts once a sample.
+        balance_order: of several kinds that all splits have, ``data.train.balanced`` looks at the one with the lowest number.
         fields: names of further arrays that ``collate`` gives only if a head reads them, such as masks.
     """
 
@@ -85,7 +86,15 @@ class AnnotationKind(Generic[Value, Part]):
     columns: ClassVar[Mapping[str, ColumnType]]
     class_column: ClassVar[str | None] = None
     unit: ClassVar[str | None] = None
+    balance_order: ClassVar[int] = 10
     fields: ClassVar[frozenset[str]] = frozenset()
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to the same kind in another process."""
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
 
     # Storage.
 
@@ -140,6 +149,10 @@ class AnnotationKind(Generic[Value, Part]):
         """How many units (objects, pixels) have each class."""
         indices, counts = np.unique(self.classes(value), return_counts=True)
         return dict(zip(indices.tolist(), counts.tolist(), strict=True))
+
+    def num_annotations(self, value: Value, counts: Mapping[int, int]) -> int:
+        """How many annotations a value is, for the summary of a conversion; ``counts`` is what ``count`` gives."""
+        return 1
 
     def with_classes(self, value: Value, mapper: ClassMapper) -> Value:
         """The value with the class indices of another list; what has an unknown class is left out."""

@@ -44,6 +44,7 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
     }
     class_column = "classes"
     unit = "instances"
+    balance_order = 0
     fields = frozenset((MASKS, KEYPOINTS))
 
     # Storage.
@@ -93,6 +94,10 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
     def classes(self, value: Instances) -> NDArray[np.int64]:
         """The class of each object."""
         return value.classes
+
+    def num_annotations(self, value: Instances, counts: Mapping[int, int]) -> int:
+        """One for each object."""
+        return len(value)
 
     def with_classes(self, value: Instances, mapper: ClassMapper) -> Instances:
         """See ``AnnotationKind``."""

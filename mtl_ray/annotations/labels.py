@@ -19,6 +19,7 @@ class LabelsKind(AnnotationKind[Labels, Labels]):
     name = "labels"
     columns: ClassVar[Mapping[str, ColumnType]] = {"labels": "list<int64>"}
     class_column = "labels"
+    balance_order = 1
 
     def to_row(self, value: Labels) -> Mapping[str, Any]:
         """See ``AnnotationKind``."""
@@ -26,7 +27,8 @@ class LabelsKind(AnnotationKind[Labels, Labels]):
 
     def from_row(self, row: Mapping[str, Any]) -> Labels | None:
         """See ``AnnotationKind``."""
-        return row["labels"]
+        found: Labels | None = row["labels"]
+        return found
 
     def to_features(self, value: Labels, keypoints: Sequence[str]) -> dict[str, Feature]:
         """``label`` and, as ObjectiveMTL's readers want it, ``confidence``."""
@@ -36,19 +38,24 @@ class LabelsKind(AnnotationKind[Labels, Labels]):
         """See ``AnnotationKind``; of an Example from elsewhere the labels with a positive ``confidence``."""
         if not (annotated or (annotated is None and "label" in features)):
             return None
-        labels = numbers(features, "label", np.int64)
+        labels: Labels = numbers(features, "label", np.int64)
         if annotated is None and "confidence" in features:
-            return labels[numbers(features, "confidence", np.int64) > 0]
+            labels = labels[numbers(features, "confidence", np.int64) > 0]
         return labels
 
     def classes(self, value: Labels) -> Labels:
         """The labels themselves."""
         return value
 
+    def num_annotations(self, value: Labels, counts: Mapping[int, int]) -> int:
+        """One for each label."""
+        return len(counts)
+
     def with_classes(self, value: Labels, mapper: ClassMapper) -> Labels:
         """See ``AnnotationKind``."""
-        mapped = mapper.indices[value]
-        return mapped[mapped != UNKNOWN]
+        mapped: Labels = mapper.indices[value]
+        kept: Labels = mapped[mapped != UNKNOWN]
+        return kept
 
     def load(self, value: Labels, mapper: ClassMapper, raw: Any, limit: int, fields: frozenset[str]) -> Labels:
         """See ``AnnotationKind``."""

@@ -25,6 +25,7 @@ class SemanticKind(AnnotationKind[bytes, Map]):
     name = "semantic"
     columns: ClassVar[Mapping[str, ColumnType]] = {"semantic": "binary"}
     unit = "pixels"
+    balance_order = 2
 
     def to_row(self, value: bytes) -> Mapping[str, Any]:
         """See ``AnnotationKind``."""
@@ -32,7 +33,8 @@ class SemanticKind(AnnotationKind[bytes, Map]):
 
     def from_row(self, row: Mapping[str, Any]) -> bytes | None:
         """See ``AnnotationKind``."""
-        return row["semantic"]
+        found: bytes | None = row["semantic"]
+        return found
 
     def num_bytes(self, value: bytes) -> int:
         """See ``AnnotationKind``."""
@@ -69,6 +71,10 @@ class SemanticKind(AnnotationKind[bytes, Map]):
             return {}
         counts = np.bincount(decoded.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
         return {int(index): int(counts[index]) for index in np.flatnonzero(counts)}
+
+    def num_annotations(self, value: bytes, counts: Mapping[int, int]) -> int:
+        """One for each class in the map."""
+        return len(counts)
 
     def with_classes(self, value: bytes, mapper: ClassMapper) -> bytes:
         """See ``AnnotationKind``; pixels of an unknown class have none."""

@@ -121,8 +121,7 @@ def findings_of(entries: Sequence[ShardEntry], rejects: Iterable[Reject], annota
     """What was read into some shards, and what was not."""
     findings = Findings(images=sum(entry.rows for entry in entries), annotated=annotated)
     for entry in entries:
-        of_images = (sum(entry.images.get(kind, {}).values()) for kind in ("labels", "semantic"))
-        findings.annotations += sum(entry.instances.values()) + sum(of_images)
+        findings.annotations += entry.annotations
     findings.add(rejects)
     return findings
 
@@ -167,7 +166,7 @@ def _finished(uri: str, provenance: dict[str, Any]) -> Conversion:
 def annotations_in(uri: str) -> int:
     """How many annotations a finished split has, by its ``class_counts.json``."""
     counts = json.loads(storage.read(storage.join(uri, CLASS_COUNTS)))
-    return sum(sum(columns.get("instances", columns["images"]).values()) for columns in counts.values())
+    return sum(sum(columns.get(kind, columns["images"]).values()) for kind, columns in counts.items())  # objects, if they are counted
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from mtl_ray import storage
@@ -15,6 +15,8 @@ from mtl_ray.shards.write import write_shard
 from mtl_ray.sources.source import Reject, Source
 
 _NOTE = ".part.json"
+_VERSION = 2
+"""Of the notes."""
 _AT_A_TIME = 16
 """Pictures that are fetched from a bucket at the same time."""
 
@@ -55,15 +57,16 @@ def write_part(part: Part) -> Written:
     if (found := _read_note(note, part)) is not None:
         return found
     written = Written(None, [], 0)
-    entry = write_shard(part.uri, part.name, _samples(part, written), encoding=part.encoding, keypoints=part.source.vocabulary.keypoints)
+    keypoints, layout = part.source.vocabulary.keypoints, part.source.layout
+    entry = write_shard(part.uri, part.name, _samples(part, written), encoding=part.encoding, keypoints=keypoints, layout=layout)
     written.entry = entry if entry.rows else None
-    storage.write(note, json.dumps({"job": part.job, "written": asdict(written)}).encode())
+    storage.write(note, json.dumps({"job": part.job, "written": _to_json(written)}).encode())
     return written
 
 
 def job_of(provenance: dict[str, Any], num_parts: int) -> str:
     """A name for a conversion that any change of its request or its inputs changes."""
-    return hashlib.sha256(json.dumps([provenance, num_parts], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([provenance, num_parts, _VERSION], sort_keys=True).encode()).hexdigest()
 
 
 def clear(uri: str, entries: list[ShardEntry]) -> None:
@@ -91,17 +94,25 @@ def _read_note(uri: str, part: Part) -> Written | None:
         content = json.loads(storage.read(uri))
     except FileNotFoundError:
         return None
-    if content["job"] != part.job or "annotated" not in content["written"]:  # of another conversion, or of an earlier version
+    if content["job"] != part.job:  # of another conversion, or of an earlier version
         return None
-    entry = _entry(content["written"]["entry"]) if content["written"]["entry"] else None
+    entry = _entry(content["written"]["entry"], part) if content["written"]["entry"] else None
     if entry and not storage.exists(storage.join(part.uri, entry.name)):
         return None
     return Written(entry, [Reject(**reject) for reject in content["written"]["rejects"]], content["written"]["annotated"])
 
 
-def _entry(content: dict[str, Any]) -> ShardEntry:
+def _to_json(written: Written) -> dict[str, Any]:
+    """All but the layout, which the part knows."""
+    entry = None
+    if written.entry is not None:
+        entry = {each.name: getattr(written.entry, each.name) for each in fields(written.entry) if each.name != "layout"}
+    return {"entry": entry, "rejects": [asdict(reject) for reject in written.rejects], "annotated": written.annotated}
+
+
+def _entry(content: dict[str, Any], part: Part) -> ShardEntry:
     """A ShardEntry from JSON, whose keys are texts and whose sequences are lists."""
-    images = {kind: {int(key): count for key, count in counts.items()} for kind, counts in content.pop("images").items()}
-    instances, pixels = ({int(key): count for key, count in content.pop(column).items()} for column in ("instances", "pixels"))
+    for name in ("images", "units"):
+        content[name] = {kind: {int(key): count for key, count in counts.items()} for kind, counts in content[name].items()}
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
-    return ShardEntry(images=images, instances=instances, pixels=pixels, **plain)
+    return ShardEntry(layout=part.source.layout, **plain)

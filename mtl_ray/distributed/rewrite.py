@@ -24,6 +24,7 @@ def open_shards(config: Shards) -> Source:
         records=list(zip(blocks.tolist(), rows.tolist(), strict=True)),
         reader=partial(_read, split),
         fingerprint=split.manifest.digest,
+        layout=split.manifest.layout,
     )
 
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mtl_ray.columns import ColumnType
+from mtl_ray.columns import ColumnType, Feature, Features, first_bytes, first_number
 from mtl_ray.config.strict import STRICT
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.inputs.frame import Frame, frame_of, place
+from mtl_ray.inputs.image_file import NO_LIMIT, shown_size
 from mtl_ray.inputs.input import Arrays, ArraySpec, Input
 from mtl_ray.samples import EncodedImage
 
@@ -38,6 +39,20 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
     def from_row(self, row: Mapping[str, Any]) -> EncodedImage:
         """See ``Input``."""
         return EncodedImage(data=row["image"], height=row["height"], width=row["width"])
+
+    def to_features(self, encoded: EncodedImage) -> dict[str, Feature]:
+        """The names that ObjectiveMTL's readers look for."""
+        return {"image": [encoded.data], "height": np.array([encoded.height]), "width": np.array([encoded.width])}
+
+    def from_features(self, features: Features) -> EncodedImage | None:
+        """See ``Input``; the header of the file says the size where no feature does."""
+        data = first_bytes(features, "image")
+        if data is None:
+            return None
+        if "height" in features and "width" in features:
+            return EncodedImage(data=data, height=first_number(features, "height"), width=first_number(features, "width"))
+        height, width = shown_size(data, NO_LIMIT)
+        return EncodedImage(data=data, height=height, width=width)
 
     def num_bytes(self, encoded: EncodedImage) -> int:
         """See ``Input``."""

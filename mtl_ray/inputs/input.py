@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.columns import ColumnType
+from mtl_ray.columns import ColumnType, Feature, Features, row_from_features, row_to_features
 
 Encoded = TypeVar("Encoded")
 """What a Sample holds: encoded bytes with what is known of them, small enough for a shard."""
@@ -65,6 +65,13 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
     columns: ClassVar[Mapping[str, ColumnType]]
     limit_name: ClassVar[str]
 
+    def __eq__(self, other: object) -> bool:
+        """Equal to the same kind in another process."""
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
     def to_row(self, encoded: Encoded) -> Mapping[str, Any]:
         """The values of ``columns``."""
         raise NotImplementedError
@@ -72,6 +79,19 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
     def from_row(self, row: Mapping[str, Any]) -> Encoded:
         """The inverse of ``to_row``."""
         raise NotImplementedError
+
+    def to_features(self, encoded: Encoded) -> dict[str, Feature]:
+        """Its features in a ``tf.train.Example``."""
+        return row_to_features(f"mtl/{self.name}", self.columns, self.to_row(encoded))
+
+    def from_features(self, features: Features) -> Encoded | None:
+        """The inverse of ``to_features``; None if there are none.
+
+        Raises:
+            ValueError: if they do not fit together.
+        """
+        row = row_from_features(f"mtl/{self.name}", self.columns, features)
+        return None if any(value is None for value in row.values()) else self.from_row(row)
 
     def num_bytes(self, encoded: Encoded) -> int:
         """About the bytes that it takes in a shard."""

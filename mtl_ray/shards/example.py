@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Feature = list[bytes] | NDArray[np.int64] | NDArray[np.float32]
-ReadFeature = list[memoryview] | NDArray[np.int64] | NDArray[np.float32]
+from mtl_ray.columns import Feature, ReadFeature
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _BYTES, _FLOATS, _INTEGERS = 1, 2, 3

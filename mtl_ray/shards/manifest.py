@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.layout import DEFAULT, Layout
 from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.shards.words import Words
 from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
@@ -45,9 +46,10 @@ class ShardEntry:
         block_offsets, block_bytes: where each block lies in the file.
         block_rows: samples of each block.
         block_crc32c: CRC-32C of the bytes of each block.
+        layout: what its samples consist of.
+        annotations: how many annotations of all kinds there are.
         images: by kind of annotation, how many samples have each class (by its index).
-        instances: how many instances have each class.
-        pixels: how many pixels of semantic maps have each class.
+        units: by kind, how many objects or pixels have each class; only for kinds that count them.
     """
 
     name: str
@@ -58,9 +60,10 @@ class ShardEntry:
     block_bytes: tuple[int, ...]
     block_rows: tuple[int, ...]
     block_crc32c: tuple[int, ...]
+    layout: Layout = DEFAULT
+    annotations: int = 0
     images: Mapping[Annotation, Mapping[int, int]] = field(default_factory=dict)
-    instances: Mapping[int, int] = field(default_factory=dict)
-    pixels: Mapping[int, int] = field(default_factory=dict)
+    units: Mapping[Annotation, Mapping[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,6 +76,7 @@ class Manifest:
         shuffled: whether the rows were put into random order when they were written.
         provenance: where the split comes from (source, options, seed), as it was given to ``publish_manifest``.
         vocabulary: what the numbers mean.
+        layout: what its samples consist of: its columns, and the plugins that give some of them.
         digest: SHA-256 of the manifest itself; two splits with equal digests hold the same samples in the same order.
         shard_names: S names of files.
         shard_sha256: S checksums in hexadecimal.
@@ -85,6 +89,7 @@ class Manifest:
     shuffled: bool
     provenance: Mapping[str, Any]
     vocabulary: Vocabulary
+    layout: Layout
     digest: str
     shard_names: Words
     shard_sha256: Words
@@ -115,6 +120,7 @@ def manifest_bytes(
     Raises:
         ValueError: if it could not, for example because the vocabulary does not fit together.
     """
+    layout = layout_of(entries)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -124,6 +130,8 @@ def manifest_bytes(
         "rows": sum(entry.rows for entry in entries),
         "provenance": dict(provenance),
         "vocabulary": vocabulary_to_json(vocabulary),
+        "columns": dict(layout.columns),
+        **({"plugins": list(layout.plugins)} if layout.plugins else {}),
         "shards": {
             "name": " ".join(entry.name for entry in entries),
             "sha256": " ".join(entry.sha256 for entry in entries),
@@ -144,6 +152,18 @@ def manifest_bytes(
     except ValueError as error:
         raise ValueError(f"the split {name!r} cannot be written: {error}") from error
     return data
+
+
+def layout_of(entries: Iterable[ShardEntry]) -> Layout:
+    """The one layout of some shards.
+
+    Raises:
+        ValueError: if they have different ones.
+    """
+    layouts = list(dict.fromkeys(entry.layout for entry in entries)) or [DEFAULT]
+    if len(layouts) > 1:
+        raise ValueError("the shards of a split must have the same columns")
+    return layouts[0]
 
 
 def parse_manifest(data: bytes) -> Manifest:
@@ -190,12 +210,14 @@ def _parse(content: Any, digest: str) -> Manifest:
     if content.get("encoding") not in ("arrow", "tfrecord"):
         raise ValueError(f"its encoding {content.get('encoding')!r} is neither arrow nor tfrecord")
     shards, blocks = _take(content, "shards", dict), _take(content, "blocks", dict)
+    layout = _layout(content)
     manifest = Manifest(
         name=_take(content, "name", str),
         encoding=content["encoding"],
         shuffled=_take(content, "shuffled", bool),
         provenance=_take(content, "provenance", dict),
-        vocabulary=vocabulary_from_json(_take(content, "vocabulary", dict)),
+        vocabulary=_vocabulary(content, layout),
+        layout=layout,
         digest=digest,
         shard_names=_words(shards, "name", _NAMES),
         shard_sha256=_words(shards, "sha256", _HASHES),
@@ -209,6 +231,28 @@ def _parse(content: Any, digest: str) -> Manifest:
     )
     _check(manifest, _take(content, "rows", int))
     return manifest
+
+
+def _layout(content: dict[str, Any]) -> Layout:
+    """What the manifest lists; a manifest of an earlier version lists nothing."""
+    plugins = content.pop("plugins", [])
+    if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
+        raise ValueError("its 'plugins' are not names")
+    if "columns" not in content:
+        return DEFAULT
+    columns = _take(content, "columns", dict)
+    if not all(isinstance(kind, str) for kind in columns.values()):
+        raise ValueError("its 'columns' are not names of types")
+    return Layout.of_columns(columns, plugins)
+
+
+def _vocabulary(content: dict[str, Any], layout: Layout) -> Vocabulary:
+    vocabulary = vocabulary_from_json(_take(content, "vocabulary", dict))
+    known = {kind.name for kind in layout.annotations}
+    for kinds in (vocabulary.classes, vocabulary.colours, vocabulary.category_ids):
+        if unknown := [kind for kind in kinds if kind not in known]:
+            raise ValueError(f"its vocabulary has the unknown kind of annotation {unknown[0]!r}")
+    return vocabulary
 
 
 def _check(manifest: Manifest, rows: int) -> None:

@@ -44,10 +44,9 @@ def _row_parts(split: Split, annotation: Annotation, factor: dict[str, float]) -
 
 
 def _shared_annotation(splits: Items[Split]) -> Annotation:
-    kinds: tuple[Annotation, ...] = ("instances", "labels", "semantic")
-    for kind in kinds:
-        if all(kind in split.vocabulary.classes for split in splits):
-            return kind
+    shared = [kind for name, kind in splits[0].annotations.items() if all(split.vocabulary.classes.get(name) for split in splits)]
+    if shared:
+        return min(shared, key=lambda kind: kind.balance_order).name
     raise ValueError("balancing needs a kind of annotation that all splits have; these have none in common")
 
 

@@ -2,17 +2,20 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.annotations.annotation import AnnotationKind
 from mtl_ray.annotations.instance_values import Instances
-from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample, Vocabulary
+from mtl_ray.annotations.instances import INSTANCES
+from mtl_ray.layout import DEFAULT, Layout
+from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.shards.cache import default_cache
 from mtl_ray.shards.local import LocalShards, ShardFiles
 from mtl_ray.shards.manifest import Encoding, Manifest, read_manifest
@@ -39,20 +42,20 @@ class Block(Protocol):
         """One of them."""
         ...
 
-    def classes(self, annotation: Annotation) -> Iterator[NDArray[np.int64]]:
-        """The class indices of each row for labels or instances."""
+    def annotation(self, kind: AnnotationKind[Any, Any], row: int) -> Any | None:
+        """The annotation of a row; no input is read."""
         ...
 
-    def semantic(self, row: int) -> bytes | None:
-        """The encoded semantic map of a row."""
+    def classes(self, kind: AnnotationKind[Any, Any]) -> Iterator[NDArray[np.int64]]:
+        """The class indices of each row; none where it is not annotated."""
         ...
 
-    def objects(self, row: int) -> tuple[int, int, Instances | None]:
-        """Height and width of the image of a row, and its objects."""
+    def flat(self, column: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """The numbers of a list column end to end, and how many each row has."""
         ...
 
-    def boxes(self) -> BoxColumns:
-        """The boxes of all rows."""
+    def integers(self, column: str) -> NDArray[np.int64]:
+        """The numbers of a column of type int32."""
         ...
 
 
@@ -123,32 +126,41 @@ class Split:
         """Says that these blocks will be read soon; from a bucket they are brought near meanwhile. Returns at once."""
         self._files.prefetch(list(blocks))
 
+    @property
+    def annotations(self) -> Mapping[Annotation, AnnotationKind[Any, Any]]:
+        """The kinds of annotation of its vocabulary, by name."""
+        return {kind.name: kind for kind in self.manifest.layout.annotations if kind.name in self.vocabulary.classes}
+
     def scan_classes(self, annotation: Annotation) -> Iterator[NDArray[np.int64]]:
-        """The class indices of each row in stored order (once for each object; sorted and once for semantic maps); no image is read."""
-        for index in range(len(self.block_rows)):
-            block = open_block(self.manifest.encoding, self._files.view(index))
-            if annotation == "semantic":
-                yield from (_classes_of_map(block.semantic(row)) for row in range(len(block)))
-            else:
-                yield from block.classes(annotation)
+        """The class indices of each row in stored order (of each object, or each class once); no input is read."""
+        kind = next(kind for kind in self.manifest.layout.annotations if kind.name == annotation)
+        for block in self._unkept_blocks():
+            yield from block.classes(kind)
 
     def scan_objects(self) -> Iterator[tuple[int, int, Instances | None]]:
         """Height and width of each image in stored order, and its objects; no image is looked at."""
-        for index in range(len(self.block_rows)):
-            block = open_block(self.manifest.encoding, self._files.view(index))
-            yield from (block.objects(row) for row in range(len(block)))
+        for block in self._unkept_blocks():
+            sizes = zip(block.integers("height").tolist(), block.integers("width").tolist(), strict=True)
+            yield from ((height, width, block.annotation(INSTANCES, row)) for row, (height, width) in enumerate(sizes))
 
     def scan_boxes(self, blocks: Iterable[int] | None = None) -> Iterator[BoxColumns]:
         """The boxes of each block in stored order, or of some blocks, as arrays; no image is looked at."""
+        for block in self._unkept_blocks(blocks):
+            sizes = np.stack([block.integers("height"), block.integers("width")], axis=1)
+            boxes, counts = block.flat("boxes_xyxy")
+            yield sizes, counts // 4, boxes.reshape(-1, 4), block.flat("crowd")[0]
+
+    def _unkept_blocks(self, blocks: Iterable[int] | None = None) -> Iterator[Block]:
+        """Blocks that are looked at once, without their checksums."""
         for index in range(len(self.block_rows)) if blocks is None else blocks:
-            yield open_block(self.manifest.encoding, self._files.view(index)).boxes()
+            yield open_block(self.manifest.encoding, self._files.view(index), self.manifest.layout)
 
     def _block(self, block: int) -> Block:
         with self._lock:
             if block in self._open:
                 self._open.move_to_end(block)
                 return self._open[block]
-        found = open_block(self.manifest.encoding, self._checked_view(block))
+        found = open_block(self.manifest.encoding, self._checked_view(block), self.manifest.layout)
         if len(found) != self.block_rows[block]:
             raise ValueError(f"{self._name(block)} holds {len(found)} rows, its manifest says {self.block_rows[block]}")
         with self._lock:
@@ -203,7 +215,7 @@ def _shard_files(uri: str, manifest: Manifest) -> ShardFiles:
     return LocalShards(Path(uri), manifest)
 
 
-def open_block(encoding: Encoding, data: memoryview) -> Block:
+def open_block(encoding: Encoding, data: memoryview, layout: Layout = DEFAULT) -> Block:
     """A block in some bytes; the libraries that blocks need are not imported for a manifest alone.
 
     Raises:
@@ -212,16 +224,7 @@ def open_block(encoding: Encoding, data: memoryview) -> Block:
     if encoding == "arrow":
         from mtl_ray.shards.arrow import ArrowBlock
 
-        return ArrowBlock(data)
+        return ArrowBlock(data, layout)
     from mtl_ray.shards.tfrecord import RecordBlock
 
-    return RecordBlock(data)
-
-
-def _classes_of_map(encoded: bytes | None) -> NDArray[np.int64]:
-    from mtl_ray.inputs.image_file import NO_LIMIT, load_image, open_image
-
-    if encoded is None:
-        return np.zeros(0, np.int64)
-    values = set(np.unique(np.asarray(load_image(open_image(encoded, NO_LIMIT)))).tolist()) - {IGNORE_INDEX}
-    return np.array(sorted(values), np.int64)
+    return RecordBlock(data, layout)

@@ -5,18 +5,22 @@ A record is its length, a masked CRC-32C of that, its bytes and a masked CRC-32C
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.annotations.instance_values import Instances
-from mtl_ray.samples import Annotation, Sample
-from mtl_ray.shards.example import ReadFeature, decode_example, encode_example
-from mtl_ray.shards.features import classes_of, semantic_of, to_features, to_sample
+from mtl_ray.annotations.annotation import AnnotationKind
+from mtl_ray.columns import Features
+from mtl_ray.layout import DEFAULT, Layout
+from mtl_ray.samples import Sample
+from mtl_ray.shards.columns import LIST_DTYPES
+from mtl_ray.shards.example import decode_example, encode_example
+from mtl_ray.shards.features import is_annotated, to_features, to_sample
 from mtl_ray.shards.local import map_file
 
 SUFFIX = ".tfrecord"
@@ -29,57 +33,62 @@ _MASK = 0xA282EAD8
 class RecordBlock:
     """A block of Samples over the bytes of some records, which are not copied."""
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: memoryview, layout: Layout = DEFAULT) -> None:
         """Finds where each record lies.
 
         Raises:
             ValueError: if the bytes are not records.
         """
         self._data = data
+        self._layout = layout
         self._records = list(_walk(data))
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, row: int) -> Sample:
-        return to_sample(decode_example(_payload(self._data, *self._records[row])))
+        return to_sample(decode_example(_payload(self._data, *self._records[row])), self._layout)
 
-    def classes(self, annotation: Annotation) -> Iterator[NDArray[np.int64]]:
-        """The class indices of each row for labels or instances; empty where it is not annotated."""
+    def annotation(self, kind: AnnotationKind[Any, Any], row: int) -> Any | None:
+        """The annotation of a row; no input is read."""
+        features = self._unchecked(row)
+        return kind.from_features(features, (), is_annotated(features, kind.name))
+
+    def classes(self, kind: AnnotationKind[Any, Any]) -> Iterator[NDArray[np.int64]]:
+        """The class indices of each row; none where it is not annotated."""
         for row in range(len(self)):
-            yield classes_of(self._unchecked(row), annotation)
+            value = self.annotation(kind, row)
+            yield np.zeros(0, np.int64) if value is None else kind.classes(value)
 
-    def semantic(self, row: int) -> bytes | None:
-        """The encoded semantic map of a row."""
-        return semantic_of(self._unchecked(row))
+    def flat(self, column: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """The numbers of a list column end to end, and how many each row has."""
+        kind = self._layout.owner(column)
+        values = (self.annotation(kind, row) for row in range(len(self)))
+        rows = [np.zeros(0) if value is None else np.ravel(kind.to_row(value)[column]) for value in values]
+        dtype = LIST_DTYPES[kind.columns[column]]
+        return np.concatenate([np.zeros(0, dtype), *rows]).astype(dtype), np.array([len(row) for row in rows], np.int64)
 
-    def objects(self, row: int) -> tuple[int, int, Instances | None]:
-        """Height and width of the image of a row, and its objects."""
-        sample = to_sample(self._unchecked(row))
-        return sample.height, sample.width, sample.instances
+    def integers(self, column: str) -> NDArray[np.int64]:
+        """The numbers of a column of type int32."""
+        each = next(each for each in self._layout.inputs if column in each.columns)
+        found = [each.from_features(self._unchecked(row)) for row in range(len(self))]
+        return np.array([each.to_row(value)[column] for value in found], np.int64)
 
-    def boxes(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
-        """The boxes of all rows, see ``split.BoxColumns``."""
-        rows = [self.objects(row) for row in range(len(self))]
-        sizes = np.array([(height, width) for height, width, _ in rows], np.int64).reshape(-1, 2)
-        found = [objects for _, _, objects in rows if objects is not None]
-        counts = np.array([0 if objects is None else len(objects) for _, _, objects in rows], np.int64)
-        boxes = np.concatenate([np.zeros((0, 4), np.float32), *(objects.boxes_xyxy for objects in found)])
-        return sizes, counts, boxes, np.concatenate([np.zeros(0, np.bool_), *(objects.crowd for objects in found)])
-
-    def _unchecked(self, row: int) -> dict[str, ReadFeature]:
-        """The features of a row, of which the image is not looked at."""
+    def _unchecked(self, row: int) -> Features:
+        """The features of a row, of which the input is not looked at."""
         start, length = self._records[row]
         return decode_example(self._data[start : start + length])
 
 
-def write_blocks(path: Path, blocks: Iterable[list[Sample]], *, keypoints: tuple[str, ...] = ()) -> tuple[list[int], list[int]]:
+def write_blocks(
+    path: Path, blocks: Iterable[list[Sample]], layout: Layout = DEFAULT, *, keypoints: Sequence[str] = ()
+) -> tuple[list[int], list[int]]:
     """Writes a file of records; gives the offset and the length of each block in it, in bytes."""
     offsets, lengths = [], []
     with open(path, "wb") as file:
         for samples in blocks:
             offsets.append(file.tell())
-            records = [part for sample in samples for part in _record(encode_example(to_features(sample, keypoints)))]
+            records = [part for sample in samples for part in _record(encode_example(to_features(sample, layout, keypoints)))]
             file.write(b"".join(records))
             lengths.append(file.tell() - offsets[-1])
             del samples, records  # before the next block is read, which then takes their memory
@@ -97,7 +106,7 @@ def index_text(path: Path) -> str:
     return "".join(f"{start - _HEADER_BYTES} {length + _FRAME_BYTES}\n" for start, length in _walk(map_file(path)))
 
 
-def read_records(path: Path, keypoints: tuple[str, ...] = ()) -> Iterator[Sample]:
+def read_records(path: Path, keypoints: Sequence[str] = ()) -> Iterator[Sample]:
     """The Samples of a TFRecord file that may come from elsewhere.
 
     Args:
@@ -109,7 +118,7 @@ def read_records(path: Path, keypoints: tuple[str, ...] = ()) -> Iterator[Sample
     """
     data = map_file(path)
     for start, length in _walk(data):
-        yield to_sample(decode_example(_payload(data, start, length)), keypoints)
+        yield to_sample(decode_example(_payload(data, start, length)), DEFAULT, keypoints)
 
 
 def _walk(data: memoryview) -> Iterator[tuple[int, int]]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ import google_crc32c
 import numpy as np
 
 from mtl_ray import storage
-from mtl_ray.inputs.image_file import NO_LIMIT, load_image, open_image
-from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample, Vocabulary
+from mtl_ray.layout import DEFAULT, Layout
+from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.shards import arrow, tfrecord
 from mtl_ray.shards.local import map_file
-from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry, manifest_bytes, read_manifest
+from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry, layout_of, manifest_bytes, read_manifest
 from mtl_ray.shards.split import open_block
 
 CLASS_COUNTS = "class_counts.json"
@@ -31,7 +31,13 @@ def shard_name(name: str, index: int) -> str:
 
 
 def write_shard(
-    uri: str, name: str, samples: Iterable[Sample], *, encoding: Encoding = "arrow", keypoints: tuple[str, ...] = ()
+    uri: str,
+    name: str,
+    samples: Iterable[Sample],
+    *,
+    encoding: Encoding = "arrow",
+    keypoints: tuple[str, ...] = (),
+    layout: Layout = DEFAULT,
 ) -> ShardEntry:
     """Writes a shard whole or not at all, in place of one that is there.
 
@@ -41,6 +47,7 @@ def write_shard(
         samples: are read once; a block of them is in memory at a time.
         encoding: of the file; beside a TFRecord lies its ``.idx``.
         keypoints: names under which TFRecords also carry the keypoints for readers elsewhere.
+        layout: what the samples consist of.
 
     Returns:
         What ``publish_manifest`` needs to know of the shard.
@@ -48,14 +55,14 @@ def write_shard(
     Raises:
         ValueError: for a sample that is too large.
     """
-    counts = _Counts()
+    counts = _Counts(layout)
     file = name + (arrow.SUFFIX if encoding == "arrow" else tfrecord.SUFFIX)
     with storage.writing(storage.join(uri, file)) as path:
-        blocks = counts.over(_blocks(samples))
+        blocks = counts.over(_blocks(samples, layout))
         if encoding == "arrow":
-            offsets, lengths = arrow.write_blocks(path, blocks)
+            offsets, lengths = arrow.write_blocks(path, blocks, layout)
         else:
-            offsets, lengths = tfrecord.write_blocks(path, blocks, keypoints=keypoints)
+            offsets, lengths = tfrecord.write_blocks(path, blocks, layout, keypoints=keypoints)
             storage.write(storage.join(uri, name + tfrecord.INDEX_SUFFIX), tfrecord.index_text(path).encode())
         return _entry(file, encoding, path, offsets, lengths, counts)
 
@@ -96,83 +103,65 @@ def publish_manifest(
     return read_manifest(uri)
 
 
-def class_counts(entries: Iterable[ShardEntry], vocabulary: Vocabulary) -> dict[str, dict[str, dict[str, int]]]:
-    """How many images, instances or pixels have each class: ``counts[annotation]["images"][class name]``."""
-    images: dict[Annotation, Counter[int]] = {"labels": Counter(), "instances": Counter(), "semantic": Counter()}
-    parts: dict[Annotation, tuple[str, Counter[int]]] = {"instances": ("instances", Counter()), "semantic": ("pixels", Counter())}
-    for entry in entries:
-        parts["instances"][1].update(entry.instances)
-        parts["semantic"][1].update(entry.pixels)
-        for kind, counter in images.items():
-            counter.update(entry.images.get(kind, {}))
+def class_counts(entries: Sequence[ShardEntry], vocabulary: Vocabulary) -> dict[str, dict[str, dict[str, int]]]:
+    """How many images, and objects or pixels, have each class: ``counts[annotation]["images"][class name]``."""
     found = {}
-    for kind, counter in images.items():
-        if names := vocabulary.classes.get(kind):
-            found[kind] = {"images": {name: counter[index] for index, name in enumerate(names)}}
-            if kind in parts:
-                column, of_class = parts[kind]
-                found[kind][column] = {name: of_class[index] for index, name in enumerate(names)}
-    return {str(kind): counts for kind, counts in found.items()}
+    for kind in layout_of(entries).annotations:
+        if names := vocabulary.classes.get(kind.name):
+            found[kind.name] = {"images": _by_class((entry.images for entry in entries), kind.name, names)}
+            if kind.unit is not None:
+                found[kind.name][kind.unit] = _by_class((entry.units for entry in entries), kind.name, names)
+    return found
+
+
+def _by_class(counts: Iterable[Mapping[str, Mapping[int, int]]], kind: str, names: Sequence[str]) -> dict[str, int]:
+    total: Counter[int] = Counter()
+    for each in counts:
+        total.update(each.get(kind, {}))
+    return {name: total[index] for index, name in enumerate(names)}
 
 
 class _Counts:
     """What is counted while samples pass by on their way to a file."""
 
-    def __init__(self) -> None:
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
         self.block_rows: list[int] = []
-        self.images: dict[Annotation, Counter[int]] = {"labels": Counter(), "instances": Counter(), "semantic": Counter()}
-        self.instances: Counter[int] = Counter()
-        self.pixels: Counter[int] = Counter()
+        self.annotations = 0
+        self.images: dict[str, Counter[int]] = {kind.name: Counter() for kind in layout.annotations}
+        self.units: dict[str, Counter[int]] = {kind.name: Counter() for kind in layout.annotations if kind.unit is not None}
 
     def over(self, blocks: Iterable[list[Sample]]) -> Iterator[list[Sample]]:
         for block in blocks:
             self.block_rows.append(len(block))
             for sample in block:
-                pixels = _pixels(sample.semantic) if sample.semantic is not None else {}
-                self.pixels.update(pixels)
-                if sample.instances is not None:
-                    self.instances.update(sample.instances.classes.tolist())
-                for kind, classes in classes_of(sample, pixels).items():
-                    self.images[kind].update(classes)
+                self._add(sample)
             yield block
             del block  # so that the memory of this block holds the next one, which saves a fifth of the time
 
-
-def classes_of(sample: Sample, pixels: Mapping[int, int] | None = None) -> dict[Annotation, set[int]]:
-    """The classes that a sample has, by kind of annotation.
-
-    Args:
-        sample: any.
-        pixels: those of each class in its semantic map, where they are known already.
-    """
-    found: dict[Annotation, set[int]] = {}
-    if sample.labels is not None:
-        found["labels"] = set(sample.labels.tolist())
-    if sample.instances is not None:
-        found["instances"] = set(sample.instances.classes.tolist())
-    if sample.semantic is not None:
-        found["semantic"] = set(_pixels(sample.semantic) if pixels is None else pixels)
-    return found
+    def _add(self, sample: Sample) -> None:
+        for kind in self.layout.annotations:
+            value = sample.annotations.get(kind.name)
+            if value is not None:
+                counts = kind.count(value)
+                self.annotations += kind.num_annotations(value, counts)
+                self.images[kind.name].update(counts.keys())
+                if kind.unit is not None:
+                    self.units[kind.name].update(counts)
 
 
-def _pixels(png: bytes) -> dict[int, int]:
-    """The pixels of each class in a semantic map; none where it is damaged, which is for whoever reads it to say."""
-    try:
-        classes = np.asarray(load_image(open_image(png, NO_LIMIT)))
-    except ValueError:
-        return {}
-    if classes.ndim != 2 or classes.dtype != np.uint8:
-        return {}
-    counts = np.bincount(classes.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
-    return {int(index): int(counts[index]) for index in np.flatnonzero(counts)}
+def classes_of(sample: Sample, layout: Layout = DEFAULT) -> dict[Annotation, set[int]]:
+    """The classes that a sample has, by kind of annotation."""
+    kinds = (kind for kind in layout.annotations if kind.name in sample.annotations)
+    return {kind.name: set(kind.classes(sample.annotations[kind.name]).tolist()) for kind in kinds}
 
 
-def _blocks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
+def _blocks(samples: Iterable[Sample], layout: Layout) -> Iterator[list[Sample]]:
     """The samples in runs of at most BLOCK_ROWS and, unless it is one alone, at most BLOCK_BYTES."""
     block: list[Sample] = []
     size = 0
     for sample in samples:
-        added = _size(sample)
+        added = _size(sample, layout)
         if block and (len(block) == BLOCK_ROWS or size + added > BLOCK_BYTES):
             yield block
             block, size = [], 0
@@ -182,10 +171,10 @@ def _blocks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
         yield block
 
 
-def _size(sample: Sample) -> int:
+def _size(sample: Sample, layout: Layout) -> int:
     """About the bytes that a sample takes in a shard."""
-    masks = sample.instances.masks or () if sample.instances is not None else ()
-    found = len(sample.image) + len(sample.semantic or b"") + sum(map(len, masks))
+    found = sum(each.num_bytes(sample.inputs[each.name]) for each in layout.inputs)
+    found += sum(kind.num_bytes(sample.annotations[kind.name]) for kind in layout.annotations if kind.name in sample.annotations)
     if found > MAX_SAMPLE_BYTES:
         raise ValueError(f"{sample.key} takes {found} bytes; a sample may have {MAX_SAMPLE_BYTES}")
     return found
@@ -199,7 +188,7 @@ def _entry(name: str, encoding: Encoding, path: Path, offsets: list[int], length
     whole = map_file(path)
     data = np.frombuffer(whole, np.uint8)
     for start, length, rows in zip(offsets, lengths, counts.block_rows, strict=True):
-        block = open_block(encoding, memoryview(whole)[start : start + length])
+        block = open_block(encoding, memoryview(whole)[start : start + length], counts.layout)
         assert len(block) == rows, f"{name}: a block of {rows} rows was written, {len(block)} are read"
         for row in range(rows):
             block[row]
@@ -213,7 +202,8 @@ def _entry(name: str, encoding: Encoding, path: Path, offsets: list[int], length
         block_bytes=tuple(lengths),
         block_rows=tuple(counts.block_rows),
         block_crc32c=tuple(checksums),
+        layout=counts.layout,
+        annotations=counts.annotations,
         images={kind: dict(counter) for kind, counter in counts.images.items()},
-        instances=dict(counts.instances),
-        pixels=dict(counts.pixels),
+        units={kind: dict(counter) for kind, counter in counts.units.items()},
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mtl_ray.layout import DEFAULT, Layout
 from mtl_ray.samples import Sample, Vocabulary
 
 
@@ -64,6 +65,7 @@ class Source:
         records: what the reader needs to know of each picture, small.
         reader: makes a Sample of a record; a function of a module, or a ``functools.partial`` of one. Raises ``UnreadableError``.
         rejects: what was found wrong while listing.
+        layout: which inputs and kinds of annotation the Samples have.
         fingerprint: changes when the listing, an annotation, or the size, tag or time of a picture changes.
     """
 
@@ -72,6 +74,7 @@ class Source:
     reader: Callable[[Any], Reading]
     rejects: tuple[Reject, ...] = ()
     fingerprint: str
+    layout: Layout = DEFAULT
 
     def __post_init__(self) -> None:
         for name in (name for names in self.vocabulary.classes.values() for name in names):

@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_ray.annotations.instance_values import Instances
+from mtl_ray.annotations.instances import INSTANCES
+from mtl_ray.annotations.labels import LABELS
 from mtl_ray.samples import Sample, image_sample
 from mtl_ray.shards import arrow, tfrecord
 from mtl_ray.shards.example import decode_example, encode_example
@@ -53,8 +55,8 @@ def test_classes_are_read_without_the_rest(encoding: ModuleType, block: Blocks, 
     encoding.write_blocks(tmp_path / "file", [rows])
     (start,), (length,) = encoding.write_blocks(tmp_path / "file", [rows])
     found = block(memoryview((tmp_path / "file").read_bytes())[start : start + length])
-    assert [each.tolist() for each in found.classes("labels")] == [[0], [1], [2], [0], [1], [2]]  # type: ignore[attr-defined]
-    assert [each.tolist() for each in found.classes("instances")] == [[], [0], [], [0, 1, 0], [], [0]]  # type: ignore[attr-defined]
+    assert [each.tolist() for each in found.classes(LABELS)] == [[0], [1], [2], [0], [1], [2]]  # type: ignore[attr-defined]
+    assert [each.tolist() for each in found.classes(INSTANCES)] == [[], [0], [], [0, 1, 0], [], [0]]  # type: ignore[attr-defined]
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from mtl_ray.annotations.labels import LABELS, LabelsKind
 from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.shards import order as order_module
 from mtl_ray.shards import sequence as sequence_module
@@ -48,6 +49,10 @@ class FakeSplit:
     @property
     def vocabulary(self) -> Vocabulary:
         return Vocabulary(classes={"labels": self.names})
+
+    @property
+    def annotations(self) -> dict[str, LabelsKind]:
+        return {"labels": LABELS}
 
     def scan_classes(self, annotation: Annotation) -> Iterator[NDArray[np.int64]]:
         assert annotation == "labels"
