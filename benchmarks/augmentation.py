@@ -21,11 +21,14 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from mtl_ray.annotations.instance_values import Objects
+from mtl_ray.annotations.instances import INSTANCES
+from mtl_ray.annotations.semantic import SEMANTIC
 from mtl_ray.inputs.frame import place, place_map
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.augment import augmented
 from mtl_ray.loading.config import Colour, Flip, RandomCrop
-from mtl_ray.loading.scene import Objects, Scene
+from mtl_ray.loading.scene import Scene
 
 CHANGES = (Flip(), RandomCrop(), Colour())
 REPEATS = 40
@@ -53,7 +56,7 @@ def scene_of_size(height: int, width: int) -> Scene:
     corners = np.sort(numbers.random((5, 2, 2)), axis=1) * np.array([width, height])
     objects = Objects(boxes_xyxy=corners.reshape(5, 4).astype(np.float32), classes=np.arange(5), crowd=np.zeros(5, np.bool_))
     image = numbers.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Scene(image=image, labels=None, objects=objects, semantic=image[..., 0] // 32)
+    return Scene(raw=image, parts={INSTANCES: objects, SEMANTIC: image[..., 0] // 32}, known_classes={})
 
 
 def ours(scene: Scene) -> Callable[[int], None]:
@@ -61,17 +64,17 @@ def ours(scene: Scene) -> Callable[[int], None]:
 
     def run(seed: int) -> None:
         changed = augmented(scene, CHANGES, random.Random(seed), list, rule)
-        assert changed.objects is not None
-        assert changed.semantic is not None
+        assert changed.part("instances") is not None
+        assert changed.part("semantic") is not None
         _, frame = place(changed.image, rule)
-        place_map(changed.semantic, frame, 255)
-        frame.boxes_to_canvas(changed.objects.boxes_xyxy)
+        place_map(changed.part("semantic"), frame, 255)
+        frame.boxes_to_canvas(changed.part("instances").boxes_xyxy)
 
     return run
 
 
 def torchvisions(scene: Scene) -> Callable[[int], None]:
-    assert scene.objects is not None
+    assert scene.part("instances") is not None
     transforms = v2.Compose(
         [
             v2.RandomHorizontalFlip(0.5),
@@ -82,8 +85,8 @@ def torchvisions(scene: Scene) -> Callable[[int], None]:
     )
     inputs = {
         "image": tv_tensors.Image(torch.from_numpy(scene.image).permute(2, 0, 1).contiguous()),
-        "boxes": tv_tensors.BoundingBoxes(torch.from_numpy(scene.objects.boxes_xyxy), format="XYXY", canvas_size=scene.hw),
-        "mask": tv_tensors.Mask(torch.from_numpy(scene.semantic)),
+        "boxes": tv_tensors.BoundingBoxes(torch.from_numpy(scene.part("instances").boxes_xyxy), format="XYXY", canvas_size=scene.hw),
+        "mask": tv_tensors.Mask(torch.from_numpy(scene.part("semantic"))),
     }
     return lambda seed: transforms(inputs)
 

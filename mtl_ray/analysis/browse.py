@@ -1,16 +1,16 @@
 """Samples drawn with their annotations, into files: to see what a split holds, and what a network will see of it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.annotations.instance_values import Instances
+from mtl_ray.annotations.annotation import AnnotationKind
 from mtl_ray.experiment import ExperimentConfig, drawing_task
 from mtl_ray.geometry.pictures import grid, jpeg, shrunk
 from mtl_ray.inference.pictures import free_name
@@ -74,47 +74,28 @@ def _originals(uri: str, num: int) -> Iterator[Drawn]:
 
 def _augmented(uri: str, num: int, config: ExperimentConfig) -> Iterator[Drawn]:
     loader = Loader(replace(config.data, train=SplitConfig(uri=uri)), seed=config.runtime.seed)
+    kinds = open_split(uri).annotations
     slots = ((batch, slot) for batch in loader for slot in range(len(batch)))
     for batch, slot in islice(slots, num):
         image = np.ascontiguousarray(batch.inputs["image"][slot].numpy().transpose(1, 2, 0))
-        yield batch.keys[slot], panels(image, _as_sample(batch, slot), loader.vocabulary)
+        yield batch.keys[slot], panels(image, _as_sample(batch, slot, kinds), loader.vocabulary)
 
 
 def panels(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
     """A picture for each kind of annotation, side by side."""
     drawn = [drawing_task(kind).draw_ground_truth(image, sample, vocabulary) for kind in vocabulary.classes]
-    known = {"labels": sample.labels, "instances": sample.instances, "semantic": sample.semantic}
-    titles = [kind if known[kind] is not None else f"{kind}: not annotated" for kind in vocabulary.classes]
-    if len(drawn) == 1 and known[next(iter(vocabulary.classes))] is not None:
+    titles = [kind if kind in sample.annotations else f"{kind}: not annotated" for kind in vocabulary.classes]
+    if len(drawn) == 1 and next(iter(vocabulary.classes)) in sample.annotations:
         return np.asarray(drawn[0], np.uint8)
     return grid(drawn, len(drawn), titles)
 
 
-def _as_sample(batch: Batch, slot: int) -> Sample:
+def _as_sample(batch: Batch, slot: int, kinds: Mapping[str, AnnotationKind[Any, Any]]) -> Sample:
     """What the network sees in one slot, as a Sample in canvas pixels."""
-    targets = {kind: target for kind, target in batch.targets.items() if target["annotated"][slot]}
-    labels = instances = semantic = None
-    if "labels" in targets:
-        labels = np.flatnonzero(targets["labels"]["present"][slot].numpy())
-    if "semantic" in targets:
-        semantic = bytes(cv2.imencode(".png", targets["semantic"]["classes"][slot].numpy())[1])
-    if "instances" in targets:
-        target = targets["instances"]
-        present = target["present"][slot].numpy()
-        boxes = target["boxes"][slot].numpy()[present]
-        count = len(boxes)
-        instances = Instances(
-            boxes_xyxy=boxes,
-            classes=target["classes"][slot].numpy()[present],
-            ids=np.full(count, -1),
-            areas=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
-            crowd=target["crowd"][slot].numpy()[present],
-            difficult=np.zeros(count, np.bool_),
-            truncated=np.zeros(count, np.bool_),
-        )
+    annotated = {kind: target for kind, target in batch.targets.items() if target["annotated"][slot]}
+    values = {kind: kinds[kind].from_batch({name: value[slot].numpy() for name, value in each.items()}) for kind, each in annotated.items()}
     height, width = batch.inputs["image"].shape[2:]
-    key = batch.keys[slot]
-    return image_sample(key=key, image=b"", height=height, width=width, labels=labels, instances=instances, semantic=semantic)
+    return image_sample(key=batch.keys[slot], image=b"", height=height, width=width).with_annotations(**values)
 
 
 def _stem(key: str) -> str:

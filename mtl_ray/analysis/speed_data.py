@@ -8,11 +8,12 @@ from typing import cast
 from mtl_ray.analysis.stopwatch import Stopwatch
 from mtl_ray.loading.augment import augmented
 from mtl_ray.loading.batch import Batch
-from mtl_ray.loading.collate import Canvases
+from mtl_ray.loading.collate import InputBuffers
 from mtl_ray.loading.config import DataConfig, Mosaic
 from mtl_ray.loading.loader import Loader
+from mtl_ray.loading.prepare import scene_rules
 from mtl_ray.loading.reader import Address, Reader, Where
-from mtl_ray.loading.scene import Scene, scene_of
+from mtl_ray.loading.scene import Scene, SceneRule
 from mtl_ray.samples import Sample
 from mtl_ray.shards.order import key_of
 
@@ -31,11 +32,12 @@ def sample_steps(data: DataConfig) -> Generator[Step, None, None]:
     """For each step, the preparation of one sample in the order of training: reading, decoding, each augmentation, the canvas."""
     reader = Reader(data.train, batch=data.batch, seed=_SEED, lanes=data.lanes, window=data.window)
     partners = 3 if any(isinstance(change, Mosaic) for change in data.augment) else 0
-    canvases = Canvases(1, data.canvas, semantic="semantic" in reader.vocabulary.classes, pinned=False)
+    buffers = InputBuffers(1, data.canvas, pinned=False)
+    rules = scene_rules(data, reader, {})
     cursor = 0
     while True:
         for address in reader.addresses(cursor, 0, 1, partners):
-            yield lambda watch, address=address: _prepare(data, reader, canvases, address, watch)  # type: ignore[misc]
+            yield lambda watch, address=address: _prepare(data, reader, rules, buffers, address, watch)  # type: ignore[misc]
         cursor += data.batch
 
 
@@ -44,25 +46,25 @@ def _wait(batches: Iterator[Batch], watch: Stopwatch) -> None:
         next(batches)
 
 
-def _prepare(data: DataConfig, reader: Reader, canvases: Canvases, address: Address, watch: Stopwatch) -> None:
+def _prepare(data: DataConfig, reader: Reader, rules: list[SceneRule], buffers: InputBuffers, address: Address, watch: Stopwatch) -> None:
     with watch("read"):
         sample = reader.read(address.where)
     with watch("decode"):
-        scene = _scene(data, reader, address.where, sample)
+        scene = _scene(rules, address.where, sample)
 
     def partners() -> list[Scene]:
-        return [_scene(data, reader, where, reader.read(where)) for where in address.partners]
+        return [_scene(rules, where, reader.read(where)) for where in address.partners]
 
     numbers = random.Random(key_of(_SEED, address.lane, address.position))
     for number, change in enumerate(data.augment, 1):
         with watch(f"augment {number} ({change.type})"):
             scene = augmented(scene, (change,), numbers, partners, data.canvas)
     with watch("place"):
-        canvases.fill(0, sample.key, scene)
+        buffers.fill(0, sample.key, scene)
 
 
-def _scene(data: DataConfig, reader: Reader, where: Where, sample: Sample) -> Scene:
+def _scene(rules: list[SceneRule], where: Where, sample: Sample) -> Scene:
     try:
-        return scene_of(sample, reader.recodings[where[0]], reader.vocabulary.classes, data.max_pixels)
+        return rules[where[0]].decode(sample)
     except ValueError as error:
         raise ValueError(f"sample {sample.key}: {error}") from error

@@ -226,3 +226,11 @@ class AnnotationKind(Generic[Value, Part]):
             fields: those of ``fields`` that a head reads.
         """
         raise NotImplementedError
+
+    def from_batch(self, arrays: Mapping[str, NDArray[Any]]) -> Value:
+        """About the inverse of ``load``, ``place`` and ``collate`` for one sample: what is drawn of a batch.
+
+        Args:
+            arrays: of ``collate``, without the batch axis.
+        """
+        raise NotImplementedError

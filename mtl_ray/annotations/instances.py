@@ -12,6 +12,7 @@ from mtl_ray.annotations.instance_features import from_elsewhere, from_own, to_f
 from mtl_ray.annotations.instance_masks import Masks
 from mtl_ray.annotations.instance_values import Instances, Objects, select
 from mtl_ray.columns import ColumnType, Feature, Features
+from mtl_ray.geometry import masks as rle
 from mtl_ray.inputs.frame import Frame
 
 MASKS, KEYPOINTS = "masks", "keypoints"
@@ -185,6 +186,27 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
                 found["keypoints"][row, :count] = part.keypoints
         return found
 
+    def from_batch(self, arrays: Mapping[str, NDArray[Any]]) -> Instances:
+        """See ``AnnotationKind``; in pixels of the canvas."""
+        present = arrays["present"]
+        boxes = arrays["boxes"][present]
+        count = len(boxes)
+        masks = None
+        if MASKS in arrays:
+            drawn = zip(arrays[MASKS][present], arrays["has_mask"][present], strict=True)
+            masks = tuple(rle.encode(mask) if known else b"" for mask, known in drawn)
+        return Instances(
+            boxes_xyxy=boxes,
+            classes=arrays["classes"][present],
+            ids=np.full(count, -1),
+            areas=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
+            crowd=arrays["crowd"][present],
+            difficult=np.zeros(count, np.bool_),
+            truncated=np.zeros(count, np.bool_),
+            masks=masks,
+            keypoints=arrays[KEYPOINTS][present] if KEYPOINTS in arrays else None,
+        )
+
 
 def _in_mosaic(part: Objects | None, region: Region, corner: tuple[int, int], like: Objects) -> Objects:
     """The objects of one image at their place in a mosaic; ``like`` says which arrays they have."""
@@ -213,8 +235,14 @@ def _concatenated(parts: Sequence[Objects], like: Objects) -> Objects:
         classes=np.concatenate([part.classes for part in parts]),
         crowd=np.concatenate([part.crowd for part in parts]),
         masks=None if like.masks is None else Masks.concatenated([part.masks for part in parts if part.masks is not None]),
-        keypoints=None if like.keypoints is None else np.concatenate([part.keypoints for part in parts if part.keypoints is not None]),
+        keypoints=None if like.keypoints is None else _padded([part.keypoints for part in parts if part.keypoints is not None]),
     )
+
+
+def _padded(keypoints: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """(N, K, 3) of several groups; those with fewer keypoints get some that are not labelled."""
+    most = max(each.shape[1] for each in keypoints)
+    return np.concatenate([np.pad(each, ((0, 0), (0, most - each.shape[1]), (0, 0))) for each in keypoints])
 
 
 INSTANCES = InstancesKind()

@@ -74,5 +74,9 @@ class LabelsKind(AnnotationKind[Labels, Labels]):
                 present[row, part] = 1
         return {"present": present}
 
+    def from_batch(self, arrays: Mapping[str, NDArray[Any]]) -> Labels:
+        """See ``AnnotationKind``."""
+        return np.flatnonzero(arrays["present"])
+
 
 LABELS = LabelsKind()

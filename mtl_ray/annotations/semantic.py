@@ -127,6 +127,12 @@ class SemanticKind(AnnotationKind[bytes, Map]):
                 maps[row] = part
         return {"classes": maps}
 
+    def from_batch(self, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+        """See ``AnnotationKind``."""
+        done, data = cv2.imencode(".png", arrays["classes"])
+        assert done
+        return bytes(data)
+
 
 def _table(mapper: ClassMapper) -> NDArray[np.uint8]:
     """(256,) what each value of a map becomes; ``IGNORE_INDEX`` for every value that is no class, or an unknown one."""

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.columns import ColumnType, Feature, Features, first_bytes, first_number
+from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.inputs.frame import Frame, frame_of, place
@@ -132,3 +133,7 @@ class Canvas:
     """area: the mean over what is covered when the image shrinks (see ``scaled``), bilinear when it grows. linear: bilinear always."""
     pad: int = Field(default=114, ge=0, le=255)
     """Grey value of the canvas where there is no image."""
+
+
+CanvasConfig = Annotated[Canvas, Slot("inputs")]
+"""The config of ``data.canvas``; plugins add those of other inputs."""

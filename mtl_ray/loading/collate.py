@@ -1,112 +1,95 @@
-"""Scenes become the slots of a Batch. Images and maps are written once, straight into the batch's memory."""
+"""Scenes become the slots of a Batch. Inputs are written once, straight into the batch's memory."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtl_ray.inputs.frame import Frame, frame_of, place, place_map
-from mtl_ray.inputs.image import Canvas
+from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.loading.batch import Batch
-from mtl_ray.loading.scene import Fault, Objects, Scene
-from mtl_ray.samples import IGNORE_INDEX, Vocabulary
+from mtl_ray.loading.scene import InvalidSample, Kind, Scene
+from mtl_ray.samples import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """What is known of one slot once its image lies in the batch: the small things, which are collated at the end.
+    """What is known of one slot once its input lies in the batch: the annotations, which are collated at the end.
 
     Attributes:
         key: of the sample.
-        frame: of its image, after augmentation.
-        labels, objects: None if not annotated; boxes in canvas pixels.
-        semantic: whether there is a map.
-        faults: what could not be read on the way: the sample itself, or partners of its mosaic.
+        parts: by kind, placed in the network's frame; a kind that is absent is not annotated.
+        known_classes: see ``Scene``; empty for a sample that could not be read.
+        invalid: what could not be read on the way: the sample itself, or partners of its mosaic.
     """
 
     key: str
-    frame: Frame
-    labels: NDArray[np.int64] | None = None
-    objects: Objects | None = None
-    semantic: bool = False
-    faults: tuple[Fault, ...] = ()
+    parts: Mapping[Kind, Any] = field(default_factory=dict)
+    known_classes: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    invalid: tuple[InvalidSample, ...] = ()
 
 
-class Canvases:
-    """The memory of one batch of images and maps; threads fill different slots at the same time."""
+class InputBuffers:
+    """The memory of one batch of inputs; threads fill different slots at the same time."""
 
-    def __init__(self, size: int, rule: Canvas, *, semantic: bool, pinned: bool) -> None:
+    def __init__(self, size: int, rule: AnyCanvas, *, pinned: bool) -> None:
         """Reserves memory for ``size`` samples, page-locked where it is to be copied to a GPU (``pinned``)."""
         self.rule = rule
-        self.image = torch.empty(size, 3, rule.height, rule.width, dtype=torch.uint8, pin_memory=pinned)
-        self.semantic = torch.empty(size, rule.height, rule.width, dtype=torch.uint8, pin_memory=pinned) if semantic else None
-        self._image = self.image.numpy()
-        self._semantic = None if self.semantic is None else self.semantic.numpy()
+        self.tensors: dict[str, Tensor] = {}
+        for name, spec in rule.input.arrays(rule).items():
+            dtype = torch.from_numpy(np.empty(0, spec.dtype)).dtype
+            self.tensors[name] = torch.empty((size, *spec.shape), dtype=dtype, pin_memory=pinned)
+        self._arrays = {name: tensor.numpy() for name, tensor in self.tensors.items()}
 
-    def fill(self, slot: int, key: str, scene: Scene) -> Slot:
-        """Puts a scene on the canvas of a slot."""
-        canvas, frame = place(scene.image, self.rule)
-        cv2.split(canvas, list(self._image[slot]))
-        if self._semantic is not None:
-            self._semantic[slot] = IGNORE_INDEX if scene.semantic is None else place_map(scene.semantic, frame, IGNORE_INDEX)
-        objects = scene.objects
-        if objects is not None:
-            placed = objects.moved(frame.boxes_to_canvas(objects.boxes_xyxy))
-            objects = placed.clipped(frame.valid_height, frame.valid_width)
-        return Slot(key, frame, scene.labels, objects, scene.semantic is not None)
+    def fill(self, slot: int, key: str, scene: Scene, rule: AnyCanvas | None = None) -> Slot:
+        """Puts a scene into the network's frame at a slot; ``rule`` is another way to fit it to a frame of the same size."""
+        rule = rule or self.rule
+        frame = rule.input.fill(scene.raw, rule, self._slot(slot))
+        parts = {kind: kind.place(part, frame) for kind, part in scene.parts.items()}
+        return Slot(key, parts, scene.known_classes)
 
     def leave_empty(self, slot: int, key: str) -> Slot:
-        """Fills a slot whose sample could not be read with the padding's grey."""
-        self._image[slot] = self.rule.pad
-        if self._semantic is not None:
-            self._semantic[slot] = IGNORE_INDEX
-        return Slot(key, frame_of(self.rule.height, self.rule.width, self.rule))
+        """Fills a slot whose sample could not be read."""
+        self.rule.input.fill_empty(self.rule, self._slot(slot))
+        return Slot(key)
+
+    def _slot(self, slot: int) -> dict[str, NDArray[Any]]:
+        return {name: array[slot] for name, array in self._arrays.items()}
 
 
-def collate(canvases: Canvases, slots: Sequence[Slot], vocabulary: Vocabulary) -> Batch:
-    """The Batch of filled slots; its targets are the kinds of annotation that the vocabulary has."""
-    valid = [(slot.frame.valid_height, slot.frame.valid_width) for slot in slots]
-    targets: dict[str, Mapping[str, Tensor]] = {}
-    if "instances" in vocabulary.classes:
-        targets["instances"] = _instances([slot.objects for slot in slots])
-    if canvases.semantic is not None:
-        targets["semantic"] = {"classes": canvases.semantic, "annotated": _flags([slot.semantic for slot in slots])}
-    if "labels" in vocabulary.classes:
-        targets["labels"] = _labels([slot.labels for slot in slots], len(vocabulary.classes["labels"]))
-    return Batch(
-        inputs={"image": canvases.image, "valid_hw": torch.tensor(valid, dtype=torch.int32).reshape(len(slots), 2)},
-        targets=targets,
-        keys=tuple(slot.key for slot in slots),
-    )
+@dataclass(frozen=True, kw_only=True)
+class Collator:
+    """Makes a Batch of filled slots.
 
+    Attributes:
+        vocabulary: of the run; its kinds of annotation are the targets.
+        kinds: those kinds.
+        fields: by kind, further arrays that a head reads, such as masks.
+        pinned: as in ``InputBuffers``.
+    """
 
-def _flags(values: Sequence[bool]) -> Tensor:
-    return torch.tensor(values, dtype=torch.bool)
+    vocabulary: Vocabulary
+    kinds: Sequence[Kind]
+    fields: Mapping[str, frozenset[str]]
+    pinned: bool
 
+    def __call__(self, buffers: InputBuffers, slots: Sequence[Slot]) -> Batch:
+        """The Batch of ``buffers``, whose slots are all filled."""
+        targets = {kind.name: self._targets(kind, slots, buffers.rule) for kind in self.kinds}
+        return Batch(inputs=buffers.tensors, targets=targets, keys=tuple(slot.key for slot in slots))
 
-def _instances(objects: Sequence[Objects | None]) -> dict[str, Tensor]:
-    """Padded to the most of any sample, at least 1."""
-    most = max([1, *(len(each.classes) for each in objects if each is not None)])
-    boxes = np.zeros((len(objects), most, 4), np.float32)
-    classes = np.zeros((len(objects), most), np.int64)
-    crowd, present = np.zeros((2, len(objects), most), np.bool_)
-    for row, each in enumerate(objects):
-        if each is not None:
-            count = len(each.classes)
-            boxes[row, :count], classes[row, :count], crowd[row, :count] = each.boxes_xyxy, each.classes, each.crowd
-            present[row, :count] = True
-    target = {"boxes": boxes, "classes": classes, "crowd": crowd, "present": present}
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in target.items()}
-    return tensors | {"annotated": _flags([each is not None for each in objects])}
-
-
-def _labels(labels: Sequence[NDArray[np.int64] | None], num_classes: int) -> dict[str, Tensor]:
-    present = np.zeros((len(labels), num_classes), np.float32)
-    for row, each in enumerate(labels):
-        if each is not None:
-            present[row, each] = 1
-    return {"present": torch.from_numpy(present), "annotated": _flags([each is not None for each in labels])}
+    def _targets(self, kind: Kind, slots: Sequence[Slot], rule: AnyCanvas) -> dict[str, Tensor]:
+        parts = [slot.parts.get(kind) for slot in slots]
+        classes = self.vocabulary.classes[kind.name]
+        arrays = dict(kind.collate(parts, classes, rule, self.fields.get(kind.name, frozenset())))
+        arrays["annotated"] = np.array([part is not None for part in parts], np.bool_)
+        known = np.ones((len(slots), len(classes)), np.bool_)
+        for row, slot in enumerate(slots):
+            if kind.name in slot.known_classes:
+                known[row] = slot.known_classes[kind.name]
+        arrays["known_classes"] = known
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        return {name: tensor.pin_memory() for name, tensor in tensors.items()} if self.pinned else tensors

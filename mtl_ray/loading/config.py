@@ -7,7 +7,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT, Retired
-from mtl_ray.inputs.image import Canvas
+from mtl_ray.inputs.image import CanvasConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -81,11 +81,27 @@ class ValSplitConfig:
 
     uri: str | tuple[str, ...]
     """Where the split lies (a path or s3://...); several URIs are joined."""
+
+    @property
+    def uris(self) -> tuple[str, ...]:
+        """The URIs, one or several."""
+        return (self.uri,) if isinstance(self.uri, str) else self.uri
+
     retired: ClassVar[Mapping[str, Retired]] = {
         "repeat": Retired(1, _ONCE),
         "balanced": Retired(None, _ONCE),
         "weights": Retired(None, _ONCE),
     }
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OwnRules:
+    """What one of several joined splits has for itself."""
+
+    augment: tuple[Augmentation, ...] | None = None
+    """Instead of ``data.augment``."""
+    canvas: CanvasConfig | None = None
+    """Another way to fit its images to the canvas, which has the same size; in training only."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -98,7 +114,13 @@ class SplitConfig(ValSplitConfig):
     balanced: float | None = Field(default=None, gt=0, le=1)
     """Oversamples images with rare classes: the threshold t of LVIS (Gupta et al. 2019, section 4.2)."""
     weights: tuple[float, ...] | None = None
-    """Shares of the samples drawn from each URI; by default in proportion to their sizes."""
+    """Shares of the samples drawn from each URI (and so of each batch); by default in proportion to their sizes."""
+    own: tuple[OwnRules, ...] | None = None
+    """For each URI, in their order, transforms and canvas of its own (``{}`` for none)."""
+
+    def __post_init__(self) -> None:
+        if self.own is not None and len(self.own) != len(self.uris):
+            raise ValueError(f"own has {len(self.own)} entries for {len(self.uris)} URIs; give one for each, {{}} for one without")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -107,7 +129,7 @@ class DataConfig:
 
     train: SplitConfig
     val: ValSplitConfig
-    canvas: Canvas
+    canvas: CanvasConfig
     """How images are put on the network's canvas, in training, evaluation, export and serving alike."""
     augment: tuple[Augmentation, ...] = ()
     """Changes made in training, in this order, before the image is put on the canvas."""
@@ -125,3 +147,13 @@ class DataConfig:
     """Parallel streams of the order of samples; by default the largest divisor of the batch up to 64."""
     window: int | None = Field(default=None, ge=1)
     """Blocks shuffled together; by default by the size of the split."""
+
+    def augment_of(self, source: int) -> tuple[Augmentation, ...]:
+        """The transforms of the split at a place in ``train.uris``."""
+        own = self.train.own[source].augment if self.train.own is not None else None
+        return self.augment if own is None else own
+
+    def canvas_of(self, source: int) -> CanvasConfig:
+        """How the samples of the split at a place in ``train.uris`` are fit to the canvas."""
+        own = self.train.own[source].canvas if self.train.own is not None else None
+        return self.canvas if own is None else own

@@ -1,44 +1,51 @@
-"""Several splits read as one: their classes are brought together by name."""
+"""Several splits read as one: their classes are joined by name."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.samples import IGNORE_INDEX, Annotation, Vocabulary
+from mtl_ray.annotations.annotation import ClassMapper
+from mtl_ray.layout import ANNOTATIONS
+from mtl_ray.samples import Annotation, Vocabulary
 
 _log = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
-_KINDS: tuple[Annotation, ...] = ("labels", "instances", "semantic")
 
 
 @dataclass(frozen=True, slots=True)
-class Recoding:
-    """What the class indices of one split become in the joined vocabulary.
+class LabelSpace:
+    """What the class indices of one split become in the joined vocabulary, by kind of annotation.
 
     Attributes:
-        labels, instances: (C,) int64.
-        semantic: (256,) uint8; IGNORE_INDEX for every value that is no class.
+        mappers: for every kind of the joined vocabulary; of no class where the split does not annotate the kind.
+        known_classes: (C,) bool: which classes of the joined vocabulary the split annotates.
     """
 
-    labels: NDArray[np.int64]
-    instances: NDArray[np.int64]
-    semantic: NDArray[np.uint8]
+    mappers: Mapping[Annotation, ClassMapper]
+    known_classes: Mapping[Annotation, NDArray[np.bool_]]
+
+    @staticmethod
+    def of(own: Vocabulary, joined: Vocabulary) -> "LabelSpace":
+        """The label space of a split with the vocabulary ``own``."""
+        mappers = {kind: ClassMapper.between(own.classes.get(kind, ()), names) for kind, names in joined.classes.items()}
+        known = {kind: np.isin(names, own.classes.get(kind, ())) for kind, names in joined.classes.items()}
+        return LabelSpace(mappers, known)
 
 
-def join_vocabularies(vocabularies: Sequence[Vocabulary], uris: Sequence[str]) -> tuple[Vocabulary, list[Recoding]]:
+def join_vocabularies(vocabularies: Sequence[Vocabulary], uris: Sequence[str]) -> tuple[Vocabulary, list[LabelSpace]]:
     """One vocabulary for all, and for each what its indices become.
 
     The classes of a kind of annotation are the union by name, in the order in which they first appear. A class that only some
-    of the splits know is reported in the log: where a split does not know it, its images count as images without it.
+    of the splits know is reported in the log: images of the others say nothing about it.
 
     Raises:
         ValueError: if two splits have different keypoints.
     """
-    classes = {kind: _union(kind, vocabularies, uris) for kind in _KINDS if any(kind in each.classes for each in vocabularies)}
+    classes = {kind: _union(kind, vocabularies, uris) for kind in _ordered(vocabularies)}
     colours, numbers = {}, {}
     for kind, names in classes.items():
         if found := _by_name([(each.classes.get(kind, ()), each.colours.get(kind, ())) for each in vocabularies], names):
@@ -59,7 +66,14 @@ def join_vocabularies(vocabularies: Sequence[Vocabulary], uris: Sequence[str]) -
         colours=colours,
         category_ids=numbers,
     )
-    return joined, [_recoding(each, joined) for each in vocabularies]
+    return joined, [LabelSpace.of(each, joined) for each in vocabularies]
+
+
+def _ordered(vocabularies: Sequence[Vocabulary]) -> list[Annotation]:
+    """The kinds of all vocabularies: built-in ones in their usual order, so that a joined vocabulary does not depend on the splits'."""
+    found = dict.fromkeys(kind for each in vocabularies for kind in each.classes)
+    usual = [kind.name for kind in ANNOTATIONS if kind.name in found]
+    return [*usual, *(kind for kind in found if kind not in usual)]
 
 
 def _union(kind: Annotation, vocabularies: Sequence[Vocabulary], uris: Sequence[str]) -> tuple[str, ...]:
@@ -67,7 +81,7 @@ def _union(kind: Annotation, vocabularies: Sequence[Vocabulary], uris: Sequence[
     union = tuple(dict.fromkeys(name for names in known.values() for name in names))
     for uri, names in known.items():
         if lacking := [name for name in union if name not in names]:
-            _log.warning("%s: its %s do not know %s; its images count as images without them", uri, kind, ", ".join(lacking))
+            _log.warning("%s: its %s do not know %s; its images say nothing about them", uri, kind, ", ".join(lacking))
     return union
 
 
@@ -78,12 +92,3 @@ def _by_name(per_split: Sequence[tuple[tuple[str, ...], tuple[_Value, ...]]], na
         for name, value in zip(own_names, values, strict=False):
             found.setdefault(name, value)
     return tuple(found[name] for name in names) if all(name in found for name in names) else ()
-
-
-def _recoding(own: Vocabulary, joined: Vocabulary) -> Recoding:
-    def indices(kind: Annotation) -> NDArray[np.int64]:
-        return np.array([joined.classes[kind].index(name) for name in own.classes.get(kind, ())], np.int64)
-
-    semantic = np.full(256, IGNORE_INDEX, np.uint8)
-    semantic[: len(indices("semantic"))] = indices("semantic")
-    return Recoding(indices("labels"), indices("instances"), semantic)

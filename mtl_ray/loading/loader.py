@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from mtl_ray.loading.batch import Batch
-from mtl_ray.loading.collate import Canvases, Slot, collate
+from mtl_ray.loading.collate import Collator, InputBuffers, Slot
 from mtl_ray.loading.config import DataConfig
-from mtl_ray.loading.prepare import Preparer
+from mtl_ray.loading.prepare import Fields, Preparer
 from mtl_ray.loading.reader import Address, Reader
-from mtl_ray.loading.scene import Fault
+from mtl_ray.loading.scene import InvalidSample
 
 _log = logging.getLogger(__name__)
 _BEING_MADE = 3
@@ -35,7 +35,7 @@ class BadSamplesError(ValueError):
 class _Pending:
     """A batch whose slots are being filled."""
 
-    canvases: Canvases
+    buffers: InputBuffers
     parts: list[Future[list[Slot]]]
 
 
@@ -49,7 +49,9 @@ class Loader:
         bad: the keys of samples that could not be read, with the reason.
     """
 
-    def __init__(self, data: DataConfig, seed: int = 0, rank: int = 0, world_size: int = 1, cursor: int = 0) -> None:
+    def __init__(
+        self, data: DataConfig, seed: int = 0, rank: int = 0, world_size: int = 1, cursor: int = 0, fields: Fields | None = None
+    ) -> None:
         """Opens ``data.train``.
 
         Args:
@@ -58,6 +60,7 @@ class Loader:
             rank: this process, from 0.
             world_size: processes that share each batch.
             cursor: where to go on, from a checkpoint.
+            fields: by kind of annotation, further arrays that some head reads, such as masks.
 
         Raises:
             ValueError: if the splits cannot be read together, or the numbers do not fit.
@@ -65,8 +68,10 @@ class Loader:
         self._data = data
         self._rank, self._world_size = rank, world_size
         self._reader = Reader(data.train, batch=data.batch, seed=seed, lanes=data.lanes, window=data.window)
-        self._preparer = Preparer(data, self._reader, seed)
+        self._preparer = Preparer(data, self._reader, seed, fields or {})
         self.vocabulary = self._reader.vocabulary
+        self._pinned = torch.cuda.is_available()
+        self._collate = Collator(vocabulary=self.vocabulary, kinds=self._reader.kinds, fields=fields or {}, pinned=self._pinned)
         self.samples_per_epoch = self._reader.samples_per_epoch
         self.cursor = cursor
         self.bad: dict[str, str] = {}
@@ -102,36 +107,35 @@ class Loader:
         return self._reader.addresses(cursor, self._rank, self._world_size, self._preparer.partners)
 
     def _begin(self, pool: ThreadPoolExecutor, addresses: list[Address]) -> _Pending:
-        has_maps = "semantic" in self.vocabulary.classes
-        canvases = Canvases(len(addresses), self._data.canvas, semantic=has_maps, pinned=torch.cuda.is_available())
+        buffers = InputBuffers(len(addresses), self._data.canvas, pinned=self._pinned)
         run = max(1, min(8, len(addresses) // (2 * self._data.threads)))
         starts = range(0, len(addresses), run)
-        return _Pending(canvases, [pool.submit(self._fill, canvases, start, addresses[start : start + run]) for start in starts])
+        return _Pending(buffers, [pool.submit(self._fill, buffers, start, addresses[start : start + run]) for start in starts])
 
-    def _fill(self, canvases: Canvases, start: int, addresses: list[Address]) -> list[Slot]:
+    def _fill(self, buffers: InputBuffers, start: int, addresses: list[Address]) -> list[Slot]:
         slots = []
         for index, address in enumerate(addresses, start):
             prepared = self._preparer.prepare(address)
             if prepared.scene is None:
-                slot = canvases.leave_empty(index, prepared.key)
+                slot = buffers.leave_empty(index, prepared.key)
             else:
-                slot = canvases.fill(index, prepared.key, prepared.scene)
-            slots.append(replace(slot, faults=prepared.faults) if prepared.faults else slot)
+                slot = buffers.fill(index, prepared.key, prepared.scene, self._data.canvas_of(address.where[0]))
+            slots.append(replace(slot, invalid=prepared.invalid) if prepared.invalid else slot)
         return slots
 
     def _finish(self, pending: _Pending) -> Batch:
         slots = [slot for part in pending.parts for slot in part.result()]
         for slot in slots:
-            for fault in slot.faults:
-                self._count_bad(fault)
-        return collate(pending.canvases, slots, self.vocabulary)
+            for sample in slot.invalid:
+                self._count_bad(sample)
+        return self._collate(pending.buffers, slots)
 
-    def _count_bad(self, fault: Fault) -> None:
+    def _count_bad(self, sample: InvalidSample) -> None:
         """Counts a sample once, however often it comes."""
-        if fault.key in self.bad:
+        if sample.key in self.bad:
             return
-        self.bad[fault.key] = fault.reason
-        _log.warning("sample %s is left out: %s", fault.key, fault.reason)
+        self.bad[sample.key] = sample.reason
+        _log.warning("sample %s is left out: %s", sample.key, sample.reason)
         if len(self.bad) > self._data.max_bad:
             named = "; ".join(f"{key}: {reason}" for key, reason in list(self.bad.items())[:5])
             raise BadSamplesError(f"{len(self.bad)} samples could not be read, data.max_bad allows {self._data.max_bad}: {named}")

@@ -1,16 +1,21 @@
-"""From an address to the scene that goes on the canvas: read, decoded (or kept from before) and augmented."""
+"""From an address to the scene that goes into the batch: read, decoded (or kept from before) and augmented."""
 
 import random
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mtl_ray.inputs.image import IMAGE
 from mtl_ray.inputs.image_header import TooManyPixelsError
 from mtl_ray.loading.augment import augmented
 from mtl_ray.loading.config import DataConfig, Mosaic
 from mtl_ray.loading.reader import Address, Reader, Where
-from mtl_ray.loading.scene import Fault, Scene, scene_of
+from mtl_ray.loading.scene import InvalidSample, Scene, SceneRule
 from mtl_ray.shards.order import key_of
+
+Fields = Mapping[str, frozenset[str]]
+"""By kind of annotation, the further arrays that some head reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +24,22 @@ class Prepared:
 
     key: str
     scene: Scene | None
-    faults: tuple[Fault, ...]
+    invalid: tuple[InvalidSample, ...]
+
+
+def scene_rules(data: DataConfig, reader: Reader, fields: Fields) -> list[SceneRule]:
+    """How the samples of each split become scenes."""
+    return [
+        SceneRule(
+            input=data.canvas.input,
+            kinds={kind: space.mappers[kind.name] for kind in reader.kinds},
+            fields=fields,
+            known_classes=space.known_classes,
+            mirror=reader.vocabulary.mirror,
+            limit=data.max_pixels,
+        )
+        for space in reader.label_spaces
+    ]
 
 
 class Preparer:
@@ -29,17 +49,21 @@ class Preparer:
         partners: how many other samples it needs for one.
     """
 
-    def __init__(self, data: DataConfig, reader: Reader, seed: int) -> None:
+    def __init__(self, data: DataConfig, reader: Reader, seed: int, fields: Fields) -> None:
         """Keeps up to ``data.cache_mb`` of decoded scenes.
 
         Raises:
-            ValueError: if an augmentation does not fit what the splits annotate.
+            ValueError: if a transform does not fit what the splits annotate, or the input.
         """
-        self.partners = 3 if any(isinstance(change, Mosaic) and change.p > 0 for change in data.augment) else 0
+        transforms = [each for source in range(len(reader.label_spaces)) for each in data.augment_of(source)]
+        self.partners = 3 if any(isinstance(each, Mosaic) and each.p > 0 for each in transforms) else 0
         if self.partners and reader.vocabulary.exclusive_labels:
-            raise ValueError("data.augment: a mosaic joins four images, but each image of this data set has exactly one label")
+            raise ValueError("data.augment: a mosaic joins four images, but each image of this dataset has exactly one label")
+        if transforms and data.canvas.input != IMAGE:
+            raise ValueError(f"data.augment changes images, but the input is {data.canvas.input.name}; leave it empty")
         self._data = data
         self._reader = reader
+        self._rules = scene_rules(data, reader, fields)
         self._seed = seed
         self._cache = SceneCache(data.cache_mb * 2**20)
 
@@ -47,35 +71,36 @@ class Preparer:
         """The augmented scene at an address.
 
         Raises:
-            ValueError: if its shard is damaged. A sample that does not decode is a fault instead.
+            ValueError: if its shard is damaged. A sample that does not decode is an invalid sample instead.
         """
         key, scene = self._scene(address.where)
-        if isinstance(scene, Fault):
+        if isinstance(scene, InvalidSample):
             return Prepared(key, None, (scene,))
-        if not self._data.augment:
+        transforms = self._data.augment_of(address.where[0])
+        if not transforms:
             return Prepared(key, scene, ())
-        faults: list[Fault] = []
+        invalid: list[InvalidSample] = []
 
         def partners() -> list[Scene]:
             found = [self._scene(where)[1] for where in address.partners]
-            faults.extend(each for each in found if isinstance(each, Fault))
-            return [scene if isinstance(each, Fault) else each for each in found]
+            invalid.extend(each for each in found if isinstance(each, InvalidSample))
+            return [scene if isinstance(each, InvalidSample) else each for each in found]
 
-        numbers = random.Random(key_of(self._seed, address.lane, address.position))
-        changed = augmented(scene, self._data.augment, numbers, partners, self._data.canvas)
-        return Prepared(key, changed, tuple(faults))
+        rng = random.Random(key_of(self._seed, address.lane, address.position))
+        changed = augmented(scene, transforms, rng, partners, self._data.canvas_of(address.where[0]))
+        return Prepared(key, changed, tuple(invalid))
 
-    def _scene(self, where: Where) -> tuple[str, Scene | Fault]:
+    def _scene(self, where: Where) -> tuple[str, Scene | InvalidSample]:
         kept = self._cache.get(where)
         if kept is not None:
             return kept
         sample = self._reader.read(where)
         try:
-            scene = scene_of(sample, self._reader.recodings[where[0]], self._reader.vocabulary.classes, self._data.max_pixels)
+            scene = self._rules[where[0]].decode(sample)
         except TooManyPixelsError as error:
-            return sample.key, Fault(sample.key, f"{error}; data.max_pixels allows more")
+            return sample.key, InvalidSample(sample.key, f"{error}; data.max_pixels allows more")
         except ValueError as error:
-            return sample.key, Fault(sample.key, str(error))
+            return sample.key, InvalidSample(sample.key, str(error))
         self._cache.put(where, (sample.key, scene))
         return sample.key, scene
 

@@ -1,14 +1,16 @@
 """Where samples come from: the splits of a config read as one, in the computed order."""
 
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 import numpy as np
 
 from mtl_ray.loading.config import SplitConfig
 from mtl_ray.loading.join import join_vocabularies
-from mtl_ray.samples import Sample
+from mtl_ray.loading.scene import Kind
+from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.sequence import Addresses, Sequence
-from mtl_ray.shards.split import open_split
+from mtl_ray.shards.split import Split, open_split
 
 Where = tuple[int, int, int]
 """The split (its index), the block in the split, and the row in the block at which a sample lies."""
@@ -35,7 +37,8 @@ class Reader:
 
     Attributes:
         vocabulary: of all splits together.
-        recodings: of each split, what its class indices become.
+        label_spaces: of each split, what its class indices become.
+        kinds: the kinds of annotation of the vocabulary.
         samples_per_epoch: over all splits and repeats.
         pins: what must be as it was when a cursor is taken up again.
     """
@@ -46,9 +49,9 @@ class Reader:
         Raises:
             ValueError: if a split is damaged, or they cannot be read together.
         """
-        uris = (split.uri,) if isinstance(split.uri, str) else split.uri
-        self._splits = [open_split(uri) for uri in uris]
-        self.vocabulary, self.recodings = join_vocabularies([each.vocabulary for each in self._splits], uris)
+        self._splits = [open_split(uri) for uri in split.uris]
+        self.vocabulary, self.label_spaces = join_vocabularies([each.vocabulary for each in self._splits], split.uris)
+        self.kinds = _kinds(self._splits, self.vocabulary)
         self._sequence = Sequence(
             self._splits,
             batch=batch,
@@ -83,6 +86,12 @@ class Reader:
         """The sample that lies there."""
         source, block, row = where
         return self._splits[source].read_row(block, row)
+
+
+def _kinds(splits: Items[Split], vocabulary: Vocabulary) -> list[Kind]:
+    """The kinds of annotation of the joined vocabulary, as the splits store them."""
+    known = {kind.name: kind for split in splits for kind in split.annotations.values()}
+    return [known[name] for name in vocabulary.classes]
 
 
 def _where(found: Addresses) -> list[Where]:

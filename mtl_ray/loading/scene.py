@@ -1,111 +1,99 @@
-"""A decoded sample on its way to the canvas: what augmentation changes."""
+"""A decoded sample on its way to the network: what transforms change."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.inputs.decode import decode_image, decode_semantic
-from mtl_ray.loading.join import Recoding
+from mtl_ray.annotations.annotation import AnnotationKind, ClassMapper
+from mtl_ray.inputs.input import Input
 from mtl_ray.samples import Sample
 
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Objects:
-    """N boxes as parallel arrays.
-
-    Attributes:
-        boxes_xyxy: (N, 4) float32 pixels of the scene.
-        classes: (N,) int64.
-        crowd: (N,) bool, a region to ignore: COCO ``iscrowd`` or Pascal VOC ``difficult``.
-    """
-
-    boxes_xyxy: NDArray[np.float32]
-    classes: NDArray[np.int64]
-    crowd: NDArray[np.bool_]
-
-    def chosen(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> "Objects":
-        """Some of them."""
-        return Objects(boxes_xyxy=self.boxes_xyxy[which], classes=self.classes[which], crowd=self.crowd[which])
-
-    def moved(self, boxes_xyxy: NDArray[np.float32]) -> "Objects":
-        """The same objects with other boxes."""
-        return Objects(boxes_xyxy=boxes_xyxy.astype(np.float32, copy=False), classes=self.classes, crowd=self.crowd)
-
-    def clipped(self, height: int, width: int, min_visible: float = 0.0, min_side_px: float = 1.0) -> "Objects":
-        """Boxes cut off at the edges of a (height, width) frame.
-
-        Those of whose area less than ``min_visible`` is left are dropped (regions to ignore stay), and those with a side under
-        ``min_side_px``.
-        """
-        before = (self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]).prod(axis=1)
-        limit = np.array([width, height, width, height], np.float32)
-        boxes = np.clip(self.boxes_xyxy, 0, limit)
-        sides = boxes[:, 2:] - boxes[:, :2]
-        seen = (sides.prod(axis=1) >= min_visible * before) | self.crowd
-        keep = seen & (sides.min(axis=1) >= min_side_px)
-        return self.moved(boxes) if keep.all() else self.moved(boxes).chosen(keep)
+Kind = AnnotationKind[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Scene:
-    """One image and what is known of it, in pixels of this image; ``None`` is "not annotated".
+    """The decoded input of one sample, and what is annotated.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB.
-        labels: (K,) int64.
-        objects: the boxes.
-        semantic: (H, W) uint8 class indices.
+        raw: the input, such as (H, W, 3) uint8 RGB.
+        parts: the annotation of each kind (``AnnotationKind.load``); a kind that is absent is not annotated.
+        mirror: for each keypoint the one that it becomes in a mirror.
+        known_classes: by kind, (C,) bool: the classes that the dataset of this sample annotates, of those of the run.
     """
 
-    image: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None
-    objects: Objects | None
-    semantic: NDArray[np.uint8] | None
+    raw: Any
+    parts: Mapping[Kind, Any]
+    mirror: tuple[int, ...] = ()
+    known_classes: Mapping[str, NDArray[np.bool_]]
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The image of a scene that has one."""
+        found: NDArray[np.uint8] = self.raw
+        return found
 
     @property
     def hw(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """Height and width of the image in pixels."""
         return self.image.shape[0], self.image.shape[1]
 
     @property
     def num_bytes(self) -> int:
-        """Memory of the image and the map."""
-        return self.image.nbytes + (0 if self.semantic is None else self.semantic.nbytes)
+        """About the memory that it takes."""
+        return int(np.asarray(self.raw).nbytes) + sum(kind.num_loaded_bytes(part) for kind, part in self.parts.items())
+
+    def part(self, name: str) -> Any | None:
+        """The annotation of a kind by its name; None if it is not annotated."""
+        return next((part for kind, part in self.parts.items() if kind.name == name), None)
+
+    def changed(self, raw: Any, change: Callable[[Kind, Any], Any]) -> "Scene":
+        """Another input, and each annotation changed in the same way."""
+        return replace(self, raw=raw, parts={kind: change(kind, part) for kind, part in self.parts.items()})
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class InvalidSample:
     """A sample that could not be read, by its key, and why."""
 
     key: str
     reason: str
 
 
-def scene_of(sample: Sample, recoding: Recoding, kinds: Collection[str], max_pixels: int) -> Scene:
-    """Decodes a sample; its class indices become those of the joined vocabulary. Kinds of annotation not in ``kinds`` are left out.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SceneRule:
+    """How the samples of one split become scenes.
 
-    Raises:
-        ValueError: if the image or the map cannot be read or is not of the size that the sample states.
+    Attributes:
+        input: the input that the network takes.
+        kinds: the kinds of annotation that are loaded, with what their class indices become.
+        fields: by kind, further arrays that a head reads, such as masks.
+        known_classes, mirror: see ``Scene``.
+        limit: the most pixels or values of an input.
     """
-    image = decode_image(sample.image, max_pixels)
-    _check_size("picture", image, sample)
-    labels = recoding.labels[sample.labels] if sample.labels is not None and "labels" in kinds else None
-    objects = None
-    if sample.instances is not None and "instances" in kinds:
-        found = sample.instances
-        classes = recoding.instances[found.classes]
-        objects = Objects(boxes_xyxy=found.boxes_xyxy, classes=classes, crowd=found.crowd | found.difficult)
-    semantic = None
-    if sample.semantic is not None and "semantic" in kinds:
-        stored = decode_semantic(sample.semantic, max_pixels)
-        _check_size("semantic map", stored, sample)
-        semantic = recoding.semantic[stored]
-    return Scene(image=image, labels=labels, objects=objects, semantic=semantic)
 
+    input: Input[Any, Any, Any, Any]
+    kinds: Mapping[Kind, ClassMapper]
+    fields: Mapping[str, frozenset[str]]
+    known_classes: Mapping[str, NDArray[np.bool_]]
+    mirror: tuple[int, ...]
+    limit: int
 
-def _check_size(what: str, decoded: NDArray[np.uint8], sample: Sample) -> None:
-    height, width = decoded.shape[:2]
-    if (height, width) != (sample.height, sample.width):
-        raise ValueError(f"the {what} is {width} x {height} pixels, its record says {sample.width} x {sample.height}")
+    def decode(self, sample: Sample) -> Scene:
+        """Decodes a sample.
+
+        Raises:
+            ValueError: in one sentence, if the input or an annotation cannot be read, or they do not fit together.
+        """
+        if self.input.name not in sample.inputs:
+            raise ValueError(f"it has no {self.input.name}, it has {', '.join(sample.inputs)} (data.canvas.type)")
+        raw = self.input.decode(sample.inputs[self.input.name], self.limit)
+        parts = {}
+        for kind, mapper in self.kinds.items():
+            value = sample.annotations.get(kind.name)
+            if value is not None:
+                parts[kind] = kind.load(value, mapper, raw, self.limit, self.fields.get(kind.name, frozenset()))
+        return Scene(raw=raw, parts=parts, mirror=self.mirror, known_classes=self.known_classes)

@@ -25,11 +25,11 @@ def png(array: np.ndarray) -> bytes:
 def sample(index: int, *, prefix: str = "") -> Sample:
     """Of a size that depends on the index, with all annotations."""
     drawn = scene(index, 20 + index % 7, 30 + index % 5, objects=1 + index % 3)
-    boxes = drawn.objects.boxes_xyxy
+    boxes = drawn.part("instances").boxes_xyxy
     count = len(boxes)
     instances = Instances(
         boxes_xyxy=boxes,
-        classes=drawn.objects.classes % len(NAMES),
+        classes=drawn.part("instances").classes % len(NAMES),
         ids=np.arange(count),
         areas=np.ones(count, np.float32),
         crowd=np.arange(count) == 2,
@@ -44,7 +44,7 @@ def sample(index: int, *, prefix: str = "") -> Sample:
         width=width,
         labels=np.unique(np.array([index % 6, index % 4])),
         instances=instances,
-        semantic=png(drawn.semantic),
+        semantic=png(drawn.part("semantic")),
     )
 
 

@@ -49,12 +49,13 @@ def test_classes_are_mapped_by_name(two: tuple[str, str]) -> None:
 def test_union_in_order_of_first_appearance_and_lacking_classes_are_told(caplog: pytest.LogCaptureFixture) -> None:
     one = Vocabulary(classes={"instances": ("cat", "dog")}, colours={"instances": ((1, 1, 1), (2, 2, 2))})
     other = Vocabulary(classes={"instances": ("dog", "fox"), "semantic": ("sky",)}, colours={"instances": ((9, 9, 9), (3, 3, 3))})
-    joined, recodings = join_vocabularies([one, other], ["here", "there"])
+    joined, spaces = join_vocabularies([one, other], ["here", "there"])
     assert joined.classes == {"instances": ("cat", "dog", "fox"), "semantic": ("sky",)}
     assert joined.colours == {"instances": ((1, 1, 1), (2, 2, 2), (3, 3, 3))}
-    assert recodings[1].instances.tolist() == [1, 2]
-    assert recodings[0].semantic.tolist() == [IGNORE_INDEX] * 256
-    assert recodings[1].semantic[:2].tolist() == [0, IGNORE_INDEX]
+    assert spaces[1].mappers["instances"].indices.tolist() == [1, 2]
+    assert spaces[0].mappers["semantic"].indices.tolist() == []
+    assert spaces[1].mappers["semantic"].indices.tolist() == [0]
+    assert [space.known_classes["instances"].tolist() for space in spaces] == [[True, True, False], [False, True, True]]
     assert "here: its instances do not know fox" in caplog.text
     assert "there: its instances do not know cat" in caplog.text
 
