@@ -10,7 +10,7 @@ from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.loading.loader import BadSamplesError
 from mtl_ray.training.launch import launch
-from mtl_ray.training.summary import text_of
+from mtl_ray.training.resume import summary_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1 if isinstance(error, BadSamplesError) else 2
     if summary is None:
         return 0
-    print(text_of(summary))
+    print(summary_text(summary))
     return 0 if summary["finished"] else 128 + signal.SIGTERM
 
 

@@ -3,6 +3,7 @@
 Torch is imported where tensors are: the driver of a run on Ray only looks for checkpoints.
 """
 
+import dataclasses
 import io
 import json
 import logging
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KIND = "checkpoint"
+MODEL_FILE, EMA_FILE = "model.safetensors", "ema.safetensors"
+"""The weights of the method's model, if it has one, and their moving average, if there is one."""
+METHOD_FILE = "method.safetensors"
+"""All further weights of the method: projectors, momentum encoders, queues. Absent if there are none."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class State:
+class TrainState:
     """The content of ``state.json``."""
 
     version: int = Field(default=1, ge=1, le=1)
@@ -39,37 +44,42 @@ class State:
     """Of the trackers; a resumed run keeps it."""
     config_hash: str
     pins: dict[str, Any]
-    """What the cursor means, as the loader says it: with other pins it would mean other samples."""
+    """What the loader's order depends on: with other pins the cursor would mean other samples."""
     finished: bool
     """True for the last checkpoint of the run."""
     metrics: dict[str, float | None]
-    """HEAD/METRIC, measured on these weights; empty if nothing was measured at this step, null for what has no value."""
+    """HEAD/METRIC, measured on these weights, and the training/NAME that the method watches; empty between evaluations, null for what has
+    no value."""
     meter: dict[str, float]
     """Sums since the last logged step, so that a resumed run logs the same curve."""
+    watched: dict[str, float] = Field(default_factory=dict)
+    """Sums since the last evaluation, where the method watches a figure of training."""
     trained_s: float = 0.0
     """Seconds of training so far, where schedule.seconds bounds them."""
 
 
-def pack(
-    model: "Mapping[str, Tensor]", average: "Mapping[str, Tensor] | None", training: Any, state: State, texts: Mapping[str, str]
-) -> dict[str, bytes]:
-    """The files of a checkpoint but for its manifest.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a checkpoint holds besides ``state.json`` and texts.
 
-    Args:
-        model: state dict of the weights.
-        average: state dict of their moving average, if there is one.
-        training: what ``torch.save`` takes and ``weights_only=True`` reads back: the optimiser's and the scaler's state.
-        state: see there.
-        texts: further files, such as config.yaml.
+    Attributes:
+        tensors: by file (``MODEL_FILE``, ``EMA_FILE``, ``METHOD_FILE``) a state dict; files without weights are absent.
+        training: what ``torch.save`` takes and ``weights_only=True`` reads back: ``optimizer``, ``scaler``, and ``method``
+            if the method has state besides its weights.
     """
+
+    tensors: "Mapping[str, Mapping[str, Tensor]]"
+    training: Mapping[str, Any]
+
+
+def pack(content: Content, state: TrainState, texts: Mapping[str, str]) -> dict[str, bytes]:
+    """The files of a checkpoint but for its manifest; ``texts`` are further ones, such as config.yaml."""
     import torch
 
     buffer = io.BytesIO()
-    torch.save(training, buffer)
-    files = {"model.safetensors": _tensors(model), "training.pt": buffer.getvalue()}
-    if average is not None:
-        files["ema.safetensors"] = _tensors(average)
-    files["state.json"] = json.dumps(TypeAdapter(State).dump_python(state), allow_nan=False, indent=1).encode()
+    torch.save(content.training, buffer)
+    files = {name: _tensors(tensors) for name, tensors in content.tensors.items()} | {"training.pt": buffer.getvalue()}
+    files["state.json"] = json.dumps(TypeAdapter(TrainState).dump_python(state), allow_nan=False, indent=1).encode()
     return files | {name: text.encode() for name, text in texts.items()}
 
 
@@ -79,7 +89,7 @@ def _tensors(tensors: "Mapping[str, Tensor]") -> bytes:
     return bytes(safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
 
 
-def publish(run_uri: str, state: State, files: Mapping[str, bytes]) -> str:
+def publish(run_uri: str, state: TrainState, files: Mapping[str, bytes]) -> str:
     """Makes a checkpoint discoverable. Returns its URI, where all its files were then seen with their sizes.
 
     Raises:
@@ -95,17 +105,17 @@ def publish(run_uri: str, state: State, files: Mapping[str, bytes]) -> str:
     return uri
 
 
-def read_state(uri: str) -> State:
+def read_state(uri: str) -> TrainState:
     """The state of a checkpoint.
 
     Raises:
         ValueError: if it is not whole, or of a newer version.
     """
-    return TypeAdapter(State).validate_json(artifact.open_artifact(uri, kind=KIND).read("state.json"))
+    return TypeAdapter(TrainState).validate_json(artifact.open_artifact(uri, kind=KIND).read("state.json"))
 
 
 def read_tensors(uri: str, name: str) -> "dict[str, Tensor]":
-    """One of the weight files of a checkpoint: model.safetensors or ema.safetensors."""
+    """One of the weight files of a checkpoint."""
     import safetensors.torch
 
     return dict(safetensors.torch.load(artifact.open_artifact(uri, kind=KIND).read(name)))
@@ -142,12 +152,12 @@ def newest(run_uri: str) -> str | None:
             return place.uri
     if fault:
         raise ValueError(
-            f"none of the checkpoints in {run_uri} is whole ({fault}); remove the folder to begin anew, or give the run another name"
+            f"none of the checkpoints in {run_uri} is whole ({fault}); remove the folder to start over, or give the run another name"
         )
     return None
 
 
-def settle(run_uri: str, keep: int, metric: str, claim: Claim, *, lower_is_better: bool = False) -> None:
+def prune(run_uri: str, keep: int, metric: str, claim: Claim, *, lower_is_better: bool = False) -> None:
     """Writes best.json and removes all checkpoints but the newest ``keep`` and the best.
 
     Everything is found by listing, so it does not matter where an earlier attempt was killed. While a run goes on two stay at
@@ -184,7 +194,7 @@ def settle(run_uri: str, keep: int, metric: str, claim: Claim, *, lower_is_bette
             discard(place.uri)
 
 
-def _states(run_uri: str) -> dict[Place, State]:
+def _states(run_uri: str) -> dict[Place, TrainState]:
     """Of the checkpoints that count and can be read."""
     states = {}
     for place in line(run_uri):

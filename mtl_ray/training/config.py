@@ -114,7 +114,7 @@ _OF_BOTH = {"end": Retired(0.01, "end is of a rate of type poly or cosine")}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ConstantRate:
+class ConstantLr:
     """The learning rate stays as it is after the warm-up."""
 
     type: Literal["constant"] = "constant"
@@ -124,7 +124,7 @@ class ConstantRate:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class StepRate:
+class StepLr:
     """The learning rate falls at milestones."""
 
     type: Literal["step"] = "step"
@@ -137,7 +137,7 @@ class StepRate:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PolyRate:
+class PolyLr:
     """The learning rate falls with a power of what is left of the run."""
 
     type: Literal["poly"] = "poly"
@@ -150,7 +150,7 @@ class PolyRate:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class CosineRate:
+class CosineLr:
     """The learning rate falls along half a cosine."""
 
     type: Literal["cosine"] = "cosine"
@@ -161,7 +161,7 @@ class CosineRate:
     retired: ClassVar[Mapping[str, Retired]] = {**_OF_STEP, **_OF_POLY}
 
 
-Rate = Annotated[ConstantRate | StepRate | PolyRate | CosineRate, Field(discriminator="type"), DefaultType("cosine")]
+LrSchedule = Annotated[ConstantLr | StepLr | PolyLr | CosineLr, Field(discriminator="type"), DefaultType("cosine")]
 """How the learning rate changes over the run."""
 
 
@@ -177,7 +177,7 @@ class ScheduleConfig:
     """Of training: the run is done after so many even if steps are left, and the learning rate follows the share of the time where
     that is the larger. Evaluations, checkpoints and the start do not count. How many steps that makes depends on the machine."""
     optimizer: Optimizer = Field(default_factory=AdamW)
-    rate: Rate = Field(default_factory=CosineRate)
+    rate: LrSchedule = Field(default_factory=CosineLr)
     weight_decay: Ramp | None = None
     """Changes the weight decay over the run, from ``optimizer.weight_decay``; the factors of rules and biases stay."""
     momentum: Ramp | None = None

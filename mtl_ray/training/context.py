@@ -1,6 +1,8 @@
-"""What one rank of a run knows of the world around it: its place among the others, its device, and whom to tell."""
+"""What one rank of a run is given: its place among the others, its device, its hooks, and torch's algorithms."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -9,11 +11,11 @@ from mtl_ray.training.progress import Progress
 
 
 def _ignore_progress(progress: Progress) -> None:
-    """Nobody watches."""
+    """The default: nobody watches."""
 
 
 def _ignore_checkpoint(uri: str, metrics: Mapping[str, float]) -> None:
-    """Nobody waits for checkpoints."""
+    """The default: nobody waits for checkpoints."""
 
 
 def _never() -> bool:
@@ -62,3 +64,18 @@ def choose_device(wanted: str, local_rank: int, local_size: int = 1) -> torch.de
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def numerics(deterministic: bool) -> Iterator[None]:
+    """Only deterministic algorithms inside, or the fastest that cuDNN finds; afterwards the flags are restored."""
+    flags = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, not deterministic
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(flags[0])
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = flags[1:]

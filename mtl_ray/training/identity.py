@@ -10,7 +10,7 @@ from mtl_ray import storage
 from mtl_ray.config.validate import values_of
 from mtl_ray.experiment import ExperimentConfig
 
-SECTIONS = ("model", "schedule", "data", "runtime")
+SECTIONS = ("model", "method", "schedule", "data", "runtime")
 """The sections that the weights depend on."""
 WITHOUT_EFFECT = {
     "data": ("val", "threads", "cache_mb", "max_bad"),

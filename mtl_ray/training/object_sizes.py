@@ -20,7 +20,7 @@ FAR = 2.0
 _log = logging.getLogger(__name__)
 
 
-def say_object_sizes(config: ExperimentConfig) -> None:
+def log_object_sizes(config: ExperimentConfig) -> None:
     """Logs a line for each detection head; what cannot be read ends no training."""
     heads = {name: head for name, each in config.model.heads.items() if (head := anchored(each)) is not None}
     if not heads:

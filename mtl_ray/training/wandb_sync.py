@@ -16,10 +16,8 @@ from mtl_ray.inference.run_folder import line, newest_attempt
 from mtl_ray.tasks.charts import chart_of
 from mtl_ray.training import checkpoint
 from mtl_ray.training.scalars import read_scalars
-from mtl_ray.training.shown import Shown
-from mtl_ray.training.trackers import checkpoints_of
-from mtl_ray.training.wandb_files import Held, held_in, wandb_files
-from mtl_ray.training.wandb_tracker import Mode, Wandb, wandb_mode
+from mtl_ray.training.trackers import EvaluationFigures, checkpoints_of
+from mtl_ray.training.wandb_tracker import Mode, Wandb, WandbHistory, held_in, wandb_files, wandb_mode
 
 ANSWER_S = 30
 """In which W&B's server must answer."""
@@ -86,7 +84,7 @@ def artifacts_of(run: str) -> list[tuple[str, str, tuple[str, ...]]]:
     return [*found, (bundle, "bundle", ("latest",))] if storage.exists(storage.join(bundle, MANIFEST)) else found
 
 
-def _has_all(held: Held, steps: Sequence[int], artifacts: Sequence[tuple[str, str, tuple[str, ...]]]) -> bool:
+def _has_all(held: WandbHistory, steps: Sequence[int], artifacts: Sequence[tuple[str, str, tuple[str, ...]]]) -> bool:
     return all(step <= held.step for step in steps) and {(uri, alias) for uri, _, given in artifacts for alias in given} <= held.artifacts
 
 
@@ -147,10 +145,10 @@ def _replay(tracker: Wandb, run: str, rows: Sequence[Mapping[str, Any]], watch: 
             tracker.evaluation(measured, shown)
 
 
-def _shown(run: str) -> Shown:
+def _shown(run: str) -> EvaluationFigures:
     pictures = [(uri.rsplit("/", 1)[-1], pixels(storage.read(uri))) for uri in storage.files(storage.join(run, "pictures"))]
     plots = {chart_of(uri.rsplit("/", 1)[-1]): uri for uri in storage.files(storage.join(run, "plots"))}
-    return Shown(pictures, {name: storage.read(uri) for name, uri in plots.items() if name is not None})
+    return EvaluationFigures(pictures, {name: storage.read(uri) for name, uri in plots.items() if name is not None})
 
 
 def _ask_server() -> None:

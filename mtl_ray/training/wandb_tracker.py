@@ -1,23 +1,30 @@
-"""A run as Weights & Biases keeps it."""
+"""A run in Weights & Biases, and what W&B's own files in a run's folder hold.
 
+A ``.wandb`` file is a log in LevelDB's format (a header of seven bytes, then blocks of 32 KiB with records of CRC-32, length and
+type) of protobuf messages. A killed process leaves it without its end: up to a block, or all of a short run.
+"""
+
+import json
 import logging
 import os
+import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.config.validate import values_of
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.geometry.pictures import pixels, same_size
-from mtl_ray.training.shown import Shown
-from mtl_ray.training.tracker_folder import TrackerFolder
-from mtl_ray.training.wandb_files import held_in
+from mtl_ray.training.trackers import EvaluationFigures, TrackerFolder
 
 Mode = Literal["online", "offline", "disabled"]
+_HEAD, _BLOCK = 7, 32768
+_RECORD = struct.Struct("<IHB")
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _log = logging.getLogger(__name__)
 
 
@@ -110,14 +117,14 @@ class Wandb:
             with _errors():
                 self._run.log(dict(values), step=step)
 
-    def evaluation(self, step: int, shown: Shown) -> None:
+    def evaluation(self, step: int, shown: EvaluationFigures) -> None:
         """See ``Tracker``."""
         import wandb
 
         content: dict[str, Any] = {name: wandb.Image(pixels(picture)) for name, picture in shown.charts.items()}
-        if shown.pictures:
-            names = [name for name, _ in shown.pictures]
-            images = same_size([image for _, image in shown.pictures])  # of others W&B warns, and shows them wrongly
+        if shown.images:
+            names = [name for name, _ in shown.images]
+            images = same_size([image for _, image in shown.images])  # of others W&B warns, and shows them wrongly
             content["predictions"] = [wandb.Image(image, caption=name, file_type="jpg") for name, image in zip(names, images, strict=True)]
         self._log(step, content)
 
@@ -160,3 +167,66 @@ def _errors() -> Iterator[None]:
         yield
     except wandb.errors.Error as error:
         raise ConnectionError(str(error)) from error
+
+
+class WandbHistory(NamedTuple):
+    """What files hold of a run: the last step, 0 if there is none, and the URIs and aliases of its artifacts."""
+
+    step: int
+    artifacts: frozenset[tuple[str, str]]
+
+
+def held_in(run_uri: str, run_id: str) -> WandbHistory:
+    """What all W&B files in a run's folder hold together, whole or cut off.
+
+    Args:
+        run_uri: the run's folder.
+        run_id: of the run with W&B.
+    """
+    step, artifacts = 0, set()
+    for uri in wandb_files(run_uri, run_id):
+        for record in records(storage.read(uri)):
+            if record.HasField("history"):
+                step = max(step, step_of(record.history))
+            elif record.HasField("artifact"):
+                where = json.loads(record.artifact.metadata or "{}").get("uri", "")
+                artifacts |= {(where, alias) for alias in record.artifact.aliases}
+    return WandbHistory(step, frozenset(artifacts))
+
+
+def wandb_files(run_uri: str, run_id: str) -> list[str]:
+    """The ``.wandb`` files in a run's folder, of all attempts, in the order in which they were begun."""
+    found = storage.files(storage.join(run_uri, "wandb"))
+    mine = (uri for uri in found if uri.endswith(f"/run-{run_id}.wandb") and "/latest-run/" not in uri)
+    # run-20261120_114153-ID, and -1 after it for the second of that second
+    return sorted(mine, key=lambda uri: uri.split("/")[-2].removeprefix("offline-"))
+
+
+def step_of(history: Any) -> int:
+    """The step of a history record."""
+    return int(next(json.loads(item.value_json) for item in history.item if "_step" in (item.key, *item.nested_key)))
+
+
+def records(data: bytes) -> Iterator[Any]:
+    """The messages (``wandb_internal_pb2.Record``) of a file, up to where it is cut off."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    for message in _messages(data):
+        yield Record.FromString(message)
+
+
+def _messages(data: bytes) -> Iterator[bytes]:
+    place, parts = _HEAD, b""
+    while place + _RECORD.size <= len(data):
+        left = _BLOCK - place % _BLOCK
+        if left < _RECORD.size:
+            place += left
+            continue
+        _, length, kind = _RECORD.unpack_from(data, place)
+        place += _RECORD.size
+        if not _FULL <= kind <= _LAST or place + length > len(data):
+            return
+        parts = data[place : place + length] if kind in (_FULL, _FIRST) else parts + data[place : place + length]
+        place += length
+        if kind in (_FULL, _LAST):
+            yield parts

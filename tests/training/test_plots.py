@@ -21,7 +21,7 @@ def test_many_metrics_go_into_several_figures(tmp_path: Path, count: int, figure
         return of(rows, names, title, label, log=log)
 
     monkeypatch.setattr(plots, "_curves", keep)
-    plots.draw(metric_rows(count), str(tmp_path))
+    plots.draw_curves(metric_rows(count), str(tmp_path))
     assert len(drawn) == figures
     assert [name for names in drawn.values() for name in names] == [f"boxes/metric{i}" for i in range(count)]
     assert max(map(len, drawn.values())) <= plots.MOST_CURVES
