@@ -76,7 +76,7 @@ def test_a_small_config_is_typed():
         (
             "  heads:\n    boxes: {type: retinanet}\n    labels: {type: linear}\n",
             "  heads: {}\n",
-            r"conf\.yaml:6: model\.heads .*at least 1",
+            r"conf\.yaml:1: .*model\.heads is empty.* Fix: give at least one",
         ),
     ],
 )

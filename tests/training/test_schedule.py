@@ -102,7 +102,7 @@ def test_rate_is_scaled_to_the_batch_only_when_asked(model, scale, expected):
     assert set_lr(optimizer, 1.0) == pytest.approx(expected)
 
 
-def test_timetable_counts_epochs_over_their_ends():
+def test_schedule_counts_epochs_over_their_ends():
     table = RunSchedule(ScheduleConfig(epochs=3), RUNTIME, batch=12, samples_per_epoch=50)
     assert table.steps == 13
     assert [step for step in range(1, 14) if table.evaluates(step)] == [5, 9, 13]
@@ -115,7 +115,7 @@ def test_the_clock_waits_for_the_checkpoint_before():
     assert not table.saves(1, busy=True)
 
 
-def test_timetable_counts_steps():
+def test_schedule_counts_steps():
     table = RunSchedule(ScheduleConfig(steps=10, evaluate_every_steps=4), RUNTIME, batch=12, samples_per_epoch=50)
     assert [step for step in range(1, 11) if table.evaluates(step)] == [4, 8, 10]
     only_last = RunSchedule(ScheduleConfig(steps=10, evaluate_every=None), RUNTIME, batch=12, samples_per_epoch=50)
@@ -129,13 +129,13 @@ def test_length_is_said_once(length):
 
 
 def test_a_run_of_seconds_ends_when_they_are_used_up_and_its_rate_is_at_its_end_then():
-    timetable = RunSchedule(ScheduleConfig(steps=1000, seconds=60, evaluate_every=None), RUNTIME, batch=4, samples_per_epoch=40)
-    assert [timetable.place(3, 0.0), timetable.place(3, 30.0), timetable.place(700, 30.0), timetable.place(3, 61.0)] == [3, 500, 700, 999]
-    timetable.look_at_clock(80, 59.9)
-    assert not timetable.evaluates(80)
-    timetable.look_at_clock(81, 60.1)
-    assert timetable.steps == 81
-    assert timetable.evaluates(81)
+    schedule = RunSchedule(ScheduleConfig(steps=1000, seconds=60, evaluate_every=None), RUNTIME, batch=4, samples_per_epoch=40)
+    assert [schedule.place(3, 0.0), schedule.place(3, 30.0), schedule.place(700, 30.0), schedule.place(3, 61.0)] == [3, 500, 700, 999]
+    schedule.check_time(80, 59.9)
+    assert not schedule.evaluates(80)
+    schedule.check_time(81, 60.1)
+    assert schedule.steps == 81
+    assert schedule.evaluates(81)
 
 
 def test_a_part_of_a_gpu_is_for_runs_of_one_worker():
