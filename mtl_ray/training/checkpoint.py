@@ -1,4 +1,4 @@
-"""Checkpoints of a run: what is in them, which is the newest whole one, which may go.
+"""Checkpoints of a run: their files, the newest whole one, pruning; and attempts: which process may write them.
 
 Torch is imported where tensors are: the driver of a run on Ray only looks for checkpoints.
 """
@@ -7,6 +7,9 @@ import dataclasses
 import io
 import json
 import logging
+import os
+import socket
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +18,16 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray import artifact, storage
 from mtl_ray.config.strict import STRICT
-from mtl_ray.inference.run_folder import Place, checkpoint_folder, line, places
-from mtl_ray.training.attempts import Claim
+from mtl_ray.inference.run_folder import (
+    BEFORE_NUMBERS,
+    Attempt,
+    Place,
+    attempt_file,
+    checkpoint_folder,
+    line,
+    newest_attempt,
+    places,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +37,73 @@ MODEL_FILE, EMA_FILE = "model.safetensors", "ema.safetensors"
 """The weights of the method's model, if it has one, and their moving average, if there is one."""
 METHOD_FILE = "method.safetensors"
 """All further weights of the method: projectors, momentum encoders, queues. Absent if there are none."""
+LOOK_EVERY_S = 5.0
+"""Between two looks for a newer attempt."""
 _log = logging.getLogger(__name__)
+
+
+class StaleAttemptError(ValueError):
+    """A newer attempt owns the run."""
+
+
+def claim(run_uri: str, *, from_step: int, from_checkpoint: str | None, world_size: int, run_id: str) -> Attempt:
+    """Makes the next attempt, which then owns the run. Two claims at once get two numbers; ``run_id`` is that of the first."""
+    while True:
+        last = newest_attempt(run_uri)
+        made = Attempt(
+            attempt=1 if last is None else last.attempt + 1,
+            from_step=from_step,
+            from_checkpoint=from_checkpoint,
+            world_size=world_size,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started=time.time(),
+            run_id=run_id if last is None else last.run_id,
+            ends=_ends(last, from_step),
+        )
+        if storage.write_new(attempt_file(run_uri, made.attempt), json.dumps(dataclasses.asdict(made), indent=1).encode()):
+            return made
+
+
+def _ends(last: Attempt | None, from_step: int) -> dict[int, int]:
+    """By earlier attempt the last step whose checkpoint counts: no attempt counts beyond the step where a later one started."""
+    if last is None:
+        return {BEFORE_NUMBERS: from_step}
+    ends = {attempt: min(step, from_step) for attempt, step in last.ends.items()}
+    return ends | {last.attempt: from_step} if from_step > last.from_step else ends
+
+
+class Claim:
+    """The right of a process to write into a run's folder, until there is a newer attempt."""
+
+    def __init__(self, run_uri: str, attempt: int) -> None:
+        self.attempt = attempt
+        self._run_uri = run_uri
+        self._looked_at = time.monotonic()
+
+    def check(self) -> None:
+        """Checks that this is still the newest attempt.
+
+        Raises:
+            StaleAttemptError: if it is not.
+        """
+        self._looked_at = time.monotonic()
+        if storage.exists(attempt_file(self._run_uri, self.attempt + 1)):
+            owner = newest_attempt(self._run_uri)
+            who = f"attempt {owner.attempt}, process {owner.pid} on {owner.host}" if owner else "another attempt"
+            raise StaleAttemptError(f"the run {self._run_uri} goes on elsewhere ({who}); attempt {self.attempt} ends here")
+
+    def check_sometimes(self) -> None:
+        """``check`` at most every ``LOOK_EVERY_S``; if the storage cannot be reached, the next call tries again.
+
+        Raises:
+            StaleAttemptError: if this is not the newest attempt.
+        """
+        if time.monotonic() - self._looked_at >= LOOK_EVERY_S:
+            try:
+                self.check()
+            except OSError:
+                return
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -35,11 +112,11 @@ class TrainState:
 
     version: int = Field(default=1, ge=1, le=1)
     step: int
-    """Optimiser steps done."""
+    """Optimizer steps done."""
     cursor: int
     """Samples consumed, over all ranks."""
     attempt: int
-    """Which start of the run made it, from 1."""
+    """The number of the attempt that made it, from 1."""
     run_id: str
     """Of the trackers; a resumed run keeps it."""
     config_hash: str
@@ -90,10 +167,10 @@ def _tensors(tensors: "Mapping[str, Tensor]") -> bytes:
 
 
 def publish(run_uri: str, state: TrainState, files: Mapping[str, bytes]) -> str:
-    """Makes a checkpoint discoverable. Returns its URI, where all its files were then seen with their sizes.
+    """Writes a checkpoint, checks that all its files are there with their sizes, and returns its URI.
 
     Raises:
-        OSError: if they were not, or could not be written; nothing can then be found.
+        OSError: if not, or if they cannot be written; no part of it is then found as a checkpoint.
     """
     uri = checkpoint_folder(run_uri, state.step, state.attempt)
     artifact.publish(uri, files, kind=KIND)
@@ -109,7 +186,7 @@ def read_state(uri: str) -> TrainState:
     """The state of a checkpoint.
 
     Raises:
-        ValueError: if it is not whole, or of a newer version.
+        ValueError: if the checkpoint is not whole, or of a newer version.
     """
     return TypeAdapter(TrainState).validate_json(artifact.open_artifact(uri, kind=KIND).read("state.json"))
 
@@ -160,8 +237,8 @@ def newest(run_uri: str) -> str | None:
 def prune(run_uri: str, keep: int, metric: str, claim: Claim, *, lower_is_better: bool = False) -> None:
     """Writes best.json and removes all checkpoints but the newest ``keep`` and the best.
 
-    Everything is found by listing, so it does not matter where an earlier attempt was killed. While a run goes on two stay at
-    least: an attempt that begins at this moment may have found the one before.
+    Everything is found by listing, wherever an earlier attempt was killed. Until a run is finished at least two stay: an attempt
+    that starts at this moment may have found the older one.
 
     Args:
         run_uri: the run.
@@ -195,7 +272,7 @@ def prune(run_uri: str, keep: int, metric: str, claim: Claim, *, lower_is_better
 
 
 def _states(run_uri: str) -> dict[Place, TrainState]:
-    """Of the checkpoints that count and can be read."""
+    """The states of the checkpoints that count and can be read."""
     states = {}
     for place in line(run_uri):
         try:
@@ -206,6 +283,6 @@ def _states(run_uri: str) -> dict[Place, TrainState]:
 
 
 def discard(uri: str) -> None:
-    """Removes a checkpoint, its manifest first: a removal that is cut off leaves nothing that looks whole."""
+    """Removes a checkpoint, its manifest first, so that an interrupted removal leaves nothing that looks whole."""
     storage.remove(storage.join(uri, "MANIFEST.json"))
     storage.remove(uri)

@@ -1,13 +1,18 @@
-"""What one rank of a run is given: its place among the others, its device, its hooks, and torch's algorithms."""
+"""What one rank of a run is given (its place, device and hooks), and what ranks tell each other besides gradients."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
+from torch import nn
 
 from mtl_ray.training.progress import Progress
+
+Value = TypeVar("Value")
 
 
 def _ignore_progress(progress: Progress) -> None:
@@ -30,8 +35,8 @@ class RunContext:
         rank, world_size, local_rank: as torchrun gives them.
         device: what this rank computes on.
         on_progress: called on rank 0.
-        on_checkpoint: called on rank 0 when a checkpoint lies whole at a URI, with the metrics that were measured on it (if any).
-        should_stop: asked on every rank after every step, so it must answer at once; if any says True, all stop with a checkpoint.
+        on_checkpoint: called on rank 0 when a checkpoint is whole at a URI, with its metrics (if any).
+        should_stop: called on every rank after every step, so it must return at once; if any returns True, all stop with a checkpoint.
     """
 
     rank: int = 0
@@ -79,3 +84,93 @@ def numerics(deterministic: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(flags[0])
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = flags[1:]
+
+
+class Collective:
+    """Sends small objects between the ranks, over gloo, on the CPU; with one rank it sends nothing."""
+
+    def __init__(self, context: RunContext) -> None:
+        self.rank, self.world_size = context.rank, context.world_size
+        self._group: dist.ProcessGroup | None = None
+        if context.world_size > 1:
+            group = dist.new_group(backend="gloo")
+            assert isinstance(group, dist.ProcessGroup)
+            self._group = group
+
+    def decide(self, function: Callable[[], Value]) -> Value:
+        """Runs a function on rank 0 and gives its result to all.
+
+        Raises:
+            ValueError: on every rank, if the function raises one (or FileNotFoundError, likewise).
+        """
+        if self._group is None:
+            return function()
+        found: list[Value | ValueError | FileNotFoundError | None] = [None]
+        if self.rank == 0:
+            try:
+                found = [function()]
+            except (ValueError, FileNotFoundError) as error:
+                found = [error]
+        dist.broadcast_object_list(found, src=0, group=self._group)
+        if isinstance(found[0], ValueError | FileNotFoundError):
+            raise found[0]
+        return found[0]  # type: ignore[return-value]
+
+    def gather(self, value: Value) -> list[Value]:
+        """The values of all ranks, by rank, on every rank."""
+        if self._group is None:
+            return [value]
+        values: list[Value | None] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self._group)
+        return values  # type: ignore[return-value]
+
+    def gather_first(self, value: Value) -> list[Value]:
+        """The values of all ranks, by rank, on rank 0; an empty list on the others."""
+        if self._group is None:
+            return [value]
+        values: list[Value | None] | None = [None] * self.world_size if self.rank == 0 else None
+        dist.gather_object(value, values, dst=0, group=self._group)
+        return values or []  # type: ignore[return-value]
+
+    def longest(self, seconds: float) -> float:
+        """The maximum over all ranks, on every rank."""
+        if self._group is None:
+            return seconds
+        found = torch.tensor(seconds, dtype=torch.float64)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self._group)
+        return float(found)
+
+    def vote(self) -> "Vote":
+        """A vote of all ranks after every step."""
+        return Vote(dist.new_group(backend="gloo") if self.world_size > 1 else None)
+
+    def same_weights(self, model: nn.Module) -> None:
+        """Broadcasts the weights of rank 0."""
+        if self.world_size > 1:
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, src=0)
+
+
+class Vote:
+    """Whether any rank voted True. The sum overlaps with the next step, so no rank waits: the result comes one step later.
+
+    Args:
+        group: of the ranks, for votes alone; None if there is one rank, which has the result at once.
+    """
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+        self._open: tuple[dist.Work, torch.Tensor] | None = None
+
+    def __call__(self, flag: bool) -> bool:
+        """Votes after a step; returns the result of the vote before, the same on every rank."""
+        if self._group is None:
+            return flag
+        before, total = self._open, torch.tensor([int(flag)])
+        work = dist.all_reduce(total, group=self._group, async_op=True)
+        assert work is not None
+        self._open = (work, total)
+        if before is None:
+            return False
+        before[0].wait()
+        return bool(before[1].item())

@@ -1,4 +1,4 @@
-"""Ranks without Ray: this process alone, the ones that torchrun started, or some that are started here."""
+"""Ranks without Ray: this process alone, those of torchrun, or processes that are started here."""
 
 import multiprocessing
 import os
@@ -65,7 +65,7 @@ def _spawn(config: ExperimentConfig) -> Summary:
 
 
 def _spawned(rank: int, config: ExperimentConfig, rendezvous: tuple[str, int], results: Any) -> None:
-    """One process. torch sends it SIGINT when the one that started it is gone; it then ends at once."""
+    """One process. torch sends it SIGINT when its parent is gone; it then ends at once."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     world_size = config.runtime.most_workers
     try:
@@ -80,7 +80,10 @@ def _spawned(rank: int, config: ExperimentConfig, rendezvous: tuple[str, int], r
 def _run_rank(
     config: ExperimentConfig, rank: int, world_size: int, local: tuple[int, int], rendezvous: tuple[str, int] | None = None
 ) -> Summary:
-    """One rank; ``local`` is its number on this machine and of how many. It joins the others at ``rendezvous``, or where torchrun says."""
+    """One rank; it joins the others at ``rendezvous``, or where torchrun set it.
+
+    ``local`` is its number among the ranks of this machine, and how many those are.
+    """
     device = choose_device(config.runtime.device, *local)
     gpu = device.type == "cuda"
     if world_size > 1 and rendezvous is not None:
@@ -103,7 +106,7 @@ def _run_rank(
 
 @contextmanager
 def _on_sigterm(call: Callable[[], None]) -> Iterator[None]:
-    """Calls something at SIGTERM instead of ending; only a process' first thread may ask for that, any other is left as it is."""
+    """Calls a function at SIGTERM instead of ending. Only the main thread can set that; in any other thread this does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -20,8 +20,7 @@ from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.training import checkpoint
 from mtl_ray.training.batch_norm import use_sync_batch_norm
-from mtl_ray.training.collective import Collective
-from mtl_ray.training.context import RunContext
+from mtl_ray.training.context import Collective, RunContext
 from mtl_ray.training.ema import EmaModel
 from mtl_ray.training.optimizer import OptimizerSchedule, build_optimizer
 from mtl_ray.training.saver import frozen

@@ -1,4 +1,4 @@
-"""How far a run is."""
+"""The progress of a run, and the bar that shows it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from mtl_ray.terminal import progress_bar
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """How far a run is; rank 0 tells it at every logged step and after every evaluation.
+    """The progress of a run; rank 0 reports it at every logged step and after every evaluation.
 
     Attributes:
         step: optimiser steps done.
         steps: of the whole run.
-        first: the step from which this attempt went on.
+        first: the step from which this attempt resumed.
         epoch: visits of the training split so far.
         images_per_s: images of all ranks in a second of training, over the last logged steps.
         loss: mean over the last logged steps.

@@ -12,8 +12,7 @@ from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.inference.stored_config import read_stored
 from mtl_ray.shards.split import open_split
 from mtl_ray.training import checkpoint
-from mtl_ray.training.attempts import claim
-from mtl_ray.training.checkpoint import TrainState
+from mtl_ray.training.checkpoint import TrainState, claim
 from mtl_ray.training.identity import config_hash, differences, unknown_differences
 
 
@@ -49,10 +48,11 @@ def find_resume_point(config: ExperimentConfig) -> ResumePoint:
 
 
 def _changed(config: ExperimentConfig, found: str, *, same_hash: bool) -> list[str]:
-    """What of a checkpoint's config differs from this one in what changes the weights: key, new value, old value.
+    """Where the configs differ in what changes the weights: key, new value, old value of the checkpoint.
 
-    The hash alone does not decide. It differs where only the rule of the hash does, and it is equal where the default of an option has
-    changed since. Entries that this version does not know count only if it differs: else they had no effect, or their defaults.
+    The hash alone does not decide: it also differs where a version hashes in another way, and it is equal where the default of an
+    option has changed. Entries that this version does not know count only if the hash differs; else they were defaults or without
+    effect.
     """
     stored = read_stored(open_artifact(found, kind=checkpoint.KIND), config_type=type(config))
     return differences(config, stored.config) + ([] if same_hash else unknown_differences(stored.left_out))

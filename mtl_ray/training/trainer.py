@@ -17,10 +17,8 @@ from mtl_ray.inference.stored_config import CONFIG_FILE, MODEL_FILE, VOCABULARY_
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.loader import Loader
 from mtl_ray.training import checkpoint
-from mtl_ray.training.attempts import Claim
-from mtl_ray.training.checkpoint import Content, TrainState
-from mtl_ray.training.collective import Collective
-from mtl_ray.training.context import RunContext, numerics
+from mtl_ray.training.checkpoint import Claim, Content, TrainState
+from mtl_ray.training.context import Collective, RunContext, numerics
 from mtl_ray.training.learner import Learner
 from mtl_ray.training.object_sizes import log_object_sizes
 from mtl_ray.training.reporter import Reporter

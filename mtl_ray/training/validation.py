@@ -22,8 +22,7 @@ from mtl_ray.models.model import Model
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import Split, open_split
 from mtl_ray.tasks.task import AnyHead, Metric
-from mtl_ray.training.collective import Collective
-from mtl_ray.training.context import RunContext
+from mtl_ray.training.context import Collective, RunContext
 from mtl_ray.training.trackers import EvaluationFigures
 
 WATCHED = "training/"
@@ -155,8 +154,8 @@ class Validation:
         """One image per sample, ground truth and prediction side by side, a row per head; and each head's charts."""
         from mtl_ray.evaluation.charts import draw  # matplotlib takes a second, which a first step need not wait for
 
-        pictures = [(sample.key, self._draw(sample, predictions)) for sample, predictions in result.samples]
-        return EvaluationFigures(pictures, draw({name: metric.charts() for name, metric in result.metrics.items()}))
+        images = [(sample.key, self._draw(sample, predictions)) for sample, predictions in result.samples]
+        return EvaluationFigures(images, draw({name: metric.charts() for name, metric in result.metrics.items()}))
 
     def _draw(self, sample: Sample, predictions: Predictions) -> NDArray[np.uint8]:
         image = decode_image(sample.image, max_pixels=self._config.data.max_pixels)

@@ -40,7 +40,7 @@ def wandb_mode(wanted: Literal["auto"] | Mode) -> Mode:
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """What trackers get of a row of scalars.jsonl. An evaluation shares its step with training: its time has a name of its own."""
+    """The values of a row of scalars.jsonl for trackers. An evaluation has the step of a training row, so its time has another name."""
     found = {name: float(value) for name, value in row.items() if isinstance(value, int | float) and name not in ("step", "iter")}
     if row["mode"] == "val":
         found["evaluation_time"] = found.pop("time")
@@ -100,7 +100,7 @@ class Wandb:
 
     @property
     def place(self) -> str:
-        """Where what is sent goes: a page, or the folder that ``wandb sync`` takes."""
+        """Where W&B keeps it: a page, or the folder for ``wandb sync``."""
         return str(self._run.url if self.online else os.path.dirname(self._run.dir))
 
     def catch_up(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -170,7 +170,7 @@ def _errors() -> Iterator[None]:
 
 
 class WandbHistory(NamedTuple):
-    """What files hold of a run: the last step, 0 if there is none, and the URIs and aliases of its artifacts."""
+    """What W&B's files hold of a run: the last step (0 if none), and the URIs and aliases of its artifacts."""
 
     step: int
     artifacts: frozenset[tuple[str, str]]
@@ -195,7 +195,7 @@ def held_in(run_uri: str, run_id: str) -> WandbHistory:
 
 
 def wandb_files(run_uri: str, run_id: str) -> list[str]:
-    """The ``.wandb`` files in a run's folder, of all attempts, in the order in which they were begun."""
+    """The ``.wandb`` files in a run's folder, of all attempts, in the order of their start."""
     found = storage.files(storage.join(run_uri, "wandb"))
     mine = (uri for uri in found if uri.endswith(f"/run-{run_id}.wandb") and "/latest-run/" not in uri)
     # run-20261120_114153-ID, and -1 after it for the second of that second
@@ -208,7 +208,7 @@ def step_of(history: Any) -> int:
 
 
 def records(data: bytes) -> Iterator[Any]:
-    """The messages (``wandb_internal_pb2.Record``) of a file, up to where it is cut off."""
+    """The messages (``wandb_internal_pb2.Record``) of a file, up to where it ends early."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     for message in _messages(data):

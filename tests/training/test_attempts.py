@@ -13,7 +13,7 @@ from mtl_ray import artifact, storage
 from mtl_ray.inference.checkpoint import find_checkpoint
 from mtl_ray.inference.run_folder import checkpoint_folder, line, newest_attempt, places
 from mtl_ray.training import checkpoint
-from mtl_ray.training.attempts import Claim, StaleAttemptError, claim
+from mtl_ray.training.checkpoint import Claim, StaleAttemptError, claim
 from mtl_ray.training.context import RunContext
 from mtl_ray.training.trainer import run
 

@@ -8,7 +8,7 @@ import pytest
 from mtl_ray import artifact, storage
 from mtl_ray.inference.heads import KNOWN
 from mtl_ray.training import checkpoint
-from mtl_ray.training.attempts import Claim, claim
+from mtl_ray.training.checkpoint import Claim, claim
 from tests.tasks.head_cases import VOCABULARY
 
 VALUES = {5: 0.4, 10: 0.2, 15: 0.2, 20: None, 25: 0.9}

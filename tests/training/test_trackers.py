@@ -13,7 +13,7 @@ import pytest
 from jobs.wandb_sync import main as sync
 from mtl_ray import storage
 from mtl_ray.artifact import publish
-from mtl_ray.training.attempts import claim
+from mtl_ray.training.checkpoint import claim
 from mtl_ray.training.context import RunContext
 from mtl_ray.training.trackers import EvaluationFigures
 from mtl_ray.training.trainer import run
