@@ -1,7 +1,7 @@
 """What a method is: the protocol of what is optimised, and of the config class that builds it.
 
-The trainer, the step, checkpoints and the moving average know a training by this protocol alone. Importing this module
-imports no torch.
+The trainer, the step, checkpoints and the moving average know a training by this protocol alone.
+Importing this module imports no torch.
 """
 
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ class Watched:
     """The figure by which the best checkpoint of a run is chosen.
 
     Attributes:
-        name: for ``Method.watches`` a column of the training rows of ``scalars.jsonl``: ``loss``, or ``loss_TERM`` for the
-            term TERM, or ``PART/loss_TERM`` for the term PART/TERM. Its mean over the steps since the last evaluation is
-            recorded as ``training/NAME``.
+        name: for ``Method.watches`` a column of the training rows of ``scalars.jsonl``: ``loss``,
+            or ``loss_TERM`` for the term TERM, or ``PART/loss_TERM`` for the term PART/TERM. Its
+            mean over the steps since the last evaluation is recorded as ``training/NAME``.
         lower_is_better: whether less of it is better.
     """
 
@@ -37,8 +37,8 @@ class MethodSetup:
     """What a method is built from.
 
     Attributes:
-        model: the network of the config. Its weights are those that training starts from, except in a resumed run, where
-            the weights of the checkpoint are loaded after ``build``.
+        model: the network of the config. Its weights are those that training starts from, except in
+            a resumed run, where the weights of the checkpoint are loaded after ``build``.
         vocabulary: the classes of the training split.
         steps: of the whole run; a run with ``schedule.seconds`` may end earlier.
         batch: samples of one step over all ranks.
@@ -51,61 +51,74 @@ class MethodSetup:
 
 
 class Method(Protocol):
-    """What is optimised. Built on every rank, on the CPU; the trainer moves ``module`` to the rank's device.
+    """What is optimised.
 
-    A method holds its modules; it must not be a ``torch.nn.Module`` itself, whose ``state_dict`` means something else.
+    Built on every rank, on the CPU; the trainer moves ``module`` to the rank's device.
+
+    A method holds its modules; it must not be a ``torch.nn.Module`` itself, whose ``state_dict``
+    means something else.
     """
 
     @property
     def module(self) -> "nn.Module":
-        """Everything that has weights: what learns, and what follows it (momentum encoders, queues as buffers).
+        """Everything that has weights: what learns, and what follows it (momentum encoders, queues
+        as buffers).
 
-        Parameters with ``requires_grad`` learn. All parameters and buffers of its ``state_dict`` go into checkpoints and
-        start equal on all ranks. The weights of ``model()``, if there is one, must be a part of it, or it may be the model
-        itself. What never changes (a fixed teacher) may be kept outside; the method then moves it to the device itself.
+        Parameters with ``requires_grad`` learn. All parameters and buffers of its ``state_dict`` go
+        into checkpoints and start equal on all ranks. The weights of ``model()``, if there is one,
+        must be a part of it, or it may be the model itself. What never changes (a fixed teacher)
+        may be kept outside; the method then moves it to the device itself.
         """
         ...
 
     def losses(self, batch: "Batch", step: int) -> "dict[str, Term]":
-        """The terms to minimise as ``{"PART/TERM": (sum, count)}``, the same names in the same order at every step.
+        """The terms to minimise as ``{"PART/TERM": (sum, count)}``, the same names in the same
+        order at every step.
 
         Args:
             batch: this rank's share of a micro-batch, on the device.
             step: counted from 0.
 
-        Called once per micro-batch; with ``schedule.accumulate`` above 1 a second time before that, without gradients, to
-        learn the counts. So keep something for ``after_step`` only where ``torch.is_grad_enabled()``. Buffers that the
-        first call changes are restored.
+        Called once per micro-batch; with ``schedule.accumulate`` above 1 a second time before that,
+        without gradients, to learn the counts. So keep something for ``after_step`` only where
+        ``torch.is_grad_enabled()``. Buffers that the first call changes are restored.
         """
         ...
 
     def after_step(self, step: int) -> None:
-        """Called after the optimizer step ``step`` (from 0): moves momentum encoders, queues and centres.
+        """Called after the optimizer step ``step`` (from 0): moves momentum encoders, queues and
+        centres.
 
-        On several ranks ``module`` must be equal on all of them afterwards: gather with ``torch.distributed`` what the
-        ranks saw.
+        On several ranks ``module`` must be equal on all of them afterwards: gather with
+        ``torch.distributed`` what the ranks saw.
         """
         ...
 
     def model(self) -> "Model | None":
-        """What is evaluated, averaged (``schedule.ema``) and exported; always the same object, None if there is nothing."""
+        """What is evaluated, averaged (``schedule.ema``) and exported; always the same object, None
+        if there is nothing.
+        """
         ...
 
     @property
     def watches(self) -> Watched | None:
-        """The figure that chooses the best checkpoint where no head can be measured; None if the method needs a head."""
+        """The figure that chooses the best checkpoint where no head can be measured; None if the
+        method needs a head.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:
         """The state that is not in ``module``, empty if there is none.
 
-        Tensors, numbers, strings, and lists and dicts of them: ``torch.load(weights_only=True)`` reads it back. Rank 0's
-        is stored and given to every rank.
+        Tensors, numbers, strings, and lists and dicts of them: ``torch.load(weights_only=True)``
+        reads it back. Rank 0's is stored and given to every rank.
         """
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what ``state_dict`` gave; called in a resumed run only, after the weights are loaded."""
+        """Restores what ``state_dict`` gave; called in a resumed run only, after the weights are
+        loaded.
+        """
         ...
 
 
@@ -117,7 +130,9 @@ class MethodKind(Protocol):
 
 
 class AnyMethod(MethodKind, Protocol):
-    """A config of the section ``method``: a pydantic dataclass with a literal ``type`` and the method's options."""
+    """A config of the section ``method``: a pydantic dataclass with a literal ``type`` and the
+    method's options.
+    """
 
     @property
     def type(self) -> str:

@@ -1,4 +1,6 @@
-"""``python -m mtl_ray.training CONFIG [section.key=value ...]``: a whole training without Ray, alone or under torchrun."""
+"""``python -m mtl_ray.training CONFIG [section.key=value ...]``: a whole training without Ray,
+alone or under torchrun.
+"""
 
 import argparse
 import signal
@@ -16,7 +18,8 @@ from mtl_ray.training.resume import summary_text
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains and prints where the run lies and what was measured.
 
-    The exit status is 1 after too many bad samples, 2 after a mistake, 143 where SIGTERM stopped the run, with a checkpoint.
+    The exit status is 1 after too many bad samples, 2 after a mistake, 143 where SIGTERM stopped
+    the run, with a checkpoint.
     """
     parser = argparse.ArgumentParser(
         prog="python -m mtl_ray.training",

@@ -1,4 +1,6 @@
-"""Batch normalisation on several ranks: equal running statistics, or the batch of all ranks (``runtime.sync_bn``)."""
+"""Batch normalisation on several ranks: equal running statistics, or the batch of all ranks
+(``runtime.sync_bn``).
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class BatchNormSync:
-    """Averages running means and variances over the ranks after each step, so that all ranks evaluate and save the same."""
+    """Averages running means and variances over the ranks after each step, so that all ranks
+    evaluate and save the same.
+    """
 
     def __init__(self, module: nn.Module, world_size: int) -> None:
         self.world_size = world_size
@@ -52,7 +56,9 @@ class BatchNormSync:
 
 
 def use_sync_batch_norm(model: nn.Module, device: torch.device) -> None:
-    """Every batch normalisation layer, timm's too, then uses the batch of all ranks. Weights and their names stay.
+    """Every batch normalisation layer, timm's too, then uses the batch of all ranks.
+
+    Weights and their names stay.
 
     On a GPU by torch's own module, on a CPU (which that does not support) by ``_forward``.
     """

@@ -1,4 +1,5 @@
-"""Checkpoints of a run: their files, the newest whole one, pruning; and attempts: which process may write them.
+"""Checkpoints of a run: their files, the newest whole one, pruning; and attempts: which process may
+write them.
 
 Torch is imported where tensors are: the driver of a run on Ray only looks for checkpoints.
 """
@@ -36,7 +37,8 @@ KIND = "checkpoint"
 MODEL_FILE, EMA_FILE = "model.safetensors", "ema.safetensors"
 """The weights of the method's model, if it has one, and their moving average, if there is one."""
 METHOD_FILE = "method.safetensors"
-"""All further weights of the method: projectors, momentum encoders, queues. Absent if there are none."""
+"""All further weights of the method: projectors, momentum encoders, queues. Absent if there are
+none."""
 LOOK_EVERY_S = 5.0
 """Between two looks for a newer attempt."""
 _log = logging.getLogger(__name__)
@@ -47,7 +49,10 @@ class StaleAttemptError(ValueError):
 
 
 def claim(run_uri: str, *, from_step: int, from_checkpoint: str | None, world_size: int, run_id: str) -> Attempt:
-    """Makes the next attempt, which then owns the run. Two claims at once get two numbers; ``run_id`` is that of the first."""
+    """Makes the next attempt, which then owns the run.
+
+    Two claims at once get two numbers; ``run_id`` is that of the first.
+    """
     while True:
         last = newest_attempt(run_uri)
         made = Attempt(
@@ -66,7 +71,9 @@ def claim(run_uri: str, *, from_step: int, from_checkpoint: str | None, world_si
 
 
 def _ends(last: Attempt | None, from_step: int) -> dict[int, int]:
-    """By earlier attempt the last step whose checkpoint counts: no attempt counts beyond the step where a later one started."""
+    """By earlier attempt the last step whose checkpoint counts: no attempt counts beyond the step
+    where a later one started.
+    """
     if last is None:
         return {BEFORE_NUMBERS: from_step}
     ends = {attempt: min(step, from_step) for attempt, step in last.ends.items()}
@@ -94,7 +101,8 @@ class Claim:
             raise StaleAttemptError(f"the run {self._run_uri} goes on elsewhere ({who}); attempt {self.attempt} ends here")
 
     def check_sometimes(self) -> None:
-        """``check`` at most every ``LOOK_EVERY_S``; if the storage cannot be reached, the next call tries again.
+        """``check`` at most every ``LOOK_EVERY_S``; if the storage cannot be reached, the next call
+        tries again.
 
         Raises:
             StaleAttemptError: if this is not the newest attempt.
@@ -125,8 +133,8 @@ class TrainState:
     finished: bool
     """True for the last checkpoint of the run."""
     metrics: dict[str, float | None]
-    """HEAD/METRIC, measured on these weights, and the training/NAME that the method watches; empty between evaluations, null for what has
-    no value."""
+    """HEAD/METRIC, measured on these weights, and the training/NAME that the method watches; empty
+    between evaluations, null for what has no value."""
     meter: dict[str, float]
     """Sums since the last logged step, so that a resumed run logs the same curve."""
     watched: dict[str, float] = Field(default_factory=dict)
@@ -140,9 +148,10 @@ class Content:
     """What a checkpoint holds besides ``state.json`` and texts.
 
     Attributes:
-        tensors: by file (``MODEL_FILE``, ``EMA_FILE``, ``METHOD_FILE``) a state dict; files without weights are absent.
-        training: what ``torch.save`` takes and ``weights_only=True`` reads back: ``optimizer``, ``scaler``, and ``method``
-            if the method has state besides its weights.
+        tensors: by file (``MODEL_FILE``, ``EMA_FILE``, ``METHOD_FILE``) a state dict; files without
+            weights are absent.
+        training: what ``torch.save`` takes and ``weights_only=True`` reads back: ``optimizer``,
+            ``scaler``, and ``method`` if the method has state besides its weights.
     """
 
     tensors: "Mapping[str, Mapping[str, Tensor]]"
@@ -150,7 +159,9 @@ class Content:
 
 
 def pack(content: Content, state: TrainState, texts: Mapping[str, str]) -> dict[str, bytes]:
-    """The files of a checkpoint but for its manifest; ``texts`` are further ones, such as config.yaml."""
+    """The files of a checkpoint but for its manifest; ``texts`` are further ones, such as
+    config.yaml.
+    """
     import torch
 
     buffer = io.BytesIO()
@@ -167,7 +178,8 @@ def _tensors(tensors: "Mapping[str, Tensor]") -> bytes:
 
 
 def publish(run_uri: str, state: TrainState, files: Mapping[str, bytes]) -> str:
-    """Writes a checkpoint, checks that all its files are there with their sizes, and returns its URI.
+    """Writes a checkpoint, checks that all its files are there with their sizes, and returns its
+    URI.
 
     Raises:
         OSError: if not, or if they cannot be written; no part of it is then found as a checkpoint.
@@ -211,7 +223,9 @@ def steps(run_uri: str) -> list[int]:
 
 
 def newest(run_uri: str) -> str | None:
-    """The newest whole checkpoint that counts: every byte of it is checked. None if there is none at all.
+    """The newest whole checkpoint that counts: every byte of it is checked.
+
+    None if there is none at all.
 
     Raises:
         ValueError: if there are checkpoints, but none is whole.
@@ -237,13 +251,14 @@ def newest(run_uri: str) -> str | None:
 def prune(run_uri: str, keep: int, metric: str, claim: Claim, *, lower_is_better: bool = False) -> None:
     """Writes best.json and removes all checkpoints but the newest ``keep`` and the best.
 
-    Everything is found by listing, wherever an earlier attempt was killed. Until a run is finished at least two stay: an attempt
-    that starts at this moment may have found the older one.
+    Everything is found by listing, wherever an earlier attempt was killed. Until a run is finished
+    at least two stay: an attempt that starts at this moment may have found the older one.
 
     Args:
         run_uri: the run.
         keep: how many of the newest stay.
-        metric: HEAD/METRIC by which checkpoints are compared; of equal ones the earliest is the best.
+        metric: HEAD/METRIC by which checkpoints are compared; of equal ones the earliest is the
+            best.
         claim: of this process.
         lower_is_better: whether less of it is better.
 
@@ -283,6 +298,8 @@ def _states(run_uri: str) -> dict[Place, TrainState]:
 
 
 def discard(uri: str) -> None:
-    """Removes a checkpoint, its manifest first, so that an interrupted removal leaves nothing that looks whole."""
+    """Removes a checkpoint, its manifest first, so that an interrupted removal leaves nothing that
+    looks whole.
+    """
     storage.remove(storage.join(uri, "MANIFEST.json"))
     storage.remove(uri)

@@ -1,4 +1,6 @@
-"""What one rank of a run is given (its place, device and hooks), and what ranks tell each other besides gradients."""
+"""What one rank of a run is given (its place, device and hooks), and what ranks tell each other
+besides gradients.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -29,14 +31,18 @@ def _never() -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunContext:
-    """The place of one rank, and its hooks. Where ``world_size`` is above 1 a torch process group is there already.
+    """The place of one rank, and its hooks.
+
+    Where ``world_size`` is above 1 a torch process group is there already.
 
     Attributes:
         rank, world_size, local_rank: as torchrun gives them.
         device: what this rank computes on.
         on_progress: called on rank 0.
-        on_checkpoint: called on rank 0 when a checkpoint is whole at a URI, with its metrics (if any).
-        should_stop: called on every rank after every step, so it must return at once; if any returns True, all stop with a checkpoint.
+        on_checkpoint: called on rank 0 when a checkpoint is whole at a URI, with its metrics (if
+            any).
+        should_stop: called on every rank after every step, so it must return at once; if any
+            returns True, all stop with a checkpoint.
     """
 
     rank: int = 0
@@ -54,7 +60,8 @@ def choose_device(wanted: str, local_rank: int, local_size: int = 1) -> torch.de
     Args:
         wanted: auto, cpu or gpu.
         local_rank: of this rank among those of its machine.
-        local_size: how many those are. All see that GPUs are too few, so that none waits for one that cannot come.
+        local_size: how many those are. All see that GPUs are too few, so that none waits for one
+            that cannot come.
 
     Raises:
         ValueError: if a GPU is wanted and there are not enough.
@@ -73,7 +80,9 @@ def choose_device(wanted: str, local_rank: int, local_size: int = 1) -> torch.de
 
 @contextmanager
 def numerics(deterministic: bool) -> Iterator[None]:
-    """Only deterministic algorithms inside, or the fastest that cuDNN finds; afterwards the flags are restored."""
+    """Only deterministic algorithms inside, or the fastest that cuDNN finds; afterwards the flags
+    are restored.
+    """
     flags = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -152,10 +161,13 @@ class Collective:
 
 
 class Vote:
-    """Whether any rank voted True. The sum overlaps with the next step, so no rank waits: the result comes one step later.
+    """Whether any rank voted True.
+
+    The sum overlaps with the next step, so no rank waits: the result comes one step later.
 
     Args:
-        group: of the ranks, for votes alone; None if there is one rank, which has the result at once.
+        group: of the ranks, for votes alone; None if there is one rank, which has the result at
+            once.
     """
 
     def __init__(self, group: Any) -> None:

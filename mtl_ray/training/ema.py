@@ -1,4 +1,6 @@
-"""An exponential moving average of the weights (Polyak and Juditsky 1992), which is then what is measured and exported."""
+"""An exponential moving average of the weights (Polyak and Juditsky 1992), which is then what is
+measured and exported.
+"""
 
 import copy
 
@@ -12,7 +14,8 @@ class EmaModel:
 
     Args:
         model: the one that learns.
-        decay: how much of the average stays at each step; less in the first steps, so that the start is soon forgotten.
+        decay: how much of the average stays at each step; less in the first steps, so that the
+            start is soon forgotten.
 
     Attributes:
         model: the copy, in evaluation mode.
@@ -27,7 +30,10 @@ class EmaModel:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Called after each step, counted from 0. Buffers are copied: running statistics are averages already."""
+        """Called after each step, counted from 0.
+
+        Buffers are copied: running statistics are averages already.
+        """
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._target, self._source, 1 - decay)
         torch._foreach_copy_(list(self.model.buffers()), list(self._original.buffers()))

@@ -1,9 +1,11 @@
-"""The rank fork server, ``python -m mtl_ray.training.fork_server``: has imported what a rank needs, and forks a rank per line of stdin.
+"""The rank fork server, ``python -m mtl_ray.training.fork_server``: has imported what a rank needs,
+and forks a rank per line of stdin.
 
-Importing torch and the models takes seconds; a forked rank starts at once. The process computes nothing: no thread of torch or of a
-loader runs in it and no GPU was touched, so it may be forked.
+Importing torch and the models takes seconds; a forked rank starts at once. The process computes
+nothing: no thread of torch or of a loader runs in it and no GPU was touched, so it may be forked.
 
-A line is a word and a path: ``rank`` forks a rank that connects to the socket there (see ``rank.py``), ``ready`` makes a file there.
+A line is a word and a path: ``rank`` forks a rank that connects to the socket there (see
+``rank.py``), ``ready`` makes a file there.
 """
 
 import importlib

@@ -1,7 +1,8 @@
 """The gradients of a model in a few flat buffers, which are summed over the ranks during backward.
 
-Gradients are summed, not averaged, since a loss term is a sum divided by its count over all ranks. The layout of the buffers
-depends on the parameters alone, so a resumed run adds up in the same order as an uninterrupted one, at any number of ranks.
+Gradients are summed, not averaged, since a loss term is a sum divided by its count over all ranks.
+The layout of the buffers depends on the parameters alone, so a resumed run adds up in the same
+order as an uninterrupted one, at any number of ranks.
 """
 
 from collections.abc import Iterable
@@ -21,8 +22,9 @@ class Gradients:
     Args:
         parameters: those that learn, in a fixed order, all of one dtype and on one device.
         world_size: number of ranks.
-        overlap: sum a buffer as soon as backward has filled it. Off where the model itself communicates in backward (synchronised
-            batch normalisation), since the ranks must meet in one order.
+        overlap: sum a buffer as soon as backward has filled it. Off where the model itself
+            communicates in backward (synchronised batch normalisation), since the ranks must meet
+            in one order.
     """
 
     def __init__(
@@ -61,7 +63,10 @@ class Gradients:
         self._armed = True
 
     def _filled(self, number: int) -> None:
-        """One more parameter of a bucket has its gradient. Buckets are sent in order, so that the collectives of all ranks match."""
+        """One more parameter of a bucket has its gradient.
+
+        Buckets are sent in order, so that the collectives of all ranks match.
+        """
         if not self._armed:
             return
         self._waiting[number] -= 1
@@ -82,7 +87,9 @@ class Gradients:
         self._armed = False
 
     def clip(self, limit: float) -> Tensor:
-        """Scales all gradients so that their Euclidean norm is at most ``limit``; returns the norm before."""
+        """Scales all gradients so that their Euclidean norm is at most ``limit``; returns the norm
+        before.
+        """
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(flat) for flat in self.buckets]))
         scale = (limit / (norm + 1e-6)).clamp(max=1.0)
         for flat in self.buckets:

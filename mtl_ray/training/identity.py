@@ -1,4 +1,6 @@
-"""Whether two starts are the same run: a hash over those config values that change the weights, defaults left out."""
+"""Whether two starts are the same run: a hash over those config values that change the weights,
+defaults left out.
+"""
 
 import dataclasses
 import hashlib
@@ -21,7 +23,8 @@ WITHOUT_EFFECT = {
         *("wandb", "wandb_project", "wandb_group", "tensorboard"),
     ),
 }
-"""Keys of these sections that do not change the weights; a new key does, unless it is listed here."""
+"""Keys of these sections that do not change the weights; a new key does, unless it is listed
+here."""
 URIS = ("model.backbone.weights", "runtime.load_from")
 """Paths of files, which are compared as absolute ones."""
 
@@ -29,13 +32,17 @@ URIS = ("model.backbone.weights", "runtime.load_from")
 def config_hash(config: ExperimentConfig) -> str:
     """16 hexadecimal digits: equal for configs that train to the same weights on the same data.
 
-    Defaults do not enter it, so a new option with a default leaves the hashes of all older configs as they are.
+    Defaults do not enter it, so a new option with a default leaves the hashes of all older configs
+    as they are.
     """
     return hashlib.sha256(json.dumps(_chosen(without_defaults(config)), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def without_defaults(config: Any) -> Any:
-    """A config as ``values_of`` gives it, without the entries that are defaults. A ``type`` stays: the others depend on it."""
+    """A config as ``values_of`` gives it, without the entries that are defaults.
+
+    A ``type`` stays: the others depend on it.
+    """
     values = values_of(config)
     return _pruned(config, values)
 
@@ -69,7 +76,9 @@ def _changing(value: Any, path: str) -> Any:
 
 
 def differences(config: ExperimentConfig, other: ExperimentConfig) -> list[str]:
-    """The values that change the weights and differ between two configs: ``section.key (this, was that)``."""
+    """The values that change the weights and differ between two configs: ``section.key (this, was
+    that)``.
+    """
     return list(_differing(_chosen(values_of(config)), _chosen(values_of(other)), ""))
 
 

@@ -25,7 +25,8 @@ RENDEZVOUS_S = 1800.0
 
 
 def launch(config: ExperimentConfig) -> Summary | None:
-    """Trains with ``runtime.workers`` processes (the most of ``{min, max}``); under torchrun with those that it started.
+    """Trains with ``runtime.workers`` processes (the most of ``{min, max}``); under torchrun with
+    those that it started.
 
     SIGTERM stops the run with a checkpoint; it is not finished then, and the same call resumes it.
 
@@ -106,7 +107,10 @@ def _run_rank(
 
 @contextmanager
 def _on_sigterm(call: Callable[[], None]) -> Iterator[None]:
-    """Calls a function at SIGTERM instead of ending. Only the main thread can set that; in any other thread this does nothing."""
+    """Calls a function at SIGTERM instead of ending.
+
+    Only the main thread can set that; in any other thread this does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

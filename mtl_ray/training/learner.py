@@ -1,4 +1,6 @@
-"""What one rank trains: the method with its weights, their moving average, the optimizer and the step."""
+"""What one rank trains: the method with its weights, their moving average, the optimizer and the
+step.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -90,7 +92,9 @@ class Learner:
 
     @property
     def evaluated(self) -> Model | None:
-        """The model that is measured: the averaged one where there is one; None if the method has no model."""
+        """The model that is measured: the averaged one where there is one; None if the method has
+        no model.
+        """
         return self.method.model() if self._ema is None else self._ema.model
 
     def train_step(self, batch: Batch, step: int, place: int, steps: int) -> tuple[StepResult, float]:
@@ -99,7 +103,8 @@ class Learner:
         Args:
             batch: this rank's share.
             step: counted from 0.
-            place: the step that the schedules see, at most ``steps`` - 1; see ``RunSchedule.place``.
+            place: the step that the schedules see, at most ``steps`` - 1; see
+                ``RunSchedule.place``.
             steps: of the whole run.
 
         Returns:
@@ -125,7 +130,9 @@ class Learner:
 
 
 def build_method(config: ExperimentConfig, vocabulary: Vocabulary, steps: int, restored_from: str | None) -> Method:
-    """The method of a config, on the CPU. With ``restored_from`` no other weights are loaded: the checkpoint has them.
+    """The method of a config, on the CPU.
+
+    With ``restored_from`` no other weights are loaded: the checkpoint has them.
 
     Raises:
         ValueError: if the method does not follow the protocol, or does not fit the model.
@@ -166,7 +173,8 @@ class MethodWeights:
         method: whose model, if it has one, is a part of its module.
 
     Attributes:
-        prefix: what ``method.module`` writes before the names of the model's weights; None if there is no model.
+        prefix: what ``method.module`` writes before the names of the model's weights; None if there
+            is no model.
 
     Raises:
         ValueError: if the model is not a part of the module.
@@ -212,7 +220,8 @@ class MethodWeights:
 
 
 def load_from(model: nn.Module, uri: str) -> None:
-    """Fills a model from a checkpoint, a run (its best checkpoint) or a weight file; the log names what does not fit.
+    """Fills a model from a checkpoint, a run (its best checkpoint) or a weight file; the log names
+    what does not fit.
 
     Raises:
         ValueError: if nothing fits, or there is no whole checkpoint.
@@ -234,7 +243,9 @@ def load_from(model: nn.Module, uri: str) -> None:
 
 
 def _weights(uri: str) -> Mapping[str, Tensor]:
-    """The weights at a URI: of a checkpoint the averaged ones where it has some, else the model's, else the method's."""
+    """The weights at a URI: of a checkpoint the averaged ones where it has some, else the model's,
+    else the method's.
+    """
     if uri.endswith((".safetensors", ".pt", ".pth")):
         return read_state(uri)
     if not storage.exists(uri):

@@ -1,4 +1,6 @@
-"""The sizes of the objects of a training split on the network's canvas, compared with the anchors of its heads."""
+"""The sizes of the objects of a training split on the network's canvas, compared with the anchors
+of its heads.
+"""
 
 import logging
 import time
@@ -13,7 +15,8 @@ from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.detection.levels import FITTING_STRIDES, AnchoredHead, anchored, stride_of
 
 MOST_BLOCKS, MOST_REMOTE_BLOCKS = 16, 1
-"""Blocks that are read of each split, drawn by the seed; fewer in a bucket, where each must be downloaded."""
+"""Blocks that are read of each split, drawn by the seed; fewer in a bucket, where each must be
+downloaded."""
 MOST_SECONDS = 2.0
 FAR = 2.0
 """A head reaches objects of four times its anchors, and learns those of up to twice easily."""
@@ -36,7 +39,9 @@ def log_object_sizes(config: ExperimentConfig) -> None:
 
 
 def object_sizes(config: ExperimentConfig) -> NDArray[np.float64]:
-    """Square roots of the areas of some objects of the training split on the canvas, in pixels; no image is read, crowds are left out."""
+    """Square roots of the areas of some objects of the training split on the canvas, in pixels; no
+    image is read, crowds are left out.
+    """
     uri, rule = config.data.train.uri, config.data.canvas
     until = time.monotonic() + MOST_SECONDS
     found: list[NDArray[np.float64]] = [np.zeros(0)]

@@ -21,16 +21,19 @@ MOST_NEAR = 3
 def build_optimizer(
     module: nn.Module, config: Optimizer, batch: int, *, decay_changes: bool = False, prefix: str = ""
 ) -> torch.optim.Optimizer:
-    """The optimizer of a config; each group has ``lr`` and the ``base_lr`` that the schedule multiplies.
+    """The optimizer of a config; each group has ``lr`` and the ``base_lr`` that the schedule
+    multiplies.
 
-    Vectors and scalars (biases, normalisation) are not decayed. Learning rates of the backbone are multiplied by ``backbone_lr`` and, from
-    its last stage down, by ``layer_decay`` for each stage (Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT). ``rules`` come on top.
+    Vectors and scalars (biases, normalisation) are not decayed. Learning rates of the backbone are
+    multiplied by ``backbone_lr`` and, from its last stage down, by ``layer_decay`` for each stage
+    (Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT). ``rules`` come on top.
 
     Args:
         module: whose parameters learn.
         config: of the optimizer.
         batch: samples of one step over all ranks, for ``scale_to_batch`` (Goyal et al. 2017).
-        decay_changes: the weight decay will change, so parameters are grouped by its factor even where it is 0 now.
+        decay_changes: the weight decay will change, so parameters are grouped by its factor even
+            where it is 0 now.
         prefix: of the model in ``module``; rules and stages see names without it.
 
     Raises:
@@ -132,14 +135,17 @@ def _near(pattern: str, names: Sequence[str]) -> list[str]:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr_factor: float) -> float:
-    """Sets every group's learning rate to its ``base_lr`` times ``lr_factor``; returns the greatest."""
+    """Sets every group's learning rate to its ``base_lr`` times ``lr_factor``; returns the
+    greatest.
+    """
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * lr_factor
     return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
 class OptimizerSchedule:
-    """Sets learning rate, weight decay and momentum of each group before a step; they depend on the step alone.
+    """Sets learning rate, weight decay and momentum of each group before a step; they depend on the
+    step alone.
 
     Args:
         optimizer: from ``build_optimizer``; its state may be loaded afterwards.
@@ -176,8 +182,8 @@ def momentum_of(config: Optimizer) -> float:
 def _stages(names: Iterable[str]) -> dict[str, int]:
     """The stage of each parameter of the backbone, by name, counted from the input on.
 
-    A block that holds further blocks begins a stage (``layer2``, ``stages_0``, ``blocks.3``); single layers before the first are the
-    stem, 0, and those after a stage belong to it.
+    A block that holds further blocks begins a stage (``layer2``, ``stages_0``, ``blocks.3``);
+    single layers before the first are the stem, 0, and those after a stage belong to it.
     """
     stages: dict[str, int] = {}
     number, last = 0, ""

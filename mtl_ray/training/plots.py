@@ -21,7 +21,8 @@ MOST_CURVES = 7
 
 
 def draw_curves(rows: Rows, uri: str) -> None:
-    """Writes ``loss.png``, ``lr.png``, ``speed.png`` and, once something was measured, ``metrics-HEAD.png`` into a folder.
+    """Writes ``loss.png``, ``lr.png``, ``speed.png`` and, once something was measured,
+    ``metrics-HEAD.png`` into a folder.
 
     Of many metrics there are ``metrics-HEAD-2.png`` and so on, too.
 

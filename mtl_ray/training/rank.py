@@ -1,6 +1,8 @@
-"""One rank in a process of its own, connected by a socket to the process that started it; and how ranks find each other.
+"""One rank in a process of its own, connected by a socket to the process that started it; and how
+ranks find each other.
 
-Either process may be killed at any moment; the other then sees the socket close. Imports torch only where a rank runs.
+Either process may be killed at any moment; the other then sees the socket close. Imports torch only
+where a rank runs.
 """
 
 import os
@@ -70,10 +72,11 @@ class _Channel:
 
 
 def main(path: str) -> None:
-    """Trains the task that it receives through the socket at a path; its stdout and stderr are those of the other process.
+    """Trains the task that it receives through the socket at a path; its stdout and stderr are
+    those of the other process.
 
-    It sends ("progress", Progress), ("saved", None), and in the end one of ("done", Summary), ("mistake", exception) and
-    ("failed", text).
+    It sends ("progress", Progress), ("saved", None), and in the end one of ("done", Summary),
+    ("mistake", exception) and ("failed", text).
     """
     plug = socket.socket(socket.AF_UNIX)
     plug.connect(path)
@@ -139,7 +142,8 @@ def free_port(host: str) -> int:
 def join_process_group(rendezvous: tuple[str, int], rank: int, world_size: int, *, gpu: bool, timeout_s: float) -> None:
     """Forms the process group of all ranks.
 
-    Rank 0 listens on the given address alone; torch by itself would listen on all addresses of the machine.
+    Rank 0 listens on the given address alone; torch by itself would listen on all addresses of the
+    machine.
 
     Args:
         rendezvous: host and port of rank 0.

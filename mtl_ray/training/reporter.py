@@ -1,4 +1,7 @@
-"""Everything that a run reports: scalars.jsonl, plots, images, trackers, progress. Rank 0 has one."""
+"""Everything that a run reports: scalars.jsonl, plots, images, trackers, progress.
+
+Rank 0 has one.
+"""
 
 import logging
 import math
@@ -28,7 +31,8 @@ class Reporter:
     Args:
         config: of the run.
         uri: of its folder.
-        state: from which this attempt resumes; rows of later steps, from an earlier attempt, are dropped.
+        state: from which this attempt resumes; rows of later steps, from an earlier attempt, are
+            dropped.
         steps: of the whole run.
         on_progress: called after every logged step and evaluation.
     """
@@ -52,9 +56,11 @@ class Reporter:
     def evaluation(
         self, step: int, epoch: float, metrics: Mapping[str, float | None], seconds: float, show: Callable[[], EvaluationFigures]
     ) -> None:
-        """The metrics after a step, the seconds that they took, and a function that draws sample predictions and charts.
+        """The metrics after a step, the seconds that they took, and a function that draws sample
+        predictions and charts.
 
-        It is called at every evaluation if there are trackers; else, as for the curves, at the end and at most once a minute.
+        It is called at every evaluation if there are trackers; else, as for the curves, at the end
+        and at most once a minute.
         """
         row: dict[str, Any] = {"mode": "val", "epoch": math.ceil(epoch), "step": step, **metrics, "time": seconds}
         self._scalars.add(row)
@@ -111,7 +117,10 @@ class Reporter:
         self._scalars.flush()
 
     def close(self, best: str | None) -> None:
-        """The last call; ``best`` is the best checkpoint of a finished run. A stopped run does not wait for figures."""
+        """The last call; ``best`` is the best checkpoint of a finished run.
+
+        A stopped run does not wait for figures.
+        """
         try:
             self._scalars.flush()
             if best is not None:

@@ -1,4 +1,6 @@
-"""Where a run resumes (the same command finds the newest whole checkpoint by itself), and the summary at its end."""
+"""Where a run resumes (the same command finds the newest whole checkpoint by itself), and the
+summary at its end.
+"""
 
 import json
 import uuid
@@ -48,11 +50,12 @@ def find_resume_point(config: ExperimentConfig) -> ResumePoint:
 
 
 def _changed(config: ExperimentConfig, found: str, *, same_hash: bool) -> list[str]:
-    """Where the configs differ in what changes the weights: key, new value, old value of the checkpoint.
+    """Where the configs differ in what changes the weights: key, new value, old value of the
+    checkpoint.
 
-    The hash alone does not decide: it also differs where a version hashes in another way, and it is equal where the default of an
-    option has changed. Entries that this version does not know count only if the hash differs; else they were defaults or without
-    effect.
+    The hash alone does not decide: it also differs where a version hashes in another way, and it is
+    equal where the default of an option has changed. Entries that this version does not know count
+    only if the hash differs; else they were defaults or without effect.
     """
     stored = read_stored(open_artifact(found, kind=checkpoint.KIND), config_type=type(config))
     return differences(config, stored.config) + ([] if same_hash else unknown_differences(stored.left_out))
@@ -103,7 +106,8 @@ def check_splits(config: ExperimentConfig) -> None:
 
 
 Summary = dict[str, Any]
-"""``run`` (its URI), ``step``, ``finished``, ``metrics`` of the last evaluation, ``best`` (best.json, None if nothing was measured)."""
+"""``run`` (its URI), ``step``, ``finished``, ``metrics`` of the last evaluation, ``best``
+(best.json, None if nothing was measured)."""
 
 
 def summary_of(run_uri: str, state: TrainState) -> Summary:

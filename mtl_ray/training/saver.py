@@ -12,7 +12,8 @@ from torch.utils._pytree import tree_map
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 """Seconds between attempts to write a checkpoint; doubled each time."""
 SLOW_S = 30.0
-"""Seconds that training waits for a write in progress. One that fails or takes longer is replaced by the next checkpoint."""
+"""Seconds that training waits for a write in progress. One that fails or takes longer is replaced
+by the next checkpoint."""
 _log = logging.getLogger(__name__)
 
 
@@ -23,8 +24,9 @@ class NotSavedError(ValueError):
 class Saver:
     """One thread that writes, one checkpoint at a time.
 
-    A write that fails (``OSError``: a bucket that does not answer, a full disk) does not end the run: it is logged and repeated
-    during training until a newer checkpoint replaces it. Only the last must succeed.
+    A write that fails (``OSError``: a bucket that does not answer, a full disk) does not end the
+    run: it is logged and repeated during training until a newer checkpoint replaces it. Only the
+    last must succeed.
 
     Args:
         patience_s: seconds after which the last one gives up.
@@ -131,5 +133,7 @@ class Saver:
 
 
 def frozen(tree: Any) -> Any:
-    """The same nested dicts and lists with all tensors copied to the CPU, so that later steps do not change them."""
+    """The same nested dicts and lists with all tensors copied to the CPU, so that later steps do
+    not change them.
+    """
     return tree_map(lambda leaf: leaf.detach().to("cpu", copy=True) if isinstance(leaf, torch.Tensor) else leaf, tree)

@@ -1,4 +1,6 @@
-"""What changes from step to step (learning rate, weight decay, momentum), and when a run evaluates, saves and ends."""
+"""What changes from step to step (learning rate, weight decay, momentum), and when a run evaluates,
+saves and ends.
+"""
 
 import math
 import time
@@ -22,7 +24,8 @@ def lr_factor(step: int, steps: int, schedule: LrSchedule) -> float:
     Args:
         step: from 0.
         steps: of the whole run.
-        schedule: how it changes. cosine: Loshchilov and Hutter 2017 (SGDR, without restarts); poly: as in DeepLab (Chen et al. 2017).
+        schedule: how it changes. cosine: Loshchilov and Hutter 2017 (SGDR, without restarts); poly:
+            as in DeepLab (Chen et al. 2017).
 
     Returns:
         Above 0, at most 1. The linear warm-up is a further factor.
@@ -53,8 +56,10 @@ def ramp(step: int, steps: int, config: Ramp, own: float) -> float:
     Args:
         step: from 0.
         steps: of the whole run.
-        config: how it changes; cosine as in DINO (Caron et al. 2021, https://arxiv.org/abs/2104.14294, section 3).
-        own: the value of the optimizer's config, where the ramp starts unless ``config.start`` is given.
+        config: how it changes; cosine as in DINO (Caron et al. 2021,
+            https://arxiv.org/abs/2104.14294, section 3).
+        own: the value of the optimizer's config, where the ramp starts unless ``config.start`` is
+            given.
     """
     start = own if config.start is None else config.start
     done = min(1.0, step / max(1, steps) / config.until)
@@ -100,7 +105,9 @@ class RunSchedule:
         return step / self._steps_per_epoch
 
     def place(self, step: int, trained_s: float) -> int:
-        """The step that the learning rate follows: by count, or by the share of ``schedule.seconds`` if that is larger."""
+        """The step that the learning rate follows: by count, or by the share of
+        ``schedule.seconds`` if that is larger.
+        """
         if self._seconds is None:
             return step
         return min(max(step, int(trained_s / self._seconds * self.steps)), self.steps - 1)
@@ -117,7 +124,8 @@ class RunSchedule:
     def saves(self, step: int, *, busy: bool) -> bool:
         """True if a checkpoint is due after ``step`` steps, besides those of evaluations.
 
-        By count, or by the clock. The clock waits while the last checkpoint is still being written (``busy``), so training does not.
+        By count, or by the clock. The clock waits while the last checkpoint is still being written
+        (``busy``), so training does not.
         """
         by_count = self._save_every is not None and step % self._save_every == 0
         by_clock = self._save_every_s is not None and time.monotonic() - self._saved_at >= self._save_every_s

@@ -1,4 +1,6 @@
-"""One optimizer step over a batch that is split over ranks and micro-batches, and the means over steps that are logged."""
+"""One optimizer step over a batch that is split over ranks and micro-batches, and the means over
+steps that are logged.
+"""
 
 import hashlib
 import math
@@ -26,7 +28,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
-    """What a step measured, over all ranks; tensors stay on the device, so that nothing waits for them.
+    """What a step measured, over all ranks; tensors stay on the device, so that nothing waits for
+    them.
 
     Attributes:
         names: the loss terms.
@@ -42,9 +45,10 @@ class StepResult:
 class Step:
     """Forward, backward, the sum over ranks, clipping, the optimizer, and ``Method.after_step``.
 
-    The gradient is that of the sum over terms of (sum over all samples of the batch / count over all samples of the batch), so
-    it does not depend on how many ranks and micro-batches share the work, as long as the network treats samples one by one
-    (batch normalisation does not, unless it is synchronised).
+    The gradient is that of the sum over terms of (sum over all samples of the batch / count over
+    all samples of the batch), so it does not depend on how many ranks and micro-batches share the
+    work, as long as the network treats samples one by one (batch normalisation does not, unless it
+    is synchronised).
     """
 
     def __init__(
@@ -102,7 +106,11 @@ class Step:
         return [batch[a:b].to(self.context.device) for a, b in pairwise(edges)]
 
     def _forward(self, part: Batch, step: int, number: int) -> Mapping[str, Term]:
-        """The loss terms. The random seed depends on seed, step, rank and micro-batch alone, so a resumed run draws the same."""
+        """The loss terms.
+
+        The random seed depends on seed, step, rank and micro-batch alone, so a resumed run draws
+        the same.
+        """
         torch.manual_seed(_key(self.seed, step, self.context.rank, number))
         with self._precision():
             return self.method.losses(part, step)
@@ -112,12 +120,16 @@ class Step:
 
     @torch.no_grad()
     def _rehearse(self, parts: list[Batch], step: int) -> list[Mapping[str, Term]]:
-        """The terms of all micro-batches without gradients: their counts must be known before the first backward."""
+        """The terms of all micro-batches without gradients: their counts must be known before the
+        first backward.
+        """
         with self.batch_norm.untouched():
             return [self._forward(part, step, number) for number, part in enumerate(parts)]
 
     def _totals(self, parts: list[Mapping[str, Term]]) -> tuple[tuple[str, ...], Tensor]:
-        """Names of the K terms, and their sums and counts over micro-batches and ranks, float64 (2 K,)."""
+        """Names of the K terms, and their sums and counts over micro-batches and ranks, float64 (2
+        K,).
+        """
         names = tuple(parts[0])
         rows = [[terms[name][side].detach().double() for side in (0, 1) for name in names] for terms in parts]
         totals = torch.stack([torch.stack(row) for row in rows]).sum(0)
@@ -153,7 +165,9 @@ class Meter:
         self._since = time.perf_counter()
 
     def add(self, step: int, result: StepResult, data_s: float) -> None:
-        """Called after a step, counted from 1, that waited ``data_s`` for its batch. On a CPU the losses are read at once.
+        """Called after a step, counted from 1, that waited ``data_s`` for its batch.
+
+        On a CPU the losses are read at once.
 
         Raises:
             ValueError: as ``state``.

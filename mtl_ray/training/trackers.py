@@ -26,7 +26,9 @@ class EvaluationFigures(NamedTuple):
 
 
 class TrackerFolder:
-    """A local folder for a tracker that writes local files; its files are at ``uri`` in the end, which may be in a bucket."""
+    """A local folder for a tracker that writes local files; its files are at ``uri`` in the end,
+    which may be in a bucket.
+    """
 
     def __init__(self, uri: str) -> None:
         self._uri = uri

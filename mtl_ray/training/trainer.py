@@ -35,7 +35,8 @@ _log = logging.getLogger(__name__)
 
 
 def run(config: ExperimentConfig, context: RunContext) -> Summary:
-    """Trains until the schedule is done, from the newest whole checkpoint under ``runtime.storage``/name.
+    """Trains until the schedule is done, from the newest whole checkpoint under
+    ``runtime.storage``/name.
 
     Every rank calls it. A run that is finished already is not touched.
 
@@ -43,8 +44,8 @@ def run(config: ExperimentConfig, context: RunContext) -> Summary:
         The same on every rank.
 
     Raises:
-        ValueError: if the run was started with another config or other data, none of its checkpoints is whole, the loss is
-            not finite, or too many samples cannot be read.
+        ValueError: if the run was started with another config or other data, none of its
+            checkpoints is whole, the loss is not finite, or too many samples cannot be read.
         FileNotFoundError: if a split is not there.
     """
     ranks = Collective(context)

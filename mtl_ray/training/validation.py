@@ -1,4 +1,6 @@
-"""Measures the model during training: every rank takes a share of the validation split, and the counts are merged."""
+"""Measures the model during training: every rank takes a share of the validation split, and the
+counts are merged.
+"""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,8 +42,8 @@ def measurable_heads(config: ExperimentConfig, method: Method) -> Mapping[str, A
 
 
 def best_by(config: ExperimentConfig, heads: Mapping[str, AnyHead], vocabulary: Vocabulary, watches: Watched | None) -> Watched:
-    """The metric by which the best checkpoint of a run is chosen: ``runtime.best``, else the main metric of the first head,
-    else what the method watches.
+    """The metric by which the best checkpoint of a run is chosen: ``runtime.best``, else the main
+    metric of the first head, else what the method watches.
 
     Args:
         config: of the run.
@@ -50,7 +52,8 @@ def best_by(config: ExperimentConfig, heads: Mapping[str, AnyHead], vocabulary: 
         watches: ``Method.watches``.
 
     Raises:
-        ValueError: if nothing is measured and the method watches nothing, or ``runtime.best`` names no figure of either.
+        ValueError: if nothing is measured and the method watches nothing, or ``runtime.best`` names
+            no figure of either.
     """
     watched = None if watches is None else Watched(name=WATCHED + watches.name, lower_is_better=watches.lower_is_better)
     wanted = config.runtime.best
@@ -97,7 +100,8 @@ class Validation:
         """All metrics as HEAD/METRIC, the same on every rank, and what can be shown of them.
 
         Raises:
-            BadSamplesError: on every rank, if more samples cannot be read than ``data.max_bad`` allows.
+            BadSamplesError: on every rank, if more samples cannot be read than ``data.max_bad``
+                allows.
         """
         metrics = head_metrics(self.heads, self._vocabulary, self._config.evaluate)
         predictor = TorchPredictor(
@@ -143,7 +147,9 @@ class Validation:
         return recode
 
     def _merge(self, metrics: Mapping[str, Any]) -> Mapping[str, Metric[Any]]:
-        """The metrics of all ranks, merged on rank 0 alone: they hold every object and score of the split."""
+        """The metrics of all ranks, merged on rank 0 alone: they hold every object and score of the
+        split.
+        """
         first, *others = self._ranks.gather_first(metrics) or [{}]
         for other in others:
             for name, metric in first.items():
@@ -151,7 +157,9 @@ class Validation:
         return first
 
     def draw(self, result: ValidationResult) -> EvaluationFigures:
-        """One image per sample, ground truth and prediction side by side, a row per head; and each head's charts."""
+        """One image per sample, ground truth and prediction side by side, a row per head; and each
+        head's charts.
+        """
         from mtl_ray.evaluation.charts import draw  # matplotlib takes a second, which a first step need not wait for
 
         images = [(sample.key, self._draw(sample, predictions)) for sample, predictions in result.samples]

@@ -43,7 +43,8 @@ class Sent:
 
 
 def sync(run: str, to: Mode | None, watch: Watch) -> Sent:
-    """Sends what W&B lacks of a run: curves, the newest images and plots, the best and last checkpoint, the pipeline's bundle.
+    """Sends what W&B lacks of a run: curves, the newest images and plots, the best and last
+    checkpoint, the pipeline's bundle.
 
     Online, what was written offline goes first, as it is.
 
@@ -92,7 +93,8 @@ def send_bundle(target: str, bundle: str, config: ExperimentConfig) -> None:
     """Sends a bundle to W&B, as an artifact of the run that it was made from, if the run uses W&B.
 
     Args:
-        target: the run's folder, or a checkpoint in it; for a checkpoint elsewhere the run is not known.
+        target: the run's folder, or a checkpoint in it; for a checkpoint elsewhere the run is not
+            known.
         bundle: URI of the bundle.
         config: of the run.
     """

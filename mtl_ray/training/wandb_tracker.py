@@ -1,7 +1,8 @@
 """A run in Weights & Biases, and what W&B's own files in a run's folder hold.
 
-A ``.wandb`` file is a log in LevelDB's format (a header of seven bytes, then blocks of 32 KiB with records of CRC-32, length and
-type) of protobuf messages. A killed process leaves it without its end: up to a block, or all of a short run.
+A ``.wandb`` file is a log in LevelDB's format (a header of seven bytes, then blocks of 32 KiB with
+records of CRC-32, length and type) of protobuf messages. A killed process leaves it without its
+end: up to a block, or all of a short run.
 """
 
 import json
@@ -29,7 +30,9 @@ _log = logging.getLogger(__name__)
 
 
 def wandb_mode(wanted: Literal["auto"] | Mode) -> Mode:
-    """The mode of ``runtime.wandb``; ``auto`` is what WANDB_MODE says, else online where there is a key in the environment."""
+    """The mode of ``runtime.wandb``; ``auto`` is what WANDB_MODE says, else online where there is a
+    key in the environment.
+    """
     if wanted != "auto":
         return wanted
     asked = os.environ.get("WANDB_MODE", "")
@@ -40,7 +43,10 @@ def wandb_mode(wanted: Literal["auto"] | Mode) -> Mode:
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """The values of a row of scalars.jsonl for trackers. An evaluation has the step of a training row, so its time has another name."""
+    """The values of a row of scalars.jsonl for trackers.
+
+    An evaluation has the step of a training row, so its time has another name.
+    """
     found = {name: float(value) for name, value in row.items() if isinstance(value, int | float) and name not in ("step", "iter")}
     if row["mode"] == "val":
         found["evaluation_time"] = found.pop("time")
@@ -48,18 +54,21 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Wandb:
-    """Weights & Biases, online or into ``wandb/`` of the run's folder, from where ``wandb sync`` sends it.
+    """Weights & Biases, online or into ``wandb/`` of the run's folder, from where ``wandb sync``
+    sends it.
 
-    It never asks for anything, and ends no training: where the server does not let it in, it writes offline. W&B's step is the step
-    of training. All attempts of a run have one id and make one line: an attempt sends what the ones before it lost, and nothing
-    that is there already. Everything is written when ``close`` is called; offline, a killed process loses the last 32 kB.
+    It never asks for anything, and ends no training: where the server does not let it in, it writes
+    offline. W&B's step is the step of training. All attempts of a run have one id and make one
+    line: an attempt sends what the ones before it lost, and nothing that is there already.
+    Everything is written when ``close`` is called; offline, a killed process loses the last 32 kB.
 
     Args:
         config: of the run.
         uri: of its folder.
         run_id: of all its attempts.
         mode: online or offline.
-        or_offline: whether to write offline where the server cannot be reached or refuses; else that is a ValueError.
+        or_offline: whether to write offline where the server cannot be reached or refuses; else
+            that is a ValueError.
     """
 
     def __init__(self, config: ExperimentConfig, uri: str, run_id: str, mode: Mode, *, or_offline: bool = True) -> None:
@@ -129,7 +138,11 @@ class Wandb:
         self._log(step, content)
 
     def artifact(self, uri: str, kind: str, aliases: Sequence[str]) -> None:
-        """See ``Tracker``. Its files are not copied; offline, those of an artifact in a bucket are left for ``jobs.wandb_sync``."""
+        """See ``Tracker``.
+
+        Its files are not copied; offline, those of an artifact in a bucket are left for
+        ``jobs.wandb_sync``.
+        """
         import wandb
 
         missing = [alias for alias in aliases if self.online or (uri, alias) not in self.held.artifacts]
@@ -146,7 +159,9 @@ class Wandb:
             self._run.log_artifact(made, aliases=missing)
 
     def close(self) -> None:
-        """See ``Tracker``; offline, ``finish`` returns before its helper process has written everything, ``teardown`` waits."""
+        """See ``Tracker``; offline, ``finish`` returns before its helper process has written
+        everything, ``teardown`` waits.
+        """
         import wandb
 
         try:
@@ -160,7 +175,9 @@ class Wandb:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """W&B's own errors as ``ConnectionError``, which is what its client raises when its helper process is gone."""
+    """W&B's own errors as ``ConnectionError``, which is what its client raises when its helper
+    process is gone.
+    """
     import wandb
 
     try:
@@ -170,7 +187,9 @@ def _errors() -> Iterator[None]:
 
 
 class WandbHistory(NamedTuple):
-    """What W&B's files hold of a run: the last step (0 if none), and the URIs and aliases of its artifacts."""
+    """What W&B's files hold of a run: the last step (0 if none), and the URIs and aliases of its
+    artifacts.
+    """
 
     step: int
     artifacts: frozenset[tuple[str, str]]
