@@ -15,6 +15,7 @@ from mtl_ray.config.validate import validate
 from mtl_ray.evaluation.config import EvaluateConfig
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.loading.config import DataConfig
+from mtl_ray.methods.config import MethodConfig, SupervisedConfig
 from mtl_ray.models.config import BackboneConfig, NeckConfig
 from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.serving.config import ServeConfig
@@ -47,8 +48,8 @@ class ModelConfig:
     backbone: BackboneConfig
     necks: dict[str, NeckConfig] = Field(default_factory=dict)
     """What is built upon the backbone, in this order; each adds features."""
-    heads: dict[str, HeadConfig] = Field(min_length=1)
-    """By name; metrics and answers are found under these names."""
+    heads: dict[str, HeadConfig]
+    """By name; metrics and answers are found under these names. Empty only for a method that learns without heads."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """Of each channel (RGB, 0 to 255), subtracted in the first layer."""
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
@@ -60,6 +61,8 @@ class ExperimentConfig:
 
     model: ModelConfig
     data: DataConfig
+    method: MethodConfig = Field(default_factory=SupervisedConfig)
+    """What is optimised."""
     schedule: ScheduleConfig
     runtime: RuntimeConfig
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
@@ -67,6 +70,10 @@ class ExperimentConfig:
     serve: ServeConfig = Field(default_factory=ServeConfig)
     tune: TuneConfig | None = None
     """Of ``jobs.tune``; a training takes no notice of it."""
+
+    def __post_init__(self) -> None:
+        if self.method.needs_heads and not self.model.heads:
+            raise ValueError(f"model.heads is empty, and the method {self.method.type!r} learns from heads. Fix: give at least one")
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
