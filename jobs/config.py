@@ -9,8 +9,7 @@ from pathlib import Path
 from jobs.run import run
 from mtl_ray import storage
 from mtl_ray.config.load import load_tree
-from mtl_ray.config.schema import schema
-from mtl_ray.config.show import show
+from mtl_ray.config.describe import schema, show
 from mtl_ray.config.validate import validate
 from mtl_ray.distributed.config import PipelineConfig
 from mtl_ray.experiment import ExperimentConfig

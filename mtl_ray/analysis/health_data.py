@@ -11,13 +11,12 @@ from mtl_ray import storage
 from mtl_ray.analysis.health import Health
 from mtl_ray.analysis.health_sample import look_at
 from mtl_ray.config.document import scalar
-from mtl_ray.config.options import given_node
+from mtl_ray.config.describe import given_node
 from mtl_ray.config.validate import validate
 from mtl_ray.evaluation.data import CocoData, EvaluationData, SplitData, open_data
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.config import ConvertConfig, RawConfig, Shards
-from mtl_ray.sources.open import open_source
-from mtl_ray.sources.picture import ImageRule
+from mtl_ray.sources.picture import ImageRule, open_source
 from mtl_ray.sources.source import Reject, Source
 
 LEFT_OUT = "left out by the reader"

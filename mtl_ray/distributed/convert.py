@@ -22,8 +22,7 @@ from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import CLASS_COUNTS, class_counts, publish_manifest, shard_name
 from mtl_ray.sources.config import ConvertConfig, Shards, SourceConfig
 from mtl_ray.sources.findings import Findings, refusal, remarks, sentence_of
-from mtl_ray.sources.open import open_source
-from mtl_ray.sources.picture import ImageRule
+from mtl_ray.sources.picture import ImageRule, open_source
 from mtl_ray.sources.source import Reject, Source
 
 REJECTS = "rejects.json"

@@ -6,8 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from mtl_ray.geometry.figures import plain_log, png
-from mtl_ray.geometry.palette import colours_of
+from mtl_ray.geometry.figures import colours_of, plain_log, png
 from mtl_ray.tasks.detection.levels import stride_of
 from mtl_ray.tuning.anchor_search import Found
 
