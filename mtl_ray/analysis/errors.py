@@ -20,8 +20,8 @@ import hotcoco
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.analysis.executor import Executor
 from mtl_ray.analysis.paired import Likeness, Paired
-from mtl_ray.analysis.wide import Wide
 from mtl_ray.tasks.detection.coco import Rules, accumulated, found_in, masks_of, truth_of
 from mtl_ray.tasks.detection.columns import Objects, found_of, objects_of
 
@@ -64,12 +64,12 @@ class Errors:
         return {area: dict(zip(KINDS, values[:, a].tolist(), strict=True)) for a, area in enumerate(AREAS)}
 
 
-def error_curves(paired: Paired, wide: Wide, *, kind: Likeness = "bbox", areas: Sequence[float] = DEFAULT_AREAS) -> Errors:
+def error_curves(paired: Paired, executor: Executor, *, kind: Likeness = "bbox", areas: Sequence[float] = DEFAULT_AREAS) -> Errors:
     """Evaluates the classes one by one with the objects of other classes forgiven.
 
     Args:
         paired: predictions and truth, with the supercategories of its classes; classes without one are similar to none.
-        wide: does the work.
+        executor: runs the work.
         kind: whether boxes or masks are compared.
         areas: where small objects end, where medium ones end, and the largest area.
 
@@ -87,7 +87,7 @@ def error_curves(paired: Paired, wide: Wide, *, kind: Likeness = "bbox", areas: 
     classes = len(paired.names)
     chunks = [tuple(range(first, min(first + CLASSES_OF_A_TASK, classes))) for first in range(0, classes, CLASSES_OF_A_TASK)]
     forgiving: list[tuple[Forgiven, tuple[int, ...]]] = [(rule, chunk) for rule in ("Sim", "Oth") for chunk in chunks]
-    parts = wide(partial(_forgiven, paired, kind, bounds), forgiving, "errors")
+    parts = executor(partial(_forgiven, paired, kind, bounds), forgiving, "errors")
     found = np.zeros((len(KINDS), 101, classes, len(AREAS)))
     found[:3] = _plain(paired, kind, bounds)
     for (rule, chunk), part in zip(forgiving, parts, strict=True):

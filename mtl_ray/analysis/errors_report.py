@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.analysis.errors import ALL_CLASSES, AREAS, KINDS, Errors
-from mtl_ray.analysis.wide import Wide
+from mtl_ray.analysis.executor import Executor
 
 
 class _Picture(NamedTuple):
@@ -20,14 +20,16 @@ class _Picture(NamedTuple):
     precision: NDArray[np.float64]
 
 
-def write_errors(out: str, errors: Errors, tide: Mapping[str, Any], wide: Wide, *, kind: str, class_figures: bool = True) -> list[str]:
+def write_errors(
+    out: str, errors: Errors, tide: Mapping[str, Any], executor: Executor, *, kind: str, class_figures: bool = True
+) -> list[str]:
     """Writes errors.json, errors.csv, tide.json, two figures of bars, and below bbox/ or segm/ the curves.
 
     Args:
         out: folder or URI.
         errors: the curves.
         tide: see ``errors.tide``.
-        wide: draws.
+        executor: runs the work.
         kind: bbox or segm.
         class_figures: also the curves of each class that has objects.
 
@@ -47,7 +49,7 @@ def write_errors(out: str, errors: Errors, tide: Mapping[str, Any], wide: Wide, 
     for name, content in files.items():
         storage.write(storage.join(out, name), content)
     pictures = _pictures(storage.join(out, kind), errors, kind, class_figures)
-    wide(_draw, pictures, "draw")
+    executor(_draw, pictures, "draw")
     return [*(storage.join(out, name) for name in files), pictures[0].uri]
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from mtl_ray import storage
+from mtl_ray.analysis.executor import Executor
 from mtl_ray.analysis.fuse import Fusion, fuse
 from mtl_ray.analysis.paired import Pairs
-from mtl_ray.analysis.wide import Wide
 from mtl_ray.evaluation.coco_file import ANYTHING
 from mtl_ray.evaluation.data import CocoData, image_ids
 from mtl_ray.evaluation.stored import COCO_RESULTS_HEAD, NOTHING, category_ids_of, to_table, write_arrow
@@ -43,13 +43,13 @@ class Fused:
     notes: tuple[str, ...]
 
 
-def fuse_files(opened: Sequence[Pairs], rule: Fusion, wide: Wide) -> Fused:
+def fuse_files(opened: Sequence[Pairs], rule: Fusion, executor: Executor) -> Fused:
     """Fuses what several files say of each image; an image that a file does not have is one where its model found nothing.
 
     Args:
         opened: of each model, all upon the same data.
         rule: with a weight for each.
-        wide: does the work.
+        executor: runs the work.
 
     Raises:
         ValueError: if a file finds no objects, or has predictions of images that the data does not have.
@@ -60,7 +60,7 @@ def fuse_files(opened: Sequence[Pairs], rule: Fusion, wide: Wide) -> Fused:
     columns = [_columns(pairs, names) for pairs in opened]
     images = [tuple(each) for each in zip(*(found for found, _ in columns), strict=True)]
     parts = [images[start : start + IMAGES_OF_A_TASK] for start in range(0, len(images), IMAGES_OF_A_TASK)]
-    fused = wide(partial(_fuse_all, rule), parts, "fuse")
+    fused = executor(partial(_fuse_all, rule), parts, "fuse")
     data = opened[0].data
     return Fused(
         samples=tuple(data.samples(0, len(data), pictures=False)),

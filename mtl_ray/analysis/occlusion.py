@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from mtl_ray import storage
+from mtl_ray.analysis.executor import Executor
 from mtl_ray.analysis.hidden import hidden_in
 from mtl_ray.analysis.paired import PICKLES, Likeness, Paired
-from mtl_ray.analysis.wide import Wide
 from mtl_ray.evaluation.occlusion import hidden_objects, read_list, write_list
 from mtl_ray.tasks.detection.columns import Scored
 from mtl_ray.tasks.detection.occlusion import Hidden, HiddenObject, Lists, OcclusionCounts
@@ -73,7 +73,7 @@ def read_hidden(uri: str) -> list[HiddenObject]:
     return hidden_objects(uri, load_pickle(storage.read(uri)))
 
 
-def lists_of(paired: Paired, occluded: str | None, separated: str | None, wide: Wide) -> Lists:
+def lists_of(paired: Paired, occluded: str | None, separated: str | None, executor: Executor) -> Lists:
     """The lists at two URIs, or where none are given those that are told from the annotated masks.
 
     Raises:
@@ -83,10 +83,10 @@ def lists_of(paired: Paired, occluded: str | None, separated: str | None, wide: 
         return {"occluded": read_hidden(occluded), "separated": read_hidden(separated)}
     if occluded is not None or separated is not None:
         raise ValueError("--occluded and --separated go together")
-    return derive(paired, wide)
+    return derive(paired, executor)
 
 
-def derive(paired: Paired, wide: Wide) -> Lists:
+def derive(paired: Paired, executor: Executor) -> Lists:
     """The occluded and the separated objects among the annotated ones (see ``hidden_in``).
 
     Raises:
@@ -95,7 +95,7 @@ def derive(paired: Paired, wide: Wide) -> Lists:
     if all(image.truth.masks is None for image in paired.images):
         raise ValueError("the data has no masks, by which occluded objects are told; give the lists with --occluded and --separated")
     starts = range(0, len(paired.images), IMAGES_OF_A_TASK)
-    parts = wide(
+    parts = executor(
         partial(_hidden, paired.images, paired.file_names, paired.names),
         [(start, min(start + IMAGES_OF_A_TASK, len(paired.images))) for start in starts],
         "occlusion",

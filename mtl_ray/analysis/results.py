@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mtl_ray import storage
+from mtl_ray.analysis.executor import Executor
 from mtl_ray.analysis.image_scores import image_scores
 from mtl_ray.analysis.paired import Paired
 from mtl_ray.analysis.picture_source import PictureSource
-from mtl_ray.analysis.wide import Wide
 from mtl_ray.geometry.pictures import grid, jpeg
 from mtl_ray.inference.pictures import free_name
 from mtl_ray.samples import Sample, Vocabulary
@@ -71,13 +71,13 @@ class Results:
     hidden: int
 
 
-def results(paired: Paired, out: str, wide: Wide, *, topk: int = 20, show_score: float = 0.3, compat: bool = False) -> Results:
+def results(paired: Paired, out: str, executor: Executor, *, topk: int = 20, show_score: float = 0.3, compat: bool = False) -> Results:
     """Scores all images, draws some, and writes images.json, images.csv, good/ and bad/.
 
     Args:
         paired: predictions and truth.
         out: folder or URI.
-        wide: does the work.
+        executor: runs the work.
         topk: so many of the best and of the worst are drawn, but no image as both. Images without an object to find have no place
             among them.
         show_score: detections of a lower score are not drawn.
@@ -88,7 +88,7 @@ def results(paired: Paired, out: str, wide: Wide, *, topk: int = 20, show_score:
     """
     images = paired.images
     parts = [images[start : start + IMAGES_OF_A_TASK] for start in range(0, len(images), IMAGES_OF_A_TASK)]
-    scores = np.concatenate(wide(partial(image_scores, crowd_counts=compat), parts, "score"))
+    scores = np.concatenate(executor(partial(image_scores, crowd_counts=compat), parts, "score"))
     table = tuple(_line(paired, place, scores[place], compat) for place in range(len(images)))
     ranked = _ranked(paired, [place for place in range(len(images)) if compat or not math.isnan(scores[place])], table)
     count = min(topk, len(ranked) // 2)
@@ -102,7 +102,7 @@ def results(paired: Paired, out: str, wide: Wide, *, topk: int = 20, show_score:
     shown = _Shown(paired.pictures, paired.vocabulary, show_score, compat)
     works = [_Work(images[each.place], paired.rows[each.place], table[each.place], each.uri) for each in (*bad, *good)]
     batches = [works[start : start + PICTURES_OF_A_TASK] for start in range(0, len(works), PICTURES_OF_A_TASK)]
-    without = sum(wide(partial(_draw_all, shown), batches, "draw"))
+    without = sum(executor(partial(_draw_all, shown), batches, "draw"))
     hidden = sum(int((work.image.found.scores < show_score).sum()) for work in works)
     return Results(table=table, good=good, bad=bad, without_picture=without, hidden=hidden)
 

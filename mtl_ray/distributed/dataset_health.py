@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mtl_ray.analysis.health import Health
 from mtl_ray.analysis.health_data import DataSet, look_at_piece, open_data_set, report_rejects
 from mtl_ray.analysis.health_report import HealthReport, report_of
-from mtl_ray.distributed.wide import spread
+from mtl_ray.distributed.executor import map_tasks
 
 ROWS_A_PIECE = 500
 MOST_PIECES = 64
@@ -30,7 +30,7 @@ def check_health(uris: Sequence[str], *, images: str | None = None, workers: int
     found = [Health(vocabulary=each.vocabulary) for each in sets]
     for health, each in zip(found, sets, strict=True):
         report_rejects(each.rejects, health)
-    looked_at = spread(look_at_piece, [piece for _, piece in pieces], description="dataset", workers=workers, unit="part")
+    looked_at = map_tasks(look_at_piece, [piece for _, piece in pieces], description="dataset", workers=workers, unit="part")
     for (place, _), part in zip(pieces, looked_at, strict=True):
         found[place].merge(part)
     return report_of([each.name for each in sets], found), sets

@@ -125,7 +125,7 @@ def test_the_job_says_it_and_ends_with_1(tmp_path, capsys):
     assert "BROKEN" not in capsys.readouterr().out
     assert main([str(changed("local.yaml", tmp_path, ("127.0.0.1", "0.0.0.0")))]) == 1
     said = capsys.readouterr().out
-    assert "BROKEN  dashboard    ray start --head listens on 0.0.0.0. Mend: --dashboard-host=127.0.0.1" in said
+    assert "BROKEN  dashboard    ray start --head listens on 0.0.0.0. Fix: --dashboard-host=127.0.0.1" in said
     assert said.endswith("1 broken\n")
 
 

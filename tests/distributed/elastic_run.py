@@ -52,12 +52,12 @@ def main(folder: Path) -> None:
 def _train(config: object, end: threading.Event) -> None:
     from mtl_ray.distributed import train as module
 
-    ask = module._Driver._watch
+    original = module._Driver._watch
 
     def watch(driver: "module._Driver") -> None:
         if end.is_set():
-            driver._board.ask.remote("the end", end=True)
-        ask(driver)
+            driver._run_state.request_stop.remote("the end", end=True)
+        original(driver)
 
     module._Driver._watch = watch  # type: ignore[method-assign]
     summary = module.train(config)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 import ray
 from ray.cluster_utils import Cluster
 
-from mtl_ray.distributed.fan_out import fan_out
+from mtl_ray.distributed.executor import fan_out
 
 STORE_BYTES = 80_000_000
 TASKS = 1000

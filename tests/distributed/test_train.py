@@ -58,13 +58,13 @@ def die_at(folder: Path, step: int, marker: Path) -> None:
 def test_dead_worker_is_started_again_and_the_run_goes_on(ray_session, make_config, tmp_path, monkeypatch, capfd):
     from mtl_ray.distributed import train as module
 
-    marker, ledger, real = tmp_path / "killed", tmp_path / "ledger", module.work
+    marker, ledger, real = tmp_path / "killed", tmp_path / "ledger", module.run_worker
 
-    def dies_once(config, gpu, timeout_s, nurseries, board):
+    def dies_once(config, gpu, timeout_s, code_hash, run_state):
         threading.Thread(target=die_at, args=(ledger, 5, marker), daemon=True).start()
-        return real(config, gpu, timeout_s, nurseries, board)
+        return real(config, gpu, timeout_s, code_hash, run_state)
 
-    monkeypatch.setattr(module, "work", dies_once)
+    monkeypatch.setattr(module, "run_worker", dies_once)
     config = make_config("runtime.workers=2", "runtime.log_every_steps=1", f"runtime.ledger={ledger}", "schedule.steps=40")
     summary = module.train(config)
     run = tmp_path / "runs" / "run"

@@ -12,7 +12,7 @@ from mtl_ray.config.document import parse
 from mtl_ray.config.load import load_tree
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.tuning.report import best_yaml, table, write_report
+from mtl_ray.tuning.report import best_yaml, trials_table, write_report
 from tests.tuning.searches import LR, text_of
 
 
@@ -60,7 +60,7 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_one_whose_process_di
     tune = {"metric": "m", "sampler": "grid", "concurrent": 2, "space": {LR: {"type": "choice", "values": [1, 2, 3, 4, 5]}}}
     found = run_search(text_of(splits, tmp_path, tune), behave)
     assert found.done
-    rows = {row[LR]: row for row in table(found)}
+    rows = {row[LR]: row for row in trials_table(found)}
     assert [rows[str(lr)]["state"] for lr in range(1, 6)] == ["failed", "failed", "failed", "complete", "complete"]
     assert rows["1"]["reason"] == "the loss is not finite at step 3 (loss=nan)"
     assert rows["2"]["reason"] == "RuntimeError: CUDA out of memory"
@@ -75,7 +75,7 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_one_whose_process_di
     assert validate(load_tree(tmp_path / "tuned.yaml"), ExperimentConfig).schedule.optimizer.lr == 5
     again = run_search(text_of(splits, tmp_path, tune), behave)
     assert again.done
-    assert table(again) == table(found)
+    assert trials_table(again) == trials_table(found)
     with pytest.raises(ValueError, match=r"was begun with another config: tune\.sampler, schedule\.steps"):
         run_search(text_of(splits, tmp_path, tune | {"sampler": "tpe"}, steps=99), behave)
 
@@ -87,7 +87,7 @@ def test_trials_stopped_by_asha_are_pruned_and_never_complete(ray_session, split
     tune = {"metric": "m", "sampler": "grid", "scheduler": "asha", "reduction": 2, "concurrent": 1}
     tune["space"] = {LR: {"type": "choice", "values": [4, 3, 5, 1]}}
     found = run_search(text_of(splits, tmp_path, tune), behave)
-    assert [row["state"] for row in table(found)] == ["complete", "stopped", "complete", "stopped"]
+    assert [row["state"] for row in trials_table(found)] == ["complete", "stopped", "complete", "stopped"]
     stopped = found.results[1]
     assert (stopped.values, stopped.reason, [each.value for each in stopped.reports]) == (None, "after 1 epochs", [3.0])
     pruned = found.study.optuna.trials[1]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtl_ray.tuning.record import Reported
-from mtl_ray.tuning.stopping import asha, median
+from mtl_ray.tuning.scheduler import asha, median
 
 
 def curve(*values, every=1.0):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_ray.distributed.fan_out import fan_out
+from mtl_ray.distributed.executor import fan_out
 
 
 def _square(number: int) -> int:
