@@ -106,9 +106,7 @@ def anchors_text(found: FittedAnchors) -> str:
 def verdict(found: FittedAnchors) -> list[str]:
     """Whether the anchors are likely to help, with the values that decide."""
     figures = [f"{fit.average_iou:.4f} and {fit.best_possible_recall:.4f}" for fit in (found.after, found.before)]
-    figures_text = (
-        f"on levels that fit them, average IoU and best possible recall are {figures[0]}; {found.compared.name} have {figures[1]}"
-    )
+    told = f"on levels that fit them, average IoU and best possible recall are {figures[0]}; {found.compared.name} have {figures[1]}"
     if found.helps:
         return [told, "the overlay is likely to help: it reaches boxes that those do not"]
     return [told, "the overlay is not likely to help: keep the anchors that you have"]

@@ -266,7 +266,7 @@ def test_requests_that_mean_nothing_are_refused_in_a_sentence(tmp_path):
     with pytest.raises(ValueError, match="an image needs an id, width and height"):
         run(tmp_path, str(tmp_path / "odd.json"))
     (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(ValueError, match="is no COCO annotation file"):
+    with pytest.raises(ValueError, match="is not a COCO annotation file"):
         run(tmp_path, str(tmp_path / "list.json"))
 
 

@@ -136,7 +136,7 @@ def test_the_order_of_entries_does_not_matter_and_circles_are_refused():
         ({}, "either metric or objectives"),
         ({"metric": "m", "objectives": [{"metric": "n"}]}, "either metric or objectives"),
         ({"objectives": [{"metric": "m"}, {"metric": "n"}], "scheduler": "asha"}, "with several objectives it must be none"),
-        ({"objectives": [{"metric": "m"}, {"metric": "n"}], "sampler": "cmaes"}, "cmaes has one objective"),
+        ({"objectives": [{"metric": "m"}, {"metric": "n"}], "sampler": "cmaes"}, "cmaes allows only one objective"),
         ({"metric": "m", "sampler": "grid"}, "a.b needs points"),
     ],
 )
