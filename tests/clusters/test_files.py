@@ -49,7 +49,7 @@ def test_a_file_begins_with_command_costs_and_what_was_not_tried(path):
     header = path.read_text().split("\n\n")[0].split("\napiVersion")[0].split("\nFROM")[0]
     assert all(line.startswith("#") for line in header.splitlines())
     assert re.search(r"^#   (ray up|kubectl apply|docker build) .*clusters/", header, re.MULTILINE)
-    for words in ("To edit:", "Costs, to know:", "ere."):
+    for words in ("To edit:", "Costs:", "ere."):
         assert words in header
     assert re.search(r"not (started|built) .*here|Not built here", header)
 
