@@ -1,8 +1,9 @@
 """Watches for the cloud's notice that this machine will be taken away, and calls ``ray drain-node``, so that training saves a checkpoint.
 
-The cluster files start it beside Ray on every worker. It needs only Python and the ``ray`` command, and ends when its node is
-drained. Notices: AWS spot/instance-action (two minutes ahead), Google Cloud instance/preempted (30 s), Azure scheduled events
-(Preempt, 30 s; also Terminate, Reboot and Redeploy). A rebalance recommendation of AWS does not count: most have no consequence.
+The cluster files start it beside Ray on every worker. It needs only Python and the ``ray`` command,
+and ends when its node is drained. Notices: AWS spot/instance-action (two minutes ahead), Google
+Cloud instance/preempted (30 s), Azure scheduled events (Preempt, 30 s; also Terminate, Reboot and
+Redeploy). A rebalance recommendation of AWS does not count: most have no consequence.
 
     python clusters/spot_watcher.py aws --address HEAD:6379
 """
@@ -25,10 +26,12 @@ GCP_NOTICE_S = 30
 GCP_WAIT_S = 60
 FATAL_AZURE_EVENTS = ("Preempt", "Terminate", "Reboot", "Redeploy")
 ANSWER_S = 130
-"""Azure may take two minutes for the first answer, after which it schedules events for the machine."""
+"""Azure may take two minutes for the first answer, after which it schedules events for the
+machine."""
 
 Notice = Callable[[str], float | None]
-"""Takes the URL of the metadata service; returns the seconds until the machine is taken away, or None without a notice."""
+"""Takes the URL of the metadata service; returns the seconds until the machine is taken away, or
+None without a notice."""
 
 
 def aws(url: str) -> float | None:
@@ -78,7 +81,10 @@ def _ask(url: str, headers: dict[str, str], method: str = "GET") -> str | None:
 
 
 def wait_for_notice(notice: Notice, url: str, every_s: float) -> float:
-    """Polls until there is a notice. An error of the metadata service is logged once, and polling goes on."""
+    """Polls until there is a notice.
+
+    An error of the metadata service is logged once, and polling goes on.
+    """
     logged = ""
     while True:
         try:
@@ -95,7 +101,8 @@ def wait_for_notice(notice: Notice, url: str, every_s: float) -> float:
 def node_of_this_machine() -> str:
     """The Ray id of the one node that runs here.
 
-    ``ray drain-node`` without an id joins the cluster as a driver first, which takes seconds that a notice may not have.
+    ``ray drain-node`` without an id joins the cluster as a driver first, which takes seconds that a
+    notice may not have.
 
     Raises:
         RuntimeError: if there is none or more than one.

@@ -1,8 +1,9 @@
 """How many workers the cluster has room for: now, when other jobs have finished, and when an autoscaler has added machines.
 
-Ray's autoscalers do not say how far they can grow (``get_cluster_config`` is empty except for one vendor's). They do say which pending
-requests can never be met. So a run sends a request and watches whether it is refused. A cluster of fixed machines has an autoscaler too,
-which refuses every request that its machines cannot hold.
+Ray's autoscalers do not say how far they can grow (``get_cluster_config`` is empty except for one
+vendor's). They do say which pending requests can never be met. So a run sends a request and watches
+whether it is refused. A cluster of fixed machines has an autoscaler too, which refuses every
+request that its machines cannot hold.
 """
 
 import logging
@@ -60,9 +61,10 @@ def num_fitting(available: Iterable[Resources], request: Resources) -> int:
 
 
 def resources_per_worker(config: ExperimentConfig) -> dict[str, float]:
-    """The resources of one worker. With ``device: auto`` it gets a GPU if there are enough GPUs now for the run to start.
+    """The resources of one worker.
 
-    If there are some GPUs, but too few, a warning says that they stay unused.
+    With ``device: auto`` it gets a GPU if there are enough GPUs now for the run to start. If there
+    are some GPUs, but too few, a warning says that they stay unused.
     """
     runtime = config.runtime
     cpus, gpu = {"CPU": runtime.cpus_per_worker}, {"GPU": runtime.gpus_per_worker}
@@ -88,8 +90,8 @@ def cpus_of_all_workers(config: ExperimentConfig) -> int:
 def wait_for_room(workers: int, request: Resources, *, private: bool, patience_s: float, watch: Callable[[], None]) -> None:
     """Returns when ``workers`` workers fit, and logs now and then what it waits for.
 
-    It waits while other jobs use the resources, and while an autoscaler may still add machines. An unused placement group makes the
-    request visible to the autoscaler.
+    It waits while other jobs use the resources, and while an autoscaler may still add machines. An
+    unused placement group makes the request visible to the autoscaler.
 
     Args:
         workers: number of workers.
@@ -144,7 +146,10 @@ def _autoscaling_state() -> AutoscalingState:
 
 
 def _may_be_placed(group: PlacementGroup) -> bool:
-    """Whether an autoscaler may still make room for a placement group; False if there is no autoscaler."""
+    """Whether an autoscaler may still make room for a placement group.
+
+    False if there is no autoscaler.
+    """
     autoscaling = _autoscaling_state()
     number = group.id.hex()
     return autoscaling.autoscaler_state_version > 0 and not any(
@@ -159,7 +164,8 @@ def _count(constraint: ClusterResourceConstraint) -> int:
 class AutoscalerRequest:
     """Asks an autoscaler for room for more workers than the run needs at least.
 
-    An autoscaler refuses a whole request if it cannot meet all of it, so bisection finds the largest request that it can meet.
+    An autoscaler refuses a whole request if it cannot meet all of it, so bisection finds the
+    largest request that it can meet.
 
     Args:
         request: resources of each worker.
@@ -177,7 +183,10 @@ class AutoscalerRequest:
         request_resources(bundles=[self._request] * workers)
 
     def update(self) -> None:
-        """Call this now and then. It asks for less after a refusal, and for more as long as the limit is not known."""
+        """Call this now and then.
+
+        It asks for less after a refusal, and for more as long as the limit is not known.
+        """
         if not self._grows or self._refused - self._possible == 1:
             return
         if self._asked in map(_count, _autoscaling_state().infeasible_cluster_resource_constraints):

@@ -18,9 +18,11 @@ from mtl_ray import storage
 
 GIB = 2**30
 TESTED_RAY = SpecifierSet(">=2.60,<2.61")
-"""Versions of Ray that this project was tested with. It uses private modules of Ray, which any release may change (see pyproject.toml)."""
+"""Versions of Ray that this project was tested with. It uses private modules of Ray, which any
+release may change (see pyproject.toml)."""
 LONGEST_TEMP = 44
-"""Most characters of Ray's temporary folder: a session adds 62 for its sockets, and Linux limits their paths to 107."""
+"""Most characters of Ray's temporary folder: a session adds 62 for its sockets, and Linux limits
+their paths to 107."""
 
 
 @dataclass(frozen=True)

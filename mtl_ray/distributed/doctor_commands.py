@@ -28,8 +28,10 @@ def missing(command: str, mounted: Mapping[str, str]) -> Iterator[str]:
     """Sentences about what does not exist in a line of shell.
 
     Args:
-        command: from a cluster file: simple commands joined by ``;``, ``&&``, ``||``, ``|``, ``&``, parentheses.
-        mounted: paths on the machines (absolute, or starting with ``~/``) and the paths of the same files here.
+        command: from a cluster file: simple commands joined by ``;``, ``&&``, ``||``, ``|``, ``&``,
+            parentheses.
+        mounted: paths on the machines (absolute, or starting with ``~/``) and the paths of the same
+            files here.
     """
     try:
         simple = list(_simple_commands(command))

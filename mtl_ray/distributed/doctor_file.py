@@ -102,7 +102,10 @@ def _examine_ray_up(config: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _schema(config: dict[str, Any]) -> Finding:
-    """Ray's own validation, which fills in the provider's defaults first; then the node types, which Ray does not validate."""
+    """Ray's own validation, which fills in the provider's defaults first.
+
+    Then the node types, which Ray does not validate.
+    """
     util = importlib.import_module("ray.autoscaler._private.util")
     for name in ("ray.autoscaler._private.util", "ray.autoscaler._private.docker"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -218,5 +221,8 @@ def _home(remote: str, config: Mapping[str, Any]) -> str:
 
 
 def _absent(local: str) -> bool:
-    """Whether a file of the checkout is missing. Other files are not checked: the token may not exist yet."""
+    """Whether a file of the checkout is missing.
+
+    Other files are not checked: the token may not exist yet.
+    """
     return not local.startswith(("~", "/")) and not (doctor_commands.ROOT / local).exists()

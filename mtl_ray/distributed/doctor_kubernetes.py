@@ -64,7 +64,10 @@ def _keys(kind: type[BaseModel], place: Sequence[str | int]) -> list[str]:
 
 
 def _resolved(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Any:
-    """The node with its reference resolved; if several forms are allowed, the one that is a mapping."""
+    """The node with its reference resolved.
+
+    If several forms are allowed, the one that is a mapping.
+    """
     for form in node.get("anyOf", ()):
         if "$ref" in form:
             node = form
@@ -108,7 +111,10 @@ def _token(spec: ClusterSpec) -> Finding:
 
 
 def _dashboard(spec: ClusterSpec) -> Finding:
-    """On Kubernetes the operator must reach the dashboard, so it listens in the pod. It must not be reachable from outside."""
+    """On Kubernetes the operator must reach the dashboard, so it listens in the pod.
+
+    It must not be reachable from outside.
+    """
     head = spec.head_group_spec
     if head.service_type != "ClusterIP" or head.enable_ingress or head.ingress_options or head.template.spec.host_network:
         return Finding(

@@ -26,9 +26,11 @@ ANSWER_S = 120.0
 """Longest time until a machine answers: the task waits for a process, and imports torch."""
 SMALLEST_SHM = 2**30
 MOST_SKEW_S = 5.0
-"""Largest clock difference. S3 refuses requests that are off by 15 minutes; tokens and logs suffer long before."""
+"""Largest clock difference. S3 refuses requests that are off by 15 minutes; tokens and logs suffer
+long before."""
 LONGEST_LOOKUP_S = 1.0
-"""torch looks up the name of the machine where ranks meet, so each start of a rank waits for the answer."""
+"""torch looks up the name of the machine where ranks meet, so each start of a rank waits for the
+answer."""
 PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "numpy", "fsspec")
 
 
@@ -49,7 +51,8 @@ def examine_cluster(address: str, storage_uri: str | None) -> Iterator[Finding]:
     """Checks every machine of a running cluster.
 
     Args:
-        address: of Ray on the head (``HOST:6379``), or ``auto`` inside a submitted job or on a machine of the cluster.
+        address: of Ray on the head (``HOST:6379``), or ``auto`` inside a submitted job or on a
+            machine of the cluster.
         storage_uri: where runs will be written; not checked if None.
 
     Raises:
@@ -93,7 +96,10 @@ def _joined(address: str) -> Iterator[str]:
 
 
 def _sent() -> dict[str, Any]:
-    """The runtime environment that takes this package to the machines; a submitted job has its working directory there already."""
+    """The runtime environment that takes this package to the machines.
+
+    A submitted job has its working directory there already.
+    """
     return {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": [str(Path(mtl_ray.__path__[0]))]}
 
 
@@ -148,7 +154,10 @@ def check_name_lookup(address: str, longest_s: float = LONGEST_LOOKUP_S) -> Find
 
 
 def _mark(storage_uri: str) -> str | None:
-    """The URI of a file that this machine writes for the others to read; None if it cannot write."""
+    """The URI of a file that this machine writes for the others to read.
+
+    None if it cannot write.
+    """
     mark = storage.join(storage.absolute(storage_uri), f".doctor-{uuid.uuid4().hex}")
     try:
         storage.write(mark, b"mark")
@@ -167,7 +176,10 @@ def _other_machines_file(storage_uri: str, mark: str) -> Finding:
 
 
 def _ask(node: dict[str, Any], head_address: str, storage_uri: str | None, mark: str | None) -> tuple[MachineReport, float] | Finding:
-    """The report of a machine, and how far its clock is from this one's, in seconds; the travel time of the task limits the accuracy."""
+    """The report of a machine, and how far its clock is from this one's, in seconds.
+
+    The travel time of the task limits the accuracy.
+    """
     place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=place)
     began = time.time()

@@ -1,6 +1,7 @@
 """A group of Ray Train workers that is started again, as large as the cluster allows, until the run is done.
 
-Ray Train asks two policies: one how many workers to start, one whether to start again after a failure. Ours differ from Ray's:
+Ray Train asks two policies: one how many workers to start, one whether to start again after a
+failure. Ours differ from Ray's:
 
 * The number of workers follows from the free resources of the cluster.
 * A group that has not saved a checkpoint is restarted only if it dies.
@@ -30,7 +31,8 @@ from mtl_ray.distributed.run_state import POLL_S
 from mtl_ray.distributed.spare_workers import import_hook
 
 SETTLE_S = 5.0
-"""How long a new group waits for all resources of the cluster: those of a dead group become free after a moment."""
+"""How long a new group waits for all resources of the cluster: those of a dead group become free
+after a moment."""
 SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
@@ -38,7 +40,8 @@ SETTINGS = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
 }
-"""Environment variables of Ray Train: how soon it notices a dead worker. The driver watches for nodes that leave, see ``train``."""
+"""Environment variables of Ray Train: how soon it notices a dead worker. The driver watches for
+nodes that leave, see ``train``."""
 _log = logging.getLogger(__name__)
 
 
@@ -47,7 +50,10 @@ class NoRoomError(RuntimeError):
 
 
 class FittingPolicy(ScalingPolicy):  # type: ignore[misc]
-    """Starts as many workers as fit. It never resizes a running group: the driver asks the group to stop first."""
+    """Starts as many workers as fit.
+
+    It never resizes a running group: the driver asks the group to stop first.
+    """
 
     def __init__(self, scaling_config: ScalingConfig, fewest: int, most: int, request: Resources, run_state: Any) -> None:
         super().__init__(scaling_config)
@@ -80,7 +86,10 @@ class FittingPolicy(ScalingPolicy):  # type: ignore[misc]
         return self._most
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        """Called by Ray. Ray's own policies start an actor that asks the autoscaler; here the driver does that."""
+        """Called by Ray.
+
+        Ray's own policies start an actor that asks the autoscaler; here the driver does that.
+        """
 
     async def before_controller_shutdown(self) -> None:
         """Called by Ray."""
@@ -132,7 +141,10 @@ class _Workers(WorkerGroup):  # type: ignore[misc]
 
 
 class _Controller(TrainController):  # type: ignore[misc]
-    """Starts another group after the ranks stopped with a checkpoint. It shuts the last group down before it counts free resources."""
+    """Starts another group after the ranks stopped with a checkpoint.
+
+    It shuts the last group down before it counts free resources.
+    """
 
     worker_group_cls = _Workers
 
@@ -160,7 +172,8 @@ class ElasticTrainer(DataParallelTrainer):  # type: ignore[misc]
         request: resources of each worker.
         run_state: handle of the ``RunState``.
         max_failures: in a row, without a new checkpoint.
-        watch: called about twice a second while ``fit`` runs; an exception from it ends the workers and leaves ``fit``.
+        watch: called about twice a second while ``fit`` runs; an exception from it ends the workers
+            and leaves ``fit``.
     """
 
     def __init__(
@@ -186,7 +199,10 @@ class ElasticTrainer(DataParallelTrainer):  # type: ignore[misc]
         self._watch = watch
 
     def _create_default_callbacks(self) -> list[Any]:
-        """Called by Ray. No callback is needed; Ray's own would start an actor that needs a dashboard."""
+        """Called by Ray.
+
+        No callback is needed; Ray's own would start an actor that needs a dashboard.
+        """
         return []
 
     def _initialize_and_run_controller(self, **given: Any) -> Any:

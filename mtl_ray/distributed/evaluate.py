@@ -19,8 +19,10 @@ def evaluate_rows(request: Request, workers: int) -> tuple[Report, Part]:
     """Evaluates all rows of the data.
 
     Args:
-        request: the target and the data; with several workers its URIs must mean the same on every machine of the cluster.
-        workers: number of tasks. With 1, or for a file of predictions, it evaluates in this process without Ray.
+        request: the target and the data; with several workers its URIs must mean the same on every
+            machine of the cluster.
+        workers: number of tasks. With 1, or for a file of predictions, it evaluates in this process
+            without Ray.
 
     Raises:
         ValueError, FileNotFoundError: if the target or the data cannot be read.

@@ -15,7 +15,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 RETRIES = 5
-"""How often a task runs again when its node or its process is lost. An exception of the function itself ends everything."""
+"""How often a task runs again when its node or its process is lost. An exception of the function
+itself ends everything."""
 _CHECK_EVERY_S = 5.0
 _AT_LEAST = 32
 """At least this many tasks are submitted at a time: a cluster grows by the tasks that wait."""
@@ -24,7 +25,9 @@ _AT_LEAST = 32
 def map_tasks(
     function: Callable[[Item], Result], items: Sequence[Item], *, description: str, workers: int | None, unit: str = "task"
 ) -> Iterator[Result]:
-    """``function(item)`` in the order of the items, with a progress bar. With one worker or one item it runs here, without Ray.
+    """``function(item)`` in the order of the items, with a progress bar.
+
+    With one worker or one item it runs here, without Ray.
 
     Args:
         function: see ``fan_out``.
@@ -42,7 +45,9 @@ def map_tasks(
 
 @contextmanager
 def open_executor(workers: int) -> Iterator[Executor]:
-    """An executor for the code inside. URIs that the functions read and write must mean the same on every machine of the cluster.
+    """An executor for the code inside.
+
+    URIs that the functions read and write must mean the same on every machine of the cluster.
 
     Args:
         workers: tasks at a time; with 1 they run in this process, without Ray.
@@ -74,20 +79,23 @@ def fan_out(
 ) -> Generator[Result, None, None]:
     """The results of ``function(item)`` in the order of the items, computed as Ray tasks inside a ``session``.
 
-    The number of submitted tasks is bounded, so neither a million items nor a slow first one fills the memory.
-    Machines with GPUs are avoided as long as there are others.
+    The number of submitted tasks is bounded, so neither a million items nor a slow first one fills
+    the memory. Machines with GPUs are avoided as long as there are others.
 
-    A task runs again if its machine is lost. Ray does that at once if the machine closed its connections. If it did not (its power or its
-    network failed) Ray would wait for minutes (ray #24969, #63405), so all pending tasks are submitted again, to other machines.
-    No task is ever cancelled: Ray 2.60 ends the whole driver if a task is cancelled at the moment when it finishes. Pending tasks end
-    with the session.
+    A task runs again if its machine is lost. Ray does that at once if the machine closed its
+    connections. If it did not (its power or its network failed) Ray would wait for minutes (ray
+    #24969, #63405), so all pending tasks are submitted again, to other machines. No task is ever
+    cancelled: Ray 2.60 ends the whole driver if a task is cancelled at the moment when it finishes.
+    Pending tasks end with the session.
 
     Args:
-        function: of a module, or a ``functools.partial`` of one; without side effects that a second run would spoil.
+        function: of a module, or a ``functools.partial`` of one; without side effects that a second
+            run would spoil.
         items: small; they are pickled.
         description: label of the progress bar.
         num_cpus: CPUs of a task, more than 0.
-        workers: most tasks at a time; by default two for each CPU slot of the cluster, and enough to make it grow.
+        workers: most tasks at a time; by default two for each CPU slot of the cluster, and enough
+            to make it grow.
 
     Raises:
         Exception: the first exception of the function, with its own type.
@@ -128,7 +136,10 @@ def _alive() -> set[str]:
 
 
 def _avoiding(num_cpus: float, lost: Collection[str]) -> dict[str, str]:
-    """The label selector of machines that were not lost and have no GPU; GPU machines are used if all that can hold a task have one."""
+    """The label selector of machines that were not lost and have no GPU.
+
+    GPU machines are used if all that can hold a task have one.
+    """
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= num_cpus]
     gpus = [node["NodeID"] for node in nodes if node["Resources"].get("GPU", 0)]
     avoided = [*(gpus if len(gpus) < len(nodes) else ()), *sorted(lost)]

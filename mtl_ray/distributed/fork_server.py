@@ -1,9 +1,11 @@
-"""Fork servers, from which ranks start at once. On each machine one process imports everything, waits, and forks itself for each rank.
+"""Fork servers, from which ranks start at once.
 
-A worker of Ray Train only holds a rank: it asks for a fork, passes messages between the rank and the run state, and takes the rank down
-with it when it dies. Spare workers are kept ready too, see ``spare_workers``; they end with their job.
-A fork server outlives its driver by a minute, so that a restarted job, or the next trial of a search, can use it.
-Only drivers with the same code and the same runtime environment share one.
+On each machine one process imports everything, waits, and forks itself for each rank. A worker of
+Ray Train only holds a rank: it asks for a fork, passes messages between the rank and the run state,
+and takes the rank down with it when it dies. Spare workers are kept ready too, see
+``spare_workers``; they end with their job. A fork server outlives its driver by a minute, so that a
+restarted job, or the next trial of a search, can use it. Only drivers with the same code and the
+same runtime environment share one.
 """
 
 import hashlib
@@ -94,7 +96,8 @@ class RankForkServers:
         request: resources of one worker.
 
     Attributes:
-        code_hash: distinguishes them from the servers of drivers with other code on the same machines.
+        code_hash: distinguishes them from the servers of drivers with other code on the same
+            machines.
     """
 
     def __init__(self, request: Resources) -> None:
@@ -212,9 +215,10 @@ class ForkedRank:
 
 @contextmanager
 def forked_rank(task: Task, code_hash: str) -> Iterator[ForkedRank]:
-    """Starts a rank from the fork server of this machine. The rank ends when this process ends, or when the block is left.
+    """Starts a rank from the fork server of this machine.
 
-    The rank writes to the standard output and error of this process, so Ray attributes its output to this job.
+    The rank ends when this process ends, or when the block is left. The rank writes to the standard
+    output and error of this process, so Ray attributes its output to this job.
     """
     with tempfile.TemporaryDirectory(prefix="mtl_ray-") as folder, socket.socket(socket.AF_UNIX) as listener:
         path = str(Path(folder) / "rank")

@@ -1,7 +1,7 @@
 """The schema of the objects of KubeRay (``ray.io/v1``, operator 1.7) and of the pods inside them.
 
-Kubernetes drops unknown fields silently, so a misspelt field has no effect. This schema rejects them.
-Fields that are not used here have the type ``Any``.
+Kubernetes drops unknown fields silently, so a misspelt field has no effect. This schema rejects
+them. Fields that are not used here have the type ``Any``.
 https://docs.ray.io/en/master/cluster/kubernetes/references/api.html
 """
 

@@ -9,7 +9,8 @@ def absolute_output(option: str, uri: str) -> str:
     """The absolute URI of an output, which other machines and later stages understand.
 
     Raises:
-        ValueError: if it is relative and this is a submitted job, whose working directory goes away with it.
+        ValueError: if it is relative and this is a submitted job, whose working directory goes away
+            with it.
     """
     relative = not storage.is_remote(uri) and not os.path.isabs(os.path.expanduser(uri.removeprefix("file://")))
     if relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:

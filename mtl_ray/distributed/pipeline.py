@@ -38,7 +38,8 @@ from mtl_ray.training.wandb_sync import send_bundle
 def run_pipeline(config: PipelineConfig) -> Iterator[Stage]:
     """Runs the stages in order, and yields each when it is done.
 
-    A second run skips what is finished. If the parity check of the export fails, the pipeline ends there.
+    A second run skips what is finished. If the parity check of the export fails, the pipeline ends
+    there.
 
     Raises:
         ValueError, FileNotFoundError: as the stages do.

@@ -1,12 +1,14 @@
 """Settings with which Ray Serve answers fast, and only to this machine.
 
-In Ray's HAProxy mode the replicas take HTTP requests themselves, behind one HAProxy on each node; it is several times faster than Ray's own
-proxy. HAProxy opens two ports, for statistics and metrics, on all interfaces, and no setting changes that. So Ray starts a script in
-place of the HAProxy binary. The script binds the two ports to the loopback interface, then replaces itself with HAProxy. HAProxy ends
-with its parent process; otherwise it would keep the port after a server was killed.
+In Ray's HAProxy mode the replicas take HTTP requests themselves, behind one HAProxy on each node;
+it is several times faster than Ray's own proxy. HAProxy opens two ports, for statistics and
+metrics, on all interfaces, and no setting changes that. So Ray starts a script in place of the
+HAProxy binary. The script binds the two ports to the loopback interface, then replaces itself with
+HAProxy. HAProxy ends with its parent process; otherwise it would keep the port after a server was
+killed.
 
-The script also replaces HAProxy's own answers. While nothing is deployed it answers 503 with Retry-After, where Ray answers 404, so a
-script that waits for the port waits for the models too.
+The script also replaces HAProxy's own answers. While nothing is deployed it answers 503 with
+Retry-After, where Ray answers 404, so a script that waits for the port waits for the models too.
 """
 
 import json
@@ -29,7 +31,8 @@ sed -i -E \\
   "$3" && exec setpriv --pdeathsig TERM "{binary}" "$@"
 """
 ANSWER = r'\1 status 503 content-type application/json hdr Retry-After 1 file "{folder}/503.json"'
-"""Replaces the answers with a text in the HAProxy config that Ray writes; a replacement of ``sed``."""
+"""Replaces the answers with a text in the HAProxy config that Ray writes; a replacement of
+``sed``."""
 WORDS = {
     502: ("Bad Gateway", "the replica ended before it answered; send the request again"),
     503: ("Service Unavailable", "the server is starting, or has no replica at the moment; try again in a moment"),

@@ -1,4 +1,7 @@
-"""What a worker of Ray Train does: it holds one rank of a run. This module imports no torch, so a worker starts fast."""
+"""What a worker of Ray Train does: it holds one rank of a run.
+
+This module imports no torch, so a worker starts fast.
+"""
 
 import itertools
 import os
@@ -19,7 +22,8 @@ from mtl_ray.training.rank import Task
 def run_worker(config: ExperimentConfig, gpu: bool, timeout_s: float, code_hash: str, run_state: Any) -> Any:
     """Runs one rank until the run is done.
 
-    If a rank fails, all ranks start again in new processes. That is seconds faster than a restart of the workers of Ray Train.
+    If a rank fails, all ranks start again in new processes. That is seconds faster than a restart
+    of the workers of Ray Train.
 
     Args:
         config: of the run.
@@ -32,8 +36,10 @@ def run_worker(config: ExperimentConfig, gpu: bool, timeout_s: float, code_hash:
         The summary of the run; not finished if the driver asked the ranks to stop.
 
     Raises:
-        ValueError, FileNotFoundError: an error that the user has to fix; it is recorded in the run state.
-        RuntimeError: if the rank failed or died, and no checkpoint was saved since the last failure.
+        ValueError, FileNotFoundError: an error that the user has to fix; it is recorded in the run
+            state.
+        RuntimeError: if the rank failed or died, and no checkpoint was saved since the last
+            failure.
     """
     train_context = ray.train.get_context()
     ray_context = ray.get_runtime_context()
@@ -78,7 +84,11 @@ def _run_rank(task: Task, code_hash: str, run_state: Any, group: int, attempt: i
 
 
 def _forward_stops(rank: ForkedRank, run_state: Any, group: int, attempt: int, over: threading.Event) -> None:
-    """Runs in a thread. Stops the rank when the driver asks for it, and kills it when another rank of the attempt has failed."""
+    """Runs in a thread.
+
+    Stops the rank when the driver asks for it, and kills it when another rank of the attempt has
+    failed.
+    """
     stopped = False
     while not over.wait(POLL_S):
         stop, kill = ray.get(run_state.stop_requested.remote(group, attempt))

@@ -17,13 +17,15 @@ def measure_cells(request: Request, cells: Sequence[Cell], out: str, workers: in
     """Measures the cells that are not saved in ``out`` yet.
 
     Args:
-        request: the target and the data; its URIs must mean the same on every machine of the cluster.
+        request: the target and the data; its URIs must mean the same on every machine of the
+            cluster.
         cells: the cells to measure.
         out: folder or URI.
         workers: tasks at a time, of one core each; with 1 it measures in this process without Ray.
 
     Raises:
-        ValueError, FileNotFoundError: if something cannot be read, or ``out`` holds cells of another benchmark.
+        ValueError, FileNotFoundError: if something cannot be read, or ``out`` holds cells of
+            another benchmark.
     """
     if min(workers, request.batch) < 1:
         raise ValueError(f"--workers is {workers} and --batch {request.batch}; both must be at least 1")

@@ -1,4 +1,7 @@
-"""The state that the driver and the ranks of a run on Ray share. ``ray.train.report`` would make the ranks wait for Ray."""
+"""The state that the driver and the ranks of a run on Ray share.
+
+``ray.train.report`` would make the ranks wait for Ray.
+"""
 
 import logging
 from dataclasses import dataclass
@@ -24,7 +27,8 @@ class GroupState:
         stop_requested: the driver asked the ranks to stop.
         saved: the group has saved a checkpoint.
         runtime_env: runtime environment of its workers, as Ray serialises it.
-        controller_env: runtime environment of the controller, and of the actors that it starts beside the workers.
+        controller_env: runtime environment of the controller, and of the actors that it starts
+            beside the workers.
     """
 
     number: int
@@ -39,8 +43,9 @@ class GroupState:
 class RunState:
     """An actor that holds the state of a run.
 
-    Groups of workers are numbered, so calls of a worker that belongs to an older group have no effect.
-    A group can start its ranks several times; each start is an attempt. A further attempt is made only if the last one saved a checkpoint.
+    Groups of workers are numbered, so calls of a worker that belongs to an older group have no
+    effect. A group can start its ranks several times; each start is an attempt. A further attempt
+    is made only if the last one saved a checkpoint.
     """
 
     def __init__(self) -> None:
@@ -58,7 +63,10 @@ class RunState:
         self._end = False
 
     def start_group(self, size: int, runtime_env: str) -> None:
-        """The controller calls this before it starts a group of ``size`` workers; ``runtime_env`` is its own runtime environment."""
+        """The controller calls this before it starts a group of ``size`` workers.
+
+        ``runtime_env`` is its own runtime environment.
+        """
         self._group += 1
         self._controller_env = runtime_env
         self._size, self._nodes, self._pause_reason = size, [], ""
@@ -90,7 +98,10 @@ class RunState:
             self._user_error = self._user_error or error
 
     def request_stop(self, reason: str, *, end: bool = False) -> None:
-        """The driver calls this: the ranks must save a checkpoint and stop. With ``end`` no other group follows."""
+        """The driver calls this: the ranks must save a checkpoint and stop.
+
+        With ``end`` no other group follows.
+        """
         self._pause_reason = self._pause_reason or reason
         self._end = self._end or end
 
@@ -98,15 +109,16 @@ class RunState:
         """Each rank polls this.
 
         Returns:
-            Whether the rank must save a checkpoint and stop; whether it must exit at once because another rank of its attempt failed.
+            Whether the rank must save a checkpoint and stop; whether it must exit at once because
+            another rank of its attempt failed.
         """
         old = group != self._group
         return old or bool(self._pause_reason) or self._end, not old and attempt != self._attempt
 
     def rank_failed(self, group: int, attempt: int, reason: str) -> bool:
-        """The worker of each rank that failed or was killed calls this. Returns whether the group makes another attempt.
+        """The worker of each rank that failed or was killed calls this.
 
-        The first call of an attempt decides.
+        Returns whether the group makes another attempt. The first call of an attempt decides.
         """
         if group != self._group:
             return False
@@ -119,7 +131,10 @@ class RunState:
         return self._again
 
     def rank_done(self, group: int, attempt: int) -> bool:
-        """The worker of each rank that finished calls this. Returns False if another rank of the attempt failed."""
+        """The worker of each rank that finished calls this.
+
+        Returns False if another rank of the attempt failed.
+        """
         if group == self._group and attempt == self._attempt:
             self._done = True
         return self._done
@@ -153,7 +168,10 @@ class RunState:
         return self._progress
 
     def new_evaluations(self) -> list[Progress]:
-        """The evaluations since the last call. A later attempt may repeat evaluations of an earlier one."""
+        """The evaluations since the last call.
+
+        A later attempt may repeat evaluations of an earlier one.
+        """
         new, self._evaluations = self._evaluations, []
         return new
 

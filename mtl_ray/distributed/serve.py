@@ -23,17 +23,20 @@ from mtl_ray.serving.config import ServeConfig
 
 APPLICATION = "mtl_ray"
 ENDING = re.compile(r"ServeController\.graceful_shutdown failed")
-"""A raylet prints this when the controller ends, as it must, before its own last call has returned."""
+"""A raylet prints this when the controller ends, as it must, before its own last call has
+returned."""
 START_S = 120.0
 SPARE_REQUESTS = 64
-"""Ray admits this many more requests to a replica than it processes, so that surplus requests get our 503 instead of waiting in a queue."""
+"""Ray admits this many more requests to a replica than it processes, so that surplus requests get
+our 503 instead of waiting in a queue."""
 
 
 @contextmanager
 def serving(models: Mapping[str, str], config: ServeConfig) -> Iterator[str]:
     """Answers over HTTP while the code inside runs.
 
-    Without a session and a cluster it starts a private Ray in HAProxy mode. Inside a session, or on a cluster, Serve keeps its settings.
+    Without a session and a cluster it starts a private Ray in HAProxy mode. Inside a session, or on
+    a cluster, Serve keeps its settings.
 
     Args:
         models: URI of the bundle by name of the model.
@@ -43,7 +46,8 @@ def serving(models: Mapping[str, str], config: ServeConfig) -> Iterator[str]:
         The URL of the server.
 
     Raises:
-        ValueError: if a bundle is incomplete, the port is taken, or the key is not in the environment.
+        ValueError: if a bundle is incomplete, the port is taken, or the key is not in the
+            environment.
     """
     models = {name: storage.absolute(uri) for name, uri in models.items()}
     for uri in models.values():
@@ -76,7 +80,10 @@ def _serving(models: Mapping[str, str], config: ServeConfig, key: str | None) ->
 
 
 def build_application(models: Mapping[str, str], config: ServeConfig, key: str | None, **options: Any) -> Any:
-    """The application of Serve for some bundles; ``options`` are further options of the deployment."""
+    """The application of Serve for some bundles.
+
+    ``options`` are further options of the deployment.
+    """
     from ray import serve
 
     deployment = serve.deployment(
@@ -119,7 +126,8 @@ class Replica:
 def _stay_on_loopback() -> None:
     """If Ray's address is 127.0.0.1, binds the port for calls between deployments to it too.
 
-    Each replica of Ray 2.60 opens this port on all interfaces, after the constructor of ``Replica`` has returned.
+    Each replica of Ray 2.60 opens this port on all interfaces, after the constructor of ``Replica``
+    has returned.
     """
     from ray.serve._private import replica
 

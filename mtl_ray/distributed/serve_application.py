@@ -20,7 +20,8 @@ def application(args: Mapping[str, Any]) -> Application:
         args: from that file, with the fields of the ``serve`` section of our configs.
 
     Raises:
-        ValueError: if an option is unknown, no bundle is named, or the key is not in the environment.
+        ValueError: if an option is unknown, no bundle is named, or the key is not in the
+            environment.
     """
     try:
         config = TypeAdapter(ServeConfig).validate_python(dict(args))

@@ -13,9 +13,11 @@ import ray
 from ray._private import ray_constants
 
 OBJECT_STORE_BYTES = 200_000_000
-"""The object store holds nothing large: samples go from files to shards, gradients over gloo or NCCL."""
+"""The object store holds nothing large: samples go from files to shards, gradients over gloo or
+NCCL."""
 _LONGEST_PARENT = 24
-"""Most characters of RAY_TMPDIR: the path of a socket may have 107 bytes, and Ray and the private folder need about 80."""
+"""Most characters of RAY_TMPDIR: the path of a socket may have 107 bytes, and Ray and the private
+folder need about 80."""
 _STARTS = 4
 """How often starting a private Ray is tried."""
 
@@ -24,10 +26,12 @@ _STARTS = 4
 def session(*, num_cpus: int | None = None) -> Iterator[None]:
     """Connects the code inside to a Ray.
 
-    * If Ray already runs in this process, it is used and left running, so the stages of a pipeline share one.
+    * If Ray already runs in this process, it is used and left running, so the stages of a pipeline
+      share one.
     * If the job runs on a cluster (``ray job submit`` sets ``RAY_ADDRESS``), the cluster is used.
-    * Otherwise a private Ray is started on this machine and shut down afterwards. It has a token of its own, so no other user of
-      the machine can send it work. Its processes listen on the loopback interface only.
+    * Otherwise a private Ray is started on this machine and shut down afterwards. It has a token of
+      its own, so no other user of the machine can send it work. Its processes listen on the
+      loopback interface only.
 
     Args:
         num_cpus: number of CPUs of the private Ray; the default is that of the machine.
@@ -48,7 +52,10 @@ def session(*, num_cpus: int | None = None) -> Iterator[None]:
 
 
 def is_private() -> bool:
-    """Whether a ``session`` started this Ray, so that no machine can join it. Works inside its tasks and actors too."""
+    """Whether a ``session`` started this Ray, so that no machine can join it.
+
+    Works inside its tasks and actors too.
+    """
     return "RAY_ADDRESS" not in os.environ and ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
 
 
@@ -92,7 +99,8 @@ def _start(folder: str, num_cpus: int | None) -> None:
 def init_patiently(**options: Any) -> None:
     """``ray.init`` of a local Ray, with retries on a busy machine.
 
-    Ray 2.60 gives its own processes 30 s to start. This limit is fixed in its code, and too short for a busy machine.
+    Ray 2.60 gives its own processes 30 s to start. This limit is fixed in its code, and too short
+    for a busy machine.
     """
     for attempt in range(_STARTS):
         try:
@@ -116,8 +124,9 @@ def _object_folder(folder: str) -> str | None:
 def _loopback() -> Iterator[None]:
     """A Ray that is started inside, and the communication between its ranks, use the address 127.0.0.1.
 
-    ``ray.init`` replaces 127.0.0.1 by the external address of the machine, and Ray's processes then listen on all interfaces.
-    Ray stays on the loopback interface only if it allows no cluster, as on macOS and Windows.
+    ``ray.init`` replaces 127.0.0.1 by the external address of the machine, and Ray's processes then
+    listen on all interfaces. Ray stays on the loopback interface only if it allows no cluster, as
+    on macOS and Windows.
     """
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")

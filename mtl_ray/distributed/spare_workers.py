@@ -1,8 +1,9 @@
 """Spare workers: Ray workers that have started, and imported Ray Train, before a group needs them.
 
-The process of a worker of Ray Train takes seconds to start, mostly for imports. A raylet starts processes ahead of need if its
-``PrestartWorkers`` is called (Ray has no Python function for that). It gives a new actor one of them if their runtime environments
-are equal. If there is no spare worker, a worker starts as usual.
+The process of a worker of Ray Train takes seconds to start, mostly for imports. A raylet starts
+processes ahead of need if its ``PrestartWorkers`` is called (Ray has no Python function for that).
+It gives a new actor one of them if their runtime environments are equal. If there is no spare
+worker, a worker starts as usual.
 """
 
 import importlib
@@ -29,8 +30,9 @@ _log = logging.getLogger(__name__)
 def import_hook() -> dict[str, str]:
     """Environment variables that make Ray workers import at their start what they need later.
 
-    Empty if the job has a hook of its own. Empty as well if mtl_ray comes from the folder in which the driver was started: workers
-    learn of that folder only after the hook, so the hook would find another mtl_ray or none.
+    Empty if the job has a hook of its own. Empty as well if mtl_ray comes from the folder in which
+    the driver was started: workers learn of that folder only after the hook, so the hook would find
+    another mtl_ray or none.
     """
     job = ray.get_runtime_context().runtime_env
     sent = "working_dir" in job or "py_modules" in job
@@ -56,7 +58,8 @@ def prestart(job: str, runtime_env: str, count: int) -> None:
 
     Args:
         job: hexadecimal id of the job that will use them.
-        runtime_env: of the actors that will use them; the value of ``RuntimeContext.get_runtime_env_string`` in such an actor.
+        runtime_env: of the actors that will use them; the value of
+            ``RuntimeContext.get_runtime_env_string`` in such an actor.
         count: how many more.
     """
     this_node = ray.get_runtime_context().get_node_id()

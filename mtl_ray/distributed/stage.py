@@ -56,7 +56,10 @@ def short_uri(uri: str) -> str:
 
 
 def answer_text(answer: Any, indent: str = "") -> str:
-    """An answer as JSON, one object per line. Only the first entries of lists and the beginning of long texts are kept."""
+    """An answer as JSON, one object per line.
+
+    Only the first entries of lists and the beginning of long texts are kept.
+    """
     if isinstance(answer, dict) and any(isinstance(value, dict | list) and value for value in answer.values()) and "bbox" not in answer:
         lines = [f'{indent}  "{key}": {answer_text(value, indent + "  ")}' for key, value in answer.items()]
         return "{\n" + ",\n".join(lines) + f"\n{indent}}}"

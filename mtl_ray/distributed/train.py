@@ -42,9 +42,11 @@ from mtl_ray.training.timetable import check_length
 
 OnMetrics = Callable[[int, float, Mapping[str, float]], bool]
 PATIENCE_S, PATIENCE_AFTER_LOSS_S = 45.0, 600.0
-"""How long machines may take to join a cluster without an autoscaler: at the start, and after some were lost."""
+"""How long machines may take to join a cluster without an autoscaler: at the start, and after some
+were lost."""
 MEETING_S = 600.0
-"""Ranks that wait for each other give up after this time plus the time that the last checkpoint may take."""
+"""Ranks that wait for each other give up after this time plus the time that the last checkpoint may
+take."""
 CHECK_EVERY_S = 2.0
 """How often the driver checks whether machines have come or gone."""
 _log = logging.getLogger(__name__)
@@ -56,18 +58,21 @@ def train(config: ExperimentConfig, *, on_metrics: OnMetrics | None = None) -> S
 
     Args:
         config: of the run.
-        on_metrics: called in this process after each evaluation with step, epoch and the values by HEAD/METRIC; if it returns True the run
-            stops there, unfinished.
+        on_metrics: called in this process after each evaluation with step, epoch and the values by
+            HEAD/METRIC; if it returns True the run stops there, unfinished.
 
     Returns:
         As ``mtl_ray.training.trainer.run``; not finished if ``on_metrics`` ended it.
 
     Raises:
-        ValueError: as ``run``; also if the cluster can never hold the workers, or if a job submitted to a cluster would write to a
-            relative path, which is lost together with the machine.
+        ValueError: as ``run``; also if the cluster can never hold the workers, or if a job
+            submitted to a cluster would write to a relative path, which is lost together with the
+            machine.
         FileNotFoundError: if a split does not exist.
-        ray.train.TrainingFailedError: if workers died more than ``runtime.max_failures`` times without a new checkpoint.
-        KeyboardInterrupt, SystemExit: after SIGINT, or SIGTERM (status 143), once a checkpoint is saved; a second signal does not wait.
+        ray.train.TrainingFailedError: if workers died more than ``runtime.max_failures`` times
+        without a new checkpoint.
+        KeyboardInterrupt, SystemExit: after SIGINT, or SIGTERM (status 143), once a checkpoint is
+            saved; a second signal does not wait.
     """
     config = with_absolute_uris(config)
     state = begin(config).state

@@ -1,8 +1,10 @@
-"""A search on Ray. Ray Tune starts the trials; each is an ordinary training with its share of the cluster.
+"""A search on Ray.
 
-Ray Tune runs as many trials as there is room for, and restarts a trial whose process or machine was lost; the trial then resumes from its
-own checkpoint. ``tuning.search`` keeps the parameters and results of all trials in the storage of the search, so a search that was
-killed resumes from there. Ray Tune's own record is thrown away.
+Ray Tune starts the trials; each is an ordinary training with its share of the cluster. Ray Tune
+runs as many trials as there is room for, and restarts a trial whose process or machine was lost;
+the trial then resumes from its own checkpoint. ``tuning.search`` keeps the parameters and results
+of all trials in the storage of the search, so a search that was killed resumes from there. Ray
+Tune's own record is thrown away.
 """
 
 import functools
@@ -33,7 +35,8 @@ from mtl_ray.tuning.scheduler import TrialScheduler
 from mtl_ray.tuning.search import Search, parameters_text
 
 DRIVER_BYTES = 500_000_000
-"""Memory that the process of a trial requests besides its workers. It requests no CPU, since the workers may need all of them."""
+"""Memory that the process of a trial requests besides its workers. It requests no CPU, since the
+workers may need all of them."""
 _log = logging.getLogger(__name__)
 
 
@@ -83,7 +86,10 @@ def _tune(found: Search, scratch: str, train: Train) -> None:
 
 
 def max_concurrent(config: ExperimentConfig) -> int:
-    """How many trials the cluster has room for now. An autoscaler does not say how far it can grow."""
+    """How many trials the cluster has room for now.
+
+    An autoscaler does not say how far it can grow.
+    """
     workers = num_fitting((machine.total for machine in machines()), resources_per_worker(config))
     return max(1, workers // config.runtime.most_workers)
 
@@ -161,7 +167,10 @@ def _best(found: Search) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Turns off Ray Tune's own files and tables. SIGTERM (``ray job stop``) ends a search as Ctrl-C does."""
+    """Turns off Ray Tune's own files and tables.
+
+    SIGTERM (``ray job stop``) ends a search as Ctrl-C does.
+    """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     logging.getLogger("ray.tune").setLevel(logging.ERROR)

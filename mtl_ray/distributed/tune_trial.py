@@ -1,6 +1,7 @@
 """One trial of a search: an ordinary training in a process that Ray Tune starts somewhere on the cluster.
 
-A trial reports its evaluations to the trial scheduler, an actor that decides which trials stop early.
+A trial reports its evaluations to the trial scheduler, an actor that decides which trials stop
+early.
 """
 
 import contextlib
@@ -40,7 +41,8 @@ def run_trial(given: Mapping[str, Any], scheduler: Any, goals: Sequence[Objectiv
     """Trains, and reports the result to Ray Tune once.
 
     Args:
-        given: the ``number`` of the trial and its ``config`` as YAML; or a ``problem`` in place of the config.
+        given: the ``number`` of the trial and its ``config`` as YAML; or a ``problem`` in place of
+            the config.
         scheduler: handle of the actor ``TrialScheduler``.
         goals: the objectives.
         folder: of the search.
@@ -106,7 +108,10 @@ def _value(metric: str, metrics: Mapping[str, float]) -> float:
 
 
 def _reason(error: Exception) -> str:
-    """The last line, which is the message; the lines above it are stack frames of other processes."""
+    """The last line, which is the message.
+
+    The lines above it are stack frames of other processes.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if lines else ""
     name = type(error).__name__

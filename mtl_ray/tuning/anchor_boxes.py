@@ -1,4 +1,7 @@
-"""The boxes of datasets as shapes on a canvas. Only annotations are read, a block of them at a time."""
+"""The boxes of datasets as shapes on a canvas.
+
+Only annotations are read, a block of them at a time.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +27,8 @@ class Boxes:
         image: (N,) int64, the row in ``sizes`` that each box belongs to.
         boxes_xyxy: (N, 4) float64 image pixels.
         crowd: (N,) bool.
-        valid: (N,) bool, False for boxes that the documented rule leaves out (see ``documented_shapes``).
+        valid: (N,) bool, False for boxes that the documented rule leaves out (see
+            ``documented_shapes``).
     """
 
     sizes: NDArray[np.int64]
@@ -35,7 +39,9 @@ class Boxes:
 
 
 def boxes_of(uri: str) -> Iterator[Boxes]:
-    """The boxes of a split, or of a COCO annotation file if the URI ends in .json; yields one block after another.
+    """The boxes of a split, or of a COCO annotation file if the URI ends in .json.
+
+    Yields one block after another.
 
     Raises:
         ValueError, FileNotFoundError: if there is neither a split nor such a file.
@@ -61,8 +67,9 @@ def shapes_of(uris: Iterable[str], rule: Canvas) -> Shapes:
 def documented_shapes(uris: Iterable[str], width: int, height: int) -> Shapes:
     """Shapes by the rule of MMDetection's optimize_anchors: each side times that of the canvas over the longer side of the image.
 
-    Crowds are included, and boxes are not clipped to the image. Annotations that its COCO reader skips are left out: ignored ones, those
-    without an area, those narrower or lower than one pixel, and those outside the image.
+    Crowds are included, and boxes are not clipped to the image. Annotations that its COCO reader
+    skips are left out: ignored ones, those without an area, those narrower or lower than one pixel,
+    and those outside the image.
 
     Raises:
         ValueError: if there is no box.
@@ -129,7 +136,10 @@ def _size_of(image: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _rows_of(images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The index of each annotation's image in the list of images. Ids may be numbers in one list and strings in the other."""
+    """The index of each annotation's image in the list of images.
+
+    Ids may be numbers in one list and strings in the other.
+    """
     row = {identity(image["id"]): place for place, image in enumerate(images)}
     return [row[identity(annotation["image_id"])] for annotation in annotations]
 

@@ -23,8 +23,9 @@ Pairs = deque[tuple[Vector, Vector]]
 def climb_anchors(points: Points, anchors: Shapes, rounds: int) -> Shapes:
     """Increases the mean overlap by L-BFGS on the logarithms of the sides, which stay in the range of the boxes.
 
-    Nocedal and Wright 2006, Numerical Optimization, algorithm 7.4, with a step that is halved until the value improves. SciPy has the
-    algorithm too, but its import takes as long as all climbs of a search together.
+    Nocedal and Wright 2006, Numerical Optimization, algorithm 7.4, with a step that is halved until
+    the value improves. SciPy has the algorithm too, but its import takes as long as all climbs of a
+    search together.
 
     Args:
         points: the boxes.
@@ -74,7 +75,10 @@ def _curved(gradient: Vector, pairs: Pairs) -> Vector:
 
 
 def refine_by_steps(points: Points, anchors: Shapes) -> Shapes:
-    """Moves one anchor at a time by smaller and smaller steps. Maxima lie at kinks, where the gradient does not lead further."""
+    """Moves one anchor at a time by smaller and smaller steps.
+
+    Maxima lie at kinks, where the gradient does not lead further.
+    """
     logs, value, step = np.log(anchors), points.average(anchors), 0.1
     while step > 1e-4:
         before = value

@@ -1,7 +1,7 @@
 """Anchors by the documented rules of MMDetection's optimize_anchors, for comparison with older results.
 
-They differ from ``anchors``: k-means starts once, from random boxes, and gives an anchor without boxes the size 0. Differential evolution
-starts anywhere on the canvas.
+They differ from ``anchors``: k-means starts once, from random boxes, and gives an anchor without
+boxes the size 0. Differential evolution starts anywhere on the canvas.
 """
 
 import numpy as np
@@ -14,9 +14,11 @@ ITERATIONS = 1000
 
 
 def documented_kmeans(shapes: Shapes, num: int, *, seed: int = 0, rounds: int = ITERATIONS) -> Shapes:
-    """k-means from ``num`` boxes drawn with replacement. A box belongs to the anchor with the largest overlap (the first of equals).
+    """k-means from ``num`` boxes drawn with replacement.
 
-    Before the first round all boxes belong to the first anchor. The search ends with the round in which nothing changes.
+    A box belongs to the anchor with the largest overlap (the first of equals). Before the first
+    round all boxes belong to the first anchor. The search ends with the round in which nothing
+    changes.
 
     Args:
         shapes: (N, 2) of the boxes.
@@ -47,8 +49,8 @@ def documented_evolution(
 ) -> Shapes:
     """Differential evolution of the mean overlap with the documented settings, on a histogram of the shapes.
 
-    Strategy best1bin, 15 members for each of 2 ``num`` numbers, mutation between 0.5 and 1, recombination 0.7, tolerance 1e-4, and a final
-    L-BFGS-B.
+    Strategy best1bin, 15 members for each of 2 ``num`` numbers, mutation between 0.5 and 1,
+    recombination 0.7, tolerance 1e-4, and a final L-BFGS-B.
 
     Args:
         shapes: (N, 2) of the boxes.

@@ -1,7 +1,7 @@
 """Reduces the shapes of many boxes to a few weighted points (cells of a histogram), on which anchors are searched.
 
-Boxes and anchors are (width, height) in canvas pixels. The overlap of two shapes is their intersection
-over union with a common centre.
+Boxes and anchors are (width, height) in canvas pixels. The overlap of two shapes is their
+intersection over union with a common centre.
 """
 
 import numpy as np
@@ -18,7 +18,10 @@ _FINE = 4096
 
 
 def anchor_overlaps(shapes: Shapes, anchors: Shapes) -> NDArray[np.float64]:
-    """(K, N) intersection over union of each of K anchors with each of N boxes; 0 for an anchor of size 0."""
+    """(K, N) intersection over union of each of K anchors with each of N boxes.
+
+    0 for an anchor of size 0.
+    """
     inter = np.minimum.outer(anchors[:, 0], shapes[:, 0]) * np.minimum.outer(anchors[:, 1], shapes[:, 1])
     return np.asarray(inter / (shapes[:, 0] * shapes[:, 1] + anchors.prod(axis=1)[:, None] - inter))
 
@@ -64,8 +67,9 @@ class Points:
     def descent(self, logs: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """The negative average overlap and its gradient, for a minimiser.
 
-        With I the intersection, U the union and a the area of the nearest anchor, d(I/U)/dx = (I' (U + I) - I a) / U^2 for the
-        logarithm x of one side of the anchor; I' is I where that side is the shorter one, else 0.
+        With I the intersection, U the union and a the area of the nearest anchor, d(I/U)/dx = (I'
+        (U + I) - I a) / U^2 for the logarithm x of one side of the anchor; I' is I where that side
+        is the shorter one, else 0.
 
         Args:
             logs: (2 K,) natural logarithms of width and height of each anchor.
@@ -89,9 +93,9 @@ class Points:
 def reduced_points(shapes: Shapes, cells: int) -> Points:
     """The boxes themselves if they are few, else the mean shape of each cell of a histogram.
 
-    The edges of the cells are the mean of two grids: one with equal steps of the logarithm, one with equal numbers of boxes. So the
-    histogram also resolves a dataset of which most boxes have nearly one size. Averages over 96 x 96 cells and over 849,902 boxes
-    differ by about 1e-4.
+    The edges of the cells are the mean of two grids: one with equal steps of the logarithm, one
+    with equal numbers of boxes. So the histogram also resolves a dataset of which most boxes have
+    nearly one size. Averages over 96 x 96 cells and over 849,902 boxes differ by about 1e-4.
 
     Args:
         shapes: (N, 2), all above 0.
@@ -115,7 +119,10 @@ def _cells(logs: NDArray[np.float64], cells: int) -> NDArray[np.int64]:
 
 
 def spread_anchors(points: Points, num: int, rng: np.random.Generator) -> Shapes:
-    """Initial anchors (num, 2) that are far from each other (k-means++; Arthur and Vassilvitskii 2007)."""
+    """Initial anchors (num, 2) that are far from each other (k-means++.
+
+    Arthur and Vassilvitskii 2007).
+    """
     chosen = [int(rng.choice(len(points), p=points.weights))]
     distance = 1 - points.overlaps(points.shapes[chosen])[0]
     while len(chosen) < num:

@@ -19,7 +19,10 @@ from mtl_ray.tuning.anchors import AnchorFit
 
 
 def write_anchors(found: FittedAnchors, out: str) -> list[str]:
-    """Writes anchors.json, anchors.yaml (unless an anchor has the size 0) and anchors.png; returns their URIs."""
+    """Writes anchors.json, anchors.yaml (unless an anchor has the size 0) and anchors.png.
+
+    Returns their URIs.
+    """
     files = {"anchors.json": (json.dumps(anchors_json(found), indent=1) + "\n").encode(), "anchors.png": anchors_figure(found)}
     if found.anchors.all():
         files["anchors.yaml"] = anchors_overlay(found).encode()
@@ -70,7 +73,10 @@ def _level(entries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def anchors_overlay(found: FittedAnchors) -> str:
-    """A config file to name in ``_base_`` after one that has the head. It leaves levels without anchors out of the head."""
+    """A config file to name in ``_base_`` after one that has the head.
+
+    It leaves levels without anchors out of the head.
+    """
     request, canvas = found.request, found.request.canvas
     lines = [
         f"# {len(found.anchors)} anchors ({request.method}{', documented rules' if request.compat else ''}) for {len(found.shapes)} boxes,"

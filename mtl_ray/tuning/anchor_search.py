@@ -31,10 +31,12 @@ Method = Literal["fast", "kmeans", "de", "optuna"]
 YOLOV3_LEVELS = ("P3", "P4", "P5")
 _YOLOV3 = ((10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), (156, 198), (373, 326))
 LEAST_GAIN = 0.02
-"""Least gain in best possible recall with which anchors are likely to help. A better average IoU alone does not help: a head that
-moves and scales anchors learns as much with either, as long as the anchors reach the boxes."""
+"""Least gain in best possible recall with which anchors are likely to help. A better average IoU
+alone does not help: a head that moves and scales anchors learns as much with either, as long as the
+anchors reach the boxes."""
 MOST_ANSWERS = 5.0
-"""Most anchors that match one box, on average. With more, so many compete for a box that short trainings miss small objects."""
+"""Most anchors that match one box, on average. With more, so many compete for a box that short
+trainings miss small objects."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +63,12 @@ class AnchorRequest:
         num: number of anchors of all levels together.
         canvas: the boxes are placed on it.
         method: of the search.
-        compat: boxes, k-means and differential evolution follow the documented rules of MMDetection.
+        compat: boxes, k-means and differential evolution follow the documented rules of
+            MMDetection.
         seed: of all random numbers.
         head, levels: of the config for which the overlay is written.
-        before: the anchors of that head, to compare with; None compares with the published anchors of YOLOv3.
+        before: the anchors of that head, to compare with; None compares with the published anchors
+            of YOLOv3.
 
     Raises:
         ValueError: if these do not go together.
@@ -153,7 +157,8 @@ def anchors_of_config(path: str, head: str) -> tuple[tuple[str, ...], LevelAncho
     """The levels and anchors of a head of a config.
 
     Raises:
-        ValueError, FileNotFoundError: if the config is wrong, or has no such head, or one without anchors in pixels.
+        ValueError, FileNotFoundError: if the config is wrong, or has no such head, or one without
+            anchors in pixels.
     """
     heads = validate(load_tree(path), ExperimentConfig).model.heads
     if not isinstance(found := heads.get(head), Yolov3Head):

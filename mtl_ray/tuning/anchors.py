@@ -1,7 +1,7 @@
 """Fits anchors to the boxes of a dataset: by gradient ascent with exchanges (fast), k-means, or differential evolution.
 
-Boxes and anchors are (width, height) in canvas pixels. The overlap of two shapes is their intersection
-over union with a common centre.
+Boxes and anchors are (width, height) in canvas pixels. The overlap of two shapes is their
+intersection over union with a common centre.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ from mtl_ray.tuning.anchor_climb import climb_anchors, refine_by_steps
 from mtl_ray.tuning.anchor_points import CHUNK, Points, Shapes, nearest_anchors, reduced_points, spread_anchors
 
 COARSE, FINER = 96, 192
-"""Cells along each side of the histogram on which anchors are searched, and of that on which the best are refined."""
+"""Cells along each side of the histogram on which anchors are searched, and of that on which the
+best are refined."""
 
 ANSWERS = 2.0
 """Equals ``yolov3_targets.MAX_RATIO``, which is not imported because it would import torch."""
@@ -27,7 +28,8 @@ class AnchorFit:
 
     Attributes:
         average_iou: mean over the boxes of the overlap with the nearest anchor.
-        best_possible_recall: share of the boxes for which an anchor has between 1/4 and 4 times their width and height.
+        best_possible_recall: share of the boxes for which an anchor has between 1/4 and 4 times
+            their width and height.
     """
 
     average_iou: float
@@ -49,9 +51,10 @@ def measure_anchors(shapes: Shapes, anchors: Shapes) -> AnchorFit:
 def fast_anchors(shapes: Shapes, num: int, *, seed: int = 0) -> Shapes:
     """Anchors by gradient ascent of the mean overlap, from k-means++ starts and then from exchanges.
 
-    An exchange removes an anchor that contributes little, adds one where boxes are covered badly (as random swaps do for k-means;
-    Fraenti 2018, doi 10.1186/s40537-018-0122-y), climbs from there, and is kept if the result is better. The search runs on a
-    histogram of the shapes, so its time hardly depends on the number of boxes.
+    An exchange removes an anchor that contributes little, adds one where boxes are covered badly
+    (as random swaps do for k-means; Fraenti 2018, doi 10.1186/s40537-018-0122-y), climbs from
+    there, and is kept if the result is better. The search runs on a histogram of the shapes, so its
+    time hardly depends on the number of boxes.
 
     Args:
         shapes: (N, 2) of the boxes, above 0.
@@ -74,7 +77,8 @@ def fast_anchors(shapes: Shapes, num: int, *, seed: int = 0) -> Shapes:
 _STARTS, _SHORT, _LONG = 4, 10, 100
 """Number of climbs from k-means++ starts; rounds of each, and of the last one."""
 _FEWEST, _MOST, _WORK = 60, 300, 400_000
-"""Fewest and most exchanges; in between, the number of exchanges times the number of points is ``_WORK``."""
+"""Fewest and most exchanges; in between, the number of exchanges times the number of points is
+``_WORK``."""
 
 
 def refine_anchors(shapes: Shapes, anchors: Shapes) -> Shapes:
@@ -133,7 +137,9 @@ def _lloyd(points: Points, anchors: Shapes, rounds: int) -> Shapes:
 
 
 def evolve_anchors(shapes: Shapes, num: int, *, seed: int = 0, rounds: int = 200) -> Shapes:
-    """Anchors by differential evolution (Storn and Price 1997) of the mean overlap; the first generation contains the result of k-means.
+    """Anchors by differential evolution (Storn and Price 1997) of the mean overlap.
+
+    The first generation contains the result of k-means.
 
     Returns:
         (num, 2) by area.
@@ -205,10 +211,12 @@ def measure_on_levels(shapes: Shapes, anchors: Shapes, strides: NDArray[np.int64
 def crowding(shapes: Shapes, anchors: Shapes) -> tuple[float, int]:
     """How many anchors match one box, and how few of them are enough.
 
-    An anchor matches a box if the ratio of each of their sides is below ``ANSWERS``, in both directions.
+    An anchor matches a box if the ratio of each of their sides is below ``ANSWERS``, in both
+    directions.
 
     Returns:
-        The mean number of matching anchors over the boxes; and how many anchors, chosen greedily, match all but a hundredth of the
+        The mean number of matching anchors over the boxes; and how many anchors, chosen greedily,
+        match all but a hundredth of the
         boxes that all anchors match.
     """
     points = reduced_points(shapes, COARSE)

@@ -9,7 +9,8 @@ from pydantic.dataclasses import dataclass
 from mtl_ray.config.strict import STRICT
 
 When = Mapping[str, Any]
-"""Paths of other entries of the space and the value (or the list of values) that each must have; otherwise the entry is not searched."""
+"""Paths of other entries of the space and the value (or the list of values) that each must have;
+otherwise the entry is not searched."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -63,7 +64,8 @@ class Choice:
 
     type: Literal["choice"] = "choice"
     values: Annotated[tuple[Any, ...], Field(min_length=1)] | Annotated[dict[str, Any], Field(min_length=1)]
-    """A list; or a mapping of names to values, if the values are long: figures, tables and ``when`` then use the names."""
+    """A list; or a mapping of names to values, if the values are long: figures, tables and ``when``
+    then use the names."""
     when: When = Field(default_factory=dict)
 
 
@@ -73,8 +75,8 @@ class Anchors:
 
     type: Literal["anchors"] = "anchors"
     low: int = Field(default=3, ge=1)
-    """Fewest anchors for each level of the head, on average: an anchor belongs to the level whose stride fits its size, and a level that
-    gets none is left out of the trial's head."""
+    """Fewest anchors for each level of the head, on average: an anchor belongs to the level whose
+    stride fits its size, and a level that gets none is left out of the trial's head."""
     high: int = Field(default=3, ge=1)
     """Most anchors for each level, likewise."""
     when: When = Field(default_factory=dict)
@@ -91,8 +93,8 @@ class Objective:
     """An objective by which trials are compared."""
 
     metric: str
-    """HEAD/METRIC of the last evaluation of the trial; or ``latency_ms`` (one canvas through the network on one CPU thread, the
-    median), ``flops`` (of one canvas), ``parameters``."""
+    """HEAD/METRIC of the last evaluation of the trial; or ``latency_ms`` (one canvas through the
+    network on one CPU thread, the median), ``flops`` (of one canvas), ``parameters``."""
     mode: Literal["max", "min"] = "max"
 
 
@@ -101,28 +103,34 @@ class TuneConfig:
     """A search: many runs of one config that differ in the parameters of ``space``."""
 
     space: dict[str, Distribution] = Field(min_length=1)
-    """By path, as on the command line: ``schedule.optimizer.lr: {type: loguniform, low: 1e-4, high: 1e-2}``."""
+    """By path, as on the command line: ``schedule.optimizer.lr: {type: loguniform, low: 1e-4, high:
+    1e-2}``."""
     metric: str | None = None
     """The metric by which trials are compared: HEAD/METRIC of their last evaluation."""
     mode: Literal["max", "min"] = "max"
     objectives: tuple[Objective, ...] = ()
-    """Instead of ``metric`` and ``mode``: several objectives. The result is the Pareto front: the trials that no other beats in all."""
+    """Instead of ``metric`` and ``mode``: several objectives. The result is the Pareto front: the
+    trials that no other beats in all."""
     trials: int = Field(default=20, ge=1)
-    """Number of trials, including those that fail or are stopped early; a grid has as many as it has points."""
+    """Number of trials, including those that fail or are stopped early; a grid has as many as it
+    has points."""
     concurrent: int | None = Field(default=None, ge=1)
-    """Trials at a time; by default as many as the cluster has room for when the search starts. Set it if an autoscaler adds machines:
-    the search cannot know how far the cluster can grow."""
+    """Trials at a time; by default as many as the cluster has room for when the search starts. Set
+    it if an autoscaler adds machines: the search cannot know how far the cluster can grow."""
     seconds: float | None = Field(default=None, gt=0)
-    """Seconds of training for each trial, instead of the length of the schedule (``schedule.seconds``)."""
+    """Seconds of training for each trial, instead of the length of the schedule
+    (``schedule.seconds``)."""
     sampler: Literal["tpe", "cmaes", "random", "grid"] = "tpe"
-    """tpe: multivariate, groups of conditional entries, constant liar (Bergstra et al. 2011; Falkner et al. 2018). cmaes: Hansen
-    2016, over the numbers without conditions; the rest at random."""
+    """tpe: multivariate, groups of conditional entries, constant liar (Bergstra et al. 2011;
+    Falkner et al. 2018). cmaes: Hansen 2016, over the numbers without conditions; the rest at
+    random."""
     startup: int = Field(default=10, ge=0)
     """tpe and cmaes: number of random trials at the start."""
     scheduler: Literal["asha", "median", "none"] = "none"
-    """Which trials are stopped early. asha: at ``grace``, ``grace * reduction``, ... epochs those that are not in the best
-    1/``reduction`` of all that reached this epoch (Li et al. 2020). median: those whose best value is below the median of the means
-    of the others up to this epoch (Golovin et al. 2017)."""
+    """Which trials are stopped early. asha: at ``grace``, ``grace * reduction``, ... epochs those
+    that are not in the best 1/``reduction`` of all that reached this epoch (Li et al. 2020).
+    median: those whose best value is below the median of the means of the others up to this epoch
+    (Golovin et al. 2017)."""
     grace: float = Field(default=1.0, gt=0)
     """Epochs before which no trial is stopped."""
     reduction: float = Field(default=3.0, gt=1)
@@ -130,7 +138,8 @@ class TuneConfig:
     seed: int = 0
     """The seed of the sampler; the seed of each training is runtime.seed."""
     max_failures: int = Field(default=3, ge=0)
-    """How often a trial whose process or machine was lost is resumed from its checkpoint before it counts as failed."""
+    """How often a trial whose process or machine was lost is resumed from its checkpoint before it
+    counts as failed."""
 
     def __post_init__(self) -> None:
         if (self.metric is None) == (not self.objectives):
@@ -155,7 +164,9 @@ def _check_ends(low: float, high: float) -> None:
 
 
 def in_order(space: Mapping[str, Distribution]) -> list[str]:
-    """The paths of a space, sorted so that each comes after those that it depends on; otherwise in the given order.
+    """The paths of a space, sorted so that each comes after those that it depends on.
+
+    Otherwise in the given order.
 
     Raises:
         ValueError: if an entry depends on what is not in the space, or on itself.

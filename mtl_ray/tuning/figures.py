@@ -32,9 +32,10 @@ def search_figures(found: Search) -> dict[str, bytes]:
 
 
 def importances(found: Search) -> dict[str, dict[str, float]]:
-    """By objective, the share of each parameter in the variance of the values (fANOVA; Hutter et al. 2014).
+    """By objective, the share of each parameter in the variance of the values (fANOVA.
 
-    Only parameters that all complete trials have. Empty if there are too few trials, or all have the same value.
+    Hutter et al. 2014). Only parameters that all complete trials have. Empty if there are too few
+    trials, or all have the same value.
     """
     trials = [trial for trial in found.study.optuna.get_trials(deepcopy=False) if trial.state == optuna.trial.TrialState.COMPLETE]
     shares = {}

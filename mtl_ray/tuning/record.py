@@ -1,9 +1,10 @@
 """The record of a search in its folder: two small files for each trial, each written once.
 
-``trials/0007/trial.json`` is written before the trial starts, with its parameters. ``trials/0007/result.json`` is written when it has
-ended. Each is written only if it does not exist. So the files are right whenever the search is killed, and two processes that search at
-the same time get different trials. ``reports.json`` beside them holds the evaluations so far. A trial without a result is an ordinary run
-that can be resumed.
+``trials/0007/trial.json`` is written before the trial starts, with its parameters.
+``trials/0007/result.json`` is written when it has ended. Each is written only if it does not exist.
+So the files are right whenever the search is killed, and two processes that search at the same time
+get different trials. ``reports.json`` beside them holds the evaluations so far. A trial without a
+result is an ordinary run that can be resumed.
 """
 
 import re
@@ -29,7 +30,8 @@ class Trial:
     parameters: dict[str, str | int | float]
     """See ``space.Parameters``."""
     overrides: list[str]
-    """``path=value``, which turn the config of the search into that of the trial; fitted anchors included."""
+    """``path=value``, which turn the config of the search into that of the trial; fitted anchors
+    included."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

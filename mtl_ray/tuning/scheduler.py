@@ -1,4 +1,7 @@
-"""Decides which trials stop early, from their evaluations so far. It needs no other state. This module imports no torch and no ray."""
+"""Decides which trials stop early, from their evaluations so far.
+
+It needs no other state. This module imports no torch and no ray.
+"""
 
 import statistics
 from collections.abc import Sequence
@@ -13,8 +16,9 @@ Curve = Sequence[Reported]
 def asha(mine: Curve, others: Sequence[Curve], *, grace: float, reduction: float) -> bool:
     """Asynchronous successive halving (Li et al. 2020, the variant that stops trials instead of pausing them).
 
-    A trial reaches a rung with its first evaluation at or after the epoch of the rung. It is then compared once with all trials that
-    reached the rung before. It must stop if it is not among the best 1/``reduction``.
+    A trial reaches a rung with its first evaluation at or after the epoch of the rung. It is then
+    compared once with all trials that reached the rung before. It must stop if it is not among the
+    best 1/``reduction``.
 
     Args:
         mine: curve of the trial, the newest evaluation last; larger values are better.
@@ -68,7 +72,9 @@ def median(mine: Curve, others: Sequence[Curve], *, grace: float, enough: int = 
 
 
 class TrialScheduler:
-    """Decides which trials stop early. It runs as an actor: each trial reports its evaluations, and learns whether to stop.
+    """Decides which trials stop early.
+
+    It runs as an actor: each trial reports its evaluations, and learns whether to stop.
 
     Args:
         curves: evaluations of earlier starts of the search, by number of the trial.

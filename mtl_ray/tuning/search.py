@@ -73,7 +73,10 @@ class Search:
         return len(self.results) >= self.total
 
     def next(self) -> Trial | None:
-        """The trial to start now: one that was interrupted, else a new one; None if there are enough."""
+        """The trial to start now: one that was interrupted, else a new one.
+
+        None if there are enough.
+        """
         if self.waiting:
             return self.waiting.pop(0)
         number = len(self.trials)
@@ -142,7 +145,10 @@ class Search:
         return self._fitted[key]
 
     def best(self) -> list[int]:
-        """The number of the best complete trial; with several objectives those of the Pareto front, sorted by the first objective."""
+        """The number of the best complete trial.
+
+        With several objectives those of the Pareto front, sorted by the first objective.
+        """
         found = [trial.number for trial in self.study.optuna.best_trials] if self._complete() else []
         first = self.tune.goals[0]
         return sorted(found, key=lambda number: self.goal(number, 0) * (-1 if first.mode == "max" else 1))[

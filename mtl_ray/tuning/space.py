@@ -17,7 +17,8 @@ from mtl_ray.tuning.config import Anchors, Choice, Distribution, Int, LogUniform
 Space = Mapping[str, Distribution]
 Value = str | int | float
 Parameters = dict[str, Value]
-"""The parameters of a trial by path: a number, or the name of a choice. Entries whose conditions do not hold are absent."""
+"""The parameters of a trial by path: a number, or the name of a choice. Entries whose conditions do
+not hold are absent."""
 Pick = Callable[[str, Distribution], Value]
 MOST_POINTS = 100_000
 
@@ -121,7 +122,10 @@ def with_flat_space(tree: Node) -> Node:
 
 
 def _merge_entry(flat: dict[str, Node], path: str, node: Node) -> None:
-    """Merges a value at a path of nested mappings into the entry of that path. An entry starts where the space has it, or at a type."""
+    """Merges a value at a path of nested mappings into the entry of that path.
+
+    An entry starts where the space has it, or at a type.
+    """
     inner = node.value
     if path in flat:
         flat[path] = merge(flat[path], node)
@@ -140,7 +144,8 @@ def check_space(tree: Node, space: Space) -> None:
         space: of its ``tune`` section.
 
     Raises:
-        ValueError: one line for each unknown path (with the nearest known one), and for each value that is not allowed.
+        ValueError: one line for each unknown path (with the nearest known one), and for each value
+            that is not allowed.
     """
     problems = [problem for path, entry in space.items() for problem in _problems(tree, path, space)]
     if problems:
@@ -189,7 +194,10 @@ def _moved(node: Node, origin: Origin) -> Node:
 
 
 def _refusals(tree: Node, path: str, origin: str) -> list[str]:
-    """The errors of the config about this value alone. An error about several values depends on the trial, which then fails."""
+    """The errors of the config about this value alone.
+
+    An error about several values depends on the trial, which then fails.
+    """
     try:
         validate(tree, ExperimentConfig)
     except ValueError as error:

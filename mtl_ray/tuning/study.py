@@ -25,7 +25,8 @@ _STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "faile
 class Study:
     """An Optuna study in memory. After a restart it is rebuilt from the records of the search.
 
-    A trial that was stopped early has the state PRUNED in Optuna, with all its evaluations; one that failed has FAIL.
+    A trial that was stopped early has the state PRUNED in Optuna, with all its evaluations; one
+    that failed has FAIL.
 
     Args:
         config: of the search.
@@ -106,7 +107,10 @@ class Study:
         return random
 
     def _sources(self) -> list[FrozenTrial] | None:
-        """The trials for a warm start of CMA-ES after a restart (Nomura et al. 2021); its own state is not saved."""
+        """The trials for a warm start of CMA-ES after a restart (Nomura et al. 2021).
+
+        Its own state is not saved.
+        """
         if len(self._known) < WARM:
             return None
         shared = CmaEsSampler().infer_relative_search_space(self.optuna, self.optuna.get_trials(deepcopy=False)[-1])

@@ -1,4 +1,7 @@
-"""The mean of several checkpoints (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407; Wortsman et al. 2022, "model soups")."""
+"""The mean of several checkpoints (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407.
+
+Wortsman et al. 2022, "model soups").
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,10 +13,12 @@ from mtl_ray.weights.weights import Weights
 
 
 def average(files: Iterable[tuple[str, Weights]], shares: Sequence[float] | None = None) -> dict[str, Tensor]:
-    """The weighted mean of each tensor, summed in float64 and returned in the type of the tensor. One file is in memory at a time.
+    """The weighted mean of each tensor, summed in float64 and returned in the type of the tensor.
 
-    Integer and boolean tensors have no mean: ``num_batches_tracked`` becomes the largest value, others must be equal in all files.
-    The statistics of batch normalisation are averaged like the rest; statistics measured on data again may fit the mean better.
+    One file is in memory at a time. Integer and boolean tensors have no mean:
+    ``num_batches_tracked`` becomes the largest value, others must be equal in all files. The
+    statistics of batch normalisation are averaged like the rest; statistics measured on data again
+    may fit the mean better.
 
     Args:
         files: (name for errors, weights) of each.

@@ -24,12 +24,16 @@ class ConvertedWeights:
     """Converted weights and a report.
 
     Attributes:
-        tensors: under the names of this project's backbone (for ``model.backbone.weights``); with a config, under those of its whole
-            model (also for ``runtime.load_from``); if no model was found, under those of timm's whole model.
+        tensors: under the names of this project's backbone (for ``model.backbone.weights``); with a
+            config, under those of its whole model (also for ``runtime.load_from``); if no model was
+            found, under those of timm's whole model.
         kind: the program of the file, one of ``families.KINDS``.
-        backbone: the section ``model.backbone`` for a config; None if no model of timm has these shapes.
-        missing: names of the network that the file lacks; only of heads and necks, since an incomplete backbone is an error.
-        unused: names of the file (timm's names, where timm has the tensor) for which the network has no place.
+        backbone: the section ``model.backbone`` for a config; None if no model of timm has these
+            shapes.
+        missing: names of the network that the file lacks; only of heads and necks, since an
+            incomplete backbone is an error.
+        unused: names of the file (timm's names, where timm has the tensor) for which the network
+            has no place.
         notes: what the user must know to use the weights, a sentence each.
     """
 
@@ -72,14 +76,16 @@ def convert_weights(
         kind: one of ``families.KINDS``; identified by default.
         model: of timm; by default the first whose shapes fit.
         options: of that model, as in ``model.backbone.options``.
-        config: convert for the network of this config: its backbone, and those necks and heads that the file contains.
+        config: convert for the network of this config: its backbone, and those necks and heads that
+            the file contains.
         classes: number of classes of its heads, if its data is not available.
         old_classes: of a detector of MMDetection 1.x, with the background.
         old_version: of MMDetection that wrote the file, if the file does not contain it.
         compat: keep the values exactly as the original converters do.
 
     Raises:
-        ValueError: if the kind is unknown, or the backbone lacks a tensor or has it in another shape.
+        ValueError: if the kind is unknown, or the backbone lacks a tensor or has it in another
+            shape.
     """
     foreign = recognise(weights, kind, classes=old_classes, version=old_version, compat=compat)
     if config is not None:
@@ -147,7 +153,10 @@ def _for_config(foreign: ForeignWeights, config: ExperimentConfig, classes: int 
 
 
 def _place(name: str, config: ExperimentConfig) -> str:
-    """The name in the network of a config for a tensor outside the backbone; empty if it has no place."""
+    """The name in the network of a config for a tensor outside the backbone.
+
+    Empty if it has no place.
+    """
     pyramids = [each for each, neck in config.model.necks.items() if isinstance(neck, FpnNeck) and not neck.norm]
     heads = [each for each, head in config.model.heads.items() if head.annotation == "labels"]
     if len(pyramids) == 1 and (match := re.fullmatch(r"neck\.(lateral|fpn)_convs\.(\d+)\.conv\.(weight|bias)", name)):

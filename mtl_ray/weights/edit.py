@@ -1,4 +1,7 @@
-"""Edits weights: renames tensors, removes tensors, changes the top-level key. Also edits and upgrades files of weights."""
+"""Edits weights: renames tensors, removes tensors, changes the top-level key.
+
+Also edits and upgrades files of weights.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +21,9 @@ class RenameRule:
     r"""A rule that renames tensors.
 
     Attributes:
-        kind: ``prefix`` replaces ``old`` at the start of a name; ``part`` everywhere in a name; ``pattern`` replaces each match of the
-            regular expression ``old``, and ``new`` may refer to groups (``\1``).
+        kind: ``prefix`` replaces ``old`` at the start of a name; ``part`` everywhere in a name;
+            ``pattern`` replaces each match of the regular expression ``old``, and ``new`` may refer
+            to groups (``\1``).
         old, new: the text to replace, and its replacement.
     """
 
@@ -84,10 +88,12 @@ def rename(weights: Weights, rules: Sequence[RenameRule]) -> EditedWeights:
 def wash(weights: Weights, keep: Sequence[str] = (), drop: Sequence[str] = (), *, strip: bool = False) -> EditedWeights:
     """Keeps the tensors whose names start with a prefix of ``keep`` (all, if it is empty) and with none of ``drop``.
 
-    Of the other entries only ``meta`` stays. With ``strip`` the prefix of ``keep`` is removed from the names.
+    Of the other entries only ``meta`` stays. With ``strip`` the prefix of ``keep`` is removed from
+    the names.
 
     Raises:
-        ValueError: if no name has a prefix, no tensor is left, or two tensors would get the same name.
+        ValueError: if no name has a prefix, no tensor is left, or two tensors would get the same
+            name.
     """
     for prefix in (*keep, *drop):
         if not any(name.startswith(prefix) for name in weights.tensors):
@@ -107,7 +113,9 @@ def wash(weights: Weights, keep: Sequence[str] = (), drop: Sequence[str] = (), *
 
 
 def wrap(weights: Weights, key: str) -> Weights:
-    """Moves the tensors to another top-level key. With an empty key they become the top level, and the other entries are removed.
+    """Moves the tensors to another top-level key.
+
+    With an empty key they become the top level, and the other entries are removed.
 
     Raises:
         ValueError: if the key is that of another entry.
@@ -133,7 +141,9 @@ def _under(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str,
 
 
 def edit_file(source: str, to: str, edit: Callable[[Weights], EditedWeights], *, key: str | None = None) -> EditedWeights:
-    """Reads weights, edits them and writes them. A .pth keeps the top-level key and the other entries.
+    """Reads weights, edits them and writes them.
+
+    A .pth keeps the top-level key and the other entries.
 
     Args:
         source: any URI that ``read_weights`` reads.
@@ -153,7 +163,9 @@ def edit_file(source: str, to: str, edit: Callable[[Weights], EditedWeights], *,
 def upgrade_file(
     source: str, to: str, classes: int = 81, version: str | None = None, *, key: str | None = None, compat: bool = False
 ) -> tuple[str, ...]:
-    """Upgrades a file of a detector from MMDetection 1.x to 2.x. Names stay those of OpenMMLab; other entries are kept.
+    """Upgrades a file of a detector from MMDetection 1.x to 2.x.
+
+    Names stay those of OpenMMLab; other entries are kept.
 
     Args:
         source: any URI that ``read_weights`` reads.

@@ -12,9 +12,10 @@ if TYPE_CHECKING:  # jobs read KINDS before they import torch
     from torch import Tensor
 
 KINDS = ("pycls", "detectron", "detectron2", "swin", "mit", "torchvision", "timm", "efficientnet", "openmmlab")
-"""pycls: RegNet. detectron, detectron2: ResNet. swin, mit: of their authors (MiT is SegFormer's). torchvision: ResNet, RegNet, Swin, ViT.
-timm: ViT, also from the JAX files of its authors, and ResNet. efficientnet: of efficientnet_pytorch and efficientnet_lite_pytorch.
-openmmlab: backbones of MMDetection, MMSegmentation and MMPretrain."""
+"""pycls: RegNet. detectron, detectron2: ResNet. swin, mit: of their authors (MiT is SegFormer's).
+torchvision: ResNet, RegNet, Swin, ViT. timm: ViT, also from the JAX files of its authors, and
+ResNet. efficientnet: of efficientnet_pytorch and efficientnet_lite_pytorch. openmmlab: backbones of
+MMDetection, MMSegmentation and MMPretrain."""
 Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
@@ -39,7 +40,10 @@ class Family:
 
 
 def _block(part: str) -> Callable[[re.Match[str]], str]:
-    """Replacement for ``part`` of a block of a RegNet. The first two groups are its stage and number (from 0; timm counts from 1)."""
+    """Replacement for ``part`` of a block of a RegNet.
+
+    The first two groups are its stage and number (from 0; timm counts from 1).
+    """
     return lambda match: match.expand(f"s{match[1]}.b{int(match[2]) + 1}.{part}")
 
 

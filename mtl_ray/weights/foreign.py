@@ -37,9 +37,11 @@ class ForeignWeights:
     Attributes:
         kind: one of ``KINDS``.
         backbone: under the names of timm's whole model, including a classifier.
-        beside: the other tensors (necks, heads), under the names of the file (upgraded names, if the file was old).
+        beside: the other tensors (necks, heads), under the names of the file (upgraded names, if
+            the file was old).
         notes: what the user must know to use the weights, a sentence each.
-        bgr: the network was trained on blue, green, red; the channels of its first convolution have been reversed.
+        bgr: the network was trained on blue, green, red; the channels of its first convolution have
+            been reversed.
         caffe: the strided blocks halve the map in their first convolution.
     """
 
@@ -142,7 +144,9 @@ def _config_text(weights: Weights) -> str:
 def upgraded_tensors(
     weights: Weights, classes: int = 81, version: str | None = None, *, compat: bool = False
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Upgrades the tensors of a detector of MMDetection 1.x to 2.x; all other weights stay unchanged.
+    """Upgrades the tensors of a detector of MMDetection 1.x to 2.x.
+
+    All other weights stay unchanged.
 
     Args:
         weights: as read.

@@ -21,7 +21,10 @@ _VIT_SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge
 
 @dataclass(frozen=True, slots=True)
 class TimmModel:
-    """A model of timm with the ``name`` and ``options`` of ``model.backbone``; ``features`` are the shapes of its backbone by name."""
+    """A model of timm with the ``name`` and ``options`` of ``model.backbone``.
+
+    ``features`` are the shapes of its backbone by name.
+    """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -52,7 +55,10 @@ def infer(tensors: Mapping[str, Tensor]) -> TimmModel | None:
 
 
 def fits(tensors: Mapping[str, Tensor], feature: str, shape: tuple[int, ...]) -> bool:
-    """True if there is a tensor of that shape for an entry of a backbone; ``num_batches_tracked`` may be missing."""
+    """True if there is a tensor of that shape for an entry of a backbone.
+
+    ``num_batches_tracked`` may be missing.
+    """
     name = whole_name(tensors, feature)
     return name.endswith("num_batches_tracked") if name not in tensors else tuple(tensors[name].shape) == shape
 

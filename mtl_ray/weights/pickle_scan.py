@@ -15,10 +15,12 @@ _STOP, _PUT, _LONG_PUT = b".pr"
 def check_operations(data: bytes | bytearray, start: int = 0) -> int:
     """The end of the pickle that begins at ``start``.
 
-    Call this before a pickle is read: five of its bytes can make Python's reader allocate 32 GB, by a large index in its memo.
+    Call this before a pickle is read: five of its bytes can make Python's reader allocate 32 GB, by
+    a large index in its memo.
 
     Raises:
-        ValueError: if an index of the memo is larger than the data, an operation is unknown, or the end is missing.
+        ValueError: if an index of the memo is larger than the data, an operation is unknown, or the
+            end is missing.
     """
     place, end = start, len(data)
     while place < end:

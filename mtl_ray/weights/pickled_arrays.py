@@ -1,4 +1,7 @@
-"""NumPy arrays in a foreign pickle, built from checked parts. NumPy's own ``__setstate__`` trusts its input."""
+"""NumPy arrays in a foreign pickle, built from checked parts.
+
+NumPy's own ``__setstate__`` trusts its input.
+"""
 
 import math
 import re
@@ -12,7 +15,9 @@ _MAX_DIMENSIONS = 32
 
 
 class PickledDtype:
-    """Replaces ``numpy.dtype`` in a pickle: takes its arguments and its state; ``dtype()`` is the real dtype.
+    """Replaces ``numpy.dtype`` in a pickle: takes its arguments and its state.
+
+    ``dtype()`` is the real dtype.
 
     Raises:
         ValueError: for dtypes other than numbers, strings and objects.
@@ -40,12 +45,18 @@ class PickledDtype:
 
 
 class PickledArray:
-    """Replaces the result of ``numpy._core.multiarray._reconstruct``; empty until ``__setstate__``."""
+    """Replaces the result of ``numpy._core.multiarray._reconstruct``.
+
+    Empty until ``__setstate__``.
+    """
 
     array: NDArray[Any]
 
     def __setstate__(self, state: object) -> None:
-        """``state`` is (version, shape, dtype, in Fortran's order, content); the content is bytes, or a list of objects."""
+        """``state`` is (version, shape, dtype, in Fortran's order, content).
+
+        The content is bytes, or a list of objects.
+        """
         if not isinstance(state, tuple) or len(state) not in (4, 5):
             raise ValueError("the state of an array is invalid")
         shape, dtype, fortran, content = state[-4:]

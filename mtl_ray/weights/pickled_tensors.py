@@ -1,7 +1,8 @@
-"""Tensors of torch in a plain pickle (not in a file of ``torch.save``) as NumPy arrays. This module does not need torch.
+"""Tensors of torch in a plain pickle (not in a file of ``torch.save``) as NumPy arrays.
 
-A plain pickle holds a tensor as storage, shape and strides. The storage is the output of ``torch.save`` in the older format:
-four pickles (a magic number, a version, the machine, the record of the storage), the list of storages, and their bytes.
+This module does not need torch. A plain pickle holds a tensor as storage, shape and strides. The
+storage is the output of ``torch.save`` in the older format: four pickles (a magic number, a
+version, the machine, the record of the storage), the list of storages, and their bytes.
 """
 
 import io

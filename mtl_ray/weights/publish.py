@@ -15,8 +15,9 @@ from mtl_ray.weights.write import ENDINGS, check_ending, content_hash, encode_we
 EmaChoice = Literal["averaged", "raw"]
 
 _SECOND = {"ema_state_dict": "raw", "state_dict_ema": "averaged", "model_ema": "averaged", "ema": "averaged"}
-"""Top-level keys of a second copy of the weights, and which copy it is. MMEngine stores the averaged weights, which it uses for tests,
-under ``state_dict``, and the raw ones under ``ema_state_dict``. timm, DeiT and others store the averaged ones under a key of their own."""
+"""Top-level keys of a second copy of the weights, and which copy it is. MMEngine stores the
+averaged weights, which it uses for tests, under ``state_dict``, and the raw ones under
+``ema_state_dict``. timm, DeiT and others store the averaged ones under a key of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Published:
     Attributes:
         uri: the name ends in the first eight digits of ``sha256``.
         sha256: of the file.
-        content: hash of names, types, shapes and numbers (``write.content_hash``), the same in every format.
+        content: hash of names, types, shapes and numbers (``write.content_hash``), the same in
+            every format.
         weights: which copy it holds, if there were two; else empty.
         removed: entries and tensors of the source that it does not contain.
         tensors, numbers, size_bytes: number of tensors and of their elements; size of the file.
@@ -49,8 +51,10 @@ def publish_weights(
 
     Args:
         source: any file that ``read_weights`` reads, or a checkpoint or run of this project.
-        to: name of the new file; its ending sets the format (``.pth`` if it has none). A .pth holds ``state_dict`` and ``keep``.
-        ema: which copy of the weights, if the file holds two: their moving average or those of the last step.
+        to: name of the new file; its ending sets the format (``.pth`` if it has none). A .pth holds
+            ``state_dict`` and ``keep``.
+        ema: which copy of the weights, if the file holds two: their moving average or those of the
+            last step.
         keep: top-level entries to keep beside the weights, in a .pth.
         key: the top-level key of the weights; found automatically by default.
 
@@ -75,8 +79,9 @@ def publish_weights(
 def choose_copy(weights: Weights, ema: EmaChoice) -> tuple[dict[str, Tensor], str, list[str]]:
     """The requested copy of the weights, which copy it is (empty if there is only one), and what was removed from the tensors.
 
-    MMCV's hooks store the second copy among the weights, as ``ema_backbone_conv1_weight`` for ``backbone.conv1.weight``. They swap
-    the two before they write the checkpoint of an epoch: the plain names then hold the average, which is used for tests.
+    MMCV's hooks store the second copy among the weights, as ``ema_backbone_conv1_weight`` for
+    ``backbone.conv1.weight``. They swap the two before they write the checkpoint of an epoch: the
+    plain names then hold the average, which is used for tests.
     """
     plain = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("ema_")}
     doubled = {name: f"ema_{name.replace('.', '_')}" for name in plain}

@@ -24,10 +24,12 @@ def read_weights(uri: str, key: str | None = None) -> Weights:
     """The named tensors at a URI. No code in a file is executed.
 
     Args:
-        uri: a file of ``torch.save`` (zip, older format, tar), safetensors, a pickle with arrays, an ``.npz``; or a checkpoint or run of
-            this project (the best checkpoint of a run; the averaged weights, if there are any).
-        key: the top-level key of the tensors; by default the usual keys are tried. Empty: the top level itself.
-            For a checkpoint of this project, the name of one of its files without ``.safetensors``: ``model`` or ``ema``.
+        uri: a file of ``torch.save`` (zip, older format, tar), safetensors, a pickle with arrays,
+            an ``.npz``; or a checkpoint or run of this project (the best checkpoint of a run; the
+            averaged weights, if there are any).
+        key: the top-level key of the tensors; by default the usual keys are tried. Empty: the top
+            level itself. For a checkpoint of this project, the name of one of its files without
+            ``.safetensors``: ``model`` or ``ema``.
 
     Raises:
         FileNotFoundError: if nothing exists at the URI.

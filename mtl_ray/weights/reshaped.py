@@ -12,7 +12,8 @@ Tensors = dict[str, Tensor]
 def swin_of_openmmlab(tensors: Mapping[str, Tensor]) -> Tensors:
     """Reorders patch merging of OpenMMLab's Swin, which concatenates the four neighbours like ``nn.Unfold``: channel by channel.
 
-    The original concatenates them neighbour by neighbour: top left, bottom left, top right, bottom right.
+    The original concatenates them neighbour by neighbour: top left, bottom left, top right, bottom
+    right.
     """
     order = [0, 2, 1, 3]
 
@@ -82,10 +83,10 @@ def _place_of_blob(name: str) -> str | tuple[str, str] | None:
 
 
 def efficientnet_of_lukemelas(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Renumbers the blocks of efficientnet_pytorch, which counts them through; timm counts them in each stage.
+    """Renumbers the blocks of efficientnet_pytorch, which counts them through.
 
-    The width of the last convolution is the same in all blocks of a stage, and differs between stages. The blocks of the first stage
-    have no expansion.
+    Timm counts them in each stage. The width of the last convolution is the same in all blocks of a
+    stage, and differs between stages. The blocks of the first stage have no expansion.
     """
     widths = {
         int(m[1]): value.shape[0] for name, value in tensors.items() if (m := re.fullmatch(r"_blocks\.(\d+)\._project_conv\.weight", name))
@@ -187,7 +188,8 @@ CHANGES: Mapping[str, Callable[[Mapping[str, Tensor]], Tensors]] = {
     r"_conv_stem\.weight": efficientnet_of_lukemelas,
     re.escape(JAX_NAME): vit_of_jax,
 }
-"""Conversions before the names are translated, by a pattern of a name that identifies the layout."""
+"""Conversions before the names are translated, by a pattern of a name that identifies the
+layout."""
 
 
 def prepare(tensors: Mapping[str, Tensor]) -> Tensors:

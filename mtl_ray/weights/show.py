@@ -15,7 +15,10 @@ from mtl_ray.weights.write import content_hash
 
 @dataclass(frozen=True, slots=True)
 class TensorRow:
-    """One tensor. ``sum`` is computed in float64; for a complex tensor it is the sum of the absolute values."""
+    """One tensor.
+
+    ``sum`` is computed in float64; for a complex tensor it is the sum of the absolute values.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -28,7 +31,8 @@ class ModelMatch:
     """Differences between the tensors of a file and those of a model.
 
     Attributes:
-        missing: names of the model that the file lacks, except ``num_batches_tracked``, which nothing reads.
+        missing: names of the model that the file lacks, except ``num_batches_tracked``, which
+            nothing reads.
         unused: names of the file that the model lacks.
         unequal: (name, shape in the file, shape in the model).
     """

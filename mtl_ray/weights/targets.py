@@ -23,8 +23,8 @@ def model_state(target: str, classes: int | None = None) -> Mapping[str, Tensor]
     """The state dict of a model.
 
     Args:
-        target: a config (.yaml), a run or checkpoint of this project, or the name of a model of timm (its backbone, as this
-            project builds it).
+        target: a config (.yaml), a run or checkpoint of this project, or the name of a model of
+            timm (its backbone, as this project builds it).
         classes: number of classes of every head of a config; by default those of its data.
 
     Raises:

@@ -18,15 +18,20 @@ PROGRAMS = (
     *("yacs", "omegaconf", "fvcore", "iopath", "detectron2", "argparse", "pathlib", "datetime", "typing"),
     *("pytorch_lightning", "lightning", "lightning_fabric", "ml_collections"),
 )
-"""Packages whose objects training checkpoints contain beside the weights; all are read as ``ForeignObject``."""
+"""Packages whose objects training checkpoints contain beside the weights; all are read as
+``ForeignObject``."""
 
 _BROKEN = (pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, OverflowError, MemoryError, struct.error)
 BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, RuntimeError)
-"""Errors of a broken zip file: OSError if a record claims to be bzip2, RuntimeError if it is encrypted or of a newer version."""
+"""Errors of a broken zip file: OSError if a record claims to be bzip2, RuntimeError if it is
+encrypted or of a newer version."""
 
 
 class ForeignObject(dict[Any, Any]):
-    """A placeholder for an object of a program that is not installed. Calling, filling or setting it has no effect."""
+    """A placeholder for an object of a program that is not installed.
+
+    Calling, filling or setting it has no effect.
+    """
 
     def __new__(cls, *_arguments: object, **_named: object) -> "ForeignObject":
         """Takes any arguments."""
@@ -73,7 +78,8 @@ def read_zip_checkpoint(data: bytes) -> Any:
     """The content of a zip file of ``torch.save``, tensors as arrays.
 
     Raises:
-        ValueError: if it needs a class outside ``PROGRAMS``, which the message names; or if it is incomplete.
+        ValueError: if it needs a class outside ``PROGRAMS``, which the message names; or if it is
+            incomplete.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

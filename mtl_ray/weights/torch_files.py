@@ -1,8 +1,10 @@
 """Reads files of ``torch.save`` of all versions, without executing code in them.
 
-The first format (before torch 0.1.10) is a tar file with the members ``storages``, ``tensors`` and ``pickle``. ``storages`` is a number,
-for each storage its record and numbers, and the list of views. ``tensors`` is a number, and for each tensor its record, dimensions,
-sizes, strides and offset. ``pickle`` is the content, which refers to both by number. torch itself reads this format only by executing it.
+The first format (before torch 0.1.10) is a tar file with the members ``storages``, ``tensors`` and
+``pickle``. ``storages`` is a number, for each storage its record and numbers, and the list of
+views. ``tensors`` is a number, and for each tensor its record, dimensions, sizes, strides and
+offset. ``pickle`` is the content, which refers to both by number. torch itself reads this format
+only by executing it.
 """
 
 import io
@@ -36,11 +38,13 @@ def is_torch_file(data: bytes) -> bool:
 def read_torch(data: bytes) -> Any:
     """The saved content, with tensors on the CPU.
 
-    PyTorch's own restricted reader is tried first. It refuses training checkpoints with objects of their program beside the weights
-    (logs of MMEngine, configs of Detectron2 and Swin). These are read with a ``ForeignObject`` in place of each such object.
+    PyTorch's own restricted reader is tried first. It refuses training checkpoints with objects of
+    their program beside the weights (logs of MMEngine, configs of Detectron2 and Swin). These are
+    read with a ``ForeignObject`` in place of each such object.
 
     Raises:
-        ValueError: if the file needs another class or function, which the message names; or if it is incomplete.
+        ValueError: if the file needs another class or function, which the message names; or if it
+            is incomplete.
     """
     if data[257:262] == b"ustar":
         return read_tar(data)
@@ -86,7 +90,8 @@ def read_tar(data: bytes) -> Any:
     """The content of a tar file of ``torch.save``, with tensors as arrays.
 
     Raises:
-        ValueError: if it needs more than plain values and tensors, which the message names; or if it is incomplete.
+        ValueError: if it needs more than plain values and tensors, which the message names; or if
+            it is incomplete.
     """
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:

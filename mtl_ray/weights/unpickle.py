@@ -1,7 +1,8 @@
 """Reads foreign pickles without executing code in them. This module imports no torch.
 
-A pickle is a program: it names functions and calls them. Here it may use only the names of one table, and gets our own functions for them,
-which check their arguments. The result holds plain values, NumPy arrays and scalars, and tensors as arrays.
+A pickle is a program: it names functions and calls them. Here it may use only the names of one
+table, and gets our own functions for them, which check their arguments. The result holds plain
+values, NumPy arrays and scalars, and tensors as arrays.
 """
 
 import io
@@ -25,11 +26,13 @@ def load_pickle(data: bytes) -> Any:
         data: the whole file. Strings of Python 2 are read as Latin-1.
 
     Returns:
-        Built-in values and containers (a ``defaultdict`` becomes a dict), NumPy arrays and scalars; tensors of torch as arrays,
+        Built-in values and containers (a ``defaultdict`` becomes a dict), NumPy arrays and scalars;
+        tensors of torch as arrays,
         bfloat16 as float32.
 
     Raises:
-        ValueError: if the pickle needs another class or function, which the message names; or if it is incomplete or not a pickle.
+        ValueError: if the pickle needs another class or function, which the message names; or if it
+            is incomplete or not a pickle.
     """
     try:
         check_operations(data)
@@ -97,7 +100,10 @@ def _builtins() -> Iterator[tuple[str, Any]]:
 
 
 def numpy_globals() -> Iterator[tuple[str, Any]]:
-    """The names that a pickle with arrays may use, and their replacements; NumPy 1 and 2 use different names."""
+    """The names that a pickle with arrays may use, and their replacements.
+
+    NumPy 1 and 2 use different names.
+    """
     for core in ("numpy.core", "numpy._core"):
         yield f"{core}.multiarray._reconstruct", arrays.reconstruct
         yield f"{core}.multiarray.scalar", arrays.numpy_scalar
@@ -136,7 +142,10 @@ GLOBALS = {name: value if isinstance(value, type | str) else GuardedCall(value) 
 
 
 def resolve_arrays(value: Any, done: dict[int, Any]) -> Any:
-    """Replaces ``PickledArray`` and ``PickledDtype`` by the real ones. ``done`` maps the ids of values that occur several times."""
+    """Replaces ``PickledArray`` and ``PickledDtype`` by the real ones.
+
+    ``done`` maps the ids of values that occur several times.
+    """
     if id(value) in done:
         return done[id(value)]
     if isinstance(value, arrays.PickledDtype):

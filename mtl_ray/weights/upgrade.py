@@ -2,7 +2,8 @@
 
 The rules are those of MMDetection's upgrade_model_version, with its faults fixed:
 
-* A bias is treated like the first axis of its weight (there, bias and weight lose different classes).
+* A bias is treated like the first axis of its weight (there, bias and weight lose different
+  classes).
 * Versions are compared as numbers (there "2.10.0" is before "2.5.0").
 * Sigmoid classifiers, which have no background, stay unchanged.
 * The stored config is not executed.
@@ -53,7 +54,10 @@ class OldDetector:
 
 
 def describe_detector(tensors: Mapping[str, Tensor], version: str, config: str, classes: int, compat: bool = False) -> OldDetector:
-    """Identifies the detector by the names of its tensors. The text of its config is only searched, not executed."""
+    """Identifies the detector by the names of its tensors.
+
+    The text of its config is only searched, not executed.
+    """
     names = list(tensors)
     retina = any(name.startswith("bbox_head.retina_cls.") for name in names)
     plain = any(re.fullmatch(r"bbox_head\.cls_convs\.\d+\.weight", name) for name in names)
@@ -108,7 +112,10 @@ def _value(name: str, value: Tensor, tensors: Mapping[str, Tensor], old: OldDete
 
 
 def _groups(name: str, value: Tensor, tensors: Mapping[str, Tensor], old: OldDetector) -> int:
-    """How many groups of classes, one for each anchor, the rows of a classifier have; 0 if there is no background class."""
+    """How many groups of classes, one for each anchor, the rows of a classifier have.
+
+    0 if there is no background class.
+    """
     rows = value.shape[0]
     classes = old.classes
     boxes = tensors.get(re.sub(r"_cls\b", "_reg", re.sub(r"\bcls_convs\b", "reg_convs", name)))

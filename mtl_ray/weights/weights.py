@@ -22,7 +22,8 @@ class Weights:
     Attributes:
         tensors: by name, on the CPU, in the order of the file.
         key: the top-level key of the tensors; empty if the file holds only tensors.
-        rest: the other top-level entries, as plain values (tensors, numbers, strings, containers of them).
+        rest: the other top-level entries, as plain values (tensors, numbers, strings, containers of
+            them).
         left: a sentence about each entry that cannot be kept.
     """
 
@@ -42,7 +43,8 @@ def find_weights(content: Any, uri: str, key: str | None = None) -> Weights:
     Args:
         content: of the file.
         uri: for the error.
-        key: the top-level key of the tensors; by default the usual keys are tried. Empty: the top level itself.
+        key: the top-level key of the tensors; by default the usual keys are tried. Empty: the top
+            level itself.
 
     Raises:
         ValueError: if there are none; the message names the top-level keys.
@@ -92,7 +94,8 @@ def as_tensor(value: Any) -> Tensor | None:
 def _plain_entries(content: Mapping[Any, Any], place: str, lost: list[str], done: dict[int, Any]) -> dict[Any, Any]:
     """The entries that any reader of plain values can read; the others are named in ``lost``.
 
-    ``done`` maps ids to values that were converted already: nested containers that share parts could otherwise grow without end.
+    ``done`` maps ids to values that were converted already: nested containers that share parts
+    could otherwise grow without end.
     """
     kept = {}
     for name, value in content.items():

@@ -63,7 +63,10 @@ def keeps_rest(uri: str) -> bool:
 
 
 def own_memory(tensor: Tensor) -> Tensor:
-    """A contiguous copy on the CPU with its own memory. Without it, a view would be saved with its whole base tensor."""
+    """A contiguous copy on the CPU with its own memory.
+
+    Without it, a view would be saved with its whole base tensor.
+    """
     return tensor.detach().to("cpu", copy=True).contiguous().clone()
 
 
@@ -74,9 +77,10 @@ def _array(name: str, tensor: Tensor) -> Any:
 
 
 def content_hash(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 of names, types, shapes and numbers, sorted by name. It does not depend on the format or the writer of the file.
+    """SHA-256 of names, types, shapes and numbers, sorted by name.
 
-    The little-endian bytes of each tensor follow the line ``name dtype shape``, such as ``conv1.weight float32 64,3,7,7``.
+    It does not depend on the format or the writer of the file. The little-endian bytes of each
+    tensor follow the line ``name dtype shape``, such as ``conv1.weight float32 64,3,7,7``.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(dict(tensors).items()):
