@@ -1,4 +1,4 @@
-"""Whatever a training stands on fails: it goes on, and ends with the very weights of a run that nothing disturbed."""
+"""Each part of the system fails in turn: the training goes on, and ends with the same weights as an undisturbed run."""
 
 import itertools
 import os
@@ -19,7 +19,7 @@ WARM = "mtl_ray.training.warm"
 
 
 def begun(world: World, run: Run) -> "object":
-    """A driver whose run has its first checkpoint, and goes on so slowly that whatever is done to it happens before its end."""
+    """A driver whose run has its first checkpoint, and then trains so slowly that every disturbance happens before its end."""
     world.hosts.set_pace(1)
     driver = run.start()
     run.wait_for_checkpoint()
@@ -63,7 +63,7 @@ def test_a_dead_rank_costs_no_worker_of_ray(world: World) -> None:
     hosts, nodes = world.hosts, world.have(3)
     run = world.run("rank")
     driver = begun(world, run)
-    run.wait_for_checkpoint(after_step=run.newest()[0])  # the group has then heard of the one before
+    run.wait_for_checkpoint(after_step=run.newest()[0])  # the group then knows of the one before
     attempt, workers = run.attempt(), {worker.pid for node in nodes for worker in hosts.holders(node)}
     hosts.ranks(training(hosts, nodes))[0].kill()
     run.wait_for_checkpoint(after_attempt=attempt)
@@ -95,7 +95,7 @@ def test_a_dead_worker_of_ray_is_followed_by_one_that_waits(world: World) -> Non
 
 
 def test_a_host_that_was_cut_off_publishes_nothing_when_it_is_back(world: World) -> None:
-    """Its raylet is held so that nobody ends its rank, which trains on alone: the run's own fence must hold."""
+    """Its raylet is suspended, so nobody ends its rank, which goes on training alone: the fence of the run must hold."""
     hosts, nodes = world.hosts, world.have(2)
     run = world.run("zombie", "runtime.workers=1")
     driver = begun(world, run)
@@ -193,7 +193,7 @@ def test_the_s3_server_dies_and_comes_back(world: World) -> None:
 
 
 def test_an_s3_server_with_bad_days(world: World) -> None:
-    """Of all requests, a third meets a server error, a broken connection, a slow answer or a body cut short."""
+    """A third of all requests get a server error, a broken connection, a slow answer or a truncated body."""
     world.have(2)
     run = world.run("bad-days", "runtime.checkpoint_every_s=0.1")
     world.hosts.set_pace(0.5)

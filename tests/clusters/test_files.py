@@ -1,4 +1,4 @@
-"""The cluster files hold what the doctor asks of them, and each rule of the doctor catches what it is there for."""
+"""The cluster files pass all checks of the doctor, and each check finds the fault that it is for."""
 
 import re
 import shlex
@@ -24,7 +24,7 @@ def broken(path: Path) -> dict[str, str]:
 
 
 def changed(name: str, folder: Path, *changes: tuple[str, str]) -> Path:
-    """A copy of a cluster file with some of its text replaced."""
+    """A copy of a cluster file with a part of its text replaced."""
     text = (ROOT / "clusters" / name).read_text()
     for before, after in changes:
         assert before in text, before
@@ -167,7 +167,7 @@ def test_what_is_no_cluster_file_is_said(text, tmp_path):
         ("ray job submit -- python -m jobs.trein x", "no module jobs.trein"),
         ("python -m jobs.doctor --storrage x", "no option --storrage"),
         ("python clusters/no_such.py", "no script clusters/no_such.py"),
-        ("echo 'unfinished", "no shell"),
+        ("echo 'unfinished", "cannot be parsed as shell"),
     ],
 )
 def test_commands_that_do_not_exist_are_named(command, words):

@@ -1,4 +1,7 @@
-"""Tasks on a machine with GPUs and one without, which is then lost: prints where they ran. ``python -m tests.distributed.placing_run``."""
+"""Tasks on a machine with GPUs and one without, which is then lost.
+
+Prints where they ran. ``python -m tests.distributed.placing_run``.
+"""
 
 import ray
 from ray.cluster_utils import Cluster

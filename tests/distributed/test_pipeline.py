@@ -1,4 +1,4 @@
-"""The whole chain from one file, twice: the second time nothing is repeated."""
+"""A whole pipeline from one file, run twice: the second run repeats nothing."""
 
 import os
 import re

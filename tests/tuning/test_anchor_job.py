@@ -1,4 +1,4 @@
-"""jobs.anchors: what it writes fits a config, suits the boxes as it says, and is better than what others found."""
+"""jobs.anchors: its files fit a config, its metrics are right, and its anchors are better than those of other programs."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_the_default_is_better_than_every_published_kmeans(shared_data, pack):
         shapes = shapes_of([str(shared_data / PACKS[pack])], Canvas(kind=kind, width=416, height=416))
         assert len(shapes) == reference["n_boxes"]
         assert measure_anchors(shapes, fast_anchors(shapes, num)).average_iou > reference[f"iou_kmeans_k{num}"]["avg_best_iou"] + 0.002
-        if kind == "stretch":  # its random starts were 20
+        if kind == "stretch":  # it used 20 random starts
             assert (
                 measure_anchors(shapes, kmeans_anchors(shapes, num)).average_iou > reference[f"iou_kmeans_k{num}"]["avg_best_iou"] - 0.0003
             )
@@ -212,7 +212,7 @@ def test_more_anchors_than_kinds_of_boxes_fit_perfectly():
 
 
 def slow_kmeans(shapes: np.ndarray, centres: np.ndarray, rounds: int) -> np.ndarray:
-    """The documented rule once more, a box at a time."""
+    """The documented rule again, one box at a time."""
     assigned = [0] * len(shapes)
     for _ in range(rounds):
         now = []

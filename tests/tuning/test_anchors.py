@@ -1,4 +1,4 @@
-"""Anchors: the measures by hand, the published figures of real data, and what goes wrong in other programs."""
+"""Anchors: metrics computed by hand, published results on real data, and faults of other programs."""
 
 import json
 

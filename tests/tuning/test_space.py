@@ -1,4 +1,4 @@
-"""Search spaces: what they give is what they say, and what is wrong with them is said with file and line."""
+"""Search spaces: their parameters are valid, and errors name file and line."""
 
 import json
 import math
@@ -42,7 +42,7 @@ SIMPLE = st.one_of(
 
 @st.composite
 def spaces(draw: st.DrawFn) -> dict[str, Distribution]:
-    """Up to four entries, of which any may depend on an entry that is a choice."""
+    """Up to four entries; any may depend on an entry of type choice."""
     entries = draw(st.lists(SIMPLE, min_size=1, max_size=4))
     space: dict[str, Distribution] = {}
     for number, entry in enumerate(entries):

@@ -1,4 +1,4 @@
-"""Searches on a real Ray: what becomes of trials that are stopped, fail or lose their process."""
+"""Searches on a real Ray: trials that are stopped, fail or lose their process."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.tuning.searches import LR, text_of
 
 
 def made_up(behave):
-    """Something that stands for a training: as many evaluations as ``behave(lr, folder)`` gives, each its metrics or an exception."""
+    """Replaces a training: ``behave(lr, folder)`` yields the evaluations, each with metrics or an exception."""
 
     def train(config, *, on_metrics):
         folder = Path(config.runtime.storage) / config.runtime.name
@@ -148,5 +148,5 @@ def test_real_trials_are_ordinary_runs_with_anchors_of_their_own_canvas_and_cost
         assert (config["runtime"]["name"], config["runtime"]["wandb_group"], config["tune"]) == (run.name, "run", None)
         assert (run / "checkpoints").is_dir()
         by_canvas[config["data"]["canvas"]["height"]] = config["model"]["heads"]["boxes"]["anchors"]
-    assert len(by_canvas[32]) == len(by_canvas[64]) == 1  # all squares are small: nothing is left for P5
+    assert len(by_canvas[32]) == len(by_canvas[64]) == 1  # all squares are small: P5 gets none
     assert by_canvas[64][0][1][0] == pytest.approx(2 * by_canvas[32][0][1][0], rel=0.02)

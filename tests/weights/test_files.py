@@ -1,4 +1,4 @@
-"""What is read from files of weights of all kinds and ages, and what is written."""
+"""Reading files of weights of all kinds and versions, and writing them."""
 
 import argparse
 import contextlib
@@ -51,7 +51,7 @@ def _same(found: dict[str, Tensor], wanted: dict[str, Tensor] = STATE) -> None:
 
 
 def _tar(state: dict[str, Tensor]) -> bytes:
-    """As ``torch.save`` wrote before 0.1.10."""
+    """In the format of ``torch.save`` before 0.1.10."""
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, value: Any) -> Any:
@@ -147,7 +147,7 @@ def test_the_content_hash_knows_names_types_shapes_and_numbers() -> None:
 
 @pytest.fixture
 def history_buffer() -> Iterator[type]:
-    """The class of MMEngine of which training checkpoints are full, as torch.save would find it."""
+    """The class of MMEngine that training checkpoints contain, where torch.save finds it."""
     module = types.ModuleType("mmengine.logging.history_buffer")
 
     class HistoryBuffer:
@@ -201,7 +201,8 @@ def test_a_file_that_would_run_something_is_refused_by_name(zipped: bool, tmp_pa
 
 
 DAMAGE = st.lists(st.tuples(st.integers(0, 2**20 - 1), st.integers(0, 255)), min_size=1, max_size=4)
-"""Places, to be taken modulo the length, which differs by what torch and pickle write in this process, and the bytes that come there."""
+"""Positions, to be taken modulo the length (which differs with what torch and pickle write in this
+process), and the bytes to write there."""
 
 
 @given(st.sampled_from(sorted(FILES)), DAMAGE)

@@ -1,4 +1,4 @@
-"""Files of other programs fill this project's backbones, which then give what the original network gives."""
+"""Files of other programs fill this project's backbones, which then compute the same as the original network."""
 
 import importlib
 import pickle
@@ -44,7 +44,7 @@ def _taken(content: Any, kind: str | None = None, **options: Any) -> ConvertedWe
 
 
 def _maps(taken: ConvertedWeights, folder: Path, image: Tensor, level: str = "C5") -> Tensor:
-    """What this project's backbone gives after it has read the file."""
+    """The output of this project's backbone after it has read the file."""
     assert taken.backbone is not None
     path = folder / "weights.safetensors"
     write_weights(str(path), taken.tensors)
@@ -175,7 +175,7 @@ def _caffe(net: Any) -> Any:
 
 
 def _affine(net: Any) -> Any:
-    """Its normalisation a factor and a shift."""
+    """A ResNet whose normalisation is a scale and a shift."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.zero_()
@@ -243,7 +243,7 @@ def _official_swin(state: Tensors) -> Tensors:
 
 
 def _joined(state: Tensors, first: str, name: str, parts: tuple[str, ...]) -> Tensors:
-    """Layers that stand apart, as one."""
+    """Joins separate layers."""
     found = {}
     for old, value in state.items():
         if first in old:

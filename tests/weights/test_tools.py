@@ -34,7 +34,7 @@ def _tensors(uri: object) -> dict[str, Tensor]:
 
 
 def _refused(capsys: pytest.CaptureFixture[str], tool: object, arguments: Sequence[object]) -> str:
-    """The sentence on stderr of a tool that ends with status 2."""
+    """The message on stderr of a tool that ends with status 2."""
     with pytest.raises(SystemExit) as stop:
         run(lambda: tool.main(list(map(str, arguments))))  # type: ignore[attr-defined]
     assert stop.value.code == 2

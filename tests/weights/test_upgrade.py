@@ -18,7 +18,7 @@ import_main: Callable[[list[str]], int] = import_module("jobs.weights.import").m
 
 
 def _rows(count: int, *more: int) -> Tensor:
-    """Row i is full of i."""
+    """A tensor whose row i is filled with i."""
     return torch.arange(float(count)).view(-1, *[1] * len(more)).expand(count, *more).clone()
 
 
