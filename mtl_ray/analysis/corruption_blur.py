@@ -1,4 +1,7 @@
-"""Blur of a lens, of glass, of motion and of zooming; see ``corruption_noise`` for what the functions take and give."""
+"""Blur of a lens, of glass, of motion and of zooming.
+
+See ``corruption_noise`` for what the functions take and give.
+"""
 
 import cv2
 import numpy as np
@@ -41,9 +44,10 @@ def glass_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
 def _shaken(height: int, width: int, reach: int, rng: np.random.Generator) -> NDArray[np.int32]:
     """Of each pixel the index (height * width,) of the one whose value it takes, less or more than ``reach`` away.
 
-    The published programs go through an image from its lower right corner and mean to swap pixels, but copy them; a pixel that is
-    copied may have been written before. So it is here, all pixels at once: who copies a pixel that was written before copies what that
-    one copied, and so on, in steps that double.
+    The published programs go through an image from its lower right corner and mean to swap pixels,
+    but copy them; a pixel that is copied may have been written before. So it is here, all pixels at
+    once: who copies a pixel that was written before copies what that one copied, and so on, in
+    steps that double.
     """
     place = np.arange(height * width, dtype=np.int32)
     offset = rng.integers(-reach, reach, (2, height, width), np.int16)

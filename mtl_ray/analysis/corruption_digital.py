@@ -1,4 +1,7 @@
-"""What happens to an image after it was taken; see ``corruption_noise`` for what the functions take and give."""
+"""What happens to an image after it was taken.
+
+See ``corruption_noise`` for what the functions take and give.
+"""
 
 import io
 

@@ -1,7 +1,7 @@
 """Noise of a sensor: Gaussian, shot, impulse and speckle noise.
 
-Like all corruptions here, functions of an image (H, W, 3) float32 in [0, 1], a severity from 1 to 5 and a generator, that give such an
-image, perhaps beyond [0, 1].
+Like all corruptions here, functions of an image (H, W, 3) float32 in [0, 1], a severity from 1 to 5
+and a generator, that give such an image, perhaps beyond [0, 1].
 """
 
 import numpy as np

@@ -1,4 +1,7 @@
-"""Snow, frost, fog, bright light and spatter; see ``corruption_noise`` for what the functions take and give."""
+"""Snow, frost, fog, bright light and spatter.
+
+See ``corruption_noise`` for what the functions take and give.
+"""
 
 import cv2
 import numpy as np
@@ -12,7 +15,7 @@ Layer = NDArray[np.float32]
 
 
 def snow(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Flakes that fall, twice, upon an image that is whiter than before."""
+    """Flakes that fall, twice, on an image that is whiter than before."""
     mean, deviation, zoom, threshold, radius, sigma, kept = (
         (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
         (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
@@ -31,7 +34,11 @@ def snow(image: Image, severity: int, rng: np.random.Generator) -> Image:
 
 
 def frost(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Ice upon the lens. It is drawn, not a photograph: needles in some directions within clouds, of the brightness of frosted glass."""
+    """Ice on the lens.
+
+    It is drawn, not a photograph: needles in some directions within clouds, of the brightness of
+    frosted glass.
+    """
     kept, ice = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[severity - 1]
     height, width = image.shape[:2]
     needles = np.zeros(((height + 1) // 2, (width + 1) // 2), np.float32)
@@ -53,14 +60,17 @@ def fog(image: Image, severity: int, rng: np.random.Generator) -> Image:
 
 
 def brightness(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """The value of hue, saturation and value raised; the other two stay, so that all channels grow by one factor."""
+    """The value of hue, saturation and value raised.
+
+    The other two stay, so that all channels grow by one factor.
+    """
     value = brightest(image)
     raised = np.minimum(value + np.float32((0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]), 1)
     return np.asarray(np.where(value > 0, image * (raised / np.maximum(value, 1e-9)), raised), np.float32)
 
 
 def spatter(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Drops of water upon the lens, or of mud."""
+    """Drops of water on the lens, or of mud."""
     mean, deviation, sigma, threshold, strength, mud = (
         (0.65, 0.3, 4, 0.69, 0.6, 0),
         (0.65, 0.3, 3, 0.68, 0.6, 0),

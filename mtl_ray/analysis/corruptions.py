@@ -1,9 +1,11 @@
 """The 19 corruptions by which the robustness of models to bad images is measured, each in five severities.
 
-What each does follows Hendrycks and Dietterich (Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, ICLR
-2019) and, for images of any size, Michaelis et al. (Benchmarking Robustness in Object Detection, 2019), with their parameters; it is
-written anew upon OpenCV and NumPy. Frost is drawn, where theirs is photographed. Random numbers come from a generator that the
-caller gives, so the same image is corrupted in the same way wherever and whenever that is done.
+What each does follows Hendrycks and Dietterich (Benchmarking Neural Network Robustness to Common
+Corruptions and Perturbations, ICLR 2019) and, for images of any size, Michaelis et al.
+(Benchmarking Robustness in Object Detection, 2019), with their parameters; it is written anew on
+OpenCV and NumPy. Frost is drawn, where theirs is photographed. Random numbers come from a generator
+that the caller gives, so the same image is corrupted in the same way wherever and whenever that is
+done.
 """
 
 import hashlib
@@ -42,7 +44,8 @@ _FUNCTIONS: Mapping[str, Callable[[Image, int, np.random.Generator], Image]] = {
 }
 ALL = tuple(_FUNCTIONS)
 BENCHMARK = ALL[:15]
-"""Those that the published figures are means of; the other four are held out, to choose a method by."""
+"""Those that the published figures are means of; the other four are held out, to choose a method
+by."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
     "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),

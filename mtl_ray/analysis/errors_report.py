@@ -1,4 +1,4 @@
-"""The error analysis as files: numbers, and pictures of the classes that have objects."""
+"""Writes the error analysis: tables, and figures of the classes that have objects."""
 
 import csv
 import io
@@ -34,7 +34,7 @@ def write_errors(
         class_figures: also the curves of each class that has objects.
 
     Returns:
-        The URIs of the files with all classes in them.
+        The URIs of the files about all classes.
     """
     from mtl_ray.analysis.errors_figures import areas_figure, shares_figure
 
@@ -70,9 +70,9 @@ def _pictures(folder: str, errors: Errors, kind: str, class_figures: bool) -> li
 
 
 def _draw(picture: _Picture) -> None:
-    from mtl_ray.analysis.errors_figures import curves_figure
+    from mtl_ray.analysis.errors_figures import error_curves_figure
 
-    storage.write(picture.uri, curves_figure(picture.title, picture.precision))
+    storage.write(picture.uri, error_curves_figure(picture.title, picture.precision))
 
 
 def _table(errors: Errors, averages: Mapping[str, Mapping[str, Mapping[str, float]]]) -> bytes:

@@ -1,4 +1,7 @@
-"""An executor runs a function over many items, possibly on other machines. Analyses take one, so they need not know Ray."""
+"""An executor runs a function over many items, possibly on other machines.
+
+Analyses take one, so they need not know Ray.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -20,12 +20,15 @@ from mtl_ray.tasks.segmentation.decode import SemanticMap
 def read_openmmlab(uri: str, data: EvaluationData, classes: Sequence[str] | None = None) -> Stored:
     """Reads a list with an entry for each image.
 
-    * Objects, 3.x: a dict with ``pred_instances`` (bboxes, scores, labels, perhaps masks), ``img_path`` and ``img_id``.
-    * Objects, 2.x: a list over classes of arrays (n, 5) x1, y1, x2, y2, score; or a tuple of that and a list over classes of masks.
+    * Objects, 3.x: a dict with ``pred_instances`` (bboxes, scores, labels, perhaps masks),
+      ``img_path`` and ``img_id``.
+    * Objects, 2.x: a list over classes of arrays (n, 5) x1, y1, x2, y2, score; or a tuple of that
+      and a list over classes of masks.
     * Class maps: a dict with ``pred_sem_seg``, or an array (H, W).
     * One label an image: a dict with ``pred_score`` of all classes.
 
-    Where the entries do not say of which image they are, there must be as many as the data has images, in its order.
+    Where the entries do not say of which image they are, there must be as many as the data has
+    images, in its order.
 
     Args:
         uri: of the pickle; only arrays, tensors and plain containers are taken from it.
@@ -92,7 +95,10 @@ def _listed_classes(data: EvaluationData, annotation: Annotation) -> tuple[str, 
 
 
 def _renumbered(vocabulary: Vocabulary, annotation: Annotation, names: tuple[str, ...]) -> Vocabulary:
-    """What the labels of a pickle mean; category numbers belong to the data's own order and are left out."""
+    """What the labels of a pickle mean.
+
+    Category numbers belong to the data's own order and are left out.
+    """
     return Vocabulary(
         classes={annotation: names},
         exclusive_labels=vocabulary.exclusive_labels,
@@ -137,7 +143,11 @@ def _instances(entry: Mapping[str, Any], sample: Sample) -> Detections:
 
 
 def _by_class(entry: Any, sample: Sample) -> Detections:
-    """An entry of 2.x; of a model that scores its masks the scores of these are left out, as its program does in ranking boxes."""
+    """An entry of 2.x.
+
+    Of a model that scores its masks the scores of these are left out, as its program does in
+    ranking boxes.
+    """
     boxes, masks = (entry[0], entry[1]) if isinstance(entry, tuple) else (entry, None)
     if isinstance(masks, tuple):
         masks = masks[0]

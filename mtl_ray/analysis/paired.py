@@ -21,14 +21,15 @@ from mtl_ray.tasks.detection.decode import Detections
 
 PICKLES = (".pkl", ".pickle")
 ROUNDED = 1e-4
-"""Pixels by which a side is wrong that is told from two corners: one of 1 from 255.9 to 256.9 is a little less than 1."""
+"""Pixels by which a side is wrong that is told from two corners: one of 1 from 255.9 to 256.9 is a
+little less than 1."""
 Likeness = Literal["bbox", "segm"]
 """What is compared: boxes, or masks."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pairs:
-    """Predictions of any heads, opened upon their data.
+    """Predictions of any heads, opened on their data.
 
     Attributes:
         data: where the truth lies.
@@ -41,10 +42,13 @@ class Pairs:
     notes: tuple[str, ...]
 
     def __iter__(self) -> Iterator[tuple[Sample, Predictions | None]]:
-        """Each sample in the order of the data, with the numbers of the predictions' vocabulary; None where nothing is stored of it.
+        """Each sample in the order of the data, with the numbers of the predictions' vocabulary.
+
+        None where nothing is stored of it.
 
         Raises:
-            ValueError: after the last one, if there are predictions of images that the data does not have.
+            ValueError: after the last one, if there are predictions of images that the data does
+                not have.
         """
         finder = Finder(self.stored, self.data)
         recode, _ = recoder(self.data.vocabulary, self.stored.vocabulary)
@@ -76,10 +80,12 @@ class Paired:
     Attributes:
         vocabulary: of the predictions; the class numbers of truth and detections mean the same.
         images: key, height, width, truth, found.
-        file_names: what each image's file is called, by key, in the order in which the data lists them.
+        file_names: what each image's file is called, by key, in the order in which the data lists
+            them.
         rows: of each image in the data.
         pictures: where the images lie.
-        groups: of each class the supercategory that an annotation file gives it; the class's own name where it gives none.
+        groups: of each class the supercategory that an annotation file gives it; the class's own
+            name where it gives none.
         notes: what the reader of the figures should know.
     """
 
@@ -97,9 +103,10 @@ class Paired:
         return self.vocabulary.classes["instances"]
 
     def usable(self) -> "Paired":
-        """The same without the objects that MMDetection's data sets leave out.
+        """The same without the objects that MMDetection's datasets leave out.
 
-        These are objects marked ``ignore``, of no area, narrower or lower than a pixel, or wholly outside the image.
+        These are objects marked ``ignore``, of no area, narrower or lower than a pixel, or wholly
+        outside the image.
         """
         return replace(self, images=tuple(image._replace(truth=objects_at(image.truth, _usable(image))) for image in self.images))
 
@@ -118,11 +125,12 @@ def open_pairs(predictions: str, data: str, *, images: str | None = None, classe
     """Predictions and their data.
 
     Args:
-        predictions: URI of a predictions.arrow, a COCO results file (.json) or a result pickle of OpenMMLab (.pkl).
+        predictions: URI of a predictions.arrow, a COCO results file (.json) or a result pickle of
+            OpenMMLab (.pkl).
         data: URI of a split, or of a COCO annotation file (.json).
-        images: folder of the pictures of an annotation file.
-        classes: what the labels 0, 1, ... of a pickle are called; by default the classes of a split, or the categories of an annotation
-            file in the order in which it lists them.
+        images: folder of the images of an annotation file.
+        classes: what the labels 0, 1, ... of a pickle are called; by default the classes of a
+            split, or the categories of an annotation file in the order in which it lists them.
 
     Raises:
         ValueError, FileNotFoundError: if one of them cannot be read.
@@ -145,7 +153,9 @@ def read_paired(
     head: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> Paired:
-    """The detections of one head beside the objects of each image; images whose objects are not annotated are left out.
+    """The detections of one head beside the objects of each image.
+
+    Images whose objects are not annotated are left out.
 
     Args:
         predictions: see ``open_pairs``.

@@ -2,7 +2,8 @@
 
 They are counted, not trained::
 
-    python -m jobs.analyze complexity mtl_ray.analysis.published:retinanet_r50_fpn --rule mmcv --shape 1280 800
+    python -m jobs.analyze complexity mtl_ray.analysis.published:retinanet_r50_fpn --rule mmcv
+    --shape 1280 800
 """
 
 import timm

@@ -1,4 +1,4 @@
-"""The best and the worst images of stored predictions: a table of all, and pictures of some."""
+"""The best and the worst images of stored predictions: a table of all, and images of some."""
 
 import csv
 import io
@@ -34,7 +34,8 @@ class ImageResult:
 
     Attributes:
         image: its file name.
-        score: mean average precision of the image by itself (see ``image_scores``); 0 where there is nothing to find.
+        score: mean average precision of the image by itself (see ``image_scores``); 0 where there
+            is nothing to find.
         num_truth: objects to find.
         num_predicted: detections.
     """
@@ -46,7 +47,7 @@ class ImageResult:
 
 
 class Drawn(NamedTuple):
-    """What is drawn where: the place of the image, and the URI of the picture."""
+    """What is drawn where: the place of the image, and the URI of the image."""
 
     place: int
     uri: str
@@ -60,7 +61,7 @@ class Results:
         table: in the order of the data.
         good: the best images, the best last.
         bad: the worst images, the worst first.
-        without_picture: of these, images whose pictures were nowhere.
+        without_picture: of these, images whose images were nowhere.
         hidden: their detections that are not drawn, for their score.
     """
 
@@ -78,13 +79,14 @@ def results(paired: Paired, out: str, executor: Executor, *, topk: int = 20, sho
         paired: predictions and truth.
         out: folder or URI.
         executor: runs the work.
-        topk: so many of the best and of the worst are drawn, but no image as both. Images without an object to find have no place
-            among them.
+        topk: so many of the best and of the worst are drawn, but no image as both. Images without
+            an object to find have no place among them.
         show_score: detections of a lower score are not drawn.
-        compat: as MMDetection 3.x: crowds are to be found as any object, and images without objects are among the worst.
+        compat: as MMDetection 3.x: crowds are to be found as any object, and images without objects
+            are among the worst.
 
     Raises:
-        ValueError: if a picture cannot be read.
+        ValueError: if an image cannot be read.
     """
     images = paired.images
     parts = [images[start : start + IMAGES_OF_A_TASK] for start in range(0, len(images), IMAGES_OF_A_TASK)]
@@ -108,7 +110,11 @@ def results(paired: Paired, out: str, executor: Executor, *, topk: int = 20, sho
 
 
 def _ranked(paired: Paired, places: Sequence[int], table: Sequence[ImageResult]) -> list[int]:
-    """The worst first; of equal ones (what sums differ by in their last digits does not count) those that the data lists first."""
+    """The worst first.
+
+    Of equal ones (what sums differ by in their last digits does not count) those that the data
+    lists first.
+    """
     listed = {key: number for number, key in enumerate(paired.file_names)}
     return sorted(places, key=lambda place: (round(table[place].score, 6), listed[paired.images[place].key]))
 
@@ -132,7 +138,7 @@ def _named(places: Sequence[int], table: Sequence[ImageResult], folder: str) -> 
 
 
 def _remove_older(folder: str, drawn: Collection[str]) -> None:
-    """Pictures of an earlier analysis, which would be taken for some of this one."""
+    """Images of an earlier analysis, which would be taken for some of this one."""
     for name in storage.names(folder):
         uri = storage.join(folder, name)
         if _PICTURE.fullmatch(name) and uri not in drawn:
@@ -164,12 +170,12 @@ class _Work(NamedTuple):
 
 
 def _draw_all(shown: _Shown, works: Sequence[_Work]) -> int:
-    """How many of the pictures were nowhere."""
+    """How many of the images were nowhere."""
     return [_draw(shown, work) for work in works].count(False)
 
 
 def _draw(shown: _Shown, work: _Work) -> bool:
-    """Truth and predictions side by side; False if only grey was there to draw upon."""
+    """Truth and predictions side by side; False if only grey was there to draw on."""
     image, line = work.image, work.line
     pixels, there = shown.pictures.read(work.row, line.image, _size(image), exact=image.height > 0)
     sample = Sample(key=image.key, image=b"", height=pixels.shape[0], width=pixels.shape[1], instances=image.truth)

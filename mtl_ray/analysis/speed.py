@@ -26,15 +26,18 @@ class SpeedRequest:
     """What to time.
 
     Attributes:
-        target: run folder, checkpoint, bundle, endpoint or config (.yaml, then with random weights).
-        task: inference: a model, from the decoded picture to the prediction. loader: batches as training gets them. dataset: one
-            sample after another, in one thread and without a cache, by step of its preparation.
+        target: run folder, checkpoint, bundle, endpoint or config (.yaml, then with random
+            weights).
+        task: inference: a model, from the decoded image to the prediction. loader: batches as
+            training gets them. dataset: one sample after another, in one thread and without a
+            cache, by step of its preparation.
         repeat: how often the whole is done.
         iterations: batches (or samples) that are timed each time.
         warmup: those before them that are not.
-        batch: pictures that go through the network together.
-        data: split or COCO annotation file whose pictures are taken; by default those of the config, or made up ones.
-        images: where the pictures of an annotation file lie.
+        batch: images that go through the network together.
+        data: split or COCO annotation file whose images are taken; by default those of the config,
+            or made up ones.
+        images: where the images of an annotation file lie.
         device: of torch; by default a GPU where there is one.
         threads: of torch or onnxruntime; 0 leaves it to them.
         classes: how many, for a config whose split is not at hand.
@@ -68,11 +71,12 @@ class SpeedReport:
 
     Attributes:
         target, task: what was timed.
-        about: one line: on what, with which pictures.
-        per_step: pictures of one step.
-        fps: pictures a second of each repetition.
+        about: one line: on what, with which images.
+        per_step: images of one step.
+        fps: images a second of each repetition.
         timings: by part of a step, over all repetitions; the whole step last.
-        memory_mb: resident memory of the process, now and at most; of a GPU what tensors took at most.
+        memory_mb: resident memory of the process, now and at most; of a GPU what tensors took at
+            most.
     """
 
     target: str
@@ -124,7 +128,8 @@ def measure_speed(request: SpeedRequest, watch: Stopwatch | None = None) -> Spee
 
 
 Steps = Callable[[], Generator[Step, None, None]]
-"""Begins anew and gives, for ever, what does one step and says to the watch which part of it is being done."""
+"""Begins anew and gives, for ever, what does one step and says to the watch which part of it is
+being done."""
 
 
 def _timed(request: SpeedRequest, steps: Steps, about: str, per_step: int, watch: Stopwatch, subject: Subject | None) -> SpeedReport:

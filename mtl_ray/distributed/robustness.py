@@ -5,7 +5,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 
-from mtl_ray.analysis.robustness import Cell, Outcome, Part, Request, keep, kept, measure_cell, outcome_of
+from mtl_ray.analysis.robustness import (
+    Cell,
+    CellMeasurement,
+    CellResult,
+    RobustnessRequest,
+    cell_result,
+    measure_cell,
+    read_cells,
+    write_cell,
+)
 from mtl_ray.distributed.executor import map_tasks
 from mtl_ray.evaluation.data import open_data
 
@@ -13,7 +22,7 @@ TASKS_PER_WORKER = 4
 """At least this many tasks for each worker, so that all workers finish at about the same time."""
 
 
-def measure_cells(request: Request, cells: Sequence[Cell], out: str, workers: int) -> dict[Cell, Outcome]:
+def measure_cells(request: RobustnessRequest, cells: Sequence[Cell], out: str, workers: int) -> dict[Cell, CellResult]:
     """Measures the cells that are not saved in ``out`` yet.
 
     Args:
@@ -30,13 +39,13 @@ def measure_cells(request: Request, cells: Sequence[Cell], out: str, workers: in
     if min(workers, request.batch) < 1:
         raise ValueError(f"--workers is {workers} and --batch {request.batch}; both must be at least 1")
     about = request.about()
-    found = kept(out, cells, about)
+    found = read_cells(out, cells, about)
     left = [cell for cell in cells if cell not in found]
     if left:
         rows = len(open_data(request.data, request.images))
         shares = _shares(rows, request.batch, math.ceil(TASKS_PER_WORKER * workers / len(left)) if workers > 1 else 1)
         if len(shares) == 1:  # the result of a cell is smaller than its measurements
-            outcomes: Iterator[Outcome] = map_tasks(
+            outcomes: Iterator[CellResult] = map_tasks(
                 partial(_measure_whole, request, rows), left, description="robustness", workers=workers, unit="cell"
             )
         else:
@@ -45,7 +54,7 @@ def measure_cells(request: Request, cells: Sequence[Cell], out: str, workers: in
             outcomes = _whole(len(shares), parts)
         for cell, outcome in zip(left, outcomes, strict=True):
             found[cell] = outcome
-            keep(out, cell, outcome, about)
+            write_cell(out, cell, outcome, about)
     return {cell: found[cell] for cell in cells}
 
 
@@ -56,17 +65,17 @@ def _shares(rows: int, batch: int, parts: int) -> list[tuple[int, int]]:
     return list(pairwise(ends)) or [(0, 0)]
 
 
-def _measure(request: Request, item: tuple[Cell, int, int]) -> Part:
+def _measure(request: RobustnessRequest, item: tuple[Cell, int, int]) -> CellMeasurement:
     return measure_cell(request, *item)
 
 
-def _measure_whole(request: Request, rows: int, cell: Cell) -> Outcome:
-    return outcome_of(measure_cell(request, cell, 0, rows))
+def _measure_whole(request: RobustnessRequest, rows: int, cell: Cell) -> CellResult:
+    return cell_result(measure_cell(request, cell, 0, rows))
 
 
-def _whole(parts: int, measured: Iterator[Part]) -> Iterator[Outcome]:
+def _whole(parts: int, measured: Iterator[CellMeasurement]) -> Iterator[CellResult]:
     """Yields the result of each cell as soon as all its parts are measured."""
     for whole in measured:
         for _ in range(parts - 1):
             whole.merge(next(measured))
-        yield outcome_of(whole)
+        yield cell_result(whole)

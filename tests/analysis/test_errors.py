@@ -115,7 +115,7 @@ def test_the_files_hold_every_class_and_area(tmp_path: Path, capsys: pytest.Capt
 
 def test_areas_that_do_not_rise_and_masks_that_are_not_there_are_refused(tmp_path: Path) -> None:
     data, predictions = write_coco_json(tmp_path, random_images(4, classes=4))
-    with pytest.raises(ValueError, match="do not rise"):
+    with pytest.raises(ValueError, match="do not increase"):
         main([predictions, "--data", data, "--out", str(tmp_path), "--areas", "9", "4", "100"])
     content = json.loads(Path(data).read_text())
     (tmp_path / "bare.json").write_text(json.dumps({**content, "annotations": [], "categories": []}))

@@ -76,7 +76,7 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_one_whose_process_di
     again = run_search(text_of(splits, tmp_path, tune), behave)
     assert again.done
     assert trials_table(again) == trials_table(found)
-    with pytest.raises(ValueError, match=r"was begun with another config: tune\.sampler, schedule\.steps"):
+    with pytest.raises(ValueError, match=r"was started with another config: tune\.sampler, schedule\.steps"):
         run_search(text_of(splits, tmp_path, tune | {"sampler": "tpe"}, steps=99), behave)
 
 
