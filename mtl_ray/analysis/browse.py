@@ -1,4 +1,4 @@
-"""Samples drawn with their annotations, into files: to see what a split holds, and what a network will see of it."""
+"""Draws samples with their annotations: the content of a split, or what a network sees of it."""
 
 import re
 from collections.abc import Iterator
@@ -22,10 +22,9 @@ from mtl_ray.shards.split import open_split
 
 SHEET_COLUMNS, SHEET_ROWS = 5, 6
 THUMB_PX = 360
-"""Of one panel on a contact sheet; a sample has a panel for each kind of annotation, side by
-side."""
+"""Width of a panel on a contact sheet; a sample has a panel for each kind of annotation."""
 Drawn = tuple[str, NDArray[np.uint8]]
-"""A key, and an image."""
+"""A key, and the drawn image."""
 
 
 def browse(uri: str, out: str, num: int, config: ExperimentConfig | None = None) -> tuple[list[str], list[str]]:
@@ -34,8 +33,8 @@ def browse(uri: str, out: str, num: int, config: ExperimentConfig | None = None)
     Args:
         uri: of a split.
         out: folder or URI for the images; they are named after the samples' keys.
-        num: how many; evenly spread over the split, all of them if it has fewer. With a config, the
-            first of the training order, in which a sample may come again.
+        num: number of samples, evenly spaced in the split. With a config, the first samples in the
+            order of training, where samples may repeat.
         config: draw what the network sees: the canvas after ``data.augment``, with its targets.
 
     Returns:
@@ -91,7 +90,7 @@ def panels(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> 
 
 
 def _as_sample(batch: Batch, slot: int) -> Sample:
-    """What the network sees in one slot, as a Sample in canvas pixels."""
+    """The network's view of one slot of a batch, as a Sample in canvas pixels."""
     targets = {kind: target for kind, target in batch.targets.items() if target["annotated"][slot]}
     labels = instances = semantic = None
     if "labels" in targets:
@@ -118,6 +117,6 @@ def _as_sample(batch: Batch, slot: int) -> Sample:
 
 
 def _stem(key: str) -> str:
-    """A key as the name of a file: its folders joined, no suffix of an image, no characters with a meaning of their own."""
+    """A key as a file name: folders joined, without the image suffix and special characters."""
     bare = re.sub(r"\.(jpe?g|png|bmp|webp|tiff?|gif|p[gp]m)$", "", key, flags=re.IGNORECASE)
     return re.sub(r"[^A-Za-z0-9._-]+", "_", bare).strip("._-")[-120:] or "sample"
