@@ -83,7 +83,7 @@ def test_a_tiny_pipeline_runs_and_runs_again(tmp_path):
     first = run_pipeline(tmp_path)
     assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
     stages = [line.split()[0] for line in first.stdout.split("stage ")[-1].splitlines() if line and line[0].isalpha()]
-    assert stages == ["time", "convert", "convert", "train", "evaluate", "export", "serve", "compare", "all"]
+    assert stages == ["convert", "convert", "train", "evaluate", "export", "serve", "compare", "all"]
     assert '"class_name"' in first.stdout
     assert len(list((tmp_path / "runs" / "tiny" / "answers").glob("*.jpg"))) == 2
     again = run_pipeline(tmp_path, "expect={boxes/mAP50: 1.01}")
