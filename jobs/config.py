@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jobs.run import run
 from mtl_ray import storage
-from mtl_ray.config.load import load_tree
 from mtl_ray.config.describe import schema, show
+from mtl_ray.config.load import load_tree
 from mtl_ray.config.validate import validate
 from mtl_ray.distributed.config import PipelineConfig
 from mtl_ray.experiment import ExperimentConfig

@@ -23,13 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = validate(load_tree(arguments.config, arguments.overrides), PipelineConfig)
 
     from mtl_ray.distributed.pipeline import run_pipeline
-    from mtl_ray.distributed.stage import table
+    from mtl_ray.distributed.stage import stage_table
 
     stages = []
     for stage in run_pipeline(config):
         stages.append(stage)
         print(f"{stage.outcome.result}  ({stage.seconds:.1f} s)", flush=True)
-    print(f"\n{table(stages)}")
+    print(f"\n{stage_table(stages)}")
     return 0 if all(stage.outcome.held for stage in stages) else 1
 
 

@@ -24,10 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     validate(tree, ExperimentConfig)
 
     from mtl_ray.distributed.tune import search
-    from mtl_ray.tuning.report import text_of, write_report
+    from mtl_ray.tuning.report import trials_text, write_report
 
     found = search(tree)
-    print(text_of(found))
+    print(trials_text(found))
     for uri in write_report(found):
         print(uri)
     if not found.done:

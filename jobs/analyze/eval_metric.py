@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = None if args.out is None else absolute_output("--out", args.out)
     config = None if args.config is None else validate(load_tree(args.config), ExperimentConfig)
 
-    from mtl_ray.analysis.eval_metric import eval_metric, write_measured
+    from mtl_ray.analysis.eval_metric import eval_metric, write_reports
     from mtl_ray.evaluation.config import EvaluateConfig
 
     data = args.data
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for each in measured.reports.values() if args.classwise else ():
         print(f"\n{each.to_text()}")
     if out is not None:
-        write_measured(out, measured)
+        write_reports(out, measured)
         print(out)
     return 0
 

@@ -28,7 +28,8 @@ class Network:
 
     Attributes:
         model: with random weights, in evaluation mode, on the CPU.
-        run: takes a model and a batch of inputs and carries out all but the suppression of boxes, which depends on their values.
+        run: takes a model and a batch of inputs and carries out all but the suppression of boxes,
+            which depends on their values.
         shape: of one input, where the target has one of its own.
         images: whether it takes images of bytes; else floats of any shape.
     """
@@ -43,7 +44,8 @@ def open_network(target: str, *, classes: int | None = None, auxiliary: bool = F
     """The network at an address.
 
     Args:
-        target: a config (.yaml), a run folder, a checkpoint, a bundle, or ``MODULE:FUNCTION`` of what returns a torch module.
+        target: a config (.yaml), a run folder, a checkpoint, a bundle, or ``MODULE:FUNCTION`` of
+            what returns a torch module.
         classes: how many there are, for a config whose split is not at hand.
         auxiliary: with the heads that are there for training alone.
 

@@ -1,4 +1,4 @@
-"""The steps of a model that ``speed`` times: from decoded pictures to predictions."""
+"""The steps of a model that ``speed`` times: from decoded images to predictions."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ from mtl_ray.samples import Sample
 
 Picture = NDArray[np.uint8]
 _IN_MEMORY = 64
-"""Decoded pictures; the steps go through them again and again."""
+"""Decoded images; the steps go through them again and again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def open_subject(target: str, device: str | None, threads: int, classes: int | N
 
 
 def inference_steps(subject: Subject, batch: int, data: str | None, images: str | None) -> tuple[Any, str]:
-    """What begins the steps of a model, each upon ``batch`` pictures, and a line about it."""
+    """What begins the steps of a model, each on ``batch`` images, and a line about it."""
     pictures, whence = _pictures(subject, data, images)
 
     def steps() -> Generator[Step, None, None]:
@@ -158,7 +158,7 @@ def _readable(samples: Iterator[Sample]) -> Iterator[Picture]:
 
 
 def _pictures(subject: Subject, data: str | None, images: str | None) -> tuple[list[Picture], str]:
-    """Pictures and where they come from."""
+    """Images and where they come from."""
     if data is not None:
         found = open_data(data, images)
         samples = found.samples(0, min(len(found), _IN_MEMORY), pictures=True)

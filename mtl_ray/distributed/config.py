@@ -1,4 +1,4 @@
-"""The config of a pipeline: from raw images to answers over HTTP, from one file."""
+"""The config of a pipeline, from raw images to answers over HTTP."""
 
 from typing import Literal
 
@@ -11,26 +11,26 @@ from mtl_ray.sources.config import SourceConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Raw:
-    """The raw data that the splits of the experiment are made from."""
+class RawData:
+    """The raw datasets from which the splits of the experiment are converted."""
 
     train: SourceConfig
     """Becomes the split at experiment.data.train.uri."""
     val: SourceConfig
     """Becomes the split at experiment.data.val.uri."""
     format: Literal["arrow", "tfrecord"] = "arrow"
-    """Of the shards."""
+    """Format of the shards."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PipelineConfig:
-    """What ``jobs.pipeline`` runs."""
+    """The config of ``jobs.pipeline``."""
 
     experiment: ExperimentConfig
-    """The run; usually ``_base_`` names its file."""
-    convert: Raw | None = None
-    """If absent, the splits are there already."""
+    """The experiment; usually ``_base_`` names its file."""
+    convert: RawData | None = None
+    """If absent, the splits must exist already."""
     expect: dict[str, float] = Field(default_factory=dict)
-    """The least that the evaluation must find, by HEAD/METRIC."""
+    """The least value that each metric must reach, by HEAD/METRIC."""
     pictures: int = Field(default=6, ge=1)
-    """Validation pictures that are sent to the server, compared with torch, and drawn."""
+    """Number of validation images that are sent to the server, compared with torch, and drawn."""

@@ -1,4 +1,4 @@
-"""What a trained network costs to run."""
+"""The cost of inference with a trained network."""
 
 import statistics
 import time
@@ -12,11 +12,11 @@ from mtl_ray.inference.checkpoint import open_checkpoint
 WARM_UP, RUNS = 3, 20
 
 
-def cost(checkpoint_uri: str) -> dict[str, float]:
-    """Of one canvas through the network of a checkpoint, on one CPU thread.
+def inference_cost(checkpoint_uri: str) -> dict[str, float]:
+    """The cost of one canvas through the network of a checkpoint, on one CPU thread.
 
     Returns:
-        ``latency_ms``, the median; ``flops``, two for each multiplication that is added; ``parameters``.
+        ``latency_ms``, the median; ``flops``, two for each multiply-add; ``parameters``.
     """
     predictor = open_checkpoint(checkpoint_uri, device="cpu")
     model, canvas = predictor.model.eval(), predictor.canvas

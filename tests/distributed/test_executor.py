@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_ray.distributed.fan_out import fan_out
+from mtl_ray.distributed.executor import fan_out
 
 
 def _square(number: int) -> int:
@@ -38,7 +38,7 @@ def _note(folder: Path, number: int) -> int:
 
 @pytest.mark.usefixtures("ray_session")
 def test_results_come_in_order(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # a person watches, so that progress is drawn
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # on a terminal, progress is drawn
     assert list(fan_out(_square, range(20), description="squares")) == [number * number for number in range(20)]
     assert list(fan_out(_square, [], description="nothing")) == []
     assert "squares" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Weights of another program under this project's names, checked against the network that they are for."""
+"""Converts weights of another program to the names of this project, and checks them against the network."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.models.config import FpnNeck
-from mtl_ray.weights.foreign import Foreign, recognise
+from mtl_ray.weights.foreign import ForeignWeights, recognise
 from mtl_ray.weights.infer import TimmModel, infer, open_model, whole_name
 from mtl_ray.weights.targets import model_of
 from mtl_ray.weights.weights import Weights
@@ -20,17 +20,21 @@ _CLASSIFIERS = ("fc.", "head.fc.", "head.", "classifier.")
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What an import came to.
+class ConvertedWeights:
+    """Converted weights and a report.
 
     Attributes:
-        tensors: under the names of this project's backbone (``model.backbone.weights`` reads them), with a config under those of its
-            whole model (``runtime.load_from`` reads them, too), or under those of timm's whole model where no model was found.
-        kind: whose file it is, one of ``foreign.KINDS``.
-        backbone: what to write under ``model.backbone`` of a config; None where no model of timm has these shapes.
-        missing: names of the network that the file has nothing for; of heads and necks only, a backbone is filled or refused.
-        unused: names of the file, as timm has them where it has them, that the network has no place for.
-        notes: what must be known to use the weights, a sentence each.
+        tensors: under the names of this project's backbone (for ``model.backbone.weights``); with a
+            config, under those of its whole model (also for ``runtime.load_from``); if no model was
+            found, under those of timm's whole model.
+        kind: the program of the file, one of ``families.KINDS``.
+        backbone: the section ``model.backbone`` for a config; None if no model of timm has these
+            shapes.
+        missing: names of the network that the file lacks; only of heads and necks, since an
+            incomplete backbone is an error.
+        unused: names of the file (timm's names, where timm has the tensor) for which the network
+            has no place.
+        notes: what the user must know to use the weights, a sentence each.
     """
 
     tensors: dict[str, Tensor]
@@ -41,8 +45,8 @@ class Taken:
     notes: tuple[str, ...]
 
     def to_text(self, most: int = 12) -> str:
-        """The report, ``most`` names of each kind."""
-        lines = [f"a file of {self.kind}: {len(self.tensors)} tensors taken over"]
+        """The report, with at most ``most`` names in each list."""
+        lines = [f"a file of {self.kind}: {len(self.tensors)} tensors converted"]
         for about, names in (("without a place in the network", self.unused), ("of the network not in the file", self.missing)):
             lines.append(f"{len(names)} {about}" + (":" if names else ""))
             lines += [f"  {name}" for name in names[:most]] + ([f"  ... and {len(names) - most} more"] if len(names) > most else [])
@@ -53,7 +57,7 @@ class Taken:
         return "\n".join(lines)
 
 
-def take_over(
+def convert_weights(
     weights: Weights,
     kind: str | None = None,
     *,
@@ -64,32 +68,34 @@ def take_over(
     old_classes: int = 81,
     old_version: str | None = None,
     compat: bool = False,
-) -> Taken:
-    """Translates the names of a file, finds its network, and fills that strictly.
+) -> ConvertedWeights:
+    """Renames the tensors of a file, finds its network, and fills the backbone strictly.
 
     Args:
         weights: as ``read_weights`` gives them.
-        kind: one of ``foreign.KINDS``; by default it is found out.
+        kind: one of ``families.KINDS``; identified by default.
         model: of timm; by default the first whose shapes fit.
         options: of that model, as in ``model.backbone.options``.
-        config: the network is that of the config: its backbone, and what the file has of its necks and heads.
-        classes: of its heads, if its data is not at hand.
+        config: convert for the network of this config: its backbone, and those necks and heads that
+            the file contains.
+        classes: number of classes of its heads, if its data is not available.
         old_classes: of a detector of MMDetection 1.x, with the background.
-        old_version: of MMDetection that wrote the file, if the file does not say it.
-        compat: values exactly as the original converters leave them.
+        old_version: of MMDetection that wrote the file, if the file does not contain it.
+        compat: keep the values exactly as the original converters do.
 
     Raises:
-        ValueError: if the kind is unknown, or the backbone lacks a tensor or has it in another shape.
+        ValueError: if the kind is unknown, or the backbone lacks a tensor or has it in another
+            shape.
     """
     foreign = recognise(weights, kind, classes=old_classes, version=old_version, compat=compat)
     if config is not None:
         return _for_config(foreign, config, classes)
     timm_model = open_model(model, options) if model else infer(foreign.backbone)
     if timm_model is None:
-        note = "no model of timm has these shapes: the names are those of timm's whole models, unchecked; name one with --model"
-        if not foreign.backbone:  # an old detector of which no part is known here: upgraded, it may be of use elsewhere
-            return Taken(foreign.beside, foreign.kind, None, (), (), (*foreign.notes, "no network of this file is known here"))
-        return Taken(foreign.backbone, foreign.kind, None, (), tuple(foreign.beside), (*_notes(foreign, None), note))
+        note = "no model of timm has these shapes: the names are those of timm's whole models, unchecked; choose one with --model"
+        if not foreign.backbone:  # an old detector without a known network: its upgraded weights may be useful elsewhere
+            return ConvertedWeights(foreign.beside, foreign.kind, None, (), (), (*foreign.notes, "no network of this file is known here"))
+        return ConvertedWeights(foreign.backbone, foreign.kind, None, (), tuple(foreign.beside), (*_notes(foreign, None), note))
     tensors = fill(foreign.backbone, timm_model)
     used = {whole_name(foreign.backbone, name) for name in tensors}
     unused = (*(name for name in foreign.backbone if name not in used), *foreign.beside)
@@ -98,11 +104,11 @@ def take_over(
         backbone["options"] = dict(timm_model.options)
     if foreign.caffe:
         backbone["stride_in_1x1"] = True
-    return Taken(tensors, foreign.kind, backbone, (), unused, _notes(foreign, timm_model))
+    return ConvertedWeights(tensors, foreign.kind, backbone, (), unused, _notes(foreign, timm_model))
 
 
 def fill(tensors: Mapping[str, Tensor], model: TimmModel) -> dict[str, Tensor]:
-    """The tensors of a backbone by its own names, from those of timm's whole model.
+    """The tensors of a backbone under its own names, from those of timm's whole model.
 
     Raises:
         ValueError: if one is missing or has another shape.
@@ -113,7 +119,7 @@ def fill(tensors: Mapping[str, Tensor], model: TimmModel) -> dict[str, Tensor]:
         if whole not in tensors:
             missing += [] if name.endswith("num_batches_tracked") else [whole]
         elif tuple(tensors[whole].shape) != shape:
-            unequal.append(f"{whole} is {tuple(tensors[whole].shape)} and would have to be {shape}")
+            unequal.append(f"{whole} is {tuple(tensors[whole].shape)} and must be {shape}")
         else:
             found[name] = tensors[whole]
     if missing or unequal:
@@ -123,8 +129,8 @@ def fill(tensors: Mapping[str, Tensor], model: TimmModel) -> dict[str, Tensor]:
     return found
 
 
-def _for_config(foreign: Foreign, config: ExperimentConfig, classes: int | None) -> Taken:
-    """For the whole network of a config: the backbone strictly, a neck and a classifier where they are the same."""
+def _for_config(foreign: ForeignWeights, config: ExperimentConfig, classes: int | None) -> ConvertedWeights:
+    """Converts for the whole network of a config: the backbone strictly, a neck and a classifier if their shapes agree."""
     own = model_of(config, classes).state_dict()
     shapes = {name.removeprefix(_BACKBONE): tuple(value.shape) for name, value in own.items() if name.startswith(_BACKBONE)}
     backbone = config.model.backbone
@@ -142,12 +148,15 @@ def _for_config(foreign: Foreign, config: ExperimentConfig, classes: int | None)
     missing = tuple(name for name in own if name not in tensors and not name.endswith("num_batches_tracked"))
     notes = [*_notes(foreign, None)]
     if foreign.caffe != backbone.stride_in_1x1:
-        notes.append(f"these weights want model.backbone.stride_in_1x1={str(foreign.caffe).lower()}")
-    return Taken(tensors, foreign.kind, None, missing, tuple(unused), tuple(notes))
+        notes.append(f"these weights need model.backbone.stride_in_1x1={str(foreign.caffe).lower()}")
+    return ConvertedWeights(tensors, foreign.kind, None, missing, tuple(unused), tuple(notes))
 
 
 def _place(name: str, config: ExperimentConfig) -> str:
-    """Where a tensor that is not of the backbone belongs in the network of a config; empty if nowhere."""
+    """The name in the network of a config for a tensor outside the backbone.
+
+    Empty if it has no place.
+    """
     pyramids = [each for each, neck in config.model.necks.items() if isinstance(neck, FpnNeck) and not neck.norm]
     heads = [each for each, head in config.model.heads.items() if head.annotation == "labels"]
     if len(pyramids) == 1 and (match := re.fullmatch(r"neck\.(lateral|fpn)_convs\.(\d+)\.conv\.(weight|bias)", name)):
@@ -159,20 +168,18 @@ def _place(name: str, config: ExperimentConfig) -> str:
     return ""
 
 
-def _notes(foreign: Foreign, model: TimmModel | None) -> tuple[str, ...]:
+def _notes(foreign: ForeignWeights, model: TimmModel | None) -> tuple[str, ...]:
     notes = list(foreign.notes)
     if foreign.bgr:
         mean, std = _colours(foreign.kind)
-        notes.append(f"trained on blue, green, red; the first convolution was turned round for RGB. model.mean: {mean}, model.std: {std}")
+        notes.append(f"trained on blue, green, red; its first convolution was reversed for RGB. model.mean: {mean}, model.std: {std}")
     if foreign.caffe:
         notes.append("its blocks halve the map in their first (1x1) convolution: model.backbone.stride_in_1x1: true")
     if model is not None and model.name.startswith("pvt_v2") and "mlp_ratios" in model.options:
-        notes.append(
-            "MiT is timm's pvt_v2 with these options; the variance of a layer norm is raised by 1e-5 there, by 1e-6 in the original"
-        )
+        notes.append("MiT is timm's pvt_v2 with these options; its layer norms have eps 1e-5, those of the original 1e-6")
     return tuple(notes)
 
 
 def _colours(kind: str) -> tuple[list[float], list[float]]:
-    """Mean and scale (RGB) of a network that was trained on BGR."""
+    """Mean and standard deviation (RGB) of a network that was trained on BGR."""
     return ([122.7717, 115.9465, 102.9801] if kind == "detectron" else [123.675, 116.28, 103.53]), [1.0, 1.0, 1.0]

@@ -1,8 +1,13 @@
-"""A group of Ray Train workers that is started again, as large as fits, until the run is done.
+"""A group of Ray Train workers that is started again, as large as the cluster allows, until the run is done.
 
-Ray Train asks two policies what to do: one how many workers to start, one whether to start again after a failure. Ours differ from
-Ray's: the number follows from what the cluster has at this moment, nothing restarts a group without a checkpoint but its death,
-and failures count only as long as there is no new checkpoint in between. Both run in the controller, an actor on the driver's node.
+Ray Train asks two policies: one how many workers to start, one whether to start again after a
+failure. Ours differ from Ray's:
+
+* The number of workers follows from the free resources of the cluster.
+* A group that has not saved a checkpoint is restarted only if it dies.
+* Failures count only until the next checkpoint.
+
+Both run in the controller, an actor on the node of the driver.
 """
 
 import logging
@@ -21,12 +26,13 @@ from ray.train.v2._internal.execution.scaling_policy import NoopDecision, Resize
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from mtl_ray.distributed.board import POLL_S
-from mtl_ray.distributed.spares import hook
-from mtl_ray.distributed.world import Resources, fit, machines
+from mtl_ray.distributed.capacity import Resources, machines, num_fitting
+from mtl_ray.distributed.run_state import POLL_S
+from mtl_ray.distributed.spare_workers import import_hook
 
 SETTLE_S = 5.0
-"""What a dead group used is free again after a moment; so long the next one waits for all that the cluster has."""
+"""How long a new group waits for all resources of the cluster: those of a dead group become free
+after a moment."""
 SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
@@ -34,33 +40,37 @@ SETTINGS = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
 }
-"""Of Ray Train, unless the environment says otherwise: how soon a death is seen; the driver looks for nodes that leave, see ``train``."""
+"""Environment variables of Ray Train: how soon it notices a dead worker. The driver watches for
+nodes that leave, see ``train``."""
 _log = logging.getLogger(__name__)
 
 
 class NoRoomError(RuntimeError):
-    """Fewer workers fit than the run needs."""
+    """Fewer workers fit than the run needs at least."""
 
 
-class Sizing(ScalingPolicy):  # type: ignore[misc]
-    """As many workers as fit when a group starts; a group that runs is left alone, since the driver asks it to stop in time."""
+class FittingPolicy(ScalingPolicy):  # type: ignore[misc]
+    """Starts as many workers as fit.
 
-    def __init__(self, scaling_config: ScalingConfig, fewest: int, most: int, request: Resources, board: Any) -> None:
+    It never resizes a running group: the driver asks the group to stop first.
+    """
+
+    def __init__(self, scaling_config: ScalingConfig, fewest: int, most: int, request: Resources, run_state: Any) -> None:
         super().__init__(scaling_config)
-        self._fewest, self._most, self._request, self._board = fewest, most, request, board
+        self._fewest, self._most, self._request, self._run_state = fewest, most, request, run_state
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
-        """Of Ray: before each start."""
+        """Called by Ray before each start."""
         size = self._size()
-        ray.get(self._board.start_group.remote(size, ray.get_runtime_context().get_runtime_env_string()))
+        ray.get(self._run_state.start_group.remote(size, ray.get_runtime_context().get_runtime_env_string()))
         return ResizeDecision(num_workers=size, resources_per_worker=dict(self._request))
 
     def _size(self) -> int:
         since = time.monotonic()
         while True:
-            there = machines()
-            most = min(self._most, fit((machine.total for machine in there), self._request))
-            free = min(self._most, fit((machine.free for machine in there), self._request))
+            found = machines()
+            most = min(self._most, num_fitting((machine.total for machine in found), self._request))
+            free = min(self._most, num_fitting((machine.free for machine in found), self._request))
             waited = time.monotonic() - since > SETTLE_S
             if free >= self._fewest and (free >= most or waited):
                 return free
@@ -69,42 +79,45 @@ class Sizing(ScalingPolicy):  # type: ignore[misc]
             time.sleep(0.1)
 
     def make_decision_for_running_worker_group(self, worker_group_state: Any, worker_group_status: Any) -> ScalingDecision:
-        """Of Ray: at each look at a running group."""
+        """Called by Ray at each check of a running group."""
         return NoopDecision()
 
     def _get_num_workers_for_resource_request(self) -> int:
         return self._most
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        """Of Ray: would start an actor that tells the autoscaler; the driver does that, where there is one."""
+        """Called by Ray.
+
+        Ray's own policies start an actor that asks the autoscaler; here the driver does that.
+        """
 
     async def before_controller_shutdown(self) -> None:
-        """Of Ray."""
+        """Called by Ray."""
 
     def before_controller_abort(self) -> None:
-        """Of Ray."""
+        """Called by Ray."""
 
 
-class Patience(FailurePolicy):  # type: ignore[misc]
-    """Starts again after failures, unless there are too many without progress."""
+class ProgressPolicy(FailurePolicy):  # type: ignore[misc]
+    """Starts again after a failure, unless there were too many without a new checkpoint."""
 
-    def __init__(self, failure_config: FailureConfig, max_failures: int, board: Any) -> None:
+    def __init__(self, failure_config: FailureConfig, max_failures: int, run_state: Any) -> None:
         super().__init__(failure_config)
-        self._max_failures, self._board = max_failures, board
+        self._max_failures, self._run_state = max_failures, run_state
         self._failures = self._saved = 0
 
-    def ends(self) -> bool:
+    def end_requested(self) -> bool:
         """Whether the driver asked the ranks to stop for good."""
-        return bool(ray.get(self._board.ends.remote()))
+        return bool(ray.get(self._run_state.end_requested.remote()))
 
     def make_decision(self, training_failed_error: Exception) -> FailureDecision:
-        """Of Ray: after each failure."""
+        """Called by Ray after each failure."""
         no_room = isinstance(getattr(training_failed_error, "controller_failure", None), NoRoomError)
-        if no_room or ray.get(self._board.mistake.remote()) is not None or self.ends():
+        if no_room or ray.get(self._run_state.user_error.remote()) is not None or self.end_requested():
             return FailureDecision.RAISE
-        if ray.get(self._board.pause.remote()):
+        if ray.get(self._run_state.pause_reason.remote()):
             return FailureDecision.RETRY
-        saved = ray.get(self._board.num_saved.remote())
+        saved = ray.get(self._run_state.num_saved.remote())
         self._failures = 1 if saved > self._saved else self._failures + 1
         self._saved = saved
         last = str(training_failed_error).strip().splitlines()[-1:]
@@ -116,7 +129,7 @@ class Patience(FailurePolicy):  # type: ignore[misc]
 
 
 class _Workers(WorkerGroup):  # type: ignore[misc]
-    """Ray 2.60 leaves the workers of a group alive, and their GPUs taken, if they start but cannot meet."""
+    """Shuts down workers that start but cannot synchronise: Ray 2.60 leaves them alive, and their GPUs taken."""
 
     def _start(self) -> None:
         try:
@@ -128,14 +141,17 @@ class _Workers(WorkerGroup):  # type: ignore[misc]
 
 
 class _Controller(TrainController):  # type: ignore[misc]
-    """Starts another group where the ranks stopped with a checkpoint, and knows what is free only when the last one is gone."""
+    """Starts another group after the ranks stopped with a checkpoint.
+
+    It shuts the last group down before it counts free resources.
+    """
 
     worker_group_cls = _Workers
 
     async def _step(self) -> TrainControllerLoopIterationResult:
         result = await super()._step()
         over = isinstance(result.next_state, ShuttingDownState) and isinstance(result.next_state.next_state, FinishedState)
-        if over and not self._return_value["finished"] and not self._failure_policy.ends():
+        if over and not self._return_value["finished"] and not self._failure_policy.end_requested():
             result.next_state = RestartingState(training_failed_error=None)
         return result
 
@@ -145,18 +161,19 @@ class _Controller(TrainController):  # type: ignore[misc]
         return super()._make_and_handle_scaling_decision_for_non_running_worker_group(controller_state)
 
 
-class Group(DataParallelTrainer):  # type: ignore[misc]
-    """The workers of one run.
+class ElasticTrainer(DataParallelTrainer):  # type: ignore[misc]
+    """Trains one run with as many workers as fit.
 
     Args:
-        work: what each worker does.
+        work: the function of each worker.
         name: of the run, for logs.
-        storage: a local folder for Ray's own notes.
-        fewest, most: workers.
-        request: of each worker.
-        board: see there.
+        storage: a local folder for Ray's own files.
+        fewest, most: number of workers.
+        request: resources of each worker.
+        run_state: handle of the ``RunState``.
         max_failures: in a row, without a new checkpoint.
-        watch: called about twice a second while ``fit`` runs; what it raises ends the workers and leaves ``fit``.
+        watch: called about twice a second while ``fit`` runs; an exception from it ends the workers
+            and leaves ``fit``.
     """
 
     def __init__(
@@ -168,7 +185,7 @@ class Group(DataParallelTrainer):  # type: ignore[misc]
         fewest: int,
         most: int,
         request: Resources,
-        board: Any,
+        run_state: Any,
         max_failures: int,
         watch: Callable[[], None],
     ) -> None:
@@ -177,19 +194,24 @@ class Group(DataParallelTrainer):  # type: ignore[misc]
             scaling_config=ScalingConfig(num_workers=most, use_gpu="GPU" in request, resources_per_worker=dict(request)),
             run_config=RunConfig(name=name, storage_path=storage, logging_config=LoggingConfig(log_level="WARNING")),
         )
-        self._sizing = Sizing(self.scaling_config, fewest, most, request, board)
-        self._patience = Patience(FailureConfig(), max_failures, board)
+        self._scaling = FittingPolicy(self.scaling_config, fewest, most, request, run_state)
+        self._failures = ProgressPolicy(FailureConfig(), max_failures, run_state)
         self._watch = watch
 
     def _create_default_callbacks(self) -> list[Any]:
-        """Of Ray: none is needed; its actor that cleans up after dead controllers would ask a dashboard for them."""
+        """Called by Ray.
+
+        No callback is needed; Ray's own would start an actor that needs a dashboard.
+        """
         return []
 
     def _initialize_and_run_controller(self, **given: Any) -> Any:
-        """Of Ray: with our policies, and with a driver that looks around instead of waiting."""
-        here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
-        remote = ray.remote(num_cpus=0, label_selector=here, runtime_env={"env_vars": SETTINGS | hook() | get_env_vars_to_propagate()})
-        controller = remote(_Controller).remote(**given | {"scaling_policy": self._sizing, "failure_policy": self._patience})
+        """Called by Ray. It uses our policies, and calls ``watch`` instead of blocking."""
+        this_node = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
+        remote = ray.remote(
+            num_cpus=0, label_selector=this_node, runtime_env={"env_vars": SETTINGS | import_hook() | get_env_vars_to_propagate()}
+        )
+        controller = remote(_Controller).remote(**given | {"scaling_policy": self._scaling, "failure_policy": self._failures})
         try:
             running = controller.run.remote()
             while not ray.wait([running], timeout=POLL_S)[0]:

@@ -1,11 +1,11 @@
-"""What workers import before they are wanted."""
+"""What spare workers import before they are needed."""
 
 from pathlib import Path
 
 import pytest
 
 import mtl_ray
-from mtl_ray.distributed import spares
+from mtl_ray.distributed import spare_workers
 
 
 @pytest.mark.parametrize(
@@ -21,5 +21,5 @@ def test_workers_import_ahead_only_what_they_find_without_the_folder_of_the_driv
     (tmp_path / "mtl_ray").mkdir()
     (tmp_path / "mtl_ray" / "__init__.py").touch()  # another one
     monkeypatch.setenv("PYTHONPATH", str(Path(mtl_ray.__file__).parents[1] if found else tmp_path))
-    monkeypatch.setattr(spares.ray, "get_runtime_context", lambda: type("Context", (), {"runtime_env": job}))
-    assert bool(spares.hook()) == hooked
+    monkeypatch.setattr(spare_workers.ray, "get_runtime_context", lambda: type("Context", (), {"runtime_env": job}))
+    assert bool(spare_workers.import_hook()) == hooked
