@@ -7,7 +7,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT, Retired
-from mtl_ray.inputs.image import Canvas
+from mtl_ray.inputs.image import CanvasConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -107,7 +107,7 @@ class DataConfig:
 
     train: SplitConfig
     val: ValSplitConfig
-    canvas: Canvas
+    canvas: CanvasConfig
     """How images are put on the network's canvas, in training, evaluation, export and serving alike."""
     augment: tuple[Augmentation, ...] = ()
     """Changes made in training, in this order, before the image is put on the canvas."""
