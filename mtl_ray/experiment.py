@@ -132,9 +132,13 @@ def read_experiment(tree: Node, *, written: bool = False) -> ExperimentConfig:
     Raises:
         ValueError: naming file and line of each mistake, or the plugin that is missing.
     """
-    config = validate(tree, experiment_type(tree), written=written)
-    installed = [name for name in installed_plugins() if name not in config.plugins]
-    return replace(config, plugins=(*config.plugins, *used_plugins(config, installed))) if installed else config
+    return with_used_plugins(validate(tree, experiment_type(tree), written=written))
+
+
+def with_used_plugins(config: ExperimentConfig) -> ExperimentConfig:
+    """A config whose ``plugins`` are those that it names, and the installed ones that it uses."""
+    used = used_plugins(config, [name for name in installed_plugins() if name not in config.plugins])
+    return replace(config, plugins=(*config.plugins, *used)) if used else config
 
 
 def predicting_heads(heads: Mapping[str, AnyHead]) -> dict[str, AnyHead]:

@@ -109,10 +109,10 @@ def read_stored(checkpoint: Artifact, overrides: Sequence[str] = ()) -> Stored:
         ValueError: naming file and line, if a section other than ``schedule`` and ``runtime`` cannot be read, or the plugin that is
             missing here.
     """
-    whole = _tree(checkpoint, CONFIG_FILE)
-    tree, left_out = readable(whole, experiment_type(whole), OF_TRAINING)
+    whole, changes = _tree(checkpoint, CONFIG_FILE), override_tree(overrides)
+    tree, left_out = readable(whole, experiment_type(merge(whole, changes)), OF_TRAINING)
     unnamed = node_of({"schedule": {}, "runtime": {"name": "unnamed"}}, tree.origin)
-    tree = merge(merge(unnamed, tree), override_tree(overrides))
+    tree = merge(merge(unnamed, tree), changes)
     return Stored(read_experiment(tree, written=True), left_out)
 
 

@@ -22,7 +22,6 @@ from mtl_ray.inputs.image_formats import FORMATS
 from mtl_ray.inputs.input import Arrays, ArraySpec, Input
 from mtl_ray.samples import EncodedImage
 
-
 STEP = 32
 """Open heights and widths may differ from the canvas by multiples of this many pixels, the coarsest stride of a backbone."""
 
@@ -73,6 +72,10 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
         done, body = cv2.imencode(".png", raw[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
         assert done
         return bytes(body)
+
+    def to_file(self, encoded: EncodedImage) -> tuple[str, bytes]:
+        """The file as it is."""
+        return ".png" if encoded.data.startswith(b"\x89PNG") else ".jpg", encoded.data
 
     def may_begin(self, first: bytes) -> bool:
         """No image begins with a brace or a blank."""

@@ -5,6 +5,7 @@ config class of ``data.canvas`` names it (``canvas.input``): ``Canvas`` is that 
 for the name of an input.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -111,6 +112,10 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
     def encode_file(self, raw: Raw) -> bytes:
         """The inverse of ``decode_file``; nothing is lost."""
         raise NotImplementedError
+
+    def to_file(self, encoded: Encoded) -> tuple[str, bytes]:
+        """A sample as a file that ``decode_file`` reads: how its name ends, and its content."""
+        return (self.suffixes or (".bin",))[0], self.encode_file(self.decode(encoded, sys.maxsize))
 
     def may_begin(self, first: bytes) -> bool:
         """Whether a file may begin with this byte. Where it may not, the body of a request that does is taken for JSON."""

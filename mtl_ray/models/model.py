@@ -59,7 +59,8 @@ class Model(nn.Module):
 
         Args:
             inputs: the arrays of the input by name, batch first.
-            step, exporting: see ``Context``.
+            step: see ``Context``.
+            exporting: see ``Context``.
         """
         return self.trunk(self.normalise(inputs[self.trunk.input])), Context(inputs=inputs, step=step, exporting=exporting)
 

@@ -116,7 +116,7 @@ class _Training:
         """With the weights of the checkpoint that was found, else those that the config says."""
         config = self.config.model
         if found is not None:
-            config = replace(config, backbone=replace(config.backbone, pretrained=False, weights=None))
+            config = config.without_pretrained()
         torch.manual_seed(self.config.runtime.seed)
         model = build_model(config, self.loader.vocabulary)
         if found is not None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from mtl_ray import storage
 from mtl_ray.config.load import override_tree
 from mtl_ray.config.tree import Node, find, merge
-from mtl_ray.config.validate import to_yaml, validate, values_of
-from mtl_ray.experiment import ExperimentConfig, parse_experiment
+from mtl_ray.config.validate import to_yaml, values_of
+from mtl_ray.experiment import ExperimentConfig, parse_experiment, read_experiment
 from mtl_ray.training.identity import differences
 from mtl_ray.tuning.anchor_boxes import shapes_of
 from mtl_ray.tuning.anchor_points import Shapes
@@ -98,7 +98,7 @@ class Search:
         Raises:
             ValueError: if its values do not go together.
         """
-        config = validate(merge(self._tree, override_tree(trial.overrides, f"trial {trial.number}")), ExperimentConfig)
+        config = read_experiment(merge(self._tree, override_tree(trial.overrides, f"trial {trial.number}")))
         runtime = replace(
             config.runtime,
             name=name_of(trial.number),
@@ -114,7 +114,7 @@ class Search:
         if not heads:
             return overrides
         try:
-            config = validate(self._with_some_anchors(merge(self._tree, override_tree(overrides)), heads), ExperimentConfig)
+            config = read_experiment(self._with_some_anchors(merge(self._tree, override_tree(overrides)), heads))
         except ValueError:  # it is said again, and kept as the reason, when the trial is to start
             return overrides
         for path in heads:

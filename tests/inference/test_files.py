@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.predict import main
-from mtl_ray.inference.pictures import find_pictures, unique_names
+from mtl_ray.inference.files import find_files, unique_names
 from mtl_ray.inputs.decode import decode_image
 from tests.inference.tiny import images
 from tests.inputs.image_files import HEIGHT, WIDTH, encoded
@@ -81,7 +81,7 @@ def test_files_of_every_suffix_are_found_and_read(tmp_path: Path, suffix: str) -
         suffix, ("JPEG" if suffix.lower() in ("jpe", "jfif", "jpeg") else suffix.upper(), "RGB")
     )
     (tmp_path / f"a.{suffix}").write_bytes(encoded(kind, mode))
-    (uri,) = find_pictures([str(tmp_path)])
+    (uri,) = find_files([str(tmp_path)])
     assert decode_image(Path(uri).read_bytes()).shape == (HEIGHT, WIDTH, 3)
 
 
@@ -96,16 +96,16 @@ def test_a_picture_that_does_not_decode_is_named(folder: Path, checkpoint: str, 
 
 
 def test_places_are_pictures_folders_and_patterns(folder: Path) -> None:
-    assert [Path(uri).name for uri in find_pictures([str(folder / "*.png"), str(folder), str(folder / "a.jpg")])] == [
+    assert [Path(uri).name for uri in find_files([str(folder / "*.png"), str(folder), str(folder / "a.jpg")])] == [
         "A.png",
         "a.jpg",
         "a.PNG",
     ]
-    assert len(find_pictures([str(folder / "**" / "a.*")])) == 2
+    assert len(find_files([str(folder / "**" / "a.*")])) == 2
     for nothing in (str(folder / "x.jpg"), str(folder / "*.bmp"), str(folder.parent / "empty")):
         (folder.parent / "empty").mkdir(exist_ok=True)
         with pytest.raises(FileNotFoundError, match="no picture"):
-            find_pictures([nothing])
+            find_files([nothing])
 
 
 @given(st.lists(st.sampled_from(["a/x.jpg", "b/x.png", "X.jpg", "x-2.jpg", "c/x-2.jpg", "d/.png", "y"]), min_size=1, max_size=9))
