@@ -24,14 +24,14 @@ def folder(tmp_path: Path) -> Path:
     cv2.imwrite(str(tmp_path / "photos" / "a.jpg"), colour)
     cv2.imwrite(str(tmp_path / "photos" / "A.png"), np.dstack([small, small[:, :, :1]]))
     cv2.imwrite(str(tmp_path / "photos" / "below" / "a.PNG"), grey[:, :, 0])
-    (tmp_path / "photos" / "readme.txt").write_text("no picture")
+    (tmp_path / "photos" / "readme.txt").write_text("there is no image")
     return tmp_path / "photos"
 
 
 def test_every_picture_is_drawn_and_written_down(folder: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main([checkpoint, str(folder), "--out", str(out), "--score-thr", "0"]) == 0
-    assert "3 of 3 pictures" in capsys.readouterr().out
+    assert "3 of 3 images" in capsys.readouterr().out
     written = json.loads((out / "predictions.json").read_text())
     assert [Path(entry["file"]).name for entry in written["predictions"]] == ["A.png", "a.jpg", "a.PNG"]
     assert sorted(path.name for path in out.glob("*.jpg")) == sorted(entry["drawing"] for entry in written["predictions"])
@@ -89,7 +89,7 @@ def test_a_picture_that_does_not_decode_is_named(folder: Path, checkpoint: str, 
     (folder / "cut.jpg").write_bytes((folder / "a.jpg").read_bytes()[:60])
     assert main([checkpoint, str(folder / "cut.jpg"), str(folder / "a.jpg"), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    assert "1 of 2 pictures" in said.out
+    assert "1 of 2 images" in said.out
     assert "cut.jpg" in said.err
     written = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert len(written["predictions"]) == len(written["unreadable"]) == 1
@@ -104,7 +104,7 @@ def test_places_are_pictures_folders_and_patterns(folder: Path) -> None:
     assert len(find_files([str(folder / "**" / "a.*")])) == 2
     for nothing in (str(folder / "x.jpg"), str(folder / "*.bmp"), str(folder.parent / "empty")):
         (folder.parent / "empty").mkdir(exist_ok=True)
-        with pytest.raises(FileNotFoundError, match="no picture"):
+        with pytest.raises(FileNotFoundError, match="there is no image"):
             find_files([nothing])
 
 
