@@ -163,7 +163,8 @@ def _file(value: Any, where: str, kind: Kind) -> bytes:
     if isinstance(value, dict) and set(value) == {"b64"}:
         value = value["b64"]
     if not isinstance(value, str):
-        raise RequestError(400, f'{where} must be {kind.name} data in base64, as text or as {{"b64": "BASE64"}}')
+        article = "an" if kind.name[0] in "aeiou" else "a"
+        raise RequestError(400, f'{where} must be {article} {kind.name} in base64, as text or as {{"b64": "BASE64"}}')
     if value[:5].lower() == "data:":
         found = _DATA_URI.match(value, 0, 500)
         if found is None:
