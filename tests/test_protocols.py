@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_ray.experiment import HEADS
+from mtl_ray.experiment import head_types
 
 ROOT = Path(__file__).parents[1]
 Where = tuple[str, str]
@@ -22,9 +22,9 @@ ALLOWED: dict[Where, str] = {
     ("mtl_ray/distributed/spare_workers.py", "import_module"): "loads what a rank needs before it is needed",
     ("mtl_ray/distributed/elastic_trainer.py", "getattr(training_failed_error)"): "an attribute that Ray sets in one case only",
     ("mtl_ray/training/fork_server.py", "import_module"): "loads what a rank needs before it is needed",
-    ("mtl_ray/plugin.py", "import_module"): "a plugin, by the name in a config",
-    ("mtl_ray/config/extend.py", "getattr(value)"): "the type of a value that pydantic is to validate",
     ("mtl_ray/analysis/networks.py", "import_module"): "MODULE:FUNCTION of the command line",
+    ("mtl_ray/plugin.py", "import_module"): "a plugin by the name that the config gives",
+    ("mtl_ray/config/extend.py", "getattr(value)"): "a value of a union of configs, which pydantic asks about before it is one",
     ("jobs/tools.py", "import_module"): "a tool by its name on the command line",
     ("mtl_ray/storage.py", "getattr(error.__cause__)"): "botocore's errors",
     ("mtl_ray/inference/endpoint.py", "getattr(error)"): "urllib's errors",
@@ -39,7 +39,6 @@ ALLOWED: dict[Where, str] = {
     ("mtl_ray/tuning/anchor_search.py", "isinstance(Yolov3Head)"): "jobs.anchors fits an option that this config alone has",
     ("mtl_ray/models/head.py", "isinstance(DenseHead)"): "the one place that tells which heads have candidates",
     ("mtl_ray/analysis/speed.py", "request.task"): "the task of jobs.analyze speed: inference, loader, ...",
-    ("mtl_ray/distributed/convert_files.py", "config.source.type"): "the type of a source",
 }
 """By file and question the reason."""
 OF_TORCH = ("device.type",)
@@ -113,7 +112,7 @@ def test_tasks_ask_neither() -> None:
         "if head.task.view == 'boxes': pass",
         "if task.name in known: pass",
         "match head.type:\n    case 'linear': pass",
-        *(f"if isinstance(head, {kind.__name__}): pass" for kind in HEADS),
+        *(f"if isinstance(head, {kind.__name__}): pass" for kind in head_types()),
         "if isinstance(head, config.Yolov3Head | config.RetinaNetHead): pass",
     ],
 )

@@ -1,7 +1,7 @@
 """A network to be looked at, by its address: a config, whatever was made from one, or a function that builds one."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from typing import cast
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
-from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model, load_experiment, predicting_heads
+from mtl_ray.experiment import ExperimentConfig, build_model, load_experiment, predicting_heads
 from mtl_ray.inference.checkpoint import find_checkpoint
 from mtl_ray.inference.open import artifact_kind
 from mtl_ray.inference.signature import read_signature
 from mtl_ray.inference.stored_config import read_config, read_vocabulary
-from mtl_ray.models.head import Context, Head, dense
+from mtl_ray.models.head import Head, unsuppressed
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.shards.split import open_split
@@ -56,7 +56,7 @@ def open_network(target: str, *, classes: int | None = None, auxiliary: bool = F
     if colon and function.isidentifier() and all(part.isidentifier() for part in module.split(".")):
         return Network(model=_imported(module, function).eval(), run=lambda model, batch: model(batch), shape=None, images=False)
     config, vocabulary = open_config(target, classes)
-    model = build_model(untrained(config.model), vocabulary).eval()
+    model = build_model(config.model.without_pretrained(), vocabulary).eval()
     if not auxiliary:
         kept = predicting_heads(config.model.heads)
         model.heads = nn.ModuleDict({name: head for name, head in model.heads.items() if name in kept})
@@ -90,11 +90,6 @@ def _stored(target: str) -> tuple[ExperimentConfig, Vocabulary | None]:
     return read_config(checkpoint), read_vocabulary(checkpoint)
 
 
-def untrained(config: ModelConfig) -> ModelConfig:
-    """The same network with random weights: nothing is downloaded."""
-    return replace(config, backbone=replace(config.backbone, pretrained=False, weights=None))
-
-
 def _imported(module: str, function: str) -> nn.Module:
     try:
         made = getattr(import_module(module), function)()
@@ -126,12 +121,5 @@ def _run(model: nn.Module, image: Tensor) -> object:
     assert isinstance(model, Model)
     height, width = image.shape[2:]
     valid = torch.tensor([[height, width]], dtype=torch.int32).expand(len(image), 2).to(image.device)
-    context = Context(canvas_hw=(height, width), valid_hw=valid)
-    features = model.trunk(model.normalise(image))
-    return [_output(cast(Head, head), features, context) for head in model.heads.values()]
-
-
-def _output(head: Head, features: Mapping[str, Tensor], context: Context) -> object:
-    """What a head says, before suppression where it has one."""
-    proposing = dense(head)
-    return head.predict(features, context) if proposing is None else proposing.candidates(features, context)
+    features, context = model.prepare({"image": image, "valid_hw": valid})
+    return [unsuppressed(cast(Head, head), features, context) for head in model.heads.values()]

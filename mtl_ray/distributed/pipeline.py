@@ -26,8 +26,8 @@ from mtl_ray.export.bundle import checkpoint_of, export
 from mtl_ray.export.parity import ParityError
 from mtl_ray.export.table import table as parity_table
 from mtl_ray.inference.endpoint import EndpointPredictor
+from mtl_ray.inference.files import predict_files
 from mtl_ray.inference.open import open_predictor
-from mtl_ray.inference.pictures import predict_pictures
 from mtl_ray.serving.compare import compare
 from mtl_ray.shards.split import open_split
 from mtl_ray.sources.config import ConvertConfig, SourceConfig
@@ -123,7 +123,7 @@ class _Pipeline:
         if _exported_from(to) == checkpoint_of(run):
             return StageOutcome(result="there already", where=to)
         try:
-            bundle = export(run, to, self.experiment.export, self.experiment.data)
+            bundle = export(run, to, self.experiment.export, self.experiment.data, self.experiment.plugins)
         except ParityError as error:
             print(parity_table(error.parity))
             return StageOutcome(result=f"parity failed: {error}", where=to, held=False)
@@ -141,18 +141,18 @@ class _Pipeline:
         answer = endpoint.answer(storage.read(self.images[0]), score_threshold=config.score_threshold)
         took = time.monotonic() - started
         print(f"POST {endpoint.url} with {short_uri(self.images[0])} is answered:\n{answer_text(answer)}")
-        bad = predict_pictures(endpoint, self.images, self._in_run("answers"), config.score_threshold)
+        bad = predict_files(endpoint, self.images, self._in_run("answers"), config.score_threshold)
         result = f"HTTP answer in {took * 1000:.0f} ms, {len(self.images) - len(bad)} images drawn"
         return StageOutcome(result=result, where=self._in_run("answers"), held=not bad)
 
     def _write_images(self) -> list[str]:
         """Writes the first validation images as files; returns their URIs."""
-        split = open_split(_only(self.experiment.data.val.uri))
+        split, kind = open_split(_only(self.experiment.data.val.uri)), self.experiment.data.canvas.input
         uris = []
         for number, sample in enumerate(split.read(0, min(self.config.pictures, split.num_samples))):
-            suffix = ".png" if sample.image.startswith(b"\x89PNG") else ".jpg"
+            suffix, content = kind.to_file(sample.inputs[kind.name])
             uris.append(self._in_run(f"images/{number:02d}{suffix}"))
-            storage.write(uris[-1], sample.image)
+            storage.write(uris[-1], content)
         return uris
 
     def _compare(self) -> StageOutcome:
@@ -160,7 +160,7 @@ class _Pipeline:
         endpoint, model = EndpointPredictor(self.url), open_predictor(run_uri(self.experiment))
         found = list(compare(endpoint, model, self.images))
         for part in found:
-            print(f"{short_uri(part.picture)}  {part.head}: {part.compared} compared, {part.figures}")
+            print(f"{short_uri(part.file)}  {part.head}: {part.compared} compared, {part.figures}")
             print("".join(f"  mismatch: {sentence}\n" for sentence in part.mismatches), end="")
         held = not any(part.mismatches for part in found)
         result = f"{len(self.images)} images: HTTP {'agrees with' if held else 'differs from'} torch"

@@ -100,7 +100,7 @@ def with_absolute_uris(config: ExperimentConfig) -> ExperimentConfig:
             ledger=_absolute(runtime.ledger),
         ),
         data=replace(data, train=_absolute_split(data.train), val=_absolute_split(data.val)),
-        model=replace(config.model, backbone=replace(backbone, weights=_absolute(backbone.weights))),
+        model=replace(config.model, backbone=replace(backbone, **{name: storage.absolute(uri) for name, uri in backbone.paths().items()})),
     )
 
 

@@ -23,12 +23,12 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from mtl_ray.config.tree import Node
-from mtl_ray.config.validate import to_yaml, validate
+from mtl_ray.config.validate import to_yaml
 from mtl_ray.distributed.capacity import machines, num_fitting, resources_per_worker
 from mtl_ray.distributed.session import session
 from mtl_ray.distributed.train import train, with_absolute_uris
 from mtl_ray.distributed.tune_trial import RESULT, Train, parse_result, run_trial
-from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.experiment import ExperimentConfig, read_experiment
 from mtl_ray.terminal import progress_bar
 from mtl_ray.tuning.record import Result
 from mtl_ray.tuning.scheduler import TrialScheduler
@@ -53,7 +53,7 @@ def search(tree: Node, *, train: Train = train) -> Search:
     Raises:
         ValueError: if the config is wrong, or the folder holds another search.
     """
-    found = Search(tree, with_absolute_uris(validate(tree, ExperimentConfig)))
+    found = Search(tree, with_absolute_uris(read_experiment(tree)))
     if found.done:
         _log.warning("the search %s is finished already: nothing is left to do", found.uri)
         return found

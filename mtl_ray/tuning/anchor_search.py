@@ -6,9 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.config.load import load_tree
-from mtl_ray.config.validate import validate
-from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.experiment import load_experiment
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.tasks.detection.config import Yolov3Head
 from mtl_ray.tuning.anchor_boxes import documented_shapes, shapes_of
@@ -160,7 +158,7 @@ def anchors_of_config(path: str, head: str) -> tuple[tuple[str, ...], LevelAncho
         ValueError, FileNotFoundError: if the config is wrong, or has no such head, or one without
             anchors in pixels.
     """
-    heads = validate(load_tree(path), ExperimentConfig).model.heads
+    heads = load_experiment(path).model.heads
     if not isinstance(found := heads.get(head), Yolov3Head):
         fitting = [name for name, each in heads.items() if isinstance(each, Yolov3Head)]
         other = f"--head {' or '.join(fitting)} has" if fitting else "no other head has any: anchors are for heads of type yolov3"

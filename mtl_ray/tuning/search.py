@@ -6,8 +6,8 @@ from dataclasses import replace
 from mtl_ray import storage
 from mtl_ray.config.load import override_tree
 from mtl_ray.config.tree import Node, find, merge
-from mtl_ray.config.validate import to_yaml, validate, values_of
-from mtl_ray.experiment import ExperimentConfig, parse_experiment
+from mtl_ray.config.validate import to_yaml, values_of
+from mtl_ray.experiment import ExperimentConfig, parse_experiment, read_experiment
 from mtl_ray.training.identity import differences
 from mtl_ray.tuning.anchor_boxes import shapes_of
 from mtl_ray.tuning.anchor_points import Shapes
@@ -101,7 +101,7 @@ class Search:
         Raises:
             ValueError: if its values do not go together.
         """
-        config = validate(merge(self._tree, override_tree(trial.overrides, f"trial {trial.number}")), ExperimentConfig)
+        config = read_experiment(merge(self._tree, override_tree(trial.overrides, f"trial {trial.number}")))
         runtime = replace(
             config.runtime,
             name=trial_name(trial.number),
@@ -117,7 +117,7 @@ class Search:
         if not heads:
             return overrides
         try:
-            config = validate(self._with_some_anchors(merge(self._tree, override_tree(overrides)), heads), ExperimentConfig)
+            config = read_experiment(self._with_some_anchors(merge(self._tree, override_tree(overrides)), heads))
         except ValueError:  # the start of the trial raises it again, and it becomes the reason of the failure
             return overrides
         for path in heads:

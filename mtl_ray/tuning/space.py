@@ -10,8 +10,7 @@ from mtl_ray.config.document import dump
 from mtl_ray.config.fields import fit
 from mtl_ray.config.load import override_tree
 from mtl_ray.config.tree import Node, Origin, find, merge, plain
-from mtl_ray.config.validate import validate
-from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.experiment import experiment_type, read_experiment
 from mtl_ray.tuning.config import Anchors, Choice, Distribution, Int, LogUniform, Uniform, in_order
 
 Space = Mapping[str, Distribution]
@@ -166,7 +165,7 @@ def _problems(tree: Node, path: str, space: Space) -> Iterator[str]:
     for value in _ends(entry):
         given = _moved(override_tree([*_conditions(entry, space), override(path, value)]), origin)
         changed = merge(tree, given)
-        unknown = fit(changed, ExperimentConfig)[1]
+        unknown = fit(changed, experiment_type(changed))[1]
         yield from map(str, unknown)
         yield from [] if unknown else _refusals(changed, path, str(origin))
 
@@ -199,7 +198,7 @@ def _refusals(tree: Node, path: str, origin: str) -> list[str]:
     An error about several values depends on the trial, which then fails.
     """
     try:
-        validate(tree, ExperimentConfig)
+        read_experiment(tree)
     except ValueError as error:
         return [line for line in str(error).splitlines() if line.startswith((f"{origin}: {path} ", f"{origin}: {path}."))]
     return []

@@ -9,7 +9,7 @@ import yaml
 from torch import Tensor
 
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.models.config import FpnNeck
+from mtl_ray.models.config import FpnNeck, TimmBackbone
 from mtl_ray.weights.foreign import ForeignWeights, recognise
 from mtl_ray.weights.infer import TimmModel, infer, open_model, whole_name
 from mtl_ray.weights.targets import model_of
@@ -134,6 +134,8 @@ def _for_config(foreign: ForeignWeights, config: ExperimentConfig, classes: int 
     own = model_of(config, classes).state_dict()
     shapes = {name.removeprefix(_BACKBONE): tuple(value.shape) for name, value in own.items() if name.startswith(_BACKBONE)}
     backbone = config.model.backbone
+    if not isinstance(backbone, TimmBackbone):
+        raise ValueError(f"weights are imported for backbones of timm, not of the type {backbone.type!r}")
     found = fill(foreign.backbone, TimmModel(backbone.name, backbone.options, shapes))
     used = {whole_name(foreign.backbone, name) for name in found}
     tensors = {_BACKBONE + name: value for name, value in found.items()}

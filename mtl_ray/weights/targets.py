@@ -1,7 +1,6 @@
 """The models to compare weights with: of a config, a checkpoint or timm."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import timm
@@ -48,8 +47,7 @@ def model_of(config: ExperimentConfig, classes: int | None = None) -> Model:
     Raises:
         ValueError: if neither the data nor ``classes`` gives the number of classes.
     """
-    backbone = replace(config.model.backbone, pretrained=False, weights=None)
-    model = replace(config.model, backbone=backbone)
+    model = config.model.without_pretrained()
     return build_model(model, _numbered(model, classes) if classes is not None else _vocabulary(config)).eval()
 
 

@@ -10,8 +10,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from mtl_ray.experiment import HEADS as REGISTERED
-from mtl_ray.experiment import TASKS, HeadConfig
+from mtl_ray.experiment import HeadConfig, head_types, tasks
 from mtl_ray.inference.heads import head_of
 from mtl_ray.inputs.frame import frame_of
 from mtl_ray.inputs.image import Canvas
@@ -21,7 +20,7 @@ from mtl_ray.models.model import Model
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.segmentation.decode import SemanticMap
-from tests.tasks.head_cases import HEADS, batch_of, images, model_of, scattered, total
+from tests.tasks.head_cases import HEADS, batch_of, images, inputs_of, model_of, scattered, total
 
 EVERY = pytest.mark.parametrize("name", HEADS)
 PREDICTING = [name for name in HEADS if name != "auxiliary"]
@@ -54,13 +53,13 @@ def added(parts: list[dict[str, Term]]) -> dict[str, Term]:
 
 
 def test_every_registered_head_is_tested_here() -> None:
-    assert {type(model_config(name)) for name in HEADS} == set(REGISTERED)
+    assert {type(model_config(name)) for name in HEADS} == set(head_types())
 
 
 @EVERY
 def test_a_config_answers_what_is_asked_of_every_head(name: str) -> None:
     config = model_config(name)
-    assert config.task in TASKS
+    assert config.task in tasks()
     assert config.task.annotation == config.annotation
     assert head_of(config.type).task is config.task
     assert config.exclusive == (name == "linear")
@@ -154,7 +153,7 @@ def test_what_is_predicted_can_be_decoded(name: str) -> None:
     model = scattered(model_of(name))
     frame = frame_of(100, 200, Canvas(kind="letterbox", height=64, width=96))
     with torch.no_grad():
-        found = model.predict(images(2), torch.tensor([[48, 96]] * 2))[name]
+        found = model.predict(inputs_of(images(2), (48, 96)))[name]
     for row in range(2):
         arrays = {key: value[row].numpy() for key, value in found.items()}
         prediction = model_config(name).task.decode(arrays, frame, model_config(name))
@@ -193,8 +192,8 @@ def fits_labels(prediction: LabelScores, arrays: dict[str, np.ndarray]) -> None:
 def test_one_image_is_predicted_as_in_a_batch(name: str) -> None:
     model, batch = scattered(model_of(name)), images(3)
     with torch.no_grad():
-        together = model.predict(batch, torch.tensor([[64, 96]] * 3))[name]
-        alone = [model.predict(batch[i : i + 1], torch.tensor([[64, 96]]))[name] for i in range(3)]
+        together = model.predict(inputs_of(batch, (64, 96)))[name]
+        alone = [model.predict(inputs_of(batch[i : i + 1], (64, 96)))[name] for i in range(3)]
     for row, single in enumerate(alone):
         rows, others = ({key: value[at] for key, value in found.items()} for found, at in ((together, row), (single, 0)))
         if "scores" in rows:  # candidates of almost the same score may change places
@@ -222,7 +221,7 @@ class Exporting(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, dict[str, Tensor]]:
         valid = torch.tensor(image.shape[2:]).expand(image.shape[0], 2)
-        return self.model.predict(image, valid, exporting=True)
+        return self.model.predict({"image": image, "valid_hw": valid}, exporting=True)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +229,7 @@ def exported() -> tuple[Model, onnxruntime.InferenceSession, list[str]]:
     """A model of all heads, and its graph with batch, height and width left open."""
     model = scattered(model_of(*PREDICTING))
     with torch.no_grad():
-        found = model.predict(images(2), torch.tensor([[64, 96]] * 2))
+        found = model.predict(inputs_of(images(2), (64, 96)))
     names = [f"{head}.{key}" for head, arrays in found.items() for key in arrays]
     sizes = {0: torch.export.Dim("batch"), 2: 32 * torch.export.Dim("rows", min=1), 3: 32 * torch.export.Dim("columns", min=1)}
     program = torch.onnx.export(
@@ -256,7 +255,7 @@ def test_the_exported_graph_agrees_with_torch(
     model, session, names = exported
     batch = images(count, hw, seed=5)
     with torch.no_grad():
-        eager = model.predict(batch, torch.tensor([hw] * count))[name]
+        eager = model.predict(inputs_of(batch, hw))[name]
     outputs = dict(zip(names, session.run(None, {"image": batch.numpy()}), strict=True))
     for key, value in eager.items():
         assert outputs[f"{name}.{key}"].dtype == value.numpy().dtype

@@ -15,7 +15,6 @@ import torchvision
 from torch import Tensor, nn
 
 from jobs.run import run
-from mtl_ray.models.backbone import Backbone
 from mtl_ray.models.config import TimmBackbone
 from mtl_ray.weights.convert import ConvertedWeights, convert_weights
 from mtl_ray.weights.read import read_weights
@@ -48,7 +47,7 @@ def _maps(taken: ConvertedWeights, folder: Path, image: Tensor, level: str = "C5
     assert taken.backbone is not None
     path = folder / "weights.safetensors"
     write_weights(str(path), taken.tensors)
-    backbone = Backbone(TimmBackbone(**taken.backbone, levels=(level,), weights=str(path))).eval()
+    backbone = TimmBackbone(**taken.backbone, levels=(level,), weights=str(path)).build().eval()
     with torch.no_grad():
         return backbone(image)[level]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.predict import main
-from mtl_ray.inference.pictures import find_pictures, unique_names
+from mtl_ray.inference.files import find_files, unique_names
 from mtl_ray.inputs.decode import decode_image
 from tests.inference.tiny import images
 from tests.inputs.image_files import HEIGHT, WIDTH, encoded
@@ -24,14 +24,14 @@ def folder(tmp_path: Path) -> Path:
     cv2.imwrite(str(tmp_path / "photos" / "a.jpg"), colour)
     cv2.imwrite(str(tmp_path / "photos" / "A.png"), np.dstack([small, small[:, :, :1]]))
     cv2.imwrite(str(tmp_path / "photos" / "below" / "a.PNG"), grey[:, :, 0])
-    (tmp_path / "photos" / "readme.txt").write_text("no picture")
+    (tmp_path / "photos" / "readme.txt").write_text("there is no image")
     return tmp_path / "photos"
 
 
 def test_every_picture_is_drawn_and_written_down(folder: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main([checkpoint, str(folder), "--out", str(out), "--score-thr", "0"]) == 0
-    assert "3 of 3 pictures" in capsys.readouterr().out
+    assert "3 of 3 images" in capsys.readouterr().out
     written = json.loads((out / "predictions.json").read_text())
     assert [Path(entry["file"]).name for entry in written["predictions"]] == ["A.png", "a.jpg", "a.PNG"]
     assert sorted(path.name for path in out.glob("*.jpg")) == sorted(entry["drawing"] for entry in written["predictions"])
@@ -81,7 +81,7 @@ def test_files_of_every_suffix_are_found_and_read(tmp_path: Path, suffix: str) -
         suffix, ("JPEG" if suffix.lower() in ("jpe", "jfif", "jpeg") else suffix.upper(), "RGB")
     )
     (tmp_path / f"a.{suffix}").write_bytes(encoded(kind, mode))
-    (uri,) = find_pictures([str(tmp_path)])
+    (uri,) = find_files([str(tmp_path)])
     assert decode_image(Path(uri).read_bytes()).shape == (HEIGHT, WIDTH, 3)
 
 
@@ -89,23 +89,23 @@ def test_a_picture_that_does_not_decode_is_named(folder: Path, checkpoint: str, 
     (folder / "cut.jpg").write_bytes((folder / "a.jpg").read_bytes()[:60])
     assert main([checkpoint, str(folder / "cut.jpg"), str(folder / "a.jpg"), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    assert "1 of 2 pictures" in said.out
+    assert "1 of 2 images" in said.out
     assert "cut.jpg" in said.err
     written = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert len(written["predictions"]) == len(written["unreadable"]) == 1
 
 
 def test_places_are_pictures_folders_and_patterns(folder: Path) -> None:
-    assert [Path(uri).name for uri in find_pictures([str(folder / "*.png"), str(folder), str(folder / "a.jpg")])] == [
+    assert [Path(uri).name for uri in find_files([str(folder / "*.png"), str(folder), str(folder / "a.jpg")])] == [
         "A.png",
         "a.jpg",
         "a.PNG",
     ]
-    assert len(find_pictures([str(folder / "**" / "a.*")])) == 2
+    assert len(find_files([str(folder / "**" / "a.*")])) == 2
     for nothing in (str(folder / "x.jpg"), str(folder / "*.bmp"), str(folder.parent / "empty")):
         (folder.parent / "empty").mkdir(exist_ok=True)
-        with pytest.raises(FileNotFoundError, match="no picture"):
-            find_pictures([nothing])
+        with pytest.raises(FileNotFoundError, match="there is no image"):
+            find_files([nothing])
 
 
 @given(st.lists(st.sampled_from(["a/x.jpg", "b/x.png", "X.jpg", "x-2.jpg", "c/x-2.jpg", "d/.png", "y"]), min_size=1, max_size=9))

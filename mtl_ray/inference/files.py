@@ -1,4 +1,4 @@
-"""Predictions on pictures that lie in files: what is found, drawn and written down."""
+"""Predictions on files, such as images: what is predicted, drawn and written down."""
 
 import glob
 import json
@@ -14,82 +14,81 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.geometry.pictures import grid, jpeg
 from mtl_ray.inference.predictor import Predictions, Predictor
-from mtl_ray.inputs.decode import decode_image
-from mtl_ray.inputs.image_header import MAX_PIXELS, TooManyPixelsError
+from mtl_ray.inputs.image import IMAGE
+from mtl_ray.inputs.image_header import MAX_PIXELS
+from mtl_ray.inputs.input import Input, TooLargeError
 
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".webp", ".avif", ".tif", ".tiff", ".gif"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2"),
-)
-"""What files of the formats that are read are called."""
 BATCH = 16
 
 
-def find_pictures(places: Iterable[str]) -> list[str]:
-    """The URIs of pictures, each once, in the order of ``places``.
+def find_files(places: Iterable[str], kind: Input[Any, Any, Any, Any] = IMAGE) -> list[str]:
+    """The URIs of the files of an input, each once, in the order of ``places``.
 
     Args:
-        places: each a picture, a folder (all pictures in and below it) or a pattern such as ``photos/*.jpg`` (``**`` for any depth).
+        places: each a file, a folder (all files of the input in and below it) or a pattern such as ``photos/*.jpg`` (``**`` for any
+            depth).
+        kind: the input.
 
     Raises:
-        FileNotFoundError: if nothing is there, or a folder or pattern has no picture.
+        FileNotFoundError: if nothing is there, or a folder or pattern has no such file.
     """
     found: dict[str, None] = {}
     for place in places:
-        pictures = list(_pictures(place))
-        if not pictures:
-            raise FileNotFoundError(f"there is no picture at {place}")
-        found |= dict.fromkeys(pictures)
+        files = list(_files(place, kind.suffixes))
+        if not files:
+            raise FileNotFoundError(f"there is no {kind.name} at {place}")
+        found |= dict.fromkeys(files)
     return list(found)
 
 
-def _pictures(place: str) -> Iterator[str]:
+def _files(place: str, suffixes: tuple[str, ...]) -> Iterator[str]:
     if not storage.is_remote(place) and not Path(place).exists():
         yield from (str(path) for path in sorted(glob.glob(place, recursive=True)) if Path(path).is_file())
         return
-    below = [uri for uri in storage.files(place) if uri.lower().endswith(SUFFIXES)]
+    below = [uri for uri in storage.files(place) if not suffixes or uri.lower().endswith(suffixes)]
     yield from below if storage.is_remote(place) or Path(place).is_dir() else [place]
 
 
-def predict_pictures(
+def predict_files(
     predictor: Predictor, uris: Sequence[str], out: str, score_threshold: float, max_pixels: int = MAX_PIXELS
 ) -> list[tuple[str, str]]:
-    """Draws what is found on each picture and writes ``predictions.json``.
+    """Draws what is predicted of each file and writes ``predictions.json``.
 
     Args:
         predictor: anything that predicts.
-        uris: of pictures.
-        out: folder or URI; drawings are named after their pictures, with a number where two would have one name.
+        uris: of files of its input.
+        out: folder or URI; drawings are named after their files, with a number where two would have one name.
         score_threshold: boxes and labels below are neither drawn nor written.
-        max_pixels: pictures whose header says more are not read.
+        max_pixels: larger data is not read: pixels of an image, values of another input.
 
     Returns:
-        URI and reason of each picture that could not be read.
+        URI and reason of each file that could not be read.
 
     Raises:
-        ValueError: if pictures lie in ``out`` itself, where drawings could replace them.
+        ValueError: if files lie in ``out`` itself, where drawings could replace them.
     """
+    kind = predictor.canvas.input
     _refuse_own_folder(uris, out)
     names = dict(zip(uris, unique_names(uris), strict=True))
     entries: list[dict[str, Any]] = []
     bad: list[tuple[str, str]] = []
     waiting = iter(uris)
     while part := list(islice(waiting, BATCH)):
-        images: dict[str, NDArray[np.uint8]] = {}
+        raws: dict[str, Any] = {}
         for uri in part:
             try:
-                images[uri] = decode_image(storage.read(uri), max_pixels=max_pixels)
-            except TooManyPixelsError as error:
+                raws[uri] = kind.decode_file(storage.read(uri), max_pixels)
+            except TooLargeError as error:
                 bad.append((uri, f"{error}; --max-pixels allows more"))
             except ValueError as error:
                 bad.append((uri, str(error)))
             except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
                 bad.append((uri, error.strerror or str(error)))
-        for (uri, image), predictions in zip(images.items(), predictor.predict(list(images.values())), strict=True):
+        for (uri, raw), predictions in zip(raws.items(), predictor.predict(list(raws.values())), strict=True):
             name = names[uri]
-            storage.write(storage.join(out, name), jpeg(draw(predictor, image, predictions, score_threshold)))
+            storage.write(storage.join(out, name), jpeg(draw(predictor, raw, predictions, score_threshold)))
             answers = _answers(predictor, predictions, score_threshold, storage.join(out, name.removesuffix(".jpg")))
-            entries.append({"file": uri, "drawing": name, "height": image.shape[0], "width": image.shape[1], "heads": answers})
+            entries.append({"file": uri, "drawing": name, **kind.size(raw), "heads": answers})
     content = {"version": 1, "predictions": entries, "unreadable": [{"file": uri, "reason": reason} for uri, reason in bad]}
     storage.write(storage.join(out, "predictions.json"), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     return bad
@@ -114,8 +113,9 @@ def _answers(predictor: Predictor, predictions: Predictions, score_threshold: fl
     return answers
 
 
-def draw(predictor: Predictor, image: NDArray[np.uint8], predictions: Predictions, score_threshold: float) -> NDArray[np.uint8]:
-    """The image with what is found on it; one beside the other where there are several heads."""
+def draw(predictor: Predictor, raw: Any, predictions: Predictions, score_threshold: float) -> NDArray[np.uint8]:
+    """An image of the data with what is predicted of it; one beside the other where there are several heads."""
+    image = predictor.canvas.input.show(raw)
     drawn = [
         head.task.draw_prediction(image, predictions[name], predictor.vocabulary, score_threshold) for name, head in predictor.heads.items()
     ]
@@ -123,7 +123,7 @@ def draw(predictor: Predictor, image: NDArray[np.uint8], predictions: Prediction
 
 
 def unique_names(uris: Sequence[str]) -> list[str]:
-    """The drawing of each picture: its own stem and .jpg, with -2, -3, ... for those that share it, however they are cased."""
+    """The drawing of each file: its own stem and .jpg, with -2, -3, ... for those that share it, however they are cased."""
     taken: set[str] = set()
     stems = (uri.rpartition("/")[2].rpartition(".")[0] or uri.rpartition("/")[2] for uri in uris)
     return [free_name(stem, taken) for stem in stems]
