@@ -21,7 +21,7 @@ ALLOWED: dict[Where, str] = {
     ("mtl_ray/distributed/doctor_kubernetes.py", "import_module"): "imports what a Serve application names",
     ("mtl_ray/distributed/spare_workers.py", "import_module"): "loads what a rank needs before it is needed",
     ("mtl_ray/distributed/elastic_trainer.py", "getattr(training_failed_error)"): "an attribute that Ray sets in one case only",
-    ("mtl_ray/training/fork_server.py", "import_module"): "loads what a rank needs before it is needed",
+    ("mtl_ray/training/rank_process.py", "import_module"): "loads what a rank needs before it is needed",
     ("mtl_ray/analysis/networks.py", "import_module"): "MODULE:FUNCTION of the command line",
     ("mtl_ray/plugin.py", "import_module"): "a plugin by the name that the config gives",
     ("mtl_ray/config/extend.py", "getattr(value)"): "a value of a union of configs, which pydantic asks about before it is one",

@@ -52,7 +52,7 @@ class RankForkServer:
 
     def _start(self) -> None:
         environment = os.environ | {"PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "mtl_ray.training.fork_server"]
+        command = [sys.executable, "-m", "mtl_ray.training.rank_process"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True)
 
     def _end_unused(self, this_actor: Any) -> None:

@@ -15,7 +15,7 @@ from tests.cluster.network import Machine
 from tests.cluster.runs import Run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-WARM = "mtl_ray.training.fork_server"
+WARM = "mtl_ray.training.rank_process"
 
 
 def started_driver(world: World, run: Run) -> "object":

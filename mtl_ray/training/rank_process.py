@@ -1,4 +1,4 @@
-"""The rank fork server, ``python -m mtl_ray.training.fork_server``: has imported what a rank needs,
+"""The rank fork server, ``python -m mtl_ray.training.rank_process``: has imported what a rank needs,
 and forks a rank per line of stdin.
 
 Importing torch and the models takes seconds; a forked rank starts at once. The process computes
