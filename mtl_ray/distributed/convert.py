@@ -17,6 +17,7 @@ from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.distributed.parts import Part, clear, job_of, write_part
 from mtl_ray.distributed.rewrite import open_shards
 from mtl_ray.inputs.image_header import MAX_PIXELS
+from mtl_ray.samples import Sample
 from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import CLASS_COUNTS, class_counts, publish_manifest, shard_name
@@ -205,10 +206,14 @@ def order_of(config: ConvertConfig, source: Source, *, shuffle: bool) -> NDArray
 def _num_shards(source: Source, shard_bytes: int) -> int:
     """By size; a small set is cut further so that its shards can be made side by side. Does not depend on the machine."""
     looked_at = np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int)
-    sizes = [len(sample.image) for index in looked_at if (sample := source.read(int(index))[0]) is not None]
+    sizes = [_input_bytes(sample, source) for index in looked_at if (sample := source.read(int(index))[0]) is not None]
     by_size = math.ceil(len(source) * (sum(sizes) / len(sizes)) / shard_bytes) if sizes else 1
     by_rows = min(_SMALL_TASKS, math.ceil(len(source) / _ROWS_WORTH_A_TASK))
     return min(len(source), max(by_size, by_rows))
+
+
+def _input_bytes(sample: Sample, source: Source) -> int:
+    return sum(each.num_bytes(sample.inputs[each.name]) for each in source.layout.inputs)
 
 
 def left_out(findings: Findings, details: str) -> tuple[str, str]:
@@ -219,7 +224,7 @@ def left_out(findings: Findings, details: str) -> tuple[str, str]:
 def summary(conversion: Conversion) -> str:
     """What came of a conversion, as a table for the screen."""
     manifest = conversion.manifest
-    classes = ", ".join(f"{len(names)} of {kind}" for kind, names in manifest.vocabulary.classes.items())
+    classes = ", ".join(f"{len(names)} of {kind}" if names else f"none of {kind}" for kind, names in manifest.vocabulary.classes.items())
     facts = [
         ("split", f"{manifest.name} at {conversion.uri}" + ("" if conversion.fresh else " (was there already: nothing done)")),
         (

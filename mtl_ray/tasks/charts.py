@@ -66,8 +66,8 @@ class PrecisionRecall:
 class Charts(NamedTuple):
     """What one head's metric shows; None for what has no meaning for it."""
 
-    confusion: Confusion | None
-    precision_recall: PrecisionRecall | None
+    confusion: Confusion | None = None
+    precision_recall: PrecisionRecall | None = None
 
 
 def interpolated(right: NDArray[np.int64], found: NDArray[np.int64], total: int) -> NDArray[np.float64]:

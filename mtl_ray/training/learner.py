@@ -4,7 +4,6 @@ step.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
 import safetensors.torch
@@ -139,7 +138,7 @@ def build_method(config: ExperimentConfig, vocabulary: Vocabulary, steps: int, r
     """
     network = config.model
     if restored_from is not None:
-        network = replace(network, backbone=replace(network.backbone, pretrained=False, weights=None))
+        network = network.without_pretrained()
     torch.manual_seed(config.runtime.seed)
     model = build_model(network, vocabulary)
     if restored_from is None and config.runtime.load_from is not None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import onnx
 import pytest
 import safetensors.torch
 import torch
+from pulse_counting.engine import ReferenceEngine
+from pulse_counting.signal import SignalInput
 
 from mtl_ray import artifact, storage
 from mtl_ray.config.document import dump, parse
@@ -42,10 +45,9 @@ from mtl_ray.serving.compare import compare
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.service import Service
 from mtl_ray.vocabulary import vocabulary_to_json
-from tests.export.signal_plugin import ReferenceEngine, SignalInput
 from tests.serving.server import running
 
-NAME = "tests.export.signal_plugin"
+NAME = "pulse_counting"
 ROOT = Path(__file__).parents[2]
 VOCABULARY = Vocabulary(classes={"pulses": ()})
 CONFIG: dict[str, Any] = {
@@ -114,7 +116,14 @@ def test_a_fresh_process_predicts_with_checkpoint_and_bundle(checkpoint: str, bu
         "made = [open_predictor(uri) for uri in sys.argv[1:]]\nraws = [raw for _, raw in generated(made[0].canvas.input, 6)]\n"
         "print(json.dumps([[each['pulses'].count for each in one.predict(raws)] for one in made]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, checkpoint, bundle], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, checkpoint, bundle],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests" / "plugin")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     ours, theirs = json.loads(done.stdout)
     assert len(set(ours)) == 6

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pulse_counting.configs import ConvBackbone, CountHead
+from pulse_counting.signal import SignalCanvas, SignalInput
 
 from mtl_ray.config.extend import extended
 from mtl_ray.experiment import ModelConfig, build_model
@@ -19,7 +21,6 @@ from mtl_ray.samples import Vocabulary
 from mtl_ray.serving.app import App
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.service import Service
-from tests.export.signal_plugin import ConvBackbone, CountHead, SignalCanvas, SignalInput
 from tests.serving.server import running
 
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
@@ -206,7 +207,7 @@ def test_it_fits_a_narrow_screen(page: Any, picture_file: Path) -> None:
 
 
 def test_a_file_that_is_no_image_is_shown_by_name_and_its_answer_as_json(browser: Any, tmp_path: Path, bundle: Callable[..., str]) -> None:
-    signals, name = SignalInput(), "tests.export.signal_plugin"
+    signals, name = SignalInput(), "pulse_counting"
     canvas, heads, vocabulary = SignalCanvas(length=64), {"pulses": CountHead()}, Vocabulary(classes={"pulses": ()})
     model = build_model(extended(ModelConfig, (name,))(backbone=ConvBackbone(), heads=heads), vocabulary)
     predictor = TorchPredictor(model, heads, vocabulary, canvas, plugins=(name,))
