@@ -97,7 +97,7 @@ def test_on_ray_and_over_http(trained: Workplace) -> None:
     trained.run("jobs.evaluate", "runs/pulses", "--data", "shards/val", "--out", "evaluation", "--workers", "2")
     report = json.loads((trained.folder / "evaluation" / "report.json").read_text())
     best = json.loads((trained.folder / "runs" / "pulses" / "best.json").read_text())
-    assert report["figures"]["pulses/mae"] == pytest.approx(best["value"])
+    assert report["pulses/mae"] == pytest.approx(best["value"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -148,7 +148,7 @@ def test_an_installed_package_needs_no_entry_in_the_config(trained: Workplace, t
     place = Workplace(trained.folder, path=(PACKAGES, installed))
     place.run("mtl_ray.training", "installed.yaml", "runtime.name=installed", "schedule.evaluate_every_steps=5")
     place.run("jobs.convert", "pulse_files", "raw", "--split", "val", "--to", "installed/val", "--workers", "1")
-    assert "plugins:\n- pulse_counting\n" in (checkpoint(place, "installed") / "model.yaml").read_text()
+    assert "plugins: [pulse_counting]\n" in (checkpoint(place, "installed") / "model.yaml").read_text()
     assert open_predictor(str(checkpoint(place, "installed"))).canvas.length == 128  # type: ignore[attr-defined]
 
 
