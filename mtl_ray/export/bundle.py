@@ -40,12 +40,14 @@ class Bundle:
         bytes: size of the engine's files.
         parity: how far it is from torch.
         samples: what it was checked on.
+        notes: what its engine cannot do.
     """
 
     uri: str
     bytes: int
     parity: Parity
     samples: str
+    notes: tuple[str, ...] = ()
 
 
 def export(target: str, to: str, config: ExportConfig, data: DataConfig | None = None, plugins: tuple[str, ...] = ()) -> Bundle:
@@ -131,7 +133,7 @@ def write_bundle(
         if not publish(to, files, kind="bundle"):
             raise ValueError(f"{to} was written by somebody else in the meantime")
         size = sum(len(each) if isinstance(each, bytes) else each.stat().st_size for each in built.values())
-    return Bundle(uri=to, bytes=size, parity=parity, samples=source)
+    return Bundle(uri=to, bytes=size, parity=parity, samples=source, notes=config.engine.limits().notes)
 
 
 def _inputs(graph: Graph, traced: Traced, names: Mapping[str, str]) -> tuple[InputSignature, ...]:

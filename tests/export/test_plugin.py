@@ -151,6 +151,7 @@ def test_an_engine_with_a_largest_batch_is_asked_for_no_more(checkpoint: str, tm
     config = replace(config_of(checkpoint, []).export, engine=ReferenceEngine(most=2))
     made = export(checkpoint, str(tmp_path / "bundle"), config, plugins=(NAME,))
     assert {check.batch for check in made.parity.checks} == {1, 2}
+    assert made.notes == ("it is slow",)
     assert len(counts(BundlePredictor(made.uri), signals())) == 6
 
 
