@@ -249,5 +249,5 @@ def test_a_name_from_elsewhere_runs_no_module_that_is_no_plugin(tmp_path: Path, 
         read_signature(json.dumps({"version": 3, "plugins": ["a_script_of_mine"]}).encode())
     with pytest.raises(ValueError, match="plugins are no list of names"):
         read_signature(json.dumps({"version": 3, "plugins": [7]}).encode())
-    with pytest.raises(ValueError, match=r"line 1|signals\.yaml:1: plugins must be a list of modules"):
+    with pytest.raises(ValueError, match=r"signals\.yaml:1: plugins must be a list of modules"):
         read_experiment(parse(dump({**CONFIG, "plugins": "tests.export.signal_plugin"}), "signals.yaml"))
