@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     send_bundle(arguments.target, bundle.uri, config)
     print(table(bundle.parity))
     print(f"checked on {bundle.samples}\nwrote {bundle.uri} ({bundle.bytes / 1e6:.1f} MB)")
+    for note in bundle.notes:
+        print(f"note: {note}")
     return 0
 
 

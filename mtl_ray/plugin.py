@@ -6,12 +6,14 @@ asks ``load_plugins`` with the names. Checkpoints, bundles and splits carry the 
 """
 
 import importlib
+import importlib.util
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ def _load(name: str) -> Plugin:
     if not _NAME.fullmatch(name) or name.partition(".")[0] in sys.stdlib_module_names:
         raise ValueError(f"{name!r} is not the name of a plugin module, such as my_package.plugin")
     try:
+        if name not in sys.modules:
+            _refuse_other_module(name)
         module = importlib.import_module(name)
     except ImportError as error:
         raise ValueError(
@@ -79,6 +83,22 @@ def _load(name: str) -> Plugin:
     if not isinstance(plugin, Plugin):
         raise ValueError(f"the module {name!r} is no plugin: it has no variable {VARIABLE} of the type mtl_ray.plugin.Plugin")
     return plugin
+
+
+def _refuse_other_module(name: str) -> None:
+    """Refuses a module whose source does not name ``PLUGIN``, before it is run.
+
+    Names come from bundles and servers of strangers too: they must not make a program run any script that lies here.
+
+    Raises:
+        ImportError: if there is no such module.
+        ValueError: if it is no plugin.
+    """
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {name!r}")
+    if spec.origin is None or (spec.origin.endswith(".py") and VARIABLE.encode() not in Path(spec.origin).read_bytes()):
+        raise ValueError(f"the module {name!r} is no plugin: it has no variable {VARIABLE} of the type mtl_ray.plugin.Plugin")
 
 
 def installed_plugins() -> tuple[str, ...]:

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from mtl_ray.inference.checkpoint import find_checkpoint
 from mtl_ray.inference.open import artifact_kind
 from mtl_ray.inference.signature import read_signature
 from mtl_ray.inference.stored_config import read_config, read_vocabulary
+from mtl_ray.inputs.input import AnyCanvas, empty_arrays
 from mtl_ray.models.head import Head, unsuppressed
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Annotation, Vocabulary
@@ -36,7 +39,7 @@ class Network:
 
     model: nn.Module
     run: Callable[[nn.Module, Tensor], object]
-    shape: tuple[int, int, int] | None
+    shape: tuple[int, ...] | None
     images: bool
 
 
@@ -60,8 +63,9 @@ def open_network(target: str, *, classes: int | None = None, auxiliary: bool = F
     if not auxiliary:
         kept = predicting_heads(config.model.heads)
         model.heads = nn.ModuleDict({name: head for name, head in model.heads.items() if name in kept})
-    canvas = config.data.canvas
-    return Network(model=model, run=_run, shape=(3, canvas.height, canvas.width), images=True)
+    canvas: AnyCanvas = config.data.canvas
+    spec = canvas.input.arrays(canvas)[model.trunk.input]
+    return Network(model=model, run=partial(_run, canvas), shape=spec.shape, images=spec.dtype == np.uint8)
 
 
 def open_config(target: str, classes: int | None = None) -> tuple[ExperimentConfig, Vocabulary]:
@@ -117,9 +121,12 @@ def _numbered(heads: Mapping[str, AnyHead], classes: int) -> Vocabulary:
     return Vocabulary(classes=kinds, exclusive_labels=any(head.exclusive for head in heads.values()))
 
 
-def _run(model: nn.Module, image: Tensor) -> object:
+def _run(canvas: AnyCanvas, model: nn.Module, batch: Tensor) -> object:
+    """``batch`` is what the trunk reads; the other arrays of the input are those of empty samples."""
     assert isinstance(model, Model)
-    height, width = image.shape[2:]
-    valid = torch.tensor([[height, width]], dtype=torch.int32).expand(len(image), 2).to(image.device)
-    features, context = model.prepare({"image": image, "valid_hw": valid})
+    arrays = empty_arrays(canvas, len(batch))
+    for sample in range(len(batch)):
+        canvas.input.fill_empty(canvas, {name: values[sample] for name, values in arrays.items()})
+    inputs = {name: torch.from_numpy(values).to(batch.device) for name, values in arrays.items()}
+    features, context = model.prepare(inputs | {model.trunk.input: batch})
     return [unsuppressed(cast(Head, head), features, context) for head in model.heads.values()]

@@ -1,8 +1,9 @@
 """What an engine is: it turns an exported graph into files, and runs them.
 
-The config class of an engine is all of it: a pydantic dataclass with a literal ``type`` (the slot ``engines``, ``export.engine``),
-which travels in a bundle's ``signature.json``. Bundles, parity, evaluation and serving ask it and name no engine. Neither torch nor
-ray is imported here, and an engine imports its library when it is asked to build or to open.
+The config class of an engine is all of it: a pydantic dataclass with a literal ``type`` (the slot
+``engines``, ``export.engine``), which travels in a bundle's ``signature.json``. Bundles, parity,
+evaluation and serving ask it and name no engine. Neither torch nor ray is imported here, and an
+engine imports its library when it is asked to build or to open.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,9 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class EngineError(ValueError):
-    """An engine is not here, cannot build or open a graph, or a graph does not run. One sentence, which names the engine."""
+    """An engine is not here, cannot build or open a graph, or a graph does not run. One sentence,
+    which names the engine.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +32,9 @@ class Exported:
 
     Attributes:
         onnx: the ONNX file. Its inputs and outputs have names; axes that are open have names too.
-        program: the same of ``torch.export``, for engines that do not read ONNX. It takes all of ``example`` by position and gives the
-            outputs by position; the ONNX file has only the inputs that something reads.
+        program: the same of ``torch.export``, for engines that do not read ONNX. It takes all of
+            ``example`` by position and gives the outputs by position; the ONNX file has only the
+            inputs that something reads.
         example: an input of the graph, a batch of two, in the order of ``program``.
         outputs: the names of the outputs, in their order.
     """
@@ -47,7 +51,8 @@ class Limits:
 
     Attributes:
         max_batch: the most samples of one call; None for as many as fit into memory.
-        open_sizes: False if the axes of inputs other than the batch must be fixed (``export.size=fixed``).
+        open_sizes: False if the axes of inputs other than the batch must be fixed
+            (``export.size=fixed``).
         notes: a sentence for each thing else, which an export prints.
     """
 
@@ -96,7 +101,9 @@ class AnyEngine(Protocol):
         ...
 
     def unavailable(self) -> str | None:
-        """Why it cannot be used on this machine, in one sentence that says what to install; None if it can."""
+        """Why it cannot be used on this machine, in one sentence that says what to install; None if
+        it can.
+        """
         ...
 
     def limits(self) -> Limits:

@@ -1,4 +1,6 @@
-"""ONNX Runtime, the default engine: it runs the ONNX file itself, on a GPU where there is one, else on the CPU."""
+"""ONNX Runtime, the default engine: it runs the ONNX file itself, on a GPU where there is one, else
+on the CPU.
+"""
 
 from collections.abc import Mapping
 from importlib.util import find_spec

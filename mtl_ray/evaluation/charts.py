@@ -20,7 +20,8 @@ _DARK = 0.55
 
 
 def draw(charts: Mapping[str, Charts]) -> dict[str, bytes]:
-    """PNG files by HEAD/CHART: ``boxes/confusion`` and ``boxes/pr_curves``, for the heads that have such a chart and something to show.
+    """PNG files by HEAD/CHART: ``boxes/confusion`` and ``boxes/pr_curves``, for the heads that have
+    such a chart and something to show.
 
     Args:
         charts: by head.
@@ -35,7 +36,9 @@ def draw(charts: Mapping[str, Charts]) -> dict[str, bytes]:
 
 
 def confusion_figure(head: str, whole: Confusion) -> Figure:
-    """Annotated classes downwards, predicted ones across; colours are shares of each row, numbers are counts."""
+    """Annotated classes downwards, predicted ones across; colours are shares of each row, numbers
+    are counts.
+    """
     chart = whole.condensed(MOST_CLASSES)
     total = chart.counts.sum(axis=1, keepdims=True)
     shares = chart.counts / np.maximum(total, 1)
@@ -58,7 +61,9 @@ def confusion_figure(head: str, whole: Confusion) -> Figure:
 
 
 def curves_figure(head: str, chart: PrecisionRecall) -> Figure:
-    """A curve for each class, and their mean; of many classes those with the least average precision."""
+    """A curve for each class, and their mean; of many classes those with the least average
+    precision.
+    """
     shown = known(chart, MOST_CURVES)
     everyone = known(chart, len(chart.names))
     with matplotlib.rc_context(sns.axes_style("whitegrid")):

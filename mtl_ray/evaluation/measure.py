@@ -37,7 +37,8 @@ class Measured:
 
     Attributes:
         samples: how many were predicted.
-        bad: key and reason of those that were not: no input, one that does not decode, a semantic map that does not fit it.
+        bad: key and reason of those that were not: no input, one that does not decode, a semantic
+            map that does not fit it.
     """
 
     samples: int = 0
@@ -110,7 +111,9 @@ def _count(sample: Sample, predictions: Predictions, metrics: Mapping[str, Metri
 
 
 def _decoded(samples: Iterable[Sample], kind: Input[Any, Any, Any, Any], limit: int, size: int) -> Iterator[list[_Decoded]]:
-    """Parts of ``size`` samples with their inputs; the next part is decoded while the predictor has the last."""
+    """Parts of ``size`` samples with their inputs; the next part is decoded while the predictor has
+    the last.
+    """
 
     def decode(sample: Sample) -> _Decoded:
         encoded = sample.inputs.get(kind.name)

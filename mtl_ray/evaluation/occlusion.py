@@ -1,4 +1,6 @@
-"""Occluded and separated recall as a metric of an evaluation: beside those of the head, from the same predictions."""
+"""Occluded and separated recall as a metric of an evaluation: beside those of the head, from the
+same predictions.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,9 @@ from mtl_ray.tasks.task import Metric
 
 
 class WithOcclusion:
-    """A metric of detections and the recall of hidden objects, which lists name: ``occluded_recall`` and ``separated_recall`` in [0, 1]."""
+    """A metric of detections and the recall of hidden objects, which lists name:
+    ``occluded_recall`` and ``separated_recall`` in [0, 1].
+    """
 
     def __init__(self, metric: Metric[Any], counts: OcclusionCounts) -> None:
         self.main, self.lower_is_better = metric.main, metric.lower_is_better

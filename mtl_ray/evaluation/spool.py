@@ -1,4 +1,6 @@
-"""Predictions on their way into a table: they are encoded and written to a file at once, so that memory does not grow with the images."""
+"""Predictions on their way into a table: they are encoded and written to a file at once, so that
+memory does not grow with the images.
+"""
 
 import tempfile
 from collections.abc import Mapping
@@ -18,7 +20,8 @@ ROWS = 64
 
 
 class Spool:
-    """A temporary Arrow file that predictions are written to; what ``table`` gives goes on to read it after the block.
+    """A temporary Arrow file that predictions are written to; what ``table`` gives goes on to read
+    it after the block.
 
     Args:
         heads: of each head that predicts, by name.
@@ -40,14 +43,18 @@ class Spool:
         self._folder.cleanup()
 
     def add(self, sample: Sample, predictions: Predictions) -> None:
-        """Takes what was predicted of one sample; of the sample only its key and the size of its image are kept."""
+        """Takes what was predicted of one sample; of the sample only its key and the size of its
+        image are kept.
+        """
         self._samples.append(row_of(sample))
         self._rows.append(encoded(predictions, self._heads))
         if len(self._samples) == ROWS:
             self._flush()
 
     def table(self) -> pa.Table:
-        """All rows, in order; nothing can be added afterwards. The file stays mapped, and goes when the table does."""
+        """All rows, in order; nothing can be added afterwards. The file stays mapped, and goes when
+        the table does.
+        """
         self._flush()
         self._writer.close()
         with pa.memory_map(str(self._path)) as mapped:

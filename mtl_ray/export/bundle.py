@@ -40,12 +40,14 @@ class Bundle:
         bytes: size of the engine's files.
         parity: how far it is from torch.
         samples: what it was checked on.
+        notes: what its engine cannot do.
     """
 
     uri: str
     bytes: int
     parity: Parity
     samples: str
+    notes: tuple[str, ...] = ()
 
 
 def export(target: str, to: str, config: ExportConfig, data: DataConfig | None = None, plugins: tuple[str, ...] = ()) -> Bundle:
@@ -55,12 +57,14 @@ def export(target: str, to: str, config: ExportConfig, data: DataConfig | None =
         target: URI of a checkpoint, or of a run, whose best checkpoint is taken.
         to: URI of the bundle; there may not be one already.
         config: layout, names, sizes, tolerances.
-        data: where samples for the comparison with torch come from; by default the data that the checkpoint was trained on.
+        data: where samples for the comparison with torch come from; by default the data that the
+            checkpoint was trained on.
         plugins: modules that the engine may come from, beside those of the checkpoint.
 
     Raises:
         ParityError: if the graph does not say what torch says; nothing is written then.
-        ValueError: if there is a bundle already, the checkpoint is not whole, its network cannot be traced, or the engine is not here.
+        ValueError: if there is a bundle already, the checkpoint is not whole, its network cannot be
+            traced, or the engine is not here.
     """
     to = storage.absolute(to)
     _check_engine(config)
@@ -81,7 +85,9 @@ def checkpoint_of(target: str) -> str:
 
 
 def config_of(target: str, overrides: Sequence[str]) -> ExperimentConfig:
-    """The config of a checkpoint, or of a run's best one, with changes of the form ``section.key=value``."""
+    """The config of a checkpoint, or of a run's best one, with changes of the form
+    ``section.key=value``.
+    """
     checkpoint = open_artifact(checkpoint_of(target), kind="checkpoint")
     return read_config(checkpoint, overrides)
 
@@ -104,7 +110,8 @@ def write_bundle(
     further: Mapping[str, bytes],
     plugins: tuple[str, ...] = (),
 ) -> Bundle:
-    """Traces a model, lets the engine build its files, checks them on ``samples`` and publishes them.
+    """Traces a model, lets the engine build its files, checks them on ``samples`` and publishes
+    them.
 
     Beside them lie the signature, ``parity.json`` and ``further`` files.
     """
@@ -131,7 +138,7 @@ def write_bundle(
         if not publish(to, files, kind="bundle"):
             raise ValueError(f"{to} was written by somebody else in the meantime")
         size = sum(len(each) if isinstance(each, bytes) else each.stat().st_size for each in built.values())
-    return Bundle(uri=to, bytes=size, parity=parity, samples=source)
+    return Bundle(uri=to, bytes=size, parity=parity, samples=source, notes=config.engine.limits().notes)
 
 
 def _inputs(graph: Graph, traced: Traced, names: Mapping[str, str]) -> tuple[InputSignature, ...]:

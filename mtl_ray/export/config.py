@@ -14,15 +14,23 @@ class ExportConfig:
     """How a checkpoint becomes a bundle."""
 
     engine: EngineConfig = Field(default_factory=OnnxRuntimeEngine, exclude_if=lambda engine: engine == OnnxRuntimeEngine())
-    """What runs the bundle. Left out of what is written where it is ONNX Runtime: older programs read it too."""
+    """What runs the bundle. Left out of what is written where it is ONNX Runtime: older programs
+    read it too.
+    """
     layout: Literal["end2end", "raw"] = "end2end"
-    """end2end: non-maximum suppression inside the graph. raw: all candidates as (batch, anchors, 5 + classes)."""
+    """end2end: non-maximum suppression inside the graph. raw: all candidates as (batch, anchors, 5
+    + classes).
+    """
     names: Literal["readable", "triton"] = "readable"
     """readable: image, boxes.scores, ...; triton: INPUT__0, OUTPUT__0, ..."""
     input: Literal["uint8", "float32"] = "uint8"
-    """uint8: bytes are normalised inside the graph. float32: the caller normalises (mean and std stand in the signature)."""
+    """uint8: bytes are normalised inside the graph. float32: the caller normalises (mean and std
+    stand in the signature).
+    """
     size: Literal["dynamic", "fixed"] = "dynamic"
-    """dynamic: height and width stay open, and may differ from the canvas by multiples of 32. fixed: the canvas as it was trained."""
+    """dynamic: height and width stay open, and may differ from the canvas by multiples of 32.
+    fixed: the canvas as it was trained.
+    """
     opset: int = Field(default=20, ge=18)
     samples: int = Field(default=12, ge=1)
     """Images of the validation split that the bundle is checked on."""
@@ -31,6 +39,8 @@ class ExportConfig:
     max_score: float = Field(default=1e-4, gt=0)
     """Largest difference of a score."""
     min_agree: float = Field(default=0.999, gt=0, le=1)
-    """Least share of matched boxes, of equal pixels in a class map, and of images with the same best label."""
+    """Least share of matched boxes, of equal pixels in a class map, and of images with the same
+    best label.
+    """
     max_metric: float = Field(default=1e-3, gt=0)
     """Largest difference of a metric over the samples."""

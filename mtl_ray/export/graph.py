@@ -1,9 +1,11 @@
 """From a model to an ONNX file: all predicting heads in one graph, sizes left open.
 
-The graph takes the arrays of the input (of images ``image`` and ``valid_hw``), and of these only the ones that something reads.
+The graph takes the arrays of the input (of images ``image`` and ``valid_hw``), and of these only
+the ones that something reads.
 
-The graph is traced by the exporter of torch 2 (``torch.export``, then onnxscript): shapes stay symbolic, and operators that
-only ONNX has, such as NonMaxSuppression, can be put in by a head when ``Context.exporting`` is set.
+The graph is traced by the exporter of torch 2 (``torch.export``, then onnxscript): shapes stay
+symbolic, and operators that only ONNX has, such as NonMaxSuppression, can be put in by a head when
+``Context.exporting`` is set.
 """
 
 import logging
@@ -45,7 +47,9 @@ class Graph(nn.Module):
         self.names = tuple(canvas.input.arrays(canvas))
 
     def forward(self, *arrays: Tensor, exporting: bool = True) -> Arrays:
-        """``arrays`` in the order of ``names``, batch first; the trunk's may be float32 that is normalised already."""
+        """``arrays`` in the order of ``names``, batch first; the trunk's may be float32 that is
+        normalised already.
+        """
         inputs = dict(zip(self.names, arrays, strict=True))
         if not self.raw:
             return self.model.predict(inputs, exporting)
@@ -66,7 +70,9 @@ class Graph(nn.Module):
 
 
 def join_candidates(candidates: Mapping[str, Tensor]) -> Tensor:
-    """Candidates before suppression as (B, N, 5 + C): box xyxy in canvas pixels, objectness, class scores."""
+    """Candidates before suppression as (B, N, 5 + C): box xyxy in canvas pixels, objectness, class
+    scores.
+    """
     return torch.cat([candidates["boxes"], candidates["objectness"][..., None], candidates["scores"]], dim=-1)
 
 
@@ -147,7 +153,9 @@ def _open_axes(graph: Graph, config: ExportConfig) -> tuple[dict[int, str], ...]
 
 
 def _read_names(graph: onnx.GraphProto) -> Iterator[str]:
-    """Every name that is read by a node of the graph, or of a graph within one of its nodes, or given back."""
+    """Every name that is read by a node of the graph, or of a graph within one of its nodes, or
+    given back.
+    """
     yield from (output.name for output in graph.output)
     for node in graph.node:
         yield from node.input
@@ -157,7 +165,9 @@ def _read_names(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def _name_anchors(model: onnx.ModelProto) -> None:
-    """The number of candidates is an expression in height and width; a reader of the file wants a name there."""
+    """The number of candidates is an expression in height and width; a reader of the file wants a
+    name there.
+    """
     for output in model.graph.output:
         for dim in output.type.tensor_type.shape.dim:
             if "(" in dim.dim_param:

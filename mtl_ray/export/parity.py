@@ -1,7 +1,8 @@
 """How far the exported graph may be from torch, and how that is measured.
 
-What both give is compared by the task of each head: see ``Task.array_difference`` and ``Task.difference``. A graph that is too far
-off, that gives a field which the task cannot compare, or that does not run at some size, is a ``ParityError``.
+What both give is compared by the task of each head: see ``Task.array_difference`` and
+``Task.difference``. A graph that is too far off, that gives a field which the task cannot compare,
+or that does not run at some size, is a ``ParityError``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,11 +37,12 @@ class Check:
         head: what was compared.
         canvas: the size of the network's input in words (``Input.size_of``).
         batch: samples in one call.
-        max_abs: largest difference of a box or keypoint coordinate (canvas pixels), or of a score where there are no boxes.
+        max_abs: largest difference of a box or keypoint coordinate (canvas pixels), or of a score
+            where there are no boxes.
         max_rel: the same divided by the size of torch's number (numbers below 1 count as 1).
         max_score: largest difference of a score.
-        agree: share of objects that have a partner (of the same class, box and mask), of pixels with the same class, or of images with
-            the same best class.
+        agree: share of objects that have a partner (of the same class, box and mask), of pixels
+            with the same class, or of images with the same best class.
         count: boxes, pixels or images that were compared.
     """
 
@@ -122,7 +124,8 @@ def compare(
         config: the tolerances.
 
     Returns:
-        The figures, and a sentence for each tolerance that does not hold, or for what cannot be compared.
+        The figures, and a sentence for each tolerance that does not hold, or for what cannot be
+        compared.
     """
     shapes = {name: (value.shape, found[name].shape) for name, value in expected.items() if name in found}
     if shapes := {name: pair for name, pair in shapes.items() if pair[0] != pair[1]}:
@@ -145,7 +148,8 @@ def compare_predictions(
         task: of the head.
         expected: a prediction for each sample, from torch.
         found: the same from the engine.
-        frames: where each sample lies in the network's frame, so that differences are in canvas pixels.
+        frames: where each sample lies in the network's frame, so that differences are in canvas
+            pixels.
         config: the tolerances.
 
     Returns:

@@ -1,4 +1,6 @@
-"""The data that an exported graph is checked on: of the validation split, or made up where that is out of reach."""
+"""The data that an exported graph is checked on: of the validation split, or made up where that is
+out of reach.
+"""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -18,8 +20,8 @@ Decoded = tuple[Sample, Any]
 def check_samples(data: DataConfig, vocabulary: Vocabulary, count: int) -> tuple[list[Decoded], str]:
     """Samples of the validation split, and a sentence that says what they are.
 
-    A bundle may be made where the data is not: generated samples then take the place of the split, and so they do for a split
-    of other classes, whose annotations would mean something else.
+    A bundle may be made where the data is not: generated samples then take the place of the split,
+    and so they do for a split of other classes, whose annotations would mean something else.
     """
     uri, kind = data.val.uri if isinstance(data.val.uri, str) else data.val.uri[0], data.canvas.input
     made = f"generated {kind.name}s, since"

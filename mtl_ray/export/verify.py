@@ -1,4 +1,6 @@
-"""Runs a bundle beside torch: the same samples at several sizes, through decoding, then the metrics of the samples."""
+"""Runs a bundle beside torch: the same samples at several sizes, through decoding, then the metrics
+of the samples.
+"""
 
 import itertools
 import math
@@ -28,7 +30,9 @@ BATCHES = (1, 3, 8)
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """Torch and a bundle of the same model; ``graph`` gives the arrays that only a bundle of the layout ``raw`` has."""
+    """Torch and a bundle of the same model; ``graph`` gives the arrays that only a bundle of the
+    layout ``raw`` has.
+    """
 
     reference: TorchPredictor
     graph: Graph
@@ -52,7 +56,8 @@ def verify(reference: TorchPredictor, graph: Graph, bundle: BundlePredictor, sam
         reference: the model as it is evaluated, on the CPU.
         graph: the same model as it was traced.
         bundle: what was written.
-        samples: with their decoded inputs; pieces of the first are compared too, which do not fill the network's frame.
+        samples: with their decoded inputs; pieces of the first are compared too, which do not fill
+            the network's frame.
         config: tolerances, and whether other sizes are promised.
     """
     parity = Parity(layout=config.layout, samples=len(samples))
@@ -75,7 +80,9 @@ def _rules(rule: AnyCanvas, config: ExportConfig) -> list[AnyCanvas]:
 
 
 def _compare_samples(pair: _Pair, raws: Sequence[Any], rule: AnyCanvas, batch: int, config: ExportConfig, parity: Parity) -> None:
-    """Compares samples in batches of one size, the last of which begins again with the first samples."""
+    """Compares samples in batches of one size, the last of which begins again with the first
+    samples.
+    """
     size = rule.input.size_of(rule)
     checks: dict[str, list[Check]] = {head: [] for head in pair.reference.heads}
     filled = list(itertools.islice(itertools.cycle(raws), -(-len(raws) // batch) * batch))

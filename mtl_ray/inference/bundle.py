@@ -24,7 +24,8 @@ class BundlePredictor:
         batch: the most samples that go through the network together.
 
     Raises:
-        FileNotFoundError, ValueError: if there is no bundle, it is cut short, or its engine or a plugin is not here.
+        FileNotFoundError, ValueError: if there is no bundle, it is cut short, or its engine or a
+            plugin is not here.
     """
 
     def __init__(self, uri: str, threads: int = 0, batch: int = 16) -> None:
@@ -63,7 +64,9 @@ class BundlePredictor:
 
 
 def to_graph(arrays: InputArrays, signature: Signature) -> dict[str, NDArray[Any]]:
-    """The arrays of an input as the graph takes them, by their names in it: normalised where it does not do that itself."""
+    """The arrays of an input as the graph takes them, by their names in it: normalised where it
+    does not do that itself.
+    """
     return {each.name: _as_taken(arrays[each.field], each.dtype, signature) for each in signature.inputs}
 
 

@@ -18,7 +18,8 @@ Arrays = Mapping[str, Mapping[str, NDArray[Any]]]
 
 
 class Predictor(Protocol):
-    """Predicts on original data; placing it in the network's frame and the inverse are its own business.
+    """Predicts on original data; placing it in the network's frame and the inverse are its own
+    business.
 
     Attributes:
         heads: of each head that predicts its config, or what is known of it, by name.
@@ -39,7 +40,9 @@ class Predictor(Protocol):
     def plugins(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def predict(self, raws: Sequence[Any]) -> list[Predictions]:
-        """Predictions for each of some data, all sizes allowed, in order; images are (H, W, 3) uint8 RGB as shown."""
+        """Predictions for each of some data, all sizes allowed, in order; images are (H, W, 3)
+        uint8 RGB as shown.
+        """
         ...
 
 
@@ -50,7 +53,8 @@ Run = Callable[[InputArrays], Arrays]
 def predict_in_batches(raws: Sequence[Any], canvas: AnyCanvas, heads: Mapping[str, AnyHead], run: Run, batch: int) -> list[Predictions]:
     """Places data of any size, runs the network on up to ``batch`` of it at a time, and decodes.
 
-    Every predictor that has the network at hand goes through here, so that a checkpoint and its bundle differ in ``run`` only.
+    Every predictor that has the network at hand goes through here, so that a checkpoint and its
+    bundle differ in ``run`` only.
     """
     found: list[Predictions] = []
     for start in range(0, len(raws), batch):

@@ -1,9 +1,11 @@
-"""What lies in a run's folder: its attempts, and the checkpoints on the line that leads to the newest of them.
+"""What lies in a run's folder: its attempts, and the checkpoints on the line that leads to the
+newest of them.
 
-Every start of a run claims the next number under ``attempts/`` before it trains, and says from which step it goes on. A checkpoint
-of step s by attempt a is on the line if every later attempt began at s or after it: had one begun before, it would have left that
-checkpoint behind. So whatever a process of an older attempt publishes late is never found, at whatever moment it wakes up, and
-no lock is needed.
+Every start of a run claims the next number under ``attempts/`` before it trains, and says from
+which step it goes on. A checkpoint of step s by attempt a is on the line if every later attempt
+began at s or after it: had one begun before, it would have left that checkpoint behind. So whatever
+a process of an older attempt publishes late is never found, at whatever moment it wakes up, and no
+lock is needed.
 """
 
 import json
@@ -16,7 +18,9 @@ from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST
 
 BEFORE_NUMBERS = 0
-"""The attempt of checkpoints whose folder does not name one, as they were written before attempts had numbers."""
+"""The attempt of checkpoints whose folder does not name one, as they were written before attempts
+had numbers.
+"""
 _FOLDER = re.compile(r"step-(\d{8,})(?:-a(\d{4,}))?")
 _ATTEMPT = re.compile(r"\d{8,}\.json")
 
@@ -27,12 +31,14 @@ class Attempt:
 
     Attributes:
         attempt: its number, from 1.
-        from_step, from_checkpoint: where it goes on: the steps done, and the name of the checkpoint's folder; 0 and None at the start.
+        from_step, from_checkpoint: where it goes on: the steps done, and the name of the
+            checkpoint's folder; 0 and None at the start.
         world_size: of its group of workers.
         host, pid: of its rank 0.
         started: seconds since 1970.
         run_id: of the trackers, the same for all attempts.
-        ends: the last step that counts of each earlier attempt, by number; of those that are absent nothing counts.
+        ends: the last step that counts of each earlier attempt, by number; of those that are absent
+            nothing counts.
     """
 
     attempt: int

@@ -1,8 +1,10 @@
-"""What stands beside the files of a bundle's engine: how to call the graph and what its outputs mean.
+"""What stands beside the files of a bundle's engine: how to call the graph and what its outputs
+mean.
 
-``signature.json`` has three versions. 1: the graph takes an image. 2: it takes ``valid_hw`` as well, which a program that knows 1
-only would leave out. 3: it names its inputs by field, and the engine and its files where these are not ONNX Runtime and
-``model.onnx``. A bundle is written in the lowest version that can say all of it, so that older programs read what they can run.
+``signature.json`` has three versions. 1: the graph takes an image. 2: it takes ``valid_hw`` as
+well, which a program that knows 1 only would leave out. 3: it names its inputs by field, and the
+engine and its files where these are not ONNX Runtime and ``model.onnx``. A bundle is written in the
+lowest version that can say all of it, so that older programs read what they can run.
 """
 
 import json
@@ -33,7 +35,9 @@ class InputSignature:
     field: str = "image"
     """The name of the array that it takes (``Input.arrays``)."""
     dtype: str = "uint8"
-    """Of the graph's input. float32 where the array is uint8: the caller gives (array - mean) / std of each channel."""
+    """Of the graph's input. float32 where the array is uint8: the caller gives (array - mean) / std
+    of each channel.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -108,7 +112,8 @@ def read_signature(data: bytes) -> Signature:
     """The inverse of ``to_json``.
 
     Raises:
-        ValueError: if a field is missing, unknown or wrong, the version is newer than this program, or a plugin is missing here.
+        ValueError: if a field is missing, unknown or wrong, the version is newer than this program,
+            or a plugin is missing here.
     """
     try:
         content = json.loads(data)

@@ -67,7 +67,9 @@ class TorchPredictor:
 
 @contextmanager
 def _exact() -> Iterator[None]:
-    """Convolutions in float32 proper: a GPU shortens their factors otherwise (TF32), and scores would differ from the bundle's by 4e-4."""
+    """Convolutions in float32 proper: a GPU shortens their factors otherwise (TF32), and scores
+    would differ from the bundle's by 4e-4.
+    """
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:

@@ -20,7 +20,8 @@ STRIDES = {"C1": 2, "C2": 4, "C3": 8, "C4": 16, "C5": 32}
 class TimmFeatures(Backbone):
     """A network of timm that gives feature maps by name.
 
-    ``channels`` and ``strides`` say what each is: (B, channels, H / stride, W / stride), sizes rounded up.
+    ``channels`` and ``strides`` say what each is: (B, channels, H / stride, W / stride), sizes
+    rounded up.
 
     Raises:
         ValueError: if timm has no such model, or the model has no feature map of a wanted stride.
@@ -53,7 +54,9 @@ class TimmFeatures(Backbone):
 
 
 def _stride_first(net: nn.Module, name: str) -> None:
-    """Moves the stride of each bottleneck from its 3x3 convolution to the 1x1 before it (He et al. 2015 as released in Caffe)."""
+    """Moves the stride of each bottleneck from its 3x3 convolution to the 1x1 before it (He et al.
+    2015 as released in Caffe).
+    """
     blocks = [module for module in net.modules() if hasattr(module, "conv3") and getattr(module.conv2, "stride", None) == (2, 2)]
     if not blocks:
         raise ValueError(f"model.backbone.stride_in_1x1: {name} has no strided bottlenecks")
@@ -86,13 +89,16 @@ def _indices(config: TimmBackbone) -> tuple[int, ...]:
 
 
 def load_weights(net: nn.Module, uri: str) -> None:
-    """Fills a backbone from a file of safetensors or of ``torch.save`` (read without unpickling code).
+    """Fills a backbone from a file of safetensors or of ``torch.save`` (read without unpickling
+    code).
 
-    The names may stand as timm has them, or as a checkpoint of this project has them (``trunk.backbone.net.``). Entries
-    that the backbone does not have, such as a classifier, are left aside.
+    The names may stand as timm has them, or as a checkpoint of this project has them
+    (``trunk.backbone.net.``). Entries that the backbone does not have, such as a classifier, are
+    left aside.
 
     Raises:
-        ValueError: if the file leaves a parameter of the backbone unset, or has another shape for it.
+        ValueError: if the file leaves a parameter of the backbone unset, or has another shape for
+            it.
     """
     state = read_state(uri)
     own = net.state_dict()

@@ -33,7 +33,9 @@ class AnyBackbone(Protocol):
         ...
 
     def without_pretrained(self) -> Self:
-        """The same network with random weights, which come from elsewhere: nothing is read or downloaded."""
+        """The same network with random weights, which come from elsewhere: nothing is read or
+        downloaded.
+        """
         ...
 
     def paths(self) -> Mapping[str, str]:
@@ -83,7 +85,9 @@ class TimmBackbone:
     frozen: bool = False
     """Do not train the backbone."""
     stride_in_1x1: bool = False
-    """The strided blocks of a ResNet halve the map in their first convolution, as those of Caffe and Detectron, not in the 3x3 one."""
+    """The strided blocks of a ResNet halve the map in their first convolution, as those of Caffe
+    and Detectron, not in the 3x3 one.
+    """
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of ``timm.create_model``."""
 
@@ -107,11 +111,15 @@ Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$")]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FpnNeck:
-    """Feature pyramid (Lin et al. 2017): top-down pathway with lateral connections; gives P<n> for each C<n> it reads."""
+    """Feature pyramid (Lin et al. 2017): top-down pathway with lateral connections; gives P<n> for
+    each C<n> it reads.
+    """
 
     type: Literal["fpn"] = "fpn"
     prefix: Prefix = ""
-    """Stands before the names of the features that it gives (``aux_`` makes aux_P3 of P3): names are unique in a model."""
+    """Stands before the names of the features that it gives (``aux_`` makes aux_P3 of P3): names
+    are unique in a model.
+    """
     inputs: tuple[str, ...] = ("C3", "C4", "C5")
     channels: int = Field(default=128, ge=1)
     extra: int = Field(default=0, ge=0, le=2)
@@ -164,7 +172,9 @@ class PoolNeck:
     """Stands before the name of the feature that it gives."""
     input: str = "C5"
     kind: Literal["mean", "max"] = "mean"
-    """mean: of the whole image. max: of its strongest place, for small objects in large scenes (Oquab et al. 2015)."""
+    """mean: of the whole image. max: of its strongest place, for small objects in large scenes
+    (Oquab et al. 2015).
+    """
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -1,4 +1,6 @@
-"""What is built on a backbone: feature pyramids and pooling. Each neck adds features to those that it is given."""
+"""What is built on a backbone: feature pyramids and pooling. Each neck adds features to those that
+it is given.
+"""
 
 import re
 from collections.abc import Mapping
@@ -48,7 +50,9 @@ class Fpn(Neck):
 
 
 class Pafpn(Fpn):
-    """Path aggregation network (Liu et al. 2018, https://arxiv.org/abs/1803.01534): a bottom-up pathway on an FPN."""
+    """Path aggregation network (Liu et al. 2018, https://arxiv.org/abs/1803.01534): a bottom-up
+    pathway on an FPN.
+    """
 
     def __init__(self, config: PafpnNeck, channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
         super().__init__(config, channels, strides)

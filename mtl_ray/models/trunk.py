@@ -9,7 +9,8 @@ from mtl_ray.models.head import Features
 
 
 class Backbone(nn.Module):
-    """The part of a trunk that reads the input. A subclass sets the attributes and gives ``forward``.
+    """The part of a trunk that reads the input. A subclass sets the attributes and gives
+    ``forward``.
 
     Attributes:
         input: the array of the input that it reads (``Input.arrays``).
@@ -27,7 +28,9 @@ class Backbone(nn.Module):
 
 
 class Neck(nn.Module):
-    """Adds features to those that it is given. A subclass sets ``channels`` and ``strides`` of those that it adds."""
+    """Adds features to those that it is given. A subclass sets ``channels`` and ``strides`` of
+    those that it adds.
+    """
 
     channels: Mapping[str, int]
     strides: Mapping[str, int]
@@ -97,6 +100,7 @@ def build_trunk(backbone: BackboneConfig, necks: Mapping[str, NeckConfig]) -> Tr
     """The trunk of a config, with random or the configured weights.
 
     Raises:
-        ValueError: if the backbone is unknown, a neck reads a feature that is not there, or two give features of one name.
+        ValueError: if the backbone is unknown, a neck reads a feature that is not there, or two
+            give features of one name.
     """
     return Trunk(backbone.build(), necks)

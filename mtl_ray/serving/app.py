@@ -1,6 +1,8 @@
-"""HTTP around a ``Service``: routes, and the limits that a request meets before and while it is answered.
+"""HTTP around a ``Service``: routes, and the limits that a request meets before and while it is
+answered.
 
-Plain ASGI (https://asgi.readthedocs.io), so that a body is refused before it is read. Every error is one sentence as JSON.
+Plain ASGI (https://asgi.readthedocs.io), so that a body is refused before it is read. Every error
+is one sentence as JSON.
 """
 
 import asyncio
@@ -28,7 +30,9 @@ Result = TypeVar("Result")
 
 RETRY_AFTER_S = 1
 DRAIN_BYTES = 64_000_000
-"""Of a body that is too large so much more is read and thrown away, since many clients only read the answer after they have sent all."""
+"""Of a body that is too large so much more is read and thrown away, since many clients only read
+the answer after they have sent all.
+"""
 PAGES = ("/", "/docs", "/openapi.json", "/ping", "/models")
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -47,7 +51,8 @@ class App:
         service: answers.
         config: limits.
         parallel: requests to one model that are worked on at the same moment.
-        api_key: what ``Authorization: Bearer`` must bring to ``/models`` and ``/predictions``; None lets everybody in.
+        api_key: what ``Authorization: Bearer`` must bring to ``/models`` and ``/predictions``; None
+            lets everybody in.
     """
 
     def __init__(self, service: Service, config: ServeConfig, parallel: int, api_key: str | None = None) -> None:
@@ -106,7 +111,9 @@ class App:
         return as_json({"status": "Healthy"}) if path == "/ping" else _page("page.html" if path == "/" else "docs.html")
 
     def _options(self, scope: Mapping[str, Any], methods: Sequence[str]) -> Reply:
-        """What is allowed at an address; a browser asks it before it lets a page of another site send a key or JSON."""
+        """What is allowed at an address; a browser asks it before it lets a page of another site
+        send a key or JSON.
+        """
         asked = preflight_headers(_text(scope, b"origin"), self.config.cors_origins, methods)
         return Reply(body=b"", status=200, headers={"Allow": ", ".join(methods), **asked})
 

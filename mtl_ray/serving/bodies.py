@@ -1,6 +1,8 @@
-"""The files in the body of a request, such as images: the file itself, a form (multipart/form-data), or JSON with base64.
+"""The files in the body of a request, such as images: the file itself, a form
+(multipart/form-data), or JSON with base64.
 
-A body is a stranger's: everything is bounded, and what is not in order is one sentence. Limits count the files, not their base64.
+A body is a stranger's: everything is bounded, and what is not in order is one sentence. Limits
+count the files, not their base64.
 """
 
 import base64
@@ -34,7 +36,8 @@ class Body:
 
     Attributes:
         files: at least one.
-        shape: ``one`` answer; a ``list`` of them; or that list under ``predictions``, as TensorFlow Serving answers.
+        shape: ``one`` answer; a ``list`` of them; or that list under ``predictions``, as TensorFlow
+            Serving answers.
     """
 
     files: tuple[bytes, ...]
@@ -42,7 +45,9 @@ class Body:
 
 
 def body_limit(content_type: str, config: ServeConfig) -> int:
-    """The most bytes of a body, so that its files are not larger than ``max_body_bytes`` when they are decoded."""
+    """The most bytes of a body, so that its files are not larger than ``max_body_bytes`` when they
+    are decoded.
+    """
     if _is_json(content_type):
         return config.max_body_bytes * 11 // 8 + OVERHEAD_BYTES  # base64 is 4/3 of it, with line ends a little more
     return config.max_body_bytes + (OVERHEAD_BYTES if _is_multipart(content_type) else 0)
@@ -61,12 +66,14 @@ def read_body(data: bytes, content_type: str, config: ServeConfig, kind: Kind) -
 
     Args:
         data: the whole body.
-        content_type: what its header says; JSON is recognised without it where no file of the input begins as JSON does.
+        content_type: what its header says; JSON is recognised without it where no file of the input
+            begins as JSON does.
         config: limits.
         kind: the input of the model.
 
     Raises:
-        RequestError: 400 if it is malformed or has no file, 413 if it has too much, 415 for another kind of form.
+        RequestError: 400 if it is malformed or has no file, 413 if it has too much, 415 for another
+            kind of form.
     """
     if is_plain(data, content_type, kind):
         body = Body(files=(data,), shape="one")
@@ -95,7 +102,9 @@ def _is_json(content_type: str) -> bool:
 
 
 def _form_files(data: bytes, content_type: str, max_images: int, kind: Kind) -> list[bytes]:
-    """The files of a form in their order (RFC 7578, RFC 2046 section 5.1.1); fields of text are passed over."""
+    """The files of a form in their order (RFC 7578, RFC 2046 section 5.1.1); fields of text are
+    passed over.
+    """
     found = _BOUNDARY.search(content_type)
     if found is None:
         raise RequestError(400, "the form's Content-Type has no boundary; let the client library set that header")

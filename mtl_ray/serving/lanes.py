@@ -1,7 +1,7 @@
 """Threads that do the work of one model, so that the event loop stays free.
 
-Requests that wait while a thread is busy go through the network together, up to a limit: batches form under load by
-themselves, and nobody waits for a batch to fill.
+Requests that wait while a thread is busy go through the network together, up to a limit: batches
+form under load by themselves, and nobody waits for a batch to fill.
 """
 
 import asyncio
@@ -40,7 +40,9 @@ class Lanes(Generic[Item, Result]):
         return len(self._waiting)
 
     async def do(self, item: Item) -> Result:
-        """The result for one item. A caller that is cancelled while it waits leaves the queue at once, and its item with it."""
+        """The result for one item. A caller that is cancelled while it waits leaves the queue at
+        once, and its item with it.
+        """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         with self._changed:
             self._waiting[future] = item
@@ -65,7 +67,9 @@ class Lanes(Generic[Item, Result]):
             pass
 
     def _step(self) -> bool:
-        """Works on the next items; a call of its own, so that a thread that waits keeps nothing of the last ones. False when closed."""
+        """Works on the next items; a call of its own, so that a thread that waits keeps nothing of
+        the last ones. False when closed.
+        """
         batch = self._next()
         if not batch:
             return False
@@ -75,7 +79,9 @@ class Lanes(Generic[Item, Result]):
         return True
 
     def _outcomes(self, items: Sequence[Item]) -> list[Result | Exception]:
-        """A result for each item; where they fail together each is tried alone, so that one spoils only its own."""
+        """A result for each item; where they fail together each is tried alone, so that one spoils
+        only its own.
+        """
         try:
             return list(self._work(items))
         except Exception as error:

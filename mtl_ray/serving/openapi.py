@@ -27,7 +27,8 @@ def description(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
     """The OpenAPI document.
 
     Args:
-        predictors: what is served; the tasks of their plugins and their inputs are described beside the built-in tasks and images.
+        predictors: what is served; the tasks of their plugins and their inputs are described beside
+            the built-in tasks and images.
     """
     served = list(predictors)
     plugins = tuple(dict.fromkeys(name for each in served for name in each.plugins))

@@ -123,7 +123,7 @@ def test_inference_report(checkpoint: str) -> None:
     assert [by_name[name].p99_ms for name in ("place", "forward/heads", "forward", "total")] == pytest.approx([1, 1, 5, 15])
     assert found.fps == pytest.approx((2 * 4 / (4 * 0.015),) * 3)
     assert found.memory_mb["at most"] > 0
-    assert "generated pictures" in found.about
+    assert "generated images" in found.about
     assert "FPS: 133.3 pictures a second (each time: 133.3, 133.3, 133.3)" in found.to_text()
 
 

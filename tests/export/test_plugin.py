@@ -160,6 +160,7 @@ def test_an_engine_with_a_largest_batch_is_asked_for_no_more(checkpoint: str, tm
     config = replace(config_of(checkpoint, []).export, engine=ReferenceEngine(most=2))
     made = export(checkpoint, str(tmp_path / "bundle"), config, plugins=(NAME,))
     assert {check.batch for check in made.parity.checks} == {1, 2}
+    assert made.notes == ("it is slow",)
     assert len(counts(BundlePredictor(made.uri), signals())) == 6
 
 
@@ -248,3 +249,14 @@ def test_bodies_are_files_forms_and_json(port: int) -> None:
     described = httpx.get(f"http://127.0.0.1:{port}/openapi.json").json()
     assert described["components"]["schemas"]["Count"]["required"] == ["count"]
     assert "OneSignal" in described["components"]["schemas"]
+
+
+def test_a_name_from_elsewhere_runs_no_module_that_is_no_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a_script_of_mine.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match=r"'a_script_of_mine' is no plugin"):
+        read_signature(json.dumps({"version": 3, "plugins": ["a_script_of_mine"]}).encode())
+    with pytest.raises(ValueError, match="plugins are no list of names"):
+        read_signature(json.dumps({"version": 3, "plugins": [7]}).encode())
+    with pytest.raises(ValueError, match=r"signals\.yaml:1: plugins must be a list of modules"):
+        read_experiment(parse(dump({**CONFIG, "plugins": "tests.export.signal_plugin"}), "signals.yaml"))
