@@ -22,6 +22,7 @@ from mtl_ray.inference.heads import head_of
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.task import HeadKind
 
 BUSY = (429, 503)
@@ -67,8 +68,7 @@ class EndpointPredictor:
             served = [(str(model["name"]), model) for model in json.loads(answer)["models"]]
             model_name, model = _choose(served, name, base)
             self.url = f"{base}/predictions/{urllib.parse.quote(model_name)}"
-            self.heads: Mapping[str, HeadKind] = {head: head_of(described["type"]) for head, described in model["heads"].items()}
-            self.vocabulary = _vocabulary(model["heads"], self.heads)
+            self.heads, self.vocabulary = _described(model["heads"])
             canvas = model["canvas"]
             self.canvas = Canvas(kind=canvas["kind"], height=canvas["height"], width=canvas["width"])
         except _ChoiceError:
@@ -110,7 +110,10 @@ class EndpointPredictor:
         """
         try:
             by_head = {next(iter(self.heads)): answer} if len(self.heads) == 1 else answer
-            return {name: head.task.from_response(by_head[name], self.vocabulary, head, image_hw) for name, head in self.heads.items()}
+            return {
+                name: head.task.from_response(by_head[name], head_vocabulary(head, self.vocabulary), head, image_hw)
+                for name, head in self.heads.items()
+            }
         except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"{self.url} does not answer as its heads {', '.join(self.heads)} do: {_said(error)}") from None
 
@@ -202,12 +205,23 @@ def _choose(served: Sequence[tuple[str, Mapping[str, Any]]], name: str, base: st
     raise _ChoiceError(f"{base} does not serve {name!r}, but {names}")
 
 
-def _vocabulary(described: Mapping[str, Mapping[str, Any]], heads: Mapping[str, HeadKind]) -> Vocabulary:
-    classes: dict[Annotation, tuple[str, ...]] = {}
-    colours: dict[Annotation, tuple[tuple[int, int, int], ...]] = {}
-    for name, entry in described.items():
-        kind = heads[name].annotation
-        classes[kind] = tuple(entry["classes"])
-        if entry.get("colours"):
-            colours[kind] = tuple((r, g, b) for r, g, b in entry["colours"])
-    return Vocabulary(classes=classes, colours=colours, exclusive_labels=any(head.exclusive for head in heads.values()))
+def _described(entries: Mapping[str, Mapping[str, Any]]) -> tuple[Mapping[str, HeadKind], Vocabulary]:
+    """The heads that ``/models`` describes, and the classes of all of them; heads of the same kind may have different ones."""
+    kinds = {name: head_of(entry["type"]) for name, entry in entries.items()}
+    colours: dict[Annotation, dict[str, tuple[int, int, int] | None]] = {}
+    for name, entry in entries.items():
+        own = [(r, g, b) for r, g, b in entry.get("colours") or ()]
+        found = colours.setdefault(kinds[name].annotation, {})
+        for place, each in enumerate(entry["classes"]):
+            found.setdefault(each, own[place] if own else None)
+    classes = {kind: tuple(found) for kind, found in colours.items()}
+    vocabulary = Vocabulary(
+        classes=classes,
+        colours={kind: tuple(rgb for rgb in found.values() if rgb) for kind, found in colours.items() if all(found.values())},
+        exclusive_labels=any(head.exclusive for head in kinds.values()),
+    )
+    heads = {}
+    for name, head in kinds.items():
+        own_names = tuple(entries[name]["classes"])
+        heads[name] = head if own_names == classes[head.annotation] else head_of(head.type, own_names)
+    return heads, vocabulary

@@ -16,6 +16,7 @@ from mtl_ray.geometry.pictures import grid, jpeg
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.inputs.image_header import MAX_PIXELS, TooManyPixelsError
+from mtl_ray.tasks.head_classes import head_vocabulary
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".webp", ".avif", ".tif", ".tiff", ".gif"),
@@ -110,14 +111,17 @@ def _answers(predictor: Predictor, predictions: Predictions, score_threshold: fl
         if plain is not None:
             storage.write(f"{stem}.{name}.png", plain)
             file = f"{stem}.{name}.png".rpartition("/")[2]
-        answers[name] = head.task.to_response(predictions[name], predictor.vocabulary, score_threshold, image_file=file)
+        answers[name] = head.task.to_response(
+            predictions[name], head_vocabulary(head, predictor.vocabulary), score_threshold, image_file=file
+        )
     return answers
 
 
 def draw(predictor: Predictor, image: NDArray[np.uint8], predictions: Predictions, score_threshold: float) -> NDArray[np.uint8]:
     """The image with what is found on it; one beside the other where there are several heads."""
     drawn = [
-        head.task.draw_prediction(image, predictions[name], predictor.vocabulary, score_threshold) for name, head in predictor.heads.items()
+        head.task.draw_prediction(image, predictions[name], head_vocabulary(head, predictor.vocabulary), score_threshold)
+        for name, head in predictor.heads.items()
     ]
     return drawn[0] if len(drawn) == 1 else grid(drawn, columns=len(drawn), titles=list(predictor.heads))
 

@@ -10,6 +10,7 @@ from mtl_ray.inputs.decode import decode_image
 from mtl_ray.inputs.frame import frame_of
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.tasks.difference import Comparison, Difference
+from mtl_ray.tasks.head_classes import head_vocabulary
 
 MAX_PX = 0.1
 """Largest difference of a box coordinate, pixels of the picture."""
@@ -55,6 +56,13 @@ def compare(
     kinds = [{name: head.type for name, head in each.heads.items()} for each in (endpoint, predictor)]
     if kinds[0] != kinds[1]:
         raise ValueError(f"the endpoint has the heads {kinds[0]}, the target {kinds[1]}")
+    for name, head in predictor.heads.items():
+        served_classes, classes = (
+            head_vocabulary(each.heads[name], each.vocabulary).classes[head.annotation] for each in (endpoint, predictor)
+        )
+        if served_classes != classes:
+            said = f"{', '.join(served_classes)} at the endpoint, {', '.join(classes)} at the target"
+            raise ValueError(f"the head {name} has the classes {said}")
     for picture in pictures:
         data = storage.read(picture)
         image = decode_image(data)

@@ -20,6 +20,7 @@ from mtl_ray.loading.loader import BadSamplesError
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import Split, open_split
+from mtl_ray.tasks.head_classes import HeadClasses, head_metric
 from mtl_ray.tasks.task import Metric
 from mtl_ray.training.collective import Collective
 from mtl_ray.training.context import RunContext
@@ -61,13 +62,13 @@ class Validation:
         if self._config.runtime.best is not None:
             return self._config.runtime.best
         for name, head in self.heads.items():
-            return f"{name}/{head.task.metric(head, self._vocabulary).main}"
+            return f"{name}/{head_metric(head, self._vocabulary).main}"
         raise ValueError("every head of the model is train_only: nothing could be measured or exported")
 
     def lower_is_better(self, metric: str) -> bool:
         """Whether less of a metric, HEAD/METRIC, is better."""
         name, _, entry = metric.partition("/")
-        return name in self.heads and entry in self.heads[name].task.metric(self.heads[name], self._vocabulary).lower_is_better
+        return name in self.heads and entry in head_metric(self.heads[name], self._vocabulary).lower_is_better
 
     def measure(self, model: Model) -> tuple[dict[str, float], Measured]:
         """All metrics as HEAD/METRIC, the same on every rank, and what can be shown of them.
@@ -113,7 +114,7 @@ class Validation:
 
     def _recoder(self, split: Split) -> Callable[[Sample], Sample]:
         """What makes the numbers of a validation split those of the training split."""
-        recode, unknown = recoder(split.vocabulary, self._vocabulary)
+        recode, unknown = recoder(split, self._vocabulary)
         if unknown and self._context.rank == 0:
             _log.warning("%s: the training split does not know %s; they are not measured", split.uri, ", ".join(unknown))
         return recode
@@ -137,7 +138,8 @@ class Validation:
         image = decode_image(sample.image, max_pixels=self._config.data.max_pixels)
         panels, titles = [], []
         for name, head in self.heads.items():
-            panels.append(head.task.draw_ground_truth(image, sample, self._vocabulary))
-            panels.append(head.task.draw_prediction(image, predictions[name], self._vocabulary))
+            classes = HeadClasses.of(head, self._vocabulary)
+            panels.append(head.task.draw_ground_truth(image, classes.sample(sample), classes.vocabulary))
+            panels.append(head.task.draw_prediction(image, predictions[name], classes.vocabulary))
             titles += [f"{name}: annotated", f"{name}: predicted"]
         return grid([shrunk(panel, PANEL_PX) for panel in panels], columns=2, titles=titles)

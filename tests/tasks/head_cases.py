@@ -62,6 +62,11 @@ def images(count: int, hw: tuple[int, int] = CANVAS_HW, seed: int = 0) -> Tensor
     return torch.randint(0, 256, (count, 3, *hw), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
+def known(count: int, classes: int) -> Tensor:
+    """All classes known, bool (count, classes)."""
+    return torch.ones(count, classes, dtype=torch.bool)
+
+
 def batch_of(count: int, seed: int = 0) -> Batch:
     """Dark canvases, on each a bright square: its box, its pixels, and labels that follow from its place."""
     draw = torch.Generator().manual_seed(seed)
@@ -90,9 +95,10 @@ def batch_of(count: int, seed: int = 0) -> Batch:
                 "crowd": torch.zeros_like(present),
                 "present": present,
                 "annotated": annotated.clone(),
+                "known_classes": known(count, 2),
             },
-            "semantic": {"classes": semantic, "annotated": annotated.clone()},
-            "labels": {"present": labels, "annotated": annotated.clone()},
+            "semantic": {"classes": semantic, "annotated": annotated.clone(), "known_classes": known(count, 4)},
+            "labels": {"present": labels, "annotated": annotated.clone(), "known_classes": known(count, 3)},
         },
         keys=(),
     )

@@ -61,7 +61,7 @@ def test_every_registered_head_is_tested_here() -> None:
 def test_a_config_answers_what_is_asked_of_every_head(name: str) -> None:
     config = model_config(name)
     assert config.task in TASKS
-    assert config.task.annotation == config.annotation
+    assert config.task.kind.name == config.annotation
     assert head_of(config.type).task is config.task
     assert config.exclusive == (name == "linear")
     assert config.train_only == (name == "auxiliary")
