@@ -24,16 +24,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mtl_ray.experiment import ModelConfig, build_model
 from mtl_ray.loading.batch import Batch
+from mtl_ray.methods.supervised import Supervised
 from mtl_ray.models.config import PoolNeck, TimmBackbone
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.classification.config import LinearHead
-from mtl_ray.training.config import AdamW, CosineRate, RuntimeConfig, ScheduleConfig
+from mtl_ray.training.config import AdamW, CosineLr, RuntimeConfig, ScheduleConfig
 from mtl_ray.training.context import RunContext, choose_device
-from mtl_ray.training.meter import Meter
-from mtl_ray.training.optimizer import build_optimizer, set_rate
-from mtl_ray.training.rate import factor
-from mtl_ray.training.step import DTYPES, Step
+from mtl_ray.training.optimizer import build_optimizer, set_lr
+from mtl_ray.training.schedule import lr_factor
+from mtl_ray.training.step import DTYPES, Meter, Step
 
 CLASSES = 100
 
@@ -100,11 +100,11 @@ def _ours(model: Model, precision: Any, context: RunContext) -> Callable[[Batch,
     """What the trainer does at each step: rate, step, meter."""
     schedule = ScheduleConfig(steps=1000, optimizer=AdamW(lr=1e-3))
     optimizer = build_optimizer(model, schedule.optimizer, 32)
-    step_of = Step(model, optimizer, schedule, RuntimeConfig(name="bench", precision=precision), context)
+    step_of = Step(Supervised(model), optimizer, schedule, RuntimeConfig(name="bench", precision=precision), context)
     meter = Meter({})
 
     def loop(batch: Batch, step: int) -> None:
-        set_rate(optimizer, factor(step, 1000, CosineRate()))
+        set_lr(optimizer, lr_factor(step, 1000, CosineLr()))
         meter.add(step + 1, step_of(batch, step), 0.0)
 
     return loop

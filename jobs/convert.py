@@ -1,17 +1,20 @@
 """Turns one split of a data set into shards, or files for other programs, in a folder or a bucket. Run again, it says that it is there."""
 
 import argparse
+import sys
 from collections.abc import Sequence
-from typing import get_args
 
 from pydantic import TypeAdapter
 
 from jobs.run import run
+from mtl_ray.config.extend import extended
+from mtl_ray.config.fields import field_kinds, members, tag
 from mtl_ray.config.options import add_options, given_node
 from mtl_ray.config.validate import validate
 from mtl_ray.distributed.convert import convert, summary
 from mtl_ray.distributed.convert_files import convert_files, files_summary
-from mtl_ray.sources.config import ConvertConfig, SourceConfig
+from mtl_ray.plugin import installed_plugins
+from mtl_ray.sources.config import ConvertConfig
 
 EXAMPLES = """examples:
   python -m jobs.convert digits --split train --to shards/digits/train --num 3000
@@ -19,16 +22,21 @@ EXAMPLES = """examples:
   python -m jobs.convert cityscapes data/cityscapes --split val --to out/cityscapes --format coco --no-pictures
   python -m jobs.convert pictures data/coco --split test2017 --classes names.txt --to test.json --format coco
   python -m jobs.convert shards shards/coco/val --split val --to out/yolo --format yolo
-  python -m jobs.convert semantic_png data/camvid --split train --to shards/camvid/train --classes names.txt --ignore 11"""
+  python -m jobs.convert semantic_png data/camvid --split train --to shards/camvid/train --classes names.txt --ignore 11
+  python -m jobs.convert --plugins my_package.plugin my_source data/mine --split train --to shards/mine/train"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses ``SOURCE ROOT --split NAME --to URI``, converts, and prints what came of it."""
+    argv = sys.argv[1:] if argv is None else argv
+    plugins = (*installed_plugins(), *_named_plugins(argv))
+    config_type = extended(ConvertConfig, plugins)
     parser = argparse.ArgumentParser(
         prog="python -m jobs.convert", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    sources = parser.add_subparsers(dest="type", metavar="SOURCE", required=True, help="kind of data set; SOURCE --help shows its options")
-    kinds = {kind.type: TypeAdapter(kind).json_schema() for kind in get_args(get_args(SourceConfig)[0])}
+    parser.add_argument("--plugins", action="append", metavar="MODULE", help="module of a plugin, which may add sources; before SOURCE")
+    sources = parser.add_subparsers(dest="type", metavar="SOURCE", required=True, help="kind of dataset; SOURCE --help shows its options")
+    kinds = {str(tag(kind)): TypeAdapter(kind).json_schema() for kind in members(field_kinds(config_type)["source"])}
     whole = TypeAdapter(ConvertConfig).json_schema()
     for name, of_kind in kinds.items():
         about = of_kind["description"]
@@ -36,13 +44,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             name, help=about, description=about, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         add_options(source, of_kind, "root", leave_out=("type",))
-        add_options(source, whole, "root", leave_out=("source", *of_kind["properties"]))
+        add_options(source, whole, "root", leave_out=("source", "plugins", *of_kind["properties"]))
     given = {key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None}
-    chosen = {key: value for key, value in given.items() if key in whole["properties"]}
+    chosen = {key: value for key, value in given.items() if key in whole["properties"]} | {"plugins": list(plugins)}
     chosen["source"] = {key: value for key, value in given.items() if key in kinds[given["type"]]["properties"]}
-    config = validate(given_node(chosen), ConvertConfig)
+    config = validate(given_node(chosen), config_type)
     print(summary(convert(config)) if config.format in ("arrow", "tfrecord") else files_summary(convert_files(config)))
     return 0
+
+
+def _named_plugins(argv: Sequence[str]) -> list[str]:
+    """The plugins of the command line, which say what sources there are before the rest can be understood."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--plugins", action="append", default=[])
+    found: list[str] = parser.parse_known_args(argv)[0].plugins
+    return found
 
 
 if __name__ == "__main__":

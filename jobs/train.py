@@ -23,10 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = validate(load_tree(args.config, args.overrides), ExperimentConfig)
 
     from mtl_ray.distributed.train import train
-    from mtl_ray.training.summary import text_of
+    from mtl_ray.training.resume import summary_text
 
     try:
-        print(text_of(train(config)))
+        print(summary_text(train(config)))
     except ValueError as error:
         from mtl_ray.loading.loader import BadSamplesError  # brings torch
 

@@ -15,6 +15,7 @@ from mtl_ray.config.validate import validate
 from mtl_ray.evaluation.config import EvaluateConfig
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.loading.config import DataConfig
+from mtl_ray.methods.config import MethodConfig, SupervisedConfig
 from mtl_ray.models.config import BackboneConfig, NeckConfig
 from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.serving.config import ServeConfig
@@ -48,8 +49,8 @@ class ModelConfig:
     backbone: BackboneConfig
     necks: dict[str, NeckConfig] = Field(default_factory=dict)
     """What is built upon the backbone, in this order; each adds features."""
-    heads: dict[str, HeadConfig] = Field(min_length=1)
-    """By name; metrics and answers are found under these names."""
+    heads: dict[str, HeadConfig]
+    """By name; metrics and answers are found under these names. Empty only for a method that learns without heads."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """Of each channel (RGB, 0 to 255), subtracted in the first layer."""
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
@@ -61,6 +62,8 @@ class ExperimentConfig:
 
     model: ModelConfig
     data: DataConfig
+    method: MethodConfig = Field(default_factory=SupervisedConfig)
+    """What is optimised."""
     schedule: ScheduleConfig
     runtime: RuntimeConfig
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
@@ -68,6 +71,10 @@ class ExperimentConfig:
     serve: ServeConfig = Field(default_factory=ServeConfig)
     tune: TuneConfig | None = None
     """Of ``jobs.tune``; a training takes no notice of it."""
+
+    def __post_init__(self) -> None:
+        if self.method.needs_heads and not self.model.heads:
+            raise ValueError(f"model.heads is empty, and the method {self.method.type!r} learns from heads. Fix: give at least one")
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -88,6 +95,14 @@ def parse_experiment(text: str, source: str) -> ExperimentConfig:
 def predicting_heads(heads: Mapping[str, AnyHead]) -> dict[str, AnyHead]:
     """The heads that are evaluated and exported: all but the auxiliary ones."""
     return {name: head for name, head in heads.items() if not head.train_only}
+
+
+def batch_fields(heads: Mapping[str, AnyHead]) -> dict[Annotation, frozenset[str]]:
+    """By kind of annotation, the further arrays of a batch that some head reads."""
+    found: dict[Annotation, frozenset[str]] = {}
+    for head in heads.values():
+        found[head.annotation] = found.get(head.annotation, frozenset()) | head.fields
+    return found
 
 
 def drawing_task(annotation: Annotation) -> Task[Any, Any]:

@@ -4,7 +4,7 @@ The manifest lists the columns, so a split with another kind of annotation, or a
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -95,6 +95,16 @@ class Layout:
     def required(self) -> frozenset[str]:
         """The columns that are never null."""
         return frozenset((KEY, *(name for each in self.inputs for name in each.columns)))
+
+    def named(self, plugins: Sequence[str]) -> "Layout":
+        """The same layout with the names of those of ``plugins`` that give some of it."""
+        items = {*self.inputs, *self.annotations}
+        needed = [
+            name
+            for name, plugin in load_plugins(plugins).items()
+            if items & {*plugin.annotations, *(canvas.input for canvas in plugin.inputs)}
+        ]
+        return replace(self, plugins=tuple(needed))
 
     def owner(self, column: str) -> AnnotationKind[Any, Any]:
         """The kind of annotation that a column belongs to."""

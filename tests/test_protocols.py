@@ -21,7 +21,7 @@ ALLOWED: dict[Where, str] = {
     ("mtl_ray/distributed/doctor_kubernetes.py", "import_module"): "imports what a Serve application names",
     ("mtl_ray/distributed/spares.py", "import_module"): "loads what a rank needs before it is needed",
     ("mtl_ray/distributed/group.py", "getattr(training_failed_error)"): "an attribute that Ray sets in one case only",
-    ("mtl_ray/training/warm.py", "import_module"): "loads what a rank needs before it is needed",
+    ("mtl_ray/training/fork_server.py", "import_module"): "loads what a rank needs before it is needed",
     ("mtl_ray/analysis/networks.py", "import_module"): "MODULE:FUNCTION of the command line",
     ("jobs/tools.py", "import_module"): "a tool by its name on the command line",
     ("mtl_ray/storage.py", "getattr(error.__cause__)"): "botocore's errors",
@@ -32,7 +32,7 @@ ALLOWED: dict[Where, str] = {
     ("mtl_ray/models/backbone.py", "getattr(self.net)"): "timm's networks",
     ("mtl_ray/models/backbone.py", "getattr(module.conv2)"): "timm's networks",
     ("mtl_ray/models/backbone.py", "hasattr(module)"): "timm's networks",
-    ("mtl_ray/training/sync_norm.py", "hasattr(norm)"): "timm's normalisation with an activation in it",
+    ("mtl_ray/training/batch_norm.py", "hasattr(norm)"): "timm's normalisation with an activation in it",
     ("mtl_ray/analysis/mmcv_rule.py", "getattr(layer)"): "layers of torch",
     ("mtl_ray/tuning/anchor_search.py", "isinstance(Yolov3Head)"): "jobs.anchors fits an option that this config alone has",
     ("mtl_ray/models/head.py", "isinstance(DenseHead)"): "the one place that tells which heads have candidates",
@@ -84,6 +84,26 @@ def asked() -> set[Where]:
 
 def test_nobody_asks_for_a_task_or_the_type_of_a_head() -> None:
     assert asked() - ALLOWED.keys() == set(), "give Task or the head's config what is wanted here, or say why not in ALLOWED"
+
+
+def unnarrowed(code: str) -> Iterator[str]:
+    """Calls of a head's task with a vocabulary that may not be the head's, and metrics that take samples of the run as they are."""
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.Call) or ".task." not in (called := ast.unparse(node.func)):
+            continue
+        given = [ast.unparse(each) for each in (*node.args, *(word.value for word in node.keywords))]
+        whole = [each for each in given if each.endswith("vocabulary") and each != "classes.vocabulary"]
+        if whole or called.endswith(".metric"):
+            yield called
+
+
+def test_a_task_gets_the_vocabulary_of_the_head() -> None:
+    """By ``head_vocabulary``, ``HeadClasses`` or ``head_metric`` of ``tasks/head_classes.py``."""
+    files = [file for package in ("mtl_ray", "jobs") for file in (ROOT / package).rglob("*.py") if file.name != "head_classes.py"]
+    found = {(file.relative_to(ROOT).as_posix(), each) for file in files for each in unnarrowed(file.read_text())}
+    assert found == set()
+    assert list(unnarrowed("head.task.to_response(found, predictor.vocabulary, 0.5)"))
+    assert list(unnarrowed("head.task.metric(head, head_vocabulary(head, vocabulary))"))
 
 
 def test_every_exception_is_still_one() -> None:

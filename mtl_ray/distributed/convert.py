@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ def convert(config: ConvertConfig) -> Conversion:
         FileNotFoundError: if the data set has no such split.
         ValueError: if another split lies there, no image can be read, or ``refusal`` has a reason not to publish the split.
     """
-    source = open_any(config.source, ImageRule(max_pixels=config.max_pixels or MAX_PIXELS))
+    source = open_any(config.source, ImageRule(max_pixels=config.max_pixels or MAX_PIXELS), config.plugins)
     return write_split(config, source, provenance_of(config, source))
 
 
@@ -105,9 +105,12 @@ def write_split(config: ConvertConfig, source: Source, provenance: dict[str, Any
     return Conversion(uri=uri, manifest=manifest, findings=findings, fresh=True)
 
 
-def open_any(config: SourceConfig, rule: ImageRule) -> Source:
-    """Lists a split, raw or converted before; see ``open_source``."""
-    return open_shards(config) if isinstance(config, Shards) else open_source(config, rule)
+def open_any(config: SourceConfig, rule: ImageRule, plugins: Sequence[str]) -> Source:
+    """Lists a split, raw or converted before; see ``open_source``. ``plugins`` are those that may have added its kinds."""
+    if isinstance(config, Shards):
+        return open_shards(config)
+    source = open_source(config, rule)
+    return replace(source, layout=source.layout.named(plugins))
 
 
 def check_listed(config: ConvertConfig, source: Source) -> None:
@@ -147,7 +150,9 @@ def _shuffles(config: ConvertConfig) -> bool:
 def provenance_of(config: ConvertConfig, source: Source) -> dict[str, Any]:
     """What makes two conversions the same: where from, all choices but the number of workers, and the inputs themselves."""
     of_files = ("pictures", "masks") if config.format in ("arrow", "tfrecord") else ()
-    choices = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("to", "workers", "allow_empty", *of_files)}
+    choices = {
+        key: value for key, value in dataclasses.asdict(config).items() if key not in ("to", "workers", "allow_empty", "plugins", *of_files)
+    }
     choices["source"]["root"] = storage.absolute(config.source.root)
     found: dict[str, Any] = json.loads(json.dumps({**choices, "inputs": source.fingerprint}))
     return found

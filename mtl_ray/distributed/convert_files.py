@@ -36,8 +36,6 @@ from mtl_ray.sources.writers.writer import Target, Writer, settle
 
 _ROWS_OF_A_TASK = 200
 _SHOWN = 20
-_OF_PIXELS = ("cityscapes", "nuimages")
-"""Sources whose masks were never polygons; their own programs write them as run lengths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,16 +126,16 @@ def convert_files(config: ConvertConfig) -> Files:
     if alone and form != "coco":
         raise ValueError(f"--to {config.to}: only coco is a single file; {form} is a folder")
     rule = ImageRule(max_pixels=config.max_pixels or MAX_PIXELS, needed=config.pictures and not alone)
-    source = open_any(config.source, rule)
+    source = open_any(config.source, rule, config.plugins)
     split = re.sub(r"[^A-Za-z0-9._-]+", "-", config.source.split).strip("-.") or "split"
-    masks = config.masks or ("rle" if form == "coco" and config.source.type in _OF_PIXELS else None)
+    masks = config.masks or ("rle" if form == "coco" and config.source.pixel_masks else None)
     target = Target(
         uri=uri,
         split=split,
         vocabulary=source.vocabulary,
         pictures=config.pictures and not alone,
         masks=masks,
-        annotated=config.source.type != "pictures",
+        annotated=config.source.annotated,
     )
     note = uri.removesuffix(COCO_FILE) + ".conversion.json" if alone else storage.join(uri, f"conversion_{split}.json")
     provenance = provenance_of(config, source)

@@ -29,7 +29,7 @@ from mtl_ray.distributed.board import Present
 from mtl_ray.distributed.session import is_private
 from mtl_ray.distributed.spares import prestart
 from mtl_ray.distributed.world import Resources, fit, machines
-from mtl_ray.training.rank import STOP, Task
+from mtl_ray.training.rank import STOP, RankTask
 
 START_S = 120.0
 """So long a rank may take to answer; nearly all of it is the first import on a busy machine."""
@@ -49,7 +49,7 @@ class Nursery:
 
     def _start(self) -> None:
         environment = os.environ | {"PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "mtl_ray.training.warm"]
+        command = [sys.executable, "-m", "mtl_ray.training.fork_server"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True)
 
     def _end_unused(self, myself: Any) -> None:
@@ -207,7 +207,7 @@ class Held:
 
 
 @contextmanager
-def forked(task: Task, family: str) -> Iterator[Held]:
+def forked(task: RankTask, family: str) -> Iterator[Held]:
     """A rank that has begun, from ``Nurseries`` that are there. It ends when this process does, or when the block is left.
 
     What it prints goes where this process prints, so that Ray counts it as said by this job.

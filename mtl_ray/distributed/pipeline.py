@@ -31,7 +31,7 @@ from mtl_ray.inference.pictures import predict_pictures
 from mtl_ray.serving.compare import compare
 from mtl_ray.shards.split import open_split
 from mtl_ray.sources.config import ConvertConfig, SourceConfig
-from mtl_ray.training.beginning import run_uri
+from mtl_ray.training.resume import run_uri
 from mtl_ray.training.wandb_sync import send_bundle
 
 

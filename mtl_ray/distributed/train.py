@@ -28,10 +28,9 @@ from mtl_ray.distributed.world import cpus_of, draining, fit, machines, request_
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.loading.config import ValSplitConfig
 from mtl_ray.shards.sequence import default_lanes
-from mtl_ray.training.beginning import begin, check_splits, run_uri
-from mtl_ray.training.progress_bar import ProgressBar
-from mtl_ray.training.summary import Summary, summary_of
-from mtl_ray.training.timetable import check_length
+from mtl_ray.training.progress import ProgressBar
+from mtl_ray.training.resume import Summary, check_splits, find_resume_point, run_uri, summary_of
+from mtl_ray.training.schedule import check_length
 
 OnMetrics = Callable[[int, float, Mapping[str, float]], bool]
 PATIENCE_S, PATIENCE_AFTER_LOSS_S = 45.0, 600.0
@@ -62,7 +61,7 @@ def train(config: ExperimentConfig, *, on_metrics: OnMetrics | None = None) -> S
         KeyboardInterrupt, SystemExit: after SIGINT, or SIGTERM (status 143), once a checkpoint is made; a second signal does not wait.
     """
     config = with_absolute_uris(config)
-    state = begin(config).state
+    state = find_resume_point(config).state
     if state.finished:
         _log.warning("the run %s is finished already: nothing is left to do", run_uri(config))
         return summary_of(run_uri(config), state)

@@ -18,7 +18,7 @@ from mtl_ray.tuning.record import Records, Result
 
 if TYPE_CHECKING:  # torch and Ray Train take seconds to import: whoever trains does that
     from mtl_ray.distributed.train import OnMetrics
-    from mtl_ray.training.summary import Summary
+    from mtl_ray.training.resume import Summary
 
 OUTCOME = "outcome"
 """Under this name a trial tells Ray Tune its ``Result``, as JSON."""

@@ -12,8 +12,7 @@ import ray.train.collective
 from mtl_ray.distributed.board import POLL_S
 from mtl_ray.distributed.nursery import Held, forked, python_path
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.training.meeting import free_port
-from mtl_ray.training.rank import Task
+from mtl_ray.training.rank import RankTask, free_port
 
 
 def work(config: ExperimentConfig, gpu: bool, timeout_s: float, nurseries: str, board: Any) -> Any:
@@ -39,13 +38,13 @@ def work(config: ExperimentConfig, gpu: bool, timeout_s: float, nurseries: str, 
     here = ray.get_runtime_context()
     group = ray.get(board.join.remote(here.get_node_id(), here.get_runtime_env_string()))
     for turn in itertools.count():
-        task = Task(
+        task = RankTask(
             config=config,
             rank=world.get_world_rank(),
             world_size=world.get_world_size(),
             local_rank=world.get_local_rank(),
             gpu=gpu,
-            meeting=ray.train.collective.broadcast_from_rank_zero(_meeting() if world.get_world_rank() == 0 else None),
+            rendezvous=ray.train.collective.broadcast_from_rank_zero(_meeting() if world.get_world_rank() == 0 else None),
             timeout_s=timeout_s,
             environment=os.environ | {"PYTHONPATH": python_path()},
         )
@@ -66,7 +65,7 @@ def _meeting() -> tuple[str, int]:
     return host, free_port(host)
 
 
-def _hold(task: Task, nurseries: str, board: Any, group: int, turn: int) -> Any:
+def _hold(task: RankTask, nurseries: str, board: Any, group: int, turn: int) -> Any:
     over = threading.Event()
     with forked(task, nurseries) as held:
         threading.Thread(target=_pass_on, args=(held, board, group, turn, over), daemon=True, name="board").start()

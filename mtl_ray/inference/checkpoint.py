@@ -9,7 +9,7 @@ import torch
 
 from mtl_ray import storage
 from mtl_ray.artifact import Artifact, open_artifact
-from mtl_ray.experiment import ExperimentConfig, build_model
+from mtl_ray.experiment import ExperimentConfig, build_model, predicting_heads
 from mtl_ray.inference.run_folder import line
 from mtl_ray.inference.stored_config import NetworkConfig, prediction_batch, read_network, read_vocabulary
 from mtl_ray.inference.torch_predictor import TorchPredictor
@@ -30,6 +30,11 @@ def open_checkpoint(uri: str, device: str = "cpu", batch: int | None = None) -> 
     """
     checkpoint = open_artifact(uri, kind="checkpoint")
     network = read_network(checkpoint)
+    if not predicting_heads(network.model.heads):
+        raise ValueError(
+            f"the checkpoint {uri} has no head that predicts: it was trained by a method that learns without heads. Fix: train heads "
+            f"on it with runtime.load_from={uri}"
+        )
     vocabulary = read_vocabulary(checkpoint, network.vocabulary)
     model = load_model(checkpoint, network, vocabulary)
     batch = batch or prediction_batch(checkpoint)
@@ -45,6 +50,8 @@ def load_model(checkpoint: Artifact, config: NetworkConfig | ExperimentConfig, v
     backbone = replace(config.model.backbone, pretrained=False, weights=None)  # everything comes from the checkpoint
     model = build_model(replace(config.model, backbone=backbone), vocabulary)
     name = "ema.safetensors" if "ema.safetensors" in checkpoint.names else "model.safetensors"
+    if name not in checkpoint.names:
+        raise ValueError(f"the checkpoint {checkpoint.uri} has no {name}: the method that trained it exports no model")
     try:
         model.load_state_dict(safetensors.torch.load(checkpoint.read(name)))
     except RuntimeError as error:

@@ -22,7 +22,7 @@ from mtl_ray.vocabulary import vocabulary_from_json
 MODEL_FILE = "model.yaml"
 CONFIG_FILE = "config.yaml"
 VOCABULARY_FILE = "vocabulary.json"
-OF_TRAINING = ("schedule", "runtime")
+OF_TRAINING = ("method", "schedule", "runtime")
 """Sections of a config that a trained network does not need."""
 _log = logging.getLogger(__name__)
 
@@ -83,26 +83,27 @@ def prediction_batch(checkpoint: Artifact) -> int:
 
 
 class Stored(NamedTuple):
-    """The config of a checkpoint, and what of its ``schedule`` and ``runtime`` this version cannot read, by path."""
+    """The config of a checkpoint, and what of its sections ``OF_TRAINING`` this version cannot read, by path."""
 
     config: ExperimentConfig
     left_out: dict[str, Any]
 
 
-def read_stored(checkpoint: Artifact, overrides: Sequence[str] = ()) -> Stored:
+def read_stored(checkpoint: Artifact, overrides: Sequence[str] = (), config_type: type[ExperimentConfig] = ExperimentConfig) -> Stored:
     """The resolved config that travels in every checkpoint and bundle, as far as this version can read it.
 
     Args:
         checkpoint: it, or a bundle.
         overrides: changes of the form ``section.key=value``, which must be right.
+        config_type: ``ExperimentConfig`` with what plugins add.
 
     Raises:
-        ValueError: naming file and line, if a section other than ``schedule`` and ``runtime`` cannot be read.
+        ValueError: naming file and line, if a section other than ``OF_TRAINING`` cannot be read.
     """
-    tree, left_out = readable(_tree(checkpoint, CONFIG_FILE), ExperimentConfig, OF_TRAINING)
+    tree, left_out = readable(_tree(checkpoint, CONFIG_FILE), config_type, OF_TRAINING)
     unnamed = node_of({"schedule": {}, "runtime": {"name": "unnamed"}}, tree.origin)
     tree = merge(merge(unnamed, tree), override_tree(overrides))
-    return Stored(validate(tree, ExperimentConfig, written=True), left_out)
+    return Stored(validate(tree, config_type, written=True), left_out)
 
 
 def read_config(checkpoint: Artifact, overrides: Sequence[str] = ()) -> ExperimentConfig:

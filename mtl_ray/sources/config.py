@@ -1,15 +1,46 @@
 """What may be said of each kind of raw data set: one dataclass a kind, in a config and on the command line alike."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
+
+if TYPE_CHECKING:
+    from mtl_ray.sources.picture import ImageRule
+    from mtl_ray.sources.source import Source
+
+
+class RawSource:
+    """What every config class of a raw dataset has.
+
+    A plugin's class is a pydantic dataclass with a literal ``type``, ``root``, ``split`` and options of its own.
+
+    Attributes:
+        annotated: False for images that nobody has annotated.
+        pixel_masks: True if its masks were never polygons; its own programs write them as run lengths.
+    """
+
+    annotated: ClassVar[bool] = True
+    pixel_masks: ClassVar[bool] = False
+
+    def open(self, rule: "ImageRule") -> "Source":
+        """Lists the split.
+
+        Args:
+            rule: how large its images may be, and whether they may be absent.
+
+        Raises:
+            FileNotFoundError: saying what was looked for and what is there.
+            ValueError: if an annotation file as a whole makes no sense.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Digits:
+class Digits(RawSource):
     """The built-in set: handwritten digits of scikit-learn in scenes with backgrounds from its photographs."""
 
     type: Literal["digits"] = "digits"
@@ -24,9 +55,15 @@ class Digits:
     seed: int = 0
     """Another seed gives other scenes; on the command line it is also that of the order of rows."""
 
+    def open(self, rule: "ImageRule") -> "Source":
+        """See ``RawSource``."""
+        from mtl_ray.sources.digits import open_digits
+
+        return open_digits(self)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ImageFolder:
+class ImageFolder(RawSource):
     """One folder a class: ROOT/SPLIT/CLASS/*.jpg, also deeper."""
 
     type: Literal["image_folder"] = "image_folder"
@@ -37,11 +74,18 @@ class ImageFolder:
     classes: str | None = None
     """File with one class name a line, in order; by default the names of the folders of all splits, sorted."""
 
+    def open(self, rule: "ImageRule") -> "Source":
+        """See ``RawSource``."""
+        from mtl_ray.sources.image_folder import open_image_folder
+
+        return open_image_folder(self, rule)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Pictures:
+class Pictures(RawSource):
     """Pictures that nobody has annotated, to be listed for a test: with --format coco a file of images and categories."""
 
+    annotated: ClassVar[bool] = False
     type: Literal["pictures"] = "pictures"
     root: str
     """The folder of the data set (a path or s3://...)."""
@@ -50,9 +94,15 @@ class Pictures:
     classes: str
     """File with one class name a line, of the objects that will be looked for."""
 
+    def open(self, rule: "ImageRule") -> "Source":
+        """See ``RawSource``."""
+        from mtl_ray.sources.pictures import open_pictures
+
+        return open_pictures(self, rule)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Coco:
+class Coco(RawSource):
     """COCO: one JSON file a split, with boxes, polygons or run lengths, crowds, keypoints."""
 
     type: Literal["coco"] = "coco"
@@ -69,9 +119,15 @@ class Coco:
     classes: str | None = None
     """File with one class name a line: only these, in this order; by default all categories by id."""
 
+    def open(self, rule: "ImageRule") -> "Source":
+        """See ``RawSource``."""
+        from mtl_ray.sources.coco import open_coco
+
+        return open_coco(self, rule)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Yolo:
+class Yolo(RawSource):
     """YOLO: a text file a picture, lines "class cx cy w h" or "class x1 y1 x2 y2 ..." (polygon), as shares of width and height."""
 
     type: Literal["yolo"] = "yolo"
@@ -84,9 +140,15 @@ class Yolo:
     labels: str | None = None
     """What stands for "images" in the path of a picture's label file; by default labels."""
 
+    def open(self, rule: "ImageRule") -> "Source":
+        """See ``RawSource``."""
+        from mtl_ray.sources.yolo import open_yolo
+
+        return open_yolo(self, rule)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Text:
+class Text(RawSource):
     """ObjectiveMTL's normal boxes: a list of ids, images/ID.jpg, labels/ID.txt with lines "class xmin ymin xmax ymax" in pixels."""
 
     type: Literal["text"] = "text"
@@ -103,9 +165,15 @@ class Text:
     labels: str = "labels"
     """Folder of the label files, relative to ROOT."""
 
+    def open(self, rule: "ImageRule") -> "Source":
+        """See ``RawSource``."""
+        from mtl_ray.sources.text import open_text
+
+        return open_text(self, rule)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class List:
+class List(RawSource):
     """ObjectiveMTL's image labels: a list with lines "id label height width", images/ID.jpg."""
 
     type: Literal["list"] = "list"
@@ -120,9 +188,15 @@ class List:
     images: str = "images"
     """Folder of the pictures, relative to ROOT."""
 
+    def open(self, rule: "ImageRule") -> "Source":
+        """See ``RawSource``."""
+        from mtl_ray.sources.label_list import open_list
+
+        return open_list(self, rule)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Idx:
+class Idx(RawSource):
     """IDX files as of MNIST: SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, also .gz; pictures become PNGs."""
 
     type: Literal["idx"] = "idx"
@@ -133,9 +207,15 @@ class Idx:
     classes: str | None = None
     """File with one class name a line; by default numbers."""
 
+    def open(self, rule: "ImageRule") -> "Source":
+        """See ``RawSource``."""
+        from mtl_ray.sources.idx import open_idx
+
+        return open_idx(self)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Shards:
+class Shards(RawSource):
     """A split that was converted before, to be written again in another form."""
 
     type: Literal["shards"] = "shards"
@@ -146,7 +226,7 @@ class Shards:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Voc:
+class Voc(RawSource):
     """Pascal VOC: a list of ids, Annotations/*.xml, JPEGImages, and SegmentationClass where class names for it are given."""
 
     type: Literal["voc"] = "voc"
@@ -165,9 +245,15 @@ class Voc:
     compat: bool | None = None
     """Boxes without their last row and column of pixels, as MMDetection's converter has them, to compare with its numbers."""
 
+    def open(self, rule: "ImageRule") -> "Source":
+        """See ``RawSource``."""
+        from mtl_ray.sources.voc import open_voc
+
+        return open_voc(self, rule)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class SemanticPng:
+class SemanticPng(RawSource):
     """Pictures and index PNGs, paired by a list (ROOT/SPLIT.txt, lines "image label" or ids) or by their file names."""
 
     type: Literal["semantic_png"] = "semantic_png"
@@ -190,11 +276,18 @@ class SemanticPng:
     labels: str | None = None
     """Folder of the index PNGs, relative to ROOT."""
 
+    def open(self, rule: "ImageRule") -> "Source":
+        """See ``RawSource``."""
+        from mtl_ray.sources.semantic_png import open_semantic_png
+
+        return open_semantic_png(self, rule)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Cityscapes:
+class Cityscapes(RawSource):
     """Cityscapes: leftImg8bit and gtFine (instanceIds, polygons or labelIds); eight classes of objects, 19 semantic ones."""
 
+    pixel_masks: ClassVar[bool] = True
     type: Literal["cityscapes"] = "cityscapes"
     root: str
     """The folder that has leftImg8bit/ and gtFine/."""
@@ -207,20 +300,33 @@ class Cityscapes:
     labels: str = "gtFine"
     """Folder of the annotations, and part of their names: also gtCoarse."""
 
+    def open(self, rule: "ImageRule") -> "Source":
+        """See ``RawSource``."""
+        from mtl_ray.sources.cityscapes import open_cityscapes
+
+        return open_cityscapes(self, rule)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Nuimages:
+class Nuimages(RawSource):
     """nuImages: the key frames of a version, ten classes of objects with masks, and the semantic map of its development kit."""
 
+    pixel_masks: ClassVar[bool] = True
     type: Literal["nuimages"] = "nuimages"
     root: str
     """The folder that has samples/ and v1.0-train/, v1.0-val/, v1.0-mini/, ..."""
     split: str
     """The version, such as v1.0-train, or train for short."""
 
+    def open(self, rule: "ImageRule") -> "Source":
+        """See ``RawSource``."""
+        from mtl_ray.sources.nuimages import open_nuimages
+
+        return open_nuimages(self, rule)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Labelme:
+class Labelme(RawSource):
     """labelme: a JSON file a picture with polygons, rectangles, circles, masks; shapes of one label and group are one object."""
 
     type: Literal["labelme"] = "labelme"
@@ -231,9 +337,15 @@ class Labelme:
     classes: str | None = None
     """File with one class name a line; by default all labels in ROOT but __ignore__ and _background_, sorted."""
 
+    def open(self, rule: "ImageRule") -> "Source":
+        """See ``RawSource``."""
+        from mtl_ray.sources.labelme import open_labelme
+
+        return open_labelme(self, rule)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Via:
+class Via(RawSource):
     """VIA (VGG Image Annotator): one JSON file a split with polygons, rectangles, circles, ellipses."""
 
     type: Literal["via"] = "via"
@@ -250,10 +362,16 @@ class Via:
     classes: str | None = None
     """File with one class name a line; by default all that occur, sorted; "object" where regions have no attributes."""
 
+    def open(self, rule: "ImageRule") -> "Source":
+        """See ``RawSource``."""
+        from mtl_ray.sources.via import open_via
+
+        return open_via(self, rule)
+
 
 _Drawn = Coco | Voc | Yolo | Text | SemanticPng | Digits | Cityscapes | Nuimages | Labelme | Via
 RawConfig = _Drawn | List | ImageFolder | Idx | Pictures
-SourceConfig = Annotated[RawConfig | Shards, Field(discriminator="type")]
+SourceConfig = Annotated[RawConfig | Shards, Field(discriminator="type"), Slot("sources")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -282,3 +400,5 @@ class ConvertConfig:
     """Images with more pixels are rejected; 50 million by default."""
     allow_empty: bool = False
     """Whether a split may have no annotation at all, because all its images are negatives."""
+    plugins: tuple[str, ...] = ()
+    """Modules of plugins, which add sources, inputs and kinds of annotation; those of installed packages are always there."""

@@ -1,4 +1,6 @@
-"""``python -m mtl_ray.training CONFIG [section.key=value ...]``: a whole training without Ray, alone or under torchrun."""
+"""``python -m mtl_ray.training CONFIG [section.key=value ...]``: a whole training without Ray,
+alone or under torchrun.
+"""
 
 import argparse
 import signal
@@ -10,13 +12,14 @@ from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.loading.loader import BadSamplesError
 from mtl_ray.training.launch import launch
-from mtl_ray.training.summary import text_of
+from mtl_ray.training.resume import summary_text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains and prints where the run lies and what was measured.
 
-    The exit status is 1 after too many bad samples, 2 after a mistake, 143 where SIGTERM stopped the run, with a checkpoint.
+    The exit status is 1 after too many bad samples, 2 after a mistake, 143 where SIGTERM stopped
+    the run, with a checkpoint.
     """
     parser = argparse.ArgumentParser(
         prog="python -m mtl_ray.training",
@@ -33,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1 if isinstance(error, BadSamplesError) else 2
     if summary is None:
         return 0
-    print(text_of(summary))
+    print(summary_text(summary))
     return 0 if summary["finished"] else 128 + signal.SIGTERM
 
 

@@ -1,4 +1,6 @@
-"""The ``schedule`` and ``runtime`` sections of a config: how long and how to optimize; where and on what to run."""
+"""The ``schedule`` and ``runtime`` sections of a config: how long and how to optimize; where and on
+what to run.
+"""
 
 import re
 from collections.abc import Mapping
@@ -15,8 +17,9 @@ class ParameterRule:
     """How some parameters learn."""
 
     match: str = Field(min_length=1)
-    """Names of parameters (``trunk.backbone.net.conv1.weight``) as a glob for the whole name, where ``*`` also covers dots and ``?`` is one
-    character; or ``re:`` and a regular expression that is found anywhere in the name."""
+    """Names of parameters (``trunk.backbone.net.conv1.weight``) as a glob for the whole name, where
+    ``*`` also covers dots and ``?`` is one character; or ``re:`` and a regular expression that is
+    found anywhere in the name."""
     lr: float = Field(default=1.0, ge=0)
     """Factor of the learning rate, besides ``backbone_lr`` and ``layer_decay``."""
     weight_decay: float | None = Field(default=None, ge=0)
@@ -42,9 +45,11 @@ class _Optimizer:
     backbone_lr: float = Field(default=1.0, ge=0)
     """Factor of the learning rate for the backbone."""
     scale_to_batch: int | None = Field(default=None, ge=1)
-    """The batch that ``lr`` was chosen for: the rate is scaled by data.batch / this. Not scaled if absent."""
+    """The batch that ``lr`` was chosen for: the rate is scaled by data.batch / this. Not scaled if
+    absent."""
     rules: tuple[ParameterRule, ...] = ()
-    """How single parameters learn; the first rule that matches a parameter counts. A rule must match at least one."""
+    """How single parameters learn; the first rule that matches a parameter counts. A rule must
+    match at least one."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -91,7 +96,9 @@ class LinearRamp:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CosineRamp:
-    """A value of the optimizer goes from one number to another along half a cosine, slowly at both ends (DINO, Caron et al. 2021)."""
+    """A value of the optimizer goes from one number to another along half a cosine, slowly at both
+    ends (DINO, Caron et al. 2021).
+    """
 
     type: Literal["cosine"] = "cosine"
     start: float | None = Field(default=None, ge=0)
@@ -114,7 +121,7 @@ _OF_BOTH = {"end": Retired(0.01, "end is of a rate of type poly or cosine")}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ConstantRate:
+class ConstantLr:
     """The learning rate stays as it is after the warm-up."""
 
     type: Literal["constant"] = "constant"
@@ -124,7 +131,7 @@ class ConstantRate:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class StepRate:
+class StepLr:
     """The learning rate falls at milestones."""
 
     type: Literal["step"] = "step"
@@ -137,7 +144,7 @@ class StepRate:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PolyRate:
+class PolyLr:
     """The learning rate falls with a power of what is left of the run."""
 
     type: Literal["poly"] = "poly"
@@ -150,7 +157,7 @@ class PolyRate:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class CosineRate:
+class CosineLr:
     """The learning rate falls along half a cosine."""
 
     type: Literal["cosine"] = "cosine"
@@ -161,7 +168,7 @@ class CosineRate:
     retired: ClassVar[Mapping[str, Retired]] = {**_OF_STEP, **_OF_POLY}
 
 
-Rate = Annotated[ConstantRate | StepRate | PolyRate | CosineRate, Field(discriminator="type"), DefaultType("cosine")]
+LrSchedule = Annotated[ConstantLr | StepLr | PolyLr | CosineLr, Field(discriminator="type"), DefaultType("cosine")]
 """How the learning rate changes over the run."""
 
 
@@ -174,24 +181,28 @@ class ScheduleConfig:
     steps: int | None = Field(default=None, ge=1)
     """Optimiser steps."""
     seconds: float | None = Field(default=None, gt=0)
-    """Of training: the run is done after so many even if steps are left, and the learning rate follows the share of the time where
-    that is the larger. Evaluations, checkpoints and the start do not count. How many steps that makes depends on the machine."""
+    """Seconds of training after which the run is done even if steps are left. The learning rate
+    follows the share of the time where that is larger than the share of the steps. Evaluations,
+    checkpoints and the start do not count. The number of steps then depends on the machine."""
     optimizer: Optimizer = Field(default_factory=AdamW)
-    rate: Rate = Field(default_factory=CosineRate)
+    rate: LrSchedule = Field(default_factory=CosineLr)
     weight_decay: Ramp | None = None
-    """Changes the weight decay over the run, from ``optimizer.weight_decay``; the factors of rules and biases stay."""
+    """Changes the weight decay over the run, from ``optimizer.weight_decay``; the factors of rules
+    and biases stay."""
     momentum: Ramp | None = None
     """Changes the momentum of sgd, or the first beta of adamw, over the run."""
     clip_grad_norm: float | None = Field(default=None, gt=0)
     accumulate: int = Field(default=1, ge=1)
-    """Micro-batches a step: data.batch is split into this many, and gradients are added up. Above 1 each goes forward twice, since
-    the counts that losses are divided by must be known before the first backward."""
+    """Micro-batches a step: data.batch is split into this many, and gradients are summed. Above 1
+    each has two forwards, since the counts that losses are divided by must be known before the
+    first backward."""
     ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of an exponential moving average of the weights, which is then what is evaluated and exported."""
+    """Decay of an exponential moving average of the weights, which is then what is evaluated and
+    exported."""
     evaluate_every: float | None = Field(default=1.0, gt=0)
     """Epochs between evaluations; the end of the run is always evaluated."""
     evaluate_every_steps: int | None = Field(default=None, ge=1)
-    """Steps between evaluations; takes the place of ``evaluate_every``."""
+    """Steps between evaluations; replaces ``evaluate_every``."""
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
@@ -202,7 +213,9 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Workers:
-    """As many workers as the cluster has room for, within limits; the number changes when machines come and go."""
+    """As many workers as the cluster has room for, within limits; the number changes when machines
+    come and go.
+    """
 
     min: int = Field(default=1, ge=1)
     max: int = Field(ge=1)
@@ -214,24 +227,27 @@ class Workers:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RuntimeConfig:
-    """Where a run lies and on what it runs."""
+    """Where a run is stored and what it runs on."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-    """The run lies at storage/name; the same name with the same config goes on where it stopped."""
+    """The run is at storage/name; the same name with the same config resumes it."""
     storage: str = "runs"
     """Path or URI."""
     workers: Annotated[int, Field(ge=1)] | Workers = 1
-    """Training processes: a number, or ``{min: 1, max: 8}`` for as many as fit on Ray now. They share data.batch as evenly as it
-    goes, so the batch, the order of samples and the gradients do not depend on their number."""
+    """Training processes: a number, or ``{min: 1, max: 8}`` for as many as fit on Ray now. They
+    share data.batch as evenly as it goes, so the batch, the order of samples and the gradients do
+    not depend on their number."""
     grow_every_s: float = Field(default=300.0, gt=0)
-    """With ``{min, max}``: so long a group of workers is left alone before it is stopped to make it larger."""
+    """With ``{min, max}``: seconds that a group of workers runs before it is restarted with
+    more."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     cpus_per_worker: float = Field(default=1, gt=0)
     gpus_per_worker: float = Field(default=1, gt=0, le=1)
     """Below 1 several runs (the trials of a search) share a GPU, each with one worker."""
     seed: int = 0
     deterministic: bool = False
-    """Only deterministic algorithms: slower on a GPU; on CPU in float32 a run is repeated bit for bit."""
+    """Only deterministic algorithms: slower on a GPU; on CPU in float32 a run is repeated bit for
+    bit."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """bf16 and fp16 are automatic mixed precision."""
     compile: bool = False
@@ -239,15 +255,19 @@ class RuntimeConfig:
     sync_bn: bool = False
     """Batch normalisation statistics over all workers."""
     load_from: str | None = None
-    """Start from the weights of this checkpoint, run or weight file; what does not fit is reported."""
+    """Start from the weights of this checkpoint, run or weight file; what does not fit is
+    reported."""
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
     checkpoint_every_s: float | None = Field(default=300.0, gt=0)
     keep: int = Field(default=2, ge=1)
     """How many of the newest checkpoints stay, besides the best."""
     save_patience_s: float = Field(default=600.0, ge=0)
-    """A checkpoint that cannot be written is tried again while training goes on; the last one so long before the run gives up."""
+    """A checkpoint that cannot be written is retried during training; the last one for this many
+    seconds before the run gives up."""
     best: str | None = None
-    """The metric by which the best checkpoint is chosen, as HEAD/METRIC; by default the first head's main metric."""
+    """The metric by which the best checkpoint is chosen, as HEAD/METRIC; by default the main metric
+    of the first head. Where the method watches a figure of training it may be training/NAME, which
+    is the default if no head is measured."""
     log_every_steps: int = Field(default=10, ge=1)
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """auto: online with an API key in the environment, offline without."""
@@ -256,9 +276,10 @@ class RuntimeConfig:
     """Runs of one group are shown together; a search puts its trials into one."""
     tensorboard: bool = False
     max_failures: int = Field(default=3, ge=0)
-    """How often Ray starts a failed group of workers again without any new checkpoint in between."""
+    """How often Ray restarts a failed group of workers without a new checkpoint in between."""
     ledger: str | None = None
-    """A folder on a disk that all workers see. Each rank then writes a line a step: attempt, step and the keys of its samples."""
+    """A folder on a disk that all workers see. Each rank then writes a line a step: attempt, step
+    and the keys of its samples."""
 
     def __post_init__(self) -> None:
         if self.gpus_per_worker < 1 and self.most_workers > 1:

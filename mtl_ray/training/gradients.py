@@ -1,7 +1,8 @@
-"""The gradients of a model in a few flat buffers, which are summed over the ranks while backward still runs.
+"""The gradients of a model in a few flat buffers, which are summed over the ranks during backward.
 
-Gradients are summed, not averaged, since a loss term is a sum divided by its count over all ranks. The layout of the buffers depends on
-nothing but the parameters, so a resumed run adds up in the same order as the undisturbed one at any number of ranks.
+Gradients are summed, not averaged, since a loss term is a sum divided by its count over all ranks.
+The layout of the buffers depends on the parameters alone, so a resumed run adds up in the same
+order as an uninterrupted one, at any number of ranks.
 """
 
 from collections.abc import Iterable
@@ -12,17 +13,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 BUCKET_BYTES = 25 << 20
-"""Large enough that latency does not count, small enough that the first sum starts while backward has far to go."""
+"""Large enough to hide latency, small enough that the first sum starts early in backward."""
 
 
 class Gradients:
     """Owns ``.grad`` of every parameter as views of flat buffers.
 
     Args:
-        parameters: those that learn, in a fixed order, all of one dtype and device.
-        world_size: how many ranks add up.
-        overlap: sum a buffer as soon as backward has filled it. Off where the model itself communicates in backward (synchronised
-            batch normalisation), since the ranks must meet in one order.
+        parameters: those that learn, in a fixed order, all of one dtype and on one device.
+        world_size: number of ranks.
+        overlap: sum a buffer as soon as backward has filled it. Off where the model itself
+            communicates in backward (synchronised batch normalisation), since the ranks must meet
+            in one order.
     """
 
     def __init__(
@@ -51,17 +53,20 @@ class Gradients:
         self._waiting.append(0)
 
     def zero(self) -> None:
-        """Before the first backward of a step."""
+        """Called before the first backward of a step."""
         for flat in self.buckets:
             flat.zero_()
 
     def arm(self) -> None:
-        """Before the last backward of a step: from now on a full buffer may be sent."""
+        """Called before the last backward of a step: full buffers may then be sent."""
         self._waiting = list(self._members)
         self._armed = True
 
     def _filled(self, number: int) -> None:
-        """One more parameter of a bucket has its gradient. Buckets leave in their order, so that all ranks meet."""
+        """One more parameter of a bucket has its gradient.
+
+        Buckets are sent in order, so that the collectives of all ranks match.
+        """
         if not self._armed:
             return
         self._waiting[number] -= 1
@@ -72,7 +77,7 @@ class Gradients:
         self._works.append(dist.all_reduce(self.buckets[len(self._works)], async_op=True))
 
     def wait(self) -> None:
-        """After the last backward of a step: every buffer then holds the sum over all ranks."""
+        """Called after the last backward of a step: every buffer then holds the sum over all ranks."""
         if self.world_size > 1:
             while len(self._works) < len(self.buckets):
                 self._send()
@@ -82,7 +87,9 @@ class Gradients:
         self._armed = False
 
     def clip(self, limit: float) -> Tensor:
-        """Scales all gradients so that their Euclidean norm is at most ``limit``; returns the norm before."""
+        """Scales all gradients so that their Euclidean norm is at most ``limit``; returns the norm
+        before.
+        """
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(flat) for flat in self.buckets]))
         scale = (limit / (norm + 1e-6)).clamp(max=1.0)
         for flat in self.buckets:

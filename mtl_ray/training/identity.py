@@ -1,4 +1,6 @@
-"""What makes two starts the same run: what of its config changes the weights, with defaults left out."""
+"""Whether two starts are the same run: a hash over those config values that change the weights,
+defaults left out.
+"""
 
 import dataclasses
 import hashlib
@@ -10,7 +12,7 @@ from mtl_ray import storage
 from mtl_ray.config.validate import values_of
 from mtl_ray.experiment import ExperimentConfig
 
-SECTIONS = ("model", "schedule", "data", "runtime")
+SECTIONS = ("model", "method", "schedule", "data", "runtime")
 """The sections that the weights depend on."""
 WITHOUT_EFFECT = {
     "data": ("val", "threads", "cache_mb", "max_bad"),
@@ -21,7 +23,8 @@ WITHOUT_EFFECT = {
         *("wandb", "wandb_project", "wandb_group", "tensorboard"),
     ),
 }
-"""Keys of these sections that do not change the weights; a new key does, unless it is listed here."""
+"""Keys of these sections that do not change the weights; a new key does, unless it is listed
+here."""
 URIS = ("model.backbone.weights", "runtime.load_from")
 """Paths of files, which are compared as absolute ones."""
 
@@ -29,13 +32,17 @@ URIS = ("model.backbone.weights", "runtime.load_from")
 def config_hash(config: ExperimentConfig) -> str:
     """16 hexadecimal digits: equal for configs that train to the same weights on the same data.
 
-    Defaults do not enter it, so a new option with a default leaves the hashes of all older configs as they are.
+    Defaults do not enter it, so a new option with a default leaves the hashes of all older configs
+    as they are.
     """
     return hashlib.sha256(json.dumps(_chosen(without_defaults(config)), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def without_defaults(config: Any) -> Any:
-    """A config as ``values_of`` gives it, without the entries that are defaults. A ``type`` stays: it says what the others mean."""
+    """A config as ``values_of`` gives it, without the entries that are defaults.
+
+    A ``type`` stays: the others depend on it.
+    """
     values = values_of(config)
     return _pruned(config, values)
 
@@ -57,7 +64,7 @@ def _is_default(config: Any, name: str) -> bool:
 
 
 def _chosen(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the weights depend on, of the values of a config or of a part of them."""
+    """Those values of a config, or of a part of it, that the weights depend on."""
     return {section: _changing(values[section], section) for section in SECTIONS if section in values}
 
 
@@ -69,12 +76,14 @@ def _changing(value: Any, path: str) -> Any:
 
 
 def differences(config: ExperimentConfig, other: ExperimentConfig) -> list[str]:
-    """What the results of two configs differ for: ``section.key (this, was that)``."""
+    """The values that change the weights and differ between two configs: ``section.key (this, was
+    that)``.
+    """
     return list(_differing(_chosen(values_of(config)), _chosen(values_of(other)), ""))
 
 
 def unknown_differences(left_out: Mapping[str, Any]) -> list[str]:
-    """The same of entries of an older config, by path, that this version does not know."""
+    """The same for entries of an older config that this version does not know, by path."""
     return [f"{path} (not known to this version, was {value})" for path, value in left_out.items() if _has_effect(path)]
 
 

@@ -1,4 +1,4 @@
-"""Ranks without Ray: this process alone, the ones that torchrun started, or some that are started here."""
+"""Ranks without Ray: this process alone, those of torchrun, or processes that are started here."""
 
 import multiprocessing
 import os
@@ -15,19 +15,20 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.training.context import RunContext, choose_device
-from mtl_ray.training.meeting import free_port, meet
-from mtl_ray.training.progress_bar import ProgressBar
-from mtl_ray.training.summary import Summary
+from mtl_ray.training.progress import ProgressBar
+from mtl_ray.training.rank import free_port, join_process_group
+from mtl_ray.training.resume import Summary
 from mtl_ray.training.trainer import run
 
-MEETING_S = 1800.0
-"""After so long ranks that wait for each other give up, as torch's do by default."""
+RENDEZVOUS_S = 1800.0
+"""Ranks that wait for each other longer than this give up; torch's default."""
 
 
 def launch(config: ExperimentConfig) -> Summary | None:
-    """Trains with ``runtime.workers`` processes (the most of ``{min, max}``); under torchrun with those that it started.
+    """Trains with ``runtime.workers`` processes (the most of ``{min, max}``); under torchrun with
+    those that it started.
 
-    SIGTERM stops the run with a checkpoint; it is not finished then, and the same call goes on from there.
+    SIGTERM stops the run with a checkpoint; it is not finished then, and the same call resumes it.
 
     Returns:
         What ``run`` returns; None on a rank above 0 of torchrun.
@@ -46,14 +47,14 @@ def launch(config: ExperimentConfig) -> Summary | None:
 
 
 def _spawn(config: ExperimentConfig) -> Summary:
-    place = ("127.0.0.1", free_port("127.0.0.1"))
+    rendezvous = ("127.0.0.1", free_port("127.0.0.1"))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // config.runtime.most_workers)))
     if "lo" in (name for _, name in socket.if_nameindex()):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     results: Any = mp.get_context("spawn").SimpleQueue()
     try:
         with _on_sigterm(_pass_on):
-            cast(Any, spawn)(_spawned, (config, place, results), nprocs=config.runtime.most_workers)
+            cast(Any, spawn)(_spawned, (config, rendezvous, results), nprocs=config.runtime.most_workers)
     except (ProcessRaisedException, ProcessExitedException):
         if results.empty():
             raise
@@ -64,12 +65,12 @@ def _spawn(config: ExperimentConfig) -> Summary:
     return summary
 
 
-def _spawned(rank: int, config: ExperimentConfig, place: tuple[str, int], results: Any) -> None:
-    """One process. torch sends it SIGINT when the one that started it is gone; it then ends at once."""
+def _spawned(rank: int, config: ExperimentConfig, rendezvous: tuple[str, int], results: Any) -> None:
+    """One process. torch sends it SIGINT when its parent is gone; it then ends at once."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     world_size = config.runtime.most_workers
     try:
-        summary = _run_rank(config, rank, world_size, (rank, world_size), place)
+        summary = _run_rank(config, rank, world_size, (rank, world_size), rendezvous)
     except (ValueError, FileNotFoundError) as error:
         results.put(error)
         raise
@@ -78,22 +79,25 @@ def _spawned(rank: int, config: ExperimentConfig, place: tuple[str, int], result
 
 
 def _run_rank(
-    config: ExperimentConfig, rank: int, world_size: int, local: tuple[int, int], place: tuple[str, int] | None = None
+    config: ExperimentConfig, rank: int, world_size: int, local: tuple[int, int], rendezvous: tuple[str, int] | None = None
 ) -> Summary:
-    """One rank; ``local`` is its number on this machine and of how many. It meets the others at ``place``, or where torchrun says."""
+    """One rank; it joins the others at ``rendezvous``, or where torchrun set it.
+
+    ``local`` is its number among the ranks of this machine, and how many those are.
+    """
     device = choose_device(config.runtime.device, *local)
     gpu = device.type == "cuda"
-    if world_size > 1 and place is not None:
-        meet(place, rank, world_size, gpu=gpu, timeout_s=MEETING_S)
+    if world_size > 1 and rendezvous is not None:
+        join_process_group(rendezvous, rank, world_size, gpu=gpu, timeout_s=RENDEZVOUS_S)
     elif world_size > 1:
         dist.init_process_group("nccl" if gpu else "gloo", rank=rank, world_size=world_size)
     bar = ProgressBar(config.runtime.name)
-    told = threading.Event()
+    stop = threading.Event()
     context = RunContext(
-        rank=rank, world_size=world_size, local_rank=local[0], device=device, on_progress=bar.show, should_stop=told.is_set
+        rank=rank, world_size=world_size, local_rank=local[0], device=device, on_progress=bar.show, should_stop=stop.is_set
     )
     try:
-        with _on_sigterm(told.set):
+        with _on_sigterm(stop.set):
             return run(config, context)
     finally:
         bar.close()
@@ -103,7 +107,10 @@ def _run_rank(
 
 @contextmanager
 def _on_sigterm(call: Callable[[], None]) -> Iterator[None]:
-    """Calls something at SIGTERM instead of ending; only a process' first thread may ask for that, any other is left as it is."""
+    """Calls a function at SIGTERM instead of ending.
+
+    Only the main thread can set that; in any other thread this does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,6 @@
-"""How large the objects of a training split are on the network's canvas, beside the anchors that are to find them."""
+"""The sizes of the objects of a training split on the network's canvas, compared with the anchors
+of its heads.
+"""
 
 import logging
 import time
@@ -14,22 +16,23 @@ from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.detection.levels import FITTING_STRIDES, AnchoredHead, anchored, stride_of
 
 MOST_BLOCKS, MOST_REMOTE_BLOCKS = 16, 1
-"""Of each split, drawn by the seed; a block in a bucket must be fetched first."""
+"""Blocks that are read of each split, drawn by the seed; fewer in a bucket, where each must be
+downloaded."""
 MOST_SECONDS = 2.0
 FAR = 2.0
 """A head reaches objects of four times its anchors, and learns those of up to twice easily."""
 _log = logging.getLogger(__name__)
 
 
-def say_object_sizes(config: ExperimentConfig) -> None:
-    """Logs a line for each detection head; what cannot be read ends no training."""
+def log_object_sizes(config: ExperimentConfig) -> None:
+    """Logs a line for each detection head; an unreadable split does not end the training here."""
     heads = {name: head for name, each in config.model.heads.items() if (head := anchored(each)) is not None}
     if not heads:
         return
     try:
         sizes = object_sizes(config)
-    except Exception as error:  # the loader says what is wrong with a split, in its own words
-        _log.warning("how large the objects are could not be looked at: %s", error)
+    except Exception as error:  # the loader reports what is wrong with a split
+        _log.warning("the sizes of objects could not be read: %s", error)
         return
     for name, head in heads.items():
         if len(sizes):
@@ -37,7 +40,9 @@ def say_object_sizes(config: ExperimentConfig) -> None:
 
 
 def object_sizes(config: ExperimentConfig) -> NDArray[np.float64]:
-    """Square roots of the areas of some objects of the training split on the canvas, in pixels; no image is read, crowds are left out."""
+    """Square roots of the areas of some objects of the training split on the canvas, in pixels; no
+    image is read, crowds are left out.
+    """
     uri, rule = config.data.train.uri, config.data.canvas
     until = time.monotonic() + MOST_SECONDS
     found: list[NDArray[np.float64]] = [np.zeros(0)]
@@ -55,7 +60,7 @@ def object_sizes(config: ExperimentConfig) -> NDArray[np.float64]:
 
 
 def note(name: str, head: AnchoredHead, sizes: NDArray[np.float64], canvas: Canvas) -> str:
-    """What is said of a head: sizes of objects and anchors, and what to try where they do not go together."""
+    """The line of a head: sizes of objects and anchors, and what to try where they do not match."""
     low, median, high = np.percentile(sizes, [10, 50, 90])
     smallest, largest = head.anchor_sides()
     finest = min(head.levels, key=stride_of)

@@ -1,9 +1,9 @@
-"""Parameter groups, the optimizer, and what of it changes from step to step."""
+"""Parameter groups, the optimizer, and its values that change from step to step."""
 
 import difflib
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -11,30 +11,36 @@ import torch
 from torch import nn
 
 from mtl_ray.training.config import AdamW, Optimizer, ParameterRule, ScheduleConfig, Sgd
-from mtl_ray.training.rate import factor, ramp
+from mtl_ray.training.schedule import lr_factor, ramp
 
 BACKBONE = "trunk.backbone.net."
 MOST_NEAR = 3
-"""Names of parameters that are offered for a rule that matches none."""
+"""How many similar names the error of a rule without parameters lists."""
 
 
-def build_optimizer(model: nn.Module, config: Optimizer, batch: int, *, decay_changes: bool = False) -> torch.optim.Optimizer:
-    """The optimizer of a config; each group has ``lr`` and the ``base_lr`` that the schedule multiplies.
+def build_optimizer(
+    module: nn.Module, config: Optimizer, batch: int, *, decay_changes: bool = False, prefix: str = ""
+) -> torch.optim.Optimizer:
+    """The optimizer of a config; each group has ``lr`` and the ``base_lr`` that the schedule
+    multiplies.
 
-    Vectors and scalars (biases, normalisation) are not decayed. Rates of the backbone are multiplied by ``backbone_lr`` and, from
-    its last stage down, by ``layer_decay`` for each stage (Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT). ``rules`` come on top.
+    Vectors and scalars (biases, normalisation) are not decayed. Learning rates of the backbone are
+    multiplied by ``backbone_lr`` and, from its last stage down, by ``layer_decay`` for each stage
+    (Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT). ``rules`` come on top.
 
     Args:
-        model: whose parameters learn.
+        module: whose parameters learn.
         config: of the optimizer.
         batch: samples of one step over all ranks, for ``scale_to_batch`` (Goyal et al. 2017).
-        decay_changes: the weight decay will change, so that groups are told apart by its factor even where it is 0 now.
+        decay_changes: the weight decay will change, so parameters are grouped by its factor even
+            where it is 0 now.
+        prefix: of the model in ``module``; rules and stages see names without it.
 
     Raises:
         ValueError: if a rule matches no parameter that learns.
     """
     lr = config.lr * (batch / config.scale_to_batch if config.scale_to_batch else 1.0)
-    groups = parameter_groups(model, config, lr, decay_changes)
+    groups = parameter_groups(_named(module, prefix), config, lr, decay_changes)
     match config:
         case Sgd():
             # Not fused: torch's fused sgd reads momentum that was never written if fp16 overflowed in the very first step.
@@ -43,18 +49,34 @@ def build_optimizer(model: nn.Module, config: Optimizer, batch: int, *, decay_ch
             return torch.optim.AdamW(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True)
 
 
-class Factors(NamedTuple):
+class ParameterFactors(NamedTuple):
     """Of one parameter: what its learning rate and the weight decay are multiplied by."""
 
     lr: float
     weight_decay: float
 
 
-def parameter_groups(model: nn.Module, config: Optimizer, lr: float, decay_changes: bool = False) -> list[dict[str, Any]]:
-    """Parameters by rate and decay, in the order in which the model names them; see ``build_optimizer``."""
+Parameters = Mapping[str, nn.Parameter]
+"""By name, in the order in which the module names them."""
+
+
+def _named(module: nn.Module, prefix: str) -> Parameters:
+    """The parameters of a module; names lose ``prefix``.
+
+    Raises:
+        ValueError: if two have the same name then.
+    """
+    named = [(name.removeprefix(prefix), parameter) for name, parameter in module.named_parameters()]
+    parameters = dict(named)
+    if len(parameters) < len(named):
+        raise ValueError(f"a module beside the model ({prefix!r}) has parameters of the same names. Fix: rename it in the method")
+    return parameters
+
+
+def parameter_groups(parameters: Parameters, config: Optimizer, lr: float, decay_changes: bool = False) -> list[dict[str, Any]]:
+    """Parameters by learning rate and weight decay; see ``build_optimizer``."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
-    parameters = dict(model.named_parameters())
-    for name, factors in parameter_factors(model, config).items():
+    for name, factors in parameter_factors(parameters, config).items():
         decay = factors.weight_decay if decay_changes else factors.weight_decay * config.weight_decay
         groups[lr * factors.lr, decay].append(parameters[name])
     scale = config.weight_decay if decay_changes else 1.0
@@ -64,11 +86,11 @@ def parameter_groups(model: nn.Module, config: Optimizer, lr: float, decay_chang
     ]
 
 
-def parameter_factors(model: nn.Module, config: Optimizer) -> dict[str, Factors]:
-    """The factors of each parameter that learns, by name, in the order in which the model names them."""
-    stages = _stages(model)
+def parameter_factors(parameters: Parameters, config: Optimizer) -> dict[str, ParameterFactors]:
+    """The factors of each parameter that learns, in the order of ``parameters``."""
+    stages = _stages(parameters)
     deepest = max(stages.values(), default=0)
-    learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    learning = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     rules = _rules_of(list(learning), config.rules)
     found = {}
     for name, parameter in learning.items():
@@ -77,7 +99,7 @@ def parameter_factors(model: nn.Module, config: Optimizer) -> dict[str, Factors]
         decay = 1.0 if parameter.ndim > 1 else 0.0
         if rule is not None:
             lr, decay = lr * rule.lr, decay if rule.weight_decay is None else rule.weight_decay
-        found[name] = Factors(lr, decay)
+        found[name] = ParameterFactors(lr, decay)
     return found
 
 
@@ -88,11 +110,11 @@ def _rules_of(names: Sequence[str], rules: Sequence[ParameterRule]) -> dict[str,
         ValueError: if a rule has no parameter.
     """
     chosen: dict[str, ParameterRule] = {}
-    for place, rule in enumerate(rules):
+    for index, rule in enumerate(rules):
         matching = [name for name in names if _matches(rule.match, name)]
         mine = [name for name in matching if name not in chosen]
         if not mine:
-            where = f"schedule.optimizer.rules.{place}: {rule.match!r}"
+            where = f"schedule.optimizer.rules.{index}: {rule.match!r}"
             if matching:
                 raise ValueError(f"{where} changes nothing: earlier rules have all {len(matching)} parameters that it matches")
             raise ValueError(f"{where} matches no parameter that learns; near it are {', '.join(_near(rule.match, names))}")
@@ -105,25 +127,28 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def _near(pattern: str, names: Sequence[str]) -> list[str]:
-    """Names that look like a pattern, the nearest first."""
+    """Names that resemble a pattern, the most similar first."""
     words = re.sub(r"[^\w.]+", "", pattern.removeprefix("re:"))
     close = difflib.get_close_matches(words, names, n=MOST_NEAR, cutoff=0.0)
     holding = [name for name in names if words.strip(".") and words.strip(".") in name]
     return list(dict.fromkeys([*holding, *close]))[:MOST_NEAR]
 
 
-def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Multiplies every group's own rate by ``factor``; returns the greatest."""
+def set_lr(optimizer: torch.optim.Optimizer, lr_factor: float) -> float:
+    """Sets every group's learning rate to its ``base_lr`` times ``lr_factor``; returns the
+    greatest.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
+        group["lr"] = group["base_lr"] * lr_factor
     return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
 class OptimizerSchedule:
-    """Sets learning rate, weight decay and momentum of each group before a step, from nothing but the place in the run.
+    """Sets learning rate, weight decay and momentum of each group before a step; they depend on the
+    step alone.
 
     Args:
-        optimizer: as ``build_optimizer`` made it, whatever state it is given afterwards.
+        optimizer: from ``build_optimizer``; its state may be loaded afterwards.
         schedule: says how they change.
     """
 
@@ -139,7 +164,7 @@ class OptimizerSchedule:
                 group["weight_decay"] = decay * group["decay_factor"]
         if schedule.momentum is not None:
             self._set_momentum(ramp(step, steps, schedule.momentum, momentum_of(schedule.optimizer)))
-        return set_rate(self._optimizer, factor(step, steps, schedule.rate))
+        return set_lr(self._optimizer, lr_factor(step, steps, schedule.rate))
 
     def _set_momentum(self, momentum: float) -> None:
         for group in self._optimizer.param_groups:
@@ -154,15 +179,15 @@ def momentum_of(config: Optimizer) -> float:
     return config.momentum if isinstance(config, Sgd) else config.betas[0]
 
 
-def _stages(model: nn.Module) -> dict[str, int]:
+def _stages(names: Iterable[str]) -> dict[str, int]:
     """The stage of each parameter of the backbone, by name, counted from the input on.
 
-    A block that holds further blocks begins a stage (``layer2``, ``stages_0``, ``blocks.3``); single layers before the first are the
-    stem, 0, and those after a stage belong to it.
+    A block that holds further blocks begins a stage (``layer2``, ``stages_0``, ``blocks.3``);
+    single layers before the first are the stem, 0, and those after a stage belong to it.
     """
     stages: dict[str, int] = {}
     number, last = 0, ""
-    for name, _ in model.named_parameters():
+    for name in names:
         if not name.startswith(BACKBONE):
             continue
         parts = name.removeprefix(BACKBONE).removeprefix("model.").split(".")

@@ -1,4 +1,4 @@
-"""The curves of a run as pictures, drawn from its scalars."""
+"""The curves of a run as images, drawn from its scalars."""
 
 import itertools
 import math
@@ -20,8 +20,9 @@ MOST_CURVES = 7
 """In one figure of metrics, each in a colour of its own; what is more goes into further figures."""
 
 
-def draw(rows: Rows, uri: str) -> None:
-    """Writes ``loss.png``, ``lr.png``, ``speed.png`` and, once something was measured, ``metrics-HEAD.png`` into a folder.
+def draw_curves(rows: Rows, uri: str) -> None:
+    """Writes ``loss.png``, ``lr.png``, ``speed.png`` and, once something was measured,
+    ``metrics-HEAD.png`` into a folder.
 
     Of many metrics there are ``metrics-HEAD-2.png`` and so on, too.
 
@@ -70,8 +71,8 @@ def _curves(rows: Rows, names: Sequence[str], title: str, label: str, *, log: bo
     if log and values and min(values) > 0:
         axes.set_yscale("log")
         plain_log(axes.yaxis)
-    if label == "metric" and all(0 <= value <= 1 for value in values):
-        axes.set_ylim(-0.02, 1.02)
+    if label == "metric" and values and min(values) >= 0:
+        axes.set_ylim(bottom=0)  # the top is the data's: a metric may be an error in metres, or a loss far below 1
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     axes.set(title=title, xlabel="step", ylabel=label)
     if len(names) > 1:

@@ -1,6 +1,8 @@
-"""One rank in a process of its own, which talks with the process that wanted it through a socket.
+"""One rank in a process of its own, connected by a socket to the process that started it; and how
+ranks find each other.
 
-The other side may be killed at any moment, and so may this one: each sees the socket close.
+Either process may be killed at any moment; the other then sees the socket close. Imports torch only
+where a rank runs.
 """
 
 import os
@@ -11,25 +13,27 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, cast
 
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.training.meeting import meet
 
 STOP = "stop"
-"""What the other side may say: stop with a checkpoint."""
+"""The one message that the starter may send: stop with a checkpoint."""
+_BACKLOG = 1024
+"""Ranks that may connect to rank 0 at the same moment."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """What a rank is told first.
+class RankTask:
+    """The first message to a rank.
 
     Attributes:
         config: of the run.
         rank, world_size, local_rank: its place.
         gpu: computes on the GPU that the environment shows, else on the CPU.
-        meeting: host and port where the ranks meet.
+        rendezvous: host and port of rank 0, where the process group forms.
         timeout_s: after which ranks that wait for each other give up.
         environment: all variables.
     """
@@ -39,19 +43,19 @@ class Task:
     world_size: int
     local_rank: int
     gpu: bool
-    meeting: tuple[str, int]
+    rendezvous: tuple[str, int]
     timeout_s: float
     environment: Mapping[str, str]
 
 
 class _Channel:
-    """The socket, as the rank sees it; ends the process when the other side is gone."""
+    """The rank's end of the socket; ends the process when the other end is gone."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
         self.stop = threading.Event()
-        self.task: Task = connection.recv()
+        self.task: RankTask = connection.recv()
         threading.Thread(target=self._listen, daemon=True, name="channel").start()
 
     def _listen(self) -> None:
@@ -61,17 +65,18 @@ class _Channel:
         except (EOFError, OSError):
             os._exit(1)
 
-    def say(self, what: str, content: Any = None) -> None:
-        """Sends a word and what belongs to it."""
+    def send(self, kind: str, content: Any = None) -> None:
+        """Sends a message: its kind and its content."""
         with self._lock:
-            self._connection.send((what, content))
+            self._connection.send((kind, content))
 
 
 def main(path: str) -> None:
-    """Trains as it is told through the socket at a path, and prints where the other side does.
+    """Trains the task that it receives through the socket at a path; its stdout and stderr are
+    those of the other process.
 
-    It says ("progress", Progress), ("saved", None), and in the end one of ("done", Summary), ("mistake", exception) and
-    ("failed", text).
+    It sends ("progress", Progress), ("saved", None), and in the end one of ("done", Summary),
+    ("mistake", exception) and ("failed", text).
     """
     plug = socket.socket(socket.AF_UNIX)
     plug.connect(path)
@@ -80,12 +85,12 @@ def main(path: str) -> None:
         os.close(file)
     channel = _Channel(Connection(plug.detach()))
     try:
-        channel.say("done", _train(channel))
+        channel.send("done", _train(channel))
     except (ValueError, FileNotFoundError) as error:
-        channel.say("mistake", error)
+        channel.send("mistake", error)
     except BaseException as error:
         traceback.print_exc()
-        channel.say("failed", f"{type(error).__name__}: {error}")
+        channel.send("failed", f"{type(error).__name__}: {error}")
     sys.stdout.flush()
     sys.stderr.flush()
 
@@ -101,27 +106,69 @@ def _train(channel: _Channel) -> Any:
     os.environ.update(task.environment)
     torch.set_num_threads(int(task.environment.get("OMP_NUM_THREADS", "1")))
     device = choose_device("gpu" if task.gpu else "cpu", 0)
-    with _met(task):
+    with _process_group(task):
         context = RunContext(
             rank=task.rank,
             world_size=task.world_size,
             local_rank=task.local_rank,
             device=device,
-            on_progress=lambda progress: channel.say("progress", progress),
-            on_checkpoint=lambda uri, metrics: channel.say("saved"),
+            on_progress=lambda progress: channel.send("progress", progress),
+            on_checkpoint=lambda uri, metrics: channel.send("saved"),
             should_stop=channel.stop.is_set,
         )
         return run(task.config, context)
 
 
 @contextmanager
-def _met(task: Task) -> Iterator[None]:
+def _process_group(task: RankTask) -> Iterator[None]:
     """The process group of all ranks; none is needed for one."""
     import torch.distributed as dist
 
     if task.world_size == 1:
         yield
         return
-    meet(task.meeting, task.rank, task.world_size, gpu=task.gpu, timeout_s=task.timeout_s)
+    join_process_group(task.rendezvous, task.rank, task.world_size, gpu=task.gpu, timeout_s=task.timeout_s)
     yield
     dist.destroy_process_group()
+
+
+def free_port(host: str) -> int:
+    """A port that is free on an address of this machine now."""
+    with socket.socket(_family(host)) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def join_process_group(rendezvous: tuple[str, int], rank: int, world_size: int, *, gpu: bool, timeout_s: float) -> None:
+    """Forms the process group of all ranks.
+
+    Rank 0 listens on the given address alone; torch by itself would listen on all addresses of the
+    machine.
+
+    Args:
+        rendezvous: host and port of rank 0.
+        rank: of this process.
+        world_size: number of ranks.
+        gpu: gradients travel over NCCL instead of gloo.
+        timeout_s: after which ranks that wait for each other give up.
+    """
+    import torch.distributed as dist
+
+    host, port = rendezvous
+    timeout = timedelta(seconds=timeout_s)
+    listening = _listen(host, port) if rank == 0 else None
+    store = cast(Any, dist).TCPStore(host, port, world_size, rank == 0, timeout, wait_for_workers=False, master_listen_fd=listening)
+    dist.init_process_group("nccl" if gpu else "gloo", store=store, rank=rank, world_size=world_size, timeout=timeout)
+
+
+def _listen(host: str, port: int) -> int:
+    """The file descriptor of a listening socket; its next owner closes it."""
+    listener = socket.socket(_family(host))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(_BACKLOG)
+    return listener.detach()
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

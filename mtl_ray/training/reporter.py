@@ -1,9 +1,12 @@
-"""Everything that a run tells: scalars.jsonl, plots, pictures, trackers, whoever watches. Rank 0 has one."""
+"""Everything that a run reports: scalars.jsonl, plots, images, trackers, progress.
+
+Rank 0 has one.
+"""
 
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +15,11 @@ import cv2
 from mtl_ray import storage
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.tasks.charts import chart_file
-from mtl_ray.training.checkpoint import State
+from mtl_ray.training.checkpoint import TrainState
 from mtl_ray.training.progress import Progress
 from mtl_ray.training.scalars import Scalars
-from mtl_ray.training.shown import Shown
-from mtl_ray.training.trackers import Tracker, checkpoints_of, open_trackers
-from mtl_ray.training.wandb_tracker import numbers
+from mtl_ray.training.trackers import EvaluationFigures, TensorBoard, Tracker, checkpoints_of
+from mtl_ray.training.wandb_tracker import Wandb, numbers, wandb_mode
 
 DRAW_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
@@ -29,12 +31,13 @@ class Reporter:
     Args:
         config: of the run.
         uri: of its folder.
-        state: from which this attempt goes on; what an earlier attempt told of later steps is forgotten.
+        state: from which this attempt resumes; rows of later steps, from an earlier attempt, are
+            dropped.
         steps: of the whole run.
-        on_progress: told after every logged step and evaluation.
+        on_progress: called after every logged step and evaluation.
     """
 
-    def __init__(self, config: ExperimentConfig, uri: str, state: State, steps: int, on_progress: Callable[[Progress], None]) -> None:
+    def __init__(self, config: ExperimentConfig, uri: str, state: TrainState, steps: int, on_progress: Callable[[Progress], None]) -> None:
         self._uri, self._on_progress = uri, on_progress
         self._batch = config.data.batch
         self._scalars = Scalars(storage.join(uri, "scalars.jsonl"), state.step)
@@ -50,10 +53,14 @@ class Reporter:
         self._track(row)
         self._tell(replace(self._progress, step=step, epoch=epoch, images_per_s=row["images_per_s"], loss=means["loss"]))
 
-    def evaluation(self, step: int, epoch: float, metrics: Mapping[str, float | None], seconds: float, show: Callable[[], Shown]) -> None:
-        """What was measured after a step, in how many seconds, and what gives sample predictions and charts.
+    def evaluation(
+        self, step: int, epoch: float, metrics: Mapping[str, float | None], seconds: float, show: Callable[[], EvaluationFigures]
+    ) -> None:
+        """The metrics after a step, the seconds that they took, and a function that draws sample
+        predictions and charts.
 
-        These are made at every evaluation if there are trackers; else, as the curves are, at the end and once a minute at most.
+        It is called at every evaluation if there are trackers; else, as for the curves, at the end
+        and at most once a minute.
         """
         row: dict[str, Any] = {"mode": "val", "epoch": math.ceil(epoch), "step": step, **metrics, "time": seconds}
         self._scalars.add(row)
@@ -69,30 +76,30 @@ class Reporter:
             self._try(self._plot)
 
     def _try(self, draw: Callable[[], None]) -> None:
-        """Pictures that cannot be written end no run."""
+        """Images that cannot be written do not end the run."""
         try:
             draw()
         except OSError as error:
-            _log.warning("pictures cannot be written at the moment, training goes on: %s", error)
+            _log.warning("images cannot be written at the moment, training goes on: %s", error)
 
-    def _draw(self, shown: Shown) -> None:
-        for number, (_, image) in enumerate(shown.pictures):
+    def _draw(self, shown: EvaluationFigures) -> None:
+        for number, (_, image) in enumerate(shown.images):
             _, data = cv2.imencode(".png", image[..., ::-1])
             storage.write(storage.join(self._uri, "pictures", f"val-{number:02d}.png"), data.tobytes())
         for name, picture in shown.charts.items():
             storage.write(storage.join(self._uri, "plots", chart_file(name)), picture)
 
     def _plot(self) -> None:
-        from mtl_ray.training.plots import draw  # matplotlib takes a second, which a first step need not wait for
+        from mtl_ray.training.plots import draw_curves  # matplotlib takes a second to import
 
-        draw(self._scalars.rows, storage.join(self._uri, "plots"))
+        draw_curves(self._scalars.rows, storage.join(self._uri, "plots"))
         self._drawn_at, self._drawn_rows = time.monotonic(), len(self._scalars.rows)
 
     def _track(self, row: Mapping[str, Any]) -> None:
         self._each(lambda tracker: tracker.scalars(row["step"], numbers(row)))
 
     def _each(self, tell: Callable[[Tracker], None]) -> None:
-        """A tracker that breaks ends no run; nobody talks to it any more."""
+        """A tracker that fails does not end the run; it is not used again."""
         for tracker in list(self._trackers):
             try:
                 tell(tracker)
@@ -106,11 +113,14 @@ class Reporter:
         self._on_progress(progress)
 
     def flush(self) -> None:
-        """Before a checkpoint is made: the curves up to it are then safe."""
+        """Called before a checkpoint is made: the curves up to it are then on the storage."""
         self._scalars.flush()
 
     def close(self, best: str | None) -> None:
-        """The last call; ``best`` is the best checkpoint of a run that is done. One that is stopped is not kept waiting by figures."""
+        """The last call; ``best`` is the best checkpoint of a finished run.
+
+        A stopped run does not wait for figures.
+        """
         try:
             self._scalars.flush()
             if best is not None:
@@ -120,3 +130,24 @@ class Reporter:
                     self._each(lambda tracker, uri=uri, aliases=aliases: tracker.artifact(uri, "checkpoint", aliases))  # type: ignore[misc]
         finally:
             self._each(lambda tracker: tracker.close())
+
+
+def open_trackers(config: ExperimentConfig, uri: str, run_id: str, rows: Sequence[Mapping[str, Any]], step: int) -> list[Tracker]:
+    """The trackers that a config asks for.
+
+    Args:
+        config: of the run.
+        uri: of its folder.
+        run_id: the same for every attempt of a run.
+        rows: of scalars.jsonl, from earlier attempts; trackers get those that they do not have.
+        step: from which this attempt goes on.
+    """
+    trackers: list[Tracker] = []
+    mode = wandb_mode(config.runtime.wandb)
+    if mode != "disabled":
+        tracker = Wandb(config, uri, run_id, mode)
+        tracker.catch_up(rows)
+        trackers.append(tracker)
+    if config.runtime.tensorboard:
+        trackers.append(TensorBoard(uri, step))
+    return trackers

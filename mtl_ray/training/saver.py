@@ -1,4 +1,4 @@
-"""Makes checkpoints while training goes on."""
+"""Writes checkpoints in the background."""
 
 import logging
 import threading
@@ -10,9 +10,10 @@ import torch
 from torch.utils._pytree import tree_map
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
-"""Between the tries of one checkpoint: twice as long each time."""
+"""Seconds between attempts to write a checkpoint; doubled each time."""
 SLOW_S = 30.0
-"""So long training waits for a write that is under way; a write that fails, or takes longer, is overtaken by the next checkpoint."""
+"""Seconds that training waits for a write in progress. One that fails or takes longer is replaced
+by the next checkpoint."""
 _log = logging.getLogger(__name__)
 
 
@@ -23,11 +24,12 @@ class NotSavedError(ValueError):
 class Saver:
     """One thread that writes, one checkpoint at a time.
 
-    A write that fails (``OSError``: a bucket that does not answer, a full disk) does not end the run: it is said, and tried again
-    while training goes on, until a newer checkpoint takes its place. Only the last must succeed.
+    A write that fails (``OSError``: a bucket that does not answer, a full disk) does not end the
+    run: it is logged and repeated during training until a newer checkpoint replaces it. Only the
+    last must succeed.
 
     Args:
-        patience_s: how long the last one is tried.
+        patience_s: seconds after which the last one gives up.
     """
 
     def __init__(self, patience_s: float) -> None:
@@ -41,7 +43,7 @@ class Saver:
         self._thread.start()
 
     def submit(self, write: Callable[[], None]) -> None:
-        """Writes in the background, after the one before, unless that one fails.
+        """Writes in the background, after the write before unless that one fails.
 
         Raises:
             Exception: what an earlier write raised, unless it was an ``OSError``.
@@ -50,12 +52,12 @@ class Saver:
             self._changed.wait_for(lambda: self._idle() or self._failing, SLOW_S)
             self._raise()
             if self._waiting is not None:
-                _log.warning("the checkpoint that could not be written is left out: there is a newer one")
+                _log.warning("the checkpoint that could not be written is dropped: there is a newer one")
             self._waiting = write
             self._changed.notify_all()
 
     def busy(self) -> bool:
-        """Whether training would have to wait in ``submit``: a write is under way, and does not fail."""
+        """Whether training would wait in ``submit``: a write is in progress and not failing."""
         with self._changed:
             return not self._idle() and not self._failing
 
@@ -105,7 +107,7 @@ class Saver:
         _log.warning("a checkpoint could not be written, training goes on and it is tried again in %g s: %s", wait_s, error)
 
     def finish(self) -> None:
-        """Waits for the last one.
+        """Waits until the last write is done.
 
         Raises:
             NotSavedError: if it could not be written for ``patience_s`` seconds.
@@ -118,12 +120,12 @@ class Saver:
                 if self._failing and time.monotonic() > until:
                     raise NotSavedError(
                         f"the last checkpoint could not be written for {self._patience_s:g} s: {self._fault}. "
-                        "Mend the storage and give the same command again: it goes on from the checkpoint before"
+                        "Fix: make the storage writable and run the same command again: it resumes from the checkpoint before"
                     )
             self._raise()
 
     def close(self) -> None:
-        """Ends the thread, after the write that is under way."""
+        """Ends the thread, after the write in progress."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -131,5 +133,7 @@ class Saver:
 
 
 def frozen(tree: Any) -> Any:
-    """A copy on the CPU of all tensors in nested dicts and lists, which training cannot change any more."""
+    """The same nested dicts and lists with all tensors copied to the CPU, so that later steps do
+    not change them.
+    """
     return tree_map(lambda leaf: leaf.detach().to("cpu", copy=True) if isinstance(leaf, torch.Tensor) else leaf, tree)

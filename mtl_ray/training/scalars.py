@@ -1,10 +1,13 @@
-"""``scalars.jsonl``: one strict JSON object a line, with the key names of an mmengine log."""
+"""Files that a run appends lines to: ``scalars.jsonl`` (one strict JSON object a line, keys as in
+an mmengine log), samples.
+"""
 
 import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mtl_ray import storage
@@ -17,7 +20,8 @@ REMOTE_WRITE_S = 30.0
 class Scalars:
     """Appends lines; on a disk at once, in a bucket at ``flush`` and every half minute.
 
-    What cannot be written (a full disk, a bucket that does not answer) is said and written later: curves end no run.
+    What cannot be written (a full disk, a bucket that does not answer) is logged and written later;
+    it does not end the run.
 
     Args:
         uri: of the file.
@@ -65,7 +69,10 @@ class Scalars:
 
 
 def read_scalars(uri: str) -> list[dict[str, Any]]:
-    """The lines of a scalars file; none if there is no file. A last line that was cut off is left out."""
+    """The lines of a scalars file; none if there is no file.
+
+    A last line that was cut off is left out.
+    """
     try:
         lines = storage.read(uri).decode().splitlines()
     except FileNotFoundError:
@@ -82,3 +89,29 @@ def read_scalars(uri: str) -> list[dict[str, Any]]:
 
 def _line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
+
+
+class SampleLog:
+    """Which samples a rank trained on, step by step (``runtime.ledger``), for whoever wants to
+    count them.
+
+    One file per attempt and rank, ``FOLDER/00000003-0001.jsonl``; a line is written before the step
+    is saved.
+
+    Args:
+        folder: a local path.
+        attempt: of the run.
+        rank: of this process.
+    """
+
+    def __init__(self, folder: str, attempt: int, rank: int) -> None:
+        self._attempt = attempt
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self._path = Path(folder) / f"{attempt:08d}-{rank:04d}.jsonl"
+
+    def add(self, step: int, keys: Sequence[str]) -> None:
+        """Called after a step, counted from 1: writes ``{"attempt", "step", "keys"}``, the keys of
+        this rank's share in order.
+        """
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"attempt": self._attempt, "step": step, "keys": list(keys)}) + "\n")

@@ -1,29 +1,65 @@
-"""Where else a run's curves, pictures and artifacts go: Weights & Biases and TensorBoard."""
+"""Where else a run's curves, images and artifacts go: what a tracker is, and TensorBoard."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.geometry.pictures import pixels
 from mtl_ray.inference.checkpoint import find_checkpoint
-from mtl_ray.training.shown import Shown
-from mtl_ray.training.tracker_folder import TrackerFolder
-from mtl_ray.training.wandb_tracker import Wandb, wandb_mode
 
-Rows = Sequence[Mapping[str, Any]]
-"""Of scalars.jsonl."""
+
+class EvaluationFigures(NamedTuple):
+    """What can be seen of an evaluation.
+
+    Attributes:
+        images: ground truth and prediction side by side: name and (H, W, 3) RGB of each sample.
+        charts: PNG files by HEAD/CHART: ``boxes/confusion``, ``boxes/pr_curves``.
+    """
+
+    images: Sequence[tuple[str, NDArray[np.uint8]]]
+    charts: Mapping[str, bytes]
+
+
+class TrackerFolder:
+    """A local folder for a tracker that writes local files; its files are at ``uri`` in the end,
+    which may be in a bucket.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._temporary = tempfile.TemporaryDirectory() if storage.is_remote(uri) else None
+        self.path = Path(self._temporary.name if self._temporary else storage.absolute(uri))
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def stays(self) -> bool:
+        """True if the files stay where they were written, False if they are uploaded to a bucket."""
+        return self._temporary is None
+
+    def close(self) -> None:
+        """Uploads the files if ``uri`` is in a bucket."""
+        if self._temporary is None:
+            return
+        for file in self.path.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                storage.upload(file, storage.join(self._uri, file.relative_to(self.path).as_posix()))
+        self._temporary.cleanup()
 
 
 class Tracker(Protocol):
-    """Somebody who keeps the curves of a run."""
+    """Keeps the curves of a run."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers of one step; steps never fall."""
         ...
 
-    def evaluation(self, step: int, shown: Shown) -> None:
-        """What is to be seen of the evaluation after a step."""
+    def evaluation(self, step: int, shown: EvaluationFigures) -> None:
+        """Images and charts of the evaluation after a step."""
         ...
 
     def artifact(self, uri: str, kind: str, aliases: Sequence[str]) -> None:
@@ -33,27 +69,6 @@ class Tracker(Protocol):
     def close(self) -> None:
         """The last call."""
         ...
-
-
-def open_trackers(config: ExperimentConfig, uri: str, run_id: str, rows: Rows, step: int) -> list[Tracker]:
-    """The trackers that a config asks for.
-
-    Args:
-        config: of the run.
-        uri: of its folder.
-        run_id: the same for every attempt of a run.
-        rows: what earlier attempts logged; trackers are sent what they do not have of it.
-        step: from which this attempt goes on.
-    """
-    trackers: list[Tracker] = []
-    mode = wandb_mode(config.runtime.wandb)
-    if mode != "disabled":
-        tracker = Wandb(config, uri, run_id, mode)
-        tracker.catch_up(rows)
-        trackers.append(tracker)
-    if config.runtime.tensorboard:
-        trackers.append(TensorBoard(uri, step))
-    return trackers
 
 
 def checkpoints_of(run_uri: str) -> list[tuple[str, tuple[str, ...]]]:
@@ -76,9 +91,9 @@ class TensorBoard:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
-    def evaluation(self, step: int, shown: Shown) -> None:
+    def evaluation(self, step: int, shown: EvaluationFigures) -> None:
         """See ``Tracker``."""
-        for name, image in shown.pictures:
+        for name, image in shown.images:
             self._writer.add_image(f"predictions/{name}", image, step, dataformats="HWC")
         for name, picture in shown.charts.items():
             self._writer.add_image(name, pixels(picture), step, dataformats="HWC")

@@ -1,4 +1,6 @@
-"""Measuring the model while it is trained: every rank a share of the validation split, the counts merged."""
+"""Measures the model during training: every rank takes a share of the validation split, and the
+counts are merged.
+"""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,26 +19,68 @@ from mtl_ray.inference.predictor import Predictions
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.loading.loader import BadSamplesError
+from mtl_ray.methods.method import Method, Watched
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import Split, open_split
 from mtl_ray.tasks.head_classes import HeadClasses, head_metric
-from mtl_ray.tasks.task import Metric
-from mtl_ray.training.collective import Collective
-from mtl_ray.training.context import RunContext
-from mtl_ray.training.shown import Shown
+from mtl_ray.tasks.task import AnyHead, Metric
+from mtl_ray.training.context import Collective, RunContext
+from mtl_ray.training.trackers import EvaluationFigures
 
+WATCHED = "training/"
+"""Stands before the name of what the method watches, among the metrics of an evaluation."""
 PANEL_PX = 480
-"""The longer side of each part of a picture."""
+"""The longer side of each panel of an image."""
 _NAMED = 5
-"""So many bad samples are named in an error."""
+"""How many bad samples an error lists."""
 _log = logging.getLogger(__name__)
 
 
-class Measured(NamedTuple):
-    """What can be shown of a measurement: the first samples of this rank with what was predicted, and by head the metrics of all ranks.
+def measurable_heads(config: ExperimentConfig, method: Method) -> Mapping[str, AnyHead]:
+    """The heads that an evaluation measures: those of the method's model, but for auxiliary ones."""
+    return {} if method.model() is None else predicting_heads(config.model.heads)
 
-    Only rank 0 has the metrics; the others have none.
+
+def best_by(config: ExperimentConfig, heads: Mapping[str, AnyHead], vocabulary: Vocabulary, watches: Watched | None) -> Watched:
+    """The metric by which the best checkpoint of a run is chosen: ``runtime.best``, else the main
+    metric of the first head, else what the method watches.
+
+    Args:
+        config: of the run.
+        heads: those that are measured.
+        vocabulary: of the training split.
+        watches: ``Method.watches``.
+
+    Raises:
+        ValueError: if nothing is measured and the method watches nothing, or ``runtime.best`` names
+            no figure of either.
+    """
+    watched = None if watches is None else Watched(name=WATCHED + watches.name, lower_is_better=watches.lower_is_better)
+    wanted = config.runtime.best
+    if not heads and watched is None:
+        raise ValueError(
+            f"no head is measured (every head of the model is train_only, or the method {config.method.type!r} has no model), and "
+            "the method watches nothing: no checkpoint would be the best"
+        )
+    if watched is not None and (wanted == watched.name or not heads):
+        if wanted not in (None, watched.name):
+            raise ValueError(f"runtime.best={wanted} is not measured; this run has {watched.name}")
+        return watched
+    name, _, entry = (wanted or next(iter(heads))).partition("/")
+    if name not in heads:
+        raise ValueError(f"runtime.best={wanted}: {name!r} is no head that is measured (these are: {', '.join(heads)})")
+    metric = head_metric(heads[name], vocabulary)
+    entry = entry or metric.main
+    return Watched(name=f"{name}/{entry}", lower_is_better=entry in metric.lower_is_better)
+
+
+class ValidationResult(NamedTuple):
+    """What can be shown of an evaluation.
+
+    Attributes:
+        samples: the first samples of this rank with their predictions.
+        metrics: by head, of all ranks; on rank 0 only, the others have none.
     """
 
     samples: Sequence[tuple[Sample, Predictions]]
@@ -44,7 +88,7 @@ class Measured(NamedTuple):
 
 
 class Validation:
-    """The validation split of a run and how to measure on it."""
+    """The validation split of a run."""
 
     def __init__(self, config: ExperimentConfig, vocabulary: Vocabulary, context: RunContext, ranks: Collective) -> None:
         self._config, self._vocabulary, self._context, self._ranks = config, vocabulary, context, ranks
@@ -53,28 +97,12 @@ class Validation:
         self._recoders = [self._recoder(split) for split in self._splits]
         self.heads = predicting_heads(config.model.heads)
 
-    def main_metric(self) -> str:
-        """The metric by which checkpoints are compared, HEAD/METRIC.
-
-        Raises:
-            ValueError: if every head is auxiliary.
-        """
-        if self._config.runtime.best is not None:
-            return self._config.runtime.best
-        for name, head in self.heads.items():
-            return f"{name}/{head_metric(head, self._vocabulary).main}"
-        raise ValueError("every head of the model is train_only: nothing could be measured or exported")
-
-    def lower_is_better(self, metric: str) -> bool:
-        """Whether less of a metric, HEAD/METRIC, is better."""
-        name, _, entry = metric.partition("/")
-        return name in self.heads and entry in head_metric(self.heads[name], self._vocabulary).lower_is_better
-
-    def measure(self, model: Model) -> tuple[dict[str, float], Measured]:
+    def measure(self, model: Model) -> tuple[dict[str, float], ValidationResult]:
         """All metrics as HEAD/METRIC, the same on every rank, and what can be shown of them.
 
         Raises:
-            BadSamplesError: on every rank, if more samples cannot be read than ``data.max_bad`` allows.
+            BadSamplesError: on every rank, if more samples cannot be read than ``data.max_bad``
+                allows.
         """
         metrics = head_metrics(self.heads, self._vocabulary, self._config.evaluate)
         predictor = TorchPredictor(
@@ -89,10 +117,10 @@ class Validation:
         batch, max_pixels = self._config.evaluate.batch, self._config.data.max_pixels
         self._judge(measure(predictor, self._share(), metrics, keep=keep, batch=batch, max_pixels=max_pixels).bad)
         merged = self._merge(metrics)
-        return self._ranks.decide(lambda: figures(merged)), Measured(samples, merged)
+        return self._ranks.decide(lambda: figures(merged)), ValidationResult(samples, merged)
 
     def _judge(self, bad: Sequence[tuple[str, str]]) -> None:
-        """Says which samples of any rank are not measured; too many of them end the run."""
+        """Logs which samples of any rank are not measured; too many of them end the run."""
         named = [f"{key}: {reason}" for share in self._ranks.gather(bad) for key, reason in share]
         if len(named) > self._config.data.max_bad:
             allowed = f"data.max_bad allows {self._config.data.max_bad}"
@@ -113,26 +141,30 @@ class Validation:
             first += size
 
     def _recoder(self, split: Split) -> Callable[[Sample], Sample]:
-        """What makes the numbers of a validation split those of the training split."""
+        """Maps the class indices of a validation split to those of the training split."""
         recode, unknown = recoder(split, self._vocabulary)
         if unknown and self._context.rank == 0:
             _log.warning("%s: the training split does not know %s; they are not measured", split.uri, ", ".join(unknown))
         return recode
 
     def _merge(self, metrics: Mapping[str, Any]) -> Mapping[str, Metric[Any]]:
-        """The metrics of all ranks, on rank 0; they hold every object and score of the split, which one rank need not have many times."""
+        """The metrics of all ranks, merged on rank 0 alone: they hold every object and score of the
+        split.
+        """
         first, *others = self._ranks.gather_first(metrics) or [{}]
         for other in others:
             for name, metric in first.items():
                 metric.merge(other[name])
         return first
 
-    def draw(self, measured: Measured) -> Shown:
-        """Of each sample one picture: the truth and what was predicted side by side, a row for each head; and each head's charts."""
+    def draw(self, result: ValidationResult) -> EvaluationFigures:
+        """One image per sample, ground truth and prediction side by side, a row per head; and each
+        head's charts.
+        """
         from mtl_ray.evaluation.charts import draw  # matplotlib takes a second, which a first step need not wait for
 
-        pictures = [(sample.key, self._draw(sample, predictions)) for sample, predictions in measured.samples]
-        return Shown(pictures, draw({name: metric.charts() for name, metric in measured.metrics.items()}))
+        images = [(sample.key, self._draw(sample, predictions)) for sample, predictions in result.samples]
+        return EvaluationFigures(images, draw({name: metric.charts() for name, metric in result.metrics.items()}))
 
     def _draw(self, sample: Sample, predictions: Predictions) -> NDArray[np.uint8]:
         image = decode_image(sample.image, max_pixels=self._config.data.max_pixels)

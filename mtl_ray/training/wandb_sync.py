@@ -16,15 +16,13 @@ from mtl_ray.inference.run_folder import line, newest_attempt
 from mtl_ray.tasks.charts import chart_of
 from mtl_ray.training import checkpoint
 from mtl_ray.training.scalars import read_scalars
-from mtl_ray.training.shown import Shown
-from mtl_ray.training.trackers import checkpoints_of
-from mtl_ray.training.wandb_files import Held, held_in, wandb_files
-from mtl_ray.training.wandb_tracker import Mode, Wandb, wandb_mode
+from mtl_ray.training.trackers import EvaluationFigures, checkpoints_of
+from mtl_ray.training.wandb_tracker import Mode, Wandb, WandbHistory, held_in, wandb_files, wandb_mode
 
 ANSWER_S = 30
-"""In which W&B's server must answer."""
+"""Seconds in which W&B's server must answer."""
 Watch = Callable[[Iterable[Mapping[str, Any]], int], Iterable[Mapping[str, Any]]]
-"""Passes rows on, of which there are so many, and shows how far they are."""
+"""Takes rows and their number, yields the rows, and shows the progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,8 @@ class Sent:
 
 
 def sync(run: str, to: Mode | None, watch: Watch) -> Sent:
-    """Sends what is missing of a run: curves, the newest pictures and plots, the best and last checkpoint, the pipeline's bundle.
+    """Sends what W&B lacks of a run: curves, the newest images and plots, the best and last
+    checkpoint, the pipeline's bundle.
 
     Online, what was written offline goes first, as it is.
 
@@ -86,15 +85,16 @@ def artifacts_of(run: str) -> list[tuple[str, str, tuple[str, ...]]]:
     return [*found, (bundle, "bundle", ("latest",))] if storage.exists(storage.join(bundle, MANIFEST)) else found
 
 
-def _has_all(held: Held, steps: Sequence[int], artifacts: Sequence[tuple[str, str, tuple[str, ...]]]) -> bool:
+def _has_all(held: WandbHistory, steps: Sequence[int], artifacts: Sequence[tuple[str, str, tuple[str, ...]]]) -> bool:
     return all(step <= held.step for step in steps) and {(uri, alias) for uri, _, given in artifacts for alias in given} <= held.artifacts
 
 
 def send_bundle(target: str, bundle: str, config: ExperimentConfig) -> None:
-    """Tells W&B of a bundle, as part of the run that it was made from, if the run has W&B.
+    """Sends a bundle to W&B, as an artifact of the run that it was made from, if the run uses W&B.
 
     Args:
-        target: the run's folder, or a checkpoint in it; of a checkpoint that lies elsewhere nobody knows the run.
+        target: the run's folder, or a checkpoint in it; for a checkpoint elsewhere the run is not
+            known.
         bundle: URI of the bundle.
         config: of the run.
     """
@@ -123,7 +123,7 @@ def config_of(run: str) -> ExperimentConfig:
 
 
 def run_id_of(run: str) -> str:
-    """What trackers call a run.
+    """The id of a run in trackers.
 
     Raises:
         ValueError: if it has neither attempts nor checkpoints that say so.
@@ -138,7 +138,7 @@ def run_id_of(run: str) -> str:
 
 
 def _replay(tracker: Wandb, run: str, rows: Sequence[Mapping[str, Any]], watch: Watch) -> None:
-    """All rows, and with the last evaluation its pictures, which are the newest: of earlier ones none are kept."""
+    """Sends all rows, and with the last evaluation its images; those of earlier ones are not kept."""
     measured = max((row["step"] for row in rows if row["mode"] == "val"), default=0)
     shown = _shown(run) if measured > tracker.last else None
     for row in watch(rows, len(rows)):
@@ -147,14 +147,14 @@ def _replay(tracker: Wandb, run: str, rows: Sequence[Mapping[str, Any]], watch: 
             tracker.evaluation(measured, shown)
 
 
-def _shown(run: str) -> Shown:
-    pictures = [(uri.rsplit("/", 1)[-1], pixels(storage.read(uri))) for uri in storage.files(storage.join(run, "pictures"))]
+def _shown(run: str) -> EvaluationFigures:
+    images = [(uri.rsplit("/", 1)[-1], pixels(storage.read(uri))) for uri in storage.files(storage.join(run, "pictures"))]
     plots = {chart_of(uri.rsplit("/", 1)[-1]): uri for uri in storage.files(storage.join(run, "plots"))}
-    return Shown(pictures, {name: storage.read(uri) for name, uri in plots.items() if name is not None})
+    return EvaluationFigures(images, {name: storage.read(uri) for name, uri in plots.items() if name is not None})
 
 
 def _ask_server() -> None:
-    """Waits for no server that is not there, as ``wandb sync`` does for ever."""
+    """Checks that the server answers: ``wandb sync`` would wait for ever."""
     import wandb
 
     try:
@@ -166,7 +166,7 @@ def _ask_server() -> None:
 
 
 def _send_offline(run: str, run_id: str) -> None:
-    """Lets ``wandb sync`` send what earlier attempts wrote offline."""
+    """Sends with ``wandb sync`` what earlier attempts wrote offline."""
     folders = {uri.rpartition("/")[0] for uri in wandb_files(run, run_id) if "/offline-run-" in uri}
     with tempfile.TemporaryDirectory(prefix="mtl_ray-") as temporary:
         local = [_local(folder, Path(temporary)) for folder in sorted(folders)]

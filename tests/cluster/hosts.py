@@ -137,7 +137,7 @@ class Hosts:
 
     def ranks(self, machine: Machine) -> list[psutil.Process]:
         """The processes of a host that train."""
-        warm = self.find(machine, "mtl_ray.training.warm")
+        warm = self.find(machine, "mtl_ray.training.fork_server")
         numbers = {process.pid for process in warm}
         return [process for process in warm if _parent(process) in numbers]
 

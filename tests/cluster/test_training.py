@@ -15,7 +15,7 @@ from tests.cluster.network import Machine
 from tests.cluster.runs import Run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-WARM = "mtl_ray.training.warm"
+WARM = "mtl_ray.training.fork_server"
 
 
 def begun(world: World, run: Run) -> "object":

@@ -15,7 +15,7 @@ from mtl_ray.config.tree import merge, plain
 from mtl_ray.config.validate import to_yaml, validate
 from mtl_ray.experiment import ExperimentConfig, load_experiment, parse_experiment
 from mtl_ray.loading.config import ValSplitConfig
-from mtl_ray.training.config import CosineRate
+from mtl_ray.training.config import CosineLr
 
 SMALL = """\
 model:
@@ -76,7 +76,7 @@ def test_a_small_config_is_typed():
         (
             "  heads:\n    boxes: {type: retinanet}\n    labels: {type: linear}\n",
             "  heads: {}\n",
-            r"conf\.yaml:6: model\.heads .*at least 1",
+            r"conf\.yaml:1: .*model\.heads is empty.* Fix: give at least one",
         ),
     ],
 )
@@ -164,7 +164,7 @@ def test_files_that_older_versions_wrote_are_read():
         "schedule.rate={type: cosine, warmup: 0.1, end: 0.01, milestones: [0.67, 0.92], gamma: 0.1, power: 0.9}",
     )
     config = load(*older)
-    assert config.schedule.rate == CosineRate(warmup=0.1)
+    assert config.schedule.rate == CosineLr(warmup=0.1)
     assert config.data.val == ValSplitConfig(uri="val")
     for kind in ("constant", "step", "poly"):
         every = f"schedule.rate={{type: {kind}, end: 0.01, milestones: [0.67, 0.92], gamma: 0.1, power: 0.9}}"
@@ -176,8 +176,8 @@ def test_files_that_older_versions_wrote_are_read():
 
 
 def test_a_rate_without_a_type_is_a_cosine():
-    assert load("schedule.rate.warmup=0.2").schedule.rate == CosineRate(warmup=0.2)
-    assert load("schedule.rate={type: null, end: 0.5}").schedule.rate == CosineRate(end=0.5)
+    assert load("schedule.rate.warmup=0.2").schedule.rate == CosineLr(warmup=0.2)
+    assert load("schedule.rate={type: null, end: 0.5}").schedule.rate == CosineLr(end=0.5)
 
 
 def test_null_takes_an_inherited_entry_away():

@@ -26,6 +26,19 @@ class Net(nn.Module):
         }
 
 
+class PlainMethod:
+    """Minimises the loss of the network."""
+
+    def __init__(self, net: Net) -> None:
+        self.module, self.after = net, []
+
+    def losses(self, batch: Batch, step: int) -> dict[str, tuple[Tensor, Tensor]]:
+        return self.module(batch, step)
+
+    def after_step(self, step: int) -> None:
+        self.after.append(step)
+
+
 def batch(number: int) -> Batch:
     """SIZE samples; the second term counts only some of them, all among the last."""
     generator = torch.Generator().manual_seed(number)

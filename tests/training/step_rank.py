@@ -15,11 +15,13 @@ if WORLD_SIZE > 1:  # noqa: F821
 torch.set_num_threads(1)
 net = world["Net"]()
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-step = Step(net, optimizer, SCHEDULE, RUNTIME, RunContext(rank=RANK, world_size=WORLD_SIZE))  # noqa: F821
+method = world["PlainMethod"](net)
+step = Step(method, optimizer, SCHEDULE, RUNTIME, RunContext(rank=RANK, world_size=WORLD_SIZE))  # noqa: F821
 first = sum(SHARES[:RANK])  # noqa: F821
 losses = []
 for number in range(4):
     batch = world["batch"](number)[first : first + SHARES[RANK]]  # noqa: F821
     losses.append(step(batch, number).losses)
+assert method.after == [0, 1, 2, 3]
 if RANK == 0:  # noqa: F821
     torch.save({"weights": net.state_dict(), "losses": torch.stack(losses)}, OUT)  # noqa: F821

@@ -13,7 +13,7 @@ from mtl_ray import artifact, storage
 from mtl_ray.inference.checkpoint import find_checkpoint
 from mtl_ray.inference.run_folder import checkpoint_folder, line, newest_attempt, places
 from mtl_ray.training import checkpoint
-from mtl_ray.training.attempts import Claim, StaleAttemptError, claim
+from mtl_ray.training.checkpoint import Claim, StaleAttemptError, claim
 from mtl_ray.training.context import RunContext
 from mtl_ray.training.trainer import run
 
@@ -104,7 +104,7 @@ def test_an_attempt_that_was_overtaken_ends_and_publishes_nothing_that_counts(ma
     assert [(place.step, place.attempt) for place in line(str(uri))] == [(2, 1), (3, 2)]
     before = sorted(uri.rglob("*"))
     with pytest.raises(StaleAttemptError):
-        checkpoint.settle(str(uri), 1, "labels/top1", Claim(str(uri), 1))
+        checkpoint.prune(str(uri), 1, "labels/top1", Claim(str(uri), 1))
     assert sorted(uri.rglob("*")) == before
 
 

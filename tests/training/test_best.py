@@ -8,7 +8,7 @@ import pytest
 from mtl_ray import artifact, storage
 from mtl_ray.inference.heads import KNOWN
 from mtl_ray.training import checkpoint
-from mtl_ray.training.attempts import Claim, claim
+from mtl_ray.training.checkpoint import Claim, claim
 from tests.tasks.head_cases import VOCABULARY
 
 VALUES = {5: 0.4, 10: 0.2, 15: 0.2, 20: None, 25: 0.9}
@@ -19,7 +19,7 @@ def write_run(uri: str) -> Claim:
     made = claim(uri, from_step=0, from_checkpoint=None, world_size=1, run_id="x")
     for step, value in VALUES.items():
         rest = {"cursor": 0, "run_id": "x", "config_hash": "", "pins": {}, "meter": {}}
-        state = checkpoint.State(step=step, attempt=made.attempt, finished=step == 25, metrics={"a/error": value}, **rest)
+        state = checkpoint.TrainState(step=step, attempt=made.attempt, finished=step == 25, metrics={"a/error": value}, **rest)
         checkpoint.publish(uri, state, {"state.json": json.dumps(state.__dict__).encode()})
     return Claim(uri, made.attempt)
 
@@ -27,7 +27,7 @@ def write_run(uri: str) -> Claim:
 @pytest.mark.parametrize(("lower", "best"), [(False, 25), (True, 10)])
 def test_more_or_less_is_better(tmp_path: Path, lower: bool, best: int) -> None:
     uri = str(tmp_path / "run")
-    checkpoint.settle(uri, 1, "a/error", write_run(uri), lower_is_better=lower)
+    checkpoint.prune(uri, 1, "a/error", write_run(uri), lower_is_better=lower)
     written = json.loads(storage.read(storage.join(uri, "best.json")))
     assert (written["step"], written["value"]) == (best, VALUES[best])
     assert artifact.open_artifact(storage.join(uri, written["checkpoint"]), kind="checkpoint")

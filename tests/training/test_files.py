@@ -21,7 +21,7 @@ from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
 from mtl_ray.training import checkpoint
 from mtl_ray.training.__main__ import main
 from mtl_ray.training.context import RunContext
-from mtl_ray.training.load_from import load_from
+from mtl_ray.training.learner import load_from
 from mtl_ray.training.scalars import Scalars, read_scalars
 from mtl_ray.training.trainer import run
 from tests.training.tiny import values, write_split

@@ -12,8 +12,8 @@ from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
 from mtl_ray.training import checkpoint
 from mtl_ray.training.context import RunContext, choose_device
 from mtl_ray.training.launch import launch
+from mtl_ray.training.resume import Summary
 from mtl_ray.training.scalars import read_scalars
-from mtl_ray.training.summary import Summary
 from mtl_ray.training.trainer import run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

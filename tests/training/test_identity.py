@@ -14,11 +14,11 @@ from mtl_ray import artifact
 from mtl_ray.config.strict import STRICT
 from mtl_ray.config.validate import values_of
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.training.beginning import begin, run_uri
 from mtl_ray.training.checkpoint import KIND, discard, newest
 from mtl_ray.training.config import RuntimeConfig, ScheduleConfig
 from mtl_ray.training.context import RunContext
 from mtl_ray.training.identity import WITHOUT_EFFECT, config_hash, without_defaults
+from mtl_ray.training.resume import find_resume_point, run_uri
 from mtl_ray.training.trainer import run
 
 
@@ -94,7 +94,7 @@ def test_a_run_of_a_version_that_lacked_an_option_goes_on(begun):
         del values["schedule"]["clip_grad_norm"], values["runtime"]["sync_bn"], values["runtime"]["keep"], values["data"]["lanes"]
 
     rewrite(begun, older, {"config_hash": "0123456789abcdef"})
-    assert begin(begun).state.step == 1
+    assert find_resume_point(begun).state.step == 1
     assert run(begun, RunContext())["step"] == 3
 
 
@@ -102,13 +102,13 @@ def test_an_option_that_the_older_run_did_not_have_is_refused_with_its_value_and
     rewrite(begun, lambda values: values["schedule"].pop("clip_grad_norm"))
     other = make_config("schedule.steps=3", "runtime.checkpoint_every_steps=1", "schedule.clip_grad_norm=2.0")
     with pytest.raises(ValueError, match=r"schedule\.clip_grad_norm \(2\.0, was None\)"):
-        begin(other)
+        find_resume_point(other)
 
 
 def test_a_default_that_changed_since_is_refused_although_the_hash_is_the_same(begun):
     rewrite(begun, lambda values: values["schedule"]["rate"].update(end=0.5))
     with pytest.raises(ValueError, match=r"schedule\.rate\.end \(0\.01, was 0\.5\)"):
-        begin(begun)
+        find_resume_point(begun)
 
 
 def test_a_renamed_runtime_key_stops_no_run(begun):
@@ -116,13 +116,13 @@ def test_a_renamed_runtime_key_stops_no_run(begun):
         values["runtime"]["keep_newest"] = values["runtime"].pop("keep")
 
     rewrite(begun, older)
-    assert begin(begun).state.step == 1
+    assert find_resume_point(begun).state.step == 1
 
 
 def test_a_key_of_the_older_run_that_is_not_known_is_named_where_the_results_differ(begun):
     rewrite(begun, lambda values: values["schedule"]["optimizer"].update(lookahead=7), {"config_hash": "0" * 16})
     with pytest.raises(ValueError, match=r"schedule\.optimizer\.lookahead \(not known to this version, was 7\)"):
-        begin(begun)
+        find_resume_point(begun)
 
 
 def test_a_checkpoint_carries_its_network(begun):

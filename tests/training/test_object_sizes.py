@@ -10,7 +10,7 @@ import pytest
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.detection.config import RetinaNetHead, Yolov3Head
-from mtl_ray.training.object_sizes import MOST_BLOCKS, note, object_sizes, say_object_sizes
+from mtl_ray.training.object_sizes import MOST_BLOCKS, log_object_sizes, note, object_sizes
 from mtl_ray.tuning.anchor_boxes import shapes_of
 from tests.shards.splits import write_split
 from tests.training.conftest import MakeConfig
@@ -68,8 +68,8 @@ def test_of_many_blocks_some_are_looked_at_the_same_each_time(make_config: MakeC
 
 def test_what_cannot_be_read_is_said_and_ends_nothing(make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        say_object_sizes(detection(make_config, str(tmp_path / "nowhere")))
-    assert "how large the objects are could not be looked at" in caplog.text
+        log_object_sizes(detection(make_config, str(tmp_path / "nowhere")))
+    assert "the sizes of objects could not be read" in caplog.text
     caplog.clear()
-    say_object_sizes(make_config())
+    log_object_sizes(make_config())
     assert caplog.text == "", "its heads find no boxes"

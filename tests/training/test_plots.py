@@ -21,7 +21,7 @@ def test_many_metrics_go_into_several_figures(tmp_path: Path, count: int, figure
         return of(rows, names, title, label, log=log)
 
     monkeypatch.setattr(plots, "_curves", keep)
-    plots.draw(metric_rows(count), str(tmp_path))
+    plots.draw_curves(metric_rows(count), str(tmp_path))
     assert len(drawn) == figures
     assert [name for names in drawn.values() for name in names] == [f"boxes/metric{i}" for i in range(count)]
     assert max(map(len, drawn.values())) <= plots.MOST_CURVES
@@ -29,3 +29,13 @@ def test_many_metrics_go_into_several_figures(tmp_path: Path, count: int, figure
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         ["metrics-boxes.png", *(f"metrics-boxes-{number}.png" for number in range(2, figures + 1))]
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"), [((0.002, 0.004), (0, 0), (0.004, 0.01)), ((3.0, 40.0), (0, 0), (40, 50)), ((-2.0, 0.5), (-3, -2), (0.5, 1))]
+)
+def test_a_figure_shows_metrics_of_any_range(values: tuple[float, ...], low: tuple[float, float], high: tuple[float, float]) -> None:
+    rows = [{"step": step, "a/error": value} for step, value in enumerate(values)]
+    bottom, top = plots._curves(rows, ["a/error"], "title", "metric").axes[0].get_ylim()
+    assert low[0] <= bottom <= low[1]
+    assert high[0] <= top <= high[1]

@@ -13,33 +13,32 @@ from mtl_ray.models.config import TimmBackbone
 from mtl_ray.samples import Vocabulary
 from mtl_ray.training.config import (
     AdamW,
-    ConstantRate,
+    ConstantLr,
+    CosineLr,
     CosineRamp,
-    CosineRate,
     LinearRamp,
     ParameterRule,
-    PolyRate,
+    PolyLr,
     RuntimeConfig,
     ScheduleConfig,
     Sgd,
-    StepRate,
+    StepLr,
 )
-from mtl_ray.training.optimizer import OptimizerSchedule, build_optimizer, parameter_factors, parameter_groups, set_rate
-from mtl_ray.training.rate import factor
-from mtl_ray.training.timetable import Timetable
+from mtl_ray.training.optimizer import OptimizerSchedule, build_optimizer, parameter_factors, parameter_groups, set_lr
+from mtl_ray.training.schedule import RunSchedule, lr_factor
 
 RUNTIME = RuntimeConfig(name="x", checkpoint_every_s=None, checkpoint_every_steps=5)
 
 
 @given(
-    kind=st.sampled_from([ConstantRate, StepRate, PolyRate, CosineRate]),
+    kind=st.sampled_from([ConstantLr, StepLr, PolyLr, CosineLr]),
     steps=st.integers(1, 500),
     warmup=st.one_of(st.floats(0, 0.9), st.integers(1, 40)),
     end=st.floats(0, 1),
 )
 def test_rate_rises_over_the_warm_up_and_then_only_falls(kind, steps, warmup, end):
-    rate = kind(warmup=warmup, end=end) if kind in (PolyRate, CosineRate) else kind(warmup=warmup)
-    factors = [factor(step, steps, rate) for step in range(steps)]
+    rate = kind(warmup=warmup, end=end) if kind in (PolyLr, CosineLr) else kind(warmup=warmup)
+    factors = [lr_factor(step, steps, rate) for step in range(steps)]
     length = math.ceil(warmup * steps if warmup < 1 else warmup)
     assert all(0 <= value <= 1 for value in factors)
     rest = factors[length:]
@@ -49,10 +48,10 @@ def test_rate_rises_over_the_warm_up_and_then_only_falls(kind, steps, warmup, en
 
 def test_rates_are_those_of_the_papers():
     flat = {"warmup": 0.0}
-    assert factor(50, 100, CosineRate(end=0.0, **flat)) == pytest.approx(0.5)
-    assert factor(25, 100, PolyRate(end=0.0, power=0.9, **flat)) == pytest.approx(0.75**0.9)
-    assert [factor(step, 10, StepRate(milestones=(0.5, 0.8), gamma=0.1, **flat)) for step in (4, 5, 8)] == pytest.approx([1, 0.1, 0.01])
-    assert [factor(step, 100, ConstantRate(warmup=3)) for step in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1])
+    assert lr_factor(50, 100, CosineLr(end=0.0, **flat)) == pytest.approx(0.5)
+    assert lr_factor(25, 100, PolyLr(end=0.0, power=0.9, **flat)) == pytest.approx(0.75**0.9)
+    assert [lr_factor(step, 10, StepLr(milestones=(0.5, 0.8), gamma=0.1, **flat)) for step in (4, 5, 8)] == pytest.approx([1, 0.1, 0.01])
+    assert [lr_factor(step, 100, ConstantLr(warmup=3)) for step in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1])
 
 
 @pytest.fixture
@@ -61,7 +60,7 @@ def model(make_config):
 
 
 def test_biases_and_norms_are_not_decayed_and_every_parameter_is_in_one_group(model):
-    groups = parameter_groups(model, AdamW(weight_decay=0.1), 1e-3)
+    groups = parameter_groups(dict(model.named_parameters()), AdamW(weight_decay=0.1), 1e-3)
     decayed = {id(p) for group in groups for p in group["params"] if group["weight_decay"] > 0}
     listed = [id(p) for group in groups for p in group["params"]]
     assert len(listed) == len(set(listed)) == len(list(model.parameters()))
@@ -70,7 +69,7 @@ def test_biases_and_norms_are_not_decayed_and_every_parameter_is_in_one_group(mo
 
 
 def test_lower_stages_of_the_backbone_learn_slower(model):
-    groups = parameter_groups(model, AdamW(layer_decay=0.5, backbone_lr=0.1), 1.0)
+    groups = parameter_groups(dict(model.named_parameters()), AdamW(layer_decay=0.5, backbone_lr=0.1), 1.0)
     rate = {id(p): group["lr"] for group in groups for p in group["params"]}
     by_name = {name: rate[id(p)] for name, p in model.named_parameters()}
     stem, layer1, layer4 = (by_name[f"trunk.backbone.net.{name}.weight"] for name in ("conv1", "layer1.0.conv1", "layer4.0.conv1"))
@@ -85,58 +84,58 @@ def test_lower_stages_of_the_backbone_learn_slower(model):
 def test_stages_are_found_in_other_families(make_config, name, stages):
     config = replace(make_config().model, backbone=TimmBackbone(name=name, levels=("C3", "C5")))
     net = build_model(config, Vocabulary(classes={"labels": ("a", "b"), "semantic": ("a", "b")}, exclusive_labels=True))
-    groups = parameter_groups(net, AdamW(layer_decay=0.5), 1.0)
+    groups = parameter_groups(dict(net.named_parameters()), AdamW(layer_decay=0.5), 1.0)
     rates = {round(group["lr"], 9) for group in groups}
     assert rates == {1.0, *(0.5**k for k in range(1, stages + 2))}
 
 
 def test_frozen_parameters_are_in_no_group(model):
     model.trunk.backbone.requires_grad_(False)
-    groups = parameter_groups(model, AdamW(), 1.0)
+    groups = parameter_groups(dict(model.named_parameters()), AdamW(), 1.0)
     assert sum(len(group["params"]) for group in groups) == sum(p.requires_grad for p in model.parameters())
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(None, 0.01), (8, 0.04)])
 def test_rate_is_scaled_to_the_batch_only_when_asked(model, scale, expected):
     optimizer = build_optimizer(model, AdamW(lr=0.01, scale_to_batch=scale), batch=32)
-    assert set_rate(optimizer, 0.5) == pytest.approx(expected / 2)
-    assert set_rate(optimizer, 1.0) == pytest.approx(expected)
+    assert set_lr(optimizer, 0.5) == pytest.approx(expected / 2)
+    assert set_lr(optimizer, 1.0) == pytest.approx(expected)
 
 
-def test_timetable_counts_epochs_over_their_ends():
-    table = Timetable(ScheduleConfig(epochs=3), RUNTIME, batch=12, samples_per_epoch=50)
+def test_schedule_counts_epochs_over_their_ends():
+    table = RunSchedule(ScheduleConfig(epochs=3), RUNTIME, batch=12, samples_per_epoch=50)
     assert table.steps == 13
     assert [step for step in range(1, 14) if table.evaluates(step)] == [5, 9, 13]
     assert [step for step in range(1, 14) if table.saves(step, busy=True)] == [5, 10]
 
 
 def test_the_clock_waits_for_the_checkpoint_before():
-    table = Timetable(ScheduleConfig(steps=9), RuntimeConfig(name="a", checkpoint_every_s=1e-9), batch=2, samples_per_epoch=6)
+    table = RunSchedule(ScheduleConfig(steps=9), RuntimeConfig(name="a", checkpoint_every_s=1e-9), batch=2, samples_per_epoch=6)
     assert table.saves(1, busy=False)
     assert not table.saves(1, busy=True)
 
 
-def test_timetable_counts_steps():
-    table = Timetable(ScheduleConfig(steps=10, evaluate_every_steps=4), RUNTIME, batch=12, samples_per_epoch=50)
+def test_schedule_counts_steps():
+    table = RunSchedule(ScheduleConfig(steps=10, evaluate_every_steps=4), RUNTIME, batch=12, samples_per_epoch=50)
     assert [step for step in range(1, 11) if table.evaluates(step)] == [4, 8, 10]
-    only_last = Timetable(ScheduleConfig(steps=10, evaluate_every=None), RUNTIME, batch=12, samples_per_epoch=50)
+    only_last = RunSchedule(ScheduleConfig(steps=10, evaluate_every=None), RUNTIME, batch=12, samples_per_epoch=50)
     assert [step for step in range(1, 11) if only_last.evaluates(step)] == [10]
 
 
 @pytest.mark.parametrize("length", [{}, {"epochs": 2.0, "steps": 3}])
 def test_length_is_said_once(length):
     with pytest.raises(ValueError, match="either epochs or steps"):
-        Timetable(ScheduleConfig(**length), RUNTIME, batch=12, samples_per_epoch=50)
+        RunSchedule(ScheduleConfig(**length), RUNTIME, batch=12, samples_per_epoch=50)
 
 
 def test_a_run_of_seconds_ends_when_they_are_used_up_and_its_rate_is_at_its_end_then():
-    timetable = Timetable(ScheduleConfig(steps=1000, seconds=60, evaluate_every=None), RUNTIME, batch=4, samples_per_epoch=40)
-    assert [timetable.place(3, 0.0), timetable.place(3, 30.0), timetable.place(700, 30.0), timetable.place(3, 61.0)] == [3, 500, 700, 999]
-    timetable.look_at_clock(80, 59.9)
-    assert not timetable.evaluates(80)
-    timetable.look_at_clock(81, 60.1)
-    assert timetable.steps == 81
-    assert timetable.evaluates(81)
+    schedule = RunSchedule(ScheduleConfig(steps=1000, seconds=60, evaluate_every=None), RUNTIME, batch=4, samples_per_epoch=40)
+    assert [schedule.place(3, 0.0), schedule.place(3, 30.0), schedule.place(700, 30.0), schedule.place(3, 61.0)] == [3, 500, 700, 999]
+    schedule.check_time(80, 59.9)
+    assert not schedule.evaluates(80)
+    schedule.check_time(81, 60.1)
+    assert schedule.steps == 81
+    assert schedule.evaluates(81)
 
 
 def test_a_part_of_a_gpu_is_for_runs_of_one_worker():
@@ -146,7 +145,7 @@ def test_a_part_of_a_gpu_is_for_runs_of_one_worker():
 
 
 def factors(model, *rules, **options):
-    return parameter_factors(model, AdamW(rules=tuple(ParameterRule(**rule) for rule in rules), **options))
+    return parameter_factors(dict(model.named_parameters()), AdamW(rules=tuple(ParameterRule(**rule) for rule in rules), **options))
 
 
 def test_the_first_rule_that_matches_a_parameter_counts(model):
@@ -245,8 +244,12 @@ def test_a_weight_decay_that_begins_at_nothing_still_spares_biases(model):
 
 
 def test_without_ramps_and_rules_the_groups_are_those_of_older_checkpoints(model):
-    assert [len(group["params"]) for group in parameter_groups(model, AdamW(weight_decay=0.0), 1.0)] == [len(list(model.parameters()))]
-    assert {tuple(group) for group in parameter_groups(model, AdamW(), 1.0)} == {("params", "lr", "base_lr", "weight_decay")}
+    assert [len(group["params"]) for group in parameter_groups(dict(model.named_parameters()), AdamW(weight_decay=0.0), 1.0)] == [
+        len(list(model.parameters()))
+    ]
+    assert {tuple(group) for group in parameter_groups(dict(model.named_parameters()), AdamW(), 1.0)} == {
+        ("params", "lr", "base_lr", "weight_decay")
+    }
 
 
 def test_ramps_are_read_from_a_config(make_config):

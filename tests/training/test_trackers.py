@@ -13,13 +13,12 @@ import pytest
 from jobs.wandb_sync import main as sync
 from mtl_ray import storage
 from mtl_ray.artifact import publish
-from mtl_ray.training.attempts import claim
+from mtl_ray.training.checkpoint import claim
 from mtl_ray.training.context import RunContext
-from mtl_ray.training.shown import Shown
+from mtl_ray.training.trackers import EvaluationFigures
 from mtl_ray.training.trainer import run
-from mtl_ray.training.wandb_files import held_in, records, step_of, wandb_files
 from mtl_ray.training.wandb_sync import run_id_of, send_bundle
-from mtl_ray.training.wandb_tracker import Wandb, numbers, wandb_mode
+from mtl_ray.training.wandb_tracker import Wandb, held_in, numbers, records, step_of, wandb_files, wandb_mode
 from tests.training.conftest import MakeConfig, Train
 
 KEY = "5ec2e7" + "0123456789abcdef" * 2 + "42"
@@ -125,7 +124,9 @@ def test_images_of_different_sizes_come_without_a_warning_of_wandb(
     folder = str(tmp_path / "runs" / "run")
     run_id = claim(folder, from_step=0, from_checkpoint=None, world_size=1, run_id="abcd").run_id
     tracker = Wandb(make_config(), folder, run_id, "offline")
-    tracker.evaluation(1, Shown(pictures=[("a", np.zeros((10, 20, 3), np.uint8)), ("b", np.zeros((30, 10, 3), np.uint8))], charts={}))
+    tracker.evaluation(
+        1, EvaluationFigures(images=[("a", np.zeros((10, 20, 3), np.uint8)), ("b", np.zeros((30, 10, 3), np.uint8))], charts={})
+    )
     tracker.close()
     assert "sizes do not match" not in caplog.text
     (history,) = of_kind(folder, "history")
@@ -161,7 +162,7 @@ def test_steps_that_wandb_has_are_not_sent_again(make_config: MakeConfig, tmp_pa
         tracker = Wandb(make_config(), folder, "abcd", "offline")
         for step in range(first, last + 1):
             tracker.scalars(step, {"loss": float(first)})
-        tracker.evaluation(last, Shown([("a", np.zeros((8, 8, 3), np.uint8))], {}))
+        tracker.evaluation(last, EvaluationFigures([("a", np.zeros((8, 8, 3), np.uint8))], {}))
         tracker.close()
     assert steps(folder) == list(range(1, 10))
 

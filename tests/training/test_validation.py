@@ -18,8 +18,7 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import publish_manifest, shard_name, write_shard
 from mtl_ray.tasks.detection.occlusion import HiddenObject
-from mtl_ray.training.collective import Collective
-from mtl_ray.training.context import RunContext
+from mtl_ray.training.context import Collective, RunContext
 from mtl_ray.training.validation import Validation
 from tests.training.conftest import MakeConfig
 from tests.training.tiny import NAMES, write_split

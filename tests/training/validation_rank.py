@@ -8,8 +8,7 @@ import torch.distributed as dist
 
 from mtl_ray.experiment import build_model
 from mtl_ray.shards.split import open_split
-from mtl_ray.training.collective import Collective
-from mtl_ray.training.context import RunContext
+from mtl_ray.training.context import Collective, RunContext
 from mtl_ray.training.validation import Validation
 
 torch.set_num_threads(1)

@@ -1,9 +1,11 @@
-"""``python -m mtl_ray.training.warm``: a process that has imported what a rank needs, and forks one for each line on its stdin.
+"""The rank fork server, ``python -m mtl_ray.training.fork_server``: has imported what a rank needs,
+and forks a rank per line of stdin.
 
-Importing torch and the models takes seconds; a rank that takes the place of a dead one, or the first of a run, is thus there at
-once. Nothing has been computed in the process: no thread of torch or of a loader runs, no GPU was touched, so that it may be forked.
+Importing torch and the models takes seconds; a forked rank starts at once. The process computes
+nothing: no thread of torch or of a loader runs in it and no GPU was touched, so it may be forked.
 
-A line is a word and a path: ``rank`` forks a rank that talks through the socket there (see ``rank``), ``ready`` makes a file there.
+A line is a word and a path: ``rank`` forks a rank that connects to the socket there (see
+``rank.py``), ``ready`` makes a file there.
 """
 
 import importlib
@@ -27,7 +29,7 @@ def main() -> None:
     """Forks until its stdin is closed."""
     for name in IMPORTS:
         importlib.import_module(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a rank ended: its socket says it
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a rank: its socket closes
     for line in sys.stdin:
         word, path = line.strip().split(" ", 1)
         if word == "ready":

@@ -1,0 +1,33 @@
+"""The section ``method`` of a config: what is optimised. The one file that lists the methods."""
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic.dataclasses import dataclass
+
+from mtl_ray.config.extend import Slot
+from mtl_ray.config.strict import STRICT
+from mtl_ray.methods.method import AnyMethod, Method, MethodSetup
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SupervisedConfig:
+    """Every head learns from the annotations of the training split."""
+
+    type: Literal["supervised"] = "supervised"
+    needs_heads: ClassVar[bool] = True
+
+    def build(self, setup: MethodSetup) -> Method:
+        """See ``AnyMethod``."""
+        from mtl_ray.methods.supervised import Supervised
+
+        return Supervised(setup.model)
+
+
+METHODS: tuple[type[AnyMethod], ...] = (SupervisedConfig,)
+"""The config of every method."""
+
+if TYPE_CHECKING:
+    MethodConfig = AnyMethod
+else:
+    MethodConfig = Annotated[SupervisedConfig, Slot("methods")]
+    """One of ``METHODS``, told apart by ``type``."""

@@ -1,0 +1,39 @@
+"""An exponential moving average of the weights (Polyak and Juditsky 1992), which is then what is
+measured and exported.
+"""
+
+import copy
+
+import torch
+
+from mtl_ray.models.model import Model
+
+
+class EmaModel:
+    """A copy of a model whose weights follow those of the original slowly.
+
+    Args:
+        model: the one that learns.
+        decay: how much of the average stays at each step; less in the first steps, so that the
+            start is soon forgotten.
+
+    Attributes:
+        model: the copy, in evaluation mode.
+    """
+
+    def __init__(self, model: Model, decay: float) -> None:
+        self.decay = decay
+        self.model: Model = copy.deepcopy(model).requires_grad_(False).eval()
+        self._original = model
+        self._source: list[torch.Tensor] = list(model.parameters())
+        self._target: list[torch.Tensor] = list(self.model.parameters())
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Called after each step, counted from 0.
+
+        Buffers are copied: running statistics are averages already.
+        """
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._target, self._source, 1 - decay)
+        torch._foreach_copy_(list(self.model.buffers()), list(self._original.buffers()))
