@@ -23,6 +23,8 @@ ALLOWED: dict[Where, str] = {
     ("mtl_ray/distributed/group.py", "getattr(training_failed_error)"): "an attribute that Ray sets in one case only",
     ("mtl_ray/training/fork_server.py", "import_module"): "loads what a rank needs before it is needed",
     ("mtl_ray/analysis/networks.py", "import_module"): "MODULE:FUNCTION of the command line",
+    ("mtl_ray/plugin.py", "import_module"): "a plugin by the name that the config gives",
+    ("mtl_ray/config/extend.py", "getattr(value)"): "a value of a union of configs, which pydantic asks about before it is one",
     ("jobs/tools.py", "import_module"): "a tool by its name on the command line",
     ("mtl_ray/storage.py", "getattr(error.__cause__)"): "botocore's errors",
     ("mtl_ray/inference/endpoint.py", "getattr(error)"): "urllib's errors",
@@ -37,7 +39,6 @@ ALLOWED: dict[Where, str] = {
     ("mtl_ray/tuning/anchor_search.py", "isinstance(Yolov3Head)"): "jobs.anchors fits an option that this config alone has",
     ("mtl_ray/models/head.py", "isinstance(DenseHead)"): "the one place that tells which heads have candidates",
     ("mtl_ray/analysis/speed.py", "request.task"): "the task of jobs.analyze speed: inference, loader, ...",
-    ("mtl_ray/distributed/convert_files.py", "config.source.type"): "the type of a source",
 }
 """By file and question the reason."""
 OF_TORCH = ("device.type",)
