@@ -108,6 +108,7 @@ def to_onnx(
     model = program.model_proto
     _drop_unread(model, inputs[1])
     _name_anchors(model)
+    del model.graph.value_info[:]  # NonMaxSuppression's is a bound, and onnxruntime would share a buffer among two heads' by it
     onnx.checker.check_model(model, full_check=True)
     return model
 

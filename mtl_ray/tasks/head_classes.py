@@ -5,7 +5,7 @@ Samples have the class indices of the run; predictions of a head have the head's
 ``head_vocabulary``, and whoever measures a head or draws its ground truth beside its predictions narrows the sample with ``HeadClasses``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Self
@@ -48,6 +48,24 @@ def head_vocabulary(head: HeadKind, vocabulary: Vocabulary, name: str = "NAME") 
     if ids.get(kind):
         ids[kind] = tuple(ids[kind][place] for place in places)
     return replace(vocabulary, classes={**vocabulary.classes, kind: wanted}, colours=colours, category_ids=ids)
+
+
+def numbered_vocabulary(heads: Iterable[HeadKind], count: int) -> Vocabulary:
+    """A vocabulary for heads of which the data is not known: so many classes of each kind, called by their numbers.
+
+    The classes that heads name come first.
+
+    Raises:
+        ValueError: if ``count`` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"--classes is {count}; at least 1 is needed")
+    every = list(heads)
+    classes: dict[str, tuple[str, ...]] = {}
+    for kind in dict.fromkeys(head.annotation for head in every):
+        named = dict.fromkeys(name for head in every if head.annotation == kind for name in head.classes or ())
+        classes[kind] = (*named, *map(str, range(count)))[: max(count, len(named))]
+    return Vocabulary(classes=classes, exclusive_labels=any(head.exclusive for head in every))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import timm
 import torch
@@ -10,13 +9,14 @@ from torch import Tensor
 
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
-from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model, load_experiment
+from mtl_ray.experiment import ExperimentConfig, build_model, load_experiment
 from mtl_ray.inference.checkpoint import find_checkpoint, load_model
 from mtl_ray.inference.stored_config import read_network, read_vocabulary
 from mtl_ray.loading.join import join_vocabularies
 from mtl_ray.models.model import Model
-from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.samples import Vocabulary
 from mtl_ray.shards.split import open_split
+from mtl_ray.tasks.head_classes import numbered_vocabulary
 
 
 def state_of(target: str, classes: int | None = None) -> Mapping[str, Tensor]:
@@ -50,7 +50,7 @@ def model_of(config: ExperimentConfig, classes: int | None = None) -> Model:
     """
     backbone = replace(config.model.backbone, pretrained=False, weights=None)
     model = replace(config.model, backbone=backbone)
-    return build_model(model, _numbered(model, classes) if classes is not None else _vocabulary(config)).eval()
+    return build_model(model, numbered_vocabulary(model.heads.values(), classes) if classes is not None else _vocabulary(config)).eval()
 
 
 def features_of(name: str, options: Mapping[str, object] | None = None) -> torch.nn.Module:
@@ -74,13 +74,3 @@ def _vocabulary(config: ExperimentConfig) -> Vocabulary:
         return join_vocabularies([open_split(each).vocabulary for each in uris], uris)[0]
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(f"the number of classes is not known without the data of the config ({error}): give --classes N") from error
-
-
-def _numbered(config: ModelConfig, classes: int) -> Vocabulary:
-    """Classes called by their numbers, for what the heads learn from."""
-    if classes < 1:
-        raise ValueError(f"--classes is {classes}; at least 1 is needed")
-    heads: Mapping[str, Any] = config.heads
-    names = tuple(map(str, range(classes)))
-    kinds: dict[Annotation, tuple[str, ...]] = {head.annotation: names for head in heads.values()}
-    return Vocabulary(classes=kinds, exclusive_labels=any(head.exclusive for head in heads.values()))
