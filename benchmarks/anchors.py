@@ -28,7 +28,7 @@ from mtl_ray.shards.write import publish_manifest, write_shard
 from mtl_ray.tuning.anchor_boxes import shapes_of
 from mtl_ray.tuning.anchor_documented import documented_evolution
 from mtl_ray.tuning.anchor_points import Shapes
-from mtl_ray.tuning.anchors import fast, kmeans, measure
+from mtl_ray.tuning.anchors import fast_anchors, kmeans_anchors, measure_anchors
 
 BOXES = 849_902
 SIDE = 608
@@ -76,7 +76,7 @@ def row(name: str, work: Callable[[], Shapes], shapes: Shapes) -> tuple[float, f
     """CPU seconds and average IoU of one search, printed."""
     started = time.process_time()
     anchors = work()
-    seconds, value = time.process_time() - started, measure(shapes, anchors).average_iou
+    seconds, value = time.process_time() - started, measure_anchors(shapes, anchors).average_iou
     print(f"{name:42} {seconds:9.2f} s  {value:.5f}", flush=True)
     return seconds, value
 
@@ -98,8 +98,8 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     shapes = drawn(args.data)
     print(f"{'':42} {'CPU time':>11}  average IoU of {len(shapes):,} boxes")
-    quick = [row(f"fast, seed {seed}", lambda seed=seed: fast(shapes, args.num, seed=seed), shapes) for seed in SEEDS]
-    row("k-means, 20 starts", lambda: kmeans(shapes, args.num), shapes)
+    quick = [row(f"fast, seed {seed}", lambda seed=seed: fast_anchors(shapes, args.num, seed=seed), shapes) for seed in SEEDS]
+    row("k-means, 20 starts", lambda: kmeans_anchors(shapes, args.num), shapes)
     slow = [
         row(
             f"differential evolution, seed {seed}",

@@ -18,8 +18,8 @@ import numpy as np
 from benchmarks.evaluation import HEIGHT, WIDTH, make_files
 from mtl_ray.analysis.paired import read_paired
 from mtl_ray.analysis.results import results
+from mtl_ray.distributed.executor import ray_executor
 from mtl_ray.distributed.session import session
-from mtl_ray.distributed.wide import tasks
 
 TARGET = 1.7
 
@@ -27,7 +27,7 @@ TARGET = 1.7
 def run(truth: Path, found: Path, out: Path, workers: int, topk: int) -> float:
     started = time.monotonic()
     paired = read_paired(str(found), str(truth))
-    results(paired, str(out), tasks(workers), topk=topk, show_score=0.3)
+    results(paired, str(out), ray_executor(workers), topk=topk, show_score=0.3)
     return time.monotonic() - started
 
 

@@ -113,10 +113,10 @@ def _drive(config: Path, folder: Path, workers: int) -> int:
     def look(driver: Any) -> None:
         import ray
 
-        present = ray.get(driver._board.present.remote())
-        if present.size:
+        group = ray.get(driver._run_state.group_state.remote())
+        if group.size:
             moments.setdefault("group is sized", time.time())
-        if present.nodes:
+        if group.nodes:
             moments.setdefault("workers are there", time.time())
         watch(driver)
 

@@ -18,11 +18,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--input must be above 0")
     out = absolute_output("--out", args.out)
 
-    from mtl_ray.tuning.anchor_report import to_text, write
-    from mtl_ray.tuning.anchor_search import YOLOV3_LEVELS, Request, anchors_of_config, fit_anchors, judge, shapes_for
+    from mtl_ray.tuning.anchor_report import anchors_text, write_anchors
+    from mtl_ray.tuning.anchor_search import (
+        YOLOV3_LEVELS,
+        AnchorRequest,
+        anchors_of_config,
+        evaluate_anchors,
+        fit_anchors,
+        shapes_of_request,
+    )
 
     levels, before = anchors_of_config(args.config, args.head) if args.config else (YOLOV3_LEVELS, None)
-    request = Request(
+    request = AnchorRequest(
         canvas=Canvas(kind=args.placement, width=args.input[0], height=args.input[1]),
         method=args.method or ("kmeans" if args.compat else "fast"),
         data=tuple(args.data),
@@ -30,19 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         before=before,
         **{name: getattr(args, name) for name in ("num", "compat", "seed", "head")},
     )
-    shapes = shapes_for(request)
+    shapes = shapes_of_request(request)
     if request.method == "optuna":
         from mtl_ray.distributed.anchors import search_anchors
 
         anchors = search_anchors(shapes, request.num, sampler=args.sampler, trials=args.trials, workers=args.workers, seed=request.seed)
     else:
         anchors = fit_anchors(request, shapes)
-    found = judge(request, shapes, anchors)
-    print(to_text(found))
+    found = evaluate_anchors(request, shapes, anchors)
+    print(anchors_text(found))
     for uri in args.data:
         if uri.endswith(".json"):
             print(f"note: {uri}: the sizes that it states were used and compared with no image file")
-    for uri in write(found, out):
+    for uri in write_anchors(found, out):
         print(uri)
     return 0
 

@@ -4,10 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from jobs.run import run
-from mtl_ray.config.load import load_tree
-from mtl_ray.config.validate import validate
 from mtl_ray.distributed.outputs import absolute_output
-from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.experiment import load_experiment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.num < 1:
         parser.error("--num must be at least 1")
     out = absolute_output("--out", args.out)
-    config = validate(load_tree(args.augmented), ExperimentConfig) if args.augmented else None
+    config = load_experiment(args.augmented) if args.augmented else None
 
     from mtl_ray.analysis.browse import browse
 

@@ -8,12 +8,10 @@ from pathlib import Path
 
 from jobs.run import run
 from mtl_ray import storage
+from mtl_ray.config.describe import schema, show
 from mtl_ray.config.load import load_tree
-from mtl_ray.config.schema import schema
-from mtl_ray.config.show import show
-from mtl_ray.config.validate import validate
-from mtl_ray.distributed.config import PipelineConfig
-from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.distributed.config import read_pipeline
+from mtl_ray.experiment import ExperimentConfig, read_experiment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.action == "print":
         tree = load_tree(arguments.config, arguments.overrides)
         is_pipeline = isinstance(tree.value, dict) and "experiment" in tree.value
-        print(show(tree, validate(tree, PipelineConfig if is_pipeline else ExperimentConfig)))
+        print(show(tree, read_pipeline(tree) if is_pipeline else read_experiment(tree)))
     elif arguments.out:
         storage.write(arguments.out, (json.dumps(schema(ExperimentConfig), indent=2) + "\n").encode())
     else:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pydantic import TypeAdapter
 
 from jobs.run import run
+from mtl_ray.config.describe import add_options, given_node
 from mtl_ray.config.extend import extended
 from mtl_ray.config.fields import field_kinds, members, tag
-from mtl_ray.config.options import add_options, given_node
 from mtl_ray.config.validate import validate
 from mtl_ray.distributed.convert import convert, summary
 from mtl_ray.distributed.convert_files import convert_files, files_summary

@@ -1,4 +1,4 @@
-"""Looks at this machine, a cluster file or a running cluster, and says in one line each what is well and what is broken, with the mend."""
+"""Checks this machine, a cluster file or a running cluster, a line for each check: what is fine, or broken and how to fix it."""
 
 import argparse
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m jobs.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES
     )
     parser.add_argument("target", nargs="?", metavar="CLUSTER.yaml|ADDRESS", help="a cluster file, or HOST:PORT of a Ray, or auto")
-    parser.add_argument("--storage", metavar="URI", help="where runs are to be written (default, without a target: runs)")
+    parser.add_argument("--storage", metavar="URI", help="where runs will be written (default, without a target: runs)")
     arguments = parser.parse_args(argv)
     if arguments.target is None:
         from mtl_ray.distributed.doctor import examine

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     layout = [f"export.layout={arguments.layout}"] if arguments.layout else []
     config = config_of(arguments.target, [*arguments.overrides, *layout])
     try:
-        bundle = export(arguments.target, to, config.export, config.data)
+        bundle = export(arguments.target, to, config.export, config.data, config.plugins)
     except ParityError as error:
         print(table(error.parity))
         print(f"error: {error}; no bundle was written", file=sys.stderr)

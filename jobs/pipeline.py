@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from jobs.run import run
 from mtl_ray.config.load import load_tree
-from mtl_ray.config.validate import validate
-from mtl_ray.distributed.config import PipelineConfig
+from mtl_ray.distributed.config import read_pipeline
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,16 +19,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("config", help="a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes, in YAML")
     arguments = parser.parse_args(argv)
-    config = validate(load_tree(arguments.config, arguments.overrides), PipelineConfig)
+    config = read_pipeline(load_tree(arguments.config, arguments.overrides))
 
     from mtl_ray.distributed.pipeline import run_pipeline
-    from mtl_ray.distributed.stage import table
+    from mtl_ray.distributed.stage import stage_table
 
     stages = []
     for stage in run_pipeline(config):
         stages.append(stage)
         print(f"{stage.outcome.result}  ({stage.seconds:.1f} s)", flush=True)
-    print(f"\n{table(stages)}")
+    print(f"\n{stage_table(stages)}")
     return 0 if all(stage.outcome.held for stage in stages) else 1
 
 

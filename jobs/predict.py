@@ -1,4 +1,4 @@
-"""Draws what a model finds on pictures, and writes it down."""
+"""Draws what a model predicts on images, or on files of another input, and writes it down."""
 
 import argparse
 import sys
@@ -7,29 +7,30 @@ from collections.abc import Sequence
 from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.inference.endpoint import read_api_key
+from mtl_ray.inference.files import find_files, predict_files
 from mtl_ray.inference.open import open_predictor
-from mtl_ray.inference.pictures import find_pictures, predict_pictures
 from mtl_ray.inputs.image_header import MAX_PIXELS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes a drawing of each picture and predictions.json; 1 if a picture could not be read."""
+    """Writes a drawing of each file and predictions.json; 1 if a file could not be read."""
     example = "example: python -m jobs.predict runs/bccd photos/ 'more/*.jpg' --out drawn"
     parser = argparse.ArgumentParser(prog="python -m jobs.predict", description=__doc__, epilog=example)
     parser.add_argument("target", help="run folder, checkpoint, bundle or endpoint URL")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a picture, a folder, or a pattern in quotes")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image, a folder, or a pattern in quotes")
     parser.add_argument("--out", required=True, help="folder or URI for the drawings and predictions.json")
     parser.add_argument("--score-thr", type=float, default=0.3, help="boxes and labels below are left out (default 0.3)")
-    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help=f"pictures that claim more are not read (default {MAX_PIXELS})")
+    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help=f"images that claim more are not read (default {MAX_PIXELS})")
     parser.add_argument("--api-key-env", help="environment variable with the key of an endpoint that asks for one")
     args = parser.parse_args(argv)
     if args.max_pixels < 1:
         raise ValueError(f"--max-pixels is {args.max_pixels}; it must be at least 1")
     out = absolute_output("--out", args.out)
-    uris = find_pictures(args.images)
     predictor = open_predictor(args.target, api_key=read_api_key(args.api_key_env))
-    bad = predict_pictures(predictor, uris, out, args.score_thr, args.max_pixels)
-    print(f"{len(uris) - len(bad)} of {len(uris)} pictures: drawings and predictions.json are in {args.out}")
+    kind = predictor.canvas.input
+    uris = find_files(args.images, kind)
+    bad = predict_files(predictor, uris, out, args.score_thr, args.max_pixels)
+    print(f"{len(uris) - len(bad)} of {len(uris)} {kind.name}s: drawings and predictions.json are in {args.out}")
     for uri, reason in bad:
         print(f"could not be read: {uri}: {reason}", file=sys.stderr)
     return 1 if bad else 0

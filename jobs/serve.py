@@ -68,7 +68,7 @@ def compare(argv: Sequence[str]) -> int:
     key = os.environ.get(given.api_key_env, "") if given.api_key_env else None
     held = True
     for found in differences(EndpointPredictor(given.url, api_key=key), open_predictor(given.target), given.images, given.score_thr):
-        print(f"{found.picture}  {found.head}: {found.compared} compared, {found.figures}")
+        print(f"{found.file}  {found.head}: {found.compared} compared, {found.figures}")
         for sentence in found.mismatches:
             print(f"  mismatch: {sentence}")
         held &= not found.mismatches

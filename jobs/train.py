@@ -5,9 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs.run import run
-from mtl_ray.config.load import load_tree
-from mtl_ray.config.validate import validate
-from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.experiment import load_experiment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("config", help="a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that take the place of the file's")
     args = parser.parse_args(argv)
-    config = validate(load_tree(args.config, args.overrides), ExperimentConfig)
+    config = load_experiment(args.config, args.overrides)
 
     from mtl_ray.distributed.train import train
     from mtl_ray.training.resume import summary_text

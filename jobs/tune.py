@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from jobs.run import run
 from mtl_ray.config.load import load_tree
-from mtl_ray.config.validate import validate
-from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.experiment import read_experiment
 from mtl_ray.tuning.space import with_flat_space
 
 
@@ -21,13 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that take the place of the file's")
     args = parser.parse_args(argv)
     tree = with_flat_space(load_tree(args.config, args.overrides))
-    validate(tree, ExperimentConfig)
+    read_experiment(tree)
 
     from mtl_ray.distributed.tune import search
-    from mtl_ray.tuning.report import text_of, write_report
+    from mtl_ray.tuning.report import trials_text, write_report
 
     found = search(tree)
-    print(text_of(found))
+    print(trials_text(found))
     for uri in write_report(found):
         print(uri)
     if not found.done:

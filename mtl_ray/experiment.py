@@ -1,22 +1,26 @@
 """A resolved config becomes data, model and method: the one file that lists the heads, and with them the tasks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self, Union, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.document import parse
-from mtl_ray.config.extend import Slot
+from mtl_ray.config.extend import Slot, extended, named_plugins, used_plugins
 from mtl_ray.config.load import load_tree
 from mtl_ray.config.strict import STRICT
+from mtl_ray.config.tree import Node
 from mtl_ray.config.validate import validate
 from mtl_ray.evaluation.config import EvaluateConfig
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.methods.config import MethodConfig, SupervisedConfig
 from mtl_ray.models.config import BackboneConfig, NeckConfig
+from mtl_ray.plugin import installed_plugins, load_plugins
 from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.tasks.classification import config as classification
@@ -30,16 +34,29 @@ from mtl_ray.tuning.config import TuneConfig
 if TYPE_CHECKING:
     from mtl_ray.models.model import Model
 
-HEADS: tuple[type[AnyHead], ...] = (*detection.HEADS, *segmentation.HEADS, *classification.HEADS)
-"""The config of every head, folder by folder."""
-TASKS: tuple[Task[Any, Any], ...] = tuple(dict.fromkeys(cast(HeadKind, head).task for head in HEADS))
-"""Their tasks, each once."""
+_HEADS: tuple[type[AnyHead], ...] = (*detection.HEADS, *segmentation.HEADS, *classification.HEADS)
+"""The config of every built-in head, folder by folder."""
 
 if TYPE_CHECKING:
     HeadConfig = AnyHead
 else:
-    HeadConfig = Annotated[Union[HEADS], Field(discriminator="type"), Slot("heads")]  # noqa: UP007 - the members are values
-    """One of ``HEADS``, told apart by ``type``."""
+    HeadConfig = Annotated[Union[_HEADS], Field(discriminator="type"), Slot("heads")]  # noqa: UP007 - the members are values
+    """A head's config, told apart by ``type``."""
+
+
+@cache
+def head_types(plugins: tuple[str, ...] = ()) -> tuple[type[AnyHead], ...]:
+    """The config class of every head: the built-in ones and those of plugins.
+
+    Raises:
+        ValueError: if a plugin cannot be loaded.
+    """
+    return (*_HEADS, *(head for plugin in load_plugins(plugins).values() for head in plugin.heads))
+
+
+def tasks(plugins: tuple[str, ...] = ()) -> tuple[Task[Any, Any], ...]:
+    """The tasks of ``head_types``, each once."""
+    return tuple(dict.fromkeys(cast(HeadKind, head).task for head in head_types(plugins)))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -51,15 +68,27 @@ class ModelConfig:
     """What is built upon the backbone, in this order; each adds features."""
     heads: dict[str, HeadConfig]
     """By name; metrics and answers are found under these names. Empty only for a method that learns without heads."""
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    """Of each channel (RGB, 0 to 255), subtracted in the first layer."""
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    mean: tuple[float, ...] = Field(default=(123.675, 116.28, 103.53), min_length=1)
+    """Of each channel (of images RGB, 0 to 255), subtracted in the first layer. Inputs that are not bytes enter as they are."""
+    std: tuple[float, ...] = Field(default=(58.395, 57.12, 57.375), min_length=1)
+
+    @model_validator(mode="after")
+    def _channels(self) -> Self:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean is of {len(self.mean)} channels and std of {len(self.std)}: both need one number for each channel")
+        return self
+
+    def without_pretrained(self) -> Self:
+        """The same network with random weights, which come from elsewhere: nothing is read or downloaded."""
+        return replace(self, backbone=self.backbone.without_pretrained())
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ExperimentConfig:
     """Everything about a run."""
 
+    plugins: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
+    """Modules that add inputs, heads and other parts (``plugin.py``)."""
     model: ModelConfig
     data: DataConfig
     method: MethodConfig = Field(default_factory=SupervisedConfig)
@@ -82,14 +111,42 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
 
     Raises:
         FileNotFoundError: if the file or one that it inherits is not there.
-        ValueError: naming file and line of each mistake.
+        ValueError: naming file and line of each mistake, or the plugin that is missing.
     """
-    return validate(load_tree(path, overrides), ExperimentConfig)
+    return read_experiment(load_tree(path, overrides))
 
 
 def parse_experiment(text: str, source: str) -> ExperimentConfig:
     """The config that ``to_yaml`` of ``config.validate`` wrote into a run, checkpoint or bundle, in this version or an older one."""
-    return validate(parse(text, source), ExperimentConfig, written=True)
+    return read_experiment(parse(text, source), written=True)
+
+
+def experiment_type(tree: Node) -> type[ExperimentConfig]:
+    """The class that a config is to be made of: with what its plugins and the installed ones add.
+
+    Raises:
+        ValueError: if a plugin cannot be loaded.
+    """
+    return extended(ExperimentConfig, tuple(dict.fromkeys((*named_plugins(tree), *installed_plugins()))))
+
+
+def read_experiment(tree: Node, *, written: bool = False) -> ExperimentConfig:
+    """The config that a tree describes. Its ``plugins`` are those that it names, and the installed ones that it uses.
+
+    Args:
+        tree: what was read.
+        written: see ``config.fields.fit``.
+
+    Raises:
+        ValueError: naming file and line of each mistake, or the plugin that is missing.
+    """
+    return with_used_plugins(validate(tree, experiment_type(tree), written=written))
+
+
+def with_used_plugins(config: ExperimentConfig) -> ExperimentConfig:
+    """A config whose ``plugins`` are those that it names, and the installed ones that it uses."""
+    used = used_plugins(config, [name for name in installed_plugins() if name not in config.plugins])
+    return replace(config, plugins=(*config.plugins, *used)) if used else config
 
 
 def predicting_heads(heads: Mapping[str, AnyHead]) -> dict[str, AnyHead]:
@@ -105,9 +162,9 @@ def batch_fields(heads: Mapping[str, AnyHead]) -> dict[Annotation, frozenset[str
     return found
 
 
-def drawing_task(annotation: Annotation) -> Task[Any, Any]:
+def drawing_task(annotation: Annotation, plugins: tuple[str, ...] = ()) -> Task[Any, Any]:
     """The first task whose ground truth is of a kind of annotation."""
-    return next(task for task in TASKS if task.kind.name == annotation)
+    return next(task for task in tasks(plugins) if task.kind.name == annotation)
 
 
 def build_model(config: ModelConfig, vocabulary: Vocabulary) -> "Model":
@@ -117,7 +174,8 @@ def build_model(config: ModelConfig, vocabulary: Vocabulary) -> "Model":
         ValueError: if a head reads an annotation or a class that the vocabulary does not have, or a feature that the trunk does not give.
     """
     from mtl_ray.models.head import NarrowTargets
-    from mtl_ray.models.model import Model, build_trunk
+    from mtl_ray.models.model import Model
+    from mtl_ray.models.trunk import build_trunk
 
     trunk = build_trunk(config.backbone, config.necks)
     heads, narrow = {}, {}

@@ -37,6 +37,7 @@ LIGHT = {
     "config": ("mtl_ray/config/*.py", "mtl_ray/*/config.py", "mtl_ray/tasks/*/config.py"),
     "geometry, samples, storage": ("mtl_ray/geometry/*.py", "mtl_ray/samples.py", "mtl_ray/storage.py", "mtl_ray/artifact.py"),
     "experiment": ("mtl_ray/experiment.py",),
+    "inputs, engines": ("mtl_ray/inputs/*.py", "mtl_ray/backends/*.py", "mtl_ray/plugin.py"),
     "sources": ("mtl_ray/sources/*.py",),
     "shards": ("mtl_ray/shards/*.py",),
     "serving": ("mtl_ray/serving/*.py",),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_ray.experiment import HEADS
+from mtl_ray.experiment import head_types
 
 ROOT = Path(__file__).parents[1]
 Where = tuple[str, str]
@@ -19,9 +19,9 @@ ALLOWED: dict[Where, str] = {
     ("mtl_ray/distributed/doctor_file.py", "import_module"): "reads the schemas of the installed Ray and botocore",
     ("mtl_ray/distributed/doctor_file.py", "getattr(error)"): "errors of two libraries that validate",
     ("mtl_ray/distributed/doctor_kubernetes.py", "import_module"): "imports what a Serve application names",
-    ("mtl_ray/distributed/spares.py", "import_module"): "loads what a rank needs before it is needed",
-    ("mtl_ray/distributed/group.py", "getattr(training_failed_error)"): "an attribute that Ray sets in one case only",
-    ("mtl_ray/training/fork_server.py", "import_module"): "loads what a rank needs before it is needed",
+    ("mtl_ray/distributed/spare_workers.py", "import_module"): "loads what a rank needs before it is needed",
+    ("mtl_ray/distributed/elastic_trainer.py", "getattr(training_failed_error)"): "an attribute that Ray sets in one case only",
+    ("mtl_ray/training/rank_process.py", "import_module"): "loads what a rank needs before it is needed",
     ("mtl_ray/analysis/networks.py", "import_module"): "MODULE:FUNCTION of the command line",
     ("mtl_ray/plugin.py", "import_module"): "a plugin by the name that the config gives",
     ("mtl_ray/config/extend.py", "getattr(value)"): "a value of a union of configs, which pydantic asks about before it is one",
@@ -132,7 +132,7 @@ def test_tasks_ask_neither() -> None:
         "if head.task.view == 'boxes': pass",
         "if task.name in known: pass",
         "match head.type:\n    case 'linear': pass",
-        *(f"if isinstance(head, {kind.__name__}): pass" for kind in HEADS),
+        *(f"if isinstance(head, {kind.__name__}): pass" for kind in head_types()),
         "if isinstance(head, config.Yolov3Head | config.RetinaNetHead): pass",
     ],
 )

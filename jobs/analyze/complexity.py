@@ -17,7 +17,7 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the figures, and writes them."""
     from mtl_ray.analysis.complexity import Rule
-    from mtl_ray.analysis.complexity_report import Modality, report
+    from mtl_ray.analysis.complexity_report import Modality, complexity_report
 
     parser = argparse.ArgumentParser(
         prog="python -m jobs.analyze complexity",
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--size-divisor must be at least 1")
     out = absolute_output("--json", args.json) if args.json else None
     options = {"rule": args.rule, "modality": args.modality, "divisor": args.size_divisor, "classes": args.classes}
-    found = report(args.target, args.shape, **options, auxiliary=args.auxiliary, device=args.device)
+    found = complexity_report(args.target, args.shape, **options, auxiliary=args.auxiliary, device=args.device)
     print(found.to_text(args.depth))
     if out is not None:
         storage.write(out, json.dumps(found.to_json(), indent=1).encode())

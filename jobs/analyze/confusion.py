@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     out = absolute_output("--out", args.out)
 
-    from mtl_ray.analysis.confusion import class_table, head_confusion, object_confusion, write_confusion
+    from mtl_ray.analysis.confusion import confusion_table, head_confusion, object_confusion, write_confusion
     from mtl_ray.analysis.paired import open_pairs, pair
 
     pairs = open_pairs(args.predictions, args.data, classes=args.classes)
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         found = head_confusion(pairs, name)
     print(f"{'class':24} {'annotated':>10} {'predicted':>10} {'right':>10} {'precision':>10} {'recall':>10} {'f1':>10}")
-    for label, truth, predicted, right, precision, recall, f1 in class_table(found):
+    for label, truth, predicted, right, precision, recall, f1 in confusion_table(found):
         if truth or predicted:
             print(f"{label[:24]:24} {truth:10} {predicted:10} {right:10} {precision:10.4f} {recall:10.4f} {f1:10.4f}")
     for line in (*pairs.notes, *write_confusion(out, name, found)):

@@ -28,13 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtl_ray.analysis.errors_report import write_errors
     from mtl_ray.analysis.paired import read_paired
     from mtl_ray.analysis.tide import tide
-    from mtl_ray.distributed.wide import wide
+    from mtl_ray.distributed.executor import open_executor
 
     paired = read_paired(args.predictions, args.data, kind=args.type, head=args.head, classes=args.classes).above(args.score_thr)
     shares = tide(paired, args.type)
-    with wide(args.workers) as how:
-        found = error_curves(paired, how, kind=args.type, areas=args.areas)
-        written = write_errors(out, found, shares, how, kind=args.type, class_figures=not args.no_class_figures)
+    with open_executor(args.workers) as executor:
+        found = error_curves(paired, executor, kind=args.type, areas=args.areas)
+        written = write_errors(out, found, shares, executor, kind=args.type, class_figures=not args.no_class_figures)
     print(" " * 34 + "".join(f"{kind:>8}" for kind in KINDS))
     for title, rows in (("all classes", found.averages()["allclass"]), ("classes with objects", found.of_present())):
         for area, row in rows.items():

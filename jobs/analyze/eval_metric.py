@@ -4,10 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from jobs.run import run
-from mtl_ray.config.load import load_tree
-from mtl_ray.config.validate import validate
 from mtl_ray.distributed.outputs import absolute_output
-from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.experiment import load_experiment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.config is None and args.data is None:
         parser.error("say what to measure on: --config or --data")
     out = None if args.out is None else absolute_output("--out", args.out)
-    config = None if args.config is None else validate(load_tree(args.config), ExperimentConfig)
+    config = None if args.config is None else load_experiment(args.config)
 
-    from mtl_ray.analysis.eval_metric import eval_metric, write_measured
+    from mtl_ray.analysis.eval_metric import eval_metric, write_reports
     from mtl_ray.evaluation.config import EvaluateConfig
 
     data = args.data
@@ -42,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for each in measured.reports.values() if args.classwise else ():
         print(f"\n{each.to_text()}")
     if out is not None:
-        write_measured(out, measured)
+        write_reports(out, measured)
         print(out)
     return 0
 

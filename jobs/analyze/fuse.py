@@ -31,13 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from mtl_ray.analysis.fuse_files import fuse_files, write_fused, writer_of
     from mtl_ray.analysis.paired import PICKLES, open_pairs
-    from mtl_ray.distributed.wide import wide
+    from mtl_ray.distributed.executor import open_executor
 
     writer_of(out)
     rule = Fusion(weights=tuple(weights), iou=args.iou_thr, least=args.skip_box_thr, confidence=args.conf_type)
     opened = [open_pairs(uri, args.data, classes=args.classes if uri.endswith(PICKLES) else None) for uri in args.predictions]
-    with wide(args.workers) as how:
-        fused = fuse_files(opened, rule, how)
+    with open_executor(args.workers) as executor:
+        fused = fuse_files(opened, rule, executor)
     write_fused(out, fused)
     for uri, count in zip(args.predictions, fused.before, strict=True):
         print(f"{count:9,} boxes in {uri}")

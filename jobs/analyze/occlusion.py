@@ -31,13 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from mtl_ray.analysis.occlusion import KINDS, lists_of, occlusion, write_lists
     from mtl_ray.analysis.paired import open_pairs, pair
-    from mtl_ray.distributed.wide import wide
+    from mtl_ray.distributed.executor import open_executor
 
     pairs = open_pairs(args.predictions, args.data, classes=args.classes)
     kind = args.type or pairs.likeness()
     paired = pair(pairs, args.head, kind=kind)
-    with wide(args.workers) as how:
-        lists = lists_of(paired, args.occluded, args.separated, how)
+    with open_executor(args.workers) as executor:
+        lists = lists_of(paired, args.occluded, args.separated, executor)
     found = occlusion(paired, lists, kind=kind, score=args.score_thr, iou=args.iou_thr)
     storage.write(out, (json.dumps(found.to_json(), indent=1) + "\n").encode())
     for name in KINDS:

@@ -31,11 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from mtl_ray.analysis.paired import read_paired
     from mtl_ray.analysis.results import results
-    from mtl_ray.distributed.wide import wide
+    from mtl_ray.distributed.executor import open_executor
 
     paired = read_paired(args.predictions, args.data, images=args.images, head=args.head, classes=args.classes)
-    with wide(args.workers) as how:
-        found = results(paired.usable().above(args.score_thr), out, how, topk=args.topk, show_score=args.show_score_thr, compat=args.compat)
+    with open_executor(args.workers) as executor:
+        found = results(
+            paired.usable().above(args.score_thr), out, executor, topk=args.topk, show_score=args.show_score_thr, compat=args.compat
+        )
     for title, drawn in (("worst", found.bad), ("best", tuple(reversed(found.good)))):
         for each in drawn[:5]:
             line = found.table[each.place]

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from mtl_ray.analysis.robustness import CLEAN
     from mtl_ray.analysis.robustness_file import SUFFIXES, read_results
-    from mtl_ray.analysis.robustness_report import summarise, to_text, write
+    from mtl_ray.analysis.robustness_report import robustness_text, summarise, write_robustness
 
     if args.data is None and args.target.endswith(SUFFIXES):
         summary = summarise(read_results(args.target), {"target": args.target}, args.aggregate)
@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--data is needed, unless the target is a file of results")
     else:
         summary = summarise(*_measured(args, out), args.aggregate)
-    print(to_text(summary))
-    for uri in write(summary, out):
+    print(robustness_text(summary))
+    for uri in write_robustness(summary, out):
         print(uri)
     bad = summary.cells[CLEAN].bad
     for key, reason in bad:
@@ -58,12 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measured(args: argparse.Namespace, out: str) -> tuple[Any, dict[str, Any]]:
     """The cells, and what they are of."""
     from mtl_ray.analysis.corruptions import chosen
-    from mtl_ray.analysis.robustness import Request, cells_of, resolved
+    from mtl_ray.analysis.robustness import RobustnessRequest, cells_of, resolved
     from mtl_ray.distributed.robustness import measure_cells
 
     given = {name: getattr(args, name) for name in ("target", "data", "images", "seed", "batch", "max_pixels")}
     cells = cells_of(chosen(args.corruptions), args.severities)
-    request = resolved(Request(**given, api_key=read_api_key(args.api_key_env)))
+    request = resolved(RobustnessRequest(**given, api_key=read_api_key(args.api_key_env)))
     return measure_cells(request, cells, out, args.workers), request.about()
 
 

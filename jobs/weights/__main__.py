@@ -1,4 +1,4 @@
-"""Files of weights: looked at, renamed, made small, averaged, published, and taken over from other projects."""
+"""Files of weights: show, rename, wash, average, publish, and import from other projects."""
 
 from jobs.run import run
 from jobs.tools import main

@@ -9,7 +9,7 @@ import yaml
 from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.experiment import load_experiment
-from mtl_ray.weights.kinds import KINDS
+from mtl_ray.weights.families import KINDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,9 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = absolute_output("OUT", args.to)
     config = load_experiment(args.config) if args.config else None
 
-    from mtl_ray.weights.files import upgrade_file
+    from mtl_ray.weights.convert import convert_weights
+    from mtl_ray.weights.edit import upgrade_file
     from mtl_ray.weights.read import read_weights
-    from mtl_ray.weights.take_over import take_over
     from mtl_ray.weights.write import check_ending, write_weights
 
     check_ending(out)
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         notes = upgrade_file(args.source, out, args.num_classes, args.old_version, key=args.key, compat=args.compat)
         print("\n".join(notes) or "nothing was upgraded: the file does not say that it is older than MMDetection 2 (--old-version)")
         return 0 if notes else 1
-    taken = take_over(
+    taken = convert_weights(
         read_weights(args.source, args.key),
         args.kind,
         model=args.model,
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m jobs.weights import RegNetX-3.2GF_dds_8gpu.pyth regnetx_032.safetensors",
     )
     parser.add_argument("source", metavar="IN", help="the foreign file (.pth .pyth .pkl .safetensors .npz)")
-    parser.add_argument("to", metavar="OUT", help="the new file; its ending says the format (.pth .safetensors .npz)")
+    parser.add_argument("to", metavar="OUT", help="the new file; its ending sets the format (.pth .safetensors .npz)")
     parser.add_argument("--from", dest="kind", choices=KINDS, help="whose file it is (default: found out by its names)")
     parser.add_argument("--model", metavar="NAME", help="model of timm to fill (default: the first whose shapes fit)")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the model, as in model.backbone.options")

@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     out = absolute_output("OUT", args.to)
 
-    from mtl_ray.weights.publish import publish
+    from mtl_ray.weights.publish import publish_weights
 
-    done = publish(args.source, out, ema=args.ema, keep=args.save_keys, key=args.key)
+    done = publish_weights(args.source, out, ema=args.ema, keep=args.save_keys, key=args.key)
     for each in done.removed:
         print(f"removed: {each}")
     which = f" ({done.weights} weights)" if done.weights else ""

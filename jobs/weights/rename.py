@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="example: python -m jobs.weights rename resnet20.th net.pth --prefix module. '' --pattern '^layer(\\d)' 'stage\\1'",
     )
     parser.add_argument("source", metavar="IN", help="a file of weights, a checkpoint or a run")
-    parser.add_argument("to", metavar="OUT", help="the new file; its ending says the format (.pth .safetensors .npz)")
+    parser.add_argument("to", metavar="OUT", help="the new file; its ending sets the format (.pth .safetensors .npz)")
     for kind, does in (
         ("prefix", "names that begin with OLD"),
         ("part", "every OLD in a name"),
@@ -30,11 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("give at least one of --prefix, --part, --pattern")
     out = absolute_output("OUT", args.to)
 
-    from mtl_ray.weights.edit import Rule, rename
-    from mtl_ray.weights.files import change
+    from mtl_ray.weights.edit import RenameRule, edit_file, rename
 
-    rules = [Rule(kind, old, new) for (kind, old), (_, new) in args.rules]
-    edited = change(args.source, out, lambda weights: rename(weights, rules), key=args.key)
+    rules = [RenameRule(kind, old, new) for (kind, old), (_, new) in args.rules]
+    edited = edit_file(args.source, out, lambda weights: rename(weights, rules), key=args.key)
     for old, new in edited.renamed:
         print(f"{old} -> {new}")
     print(f"{len(edited.renamed)} of {len(edited.weights.tensors)} names changed: {args.to}")

@@ -22,21 +22,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from mtl_ray.weights.read import read_weights
-    from mtl_ray.weights.show import compare, show, write_shown
-    from mtl_ray.weights.targets import state_of
+    from mtl_ray.weights.show import compare_with_model, weights_table, write_tables
+    from mtl_ray.weights.targets import model_state
 
-    model = state_of(args.model, args.classes) if args.model else None
+    model = model_state(args.model, args.classes) if args.model else None
     shown, whole = [], True
     for uri in args.files:
         weights = read_weights(uri, args.key)
-        shown.append((uri, show(weights)))
+        shown.append((uri, weights_table(weights)))
         print(f"{uri}\n{shown[-1][1].to_text()}")
         if model is not None:
-            agreement = compare(weights.tensors, model)
+            agreement = compare_with_model(weights.tensors, model)
             print(f"against {args.model}:\n{agreement.to_text()}")
             whole = whole and agreement.whole
     if args.json:
-        write_shown(args.json, shown)
+        write_tables(args.json, shown)
         print(Path(args.json))
     return 0 if whole else 1
 

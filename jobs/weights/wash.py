@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="example: python -m jobs.weights wash moco.pth backbone.pth --keep backbone_q. --strip",
     )
     parser.add_argument("source", metavar="IN", help="a file of weights, a checkpoint or a run")
-    parser.add_argument("to", metavar="OUT", help="the new file; its ending says the format (.pth .safetensors .npz)")
+    parser.add_argument("to", metavar="OUT", help="the new file; its ending sets the format (.pth .safetensors .npz)")
     parser.add_argument("--keep", nargs="+", default=[], metavar="PREFIX", help="only tensors whose names begin so (default: all)")
     parser.add_argument("--drop", nargs="+", default=[], metavar="PREFIX", help="not those that begin so")
     parser.add_argument("--strip", action="store_true", help="take the prefix away from the names of what is kept")
@@ -25,13 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--strip takes away the prefixes of --keep: give those")
     out = absolute_output("OUT", args.to)
 
-    from mtl_ray.weights.edit import beginnings, wash
-    from mtl_ray.weights.files import change
+    from mtl_ray.weights.edit import edit_file, first_parts, wash
 
-    edited = change(args.source, out, lambda weights: wash(weights, args.keep, args.drop, strip=args.strip), key=args.key)
+    edited = edit_file(args.source, out, lambda weights: wash(weights, args.keep, args.drop, strip=args.strip), key=args.key)
     gone = dict.fromkeys(edited.removed)
-    print(f"{len(edited.weights.tensors)} tensors kept ({', '.join(beginnings(edited.weights.tensors))})")
-    print(f"{len(gone)} removed" + (f" ({', '.join(beginnings(gone))})" if gone else ""))
+    print(f"{len(edited.weights.tensors)} tensors kept ({', '.join(first_parts(edited.weights.tensors))})")
+    print(f"{len(gone)} removed" + (f" ({', '.join(first_parts(gone))})" if gone else ""))
     print(args.to)
     return 0
 

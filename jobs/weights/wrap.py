@@ -21,13 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     out = absolute_output("OUT", args.to)
 
-    from mtl_ray.weights.edit import Edited, wrap
-    from mtl_ray.weights.files import change
+    from mtl_ray.weights.edit import EditedWeights, edit_file, wrap
     from mtl_ray.weights.write import keeps_rest
 
     if not keeps_rest(out):
         parser.error(f"{args.to} holds tensors alone; only .pth has top-level keys")
-    edited = change(args.source, out, lambda weights: Edited(wrap(weights, args.to_key)), key=args.key)
+    edited = edit_file(args.source, out, lambda weights: EditedWeights(wrap(weights, args.to_key)), key=args.key)
     now = f"under {args.to_key!r}" if args.to_key else "at the top level"
     others = ", ".join(edited.weights.rest)
     print(f"{len(edited.weights.tensors)} tensors {now}" + (f", beside {others}" if others else "") + f": {args.to}")

@@ -1,4 +1,4 @@
-"""Samples drawn with their annotations, into files: to see what a split holds, and what a network will see of it."""
+"""Draws samples with their annotations: the content of a split, or what a network sees of it."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from mtl_ray import storage
 from mtl_ray.annotations.annotation import AnnotationKind
 from mtl_ray.experiment import ExperimentConfig, drawing_task
 from mtl_ray.geometry.pictures import grid, jpeg, shrunk
-from mtl_ray.inference.pictures import free_name
+from mtl_ray.inference.files import free_name
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.config import SplitConfig
@@ -23,9 +23,9 @@ from mtl_ray.shards.split import open_split
 
 SHEET_COLUMNS, SHEET_ROWS = 5, 6
 THUMB_PX = 360
-"""Of one panel on a contact sheet; a sample has a panel for each kind of annotation, side by side."""
+"""Width of a panel on a contact sheet; a sample has a panel for each kind of annotation."""
 Drawn = tuple[str, NDArray[np.uint8]]
-"""A key, and a picture."""
+"""A key, and the drawn image."""
 
 
 def browse(uri: str, out: str, num: int, config: ExperimentConfig | None = None) -> tuple[list[str], list[str]]:
@@ -33,13 +33,13 @@ def browse(uri: str, out: str, num: int, config: ExperimentConfig | None = None)
 
     Args:
         uri: of a split.
-        out: folder or URI for the pictures; they are named after the samples' keys.
-        num: how many; evenly spread over the split, all of them if it has fewer. With a config, the first of the training order,
-            in which a sample may come again.
+        out: folder or URI for the images; they are named after the samples' keys.
+        num: number of samples, evenly spaced in the split. With a config, the first samples in the
+            order of training, where samples may repeat.
         config: draw what the network sees: the canvas after ``data.augment``, with its targets.
 
     Returns:
-        The names of the pictures, and those of the contact sheets.
+        The names of the images, and those of the contact sheets.
 
     Raises:
         ValueError: if the split cannot be read.
@@ -82,7 +82,7 @@ def _augmented(uri: str, num: int, config: ExperimentConfig) -> Iterator[Drawn]:
 
 
 def panels(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
-    """A picture for each kind of annotation, side by side."""
+    """An image for each kind of annotation, side by side."""
     drawn = [drawing_task(kind).draw_ground_truth(image, sample, vocabulary) for kind in vocabulary.classes]
     titles = [kind if kind in sample.annotations else f"{kind}: not annotated" for kind in vocabulary.classes]
     if len(drawn) == 1 and next(iter(vocabulary.classes)) in sample.annotations:
@@ -99,6 +99,6 @@ def _as_sample(batch: Batch, slot: int, kinds: Mapping[str, AnnotationKind[Any, 
 
 
 def _stem(key: str) -> str:
-    """A key as the name of a file: its folders joined, no suffix of a picture, no characters with a meaning of their own."""
+    """A key as a file name: folders joined, without the image suffix and special characters."""
     bare = re.sub(r"\.(jpe?g|png|bmp|webp|tiff?|gif|p[gp]m)$", "", key, flags=re.IGNORECASE)
     return re.sub(r"[^A-Za-z0-9._-]+", "_", bare).strip("._-")[-120:] or "sample"

@@ -1,7 +1,8 @@
-"""How many operations a network takes for one input, and how many parameters it has, by module.
+"""Counts the operations of a network for one input, and its parameters, by module.
 
-The rule ``dispatch`` watches the operators that torch carries out (matrix products, convolutions and attention have a count; all others
-are listed), so it does not matter how a module is written. The rule ``mmcv`` is that of ``mmcv_rule``.
+The rule ``dispatch`` counts the operators that torch executes (matrix products, convolutions and
+attention; all others are listed), so the code of a module does not matter. The rule ``mmcv`` is
+that of ``mmcv_rule``.
 """
 
 from collections import Counter, defaultdict
@@ -24,13 +25,13 @@ Rule = Literal["dispatch", "mmcv"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleCost:
-    """One module with all that is inside it.
+    """One module with everything inside it.
 
     Attributes:
-        name: as ``named_modules`` has it; empty for the whole.
+        name: from ``named_modules``; empty for the whole model.
         kind: its class.
-        params: numbers in its parameters.
-        trainable_params: those that are trained.
+        params: number of parameters.
+        trainable_params: number of trainable parameters.
         macs: multiply-adds, or what the rule counts.
     """
 
@@ -43,7 +44,7 @@ class ModuleCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Uncounted:
-    """Calls of an operator for which there is no count, and the numbers that it gave out."""
+    """An operator without a count: its calls, and the number of output elements."""
 
     operator: str
     calls: int
@@ -52,13 +53,13 @@ class Uncounted:
 
 @dataclass(frozen=True, kw_only=True)
 class Complexity:
-    """What one input costs.
+    """The cost of one input.
 
     Attributes:
-        rule: by which it was counted.
-        modules: in the order of ``named_modules``, the whole first.
+        rule: of the count.
+        modules: in the order of ``named_modules``, the whole model first.
         operators: multiply-adds by operator (``dispatch``) or class of layer (``mmcv``).
-        uncounted: of ``dispatch``, the operators that do not count, most numbers first.
+        uncounted: for ``dispatch``, the operators without a count, most elements first.
     """
 
     rule: Rule
@@ -68,26 +69,27 @@ class Complexity:
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of the whole."""
+        """Multiply-adds of the whole model."""
         return self.modules[0].macs
 
     @property
     def flops(self) -> int:
-        """Operations of the whole: two for a multiply-add, but one by the rule of mmcv."""
+        """Operations of the whole model: two for a multiply-add, one with the rule of mmcv."""
         return self.macs * (2 if self.rule == "dispatch" else 1)
 
     @property
     def params(self) -> int:
-        """Parameters of the whole; by the rule of mmcv only those that are trained."""
+        """Parameters of the whole model; with the rule of mmcv only the trainable ones."""
         whole = self.modules[0]
         return whole.params if self.rule == "dispatch" else whole.trainable_params
 
 
 def complexity(model: nn.Module, run: Callable[[], object], rule: Rule = "dispatch") -> Complexity:
-    """Counts what a call costs.
+    """Counts the cost of a call.
 
     Args:
-        model: whose modules are told apart; on any device, ``meta`` too, where nothing is computed.
+        model: the model with the modules; on any device, including ``meta``, where nothing is
+            computed.
         run: makes the call, such as ``lambda: model(image)``.
         rule: see above.
     """
@@ -103,7 +105,7 @@ def complexity(model: nn.Module, run: Callable[[], object], rule: Rule = "dispat
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """In evaluation ``nn.MultiheadAttention`` is one operator that nobody can count, unless it is kept from that."""
+    """Disables the fast path of ``nn.MultiheadAttention``, a single operator without a count."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -114,7 +116,7 @@ def _plain_attention() -> Iterator[None]:
 
 @dataclass
 class _Ledger:
-    """What was counted so far."""
+    """The counts so far."""
 
     inside: list[str] = field(default_factory=list)
     by_module: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -123,7 +125,7 @@ class _Ledger:
     calls: Counter[str] = field(default_factory=Counter)
 
     def add(self, operator: str, count: int) -> None:
-        """Counts for every module that is at work, those that they are in, and the whole."""
+        """Adds a count to all running modules, to the modules that contain them, and to the whole."""
         self.by_operator[operator] += count
         above = (outer for name in self.inside for outer in accumulate(name.split("."), "{}.{}".format))
         for each in {"", *above}:
@@ -131,7 +133,7 @@ class _Ledger:
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operator; composed ones in the parts that they are made of."""
+    """Intercepts every operator; composite ones are decomposed."""
 
     def __init__(self, ledger: _Ledger) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

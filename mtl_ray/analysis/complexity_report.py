@@ -1,4 +1,4 @@
-"""What a network costs, asked for by address and shape, as text and JSON."""
+"""The cost of the network at an address for an input shape, as text and JSON."""
 
 import math
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ LINE = "=" * 30
 
 @dataclass(frozen=True, kw_only=True)
 class ComplexityReport:
-    """What one input of a network costs.
+    """The cost of one input of a network.
 
     Attributes:
         target: the network.
         shape: of the input, without the batch.
-        found: what was counted.
+        found: the counts.
     """
 
     target: str
@@ -29,7 +29,7 @@ class ComplexityReport:
     found: Complexity
 
     def to_text(self, depth: int = 2) -> str:
-        """The three figures, a table of the modules down to ``depth``, and what was not counted."""
+        """The totals, a table of the modules down to ``depth``, and the operators without a count."""
         found = self.found
         flops = f"Flops: {flops_text(found.flops)}" + (f" (multiply-adds: {macs_text(found.macs)})" if found.rule == "dispatch" else "")
         head = [LINE, f"Input shape: {self.shape}", flops, f"Params: {params_text(found.params)}", LINE]
@@ -43,7 +43,7 @@ class ComplexityReport:
         return {"target": self.target, "shape": list(self.shape), **whole, **params, **asdict(found)}
 
 
-def report(
+def complexity_report(
     target: str,
     shape: Sequence[int] | None = None,
     *,
@@ -54,25 +54,27 @@ def report(
     auxiliary: bool = False,
     device: str = "meta",
 ) -> ComplexityReport:
-    """Counts what one input of a network costs.
+    """Counts the cost of one input of a network.
 
     Args:
         target: see ``open_network``.
         shape: of the input, see ``input_shape``; by default the canvas of the config.
         rule: see ``complexity``.
-        modality: what the input is.
-        divisor: height and width are brought up to multiples of it.
-        classes: how many, for a config whose split is not at hand.
-        auxiliary: with the heads that are there for training alone.
-        device: ``meta`` computes nothing; another is for networks that look at their input's values.
+        modality: of the input.
+        divisor: height and width are rounded up to multiples of it.
+        classes: number of classes, for a config whose split is not available.
+        auxiliary: include heads that are used only in training.
+        device: ``meta`` computes nothing; use another one for networks that depend on the values of
+            their input.
 
     Raises:
-        ValueError, FileNotFoundError: if there is no such network, or it does not take such an input.
+        ValueError, FileNotFoundError: if there is no such network, or it does not take such an
+            input.
     """
     network = open_network(target, classes=classes, auxiliary=auxiliary)
     size = network.shape if shape is None else input_shape(shape, modality)
     if size is None:
-        raise ValueError(f"{target} has no input shape of its own: say which with --shape")
+        raise ValueError(f"{target} has no input shape of its own: set one with --shape")
     if modality == "image":
         size = (*size[:-2], *(math.ceil(side / divisor) * divisor for side in size[-2:]))
     return ComplexityReport(target=target, shape=size, found=_count(network, target, size, rule, device))
@@ -82,8 +84,9 @@ def input_shape(shape: Sequence[int], modality: Modality = "image") -> tuple[int
     """The shape of one input without the batch.
 
     Args:
-        shape: of an image the side of a square, or height and width; of a cloud the number of points, or that and of the values of
-            each (4 if not given). Three or more numbers are the whole shape.
+        shape: of an image the side of a square, or height and width; of a cloud the number of
+            points, or that and of the values of each (4 if not given). Three or more numbers are
+            the whole shape.
         modality: image or point.
 
     Raises:
@@ -99,7 +102,7 @@ def input_shape(shape: Sequence[int], modality: Modality = "image") -> tuple[int
 
 
 def flops_text(flops: int) -> str:
-    """As mmcv writes it: ``239.32 GFLOPs``."""
+    """In the format of mmcv: ``239.32 GFLOPs``."""
     unit, letter = _unit(flops)
     return f"{round(flops / unit, 2)} {letter}FLOPs"
 
@@ -111,7 +114,7 @@ def macs_text(macs: int) -> str:
 
 
 def params_text(params: int) -> str:
-    """As mmcv writes it: ``37.74 M``."""
+    """In the format of mmcv: ``37.74 M``."""
     unit, letter = (1e6, "M") if params >= 1e6 else (1e3, "k")
     return f"{round(params / unit, 2)} {letter}" if params >= 1e3 else str(params)
 

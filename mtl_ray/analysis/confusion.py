@@ -1,4 +1,4 @@
-"""Which classes stored predictions take for which: objects, image labels or pixels."""
+"""Confusion matrices of stored predictions: of objects, image labels or pixels."""
 
 import csv
 import io
@@ -24,14 +24,16 @@ from mtl_ray.tasks.head_classes import head_metric
 def object_confusion(
     paired: Paired, *, min_score: float = 0.3, min_iou: float = 0.5, nms_iou: float | None = None, compat: bool = False
 ) -> Confusion:
-    """Of boxes, with the background as the last row and column.
+    """The confusion of boxes, with the background as the last row and column.
 
     Args:
-        paired: predictions and truth.
-        min_score: detections of a lower score are left out.
-        min_iou: overlap of those that belong together.
-        nms_iou: first leave out detections that a better one of their class overlaps by more.
-        compat: count as MMDetection does (see ``compat_confusion``); otherwise one to one (see ``tasks.detection.confusion``).
+        paired: predictions and ground truth.
+        min_score: detections with a lower score are ignored.
+        min_iou: least overlap of a detection and its object.
+        nms_iou: first suppress detections that a better one of their class overlaps by more than
+            this.
+        compat: count like MMDetection (see ``compat_confusion``); otherwise one to one (see
+            ``tasks.detection.confusion``).
     """
     if not 0 < min_iou <= 1:
         raise ValueError(f"the IoU threshold is {min_iou:g}; it must be above 0 and at most 1")
@@ -41,10 +43,11 @@ def object_confusion(
 
 
 def compat_confusion(images: Sequence[Scored], names: tuple[str, ...], *, min_score: float, min_iou: float) -> Confusion:
-    """MMDetection 3.x's count: a detection counts once for every object, crowds too, that it overlaps enough.
+    """MMDetection 3.x's rule: a detection counts once for each object (also a crowd) that it overlaps enough.
 
-    One that overlaps none counts as found in the background; an object that no detection of its own class overlaps counts as taken
-    for background, also where another class was counted for it. So rows do not add up to the number of objects.
+    A detection that overlaps no object counts as found in the background. An object that no
+    detection of its own class overlaps counts as background, even if another class was counted for
+    it. So rows do not add up to the number of objects.
     """
     objects, found = objects_of(images), found_of(images)
     shown = at_least(images, min_score)
@@ -75,10 +78,10 @@ def _suppressed(image: Scored, iou: float) -> Scored:
 
 
 def head_confusion(pairs: Pairs, name: str) -> Confusion:
-    """Of image labels or pixels, as the metric of the head counts them.
+    """The confusion of image labels or pixels, from the metric of the head.
 
     Raises:
-        ValueError: if an image may have several labels, so that none is taken for another.
+        ValueError: if an image may have several labels, so no label can be confused with another.
     """
     head = pairs.stored.heads[name]
     metric = head_metric(head, pairs.stored.vocabulary)
@@ -87,12 +90,12 @@ def head_confusion(pairs: Pairs, name: str) -> Confusion:
             metric.update(sample, found[name])
     counted = metric.charts().confusion
     if counted is None:
-        raise ValueError(f"the head {name} gives an image any number of labels, so none is taken for another; see eval-metric")
+        raise ValueError(f"the head {name} gives an image any number of labels, so none can be confused with another; see eval-metric")
     return counted
 
 
 def write_confusion(out: str, name: str, found: Confusion) -> list[str]:
-    """Writes confusion.json, confusion.csv (counts), percent.csv (of each row), classes.csv and confusion.png; gives their URIs.
+    """Writes confusion.json, confusion.csv (counts), percent.csv (of each row), classes.csv and confusion.png; returns their URIs.
 
     Args:
         out: folder or URI.
@@ -114,13 +117,13 @@ def write_confusion(out: str, name: str, found: Confusion) -> list[str]:
 
 
 def row_percent(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Percentages of each row, float64 (N, N); NaN in a row of nothing."""
+    """Percentages of each row, float64 (N, N); NaN in an empty row."""
     with np.errstate(invalid="ignore"):
         return np.asarray(100 * counts / counts.sum(axis=1, keepdims=True), np.float64)
 
 
-def class_table(found: Confusion) -> list[tuple[str, int, int, int, float, float, float]]:
-    """Of each class but the background: its name, how many are annotated, predicted and right; precision, recall and F1, NaN if unknown."""
+def confusion_table(found: Confusion) -> list[tuple[str, int, int, int, float, float, float]]:
+    """A row for each class except the background: name, number annotated, predicted and correct, precision, recall, F1; NaN if unknown."""
     rows = []
     for place, name in enumerate(found.names):
         if name == BACKGROUND and place == len(found.names) - 1:
@@ -139,7 +142,9 @@ def _matrix(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
 
 
 def _classes(found: Confusion) -> bytes:
-    rows = [[row[0], *map(str, row[1:4]), *("" if np.isnan(value) else f"{value:.4f}" for value in row[4:])] for row in class_table(found)]
+    rows = [
+        [row[0], *map(str, row[1:4]), *("" if np.isnan(value) else f"{value:.4f}" for value in row[4:])] for row in confusion_table(found)
+    ]
     return _csv([["class", "annotated", "predicted", "right", "precision", "recall", "f1"], *rows])
 
 

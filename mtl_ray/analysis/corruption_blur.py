@@ -1,4 +1,7 @@
-"""Blur of a lens, of glass, of motion and of zooming; see ``corruption_noise`` for what the functions take and give."""
+"""Blur of a lens, of glass, of motion and of zooming.
+
+``corruption_noise`` describes the arguments and results of the functions.
+"""
 
 import cv2
 import numpy as np
@@ -14,12 +17,12 @@ def gaussian(image: NDArray[np.float32], sigma: float, border: int = cv2.BORDER_
 
 
 def gaussian_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """An image out of focus, roughly."""
+    """Gaussian blur, similar to an image out of focus."""
     return gaussian(image, (1, 2, 3, 4, 6)[severity - 1])
 
 
 def defocus_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """The mean over a disk whose edge is softened."""
+    """The mean over a disk with a soft edge."""
     radius, edge = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))[severity - 1]
     reach = max(radius, 8)
     square = np.arange(-reach, reach + 1) ** 2
@@ -30,7 +33,7 @@ def defocus_blur(image: Image, severity: int, rng: np.random.Generator) -> Image
 
 
 def glass_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Blur, pixels that take the place of near ones, blur."""
+    """Blur, a local exchange of pixels, and blur again."""
     sigma, reach, rounds = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))[severity - 1]
     seen = np.floor(gaussian(image, sigma) * np.float32(255)).reshape(-1, 3)
     for _ in range(rounds):
@@ -39,11 +42,11 @@ def glass_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
 
 
 def _shaken(height: int, width: int, reach: int, rng: np.random.Generator) -> NDArray[np.int32]:
-    """Of each pixel the index (height * width,) of the one whose value it takes, less or more than ``reach`` away.
+    """For each pixel the index (height * width,) of the pixel whose value it takes, at most about ``reach`` away.
 
-    The published programs go through an image from its lower right corner and mean to swap pixels, but copy them; a pixel that is
-    copied may have been written before. So it is here, all pixels at once: who copies a pixel that was written before copies what that
-    one copied, and so on, in steps that double.
+    The published programs visit the pixels from the lower right corner. They mean to swap pixels,
+    but copy them, and a copied pixel may have been overwritten before. This function computes the
+    same for all pixels at once: chains of copies are followed by pointer doubling.
     """
     place = np.arange(height * width, dtype=np.int32)
     offset = rng.integers(-reach, reach, (2, height, width), np.int16)

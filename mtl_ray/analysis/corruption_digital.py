@@ -1,4 +1,7 @@
-"""What happens to an image after it was taken; see ``corruption_noise`` for what the functions take and give."""
+"""Digital processing of an image.
+
+``corruption_noise`` describes the arguments and results of the functions.
+"""
 
 import io
 
@@ -10,13 +13,13 @@ from mtl_ray.analysis.corruption_noise import Image, brightest
 
 
 def contrast(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Each channel drawn to its mean."""
+    """Moves each channel towards its mean."""
     mean = np.array(cv2.mean(image)[:3], np.float32)
     return np.asarray((image - mean) * np.float32((0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]) + mean, np.float32)
 
 
 def elastic_transform(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Pixels displaced as on a rubber sheet."""
+    """Displaces pixels elastically."""
     height, width = image.shape[:2]
     strength = 250 * (0.05, 0.065, 0.085, 0.1, 0.12)[severity - 1]
     places = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
@@ -28,7 +31,7 @@ def elastic_transform(image: Image, severity: int, rng: np.random.Generator) -> 
 
 
 def pixelate(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Few large pixels in the place of many small ones."""
+    """Replaces blocks of pixels by large pixels."""
     share = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
     height, width = image.shape[:2]
     picture = Pillow.fromarray(_bytes(image))
@@ -37,14 +40,14 @@ def pixelate(image: Image, severity: int, rng: np.random.Generator) -> Image:
 
 
 def jpeg_compression(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """JPEG of a low quality."""
+    """JPEG compression with low quality."""
     file = io.BytesIO()
     Pillow.fromarray(_bytes(image)).save(file, "JPEG", quality=(25, 18, 15, 10, 7)[severity - 1])
     return _floats(Pillow.open(file))
 
 
 def saturate(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """The saturation of hue, saturation and value changed; what is grey counts as red."""
+    """Changes the saturation in HSV; grey pixels count as red."""
     factor, more = ((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2))[severity - 1]
     value = brightest(image)
     span = value + brightest(-image)

@@ -1,7 +1,7 @@
 """Noise of a sensor: Gaussian, shot, impulse and speckle noise.
 
-Like all corruptions here, functions of an image (H, W, 3) float32 in [0, 1], a severity from 1 to 5 and a generator, that give such an
-image, perhaps beyond [0, 1].
+Like all corruptions, these functions take an image (H, W, 3) float32 in [0, 1], a severity from 1
+to 5 and a generator, and return an image whose values may leave [0, 1].
 """
 
 import numpy as np
@@ -22,13 +22,13 @@ def gaussian_noise(image: Image, severity: int, rng: np.random.Generator) -> Ima
 
 
 def shot_noise(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """As if each value were counted in few photons (Poisson)."""
+    """Poisson noise of a small number of photons per value."""
     photons = (60, 25, 12, 5, 3)[severity - 1]
     return (rng.poisson(image * photons) / np.float32(photons)).astype(np.float32)
 
 
 def impulse_noise(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Salt and pepper in equal parts, on each channel for itself."""
+    """Salt and pepper noise in equal parts, independently for each channel."""
     share = (0.03, 0.06, 0.09, 0.17, 0.27)[severity - 1]
     drawn = rng.random(image.shape, np.float32)
     return np.where(drawn < share / 2, np.float32(0), np.where(drawn < share, np.float32(1), image))

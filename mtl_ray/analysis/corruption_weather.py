@@ -1,4 +1,7 @@
-"""Snow, frost, fog, bright light and spatter; see ``corruption_noise`` for what the functions take and give."""
+"""Snow, frost, fog, brightness and spatter.
+
+``corruption_noise`` describes the arguments and results of the functions.
+"""
 
 import cv2
 import numpy as np
@@ -12,7 +15,7 @@ Layer = NDArray[np.float32]
 
 
 def snow(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Flakes that fall, twice, upon an image that is whiter than before."""
+    """Two layers of falling flakes on a whitened image."""
     mean, deviation, zoom, threshold, radius, sigma, kept = (
         (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
         (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
@@ -31,7 +34,11 @@ def snow(image: Image, severity: int, rng: np.random.Generator) -> Image:
 
 
 def frost(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Ice upon the lens. It is drawn, not a photograph: needles in some directions within clouds, of the brightness of frosted glass."""
+    """Ice on the lens.
+
+    It is synthetic: needles in several directions within clouds, with the brightness of frosted
+    glass.
+    """
     kept, ice = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[severity - 1]
     height, width = image.shape[:2]
     needles = np.zeros(((height + 1) // 2, (width + 1) // 2), np.float32)
@@ -45,7 +52,7 @@ def frost(image: Image, severity: int, rng: np.random.Generator) -> Image:
 
 
 def fog(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Clouds added, and the brightest kept as bright as it was."""
+    """Adds clouds, and keeps the maximum brightness."""
     amount, decay = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))[severity - 1]
     brightest = image.max()
     clouds = _clouds(image.shape[0], image.shape[1], decay, rng)[..., None]
@@ -53,14 +60,14 @@ def fog(image: Image, severity: int, rng: np.random.Generator) -> Image:
 
 
 def brightness(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """The value of hue, saturation and value raised; the other two stay, so that all channels grow by one factor."""
+    """Raises the value in HSV; hue and saturation stay, so all channels grow by one factor."""
     value = brightest(image)
     raised = np.minimum(value + np.float32((0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]), 1)
     return np.asarray(np.where(value > 0, image * (raised / np.maximum(value, 1e-9)), raised), np.float32)
 
 
 def spatter(image: Image, severity: int, rng: np.random.Generator) -> Image:
-    """Drops of water upon the lens, or of mud."""
+    """Drops of water or mud on the lens."""
     mean, deviation, sigma, threshold, strength, mud = (
         (0.65, 0.3, 4, 0.69, 0.6, 0),
         (0.65, 0.3, 3, 0.68, 0.6, 0),
@@ -81,7 +88,7 @@ def spatter(image: Image, severity: int, rng: np.random.Generator) -> Image:
 
 
 def _edges(liquid: Layer) -> Layer:
-    """How near the edge of a drop each of its pixels is, lit from one side."""
+    """The distance of each pixel of a drop from its edge, lit from one side."""
     drawn = np.clip(liquid * 255, 0, 255).astype(np.uint8)
     away = cv2.distanceTransform(255 - cv2.Canny(drawn, 50, 150), cv2.DIST_L2, 5)
     _, near = cv2.threshold(away, 20, 20, cv2.THRESH_TRUNC)
@@ -91,7 +98,10 @@ def _edges(liquid: Layer) -> Layer:
 
 
 def _clouds(height: int, width: int, decay: float, rng: np.random.Generator) -> Layer:
-    """A plasma fractal in [0, 1]: midpoints displaced, by ``decay`` squared less at each halving, on a torus of a power of two."""
+    """A plasma fractal in [0, 1] by midpoint displacement on a torus.
+
+    Each level displaces ``decay`` squared less.
+    """
     side = 1 << max(1, (max(height, width) - 1).bit_length())
     grid, reach = np.zeros((1, 1), np.float32), 1.0
     while len(grid) < side:

@@ -1,9 +1,10 @@
-"""The 19 corruptions by which the robustness of models to bad images is measured, each in five severities.
+"""The 19 corruptions of robustness benchmarks, each with five severities.
 
-What each does follows Hendrycks and Dietterich (Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, ICLR
-2019) and, for images of any size, Michaelis et al. (Benchmarking Robustness in Object Detection, 2019), with their parameters; it is
-written anew upon OpenCV and NumPy. Frost is drawn, where theirs is photographed. Random numbers come from a generator that the
-caller gives, so the same image is corrupted in the same way wherever and whenever that is done.
+They follow Hendrycks and Dietterich (Benchmarking Neural Network Robustness to Common Corruptions
+and Perturbations, ICLR 2019) and, for images of any size, Michaelis et al. (Benchmarking Robustness
+in Object Detection, 2019), with their parameters; this implementation uses OpenCV and NumPy. Frost
+is synthetic, not a photograph. The caller passes the random generator, so an image is always
+corrupted in the same way.
 """
 
 import hashlib
@@ -42,7 +43,7 @@ _FUNCTIONS: Mapping[str, Callable[[Image, int, np.random.Generator], Image]] = {
 }
 ALL = tuple(_FUNCTIONS)
 BENCHMARK = ALL[:15]
-"""Those that the published figures are means of; the other four are held out, to choose a method by."""
+"""The corruptions of the published means; the other four are held out for validation."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
     "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
@@ -53,7 +54,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 
 
 def chosen(words: Sequence[str]) -> tuple[str, ...]:
-    """The corruptions that some words mean, each once, in the order of ``ALL``.
+    """The corruptions for some names, each once, in the order of ``ALL``.
 
     Args:
         words: names of corruptions or of ``GROUPS``, ``benchmark`` (15), ``all`` (19) or ``none``.
@@ -77,16 +78,19 @@ def corrupt(image: NDArray[np.uint8], name: str, severity: int, rng: np.random.G
         image: (H, W, 3) uint8 RGB.
         name: one of ``ALL``.
         severity: 1 to 5.
-        rng: where random numbers come from.
+        rng: the random generator.
 
     Returns:
-        (H, W, 3) uint8; fractions are cut off, as in the published benchmark.
+        (H, W, 3) uint8; fractions are truncated, as in the published benchmark.
     """
     changed = _FUNCTIONS[name](image.astype(np.float32) / np.float32(255), severity, rng)
     return (np.clip(changed, 0, 1) * np.float32(255) + np.float32(1e-3)).astype(np.uint8)
 
 
 def generator(seed: int, key: str, name: str, severity: int) -> np.random.Generator:
-    """Random numbers that belong to one image, corruption and severity, whichever machine asks in whatever order."""
+    """The random generator of one image, corruption and severity.
+
+    It does not depend on the machine or the order.
+    """
     digest = hashlib.sha256(f"{seed}\0{key}\0{name}\0{severity}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))

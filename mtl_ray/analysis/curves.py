@@ -1,4 +1,7 @@
-"""Values of training logs as curves: which line holds a key, at which step, epoch and time it stands, and the numbers as CSV. No torch."""
+"""Values of training logs as curves over steps, epochs or time, and as CSV.
+
+This module imports no torch.
+"""
 
 import csv
 import io
@@ -11,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.analysis.log_lines import Kind, last_part
-from mtl_ray.analysis.logs import Log, Record
+from mtl_ray.analysis.logs import Log, LogRecord
 from mtl_ray.analysis.short_names import short_names
 
 Axis = Literal["step", "epoch", "time"]
@@ -23,11 +26,11 @@ class Curve:
 
     Attributes:
         label: for the legend.
-        log, key: where it comes from; the key as the log has it.
-        kind: of the lines that hold it.
+        log, key: the log, and the key as the log writes it.
+        kind: of the lines with the key.
         steps: float64 (N,), optimiser steps, increasing.
-        epochs: float64 (N,), NaN where the log has no epochs; of training lines with their fraction.
-        seconds: float64 (N,), time spent in training steps; NaN where the log says nothing of it.
+        epochs: float64 (N,), NaN if the log has no epochs; fractional for training lines.
+        seconds: float64 (N,), time spent in training steps; NaN if the log does not contain it.
         values: float64 (N,).
         smoothed: float64 (N,), equal to ``values`` without smoothing.
     """
@@ -43,7 +46,7 @@ class Curve:
     smoothed: NDArray[np.float64]
 
     def at(self, axis: Axis) -> NDArray[np.float64]:
-        """Where its points lie."""
+        """The positions of the points on an axis."""
         return {"step": self.steps, "epoch": self.epochs, "time": self.seconds}[axis]
 
 
@@ -60,14 +63,19 @@ def curves_of(
 
     Args:
         logs: as ``Log.joined`` gives them.
-        keys: as written, or without what stands before the last "/", or with it where the log has none.
-        labels: one each in the same order; by default what tells the curves apart.
-        kind: only lines of training or of evaluation; by default those that hold the key, of training where both do.
-        interval: epochs between two evaluations, for logs whose evaluations say neither epoch nor step.
+        keys: as the log writes them; a prefix up to the last "/" may be missing, or may be given
+            where the log has none.
+        labels: one for each curve, in the same order; by default the parts that distinguish the
+            curves.
+        kind: only lines of training or of evaluation; by default the lines with the key, of
+            training if both have it.
+        interval: epochs between two evaluations, for logs whose evaluations have neither epoch nor
+            step.
         smooth: weight of the past in an exponential mean, from 0 to below 1.
 
     Raises:
-        ValueError: if a log does not have a key (it then names those that there are), or the numbers do not fit.
+        ValueError: if a log lacks a key (the message names its keys), or the number of labels is
+            wrong.
     """
     if labels is not None and len(labels) != len(logs) * len(keys):
         raise ValueError(f"--legend has {len(labels)} names for {len(logs)} logs x {len(keys)} keys = {len(logs) * len(keys)} curves")
@@ -79,13 +87,13 @@ def curves_of(
 
 
 def axis_of(curves: Sequence[Curve]) -> Axis:
-    """Epochs where all are evaluations of different epochs, else steps."""
+    """Epochs if all curves are evaluations of different epochs, else steps."""
     whole = all(curve.kind == "eval" and np.array_equal(curve.epochs, np.unique(curve.epochs.round())) for curve in curves)
     return "epoch" if whole else "step"
 
 
 def to_csv(curves: Sequence[Curve]) -> str:
-    """The points of all curves; empty fields where something is not known."""
+    """The points of all curves; unknown values are empty fields."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["curve", "log", "key", "mode", "step", "epoch", "seconds", "value", "smoothed"])
@@ -97,7 +105,7 @@ def to_csv(curves: Sequence[Curve]) -> str:
 
 
 def smoothed(values: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
-    """The exponential mean of what came before, corrected for its beginning (Kingma and Ba 2015, section 3)."""
+    """The exponential moving average with bias correction (Kingma and Ba 2015, section 3)."""
     found = np.empty_like(values)
     mean = 0.0
     for index, value in enumerate(values):
@@ -134,7 +142,7 @@ def _curve(log: Log, key: str, kind: Kind | None, label: str, interval: int | No
 
 
 def _resolve(log: Log, key: str, kind: Kind | None) -> tuple[str, Kind]:
-    """The name under which a log has a key, and the kind of lines that do."""
+    """The name of a key in a log, and the kind of its lines."""
     kinds: tuple[Kind, ...] = ("train", "eval") if kind is None else (kind,)
     for same in (lambda name: name == key, lambda name: last_part(name) == last_part(key), lambda name: _dated(name) == _dated(key)):
         found = [(name, each) for each in kinds for name in log.keys(each) if same(name)]
@@ -148,25 +156,28 @@ def _resolve(log: Log, key: str, kind: Kind | None) -> tuple[str, Kind]:
 
 
 def _dated(key: str) -> str:
-    """The older name of a KITTI figure, when there was only the precision at 11 recalls."""
+    """The older name of a KITTI metric, from when only the precision at 11 recalls existed."""
     return re.sub(r"_(3D|BEV|2D)_AP11_", r"_\1_", last_part(key))
 
 
 def _labels(uris: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """What tells the curves apart: the key, the end of the file's path, or both."""
+    """Labels that distinguish the curves: the key, the end of the path of the log, or both."""
     ends = short_names(uris)
     if len(uris) == 1:
         return list(keys)
     return ends if len(keys) == 1 else [f"{end} {key}" for end in ends for key in keys]
 
 
-def _steps_per_epoch(records: Sequence[Record]) -> float:
-    """0 where the log has no epochs. Of an epoch only the last logged step is known, so it is the most that any epoch shows."""
+def _steps_per_epoch(records: Sequence[LogRecord]) -> float:
+    """Steps per epoch; 0 if the log has no epochs.
+
+    Only the last logged step of an epoch is known, so this is the maximum over epochs.
+    """
     return max((record.step / record.epoch for record in records if record.kind == "train" and record.epoch), default=0.0)
 
 
-def _seconds(records: Sequence[Record]) -> list[float]:
-    """Time spent in training steps up to each record: what a step took times the steps since the record before; NaN if unknown."""
+def _seconds(records: Sequence[LogRecord]) -> list[float]:
+    """Time spent in training steps up to each record: time per step times the steps since the last record; NaN if unknown."""
     elapsed, before, known = 0.0, 0, False
     found = []
     for record in records:

@@ -21,21 +21,21 @@ from mtl_ray.geometry.figures import curve_style, spell
 
 Style = Literal["darkgrid", "whitegrid", "dark", "white", "ticks"]
 LONGEST = 96
-"""Letters of a name in the legend; of longer ones the end is shown."""
+"""Most characters of a name in the legend; of longer names the end is shown."""
 WIDE_TITLE = 80
-"""Letters in a line of the title."""
+"""Characters in a line of the title."""
 SHORT = 24
-"""Letters of names that stand beside the panel; longer ones stand below it."""
+"""Most characters of names beside the panel; longer ones are placed below it."""
 IN_A_COLUMN = 18
-"""Names one above the other beside the panel."""
+"""Most names in a column beside the panel."""
 _UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 
 def draw_curves(curves: Sequence[Curve], axis: Axis, *, title: str = "", style: Style = "whitegrid") -> Figure:
-    """All curves in one panel; where they were smoothed, what was measured lies faintly behind.
+    """Draws all curves in one panel; smoothed curves have the raw values faintly behind them.
 
     Raises:
-        ValueError: if a log does not say where its points lie on that axis.
+        ValueError: if a log does not contain the positions on the axis.
     """
     for curve in curves:
         if np.isnan(curve.at(axis)).any():
@@ -56,12 +56,12 @@ def draw_curves(curves: Sequence[Curve], axis: Axis, *, title: str = "", style: 
 
 
 def figure_bytes(figure: Figure, out: str, backend: str | None = None) -> bytes:
-    """The file of a figure; the end of its name says the format.
+    """The file of a figure, in the format of its ending.
 
     Args:
-        figure: to be written.
+        figure: to write.
         out: path or URI, such as ``curves.pdf``.
-        backend: of matplotlib; a back end with windows draws what its part without windows does.
+        backend: of matplotlib; for a back end with windows its variant without windows is used.
 
     Raises:
         ValueError: if there is no such format, or the back end does not write it.
@@ -69,7 +69,7 @@ def figure_bytes(figure: Figure, out: str, backend: str | None = None) -> bytes:
     kinds = figure.canvas.get_supported_filetypes()
     kind = PurePosixPath(out).suffix.removeprefix(".").lower()
     if kind not in kinds:
-        raise ValueError(f"{out}: the end of the name says the format, one of {', '.join(sorted(kinds))}")
+        raise ValueError(f"{out}: the ending of the name sets the format; use one of {', '.join(sorted(kinds))}")
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
         spell(figure)
@@ -106,13 +106,13 @@ def _value_name(curves: Sequence[Curve]) -> str:
 
 
 def _below(curves: Sequence[Curve]) -> int:
-    """Columns of names below the panel; 0 where they are short and stand beside it."""
+    """Columns of names below the panel; 0 if the names are short and stand beside it."""
     longest = max(len(curve.label) for curve in curves)
     return 0 if longest <= SHORT else 1 if longest > 2 * SHORT else 2
 
 
 def _size_of(curves: Sequence[Curve]) -> tuple[float, float]:
-    """Inches; the names of many curves take their room from outside the panel."""
+    """Size in inches; many names make the figure larger, not the panel smaller."""
     columns = _below(curves)
     if columns:
         return 8, 4.8 + 0.21 * max(0, math.ceil(len(curves) / columns) - 4)
@@ -134,11 +134,11 @@ def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _plain(text: str) -> str:
-    """A text that is not too long and does not begin with an underscore, which hides it from a legend."""
+    """Shortens a text, and protects a leading underscore, which would hide it from the legend."""
     shown = text if len(text) <= LONGEST else "..." + text[3 - LONGEST :]
     return _dollars(" " + shown if shown.startswith("_") else shown)
 
 
 def _dollars(text: str) -> str:
-    """A text in which a dollar is a dollar and not the beginning of a formula."""
+    """Escapes dollar signs, which would start a formula."""
     return text.replace("$", r"\$")

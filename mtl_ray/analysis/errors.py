@@ -1,14 +1,15 @@
-"""What keeps a detector from full average precision: seven precision-recall curves, each forgiving one kind of error more.
+"""Error analysis of a detector: seven precision-recall curves, each of which forgives one more kind of error.
 
-The rule is that of MMDetection's ``coco_error_analysis`` (after the analysis on cocodataset.org/#detection-eval, by Hoiem et al. 2012):
+The rule is that of MMDetection's ``coco_error_analysis`` (after the analysis on
+cocodataset.org/#detection-eval, by Hoiem et al. 2012):
 
-* C75, C50: IoU 0.75 and 0.5. Loc: IoU 0.1, so wrong places are forgiven.
-* Sim: also detections on objects of other classes of the same supercategory are taken away.
-* Oth: also detections on objects of any other class are taken away.
-* BG: all that is left of wrong detections is forgiven. FN: objects that were not found are forgiven too.
+* C75, C50: IoU 0.75 and 0.5. Loc: IoU 0.1, so localisation errors are forgiven.
+* Sim: also ignores detections on objects of other classes of the same supercategory.
+* Oth: also ignores detections on objects of any other class.
+* BG: also ignores all other false positives. FN: missed objects are forgiven too.
 
-"Taken away" means that the objects of the other classes are crowds of this class: what lies on one by a tenth of its own area counts
-neither way.
+To ignore detections on other classes, their objects become crowds of this class: a detection of
+which a tenth lies on a crowd does not count.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +21,8 @@ import hotcoco
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.analysis.executor import Executor
 from mtl_ray.analysis.paired import Likeness, Paired
-from mtl_ray.analysis.wide import Wide
 from mtl_ray.tasks.detection.coco import Rules, accumulated, found_in, masks_of, truth_of
 from mtl_ray.tasks.detection.columns import Objects, found_of, objects_of
 
@@ -30,7 +31,7 @@ AREAS = ("allarea", "small", "medium", "large")
 ALL_CLASSES = "allclass"
 DEFAULT_AREAS = (1024.0, 9216.0, 1e10)
 CLASSES_OF_A_TASK = 8
-"""Whose curves are computed together; their objects are copied for each class that is in question."""
+"""Classes that one task computes; objects are copied for each class."""
 Forgiven = Literal["Sim", "Oth"]
 
 
@@ -40,7 +41,8 @@ class Errors:
 
     Attributes:
         names: of the classes.
-        precision: float64 (7, 101, C, 4): kinds, recalls 0 to 1, classes, areas; 0 where there is no object to find (FN: 1).
+        precision: float64 (7, 101, C, 4): kinds, recalls 0 to 1, classes, areas; 0 where there is
+            no object to find (FN: 1).
         objects: int64 (C, 4), objects to find by class and area.
     """
 
@@ -49,13 +51,19 @@ class Errors:
     objects: NDArray[np.int64]
 
     def averages(self) -> dict[str, dict[str, dict[str, float]]]:
-        """By class, area and kind the mean precision; ``allclass`` is the mean over all classes, also those without an object."""
+        """The mean precision by class, area and kind.
+
+        ``allclass`` is the mean over all classes, including those without objects.
+        """
         means = self.precision.mean(axis=1)
         rows = {ALL_CLASSES: means.mean(axis=1), **{name: means[:, c] for c, name in enumerate(self.names)}}
         return {name: self._cells(row) for name, row in rows.items()}
 
     def of_present(self) -> dict[str, dict[str, float]]:
-        """By area and kind the mean over the classes that have an object to find there, as COCO's mAP takes it; NaN where none has."""
+        """The mean precision by area and kind over the classes with objects there, like COCO's mAP.
+
+        NaN if no class has any.
+        """
         means, present = self.precision.mean(axis=1), self.objects > 0
         with np.errstate(invalid="ignore"):
             return self._cells(np.where(present, means, 0).sum(axis=1) / present.sum(axis=0))
@@ -64,21 +72,22 @@ class Errors:
         return {area: dict(zip(KINDS, values[:, a].tolist(), strict=True)) for a, area in enumerate(AREAS)}
 
 
-def error_curves(paired: Paired, wide: Wide, *, kind: Likeness = "bbox", areas: Sequence[float] = DEFAULT_AREAS) -> Errors:
-    """Evaluates the classes one by one with the objects of other classes forgiven.
+def error_curves(paired: Paired, executor: Executor, *, kind: Likeness = "bbox", areas: Sequence[float] = DEFAULT_AREAS) -> Errors:
+    """Evaluates the classes with each kind of error forgiven.
 
     Args:
-        paired: predictions and truth, with the supercategories of its classes; classes without one are similar to none.
-        wide: does the work.
+        paired: predictions and ground truth, with the supercategories of the classes; a class
+            without one is similar to no other.
+        executor: runs the work.
         kind: whether boxes or masks are compared.
-        areas: where small objects end, where medium ones end, and the largest area.
+        areas: upper limits of small, medium and large objects.
 
     Raises:
-        ValueError: if the areas do not rise, or there is nothing to compare.
+        ValueError: if the areas do not increase, or there is nothing to compare.
     """
     small, medium, most = areas
     if not 0 < small < medium < most:
-        raise ValueError(f"the areas {small:g} {medium:g} {most:g} do not rise")
+        raise ValueError(f"the areas {small:g} {medium:g} {most:g} do not increase")
     if not paired.names:
         raise ValueError("the data has no classes of objects, so nothing can be wrong")
     if kind == "segm" and all(image.truth.masks is None for image in paired.images):
@@ -87,7 +96,7 @@ def error_curves(paired: Paired, wide: Wide, *, kind: Likeness = "bbox", areas: 
     classes = len(paired.names)
     chunks = [tuple(range(first, min(first + CLASSES_OF_A_TASK, classes))) for first in range(0, classes, CLASSES_OF_A_TASK)]
     forgiving: list[tuple[Forgiven, tuple[int, ...]]] = [(rule, chunk) for rule in ("Sim", "Oth") for chunk in chunks]
-    parts = wide(partial(_forgiven, paired, kind, bounds), forgiving, "errors")
+    parts = executor(partial(_forgiven, paired, kind, bounds), forgiving, "errors")
     found = np.zeros((len(KINDS), 101, classes, len(AREAS)))
     found[:3] = _plain(paired, kind, bounds)
     for (rule, chunk), part in zip(forgiving, parts, strict=True):
@@ -128,7 +137,10 @@ def _forgiven(
 
 
 def _crowds(paired: Paired, objects: Objects, rule: Forgiven, classes: Sequence[int]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Of each class the places of the objects that are its crowds; without a detection of it in the image they change nothing."""
+    """Of each class the places of the objects that are its crowds.
+
+    Without a detection of it in the image they change nothing.
+    """
     found = found_of(paired.images)
     groups = np.array([paired.groups.index(group) for group in paired.groups])
     for label in classes:

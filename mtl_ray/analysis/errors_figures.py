@@ -1,4 +1,4 @@
-"""The errors of a detector as pictures: curves of a class by area, and shares of all classes as bars."""
+"""Figures of the errors of a detector: curves of a class by area, and bars with the shares of all classes."""
 
 import re
 from collections.abc import Sequence
@@ -14,21 +14,22 @@ from mtl_ray.geometry.figures import png
 from mtl_ray.tasks.charts import RECALLS
 
 COLOURS = ("#003f5c", "#0072b2", "#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#dddddd")
-"""Of C75, C50, Loc, Sim, Oth, BG, FN: dark to light, after Okabe and Ito, so that neighbours differ for every eye."""
+"""Of C75, C50, Loc, Sim, Oth, BG, FN: dark to light, after Okabe and Ito, so people with colour
+blindness can distinguish neighbours."""
 MEANING = ("found at IoU 0.75", "at IoU 0.5", "place", "similar class", "other class", "background", "missed")
 MOST_CLASSES = 40
-"""Bars in one figure; of more classes those with the lowest C50."""
+"""Most bars in one figure; if there are more classes, those with the lowest C50 are shown."""
 
 
-def curves_figure(title: str, precision: NDArray[np.float64]) -> bytes:
+def error_curves_figure(title: str, precision: NDArray[np.float64]) -> bytes:
     """The seven curves of one class in a panel for each area, as a PNG.
 
     Args:
-        title: above all of them.
+        title: of the figure.
         precision: float64 (7, 101, 4).
     """
     with matplotlib.rc_context(sns.axes_style("white")):
-        figure = Figure(figsize=(11, 7.6))  # its places are fixed: finding them anew for each class takes as long as drawing
+        figure = Figure(figsize=(11, 7.6))  # a fixed layout: computing it for each class takes as long as drawing
         panels = figure.subplots(2, 2, sharex=True, sharey=True)
         figure.subplots_adjust(left=0.06, right=0.86, bottom=0.07, top=0.91, wspace=0.38, hspace=0.14)
     for place, (axes, area) in enumerate(zip(panels.flat, AREAS, strict=True)):
@@ -49,7 +50,7 @@ def curves_figure(title: str, precision: NDArray[np.float64]) -> bytes:
 
 
 def shares_figure(title: str, errors: Errors) -> bytes:
-    """A bar for each class from 0 to 1: what is found, and what each kind of error takes, over all areas, as a PNG."""
+    """A bar from 0 to 1 for each class as a PNG: its average precision, and the share of each kind of error, over all areas."""
     present = np.flatnonzero(errors.objects[:, 0])
     values = errors.precision[..., 0].mean(axis=1)
     shown = np.sort(present[np.argsort(values[1, present], kind="stable")][:MOST_CLASSES])
@@ -69,7 +70,10 @@ def shares_figure(title: str, errors: Errors) -> bytes:
 
 
 def areas_figure(title: str, errors: Errors) -> bytes:
-    """The same of all classes together, a bar for each area; of each area the classes that have an object there."""
+    """The same for all classes together, with a bar for each area.
+
+    Each area counts only classes with objects there.
+    """
     means = errors.of_present()
     rows = [np.nan_to_num(np.array([means[area][kind] for kind in KINDS])) for area in AREAS]
     with matplotlib.rc_context(sns.axes_style("white")):
@@ -88,7 +92,10 @@ def areas_figure(title: str, errors: Errors) -> bytes:
 
 
 def _bars(axes: matplotlib.axes.Axes, rows: Sequence[NDArray[np.float64]]) -> None:
-    """What each kind adds to those before it; areas may make a later curve fall a little, which adds nothing."""
+    """What each kind adds to those before it.
+
+    Areas can make a later curve a little lower; that adds nothing.
+    """
     ends = np.maximum.accumulate(np.array(rows).reshape(len(rows), len(KINDS)), axis=1)
     starts = np.concatenate([np.zeros((len(rows), 1)), ends[:, :-1]], axis=1)
     for place, (kind, colour, meaning) in enumerate(zip(KINDS, COLOURS, MEANING, strict=True)):
@@ -96,7 +103,7 @@ def _bars(axes: matplotlib.axes.Axes, rows: Sequence[NDArray[np.float64]]) -> No
 
 
 def file_stem(name: str) -> str:
-    """A class name as part of a file name: no separators of paths, and no other characters with a meaning of their own."""
+    """A class name as part of a file name, without path separators and other special characters."""
     return re.sub(r"[^\w.-]+", "_", name).strip("._") or "class"
 
 

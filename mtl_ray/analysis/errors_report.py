@@ -1,4 +1,4 @@
-"""The error analysis as files: numbers, and pictures of the classes that have objects."""
+"""Writes the error analysis: tables, and figures of the classes that have objects."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.analysis.errors import ALL_CLASSES, AREAS, KINDS, Errors
-from mtl_ray.analysis.wide import Wide
+from mtl_ray.analysis.executor import Executor
 
 
 class _Picture(NamedTuple):
@@ -20,19 +20,21 @@ class _Picture(NamedTuple):
     precision: NDArray[np.float64]
 
 
-def write_errors(out: str, errors: Errors, tide: Mapping[str, Any], wide: Wide, *, kind: str, class_figures: bool = True) -> list[str]:
+def write_errors(
+    out: str, errors: Errors, tide: Mapping[str, Any], executor: Executor, *, kind: str, class_figures: bool = True
+) -> list[str]:
     """Writes errors.json, errors.csv, tide.json, two figures of bars, and below bbox/ or segm/ the curves.
 
     Args:
         out: folder or URI.
         errors: the curves.
         tide: see ``errors.tide``.
-        wide: draws.
+        executor: runs the work.
         kind: bbox or segm.
         class_figures: also the curves of each class that has objects.
 
     Returns:
-        The URIs of the files with all classes in them.
+        The URIs of the files about all classes.
     """
     from mtl_ray.analysis.errors_figures import areas_figure, shares_figure
 
@@ -47,7 +49,7 @@ def write_errors(out: str, errors: Errors, tide: Mapping[str, Any], wide: Wide, 
     for name, content in files.items():
         storage.write(storage.join(out, name), content)
     pictures = _pictures(storage.join(out, kind), errors, kind, class_figures)
-    wide(_draw, pictures, "draw")
+    executor(_draw, pictures, "draw")
     return [*(storage.join(out, name) for name in files), pictures[0].uri]
 
 
@@ -68,9 +70,9 @@ def _pictures(folder: str, errors: Errors, kind: str, class_figures: bool) -> li
 
 
 def _draw(picture: _Picture) -> None:
-    from mtl_ray.analysis.errors_figures import curves_figure
+    from mtl_ray.analysis.errors_figures import error_curves_figure
 
-    storage.write(picture.uri, curves_figure(picture.title, picture.precision))
+    storage.write(picture.uri, error_curves_figure(picture.title, picture.precision))
 
 
 def _table(errors: Errors, averages: Mapping[str, Mapping[str, Mapping[str, float]]]) -> bytes:

@@ -1,4 +1,4 @@
-"""Metrics of stored predictions by the evaluator of a config, for several data sets at once."""
+"""Metrics of stored predictions, with the evaluation settings of a config, for several datasets."""
 
 import json
 import math
@@ -18,23 +18,24 @@ TOGETHER = "together"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """The reports.
+class MetricReports:
+    """Reports by dataset.
 
     Attributes:
-        reports: by data set, and ``together`` for all images of several sets that share their classes.
-        notes: what the reader of the figures should know, by data set.
+        reports: by dataset, and ``together`` for all images of several sets that share their
+            classes.
+        notes: remarks for the reader of the metrics, by dataset.
     """
 
     reports: Mapping[str, Report]
     notes: Mapping[str, Sequence[str]]
 
     def to_json(self) -> bytes:
-        """By data set what ``report.json`` of ``jobs.evaluate`` holds."""
+        """The content of ``report.json`` of ``jobs.evaluate`` for each dataset."""
         return (json.dumps({name: json.loads(each.to_json()) for name, each in self.reports.items()}, indent=1) + "\n").encode()
 
     def to_text(self) -> str:
-        """A line for each metric, a column for each data set."""
+        """A line for each metric, a column for each dataset."""
         names = list(self.reports)
         metrics = list(dict.fromkeys(metric for each in self.reports.values() for metric in each.figures))
         width = max(map(len, metrics), default=6)
@@ -45,18 +46,21 @@ class Measured:
         return "\n".join([*(f"[{place}] {name}" for place, name in enumerate(names, 1)), "", *rows])
 
 
-def eval_metric(predictions: Sequence[str], data: Sequence[str], config: EvaluateConfig, classes: Sequence[str] | None = None) -> Measured:
-    """Measures each predictions file on its data set.
+def eval_metric(
+    predictions: Sequence[str], data: Sequence[str], config: EvaluateConfig, classes: Sequence[str] | None = None
+) -> MetricReports:
+    """Evaluates each predictions file on its dataset.
 
     Args:
-        predictions: URIs of predictions.arrow, COCO results or result pickles: one for each data set.
+        predictions: URIs of predictions.arrow, COCO results or result pickles: one for each
+            dataset.
         data: URIs of splits or COCO annotation files.
-        config: what is measured beside the metrics of each head.
+        config: what to measure besides the metrics of each head.
         classes: see ``paired.open_pairs``.
 
     Raises:
-        ValueError, FileNotFoundError: if a file cannot be read, there are not as many of the one as of the other, or none of the
-            heads can be measured on the data.
+        ValueError, FileNotFoundError: if a file cannot be read, there are not as many of the one as
+            of the other, or none of the heads can be measured on the data.
     """
     if len(predictions) != len(data):
         raise ValueError(f"there are {len(predictions)} files of predictions and {len(data)} data sets; give one for each, in one order")
@@ -80,11 +84,11 @@ def eval_metric(predictions: Sequence[str], data: Sequence[str], config: Evaluat
         total = sum(samples for _, _, samples in measured)
         facts = _facts(", ".join(predictions), ", ".join(data), total, (), time.monotonic() - started)
         reports[TOGETHER] = report(first, facts)
-    return Measured(reports=reports, notes=notes)
+    return MetricReports(reports=reports, notes=notes)
 
 
 def _measure(uri: str, pairs: Pairs, config: EvaluateConfig) -> tuple[dict[str, Metric[Any]], int, int]:
-    """The metrics by head, how many images were measured, and how many have no predictions."""
+    """The metrics by head, the number of evaluated images, and the number of images without predictions."""
     heads = {name: head for name, head in pairs.stored.heads.items() if head.annotation in pairs.data.vocabulary.classes}
     if not heads:
         raise ValueError(f"nothing of {uri} can be measured: the data has {', '.join(pairs.data.vocabulary.classes) or 'no classes'}")
@@ -111,6 +115,6 @@ def _facts(target: str, data: str, samples: int, notes: Sequence[str], seconds: 
     return {"target": target, "data": data, "samples": samples, "notes": list(notes), "seconds": round(seconds, 3)}
 
 
-def write_measured(uri: str, measured: Measured) -> None:
+def write_reports(uri: str, measured: MetricReports) -> None:
     """Writes the JSON."""
     storage.write(uri, measured.to_json())

@@ -1,7 +1,8 @@
-"""Boxes that several models found as those of one: weighted boxes fusion (Solovyev, Wang and Gabruseva 2021, https://arxiv.org/abs/1910.13302).
+"""Fuses the boxes of several models: weighted boxes fusion (Solovyev, Wang and Gabruseva 2021, https://arxiv.org/abs/1910.13302).
 
-Boxes of one class, of all models, join from the best score down: each the cluster whose mean so far it overlaps most. The mean of a
-cluster weighs its boxes by their scores; its score tells how many models agree.
+The boxes of one class of all models join clusters in the order of their scores: each joins the
+cluster whose mean it overlaps most. The mean of a cluster weights its boxes by their scores. Its
+score depends on how many models agree.
 """
 
 from collections.abc import Sequence
@@ -19,15 +20,17 @@ Confidence = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"
 
 @dataclass(frozen=True, kw_only=True)
 class Fusion:
-    """The rule.
+    """The rule of the fusion.
 
     Attributes:
         weights: of each model; its scores are multiplied by it.
-        iou: boxes join a cluster whose mean they overlap by more.
-        least: boxes of a lower score are left out first.
-        confidence: the score of a cluster. avg: the mean of its boxes, less where it has fewer boxes than there are models. max: the best
-            of them. box_and_model_avg: the mean by weight, times the share of the weight of the models that found it.
-            absent_model_aware_avg: the mean by weight, with a score of 0 from each model that did not find it.
+        iou: a box joins a cluster if it overlaps its mean by more than this.
+        least: boxes with a lower score are ignored.
+        confidence: the score of a cluster. avg: the mean of its boxes, reduced if it has fewer
+            boxes than there are models. max: the best of them. box_and_model_avg: the mean by
+            weight, times the share of the weight of the models that found it.
+            absent_model_aware_avg: the mean by weight, with a score of 0 from each model that did
+            not find it.
     """
 
     weights: tuple[float, ...]
@@ -45,10 +48,12 @@ class Fusion:
 
 
 def fuse(models: Sequence[Detections], rule: Fusion) -> Detections:
-    """What the models found on one image, as float64 boxes and scores, best first; masks and keypoints have no mean and are left out.
+    """Fuses the detections of the models on one image; float64 boxes and scores, best first.
+
+    Masks and keypoints are dropped.
 
     Args:
-        models: of each the detections; class numbers mean the same in all.
+        models: the detections of each; class numbers mean the same in all.
         rule: with a weight for each model.
     """
     assert len(models) == len(rule.weights)

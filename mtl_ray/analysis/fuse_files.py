@@ -1,4 +1,4 @@
-"""Files of predictions of several models upon one data set as one file."""
+"""Fuses the prediction files of several models on one dataset."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from mtl_ray import storage
+from mtl_ray.analysis.executor import Executor
 from mtl_ray.analysis.fuse import Fusion, fuse
 from mtl_ray.analysis.paired import Pairs
-from mtl_ray.analysis.wide import Wide
 from mtl_ray.evaluation.coco_file import ANYTHING
 from mtl_ray.evaluation.data import CocoData, image_ids
 from mtl_ray.evaluation.stored import COCO_RESULTS_HEAD, NOTHING, category_ids_of, to_table, write_arrow
@@ -25,15 +25,15 @@ HEAD = "boxes"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fused:
-    """What came of it.
+    """Fused predictions.
 
     Attributes:
-        samples: all of the data, in its order, without pictures.
-        found: on each of them, in the class numbers of ``vocabulary``.
-        vocabulary: the classes of the data and those that only a model knows.
+        samples: all samples of the data, in its order, without images.
+        found: detections on each sample, with the class numbers of ``vocabulary``.
+        vocabulary: the classes of the data, and those that only a model knows.
         by_data: whether keys of samples are image ids of an annotation file.
-        before: how many boxes each file has.
-        notes: what the reader should know.
+        before: number of boxes in each file.
+        notes: remarks for the reader.
     """
 
     samples: tuple[Sample, ...]
@@ -44,16 +44,19 @@ class Fused:
     notes: tuple[str, ...]
 
 
-def fuse_files(opened: Sequence[Pairs], rule: Fusion, wide: Wide) -> Fused:
-    """Fuses what several files say of each image; an image that a file does not have is one where its model found nothing.
+def fuse_files(opened: Sequence[Pairs], rule: Fusion, executor: Executor) -> Fused:
+    """Fuses the predictions of several files.
+
+    If a file lacks an image, its model found nothing there.
 
     Args:
-        opened: of each model, all upon the same data.
-        rule: with a weight for each.
-        wide: does the work.
+        opened: predictions of each model, all on the same data.
+        rule: with a weight for each model.
+        executor: runs the work.
 
     Raises:
-        ValueError: if a file finds no objects, or has predictions of images that the data does not have.
+        ValueError: if a file finds no objects, or has predictions of images that the data does not
+            have.
     """
     names = list(opened[0].data.vocabulary.classes.get("instances", ()))
     for pairs in opened:
@@ -61,7 +64,7 @@ def fuse_files(opened: Sequence[Pairs], rule: Fusion, wide: Wide) -> Fused:
     columns = [_columns(pairs, names) for pairs in opened]
     images = [tuple(each) for each in zip(*(found for found, _ in columns), strict=True)]
     parts = [images[start : start + IMAGES_OF_A_TASK] for start in range(0, len(images), IMAGES_OF_A_TASK)]
-    fused = wide(partial(_fuse_all, rule), parts, "fuse")
+    fused = executor(partial(_fuse_all, rule), parts, "fuse")
     data = opened[0].data
     return Fused(
         samples=tuple(data.samples(0, len(data), pictures=False)),
@@ -106,23 +109,23 @@ def write_fused(uri: str, fused: Fused) -> None:
     """Writes a COCO results file (.json), or a predictions file of this project (.arrow).
 
     Raises:
-        ValueError: if the name ends otherwise.
+        ValueError: if the ending is unknown.
     """
     writer = writer_of(uri)
     writer(uri, fused)
 
 
 def writer_of(uri: str) -> Callable[[str, Fused], None]:
-    """What writes a file of this name.
+    """The function that writes a file with this ending.
 
     Raises:
-        ValueError: if nothing does.
+        ValueError: if the ending is unknown.
     """
     writers: Mapping[str, Callable[[str, Fused], None]] = {".json": _write_json, ".arrow": _write_arrow}
     for ending, writer in writers.items():
         if uri.endswith(ending):
             return writer
-    raise ValueError(f"{uri}: the end of the name says the format: .json (COCO results) or .arrow")
+    raise ValueError(f"{uri}: the ending of the name sets the format: .json (COCO results) or .arrow")
 
 
 def _write_json(uri: str, fused: Fused) -> None:

@@ -1,4 +1,4 @@
-"""What is counted when the health of a data set is looked at; parts of it are counted anywhere and merged."""
+"""The counts of a dataset check. Parts of a dataset are counted separately and merged."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -10,24 +10,24 @@ from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.sources.findings import Findings
 
 MAX_NAMED = 200
-"""Problems of one kind that are named in each part; all are counted."""
+"""Most problems of one kind that are listed for each part; all are counted."""
 STEPS = 4
-"""Bins of an octave in the histograms."""
+"""Bins per octave in the histograms."""
 SIDE_OCTAVES = (-2, 12)
-"""Of the square root of a box's area in pixels: from a quarter to 4096."""
+"""Range of the square root of a box's area: 1/4 to 4096 pixels."""
 SHAPE_OCTAVES = (-5, 5)
-"""Of width / height of a box."""
+"""Range of width / height of a box."""
 Histogram = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that should be looked at.
+class HealthProblem:
+    """A problem of a sample or a file.
 
     Attributes:
         kind: such as "empty box".
         key: of the sample, or the file.
-        text: what is wrong there; may be empty.
+        text: details; may be empty.
     """
 
     kind: str
@@ -37,13 +37,14 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """By what a picture is known again.
+    """Hashes that identify an image.
 
     Attributes:
         key: of its sample.
-        row: of its sample in the data set.
-        content: a hash of the file; None if there is none.
-        look: a rough and a finer hash of what it shows; None if it does not decode or shows next to nothing.
+        row: of its sample in the dataset.
+        content: hash of the file; None if there is no file.
+        look: a coarse and a fine perceptual hash; None if the image does not decode or is almost
+            uniform.
     """
 
     key: str
@@ -57,22 +58,24 @@ class Health:
     """Counts over samples; C classes of each kind of annotation.
 
     Attributes:
-        vocabulary: what the numbers mean.
-        samples: how many.
-        annotated, empty: by kind, samples with this annotation, and those of them in which there is nothing.
-        images: by kind, (C,) samples that have each class.
-        objects: (C,) objects.
+        vocabulary: the names of the class numbers.
+        samples: number of samples.
+        annotated, empty: by kind, samples with this annotation, and those of them without any
+            content.
+        images: by kind, (C,) samples with each class.
+        objects: (C,) objects of each class.
         crowd, difficult: objects that are regions to ignore.
         pixels: (C,) pixels of semantic maps.
-        no_class: pixels of semantic maps that have none.
+        no_class: pixels of semantic maps without a class.
         sides, shapes: histograms of boxes over octaves, STEPS bins each.
-        coco_sizes: objects by the stated area, which is that of the mask if there is one: under 32 x 32 pixels, under 96 x 96, larger.
+        coco_sizes: objects by the stated area, which is that of the mask if there is one: under 32
+            x 32 pixels, under 96 x 96, larger.
         per_image: annotated samples by their number of objects.
-        sizes: pictures by (width, height).
-        colour: sums of the values of each channel, of their squares, and how many there are.
-        problems, counted: those that are named, and how many there are of each kind.
+        sizes: images by (width, height).
+        colour: sums of the values of each channel, of their squares, and their number.
+        problems, counted: the listed problems, and the number of each kind.
         identities: of all samples.
-        findings: what the reader, or the conversion, left out or read with a change, as ``jobs.convert`` says it.
+        findings: what the reader or the conversion skipped or changed, as in ``jobs.convert``.
     """
 
     vocabulary: Vocabulary
@@ -91,7 +94,7 @@ class Health:
     per_image: Counter[int] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     colour: NDArray[np.float64] = field(default_factory=lambda: np.zeros((3, 3)))
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[HealthProblem] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
     identities: list[Identity] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
@@ -103,13 +106,13 @@ class Health:
         self.pixels = np.zeros(len(classes.get("semantic", ())), np.int64)
 
     def report(self, kind: str, key: str, text: str = "") -> None:
-        """Counts a problem, and names it if there are not too many of its kind."""
+        """Counts a problem, and lists it unless there are too many of its kind."""
         self.counted[kind] += 1
         if self.counted[kind] <= MAX_NAMED:
-            self.problems.append(Problem(kind, key, text))
+            self.problems.append(HealthProblem(kind, key, text))
 
     def merge(self, other: "Health") -> None:
-        """Adds what was counted of other samples of the same data set."""
+        """Adds the counts of other samples of the same dataset."""
         self.samples += other.samples
         self.crowd += other.crowd
         self.difficult += other.difficult
@@ -126,13 +129,16 @@ class Health:
 
 
 def in_octaves(values: NDArray[np.float64], octaves: tuple[int, int]) -> Histogram:
-    """How many values above 0 fall into each bin; those beyond the ends are in the first and the last."""
+    """A histogram of values above 0.
+
+    Values outside the range count in the first or the last bin.
+    """
     low, high = octaves
     bins = np.floor((np.log2(values) - low) * STEPS).clip(0, (high - low) * STEPS - 1).astype(np.int64)
     return np.bincount(bins, minlength=(high - low) * STEPS)
 
 
 def bin_edges(octaves: tuple[int, int]) -> NDArray[np.float64]:
-    """Where the bins of ``in_octaves`` begin and end."""
+    """The edges of the bins of ``in_octaves``."""
     low, high = octaves
     return np.asarray(2.0 ** (np.arange((high - low) * STEPS + 1) / STEPS + low), np.float64)

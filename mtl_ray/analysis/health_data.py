@@ -1,4 +1,4 @@
-"""The data sets whose health is looked at: a split, a COCO annotation file, or a raw data set of any kind; rows by number."""
+"""The datasets to check: a split, a COCO annotation file, or a raw dataset of any kind, with access to single rows."""
 
 import json
 import re
@@ -10,14 +10,13 @@ from typing import Any, get_args
 from mtl_ray import storage
 from mtl_ray.analysis.health import Health
 from mtl_ray.analysis.health_sample import look_at
+from mtl_ray.config.describe import given_node
 from mtl_ray.config.document import scalar
-from mtl_ray.config.options import given_node
 from mtl_ray.config.validate import validate
 from mtl_ray.evaluation.data import CocoData, EvaluationData, SplitData, open_data
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.config import ConvertConfig, RawConfig, Shards
-from mtl_ray.sources.open import open_source
-from mtl_ray.sources.picture import ImageRule
+from mtl_ray.sources.picture import ImageRule, open_source
 from mtl_ray.sources.source import Reject, Source
 
 LEFT_OUT = "left out by the reader"
@@ -26,12 +25,12 @@ _RAW = re.compile(r"([a-z0-9_]+):(\w+=.*)", re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """Some rows of a data set.
+    """Some rows of a dataset.
 
     Attributes:
-        uri, images: where it is, see ``open_healthy``; None for rows of a raw data set.
-        source: these rows of a raw data set, and no others.
-        start, stop: which rows.
+        uri, images: see ``open_health_dataset``; None for rows of a raw dataset.
+        source: a raw dataset with only these rows.
+        start, stop: the rows.
     """
 
     uri: str | None
@@ -42,14 +41,14 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSet:
-    """A data set that was found.
+class HealthDataset:
+    """A dataset to check.
 
     Attributes:
-        name: what it was called by.
-        data: a split or an annotation file, or the listing of a raw data set.
-        images: where the pictures of an annotation file lie.
-        rejects: what its reader, or the conversion that made it, left out.
+        name: its address.
+        data: a split or an annotation file, or the listing of a raw dataset.
+        images: folder of the images of an annotation file.
+        rejects: what its reader, or the conversion that wrote it, skipped.
     """
 
     name: str
@@ -59,14 +58,14 @@ class DataSet:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """What its numbers mean."""
+        """The names of the class numbers."""
         return self.data.vocabulary
 
     def __len__(self) -> int:
         return len(self.data)
 
     def pieces(self, most: int) -> list[Piece]:
-        """All rows in at most so many runs."""
+        """All rows in at most ``most`` ranges."""
         ends = [len(self) * index // most for index in range(most + 1)]
         spans = [(start, stop) for start, stop in pairwise(ends) if stop > start]
         if isinstance(self.data, Source):
@@ -76,29 +75,32 @@ class DataSet:
         return [Piece(uri=self.name, images=self.images, source=None, start=start, stop=stop) for start, stop in spans]
 
     def sample(self, row: int) -> Sample | None:
-        """One sample; its picture is empty if it is nowhere. None if a raw data set's reader cannot make one."""
+        """One sample; its image is empty if there is none.
+
+        None if the reader of a raw dataset skips it.
+        """
         return _read(self.data, row, Health(vocabulary=self.vocabulary))
 
 
-def open_data_set(name: str, images: str | None = None) -> DataSet:
-    """The data set at an address.
+def open_health_dataset(name: str, images: str | None = None) -> HealthDataset:
+    """The dataset at an address.
 
     Args:
-        name: the URI of a split, a COCO annotation file (.json), or ``KIND:key=value,...`` with the options of ``jobs.convert``, such as
-            ``voc:root=data/VOC2007,split=train``.
-        images: where the pictures of an annotation file lie.
+        name: the URI of a split, a COCO annotation file (.json), or ``KIND:key=value,...`` with the
+            options of ``jobs.convert``, such as ``voc:root=data/VOC2007,split=train``.
+        images: folder of the images of an annotation file.
 
     Raises:
-        ValueError, FileNotFoundError: if there is nothing of the kind.
+        ValueError, FileNotFoundError: if there is no such dataset.
     """
     kinds = {kind.type: kind for kind in get_args(RawConfig)}
     raw = _RAW.fullmatch(name)
     if raw and raw[1] in kinds:
         source = open_source(_raw_config(raw[1], raw[2]), ImageRule(needed=False))
-        return DataSet(name=name, data=source, images=None, rejects=source.rejects)
+        return HealthDataset(name=name, data=source, images=None, rejects=source.rejects)
     data = open_data(name, images)
     rejects = _rejects(name) if isinstance(data, SplitData) else ()
-    return DataSet(name=name, data=data, images=images, rejects=rejects)
+    return HealthDataset(name=name, data=data, images=images, rejects=rejects)
 
 
 def look_at_piece(piece: Piece) -> Health:
@@ -114,7 +116,7 @@ def look_at_piece(piece: Piece) -> Health:
 
 
 def report_rejects(rejects: Sequence[Reject], health: Health) -> None:
-    """Counts what was left out, and what was read with a change."""
+    """Counts what was skipped, and what was changed on reading."""
     health.findings.add(rejects)
     for reject in rejects:
         if not reject.note:
@@ -122,7 +124,10 @@ def report_rejects(rejects: Sequence[Reject], health: Health) -> None:
 
 
 def _read(data: EvaluationData | Source, row: int, health: Health) -> Sample | None:
-    """A sample, with its picture where it is to be had; what the reader of a raw data set leaves out is counted."""
+    """A sample, with its image if there is one.
+
+    What the reader of a raw dataset skips is counted.
+    """
     if isinstance(data, Source):
         sample, rejects = data.read(row)
         report_rejects(rejects, health)
@@ -146,7 +151,7 @@ def _raw_config(kind: str, options: str) -> RawConfig:
 
 
 def _rejects(uri: str) -> tuple[Reject, ...]:
-    """What the conversion that made a split left out."""
+    """What the conversion that wrote a split skipped."""
     try:
         listed = json.loads(storage.read(storage.join(uri, "rejects.json")))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The health of data sets as pictures: class balance, boxes, picture sizes, samples, and pictures that are the same."""
+"""Figures of a dataset check: class balance, boxes, image sizes, samples, and duplicate images."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.analysis.browse import panels
 from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, Histogram, bin_edges
-from mtl_ray.analysis.health_data import DataSet
+from mtl_ray.analysis.health_data import HealthDataset
 from mtl_ray.analysis.health_report import HealthReport, examples, tables
 from mtl_ray.analysis.short_names import short_names
 from mtl_ray.geometry.figures import png
@@ -24,24 +24,25 @@ from mtl_ray.inputs.decode import decode_image
 from mtl_ray.samples import Annotation
 
 MOST_CLASSES = 40
-"""Of more classes the commonest and the rarest are shown, half of each."""
+"""Most classes in a figure; of more classes the most and the least frequent are shown, half of
+each."""
 SHEET = 12
-"""Samples of each data set that are drawn."""
+"""Number of samples that are drawn of each dataset."""
 THUMB_PX = 320
 _LONGEST_NAME = 28
 _LONGEST_SET = 60
 
 
-def write_health(out: str, report: HealthReport, sets: Sequence[DataSet]) -> list[str]:
-    """Writes ``dataset.json``, the tables and the pictures into a folder; gives their names."""
+def write_health(out: str, report: HealthReport, sets: Sequence[HealthDataset]) -> list[str]:
+    """Writes ``dataset.json``, the tables and the figures to a folder; returns their names."""
     files = {"dataset.json": json.dumps(report.to_json(), indent=1).encode(), **tables(report), **draw_health(report, sets)}
     for name, data in files.items():
         storage.write(storage.join(out, name), data)
     return list(files)
 
 
-def draw_health(report: HealthReport, sets: Sequence[DataSet]) -> dict[str, bytes]:
-    """Pictures by file name: ``classes-KIND.png``, ``boxes.png``, ``sizes.png``, ``samples-N.jpg``, ``same.jpg``."""
+def draw_health(report: HealthReport, sets: Sequence[HealthDataset]) -> dict[str, bytes]:
+    """Figures by file name: ``classes-KIND.png``, ``boxes.png``, ``sizes.png``, ``samples-N.jpg``, ``same.jpg``."""
     names = [set_name(name) for name in short_names(report.names)]
     kinds = list(dict.fromkeys(kind for health in report.sets for kind in health.vocabulary.classes))
     drawn = {}
@@ -61,7 +62,7 @@ def draw_health(report: HealthReport, sets: Sequence[DataSet]) -> dict[str, byte
 
 
 def classes_figure(names: Sequence[str], sets: Sequence[Health], kind: Annotation) -> Figure:
-    """Examples of each class by its name, as bars of each data set side by side."""
+    """The number of examples of each class, with a bar for each dataset."""
     counted = [_by_name(health, kind) for health in sets]
     total = {name: sum(counts.get(name, 0) for counts in counted) for counts in counted for name in counts}
     order = sorted(total, key=lambda name: -total[name])
@@ -93,7 +94,7 @@ def _by_name(health: Health, kind: Annotation) -> dict[str, int]:
 
 
 def _boxes(names: Sequence[str], sets: Sequence[Health]) -> Figure:
-    """Sizes, shapes and numbers of boxes, each as shares of its data set."""
+    """Sizes, aspect ratios and numbers of boxes, as shares of each dataset."""
     figure, (side, shape, number) = _axes(13, 4.2, 3)
     for place, (name, health) in enumerate(zip(names, sets, strict=True)):
         _steps(side, health.sides, bin_edges(SIDE_OCTAVES), place, name)
@@ -124,7 +125,7 @@ def _steps(axes: Axes, counts: Histogram, edges: NDArray[np.float64], place: int
 
 
 def _sizes(names: Sequence[str], sets: Sequence[Health]) -> Figure:
-    """Widths and heights of the pictures; the larger a dot, the more of them."""
+    """Widths and heights of the images; larger dots mean more images."""
     figure, (axes,) = _axes(7, 5)
     for place, (name, health) in enumerate(zip(names, sets, strict=True)):
         if health.sizes:
@@ -138,7 +139,7 @@ def _sizes(names: Sequence[str], sets: Sequence[Health]) -> Figure:
     return figure
 
 
-def _sheet(each: DataSet) -> bytes | None:
+def _sheet(each: HealthDataset) -> bytes | None:
     rows = np.unique(np.linspace(0, max(0, len(each) - 1), min(SHEET, len(each))).round().astype(np.int64))
     drawn = [(key, picture) for row in rows.tolist() if (found := _drawn(each, row)) is not None for key, picture in [found]]
     if not drawn:
@@ -149,7 +150,7 @@ def _sheet(each: DataSet) -> bytes | None:
     )
 
 
-def _drawn(each: DataSet, row: int) -> tuple[str, NDArray[np.uint8]] | None:
+def _drawn(each: HealthDataset, row: int) -> tuple[str, NDArray[np.uint8]] | None:
     sample = each.sample(row)
     if sample is None or not sample.image:
         return None
@@ -159,8 +160,8 @@ def _drawn(each: DataSet, row: int) -> tuple[str, NDArray[np.uint8]] | None:
         return None  # the report names it
 
 
-def _same(report: HealthReport, sets: Sequence[DataSet]) -> bytes | None:
-    """The first pairs, two in a row; of different data sets before those within one."""
+def _same(report: HealthReport, sets: Sequence[HealthDataset]) -> bytes | None:
+    """The first pairs, two in a row; pairs across datasets come before those within one."""
     pairs = sorted(report.same, key=lambda pair: (pair.a == pair.b, pair.how))[:SHEET]
     wanted = [(place, key) for pair in pairs for place, key in ((pair.a, pair.key_a), (pair.b, pair.key_b))]
     rows = [{identity.key: identity.row for identity in health.identities} for health in report.sets]
@@ -193,7 +194,7 @@ def _colour(place: int) -> str:
 
 
 def set_name(name: str) -> str:
-    """A name of a data set that is not too long: what tells it from others may stand at either end."""
+    """A shortened name of a dataset; both ends are kept, since either may distinguish it."""
     return (name if len(name) <= _LONGEST_SET else f"{name[: _LONGEST_SET // 2 - 3]}...{name[-_LONGEST_SET // 2 :]}").replace("$", r"\$")
 
 

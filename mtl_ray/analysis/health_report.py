@@ -1,4 +1,4 @@
-"""The health of one or several data sets: what was counted, pictures that are the same, and what should be looked at."""
+"""The report of a dataset check: counts, duplicate images, and findings."""
 
 import csv
 import io
@@ -17,19 +17,20 @@ from mtl_ray.samples import Annotation
 from mtl_ray.sources.findings import refusal, remarks
 
 UNBALANCED = 100
-"""Times as many examples of one class as of another are worth a word."""
+"""Ratio of the examples of two classes from which the imbalance is reported."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HealthReport:
-    """What was found.
+    """The result of a check.
 
     Attributes:
-        names: of the data sets.
-        sets: what was counted of each.
-        same: pairs of samples that show the same, within a data set and across.
-        same_counts: how many samples of ``b`` are in ``a`` too, by (a, b, how); a equal to b: that are in it more than once.
-        findings: sentences, what matters most first.
+        names: of the datasets.
+        sets: the counts of each dataset.
+        same: pairs of duplicate samples, within a dataset and across datasets.
+        same_counts: number of samples of ``b`` that are also in ``a``, by (a, b, how); if a equals
+            b, samples that occur repeatedly.
+        findings: sentences, the most important first.
     """
 
     names: tuple[str, ...]
@@ -39,14 +40,14 @@ class HealthReport:
     findings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the identities."""
+        """Everything except the hashes."""
         sets = [{"name": name, **_set_json(health)} for name, health in zip(self.names, self.sets, strict=True)]
         counts = [{"a": self.names[a], "b": self.names[b], "how": how, "samples": n} for (a, b, how), n in self.same_counts.items()]
         pairs = [{**asdict(each), "a": self.names[each.a], "b": self.names[each.b]} for each in self.same]
         return {"findings": list(self.findings), "data": sets, "same_counts": counts, "same": pairs}
 
     def to_text(self) -> str:
-        """For the screen."""
+        """A text for the terminal."""
         lines = []
         for name, health in zip(self.names, self.sets, strict=True):
             lines += [f"{name}: {health.samples:,} samples", *(f"  {line}" for line in _facts(health)), ""]
@@ -55,7 +56,7 @@ class HealthReport:
 
 
 def report_of(names: Sequence[str], sets: Sequence[Health]) -> HealthReport:
-    """Compares what was counted of each data set."""
+    """Compares the counts of the datasets."""
     same, counts = find_same(sets)
     short = short_names(names)
     findings = [
@@ -69,7 +70,7 @@ def report_of(names: Sequence[str], sets: Sequence[Health]) -> HealthReport:
 
 
 def median_of(histogram: NDArray[np.int64], octaves: tuple[int, int]) -> float:
-    """The middle of the bin in which the median lies; NaN of nothing."""
+    """The centre of the bin of the median; NaN for an empty histogram."""
     if not histogram.sum():
         return float("nan")
     bin_ = int(np.searchsorted(np.cumsum(histogram), histogram.sum() / 2))
@@ -78,7 +79,7 @@ def median_of(histogram: NDArray[np.int64], octaves: tuple[int, int]) -> float:
 
 
 def _conversions(names: Sequence[str], sets: Sequence[Health]) -> Iterator[str]:
-    """What ``jobs.convert`` would say, or has said, of each data set."""
+    """The remarks of ``jobs.convert`` about each dataset."""
     for name, health in zip(names, sets, strict=True):
         classes = health.vocabulary.classes
         counts: dict[str, dict[str, int]] = {

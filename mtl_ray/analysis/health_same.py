@@ -1,4 +1,4 @@
-"""Pictures that are there twice, in one data set or in two."""
+"""Finds duplicate images, within a dataset and across datasets."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -10,20 +10,21 @@ from numpy.typing import NDArray
 from mtl_ray.analysis.health import Health, Identity
 
 ROUGH_BITS, FINE_BITS = 3, 24
-"""Two pictures look alike if at most so many of the 64 and of the 256 places of their hashes differ. Of 59 photographs that were written
-again as JPEG of quality 30, or at half the size, none differed by more; of different photographs the nearest differed by 13 and 73."""
+"""Two images look alike if at most this many of the 64 and of the 256 bits of their hashes differ.
+59 photographs that were saved again as JPEG of quality 30, or at half the size, did not differ by
+more; the nearest different photographs differed by 13 and 73."""
 _BANDS = 4
-"""Of the rough hash: where 3 of 64 bits differ, one of four parts is equal."""
+"""Parts of the coarse hash: if 3 of 64 bits differ, at least one of four parts is equal."""
 MAX_PAIRS = 500
-"""Pairs that are named; all are counted."""
+"""Most pairs that are listed; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Same:
-    """Two samples that show the same.
+    """Two duplicate samples.
 
     Attributes:
-        a, b: the data sets, by their place.
+        a, b: indices of the datasets.
         key_a, key_b: the samples.
         how: "same file", or "looks alike".
     """
@@ -36,14 +37,14 @@ class Same:
 
 
 Placed = tuple[int, Identity]
-"""A data set's place, and a sample of it."""
+"""The index of a dataset, and the hashes of a sample of it."""
 
 
 def find_same(sets: Sequence[Health]) -> tuple[list[Same], dict[tuple[int, int, str], int]]:
-    """Pairs of samples that show the same, at most MAX_PAIRS of them, and how many samples of b are in a too, by (a, b, how).
+    """At most MAX_PAIRS pairs of duplicate samples, and the number of samples of b that are also in a, by (a, b, how).
 
-    Of a sample and each data set up to its own, the first sample before it counts; where one is the same file, others that look
-    like it do not.
+    A sample is paired with the first duplicate before it in each dataset up to its own. If that is
+    the same file, similar images do not count.
     """
     everything = [(place, identity) for place, health in enumerate(sets) for identity in health.identities]
     found: list[Same] = []
@@ -60,7 +61,7 @@ def find_same(sets: Sequence[Health]) -> tuple[list[Same], dict[tuple[int, int, 
 
 
 def _same_files(everything: Sequence[Placed]) -> Iterator[tuple[int, int]]:
-    """Pairs of indices: each sample, and the first of each data set with the same content before it."""
+    """Pairs of indices: each sample, and the first sample before it with the same content in each dataset."""
     firsts: defaultdict[bytes, dict[int, int]] = defaultdict(dict)
     for index, (place, identity) in enumerate(everything):
         if identity.content is not None:

@@ -1,4 +1,7 @@
-"""One sample is looked at: its picture, its boxes, its labels and its map. Whatever is odd is reported, nothing is mended."""
+"""Checks one sample: its image, boxes, labels and map.
+
+Problems are reported, nothing is changed.
+"""
 
 import hashlib
 
@@ -12,13 +15,13 @@ from mtl_ray.inputs.decode import decode_image, decode_semantic
 from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample
 
 BEYOND_PX = 1.0
-"""A box may reach so far beyond the edge of its picture."""
+"""How far a box may reach beyond the edge of its image."""
 LONGEST = 30.0
-"""Times as long as wide, or more, is odd."""
+"""Aspect ratio from which a box is reported."""
 
 
 def look_at(sample: Sample, row: int, health: Health) -> None:
-    """Counts the sample of a row; one whose ``image`` is empty has no picture at hand."""
+    """Counts the sample of a row; if ``image`` is empty, the image is missing."""
     health.samples += 1
     health.findings.images += 1
     health.findings.annotated += sample.annotated
@@ -56,7 +59,7 @@ def _picture(sample: Sample, row: int, health: Health) -> Identity:
 
 
 def _look(image: NDArray[np.uint8]) -> tuple[bytes, bytes] | None:
-    """Where the picture grows brighter from left to right, on 8 x 8 and on 16 x 16 places (the "difference hash")."""
+    """The difference hash: where the brightness increases from left to right, on grids of 8 x 8 and 16 x 16."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     found = []
     for side in (8, 16):
@@ -68,7 +71,7 @@ def _look(image: NDArray[np.uint8]) -> tuple[bytes, bytes] | None:
 
 
 def _classes(sample: Sample, classes: NDArray[np.int64], kind: Annotation, health: Health) -> NDArray[np.int64]:
-    """Counts the sample for each class that it has; gives the indices that have a name."""
+    """Counts the sample for each of its classes; returns the known class indices."""
     counts = health.images[kind]
     known = classes[(classes >= 0) & (classes < len(counts))]
     for strange in np.setdiff1d(classes, known).tolist():
@@ -97,7 +100,7 @@ def _objects(sample: Sample, objects: Instances, health: Health) -> None:
 
 
 def _faults(sample: Sample, boxes: NDArray[np.float64], objects: Instances, health: Health) -> NDArray[np.bool_]:
-    """Reports odd boxes; True for those that have a width and a height."""
+    """Reports invalid boxes; True for boxes with a width and a height."""
     sides = boxes[:, 2:] - boxes[:, :2]
     finite = np.isfinite(boxes).all(axis=1)
     whole = finite & (sides > 0).all(axis=1)

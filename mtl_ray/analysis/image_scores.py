@@ -1,7 +1,8 @@
-"""How well the objects of each single image were found: the mean average precision of the image by itself.
+"""Scores single images: the mean average precision of each image.
 
-The rule is that of MMDetection's ``analyze_results``: Pascal VOC's area under the curve of each class that has objects in the image,
-averaged over these classes and over the IoU thresholds 0.50 to 0.95.
+The rule is that of MMDetection's ``analyze_results``: Pascal VOC's area under the curve of each
+class that has objects in the image, averaged over these classes and over the IoU thresholds 0.50 to
+0.95.
 """
 
 from collections.abc import Sequence
@@ -17,13 +18,14 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 
 class Ranked(NamedTuple):
-    """The detections that are of a class which their image has, by image and class, best first.
+    """The detections of classes that their image has, by image and class, best first.
 
     Attributes:
-        group: (D,) which group of one image and class.
-        object: (D,) the object of the group that each one overlaps most; -1 if none by half.
-        iou: (D,) with it.
-        optional: (D,) whether it need not be found.
+        group: (D,) group of one image and class.
+        object: (D,) the object of the group that the detection overlaps most; -1 if the overlap is
+            below one half.
+        iou: (D,) overlap with this object.
+        optional: (D,) whether this object is optional.
     """
 
     group: NDArray[np.int64]
@@ -33,14 +35,15 @@ class Ranked(NamedTuple):
 
 
 def image_scores(images: Sequence[Scored], *, crowd_counts: bool = False) -> NDArray[np.float64]:
-    """The score of each image, float64 (N,); NaN where there is no object to find.
+    """The score of each image, float64 (N,); NaN if there is no object to find.
 
-    Detections look at the object of their class that they overlap most, the best-scored first; one whose object was found before, or
-    is not overlapped enough, is wrong. An object that is crowd or difficult need not be found and what looks at it counts neither way.
+    In the order of their scores, detections match the object of their class that they overlap most.
+    A detection is wrong if its object was found before, or if the overlap is too small. Crowds and
+    difficult objects are optional: detections on them do not count.
 
     Args:
-        images: truth and detections.
-        crowd_counts: crowds are objects as any others, as MMDetection 3.x takes them.
+        images: ground truth and detections.
+        crowd_counts: treat crowds like other objects, as MMDetection 3.x does.
     """
     objects, found = objects_of(images), found_of(images)
     if crowd_counts:
@@ -57,7 +60,7 @@ def image_scores(images: Sequence[Scored], *, crowd_counts: bool = False) -> NDA
 
 
 def overlaps_float32(found: Found, objects: Objects, least: float, *, same_class: bool = False) -> Overlaps:
-    """``overlaps`` in MMDetection's own precision, which decides at a threshold."""
+    """``overlaps`` in float32 like MMDetection, which matters at a threshold."""
     rounded = replace(found, boxes_xyxy=found.boxes_xyxy.astype(np.float32))
     return overlaps(rounded, replace(objects, boxes_xyxy=objects.boxes_xyxy.astype(np.float32)), least, same_class=same_class)
 
@@ -75,7 +78,7 @@ def _rank(objects: Objects, found: Found, groups: NDArray[np.int64], group_of: N
 
 
 def _average_precision(ranked: Ranked, total: NDArray[np.int64], threshold: float) -> NDArray[np.float64]:
-    """Of each group: the sum, over the objects found, of the best precision at that recall or a higher one, by the number of objects."""
+    """The average precision of each group: the sum over found objects of the interpolated precision, divided by the number of objects."""
     hit = ranked.iou >= threshold
     counted = np.flatnonzero(~(hit & ranked.optional))
     group, place = ranked.group[counted], np.where(hit, ranked.object, -1)[counted]
@@ -85,6 +88,6 @@ def _average_precision(ranked: Ranked, total: NDArray[np.int64], threshold: floa
     start = np.searchsorted(group, group)
     hits = np.cumsum(right)
     precision = (hits - np.append(0, hits)[start]) / (np.arange(len(group)) - start + 1)
-    lift = 2.0 * (len(total) - group)  # groups are told apart by their height, so that one pass from the end serves all
+    lift = 2.0 * (len(total) - group)  # an offset separates the groups, so that one pass handles all
     envelope = np.maximum.accumulate((precision + lift)[::-1])[::-1] - lift
     return np.bincount(group[right], envelope[right], minlength=len(total)) / total

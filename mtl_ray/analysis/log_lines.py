@@ -1,8 +1,9 @@
-"""What one line of a training log is: a record of training, one of evaluation, or neither. No torch.
+"""Parses one line of a training log: a record of training or of evaluation, or neither.
 
-The generations differ: mmcv 1.x (``*.log.json``) writes ``mode``, counts iterations within the epoch and begins with a line about
-the environment; mmengine (``scalars.json``) writes neither and prefixes its metrics; this project's ``scalars.jsonl`` writes ``mode``
-and ``step``.
+This module imports no torch. The formats differ: mmcv 1.x (``*.log.json``) writes ``mode``, counts
+iterations within the epoch and begins with a line about the environment; mmengine
+(``scalars.json``) writes neither and prefixes its metrics; this project's ``scalars.jsonl`` writes
+``mode`` and ``step``.
 """
 
 import json
@@ -14,11 +15,12 @@ from typing import Any, Literal
 Kind = Literal["train", "eval"]
 
 PLACES = frozenset({"mode", "epoch", "iter", "step"})
-"""Where a line belongs; not a value."""
+"""Keys of the position of a line; they are not values."""
 _TIMES = frozenset({"time", "data_time"})
 _OF_TRAINING = frozenset({"memory", "grad_norm", "iter", "images_per_s"})
 _OF_EVALUATION = ("val/", "val_", "test/", "test_")
-"""How mmengine's losses of an evaluation begin; a line of training without a learning rate is known by its ``loss``."""
+"""Prefixes of mmengine's evaluation losses; ``loss`` identifies a line of training without a
+learning rate."""
 _HEADER = frozenset({"env_info", "config", "hook_msgs", "mmcv_version", "mmdet_version", "mmseg_version", "exp_name", "seed", "CLASSES"})
 
 
@@ -27,10 +29,10 @@ class Line:
     """A line with values.
 
     Attributes:
-        kind: of what it tells.
-        epoch, iter, step: as written, None where they are not.
+        kind: training or evaluation.
+        epoch, iter, step: as written; None if missing.
         values: finite numbers by key.
-        labelled: whether the line itself says ``mode``.
+        labelled: whether the line contains ``mode``.
     """
 
     kind: Kind
@@ -72,7 +74,7 @@ def is_loss(key: str) -> bool:
 
 
 def last_part(key: str) -> str:
-    """A key without what stands before its last "/"; brackets and blanks belong to it (``coco/AP (L)``)."""
+    """The part of a key after its last "/", with brackets and blanks (``coco/AP (L)``)."""
     return key.rpartition("/")[2]
 
 
@@ -96,7 +98,10 @@ def _is_rate(key: str) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Python's reader takes ``NaN``, as some metrics are written; that is no value to draw or to average."""
+    """Whether a value is a finite number.
+
+    Python's JSON reader accepts ``NaN``, which some metrics contain.
+    """
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300 and math.isfinite(value)
 
 

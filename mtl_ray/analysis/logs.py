@@ -1,4 +1,7 @@
-"""Training logs of all generations as one kind of record: what was measured, after which step, in which epoch. No torch."""
+"""Reads training logs of all formats as records with values, step and epoch.
+
+This module imports no torch.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +15,14 @@ _SUFFIXES = (".log.json", "scalars.json", "scalars.jsonl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What one line says.
+class LogRecord:
+    """The record of one line.
 
     Attributes:
         kind: train or eval.
-        epoch: from 1; None in a training that counts iterations only.
-        step: optimiser steps of the whole training up to here; of an evaluation, those after which it took place.
+        epoch: from 1; None in a training that counts only iterations.
+        step: optimiser steps from the start of the training; for an evaluation, the steps before
+            it.
         values: finite numbers by key.
     """
 
@@ -34,12 +38,12 @@ class Log:
 
     Attributes:
         uri: of the file, or the folder whose logs were read.
-        records: all of them, also those of steps that were done again later.
-        unread: lines that are not JSON, such as one that was cut off.
+        records: all records, including those of steps that were repeated later.
+        unread: number of lines that are not JSON, such as a truncated one.
     """
 
     uri: str
-    records: tuple[Record, ...]
+    records: tuple[LogRecord, ...]
     unread: int
 
     def keys(self, kind: Kind | None = None) -> list[str]:
@@ -47,12 +51,12 @@ class Log:
         return list(dict.fromkeys(key for record in self.records if kind in (None, record.kind) for key in record.values))
 
     def joined(self) -> "Log":
-        """Without what was written of steps that were done again: where the log goes back, the later attempt counts.
+        """The log without records of steps that were repeated: if the steps go back, the later attempt counts.
 
-        An attempt goes on after the step that lies one of its intervals before its first line; where that is the very beginning,
-        nothing of what stood before is part of it.
+        An attempt starts one of its log intervals before its first line. If that is the start of
+        the training, all earlier records are dropped.
         """
-        kept: list[Record] = []
+        kept: list[LogRecord] = []
         for attempt in _forward(self.records):
             train = [record.step for record in attempt if record.kind == "train"]
             first = train[0] if train else attempt[0].step
@@ -77,7 +81,7 @@ def read_log(uri: str) -> Log:
         lines += more
         unread += bad
     if not lines:
-        raise ValueError(f"{uri} has no line of JSON with values: the log to give is *.log.json, vis_data/scalars.json or scalars.jsonl")
+        raise ValueError(f"{uri} has no line of JSON with values: give a *.log.json, vis_data/scalars.json or scalars.jsonl")
     records = tuple(record for part in _attempts(lines) for record in _placed(part, lines))
     return Log(uri=uri, records=records, unread=unread)
 
@@ -89,7 +93,10 @@ def join_logs(logs: Sequence[Log]) -> Log:
 
 
 def _files(uri: str) -> list[str]:
-    """The file itself, or the logs in a folder; of a folder of mmengine only ``scalars.json``, since TIME.json says the same."""
+    """The file itself, or the logs in a folder.
+
+    Of a folder of mmengine only ``scalars.json``, since TIME.json says the same.
+    """
     if storage.names(uri) in ([], [uri.rstrip("/").rpartition("/")[2]]):
         return [uri]
     found = [file for file in storage.files(uri) if file.endswith(_SUFFIXES)]
@@ -116,7 +123,7 @@ def _read_lines(uri: str) -> tuple[list[Line], int]:
 
 
 def _attempts(lines: Sequence[Line]) -> Iterable[list[Line]]:
-    """Runs of lines in which training goes forward."""
+    """Splits the lines where the training goes back."""
     part: list[Line] = []
     before = (0, 0)
     for line in lines:
@@ -130,9 +137,9 @@ def _attempts(lines: Sequence[Line]) -> Iterable[list[Line]]:
     yield part
 
 
-def _forward(records: Sequence[Record]) -> Iterable[list[Record]]:
-    """Runs of records whose steps do not go back."""
-    part: list[Record] = []
+def _forward(records: Sequence[LogRecord]) -> Iterable[list[LogRecord]]:
+    """Splits the records where the steps go back."""
+    part: list[LogRecord] = []
     for record in records:
         if part and record.step < part[-1].step:
             yield part
@@ -141,7 +148,7 @@ def _forward(records: Sequence[Record]) -> Iterable[list[Record]]:
     yield part
 
 
-def _placed(part: Sequence[Line], everything: Sequence[Line]) -> Iterable[Record]:
+def _placed(part: Sequence[Line], everything: Sequence[Line]) -> Iterable[LogRecord]:
     """The records of an attempt; evaluations lie after the training before them."""
     length = _epoch_length(part)
     if length is None:
@@ -154,7 +161,7 @@ def _placed(part: Sequence[Line], everything: Sequence[Line]) -> Iterable[Record
             step = number
         if line.kind == "train":
             step, epoch = _train_step(line, length, step), line.epoch
-            yield Record(kind="train", epoch=epoch, step=step, values=dict(line.values))
+            yield LogRecord(kind="train", epoch=epoch, step=step, values=dict(line.values))
         else:
             yield _evaluation(line, step, epoch, by_epoch)
 
@@ -166,9 +173,9 @@ def _train_step(line: Line, length: int, before: int) -> int:
 
 
 def _epoch_length(lines: Sequence[Line]) -> int | None:
-    """Steps of an epoch where ``iter`` counts within it: the last one that was logged, as upstream takes it.
+    """Steps of an epoch if ``iter`` counts within an epoch: the last logged one, as in OpenMMLab's tools.
 
-    0 where ``iter`` counts the steps of all epochs, None where no second epoch begins that would tell.
+    0 if ``iter`` counts over all epochs; None if there is no second epoch, so it is unknown.
     """
     train = [line for line in lines if line.kind == "train" and line.step is None and line.iter is not None]
     borders = [(a.iter or 0, b.iter or 0) for a, b in pairwise(train) if (b.epoch or 1) > (a.epoch or 1)]
@@ -177,16 +184,16 @@ def _epoch_length(lines: Sequence[Line]) -> int | None:
     return 0 if all(after > before for before, after in borders) else max(line.iter or 0 for line in train)
 
 
-def _evaluation(line: Line, step: int, epoch: int | None, by_epoch: bool) -> Record:
-    """Under ``step`` mmengine writes the number of the epoch, or that of the step, or 0 (mmseg); it does not say which."""
+def _evaluation(line: Line, step: int, epoch: int | None, by_epoch: bool) -> LogRecord:
+    """In ``step`` mmengine writes the epoch, the step, or 0 (mmseg), without saying which."""
     values = dict(line.values)
     if line.labelled:
         own = line.step if line.step is not None else step
-        return Record(kind="eval", epoch=line.epoch, step=own, values=values)
+        return LogRecord(kind="eval", epoch=line.epoch, step=own, values=values)
     if not line.step:
-        return Record(kind="eval", epoch=line.epoch or epoch, step=step, values=values)
+        return LogRecord(kind="eval", epoch=line.epoch or epoch, step=step, values=values)
     if not by_epoch:
-        return Record(kind="eval", epoch=None, step=line.step, values=values)
+        return LogRecord(kind="eval", epoch=None, step=line.step, values=values)
     if abs(line.step - (epoch or 0)) <= abs(line.step - step):
-        return Record(kind="eval", epoch=line.step, step=step, values=values)
-    return Record(kind="eval", epoch=epoch, step=line.step, values=values)
+        return LogRecord(kind="eval", epoch=line.step, step=step, values=values)
+    return LogRecord(kind="eval", epoch=epoch, step=line.step, values=values)

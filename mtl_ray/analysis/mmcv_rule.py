@@ -1,8 +1,9 @@
-"""The counting rule of mmcv 1.x, by which the published figures of OpenMMLab's models were made.
+"""The counting rule of mmcv 1.x, with which the published complexity of OpenMMLab's models was computed.
 
-Layers are looked at, not operators: one multiply-add counts as one, and whatever is not a layer in the list below (a function such
-as ``F.relu`` or ``F.interpolate``, attention, softmax, suppression) counts nothing. So does ``nn.MultiheadAttention``, and models with
-attention come out too small; the rule ``dispatch`` has no such gaps.
+It counts layers, not operators. One multiply-add counts as one. Everything that is not a layer in
+the list below (functions such as ``F.relu`` or ``F.interpolate``, attention, softmax, suppression)
+does not count. ``nn.MultiheadAttention`` does not count either, so the result is too small for
+models with attention. The rule ``dispatch`` has no such gaps.
 """
 
 import math
@@ -33,7 +34,7 @@ Rule = Callable[[nn.Module, Tensor, Tensor], int]
 
 
 def rule_of(layer: nn.Module) -> Rule | None:
-    """How a layer is counted; None where it counts nothing."""
+    """The rule for a layer; None if the layer does not count."""
     for kinds, rule in _RULES:
         if isinstance(layer, kinds):
             return rule
@@ -48,7 +49,10 @@ def _conv(layer: nn.Module, source: Tensor, out: Tensor) -> int:
 
 
 def _transposed(layer: nn.Module, source: Tensor, out: Tensor) -> int:
-    """Over the places of the input. For the bias, mmcv takes the output's height twice; so does this."""
+    """Counts over the positions of the input.
+
+    For the bias, mmcv uses the height of the output twice; so does this rule.
+    """
     assert isinstance(layer, nn.ConvTranspose2d)
     each = math.prod(layer.kernel_size) * layer.in_channels * (layer.out_channels // layer.groups)
     bias = layer.out_channels * out.shape[0] * out.shape[2] ** 2 if layer.bias is not None else 0

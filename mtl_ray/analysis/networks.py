@@ -1,7 +1,7 @@
 """A network to be looked at, by its address: a config, whatever was made from one, or a function that builds one."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import cast
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
-from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model, load_experiment, predicting_heads
+from mtl_ray.experiment import ExperimentConfig, build_model, load_experiment, predicting_heads
 from mtl_ray.inference.checkpoint import find_checkpoint
 from mtl_ray.inference.open import artifact_kind
 from mtl_ray.inference.signature import read_signature
 from mtl_ray.inference.stored_config import read_config, read_vocabulary
 from mtl_ray.loading.join import join_vocabularies
-from mtl_ray.models.head import Context, Head, dense
+from mtl_ray.models.head import Head, unsuppressed
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.shards.split import open_split
@@ -29,7 +29,8 @@ class Network:
 
     Attributes:
         model: with random weights, in evaluation mode, on the CPU.
-        run: takes a model and a batch of inputs and carries out all but the suppression of boxes, which depends on their values.
+        run: takes a model and a batch of inputs and carries out all but the suppression of boxes,
+            which depends on their values.
         shape: of one input, where the target has one of its own.
         images: whether it takes images of bytes; else floats of any shape.
     """
@@ -44,7 +45,8 @@ def open_network(target: str, *, classes: int | None = None, auxiliary: bool = F
     """The network at an address.
 
     Args:
-        target: a config (.yaml), a run folder, a checkpoint, a bundle, or ``MODULE:FUNCTION`` of what returns a torch module.
+        target: a config (.yaml), a run folder, a checkpoint, a bundle, or ``MODULE:FUNCTION`` of
+            what returns a torch module.
         classes: how many there are, for a config whose split is not at hand.
         auxiliary: with the heads that are there for training alone.
 
@@ -55,7 +57,7 @@ def open_network(target: str, *, classes: int | None = None, auxiliary: bool = F
     if colon and function.isidentifier() and all(part.isidentifier() for part in module.split(".")):
         return Network(model=_imported(module, function).eval(), run=lambda model, batch: model(batch), shape=None, images=False)
     config, vocabulary = open_config(target, classes)
-    model = build_model(untrained(config.model), vocabulary).eval()
+    model = build_model(config.model.without_pretrained(), vocabulary).eval()
     if not auxiliary:
         kept = predicting_heads(config.model.heads)
         model.heads = nn.ModuleDict({name: head for name, head in model.heads.items() if name in kept})
@@ -89,11 +91,6 @@ def _stored(target: str) -> tuple[ExperimentConfig, Vocabulary | None]:
     return read_config(checkpoint), read_vocabulary(checkpoint)
 
 
-def untrained(config: ModelConfig) -> ModelConfig:
-    """The same network with random weights: nothing is downloaded."""
-    return replace(config, backbone=replace(config.backbone, pretrained=False, weights=None))
-
-
 def _imported(module: str, function: str) -> nn.Module:
     try:
         made = getattr(import_module(module), function)()
@@ -116,12 +113,5 @@ def _run(model: nn.Module, image: Tensor) -> object:
     assert isinstance(model, Model)
     height, width = image.shape[2:]
     valid = torch.tensor([[height, width]], dtype=torch.int32).expand(len(image), 2).to(image.device)
-    context = Context(canvas_hw=(height, width), valid_hw=valid)
-    features = model.trunk(model.normalise(image))
-    return [_output(cast(Head, head), features, context) for head in model.heads.values()]
-
-
-def _output(head: Head, features: Mapping[str, Tensor], context: Context) -> object:
-    """What a head says, before suppression where it has one."""
-    proposing = dense(head)
-    return head.predict(features, context) if proposing is None else proposing.candidates(features, context)
+    features, context = model.prepare({"image": image, "valid_hw": valid})
+    return [unsuppressed(cast(Head, head), features, context) for head in model.heads.values()]

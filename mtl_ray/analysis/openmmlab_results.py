@@ -1,4 +1,4 @@
-"""Result pickles of OpenMMLab's programs: what the ``test.py --out`` of MMDetection and its sisters writes, of all generations."""
+"""Reads result pickles of OpenMMLab's programs: the output of ``test.py --out`` of all versions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,16 +20,19 @@ from mtl_ray.tasks.segmentation.decode import SemanticMap
 def read_openmmlab(uri: str, data: EvaluationData, classes: Sequence[str] | None = None) -> Stored:
     """Reads a list with an entry for each image.
 
-    * Objects, 3.x: a dict with ``pred_instances`` (bboxes, scores, labels, perhaps masks), ``img_path`` and ``img_id``.
-    * Objects, 2.x: a list over classes of arrays (n, 5) x1, y1, x2, y2, score; or a tuple of that and a list over classes of masks.
+    * Objects, 3.x: a dict with ``pred_instances`` (bboxes, scores, labels, perhaps masks),
+      ``img_path`` and ``img_id``.
+    * Objects, 2.x: a list over classes of arrays (n, 5) x1, y1, x2, y2, score; or a tuple of that
+      and a list over classes of masks.
     * Class maps: a dict with ``pred_sem_seg``, or an array (H, W).
     * One label an image: a dict with ``pred_score`` of all classes.
 
-    Where the entries do not say of which image they are, there must be as many as the data has images, in its order.
+    If the entries do not name their images, there must be one for each image of the data, in its
+    order.
 
     Args:
-        uri: of the pickle; only arrays, tensors and plain containers are taken from it.
-        data: what was predicted on.
+        uri: of the pickle; only arrays, tensors and plain containers are read.
+        data: the data of the predictions.
         classes: names of the labels 0, 1, ...; by default see ``paired.open_pairs``.
 
     Raises:
@@ -62,7 +65,7 @@ HEADS: Mapping[Annotation, tuple[str, Callable[[], Any]]] = {
 
 
 def _kind_of(uri: str, entries: Sequence[Any]) -> tuple[Annotation, Callable[[Any, Sample], Any]]:
-    """What was predicted, and what reads an entry of one image."""
+    """The kind of prediction, and the function that reads an entry of one image."""
     kinds: Sequence[tuple[Annotation, Callable[[Any], bool], Callable[[Any, Sample], Any]]] = (
         ("instances", lambda entry: isinstance(entry, Mapping) and "pred_instances" in entry, _instances),
         ("semantic", lambda entry: isinstance(entry, Mapping) and "pred_sem_seg" in entry, _class_map),
@@ -92,7 +95,10 @@ def _listed_classes(data: EvaluationData, annotation: Annotation) -> tuple[str, 
 
 
 def _renumbered(vocabulary: Vocabulary, annotation: Annotation, names: tuple[str, ...]) -> Vocabulary:
-    """What the labels of a pickle mean; category numbers belong to the data's own order and are left out."""
+    """The vocabulary of the labels of a pickle.
+
+    It has no category ids, which belong to the order of the data.
+    """
     return Vocabulary(
         classes={annotation: names},
         exclusive_labels=vocabulary.exclusive_labels,
@@ -103,7 +109,7 @@ def _renumbered(vocabulary: Vocabulary, annotation: Annotation, names: tuple[str
 
 
 def _with_samples(uri: str, entries: Sequence[Any], samples: Sequence[Sample], data: EvaluationData) -> Iterator[tuple[Sample, Any]]:
-    """Each entry with the sample that it is of."""
+    """Each entry with its sample."""
     if not all(isinstance(entry, Mapping) and ("img_path" in entry or "img_id" in entry) for entry in entries):
         if len(entries) != len(samples):
             raise ValueError(f"{uri} has {len(entries)} entries, which do not say of which images; the data has {len(samples)} images")
@@ -122,7 +128,10 @@ def _with_samples(uri: str, entries: Sequence[Any], samples: Sequence[Sample], d
 
 
 def _sample_of(entry: Mapping[str, Any], keys: Mapping[str, Sample]) -> Sample | None:
-    """By the end of its path that the data knows, else by its id: a path begins with folders of another machine."""
+    """Finds the sample by the end of the path, since a path starts with folders of another machine.
+
+    Else by the id.
+    """
     parts = str(entry.get("img_path") or "").replace("\\", "/").split("/")
     endings = ("/".join(parts[start:]) for start in range(len(parts)))
     by_path = next((keys[ending] for ending in endings if ending in keys), None)
@@ -137,7 +146,7 @@ def _instances(entry: Mapping[str, Any], sample: Sample) -> Detections:
 
 
 def _by_class(entry: Any, sample: Sample) -> Detections:
-    """An entry of 2.x; of a model that scores its masks the scores of these are left out, as its program does in ranking boxes."""
+    """An entry of 2.x. Mask scores are ignored, as MMDetection does when it ranks boxes."""
     boxes, masks = (entry[0], entry[1]) if isinstance(entry, tuple) else (entry, None)
     if isinstance(masks, tuple):
         masks = masks[0]
@@ -161,7 +170,7 @@ def _label_scores(entry: Mapping[str, Any], _: Sample) -> LabelScores:
 
 
 def _detections(boxes: NDArray[Any], scores: NDArray[Any], labels: NDArray[Any], masks: Sequence[bytes] | None) -> Detections:
-    """Best first, equal ones in their order."""
+    """The detections, best first; equal ones keep their order."""
     if not len(boxes) == len(scores) == len(labels) or (masks is not None and len(masks) != len(boxes)):
         counts = f"{len(boxes)} boxes, {len(scores)} scores, {len(labels)} labels"
         raise ValueError(f"an image has {counts}" + (f", {len(masks)} masks" if masks is not None else ""))
@@ -179,7 +188,7 @@ def _detections(boxes: NDArray[Any], scores: NDArray[Any], labels: NDArray[Any],
 
 
 def _mask(mask: Any, sample: Sample) -> bytes:
-    """An encoding with its size, or an array (H, W)."""
+    """Decodes a mask: an encoding with its size, or an array (H, W)."""
     if not isinstance(mask, Mapping):
         array = np.asarray(mask)
         size: tuple[int, ...] = array.shape

@@ -1,4 +1,4 @@
-"""Stored predictions beside the truth that they belong to: what every analysis of detections begins with."""
+"""Pairs stored predictions with their ground truth; every analysis of detections starts here."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,19 +24,19 @@ from mtl_ray.tasks.head_classes import HeadClasses
 
 PICKLES = (".pkl", ".pickle")
 ROUNDED = 1e-4
-"""Pixels by which a side is wrong that is told from two corners: one of 1 from 255.9 to 256.9 is a little less than 1."""
+"""Rounding error in pixels of a side that is computed from two corners."""
 Likeness = Literal["bbox", "segm"]
-"""What is compared: boxes, or masks."""
+"""What to compare: boxes or masks."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pairs:
-    """Predictions of any heads, opened upon their data.
+    """Predictions of any heads, with their data.
 
     Attributes:
-        data: where the truth lies.
-        stored: what was predicted; its vocabulary gives the classes their numbers.
-        notes: what the reader of the figures should know.
+        data: with the ground truth.
+        stored: the predictions; their vocabulary defines the class numbers.
+        notes: remarks for the reader of the results.
     """
 
     data: EvaluationData
@@ -44,10 +44,13 @@ class Pairs:
     notes: tuple[str, ...]
 
     def __iter__(self) -> Iterator[tuple[Sample, Predictions | None]]:
-        """Each sample in the order of the data, with the numbers of the predictions' vocabulary; None where nothing is stored of it.
+        """Each sample in the order of the data, with the class numbers of the predictions.
+
+        Its predictions are None if there are none.
 
         Raises:
-            ValueError: after the last one, if there are predictions of images that the data does not have.
+            ValueError: after the last one, if there are predictions of images that the data does
+                not have.
         """
         finder = Finder(self.stored, self.data)
         recode, _ = recoder(self.data, self.stored.vocabulary)
@@ -57,7 +60,7 @@ class Pairs:
             raise ValueError(f"there are predictions of {len(strange)} images that the data does not have, such as {strange[0]}")
 
     def likeness(self) -> Likeness:
-        """What the predictions have: masks, else boxes."""
+        """Masks if the predictions have them, else boxes."""
         found = (each for by_head in self.stored.by_name.values() for each in by_head.values() if isinstance(each, Detections))
         return "segm" if any(each.masks is not None for each in found) else "bbox"
 
@@ -74,16 +77,17 @@ class Pairs:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Paired:
-    """The objects of each image and what was found, in the order of the data (a COCO file's: by image id).
+    """The objects and detections of each image, in the order of the data (for a COCO file: by image id).
 
     Attributes:
-        vocabulary: of the predictions; the class numbers of truth and detections mean the same.
+        vocabulary: of the predictions; ground truth and detections have the same class numbers.
         images: key, height, width, truth, found.
-        file_names: what each image's file is called, by key, in the order in which the data lists them.
+        file_names: file name of each image by key, in the order of the data.
         rows: of each image in the data.
-        pictures: where the images lie.
-        groups: of each class the supercategory that an annotation file gives it; the class's own name where it gives none.
-        notes: what the reader of the figures should know.
+        pictures: source of the images.
+        groups: supercategory of each class from the annotation file; the name of the class if it
+            has none.
+        notes: remarks for the reader of the results.
     """
 
     vocabulary: Vocabulary
@@ -96,22 +100,23 @@ class Paired:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the classes of objects."""
+        """The names of the classes of objects."""
         return self.vocabulary.classes["instances"]
 
     def usable(self) -> "Paired":
-        """The same without the objects that MMDetection's data sets leave out.
+        """A copy without the objects that MMDetection's datasets skip.
 
-        These are objects marked ``ignore``, of no area, narrower or lower than a pixel, or wholly outside the image.
+        These are objects marked ``ignore``, of no area, narrower or lower than a pixel, or wholly
+        outside the image.
         """
         return replace(self, images=tuple(image._replace(truth=select(image.truth, _usable(image))) for image in self.images))
 
     def without_masks(self) -> "Paired":
-        """The same, so that boxes are compared."""
+        """A copy without masks, so that boxes are compared."""
         return replace(self, images=tuple(image._replace(found=replace(image.found, masks=None)) for image in self.images))
 
     def above(self, score: float) -> "Paired":
-        """The same without the detections of a lower score."""
+        """A copy without the detections with a lower score."""
         if score <= 0:
             return self
         return replace(self, images=tuple(image._replace(found=_kept(image.found, score)) for image in self.images))
@@ -121,11 +126,12 @@ def open_pairs(predictions: str, data: str, *, images: str | None = None, classe
     """Predictions and their data.
 
     Args:
-        predictions: URI of a predictions.arrow, a COCO results file (.json) or a result pickle of OpenMMLab (.pkl).
+        predictions: URI of a predictions.arrow, a COCO results file (.json) or a result pickle of
+            OpenMMLab (.pkl).
         data: URI of a split, or of a COCO annotation file (.json).
-        images: folder of the pictures of an annotation file.
-        classes: what the labels 0, 1, ... of a pickle are called; by default the classes of a split, or the categories of an annotation
-            file in the order in which it lists them.
+        images: folder of the images of an annotation file.
+        classes: names of the labels 0, 1, ... of a pickle; by default the classes of a split, or
+            the categories of an annotation file in its order.
 
     Raises:
         ValueError, FileNotFoundError: if one of them cannot be read.
@@ -148,7 +154,9 @@ def read_paired(
     head: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> Paired:
-    """The detections of one head beside the objects of each image; images whose objects are not annotated are left out.
+    """The detections of one head beside the objects of each image.
+
+    Images whose objects are not annotated are left out.
 
     Args:
         predictions: see ``open_pairs``.
@@ -156,7 +164,7 @@ def read_paired(
         images: the same.
         classes: the same.
         kind: what will be compared; the detections must have it.
-        head: its name where the predictions have several that find objects; the first by default.
+        head: its name, if the predictions have several heads with objects; the first by default.
 
     Raises:
         ValueError, FileNotFoundError: if one of them cannot be read, or has nothing of the kind.
@@ -166,7 +174,7 @@ def read_paired(
 
 
 def pair(pairs: Pairs, head: str | None = None, *, kind: Likeness = "bbox") -> Paired:
-    """The same of predictions that are open already.
+    """Like ``read_paired``, for predictions that are open already.
 
     Raises:
         ValueError: if there is nothing of the kind.
@@ -234,7 +242,7 @@ def _usable(image: Scored) -> NDArray[np.bool_]:
 
 
 def _boxed(found: Detections, sample: Sample) -> Detections:
-    """A results file of masks alone has no boxes; those around the masks stand for them."""
+    """Adds boxes around the masks to a results file that has only masks."""
     if found.masks is None or not np.isnan(found.boxes_xyxy).any():
         return found
     around = np.array([box_of(mask, sample.height, sample.width) for mask in found.masks], np.float64)

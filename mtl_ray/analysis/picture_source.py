@@ -1,4 +1,7 @@
-"""Where the pictures behind stored predictions lie; small, so that it travels to the tasks that draw."""
+"""Where the images behind stored predictions lie.
+
+Small, so that it travels to the tasks that draw.
+"""
 
 from dataclasses import dataclass
 
@@ -11,32 +14,32 @@ from mtl_ray.inputs.decode import decode_image
 from mtl_ray.shards.split import open_split
 
 PAPER = 235
-"""The grey that stands for a picture that is nowhere."""
+"""The grey that stands for an image that is nowhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSource:
-    """The pictures of a split, or of an annotation file.
+    """The images of a split, or of an annotation file.
 
     Attributes:
         split: URI of the split; None for an annotation file.
-        folders: where the pictures of an annotation file may lie.
+        folders: where the images of an annotation file may lie.
     """
 
     split: str | None
     folders: tuple[str, ...] = ()
 
     def read(self, row: int, name: str, size: tuple[int, int], *, exact: bool = True) -> tuple[NDArray[np.uint8], bool]:
-        """The picture (height, width, 3) uint8 RGB, and whether there is one: where it is nowhere, plain grey is drawn upon.
+        """The image (height, width, 3) uint8 RGB, and whether there is one: where it is nowhere, plain grey is drawn on.
 
         Args:
             row: of the split.
             name: of the file.
             size: height and width, of the grey too.
-            exact: whether the picture must have this size.
+            exact: whether the image must have this size.
 
         Raises:
-            ValueError: if the picture cannot be read, or has another size.
+            ValueError: if the image cannot be read, or has another size.
         """
         data = self._data(row, name)
         if data is None:
@@ -60,7 +63,7 @@ class PictureSource:
 
 
 def pictures_of(data: EvaluationData) -> PictureSource:
-    """Where the pictures of the data lie, by URIs that mean the same for every process of this machine."""
+    """Where the images of the data lie, by URIs that mean the same for every process of this machine."""
     if isinstance(data, SplitData):
         return PictureSource(split=storage.absolute(data.split.uri))
     assert isinstance(data, CocoData)

@@ -1,8 +1,9 @@
-"""Networks whose published figures tell whether a counting rule is right, rebuilt from layers of torch, torchvision and timm.
+"""Networks with published complexity, to check the counting rules.
 
-They are counted, not trained::
+Built from layers of torch, torchvision and timm. They are counted, not trained::
 
-    python -m jobs.analyze complexity mtl_ray.analysis.published:retinanet_r50_fpn --rule mmcv --shape 1280 800
+    python -m jobs.analyze complexity mtl_ray.analysis.published:retinanet_r50_fpn --rule mmcv
+    --shape 1280 800
 """
 
 import timm

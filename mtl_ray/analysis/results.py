@@ -1,4 +1,4 @@
-"""The best and the worst images of stored predictions: a table of all, and pictures of some."""
+"""Finds the best and the worst images of stored predictions: a table of all, and drawings of some."""
 
 import csv
 import io
@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from mtl_ray import storage
+from mtl_ray.analysis.executor import Executor
 from mtl_ray.analysis.image_scores import image_scores
 from mtl_ray.analysis.paired import Paired
 from mtl_ray.analysis.picture_source import PictureSource
-from mtl_ray.analysis.wide import Wide
 from mtl_ray.geometry.pictures import grid, jpeg
-from mtl_ray.inference.pictures import free_name
+from mtl_ray.inference.files import free_name
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.tasks.detection.columns import Scored
 from mtl_ray.tasks.detection.draw import draw_ground_truth, draw_prediction
@@ -34,7 +34,8 @@ class ImageResult:
 
     Attributes:
         image: its file name.
-        score: mean average precision of the image by itself (see ``image_scores``); 0 where there is nothing to find.
+        score: mean average precision of this image (see ``image_scores``); 0 if there is nothing to
+            find.
         num_truth: objects to find.
         num_predicted: detections.
     """
@@ -46,7 +47,7 @@ class ImageResult:
 
 
 class Drawn(NamedTuple):
-    """What is drawn where: the place of the image, and the URI of the picture."""
+    """A drawing: the index of the image, and the URI of the file."""
 
     place: int
     uri: str
@@ -54,14 +55,14 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """The whole of it.
+    """The results.
 
     Attributes:
         table: in the order of the data.
         good: the best images, the best last.
         bad: the worst images, the worst first.
-        without_picture: of these, images whose pictures were nowhere.
-        hidden: their detections that are not drawn, for their score.
+        without_picture: number of these whose image file is missing.
+        hidden: number of their detections that are not drawn because of a low score.
     """
 
     table: tuple[ImageResult, ...]
@@ -71,24 +72,25 @@ class Results:
     hidden: int
 
 
-def results(paired: Paired, out: str, wide: Wide, *, topk: int = 20, show_score: float = 0.3, compat: bool = False) -> Results:
+def results(paired: Paired, out: str, executor: Executor, *, topk: int = 20, show_score: float = 0.3, compat: bool = False) -> Results:
     """Scores all images, draws some, and writes images.json, images.csv, good/ and bad/.
 
     Args:
-        paired: predictions and truth.
+        paired: predictions and ground truth.
         out: folder or URI.
-        wide: does the work.
-        topk: so many of the best and of the worst are drawn, but no image as both. Images without an object to find have no place
-            among them.
-        show_score: detections of a lower score are not drawn.
-        compat: as MMDetection 3.x: crowds are to be found as any object, and images without objects are among the worst.
+        executor: runs the work.
+        topk: number of best and of worst images to draw; no image is drawn as both. Images without
+            objects are not drawn.
+        show_score: detections with a lower score are not drawn.
+        compat: as MMDetection 3.x: crowds count like other objects, and images without objects are
+            among the worst.
 
     Raises:
-        ValueError: if a picture cannot be read.
+        ValueError: if an image cannot be read.
     """
     images = paired.images
     parts = [images[start : start + IMAGES_OF_A_TASK] for start in range(0, len(images), IMAGES_OF_A_TASK)]
-    scores = np.concatenate(wide(partial(image_scores, crowd_counts=compat), parts, "score"))
+    scores = np.concatenate(executor(partial(image_scores, crowd_counts=compat), parts, "score"))
     table = tuple(_line(paired, place, scores[place], compat) for place in range(len(images)))
     ranked = _ranked(paired, [place for place in range(len(images)) if compat or not math.isnan(scores[place])], table)
     count = min(topk, len(ranked) // 2)
@@ -102,13 +104,13 @@ def results(paired: Paired, out: str, wide: Wide, *, topk: int = 20, show_score:
     shown = _Shown(paired.pictures, paired.vocabulary, show_score, compat)
     works = [_Work(images[each.place], paired.rows[each.place], table[each.place], each.uri) for each in (*bad, *good)]
     batches = [works[start : start + PICTURES_OF_A_TASK] for start in range(0, len(works), PICTURES_OF_A_TASK)]
-    without = sum(wide(partial(_draw_all, shown), batches, "draw"))
+    without = sum(executor(partial(_draw_all, shown), batches, "draw"))
     hidden = sum(int((work.image.found.scores < show_score).sum()) for work in works)
     return Results(table=table, good=good, bad=bad, without_picture=without, hidden=hidden)
 
 
 def _ranked(paired: Paired, places: Sequence[int], table: Sequence[ImageResult]) -> list[int]:
-    """The worst first; of equal ones (what sums differ by in their last digits does not count) those that the data lists first."""
+    """The worst first; equal ones (up to rounding errors) in the order of the data."""
     listed = {key: number for number, key in enumerate(paired.file_names)}
     return sorted(places, key=lambda place: (round(table[place].score, 6), listed[paired.images[place].key]))
 
@@ -132,7 +134,7 @@ def _named(places: Sequence[int], table: Sequence[ImageResult], folder: str) -> 
 
 
 def _remove_older(folder: str, drawn: Collection[str]) -> None:
-    """Pictures of an earlier analysis, which would be taken for some of this one."""
+    """Removes drawings of an earlier analysis, which could be confused with those of this one."""
     for name in storage.names(folder):
         uri = storage.join(folder, name)
         if _PICTURE.fullmatch(name) and uri not in drawn:
@@ -164,12 +166,15 @@ class _Work(NamedTuple):
 
 
 def _draw_all(shown: _Shown, works: Sequence[_Work]) -> int:
-    """How many of the pictures were nowhere."""
+    """Draws some images; returns how many image files are missing."""
     return [_draw(shown, work) for work in works].count(False)
 
 
 def _draw(shown: _Shown, work: _Work) -> bool:
-    """Truth and predictions side by side; False if only grey was there to draw upon."""
+    """Draws ground truth and predictions side by side.
+
+    False if the image is missing, so they are drawn on grey.
+    """
     image, line = work.image, work.line
     pixels, there = shown.pictures.read(work.row, line.image, _size(image), exact=image.height > 0)
     sample = image_sample(key=image.key, image=b"", height=pixels.shape[0], width=pixels.shape[1], instances=image.truth)
@@ -184,7 +189,7 @@ def _draw(shown: _Shown, work: _Work) -> bool:
 
 
 def _size(image: Scored) -> tuple[int, int]:
-    """Height and width; an annotation file need not say them, and then all boxes have room."""
+    """Height and width; if the annotation file lacks them, a size that holds all boxes."""
     if image.height > 0 and image.width > 0:
         return image.height, image.width
     corners = np.concatenate([np.ones((1, 2)), image.truth.boxes_xyxy[:, 2:], image.found.boxes_xyxy[:, 2:]]).max(axis=0)

@@ -1,7 +1,8 @@
-"""How a model bears corrupted images: what is measured for one corruption and severity, and where that is kept.
+"""Measures the robustness of a model to corrupted images: cells of one corruption and severity, and their files.
 
-Each such cell stands for itself, and so does each part of its rows, so that they can be measured anywhere, in any order, and a run that
-was cut off goes on with the cells that are left (Michaelis et al. 2019, https://arxiv.org/abs/1907.07484).
+Cells, and parts of their rows, are independent. They can be measured on any machine in any order,
+and an interrupted benchmark resumes with the missing cells (Michaelis et al. 2019,
+https://arxiv.org/abs/1907.07484).
 """
 
 import hashlib
@@ -48,17 +49,17 @@ CLEAN = Cell("clean", 0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What to measure on what.
+class RobustnessRequest:
+    """The model and the data of a benchmark.
 
     Attributes:
         target: a run folder, checkpoint, bundle or endpoint URL.
         data: the URI of a split, or of a COCO annotation file (.json).
-        images: where the pictures of an annotation file lie.
+        images: folder of the images of an annotation file.
         seed: of the corruptions.
         batch: images that go through the network together.
-        max_pixels: images whose header says more are bad.
-        api_key: for an endpoint that asks for one.
+        max_pixels: images with more pixels in their header are invalid.
+        api_key: for an endpoint that requires one.
     """
 
     target: str
@@ -70,7 +71,7 @@ class Request:
     api_key: str | None = None
 
     def about(self) -> dict[str, Any]:
-        """What a cell's figures depend on, as JSON, with the content of the model's and the data's manifest in short."""
+        """What the results depend on, as JSON, with hashes of the manifests of the model and the data."""
         data = self.data if self.data.endswith(".json") else storage.join(self.data, "manifest.json")
         model = "" if self.target.startswith(("http://", "https://")) else _digest(storage.join(self.target, MANIFEST))
         return {
@@ -83,14 +84,14 @@ class Request:
 
 
 @dataclass(kw_only=True)
-class Part:
-    """What was measured on some rows of a cell."""
+class CellMeasurement:
+    """Measurements on some rows of a cell."""
 
     metrics: dict[str, Metric[Any]]
     measured: Measured
 
-    def merge(self, other: "Part") -> None:
-        """Adds what was measured on other rows."""
+    def merge(self, other: "CellMeasurement") -> None:
+        """Adds the measurements on other rows."""
         for name, metric in self.metrics.items():
             metric.merge(other.metrics[name])
         self.measured.samples += other.measured.samples
@@ -98,14 +99,14 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of a cell.
+class CellResult:
+    """The result of a cell.
 
     Attributes:
-        figures: by HEAD/METRIC; NaN where nothing was annotated.
-        main: the figure that counts first.
-        samples: how many images.
-        bad: key and reason of those that do not decode.
+        figures: metrics by HEAD/METRIC; NaN if nothing was annotated.
+        main: the main metric.
+        samples: number of images.
+        bad: key and reason of images that do not decode.
     """
 
     figures: Mapping[str, float]
@@ -114,8 +115,8 @@ class Outcome:
     bad: tuple[tuple[str, str], ...]
 
 
-def resolved(request: Request) -> Request:
-    """The request with absolute paths, and instead of a run the checkpoint that is its best now, so that all cells are of the same one.
+def resolved(request: RobustnessRequest) -> RobustnessRequest:
+    """The request with absolute paths, and with the current best checkpoint instead of a run, so that all cells use the same one.
 
     Raises:
         FileNotFoundError, ValueError: if there is no model at the target.
@@ -137,17 +138,18 @@ def _model(target: str) -> str:
     return target
 
 
-def measure_cell(request: Request, cell: Cell, start: int, stop: int) -> Part:
+def measure_cell(request: RobustnessRequest, cell: Cell, start: int, stop: int) -> CellMeasurement:
     """Corrupts, predicts and measures the rows [start, stop), on one core.
 
     Raises:
-        ValueError, FileNotFoundError: if the target or the data cannot be read, or no head can be measured on the data.
+        ValueError, FileNotFoundError: if the target or the data cannot be read, or no head can be
+            measured on the data.
     """
     predictor = open_predictor(request.target, threads=1, api_key=request.api_key)
     with one_thread():
         data = open_data(request.data, request.images)
         recode, _ = recoder(data, predictor.vocabulary)
-        part = Part(metrics=metrics_of(predictor, data.vocabulary), measured=Measured())
+        part = CellMeasurement(metrics=metrics_of(predictor, data.vocabulary), measured=Measured())
         waiting: list[tuple[Sample, NDArray[np.uint8]]] = []
         for sample in data.samples(start, stop, pictures=True):
             try:
@@ -168,7 +170,7 @@ def _seen(image: NDArray[np.uint8], key: str, cell: Cell, seed: int) -> NDArray[
     return corrupt(image, *cell, generator(seed, key, *cell))
 
 
-def _count(predictor: Predictor, waiting: list[tuple[Sample, NDArray[np.uint8]]], part: Part) -> None:
+def _count(predictor: Predictor, waiting: list[tuple[Sample, NDArray[np.uint8]]], part: CellMeasurement) -> None:
     for (sample, _), predictions in zip(waiting, predictor.predict([image for _, image in waiting]), strict=True):
         part.measured.samples += 1
         for name, metric in part.metrics.items():
@@ -178,7 +180,7 @@ def _count(predictor: Predictor, waiting: list[tuple[Sample, NDArray[np.uint8]]]
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Lets OpenCV, and torch if it was imported, work on one core, so that as many workers as there are cores do not hinder each other."""
+    """Limits OpenCV, and torch if it was imported, to one core, so that one worker per core is fast."""
     torch = sys.modules.get("torch")
     before = cv2.getNumThreads(), torch.get_num_threads() if torch else 1
     cv2.setNumThreads(1)
@@ -192,16 +194,16 @@ def one_thread() -> Iterator[None]:
             torch.set_num_threads(before[1])
 
 
-def outcome_of(part: Part) -> Outcome:
-    """The figures of all rows of a cell."""
+def cell_result(part: CellMeasurement) -> CellResult:
+    """The metrics of a cell from the measurements of all its rows."""
     head, metric = next(iter(part.metrics.items()))
-    return Outcome(
+    return CellResult(
         figures=figures(part.metrics), main=f"{head}/{metric.main}", samples=part.measured.samples, bad=tuple(sorted(part.measured.bad))
     )
 
 
 def cells_of(corruptions: Sequence[str], severities: Sequence[int]) -> list[Cell]:
-    """The cells of a request, the clean one first: shares are of its figures.
+    """The cells of a benchmark. The clean one comes first, since others are compared with it.
 
     Raises:
         ValueError: for a severity that is not 0 to 5.
@@ -212,30 +214,30 @@ def cells_of(corruptions: Sequence[str], severities: Sequence[int]) -> list[Cell
     return [CLEAN, *(Cell(name, severity) for name in corruptions for severity in SEVERITIES if severity in severities)]
 
 
-def keep(out: str, cell: Cell, outcome: Outcome, about: Mapping[str, Any]) -> None:
+def write_cell(out: str, cell: Cell, outcome: CellResult, about: Mapping[str, Any]) -> None:
     """Writes ``cells/NAME.json``."""
     known = {name: value if np.isfinite(value) else None for name, value in outcome.figures.items()}
     content = {"version": 1, "about": about, "main": outcome.main, "samples": outcome.samples, "bad": outcome.bad, "figures": known}
     storage.write(_uri(out, cell), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
-def kept(out: str, cells: Sequence[Cell], about: Mapping[str, Any]) -> dict[Cell, Outcome]:
-    """Those of the cells that were measured before.
+def read_cells(out: str, cells: Sequence[Cell], about: Mapping[str, Any]) -> dict[Cell, CellResult]:
+    """The results of cells that were measured before.
 
     Raises:
-        ValueError: if they are of another model, other data or another seed, or damaged.
+        ValueError: if they belong to another model, other data or another seed, or are damaged.
     """
     present = set(storage.names(storage.join(out, "cells")))
     return {cell: _read(_uri(out, cell), about) for cell in cells if f"{cell.name}.json" in present}
 
 
-def _read(uri: str, about: Mapping[str, Any]) -> Outcome:
+def _read(uri: str, about: Mapping[str, Any]) -> CellResult:
     try:
         content = json.loads(storage.read(uri))
         before = content["about"]
         values = {str(name): float("nan") if value is None else float(value) for name, value in content["figures"].items()}
         bad = tuple((str(key), str(reason)) for key, reason in content["bad"])
-        found = Outcome(figures=values, main=str(content["main"]), samples=int(content["samples"]), bad=bad)
+        found = CellResult(figures=values, main=str(content["main"]), samples=int(content["samples"]), bad=bad)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{uri} is damaged ({error!r}): remove it, and it is measured anew") from error
     changed = [key for key, value in about.items() if before.get(key) != value]

@@ -1,4 +1,4 @@
-"""Results of MMDetection's test_robustness as cells, so that what robustness_eval says of them is said here."""
+"""Reads results of MMDetection's test_robustness as cells, to report what its robustness_eval reports."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -8,29 +8,31 @@ from typing import Any
 
 from mtl_ray import storage
 from mtl_ray.analysis.corruptions import ALL, SEVERITIES
-from mtl_ray.analysis.robustness import CLEAN, Cell, Outcome
+from mtl_ray.analysis.robustness import CLEAN, Cell, CellResult
 from mtl_ray.evaluation.coco_file import read_json
 from mtl_ray.weights.unpickle import load_pickle
 
 SUFFIXES = (".pkl", ".pickle", ".json")
 
 
-def read_results(uri: str) -> dict[Cell, Outcome]:
+def read_results(uri: str) -> dict[Cell, CellResult]:
     """The cells of a results file: a mapping of corruptions to severities to figures.
 
     Args:
-        uri: a pickle (read without running anything in it) or JSON. Figures are numbers by name, mappings of such (``bbox`` with ``AP``),
-            or a list of one mapping a class with its ``ap``, of which the mean is taken. Severity 0 is the clean images, the
-            only ones of ``None``. COCO's -1 means that there was no object to find, and is unknown here.
+        uri: a pickle (no code in it is executed) or JSON. Figures are numbers by name, mappings of
+            such (``bbox`` with ``AP``), or a list of one mapping a class with its ``ap``, of which
+            the mean is taken. Severity 0 is the clean images, the only ones of ``None``. COCO's -1
+            means that there was no object to find, and is unknown here.
 
     Raises:
-        ValueError: if it is something else, or nothing was measured on clean images, of which all is a share.
+        ValueError: if it is something else, or nothing was measured on clean images, of which all
+            is a share.
         FileNotFoundError: if there is none.
     """
     content = read_json(uri) if uri.endswith(".json") else load_pickle(storage.read(uri))
     if not isinstance(content, Mapping) or not content or not all(isinstance(found, Mapping) for found in content.values()):
         raise ValueError(f"{uri} has no results of corruptions by severity: test_robustness writes those to ..._results.pkl")
-    cells: dict[Cell, Outcome] = {}
+    cells: dict[Cell, CellResult] = {}
     for word, by_severity in content.items():
         if word not in (*ALL, "None"):
             raise ValueError(f"{uri}: there is no corruption {word!r}; there are {', '.join(ALL)}")
@@ -49,12 +51,12 @@ def read_results(uri: str) -> dict[Cell, Outcome]:
     return {CLEAN: cells.pop(CLEAN), **cells}
 
 
-def _outcome(uri: str, found: Any) -> Outcome:
+def _outcome(uri: str, found: Any) -> CellResult:
     figures = dict(_numbers(found))
     if not figures:
         raise ValueError(f"{uri}: a severity has no figures")
     main = next((name for wanted in ("mAP", "AP") for name in figures if name.endswith(wanted)), next(iter(figures)))
-    return Outcome(figures=figures, main=main, samples=0, bad=())
+    return CellResult(figures=figures, main=main, samples=0, bad=())
 
 
 def _numbers(found: Any, prefix: str = "") -> Iterator[tuple[str, float]]:

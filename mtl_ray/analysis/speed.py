@@ -23,22 +23,25 @@ WHOLE = "total"
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedRequest:
-    """What to time.
+    """The request of a speed measurement.
 
     Attributes:
-        target: run folder, checkpoint, bundle, endpoint or config (.yaml, then with random weights).
-        task: inference: a model, from the decoded picture to the prediction. loader: batches as training gets them. dataset: one
-            sample after another, in one thread and without a cache, by step of its preparation.
-        repeat: how often the whole is done.
-        iterations: batches (or samples) that are timed each time.
-        warmup: those before them that are not.
-        batch: pictures that go through the network together.
-        data: split or COCO annotation file whose pictures are taken; by default those of the config, or made up ones.
-        images: where the pictures of an annotation file lie.
+        target: run folder, checkpoint, bundle, endpoint or config (.yaml, then with random
+            weights).
+        task: inference: a model, from the decoded image to the prediction. loader: batches as
+            training gets them. dataset: one sample after another, in one thread and without a
+            cache, by step of its preparation.
+        repeat: number of repetitions.
+        iterations: batches (or samples) that are timed in each repetition.
+        warmup: batches before them that are not timed.
+        batch: images that go through the network together.
+        data: split or COCO annotation file whose images are taken; by default those of the config,
+            or made up ones.
+        images: where the images of an annotation file lie.
         device: of torch; by default a GPU where there is one.
         threads: of torch or onnxruntime; 0 leaves it to them.
-        classes: how many, for a config whose split is not at hand.
-        api_key: for an endpoint that asks for one.
+        classes: number of classes, for a config whose split is not available.
+        api_key: for an endpoint that requires one.
     """
 
     target: str
@@ -64,15 +67,16 @@ class SpeedRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedReport:
-    """How fast something is.
+    """The result of a speed measurement.
 
     Attributes:
         target, task: what was timed.
-        about: one line: on what, with which pictures.
-        per_step: pictures of one step.
-        fps: pictures a second of each repetition.
-        timings: by part of a step, over all repetitions; the whole step last.
-        memory_mb: resident memory of the process, now and at most; of a GPU what tensors took at most.
+        about: one line: on what, with which images.
+        per_step: images of one step.
+        fps: images a second of each repetition.
+        timings: by part of a step, over all repetitions; the whole step comes last.
+        memory_mb: resident memory of the process, now and at most; of a GPU what tensors took at
+            most.
     """
 
     target: str
@@ -84,7 +88,7 @@ class SpeedReport:
     memory_mb: dict[str, float]
 
     def to_text(self) -> str:
-        """A table for the screen."""
+        """A table for the terminal."""
         columns = ("mean", "p50", "p90", "p99", "min", "max")
         lines = [f"{self.task} of {self.target}: {self.about}"]
         lines.append(f"{'ms a step':<24}" + "".join(f"{column:>10}" for column in columns) + f"{'share':>8}")
@@ -103,11 +107,11 @@ class SpeedReport:
 
 
 def measure_speed(request: SpeedRequest, watch: Stopwatch | None = None) -> SpeedReport:
-    """Times what a request says; the data is gone through again where it is short.
+    """Runs a measurement; the data is repeated if it is too short.
 
     Args:
         request: see there.
-        watch: whose clock to use.
+        watch: the stopwatch, with its clock.
 
     Raises:
         ValueError, FileNotFoundError: if there is nothing of the kind.
@@ -124,7 +128,8 @@ def measure_speed(request: SpeedRequest, watch: Stopwatch | None = None) -> Spee
 
 
 Steps = Callable[[], Generator[Step, None, None]]
-"""Begins anew and gives, for ever, what does one step and says to the watch which part of it is being done."""
+"""Starts the steps, and yields functions without end; each does one step and times its parts with
+the watch."""
 
 
 def _timed(request: SpeedRequest, steps: Steps, about: str, per_step: int, watch: Stopwatch, subject: Subject | None) -> SpeedReport:

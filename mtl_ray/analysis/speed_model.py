@@ -1,4 +1,4 @@
-"""The steps of a model that ``speed`` times: from decoded pictures to predictions."""
+"""The steps of a model that ``speed`` times: from decoded images to predictions."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from mtl_ray.analysis.networks import config_at, open_config, untrained
+from mtl_ray.analysis.networks import config_at, open_config
 from mtl_ray.analysis.speed_data import Step
 from mtl_ray.analysis.stopwatch import Stopwatch
 from mtl_ray.evaluation.data import open_data
@@ -22,14 +20,14 @@ from mtl_ray.inference.checkpoint import default_device, find_checkpoint, open_c
 from mtl_ray.inference.open import artifact_kind, open_predictor
 from mtl_ray.inference.predictor import Arrays, Predictor, decode_one
 from mtl_ray.inference.torch_predictor import TorchPredictor
-from mtl_ray.inputs.decode import decode_image
-from mtl_ray.inputs.frame import Frame, place
-from mtl_ray.models.head import Context, Features, Head, dense
+from mtl_ray.inputs.image_header import MAX_PIXELS
+from mtl_ray.inputs.input import Arrays as InputArrays
+from mtl_ray.inputs.input import Input, placed
+from mtl_ray.models.head import Head, dense, unsuppressed
 from mtl_ray.samples import Sample
 
-Picture = NDArray[np.uint8]
 _IN_MEMORY = 64
-"""Decoded pictures; the steps go through them again and again."""
+"""Decoded samples; the steps go through them again and again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +73,7 @@ def open_subject(target: str, device: str | None, threads: int, classes: int | N
 
 
 def inference_steps(subject: Subject, batch: int, data: str | None, images: str | None) -> tuple[Any, str]:
-    """What begins the steps of a model, each upon ``batch`` pictures, and a line about it."""
+    """What begins the steps of a model, each on ``batch`` images, and a line about it."""
     pictures, whence = _pictures(subject, data, images)
 
     def steps() -> Generator[Step, None, None]:
@@ -87,21 +85,20 @@ def inference_steps(subject: Subject, batch: int, data: str | None, images: str 
     return steps, f"{subject.about}, batch {batch}, {len(pictures)} pictures: {whence}"
 
 
-def predict_in_parts(predictor: Predictor, images: Sequence[Picture], watch: Stopwatch) -> list[Mapping[str, Any]]:
+def predict_in_parts(predictor: Predictor, raws: Sequence[Any], watch: Stopwatch) -> list[Mapping[str, Any]]:
     """What ``predictor.predict`` gives, done part by part under a watch."""
     if not isinstance(predictor, TorchPredictor | BundlePredictor):
         with watch("request"):
-            return list(predictor.predict(images))
+            return list(predictor.predict(raws))
     with watch("place"):
-        placed = [place(image, predictor.canvas) for image in images]
-        canvases, frames = np.stack([pixels for pixels, _ in placed]), [frame for _, frame in placed]
+        inputs, frames = placed(raws, predictor.canvas)
     if isinstance(predictor, BundlePredictor):
         with watch("forward"):
-            arrays = predictor.run(canvases, frames)
+            arrays = predictor.run(inputs)
         with watch("post-processing"):
             return _decoded(predictor, arrays, frames)
     with torch.no_grad(), watch("forward"):
-        raw = _forward(predictor, canvases, frames, watch)
+        raw = _forward(predictor, inputs, watch)
     with torch.no_grad(), watch("post-processing"):
         with watch("post-processing/suppression"):
             outputs = {name: value if (head := dense(each)) is None else head.select(value, False) for name, (each, value) in raw.items()}
@@ -110,63 +107,55 @@ def predict_in_parts(predictor: Predictor, images: Sequence[Picture], watch: Sto
             return _decoded(predictor, arrays, frames)
 
 
-def _forward(
-    predictor: TorchPredictor, canvases: Picture, frames: Sequence[Frame], watch: Stopwatch
-) -> dict[str, tuple[Head, dict[str, Tensor]]]:
+def _forward(predictor: TorchPredictor, inputs: InputArrays, watch: Stopwatch) -> dict[str, tuple[Head, dict[str, Tensor]]]:
     """Each head, and what it says before suppression where it has one."""
     model = predictor.model
     with watch("forward/trunk"):
-        image = torch.from_numpy(canvases).permute(0, 3, 1, 2).contiguous().to(predictor.device)
-        valid = torch.tensor([[p.valid_height, p.valid_width] for p in frames], dtype=torch.int32, device=predictor.device)
-        context = Context(canvas_hw=(image.shape[2], image.shape[3]), valid_hw=valid)
-        features: Features = model.trunk(model.normalise(image))
+        features, context = model.prepare(predictor.tensors(inputs))
     with watch("forward/heads"):
         heads = {name: cast(Head, model.heads[name]) for name in predictor.heads}
-        return {name: (head, _before_suppression(head, features, context)) for name, head in heads.items()}
+        return {name: (head, unsuppressed(head, features, context)) for name, head in heads.items()}
 
 
-def _before_suppression(head: Head, features: Features, context: Context) -> dict[str, Tensor]:
-    proposing = dense(head)
-    return head.predict(features, context) if proposing is None else proposing.candidates(features, context)
-
-
-def _decoded(predictor: TorchPredictor | BundlePredictor, arrays: Arrays, frames: Sequence[Frame]) -> list[Mapping[str, Any]]:
+def _decoded(predictor: TorchPredictor | BundlePredictor, arrays: Arrays, frames: Sequence[Any]) -> list[Mapping[str, Any]]:
     return [decode_one(arrays, index, frame, predictor.heads) for index, frame in enumerate(frames)]
 
 
 def _open(target: str, device: str, threads: int, classes: int | None, api_key: str | None) -> Subject:
     if target.endswith((".yaml", ".yml")):
         config, vocabulary = open_config(target, classes)
-        model = build_model(untrained(config.model), vocabulary).eval()
-        made = TorchPredictor(model, config.model.heads, vocabulary, config.data.canvas, device=device)
+        model = build_model(config.model.without_pretrained(), vocabulary).eval()
+        made = TorchPredictor(model, config.model.heads, vocabulary, config.data.canvas, device=device, plugins=config.plugins)
         return Subject(target=target, predictor=made, about=f"torch on {device}, random weights")
     if target.startswith(("http://", "https://")):
         return Subject(target=target, predictor=open_predictor(target, api_key=api_key), about="over HTTP, one request a picture")
     if artifact_kind(target) == "bundle":
-        return Subject(target=target, predictor=BundlePredictor(target, threads=threads), about="onnxruntime, suppression in its graph")
+        bundle = BundlePredictor(target, threads=threads)
+        return Subject(target=target, predictor=bundle, about=f"{bundle.signature.engine.type}, suppression in its graph")
     uri = target if artifact_kind(target) else find_checkpoint(target)
     return Subject(target=target, predictor=open_checkpoint(uri, device=device), about=f"torch on {device}")
 
 
-def _readable(samples: Iterator[Sample]) -> Iterator[Picture]:
-    """The images that are there and whole; which are not is for an evaluation to say."""
+def _readable(samples: Iterator[Sample], kind: Input[Any, Any, Any, Any]) -> Iterator[Any]:
+    """The data that is there and whole; which is not is for an evaluation to say."""
     for sample in samples:
         try:
-            yield decode_image(sample.image)
+            yield kind.decode(sample.inputs[kind.name], MAX_PIXELS)
         except ValueError:
             continue
 
 
-def _pictures(subject: Subject, data: str | None, images: str | None) -> tuple[list[Picture], str]:
-    """Pictures and where they come from."""
+def _pictures(subject: Subject, data: str | None, images: str | None) -> tuple[list[Any], str]:
+    """Data and where it comes from."""
+    kind = subject.predictor.canvas.input
     if data is not None:
         found = open_data(data, images)
         samples = found.samples(0, min(len(found), _IN_MEMORY), pictures=True)
-        pictures = list(_readable(samples))
+        pictures = list(_readable(samples, kind))
         if not pictures:
             raise ValueError(f"no image of {data} can be read; say with --images where they are")
         return pictures, data
     if subject.target.startswith(("http://", "https://")):
-        return [image for _, image in generated(_IN_MEMORY)], "generated"
+        return [raw for _, raw in generated(kind, _IN_MEMORY)], "generated"
     chosen, whence = check_samples(config_at(subject.target).data, subject.predictor.vocabulary, _IN_MEMORY)
-    return [image for _, image in chosen], whence
+    return [raw for _, raw in chosen], whence

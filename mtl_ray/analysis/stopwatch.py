@@ -1,4 +1,4 @@
-"""How long the parts of something that is done again and again take: percentiles by part. No torch."""
+"""Times the parts of a repeated step: percentiles by part. This module imports no torch."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How long one part took.
+    """The time of one part.
 
     Attributes:
         name: of the part; ``forward/heads`` is inside ``forward``.
@@ -34,8 +34,8 @@ class Stopwatch:
     """Collects the time of parts by name.
 
     Args:
-        clock: seconds, rising.
-        wait: called before each look at the clock, for a device that works on its own.
+        clock: seconds, monotonic.
+        wait: called before each reading of the clock, for asynchronous devices.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter, wait: Callable[[], object] = lambda: None) -> None:
@@ -53,24 +53,27 @@ class Stopwatch:
         self._seconds[name].append(self._clock() - began)
 
     def forget(self) -> None:
-        """Begins anew: what was timed so far was warming up."""
+        """Drops the times so far, which were the warm-up."""
         self._seconds = {}
 
     def fresh(self) -> "Stopwatch":
-        """Another one with the same clock."""
+        """Another stopwatch with the same clock."""
         return Stopwatch(self._clock, self._wait)
 
     def add(self, other: "Stopwatch") -> None:
-        """Takes over what another one timed."""
+        """Adds the times of another stopwatch."""
         for name, seconds in other._seconds.items():
             self._seconds.setdefault(name, []).extend(seconds)
 
     def seconds(self, name: str) -> list[float]:
-        """Each time that a part took."""
+        """All times of a part, in seconds."""
         return self._seconds[name]
 
     def timings(self, whole: str) -> tuple[Timing, ...]:
-        """All parts in the order in which they first began, but ``whole``, of which the others are shares, last."""
+        """All parts in the order of their first start.
+
+        ``whole``, of which the others are shares, comes last.
+        """
         total = sum(self._seconds[whole])
         names = [*(name for name in self._seconds if name != whole), whole]
         return tuple(_timing(name, self._seconds[name], total) for name in names)

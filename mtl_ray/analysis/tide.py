@@ -12,19 +12,22 @@ from mtl_ray.tasks.detection.coco import found_in, masks_of, truth_of
 from mtl_ray.tasks.detection.columns import found_of, objects_of
 
 POSITIVE, BACKGROUND = 0.5, 0.1
-"""IoU from which on a detection has found an object, and up to which it lies on background."""
+"""IoU from which a detection has found an object, and up to which it lies on background."""
 SIX = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
 
 
 def tide(paired: Paired, kind: Likeness = "bbox") -> dict[str, Any]:
-    """The errors at IoU 0.5, background below 0.1: how many, and the AP50 that mending each kind would add.
+    """The errors at IoU 0.5, background below 0.1: their number, and the AP50 that fixing each kind would add.
 
-    As the authors' program has it, but for two things. AP is the mean over the classes that have an object to find, as COCO's; theirs
-    is zero for each other class with a detection. What lies on a crowd is no error; theirs counts it as one, with no effect on AP.
+    Like the authors' program, with two differences. AP is the mean over the classes with objects,
+    like COCO's; theirs includes a zero for each other class with a detection. A detection on a
+    crowd is not an error; theirs counts it, without effect on AP.
 
     Returns:
-        ``ap`` in [0, 1]; ``delta_ap`` of Cls (class), Loc (place), Both, Dupe (found twice), Bkg (background), Miss, FP and FN (all wrong
-        ones, all missed ones); ``counts`` of the first six; ``shares`` of these six in the sum of what mending each one adds.
+        ``ap`` in [0, 1]; ``delta_ap`` of Cls (class), Loc (place), Both, Dupe (found twice), Bkg
+        (background), Miss, FP and FN (all wrong
+        ones, all missed ones); ``counts`` of the first six; ``shares`` of these six in the sum of
+        what fixing each one adds.
     """
     objects, found = objects_of(paired.images), found_of(paired.images)
     masks = masks_of(paired.images) if kind == "segm" else None
@@ -35,7 +38,7 @@ def tide(paired: Paired, kind: Likeness = "bbox") -> dict[str, Any]:
     told = evaluator.tide_errors(pos_thr=POSITIVE, bg_thr=BACKGROUND)
     ap, delta = told["ap_base"], dict(told["delta_ap"])
 
-    # Mended, objects that were missed are no longer to be found. A class that then has neither objects nor detections has no AP; hotcoco
+    # When fixed, missed objects no longer count as objects to find. A class that then has neither objects nor detections has no AP; hotcoco
     # leaves it in the mean, with 0.
     classes = set(objects.classes[wanted].tolist())
     silent = classes - set(found.classes.tolist())

@@ -1,4 +1,4 @@
-"""How long the steps of a training took, by epoch. No torch."""
+"""The time of the steps of a training, by epoch. This module imports no torch."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ class EpochTime:
     """The steps of one epoch.
 
     Attributes:
-        epoch: its number as the log has it; 1 for a training without epochs.
-        records: logged times that count.
-        seconds: their mean, seconds a step.
+        epoch: its number in the log; 1 for a training without epochs.
+        records: number of logged times that count.
+        seconds: their mean, in seconds per step.
     """
 
     epoch: int
@@ -27,11 +27,11 @@ class TrainTime:
     """The time of the steps of a training.
 
     Attributes:
-        log: where it was read.
+        log: address of the log.
         epochs: by number.
         slowest, fastest: the first of them with the greatest and the least mean.
         std: standard deviation of the epochs' means (of the population), seconds.
-        average: mean of the epochs' means, seconds a step; each epoch counts the same, whatever its number of records.
+        average: mean of the epochs' means, in seconds per step; all epochs have the same weight.
     """
 
     log: str
@@ -58,12 +58,12 @@ def train_time(log: Log, *, include_outliers: bool = False) -> TrainTime:
     """The time of the steps of each epoch.
 
     Args:
-        log: all its records count, also those of steps that were done again.
-        include_outliers: also the first record of each epoch, which holds what starting costs; where an epoch has no other record,
-            that one counts anyway.
+        log: all its records count, including those of repeated steps.
+        include_outliers: include the first record of each epoch, which contains the start-up time;
+            it always counts if an epoch has no other record.
 
     Raises:
-        ValueError: if no training line says a time.
+        ValueError: if no training line contains a time.
     """
     by_epoch: dict[int, list[float]] = {}
     for record in log.records:

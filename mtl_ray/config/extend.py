@@ -9,7 +9,7 @@ A field that plugins may extend marks its type with a ``Slot``::
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import UnionType
@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from mtl_ray.config.fields import field_kinds, members, tag
 from mtl_ray.config.strict import STRICT, DefaultType
+from mtl_ray.config.tree import Node, find, plain
 from mtl_ray.plugin import load_plugins
 
 Config = TypeVar("Config")
@@ -50,6 +51,48 @@ def extended(config_type: type[Config], plugins: Sequence[str]) -> type[Config]:
         ValueError: if a plugin cannot be loaded, or two members of a union have the same ``type``.
     """
     return cast(type[Config], _extended(cast(Any, config_type), tuple(plugins)))
+
+
+def named_plugins(tree: Node, *path: str) -> tuple[str, ...]:
+    """The names under ``plugins`` of a config, or of the part of it at ``path``; they are read before anything else is.
+
+    Raises:
+        ValueError: naming file and line, if that is no list of names.
+    """
+    node, there = find(tree, (*path, "plugins"))
+    names = plain(node) if there else None
+    if names is None:
+        return ()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{node.origin}: plugins must be a list of modules, such as [my_package.plugin], not {names!r}")
+    return tuple(dict.fromkeys(names))
+
+
+def used_plugins(config: Any, plugins: Sequence[str]) -> tuple[str, ...]:
+    """Those of some plugins that a config needs: a part of it is of a type that they list.
+
+    Args:
+        config: a config, or anything in one.
+        plugins: names of plugin modules.
+    """
+    used = set(_types(config))
+    loaded = load_plugins(plugins)
+    added = {name: [kind for kinds in plugin.config_types().values() for kind in kinds] for name, plugin in loaded.items()}
+    return tuple(name for name, kinds in added.items() if any(issubclass(each, kind) for kind in kinds for each in used))
+
+
+def _types(value: Any) -> Iterator[type[Any]]:
+    """The types of the dataclasses in a config."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield type(value)
+        for field in dataclasses.fields(value):
+            yield from _types(getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _types(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _types(inner)
 
 
 @cache

@@ -14,9 +14,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from mtl_ray.distributed.session import session
 from mtl_ray.terminal import progress_bar
-from mtl_ray.tuning.anchor_climb import climb
-from mtl_ray.tuning.anchor_points import Points, Shapes, points_of
-from mtl_ray.tuning.anchors import COARSE, kmeans, refine
+from mtl_ray.tuning.anchor_climb import climb_anchors
+from mtl_ray.tuning.anchor_points import Points, Shapes, reduced_points
+from mtl_ray.tuning.anchors import COARSE, kmeans_anchors, refine_anchors
 
 Sampler = Literal["tpe", "cmaes"]
 ROUNDS = 20
@@ -42,7 +42,7 @@ def search_anchors(shapes: Shapes, num: int, *, sampler: Sampler = "tpe", trials
     """
     if min(trials, workers) < 1:
         raise ValueError(f"--trials is {trials} and --workers {workers}; both must be at least 1")
-    points, start = points_of(shapes, COARSE), kmeans(shapes, num, seed=seed)
+    points, start = reduced_points(shapes, COARSE), kmeans_anchors(shapes, num, seed=seed)
     with session(num_cpus=max(os.cpu_count() or 1, workers)), tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch:
         _quiet()
         with progress_bar(total=trials, desc="anchors", unit="trial") as bar:
@@ -51,7 +51,7 @@ def search_anchors(shapes: Shapes, num: int, *, sampler: Sampler = "tpe", trials
     if not ended:
         raise ValueError(f"no trial of Optuna has ended: {results.errors[0] if results.errors else 'the search was stopped'}")
     best = max(ended, key=lambda metrics: float(metrics["average"]))
-    return refine(shapes, np.array(best["anchors"]))
+    return refine_anchors(shapes, np.array(best["anchors"]))
 
 
 def _sampler(name: Sampler, seed: int) -> BaseSampler:
@@ -101,7 +101,7 @@ class _Climb(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         """Of Ray Tune."""
         logs: NDArray[np.float64] = np.array([[self._config[f"{side}{i}"] for side in "wh"] for i in range(len(self._config) // 2)])
-        anchors = climb(self._points, np.exp(logs), ROUNDS)
+        anchors = climb_anchors(self._points, np.exp(logs), ROUNDS)
         return {"average": self._points.average(anchors), "anchors": anchors.tolist(), "done": True}
 
 

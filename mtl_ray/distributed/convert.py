@@ -12,18 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.distributed.executor import map_tasks
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.distributed.parts import Part, clear, job_of, write_part
 from mtl_ray.distributed.rewrite import open_shards
-from mtl_ray.distributed.wide import spread
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import CLASS_COUNTS, class_counts, publish_manifest, shard_name
 from mtl_ray.sources.config import ConvertConfig, Shards, SourceConfig
 from mtl_ray.sources.findings import Findings, refusal, remarks, sentence_of
-from mtl_ray.sources.open import open_source
-from mtl_ray.sources.picture import ImageRule
+from mtl_ray.sources.picture import ImageRule, open_source
 from mtl_ray.sources.source import Reject, Source
 
 REJECTS = "rejects.json"
@@ -81,7 +80,7 @@ def write_split(config: ConvertConfig, source: Source, provenance: dict[str, Any
         return _finished(uri, provenance)
     check_listed(config, source)
     written = list(
-        spread(write_part, _parts(config, uri, source, provenance), description=f"convert {config.source.split}", workers=config.workers)
+        map_tasks(write_part, _parts(config, uri, source, provenance), description=f"convert {config.source.split}", workers=config.workers)
     )
     rejects = [*source.rejects, *(reject for part in written for reject in part.rejects)]
     entries = [part.entry for part in written if part.entry is not None]

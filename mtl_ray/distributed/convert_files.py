@@ -21,8 +21,8 @@ from mtl_ray.distributed.convert import (
     order_of,
     provenance_of,
 )
+from mtl_ray.distributed.executor import map_tasks
 from mtl_ray.distributed.outputs import absolute_output
-from mtl_ray.distributed.wide import spread
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import Annotation, Sample
 from mtl_ray.shards.write import classes_of
@@ -161,7 +161,7 @@ def _write(config: ConvertConfig, source: Source, writer: Writer, note: str, pro
     whole = _Done(rejects=list(source.rejects))
 
     def records() -> Iterator[Any]:
-        for done in spread(_write_share, shares, description=f"convert {config.source.split}", workers=config.workers):
+        for done in map_tasks(_write_share, shares, description=f"convert {config.source.split}", workers=config.workers):
             whole.merge(done)
             yield from done.records
         if not whole.pictures:

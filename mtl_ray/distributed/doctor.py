@@ -1,4 +1,4 @@
-"""What must hold on a machine before a job can run on it, each looked at and said in one line."""
+"""Checks whether a job can run on this machine; each check gives one line."""
 
 import importlib
 import os
@@ -18,9 +18,11 @@ from mtl_ray import storage
 
 GIB = 2**30
 TESTED_RAY = SpecifierSet(">=2.60,<2.61")
-"""Versions of Ray that this project was tested with: it uses private modules, which any release may change (see pyproject.toml)."""
+"""Versions of Ray that this project was tested with. It uses private modules of Ray, which any
+release may change (see pyproject.toml)."""
 LONGEST_TEMP = 44
-"""Characters of Ray's temporary folder: a session adds 62 more for its sockets, and Linux ends their paths at 107."""
+"""Most characters of Ray's temporary folder: a session adds 62 for its sockets, and Linux limits
+their paths to 107."""
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,22 @@ class Finding:
     subject: str
     broken: bool
     text: str
-    """What was seen; of something broken also how to mend it."""
+    """What was found, and how to fix it if it is broken."""
 
 
 def examine(storage_uri: str) -> Iterator[Finding]:
-    """Looks at everything, one thing after the other."""
+    """Runs all checks, one after the other."""
     yield _python()
     yield _packages()
-    yield ray_version(_version("ray"))
-    yield torch_pair()
+    yield check_ray_version(_version("ray"))
+    yield check_torch_pair()
     yield from _imports("ray", "onnxruntime", "timm", "pyarrow", "cv2")
-    yield ray_token(os.environ, Path.home())
+    yield check_ray_token(os.environ, Path.home())
     yield _ray_folder(os.environ.get("RAY_TMPDIR", "/tmp"))
     yield _memory()
     yield _shared_memory()
-    yield _gpus()
-    yield _storage(storage_uri)
+    yield check_gpus()
+    yield check_storage(storage_uri)
 
 
 def _python() -> Finding:
@@ -54,15 +56,17 @@ def _python() -> Finding:
 
 
 def _packages() -> Finding:
-    """Whether the installed versions lie in the ranges of pyproject.toml."""
+    """Whether the installed versions are in the ranges of pyproject.toml."""
     try:
         wanted = [Requirement(text) for text in metadata.requires("mtl_ray") or []]
     except metadata.PackageNotFoundError:
-        return Finding("packages", False, "mtl_ray itself is not installed (a folder sent with a job): ranges are not compared")
+        return Finding(
+            "packages", False, "mtl_ray itself is not installed (it is a folder sent with a job): version ranges are not checked"
+        )
     wrong = [problem for need in wanted if need.marker is None or need.marker.evaluate() for problem in _unmet(need)]
     if wrong:
-        return Finding("packages", True, "; ".join(wrong) + ". Mend: make setup, or python -m pip install -r requirements.txt")
-    return Finding("packages", False, f"{len(wanted)} requirements of pyproject.toml looked at, all met")
+        return Finding("packages", True, "; ".join(wrong) + ". Fix: make setup, or python -m pip install -r requirements.txt")
+    return Finding("packages", False, f"{len(wanted)} requirements of pyproject.toml checked, all met")
 
 
 def _unmet(need: Requirement) -> Iterator[str]:
@@ -75,20 +79,20 @@ def _unmet(need: Requirement) -> Iterator[str]:
         yield f"{need.name} {found} is outside {need.specifier}"
 
 
-def ray_version(found: str) -> Finding:
-    """Whether Ray is of a version that was tested."""
+def check_ray_version(found: str) -> Finding:
+    """Whether the version of Ray was tested."""
     try:
         tested = TESTED_RAY.contains(found, prereleases=True)
     except InvalidVersion:
         tested = False
     if tested:
-        return Finding("ray version", False, f"{found} is one that was tested ({TESTED_RAY})")
-    text = f"{found} was not tested, only {TESTED_RAY} was: private modules of Ray are used, which other versions may lack"
+        return Finding("ray version", False, f"{found} is a tested version ({TESTED_RAY})")
+    text = f"{found} was not tested, only {TESTED_RAY} was: this project uses private modules of Ray, which other versions may lack"
     return Finding("ray version", True, f"{text}. Fix: python -m pip install -r requirements.txt")
 
 
-def torch_pair() -> Finding:
-    """Whether torchvision was built for the torch that is installed: its compiled operators answer."""
+def check_torch_pair() -> Finding:
+    """Whether torchvision was built for the installed torch: its compiled operators work."""
     pair = " and ".join(f"{name} {_version(name)}" for name in ("torch", "torchvision"))
     try:
         torch, ops = importlib.import_module("torch"), importlib.import_module("torchvision.ops")
@@ -98,8 +102,8 @@ def torch_pair() -> Finding:
         return Finding(
             "torch",
             True,
-            f"{pair} do not fit each other: {why} ({_first_line(error)}). It happens when a CPU-only torch meets the torchvision of the "
-            "package registry, which is built for CUDA. Mend: take both from the same place in one command, python -m pip install "
+            f"{pair} do not fit each other: {why} ({first_line(error)}). It happens when a CPU-only torch meets the torchvision of the "
+            "package registry, which is built for CUDA. Fix: take both from the same place in one command, python -m pip install "
             "--force-reinstall torch torchvision, with the versions of requirements.txt",
         )
     return Finding("torch", False, f"{pair} fit each other; {torch.get_num_threads()} threads")
@@ -112,7 +116,8 @@ def _version(name: str) -> str:
         return "(not installed)"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its type if there is no message."""
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
@@ -121,22 +126,22 @@ def _imports(*names: str) -> Iterator[Finding]:
         try:
             module = importlib.import_module(name)
         except ImportError as error:
-            yield Finding(name, True, f"cannot be imported ({_first_line(error)}). Mend: make setup")
+            yield Finding(name, True, f"cannot be imported ({first_line(error)}). Fix: make setup")
             continue
         yield Finding(name, False, str(getattr(module, "__version__", "installed")))
 
 
-def ray_token(environment: "os._Environ[str] | dict[str, str]", home: Path) -> Finding:
-    """Whether Ray's clients and clusters would agree on a token."""
+def check_ray_token(environment: "os._Environ[str] | dict[str, str]", home: Path) -> Finding:
+    """Whether the clients of Ray find the token that a cluster asks for."""
     mode = environment.get("RAY_AUTH_MODE")
     if mode == "disabled":
-        return Finding("ray token", False, "RAY_AUTH_MODE=disabled: whoever reaches Ray's ports may run programs")
+        return Finding("ray token", False, "RAY_AUTH_MODE=disabled: anyone who reaches Ray's ports can run programs")
     path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or home / ".ray" / "auth_token")
     known = "RAY_AUTH_TOKEN" in environment or path.is_file()
     if "RAY_AUTH_TOKEN_PATH" in environment and not path.is_file():
-        return Finding("ray token", True, f"RAY_AUTH_TOKEN_PATH names {path}, which is not there. Mend: ray get-auth-token --generate")
+        return Finding("ray token", True, f"RAY_AUTH_TOKEN_PATH names {path}, which is not there. Fix: ray get-auth-token --generate")
     if mode == "token" and not known:
-        return Finding("ray token", True, "RAY_AUTH_MODE=token, but there is no token. Mend: ray get-auth-token --generate")
+        return Finding("ray token", True, "RAY_AUTH_MODE=token, but there is no token. Fix: ray get-auth-token --generate")
     if mode == "token":
         return Finding("ray token", False, "RAY_AUTH_MODE=token and a token is there: jobs can be submitted")
     if known:
@@ -147,7 +152,7 @@ def ray_token(environment: "os._Environ[str] | dict[str, str]", home: Path) -> F
 def _ray_folder(folder: str) -> Finding:
     if len(folder) > LONGEST_TEMP:
         return Finding("ray folder", True, f"{folder} is too long for Ray's sockets: set RAY_TMPDIR to {LONGEST_TEMP} characters or less")
-    there = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists())  # a private Ray makes the rest
+    there = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists())  # a private Ray creates the rest
     if not os.access(there, os.W_OK):
         return Finding("ray folder", True, f"{folder} cannot be written: set RAY_TMPDIR to a folder that can")
     disk = shutil.disk_usage(there)
@@ -170,11 +175,12 @@ def _memory() -> Finding:
 def _shared_memory() -> Finding:
     free = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0
     small = free < 256 * 2**20
-    advice = ": Ray's objects go to the disk, slowly. Mend: start the container with a larger --shm-size" if small else ""
+    advice = ": Ray's objects go to the disk, slowly. Fix: start the container with a larger --shm-size" if small else ""
     return Finding("/dev/shm", small, f"{free / GIB:.2f} GiB free{advice}")
 
 
-def _gpus() -> Finding:
+def check_gpus() -> Finding:
+    """Whether torch can compute on each GPU of this machine."""
     try:
         torch = importlib.import_module("torch")
     except ImportError:
@@ -188,13 +194,13 @@ def _gpus() -> Finding:
         for index in range(torch.cuda.device_count()):
             torch.ones(8, device=f"cuda:{index}").sum().item()
     except RuntimeError as error:
-        return Finding("gpu", True, f"cuda:{index} does not compute: {_first_line(error)}")
+        return Finding("gpu", True, f"cuda:{index} does not compute: {first_line(error)}")
     names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
     return Finding("gpu", False, f"{names}; CUDA {torch.version.cuda}")
 
 
-def _storage(uri: str) -> Finding:
-    """Writes, reads and removes a small file, and looks whether "only if there is none" holds."""
+def check_storage(uri: str) -> Finding:
+    """Writes, reads and removes a small file, and checks that a file can be written only if it does not exist."""
     probe = storage.join(storage.absolute(uri), f".doctor-{uuid.uuid4().hex}")
     steps: list[Callable[[], bool]] = [
         lambda: storage.write_new(probe, b"probe"),
@@ -204,8 +210,8 @@ def _storage(uri: str) -> Finding:
     try:
         good = all(step() for step in steps)
         storage.remove(probe)
-    except Exception as error:  # each storage raises errors of its own; whatever it is, it is the finding
-        return Finding("storage", True, f"{uri} cannot be written ({type(error).__name__}: {_first_line(error)})")
+    except Exception as error:  # each storage has its own errors; any of them is the finding
+        return Finding("storage", True, f"{uri} cannot be written ({type(error).__name__}: {first_line(error)})")
     if not good:
         return Finding("storage", True, f"{uri} lets a file be overwritten that must be written once (If-None-Match is not kept)")
     return Finding("storage", False, f"{uri} can be written and read")

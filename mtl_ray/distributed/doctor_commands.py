@@ -1,4 +1,4 @@
-"""Whether the commands that a cluster file names exist: programs, subcommands and options of ray, jobs, scripts, make targets."""
+"""Checks that the commands in a cluster file exist: programs, subcommands and options of ray, jobs, scripts, make targets."""
 
 import functools
 import importlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-"""Of the checkout, which holds the scripts and the Makefile."""
+"""The checkout, which holds the scripts and the Makefile."""
 
 OTHER_PROGRAMS = set(
     """
@@ -20,21 +20,23 @@ OTHER_PROGRAMS = set(
     openssl pwd rm rsync sed set sleep source ssh sync tail test timeout touch true ulimit umask uv wait wget
     """.split()  # noqa: SIM905
 )
-"""Programs of the shell, of Ubuntu and of the clouds, of which only the name is looked at."""
+"""Programs of the shell, of Ubuntu and of the clouds; only their names are checked."""
 BEFORE_A_COMMAND = frozenset(["sudo", "nohup", "exec", "env", "setsid", "time"])
 
 
 def missing(command: str, mounted: Mapping[str, str]) -> Iterator[str]:
-    """What of a line of shell does not exist, in words.
+    """Sentences about what does not exist in a line of shell.
 
     Args:
-        command: as in a cluster file: simple commands joined by ``;``, ``&&``, ``||``, ``|``, ``&``, parentheses.
-        mounted: where files lie on the machines (an absolute path, or one that begins with ``~/``): where they lie here.
+        command: from a cluster file: simple commands joined by ``;``, ``&&``, ``||``, ``|``, ``&``,
+            parentheses.
+        mounted: paths on the machines (absolute, or starting with ``~/``) and the paths of the same
+            files here.
     """
     try:
         simple = list(_simple_commands(command))
     except ValueError as error:
-        yield f"`{command}` is no shell that can be read: {error}"
+        yield f"`{command}` cannot be parsed as shell: {error}"
         return
     for words in simple:
         yield from _missing(words, mounted)
@@ -83,7 +85,7 @@ def _missing(words: list[str], mounted: Mapping[str, str]) -> Iterator[str]:
 
 
 def _missing_of_ray(words: list[str]) -> Iterator[str]:
-    """Subcommands and options, as the installed Ray has them."""
+    """Checks subcommands and options with the installed Ray."""
     command: Any = importlib.import_module("ray.scripts.scripts").cli
     name = "ray"
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
@@ -126,7 +128,7 @@ def _missing_of_python(words: list[str], mounted: Mapping[str, str]) -> Iterator
 
 
 def _missing_of_script(name: str, start: tuple[str, ...], arguments: list[str]) -> Iterator[str]:
-    """Options that the script's own ``--help`` does not show, and config files that are not there."""
+    """Options that ``--help`` of the script does not show, and config files that do not exist."""
     options = _options(arguments)
     if options:
         known = set(re.findall(r"--?[a-zA-Z][\w-]*", _help(start)))

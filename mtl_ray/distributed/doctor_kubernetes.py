@@ -1,4 +1,4 @@
-"""What must hold of an object of KubeRay before it is applied."""
+"""Checks an object of KubeRay before it is applied."""
 
 import difflib
 import importlib
@@ -19,12 +19,12 @@ RAYS_OWN_DRAIN_S = 30
 
 
 def examine_object(document: Mapping[str, Any]) -> Iterator[Finding]:
-    """Looks at one object; of another kind than KubeRay's only the name is said."""
+    """Checks one object. Of an object that is not KubeRay's only the kind is reported."""
     kind = KINDS.get(str(document.get("kind")))
     if kind is None:
         foreign = not str(document.get("apiVersion")).startswith("ray.io/")
         yield Finding(
-            "object", not foreign, f"kind {document.get('kind')} " + ("is not looked at" if foreign else f"is none of {', '.join(KINDS)}")
+            "object", not foreign, f"kind {document.get('kind')} " + ("is not checked" if foreign else f"is none of {', '.join(KINDS)}")
         )
         return
     try:
@@ -32,13 +32,13 @@ def examine_object(document: Mapping[str, Any]) -> Iterator[Finding]:
     except ValidationError as error:
         yield Finding("schema", True, "; ".join(_sentence(one, kind) for one in error.errors(include_url=False)))
         return
-    yield Finding("schema", False, f"{kind.__name__} {found.metadata.name}: the fields of ray.io/v1 hold")
+    yield Finding("schema", False, f"{kind.__name__} {found.metadata.name}: the fields agree with ray.io/v1")
     if isinstance(found, RayCluster):
         yield from _examine_cluster(found.spec)
     elif isinstance(found, RayJob):
         yield from _examine_cluster(found.spec.ray_cluster_spec)
         problems = list(doctor_commands.missing(found.spec.entrypoint, {}))
-        yield Finding("commands", bool(problems), "; ".join(problems) or "what the entrypoint names exists")
+        yield Finding("commands", bool(problems), "; ".join(problems) or "everything that the entrypoint names exists")
         yield _runtime_env(found.spec.runtime_env_yaml)
     else:
         yield from _examine_cluster(found.spec.ray_cluster_config)
@@ -54,7 +54,7 @@ def _sentence(problem: Any, kind: type[BaseModel]) -> str:
 
 
 def _keys(kind: type[BaseModel], place: Sequence[str | int]) -> list[str]:
-    """The keys that may stand at a place."""
+    """The keys that are allowed at a place."""
     schema = kind.model_json_schema(by_alias=True)
     here = schema
     for part in place:
@@ -64,7 +64,10 @@ def _keys(kind: type[BaseModel], place: Sequence[str | int]) -> list[str]:
 
 
 def _resolved(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Any:
-    """A node without references; of several forms the one that is a mapping."""
+    """The node with its reference resolved.
+
+    If several forms are allowed, the one that is a mapping.
+    """
     for form in node.get("anyOf", ()):
         if "$ref" in form:
             node = form
@@ -75,13 +78,13 @@ def _examine_cluster(spec: ClusterSpec) -> Iterator[Finding]:
     installed = metadata.version("ray")
     other = spec.ray_version != installed
     yield Finding(
-        "ray", other, f"rayVersion {spec.ray_version}" + (f" is not the pinned {installed}. Mend: write that" if other else ", as pinned")
+        "ray", other, f"rayVersion {spec.ray_version}" + (f" is not the pinned {installed}. Fix: write that" if other else ", as pinned")
     )
     yield _token(spec)
     yield _dashboard(spec)
     idle = spec.head_group_spec.ray_start_params.get("num-cpus") == "0"
-    mend = 'it would take tasks and training. Mend: rayStartParams: {num-cpus: "0"}'
-    yield Finding("head", not idle, "takes no tasks and no training" if idle else mend)
+    fix = 'the head would run tasks and training. Fix: rayStartParams: {num-cpus: "0"}'
+    yield Finding("head", not idle, "runs no tasks and no training" if idle else fix)
     yield _autoscaling(spec)
     yield _images(spec)
     yield _drain(spec)
@@ -94,7 +97,7 @@ def _pods(spec: ClusterSpec) -> dict[str, PodSpec]:
 def _token(spec: ClusterSpec) -> Finding:
     auth = spec.auth_options
     if auth is None or auth.mode != "token":
-        return Finding("token", True, "whoever reaches the pods may run programs. Mend: authOptions: {mode: token, secretName: ...}")
+        return Finding("token", True, "anyone who reaches the pods can run programs. Fix: authOptions: {mode: token, secretName: ...}")
     wrong = [
         name
         for name, pod in _pods(spec).items()
@@ -103,16 +106,19 @@ def _token(spec: ClusterSpec) -> Finding:
         if var.name == "RAY_AUTH_MODE" and var.value != "token"
     ]
     if wrong:
-        return Finding("token", True, f"{', '.join(wrong)}: RAY_AUTH_MODE turns it off. Mend: leave it to authOptions")
-    return Finding("token", False, f"from the secret {auth.secret_name}" if auth.secret_name else "made by the operator")
+        return Finding("token", True, f"{', '.join(wrong)}: RAY_AUTH_MODE turns the token off. Fix: leave it to authOptions")
+    return Finding("token", False, f"from the secret {auth.secret_name}" if auth.secret_name else "created by the operator")
 
 
 def _dashboard(spec: ClusterSpec) -> Finding:
-    """On Kubernetes the operator itself must reach the dashboard, so it listens in the pod; it must not be seen from outside."""
+    """On Kubernetes the operator must reach the dashboard, so it listens in the pod.
+
+    It must not be reachable from outside.
+    """
     head = spec.head_group_spec
     if head.service_type != "ClusterIP" or head.enable_ingress or head.ingress_options or head.template.spec.host_network:
         return Finding(
-            "dashboard", True, "open to the outside. Mend: serviceType: ClusterIP without ingress, and kubectl port-forward to reach it"
+            "dashboard", True, "open to the outside. Fix: serviceType: ClusterIP without ingress, and kubectl port-forward to reach it"
         )
     return Finding("dashboard", False, "inside the Kubernetes cluster only")
 
@@ -122,7 +128,7 @@ def _autoscaling(spec: ClusterSpec) -> Finding:
         return Finding(
             "autoscaling",
             True,
-            "workers would stay for ever. Mend: enableInTreeAutoscaling: true, autoscalerOptions: {idleTimeoutSeconds: ...}",
+            "idle workers would never be removed. Fix: enableInTreeAutoscaling: true, autoscalerOptions: {idleTimeoutSeconds: ...}",
         )
     wrong = [group.group_name for group in spec.worker_group_specs if group.min_replicas > group.max_replicas]
     if wrong:
@@ -134,32 +140,35 @@ def _autoscaling(spec: ClusterSpec) -> Finding:
 def _images(spec: ClusterSpec) -> Finding:
     images = {container.image for pod in _pods(spec).values() for container in pod.containers + pod.init_containers}
     loose = sorted(image for image in images if ":" not in image.rsplit("/", 1)[-1] or image.endswith((":latest", ":nightly")))
-    return Finding("images", bool(loose), f"{', '.join(loose)} changes by itself. Mend: a tag" if loose else ", ".join(sorted(images)))
+    return Finding("images", bool(loose), f"{', '.join(loose)} changes over time. Fix: a tag" if loose else ", ".join(sorted(images)))
 
 
 def _drain(spec: ClusterSpec) -> Finding:
-    """Kubernetes kills a pod that is not done after its grace period, drained or not."""
+    """Kubernetes kills a pod after its grace period, even if it is not drained."""
     late = []
     for name, pod in _pods(spec).items():
         set_to = [float(var.value) for one in pod.containers for var in one.env if var.name == DRAIN and var.value is not None]
         if (set_to or [RAYS_OWN_DRAIN_S])[0] >= pod.termination_grace_period_seconds:
             late.append(name)
-    text = f"{', '.join(late)}: killed before it is drained. Mend: terminationGracePeriodSeconds above {DRAIN}"
+    text = f"{', '.join(late)}: killed before it is drained. Fix: terminationGracePeriodSeconds above {DRAIN}"
     return Finding("drain", bool(late), text if late else f"pods have longer than {DRAIN}")
 
 
 def _runtime_env(text: str | None) -> Finding:
     if text is None:
-        return Finding("runtime env", False, "none: the code is in the image")
+        return Finding("runtime env", False, "none: the image contains the code")
     try:
         importlib.import_module("ray.runtime_env").RuntimeEnv(**(yaml.safe_load(text) or {}))
     except (TypeError, ValueError, yaml.YAMLError) as error:
         return Finding("runtime env", True, str(error).splitlines()[0])
-    return Finding("runtime env", False, "can be read")
+    return Finding("runtime env", False, "is valid")
 
 
 def _serve_config(text: str) -> Finding:
-    """Serve's schema passes over unknown keys; here they count. The application is looked up, and its arguments are read."""
+    """Validates with Serve's schema, and rejects unknown keys, which Serve ignores.
+
+    It also imports the application and validates its arguments.
+    """
     try:
         config = yaml.safe_load(text)
         importlib.import_module("ray.serve.schema").ServeDeploySchema.model_validate(config)

@@ -1,4 +1,4 @@
-"""Evaluation shared among Ray tasks: each measures a run of rows, the counts are merged."""
+"""Evaluation with Ray tasks: each evaluates a range of rows, and their counts are merged."""
 
 import time
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
-from mtl_ray.distributed.fan_out import fan_out
+from mtl_ray.distributed.executor import fan_out
 from mtl_ray.distributed.session import session
 from mtl_ray.evaluation.data import open_data
 from mtl_ray.evaluation.evaluate import Part, Request, evaluate, make_report, measure_rows
@@ -16,11 +16,13 @@ from mtl_ray.terminal import progress_bar
 
 
 def evaluate_rows(request: Request, workers: int) -> tuple[Report, Part]:
-    """Measures all rows of the data.
+    """Evaluates all rows of the data.
 
     Args:
-        request: what to measure on what; with several workers its URIs must mean the same on every machine of the cluster.
-        workers: tasks that share the rows; 1 measures in this process and starts no Ray, and so does a file of predictions.
+        request: the target and the data; with several workers its URIs must mean the same on every
+            machine of the cluster.
+        workers: number of tasks. With 1, or for a file of predictions, it evaluates in this process
+            without Ray.
 
     Raises:
         ValueError, FileNotFoundError: if the target or the data cannot be read.

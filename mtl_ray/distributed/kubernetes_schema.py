@@ -1,7 +1,7 @@
-"""What may stand in the objects of KubeRay (``ray.io/v1``, as of the operator 1.7) and in the pods inside them.
+"""The schema of the objects of KubeRay (``ray.io/v1``, operator 1.7) and of the pods inside them.
 
-Kubernetes itself drops unknown fields without a word, so a misspelt one means nothing.
-Of fields that are not used here only the name is known.
+Kubernetes drops unknown fields silently, so a misspelt field has no effect. This schema rejects
+them. Fields that are not used here have the type ``Any``.
 https://docs.ray.io/en/master/cluster/kubernetes/references/api.html
 """
 
@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class _Fields(BaseModel):
-    """Field names in Python's form, keys in Kubernetes' (``head_group_spec``, ``headGroupSpec``)."""
+    """Field names are in snake case, keys in camel case (``head_group_spec``, ``headGroupSpec``)."""
 
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
 
@@ -37,7 +37,7 @@ class EnvVar(_Fields):
     value_from: dict[str, dict[str, Any]] | None = None
 
 
-class Resources(_Fields):
+class ContainerResources(_Fields):
     """Of a container."""
 
     requests: dict[str, Quantity] = {}
@@ -78,7 +78,7 @@ class Container(_Fields):
     env: list[EnvVar] = []
     env_from: list[dict[str, Any]] = []
     ports: list[Port] = []
-    resources: Resources = Resources()
+    resources: ContainerResources = ContainerResources()
     volume_mounts: list[VolumeMount] = []
     working_dir: str | None = None
     lifecycle: Any = None
@@ -149,7 +149,7 @@ class PodSpec(_Fields):
 
 
 class PodTemplate(_Fields):
-    """What each pod of a group is made from."""
+    """The template of the pods of a group."""
 
     metadata: Metadata = Metadata()
     spec: PodSpec
@@ -187,7 +187,7 @@ class WorkerGroup(_Fields):
 
 
 class AuthOptions(_Fields):
-    """Who may talk to Ray."""
+    """How clients of Ray authenticate."""
 
     mode: Literal["token", "disabled"] = "token"
     secret_name: str | None = None
@@ -195,12 +195,12 @@ class AuthOptions(_Fields):
 
 
 class AutoscalerOptions(_Fields):
-    """The container beside the head that asks for workers."""
+    """The autoscaler, a container beside the head."""
 
     version: Literal["v1", "v2"] | None = None
     idle_timeout_seconds: Count | None = None
     upscaling_mode: Literal["Default", "Aggressive", "Conservative"] | None = None
-    resources: Resources = Resources()
+    resources: ContainerResources = ContainerResources()
     image: str | None = None
     image_pull_policy: str | None = None
     env: list[EnvVar] = []
@@ -211,8 +211,8 @@ class AutoscalerOptions(_Fields):
     args: Any = None
 
 
-class Storage(_Fields):
-    """The disk of the head's state."""
+class GcsStorage(_Fields):
+    """The volume for the state of the head."""
 
     size: Quantity | None = None
     claim_name: str | None = None
@@ -223,10 +223,10 @@ class Storage(_Fields):
 
 
 class GcsFaultTolerance(_Fields):
-    """Where the head's state is kept."""
+    """Where the state of the head is stored."""
 
     backend: Literal["redis", "rocksdb"] = "redis"
-    storage: Storage | None = None
+    storage: GcsStorage | None = None
     redis_address: str | None = None
     redis_username: Any = None
     redis_password: Any = None
@@ -295,7 +295,7 @@ class _Object(_Fields):
 
 
 class RayCluster(_Object):
-    """A cluster that stays."""
+    """A cluster that runs until it is deleted."""
 
     kind: Literal["RayCluster"]
     spec: ClusterSpec

@@ -1,4 +1,4 @@
-"""Where a job may write to. Imports no ray, for jobs that need none."""
+"""Checks where a job writes. This module imports no ray, for jobs that need none."""
 
 import os
 
@@ -6,10 +6,11 @@ from mtl_ray import storage
 
 
 def absolute_output(option: str, uri: str) -> str:
-    """An output's URI as other machines and later stages understand it.
+    """The absolute URI of an output, which other machines and later stages understand.
 
     Raises:
-        ValueError: if it is relative and this is a submitted job, whose working directory goes away with it.
+        ValueError: if it is relative and this is a submitted job, whose working directory goes away
+            with it.
     """
     relative = not storage.is_remote(uri) and not os.path.isabs(os.path.expanduser(uri.removeprefix("file://")))
     if relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:

@@ -1,4 +1,4 @@
-"""The whole chain on one Ray: raw images, shards, a trained model, its figures, a bundle, answers over HTTP."""
+"""The whole pipeline on one Ray: raw images, shards, a trained model, its metrics, a bundle, answers over HTTP."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from mtl_ray.distributed.evaluate import evaluate_rows
 from mtl_ray.distributed.proxy import fast_proxy
 from mtl_ray.distributed.serve import serving
 from mtl_ray.distributed.session import session
-from mtl_ray.distributed.stage import Outcome, Stage, answer_text, shown
+from mtl_ray.distributed.stage import Stage, StageOutcome, answer_text, short_uri
 from mtl_ray.distributed.train import train, with_absolute_uris
 from mtl_ray.evaluation.evaluate import Request, write_results
 from mtl_ray.experiment import ExperimentConfig
@@ -26,8 +26,8 @@ from mtl_ray.export.bundle import checkpoint_of, export
 from mtl_ray.export.parity import ParityError
 from mtl_ray.export.table import table as parity_table
 from mtl_ray.inference.endpoint import EndpointPredictor
+from mtl_ray.inference.files import predict_files
 from mtl_ray.inference.open import open_predictor
-from mtl_ray.inference.pictures import predict_pictures
 from mtl_ray.serving.compare import compare
 from mtl_ray.shards.split import open_split
 from mtl_ray.sources.config import ConvertConfig, SourceConfig
@@ -36,9 +36,10 @@ from mtl_ray.training.wandb_sync import send_bundle
 
 
 def run_pipeline(config: PipelineConfig) -> Iterator[Stage]:
-    """Runs the stages, each upon what the one before made, and gives each when it is done.
+    """Runs the stages in order, and yields each when it is done.
 
-    Run again, it finds what is finished and does not repeat it. After an export that does not hold there is nothing to serve.
+    A second run skips what is finished. If the parity check of the export fails, the pipeline ends
+    there.
 
     Raises:
         ValueError, FileNotFoundError: as the stages do.
@@ -64,11 +65,11 @@ class _Pipeline:
     """The stages of one pipeline.
 
     Attributes:
-        config: as it was given.
+        config: of the pipeline.
         experiment: its experiment, with absolute URIs.
-        until_the_end: keeps the server up until the last stage is done.
+        until_the_end: keeps the server running until the last stage is done.
         url: of the server, once it answers.
-        images: URIs of the pictures that are sent to it.
+        images: URIs of the images that are sent to it.
     """
 
     config: PipelineConfig
@@ -77,9 +78,9 @@ class _Pipeline:
     url: str = ""
     images: list[str] = field(default_factory=list)
 
-    def stages(self) -> list[tuple[str, Callable[[], Outcome]]]:
-        """Name and work of each stage, in order."""
-        stages: list[tuple[str, Callable[[], Outcome]]] = []
+    def stages(self) -> list[tuple[str, Callable[[], StageOutcome]]]:
+        """Name and function of each stage, in order."""
+        stages: list[tuple[str, Callable[[], StageOutcome]]] = []
         if (raw := self.config.convert) is not None:
             stages.append(("convert train", lambda: self._convert(raw.train, self.experiment.data.train.uri)))
             stages.append(("convert val", lambda: self._convert(raw.val, self.experiment.data.val.uri)))
@@ -93,84 +94,84 @@ class _Pipeline:
         ]
 
     def _in_run(self, name: str) -> str:
-        """A place in the run's folder: what the pipeline makes of a run lies there too."""
+        """The URI of a file or folder in the folder of the run, which holds all results of the pipeline."""
         return storage.join(run_uri(self.experiment), name)
 
-    def _convert(self, source: SourceConfig, to: str | Sequence[str]) -> Outcome:
+    def _convert(self, source: SourceConfig, to: str | Sequence[str]) -> StageOutcome:
         assert self.config.convert is not None
         made = convert(ConvertConfig(source=source, to=_only(to), format=self.config.convert.format))
         there = "" if made.fresh else ", there already"
-        return Outcome(result=f"{made.manifest.num_samples:,} samples, {made.findings.rejected} left out{there}", where=made.uri)
+        return StageOutcome(result=f"{made.manifest.num_samples:,} samples, {made.findings.rejected} left out{there}", where=made.uri)
 
-    def _train(self) -> Outcome:
+    def _train(self) -> StageOutcome:
         summary = train(self.experiment)
         best = summary["best"]
         figure = f", best {best['metric']} {best['value']:.3f}" if best else ""
         workers = self.experiment.runtime.most_workers
-        return Outcome(result=f"{summary['step']:,} steps on {workers} worker{'s' * (workers > 1)}{figure}", where=summary["run"])
+        return StageOutcome(result=f"{summary['step']:,} steps on {workers} worker{'s' * (workers > 1)}{figure}", where=summary["run"])
 
-    def _evaluate(self) -> Outcome:
+    def _evaluate(self) -> StageOutcome:
         request = Request(target=run_uri(self.experiment), data=_only(self.experiment.data.val.uri), batch=self.experiment.evaluate.batch)
         report, part = evaluate_rows(request, self.experiment.runtime.most_workers)
         write_results(self._in_run("evaluation"), report, part)
         print(report.to_text())
-        result, held = judge(report.figures, self.config.expect)
-        return Outcome(result=result, where=self._in_run("evaluation"), held=held)
+        result, held = check_expected(report.figures, self.config.expect)
+        return StageOutcome(result=result, where=self._in_run("evaluation"), held=held)
 
-    def _export(self) -> Outcome:
+    def _export(self) -> StageOutcome:
         run, to = run_uri(self.experiment), self._in_run("bundle")
         if _exported_from(to) == checkpoint_of(run):
-            return Outcome(result="there already", where=to)
+            return StageOutcome(result="there already", where=to)
         try:
-            bundle = export(run, to, self.experiment.export, self.experiment.data)
+            bundle = export(run, to, self.experiment.export, self.experiment.data, self.experiment.plugins)
         except ParityError as error:
             print(parity_table(error.parity))
-            return Outcome(result=f"parity failed: {error}", where=to, held=False)
+            return StageOutcome(result=f"parity failed: {error}", where=to, held=False)
         send_bundle(run, bundle.uri, self.experiment)
         print(parity_table(bundle.parity))
-        return Outcome(result=f"{bundle.bytes / 1e6:.1f} MB, parity passed", where=to)
+        return StageOutcome(result=f"{bundle.bytes / 1e6:.1f} MB, parity passed", where=to)
 
-    def _serve(self) -> Outcome:
-        """Shows one answer as it came, and draws the pictures with what was answered."""
+    def _serve(self) -> StageOutcome:
+        """Prints one answer, and draws the predictions of all answers on the images."""
         config = self.experiment.serve
         self.url = self.until_the_end.enter_context(serving({self.experiment.runtime.name: self._in_run("bundle")}, config))
-        self.images = self._pictures()
+        self.images = self._write_images()
         endpoint = EndpointPredictor(self.url)
         started = time.monotonic()
         answer = endpoint.answer(storage.read(self.images[0]), score_threshold=config.score_threshold)
         took = time.monotonic() - started
-        print(f"POST {endpoint.url} with {shown(self.images[0])} is answered:\n{answer_text(answer)}")
-        bad = predict_pictures(endpoint, self.images, self._in_run("answers"), config.score_threshold)
-        result = f"HTTP answer in {took * 1000:.0f} ms, {len(self.images) - len(bad)} pictures drawn"
-        return Outcome(result=result, where=self._in_run("answers"), held=not bad)
+        print(f"POST {endpoint.url} with {short_uri(self.images[0])} is answered:\n{answer_text(answer)}")
+        bad = predict_files(endpoint, self.images, self._in_run("answers"), config.score_threshold)
+        result = f"HTTP answer in {took * 1000:.0f} ms, {len(self.images) - len(bad)} images drawn"
+        return StageOutcome(result=result, where=self._in_run("answers"), held=not bad)
 
-    def _pictures(self) -> list[str]:
-        """The first validation pictures, written as files."""
-        split = open_split(_only(self.experiment.data.val.uri))
+    def _write_images(self) -> list[str]:
+        """Writes the first validation images as files; returns their URIs."""
+        split, kind = open_split(_only(self.experiment.data.val.uri)), self.experiment.data.canvas.input
         uris = []
         for number, sample in enumerate(split.read(0, min(self.config.pictures, split.num_samples))):
-            suffix = ".png" if sample.image.startswith(b"\x89PNG") else ".jpg"
+            suffix, content = kind.to_file(sample.inputs[kind.name])
             uris.append(self._in_run(f"images/{number:02d}{suffix}"))
-            storage.write(uris[-1], sample.image)
+            storage.write(uris[-1], content)
         return uris
 
-    def _compare(self) -> Outcome:
-        """Holds the answers over HTTP against torch."""
+    def _compare(self) -> StageOutcome:
+        """Compares the answers over HTTP with the predictions of torch."""
         endpoint, model = EndpointPredictor(self.url), open_predictor(run_uri(self.experiment))
         found = list(compare(endpoint, model, self.images))
         for part in found:
-            print(f"{shown(part.picture)}  {part.head}: {part.compared} compared, {part.figures}")
+            print(f"{short_uri(part.file)}  {part.head}: {part.compared} compared, {part.figures}")
             print("".join(f"  mismatch: {sentence}\n" for sentence in part.mismatches), end="")
         held = not any(part.mismatches for part in found)
-        result = f"{len(self.images)} pictures: HTTP {'says what torch says' if held else 'differs from torch'}"
-        return Outcome(result=result, where=endpoint.url, held=held)
+        result = f"{len(self.images)} images: HTTP {'agrees with' if held else 'differs from'} torch"
+        return StageOutcome(result=result, where=endpoint.url, held=held)
 
 
-def judge(figures: Mapping[str, float], expect: Mapping[str, float]) -> tuple[str, bool]:
-    """The expected figures in words, and whether all are reached.
+def check_expected(figures: Mapping[str, float], expect: Mapping[str, float]) -> tuple[str, bool]:
+    """A sentence about the expected metrics, and whether all are reached.
 
     Raises:
-        ValueError: if something is expected that was not measured.
+        ValueError: if a metric is expected that was not measured.
     """
     if unknown := [name for name in expect if name not in figures]:
         raise ValueError(f"the pipeline expects {unknown[0]}, which was not measured; there is {', '.join(figures)}")
@@ -180,12 +181,12 @@ def judge(figures: Mapping[str, float], expect: Mapping[str, float]) -> tuple[st
 
 def _only(uri: str | Sequence[str]) -> str:
     if not isinstance(uri, str):
-        raise ValueError("a pipeline makes and measures single splits: data.train.uri and data.val.uri must each name one")
+        raise ValueError("a pipeline writes and evaluates single splits: data.train.uri and data.val.uri must each name one")
     return uri
 
 
 def _exported_from(bundle: str) -> str | None:
-    """The checkpoint that the bundle at a URI was made from; None if there is no bundle."""
+    """The checkpoint from which the bundle at a URI was exported; None if there is no bundle."""
     if not storage.exists(storage.join(bundle, MANIFEST)):
         return None
     return str(json.loads(open_artifact(bundle, kind="bundle").read("metrics.json"))["checkpoint"])

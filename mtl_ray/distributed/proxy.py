@@ -1,12 +1,14 @@
-"""The settings by which Ray Serve answers fast, and to this machine only.
+"""Settings with which Ray Serve answers fast, and only to this machine.
 
-Ray's HAProxy mode lets replicas take HTTP themselves, behind one HAProxy on each node; it is several times faster than Ray's own
-proxy. Two of its ports, statistics and metrics, it opens on all interfaces, and there is no setting against that. So Ray
-is given a start script in the place of the HAProxy binary: it binds these two to the loopback interface and goes on as HAProxy,
-which ends with the process that started it. Left to itself it would keep the port after a server that was killed.
+In Ray's HAProxy mode the replicas take HTTP requests themselves, behind one HAProxy on each node;
+it is several times faster than Ray's own proxy. HAProxy opens two ports, for statistics and
+metrics, on all interfaces, and no setting changes that. So Ray starts a script in place of the
+HAProxy binary. The script binds the two ports to the loopback interface, then replaces itself with
+HAProxy. HAProxy ends with its parent process; otherwise it would keep the port after a server was
+killed.
 
-The script also gives HAProxy our words where it answers by itself: 503 with Retry-After while nothing is deployed yet, where Ray
-says 404, so that a script which waits for the port waits for the models too.
+The script also replaces HAProxy's own answers. While nothing is deployed it answers 503 with
+Retry-After, where Ray answers 404, so a script that waits for the port waits for the models too.
 """
 
 import json
@@ -29,22 +31,23 @@ sed -i -E \\
   "$3" && exec setpriv --pdeathsig TERM "{binary}" "$@"
 """
 ANSWER = r'\1 status 503 content-type application/json hdr Retry-After 1 file "{folder}/503.json"'
-"""What stands in HAProxy's config where Ray's has a text of its own, as ``sed`` puts it there."""
+"""Replaces the answers with a text in the HAProxy config that Ray writes; a replacement of
+``sed``."""
 WORDS = {
-    502: ("Bad Gateway", "what worked on this request ended before it answered; send it again"),
-    503: ("Service Unavailable", "the server is starting, or has nothing that could answer at the moment; try again in a moment"),
+    502: ("Bad Gateway", "the replica ended before it answered; send the request again"),
+    503: ("Service Unavailable", "the server is starting, or has no replica at the moment; try again in a moment"),
     504: ("Gateway Timeout", "there was no answer in time"),
 }
-"""What HAProxy itself answers, by status."""
+"""HAProxy's own answers, by status."""
 REPLICA_PORTS = 400
 
 
 @contextmanager
 def fast_proxy(timeout_s: float) -> Iterator[None]:
-    """Sets the environment in which a Ray that is started inside runs Serve in HAProxy mode; afterwards it is as before.
+    """Sets environment variables with which a Ray that is started inside runs Serve in HAProxy mode; restores them afterwards.
 
     Args:
-        timeout_s: a connection on which nothing comes for longer is closed.
+        timeout_s: HAProxy closes a connection that is idle for longer (with 30 s to spare).
     """
     with tempfile.TemporaryDirectory(prefix="mrs", dir="/tmp") as folder:
         settings = _settings(Path(folder), timeout_s)
@@ -73,8 +76,8 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
     http, grpc = free_range(REPLICA_PORTS), free_range(REPLICA_PORTS)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",  # this and the next two: what RAY_SERVE_THROUGHPUT_OPTIMIZED sets,
-        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # without the notice that it prints
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",  # RAY_SERVE_THROUGHPUT_OPTIMIZED sets this and the next two,
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # and prints a notice
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(start),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -85,19 +88,19 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http),  # Ray's own are the same for every server on a machine
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http),  # Ray's defaults are the same for every server on a machine
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http + REPLICA_PORTS - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc + REPLICA_PORTS - 1),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(round(timeout_s) + 30),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",  # after Ray's own 5 s a proxy on a busy machine is killed and started again
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",  # Ray's default of 5 s restarts the proxy on a busy machine
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
     }
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on at the moment."""
+    """Ports of the loopback interface that are free at the moment."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -109,16 +112,16 @@ def free_ports(count: int) -> list[int]:
 
 
 def free_range(count: int) -> int:
-    """The first of so many ports on end that nobody listens on at the moment, below those that the system gives out by itself.
+    """The first of ``count`` consecutive ports that are free at the moment, below the ephemeral ports of the system.
 
     Raises:
-        ValueError: if there is no such range.
+        ValueError: if none is found.
     """
     for _ in range(200):
         first = random.randrange(10_000, 32_000 - count)
         if all(_is_free(port) for port in range(first, first + count)):
             return first
-    raise ValueError(f"there are no {count} free ports on end for the replicas of a server")
+    raise ValueError(f"there are no {count} consecutive free ports for the replicas of a server")
 
 
 def _is_free(port: int) -> bool:

@@ -23,27 +23,31 @@ from mtl_ray.serving.config import ServeConfig
 
 APPLICATION = "mtl_ray"
 ENDING = re.compile(r"ServeController\.graceful_shutdown failed")
-"""What a raylet has printed when the controller, as it should, is gone before its own last call has returned."""
+"""A raylet prints this when the controller ends, as it must, before its own last call has
+returned."""
 START_S = 120.0
 SPARE_REQUESTS = 64
-"""Ray lets so many more requests into a replica than it answers, so that those too many get our 503 and not a place in a queue."""
+"""Ray admits this many more requests to a replica than it processes, so that surplus requests get
+our 503 instead of waiting in a queue."""
 
 
 @contextmanager
 def serving(models: Mapping[str, str], config: ServeConfig) -> Iterator[str]:
     """Answers over HTTP while the code inside runs.
 
-    A Ray of its own is started in HAProxy mode; inside a session, or on a cluster, Serve runs as it was set up there.
+    Without a session and a cluster it starts a private Ray in HAProxy mode. Inside a session, or on
+    a cluster, Serve keeps its settings.
 
     Args:
-        models: bundle URI by the name under which it answers.
-        config: where to listen, how many replicas, limits.
+        models: URI of the bundle by name of the model.
+        config: address, number of replicas, limits.
 
     Yields:
         The URL of the server.
 
     Raises:
-        ValueError: if a bundle is not whole, the port is taken, or the key is not in the environment.
+        ValueError: if a bundle is incomplete, the port is taken, or the key is not in the
+            environment.
     """
     models = {name: storage.absolute(uri) for name, uri in models.items()}
     for uri in models.values():
@@ -58,14 +62,14 @@ def serving(models: Mapping[str, str], config: ServeConfig) -> Iterator[str]:
 
 
 def _serving(models: Mapping[str, str], config: ServeConfig, key: str | None) -> Iterator[str]:
-    from ray import serve  # reads the environment as it is imported
+    from ray import serve  # reads the environment when it is imported
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     http = {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_s + 5}
-    serve.start(http_options=http, logging_config=quiet | {"log_level": "ERROR"})  # its warning of other nodes is by intent
+    serve.start(http_options=http, logging_config=quiet | {"log_level": "ERROR"})  # hides its warning about other nodes
     try:
-        application = bound(models, config, key, graceful_shutdown_wait_loop_s=0.5, logging_config=quiet)
+        application = build_application(models, config, key, graceful_shutdown_wait_loop_s=0.5, logging_config=quiet)
         serve.run(application, name=APPLICATION, route_prefix="/")
         url = url_of(config)
         _wait(url)
@@ -75,8 +79,11 @@ def _serving(models: Mapping[str, str], config: ServeConfig, key: str | None) ->
         serve.shutdown()
 
 
-def bound(models: Mapping[str, str], config: ServeConfig, key: str | None, **options: Any) -> Any:
-    """The bundles as an application of Serve; ``options`` are further ones of the deployment."""
+def build_application(models: Mapping[str, str], config: ServeConfig, key: str | None, **options: Any) -> Any:
+    """The application of Serve for some bundles.
+
+    ``options`` are further options of the deployment.
+    """
     from ray import serve
 
     deployment = serve.deployment(
@@ -91,12 +98,12 @@ def bound(models: Mapping[str, str], config: ServeConfig, key: str | None, **opt
 
 
 class Replica:
-    """What runs in each replica: all bundles, and the application around them.
+    """A replica: all bundles, and the HTTP application around them.
 
     Args:
-        models: bundle URI by name.
+        models: URI of the bundle by name of the model.
         config: limits.
-        key: what requests must bring, if anything.
+        key: the key that requests must contain; None if they need none.
     """
 
     def __init__(self, models: Mapping[str, str], config: ServeConfig, key: str | None) -> None:
@@ -105,11 +112,11 @@ class Replica:
         from mtl_ray.serving.app import open_app
 
         _stay_on_loopback()
-        cv2.setNumThreads(config.threads)  # requests run side by side: each keeps to its share of the cores
+        cv2.setNumThreads(config.threads)  # requests run in parallel: each uses its share of the cores
         self.application = open_app(models, config, parallel_of(config), key)
 
     def __serve_build_asgi_app__(self) -> Callable[..., Any]:
-        """The name by which Ray asks for the application."""
+        """Called by Ray to get the application."""
         return self.application
 
     def __del__(self) -> None:
@@ -117,8 +124,10 @@ class Replica:
 
 
 def _stay_on_loopback() -> None:
-    """Where Ray has the address 127.0.0.1, so has the port for calls between deployments, which each replica of Ray 2.60 opens
-    on all interfaces once this constructor is done.
+    """If Ray's address is 127.0.0.1, binds the port for calls between deployments to it too.
+
+    Each replica of Ray 2.60 opens this port on all interfaces, after the constructor of ``Replica``
+    has returned.
     """
     from ray.serve._private import replica
 
@@ -128,18 +137,18 @@ def _stay_on_loopback() -> None:
 
 
 def url_of(config: ServeConfig) -> str:
-    """How this machine reaches the server."""
+    """The URL at which this machine reaches the server."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
     return f"http://[{host}]:{config.port}" if ":" in host else f"http://{host}:{config.port}"
 
 
 def parallel_of(config: ServeConfig) -> int:
-    """Requests to one model that a replica works on at the same moment."""
+    """How many requests to one model a replica processes at the same time."""
     return config.parallel or max(1, (os.cpu_count() or 1) // (config.replicas * config.threads))
 
 
 def api_key(config: ServeConfig) -> str | None:
-    """What requests must bring; ValueError if the environment does not have it."""
+    """The key that requests must contain; ValueError if the environment variable is empty."""
     if config.api_key_env is None:
         return None
     if not os.environ.get(config.api_key_env):
@@ -158,7 +167,7 @@ def _check_port(config: ServeConfig) -> None:
 
 
 def _wait(url: str) -> None:
-    """Returns once the proxy knows the replicas."""
+    """Returns when the proxy knows the replicas."""
     give_up = time.monotonic() + START_S
     while True:
         try:

@@ -7,20 +7,21 @@ from pydantic import TypeAdapter, ValidationError
 from ray.serve import Application
 
 from mtl_ray import storage
-from mtl_ray.distributed.serve import api_key, bound
+from mtl_ray.distributed.serve import api_key, build_application
 from mtl_ray.serving.config import ServeConfig
 
 
 def application(args: Mapping[str, Any]) -> Application:
-    """What ``import_path: mtl_ray.distributed.serve_application:application`` stands for.
+    """The target of ``import_path: mtl_ray.distributed.serve_application:application``.
 
-    Where it listens is for the Serve config file to say, not for ``host`` and ``port``.
+    The Serve config file sets the address; ``host`` and ``port`` of ``args`` have no effect.
 
     Args:
-        args: of that file: the ``serve`` section of a config of ours.
+        args: from that file, with the fields of the ``serve`` section of our configs.
 
     Raises:
-        ValueError: if an option is not known, no bundle is named, or the key is not in the environment.
+        ValueError: if an option is unknown, no bundle is named, or the key is not in the
+            environment.
     """
     try:
         config = TypeAdapter(ServeConfig).validate_python(dict(args))
@@ -28,4 +29,4 @@ def application(args: Mapping[str, Any]) -> Application:
         raise ValueError("; ".join(f"args.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())) from None
     if not config.models:
         raise ValueError("args.models names no bundle: {NAME: URI} is what answers at /predictions/NAME")
-    return bound({name: storage.absolute(uri) for name, uri in config.models.items()}, config, api_key(config))
+    return build_application({name: storage.absolute(uri) for name, uri in config.models.items()}, config, api_key(config))

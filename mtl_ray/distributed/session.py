@@ -13,27 +13,31 @@ import ray
 from ray._private import ray_constants
 
 OBJECT_STORE_BYTES = 200_000_000
-"""Nothing large travels through the object store: samples go from files to shards, gradients over gloo or NCCL."""
+"""The object store holds nothing large: samples go from files to shards, gradients over gloo or
+NCCL."""
 _LONGEST_PARENT = 24
-"""The path of a socket may have 107 bytes, of which Ray and the private folder take about 80."""
+"""Most characters of RAY_TMPDIR: the path of a socket may have 107 bytes, and Ray and the private
+folder need about 80."""
 _STARTS = 4
-"""How often the start of a private Ray is tried."""
+"""How often starting a private Ray is tried."""
 
 
 @contextmanager
 def session(*, num_cpus: int | None = None) -> Iterator[None]:
-    """Gives the code inside a Ray to work with.
+    """Connects the code inside to a Ray.
 
-    If Ray already runs in this process it is used and left running, so a pipeline's stages share one. If the job runs on a
-    cluster (``RAY_ADDRESS`` is set, as ``ray job submit`` does) that is used. Otherwise a private Ray is started on this machine,
-    with a token of its own so that no other user of the machine can send it work, and ended afterwards. Its processes listen on
-    the loopback interface only.
+    * If Ray already runs in this process, it is used and left running, so the stages of a pipeline
+      share one.
+    * If the job runs on a cluster (``ray job submit`` sets ``RAY_ADDRESS``), the cluster is used.
+    * Otherwise a private Ray is started on this machine and shut down afterwards. It has a token of
+      its own, so no other user of the machine can send it work. Its processes listen on the
+      loopback interface only.
 
     Args:
-        num_cpus: how many CPUs the private Ray believes to have; by default as many as there are.
+        num_cpus: number of CPUs of the private Ray; the default is that of the machine.
 
     Raises:
-        ValueError: if no private Ray can be started here.
+        ValueError: if a private Ray cannot be started here.
     """
     if ray.is_initialized():
         yield
@@ -48,17 +52,22 @@ def session(*, num_cpus: int | None = None) -> Iterator[None]:
 
 
 def is_private() -> bool:
-    """Whether the Ray of a ``session`` was started by one, so that no machine can join it; also inside its tasks and actors."""
+    """Whether a ``session`` started this Ray, so that no machine can join it.
+
+    Works inside its tasks and actors too.
+    """
     return "RAY_ADDRESS" not in os.environ and ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
 
 
 def _private(num_cpus: int | None) -> Iterator[None]:
     parent = os.environ.get("RAY_TMPDIR", "/tmp")
     if len(parent) > _LONGEST_PARENT:
-        raise ValueError(f"RAY_TMPDIR={parent} is too long: Ray's sockets lie below it, and it may have {_LONGEST_PARENT} characters")
+        raise ValueError(
+            f"RAY_TMPDIR={parent} is too long: Ray's sockets lie below it, so it may have at most {_LONGEST_PARENT} characters"
+        )
     os.makedirs(parent, exist_ok=True)
     folder = tempfile.mkdtemp(prefix="mr", dir=parent)
-    # RAY_AUTH_MODE stays as it is: Ray has read it when it was imported, and asks for a token where it was not set.
+    # RAY_AUTH_MODE stays unchanged: Ray read it at import, and requires a token if it was not set.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -80,17 +89,18 @@ def _start(folder: str, num_cpus: int | None) -> None:
             _temp_dir=folder,
             _plasma_directory=_object_folder(folder),
         )
-    except Exception as error:  # whatever of Ray's processes died or did not answer: Ray has no class of its own for it
+    except Exception as error:  # a process of Ray died or did not answer; Ray has no exception class for that
         raise ValueError(
             f"no private Ray could be started on this machine ({str(error).strip().splitlines()[0]}); "
-            "python -m jobs.doctor looks at its memory, its folders and its token"
+            "python -m jobs.doctor checks its memory, its folders and its token"
         ) from error
 
 
 def init_patiently(**options: Any) -> None:
-    """``ray.init`` of a local Ray, tried again where the machine was too busy for it.
+    """``ray.init`` of a local Ray, with retries on a busy machine.
 
-    Ray 2.60 gives its own processes 30 s to appear, a number in its code, which a machine with much other work exceeds.
+    Ray 2.60 gives its own processes 30 s to start. This limit is fixed in its code, and too short
+    for a busy machine.
     """
     for attempt in range(_STARTS):
         try:
@@ -104,7 +114,7 @@ def init_patiently(**options: Any) -> None:
 
 
 def _object_folder(folder: str) -> str | None:
-    """Where Ray's objects lie if not in /dev/shm, of which containers often have too little or none."""
+    """The folder for Ray's objects if /dev/shm is missing or too small, as it often is in containers; else None."""
     if os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free >= OBJECT_STORE_BYTES:
         return None
     return folder
@@ -112,10 +122,11 @@ def _object_folder(folder: str) -> str | None:
 
 @contextmanager
 def _loopback() -> Iterator[None]:
-    """A Ray that is started inside has the address 127.0.0.1, and so do its workers' gradients.
+    """A Ray that is started inside, and the communication between its ranks, use the address 127.0.0.1.
 
-    ``ray.init`` makes of 127.0.0.1 the address by which others reach the machine, and Ray's processes then listen on all
-    interfaces. Ray itself stays on the loopback interface where it allows no cluster, which is so on macOS and Windows.
+    ``ray.init`` replaces 127.0.0.1 by the external address of the machine, and Ray's processes then
+    listen on all interfaces. Ray stays on the loopback interface only if it allows no cluster, as
+    on macOS and Windows.
     """
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")

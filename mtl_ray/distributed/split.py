@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.distributed.convert import provenance_of, write_split
+from mtl_ray.distributed.executor import map_tasks
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.distributed.rewrite import open_shards
-from mtl_ray.distributed.wide import spread
 from mtl_ray.samples import Annotation
 from mtl_ray.shards.split import Split, open_split
 from mtl_ray.sources.config import ConvertConfig, Shards
@@ -193,7 +193,7 @@ def _scan(split: Split, workers: int | None, *, digests: bool) -> tuple[list[str
     """The key of each sample, and a digest of its picture."""
     starts = range(0, split.num_samples, _WORTH_TASKS)
     shares = [_Rows(split, start, min(start + _WORTH_TASKS, split.num_samples), digests) for start in starts]
-    found = list(spread(_look, shares, description="look for duplicates", workers=workers))
+    found = list(map_tasks(_look, shares, description="look for duplicates", workers=workers))
     return [key for keys, _ in found for key in keys], [digest for _, each in found for digest in each]
 
 

@@ -1,4 +1,4 @@
-"""The stages of a pipeline as they are told: what came of each, a table of all, an answer of the server in short."""
+"""What a pipeline prints: the outcome of each stage, a table of all stages, a shortened answer of the server."""
 
 import json
 import os
@@ -9,18 +9,18 @@ from typing import Any
 
 from mtl_ray import storage
 
-SHOWN = 3
-"""Entries of a list that are printed of an answer."""
+LIST_ENTRIES = 3
+"""How many entries of each list in an answer are printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of a stage.
+class StageOutcome:
+    """The outcome of a stage.
 
     Attributes:
-        result: in a few words.
-        where: the URI of what it made.
-        held: False if a check did not hold.
+        result: a few words.
+        where: the URI of what it wrote.
+        held: False if a check failed.
     """
 
     result: str
@@ -30,17 +30,17 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stage that was run, and for how many seconds."""
+    """A stage that has run, and how many seconds it took."""
 
     name: str
     seconds: float
-    outcome: Outcome
+    outcome: StageOutcome
 
 
-def table(stages: Sequence[Stage]) -> str:
-    """What was done, a line for each stage, and the sum."""
+def stage_table(stages: Sequence[Stage]) -> str:
+    """A table with a line for each stage, and the total time."""
     rows = [("stage", "time", "result", "where")]
-    rows += [(stage.name, f"{stage.seconds:.1f} s", stage.outcome.result, shown(stage.outcome.where)) for stage in stages]
+    rows += [(stage.name, f"{stage.seconds:.1f} s", stage.outcome.result, short_uri(stage.outcome.where)) for stage in stages]
     failed = [stage.name for stage in stages if not stage.outcome.held]
     verdict = f"did not hold: {', '.join(failed)}" if failed else "every check held"
     rows.append(("all", f"{sum(stage.seconds for stage in stages):.1f} s", verdict, ""))
@@ -50,19 +50,22 @@ def table(stages: Sequence[Stage]) -> str:
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
-def shown(uri: str) -> str:
-    """A URI as it is shortest from here."""
+def short_uri(uri: str) -> str:
+    """The URI, relative to the working directory if it lies below it."""
     return os.path.relpath(uri) if not storage.is_remote(uri) and Path(uri).is_relative_to(Path.cwd()) else uri
 
 
 def answer_text(answer: Any, indent: str = "") -> str:
-    """An answer as JSON with one object a line, the first entries of its lists and the beginning of its long texts."""
+    """An answer as JSON, one object per line.
+
+    Only the first entries of lists and the beginning of long texts are kept.
+    """
     if isinstance(answer, dict) and any(isinstance(value, dict | list) and value for value in answer.values()) and "bbox" not in answer:
         lines = [f'{indent}  "{key}": {answer_text(value, indent + "  ")}' for key, value in answer.items()]
         return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
     if isinstance(answer, list) and any(isinstance(item, dict) for item in answer):
-        lines = [f"{indent}  {answer_text(item, indent + '  ')}" for item in answer[:SHOWN]]
-        lines += [f"{indent}  ... {len(answer) - SHOWN} more"] * (len(answer) > SHOWN)
+        lines = [f"{indent}  {answer_text(item, indent + '  ')}" for item in answer[:LIST_ENTRIES]]
+        lines += [f"{indent}  ... {len(answer) - LIST_ENTRIES} more"] * (len(answer) > LIST_ENTRIES)
         return "[\n" + ",\n".join(lines) + f"\n{indent}]"
     return json.dumps(_rounded(answer))
 

@@ -1,4 +1,8 @@
-"""One trial of a search, in a process that Ray Tune starts somewhere on the cluster: an ordinary training, watched."""
+"""One trial of a search: an ordinary training in a process that Ray Tune starts somewhere on the cluster.
+
+A trial reports its evaluations to the trial scheduler, an actor that decides which trials stop
+early.
+"""
 
 import contextlib
 import io
@@ -20,41 +24,42 @@ if TYPE_CHECKING:  # torch and Ray Train take seconds to import: whoever trains 
     from mtl_ray.distributed.train import OnMetrics
     from mtl_ray.training.resume import Summary
 
-OUTCOME = "outcome"
-"""Under this name a trial tells Ray Tune its ``Result``, as JSON."""
+RESULT = "result"
+"""The key under which a trial reports its ``Result`` to Ray Tune, as JSON."""
 COSTS = ("latency_ms", "flops", "parameters")
 
 
 class Train(Protocol):
-    """``distributed.train.train``, or what stands for it."""
+    """The signature of ``distributed.train.train``."""
 
     def __call__(self, config: ExperimentConfig, *, on_metrics: "OnMetrics") -> "Summary":
         """Trains."""
         ...
 
 
-def run_trial(given: Mapping[str, Any], desk: Any, goals: Sequence[Objective], folder: str, train: Train) -> None:
-    """Trains, and tells Ray Tune once what came out.
+def run_trial(given: Mapping[str, Any], scheduler: Any, goals: Sequence[Objective], folder: str, train: Train) -> None:
+    """Trains, and reports the result to Ray Tune once.
 
     Args:
-        given: the ``number`` of the trial and its ``config`` as YAML; or a ``problem`` in the place of that.
-        desk: a handle of the ``Desk``.
+        given: the ``number`` of the trial and its ``config`` as YAML; or a ``problem`` in place of
+            the config.
+        scheduler: handle of the actor ``TrialScheduler``.
         goals: the objectives.
         folder: of the search.
-        train: what trains.
+        train: trains one trial.
     """
-    started, said = time.monotonic(), io.StringIO()
+    started, log = time.monotonic(), io.StringIO()
     records = Records(folder)
-    with contextlib.redirect_stderr(said):
-        result = _outcome(given, desk, goals, records, train)
-    if said.getvalue():
-        storage.write(storage.join(records.trial_uri(given["number"]), "log.txt"), said.getvalue().replace("\r", "\n").encode())
-    kept = {"reports": ray.get(desk.curve.remote(given["number"])), "seconds": round(time.monotonic() - started, 1)}
-    tune.report({OUTCOME: TypeAdapter(Result).dump_json(TypeAdapter(Result).validate_python({**result, **kept})).decode()})
+    with contextlib.redirect_stderr(log):
+        result = _train(given, scheduler, goals, records, train)
+    if log.getvalue():
+        storage.write(storage.join(records.trial_uri(given["number"]), "log.txt"), log.getvalue().replace("\r", "\n").encode())
+    kept = {"reports": ray.get(scheduler.curve.remote(given["number"])), "seconds": round(time.monotonic() - started, 1)}
+    tune.report({RESULT: TypeAdapter(Result).dump_json(TypeAdapter(Result).validate_python({**result, **kept})).decode()})
 
 
-def _outcome(given: Mapping[str, Any], desk: Any, goals: Sequence[Objective], records: Records, train: Train) -> dict[str, Any]:
-    """State, values, reason and metrics. Whatever goes wrong is the outcome of this trial and no end of the search."""
+def _train(given: Mapping[str, Any], scheduler: Any, goals: Sequence[Objective], records: Records, train: Train) -> dict[str, Any]:
+    """State, values, reason and metrics. An error fails this trial and does not end the search."""
     if "problem" in given:
         return {"state": "failed", "values": None, "reason": given["problem"]}
     number = given["number"]
@@ -63,7 +68,7 @@ def _outcome(given: Mapping[str, Any], desk: Any, goals: Sequence[Objective], re
     def on_metrics(step: int, epoch: float, metrics: Mapping[str, float]) -> bool:
         if len(goals) > 1:
             return False
-        curve, stops = ray.get(desk.report.remote(number, epoch, _value(goals[0].metric, metrics)))
+        curve, stops = ray.get(scheduler.report.remote(number, epoch, _value(goals[0].metric, metrics)))
         records.keep_curve(number, curve)
         if stops:
             stopped.append(f"after {epoch:.3g} epochs")
@@ -85,15 +90,15 @@ def _values(goals: Sequence[Objective], metrics: Mapping[str, float], run_uri: s
     if any(goal.metric in COSTS for goal in goals):
         from mtl_ray.inference.checkpoint import find_checkpoint
 
-        task = ray.remote(num_cpus=1, scheduling_strategy="DEFAULT")(_cost)  # the trial's own place holds its workers, and no more
+        task = ray.remote(num_cpus=1, scheduling_strategy="DEFAULT")(_cost)  # not in the trial's placement group, which has no CPU
         known |= ray.get(task.remote(find_checkpoint(run_uri, "last")))
     return [_value(goal.metric, known) for goal in goals]
 
 
 def _cost(checkpoint_uri: str) -> dict[str, float]:
-    from mtl_ray.tuning.cost import cost
+    from mtl_ray.tuning.cost import inference_cost
 
-    return cost(checkpoint_uri)
+    return inference_cost(checkpoint_uri)
 
 
 def _value(metric: str, metrics: Mapping[str, float]) -> float:
@@ -103,13 +108,16 @@ def _value(metric: str, metrics: Mapping[str, float]) -> float:
 
 
 def _reason(error: Exception) -> str:
-    """The last line says most: above it are the frames of other processes."""
+    """The last line, which is the message.
+
+    The lines above it are stack frames of other processes.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if lines else ""
     name = type(error).__name__
     return text if isinstance(error, ValueError | FileNotFoundError) and text else f"{name}: {text}"
 
 
-def in_words(outcome: str) -> Result:
-    """The ``Result`` in what a trial told."""
-    return TypeAdapter(Result).validate_python(json.loads(outcome))
+def parse_result(text: str) -> Result:
+    """The ``Result`` that a trial reported as JSON."""
+    return TypeAdapter(Result).validate_python(json.loads(text))

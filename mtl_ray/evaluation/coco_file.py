@@ -14,9 +14,9 @@ from mtl_ray import storage
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry.masks import from_polygons
 from mtl_ray.samples import Sample, Vocabulary, image_sample
+from mtl_ray.sources.class_names import text_of
 from mtl_ray.sources.coco_masks import from_counts, polygons_of
 from mtl_ray.sources.json_values import flag, identity, number, shown, whole
-from mtl_ray.sources.texts import text_of
 from mtl_ray.vocabulary import skeleton_of
 
 ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)

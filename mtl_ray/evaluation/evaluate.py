@@ -10,7 +10,7 @@ import pyarrow as pa
 from mtl_ray import storage
 from mtl_ray.evaluation.classes import recoder
 from mtl_ray.evaluation.data import EvaluationData, open_data
-from mtl_ray.evaluation.measure import NO_IMAGE, Keep, Measured, measure, measure_stored
+from mtl_ray.evaluation.measure import NO_INPUT, Keep, Measured, measure, measure_stored
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.evaluation.report import Report, report
 from mtl_ray.evaluation.spool import Spool
@@ -35,9 +35,9 @@ class Request:
         target: a run folder, checkpoint, bundle, endpoint URL, or a predictions file (.arrow, or .json in COCO's results format).
         data: the URI of a split, or of a COCO annotation file (.json).
         images: where the pictures of an annotation file lie.
-        batch: images that go through the network together.
+        batch: samples that go through the network together.
         max_pixels: images whose header says more are bad.
-        threads: of onnxruntime, for a bundle; 0 takes all cores.
+        threads: of the engine, for a bundle; 0 takes all cores.
         api_key: for an endpoint that asks for one.
     """
 
@@ -62,7 +62,7 @@ class Part:
     Attributes:
         metrics: by head.
         table: the predictions, as ``stored.to_table`` lays them out; it lies in a file that has no name any more, not in memory.
-        heads, vocabulary: of the predictor.
+        heads, vocabulary, plugins: of the predictor.
         categories: the number by which the data calls each of its classes of objects.
         measured: how many samples, and the bad ones.
         notes: what the reader of the figures should know.
@@ -71,6 +71,7 @@ class Part:
     metrics: dict[str, Metric[Any]]
     table: pa.Table
     heads: Mapping[str, Any]
+    plugins: tuple[str, ...]
     vocabulary: Vocabulary
     categories: list[int]
     measured: Measured
@@ -107,17 +108,19 @@ def measure_rows(request: Request, start: int = 0, stop: int | None = None, watc
     samples: Iterable[Sample] = map(recode, data.samples(start, stop, pictures=not request.stored))
     if watch is not None:
         samples = watch(samples, stop - start)
+    without_input = NO_INPUT.format(name="image" if isinstance(target, Stored) else target.canvas.input.name)
     with Spool(target.heads) as spool:
         if isinstance(target, Stored):
             measured = _measure_stored(request.target, target, data, samples, metrics, spool.add)
         else:
             measured = measure(target, samples, metrics, spool.add, batch=request.batch, max_pixels=request.max_pixels)
         table = spool.table()
-    measured.bad = [(key, data.where(key) if reason == NO_IMAGE else reason) for key, reason in measured.bad]
+    measured.bad = [(key, data.where(key) if reason == without_input else reason) for key, reason in measured.bad]
     return Part(
         metrics=metrics,
         table=table,
         heads=target.heads,
+        plugins=target.plugins,
         vocabulary=target.vocabulary,
         categories=category_ids_of(target.vocabulary.classes.get("instances", ()), data.vocabulary),
         measured=measured,
@@ -158,7 +161,7 @@ def write_results(out: str, made: Report, part: Part) -> list[str]:
     from mtl_ray.evaluation.charts import draw  # matplotlib takes a second, which a first look at the arguments need not wait for
 
     storage.write(storage.join(out, "report.json"), made.to_json())
-    write_arrow(storage.join(out, "predictions.arrow"), part.table, part.heads, part.vocabulary)
+    write_arrow(storage.join(out, "predictions.arrow"), part.table, part.heads, part.vocabulary, part.plugins)
     names = ["report.json", "predictions.arrow"]
     for name, head in part.heads.items():
         if head.task.to_coco is not None:

@@ -1,4 +1,4 @@
-"""Any predictor upon any samples: predictions go into one metric a head."""
+"""Any predictor on any samples: predictions go into one metric for each head."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mtl_ray.inference.predictor import Predictions, Predictor
-from mtl_ray.inputs.decode import decode_image, decode_semantic
+from mtl_ray.inputs.decode import decode_semantic
 from mtl_ray.inputs.image_header import MAX_PIXELS
+from mtl_ray.inputs.input import Input
 from mtl_ray.samples import Sample
 from mtl_ray.tasks.task import Metric
 
@@ -20,10 +18,17 @@ Keep = Callable[[Sample, Predictions], None]
 """Called with each sample and what was predicted of it."""
 Find = Callable[[Sample], Predictions | None]
 """Gives what was predicted of a sample at another time, if anything."""
-NO_IMAGE = "it has no image"
-"""Why a sample whose ``image`` is empty is not measured."""
-Decoded = tuple[Sample, NDArray[np.uint8] | str]
-"""A sample and its image, or why there is none."""
+NO_INPUT = "it has no {name}"
+"""Why a sample without the input of the network is not measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decoded:
+    """A sample and its decoded input, or why there is none."""
+
+    sample: Sample
+    raw: Any = None
+    reason: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -32,7 +37,7 @@ class Measured:
 
     Attributes:
         samples: how many were predicted.
-        bad: key and reason of those that were not: no image, one that does not decode, a semantic map that does not fit it.
+        bad: key and reason of those that were not: no input, one that does not decode, a semantic map that does not fit it.
     """
 
     samples: int = 0
@@ -52,23 +57,23 @@ def measure(
 
     Args:
         predictor: what is measured.
-        samples: with their images.
+        samples: with their inputs.
         metrics: by head name; heads without one are not measured.
         keep: sees every sample with its predictions, to store or draw them.
-        batch: images given to the predictor at once.
-        max_pixels: images whose header says more are bad.
+        batch: samples given to the predictor at once.
+        max_pixels: samples with more pixels (values of another input than an image) are bad.
     """
     measured = Measured()
-    for part in _decoded(samples, max_pixels, batch):
-        good = [(sample, image) for sample, image in part if not isinstance(image, str)]
-        measured.bad += [(sample.key, image) for sample, image in part if isinstance(image, str)]
-        for (sample, _), predictions in zip(good, predictor.predict([image for _, image in good]), strict=True):
-            _count(sample, predictions, metrics, measured, keep)
+    for part in _decoded(samples, predictor.canvas.input, max_pixels, batch):
+        good = [each for each in part if each.reason is None]
+        measured.bad += [(each.sample.key, each.reason) for each in part if each.reason is not None]
+        for each, predictions in zip(good, predictor.predict([each.raw for each in good]), strict=True):
+            _count(each.sample, predictions, metrics, measured, keep)
     return measured
 
 
 def measure_stored(find: Find, samples: Iterable[Sample], metrics: Mapping[str, Metric[Any]], keep: Keep | None = None) -> Measured:
-    """The same for predictions that were made at another time; no image is looked at."""
+    """The same for predictions that were made at another time; no input is looked at."""
     measured = Measured()
     for sample in samples:
         predictions = find(sample)
@@ -76,7 +81,8 @@ def measure_stored(find: Find, samples: Iterable[Sample], metrics: Mapping[str, 
             measured.bad.append((sample.key, "no prediction is stored for it"))
             continue
         try:
-            check_map(sample, (sample.height, sample.width))
+            if sample.semantic is not None:
+                check_map(sample.semantic, (sample.height, sample.width))
         except ValueError as error:
             measured.bad.append((sample.key, str(error)))
         else:
@@ -84,15 +90,13 @@ def measure_stored(find: Find, samples: Iterable[Sample], metrics: Mapping[str, 
     return measured
 
 
-def check_map(sample: Sample, size: tuple[int, int]) -> None:
-    """Refuses a sample whose semantic map no metric can read.
+def check_map(semantic: bytes, size: tuple[int, int]) -> None:
+    """Refuses a semantic map that no metric can read.
 
     Raises:
         ValueError: if it does not decode, or not to the (height, width) of the image.
     """
-    if sample.semantic is None:
-        return
-    height, width = decode_semantic(sample.semantic).shape
+    height, width = decode_semantic(semantic).shape
     if (height, width) != size:
         raise ValueError(f"the semantic map is {width} x {height} pixels, the image {size[1]} x {size[0]}")
 
@@ -105,22 +109,24 @@ def _count(sample: Sample, predictions: Predictions, metrics: Mapping[str, Metri
         keep(sample, predictions)
 
 
-def _decoded(samples: Iterable[Sample], max_pixels: int, size: int) -> Iterator[list[Decoded]]:
-    """Parts of ``size`` samples with their images; the next part is decoded while the predictor has the last."""
+def _decoded(samples: Iterable[Sample], kind: Input[Any, Any, Any, Any], limit: int, size: int) -> Iterator[list[_Decoded]]:
+    """Parts of ``size`` samples with their inputs; the next part is decoded while the predictor has the last."""
 
-    def decode(sample: Sample) -> Decoded:
-        if not sample.image:
-            return sample, NO_IMAGE
+    def decode(sample: Sample) -> _Decoded:
+        encoded = sample.inputs.get(kind.name)
+        if encoded is None or not kind.num_bytes(encoded):
+            return _Decoded(sample=sample, reason=NO_INPUT.format(name=kind.name))
         try:
-            image = decode_image(sample.image, max_pixels=max_pixels)
-            check_map(sample, image.shape[:2])
+            raw = kind.decode(encoded, limit)
+            if sample.semantic is not None:
+                check_map(sample.semantic, raw.shape[:2])
         except ValueError as error:
-            return sample, str(error)
-        return sample, image
+            return _Decoded(sample=sample, reason=str(error))
+        return _Decoded(sample=sample, raw=raw)
 
     waiting = iter(samples)
     with ThreadPoolExecutor(2, thread_name_prefix="decode") as pool:
-        parts: deque[list[Future[Decoded]]] = deque()
+        parts: deque[list[Future[_Decoded]]] = deque()
         while True:
             part = [pool.submit(decode, sample) for sample in islice(waiting, size)]
             if part:

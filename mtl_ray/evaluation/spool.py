@@ -8,9 +8,9 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from mtl_ray.evaluation.stored import encoded, table_of, table_schema
+from mtl_ray.evaluation.stored import Row, encoded, row_of, table_of, table_schema
 from mtl_ray.inference.predictor import Predictions
-from mtl_ray.samples import Sample, image_sample
+from mtl_ray.samples import Sample
 from mtl_ray.tasks.task import HeadKind
 
 ROWS = 64
@@ -26,7 +26,7 @@ class Spool:
 
     def __init__(self, heads: Mapping[str, HeadKind]) -> None:
         self._heads = heads
-        self._samples: list[Sample] = []
+        self._samples: list[Row] = []
         self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
@@ -40,8 +40,8 @@ class Spool:
         self._folder.cleanup()
 
     def add(self, sample: Sample, predictions: Predictions) -> None:
-        """Takes what was predicted of one sample; of the sample only its key and size are kept."""
-        self._samples.append(image_sample(key=sample.key, image=b"", height=sample.height, width=sample.width))
+        """Takes what was predicted of one sample; of the sample only its key and the size of its image are kept."""
+        self._samples.append(row_of(sample))
         self._rows.append(encoded(predictions, self._heads))
         if len(self._samples) == ROWS:
             self._flush()

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, count
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +39,7 @@ class Stored:
     """Predictions that were read from a file.
 
     Attributes:
-        heads, vocabulary: as of the predictor that made them.
+        heads, vocabulary, plugins: as of the predictor that made them.
         by_name: what was predicted, by the sample's key, or by what a results file calls the image.
         complete: False where an image without an entry is one on which nothing was found.
         notes: what the reader of the figures should know.
@@ -50,6 +50,21 @@ class Stored:
     by_name: Mapping[str, Predictions]
     complete: bool
     notes: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+
+
+class Row(NamedTuple):
+    """What a table says of a sample itself: its key, and height and width of its image if it has one."""
+
+    key: str
+    height: int | None
+    width: int | None
+
+
+def row_of(sample: Sample) -> Row:
+    """See ``Row``."""
+    image = sample.inputs.get("image")
+    return Row(sample.key, None, None) if image is None else Row(sample.key, image.height, image.width)
 
 
 def table_schema(heads: Mapping[str, HeadKind]) -> pa.Schema:
@@ -59,8 +74,8 @@ def table_schema(heads: Mapping[str, HeadKind]) -> pa.Schema:
 
 
 def to_table(samples: Sequence[Sample], found: Sequence[Predictions], heads: Mapping[str, HeadKind]) -> pa.Table:
-    """A row for each sample: its key, height and width, and a struct for each head."""
-    return table_of(samples, [encoded(predictions, heads) for predictions in found], heads)
+    """A row for each sample: its key, height and width of its image, and a struct for each head."""
+    return table_of(list(map(row_of, samples)), [encoded(predictions, heads) for predictions in found], heads)
 
 
 def encoded(predictions: Predictions, heads: Mapping[str, HeadKind]) -> dict[str, Any]:
@@ -68,7 +83,7 @@ def encoded(predictions: Predictions, heads: Mapping[str, HeadKind]) -> dict[str
     return {name: head.task.to_row(predictions[name]) for name, head in heads.items()}
 
 
-def table_of(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], heads: Mapping[str, HeadKind]) -> pa.Table:
+def table_of(samples: Sequence[Row], rows: Sequence[Mapping[str, Any]], heads: Mapping[str, HeadKind]) -> pa.Table:
     """The table of samples and what ``encoded`` gives of each."""
     columns: dict[str, Any] = {
         "key": pa.array([sample.key for sample in samples], pa.string()),
@@ -80,23 +95,28 @@ def table_of(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], heads
     return pa.table(columns)
 
 
-def write_arrow(uri: str, table: pa.Table, heads: Mapping[str, HeadKind], vocabulary: Vocabulary) -> None:
-    """Writes an Arrow IPC file, part by part; the types of the heads and the vocabulary travel in the metadata of its schema."""
+def write_arrow(uri: str, table: pa.Table, heads: Mapping[str, HeadKind], vocabulary: Vocabulary, plugins: Sequence[str] = ()) -> None:
+    """Writes an Arrow IPC file, part by part.
+
+    The types of the heads, the plugins that these come from and the vocabulary travel in the metadata of its schema.
+    """
     types = {name: head.type for name, head in heads.items()}
-    about = {"format": FORMAT, "version": 1, "heads": types, "vocabulary": vocabulary_to_json(vocabulary)}
+    about: dict[str, Any] = {"format": FORMAT, "version": 1, "heads": types, "vocabulary": vocabulary_to_json(vocabulary)}
     if classes := {name: list(head.classes) for name, head in heads.items() if head.classes is not None}:
         about |= {"version": VERSION, "classes": classes}
+    if plugins:
+        about["plugins"] = list(plugins)
     schema = table.schema.with_metadata({"mtl_ray": json.dumps(about)})
     with storage.writing(uri) as path, pa.ipc.new_file(path, schema) as writer:
         writer.write_table(table)
 
 
 def read_arrow(uri: str) -> Stored:
-    """The way back of ``write_arrow``.
+    """The inverse of ``write_arrow``.
 
     Raises:
         FileNotFoundError: if there is no file.
-        ValueError: if it is no such file.
+        ValueError: if it is no such file, or a plugin is missing here.
     """
     if not storage.is_remote(uri) and not storage.exists(uri):
         raise FileNotFoundError(f"there is no predictions file {uri}")
@@ -110,12 +130,14 @@ def read_arrow(uri: str) -> Stored:
         raise ValueError(
             f"{uri} is a {about.get('format')} of version {about.get('version')}; this program reads {FORMAT} of versions up to {VERSION}"
         )
+    plugins = tuple(map(str, about.get("plugins", ())))
     classes, vocabulary = about.get("classes", {}), vocabulary_from_json(about["vocabulary"])
     heads: dict[str, HeadKind] = {}
     for name, kind in about["heads"].items():
-        heads[name] = _STAND_INS.get(kind) or head_of(kind, tuple(classes[name]) if name in classes else None)
+        own = tuple(classes[name]) if name in classes else None
+        heads[name] = _STAND_INS.get(kind) or head_of(kind, plugins, own)
         head_vocabulary(heads[name], vocabulary, name)  # checks that its classes are there
-    return Stored(heads=heads, vocabulary=vocabulary, by_name=_Table(table, heads), complete=True)
+    return Stored(heads=heads, vocabulary=vocabulary, by_name=_Table(table, heads), complete=True, plugins=plugins)
 
 
 class _Table(Mapping[str, Predictions]):

@@ -3,17 +3,21 @@
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
 
-from torch import Tensor
+import numpy as np
 
 from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST, open_artifact, publish
+from mtl_ray.backends.backend import Exported
+from mtl_ray.config.extend import extended, used_plugins
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.graph import Graph, output_names, to_onnx
+from mtl_ray.export.graph import Graph, Traced, example, output_names, to_onnx
 from mtl_ray.export.parity import Parity, ParityError
-from mtl_ray.export.samples import Pictured, check_samples
+from mtl_ray.export.samples import Decoded, check_samples
 from mtl_ray.export.verify import verify
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
@@ -26,9 +30,6 @@ from mtl_ray.loading.config import DataConfig
 MAX_BYTES = 2_000_000_000
 """An ONNX file is a protobuf message, and those end at 2 GiB."""
 
-VALID_HW = {"readable": "valid_hw", "triton": "INPUT__1"}
-"""The name of the second input, by ``ExportConfig.names``."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
@@ -36,7 +37,7 @@ class Bundle:
 
     Attributes:
         uri: where it lies.
-        bytes: size of the graph with its weights.
+        bytes: size of the engine's files.
         parity: how far it is from torch.
         samples: what it was checked on.
     """
@@ -47,20 +48,22 @@ class Bundle:
     samples: str
 
 
-def export(target: str, to: str, config: ExportConfig, data: DataConfig | None = None) -> Bundle:
+def export(target: str, to: str, config: ExportConfig, data: DataConfig | None = None, plugins: tuple[str, ...] = ()) -> Bundle:
     """Writes the bundle of a checkpoint.
 
     Args:
         target: URI of a checkpoint, or of a run, whose best checkpoint is taken.
         to: URI of the bundle; there may not be one already.
         config: layout, names, sizes, tolerances.
-        data: where pictures for the comparison with torch come from; by default the data that the checkpoint was trained on.
+        data: where samples for the comparison with torch come from; by default the data that the checkpoint was trained on.
+        plugins: modules that the engine may come from, beside those of the checkpoint.
 
     Raises:
         ParityError: if the graph does not say what torch says; nothing is written then.
-        ValueError: if there is a bundle already, the checkpoint is not whole, or its network cannot be traced.
+        ValueError: if there is a bundle already, the checkpoint is not whole, its network cannot be traced, or the engine is not here.
     """
     to = storage.absolute(to)
+    _check_engine(config)
     if storage.exists(storage.join(to, MANIFEST)):
         raise ValueError(f"{to} holds a bundle already; remove it or write to another place")
     checkpoint = open_artifact(checkpoint_of(target), kind="checkpoint")
@@ -69,7 +72,7 @@ def export(target: str, to: str, config: ExportConfig, data: DataConfig | None =
     state = json.loads(checkpoint.read("state.json"))
     metrics = {"checkpoint": checkpoint.uri, "step": state["step"], "metrics": state["metrics"]}
     further = {"config.yaml": checkpoint.read("config.yaml"), "metrics.json": json.dumps(metrics, indent=1).encode()}
-    return write_bundle(predictor, samples, source, to, config, further)
+    return write_bundle(predictor, samples, source, to, config, further, plugins)
 
 
 def checkpoint_of(target: str) -> str:
@@ -83,51 +86,93 @@ def config_of(target: str, overrides: Sequence[str]) -> ExperimentConfig:
     return read_config(checkpoint, overrides)
 
 
+def _check_engine(config: ExportConfig) -> None:
+    """Refuses an engine that is not here, or that cannot do what the config asks for."""
+    engine = config.engine
+    if (reason := engine.unavailable()) is not None:
+        raise ValueError(f"export.engine: {reason}")
+    if config.size == "dynamic" and not engine.limits().open_sizes:
+        raise ValueError(f"export.engine: {engine.type} needs fixed sizes (Fix: export.size=fixed)")
+
+
 def write_bundle(
-    predictor: TorchPredictor, samples: Sequence[Pictured], source: str, to: str, config: ExportConfig, further: Mapping[str, bytes]
+    predictor: TorchPredictor,
+    samples: Sequence[Decoded],
+    source: str,
+    to: str,
+    config: ExportConfig,
+    further: Mapping[str, bytes],
+    plugins: tuple[str, ...] = (),
 ) -> Bundle:
-    """Traces a model, checks the graph on ``samples`` and publishes it with its signature, ``parity.json`` and ``further`` files."""
-    graph = Graph(predictor.model, config)
-    canvas_hw = (predictor.canvas.height, predictor.canvas.width)
-    signature = sign(predictor, output_names(graph, canvas_hw), config)
-    outputs = [output.name for output in signature.outputs]
-    valid_hw = VALID_HW[config.names]
-    model = to_onnx(graph, canvas_hw, [signature.input.name, valid_hw], outputs, config)
-    if any(each.name == valid_hw for each in model.graph.input):
-        signature = replace(signature, valid_hw=valid_hw, version=2)
-    if model.ByteSize() > MAX_BYTES:
-        raise ValueError(f"the graph has {model.ByteSize():,} bytes, an ONNX file may have {MAX_BYTES:,}")
-    files = {"model.onnx": model.SerializeToString(), "signature.json": signature.to_json(), **further}
-    with tempfile.TemporaryDirectory() as folder:
+    """Traces a model, lets the engine build its files, checks them on ``samples`` and publishes them.
+
+    Beside them lie the signature, ``parity.json`` and ``further`` files.
+    """
+    _check_engine(config)
+    graph = Graph(predictor.model, predictor.canvas, config)
+    names = {field: f"INPUT__{i}" if config.names == "triton" else field for i, field in enumerate(graph.names)}
+    outputs = _outputs(output_names(graph), config)
+    traced = to_onnx(graph, names, [output.name for output in outputs], config)
+    if traced.model.ByteSize() > MAX_BYTES:
+        raise ValueError(f"the graph has {traced.model.ByteSize():,} bytes, an ONNX file may have {MAX_BYTES:,}")
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
+        arrays = {names[field]: values.numpy() for field, values in zip(graph.names, example(graph), strict=True)}
+        onnx, outs = traced.model.SerializeToString(), tuple(output.name for output in outputs)
+        built = config.engine.build(Exported(onnx=onnx, program=traced.program, example=arrays, outputs=outs), Path(scratch))
+        signature = _sign(predictor, _inputs(graph, traced, names), outputs, config, tuple(built), plugins)
+        files: dict[str, bytes | Path] = {**built, "signature.json": signature.to_json(), **further}
         publish(folder, files, kind="bundle")
-        parity = verify(predictor, graph, BundlePredictor(folder), samples, config)
-    if parity.failures:
-        raise ParityError(parity)
-    files["parity.json"] = json.dumps({**parity.to_json(), "source": source}, indent=1, allow_nan=False).encode()
-    if not publish(to, files, kind="bundle"):
-        raise ValueError(f"{to} was written by somebody else in the meantime")
-    return Bundle(uri=to, bytes=len(files["model.onnx"]), parity=parity, samples=source)
+        bundle = BundlePredictor(folder)
+        parity = verify(predictor, graph, bundle, samples, config)
+        if parity.failures:
+            raise ParityError(parity)
+        report = {**parity.to_json(), "source": source, "engine": {"type": config.engine.type, **bundle.session.about}}
+        files["parity.json"] = json.dumps(report, indent=1, allow_nan=False).encode()
+        if not publish(to, files, kind="bundle"):
+            raise ValueError(f"{to} was written by somebody else in the meantime")
+        size = sum(len(each) if isinstance(each, bytes) else each.stat().st_size for each in built.values())
+    return Bundle(uri=to, bytes=size, parity=parity, samples=source)
 
 
-def sign(predictor: TorchPredictor, arrays: Sequence[tuple[str, str]], config: ExportConfig) -> Signature:
-    """How the graph is called and what its outputs, (head, array) in their order, mean."""
+def _inputs(graph: Graph, traced: Traced, names: Mapping[str, str]) -> tuple[InputSignature, ...]:
+    """The inputs that the graph has, in their order."""
+    specs = graph.canvas.input.arrays(graph.canvas)
+    taken = {field: np.dtype(spec.dtype).name for field, spec in specs.items()}
+    read = graph.model.trunk.input
+    if graph.normalised and taken[read] == "uint8":
+        taken[read] = "float32"
+    return tuple(InputSignature(name=names[field], field=field, dtype=taken[field]) for field in traced.inputs)
+
+
+def _outputs(arrays: Sequence[tuple[str, str]], config: ExportConfig) -> tuple[OutputSignature, ...]:
+    """What the outputs of the graph are called and mean, of (head, array) in their order."""
     triton = config.names == "triton"
-    model = predictor.model
-    return Signature(
-        input=InputSignature(name="INPUT__0" if triton else "image", dtype=config.input),
-        outputs=tuple(
-            OutputSignature(name=f"OUTPUT__{index}" if triton else f"{head}.{array}", head=head, field=array)
-            for index, (head, array) in enumerate(arrays)
-        ),
-        layout=config.layout,
-        canvas=predictor.canvas,
-        mean=_three(model.mean),
-        std=_three(model.std),
-        heads=dict(predictor.heads),
-        vocabulary=predictor.vocabulary,
+    return tuple(
+        OutputSignature(name=f"OUTPUT__{index}" if triton else f"{head}.{array}", head=head, field=array)
+        for index, (head, array) in enumerate(arrays)
     )
 
 
-def _three(channels: Tensor) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in channels.flatten().tolist())
-    return red, green, blue
+def _sign(
+    predictor: TorchPredictor,
+    inputs: tuple[InputSignature, ...],
+    outputs: tuple[OutputSignature, ...],
+    config: ExportConfig,
+    files: tuple[str, ...],
+    plugins: tuple[str, ...],
+) -> Signature:
+    """How the graph is called and what its outputs mean."""
+    plugins = tuple(dict.fromkeys((*predictor.plugins, *plugins)))
+    return extended(Signature, plugins)(
+        plugins=used_plugins((predictor.heads, predictor.canvas, config.engine), plugins),
+        engine=config.engine,
+        files=files,
+        inputs=inputs,
+        outputs=outputs,
+        layout=config.layout,
+        canvas=cast(Any, predictor.canvas),  # of the class that the plugins add
+        mean=tuple(predictor.model.mean.flatten().tolist()),
+        std=tuple(predictor.model.std.flatten().tolist()),
+        heads=dict(predictor.heads),
+        vocabulary=predictor.vocabulary,
+    )

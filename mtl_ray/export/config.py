@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from mtl_ray.backends.onnxruntime import EngineConfig, OnnxRuntimeEngine
 from mtl_ray.config.strict import STRICT
 
 
@@ -12,12 +13,14 @@ from mtl_ray.config.strict import STRICT
 class ExportConfig:
     """How a checkpoint becomes a bundle."""
 
+    engine: EngineConfig = Field(default_factory=OnnxRuntimeEngine, exclude_if=lambda engine: engine == OnnxRuntimeEngine())
+    """What runs the bundle. Left out of what is written where it is ONNX Runtime: older programs read it too."""
     layout: Literal["end2end", "raw"] = "end2end"
     """end2end: non-maximum suppression inside the graph. raw: all candidates as (batch, anchors, 5 + classes)."""
     names: Literal["readable", "triton"] = "readable"
     """readable: image, boxes.scores, ...; triton: INPUT__0, OUTPUT__0, ..."""
     input: Literal["uint8", "float32"] = "uint8"
-    """uint8: normalised inside the graph. float32: the caller normalises (mean and std stand in the signature)."""
+    """uint8: bytes are normalised inside the graph. float32: the caller normalises (mean and std stand in the signature)."""
     size: Literal["dynamic", "fixed"] = "dynamic"
     """dynamic: height and width stay open, and may differ from the canvas by multiples of 32. fixed: the canvas as it was trained."""
     opset: int = Field(default=20, ge=18)

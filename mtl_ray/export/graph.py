@@ -1,6 +1,6 @@
-"""From a model to the bytes of an ONNX file: all predicting heads in one graph, sizes left open.
+"""From a model to an ONNX file: all predicting heads in one graph, sizes left open.
 
-The graph takes an image and, only if a head reads it, ``valid_hw``.
+The graph takes the arrays of the input (of images ``image`` and ``valid_hw``), and of these only the ones that something reads.
 
 The graph is traced by the exporter of torch 2 (``torch.export``, then onnxscript): shapes stay symbolic, and operators that
 only ONNX has, such as NonMaxSuppression, can be put in by a head when ``Context.exporting`` is set.
@@ -10,14 +10,17 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import cast
+from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.models.head import Context, Head, dense
+from mtl_ray.inputs.input import AnyCanvas, empty_arrays
+from mtl_ray.models.head import dense
 from mtl_ray.models.model import Model
 
 Arrays = dict[str, dict[str, Tensor]]
@@ -25,33 +28,41 @@ Arrays = dict[str, dict[str, Tensor]]
 
 
 class Graph(nn.Module):
-    """What is exported: an image and the part of the canvas that it fills become the arrays of each predicting head.
+    """What is exported: the arrays of an input become those of each predicting head.
 
     Args:
         model: the trained model; it is put into evaluation mode.
+        canvas: the network's frame.
         config: the layout and the kind of input.
     """
 
-    def __init__(self, model: Model, config: ExportConfig) -> None:
+    def __init__(self, model: Model, canvas: AnyCanvas, config: ExportConfig) -> None:
         super().__init__()
         self.model = model.eval()
+        self.canvas = canvas
         self.raw = config.layout == "raw"
         self.normalised = config.input == "float32"
+        self.names = tuple(canvas.input.arrays(canvas))
 
-    def forward(self, image: Tensor, valid_hw: Tensor, exporting: bool = True) -> Arrays:
-        """``image`` is uint8, or float32 that is normalised already, (B, 3, H, W); ``valid_hw`` is int32 (B, 2)."""
-        features = self.model.trunk(image if self.normalised else self.model.normalise(image))
-        context = Context(canvas_hw=(image.shape[2], image.shape[3]), valid_hw=valid_hw, exporting=exporting)
+    def forward(self, *arrays: Tensor, exporting: bool = True) -> Arrays:
+        """``arrays`` in the order of ``names``, batch first; the trunk's may be float32 that is normalised already."""
+        inputs = dict(zip(self.names, arrays, strict=True))
+        if not self.raw:
+            return self.model.predict(inputs, exporting)
+        features, context = self.model.prepare(inputs, exporting=exporting)
         found: Arrays = {}
-        for name, module in self.model.heads.items():
-            head = cast(Head, module)
-            if head.train_only:
-                continue
-            if self.raw and (proposing := dense(head)) is not None:
+        for name, head in self.model.predicting():
+            if (proposing := dense(head)) is not None:
                 found[name] = {"candidates": join_candidates(proposing.candidates(features, context))}
             else:
                 found[name] = head.predict(features, context)
         return found
+
+    def taken(self, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """What ``forward`` takes, of the arrays of the input."""
+        read = self.model.trunk.input
+        inputs = {**arrays, read: self.model.normalise(arrays[read]).contiguous()} if self.normalised else arrays
+        return tuple(inputs[name] for name in self.names)
 
 
 def join_candidates(candidates: Mapping[str, Tensor]) -> Tensor:
@@ -59,43 +70,56 @@ def join_candidates(candidates: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([candidates["boxes"], candidates["objectness"][..., None], candidates["scores"]], dim=-1)
 
 
-def output_names(graph: Graph, canvas_hw: tuple[int, int]) -> list[tuple[str, str]]:
+def output_names(graph: Graph) -> list[tuple[str, str]]:
     """(head, array) of each output, in the order of the graph."""
     with torch.no_grad():
-        return [(head, array) for head, arrays in graph(*example(graph, canvas_hw), False).items() for array in arrays]
+        return [(head, array) for head, arrays in graph(*example(graph), exporting=False).items() for array in arrays]
 
 
-def example(graph: Graph, canvas_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """A grey batch of two, which fills half of its canvases: a size of one would be taken for a constant by the tracer."""
-    image = torch.full((2, 3, *canvas_hw), 114, dtype=torch.uint8)
-    valid_hw = torch.tensor([[canvas_hw[0], canvas_hw[1] // 2]] * 2, dtype=torch.int32)
-    return image / 255 if graph.normalised else image, valid_hw
+def example(graph: Graph) -> tuple[Tensor, ...]:
+    """A batch of two empty samples: a size of one would be taken for a constant by the tracer."""
+    arrays = empty_arrays(graph.canvas, 2)
+    for sample in range(2):
+        graph.canvas.input.fill_empty(graph.canvas, {name: values[sample] for name, values in arrays.items()})
+    return graph.taken({name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()})
 
 
-def to_onnx(
-    graph: Graph, canvas_hw: tuple[int, int], inputs: Sequence[str], outputs: Sequence[str], config: ExportConfig
-) -> onnx.ModelProto:
-    """Traces the graph and checks the file, which has the second input only if a head reads ``valid_hw``.
+@dataclass(frozen=True, kw_only=True)
+class Traced:
+    """A traced graph.
+
+    Attributes:
+        model: the ONNX file.
+        program: of ``torch.export``.
+        inputs: the fields of the inputs that the file has.
+    """
+
+    model: onnx.ModelProto
+    program: ExportedProgram | None
+    inputs: tuple[str, ...]
+
+
+def to_onnx(graph: Graph, inputs: Mapping[str, str], outputs: Sequence[str], config: ExportConfig) -> Traced:
+    """Traces the graph and checks the file, which has only the inputs that something reads.
 
     Args:
         graph: what to export, on the CPU.
-        canvas_hw: height and width of the example, pixels.
-        inputs: the names of ``image`` and ``valid_hw`` in the file.
+        inputs: the names of the arrays of the input in the file, by field.
         outputs: their names in the file.
         config: the opset, and which sizes stay open.
 
     Raises:
         ValueError: if the network cannot be traced with these sizes left open.
     """
-    sizes = {0: "batch", 2: "height", 3: "width"} if config.size == "dynamic" else {0: "batch"}
+    arrays = example(graph)
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 graph,
-                example(graph, canvas_hw),
+                arrays,
                 dynamo=True,
-                dynamic_shapes=(sizes, {0: "batch"}),
-                input_names=list(inputs),
+                dynamic_shapes=(_open_axes(graph, config),),
+                input_names=[inputs[name] for name in graph.names],
                 output_names=list(outputs),
                 opset_version=config.opset,
                 verbose=False,
@@ -106,18 +130,21 @@ def to_onnx(
             raise ValueError(f"this network cannot be written as ONNX ({reason}){hint}") from error
     assert program is not None
     model = program.model_proto
-    _drop_unread(model, inputs[1])
+    read = set(_read_names(model.graph))
+    for value in [each for each in model.graph.input if each.name not in read]:
+        model.graph.input.remove(value)
     _name_anchors(model)
     del model.graph.value_info[:]  # NonMaxSuppression's is a bound, and onnxruntime would share a buffer among two heads' by it
     onnx.checker.check_model(model, full_check=True)
-    return model
+    kept = {each.name for each in model.graph.input}
+    return Traced(model=model, program=program.exported_program, inputs=tuple(field for field in graph.names if inputs[field] in kept))
 
 
-def _drop_unread(model: onnx.ModelProto, name: str) -> None:
-    """Takes an input that nothing reads out of the file."""
-    if name not in set(_read_names(model.graph)):
-        for value in [each for each in model.graph.input if each.name == name]:
-            model.graph.input.remove(value)
+def _open_axes(graph: Graph, config: ExportConfig) -> tuple[dict[int, str], ...]:
+    """The names of the open axes of each input; the batch is the first."""
+    specs = graph.canvas.input.arrays(graph.canvas).values()
+    dynamic = config.size == "dynamic"
+    return tuple({0: "batch", **{axis + 1: name for axis, name in spec.open_axes.items() if dynamic}} for spec in specs)
 
 
 def _read_names(graph: onnx.GraphProto) -> Iterator[str]:

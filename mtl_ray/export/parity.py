@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.inputs.frame import Frame
 from mtl_ray.tasks.difference import Comparison, Difference
 from mtl_ray.tasks.task import Task
 
@@ -34,7 +33,9 @@ class Check:
     """One head at one canvas and batch size.
 
     Attributes:
-        head, canvas_hw, batch: what was compared.
+        head: what was compared.
+        canvas: the size of the network's input in words (``Input.size_of``).
+        batch: samples in one call.
         max_abs: largest difference of a box or keypoint coordinate (canvas pixels), or of a score where there are no boxes.
         max_rel: the same divided by the size of torch's number (numbers below 1 count as 1).
         max_score: largest difference of a score.
@@ -44,7 +45,7 @@ class Check:
     """
 
     head: str
-    canvas_hw: tuple[int, int]
+    canvas: str
     batch: int
     max_abs: float = 0.0
     max_rel: float = 0.0
@@ -55,7 +56,7 @@ class Check:
     @property
     def where(self) -> str:
         """What was compared, in words."""
-        return f"{self.head} at {self.canvas_hw[1]}x{self.canvas_hw[0]}, batch {self.batch}"
+        return f"{self.head} at {self.canvas}, batch {self.batch}"
 
 
 def joined(checks: Sequence[Check]) -> Check:
@@ -108,43 +109,43 @@ class Parity:
 
 
 def compare(
-    head: str, task: Task[Any, Any], expected: Arrays, found: Arrays, canvas_hw: tuple[int, int], config: ExportConfig
+    check: Check, task: Task[Any, Any], expected: Arrays, found: Arrays, frames: Sequence[Any], config: ExportConfig
 ) -> tuple[Check, list[str]]:
     """Compares the arrays of torch and of the graph for the same batch.
 
     Args:
-        head: its name, for the report.
-        task: its task.
+        check: what is compared; its figures are not read.
+        task: of the head.
         expected: arrays by name, batch first, from torch.
         found: the same from the engine.
-        canvas_hw: pixels.
+        frames: where each sample lies in the network's frame.
         config: the tolerances.
 
     Returns:
         The figures, and a sentence for each tolerance that does not hold, or for what cannot be compared.
     """
-    check = Check(head=head, canvas_hw=canvas_hw, batch=len(next(iter(expected.values()))))
     shapes = {name: (value.shape, found[name].shape) for name, value in expected.items() if name in found}
     if shapes := {name: pair for name, pair in shapes.items() if pair[0] != pair[1]}:
         return replace(check, agree=0.0), [f"{check.where}: shapes differ, {shapes}"]
     ours, theirs = (
-        [{name: values[image] for name, values in arrays.items()} for image in range(check.batch)] for arrays in (expected, found)
+        [{name: values[sample] for name, values in arrays.items()} for sample in range(check.batch)] for arrays in (expected, found)
     )
-    apart = [task.array_difference(*pair, canvas_hw, SIDES) for pair in zip(ours, theirs, strict=True)]
+    hows = [Comparison(frame=frame, sides=SIDES) for frame in frames]
+    apart = [task.array_difference(*each) for each in zip(ours, theirs, hows, strict=True)]
     return _judged(check, apart, config)
 
 
 def compare_predictions(
-    check: Check, task: Task[Any, Any], expected: Sequence[Any], found: Sequence[Any], frames: Sequence[Frame], config: ExportConfig
+    check: Check, task: Task[Any, Any], expected: Sequence[Any], found: Sequence[Any], frames: Sequence[Any], config: ExportConfig
 ) -> tuple[Check, list[str]]:
-    """Compares the predictions of one head for the same images, every field of them.
+    """Compares the predictions of one head for the same samples, every field of them.
 
     Args:
         check: what is compared; its figures are not read.
         task: of the head.
-        expected: a prediction for each image, from torch.
+        expected: a prediction for each sample, from torch.
         found: the same from the engine.
-        frames: where each image lies on the canvas, so that differences are in canvas pixels.
+        frames: where each sample lies in the network's frame, so that differences are in canvas pixels.
         config: the tolerances.
 
     Returns:

@@ -7,9 +7,8 @@ def table(parity: Parity) -> str:
     """One line for each head, canvas and batch, then one for each metric."""
     rows: list[tuple[str, ...]] = [("head", "canvas", "batch", "compared", "agree", "max abs", "max rel", "max score")]
     for check in parity.checks:
-        size = f"{check.canvas_hw[1]}x{check.canvas_hw[0]}"
         figures = (f"{check.max_abs:.1e}", f"{check.max_rel:.1e}", f"{check.max_score:.1e}")
-        rows.append((check.head, size, str(check.batch), str(check.count), f"{check.agree:.3%}", *figures))
+        rows.append((check.head, check.canvas, str(check.batch), str(check.count), f"{check.agree:.3%}", *figures))
     metrics: list[tuple[str, ...]] = [("metric", "torch", "bundle", "difference")]
     for pair in parity.metrics:
         metrics.append((f"{pair.head}/{pair.metric}", f"{pair.torch:.4f}", f"{pair.bundle:.4f}", f"{pair.difference:.1e}"))

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mtl_ray.geometry.fonts import font
-from mtl_ray.geometry.palette import Colour, is_light
+from mtl_ray.geometry.figures import Colour, font, is_light
 
 LEAST_SIDE = 320
 """Images whose longer side has fewer pixels are enlarged by a whole number before anything is drawn upon them."""

@@ -1,70 +1,75 @@
-"""A bundle as a predictor: onnxruntime, without torch."""
+"""A bundle as a predictor: its engine runs it, without torch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from mtl_ray.artifact import Artifact, open_artifact
+from mtl_ray.artifact import open_artifact
+from mtl_ray.backends.backend import EngineError
 from mtl_ray.inference.predictor import Arrays, Predictions, predict_in_batches
 from mtl_ray.inference.signature import Signature, read_signature
-from mtl_ray.inputs.frame import Frame
+from mtl_ray.inputs.input import AnyCanvas
+from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.tasks.task import AnyHead
 
 
 class BundlePredictor:
-    """Runs ``model.onnx`` as ``signature.json`` says.
+    """Runs the files of a bundle as ``signature.json`` says.
 
     Args:
         uri: where the bundle lies.
-        threads: of onnxruntime within one call; 0 takes all cores.
-        batch: the most images that go through the network together.
+        threads: of the engine within one call; 0 takes all cores.
+        batch: the most samples that go through the network together.
 
     Raises:
-        FileNotFoundError, ValueError: if there is no bundle, or it is cut short.
+        FileNotFoundError, ValueError: if there is no bundle, it is cut short, or its engine or a plugin is not here.
     """
 
     def __init__(self, uri: str, threads: int = 0, batch: int = 16) -> None:
         bundle = open_artifact(uri, kind="bundle")
         self.signature = read_signature(bundle.read("signature.json"))
-        self.session = open_session(bundle, threads)
+        engine = self.signature.engine
+        if (reason := engine.unavailable()) is not None:
+            raise EngineError(f"{uri} cannot be opened: {reason}")
+        self.session = engine.open(bundle, self.signature.files, threads)
         self.heads: Mapping[str, AnyHead] = self.signature.heads
         self.vocabulary = self.signature.vocabulary
-        self.canvas = self.signature.canvas
-        self.batch = batch
+        self.canvas: AnyCanvas = self.signature.canvas
+        self.plugins = self.signature.plugins
+        self.batch = min(batch, engine.limits().max_batch or batch)
 
-    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Predictions]:
+    @property
+    def about(self) -> str:
+        """What runs it, in words."""
+        return ", ".join((self.signature.engine.type, *self.session.about.values()))
+
+    def predict(self, raws: Sequence[Any]) -> list[Predictions]:
         """See ``Predictor``."""
-        return predict_in_batches(images, self.canvas, self.heads, self.run, self.batch)
+        return predict_in_batches(raws, self.canvas, self.heads, self.run, self.batch)
 
-    def run(self, canvases: NDArray[np.uint8], frames: Sequence[Frame]) -> Arrays:
-        """The arrays of each head for canvases uint8 (B, H, W, 3) and where their images lie."""
-        feed: dict[str, NDArray[Any]] = {self.signature.input.name: to_input(canvases, self.signature)}
-        if self.signature.valid_hw is not None:
-            feed[self.signature.valid_hw] = np.array([[p.valid_height, p.valid_width] for p in frames], np.int32).reshape(-1, 2)
-        values = self.session.run([output.name for output in self.signature.outputs], feed)
-        arrays: dict[str, dict[str, NDArray[np.generic]]] = {name: {} for name in self.heads}
-        for output, value in zip(self.signature.outputs, values, strict=True):
-            arrays[output.head][output.field] = np.asarray(value)
-        return arrays
+    def run(self, arrays: InputArrays) -> Arrays:
+        """The arrays of each head for those of the input.
 
-
-def to_input(canvases: NDArray[np.uint8], signature: Signature) -> NDArray[np.uint8 | np.float32]:
-    """Canvases uint8 (B, H, W, 3) as the graph takes them: (B, 3, H, W), normalised where it does not do that itself."""
-    image = np.ascontiguousarray(canvases.transpose(0, 3, 1, 2))
-    if signature.input.dtype == "uint8":
-        return image
-    mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (signature.mean, signature.std))
-    return (image.astype(np.float32) - mean) / std
+        Raises:
+            EngineError: if the graph does not run.
+        """
+        values = self.session.run(to_graph(arrays, self.signature))
+        found: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in self.heads}
+        for output in self.signature.outputs:
+            found[output.head][output.field] = values[output.name]
+        return found
 
 
-def open_session(bundle: Artifact, threads: int) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on the graph of a bundle; ``threads`` as in ``BundlePredictor``."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in onnxruntime.get_available_providers()]
-    return onnxruntime.InferenceSession(bundle.read("model.onnx"), options, providers=providers)
+def to_graph(arrays: InputArrays, signature: Signature) -> dict[str, NDArray[Any]]:
+    """The arrays of an input as the graph takes them, by their names in it: normalised where it does not do that itself."""
+    return {each.name: _as_taken(arrays[each.field], each.dtype, signature) for each in signature.inputs}
+
+
+def _as_taken(values: NDArray[Any], dtype: str, signature: Signature) -> NDArray[Any]:
+    if values.dtype != np.uint8 or dtype == "uint8":
+        return values
+    shape = (1, -1) + (1,) * (values.ndim - 2)
+    mean, std = (np.array(channels, np.float32).reshape(shape) for channels in (signature.mean, signature.std))
+    return (values.astype(np.float32) - mean) / std

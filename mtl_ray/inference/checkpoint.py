@@ -1,7 +1,6 @@
 """A checkpoint of a run as a predictor."""
 
 import json
-from dataclasses import replace
 from typing import Literal
 
 import safetensors.torch
@@ -38,7 +37,8 @@ def open_checkpoint(uri: str, device: str = "cpu", batch: int | None = None) -> 
     vocabulary = read_vocabulary(checkpoint, network.vocabulary)
     model = load_model(checkpoint, network, vocabulary)
     batch = batch or prediction_batch(checkpoint)
-    return TorchPredictor(model, network.model.heads, vocabulary, network.input.canvas, device=device, batch=batch)
+    heads, canvas = network.model.heads, network.input.canvas
+    return TorchPredictor(model, heads, vocabulary, canvas, device=device, batch=batch, plugins=network.plugins)
 
 
 def load_model(checkpoint: Artifact, config: NetworkConfig | ExperimentConfig, vocabulary: Vocabulary) -> Model:
@@ -47,8 +47,7 @@ def load_model(checkpoint: Artifact, config: NetworkConfig | ExperimentConfig, v
     Raises:
         ValueError: if the weights do not fit the network.
     """
-    backbone = replace(config.model.backbone, pretrained=False, weights=None)  # everything comes from the checkpoint
-    model = build_model(replace(config.model, backbone=backbone), vocabulary)
+    model = build_model(config.model.without_pretrained(), vocabulary)
     name = "ema.safetensors" if "ema.safetensors" in checkpoint.names else "model.safetensors"
     if name not in checkpoint.names:
         raise ValueError(f"the checkpoint {checkpoint.uri} has no {name}: the method that trained it exports no model")

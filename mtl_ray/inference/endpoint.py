@@ -1,4 +1,4 @@
-"""A served model as a predictor: images go out as PNG over HTTP, answers come back as Predictions."""
+"""A served model as a predictor: data goes out as files over HTTP (images as PNG), answers come back as Predictions."""
 
 import http.client
 import json
@@ -14,13 +14,13 @@ from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import IO, Any
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
+from mtl_ray.config.extend import extended
 from mtl_ray.inference.heads import head_of
 from mtl_ray.inference.predictor import Predictions
-from mtl_ray.inputs.image import Canvas
+from mtl_ray.inference.stored_config import InputConfig
+from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.task import HeadKind
@@ -45,7 +45,7 @@ def read_api_key(variable: str | None) -> str | None:
 
 
 class EndpointPredictor:
-    """Asks ``GET /models`` what is served, then ``POST /predictions/MODEL`` for each image.
+    """Asks ``GET /models`` what is served, then ``POST /predictions/MODEL`` for each sample.
 
     Args:
         url: ``http://HOST:PORT/predictions/MODEL``, or ``http://HOST:PORT`` where one model is served.
@@ -68,42 +68,41 @@ class EndpointPredictor:
             served = [(str(model["name"]), model) for model in json.loads(answer)["models"]]
             model_name, model = _choose(served, name, base)
             self.url = f"{base}/predictions/{urllib.parse.quote(model_name)}"
-            self.heads, self.vocabulary = _described(model["heads"])
-            canvas = model["canvas"]
-            self.canvas = Canvas(kind=canvas["kind"], height=canvas["height"], width=canvas["width"])
+            self.plugins = tuple(map(str, model.get("plugins", ())))
+            self.heads, self.vocabulary = _described(model["heads"], self.plugins)
+            self.canvas = _canvas(model, self.plugins)
         except _ChoiceError:
             raise
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(f"{base}/models does not answer as a server of this project does: {_said(error)}") from None
 
-    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Predictions]:
-        """See ``Predictor``; PNG loses nothing, so the server sees the same pixels."""
+    def predict(self, raws: Sequence[Any]) -> list[Predictions]:
+        """See ``Predictor``; the files lose nothing, so the server sees the same data."""
         with ThreadPoolExecutor(self.parallel) as pool:
-            return list(pool.map(self._predict, images))
+            return list(pool.map(self._predict, raws))
 
-    def _predict(self, image: NDArray[np.uint8]) -> Predictions:
-        done, body = cv2.imencode(".png", image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-        assert done
-        return self.read(self.answer(bytes(body), score_threshold=0.0), (image.shape[0], image.shape[1]))
+    def _predict(self, raw: Any) -> Predictions:
+        kind = self.canvas.input
+        return self.read(self.answer(kind.encode_file(raw), score_threshold=0.0), kind.size(raw))
 
-    def answer(self, image: bytes, score_threshold: float) -> Any:
-        """The JSON that is answered to an encoded image.
+    def answer(self, file: bytes, score_threshold: float) -> Any:
+        """The JSON that is answered to a file of the input.
 
         Raises:
             ValueError: with what the server said, if it was not an answer.
         """
-        answer = self._ask(f"{self.url}?score_thr={score_threshold:g}", image)
+        answer = self._ask(f"{self.url}?score_thr={score_threshold:g}", file)
         try:
             return json.loads(answer)
         except (ValueError, RecursionError):
             raise ValueError(f"{self.url} did not answer JSON, but {answer[:60]!r}") from None
 
-    def read(self, answer: Any, image_hw: tuple[int, int] | None = None) -> Predictions:
+    def read(self, answer: Any, size: Mapping[str, int] | None = None) -> Predictions:
         """Predictions of an answer; one of a model with a single head is that head's in its plain form.
 
         Args:
             answer: the JSON.
-            image_hw: height and width of the image, where they are known.
+            size: of the data, as ``Input.size`` gives it, where it is known.
 
         Raises:
             ValueError: if it is not an answer of these heads.
@@ -111,7 +110,7 @@ class EndpointPredictor:
         try:
             by_head = {next(iter(self.heads)): answer} if len(self.heads) == 1 else answer
             return {
-                name: head.task.from_response(by_head[name], head_vocabulary(head, self.vocabulary), head, image_hw)
+                name: head.task.from_response(by_head[name], head_vocabulary(head, self.vocabulary), head, size)
                 for name, head in self.heads.items()
             }
         except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
@@ -205,9 +204,16 @@ def _choose(served: Sequence[tuple[str, Mapping[str, Any]]], name: str, base: st
     raise _ChoiceError(f"{base} does not serve {name!r}, but {names}")
 
 
-def _described(entries: Mapping[str, Mapping[str, Any]]) -> tuple[Mapping[str, HeadKind], Vocabulary]:
-    """The heads that ``/models`` describes, and the classes of all of them; heads of the same kind may have different ones."""
-    kinds = {name: head_of(entry["type"]) for name, entry in entries.items()}
+def _canvas(model: Mapping[str, Any], plugins: tuple[str, ...]) -> AnyCanvas:
+    return TypeAdapter(extended(InputConfig, plugins)).validate_python({"canvas": model["canvas"]}).canvas
+
+
+def _described(entries: Mapping[str, Mapping[str, Any]], plugins: tuple[str, ...]) -> tuple[Mapping[str, HeadKind], Vocabulary]:
+    """The heads that ``/models`` describes, and the classes of all of them.
+
+    Heads of the same kind of annotation may have different classes.
+    """
+    kinds = {name: head_of(entry["type"], plugins) for name, entry in entries.items()}
     colours: dict[Annotation, dict[str, tuple[int, int, int] | None]] = {}
     for name, entry in entries.items():
         own = [(r, g, b) for r, g, b in entry.get("colours") or ()]
@@ -223,5 +229,5 @@ def _described(entries: Mapping[str, Mapping[str, Any]]) -> tuple[Mapping[str, H
     heads = {}
     for name, head in kinds.items():
         own_names = tuple(entries[name]["classes"])
-        heads[name] = head if own_names == classes[head.annotation] else head_of(head.type, own_names)
+        heads[name] = head if own_names == classes[head.annotation] else head_of(head.type, plugins, own_names)
     return heads, vocabulary

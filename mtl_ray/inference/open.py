@@ -13,7 +13,7 @@ def open_predictor(target: str, *, threads: int = 0, api_key: str | None = None)
     Args:
         target: a run folder (its best checkpoint), a checkpoint, a bundle, or the URL of an endpoint
             (``http://HOST:PORT/predictions/MODEL``).
-        threads: of onnxruntime, for a bundle; 0 takes all cores.
+        threads: of the engine, for a bundle; 0 takes all cores.
         api_key: for an endpoint that asks for one.
 
     Raises:

@@ -1,26 +1,39 @@
-"""What stands beside a bundle's ``model.onnx``: how to call it and what its outputs mean."""
+"""What stands beside the files of a bundle's engine: how to call the graph and what its outputs mean.
 
-from typing import Literal
+``signature.json`` has three versions. 1: the graph takes an image. 2: it takes ``valid_hw`` as well, which a program that knows 1
+only would leave out. 3: it names its inputs by field, and the engine and its files where these are not ONNX Runtime and
+``model.onnx``. A bundle is written in the lowest version that can say all of it, so that older programs read what they can run.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from mtl_ray.backends.onnxruntime import MODEL_FILE, EngineConfig, OnnxRuntimeEngine
+from mtl_ray.config.extend import extended
 from mtl_ray.config.strict import STRICT
 from mtl_ray.experiment import HeadConfig
-from mtl_ray.inputs.image import Canvas
+from mtl_ray.inputs.image import CanvasConfig
 from mtl_ray.samples import Vocabulary
 
-VERSION = 2
-"""1: the graph takes an image. 2: it takes ``valid_hw`` as well, which a program that knows 1 only would leave out."""
+VERSION = 3
+_OF_IMAGES = ("image", "valid_hw")
+"""The fields of the inputs that versions 1 and 2 know."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class InputSignature:
-    """The image that the graph takes: (batch, 3, canvas height, canvas width) RGB."""
+    """One input of the graph, batch first."""
 
     name: str
-    dtype: Literal["uint8", "float32"]
-    """uint8: the canvas as it is. float32: (canvas - mean) / std of each channel."""
+    """Its name in the graph."""
+    field: str = "image"
+    """The name of the array that it takes (``Input.arrays``)."""
+    dtype: str = "uint8"
+    """Of the graph's input. float32 where the array is uint8: the caller gives (array - mean) / std of each channel."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -37,43 +50,82 @@ class OutputSignature:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Signature:
-    """The content of ``signature.json``."""
+    """The content of ``signature.json`` in its newest version."""
 
-    version: int = Field(default=1, ge=1, le=VERSION)
-    input: InputSignature
-    valid_hw: str | None = Field(default=None, exclude_if=lambda name: name is None)
-    """The name of the second input, int32 (batch, 2): height and width of the part of each canvas that holds image. None, and not in
-    the file, where no head reads it."""
+    plugins: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
+    """Modules that its canvas, heads or engine come from."""
+    engine: EngineConfig = Field(default_factory=OnnxRuntimeEngine, exclude_if=lambda engine: engine == OnnxRuntimeEngine())
+    """What runs the graph."""
+    files: tuple[str, ...] = Field(default=(MODEL_FILE,), exclude_if=lambda names: names == (MODEL_FILE,))
+    """The engine's files in the bundle."""
+    inputs: tuple[InputSignature, ...] = Field(min_length=1)
+    """In the order of the graph; only those that it reads."""
     outputs: tuple[OutputSignature, ...]
     """In the order of the graph."""
     layout: Literal["end2end", "raw"]
     """raw: detection heads give ``candidates`` float32 (batch, N, 5 + C), not yet suppressed."""
-    canvas: Canvas
-    """How an image is put on the input."""
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    """Of each channel, 0 to 255; inside the graph already where the input is uint8."""
+    canvas: CanvasConfig
+    """How data is put into the network's frame."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Of each channel; inside the graph already where the input is uint8."""
     heads: dict[str, HeadConfig]
     """The config of each head that predicts."""
     vocabulary: Vocabulary
 
     def to_json(self) -> bytes:
-        """UTF-8 JSON, indented."""
-        return _ADAPTER.dump_json(self, indent=1)
+        """UTF-8 JSON, indented, in the lowest version that can say it."""
+        content: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
+        return json.dumps(_as_before(content), indent=1, ensure_ascii=False).encode()
+
+
+def _as_before(content: dict[str, Any]) -> dict[str, Any]:
+    """The content in version 1 or 2 where these can say it, else in version 3."""
+    by_field = {each["field"]: each for each in content["inputs"]}
+    known = next(iter(by_field)) == "image" and not by_field.keys() - set(_OF_IMAGES)
+    if not known or {"plugins", "engine", "files"} & content.keys():
+        return {"version": VERSION, **content}
+    image = {key: by_field["image"][key] for key in ("name", "dtype")}
+    second = {"valid_hw": by_field["valid_hw"]["name"]} if "valid_hw" in by_field else {}
+    rest = {key: value for key, value in content.items() if key != "inputs"}
+    return {"version": 1 + len(second), "input": image, **second, **rest}
+
+
+def _as_now(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of any version in the newest form; what is wrong with it stays wrong."""
+    rest = {key: value for key, value in content.items() if key != "version"}
+    if content.get("version", 1) == VERSION:
+        return rest
+    image = rest.pop("input", None)
+    second = rest.pop("valid_hw", None)
+    if isinstance(image, Mapping):
+        inputs = [{**image, "field": "image"}]
+        rest["inputs"] = inputs if second is None else [*inputs, {"name": second, "field": "valid_hw", "dtype": "int32"}]
+    return rest
 
 
 def read_signature(data: bytes) -> Signature:
-    """The way back of ``to_json``.
+    """The inverse of ``to_json``.
 
     Raises:
-        ValueError: if a field is missing, unknown or wrong, or the version is newer than this program.
+        ValueError: if a field is missing, unknown or wrong, the version is newer than this program, or a plugin is missing here.
     """
     try:
-        return _ADAPTER.validate_json(data)
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"signature.json is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError("signature.json is not one that this version can read: it is no object")
+    version = content.get("version", 1)
+    if type(version) is not int or not 1 <= version <= VERSION:
+        raise ValueError(f"signature.json is of version {version!r}; this program reads 1 to {VERSION}")
+    plugins = content.get("plugins", [])
+    if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
+        raise ValueError("signature.json is not one that this version can read: its plugins are no list of names")
+    try:
+        found = TypeAdapter(extended(Signature, plugins)).validate_json(json.dumps(_as_now(content)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"signature.json is not one that this version can read: {where}: {first['msg']}") from error
-
-
-_ADAPTER = TypeAdapter(Signature)
+    return found

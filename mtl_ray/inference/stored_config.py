@@ -5,17 +5,19 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray import storage
 from mtl_ray.artifact import Artifact
 from mtl_ray.config.document import parse
+from mtl_ray.config.extend import extended, named_plugins, used_plugins
 from mtl_ray.config.load import override_tree
 from mtl_ray.config.strict import STRICT
 from mtl_ray.config.tree import Node, find, merge, node_of
 from mtl_ray.config.validate import readable, to_yaml, validate
-from mtl_ray.experiment import ExperimentConfig, ModelConfig
-from mtl_ray.inputs.image import Canvas
+from mtl_ray.experiment import ExperimentConfig, ModelConfig, experiment_type, read_experiment
+from mtl_ray.inputs.image import CanvasConfig
 from mtl_ray.samples import Vocabulary
 from mtl_ray.vocabulary import vocabulary_from_json
 
@@ -31,14 +33,16 @@ _log = logging.getLogger(__name__)
 class InputConfig:
     """What the network takes."""
 
-    canvas: Canvas
-    """How an image is put on the network's canvas."""
+    canvas: CanvasConfig
+    """How data is put into the network's frame."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class NetworkConfig:
     """The content of ``model.yaml``: all that a checkpoint's weights need to predict, without the rest of the config."""
 
+    plugins: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
+    """Modules that parts of it come from."""
     model: ModelConfig
     input: InputConfig
     vocabulary: str = VOCABULARY_FILE
@@ -47,20 +51,25 @@ class NetworkConfig:
 
 def network_yaml(config: ExperimentConfig) -> str:
     """The ``model.yaml`` of a config."""
-    return to_yaml(NetworkConfig(model=config.model, input=InputConfig(canvas=config.data.canvas)))
+    parts = (config.model, config.data.canvas)
+    kind, input_kind = extended(NetworkConfig, config.plugins), extended(InputConfig, config.plugins)
+    plugins = used_plugins(parts, config.plugins)
+    return to_yaml(kind(plugins=plugins, model=config.model, input=input_kind(canvas=config.data.canvas)))
 
 
 def read_network(checkpoint: Artifact) -> NetworkConfig:
     """The network of a checkpoint: ``model.yaml``, or of an older one that part of its ``config.yaml``.
 
     Raises:
-        ValueError: naming file and line, if this version cannot read it.
+        ValueError: naming file and line, if this version cannot read it, or the plugin that is missing here.
     """
     if MODEL_FILE in checkpoint.names:
-        return validate(_tree(checkpoint, MODEL_FILE), NetworkConfig, written=True)
-    tree = _tree(checkpoint, CONFIG_FILE)
-    network = _entry(tree, "model") | {"input": Node(_entry(tree, "data", "canvas"), tree.origin)}
-    return validate(Node(network, tree.origin), NetworkConfig, written=True)
+        tree = _tree(checkpoint, MODEL_FILE)
+    else:
+        whole = _tree(checkpoint, CONFIG_FILE)
+        network = _entry(whole, "plugins") | _entry(whole, "model") | {"input": Node(_entry(whole, "data", "canvas"), whole.origin)}
+        tree = Node(network, whole.origin)
+    return validate(tree, extended(NetworkConfig, named_plugins(tree)), written=True)
 
 
 def _entry(tree: Node, *path: str) -> dict[str, Node]:
@@ -89,21 +98,22 @@ class Stored(NamedTuple):
     left_out: dict[str, Any]
 
 
-def read_stored(checkpoint: Artifact, overrides: Sequence[str] = (), config_type: type[ExperimentConfig] = ExperimentConfig) -> Stored:
+def read_stored(checkpoint: Artifact, overrides: Sequence[str] = ()) -> Stored:
     """The resolved config that travels in every checkpoint and bundle, as far as this version can read it.
 
     Args:
         checkpoint: it, or a bundle.
         overrides: changes of the form ``section.key=value``, which must be right.
-        config_type: ``ExperimentConfig`` with what plugins add.
 
     Raises:
-        ValueError: naming file and line, if a section other than ``OF_TRAINING`` cannot be read.
+        ValueError: naming file and line, if a section other than ``OF_TRAINING`` cannot be read, or the
+            plugin that is missing here.
     """
-    tree, left_out = readable(_tree(checkpoint, CONFIG_FILE), config_type, OF_TRAINING)
+    whole, changes = _tree(checkpoint, CONFIG_FILE), override_tree(overrides)
+    tree, left_out = readable(whole, experiment_type(merge(whole, changes)), OF_TRAINING)
     unnamed = node_of({"schedule": {}, "runtime": {"name": "unnamed"}}, tree.origin)
-    tree = merge(merge(unnamed, tree), override_tree(overrides))
-    return Stored(validate(tree, config_type, written=True), left_out)
+    tree = merge(merge(unnamed, tree), changes)
+    return Stored(read_experiment(tree, written=True), left_out)
 
 
 def read_config(checkpoint: Artifact, overrides: Sequence[str] = ()) -> ExperimentConfig:

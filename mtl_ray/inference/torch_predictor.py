@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mtl_ray.experiment import predicting_heads
 from mtl_ray.inference.predictor import Arrays, Predictions, predict_in_batches
-from mtl_ray.inputs.frame import Frame
-from mtl_ray.inputs.image import Canvas
+from mtl_ray.inputs.input import AnyCanvas
+from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.task import AnyHead
@@ -22,9 +21,9 @@ class TorchPredictor:
     Args:
         model: moved to ``device``; its training mode is afterwards as it was.
         heads: the config of each head; auxiliary ones are left out.
-        vocabulary, canvas: see ``Predictor``.
+        vocabulary, canvas, plugins: see ``Predictor``.
         device: where to run.
-        batch: the most images that go through the network together.
+        batch: the most samples that go through the network together.
     """
 
     def __init__(
@@ -32,9 +31,10 @@ class TorchPredictor:
         model: Model,
         heads: Mapping[str, AnyHead],
         vocabulary: Vocabulary,
-        canvas: Canvas,
+        canvas: AnyCanvas,
         device: str | torch.device = "cpu",
         batch: int = 16,
+        plugins: tuple[str, ...] = (),
     ) -> None:
         self.model = model.to(device)
         self.heads: Mapping[str, AnyHead] = predicting_heads(heads)
@@ -42,24 +42,27 @@ class TorchPredictor:
         self.canvas = canvas
         self.device = torch.device(device)
         self.batch = batch
+        self.plugins = plugins
 
-    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Predictions]:
+    def predict(self, raws: Sequence[Any]) -> list[Predictions]:
         """See ``Predictor``."""
         training = self.model.training
         self.model.eval()
         try:
-            return predict_in_batches(images, self.canvas, self.heads, self.run, self.batch)
+            return predict_in_batches(raws, self.canvas, self.heads, self.run, self.batch)
         finally:
             self.model.train(training)
 
     @torch.no_grad()
-    def run(self, canvases: NDArray[np.uint8], frames: Sequence[Frame]) -> Arrays:
-        """The arrays of each head for canvases uint8 (B, H, W, 3)."""
-        image = torch.from_numpy(canvases).permute(0, 3, 1, 2).contiguous().to(self.device)
-        valid = torch.tensor([[p.valid_height, p.valid_width] for p in frames], dtype=torch.int32, device=self.device)
+    def run(self, arrays: InputArrays) -> Arrays:
+        """The arrays of each head for those of the input."""
         with _exact():
-            outputs = self.model.predict(image, valid)
+            outputs = self.model.predict(self.tensors(arrays))
         return {name: {field: value.cpu().numpy() for field, value in outputs[name].items()} for name in self.heads}
+
+    def tensors(self, arrays: InputArrays) -> dict[str, torch.Tensor]:
+        """The arrays of the input on the device."""
+        return {name: torch.from_numpy(values).to(self.device) for name, values in arrays.items()}
 
 
 @contextmanager

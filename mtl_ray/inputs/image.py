@@ -3,7 +3,8 @@
 ``Canvas`` is the config of ``data.canvas``. It is written into every checkpoint and bundle.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import cv2
@@ -18,8 +19,12 @@ from mtl_ray.config.strict import STRICT
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.inputs.frame import Frame, frame_of, place
 from mtl_ray.inputs.image_file import NO_LIMIT, shown_size
+from mtl_ray.inputs.image_formats import FORMATS
 from mtl_ray.inputs.input import Arrays, ArraySpec, Input
 from mtl_ray.samples import EncodedImage
+
+STEP = 32
+"""Open heights and widths may differ from the canvas by multiples of this many pixels, the coarsest stride of a backbone."""
 
 
 class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
@@ -32,6 +37,12 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
     name = "image"
     columns: ClassVar[Mapping[str, ColumnType]] = {"height": "int32", "width": "int32", "image": "binary"}
     limit_name = "pixels"
+    media_type = "image/*"
+    formats = tuple(FORMATS)
+    suffixes = (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".webp", ".avif", ".tif", ".tiff", ".gif"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2"),
+    )
 
     def to_row(self, encoded: EncodedImage) -> Mapping[str, Any]:
         """See ``Input``."""
@@ -77,11 +88,28 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
         assert done
         return bytes(body)
 
+    def to_file(self, encoded: EncodedImage) -> tuple[str, bytes]:
+        """The file as it is."""
+        return ".png" if encoded.data.startswith(b"\x89PNG") else ".jpg", encoded.data
+
+    def may_begin(self, first: bytes) -> bool:
+        """No image begins with a brace or a blank."""
+        return not (first.isspace() or first == b"{")
+
+    def size(self, raw: NDArray[np.uint8]) -> Mapping[str, int]:
+        """``height`` and ``width``, pixels."""
+        return {"height": raw.shape[0], "width": raw.shape[1]}
+
+    def pieces(self, raw: NDArray[np.uint8]) -> Sequence[NDArray[np.uint8]]:
+        """The upper half and the left half: neither has the shape of a canvas that the image fills."""
+        height, width = raw.shape[:2]
+        return [raw[: max(1, height // 2)], raw[:, : max(1, width // 2)]]
+
     def arrays(self, rule: "Canvas") -> Mapping[str, ArraySpec]:
         """``image`` and ``valid_hw``."""
         return {
             "image": ArraySpec(shape=(3, rule.height, rule.width), dtype=np.uint8, open_axes={1: "height", 2: "width"}),
-            "valid_hw": ArraySpec(shape=(2,), dtype=np.int32, open_axes={}, read_by_trunk=False),
+            "valid_hw": ArraySpec(shape=(2,), dtype=np.int32),
         }
 
     def fill(self, raw: NDArray[np.uint8], rule: "Canvas", arrays: Arrays) -> Frame:
@@ -97,6 +125,19 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
         frame = frame_of(rule.height, rule.width, rule)
         arrays["valid_hw"][:] = frame.valid_height, frame.valid_width
         return frame
+
+    def own_frame(self, raw: NDArray[np.uint8]) -> Frame:
+        """Canvas pixels are image pixels."""
+        height, width = raw.shape[:2]
+        return frame_of(height, width, Canvas(kind="stretch", height=height, width=width))
+
+    def other_rule(self, rule: "Canvas") -> "Canvas":
+        """Another shape; heights and widths may differ by multiples of ``STEP``."""
+        return replace(rule, height=rule.height + STEP, width=rule.width + 2 * STEP)
+
+    def size_of(self, rule: "Canvas") -> str:
+        """Width and height, pixels."""
+        return f"{rule.width}x{rule.height}"
 
     def show(self, raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The image itself."""
@@ -122,6 +163,8 @@ class Canvas:
     """What to do with an image of any size so that it fits a canvas of one size."""
 
     input: ClassVar[ImageInput] = IMAGE
+    type: Literal["image"] = Field(default="image", exclude_if=lambda name: name == "image")
+    """The kind of input. Left out of what is written: older programs read it too."""
     kind: Literal["stretch", "letterbox", "crop"] = "letterbox"
     """stretch: both sides scaled on their own. letterbox: one scale, the whole image, padded at the right and bottom.
     crop: the largest part of whole pixels in the middle that has the canvas's shape, which fills it; the sides are cut off."""
@@ -136,4 +179,4 @@ class Canvas:
 
 
 CanvasConfig = Annotated[Canvas, Slot("inputs")]
-"""The config of ``data.canvas``; plugins add those of other inputs."""
+"""The type of ``data.canvas``: of images, or of an input that a plugin adds."""

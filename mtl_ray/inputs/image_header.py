@@ -7,6 +7,8 @@ import re
 import struct
 from dataclasses import dataclass
 
+from mtl_ray.inputs.input import TooLargeError
+
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -29,8 +31,8 @@ _MARKER = re.compile(rb"(?<=\xff)[\x01-\xfe]")
 _ORIENTATION = 0x0112
 
 
-class TooManyPixelsError(ValueError):
-    """An image whose header says more pixels than the caller allows; each door names its own option for the limit."""
+class TooManyPixelsError(TooLargeError):
+    """An image whose header says more pixels than the caller allows."""
 
 
 @dataclass(frozen=True, slots=True)

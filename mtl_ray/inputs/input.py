@@ -5,8 +5,9 @@ config class of ``data.canvas`` names it (``canvas.input``): ``Canvas`` is that 
 for the name of an input.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -32,19 +33,27 @@ class ArraySpec:
 
     Attributes:
         shape: without the batch axis.
-        dtype: ``uint8`` arrays are normalised by the model (``model.mean``, ``model.std``); others enter as they are.
+        dtype: of a ``uint8`` array that the backbone reads, the model subtracts ``model.mean`` and divides by ``model.std``; all
+            others enter as they are.
         open_axes: names of the axes (counted from 0, without the batch axis) whose length an exported graph leaves open.
-        read_by_trunk: True for the array that the backbone reads; False for what only heads may read, such as valid sizes.
     """
 
     shape: tuple[int, ...]
     dtype: type[np.generic]
-    open_axes: Mapping[int, str]
-    read_by_trunk: bool = True
+    open_axes: Mapping[int, str] = field(default_factory=dict)
+
+
+class TooLargeError(ValueError):
+    """Data with more pixels or values than the caller allows. Whoever reads it adds the name of its own option for the limit."""
 
 
 class AnyCanvas(Protocol):
     """What the config class of every input has."""
+
+    @property
+    def type(self) -> str:
+        """Its name in configs."""
+        ...
 
     @property
     def input(self) -> "Input[Any, Any, Any, Any]":
@@ -59,11 +68,17 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         name: the key in ``Sample.inputs``, such as ``image``.
         columns: the columns of a shard that hold it, by name; the last is the large one.
         limit_name: what ``limit`` counts in messages, such as pixels.
+        media_type: of its files, as a browser and an HTTP client name it.
+        formats: the formats of files that are read, for people.
+        suffixes: how the names of its files end, in small letters; empty if they may end in any way.
     """
 
     name: ClassVar[str]
     columns: ClassVar[Mapping[str, ColumnType]]
     limit_name: ClassVar[str]
+    media_type: ClassVar[str] = "application/octet-stream"
+    formats: ClassVar[tuple[str, ...]] = ()
+    suffixes: ClassVar[tuple[str, ...]] = ()
 
     def __eq__(self, other: object) -> bool:
         """Equal to the same kind in another process."""
@@ -105,7 +120,8 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
             limit: the most pixels or values; more is refused before memory is taken for them.
 
         Raises:
-            ValueError: in one sentence, if it is damaged, too large, or not what its record says.
+            TooLargeError: if it is larger than ``limit``.
+            ValueError: in one sentence, if it is damaged, or not what its record says.
         """
         raise NotImplementedError
 
@@ -116,6 +132,22 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
     def encode_file(self, raw: Raw) -> bytes:
         """The inverse of ``decode_file``; nothing is lost."""
         raise NotImplementedError
+
+    def to_file(self, encoded: Encoded) -> tuple[str, bytes]:
+        """A sample as a file that ``decode_file`` reads: how its name ends, and its content."""
+        return (self.suffixes or (".bin",))[0], self.encode_file(self.decode(encoded, sys.maxsize))
+
+    def may_begin(self, first: bytes) -> bool:
+        """Whether a file may begin with this byte. Where it may not, the body of a request that does is taken for JSON."""
+        return True
+
+    def size(self, raw: Raw) -> Mapping[str, int]:
+        """The lengths of the data that a prediction may refer to, such as height and width."""
+        return {}
+
+    def pieces(self, raw: Raw) -> Sequence[Raw]:
+        """Smaller data made of it, which does not fill the network's frame; an export is checked on these too."""
+        return ()
 
     def arrays(self, rule: Rule) -> Mapping[str, ArraySpec]:
         """The arrays that the network takes, by name, in the order of an exported graph's inputs."""
@@ -140,8 +172,20 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         """The same for a sample that could not be read and keeps its place in the batch."""
         raise NotImplementedError
 
+    def own_frame(self, raw: Raw) -> Frame | None:
+        """The frame in which the data lies as it is: predictions of two models are compared in it. None if positions mean nothing."""
+        return None
+
+    def other_rule(self, rule: Rule) -> Rule | None:
+        """The rule with other lengths of the open axes, at which an exported graph must run too; None if no axis is open."""
+        return None
+
+    def size_of(self, rule: Rule) -> str:
+        """The size of the network's input in words, such as 640x480."""
+        return ", ".join(f"{name} {'x'.join(map(str, spec.shape))}" for name, spec in self.arrays(rule).items())
+
     def show(self, raw: Raw) -> NDArray[np.uint8]:
-        """A picture of the data for figures and for the drawings of a task: (H, W, 3) uint8 RGB."""
+        """An image of the data for figures and for the drawings of a task: (H, W, 3) uint8 RGB."""
         raise NotImplementedError
 
     def generate(self, rng: np.random.Generator) -> tuple[Encoded, Raw]:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from mtl_ray import storage
 from mtl_ray.models.config import TimmBackbone
+from mtl_ray.models.trunk import Backbone
 
 STRIDES = {"C1": 2, "C2": 4, "C3": 8, "C4": 16, "C5": 32}
 
 
-class Backbone(nn.Module):
+class TimmFeatures(Backbone):
     """A network of timm that gives feature maps by name.
 
     ``channels`` and ``strides`` say what each is: (B, channels, H / stride, W / stride), sizes rounded up.
@@ -41,13 +42,13 @@ class Backbone(nn.Module):
         if self.frozen:
             self.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> "Backbone":
+    def train(self, mode: bool = True) -> "TimmFeatures":
         """A frozen backbone keeps its normalisation statistics too."""
         return super().train(mode and not self.frozen)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """``image`` float (B, 3, H, W), normalised -> feature maps by name."""
-        maps = self.net(image)
+    def forward(self, values: Tensor) -> dict[str, Tensor]:
+        """``values``: image float (B, 3, H, W), normalised -> feature maps by name."""
+        maps = self.net(values)
         return dict(zip(self.levels, (each.permute(0, 3, 1, 2) for each in maps) if self.channels_last else maps, strict=True))
 
 

@@ -1,12 +1,70 @@
-"""The trunk's part of a config's ``model`` section: one backbone and the necks upon it."""
+"""The trunk's part of a config's ``model`` section: one backbone and the necks on it."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
+
+if TYPE_CHECKING:
+    from mtl_ray.models.trunk import Backbone, Neck
+
+
+class AnyBackbone(Protocol):
+    """What the config class of every backbone has."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def type(self) -> str:
+        """Its name in configs."""
+        ...
+
+    def build(self) -> "Backbone":
+        """The module, with random or the configured weights.
+
+        Raises:
+            ValueError: if there is no such network, or its weights do not fit.
+        """
+        ...
+
+    def without_pretrained(self) -> Self:
+        """The same network with random weights, which come from elsewhere: nothing is read or downloaded."""
+        ...
+
+    def paths(self) -> Mapping[str, str]:
+        """The files and URIs that ``build`` reads, by the field that names them."""
+        ...
+
+
+class AnyNeck(Protocol):
+    """What the config class of every neck has."""
+
+    @property
+    def type(self) -> str:
+        """Its name in configs."""
+        ...
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The features that it reads."""
+        ...
+
+    def build(self, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Neck":
+        """The module, with random weights.
+
+        Args:
+            channels: of the features so far, by name.
+            strides: canvas pixels per cell of each feature; 0 for a pooled one.
+
+        Raises:
+            ValueError: if the features do not fit; the message goes on from "neck NAME".
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -29,8 +87,21 @@ class TimmBackbone:
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of ``timm.create_model``."""
 
+    def build(self) -> "Backbone":
+        """See ``AnyBackbone``."""
+        from mtl_ray.models.backbone import TimmFeatures
 
-BackboneConfig = Annotated[TimmBackbone, Slot("backbones")]
+        return TimmFeatures(self)
+
+    def without_pretrained(self) -> Self:
+        """See ``AnyBackbone``."""
+        return replace(self, pretrained=False, weights=None)
+
+    def paths(self) -> Mapping[str, str]:
+        """See ``AnyBackbone``."""
+        return {} if self.weights is None else {"weights": self.weights}
+
+
 Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$")]
 
 
@@ -48,6 +119,17 @@ class FpnNeck:
     norm: bool = True
     """Batch normalisation after each convolution."""
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See ``AnyNeck``."""
+        return self.inputs
+
+    def build(self, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Neck":
+        """See ``AnyNeck``."""
+        from mtl_ray.models.necks import Fpn
+
+        return Fpn(self, channels, strides)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PafpnNeck:
@@ -61,6 +143,17 @@ class PafpnNeck:
     extra: int = Field(default=0, ge=0, le=2)
     norm: bool = True
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See ``AnyNeck``."""
+        return self.inputs
+
+    def build(self, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Neck":
+        """See ``AnyNeck``."""
+        from mtl_ray.models.necks import Pafpn
+
+        return Pafpn(self, channels, strides)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PoolNeck:
@@ -73,5 +166,21 @@ class PoolNeck:
     kind: Literal["mean", "max"] = "mean"
     """mean: of the whole image. max: of its strongest place, for small objects in large scenes (Oquab et al. 2015)."""
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See ``AnyNeck``."""
+        return (self.input,)
 
-NeckConfig = Annotated[FpnNeck | PafpnNeck | PoolNeck, Field(discriminator="type"), Slot("necks")]
+    def build(self, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Neck":
+        """See ``AnyNeck``."""
+        from mtl_ray.models.necks import Pool
+
+        return Pool(self, channels, strides)
+
+
+if TYPE_CHECKING:
+    BackboneConfig = AnyBackbone
+    NeckConfig = AnyNeck
+else:
+    BackboneConfig = Annotated[TimmBackbone, Slot("backbones")]
+    NeckConfig = Annotated[FpnNeck | PafpnNeck | PoolNeck, Field(discriminator="type"), Slot("necks")]

@@ -34,16 +34,25 @@ class Context:
     """What a head may want to know besides features.
 
     Attributes:
-        canvas_hw: height and width of the network's input, pixels.
-        valid_hw: int32 (B, 2), the part of each canvas that holds image.
+        inputs: the arrays of the input by name, batch first, as the model got them.
         step: the optimiser step; 0 outside training.
         exporting: True while the graph is being traced for ONNX, where only operators that ONNX has may be used.
     """
 
-    canvas_hw: tuple[int, int]
-    valid_hw: Tensor
+    inputs: Mapping[str, Tensor]
     step: int = 0
     exporting: bool = False
+
+    @property
+    def canvas_hw(self) -> tuple[int, int]:
+        """Of images: height and width of the network's input, pixels."""
+        image = self.inputs["image"]
+        return image.shape[2], image.shape[3]
+
+    @property
+    def valid_hw(self) -> Tensor:
+        """Of images: int32 (B, 2), the part of each canvas that holds image."""
+        return self.inputs["valid_hw"]
 
 
 @runtime_checkable
@@ -120,6 +129,12 @@ class DenseHead(Head, Protocol):
     def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
         """What ``predict`` gives of these; ``exporting`` as in ``Context``."""
         ...
+
+
+def unsuppressed(head: Head, features: Features, context: Context) -> dict[str, Tensor]:
+    """What a head gives before suppression, where it has one: its candidates; else what it predicts."""
+    proposing = dense(head)
+    return head.predict(features, context) if proposing is None else proposing.candidates(features, context)
 
 
 def dense(head: object) -> DenseHead | None:

@@ -1,73 +1,18 @@
-"""The words Trunk (a backbone and its necks) and Model (a trunk and its heads)."""
+"""A model: one trunk and one or more heads."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from mtl_ray.loading.batch import Batch
-from mtl_ray.models.backbone import Backbone
-from mtl_ray.models.config import BackboneConfig, NeckConfig
 from mtl_ray.models.head import Context, Features, Head, NarrowTargets, Term
-from mtl_ray.models.necks import build_neck
+from mtl_ray.models.trunk import Trunk
 
 _ONEDNN_BLOCK = 16
 """Input channels below which oneDNN's weight gradient of a strided 1x1 convolution writes past its buffer (channels last, AVX-512;
 https://github.com/uxlfoundation/oneDNN/issues/6035, oneDNN 3.14 in torch 2.15)."""
-
-
-class Trunk(nn.Module):
-    """A backbone and the necks upon it.
-
-    Attributes:
-        channels: channels of each feature that it gives, by name.
-        strides: canvas pixels per cell of each feature; 0 for a pooled one.
-    """
-
-    def __init__(self, backbone: Backbone, necks: Mapping[str, NeckConfig]) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.channels = dict(backbone.channels)
-        self.strides = dict(backbone.strides)
-        self.necks = nn.ModuleDict()
-        givers = dict.fromkeys(self.channels, "the backbone")
-        for name, config in necks.items():
-            neck = build_neck(name, config, self.channels, self.strides)
-            _add_features(givers, name, neck.channels)
-            self.necks[name] = neck
-            self.channels |= neck.channels
-            self.strides |= neck.strides
-
-    def forward(self, image: Tensor) -> Features:
-        """``image`` float (B, 3, H, W), normalised -> features by name."""
-        features: dict[str, Tensor] = self.backbone(image)
-        for neck in self.necks.values():
-            features = features | neck(features)
-        return features
-
-
-def _add_features(givers: dict[str, str], neck: str, names: Iterable[str]) -> None:
-    """Notes which features a neck gives.
-
-    Raises:
-        ValueError: if the backbone or an earlier neck gives a feature of the same name.
-    """
-    for name in names:
-        if name in givers:
-            raise ValueError(
-                f"{givers[name]} and neck {neck!r} both give the feature {name}: give one a prefix (model.necks.{neck}.prefix=NAME_)"
-            )
-        givers[name] = f"neck {neck!r}"
-
-
-def build_trunk(backbone: BackboneConfig, necks: Mapping[str, NeckConfig]) -> Trunk:
-    """The trunk of a config, with random or the configured weights.
-
-    Raises:
-        ValueError: if the backbone is unknown, a neck reads a feature that is not there, or two give features of one name.
-    """
-    return Trunk(Backbone(backbone), necks)
 
 
 class Model(nn.Module):
@@ -76,7 +21,7 @@ class Model(nn.Module):
     Args:
         trunk: gives the features.
         heads: by name.
-        mean, std: of each channel (RGB, 0 to 255): the first layer subtracts the one and divides by the other.
+        mean, std: of each channel (for images RGB, 0 to 255): the first layer subtracts the one and divides by the other.
         narrow: by head, for those that do not learn all classes of the run in their order.
     """
 
@@ -100,15 +45,38 @@ class Model(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
         self._layout = _layout(self)
 
-    def normalise(self, image: Tensor) -> Tensor:
-        """``image`` uint8 (B, 3, H, W) RGB -> float32, normalised, in the memory layout in which convolutions are fastest."""
-        return ((image.float() - self.mean) / self.std).contiguous(memory_format=self._layout)
+    def normalise(self, values: Tensor) -> Tensor:
+        """What the trunk reads, of the array of its name.
+
+        Args:
+            values: (B, C, ...). uint8 becomes float32, normalised, in the memory layout in which convolutions are fastest; all else
+                stays as it is.
+
+        Raises:
+            ValueError: if ``mean`` and ``std`` are of another number of channels.
+        """
+        if values.dtype != torch.uint8:
+            return values
+        if values.shape[1] != self.mean.numel():
+            raise ValueError(f"model.mean and model.std are of {self.mean.numel()} channels, the input has {values.shape[1]}")
+        if values.dim() != 4:  # (B, C, L) or (B, C, D, H, W): no layout but one
+            shape = (1, -1) + (1,) * (values.dim() - 2)
+            return (values.float() - self.mean.view(shape)) / self.std.view(shape)
+        return ((values.float() - self.mean) / self.std).contiguous(memory_format=self._layout)
+
+    def prepare(self, inputs: Mapping[str, Tensor], step: int = 0, exporting: bool = False) -> tuple[Features, Context]:
+        """What every head gets: the features of a batch, and its context.
+
+        Args:
+            inputs: the arrays of the input by name, batch first.
+            step: see ``Context``.
+            exporting: see ``Context``.
+        """
+        return self.trunk(self.normalise(inputs[self.trunk.input])), Context(inputs=inputs, step=step, exporting=exporting)
 
     def losses(self, batch: Batch, step: int = 0) -> dict[str, Term]:
         """The terms of all heads as ``{"HEAD/TERM": (sum, count)}``, each sum multiplied by its head's weight."""
-        image = batch.inputs["image"]
-        context = Context(canvas_hw=(image.shape[2], image.shape[3]), valid_hw=batch.inputs["valid_hw"], step=step)
-        features = self.trunk(self.normalise(image))
+        features, context = self.prepare(batch.inputs, step)
         terms: dict[str, Term] = {}
         for name, module in self.heads.items():
             head = cast(Head, module)
@@ -122,21 +90,26 @@ class Model(nn.Module):
         """``losses``: the training forward of a ``torch.nn.Module``."""
         return self.losses(batch, step)
 
-    def predict(self, image: Tensor, valid_hw: Tensor, exporting: bool = False) -> dict[str, dict[str, Tensor]]:
-        """What each head that predicts says.
+    def predict(self, inputs: Mapping[str, Tensor], exporting: bool = False) -> dict[str, dict[str, Tensor]]:
+        """What each head that predicts gives.
 
         Args:
-            image: uint8 (B, 3, H, W) RGB canvases.
-            valid_hw: int32 (B, 2), the part of each canvas that holds image.
+            inputs: the arrays of the input by name, batch first: of images ``image`` uint8 (B, 3, H, W) RGB and ``valid_hw`` int32
+                (B, 2), the part of each canvas that holds image.
             exporting: True while the graph is traced for ONNX.
 
         Returns:
             By head, the arrays that go into ``decode``, batch first.
         """
-        context = Context(canvas_hw=(image.shape[2], image.shape[3]), valid_hw=valid_hw, exporting=exporting)
-        features = self.trunk(self.normalise(image))
-        heads = {name: cast(Head, module) for name, module in self.heads.items()}
-        return {name: head.predict(features, context) for name, head in heads.items() if not head.train_only}
+        features, context = self.prepare(inputs, exporting=exporting)
+        return {name: head.predict(features, context) for name, head in self.predicting()}
+
+    def predicting(self) -> Iterator[tuple[str, Head]]:
+        """The heads that are evaluated and exported, by name: all but the auxiliary ones."""
+        for name, module in self.heads.items():
+            head = cast(Head, module)
+            if not head.train_only:
+                yield name, head
 
 
 def _layout(model: nn.Module) -> torch.memory_format:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtl_ray.models.config import FpnNeck, NeckConfig, PafpnNeck, PoolNeck
+from mtl_ray.models.config import FpnNeck, PafpnNeck, PoolNeck
 from mtl_ray.models.layers import conv_norm_act
+from mtl_ray.models.trunk import Neck
 
 
-class Fpn(nn.Module):
+class Fpn(Neck):
     """Feature pyramid network (Lin et al. 2017, https://arxiv.org/abs/1612.03144).
 
     Args:
@@ -21,6 +22,7 @@ class Fpn(nn.Module):
 
     def __init__(self, config: FpnNeck | PafpnNeck, channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
         super().__init__()
+        _refuse_pooled(config.inputs, strides)
         self.inputs = config.inputs
         width = config.channels
         self.lateral = nn.ModuleList(conv_norm_act(channels[name], width, 1, norm=config.norm, act=False) for name in self.inputs)
@@ -62,41 +64,28 @@ class Pafpn(Fpn):
         return maps
 
 
-class Pool(nn.Module):
+class Pool(Neck):
     """Global pooling, as a plain reduction, which exports with any height and width."""
 
     def __init__(self, config: PoolNeck, channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
         super().__init__()
+        _refuse_pooled((config.input,), strides)
         self.input, self.kind = config.input, config.kind
         self.name = f"{config.prefix}G{_level(config.input)}"
         self.channels = {self.name: channels[config.input]}
         self.strides = {self.name: 0}
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """(B, C, H, W) -> (B, C) as G<i>."""
+        """(B, C, H, W), or with another number of axes after C, -> (B, C) as G<i>."""
         level = features[self.input]
-        return {self.name: level.mean(dim=(2, 3)) if self.kind == "mean" else level.amax(dim=(2, 3))}
+        axes = tuple(range(2, level.dim()))
+        return {self.name: level.mean(dim=axes) if self.kind == "mean" else level.amax(dim=axes)}
 
 
-Neck = Fpn | Pafpn | Pool
-
-
-def build_neck(name: str, config: NeckConfig, channels: Mapping[str, int], strides: Mapping[str, int]) -> Neck:
-    """The neck of a config.
-
-    Raises:
-        ValueError: if it reads a feature that is not there.
-    """
-    inputs = (config.input,) if isinstance(config, PoolNeck) else config.inputs
-    missing = [level for level in inputs if level not in channels]
-    if missing:
-        raise ValueError(f"neck {name!r} reads {', '.join(missing)}, but there is only {', '.join(channels)} (model.backbone.levels)")
-    pooled = [level for level in inputs if strides[level] == 0]
+def _refuse_pooled(names: tuple[str, ...], strides: Mapping[str, int]) -> None:
+    pooled = [name for name in names if strides[name] == 0]
     if pooled:
-        raise ValueError(f"neck {name!r} reads feature maps, not pooled features ({', '.join(pooled)})")
-    if isinstance(config, PoolNeck):
-        return Pool(config, channels, strides)
-    return Pafpn(config, channels, strides) if isinstance(config, PafpnNeck) else Fpn(config, channels, strides)
+        raise ValueError(f"reads feature maps, not pooled features ({', '.join(pooled)})")
 
 
 def _pyramid_names(config: FpnNeck | PafpnNeck) -> tuple[str, ...]:
@@ -108,7 +97,7 @@ def _level(feature: str) -> int:
     """The number at the end of a feature's name: log2 of its stride."""
     digits = re.search(r"\d+$", feature)
     if digits is None:
-        raise ValueError(f"a neck reads {feature!r}, whose name does not end with the number of its level")
+        raise ValueError(f"reads {feature!r}, whose name does not end with the number of its level")
     return int(digits[0])
 
 

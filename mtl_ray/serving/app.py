@@ -102,7 +102,7 @@ class App:
             self._check_key(scope)
             return as_json(self.service.models())
         if path == "/openapi.json":
-            return as_json(description())
+            return as_json(description(self.service.predictors.values()))
         return as_json({"status": "Healthy"}) if path == "/ping" else _page("page.html" if path == "/" else "docs.html")
 
     def _options(self, scope: Mapping[str, Any], methods: Sequence[str]) -> Reply:
@@ -125,7 +125,7 @@ class App:
         self.under_way += 1
         try:
             deadline = asyncio.get_running_loop().time() + self.config.timeout_s
-            data = await _in_time(self._body(scope, receive), deadline, 408, "the picture did not arrive in time")
+            data = await _in_time(self._body(scope, receive, model), deadline, 408, "the body did not arrive in time")
             work = _while_connected(self._answer(model, ask, data, _text(scope, b"content-type")), receive)
             del data  # what is refused or given up is not kept here
             return await _in_time(work, deadline, 504, f"there was no answer within {self.config.timeout_s:g} s")
@@ -133,28 +133,30 @@ class App:
             self.under_way -= 1
 
     async def _answer(self, model: str, ask: Ask, data: bytes, content_type: str) -> Reply:
-        """The reply to a body of one image or several; each is a piece of work of its own."""
-        if is_plain(data, content_type):
-            return await self.lanes[model].do(replace(ask, image=data))
-        body = await asyncio.to_thread(read_body, data, content_type, self.config)
+        """The reply to a body of one file or several; each is a piece of work of its own."""
+        kind = self.service.predictors[model].canvas.input
+        if is_plain(data, content_type, kind):
+            return await self.lanes[model].do(replace(ask, file=data))
+        body = await asyncio.to_thread(read_body, data, content_type, self.config, kind)
         del data
         lanes = self.lanes[model]
         if body.shape == "one":
-            return await lanes.do(replace(ask, image=body.images[0]))
-        more = len(body.images) - 1
+            return await lanes.do(replace(ask, file=body.files[0]))
+        more = len(body.files) - 1
         if self.under_way + more > self.limit and self.under_way > 1:
             raise _too_many()
         self.under_way += more
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(lanes.do(replace(ask, image=image, accept=JSON))) for image in body.images]
+                tasks = [group.create_task(lanes.do(replace(ask, file=file, accept=JSON))) for file in body.files]
             return joined([task.result() for task in tasks], "predictions" if body.shape == "predictions" else None)
         finally:
             self.under_way -= more
 
-    async def _body(self, scope: Mapping[str, Any], receive: Receive) -> bytes:
+    async def _body(self, scope: Mapping[str, Any], receive: Receive, model: str) -> bytes:
+        name = self.service.predictors[model].canvas.input.name
         limit = body_limit(_text(scope, b"content-type"), self.config)
-        too_large = RequestError(413, f"the body is larger than the {self.config.max_body_bytes:,} bytes of images that are taken")
+        too_large = RequestError(413, f"the body is larger than the {self.config.max_body_bytes:,} bytes of {name}s that are taken")
         stated = _header(scope, b"content-length")
         if stated.isdigit() and int(stated) > limit + DRAIN_BYTES:
             raise too_large
@@ -171,7 +173,7 @@ class App:
         if size > limit:
             raise too_large
         if not size:
-            raise RequestError(400, "the body is empty; send a picture, as curl --data-binary @picture.jpg does")
+            raise RequestError(400, f"the body is empty; send a file ({name}), as curl --data-binary @FILE does")
         return b"".join(chunks)
 
 

@@ -1,6 +1,6 @@
-"""The images in the body of a request: the file itself, a form (multipart/form-data), or JSON with base64.
+"""The files in the body of a request, such as images: the file itself, a form (multipart/form-data), or JSON with base64.
 
-A body is a stranger's: everything is bounded, and what is not in order is one sentence. Limits count the decoded images.
+A body is a stranger's: everything is bounded, and what is not in order is one sentence. Limits count the files, not their base64.
 """
 
 import base64
@@ -10,12 +10,14 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mtl_ray.inputs.input import Input
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.reply import RequestError
 
 Shape = Literal["one", "list", "predictions"]
+Kind = Input[Any, Any, Any, Any]
 OVERHEAD_BYTES = 65_536
-"""How much of a body may be neither image nor base64: the headers of a form, the rest of JSON."""
+"""How much of a body may be neither file nor base64: the headers of a form, the rest of JSON."""
 _FORM, _JSON = "multipart/form-data", re.compile(r"application/(?:[\w.-]+\+)?json")
 _BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,70})"|([^\s";,]{1,70}))', re.IGNORECASE)
 _FIELD = re.compile(r';\s*(name|filename\*?)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s";]*))', re.IGNORECASE)
@@ -28,57 +30,59 @@ _QUERY = ("score_thr", "head")
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """The images of a request, and the shape of the answer.
+    """The files of a request, and the shape of the answer.
 
     Attributes:
-        images: encoded, at least one.
+        files: at least one.
         shape: ``one`` answer; a ``list`` of them; or that list under ``predictions``, as TensorFlow Serving answers.
     """
 
-    images: tuple[bytes, ...]
+    files: tuple[bytes, ...]
     shape: Shape
 
 
 def body_limit(content_type: str, config: ServeConfig) -> int:
-    """The most bytes of a body, so that its images are not larger than ``max_body_bytes`` when they are decoded."""
+    """The most bytes of a body, so that its files are not larger than ``max_body_bytes`` when they are decoded."""
     if _is_json(content_type):
         return config.max_body_bytes * 11 // 8 + OVERHEAD_BYTES  # base64 is 4/3 of it, with line ends a little more
     return config.max_body_bytes + (OVERHEAD_BYTES if _is_multipart(content_type) else 0)
 
 
-def is_plain(data: bytes, content_type: str) -> bool:
-    """True for a body that is an image itself; no image begins with a brace or a blank."""
+def is_plain(data: bytes, content_type: str, kind: Kind) -> bool:
+    """True for a body that is a file of the input itself, and neither a form nor JSON."""
     first = data[:1]
-    declared = _is_json(content_type) and first in (b"[", b'"')
-    return not (_is_multipart(content_type) or declared or first.isspace() or first == b"{")
+    begins_json = first.isspace() or first == b"{"
+    declared = _is_json(content_type) and (begins_json or first in (b"[", b'"'))
+    return not (_is_multipart(content_type) or declared or (begins_json and not kind.may_begin(first)))
 
 
-def read_body(data: bytes, content_type: str, config: ServeConfig) -> Body:
-    """The images of a body.
+def read_body(data: bytes, content_type: str, config: ServeConfig, kind: Kind) -> Body:
+    """The files of a body.
 
     Args:
         data: the whole body.
-        content_type: what its header says; JSON is recognised without it.
+        content_type: what its header says; JSON is recognised without it where no file of the input begins as JSON does.
         config: limits.
+        kind: the input of the model.
 
     Raises:
-        RequestError: 400 if it is malformed or has no image, 413 if it has too much, 415 for another kind of form.
+        RequestError: 400 if it is malformed or has no file, 413 if it has too much, 415 for another kind of form.
     """
-    if is_plain(data, content_type):
-        body = Body(images=(data,), shape="one")
+    if is_plain(data, content_type, kind):
+        body = Body(files=(data,), shape="one")
     elif _is_multipart(content_type):
         if not content_type.lower().startswith(_FORM):
-            raise RequestError(415, f"of multipart bodies only {_FORM} is taken, as curl -F image=@image.jpg sends it")
-        images = tuple(_form_files(data, content_type, config.max_images))
-        body = Body(images=images, shape="one" if len(images) == 1 else "list")
+            raise RequestError(415, f"of multipart bodies only {_FORM} is taken, as curl -F {kind.name}=@FILE sends it")
+        files = tuple(_form_files(data, content_type, config.max_images, kind))
+        body = Body(files=files, shape="one" if len(files) == 1 else "list")
     else:
-        body = _json_images(data, config.max_images)
-    if len(body.images) > config.max_images:
-        raise RequestError(413, f"the body has {len(body.images)} images, at most {config.max_images} are taken")
-    if sum(map(len, body.images)) > config.max_body_bytes:
-        raise RequestError(413, f"the images are larger than the {config.max_body_bytes:,} bytes that are taken")
-    if not all(body.images):
-        raise RequestError(400, "an image in the body is empty")
+        body = _json_files(data, config.max_images, kind)
+    if len(body.files) > config.max_images:
+        raise RequestError(413, f"the body has {len(body.files)} {kind.name}s, at most {config.max_images} are taken")
+    if sum(map(len, body.files)) > config.max_body_bytes:
+        raise RequestError(413, f"the {kind.name}s are larger than the {config.max_body_bytes:,} bytes that are taken")
+    if not all(body.files):
+        raise RequestError(400, f"a file ({kind.name}) in the body is empty")
     return body
 
 
@@ -90,7 +94,7 @@ def _is_json(content_type: str) -> bool:
     return _JSON.match(content_type.strip().lower()) is not None
 
 
-def _form_files(data: bytes, content_type: str, max_images: int) -> list[bytes]:
+def _form_files(data: bytes, content_type: str, max_images: int, kind: Kind) -> list[bytes]:
     """The files of a form in their order (RFC 7578, RFC 2046 section 5.1.1); fields of text are passed over."""
     found = _BOUNDARY.search(content_type)
     if found is None:
@@ -98,12 +102,12 @@ def _form_files(data: bytes, content_type: str, max_images: int) -> list[bytes]:
     delimiter = b"\r\n--" + (found[1] or found[2]).encode("latin-1")
     parts = (b"\r\n" + data).split(delimiter, 4 * max_images + 16)
     if len(parts) > 4 * max_images + 15:
-        raise RequestError(413, f"the form has too many fields; at most {max_images} images are taken")
+        raise RequestError(413, f"the form has too many fields; at most {max_images} {kind.name}s are taken")
     if len(parts) < 2 or not parts[-1].startswith(b"--"):
         raise RequestError(400, "the form is cut short: its last boundary is missing")
     files = [file for part in parts[1:-1] if (file := _file_of(part)) is not None]
     if not files:
-        raise RequestError(400, "the form has no file; send one, as curl -F image=@image.jpg does")
+        raise RequestError(400, f"the form has no file; send one, as curl -F {kind.name}=@FILE does")
     return files
 
 
@@ -127,23 +131,24 @@ def _file_of(part: bytes) -> bytes | None:
     return content
 
 
-def _json_images(data: bytes, max_images: int) -> Body:
+def _json_files(data: bytes, max_images: int, kind: Kind) -> Body:
+    forms = f'{{"{kind.name}": "BASE64"}} or {{"instances": [{{"b64": "BASE64"}}]}}'
     if sum(map(data.count, (b"{", b"[", b","))) > 8 * max_images + 64:
-        raise RequestError(413, f"the JSON has too many values; at most {max_images} images are taken")
+        raise RequestError(413, f"the JSON has too many values; at most {max_images} {kind.name}s are taken")
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
-        raise RequestError(400, 'the body is no JSON; send {"image": "BASE64"} or {"instances": [{"b64": "BASE64"}]}') from None
+        raise RequestError(400, f"the body is no JSON; send {forms}") from None
     if isinstance(content, dict):
         for name in content:
             _refuse_query(name)
-        if "image" in content:
-            return Body(images=(_image(content["image"], "image"),), shape="one")
+        if kind.name in content:
+            return Body(files=(_file(content[kind.name], kind.name, kind),), shape="one")
         instances = content.get("instances")
         if isinstance(instances, list) and instances:
-            images = tuple(_image(_of_instance(each), f"instances[{i}]") for i, each in enumerate(instances))
-            return Body(images=images, shape="predictions")
-    raise RequestError(400, 'the JSON has no image: send {"image": "BASE64"} or {"instances": [{"b64": "BASE64"}]}')
+            files = tuple(_file(_of_instance(each), f"instances[{i}]", kind) for i, each in enumerate(instances))
+            return Body(files=files, shape="predictions")
+    raise RequestError(400, f"the JSON has no {kind.name}: send {forms}")
 
 
 def _of_instance(instance: Any) -> Any:
@@ -153,12 +158,13 @@ def _of_instance(instance: Any) -> Any:
     return instance
 
 
-def _image(value: Any, where: str) -> bytes:
-    """An image in base64: a text, a data URI, or either of them under ``b64``."""
+def _file(value: Any, where: str, kind: Kind) -> bytes:
+    """A file in base64: a text, a data URI, or either of them under ``b64``."""
     if isinstance(value, dict) and set(value) == {"b64"}:
         value = value["b64"]
     if not isinstance(value, str):
-        raise RequestError(400, f'{where} must be an image in base64, as text or as {{"b64": "BASE64"}}')
+        article = "an" if kind.name[0] in "aeiou" else "a"
+        raise RequestError(400, f'{where} must be {article} {kind.name} in base64, as text or as {{"b64": "BASE64"}}')
     if value[:5].lower() == "data:":
         found = _DATA_URI.match(value, 0, 500)
         if found is None:

@@ -1,4 +1,4 @@
-"""Sends pictures to an endpoint and to another predictor, and says where the two differ."""
+"""Sends files, such as images, to an endpoint and to another predictor, and says where the two differ."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from mtl_ray import storage
 from mtl_ray.inference.endpoint import EndpointPredictor
 from mtl_ray.inference.predictor import Predictor
-from mtl_ray.inputs.decode import decode_image
-from mtl_ray.inputs.frame import frame_of
-from mtl_ray.inputs.image import Canvas
+from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.tasks.difference import Comparison, Difference
 from mtl_ray.tasks.head_classes import head_vocabulary
 
 MAX_PX = 0.1
-"""Largest difference of a box coordinate, pixels of the picture."""
+"""Largest difference of a box coordinate, pixels of the image."""
 MAX_SCORE = 1e-3
 MIN_AGREE = 0.999
 """Least share of pixels with the same class."""
@@ -22,59 +20,56 @@ SIDES = ("the target", "the endpoint")
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """What one head predicts on one picture at both places.
+    """What one head predicts on one file at both places.
 
     Attributes:
-        picture: its path or URI.
+        file: its path or URI.
         head: the head.
         compared: how many boxes, pixels or labels.
         figures: the largest differences, in words.
         mismatches: a sentence for each thing that differs too much.
     """
 
-    picture: str
+    file: str
     head: str
     compared: int
     figures: str
     mismatches: tuple[str, ...]
 
 
-def compare(
-    endpoint: EndpointPredictor, predictor: Predictor, pictures: Sequence[str], score_threshold: float = 0.05
-) -> Iterator[Compared]:
-    """Compares picture by picture; the endpoint gets the files as they are.
+def compare(endpoint: EndpointPredictor, predictor: Predictor, files: Sequence[str], score_threshold: float = 0.05) -> Iterator[Compared]:
+    """Compares file by file; the endpoint gets them as they are.
 
     Args:
         endpoint: answers over HTTP.
         predictor: the model that should be behind it.
-        pictures: paths or URIs of image files.
+        files: paths or URIs.
         score_threshold: boxes below need no partner.
 
     Raises:
-        ValueError: if the two have different heads or classes, or a picture cannot be read.
+        ValueError: if the two have different heads or classes, or a file cannot be read.
     """
     kinds = [{name: head.type for name, head in each.heads.items()} for each in (endpoint, predictor)]
     if kinds[0] != kinds[1]:
         raise ValueError(f"the endpoint has the heads {kinds[0]}, the target {kinds[1]}")
     for name, head in predictor.heads.items():
         served_classes, classes = (
-            head_vocabulary(each.heads[name], each.vocabulary).classes[head.annotation] for each in (endpoint, predictor)
+            head_vocabulary(each.heads[name], each.vocabulary).classes.get(head.annotation, ()) for each in (endpoint, predictor)
         )
         if served_classes != classes:
             said = f"{', '.join(served_classes)} at the endpoint, {', '.join(classes)} at the target"
             raise ValueError(f"the head {name} has the classes {said}")
-    for picture in pictures:
-        data = storage.read(picture)
-        image = decode_image(data)
-        height, width = image.shape[:2]
+    kind = predictor.canvas.input
+    for file in files:
+        data = storage.read(file)
+        raw = kind.decode_file(data, MAX_PIXELS)
         served = endpoint.read(endpoint.answer(data, score_threshold=0.0))
-        (expected,) = predictor.predict([image])
-        in_place = frame_of(height, width, Canvas(kind="stretch", height=height, width=width))
-        how = Comparison(frame=in_place, sides=SIDES, score_threshold=score_threshold)
+        (expected,) = predictor.predict([raw])
+        how = Comparison(frame=kind.own_frame(raw), sides=SIDES, score_threshold=score_threshold)
         for name, head in predictor.heads.items():
             apart = head.task.difference(expected[name], served[name], how)
             figures, mismatches = _judged(apart)
-            yield Compared(picture=picture, head=name, compared=apart.compared, figures=figures, mismatches=mismatches)
+            yield Compared(file=file, head=name, compared=apart.compared, figures=figures, mismatches=mismatches)
 
 
 def _judged(apart: Difference) -> tuple[str, tuple[str, ...]]:

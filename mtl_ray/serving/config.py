@@ -23,14 +23,15 @@ class ServeConfig:
     parallel: int | None = Field(default=None, ge=1)
     """Requests to one model that each replica works on at the same moment; by default the machine's cores, shared out."""
     threads: int = Field(default=1, ge=1)
-    """onnxruntime threads for one request: more answer sooner, fewer answer more."""
+    """Threads of the engine for one request: more answer sooner, fewer answer more."""
     max_batch: int = Field(default=1, ge=1)
     """Requests that go through the network together; above 1 pays on a GPU only."""
     max_body_bytes: int = Field(default=20_000_000, gt=0)
-    """Of the images of one request together, as files: those in base64 count as they are decoded."""
+    """Of the files of one request together: those in base64 count as they are decoded."""
     max_images: int = Field(default=16, ge=1)
-    """Images in one request: files of a form, or instances in JSON."""
+    """Images, or files of another input, in one request: files of a form, or instances in JSON."""
     max_pixels: int = Field(default=50_000_000, gt=0)
+    """Of an image; of another input, the most values."""
     timeout_s: float = Field(default=30.0, gt=0)
     max_queued: int = Field(default=64, ge=1)
     """Requests that may wait; more are answered 503 with Retry-After."""

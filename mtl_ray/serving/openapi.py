@@ -1,46 +1,62 @@
 """What the server answers, as an OpenAPI document (https://spec.openapis.org/oas/v3.1.0)."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mtl_ray.experiment import TASKS
-from mtl_ray.inputs.image_formats import FORMATS
+from mtl_ray.experiment import tasks
+from mtl_ray.inference.predictor import Predictor
+from mtl_ray.inputs.image import IMAGE
+from mtl_ray.inputs.input import Input
+from mtl_ray.tasks.task import Task
 
+Kind = Input[Any, Any, Any, Any]
 ERRORS = {
-    "400": "The query makes no sense, or the body is malformed or no picture that can be read.",
+    "400": "The query makes no sense, or the body is malformed or no file of the model's input that can be read.",
     "401": "The key is missing or wrong.",
     "404": "There is no such model or head.",
-    "408": "The picture did not arrive in time.",
-    "413": "The body is too large, or has too many images.",
+    "408": "The body did not arrive in time.",
+    "413": "The body is too large, or has too many files.",
     "415": "The body is compressed, or a multipart body other than multipart/form-data.",
-    "422": "The picture has too many pixels.",
+    "422": "The data is too large: an image has too many pixels.",
     "503": "Too many requests are waiting; Retry-After says when to come again.",
     "504": "There was no answer in time.",
 }
 
 
-def description() -> dict[str, Any]:
-    """The OpenAPI document."""
+def description(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
+    """The OpenAPI document.
+
+    Args:
+        predictors: what is served; the tasks of their plugins and their inputs are described beside the built-in tasks and images.
+    """
+    served = list(predictors)
+    plugins = tuple(dict.fromkeys(name for each in served for name in each.plugins))
+    known = tasks(plugins)
+    kinds = list({kind.name: kind for kind in (IMAGE, *(each.canvas.input for each in served))}.values())
+    models = "The models that are served: their inputs, heads, class names, colours and canvas."
     return {
         "openapi": "3.1.0",
-        "info": {"title": "mtl_ray", "version": "1", "description": "Pictures in, boxes, class maps and labels out."},
+        "info": {"title": "mtl_ray", "version": "1", "description": "Images in; boxes, class maps and labels out."},
         "paths": {
-            "/predictions/{model}": {"post": _predict()},
-            "/models": {"get": _get("The models that are served: their heads, class names, colours and canvas.", "application/json")},
+            "/predictions/{model}": {"post": _predict(known, kinds)},
+            "/models": {"get": _get(models, "application/json")},
             "/ping": {"get": _get('{"status": "Healthy"} as long as the server answers.', "application/json")},
-            "/": {"get": _get("A page to try the models with a picture of one's own.", "text/html")},
+            "/": {"get": _get("A page to try the models with an image of one's own.", "text/html")},
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "Only where the server was given a key."}},
-            "schemas": SCHEMAS,
+            "schemas": _schemas(known, kinds),
         },
     }
 
 
-def _predict() -> dict[str, Any]:
+def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[Kind]) -> dict[str, Any]:
+    files = "; ".join(f"{kind.name}: {', '.join(kind.formats)}" if kind.formats else kind.name for kind in kinds)
+    names = [task.schema_name for task in known]
     return {
-        "summary": "Predicts on one picture or several.",
-        "description": f"The body is the picture itself ({', '.join(FORMATS)}), a form with files, or JSON with base64. Boxes are in "
-        "pixels of the picture. Several images give a list of answers in their order; one that cannot be read has its error there.",
+        "summary": "Predicts on one image or several.",
+        "description": f"The body is the file itself ({files}), a form with files, or JSON with base64. Boxes are in "
+        "pixels of the image. Several files give a list of answers in their order; one that cannot be read has its error there.",
         "parameters": [
             _parameter("model", "path", "A name that /models gives.", {"type": "string"}),
             _parameter(
@@ -48,14 +64,14 @@ def _predict() -> dict[str, Any]:
             ),
             _parameter("head", "query", "Of several heads the one that is to answer, in its plain form.", {"type": "string"}),
         ],
-        "requestBody": {"required": True, "content": BODIES},
+        "requestBody": {"required": True, "content": _bodies(kinds)},
         "responses": {
             "200": {
-                "description": f"{', '.join(_OF_HEADS)}: what the head predicts; of several heads an object with an entry for each. "
+                "description": f"{', '.join(names)}: what the head predicts; of several heads an object with an entry for each. "
                 "A semantic head by itself answers a PNG whose pixel values are class indices, unless Accept asks for application/json. "
                 "Of several files in a form a list of these, of instances {predictions: [...]}; both are always JSON.",
                 "content": {
-                    "application/json": {"schema": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ANSWERS]}},
+                    "application/json": {"schema": _any_of((*names, "ByHead", "Several", "Predictions"))},
                     "image/png": {"schema": {"type": "string", "format": "binary"}},
                 },
             },
@@ -63,6 +79,46 @@ def _predict() -> dict[str, Any]:
         },
         "security": [{}, {"key": []}],
     }
+
+
+def _bodies(kinds: Sequence[Kind]) -> dict[str, Any]:
+    """What a body may be."""
+    files = {kind.name: {"type": "array", "items": {"type": "string", "format": "binary"}} for kind in kinds}
+    return {
+        **{kind.media_type: {"schema": {"type": "string", "format": "binary"}} for kind in kinds},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": files,
+                "description": "The files of the form, whatever its fields are called.",
+            }
+        },
+        "application/json": {"schema": _any_of((*(f"One{kind.name.capitalize()}" for kind in kinds), "Instances"))},
+    }
+
+
+def _schemas(known: Sequence[Task[Any, Any]], kinds: Sequence[Kind]) -> dict[str, Any]:
+    """The forms of answers, and of JSON bodies."""
+    names = [task.schema_name for task in known]
+    base64 = {"type": "string", "description": "a file in base64, or a data URI of it"}
+    return {
+        **{task.schema_name: task.response_schema() for task in known},
+        "ByHead": {"type": "object", "additionalProperties": _any_of(names)},
+        "Several": {"type": "array", "items": _any_of((*names, "ByHead", "Error"))},
+        "Predictions": _object(predictions=_schema("Several")),
+        "Base64": {"anyOf": [base64, _object(b64=base64)]},
+        **{f"One{kind.name.capitalize()}": _object(**{kind.name: _schema("Base64")}) for kind in kinds},
+        "Instances": _object(instances={"type": "array", "items": _schema("Base64")}),
+        "Error": _object(code={"type": "integer"}, message={"type": "string"}),
+    }
+
+
+def _schema(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _any_of(names: Iterable[str]) -> dict[str, Any]:
+    return {"anyOf": [_schema(name) for name in names]}
 
 
 def _parameter(name: str, where: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -74,42 +130,8 @@ def _get(summary: str, content: str) -> dict[str, Any]:
 
 
 def _error(text: str) -> dict[str, Any]:
-    return {"description": text, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    return {"description": text, "content": {"application/json": {"schema": _schema("Error")}}}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
-
-
-_OF_HEADS = tuple(task.schema_name for task in TASKS)
-_BASE64 = {"type": "string", "description": "an image in base64, or a data URI of it"}
-SCHEMAS: dict[str, Any] = {
-    **{task.schema_name: task.response_schema() for task in TASKS},
-    "ByHead": {
-        "type": "object",
-        "additionalProperties": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in _OF_HEADS]},
-    },
-    "Several": {
-        "type": "array",
-        "items": {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in (*_OF_HEADS, "ByHead", "Error")]},
-    },
-    "Predictions": _object(predictions={"$ref": "#/components/schemas/Several"}),
-    "Base64": {"anyOf": [_BASE64, _object(b64=_BASE64)]},
-    "OneImage": _object(image={"$ref": "#/components/schemas/Base64"}),
-    "Instances": _object(instances={"type": "array", "items": {"$ref": "#/components/schemas/Base64"}}),
-    "Error": _object(code={"type": "integer"}, message={"type": "string"}),
-}
-"""The forms of answers, and of JSON bodies."""
-ANSWERS = (*_OF_HEADS, "ByHead", "Several", "Predictions")
-BODIES: dict[str, Any] = {
-    "image/*": {"schema": {"type": "string", "format": "binary"}},
-    "multipart/form-data": {
-        "schema": {
-            "type": "object",
-            "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-            "description": "The files of the form, whatever its fields are called.",
-        }
-    },
-    "application/json": {"schema": {"anyOf": [{"$ref": "#/components/schemas/OneImage"}, {"$ref": "#/components/schemas/Instances"}]}},
-}
-"""What a body may be."""

@@ -1,4 +1,4 @@
-"""A request for a prediction becomes a reply: the picture is decoded, predicted on, and answered in the form that was asked for.
+"""A request for a prediction becomes a reply: its data is decoded, predicted on, and answered in the form that was asked for.
 
 No HTTP server and no Ray in here: ``app.py`` speaks HTTP, ``distributed/serve.py`` puts it behind Ray Serve.
 """
@@ -7,12 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from mtl_ray.config.validate import values_of
 from mtl_ray.inference.predictor import Predictions, Predictor
-from mtl_ray.inputs.decode import decode_image
-from mtl_ray.inputs.image_header import TooManyPixelsError
+from mtl_ray.inputs.input import Input, TooLargeError
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.reply import Reply, RequestError, as_json
 from mtl_ray.tasks.head_classes import head_vocabulary
@@ -26,13 +23,13 @@ class Ask:
         score_threshold: boxes and labels below are left out.
         head: the one head that is to answer in its plain form; None for one object with an entry a head.
         accept: the Accept header.
-        image: the encoded picture.
+        file: the data, encoded as a file of the model's input.
     """
 
     score_threshold: float
     head: str | None
     accept: str
-    image: bytes = b""
+    file: bytes = b""
 
 
 class Service:
@@ -48,11 +45,11 @@ class Service:
         self.config = config
 
     def models(self) -> dict[str, Any]:
-        """What ``GET /models`` says: of each model its heads, class names and canvas."""
+        """What ``GET /models`` says: of each model its input, heads, class names and canvas."""
         return {"models": [describe(name, predictor) for name, predictor in self.predictors.items()]}
 
     def ask(self, model: str, query: Mapping[str, str], accept: str) -> Ask:
-        """Checks everything about a request but its picture.
+        """Checks everything about a request but its body.
 
         Raises:
             RequestError: 404 for a model or head that is not served, 400 for a query that makes no sense.
@@ -69,22 +66,24 @@ class Service:
         return Ask(score_threshold=threshold, head=head or (next(iter(heads)) if len(heads) == 1 else None), accept=accept)
 
     def replies(self, model: str, asks: Sequence[Ask]) -> list[Reply]:
-        """Answers requests to one model together; a picture that cannot be read spoils only its own reply."""
-        images = [self._decode(ask.image) for ask in asks]
-        readable = [image for image in images if not isinstance(image, RequestError)]
+        """Answers requests to one model together; a file that cannot be read spoils only its own reply."""
+        kind = self.predictors[model].canvas.input
+        raws = [self._decode(kind, ask.file) for ask in asks]
+        readable = [raw for raw in raws if not isinstance(raw, RequestError)]
         found = iter(self.predictors[model].predict(readable)) if readable else iter(())
         return [
-            image.reply if isinstance(image, RequestError) else self._answer(model, ask, next(found))
-            for ask, image in zip(asks, images, strict=True)
+            raw.reply if isinstance(raw, RequestError) else self._answer(model, ask, next(found))
+            for ask, raw in zip(asks, raws, strict=True)
         ]
 
-    def _decode(self, data: bytes) -> NDArray[np.uint8] | RequestError:
+    def _decode(self, kind: Input[Any, Any, Any, Any], data: bytes) -> Any:
+        """The data of a file, or the error that is its reply."""
         try:
-            return decode_image(data, max_pixels=self.config.max_pixels)
-        except TooManyPixelsError as error:
+            return kind.decode_file(data, self.config.max_pixels)
+        except TooLargeError as error:
             return RequestError(422, f"{error} (serve.max_pixels of this server)")
         except ValueError as error:
-            return RequestError(400, f"this is no picture that can be read: {error}")
+            return RequestError(400, f"this is no {kind.name} that can be read: {error}")
 
     def _answer(self, model: str, ask: Ask, predictions: Predictions) -> Reply:
         predictor = self.predictors[model]
@@ -104,19 +103,22 @@ class Service:
 def describe(name: str, predictor: Predictor) -> dict[str, Any]:
     """One entry of ``GET /models``."""
     vocabularies = {head: head_vocabulary(config, predictor.vocabulary) for head, config in predictor.heads.items()}
+    kind = predictor.canvas.input
     return {
         "name": name,
+        **({"plugins": list(predictor.plugins)} if predictor.plugins else {}),
+        "input": {"name": kind.name, "media_type": kind.media_type, "formats": list(kind.formats)},
         "heads": {
             head: {
                 "type": config.type,
                 "task": config.task.name,
                 "view": config.task.view,
-                "classes": list(vocabularies[head].classes[config.annotation]),
+                "classes": list(vocabularies[head].classes.get(config.annotation, ())),
                 "colours": [list(colour) for colour in vocabularies[head].colours.get(config.annotation, ())],
             }
             for head, config in predictor.heads.items()
         },
-        "canvas": {"height": predictor.canvas.height, "width": predictor.canvas.width, "kind": predictor.canvas.kind},
+        "canvas": values_of(predictor.canvas),
     }
 
 

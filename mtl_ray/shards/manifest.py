@@ -8,9 +8,9 @@ without a Python object for each number, and a person can still read it.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.layout import DEFAULT, Layout
 from mtl_ray.samples import Annotation, Vocabulary
-from mtl_ray.shards.words import Words
 from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
 
 Encoding = Literal["arrow", "tfrecord"]
@@ -34,6 +33,30 @@ _MAX_NUMBER = 1 << 52
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}+"  # possessive, as the repeats below: a long text takes no stack
 _NAMES = re.compile(rf"(?:{_NAME}(?: {_NAME})*+)?+")
 _HASHES = re.compile(r"(?:[0-9a-f]{64}+(?: [0-9a-f]{64}+)*+)?+")
+
+
+class Words(Sequence[str]):
+    """The words of a text with blanks between them, without an object for each."""
+
+    def __init__(self, text: str) -> None:
+        """Finds the blanks of an ASCII text."""
+        self._text = text.encode("ascii")
+        blanks = np.flatnonzero(np.frombuffer(self._text, np.uint8) == ord(" "))
+        self._starts = np.concatenate([[0], blanks + 1]) if text else np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        start = int(self._starts[index])
+        stop = self._text.find(b" ", start)
+        return self._text[start : len(self._text) if stop < 0 else stop].decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

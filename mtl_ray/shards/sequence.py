@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtl_ray.shards.mix import Mix, balanced_copies
+from mtl_ray.shards.mix import Mix, Units, balanced_copies
 from mtl_ray.shards.order import Ints, Order, key_of, splitmix64
 from mtl_ray.shards.split import Split
-from mtl_ray.shards.units import Units
 
 SMALL_BYTES = 2 << 30
 """Splits up to this size are permuted row by row: they stay in memory or in the local cache."""

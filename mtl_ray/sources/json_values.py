@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mtl_ray.sources.texts import text_of
+from mtl_ray.sources.class_names import text_of
 
 _INT64 = 1 << 63
 _DEEPEST = 64

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +15,10 @@ from mtl_ray.sources.class_names import find_class_names
 from mtl_ray.sources.config import Labelme
 from mtl_ray.sources.folders import find_list, is_picture, read_ids, stamps_of
 from mtl_ray.sources.json_values import parse_json, whole
-from mtl_ray.sources.labelme_images import ImageFinder
 from mtl_ray.sources.labelme_shapes import NO_CLASSES, label_of, objects
 from mtl_ray.sources.notes import ORPHAN, is_of_a_system, not_used, passed_over
 from mtl_ray.sources.objects import to_instances
-from mtl_ray.sources.paths import Tree
+from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, absent_picture, read_picture, shown_size
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
 from mtl_ray.sources.turned import objects_as_shown
@@ -28,6 +27,72 @@ _AT_A_TIME = 16
 _LISTS = ("", "splits", "meta")
 _JSON = ".json"
 _NOT_LABELME = "a JSON file that is none of labelme, passed over"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a picture is.
+
+    Attributes:
+        key: its path in the root; where it is not there, the path that it would have.
+        present: whether there is such a file.
+        as_said: whether it lies at the very place that the JSON file says.
+        fault: why the name cannot be looked for; nothing if it can.
+    """
+
+    key: str
+    present: bool
+    as_said: bool = False
+    fault: str = ""
+
+
+class ImageFinder:
+    """Finds pictures by what JSON files say: relative to the file, else beside it, else anywhere below the root, never outside.
+
+    No picture that lies where one file says is given to another file.
+
+    Args:
+        images: paths of pictures in the root.
+        named: ``imagePath`` of every JSON file in the root, by the file's path.
+    """
+
+    def __init__(self, images: Iterable[str], named: Mapping[str, str]) -> None:
+        self._images = frozenset(images)
+        self._tree = Tree("", self._images)
+        self._by_stem = {posixpath.splitext(path)[0]: path for path in sorted(self._images, reverse=True)}
+        self._named = {file: name.replace("\\", "/").rstrip("/") for file, name in named.items()}
+        self._as_said = {path for file in named if (path := self._said(file)[0]) in self._images}
+        self.taken = {place.key for file in named if (place := self.find(file)).present}
+
+    def find(self, file: str) -> Place:
+        """The place of the picture of a JSON file."""
+        said, fault = self._said(file)
+        if said in self._images:
+            return Place(said, present=True, as_said=True)
+        named, own = self._named[file], posixpath.splitext(file)[0]
+        name = posixpath.basename(named)
+        beside = posixpath.join(posixpath.dirname(file), name) if name not in ("", ".", "..") else own
+        found = self._near(said) or self._near(beside) or self._tree.find(named) or self._by_stem.get(own)
+        if found and found not in self._as_said:
+            return Place(found, present=True)
+        return Place(said or beside, present=False, fault=fault)
+
+    def _near(self, path: str) -> str | None:
+        """The picture of this name, be it written in another way, in the same folder."""
+        found = self._tree.find(path)
+        return found if found is not None and posixpath.dirname(found) == posixpath.dirname(path) else None
+
+    def _said(self, file: str) -> tuple[str, str]:
+        """The path that a file says, in the root; or nothing, and why."""
+        named = self._named[file]
+        if not named:
+            return "", "it names no image, and none of its own name is beside it"
+        try:
+            if named[1:2] == ":":
+                inside(named)
+            return inside(posixpath.join(posixpath.dirname(file), named)), ""
+        except ValueError as error:
+            return "", str(error)
 
 
 @dataclass(frozen=True, slots=True)

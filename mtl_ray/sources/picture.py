@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from mtl_ray import storage
 from mtl_ray.inputs import image_file
 from mtl_ray.inputs.image_header import JPEG, MAX_PIXELS, PNG, TooManyPixelsError
-from mtl_ray.sources.source import UnreadableError
+from mtl_ray.sources.config import RawSource
+from mtl_ray.sources.source import Source, UnreadableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +91,8 @@ def shown_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     if data.startswith(PNG) and b"IEND" not in data[-64:] and b"IEND" not in data:
         raise ValueError("cut short: a PNG without its end")
     return image_file.shown_size(data, max_pixels)
+
+
+def open_source(config: RawSource, rule: ImageRule = USUAL_RULE) -> Source:
+    """Lists a split of a dataset; see ``RawSource.open``."""
+    return config.open(rule)

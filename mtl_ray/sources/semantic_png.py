@@ -25,9 +25,8 @@ from mtl_ray.sources.index_png import (
     recode_colours,
     values_in,
 )
-from mtl_ray.sources.map_values import MapValues, read_map_values
 from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, read_picture
-from mtl_ray.sources.semantic_pairs import Pair, find_pairs
+from mtl_ray.sources.semantic_pairs import MapValues, Pair, find_pairs, read_map_values
 from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
 
 BINARY = ("background", "foreground")

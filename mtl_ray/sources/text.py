@@ -6,7 +6,7 @@ from functools import partial
 
 from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
-from mtl_ray.sources.class_names import collect, find_class, find_class_names, index_of
+from mtl_ray.sources.class_names import collect, find_class, find_class_names, index_of, text_of
 from mtl_ray.sources.config import Text
 from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, read_each, read_ids, stamps_of
 from mtl_ray.sources.notes import is_of_a_system
@@ -14,7 +14,6 @@ from mtl_ray.sources.objects import FoundObject, to_instances
 from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of, unknown_class
-from mtl_ray.sources.texts import text_of
 
 _LISTS = ("", "meta", "splits", "ImageSets/Main")
 _FIELDS = 5

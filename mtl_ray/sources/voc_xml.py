@@ -10,9 +10,9 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mtl_ray.sources.class_names import UNREADABLE, text_of_xml
 from mtl_ray.sources.objects import FoundObject
 from mtl_ray.sources.source import Reject, unknown_class
-from mtl_ray.sources.texts import UNREADABLE, text_of_xml
 
 _SIDES = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 NODES = ("headtop", "nose", *(side + part for part in _SIDES for side in ("left", "right")))

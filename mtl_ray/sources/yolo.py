@@ -6,14 +6,13 @@ from functools import partial
 
 from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
-from mtl_ray.sources.class_names import collect, find_class_names, read_class_names
+from mtl_ray.sources.class_names import collect, find_class_names, read_class_names, text_of
 from mtl_ray.sources.config import Yolo
 from mtl_ray.sources.folders import read_each
 from mtl_ray.sources.notes import is_of_a_system
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
 from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
-from mtl_ray.sources.texts import text_of
 from mtl_ray.sources.yolo_description import Description, merged, read_description
 from mtl_ray.sources.yolo_files import LABELS, find_images, find_labels
 from mtl_ray.sources.yolo_lines import LineRule, classes_in, has_confidences, has_polygon, objects

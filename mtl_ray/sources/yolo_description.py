@@ -8,10 +8,9 @@ from typing import Any
 import yaml
 
 from mtl_ray import storage
-from mtl_ray.sources.class_names import MOST_CLASSES, read_class_names
+from mtl_ray.sources.class_names import MOST_CLASSES, read_class_names, text_of
 from mtl_ray.sources.paths import Tree
 from mtl_ray.sources.source import Reject
-from mtl_ray.sources.texts import text_of
 
 _FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 _YAML = (".yaml", ".yml")

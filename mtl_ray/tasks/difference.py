@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.inputs.frame import Frame
-
 Fields = Mapping[str, NDArray[Any]]
 """What one head gives for one image, by name."""
 Sides = tuple[str, str]
@@ -21,12 +19,12 @@ class Comparison:
     """How two predictions are compared.
 
     Attributes:
-        frame: positions are compared in the pixels of its canvas.
+        frame: of the sample; positions are compared in the pixels of its canvas. None for an input without positions.
         sides: what the two are called.
         score_threshold: an object with a lower score that has no partner is not told.
     """
 
-    frame: Frame
+    frame: Any
     sides: Sides
     score_threshold: float = 0.0
 

@@ -90,8 +90,7 @@ class HeadClasses:
             ValueError: see ``head_vocabulary``.
         """
         own, kind = head_vocabulary(head, vocabulary, name), head.task.kind
-        same = own is vocabulary
-        mapper = None if same else ClassMapper.between(vocabulary.classes[kind.name], own.classes[kind.name])
+        mapper = None if own is vocabulary else ClassMapper.between(vocabulary.classes[kind.name], own.classes[kind.name])
         return HeadClasses(kind=kind, vocabulary=own, mapper=mapper)
 
     @property

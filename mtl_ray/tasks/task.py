@@ -24,10 +24,9 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from mtl_ray.annotations.annotation import AnnotationKind
 from mtl_ray.config.strict import STRICT
-from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.tasks.charts import Charts
-from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides
+from mtl_ray.tasks.difference import Comparison, Difference, Fields
 
 if TYPE_CHECKING:
     from mtl_ray.models.head import Head
@@ -38,8 +37,8 @@ Prediction_contra = TypeVar("Prediction_contra", contravariant=True)
 Config_contra = TypeVar("Config_contra", contravariant=True)
 """What ``decode`` reads of a head's config."""
 
-View = Literal["boxes", "map", "labels"]
-"""How the web page shows a prediction: boxes on the image, a class map over it, or a list of labels beside it."""
+View = Literal["boxes", "map", "labels", "json"]
+"""How the web page shows a prediction: boxes on the image, a class map over it, a list of labels beside it, or its JSON as text."""
 CocoResults = Callable[[Prediction_contra, int, int, int, Sequence[int]], list[dict[str, Any]]]
 """Prediction, image id, image height, image width, category id by class index -> entries of a COCO results file."""
 
@@ -207,8 +206,8 @@ class Task(Protocol[Prediction, Config_contra]):
         """Entries of a COCO results file; None for a task that the format does not know."""
         ...
 
-    def decode(self, arrays: Fields, frame: Frame, head: Config_contra) -> Prediction:
-        """The prediction of one image, in pixels of the original, from the network outputs of its canvas."""
+    def decode(self, arrays: Fields, frame: Any, head: Config_contra) -> Prediction:
+        """The prediction of one sample, in the units of the original (pixels of an image), from the network outputs of its frame."""
         ...
 
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> Metric[Prediction]:
@@ -226,14 +225,14 @@ class Task(Protocol[Prediction, Config_contra]):
         """
         ...
 
-    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, image_hw: tuple[int, int] | None = None) -> Prediction:
+    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, size: Mapping[str, int] | None = None) -> Prediction:
         """The inverse of ``to_response``, for JSON that anybody may have written.
 
         Args:
             content: the JSON.
             vocabulary: the classes.
             head: which predicted.
-            image_hw: height and width of the image, where they are known.
+            size: of the data (``Input.size``), such as height and width of an image, where it is known.
 
         Raises:
             ValueError, LookupError, TypeError, AttributeError, OverflowError: if it is not of this form, or has a class or a
@@ -284,6 +283,6 @@ class Task(Protocol[Prediction, Config_contra]):
         """How far two predictions of one image are apart, every field of them."""
         ...
 
-    def array_difference(self, first: Fields, second: Fields, canvas_hw: tuple[int, int], sides: Sides) -> Difference:
-        """How far the network outputs of one image are apart: what ``decode`` takes from two networks."""
+    def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
+        """How far the network outputs of one sample are apart: what ``decode`` takes from two networks."""
         ...

@@ -7,9 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from mtl_ray.config.load import load_tree
-from mtl_ray.config.validate import validate
-from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.experiment import load_experiment
 from mtl_ray.loading.loader import BadSamplesError
 from mtl_ray.training.launch import launch
 from mtl_ray.training.resume import summary_text
@@ -30,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that take the place of the file's")
     args = parser.parse_args(argv)
     try:
-        summary = launch(validate(load_tree(args.config, args.overrides), ExperimentConfig))
+        summary = launch(load_experiment(args.config, args.overrides))
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, BadSamplesError) else 2

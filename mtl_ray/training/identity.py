@@ -25,8 +25,6 @@ WITHOUT_EFFECT = {
 }
 """Keys of these sections that do not change the weights; a new key does, unless it is listed
 here."""
-URIS = ("model.backbone.weights", "runtime.load_from")
-"""Paths of files, which are compared as absolute ones."""
 
 
 def config_hash(config: ExperimentConfig) -> str:
@@ -35,7 +33,7 @@ def config_hash(config: ExperimentConfig) -> str:
     Defaults do not enter it, so a new option with a default leaves the hashes of all older configs
     as they are.
     """
-    return hashlib.sha256(json.dumps(_chosen(without_defaults(config)), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(_chosen(without_defaults(config), _uris(config)), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def without_defaults(config: Any) -> Any:
@@ -55,7 +53,7 @@ def _pruned(config: Any, values: Any) -> Any:
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         return values
     kept = [field.name for field in dataclasses.fields(config) if field.name == "type" or not _is_default(config, field.name)]
-    return {name: _pruned(getattr(config, name), values[name]) for name in kept}
+    return {name: _pruned(getattr(config, name), values[name]) for name in kept if name in values}
 
 
 def _is_default(config: Any, name: str) -> bool:
@@ -63,23 +61,28 @@ def _is_default(config: Any, name: str) -> bool:
     return not field.is_required() and bool(getattr(config, name) == field.get_default(call_default_factory=True))
 
 
-def _chosen(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those values of a config, or of a part of it, that the weights depend on."""
-    return {section: _changing(values[section], section) for section in SECTIONS if section in values}
+def _uris(config: ExperimentConfig) -> frozenset[str]:
+    """The keys that name files, which are compared as absolute paths."""
+    return frozenset({"runtime.load_from", *(f"model.backbone.{name}" for name in config.model.backbone.paths())})
 
 
-def _changing(value: Any, path: str) -> Any:
+def _chosen(values: Mapping[str, Any], uris: frozenset[str]) -> dict[str, Any]:
+    """What the weights depend on, of the values of a config or of a part of them."""
+    return {section: _changing(values[section], section, uris) for section in SECTIONS if section in values}
+
+
+def _changing(value: Any, path: str, uris: frozenset[str]) -> Any:
     if isinstance(value, Mapping):
         left_out = WITHOUT_EFFECT.get(path, ())
-        return {key: _changing(entry, f"{path}.{key}") for key, entry in value.items() if key not in left_out}
-    return storage.absolute(value) if path in URIS and value is not None else value
+        return {key: _changing(entry, f"{path}.{key}", uris) for key, entry in value.items() if key not in left_out}
+    return storage.absolute(value) if path in uris and value is not None else value
 
 
 def differences(config: ExperimentConfig, other: ExperimentConfig) -> list[str]:
     """The values that change the weights and differ between two configs: ``section.key (this, was
     that)``.
     """
-    return list(_differing(_chosen(values_of(config)), _chosen(values_of(other)), ""))
+    return list(_differing(_chosen(values_of(config), _uris(config)), _chosen(values_of(other), _uris(other)), ""))
 
 
 def unknown_differences(left_out: Mapping[str, Any]) -> list[str]:

@@ -57,7 +57,7 @@ def _changed(config: ExperimentConfig, found: str, *, same_hash: bool) -> list[s
     equal where the default of an option has changed. Entries that this version does not know count
     only if the hash differs; else they were defaults or without effect.
     """
-    stored = read_stored(open_artifact(found, kind=checkpoint.KIND), config_type=type(config))
+    stored = read_stored(open_artifact(found, kind=checkpoint.KIND))
     return differences(config, stored.config) + ([] if same_hash else unknown_differences(stored.left_out))
 
 

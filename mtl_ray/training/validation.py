@@ -17,7 +17,6 @@ from mtl_ray.experiment import ExperimentConfig, predicting_heads
 from mtl_ray.geometry.pictures import grid, shrunk
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.inference.torch_predictor import TorchPredictor
-from mtl_ray.inputs.decode import decode_image
 from mtl_ray.loading.loader import BadSamplesError
 from mtl_ray.methods.method import Method, Watched
 from mtl_ray.models.model import Model
@@ -167,7 +166,8 @@ class Validation:
         return EvaluationFigures(images, draw({name: metric.charts() for name, metric in result.metrics.items()}))
 
     def _draw(self, sample: Sample, predictions: Predictions) -> NDArray[np.uint8]:
-        image = decode_image(sample.image, max_pixels=self._config.data.max_pixels)
+        kind = self._config.data.canvas.input
+        image = kind.show(kind.decode(sample.inputs[kind.name], self._config.data.max_pixels))
         panels, titles = [], []
         for name, head in self.heads.items():
             classes = HeadClasses.of(head, self._vocabulary)

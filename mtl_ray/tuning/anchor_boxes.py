@@ -1,4 +1,7 @@
-"""The boxes of data sets as shapes on a canvas. Only annotations are read, whole blocks of them at a time."""
+"""The boxes of datasets as shapes on a canvas.
+
+Only annotations are read, a block of them at a time.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +28,8 @@ class Boxes:
         image: (N,) int64, the row in ``sizes`` that each box belongs to.
         boxes_xyxy: (N, 4) float64 image pixels.
         crowd: (N,) bool.
-        valid: (N,) bool, False for those that the documented rule leaves out (see ``documented_shapes``).
+        valid: (N,) bool, False for boxes that the documented rule leaves out (see
+            ``documented_shapes``).
     """
 
     sizes: NDArray[np.int64]
@@ -36,10 +40,12 @@ class Boxes:
 
 
 def boxes_of(uri: str) -> Iterator[Boxes]:
-    """The boxes of a split, or of a COCO annotation file if the URI ends in .json, in parts.
+    """The boxes of a split, or of a COCO annotation file if the URI ends in .json.
+
+    Yields one block after another.
 
     Raises:
-        ValueError, FileNotFoundError: if there is neither.
+        ValueError, FileNotFoundError: if there is neither a split nor such a file.
     """
     if uri.endswith(".json"):
         yield _of_coco(uri)
@@ -51,7 +57,7 @@ def boxes_of(uri: str) -> Iterator[Boxes]:
 
 
 def shapes_of(uris: Iterable[str], rule: Canvas) -> Shapes:
-    """The boxes as they lie on the canvas, crowds and what is cut off left out; no image is read.
+    """Width and height of the boxes on the canvas, without crowds and without the parts outside the canvas. No image is read.
 
     Raises:
         ValueError: if there is no box.
@@ -60,10 +66,11 @@ def shapes_of(uris: Iterable[str], rule: Canvas) -> Shapes:
 
 
 def documented_shapes(uris: Iterable[str], width: int, height: int) -> Shapes:
-    """Shapes by the rule of MMDetection's optimize_anchors: each side times the canvas's over the longer side of the image.
+    """Shapes by the rule of MMDetection's optimize_anchors: each side times that of the canvas over the longer side of the image.
 
-    Crowds are among them, and boxes are not cut at the image's border; left out is what its COCO reader leaves out: annotations to be
-    ignored, without an area, less than a pixel wide or high, or outside the image.
+    Crowds are included, and boxes are not clipped to the image. Annotations that its COCO reader
+    skips are left out: ignored ones, those without an area, those narrower or lower than one pixel,
+    and those outside the image.
 
     Raises:
         ValueError: if there is no box.
@@ -75,7 +82,7 @@ def _joined(uris: list[str], shapes: Any) -> Shapes:
     found = np.concatenate([np.zeros((0, 2)), *(shapes(boxes) for uri in uris for boxes in boxes_of(uri))])
     found = found[(found > 0).all(axis=1)]
     if not len(found):
-        raise ValueError(f"{', '.join(uris)}: there are no boxes that anchors could be fitted to")
+        raise ValueError(f"{', '.join(uris)}: there are no boxes to fit anchors to")
     return found
 
 
@@ -98,7 +105,7 @@ def _documented(boxes_xyxy: NDArray[np.float64], sizes: NDArray[np.int64]) -> ND
 def _of_coco(uri: str) -> Boxes:
     content = read_json(uri)
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in ("images", "annotations")):
-        raise ValueError(f"{uri} is no COCO annotation file: that has lists of images and annotations")
+        raise ValueError(f"{uri} is not a COCO annotation file, which has lists of images and annotations")
     try:
         return _of_lists(content["images"], content["annotations"])
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
@@ -111,7 +118,7 @@ def _of_lists(images: list[Mapping[str, Any]], annotations: list[Mapping[str, An
     sizes = np.array([_size_of(image) for image in images], np.int64).reshape(-1, 2)
     boxed = [annotation for annotation in annotations if annotation.get("bbox")]
     if any(len(annotation["bbox"]) != 4 for annotation in boxed):
-        raise ValueError("a bbox has not four numbers")
+        raise ValueError("a bbox does not have four numbers")
     image = np.array(_rows_of(images, boxed), np.int64)
     xywh = np.fromiter(chain.from_iterable(annotation["bbox"] for annotation in boxed), np.float64, 4 * len(boxed)).reshape(-1, 4)
     if not np.isfinite(xywh).all():
@@ -130,7 +137,10 @@ def _size_of(image: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _rows_of(images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The place of each annotation's image in the list of images, by ids that may be numbers on one side and texts on the other."""
+    """The index of each annotation's image in the list of images.
+
+    Ids may be numbers in one list and strings in the other.
+    """
     row = {identity(image["id"]): place for place, image in enumerate(images)}
     return [row[identity(annotation["image_id"])] for annotation in annotations]
 

@@ -1,4 +1,4 @@
-"""From some anchors to better ones: along the gradient of the mean overlap, and by small steps in all directions."""
+"""Improves anchors: along the gradient of the mean overlap, and by small steps in all directions."""
 
 from collections import deque
 
@@ -9,27 +9,28 @@ from mtl_ray.tuning.anchor_points import Points, Shapes
 
 _MEMORY = 10
 _FARTHEST = 0.5
-"""No logarithm of a side moves by more in one round."""
+"""Largest change of the logarithm of a side in one round."""
 _FIRST = 0.1
-"""By so much one does in the first round."""
+"""Change of the logarithm of a side in the first round."""
 _HALVINGS = 12
 _LEAST_GAIN = 1e-9
 _DIRECTIONS = np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [-1, -1], [1, -1], [-1, 1]], np.float64)
 Vector = NDArray[np.float64]
 Pairs = deque[tuple[Vector, Vector]]
-"""The last moves, and by how much the gradient changed with each."""
+"""The last moves, and the change of the gradient with each."""
 
 
-def climb(points: Points, anchors: Shapes, rounds: int) -> Shapes:
-    """Anchors with a larger mean overlap, at most as small and as large as boxes are: L-BFGS on the logarithms of their sides.
+def climb_anchors(points: Points, anchors: Shapes, rounds: int) -> Shapes:
+    """Increases the mean overlap by L-BFGS on the logarithms of the sides, which stay in the range of the boxes.
 
-    Nocedal and Wright 2006, Numerical Optimization, algorithm 7.4, with a step that is halved until it gains something. SciPy has the
-    same, but takes as long to import as all climbs of a search together.
+    Nocedal and Wright 2006, Numerical Optimization, algorithm 7.4, with a step that is halved until
+    the value improves. SciPy has the algorithm too, but its import takes as long as all climbs of a
+    search together.
 
     Args:
         points: the boxes.
-        anchors: (K, 2) to begin with.
-        rounds: at most.
+        anchors: (K, 2), the start.
+        rounds: most rounds.
 
     Returns:
         (K, 2).
@@ -60,7 +61,7 @@ def climb(points: Points, anchors: Shapes, rounds: int) -> Shapes:
 
 
 def _curved(gradient: Vector, pairs: Pairs) -> Vector:
-    """The gradient times an estimate of the inverse of the second derivatives."""
+    """The gradient times an estimate of the inverse Hessian (two-loop recursion)."""
     found, shares = gradient.copy(), []
     for move, change in reversed(pairs):
         shares.append(float(move @ found) / float(move @ change))
@@ -73,8 +74,11 @@ def _curved(gradient: Vector, pairs: Pairs) -> Vector:
     return found
 
 
-def settle(points: Points, anchors: Shapes) -> Shapes:
-    """A last search by smaller and smaller steps of one anchor at a time: maxima lie in edges, where a gradient leads nowhere."""
+def refine_by_steps(points: Points, anchors: Shapes) -> Shapes:
+    """Moves one anchor at a time by smaller and smaller steps.
+
+    Maxima lie at kinks, where the gradient does not lead further.
+    """
     logs, value, step = np.log(anchors), points.average(anchors), 0.1
     while step > 1e-4:
         before = value

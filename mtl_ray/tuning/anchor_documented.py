@@ -1,31 +1,33 @@
-"""Anchors by the documented rules of MMDetection's optimize_anchors, for those who compare with older figures.
+"""Anchors by the documented rules of MMDetection's optimize_anchors, for comparison with older results.
 
-They differ from the rules of ``anchors``: k-means starts once, from boxes drawn at random, and gives an anchor without boxes the size 0;
-differential evolution begins anywhere on the canvas.
+They differ from ``anchors``: k-means starts once, from random boxes, and gives an anchor without
+boxes the size 0. Differential evolution starts anywhere on the canvas.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tuning.anchor_points import Points, Shapes, points_of
+from mtl_ray.tuning.anchor_points import Points, Shapes, reduced_points
 from mtl_ray.tuning.anchors import COARSE, by_area
 
 ITERATIONS = 1000
 
 
 def documented_kmeans(shapes: Shapes, num: int, *, seed: int = 0, rounds: int = ITERATIONS) -> Shapes:
-    """k-means from ``num`` boxes drawn with replacement: the nearest anchor by overlap, the first of equals, then the mean.
+    """k-means from ``num`` boxes drawn with replacement.
 
-    Boxes count as assigned to the first anchor before the first round, and it ends with the round in which nothing changes.
+    A box belongs to the anchor with the largest overlap (the first of equals). Before the first
+    round all boxes belong to the first anchor. The search ends with the round in which nothing
+    changes.
 
     Args:
         shapes: (N, 2) of the boxes.
-        num: of anchors; one alone is the mean box.
+        num: number of anchors; a single anchor is the mean box.
         seed: of the draw.
-        rounds: at most.
+        rounds: most rounds.
 
     Returns:
-        (num, 2) by area; 0, 0 where no box was nearest.
+        (num, 2) by area; 0, 0 for an anchor without boxes.
     """
     if num == 1:
         return np.asarray(shapes.mean(axis=0, keepdims=True))
@@ -45,17 +47,17 @@ def documented_kmeans(shapes: Shapes, num: int, *, seed: int = 0, rounds: int = 
 def documented_evolution(
     shapes: Shapes, num: int, canvas: tuple[int, int], *, seed: int = 0, rounds: int = ITERATIONS, cells: int = COARSE
 ) -> Shapes:
-    """Differential evolution of the mean overlap with the documented settings, upon a histogram of the shapes.
+    """Differential evolution of the mean overlap with the documented settings, on a histogram of the shapes.
 
-    Strategy best1bin, 15 members for each of 2 ``num`` numbers, mutation between 0.5 and 1, recombination 0.7, tolerance 1e-4, and a last
-    climb by L-BFGS-B.
+    Strategy best1bin, 15 members for each of 2 ``num`` numbers, mutation between 0.5 and 1,
+    recombination 0.7, tolerance 1e-4, and a final L-BFGS-B.
 
     Args:
         shapes: (N, 2) of the boxes.
-        num: of anchors.
+        num: number of anchors.
         canvas: width and height, the bounds.
-        seed: of all.
-        rounds: generations at most.
+        seed: of the evolution.
+        rounds: most generations.
         cells: of the histogram along each side.
 
     Returns:
@@ -63,7 +65,7 @@ def documented_evolution(
     """
     from scipy.optimize import differential_evolution  # see ``anchors.evolve``
 
-    points = points_of(shapes, cells)
+    points = reduced_points(shapes, cells)
 
     def cost(flat: NDArray[np.float64]) -> float:
         return 1.0 - points.average(flat.reshape(-1, 2))

@@ -1,6 +1,7 @@
-"""Many boxes as few points: cells of a histogram of box shapes, upon which anchors are looked for; how well anchors suit them.
+"""Reduces the shapes of many boxes to a few weighted points (cells of a histogram), on which anchors are searched.
 
-Boxes and anchors are (width, height) in canvas pixels; the overlap of two is that of boxes with a common centre.
+Boxes and anchors are (width, height) in canvas pixels. The overlap of two shapes is their
+intersection over union with a common centre.
 """
 
 import numpy as np
@@ -9,41 +10,44 @@ from numpy.typing import NDArray
 Shapes = NDArray[np.float64]
 """(N, 2): width, height."""
 CHUNK = 65536
-"""Boxes that are compared with all anchors at a time."""
+"""Number of boxes that are compared with all anchors at a time."""
 MOST_EXACT = 8192
-"""Up to so many boxes each is a point of its own."""
+"""Up to this number of boxes, each box is a point."""
 _FINE = 4096
-"""Cells along a side while the histogram's own cells are laid out."""
+"""Fine cells along a side, from which the edges of the cells of the histogram are computed."""
 
 
-def overlaps(shapes: Shapes, anchors: Shapes) -> NDArray[np.float64]:
-    """(K, N) intersection over union of each of K anchors with each of N boxes; 0 for an anchor of no size."""
+def anchor_overlaps(shapes: Shapes, anchors: Shapes) -> NDArray[np.float64]:
+    """(K, N) intersection over union of each of K anchors with each of N boxes.
+
+    0 for an anchor of size 0.
+    """
     inter = np.minimum.outer(anchors[:, 0], shapes[:, 0]) * np.minimum.outer(anchors[:, 1], shapes[:, 1])
     return np.asarray(inter / (shapes[:, 0] * shapes[:, 1] + anchors.prod(axis=1)[:, None] - inter))
 
 
-def nearest(shapes: Shapes, anchors: Shapes) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each of N boxes the index of the anchor with the largest overlap, the first of equals, and that overlap; (N,) both."""
+def nearest_anchors(shapes: Shapes, anchors: Shapes) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """For each of N boxes the index (N,) of the anchor with the largest overlap (the first of equals), and that overlap (N,)."""
     index, overlap = np.empty(len(shapes), np.int64), np.empty(len(shapes))
     for start in range(0, len(shapes), CHUNK):
         part = slice(start, start + CHUNK)
-        found = overlaps(shapes[part], anchors)
+        found = anchor_overlaps(shapes[part], anchors)
         index[part] = found.argmax(axis=0)
         overlap[part] = found.max(axis=0)
     return index, overlap
 
 
 class Points:
-    """Shapes with weights.
+    """Box shapes with weights.
 
     Attributes:
         width, height: (P,) float64 canvas pixels.
-        shapes: (P, 2), both.
-        weights: (P,) float64, their sum is 1.
+        shapes: (P, 2), width and height.
+        weights: (P,) float64, with the sum 1.
     """
 
     def __init__(self, shapes: Shapes, counts: NDArray[np.float64]) -> None:
-        """Takes shapes (P, 2) and how many boxes each one stands for (P,)."""
+        """Takes shapes (P, 2) and the number of boxes that each represents (P,)."""
         self.width, self.height = np.ascontiguousarray(shapes.T)
         self.shapes = np.stack([self.width, self.height]).T
         self.weights = counts / counts.sum()
@@ -54,17 +58,18 @@ class Points:
 
     def overlaps(self, anchors: Shapes) -> NDArray[np.float64]:
         """(K, P) intersection over union of each of K anchors with each point."""
-        return overlaps(self.shapes, anchors)
+        return anchor_overlaps(self.shapes, anchors)
 
     def average(self, anchors: Shapes) -> float:
         """Weighted mean over the points of the overlap with the nearest anchor."""
         return float(self.overlaps(anchors).max(axis=0) @ self.weights)
 
     def descent(self, logs: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """Minus the average and its gradient, to be minimised.
+        """The negative average overlap and its gradient, for a minimiser.
 
-        With I the intersection, U the union and a the area of the nearest anchor, d(I/U)/dx = (I' (U + I) - I a) / U^2 for the
-        logarithm x of one side of the anchor; I' is I where that side is the shorter one, else 0.
+        With I the intersection, U the union and a the area of the nearest anchor, d(I/U)/dx = (I'
+        (U + I) - I a) / U^2 for the logarithm x of one side of the anchor; I' is I where that side
+        is the shorter one, else 0.
 
         Args:
             logs: (2 K,) natural logarithms of width and height of each anchor.
@@ -85,11 +90,12 @@ class Points:
         return -float((inter / union) @ self.weights), -gradient.ravel()
 
 
-def points_of(shapes: Shapes, cells: int) -> Points:
+def reduced_points(shapes: Shapes, cells: int) -> Points:
     """The boxes themselves if they are few, else the mean shape of each cell of a histogram.
 
-    A cell's edges lie between those of equal steps of the logarithm and those of equal numbers of boxes, so that a set with most boxes
-    of nearly one size is resolved there too. Averages upon 96 x 96 cells and upon 849,902 boxes differ by about 1e-4.
+    The edges of the cells are the mean of two grids: one with equal steps of the logarithm, one
+    with equal numbers of boxes. So the histogram also resolves a dataset of which most boxes have
+    nearly one size. Averages over 96 x 96 cells and over 849,902 boxes differ by about 1e-4.
 
     Args:
         shapes: (N, 2), all above 0.
@@ -112,8 +118,11 @@ def _cells(logs: NDArray[np.float64], cells: int) -> NDArray[np.int64]:
     return np.asarray(np.minimum((share + even) / 2 * cells, cells - 1).astype(np.int64)[fine])
 
 
-def spread(points: Points, num: int, rng: np.random.Generator) -> Shapes:
-    """Points far from each other to start with (k-means++; Arthur and Vassilvitskii 2007), (num, 2)."""
+def spread_anchors(points: Points, num: int, rng: np.random.Generator) -> Shapes:
+    """Initial anchors (num, 2) that are far from each other (k-means++.
+
+    Arthur and Vassilvitskii 2007).
+    """
     chosen = [int(rng.choice(len(points), p=points.weights))]
     distance = 1 - points.overlaps(points.shapes[chosen])[0]
     while len(chosen) < num:

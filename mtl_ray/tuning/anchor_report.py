@@ -1,23 +1,30 @@
-"""What is written of anchors: JSON, an overlay for a config, a table for the terminal."""
+"""Reports about anchors: JSON, an overlay for a config, a table for the terminal, a figure."""
 
 import json
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.geometry.figures import colours_of, plain_log, png
 from mtl_ray.tasks.detection.levels import FITTING_STRIDES, stride_of
-from mtl_ray.tuning.anchor_figure import draw
-from mtl_ray.tuning.anchor_search import MOST_ANSWERS, Found
-from mtl_ray.tuning.anchors import Fit
+from mtl_ray.tuning.anchor_search import MOST_ANSWERS, FittedAnchors
+from mtl_ray.tuning.anchors import AnchorFit
 
 
-def write(found: Found, out: str) -> list[str]:
-    """Writes anchors.json, anchors.yaml (unless an anchor has the size 0) and anchors.png; gives their URIs."""
-    files = {"anchors.json": (json.dumps(content(found), indent=1) + "\n").encode(), "anchors.png": draw(found)}
+def write_anchors(found: FittedAnchors, out: str) -> list[str]:
+    """Writes anchors.json, anchors.yaml (unless an anchor has the size 0) and anchors.png.
+
+    Returns their URIs.
+    """
+    files = {"anchors.json": (json.dumps(anchors_json(found), indent=1) + "\n").encode(), "anchors.png": anchors_figure(found)}
     if found.anchors.all():
-        files["anchors.yaml"] = overlay(found).encode()
+        files["anchors.yaml"] = anchors_overlay(found).encode()
     else:
         storage.remove(storage.join(out, "anchors.yaml"))  # of an earlier search
     for name, data in files.items():
@@ -25,8 +32,8 @@ def write(found: Found, out: str) -> list[str]:
     return [storage.join(out, name) for name in sorted(files)]
 
 
-def content(found: Found) -> dict[str, Any]:
-    """What anchors.json says; anchors are whole numbers where the documented rules were followed."""
+def anchors_json(found: FittedAnchors) -> dict[str, Any]:
+    """The content of anchors.json. Anchors by the documented rules are whole numbers."""
     request = found.request
     counts = np.bincount(found.index, minlength=len(found.anchors))
     sums = np.bincount(found.index, found.overlap, minlength=len(found.anchors))
@@ -56,7 +63,7 @@ def content(found: Found) -> dict[str, Any]:
     }
 
 
-def _fit(fit: Fit) -> dict[str, float]:
+def _fit(fit: AnchorFit) -> dict[str, float]:
     return {"average_iou": fit.average_iou, "best_possible_recall": fit.best_possible_recall}
 
 
@@ -64,15 +71,18 @@ def _level(entries: list[dict[str, Any]]) -> dict[str, Any]:
     return {"anchors": [entry["anchor"] for entry in entries], "boxes": sum(entry["boxes"] for entry in entries)}
 
 
-def overlay(found: Found) -> str:
-    """A config to be named in ``_base_`` after one with a head of the name; levels without anchors are left out of the head."""
+def anchors_overlay(found: FittedAnchors) -> str:
+    """A config file to name in ``_base_`` after one that has the head.
+
+    It leaves levels without anchors out of the head.
+    """
     request, canvas = found.request, found.request.canvas
     lines = [
         f"# {len(found.anchors)} anchors ({request.method}{', documented rules' if request.compat else ''}) for {len(found.shapes)} boxes,"
         f" average IoU {found.fit.average_iou:.4f}, best possible recall {found.fit.best_possible_recall:.4f}",
         f"# in pixels of a canvas of width {canvas.width} and height {canvas.height}"
         + ("" if request.compat else f" ({canvas.kind})")
-        + "; to build upon: _base_: [your config, this file]",
+        + "; to use it: _base_: [your config, this file]",
         *(f"# {line}" for line in verdict(found)),
         "model:",
         "  heads:",
@@ -83,23 +93,23 @@ def overlay(found: Found) -> str:
     return "\n".join([*lines, *(f"        - {json.dumps(level)}" for level in found.of_level.values())]) + "\n"
 
 
-def to_text(found: Found) -> str:
+def anchors_text(found: FittedAnchors) -> str:
     """The result for a terminal."""
-    rows = content(found)["per_anchor"]
+    rows = anchors_json(found)["per_anchor"]
     table = [f"{'width':>9} {'height':>9}  {'level':5} {'boxes':>9}  {'IoU':>6}"]
     for row in rows:
         iou = "-" if row["average_iou"] is None else f"{row['average_iou']:.4f}"
         table.append(f"{row['anchor'][0]:9g} {row['anchor'][1]:9g}  {row['level']:5} {row['boxes']:9,}  {iou:>6}")
-    said = f"average IoU {found.fit.average_iou:.4f}, best possible recall {found.fit.best_possible_recall:.4f}"
-    table.append(f"{len(found.shapes):,} boxes: {said}")
+    fit = f"average IoU {found.fit.average_iou:.4f}, best possible recall {found.fit.best_possible_recall:.4f}"
+    table.append(f"{len(found.shapes):,} boxes: {fit}")
     table += notes(found) + verdict(found)
     if not found.anchors.all():
         table.append("no anchors.yaml: by the documented rule an anchor without boxes has the size 0; try another --seed")
     return "\n".join(table)
 
 
-def verdict(found: Found) -> list[str]:
-    """Whether the anchors are worth taking, with the figures that say so."""
+def verdict(found: FittedAnchors) -> list[str]:
+    """Whether the anchors are likely to help, with the values that decide."""
     figures = [f"{fit.average_iou:.4f} and {fit.best_possible_recall:.4f}" for fit in (found.after, found.before)]
     told = f"on levels that fit them, average IoU and best possible recall are {figures[0]}; {found.compared.name} have {figures[1]}"
     if found.helps:
@@ -107,8 +117,8 @@ def verdict(found: Found) -> list[str]:
     return [told, "the overlay is not likely to help: keep the anchors that you have"]
 
 
-def notes(found: Found) -> list[str]:
-    """What is odd about the anchors: levels without any, repeated ones, sizes that no level is made for."""
+def notes(found: FittedAnchors) -> list[str]:
+    """Notes about unusual anchors: levels without any, repeated ones, sizes that fit no level."""
     lines = []
     if found.dropped:
         lines.append(f"no anchor has a size for {', '.join(found.dropped)}: the overlay leaves {_it(found.dropped)} out of the head")
@@ -139,3 +149,48 @@ def _many(which: NDArray[np.bool_]) -> str:
 
 def _it(names: list[str]) -> str:
     return "it" if len(names) == 1 else "them"
+
+
+_STYLE = {"axes.grid": True, "axes.axisbelow": True, "grid.color": "#cccccc", "axes.edgecolor": "#cccccc"}
+"""The style of the other figures. seaborn is not used: its import takes longer than the search."""
+
+
+def anchors_figure(found: FittedAnchors) -> bytes:
+    """A PNG with a histogram of widths and heights of the boxes, the anchors on it, and a histogram of the overlaps."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(12, 5.2), layout="constrained")
+        shapes, overlap = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    _shapes(figure, shapes, found)
+    _overlap(overlap, found)
+    figure.suptitle(f"{len(found.anchors)} anchors for {len(found.shapes):,} boxes")
+    return png(figure)
+
+
+def _shapes(figure: Figure, axes: Axes, found: FittedAnchors) -> None:
+    both = np.concatenate([found.shapes, found.anchors[found.anchors.all(axis=1)]])
+    low, high = both.min(axis=0) / 1.15, both.max(axis=0) * 1.15
+    cells = int(np.clip(2 * len(found.shapes) ** 0.4, 20, 80))
+    edges = [np.geomspace(low[side], high[side], cells + 1) for side in (0, 1)]
+    counts, _, _ = np.histogram2d(found.shapes[:, 0], found.shapes[:, 1], bins=edges)
+    norm = LogNorm(0.5, max(counts.max(), 5))
+    mesh = axes.pcolormesh(*edges, np.ma.masked_equal(counts.T, 0), cmap="Greys", norm=norm, rasterized=True)
+    bar = figure.colorbar(mesh, ax=axes, label="boxes", shrink=0.8)
+    bar.ax.set_ylim(1, norm.vmax)
+    plain_log(bar.ax.yaxis)
+    colours = np.array(colours_of(7), np.float64)[[5, 4, 2, 0, 6, 1, 3]] / 255  # the darkest first: three levels are the most common
+    for place, level in enumerate(sorted(found.of_level, key=stride_of)):
+        of_level = np.array([anchor for anchor in found.of_level[level] if all(anchor)]).reshape(-1, 2)
+        axes.plot(*of_level.T, "oDs^vPX"[place % 7], markersize=9, markeredgecolor="white", color=colours[place % 7], label=level)
+    axes.set(xscale="log", yscale="log", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    axes.set(xlabel="width (pixels of the canvas)", ylabel="height (pixels of the canvas)", title="shapes of boxes and anchors")
+    for axis in (axes.xaxis, axes.yaxis):
+        plain_log(axis)
+    axes.legend(title="anchors of level", frameon=True, loc="lower right")
+
+
+def _overlap(axes: Axes, found: FittedAnchors) -> None:
+    axes.hist(found.overlap, bins=50, range=(0, 1), weights=np.full(len(found.overlap), 100 / len(found.overlap)), color="#0072b2")
+    axes.axvline(found.fit.average_iou, color="#d55e00", linewidth=2, label=f"average {found.fit.average_iou:.4f}")
+    axes.set(xlim=(0, 1), xlabel="IoU with the nearest anchor", ylabel="boxes (%)")
+    axes.set_title(f"best possible recall {found.fit.best_possible_recall:.4f}")
+    axes.legend(loc="upper left", frameon=True)

@@ -1,4 +1,4 @@
-"""What a trained network costs to run."""
+"""The cost of inference with a trained network."""
 
 import statistics
 import time
@@ -8,28 +8,30 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtl_ray.inference.checkpoint import open_checkpoint
+from mtl_ray.inputs.input import empty_arrays
 
 WARM_UP, RUNS = 3, 20
 
 
-def cost(checkpoint_uri: str) -> dict[str, float]:
-    """Of one canvas through the network of a checkpoint, on one CPU thread.
+def inference_cost(checkpoint_uri: str) -> dict[str, float]:
+    """The cost of one empty sample through the network of a checkpoint, on one CPU thread.
 
     Returns:
-        ``latency_ms``, the median; ``flops``, two for each multiplication that is added; ``parameters``.
+        ``latency_ms``, the median; ``flops``, two for each multiply-add; ``parameters``.
     """
     predictor = open_checkpoint(checkpoint_uri, device="cpu")
     model, canvas = predictor.model.eval(), predictor.canvas
-    image = torch.zeros(1, 3, canvas.height, canvas.width, dtype=torch.uint8)
-    valid = torch.tensor([[canvas.height, canvas.width]], dtype=torch.int32)
+    arrays = empty_arrays(canvas, 1)
+    canvas.input.fill_empty(canvas, {name: values[0] for name, values in arrays.items()})
+    inputs = predictor.tensors(arrays)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.no_grad():
             counter = FlopCounterMode(display=False)
             with counter:
-                model.predict(image, valid)
-            seconds = [_timed(lambda: model.predict(image, valid)) for _ in range(WARM_UP + RUNS)]
+                model.predict(inputs)
+            seconds = [_timed(lambda: model.predict(inputs)) for _ in range(WARM_UP + RUNS)]
     finally:
         torch.set_num_threads(threads)
     return {

@@ -1,4 +1,4 @@
-"""A search as pictures: how it went, which parameters mattered, what one objective costs in another."""
+"""Figures of a search: its history, the importance of the parameters, the Pareto front of the objectives."""
 
 import warnings
 
@@ -15,13 +15,13 @@ from mtl_ray.geometry.figures import png
 from mtl_ray.tuning.search import Search
 
 COLOURS = {"complete": "#0072b2", "stopped": "#999999", "failed": "#d55e00", "best": "#009e73"}
-"""Of Okabe and Ito: they can be told apart without seeing red or green."""
+"""By Okabe and Ito: people with colour blindness can distinguish them."""
 FEWEST = 4
-"""Complete trials from which importances are estimated."""
+"""Fewest complete trials from which importances are estimated."""
 
 
-def figures(found: Search) -> dict[str, bytes]:
-    """PNG by file name: ``history``, ``importance`` where there are enough trials, ``pareto`` of several objectives."""
+def search_figures(found: Search) -> dict[str, bytes]:
+    """PNG by file name: ``history``, ``importance`` if there are enough trials, ``pareto`` for several objectives."""
     drawn = {"history.png": _history(found)} if found.results else {}
     importance = importances(found)
     if importance:
@@ -32,9 +32,10 @@ def figures(found: Search) -> dict[str, bytes]:
 
 
 def importances(found: Search) -> dict[str, dict[str, float]]:
-    """By objective, the share that each parameter has in how the values vary (fANOVA; Hutter et al. 2014).
+    """By objective, the share of each parameter in the variance of the values (fANOVA.
 
-    Only parameters that every complete trial has; empty if there are too few trials, or all have the same value.
+    Hutter et al. 2014). Only parameters that all complete trials have. Empty if there are too few
+    trials, or all have the same value.
     """
     trials = [trial for trial in found.study.optuna.get_trials(deepcopy=False) if trial.state == optuna.trial.TrialState.COMPLETE]
     shares = {}
@@ -115,7 +116,7 @@ def _importance(found: Search, shares: dict[str, dict[str, float]]) -> bytes:
 
 
 def _pareto(found: Search) -> bytes:
-    """Each further objective against the first one."""
+    """Plots each further objective against the first one."""
     first, *others = found.tune.goals
     figure, panels = _axes(6.5 * len(others), 4.8, len(others))
     values = {number: result.values for number, result in found.results.items() if result.values is not None}
@@ -132,5 +133,5 @@ def _pareto(found: Search) -> bytes:
             axes.annotate(str(number), (x, y), textcoords="offset points", xytext=(5, -11), fontsize=8)
         axes.set(xlabel=f"{goal.metric} ({goal.mode})", ylabel=f"{first.metric} ({first.mode})")
     panels[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    figure.suptitle(f"What no trial of {found.config.runtime.name} beats in all objectives")
+    figure.suptitle(f"Trials of {found.config.runtime.name} that no other beats in all objectives")
     return png(figure)

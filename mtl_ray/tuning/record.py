@@ -1,9 +1,10 @@
-"""What is kept of a search in its folder: two small files a trial, each written once.
+"""The record of a search in its folder: two small files for each trial, each written once.
 
-``trials/0007/trial.json`` is written before the trial starts and says what it tries; ``trials/0007/result.json`` is written when it
-has ended. Both are written only if they are not there yet, so whenever the search is killed, what lies there is what happened, and
-two processes that search at once get different trials. ``reports.json`` beside them is the curve so far. A trial without a result
-is an ordinary run that can go on.
+``trials/0007/trial.json`` is written before the trial starts, with its parameters.
+``trials/0007/result.json`` is written when it has ended. Each is written only if it does not exist.
+So the files are right whenever the search is killed, and two processes that search at the same time
+get different trials. ``reports.json`` beside them holds the evaluations so far. A trial without a
+result is an ordinary run that can be resumed.
 """
 
 import re
@@ -29,12 +30,13 @@ class Trial:
     parameters: dict[str, str | int | float]
     """See ``space.Parameters``."""
     overrides: list[str]
-    """What makes the trial's config of the search's, ``path=value``; fitted anchors among them."""
+    """``path=value``, which turn the config of the search into that of the trial; fitted anchors
+    included."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Reported:
-    """One evaluation of a trial that goes on, where trials are compared by one number."""
+    """One evaluation of a trial, if trials are compared by one number."""
 
     epoch: float
     value: float
@@ -46,11 +48,11 @@ class Result:
 
     version: int = Field(default=1, ge=1, le=1)
     state: State
-    """stopped: early, by the scheduler."""
+    """stopped: the scheduler ended the trial early."""
     values: list[float] | None
-    """Of each objective; None unless the trial is complete."""
+    """The value of each objective; None unless the trial is complete."""
     reason: str = ""
-    """Why it failed, or where it was stopped."""
+    """Why the trial failed, or where it was stopped."""
     metrics: dict[str, float] = Field(default_factory=dict)
     """Of the last evaluation."""
     reports: list[Reported] = Field(default_factory=list)
@@ -70,38 +72,38 @@ class Records:
         self.folder = storage.join(uri, "trials")
 
     def trial_uri(self, number: int) -> str:
-        """Where the run of a trial lies."""
-        return storage.join(self.folder, name_of(number))
+        """The URI of the run of a trial."""
+        return storage.join(self.folder, trial_name(number))
 
     def read(self) -> tuple[dict[int, Trial], dict[int, Result]]:
         """All trials, and the results of those that have ended, by number.
 
         Raises:
-            ValueError: if a number is missing: then something was removed.
+            ValueError: if a number is missing, so a trial was removed.
         """
         numbers = sorted(int(name) for name in storage.names(self.folder) if _NUMBER.fullmatch(name))
         trials = {number: self._read(number, "trial.json", Trial) for number in numbers}
         there = {number: trial for number, trial in trials.items() if trial is not None}
         if sorted(there) != list(range(len(there))):
             gap = next(number for number in range(len(there)) if number not in there)
-            raise ValueError(f"{self.trial_uri(gap)} was removed: remove all of {self.uri} to search anew, or give it another runtime.name")
+            raise ValueError(f"{self.trial_uri(gap)} was removed: remove all of {self.uri} to search anew, or set another runtime.name")
         results = {number: self._read(number, "result.json", Result) for number in there}
         return there, {number: result for number, result in results.items() if result is not None}
 
     def propose(self, trial: Trial) -> bool:
-        """Writes down what a trial tries; False if another process has taken the number."""
+        """Writes the parameters of a trial; False if another process has taken the number."""
         return self._write(trial.number, "trial.json", Trial, trial)
 
     def finish(self, number: int, result: Result) -> bool:
-        """Writes down how a trial ended; False if that was known already."""
+        """Writes the result of a trial; False if there is one already."""
         return self._write(number, "result.json", Result, result)
 
     def curve(self, number: int) -> list[Reported]:
-        """What a trial has reported so far, as it wrote it down itself."""
+        """The evaluations that a trial has written so far."""
         return list(self._read(number, "reports.json", list[Reported]) or [])
 
     def keep_curve(self, number: int, curve: list[Reported]) -> None:
-        """Writes down what a trial has reported so far, so that it is known after a restart."""
+        """Writes the evaluations of a trial so far, so that they are known after a restart."""
         storage.write(storage.join(self.trial_uri(number), "reports.json"), TypeAdapter(list[Reported]).dump_json(curve))
 
     def _read(self, number: int, name: str, kind: Any) -> Any:
@@ -115,6 +117,6 @@ class Records:
         return storage.write_new(storage.join(self.trial_uri(number), name), data)
 
 
-def name_of(number: int) -> str:
+def trial_name(number: int) -> str:
     """The folder of a trial."""
     return f"{number:04d}"

@@ -1,4 +1,4 @@
-"""What is left of a search: a table of its trials, the best of them as a config to build upon, figures."""
+"""The report of a search: a table of its trials, the best of them as a config file, figures."""
 
 import csv
 import io
@@ -7,33 +7,33 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtl_ray import storage
-from mtl_ray.tuning.figures import figures
-from mtl_ray.tuning.record import name_of
+from mtl_ray.tuning.figures import search_figures
+from mtl_ray.tuning.record import trial_name
 from mtl_ray.tuning.search import Search
-from mtl_ray.tuning.space import overlay
+from mtl_ray.tuning.space import trial_overlay
 
 
 def write_report(found: Search) -> list[str]:
-    """Writes trials.csv and trials.json, best.yaml (of several objectives also best-NNNN.yaml of each best trial) and the figures.
+    """Writes trials.csv and trials.json, best.yaml (with several objectives also best-NNNN.yaml of each best trial) and the figures.
 
     Returns:
-        The URIs of what was written.
+        The URIs of the files.
     """
-    rows = table(found)
+    rows = trials_table(found)
     files: dict[str, bytes] = {"trials.csv": _csv(rows).encode(), "trials.json": (json.dumps(rows, indent=1) + "\n").encode()}
     best = found.best()
     if best:
         files["best.yaml"] = best_yaml(found, best[0]).encode()
     if len(found.tune.goals) > 1:
-        files |= {f"best-{name_of(number)}.yaml": best_yaml(found, number).encode() for number in best}
-    files |= figures(found)
+        files |= {f"best-{trial_name(number)}.yaml": best_yaml(found, number).encode() for number in best}
+    files |= search_figures(found)
     for name, content in files.items():
         storage.write(storage.join(found.uri, name), content)
     return [storage.join(found.uri, name) for name in files]
 
 
-def table(found: Search) -> list[dict[str, Any]]:
-    """A row for each trial that has ended: number, state, the objectives, the parameters by path, seconds, reason."""
+def trials_table(found: Search) -> list[dict[str, Any]]:
+    """A row for each trial that has ended: number, state, objectives, parameters by path, seconds, reason."""
     rows = []
     for number, result in sorted(found.results.items()):
         values = result.values if result.values is not None else [None] * len(found.tune.goals)
@@ -56,19 +56,19 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def best_yaml(found: Search, number: int) -> str:
-    """The overrides of a trial as a config file, to be named in ``_base_`` after the config that was searched."""
+    """The overrides of a trial as a config file, to name in ``_base_`` after the config of the search."""
     values = found.results[number].values or []
-    said = ", ".join(f"{goal.metric} {value:.6g}" for goal, value in zip(found.tune.goals, values, strict=True))
+    objectives = ", ".join(f"{goal.metric} {value:.6g}" for goal, value in zip(found.tune.goals, values, strict=True))
     lines = [
-        f"# trial {number} of {len(found.results)} of the search {found.uri}: {said}",
-        "# to build upon: _base_: [the config that was searched, this file]",
+        f"# trial {number} of {len(found.results)} of the search {found.uri}: {objectives}",
+        "# to use it: _base_: [the config of the search, this file]",
     ]
-    return "\n".join(lines) + "\n" + overlay(found.trials[number].overrides)
+    return "\n".join(lines) + "\n" + trial_overlay(found.trials[number].overrides)
 
 
-def text_of(found: Search, most: int = 30) -> str:
-    """The trials as a table to read, the best first; then those that were stopped or failed."""
-    rows = sorted(table(found), key=lambda row: _rank(found, row))
+def trials_text(found: Search, most: int = 30) -> str:
+    """The trials as a text table: the best first, then those that were stopped, then those that failed."""
+    rows = sorted(trials_table(found), key=lambda row: _rank(found, row))
     first = ["trial", "state", *(goal.metric for goal in found.tune.goals)]
     last = ["last"] if any("last" in row for row in rows) else []
     names = [*first, *last, *found.tune.space, "seconds"]

@@ -1,4 +1,4 @@
-"""A search as the process that drives it sees it: what is tried next, what has come out, what is written down."""
+"""A search: proposes the next trial, records the results, knows the best trials."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,27 +6,27 @@ from dataclasses import replace
 from mtl_ray import storage
 from mtl_ray.config.load import override_tree
 from mtl_ray.config.tree import Node, find, merge
-from mtl_ray.config.validate import to_yaml, validate, values_of
-from mtl_ray.experiment import ExperimentConfig, parse_experiment
+from mtl_ray.config.validate import to_yaml, values_of
+from mtl_ray.experiment import ExperimentConfig, parse_experiment, read_experiment
 from mtl_ray.training.identity import differences
 from mtl_ray.tuning.anchor_boxes import shapes_of
 from mtl_ray.tuning.anchor_points import Shapes
-from mtl_ray.tuning.anchors import by_level, fast
+from mtl_ray.tuning.anchors import by_level, fast_anchors
 from mtl_ray.tuning.config import Anchors, TuneConfig
-from mtl_ray.tuning.record import Records, Result, Trial, name_of
+from mtl_ray.tuning.record import Records, Result, Trial, trial_name
 from mtl_ray.tuning.space import Parameters, check_space, override, overrides_of
 from mtl_ray.tuning.study import Study
 
 MAY_CHANGE = ("trials", "concurrent", "max_failures")
-"""What another start of the same search may say otherwise."""
+"""Fields that may differ when the same search is started again."""
 
 
 class Search:
-    """All trials of a search, those of earlier starts included.
+    """All trials of a search, including those of earlier starts.
 
     Args:
         tree: of the config file and the overrides of the command line.
-        config: what it comes to, with absolute paths.
+        config: the validated config, with absolute paths.
 
     Attributes:
         uri: the folder of the search, ``runtime.storage``/name.
@@ -38,7 +38,7 @@ class Search:
 
     def __init__(self, tree: Node, config: ExperimentConfig) -> None:
         if config.tune is None:
-            raise ValueError("the config has no section tune: it says what to search (space), by which metric, and how many trials")
+            raise ValueError("the config has no section tune, which says what to search (space), by which metric, and how many trials")
         check_space(tree, config.tune.space)
         self.config, self.tune, self._tree = config, config.tune, tree
         self.uri = storage.join(config.runtime.storage, config.runtime.name)
@@ -58,22 +58,25 @@ class Search:
         changed = [*_changed(self.tune, before.tune), *differences(self.config, before)]
         if changed:
             raise ValueError(
-                f"the search {self.uri} was begun with another config: {', '.join(changed)}. "
-                "Give this one another runtime.name, or remove that folder"
+                f"the search {self.uri} was started with another config: {', '.join(changed)}. "
+                "Set another runtime.name for this one, or remove that folder"
             )
 
     @property
     def total(self) -> int:
-        """How many trials there shall be in the end."""
+        """The number of trials of the complete search."""
         return self.study.trials
 
     @property
     def done(self) -> bool:
-        """Whether all have ended."""
+        """Whether all trials have ended."""
         return len(self.results) >= self.total
 
     def next(self) -> Trial | None:
-        """The trial to start now: one that was cut off, else a new one; None if there are enough."""
+        """The trial to start now: one that was interrupted, else a new one.
+
+        None if there are enough.
+        """
         if self.waiting:
             return self.waiting.pop(0)
         number = len(self.trials)
@@ -82,12 +85,12 @@ class Search:
         parameters = self.study.propose(number)
         trial = Trial(number=number, parameters=parameters, overrides=self._overrides(parameters))
         if not self.records.propose(trial):
-            raise ValueError(f"another process searches in {self.uri}: end one of the two")
+            raise ValueError(f"another process runs the search {self.uri}: stop one of the two")
         self.trials[number] = trial
         return trial
 
     def end(self, number: int, result: Result) -> None:
-        """A trial has ended."""
+        """Records the result of a trial."""
         self.records.finish(number, result)
         self.results[number] = result
         self.study.finish(number, result)
@@ -98,10 +101,10 @@ class Search:
         Raises:
             ValueError: if its values do not go together.
         """
-        config = validate(merge(self._tree, override_tree(trial.overrides, f"trial {trial.number}")), ExperimentConfig)
+        config = read_experiment(merge(self._tree, override_tree(trial.overrides, f"trial {trial.number}")))
         runtime = replace(
             config.runtime,
-            name=name_of(trial.number),
+            name=trial_name(trial.number),
             storage=self.records.folder,
             wandb_group=config.runtime.wandb_group or config.runtime.name,
         )
@@ -114,8 +117,8 @@ class Search:
         if not heads:
             return overrides
         try:
-            config = validate(self._with_some_anchors(merge(self._tree, override_tree(overrides)), heads), ExperimentConfig)
-        except ValueError:  # it is said again, and kept as the reason, when the trial is to start
+            config = read_experiment(self._with_some_anchors(merge(self._tree, override_tree(overrides)), heads))
+        except ValueError:  # the start of the trial raises it again, and it becomes the reason of the failure
             return overrides
         for path in heads:
             levels = config.model.heads[path.split(".")[2]].levels
@@ -126,7 +129,7 @@ class Search:
         return overrides
 
     def _with_some_anchors(self, tree: Node, heads: Sequence[str]) -> Node:
-        """The config with one anchor for each level, since those that it has may be for another number of levels."""
+        """The config with one anchor for each level, since its own anchors may be for another number of levels."""
         for path in heads:
             levels, found = find(tree, (*path.split(".")[:-1], "levels"))
             if found and isinstance(levels.value, list):
@@ -134,15 +137,18 @@ class Search:
         return tree
 
     def _anchors(self, config: ExperimentConfig, num: int) -> Shapes:
-        """Anchors for the boxes of the training split on the canvas of a trial; fitted once for each canvas and number."""
+        """Anchors for the boxes of the training split on the canvas of a trial. They are fitted once for each canvas and number."""
         uris = (config.data.train.uri,) if isinstance(config.data.train.uri, str) else config.data.train.uri
         key = f"{uris} {config.data.canvas} {num}"
         if key not in self._fitted:
-            self._fitted[key] = fast(shapes_of(uris, config.data.canvas), num, seed=self.tune.seed)
+            self._fitted[key] = fast_anchors(shapes_of(uris, config.data.canvas), num, seed=self.tune.seed)
         return self._fitted[key]
 
     def best(self) -> list[int]:
-        """The numbers of the best complete trial; of several objectives those that none beats in all, by the first one."""
+        """The number of the best complete trial.
+
+        With several objectives those of the Pareto front, sorted by the first objective.
+        """
         found = [trial.number for trial in self.study.optuna.best_trials] if self._complete() else []
         first = self.tune.goals[0]
         return sorted(found, key=lambda number: self.goal(number, 0) * (-1 if first.mode == "max" else 1))[
@@ -150,7 +156,7 @@ class Search:
         ]
 
     def goal(self, number: int, place: int) -> float:
-        """One objective of a complete trial."""
+        """The value of one objective of a complete trial."""
         values = self.results[number].values
         assert values is not None
         return values[place]
@@ -164,8 +170,8 @@ def _changed(now: TuneConfig, before: TuneConfig) -> list[str]:
     return [f"tune.{key}" for key in mine if key not in MAY_CHANGE and mine[key] != theirs[key]]
 
 
-def text_of(values: Mapping[str, object]) -> str:
-    """Parameters for a line of text: the last words of their paths, numbers with four digits."""
+def parameters_text(values: Mapping[str, object]) -> str:
+    """Parameters as a line of text: the last parts of their paths, numbers with four digits."""
     return "  ".join(
         f"{path.split('.')[-1]}={value:.4g}" if isinstance(value, float) else f"{path.split('.')[-1]}={value}"
         for path, value in values.items()

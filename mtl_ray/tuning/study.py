@@ -1,4 +1,4 @@
-"""A search as its sampler sees it: what to try next, and what became of what was tried."""
+"""The sampler of a search, on an Optuna study: proposes parameters from the results so far."""
 
 import datetime
 import hashlib
@@ -13,30 +13,31 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mtl_ray.tuning.config import Anchors, Choice, Distribution, Int, LogUniform, TuneConfig, Uniform
 from mtl_ray.tuning.record import Reported, Result, Trial
-from mtl_ray.tuning.space import Parameters, Value, choose, grid, names_of
+from mtl_ray.tuning.space import Parameters, Value, choice_names, choose_parameters, grid_parameters
 
 EPOCH = 1000
-"""Optuna counts in whole numbers: thousandths of epochs."""
+"""Steps per epoch: Optuna's steps are whole numbers."""
 WARM = 10
-"""Trials that a warm start takes at least: it looks at their best tenth."""
+"""Fewest trials for a warm start, which uses the best tenth of them."""
 _STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
 class Study:
-    """An Optuna study in memory. The search's own records are what is kept; this is made of them again after a restart.
+    """An Optuna study in memory. After a restart it is rebuilt from the records of the search.
 
-    A trial that was stopped early is PRUNED to Optuna, with all that it reported; one that failed is FAIL.
+    A trial that was stopped early has the state PRUNED in Optuna, with all its evaluations; one
+    that failed has FAIL.
 
     Args:
         config: of the search.
-        trials: known already, by number from 0.
-        results: of those that have ended.
+        trials: of earlier starts, by number from 0.
+        results: of the trials that have ended.
     """
 
     def __init__(self, config: TuneConfig, trials: Sequence[Trial], results: dict[int, Result]) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._config = config
-        self._grid = grid(config.space) if config.sampler == "grid" else []
+        self._grid = grid_parameters(config.space) if config.sampler == "grid" else []
         directions = [StudyDirection.MAXIMIZE if goal.mode == "max" else StudyDirection.MINIMIZE for goal in config.goals]
         self.optuna = optuna.create_study(directions=directions)
         self._ids: list[int] = []
@@ -46,11 +47,11 @@ class Study:
 
     @property
     def trials(self) -> int:
-        """How many there shall be in the end."""
+        """The number of trials of the complete search."""
         return len(self._grid) or self._config.trials
 
     def add(self, trial: Trial, result: Result | None = None) -> None:
-        """A trial that was proposed before, ended or not."""
+        """Adds a trial of an earlier start, ended or not."""
         now = datetime.datetime.now()
         state = TrialState.RUNNING if result is None else _STATES[result.state]
         self.optuna.add_trial(
@@ -63,7 +64,7 @@ class Study:
                 datetime_start=now,
                 datetime_complete=None if result is None else now,
                 params=dict(trial.parameters),
-                distributions={path: distribution(self._config.space[path]) for path in trial.parameters},
+                distributions={path: optuna_distribution(self._config.space[path]) for path in trial.parameters},
                 user_attrs={},
                 system_attrs={},
                 intermediate_values=_intermediate(result.reports if result else []),
@@ -71,9 +72,9 @@ class Study:
         )
 
     def propose(self, number: int) -> Parameters:
-        """What trial ``number`` tries; it is then known to be under way.
+        """The parameters of trial ``number``, which then counts as running.
 
-        The draw depends on the seed, the number and what is known of the other trials, not on the process that draws.
+        They depend on the seed, the number and the other trials, not on the process.
         """
         if self._grid:
             self.optuna.enqueue_trial(dict(self._grid[number]))
@@ -84,9 +85,9 @@ class Study:
             assert trial.number == number
 
             def pick(path: str, entry: Distribution) -> Value:
-                return _suggest(trial, path, distribution(entry))
+                return _suggest(trial, path, optuna_distribution(entry))
 
-            return choose(self._config.space, pick)
+            return choose_parameters(self._config.space, pick)
 
     def _sampler(self, number: int) -> BaseSampler:
         seed = int.from_bytes(hashlib.blake2b(f"{self._config.seed} {number}".encode(), digest_size=4).digest(), "little")
@@ -106,7 +107,10 @@ class Study:
         return random
 
     def _sources(self) -> list[FrozenTrial] | None:
-        """What an evolution that begins after a restart starts from (warm start; Nomura et al. 2021): its own state is not kept."""
+        """The trials for a warm start of CMA-ES after a restart (Nomura et al. 2021).
+
+        Its own state is not saved.
+        """
         if len(self._known) < WARM:
             return None
         shared = CmaEsSampler().infer_relative_search_space(self.optuna, self.optuna.get_trials(deepcopy=False)[-1])
@@ -121,7 +125,7 @@ class Study:
         ]
 
     def finish(self, number: int, result: Result) -> None:
-        """A trial has ended."""
+        """Adds the result of a trial."""
         trial = optuna.Trial(self.optuna, self.optuna.get_trials(deepcopy=False)[number]._trial_id)
         for step, value in _intermediate(result.reports).items():
             trial.report(value, step)
@@ -133,8 +137,8 @@ def _intermediate(reports: Sequence[Reported]) -> dict[int, float]:
     return {round(reported.epoch * EPOCH): reported.value for reported in reports}
 
 
-def distribution(entry: Distribution) -> BaseDistribution:
-    """An entry of the space in Optuna's words."""
+def optuna_distribution(entry: Distribution) -> BaseDistribution:
+    """The distribution of Optuna for an entry of the space."""
     match entry:
         case Uniform():
             return FloatDistribution(entry.low, entry.high)
@@ -145,7 +149,7 @@ def distribution(entry: Distribution) -> BaseDistribution:
         case Anchors():
             return IntDistribution(entry.low, entry.high)
         case Choice():
-            return CategoricalDistribution(list(names_of(entry)))
+            return CategoricalDistribution(list(choice_names(entry)))
 
 
 def _suggest(trial: optuna.Trial, path: str, kind: BaseDistribution) -> Value:

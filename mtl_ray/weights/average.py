@@ -1,4 +1,7 @@
-"""The mean of several checkpoints (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407; Wortsman et al. 2022, "model soups")."""
+"""The mean of several checkpoints (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407.
+
+Wortsman et al. 2022, "model soups").
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,17 +13,19 @@ from mtl_ray.weights.weights import Weights
 
 
 def average(files: Iterable[tuple[str, Weights]], shares: Sequence[float] | None = None) -> dict[str, Tensor]:
-    """The weighted mean of each tensor, added up in float64, in the type that it had; one file is held in memory at a time.
+    """The weighted mean of each tensor, summed in float64 and returned in the type of the tensor.
 
-    Tensors of whole numbers and truths have no mean: ``num_batches_tracked`` becomes the largest, others must be equal in all files.
-    The statistics of batch normalisation are averaged like the rest; measured on data again they may fit the mean better.
+    One file is in memory at a time. Integer and boolean tensors have no mean:
+    ``num_batches_tracked`` becomes the largest value, others must be equal in all files. The
+    statistics of batch normalisation are averaged like the rest; statistics measured on data again
+    may fit the mean better.
 
     Args:
         files: (name for errors, weights) of each.
-        shares: of each file, not negative; equal ones by default. They are divided by their sum.
+        shares: weight of each file, not negative; equal by default. They are divided by their sum.
 
     Raises:
-        ValueError: if the files differ in names, shapes or types, or the shares do not fit.
+        ValueError: if the files differ in names, shapes or types, or the shares are invalid.
     """
     sums: dict[str, Tensor] = {}
     first: tuple[str, dict[str, Tensor]] = ("", {})
@@ -35,9 +40,9 @@ def average(files: Iterable[tuple[str, Weights]], shares: Sequence[float] | None
     if shares is not None and len(shares) != count:
         raise ValueError(f"{len(shares)} shares for {count} files")
     if count < 2:
-        raise ValueError("a mean needs two files at least")
+        raise ValueError("a mean needs at least two files")
     if not total > 0:
-        raise ValueError("the shares add up to nothing")
+        raise ValueError("the sum of the shares is 0")
     means = {}
     for name, like in first[1].items():
         means[name] = (sums[name] / total).to(like.dtype) if _has_mean(like) else sums[name]
@@ -49,7 +54,7 @@ def _share(shares: Sequence[float] | None, count: int) -> float:
         return 1.0
     share = shares[count - 1] if count <= len(shares) else 0.0
     if not (math.isfinite(share) and share >= 0):
-        raise ValueError(f"{share} is no share of a mean")
+        raise ValueError(f"{share} is not a valid share of a mean")
     return share
 
 
@@ -81,4 +86,4 @@ def _add(sums: dict[str, Tensor], tensors: dict[str, Tensor], share: float, file
         elif name.rpartition(".")[2] == "num_batches_tracked":
             sums[name] = torch.maximum(sums[name], tensor)
         elif not torch.equal(sums[name], tensor):
-            raise ValueError(f"{name} are whole numbers, which have no mean, and differ in {file}")
+            raise ValueError(f"{name} has integers, which have no mean, and differs in {file}")

@@ -1,14 +1,21 @@
-"""How other programs call the parts of the networks that timm has too: a table of names for each kind of file.
+"""Families of weight files: for each, rules that turn the names of another program into those of timm's whole model.
 
-The rules of a family turn its names into those of timm's whole model; the first that matches a whole name counts.
+The first rule whose pattern matches a whole name applies.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:  # jobs read KINDS before they import torch
+    from torch import Tensor
 
+KINDS = ("pycls", "detectron", "detectron2", "swin", "mit", "torchvision", "timm", "efficientnet", "openmmlab")
+"""pycls: RegNet. detectron, detectron2: ResNet. swin, mit: of their authors (MiT is SegFormer's).
+torchvision: ResNet, RegNet, Swin, ViT. timm: ViT, also from the JAX files of its authors, and
+ResNet. efficientnet: of efficientnet_pytorch and efficientnet_lite_pytorch. openmmlab: backbones of
+MMDetection, MMSegmentation and MMPretrain."""
 Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
@@ -20,10 +27,10 @@ class Family:
     """One kind of file.
 
     Attributes:
-        name: as ``--from`` has it.
-        has: patterns; a file of this family has a name for each, from its beginning.
-        rules: (pattern of a whole name, timm's name). Names that match none are left.
-        dropped: pattern of names that carry nothing (buffers that the model computes).
+        name: the value of ``--from``.
+        has: patterns; a file of this family has a name that matches each.
+        rules: (pattern of a whole name, timm's name). Names that match no rule are left over.
+        dropped: pattern of names to ignore (buffers that the model computes).
     """
 
     name: str
@@ -33,7 +40,10 @@ class Family:
 
 
 def _block(part: str) -> Callable[[re.Match[str]], str]:
-    """``part`` of a RegNet's block, whose stage and number (from 0; timm counts from 1) are the first two groups."""
+    """Replacement for ``part`` of a block of a RegNet.
+
+    The first two groups are its stage and number (from 0; timm counts from 1).
+    """
     return lambda match: match.expand(f"s{match[1]}.b{int(match[2]) + 1}.{part}")
 
 
@@ -235,16 +245,16 @@ TIMM = Family("timm", (), _same(r".+"), r".*\.(relative_position_index|relative_
 """Any model of timm under its own names."""
 
 
-def find_family(names: Mapping[str, Tensor], families: tuple[Family, ...]) -> Family | None:
-    """The first family all of whose patterns are found among the names."""
+def find_family(names: "Mapping[str, Tensor]", families: tuple[Family, ...]) -> Family | None:
+    """The first family whose patterns all match some name."""
     return next((each for each in families if all(any(re.fullmatch(has, name) for name in names) for has in each.has)), None)
 
 
-def translate(tensors: Mapping[str, Tensor], family: Family) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors under timm's names, and those that no rule knows under their own.
+def translate(tensors: "Mapping[str, Tensor]", family: Family) -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
+    """The tensors under timm's names, and the tensors that no rule matches, under their own names.
 
     Raises:
-        ValueError: if two would have one name.
+        ValueError: if two tensors would get the same name.
     """
     rules = [(re.compile(pattern), new) for pattern, new in family.rules]
     found: dict[str, Tensor] = {}
@@ -256,6 +266,6 @@ def translate(tensors: Mapping[str, Tensor], family: Family) -> tuple[dict[str, 
             continue
         new = match[0].expand(match[1]) if isinstance(match[1], str) else match[1](match[0])
         if new in found:
-            raise ValueError(f"two tensors would be called {new!r}; one of them is {name!r}")
+            raise ValueError(f"two tensors would get the name {new!r}; one of them is {name!r}")
         found[new] = tensor
     return found, left

@@ -1,4 +1,4 @@
-"""A foreign file's tensors under timm's names: which program they are of, and what of them is a backbone."""
+"""Identifies which program wrote a file of weights, and renames the tensors of its backbone to timm's names."""
 
 import re
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from mtl_ray.weights import families as known
-from mtl_ray.weights.kinds import KINDS
+from mtl_ray.weights.families import KINDS
 from mtl_ray.weights.reshaped import prepare, red_first, resnet_of_detectron
-from mtl_ray.weights.upgrade import Old, describe, upgrade, upgrade_ssd
+from mtl_ray.weights.upgrade import describe_detector, upgrade, upgrade_ssd
 from mtl_ray.weights.weights import Weights
 
 _OF_OPENMMLAB = (
@@ -31,16 +31,18 @@ _PREFIXES = ("", "module.", "backbone.bottom_up.", "backbone.", "module.backbone
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
-    """What a file of another program holds, in timm's words.
+class ForeignWeights:
+    """The weights of another program, under timm's names.
 
     Attributes:
         kind: one of ``KINDS``.
-        backbone: by the names of timm's whole model; a classifier is among them.
-        beside: what is no part of it (necks, heads), under the names that the file has (upgraded ones, if it was old).
-        notes: what the user must know to use it, a sentence each.
-        bgr: it was trained on blue, green, red, and its first convolution has been turned round.
-        caffe: its strided blocks halve the map in their first convolution.
+        backbone: under the names of timm's whole model, including a classifier.
+        beside: the other tensors (necks, heads), under the names of the file (upgraded names, if
+            the file was old).
+        notes: what the user must know to use the weights, a sentence each.
+        bgr: the network was trained on blue, green, red; the channels of its first convolution have
+            been reversed.
+        caffe: the strided blocks halve the map in their first convolution.
     """
 
     kind: str
@@ -51,45 +53,47 @@ class Foreign:
     caffe: bool = False
 
 
-def recognise(weights: Weights, kind: str | None = None, *, classes: int = 81, version: str | None = None, compat: bool = False) -> Foreign:
-    """Finds out what a file is and translates its names.
+def recognise(
+    weights: Weights, kind: str | None = None, *, classes: int = 81, version: str | None = None, compat: bool = False
+) -> ForeignWeights:
+    """Identifies a file of weights and renames its tensors.
 
     Args:
         weights: as read.
-        kind: one of ``KINDS``; without it, the first whose names are there.
+        kind: one of ``KINDS``; by default the first whose names are in the file.
         classes: of a detector of MMDetection 1.x, with the background.
-        version: of MMDetection that wrote the file, where the file does not say it.
-        compat: leave the order of colours as it is.
+        version: of MMDetection that wrote the file, if the file does not contain it.
+        compat: keep the order of the colour channels.
 
     Raises:
-        ValueError: if it is of no known kind.
+        ValueError: if the kind is unknown.
     """
     if kind in (None, "detectron") and any(re.fullmatch(r"res2_0_branch2a_w", name) for name in weights.tensors):
         return _of_detectron(weights, compat)
     if kind == "detectron":
-        raise ValueError("this is no ResNet of Detectron: it has no blob res2_0_branch2a_w")
+        raise ValueError("this is not a ResNet of Detectron: it has no blob res2_0_branch2a_w")
     old = kind in (None, "openmmlab")
-    tensors, notes = modernised(weights, classes, version) if old else (weights.tensors, ())
+    tensors, notes = upgraded_tensors(weights, classes, version) if old else (weights.tensors, ())
     found = _find(tensors, kind)
     if found is None and notes:
-        return Foreign("openmmlab", {}, tensors, notes)
+        return ForeignWeights("openmmlab", {}, tensors, notes)
     if found is None:
         example = ", ".join(list(tensors)[:3])
         raise ValueError(
-            f"these names are of no network that is known here ({example}, ...), or not of {kind or 'any of ' + ', '.join(KINDS)}; "
-            "of any model of timm: --from timm --model NAME"
+            f"these names belong to no network that is known here ({example}, ...), or not to {kind or 'any of ' + ', '.join(KINDS)}; "
+            "for a model of timm use --from timm --model NAME"
         )
     family, prefix, inner = found
     backbone, left = known.translate(inner, family)
     beside = {name: value for name, value in tensors.items() if not name.startswith(prefix)} | {
         prefix + name: v for name, v in left.items()
     }
-    foreign = Foreign("openmmlab" if prefix.endswith("backbone.") else family.name, backbone, beside, notes)
+    foreign = ForeignWeights("openmmlab" if prefix.endswith("backbone.") else family.name, backbone, beside, notes)
     return _coloured(foreign, weights, compat)
 
 
 def _find(tensors: Mapping[str, Tensor], kind: str | None) -> tuple[known.Family, str, dict[str, Tensor]] | None:
-    """The family, under which prefix its names stand, and its tensors without it."""
+    """The family, the prefix of its names, and its tensors without the prefix."""
     for prefix in _PREFIXES:
         inner = prepare({name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)})
         for each in (kind,) if kind else _FAMILIES:
@@ -104,20 +108,20 @@ def _find(tensors: Mapping[str, Tensor], kind: str | None) -> tuple[known.Family
 
 
 def _is_regnet(tensors: Mapping[str, Tensor]) -> bool:
-    """OpenMMLab calls a RegNet's parts as a ResNet's; its stem is 3x3, and its blocks end as wide as they are inside."""
+    """OpenMMLab gives a RegNet the names of a ResNet, but its stem is 3x3, and its blocks have the same width inside and at the end."""
     stem, inside, end = (tensors.get(name) for name in ("conv1.weight", "layer1.0.conv2.weight", "layer1.0.conv3.weight"))
     return stem is not None and inside is not None and end is not None and stem.shape[-1] == 3 and inside.shape[0] == end.shape[0]
 
 
-def _of_detectron(weights: Weights, compat: bool) -> Foreign:
+def _of_detectron(weights: Weights, compat: bool) -> ForeignWeights:
     backbone, left = resnet_of_detectron(weights.tensors)
     if not compat:
         backbone["conv1.weight"] = red_first(backbone["conv1.weight"])
-    return Foreign("detectron", backbone, left, (), bgr=not compat, caffe=True)
+    return ForeignWeights("detectron", backbone, left, (), bgr=not compat, caffe=True)
 
 
-def _coloured(foreign: Foreign, weights: Weights, compat: bool) -> Foreign:
-    """Turns the first convolution round where the file is known to be of a network that saw blue first."""
+def _coloured(foreign: ForeignWeights, weights: Weights, compat: bool) -> ForeignWeights:
+    """Reverses the channels of the first convolution if the network was trained on BGR images."""
     text = _config_text(weights)
     caffe = re.search(r"style\s*=\s*['\"]caffe['\"]", text) is not None
     bgr = re.search(r"(?:bgr_)?to_rgb\s*=\s*False", text) is not None
@@ -137,16 +141,18 @@ def _config_text(weights: Weights) -> str:
     return " ".join(str(meta.get(key, "")) for key in ("config", "cfg")) if isinstance(meta, dict) else ""
 
 
-def modernised(
+def upgraded_tensors(
     weights: Weights, classes: int = 81, version: str | None = None, *, compat: bool = False
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors of a detector of MMDetection 1.x as 2.x would have them, under its names; anything else as it is.
+    """Upgrades the tensors of a detector of MMDetection 1.x to 2.x.
+
+    All other weights stay unchanged.
 
     Args:
         weights: as read.
         classes: of the old model, with the background.
-        version: of MMDetection that wrote the file, where the file does not say it.
-        compat: by the rules of MMDetection's tool, faults and all, whatever the version.
+        version: of MMDetection that wrote the file, if the file does not contain it.
+        compat: apply the rules of MMDetection's tool, including its faults, to any version.
 
     Returns:
         The tensors, and a sentence for each change.
@@ -155,7 +161,7 @@ def modernised(
     found = version or (str(meta["mmdet_version"]) if isinstance(meta, dict) and "mmdet_version" in meta else None)
     if found is None:
         return weights.tensors, ()
-    old: Old = describe(weights.tensors, found, _config_text(weights), classes, compat)
+    old = describe_detector(weights.tensors, found, _config_text(weights), classes, compat)
     tensors, notes = weights.tensors, []
     if compat or not old.at_least("2.0.0"):
         tensors = upgrade(tensors, old)

@@ -1,4 +1,4 @@
-"""Which backbone of timm a set of tensors is, by their shapes."""
+"""Finds the backbone of timm for a set of tensors, by their shapes."""
 
 import math
 import re
@@ -21,7 +21,10 @@ _VIT_SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge
 
 @dataclass(frozen=True, slots=True)
 class TimmModel:
-    """A model of timm as ``model.backbone`` of a config names it; ``features`` are the shapes of its backbone, by name."""
+    """A model of timm with the ``name`` and ``options`` of ``model.backbone``.
+
+    ``features`` are the shapes of its backbone by name.
+    """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -32,7 +35,7 @@ def open_model(name: str, options: Mapping[str, Any] | None = None) -> TimmModel
     """A model of timm with the shapes of its backbone.
 
     Raises:
-        ValueError: if timm does not make a backbone of it.
+        ValueError: if timm cannot build a backbone from it.
     """
     made = {key: tuple(value) if isinstance(value, list) else value for key, value in (options or {}).items()}
     shapes = {key: tuple(value.shape) for key, value in features_of(name, made).state_dict().items()}
@@ -40,7 +43,7 @@ def open_model(name: str, options: Mapping[str, Any] | None = None) -> TimmModel
 
 
 def infer(tensors: Mapping[str, Tensor]) -> TimmModel | None:
-    """The first model of timm whose backbone has these tensors, named as in timm's whole model; None if there is none."""
+    """The first model of timm whose backbone has these tensors (under the names of timm's whole model); None if there is none."""
     for name, options in _candidates(tensors):
         try:
             model = open_model(name, options)
@@ -52,13 +55,16 @@ def infer(tensors: Mapping[str, Tensor]) -> TimmModel | None:
 
 
 def fits(tensors: Mapping[str, Tensor], feature: str, shape: tuple[int, ...]) -> bool:
-    """True if there is a tensor of that shape for an entry of a backbone; ``num_batches_tracked`` may be missing."""
+    """True if there is a tensor of that shape for an entry of a backbone.
+
+    ``num_batches_tracked`` may be missing.
+    """
     name = whole_name(tensors, feature)
     return name.endswith("num_batches_tracked") if name not in tensors else tuple(tensors[name].shape) == shape
 
 
 def whole_name(tensors: Mapping[str, Tensor], feature: str) -> str:
-    """The name in the whole model of an entry of its backbone: timm writes ``layers_0`` for ``layers.0``, and a prefix before a ViT."""
+    """The name in the whole model of an entry of its backbone. timm renames ``layers.0`` to ``layers_0``, and adds a prefix to a ViT."""
     named = (feature, feature.removeprefix("model."), re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", feature))
     return next((name for name in named if name in tensors), named[-1] if "_" in feature.partition(".")[0] else named[1])
 
@@ -81,7 +87,7 @@ def _candidates(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, 
 
 
 def _resnets(tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    """Those of the right depth: 6 convolutions or 9 in the first two blocks and the last stages' blocks."""
+    """The ResNets with the right number of blocks in the third stage."""
     depth = _count(tensors, r"layer3\.(\d+)\.")
     for name in _RESNETS:
         number = int(re.findall(r"\d+", name)[0])
@@ -93,7 +99,7 @@ def _swins(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Any]]
     stages = range(_count(tensors, r"layers\.(\d+)\."))
     tables = [tensors.get(f"layers.{i}.blocks.0.attn.relative_position_bias_table") for i in stages]
     if any(table is None for table in tables):
-        return  # version 2, which has no tables
+        return  # Swin v2 has no tables
     window = (math.isqrt(tables[0].shape[0]) + 1) // 2 if tables[0] is not None else 7
     width = tensors["patch_embed.proj.weight"].shape[0]
     depths = [_count(tensors, rf"layers\.{i}\.blocks\.(\d+)\.") for i in stages]
@@ -105,7 +111,10 @@ def _swins(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _mit(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """MiT (Xie et al. 2021, SegFormer) is PVT v2 (Wang et al. 2022) with other widths: heads of 32 or 64 channels, 1 in the first stage."""
+    """MiT (Xie et al. 2021, SegFormer) is PVT v2 (Wang et al. 2022) with other widths.
+
+    Heads have 32 or 64 channels, and the first stage has one head.
+    """
     stages = range(_count(tensors, r"stages\.(\d+)\."))
     first = [f"stages.{i}.blocks.0." for i in stages]
     widths = [tensors[name + "attn.q.weight"].shape[0] for name in first]
@@ -139,5 +148,5 @@ def _vits(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """How many numbers stand at one place of the names."""
+    """How many different values the first group of a pattern has in the names."""
     return len({match[1] for name in tensors if (match := re.match(pattern, name))})

@@ -1,4 +1,4 @@
-"""The operations of a pickle, gone through without doing any of them."""
+"""Scans the operations of a pickle without executing them."""
 
 _FIXED = {
     **dict.fromkeys(b"(012]})l.NRQabdehostu\x81\x85\x86\x87\x88\x89\x8f\x90\x91\x92\x93\x94", 0),
@@ -13,19 +13,21 @@ _STOP, _PUT, _LONG_PUT = b".pr"
 
 
 def check_operations(data: bytes | bytearray, start: int = 0) -> int:
-    """Where the pickle that begins at ``start`` ends.
+    """The end of the pickle that begins at ``start``.
 
-    It is done before a pickle is read, since five of its bytes can make Python's reader ask for 32 GB: a place far out in its memo.
+    Call this before a pickle is read: five of its bytes can make Python's reader allocate 32 GB, by
+    a large index in its memo.
 
     Raises:
-        ValueError: if such a place is beyond the length of the data, an operation is unknown, or the end is missing.
+        ValueError: if an index of the memo is larger than the data, an operation is unknown, or the
+            end is missing.
     """
     place, end = start, len(data)
     while place < end:
         op = data[place]
         if op in _FIXED:
             if op == _LONG_PUT and int.from_bytes(data[place + 1 : place + 5], "little") > end:
-                raise ValueError("it is broken (a place of its memo is out of reach)")
+                raise ValueError("it is broken (an index of its memo is too large)")
             place += 1 + _FIXED[op]
         elif op in _COUNTED:
             width = _COUNTED[op]
@@ -36,18 +38,18 @@ def check_operations(data: bytes | bytearray, start: int = 0) -> int:
             raise ValueError(f"it is not a pickle of plain values (operation {op:#x})")
         if op == _STOP:
             return place
-    raise ValueError("it is cut short")
+    raise ValueError("it is truncated")
 
 
 def _after_lines(data: bytes | bytearray, place: int, lines: int) -> int:
-    """Behind an operation whose arguments are lines of text."""
+    """The position after an operation whose arguments are lines of text."""
     start = place + 1
     for _ in range(lines):
         stop = data.find(b"\n", start)
         if stop < 0:
-            raise ValueError("it is cut short")
+            raise ValueError("it is truncated")
         number = data[start : min(stop, start + 12)]
         if data[place] == _PUT and (not number.isdigit() or int(number) > len(data)):
-            raise ValueError("it is broken (a place of its memo is out of reach)")
+            raise ValueError("it is broken (an index of its memo is too large)")
         start = stop + 1
     return start

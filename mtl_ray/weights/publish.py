@@ -1,4 +1,4 @@
-"""A file of weights to hand out: nothing of the training in it, named after its content."""
+"""Writes a file of weights for publication: without the state of the training, named after its content."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,26 +10,28 @@ from torch import Tensor
 from mtl_ray import storage
 from mtl_ray.weights.read import read_weights
 from mtl_ray.weights.weights import Weights
-from mtl_ray.weights.write import ENDINGS, check_ending, content_hash, encode, keeps_rest
+from mtl_ray.weights.write import ENDINGS, check_ending, content_hash, encode_weights, keeps_rest
 
-Choice = Literal["averaged", "raw"]
+EmaChoice = Literal["averaged", "raw"]
 
 _SECOND = {"ema_state_dict": "raw", "state_dict_ema": "averaged", "model_ema": "averaged", "ema": "averaged"}
-"""Top-level keys of a second copy of the weights, and which it is. MMEngine keeps the averaged ones, with which it tests, under
-``state_dict``, and the raw ones under ``ema_state_dict``; timm, DeiT and others the averaged ones apart."""
+"""Top-level keys of a second copy of the weights, and which copy it is. MMEngine stores the
+averaged weights, which it uses for tests, under ``state_dict``, and the raw ones under
+``ema_state_dict``. timm, DeiT and others store the averaged ones under a key of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What was written.
+    """The published file.
 
     Attributes:
-        uri: its name ends in the first eight digits of ``sha256``.
+        uri: the name ends in the first eight digits of ``sha256``.
         sha256: of the file.
-        content: hash of names, types, shapes and numbers (``write.content_hash``), the same in every format.
-        weights: which copy it is, where there were two; else empty.
-        removed: what the file had beside its weights, or among them, and has no longer.
-        tensors, numbers, size_bytes: how much it holds; the last is the file's.
+        content: hash of names, types, shapes and numbers (``write.content_hash``), the same in
+            every format.
+        weights: which copy it holds, if there were two; else empty.
+        removed: entries and tensors of the source that it does not contain.
+        tensors, numbers, size_bytes: number of tensors and of their elements; size of the file.
     """
 
     uri: str
@@ -42,15 +44,19 @@ class Published:
     size_bytes: int
 
 
-def publish(source: str, to: str, *, ema: Choice = "averaged", keep: Sequence[str] = ("meta",), key: str | None = None) -> Published:
+def publish_weights(
+    source: str, to: str, *, ema: EmaChoice = "averaged", keep: Sequence[str] = ("meta",), key: str | None = None
+) -> Published:
     """Writes the weights of a training checkpoint as ``{stem of to}-{8 hex}{ending of to}``.
 
     Args:
         source: any file that ``read_weights`` reads, or a checkpoint or run of this project.
-        to: name of the new file; its ending says the format (``.pth`` where it has none). A .pth holds ``state_dict`` and what is kept.
-        ema: which copy of the weights, where the file holds two: their moving average or those of the last step.
-        keep: top-level entries that stay beside the weights, in a .pth.
-        key: the top-level key of the weights, instead of looking for it.
+        to: name of the new file; its ending sets the format (``.pth`` if it has none). A .pth holds
+            ``state_dict`` and ``keep``.
+        ema: which copy of the weights, if the file holds two: their moving average or those of the
+            last step.
+        keep: top-level entries to keep beside the weights, in a .pth.
+        key: the top-level key of the weights; found automatically by default.
 
     Raises:
         ValueError: if there are no weights, or the ending of ``to`` is unknown.
@@ -58,10 +64,10 @@ def publish(source: str, to: str, *, ema: Choice = "averaged", keep: Sequence[st
     to = to if to.endswith(ENDINGS) else to + ".pth"
     check_ending(to)
     weights = read_weights(source, key) if key is not None or not _is_checkpoint(source) else _of_checkpoint(source, ema)
-    tensors, taken, removed = choose(weights, ema)
+    tensors, taken, removed = choose_copy(weights, ema)
     rest = {name: value for name, value in weights.rest.items() if name in keep and keeps_rest(to)}
     removed += [f"{name} ({_kind(value)})" for name, value in weights.rest.items() if name not in rest]
-    data = encode(to, tensors, rest=rest)
+    data = encode_weights(to, tensors, rest=rest)
     digest = hashlib.sha256(data).hexdigest()
     stem, ending = to[: to.rindex(".")], to[to.rindex(".") :]
     uri = f"{stem}-{digest[:8]}{ending}"
@@ -70,11 +76,12 @@ def publish(source: str, to: str, *, ema: Choice = "averaged", keep: Sequence[st
     return Published(uri, digest, content_hash(tensors), taken, (*removed, *weights.left), len(tensors), numbers, len(data))
 
 
-def choose(weights: Weights, ema: Choice) -> tuple[dict[str, Tensor], str, list[str]]:
-    """The wanted copy of the weights, which one it is (empty if there is only one), and what is removed from among the tensors.
+def choose_copy(weights: Weights, ema: EmaChoice) -> tuple[dict[str, Tensor], str, list[str]]:
+    """The requested copy of the weights, which copy it is (empty if there is only one), and what was removed from the tensors.
 
-    MMCV's hooks keep the second copy among the weights, as ``ema_backbone_conv1_weight`` for ``backbone.conv1.weight``. They change
-    the two over before an epoch's checkpoint is written: what stands under the plain names is the average, with which it tests.
+    MMCV's hooks store the second copy among the weights, as ``ema_backbone_conv1_weight`` for
+    ``backbone.conv1.weight``. They swap the two before they write the checkpoint of an epoch: the
+    plain names then hold the average, which is used for tests.
     """
     plain = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("ema_")}
     doubled = {name: f"ema_{name.replace('.', '_')}" for name in plain}
@@ -99,8 +106,8 @@ def _is_checkpoint(uri: str) -> bool:
     return storage.exists(storage.join(uri, "MANIFEST.json")) or storage.exists(storage.join(uri, "checkpoints"))
 
 
-def _of_checkpoint(uri: str, ema: Choice) -> Weights:
-    """Of a checkpoint of this project: ``ema.safetensors`` where there is one, unless the raw weights are wanted."""
+def _of_checkpoint(uri: str, ema: EmaChoice) -> Weights:
+    """The weights of a checkpoint of this project: ``ema.safetensors`` if it exists, unless the raw weights are requested."""
     return read_weights(uri, "model" if ema == "raw" else None)
 
 

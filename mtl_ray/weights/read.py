@@ -1,4 +1,4 @@
-"""Weights from a file of any kind, found out by what is in it, not by its name."""
+"""Reads weights from a file of any kind. The content decides the kind, not the name."""
 
 import io
 import json
@@ -12,8 +12,8 @@ import safetensors.torch
 from mtl_ray import storage
 from mtl_ray.artifact import Artifact, open_artifact
 from mtl_ray.inference.checkpoint import find_checkpoint
+from mtl_ray.weights.torch_checkpoints import BROKEN_ZIP
 from mtl_ray.weights.torch_files import is_torch_file, read_torch
-from mtl_ray.weights.torch_records import BROKEN_ZIP
 from mtl_ray.weights.unpickle import load_pickle
 from mtl_ray.weights.weights import Weights, find_weights
 
@@ -21,17 +21,19 @@ _GROWTH = 64
 
 
 def read_weights(uri: str, key: str | None = None) -> Weights:
-    """The named tensors at a URI; nothing that is in a file is run.
+    """The named tensors at a URI. No code in a file is executed.
 
     Args:
-        uri: a file of ``torch.save`` (zip, the older form, tar), safetensors, a pickle with arrays, an ``.npz``; or a checkpoint or run of
-            this project (a run's best checkpoint; where there are averaged weights, those).
-        key: the top-level key of the tensors; without it the usual ones are looked for. Empty: the file itself.
-            For a checkpoint of this project, the name of one of its files without ``.safetensors``: ``model`` or ``ema``.
+        uri: a file of ``torch.save`` (zip, older format, tar), safetensors, a pickle with arrays,
+            an ``.npz``; or a checkpoint or run of this project (the best checkpoint of a run; the
+            averaged weights, if there are any).
+        key: the top-level key of the tensors; by default the usual keys are tried. Empty: the top
+            level itself. For a checkpoint of this project, the name of one of its files without
+            ``.safetensors``: ``model`` or ``ema``.
 
     Raises:
-        FileNotFoundError: if there is nothing.
-        ValueError: if there are no named tensors, or the file asks for more than plain values.
+        FileNotFoundError: if nothing exists at the URI.
+        ValueError: if there are no named tensors, or the file needs more than plain values.
     """
     if storage.exists(storage.join(uri, "checkpoints")):
         uri = find_checkpoint(uri)
@@ -46,10 +48,10 @@ def read_weights(uri: str, key: str | None = None) -> Weights:
 
 
 def read_content(data: bytes) -> Any:
-    """What a file of weights holds, whatever its kind.
+    """The content of a file of weights of any kind.
 
     Raises:
-        ValueError: if it is of no known kind, not whole, or asks for more than plain values.
+        ValueError: if its kind is unknown, it is incomplete, or it needs more than plain values.
     """
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
         return _safetensors(data)
@@ -57,16 +59,16 @@ def read_content(data: bytes) -> Any:
         return _npz(data)
     if is_torch_file(data):
         return read_torch(data)
-    if not data.startswith((b"\x80", b"(", b"}", b"]", b"c")):  # of protocol 2 and later, or a container or class of an older one
+    if not data.startswith((b"\x80", b"(", b"}", b"]", b"c")):  # protocol 2 and later, or a container or class of an older protocol
         raise ValueError("this is neither a file of torch.save nor safetensors, npz or a pickle")
     return load_pickle(data)
 
 
 def _safetensors(data: bytes) -> dict[str, Any]:
     try:
-        return dict(sorted(safetensors.torch.load(data).items()))  # the file has no order of its own
+        return dict(sorted(safetensors.torch.load(data).items()))  # the file does not define an order
     except (safetensors.SafetensorError, KeyError) as error:
-        raise ValueError(f"this is not a whole file of safetensors: {error}") from error
+        raise ValueError(f"this file of safetensors is broken: {error}") from error
 
 
 def _is_npz(data: bytes) -> bool:
@@ -86,7 +88,7 @@ def _npz(data: bytes) -> dict[str, Any]:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (*BROKEN_ZIP, EOFError, KeyError, SyntaxError, TypeError, MemoryError, OverflowError) as error:
-        raise ValueError(f"this is not a whole .npz file: {error}") from error
+        raise ValueError(f"this .npz file is broken: {error}") from error
 
 
 def _checkpoint(opened: Artifact, key: str | None) -> Weights:

@@ -1,4 +1,4 @@
-"""Tensors that other programs keep in another form, not only under another name."""
+"""Converts tensors that other programs store in another layout, not only under another name."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -6,15 +6,14 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from mtl_ray.weights.jax_vit import TELLS, vit_of_jax
-
 Tensors = dict[str, Tensor]
 
 
 def swin_of_openmmlab(tensors: Mapping[str, Tensor]) -> Tensors:
-    """OpenMMLab's Swin joins the four neighbours of patch merging in the order of ``nn.Unfold``: channel by channel, row by row.
+    """Reorders patch merging of OpenMMLab's Swin, which concatenates the four neighbours like ``nn.Unfold``: channel by channel.
 
-    The original joins them neighbour by neighbour: above left, below left, above right, below right.
+    The original concatenates them neighbour by neighbour: top left, bottom left, top right, bottom
+    right.
     """
     order = [0, 2, 1, 3]
 
@@ -30,7 +29,7 @@ def swin_of_openmmlab(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def mit_of_openmmlab(tensors: Mapping[str, Tensor]) -> Tensors:
-    """OpenMMLab's MiT has its projections in one ``in_proj`` and its linear layers as 1x1 convolutions."""
+    """Splits the ``in_proj`` of OpenMMLab's MiT, and turns its 1x1 convolutions into linear layers."""
     found: Tensors = {}
     for name, value in tensors.items():
         if match := re.fullmatch(r"(layers\.\d\.1\.\d+\.attn)\.attn\.in_proj_(weight|bias)", name):
@@ -46,9 +45,9 @@ def mit_of_openmmlab(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def resnet_of_detectron(blobs: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
-    """A ResNet of Detectron (Caffe2) under the names of torchvision, and the blobs that are none of it.
+    """A ResNet of Detectron (Caffe2), of any depth, under the names of torchvision, and the other blobs.
 
-    Its normalisation is a factor and a shift: a batch normalisation with mean 0 and variance 1. ResNets of any depth.
+    Its normalisation is a scale and a shift: a batch normalisation with mean 0 and variance 1.
     """
     found: Tensors = {}
     left: Tensors = {}
@@ -66,7 +65,7 @@ def resnet_of_detectron(blobs: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
 
 
 def _place_of_blob(name: str) -> str | tuple[str, str] | None:
-    """The name of a convolution's tensor, or the layer and part of a normalisation."""
+    """The name for a tensor of a convolution, or the layer and the parameter of a normalisation."""
     kinds = {"w": "weight", "b": "bias", "s": "weight"}
     if match := re.fullmatch(r"conv1_([wb])", name):
         return f"conv1.{kinds[match[1]]}"
@@ -84,9 +83,10 @@ def _place_of_blob(name: str) -> str | tuple[str, str] | None:
 
 
 def efficientnet_of_lukemelas(tensors: Mapping[str, Tensor]) -> Tensors:
-    """efficientnet_pytorch counts all blocks of an EfficientNet in one row; in timm each stage begins anew.
+    """Renumbers the blocks of efficientnet_pytorch, which counts them through.
 
-    A stage is as wide as its last convolutions, and each stage has another width. The first stage's blocks have no expansion.
+    Timm counts them in each stage. The width of the last convolution is the same in all blocks of a
+    stage, and differs between stages. The blocks of the first stage have no expansion.
     """
     widths = {
         int(m[1]): value.shape[0] for name, value in tensors.items() if (m := re.fullmatch(r"_blocks\.(\d+)\._project_conv\.weight", name))
@@ -118,25 +118,90 @@ _MBCONV = {
 }
 _SEPARABLE = {**_MBCONV, "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
-PREPARED: Mapping[str, Callable[[Mapping[str, Tensor]], Tensors]] = {
+JAX_NAME = "Transformer/encoder_norm/scale"
+"""A name that identifies a file of the JAX program."""
+
+_BLOCK = re.compile(r"Transformer/encoderblock_(\d+)/(\w+)/(.+)")
+_NORMS = {"LayerNorm_0": "norm1", "LayerNorm_1": "norm2", "LayerNorm_2": "norm2"}
+_LEAVES = {"scale": "weight", "kernel": "weight", "bias": "bias"}
+
+
+def vit_of_jax(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Vision transformers of the authors' JAX program (Dosovitskiy et al. 2021, ``.npz``) under timm's names.
+
+    Kernels are transposed; query, key and value are joined.
+
+    Raises:
+        ValueError: if a part of an attention is missing.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        plain = _outside(name, value)
+        if plain is not None:
+            found[plain[0]] = plain[1]
+        elif match := _BLOCK.fullmatch(name):
+            found |= _inside(tensors, name, f"blocks.{match[1]}.", match[2], match[3], value)
+        else:
+            found[name] = value
+    return found
+
+
+def _outside(name: str, value: Tensor) -> tuple[str, Tensor] | None:
+    """Name and value of a tensor outside the blocks; None for a tensor of a block."""
+    if name == "embedding/kernel":
+        return "patch_embed.proj.weight", value.permute(3, 2, 0, 1)
+    if name == "head/kernel":
+        return "head.weight", value.T
+    names = {
+        "cls": "cls_token",
+        "embedding/bias": "patch_embed.proj.bias",
+        "Transformer/posembed_input/pos_embedding": "pos_embed",
+        "Transformer/encoder_norm/scale": "norm.weight",
+        "Transformer/encoder_norm/bias": "norm.bias",
+        "head/bias": "head.bias",
+    }
+    return (names[name], value) if name in names else None
+
+
+def _inside(tensors: Mapping[str, Tensor], name: str, block: str, layer: str, leaf: str, value: Tensor) -> dict[str, Tensor]:
+    """The converted tensor of a block; empty for key and value, which are joined with the query."""
+    part, _, kind = leaf.rpartition("/")
+    new = _LEAVES.get(kind, kind)
+    if layer in _NORMS:
+        return {f"{block}{_NORMS[layer]}.{new}": value}
+    if layer.startswith("MlpBlock"):
+        return {f"{block}mlp.fc{int(part[-1]) + 1}.{new}": value.T if kind == "kernel" else value}
+    if part == "out":
+        return {f"{block}attn.proj.{new}": value.flatten(0, 1).T if kind == "kernel" else value}
+    if part != "query":
+        return {}
+    parts = [name.replace("/query/", f"/{each}/") for each in ("query", "key", "value")]
+    if missing := [each for each in parts if each not in tensors]:
+        raise ValueError(f"{missing[0]} is missing")
+    joined = [tensors[each].flatten(1).T if kind == "kernel" else tensors[each].flatten() for each in parts]
+    return {f"{block}attn.qkv.{new}": torch.cat(joined)}
+
+
+CHANGES: Mapping[str, Callable[[Mapping[str, Tensor]], Tensors]] = {
     r"stages\.0\.blocks\.0\.attn\.w_msa\.qkv\.weight": swin_of_openmmlab,
     r"layers\.0\.1\.0\.attn\.attn\.in_proj_weight": mit_of_openmmlab,
     r"_conv_stem\.weight": efficientnet_of_lukemelas,
-    re.escape(TELLS): vit_of_jax,
+    re.escape(JAX_NAME): vit_of_jax,
 }
-"""What is done before names are translated, by the name that tells the form."""
+"""Conversions before the names are translated, by a pattern of a name that identifies the
+layout."""
 
 
 def prepare(tensors: Mapping[str, Tensor]) -> Tensors:
-    """The tensors in the form that timm has them in, under the names that they had."""
-    for has, change in PREPARED.items():
+    """The tensors in the layout of timm, under names that the rules of a family know."""
+    for has, change in CHANGES.items():
         if any(re.fullmatch(has, name) for name in tensors):
             return change(tensors)
     return dict(tensors)
 
 
 def red_first(stem: Tensor) -> Tensor:
-    """The first convolution (C, 3, h, w) of a network that was trained on BGR, for RGB."""
+    """Converts the first convolution (C, 3, h, w) from BGR to RGB."""
     if stem.shape[1] != 3:
-        raise ValueError(f"a first convolution of shape {tuple(stem.shape)} does not read three colours")
+        raise ValueError(f"a first convolution of shape {tuple(stem.shape)} does not have three input channels")
     return stem.flip(1)

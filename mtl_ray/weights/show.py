@@ -1,4 +1,4 @@
-"""What is in a file of weights: a table, and how it agrees with a model."""
+"""The content of a file of weights as a table, and its comparison with a model."""
 
 import json
 import math
@@ -14,8 +14,11 @@ from mtl_ray.weights.write import content_hash
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One tensor; ``sum`` is added up in float64, of a complex one its absolute values."""
+class TensorRow:
+    """One tensor.
+
+    ``sum`` is computed in float64; for a complex tensor it is the sum of the absolute values.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -24,13 +27,14 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
-    """How tensors agree with those that a model has.
+class ModelMatch:
+    """Differences between the tensors of a file and those of a model.
 
     Attributes:
-        missing: names of the model that are not there; without ``num_batches_tracked``, which nothing reads.
-        unused: names that the model does not have.
-        unequal: (name, shape there, shape in the model).
+        missing: names of the model that the file lacks, except ``num_batches_tracked``, which
+            nothing reads.
+        unused: names of the file that the model lacks.
+        unequal: (name, shape in the file, shape in the model).
     """
 
     missing: tuple[str, ...]
@@ -39,12 +43,12 @@ class Agreement:
 
     @property
     def whole(self) -> bool:
-        """True if the model can be filled: nothing is missing or of another shape."""
+        """True if the file fills the model: no tensor is missing or has another shape."""
         return not self.missing and not self.unequal
 
     def to_text(self, most: int = 10) -> str:
-        """One paragraph for each kind of difference, ``most`` names of it."""
-        shapes = [f"{name}: {there} in the file, {here} in the model" for name, there, here in self.unequal]
+        """A paragraph for each kind of difference, with at most ``most`` names."""
+        shapes = [f"{name}: {found} in the file, {wanted} in the model" for name, found, wanted in self.unequal]
         kinds = (("missing in the file", self.missing), ("not used by the model", self.unused), ("of another shape", shapes))
         lines = []
         for kind, names in kinds:
@@ -55,26 +59,26 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A table of tensors, with what else a file holds.
+class WeightsTable:
+    """A table of the tensors of a file.
 
     Attributes:
-        key: the top-level key under which they are.
+        key: the top-level key of the tensors.
         rows: in the order of the file.
-        others: the other top-level entries and what is left aside.
-        numbers, size_bytes: of all tensors.
+        others: the other top-level entries, and what cannot be read.
+        numbers, size_bytes: number and size of the elements of all tensors.
         content: hash of names, types, shapes and numbers.
     """
 
     key: str
-    rows: tuple[Row, ...]
+    rows: tuple[TensorRow, ...]
     others: tuple[str, ...]
     numbers: int
     size_bytes: int
     content: str
 
     def to_text(self) -> str:
-        """A line a tensor with its shape, type and sum, and the totals."""
+        """A line for each tensor with its shape, type and sum, and the totals."""
         names = [len(row.name) for row in self.rows]
         shapes = ["x".join(map(str, row.shape)) or "scalar" for row in self.rows]
         wide, side = max(names), max(map(len, shapes))
@@ -86,18 +90,19 @@ class Shown:
         return "\n".join(lines)
 
 
-def show(weights: Weights) -> Shown:
-    """The table of what was read."""
+def weights_table(weights: Weights) -> WeightsTable:
+    """The table of some weights."""
     rows = tuple(
-        Row(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), _sum(tensor)) for name, tensor in weights.tensors.items()
+        TensorRow(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), _sum(tensor))
+        for name, tensor in weights.tensors.items()
     )
     numbers, size = weights.size()
     others = (*(f"{name} ({_kind(value)})" for name, value in weights.rest.items()), *weights.left)
-    return Shown(weights.key, rows, others, numbers, size, content_hash(weights.tensors))
+    return WeightsTable(weights.key, rows, others, numbers, size, content_hash(weights.tensors))
 
 
-def write_shown(uri: str, shown: Sequence[tuple[str, Shown]]) -> None:
-    """Writes the tables as strict JSON, a list of files; a sum that is no number is null."""
+def write_tables(uri: str, shown: Sequence[tuple[str, WeightsTable]]) -> None:
+    """Writes the tables as strict JSON, a list of files; a sum that is not finite is null."""
     content = [{"file": name, **asdict(each)} for name, each in shown]
     for file in content:
         for row in file["rows"]:
@@ -105,12 +110,12 @@ def write_shown(uri: str, shown: Sequence[tuple[str, Shown]]) -> None:
     storage.write(uri, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
-def compare(tensors: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> Agreement:
-    """How named tensors agree with the state dict of a model."""
+def compare_with_model(tensors: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> ModelMatch:
+    """Compares named tensors with the state dict of a model."""
     missing = tuple(name for name in model if name not in tensors and not name.endswith("num_batches_tracked"))
     unused = tuple(name for name in tensors if name not in model)
     both = [(name, tuple(tensors[name].shape), tuple(value.shape)) for name, value in model.items() if name in tensors]
-    return Agreement(missing, unused, tuple(each for each in both if each[1] != each[2]))
+    return ModelMatch(missing, unused, tuple(each for each in both if each[1] != each[2]))
 
 
 def _sum(tensor: Tensor) -> float:

@@ -1,7 +1,6 @@
-"""The models that weights are for: of a config, a checkpoint or timm."""
+"""The models to compare weights with: of a config, a checkpoint or timm."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import timm
 import torch
@@ -19,13 +18,13 @@ from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.head_classes import numbered_vocabulary
 
 
-def state_of(target: str, classes: int | None = None) -> Mapping[str, Tensor]:
+def model_state(target: str, classes: int | None = None) -> Mapping[str, Tensor]:
     """The state dict of a model.
 
     Args:
-        target: a config (.yaml), a run or checkpoint of this project, or the name of a model of timm (the backbone that this project
-            makes of it).
-        classes: of every head of a config; without it they are those of its data.
+        target: a config (.yaml), a run or checkpoint of this project, or the name of a model of
+            timm (its backbone, as this project builds it).
+        classes: number of classes of every head of a config; by default those of its data.
 
     Raises:
         ValueError: if it is none of these, or the model cannot be built.
@@ -46,24 +45,23 @@ def model_of(config: ExperimentConfig, classes: int | None = None) -> Model:
     """The network of a config with random weights.
 
     Raises:
-        ValueError: if the number of classes is known neither from the data nor by ``classes``.
+        ValueError: if neither the data nor ``classes`` gives the number of classes.
     """
-    backbone = replace(config.model.backbone, pretrained=False, weights=None)
-    model = replace(config.model, backbone=backbone)
-    return build_model(model, numbered_vocabulary(model.heads.values(), classes) if classes is not None else _vocabulary(config)).eval()
+    model, own = config.model.without_pretrained(), config.model.heads.values()
+    return build_model(model, numbered_vocabulary(own, classes) if classes is not None else _vocabulary(config)).eval()
 
 
 def features_of(name: str, options: Mapping[str, object] | None = None) -> torch.nn.Module:
-    """The backbone that this project makes of a model of timm, without numbers (on the device ``meta``).
+    """The backbone that this project builds from a model of timm, on the device ``meta``.
 
     Raises:
-        ValueError: if timm does not make one.
+        ValueError: if timm cannot build one.
     """
     try:
         with torch.device("meta"):
             net: torch.nn.Module = timm.create_model(name, features_only=True, **(options or {}))
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-        raise ValueError(f"timm does not make a backbone of {name!r}: {error}") from error
+        raise ValueError(f"timm cannot build a backbone from {name!r}: {error}") from error
     return net
 
 
@@ -73,4 +71,4 @@ def _vocabulary(config: ExperimentConfig) -> Vocabulary:
     try:
         return join_vocabularies([open_split(each).vocabulary for each in uris], uris)[0]
     except (FileNotFoundError, ValueError) as error:
-        raise ValueError(f"the number of classes is not known without the data of the config ({error}): give --classes N") from error
+        raise ValueError(f"the number of classes is unknown without the data of the config ({error}): give --classes N") from error

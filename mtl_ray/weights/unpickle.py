@@ -1,7 +1,8 @@
-"""Foreign pickles, read without running anything that is in them. Imports no torch.
+"""Reads foreign pickles without executing code in them. This module imports no torch.
 
-A pickle is a program: it names functions and calls them. Here it may name only what stands in one table, and gets our own functions
-under those names, which check what they are given. Plain values, NumPy arrays and scalars and tensors (as arrays) come out.
+A pickle is a program: it names functions and calls them. Here it may use only the names of one
+table, and gets our own functions for them, which check their arguments. The result holds plain
+values, NumPy arrays and scalars, and tensors as arrays.
 """
 
 import io
@@ -22,32 +23,34 @@ def load_pickle(data: bytes) -> Any:
     """The content of a pickle of any protocol, of Python 2 as well.
 
     Args:
-        data: the whole file. Texts of Python 2 are read as Latin-1.
+        data: the whole file. Strings of Python 2 are read as Latin-1.
 
     Returns:
-        Built-in values and containers (a ``defaultdict`` becomes a dict), NumPy arrays and scalars; tensors of torch as arrays,
+        Built-in values and containers (a ``defaultdict`` becomes a dict), NumPy arrays and scalars;
+        tensors of torch as arrays,
         bfloat16 as float32.
 
     Raises:
-        ValueError: naming the class or function, if the pickle asks for any other; or if it is not whole or not a pickle.
+        ValueError: if the pickle needs another class or function, which the message names; or if it
+            is incomplete or not a pickle.
     """
     try:
         check_operations(data)
-        return settle(Restricted(io.BytesIO(data), GLOBALS).load(), {})
+        return resolve_arrays(RestrictedUnpickler(io.BytesIO(data), GLOBALS).load(), {})
     except RecursionError as error:
         raise ValueError("this pickle is nested too deeply") from error
     except ValueError as error:
-        raise ValueError(f"this pickle is not read: {error}") from error
+        raise ValueError(f"this pickle cannot be read: {error}") from error
     except (pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, OverflowError, MemoryError, ArithmeticError) as error:
-        raise ValueError(f"this is not a whole pickle of plain values: {error}") from error
+        raise ValueError(f"this pickle is broken: {error}") from error
 
 
-class Restricted(pickle.Unpickler):
-    """A reader that knows no names but those of a table.
+class RestrictedUnpickler(pickle.Unpickler):
+    """An unpickler that knows only the names of a table.
 
     Args:
-        file: begins with a pickle.
-        table: what a pickle may name, and what it gets.
+        file: starts with a pickle.
+        table: the names that a pickle may use, and their replacements.
     """
 
     def __init__(self, file: IO[bytes], table: Mapping[str, Any]) -> None:
@@ -55,28 +58,28 @@ class Restricted(pickle.Unpickler):
         self._table = table
 
     def find_class(self, module: str, name: str) -> Any:
-        """Ours of that name; never an import."""
+        """The replacement for a name; never imports."""
         full = f"{module}.{name}"
         if full not in self._table:
-            raise ValueError(f"it asks for {full}, which may run anything; only plain values, arrays and tensors are read")
+            raise ValueError(f"it uses {full}, which could execute code; only plain values, arrays and tensors are read")
         return self._table[full]
 
     def persistent_load(self, pid: Any) -> Any:
-        """What stands outside the pickle: nothing does."""
-        raise ValueError("it refers to something outside; a file of torch.save is read as weights, not as a pickle")
+        """Refuses references to something outside the pickle."""
+        raise ValueError("it refers to data outside the pickle; a file of torch.save is read as weights, not as a pickle")
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """``_codecs.encode``, by which Python 3 writes bytes in the older protocols."""
+    """``_codecs.encode``: Python 3 writes bytes with it in the older protocols."""
     if encoding not in ("latin1", "latin-1"):
         raise ValueError(f"bytes in {encoding!r}")
     return text.encode("latin-1")
 
 
 def _bytes(content: bytes = b"") -> bytes:
-    """``bytes()``, but no room for a terabyte by a number."""
+    """``bytes()``, but not with a number, which would allocate that many bytes."""
     if not isinstance(content, bytes):
-        raise ValueError("bytes that are not there")
+        raise ValueError("bytes() of something that is not bytes")
     return content
 
 
@@ -97,18 +100,21 @@ def _builtins() -> Iterator[tuple[str, Any]]:
 
 
 def numpy_globals() -> Iterator[tuple[str, Any]]:
-    """What a pickle with arrays may name, and what it gets; NumPy 1 and 2 say it differently."""
+    """The names that a pickle with arrays may use, and their replacements.
+
+    NumPy 1 and 2 use different names.
+    """
     for core in ("numpy.core", "numpy._core"):
         yield f"{core}.multiarray._reconstruct", arrays.reconstruct
-        yield f"{core}.multiarray.scalar", arrays.scalar
+        yield f"{core}.multiarray.scalar", arrays.numpy_scalar
         yield f"{core}.numeric._frombuffer", arrays.from_buffer
     yield "numpy.dtype", arrays.PickledDtype
     yield "numpy.ndarray", arrays.NDARRAY
     yield "_codecs.encode", _encode
 
 
-class Call:
-    """A function that a pickle may call, but not change: functions of Python have attributes that it could set."""
+class GuardedCall:
+    """A function that a pickle may call but not change: a pickle could set attributes of a Python function."""
 
     __slots__ = ("_function",)
 
@@ -116,11 +122,11 @@ class Call:
         self._function = function
 
     def __call__(self, *arguments: Any) -> Any:
-        """What the function gives."""
+        """Calls the function."""
         return self._function(*arguments)
 
     def __setstate__(self, state: object) -> None:
-        """Never."""
+        """Refused."""
         raise ValueError("it would change a function")
 
 
@@ -131,18 +137,21 @@ _NAMED: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict,
     "collections.defaultdict": _defaultdict,
 }
-GLOBALS = {name: value if isinstance(value, type | str) else Call(value) for name, value in _NAMED.items()}
-"""What a pickle of plain values, arrays and tensors may name, and what it gets."""
+GLOBALS = {name: value if isinstance(value, type | str) else GuardedCall(value) for name, value in _NAMED.items()}
+"""The names that a pickle of plain values, arrays and tensors may use, and their replacements."""
 
 
-def settle(value: Any, done: dict[int, Any]) -> Any:
-    """The value with the real arrays in place of those that were being made; ``done`` by identity, for what stands there twice."""
+def resolve_arrays(value: Any, done: dict[int, Any]) -> Any:
+    """Replaces ``PickledArray`` and ``PickledDtype`` by the real ones.
+
+    ``done`` maps the ids of values that occur several times.
+    """
     if id(value) in done:
         return done[id(value)]
     if isinstance(value, arrays.PickledDtype):
         return value.dtype()
     if isinstance(value, tuple):
-        done[id(value)] = tuple(settle(item, done) for item in value)
+        done[id(value)] = tuple(resolve_arrays(item, done) for item in value)
     elif isinstance(value, dict | list | np.ndarray | arrays.PickledArray):
         new = value.array if isinstance(value, arrays.PickledArray) else value
         done[id(value)] = done[id(new)] = new
@@ -153,9 +162,9 @@ def settle(value: Any, done: dict[int, Any]) -> Any:
 def _fill(value: dict[Any, Any] | list[Any] | NDArray[Any], done: dict[int, Any]) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
-            value[key] = settle(item, done)
+            value[key] = resolve_arrays(item, done)
     elif isinstance(value, list):
-        value[:] = [settle(item, done) for item in value]
+        value[:] = [resolve_arrays(item, done) for item in value]
     elif value.dtype.hasobject:
         for index, item in enumerate(value.flat):
-            value.flat[index] = settle(item, done)
+            value.flat[index] = resolve_arrays(item, done)

@@ -1,8 +1,14 @@
-"""Detectors of MMDetection 1.x as those of 2.x: the background class moves from the first place to the last.
+"""Upgrades detectors of MMDetection 1.x to 2.x: the background class moves from the first place to the last.
 
-The rules are those of MMDetection's upgrade_model_version, with what is wrong in it put right: a bias is treated as the first axis of its
-weight (there, bias and weight lose different classes), versions are compared as numbers (there "2.10.0" is before "2.5.0"), sigmoid
-classifiers, which have no background, are left alone, and nothing of the stored config is run. ``compat`` does as it does.
+The rules are those of MMDetection's upgrade_model_version, with its faults fixed:
+
+* A bias is treated like the first axis of its weight (there, bias and weight lose different
+  classes).
+* Versions are compared as numbers (there "2.10.0" is before "2.5.0").
+* Sigmoid classifiers, which have no background, stay unchanged.
+* The stored config is not executed.
+
+With ``compat`` the faults stay.
 """
 
 import re
@@ -19,15 +25,15 @@ _ROI_HEADS = ("bbox_head", "mask_head", "semantic_head", "grid_head", "mask_iou_
 
 
 @dataclass(frozen=True, slots=True)
-class Old:
-    """What decides about the rules.
+class OldDetector:
+    """The properties of an old detector that select the rules.
 
     Attributes:
         version: of MMDetection that wrote the file.
-        classes: of the model, with the background.
-        two_stage, ssd, retina: which kind of detector it is.
-        agnostic: boxes are regressed once for all classes.
-        compat: the documented rules, faults and all.
+        classes: number of classes, including the background.
+        two_stage, ssd, retina: the kind of detector.
+        agnostic: one box is regressed for all classes.
+        compat: apply the documented rules, including their faults.
     """
 
     version: str
@@ -47,13 +53,16 @@ class Old:
         return _numbers(self.version) >= _numbers(version)
 
 
-def describe(tensors: Mapping[str, Tensor], version: str, config: str, classes: int, compat: bool = False) -> Old:
-    """Which detector it is, by the names of its tensors; the text of its config is searched for one word, not run."""
+def describe_detector(tensors: Mapping[str, Tensor], version: str, config: str, classes: int, compat: bool = False) -> OldDetector:
+    """Identifies the detector by the names of its tensors.
+
+    The text of its config is only searched, not executed.
+    """
     names = list(tensors)
     retina = any(name.startswith("bbox_head.retina_cls.") for name in names)
     plain = any(re.fullmatch(r"bbox_head\.cls_convs\.\d+\.weight", name) for name in names)
     cascade = any(re.match(r"bbox_head\.\d+\.", name) for name in names)
-    return Old(
+    return OldDetector(
         version=version,
         classes=classes,
         two_stage=any(name.startswith("rpn_head.") for name in names),
@@ -64,18 +73,18 @@ def describe(tensors: Mapping[str, Tensor], version: str, config: str, classes: 
     )
 
 
-def upgrade(tensors: Mapping[str, Tensor], old: Old) -> dict[str, Tensor]:
-    """All tensors, those that changed under their new names and in their new order.
+def upgrade(tensors: Mapping[str, Tensor], old: OldDetector) -> dict[str, Tensor]:
+    """All tensors, with new names and with the new order of classes.
 
     Raises:
-        ValueError: if there are fewer than two classes, background and one other.
+        ValueError: if there are fewer than two classes (background and another one).
     """
     if old.classes < 2:
-        raise ValueError(f"an old model of {old.classes} classes: the background counts as one, so there are two at least")
+        raise ValueError(f"an old model of {old.classes} classes: the background counts as one, so there must be at least two")
     return {_name(name, old): _value(name, value, tensors, old) for name, value in tensors.items()}
 
 
-def _name(name: str, old: Old) -> str:
+def _name(name: str, old: OldDetector) -> str:
     if old.two_stage and name.startswith(_ROI_HEADS):
         return "roi_head." + name
     if old.retina and (old.version <= "0.5.3" if old.compat else _numbers(old.version) <= (0, 5, 3)):
@@ -83,7 +92,7 @@ def _name(name: str, old: Old) -> str:
     return name
 
 
-def _value(name: str, value: Tensor, tensors: Mapping[str, Tensor], old: Old) -> Tensor:
+def _value(name: str, value: Tensor, tensors: Mapping[str, Tensor], old: OldDetector) -> Tensor:
     weight = name.endswith("weight")
     if _CLASSIFIER.fullmatch(name) or (old.ssd and _SSD_CLASSIFIER.fullmatch(name)):
         return _background_last(value, _groups(name, value, tensors, old), blind=old.compat and not weight)
@@ -91,7 +100,7 @@ def _value(name: str, value: Tensor, tensors: Mapping[str, Tensor], old: Old) ->
         return _background_last(value, _groups(name, value, tensors, old), blind=old.compat and not weight)
     box = re.search(r"(?:^|\.)(fc_reg|rpn_reg)\.(?:weight|bias)$", name)
     if box and not old.agnostic and value.shape[0] % old.classes == 0 and (box[1] == "fc_reg" or (old.compat and not old.before("2.5.0"))):
-        if not old.compat and value.shape[0] <= 4:  # one box for all classes, whatever the config says
+        if not old.compat and value.shape[0] <= 4:  # one box for all classes, even if the config differs
             return value
         rows = value.reshape(old.classes, -1, *value.shape[1:])
         return (rows[1:] if weight or not old.compat else rows[:-1]).reshape(-1, *value.shape[1:])
@@ -102,8 +111,11 @@ def _value(name: str, value: Tensor, tensors: Mapping[str, Tensor], old: Old) ->
     return value
 
 
-def _groups(name: str, value: Tensor, tensors: Mapping[str, Tensor], old: Old) -> int:
-    """In how many groups of classes, one for each anchor, the rows of a classifier stand; 0 if there is no background in them."""
+def _groups(name: str, value: Tensor, tensors: Mapping[str, Tensor], old: OldDetector) -> int:
+    """How many groups of classes, one for each anchor, the rows of a classifier have.
+
+    0 if there is no background class.
+    """
     rows = value.shape[0]
     classes = old.classes
     boxes = tensors.get(re.sub(r"_cls\b", "_reg", re.sub(r"\bcls_convs\b", "reg_convs", name)))
@@ -115,7 +127,7 @@ def _groups(name: str, value: Tensor, tensors: Mapping[str, Tensor], old: Old) -
 
 
 def _background_last(value: Tensor, groups: int, blind: bool) -> Tensor:
-    """Rotates the classes of each group by one; ``blind``: all rows at once."""
+    """Rotates the classes of each group by one; with ``blind`` it rotates all rows at once."""
     if blind:
         return torch.cat([value[1:], value[:1]])
     if groups == 0:
@@ -125,7 +137,7 @@ def _background_last(value: Tensor, groups: int, blind: bool) -> Tensor:
 
 
 def upgrade_ssd(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An SSD of before 2.14: its extra layers become a neck, its predictors sequences of one."""
+    """Upgrades an SSD from before 2.14: its extra layers become a neck, its predictors become sequences of one layer."""
     found = {}
     for name, value in tensors.items():
         if match := re.fullmatch(r"backbone\.extra\.(\d+)\.(weight|bias)", name):
@@ -137,8 +149,8 @@ def upgrade_ssd(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Of 2.10.0rc1+abc: (2, 10, 0)."""
+    """The numbers of a version: 2.10.0rc1+abc gives (2, 10, 0)."""
     numbers = re.match(r"\d+(?:\.\d+)*", version)
     if not numbers:
-        raise ValueError(f"{version!r} is no version")
+        raise ValueError(f"{version!r} is not a version")
     return (*(int(number) for number in numbers[0].split(".")), 0, 0)[:3]

@@ -1,4 +1,4 @@
-"""What a file of weights holds: named tensors, under which key of it, and whatever else."""
+"""The content of a file of weights: named tensors, their top-level key, and the other entries."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -12,18 +12,19 @@ from torch import Tensor
 _PLAIN = (str, bytes, int, float, bool, complex, type(None), torch.Size, torch.dtype, torch.device)
 _NOTHING = object()
 KEYS = ("state_dict", "model_state_dict", "model_state", "model", "blobs", "net", "network", "params", "weights", "module")
-"""Under which of these other programs keep their weights; the first that is there and holds tensors counts."""
+"""Keys under which other programs store their weights; the first one that holds tensors is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Named tensors and where they stand.
+    """Named tensors, their key, and the other entries.
 
     Attributes:
         tensors: by name, on the CPU, in the order of the file.
-        key: the top-level key under which they are; empty if the file is nothing but tensors.
-        rest: the other top-level entries, plain values (tensors, numbers, texts, containers of them).
-        left: what the file holds besides and cannot be carried over, each as a sentence.
+        key: the top-level key of the tensors; empty if the file holds only tensors.
+        rest: the other top-level entries, as plain values (tensors, numbers, strings, containers of
+            them).
+        left: a sentence about each entry that cannot be kept.
     """
 
     tensors: dict[str, Tensor]
@@ -32,20 +33,21 @@ class Weights:
     left: tuple[str, ...] = ()
 
     def size(self) -> tuple[int, int]:
-        """Numbers and bytes of all tensors."""
+        """Number of elements and of bytes of all tensors."""
         return sum(tensor.numel() for tensor in self.tensors.values()), sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 def find_weights(content: Any, uri: str, key: str | None = None) -> Weights:
-    """The named tensors of what a file holds.
+    """Finds the named tensors in the content of a file.
 
     Args:
-        content: as read.
+        content: of the file.
         uri: for the error.
-        key: the top-level key of the tensors; without it the usual ones are looked for. Empty: the file itself.
+        key: the top-level key of the tensors; by default the usual keys are tried. Empty: the top
+            level itself.
 
     Raises:
-        ValueError: if there are none; it names the top-level keys.
+        ValueError: if there are none; the message names the top-level keys.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"{uri} holds a {type(content).__name__}, not named tensors")
@@ -56,12 +58,12 @@ def find_weights(content: Any, uri: str, key: str | None = None) -> Weights:
     tensors, others = _tensors(content[key] if key else content)
     if not tensors:
         raise ValueError(f"{uri} holds no named tensors; its top-level keys: {_keys(content)}")
-    lost = [f"{name} ({type(value).__name__}), which is no tensor" for name, value in others.items()]
+    lost = [f"{name} ({type(value).__name__}), which is not a tensor" for name, value in others.items()]
     rest = {str(name): value for name, value in content.items() if name != key} if key else {}
     try:
         return Weights(tensors, key, _plain_entries(rest, "", lost, {}), tuple(lost))
     except RecursionError:
-        raise ValueError(f"{uri}: what stands beside its tensors is nested too deeply") from None
+        raise ValueError(f"{uri}: the entries beside its tensors are nested too deeply") from None
 
 
 def _keys(content: Mapping[Any, Any]) -> str:
@@ -81,18 +83,19 @@ def _tensors(content: Mapping[Any, Any]) -> tuple[dict[str, Tensor], dict[str, A
 
 
 def as_tensor(value: Any) -> Tensor | None:
-    """A tensor of a tensor or an array of numbers; None of anything else."""
+    """Converts a tensor or an array of numbers to a tensor; None for anything else."""
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc" and value.dtype != np.longdouble:
-        return torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))  # a copy; torch wants its own byte order
+        return torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))  # a copy; torch needs the native byte order
     return None
 
 
 def _plain_entries(content: Mapping[Any, Any], place: str, lost: list[str], done: dict[int, Any]) -> dict[Any, Any]:
-    """What can be written so that any reader of plain values reads it back; the rest is named in ``lost``.
+    """The entries that any reader of plain values can read; the others are named in ``lost``.
 
-    ``done`` has, by identity, what stands there several times: containers that share others could be unfolded without an end.
+    ``done`` maps ids to values that were converted already: nested containers that share parts
+    could otherwise grow without end.
     """
     kept = {}
     for name, value in content.items():

@@ -1,4 +1,4 @@
-"""Weights into a file, and the hash of what they are."""
+"""Writes weights to a file, and hashes their content."""
 
 import hashlib
 import io
@@ -17,23 +17,23 @@ ENDINGS = (*TORCH_ENDINGS, ".safetensors", ".npz")
 
 
 def write_weights(uri: str, tensors: Mapping[str, Tensor], *, key: str = "state_dict", rest: Mapping[str, Any] | None = None) -> bytes:
-    """Writes named tensors, in the format that the ending of the name says; whole or not at all. Returns what was written.
+    """Writes named tensors atomically, in the format of the file's ending. Returns the bytes.
 
     Args:
         uri: ends in .pth (or .pt .th .ckpt .bin), .safetensors or .npz.
-        tensors: by name. Each is written by itself, whatever memory it shares.
+        tensors: by name. Each is written separately, even if tensors share memory.
         key: the top-level key of a .pth; empty: the tensors are the top level.
-        rest: further top-level entries of a .pth; the other formats hold tensors alone.
+        rest: further top-level entries of a .pth; the other formats hold only tensors.
 
     Raises:
         ValueError: if the ending is unknown.
     """
-    data = encode(uri, tensors, key=key, rest=rest)
+    data = encode_weights(uri, tensors, key=key, rest=rest)
     storage.write(uri, data)
     return data
 
 
-def encode(uri: str, tensors: Mapping[str, Tensor], *, key: str = "state_dict", rest: Mapping[str, Any] | None = None) -> bytes:
+def encode_weights(uri: str, tensors: Mapping[str, Tensor], *, key: str = "state_dict", rest: Mapping[str, Any] | None = None) -> bytes:
     """The bytes that ``write_weights`` writes."""
     check_ending(uri)
     own = {name: own_memory(tensor) for name, tensor in tensors.items()}
@@ -48,22 +48,25 @@ def encode(uri: str, tensors: Mapping[str, Tensor], *, key: str = "state_dict", 
 
 
 def check_ending(uri: str) -> None:
-    """Of a file of weights to be written.
+    """Checks the ending of a file of weights to write.
 
     Raises:
-        ValueError: if it is none of those that say a format.
+        ValueError: if no format has this ending.
     """
     if not uri.endswith(ENDINGS):
-        raise ValueError(f"{uri}: the ending of the name says the format, one of {' '.join(ENDINGS)}")
+        raise ValueError(f"{uri}: the ending of the name sets the format; use one of {' '.join(ENDINGS)}")
 
 
 def keeps_rest(uri: str) -> bool:
-    """True where a file holds more than tensors."""
+    """True if the format can hold more than tensors."""
     return uri.endswith(TORCH_ENDINGS)
 
 
 def own_memory(tensor: Tensor) -> Tensor:
-    """On the CPU, contiguous, with a memory of its own: a view would take the whole of what it looks at into the file."""
+    """A contiguous copy on the CPU with its own memory.
+
+    Without it, a view would be saved with its whole base tensor.
+    """
     return tensor.detach().to("cpu", copy=True).contiguous().clone()
 
 
@@ -74,9 +77,10 @@ def _array(name: str, tensor: Tensor) -> Any:
 
 
 def content_hash(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 of names, types, shapes and numbers, in the order of the names: the same whatever wrote the file, and in which format.
+    """SHA-256 of names, types, shapes and numbers, sorted by name.
 
-    Before each tensor's little-endian bytes stands the line ``name dtype shape``, such as ``conv1.weight float32 64,3,7,7``.
+    It does not depend on the format or the writer of the file. The little-endian bytes of each
+    tensor follow the line ``name dtype shape``, such as ``conv1.weight float32 64,3,7,7``.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(dict(tensors).items()):

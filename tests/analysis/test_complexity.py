@@ -10,7 +10,7 @@ from torchvision.models import mobilenet_v3_small, vit_b_16
 
 from jobs.analyze import complexity as job
 from mtl_ray.analysis.complexity import complexity
-from mtl_ray.analysis.complexity_report import flops_text, input_shape, params_text, report
+from mtl_ray.analysis.complexity_report import complexity_report, flops_text, input_shape, params_text
 from tests.analysis.small_networks import layers
 from tests.inference.tiny import HEADS, write_checkpoint
 
@@ -20,7 +20,7 @@ NETWORKS = "tests.analysis.small_networks"
 
 def test_published_figures() -> None:
     """To the last digit of what a run of the original gave."""
-    retina = report(f"{PUBLISHED}:retinanet_r50_fpn", (1280, 800), rule="mmcv")
+    retina = complexity_report(f"{PUBLISHED}:retinanet_r50_fpn", (1280, 800), rule="mmcv")
     assert (retina.found.flops, retina.found.params, retina.found.modules[0].params) == (239_316_500_520, 37_743_348, 37_968_692)
     assert retina.to_text().splitlines()[:5] == [
         "==============================",
@@ -29,10 +29,10 @@ def test_published_figures() -> None:
         "Params: 37.74 M",
         "==============================",
     ]
-    psp = report(f"{PUBLISHED}:pspnet_r50_d8", (2048, 1024), rule="mmcv")
+    psp = complexity_report(f"{PUBLISHED}:pspnet_r50_d8", (2048, 1024), rule="mmcv")
     assert "Flops: 1429.68 GFLOPs\nParams: 48.98 M" in psp.to_text()
     assert psp.found.params == 48_975_494
-    assert report(f"{PUBLISHED}:pspnet_r50_d8", (512,)).found.macs == 178_322_931_712
+    assert complexity_report(f"{PUBLISHED}:pspnet_r50_d8", (512,)).found.macs == 178_322_931_712
 
 
 def test_layers_by_hand() -> None:
@@ -87,26 +87,26 @@ def test_any_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["shape"] == [3, 64, 96]
     assert found["flops"] == 2 * found["macs"] > 0
     assert found["params"] == found["params_total"] == sum(m["params"] for m in found["modules"] if m["name"] in ("trunk", "heads"))
-    whole = report(uri, auxiliary=True).found
+    whole = complexity_report(uri, auxiliary=True).found
     assert whole.macs > found["macs"]
     assert whole.params > found["params"]
     config = tmp_path / "config.yaml"
     config.write_text((tmp_path / "checkpoint" / "config.yaml").read_text())
     with pytest.raises(ValueError, match="--classes"):
-        report(str(config))
-    assert report(str(config), (64, 96), classes=3).found.modules[1].macs == report(uri).found.modules[1].macs
+        complexity_report(str(config))
+    assert complexity_report(str(config), (64, 96), classes=3).found.modules[1].macs == complexity_report(uri).found.modules[1].macs
     assert "heads" in capsys.readouterr().out
 
 
 def test_clouds_and_shapes() -> None:
     """A network of points takes the shape of a cloud; one of images says that it does not."""
-    found = report(f"{NETWORKS}:points", (1000, 4), modality="point")
+    found = complexity_report(f"{NETWORKS}:points", (1000, 4), modality="point")
     assert found.shape == (1000, 4)
     assert found.found.macs == 1000 * 4 * 16 + 16 * 3
     assert input_shape((500,), "point") == (500, 4)
     assert input_shape((64,)) == (3, 64, 64)
     assert input_shape((1, 2, 3, 4)) == (1, 2, 3, 4)
-    assert report(f"{NETWORKS}:layers", (50, 33), divisor=32).shape == (3, 64, 64)
+    assert complexity_report(f"{NETWORKS}:layers", (50, 33), divisor=32).shape == (3, 64, 64)
     with pytest.raises(ValueError, match="at least 1"):
         input_shape((0, 4))
 
@@ -115,23 +115,23 @@ def test_what_cannot_be_counted_is_said(tmp_path: Path) -> None:
     """In one sentence each."""
     uri = str(write_checkpoint(tmp_path / "checkpoint", {"labels": HEADS["labels"]}))
     with pytest.raises(ValueError, match="takes images"):
-        report(uri, (40000, 4), modality="point")
+        complexity_report(uri, (40000, 4), modality="point")
     with pytest.raises(ValueError, match="does not take an input of the shape"):
-        report(f"{NETWORKS}:points", (8, 8))
+        complexity_report(f"{NETWORKS}:points", (8, 8))
     with pytest.raises(ValueError, match="--device cpu"):
-        report(f"{NETWORKS}:asks", (8,))
-    assert report(f"{NETWORKS}:asks", (8,), device="cpu").found.macs == 2 * 64 * 6
+        complexity_report(f"{NETWORKS}:asks", (8,))
+    assert complexity_report(f"{NETWORKS}:asks", (8,), device="cpu").found.macs == 2 * 64 * 6
     for target, why in (
         ("nowhere:net", "cannot be imported"),
         (f"{NETWORKS}:nothing", "cannot be imported"),
         (f"{NETWORKS}:no_module", "int"),
     ):
         with pytest.raises(ValueError, match=why):
-            report(target, (8,))
-    with pytest.raises(ValueError, match="say which with --shape"):
-        report(f"{NETWORKS}:layers")
+            complexity_report(target, (8,))
+    with pytest.raises(ValueError, match="set one with --shape"):
+        complexity_report(f"{NETWORKS}:layers")
     with pytest.raises(FileNotFoundError):
-        report(str(tmp_path / "nothing"))
+        complexity_report(str(tmp_path / "nothing"))
 
 
 def test_words() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
 from jobs.analyze.confusion import main
-from mtl_ray.analysis.confusion import class_table, compat_confusion, object_confusion, row_percent
+from mtl_ray.analysis.confusion import compat_confusion, confusion_table, object_confusion, row_percent
 from mtl_ray.analysis.paired import read_paired
 from mtl_ray.evaluation.charts import confusion_figure
 from mtl_ray.evaluation.stored import to_table, write_arrow
@@ -117,9 +117,9 @@ def test_rows_add_up_to_the_objects_one_to_one_only() -> None:
 
 def test_the_table_of_classes() -> None:
     found = Confusion(names=("a", "b", "background"), counts=np.array([[6, 1, 3], [0, 0, 0], [2, 0, 0]]), unit="objects")
-    assert class_table(found)[0] == ("a", 10, 8, 6, 0.75, 0.6, pytest.approx(12 / 18))
-    assert np.isnan(class_table(found)[1][5])
-    assert len(class_table(found)) == 2
+    assert confusion_table(found)[0] == ("a", 10, 8, 6, 0.75, 0.6, pytest.approx(12 / 18))
+    assert np.isnan(confusion_table(found)[1][5])
+    assert len(confusion_table(found)) == 2
 
 
 def test_the_job_writes_numbers_and_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,10 +17,10 @@ from pycocotools.cocoeval import COCOeval
 
 from jobs.analyze.errors import main
 from mtl_ray.analysis.errors import AREAS, KINDS, error_curves
+from mtl_ray.analysis.executor import run_serial
 from mtl_ray.analysis.paired import Likeness, Paired, read_paired
 from mtl_ray.analysis.picture_source import PictureSource
 from mtl_ray.analysis.tide import tide
-from mtl_ray.analysis.wide import here
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.detection.columns import Scored
 from tests.analysis.coco_json import NAMES, write_coco_json
@@ -80,7 +80,7 @@ def confused(images: list[Scored], seed: int) -> list[Scored]:
 def test_curves_are_those_of_the_documented_rule(kind: Likeness, seed: int, tmp_path: Path) -> None:
     data, predictions = write_coco_json(tmp_path, confused(random_images(seed, count=20, classes=5), seed), seed)
     expected = reference(json.loads(Path(data).read_text()), json.loads(Path(predictions).read_text()), kind)
-    found = error_curves(read_paired(predictions, data, kind=kind), here, kind=kind)
+    found = error_curves(read_paired(predictions, data, kind=kind), run_serial, kind=kind)
     assert found.names == NAMES
     steps = np.abs(np.diff(expected[2:5], axis=0)).max(axis=(1, 2, 3))
     assert (steps > 0.01).all()  # so that something was forgiven
@@ -90,7 +90,7 @@ def test_curves_are_those_of_the_documented_rule(kind: Likeness, seed: int, tmp_
 def test_real_detections_give_the_reference(shared_data: Path) -> None:
     folder = shared_data / "eval_reference"
     data, predictions = folder / "coco_mini_val_gt.json", folder / "coco_mini_val_yolox_nano_dt.json"
-    found = error_curves(read_paired(str(predictions), str(data)), here)
+    found = error_curves(read_paired(str(predictions), str(data)), run_serial)
     plain = evaluated(json.loads(data.read_text()), json.loads(predictions.read_text()), "bbox", [0.75, 0.5, 0.1])
     np.testing.assert_allclose(found.precision[:3], np.maximum(plain, 0), atol=1e-9)
     assert found.of_present()["allarea"]["C50"] == pytest.approx(0.436573, abs=1e-6)
@@ -115,7 +115,7 @@ def test_the_files_hold_every_class_and_area(tmp_path: Path, capsys: pytest.Capt
 
 def test_areas_that_do_not_rise_and_masks_that_are_not_there_are_refused(tmp_path: Path) -> None:
     data, predictions = write_coco_json(tmp_path, random_images(4, classes=4))
-    with pytest.raises(ValueError, match="do not rise"):
+    with pytest.raises(ValueError, match="do not increase"):
         main([predictions, "--data", data, "--out", str(tmp_path), "--areas", "9", "4", "100"])
     content = json.loads(Path(data).read_text())
     (tmp_path / "bare.json").write_text(json.dumps({**content, "annotations": [], "categories": []}))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from jobs.analyze import dataset as job
 from mtl_ray.analysis.health import SIDE_OCTAVES, Health, bin_edges, in_octaves
-from mtl_ray.analysis.health_data import open_data_set
+from mtl_ray.analysis.health_data import open_health_dataset
 from mtl_ray.analysis.health_figures import classes_figure, set_name
 from mtl_ray.analysis.health_report import HealthReport, colour_of, median_of
 from mtl_ray.distributed.dataset_health import check_health
@@ -169,7 +169,7 @@ def test_parts_merge_into_the_whole(tmp_path: Path) -> None:
     """However the rows are cut."""
     uri = planted(tmp_path)
     whole, _ = check_health([uri])
-    data = open_data_set(uri)
+    data = open_health_dataset(uri)
     from mtl_ray.analysis.health_data import look_at_piece
 
     merged = Health(vocabulary=data.vocabulary)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as reference
 
 from jobs.analyze.occlusion import main
-from mtl_ray.analysis.hidden import hidden_in
+from mtl_ray.analysis.occlusion import hidden_in
 from mtl_ray.evaluation.config import EvaluateConfig, OcclusionConfig
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.geometry.masks import decode, encode

@@ -13,9 +13,9 @@ import pytest
 from jobs.analyze.robustness import main
 from mtl_ray.analysis import robustness
 from mtl_ray.analysis.corruptions import BENCHMARK
-from mtl_ray.analysis.robustness import CLEAN, Cell, Outcome, Request, cells_of, measure_cell, outcome_of
+from mtl_ray.analysis.robustness import CLEAN, Cell, CellResult, RobustnessRequest, cell_result, cells_of, measure_cell
 from mtl_ray.analysis.robustness_file import read_results
-from mtl_ray.analysis.robustness_report import content, summarise, to_text
+from mtl_ray.analysis.robustness_report import robustness_json, robustness_text, summarise
 from mtl_ray.distributed import robustness as distributed
 from mtl_ray.distributed.robustness import measure_cells
 from mtl_ray.evaluation.evaluate import Request as Plain
@@ -43,8 +43,8 @@ def run(target: str, split: str, out: Path, *arguments: str) -> dict[str, Any]:
     return read
 
 
-def outcome(value: float) -> Outcome:
-    return Outcome(figures={"boxes/mAP": value}, main="boxes/mAP", samples=3, bad=())
+def outcome(value: float) -> CellResult:
+    return CellResult(figures={"boxes/mAP": value}, main="boxes/mAP", samples=3, bad=())
 
 
 def test_the_figures_are_means_over_cells_and_the_clean_ones_those_of_an_evaluation(target, split, tmp_path, capsys):
@@ -79,7 +79,7 @@ def test_a_second_run_measures_only_what_is_not_there_and_gives_the_same(target,
     (tmp_path / "cells" / "glass_blur-3.json").unlink()
     measured = []
 
-    def counted(request: Request, cell: Cell, start: int, stop: int) -> robustness.Part:
+    def counted(request: RobustnessRequest, cell: Cell, start: int, stop: int) -> robustness.CellMeasurement:
         measured.append(cell.name)
         return measure_cell(request, cell, start, stop)
 
@@ -103,12 +103,12 @@ def test_cells_of_another_model_or_seed_or_data_are_not_taken(target, split, tmp
 
 
 def test_parts_of_a_cell_make_the_whole(target, split):
-    request, cell = Request(target=target, data=split, batch=2), Cell("impulse_noise", 2)
-    whole = outcome_of(measure_cell(request, cell, 0, 11))
+    request, cell = RobustnessRequest(target=target, data=split, batch=2), Cell("impulse_noise", 2)
+    whole = cell_result(measure_cell(request, cell, 0, 11))
     part = measure_cell(request, cell, 0, 4)
     part.merge(measure_cell(request, cell, 4, 11))
-    assert outcome_of(part).figures == pytest.approx(whole.figures, nan_ok=True)
-    assert whole.figures != outcome_of(measure_cell(replace(request, seed=1), cell, 0, 11)).figures
+    assert cell_result(part).figures == pytest.approx(whole.figures, nan_ok=True)
+    assert whole.figures != cell_result(measure_cell(replace(request, seed=1), cell, 0, 11)).figures
 
 
 @pytest.mark.parametrize(("rows", "batch", "parts"), [(11, 4, 3), (11, 4, 9), (1, 16, 8), (32, 16, 2), (0, 4, 2)])
@@ -120,7 +120,7 @@ def test_rows_are_shared_in_whole_batches(rows, batch, parts):
 
 
 def test_ray_gives_what_one_process_gives(target, split, tmp_path, ray_session):
-    request, cells = Request(target=target, data=split, batch=4), cells_of(["snow"], [2])
+    request, cells = RobustnessRequest(target=target, data=split, batch=4), cells_of(["snow"], [2])
     alone = measure_cells(request, cells, str(tmp_path / "one"), 1)
     both = measure_cells(request, cells, str(tmp_path / "two"), 2)
     assert list(both) == [CLEAN, Cell("snow", 2)]
@@ -150,16 +150,16 @@ def test_means_are_over_the_benchmark_by_name_and_nothing_missing_counts_as_zero
     held_out = summarise({CLEAN: outcome(0.5), Cell("saturate", 1): outcome(0.1)}, ABOUT)
     assert held_out.values["boxes/mAP"].corrupted == pytest.approx(0.1)
     assert [cell.name for cell in held_out.missing] == ["saturate-2", "saturate-3", "saturate-4", "saturate-5"]
-    alone = content(summarise({CLEAN: outcome(0.5)}, ABOUT))
+    alone = robustness_json(summarise({CLEAN: outcome(0.5)}, ABOUT))
     assert (alone["P"], alone["mPC"], alone["rPC"]) == (0.5, None, None)
 
 
 def test_what_is_zero_or_unknown_has_no_share():
     zero = summarise({CLEAN: outcome(0.0), Cell("fog", 1): outcome(0.0)}, ABOUT)
-    assert content(zero)["rPC"] is None
-    unknown = content(summarise({CLEAN: outcome(math.nan), Cell("fog", 1): outcome(math.nan)}, ABOUT))
+    assert robustness_json(zero)["rPC"] is None
+    unknown = robustness_json(summarise({CLEAN: outcome(math.nan), Cell("fog", 1): outcome(math.nan)}, ABOUT))
     assert (unknown["P"], unknown["mPC"], unknown["rPC"]) == (None, None, None)
-    assert "fog" in to_text(zero)
+    assert "fog" in robustness_text(zero)
 
 
 def test_requests_that_mean_nothing_are_refused_in_a_sentence(target, split, tmp_path):
@@ -204,7 +204,7 @@ def test_results_of_mmdetection_2_are_mappings_by_type_or_lists_by_class(tmp_pat
     (tmp_path / "a.json").write_text(json.dumps(nested))
     cells = read_results(str(tmp_path / "a.json"))
     assert cells[Cell("snow", 2)].figures == {"bbox/AP": 0.25, "bbox/AP50": 0.35}
-    assert content(summarise(cells, ABOUT))["rPC"] == pytest.approx(0.5)
+    assert robustness_json(summarise(cells, ABOUT))["rPC"] == pytest.approx(0.5)
     listed = {"fog": {0: [{"ap": 0.5, "num_gts": 3}, {"ap": 0.3, "num_gts": 1}]}}
     (tmp_path / "b.pkl").write_bytes(pickle.dumps(listed))
     assert read_results(str(tmp_path / "b.pkl"))[CLEAN].figures == {"AP": pytest.approx(0.4)}
@@ -214,10 +214,10 @@ def test_results_of_clean_images_alone_and_of_sizes_that_no_object_has(tmp_path)
     """What ``--corruptions None`` leaves; -1 is no share of -1."""
     clean = {"coco/bbox_mAP": 0.5, "coco/bbox_mAP_s": -1.0}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"None": {0: clean}}))
-    found = content(summarise(read_results(str(tmp_path / "a.pkl")), ABOUT))
+    found = robustness_json(summarise(read_results(str(tmp_path / "a.pkl")), ABOUT))
     assert (found["P"], found["mPC"]) == (0.5, None)
     (tmp_path / "b.pkl").write_bytes(pickle.dumps({"fog": {0: clean, 1: clean}}))
-    assert content(summarise(read_results(str(tmp_path / "b.pkl")), ABOUT))["figures"]["coco/bbox_mAP_s"] == dict.fromkeys(
+    assert robustness_json(summarise(read_results(str(tmp_path / "b.pkl")), ABOUT))["figures"]["coco/bbox_mAP_s"] == dict.fromkeys(
         ("P", "mPC", "rPC")
     )
 

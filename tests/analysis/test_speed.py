@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jobs.analyze import speed as job
-from mtl_ray.analysis.complexity_report import report
+from mtl_ray.analysis.complexity_report import complexity_report
 from mtl_ray.analysis.speed import SpeedRequest, measure_speed
 from mtl_ray.analysis.speed_model import predict_in_parts
 from mtl_ray.analysis.stopwatch import Stopwatch
@@ -93,7 +93,7 @@ def test_parts_do_what_predict_does(target: Path) -> None:
 
 def test_a_bundle_costs_what_its_checkpoint_does(target: Path) -> None:
     """Its network is built from the config that travels with it."""
-    assert report(str(target)).found == report(str(target.parent / "checkpoint")).found
+    assert complexity_report(str(target)).found == complexity_report(str(target.parent / "checkpoint")).found
 
 
 def test_what_only_predicts_is_timed_as_a_whole() -> None:

@@ -1,4 +1,4 @@
-"""What a run has really trained on, and whether that is what an undisturbed run trains on."""
+"""Compares the samples that a run has trained on with those of an undisturbed run."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ from mtl_ray.training import checkpoint
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """The line of steps that led to the weights of a run.
+    """The sequence of steps that led to the weights of a run.
 
     Attributes:
         steps: the keys of the samples of each step, all ranks one after the other.
@@ -34,7 +34,7 @@ def attempts(run: str) -> list[Attempt]:
 
 
 def trained(run: str, ledger: Path, last: int) -> Trained:
-    """Reads the ledgers of the ranks, along the line of steps up to the last.
+    """Reads the ledgers of the ranks along the sequence of steps up to the last.
 
     Raises:
         AssertionError: if a step of the line is in no ledger, or was made twice by one attempt.
@@ -45,7 +45,7 @@ def trained(run: str, ledger: Path, last: int) -> Trained:
     worlds: dict[int, int] = {}
     for attempt in attempts(run):
         end = last if attempt.attempt == owner.attempt else owner.ends.get(attempt.attempt, -1)
-        if end <= attempt.from_step:  # it made no step that counts, or none at all
+        if end <= attempt.from_step:  # it made no step, or none that counts
             continue
         ranks = [_lines(ledger / f"{attempt.attempt:08d}-{rank:04d}.jsonl") for rank in range(attempt.world_size)]
         for step in range(attempt.from_step + 1, end + 1):
@@ -57,7 +57,7 @@ def trained(run: str, ledger: Path, last: int) -> Trained:
 
 
 def _lines(path: Path) -> dict[int, list[str]]:
-    """The keys of each step of one rank; a last line that was cut off is left out."""
+    """The keys of each step of one rank, without a truncated last line."""
     found: dict[int, list[str]] = {}
     for text in path.read_text().splitlines(keepends=True):
         if text.endswith("\n"):
@@ -74,14 +74,17 @@ def lost_and_repeated(run: Trained, reference: Trained) -> tuple[int, int]:
 
 
 def uneven(run: Trained, keys: set[str]) -> list[str]:
-    """Samples that were seen more than once more often than others, or never though each should have been; none in a right run."""
+    """Samples that were seen at least twice more often than others, or never.
+
+    A correct run has none.
+    """
     seen = Counter(key for step in run.steps for key in step)
     fewest = min(seen[key] for key in keys)
     return sorted(key for key in seen | dict.fromkeys(keys, 0) if seen[key] > fewest + 1 or key not in keys)
 
 
 def corrupt(run: str) -> list[str]:
-    """Checkpoints that can be found (they have a manifest) but are not whole."""
+    """Checkpoints that have a manifest but are incomplete."""
     found = []
     for place in places(run):
         if is_whole(place):
@@ -95,7 +98,7 @@ def corrupt(run: str) -> list[str]:
 
 
 def same_weights(run: str, reference: str) -> bool:
-    """Whether two runs ended with equal bits: weights, and the optimiser's state."""
+    """Whether two runs ended with identical weights and optimiser state."""
     one, other = checkpoint.newest(run), checkpoint.newest(reference)
     assert one is not None
     assert other is not None

@@ -1,4 +1,4 @@
-"""A cluster file of an autoscaler without a cloud: nodes are processes on the head's host (Ray's own fake provider)."""
+"""A cluster file for an autoscaler without a cloud (Ray's own fake provider): nodes are processes on the host of the head."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,8 @@ def write_cluster(path: Path, address: str, *, nodes: int, idle_s: float) -> dic
         idle_s: after which an unused node is taken away.
 
     Returns:
-        What the head's environment must have. The start commands are empty: Ray's own run ``ray stop``.
+        What the head's environment must have. The start commands are empty: Ray's own run ``ray
+        stop``.
     """
     provider = {
         "type": "external",

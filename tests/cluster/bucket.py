@@ -1,4 +1,7 @@
-"""The S3 server of the tests, where hosts of a network reach it; it can be killed and started again."""
+"""The S3 server of the tests at an address that hosts of a network reach.
+
+It can be killed and started again.
+"""
 
 import os
 import subprocess
@@ -12,7 +15,10 @@ from tests.s3_server import BUCKET, command, make_bucket, prepare, program, serv
 
 
 class Bucket:
-    """A bucket on the address of the bridge; this process' environment points to it for the time of the block."""
+    """A bucket at the address of the bridge.
+
+    Inside the block the environment of this process points to it.
+    """
 
     def __init__(self, network: Network) -> None:
         self._address, self._ports = network.address, list(network.ports)
@@ -42,7 +48,7 @@ class Bucket:
         self.start()
         self._before = {name: os.environ.get(name) for name in self.environment}
         os.environ.update(self.environment)
-        S3FileSystem.clear_instance_cache()  # it remembers the server that the environment named before
+        S3FileSystem.clear_instance_cache()  # it caches the server that the environment named before
         make_bucket()
         return self
 
@@ -56,7 +62,7 @@ class Bucket:
         S3FileSystem.clear_instance_cache()
 
     def start(self) -> None:
-        """Starts it, with what was in it, and waits until it answers."""
+        """Starts the server with its content, and waits until it answers."""
         log = self._folder / "log"
         with open(log, "ab") as file:
             line = [*DIES_WITH_US, *command(self._program, self._folder, self._ports, self._address)]

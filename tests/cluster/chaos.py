@@ -1,27 +1,35 @@
-"""Kills whatever a run stands on, again and again, and counts what that cost.
+"""Kills parts of the system under a run again and again, and counts the cost.
 
     python -m tests.cluster.chaos --kills 10 --seed 1 --every 60 --world fixed
 
-A run trains on hosts of namespaces with its data and its checkpoints in an S3 server. About every so many seconds one of these is done to
-it, as the seed says: a rank or its Ray worker gets SIGKILL; the raylet of a host gets SIGKILL; the power or the network cable of a host
-fails (and the cable is put in again later); a host is drained as before a preemption; the driver gets SIGKILL and the job is given again.
-A lost host is replaced once the run has saved again. Three of four kills wait for that too. After the last kill, and once the run has
-recovered, it is asked to stop with a checkpoint; a second run makes the same number of steps undisturbed, and both are compared:
+A run trains on hosts of namespaces with its data and its checkpoints in an S3 server. About every
+so many seconds one of these is done to it, as the seed says: a rank or its Ray worker gets SIGKILL;
+the raylet of a host gets SIGKILL; the power or the network cable of a host fails (and the cable is
+put in again later); a host is drained as before a preemption; the driver gets SIGKILL and the job
+is given again. A lost host is replaced once the run has saved again. Three of four kills wait for
+that too. After the last kill, and once the run has recovered, it is asked to stop with a
+checkpoint; a second run makes the same number of steps undisturbed, and both are compared:
 
-* corrupt checkpoints: such as could be found but were not whole, at the end or by an attempt that looked for where to go on;
-* samples lost, repeated: seen less often, or more often, than by the undisturbed run, along the line of steps that led to the weights;
+* corrupt checkpoints: such as could be found but were not whole, at the end or by an attempt that
+  looked for where to go on;
+* samples lost, repeated: seen less often, or more often, than by the undisturbed run, along the
+  line of steps that led to the weights;
 * order: whether every step had the same samples in the same order;
-* weights: whether they and the optimiser's state have equal bits (with a fixed world; with a changing one they cannot);
+* weights: whether they and the optimiser's state have equal bits (with a fixed world; with a
+  changing one they cannot);
 * saved again: how long after a kill the next checkpoint lay in the bucket;
-* goodput = useful step time / wall time, from the first checkpoint of the run to its end: useful is the number of steps on the line times
-  the median time of a step in this run. What a kill costs (the work done again, and the time until a step is made again) follows, and with
-  it the goodput at one kill a minute: 1 - cost / 60 s.
+* goodput = useful step time / wall time, from the first checkpoint of the run to its end: useful is
+  the number of steps on the line times the median time of a step in this run. What a kill costs
+  (the work done again, and the time until a step is made again) follows, and with it the goodput at
+  one kill a minute: 1 - cost / 60 s.
 
-With ``--processors own`` ranks at work go before all else on this machine, as on hosts that do not share one; ``shared`` shows how much
-their steps suffer from a host that starts beside them, on the same few processors.
+With ``--processors own`` ranks at work go before all else on this machine, as on hosts that do not
+share one; ``shared`` shows how much their steps suffer from a host that starts beside them, on the
+same few processors.
 
-SIGTERM ends the kills early; what was done until then is compared. The exit status is 0 if nothing was corrupt, lost or repeated, the order
-is the same, and with a fixed world the weights are equal; else 1.
+SIGTERM ends the kills early; what was done until then is compared. The exit status is 0 if nothing
+was corrupt, lost or repeated, the order is the same, and with a fixed world the weights are equal;
+else 1.
 """
 
 import argparse
@@ -47,13 +55,14 @@ REST_S = 0.1
 NODES = 3
 PATIENCE_S = 600.0
 RECOVERED = 0.75
-"""Of the kills, so many wait until the run has saved something since the one before; the others may hit it while it recovers."""
+"""The share of kills that wait until the run has saved a checkpoint since the last kill; the others
+may hit it while it recovers."""
 _ENDLESS = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the kills cost; see above."""
+    """The cost of the kills; see above."""
 
     kills: Counter[str]
     steps: int
@@ -69,12 +78,12 @@ class Outcome:
     recoveries: dict[str, list[float]]
 
     def passed(self) -> bool:
-        """Whether nothing went wrong."""
+        """Whether everything went right."""
         clean = not self.corrupt and not self.lost and not self.repeated
         return clean and self.same_order and self.same_weights is not False
 
     def text(self) -> str:
-        """For people."""
+        """A report to read."""
         count = self.kills.total()
         cost_s = (self.wall_s - self.useful_s) / max(1, count)
         weights = {True: "equal", False: "NOT EQUAL", None: "not comparable (changing world)"}[self.same_weights]
@@ -100,7 +109,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Kill:
-    """The last one, as long as no later attempt than ``attempt`` has saved."""
+    """The last checkpoint, as long as no attempt after ``attempt`` has saved one."""
 
     kind: str
     attempt: int
@@ -108,7 +117,7 @@ class _Kill:
 
 
 class Chaos:
-    """One run, and what is done to it.
+    """One run, and the kills.
 
     Args:
         hosts, base: the cluster, with its head, and the URI of the data.
@@ -151,7 +160,10 @@ class Chaos:
         return self._compare(wall_s, before)
 
     def _rest(self, every_s: float, *, patient: bool) -> None:
-        """Until the next kill; if it is patient, at least until the run has saved something since the last one."""
+        """Waits until the next kill.
+
+        A patient kill waits until the run has saved a checkpoint since the last one.
+        """
         end = time.monotonic() + self.random.uniform(0.5, 1.5) * every_s
         give_up = time.monotonic() + PATIENCE_S
         while time.monotonic() < end or (patient and self.killed is not None):
@@ -162,7 +174,7 @@ class Chaos:
         self._replace()
 
     def _look(self) -> None:
-        """Whether the run has saved something since the last kill."""
+        """Whether the run has saved a checkpoint since the last kill."""
         if self.killed is not None and self.run.newest()[1] > self.killed.attempt:
             seconds = time.monotonic() - self.killed.at
             self.recoveries.setdefault(self.killed.kind, []).append(seconds)
@@ -174,7 +186,7 @@ class Chaos:
         self.nodes += [self.hosts.start_node(wait=False) for _ in range(NODES - len(self.nodes))]
 
     def _step_s(self) -> float:
-        """What a step of the run took, by and large."""
+        """The typical duration of a step of the run."""
         rows = [row for row in read_scalars(f"{self.run.uri}/scalars.jsonl") if row["mode"] == "train"]
         return float(statistics.median(row["time"] for row in rows))
 
@@ -218,7 +230,7 @@ class Chaos:
         return self.hosts.ranks(node) if kind == "rank" else self.hosts.holders(node)
 
     def _busy(self) -> list[Machine]:
-        """The hosts that train; waits until there are some."""
+        """Waits until hosts train, and returns them."""
         found: list[Machine] = []
 
         def look() -> bool:
@@ -229,7 +241,7 @@ class Chaos:
         return found
 
     def _compare(self, wall_s: float, before: int) -> Outcome:
-        """Of the steps, some were made before the clock began."""
+        """Steps per second; some steps were made before the clock started."""
         steps = self.run.newest()[0]
         print(f"the run stopped after {steps} steps; the same undisturbed:", flush=True)
         self.hosts.set_pace(0)
@@ -257,7 +269,7 @@ class Chaos:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints what the kills cost."""
+    """Prints the cost of the kills."""
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)

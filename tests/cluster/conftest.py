@@ -1,4 +1,7 @@
-"""One cluster of hosts for all tests of this folder: each test leaves it broken, and the next one has it mended."""
+"""One cluster of hosts for all tests of this folder.
+
+Each test may leave it broken; the next one repairs it first.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,7 +28,7 @@ def _allowed() -> None:
 
 @dataclass
 class World:
-    """Hosts with a head, a bucket behind a proxy, data in it, and one run that nothing disturbed.
+    """Hosts with a head, a bucket with data behind a proxy, and one undisturbed run.
 
     Attributes:
         hosts, bucket, storm: see there.
@@ -41,7 +44,7 @@ class World:
     _reference: Run | None = None
 
     def have(self, count: int) -> list[Machine]:
-        """So many sound nodes, and no others."""
+        """Ensures this number of healthy nodes, and no others."""
         self.hosts.set_pace(0)
         alive = self.hosts.alive()
         staying = [node for node in self.nodes if node.address in alive and node not in self.hosts.leaving]
@@ -56,11 +59,11 @@ class World:
         return list(self.nodes)
 
     def run(self, name: str, *overrides: str) -> Run:
-        """One more run of as many steps as the reference, by two workers unless the overrides say otherwise."""
+        """Another run with as many steps as the reference, with two workers unless overridden."""
         return Run(self.hosts, self.base, name, f"schedule.steps={STEPS}", "runtime.workers=2", *overrides)
 
     def check(self, run: Run, *, weights: bool = True) -> Trained:
-        """That a run has ended as the reference did: the same samples in the same order and (``weights``) the same bits."""
+        """Asserts that a run has ended like the reference: the same samples in the same order and (``weights``) identical weights."""
         reference = self.reference()
         found, expected = (audit.trained(one.uri, one.ledger, STEPS) for one in (run, reference))
         assert audit.lost_and_repeated(found, expected) == (0, 0)

@@ -1,4 +1,4 @@
-"""A Ray cluster of several hosts on one machine: a head and nodes with addresses of their own, that can fail in every way."""
+"""A Ray cluster of several hosts on one machine: a head and nodes with their own addresses, which can fail in every way."""
 
 import json
 import os
@@ -18,11 +18,11 @@ from mtl_ray import storage
 from tests.cluster.network import Machine, Network
 
 PATIENCE_S = 120.0
-"""For things that always come, however slow the machine: what takes longer is a failure."""
+"""Longest wait for something that must happen, even on a slow machine."""
 _PACE = Path(__file__).parent / "pace"
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
 _SETTINGS = {
-    # A host that does not answer is given up after four times two seconds instead of five times thirteen.
+    # A host that does not answer counts as dead after 4 x 2 s instead of 5 x 13 s.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1500",
@@ -33,13 +33,16 @@ _SETTINGS = {
 
 
 class Hosts:
-    """The head ``head`` and nodes ``node1``, ...; everything of it ends with the block, or with this process.
+    """The head ``head`` and nodes ``node1``, ....
+
+    All processes end with the block, or with this process.
 
     Args:
         environment: of all Ray processes and drivers, besides a token.
 
     Attributes:
-        leaving: nodes that were drained; they are alive until their time is over, and take no more work.
+        leaving: nodes that were drained; they are alive until their time is over, and take no more
+            work.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
@@ -54,7 +57,7 @@ class Hosts:
 
     @property
     def head(self) -> Machine:
-        """The machine on which the cluster's head and the drivers run."""
+        """The host of the head and of the drivers."""
         return self.network.machines["head"]
 
     @property
@@ -64,7 +67,7 @@ class Hosts:
 
     @property
     def shared(self) -> Path:
-        """A folder on a disk that all hosts have."""
+        """A folder that all hosts share."""
         return self.network.folder / "shared"
 
     def __enter__(self) -> "Hosts":
@@ -76,15 +79,18 @@ class Hosts:
         self.network.__exit__(kind, error, trace)
 
     def set_pace(self, seconds: float | str) -> None:
-        """How long ranks rest before each step from now on; a text is an error that they raise instead."""
+        """Sets how long ranks sleep before each step from now on.
+
+        A string is an error that they raise instead.
+        """
         storage.write(str(self.shared / "pace"), f"{seconds}".encode())
 
     def add_environment(self, environment: Mapping[str, str]) -> None:
-        """What is started from now on knows this too."""
+        """Sets environment variables for processes that are started from now on."""
         self._environment.update(environment)
 
     def start_head(self, *options: str, environment: Mapping[str, str] | None = None) -> Machine:
-        """A head without places for work, with a dashboard that asks for the token."""
+        """A head without CPUs, with a dashboard that requires the token."""
         machine = self.network.add("head")
         self._start(
             machine,
@@ -106,7 +112,10 @@ class Hosts:
         return machine
 
     def wait_for(self, machine: Machine) -> None:
-        """Until the cluster knows a node. On a very busy machine ``ray start`` may give up, after half a minute, and is given again."""
+        """Waits until the cluster knows a node.
+
+        On a very busy machine ``ray start`` may fail after half a minute; it is then repeated.
+        """
 
         def there() -> bool:
             if self._started[machine.name].poll() is not None:
@@ -124,7 +133,7 @@ class Hosts:
         )
 
     def log(self, name: str) -> Path:
-        """What ``ray start`` of a host, or a driver, has said."""
+        """The log of ``ray start`` of a host, or of a driver."""
         return self.network.folder / f"{name}.log"
 
     def kill(self, machine: Machine) -> None:
@@ -132,12 +141,12 @@ class Hosts:
         self.network.remove(machine)
 
     def kill_raylet(self, machine: Machine) -> None:
-        """SIGKILL for the raylet of a host; what remains of Ray there ends by itself."""
+        """SIGKILL for the raylet of a host; the other processes of Ray there end by themselves."""
         self.find(machine, "raylet/raylet")[0].send_signal(signal.SIGKILL)
 
     def ranks(self, machine: Machine) -> list[psutil.Process]:
         """The processes of a host that train."""
-        warm = self.find(machine, "mtl_ray.training.fork_server")
+        warm = self.find(machine, "mtl_ray.training.rank_process")
         numbers = {process.pid for process in warm}
         return [process for process in warm if _parent(process) in numbers]
 
@@ -157,11 +166,11 @@ class Hosts:
         return found
 
     def link(self, machine: Machine, *, up: bool) -> None:
-        """Pulls the network cable of a host out, or puts it in again."""
+        """Disconnects the network of a host, or connects it again."""
         machine.set_link(up=up)
 
     def drain(self, machine: Machine, seconds: int = 60) -> None:
-        """Tells the cluster that a node is taken away soon, as the spot watcher does."""
+        """Drains a node, as the spot watcher does."""
         self.leaving.add(machine)
         node = self.alive()[machine.address]
         reason = ("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", f"--deadline-remaining-seconds={seconds}")
@@ -169,17 +178,17 @@ class Hosts:
         assert status == 0, self.log("drain").read_text()
 
     def run(self, command: Sequence[str], name: str, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
-        """A driver on the head; what it says is added to ``log(name)``."""
+        """Starts a driver on the head; its output is added to ``log(name)``."""
         more = {"RAY_ADDRESS": self.address, **(environment or {})}
         return self.head.popen(command, self._environment | more, self.log(name))
 
     def alive(self) -> dict[str, str]:
-        """The nodes that the head believes to be alive: number by address."""
+        """The nodes that the head considers alive: id by address."""
         nodes = self.api("/api/v0/nodes?limit=1000&detail=1")["data"]["result"]["result"]
         return {node["node_ip"]: node["node_id"] for node in nodes if node["state"] == "ALIVE"}
 
     def api(self, path: str) -> Any:
-        """What the dashboard answers, with the token."""
+        """The answer of the dashboard, with the token."""
         request = urllib.request.Request(self.url(path), headers={"Authorization": f"Bearer {self.token}"})
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read())
@@ -203,7 +212,7 @@ def _parent(process: psutil.Process) -> int | None:
 
 
 def kill_tree(process: "subprocess.Popen[bytes]") -> None:
-    """SIGKILL for what ``run`` started: the program inside the host, and the one that brought it there."""
+    """SIGKILL for the program that ``run`` started inside the host, and for its launcher."""
     for child in psutil.Process(process.pid).children(recursive=True):
         try:
             child.kill()
@@ -220,7 +229,7 @@ def tell(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
 
 
 def wait_until(holds: Callable[[], bool], what: str, log: Path | None = None, patience_s: float = PATIENCE_S) -> None:
-    """Looks five times a second.
+    """Polls five times a second.
 
     Raises:
         TimeoutError: with the end of the log.

@@ -1,7 +1,8 @@
-"""Hosts made of namespaces: each has its own network, processes, name and temporary folder; a bridge joins them.
+"""Hosts made of namespaces: each has its own network, processes, name and temporary folder.
 
-A host's first process ends all others of that host with it, and ends itself with the process that made it, so nothing is left running
-after a crash; names and folders of dead makers are removed when the next network is made.
+A bridge joins them. A host's first process ends all others of that host with it, and ends itself
+with the process that made it, so nothing is left running after a crash; names and folders of dead
+makers are removed when the next network is made.
 """
 
 import os
@@ -16,10 +17,10 @@ from types import TracebackType
 import psutil
 
 ROOT = Path(__file__).parents[2]
-_PARENT = Path("/tmp")  # short: Ray's sockets lie below
+_PARENT = Path("/tmp")  # short: it contains Ray's sockets
 _NAME = re.compile(r"\bmh(\d+)[abc]\b")
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
-"""Before a command: the kernel ends it with the thread that started it."""
+"""Prefix of a command: the kernel ends it with the thread that started it."""
 _INIT = """
 set -e
 hostname "$1"; mount --bind "$2/hosts" /etc/hosts; mount --bind "$2/resolv.conf" /etc/resolv.conf; mount --bind "$2/$1" "$2/t"
@@ -30,7 +31,7 @@ while true; do sleep 3600 & wait $! || true; done
 
 
 def why_not() -> str:
-    """Why no hosts can be made here; empty if they can."""
+    """Why hosts cannot be created here; empty if they can."""
     for program in ("ip", "unshare", "nsenter", "setpriv"):
         if shutil.which(program) is None:
             return f"needs the program {program}"
@@ -67,7 +68,7 @@ class Machine:
         _ip("link", "set", self._link, "master", network.name, "up")
         _ip("-n", self._namespace, "addr", "add", f"{self.address}/24", "dev", "eth0")
         _ip("-n", self._namespace, "link", "set", "eth0", "up")
-        # The bridges of other networks of this process, and nothing of the world outside.
+        # The bridges of other networks of this process, and nothing outside.
         _ip("-n", self._namespace, "route", "add", "10.0.0.0/8", "via", network.address)
         self._init = self._boot()
         self.pid = psutil.Process(self._init.pid).children()[0].pid
@@ -82,7 +83,7 @@ class Machine:
         return process
 
     def popen(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
-        """Starts a program on this host, in the checkout; what it says is added to a file."""
+        """Starts a program on this host, in the checkout; its output is added to a file."""
         inside = ("nsenter", "-t", str(self.pid), "--mount", "--uts", "--net", "--pid", f"--wdns={ROOT}")
         with open(log, "ab") as file:
             return subprocess.Popen(
@@ -94,7 +95,7 @@ class Machine:
             )
 
     def environment(self) -> dict[str, str]:
-        """What programs of this host must know."""
+        """The environment of the programs of this host."""
         temporary = f"{self._network.folder}/t"
         return {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -106,7 +107,7 @@ class Machine:
         }
 
     def processes(self) -> list[psutil.Process]:
-        """All that run on this host, but for its first one."""
+        """All processes of this host except the first one."""
         here = os.readlink(f"/proc/{self.pid}/ns/pid")
         found = []
         for process in psutil.process_iter():
@@ -118,11 +119,11 @@ class Machine:
         return found
 
     def set_link(self, *, up: bool) -> None:
-        """Pulls the cable out, or puts it in again."""
+        """Disconnects the network, or connects it again."""
         _ip("link", "set", self._link, "up" if up else "down")
 
     def end(self) -> None:
-        """The power fails: nobody is told, and everything stops at once."""
+        """A power failure: everything stops at once, without notice."""
         self.set_link(up=False)
         self._init.kill()
         self._init.wait()
@@ -131,13 +132,16 @@ class Machine:
 
 
 class Network:
-    """A bridge with an address of this process, and the hosts that hang on it.
+    """A bridge with an address for this process, and the hosts that are connected to it.
 
     Attributes:
-        name: of the bridge; it holds the number of this process, which may have three networks at a time.
+        name: of the bridge; it holds the number of this process, which may have three networks at a
+            time.
         prefix: first three numbers of all addresses.
-        ports: of no other network on this machine, and of no client: SeaweedFS has sockets below /tmp that are named after its ports alone.
-        folder: what the hosts write; ``t`` in it is the temporary folder of each host, ``small`` a disk of 48 MB that all of them have.
+        ports: of no other network on this machine, and of no client: SeaweedFS has sockets below
+            /tmp that are named after its ports alone.
+        folder: what the hosts write; ``t`` in it is the temporary folder of each host, ``small`` a
+            disk of 48 MB that all of them have.
     """
 
     def __init__(self) -> None:
@@ -162,8 +166,8 @@ class Network:
         (self.folder / "small").mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(self.folder / "small")], check=True)
         (self.folder / "hosts").write_text("127.0.0.1 localhost\n")
-        (self.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")  # says no at once; one out of reach is waited for for 10 s
-        # Without a hardware address of its own a bridge has the lowest of its hosts', and when that host dies the others do not reach it.
+        (self.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")  # refuses at once; an unreachable one costs 10 s
+        # Without its own hardware address a bridge uses the lowest one of its hosts, and is unreachable when that host dies.
         hardware = "02:00:" + ":".join(f"{int(number):02x}" for number in self.address.split("."))
         _ip("link", "add", self.name, "address", hardware, "type", "bridge")
         _ip("addr", "add", f"{self.address}/24", "dev", self.name)
@@ -177,7 +181,7 @@ class Network:
         _remove(self.folder)
 
     def add(self, name: str) -> Machine:
-        """Switches a host on."""
+        """Starts a host."""
         machine = Machine(self, name, next(self._numbers))
         self.machines[name] = machine
         with open(self.folder / "hosts", "a", encoding="ascii") as file:
@@ -185,13 +189,13 @@ class Network:
         return machine
 
     def remove(self, machine: Machine) -> None:
-        """Its power fails, and it is gone for good."""
+        """A power failure after which the host does not come back."""
         del self.machines[machine.name]
         machine.end()
 
 
 def sweep() -> None:
-    """Removes what a process left that is no more."""
+    """Removes what a process that has ended left behind."""
 
     def dead(text: str) -> bool:
         match = _NAME.search(text)

@@ -1,4 +1,4 @@
-"""Tiny runs on hosts and a bucket: their configs, and what can be seen of them from outside."""
+"""Tiny runs on hosts and a bucket: their configs, and their state as seen from outside."""
 
 import subprocess
 from pathlib import Path
@@ -15,7 +15,7 @@ SAMPLES = 50
 
 
 class Run:
-    """One run: its config lies on the shared disk, its data and its folder in the bucket.
+    """One run: its config is on the shared disk, its data and its folder are in the bucket.
 
     Args:
         hosts: the cluster.
@@ -38,15 +38,15 @@ class Run:
         self.overrides = list(overrides)
 
     def start(self) -> "subprocess.Popen[bytes]":
-        """The driver, on the head."""
+        """Starts the driver on the head."""
         return self.hosts.run(["python", "-m", "jobs.train", str(self.config), *self.overrides], self.name)
 
     def said(self) -> str:
-        """All that its drivers said."""
+        """The output of all its drivers."""
         return self.hosts.log(self.name).read_text(errors="replace")
 
     def newest(self) -> tuple[int, int]:
-        """Step and attempt of the newest whole checkpoint; zeros if there is none."""
+        """Step and attempt of the newest complete checkpoint; zeros if there is none."""
         found = line(self.uri)
         return (found[-1].step, found[-1].attempt) if found else (0, 0)
 
@@ -56,7 +56,7 @@ class Run:
         return 0 if found is None else found.attempt
 
     def wait_for_checkpoint(self, *, after_attempt: int = 0, after_step: int = 0, patience_s: float = 180.0) -> None:
-        """Until a later attempt than the given has saved, at a later step than the given."""
+        """Waits until an attempt after the given one has saved a checkpoint, at a later step than the given one."""
 
         def saved() -> bool:
             step, attempt = self.newest()
@@ -65,13 +65,13 @@ class Run:
         wait_until(saved, f"{self.name} has a new checkpoint", self.hosts.log(self.name), patience_s)
 
     def wait(self, driver: "subprocess.Popen[bytes]", status: int = 0, patience_s: float = 240.0) -> None:
-        """Until a driver has ended as it should."""
+        """Waits until a driver has ended successfully."""
         found = driver.wait(patience_s)
         assert found == status, f"status {found}\n{self.said()[-6000:]}"
 
 
 def write_data(bucket: Bucket) -> str:
-    """Splits for runs; the URI that ``Run`` takes."""
+    """Writes splits for runs; returns the URI for ``Run``."""
     uri = bucket.folder("tiny")
     write_split(storage.join(uri, "train"), SAMPLES, 1)
     write_split(storage.join(uri, "val"), 13, 2)

@@ -1,4 +1,4 @@
-"""A proxy before the S3 server that, in a storm, refuses, dawdles and cuts bodies short."""
+"""A proxy in front of the S3 server that, in a storm, refuses requests, delays them and truncates bodies."""
 
 import http.client
 import random
@@ -15,7 +15,7 @@ _CODES = {"500": "InternalError", "503": "SlowDown"}
 
 
 class Storm(ThreadingHTTPServer):
-    """Forwards requests, in fair weather all of them.
+    """Forwards requests; without a storm all of them.
 
     Args:
         address: to listen on.
@@ -27,7 +27,7 @@ class Storm(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    request_queue_size = 128  # of five, which is the default, those that twelve tasks open at once are refused
+    request_queue_size = 128  # with the default of 5, connections of twelve tasks at once are refused
 
     def __init__(self, address: str, target: str) -> None:
         super().__init__((address, 0), _Handler)
@@ -47,14 +47,14 @@ class Storm(ThreadingHTTPServer):
         self.server_close()
 
     def next(self) -> str:
-        """What the next request meets; empty for nothing."""
+        """The disturbance of the next request; empty for none."""
         with self._lock:
             fault = self._random.choice(FAULTS) if self._random.random() < self.share else ""
             self.met[fault] += 1
             return fault
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client or a server that was killed is what these tests are about."""
+        """Ignores errors: these tests kill clients and servers."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
             connection.endheaders(body)
             answer = connection.getresponse()
             content = answer.read()
-        except OSError:  # the server was killed: so is the connection to the client
+        except OSError:  # the server was killed: close the connection to the client too
             self.close_connection = True
             return
         finally:

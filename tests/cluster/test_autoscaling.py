@@ -19,7 +19,7 @@ NODES = 2
 
 @pytest.fixture(scope="module")
 def growing(world: World) -> Iterator[Hosts]:
-    """A head of its own, whose autoscaler starts nodes; it uses the bucket of the others."""
+    """A separate head whose autoscaler starts nodes; it uses the bucket of the other tests."""
     with Hosts() as hosts:
         hosts.add_environment(world.bucket.environment)
         file = hosts.shared / "cluster.yaml"

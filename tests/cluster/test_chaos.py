@@ -1,4 +1,4 @@
-"""A short run of the chaos runner, with everything that it can do but once each at most."""
+"""A short run of the chaos runner, with each kind of kill at most once."""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""Conversion and evaluation spread over the hosts and outlive one; nobody gets in without the token."""
+"""Conversion and evaluation run on all hosts and survive the loss of one.
+
+Nobody gets in without the token.
+"""
 
 import json
 import urllib.error
@@ -16,7 +19,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 def working(hosts: Hosts, nodes: list[Machine], count: int, name: str) -> list[Machine]:
-    """Hosts on which a task of a driver runs, as soon as there are so many."""
+    """Waits until tasks of a driver run on this number of hosts, and returns the hosts."""
     found: list[Machine] = []
 
     def look() -> bool:

@@ -1,4 +1,4 @@
-"""Whatever a training stands on fails: it goes on, and ends with the very weights of a run that nothing disturbed."""
+"""Each part of the system fails in turn: the training goes on, and ends with the same weights as an undisturbed run."""
 
 import itertools
 import os
@@ -15,11 +15,11 @@ from tests.cluster.network import Machine
 from tests.cluster.runs import Run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-WARM = "mtl_ray.training.fork_server"
+WARM = "mtl_ray.training.rank_process"
 
 
-def begun(world: World, run: Run) -> "object":
-    """A driver whose run has its first checkpoint, and goes on so slowly that whatever is done to it happens before its end."""
+def started_driver(world: World, run: Run) -> "object":
+    """A driver whose run has its first checkpoint, and then trains so slowly that every disturbance happens before its end."""
     world.hosts.set_pace(1)
     driver = run.start()
     run.wait_for_checkpoint()
@@ -36,7 +36,7 @@ def training(hosts: Hosts, nodes: list[Machine]) -> Machine:
 def test_a_run_outlives(world: World, kind: str) -> None:
     hosts, nodes = world.hosts, world.have(3)
     run = world.run(f"outlives-{kind}")
-    driver = begun(world, run)
+    driver = started_driver(world, run)
     victim, attempt = training(hosts, nodes), run.attempt()
     if kind == "exception":
         hosts.set_pace("a mistake of this test")
@@ -62,8 +62,8 @@ def test_a_run_outlives(world: World, kind: str) -> None:
 def test_a_dead_rank_costs_no_worker_of_ray(world: World) -> None:
     hosts, nodes = world.hosts, world.have(3)
     run = world.run("rank")
-    driver = begun(world, run)
-    run.wait_for_checkpoint(after_step=run.newest()[0])  # the group has then heard of the one before
+    driver = started_driver(world, run)
+    run.wait_for_checkpoint(after_step=run.newest()[0])  # the group then knows of the one before
     attempt, workers = run.attempt(), {worker.pid for node in nodes for worker in hosts.holders(node)}
     hosts.ranks(training(hosts, nodes))[0].kill()
     run.wait_for_checkpoint(after_attempt=attempt)
@@ -76,7 +76,7 @@ def test_a_dead_rank_costs_no_worker_of_ray(world: World) -> None:
 def test_a_dead_worker_of_ray_is_followed_by_one_that_waits(world: World) -> None:
     hosts, nodes = world.hosts, world.have(3)
     run = world.run("spare")
-    driver = begun(world, run)
+    driver = started_driver(world, run)
     spare: set[int] = set()
 
     def waiting() -> bool:
@@ -95,10 +95,10 @@ def test_a_dead_worker_of_ray_is_followed_by_one_that_waits(world: World) -> Non
 
 
 def test_a_host_that_was_cut_off_publishes_nothing_when_it_is_back(world: World) -> None:
-    """Its raylet is held so that nobody ends its rank, which trains on alone: the run's own fence must hold."""
+    """Its raylet is suspended, so nobody ends its rank, which goes on training alone: the fence of the run must hold."""
     hosts, nodes = world.hosts, world.have(2)
     run = world.run("zombie", "runtime.workers=1")
-    driver = begun(world, run)
+    driver = started_driver(world, run)
     zombie, old = training(hosts, nodes), run.attempt()
     hosts.find(zombie, "raylet/raylet")[0].suspend()
     hosts.link(zombie, up=False)
@@ -141,7 +141,7 @@ def test_a_killed_driver_is_submitted_again(world: World) -> None:
 def test_sigterm_leaves_a_checkpoint(world: World) -> None:
     world.have(2)
     run = world.run("stopped")
-    driver = begun(world, run)
+    driver = started_driver(world, run)
     before = run.newest()[0]
     for process in world.hosts.find(world.hosts.head, "-m jobs.train"):
         if process.name().startswith("python"):
@@ -156,7 +156,7 @@ def test_sigterm_leaves_a_checkpoint(world: World) -> None:
 def test_the_same_order_with_two_then_three_then_one_worker(world: World) -> None:
     hosts, nodes = world.hosts, world.have(2)
     run = world.run("elastic", "runtime.workers={min: 1, max: 3}", "runtime.grow_every_s=1")
-    driver = begun(world, run)
+    driver = started_driver(world, run)
     third = hosts.start_node()
     wait_until(lambda: workers(run) == 3, "there are three workers", hosts.log(run.name))
     run.wait_for_checkpoint(after_attempt=run.attempt() - 1)
@@ -180,7 +180,7 @@ def workers(run: Run) -> int:
 def test_the_s3_server_dies_and_comes_back(world: World) -> None:
     world.have(2)
     run = world.run("no-bucket")
-    driver = begun(world, run)
+    driver = started_driver(world, run)
     world.bucket.kill()
     try:
         wait_until(lambda: "could not be written" in run.said(), "the loss is noticed", world.hosts.log(run.name))
@@ -193,7 +193,7 @@ def test_the_s3_server_dies_and_comes_back(world: World) -> None:
 
 
 def test_an_s3_server_with_bad_days(world: World) -> None:
-    """Of all requests, a third meets a server error, a broken connection, a slow answer or a body cut short."""
+    """A third of all requests get a server error, a broken connection, a slow answer or a truncated body."""
     world.have(2)
     run = world.run("bad-days", "runtime.checkpoint_every_s=0.1")
     world.hosts.set_pace(0.5)
@@ -212,7 +212,7 @@ def test_a_full_disk(world: World) -> None:
     small = world.hosts.network.folder / "small"
     run = Run(world.hosts, world.base, "full-disk", "schedule.steps=60", "runtime.workers=2", f"runtime.storage={small}")
     run.uri = str(small / "full-disk")
-    driver = begun(world, run)
+    driver = started_driver(world, run)
     filler = small / "filler"
     fill(filler)
     wait_until(lambda: "could not be written" in run.said(), "the full disk is noticed", world.hosts.log(run.name))

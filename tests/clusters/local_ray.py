@@ -1,4 +1,4 @@
-"""A head and workers of Ray as ``ray start`` makes them, with a token, on ports and folders of their own."""
+"""A head and workers of Ray from ``ray start``, with a token, and with their own ports and folders."""
 
 import json
 import os
@@ -18,7 +18,7 @@ STARTS = 3
 
 
 class LocalRay:
-    """Processes of ``ray start --block``; all of them are ended at the end.
+    """Processes of ``ray start --block``; all of them end with the block.
 
     Attributes:
         address: of the head.
@@ -26,7 +26,7 @@ class LocalRay:
     """
 
     def __init__(self, token: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="mc", dir="/tmp"))  # short: sockets lie below it
+        self.folder = Path(tempfile.mkdtemp(prefix="mc", dir="/tmp"))  # short: it contains sockets
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self.environment = kept | {
             "RAY_AUTH_MODE": "token",
@@ -56,7 +56,7 @@ class LocalRay:
         for process in self.processes:
             process.kill()
             process.wait()
-        for path in Path("/proc").glob("[0-9]*/cmdline"):  # Ray starts some of its processes in groups of their own
+        for path in Path("/proc").glob("[0-9]*/cmdline"):  # Ray starts some of its processes in their own process groups
             try:
                 if str(self.folder).encode() + b"/" in path.read_bytes() and int(path.parent.name) != os.getpid():
                     os.kill(int(path.parent.name), signal.SIGKILL)
@@ -78,13 +78,13 @@ class LocalRay:
         return process
 
     def nodes(self, *, alive: bool = True) -> list[dict[str, Any]]:
-        """As ``ray list nodes`` says, those that are alive or those that are not."""
+        """The nodes of ``ray list nodes`` that are alive, or those that are not."""
         script = "import json; from ray.util.state import list_nodes; print(json.dumps([vars(n) for n in list_nodes()], default=str))"
         found = json.loads(self.python(script, RAY_ADDRESS=f"http://{self.dashboard}"))
         return [node for node in found if (node["state"] == "ALIVE") == alive]
 
     def draining(self) -> dict[str, int]:
-        """Until when (milliseconds since 1970) each node is being drained."""
+        """The deadline of each draining node, in milliseconds since 1970."""
         script = (
             "import json, ray; ray.init(address='auto', logging_level='ERROR'); "
             "from ray._private.state import state; print(json.dumps(state.get_draining_nodes()))"
@@ -92,7 +92,7 @@ class LocalRay:
         return dict(json.loads(self.python(script, RAY_ADDRESS=self.address)))
 
     def python(self, script: str, **more: str) -> str:
-        """What a client prints last."""
+        """The last line that a client prints."""
         done = subprocess.run(
             [sys.executable, "-c", script], env=self.environment | more, capture_output=True, text=True, check=False, timeout=CLIENT_S
         )
@@ -101,7 +101,10 @@ class LocalRay:
         return done.stdout.strip().splitlines()[-1]
 
     def _start(self, count: int, *options: str) -> None:
-        """Starts a node and waits until it is there; Ray itself gives up after 30 s, which a busy machine may need."""
+        """Starts a node and waits until it is alive.
+
+        Ray itself fails after 30 s, which is too short on a busy machine.
+        """
         for _ in range(STARTS):
             process = self._spawn(options)
             while process.poll() is None:

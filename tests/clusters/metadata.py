@@ -1,4 +1,7 @@
-"""The metadata services of the clouds, as far as the spot watcher asks them: local HTTP servers whose notice a test can give."""
+"""The metadata services of the clouds, as far as the spot watcher uses them: local HTTP servers.
+
+A test can set the notice.
+"""
 
 import secrets
 import threading
@@ -11,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class Service(BaseHTTPRequestHandler):
-    """What is the same for all clouds: counting, and answers."""
+    """The common part of all clouds: counts requests, and answers."""
 
     protocol_version = "HTTP/1.1"
     noticed: ClassVar[threading.Event]
@@ -40,7 +43,7 @@ class Service(BaseHTTPRequestHandler):
 
 
 class Aws(Service):
-    """IMDSv2: a token by PUT with its time to live, which each question then brings."""
+    """IMDSv2: a token by PUT with its time to live, which each request must contain."""
 
     tokens: ClassVar[set[str]] = set()
 
@@ -65,7 +68,7 @@ class Aws(Service):
 
 
 class Gcp(Service):
-    """TRUE or FALSE, at once or when it changes."""
+    """Answers TRUE or FALSE, at once or when the value changes."""
 
     def do_GET(self) -> None:
         if self.failed():
@@ -81,7 +84,7 @@ class Gcp(Service):
 
 
 class Azure(Service):
-    """Events of all machines of a set; this one is called mine."""
+    """The events of all machines of a set; this machine has the name mine."""
 
     def do_GET(self) -> None:
         if self.failed():
@@ -107,7 +110,7 @@ KINDS = {"aws": Aws, "gcp": Gcp, "azure": Azure}
 
 @contextmanager
 def metadata_service(cloud: str) -> Iterator[tuple[str, type[Service]]]:
-    """Its URL, and the class that holds what was asked and whether there is a notice."""
+    """The URL, and the class that holds the requests and the notice."""
     state = {"noticed": threading.Event(), "refused": [], "asked": threading.Semaphore(0), "failures": []}
     service = type(cloud, (KINDS[cloud],), state)
     server = ThreadingHTTPServer(("127.0.0.1", 0), service)

@@ -1,4 +1,4 @@
-"""The cluster files hold what the doctor asks of them, and each rule of the doctor catches what it is there for."""
+"""The cluster files pass all checks of the doctor, and each check finds the fault that it is for."""
 
 import re
 import shlex
@@ -24,7 +24,7 @@ def broken(path: Path) -> dict[str, str]:
 
 
 def changed(name: str, folder: Path, *changes: tuple[str, str]) -> Path:
-    """A copy of a cluster file with some of its text replaced."""
+    """A copy of a cluster file with a part of its text replaced."""
     text = (ROOT / "clusters" / name).read_text()
     for before, after in changes:
         assert before in text, before
@@ -49,7 +49,7 @@ def test_a_file_begins_with_command_costs_and_what_was_not_tried(path):
     header = path.read_text().split("\n\n")[0].split("\napiVersion")[0].split("\nFROM")[0]
     assert all(line.startswith("#") for line in header.splitlines())
     assert re.search(r"^#   (ray up|kubectl apply|docker build) .*clusters/", header, re.MULTILINE)
-    for words in ("To edit:", "Costs, to know:", "ere."):
+    for words in ("To edit:", "Costs:", "ere."):
         assert words in header
     assert re.search(r"not (started|built) .*here|Not built here", header)
 
@@ -125,7 +125,7 @@ def test_the_job_says_it_and_ends_with_1(tmp_path, capsys):
     assert "BROKEN" not in capsys.readouterr().out
     assert main([str(changed("local.yaml", tmp_path, ("127.0.0.1", "0.0.0.0")))]) == 1
     said = capsys.readouterr().out
-    assert "BROKEN  dashboard    ray start --head listens on 0.0.0.0. Mend: --dashboard-host=127.0.0.1" in said
+    assert "BROKEN  dashboard    ray start --head listens on 0.0.0.0. Fix: --dashboard-host=127.0.0.1" in said
     assert said.endswith("1 broken\n")
 
 
@@ -167,7 +167,7 @@ def test_what_is_no_cluster_file_is_said(text, tmp_path):
         ("ray job submit -- python -m jobs.trein x", "no module jobs.trein"),
         ("python -m jobs.doctor --storrage x", "no option --storrage"),
         ("python clusters/no_such.py", "no script clusters/no_such.py"),
-        ("echo 'unfinished", "no shell"),
+        ("echo 'unfinished", "cannot be parsed as shell"),
     ],
 )
 def test_commands_that_do_not_exist_are_named(command, words):

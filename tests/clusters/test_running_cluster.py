@@ -1,4 +1,4 @@
-"""The doctor and the spot watcher on a real Ray of two nodes that needs its token."""
+"""The doctor and the spot watcher on a real Ray of two nodes that requires its token."""
 
 import secrets
 import subprocess

@@ -1,4 +1,7 @@
-"""A cloud's notice becomes ``ray drain-node`` with the time that is left; before it, nothing happens."""
+"""A cloud's notice becomes ``ray drain-node`` with the time that is left.
+
+Before it, nothing happens.
+"""
 
 import os
 import re
@@ -18,7 +21,7 @@ WAIT_S = 120
 
 @pytest.fixture
 def fake_ray(tmp_path: Path) -> Path:
-    """A folder with a program ``ray`` that writes down how it was called, and fails the first time."""
+    """A folder with a program ``ray`` that records its calls, and fails the first time."""
     calls = tmp_path / "calls"
     program = tmp_path / "bin" / "ray"
     program.parent.mkdir()
@@ -40,7 +43,7 @@ def test_a_notice_drains_the_node_with_the_time_that_is_left(cloud, fake_ray, tm
     calls = fake_ray.parent / "calls"
     with metadata_service(cloud) as (url, service):
         process = watcher(cloud, url, tmp_path, "--node-id", "abc", path=fake_ray)
-        for _ in range(1 if cloud == "gcp" else 4):  # it asks and is told that there is nothing; gcp answers when that changes
+        for _ in range(1 if cloud == "gcp" else 4):  # polls without a notice; gcp answers when the value changes
             assert service.asked.acquire(timeout=WAIT_S)
         assert not calls.exists()
         service.noticed.set()

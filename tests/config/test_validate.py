@@ -7,10 +7,9 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
+from mtl_ray.config.describe import schema, show
 from mtl_ray.config.document import parse
 from mtl_ray.config.load import override_tree
-from mtl_ray.config.schema import schema
-from mtl_ray.config.show import show
 from mtl_ray.config.tree import merge, plain
 from mtl_ray.config.validate import to_yaml, validate
 from mtl_ray.experiment import ExperimentConfig, load_experiment, parse_experiment

@@ -1,7 +1,8 @@
-"""A run whose cluster grows and shrinks, in a process of its own: prints the size of the world of each attempt.
+"""A run whose cluster grows and shrinks, in its own process.
 
-``python -m tests.distributed.elastic_run FOLDER``: FOLDER has the splits ``train`` and ``val``. The cluster has one machine with a
-CPU, gets a second, which is then taken away with notice; the first one dies without notice when a third is there.
+It prints the world size of each attempt. ``python -m tests.distributed.elastic_run FOLDER``: FOLDER
+has the splits ``train`` and ``val``. The cluster has one machine with a CPU, gets a second, which
+is then taken away with notice; the first one dies without notice when a third is there.
 """
 
 import os
@@ -52,12 +53,12 @@ def main(folder: Path) -> None:
 def _train(config: object, end: threading.Event) -> None:
     from mtl_ray.distributed import train as module
 
-    ask = module._Driver._watch
+    original = module._Driver._watch
 
     def watch(driver: "module._Driver") -> None:
         if end.is_set():
-            driver._board.ask.remote("the end", end=True)
-        ask(driver)
+            driver._run_state.request_stop.remote("the end", end=True)
+        original(driver)
 
     module._Driver._watch = watch  # type: ignore[method-assign]
     summary = module.train(config)  # type: ignore[arg-type]
@@ -65,7 +66,7 @@ def _train(config: object, end: threading.Event) -> None:
 
 
 def _wait_for(folder: Path, seen: list[int], world_size: int) -> None:
-    """Until an attempt with so many workers has begun."""
+    """Waits until an attempt with this number of workers has started."""
     while True:
         attempt = newest_attempt(str(folder / "runs" / "run"))
         if attempt is not None and attempt.world_size == world_size:

@@ -1,9 +1,12 @@
-"""Tasks on a machine with GPUs and one without, which is then lost: prints where they ran. ``python -m tests.distributed.placing_run``."""
+"""Tasks on a machine with GPUs and one without, which is then lost.
+
+Prints where they ran. ``python -m tests.distributed.placing_run``.
+"""
 
 import ray
 from ray.cluster_utils import Cluster
 
-from mtl_ray.distributed.fan_out import fan_out
+from mtl_ray.distributed.executor import fan_out
 
 STORE_BYTES = 80_000_000
 TASKS = 1000

@@ -1,4 +1,4 @@
-"""Anchors and parts of a COCO annotation file whose images are nowhere."""
+"""Anchors and parts of a COCO annotation file without its images."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,10 @@ from mtl_ray.tuning.anchor_boxes import boxes_of, documented_shapes, shapes_of
 
 
 def write(path: Path, *, as_text: bool = False, **more: Any) -> str:
-    """A file with forty images, each with two boxes; ids and sizes as texts or floats where that is wanted."""
+    """A file with forty images, each with two boxes.
+
+    Ids and sizes as strings or floats on request.
+    """
     images = [{"id": n, "file_name": f"gone/{n}.jpg", "width": 64, "height": 48} for n in range(40)]
     boxes = [[n % 7, 2, 4 + n % 13, 3 + n % 11] for n in range(80)]
     annotations = [

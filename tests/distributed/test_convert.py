@@ -23,7 +23,7 @@ from mtl_ray.distributed.convert import Conversion, convert, summary
 from mtl_ray.samples import Sample
 from mtl_ray.shards.split import open_split
 from mtl_ray.sources.config import ConvertConfig, Digits, ImageFolder, SemanticPng, Shards, Voc
-from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import open_source
 from tests.s3_server import S3Server
 
 

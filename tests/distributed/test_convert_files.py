@@ -15,7 +15,7 @@ from mtl_ray.distributed import convert_files as module
 from mtl_ray.distributed.convert import convert
 from mtl_ray.distributed.convert_files import convert_files, files_summary
 from mtl_ray.sources.config import Cityscapes, Coco, ConvertConfig, Digits, ImageFolder, Shards, Yolo
-from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import open_source
 from tests.s3_server import S3Server
 
 SOURCE = Digits(split="train", num=20, size=64)

@@ -1,4 +1,4 @@
-"""The doctor sees what is broken and says the mend; a healthy machine passes."""
+"""The doctor finds what is broken and says how to fix it; a healthy machine passes."""
 
 import os
 import subprocess
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from mtl_ray.distributed.doctor import TESTED_RAY, _ray_folder, _storage, ray_token, ray_version
-from mtl_ray.distributed.doctor_nodes import names
+from mtl_ray.distributed.doctor import TESTED_RAY, _ray_folder, check_ray_token, check_ray_version, check_storage
+from mtl_ray.distributed.doctor_nodes import check_name_lookup
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ def test_a_torchvision_for_another_torch_is_said_in_words(tmp_path):
         ({"RAY_AUTH_MODE": "token"}, False, True, "there is no token"),
         ({"RAY_AUTH_MODE": "token"}, True, False, "can be submitted"),
         ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "secret"}, False, False, "can be submitted"),
-        ({"RAY_AUTH_MODE": "disabled"}, True, False, "whoever reaches"),
+        ({"RAY_AUTH_MODE": "disabled"}, True, False, "anyone who reaches"),
         ({"RAY_AUTH_TOKEN_PATH": "/nowhere/token"}, True, True, "/nowhere/token"),
     ],
 )
@@ -56,7 +56,7 @@ def test_the_token_of_ray(tmp_path, environment, token, broken, words):
     if token:
         (tmp_path / ".ray").mkdir()
         (tmp_path / ".ray" / "auth_token").write_text("secret")
-    finding = ray_token(environment, tmp_path)
+    finding = check_ray_token(environment, tmp_path)
     assert (finding.broken, words in finding.text) == (broken, True), finding
     assert "secret" not in finding.text
 
@@ -69,14 +69,14 @@ def test_a_long_folder_for_ray_is_broken(tmp_path):
 
 def test_a_storage_that_cannot_be_written_is_broken(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    finding = _storage(str(tmp_path / "file" / "runs"))
+    finding = check_storage(str(tmp_path / "file" / "runs"))
     assert finding.broken
     assert "cannot be written" in finding.text
 
 
 def test_names_that_are_looked_up_for_long_are_broken():
-    assert not names("127.0.0.1:6379").broken
-    late = names("127.0.0.1:6379", longest_s=-1)
+    assert not check_name_lookup("127.0.0.1:6379").broken
+    late = check_name_lookup("127.0.0.1:6379", longest_s=-1)
     assert late.broken
     assert "/etc/resolv.conf" in late.text
 
@@ -85,7 +85,7 @@ def test_names_that_are_looked_up_for_long_are_broken():
     ("version", "broken"), [("2.60.0", False), ("2.60.3", False), ("2.59.1", True), ("2.61.0", True), ("3.0.0rc1", True)]
 )
 def test_a_ray_that_was_not_tested_is_said(version, broken):
-    found = ray_version(version)
+    found = check_ray_version(version)
     assert found.broken is broken
     assert version in found.text
     assert ("private modules" in found.text) is broken

@@ -1,4 +1,4 @@
-"""Machines come and go: several Ray nodes on this machine, in a process of their own."""
+"""Machines come and go: several Ray nodes on this machine, in their own process."""
 
 import os
 import subprocess
@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(module: str, folder: Path) -> str:
-    """What ``python -m MODULE FOLDER`` prints."""
-    temporary = Path(f"/tmp/mm{os.getpid()}")  # short: sockets lie below it
+    """The output of ``python -m MODULE FOLDER``."""
+    temporary = Path(f"/tmp/mm{os.getpid()}")  # short: it contains sockets
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
     temporary.mkdir(exist_ok=True)
     done = subprocess.run(

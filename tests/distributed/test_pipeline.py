@@ -1,4 +1,4 @@
-"""The whole chain from one file, twice: the second time nothing is repeated."""
+"""A whole pipeline from one file, run twice: the second run repeats nothing."""
 
 import os
 import re
@@ -9,31 +9,31 @@ from pathlib import Path
 
 import pytest
 
-from mtl_ray.distributed.pipeline import judge
-from mtl_ray.distributed.stage import Outcome, Stage, answer_text, table
+from mtl_ray.distributed.pipeline import check_expected
+from mtl_ray.distributed.stage import Stage, StageOutcome, answer_text, stage_table
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_expectations_are_held_against_the_figures():
-    assert judge({"boxes/mAP50": 0.85}, {"boxes/mAP50": 0.8}) == ("boxes/mAP50 0.850 >= 0.8", True)
-    assert judge({"a/x": 0.5, "b/y": 0.9}, {"a/x": 0.6, "b/y": 0.9}) == ("a/x 0.500 is below 0.6, b/y 0.900 >= 0.9", False)
-    assert judge({"a/x": float("nan")}, {"a/x": 0.1})[1] is False
-    assert judge({"a/x": 0.5}, {}) == ("1 figures", True)
+    assert check_expected({"boxes/mAP50": 0.85}, {"boxes/mAP50": 0.8}) == ("boxes/mAP50 0.850 >= 0.8", True)
+    assert check_expected({"a/x": 0.5, "b/y": 0.9}, {"a/x": 0.6, "b/y": 0.9}) == ("a/x 0.500 is below 0.6, b/y 0.900 >= 0.9", False)
+    assert check_expected({"a/x": float("nan")}, {"a/x": 0.1})[1] is False
+    assert check_expected({"a/x": 0.5}, {}) == ("1 figures", True)
     with pytest.raises(ValueError, match="expects labels/mAP, which was not measured; there is a/x"):
-        judge({"a/x": 0.5}, {"labels/mAP": 0.1})
+        check_expected({"a/x": 0.5}, {"labels/mAP": 0.1})
 
 
 def test_the_table_shows_every_stage_and_what_did_not_hold():
     stages = [
-        Stage(name="train", seconds=12.34, outcome=Outcome(result="done", where=str(Path.cwd() / "runs" / "x"))),
-        Stage(name="export", seconds=1.0, outcome=Outcome(result="parity failed", where="s3://bucket/x", held=False)),
+        Stage(name="train", seconds=12.34, outcome=StageOutcome(result="done", where=str(Path.cwd() / "runs" / "x"))),
+        Stage(name="export", seconds=1.0, outcome=StageOutcome(result="parity failed", where="s3://bucket/x", held=False)),
     ]
-    lines = table(stages).splitlines()
+    lines = stage_table(stages).splitlines()
     assert re.fullmatch(r"train +12\.3 s  done +runs/x", lines[2])
     assert lines[3].endswith("s3://bucket/x")
     assert re.fullmatch(r"all +13\.3 s  did not hold: export", lines[-1])
-    assert "every check held" in table(stages[:1])
+    assert "every check held" in stage_table(stages[:1])
 
 
 def test_a_long_answer_is_shown_by_its_beginning():
@@ -83,7 +83,7 @@ def test_a_tiny_pipeline_runs_and_runs_again(tmp_path):
     first = run_pipeline(tmp_path)
     assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
     stages = [line.split()[0] for line in first.stdout.split("stage ")[-1].splitlines() if line and line[0].isalpha()]
-    assert stages == ["time", "convert", "convert", "train", "evaluate", "export", "serve", "compare", "all"]
+    assert stages == ["convert", "convert", "train", "evaluate", "export", "serve", "compare", "all"]
     assert '"class_name"' in first.stdout
     assert len(list((tmp_path / "runs" / "tiny" / "answers").glob("*.jpg"))) == 2
     again = run_pipeline(tmp_path, "expect={boxes/mAP50: 1.01}")

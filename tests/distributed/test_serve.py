@@ -1,4 +1,4 @@
-"""Ray Serve with bundles: as a job of its own, and inside a session."""
+"""Ray Serve with bundles: as its own job, and inside a session."""
 
 import os
 import signal
@@ -27,13 +27,13 @@ KEY = "sesame"
 
 @dataclass(frozen=True)
 class Server:
-    """A server that ``python -m jobs.serve`` brought up."""
+    """A server that ``python -m jobs.serve`` started."""
 
     process: subprocess.Popen[str]
     url: str
     log: Path
     early: list[httpx.Response]
-    """What was answered while it started."""
+    """The answers while it started."""
 
     def ask(self, path: str, key: str | None = KEY, **options: object) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -95,12 +95,12 @@ def server(bundles: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def ports(process: psutil.Process) -> dict[str, list[tuple[str, int]]]:
-    """Where a process and its descendants listen, by what they are."""
+    """The ports of a process and its descendants, by their role."""
     found: dict[str, list[tuple[str, int]]] = {}
     for each in [process, *process.children(recursive=True)]:
         try:
             name, connections = " ".join(each.cmdline()), each.net_connections("inet")
-        except psutil.NoSuchProcess:  # it ended meanwhile
+        except psutil.NoSuchProcess:  # it has ended
             continue
         listening = [connection.laddr for connection in connections if connection.status == psutil.CONN_LISTEN]
         if listening:
@@ -120,7 +120,7 @@ def test_only_this_machine_reaches_what_serve_opens(server: Server) -> None:
     """HAProxy has three ports (ours, statistics, metrics), each replica takes HTTP, and Ray keeps a proxy in reserve."""
     haproxy: list[tuple[str, int]] = []
     give_up = time.monotonic() + 60
-    while not haproxy and time.monotonic() < give_up:  # one that another has just replaced may be listed, and be gone when it is looked at
+    while not haproxy and time.monotonic() < give_up:  # the list may contain a process that was just replaced and has ended
         found = ports(psutil.Process(server.process.pid))
         haproxy = [address for name, addresses in found.items() if "haproxy.cfg" in name for address in addresses]
     assert len(set(haproxy)) == 3
@@ -226,7 +226,7 @@ def test_haproxy_listens_to_this_machine_and_ends_with_what_started_it(tmp_path:
 
 
 def test_where_nothing_is_deployed_yet_haproxy_answers_in_our_words(tmp_path: Path) -> None:
-    """The lines are those of Ray's own template, so that a Ray which words them otherwise is noticed."""
+    """The lines come from Ray's own template, so the test notices a Ray that changes them."""
     from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 
     (metrics, port, nowhere) = free_ports(3)

@@ -1,4 +1,4 @@
-"""Ray for the time of a job: one for all stages inside, ended afterwards, private to its user."""
+"""A Ray for the duration of a job: one for all stages inside, ended afterwards, private to its user."""
 
 import json
 import os
@@ -41,7 +41,7 @@ with session(num_cpus=1):
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A fresh process without any of Ray's variables but those given."""
+    """A new process with only the given variables of Ray."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     return subprocess.run([sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True, check=False)
 
@@ -53,7 +53,7 @@ def test_sessions_nest_and_follow_each_other() -> None:
 
 
 def test_only_this_machine_reaches_a_private_ray() -> None:
-    """Every process of it, GCS, raylet, agents, driver and workers, listens on the loopback interface."""
+    """All its processes (GCS, raylet, agents, driver and workers) listen on the loopback interface."""
     done = run(LISTENING)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("LISTENING")]

@@ -1,4 +1,4 @@
-"""A training that is told to stop, or killed, and started again by the same command."""
+"""A training that is asked to stop, or killed, and started again with the same command."""
 
 import os
 import signal
@@ -16,11 +16,11 @@ from tests.training.tiny import values, write_split
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120
-"""After so long without a sign a test gives up."""
+"""A test fails after this time without progress."""
 
 
 def start(folder: Path, *options: str) -> "subprocess.Popen[str]":
-    """``jobs.train`` on its own private Ray."""
+    """Runs ``jobs.train`` on its own private Ray."""
     config = folder / "tiny.yaml"
     if not config.exists():
         write_split(str(folder / "train"), 50, 1)

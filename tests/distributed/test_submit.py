@@ -23,7 +23,7 @@ NOT_SENT = (".git", ".venv", "data", "runs", "out", "wandb", "__pycache__", "*.e
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray head of this test's own.
+    """A Ray head for this test.
 
     Attributes:
         address: of its dashboard, which takes jobs.
@@ -36,7 +36,7 @@ class Cluster:
     folder: Path
 
     def submit(self, *command: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        """``ray job submit --working-dir . -- COMMAND``, waiting for its end."""
+        """Runs ``ray job submit --working-dir . -- COMMAND`` and waits for its end."""
         return subprocess.run(
             ["ray", "job", "submit", "--address", self.address, "--working-dir", ".", "--", *command],
             cwd=self.folder,
@@ -63,7 +63,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     home = tmp_path_factory.mktemp("home")
     (home / ".ray").mkdir()
     (home / ".ray" / "auth_token").write_text(secrets.token_hex(32))
-    temporary = Path(f"/tmp/ms{os.getpid()}")  # short: sockets lie below it
+    temporary = Path(f"/tmp/ms{os.getpid()}")  # short: it contains sockets
     temporary.mkdir()
     port, dashboard, agent, client = free_ports(4)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
@@ -99,7 +99,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def _wait_for(head: "subprocess.Popen[bytes]", address: str) -> None:
-    """Until the dashboard answers, and so with 401, since no token is sent."""
+    """Waits until the dashboard answers, with 401, since no token is sent."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and head.poll() is None:
         try:
@@ -114,7 +114,7 @@ def _wait_for(head: "subprocess.Popen[bytes]", address: str) -> None:
 
 
 def _end(head: "subprocess.Popen[bytes]", temporary: Path) -> None:
-    """Ends the head and whatever it started, which are all of its session of processes."""
+    """Ends the head and everything that it started: all processes of its session."""
     head.send_signal(signal.SIGTERM)
     try:
         head.wait(timeout=20)
@@ -127,7 +127,7 @@ def _end(head: "subprocess.Popen[bytes]", temporary: Path) -> None:
 
 
 def _processes_below(temporary: Path) -> list[int]:
-    """Processes whose command line names the temporary folder of this cluster."""
+    """The processes whose command line names the temporary folder of this cluster."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:

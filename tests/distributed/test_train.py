@@ -1,4 +1,4 @@
-"""Training on a real Ray: results, mistakes, deaths, and what is left behind."""
+"""Training on a real Ray: results, errors of the user, dead processes, and clean-up."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def free_cpus() -> float:
 
 
 def wait_for_free_cpus(count: float) -> None:
-    """A group of workers takes a moment to go away."""
+    """Waits until the workers of a group have ended."""
     for _ in range(600):
         if free_cpus() >= count:
             return
@@ -47,7 +47,7 @@ def wait_for_free_cpus(count: float) -> None:
 
 
 def die_at(folder: Path, step: int, marker: Path) -> None:
-    """Ends this process, a worker of Ray, once some rank has done a step."""
+    """Ends this process, a worker of Ray, when a rank has done a step."""
     while not any(f'"step": {step},' in path.read_text() for path in folder.glob("*.jsonl")):
         time.sleep(0.02)
     if not marker.exists():
@@ -58,13 +58,13 @@ def die_at(folder: Path, step: int, marker: Path) -> None:
 def test_dead_worker_is_started_again_and_the_run_goes_on(ray_session, make_config, tmp_path, monkeypatch, capfd):
     from mtl_ray.distributed import train as module
 
-    marker, ledger, real = tmp_path / "killed", tmp_path / "ledger", module.work
+    marker, ledger, real = tmp_path / "killed", tmp_path / "ledger", module.run_worker
 
-    def dies_once(config, gpu, timeout_s, nurseries, board):
+    def dies_once(config, gpu, timeout_s, code_hash, run_state):
         threading.Thread(target=die_at, args=(ledger, 5, marker), daemon=True).start()
-        return real(config, gpu, timeout_s, nurseries, board)
+        return real(config, gpu, timeout_s, code_hash, run_state)
 
-    monkeypatch.setattr(module, "work", dies_once)
+    monkeypatch.setattr(module, "run_worker", dies_once)
     config = make_config("runtime.workers=2", "runtime.log_every_steps=1", f"runtime.ledger={ledger}", "schedule.steps=40")
     summary = module.train(config)
     run = tmp_path / "runs" / "run"
@@ -100,7 +100,7 @@ def test_mistake_inside_a_worker_is_one_sentence_and_not_repeated(ray_session, m
 def test_workers_that_find_no_room_are_told_what_there_is(ray_session, make_config, monkeypatch):
     from mtl_ray.distributed import train as module
 
-    monkeypatch.setattr(module, "PATIENCE_S", 1.0)  # so long machines may take to join, since this Ray is not the run's own
+    monkeypatch.setattr(module, "PATIENCE_S", 1.0)  # how long machines may take to join: this Ray is not private
     with pytest.raises(ValueError, match=r"3 workers ask for CPU=2 each; the machines have CPU=2"):
         module.train(make_config("runtime.workers=3", "runtime.cpus_per_worker=2"))
     with pytest.raises(ValueError, match="GPU=1 each; the machines have CPU=2, GPU=0"):

@@ -18,13 +18,14 @@ from mtl_ray.artifact import open_artifact
 from mtl_ray.export import bundle as bundle_room
 from mtl_ray.export.bundle import Bundle, write_bundle
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.graph import Graph
+from mtl_ray.export.graph import Graph, Traced
 from mtl_ray.export.parity import ParityError
 from mtl_ray.export.samples import generated
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.predictor import Predictor
 from mtl_ray.inference.torch_predictor import TorchPredictor
+from mtl_ray.inputs.image import IMAGE
 from mtl_ray.models.head import Context, Features
 from tests.evaluation.conftest import make_samples, write_split
 from tests.inference.tiny import HEADS, images, write_checkpoint
@@ -51,7 +52,7 @@ def exported(checkpoint: str, split: str, tmp_path_factory: pytest.TempPathFacto
 
 
 def write(predictor: TorchPredictor, to: Path, **config: Any) -> Bundle:
-    return write_bundle(predictor, generated(5), "generated", str(to), ExportConfig(**config), {})
+    return write_bundle(predictor, generated(IMAGE, 5), "generated", str(to), ExportConfig(**config), {})
 
 
 def agree(first: Predictor, second: Predictor) -> None:
@@ -80,7 +81,7 @@ def test_bundle_says_what_it_is_and_where_from(checkpoint: str, exported: str, s
     parity = json.loads(bundle.read("parity.json"))
     assert parity["passed"]
     assert parity["source"] == split
-    assert {tuple(check["canvas_hw"]) for check in parity["checks"]} == {(64, 96), (96, 160)}
+    assert {check["canvas"] for check in parity["checks"]} == {"96x64", "160x96"}
     assert {check["batch"] for check in parity["checks"]} == {1, 3, 8}
     assert {check["head"] for check in parity["checks"]} == {"boxes", "semantic", "labels"}
     measured = {f"{pair['head']}/{pair['metric']}": pair["torch"] for pair in parity["metrics"]}
@@ -93,15 +94,15 @@ def test_nothing_is_written_over_a_bundle(checkpoint: str, exported: str, capsys
         main([checkpoint, "--to", exported])
 
 
-def spoil(make: Callable[..., onnx.ModelProto], factor: float) -> Callable[..., onnx.ModelProto]:
+def spoil(make: Callable[..., Traced], factor: float) -> Callable[..., Traced]:
     """The exporter, but one weight in it is a little larger."""
 
-    def spoilt(*arguments: Any) -> onnx.ModelProto:
-        model = make(*arguments)
-        weights = [each for each in model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT and len(each.dims) == 4]
+    def spoilt(*arguments: Any) -> Traced:
+        traced = make(*arguments)
+        weights = [each for each in traced.model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT and len(each.dims) == 4]
         values = numpy_helper.to_array(weights[-1]) * np.float32(factor)
         weights[-1].CopyFrom(numpy_helper.from_array(values, weights[-1].name))
-        return model
+        return traced
 
     return spoilt
 
@@ -121,7 +122,7 @@ def test_raw_layout_with_triton_names_and_normalised_input(predictor: Callable[.
     model = predictor("yolov3", "aux", "fcn", "multilabel")
     write(model, tmp_path / "bundle", layout="raw", names="triton", input="float32")
     bundle = BundlePredictor(str(tmp_path / "bundle"), threads=1)
-    assert bundle.signature.input.name == "INPUT__0"
+    assert [(each.name, each.dtype) for each in bundle.signature.inputs] == [("INPUT__0", "float32")]
     assert [(out.name, out.head, out.field) for out in bundle.signature.outputs] == [
         ("OUTPUT__0", "yolov3", "candidates"),
         ("OUTPUT__1", "fcn", "classes"),
@@ -137,11 +138,11 @@ def test_raw_layout_with_triton_names_and_normalised_input(predictor: Callable[.
 def test_objectness_is_1_where_a_head_has_none_and_sizes_may_be_fixed(predictor: Callable[..., TorchPredictor], tmp_path: Path) -> None:
     model = predictor("retinanet", "linear")
     made = write(model, tmp_path / "bundle", layout="raw", size="fixed")
-    assert {check.canvas_hw for check in made.parity.checks} == {(96, 128)}
+    assert {check.canvas for check in made.parity.checks} == {"128x96"}
     bundle = BundlePredictor(str(tmp_path / "bundle"), threads=1)
     graph = onnx.load_from_string(open_artifact(str(tmp_path / "bundle"), kind="bundle").read("model.onnx")).graph
     assert [dim.dim_param or dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim] == ["batch", 3, 96, 128]
-    candidates = bundle.run(np.zeros((2, 96, 128, 3), np.uint8), [])["retinanet"]["candidates"]
+    candidates = bundle.run({"image": np.zeros((2, 3, 96, 128), np.uint8)})["retinanet"]["candidates"]
     assert (candidates[..., 4] == 1).all()
     agree(model, bundle)
 
@@ -194,9 +195,10 @@ def test_a_graph_takes_valid_hw_where_a_head_reads_it(
     model = with_reading_head(predictor, "yolov3")
     write(model, tmp_path / "bundle", names=names)
     bundle = BundlePredictor(str(tmp_path / "bundle"), threads=1)
-    assert (bundle.signature.valid_hw, bundle.signature.version) == (second, 2)
+    written = json.loads(open_artifact(str(tmp_path / "bundle"), kind="bundle").read("signature.json"))
+    assert (written["valid_hw"], written["version"]) == (second, 2), "so that older programs read it too"
     graph = onnx.load_from_string(open_artifact(str(tmp_path / "bundle"), kind="bundle").read("model.onnx")).graph
-    assert [each.name for each in graph.input] == [bundle.signature.input.name, second]
+    assert [each.name for each in graph.input] == [each.name for each in bundle.signature.inputs] == [written["input"]["name"], second]
     agree(model, bundle)
 
 
@@ -214,11 +216,13 @@ def test_a_graph_that_takes_the_whole_canvas_for_image_is_no_bundle(
 ) -> None:
     forward = Graph.forward
 
-    def whole(graph: Graph, image: Tensor, valid_hw: Tensor, exporting: bool = True) -> Any:
-        return forward(graph, image, torch.tensor(image.shape[2:], dtype=torch.int32).expand(image.shape[0], 2), exporting)
+    def whole(graph: Graph, *arrays: Tensor, exporting: bool = True) -> Any:
+        image, _ = arrays
+        valid_hw = torch.tensor(image.shape[2:], dtype=torch.int32).expand(image.shape[0], 2)
+        return forward(graph, image, valid_hw, exporting=exporting)
 
     monkeypatch.setattr(Graph, "forward", whole)
-    samples = [(sample, np.resize(image, (96, 128, 3))) for sample, image in generated(3)]  # each fills its canvas, but for the strips
+    samples = [(sample, np.resize(image, (96, 128, 3))) for sample, image in generated(IMAGE, 3)]  # all but the strips fill it
     with pytest.raises(ParityError, match="max_score"):
         write_bundle(with_reading_head(predictor), samples, "made", str(tmp_path / "bundle"), ExportConfig(layout=layout), {})
     assert not (tmp_path / "bundle").exists()
@@ -234,8 +238,8 @@ def test_predictions_are_compared_where_nothing_is_annotated(
     assert made.parity.checks
     decode = BundlePredictor.run
 
-    def shifted(bundle: BundlePredictor, canvases: np.ndarray, placements: Any) -> Any:
-        arrays = decode(bundle, canvases, placements)
+    def shifted(bundle: BundlePredictor, inputs: Any) -> Any:
+        arrays = decode(bundle, inputs)
         return {head: fields | {"boxes": fields["boxes"] + 3} for head, fields in arrays.items()}
 
     monkeypatch.setattr(BundlePredictor, "run", shifted)

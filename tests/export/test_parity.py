@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl_ray.experiment import TASKS
+from mtl_ray.experiment import tasks
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.parity import Arrays, Check, compare, compare_predictions
 from mtl_ray.geometry.masks import encode
@@ -42,7 +42,12 @@ def boxes(seed: int = 0, batch: int = 2, count: int = 20) -> Arrays_:
 
 
 def failures(expected: Arrays, found: Arrays, task: Task[Any, Any] = DETECTION) -> list[str]:
-    return compare("head", task, expected, found, (96, 128), CONFIG)[1]
+    return compared(expected, found, task)[1]
+
+
+def compared(expected: Arrays, found: Arrays, task: Task[Any, Any] = DETECTION) -> tuple[Check, list[str]]:
+    batch = len(next(iter(expected.values())))
+    return compare(replace(CHECK, batch=batch), task, expected, found, PLACEMENTS[:1] * batch, CONFIG)
 
 
 def changed(arrays: Arrays_, name: str, change: Callable[[np.ndarray], None]) -> Arrays_:
@@ -52,7 +57,7 @@ def changed(arrays: Arrays_, name: str, change: Callable[[np.ndarray], None]) ->
 
 
 def test_equal_arrays_agree() -> None:
-    check, sentences = compare("head", DETECTION, boxes(), boxes(), (96, 128), CONFIG)
+    check, sentences = compared(boxes(), boxes())
     assert sentences == []
     assert (check.max_abs, check.max_score, check.agree, check.count) == (0, 0, 1, 68)
 
@@ -86,7 +91,7 @@ def test_one_box_is_nobody_elses_partner_too() -> None:
     near = np.array([[[0, 0, 100, 100], [0, 0, 100, 101]]], np.float32)
     expected = {"boxes": near, "scores": np.array([[0.9, 0.8]]), "classes": np.zeros((1, 2))}
     found = {**expected, "boxes": np.array([[[0, 0, 100, 100], [50, 50, 60, 60]]], np.float32)}
-    check, sentences = compare("head", DETECTION, expected, found, (96, 128), CONFIG)
+    check, sentences = compared(expected, found)
     assert check.agree == 0.5
     assert sentences
 
@@ -128,7 +133,7 @@ def test_any_order_is_matched_back(seed: int, order: list[int]) -> None:
 
 
 PLACEMENTS = [frame_of(480, 640, Canvas(height=96, width=128)), frame_of(700, 300, Canvas(height=96, width=128))]
-CHECK = Check(head="head", canvas_hw=(96, 128), batch=2)
+CHECK = Check(head="head", canvas="128x96", batch=2)
 
 
 def blob(x: int, y: int, height: int, width: int) -> bytes:
@@ -226,7 +231,7 @@ class Deep:
 
 def test_what_nobody_can_compare_is_refused_and_never_equal() -> None:
     deep = [Deep(scores=np.ones(3), depth=np.ones((4, 4))) for _ in PLACEMENTS]
-    for task in TASKS:
+    for task in tasks():
         assert any("'depth' is a field that cannot be compared" in sentence for sentence in refused(deep, deep, task)), task.name
     more = {**boxes(), "depth": np.ones((2, 20))}
     assert any("'depth' is a field" in sentence for sentence in failures(more, more))

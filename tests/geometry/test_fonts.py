@@ -5,8 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.figures import png
-from mtl_ray.geometry.fonts import east_asian, font, is_east_asian
+from mtl_ray.geometry.figures import east_asian, font, is_east_asian, png
 from mtl_ray.geometry.pictures import Picture, pixels
 
 WORDS = ("红", "胞", "カ", "한")

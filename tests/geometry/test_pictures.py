@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl_ray.geometry.palette import colours_of, is_light
+from mtl_ray.geometry.figures import colours_of, is_light
 from mtl_ray.geometry.pictures import LEAST_SIDE, Picture, grid, jpeg, same_size, shrunk
 
 RED = (255, 0, 0)

@@ -228,7 +228,7 @@ def test_a_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_bundles_and_endpoints_need_no_torch() -> None:
-    modules = "sys, mtl_ray.inference.bundle, mtl_ray.inference.endpoint, mtl_ray.inference.open, mtl_ray.inference.pictures"
+    modules = "sys, mtl_ray.inference.bundle, mtl_ray.inference.endpoint, mtl_ray.inference.open, mtl_ray.inference.files"
     code = f"import {modules}; print('torch' in sys.modules, 'ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
     assert done.stdout.split() == ["False", "False"]

@@ -4,7 +4,6 @@ import pytest
 import torch
 import torchvision
 
-from mtl_ray.models.backbone import Backbone
 from mtl_ray.models.config import TimmBackbone
 
 SWIN = {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [2, 2, 4, 4], "strict_img_size": False}
@@ -15,7 +14,7 @@ SWIN = {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [2, 2, 4, 4], "str
     [("resnet18", {}), ("mobilenetv3_small_050", {}), ("swin_tiny_patch4_window7_224", SWIN), ("convnext_atto", {}), ("pvt_v2_b0", {})],
 )
 def test_maps_are_channels_first(name: str, options: dict[str, object]) -> None:
-    backbone = Backbone(TimmBackbone(name=name, options=options, levels=("C3", "C4"))).eval()
+    backbone = TimmBackbone(name=name, options=options, levels=("C3", "C4")).build().eval()
     with torch.no_grad():
         maps = backbone(torch.rand(2, 3, 64, 96))
     assert {level: tuple(each.shape) for level, each in maps.items()} == {
@@ -25,7 +24,7 @@ def test_maps_are_channels_first(name: str, options: dict[str, object]) -> None:
 
 
 def test_strides_in_the_first_convolution() -> None:
-    backbone = Backbone(TimmBackbone(name="resnet50", levels=("C4",), stride_in_1x1=True)).eval()
+    backbone = TimmBackbone(name="resnet50", levels=("C4",), stride_in_1x1=True).build().eval()
     net = torchvision.models.resnet50().eval()
     net.load_state_dict(backbone.net.state_dict(), strict=False)
     for layer in (net.layer2, net.layer3, net.layer4):
@@ -38,4 +37,4 @@ def test_strides_in_the_first_convolution() -> None:
 
 def test_strides_of_networks_without_bottlenecks_cannot_be_moved() -> None:
     with pytest.raises(ValueError, match="resnet18 has no strided bottlenecks"):
-        Backbone(TimmBackbone(name="resnet18", levels=("C4",), stride_in_1x1=True))
+        TimmBackbone(name="resnet18", levels=("C4",), stride_in_1x1=True).build()

@@ -6,7 +6,7 @@ from pydantic import TypeAdapter
 
 from mtl_ray.experiment import ModelConfig, build_model
 from mtl_ray.samples import Vocabulary
-from tests.tasks.head_cases import HEADS, VOCABULARY, batch_of, images, model_of, scattered
+from tests.tasks.head_cases import HEADS, VOCABULARY, batch_of, images, inputs_of, model_of, scattered
 
 
 def test_bytes_are_normalised_in_the_first_layer() -> None:
@@ -43,7 +43,7 @@ def test_each_head_has_its_terms_and_its_weight() -> None:
 def test_an_auxiliary_head_is_trained_but_does_not_predict() -> None:
     model = model_of("fcn", "auxiliary")
     assert "auxiliary/pixel" in model.losses(batch_of(2))
-    assert set(model.predict(images(2), torch.tensor([[64, 96]] * 2))) == {"fcn"}
+    assert set(model.predict(inputs_of(images(2), (64, 96)))) == {"fcn"}
 
 
 def test_forward_is_losses() -> None:

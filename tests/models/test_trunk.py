@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mtl_ray.models.config import NeckConfig, TimmBackbone
-from mtl_ray.models.model import Trunk, _add_features, build_trunk
+from mtl_ray.models.trunk import Trunk, _add_features, build_trunk
 
 SMALL: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [8, 16, 24, 32], "stem_type": "deep", "stem_width": 4}
 

@@ -1,14 +1,14 @@
 """A bundle made by hand: two boxes that are always there, each pixel's strongest channel as its class, channel means as labels."""
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import onnx
-from pydantic import TypeAdapter
 
 from mtl_ray.artifact import publish
-from mtl_ray.inference.signature import Signature
+from mtl_ray.inference.signature import read_signature
 
 CONSTANTS = {
     "fixed": ("float[1,2,4]", "8,8,24,40, 32,8,56,24"),
@@ -73,7 +73,7 @@ def make_bundle(uri: Path, *heads: str, **constants: str) -> str:
         "heads": {head: HEADS[head] for head in heads},
         "vocabulary": VOCABULARY,
     }
-    signature = TypeAdapter(Signature).validate_python(content)
+    signature = read_signature(json.dumps(content).encode())
     publish(str(uri), {"model.onnx": graph.SerializeToString(), "signature.json": signature.to_json()}, kind="bundle")
     return str(uri)
 

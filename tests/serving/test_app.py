@@ -160,8 +160,8 @@ def noise(side: int) -> bytes:
 
 REFUSED: dict[str, tuple[str, str, bytes | None, dict[str, str], int, str]] = {
     "no body": ("POST", "/predictions/boxes", b"", {}, 400, "empty"),
-    "no picture": ("POST", "/predictions/boxes", b"hello", {}, 400, "no picture"),
-    "cut short": ("POST", "/predictions/boxes", noise(128)[:-2000], {}, 400, "no picture"),
+    "no image": ("POST", "/predictions/boxes", b"hello", {}, 400, "no image"),
+    "cut short": ("POST", "/predictions/boxes", noise(128)[:-2000], {}, 400, "no image"),
     "forged JPEG": ("POST", "/predictions/boxes", forged_jpeg(), {}, 422, "pixels"),
     "forged PNG": ("POST", "/predictions/boxes", forged_png(), {}, 422, "pixels"),
     "too many pixels": ("POST", "/predictions/boxes", b"", {}, 422, "1,000,000"),

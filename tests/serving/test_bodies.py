@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtl_ray.inputs.image import IMAGE
 from mtl_ray.serving.app import App
 from mtl_ray.serving.bodies import read_body
 from mtl_ray.serving.config import ServeConfig
@@ -205,13 +206,13 @@ def test_any_bytes_are_read_or_refused(whole: bytes, seed: int, kind: str) -> No
 
 def _read_or_refuse(body: bytes, kind: str) -> None:
     try:
-        found = read_body(body, kind, ServeConfig(max_body_bytes=30_000))
+        found = read_body(body, kind, ServeConfig(max_body_bytes=30_000), IMAGE)
     except RequestError as error:
         status = error.reply.status
         assert 400 <= status < 500
     else:
-        assert all(found.images)
-        assert sum(map(len, found.images)) <= 30_000
+        assert all(found.files)
+        assert sum(map(len, found.files)) <= 30_000
 
 
 def test_damaged_bodies_and_images_never_fail_inside(app: App) -> None:

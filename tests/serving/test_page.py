@@ -8,10 +8,18 @@ from typing import Any
 
 import pytest
 
+from mtl_ray.config.extend import extended
+from mtl_ray.experiment import ModelConfig, build_model
+from mtl_ray.export.bundle import write_bundle
+from mtl_ray.export.config import ExportConfig
+from mtl_ray.export.samples import generated
 from mtl_ray.inference.bundle import BundlePredictor
+from mtl_ray.inference.torch_predictor import TorchPredictor
+from mtl_ray.samples import Vocabulary
 from mtl_ray.serving.app import App
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.service import Service
+from tests.export.signal_plugin import ConvBackbone, CountHead, SignalCanvas, SignalInput
 from tests.serving.server import running
 
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
@@ -138,7 +146,7 @@ def test_a_dropped_picture_and_the_threshold(page: Any, picture_file: Path) -> N
     assert "1 found" in text(page, "results")
 
 
-@pytest.mark.parametrize(("model", "part"), [("boxes", "dog"), ("map", "share of the picture"), ("labels", "reddish")])
+@pytest.mark.parametrize(("model", "part"), [("boxes", "dog"), ("map", "share of the image"), ("labels", "reddish")])
 def test_each_task_by_itself(page: Any, picture_file: Path, model: str, part: str) -> None:
     choose(page, picture_file)
     wait(page, lambda: state(page) == "done")
@@ -151,7 +159,7 @@ def test_mistakes_are_told_in_words(page: Any, tmp_path: Path, picture_file: Pat
     no_picture = tmp_path / "notes.png"
     no_picture.write_text("hello")
     choose(page, no_picture)
-    wait(page, lambda: "not a picture" in text(page, "message"))
+    wait(page, lambda: "not an image" in text(page, "message"))
     large = tmp_path / "large.png"
     large.write_bytes(picture_file.read_bytes() + bytes(100_001))
     choose(page, large)
@@ -195,3 +203,28 @@ def test_it_fits_a_narrow_screen(page: Any, picture_file: Path) -> None:
     wait(page, lambda: state(page) == "done")
     assert page.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     page.set_window_size(1280, 900)
+
+
+def test_a_file_that_is_no_image_is_shown_by_name_and_its_answer_as_json(browser: Any, tmp_path: Path, bundle: Callable[..., str]) -> None:
+    signals, name = SignalInput(), "tests.export.signal_plugin"
+    canvas, heads, vocabulary = SignalCanvas(length=64), {"pulses": CountHead()}, Vocabulary(classes={"pulses": ()})
+    model = build_model(extended(ModelConfig, (name,))(backbone=ConvBackbone(), heads=heads), vocabulary)
+    predictor = TorchPredictor(model, heads, vocabulary, canvas, plugins=(name,))
+    write_bundle(predictor, generated(signals, 2), "generated", str(tmp_path / "signals"), ExportConfig(), {})
+    file = tmp_path / "pulses.f32"
+    file.write_bytes(signals.encode_file(generated(signals, 1)[0][1][:30]))
+    served = {"signals": BundlePredictor(str(tmp_path / "signals")), "boxes": BundlePredictor(bundle("boxes"))}
+    app = App(Service(served, ServeConfig()), ServeConfig(), parallel=1)
+    with running(app) as port:
+        browser.get(f"http://127.0.0.1:{port}/")
+        wait(browser, lambda: "a file (signal)" in text(browser, "invite"))
+        choose(browser, file)
+        wait(browser, lambda: state(browser) == "done")
+        assert text(browser, "show-file").split("\n") == ["pulses.f32", "120 bytes"]
+        assert '{\n  "count": ' in text(browser, "results")
+        assert text(browser, "about").startswith("pulses.f32, 120 bytes, answered in")
+        assert not browser.find_element("id", "canvas").is_displayed()
+        browser.find_element("css selector", "#model option[value=boxes]").click()
+        wait(browser, lambda: state(browser) == "failed")
+        assert "no image" in text(browser, "message")
+    app.close()

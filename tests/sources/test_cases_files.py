@@ -11,8 +11,7 @@ import pytest
 from mtl_ray.samples import Sample
 from mtl_ray.sources.config import ImageFolder, List, Pictures, RawConfig, SemanticPng, Text, Voc, Yolo
 from mtl_ray.sources.notes import NEGATIVE, ORPHAN, PASSED_OVER
-from mtl_ray.sources.open import open_source
-from mtl_ray.sources.picture import ABSENT, ImageRule
+from mtl_ray.sources.picture import ABSENT, ImageRule, open_source
 from mtl_ray.sources.source import Reject, Source
 from mtl_ray.sources.writers.open import FileFormat, open_writer
 from mtl_ray.sources.writers.writer import Target

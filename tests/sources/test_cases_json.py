@@ -17,9 +17,8 @@ from mtl_ray.sources.coco_objects import NOT_CHOSEN
 from mtl_ray.sources.coco_records import REPEATED
 from mtl_ray.sources.config import Coco
 from mtl_ray.sources.folders import LISTED_AGAIN
-from mtl_ray.sources.open import open_source
 from mtl_ray.sources.paths import LEAVES
-from mtl_ray.sources.picture import ABSENT, ImageRule
+from mtl_ray.sources.picture import ABSENT, ImageRule, open_source
 from mtl_ray.sources.split_coco import class_table, read_coco, write_parts
 from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
 from tests.sources.conftest import MakePicture

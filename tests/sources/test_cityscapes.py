@@ -11,8 +11,7 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample
 from mtl_ray.sources.config import Cityscapes
-from mtl_ray.sources.open import open_source
-from mtl_ray.sources.picture import ABSENT, ImageRule
+from mtl_ray.sources.picture import ABSENT, ImageRule, open_source
 from mtl_ray.sources.source import Reject
 from tests.sources.conftest import MakePicture
 from tests.sources.test_cases_files import counts_of, read_all, said

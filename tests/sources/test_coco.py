@@ -10,7 +10,7 @@ import pytest
 
 from mtl_ray.samples import Sample
 from mtl_ray.sources.config import Coco
-from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import open_source
 from mtl_ray.sources.source import Reject, Source
 from tests.sources.conftest import MakePicture
 

@@ -12,7 +12,7 @@ from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample
 from mtl_ray.sources import digits
 from mtl_ray.sources.config import Digits
-from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import open_source
 
 
 def scenes(num: int = 40, **options: Any) -> list[Sample]:

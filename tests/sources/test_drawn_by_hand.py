@@ -15,7 +15,7 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample
 from mtl_ray.sources.config import Labelme, RawConfig, Via
-from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import open_source
 from mtl_ray.sources.source import Reject
 from tests.sources.conftest import MakePicture
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mtl_ray.sources.config import Idx, ImageFolder, Pictures
-from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import open_source
 from tests.sources.conftest import MakePicture
 
 

@@ -15,8 +15,7 @@ from PIL import Image
 
 from mtl_ray.geometry import masks
 from mtl_ray.sources.config import Cityscapes, Labelme, Nuimages, RawConfig, Via
-from mtl_ray.sources.open import open_source
-from mtl_ray.sources.picture import ImageRule
+from mtl_ray.sources.picture import ImageRule, open_source
 from tests.sources.test_fuzz_files import HEIGHT, JPEG, WIDTH, is_told
 
 Step = str | int

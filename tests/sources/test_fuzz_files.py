@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from mtl_ray.samples import Sample
 from mtl_ray.sources.config import Idx, ImageFolder, List, Pictures, RawConfig, SemanticPng, Text, Voc, Yolo
-from mtl_ray.sources.open import open_source
-from mtl_ray.sources.picture import ImageRule
+from mtl_ray.sources.picture import ImageRule, open_source
 from mtl_ray.sources.source import Reject, Source
 
 WIDTH, HEIGHT = 16, 12

@@ -12,8 +12,7 @@ from PIL import Image
 
 from mtl_ray.sources.config import Labelme
 from mtl_ray.sources.labelme_shapes import objects
-from mtl_ray.sources.open import open_source
-from mtl_ray.sources.picture import ABSENT, ImageRule
+from mtl_ray.sources.picture import ABSENT, ImageRule, open_source
 from tests.sources.conftest import MakePicture
 from tests.sources.test_cases_files import counts_of, read_all, said
 

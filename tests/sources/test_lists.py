@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mtl_ray.sources.config import Labelme, RawConfig, SemanticPng, Text, Voc, Yolo
-from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import open_source
 from tests.sources.conftest import MakePicture
 
 XML = "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"

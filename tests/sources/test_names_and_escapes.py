@@ -12,7 +12,7 @@ from mtl_ray.geometry import masks
 from mtl_ray.sources.coco_masks import mask_of
 from mtl_ray.sources.config import Coco, ImageFolder, Labelme, RawConfig, Yolo
 from mtl_ray.sources.json_values import parse_json
-from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import open_source
 from mtl_ray.sources.source import NOT_UTF8, Reject
 from mtl_ray.vocabulary import skeleton_of
 from tests.sources.conftest import MakePicture

@@ -12,8 +12,7 @@ from PIL import Image
 from mtl_ray.geometry import masks
 from mtl_ray.sources.config import Nuimages
 from mtl_ray.sources.nuimages import CLASSES, semantic_numbers
-from mtl_ray.sources.open import open_source
-from mtl_ray.sources.picture import ImageRule
+from mtl_ray.sources.picture import ImageRule, open_source
 from tests.sources.conftest import MakePicture
 from tests.sources.test_cases_files import counts_of, read_all, said
 

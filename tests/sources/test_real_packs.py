@@ -7,7 +7,7 @@ import pytest
 
 from mtl_ray.samples import Sample
 from mtl_ray.sources.config import Coco, Idx, ImageFolder, RawConfig, SemanticPng, Voc, Yolo
-from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import open_source
 from mtl_ray.sources.source import Reject
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from mtl_ray.samples import Sample
 from mtl_ray.sources.config import SemanticPng
-from mtl_ray.sources.map_values import read_map_values
-from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import open_source
+from mtl_ray.sources.semantic_pairs import read_map_values
 from mtl_ray.sources.source import Reject
 from tests.sources.conftest import MakePicture
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mtl_ray.samples import Sample
 from mtl_ray.sources.config import List, RawConfig, Text, Yolo
-from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import open_source
 from mtl_ray.sources.source import Reject
 from mtl_ray.sources.yolo_lines import LineRule, objects
 from tests.sources.conftest import MakePicture

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample
 from mtl_ray.sources.config import Coco, Voc
-from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import open_source
 from mtl_ray.sources.source import Reject
 from mtl_ray.sources.turned import TURNED
 

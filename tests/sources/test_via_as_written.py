@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from mtl_ray.sources.config import Via
-from mtl_ray.sources.open import open_source
-from mtl_ray.sources.picture import ABSENT, ImageRule
+from mtl_ray.sources.picture import ABSENT, ImageRule, open_source
 from tests.sources.conftest import MakePicture
 from tests.sources.test_cases_files import classes_of, counts_of, read_all, said
 

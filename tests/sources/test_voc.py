@@ -8,7 +8,7 @@ from PIL import Image
 
 from mtl_ray.samples import Sample
 from mtl_ray.sources.config import Voc
-from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import open_source
 from mtl_ray.sources.source import Reject
 from mtl_ray.sources.voc_xml import ATTRIBUTES, MIRROR, NODES
 from tests.sources.conftest import MakePicture

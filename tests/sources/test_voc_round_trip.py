@@ -13,8 +13,7 @@ from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import publish_manifest, write_shard
 from mtl_ray.sources.config import Voc
-from mtl_ray.sources.open import open_source
-from mtl_ray.sources.picture import ABSENT, ImageRule
+from mtl_ray.sources.picture import ABSENT, ImageRule, open_source
 from mtl_ray.sources.source import Reject, Source
 from mtl_ray.sources.writers.open import open_writer
 from mtl_ray.sources.writers.writer import Target

@@ -16,7 +16,7 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.sources.config import Coco, RawConfig, SemanticPng, Voc, Yolo
-from mtl_ray.sources.open import open_source
+from mtl_ray.sources.picture import open_source
 from mtl_ray.sources.source import Reject, UnreadableError
 from mtl_ray.sources.writers.open import FileFormat, open_writer
 from mtl_ray.sources.writers.writer import Target, Writer, path_of

@@ -120,3 +120,8 @@ def batch_of(count: int, seed: int = 0) -> Batch:
 def total(terms: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
     """The loss as the trainer makes it of the terms of one process."""
     return torch.stack([value / count.clamp(min=1) for value, count in terms.values()]).sum()
+
+
+def inputs_of(image: Tensor, valid_hw: tuple[int, int]) -> dict[str, Tensor]:
+    """What a model takes, of canvases that are all filled up to the same height and width."""
+    return {"image": image, "valid_hw": torch.tensor([valid_hw] * len(image), dtype=torch.int32)}

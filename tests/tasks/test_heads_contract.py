@@ -10,8 +10,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from mtl_ray.experiment import HEADS as REGISTERED
-from mtl_ray.experiment import TASKS, HeadConfig
+from mtl_ray.experiment import HeadConfig, head_types, tasks
 from mtl_ray.inference.heads import head_of
 from mtl_ray.inputs.frame import frame_of
 from mtl_ray.inputs.image import Canvas
@@ -22,7 +21,18 @@ from mtl_ray.samples import IGNORE_INDEX
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.segmentation.decode import SemanticMap
-from tests.tasks.head_cases import CANVAS_HW, CLASS_GRADIENTS, HEADS, VOCABULARY, batch_of, images, known, model_of, scattered, total
+from tests.tasks.head_cases import (
+    CLASS_GRADIENTS,
+    HEADS,
+    VOCABULARY,
+    batch_of,
+    images,
+    inputs_of,
+    known,
+    model_of,
+    scattered,
+    total,
+)
 
 EVERY = pytest.mark.parametrize("name", HEADS)
 PREDICTING = [name for name in HEADS if name != "auxiliary"]
@@ -55,14 +65,14 @@ def added(parts: list[dict[str, Term]]) -> dict[str, Term]:
 
 
 def test_every_registered_head_is_tested_here() -> None:
-    assert {type(model_config(name)) for name in HEADS} == set(REGISTERED)
+    assert {type(model_config(name)) for name in HEADS} == set(head_types())
     assert CLASS_GRADIENTS.keys() == HEADS.keys()
 
 
 @EVERY
 def test_a_config_answers_what_is_asked_of_every_head(name: str) -> None:
     config = model_config(name)
-    assert config.task in TASKS
+    assert config.task in tasks()
     assert config.task.kind.name == config.annotation
     assert head_of(config.type).task is config.task
     assert config.exclusive == (name == "linear")
@@ -171,7 +181,7 @@ def test_a_head_of_some_classes_gets_targets_in_its_own_indices(name: str) -> No
     kind = model_config(name).annotation
     model, batch = scattered(model_of(name, classes=list(NARROW[kind]))), batch_of(4)
     places = [VOCABULARY.classes[kind].index(each) for each in NARROW[kind]]
-    context = Context(canvas_hw=CANVAS_HW, valid_hw=batch.inputs["valid_hw"])
+    context = Context(inputs=batch.inputs)
     with torch.no_grad():
         features = model.trunk(model.normalise(batch.inputs["image"]))
         terms = model.heads[name].losses(features, by_hand(batch, kind, places), context)
@@ -229,7 +239,7 @@ def test_what_is_predicted_can_be_decoded(name: str) -> None:
     model = scattered(model_of(name))
     frame = frame_of(100, 200, Canvas(kind="letterbox", height=64, width=96))
     with torch.no_grad():
-        found = model.predict(images(2), torch.tensor([[48, 96]] * 2))[name]
+        found = model.predict(inputs_of(images(2), (48, 96)))[name]
     for row in range(2):
         arrays = {key: value[row].numpy() for key, value in found.items()}
         prediction = model_config(name).task.decode(arrays, frame, model_config(name))
@@ -268,8 +278,8 @@ def fits_labels(prediction: LabelScores, arrays: dict[str, np.ndarray]) -> None:
 def test_one_image_is_predicted_as_in_a_batch(name: str) -> None:
     model, batch = scattered(model_of(name)), images(3)
     with torch.no_grad():
-        together = model.predict(batch, torch.tensor([[64, 96]] * 3))[name]
-        alone = [model.predict(batch[i : i + 1], torch.tensor([[64, 96]]))[name] for i in range(3)]
+        together = model.predict(inputs_of(batch, (64, 96)))[name]
+        alone = [model.predict(inputs_of(batch[i : i + 1], (64, 96)))[name] for i in range(3)]
     for row, single in enumerate(alone):
         rows, others = ({key: value[at] for key, value in found.items()} for found, at in ((together, row), (single, 0)))
         if "scores" in rows:  # candidates of almost the same score may change places
@@ -297,7 +307,7 @@ class Exporting(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, dict[str, Tensor]]:
         valid = torch.tensor(image.shape[2:]).expand(image.shape[0], 2)
-        return self.model.predict(image, valid, exporting=True)
+        return self.model.predict({"image": image, "valid_hw": valid}, exporting=True)
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +315,7 @@ def exported() -> tuple[Model, onnxruntime.InferenceSession, list[str]]:
     """A model of all heads, and its graph with batch, height and width left open."""
     model = scattered(model_of(*PREDICTING))
     with torch.no_grad():
-        found = model.predict(images(2), torch.tensor([[64, 96]] * 2))
+        found = model.predict(inputs_of(images(2), (64, 96)))
     names = [f"{head}.{key}" for head, arrays in found.items() for key in arrays]
     sizes = {0: torch.export.Dim("batch"), 2: 32 * torch.export.Dim("rows", min=1), 3: 32 * torch.export.Dim("columns", min=1)}
     program = torch.onnx.export(
@@ -331,7 +341,7 @@ def test_the_exported_graph_agrees_with_torch(
     model, session, names = exported
     batch = images(count, hw, seed=5)
     with torch.no_grad():
-        eager = model.predict(batch, torch.tensor([hw] * count))[name]
+        eager = model.predict(inputs_of(batch, hw))[name]
     outputs = dict(zip(names, session.run(None, {"image": batch.numpy()}), strict=True))
     for key, value in eager.items():
         assert outputs[f"{name}.{key}"].dtype == value.numpy().dtype

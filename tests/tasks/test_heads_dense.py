@@ -14,7 +14,7 @@ from mtl_ray.tasks.segmentation.config import FcnHead
 from mtl_ray.tasks.segmentation.fcn import Fcn
 from tests.tasks.head_cases import known
 
-CONTEXT = Context(canvas_hw=(6, 10), valid_hw=torch.tensor([[6, 10]] * 2))
+CONTEXT = Context(inputs={"image": torch.zeros(2, 3, 6, 10), "valid_hw": torch.tensor([[6, 10]] * 2)})
 
 
 def fcn() -> tuple[Fcn, dict[str, torch.Tensor]]:

@@ -11,7 +11,6 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from benchmarks.matching import dense_crowd, dense_match
-from mtl_ray.models.head import Context
 from mtl_ray.tasks.detection.anchors import cell_corners, flatten_levels, in_crowd
 from mtl_ray.tasks.detection.config import RetinaNetHead, Selection, Yolov3Head
 from mtl_ray.tasks.detection.matching import match_by_overlap
@@ -19,7 +18,7 @@ from mtl_ray.tasks.detection.nms import select
 from mtl_ray.tasks.detection.retinanet import RetinaNet, decode_offsets
 from mtl_ray.tasks.detection.yolov3 import Yolov3
 from mtl_ray.tasks.detection.yolov3_targets import assign
-from tests.tasks.head_cases import CANVAS_HW, batch_of, images, model_of, scattered
+from tests.tasks.head_cases import CANVAS_HW, batch_of, images, inputs_of, model_of, scattered
 
 SIZES, STRIDES = [(8, 12), (4, 6)], (8, 16)
 
@@ -167,9 +166,8 @@ def test_matching_object_by_object_is_matching_all_at_once(batch: int, objects: 
 @pytest.mark.parametrize("name", ["yolov3", "retinanet"])
 def test_each_loss_term_has_a_weight(name: str) -> None:
     model, batch = scattered(model_of(name)), batch_of(2)
-    context = Context(canvas_hw=CANVAS_HW, valid_hw=batch.inputs["valid_hw"])
     with torch.no_grad():
-        features = model.trunk(model.normalise(batch.inputs["image"]))
+        features, context = model.prepare(batch.inputs)
         head = cast(Any, model.heads[name])
         before = head.losses(features, batch.targets["instances"], context)
         for term in before:
@@ -201,9 +199,8 @@ def test_candidates_come_before_selection() -> None:
         model = scattered(model_of(name))
         head = model.heads[name]
         assert isinstance(head, Yolov3 | RetinaNet)
-        context = Context(canvas_hw=CANVAS_HW, valid_hw=torch.tensor([CANVAS_HW] * 2))
         with torch.no_grad():
-            features = model.trunk(model.normalise(images(2)))
+            features, context = model.prepare(inputs_of(images(2), CANVAS_HW))
             found = head.candidates(features, context)
             chosen = select(found, head.selection, exporting=False)
             predicted = head.predict(features, context)

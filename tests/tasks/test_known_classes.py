@@ -182,7 +182,7 @@ def test_smoothing_is_over_the_known_classes_and_that_of_torch_where_all_are_kno
     torch.manual_seed(0)
     head = Linear(LinearHead(smoothing=0.3), {"G5": 4}, 3).eval()
     features = {"G5": torch.rand(2, 4)}
-    context = Context(canvas_hw=(1, 1), valid_hw=torch.ones(2, 2))
+    context = Context(inputs={})
     targets = {"present": torch.tensor([[0.0, 1, 0], [0, 1, 0]]), "annotated": torch.tensor([True, True])}
     logits, wanted = head.logits(features), torch.tensor([1, 1])
     value, _ = head.losses(features, targets | {"known_classes": torch.ones(2, 3, dtype=torch.bool)}, context)["class"]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mtl_ray.experiment import TASKS
+from mtl_ray.experiment import tasks
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 from mtl_ray.tasks.classification.decode import LabelScores
@@ -124,9 +124,9 @@ def test_a_malformed_response_is_refused(task: Task[Any, Any], head: HeadKind, c
 
 
 def test_a_class_map_must_have_the_size_and_the_classes_of_the_model() -> None:
-    assert SEGMENTATION.from_response(MAP, VOCABULARY, FcnHead(), (2, 3)).classes[1, 2] == 1
+    assert SEGMENTATION.from_response(MAP, VOCABULARY, FcnHead(), {"height": 2, "width": 3}).classes[1, 2] == 1
     with pytest.raises(ValueError, match="3 x 2 pixels, the image 2 x 3"):
-        SEGMENTATION.from_response(MAP, VOCABULARY, FcnHead(), (3, 2))
+        SEGMENTATION.from_response(MAP, VOCABULARY, FcnHead(), {"height": 3, "width": 2})
     with pytest.raises(ValueError, match="class index 2, and there are 2 classes"):
         SEGMENTATION.from_response(MAP, Vocabulary(classes={"semantic": ("sky", "road")}), FcnHead())
 
@@ -136,7 +136,7 @@ def test_the_image_of_a_map_may_lie_beside_the_response() -> None:
     assert SEGMENTATION.to_response(found, VOCABULARY, 0.0, image_file="a.png")["png"] == "a.png"
     assert SEGMENTATION.plain_image(found)[:4] == b"\x89PNG"
     assert DETECTION.plain_image(PLAIN) is None
-    assert [task.name for task in TASKS if task.to_coco is not None] == ["detection"]
+    assert [task.name for task in tasks() if task.to_coco is not None] == ["detection"]
 
 
 @pytest.mark.parametrize(("task", "head", "content"), [(DETECTION, RetinaNetHead(), [BOX]), (CLASSIFICATION, LinearHead(), [LABEL])])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mtl_ray import artifact, storage
-from mtl_ray.inference.heads import KNOWN
+from mtl_ray.inference.heads import known_heads
 from mtl_ray.training import checkpoint
 from mtl_ray.training.checkpoint import Claim, claim
 from tests.tasks.head_cases import VOCABULARY
@@ -35,7 +35,7 @@ def test_more_or_less_is_better(tmp_path: Path, lower: bool, best: int) -> None:
 
 
 def test_every_metric_says_which_of_its_figures_are_better_low() -> None:
-    for head in KNOWN.values():
+    for head in known_heads().values():
         metric = head.task.metric(head, VOCABULARY)
         assert metric.lower_is_better <= metric.result().keys()
         assert metric.main in metric.result()

@@ -11,11 +11,10 @@ import torch
 import yaml
 
 from mtl_ray.config.document import parse
-from mtl_ray.config.extend import extended
 from mtl_ray.config.load import override_tree
 from mtl_ray.config.tree import merge
 from mtl_ray.config.validate import validate
-from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.experiment import ExperimentConfig, read_experiment
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.methods.config import METHODS, SupervisedConfig
 from mtl_ray.samples import Vocabulary
@@ -44,9 +43,10 @@ def contrast(splits: Path, tmp_path: Path) -> Any:
 
     def make(*overrides: str) -> ExperimentConfig:
         given = values(splits, tmp_path / "runs")
-        given["model"]["heads"], given["method"] = {}, {"type": "contrast"}
+        given |= {"plugins": [PLUGIN], "method": {"type": "contrast"}}
+        given["model"]["heads"] = {}
         tree = merge(parse(yaml.safe_dump(given), "tiny"), override_tree([*STEPS, *overrides]))
-        return validate(tree, extended(ExperimentConfig, (PLUGIN,)))
+        return read_experiment(tree)
 
     return make
 

@@ -1,4 +1,4 @@
-"""jobs.anchors: what it writes fits a config, suits the boxes as it says, and is better than what others found."""
+"""jobs.anchors: its files fit a config, its metrics are right, and its anchors are better than those of other programs."""
 
 import json
 from pathlib import Path
@@ -17,8 +17,8 @@ from mtl_ray.samples import Vocabulary
 from mtl_ray.shards.split import open_split
 from mtl_ray.tuning.anchor_boxes import documented_shapes, shapes_of
 from mtl_ray.tuning.anchor_documented import documented_evolution, documented_kmeans
-from mtl_ray.tuning.anchor_points import overlaps, points_of
-from mtl_ray.tuning.anchors import evolve, fast, kmeans, measure
+from mtl_ray.tuning.anchor_points import anchor_overlaps, reduced_points
+from mtl_ray.tuning.anchors import evolve_anchors, fast_anchors, kmeans_anchors, measure_anchors
 from tests.shards.splits import write_split
 
 REPOSITORY = Path(__file__).parents[2]
@@ -55,9 +55,11 @@ def test_the_default_is_better_than_every_published_kmeans(shared_data, pack):
     for num, kind in ((9, "stretch"), (6, "stretch"), (9, "letterbox")):
         shapes = shapes_of([str(shared_data / PACKS[pack])], Canvas(kind=kind, width=416, height=416))
         assert len(shapes) == reference["n_boxes"]
-        assert measure(shapes, fast(shapes, num)).average_iou > reference[f"iou_kmeans_k{num}"]["avg_best_iou"] + 0.002
-        if kind == "stretch":  # its random starts were 20
-            assert measure(shapes, kmeans(shapes, num)).average_iou > reference[f"iou_kmeans_k{num}"]["avg_best_iou"] - 0.0003
+        assert measure_anchors(shapes, fast_anchors(shapes, num)).average_iou > reference[f"iou_kmeans_k{num}"]["avg_best_iou"] + 0.002
+        if kind == "stretch":  # it used 20 random starts
+            assert (
+                measure_anchors(shapes, kmeans_anchors(shapes, num)).average_iou > reference[f"iou_kmeans_k{num}"]["avg_best_iou"] - 0.0003
+            )
 
 
 def test_json_says_what_its_anchors_are_worth_to_all_boxes(tmp_path, capsys):
@@ -65,9 +67,9 @@ def test_json_says_what_its_anchors_are_worth_to_all_boxes(tmp_path, capsys):
     shapes = shapes_of([str(tmp_path / "a.json")], Canvas(width=416, height=416))
     anchors = np.array(found["anchors"])
     assert (np.diff(anchors.prod(axis=1)) >= 0).all()
-    by_hand = overlaps(shapes, anchors)
+    by_hand = anchor_overlaps(shapes, anchors)
     assert found["average_iou"] == pytest.approx(by_hand.max(axis=0).mean(), abs=1e-12)
-    assert found["best_possible_recall"] == pytest.approx(measure(shapes, anchors).best_possible_recall)
+    assert found["best_possible_recall"] == pytest.approx(measure_anchors(shapes, anchors).best_possible_recall)
     counts = np.bincount(by_hand.argmax(axis=0), minlength=6)
     assert [entry["boxes"] for entry in found["per_anchor"]] == counts.tolist()
     sizes = np.sqrt(anchors.prod(axis=1))
@@ -174,7 +176,7 @@ def test_a_wide_canvas_is_letterboxed_not_distorted(tmp_path):
 
 
 def test_the_gradient_is_that_of_the_average():
-    points = points_of(np.random.default_rng(0).lognormal(3, 0.8, (500, 2)), 96)
+    points = reduced_points(np.random.default_rng(0).lognormal(3, 0.8, (500, 2)), 96)
     logs = np.random.default_rng(1).normal(3, 0.8, 8)
     value, gradient = points.descent(logs)
     assert value == pytest.approx(-points.average(np.exp(logs.reshape(-1, 2))))
@@ -186,31 +188,31 @@ def test_the_gradient_is_that_of_the_average():
 def test_a_histogram_stands_for_many_boxes():
     rng = np.random.default_rng(0)
     shapes = np.concatenate([rng.lognormal(3, 0.9, (60_000, 2)), rng.normal(50, 2, (60_000, 2))]).clip(1, 608)
-    points = points_of(shapes, 96)
+    points = reduced_points(shapes, 96)
     assert len(points) < 96 * 96
     anchors = rng.lognormal(3.5, 0.7, (9, 2))
-    assert points.average(anchors) == pytest.approx(measure(shapes, anchors).average_iou, abs=4e-4)
+    assert points.average(anchors) == pytest.approx(measure_anchors(shapes, anchors).average_iou, abs=4e-4)
 
 
 @pytest.mark.parametrize("num", [1, 3, 5])
 def test_the_fast_way_is_not_worse_than_the_others_and_the_same_again(num):
     shapes = np.random.default_rng(num).lognormal(3, 0.7, (300, 2))
-    found = fast(shapes, num, seed=3)
-    assert (found == fast(shapes, num, seed=3)).all()
-    value = measure(shapes, found).average_iou
-    assert value > measure(shapes, kmeans(shapes, num)).average_iou
-    assert value >= measure(shapes, evolve(shapes, num, rounds=60)).average_iou - 1e-5
-    assert value >= measure(shapes, documented_evolution(shapes, num, (80, 80), rounds=60)).average_iou - 1e-5
+    found = fast_anchors(shapes, num, seed=3)
+    assert (found == fast_anchors(shapes, num, seed=3)).all()
+    value = measure_anchors(shapes, found).average_iou
+    assert value > measure_anchors(shapes, kmeans_anchors(shapes, num)).average_iou
+    assert value >= measure_anchors(shapes, evolve_anchors(shapes, num, rounds=60)).average_iou - 1e-5
+    assert value >= measure_anchors(shapes, documented_evolution(shapes, num, (80, 80), rounds=60)).average_iou - 1e-5
 
 
 def test_more_anchors_than_kinds_of_boxes_fit_perfectly():
     shapes = np.repeat([[10.0, 20.0], [30.0, 5.0]], 20, axis=0)
-    assert measure(shapes, fast(shapes, 5)).average_iou == pytest.approx(1, abs=1e-4)
-    assert measure(shapes[:1], fast(shapes[:1], 1)).average_iou == pytest.approx(1, abs=1e-4)
+    assert measure_anchors(shapes, fast_anchors(shapes, 5)).average_iou == pytest.approx(1, abs=1e-4)
+    assert measure_anchors(shapes[:1], fast_anchors(shapes[:1], 1)).average_iou == pytest.approx(1, abs=1e-4)
 
 
 def slow_kmeans(shapes: np.ndarray, centres: np.ndarray, rounds: int) -> np.ndarray:
-    """The documented rule once more, a box at a time."""
+    """The documented rule again, one box at a time."""
     assigned = [0] * len(shapes)
     for _ in range(rounds):
         now = []
@@ -264,7 +266,7 @@ def test_requests_that_mean_nothing_are_refused_in_a_sentence(tmp_path):
     with pytest.raises(ValueError, match="an image needs an id, width and height"):
         run(tmp_path, str(tmp_path / "odd.json"))
     (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(ValueError, match="is no COCO annotation file"):
+    with pytest.raises(ValueError, match="is not a COCO annotation file"):
         run(tmp_path, str(tmp_path / "list.json"))
 
 
@@ -274,6 +276,6 @@ def test_optuna_begins_with_kmeans_and_climbs(ray_session, sampler):
 
     shapes = np.random.default_rng(0).lognormal(3, 0.7, (200, 2))
     found = search_anchors(shapes, 3, sampler=sampler, trials=3, seed=1)
-    assert measure(shapes, found).average_iou > measure(shapes, kmeans(shapes, 3, seed=1)).average_iou
+    assert measure_anchors(shapes, found).average_iou > measure_anchors(shapes, kmeans_anchors(shapes, 3, seed=1)).average_iou
     with pytest.raises(ValueError, match="--trials is 0"):
         search_anchors(shapes, 3, trials=0)

@@ -1,4 +1,4 @@
-"""Anchors: the measures by hand, the published figures of real data, and what goes wrong in other programs."""
+"""Anchors: metrics computed by hand, published results on real data, and faults of other programs."""
 
 import json
 
@@ -9,38 +9,38 @@ from hypothesis import strategies as st
 
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.tuning.anchor_boxes import shapes_of
-from mtl_ray.tuning.anchor_points import overlaps
-from mtl_ray.tuning.anchors import by_level, evolve, kmeans, level_of, measure, measure_on_levels
+from mtl_ray.tuning.anchor_points import anchor_overlaps
+from mtl_ray.tuning.anchors import by_level, evolve_anchors, kmeans_anchors, level_of, measure_anchors, measure_on_levels
 from tests.shards.splits import write_split
 from tests.training.tiny import write_split as write_squares
 
 
 def test_overlap_recall_and_average_are_those_of_a_hand():
     shapes, anchors = np.array([[2.0, 4.0], [10.0, 10.0]]), np.array([[4.0, 2.0], [10.0, 5.0]])
-    assert overlaps(shapes, anchors) == pytest.approx(np.array([[4 / 12, 8 / 100], [8 / 50, 0.5]]))
-    found = measure(shapes, anchors)
+    assert anchor_overlaps(shapes, anchors) == pytest.approx(np.array([[4 / 12, 8 / 100], [8 / 50, 0.5]]))
+    found = measure_anchors(shapes, anchors)
     assert found.average_iou == pytest.approx((4 / 12 + 0.5) / 2)
     assert found.best_possible_recall == 1.0
-    assert measure(np.array([[1.0, 41.0]]), np.array([[1.0, 10.0]])).best_possible_recall == 0.0
+    assert measure_anchors(np.array([[1.0, 41.0]]), np.array([[1.0, 10.0]])).best_possible_recall == 0.0
 
 
 @given(seed=st.integers(0, 50), num=st.integers(1, 6), kinds=st.integers(1, 4))
 def test_kmeans_gives_positive_anchors_by_area_also_where_boxes_are_fewer_in_kind_than_anchors(seed, num, kinds):
     rng = np.random.default_rng(seed)
     shapes = rng.uniform(1, 100, (kinds, 2))[rng.integers(kinds, size=20)]
-    found = kmeans(shapes, num, seed=seed, restarts=2)
+    found = kmeans_anchors(shapes, num, seed=seed, restarts=2)
     assert found.shape == (num, 2)
     assert (found > 0).all()
     assert (np.diff(found.prod(axis=1)) >= 0).all()
     if num >= len(np.unique(shapes, axis=0)):
-        assert measure(shapes, found).average_iou > 0.999
+        assert measure_anchors(shapes, found).average_iou > 0.999
 
 
 def test_evolution_is_not_worse_than_kmeans():
     shapes = np.random.default_rng(1).lognormal(3, 0.7, (400, 2))
-    few = evolve(shapes, 3, rounds=20)
-    assert measure(shapes, few).average_iou >= measure(shapes, kmeans(shapes, 3)).average_iou - 1e-9
-    assert (evolve(shapes, 3, rounds=20) == few).all()
+    few = evolve_anchors(shapes, 3, rounds=20)
+    assert measure_anchors(shapes, few).average_iou >= measure_anchors(shapes, kmeans_anchors(shapes, 3)).average_iou - 1e-9
+    assert (evolve_anchors(shapes, 3, rounds=20) == few).all()
 
 
 PUBLISHED = [(10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), (156, 198), (373, 326)]
@@ -106,6 +106,6 @@ def test_real_boxes_reach_the_published_figures(shared_data):
     shapes = np.array(
         [[a["bbox"][2] / size[a["image_id"]][0] * 416, a["bbox"][3] / size[a["image_id"]][1] * 416] for a in file["annotations"]]
     )
-    assert measure(shapes, kmeans(shapes, 9)).average_iou >= 0.8826 - 0.002
-    assert measure(shapes, kmeans(shapes, 6)).average_iou >= 0.8622 - 0.002
-    assert measure(shapes, evolve(shapes, 6, rounds=60)).average_iou >= 0.8622
+    assert measure_anchors(shapes, kmeans_anchors(shapes, 9)).average_iou >= 0.8826 - 0.002
+    assert measure_anchors(shapes, kmeans_anchors(shapes, 6)).average_iou >= 0.8622 - 0.002
+    assert measure_anchors(shapes, evolve_anchors(shapes, 6, rounds=60)).average_iou >= 0.8622

@@ -1,4 +1,4 @@
-"""A search whose process is killed, and which is started again."""
+"""A search whose process is killed and started again."""
 
 import os
 import signal

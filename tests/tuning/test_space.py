@@ -1,4 +1,4 @@
-"""Search spaces: what they give is what they say, and what is wrong with them is said with file and line."""
+"""Search spaces: their parameters are valid, and errors name file and line."""
 
 import json
 import math
@@ -16,7 +16,16 @@ from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.tuning.config import Choice, Distribution, Int, LogUniform, TuneConfig, Uniform, in_order
 from mtl_ray.tuning.record import Reported, Result, Trial
-from mtl_ray.tuning.space import check_space, choose, grid, names_of, overlay, overrides_of, points, with_flat_space
+from mtl_ray.tuning.space import (
+    check_space,
+    choice_names,
+    choose_parameters,
+    grid_parameters,
+    grid_values,
+    overrides_of,
+    trial_overlay,
+    with_flat_space,
+)
 from mtl_ray.tuning.study import Study
 from tests.training.tiny import values
 
@@ -33,7 +42,7 @@ SIMPLE = st.one_of(
 
 @st.composite
 def spaces(draw: st.DrawFn) -> dict[str, Distribution]:
-    """Up to four entries, of which any may depend on an entry that is a choice."""
+    """Up to four entries; any may depend on an entry of type choice."""
     entries = draw(st.lists(SIMPLE, min_size=1, max_size=4))
     space: dict[str, Distribution] = {}
     for number, entry in enumerate(entries):
@@ -41,7 +50,7 @@ def spaces(draw: st.DrawFn) -> dict[str, Distribution]:
         when = {}
         if choices and draw(st.booleans()):
             path = draw(st.sampled_from(choices))
-            when = {path: draw(st.sampled_from(list(names_of(space[path]).values())))}
+            when = {path: draw(st.sampled_from(list(choice_names(space[path]).values())))}
         space[f"section{number}.key"] = type(entry)(**{**vars_of(entry), "when": when})
     return space
 
@@ -52,7 +61,7 @@ def vars_of(entry):
 
 def allowed(entry, value):
     if isinstance(entry, Choice):
-        return value in names_of(entry)
+        return value in choice_names(entry)
     if isinstance(entry, Int):
         return entry.low <= value <= entry.high and (value - entry.low) % entry.step == 0
     return entry.low <= value <= entry.high
@@ -64,7 +73,7 @@ def test_every_value_is_within_its_ends_and_conditions_hold(space, seed, sampler
     for number in range(3):
         chosen = study.propose(number)
         for path, entry in space.items():
-            wanted = all(other in chosen and names_of(space[other])[chosen[other]] == value for other, value in entry.when.items())
+            wanted = all(other in chosen and choice_names(space[other])[chosen[other]] == value for other, value in entry.when.items())
             assert (path in chosen) == wanted
             assert path not in chosen or allowed(entry, chosen[path])
         study.finish(number, Result(state="complete", values=[float(number)]))
@@ -72,15 +81,15 @@ def test_every_value_is_within_its_ends_and_conditions_hold(space, seed, sampler
 
 @given(space=spaces())
 def test_a_grid_has_every_combination_once(space):
-    found = [json.dumps(chosen, sort_keys=True) for chosen in grid(space)]
+    found = [json.dumps(chosen, sort_keys=True) for chosen in grid_parameters(space)]
     assert len(set(found)) == len(found)
     expected = {frozenset()}
     for path in in_order(space):
         grown = set()
         for some in expected:
             chosen = dict(some)
-            active = all(o in chosen and names_of(space[o])[chosen[o]] == v for o, v in space[path].when.items())
-            grown |= {some | {(path, value)} for value in points(space[path])} if active else {some}
+            active = all(o in chosen and choice_names(space[o])[chosen[o]] == v for o, v in space[path].when.items())
+            grown |= {some | {(path, value)} for value in grid_values(space[path])} if active else {some}
         expected = grown
     assert {frozenset(json.loads(text).items()) for text in found} == expected
 
@@ -88,18 +97,18 @@ def test_a_grid_has_every_combination_once(space):
 @given(space=spaces(), seed=st.integers(0, 99))
 def test_overrides_mean_what_was_chosen_on_the_command_line_and_in_a_base_file(space, seed):
     chosen = Study(TuneConfig(space=space, metric="m", sampler="random", seed=seed), [], {}).propose(0)
-    found = plain(parse(overlay(overrides_of(space, chosen)), "best.yaml"))
+    found = plain(parse(trial_overlay(overrides_of(space, chosen)), "best.yaml"))
     for path, given_ in chosen.items():
         section, key = path.split(".")
-        value = names_of(space[path])[given_] if isinstance(space[path], Choice) else given_
+        value = choice_names(space[path])[given_] if isinstance(space[path], Choice) else given_
         assert found[section][key] == value
         assert type(found[section][key]) is type(value)
 
 
 def test_a_grid_of_numbers_has_both_ends_and_even_steps():
-    assert points(Uniform(low=0, high=1, points=3)) == [0, 0.5, 1]
-    assert points(LogUniform(low=1e-4, high=1e-2, points=3)) == pytest.approx([1e-4, 1e-3, 1e-2])
-    assert points(Int(low=1, high=8, step=3)) == [1, 4, 7]
+    assert grid_values(Uniform(low=0, high=1, points=3)) == [0, 0.5, 1]
+    assert grid_values(LogUniform(low=1e-4, high=1e-2, points=3)) == pytest.approx([1e-4, 1e-3, 1e-2])
+    assert grid_values(Int(low=1, high=8, step=3)) == [1, 4, 7]
 
 
 def test_a_choice_by_name_may_be_anything_and_conditions_may_name_several_values():
@@ -108,8 +117,8 @@ def test_a_choice_by_name_may_be_anything_and_conditions_may_name_several_values
         "b.lr": Uniform(low=0, high=1, when={"a.when": ["small", "large"]}),
     }
     assert overrides_of(space, {"a.when": "small"}) == ['a.when={"x": 1}']
-    assert set(choose(space, lambda path, _: "large" if path == "a.when" else 0.5)) == {"a.when", "b.lr"}
-    assert set(choose(space, lambda path, _: "none")) == {"a.when"}
+    assert set(choose_parameters(space, lambda path, _: "large" if path == "a.when" else 0.5)) == {"a.when", "b.lr"}
+    assert set(choose_parameters(space, lambda path, _: "none")) == {"a.when"}
 
 
 def test_the_order_of_entries_does_not_matter_and_circles_are_refused():
@@ -127,7 +136,7 @@ def test_the_order_of_entries_does_not_matter_and_circles_are_refused():
         ({}, "either metric or objectives"),
         ({"metric": "m", "objectives": [{"metric": "n"}]}, "either metric or objectives"),
         ({"objectives": [{"metric": "m"}, {"metric": "n"}], "scheduler": "asha"}, "with several objectives it must be none"),
-        ({"objectives": [{"metric": "m"}, {"metric": "n"}], "sampler": "cmaes"}, "cmaes has one objective"),
+        ({"objectives": [{"metric": "m"}, {"metric": "n"}], "sampler": "cmaes"}, "cmaes allows only one objective"),
         ({"metric": "m", "sampler": "grid"}, "a.b needs points"),
     ],
 )

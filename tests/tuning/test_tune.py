@@ -1,4 +1,4 @@
-"""Searches on a real Ray: what becomes of trials that are stopped, fail or lose their process."""
+"""Searches on a real Ray: trials that are stopped, fail or lose their process."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from mtl_ray.config.document import parse
 from mtl_ray.config.load import load_tree
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.tuning.report import best_yaml, table, write_report
+from mtl_ray.tuning.report import best_yaml, trials_table, write_report
 from tests.tuning.searches import LR, text_of
 
 
 def made_up(behave):
-    """Something that stands for a training: as many evaluations as ``behave(lr, folder)`` gives, each its metrics or an exception."""
+    """Replaces a training: ``behave(lr, folder)`` yields the evaluations, each with metrics or an exception."""
 
     def train(config, *, on_metrics):
         folder = Path(config.runtime.storage) / config.runtime.name
@@ -60,7 +60,7 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_one_whose_process_di
     tune = {"metric": "m", "sampler": "grid", "concurrent": 2, "space": {LR: {"type": "choice", "values": [1, 2, 3, 4, 5]}}}
     found = run_search(text_of(splits, tmp_path, tune), behave)
     assert found.done
-    rows = {row[LR]: row for row in table(found)}
+    rows = {row[LR]: row for row in trials_table(found)}
     assert [rows[str(lr)]["state"] for lr in range(1, 6)] == ["failed", "failed", "failed", "complete", "complete"]
     assert rows["1"]["reason"] == "the loss is not finite at step 3 (loss=nan)"
     assert rows["2"]["reason"] == "RuntimeError: CUDA out of memory"
@@ -75,8 +75,8 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_one_whose_process_di
     assert validate(load_tree(tmp_path / "tuned.yaml"), ExperimentConfig).schedule.optimizer.lr == 5
     again = run_search(text_of(splits, tmp_path, tune), behave)
     assert again.done
-    assert table(again) == table(found)
-    with pytest.raises(ValueError, match=r"was begun with another config: tune\.sampler, schedule\.steps"):
+    assert trials_table(again) == trials_table(found)
+    with pytest.raises(ValueError, match=r"was started with another config: tune\.sampler, schedule\.steps"):
         run_search(text_of(splits, tmp_path, tune | {"sampler": "tpe"}, steps=99), behave)
 
 
@@ -87,7 +87,7 @@ def test_trials_stopped_by_asha_are_pruned_and_never_complete(ray_session, split
     tune = {"metric": "m", "sampler": "grid", "scheduler": "asha", "reduction": 2, "concurrent": 1}
     tune["space"] = {LR: {"type": "choice", "values": [4, 3, 5, 1]}}
     found = run_search(text_of(splits, tmp_path, tune), behave)
-    assert [row["state"] for row in table(found)] == ["complete", "stopped", "complete", "stopped"]
+    assert [row["state"] for row in trials_table(found)] == ["complete", "stopped", "complete", "stopped"]
     stopped = found.results[1]
     assert (stopped.values, stopped.reason, [each.value for each in stopped.reports]) == (None, "after 1 epochs", [3.0])
     pruned = found.study.optuna.trials[1]
@@ -148,5 +148,5 @@ def test_real_trials_are_ordinary_runs_with_anchors_of_their_own_canvas_and_cost
         assert (config["runtime"]["name"], config["runtime"]["wandb_group"], config["tune"]) == (run.name, "run", None)
         assert (run / "checkpoints").is_dir()
         by_canvas[config["data"]["canvas"]["height"]] = config["model"]["heads"]["boxes"]["anchors"]
-    assert len(by_canvas[32]) == len(by_canvas[64]) == 1  # all squares are small: nothing is left for P5
+    assert len(by_canvas[32]) == len(by_canvas[64]) == 1  # all squares are small: P5 gets none
     assert by_canvas[64][0][1][0] == pytest.approx(2 * by_canvas[32][0][1][0], rel=0.02)

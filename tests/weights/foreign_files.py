@@ -1,4 +1,4 @@
-"""Weights as other programs name them, made of a network whose answer is known."""
+"""Weights under the names of other programs, made from a network whose output is known."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ Tensors = dict[str, Tensor]
 
 
 def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
-    """The network with random numbers everywhere, in the statistics of its normalisations too."""
+    """The network with random numbers in all tensors, including the statistics of its normalisations."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in net.state_dict().items():
         if value.dtype.is_floating_point:
@@ -21,7 +21,7 @@ def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def renamed(state: Mapping[str, Tensor], *rules: tuple[str, str]) -> Tensors:
-    """Each name changed by every rule, in turn."""
+    """Renames the tensors by all rules, in order."""
     found = {}
     for name, value in state.items():
         for pattern, new in rules:
@@ -31,7 +31,7 @@ def renamed(state: Mapping[str, Tensor], *rules: tuple[str, str]) -> Tensors:
 
 
 def caffe2(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """A torchvision ResNet as the blobs of Detectron, whose normalisation has only a factor and a shift."""
+    """A torchvision ResNet as the blobs of Detectron, whose normalisation has only a scale and a shift."""
     blobs = {}
     kinds = {"weight": "s", "bias": "b"}
     for name, value in state.items():
@@ -82,7 +82,10 @@ def mm_regnet(state: Mapping[str, Tensor]) -> Tensors:
 
 
 def mm_swin(state: Mapping[str, Tensor]) -> Tensors:
-    """timm's Swin as OpenMMLab names it; patch merging joins neighbours in the order of ``nn.Unfold``."""
+    """timm's Swin as OpenMMLab names it.
+
+    Patch merging joins neighbours in the order of ``nn.Unfold``.
+    """
     found = {}
     for name, value in state.items():
         if match := re.fullmatch(r"layers\.(\d)\.downsample\.(norm|reduction)\.(\w+)", name):

@@ -1,4 +1,4 @@
-"""What is read from files of weights of all kinds and ages, and what is written."""
+"""Reading files of weights of all kinds and versions, and writing them."""
 
 import argparse
 import contextlib
@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mtl_ray.weights.read import read_content, read_weights
-from mtl_ray.weights.write import content_hash, encode, write_weights
+from mtl_ray.weights.write import content_hash, encode_weights, write_weights
 
 STATE = OrderedDict(
     {
@@ -51,7 +51,7 @@ def _same(found: dict[str, Tensor], wanted: dict[str, Tensor] = STATE) -> None:
 
 
 def _tar(state: dict[str, Tensor]) -> bytes:
-    """As ``torch.save`` wrote before 0.1.10."""
+    """In the format of ``torch.save`` before 0.1.10."""
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, value: Any) -> Any:
@@ -87,7 +87,7 @@ FILES = {
     "safetensors": safetensors.torch.save({name: value.contiguous() for name, value in STATE.items()}),
     "pickle": pickle.dumps({"model": {name: value.numpy() for name, value in STATE.items()}, "__author__": "somebody"}),
     "pickle of tensors": pickle.dumps(STATE),
-    "npz": encode("a.npz", STATE),
+    "npz": encode_weights("a.npz", STATE),
 }
 
 
@@ -105,11 +105,11 @@ def test_every_kind_is_known_by_what_is_in_it(kind: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("kind", ["npz", "zip with records"])
 def test_records_that_say_another_compression(kind: str, method: int) -> None:
     saved = {"state_dict": STATE, "args": argparse.Namespace(epochs=3)}
-    data = bytearray(encode("a.npz", STATE) if kind == "npz" else _saved(saved))
+    data = bytearray(encode_weights("a.npz", STATE) if kind == "npz" else _saved(saved))
     for mark, offset in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
         for found in re.finditer(re.escape(mark), bytes(data)):
             data[found.start() + offset] = method
-    with pytest.raises(ValueError, match=r"not a whole|is not read"):
+    with pytest.raises(ValueError, match=r"is broken|cannot be read"):
         read_content(bytes(data))
 
 
@@ -125,13 +125,13 @@ def test_what_is_written_is_read_back(ending: str, tmp_path: Path) -> None:
 
 
 def test_a_view_does_not_take_its_whole_memory_along() -> None:
-    data = encode("a.pth", {"row": torch.zeros(1000, 1000)[0]})
+    data = encode_weights("a.pth", {"row": torch.zeros(1000, 1000)[0]})
     assert len(data) < 10_000
 
 
 def test_an_unknown_ending_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"a.onnx: the ending of the name says the format, one of .pth"):
-        encode("a.onnx", STATE)
+    with pytest.raises(ValueError, match=r"a.onnx: the ending of the name sets the format; use one of .pth"):
+        encode_weights("a.onnx", STATE)
 
 
 @given(st.permutations(list(STATE)))
@@ -147,7 +147,7 @@ def test_the_content_hash_knows_names_types_shapes_and_numbers() -> None:
 
 @pytest.fixture
 def history_buffer() -> Iterator[type]:
-    """The class of MMEngine of which training checkpoints are full, as torch.save would find it."""
+    """The class of MMEngine that training checkpoints contain, where torch.save finds it."""
     module = types.ModuleType("mmengine.logging.history_buffer")
 
     class HistoryBuffer:
@@ -201,7 +201,8 @@ def test_a_file_that_would_run_something_is_refused_by_name(zipped: bool, tmp_pa
 
 
 DAMAGE = st.lists(st.tuples(st.integers(0, 2**20 - 1), st.integers(0, 255)), min_size=1, max_size=4)
-"""Places, to be taken modulo the length, which differs by what torch and pickle write in this process, and the bytes that come there."""
+"""Positions, to be taken modulo the length (which differs with what torch and pickle write in this
+process), and the bytes to write there."""
 
 
 @given(st.sampled_from(sorted(FILES)), DAMAGE)

@@ -1,4 +1,4 @@
-"""Files of other programs fill this project's backbones, which then give what the original network gives."""
+"""Files of other programs fill this project's backbones, which then compute the same as the original network."""
 
 import importlib
 import pickle
@@ -15,10 +15,9 @@ import torchvision
 from torch import Tensor, nn
 
 from jobs.run import run
-from mtl_ray.models.backbone import Backbone
 from mtl_ray.models.config import TimmBackbone
+from mtl_ray.weights.convert import ConvertedWeights, convert_weights
 from mtl_ray.weights.read import read_weights
-from mtl_ray.weights.take_over import Taken, take_over
 from mtl_ray.weights.weights import find_weights
 from mtl_ray.weights.write import write_weights
 from tests.weights.foreign_files import (
@@ -39,16 +38,16 @@ IMAGE = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
 import_main: Callable[[list[str]], int] = importlib.import_module("jobs.weights.import").main
 
 
-def _taken(content: Any, kind: str | None = None, **options: Any) -> Taken:
-    return take_over(find_weights(content, "a file"), kind, **options)
+def _taken(content: Any, kind: str | None = None, **options: Any) -> ConvertedWeights:
+    return convert_weights(find_weights(content, "a file"), kind, **options)
 
 
-def _maps(taken: Taken, folder: Path, image: Tensor, level: str = "C5") -> Tensor:
-    """What this project's backbone gives after it has read the file."""
+def _maps(taken: ConvertedWeights, folder: Path, image: Tensor, level: str = "C5") -> Tensor:
+    """The output of this project's backbone after it has read the file."""
     assert taken.backbone is not None
     path = folder / "weights.safetensors"
     write_weights(str(path), taken.tensors)
-    backbone = Backbone(TimmBackbone(**taken.backbone, levels=(level,), weights=str(path))).eval()
+    backbone = TimmBackbone(**taken.backbone, levels=(level,), weights=str(path)).build().eval()
     with torch.no_grad():
         return backbone(image)[level]
 
@@ -120,7 +119,7 @@ def test_vit_of_jax_as_timm_reads_it(tmp_path: Path) -> None:
     np.savez(tmp_path / "vit.npz", **jax_vit(made.state_dict(), heads=3))
     read = timm.create_model("vit_tiny_patch16_224", img_size=32)
     read.load_pretrained(str(tmp_path / "vit.npz"))
-    taken = take_over(read_weights(str(tmp_path / "vit.npz")))
+    taken = convert_weights(read_weights(str(tmp_path / "vit.npz")))
     assert (taken.kind, taken.missing) == ("timm", ())
     for name, value in taken.tensors.items():
         assert torch.equal(value, made.state_dict()[name.removeprefix("model.")])
@@ -175,7 +174,7 @@ def _caffe(net: Any) -> Any:
 
 
 def _affine(net: Any) -> Any:
-    """Its normalisation a factor and a shift."""
+    """A ResNet whose normalisation is a scale and a shift."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.zero_()
@@ -188,13 +187,13 @@ def test_detectron_resnet(tmp_path: Path) -> None:
     blobs = caffe2(net.state_dict()) | {"fc1000_w": np.ones((3, 4), "f4"), "conv1_w_momentum": np.ones(3, "f4")}
     path = tmp_path / "R-50.pkl"
     path.write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
-    taken = take_over(read_weights(str(path)))
+    taken = convert_weights(read_weights(str(path)))
     assert (taken.kind, taken.backbone) == ("detectron", {"name": "resnet50", "stride_in_1x1": True})
     assert taken.unused == ("fc1000_w", "conv1_w_momentum")
     assert len(taken.tensors) == 265  # 53 convolutions, and four tensors of each normalisation
     rgb = torch.rand(1, 3, 70, 96)  # 35 rows after the first stride: an odd number
     _same(_maps(taken, tmp_path, rgb), _resnet_maps(net, rgb.flip(1)))
-    compat = take_over(read_weights(str(path)), compat=True)
+    compat = convert_weights(read_weights(str(path)), compat=True)
     assert np.array_equal(compat.tensors["conv1.weight"].numpy(), blobs["conv1_w"])
     assert torch.equal(compat.tensors["layer1.0.bn1.running_var"], torch.ones(64))
 
@@ -243,7 +242,7 @@ def _official_swin(state: Tensors) -> Tensors:
 
 
 def _joined(state: Tensors, first: str, name: str, parts: tuple[str, ...]) -> Tensors:
-    """Layers that stand apart, as one."""
+    """Joins separate layers."""
     found = {}
     for old, value in state.items():
         if first in old:
@@ -362,7 +361,7 @@ def test_what_does_not_fit_is_refused_with_names() -> None:
     state["layer1.0.conv1.weight"] = torch.zeros(8, 64, 3, 3)
     with pytest.raises(ValueError, match=r"1 tensors are missing \(layer4.1.conv2.weight\); 1 have another shape \(layer1.0.conv1.weight"):
         _taken(state, model="resnet18")
-    with pytest.raises(ValueError, match="of no network that is known"):
+    with pytest.raises(ValueError, match="belong to no network that is known"):
         _taken({"first_conv.0.weight": torch.zeros(3)})
     with pytest.raises(ValueError, match="no blob res2_0_branch2a_w"):
         _taken(state, "detectron")
@@ -414,4 +413,4 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as stop:
         run(lambda: import_main([str(tmp_path / "in.pth"), str(tmp_path / "out.onnx")]))
     assert stop.value.code == 2
-    assert "the ending of the name says the format" in capsys.readouterr().err
+    assert "the ending of the name sets the format" in capsys.readouterr().err

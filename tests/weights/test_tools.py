@@ -34,7 +34,7 @@ def _tensors(uri: object) -> dict[str, Tensor]:
 
 
 def _refused(capsys: pytest.CaptureFixture[str], tool: object, arguments: Sequence[object]) -> str:
-    """The sentence on stderr of a tool that ends with status 2."""
+    """The message on stderr of a tool that ends with status 2."""
     with pytest.raises(SystemExit) as stop:
         run(lambda: tool.main(list(map(str, arguments))))  # type: ignore[attr-defined]
     assert stop.value.code == 2
@@ -78,7 +78,7 @@ def test_rename(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_rename_refuses_collisions_and_rules_without_effect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = {"a.x": torch.zeros(1), "b.x": torch.zeros(1)}
     source, out = _file(tmp_path, state=state), tmp_path / "out.pth"
-    assert "'a.x' and 'b.x' would both be called 'b.x'" in _refused(capsys, rename, [source, out, "--prefix", "a.", "b."])
+    assert "'a.x' and 'b.x' would both get the name 'b.x'" in _refused(capsys, rename, [source, out, "--prefix", "a.", "b."])
     assert "no name has the prefix 'c.'" in _refused(capsys, rename, [source, out, "--prefix", "c.", "d."])
     assert "not a regular expression" in _refused(capsys, rename, [source, out, "--pattern", "(", "d"])
     assert "at least one of --prefix" in _refused(capsys, rename, [source, out])
@@ -92,9 +92,9 @@ def test_wash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read_weights(str(out)).rest == {"meta": {"CLASSES": ["car"]}}
     assert wash.main([source, str(out), "--drop", "head."]) == 0
     assert list(_tensors(out)) == ["backbone.conv.weight", "backbone.norm.num_batches_tracked"]
-    assert "no name begins with 'neck.'; they begin with backbone., head." in _refused(capsys, wash, [source, out, "--keep", "neck."])
+    assert "no name starts with 'neck.'; they start with backbone., head." in _refused(capsys, wash, [source, out, "--keep", "neck."])
     twice = _file(tmp_path, "twice.pth", {"a.x": torch.zeros(1), "b.x": torch.zeros(1)})
-    assert "would both be called 'x'" in _refused(capsys, wash, [twice, out, "--keep", "a.", "b.", "--strip"])
+    assert "would both get the name 'x'" in _refused(capsys, wash, [twice, out, "--keep", "a.", "b.", "--strip"])
 
 
 def test_wrap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,14 +181,14 @@ def test_average(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _tensors(out)["head.weight"].tolist() == [1.5, 1.5]
     assert "3 shares for 2 files" in _refused(capsys, average, [*files, out, "--shares", "1", "1", "1"])
     assert "1 shares for 2 files" in _refused(capsys, average, [*files, out, "--shares", "1"])
-    assert "two files at least" in _refused(capsys, average, [files[0], out])
+    assert "at least two files" in _refused(capsys, average, [files[0], out])
     lacking = _file(tmp_path, "c.pth", {"head.weight": torch.ones(2)})
     assert re.search("is in .*in.pth but not in .*c.pth", _refused(capsys, average, [files[0], lacking, out]))
     wider = _file(tmp_path, "d.pth", {**STATE, "head.weight": torch.ones(3)})
     assert "head.weight is float32 (2,) in" in _refused(capsys, average, [files[0], wider, out])
     index = {**STATE, "index": torch.tensor([0, 1])}
     files = [_file(tmp_path, "e.pth", index), _file(tmp_path, "f.pth", {**index, "index": torch.tensor([1, 0])})]
-    assert "whole numbers, which have no mean" in _refused(capsys, average, [*files, out])
+    assert "integers, which have no mean" in _refused(capsys, average, [*files, out])
 
 
 def test_the_mean_of_many_halves_is_not_rounded_on_the_way(tmp_path: Path) -> None:

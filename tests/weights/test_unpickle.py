@@ -1,4 +1,4 @@
-"""The restricted reader of pickles: what it reads is what Python would read, and it runs nothing."""
+"""The restricted reader of pickles reads the same as Python, and executes nothing."""
 
 import contextlib
 import datetime
@@ -125,7 +125,7 @@ def test_anything_else_is_refused_by_name(protocol: int, function: Any, argument
     [
         b"",
         b"not a pickle",
-        b"\x80\x02]r\xff\xff\xff\x7f.",  # a place in the memo that would take 32 GB
+        b"\x80\x02]r\xff\xff\xff\x7f.",  # an index in the memo that would allocate 32 GB
         b"]p4294967295\n.",
         b"\x80\x04\x96\xff\xff\xff\xff\xff\x00\x00\x00.",
         b"cbuiltins\nbytearray\n(I1000000000000\ntR.",
@@ -144,7 +144,8 @@ def test_broken_and_greedy_pickles_are_refused(data: bytes) -> None:
 
 
 DAMAGE = st.lists(st.tuples(st.integers(0, 2**20 - 1), st.integers(0, 255)), min_size=1, max_size=3)
-"""Places and the bytes that come there. Places are taken modulo the length, which depends on what else the process has interned."""
+"""Positions and the bytes to write there. Positions are taken modulo the length, which depends on
+the interned strings of the process."""
 
 
 @given(DAMAGE, st.floats(0.5, 1))
@@ -173,7 +174,7 @@ def test_importing_it_imports_no_torch() -> None:
 
 
 def test_a_storage_cannot_be_given_other_numbers() -> None:
-    """Those of two dimensions, say, of which a tensor would read beyond the end."""
+    """Storages with more dimensions, with which a tensor would read beyond the end."""
     operations = pickletools.genops(pickle.dumps(torch.ones(4), 3))
     stored = next(argument for operation, argument, _ in operations if operation.name == "BINBYTES")
     made = b"ctorch.storage\n_load_from_bytes\nB" + len(stored).to_bytes(4, "little") + stored + b"\x85R"

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtl_ray.weights.files import upgrade_file
+from mtl_ray.weights.edit import upgrade_file
 from mtl_ray.weights.foreign import recognise
-from mtl_ray.weights.upgrade import describe, upgrade, upgrade_ssd
+from mtl_ray.weights.upgrade import describe_detector, upgrade, upgrade_ssd
 from mtl_ray.weights.weights import Weights
 
 CLASSES = 4  # with the background
@@ -18,12 +18,12 @@ import_main: Callable[[list[str]], int] = import_module("jobs.weights.import").m
 
 
 def _rows(count: int, *more: int) -> Tensor:
-    """Row i is full of i."""
+    """A tensor whose row i is filled with i."""
     return torch.arange(float(count)).view(-1, *[1] * len(more)).expand(count, *more).clone()
 
 
 def _upgraded(tensors: dict[str, Tensor], version: str = "1.2.0", config: str = "", compat: bool = False) -> dict[str, list[float]]:
-    old = describe(tensors, version, config, CLASSES, compat)
+    old = describe_detector(tensors, version, config, CLASSES, compat)
     return {name: value.flatten(1)[:, 0].tolist() if value.ndim > 1 else value.tolist() for name, value in upgrade(tensors, old).items()}
 
 
@@ -96,7 +96,7 @@ def test_versions_are_compared_as_numbers() -> None:
     tensors = {"rpn_head.rpn_cls.weight": _rows(6, 8), "rpn_head.rpn_reg.weight": _rows(12, 8)}
     assert _upgraded(tensors, version="2.10.0")["rpn_head.rpn_cls.weight"] == [0, 1, 2, 3, 4, 5]
     assert _upgraded(tensors, version="2.4.0")["rpn_head.rpn_cls.weight"] == [1, 0, 3, 2, 5, 4]
-    with pytest.raises(ValueError, match="'new' is no version"):
+    with pytest.raises(ValueError, match="'new' is not a version"):
         _upgraded(tensors, version="new")
 
 

@@ -52,7 +52,7 @@ class ClassificationTask:
         kept = [int(i) for n, i in enumerate(order) if prediction.scores[i] >= score_threshold or (n == 0 and prediction.exclusive)]
         return [{"class_label": i, "class_name": names[i], "score": float(prediction.scores[i])} for i in kept]
 
-    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, image_hw: tuple[int, int] | None = None) -> LabelScores:
+    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, size: Mapping[str, int] | None = None) -> LabelScores:
         """See ``Task``; classes that were left out have the score 0."""
         scores = np.zeros(len(vocabulary.classes[self.kind.name]), np.float32)
         for item in content:
@@ -105,9 +105,9 @@ class ClassificationTask:
         """Scores, the best class, and whether there is one only."""
         return _difference(fields_of(first), fields_of(second), how.sides)
 
-    def array_difference(self, first: Fields, second: Fields, canvas_hw: tuple[int, int], sides: Sides) -> Difference:
+    def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
         """Scores, and the best class."""
-        return _difference(first, second, sides)
+        return _difference(first, second, how.sides)
 
 
 def _difference(first: Fields, second: Fields, sides: Sides) -> Difference:

@@ -34,15 +34,16 @@ def prediction_difference(first: Detections, second: Detections, how: Comparison
     return replace(apart, alone=tuple(alone))
 
 
-def array_difference(first: Fields, second: Fields, canvas_hw: tuple[int, int], sides: Sides) -> Difference:
+def array_difference(first: Fields, second: Fields, how: Comparison) -> Difference:
     """How far network outputs are apart: objects without their padding, or all candidates of the layout ``raw`` in their order."""
+    reach = max(how.frame.canvas_height, how.frame.canvas_width)
     if "candidates" not in first:
-        return _objects_difference(_unpadded(first), _unpadded(second), max(canvas_hw), sides)[0]
-    faults = field_faults(first, second, ("candidates",), sides)
+        return _objects_difference(_unpadded(first), _unpadded(second), reach, how.sides)[0]
+    faults = field_faults(first, second, ("candidates",), how.sides)
     if faults:
         return Difference(unit="candidates", incomparable=faults)
     ours, theirs = first["candidates"], second["candidates"]
-    apart = Difference(unit="candidates", compared=len(ours)).with_positions(ours[..., :4], theirs[..., :4], max(canvas_hw))
+    apart = Difference(unit="candidates", compared=len(ours)).with_positions(ours[..., :4], theirs[..., :4], reach)
     return apart.with_scores(ours[..., 4:], theirs[..., 4:]).with_agreeing(len(ours), len(ours))
 
 

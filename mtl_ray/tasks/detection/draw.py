@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
-from mtl_ray.geometry.palette import colours_of
+from mtl_ray.geometry.figures import colours_of
 from mtl_ray.geometry.pictures import Picture
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections

@@ -12,7 +12,7 @@ from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections, SelectingHead, decode
-from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides
+from mtl_ray.tasks.difference import Comparison, Difference, Fields
 from mtl_ray.tasks.task import HeadKind, View
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class DetectionTask:
             items.append(item)
         return items
 
-    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, image_hw: tuple[int, int] | None = None) -> Detections:
+    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, size: Mapping[str, int] | None = None) -> Detections:
         """See ``Task``: what had a score of at least the threshold that was asked for."""
         masks = tuple(item["mask"].encode() for item in content if "mask" in item)
         keypoints = [item["keypoints"] for item in content if "keypoints" in item]
@@ -172,11 +172,11 @@ class DetectionTask:
 
         return prediction_difference(first, second, how)
 
-    def array_difference(self, first: Fields, second: Fields, canvas_hw: tuple[int, int], sides: Sides) -> Difference:
+    def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
         """See ``difference.array_difference``."""
         from mtl_ray.tasks.detection.difference import array_difference
 
-        return array_difference(first, second, canvas_hw, sides)
+        return array_difference(first, second, how)
 
 
 DETECTION = DetectionTask()

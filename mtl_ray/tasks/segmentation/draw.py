@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.palette import colours_of
+from mtl_ray.geometry.figures import colours_of
 from mtl_ray.geometry.pictures import Picture
 from mtl_ray.inputs.decode import decode_semantic
 from mtl_ray.samples import Sample, Vocabulary

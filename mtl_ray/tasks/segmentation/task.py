@@ -62,13 +62,13 @@ class SegmentationTask:
             "png": image_file or base64.b64encode(self.plain_image(prediction)).decode(),
         }
 
-    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, image_hw: tuple[int, int] | None = None) -> SemanticMap:
+    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, size: Mapping[str, int] | None = None) -> SemanticMap:
         """See ``Task``."""
         try:
             data = base64.b64decode(content["png"], validate=True)
         except (KeyError, binascii.Error) as error:
             raise ValueError("the response of a segmentation head has no class map under 'png'") from error
-        classes = _read_png(data, MAX_RESPONSE_PIXELS, image_hw)
+        classes = _read_png(data, MAX_RESPONSE_PIXELS, size)
         known = len(vocabulary.classes[self.kind.name])
         if (strange := classes[classes >= known]).size:
             raise ValueError(f"its class map has the class index {strange[0]}, and there are {known} classes")
@@ -125,9 +125,9 @@ class SegmentationTask:
         """Pixel by pixel."""
         return _difference(fields_of(first), fields_of(second), how.sides)
 
-    def array_difference(self, first: Fields, second: Fields, canvas_hw: tuple[int, int], sides: Sides) -> Difference:
+    def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
         """Pixel by pixel of the canvas."""
-        return _difference(first, second, sides)
+        return _difference(first, second, how.sides)
 
 
 def _difference(first: Fields, second: Fields, sides: Sides) -> Difference:
@@ -138,7 +138,7 @@ def _difference(first: Fields, second: Fields, sides: Sides) -> Difference:
     return Difference(unit="pixels", compared=count, agreeing=int((first["classes"] == second["classes"]).sum()), count=count)
 
 
-def _read_png(data: bytes, max_pixels: int, image_hw: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def _read_png(data: bytes, max_pixels: int, size: Mapping[str, int] | None = None) -> NDArray[np.uint8]:
     """The inverse of ``plain_image``.
 
     Raises:
@@ -150,8 +150,8 @@ def _read_png(data: bytes, max_pixels: int, image_hw: tuple[int, int] | None = N
     opened = open_image(data, max_pixels) if data.startswith(PNG) else None
     if opened is None or opened.mode != "L":
         raise ValueError("a class map must be a PNG with one channel of 8 bits")
-    if image_hw is not None and (opened.height, opened.width) != image_hw:
-        raise ValueError(f"its class map has {opened.width} x {opened.height} pixels, the image {image_hw[1]} x {image_hw[0]}")
+    if size is not None and {"height": opened.height, "width": opened.width} != size:
+        raise ValueError(f"its class map has {opened.width} x {opened.height} pixels, the image {size['width']} x {size['height']}")
     return np.array(load_image(opened), np.uint8)
 
 

@@ -8,7 +8,7 @@ all else on the machine from their first step on, as they would on hosts with pr
 import os
 import sys
 
-if "mtl_ray.training.fork_server" in sys.orig_argv and "TESTS_PACE" in os.environ:
+if "mtl_ray.training.rank_process" in sys.orig_argv and "TESTS_PACE" in os.environ:
     import functools
     import time
     from contextlib import suppress

@@ -1,0 +1,102 @@
+"""A trunk: a backbone and the necks on it. It gives features by name, which heads read."""
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+
+from mtl_ray.models.config import BackboneConfig, NeckConfig
+from mtl_ray.models.head import Features
+
+
+class Backbone(nn.Module):
+    """The part of a trunk that reads the input. A subclass sets the attributes and gives ``forward``.
+
+    Attributes:
+        input: the array of the input that it reads (``Input.arrays``).
+        channels: channels of each feature that it gives, by name: (B, channels, ...).
+        strides: canvas pixels per cell of each feature, sizes rounded up; 0 for a pooled one.
+    """
+
+    input: str = "image"
+    channels: Mapping[str, int]
+    strides: Mapping[str, int]
+
+    def forward(self, values: Tensor) -> dict[str, Tensor]:
+        """``values`` float (B, ...), normalised if they were bytes -> features by name."""
+        raise NotImplementedError
+
+
+class Neck(nn.Module):
+    """Adds features to those that it is given. A subclass sets ``channels`` and ``strides`` of those that it adds."""
+
+    channels: Mapping[str, int]
+    strides: Mapping[str, int]
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        """All features so far -> those that are added."""
+        raise NotImplementedError
+
+
+class Trunk(nn.Module):
+    """A backbone and the necks on it.
+
+    Attributes:
+        input: the array of the input that it reads.
+        channels: channels of each feature that it gives, by name.
+        strides: canvas pixels per cell of each feature; 0 for a pooled one.
+    """
+
+    def __init__(self, backbone: Backbone, necks: Mapping[str, NeckConfig]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.input = backbone.input
+        self.channels = dict(backbone.channels)
+        self.strides = dict(backbone.strides)
+        self.necks = nn.ModuleDict()
+        givers = dict.fromkeys(self.channels, "the backbone")
+        for name, config in necks.items():
+            neck = self._neck(name, config)
+            _add_features(givers, name, neck.channels)
+            self.necks[name] = neck
+            self.channels |= neck.channels
+            self.strides |= neck.strides
+
+    def _neck(self, name: str, config: NeckConfig) -> Neck:
+        missing = [level for level in config.reads if level not in self.channels]
+        if missing:
+            known = ", ".join(self.channels)
+            raise ValueError(f"neck {name!r} reads {', '.join(missing)}, but there is only {known} (model.backbone.levels)")
+        try:
+            return config.build(self.channels, self.strides)
+        except ValueError as error:
+            raise ValueError(f"neck {name!r} {error}") from error
+
+    def forward(self, values: Tensor) -> Features:
+        """``values`` float (B, ...), normalised if they were bytes -> features by name."""
+        features: dict[str, Tensor] = self.backbone(values)
+        for neck in self.necks.values():
+            features = features | neck(features)
+        return features
+
+
+def _add_features(givers: dict[str, str], neck: str, names: Iterable[str]) -> None:
+    """Notes which features a neck gives.
+
+    Raises:
+        ValueError: if the backbone or an earlier neck gives a feature of the same name.
+    """
+    for name in names:
+        if name in givers:
+            raise ValueError(
+                f"{givers[name]} and neck {neck!r} both give the feature {name}: give one a prefix (model.necks.{neck}.prefix=NAME_)"
+            )
+        givers[name] = f"neck {neck!r}"
+
+
+def build_trunk(backbone: BackboneConfig, necks: Mapping[str, NeckConfig]) -> Trunk:
+    """The trunk of a config, with random or the configured weights.
+
+    Raises:
+        ValueError: if the backbone is unknown, a neck reads a feature that is not there, or two give features of one name.
+    """
+    return Trunk(backbone.build(), necks)
