@@ -147,7 +147,7 @@ def _batch(size: int, side: int, seed: int) -> Batch:
             "image": torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8, generator=generator),
             "valid_hw": torch.full((size, 2), side, dtype=torch.int32),
         },
-        targets={"labels": {"present": present, "annotated": torch.ones(size, dtype=torch.bool)}},
+        targets={"labels": {"present": present, "annotated": torch.ones(size, dtype=torch.bool), "known_classes": present >= 0}},
         keys=tuple(map(str, range(size))),
     )
 

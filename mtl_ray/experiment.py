@@ -25,6 +25,7 @@ from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.tasks.classification import config as classification
 from mtl_ray.tasks.detection import config as detection
+from mtl_ray.tasks.head_classes import HeadClasses
 from mtl_ray.tasks.segmentation import config as segmentation
 from mtl_ray.tasks.task import AnyHead, HeadKind, Task
 from mtl_ray.training.config import RuntimeConfig, ScheduleConfig
@@ -153,22 +154,31 @@ def predicting_heads(heads: Mapping[str, AnyHead]) -> dict[str, AnyHead]:
     return {name: head for name, head in heads.items() if not head.train_only}
 
 
+def batch_fields(heads: Mapping[str, AnyHead]) -> dict[Annotation, frozenset[str]]:
+    """By kind of annotation, the further arrays of a batch that some head reads."""
+    found: dict[Annotation, frozenset[str]] = {}
+    for head in heads.values():
+        found[head.annotation] = found.get(head.annotation, frozenset()) | head.fields
+    return found
+
+
 def drawing_task(annotation: Annotation, plugins: tuple[str, ...] = ()) -> Task[Any, Any]:
     """The first task whose ground truth is of a kind of annotation."""
-    return next(task for task in tasks(plugins) if task.annotation == annotation)
+    return next(task for task in tasks(plugins) if task.kind.name == annotation)
 
 
 def build_model(config: ModelConfig, vocabulary: Vocabulary) -> "Model":
     """The network of a config, with random or the configured weights.
 
     Raises:
-        ValueError: if a head reads an annotation that the vocabulary does not have, or a feature that the trunk does not give.
+        ValueError: if a head reads an annotation or a class that the vocabulary does not have, or a feature that the trunk does not give.
     """
+    from mtl_ray.models.head import NarrowTargets
     from mtl_ray.models.model import Model
     from mtl_ray.models.trunk import build_trunk
 
     trunk = build_trunk(config.backbone, config.necks)
-    heads = {}
+    heads, narrow = {}, {}
     for name, head in config.heads.items():
         if head.annotation not in vocabulary.classes:
             known = ", ".join(vocabulary.classes) or "none"
@@ -178,5 +188,8 @@ def build_model(config: ModelConfig, vocabulary: Vocabulary) -> "Model":
         missing = [level for level in head.levels if level not in trunk.channels]
         if missing:
             raise ValueError(f"head {name!r} reads {', '.join(missing)}, but the trunk gives {', '.join(trunk.channels)}")
-        heads[name] = head.build(vocabulary, trunk.channels, trunk.strides)
-    return Model(trunk, heads, mean=config.mean, std=config.std)
+        classes = HeadClasses.of(head, vocabulary, name)
+        heads[name] = head.build(classes.vocabulary, trunk.channels, trunk.strides)
+        if classes.mapper is not None:
+            narrow[name] = NarrowTargets(classes.kind, classes.mapper, classes.of_head)
+    return Model(trunk, heads, mean=config.mean, std=config.std, narrow=narrow)

@@ -45,11 +45,14 @@ class Sample:
         key: unique in its split; for files, the path relative to the folder of the images.
         inputs: by the name of the input, such as ``{"image": EncodedImage(...)}``.
         annotations: by kind; a kind that is absent is not annotated. What stands there is said by the kind (``annotations/``).
+        known_classes: by kind, (C,) bool: which classes of the vocabulary that the sample is measured with its dataset annotates; a kind
+            that is absent has all of them known.
     """
 
     key: str
     inputs: Mapping[str, Any]
     annotations: Mapping[str, Any] = field(default_factory=dict)
+    known_classes: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     @property
     def annotated(self) -> bool:

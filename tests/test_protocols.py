@@ -87,6 +87,26 @@ def test_nobody_asks_for_a_task_or_the_type_of_a_head() -> None:
     assert asked() - ALLOWED.keys() == set(), "give Task or the head's config what is wanted here, or say why not in ALLOWED"
 
 
+def unnarrowed(code: str) -> Iterator[str]:
+    """Calls of a head's task with a vocabulary that may not be the head's, and metrics that take samples of the run as they are."""
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.Call) or ".task." not in (called := ast.unparse(node.func)):
+            continue
+        given = [ast.unparse(each) for each in (*node.args, *(word.value for word in node.keywords))]
+        whole = [each for each in given if each.endswith("vocabulary") and each != "classes.vocabulary"]
+        if whole or called.endswith(".metric"):
+            yield called
+
+
+def test_a_task_gets_the_vocabulary_of_the_head() -> None:
+    """By ``head_vocabulary``, ``HeadClasses`` or ``head_metric`` of ``tasks/head_classes.py``."""
+    files = [file for package in ("mtl_ray", "jobs") for file in (ROOT / package).rglob("*.py") if file.name != "head_classes.py"]
+    found = {(file.relative_to(ROOT).as_posix(), each) for file in files for each in unnarrowed(file.read_text())}
+    assert found == set()
+    assert list(unnarrowed("head.task.to_response(found, predictor.vocabulary, 0.5)"))
+    assert list(unnarrowed("head.task.metric(head, head_vocabulary(head, vocabulary))"))
+
+
 def test_every_exception_is_still_one() -> None:
     assert ALLOWED.keys() - asked() == set()
 

@@ -18,6 +18,7 @@ from mtl_ray.tasks.detection.columns import Scored, at_least, found_of, objects_
 from mtl_ray.tasks.detection.config import Selection
 from mtl_ray.tasks.detection.confusion import confusion
 from mtl_ray.tasks.detection.suppress import suppress
+from mtl_ray.tasks.head_classes import head_metric
 
 
 def object_confusion(
@@ -83,7 +84,7 @@ def head_confusion(pairs: Pairs, name: str) -> Confusion:
         ValueError: if an image may have several labels, so no label can be confused with another.
     """
     head = pairs.stored.heads[name]
-    metric = head.task.metric(head, pairs.stored.vocabulary)
+    metric = head_metric(head, pairs.stored.vocabulary)
     for sample, found in pairs:
         if found is not None:
             metric.update(sample, found[name])

@@ -105,8 +105,10 @@ def _measure(uri: str, pairs: Pairs, config: EvaluateConfig) -> tuple[dict[str, 
 
 
 def _alike(one: tuple[Pairs, dict[str, Metric[Any]], int], other: tuple[Pairs, dict[str, Metric[Any]], int]) -> bool:
-    """Whether the metrics have the same classes with the same numbers."""
-    return one[0].stored.vocabulary.classes == other[0].stored.vocabulary.classes and one[1].keys() == other[1].keys()
+    """Whether the metrics count the same classes by the same numbers."""
+    names = [{name: head.classes for name, head in pairs.stored.heads.items()} for pairs, _, _ in (one, other)]
+    same = one[0].stored.vocabulary.classes == other[0].stored.vocabulary.classes and names[0] == names[1]
+    return same and one[1].keys() == other[1].keys()
 
 
 def _facts(target: str, data: str, samples: int, notes: Sequence[str], seconds: float) -> dict[str, object]:

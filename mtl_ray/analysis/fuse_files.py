@@ -17,6 +17,7 @@ from mtl_ray.evaluation.stored import COCO_RESULTS_HEAD, NOTHING, category_ids_o
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.task import DETECTION
+from mtl_ray.tasks.head_classes import head_vocabulary
 
 IMAGES_OF_A_TASK = 200
 HEAD = "boxes"
@@ -59,7 +60,7 @@ def fuse_files(opened: Sequence[Pairs], rule: Fusion, executor: Executor) -> Fus
     """
     names = list(opened[0].data.vocabulary.classes.get("instances", ()))
     for pairs in opened:
-        names += [name for name in pairs.stored.vocabulary.classes.get("instances", ()) if name not in names]
+        names += [name for name in _finder(pairs)[1] if name not in names]
     columns = [_columns(pairs, names) for pairs in opened]
     images = [tuple(each) for each in zip(*(found for found, _ in columns), strict=True)]
     parts = [images[start : start + IMAGES_OF_A_TASK] for start in range(0, len(images), IMAGES_OF_A_TASK)]
@@ -77,12 +78,18 @@ def fuse_files(opened: Sequence[Pairs], rule: Fusion, executor: Executor) -> Fus
     )
 
 
-def _columns(pairs: Pairs, names: Sequence[str]) -> tuple[list[Detections], list[str]]:
-    """The detections on each image with common class numbers, and notes about them."""
+def _finder(pairs: Pairs) -> tuple[str, tuple[str, ...]]:
+    """The first head that finds objects, and its classes."""
     head = next((name for name in pairs.stored.heads if pairs.annotation(name) == "instances"), None)
     if head is None:
         raise ValueError(f"a file has no head that finds objects; it has {', '.join(pairs.stored.heads)}")
-    number = np.array([names.index(name) for name in pairs.stored.vocabulary.classes["instances"]], np.int64)
+    return head, head_vocabulary(pairs.stored.heads[head], pairs.stored.vocabulary).classes["instances"]
+
+
+def _columns(pairs: Pairs, names: Sequence[str]) -> tuple[list[Detections], list[str]]:
+    """What was found on each image, in common class numbers, and what is to be said of it."""
+    head, own = _finder(pairs)
+    number = np.array([names.index(name) for name in own], np.int64)
     columns: list[Detections] = []
     missing = 0
     for _, found in pairs:

@@ -1,6 +1,6 @@
 """A network to be looked at, by its address: a config, whatever was made from one, or a function that builds one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -18,11 +18,12 @@ from mtl_ray.inference.open import artifact_kind
 from mtl_ray.inference.signature import read_signature
 from mtl_ray.inference.stored_config import read_config, read_vocabulary
 from mtl_ray.inputs.input import AnyCanvas, empty_arrays
+from mtl_ray.loading.join import join_vocabularies
 from mtl_ray.models.head import Head, unsuppressed
 from mtl_ray.models.model import Model
-from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.samples import Vocabulary
 from mtl_ray.shards.split import open_split
-from mtl_ray.tasks.task import AnyHead
+from mtl_ray.tasks.head_classes import numbered_vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ def open_config(target: str, classes: int | None = None) -> tuple[ExperimentConf
     """The config at an address and what its heads learn; arguments as for ``open_network``."""
     config, vocabulary = _stored(target)
     if vocabulary is None:
-        vocabulary = _vocabulary(config) if classes is None else _numbered(config.model.heads, classes)
+        vocabulary = _vocabulary(config) if classes is None else numbered_vocabulary(config.model.heads.values(), classes)
     return config, vocabulary
 
 
@@ -107,18 +108,9 @@ def _imported(module: str, function: str) -> nn.Module:
 def _vocabulary(config: ExperimentConfig) -> Vocabulary:
     uris = (config.data.train.uri,) if isinstance(config.data.train.uri, str) else config.data.train.uri
     try:
-        return open_split(uris[0]).vocabulary
+        return join_vocabularies([open_split(each).vocabulary for each in uris], uris)[0]
     except ValueError as error:
         raise ValueError(f"the classes are known from the split, or say how many there are with --classes: {error}") from error
-
-
-def _numbered(heads: Mapping[str, AnyHead], classes: int) -> Vocabulary:
-    """Classes called by their numbers for every head."""
-    if classes < 1:
-        raise ValueError(f"--classes is {classes}; at least 1 is needed")
-    names = tuple(map(str, range(classes)))
-    kinds: dict[Annotation, tuple[str, ...]] = {head.annotation: names for head in heads.values()}
-    return Vocabulary(classes=kinds, exclusive_labels=any(head.exclusive for head in heads.values()))
 
 
 def _run(canvas: AnyCanvas, model: nn.Module, batch: Tensor) -> object:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from mtl_ray.analysis.openmmlab_results import read_openmmlab
 from mtl_ray.analysis.picture_source import PictureSource, pictures_of
-from mtl_ray.evaluation.classes import objects_at, recoder
+from mtl_ray.annotations.instance_values import select
+from mtl_ray.evaluation.classes import recoder
 from mtl_ray.evaluation.data import CocoData, EvaluationData, open_data
 from mtl_ray.evaluation.evaluate import Finder, open_stored
 from mtl_ray.evaluation.stored import Stored
@@ -18,6 +19,8 @@ from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.columns import Scored
 from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.detection.metric import of_known_classes
+from mtl_ray.tasks.head_classes import HeadClasses
 
 PICKLES = (".pkl", ".pickle")
 ROUNDED = 1e-4
@@ -50,7 +53,7 @@ class Pairs:
                 not have.
         """
         finder = Finder(self.stored, self.data)
-        recode, _ = recoder(self.data.vocabulary, self.stored.vocabulary)
+        recode, _ = recoder(self.data, self.stored.vocabulary)
         for sample in self.data.samples(0, len(self.data), pictures=False):
             yield recode(sample), finder(sample)
         if strange := finder.unused():
@@ -106,7 +109,7 @@ class Paired:
         These are objects marked ``ignore``, of no area, narrower or lower than a pixel, or wholly
         outside the image.
         """
-        return replace(self, images=tuple(image._replace(truth=objects_at(image.truth, _usable(image))) for image in self.images))
+        return replace(self, images=tuple(image._replace(truth=select(image.truth, _usable(image))) for image in self.images))
 
     def without_masks(self) -> "Paired":
         """A copy without masks, so that boxes are compared."""
@@ -137,7 +140,7 @@ def open_pairs(predictions: str, data: str, *, images: str | None = None, classe
     if classes is not None and not predictions.endswith(PICKLES):
         raise ValueError("the order of classes is to be given for a pickle only; other files say themselves what their numbers mean")
     stored = read_openmmlab(predictions, truth, classes) if predictions.endswith(PICKLES) else open_stored(predictions, truth)
-    _, unknown = recoder(truth.vocabulary, stored.vocabulary)
+    _, unknown = recoder(truth, stored.vocabulary)
     left_out = tuple(f"the predictions do not know {name}: it was left out of the truth" for name in unknown)
     return Pairs(data=truth, stored=stored, notes=(*stored.notes, *left_out))
 
@@ -181,25 +184,27 @@ def pair(pairs: Pairs, head: str | None = None, *, kind: Likeness = "bbox") -> P
     if name not in finders:
         known = ", ".join(f"{each} ({pairs.annotation(each)})" for each in pairs.stored.heads)
         raise ValueError(f"the predictions have no head {name} that finds objects; they have {known}".replace("  ", " "))
+    classes = HeadClasses.of(pairs.stored.heads[name], pairs.stored.vocabulary)
     scored: list[Scored] = []
     rows: list[int] = []
     missing: list[str] = []
-    for row, (sample, found) in enumerate(pairs):
+    for row, (whole, found) in enumerate(pairs):
+        sample = classes.sample(whole)
         if found is None:
             missing.append(sample.key)
         elif sample.instances is not None:
             rows.append(row)
-            each = found[name] if kind == "segm" else _boxed(found[name], sample)
+            each = of_known_classes(found[name] if kind == "segm" else _boxed(found[name], sample), sample)
             scored.append(Scored(sample.key, sample.height, sample.width, sample.instances, each))
     _check(scored, kind)
     notes = [f"{len(missing)} images of the data have no predictions and were left out, such as {missing[0]}"] if missing else []
     return Paired(
-        vocabulary=pairs.stored.vocabulary,
+        vocabulary=classes.vocabulary,
         images=tuple(scored),
         file_names=_file_names(pairs.data, scored),
         rows=tuple(rows),
         pictures=pictures_of(pairs.data),
-        groups=_groups(pairs.data, pairs.stored.vocabulary),
+        groups=_groups(pairs.data, classes.vocabulary),
         notes=(*pairs.notes, *notes),
     )
 

@@ -148,7 +148,7 @@ def measure_cell(request: RobustnessRequest, cell: Cell, start: int, stop: int) 
     predictor = open_predictor(request.target, threads=1, api_key=request.api_key)
     with one_thread():
         data = open_data(request.data, request.images)
-        recode, _ = recoder(data.vocabulary, predictor.vocabulary)
+        recode, _ = recoder(data, predictor.vocabulary)
         part = CellMeasurement(metrics=metrics_of(predictor, data.vocabulary), measured=Measured())
         waiting: list[tuple[Sample, NDArray[np.uint8]]] = []
         for sample in data.samples(start, stop, pictures=True):

@@ -6,12 +6,15 @@ annotations loops over the kinds, and never asks for the name of one. No kind im
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.columns import ColumnType, Feature, Features, row_from_features, row_to_features
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Value = TypeVar("Value")
 """The annotation of one sample as it is stored; None is never one ("not annotated")."""
@@ -226,6 +229,19 @@ class AnnotationKind(Generic[Value, Part]):
             fields: those of ``fields`` that a head reads.
         """
         raise NotImplementedError
+
+    def narrow_batch(self, targets: Mapping[str, "Tensor"], to_head: "Tensor", of_head: "Tensor") -> Mapping[str, "Tensor"]:
+        """The targets of a head that learns some of the classes, in the class indices of the head.
+
+        Args:
+            targets: what ``collate`` gives, as tensors.
+            to_head: (C,) int64, the head's index of each class of the run, ``UNKNOWN`` for one that it does not learn.
+            of_head: (K,) int64, the index in the run of each class of the head.
+
+        Raises:
+            ValueError: if the kind has no classes among which a head could choose.
+        """
+        raise ValueError(f"{self.name} has no classes that a head could choose among; leave out the head's option 'classes'")
 
     def from_batch(self, arrays: Mapping[str, NDArray[Any]]) -> Value:
         """About the inverse of ``load``, ``place`` and ``collate`` for one sample: what is drawn of a batch.

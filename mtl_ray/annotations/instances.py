@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from mtl_ray.annotations.instance_values import Instances, Objects, select
 from mtl_ray.columns import ColumnType, Feature, Features
 from mtl_ray.geometry import masks as rle
 from mtl_ray.inputs.frame import Frame
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MASKS, KEYPOINTS = "masks", "keypoints"
 """The further arrays of a batch; see ``InstancesKind``."""
@@ -185,6 +188,12 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
             if part.keypoints is not None and part.keypoints.shape[1]:
                 found["keypoints"][row, :count] = part.keypoints
         return found
+
+    def narrow_batch(self, targets: Mapping[str, "Tensor"], to_head: "Tensor", of_head: "Tensor") -> dict[str, "Tensor"]:
+        """See ``AnnotationKind``. Regions to ignore stay, whatever their class: a mosaic has one for a whole image."""
+        classes = to_head[targets["classes"]]  # (B, M)
+        kept = targets["present"] & ((classes != UNKNOWN) | targets["crowd"])
+        return {**targets, "classes": classes.clamp(min=0), "present": kept}
 
     def from_batch(self, arrays: Mapping[str, NDArray[Any]]) -> Instances:
         """See ``AnnotationKind``; in pixels of the canvas."""

@@ -1,13 +1,16 @@
 """Labels: the classes that a sample as a whole has, one or several."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.annotation import UNKNOWN, AnnotationKind, ClassMapper, Region
 from mtl_ray.columns import ColumnType, Feature, Features, numbers
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Labels = NDArray[np.int64]
 """(K,) class indices; none of them is "annotated, and it has no class"."""
@@ -73,6 +76,10 @@ class LabelsKind(AnnotationKind[Labels, Labels]):
             if part is not None:
                 present[row, part] = 1
         return {"present": present}
+
+    def narrow_batch(self, targets: Mapping[str, "Tensor"], to_head: "Tensor", of_head: "Tensor") -> dict[str, "Tensor"]:
+        """See ``AnnotationKind``."""
+        return {**targets, "present": targets["present"][:, of_head]}
 
     def from_batch(self, arrays: Mapping[str, NDArray[Any]]) -> Labels:
         """See ``AnnotationKind``."""

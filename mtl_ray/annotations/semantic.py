@@ -1,7 +1,7 @@
 """Semantic maps: a class for each pixel."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cv2
 import numpy as np
@@ -14,6 +14,9 @@ from mtl_ray.inputs.frame import Frame, place_map
 from mtl_ray.inputs.image_file import NO_LIMIT
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Map = NDArray[np.uint8]
 """(H, W) class indices, ``IGNORE_INDEX`` where there is none."""
@@ -78,7 +81,7 @@ class SemanticKind(AnnotationKind[bytes, Map]):
 
     def with_classes(self, value: bytes, mapper: ClassMapper) -> bytes:
         """See ``AnnotationKind``; pixels of an unknown class have none."""
-        done, data = cv2.imencode(".png", _table(mapper)[decode_semantic(value, NO_LIMIT)], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        done, data = cv2.imencode(".png", _table(mapper)[decode_semantic(value)], [cv2.IMWRITE_PNG_COMPRESSION, 1])
         assert done
         return bytes(data)
 
@@ -126,6 +129,13 @@ class SemanticKind(AnnotationKind[bytes, Map]):
             if part is not None:
                 maps[row] = part
         return {"classes": maps}
+
+    def narrow_batch(self, targets: Mapping[str, "Tensor"], to_head: "Tensor", of_head: "Tensor") -> dict[str, "Tensor"]:
+        """See ``AnnotationKind``; pixels of other classes have none."""
+        table = to_head.new_full((IGNORE_INDEX + 1,), IGNORE_INDEX)
+        table[: len(to_head)] = to_head.masked_fill(to_head == UNKNOWN, IGNORE_INDEX)
+        classes = targets["classes"]  # uint8 (B, H, W)
+        return {**targets, "classes": table.to(classes.dtype)[classes.long()]}
 
     def from_batch(self, arrays: Mapping[str, NDArray[Any]]) -> bytes:
         """See ``AnnotationKind``."""

@@ -1,77 +1,61 @@
-"""Truth and predictor must mean the same by a number: samples are recoded by class name."""
+"""Samples get the class indices of the vocabulary that they are measured with."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.annotations.instance_values import Instances
-from mtl_ray.inputs.decode import decode_semantic
-from mtl_ray.samples import IGNORE_INDEX, Annotation, Sample, Vocabulary
-
-UNKNOWN = -1
-Codes = Mapping[Annotation, NDArray[np.int64]]
-"""By kind of annotation, what each class index of the data is for the predictor; ``UNKNOWN`` where it has no such class."""
+from mtl_ray.annotations.annotation import AnnotationKind, ClassMapper
+from mtl_ray.samples import Sample, Vocabulary
 
 
-def recoder(data: Vocabulary, wanted: Vocabulary) -> tuple[Callable[[Sample], Sample], list[str]]:
-    """What turns a sample's numbers into those of ``wanted``, and the classes that ``wanted`` does not have.
+class Annotated(Protocol):
+    """Data with annotations, such as a split."""
 
-    Labels and objects of such a class are left out, pixels of it are ignored. A kind of annotation that ``wanted`` does not
-    have at all goes through unchanged: nobody measures it.
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the class indices of its samples mean."""
+        ...
+
+    @property
+    def annotations(self) -> Mapping[str, AnnotationKind[Any, Any]]:
+        """The kinds of annotation of its vocabulary, by name."""
+        ...
+
+
+def recoder(data: Annotated, wanted: Vocabulary) -> tuple[Callable[[Sample], Sample], list[str]]:
+    """What turns the class indices of a sample into those of ``wanted``, and the classes that ``wanted`` does not have.
+
+    Labels and objects of such a class are left out, pixels of it are ignored. A kind of annotation that ``wanted`` does not have at all
+    goes through unchanged: nobody measures it. ``Sample.known_classes`` says which classes of ``wanted`` the data has.
     """
-    codes: dict[Annotation, NDArray[np.int64]] = {}
+    mappers: dict[AnnotationKind[Any, Any], ClassMapper] = {}
+    known: dict[str, NDArray[np.bool_]] = {}
     unknown: list[str] = []
-    for kind, names in data.classes.items():
-        known = wanted.classes.get(kind, names)
-        if names != known:
-            codes[kind] = np.array([known.index(name) if name in known else UNKNOWN for name in names], np.int64)
-            unknown += [f"{kind}: {name}" for name in names if name not in known]
-    return (lambda sample: _recode(sample, codes)) if codes else _same, unknown
+    for name, kind in data.annotations.items():
+        own = data.vocabulary.classes[name]
+        other = wanted.classes.get(name, own)
+        if own == other:
+            continue
+        mappers[kind] = ClassMapper.between(own, other)
+        unknown += [f"{name}: {each}" for each in own if each not in other]
+        if not (annotated := np.isin(other, own)).all():
+            known[name] = annotated
+    return (lambda sample: _recode(sample, mappers, known)) if mappers else _same, unknown
 
 
 def _same(sample: Sample) -> Sample:
     return sample
 
 
-def _recode(sample: Sample, codes: Codes) -> Sample:
-    if "labels" in codes and sample.labels is not None:
-        labels = codes["labels"][sample.labels]
-        sample = sample.with_annotations(labels=labels[labels != UNKNOWN])
-    if "instances" in codes and sample.instances is not None:
-        sample = sample.with_annotations(instances=_instances(sample.instances, codes["instances"]))
-    if "semantic" in codes and sample.semantic is not None:
-        sample = sample.with_annotations(semantic=_semantic(sample.semantic, codes["semantic"]))
-    return sample
-
-
-def _instances(found: Instances, codes: NDArray[np.int64]) -> Instances:
-    classes = codes[found.classes]
-    return objects_at(replace(found, classes=classes), classes != UNKNOWN)
-
-
-def objects_at(found: Instances, kept: NDArray[np.bool_]) -> Instances:
-    """The objects of N for which ``kept`` (N,) is True."""
-    return replace(
-        found,
-        boxes_xyxy=found.boxes_xyxy[kept],
-        classes=found.classes[kept],
-        ids=found.ids[kept],
-        areas=found.areas[kept],
-        crowd=found.crowd[kept],
-        difficult=found.difficult[kept],
-        truncated=found.truncated[kept],
-        masks=None if found.masks is None else tuple(mask for mask, keep in zip(found.masks, kept, strict=True) if keep),
-        keypoints=None if found.keypoints is None else found.keypoints[kept],
-        attributes={name: column[kept] for name, column in found.attributes.items()},
-    )
-
-
-def _semantic(png: bytes, codes: NDArray[np.int64]) -> bytes:
-    table = np.full(256, IGNORE_INDEX, np.uint8)
-    table[: len(codes)] = np.where(codes == UNKNOWN, IGNORE_INDEX, codes)
-    done, data = cv2.imencode(".png", table[decode_semantic(png)], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    assert done
-    return bytes(data)
+def _recode(sample: Sample, mappers: Mapping[AnnotationKind[Any, Any], ClassMapper], known: Mapping[str, NDArray[np.bool_]]) -> Sample:
+    found = dict(sample.annotations)
+    for kind, mapper in mappers.items():
+        if kind.name in found:
+            try:
+                found[kind.name] = kind.with_classes(found[kind.name], mapper)
+            except ValueError:
+                continue  # a damaged value stays: whoever measures the sample names it
+    return replace(sample, annotations=found, known_classes=known)

@@ -1,10 +1,12 @@
 """What is measured on: a split, or a COCO annotation file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from mtl_ray import storage
+from mtl_ray.annotations.annotation import AnnotationKind
+from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.evaluation.coco_file import CocoFile, read_coco_file
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import Split, open_split
@@ -16,6 +18,11 @@ class EvaluationData(Protocol):
     @property
     def vocabulary(self) -> Vocabulary:
         """What the numbers in the samples mean."""
+        ...
+
+    @property
+    def annotations(self) -> Mapping[str, AnnotationKind[Any, Any]]:
+        """The kinds of annotation of the vocabulary, by name."""
         ...
 
     def __len__(self) -> int: ...
@@ -43,6 +50,11 @@ class SplitData:
     def vocabulary(self) -> Vocabulary:
         """See ``EvaluationData``."""
         return self.split.vocabulary
+
+    @property
+    def annotations(self) -> Mapping[str, AnnotationKind[Any, Any]]:
+        """See ``EvaluationData``."""
+        return self.split.annotations
 
     def __len__(self) -> int:
         return self.split.num_samples
@@ -77,6 +89,11 @@ class CocoData:
     def vocabulary(self) -> Vocabulary:
         """See ``EvaluationData``."""
         return self.file.vocabulary
+
+    @property
+    def annotations(self) -> Mapping[str, AnnotationKind[Any, Any]]:
+        """See ``EvaluationData``."""
+        return {INSTANCES.name: INSTANCES}
 
     def __len__(self) -> int:
         return len(self.file.samples)

@@ -20,6 +20,7 @@ from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.charts import chart_file
+from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.task import Metric
 
 MAX_NAMED = 20
@@ -102,7 +103,7 @@ def measure_rows(request: Request, start: int = 0, stop: int | None = None, watc
         target = open_stored(request.target, data)
     else:
         target = open_predictor(request.target, threads=request.threads, api_key=request.api_key)
-    recode, unknown = recoder(data.vocabulary, target.vocabulary)
+    recode, unknown = recoder(data, target.vocabulary)
     metrics = metrics_of(target, data.vocabulary)
     samples: Iterable[Sample] = map(recode, data.samples(start, stop, pictures=not request.stored))
     if watch is not None:
@@ -164,7 +165,9 @@ def write_results(out: str, made: Report, part: Part) -> list[str]:
     names = ["report.json", "predictions.arrow"]
     for name, head in part.heads.items():
         if head.task.to_coco is not None:
-            write_coco(storage.join(out, f"{name}.coco.json"), part.table, name, head.task, part.categories)
+            categories = dict(zip(part.vocabulary.classes.get("instances", ()), part.categories, strict=True))
+            of_head = [categories[each] for each in head_vocabulary(head, part.vocabulary).classes.get("instances", ())]
+            write_coco(storage.join(out, f"{name}.coco.json"), part.table, name, head.task, of_head)
             names.append(f"{name}.coco.json")
     for name, picture in draw({head: metric.charts() for head, metric in part.metrics.items()}).items():
         names.append(chart_file(name))

@@ -20,11 +20,13 @@ from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.task import DETECTION
+from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.task import HeadKind, KnownHead, Task
 from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
 
 FORMAT = "mtl_ray predictions"
-VERSION = 1
+VERSION = 2
+"""1: every head has all classes. 2: some have a list of their own, under ``classes``."""
 
 
 COCO_RESULTS_HEAD = KnownHead(type="coco_results", task=DETECTION, annotation="instances", exclusive=False)
@@ -99,7 +101,9 @@ def write_arrow(uri: str, table: pa.Table, heads: Mapping[str, HeadKind], vocabu
     The types of the heads, the plugins that these come from and the vocabulary travel in the metadata of its schema.
     """
     types = {name: head.type for name, head in heads.items()}
-    about: dict[str, Any] = {"format": FORMAT, "version": VERSION, "heads": types, "vocabulary": vocabulary_to_json(vocabulary)}
+    about: dict[str, Any] = {"format": FORMAT, "version": 1, "heads": types, "vocabulary": vocabulary_to_json(vocabulary)}
+    if classes := {name: list(head.classes) for name, head in heads.items() if head.classes is not None}:
+        about |= {"version": VERSION, "classes": classes}
     if plugins:
         about["plugins"] = list(plugins)
     schema = table.schema.with_metadata({"mtl_ray": json.dumps(about)})
@@ -122,13 +126,17 @@ def read_arrow(uri: str) -> Stored:
         about = json.loads((table.schema.metadata or {})[b"mtl_ray"])
     except (pa.ArrowInvalid, KeyError) as error:
         raise ValueError(f"{uri} is no whole predictions file: {error}") from error
-    if about.get("format") != FORMAT or about.get("version") != VERSION:
+    if about.get("format") != FORMAT or about.get("version") not in (1, VERSION):
         raise ValueError(
-            f"{uri} is a {about.get('format')} of version {about.get('version')}; this program reads {FORMAT} of version {VERSION}"
+            f"{uri} is a {about.get('format')} of version {about.get('version')}; this program reads {FORMAT} of versions up to {VERSION}"
         )
     plugins = tuple(map(str, about.get("plugins", ())))
-    heads = {name: _STAND_INS.get(kind) or head_of(kind, plugins) for name, kind in about["heads"].items()}
-    vocabulary = vocabulary_from_json(about["vocabulary"])
+    classes, vocabulary = about.get("classes", {}), vocabulary_from_json(about["vocabulary"])
+    heads: dict[str, HeadKind] = {}
+    for name, kind in about["heads"].items():
+        own = tuple(classes[name]) if name in classes else None
+        heads[name] = _STAND_INS.get(kind) or head_of(kind, plugins, own)
+        head_vocabulary(heads[name], vocabulary, name)  # checks that its classes are there
     return Stored(heads=heads, vocabulary=vocabulary, by_name=_Table(table, heads), complete=True, plugins=plugins)
 
 

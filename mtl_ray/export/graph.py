@@ -140,6 +140,7 @@ def to_onnx(graph: Graph, inputs: Mapping[str, str], outputs: Sequence[str], con
     for value in [each for each in model.graph.input if each.name not in read]:
         model.graph.input.remove(value)
     _name_anchors(model)
+    del model.graph.value_info[:]  # NonMaxSuppression's is a bound, and onnxruntime would share a buffer among two heads' by it
     onnx.checker.check_model(model, full_check=True)
     kept = {each.name for each in model.graph.input}
     return Traced(model=model, program=program.exported_program, inputs=tuple(field for field in graph.names if inputs[field] in kept))

@@ -22,6 +22,7 @@ from mtl_ray.inference.predictor import Predictions
 from mtl_ray.inference.stored_config import InputConfig
 from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.task import HeadKind
 
 BUSY = (429, 503)
@@ -68,9 +69,7 @@ class EndpointPredictor:
             model_name, model = _choose(served, name, base)
             self.url = f"{base}/predictions/{urllib.parse.quote(model_name)}"
             self.plugins = tuple(map(str, model.get("plugins", ())))
-            heads = model["heads"].items()
-            self.heads: Mapping[str, HeadKind] = {head: head_of(described["type"], self.plugins) for head, described in heads}
-            self.vocabulary = _vocabulary(model["heads"], self.heads)
+            self.heads, self.vocabulary = _described(model["heads"], self.plugins)
             self.canvas = _canvas(model, self.plugins)
         except _ChoiceError:
             raise
@@ -110,7 +109,10 @@ class EndpointPredictor:
         """
         try:
             by_head = {next(iter(self.heads)): answer} if len(self.heads) == 1 else answer
-            return {name: head.task.from_response(by_head[name], self.vocabulary, head, size) for name, head in self.heads.items()}
+            return {
+                name: head.task.from_response(by_head[name], head_vocabulary(head, self.vocabulary), head, size)
+                for name, head in self.heads.items()
+            }
         except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"{self.url} does not answer as its heads {', '.join(self.heads)} do: {_said(error)}") from None
 
@@ -206,12 +208,26 @@ def _canvas(model: Mapping[str, Any], plugins: tuple[str, ...]) -> AnyCanvas:
     return TypeAdapter(extended(InputConfig, plugins)).validate_python({"canvas": model["canvas"]}).canvas
 
 
-def _vocabulary(described: Mapping[str, Mapping[str, Any]], heads: Mapping[str, HeadKind]) -> Vocabulary:
-    classes: dict[Annotation, tuple[str, ...]] = {}
-    colours: dict[Annotation, tuple[tuple[int, int, int], ...]] = {}
-    for name, entry in described.items():
-        kind = heads[name].annotation
-        classes[kind] = tuple(entry["classes"])
-        if entry.get("colours"):
-            colours[kind] = tuple((r, g, b) for r, g, b in entry["colours"])
-    return Vocabulary(classes=classes, colours=colours, exclusive_labels=any(head.exclusive for head in heads.values()))
+def _described(entries: Mapping[str, Mapping[str, Any]], plugins: tuple[str, ...]) -> tuple[Mapping[str, HeadKind], Vocabulary]:
+    """The heads that ``/models`` describes, and the classes of all of them.
+
+    Heads of the same kind of annotation may have different classes.
+    """
+    kinds = {name: head_of(entry["type"], plugins) for name, entry in entries.items()}
+    colours: dict[Annotation, dict[str, tuple[int, int, int] | None]] = {}
+    for name, entry in entries.items():
+        own = [(r, g, b) for r, g, b in entry.get("colours") or ()]
+        found = colours.setdefault(kinds[name].annotation, {})
+        for place, each in enumerate(entry["classes"]):
+            found.setdefault(each, own[place] if own else None)
+    classes = {kind: tuple(found) for kind, found in colours.items()}
+    vocabulary = Vocabulary(
+        classes=classes,
+        colours={kind: tuple(rgb for rgb in found.values() if rgb) for kind, found in colours.items() if all(found.values())},
+        exclusive_labels=any(head.exclusive for head in kinds.values()),
+    )
+    heads = {}
+    for name, head in kinds.items():
+        own_names = tuple(entries[name]["classes"])
+        heads[name] = head if own_names == classes[head.annotation] else head_of(head.type, plugins, own_names)
+    return heads, vocabulary

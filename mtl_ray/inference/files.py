@@ -17,6 +17,7 @@ from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inputs.image import IMAGE
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.inputs.input import Input, TooLargeError
+from mtl_ray.tasks.head_classes import head_vocabulary
 
 BATCH = 16
 
@@ -109,7 +110,9 @@ def _answers(predictor: Predictor, predictions: Predictions, score_threshold: fl
         if plain is not None:
             storage.write(f"{stem}.{name}.png", plain)
             file = f"{stem}.{name}.png".rpartition("/")[2]
-        answers[name] = head.task.to_response(predictions[name], predictor.vocabulary, score_threshold, image_file=file)
+        answers[name] = head.task.to_response(
+            predictions[name], head_vocabulary(head, predictor.vocabulary), score_threshold, image_file=file
+        )
     return answers
 
 
@@ -117,7 +120,8 @@ def draw(predictor: Predictor, raw: Any, predictions: Predictions, score_thresho
     """An image of the data with what is predicted of it; one beside the other where there are several heads."""
     image = predictor.canvas.input.show(raw)
     drawn = [
-        head.task.draw_prediction(image, predictions[name], predictor.vocabulary, score_threshold) for name, head in predictor.heads.items()
+        head.task.draw_prediction(image, predictions[name], head_vocabulary(head, predictor.vocabulary), score_threshold)
+        for name, head in predictor.heads.items()
     ]
     return drawn[0] if len(drawn) == 1 else grid(drawn, columns=len(drawn), titles=list(predictor.heads))
 

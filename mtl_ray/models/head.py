@@ -2,11 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from torch import Tensor
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from mtl_ray.annotations.annotation import AnnotationKind, ClassMapper
 from mtl_ray.samples import Annotation
+
+if TYPE_CHECKING:
+    from mtl_ray.tasks.task import AnyHead
 
 Features = Mapping[str, Tensor]
 """What the trunk gives, by name: C2..C5 (B, C, H, W) from the backbone, P3.. from a pyramid, G5 (B, C) pooled."""
@@ -17,6 +24,9 @@ Term = tuple[Tensor, Tensor]
 
 Candidates = dict[str, Tensor]
 """Of a dense head: ``boxes`` (B, N, 4) xyxy in canvas pixels, ``objectness`` (B, N), ``scores`` (B, N, C); float32, scores in [0, 1]."""
+
+IMPOSSIBLE = -1e30
+"""The logit of a class that does not enter a softmax: its probability is exactly 0 beside any other, and no NaN if all are so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +71,8 @@ class Head(Protocol):
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
         """Named terms, such as ``{"box": (sum, count)}``; samples whose ``annotated`` is False add to neither.
 
+        ``targets["known_classes"]`` bool (B, C) says which classes the dataset of each sample annotates: logits of the others
+        get no gradient.
         Where nothing in the batch is annotated, a term is (0 * outputs, 0), so that no rank waits for a gradient.
         """
         ...
@@ -68,6 +80,42 @@ class Head(Protocol):
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
         """The tensors that go into ``decode``, batch first; runs inside the exported graph."""
         ...
+
+
+class HeadModule(nn.Module):
+    """A ``Head`` as far as its config says it: a subclass adds its layers, ``losses`` and ``predict``."""
+
+    def __init__(self, config: "AnyHead") -> None:
+        super().__init__()
+        self.annotation = config.annotation
+        self.levels = config.levels
+        self.train_only = config.train_only
+        self.weight = config.weight
+
+
+class NarrowTargets(nn.Module):
+    """Gives a head that learns some of the classes its targets in its own class indices.
+
+    Args:
+        kind: what the head learns from.
+        mapper: run's class index -> head's.
+        of_head: (K,) the run's index of each class of the head.
+    """
+
+    to_head: Tensor
+    of_head: Tensor
+
+    def __init__(self, kind: AnnotationKind[Any, Any], mapper: ClassMapper, of_head: NDArray[np.int64]) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("to_head", torch.from_numpy(mapper.indices), persistent=False)
+        self.register_buffer("of_head", torch.from_numpy(of_head), persistent=False)
+
+    def forward(self, targets: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The targets of a batch; a sample of which the dataset knows no class of the head is not annotated."""
+        known = targets["known_classes"][:, self.of_head]  # (B, K)
+        annotated = targets["annotated"] & known.any(dim=1)
+        return {**self.kind.narrow_batch(targets, self.to_head, self.of_head), "known_classes": known, "annotated": annotated}
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_ray.loading.batch import Batch
-from mtl_ray.models.head import Context, Features, Head, Term
+from mtl_ray.models.head import Context, Features, Head, NarrowTargets, Term
 from mtl_ray.models.trunk import Trunk
 
 _ONEDNN_BLOCK = 16
@@ -22,15 +22,25 @@ class Model(nn.Module):
         trunk: gives the features.
         heads: by name.
         mean, std: of each channel (for images RGB, 0 to 255): the first layer subtracts the one and divides by the other.
+        narrow: by head, for those that do not learn all classes of the run in their order.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, trunk: Trunk, heads: Mapping[str, Head], *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        trunk: Trunk,
+        heads: Mapping[str, Head],
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        narrow: Mapping[str, NarrowTargets] | None = None,
+    ) -> None:
         super().__init__()
         self.trunk = trunk
         self.heads = nn.ModuleDict(cast(Mapping[str, nn.Module], heads))
+        self.narrow = nn.ModuleDict(narrow or {})
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
         self._layout = _layout(self)
@@ -70,7 +80,9 @@ class Model(nn.Module):
         terms: dict[str, Term] = {}
         for name, module in self.heads.items():
             head = cast(Head, module)
-            for term, (total, count) in head.losses(features, batch.targets[head.annotation], context).items():
+            targets = batch.targets[head.annotation]
+            targets = self.narrow[name](targets) if name in self.narrow else targets
+            for term, (total, count) in head.losses(features, targets, context).items():
                 terms[f"{name}/{term}"] = (total * head.weight, count)
         return terms
 

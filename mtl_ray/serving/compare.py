@@ -8,6 +8,7 @@ from mtl_ray.inference.endpoint import EndpointPredictor
 from mtl_ray.inference.predictor import Predictor
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.tasks.difference import Comparison, Difference
+from mtl_ray.tasks.head_classes import head_vocabulary
 
 MAX_PX = 0.1
 """Largest difference of a box coordinate, pixels of the image."""
@@ -51,6 +52,13 @@ def compare(endpoint: EndpointPredictor, predictor: Predictor, files: Sequence[s
     kinds = [{name: head.type for name, head in each.heads.items()} for each in (endpoint, predictor)]
     if kinds[0] != kinds[1]:
         raise ValueError(f"the endpoint has the heads {kinds[0]}, the target {kinds[1]}")
+    for name, head in predictor.heads.items():
+        served_classes, classes = (
+            head_vocabulary(each.heads[name], each.vocabulary).classes.get(head.annotation, ()) for each in (endpoint, predictor)
+        )
+        if served_classes != classes:
+            said = f"{', '.join(served_classes)} at the endpoint, {', '.join(classes)} at the target"
+            raise ValueError(f"the head {name} has the classes {said}")
     kind = predictor.canvas.input
     for file in files:
         data = storage.read(file)

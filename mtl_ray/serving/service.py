@@ -12,6 +12,7 @@ from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inputs.input import Input, TooLargeError
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.reply import Reply, RequestError, as_json
+from mtl_ray.tasks.head_classes import head_vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,18 +88,22 @@ class Service:
     def _answer(self, model: str, ask: Ask, predictions: Predictions) -> Reply:
         predictor = self.predictors[model]
         asked = [ask.head] if ask.head is not None else list(predictor.heads)
-        tasks = {name: predictor.heads[name].task for name in asked}
+        heads = {name: predictor.heads[name] for name in asked}
         if ask.head is not None and "json" not in ask.accept:
-            plain = tasks[ask.head].plain_image(predictions[ask.head])
+            plain = heads[ask.head].task.plain_image(predictions[ask.head])
             if plain is not None:
                 return Reply(body=plain, type="image/png")
-        answers = {name: task.to_response(predictions[name], predictor.vocabulary, ask.score_threshold) for name, task in tasks.items()}
+        answers = {
+            name: head.task.to_response(predictions[name], head_vocabulary(head, predictor.vocabulary), ask.score_threshold)
+            for name, head in heads.items()
+        }
         return as_json(answers if ask.head is None else answers[ask.head])
 
 
 def describe(name: str, predictor: Predictor) -> dict[str, Any]:
     """One entry of ``GET /models``."""
-    vocabulary, kind = predictor.vocabulary, predictor.canvas.input
+    vocabularies = {head: head_vocabulary(config, predictor.vocabulary) for head, config in predictor.heads.items()}
+    kind = predictor.canvas.input
     return {
         "name": name,
         **({"plugins": list(predictor.plugins)} if predictor.plugins else {}),
@@ -108,8 +113,8 @@ def describe(name: str, predictor: Predictor) -> dict[str, Any]:
                 "type": config.type,
                 "task": config.task.name,
                 "view": config.task.view,
-                "classes": list(vocabulary.classes.get(config.annotation, ())),
-                "colours": [list(colour) for colour in vocabulary.colours.get(config.annotation, ())],
+                "classes": list(vocabularies[head].classes.get(config.annotation, ())),
+                "colours": [list(colour) for colour in vocabularies[head].colours.get(config.annotation, ())],
             }
             for head, config in predictor.heads.items()
         },

@@ -9,16 +9,21 @@ A task folder holds
     task.py       the object that follows ``Task``
     HEAD.py       the module of a head                                               (torch; ``build`` of its config imports it)
 
-Whoever has a head asks ``head.task``, and never for the name of a task or the type of a head.
+Whoever has a head asks ``head.task``, and never for the name of a task or the type of a head. A head and a vocabulary meet in
+``head_classes.py``: what a task gets is the vocabulary of the head.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from mtl_ray.annotations.annotation import AnnotationKind
+from mtl_ray.config.strict import STRICT
 from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.tasks.charts import Charts
 from mtl_ray.tasks.difference import Comparison, Difference, Fields
@@ -90,6 +95,11 @@ class HeadKind(Protocol):
         """Whether an image has exactly one of its classes."""
         ...
 
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The classes that it learns, of those of its annotation; None for all of them."""
+        ...
+
 
 class AnyHead(HeadKind, Protocol):
     """What every head's config has."""
@@ -109,11 +119,16 @@ class AnyHead(HeadKind, Protocol):
         """Whether it is trained alone, and never evaluated or exported."""
         ...
 
+    @property
+    def fields(self) -> frozenset[str]:
+        """Further arrays of the batch that it reads; see ``HeadOptions``."""
+        ...
+
     def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
         """The module, with random weights.
 
         Args:
-            vocabulary: the classes.
+            vocabulary: the classes, those of the head alone (``head_vocabulary``).
             channels: of the features of the trunk, by name.
             strides: canvas pixels per cell of each feature; 0 for a pooled one.
 
@@ -121,6 +136,32 @@ class AnyHead(HeadKind, Protocol):
             ValueError: if the features or the classes do not fit.
         """
         ...
+
+
+def _distinct(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if names is not None and (not names or len(set(names)) < len(names)):
+        raise ValueError("classes must name at least one class, and each once")
+    return names
+
+
+@pydantic_dataclass(frozen=True, kw_only=True, config=STRICT)
+class HeadOptions:
+    """What the config of every head has; a head's own config inherits it and adds ``task``, ``annotation``, ``levels`` and ``build``.
+
+    Attributes:
+        train_only: whether it is trained alone, and never evaluated or exported.
+        exclusive: whether an image has exactly one of its classes.
+        fields: further arrays of the batch that it reads, such as ``masks`` or ``keypoints``; see ``AnnotationKind.fields``.
+    """
+
+    type: str
+    train_only: ClassVar[bool] = False
+    exclusive: ClassVar[bool] = False
+    fields: ClassVar[frozenset[str]] = frozenset()
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of this head's losses in the sum."""
+    classes: Annotated[tuple[str, ...] | None, AfterValidator(_distinct)] = None
+    """The classes that this head learns, of those of its annotation, in this order; all of them by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +172,14 @@ class KnownHead:
     task: "Task[Any, Any]"
     annotation: Annotation
     exclusive: bool
+    classes: tuple[str, ...] | None = None
 
 
 class Task(Protocol[Prediction, Config_contra]):
-    """Everything that depends on what is predicted. Only the modules that ``AnyHead.build`` imports need torch."""
+    """Everything that depends on what is predicted. Only the modules that ``AnyHead.build`` imports need torch.
+
+    A vocabulary that a method takes is that of the head (``head_vocabulary``), and so are the class indices of a sample.
+    """
 
     @property
     def name(self) -> str:
@@ -142,7 +187,7 @@ class Task(Protocol[Prediction, Config_contra]):
         ...
 
     @property
-    def annotation(self) -> Annotation:
+    def kind(self) -> AnnotationKind[Any, Any]:
         """The kind of annotation that is its ground truth."""
         ...
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mtl_ray import storage
 from mtl_ray.config.validate import to_yaml
-from mtl_ray.experiment import ExperimentConfig
+from mtl_ray.experiment import ExperimentConfig, batch_fields
 from mtl_ray.inference.checkpoint import find_checkpoint
 from mtl_ray.inference.stored_config import CONFIG_FILE, MODEL_FILE, VOCABULARY_FILE, network_yaml
 from mtl_ray.loading.batch import Batch
@@ -66,7 +66,14 @@ class _Training:
         self.config, self.context, self.ranks = config, context, ranks
         self.uri = run_uri(config)
         state, runtime = point.state, config.runtime
-        self.loader = Loader(config.data, seed=runtime.seed, rank=context.rank, world_size=context.world_size, cursor=state.cursor)
+        self.loader = Loader(
+            config.data,
+            seed=runtime.seed,
+            rank=context.rank,
+            world_size=context.world_size,
+            cursor=state.cursor,
+            fields=batch_fields(config.model.heads),
+        )
         check_pins(state, self.loader.pins)
         self.state = replace(state, pins=dict(self.loader.pins))
         per_epoch, vocabulary = self.loader.samples_per_epoch, self.loader.vocabulary

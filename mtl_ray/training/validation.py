@@ -22,6 +22,7 @@ from mtl_ray.methods.method import Method, Watched
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import Split, open_split
+from mtl_ray.tasks.head_classes import HeadClasses, head_metric
 from mtl_ray.tasks.task import AnyHead, Metric
 from mtl_ray.training.context import Collective, RunContext
 from mtl_ray.training.trackers import EvaluationFigures
@@ -68,7 +69,7 @@ def best_by(config: ExperimentConfig, heads: Mapping[str, AnyHead], vocabulary: 
     name, _, entry = (wanted or next(iter(heads))).partition("/")
     if name not in heads:
         raise ValueError(f"runtime.best={wanted}: {name!r} is no head that is measured (these are: {', '.join(heads)})")
-    metric = heads[name].task.metric(heads[name], vocabulary)
+    metric = head_metric(heads[name], vocabulary)
     entry = entry or metric.main
     return Watched(name=f"{name}/{entry}", lower_is_better=entry in metric.lower_is_better)
 
@@ -140,7 +141,7 @@ class Validation:
 
     def _recoder(self, split: Split) -> Callable[[Sample], Sample]:
         """Maps the class indices of a validation split to those of the training split."""
-        recode, unknown = recoder(split.vocabulary, self._vocabulary)
+        recode, unknown = recoder(split, self._vocabulary)
         if unknown and self._context.rank == 0:
             _log.warning("%s: the training split does not know %s; they are not measured", split.uri, ", ".join(unknown))
         return recode
@@ -169,7 +170,8 @@ class Validation:
         image = kind.show(kind.decode(sample.inputs[kind.name], self._config.data.max_pixels))
         panels, titles = [], []
         for name, head in self.heads.items():
-            panels.append(head.task.draw_ground_truth(image, sample, self._vocabulary))
-            panels.append(head.task.draw_prediction(image, predictions[name], self._vocabulary))
+            classes = HeadClasses.of(head, self._vocabulary)
+            panels.append(head.task.draw_ground_truth(image, classes.sample(sample), classes.vocabulary))
+            panels.append(head.task.draw_prediction(image, predictions[name], classes.vocabulary))
             titles += [f"{name}: annotated", f"{name}: predicted"]
         return grid([shrunk(panel, PANEL_PX) for panel in panels], columns=2, titles=titles)

@@ -1,7 +1,6 @@
 """The models to compare weights with: of a config, a checkpoint or timm."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import timm
 import torch
@@ -9,13 +8,14 @@ from torch import Tensor
 
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
-from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model, load_experiment
+from mtl_ray.experiment import ExperimentConfig, build_model, load_experiment
 from mtl_ray.inference.checkpoint import find_checkpoint, load_model
 from mtl_ray.inference.stored_config import read_network, read_vocabulary
 from mtl_ray.loading.join import join_vocabularies
 from mtl_ray.models.model import Model
-from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.samples import Vocabulary
 from mtl_ray.shards.split import open_split
+from mtl_ray.tasks.head_classes import numbered_vocabulary
 
 
 def model_state(target: str, classes: int | None = None) -> Mapping[str, Tensor]:
@@ -47,8 +47,8 @@ def model_of(config: ExperimentConfig, classes: int | None = None) -> Model:
     Raises:
         ValueError: if neither the data nor ``classes`` gives the number of classes.
     """
-    model = config.model.without_pretrained()
-    return build_model(model, _numbered(model, classes) if classes is not None else _vocabulary(config)).eval()
+    model, own = config.model.without_pretrained(), config.model.heads.values()
+    return build_model(model, numbered_vocabulary(own, classes) if classes is not None else _vocabulary(config)).eval()
 
 
 def features_of(name: str, options: Mapping[str, object] | None = None) -> torch.nn.Module:
@@ -72,13 +72,3 @@ def _vocabulary(config: ExperimentConfig) -> Vocabulary:
         return join_vocabularies([open_split(each).vocabulary for each in uris], uris)[0]
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(f"the number of classes is unknown without the data of the config ({error}): give --classes N") from error
-
-
-def _numbered(config: ModelConfig, classes: int) -> Vocabulary:
-    """A vocabulary with numbered classes, for the annotations of the heads."""
-    if classes < 1:
-        raise ValueError(f"--classes is {classes}; at least 1 is needed")
-    heads: Mapping[str, Any] = config.heads
-    names = tuple(map(str, range(classes)))
-    kinds: dict[Annotation, tuple[str, ...]] = {head.annotation: names for head in heads.values()}
-    return Vocabulary(classes=kinds, exclusive_labels=any(head.exclusive for head in heads.values()))

@@ -1,5 +1,6 @@
 """Every head upon a tiny trunk, and batches that it can learn: what the contract of heads is tested with."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,8 +27,20 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 
 
-def model_of(*names: str, seed: int = 0) -> Model:
-    """A small network with the named heads."""
+CLASS_GRADIENTS: dict[str, Callable[[Any], list[Tensor]]] = {
+    "yolov3": lambda head: [each.bias.grad.view(count, -1)[:, 5:] for each, count in zip(head.outputs, head.anchors, strict=True)],
+    "uneven": lambda head: [each.bias.grad.view(count, -1)[:, 5:] for each, count in zip(head.outputs, head.anchors, strict=True)],
+    "retinanet": lambda head: [head.class_tower.output.bias.grad.view(head.anchors, -1)],
+    "fcn": lambda head: [head.classify.bias.grad[None]],
+    "auxiliary": lambda head: [head.classify.bias.grad[None]],
+    "linear": lambda head: [head.linear.bias.grad[None]],
+    "multilabel": lambda head: [head.linear.bias.grad[None]],
+}
+"""Of each head the gradients of the biases of its class logits, each (k, classes): those of the logits, summed."""
+
+
+def model_of(*names: str, seed: int = 0, **options: Any) -> Model:
+    """A small network with the named heads, each with further options."""
     torch.manual_seed(seed)
     config = {
         "backbone": {
@@ -36,7 +49,7 @@ def model_of(*names: str, seed: int = 0) -> Model:
             "options": {"layers": [1, 1, 1], "channels": [8, 16, 32], "stem_type": "deep", "stem_width": 8},
         },
         "necks": {"pyramid": {"type": "fpn", "inputs": ["C3", "C4"], "channels": 16}, "pool": {"type": "pool", "input": "C4"}},
-        "heads": {name: HEADS[name] for name in names},
+        "heads": {name: HEADS[name] | options for name in names},
     }
     return build_model(TypeAdapter(ModelConfig).validate_python(config), VOCABULARY)
 
@@ -60,6 +73,11 @@ def scattered(model: Model, seed: int = 0) -> Model:
 def images(count: int, hw: tuple[int, int] = CANVAS_HW, seed: int = 0) -> Tensor:
     """uint8 (count, 3, H, W) of coloured noise."""
     return torch.randint(0, 256, (count, 3, *hw), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def known(count: int, classes: int) -> Tensor:
+    """All classes known, bool (count, classes)."""
+    return torch.ones(count, classes, dtype=torch.bool)
 
 
 def batch_of(count: int, seed: int = 0) -> Batch:
@@ -90,9 +108,10 @@ def batch_of(count: int, seed: int = 0) -> Batch:
                 "crowd": torch.zeros_like(present),
                 "present": present,
                 "annotated": annotated.clone(),
+                "known_classes": known(count, 2),
             },
-            "semantic": {"classes": semantic, "annotated": annotated.clone()},
-            "labels": {"present": labels, "annotated": annotated.clone()},
+            "semantic": {"classes": semantic, "annotated": annotated.clone(), "known_classes": known(count, 4)},
+            "labels": {"present": labels, "annotated": annotated.clone(), "known_classes": known(count, 3)},
         },
         keys=(),
     )

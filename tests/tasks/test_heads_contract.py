@@ -15,12 +15,24 @@ from mtl_ray.inference.heads import head_of
 from mtl_ray.inputs.frame import frame_of
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.batch import Batch
-from mtl_ray.models.head import Head, Term, dense
+from mtl_ray.models.head import Context, Head, Term, dense
 from mtl_ray.models.model import Model
+from mtl_ray.samples import IGNORE_INDEX
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.segmentation.decode import SemanticMap
-from tests.tasks.head_cases import HEADS, batch_of, images, inputs_of, model_of, scattered, total
+from tests.tasks.head_cases import (
+    CLASS_GRADIENTS,
+    HEADS,
+    VOCABULARY,
+    batch_of,
+    images,
+    inputs_of,
+    known,
+    model_of,
+    scattered,
+    total,
+)
 
 EVERY = pytest.mark.parametrize("name", HEADS)
 PREDICTING = [name for name in HEADS if name != "auxiliary"]
@@ -54,13 +66,14 @@ def added(parts: list[dict[str, Term]]) -> dict[str, Term]:
 
 def test_every_registered_head_is_tested_here() -> None:
     assert {type(model_config(name)) for name in HEADS} == set(head_types())
+    assert CLASS_GRADIENTS.keys() == HEADS.keys()
 
 
 @EVERY
 def test_a_config_answers_what_is_asked_of_every_head(name: str) -> None:
     config = model_config(name)
     assert config.task in tasks()
-    assert config.task.annotation == config.annotation
+    assert config.task.kind.name == config.annotation
     assert head_of(config.type).task is config.task
     assert config.exclusive == (name == "linear")
     assert config.train_only == (name == "auxiliary")
@@ -123,6 +136,79 @@ def test_where_nothing_is_annotated_the_gradient_is_zero(name: str) -> None:
     total(terms).backward()
     assert all(p.grad is not None for p in model.heads.parameters())
     assert not any(p.grad.any() for p in model.parameters() if p.grad is not None)
+
+
+def without_class(batch: Batch, unknown: int) -> Batch:
+    """The batch as a dataset annotates it that does not know a class: class 0 stands in its place."""
+    targets = {kind: {name: value.clone() for name, value in target.items()} for kind, target in batch.targets.items()}
+    for target in targets.values():
+        target["known_classes"][:, unknown] = False
+    for kind in ("instances", "semantic"):
+        targets[kind]["classes"][targets[kind]["classes"] == unknown] = 0
+    present = targets["labels"]["present"]
+    present[present[:, unknown] == 1] = torch.tensor([1.0, 0, 0])
+    return Batch(inputs=batch.inputs, targets=targets, keys=())
+
+
+@EVERY
+@pytest.mark.parametrize("objects", [True, False])
+def test_logits_of_a_class_that_the_dataset_does_not_know_get_no_gradient(name: str, objects: bool) -> None:
+    model, batch = model_of(name), without_class(batch_of(4), unknown=1)
+    batch.targets["instances"]["present"] &= objects
+    total(model.losses(batch)).backward()
+    gradients = torch.cat(CLASS_GRADIENTS[name](model.heads[name]))  # (k, classes)
+    assert not gradients[:, 1].any()
+    if objects or "anchors" not in HEADS[name]:  # YOLOv3 learns the classes of objects, not of the background
+        assert gradients[:, 0].any()
+
+
+@EVERY
+def test_each_sample_has_its_own_known_classes(name: str) -> None:
+    model, batch = scattered(model_of(name)), batch_of(4)
+    parts = [batch[0:2], without_class(batch[2:4], unknown=1)]
+    joined: dict[str, dict[str, Tensor]] = {}
+    for kind, target in batch.targets.items():
+        joined[kind] = {field: torch.cat([part.targets[kind][field] for part in parts]) for field in target}
+    with torch.no_grad():
+        same(model.losses(Batch(inputs=batch.inputs, targets=joined, keys=())), added([model.losses(part) for part in parts]))
+
+
+NARROW = {"instances": ("b",), "labels": ("c", "b"), "semantic": ("c", "a", "b")}
+
+
+@EVERY
+def test_a_head_of_some_classes_gets_targets_in_its_own_indices(name: str) -> None:
+    kind = model_config(name).annotation
+    model, batch = scattered(model_of(name, classes=list(NARROW[kind]))), batch_of(4)
+    places = [VOCABULARY.classes[kind].index(each) for each in NARROW[kind]]
+    context = Context(inputs=batch.inputs)
+    with torch.no_grad():
+        features = model.trunk(model.normalise(batch.inputs["image"]))
+        terms = model.heads[name].losses(features, by_hand(batch, kind, places), context)
+        same(model.losses(batch), {f"{name}/{term}": value for term, value in terms.items()})
+
+
+def by_hand(batch: Batch, kind: str, places: list[int]) -> dict[str, Tensor]:
+    """The targets in the indices of a head whose classes stand at these places of the vocabulary."""
+    target = {name: value.clone() for name, value in batch.targets[kind].items()}
+    target["known_classes"] = known(len(target["annotated"]), len(places))
+    if kind == "labels":
+        return target | {"present": torch.stack([target["present"][:, place] for place in places], dim=1)}
+    old = target["classes"]
+    other = IGNORE_INDEX if kind == "semantic" else 0
+    target["classes"] = old.clone().apply_(lambda value: places.index(value) if value in places else other)
+    if kind == "instances":
+        target["present"] &= old.clone().apply_(lambda value: value in places).bool()
+    return target
+
+
+@EVERY
+def test_a_dataset_that_knows_no_class_of_a_head_teaches_it_nothing(name: str) -> None:
+    kind = model_config(name).annotation
+    model, batch = model_of(name, classes=["b"]), batch_of(2)
+    batch.targets[kind]["known_classes"][:, 1] = False
+    terms = model.losses(batch)
+    assert all(value == 0 and count == 0 and value.requires_grad for value, count in terms.values())
 
 
 @EVERY

@@ -9,22 +9,20 @@ from pydantic.dataclasses import dataclass
 from mtl_ray.config.strict import STRICT
 from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.tasks.classification.task import CLASSIFICATION, ClassificationTask
-from mtl_ray.tasks.task import AnyHead
+from mtl_ray.tasks.task import AnyHead, HeadOptions
 
 if TYPE_CHECKING:
     from mtl_ray.models.head import Head
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class LinearHead:
+class LinearHead(HeadOptions):
     """One linear layer on pooled features, softmax and cross entropy."""
 
     type: Literal["linear"] = "linear"
     task: ClassVar[ClassificationTask] = CLASSIFICATION
     annotation: ClassVar[Annotation] = "labels"
     exclusive: ClassVar[bool] = True
-    train_only: ClassVar[bool] = False
-    weight: float = Field(default=1.0, ge=0)
     levels: tuple[str, ...] = ("G5",)
     """Pooled features; several are joined."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -44,15 +42,12 @@ class LinearHead:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class MultilabelHead:
+class MultilabelHead(HeadOptions):
     """One linear layer on pooled features, a sigmoid and a binary cross entropy for each class."""
 
     type: Literal["multilabel"] = "multilabel"
     task: ClassVar[ClassificationTask] = CLASSIFICATION
     annotation: ClassVar[Annotation] = "labels"
-    exclusive: ClassVar[bool] = False
-    train_only: ClassVar[bool] = False
-    weight: float = Field(default=1.0, ge=0)
     levels: tuple[str, ...] = ("G5",)
     dropout: float = Field(default=0.0, ge=0, lt=1)
 

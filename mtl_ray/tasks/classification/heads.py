@@ -6,19 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtl_ray.models.head import Context, Features, Term
+from mtl_ray.models.head import IMPOSSIBLE, Context, Features, HeadModule, Term
 from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 
 
-class _OnPooled(nn.Module):
+class _OnPooled(HeadModule):
     """Pooled features, joined, through dropout and a linear layer."""
 
     def __init__(self, config: LinearHead | MultilabelHead, channels: Mapping[str, int], classes: int) -> None:
-        super().__init__()
-        self.annotation = config.annotation
-        self.levels = config.levels
-        self.train_only = False
-        self.weight = config.weight
+        super().__init__(config)
         self.dropout = nn.Dropout(config.dropout)
         self.linear = nn.Linear(sum(channels[level] for level in config.levels), classes)
 
@@ -37,10 +33,17 @@ class Linear(_OnPooled):
         self.smoothing = config.smoothing
 
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
-        """``class``: cross entropy, summed over images with exactly one label; without one, or with several, an image teaches nothing."""
+        """``class``: cross entropy, summed over images with exactly one label; without one, or with several, an image teaches nothing.
+
+        The softmax, and the label smoothing, are over the classes that the dataset of the image knows; the others are ignored.
+        """
         annotated = (targets["annotated"] & (targets["present"].sum(dim=1) == 1)).float()
-        logits = self.logits(features)
-        loss = F.cross_entropy(logits, targets["present"].argmax(dim=1), reduction="none", label_smoothing=self.smoothing)
+        known = targets["known_classes"]  # (B, C)
+        log_p = self.logits(features).masked_fill(~known, IMPOSSIBLE).log_softmax(dim=1)
+        loss = F.nll_loss(log_p, targets["present"].argmax(dim=1), reduction="none")
+        if self.smoothing:  # Szegedy et al. 2016, section 7: a share of the target is spread evenly over the classes
+            share = (self.smoothing / known.sum(dim=1).clamp(min=1).double()).float()
+            loss = (1 - self.smoothing) * loss - log_p.masked_fill(~known, 0).sum(dim=1) * share
         return {"class": ((loss * annotated).sum(), annotated.sum())}
 
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
@@ -52,9 +55,13 @@ class Multilabel(_OnPooled):
     """Any number of classes an image: a sigmoid and a binary cross entropy for each class."""
 
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
-        """``class``: binary cross entropy, summed over classes and annotated images."""
+        """``class``: binary cross entropy, summed over annotated images and the classes that the dataset of each knows.
+
+        Classes that it does not know are ignored: the image may have them.
+        """
         annotated = targets["annotated"].float()
         loss = F.binary_cross_entropy_with_logits(self.logits(features), targets["present"], reduction="none")
+        loss = loss.masked_fill(~targets["known_classes"], 0)
         return {"class": ((loss.sum(dim=1) * annotated).sum(), annotated.sum())}
 
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:

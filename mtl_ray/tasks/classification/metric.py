@@ -1,6 +1,6 @@
 """How well image labels are predicted: accuracy for one class an image, average precision for any number."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Self
 
 import numpy as np
@@ -18,7 +18,8 @@ BINS = 256
 class ExclusiveMetric:
     """Top-1 and top-5 accuracy, and precision, recall and F1 of the most likely class.
 
-    A class that is neither in the truth nor predicted has no precision, recall or F1 (NaN) and is left out of the means.
+    A class that is neither in the truth nor predicted has no precision, recall or F1 (NaN) and is left out of the means. Of an image
+    whose dataset does not know all classes (``Sample.known_classes``), the scores of the known ones count.
     """
 
     main = "top1"
@@ -44,11 +45,13 @@ class ExclusiveMetric:
                 f"sample {sample.key!r} has {len(sample.labels)} labels; a head for one label an image cannot be measured on it"
             )
         truth = int(sample.labels[0])
+        known = _known(sample, len(self.names))
         order = np.argsort(-prediction.scores, kind="stable")
+        order = order[known[order]]
         self.confusion[truth, order[0]] += 1
         self.in_five += int(truth in order[:5])
-        classes = np.arange(len(self.names))
-        self.scores[(classes == truth).astype(int), classes, _bins(prediction.scores)] += 1
+        classes = np.flatnonzero(known)
+        self.scores[(classes == truth).astype(int), classes, _bins(prediction.scores[classes])] += 1
 
     def merge(self, other: Self) -> None:
         """Adds the counts of ``other``."""
@@ -85,7 +88,8 @@ class MultilabelMetric:
     """Average precision of each class over all images, and precision, recall and F1 at a score of 0.5.
 
     Average precision is the mean, over the images that have the class, of the precision at their score (the area under the
-    precision-recall steps, without interpolation); images of equal score enter together, so their order does not matter.
+    precision-recall steps, without interpolation); images of equal score enter together, so their order does not matter. Scores of
+    classes that the dataset of an image does not know (``Sample.known_classes``) do not count.
     """
 
     main = "mAP"
@@ -95,6 +99,7 @@ class MultilabelMetric:
         self.names = names
         self.scores: list[NDArray[np.float32]] = []
         self.truth: list[NDArray[np.bool_]] = []
+        self.known: list[NDArray[np.bool_]] = []
 
     def update(self, sample: Sample, prediction: LabelScores) -> None:
         """Keeps the scores of one image; one that is not annotated is left out."""
@@ -104,11 +109,13 @@ class MultilabelMetric:
         present[sample.labels] = True
         self.scores.append(prediction.scores)
         self.truth.append(present)
+        self.known.append(_known(sample, len(self.names)))
 
     def merge(self, other: Self) -> None:
         """Adds the images of ``other``."""
         self.scores += other.scores
         self.truth += other.truth
+        self.known += other.known
 
     def result(self) -> Mapping[str, float]:
         """mAP; precision, recall and f1 as means over classes, and micro_* over all decisions together."""
@@ -124,23 +131,29 @@ class MultilabelMetric:
 
     def charts(self) -> Charts:
         """Curves of each class; an image may have several classes, so none is taken for another."""
-        scores, truth = self._arrays()
-        curves = [_curve(*_steps(scores[:, c], truth[:, c])) for c in range(len(self.names))]
+        curves = [_curve(*_steps(scores, truth)) for scores, truth in self._by_class()]
         return Charts(confusion=None, precision_recall=PrecisionRecall(names=self.names, precision=np.array(curves)))
 
     def _counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        scores, truth = self._arrays()
-        found = scores >= 0.5
-        return (found & truth).sum(0), found.sum(0), truth.sum(0)
+        counts = [((scores >= 0.5) & truth, scores >= 0.5, truth) for scores, truth in self._by_class()]
+        right, found, present = np.array([[each.sum() for each in of_class] for of_class in counts], np.int64).reshape(-1, 3).T
+        return right, found, present
 
     def _table(self) -> Columns:
-        scores, truth = self._arrays()
-        precision = [average_precision(scores[:, c], truth[:, c]) for c in range(len(self.names))]
+        precision = [average_precision(scores, truth) for scores, truth in self._by_class()]
         return {"AP": np.array(precision, np.float64), **_precision_recall(*self._counts())}
 
-    def _arrays(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _by_class(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+        """Of each class the scores and the ground truth (N,) of the images whose dataset knows it."""
         shape = (len(self.scores), len(self.names))
-        return np.array(self.scores, np.float32).reshape(shape), np.array(self.truth, np.bool_).reshape(shape)
+        scores, truth, known = (np.array(rows).reshape(shape) for rows in (self.scores, self.truth, self.known))
+        for place in range(len(self.names)):
+            mine = known[:, place].astype(np.bool_)
+            yield scores[mine, place].astype(np.float32), truth[mine, place].astype(np.bool_)
+
+
+def _known(sample: Sample, classes: int) -> NDArray[np.bool_]:
+    return sample.known_classes.get("labels", np.ones(classes, np.bool_))
 
 
 def average_precision(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.annotations.labels import LABELS
 from mtl_ray.inputs.frame import Frame
-from mtl_ray.samples import Annotation, Sample, Vocabulary
+from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.classification.decode import LabelScores, decode
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
 from mtl_ray.tasks.task import HeadKind, View
@@ -23,7 +24,7 @@ class ClassificationTask:
     """See ``Task``."""
 
     name = "classification"
-    annotation: ClassVar[Annotation] = "labels"
+    kind = LABELS
     view: ClassVar[View] = "labels"
     schema_name = "Labels"
     to_coco = None
@@ -36,7 +37,7 @@ class ClassificationTask:
         """Accuracy for a head of one class an image, average precision for one of any number."""
         from mtl_ray.tasks.classification.metric import ExclusiveMetric, MultilabelMetric
 
-        names = tuple(vocabulary.classes[self.annotation])
+        names = tuple(vocabulary.classes[self.kind.name])
         return ExclusiveMetric(names) if head.exclusive else MultilabelMetric(names)
 
     def to_response(
@@ -46,14 +47,14 @@ class ClassificationTask:
 
         Classes with a score below ``score_threshold`` are left out, but for the best where an image has exactly one class.
         """
-        names = vocabulary.classes[self.annotation]
+        names = vocabulary.classes[self.kind.name]
         order = np.argsort(-prediction.scores, kind="stable")
         kept = [int(i) for n, i in enumerate(order) if prediction.scores[i] >= score_threshold or (n == 0 and prediction.exclusive)]
         return [{"class_label": i, "class_name": names[i], "score": float(prediction.scores[i])} for i in kept]
 
     def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, size: Mapping[str, int] | None = None) -> LabelScores:
         """See ``Task``; classes that were left out have the score 0."""
-        scores = np.zeros(len(vocabulary.classes[self.annotation]), np.float32)
+        scores = np.zeros(len(vocabulary.classes[self.kind.name]), np.float32)
         for item in content:
             label = operator.index(item["class_label"])
             if not 0 <= label < len(scores):

@@ -10,7 +10,7 @@ from mtl_ray.config.strict import STRICT
 from mtl_ray.samples import Annotation, Vocabulary
 from mtl_ray.tasks.detection.levels import stride_of
 from mtl_ray.tasks.detection.task import DETECTION, DetectionTask
-from mtl_ray.tasks.task import AnyHead
+from mtl_ray.tasks.task import AnyHead, HeadOptions
 
 if TYPE_CHECKING:
     from mtl_ray.models.head import Head
@@ -30,16 +30,12 @@ class Selection:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Yolov3Head:
+class Yolov3Head(HeadOptions):
     """YOLOv3 (Redmon and Farhadi 2018): anchors on each level, objectness and independent class scores."""
 
     type: Literal["yolov3"] = "yolov3"
     task: ClassVar[DetectionTask] = DETECTION
     annotation: ClassVar[Annotation] = "instances"
-    exclusive: ClassVar[bool] = False
-    train_only: ClassVar[bool] = False
-    weight: float = Field(default=1.0, ge=0)
-    """Weight of this head's losses in the sum."""
     levels: tuple[str, ...] = ("P3", "P4", "P5")
     anchors: tuple[tuple[tuple[float, float], ...], ...]
     """(width, height) in canvas pixels, a list for each level in the order of ``levels``; the lists may differ in length."""
@@ -79,15 +75,12 @@ class Yolov3Head:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class RetinaNetHead:
+class RetinaNetHead(HeadOptions):
     """RetinaNet (Lin et al. 2017): dense anchors, focal loss, shared towers."""
 
     type: Literal["retinanet"] = "retinanet"
     task: ClassVar[DetectionTask] = DETECTION
     annotation: ClassVar[Annotation] = "instances"
-    exclusive: ClassVar[bool] = False
-    train_only: ClassVar[bool] = False
-    weight: float = Field(default=1.0, ge=0)
     levels: tuple[str, ...] = ("P3", "P4", "P5")
     channels: int = Field(default=128, ge=1)
     convs: int = Field(default=2, ge=0)

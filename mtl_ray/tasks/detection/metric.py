@@ -28,7 +28,8 @@ class Tables(NamedTuple):
 class DetectionMetric:
     """Keeps the objects and the detections of each image; the protocols run when a result is asked for.
 
-    Objects that are ``crowd`` or ``difficult`` need not be found, and what is found on them counts neither way.
+    Objects that are ``crowd`` or ``difficult`` need not be found, and what is found on them counts neither way. Detections of a class
+    that the dataset of the image does not know (``Sample.known_classes``) are left out: they are neither right nor wrong.
     """
 
     main = "mAP"
@@ -43,7 +44,8 @@ class DetectionMetric:
         """Keeps one image; one whose objects are not annotated is left out."""
         self._tables = None
         if sample.instances is not None:
-            self.images.append(Scored(sample.key, sample.height, sample.width, sample.instances, prediction))
+            found = of_known_classes(prediction, sample)
+            self.images.append(Scored(sample.key, sample.height, sample.width, sample.instances, found))
 
     def merge(self, other: Self) -> None:
         """Adds the images of ``other``."""
@@ -99,6 +101,21 @@ class DetectionMetric:
             voc = voc_table(images, classes) if "bbox" in kinds else None
             self._tables = Tables(curves={kind: curves(kind, images, classes) for kind in kinds}, voc=voc)
         return self._tables
+
+
+def of_known_classes(prediction: Detections, sample: Sample) -> Detections:
+    """The detections of classes that the dataset of the sample knows."""
+    known = sample.known_classes.get("instances")
+    if known is None or known[prediction.classes].all():
+        return prediction
+    kept = np.flatnonzero(known[prediction.classes])
+    return Detections(
+        boxes_xyxy=prediction.boxes_xyxy[kept],
+        scores=prediction.scores[kept],
+        classes=prediction.classes[kept],
+        masks=None if prediction.masks is None else tuple(prediction.masks[place] for place in kept),
+        keypoints=None if prediction.keypoints is None else prediction.keypoints[kept],
+    )
 
 
 def _by_value(key: str) -> list[str | int]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
-from mtl_ray.models.head import Candidates, Context, Features, Term
+from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term
 from mtl_ray.tasks.detection.anchors import cell_corners, flatten_levels, in_crowd
 from mtl_ray.tasks.detection.config import RetinaNetHead
 from mtl_ray.tasks.detection.matching import match_by_overlap
@@ -38,7 +38,7 @@ class Tower(nn.Module):
         return out
 
 
-class RetinaNet(nn.Module):
+class RetinaNet(HeadModule):
     """RetinaNet (Lin et al. 2017, https://arxiv.org/abs/1708.02002): dense anchors and a focal loss.
 
     The box loss is GIoU (Rezatofighi et al. 2019) on the decoded box instead of smooth L1 on its offsets.
@@ -52,11 +52,7 @@ class RetinaNet(nn.Module):
     shapes: Tensor
 
     def __init__(self, config: RetinaNetHead, channels: Mapping[str, int], strides: Mapping[str, int], classes: int) -> None:
-        super().__init__()
-        self.annotation = config.annotation
-        self.levels = config.levels
-        self.train_only = False
-        self.weight = config.weight
+        super().__init__(config)
         self.box_weight, self.class_weight = config.box_weight, config.class_weight
         self.selection = config.select
         self.strides = tuple(strides[level] for level in config.levels)
@@ -81,14 +77,18 @@ class RetinaNet(nn.Module):
         return logits, offsets, torch.cat([centre - half, centre + half], dim=-1)
 
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
-        """``box`` (GIoU) and ``class`` (focal), both counted in positive anchors."""
+        """``box`` (GIoU) and ``class`` (focal), both counted in positive anchors.
+
+        Of classes that the dataset of an image does not know, ``class`` is ignored: the image may show their objects.
+        """
         logits, offsets, anchors = self.raw(features)
         wanted = targets["present"] & ~targets["crowd"] & targets["annotated"][:, None]
         match, positive, negative = match_by_overlap(anchors, targets["boxes"], wanted)
         ignored = in_crowd((anchors[:, :2] + anchors[:, 2:]) / 2, targets["boxes"], targets["present"] & targets["crowd"])
         counted = (positive | (negative & ~ignored)) & targets["annotated"][:, None]
         right = F.one_hot(targets["classes"].gather(1, match).clamp(min=0), logits.shape[2]).float() * positive[..., None]
-        class_loss = sigmoid_focal_loss(logits, right, alpha=0.25, gamma=2.0).sum(dim=2)
+        class_loss = sigmoid_focal_loss(logits, right, alpha=0.25, gamma=2.0)
+        class_loss = class_loss.masked_fill(~targets["known_classes"][:, None], 0).sum(dim=2)
         truth = targets["boxes"].gather(1, match[..., None].expand(-1, -1, 4))
         truth = torch.where(positive[..., None], truth, anchors)  # an unused match may be an empty box, of which the loss is NaN
         box_loss = generalized_box_iou_loss(decode_offsets(offsets, anchors), truth)

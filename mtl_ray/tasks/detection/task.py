@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.inputs.frame import Frame
-from mtl_ray.samples import Annotation, Sample, Vocabulary
+from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections, SelectingHead, decode
 from mtl_ray.tasks.difference import Comparison, Difference, Fields
 from mtl_ray.tasks.task import HeadKind, View
@@ -23,7 +24,7 @@ class DetectionTask:
     """See ``Task``."""
 
     name = "detection"
-    annotation: ClassVar[Annotation] = "instances"
+    kind = INSTANCES
     view: ClassVar[View] = "boxes"
     schema_name = "Detections"
 
@@ -35,7 +36,7 @@ class DetectionTask:
         """See ``Task``."""
         from mtl_ray.tasks.detection.metric import DetectionMetric
 
-        return DetectionMetric(tuple(vocabulary.classes[self.annotation]))
+        return DetectionMetric(tuple(vocabulary.classes[self.kind.name]))
 
     def to_response(
         self, prediction: Detections, vocabulary: Vocabulary, score_threshold: float, image_file: str | None = None
@@ -46,7 +47,7 @@ class DetectionTask:
         below ``score_threshold`` are left out. Masks follow as COCO run-length encodings under ``mask`` and keypoints as
         ``[[x, y, score], ...]`` where there are any.
         """
-        names = vocabulary.classes[self.annotation]
+        names = vocabulary.classes[self.kind.name]
         items = []
         for i in np.flatnonzero(prediction.scores >= score_threshold):
             label = int(prediction.classes[i])
@@ -77,7 +78,7 @@ class DetectionTask:
         counts = {
             len(values) for values in (found.boxes_xyxy, found.scores, found.classes, found.masks, found.keypoints) if values is not None
         }
-        known = len(vocabulary.classes[self.annotation])
+        known = len(vocabulary.classes[self.kind.name])
         numbers = np.isfinite(found.boxes_xyxy).all() and np.isfinite(found.scores).all()
         if len(counts) > 1 or ((found.classes < 0) | (found.classes >= known)).any() or not numbers:
             raise ValueError("its detections do not have a box, a score and a known class each")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import complete_box_iou_loss
 
-from mtl_ray.models.head import Candidates, Context, Features, Term
+from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term
 from mtl_ray.models.layers import conv_norm_act
 from mtl_ray.tasks.detection.anchors import cell_corners, flatten_levels, in_crowd
 from mtl_ray.tasks.detection.config import Yolov3Head
@@ -16,7 +16,7 @@ from mtl_ray.tasks.detection.nms import select
 from mtl_ray.tasks.detection.yolov3_targets import assign
 
 
-class Yolov3(nn.Module):
+class Yolov3(HeadModule):
     """YOLOv3 (Redmon and Farhadi 2018, https://arxiv.org/abs/1804.02767): boxes, objectness and class scores of each anchor.
 
     Where the paper's training is dated, this follows its successors: box offsets that reach beyond the cell and sizes up to
@@ -32,11 +32,7 @@ class Yolov3(nn.Module):
     sides_px: Tensor
 
     def __init__(self, config: Yolov3Head, channels: Mapping[str, int], strides: Mapping[str, int], classes: int) -> None:
-        super().__init__()
-        self.annotation = config.annotation
-        self.levels = config.levels
-        self.train_only = False
-        self.weight = config.weight
+        super().__init__(config)
         self.box_weight, self.objectness_weight, self.class_weight = config.box_weight, config.objectness_weight, config.class_weight
         self.selection = config.select
         self.classes = classes
@@ -73,7 +69,11 @@ class Yolov3(nn.Module):
         return torch.cat([anchors.repeat(height * width, 1) for anchors, (height, width) in zip(self.anchors_px, sizes, strict=True)])
 
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
-        """``box`` (CIoU), ``objectness`` and ``class`` (binary cross entropies), all counted in positive anchors."""
+        """``box`` (CIoU), ``objectness`` and ``class`` (binary cross entropies), all counted in positive anchors.
+
+        Of classes that the dataset of an image does not know, ``class`` is ignored. Such an image may show their objects, so an
+        anchor without an object is no background where the head itself finds one of these classes most likely.
+        """
         raw, sizes = self.raw(features)
         boxes = self.boxes(raw, sizes)
         wanted = targets["present"] & ~targets["crowd"] & targets["annotated"][:, None]
@@ -86,10 +86,12 @@ class Yolov3(nn.Module):
         overlap = torch.where(positive, (1 - box_loss.detach()).clamp(0, 1), 0.0)
         objectness = torch.zeros_like(raw[..., 4]).scatter_reduce(1, place, overlap, "amax")
         seen = F.binary_cross_entropy_with_logits(raw[..., 4], objectness, reduction="none")
-        counts = targets["annotated"][:, None] & ~self._ignored(targets, sizes)
+        known = targets["known_classes"]  # (B, C)
+        counts = targets["annotated"][:, None] & ~self._ignored(targets, sizes) & (_likely_known(raw[..., 5:], known) | (objectness > 0))
         names = raw[..., 5:].gather(1, place[..., None].expand(-1, -1, self.classes))
         right = F.one_hot(targets["classes"].gather(1, match).clamp(min=0), self.classes).float()
-        class_loss = F.binary_cross_entropy_with_logits(names, right, reduction="none").sum(dim=2)
+        class_loss = F.binary_cross_entropy_with_logits(names, right, reduction="none")
+        class_loss = class_loss.masked_fill(~known[:, None], 0).sum(dim=2)
         return {
             "box": (box_loss.sum() * self.box_weight, count),
             "objectness": ((seen * counts).sum() * self.objectness_weight, count),
@@ -112,6 +114,11 @@ class Yolov3(nn.Module):
     def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
         """See ``nms.select``."""
         return select(candidates, self.selection, exporting)
+
+
+def _likely_known(logits: Tensor, known: Tensor) -> Tensor:
+    """(B, N) whether the dataset of the image knows the most likely class of each anchor, of logits (B, N, C) and known (B, C)."""
+    return known.gather(1, logits.detach().argmax(dim=2))
 
 
 def _start_rare(output: nn.Conv2d, anchors: int, classes: int) -> None:

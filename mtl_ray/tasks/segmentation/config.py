@@ -9,26 +9,24 @@ from pydantic.dataclasses import dataclass
 from mtl_ray.config.strict import STRICT
 from mtl_ray.samples import IGNORE_INDEX, Annotation, Vocabulary
 from mtl_ray.tasks.segmentation.task import SEGMENTATION, SegmentationTask
-from mtl_ray.tasks.task import AnyHead
+from mtl_ray.tasks.task import AnyHead, HeadOptions
 
 if TYPE_CHECKING:
     from mtl_ray.models.head import Head
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class FcnHead:
+class FcnHead(HeadOptions):
     """Fully convolutional head (Long et al. 2015) on one or several levels, which are brought to the finest and added up."""
 
     type: Literal["fcn"] = "fcn"
     task: ClassVar[SegmentationTask] = SEGMENTATION
     annotation: ClassVar[Annotation] = "semantic"
-    exclusive: ClassVar[bool] = False
-    weight: float = Field(default=1.0, ge=0)
     levels: tuple[str, ...] = ("P3",)
     channels: int = Field(default=128, ge=1)
     convs: int = Field(default=2, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    train_only: bool = False
+    train_only: bool = False  # type: ignore[misc] # an option here, a constant of other heads
     """An auxiliary head: trained, never evaluated or exported."""
 
     def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtl_ray.models.head import Context, Features, Term
+from mtl_ray.models.head import IMPOSSIBLE, Context, Features, HeadModule, Term
 from mtl_ray.models.layers import conv_norm_act
 from mtl_ray.samples import IGNORE_INDEX
 from mtl_ray.tasks.segmentation.config import FcnHead
 
 
-class Fcn(nn.Module):
+class Fcn(HeadModule):
     """Fully convolutional head (Long et al. 2015, https://arxiv.org/abs/1411.4038).
 
     Each level is brought to ``channels`` by a 1x1 convolution and to the size of the finest, and they are added up
@@ -26,11 +26,8 @@ class Fcn(nn.Module):
     """
 
     def __init__(self, config: FcnHead, channels: Mapping[str, int], strides: Mapping[str, int], classes: int) -> None:
-        super().__init__()
-        self.annotation = config.annotation
+        super().__init__(config)
         self.levels = tuple(sorted(config.levels, key=lambda level: strides[level]))
-        self.train_only = config.train_only
-        self.weight = config.weight
         self.lateral = nn.ModuleList(conv_norm_act(channels[level], config.channels, 1) for level in self.levels)
         self.convs = nn.Sequential(*(conv_norm_act(config.channels, config.channels) for _ in range(config.convs)))
         self.dropout = nn.Dropout2d(config.dropout)
@@ -47,11 +44,15 @@ class Fcn(nn.Module):
 
     def logits(self, features: Features, context: Context) -> Tensor:
         """Logits (B, classes, H, W) float32 on the canvas."""
-        return F.interpolate(self.cells(features), size=context.canvas_hw, mode="bilinear", align_corners=False)
+        return _enlarged(self.cells(features), context)
 
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
-        """``pixel``: cross entropy, summed over the pixels of annotated images that have a class."""
-        logits = self.cells(features) if self.train_only else self.logits(features, context)
+        """``pixel``: cross entropy, summed over the pixels of annotated images that have a class.
+
+        The softmax of a pixel is over the classes that the dataset of its image knows; the others are ignored.
+        """
+        cells = self.cells(features).masked_fill(~targets["known_classes"][:, :, None, None], IMPOSSIBLE)
+        logits = cells if self.train_only else _enlarged(cells, context)
         classes = _nearest(targets["classes"], logits.shape[2], logits.shape[3])
         ignored = ~targets["annotated"].view(-1, 1, 1) | (classes == IGNORE_INDEX)
         wanted = classes.long().masked_fill(ignored, IGNORE_INDEX)
@@ -60,6 +61,11 @@ class Fcn(nn.Module):
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
         """``classes`` uint8 (B, H, W) on the canvas."""
         return {"classes": self.logits(features, context).argmax(dim=1).to(torch.uint8)}
+
+
+def _enlarged(cells: Tensor, context: Context) -> Tensor:
+    """Logits on the canvas, (B, classes, H, W)."""
+    return F.interpolate(cells, size=context.canvas_hw, mode="bilinear", align_corners=False)
 
 
 def _cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:

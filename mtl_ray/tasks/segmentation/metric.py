@@ -18,6 +18,7 @@ class SemanticMetric:
 
     Pixels that are ``IGNORE_INDEX`` in the truth do not count. A class that no pixel has, in truth or prediction, has no IoU
     and no Dice (NaN) and is left out of the mean; one that is only predicted has IoU 0; accuracy is over classes in the truth.
+    Pixels predicted as a class that the dataset of the image does not know (``Sample.known_classes``) do not count.
     """
 
     main = "mIoU"
@@ -38,7 +39,10 @@ class SemanticMetric:
         if truth.shape != prediction.classes.shape:
             sizes = " and ".join(f"{width} x {height}" for height, width in (truth.shape, prediction.classes.shape))
             raise ValueError(f"the semantic map of sample {sample.key!r} and its prediction differ in size: {sizes} pixels")
-        self.counts += confusion(truth, prediction.classes)
+        counts = confusion(truth, prediction.classes)
+        if (known := sample.known_classes.get("semantic")) is not None:
+            counts[:, np.flatnonzero(~known)] = 0
+        self.counts += counts
 
     def merge(self, other: Self) -> None:
         """Adds the pixels of ``other``."""

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.annotations.semantic import SEMANTIC
 from mtl_ray.inputs.frame import Frame
-from mtl_ray.samples import Annotation, Sample, Vocabulary
+from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
 from mtl_ray.tasks.segmentation.decode import SemanticMap, decode
 from mtl_ray.tasks.task import HeadKind, View
@@ -28,7 +29,7 @@ class SegmentationTask:
     """See ``Task``."""
 
     name = "segmentation"
-    annotation: ClassVar[Annotation] = "semantic"
+    kind = SEMANTIC
     view: ClassVar[View] = "map"
     schema_name = "ClassMap"
     to_coco = None
@@ -41,7 +42,7 @@ class SegmentationTask:
         """See ``Task``."""
         from mtl_ray.tasks.segmentation.metric import SemanticMetric
 
-        return SemanticMetric(tuple(vocabulary.classes[self.annotation]))
+        return SemanticMetric(tuple(vocabulary.classes[self.kind.name]))
 
     def to_response(
         self, prediction: SemanticMap, vocabulary: Vocabulary, score_threshold: float, image_file: str | None = None
@@ -51,7 +52,7 @@ class SegmentationTask:
         ``classes`` are those that some pixel has, the largest share of the image first; ``png`` is what ``plain_image`` gives. A
         class map has no scores, so the threshold changes nothing.
         """
-        names = vocabulary.classes[self.annotation]
+        names = vocabulary.classes[self.kind.name]
         counts = np.bincount(prediction.classes.ravel(), minlength=len(names))
         order = [int(c) for c in np.argsort(-counts, kind="stable") if counts[c]]
         return {
@@ -68,7 +69,7 @@ class SegmentationTask:
         except (KeyError, binascii.Error) as error:
             raise ValueError("the response of a segmentation head has no class map under 'png'") from error
         classes = _read_png(data, MAX_RESPONSE_PIXELS, size)
-        known = len(vocabulary.classes[self.annotation])
+        known = len(vocabulary.classes[self.kind.name])
         if (strange := classes[classes >= known]).size:
             raise ValueError(f"its class map has the class index {strange[0]}, and there are {known} classes")
         return SemanticMap(classes=classes)

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from mtl_ray.config.strict import STRICT
 from mtl_ray.methods.method import MethodSetup
 from mtl_ray.samples import Vocabulary
+from mtl_ray.tasks.task import HeadOptions
 from pulse_counting.counting import COUNTING, CountTask
 
 if TYPE_CHECKING:
@@ -33,13 +34,12 @@ class ConvBackbone:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class CountHead:
+class CountHead(HeadOptions):
+    """Counts the pulses."""
+
     type: Literal["count"] = "count"
     task: ClassVar[CountTask] = COUNTING
     annotation: ClassVar[str] = "pulses"
-    exclusive: ClassVar[bool] = False
-    train_only: ClassVar[bool] = False
-    weight: float = 1.0
     levels: tuple[str, ...] = ("S2",)
 
     def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "CountModule":

@@ -11,6 +11,7 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.charts import Charts
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, field_faults, fields_of
 from mtl_ray.tasks.task import HeadKind
+from pulse_counting.pulses import PULSES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -45,7 +46,7 @@ class CountMetric:
 
 
 class CountTask:
-    name, annotation, view, schema_name, to_coco = "counting", "pulses", "json", "Count", None
+    name, kind, view, schema_name, to_coco = "counting", PULSES, "json", "Count", None
 
     def decode(self, arrays: Fields, frame: int, head: Any) -> Count:
         return Count(count=float(arrays["count"][0]))

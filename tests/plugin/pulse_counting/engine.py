@@ -26,7 +26,7 @@ class ReferenceEngine:
         return None if find_spec(self.package) else f"{self.package} is not installed (Fix: pip install {self.package})"
 
     def limits(self) -> Limits:
-        return Limits(max_batch=self.most, open_sizes=self.open_sizes)
+        return Limits(max_batch=self.most, open_sizes=self.open_sizes, notes=("it is slow",))
 
     def build(self, exported: Exported, folder: Path) -> Mapping[str, bytes | Path]:
         (folder / "names.txt").write_text(" ".join(exported.outputs))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mtl_ray.loading.batch import Batch
 from mtl_ray.methods.method import Watched
-from mtl_ray.models.head import Context, Features, Term
+from mtl_ray.models.head import Context, Features, HeadModule, Term
 from mtl_ray.models.model import Model
 from mtl_ray.models.trunk import Backbone
 from pulse_counting.configs import CountHead, NoiseMethod
@@ -29,14 +29,11 @@ class Conv(Backbone):
         return {"S2": self.net(values).relu()}
 
 
-class CountModule(nn.Module):
+class CountModule(HeadModule):
     """A linear function of the sum over the part of the features that holds signal."""
 
-    annotation, train_only = "pulses", False
-
     def __init__(self, config: CountHead, width: int) -> None:
-        super().__init__()
-        self.levels, self.weight = config.levels, config.weight
+        super().__init__(config)
         self.output = nn.Linear(width, 1)
 
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
