@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mtl_ray.evaluation.classes import recoder
 from mtl_ray.inputs.input import Input
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.samples import Sample, Vocabulary
@@ -20,8 +21,8 @@ Decoded = tuple[Sample, Any]
 def check_samples(data: DataConfig, vocabulary: Vocabulary, count: int) -> tuple[list[Decoded], str]:
     """Samples of the validation split, and a sentence that says what they are.
 
-    A bundle may be made where the data is not: generated samples then take the place of the split,
-    and so they do for a split of other classes, whose annotations would mean something else.
+    A bundle may be made where the data is not: generated samples then take the place of the split. Annotations get the class
+    indices of the model.
     """
     uri, kind = data.val.uri if isinstance(data.val.uri, str) else data.val.uri[0], data.canvas.input
     made = f"generated {kind.name}s, since"
@@ -29,9 +30,8 @@ def check_samples(data: DataConfig, vocabulary: Vocabulary, count: int) -> tuple
         split = open_split(uri)
     except (FileNotFoundError, ValueError) as error:
         return generated(kind, count), f"{made} the validation split cannot be read ({error})"
-    if split.vocabulary.classes != vocabulary.classes:
-        return generated(kind, count), f"{made} {uri} has other classes than the model"
-    found = list(islice(_readable(split.read(0, split.num_samples), kind, data.max_pixels), count))
+    samples = map(recoder(split, vocabulary)[0], split.read(0, split.num_samples))
+    found = list(islice(_readable(samples, kind, data.max_pixels), count))
     return (found, uri) if found else (generated(kind, count), f"{made} no {kind.name} of {uri} can be read")
 
 
