@@ -70,7 +70,9 @@ def note(name: str, head: AnchoredHead, sizes: NDArray[np.float64], canvas: Canv
     )
     fit = head.anchor_advice(name)
     if median < FITTING_STRIDES[0] * stride_of(finest):
-        return f"{summary}: below {FITTING_STRIDES[0]:g} cells of {finest}, the finest level; try a larger data.canvas, a finer level, {fit}"
+        return (
+            f"{summary}: below {FITTING_STRIDES[0]:g} cells of {finest}, the finest level; try a larger data.canvas, a finer level, {fit}"
+        )
     if median < smallest:
         return f"{summary}: below the smallest anchor; try {fit}, a larger data.canvas"
     if median > FAR * largest:
