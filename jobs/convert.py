@@ -1,4 +1,4 @@
-"""Turns one split of a data set into shards, or files for other programs, in a folder or a bucket. Run again, it says that it is there."""
+"""Turns one split of a dataset into shards, or files for other programs, in a folder or a bucket. Run again, it says that it is there."""
 
 import argparse
 import sys

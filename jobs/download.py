@@ -1,4 +1,4 @@
-"""Fetches well-known data sets, or any files by their addresses: goes on where it broke off, checks, unpacks. 1 if anything failed."""
+"""Fetches well-known datasets, or any files by their addresses: goes on where it broke off, checks, unpacks. 1 if anything failed."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ EXAMPLE = """examples:
   python -m jobs.download voc2007 voc2012 --to data/voc --mirror https://mirror.example.org/voc
   python -m jobs.download https://example.org/x.zip --to data/x --digest sha256:HEX
   python -m jobs.download cityscapes-instructions"""
-NAMES = "data sets:\n" + "\n".join(f"  {name:<24}{about.about}" for name, about in CATALOG.items())
+NAMES = "datasets:\n" + "\n".join(f"  {name:<24}{about.about}" for name, about in CATALOG.items())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,9 +46,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"{NAMES}\n\n{EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", metavar="WHAT", nargs="+", help="a data set of those below, or an address of a file")
+    parser.add_argument("what", metavar="WHAT", nargs="+", help="a dataset of those below, or an address of a file")
     parser.add_argument("--to", default="data", help="a folder of this machine (data)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="FILE", help="of a data set only these files, such as val2017")
+    parser.add_argument("--only", nargs="+", default=[], metavar="FILE", help="of a dataset only these files, such as val2017")
     parser.add_argument("--mirror", action="append", default=[], help="a place to ask instead, by BASE/NAME; may be given again")
     parser.add_argument("--digest", help="of a single address: sha256:HEX or md5:HEX")
     flag = argparse.BooleanOptionalAction

@@ -1,4 +1,4 @@
-"""Raw data sets become shards: listed here, read and written by Ray tasks, and a split once its manifest is there."""
+"""Raw datasets become shards: listed here, read and written by Ray tasks, and a split once its manifest is there."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.distributed.executor import map_tasks
 from mtl_ray.distributed.outputs import absolute_output
-from mtl_ray.distributed.parts import Part, clear, job_of, write_part
+from mtl_ray.distributed.shard_jobs import Part, clear, job_of, write_part
 from mtl_ray.distributed.rewrite import open_shards
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import Sample
@@ -23,8 +23,8 @@ from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import CLASS_COUNTS, class_counts, publish_manifest, shard_name
 from mtl_ray.sources.config import ConvertConfig, Shards, SourceConfig
 from mtl_ray.sources.findings import Findings, refusal, remarks, sentence_of
-from mtl_ray.sources.picture import ImageRule, open_source
-from mtl_ray.sources.source import Reject, Source
+from mtl_ray.sources.image_reading import ImageRule, open_source
+from mtl_ray.sources.source import SkippedItem, Source
 
 REJECTS = "rejects.json"
 _LOOKED_AT = 32
@@ -59,7 +59,7 @@ def convert(config: ConvertConfig) -> Conversion:
     Killed half-way it leaves shards without a manifest, which nobody takes for a split.
 
     Raises:
-        FileNotFoundError: if the data set has no such split.
+        FileNotFoundError: if the dataset has no such split.
         ValueError: if another split lies there, no image can be read, or ``refusal`` has a reason not to publish the split.
     """
     source = open_any(config.source, ImageRule(max_pixels=config.max_pixels or MAX_PIXELS), config.plugins)
@@ -83,12 +83,12 @@ def write_split(config: ConvertConfig, source: Source, provenance: dict[str, Any
     written = list(
         map_tasks(write_part, _parts(config, uri, source, provenance), description=f"convert {config.source.split}", workers=config.workers)
     )
-    rejects = [*source.rejects, *(reject for part in written for reject in part.rejects)]
+    skipped = [*source.skipped, *(item for part in written for item in part.skipped)]
     entries = [part.entry for part in written if part.entry is not None]
     if not entries:
-        raise ValueError(f"none of the {len(source)} images can be read; the first: {sentence_of(rejects[0])}")
-    findings = findings_of(entries, rejects, sum(part.annotated for part in written))
-    storage.write(storage.join(uri, REJECTS), json.dumps([item_json(reject) for reject in rejects], indent=1).encode())
+        raise ValueError(f"none of the {len(source)} images can be read; the first: {sentence_of(skipped[0])}")
+    findings = findings_of(entries, skipped, sum(part.annotated for part in written))
+    storage.write(storage.join(uri, REJECTS), json.dumps([item_json(item) for item in skipped], indent=1).encode())
     if not isinstance(config.source, Shards):
         images = {kind: columns["images"] for kind, columns in class_counts(entries, source.vocabulary).items()}
         check_findings(findings, images, storage.join(uri, REJECTS), allow_empty=config.allow_empty, abandon=lambda: clear(uri, []))
@@ -116,16 +116,16 @@ def open_any(config: SourceConfig, rule: ImageRule, plugins: Sequence[str]) -> S
 def check_listed(config: ConvertConfig, source: Source) -> None:
     """Raises a ValueError if a dataset lists no image at all."""
     if not len(source):
-        why = f"; the first of {len(source.rejects)} left out: {sentence_of(source.rejects[0])}" if source.rejects else ""
+        why = f"; the first of {len(source.skipped)} left out: {sentence_of(source.skipped[0])}" if source.skipped else ""
         raise ValueError(f"the split {config.source.split!r} of {config.source.root} has no images{why}")
 
 
-def findings_of(entries: Sequence[ShardEntry], rejects: Iterable[Reject], annotated: int) -> Findings:
+def findings_of(entries: Sequence[ShardEntry], skipped: Iterable[SkippedItem], annotated: int) -> Findings:
     """What was read into some shards, and what was not."""
     findings = Findings(images=sum(entry.rows for entry in entries), annotated=annotated)
     for entry in entries:
         findings.annotations += entry.annotations
-    findings.add(rejects)
+    findings.add(skipped)
     return findings
 
 
@@ -138,9 +138,9 @@ def check_findings(
         raise ValueError(f"nothing was published: {reason}; all that was skipped is in {details}")
 
 
-def item_json(reject: Reject) -> dict[str, Any]:
+def item_json(item: SkippedItem) -> dict[str, Any]:
     """An entry of ``rejects.json``; only a note says that it is one."""
-    return {key: value for key, value in dataclasses.asdict(reject).items() if key != "note" or value}
+    return {key: value for key, value in dataclasses.asdict(item).items() if key != "note" or value}
 
 
 def _shuffles(config: ConvertConfig) -> bool:
@@ -161,10 +161,10 @@ def provenance_of(config: ConvertConfig, source: Source) -> dict[str, Any]:
 def _finished(uri: str, provenance: dict[str, Any]) -> Conversion:
     manifest = open_split(uri).manifest
     if differing := differences(manifest.provenance, provenance):
-        what = ", ".join(differing).replace("inputs", "the data set itself")
+        what = ", ".join(differing).replace("inputs", "the dataset itself")
         raise ValueError(f"{uri} already holds another split (different: {what}); remove it or choose another place with --to")
     findings = Findings(images=manifest.num_samples, annotations=annotations_in(uri))
-    findings.add(Reject(**reject) for reject in json.loads(storage.read(storage.join(uri, REJECTS))))
+    findings.add(SkippedItem(**item) for item in json.loads(storage.read(storage.join(uri, REJECTS))))
     return Conversion(uri=uri, manifest=manifest, findings=findings, fresh=False)
 
 

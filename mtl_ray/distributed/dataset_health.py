@@ -1,4 +1,4 @@
-"""The health of data sets, looked at by Ray tasks."""
+"""The health of datasets, looked at by Ray tasks."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ MOST_PIECES = 64
 
 
 def check_health(uris: Sequence[str], *, images: str | None = None, workers: int = 1) -> tuple[HealthReport, list[HealthDataset]]:
-    """Looks at every sample of some data sets.
+    """Looks at every sample of some datasets.
 
     Args:
         uris: see ``open_health_dataset``; with several workers they must mean the same on every machine.
-        images: where the pictures of annotation files lie.
+        images: where the images of annotation files lie.
         workers: tasks at a time; 1 looks in this process and starts no Ray.
 
     Raises:
@@ -29,7 +29,7 @@ def check_health(uris: Sequence[str], *, images: str | None = None, workers: int
     pieces = [(place, piece) for place, each in enumerate(sets) for piece in each.pieces(_share(each, workers))]
     found = [Health(vocabulary=each.vocabulary) for each in sets]
     for health, each in zip(found, sets, strict=True):
-        report_rejects(each.rejects, health)
+        report_rejects(each.skipped, health)
     looked_at = map_tasks(look_at_piece, [piece for _, piece in pieces], description="dataset", workers=workers, unit="part")
     for (place, _), part in zip(pieces, looked_at, strict=True):
         found[place].merge(part)

@@ -93,7 +93,7 @@ def colours_of(count: int, own: Sequence[Colour] = ()) -> tuple[Colour, ...]:
 
 
 def is_light(colour: Colour) -> bool:
-    """Whether black is easier to read upon a colour than white: by the contrast ratio of WCAG 2.1 (gamma taken as 2.2)."""
+    """Whether black is easier to read on a colour than white: by the contrast ratio of WCAG 2.1 (gamma taken as 2.2)."""
     red, green, blue = ((value / 255) ** 2.2 for value in colour)
     return bool(0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18)
 
@@ -104,7 +104,7 @@ def _generated(index: int) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-# Letters for pictures and figures: DejaVu Sans, which matplotlib brings, and a font of this machine for what it lacks.
+# Letters for images and figures: DejaVu Sans, which matplotlib brings, and a font of this machine for what it lacks.
 
 
 _EAST_ASIAN = re.compile("[\u1100-\u11ff\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef\U0001b000-\U0001b16f\U00020000-\U0003ffff]")

@@ -45,7 +45,7 @@ def _loops(mask: NDArray[np.uint8]) -> Iterator[Loop]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return
-    top, left = int(rows[0]), int(columns[0])  # most of a picture is not the object
+    top, left = int(rows[0]), int(columns[0])  # most of an image is not the object
     for loop in _walks(_edges(mask[top : rows[-1] + 1, left : columns[-1] + 1])):
         yield [(x + left, y + top) for x, y in loop]
 

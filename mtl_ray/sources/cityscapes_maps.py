@@ -1,4 +1,4 @@
-"""The annotation of one Cityscapes picture as a map of instances: read from a PNG, or drawn from the annotators' polygons."""
+"""The annotation of one Cityscapes image as a map of instances: read from a PNG, or drawn from the annotators' polygons."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,9 +14,10 @@ from mtl_ray.sources.cityscapes_labels import FIRST_THING, IDS, THINGS
 from mtl_ray.sources.index_png import load_values
 from mtl_ray.sources.json_values import flag, parse_json, whole
 from mtl_ray.sources.objects import FoundObject
-from mtl_ray.sources.picture import Picture
+from mtl_ray.samples import EncodedImage
+
 from mtl_ray.sources.shapes import Points, check_reach, points_of
-from mtl_ray.sources.source import Reject, UnreadableError
+from mtl_ray.sources.source import SkippedItem, UnreadableError
 
 _GROUP = "group"
 _MOST = 1000
@@ -59,21 +60,21 @@ def stated_size(content: Mapping[str, Any]) -> tuple[int, int] | None:
     return (height, width) if height is not None and width is not None and min(height, width) > 0 else None
 
 
-def draw_map(content: Mapping[str, Any], file: str, picture: Picture) -> tuple[NDArray[np.int32], list[Reject]]:
+def draw_map(content: Mapping[str, Any], file: str, image: EncodedImage) -> tuple[NDArray[np.int32], list[SkippedItem]]:
     """The map (height, width) that the polygons of a JSON file make, later ones over earlier ones, as the authors draw it.
 
     A value is 1000 times the label id and the number of the object among those of its label; the label id alone for a group of
     objects (``cargroup``) and for what has no objects.
     """
-    canvas = Image.new("I", (picture.width, picture.height), IDS["unlabeled"])
-    draw, counts, rejects = ImageDraw.Draw(canvas), Counter[str](), []
+    canvas = Image.new("I", (image.width, image.height), IDS["unlabeled"])
+    draw, counts, skipped = ImageDraw.Draw(canvas), Counter[str](), []
     for place, item in enumerate(content["objects"], start=1):
         try:
             if not (isinstance(item, dict) and flag(item.get("deleted"))):
                 _draw(draw, item, counts)
         except ValueError as error:
-            rejects.append(Reject(file, f"object {place}", f"cannot be drawn: {error}"))
-    return np.array(canvas, np.int32), rejects
+            skipped.append(SkippedItem(file, f"object {place}", f"cannot be drawn: {error}"))
+    return np.array(canvas, np.int32), skipped
 
 
 def objects(instances: NDArray[np.int32], index: dict[int, int]) -> list[FoundObject]:

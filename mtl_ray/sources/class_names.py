@@ -1,4 +1,4 @@
-"""Lists of class names: from a file that the user names, or one that lies in the data set."""
+"""Lists of class names: from a file that the user names, or one that lies in the dataset."""
 
 import codecs
 import re

@@ -7,7 +7,7 @@ from typing import Any
 
 from mtl_ray.samples import Vocabulary
 from mtl_ray.sources.json_values import identity, shown
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.source import SkippedItem
 from mtl_ray.vocabulary import mirror_of, skeleton_of
 
 Key = int | str
@@ -33,7 +33,7 @@ class Categories:
     names: Mapping[Key, str]
     index: Mapping[Key, int]
     vocabulary: Vocabulary
-    notes: tuple[Reject, ...]
+    notes: tuple[SkippedItem, ...]
 
 
 def read_categories(parts: Sequence[tuple[str, Mapping[str, Any]]], wanted: Sequence[str] | None, file: str) -> Categories:
@@ -51,13 +51,13 @@ def read_categories(parts: Sequence[tuple[str, Mapping[str, Any]]], wanted: Sequ
     names = {key: str(category["name"]) for key, category in found.items()}
     roots = _unused_roots(found, _used(content for _, content in parts)) if wanted is None else set[Key]()
     notes = [
-        Reject(file, f"category {key} ({names[key]})", f"{ROOT_DROPPED}: others name it as their supercategory", note=True) for key in roots
+        SkippedItem(file, f"category {key} ({names[key]})", f"{ROOT_DROPPED}: others name it as their supercategory", note=True) for key in roots
     ]
     by_name: dict[str, list[Key]] = defaultdict(list)
     for key in sorted(found.keys() - roots, key=lambda key: (isinstance(key, str), key)):
         by_name[names[key]].append(key)
     notes += [
-        Reject(file, f"categories {', '.join(map(str, keys))}", f"{MERGED}: {name}", note=True)
+        SkippedItem(file, f"categories {', '.join(map(str, keys))}", f"{MERGED}: {name}", note=True)
         for name, keys in by_name.items()
         if len(keys) > 1
     ]
@@ -70,7 +70,7 @@ def read_categories(parts: Sequence[tuple[str, Mapping[str, Any]]], wanted: Sequ
     )
     index = {key: number for number, name in enumerate(classes) for key in by_name[name]}
     return Categories(
-        names=names, index=index, vocabulary=vocabulary, notes=(*notes, *(Reject(file, "categories", text, note=True) for text in note))
+        names=names, index=index, vocabulary=vocabulary, notes=(*notes, *(SkippedItem(file, "categories", text, note=True) for text in note))
     )
 
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtl_ray import storage
-from mtl_ray.sources.folders import is_picture, stamps_of, subfolders
+from mtl_ray.sources.folders import is_image, stamps_of, subfolders
 from mtl_ray.sources.notes import is_of_a_system
 from mtl_ray.sources.paths import Tree, inside
 
 _TRIED = 20
-"""So many of the listed pictures are looked for in every folder that could be theirs."""
+"""So many of the listed images are looked for in every folder that could be theirs."""
 _SPLITS = ("trainval", "train", "training", "validation", "valid", "val", "minival", "testing", "test", "dev", "eval", "unlabeled")
 
 
@@ -18,7 +18,7 @@ def find_annotations(root: str, split: str, keypoints: bool) -> str:
     """The JSON file of a split: the usual names, in the root and in each of its folders.
 
     Args:
-        root: the data set.
+        root: the dataset.
         split: part of the name.
         keypoints: whether to take the file of people's keypoints.
 
@@ -86,7 +86,7 @@ def find_images(root: str, annotations: str, split: str, images: Sequence[Mappin
         return found or root
     looked_for = names[0] if names else "nothing"
     raise FileNotFoundError(
-        f"the pictures that {annotations} lists are in no folder of {root} (such as {looked_for}); name it with --images"
+        f"the images that {annotations} lists are in no folder of {root} (such as {looked_for}); name it with --images"
     )
 
 
@@ -100,7 +100,7 @@ def _plain(name: str) -> str:
 
 def _with_most(root: str, folders: Sequence[str], names: Sequence[str]) -> str:
     """The folder below which most of the files are found by the ends of their names; of several the first; empty if there is none."""
-    files = [path for path in (uri.removeprefix(root).lstrip("/") for uri in storage.files(root)) if is_picture(path)]
+    files = [path for path in (uri.removeprefix(root).lstrip("/") for uri in storage.files(root)) if is_image(path)]
     above = {"/".join(path.split("/")[:depth]) for path in files for depth in range(path.count("/") + 1)}
     usual = [folder.removeprefix(root).lstrip("/") for folder in folders if folder == root or folder.startswith(f"{root}/")]
     best, most = "", 0

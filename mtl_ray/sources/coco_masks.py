@@ -9,7 +9,7 @@ from typing import Any
 
 from mtl_ray.geometry import masks
 from mtl_ray.sources.json_values import number, shown, whole
-from mtl_ray.sources.turned import OTHER_MASK_SIZE
+from mtl_ray.sources.orientation import OTHER_MASK_SIZE
 
 PART_DROPPED = "part of a mask dropped"
 """General part of the note on an object whose mask lacks a part."""

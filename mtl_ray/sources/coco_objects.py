@@ -10,7 +10,7 @@ from mtl_ray.geometry import masks
 from mtl_ray.sources.coco_masks import mask_of
 from mtl_ray.sources.json_values import flag, identity, number, shown, whole
 from mtl_ray.sources.objects import FoundObject
-from mtl_ray.sources.source import Reject, unknown_class
+from mtl_ray.sources.source import SkippedItem, unknown_class
 
 NOT_CHOSEN = "class not chosen"
 """General part of the note on an object whose class is not in the list of classes that the user gave."""
@@ -27,49 +27,49 @@ def objects(
     width: int,
     *,
     keypoints: int,
-) -> tuple[list[FoundObject], list[Reject]]:
-    """The objects of an image, and a Reject for each that is not understood; one of which only the mask is not keeps its box.
+) -> tuple[list[FoundObject], list[SkippedItem]]:
+    """The objects of an image, and a SkippedItem for each that is not understood; one of which only the mask is not keeps its box.
 
     Args:
         annotations: as COCO has them.
-        file: what to call their file in a reject.
+        file: what to call their file in a skipped item.
         index: class indices by category id.
         names: of all categories, by id; those that have no index were not asked for.
         height: of the image, in pixels.
         width: of the image, in pixels.
         keypoints: how many each object has; 0 to read none.
     """
-    found, rejects = [], []
+    found, skipped = [], []
     for annotation in annotations:
         name = name_of(annotation)
         category = identity(annotation.get("category_id"))
         if category is None or category not in names:
-            rejects.append(Reject(file, name, unknown_class(f"category {shown(annotation.get('category_id'))}, which is not in the list")))
+            skipped.append(SkippedItem(file, name, unknown_class(f"category {shown(annotation.get('category_id'))}, which is not in the list")))
             continue
         if category not in index:
-            rejects.append(Reject(file, name, f"{NOT_CHOSEN}: {names[category]}", note=True))
+            skipped.append(SkippedItem(file, name, f"{NOT_CHOSEN}: {names[category]}", note=True))
             continue
         mask, fault = _mask(annotation.get("segmentation"), file, name, height, width)
-        rejects += fault
+        skipped += fault
         try:
             found.append(_object(annotation, name, index[category], mask, height, width, keypoints))
         except ValueError as error:
-            rejects.append(Reject(file, name, str(error)))
-    return found, rejects
+            skipped.append(SkippedItem(file, name, str(error)))
+    return found, skipped
 
 
 def name_of(annotation: Mapping[str, Any]) -> str:
-    """What to call an annotation in a reject."""
+    """What to call an annotation in a skipped item."""
     number = annotation.get("id", "?")
     return f"annotation {number if isinstance(number, int | str) else shown(number)}"
 
 
-def _mask(segmentation: Any, file: str, name: str, height: int, width: int) -> tuple[bytes, list[Reject]]:
+def _mask(segmentation: Any, file: str, name: str, height: int, width: int) -> tuple[bytes, list[SkippedItem]]:
     try:
         mask, dropped = mask_of(segmentation, height, width)
     except ValueError as error:
-        return b"", [Reject(file, name, f"its mask is left out: {error}")]
-    return mask, [Reject(file, name, dropped, note=True)] if dropped else []
+        return b"", [SkippedItem(file, name, f"its mask is left out: {error}")]
+    return mask, [SkippedItem(file, name, dropped, note=True)] if dropped else []
 
 
 def _object(

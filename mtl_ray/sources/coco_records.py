@@ -8,7 +8,7 @@ from typing import Any
 from mtl_ray.sources.coco_objects import name_of
 from mtl_ray.sources.folders import LISTED_AGAIN
 from mtl_ray.sources.json_values import identity, parse_json, shown, whole
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.source import SkippedItem
 
 Entry = Mapping[str, Any]
 _LISTS = ("images", "annotations", "categories")
@@ -47,24 +47,24 @@ def parse_coco(data: bytes, uri: str) -> dict[str, Any]:
     return content
 
 
-def list_images(content: Entry, file: str) -> tuple[dict[int | str, Entry], list[Reject]]:
-    """The entries of images by id, each with a ``file_name``, and a Reject for each other entry."""
+def list_images(content: Entry, file: str) -> tuple[dict[int | str, Entry], list[SkippedItem]]:
+    """The entries of images by id, each with a ``file_name``, and a SkippedItem for each other entry."""
     images: dict[int | str, Entry] = {}
     names: set[str] = set()
-    rejects: list[Reject] = []
+    skipped: list[SkippedItem] = []
     for place, entry in enumerate(content["images"]):
         image = _named(entry) if isinstance(entry, dict) else {}
         key, name = identity(image.get("id")), str(image.get("file_name", ""))
         if key is None or not name:
-            rejects.append(Reject(file, f"image {_told(image.get('id'), place)} {name}".strip(), "has no id or no file_name"))
+            skipped.append(SkippedItem(file, f"image {_told(image.get('id'), place)} {name}".strip(), "has no id or no file_name"))
         elif key in images or name in names:
             same = key in images and images[key] == image
             reason = LISTED_AGAIN if same else "its id or its file_name is listed twice"
-            rejects.append(Reject(file, f"image {key} {name}", reason, note=same))
+            skipped.append(SkippedItem(file, f"image {key} {name}", reason, note=same))
         else:
             images[key] = image
             names.add(name)
-    return images, rejects
+    return images, skipped
 
 
 def _told(value: object, place: int) -> str:
@@ -83,27 +83,27 @@ def _named(image: Entry) -> Entry:
     return {**image, "file_name": ""}
 
 
-def group_annotations(content: Entry, images: Mapping[int | str, Entry], file: str) -> tuple[dict[int | str, list[Entry]], list[Reject]]:
-    """The annotations of each image, and a Reject for each of an image that is not listed.
+def group_annotations(content: Entry, images: Mapping[int | str, Entry], file: str) -> tuple[dict[int | str, list[Entry]], list[SkippedItem]]:
+    """The annotations of each image, and a SkippedItem for each of an image that is not listed.
 
     Ids may repeat, within an image and across images: only what is written again with all its values is the same annotation.
     """
     grouped: dict[int | str, list[Entry]] = {key: [] for key in images}
-    rejects: list[Reject] = []
+    skipped: list[SkippedItem] = []
     seen: dict[Any, list[Entry] | set[str]] = {}
     for place, annotation in enumerate(content["annotations"]):
         if not isinstance(annotation, dict):
-            rejects.append(Reject(file, f"annotations[{place}]", f"is not an entry: {shown(annotation)}"))
+            skipped.append(SkippedItem(file, f"annotations[{place}]", f"is not an entry: {shown(annotation)}"))
             continue
         owner = identity(annotation.get("image_id"))
         if owner is None or owner not in images:
             reason = f"its image is not in the list of images: {shown(annotation.get('image_id'))}"
-            rejects.append(Reject(file, name_of(annotation), reason))
+            skipped.append(SkippedItem(file, name_of(annotation), reason))
         elif _is_again(annotation, owner, seen):
-            rejects.append(Reject(file, name_of(annotation), f"{REPEATED}: all its values are the same", note=True))
+            skipped.append(SkippedItem(file, name_of(annotation), f"{REPEATED}: all its values are the same", note=True))
         else:
             grouped[owner].append(annotation)
-    return grouped, rejects
+    return grouped, skipped
 
 
 def _is_again(annotation: Entry, owner: int | str, seen: dict[Any, list[Entry] | set[str]]) -> bool:
@@ -128,16 +128,16 @@ def stated_size(image: Entry) -> tuple[int, int] | None:
 
 def to_records(
     images: Mapping[int | str, Entry], grouped: Mapping[int | str, Sequence[Entry]], paths: Mapping[str, str]
-) -> tuple[list[Record], list[Reject]]:
-    """A record for each image, and a Reject for each that is the same file as another."""
+) -> tuple[list[Record], list[SkippedItem]]:
+    """A record for each image, and a SkippedItem for each that is the same file as another."""
     records: list[Record] = []
-    rejects: list[Reject] = []
+    skipped: list[SkippedItem] = []
     taken: dict[str, str] = {}
     for key, image in images.items():
         name = str(image["file_name"])
         path = paths[name]
         if (other := taken.setdefault(path, name)) != name:
-            rejects.append(Reject(name, "", f"the same file as that of another image: {other}"))
+            skipped.append(SkippedItem(name, "", f"the same file as that of another image: {other}"))
             continue
         records.append(Record(name, path, stated_size(image), tuple(grouped[key])))
-    return records, rejects
+    return records, skipped

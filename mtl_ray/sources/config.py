@@ -1,4 +1,4 @@
-"""What may be said of each kind of raw data set: one dataclass a kind, in a config and on the command line alike."""
+"""What may be said of each kind of raw dataset: one dataclass a kind, in a config and on the command line alike."""
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -9,7 +9,7 @@ from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
 
 if TYPE_CHECKING:
-    from mtl_ray.sources.picture import ImageRule
+    from mtl_ray.sources.image_reading import ImageRule
     from mtl_ray.sources.source import Source
 
 
@@ -68,7 +68,7 @@ class ImageFolder(RawSource):
 
     type: Literal["image_folder"] = "image_folder"
     root: str
-    """The folder of the data set (a path or s3://...)."""
+    """The folder of the dataset (a path or s3://...)."""
     split: str
     """The folder below ROOT."""
     classes: str | None = None
@@ -82,23 +82,23 @@ class ImageFolder(RawSource):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Pictures(RawSource):
-    """Pictures that nobody has annotated, to be listed for a test: with --format coco a file of images and categories."""
+class UnannotatedImages(RawSource):
+    """Images that nobody has annotated, to be listed for a test: with --format coco a file of images and categories."""
 
     annotated: ClassVar[bool] = False
     type: Literal["pictures"] = "pictures"
     root: str
-    """The folder of the data set (a path or s3://...)."""
+    """The folder of the dataset (a path or s3://...)."""
     split: str
-    """The folder below ROOT, also deeper; ROOT itself where the pictures lie directly in it."""
+    """The folder below ROOT, also deeper; ROOT itself where the images lie directly in it."""
     classes: str
     """File with one class name a line, of the objects that will be looked for."""
 
     def open(self, rule: "ImageRule") -> "Source":
         """See ``RawSource``."""
-        from mtl_ray.sources.pictures import open_pictures
+        from mtl_ray.sources.image_folder import open_unannotated
 
-        return open_pictures(self, rule)
+        return open_unannotated(self, rule)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -107,13 +107,13 @@ class Coco(RawSource):
 
     type: Literal["coco"] = "coco"
     root: str
-    """The folder of the data set (a path or s3://...)."""
+    """The folder of the dataset (a path or s3://...)."""
     split: str
     """Part of the file's name: annotations/instances_SPLIT2017.json, SPLIT.json, SPLIT/_annotations.coco.json, ..."""
     annotations: str | None = None
     """The annotation file, relative to ROOT, where it has another name; then its categories alone count."""
     images: str | None = None
-    """Folder of the pictures, relative to ROOT; by default the one in which the listed pictures are."""
+    """Folder of the images, relative to ROOT; by default the one in which the listed images are."""
     keypoints: bool = False
     """Read person_keypoints_SPLIT*.json instead of instances_SPLIT*.json."""
     classes: str | None = None
@@ -128,7 +128,7 @@ class Coco(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Yolo(RawSource):
-    """YOLO: a text file a picture, lines "class cx cy w h" or "class x1 y1 x2 y2 ..." (polygon), as shares of width and height."""
+    """YOLO: a text file an image, lines "class cx cy w h" or "class x1 y1 x2 y2 ..." (polygon), as shares of width and height."""
 
     type: Literal["yolo"] = "yolo"
     root: str
@@ -138,7 +138,7 @@ class Yolo(RawSource):
     classes: str | None = None
     """File with one class name a line; by default the names in data.yaml, or numbers."""
     labels: str | None = None
-    """What stands for "images" in the path of a picture's label file; by default labels."""
+    """What stands for "images" in the path of an image's label file; by default labels."""
 
     def open(self, rule: "ImageRule") -> "Source":
         """See ``RawSource``."""
@@ -153,7 +153,7 @@ class Text(RawSource):
 
     type: Literal["text"] = "text"
     root: str
-    """The folder of the data set (a path or s3://...)."""
+    """The folder of the dataset (a path or s3://...)."""
     split: str
     """The list of ids: SPLIT.txt in ROOT, meta/, splits/ or ImageSets/Main/."""
     classes: str | None = None
@@ -161,7 +161,7 @@ class Text(RawSource):
     separator: str | None = None
     """Between the fields of a line; by default any blanks."""
     images: str = "images"
-    """Folder of the pictures, relative to ROOT."""
+    """Folder of the images, relative to ROOT."""
     labels: str = "labels"
     """Folder of the label files, relative to ROOT."""
 
@@ -178,7 +178,7 @@ class List(RawSource):
 
     type: Literal["list"] = "list"
     root: str
-    """The folder of the data set (a path or s3://...)."""
+    """The folder of the dataset (a path or s3://...)."""
     split: str
     """The list: SPLIT.txt in ROOT, meta/ or splits/."""
     classes: str | None = None
@@ -186,7 +186,7 @@ class List(RawSource):
     separator: str | None = None
     """Between the fields of a line; by default any blanks."""
     images: str = "images"
-    """Folder of the pictures, relative to ROOT."""
+    """Folder of the images, relative to ROOT."""
 
     def open(self, rule: "ImageRule") -> "Source":
         """See ``RawSource``."""
@@ -197,7 +197,7 @@ class List(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Idx(RawSource):
-    """IDX files as of MNIST: SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, also .gz; pictures become PNGs."""
+    """IDX files as of MNIST: SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, also .gz; images become PNGs."""
 
     type: Literal["idx"] = "idx"
     root: str
@@ -254,11 +254,11 @@ class Voc(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SemanticPng(RawSource):
-    """Pictures and index PNGs, paired by a list (ROOT/SPLIT.txt, lines "image label" or ids) or by their file names."""
+    """Images and index PNGs, paired by a list (ROOT/SPLIT.txt, lines "image label" or ids) or by their file names."""
 
     type: Literal["semantic_png"] = "semantic_png"
     root: str
-    """The folder of the data set (a path or s3://...)."""
+    """The folder of the dataset (a path or s3://...)."""
     split: str
     """The list or the folder below ROOT."""
     classes: str | None = None
@@ -272,7 +272,7 @@ class SemanticPng(RawSource):
     label_ids: Literal["cityscapes"] | None = None
     """The values are label ids of which some become classes: the 19 of Cityscapes by their train ids."""
     images: str | None = None
-    """Folder of the pictures, relative to ROOT."""
+    """Folder of the images, relative to ROOT."""
     labels: str | None = None
     """Folder of the index PNGs, relative to ROOT."""
 
@@ -292,11 +292,11 @@ class Cityscapes(RawSource):
     root: str
     """The folder that has leftImg8bit/ and gtFine/."""
     split: str
-    """train, val or test: the folder in both; where there is none, all pictures."""
+    """train, val or test: the folder in both; where there is none, all images."""
     annotations: Literal["instance_ids", "polygons", "label_ids"] | None = None
-    """What is read of gtFine; by default the first of these that a picture has. label_ids give the semantic map alone."""
+    """What is read of gtFine; by default the first of these that an image has. label_ids give the semantic map alone."""
     images: str = "leftImg8bit"
-    """Folder of the pictures, and the end of their names."""
+    """Folder of the images, and the end of their names."""
     labels: str = "gtFine"
     """Folder of the annotations, and part of their names: also gtCoarse."""
 
@@ -327,11 +327,11 @@ class Nuimages(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Labelme(RawSource):
-    """labelme: a JSON file a picture with polygons, rectangles, circles, masks; shapes of one label and group are one object."""
+    """labelme: a JSON file an image with polygons, rectangles, circles, masks; shapes of one label and group are one object."""
 
     type: Literal["labelme"] = "labelme"
     root: str
-    """The folder of the data set (a path or s3://...)."""
+    """The folder of the dataset (a path or s3://...)."""
     split: str
     """The folder of the JSON files below ROOT, or a list SPLIT.txt; all of ROOT where it has neither."""
     classes: str | None = None
@@ -350,13 +350,13 @@ class Via(RawSource):
 
     type: Literal["via"] = "via"
     root: str
-    """The folder of the data set (a path or s3://...)."""
+    """The folder of the dataset (a path or s3://...)."""
     split: str
     """The folder with the JSON file, or part of its name."""
     annotations: str | None = None
     """The JSON file, relative to ROOT."""
     images: str | None = None
-    """Folder of the pictures, relative to ROOT; by default the one in which the listed pictures are."""
+    """Folder of the images, relative to ROOT; by default the one in which the listed images are."""
     attribute: str | None = None
     """The attribute of a region that is its class; by default the only one, or class, name, label, type, category."""
     classes: str | None = None
@@ -370,13 +370,13 @@ class Via(RawSource):
 
 
 _Drawn = Coco | Voc | Yolo | Text | SemanticPng | Digits | Cityscapes | Nuimages | Labelme | Via
-RawConfig = _Drawn | List | ImageFolder | Idx | Pictures
+RawConfig = _Drawn | List | ImageFolder | Idx | UnannotatedImages
 SourceConfig = Annotated[RawConfig | Shards, Field(discriminator="type"), Slot("sources")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ConvertConfig:
-    """One split of a raw data set and where its shards go."""
+    """One split of a raw dataset and where its shards go."""
 
     source: SourceConfig
     """What is read."""
@@ -393,7 +393,7 @@ class ConvertConfig:
     workers: int | None = Field(default=None, ge=1)
     """At most so many tasks at a time, by default two for each CPU; 1 works in this process, without Ray."""
     pictures: bool = True
-    """Whether a folder of files gets the pictures too, or the annotations alone."""
+    """Whether a folder of files gets the images too, or the annotations alone."""
     masks: Literal["rle", "polygons", "none"] | None = None
     """How files say masks of objects: coco and yolo as polygons, but coco those of cityscapes and nuimages as rle; voc not at all."""
     max_pixels: int | None = Field(default=None, gt=0)

@@ -1,4 +1,4 @@
-"""The built-in data set: scenes of real handwritten digits, made from what ships inside scikit-learn, with every kind of annotation.
+"""The built-in dataset: scenes of real handwritten digits, made from what ships inside scikit-learn, with every kind of annotation.
 
 The digits are the 1,797 of 8 x 8 pixels of the UCI set (Alpaydin and Kaynak 1998), enlarged, turned and laid over each other on
 backgrounds cut from scikit-learn's two photographs. A scene follows from (seed, split, number) alone. The split ``train`` never
@@ -61,7 +61,7 @@ def open_digits(config: Digits) -> Source:
 
 @dataclass(slots=True)
 class _Scene:
-    """A picture in the making: float32 RGB, which digit each pixel shows (-1 for none), and what was laid."""
+    """An image in the making: float32 RGB, which digit each pixel shows (-1 for none), and what was laid."""
 
     pixels: NDArray[np.float32]
     owner: NDArray[np.int16]
@@ -127,7 +127,7 @@ def _turn(frame: tuple[int, int, int, int], height: float, degrees: float, centr
 
 
 def _fits(scene: _Scene, mask: NDArray[np.bool_], alpha: NDArray[np.float32], turn: NDArray[np.float64]) -> bool:
-    """Whether enough of the new digit lies in the picture, and enough of each digit below it stays visible."""
+    """Whether enough of the new digit lies in the image, and enough of each digit below it stays visible."""
     whole = float((alpha > 0.5).sum()) * abs(turn[0, 0] * turn[1, 1] - turn[0, 1] * turn[1, 0])
     if mask.sum() < _LEAST_VISIBLE * whole:
         return False
@@ -153,14 +153,14 @@ def _sample(scene: _Scene, key: str) -> Reading:
                 keypoints=[_keypoint(scene.owner, number, x, y) for x, y in scene.points[number]],
             )
         )
-    instances, rejects = to_instances(found, key, size, size, masks=True, keypoints=len(KEYPOINTS))
+    instances, skipped = to_instances(found, key, size, size, masks=True, keypoints=len(KEYPOINTS))
     encoded, data = cv2.imencode(".jpg", np.rint(scene.pixels[..., ::-1]).clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
     assert encoded
     labels = np.unique(np.array(scene.digits, np.int64))
     semantic = encode_index_png(classes)
     return image_sample(
         key=key, image=data.tobytes(), height=size, width=size, labels=labels, instances=instances, semantic=semantic
-    ), rejects
+    ), skipped
 
 
 def _keypoint(owner: NDArray[np.int16], number: int, x: float, y: float) -> tuple[float, float, float]:

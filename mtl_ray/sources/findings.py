@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from mtl_ray.sources.source import UNKNOWN_CLASS, Reject
+from mtl_ray.sources.source import UNKNOWN_CLASS, SkippedItem
 
 _WORTH_A_WARNING = 0.01
 """The share of rejected images or annotations above which a warning is printed."""
@@ -38,7 +38,7 @@ class Findings:
     reasons: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
-    first: dict[str, Reject] = field(default_factory=dict)
+    first: dict[str, SkippedItem] = field(default_factory=dict)
 
     @property
     def rejected(self) -> int:
@@ -50,7 +50,7 @@ class Findings:
         """Annotations that were left out of images that were read, or that belong to no image."""
         return self.rejected - self.rejected_images
 
-    def add(self, items: Iterable[Reject]) -> None:
+    def add(self, items: Iterable[SkippedItem]) -> None:
         """Counts rejected items and notes."""
         for item in items:
             general, _, special = item.reason.partition(": ")
@@ -115,9 +115,9 @@ def remarks(findings: Findings) -> Iterator[str]:
         yield f"note: {count:,} x {general}, such as {_example(findings.first[general])}"
 
 
-def sentence_of(reject: Reject) -> str:
+def sentence_of(item: SkippedItem) -> str:
     """An item in one line."""
-    return ": ".join(filter(None, (reject.file, reject.object, reject.reason)))
+    return ": ".join(filter(None, (item.file, item.object, item.reason)))
 
 
 def _most_frequent(findings: Findings) -> str:
@@ -125,5 +125,5 @@ def _most_frequent(findings: Findings) -> str:
     return "; ".join(f"{count:,} x {general} (such as {_example(findings.first[general])})" for general, count in reasons)
 
 
-def _example(item: Reject) -> str:
+def _example(item: SkippedItem) -> str:
     return ", ".join(filter(None, (item.file, item.object, item.reason.partition(": ")[2])))

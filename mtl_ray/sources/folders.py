@@ -1,4 +1,4 @@
-"""Finding one's way in the folder of a data set, wherever it lies."""
+"""Finding one's way in the folder of a dataset, wherever it lies."""
 
 import posixpath
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mtl_ray import storage
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.source import SkippedItem
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2"),
@@ -65,17 +65,17 @@ def read_lines(uri: str) -> list[str]:
         raise ValueError(f"{uri} is not UTF-8 text") from None
 
 
-def read_ids(uri: str, root: str, known: Container[str] = ()) -> tuple[list[str], list[Reject]]:
+def read_ids(uri: str, root: str, known: Container[str] = ()) -> tuple[list[str], list[SkippedItem]]:
     """The first word of each line of a list, each once, and a note for each that is there again.
 
     Args:
         uri: the list.
-        root: the data set, for the reject.
-        known: ids that may have blanks: a line that is one of them, or the name of a picture, is taken as a whole.
+        root: the dataset, for the skipped items.
+        known: ids that may have blanks: a line that is one of them, or the name of an image, is taken as a whole.
     """
-    entries = Counter(line if line in known or is_picture(line) else line.split()[0] for line in read_lines(uri))
+    entries = Counter(line if line in known or is_image(line) else line.split()[0] for line in read_lines(uri))
     file = uri.removeprefix(root).lstrip("/")
-    return list(entries), [Reject(file, name, f"{LISTED_AGAIN}: {count} times", note=True) for name, count in entries.items() if count > 1]
+    return list(entries), [SkippedItem(file, name, f"{LISTED_AGAIN}: {count} times", note=True) for name, count in entries.items() if count > 1]
 
 
 def read_each(uris: Mapping[str, str]) -> dict[str, bytes]:
@@ -105,18 +105,18 @@ def stamps_of(root: str, paths: Iterable[str]) -> list[str]:
     return [found.get(storage.join(root, path), "") for path in wanted]
 
 
-def pictures_in(uri: str) -> list[str]:
-    """The pictures below a folder, as paths in it, sorted."""
+def images_in(uri: str) -> list[str]:
+    """The images below a folder, as paths in it, sorted."""
     names = (found.removeprefix(uri).lstrip("/") for found in storage.files(uri))
-    return sorted(name for name in names if is_picture(name))
+    return sorted(name for name in names if is_image(name))
 
 
-def pictures_by_stem(uri: str) -> dict[str, str]:
-    """The pictures below a folder, as paths in it, by the same paths without their suffixes."""
-    return {name.rpartition(".")[0]: name for name in pictures_in(uri)}
+def images_by_stem(uri: str) -> dict[str, str]:
+    """The images below a folder, as paths in it, by the same paths without their suffixes."""
+    return {name.rpartition(".")[0]: name for name in images_in(uri)}
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file's name is that of a picture; hidden files are none."""
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image; hidden files are none."""
     last = name.rpartition("/")[2]
     return not last.startswith(".") and last.lower().endswith(SUFFIXES)

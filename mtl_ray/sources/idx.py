@@ -1,4 +1,4 @@
-"""IDX files, as of MNIST (LeCun et al., http://yann.lecun.com/exdb/mnist): one of grey pictures, one of labels."""
+"""IDX files, as of MNIST (LeCun et al., http://yann.lecun.com/exdb/mnist): one of grey images, one of labels."""
 
 import gzip
 import math
@@ -15,7 +15,7 @@ from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import find_class_names, numbered
 from mtl_ray.sources.config import Idx
-from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of, unknown_class
+from mtl_ray.sources.source import Reading, SkippedItem, Source, fingerprint_of, unknown_class
 
 _ALIASES = {"val": ("val", "t10k", "test"), "test": ("test", "t10k")}
 """MNIST calls its second half t10k."""
@@ -24,26 +24,26 @@ _BYTES = 8
 
 
 def open_idx(config: Idx) -> Source:
-    """Reads both files of a split; the pictures travel in the records.
+    """Reads both files of a split; the images travel in the records.
 
     Raises:
         FileNotFoundError: if there is no such pair.
         ValueError: if one is damaged or they do not fit together.
     """
     root = storage.absolute(config.root)
-    pictures, labels = (_load(root, config.split, kind, dimensions) for kind, dimensions in (("images", 3), ("labels", 1)))
-    if len(pictures) != len(labels):
-        raise ValueError(f"{root}: the split {config.split!r} has {len(pictures)} images but {len(labels)} labels")
-    if 0 in pictures.shape[1:]:
-        raise ValueError(f"{root}: the images of the split {config.split!r} are {pictures.shape[2]} x {pictures.shape[1]} pixels")
+    images, labels = (_load(root, config.split, kind, dimensions) for kind, dimensions in (("images", 3), ("labels", 1)))
+    if len(images) != len(labels):
+        raise ValueError(f"{root}: the split {config.split!r} has {len(images)} images but {len(labels)} labels")
+    if 0 in images.shape[1:]:
+        raise ValueError(f"{root}: the images of the split {config.split!r} are {images.shape[2]} x {images.shape[1]} pixels")
     names = find_class_names(root, config.classes) or _numbers(root)
-    rejects = [Reject(f"{config.split}-labels", f"{row}", unknown_class(labels[row])) for row in np.flatnonzero(labels >= len(names))]
+    skipped = [SkippedItem(f"{config.split}-labels", f"{row}", unknown_class(labels[row])) for row in np.flatnonzero(labels >= len(names))]
     return Source(
         vocabulary=Vocabulary(classes={"labels": names}, exclusive_labels=True),
-        records=[(int(row), int(labels[row]), pictures[row].tobytes()) for row in np.flatnonzero(labels < len(names))],
-        reader=partial(_read, config.split, *pictures.shape[1:]),
-        rejects=tuple(rejects),
-        fingerprint=fingerprint_of([*names, pictures.tobytes(), labels.tobytes()]),
+        records=[(int(row), int(labels[row]), images[row].tobytes()) for row in np.flatnonzero(labels < len(names))],
+        reader=partial(_read, config.split, *images.shape[1:]),
+        skipped=tuple(skipped),
+        fingerprint=fingerprint_of([*names, images.tobytes(), labels.tobytes()]),
     )
 
 

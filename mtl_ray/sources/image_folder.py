@@ -1,4 +1,4 @@
-"""Image classification as folders: the name of a picture's folder is its class."""
+"""Image classification as folders: the name of an image's folder is its class."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import find_class_names
 from mtl_ray.sources.config import ImageFolder
-from mtl_ray.sources.folders import is_picture, subfolders
+from mtl_ray.sources.folders import is_image, subfolders
 from mtl_ray.sources.notes import is_of_a_system, passed_over
-from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of, unknown_class
+from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule, read_image
+from mtl_ray.sources.source import Reading, SkippedItem, Source, fingerprint_of, unknown_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +37,20 @@ def open_image_folder(config: ImageFolder, rule: ImageRule = USUAL_RULE) -> Sour
     names = find_class_names(root, config.classes) or tuple(collected)
     index = {_composed(name): number for number, name in enumerate(names)}
     found = {uri.removeprefix(folder).lstrip("/"): stamp for uri, stamp in storage.stamps(folder).items()}
-    records, rejects = [], passed_over(found)
-    for key in filter(is_picture, found):
+    records, skipped = [], passed_over(found)
+    for key in filter(is_image, found):
         owner = _composed(key.partition("/")[0])
         if "/" not in key:
-            rejects.append(Reject(key, "", "lies outside the folders of the classes"))
+            skipped.append(SkippedItem(key, "", "lies outside the folders of the classes"))
         elif owner not in index:
-            rejects.append(Reject(key, "", unknown_class(owner)))
+            skipped.append(SkippedItem(key, "", unknown_class(owner)))
         elif not is_of_a_system(key):
             records.append((key, index[owner]))
     return Source(
         vocabulary=Vocabulary(classes={"labels": names}, exclusive_labels=True),
         records=records,
         reader=partial(_read, _Layout(folder, rule)),
-        rejects=tuple(rejects),
+        skipped=tuple(skipped),
         fingerprint=fingerprint_of([*names, *(f"{key}\t{found[key]}" for key, _ in records)]),
     )
 
@@ -62,6 +62,6 @@ def _composed(name: str) -> str:
 
 def _read(layout: _Layout, record: tuple[str, int]) -> Reading:
     key, label = record
-    picture = read_picture(storage.join(layout.folder, key), key, layout.rule)
+    image = read_image(storage.join(layout.folder, key), key, layout.rule)
     labels = np.array([label], np.int64)
-    return image_sample(key=key, image=picture.data, height=picture.height, width=picture.width, labels=labels), []
+    return image_sample(key=key, image=image.data, height=image.height, width=image.width, labels=labels), []

@@ -1,4 +1,4 @@
-"""Index PNGs: pictures whose pixel values are classes, palette pictures included, become the semantic map of a Sample."""
+"""Index PNGs: images whose pixel values are classes, palette images included, become the semantic map of a Sample."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +12,9 @@ from mtl_ray import storage
 from mtl_ray.inputs.image_file import load_image, open_image
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import IGNORE_INDEX
-from mtl_ray.sources.picture import Picture
-from mtl_ray.sources.source import Reject, UnreadableError
+from mtl_ray.samples import EncodedImage
+
+from mtl_ray.sources.source import SkippedItem, UnreadableError
 
 _PLACES = np.array([1 << 16, 1 << 8, 1])
 _UNNAMED = "pixels of a value without a class, which are ignored"
@@ -39,46 +40,46 @@ def meaning_of(num_classes: int, ignore: Sequence[int] = (IGNORE_INDEX,), first:
     return meaning
 
 
-def read_index_png(uri: str, file: str, picture: Picture, meaning: NDArray[np.int16]) -> tuple[bytes, list[Reject]]:
-    """The semantic map of a picture as the PNG that a Sample carries.
+def read_index_png(uri: str, file: str, image: EncodedImage, meaning: NDArray[np.int16]) -> tuple[bytes, list[SkippedItem]]:
+    """The semantic map of an image as the PNG that a Sample carries.
 
     Args:
         uri: where the index PNG lies.
-        file: what to call it in a reject.
-        picture: what it belongs to.
-        meaning: see ``meaning_of``; pixels of a value without a name become ``IGNORE_INDEX`` and each such value a Reject.
+        file: what to call it in a skipped item.
+        image: what it belongs to.
+        meaning: see ``meaning_of``; pixels of a value without a name become ``IGNORE_INDEX`` and each such value a SkippedItem.
 
     Raises:
-        UnreadableError: if it is not there, cannot be decoded, or is not as large as the picture.
+        UnreadableError: if it is not there, cannot be decoded, or is not as large as the image.
     """
-    return recode(load_index_png(uri, file), file, picture, meaning)
+    return recode(load_index_png(uri, file), file, image, meaning)
 
 
-def recode(classes: NDArray[np.uint8], file: str, picture: Picture, meaning: NDArray[np.int16]) -> tuple[bytes, list[Reject]]:
+def recode(classes: NDArray[np.uint8], file: str, image: EncodedImage, meaning: NDArray[np.int16]) -> tuple[bytes, list[SkippedItem]]:
     """The same of values that were loaded already; see ``read_index_png``."""
-    _check_size(classes, file, picture)
+    _check_size(classes, file, image)
     counts = np.bincount(classes.ravel(), minlength=256)
     unnamed = np.flatnonzero((meaning == NO_NAME) & (counts > 0)).tolist()
-    rejects = [Reject(file, f"value {value}", f"{_UNNAMED}: {counts[value]} pixels") for value in unnamed]
+    skipped = [SkippedItem(file, f"value {value}", f"{_UNNAMED}: {counts[value]} pixels") for value in unnamed]
     table = np.where(meaning == NO_NAME, IGNORE_INDEX, meaning).astype(np.uint8)
-    return encode_index_png(table[classes]), rejects
+    return encode_index_png(table[classes]), skipped
 
 
 def recode_colours(
-    colours: NDArray[np.uint8], file: str, picture: Picture, classes: Mapping[tuple[int, ...], int]
-) -> tuple[bytes, list[Reject]]:
+    colours: NDArray[np.uint8], file: str, image: EncodedImage, classes: Mapping[tuple[int, ...], int]
+) -> tuple[bytes, list[SkippedItem]]:
     """The same of a map in which colours stand for classes.
 
     Args:
         colours: the map, (H, W, 3).
-        file: what to call it in a reject.
-        picture: what it belongs to.
-        classes: class indices, or ``IGNORE_INDEX``, by red, green and blue; pixels of other colours become a Reject, and ``IGNORE_INDEX``.
+        file: what to call it in a skipped item.
+        image: what it belongs to.
+        classes: class indices, or ``IGNORE_INDEX``, by red, green and blue; pixels of other colours become a SkippedItem, and ``IGNORE_INDEX``.
 
     Raises:
         UnreadableError: if it is not as large as the image.
     """
-    _check_size(colours, file, picture)
+    _check_size(colours, file, image)
     codes = colours.astype(np.int64) @ _PLACES
     table = {int(np.array(colour) @ _PLACES): index for colour, index in classes.items()}
     known = np.array(sorted(table), np.int64)
@@ -90,13 +91,13 @@ def recode_colours(
     others = np.unique(codes[~named])
     first = " ".join(str(int(others[0]) >> shift & 255) for shift in (16, 8, 0))
     reason = f"pixels of colours without a class, which are ignored: {(~named).sum()} pixels of {len(others)} colours, such as {first}"
-    return encode_index_png(found), [Reject(file, f"{len(others)} colours", reason)]
+    return encode_index_png(found), [SkippedItem(file, f"{len(others)} colours", reason)]
 
 
-def _check_size(values: NDArray[Any], file: str, picture: Picture) -> None:
+def _check_size(values: NDArray[Any], file: str, image: EncodedImage) -> None:
     height, width = values.shape[:2]
-    if (height, width) != (picture.height, picture.width):
-        raise UnreadableError(file, f"its size is not that of its image: {width} x {height}, the image {picture.width} x {picture.height}")
+    if (height, width) != (image.height, image.width):
+        raise UnreadableError(file, f"its size is not that of its image: {width} x {height}, the image {image.width} x {image.height}")
 
 
 def load_index_png(uri: str, file: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -145,7 +146,7 @@ def palette_of(uri: str, num_classes: int) -> tuple[tuple[int, int, int], ...]:
         opened = open_image(storage.read(uri))
         palette = opened.getpalette("RGB") if opened.mode == "P" else None
     except (OSError, ValueError):
-        return ()  # the reader rejects the file
+        return ()  # the reader skips the file
     if palette is None or len(palette) < 3 * num_classes:
         return ()
     return tuple((palette[at], palette[at + 1], palette[at + 2]) for at in range(0, 3 * num_classes, 3))
@@ -164,7 +165,7 @@ def _values_of(uri: str, max_pixels: int) -> NDArray[np.bool_]:
     try:
         return np.bincount(load_index_png(uri, uri, max_pixels).ravel(), minlength=256) > 0
     except UnreadableError:
-        return np.zeros(256, np.bool_)  # the reader rejects the map
+        return np.zeros(256, np.bool_)  # the reader skips the map
 
 
 def check_meaning(uris: Sequence[str], meaning: NDArray[np.int16], max_pixels: int = MAX_PIXELS, *, binary: bool = True) -> None:

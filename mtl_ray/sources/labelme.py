@@ -1,4 +1,4 @@
-"""labelme: a JSON file of shapes beside each picture (https://github.com/wkentaro/labelme)."""
+"""labelme: a JSON file of shapes beside each image (https://github.com/wkentaro/labelme)."""
 
 import base64
 import hashlib
@@ -13,15 +13,16 @@ from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import find_class_names
 from mtl_ray.sources.config import Labelme
-from mtl_ray.sources.folders import find_list, is_picture, read_ids, stamps_of
+from mtl_ray.sources.folders import find_list, is_image, read_ids, stamps_of
 from mtl_ray.sources.json_values import parse_json, whole
 from mtl_ray.sources.labelme_shapes import NO_CLASSES, label_of, objects
 from mtl_ray.sources.notes import ORPHAN, is_of_a_system, not_used, passed_over
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.paths import Tree, inside
-from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, absent_picture, read_picture, shown_size
-from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
-from mtl_ray.sources.turned import objects_as_shown
+from mtl_ray.samples import EncodedImage
+from mtl_ray.sources.image_reading import ABSENT, ImageRule, USUAL_RULE, absent_image, checked_size, read_image
+from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
+from mtl_ray.sources.orientation import objects_as_shown
 
 _AT_A_TIME = 16
 _LISTS = ("", "splits", "meta")
@@ -31,7 +32,7 @@ _NOT_LABELME = "a JSON file that is none of labelme, passed over"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a picture is.
+    """Where an image is.
 
     Attributes:
         key: its path in the root; where it is not there, the path that it would have.
@@ -47,12 +48,12 @@ class Place:
 
 
 class ImageFinder:
-    """Finds pictures by what JSON files say: relative to the file, else beside it, else anywhere below the root, never outside.
+    """Finds images by what JSON files say: relative to the file, else beside it, else anywhere below the root, never outside.
 
-    No picture that lies where one file says is given to another file.
+    No image that lies where one file says is given to another file.
 
     Args:
-        images: paths of pictures in the root.
+        images: paths of images in the root.
         named: ``imagePath`` of every JSON file in the root, by the file's path.
     """
 
@@ -65,7 +66,7 @@ class ImageFinder:
         self.taken = {place.key for file in named if (place := self.find(file)).present}
 
     def find(self, file: str) -> Place:
-        """The place of the picture of a JSON file."""
+        """The place of the image of a JSON file."""
         said, fault = self._said(file)
         if said in self._images:
             return Place(said, present=True, as_said=True)
@@ -78,7 +79,7 @@ class ImageFinder:
         return Place(said or beside, present=False, fault=fault)
 
     def _near(self, path: str) -> str | None:
-        """The picture of this name, be it written in another way, in the same folder."""
+        """The image of this name, be it written in another way, in the same folder."""
         found = self._tree.find(path)
         return found if found is not None and posixpath.dirname(found) == posixpath.dirname(path) else None
 
@@ -97,17 +98,17 @@ class ImageFinder:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """What the listing needs of a file: the name of its picture, its labels, a digest; or what is to be said instead."""
+    """What the listing needs of a file: the name of its image, its labels, a digest; or what is to be said instead."""
 
     image: str = ""
     labels: frozenset[str] = frozenset()
     digest: str = ""
-    said: Reject | None = None
+    said: SkippedItem | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """The key of a picture, its JSON file, whether the picture's file is there, and if not what is wrong with its name."""
+    """The key of an image, its JSON file, whether the image's file is there, and if not what is wrong with its name."""
 
     key: str
     file: str
@@ -124,39 +125,39 @@ def open_labelme(config: Labelme, rule: ImageRule = USUAL_RULE) -> Source:
     root = storage.absolute(config.root)
     paths = [path for uri in storage.files(root) if not is_of_a_system(path := uri.removeprefix(root).lstrip("/"))]
     every = [path for path in paths if path.lower().endswith(_JSON)]
-    files, rejects = _files_of(root, config.split, every)
+    files, skipped = _files_of(root, config.split, every)
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         listed = dict(zip(every, pool.map(partial(_list, root), every), strict=True))
     labels = {label for one in listed.values() for label in one.labels}
     names = find_class_names(root, config.classes) or tuple(sorted(labels - NO_CLASSES))
-    finder = ImageFinder(filter(is_picture, paths), {file: one.image for file, one in listed.items() if one.said is None})
+    finder = ImageFinder(filter(is_image, paths), {file: one.image for file, one in listed.items() if one.said is None})
     records, more = _records(files, listed, finder)
-    rejects += more
+    skipped += more
     if not records:
-        raise FileNotFoundError(f"there are no JSON files of labelme for {config.split!r} in {root}{_first_of(rejects)}")
+        raise FileNotFoundError(f"there are no JSON files of labelme for {config.split!r} in {root}{_first_of(skipped)}")
     digests = [listed[record.file].digest for record in records]
     keys = [record.key for record in records]
     return Source(
         vocabulary=Vocabulary(classes={"instances": names}),
         records=records,
         reader=partial(_read, root, rule, {name: number for number, name in enumerate(names)}),
-        rejects=(*rejects, *_others(config.split, paths, records, finder)),
+        skipped=(*skipped, *_others(config.split, paths, records, finder)),
         fingerprint=fingerprint_of([*names, *(record.file for record in records), *digests, *stamps_of(root, keys)]),
     )
 
 
-def _first_of(rejects: Sequence[Reject]) -> str:
-    return f", the first of {len(rejects)}: {rejects[0].file}: {rejects[0].reason}" if rejects else ""
+def _first_of(skipped: Sequence[SkippedItem]) -> str:
+    return f", the first of {len(skipped)}: {skipped[0].file}: {skipped[0].reason}" if skipped else ""
 
 
-def _files_of(root: str, split: str, every: list[str]) -> tuple[list[str], list[Reject]]:
+def _files_of(root: str, split: str, every: list[str]) -> tuple[list[str], list[SkippedItem]]:
     below = [file for file in every if file.startswith(f"{split}/")]
     if below:
         return below, []
     by_stem = {posixpath.basename(file)[: -len(_JSON)]: file for file in every}
     by_path = {file[: -len(_JSON)]: file for file in every}
     try:
-        ids, rejects = read_ids(find_list(root, split, _LISTS), root, by_stem)
+        ids, skipped = read_ids(find_list(root, split, _LISTS), root, by_stem)
     except FileNotFoundError:
         if any(name.endswith(".txt") and name != "classes.txt" for name in storage.names(root)):
             raise
@@ -164,38 +165,38 @@ def _files_of(root: str, split: str, every: list[str]) -> tuple[list[str], list[
     tree = Tree("", by_path)
     found: dict[str, str | None] = {}
     for name in ids:
-        stem = name.rpartition(".")[0] if is_picture(name) or name.lower().endswith(_JSON) else name
+        stem = name.rpartition(".")[0] if is_image(name) or name.lower().endswith(_JSON) else name
         path = tree.find(stem)
         found[name] = by_path[path] if path is not None else by_stem.get(posixpath.basename(stem.replace("\\", "/")))
-    rejects += [Reject(name, "", "is listed, but there is no JSON file of this name") for name, file in found.items() if file is None]
-    return list(dict.fromkeys(file for file in found.values() if file is not None)), rejects
+    skipped += [SkippedItem(name, "", "is listed, but there is no JSON file of this name") for name, file in found.items() if file is None]
+    return list(dict.fromkeys(file for file in found.values() if file is not None)), skipped
 
 
-def _records(files: Sequence[str], listed: Mapping[str, _Listed], finder: ImageFinder) -> tuple[list[_Record], list[Reject]]:
-    """A record for each file of labelme, those first whose picture lies where they say; no picture is in two of them."""
+def _records(files: Sequence[str], listed: Mapping[str, _Listed], finder: ImageFinder) -> tuple[list[_Record], list[SkippedItem]]:
+    """A record for each file of labelme, those first whose image lies where they say; no image is in two of them."""
     records: dict[str, _Record] = {}
-    rejects: list[Reject] = []
+    skipped: list[SkippedItem] = []
     places = {file: finder.find(file) for file in files if listed[file].said is None}
     owners: dict[str, str] = {}
     for file in sorted(places, key=lambda file: (not places[file].as_said, bool(places[file].fault))):
         owners.setdefault(places[file].key, file)
     for file in files:
         if said := listed[file].said:
-            rejects.append(said)
+            skipped.append(said)
         elif (owner := owners[places[file].key]) != file:
             taken = f"another annotation file shows the same image: {owner} shows {places[file].key}"
-            rejects.append(Reject(file, "", places[file].fault or taken))
+            skipped.append(SkippedItem(file, "", places[file].fault or taken))
         else:
             place = places[file]
             records[file] = _Record(place.key, file, place.present, place.fault)
-    return list(records.values()), rejects
+    return list(records.values()), skipped
 
 
-def _others(split: str, paths: Sequence[str], records: Sequence[_Record], finder: ImageFinder) -> list[Reject]:
+def _others(split: str, paths: Sequence[str], records: Sequence[_Record], finder: ImageFinder) -> list[SkippedItem]:
     """Notes on images that nobody annotated, and on files of other kinds, in the folders of the split."""
     folders = {posixpath.dirname(path) for record in records for path in (record.key, record.file)}
     inner = [path for path in paths if posixpath.dirname(path) in folders or path.startswith(f"{split}/")]
-    free = [path for path in inner if is_picture(path) and path not in finder.taken]
+    free = [path for path in inner if is_image(path) and path not in finder.taken]
     return [*not_used(free), *passed_over(inner, expected=(_JSON, ".txt"))]
 
 
@@ -203,7 +204,7 @@ def _parse(root: str, file: str) -> tuple[bytes, dict[str, Any]]:
     """A file's bytes and content.
 
     Raises:
-        UnreadableError: if it is no JSON of labelme; its reject is a note if nothing in it is of labelme.
+        UnreadableError: if it is no JSON of labelme; its item is a note if nothing in it is of labelme.
     """
     try:
         data = storage.read(storage.join(root, file))
@@ -225,8 +226,8 @@ def _list(root: str, file: str) -> _Listed:
     try:
         data, content = _parse(root, file)
     except UnreadableError as error:
-        reason = error.reject.reason
-        return _Listed(said=Reject(file, "", reason, note=reason == _NOT_LABELME))
+        reason = error.item.reason
+        return _Listed(said=SkippedItem(file, "", reason, note=reason == _NOT_LABELME))
     named = content.get("imagePath")
     labels = frozenset(map(label_of, content["shapes"]))
     return _Listed(named if isinstance(named, str) else "", labels, hashlib.sha256(data).hexdigest())
@@ -235,12 +236,12 @@ def _list(root: str, file: str) -> _Listed:
 def _read(root: str, rule: ImageRule, index: Mapping[str, int], record: _Record) -> Reading:
     _, content = _parse(root, record.file)
     stated = _stated(content)
-    picture = _picture(root, record, content.get("imageData"), rule, stated)
-    found, rejects = objects_as_shown(partial(objects, content["shapes"], record.file, index), picture, stated, record.file)
-    instances, bad = to_instances(found, record.file, picture.height, picture.width, masks=True)
-    absent = [] if picture.data else [Reject(record.key, "", ABSENT, note=True)]
-    sample = image_sample(key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
-    return sample, [*rejects, *bad, *absent]
+    image = _image(root, record, content.get("imageData"), rule, stated)
+    found, skipped = objects_as_shown(partial(objects, content["shapes"], record.file, index), image, stated, record.file)
+    instances, bad = to_instances(found, record.file, image.height, image.width, masks=True)
+    absent = [] if image.data else [SkippedItem(record.key, "", ABSENT, note=True)]
+    sample = image_sample(key=record.key, image=image.data, height=image.height, width=image.width, instances=instances)
+    return sample, [*skipped, *bad, *absent]
 
 
 def _stated(content: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -249,16 +250,17 @@ def _stated(content: Mapping[str, Any]) -> tuple[int, int] | None:
     return (height, width) if height is not None and width is not None and min(height, width) > 0 else None
 
 
-def _picture(root: str, record: _Record, data: Any, rule: ImageRule, stated: tuple[int, int] | None) -> Picture:
-    """The picture's file, or where there is none the copy of it in the JSON."""
+def _image(root: str, record: _Record, data: Any, rule: ImageRule, stated: tuple[int, int] | None) -> EncodedImage:
+    """The image's file, or where there is none the copy of it in the JSON."""
     if record.present:
-        return read_picture(storage.join(root, record.key), record.key, rule, stated)
+        return read_image(storage.join(root, record.key), record.key, rule, stated)
     if isinstance(data, str) and data:
         try:
             image = base64.b64decode("".join(data.rpartition(",")[2].split()), validate=True)  # behind "data:image/png;base64,"
-            return Picture(image, *shown_size(image, rule.max_pixels))
+            height, width = checked_size(image, rule.max_pixels)
+            return EncodedImage(data=image, height=height, width=width)
         except ValueError as error:
-            raise UnreadableError(record.file, f"its imageData is no picture: {error}") from None
+            raise UnreadableError(record.file, f"its imageData is no image: {error}") from None
     if rule.needed:
         raise UnreadableError(record.file, record.fault or f"{ORPHAN}: {record.key}")
-    return absent_picture(record.key, rule, stated)
+    return absent_image(record.key, rule, stated)

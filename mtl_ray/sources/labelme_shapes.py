@@ -15,7 +15,7 @@ from mtl_ray.inputs.image_file import load_image, open_image
 from mtl_ray.sources.json_values import identity, shown
 from mtl_ray.sources.objects import FoundObject
 from mtl_ray.sources.shapes import Points, check_reach, drawn, ellipse, points_of, rectangle
-from mtl_ray.sources.source import Reject, unknown_class
+from mtl_ray.sources.source import SkippedItem, unknown_class
 
 NO_CLASSES = frozenset({"__ignore__", "_background_", ""})
 """Labels by which labelme's own tools mean that something is no object."""
@@ -32,31 +32,31 @@ def label_of(shape: object) -> str:
     return str(label).strip() if isinstance(label, str | int | float) and not isinstance(label, bool) else ""
 
 
-def objects(shapes: Sequence[Any], file: str, index: Mapping[str, int], height: int, width: int) -> tuple[list[FoundObject], list[Reject]]:
-    """The objects of a file, and a Reject for each shape that is none.
+def objects(shapes: Sequence[Any], file: str, index: Mapping[str, int], height: int, width: int) -> tuple[list[FoundObject], list[SkippedItem]]:
+    """The objects of a file, and a SkippedItem for each shape that is none.
 
     Args:
         shapes: as the file has them.
-        file: what to call it in a reject.
+        file: what to call it in a skipped item.
         index: class indices by label.
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
     """
     groups: dict[tuple[str, str | int], Group] = {}
-    rejects = []
+    skipped = []
     for number, shape in enumerate(shapes, start=1):
         label = label_of(shape)
         name = f"shape {number} ({label})" if label else f"shape {number}"
         if label not in index:
-            rejects.append(Reject(file, name, _why_no_object(shape, label)))
+            skipped.append(SkippedItem(file, name, _why_no_object(shape, label)))
             continue
         groups.setdefault((label, _group_of(shape, number)), []).append((name, shape))
     found = []
     for (label, _), group in groups.items():
         made, bad = _object(group, index[label], file, height, width)
-        rejects += bad
+        skipped += bad
         found += made
-    return found, rejects
+    return found, skipped
 
 
 def _why_no_object(shape: object, label: str) -> str:
@@ -76,11 +76,11 @@ def _group_of(shape: Shape, number: int) -> str | int:
     return f"group {shown(group) if known is None else known}"
 
 
-def _object(group: Group, class_index: int, file: str, height: int, width: int) -> tuple[list[FoundObject], list[Reject]]:
+def _object(group: Group, class_index: int, file: str, height: int, width: int) -> tuple[list[FoundObject], list[SkippedItem]]:
     """The object that a group of shapes makes; none if no shape of it can be understood."""
     polygons: list[Points] = []
     parts: list[FoundObject] = []
-    rejects = []
+    skipped = []
     for name, shape in group:
         try:
             if _kind_of(shape) == "mask":
@@ -90,10 +90,10 @@ def _object(group: Group, class_index: int, file: str, height: int, width: int) 
                 check_reach(polygon)
                 polygons.append(polygon)
         except ValueError as error:
-            rejects.append(Reject(file, name, str(error)))
+            skipped.append(SkippedItem(file, name, str(error)))
     name = group[0][0]
     parts += [drawn(name, class_index, polygons, height, width)] if polygons else []
-    return [_union(parts, name, class_index, height, width)] if parts else [], rejects
+    return [_union(parts, name, class_index, height, width)] if parts else [], skipped
 
 
 def _union(parts: Sequence[FoundObject], name: str, class_index: int, height: int, width: int) -> FoundObject:
@@ -152,7 +152,7 @@ def _polygon(shape: Shape) -> Points:
 
 
 def _mask(shape: Shape, name: str, class_index: int, height: int, width: int) -> FoundObject:
-    """A shape that is a small picture of its pixels, at the place of its first point."""
+    """A shape that is a small image of its pixels, at the place of its first point."""
     corners = _points(shape)
     if len(corners) != 2:
         raise ValueError(f"a mask without the two corners of its box: {len(corners)} points")
@@ -162,11 +162,11 @@ def _mask(shape: Shape, name: str, class_index: int, height: int, width: int) ->
         encoded = base64.b64decode(shape["mask"], validate=True)
         pixels = np.asarray(load_image(open_image(encoded, max(1, height * width)))) != 0
     except ValueError as error:
-        raise ValueError(f"its mask is no picture that fits: {error}") from None
+        raise ValueError(f"its mask is no image that fits: {error}") from None
     (x1, y1), (x2, y2) = corners
     left, top = int(x1), int(y1)
     if pixels.ndim != 2 or left < 0 or top < 0 or left + pixels.shape[1] > width or top + pixels.shape[0] > height:
-        raise ValueError(f"its mask does not fit into the picture: at {x1:g}, {y1:g} to {x2:g}, {y2:g}")
+        raise ValueError(f"its mask does not fit into the image: at {x1:g}, {y1:g} to {x2:g}, {y2:g}")
     whole = np.zeros((height, width), np.uint8)
     whole[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     coded = masks.encode(whole)

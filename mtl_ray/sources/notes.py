@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from mtl_ray.sources.folders import is_picture
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.folders import is_image
+from mtl_ray.sources.source import SkippedItem
 
 NEGATIVE = "image without an annotation file, used as one without objects"
 NOT_USED = "image without an annotation file, not used"
@@ -13,22 +13,22 @@ _OF_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"})
 _FOLDERS_OF_SYSTEMS = frozenset({"__macosx", "@eadir", "$recycle.bin"})
 
 
-def negatives(images: Iterable[str]) -> list[Reject]:
+def negatives(images: Iterable[str]) -> list[SkippedItem]:
     """A note on each image that has no annotation file."""
-    return [Reject(image, "", NEGATIVE, note=True) for image in images]
+    return [SkippedItem(image, "", NEGATIVE, note=True) for image in images]
 
 
-def not_used(images: Iterable[str]) -> list[Reject]:
+def not_used(images: Iterable[str]) -> list[SkippedItem]:
     """A note on each image that nobody annotated, in formats where a negative has an annotation file, too."""
-    return [Reject(image, "", NOT_USED, note=True) for image in images]
+    return [SkippedItem(image, "", NOT_USED, note=True) for image in images]
 
 
-def orphans(files: Iterable[str]) -> list[Reject]:
+def orphans(files: Iterable[str]) -> list[SkippedItem]:
     """A note on each annotation file that belongs to no image."""
-    return [Reject(file, "", ORPHAN, note=True) for file in files]
+    return [SkippedItem(file, "", ORPHAN, note=True) for file in files]
 
 
-def passed_over(names: Iterable[str], prefix: str = "", expected: tuple[str, ...] = ()) -> list[Reject]:
+def passed_over(names: Iterable[str], prefix: str = "", expected: tuple[str, ...] = ()) -> list[SkippedItem]:
     """A note on each file in a folder of images that is taken for none; hidden files and those of operating systems do not count.
 
     Args:
@@ -36,8 +36,8 @@ def passed_over(names: Iterable[str], prefix: str = "", expected: tuple[str, ...
         prefix: of the folder, for the note.
         expected: suffixes in lower case of files that the format has there.
     """
-    found = (name for name in names if not is_picture(name) and not is_of_a_system(name) and not name.lower().endswith(expected))
-    return [Reject(prefix + name, "", f"{PASSED_OVER}: {_suffix(name)}", note=True) for name in found]
+    found = (name for name in names if not is_image(name) and not is_of_a_system(name) and not name.lower().endswith(expected))
+    return [SkippedItem(prefix + name, "", f"{PASSED_OVER}: {_suffix(name)}", note=True) for name in found]
 
 
 def is_of_a_system(name: str) -> bool:
@@ -51,5 +51,5 @@ def _suffix(name: str) -> str:
     """``a.jpg.txt`` -> ``.jpg.txt``; ``a.heic`` -> ``.heic``."""
     stem, dot, end = name.rpartition("/")[2].rpartition(".")
     inner = stem.rpartition(".")[2] if "." in stem else ""
-    both = f".{inner}.{end}" if is_picture(f"x.{inner}") else f".{end}"
+    both = f".{inner}.{end}" if is_image(f"x.{inner}") else f".{end}"
     return both.lower() if dot else "none"

@@ -23,9 +23,10 @@ from mtl_ray.sources.index_png import encode_index_png
 from mtl_ray.sources.json_values import flag, number, parse_json, shown, whole
 from mtl_ray.sources.objects import FoundObject, to_instances
 from mtl_ray.sources.paths import inside
-from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of, unknown_class
-from mtl_ray.sources.turned import OTHER_MASK_SIZE, OTHER_SIZE
+from mtl_ray.samples import EncodedImage
+from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
+from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of, unknown_class
+from mtl_ray.sources.orientation import OTHER_MASK_SIZE, OTHER_SIZE
 
 CLASSES = ("car", "truck", "trailer", "bus", "construction_vehicle", "bicycle", "motorcycle", "pedestrian", "traffic_cone", "barrier")
 _CLASS_OF: Mapping[str, str] = {
@@ -72,14 +73,14 @@ def open_nuimages(config: Nuimages, rule: ImageRule = USUAL_RULE) -> Source:
     tables = {name: _parse(text, f"{version}/{name}.json") for name, text in texts.items()}
     names = _categories(tables["category"], f"{version}/category.json")
     numbers = semantic_numbers(names.values())
-    records, rejects = _records(tables, version)
+    records, skipped = _records(tables, version)
     by_number = {number: name for name, number in numbers.items()} | {0: "background"}
     semantic = tuple(by_number.get(number, f"unused {number}") for number in range(max(by_number) + 1))
     return Source(
         vocabulary=Vocabulary(classes={"instances": CLASSES, "semantic": semantic}),
         records=records,
         reader=partial(_read, _Layout(root, names, numbers, rule)),
-        rejects=tuple(rejects),
+        skipped=tuple(skipped),
         fingerprint=fingerprint_of([*texts.values(), *stamps_of(root, (record.file for record in records))]),
     )
 
@@ -122,26 +123,26 @@ def _has_texts(row: Any, *names: str) -> bool:
     return isinstance(row, dict) and all(isinstance(row.get(name), str) and row[name] for name in names)
 
 
-def _records(tables: Mapping[str, Sequence[Any]], version: str) -> tuple[list[_Record], list[Reject]]:
-    """A record for each key frame, and a Reject for whatever belongs to none."""
+def _records(tables: Mapping[str, Sequence[Any]], version: str) -> tuple[list[_Record], list[SkippedItem]]:
+    """A record for each key frame, and a SkippedItem for whatever belongs to none."""
     file = f"{version}/sample_data.json"
     frames: dict[str, tuple[str, Mapping[str, Any]]] = {}
     others: set[str] = set()
-    rejects: list[Reject] = []
+    skipped: list[SkippedItem] = []
     for place, row in enumerate(tables["sample_data"], start=1):
         if not _has_texts(row, "token", "filename"):
-            rejects.append(Reject(file, f"row {place}", "a row without a token or a filename"))
+            skipped.append(SkippedItem(file, f"row {place}", "a row without a token or a filename"))
             continue
         try:
             path = inside(row["filename"])
         except ValueError as error:
-            rejects.append(Reject(file, f"row {place}", str(error)))
+            skipped.append(SkippedItem(file, f"row {place}", str(error)))
             others.add(row["token"])
             continue
         if not flag(row.get("is_key_frame")):
             others.add(row["token"])
         elif path in frames:
-            rejects.append(Reject(file, path, LISTED_AGAIN, note=row["token"] == frames[path][0]))
+            skipped.append(SkippedItem(file, path, LISTED_AGAIN, note=row["token"] == frames[path][0]))
         else:
             frames[path] = (row["token"], row)
     known = {token for token, _ in frames.values()} | others
@@ -149,13 +150,13 @@ def _records(tables: Mapping[str, Sequence[Any]], version: str) -> tuple[list[_R
     for table in ("surface_ann", "object_ann"):
         found, bad = _by_frame(tables[table], f"{version}/{table}.json", known)
         grouped.append(found)
-        rejects += bad
+        skipped += bad
     surfaces, objects = grouped
     records = [
         _Record(path, _stated(row), tuple(surfaces.get(token, ())), tuple(objects.get(token, ())))
         for path, (token, row) in sorted(frames.items())
     ]
-    return records, rejects
+    return records, skipped
 
 
 def _stated(row: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -163,50 +164,50 @@ def _stated(row: Mapping[str, Any]) -> tuple[int, int] | None:
     return (height, width) if height is not None and width is not None and min(height, width) > 0 else None
 
 
-def _by_frame(rows: Sequence[Any], file: str, known: frozenset[str] | set[str]) -> tuple[dict[str, list[Mapping[str, Any]]], list[Reject]]:
+def _by_frame(rows: Sequence[Any], file: str, known: frozenset[str] | set[str]) -> tuple[dict[str, list[Mapping[str, Any]]], list[SkippedItem]]:
     """What is needed of the annotations of each frame, by token."""
     found: dict[str, list[Mapping[str, Any]]] = {}
-    rejects = []
+    skipped = []
     whole_rows = []
     for place, row in enumerate(rows, start=1):
         if not _has_texts(row, "token", "sample_data_token"):
-            rejects.append(Reject(file, f"row {place}", "a row without a token or a frame"))
+            skipped.append(SkippedItem(file, f"row {place}", "a row without a token or a frame"))
         elif row["sample_data_token"] not in known:
-            rejects.append(Reject(file, f"row {place}", f"its frame is not listed: {row['sample_data_token']}"))
+            skipped.append(SkippedItem(file, f"row {place}", f"its frame is not listed: {row['sample_data_token']}"))
         else:
             whole_rows.append(row)
     kept = ("token", "category_token", "bbox", "mask")
     for row in sorted(whole_rows, key=lambda row: str(row["token"])):
         found.setdefault(row["sample_data_token"], []).append({name: row[name] for name in kept if name in row})
-    return found, rejects
+    return found, skipped
 
 
 def _read(layout: _Layout, record: _Record) -> Reading:
-    picture = read_picture(storage.join(layout.root, record.file), record.file, layout.rule, record.stated)
-    if record.stated is not None and record.stated != (picture.height, picture.width):
-        sizes = f"{record.stated[1]} x {record.stated[0]} pixels, the file is {picture.width} x {picture.height}"
+    image = read_image(storage.join(layout.root, record.file), record.file, layout.rule, record.stated)
+    if record.stated is not None and record.stated != (image.height, image.width):
+        sizes = f"{record.stated[1]} x {record.stated[0]} pixels, the file is {image.width} x {image.height}"
         raise UnreadableError(record.file, f"{OTHER_SIZE}: {sizes}")
-    semantic = np.zeros((picture.height, picture.width), np.uint8)
-    found, rejects = list[FoundObject](), list[Reject]()
+    semantic = np.zeros((image.height, image.width), np.uint8)
+    found, skipped = list[FoundObject](), list[SkippedItem]()
     for place, row in enumerate((*record.surfaces, *record.objects)):
         name = f"annotation {row['token']}"
         try:
-            made = _object(layout, row, name, picture, semantic, surface=place < len(record.surfaces))
+            made = _object(layout, row, name, image, semantic, surface=place < len(record.surfaces))
         except ValueError as error:
-            rejects.append(Reject(record.file, name, str(error)))
+            skipped.append(SkippedItem(record.file, name, str(error)))
             continue
         found += [made] if made is not None else []
-    instances, bad = to_instances(found, record.file, picture.height, picture.width, masks=True)
-    absent = [] if picture.data else [Reject(record.file, "", ABSENT, note=True)]
+    instances, bad = to_instances(found, record.file, image.height, image.width, masks=True)
+    absent = [] if image.data else [SkippedItem(record.file, "", ABSENT, note=True)]
     encoded = encode_index_png(semantic)
     sample = image_sample(
-        key=record.file, image=picture.data, height=picture.height, width=picture.width, instances=instances, semantic=encoded
+        key=record.file, image=image.data, height=image.height, width=image.width, instances=instances, semantic=encoded
     )
-    return sample, [*rejects, *bad, *absent]
+    return sample, [*skipped, *bad, *absent]
 
 
 def _object(
-    layout: _Layout, row: Mapping[str, Any], name: str, picture: Picture, semantic: NDArray[np.uint8], *, surface: bool
+    layout: _Layout, row: Mapping[str, Any], name: str, image: EncodedImage, semantic: NDArray[np.uint8], *, surface: bool
 ) -> FoundObject | None:
     """Draws an annotation on the map; the object that it is, or None for one without mask or of no class."""
     if not row.get("mask"):
@@ -217,7 +218,7 @@ def _object(
     category = layout.names.get(token) if isinstance(token, str) else None
     if category is None:
         raise ValueError(unknown_class(shown(token)))
-    height, width = picture.height, picture.width
+    height, width = image.height, image.width
     mask = _mask(row["mask"], height, width)
     semantic[masks.decode(mask, height, width) == 1] = layout.numbers[category]
     if surface or category not in _CLASS_OF:
@@ -233,7 +234,7 @@ def _mask(given: Any, height: int, width: int) -> bytes:
     if not isinstance(size, list) or not isinstance(counts, str):
         raise ValueError("its mask has no size or no run lengths")
     if list(map(whole, size)) != [height, width]:
-        raise ValueError(f"{OTHER_MASK_SIZE}: height and width {shown(size)}, the picture's are {[height, width]}")
+        raise ValueError(f"{OTHER_MASK_SIZE}: height and width {shown(size)}, the image's are {[height, width]}")
     return masks.from_compressed(base64.b64decode(counts, validate=True), height, width)
 
 

@@ -1,4 +1,4 @@
-"""Semantic segmentation as pictures and index PNGs: SegNet's CamVid, ADE20K, the folders of OpenMMLab, lists of ids."""
+"""Semantic segmentation as images and index PNGs: SegNet's CamVid, ADE20K, the folders of OpenMMLab, lists of ids."""
 
 import re
 from collections.abc import Mapping
@@ -25,9 +25,9 @@ from mtl_ray.sources.index_png import (
     recode_colours,
     values_in,
 )
-from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, read_picture
+from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
 from mtl_ray.sources.semantic_pairs import MapValues, Pair, find_pairs, read_map_values
-from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
+from mtl_ray.sources.source import Reading, SkippedItem, Source, fingerprint_of
 
 BINARY = ("background", "foreground")
 """The classes of maps that have the values 0 and 255 only, as many programs write masks of one class."""
@@ -52,7 +52,7 @@ def open_semantic_png(config: SemanticPng, rule: ImageRule = USUAL_RULE) -> Sour
     root = storage.absolute(config.root)
     if sum(map(bool, (config.reduce_zero_label, config.label_ids, config.values))) > 1 or (config.values and config.classes):
         raise ValueError("reduce_zero_label counts classes from value 1, label_ids and values say what stands for each: give one of them")
-    pairs, rejects = find_pairs(root, config.split, config.images, config.labels, needed=rule.needed)
+    pairs, skipped = find_pairs(root, config.split, config.images, config.labels, needed=rule.needed)
     values = read_map_values(storage.absolute(config.values)) if config.values else None
     if values or config.label_ids:
         names, binary = values.names if values else SEMANTIC, False
@@ -74,7 +74,7 @@ def open_semantic_png(config: SemanticPng, rule: ImageRule = USUAL_RULE) -> Sour
         vocabulary=Vocabulary(classes={"semantic": names}, colours={"semantic": colours} if colours else {}),
         records=pairs,
         reader=partial(_read, _Layout(root, rule, tuple(meaning.tolist()), colour_map)),
-        rejects=(*rejects, *([Reject(pairs[0].label, "", _BINARY_NOTE, note=True)] if binary else [])),
+        skipped=(*skipped, *([SkippedItem(pairs[0].label, "", _BINARY_NOTE, note=True)] if binary else [])),
         fingerprint=fingerprint_of([*names, str(config.ignore), *said, *(f"{pair.image}\t{pair.label}" for pair in pairs), *stamps]),
     )
 
@@ -138,11 +138,11 @@ def _read(layout: _Layout, pair: Pair) -> Reading:
     else:
         values = load_index_png(uri, pair.label, limit)
     stated = (values.shape[0], values.shape[1])
-    picture = read_picture(storage.join(layout.root, pair.image), pair.image, layout.rule, stated)
+    image = read_image(storage.join(layout.root, pair.image), pair.image, layout.rule, stated)
     if layout.colours is not None:
-        semantic, rejects = recode_colours(values, pair.label, picture, layout.colours)
+        semantic, skipped = recode_colours(values, pair.label, image, layout.colours)
     else:
-        semantic, rejects = recode(values, pair.label, picture, np.array(layout.meaning, np.int16))
-    absent = [] if picture.data else [Reject(pair.key, "", ABSENT, note=True)]
-    sample = image_sample(key=pair.key, image=picture.data, height=picture.height, width=picture.width, semantic=semantic)
-    return sample, [*rejects, *absent]
+        semantic, skipped = recode(values, pair.label, image, np.array(layout.meaning, np.int16))
+    absent = [] if image.data else [SkippedItem(pair.key, "", ABSENT, note=True)]
+    sample = image_sample(key=pair.key, image=image.data, height=image.height, width=image.width, semantic=semantic)
+    return sample, [*skipped, *absent]

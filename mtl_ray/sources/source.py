@@ -1,4 +1,4 @@
-"""What every kind of raw data set becomes: a Source, a list of records that can each be read into a Sample."""
+"""What every kind of raw dataset becomes: a Source, a list of records that can each be read into a Sample."""
 
 import hashlib
 import re
@@ -11,7 +11,7 @@ from mtl_ray.samples import Sample, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
-class Reject:
+class SkippedItem:
     """Something in a dataset that did not become part of a Sample, and why; or, as a note, what was read with a change.
 
     Attributes:
@@ -40,39 +40,39 @@ UNKNOWN_CLASS = "unknown class"
 
 
 def unknown_class(name: object) -> str:
-    """The reason to reject an object of a class that nobody listed."""
+    """The reason to skip an object of a class that nobody listed."""
     return f"{UNKNOWN_CLASS}: {name}"
 
 
 class UnreadableError(ValueError):
-    """Raised by a reader for a record of which no Sample can be made; ``reject`` says why."""
+    """Raised by a reader for a record of which no Sample can be made; ``item`` says why."""
 
     def __init__(self, file: str, reason: str) -> None:
         super().__init__(f"{file}: {reason}")
-        self.reject = Reject(file, "", reason)
+        self.item = SkippedItem(file, "", reason)
 
 
-Reading = tuple[Sample, list[Reject]]
+Reading = tuple[Sample, list[SkippedItem]]
 """A Sample and those of its objects that were left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A raw data set's split, listed but not read. It is picklable, and no larger than its records.
+    """A raw dataset's split, listed but not read. It is picklable, and no larger than its records.
 
     Attributes:
         vocabulary: what the numbers in the Samples mean.
-        records: what the reader needs to know of each picture, small.
+        records: what the reader needs to know of each image, small.
         reader: makes a Sample of a record; a function of a module, or a ``functools.partial`` of one. Raises ``UnreadableError``.
-        rejects: what was found wrong while listing.
+        skipped: what was found wrong while listing.
         layout: which inputs and kinds of annotation the Samples have.
-        fingerprint: changes when the listing, an annotation, or the size, tag or time of a picture changes.
+        fingerprint: changes when the listing, an annotation, or the size, tag or time of an image changes.
     """
 
     vocabulary: Vocabulary
     records: Sequence[Any]
     reader: Callable[[Any], Reading]
-    rejects: tuple[Reject, ...] = ()
+    skipped: tuple[SkippedItem, ...] = ()
     fingerprint: str
     layout: Layout = DEFAULT
 
@@ -86,17 +86,17 @@ class Source:
 
     def take(self, indices: Iterable[int]) -> "Source":
         """The Source of some of the records, in this order: what one task of many needs to be sent."""
-        return replace(self, records=tuple(self.records[int(index)] for index in indices), rejects=())
+        return replace(self, records=tuple(self.records[int(index)] for index in indices), skipped=())
 
-    def read(self, index: int) -> tuple[Sample | None, list[Reject]]:
+    def read(self, index: int) -> tuple[Sample | None, list[SkippedItem]]:
         """The Sample of a record, or None, and whatever of it was left out."""
         try:
-            sample, rejects = self.reader(self.records[index])
+            sample, skipped = self.reader(self.records[index])
         except UnreadableError as error:
-            return None, [error.reject]
+            return None, [error.item]
         if (key := as_text(sample.key)) == sample.key:
-            return sample, rejects
-        return replace(sample, key=key), [*rejects, Reject(key, "", NOT_UTF8, note=True)]
+            return sample, skipped
+        return replace(sample, key=key), [*skipped, SkippedItem(key, "", NOT_UTF8, note=True)]
 
 
 def fingerprint_of(parts: Iterable[str | bytes]) -> str:

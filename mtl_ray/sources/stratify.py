@@ -1,4 +1,4 @@
-"""Pictures are shared out so that each part has its share of every class, and what belongs together stays together.
+"""Images are shared out so that each part has its share of every class, and what belongs together stays together.
 
 Groups are given away one by one, those of the rarest class first, each to the part that lacks most of that class (iterative
 stratification: Sechidis, Tsoumakas, Vlahavas 2011, https://doi.org/10.1007/978-3-642-23808-6_10); then single groups are moved
@@ -17,7 +17,7 @@ _MOST_PROPOSALS = 100_000
 
 
 def groups_of(*labels: Sequence[Hashable]) -> NDArray[np.int64]:
-    """The group of each of N pictures, from 0: those that agree in any of the labels belong together, and so on along chains."""
+    """The group of each of N images, from 0: those that agree in any of the labels belong together, and so on along chains."""
     parents = list(range(len(labels[0])))
 
     def root(at: int) -> int:
@@ -34,11 +34,11 @@ def groups_of(*labels: Sequence[Hashable]) -> NDArray[np.int64]:
 
 
 def share_out(counts: NDArray[np.int64], groups: NDArray[np.int64], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
-    """The part of each picture.
+    """The part of each image.
 
     Args:
-        counts: (N, C) objects (or pixels, or 0 and 1) of each class in each picture; C may be 0.
-        groups: (N,) from ``groups_of``; all pictures of a group come to one part.
+        counts: (N, C) objects (or pixels, or 0 and 1) of each class in each image; C may be 0.
+        groups: (N,) from ``groups_of``; all images of a group come to one part.
         shares: weights of the P parts, all above 0.
         seed: another one gives other parts.
 
@@ -50,7 +50,7 @@ def share_out(counts: NDArray[np.int64], groups: NDArray[np.int64], shares: Sequ
     """
     num_groups = int(groups.max(initial=-1)) + 1
     if num_groups < len(shares):
-        raise ValueError(f"{num_groups} groups of pictures cannot be shared out to {len(shares)} parts")
+        raise ValueError(f"{num_groups} groups of images cannot be shared out to {len(shares)} parts")
     random = np.random.default_rng(seed)
     table = _table(counts, groups, num_groups)
     wanted = np.array(shares, np.float64) / sum(shares)
@@ -68,18 +68,18 @@ def _fill(parts: NDArray[np.int64], sizes: NDArray[np.int64], num_parts: int) ->
         parts[members[sizes[members].argmin()]] = empty
 
 
-def _quotas(wanted: Floats, pictures: int) -> NDArray[np.int64]:
-    """How many pictures each part gets: its share, rounded so that all are given away, and at least one."""
-    quotas: NDArray[np.int64] = np.maximum(1, np.floor(wanted * pictures)).astype(np.int64)
-    while quotas.sum() > pictures:
+def _quotas(wanted: Floats, images: int) -> NDArray[np.int64]:
+    """How many images each part gets: its share, rounded so that all are given away, and at least one."""
+    quotas: NDArray[np.int64] = np.maximum(1, np.floor(wanted * images)).astype(np.int64)
+    while quotas.sum() > images:
         quotas[np.argmax(quotas)] -= 1
-    while quotas.sum() < pictures:
-        quotas[np.argmax(wanted * pictures - quotas)] += 1
+    while quotas.sum() < images:
+        quotas[np.argmax(wanted * images - quotas)] += 1
     return quotas
 
 
 def _table(counts: NDArray[np.int64], groups: NDArray[np.int64], num_groups: int) -> Floats:
-    """(G, 2 C + 2): of each group objects of each class, pictures with it, pictures without any class, and all pictures, each as
+    """(G, 2 C + 2): of each group objects of each class, images with it, images without any class, and all images, each as
     a share of the whole; those that are nowhere are left out.
     """
     present = (counts > 0).astype(np.float64)
@@ -94,7 +94,7 @@ def _table(counts: NDArray[np.int64], groups: NDArray[np.int64], num_groups: int
 def _greedy(
     table: Floats, wanted: Floats, quotas: NDArray[np.int64], sizes: NDArray[np.int64], random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Gives every group to the part that lacks most of the rarest class it has, among those that have room for its pictures."""
+    """Gives every group to the part that lacks most of the rarest class it has, among those that have room for its images."""
     room = quotas.copy()
     lacking = np.repeat(wanted[:, None], table.shape[1], axis=1)
     parts = np.full(len(table), -1, np.int64)
@@ -121,7 +121,7 @@ def _improve(table: Floats, wanted: Floats, parts: NDArray[np.int64], random: np
     sums = np.zeros((num_parts, table.shape[1]))
     np.add.at(sums, parts, table)
     weights = np.minimum(1, (table > 0).sum(axis=0) * wanted.min())
-    weights[-1] = weights.sum()  # that a part has as many pictures as was said counts like all classes together
+    weights[-1] = weights.sum()  # that a part has as many images as was said counts like all classes together
     off, sizes = sums - wanted[:, None], np.bincount(parts, minlength=num_parts)
     for _ in range(min(_MOST_PROPOSALS, _ROUNDS * num_groups) if num_parts > 1 else 0):
         first, second = random.integers(num_groups, size=2)

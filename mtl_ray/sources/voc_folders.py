@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from mtl_ray import storage
 from mtl_ray.sources import voc_xml
-from mtl_ray.sources.folders import LISTED_AGAIN, find_list, is_picture, read_each, read_ids, stamps_of, subfolders
+from mtl_ray.sources.folders import LISTED_AGAIN, find_list, is_image, read_each, read_ids, stamps_of, subfolders
 from mtl_ray.sources.notes import is_of_a_system, negatives, passed_over
 from mtl_ray.sources.paths import Tree, inside
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.source import SkippedItem
 
 _ANNOTATIONS = ("Annotations", "annotations")
 _IMAGES = ("JPEGImages", "images")
@@ -27,7 +27,7 @@ class VocFolder:
 
     Attributes:
         uri: the folder.
-        name: what stands before the paths of its files in keys and rejects: "" or "VOC2007/".
+        name: what stands before the paths of its files in keys and skipped items: "" or "VOC2007/".
         annotations, images: the folders in it; both "" where XML files and images lie side by side.
     """
 
@@ -41,11 +41,11 @@ class VocFolder:
         return self.image_file(image) if self.name else image
 
     def image_file(self, image: str) -> str:
-        """What an image is called in a reject."""
+        """What an image is called in a skipped item."""
         return f"{self.name}{self.images}/{image}" if self.images else f"{self.name}{image}"
 
     def annotation_file(self, path: str) -> str:
-        """What an annotation file is called in a reject."""
+        """What an annotation file is called in a skipped item."""
         return f"{self.name}{self.annotations}/{path}" if self.annotations else f"{self.name}{path}"
 
     def annotation_uri(self, path: str) -> str:
@@ -83,14 +83,14 @@ class VocListing:
         items: the ids.
         contents: the XML files of all ids of the folder, also of other splits, by id.
         classes: the names in them.
-        rejects: ids that are listed twice or lead elsewhere, and notes.
+        skipped: ids that are listed twice or lead elsewhere, and notes.
         stamps: what changes when an image does.
     """
 
     items: list[VocItem] = field(default_factory=list)
     contents: Mapping[str, bytes] = field(default_factory=dict)
     classes: frozenset[str] = frozenset()
-    rejects: list[Reject] = field(default_factory=list)
+    skipped: list[SkippedItem] = field(default_factory=list)
     stamps: list[str] = field(default_factory=list)
 
 
@@ -159,19 +159,19 @@ def list_split(folder: VocFolder, split: str, *, needed: bool = True) -> VocList
         raise FileNotFoundError(f"there are no XML files in {folder.annotation_uri('')}")
     headings = dict(_headings(contents))
     beside = _below(folder.images_uri)
-    finder = _ImageFinder([path for path in beside if is_picture(path)], files)
+    finder = _ImageFinder([path for path in beside if is_image(path)], files)
     has_lists = any(storage.names(storage.join(folder.uri, lists)) for lists in _LISTS)
-    ids, rejects = _listed(folder, split, files) if has_lists else (_part_of(split, list(files)), [])
+    ids, skipped = _listed(folder, split, files) if has_lists else (_part_of(split, list(files)), [])
     items = [VocItem(name, files.get(name), finder.find(name, headings.get(name), needed=needed)) for name in ids]
     if not has_lists:
         taken = finder.used | {_stem(path) for path in finder.used}
         left = [path for path in _part_of(split, finder.images) if path not in taken and _stem(path) not in taken]
         items += [VocItem(_stem(path), None, path, listed=False) for path in left]
-        rejects = [*rejects, *negatives(map(folder.image_file, left))]
-    rejects += passed_over(beside, folder.image_file(""), (_XML,))
+        skipped = [*skipped, *negatives(map(folder.image_file, left))]
+    skipped += passed_over(beside, folder.image_file(""), (_XML,))
     stamps = stamps_of(folder.images_uri, (item.image for item in items if item.image is not None))
     classes = frozenset(name for each in headings.values() for name in each.names)
-    return VocListing(items, contents, classes, rejects, stamps)
+    return VocListing(items, contents, classes, skipped, stamps)
 
 
 class _ImageFinder:
@@ -198,7 +198,7 @@ class _ImageFinder:
         if found is not None:
             self.used.add(found)
         elif not needed:
-            found = name + (f".{last.rpartition('.')[2]}" if is_picture(last) else ".jpg")
+            found = name + (f".{last.rpartition('.')[2]}" if is_image(last) else ".jpg")
         return found
 
 
@@ -207,24 +207,24 @@ def _headings(contents: Mapping[str, bytes]) -> Iterable[tuple[str, voc_xml.Head
         try:
             yield name, voc_xml.heading(voc_xml.parse(content))
         except ValueError:
-            continue  # the reader rejects the file
+            continue  # the reader skips the file
 
 
-def _listed(folder: VocFolder, split: str, files: Mapping[str, str]) -> tuple[list[str], list[Reject]]:
+def _listed(folder: VocFolder, split: str, files: Mapping[str, str]) -> tuple[list[str], list[SkippedItem]]:
     """The ids of a list as the annotation files have them, each once; what leads out of the folder is rejected."""
     uri = find_list(folder.uri, split, _LISTS)
-    entries, rejects = read_ids(uri, folder.uri, files)
+    entries, skipped = read_ids(uri, folder.uri, files)
     tree, file = Tree("", list(files)), uri.removeprefix(folder.uri).lstrip("/")
     found: Counter[str] = Counter()
     for entry in entries:
-        stem = _stem(entry) if is_picture(entry) or _is_xml(entry) else entry
+        stem = _stem(entry) if is_image(entry) or _is_xml(entry) else entry
         try:
             found[entry if entry in files else tree.find(stem) or inside(stem)] += 1
         except ValueError as error:
-            rejects.append(Reject(file, entry, str(error)))
+            skipped.append(SkippedItem(file, entry, str(error)))
     return list(found), [
-        *rejects,
-        *(Reject(file, name, f"{LISTED_AGAIN}: {name}", note=True) for name, count in found.items() if count > 1),
+        *skipped,
+        *(SkippedItem(file, name, f"{LISTED_AGAIN}: {name}", note=True) for name, count in found.items() if count > 1),
     ]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mtl_ray.sources.class_names import UNREADABLE, text_of_xml
 from mtl_ray.sources.objects import FoundObject
-from mtl_ray.sources.source import Reject, unknown_class
+from mtl_ray.sources.source import SkippedItem, unknown_class
 
 _SIDES = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 NODES = ("headtop", "nose", *(side + part for part in _SIDES for side in ("left", "right")))
@@ -79,17 +79,17 @@ def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
 
 def objects(
     tree: ElementTree.Element, file: str, index: Mapping[str, int], *, people: bool, last_pixel: bool = True
-) -> tuple[list[FoundObject], list[Reject]]:
-    """The objects of a file, and a Reject for each that is not understood.
+) -> tuple[list[FoundObject], list[SkippedItem]]:
+    """The objects of a file, and a SkippedItem for each that is not understood.
 
     Args:
         tree: the file's root element.
-        file: what to call it in a reject.
+        file: what to call it in a skipped item.
         index: class indices by name.
         people: whether to read attributes and key nodes too.
         last_pixel: whether the pixels xmax and ymax belong to a box, as VOC means it.
     """
-    found, rejects = [], []
+    found, skipped = [], []
     for number, item in enumerate(tree.findall("object"), start=1):
         label = _text(item, "name")
         name = f"object {number} ({label})"
@@ -100,7 +100,7 @@ def objects(
                 raise ValueError(unknown_class(label))
             box = _box(item, last_pixel)
             if box[2] - box[0] == box[3] - box[1] == 1:
-                rejects.append(Reject(file, name, f"{_ONE_PIXEL}: x {box[0] + 1:g}, y {box[1] + 1:g}", note=True))
+                skipped.append(SkippedItem(file, name, f"{_ONE_PIXEL}: x {box[0] + 1:g}, y {box[1] + 1:g}", note=True))
             found.append(
                 FoundObject(
                     name=name,
@@ -113,8 +113,8 @@ def objects(
                 )
             )
         except ValueError as error:
-            rejects.append(Reject(file, name, str(error)))
-    return found, rejects
+            skipped.append(SkippedItem(file, name, str(error)))
+    return found, skipped
 
 
 def _box(item: ElementTree.Element, last_pixel: bool) -> tuple[float, float, float, float]:

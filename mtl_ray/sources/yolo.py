@@ -11,8 +11,8 @@ from mtl_ray.sources.config import Yolo
 from mtl_ray.sources.folders import read_each
 from mtl_ray.sources.notes import is_of_a_system
 from mtl_ray.sources.objects import to_instances
-from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
+from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule, read_image
+from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 from mtl_ray.sources.yolo_description import Description, merged, read_description
 from mtl_ray.sources.yolo_files import LABELS, find_images, find_labels
 from mtl_ray.sources.yolo_lines import LineRule, classes_in, has_confidences, has_polygon, objects
@@ -51,7 +51,7 @@ def open_yolo(config: Yolo, rule: ImageRule = USUAL_RULE) -> Source:
     if described.keypoints:  # some of their lines look like polygons
         raise ValueError(f"{root}: {described.file} says kpt_shape: keypoints in YOLO's lines are not read; bring the set to COCO")
     try:
-        keys, rejects = find_images(root, config.split, described, files)
+        keys, skipped = find_images(root, config.split, described, files)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}{'' if rule.needed else _NO_SIZES}") from None
     labels, notes = find_labels(root, keys, files, config.labels)
@@ -61,13 +61,13 @@ def open_yolo(config: Yolo, rule: ImageRule = USUAL_RULE) -> Source:
     names, classes, merges = merged(said, described.file or "class names")
     confidence = has_confidences(contents.values())
     if confidence:
-        notes.append(Reject(next(iter(labels.values())), "", "boxes with a confidence in a sixth column, which is not used", note=True))
+        notes.append(SkippedItem(next(iter(labels.values())), "", "boxes with a confidence in a sixth column, which is not used", note=True))
     masks = any(has_polygon(content) for content in contents.values())
     return Source(
         vocabulary=Vocabulary(classes={"instances": names}),
         records=[_Record(image, key, labels.get(image)) for image, key in keys.items()],
         reader=partial(_read, _Layout(root, LineRule(classes, confidence), masks, rule)),
-        rejects=(*rejects, *notes, *merges),
+        skipped=(*skipped, *notes, *merges),
         fingerprint=fingerprint_of(
             [*said, *keys, *(contents.get(image, b"") for image in keys), *(stamps.get(image, "") for image in keys)]
         ),
@@ -86,13 +86,13 @@ def _class_names(root: str, config: Yolo, described: Description, files: Sequenc
 
 
 def _read(layout: _Layout, record: _Record) -> Reading:
-    picture = read_picture(storage.join(layout.root, record.image), record.image, layout.images)
+    image = read_image(storage.join(layout.root, record.image), record.image, layout.images)
     file = record.labels or record.image
     try:
         text = text_of(storage.read(storage.join(layout.root, record.labels))) if record.labels else ""
     except ValueError as error:
         raise UnreadableError(file, str(error)) from None
-    found, rejects = objects(text, file, layout.lines, picture.height, picture.width)
-    instances, bad = to_instances(found, file, picture.height, picture.width, masks=layout.masks)
-    sample = image_sample(key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
-    return sample, [*rejects, *bad]
+    found, skipped = objects(text, file, layout.lines, image.height, image.width)
+    instances, bad = to_instances(found, file, image.height, image.width, masks=layout.masks)
+    sample = image_sample(key=record.key, image=image.data, height=image.height, width=image.width, instances=instances)
+    return sample, [*skipped, *bad]

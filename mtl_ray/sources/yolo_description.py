@@ -10,7 +10,7 @@ import yaml
 from mtl_ray import storage
 from mtl_ray.sources.class_names import MOST_CLASSES, read_class_names, text_of
 from mtl_ray.sources.paths import Tree
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.source import SkippedItem
 
 _FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 _YAML = (".yaml", ".yml")
@@ -150,12 +150,12 @@ def _texts(value: Any) -> list[str]:
     return list(filter(None, map(_text, value if isinstance(value, list) else [value])))
 
 
-def merged(names: Iterable[str], file: str) -> tuple[tuple[str, ...], tuple[int, ...], list[Reject]]:
+def merged(names: Iterable[str], file: str) -> tuple[tuple[str, ...], tuple[int, ...], list[SkippedItem]]:
     """Names of which each is there once, the class that each number means, and a note on numbers that share a name."""
     index: dict[str, int] = {}
     classes, notes = [], []
     for number, name in enumerate(names):
         if name in index:
-            notes.append(Reject(file, f"class {number}", f"classes of the same name were merged: {name}", note=True))
+            notes.append(SkippedItem(file, f"class {number}", f"classes of the same name were merged: {name}", note=True))
         classes.append(index.setdefault(name, len(index)))
     return tuple(index), tuple(classes), notes

@@ -6,10 +6,10 @@ from urllib.parse import unquote
 
 from mtl_ray import storage
 from mtl_ray.sources.class_names import USUAL_FILES
-from mtl_ray.sources.folders import LISTED_AGAIN, find_list, is_picture, read_ids, subfolders
+from mtl_ray.sources.folders import LISTED_AGAIN, find_list, is_image, read_ids, subfolders
 from mtl_ray.sources.notes import negatives, orphans, passed_over
 from mtl_ray.sources.paths import Tree, inside
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.source import SkippedItem
 from mtl_ray.sources.yolo_description import Description, aliases
 
 LABELS = "labels"
@@ -21,7 +21,7 @@ _SPLITS = frozenset({"train", "val", "valid", "test"})
 _SHOWN = 3
 
 
-def find_images(root: str, split: str, described: Description, files: Sequence[str]) -> tuple[dict[str, str], list[Reject]]:
+def find_images(root: str, split: str, described: Description, files: Sequence[str]) -> tuple[dict[str, str], list[SkippedItem]]:
     """The keys of a split's images by their paths in the root: those of folders, or those of a list.
 
     Args:
@@ -33,12 +33,12 @@ def find_images(root: str, split: str, described: Description, files: Sequence[s
     Raises:
         FileNotFoundError: if there is no such split.
     """
-    images = list(filter(is_picture, files))
+    images = list(filter(is_image, files))
     places = list(_places(split, described, files, images))
     lists, folders = list(filter(_is_text, places)), [place for place in places if not _is_text(place)]
     if len(folders) > 1 or (lists and folders):
-        keys, rejects = _listed(root, lists, images)
-        return keys | {path: path for folder in folders for path in _below(folder, images)}, [*rejects, *_others(folders, files)]
+        keys, skipped = _listed(root, lists, images)
+        return keys | {path: path for folder in folders for path in _below(folder, images)}, [*skipped, *_others(folders, files)]
     if lists:
         return _listed(root, lists, images)
     if usual := next((folder for folder in [*folders, *_usual(split)] if _below(folder, images)), None):
@@ -76,33 +76,33 @@ def _below(place: str, images: Sequence[str]) -> list[str]:
     return [path for path in images if not place or path.startswith(f"{place}/")]
 
 
-def _others(places: Sequence[str], files: Sequence[str]) -> list[Reject]:
+def _others(places: Sequence[str], files: Sequence[str]) -> list[SkippedItem]:
     """Notes on the files in folders of images that are neither images nor label files."""
     inner = [path for path in files if any(not place or path.startswith(f"{place}/") for place in places)]
-    return passed_over([path for path in inner if not _is_text(path) or is_picture(path[: -len(".txt")])])
+    return passed_over([path for path in inner if not _is_text(path) or is_image(path[: -len(".txt")])])
 
 
-def _listed(root: str, lists: Sequence[str], images: Sequence[str]) -> tuple[dict[str, str], list[Reject]]:
+def _listed(root: str, lists: Sequence[str], images: Sequence[str]) -> tuple[dict[str, str], list[SkippedItem]]:
     """The images of lists: paths, of this machine or another, or ids of images in images/."""
     by_id: dict[str, str] = {}
     for path in sorted(images, key=lambda path: path.startswith(f"{_IMAGES}/")):
         by_id[path.removeprefix(f"{_IMAGES}/").rpartition(".")[0]] = path
     paths, ids = Tree("", images), Tree("", list(by_id))
     keys: dict[str, str] = {}
-    rejects: list[Reject] = []
+    skipped: list[SkippedItem] = []
     for file in lists:
         entries, twice = read_ids(storage.join(root, file), root, by_id)
-        rejects += twice
+        skipped += twice
         for entry in entries:
-            by_name = paths.find(entry) if is_picture(entry) else by_id.get(ids.find(entry) or "")
+            by_name = paths.find(entry) if is_image(entry) else by_id.get(ids.find(entry) or "")
             image = by_id.get(entry) or by_name
             if image is None:
-                rejects.append(Reject(file, entry, _why_not(entry)))
+                skipped.append(SkippedItem(file, entry, _why_not(entry)))
             elif image in keys:
-                rejects.append(Reject(file, entry, f"{LISTED_AGAIN}: {image}", note=True))
+                skipped.append(SkippedItem(file, entry, f"{LISTED_AGAIN}: {image}", note=True))
             else:
                 keys[image] = image.removeprefix(f"{_IMAGES}/")
-    return keys, rejects
+    return keys, skipped
 
 
 def _why_not(entry: str) -> str:
@@ -113,7 +113,7 @@ def _why_not(entry: str) -> str:
     return "listed but not there"
 
 
-def find_labels(root: str, keys: Iterable[str], files: Sequence[str], word: str | None) -> tuple[dict[str, str], list[Reject]]:
+def find_labels(root: str, keys: Iterable[str], files: Sequence[str], word: str | None) -> tuple[dict[str, str], list[SkippedItem]]:
     """The label file of each image that has one, and notes on images without label files and the other way round.
 
     Args:
@@ -153,7 +153,7 @@ def _label_places(image: str, word: str | None) -> list[str]:
 def _left(labels: Mapping[str, str], files: Sequence[str], texts: Sequence[str], word: str | None) -> list[str]:
     """Label files that belong to no image of the root, in the folders of those that do."""
     folders = {path.rpartition("/")[0] for path in labels.values()}
-    owned = {_plain(place) for path in files if is_picture(path) for place in _label_places(path, word)} | set(map(_plain, labels.values()))
+    owned = {_plain(place) for path in files if is_image(path) for place in _label_places(path, word)} | set(map(_plain, labels.values()))
     inner = (path for path in texts if path.rpartition("/")[0] in folders and path.rpartition("/")[2].lower() not in _NO_LABELS)
     return [path for path in inner if _plain(path) not in owned]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mtl_ray.geometry import masks
 from mtl_ray.sources.class_names import MOST_CLASSES
 from mtl_ray.sources.objects import FoundObject
-from mtl_ray.sources.source import Reject, unknown_class
+from mtl_ray.sources.source import SkippedItem, unknown_class
 
 _OF_A_BOX = 5
 _OF_A_TRIANGLE = 7
@@ -53,25 +53,25 @@ def classes_in(content: bytes) -> set[int]:
     return {int(number) for number in found if 0 <= number < MOST_CLASSES and number == int(number)}
 
 
-def objects(text: str, file: str, rule: LineRule, height: int, width: int) -> tuple[list[FoundObject], list[Reject]]:
-    """The objects of a label file, and a Reject for each line that is not understood.
+def objects(text: str, file: str, rule: LineRule, height: int, width: int) -> tuple[list[FoundObject], list[SkippedItem]]:
+    """The objects of a label file, and a SkippedItem for each line that is not understood.
 
     Args:
         text: the file.
-        file: what to call it in a reject.
+        file: what to call it in a skipped item.
         rule: how its lines are read.
         height: of the image, in pixels.
         width: of the image, in pixels.
     """
-    found, rejects = [], []
+    found, skipped = [], []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             found.append(_object(line.split(), f"line {number}", rule, height, width))
         except ValueError as error:
-            rejects.append(Reject(file, f"line {number}", str(error)))
-    return found, rejects
+            skipped.append(SkippedItem(file, f"line {number}", str(error)))
+    return found, skipped
 
 
 def _object(fields: list[str], name: str, rule: LineRule, height: int, width: int) -> FoundObject:

@@ -23,7 +23,7 @@ from mtl_ray.distributed.convert import Conversion, convert, summary
 from mtl_ray.samples import Sample
 from mtl_ray.shards.split import open_split
 from mtl_ray.sources.config import ConvertConfig, Digits, ImageFolder, SemanticPng, Shards, Voc
-from mtl_ray.sources.picture import open_source
+from mtl_ray.sources.image_reading import open_source
 from tests.s3_server import S3Server
 
 
@@ -165,8 +165,8 @@ def test_rejects_are_reported(tmp_path: Path) -> None:
     (tmp_path / "raw" / "JPEGImages" / "c.jpg").write_bytes(b"\xff\xd8\xff")
     done = convert(ConvertConfig(source=Voc(root=str(tmp_path / "raw"), split="train"), to=str(tmp_path / "s")))
     assert sorted(keys_of(tmp_path / "s")) == ["a.jpg", "b.jpg"]
-    rejects = json.loads((tmp_path / "s" / "rejects.json").read_text())
-    assert sorted((reject["file"], reject["object"]) for reject in rejects) == [
+    skipped = json.loads((tmp_path / "s" / "rejects.json").read_text())
+    assert sorted((item["file"], item["object"]) for item in skipped) == [
         ("Annotations/b.xml", "object 2 (x)"),
         ("JPEGImages/c.jpg", ""),
     ]

@@ -15,7 +15,7 @@ from mtl_ray.distributed import convert_files as module
 from mtl_ray.distributed.convert import convert
 from mtl_ray.distributed.convert_files import convert_files, files_summary
 from mtl_ray.sources.config import Cityscapes, Coco, ConvertConfig, Digits, ImageFolder, Shards, Yolo
-from mtl_ray.sources.picture import open_source
+from mtl_ray.sources.image_reading import open_source
 from tests.s3_server import S3Server
 
 SOURCE = Digits(split="train", num=20, size=64)
@@ -40,7 +40,7 @@ def test_many_tasks_write_what_one_writes(tmp_path: Path, monkeypatch: pytest.Mo
     for content in contents:
         del content["conversion_train.json"]  # which says where the files are
     assert contents[0] == contents[1] == contents[2]
-    assert (one.pictures, one.objects, one.rejects) == (many.pictures, many.objects, many.rejects) == (20, here.objects, here.rejects)
+    assert (one.images, one.objects, one.skipped) == (many.images, many.objects, many.skipped) == (20, here.objects, here.skipped)
 
 
 def test_shards_and_back(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_rejects_are_reported(tmp_path: Path) -> None:
     labels.write_text(labels.read_text() + "99 0.5 0.5 0.1 0.1\n")
     done = convert_files(config(tmp_path / "out", source=Yolo(root=str(tmp_path / "raw"), split="train")))
     assert done.pictures == 20
-    broken, unknown = sorted(reject.reason for reject in done.rejects)
+    broken, unknown = sorted(item.reason for item in done.skipped)
     assert "known format" in broken
     assert unknown == "unknown class: 99"
     assert json.loads(Path(done.note).read_text())["rejects"][0].keys() == {"file", "object", "reason"}

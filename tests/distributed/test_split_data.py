@@ -15,7 +15,7 @@ from mtl_ray.distributed.convert import convert
 from mtl_ray.distributed.split import Wish, split_data
 from mtl_ray.shards.split import open_split
 from mtl_ray.sources.config import Coco, ConvertConfig, Digits, ImageFolder
-from mtl_ray.sources.picture import open_source
+from mtl_ray.sources.image_reading import open_source
 
 SHARES = {"train": 0.6, "val": 0.4}
 

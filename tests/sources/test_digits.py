@@ -12,14 +12,14 @@ from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample
 from mtl_ray.sources import digits
 from mtl_ray.sources.config import Digits
-from mtl_ray.sources.picture import open_source
+from mtl_ray.sources.image_reading import open_source
 
 
 def scenes(num: int = 40, **options: Any) -> list[Sample]:
     """Some scenes."""
     source = open_source(Digits(**{"split": "train", "num": num, **options}))
     readings = [source.read(index) for index in range(num)]
-    assert not any(rejects for _, rejects in readings)
+    assert not any(skipped for _, skipped in readings)
     return [sample for sample, _ in readings if sample is not None]
 
 

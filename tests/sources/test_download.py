@@ -1,4 +1,4 @@
-"""Whole data sets: every file's fate is told, archives are unpacked, and the exit status says whether anything failed."""
+"""Whole datasets: every file's fate is told, archives are unpacked, and the exit status says whether anything failed."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""Damaged files of labelme, VIA, nuImages and Cityscapes: samples, rejects, or one sentence, whatever stands in them."""
+"""Damaged files of labelme, VIA, nuImages and Cityscapes: samples, skipped items, or one sentence, whatever stands in them."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from PIL import Image
 
 from mtl_ray.geometry import masks
 from mtl_ray.sources.config import Cityscapes, Labelme, Nuimages, RawConfig, Via
-from mtl_ray.sources.picture import ImageRule, open_source
+from mtl_ray.sources.image_reading import ImageRule, open_source
 from tests.sources.test_fuzz_files import HEIGHT, JPEG, WIDTH, is_told
 
 Step = str | int

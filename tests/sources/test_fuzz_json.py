@@ -1,4 +1,4 @@
-"""Damaged COCO files: the source gives samples, rejects, or one sentence, whatever stands in the file; so does the reader of evaluation."""
+"""Damaged COCO files: the source gives samples, skipped items, or one sentence, whatever stands in the file; so does the reader of evaluation."""
 
 import copy
 import json
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mtl_ray.evaluation.coco_file import read_coco_file
 from mtl_ray.geometry.masks import decode
 from mtl_ray.sources.config import Coco
-from mtl_ray.sources.picture import ImageRule, open_source
+from mtl_ray.sources.image_reading import ImageRule, open_source
 from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
 from tests.sources.test_fuzz_files import HEIGHT, JPEG, WIDTH, is_told, read_whole
 

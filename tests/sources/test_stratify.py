@@ -9,7 +9,7 @@ from mtl_ray.sources.stratify import groups_of, share_out
 
 
 def one_hot(*numbers: int) -> np.ndarray:
-    """Pictures of one class each: so many of each class."""
+    """Images of one class each: so many of each class."""
     return np.eye(len(numbers), dtype=np.int64)[np.repeat(np.arange(len(numbers)), numbers)]
 
 

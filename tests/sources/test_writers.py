@@ -16,8 +16,8 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.sources.config import Coco, RawConfig, SemanticPng, Voc, Yolo
-from mtl_ray.sources.picture import open_source
-from mtl_ray.sources.source import Reject, UnreadableError
+from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.source import SkippedItem, UnreadableError
 from mtl_ray.sources.writers.open import FileFormat, open_writer
 from mtl_ray.sources.writers.writer import Target, Writer, path_of
 
@@ -37,7 +37,7 @@ def map_png(seed: int) -> bytes:
 
 
 def sample(key: str, count: int, seed: int, *, drawn: bool = True, points: bool = True) -> Sample:
-    """A picture with objects at random, the last of which is a crowd, and one with a mask of two parts and a hole."""
+    """An image with objects at random, the last of which is a crowd, and one with a mask of two parts and a hole."""
     random = np.random.default_rng(seed)
     low = random.uniform(0, 30, (count, 2))
     boxes = np.concatenate([low, low + random.uniform(1, 9, (count, 2))], axis=1).astype(np.float32)
@@ -71,18 +71,18 @@ def sample(key: str, count: int, seed: int, *, drawn: bool = True, points: bool 
 SAMPLES = [sample("a.jpg", 4, 0), sample("sub/b.jpg", 0, 1), sample("no_suffix", 3, 2)]
 
 
-def write(form: FileFormat, uri: Path, samples: list[Sample], split: str = "train", **options: Any) -> list[Reject]:
+def write(form: FileFormat, uri: Path, samples: list[Sample], split: str = "train", **options: Any) -> list[SkippedItem]:
     """Writes a split; what the format cannot say."""
     writer: Writer = open_writer(form, Target(uri=str(uri), split=split, vocabulary=VOCABULARY, **options))
     written = [writer.write(each) for each in samples]
     writer.finish([record for record, _ in written])
-    return [reject for _, rejects in written for reject in rejects]
+    return [item for _, skipped in written for item in skipped]
 
 
 def read(config: RawConfig) -> tuple[dict[str, Sample], Vocabulary]:
     source = open_source(config)
     readings = [source.read(index) for index in range(len(source))]
-    assert [*source.rejects, *(reject for _, found in readings for reject in found)] == []
+    assert [*source.skipped, *(item for _, found in readings for item in found)] == []
     return {each.key: each for each, _ in readings if each is not None}, source.vocabulary
 
 
@@ -116,7 +116,7 @@ def test_coco(tmp_path: Path, form: Any) -> None:
 
 
 def test_coco_as_pycocotools_reads_it(tmp_path: Path) -> None:
-    write("coco", tmp_path / "one.json", SAMPLES, pictures=False)
+    write("coco", tmp_path / "one.json", SAMPLES, images=False)
     assert [path.name for path in tmp_path.iterdir()] == ["one.json"]
     coco = COCO(str(tmp_path / "one.json"))
     encoded = found_in(SAMPLES[0]).masks
@@ -131,7 +131,7 @@ def test_coco_as_pycocotools_reads_it(tmp_path: Path) -> None:
 def test_coco_keeps_category_numbers_that_count_from_one(tmp_path: Path) -> None:
     for ids, expected in (((24, 26, 33), [24, 26, 33]), ((0, 1, 2), [1, 2, 3])):
         vocabulary = Vocabulary(classes=VOCABULARY.classes, category_ids={"instances": ids})
-        writer = open_writer("coco", Target(uri=str(tmp_path / "x.json"), split="x", vocabulary=vocabulary, pictures=False))
+        writer = open_writer("coco", Target(uri=str(tmp_path / "x.json"), split="x", vocabulary=vocabulary, images=False))
         writer.finish([writer.write(SAMPLES[0])[0]])
         content = json.loads((tmp_path / "x.json").read_text())
         assert [category["id"] for category in content["categories"]] == expected
@@ -139,9 +139,9 @@ def test_coco_keeps_category_numbers_that_count_from_one(tmp_path: Path) -> None
 
 
 def test_yolo_boxes(tmp_path: Path) -> None:
-    rejects = write("yolo", tmp_path, SAMPLES, masks="none")
+    skipped = write("yolo", tmp_path, SAMPLES, masks="none")
     write("yolo", tmp_path, SAMPLES[:1], split="val")
-    assert [(reject.file, reject.object) for reject in rejects] == [("a.jpg", "1 objects"), ("no_suffix.jpg", "1 objects")]
+    assert [(item.file, item.object) for item in skipped] == [("a.jpg", "1 objects"), ("no_suffix.jpg", "1 objects")]
     assert yaml.safe_load((tmp_path / "data.yaml").read_text()) == {
         "train": "images/train",
         "nc": 3,
@@ -167,9 +167,9 @@ def test_yolo_polygons(tmp_path: Path) -> None:
 
 
 def test_voc(tmp_path: Path) -> None:
-    rejects = write("voc", tmp_path, SAMPLES, masks="none")
-    assert rejects == []
-    assert [reject.object for reject in write("voc", tmp_path, SAMPLES)] == ["3 masks", "2 masks"]
+    skipped = write("voc", tmp_path, SAMPLES, masks="none")
+    assert skipped == []
+    assert [item.object for item in write("voc", tmp_path, SAMPLES)] == ["3 masks", "2 masks"]
     names = tmp_path / "semantic_classes.txt"
     again, vocabulary = read(Voc(root=str(tmp_path), split="train", semantic_classes=str(names)))
     assert again.keys() == {"a.jpg", "sub_b.jpg", "no_suffix.jpg"}
@@ -243,7 +243,7 @@ def test_what_a_format_cannot_say(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="--masks"):
             open_writer(form, Target(uri="x", split="x", vocabulary=VOCABULARY, masks=option))  # type: ignore[arg-type]
     bare = image_sample(key="bare.jpg", image=JPEG, height=HEIGHT, width=WIDTH)
-    assert [reject.file for reject in write("coco", tmp_path, [bare])] == ["bare.jpg"]
+    assert [item.file for item in write("coco", tmp_path, [bare])] == ["bare.jpg"]
     for form in ("yolo", "voc", "semantic_png"):
         with pytest.raises(UnreadableError):
             write(form, tmp_path, [bare])  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Well-known data sets: where their files are, and how large; or what to do where an account is needed."""
+"""Well-known datasets: where their files are, and how large; or what to do where an account is needed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ _REFER = "https://bvisionweb1.cs.unc.edu/licheng/referit/data"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class File:
-    """A file of a data set.
+    """A file of a dataset.
 
     Attributes:
         urls: where it is.
         path: where it goes in the folder; by default the last part of the address.
-        into: the folder, in that of the data set, into which an archive is unpacked.
+        into: the folder, in that of the dataset, into which an archive is unpacked.
         size, digest: as in ``fetch.Wanted``, where they are known.
     """
 
@@ -36,7 +36,7 @@ class File:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSet:
-    """What is known of a data set; one without files has instructions."""
+    """What is known of a dataset; one without files has instructions."""
 
     about: str
     files: tuple[File, ...] = ()
@@ -57,7 +57,7 @@ _VAL2017 = _file(f"{_COCO}/zips/val2017.zip", "md5:442b8da7639aecaf257c1dceb8ba8
 CATALOG: Mapping[str, DataSet] = MappingProxyType(
     {
         "coco2017": DataSet(
-            about="COCO 2017: boxes, masks, keypoints, stuff, panoptic; 118,000 + 5,000 + 41,000 pictures",
+            about="COCO 2017: boxes, masks, keypoints, stuff, panoptic; 118,000 + 5,000 + 41,000 images",
             files=(
                 *(_TRAIN2017, _VAL2017, _file(f"{_COCO}/zips/test2017.zip", "md5:77ad2c53ac5d0aea611d422c0938fb35")),
                 _file(f"{_COCO}/zips/unlabeled2017.zip"),
@@ -79,7 +79,7 @@ CATALOG: Mapping[str, DataSet] = MappingProxyType(
             ),
         ),
         "lvis": DataSet(
-            about="LVIS v1: masks of 1,203 classes on the pictures of COCO 2017",
+            about="LVIS v1: masks of 1,203 classes on the images of COCO 2017",
             files=(
                 *(_file(f"{_LVIS}/lvis_v1_{split}.json.zip", into="annotations") for split in ("train", "val")),
                 *(_TRAIN2017, _VAL2017),
@@ -141,7 +141,7 @@ CATALOG: Mapping[str, DataSet] = MappingProxyType(
             about="ImageNet (ILSVRC 2012): how to get it, since it needs an account",
             instructions="""ImageNet is given to registered users only.
   1. Make an account at https://image-net.org/signup and ask for access.
-  2. From https://image-net.org/challenges/LSVRC/2012 take the training pictures (138 GB) and the validation pictures (6.3 GB).
+  2. From https://image-net.org/challenges/LSVRC/2012 take the training images (138 GB) and the validation images (6.3 GB).
   3. Unpack each class's TAR into a folder of its name: train/CLASS/, val/CLASS/.
   4. python -m jobs.convert image_folder FOLDER --split train --to shards/imagenet/train""",
         ),

@@ -1,4 +1,4 @@
-"""Whole data sets from the net: several files at a time, each whole and checked, unpacked with care, and nothing that failed kept quiet."""
+"""Whole datasets from the net: several files at a time, each whole and checked, unpacked with care, and nothing that failed kept quiet."""
 
 import difflib
 import re
@@ -62,19 +62,19 @@ class Downloaded:
 
 
 def files_of(wanted: str, only: Sequence[str] = ()) -> tuple[File, ...]:
-    """The files of a data set of the catalogue.
+    """The files of a dataset of the catalogue.
 
     Args:
         wanted: its name.
         only: names of files, or their beginnings; all where there are none.
 
     Raises:
-        ValueError: if there is no such data set, none of its files is called so, or it can only be had by hand.
+        ValueError: if there is no such dataset, none of its files is called so, or it can only be had by hand.
     """
     if wanted not in CATALOG:
         near = difflib.get_close_matches(wanted, CATALOG, n=1, cutoff=0.5) or [name for name in CATALOG if name.startswith(wanted)][:1]
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"there is no data set {wanted!r} in the catalogue{hint} It has {', '.join(CATALOG)}")
+        raise ValueError(f"there is no dataset {wanted!r} in the catalogue{hint} It has {', '.join(CATALOG)}")
     files = CATALOG[wanted].files
     if not files:
         raise ValueError(f"{wanted} has no files that can be fetched: {CATALOG[wanted].instructions}")

@@ -14,7 +14,7 @@ from typing import IO, Any
 from mtl_ray.sources.downloads.http_get import Answer, FaultError, ask
 
 MAX_BYTES = 1 << 40
-"""No file of a data set is larger than a terabyte."""
+"""No file of a dataset is larger than a terabyte."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

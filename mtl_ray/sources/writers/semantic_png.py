@@ -1,4 +1,4 @@
-"""Samples as pictures and index PNGs: images/SPLIT, labels/SPLIT, classes.txt."""
+"""Samples as images and index PNGs: images/SPLIT, labels/SPLIT, classes.txt."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mtl_ray import storage
 from mtl_ray.samples import Sample
 from mtl_ray.sources.source import UnreadableError
-from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_file, write_picture
+from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_file, write_image
 
 _CLASSES = "classes.txt"
 
@@ -18,13 +18,13 @@ class SemanticPngWriter:
     target: Target
 
     def write(self, sample: Sample) -> Writing:
-        """Writes picture and map; the record is the pair of their paths."""
+        """Writes image and map; the record is the pair of their paths."""
         if sample.semantic is None:
             raise UnreadableError(sample.key, "it has no semantic map")
         path = path_of(sample)
         image, label = f"images/{self.target.split}/{path}", f"labels/{self.target.split}/{stem_of(path)}.png"
-        if self.target.pictures:
-            write_picture(storage.join(self.target.uri, image), sample)
+        if self.target.images:
+            write_image(storage.join(self.target.uri, image), sample)
         write_file(storage.join(self.target.uri, label), sample.semantic)
         return (image, label), []
 

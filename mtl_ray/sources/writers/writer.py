@@ -11,13 +11,13 @@ from typing import Any, Literal, Protocol
 from mtl_ray import storage
 from mtl_ray.inputs.image_header import JPEG, PNG
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.sources.folders import is_picture
-from mtl_ray.sources.source import Reject, UnreadableError
+from mtl_ray.sources.folders import is_image
+from mtl_ray.sources.source import SkippedItem, UnreadableError
 
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 """What neither XML nor a list with one name a line can hold."""
 MaskForm = Literal["rle", "polygons", "none"]
-Writing = tuple[Any, list[Reject]]
+Writing = tuple[Any, list[SkippedItem]]
 """A record, small and picklable, of which the split's own file is made; and what the format cannot say."""
 
 
@@ -26,18 +26,18 @@ class Target:
     """Where a split goes.
 
     Attributes:
-        uri: the folder of the data set, which may hold other splits already; or a COCO file.
+        uri: the folder of the dataset, which may hold other splits already; or a COCO file.
         split: its name, as part of names of files.
         vocabulary: what the numbers in the Samples mean.
-        pictures: whether the pictures are written too.
+        images: whether the images are written too.
         masks: how masks are said; None for the format's usual way.
-        annotated: False if nobody has annotated any picture, so that it need not be said of each.
+        annotated: False if nobody has annotated any image, so that it need not be said of each.
     """
 
     uri: str
     split: str
     vocabulary: Vocabulary
-    pictures: bool = True
+    images: bool = True
     masks: MaskForm | None = None
     annotated: bool = True
 
@@ -78,7 +78,7 @@ def path_of(sample: Sample) -> str:
         raise UnreadableError(key, "its name is no path inside a folder")
     if len(key.splitlines()) > 1 or _CONTROL.search(key):
         raise UnreadableError(repr(key), "its name has control characters")
-    return key if is_picture(key) else key + _suffix(sample.image)
+    return key if is_image(key) else key + _suffix(sample.image)
 
 
 def stem_of(path: str) -> str:
@@ -86,8 +86,8 @@ def stem_of(path: str) -> str:
     return path.rpartition(".")[0]
 
 
-def write_picture(uri: str, sample: Sample) -> None:
-    """Writes a sample's picture, unless a file of its size is there already."""
+def write_image(uri: str, sample: Sample) -> None:
+    """Writes a sample's image, unless a file of its size is there already."""
     if not storage.is_remote(uri) and storage.exists(uri) and storage.size(uri) == len(sample.image):
         return
     write_file(uri, sample.image)
@@ -123,7 +123,7 @@ def unique(paths: Iterable[str], what: str) -> list[str]:
     found = list(paths)
     if len(set(found)) < len(found):
         twice = next(path for number, path in enumerate(found) if path in found[:number])
-        raise ValueError(f"two pictures would have the same {what}, {twice}: they differ in folder or suffix only")
+        raise ValueError(f"two images would have the same {what}, {twice}: they differ in folder or suffix only")
     return found
 
 
@@ -135,7 +135,7 @@ def needs(vocabulary: Vocabulary, kind: Literal["instances", "semantic"], form: 
     """
     if kind not in vocabulary.classes:
         has = ", ".join(vocabulary.classes) or "nothing"
-        raise ValueError(f"--format {form} needs {kind}; the data set has {has}")
+        raise ValueError(f"--format {form} needs {kind}; the dataset has {has}")
     names = vocabulary.classes[kind]
     if form != "coco" and (odd := [name for name in names if len(name.splitlines()) != 1 or _CONTROL.search(name)]):
         raise ValueError(f"--format {form} cannot hold the class name {odd[0]!r}; rename it with --classes when the dataset is converted")

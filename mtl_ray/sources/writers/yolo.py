@@ -1,4 +1,4 @@
-"""Samples as YOLO: images/SPLIT, labels/SPLIT with a text file a picture, and data.yaml."""
+"""Samples as YOLO: images/SPLIT, labels/SPLIT with a text file an image, and data.yaml."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
 from mtl_ray.geometry.outlines import ring_of
 from mtl_ray.samples import Sample
-from mtl_ray.sources.source import Reject, UnreadableError
-from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_file, write_picture
+from mtl_ray.sources.source import SkippedItem, UnreadableError
+from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_file, write_image
 
 _DESCRIPTION = "data.yaml"
 
 
 @dataclass(frozen=True, slots=True)
 class YoloWriter:
-    """Writes "class cx cy w h", or "class x1 y1 x2 y2 ..." for all objects of a picture that has masks, as shares of its size.
+    """Writes "class cx cy w h", or "class x1 y1 x2 y2 ..." for all objects of an image that has masks, as shares of its size.
 
     A mask of several parts or with holes is one polygon that goes from part to part and back on the same line. Regions of many
-    objects cannot be said and are rejects; that an object is difficult or truncated, and keypoints, are not written.
+    objects cannot be said and are skipped; that an object is difficult or truncated, and keypoints, are not written.
     """
 
     target: Target
 
     def write(self, sample: Sample) -> Writing:
-        """Writes picture and label file; the record is the picture's path."""
+        """Writes image and label file; the record is the image's path."""
         found = sample.instances
         if found is None:
             raise UnreadableError(sample.key, "its objects are not annotated")
@@ -35,11 +35,11 @@ class YoloWriter:
         drawn = found.masks is not None and target.masks != "none" and any(found.masks)
         kept = [index for index in range(len(found)) if not found.crowd[index]]
         lines = [_line(sample, found, index, drawn) for index in kept]
-        if target.pictures:
-            write_picture(storage.join(target.uri, "images", target.split, path), sample)
+        if target.images:
+            write_image(storage.join(target.uri, "images", target.split, path), sample)
         write_file(storage.join(target.uri, "labels", target.split, f"{stem_of(path)}.txt"), "".join(lines).encode())
         crowds = len(found) - len(kept)
-        return path, [Reject(path, f"{crowds} objects", "regions of many objects, which YOLO cannot say")] if crowds else []
+        return path, [SkippedItem(path, f"{crowds} objects", "regions of many objects, which YOLO cannot say")] if crowds else []
 
     def finish(self, records: Iterable[str]) -> str:
         """Adds the split to data.yaml."""

@@ -12,13 +12,13 @@ from mtl_ray import storage
 from mtl_ray.samples import Sample
 from mtl_ray.shards.manifest import Encoding, ShardEntry
 from mtl_ray.shards.write import write_shard
-from mtl_ray.sources.source import Reject, Source
+from mtl_ray.sources.source import SkippedItem, Source
 
 _NOTE = ".part.json"
 _VERSION = 2
 """Of the notes."""
 _AT_A_TIME = 16
-"""Pictures that are fetched from a bucket at the same time."""
+"""Images that are fetched from a bucket at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Written:
     """A shard that was made (None if none of its samples can be read), what was left out, and how many samples are annotated."""
 
     entry: ShardEntry | None
-    rejects: list[Reject]
+    skipped: list[SkippedItem]
     annotated: int
 
 
@@ -83,7 +83,7 @@ def _samples(part: Part, written: Written) -> Iterator[Sample]:
         for start in range(0, len(part.source), _AT_A_TIME):
             indices = range(start, min(start + _AT_A_TIME, len(part.source)))
             for sample, found in pool.map(part.source.read, indices) if part.remote else map(part.source.read, indices):
-                written.rejects += found
+                written.skipped += found
                 if sample is not None:
                     written.annotated += sample.annotated
                     yield sample
@@ -99,7 +99,7 @@ def _read_note(uri: str, part: Part) -> Written | None:
     entry = _entry(content["written"]["entry"], part) if content["written"]["entry"] else None
     if entry and not storage.exists(storage.join(part.uri, entry.name)):
         return None
-    return Written(entry, [Reject(**reject) for reject in content["written"]["rejects"]], content["written"]["annotated"])
+    return Written(entry, [SkippedItem(**item) for item in content["written"]["rejects"]], content["written"]["annotated"])
 
 
 def _to_json(written: Written) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _to_json(written: Written) -> dict[str, Any]:
     entry = None
     if written.entry is not None:
         entry = {each.name: getattr(written.entry, each.name) for each in fields(written.entry) if each.name != "layout"}
-    return {"entry": entry, "rejects": [asdict(reject) for reject in written.rejects], "annotated": written.annotated}
+    return {"entry": entry, "rejects": [asdict(item) for item in written.skipped], "annotated": written.annotated}
 
 
 def _entry(content: dict[str, Any], part: Part) -> ShardEntry:

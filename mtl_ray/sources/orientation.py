@@ -12,10 +12,11 @@ import numpy as np
 from mtl_ray.geometry import masks
 from mtl_ray.inputs.image_file import NO_LIMIT, open_image, orientation_of
 from mtl_ray.sources.objects import FoundObject
-from mtl_ray.sources.picture import Picture
-from mtl_ray.sources.source import Reject, UnreadableError
+from mtl_ray.samples import EncodedImage
 
-Parsed = tuple[list[FoundObject], list[Reject]]
+from mtl_ray.sources.source import SkippedItem, UnreadableError
+
+Parsed = tuple[list[FoundObject], list[SkippedItem]]
 Parse = Callable[[int, int], Parsed]
 """Objects, and what is rejected of them, as those of an image of this height and width."""
 
@@ -28,24 +29,24 @@ _TOLERANCE_PX = 1.0
 """So far may a box reach beyond its image: programs round, and some count from 1."""
 
 
-def objects_as_shown(parse: Parse, picture: Picture, stated: tuple[int, int] | None, file: str) -> Parsed:
+def objects_as_shown(parse: Parse, image: EncodedImage, stated: tuple[int, int] | None, file: str) -> Parsed:
     """The objects of an image as shown, if the annotations are of this image.
 
     Args:
         parse: reads the annotations.
-        picture: the image.
+        image: the image.
         stated: height and width as the annotations have them; None where they say nothing.
-        file: what to call the image or its annotations in a reject.
+        file: what to call the image or its annotations in a skipped item.
 
     Raises:
         UnreadableError: if they state another size than the image's, or the size before EXIF turns it and do not tell by their
-            places which of the two they are drawn upon.
+            places which of the two they are drawn on.
     """
-    shown = (picture.height, picture.width)
+    shown = (image.height, image.width)
     if stated is None or stated == shown:
         return parse(*shown)
-    sizes = f"{stated[1]} x {stated[0]} pixels, the file is {picture.width} x {picture.height}"
-    orientation = _orientation(picture.data) if stated == shown[::-1] else 1
+    sizes = f"{stated[1]} x {stated[0]} pixels, the file is {image.width} x {image.height}"
+    orientation = _orientation(image.data) if stated == shown[::-1] else 1
     if orientation < 5:
         raise UnreadableError(file, f"{OTHER_SIZE}: {sizes}")
     upon_shown, upon_stored = parse(*shown), parse(*stated)
@@ -55,10 +56,10 @@ def objects_as_shown(parse: Parse, picture: Picture, stated: tuple[int, int] | N
     if fits == (False, False):
         raise UnreadableError(file, f"{TURNED}: annotated as {sizes} as shown, and its objects fit neither")
     if fits[0]:
-        found, rejects = upon_shown
-        return found, [*rejects, Reject(file, "", f"{TURNED}: its objects fit the image as shown and are used as they are", note=True)]
-    found, rejects = [_turned(item, orientation, *stated) for item in upon_stored[0]], upon_stored[1]
-    return found, [*rejects, Reject(file, "", f"{TURNED}: its objects fit the image as stored and are turned with it", note=True)]
+        found, skipped = upon_shown
+        return found, [*skipped, SkippedItem(file, "", f"{TURNED}: its objects fit the image as shown and are used as they are", note=True)]
+    found, skipped = [_turned(item, orientation, *stated) for item in upon_stored[0]], upon_stored[1]
+    return found, [*skipped, SkippedItem(file, "", f"{TURNED}: its objects fit the image as stored and are turned with it", note=True)]
 
 
 def _orientation(data: bytes) -> int:
@@ -72,11 +73,11 @@ def _orientation(data: bytes) -> int:
 
 def _fits(parsed: Parsed, height: int, width: int) -> bool:
     """Whether all objects lie in an image of this size, and no mask is of another one."""
-    found, rejects = parsed
+    found, skipped = parsed
     corners = [point for item in found for point in (item.box_xyxy[:2], item.box_xyxy[2:]) if all(map(math.isfinite, point))]
     corners += [(x, y) for item in found for x, y, seen in item.keypoints or () if seen > 0]
     inside = all(-_TOLERANCE_PX <= x <= width + _TOLERANCE_PX and -_TOLERANCE_PX <= y <= height + _TOLERANCE_PX for x, y in corners)
-    return inside and not any(OTHER_MASK_SIZE in item.reason for item in rejects)
+    return inside and not any(OTHER_MASK_SIZE in item.reason for item in skipped)
 
 
 def _turned(item: FoundObject, orientation: int, height: int, width: int) -> FoundObject:

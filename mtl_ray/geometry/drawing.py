@@ -1,4 +1,4 @@
-"""Drawing upon images: boxes, masks, points and words that can be read also on a picture of 32 pixels; several side by side."""
+"""Drawing on images: boxes, masks, points and words that can be read also on an image of 32 pixels; several side by side."""
 
 import math
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from PIL import Image, ImageDraw
 from mtl_ray.geometry.figures import Colour, font, is_light
 
 LEAST_SIDE = 320
-"""Images whose longer side has fewer pixels are enlarged by a whole number before anything is drawn upon them."""
+"""Images whose longer side has fewer pixels are enlarged by a whole number before anything is drawn on them."""
 LEAST_TEXT_PX = 10
 FEW_OBJECTS = 8
 """Up to so many objects each has its word; of more, those have none that are smaller than it, and a legend says their colours."""
 TITLE_PX = 15
-"""Height of the letters below pictures in a grid."""
+"""Height of the letters below images in a grid."""
 _Rectangle = tuple[float, float, float, float]
 _PAPER = (250, 250, 250)
 _INK = (30, 30, 30)
 
 
-class Picture:
-    """An image that is drawn upon. Coordinates are those of the image as it was given, whatever it was enlarged by."""
+class Drawing:
+    """An image that is drawn on. Coordinates are those of the image as it was given, whatever it was enlarged by."""
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
         """Takes a copy of (H, W, 3) uint8 RGB."""
@@ -151,7 +151,7 @@ class Picture:
             )
 
     def caption(self, lines: Sequence[tuple[str, Colour]]) -> None:
-        """Writes words into the top left corner, one line each, until the picture is full."""
+        """Writes words into the top left corner, one line each, until the image is full."""
         height = self._text_size("A")[1]
         for line, (text, colour) in enumerate(lines):
             if (line + 1) * height <= self._image.height:
@@ -229,22 +229,22 @@ def _overlap(one: _Rectangle, other: _Rectangle) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[str] = (), gap_px: int = 8) -> NDArray[np.uint8]:
-    """Pictures side by side in rows of ``columns``, on white, each centred in its cell with its title below.
+def grid(images: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[str] = (), gap_px: int = 8) -> NDArray[np.uint8]:
+    """Images side by side in rows of ``columns``, on white, each centred in its cell with its title below.
 
     Args:
-        pictures: (H, W, 3) uint8 RGB each, of any sizes.
+        images: (H, W, 3) uint8 RGB each, of any sizes.
         columns: of the grid.
         titles: one each, or none.
         gap_px: white pixels around each cell.
     """
     room = 22 if titles else 0
-    cell_h, cell_w = max(each.shape[0] for each in pictures), max(each.shape[1] for each in pictures)
-    rows = math.ceil(len(pictures) / columns)
-    columns = min(columns, len(pictures))
+    cell_h, cell_w = max(each.shape[0] for each in images), max(each.shape[1] for each in images)
+    rows = math.ceil(len(images) / columns)
+    columns = min(columns, len(images))
     sheet = Image.new("RGB", (columns * (cell_w + gap_px) + gap_px, rows * (cell_h + room + gap_px) + gap_px), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for index, each in enumerate(pictures):
+    for index, each in enumerate(images):
         top, left = gap_px + (index // columns) * (cell_h + room + gap_px), gap_px + (index % columns) * (cell_w + gap_px)
         sheet.paste(Image.fromarray(each), (left + (cell_w - each.shape[1]) // 2, top + (cell_h - each.shape[0]) // 2))
         if titles:
@@ -274,14 +274,14 @@ def shrunk(image: NDArray[np.uint8], longest_px: int) -> NDArray[np.uint8]:
 
 
 def pixels(file: bytes) -> NDArray[np.uint8]:
-    """The picture in a file of our own making, (H, W, 3) uint8 RGB."""
+    """The image in a file of our own making, (H, W, 3) uint8 RGB."""
     found = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
     assert found is not None
     return np.ascontiguousarray(found[:, :, ::-1])
 
 
 def jpeg(image: NDArray[np.uint8]) -> bytes:
-    """The file of a picture (H, W, 3) uint8 RGB."""
+    """The file of an image (H, W, 3) uint8 RGB."""
     done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
     assert done
     return bytes(data)

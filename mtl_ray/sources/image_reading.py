@@ -1,10 +1,11 @@
-"""Reading a picture's file for a Sample: its bytes as they are, and its size as shown, without decoding it."""
+"""Reading an image's file for a Sample: its bytes as they are, and its size as shown, without decoding it."""
 
 from dataclasses import dataclass
 
 from mtl_ray import storage
 from mtl_ray.inputs import image_file
 from mtl_ray.inputs.image_header import JPEG, MAX_PIXELS, PNG, TooManyPixelsError
+from mtl_ray.samples import EncodedImage
 from mtl_ray.sources.config import RawSource
 from mtl_ray.sources.source import Source, UnreadableError
 
@@ -26,35 +27,26 @@ class ImageRule:
 USUAL_RULE = ImageRule()
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """An encoded picture, and its height and width in pixels as it is shown (EXIF orientation applied); no bytes if it is not there."""
-
-    data: bytes
-    height: int
-    width: int
-
-
 ABSENT = "image file not there, so that the stated size was used and compared with nothing"
 """Note on an image of which only the annotations are at hand."""
 
 
-def read_picture(uri: str, name: str, rule: ImageRule = USUAL_RULE, stated: tuple[int, int] | None = None) -> Picture:
-    """The picture at a URI.
+def read_image(uri: str, name: str, rule: ImageRule = USUAL_RULE, stated: tuple[int, int] | None = None) -> EncodedImage:
+    """The image at a URI.
 
     Args:
         uri: where the file lies.
-        name: what to call it in a reject.
+        name: what to call it in a skipped item.
         rule: how large it may be, and whether it may be absent.
         stated: height and width as the annotations have them, for an image that may be absent.
 
     Raises:
-        UnreadableError: if it is not there, is no picture, is cut short, or its header claims more pixels than the rule allows.
+        UnreadableError: if it is not there, is no image, is cut short, or its header claims more pixels than the rule allows.
     """
     try:
         data = storage.read(uri)
     except FileNotFoundError:
-        return absent_picture(name, rule, stated)
+        return absent_image(name, rule, stated)
     except OSError as error:
         raise UnreadableError(name, error.strerror or str(error) or "cannot be opened") from None
     try:
@@ -63,11 +55,11 @@ def read_picture(uri: str, name: str, rule: ImageRule = USUAL_RULE, stated: tupl
         raise UnreadableError(name, f"{error}; --max-pixels allows more") from None
     except ValueError as error:
         raise UnreadableError(name, str(error)) from None
-    return Picture(data, height, width)
+    return EncodedImage(data=data, height=height, width=width)
 
 
-def absent_picture(name: str, rule: ImageRule, stated: tuple[int, int] | None) -> Picture:
-    """What stands for a picture of which there is no file; see ``read_picture``.
+def absent_image(name: str, rule: ImageRule, stated: tuple[int, int] | None) -> EncodedImage:
+    """What stands for an image of which there is no file; see ``read_picture``.
 
     Raises:
         UnreadableError: if it is needed, its size is not stated, or the stated size is larger than the rule allows.
@@ -76,15 +68,15 @@ def absent_picture(name: str, rule: ImageRule, stated: tuple[int, int] | None) -
         raise UnreadableError(name, "listed but not there")
     if stated[0] * stated[1] > rule.max_pixels:
         raise UnreadableError(name, f"its annotations state a size above {rule.max_pixels:,} pixels; --max-pixels allows more")
-    return Picture(b"", *stated)
+    return EncodedImage(data=b"", height=stated[0], width=stated[1])
 
 
 def shown_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Height and width in pixels of an encoded picture as it is shown.
+    """Height and width in pixels of an encoded image as it is shown.
 
     Raises:
         TooManyPixelsError: if its header claims more than ``max_pixels``.
-        ValueError: if it is no picture, or its end is missing.
+        ValueError: if it is no image, or its end is missing.
     """
     if data.startswith(JPEG) and not data.endswith(b"\xff\xd9") and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
         raise ValueError("cut short: a JPEG without its end")  # a thumbnail's end lies before the scan

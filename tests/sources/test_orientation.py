@@ -12,13 +12,13 @@ from PIL import Image, ImageOps
 from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample
 from mtl_ray.sources.config import Coco, Voc
-from mtl_ray.sources.picture import open_source
-from mtl_ray.sources.source import Reject
-from mtl_ray.sources.turned import TURNED
+from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.source import SkippedItem
+from mtl_ray.sources.orientation import TURNED
 
 WIDTH, HEIGHT = 64, 48  # as stored
 PATCH = (40, 4, 60, 40)  # xyxy as stored
-Reading = tuple[Sample | None, list[Reject]]
+Reading = tuple[Sample | None, list[SkippedItem]]
 
 
 def an_image(path: Path, orientation: int) -> np.ndarray:
