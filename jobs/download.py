@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jobs.run import run
 from mtl_ray.sources.downloads.catalog import CATALOG
-from mtl_ray.sources.downloads.download import Downloaded, Options, download, file_at, files_of
+from mtl_ray.sources.downloads.download import Downloaded, Options, download_files, file_at, files_of
 from mtl_ray.sources.downloads.fetch import Patience
 
 EXAMPLE = """examples:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         patience=Patience(attempts=args.attempts, timeout_s=args.timeout),
         max_bytes=None if args.max_gigabytes is None else int(args.max_gigabytes * 1e9),
     )
-    done = download(files, options) if files else []
+    done = download_files(files, options) if files else []
     print("\n".join([*told, *map(_line, done)]))
     return int(any(one.status == "failed" for one in done))
 

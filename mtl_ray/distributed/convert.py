@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.distributed.executor import map_tasks
 from mtl_ray.distributed.outputs import absolute_output
-from mtl_ray.distributed.shard_jobs import Part, clear, job_of, write_part
-from mtl_ray.distributed.rewrite import open_shards
+from mtl_ray.distributed.shard_jobs import ShardJob, clear, conversion_hash, open_shards, write_job
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import Sample
 from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry
@@ -81,7 +80,9 @@ def write_split(config: ConvertConfig, source: Source, provenance: dict[str, Any
         return _finished(uri, provenance)
     check_listed(config, source)
     written = list(
-        map_tasks(write_part, _parts(config, uri, source, provenance), description=f"convert {config.source.split}", workers=config.workers)
+        map_tasks(
+            write_job, _shard_jobs(config, uri, source, provenance), description=f"convert {config.source.split}", workers=config.workers
+        )
     )
     skipped = [*source.skipped, *(item for part in written for item in part.skipped)]
     entries = [part.entry for part in written if part.entry is not None]
@@ -160,7 +161,7 @@ def provenance_of(config: ConvertConfig, source: Source) -> dict[str, Any]:
 
 def _finished(uri: str, provenance: dict[str, Any]) -> Conversion:
     manifest = open_split(uri).manifest
-    if differing := differences(manifest.provenance, provenance):
+    if differing := provenance_differences(manifest.provenance, provenance):
         what = ", ".join(differing).replace("inputs", "the dataset itself")
         raise ValueError(f"{uri} already holds another split (different: {what}); remove it or choose another place with --to")
     findings = Findings(images=manifest.num_samples, annotations=annotations_in(uri))
@@ -174,7 +175,7 @@ def annotations_in(uri: str) -> int:
     return sum(sum(columns.get(kind, columns["images"]).values()) for kind, columns in counts.items())  # objects, if they are counted
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def provenance_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The entries in which two provenances differ; an option that was not given is one that an earlier version did not know."""
     first, second = _given(before), _given(now)
     return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
@@ -185,15 +186,15 @@ def _given(choices: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in said.items() if value is not None}
 
 
-def _parts(config: ConvertConfig, uri: str, source: Source, provenance: dict[str, Any]) -> list[Part]:
+def _shard_jobs(config: ConvertConfig, uri: str, source: Source, provenance: dict[str, Any]) -> list[ShardJob]:
     """The shards to be made: consecutive runs of the (shuffled) records."""
     order = order_of(config, source, shuffle=_shuffles(config))
     shares = np.array_split(order, _num_shards(source, config.shard_bytes))
     name = re.sub(r"[^A-Za-z0-9.]+", "-", config.source.split).strip("-.") or "split"
-    remote, job = storage.is_remote(config.source.root), job_of(provenance, len(shares))
+    remote, conversion = storage.is_remote(config.source.root), conversion_hash(provenance, len(shares))
     encoding: Encoding = "tfrecord" if config.format == "tfrecord" else "arrow"
     return [
-        Part(uri=uri, name=shard_name(name, index), encoding=encoding, source=source.take(share), remote=remote, job=job)
+        ShardJob(uri=uri, name=shard_name(name, index), encoding=encoding, source=source.take(share), remote=remote, conversion=conversion)
         for index, share in enumerate(shares)
     ]
 

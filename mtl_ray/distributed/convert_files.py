@@ -13,11 +13,11 @@ from mtl_ray import storage
 from mtl_ray.distributed.convert import (
     check_findings,
     check_listed,
-    differences,
     item_json,
     left_out,
     open_any,
     order_of,
+    provenance_differences,
     provenance_of,
 )
 from mtl_ray.distributed.executor import map_tasks
@@ -146,7 +146,7 @@ def convert_files(config: ConvertConfig) -> ConvertedFiles:
 
 def _finished(note: str, provenance: dict[str, Any]) -> ConvertedFiles:
     content = json.loads(storage.read(note))
-    if differing := differences(content["provenance"], provenance):
+    if differing := provenance_differences(content["provenance"], provenance):
         what = ", ".join(differing).replace("inputs", "the dataset itself")
         raise ValueError(f"{note} tells of another conversion to the same place (different: {what}); remove it or choose another with --to")
     skipped = tuple(SkippedItem(**item) for item in content.pop("rejects"))

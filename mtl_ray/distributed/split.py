@@ -14,12 +14,12 @@ from mtl_ray import storage
 from mtl_ray.distributed.convert import provenance_of, write_split
 from mtl_ray.distributed.executor import map_tasks
 from mtl_ray.distributed.outputs import absolute_output
-from mtl_ray.distributed.rewrite import open_shards
+from mtl_ray.distributed.shard_jobs import open_shards
 from mtl_ray.samples import Annotation
 from mtl_ray.shards.split import Split, open_split
 from mtl_ray.sources.config import ConvertConfig, Shards
 from mtl_ray.sources.folders import read_lines
-from mtl_ray.sources.split_coco import class_table, name_of_part, names_of, read_coco, write_parts
+from mtl_ray.sources.split_coco import class_table, name_of_part, names_of, load_coco, write_parts
 from mtl_ray.sources.stratify import groups_of, share_out
 
 _REPORT = "split.json"
@@ -111,7 +111,7 @@ def _check_free(to: str, data: str, options: SplitOptions) -> None:
 
 
 def _split_file(data: str, to: str, options: SplitOptions) -> list[SplitPart]:
-    content = read_coco(data)
+    content = load_coco(data)
     keys, (classes, counts) = names_of(content, None), class_table(content)
     more = [names_of(content, options.group_field)] if options.group_field else []
     groups, parts = _assign(keys, counts, options, more)
@@ -216,7 +216,9 @@ def _write_lists(keys: Sequence[str], parts: Ints, to: str, options: SplitOption
         storage.write(storage.join(to, f"{name}.txt"), "".join(f"{key}\n" for key in names).encode())
 
 
-def _split_parts(options: SplitOptions, uris: Sequence[str], parts: Ints, groups: Ints, classes: Sequence[str], counts: Ints) -> list[SplitPart]:
+def _split_parts(
+    options: SplitOptions, uris: Sequence[str], parts: Ints, groups: Ints, classes: Sequence[str], counts: Ints
+) -> list[SplitPart]:
     return [
         SplitPart(
             name=name,

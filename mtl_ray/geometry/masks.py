@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def encode(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> bytes:
+def encode_rle(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> bytes:
     """The encoding of a mask (H, W), any non-zero pixel belonging to the object."""
     return bytes(rle.encode(mask.astype(np.bool_))["counts"])
 
 
-def decode(counts: bytes, height: int, width: int) -> NDArray[np.uint8]:
+def decode_rle(counts: bytes, height: int, width: int) -> NDArray[np.uint8]:
     """The mask (height, width) uint8, 1 where the object is; all zeros for ``b""``."""
     if not counts:
         return np.zeros((height, width), np.uint8)

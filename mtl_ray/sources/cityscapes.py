@@ -8,18 +8,28 @@ from typing import Literal
 
 from mtl_ray import storage
 from mtl_ray.annotations.instance_values import Instances
-from mtl_ray.samples import Sample, Vocabulary, image_sample
-from mtl_ray.sources.cityscapes_labels import COLOURS, IDS, SEMANTIC, THINGS, label_ids, train_ids
-from mtl_ray.sources.cityscapes_maps import THING_INDEX, draw_map, objects, read_map, read_polygons, stated_size
+from mtl_ray.samples import EncodedImage, Sample, Vocabulary, image_sample
+from mtl_ray.sources.cityscapes_maps import (
+    COLOURS,
+    IDS,
+    SEMANTIC,
+    THING_INDEX,
+    THINGS,
+    draw_map,
+    label_ids,
+    map_objects,
+    read_map,
+    read_polygons,
+    train_ids,
+)
 from mtl_ray.sources.config import Cityscapes
-from mtl_ray.sources.folders import is_image, stamps_of, subfolders
-from mtl_ray.sources.index_png import encode_index_png
-from mtl_ray.sources.notes import is_of_a_system, orphans, passed_over
-from mtl_ray.sources.objects import to_instances
-from mtl_ray.samples import EncodedImage
+from mtl_ray.sources.folders import is_image, is_of_a_system, orphans, passed_over, stamps_of, subfolders
 from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
-from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
+from mtl_ray.sources.index_png import encode_index_png
+from mtl_ray.sources.json_values import stated_size
+from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.orientation import OTHER_SIZE
+from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 
 _ENDS: Mapping[Literal["instance_ids", "polygons", "label_ids"], str] = {
     "instance_ids": "instanceIds.png",
@@ -64,9 +74,7 @@ def open_cityscapes(config: Cityscapes, rule: ImageRule = USUAL_RULE) -> Source:
         records.append(_Record(key, f"{images}/{key}", file and f"{labels}/{file}", kind))
     skipped += [SkippedItem(record.key, "", _NO_ANNOTATION, note=True) for record in records if not record.annotation]
     if not records:
-        raise FileNotFoundError(
-            f"there are no images *{end}.png in {root}/{images}; splits there: {', '.join(subfolders(root)) or 'none'}"
-        )
+        raise FileNotFoundError(f"there are no images *{end}.png in {root}/{images}; splits there: {', '.join(subfolders(root)) or 'none'}")
     files = [*(record.image for record in records), *(record.annotation for record in records if record.annotation)]
     return Source(
         vocabulary=Vocabulary(
@@ -104,7 +112,7 @@ def _read(root: str, rule: ImageRule, record: _Record) -> Reading:
         return _sample(record, read_image(image_uri, record.key, rule)), []
     if record.kind == "polygons":
         content = read_polygons(uri, record.annotation)
-        image = _image(image_uri, record, rule, stated_size(content))
+        image = _image(image_uri, record, rule, stated_size(content, "imgHeight", "imgWidth"))
         values, skipped = draw_map(content, record.annotation, image)
     else:
         values, skipped = read_map(uri, record.annotation, rule.max_pixels), []
@@ -113,14 +121,12 @@ def _read(root: str, rule: ImageRule, record: _Record) -> Reading:
     semantic = encode_index_png(train_ids(label_ids(values)))
     if record.kind == "label_ids":
         return _sample(record, image, semantic=semantic), [*skipped, *absent]
-    instances, bad = to_instances(objects(values, THING_INDEX), record.annotation, image.height, image.width, masks=True)
+    instances, bad = to_instances(map_objects(values, THING_INDEX), record.annotation, image.height, image.width, masks=True)
     return _sample(record, image, instances=instances, semantic=semantic), [*skipped, *bad, *absent]
 
 
 def _sample(record: _Record, image: EncodedImage, *, instances: Instances | None = None, semantic: bytes | None = None) -> Sample:
-    return image_sample(
-        key=record.key, image=image.data, height=image.height, width=image.width, instances=instances, semantic=semantic
-    )
+    return image_sample(key=record.key, image=image.data, height=image.height, width=image.width, instances=instances, semantic=semantic)
 
 
 def _image(uri: str, record: _Record, rule: ImageRule, stated: tuple[int, int] | None) -> EncodedImage:

@@ -1,4 +1,7 @@
-"""The annotation of one Cityscapes image as a map of instances: read from a PNG, or drawn from the annotators' polygons."""
+"""Cityscapes' labels, and the instance map of one image: read from a PNG, or drawn from polygons.
+
+Label ids and evaluated classes are those of Cordts et al. 2016, https://www.cityscapes-dataset.com.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,14 +13,39 @@ from PIL import Image, ImageDraw
 
 from mtl_ray import storage
 from mtl_ray.geometry import masks
-from mtl_ray.sources.cityscapes_labels import FIRST_THING, IDS, THINGS
+from mtl_ray.samples import IGNORE_INDEX, EncodedImage
 from mtl_ray.sources.index_png import load_values
-from mtl_ray.sources.json_values import flag, parse_json, whole
+from mtl_ray.sources.json_values import flag, parse_json
 from mtl_ray.sources.objects import FoundObject
-from mtl_ray.samples import EncodedImage
-
 from mtl_ray.sources.shapes import Points, check_reach, points_of
 from mtl_ray.sources.source import SkippedItem, UnreadableError
+
+IDS: Mapping[str, int] = {
+    name: number
+    for number, name in enumerate(
+        (
+            *("unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground", "road", "sidewalk"),
+            *("parking", "rail track", "building", "wall", "fence", "guard rail", "bridge", "tunnel", "pole", "polegroup"),
+            *("traffic light", "traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "caravan"),
+            *("trailer", "train", "motorcycle", "bicycle", "license plate"),
+        )
+    )
+} | {"license plate": -1}
+"""The id of every label that an annotator could choose."""
+FIRST_THING = IDS["person"]
+"""From here on, objects are told apart."""
+
+_NOT_EVALUATED = frozenset((*range(7), 9, 10, 14, 15, 16, 18, 29, 30, -1))
+SEMANTIC: tuple[str, ...] = tuple(name for name, number in IDS.items() if number not in _NOT_EVALUATED)
+"""The 19 classes by train id."""
+THINGS: tuple[str, ...] = tuple(name for name in SEMANTIC if IDS[name] >= FIRST_THING)
+"""The eight classes of objects."""
+COLOURS: tuple[tuple[int, int, int], ...] = (
+    *((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30)),
+    *((220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70)),
+    *((0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
+)
+"""Of the 19 classes."""
 
 _GROUP = "group"
 _MOST = 1000
@@ -54,12 +82,6 @@ def read_polygons(uri: str, file: str) -> dict[str, Any]:
     return content
 
 
-def stated_size(content: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width as a file of polygons has them; None where it lacks one."""
-    height, width = whole(content.get("imgHeight")), whole(content.get("imgWidth"))
-    return (height, width) if height is not None and width is not None and min(height, width) > 0 else None
-
-
 def draw_map(content: Mapping[str, Any], file: str, image: EncodedImage) -> tuple[NDArray[np.int32], list[SkippedItem]]:
     """The map (height, width) that the polygons of a JSON file make, later ones over earlier ones, as the authors draw it.
 
@@ -77,14 +99,14 @@ def draw_map(content: Mapping[str, Any], file: str, image: EncodedImage) -> tupl
     return np.array(canvas, np.int32), skipped
 
 
-def objects(instances: NDArray[np.int32], index: dict[int, int]) -> list[FoundObject]:
+def map_objects(instances: NDArray[np.int32], index: dict[int, int]) -> list[FoundObject]:
     """The objects in a map of instances, by ascending value, whose label ids have a class index; groups are crowds."""
     height, width = instances.shape
     found = []
     for value in np.unique(instances[instances >= FIRST_THING]).tolist():
         label = value // 1000 if value >= 1000 else value
         if label in index:
-            mask = masks.encode(instances == value)
+            mask = masks.encode_rle(instances == value)
             found.append(
                 FoundObject(
                     name=f"instance {value}",
@@ -130,3 +152,15 @@ def _points(given: Any) -> Points:
         raise ValueError(f"too few points: a polygon of {len(points)}")
     check_reach(points)
     return points
+
+
+def train_ids(ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """The train ids of label ids, ``IGNORE_INDEX`` where a label is not evaluated; of any shape."""
+    table = np.full(256, IGNORE_INDEX, np.uint8)
+    table[[IDS[name] for name in SEMANTIC]] = np.arange(len(SEMANTIC))
+    return table[np.clip(ids, 0, 255)]
+
+
+def label_ids(instances: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The label ids of a map of instances: 26 of a group of cars (26) as of the fourth car (26003)."""
+    return np.where(instances >= 1000, instances // 1000, instances).astype(np.int32)

@@ -6,19 +6,18 @@ from functools import partial
 from typing import Any
 
 from mtl_ray import storage
-from mtl_ray.samples import image_sample
+from mtl_ray.samples import EncodedImage, image_sample
 from mtl_ray.sources.class_names import read_class_names
 from mtl_ray.sources.coco_categories import Key, read_categories
-from mtl_ray.sources.coco_files import annotations_alike, find_annotations, find_each, find_images, leads_out
-from mtl_ray.sources.coco_objects import objects
+from mtl_ray.sources.coco_files import annotations_alike, find_annotations, find_each, find_image_folder, leads_out
+from mtl_ray.sources.coco_objects import coco_objects
 from mtl_ray.sources.coco_records import Record, group_annotations, list_images, parse_coco, to_records
 from mtl_ray.sources.config import Coco
-from mtl_ray.sources.objects import to_instances
-from mtl_ray.sources.paths import LEAVES
-from mtl_ray.samples import EncodedImage
 from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
-from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
+from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.orientation import Parsed, objects_as_shown
+from mtl_ray.sources.paths import LEAVES
+from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 
 OTHER_FILE = "passed over: not the COCO file of another split"
 
@@ -54,7 +53,7 @@ def open_coco(config: Coco, rule: ImageRule = USUAL_RULE) -> Source:
         raise ValueError(f"{uri}: none of its {len(skipped)} images can be used; the first: {skipped[0].object} {skipped[0].reason}")
     grouped, strays = group_annotations(own, entries, file)
     listed = list(entries.values())
-    images = storage.join(root, config.images) if config.images else find_images(root, uri, config.split, listed, needed=rule.needed)
+    images = storage.join(root, config.images) if config.images else find_image_folder(root, uri, config.split, listed, needed=rule.needed)
     paths, stamps = find_each(images, [str(image["file_name"]) for image in listed])
     records, doubles = to_records(entries, grouped, paths)
     vocabulary = categories.vocabulary
@@ -85,7 +84,7 @@ def _read(layout: _Layout, record: Record) -> Reading:
     image = _image(layout, record)
 
     def parse(height: int, width: int) -> Parsed:
-        return objects(record.annotations, layout.file, layout.index, layout.names, height, width, keypoints=layout.keypoints)
+        return coco_objects(record.annotations, layout.file, layout.index, layout.names, height, width, keypoints=layout.keypoints)
 
     found, skipped = objects_as_shown(parse, image, record.stated, key)
     instances, bad = to_instances(found, layout.file, image.height, image.width, masks=layout.masks, keypoints=layout.keypoints)

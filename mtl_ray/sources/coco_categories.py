@@ -51,7 +51,8 @@ def read_categories(parts: Sequence[tuple[str, Mapping[str, Any]]], wanted: Sequ
     names = {key: str(category["name"]) for key, category in found.items()}
     roots = _unused_roots(found, _used(content for _, content in parts)) if wanted is None else set[Key]()
     notes = [
-        SkippedItem(file, f"category {key} ({names[key]})", f"{ROOT_DROPPED}: others name it as their supercategory", note=True) for key in roots
+        SkippedItem(file, f"category {key} ({names[key]})", f"{ROOT_DROPPED}: others name it as their supercategory", note=True)
+        for key in roots
     ]
     by_name: dict[str, list[Key]] = defaultdict(list)
     for key in sorted(found.keys() - roots, key=lambda key: (isinstance(key, str), key)):
@@ -70,7 +71,10 @@ def read_categories(parts: Sequence[tuple[str, Mapping[str, Any]]], wanted: Sequ
     )
     index = {key: number for number, name in enumerate(classes) for key in by_name[name]}
     return Categories(
-        names=names, index=index, vocabulary=vocabulary, notes=(*notes, *(SkippedItem(file, "categories", text, note=True) for text in note))
+        names=names,
+        index=index,
+        vocabulary=vocabulary,
+        notes=(*notes, *(SkippedItem(file, "categories", text, note=True) for text in note)),
     )
 
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtl_ray import storage
-from mtl_ray.sources.folders import is_image, stamps_of, subfolders
-from mtl_ray.sources.notes import is_of_a_system
+from mtl_ray.sources.folders import is_image, is_of_a_system, stamps_of, subfolders
 from mtl_ray.sources.paths import Tree, inside
 
 _TRIED = 20
@@ -58,7 +57,7 @@ def _split_like(split: str) -> str:
     return rf"(?:{usual})[-_]?(?:{'|'.join(_SPLITS)})?\d*"
 
 
-def find_images(root: str, annotations: str, split: str, images: Sequence[Mapping[str, Any]], *, needed: bool = True) -> str:
+def find_image_folder(root: str, annotations: str, split: str, images: Sequence[Mapping[str, Any]], *, needed: bool = True) -> str:
     """The folder in which the first of the listed images lie; where no name fits as it is written, that in which most are found.
 
     Args:
@@ -85,9 +84,7 @@ def find_images(root: str, annotations: str, split: str, images: Sequence[Mappin
     if found or not needed:
         return found or root
     looked_for = names[0] if names else "nothing"
-    raise FileNotFoundError(
-        f"the images that {annotations} lists are in no folder of {root} (such as {looked_for}); name it with --images"
-    )
+    raise FileNotFoundError(f"the images that {annotations} lists are in no folder of {root} (such as {looked_for}); name it with --images")
 
 
 def _plain(name: str) -> str:

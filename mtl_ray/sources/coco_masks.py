@@ -28,7 +28,7 @@ def mask_of(segmentation: Any, height: int, width: int) -> tuple[bytes, str]:
     if not segmentation or (isinstance(segmentation, dict) and not segmentation.get("counts")):
         return b"", ""
     if isinstance(segmentation, list):
-        polygons, faults = polygons_of(segmentation, height, width)
+        polygons, faults = valid_polygons(segmentation, height, width)
         if not polygons:
             raise ValueError(faults[0])
         return masks.from_polygons(polygons, height, width), f"{PART_DROPPED}: {faults[0]}" if faults else ""
@@ -37,7 +37,7 @@ def mask_of(segmentation: Any, height: int, width: int) -> tuple[bytes, str]:
     return _from_run_lengths(segmentation, height, width), ""
 
 
-def polygons_of(segmentation: Sequence[Any], height: int, width: int) -> tuple[list[list[float]], list[str]]:
+def valid_polygons(segmentation: Sequence[Any], height: int, width: int) -> tuple[list[list[float]], list[str]]:
     """The polygons of which a mask can be made, and what is wrong with each other one."""
     farthest = _FARTHEST * max(height, width, 1000)
     polygons, faults = [], []
@@ -88,10 +88,10 @@ def _from_run_lengths(segmentation: Mapping[str, Any], height: int, width: int) 
         raise ValueError(f"{OTHER_MASK_SIZE}: height and width {shown(size)}, not {[height, width]}")
     if isinstance(counts, str) and counts.isascii():
         return masks.from_compressed(counts.encode(), height, width)
-    return from_counts(counts, height, width)
+    return mask_of_counts(counts, height, width)
 
 
-def from_counts(counts: Any, height: int, width: int) -> bytes:
+def mask_of_counts(counts: Any, height: int, width: int) -> bytes:
     """The encoding of plain run lengths, be they written as floats or texts.
 
     Raises:

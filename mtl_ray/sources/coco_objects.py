@@ -18,7 +18,7 @@ _LARGEST = 1e9
 """Areas and coordinates of keypoints above this are damage, and would not fit 32 bits."""
 
 
-def objects(
+def coco_objects(
     annotations: Sequence[Mapping[str, Any]],
     file: str,
     index: Mapping[int | str, int],
@@ -44,7 +44,9 @@ def objects(
         name = name_of(annotation)
         category = identity(annotation.get("category_id"))
         if category is None or category not in names:
-            skipped.append(SkippedItem(file, name, unknown_class(f"category {shown(annotation.get('category_id'))}, which is not in the list")))
+            skipped.append(
+                SkippedItem(file, name, unknown_class(f"category {shown(annotation.get('category_id'))}, which is not in the list"))
+            )
             continue
         if category not in index:
             skipped.append(SkippedItem(file, name, f"{NOT_CHOSEN}: {names[category]}", note=True))

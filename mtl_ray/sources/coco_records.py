@@ -7,7 +7,7 @@ from typing import Any
 
 from mtl_ray.sources.coco_objects import name_of
 from mtl_ray.sources.folders import LISTED_AGAIN
-from mtl_ray.sources.json_values import identity, parse_json, shown, whole
+from mtl_ray.sources.json_values import identity, parse_json, shown, stated_size
 from mtl_ray.sources.source import SkippedItem
 
 Entry = Mapping[str, Any]
@@ -83,7 +83,9 @@ def _named(image: Entry) -> Entry:
     return {**image, "file_name": ""}
 
 
-def group_annotations(content: Entry, images: Mapping[int | str, Entry], file: str) -> tuple[dict[int | str, list[Entry]], list[SkippedItem]]:
+def group_annotations(
+    content: Entry, images: Mapping[int | str, Entry], file: str
+) -> tuple[dict[int | str, list[Entry]], list[SkippedItem]]:
     """The annotations of each image, and a SkippedItem for each of an image that is not listed.
 
     Ids may repeat, within an image and across images: only what is written again with all its values is the same annotation.
@@ -118,12 +120,6 @@ def _is_again(annotation: Entry, owner: int | str, seen: dict[Any, list[Entry] |
     count = len(before)
     before.add(json.dumps(annotation, sort_keys=True))
     return len(before) == count
-
-
-def stated_size(image: Entry) -> tuple[int, int] | None:
-    """Height and width of an image as its entry has them."""
-    height, width = whole(image.get("height")) or 0, whole(image.get("width")) or 0
-    return (height, width) if height > 0 and width > 0 else None
 
 
 def to_records(

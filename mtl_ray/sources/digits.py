@@ -141,7 +141,7 @@ def _sample(scene: _Scene, key: str) -> Reading:
     found = []
     for number, digit in enumerate(scene.digits):
         mask = scene.owner == number
-        counts = masks.encode(mask)
+        counts = masks.encode_rle(mask)
         found.append(
             FoundObject(
                 name=f"digit {number}",

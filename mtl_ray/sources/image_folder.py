@@ -1,4 +1,4 @@
-"""Image classification as folders: the name of an image's folder is its class."""
+"""Folders of images: for classification, where the folder's name is the class, and without annotations."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -8,10 +8,9 @@ import numpy as np
 
 from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
-from mtl_ray.sources.class_names import find_class_names
-from mtl_ray.sources.config import ImageFolder
-from mtl_ray.sources.folders import is_image, subfolders
-from mtl_ray.sources.notes import is_of_a_system, passed_over
+from mtl_ray.sources.class_names import find_class_names, read_class_names
+from mtl_ray.sources.config import ImageFolder, UnannotatedImages
+from mtl_ray.sources.folders import images_in, is_image, is_of_a_system, passed_over, stamps_of, subfolders
 from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule, read_image
 from mtl_ray.sources.source import Reading, SkippedItem, Source, fingerprint_of, unknown_class
 
@@ -65,3 +64,30 @@ def _read(layout: _Layout, record: tuple[str, int]) -> Reading:
     image = read_image(storage.join(layout.folder, key), key, layout.rule)
     labels = np.array([label], np.int64)
     return image_sample(key=key, image=image.data, height=image.height, width=image.width, labels=labels), []
+
+
+def open_unannotated(config: UnannotatedImages, rule: ImageRule = USUAL_RULE) -> Source:
+    """Lists the images in ROOT/SPLIT, also deeper; those in ROOT if ROOT has images but no folder SPLIT.
+
+    Raises:
+        FileNotFoundError: if there are no images.
+    """
+    root, names = storage.absolute(config.root), read_class_names(storage.absolute(config.classes))
+    folders = subfolders(root)
+    here = config.split not in folders and any(map(is_image, storage.names(root)))
+    folder = root if here else storage.join(root, config.split)
+    found = images_in(folder)
+    if not found:
+        raise FileNotFoundError(f"there are no images in {folder}; folders in {root}: {', '.join(folders) or 'none'}")
+    return Source(
+        vocabulary=Vocabulary(classes={"instances": names}),
+        records=found,
+        reader=partial(_read_unannotated, _Layout(folder, rule)),
+        skipped=tuple(passed_over(uri.removeprefix(folder).lstrip("/") for uri in storage.files(folder))),
+        fingerprint=fingerprint_of([*names, *found, *stamps_of(folder, found)]),
+    )
+
+
+def _read_unannotated(layout: _Layout, key: str) -> Reading:
+    image = read_image(storage.join(layout.folder, key), key, layout.rule)
+    return image_sample(key=key, image=image.data, height=image.height, width=image.width), []

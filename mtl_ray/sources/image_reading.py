@@ -50,7 +50,7 @@ def read_image(uri: str, name: str, rule: ImageRule = USUAL_RULE, stated: tuple[
     except OSError as error:
         raise UnreadableError(name, error.strerror or str(error) or "cannot be opened") from None
     try:
-        height, width = shown_size(data, rule.max_pixels)
+        height, width = checked_size(data, rule.max_pixels)
     except TooManyPixelsError as error:
         raise UnreadableError(name, f"{error}; --max-pixels allows more") from None
     except ValueError as error:
@@ -71,7 +71,7 @@ def absent_image(name: str, rule: ImageRule, stated: tuple[int, int] | None) -> 
     return EncodedImage(data=b"", height=stated[0], width=stated[1])
 
 
-def shown_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def checked_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Height and width in pixels of an encoded image as it is shown.
 
     Raises:

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.inputs.image_file import load_image, open_image
 from mtl_ray.inputs.image_header import MAX_PIXELS
-from mtl_ray.samples import IGNORE_INDEX
-from mtl_ray.samples import EncodedImage
-
+from mtl_ray.samples import IGNORE_INDEX, EncodedImage
 from mtl_ray.sources.source import SkippedItem, UnreadableError
 
 _PLACES = np.array([1 << 16, 1 << 8, 1])

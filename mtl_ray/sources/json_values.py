@@ -4,6 +4,7 @@ import json
 import math
 import re
 import reprlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -106,3 +107,15 @@ def flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
     return bool(number(value)) or (isinstance(value, str) and value.strip().lower() in _YES)
+
+
+def stated_size(entry: Mapping[str, Any], height: str = "height", width: str = "width") -> tuple[int, int] | None:
+    """Height and width in pixels that an annotation states; None if one is missing or not positive.
+
+    Args:
+        entry: an object of a JSON file.
+        height: key of the height.
+        width: key of the width.
+    """
+    found = whole(entry.get(height)), whole(entry.get(width))
+    return (found[0], found[1]) if found[0] is not None and found[1] is not None and min(found[0], found[1]) > 0 else None

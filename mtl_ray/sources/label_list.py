@@ -10,9 +10,9 @@ from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import USUAL_FILES, collect, find_class, find_class_names, index_of
 from mtl_ray.sources.config import List
-from mtl_ray.sources.folders import find_list, is_image, images_by_stem, read_lines, stamps_of
-from mtl_ray.sources.paths import Tree, inside
+from mtl_ray.sources.folders import find_list, images_by_stem, is_image, read_lines, stamps_of
 from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
+from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.source import Reading, SkippedItem, Source, fingerprint_of, unknown_class
 
 _LISTS = ("", "meta", "splits")

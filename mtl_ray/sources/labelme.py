@@ -10,19 +10,17 @@ from functools import partial
 from typing import Any
 
 from mtl_ray import storage
-from mtl_ray.samples import Vocabulary, image_sample
+from mtl_ray.samples import EncodedImage, Vocabulary, image_sample
 from mtl_ray.sources.class_names import find_class_names
 from mtl_ray.sources.config import Labelme
-from mtl_ray.sources.folders import find_list, is_image, read_ids, stamps_of
-from mtl_ray.sources.json_values import parse_json, whole
-from mtl_ray.sources.labelme_shapes import NO_CLASSES, label_of, objects
-from mtl_ray.sources.notes import ORPHAN, is_of_a_system, not_used, passed_over
+from mtl_ray.sources.folders import ORPHAN, find_list, is_image, is_of_a_system, not_used, passed_over, read_ids, stamps_of
+from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, absent_image, checked_size, read_image
+from mtl_ray.sources.json_values import parse_json, stated_size
+from mtl_ray.sources.labelme_shapes import NO_CLASSES, label_of, labelme_objects
 from mtl_ray.sources.objects import to_instances
-from mtl_ray.sources.paths import Tree, inside
-from mtl_ray.samples import EncodedImage
-from mtl_ray.sources.image_reading import ABSENT, ImageRule, USUAL_RULE, absent_image, checked_size, read_image
-from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 from mtl_ray.sources.orientation import objects_as_shown
+from mtl_ray.sources.paths import Tree, inside
+from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 
 _AT_A_TIME = 16
 _LISTS = ("", "splits", "meta")
@@ -235,19 +233,13 @@ def _list(root: str, file: str) -> _Listed:
 
 def _read(root: str, rule: ImageRule, index: Mapping[str, int], record: _Record) -> Reading:
     _, content = _parse(root, record.file)
-    stated = _stated(content)
+    stated = stated_size(content, "imageHeight", "imageWidth")
     image = _image(root, record, content.get("imageData"), rule, stated)
-    found, skipped = objects_as_shown(partial(objects, content["shapes"], record.file, index), image, stated, record.file)
+    found, skipped = objects_as_shown(partial(labelme_objects, content["shapes"], record.file, index), image, stated, record.file)
     instances, bad = to_instances(found, record.file, image.height, image.width, masks=True)
     absent = [] if image.data else [SkippedItem(record.key, "", ABSENT, note=True)]
     sample = image_sample(key=record.key, image=image.data, height=image.height, width=image.width, instances=instances)
     return sample, [*skipped, *bad, *absent]
-
-
-def _stated(content: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width as the file has them; None where it lacks one, or has 0."""
-    height, width = whole(content.get("imageHeight")), whole(content.get("imageWidth"))
-    return (height, width) if height is not None and width is not None and min(height, width) > 0 else None
 
 
 def _image(root: str, record: _Record, data: Any, rule: ImageRule, stated: tuple[int, int] | None) -> EncodedImage:

@@ -32,7 +32,9 @@ def label_of(shape: object) -> str:
     return str(label).strip() if isinstance(label, str | int | float) and not isinstance(label, bool) else ""
 
 
-def objects(shapes: Sequence[Any], file: str, index: Mapping[str, int], height: int, width: int) -> tuple[list[FoundObject], list[SkippedItem]]:
+def labelme_objects(
+    shapes: Sequence[Any], file: str, index: Mapping[str, int], height: int, width: int
+) -> tuple[list[FoundObject], list[SkippedItem]]:
     """The objects of a file, and a SkippedItem for each shape that is none.
 
     Args:
@@ -99,11 +101,11 @@ def _object(group: Group, class_index: int, file: str, height: int, width: int) 
 def _union(parts: Sequence[FoundObject], name: str, class_index: int, height: int, width: int) -> FoundObject:
     if len(parts) == 1:
         return parts[0]
-    pixels = np.maximum.reduce([masks.decode(part.mask, height, width) for part in parts])
+    pixels = np.maximum.reduce([masks.decode_rle(part.mask, height, width) for part in parts])
     lows = [min(part.box_xyxy[side] for part in parts) for side in (0, 1)]
     highs = [max(part.box_xyxy[side] for part in parts) for side in (2, 3)]
     box = (lows[0], lows[1], highs[0], highs[1])
-    return FoundObject(name=name, box_xyxy=box, class_index=class_index, area=float(pixels.sum()), mask=masks.encode(pixels))
+    return FoundObject(name=name, box_xyxy=box, class_index=class_index, area=float(pixels.sum()), mask=masks.encode_rle(pixels))
 
 
 def _kind_of(shape: Shape) -> str:
@@ -169,7 +171,7 @@ def _mask(shape: Shape, name: str, class_index: int, height: int, width: int) ->
         raise ValueError(f"its mask does not fit into the image: at {x1:g}, {y1:g} to {x2:g}, {y2:g}")
     whole = np.zeros((height, width), np.uint8)
     whole[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-    coded = masks.encode(whole)
+    coded = masks.encode_rle(whole)
     return FoundObject(
         name=name,
         box_xyxy=masks.box_of(coded, height, width),

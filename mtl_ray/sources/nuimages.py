@@ -16,17 +16,16 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.geometry import masks
-from mtl_ray.samples import Vocabulary, image_sample
+from mtl_ray.samples import EncodedImage, Vocabulary, image_sample
 from mtl_ray.sources.config import Nuimages
 from mtl_ray.sources.folders import LISTED_AGAIN, stamps_of, subfolders
-from mtl_ray.sources.index_png import encode_index_png
-from mtl_ray.sources.json_values import flag, number, parse_json, shown, whole
-from mtl_ray.sources.objects import FoundObject, to_instances
-from mtl_ray.sources.paths import inside
-from mtl_ray.samples import EncodedImage
 from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
-from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of, unknown_class
+from mtl_ray.sources.index_png import encode_index_png
+from mtl_ray.sources.json_values import flag, number, parse_json, shown, stated_size, whole
+from mtl_ray.sources.objects import FoundObject, to_instances
 from mtl_ray.sources.orientation import OTHER_MASK_SIZE, OTHER_SIZE
+from mtl_ray.sources.paths import inside
+from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of, unknown_class
 
 CLASSES = ("car", "truck", "trailer", "bus", "construction_vehicle", "bicycle", "motorcycle", "pedestrian", "traffic_cone", "barrier")
 _CLASS_OF: Mapping[str, str] = {
@@ -153,18 +152,15 @@ def _records(tables: Mapping[str, Sequence[Any]], version: str) -> tuple[list[_R
         skipped += bad
     surfaces, objects = grouped
     records = [
-        _Record(path, _stated(row), tuple(surfaces.get(token, ())), tuple(objects.get(token, ())))
+        _Record(path, stated_size(row), tuple(surfaces.get(token, ())), tuple(objects.get(token, ())))
         for path, (token, row) in sorted(frames.items())
     ]
     return records, skipped
 
 
-def _stated(row: Mapping[str, Any]) -> tuple[int, int] | None:
-    height, width = whole(row.get("height")), whole(row.get("width"))
-    return (height, width) if height is not None and width is not None and min(height, width) > 0 else None
-
-
-def _by_frame(rows: Sequence[Any], file: str, known: frozenset[str] | set[str]) -> tuple[dict[str, list[Mapping[str, Any]]], list[SkippedItem]]:
+def _by_frame(
+    rows: Sequence[Any], file: str, known: frozenset[str] | set[str]
+) -> tuple[dict[str, list[Mapping[str, Any]]], list[SkippedItem]]:
     """What is needed of the annotations of each frame, by token."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     skipped = []
@@ -200,9 +196,7 @@ def _read(layout: _Layout, record: _Record) -> Reading:
     instances, bad = to_instances(found, record.file, image.height, image.width, masks=True)
     absent = [] if image.data else [SkippedItem(record.file, "", ABSENT, note=True)]
     encoded = encode_index_png(semantic)
-    sample = image_sample(
-        key=record.file, image=image.data, height=image.height, width=image.width, instances=instances, semantic=encoded
-    )
+    sample = image_sample(key=record.file, image=image.data, height=image.height, width=image.width, instances=instances, semantic=encoded)
     return sample, [*skipped, *bad, *absent]
 
 
@@ -220,7 +214,7 @@ def _object(
         raise ValueError(unknown_class(shown(token)))
     height, width = image.height, image.width
     mask = _mask(row["mask"], height, width)
-    semantic[masks.decode(mask, height, width) == 1] = layout.numbers[category]
+    semantic[masks.decode_rle(mask, height, width) == 1] = layout.numbers[category]
     if surface or category not in _CLASS_OF:
         return None
     x1, y1, x2, y2 = box = _box(row.get("bbox"))

@@ -11,9 +11,8 @@ import numpy as np
 
 from mtl_ray.geometry import masks
 from mtl_ray.inputs.image_file import NO_LIMIT, open_image, orientation_of
-from mtl_ray.sources.objects import FoundObject
 from mtl_ray.samples import EncodedImage
-
+from mtl_ray.sources.objects import FoundObject
 from mtl_ray.sources.source import SkippedItem, UnreadableError
 
 Parsed = tuple[list[FoundObject], list[SkippedItem]]
@@ -100,4 +99,4 @@ def _turned_mask(mask: bytes, orientation: int, height: int, width: int) -> byte
     if not mask:
         return mask
     down, right = (-1 if orientation in (6, 7) else 1), (-1 if orientation in (7, 8) else 1)
-    return masks.encode(np.ascontiguousarray(masks.decode(mask, height, width)[::down, ::right].T))
+    return masks.encode_rle(np.ascontiguousarray(masks.decode_rle(mask, height, width)[::down, ::right].T))

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from mtl_ray import storage
 from mtl_ray.samples import IGNORE_INDEX
-from mtl_ray.sources.folders import LISTED_AGAIN, SUFFIXES, find_list, is_image, images_by_stem, images_in, read_lines
-from mtl_ray.sources.notes import passed_over
+from mtl_ray.sources.folders import LISTED_AGAIN, SUFFIXES, find_list, images_by_stem, images_in, is_image, passed_over, read_lines
 from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.source import SkippedItem
 
@@ -30,7 +29,9 @@ class Pair:
     label: str
 
 
-def find_pairs(root: str, split: str, images: str | None, labels: str | None, *, needed: bool = True) -> tuple[list[Pair], list[SkippedItem]]:
+def find_pairs(
+    root: str, split: str, images: str | None, labels: str | None, *, needed: bool = True
+) -> tuple[list[Pair], list[SkippedItem]]:
     """The pairs of a split, and what is without its other half.
 
     Args:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
-from mtl_ray.sources.cityscapes_labels import COLOURS, SEMANTIC, train_ids
+from mtl_ray.sources.cityscapes_maps import COLOURS, SEMANTIC, train_ids
 from mtl_ray.sources.class_names import find_class_names, numbered
 from mtl_ray.sources.config import SemanticPng
 from mtl_ray.sources.folders import stamps_of
+from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
 from mtl_ray.sources.index_png import (
     LOOKED_AT,
     check_meaning,
@@ -25,7 +26,6 @@ from mtl_ray.sources.index_png import (
     recode_colours,
     values_in,
 )
-from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
 from mtl_ray.sources.semantic_pairs import MapValues, Pair, find_pairs, read_map_values
 from mtl_ray.sources.source import Reading, SkippedItem, Source, fingerprint_of
 

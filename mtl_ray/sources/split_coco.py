@@ -16,7 +16,7 @@ _USUAL = ("instances", "person_keypoints")
 """How COCO's own files begin, before the name of the split."""
 
 
-def read_coco(uri: str) -> dict[str, Any]:
+def load_coco(uri: str) -> dict[str, Any]:
     """The content of a COCO annotation file.
 
     Raises:

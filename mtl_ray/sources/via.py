@@ -7,19 +7,17 @@ from functools import partial
 from typing import Any
 
 from mtl_ray import storage
-from mtl_ray.samples import Vocabulary, image_sample
+from mtl_ray.samples import EncodedImage, Vocabulary, image_sample
 from mtl_ray.sources.class_names import find_class_names
 from mtl_ray.sources.config import Via
-from mtl_ray.sources.folders import is_image, stamps_of
-from mtl_ray.sources.json_values import parse_json, shown, whole
-from mtl_ray.sources.notes import is_of_a_system, not_used, passed_over
-from mtl_ray.sources.objects import FoundObject, to_instances
-from mtl_ray.sources.paths import Tree, inside
-from mtl_ray.samples import EncodedImage
+from mtl_ray.sources.folders import is_image, is_of_a_system, not_used, passed_over, stamps_of
 from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, absent_image, read_image
+from mtl_ray.sources.json_values import parse_json, shown, stated_size
+from mtl_ray.sources.objects import FoundObject, to_instances
+from mtl_ray.sources.orientation import Parsed, objects_as_shown
+from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.shapes import drawn
 from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of, unknown_class
-from mtl_ray.sources.orientation import Parsed, objects_as_shown
 from mtl_ray.sources.via_regions import Region, class_of, find_attribute, polygon_of, shape_of
 
 _ONLY_CLASS = "object"
@@ -141,9 +139,8 @@ def _entries(given: Iterable[Any], file: str) -> tuple[list[_Entry], list[Skippe
 def _stated(entry: Mapping[str, Any]) -> tuple[int, int] | None:
     """Height and width of an image, which VIA itself does not note, but people do as attributes of the file."""
     for place in (entry, entry.get("file_attributes")):
-        height, width = (whole(place.get(side)) for side in ("height", "width")) if isinstance(place, dict) else (None, None)
-        if height is not None and width is not None and min(height, width) > 0:
-            return height, width
+        if isinstance(place, dict) and (size := stated_size(place)):
+            return size
     return None
 
 
@@ -173,7 +170,9 @@ def _folder_of(root: str, file: str, split: str, paths: Sequence[str], entries: 
     return best
 
 
-def _records(entries: Sequence[_Entry], paths: Sequence[str], attribute: str, only: str, file: str) -> tuple[list[_Record], list[SkippedItem]]:
+def _records(
+    entries: Sequence[_Entry], paths: Sequence[str], attribute: str, only: str, file: str
+) -> tuple[list[_Record], list[SkippedItem]]:
     """A record for each image; none that is listed as it is called is taken for one that is called in another way."""
     images = [path for path in paths if is_image(path)]
     tree, certain = Tree("", images), {entry.name.replace("\\", "/") for entry in entries}

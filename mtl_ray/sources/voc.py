@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from mtl_ray import storage
-from mtl_ray.samples import Annotation, Vocabulary, image_sample
+from mtl_ray.samples import Annotation, EncodedImage, Vocabulary, image_sample
 from mtl_ray.sources import voc_xml
 from mtl_ray.sources.class_names import find_class_names, read_class_names
 from mtl_ray.sources.config import Voc
-from mtl_ray.sources.index_png import check_meaning, meaning_of, palette_of, read_index_png
-from mtl_ray.sources.notes import ORPHAN
-from mtl_ray.sources.objects import to_instances
-from mtl_ray.samples import EncodedImage
+from mtl_ray.sources.folders import ORPHAN
 from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
-from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
+from mtl_ray.sources.index_png import check_meaning, meaning_of, palette_of, read_index_png
+from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.orientation import Parsed, objects_as_shown
+from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 from mtl_ray.sources.voc_folders import MAPS, VocFolder, VocItem, VocListing, find_folders, list_split
 
 
@@ -100,7 +99,7 @@ def _read(layout: _Layout, record: tuple[int, VocItem]) -> Reading:
     image = read_image(storage.join(folder.images_uri, item.image), folder.image_file(item.image), layout.rule, stated)
 
     def parse(_height: int, _width: int) -> Parsed:
-        return voc_xml.objects(tree, file, layout.index, people=layout.people, last_pixel=not layout.compat)
+        return voc_xml.voc_objects(tree, file, layout.index, people=layout.people, last_pixel=not layout.compat)
 
     found, skipped = objects_as_shown(parse, image, stated, file)
     columns = voc_xml.ATTRIBUTES if layout.people else ()
@@ -118,7 +117,7 @@ def _tree(folder: VocFolder, item: VocItem, file: str) -> ElementTree.Element:
     if not item.listed:
         return ElementTree.Element("annotation")
     try:
-        return voc_xml.parse(storage.read(folder.annotation_uri(item.annotation or f"{item.name}.xml")))
+        return voc_xml.parse_xml(storage.read(folder.annotation_uri(item.annotation or f"{item.name}.xml")))
     except FileNotFoundError:
         raise UnreadableError(file, "listed but not there") from None
     except ValueError as error:

@@ -7,8 +7,18 @@ from dataclasses import dataclass, field
 
 from mtl_ray import storage
 from mtl_ray.sources import voc_xml
-from mtl_ray.sources.folders import LISTED_AGAIN, find_list, is_image, read_each, read_ids, stamps_of, subfolders
-from mtl_ray.sources.notes import is_of_a_system, negatives, passed_over
+from mtl_ray.sources.folders import (
+    LISTED_AGAIN,
+    find_list,
+    is_image,
+    is_of_a_system,
+    negatives,
+    passed_over,
+    read_each,
+    read_ids,
+    stamps_of,
+    subfolders,
+)
 from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.source import SkippedItem
 
@@ -205,7 +215,7 @@ class _ImageFinder:
 def _headings(contents: Mapping[str, bytes]) -> Iterable[tuple[str, voc_xml.Heading]]:
     for name, content in contents.items():
         try:
-            yield name, voc_xml.heading(voc_xml.parse(content))
+            yield name, voc_xml.heading(voc_xml.parse_xml(content))
         except ValueError:
             continue  # the reader skips the file
 

@@ -44,7 +44,7 @@ class Heading:
     size: tuple[int, int] | None
 
 
-def parse(content: bytes) -> ElementTree.Element:
+def parse_xml(content: bytes) -> ElementTree.Element:
     """The root element of a file.
 
     Raises:
@@ -77,7 +77,7 @@ def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
     return (int(height), int(width)) if whole else None
 
 
-def objects(
+def voc_objects(
     tree: ElementTree.Element, file: str, index: Mapping[str, int], *, people: bool, last_pixel: bool = True
 ) -> tuple[list[FoundObject], list[SkippedItem]]:
     """The objects of a file, and a SkippedItem for each that is not understood.

@@ -8,14 +8,13 @@ from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import collect, find_class_names, read_class_names, text_of
 from mtl_ray.sources.config import Yolo
-from mtl_ray.sources.folders import read_each
-from mtl_ray.sources.notes import is_of_a_system
-from mtl_ray.sources.objects import to_instances
+from mtl_ray.sources.folders import is_of_a_system, read_each
 from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule, read_image
+from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 from mtl_ray.sources.yolo_description import Description, merged, read_description
-from mtl_ray.sources.yolo_files import LABELS, find_images, find_labels
-from mtl_ray.sources.yolo_lines import LineRule, classes_in, has_confidences, has_polygon, objects
+from mtl_ray.sources.yolo_files import LABELS, find_labels, find_split_images
+from mtl_ray.sources.yolo_lines import LineRule, classes_in, has_confidences, has_polygon, yolo_objects
 
 _NO_SIZES = "; the labels of YOLO state no sizes, so the images are needed here"
 
@@ -51,7 +50,7 @@ def open_yolo(config: Yolo, rule: ImageRule = USUAL_RULE) -> Source:
     if described.keypoints:  # some of their lines look like polygons
         raise ValueError(f"{root}: {described.file} says kpt_shape: keypoints in YOLO's lines are not read; bring the set to COCO")
     try:
-        keys, skipped = find_images(root, config.split, described, files)
+        keys, skipped = find_split_images(root, config.split, described, files)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}{'' if rule.needed else _NO_SIZES}") from None
     labels, notes = find_labels(root, keys, files, config.labels)
@@ -61,7 +60,9 @@ def open_yolo(config: Yolo, rule: ImageRule = USUAL_RULE) -> Source:
     names, classes, merges = merged(said, described.file or "class names")
     confidence = has_confidences(contents.values())
     if confidence:
-        notes.append(SkippedItem(next(iter(labels.values())), "", "boxes with a confidence in a sixth column, which is not used", note=True))
+        notes.append(
+            SkippedItem(next(iter(labels.values())), "", "boxes with a confidence in a sixth column, which is not used", note=True)
+        )
     masks = any(has_polygon(content) for content in contents.values())
     return Source(
         vocabulary=Vocabulary(classes={"instances": names}),
@@ -92,7 +93,7 @@ def _read(layout: _Layout, record: _Record) -> Reading:
         text = text_of(storage.read(storage.join(layout.root, record.labels))) if record.labels else ""
     except ValueError as error:
         raise UnreadableError(file, str(error)) from None
-    found, skipped = objects(text, file, layout.lines, image.height, image.width)
+    found, skipped = yolo_objects(text, file, layout.lines, image.height, image.width)
     instances, bad = to_instances(found, file, image.height, image.width, masks=layout.masks)
     sample = image_sample(key=record.key, image=image.data, height=image.height, width=image.width, instances=instances)
     return sample, [*skipped, *bad]

@@ -6,8 +6,7 @@ from urllib.parse import unquote
 
 from mtl_ray import storage
 from mtl_ray.sources.class_names import USUAL_FILES
-from mtl_ray.sources.folders import LISTED_AGAIN, find_list, is_image, read_ids, subfolders
-from mtl_ray.sources.notes import negatives, orphans, passed_over
+from mtl_ray.sources.folders import LISTED_AGAIN, find_list, is_image, negatives, orphans, passed_over, read_ids, subfolders
 from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.source import SkippedItem
 from mtl_ray.sources.yolo_description import Description, aliases
@@ -21,7 +20,7 @@ _SPLITS = frozenset({"train", "val", "valid", "test"})
 _SHOWN = 3
 
 
-def find_images(root: str, split: str, described: Description, files: Sequence[str]) -> tuple[dict[str, str], list[SkippedItem]]:
+def find_split_images(root: str, split: str, described: Description, files: Sequence[str]) -> tuple[dict[str, str], list[SkippedItem]]:
     """The keys of a split's images by their paths in the root: those of folders, or those of a list.
 
     Args:

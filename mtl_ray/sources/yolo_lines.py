@@ -53,7 +53,7 @@ def classes_in(content: bytes) -> set[int]:
     return {int(number) for number in found if 0 <= number < MOST_CLASSES and number == int(number)}
 
 
-def objects(text: str, file: str, rule: LineRule, height: int, width: int) -> tuple[list[FoundObject], list[SkippedItem]]:
+def yolo_objects(text: str, file: str, rule: LineRule, height: int, width: int) -> tuple[list[FoundObject], list[SkippedItem]]:
     """The objects of a label file, and a SkippedItem for each line that is not understood.
 
     Args:

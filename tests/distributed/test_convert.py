@@ -108,7 +108,7 @@ def test_changed_inputs_are_noticed(tmp_path: Path) -> None:
 
 
 def write_scenes(root: Path, count: int) -> None:
-    """The same pictures as an image folder and as pictures with index PNGs."""
+    """The same images as an image folder and as images with index PNGs."""
     made = open_source(Digits(split="train", num=count, size=64))
     for index in range(count):
         sample = made.read(index)[0]
@@ -146,7 +146,7 @@ def test_pixels_of_semantic_classes_are_counted(tmp_path: Path) -> None:
 
 
 def write_voc(root: Path, names: Sequence[str]) -> None:
-    """A VOC set whose pictures are digit scenes; each has a good box, and "b" one without area."""
+    """A VOC set whose images are digit scenes; each has a good box, and "b" one without area."""
     made = open_source(Digits(split="val", num=len(names), size=64))
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)

@@ -73,7 +73,7 @@ def test_masks_that_never_were_polygons_stay_run_lengths(tmp_path: Path) -> None
     assert (tmp_path / "yolo" / "labels" / "val" / "ulm" / "ulm_0_0_leftImg8bit.txt").read_text() == "2 0 0 1 0 1 1 0 1\n"
 
 
-def test_pictures_of_a_test_become_a_list(tmp_path: Path) -> None:
+def test_images_of_a_test_become_a_list(tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     cv2.imwrite(str(tmp_path / "test" / "a.png"), np.zeros((8, 16), np.uint8))
     (tmp_path / "names.txt").write_text("cat\ndog\n")
@@ -89,7 +89,7 @@ def test_run_again_and_beside(tmp_path: Path) -> None:
     assert convert_files(config(tmp_path / "s")).fresh
     before = files_in(tmp_path / "s")
     again = convert_files(config(tmp_path / "s", workers=2))
-    assert (again.fresh, again.pictures) == (False, 20)
+    assert (again.fresh, again.images) == (False, 20)
     assert "nothing done" in files_summary(again)
     assert files_in(tmp_path / "s") == before
     for change in ({"format": "yolo"}, {"pictures": False}, {"masks": "polygons"}, {"source": Digits(split="train", num=21, size=64)}):
@@ -123,12 +123,12 @@ def test_a_note_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_rejects_are_reported(tmp_path: Path) -> None:
     convert_files(config(tmp_path / "raw", format="yolo", masks="none"))
-    (tmp_path / "raw" / "images" / "train" / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "raw" / "images" / "train" / "broken.jpg").write_bytes(b"no image")
     (tmp_path / "raw" / "labels" / "train" / "broken.txt").write_text("")
     labels = next((tmp_path / "raw" / "labels" / "train").iterdir())
     labels.write_text(labels.read_text() + "99 0.5 0.5 0.1 0.1\n")
     done = convert_files(config(tmp_path / "out", source=Yolo(root=str(tmp_path / "raw"), split="train")))
-    assert done.pictures == 20
+    assert done.images == 20
     broken, unknown = sorted(item.reason for item in done.skipped)
     assert "known format" in broken
     assert unknown == "unknown class: 99"
@@ -163,7 +163,7 @@ def test_into_a_bucket(s3: S3Server) -> None:
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["digits", "--split", "val", "--num", "3", "--size", "64", "--to", str(tmp_path / "d"), "--format", "yolo", "--no-pictures"]
     assert main(arguments) == 0
-    assert "pictures   3" in capsys.readouterr().out
+    assert "images     3" in capsys.readouterr().out
     assert not (tmp_path / "d" / "images").exists()
     with pytest.raises(SystemExit) as ended:
         run(lambda: main([*arguments, "--masks", "rle"]))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl_ray.geometry.figures import colours_of, is_light
 from mtl_ray.geometry.drawing import LEAST_SIDE, Drawing, grid, jpeg, same_size, shrunk
+from mtl_ray.geometry.figures import colours_of, is_light
 
 RED = (255, 0, 0)
 
@@ -40,7 +40,7 @@ def test_words_are_readable_on_every_colour() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (32, 32), (320, 200), (1, 5000), (700, 900)])
-def test_small_pictures_are_enlarged_by_whole_numbers(size: tuple[int, int]) -> None:
+def test_small_images_are_enlarged_by_whole_numbers(size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     drawn = Drawing(image).pixels
     factor = drawn.shape[0] // size[0]

@@ -5,8 +5,8 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mtl_ray.geometry.figures import east_asian, font, is_east_asian, png
 from mtl_ray.geometry.drawing import Drawing, pixels
+from mtl_ray.geometry.figures import east_asian, font, is_east_asian, png
 
 WORDS = ("红", "胞", "カ", "한")
 needs_font = pytest.mark.skipif(east_asian() is None, reason="needs a font with Chinese letters, such as Debian's fonts-wqy-microhei")

@@ -17,9 +17,9 @@ from mtl_ray.sources.coco_objects import NOT_CHOSEN
 from mtl_ray.sources.coco_records import REPEATED
 from mtl_ray.sources.config import Coco
 from mtl_ray.sources.folders import LISTED_AGAIN
-from mtl_ray.sources.paths import LEAVES
 from mtl_ray.sources.image_reading import ABSENT, ImageRule, open_source
-from mtl_ray.sources.split_coco import class_table, read_coco, write_parts
+from mtl_ray.sources.paths import LEAVES
+from mtl_ray.sources.split_coco import class_table, load_coco, write_parts
 from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
 from tests.sources.conftest import MakeImage
 from tests.sources.test_cases_files import classes_of, counts_of, read_all, said
@@ -192,7 +192,7 @@ def test_ids_as_numbers_and_texts(tmp_path: Path, make_image: MakeImage, listed:
         assert instances is not None
         assert (instances.boxes_xyxy.tolist(), instances.areas.tolist(), instances.ids.tolist()) == ([[10, 10, 30, 30]], [400], [1])
         assert instances.crowd.tolist() == [False]
-    content = read_coco(str(path))
+    content = read_coco_file(str(path))
     assert class_table(content)[1].tolist() == [[1]]
     write_parts(content, np.array([0]), [str(tmp_path / "part.json")])
     assert len(json.loads((tmp_path / "part.json").read_text())["annotations"]) == 1

@@ -72,7 +72,7 @@ def test_instance_ids(city: Path) -> None:
     ]
     assert found.boxes_xyxy[3].tolist() == [8, 10, 16, 20]
     assert found.masks is not None
-    assert np.array_equal(masks.decode(found.masks[4], 48, 64), values == 33007)
+    assert np.array_equal(masks.decode_rle(found.masks[4], 48, 64), values == 33007)
     expected = np.full((48, 64), 255, np.uint8)
     for value, train in ((7, 0), (26000, 13), (26001, 13), (26, 13), (33007, 18), (24003, 11), (23, 10)):
         expected[values == value] = train
@@ -144,8 +144,8 @@ def test_a_map_of_another_size(city: Path) -> None:
     assert "its image is 64 x 48" in item.reason
 
 
-def test_no_pictures(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no pictures"):
+def test_no_images(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no images"):
         open_source(Cityscapes(root=str(tmp_path), split="val"))
 
 
@@ -184,7 +184,7 @@ def test_annotations_alone(tmp_path: Path) -> None:
     assert counts_of(samples) == {f"aachen/{name}_leftImg8bit.png": 1 for name in "ab"}
     assert said([item for item in skipped if item.note]) == {ABSENT.partition(": ")[0]: sorted(samples)}
     assert [item.file for item in skipped if not item.note] == ["aachen/c_leftImg8bit.png"]
-    with pytest.raises(FileNotFoundError, match="no pictures"):
+    with pytest.raises(FileNotFoundError, match="no images"):
         open_source(Cityscapes(root=str(tmp_path), split="val"))
 
 

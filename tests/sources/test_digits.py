@@ -45,7 +45,7 @@ def test_annotations_agree(size: int) -> None:
         assert sample.labels.tolist() == sorted(set(found.classes.tolist()))
         covered = np.zeros((size, size), np.uint8)
         for counts, digit, box, area in zip(found.masks, found.classes, found.boxes_xyxy, found.areas, strict=True):
-            mask = masks.decode(counts, size, size)
+            mask = masks.decode_rle(counts, size, size)
             rows, columns = np.nonzero(mask)
             assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             assert area == mask.sum() > 20

@@ -78,7 +78,7 @@ def test_shapes_of_labelme(tmp_path: Path, make_image: MakeImage) -> None:
     assert found.areas[3] == 12
     assert found.areas[4] == found.areas[0] + 60
     assert found.masks is not None
-    assert masks.decode(found.masks[3], 48, 64)[9:12, 9:13].all()
+    assert masks.decode_rle(found.masks[3], 48, 64)[9:12, 9:13].all()
     assert {item.object: item.reason[:24] for item in skipped} == {
         "shape 7 (__ignore__)": "labelled as no object: _",
         "shape 8 (cat)": "a shape without area: li",
@@ -97,7 +97,7 @@ def test_shapes_that_do_not_say_their_kind(tmp_path: Path, make_image: MakeImage
     assert [item.reason for item in skipped] == ["too few points: a polygon of 1"]
 
 
-def test_where_labelme_pictures_lie(tmp_path: Path, make_image: MakeImage) -> None:
+def test_where_labelme_images_lie(tmp_path: Path, make_image: MakeImage) -> None:
     make_image(tmp_path / "images" / "a.jpg")
     make_image(tmp_path / "labels" / "b.png")
     data = base64.b64encode(make_image(tmp_path / "elsewhere.png").read_bytes()).decode()

@@ -47,7 +47,7 @@ def test_image_folder_with_a_list_of_classes(tmp_path: Path, make_image: MakeIma
         open_source(ImageFolder(root=str(tmp_path), split="train", classes=str(tmp_path / "other.txt")))
 
 
-def test_pictures_without_annotations(tmp_path: Path, make_image: MakeImage) -> None:
+def test_images_without_annotations(tmp_path: Path, make_image: MakeImage) -> None:
     for name in ("test/a b.JPG", "test/deep/c.png", "other/d.jpg"):
         make_image(tmp_path / name)
     (tmp_path / "test" / "torn.jpg").write_bytes(b"torn")

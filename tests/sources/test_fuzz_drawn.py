@@ -30,7 +30,7 @@ def png(values: Any) -> bytes:
 
 BUTTON = base64.b64encode(png(np.ones((3, 4), np.uint8))).decode()
 PICTURE = base64.b64encode(JPEG).decode()
-MASK = base64.b64encode(masks.encode(np.eye(HEIGHT, WIDTH, dtype=np.uint8))).decode()
+MASK = base64.b64encode(masks.encode_rle(np.eye(HEIGHT, WIDTH, dtype=np.uint8))).decode()
 
 
 def labelme(image: Any, data: str | None = None) -> dict[str, Any]:

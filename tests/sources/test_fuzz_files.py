@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import Idx, ImageFolder, List, UnannotatedImages, RawConfig, SemanticPng, Text, Voc, Yolo
+from mtl_ray.sources.config import Idx, ImageFolder, List, RawConfig, SemanticPng, Text, UnannotatedImages, Voc, Yolo
 from mtl_ray.sources.image_reading import ImageRule, open_source
 from mtl_ray.sources.source import SkippedItem, Source
 
@@ -90,7 +90,10 @@ SETS: dict[str, tuple[Files, Callable[[str], RawConfig]]] = {
         {"train/cat/a.jpg": JPEG, "train/dog/b.jpg": JPEG, "classes.txt": b"cat\ndog\n"},
         lambda root: ImageFolder(root=root, split="train"),
     ),
-    "pictures": ({"test/a.jpg": JPEG, "names.txt": b"cat\n"}, lambda root: UnannotatedImages(root=root, split="test", classes=f"{root}/names.txt")),
+    "pictures": (
+        {"test/a.jpg": JPEG, "names.txt": b"cat\n"},
+        lambda root: UnannotatedImages(root=root, split="test", classes=f"{root}/names.txt"),
+    ),
     "idx": (
         {"train-images-idx3-ubyte": idx(np.zeros((2, 4, 4))), "train-labels-idx1-ubyte.gz": gzip.compress(idx(np.array([0, 1])))},
         lambda root: Idx(root=root, split="train"),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_ray.evaluation.coco_file import read_coco_file
-from mtl_ray.geometry.masks import decode
+from mtl_ray.geometry.masks import decode_rle
 from mtl_ray.sources.config import Coco
 from mtl_ray.sources.image_reading import ImageRule, open_source
 from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
@@ -160,5 +160,5 @@ def test_the_whole_file(tmp_path: Path, encoding: str) -> None:
     assert first is not None
     assert first.instances is not None
     assert first.instances.masks is not None
-    assert decode(first.instances.masks[0], HEIGHT, WIDTH).sum() == 64
+    assert decode_rle(first.instances.masks[0], HEIGHT, WIDTH).sum() == 64
     assert len(read_coco_file(str(tmp_path / "train.json")).samples) == 2

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from mtl_ray.sources.config import Labelme
-from mtl_ray.sources.labelme_shapes import objects
 from mtl_ray.sources.image_reading import ABSENT, ImageRule, open_source
+from mtl_ray.sources.labelme_shapes import labelme_objects
 from tests.sources.conftest import MakeImage
 from tests.sources.test_cases_files import counts_of, read_all, said
 
@@ -39,8 +39,8 @@ def mask_of(pixels: Any) -> str:
 
 @pytest.mark.parametrize("kind", ["rotation", "Rotation", "oriented_rectangle", "quadrilateral", "rotated_rectangle"])
 def test_four_corners_are_a_polygon(kind: str) -> None:
-    (found,), skipped = objects([shape(kind, SQUARE)], "a.json", {"ship": 0}, 48, 64)
-    (polygon,), _ = objects([shape("polygon", SQUARE)], "a.json", {"ship": 0}, 48, 64)
+    (found,), skipped = labelme_objects([shape(kind, SQUARE)], "a.json", {"ship": 0}, 48, 64)
+    (polygon,), _ = labelme_objects([shape("polygon", SQUARE)], "a.json", {"ship": 0}, 48, 64)
     assert (found, skipped) == (polygon, [])
 
 
@@ -48,7 +48,7 @@ def test_four_corners_are_a_polygon(kind: str) -> None:
     "points", [[[5, 4], [20, 15]], [[20, 15], [5, 4]], [["5", "4"], [20.0, "1.5e1"]], [[5, 4], [20, 4], [20, 15], [5, 15]]]
 )
 def test_rectangles(points: Any) -> None:
-    (found,), _ = objects([shape("rectangle", points)], "a.json", {"ship": 0}, 48, 64)
+    (found,), _ = labelme_objects([shape("rectangle", points)], "a.json", {"ship": 0}, 48, 64)
     assert (found.box_xyxy, found.area) == ((5, 4, 20, 15), 165)
 
 
@@ -84,20 +84,20 @@ def test_rectangles(points: Any) -> None:
     ],
 )
 def test_shapes_that_are_no_objects(item: Any, reason: str) -> None:
-    found, (left,) = objects([item], "a.json", {"ship": 0}, 48, 64)
+    found, (left,) = labelme_objects([item], "a.json", {"ship": 0}, 48, 64)
     assert (found, left.reason, left.note) == ([], reason, False)
 
 
 def test_groups_of_any_type() -> None:
     groups = [None, None, "", 3, 3.0, "3", "left", "left", [1], [1], {"a": 2}]
     shapes = [shape("polygon", SQUARE, group_id=group) for group in groups]
-    found, skipped = objects(shapes, "a.json", {"ship": 0}, 48, 64)
+    found, skipped = labelme_objects(shapes, "a.json", {"ship": 0}, 48, 64)
     assert (len(found), skipped) == (7, [])
 
 
 def test_a_part_of_a_group_that_is_none_is_named() -> None:
     shapes = [shape("polygon", SQUARE, group_id=1), shape("line", SQUARE[:2], group_id=1)]
-    (found,), (left,) = objects(shapes, "a.json", {"ship": 0}, 48, 64)
+    (found,), (left,) = labelme_objects(shapes, "a.json", {"ship": 0}, 48, 64)
     assert found.box_xyxy == (8, 10, 30, 30)
     assert left.reason == "a shape without area: line"
 
@@ -114,7 +114,7 @@ def test_sizes_as_written(tmp_path: Path, make_image: MakeImage, size: dict[str,
     "image",
     ["images/a.jpg", "./images//a.jpg", "images\\a.jpg", "C:\\me\\set\\images\\a.jpg", "/home/me/set/images/a.jpg", "../../images/a.jpg"],
 )
-def test_where_pictures_lie(tmp_path: Path, make_image: MakeImage, image: str) -> None:
+def test_where_images_lie(tmp_path: Path, make_image: MakeImage, image: str) -> None:
     make_image(tmp_path / "images" / "a.jpg")
     write(tmp_path / "p.json", image)
     assert read_all(Labelme(root=str(tmp_path), split="all"))[0].keys() == {"images/a.jpg"}

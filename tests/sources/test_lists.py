@@ -42,7 +42,7 @@ def test_names_with_blanks(tmp_path: Path, make_image: MakeImage, form: str, lin
     assert sorted(sample.key for sample, _ in readings if sample is not None) == sorted(f"{name}.jpg" for name in names)
 
 
-def test_lists_of_pictures_with_blanks(tmp_path: Path, make_image: MakeImage) -> None:
+def test_lists_of_images_with_blanks(tmp_path: Path, make_image: MakeImage) -> None:
     make_image(tmp_path / "images" / "a b.jpg")
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a b.txt").write_text("0 0.5 0.5 0.5 0.5\n")

@@ -11,8 +11,8 @@ from PIL import Image
 
 from mtl_ray.geometry import masks
 from mtl_ray.sources.config import Nuimages
-from mtl_ray.sources.nuimages import CLASSES, semantic_numbers
 from mtl_ray.sources.image_reading import ImageRule, open_source
+from mtl_ray.sources.nuimages import CLASSES, semantic_numbers
 from tests.sources.conftest import MakeImage
 from tests.sources.test_cases_files import counts_of, read_all, said
 
@@ -37,7 +37,7 @@ def pixels(*box: int) -> np.ndarray:
 
 def row(token: str, category: str, mask: np.ndarray | None, frame: str = "f1", **more: Any) -> dict[str, Any]:
     """An annotation as nuImages has them."""
-    encoded = None if mask is None else {"size": [HEIGHT, WIDTH], "counts": base64.b64encode(masks.encode(mask)).decode()}
+    encoded = None if mask is None else {"size": [HEIGHT, WIDTH], "counts": base64.b64encode(masks.encode_rle(mask)).decode()}
     return {"token": token, "sample_data_token": frame, "category_token": f"c-{category}", "mask": encoded, **more}
 
 
@@ -90,7 +90,7 @@ def test_objects_and_map(tmp_path: Path, make_image: MakeImage) -> None:
     assert [CLASSES[index] for index in sample.instances.classes] == ["bus", "pedestrian"]
     assert sample.instances.areas.tolist() == [200, 50]
     assert sample.instances.masks is not None
-    assert np.array_equal(masks.decode(sample.instances.masks[1], HEIGHT, WIDTH), pixels(0, 0, 4, 9))
+    assert np.array_equal(masks.decode_rle(sample.instances.masks[1], HEIGHT, WIDTH), pixels(0, 0, 4, 9))
     assert [(item.object, item.reason) for item in skipped] == [("annotation 4", "it has no mask")]
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     for box, name in (((0, 15, 64, 48), 24), ((0, 40, 64, 48), 31), ((10, 10, 30, 20), 15), ((0, 0, 4, 9), 6), ((12, 12, 20, 20), 1)):

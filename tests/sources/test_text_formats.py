@@ -11,7 +11,7 @@ from mtl_ray.samples import Sample
 from mtl_ray.sources.config import List, RawConfig, Text, Yolo
 from mtl_ray.sources.image_reading import open_source
 from mtl_ray.sources.source import SkippedItem
-from mtl_ray.sources.yolo_lines import LineRule, objects
+from mtl_ray.sources.yolo_lines import LineRule, yolo_objects
 from tests.sources.conftest import MakeImage
 
 
@@ -38,7 +38,7 @@ def write(path: Path, *lines: str) -> None:
 def test_yolo_shares_are_pixels_again(height: int, width: int, box: tuple[float, float, float, float]) -> None:
     x1, y1, x2, y2 = box
     line = f"0 {(x1 + x2) / 2!r} {(y1 + y2) / 2!r} {x2 - x1!r} {y2 - y1!r}"
-    (found,), skipped = objects(line, "f", LineRule((0,)), height, width)
+    (found,), skipped = yolo_objects(line, "f", LineRule((0,)), height, width)
     assert skipped == []
     assert np.allclose(found.box_xyxy, [x1 * width, y1 * height, x2 * width, y2 * height], atol=1e-6)
 

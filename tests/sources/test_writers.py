@@ -45,7 +45,7 @@ def sample(key: str, count: int, seed: int, *, drawn: bool = True, points: bool 
     for number in range(count):
         pixels = np.zeros((HEIGHT, WIDTH), np.uint8)
         pixels[3 : 9 + number, 4:20], pixels[5, 6:9], pixels[30:33, 2:9] = 1, 0, 1
-        encoded.append(masks.encode(pixels) if number != 1 else b"")
+        encoded.append(masks.encode_rle(pixels) if number != 1 else b"")
     keypoints = np.concatenate([random.uniform(0, 30, (count, 2, 2)), np.full((count, 2, 1), 2)], axis=2).astype(np.float32)
     crowd = np.arange(count) == count - 1
     return image_sample(
@@ -124,7 +124,7 @@ def test_coco_as_pycocotools_reads_it(tmp_path: Path) -> None:
     first = coco.loadAnns([1])[0]
     said = {type(each["segmentation"]) for each in coco.dataset["annotations"] if not each["iscrowd"]}
     assert said == {list}, "objects are polygons unless something else is asked for"
-    assert np.array_equal(coco.annToMask(first), masks.decode(encoded[0], HEIGHT, WIDTH))
+    assert np.array_equal(coco.annToMask(first), masks.decode_rle(encoded[0], HEIGHT, WIDTH))
     assert first["num_keypoints"] == 2
 
 
@@ -221,7 +221,7 @@ def test_a_path_stays_inside(key: str) -> None:
 
 @pytest.mark.parametrize("form", ["yolo", "voc", "semantic_png"])
 def test_names_that_fall_together(tmp_path: Path, form: FileFormat) -> None:
-    with pytest.raises(ValueError, match="two pictures would have the same"):
+    with pytest.raises(ValueError, match="two images would have the same"):
         write(form, tmp_path, [sample("a.jpg", 1, 0), sample("a.png", 1, 1)])
 
 

@@ -98,7 +98,7 @@ def file_at(url: str, digest: str | None = None) -> File:
     return File(urls=(url,), path=name, digest=digest)
 
 
-def download(files: Sequence[File], options: Options) -> list[Downloaded]:
+def download_files(files: Sequence[File], options: Options) -> list[Downloaded]:
     """Fetches and unpacks files, several at a time and each once; one that fails does not stop the others.
 
     Raises:

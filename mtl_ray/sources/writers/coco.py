@@ -129,7 +129,7 @@ def segmentation(mask: bytes, height: int, width: int, form: MaskForm) -> Any:
     if not mask:
         return []
     if form == "polygons":
-        return polygons_of(masks.decode(mask, height, width))
+        return polygons_of(masks.decode_rle(mask, height, width))
     return {"size": [height, width], "counts": mask.decode()}
 
 

@@ -76,7 +76,7 @@ def _line(sample: Sample, found: Instances, index: int, drawn: bool) -> str:
         box = ((x1 + x2) / 2 / sample.width, (y1 + y2) / 2 / sample.height, (x2 - x1) / sample.width, (y2 - y1) / sample.height)
         return _joined(found.classes[index], box)
     mask = found.masks[index] if found.masks is not None else b""
-    corners = ring_of(masks.decode(mask, sample.height, sample.width)) if mask else []
+    corners = ring_of(masks.decode_rle(mask, sample.height, sample.width)) if mask else []
     corners = corners or [x1, y1, x2, y1, x2, y2, x1, y2]
     return _joined(found.classes[index], [value / (sample.height if at % 2 else sample.width) for at, value in enumerate(corners)])
 

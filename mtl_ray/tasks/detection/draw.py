@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
-from mtl_ray.geometry.figures import colours_of
 from mtl_ray.geometry.drawing import Drawing
+from mtl_ray.geometry.figures import colours_of
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections
 
@@ -40,7 +40,7 @@ def draw_prediction(
     for index in np.flatnonzero(prediction.scores >= score_threshold):
         kind = int(prediction.classes[index])
         if prediction.masks is not None and prediction.masks[index]:
-            drawing.tint(masks.decode(prediction.masks[index], *image.shape[:2]), colours[kind])
+            drawing.tint(masks.decode_rle(prediction.masks[index], *image.shape[:2]), colours[kind])
         drawing.box(prediction.boxes_xyxy[index], f"{names[kind]} {prediction.scores[index]:.2f}", colours[kind], legend=names[kind])
         if prediction.keypoints is not None:
             points = prediction.keypoints[index].copy()
@@ -58,7 +58,7 @@ def _draw_instances(drawing: Drawing, found: Instances, hw: tuple[int, ...], voc
     of_object = [_CROWD if found.crowd[index] else colours[int(found.classes[index])] for index in range(len(found))]
     for index in order:
         if found.masks is not None and found.masks[index]:
-            drawing.tint(masks.decode(found.masks[index], hw[0], hw[1]), of_object[index])
+            drawing.tint(masks.decode_rle(found.masks[index], hw[0], hw[1]), of_object[index])
     for index in order:
         name = names[int(found.classes[index])] + (" crowd" if found.crowd[index] else "")
         dashed = bool(found.crowd[index] or found.difficult[index])
