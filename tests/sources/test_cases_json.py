@@ -192,7 +192,7 @@ def test_ids_as_numbers_and_texts(tmp_path: Path, make_image: MakeImage, listed:
         assert instances is not None
         assert (instances.boxes_xyxy.tolist(), instances.areas.tolist(), instances.ids.tolist()) == ([[10, 10, 30, 30]], [400], [1])
         assert instances.crowd.tolist() == [False]
-    content = read_coco_file(str(path))
+    content = load_coco(str(path))
     assert class_table(content)[1].tolist() == [[1]]
     write_parts(content, np.array([0]), [str(tmp_path / "part.json")])
     assert len(json.loads((tmp_path / "part.json").read_text())["annotations"]) == 1

@@ -74,7 +74,7 @@ def test_yolo_lines(tmp_path: Path, make_image: MakeImage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "label", "description"),
+    ("image", "label", "description"),
     [
         ("images/val/a.jpg", "labels/val/a.txt", None),
         ("valid/images/a.jpg", "valid/labels/a.txt", "val: ../valid/images"),

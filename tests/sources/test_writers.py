@@ -237,7 +237,7 @@ def test_other_classes_in_the_same_folder(tmp_path: Path, form: FileFormat) -> N
 def test_what_a_format_cannot_say(tmp_path: Path) -> None:
     labels = Vocabulary(classes={"labels": ("x",)})
     for form in ("coco", "yolo", "voc", "semantic_png"):
-        with pytest.raises(ValueError, match=f"--format {form} needs .*; the data set has labels"):
+        with pytest.raises(ValueError, match=f"--format {form} needs .*; the dataset has labels"):
             open_writer(form, Target(uri="x", split="x", vocabulary=labels))  # type: ignore[arg-type]
     for form, option in (("yolo", "rle"), ("voc", "polygons"), ("semantic_png", "none")):
         with pytest.raises(ValueError, match="--masks"):
