@@ -19,7 +19,7 @@ from mtl_ray.samples import Annotation
 from mtl_ray.shards.split import Split, open_split
 from mtl_ray.sources.config import ConvertConfig, Shards
 from mtl_ray.sources.folders import read_lines
-from mtl_ray.sources.split_coco import class_table, name_of_part, names_of, load_coco, write_parts
+from mtl_ray.sources.split_coco import class_table, load_coco, name_of_part, names_of, write_parts
 from mtl_ray.sources.stratify import groups_of, share_out
 
 _REPORT = "split.json"

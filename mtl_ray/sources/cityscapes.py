@@ -22,11 +22,11 @@ from mtl_ray.sources.cityscapes_maps import (
     read_polygons,
     train_ids,
 )
-from mtl_ray.sources.config import Cityscapes
 from mtl_ray.sources.folders import is_image, is_of_a_system, orphans, passed_over, stamps_of, subfolders
 from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
 from mtl_ray.sources.index_png import encode_index_png
 from mtl_ray.sources.json_values import stated_size
+from mtl_ray.sources.object_configs import Cityscapes
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.orientation import OTHER_SIZE
 from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of

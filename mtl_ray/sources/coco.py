@@ -12,8 +12,8 @@ from mtl_ray.sources.coco_categories import Key, read_categories
 from mtl_ray.sources.coco_files import annotations_alike, find_annotations, find_each, find_image_folder, leads_out
 from mtl_ray.sources.coco_objects import coco_objects
 from mtl_ray.sources.coco_records import Record, group_annotations, list_images, parse_coco, to_records
-from mtl_ray.sources.config import Coco
 from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
+from mtl_ray.sources.object_configs import Coco
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.orientation import Parsed, objects_as_shown
 from mtl_ray.sources.paths import LEAVES

@@ -6,8 +6,7 @@ from mtl_ray import storage
 from mtl_ray.inputs import image_file
 from mtl_ray.inputs.image_header import JPEG, MAX_PIXELS, PNG, TooManyPixelsError
 from mtl_ray.samples import EncodedImage
-from mtl_ray.sources.config import RawSource
-from mtl_ray.sources.source import Source, UnreadableError
+from mtl_ray.sources.source import RawSource, Source, UnreadableError
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from typing import Any
 from mtl_ray import storage
 from mtl_ray.samples import EncodedImage, Vocabulary, image_sample
 from mtl_ray.sources.class_names import find_class_names
-from mtl_ray.sources.config import Labelme
 from mtl_ray.sources.folders import ORPHAN, find_list, is_image, is_of_a_system, not_used, passed_over, read_ids, stamps_of
 from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, absent_image, checked_size, read_image
 from mtl_ray.sources.json_values import parse_json, stated_size
 from mtl_ray.sources.labelme_shapes import NO_CLASSES, label_of, labelme_objects
+from mtl_ray.sources.object_configs import Labelme
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.orientation import objects_as_shown
 from mtl_ray.sources.paths import Tree, inside

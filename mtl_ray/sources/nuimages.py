@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.geometry import masks
 from mtl_ray.samples import EncodedImage, Vocabulary, image_sample
-from mtl_ray.sources.config import Nuimages
 from mtl_ray.sources.folders import LISTED_AGAIN, stamps_of, subfolders
 from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
 from mtl_ray.sources.index_png import encode_index_png
 from mtl_ray.sources.json_values import flag, number, parse_json, shown, stated_size, whole
+from mtl_ray.sources.object_configs import Nuimages
 from mtl_ray.sources.objects import FoundObject, to_instances
 from mtl_ray.sources.orientation import OTHER_MASK_SIZE, OTHER_SIZE
 from mtl_ray.sources.paths import inside

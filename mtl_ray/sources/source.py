@@ -4,10 +4,13 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mtl_ray.layout import DEFAULT, Layout
 from mtl_ray.samples import Sample, Vocabulary
+
+if TYPE_CHECKING:
+    from mtl_ray.sources.image_reading import ImageRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,32 @@ class Source:
         if (key := as_text(sample.key)) == sample.key:
             return sample, skipped
         return replace(sample, key=key), [*skipped, SkippedItem(key, "", NOT_UTF8, note=True)]
+
+
+class RawSource:
+    """Base of the config classes of raw datasets.
+
+    A plugin's class is a pydantic dataclass with a literal ``type``, ``root``, ``split`` and options of its own.
+
+    Attributes:
+        annotated: False for datasets without annotations.
+        pixel_masks: True if the masks are stored per pixel; COCO files then get run lengths by default.
+    """
+
+    annotated: ClassVar[bool] = True
+    pixel_masks: ClassVar[bool] = False
+
+    def open(self, rule: "ImageRule") -> Source:
+        """Lists the split.
+
+        Args:
+            rule: how large images may be, and whether image files may be missing.
+
+        Raises:
+            FileNotFoundError: saying what was looked for and what is there.
+            ValueError: if an annotation file as a whole makes no sense.
+        """
+        raise NotImplementedError
 
 
 def fingerprint_of(parts: Iterable[str | bytes]) -> str:

@@ -7,9 +7,9 @@ from functools import partial
 from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import collect, find_class, find_class_names, index_of, text_of
-from mtl_ray.sources.config import Text
 from mtl_ray.sources.folders import find_list, images_by_stem, is_image, is_of_a_system, read_each, read_ids, stamps_of
 from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule, read_image
+from mtl_ray.sources.object_configs import Text
 from mtl_ray.sources.objects import FoundObject, to_instances
 from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of, unknown_class

@@ -9,10 +9,10 @@ from typing import Any
 from mtl_ray import storage
 from mtl_ray.samples import EncodedImage, Vocabulary, image_sample
 from mtl_ray.sources.class_names import find_class_names
-from mtl_ray.sources.config import Via
 from mtl_ray.sources.folders import is_image, is_of_a_system, not_used, passed_over, stamps_of
 from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, absent_image, read_image
 from mtl_ray.sources.json_values import parse_json, shown, stated_size
+from mtl_ray.sources.object_configs import Via
 from mtl_ray.sources.objects import FoundObject, to_instances
 from mtl_ray.sources.orientation import Parsed, objects_as_shown
 from mtl_ray.sources.paths import Tree, inside

@@ -9,10 +9,10 @@ from mtl_ray import storage
 from mtl_ray.samples import Annotation, EncodedImage, Vocabulary, image_sample
 from mtl_ray.sources import voc_xml
 from mtl_ray.sources.class_names import find_class_names, read_class_names
-from mtl_ray.sources.config import Voc
 from mtl_ray.sources.folders import ORPHAN
 from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
 from mtl_ray.sources.index_png import check_meaning, meaning_of, palette_of, read_index_png
+from mtl_ray.sources.object_configs import Voc
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.orientation import Parsed, objects_as_shown
 from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of

@@ -7,9 +7,9 @@ from functools import partial
 from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import collect, find_class_names, read_class_names, text_of
-from mtl_ray.sources.config import Yolo
 from mtl_ray.sources.folders import is_of_a_system, read_each
 from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule, read_image
+from mtl_ray.sources.object_configs import Yolo
 from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 from mtl_ray.sources.yolo_description import Description, merged, read_description

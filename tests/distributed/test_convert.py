@@ -22,8 +22,9 @@ from mtl_ray.distributed import convert as module
 from mtl_ray.distributed.convert import Conversion, convert, summary
 from mtl_ray.samples import Sample
 from mtl_ray.shards.split import open_split
-from mtl_ray.sources.config import ConvertConfig, Digits, ImageFolder, SemanticPng, Shards, Voc
+from mtl_ray.sources.config import ConvertConfig, Digits, ImageFolder, SemanticPng, Shards
 from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Voc
 from tests.s3_server import S3Server
 
 

@@ -14,8 +14,9 @@ from mtl_ray import storage
 from mtl_ray.distributed import convert_files as module
 from mtl_ray.distributed.convert import convert
 from mtl_ray.distributed.convert_files import convert_files, files_summary
-from mtl_ray.sources.config import Cityscapes, Coco, ConvertConfig, Digits, ImageFolder, Shards, Yolo
+from mtl_ray.sources.config import ConvertConfig, Digits, ImageFolder, Shards
 from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Cityscapes, Coco, Yolo
 from tests.s3_server import S3Server
 
 SOURCE = Digits(split="train", num=20, size=64)

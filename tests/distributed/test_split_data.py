@@ -14,8 +14,9 @@ from mtl_ray.distributed import split as module
 from mtl_ray.distributed.convert import convert
 from mtl_ray.distributed.split import SplitOptions, split_data
 from mtl_ray.shards.split import open_split
-from mtl_ray.sources.config import Coco, ConvertConfig, Digits, ImageFolder
+from mtl_ray.sources.config import ConvertConfig, Digits, ImageFolder
 from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Coco
 
 SHARES = {"train": 0.6, "val": 0.4}
 

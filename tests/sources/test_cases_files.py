@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import ImageFolder, List, RawConfig, SemanticPng, Text, UnannotatedImages, Voc, Yolo
+from mtl_ray.sources.config import ImageFolder, List, RawConfig, SemanticPng, UnannotatedImages
 from mtl_ray.sources.folders import NEGATIVE, ORPHAN, PASSED_OVER
 from mtl_ray.sources.image_reading import ABSENT, ImageRule, open_source
+from mtl_ray.sources.object_configs import Text, Voc, Yolo
 from mtl_ray.sources.source import SkippedItem, Source
 from mtl_ray.sources.writers.open import FileFormat, open_writer
 from mtl_ray.sources.writers.writer import Target

@@ -15,9 +15,9 @@ from mtl_ray.sources.coco_categories import MERGED, ROOT_DROPPED, SKELETON_DROPP
 from mtl_ray.sources.coco_masks import PART_DROPPED
 from mtl_ray.sources.coco_objects import NOT_CHOSEN
 from mtl_ray.sources.coco_records import REPEATED
-from mtl_ray.sources.config import Coco
 from mtl_ray.sources.folders import LISTED_AGAIN
 from mtl_ray.sources.image_reading import ABSENT, ImageRule, open_source
+from mtl_ray.sources.object_configs import Coco
 from mtl_ray.sources.paths import LEAVES
 from mtl_ray.sources.split_coco import class_table, load_coco, write_parts
 from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import Cityscapes
 from mtl_ray.sources.image_reading import ABSENT, ImageRule, open_source
+from mtl_ray.sources.object_configs import Cityscapes
 from mtl_ray.sources.source import SkippedItem
 from tests.sources.conftest import MakeImage
 from tests.sources.test_cases_files import counts_of, read_all, said

@@ -9,8 +9,8 @@ import pycocotools.mask as reference
 import pytest
 
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import Coco
 from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Coco
 from mtl_ray.sources.source import SkippedItem, Source
 from tests.sources.conftest import MakeImage
 

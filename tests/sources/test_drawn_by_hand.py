@@ -14,8 +14,9 @@ from PIL import Image
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import Labelme, RawConfig, Via
+from mtl_ray.sources.config import RawConfig
 from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Labelme, Via
 from mtl_ray.sources.source import SkippedItem
 from tests.sources.conftest import MakeImage
 

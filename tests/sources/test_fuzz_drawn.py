@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mtl_ray.geometry import masks
-from mtl_ray.sources.config import Cityscapes, Labelme, Nuimages, RawConfig, Via
+from mtl_ray.sources.config import RawConfig
 from mtl_ray.sources.image_reading import ImageRule, open_source
+from mtl_ray.sources.object_configs import Cityscapes, Labelme, Nuimages, Via
 from tests.sources.test_fuzz_files import HEIGHT, JPEG, WIDTH, is_told
 
 Step = str | int

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import Idx, ImageFolder, List, RawConfig, SemanticPng, Text, UnannotatedImages, Voc, Yolo
+from mtl_ray.sources.config import Idx, ImageFolder, List, RawConfig, SemanticPng, UnannotatedImages
 from mtl_ray.sources.image_reading import ImageRule, open_source
+from mtl_ray.sources.object_configs import Text, Voc, Yolo
 from mtl_ray.sources.source import SkippedItem, Source
 
 WIDTH, HEIGHT = 16, 12

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from mtl_ray.evaluation.coco_file import read_coco_file
 from mtl_ray.geometry.masks import decode_rle
-from mtl_ray.sources.config import Coco
 from mtl_ray.sources.image_reading import ImageRule, open_source
+from mtl_ray.sources.object_configs import Coco
 from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
 from tests.sources.test_fuzz_files import HEIGHT, JPEG, WIDTH, is_told, read_whole
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtl_ray.sources.config import Labelme
 from mtl_ray.sources.image_reading import ABSENT, ImageRule, open_source
 from mtl_ray.sources.labelme_shapes import labelme_objects
+from mtl_ray.sources.object_configs import Labelme
 from tests.sources.conftest import MakeImage
 from tests.sources.test_cases_files import counts_of, read_all, said
 

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mtl_ray.sources.config import Labelme, RawConfig, SemanticPng, Text, Voc, Yolo
+from mtl_ray.sources.config import RawConfig, SemanticPng
 from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Labelme, Text, Voc, Yolo
 from tests.sources.conftest import MakeImage
 
 XML = "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"

@@ -10,9 +10,10 @@ import pytest
 from mtl_ray.evaluation.coco_file import read_mask
 from mtl_ray.geometry import masks
 from mtl_ray.sources.coco_masks import mask_of
-from mtl_ray.sources.config import Coco, ImageFolder, Labelme, RawConfig, Yolo
+from mtl_ray.sources.config import ImageFolder, RawConfig
 from mtl_ray.sources.image_reading import open_source
 from mtl_ray.sources.json_values import parse_json
+from mtl_ray.sources.object_configs import Coco, Labelme, Yolo
 from mtl_ray.sources.source import NOT_UTF8, SkippedItem
 from mtl_ray.vocabulary import skeleton_of
 from tests.sources.conftest import MakeImage

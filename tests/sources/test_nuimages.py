@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from mtl_ray.geometry import masks
-from mtl_ray.sources.config import Nuimages
 from mtl_ray.sources.image_reading import ImageRule, open_source
 from mtl_ray.sources.nuimages import CLASSES, semantic_numbers
+from mtl_ray.sources.object_configs import Nuimages
 from tests.sources.conftest import MakeImage
 from tests.sources.test_cases_files import counts_of, read_all, said
 

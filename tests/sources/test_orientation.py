@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 
 from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import Coco, Voc
 from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Coco, Voc
 from mtl_ray.sources.orientation import TURNED
 from mtl_ray.sources.source import SkippedItem
 

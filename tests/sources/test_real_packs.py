@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import Coco, Idx, ImageFolder, RawConfig, SemanticPng, Voc, Yolo
+from mtl_ray.sources.config import Idx, ImageFolder, RawConfig, SemanticPng
 from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Coco, Voc, Yolo
 from mtl_ray.sources.source import SkippedItem
 
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import List, RawConfig, Text, Yolo
+from mtl_ray.sources.config import List, RawConfig
 from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Text, Yolo
 from mtl_ray.sources.source import SkippedItem
 from mtl_ray.sources.yolo_lines import LineRule, yolo_objects
 from tests.sources.conftest import MakeImage

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mtl_ray.sources.config import Via
 from mtl_ray.sources.image_reading import ABSENT, ImageRule, open_source
+from mtl_ray.sources.object_configs import Via
 from tests.sources.conftest import MakeImage
 from tests.sources.test_cases_files import classes_of, counts_of, read_all, said
 

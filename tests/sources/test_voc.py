@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import Voc
 from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Voc
 from mtl_ray.sources.source import SkippedItem
 from mtl_ray.sources.voc_xml import ATTRIBUTES, MIRROR, NODES
 from tests.sources.conftest import MakeImage

@@ -12,8 +12,8 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import publish_manifest, write_shard
-from mtl_ray.sources.config import Voc
 from mtl_ray.sources.image_reading import ABSENT, ImageRule, open_source
+from mtl_ray.sources.object_configs import Voc
 from mtl_ray.sources.source import SkippedItem, Source
 from mtl_ray.sources.writers.open import open_writer
 from mtl_ray.sources.writers.writer import Target

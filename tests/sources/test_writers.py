@@ -15,8 +15,9 @@ from pycocotools.coco import COCO
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample, Vocabulary, image_sample
-from mtl_ray.sources.config import Coco, RawConfig, SemanticPng, Voc, Yolo
+from mtl_ray.sources.config import RawConfig, SemanticPng
 from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Coco, Voc, Yolo
 from mtl_ray.sources.source import SkippedItem, UnreadableError
 from mtl_ray.sources.writers.open import FileFormat, open_writer
 from mtl_ray.sources.writers.writer import Target, Writer, path_of

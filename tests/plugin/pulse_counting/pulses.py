@@ -16,9 +16,8 @@ from mtl_ray.columns import ColumnType
 from mtl_ray.config.strict import STRICT
 from mtl_ray.layout import Layout
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.sources.config import RawSource
 from mtl_ray.sources.image_reading import ImageRule
-from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
+from mtl_ray.sources.source import RawSource, Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 from pulse_counting.signal import SIGNAL
 
 
