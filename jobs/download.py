@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jobs.run import run
 from mtl_ray.sources.downloads.catalog import CATALOG
 from mtl_ray.sources.downloads.download import Downloaded, Options, download_files, file_at, files_of
-from mtl_ray.sources.downloads.fetch import Patience
+from mtl_ray.sources.downloads.fetch import RetryPolicy
 
 EXAMPLE = """examples:
   python -m jobs.download coco2017 --to data/coco --only val2017 annotations_trainval2017
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         delete=args.delete,
         check=args.check,
         threads=args.threads,
-        patience=Patience(attempts=args.attempts, timeout_s=args.timeout),
+        retry=RetryPolicy(attempts=args.attempts, timeout_s=args.timeout),
         max_bytes=None if args.max_gigabytes is None else int(args.max_gigabytes * 1e9),
     )
     done = download_files(files, options) if files else []

@@ -31,7 +31,7 @@ from mtl_ray.sources.image_reading import ImageRule
 from mtl_ray.sources.source import SkippedItem, Source, UnreadableError
 from mtl_ray.sources.writers.coco import COCO_FILE
 from mtl_ray.sources.writers.open import FileFormat, open_writer
-from mtl_ray.sources.writers.writer import Target, Writer, settle
+from mtl_ray.sources.writers.writer import Target, Writer, flush_to_disk
 
 _ROWS_OF_A_TASK = 200
 _SHOWN = 20
@@ -218,7 +218,7 @@ def _write_share(share: _Share) -> _Done:
         done.skipped.extend(skipped)
         if sample is not None:
             _write_sample(sample, share.writer, done)
-    settle(share.writer.target.uri)
+    flush_to_disk(share.writer.target.uri)
     return done
 
 

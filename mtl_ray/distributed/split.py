@@ -20,7 +20,7 @@ from mtl_ray.shards.split import Split, open_split
 from mtl_ray.sources.config import ConvertConfig, Shards
 from mtl_ray.sources.folders import read_lines
 from mtl_ray.sources.split_coco import class_table, load_coco, name_of_part, names_of, write_parts
-from mtl_ray.sources.stratify import groups_of, share_out
+from mtl_ray.sources.stratify import assign_parts, groups_of
 
 _REPORT = "split.json"
 _WORTH_TASKS = 2000
@@ -148,7 +148,7 @@ def _assign(keys: Sequence[str], counts: Ints, options: SplitOptions, more: Sequ
     columns += [_matches(keys, options.group)] if options.group else []
     columns += [_listed(keys, options.groups)] if options.groups else []
     groups = groups_of(*columns)
-    return groups, share_out(counts if options.stratify else counts[:, :0], groups, list(options.shares.values()), options.seed)
+    return groups, assign_parts(counts if options.stratify else counts[:, :0], groups, list(options.shares.values()), options.seed)
 
 
 def _matches(keys: Sequence[str], pattern: str) -> list[str]:

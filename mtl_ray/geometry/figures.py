@@ -54,12 +54,12 @@ def plain_log(axis: Axis) -> None:
 def png(figure: Figure, dpi: int = 110) -> bytes:
     """The file of a figure."""
     buffer = io.BytesIO()
-    spell(figure)
+    set_fonts(figure)
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 
-def spell(figure: Figure) -> None:
+def set_fonts(figure: Figure) -> None:
     """Gives Chinese, Japanese and Korean words in a figure a font that has their letters, if one is installed."""
     words = [text for text in figure.findobj(Text) if is_east_asian(text.get_text())]
     file = east_asian() if words else None

@@ -121,8 +121,8 @@ def _read(root: str, rule: ImageRule, record: _Record) -> Reading:
     semantic = encode_index_png(train_ids(label_ids(values)))
     if record.kind == "label_ids":
         return _sample(record, image, semantic=semantic), [*skipped, *absent]
-    instances, bad = to_instances(map_objects(values, THING_INDEX), record.annotation, image.height, image.width, masks=True)
-    return _sample(record, image, instances=instances, semantic=semantic), [*skipped, *bad, *absent]
+    instances, invalid = to_instances(map_objects(values, THING_INDEX), record.annotation, image.height, image.width, masks=True)
+    return _sample(record, image, instances=instances, semantic=semantic), [*skipped, *invalid, *absent]
 
 
 def _sample(record: _Record, image: EncodedImage, *, instances: Instances | None = None, semantic: bytes | None = None) -> Sample:

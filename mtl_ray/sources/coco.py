@@ -87,10 +87,10 @@ def _read(layout: _Layout, record: Record) -> Reading:
         return coco_objects(record.annotations, layout.file, layout.index, layout.names, height, width, keypoints=layout.keypoints)
 
     found, skipped = objects_as_shown(parse, image, record.stated, key)
-    instances, bad = to_instances(found, layout.file, image.height, image.width, masks=layout.masks, keypoints=layout.keypoints)
+    instances, invalid = to_instances(found, layout.file, image.height, image.width, masks=layout.masks, keypoints=layout.keypoints)
     absent = [] if image.data else [SkippedItem(key, "", ABSENT, note=True)]
     sample = image_sample(key=key, image=image.data, height=image.height, width=image.width, instances=instances)
-    return sample, [*skipped, *bad, *absent]
+    return sample, [*skipped, *invalid, *absent]
 
 
 def _image(layout: _Layout, record: Record) -> EncodedImage:

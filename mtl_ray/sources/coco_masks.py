@@ -20,7 +20,7 @@ _FARTHEST = 10
 def mask_of(segmentation: Any, height: int, width: int) -> tuple[bytes, str]:
     """The encoding of a mask for an image of this size, and why parts of it were dropped, if any were.
 
-    No mask (``[]``, no run lengths) is empty and no fault.
+    No mask (``[]``, no run lengths) is empty and valid.
 
     Raises:
         ValueError: if there is one and no part of it can be used, or it is made for an image of another size.
@@ -28,10 +28,10 @@ def mask_of(segmentation: Any, height: int, width: int) -> tuple[bytes, str]:
     if not segmentation or (isinstance(segmentation, dict) and not segmentation.get("counts")):
         return b"", ""
     if isinstance(segmentation, list):
-        polygons, faults = valid_polygons(segmentation, height, width)
+        polygons, errors = valid_polygons(segmentation, height, width)
         if not polygons:
-            raise ValueError(faults[0])
-        return masks.from_polygons(polygons, height, width), f"{PART_DROPPED}: {faults[0]}" if faults else ""
+            raise ValueError(errors[0])
+        return masks.from_polygons(polygons, height, width), f"{PART_DROPPED}: {errors[0]}" if errors else ""
     if not isinstance(segmentation, dict):
         raise ValueError("neither polygons nor run lengths")
     return _from_run_lengths(segmentation, height, width), ""
@@ -40,13 +40,13 @@ def mask_of(segmentation: Any, height: int, width: int) -> tuple[bytes, str]:
 def valid_polygons(segmentation: Sequence[Any], height: int, width: int) -> tuple[list[list[float]], list[str]]:
     """The polygons of which a mask can be made, and what is wrong with each other one."""
     farthest = _FARTHEST * max(height, width, 1000)
-    polygons, faults = [], []
+    polygons, errors = [], []
     for part in _parts(segmentation):
         try:
             polygons.append(_polygon(part, farthest))
         except ValueError as error:
-            faults.append(str(error))
-    return polygons, faults
+            errors.append(str(error))
+    return polygons, errors
 
 
 def _parts(segmentation: Sequence[Any]) -> Sequence[Any]:

@@ -51,8 +51,8 @@ def coco_objects(
         if category not in index:
             skipped.append(SkippedItem(file, name, f"{NOT_CHOSEN}: {names[category]}", note=True))
             continue
-        mask, fault = _mask(annotation.get("segmentation"), file, name, height, width)
-        skipped += fault
+        mask, notes = _mask(annotation.get("segmentation"), file, name, height, width)
+        skipped += notes
         try:
             found.append(_object(annotation, name, index[category], mask, height, width, keypoints))
         except ValueError as error:

@@ -50,10 +50,10 @@ def read_index_png(uri: str, file: str, image: EncodedImage, meaning: NDArray[np
     Raises:
         UnreadableError: if it is not there, cannot be decoded, or is not as large as the image.
     """
-    return recode(load_index_png(uri, file), file, image, meaning)
+    return map_values(load_index_png(uri, file), file, image, meaning)
 
 
-def recode(classes: NDArray[np.uint8], file: str, image: EncodedImage, meaning: NDArray[np.int16]) -> tuple[bytes, list[SkippedItem]]:
+def map_values(classes: NDArray[np.uint8], file: str, image: EncodedImage, meaning: NDArray[np.int16]) -> tuple[bytes, list[SkippedItem]]:
     """The same of values that were loaded already; see ``read_index_png``."""
     _check_size(classes, file, image)
     counts = np.bincount(classes.ravel(), minlength=256)
@@ -63,7 +63,7 @@ def recode(classes: NDArray[np.uint8], file: str, image: EncodedImage, meaning: 
     return encode_index_png(table[classes]), skipped
 
 
-def recode_colours(
+def map_colours(
     colours: NDArray[np.uint8], file: str, image: EncodedImage, classes: Mapping[tuple[int, ...], int]
 ) -> tuple[bytes, list[SkippedItem]]:
     """The same of a map in which colours stand for classes.

@@ -29,20 +29,20 @@ _NOT_LABELME = "a JSON file that is none of labelme, passed over"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ImageLocation:
     """Where an image is.
 
     Attributes:
         key: its path in the root; where it is not there, the path that it would have.
         present: whether there is such a file.
-        as_said: whether it lies at the very place that the JSON file says.
-        fault: why the name cannot be looked for; nothing if it can.
+        as_stated: whether it lies at the very place that the JSON file says.
+        error: why the name cannot be looked for; nothing if it can.
     """
 
     key: str
     present: bool
-    as_said: bool = False
-    fault: str = ""
+    as_stated: bool = False
+    error: str = ""
 
 
 class ImageFinder:
@@ -60,28 +60,28 @@ class ImageFinder:
         self._tree = Tree("", self._images)
         self._by_stem = {posixpath.splitext(path)[0]: path for path in sorted(self._images, reverse=True)}
         self._named = {file: name.replace("\\", "/").rstrip("/") for file, name in named.items()}
-        self._as_said = {path for file in named if (path := self._said(file)[0]) in self._images}
+        self._as_stated = {path for file in named if (path := self._stated_path(file)[0]) in self._images}
         self.taken = {place.key for file in named if (place := self.find(file)).present}
 
-    def find(self, file: str) -> Place:
+    def find(self, file: str) -> ImageLocation:
         """The place of the image of a JSON file."""
-        said, fault = self._said(file)
+        said, error = self._stated_path(file)
         if said in self._images:
-            return Place(said, present=True, as_said=True)
+            return ImageLocation(said, present=True, as_stated=True)
         named, own = self._named[file], posixpath.splitext(file)[0]
         name = posixpath.basename(named)
         beside = posixpath.join(posixpath.dirname(file), name) if name not in ("", ".", "..") else own
         found = self._near(said) or self._near(beside) or self._tree.find(named) or self._by_stem.get(own)
-        if found and found not in self._as_said:
-            return Place(found, present=True)
-        return Place(said or beside, present=False, fault=fault)
+        if found and found not in self._as_stated:
+            return ImageLocation(found, present=True)
+        return ImageLocation(said or beside, present=False, error=error)
 
     def _near(self, path: str) -> str | None:
         """The image of this name, be it written in another way, in the same folder."""
         found = self._tree.find(path)
         return found if found is not None and posixpath.dirname(found) == posixpath.dirname(path) else None
 
-    def _said(self, file: str) -> tuple[str, str]:
+    def _stated_path(self, file: str) -> tuple[str, str]:
         """The path that a file says, in the root; or nothing, and why."""
         named = self._named[file]
         if not named:
@@ -111,7 +111,7 @@ class _Record:
     key: str
     file: str
     present: bool
-    fault: str = ""
+    error: str = ""
 
 
 def open_labelme(config: Labelme, rule: ImageRule = USUAL_RULE) -> Source:
@@ -176,17 +176,17 @@ def _records(files: Sequence[str], listed: Mapping[str, _Listed], finder: ImageF
     skipped: list[SkippedItem] = []
     places = {file: finder.find(file) for file in files if listed[file].said is None}
     owners: dict[str, str] = {}
-    for file in sorted(places, key=lambda file: (not places[file].as_said, bool(places[file].fault))):
+    for file in sorted(places, key=lambda file: (not places[file].as_stated, bool(places[file].error))):
         owners.setdefault(places[file].key, file)
     for file in files:
         if said := listed[file].said:
             skipped.append(said)
         elif (owner := owners[places[file].key]) != file:
             taken = f"another annotation file shows the same image: {owner} shows {places[file].key}"
-            skipped.append(SkippedItem(file, "", places[file].fault or taken))
+            skipped.append(SkippedItem(file, "", places[file].error or taken))
         else:
             place = places[file]
-            records[file] = _Record(place.key, file, place.present, place.fault)
+            records[file] = _Record(place.key, file, place.present, place.error)
     return list(records.values()), skipped
 
 
@@ -236,10 +236,10 @@ def _read(root: str, rule: ImageRule, index: Mapping[str, int], record: _Record)
     stated = stated_size(content, "imageHeight", "imageWidth")
     image = _image(root, record, content.get("imageData"), rule, stated)
     found, skipped = objects_as_shown(partial(labelme_objects, content["shapes"], record.file, index), image, stated, record.file)
-    instances, bad = to_instances(found, record.file, image.height, image.width, masks=True)
+    instances, invalid = to_instances(found, record.file, image.height, image.width, masks=True)
     absent = [] if image.data else [SkippedItem(record.key, "", ABSENT, note=True)]
     sample = image_sample(key=record.key, image=image.data, height=image.height, width=image.width, instances=instances)
-    return sample, [*skipped, *bad, *absent]
+    return sample, [*skipped, *invalid, *absent]
 
 
 def _image(root: str, record: _Record, data: Any, rule: ImageRule, stated: tuple[int, int] | None) -> EncodedImage:
@@ -254,5 +254,5 @@ def _image(root: str, record: _Record, data: Any, rule: ImageRule, stated: tuple
         except ValueError as error:
             raise UnreadableError(record.file, f"its imageData is no image: {error}") from None
     if rule.needed:
-        raise UnreadableError(record.file, record.fault or f"{ORPHAN}: {record.key}")
+        raise UnreadableError(record.file, record.error or f"{ORPHAN}: {record.key}")
     return absent_image(record.key, rule, stated)

@@ -14,7 +14,7 @@ from mtl_ray.geometry import masks
 from mtl_ray.inputs.image_file import load_image, open_image
 from mtl_ray.sources.json_values import identity, shown
 from mtl_ray.sources.objects import FoundObject
-from mtl_ray.sources.shapes import Points, check_reach, drawn, ellipse, points_of, rectangle
+from mtl_ray.sources.shapes import Points, check_reach, ellipse, object_of_polygons, points_of, rectangle
 from mtl_ray.sources.source import SkippedItem, unknown_class
 
 NO_CLASSES = frozenset({"__ignore__", "_background_", ""})
@@ -55,8 +55,8 @@ def labelme_objects(
         groups.setdefault((label, _group_of(shape, number)), []).append((name, shape))
     found = []
     for (label, _), group in groups.items():
-        made, bad = _object(group, index[label], file, height, width)
-        skipped += bad
+        made, invalid = _object(group, index[label], file, height, width)
+        skipped += invalid
         found += made
     return found, skipped
 
@@ -94,7 +94,7 @@ def _object(group: Group, class_index: int, file: str, height: int, width: int) 
         except ValueError as error:
             skipped.append(SkippedItem(file, name, str(error)))
     name = group[0][0]
-    parts += [drawn(name, class_index, polygons, height, width)] if polygons else []
+    parts += [object_of_polygons(name, class_index, polygons, height, width)] if polygons else []
     return [_union(parts, name, class_index, height, width)] if parts else [], skipped
 
 

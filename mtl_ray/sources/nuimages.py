@@ -147,9 +147,9 @@ def _records(tables: Mapping[str, Sequence[Any]], version: str) -> tuple[list[_R
     known = {token for token, _ in frames.values()} | others
     grouped = []
     for table in ("surface_ann", "object_ann"):
-        found, bad = _by_frame(tables[table], f"{version}/{table}.json", known)
+        found, invalid = _by_frame(tables[table], f"{version}/{table}.json", known)
         grouped.append(found)
-        skipped += bad
+        skipped += invalid
     surfaces, objects = grouped
     records = [
         _Record(path, stated_size(row), tuple(surfaces.get(token, ())), tuple(objects.get(token, ())))
@@ -193,11 +193,11 @@ def _read(layout: _Layout, record: _Record) -> Reading:
             skipped.append(SkippedItem(record.file, name, str(error)))
             continue
         found += [made] if made is not None else []
-    instances, bad = to_instances(found, record.file, image.height, image.width, masks=True)
+    instances, invalid = to_instances(found, record.file, image.height, image.width, masks=True)
     absent = [] if image.data else [SkippedItem(record.file, "", ABSENT, note=True)]
     encoded = encode_index_png(semantic)
     sample = image_sample(key=record.file, image=image.data, height=image.height, width=image.width, instances=instances, semantic=encoded)
-    return sample, [*skipped, *bad, *absent]
+    return sample, [*skipped, *invalid, *absent]
 
 
 def _object(

@@ -58,7 +58,7 @@ def to_instances(
     """
     kept, skipped = [], []
     for item in found:
-        if reason := box_fault(item.box_xyxy, height, width):
+        if reason := box_error(item.box_xyxy, height, width):
             skipped.append(SkippedItem(file, item.name, reason))
         else:
             kept.append(item)
@@ -80,7 +80,7 @@ def to_instances(
     return instances, skipped
 
 
-def box_fault(box_xyxy: tuple[float, float, float, float], height: int, width: int) -> str:
+def box_error(box_xyxy: tuple[float, float, float, float], height: int, width: int) -> str:
     """Why a box cannot be used in an image of (height, width) pixels; empty if it can."""
     if not all(math.isfinite(value) for value in box_xyxy):
         return "its box is not made of finite numbers"

@@ -20,10 +20,10 @@ from mtl_ray.sources.index_png import (
     check_meaning,
     load_index_png,
     load_values,
+    map_colours,
+    map_values,
     meaning_of,
     palette_of,
-    recode,
-    recode_colours,
     values_in,
 )
 from mtl_ray.sources.semantic_pairs import MapValues, Pair, find_pairs, read_map_values
@@ -140,9 +140,9 @@ def _read(layout: _Layout, pair: Pair) -> Reading:
     stated = (values.shape[0], values.shape[1])
     image = read_image(storage.join(layout.root, pair.image), pair.image, layout.rule, stated)
     if layout.colours is not None:
-        semantic, skipped = recode_colours(values, pair.label, image, layout.colours)
+        semantic, skipped = map_colours(values, pair.label, image, layout.colours)
     else:
-        semantic, skipped = recode(values, pair.label, image, np.array(layout.meaning, np.int16))
+        semantic, skipped = map_values(values, pair.label, image, np.array(layout.meaning, np.int16))
     absent = [] if image.data else [SkippedItem(pair.key, "", ABSENT, note=True)]
     sample = image_sample(key=pair.key, image=image.data, height=image.height, width=image.width, semantic=semantic)
     return sample, [*skipped, *absent]

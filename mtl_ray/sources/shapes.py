@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mtl_ray.geometry import masks
 from mtl_ray.sources.json_values import number
-from mtl_ray.sources.objects import FoundObject, box_fault
+from mtl_ray.sources.objects import FoundObject, box_error
 
 Points = list[tuple[float, float]]
 
@@ -67,7 +67,7 @@ def check_reach(points: Points) -> None:
         raise ValueError(f"larger than any image: an outline of {length:g} pixels")
 
 
-def drawn(name: str, class_index: int, polygons: Sequence[Points], height: int, width: int) -> FoundObject:
+def object_of_polygons(name: str, class_index: int, polygons: Sequence[Points], height: int, width: int) -> FoundObject:
     """The object that some polygons together show: their mask, its area, and the box around all corners.
 
     An object whose box cannot be used has no mask; ``to_instances`` rejects it.
@@ -81,7 +81,7 @@ def drawn(name: str, class_index: int, polygons: Sequence[Points], height: int, 
         check_reach(polygon)
     xs, ys = zip(*(point for polygon in polygons for point in polygon), strict=True)
     box = (min(xs), min(ys), max(xs), max(ys))
-    if box_fault(box, height, width):
+    if box_error(box, height, width):
         return FoundObject(name=name, box_xyxy=box, class_index=class_index)
     mask = masks.from_polygons([[value for point in polygon for value in point] for polygon in polygons], height, width)
     return FoundObject(name=name, box_xyxy=box, class_index=class_index, area=float(masks.area(mask, height, width)), mask=mask)

@@ -33,7 +33,7 @@ def groups_of(*labels: Sequence[Hashable]) -> NDArray[np.int64]:
     return np.unique([root(at) for at in range(len(parents))], return_inverse=True)[1].astype(np.int64)
 
 
-def share_out(counts: NDArray[np.int64], groups: NDArray[np.int64], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
+def assign_parts(counts: NDArray[np.int64], groups: NDArray[np.int64], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
     """The part of each image.
 
     Args:

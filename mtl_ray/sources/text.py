@@ -112,8 +112,8 @@ def _read(layout: _Layout, record: _Record) -> Reading:
             found += [_object(line, f"line {number}", layout)] if line.strip() else []
         except ValueError as error:
             skipped.append(SkippedItem(file, f"line {number}", str(error)))
-    instances, bad = to_instances(found, file, image.height, image.width)
-    return image_sample(key=key, image=image.data, height=image.height, width=image.width, instances=instances), [*skipped, *bad]
+    instances, invalid = to_instances(found, file, image.height, image.width)
+    return image_sample(key=key, image=image.data, height=image.height, width=image.width, instances=instances), [*skipped, *invalid]
 
 
 def _object(line: str, name: str, layout: _Layout) -> FoundObject:

@@ -16,7 +16,7 @@ from mtl_ray.sources.object_configs import Via
 from mtl_ray.sources.objects import FoundObject, to_instances
 from mtl_ray.sources.orientation import Parsed, objects_as_shown
 from mtl_ray.sources.paths import Tree, inside
-from mtl_ray.sources.shapes import drawn
+from mtl_ray.sources.shapes import object_of_polygons
 from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of, unknown_class
 from mtl_ray.sources.via_regions import Region, class_of, find_attribute, polygon_of, shape_of
 
@@ -40,7 +40,7 @@ class _Record:
 
     key: str
     present: bool
-    fault: str
+    error: str
     stated: tuple[int, int] | None
     regions: tuple[tuple[str, Region | None], ...]
 
@@ -182,12 +182,12 @@ def _records(
         name = entry.name.replace("\\", "/")
         found = name if name in tree else tree.find(entry.name)
         present = found is not None and (found == name or found not in certain)
-        key, fault = (found, "") if found is not None and present else _key_of(name)
+        key, error = (found, "") if found is not None and present else _key_of(name)
         if key in records:
             skipped.append(SkippedItem(file, entry.name, f"an image that is listed before: {key}"))
             continue
         regions = tuple((class_of(each, attribute) if attribute else only, shape_of(each)) for each in entry.regions)
-        records[key] = _Record(key, present, fault, entry.stated, regions)
+        records[key] = _Record(key, present, error, entry.stated, regions)
     return list(records.values()), skipped
 
 
@@ -209,17 +209,17 @@ def _others(folder: str, paths: Sequence[str], records: Iterable[_Record]) -> li
 def _read(layout: _Layout, record: _Record) -> Reading:
     image = _image(layout, record)
     found, skipped = objects_as_shown(partial(_objects, layout, record), image, record.stated, record.key)
-    instances, bad = to_instances(found, layout.file, image.height, image.width, masks=True)
+    instances, invalid = to_instances(found, layout.file, image.height, image.width, masks=True)
     absent = [] if image.data else [SkippedItem(record.key, "", ABSENT, note=True)]
     sample = image_sample(key=record.key, image=image.data, height=image.height, width=image.width, instances=instances)
-    return sample, [*skipped, *bad, *absent]
+    return sample, [*skipped, *invalid, *absent]
 
 
 def _image(layout: _Layout, record: _Record) -> EncodedImage:
     if record.present:
         return read_image(storage.join(layout.images, record.key), record.key, layout.rule, record.stated)
-    if record.fault:
-        raise UnreadableError(record.key, record.fault)
+    if record.error:
+        raise UnreadableError(record.key, record.error)
     if not layout.rule.needed and record.stated is None:
         raise UnreadableError(record.key, "image file not there, and VIA states no size")
     return absent_image(record.key, layout.rule, record.stated)
@@ -232,7 +232,7 @@ def _objects(layout: _Layout, record: _Record, height: int, width: int) -> Parse
         try:
             if label not in layout.index:
                 raise ValueError(unknown_class(label) if label else "a region without a class")
-            found.append(drawn(name, layout.index[label], [polygon_of(shape)], height, width))
+            found.append(object_of_polygons(name, layout.index[label], [polygon_of(shape)], height, width))
         except ValueError as error:
             skipped.append(SkippedItem(layout.file, name, str(error)))
     return found, skipped

@@ -104,12 +104,12 @@ def _read(layout: _Layout, record: tuple[int, VocItem]) -> Reading:
     found, skipped = objects_as_shown(parse, image, stated, file)
     columns = voc_xml.ATTRIBUTES if layout.people else ()
     points = len(voc_xml.NODES) if layout.people else 0
-    instances, bad = to_instances(found, file, image.height, image.width, keypoints=points, attributes=columns)
+    instances, invalid = to_instances(found, file, image.height, image.width, keypoints=points, attributes=columns)
     semantic, unnamed = _map(folder, item.name, image, layout.semantic_classes)
     key = folder.key_of(item.image)
     sample = image_sample(key=key, image=image.data, height=image.height, width=image.width, instances=instances, semantic=semantic)
     absent = [] if image.data else [SkippedItem(key, "", ABSENT, note=True)]
-    return sample, [*skipped, *bad, *unnamed, *absent]
+    return sample, [*skipped, *invalid, *unnamed, *absent]
 
 
 def _tree(folder: VocFolder, item: VocItem, file: str) -> ElementTree.Element:

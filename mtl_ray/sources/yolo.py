@@ -94,6 +94,6 @@ def _read(layout: _Layout, record: _Record) -> Reading:
     except ValueError as error:
         raise UnreadableError(file, str(error)) from None
     found, skipped = yolo_objects(text, file, layout.lines, image.height, image.width)
-    instances, bad = to_instances(found, file, image.height, image.width, masks=layout.masks)
+    instances, invalid = to_instances(found, file, image.height, image.width, masks=layout.masks)
     sample = image_sample(key=record.key, image=image.data, height=image.height, width=image.width, instances=instances)
-    return sample, [*skipped, *bad]
+    return sample, [*skipped, *invalid]

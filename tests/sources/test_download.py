@@ -12,10 +12,10 @@ from jobs.download import main
 from jobs.run import run
 from mtl_ray.sources.downloads.catalog import CATALOG
 from mtl_ray.sources.downloads.download import Options, download_files, file_at, files_of
-from mtl_ray.sources.downloads.fetch import Patience
+from mtl_ray.sources.downloads.fetch import RetryPolicy
 from tests.sources.bad_server import Page, bad_server
 
-QUICK = Patience(attempts=2, timeout_s=5, pause_s=0.001)
+QUICK = RetryPolicy(attempts=2, timeout_s=5, pause_s=0.001)
 
 
 def zipped(**files: str) -> bytes:
@@ -29,7 +29,7 @@ def zipped(**files: str) -> bytes:
 def test_several_files_of_which_one_fails(tmp_path: Path) -> None:
     with bad_server(a_zip=Page(zipped(a="1"), break_after=50), b_zip=Page(zipped(b="2")), c_txt=Page(b"3")) as server:
         files = [file_at(f"{server.url}/{name}") for name in ("a.zip", "none.zip", "b.zip", "c.txt", "b.zip")]
-        options = Options(to=str(tmp_path), patience=QUICK)
+        options = Options(to=str(tmp_path), retry=QUICK)
         assert [(one.name, one.status, one.files) for one in download_files(files, options)] == [
             ("a.zip", "fetched", 1),
             ("none.zip", "failed", None),
@@ -45,21 +45,21 @@ def test_several_files_of_which_one_fails(tmp_path: Path) -> None:
 
 def test_an_archive_that_is_none_fails(tmp_path: Path) -> None:
     with bad_server(a_zip=Page(b"<html>please log in</html>")) as server:
-        (one,) = download_files([file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), patience=QUICK))
+        (one,) = download_files([file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), retry=QUICK))
         assert (one.status, "damaged, or no archive" in one.reason) == ("failed", True)
         server.pages["/a.zip"] = Page(zipped(a="1"))
-        (one,) = download_files([file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), patience=QUICK))
+        (one,) = download_files([file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), retry=QUICK))
         assert (one.status, one.files) == ("fetched", 1)
 
 
 def test_archives_may_be_removed_or_kept_packed(tmp_path: Path) -> None:
     with bad_server(a_zip=Page(zipped(a="1"))) as server:
         files = [file_at(f"{server.url}/a.zip")]
-        options = Options(to=str(tmp_path / "x"), patience=QUICK, delete=True)
+        options = Options(to=str(tmp_path / "x"), retry=QUICK, delete=True)
         assert [download_files(files, options)[0].status for _ in range(2)] == ["fetched", "there"]
         assert not (tmp_path / "x" / "a.zip").exists()
         assert server.asked["/a.zip"] == 2
-        download_files(files, Options(to=str(tmp_path / "y"), patience=QUICK, unpack=False))
+        download_files(files, Options(to=str(tmp_path / "y"), retry=QUICK, unpack=False))
         assert sorted(path.name for path in (tmp_path / "y").iterdir()) == ["a.zip", "a.zip.sha256"]
 
 
@@ -68,11 +68,11 @@ def test_mirrors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with bad_server(val2017_zip=Page(archive)) as server:
         server.pages["/zips/train2017.zip"] = Page(archive)
         files = files_of("coco2017", ["val2017", "train2017.zip"])
-        options = Options(to=str(tmp_path), patience=QUICK, mirrors=(f"{server.url}/nothing/", server.url))
+        options = Options(to=str(tmp_path), retry=QUICK, mirrors=(f"{server.url}/nothing/", server.url))
         refused = download_files(files, options)
         assert [one.status for one in refused] == ["failed", "failed"]
         assert f"has {len(archive)} bytes, the file 815,585,330" in refused[1].reason
-        taken = download_files(files, Options(to=str(tmp_path), patience=QUICK, mirrors=options.mirrors, check=False))
+        taken = download_files(files, Options(to=str(tmp_path), retry=QUICK, mirrors=options.mirrors, check=False))
         assert [(one.name, one.status) for one in taken] == [("train2017.zip", "fetched"), ("val2017.zip", "fetched")]
 
 

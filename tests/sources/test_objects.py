@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_ray.sources.objects import FoundObject, box_fault, to_instances
+from mtl_ray.sources.objects import FoundObject, box_error, to_instances
 
 anything = st.floats(allow_nan=True, allow_infinity=True)
 around = st.floats(-50, 150)
@@ -26,7 +26,7 @@ def test_boxes_are_sound_or_rejected(corners: list[tuple[float, float, float, fl
     for number, box in zip(instances.ids, instances.boxes_xyxy, strict=True):
         inside = np.clip(corners[number], 0, [width, height] * 2)
         assert np.allclose(box, inside, rtol=1e-6, atol=1e-4)
-    assert all(box_fault(corners[int(item.object)], height, width) == item.reason != "" for item in skipped)
+    assert all(box_error(corners[int(item.object)], height, width) == item.reason != "" for item in skipped)
 
 
 def test_a_stated_area_is_kept() -> None:

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from mtl_ray import storage
 from mtl_ray.sources.downloads.catalog import CATALOG, File
-from mtl_ray.sources.downloads.fetch import Advance, FetchError, Patience, Wanted, digest_of, fetch
+from mtl_ray.sources.downloads.fetch import Advance, FetchError, RetryPolicy, Wanted, digest_of, fetch
 from mtl_ray.sources.downloads.unpack import DamagedError, is_archive, unpack
 from mtl_ray.terminal import progress_bar
 
@@ -30,7 +30,7 @@ class Options:
         delete: whether an archive that was unpacked is removed.
         check: whether sizes and checksums of the catalogue must fit; a mirror may have packed anew.
         threads: files at a time.
-        patience: how long each is tried.
+        retry: how long each is tried.
         max_bytes: of what an archive may hold; by default 100 times its own size.
     """
 
@@ -40,7 +40,7 @@ class Options:
     delete: bool = False
     check: bool = True
     threads: int = 4
-    patience: Patience = field(default_factory=Patience)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     max_bytes: int | None = None
 
 
@@ -125,7 +125,7 @@ def _download_one(file: File, *, options: Options, advance: Advance) -> Download
     if unpacks and options.delete and marker.exists() and not (folder / file.name).exists():
         return Downloaded(name=file.name, status="there")
     try:
-        fresh = fetch(wanted, folder, options.patience, advance)
+        fresh = fetch(wanted, folder, options.retry, advance)
         count = _unpack(folder, file, marker, options) if unpacks else None
     except (FetchError, ValueError, OSError) as error:
         return Downloaded(name=file.name, status="failed", reason=str(error))

@@ -17,7 +17,7 @@ _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 """Answers after which it is worth to ask again."""
 
 
-class FaultError(Exception):
+class HttpGetError(Exception):
     """A place did not give the file; ``final`` if asking it again is of no use."""
 
     def __init__(self, reason: str, *, final: bool) -> None:
@@ -47,13 +47,13 @@ class Answer(AbstractContextManager["Answer"]):
         """The bytes as they come.
 
         Raises:
-            FaultError: if the connection breaks.
+            HttpGetError: if the connection breaks.
         """
         while self.response is not None:
             try:
                 block = self.response.read1(_BLOCK)  # what has come, so that nothing of it is lost when the connection breaks
             except (HTTPException, OSError) as error:
-                raise FaultError(f"broke off: {error or type(error).__name__}", final=False) from error
+                raise HttpGetError(f"broke off: {error or type(error).__name__}", final=False) from error
             if not block:
                 return
             yield block
@@ -73,10 +73,10 @@ def ask(url: str, offset: int, tag: str | None, timeout_s: float) -> Answer:
         timeout_s: that the server may be silent.
 
     Raises:
-        FaultError: if the server cannot be reached, refuses, or answers with something else.
+        HttpGetError: if the server cannot be reached, refuses, or answers with something else.
     """
     if urlsplit(url).scheme not in ("http", "https"):
-        raise FaultError("not an address of http or https", final=True)
+        raise HttpGetError("not an address of http or https", final=True)
     headers = {"User-Agent": "mtl_ray", "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
@@ -87,9 +87,9 @@ def ask(url: str, offset: int, tag: str | None, timeout_s: float) -> Answer:
     except urllib.error.HTTPError as error:
         return _refused(error, offset)
     except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
-        raise FaultError(str(getattr(error, "reason", "") or error or type(error).__name__), final=False) from error
+        raise HttpGetError(str(getattr(error, "reason", "") or error or type(error).__name__), final=False) from error
     if not isinstance(response, HTTPResponse):
-        raise FaultError("leads to an address that is neither http nor https", final=True)
+        raise HttpGetError("leads to an address that is neither http nor https", final=True)
     return _answer(response, offset)
 
 
@@ -114,7 +114,7 @@ def _answer(response: HTTPResponse, offset: int) -> Answer:
         found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", headers.get("Content-Range", ""))
         if found is None or int(found[1]) != offset:
             response.close()
-            raise FaultError(f"was asked for the bytes from {offset} on, and gives {headers.get('Content-Range')}", final=True)
+            raise HttpGetError(f"was asked for the bytes from {offset} on, and gives {headers.get('Content-Range')}", final=True)
         total = None if found[3] == "*" else int(found[3])
         if int(found[2]) < offset:  # nothing: it should have been a 416
             response.close()
@@ -130,7 +130,7 @@ def _refused(error: urllib.error.HTTPError, offset: int) -> Answer:
     if error.code == 416 and offset:
         end = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
         return Answer(None, offset, int(end[1]) if end else None, error.headers.get("ETag"), _stated(error.headers))
-    raise FaultError(f"answers {error.code} {error.reason}", final=error.code not in _TRANSIENT) from error
+    raise HttpGetError(f"answers {error.code} {error.reason}", final=error.code not in _TRANSIENT) from error
 
 
 def _stated(headers: Message | Mapping[str, str]) -> str | None:

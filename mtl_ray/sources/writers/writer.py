@@ -94,7 +94,7 @@ def write_image(uri: str, sample: Sample) -> None:
 
 
 def write_file(uri: str, data: bytes) -> None:
-    """Writes one of many small files, whole or not at all, without waiting for the disk (seventy times as long): ``settle`` does."""
+    """Writes one of many small files, whole or not at all, without waiting for the disk (seventy times as long): ``flush_to_disk`` does."""
     if storage.is_remote(uri):
         storage.write(uri, data)
         return
@@ -108,7 +108,7 @@ def write_file(uri: str, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def settle(uri: str) -> None:
+def flush_to_disk(uri: str) -> None:
     """Waits until what this machine has written would survive a loss of power, where that is on a disk."""
     if not storage.is_remote(uri):
         os.sync()
