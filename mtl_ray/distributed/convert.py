@@ -1,4 +1,4 @@
-"""Raw datasets become shards: listed here, read and written by Ray tasks, and a split once its manifest is there."""
+"""Converts raw datasets to shards. Ray tasks read and write; the split exists once its manifest is written."""
 
 import dataclasses
 import json
@@ -27,12 +27,12 @@ from mtl_ray.sources.source import SkippedItem, Source
 
 REJECTS = "rejects.json"
 _LOOKED_AT = 32
-"""So many records are read to guess the size of all."""
+"""Number of records that are read to estimate the size of all."""
 _ROWS_WORTH_A_TASK = 1000
 _SHOWN = 20
-"""So many classes of each kind stand in the table on the screen."""
+"""Number of classes of each kind in the printed table."""
 _SMALL_TASKS = 8
-"""A small set is cut into up to so many shards of at least so many rows, to be made at the same time."""
+"""A small dataset is cut into at most this many shards of at least ``_ROWS_WORTH_A_TASK`` rows, written in parallel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,8 @@ class Conversion:
     Attributes:
         uri: its folder.
         manifest: its manifest.
-        findings: what was left out or read with a change; ``rejects.json`` names each.
-        fresh: False if the split was there already.
+        findings: what was skipped or read with a change; ``rejects.json`` lists each.
+        fresh: False if the split existed already.
     """
 
     uri: str
@@ -53,29 +53,29 @@ class Conversion:
 
 
 def convert(config: ConvertConfig) -> Conversion:
-    """Makes the split that a config describes; if it is there already, nothing is done.
+    """Writes the split that a config describes; if it exists already, nothing is done.
 
-    Killed half-way it leaves shards without a manifest, which nobody takes for a split.
+    An interrupted conversion leaves shards without a manifest; readers ignore them.
 
     Raises:
         FileNotFoundError: if the dataset has no such split.
-        ValueError: if another split lies there, no image can be read, or ``refusal`` has a reason not to publish the split.
+        ValueError: if the folder holds another split, no image can be read, or ``refusal`` gives a reason.
     """
     source = open_any(config.source, ImageRule(max_pixels=config.max_pixels or MAX_PIXELS), config.plugins)
     return write_split(config, source, provenance_of(config, source))
 
 
 def write_split(config: ConvertConfig, source: Source, provenance: dict[str, Any]) -> Conversion:
-    """Makes a split of a source that is listed already; see ``convert``.
+    """Writes a split of a listed source; see ``convert``.
 
     Args:
-        config: where it goes and how.
-        source: its samples, which may be some of those that the config names.
-        provenance: what makes two splits the same.
+        config: output and options.
+        source: the samples; may be a subset of those that the config names.
+        provenance: inputs and options that identify the split.
     """
     uri = absolute_output("--to", config.to)
     if config.format not in ("arrow", "tfrecord"):
-        raise ValueError(f"{config.format} is no format of shards: arrow or tfrecord")
+        raise ValueError(f"{config.format} is not a format of shards: use arrow or tfrecord")
     if storage.exists(storage.join(uri, MANIFEST)):
         return _finished(uri, provenance)
     check_listed(config, source)
@@ -107,7 +107,7 @@ def write_split(config: ConvertConfig, source: Source, provenance: dict[str, Any
 
 
 def open_any(config: SourceConfig, rule: ImageRule, plugins: Sequence[str]) -> Source:
-    """Lists a split, raw or converted before; see ``open_source``. ``plugins`` are those that may have added its kinds."""
+    """Lists a raw or converted split; see ``open_source``. ``plugins`` are the plugins in use."""
     if isinstance(config, Shards):
         return open_shards(config)
     source = open_source(config, rule)
@@ -122,7 +122,7 @@ def check_listed(config: ConvertConfig, source: Source) -> None:
 
 
 def findings_of(entries: Sequence[ShardEntry], skipped: Iterable[SkippedItem], annotated: int) -> Findings:
-    """What was read into some shards, and what was not."""
+    """Counts of what some shards hold and of what was skipped."""
     findings = Findings(images=sum(entry.rows for entry in entries), annotated=annotated)
     for entry in entries:
         findings.annotations += entry.annotations
@@ -133,14 +133,14 @@ def findings_of(entries: Sequence[ShardEntry], skipped: Iterable[SkippedItem], a
 def check_findings(
     findings: Findings, counts: Mapping[str, Mapping[str, int]], details: str, *, allow_empty: bool, abandon: Callable[[], None]
 ) -> None:
-    """Raises a ValueError if a split must not be published, after what was written of it is removed; see ``refusal``."""
+    """Raises a ValueError if a split must not be published (see ``refusal``); calls ``abandon`` first."""
     if reason := refusal(findings, counts, allow_empty=allow_empty):
         abandon()
-        raise ValueError(f"nothing was published: {reason}; all that was skipped is in {details}")
+        raise ValueError(f"nothing was published: {reason}; all skipped items are in {details}")
 
 
 def item_json(item: SkippedItem) -> dict[str, Any]:
-    """An entry of ``rejects.json``; only a note says that it is one."""
+    """An entry of ``rejects.json``; ``note`` is written only where it is true."""
     return {key: value for key, value in dataclasses.asdict(item).items() if key != "note" or value}
 
 
@@ -149,7 +149,7 @@ def _shuffles(config: ConvertConfig) -> bool:
 
 
 def provenance_of(config: ConvertConfig, source: Source) -> dict[str, Any]:
-    """What makes two conversions the same: where from, all choices but the number of workers, and the inputs themselves."""
+    """What identifies a conversion: source, options that change the result, and the fingerprint of the inputs."""
     of_files = ("pictures", "masks") if config.format in ("arrow", "tfrecord") else ()
     choices = {
         key: value for key, value in dataclasses.asdict(config).items() if key not in ("to", "workers", "allow_empty", "plugins", *of_files)
@@ -163,20 +163,20 @@ def _finished(uri: str, provenance: dict[str, Any]) -> Conversion:
     manifest = open_split(uri).manifest
     if differing := provenance_differences(manifest.provenance, provenance):
         what = ", ".join(differing).replace("inputs", "the dataset itself")
-        raise ValueError(f"{uri} already holds another split (different: {what}); remove it or choose another place with --to")
+        raise ValueError(f"{uri} already holds another split (different: {what}); remove it or choose another folder with --to")
     findings = Findings(images=manifest.num_samples, annotations=annotations_in(uri))
     findings.add(SkippedItem(**item) for item in json.loads(storage.read(storage.join(uri, REJECTS))))
     return Conversion(uri=uri, manifest=manifest, findings=findings, fresh=False)
 
 
 def annotations_in(uri: str) -> int:
-    """How many annotations a finished split has, by its ``class_counts.json``."""
+    """Number of annotations of a finished split, from its ``class_counts.json``."""
     counts = json.loads(storage.read(storage.join(uri, CLASS_COUNTS)))
     return sum(sum(columns.get(kind, columns["images"]).values()) for kind, columns in counts.items())  # objects, if they are counted
 
 
 def provenance_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The entries in which two provenances differ; an option that was not given is one that an earlier version did not know."""
+    """Keys in which two provenances differ. A missing option equals None, since earlier versions lack it."""
     first, second = _given(before), _given(now)
     return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
 
@@ -187,7 +187,7 @@ def _given(choices: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shard_jobs(config: ConvertConfig, uri: str, source: Source, provenance: dict[str, Any]) -> list[ShardJob]:
-    """The shards to be made: consecutive runs of the (shuffled) records."""
+    """The shards to write: consecutive ranges of the (shuffled) records."""
     order = order_of(config, source, shuffle=_shuffles(config))
     shares = np.array_split(order, _num_shards(source, config.shard_bytes))
     name = re.sub(r"[^A-Za-z0-9.]+", "-", config.source.split).strip("-.") or "split"
@@ -205,7 +205,7 @@ def order_of(config: ConvertConfig, source: Source, *, shuffle: bool) -> NDArray
 
 
 def _num_shards(source: Source, shard_bytes: int) -> int:
-    """By size; a small set is cut further so that its shards can be made side by side. Does not depend on the machine."""
+    """By size; small datasets get more shards, to write them in parallel. Independent of the machine."""
     looked_at = np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int)
     sizes = [_input_bytes(sample, source) for index in looked_at if (sample := source.read(int(index))[0]) is not None]
     by_size = math.ceil(len(source) * (sum(sizes) / len(sizes)) / shard_bytes) if sizes else 1
@@ -218,16 +218,16 @@ def _input_bytes(sample: Sample, source: Source) -> int:
 
 
 def left_out(findings: Findings, details: str) -> tuple[str, str]:
-    """The line of a summary on what was rejected."""
+    """The line of a summary on skipped items."""
     return "left out", f"{findings.rejected:,} images and annotations, see {details}" if findings.rejected else "nothing"
 
 
 def summary(conversion: Conversion) -> str:
-    """What came of a conversion, as a table for the screen."""
+    """The summary of a conversion, as text."""
     manifest = conversion.manifest
     classes = ", ".join(f"{len(names)} of {kind}" if names else f"none of {kind}" for kind, names in manifest.vocabulary.classes.items())
     facts = [
-        ("split", f"{manifest.name} at {conversion.uri}" + ("" if conversion.fresh else " (was there already: nothing done)")),
+        ("split", f"{manifest.name} at {conversion.uri}" + ("" if conversion.fresh else " (exists already: nothing done)")),
         (
             "samples",
             f"{manifest.num_samples:,} in {len(manifest.shard_names)} {manifest.encoding} shards, {manifest.num_bytes / 1e6:,.1f} MB",

@@ -1,4 +1,4 @@
-"""Datasets become folders of files that other programs read: COCO, YOLO, VOC, index PNGs. Images are written by Ray tasks."""
+"""Converts datasets to files of other programs: COCO, YOLO, VOC, index PNGs. Ray tasks write the images."""
 
 import json
 import re
@@ -39,16 +39,17 @@ _SHOWN = 20
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertedFiles:
-    """A split as files.
+    """A split that was written as files.
 
     Attributes:
         uri: the split's own file: COCO's JSON, YOLO's data.yaml, VOC's list, the list of pairs or the names of classes.
-        note: the file that says what was converted, and lists the skipped items.
-        images: how many there are.
-        objects: how many objects of each class the source has in them, by its name; empty for semantic maps.
-        annotated, annotations: images with annotations of any kind, and how many annotations there are.
-        skipped: what was left out or written with a change.
-        fresh: False if the split was there already.
+        note: the file with the provenance and the skipped items.
+        images: number of images.
+        objects: number of objects of each class, by class name; empty for semantic maps.
+        annotated: number of images with annotations of any kind.
+        annotations: number of annotations.
+        skipped: items that were skipped or written with a change.
+        fresh: False if the split existed already.
     """
 
     uri: str
@@ -62,7 +63,7 @@ class ConvertedFiles:
 
     @property
     def findings(self) -> Findings:
-        """What was left out or written with a change, counted."""
+        """Counts of items that were skipped or written with a change."""
         findings = Findings(images=self.images, annotated=self.annotated, annotations=self.annotations)
         findings.add(self.skipped)
         return findings
@@ -70,7 +71,7 @@ class ConvertedFiles:
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """Consecutive images of a split, for one task."""
+    """Consecutive samples of a split, for one task."""
 
     source: Source
     writer: Writer
@@ -78,13 +79,13 @@ class _Share:
 
 @dataclass(slots=True)
 class _Done:
-    """What was written of a share, or of a whole split.
+    """What was written of a share or of a whole split.
 
     Attributes:
-        records: of its images, for the writer; none of a whole split.
-        skipped: what was left out or written with a change.
+        records: of its samples, for the writer; empty for a whole split.
+        skipped: items that were skipped or written with a change.
         images_with: number of images with each class, by kind of annotation.
-        objects: of each class.
+        objects: number of objects of each class.
         images: number of images.
         annotated: number of those with annotations of any kind.
     """
@@ -97,7 +98,7 @@ class _Done:
     annotated: int = 0
 
     def merge(self, other: "_Done") -> None:
-        """Adds what was counted of another share."""
+        """Adds the counts of another share."""
         self.skipped += other.skipped
         self.objects += other.objects
         self.images += other.images
@@ -112,13 +113,14 @@ class _Done:
 
 
 def convert_files(config: ConvertConfig) -> ConvertedFiles:
-    """Writes the split that a config describes; if it is there already, nothing is done.
+    """Writes the split that a config describes; if it exists already, nothing is done.
 
-    What was killed half-way leaves images, but no list or file of annotations that names them.
+    An interrupted conversion leaves images, but no list or annotation file that names them.
 
     Raises:
         FileNotFoundError: if the dataset has no such split.
-        ValueError: if another split of this name lies there, the format cannot say what the set has, or no image can be read.
+        ValueError: if the folder holds another split of this name, the format lacks a kind of annotation, or no image
+            can be read.
     """
     uri = absolute_output("--to", config.to)
     form = cast(FileFormat, config.format)
@@ -148,7 +150,7 @@ def _finished(note: str, provenance: dict[str, Any]) -> ConvertedFiles:
     content = json.loads(storage.read(note))
     if differing := provenance_differences(content["provenance"], provenance):
         what = ", ".join(differing).replace("inputs", "the dataset itself")
-        raise ValueError(f"{note} tells of another conversion to the same place (different: {what}); remove it or choose another with --to")
+        raise ValueError(f"{note} describes another conversion to the same folder (different: {what}); remove it or choose another with --to")
     skipped = tuple(SkippedItem(**item) for item in content.pop("rejects"))
     del content["provenance"]
     return ConvertedFiles(note=note, images=content.pop("pictures"), skipped=skipped, fresh=False, **content)
@@ -193,7 +195,7 @@ def _write(config: ConvertConfig, source: Source, writer: Writer, note: str, pro
 
 
 def _check(config: ConvertConfig, source: Source, whole: _Done, note: str) -> None:
-    """Raises a ValueError if the files must not be finished; what was skipped then stands beside the place of the note."""
+    """Raises a ValueError if the files must not be finished; the skipped items are written beside the note."""
     if isinstance(config.source, Shards):
         return
     findings = Findings(images=whole.images, annotated=whole.annotated, annotations=whole.annotations)
@@ -239,9 +241,9 @@ def _write_sample(sample: Sample, writer: Writer, done: _Done) -> None:
 
 
 def files_summary(files: ConvertedFiles) -> str:
-    """What came of a conversion to files, as a table for the screen."""
+    """The summary of a conversion to files, as text."""
     facts = [
-        ("written", files.uri + ("" if files.fresh else " (was there already: nothing done)")),
+        ("written", files.uri + ("" if files.fresh else " (exists already: nothing done)")),
         ("images", f"{files.images:,}"),
         left_out(files.findings, files.note),
     ]

@@ -1,4 +1,4 @@
-"""The health of datasets, looked at by Ray tasks."""
+"""Checks the health of datasets in Ray tasks."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,19 @@ from mtl_ray.distributed.executor import map_tasks
 
 ROWS_A_PIECE = 500
 MOST_PIECES = 64
-"""Of a file of annotations, which each task reads whole, two for each worker."""
+"""At most this many tasks per split. An annotation file gets two per worker, since each task reads it whole."""
 
 
 def check_health(uris: Sequence[str], *, images: str | None = None, workers: int = 1) -> tuple[HealthReport, list[HealthDataset]]:
-    """Looks at every sample of some datasets.
+    """Checks every sample of some datasets.
 
     Args:
-        uris: see ``open_health_dataset``; with several workers they must mean the same on every machine.
-        images: where the images of annotation files lie.
-        workers: tasks at a time; 1 looks in this process and starts no Ray.
+        uris: see ``open_health_dataset``; with several workers they must be valid on every machine.
+        images: folder of the images of annotation files.
+        workers: tasks at a time; 1 runs in this process without Ray.
 
     Raises:
-        ValueError, FileNotFoundError: if one of them cannot be read.
+        ValueError, FileNotFoundError: if a dataset cannot be read.
     """
     if workers < 1:
         raise ValueError(f"--workers is {workers}; at least 1 is needed")

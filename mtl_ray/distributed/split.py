@@ -1,4 +1,4 @@
-"""A split, or a COCO file, becomes several: seeded, each with its share of every class, and nothing that belongs together in two."""
+"""Splits a dataset or a COCO file into parts: seeded, stratified by class, with groups kept together."""
 
 import hashlib
 import json
@@ -32,13 +32,13 @@ class SplitOptions:
     """How a dataset is split.
 
     Attributes:
-        shares: weight of each part by its name; 8, 1, 1 mean the same as 0.8, 0.1, 0.1.
-        seed: another one gives other parts.
-        group: a regular expression: images in whose names it finds the same (its first group, if it has one) stay together.
-        group_field: of a COCO file's images: those with the same value of it stay together.
+        shares: weight of each part by name; 8, 1, 1 equals 0.8, 0.1, 0.1.
+        seed: another seed gives other parts.
+        group: a regular expression: images whose names match with the same text (or first group) stay together.
+        group_field: field of a COCO file's images: those with the same value stay together.
         groups: a file with lines "name group", separated by a comma, a tab or blanks.
-        stratify: whether parts are made alike in classes.
-        join_duplicates: whether images of a split with the very same bytes stay together.
+        stratify: whether each part gets the same share of every class.
+        join_duplicates: whether images with identical bytes stay together (splits only).
     """
 
     shares: Mapping[str, float]
@@ -57,8 +57,8 @@ class SplitPart:
     Attributes:
         name: as the options give it.
         uri: the split, or the COCO file.
-        images, groups: how many it has.
-        classes: how many objects (labels, images with a semantic class) of each class by name.
+        images, groups: numbers of images and groups.
+        classes: number of objects (labels, images with a semantic class) by class name.
     """
 
     name: str
@@ -69,16 +69,16 @@ class SplitPart:
 
 
 def split_data(data: str, to: str, options: SplitOptions, *, workers: int | None = None) -> list[SplitPart]:
-    """Shares out a split or a COCO annotation file, and writes ``TO/split.json`` and lists ``TO/PART.txt`` of names.
+    """Splits a converted split or a COCO annotation file, and writes ``TO/split.json`` and lists ``TO/PART.txt`` of names.
 
     Args:
-        data: URI of a split, whose parts become splits ``TO/PART``; or of a COCO file, whose parts become files as ``name_of_part`` says.
-        to: a folder, of this alone.
-        options: how.
-        workers: tasks at a time; 1 works in this process.
+        data: URI of a split, whose parts become splits ``TO/PART``; or of a COCO file, see ``name_of_part``.
+        to: output folder, used for nothing else.
+        options: shares, seed and grouping.
+        workers: tasks at a time; 1 runs in this process.
 
     Raises:
-        FileNotFoundError, ValueError: if there is no such data, the groups are not said right, or are too few.
+        FileNotFoundError, ValueError: if the data does not exist, or the groups are invalid or too few.
     """
     if len(options.shares) < 2 or min(options.shares.values()) <= 0:
         raise ValueError("there must be at least two parts, each with a share above 0, such as train=0.8 val=0.2")
@@ -97,17 +97,17 @@ def _part_json(part: SplitPart) -> dict[str, Any]:
 
 
 def _request(data: str, options: SplitOptions) -> dict[str, Any]:
-    """What makes two sharings the same."""
+    """The input and options that identify a result."""
     found: dict[str, Any] = json.loads(json.dumps({"data": data} | asdict(options)))
     return found
 
 
 def _check_free(to: str, data: str, options: SplitOptions) -> None:
-    """That no other sharing lies there."""
+    """Raises a ValueError if the folder holds parts with other options."""
     uri = storage.join(to, _REPORT)
     before = json.loads(storage.read(uri)) if storage.exists(uri) else _request(data, options)
     if differing := [key for key, value in _request(data, options).items() if before.get(key) != value]:
-        raise ValueError(f"{to} holds parts that were made in another way (different: {', '.join(differing)}); remove it or choose another")
+        raise ValueError(f"{to} holds parts of another call (different: {', '.join(differing)}); remove it or choose another")
 
 
 def _split_file(data: str, to: str, options: SplitOptions) -> list[SplitPart]:
@@ -117,7 +117,7 @@ def _split_file(data: str, to: str, options: SplitOptions) -> list[SplitPart]:
     groups, parts = _assign(keys, counts, options, more)
     uris = [storage.join(to, name_of_part(data, name)) for name in options.shares]
     if data in uris:
-        raise ValueError(f"--to {to} is where the data lies, and a part would be written over it")
+        raise ValueError(f"--to {to} is the folder of the data, and a part would overwrite it")
     _check_free(to, data, options)
     _write_lists(keys, parts, to, options)
     write_parts(content, parts, uris)
@@ -126,7 +126,7 @@ def _split_file(data: str, to: str, options: SplitOptions) -> list[SplitPart]:
 
 def _split_shards(data: str, to: str, options: SplitOptions, workers: int | None) -> list[SplitPart]:
     if options.group_field:
-        raise ValueError("--group-field is of a COCO file's images; for a split there are --group and --groups")
+        raise ValueError("--group-field needs a COCO file; for a split use --group or --groups")
     split = open_split(data)
     keys, digests = _scan(split, workers, digests=options.join_duplicates)
     classes, counts = _class_counts(split)
@@ -143,7 +143,7 @@ def _split_shards(data: str, to: str, options: SplitOptions, workers: int | None
 
 
 def _assign(keys: Sequence[str], counts: Ints, options: SplitOptions, more: Sequence[Sequence[str]]) -> tuple[Ints, Ints]:
-    """The group and the part of each image."""
+    """The group and the part of each image, (N,) int64 each."""
     columns = [list(keys), *map(list, more)]
     columns += [_matches(keys, options.group)] if options.group else []
     columns += [_listed(keys, options.groups)] if options.groups else []
@@ -152,14 +152,14 @@ def _assign(keys: Sequence[str], counts: Ints, options: SplitOptions, more: Sequ
 
 
 def _matches(keys: Sequence[str], pattern: str) -> list[str]:
-    """What a regular expression finds in each key."""
+    """The match of a regular expression in each key."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"--group {pattern} is no regular expression: {error}") from None
+        raise ValueError(f"--group {pattern} is not a regular expression: {error}") from None
     found = [compiled.search(key) for key in keys]
     if missing := [key for key, match in zip(keys, found, strict=True) if match is None]:
-        raise ValueError(f"--group {pattern} finds nothing in {len(missing)} names, such as {missing[0]}")
+        raise ValueError(f"--group {pattern} does not match {len(missing)} names, such as {missing[0]}")
     return [str(match[1 if compiled.groups else 0]) for match in found if match is not None]
 
 
@@ -173,7 +173,7 @@ def _listed(keys: Sequence[str], uri: str) -> list[str]:
 
 
 def _class_counts(split: Split) -> tuple[tuple[str, ...], Ints]:
-    """The names of the C classes of all kinds, and (N, C) how often each image has each."""
+    """The names of the C classes of all kinds, and (N, C) int64 counts per image."""
     names: list[str] = []
     columns: list[Ints] = []
     kinds: Mapping[Annotation, tuple[str, ...]] = split.vocabulary.classes
@@ -186,7 +186,7 @@ def _class_counts(split: Split) -> tuple[tuple[str, ...], Ints]:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Samples [start, stop) of a split, to be looked at by one task."""
+    """Samples [start, stop) of a split, for one task."""
 
     split: Split
     start: int
@@ -232,7 +232,7 @@ def _split_parts(
 
 
 def parts_table(parts: Sequence[SplitPart], shown: int = 20) -> str:
-    """What came of it, as a table for the screen: the share of each class in each part."""
+    """A table, as text: the share of each class in each part."""
     head = f"{'':<26}{'all':>9}" + "".join(f"{part.name:>16}" for part in parts)
     rows = [("images", [part.images for part in parts]), ("groups", [part.groups for part in parts])]
     rows += [(name, [part.classes[name] for part in parts]) for name in parts[0].classes]

@@ -1,4 +1,4 @@
-"""Finding one's way in the folder of a dataset, wherever it lies."""
+"""Files, lists and images in the folder of a dataset, local or in a bucket."""
 
 import posixpath
 from collections import Counter
@@ -13,12 +13,12 @@ SUFFIXES = (
     *(".png", ".webp", ".avif", ".gif", ".tif", ".tiff"),
     *(".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
-"""Ends of file names that are taken for images."""
+"""Suffixes of image files."""
 LISTED_AGAIN = "listed more than once, used once"
-"""Note on what a list names again."""
+"""Note on an entry that a list repeats."""
 
 _AT_A_TIME = 16
-"""Small files that are read at the same time: a bucket answers each only after a while."""
+"""Number of small files read at the same time; in a bucket each request has a latency."""
 
 
 def subfolders(uri: str) -> list[str]:
@@ -66,12 +66,12 @@ def read_lines(uri: str) -> list[str]:
 
 
 def read_ids(uri: str, root: str, known: Container[str] = ()) -> tuple[list[str], list[SkippedItem]]:
-    """The first word of each line of a list, each once, and a note for each that is there again.
+    """The first word of each line of a list, without duplicates, and a note on each duplicate.
 
     Args:
         uri: the list.
         root: the dataset, for the skipped items.
-        known: ids that may have blanks: a line that is one of them, or the name of an image, is taken as a whole.
+        known: ids that may contain blanks: a line that is one of them, or an image name, is used as a whole.
     """
     entries = Counter(line if line in known or is_image(line) else line.split()[0] for line in read_lines(uri))
     file = uri.removeprefix(root).lstrip("/")
@@ -81,7 +81,7 @@ def read_ids(uri: str, root: str, known: Container[str] = ()) -> tuple[list[str]
 
 
 def read_each(uris: Mapping[str, str]) -> dict[str, bytes]:
-    """The contents of many small files by the keys given, several at a time; of those that are there."""
+    """The contents of many small files by key, read in parallel; missing files are left out."""
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         contents = dict(zip(uris, pool.map(_read_if_there, uris.values()), strict=True))
     return {key: content for key, content in contents.items() if content is not None}
@@ -95,14 +95,14 @@ def _read_if_there(uri: str) -> bytes | None:
 
 
 def stamps_of(root: str, paths: Iterable[str]) -> list[str]:
-    """What changes when a file does, for each of some files of a folder; empty for one that is not there.
+    """A text per file that changes when the file changes; empty for a missing file.
 
     Args:
         root: the folder.
         paths: of the files in it.
     """
     wanted = [posixpath.normpath(path) for path in paths]
-    above = "/".join(posixpath.commonprefix([path.split("/")[:-1] for path in wanted]))  # of the lists, not of their letters
+    above = "/".join(posixpath.commonprefix([path.split("/")[:-1] for path in wanted]))  # prefix of path parts, not of letters
     found = storage.stamps(storage.join(root, above) if above else root) if wanted else {}
     return [found.get(storage.join(root, path), "") for path in wanted]
 
@@ -119,12 +119,12 @@ def images_by_stem(uri: str) -> dict[str, str]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name is that of an image; hidden files are none."""
+    """Whether a file name has the suffix of an image and the file is not hidden."""
     last = name.rpartition("/")[2]
     return not last.startswith(".") and last.lower().endswith(SUFFIXES)
 
 
-# What is always said of a listing: images without annotations, the other way round, files that are neither, what is listed again.
+# Notes of a listing: images without annotations, annotations without images, other files.
 
 
 NEGATIVE = "image without an annotation file, used as one without objects"
@@ -141,7 +141,7 @@ def negatives(images: Iterable[str]) -> list[SkippedItem]:
 
 
 def not_used(images: Iterable[str]) -> list[SkippedItem]:
-    """A note on each image that nobody annotated, in formats where a negative has an annotation file, too."""
+    """A note on each image without an annotation file, in formats where negatives have one too."""
     return [SkippedItem(image, "", NOT_USED, note=True) for image in images]
 
 
@@ -151,19 +151,19 @@ def orphans(files: Iterable[str]) -> list[SkippedItem]:
 
 
 def passed_over(names: Iterable[str], prefix: str = "", expected: tuple[str, ...] = ()) -> list[SkippedItem]:
-    """A note on each file in a folder of images that is taken for none; hidden files and those of operating systems do not count.
+    """A note on each file in a folder of images that is not an image; hidden and system files are ignored.
 
     Args:
         names: paths in the folder.
         prefix: of the folder, for the note.
-        expected: suffixes in lower case of files that the format has there.
+        expected: lower-case suffixes of other files of the format.
     """
     found = (name for name in names if not is_image(name) and not is_of_a_system(name) and not name.lower().endswith(expected))
     return [SkippedItem(prefix + name, "", f"{PASSED_OVER}: {_suffix(name)}", note=True) for name in found]
 
 
 def is_of_a_system(name: str) -> bool:
-    """Whether a file is hidden, or there for an operating system only: ``._a.jpg``, ``.DS_Store``, ``Thumbs.db``."""
+    """Whether a file is hidden or made by an operating system: ``._a.jpg``, ``.DS_Store``, ``Thumbs.db``."""
     *folders, last = name.lower().split("/")
     hidden = any(part.startswith(".") for part in (*folders, last))
     return hidden or last in _OF_SYSTEMS or not _FOLDERS_OF_SYSTEMS.isdisjoint(folders)

@@ -1,4 +1,4 @@
-"""Reading an image's file for a Sample: its bytes as they are, and its size as shown, without decoding it."""
+"""Reads image files for Samples: the bytes, and the size as shown, without decoding."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from mtl_ray.sources.source import RawSource, Source, UnreadableError
 
 @dataclass(frozen=True, slots=True)
 class ImageRule:
-    """How readers take the images of a dataset.
+    """How readers treat the images of a dataset.
 
     Attributes:
-        max_pixels: an image whose header says more is rejected.
-        needed: False where annotations alone are wanted (``--no-pictures``, statistics): an image file that is not there is
-            then replaced by no bytes and the size that the annotations state.
+        max_pixels: an image whose header states more pixels is skipped.
+        needed: False where only annotations are used (``--no-pictures``, statistics): a missing image file then gives
+            empty bytes and the size that the annotations state.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -27,20 +27,20 @@ USUAL_RULE = ImageRule()
 
 
 ABSENT = "image file not there, so that the stated size was used and compared with nothing"
-"""Note on an image of which only the annotations are at hand."""
+"""Note on an image of which only the annotations exist."""
 
 
 def read_image(uri: str, name: str, rule: ImageRule = USUAL_RULE, stated: tuple[int, int] | None = None) -> EncodedImage:
-    """The image at a URI.
+    """Reads an image file.
 
     Args:
-        uri: where the file lies.
-        name: what to call it in a skipped item.
-        rule: how large it may be, and whether it may be absent.
-        stated: height and width as the annotations have them, for an image that may be absent.
+        uri: of the file.
+        name: of the image, for messages.
+        rule: maximum size, and whether the file may be missing.
+        stated: height and width that the annotations state, for a missing file.
 
     Raises:
-        UnreadableError: if it is not there, is no image, is cut short, or its header claims more pixels than the rule allows.
+        UnreadableError: if it is missing, not an image, truncated, or has more pixels than the rule allows.
     """
     try:
         data = storage.read(uri)
@@ -58,10 +58,10 @@ def read_image(uri: str, name: str, rule: ImageRule = USUAL_RULE, stated: tuple[
 
 
 def absent_image(name: str, rule: ImageRule, stated: tuple[int, int] | None) -> EncodedImage:
-    """What stands for an image of which there is no file; see ``read_picture``.
+    """The image for a missing file: empty bytes and the stated size; see ``read_image``.
 
     Raises:
-        UnreadableError: if it is needed, its size is not stated, or the stated size is larger than the rule allows.
+        UnreadableError: if the file is needed, no size is stated, or the stated size is larger than the rule allows.
     """
     if rule.needed or stated is None or min(stated) < 1:
         raise UnreadableError(name, "listed but not there")
@@ -74,8 +74,8 @@ def checked_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Height and width in pixels of an encoded image as it is shown.
 
     Raises:
-        TooManyPixelsError: if its header claims more than ``max_pixels``.
-        ValueError: if it is no image, or its end is missing.
+        TooManyPixelsError: if its header states more than ``max_pixels``.
+        ValueError: if it is not an image, or its end is missing.
     """
     if data.startswith(JPEG) and not data.endswith(b"\xff\xd9") and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
         raise ValueError("cut short: a JPEG without its end")  # a thumbnail's end lies before the scan

@@ -1,4 +1,4 @@
-"""The objects of one image, as annotation files list them, become checked ``Instances``."""
+"""Converts the objects of one image, as annotation files list them, to checked ``Instances``."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from mtl_ray.sources.source import SkippedItem
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundObject:
-    """One object as an annotation file has it.
+    """One object of an annotation file.
 
     Attributes:
-        name: what to call it in a skipped item.
+        name: of the image, for messages.
         box_xyxy: pixels of the shown image, not yet checked.
         class_index: into ``Vocabulary.instances``.
         id, area, crowd, difficult, truncated, mask, keypoints, attributes: as in ``Instances``.

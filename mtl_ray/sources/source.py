@@ -1,4 +1,4 @@
-"""What every kind of raw dataset becomes: a Source, a list of records that can each be read into a Sample."""
+"""A raw dataset as a Source: a list of records, each of which can be read into a Sample."""
 
 import hashlib
 import re
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SkippedItem:
-    """Something in a dataset that did not become part of a Sample, and why; or, as a note, what was read with a change.
+    """An item of a dataset that was skipped, and why; or, as a note, an item that was used with a change.
 
     Attributes:
         file: the image or annotation file, relative to the root of the dataset.
-        object: which of the file's objects ("annotation 17", "line 3"); empty where it is the whole file.
-        reason: one clause for a person to read: a general part and, behind ": ", what is special to this item. Items with
-            the same general part are counted together.
-        note: True if nothing was left out: the item was used, but a user should know how (such as an image without an
-            annotation file, or a mask of which a part was dropped).
+        object: the object in the file ("annotation 17", "line 3"); empty for the whole file.
+        reason: a general part and, after ": ", details of this item. Items with the same general part are counted
+            together.
+        note: True if the item was used, such as an image without an annotation file, or a mask without one of its
+            parts.
     """
 
     file: str
@@ -37,18 +37,18 @@ class SkippedItem:
 
 
 NOT_UTF8 = "file name that is not UTF-8: bytes that are no text are written as %XX"
-"""Note on an image whose name was made on a system with another encoding."""
+"""Note on an image whose name has another encoding."""
 UNKNOWN_CLASS = "unknown class"
-"""General part of the reason of an object whose class is not in the list of classes."""
+"""General part of the reason for an object whose class is not in the list of classes."""
 
 
 def unknown_class(name: object) -> str:
-    """The reason to skip an object of a class that nobody listed."""
+    """The reason to skip an object whose class is not listed."""
     return f"{UNKNOWN_CLASS}: {name}"
 
 
 class UnreadableError(ValueError):
-    """Raised by a reader for a record of which no Sample can be made; ``item`` says why."""
+    """Raised by a reader if a record gives no Sample; ``item`` has the reason."""
 
     def __init__(self, file: str, reason: str) -> None:
         super().__init__(f"{file}: {reason}")
@@ -56,20 +56,21 @@ class UnreadableError(ValueError):
 
 
 Reading = tuple[Sample, list[SkippedItem]]
-"""A Sample and those of its objects that were left out."""
+"""A Sample and its skipped objects and notes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A raw dataset's split, listed but not read. It is picklable, and no larger than its records.
+    """A listed split of a raw dataset. It is picklable and holds no image data.
 
     Attributes:
-        vocabulary: what the numbers in the Samples mean.
-        records: what the reader needs to know of each image, small.
-        reader: makes a Sample of a record; a function of a module, or a ``functools.partial`` of one. Raises ``UnreadableError``.
+        vocabulary: class names and keypoints.
+        records: one small record per sample, for the reader.
+        reader: reads a record into a Sample; a module-level function or a ``functools.partial`` of one. Raises
+            ``UnreadableError``.
         skipped: what was found wrong while listing.
-        layout: which inputs and kinds of annotation the Samples have.
-        fingerprint: changes when the listing, an annotation, or the size, tag or time of an image changes.
+        layout: the inputs and kinds of annotation of the Samples.
+        fingerprint: changes with the listing, an annotation, or the size, tag or time of an image.
     """
 
     vocabulary: Vocabulary
@@ -88,11 +89,11 @@ class Source:
         return len(self.records)
 
     def take(self, indices: Iterable[int]) -> "Source":
-        """The Source of some of the records, in this order: what one task of many needs to be sent."""
+        """The Source of some records, in this order; a task gets one."""
         return replace(self, records=tuple(self.records[int(index)] for index in indices), skipped=())
 
     def read(self, index: int) -> tuple[Sample | None, list[SkippedItem]]:
-        """The Sample of a record, or None, and whatever of it was left out."""
+        """The Sample of a record, or None, with its skipped items."""
         try:
             sample, skipped = self.reader(self.records[index])
         except UnreadableError as error:
@@ -129,7 +130,7 @@ class RawSource:
 
 
 def fingerprint_of(parts: Iterable[str | bytes]) -> str:
-    """A sha256 over texts, such as the names and stamps of a listing and the contents of its annotation files."""
+    """A sha256 over texts, such as names and stamps of files and contents of annotation files."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode(errors="surrogatepass") if isinstance(part, str) else part
@@ -139,7 +140,7 @@ def fingerprint_of(parts: Iterable[str | bytes]) -> str:
 
 
 def as_text(name: str) -> str:
-    """A name of which every character can be written: a byte of a file name that is no UTF-8 becomes ``%XX``."""
+    """A name as valid text: bytes of a file name that are not UTF-8 become ``%XX``."""
     if name.isascii():
         return name
     return re.sub("[\ud800-\udfff]", lambda odd: f"%{ord(odd[0]) - 0xDC00:02X}" if 0xDC80 <= ord(odd[0]) < 0xDD00 else "\ufffd", name)

@@ -40,7 +40,7 @@ def assign_parts(counts: NDArray[np.int64], groups: NDArray[np.int64], shares: S
         counts: (N, C) objects (or pixels, or 0 and 1) of each class in each image; C may be 0.
         groups: (N,) from ``groups_of``; all images of a group come to one part.
         shares: weights of the P parts, all above 0.
-        seed: another one gives other parts.
+        seed: another seed gives other parts.
 
     Returns:
         (N,) int64, from 0 to P - 1.

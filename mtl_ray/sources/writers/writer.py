@@ -28,7 +28,7 @@ class Target:
     Attributes:
         uri: the folder of the dataset, which may hold other splits already; or a COCO file.
         split: its name, as part of names of files.
-        vocabulary: what the numbers in the Samples mean.
+        vocabulary: class names and keypoints.
         images: whether the images are written too.
         masks: how masks are said; None for the format's usual way.
         annotated: False if nobody has annotated any image, so that it need not be said of each.
