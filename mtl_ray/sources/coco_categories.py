@@ -42,7 +42,7 @@ def read_categories(parts: Sequence[tuple[str, Mapping[str, Any]]], wanted: Sequ
     Args:
         parts: URI and content of each file, the split's own first.
         wanted: the names of the classes in their order; None for all.
-        file: what to call the split's own in a note.
+        file: name of the split's annotation file, for notes.
 
     Raises:
         ValueError: if an entry has no id or no name, two splits disagree, or a wanted name is missing.

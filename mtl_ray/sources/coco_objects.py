@@ -32,7 +32,7 @@ def coco_objects(
 
     Args:
         annotations: as COCO has them.
-        file: what to call their file in a skipped item.
+        file: name of the annotation file, for skipped items.
         index: class indices by category id.
         names: of all categories, by id; those that have no index were not asked for.
         height: of the image, in pixels.

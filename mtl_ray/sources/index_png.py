@@ -43,7 +43,7 @@ def read_index_png(uri: str, file: str, image: EncodedImage, meaning: NDArray[np
 
     Args:
         uri: where the index PNG lies.
-        file: what to call it in a skipped item.
+        file: name of the file, for skipped items.
         image: what it belongs to.
         meaning: see ``meaning_of``; pixels of a value without a name become ``IGNORE_INDEX`` and each such value a SkippedItem.
 
@@ -70,7 +70,7 @@ def map_colours(
 
     Args:
         colours: the map, (H, W, 3).
-        file: what to call it in a skipped item.
+        file: name of the file, for skipped items.
         image: what it belongs to.
         classes: class indices, or ``IGNORE_INDEX``, by red, green and blue; pixels of other colours become a SkippedItem, and ``IGNORE_INDEX``.
 

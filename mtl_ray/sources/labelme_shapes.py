@@ -39,7 +39,7 @@ def labelme_objects(
 
     Args:
         shapes: as the file has them.
-        file: what to call it in a skipped item.
+        file: name of the file, for skipped items.
         index: class indices by label.
         height: of the image, in pixels.
         width: of the image, in pixels.

@@ -17,8 +17,8 @@ class FoundObject:
 
     Attributes:
         name: of the image, for messages.
-        box_xyxy: pixels of the shown image, not yet checked.
-        class_index: into ``Vocabulary.instances``.
+        box_xyxy: pixels of the image as shown, not yet checked.
+        class_index: index into the classes of instances.
         id, area, crowd, difficult, truncated, mask, keypoints, attributes: as in ``Instances``.
     """
 
@@ -45,15 +45,15 @@ def to_instances(
     keypoints: int = 0,
     attributes: Sequence[str] = (),
 ) -> tuple[Instances, list[SkippedItem]]:
-    """The objects whose boxes make sense, clipped to the image, and a SkippedItem for each other.
+    """The objects with valid boxes, clipped to the image, and a SkippedItem for each other object.
 
     Args:
         found: the objects of one image.
-        file: what to call their file in a skipped item.
+        file: name of the annotation file, for skipped items.
         height: of the image as shown, in pixels.
         width: of the image as shown, in pixels.
-        masks: whether the set has masks.
-        keypoints: how many the set's objects have; 0 for none.
+        masks: whether the dataset has masks.
+        keypoints: number of keypoints per object; 0 for none.
         attributes: names of the further columns.
     """
     kept, skipped = [], []
@@ -81,7 +81,7 @@ def to_instances(
 
 
 def box_error(box_xyxy: tuple[float, float, float, float], height: int, width: int) -> str:
-    """Why a box cannot be used in an image of (height, width) pixels; empty if it can."""
+    """Why a box is invalid in an image of (height, width) pixels; empty if it is valid."""
     if not all(math.isfinite(value) for value in box_xyxy):
         return "its box is not made of finite numbers"
     x1, y1, x2, y2 = box_xyxy

@@ -1,6 +1,6 @@
-"""Annotations of images that EXIF turns: whichever way round it was annotated, the objects are those of the image as shown.
+"""Converts annotations of images with an EXIF orientation to the image as shown.
 
-Some programs measure the image as stored and draw on it as shown, others ignore EXIF altogether.
+Some programs measure the image as stored and draw on it as shown, others ignore EXIF.
 """
 
 import math
@@ -17,29 +17,29 @@ from mtl_ray.sources.source import SkippedItem, UnreadableError
 
 Parsed = tuple[list[FoundObject], list[SkippedItem]]
 Parse = Callable[[int, int], Parsed]
-"""Objects, and what is rejected of them, as those of an image of this height and width."""
+"""Reads objects and skipped items for an image of this height and width."""
 
 TURNED = "turned by EXIF"
-"""General part of what is said of an image whose stated size is that of its pixels before EXIF turns them."""
+"""General part of the note on an image whose stated size is its size before the EXIF rotation."""
 OTHER_SIZE = "annotated as an image of another size"
 OTHER_MASK_SIZE = "run lengths of a mask of another size than the image's"
 _TIFF_ORIENTATION = 0x0112
 _TOLERANCE_PX = 1.0
-"""So far may a box reach beyond its image: programs round, and some count from 1."""
+"""Tolerance of a box beyond its image: programs round, and some count from 1."""
 
 
 def objects_as_shown(parse: Parse, image: EncodedImage, stated: tuple[int, int] | None, file: str) -> Parsed:
-    """The objects of an image as shown, if the annotations are of this image.
+    """The objects in the frame of the image as shown.
 
     Args:
         parse: reads the annotations.
         image: the image.
-        stated: height and width as the annotations have them; None where they say nothing.
-        file: what to call the image or its annotations in a skipped item.
+        stated: height and width that the annotations state; None if they state none.
+        file: name of the image or annotation file, for skipped items.
 
     Raises:
-        UnreadableError: if they state another size than the image's, or the size before EXIF turns it and do not tell by their
-            places which of the two they are drawn on.
+        UnreadableError: if the annotations state another size than that of the image; or the size before the EXIF rotation,
+            and their coordinates fit both frames or neither.
     """
     shown = (image.height, image.width)
     if stated is None or stated == shown:
@@ -48,21 +48,21 @@ def objects_as_shown(parse: Parse, image: EncodedImage, stated: tuple[int, int] 
     orientation = _orientation(image.data) if stated == shown[::-1] else 1
     if orientation < 5:
         raise UnreadableError(file, f"{OTHER_SIZE}: {sizes}")
-    upon_shown, upon_stored = parse(*shown), parse(*stated)
-    fits = _fits(upon_shown, *shown), _fits(upon_stored, *stated)
-    if fits == (True, True) and (upon_shown[0] or upon_stored[0]):
+    as_shown, as_stored = parse(*shown), parse(*stated)
+    fits = _fits(as_shown, *shown), _fits(as_stored, *stated)
+    if fits == (True, True) and (as_shown[0] or as_stored[0]):
         raise UnreadableError(file, f"{TURNED}: annotated as {sizes} as shown, and its objects fit both")
     if fits == (False, False):
         raise UnreadableError(file, f"{TURNED}: annotated as {sizes} as shown, and its objects fit neither")
     if fits[0]:
-        found, skipped = upon_shown
-        return found, [*skipped, SkippedItem(file, "", f"{TURNED}: its objects fit the image as shown and are used as they are", note=True)]
-    found, skipped = [_turned(item, orientation, *stated) for item in upon_stored[0]], upon_stored[1]
-    return found, [*skipped, SkippedItem(file, "", f"{TURNED}: its objects fit the image as stored and are turned with it", note=True)]
+        found, skipped = as_shown
+        return found, [*skipped, SkippedItem(file, "", f"{TURNED}: its objects fit the image as shown and are not changed", note=True)]
+    found, skipped = [_rotated(item, orientation, *stated) for item in as_stored[0]], as_stored[1]
+    return found, [*skipped, SkippedItem(file, "", f"{TURNED}: its objects fit the image as stored and are rotated with it", note=True)]
 
 
 def _orientation(data: bytes) -> int:
-    """The EXIF orientation, 1 to 8, of an image that could be opened before."""
+    """The EXIF orientation, 1 to 8, of a valid image."""
     opened = open_image(data, NO_LIMIT)
     if opened.format != "TIFF":
         return orientation_of(opened, data)
@@ -71,7 +71,7 @@ def _orientation(data: bytes) -> int:
 
 
 def _fits(parsed: Parsed, height: int, width: int) -> bool:
-    """Whether all objects lie in an image of this size, and no mask is of another one."""
+    """Whether all objects lie in an image of this size and no mask has another size."""
     found, skipped = parsed
     corners = [point for item in found for point in (item.box_xyxy[:2], item.box_xyxy[2:]) if all(map(math.isfinite, point))]
     corners += [(x, y) for item in found for x, y, seen in item.keypoints or () if seen > 0]
@@ -79,8 +79,8 @@ def _fits(parsed: Parsed, height: int, width: int) -> bool:
     return inside and not any(OTHER_MASK_SIZE in item.reason for item in skipped)
 
 
-def _turned(item: FoundObject, orientation: int, height: int, width: int) -> FoundObject:
-    """An object of an image as stored, of this height and width, as the orientation (5 to 8) shows it."""
+def _rotated(item: FoundObject, orientation: int, height: int, width: int) -> FoundObject:
+    """An object of an image stored with this height and width, in the frame after the orientation (5 to 8)."""
 
     def place(x: float, y: float) -> tuple[float, float]:
         return (height - y if orientation in (6, 7) else y, width - x if orientation in (7, 8) else x)
@@ -90,12 +90,12 @@ def _turned(item: FoundObject, orientation: int, height: int, width: int) -> Fou
     return replace(
         item,
         box_xyxy=(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)),
-        mask=_turned_mask(item.mask, orientation, height, width),
+        mask=_rotated_mask(item.mask, orientation, height, width),
         keypoints=points,
     )
 
 
-def _turned_mask(mask: bytes, orientation: int, height: int, width: int) -> bytes:
+def _rotated_mask(mask: bytes, orientation: int, height: int, width: int) -> bytes:
     if not mask:
         return mask
     down, right = (-1 if orientation in (6, 7) else 1), (-1 if orientation in (7, 8) else 1)

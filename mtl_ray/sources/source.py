@@ -68,7 +68,7 @@ class Source:
         records: one small record per sample, for the reader.
         reader: reads a record into a Sample; a module-level function or a ``functools.partial`` of one. Raises
             ``UnreadableError``.
-        skipped: what was found wrong while listing.
+        skipped: items that were skipped while listing, and notes.
         layout: the inputs and kinds of annotation of the Samples.
         fingerprint: changes with the listing, an annotation, or the size, tag or time of an image.
     """

@@ -84,7 +84,7 @@ def voc_objects(
 
     Args:
         tree: the file's root element.
-        file: what to call it in a skipped item.
+        file: name of the file, for skipped items.
         index: class indices by name.
         people: whether to read attributes and key nodes too.
         last_pixel: whether the pixels xmax and ymax belong to a box, as VOC means it.

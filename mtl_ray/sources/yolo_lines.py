@@ -58,7 +58,7 @@ def yolo_objects(text: str, file: str, rule: LineRule, height: int, width: int) 
 
     Args:
         text: the file.
-        file: what to call it in a skipped item.
+        file: name of the file, for skipped items.
         rule: how its lines are read.
         height: of the image, in pixels.
         width: of the image, in pixels.
