@@ -1,4 +1,4 @@
-"""Samples as COCO: one JSON file a split (https://cocodataset.org/#format-data); images, annotations and categories count from 1."""
+"""Writes COCO: one JSON file per split (https://cocodataset.org/#format-data); ids count from 1."""
 
 import json
 import tempfile
@@ -24,13 +24,13 @@ _MAP_CLASSES = "semantic_classes.txt"
 
 @dataclass(frozen=True, slots=True)
 class CocoWriter:
-    """Writes ``annotations/instances_SPLIT.json`` and images in ``SPLIT/``, or a JSON file alone where the target is one.
+    """Writes ``annotations/instances_SPLIT.json`` and images in ``SPLIT/``, or only a JSON file if the target is one.
 
     Category ids are the source's own where it has them (COCO's, Cityscapes'). VOC's difficult objects become crowds, which COCO's
-    metric neither rewards nor punishes, and keep ``"difficult": 1``. Masks are polygons along their pixels, which fill exactly these
-    again, or compressed run lengths; those of crowds always are the latter.
+    metric ignores, and keep ``"difficult": 1``. Masks are polygons along pixel edges, which give exactly the same pixels, or
+    compressed run lengths; those of crowds are always run lengths.
     Semantic maps go to ``annotations/semantic_masks/NAME.png``, where detectors with a semantic head look for them, and the names of
-    their classes to ``annotations/semantic_classes.txt``; with a JSON file alone they are not written.
+    their classes to ``annotations/semantic_classes.txt``; they are not written if the target is a JSON file.
     """
 
     target: Target
@@ -45,13 +45,13 @@ class CocoWriter:
             write_file(storage.join(self.target.uri, "annotations", _MAPS, f"{stem_of(path)}.png"), sample.semantic)
         image = {"file_name": path, "height": sample.height, "width": sample.width}
         if sample.instances is None:
-            item = SkippedItem(path, "", "not annotated, which COCO cannot say: it stands there without objects")
+            item = SkippedItem(path, "", "not annotated, which COCO cannot express: it is listed without objects")
             return {"image": image, "annotations": []}, [item] if self.target.annotated else []
         found = [self._annotation(sample, sample.instances, index) for index in range(len(sample.instances))]
         return {"image": image, "annotations": found}, []
 
     def finish(self, records: Iterable[Any]) -> str:
-        """Numbers images and annotations from 1 and writes the file; only the annotations of an image are in memory at a time."""
+        """Numbers images and annotations from 1 and writes the file; only one image's annotations are in memory at a time."""
         uri = annotation_file(self.target)
         if (semantic := self.target.vocabulary.classes.get("semantic")) and not self._alone:
             storage.write(storage.join(self.target.uri, "annotations", _MAP_CLASSES), "".join(f"{name}\n" for name in semantic).encode())
@@ -112,7 +112,7 @@ def open_coco_writer(target: Target) -> CocoWriter:
     """A writer of COCO.
 
     Raises:
-        ValueError: if the set has no objects.
+        ValueError: if the dataset has no objects.
     """
     names = needs(target.vocabulary, "instances", "coco")
     ids = target.vocabulary.category_ids.get("instances", ())
@@ -120,12 +120,12 @@ def open_coco_writer(target: Target) -> CocoWriter:
 
 
 def annotation_file(target: Target) -> str:
-    """Where the annotations of a split go."""
+    """URI of the annotation file of a split."""
     return target.uri if target.uri.endswith(COCO_FILE) else storage.join(target.uri, "annotations", f"instances_{target.split}.json")
 
 
 def segmentation(mask: bytes, height: int, width: int, form: MaskForm) -> Any:
-    """A mask as COCO says it; ``[]`` where the object has none."""
+    """A mask as COCO stores it; ``[]`` if the object has none."""
     if not mask:
         return []
     if form == "polygons":
@@ -134,10 +134,10 @@ def segmentation(mask: bytes, height: int, width: int, form: MaskForm) -> Any:
 
 
 def _from_one(ids: Sequence[int], count: int) -> tuple[int, ...]:
-    """The source's own category ids; 1, 2, ... where it has none or one of them is 0, which COCO's metric takes for "no match"."""
+    """The source's own category ids; 1, 2, ... if it has none or one of them is 0, which COCO's metric treats as no match."""
     return tuple(ids) if len(ids) == count and min(ids, default=1) > 0 else tuple(range(1, count + 1))
 
 
 def _short(value: np.float32) -> float:
-    """A float32 by the shortest decimals that mean it: 192.34 and not 192.33999633789062."""
+    """A float32 in its shortest decimal form: 192.34, not 192.33999633789062."""
     return float(str(value))

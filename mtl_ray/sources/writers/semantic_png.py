@@ -1,4 +1,4 @@
-"""Samples as images and index PNGs: images/SPLIT, labels/SPLIT, classes.txt."""
+"""Writes images and index PNGs: images/SPLIT, labels/SPLIT, classes.txt."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _CLASSES = "classes.txt"
 
 @dataclass(frozen=True, slots=True)
 class SemanticPngWriter:
-    """Writes the maps as grey PNGs of class indices, 255 where there is no class, and a list ``SPLIT.txt`` of pairs of files."""
+    """Writes the maps as grey PNGs of class indices, 255 for no class, and a list ``SPLIT.txt`` of pairs of files."""
 
     target: Target
 
@@ -35,11 +35,11 @@ class SemanticPngWriter:
         names = "".join(f"{name}\n" for name in self.target.vocabulary.classes["semantic"]).encode()
         classes = storage.join(self.target.uri, _CLASSES)
         if storage.exists(classes) and storage.read(classes) != names:
-            raise ValueError(f"{classes} is there already and names other classes")
+            raise ValueError(f"{classes} exists already and names other classes")
         storage.write(classes, names)
         uri = storage.join(self.target.uri, f"{self.target.split}.txt")
         if any(" " in name for pair in pairs for name in pair):
-            storage.remove(uri)  # a blank ends a name in a list; the folders alone say which belong together
+            storage.remove(uri)  # a list cannot hold names with blanks; readers pair the files by name
             return classes
         storage.write(uri, "".join(f"{image} {label}\n" for image, label in pairs).encode())
         return uri
@@ -49,9 +49,9 @@ def open_semantic_png_writer(target: Target) -> SemanticPngWriter:
     """A writer of index PNGs.
 
     Raises:
-        ValueError: if the set has no semantic maps, or masks of objects are asked for.
+        ValueError: if the dataset has no semantic maps, or --masks is given.
     """
     needs(target.vocabulary, "semantic", "semantic_png")
     if target.masks is not None:
-        raise ValueError("--masks is of objects; semantic_png has none")
+        raise ValueError("--masks applies to objects; semantic_png has none")
     return SemanticPngWriter(target)

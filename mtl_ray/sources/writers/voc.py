@@ -1,4 +1,4 @@
-"""Samples as Pascal VOC: Annotations/ID.xml, JPEGImages, ImageSets, and SegmentationClass where there are semantic maps."""
+"""Writes Pascal VOC: Annotations/ID.xml, JPEGImages, ImageSets, and SegmentationClass for semantic maps."""
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
@@ -16,10 +16,9 @@ _MAP_CLASSES = "semantic_classes.txt"
 
 @dataclass(frozen=True, slots=True)
 class VocWriter:
-    """Writes boxes as VOC counts them: pixels from 1, the last one belonging to the box.
+    """Writes boxes in VOC's convention: pixels count from 1, and the last pixel belongs to the box.
 
-    Regions of many objects become difficult objects, which VOC's metric neither rewards nor punishes. Folders in a name become
-    part of the id. Masks, keypoints and attributes of objects are not written.
+    Crowds become difficult objects, which VOC's metric ignores. Folders in a name become part of the id. Masks, keypoints and attributes of objects are not written.
     """
 
     target: Target
@@ -55,7 +54,7 @@ class VocWriter:
     def _write_names(self, file: str, names: tuple[str, ...]) -> None:
         uri = storage.join(self.target.uri, file)
         if storage.exists(uri) and storage.read(uri) != _lines(names):
-            raise ValueError(f"{uri} is there already and names other classes")
+            raise ValueError(f"{uri} exists already and names other classes")
         storage.write(uri, _lines(names))
 
     def _xml(self, sample: Sample, found: Instances, file: str) -> bytes:

@@ -1,4 +1,4 @@
-"""What writes the Samples of a split in some format of files: the other way round from a Source."""
+"""Protocol and helpers of writers, which write the Samples of a split to files of another format."""
 
 import os
 import re
@@ -15,23 +15,23 @@ from mtl_ray.sources.folders import is_image
 from mtl_ray.sources.source import SkippedItem, UnreadableError
 
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
-"""What neither XML nor a list with one name a line can hold."""
+"""Characters that neither XML nor a list with one name per line can hold."""
 MaskForm = Literal["rle", "polygons", "none"]
 Writing = tuple[Any, list[SkippedItem]]
-"""A record, small and picklable, of which the split's own file is made; and what the format cannot say."""
+"""A small picklable record for the split's own file, and the items that the format cannot express."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """Where a split goes.
+    """Output of a writer.
 
     Attributes:
-        uri: the folder of the dataset, which may hold other splits already; or a COCO file.
-        split: its name, as part of names of files.
+        uri: the folder of the dataset, which may hold other splits; or a COCO file.
+        split: name of the split, part of file names.
         vocabulary: class names and keypoints.
-        images: whether the images are written too.
-        masks: how masks are said; None for the format's usual way.
-        annotated: False if nobody has annotated any image, so that it need not be said of each.
+        images: whether image files are written.
+        masks: form of masks; None for the default of the format.
+        annotated: False if no image is annotated, so that images get no note.
     """
 
     uri: str
@@ -47,14 +47,14 @@ class Writer(Protocol):
 
     @property
     def target(self) -> Target:
-        """Where it goes."""
+        """The output."""
         ...
 
     def write(self, sample: Sample) -> Writing:
         """Writes the files of one sample.
 
         Raises:
-            UnreadableError: if nothing can be written for it.
+            UnreadableError: if the sample cannot be written.
         """
         ...
 
@@ -62,20 +62,20 @@ class Writer(Protocol):
         """Writes the split's own file, last, and gives its URI.
 
         Raises:
-            ValueError: if the folder holds something that does not go with it, or two samples have the same name.
+            ValueError: if the folder holds a different dataset, or two samples have the same name.
         """
         ...
 
 
 def path_of(sample: Sample) -> str:
-    """The path of a sample's image in the folder of images: its key, with a suffix where it has none.
+    """The path of a sample's image in the folder of images: its key, with a suffix if it lacks one.
 
     Raises:
-        UnreadableError: if it would lie outside the folder, or lists with one name a line could not hold it.
+        UnreadableError: if the path leaves the folder or has control characters.
     """
     key = sample.key
     if "\\" in key or "\0" in key or not {"", ".", ".."}.isdisjoint(key.split("/")):
-        raise UnreadableError(key, "its name is no path inside a folder")
+        raise UnreadableError(key, "its name is not a path inside a folder")
     if len(key.splitlines()) > 1 or _CONTROL.search(key):
         raise UnreadableError(repr(key), "its name has control characters")
     return key if is_image(key) else key + _suffix(sample.image)
@@ -87,14 +87,14 @@ def stem_of(path: str) -> str:
 
 
 def write_image(uri: str, sample: Sample) -> None:
-    """Writes a sample's image, unless a file of its size is there already."""
+    """Writes a sample's image, unless a file of its size exists."""
     if not storage.is_remote(uri) and storage.exists(uri) and storage.size(uri) == len(sample.image):
         return
     write_file(uri, sample.image)
 
 
 def write_file(uri: str, data: bytes) -> None:
-    """Writes one of many small files, whole or not at all, without waiting for the disk (seventy times as long): ``flush_to_disk`` does."""
+    """Writes one of many small files atomically, without waiting for the disk (70 times slower): ``flush_to_disk`` does."""
     if storage.is_remote(uri):
         storage.write(uri, data)
         return
@@ -109,7 +109,7 @@ def write_file(uri: str, data: bytes) -> None:
 
 
 def flush_to_disk(uri: str) -> None:
-    """Waits until what this machine has written would survive a loss of power, where that is on a disk."""
+    """Flushes all written files to the disk, if the output is local."""
     if not storage.is_remote(uri):
         os.sync()
 
@@ -118,7 +118,7 @@ def unique(paths: Iterable[str], what: str) -> list[str]:
     """The paths as a list.
 
     Raises:
-        ValueError: if one is there twice.
+        ValueError: if a path is repeated.
     """
     found = list(paths)
     if len(set(found)) < len(found):
@@ -131,7 +131,7 @@ def needs(vocabulary: Vocabulary, kind: Literal["instances", "semantic"], form: 
     """The class names of a kind of annotation.
 
     Raises:
-        ValueError: if the set has none, or a list with one name a line could not hold one.
+        ValueError: if the dataset has none, or a class name has line breaks or control characters.
     """
     if kind not in vocabulary.classes:
         has = ", ".join(vocabulary.classes) or "nothing"
@@ -143,6 +143,6 @@ def needs(vocabulary: Vocabulary, kind: Literal["instances", "semantic"], form: 
 
 
 def _suffix(data: bytes) -> str:
-    if data.startswith(JPEG) or not data:  # of an image that is not there nothing is known
+    if data.startswith(JPEG) or not data:  # a missing image has no bytes
         return ".jpg"
     return ".png" if data.startswith(PNG) else ".bmp" if data.startswith(b"BM") else ".webp" if data[8:12] == b"WEBP" else ".img"
