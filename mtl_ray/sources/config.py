@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Digits(RawSource):
-    """The built-in set: handwritten digits of scikit-learn in scenes with backgrounds from its photographs."""
+    """Built-in dataset: scikit-learn's handwritten digits in scenes with backgrounds from its photographs."""
 
     type: Literal["digits"] = "digits"
     root: str = "-"
-    """Not used: the set is made, not read."""
+    """Not used: the dataset is generated."""
     split: str
-    """"train" shows other handwriting and other places than every other split; the name also seeds the scenes."""
+    """"train" uses other handwriting and backgrounds than every other split; the name also seeds the scenes."""
     num: int = Field(default=3000, ge=1)
-    """Scenes."""
+    """Number of scenes."""
     size: int = Field(default=128, ge=64, le=1024)
     """Height and width of a scene in pixels."""
     seed: int = 0
-    """Another seed gives other scenes; on the command line it is also that of the order of rows."""
+    """Another seed gives other scenes; on the command line it also seeds the order of rows."""
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
@@ -39,7 +39,7 @@ class Digits(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ImageFolder(RawSource):
-    """One folder a class: ROOT/SPLIT/CLASS/*.jpg, also deeper."""
+    """One folder per class: ROOT/SPLIT/CLASS/*.jpg, also deeper."""
 
     type: Literal["image_folder"] = "image_folder"
     root: str
@@ -47,7 +47,7 @@ class ImageFolder(RawSource):
     split: str
     """The folder below ROOT."""
     classes: str | None = None
-    """File with one class name a line, in order; by default the names of the folders of all splits, sorted."""
+    """File with one class name per line, in order; by default the sorted folder names of all splits."""
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
@@ -58,16 +58,16 @@ class ImageFolder(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class UnannotatedImages(RawSource):
-    """Images that nobody has annotated, to be listed for a test: with --format coco a file of images and categories."""
+    """Images without annotations, such as a test split: with --format coco a list of images and categories."""
 
     annotated: ClassVar[bool] = False
     type: Literal["pictures"] = "pictures"
     root: str
     """The folder of the dataset (a path or s3://...)."""
     split: str
-    """The folder below ROOT, also deeper; ROOT itself where the images lie directly in it."""
+    """The folder below ROOT, also deeper; ROOT itself if the images lie directly in it."""
     classes: str
-    """File with one class name a line, of the objects that will be looked for."""
+    """File with one class name per line, of the objects to detect."""
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
@@ -86,9 +86,9 @@ class List(RawSource):
     split: str
     """The list: SPLIT.txt in ROOT, meta/ or splits/."""
     classes: str | None = None
-    """File with one class name a line; by default all that occur in the lists of ROOT, sorted; numbers are places in the list."""
+    """File with one class name per line; by default all that occur in the lists of ROOT, sorted; numbers are positions in the list."""
     separator: str | None = None
-    """Between the fields of a line; by default any blanks."""
+    """Separator of the fields of a line; by default any blanks."""
     images: str = "images"
     """Folder of the images, relative to ROOT."""
 
@@ -101,15 +101,15 @@ class List(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Idx(RawSource):
-    """IDX files as of MNIST: SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, also .gz; images become PNGs."""
+    """IDX files (MNIST): SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, also .gz; images become PNGs."""
 
     type: Literal["idx"] = "idx"
     root: str
     """The folder of the files (a path or s3://...)."""
     split: str
-    """Start of their names; val and test also mean t10k."""
+    """Prefix of the file names; val and test also mean t10k."""
     classes: str | None = None
-    """File with one class name a line; by default numbers."""
+    """File with one class name per line; by default numbers."""
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
@@ -120,13 +120,13 @@ class Idx(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Shards(RawSource):
-    """A split that was converted before, to be written again in another form."""
+    """A converted split, to be written again in another format."""
 
     type: Literal["shards"] = "shards"
     root: str
     """The folder of the split."""
     split: str
-    """What the new split is called."""
+    """The name of the new split."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -137,17 +137,17 @@ class SemanticPng(RawSource):
     root: str
     """The folder of the dataset (a path or s3://...)."""
     split: str
-    """The list or the folder below ROOT."""
+    """The list, or the folder below ROOT."""
     classes: str | None = None
-    """File with one class name a line, from index 0 on; by default one class for every index found in the set."""
+    """File with one class name per line, from index 0; by default one class per index in the dataset."""
     ignore: tuple[int, ...] = (255,)
-    """Indices that mean "no class here", as they stand in the files."""
+    """Indices in the files that mean "no class"."""
     reduce_zero_label: bool | None = None
-    """ADE20K: 0 means "no class here" too, and 1 is the first class. Names and classes count from there."""
+    """ADE20K: 0 means "no class" too, and 1 is the first class."""
     values: str | None = None
-    """File with lines "value name" or "red green blue name" where maps have not indices; a name may be there again, "-" is no class."""
+    """File with lines "value name" or "red green blue name" if maps hold other values than indices; names may repeat, "-" means no class."""
     label_ids: Literal["cityscapes"] | None = None
-    """The values are label ids of which some become classes: the 19 of Cityscapes by their train ids."""
+    """The values are label ids; cityscapes: the 19 evaluated labels become classes."""
     images: str | None = None
     """Folder of the images, relative to ROOT."""
     labels: str | None = None
@@ -167,29 +167,29 @@ SourceConfig = Annotated[RawConfig | Shards, Field(discriminator="type"), Slot("
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ConvertConfig:
-    """One split of a raw dataset and where its shards go."""
+    """A conversion: one split of a raw dataset, and the output."""
 
     source: SourceConfig
-    """What is read."""
+    """The dataset to read."""
     to: str
-    """Where it goes (a path or s3://...): the folder of the shards and their manifest, or of the files."""
+    """Output (a path or s3://...): the folder of the shards and their manifest, or of the files."""
     format: Literal["arrow", "tfrecord", "coco", "yolo", "voc", "semantic_png"] = "arrow"
-    """arrow or tfrecord: shards. Others: a folder of files, which may hold further splits; for coco also a file, --to FILE.json."""
+    """arrow or tfrecord: shards. Others: a folder of files, which may hold other splits; for coco also a file, --to FILE.json."""
     shuffle: bool | None = None
-    """Whether the rows are put into random order; by default those of shards are, unless they come from shards and have one."""
+    """Whether rows are shuffled; by default only for shards made from raw datasets."""
     seed: int = Field(default=0, ge=0)
-    """Of that order."""
+    """Seed of the order."""
     shard_bytes: int = Field(default=128 << 20, gt=0)
-    """A shard is about so large."""
+    """Approximate size of a shard."""
     workers: int | None = Field(default=None, ge=1)
-    """At most so many tasks at a time, by default two for each CPU; 1 works in this process, without Ray."""
+    """Maximum number of tasks at a time, by default two per CPU; 1 runs in this process, without Ray."""
     pictures: bool = True
-    """Whether a folder of files gets the images too, or the annotations alone."""
+    """Whether image files are written too, or only annotations (formats of files)."""
     masks: Literal["rle", "polygons", "none"] | None = None
-    """How files say masks of objects: coco and yolo as polygons, but coco those of cityscapes and nuimages as rle; voc not at all."""
+    """Form of masks in files; default polygons for coco and yolo, rle for coco from cityscapes and nuimages, none for voc."""
     max_pixels: int | None = Field(default=None, gt=0)
-    """Images with more pixels are rejected; 50 million by default."""
+    """Images with more pixels are skipped; 50 million by default."""
     allow_empty: bool = False
-    """Whether a split may have no annotation at all, because all its images are negatives."""
+    """Whether a split may have no annotation at all (all images are negatives)."""
     plugins: tuple[str, ...] = ()
-    """Modules of plugins, which add sources, inputs and kinds of annotation; those of installed packages are always there."""
+    """Modules of plugins, which add sources, inputs and kinds of annotation; those of installed packages are always loaded."""

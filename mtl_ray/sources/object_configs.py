@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Coco(RawSource):
-    """COCO: one JSON file a split, with boxes, polygons or run lengths, crowds, keypoints."""
+    """COCO: one JSON file per split, with boxes, polygons or run lengths, crowds, keypoints."""
 
     type: Literal["coco"] = "coco"
     root: str
@@ -21,13 +21,13 @@ class Coco(RawSource):
     split: str
     """Part of the file's name: annotations/instances_SPLIT2017.json, SPLIT.json, SPLIT/_annotations.coco.json, ..."""
     annotations: str | None = None
-    """The annotation file, relative to ROOT, where it has another name; then its categories alone count."""
+    """The annotation file, relative to ROOT, if it has another name; then only its categories are used."""
     images: str | None = None
-    """Folder of the images, relative to ROOT; by default the one in which the listed images are."""
+    """Folder of the images, relative to ROOT; by default the folder that holds the listed images."""
     keypoints: bool = False
     """Read person_keypoints_SPLIT*.json instead of instances_SPLIT*.json."""
     classes: str | None = None
-    """File with one class name a line: only these, in this order; by default all categories by id."""
+    """File with one class name per line: only these, in this order; by default all categories by id."""
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
@@ -38,17 +38,17 @@ class Coco(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Yolo(RawSource):
-    """YOLO: a text file an image, lines "class cx cy w h" or "class x1 y1 x2 y2 ..." (polygon), as shares of width and height."""
+    """YOLO: one text file per image, lines "class cx cy w h" or "class x1 y1 x2 y2 ..." (polygon), relative to width and height."""
 
     type: Literal["yolo"] = "yolo"
     root: str
     """The folder with data.yaml, or with images/ and labels/."""
     split: str
-    """What data.yaml calls it, else images/SPLIT, SPLIT/images, or a list SPLIT.txt of ids."""
+    """Its name in data.yaml, else images/SPLIT, SPLIT/images, or a list SPLIT.txt of ids."""
     classes: str | None = None
-    """File with one class name a line; by default the names in data.yaml, or numbers."""
+    """File with one class name per line; by default the names in data.yaml, or numbers."""
     labels: str | None = None
-    """What stands for "images" in the path of an image's label file; by default labels."""
+    """Replaces "images" in the path of a label file; by default labels."""
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
@@ -59,7 +59,7 @@ class Yolo(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Text(RawSource):
-    """ObjectiveMTL's normal boxes: a list of ids, images/ID.jpg, labels/ID.txt with lines "class xmin ymin xmax ymax" in pixels."""
+    """ObjectiveMTL's boxes: a list of ids, images/ID.jpg, labels/ID.txt with lines "class xmin ymin xmax ymax" in pixels."""
 
     type: Literal["text"] = "text"
     root: str
@@ -67,9 +67,9 @@ class Text(RawSource):
     split: str
     """The list of ids: SPLIT.txt in ROOT, meta/, splits/ or ImageSets/Main/."""
     classes: str | None = None
-    """File with one class name a line; by default all that occur in the labels, sorted; numbers are places in the list."""
+    """File with one class name per line; by default all that occur in the labels, sorted; numbers are positions in the list."""
     separator: str | None = None
-    """Between the fields of a line; by default any blanks."""
+    """Separator of the fields of a line; by default any blanks."""
     images: str = "images"
     """Folder of the images, relative to ROOT."""
     labels: str = "labels"
@@ -84,23 +84,23 @@ class Text(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Voc(RawSource):
-    """Pascal VOC: a list of ids, Annotations/*.xml, JPEGImages, and SegmentationClass where class names for it are given."""
+    """Pascal VOC: a list of ids, Annotations/*.xml, JPEGImages, and SegmentationClass if --semantic-classes is given."""
 
     type: Literal["voc"] = "voc"
     root: str
-    """The folder that has Annotations/ (and JPEGImages/; or annotations/ and images/), or one above it: VOCdevkit with VOC2007, VOC2012."""
+    """The folder that has Annotations/ (and JPEGImages/; or annotations/ and images/), or a parent of it: VOCdevkit with VOC2007, VOC2012."""
     split: str
-    """The list SPLIT.txt in ImageSets/Main, meta/ or splits/; all annotations where the set has no lists."""
+    """The list SPLIT.txt in ImageSets/Main, meta/ or splits/; all annotations if the dataset has no lists."""
     years: tuple[str, ...] | None = None
-    """Folders to be read together, such as VOC2007 or 2007; by default all of a ROOT like VOCdevkit."""
+    """Folders to read together, such as VOC2007 or 2007; by default all in a ROOT like VOCdevkit."""
     classes: str | None = None
-    """File with one class name a line; by default all names in Annotations, sorted."""
+    """File with one class name per line; by default all names in Annotations, sorted."""
     style: Literal["det", "mtl"] = "det"
-    """mtl: also the attributes property, gender and age, and 18 key nodes of the body."""
+    """mtl: also the attributes property, gender and age, and 18 keypoints of the body."""
     semantic_classes: str | None = None
-    """File with one name a line for the indices in SegmentationClass/*.png, background first; without it these are not read."""
+    """File with one name per line for the indices in SegmentationClass/*.png, background first; without it they are not read."""
     compat: bool | None = None
-    """Boxes without their last row and column of pixels, as MMDetection's converter has them, to compare with its numbers."""
+    """Boxes without their last row and column of pixels, as in MMDetection's converter, to compare with its results."""
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
@@ -118,11 +118,11 @@ class Cityscapes(RawSource):
     root: str
     """The folder that has leftImg8bit/ and gtFine/."""
     split: str
-    """train, val or test: the folder in both; where there is none, all images."""
+    """train, val or test: the folder in both; all images if there is no such folder."""
     annotations: Literal["instance_ids", "polygons", "label_ids"] | None = None
-    """What is read of gtFine; by default the first of these that an image has. label_ids give the semantic map alone."""
+    """Annotation files to read; by default the first of these that an image has. label_ids give only the semantic map."""
     images: str = "leftImg8bit"
-    """Folder of the images, and the end of their names."""
+    """Folder of the images, and suffix of their names."""
     labels: str = "gtFine"
     """Folder of the annotations, and part of their names: also gtCoarse."""
 
@@ -153,15 +153,15 @@ class Nuimages(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Labelme(RawSource):
-    """labelme: a JSON file an image with polygons, rectangles, circles, masks; shapes of one label and group are one object."""
+    """labelme: one JSON file per image with polygons, rectangles, circles, masks; shapes of one label and group are one object."""
 
     type: Literal["labelme"] = "labelme"
     root: str
     """The folder of the dataset (a path or s3://...)."""
     split: str
-    """The folder of the JSON files below ROOT, or a list SPLIT.txt; all of ROOT where it has neither."""
+    """The folder of the JSON files below ROOT, or a list SPLIT.txt; all of ROOT if it has neither."""
     classes: str | None = None
-    """File with one class name a line; by default all labels in ROOT but __ignore__ and _background_, sorted."""
+    """File with one class name per line; by default all labels in ROOT except __ignore__ and _background_, sorted."""
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
@@ -172,7 +172,7 @@ class Labelme(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Via(RawSource):
-    """VIA (VGG Image Annotator): one JSON file a split with polygons, rectangles, circles, ellipses."""
+    """VIA (VGG Image Annotator): one JSON file per split with polygons, rectangles, circles, ellipses."""
 
     type: Literal["via"] = "via"
     root: str
@@ -182,11 +182,11 @@ class Via(RawSource):
     annotations: str | None = None
     """The JSON file, relative to ROOT."""
     images: str | None = None
-    """Folder of the images, relative to ROOT; by default the one in which the listed images are."""
+    """Folder of the images, relative to ROOT; by default the folder that holds the listed images."""
     attribute: str | None = None
-    """The attribute of a region that is its class; by default the only one, or class, name, label, type, category."""
+    """The region attribute that holds the class; by default the only one, or class, name, label, type, category."""
     classes: str | None = None
-    """File with one class name a line; by default all that occur, sorted; "object" where regions have no attributes."""
+    """File with one class name per line; by default all that occur, sorted; "object" if regions have no attributes."""
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""

@@ -1,4 +1,4 @@
-"""Well-known datasets: where their files are, and how large; or what to do where an account is needed."""
+"""Catalog of well-known datasets: URLs, sizes and checksums, or instructions if an account is needed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class File:
     """A file of a dataset.
 
     Attributes:
-        urls: where it is.
-        path: where it goes in the folder; by default the last part of the address.
-        into: the folder, in that of the dataset, into which an archive is unpacked.
-        size, digest: as in ``fetch.Wanted``, where they are known.
+        urls: alternatives, the first to be tried first.
+        path: path in the output folder; by default the last part of the URL.
+        into: folder in the output folder into which an archive is unpacked.
+        size, digest: as in ``fetch.Wanted``, if known.
     """
 
     urls: tuple[str, ...]
@@ -30,13 +30,13 @@ class File:
 
     @property
     def name(self) -> str:
-        """Where it goes in the folder."""
+        """The path in the output folder."""
         return self.path or self.urls[0].rpartition("/")[2]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CatalogEntry:
-    """What is known of a dataset; one without files has instructions."""
+    """A dataset of the catalog; one without files has instructions."""
 
     about: str
     files: tuple[File, ...] = ()
