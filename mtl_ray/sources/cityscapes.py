@@ -36,13 +36,13 @@ _ENDS: Mapping[Literal["instance_ids", "polygons", "label_ids"], str] = {
     "polygons": "polygons.json",
     "label_ids": "labelIds.png",
 }
-"""Kinds of annotation and the ends of their files' names, the first that is there being taken."""
+"""Kinds of annotation and the suffixes of their files; the first that exists is used."""
 _NO_ANNOTATION = "image without an annotation file, used without annotations"
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """An image's key, its file and its annotation as paths in the root, and the kind of this; empty for none."""
+    """An image: its key, its file and its annotation file (relative to the root), and the kind of annotation; empty if none."""
 
     key: str
     image: str
@@ -100,9 +100,9 @@ def _files_in(root: str, place: str) -> list[str]:
 
 
 def _names(paths: Sequence[str], end: str) -> tuple[dict[str, str], list[SkippedItem]]:
-    """The name without the end of each image among some files, and what is said of the other files."""
+    """The name of each image without its suffix, and notes on the other files."""
     stems = {path: path.rpartition(".")[0] for path in paths if is_image(path)}
-    others = [SkippedItem(path, "", f"its name does not end on {end}") for path, stem in stems.items() if not stem.endswith(end)]
+    others = [SkippedItem(path, "", f"its name does not end with {end}") for path, stem in stems.items() if not stem.endswith(end)]
     return {path: stem.removesuffix(end) for path, stem in stems.items() if stem.endswith(end)}, [*passed_over(paths), *others]
 
 
@@ -130,10 +130,10 @@ def _sample(record: _Record, image: EncodedImage, *, instances: Instances | None
 
 
 def _image(uri: str, record: _Record, rule: ImageRule, stated: tuple[int, int] | None) -> EncodedImage:
-    """The image, which must be as large as its annotation.
+    """Reads the image, which must have the size of its annotation.
 
     Raises:
-        UnreadableError: if it is not, or cannot be read.
+        UnreadableError: if the sizes differ, or the image cannot be read.
     """
     image = read_image(uri, record.key, rule, stated)
     if stated != (image.height, image.width):

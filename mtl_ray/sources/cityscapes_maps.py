@@ -31,9 +31,9 @@ IDS: Mapping[str, int] = {
         )
     )
 } | {"license plate": -1}
-"""The id of every label that an annotator could choose."""
+"""Label ids by name."""
 FIRST_THING = IDS["person"]
-"""From here on, objects are told apart."""
+"""Labels from this id have instances."""
 
 _NOT_EVALUATED = frozenset((*range(7), 9, 10, 14, 15, 16, 18, 29, 30, -1))
 SEMANTIC: tuple[str, ...] = tuple(name for name, number in IDS.items() if number not in _NOT_EVALUATED)
@@ -45,7 +45,7 @@ COLOURS: tuple[tuple[int, int, int], ...] = (
     *((220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70)),
     *((0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
 )
-"""Of the 19 classes."""
+"""Colours of the 19 classes."""
 
 _GROUP = "group"
 _MOST = 1000
@@ -55,7 +55,7 @@ def read_map(uri: str, file: str, max_pixels: int) -> NDArray[np.int32]:
     """The map (height, width) in an ``instanceIds`` or ``labelIds`` PNG.
 
     Raises:
-        UnreadableError: if it is not there, damaged, too large, or no map.
+        UnreadableError: if it is missing, damaged, too large, or not a map.
     """
     values = load_values(uri, file, max_pixels=max_pixels)
     if values.ndim != 2 or values.dtype.kind not in "iu":
@@ -67,7 +67,7 @@ def read_polygons(uri: str, file: str) -> dict[str, Any]:
     """The content of a ``polygons`` JSON file, which has a list of objects.
 
     Raises:
-        UnreadableError: if it is not there, or no such JSON.
+        UnreadableError: if it is missing or invalid.
     """
     try:
         content = parse_json(storage.read(uri))
@@ -83,10 +83,10 @@ def read_polygons(uri: str, file: str) -> dict[str, Any]:
 
 
 def draw_map(content: Mapping[str, Any], file: str, image: EncodedImage) -> tuple[NDArray[np.int32], list[SkippedItem]]:
-    """The map (height, width) that the polygons of a JSON file make, later ones over earlier ones, as the authors draw it.
+    """Draws the polygons of a JSON file as a map (height, width), later ones over earlier ones, as the authors do.
 
-    A value is 1000 times the label id and the number of the object among those of its label; the label id alone for a group of
-    objects (``cargroup``) and for what has no objects.
+    A value is 1000 x label id + number of the object among those of its label; only the label id for a group of objects
+    (``cargroup``) and for labels without objects.
     """
     canvas = Image.new("I", (image.width, image.height), IDS["unlabeled"])
     draw, counts, skipped = ImageDraw.Draw(canvas), Counter[str](), []
@@ -100,7 +100,7 @@ def draw_map(content: Mapping[str, Any], file: str, image: EncodedImage) -> tupl
 
 
 def map_objects(instances: NDArray[np.int32], index: dict[int, int]) -> list[FoundObject]:
-    """The objects in a map of instances, by ascending value, whose label ids have a class index; groups are crowds."""
+    """The objects of an instance map, by ascending value, whose label ids have a class index; groups are crowds."""
     height, width = instances.shape
     found = []
     for value in np.unique(instances[instances >= FIRST_THING]).tolist():
@@ -121,7 +121,7 @@ def map_objects(instances: NDArray[np.int32], index: dict[int, int]) -> list[Fou
 
 
 THING_INDEX: dict[int, int] = {IDS[name]: number for number, name in enumerate(THINGS)}
-"""The class index of each label id of the eight classes of objects."""
+"""Class indices of the eight object classes by label id."""
 
 
 def _draw(draw: ImageDraw.ImageDraw, item: Any, counts: Counter[str]) -> None:
@@ -132,7 +132,7 @@ def _draw(draw: ImageDraw.ImageDraw, item: Any, counts: Counter[str]) -> None:
     group = label not in IDS and label.endswith(_GROUP)
     label = label.removesuffix(_GROUP) if group else label
     if label not in IDS:
-        raise ValueError(f"{named!r} is no label of Cityscapes")
+        raise ValueError(f"{named!r} is not a label of Cityscapes")
     value = IDS[label]
     points = _points(item.get("polygon"))
     if value >= FIRST_THING and not group:
@@ -146,21 +146,21 @@ def _draw(draw: ImageDraw.ImageDraw, item: Any, counts: Counter[str]) -> None:
 
 def _points(given: Any) -> Points:
     if not isinstance(given, list) or not all(isinstance(point, list) and len(point) == 2 for point in given):
-        raise ValueError("its polygon is no list of pairs")
+        raise ValueError("its polygon is not a list of pairs")
     points = points_of([x for x, _ in given], [y for _, y in given])
-    if len(points) < 2:  # two make a line, which the authors draw, too
+    if len(points) < 2:  # two points make a line, which the authors draw too
         raise ValueError(f"too few points: a polygon of {len(points)}")
     check_reach(points)
     return points
 
 
 def train_ids(ids: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """The train ids of label ids, ``IGNORE_INDEX`` where a label is not evaluated; of any shape."""
+    """The train ids of label ids, ``IGNORE_INDEX`` for labels that are not evaluated; any shape."""
     table = np.full(256, IGNORE_INDEX, np.uint8)
     table[[IDS[name] for name in SEMANTIC]] = np.arange(len(SEMANTIC))
     return table[np.clip(ids, 0, 255)]
 
 
 def label_ids(instances: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The label ids of a map of instances: 26 of a group of cars (26) as of the fourth car (26003)."""
+    """Label ids of an instance map: 26 for a group of cars (26) and for the fourth car (26003)."""
     return np.where(instances >= 1000, instances // 1000, instances).astype(np.int32)

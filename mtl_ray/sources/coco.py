@@ -69,7 +69,7 @@ def open_coco(config: Coco, rule: ImageRule = USUAL_RULE) -> Source:
 
 
 def _other_splits(root: str, uri: str, split: str) -> tuple[list[tuple[str, dict[str, Any]]], list[SkippedItem]]:
-    """URI and content of the files of other splits, and a note on each that cannot be read as one."""
+    """URI and content of the files of other splits, and a note on each that cannot be read."""
     found, notes = [], []
     for other in annotations_alike(root, uri, split):
         try:
@@ -94,7 +94,7 @@ def _read(layout: _Layout, record: Record) -> Reading:
 
 
 def _image(layout: _Layout, record: Record) -> EncodedImage:
-    """The image of a record; a name that leads out of the folder of the images and is not found in it is said to do so."""
+    """Reads the image of a record; the error says if its name leaves the folder of images."""
     try:
         return read_image(storage.join(layout.images, record.path), record.path, layout.rule, record.stated)
     except UnreadableError:

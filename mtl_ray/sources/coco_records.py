@@ -1,4 +1,4 @@
-"""A COCO file taken apart: a record for each image with its annotations, and what is said of those that belong to none."""
+"""Parses a COCO file: a record per image with its annotations, and skipped items."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ class Record:
     """One image.
 
     Attributes:
-        name: its ``file_name`` as it is written.
-        path: its file, in the folder of the images.
-        stated: height and width, if the file says them.
-        annotations: as they are written.
+        name: its ``file_name`` in the file.
+        path: its file, relative to the folder of images.
+        stated: height and width, if the file states them.
+        annotations: entries of the file.
     """
 
     name: str
@@ -36,14 +36,14 @@ def parse_coco(data: bytes, uri: str) -> dict[str, Any]:
     """The content of a COCO annotation file.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not one.
     """
     try:
         content = parse_json(data)
     except ValueError as error:
         raise ValueError(f"{uri} is not JSON: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _LISTS):
-        raise ValueError(f"{uri} is no COCO annotation file: it needs the lists images, annotations and categories")
+        raise ValueError(f"{uri} is not a COCO annotation file: it needs the lists images, annotations and categories")
     return content
 
 
@@ -56,7 +56,7 @@ def list_images(content: Entry, file: str) -> tuple[dict[int | str, Entry], list
         image = _named(entry) if isinstance(entry, dict) else {}
         key, name = identity(image.get("id")), str(image.get("file_name", ""))
         if key is None or not name:
-            skipped.append(SkippedItem(file, f"image {_told(image.get('id'), place)} {name}".strip(), "has no id or no file_name"))
+            skipped.append(SkippedItem(file, f"image {_shown_id(image.get('id'), place)} {name}".strip(), "has no id or no file_name"))
         elif key in images or name in names:
             same = key in images and images[key] == image
             reason = LISTED_AGAIN if same else "its id or its file_name is listed twice"
@@ -67,12 +67,12 @@ def list_images(content: Entry, file: str) -> tuple[dict[int | str, Entry], list
     return images, skipped
 
 
-def _told(value: object, place: int) -> str:
+def _shown_id(value: object, place: int) -> str:
     return f"at images[{place}]" if value is None else shown(value)
 
 
 def _named(image: Entry) -> Entry:
-    """An image whose file name is a text: LVIS has only the address of COCO's file, whose folder and name count."""
+    """An image entry with a text as file name; LVIS has only ``coco_url``, whose folder and name are used."""
     name, address = image.get("file_name"), image.get("coco_url")
     if isinstance(name, str) and name.strip("/\\. "):
         return image
@@ -88,7 +88,7 @@ def group_annotations(
 ) -> tuple[dict[int | str, list[Entry]], list[SkippedItem]]:
     """The annotations of each image, and a SkippedItem for each of an image that is not listed.
 
-    Ids may repeat, within an image and across images: only what is written again with all its values is the same annotation.
+    Ids may repeat: only an entry with identical values counts as a repeated annotation.
     """
     grouped: dict[int | str, list[Entry]] = {key: [] for key in images}
     skipped: list[SkippedItem] = []
@@ -109,7 +109,7 @@ def group_annotations(
 
 
 def _is_again(annotation: Entry, owner: int | str, seen: dict[Any, list[Entry] | set[str]]) -> bool:
-    """Whether the same annotation was there before; texts to compare are made only for those whose id repeats in an image."""
+    """Whether an identical annotation was seen; entries are compared only if an id repeats in an image."""
     key = (owner, identity(annotation.get("id")))
     before = seen.setdefault(key, [])
     if isinstance(before, list):
@@ -125,7 +125,7 @@ def _is_again(annotation: Entry, owner: int | str, seen: dict[Any, list[Entry] |
 def to_records(
     images: Mapping[int | str, Entry], grouped: Mapping[int | str, Sequence[Entry]], paths: Mapping[str, str]
 ) -> tuple[list[Record], list[SkippedItem]]:
-    """A record for each image, and a SkippedItem for each that is the same file as another."""
+    """A record for each image, and a SkippedItem for each image whose file belongs to another entry."""
     records: list[Record] = []
     skipped: list[SkippedItem] = []
     taken: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Index PNGs: images whose pixel values are classes, palette images included, become the semantic map of a Sample."""
+"""Index PNGs: converts images whose pixel values are classes, also palette images, to semantic maps."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,18 +18,18 @@ _PLACES = np.array([1 << 16, 1 << 8, 1])
 _UNNAMED = "pixels of a value without a class, which are ignored"
 _AT_A_TIME = 4
 LOOKED_AT = 32
-"""So many maps are decoded to see whether something is odd; all are only if it is."""
+"""Number of maps that are decoded for checks; all are decoded only if these look invalid."""
 NO_NAME = -1
-"""In a table of meanings: a value of which nobody said what it is."""
+"""In a table of meanings: a value without a name."""
 
 
 def meaning_of(num_classes: int, ignore: Sequence[int] = (IGNORE_INDEX,), first: int = 0) -> NDArray[np.int16]:
-    """What each of the 256 values of an index PNG is: a class index, ``IGNORE_INDEX`` for none, or ``NO_NAME``.
+    """(256,) table of the values of an index PNG: a class index, ``IGNORE_INDEX``, or ``NO_NAME``.
 
     Args:
-        num_classes: how many classes have names.
+        num_classes: number of classes.
         ignore: values that mean "no class".
-        first: the value of class 0; those before it mean "no class".
+        first: the value of class 0; smaller values mean "no class".
     """
     meaning: NDArray[np.int16] = np.full(256, NO_NAME, np.int16)
     known = min(num_classes, 256 - first)
@@ -39,22 +39,22 @@ def meaning_of(num_classes: int, ignore: Sequence[int] = (IGNORE_INDEX,), first:
 
 
 def read_index_png(uri: str, file: str, image: EncodedImage, meaning: NDArray[np.int16]) -> tuple[bytes, list[SkippedItem]]:
-    """The semantic map of an image as the PNG that a Sample carries.
+    """Reads an index PNG as the semantic map (PNG) of a Sample.
 
     Args:
-        uri: where the index PNG lies.
+        uri: of the index PNG.
         file: name of the file, for skipped items.
-        image: what it belongs to.
-        meaning: see ``meaning_of``; pixels of a value without a name become ``IGNORE_INDEX`` and each such value a SkippedItem.
+        image: the image of the map.
+        meaning: see ``meaning_of``; values without a name become ``IGNORE_INDEX``, with a SkippedItem each.
 
     Raises:
-        UnreadableError: if it is not there, cannot be decoded, or is not as large as the image.
+        UnreadableError: if it is missing, cannot be decoded, or has another size than the image.
     """
     return map_values(load_index_png(uri, file), file, image, meaning)
 
 
 def map_values(classes: NDArray[np.uint8], file: str, image: EncodedImage, meaning: NDArray[np.int16]) -> tuple[bytes, list[SkippedItem]]:
-    """The same of values that were loaded already; see ``read_index_png``."""
+    """Converts loaded values; see ``read_index_png``."""
     _check_size(classes, file, image)
     counts = np.bincount(classes.ravel(), minlength=256)
     unnamed = np.flatnonzero((meaning == NO_NAME) & (counts > 0)).tolist()
@@ -66,16 +66,17 @@ def map_values(classes: NDArray[np.uint8], file: str, image: EncodedImage, meani
 def map_colours(
     colours: NDArray[np.uint8], file: str, image: EncodedImage, classes: Mapping[tuple[int, ...], int]
 ) -> tuple[bytes, list[SkippedItem]]:
-    """The same of a map in which colours stand for classes.
+    """Converts a map in which colours are classes; see ``read_index_png``.
 
     Args:
         colours: the map, (H, W, 3).
         file: name of the file, for skipped items.
-        image: what it belongs to.
-        classes: class indices, or ``IGNORE_INDEX``, by red, green and blue; pixels of other colours become a SkippedItem, and ``IGNORE_INDEX``.
+        image: the image of the map.
+        classes: class indices, or ``IGNORE_INDEX``, by red, green and blue; other colours become ``IGNORE_INDEX``, with a
+            SkippedItem.
 
     Raises:
-        UnreadableError: if it is not as large as the image.
+        UnreadableError: if it has another size than the image.
     """
     _check_size(colours, file, image)
     codes = colours.astype(np.int64) @ _PLACES
@@ -102,7 +103,7 @@ def load_index_png(uri: str, file: str, max_pixels: int = MAX_PIXELS) -> NDArray
     """The values of an index PNG, (H, W) uint8.
 
     Raises:
-        UnreadableError: if it is not there or cannot be decoded.
+        UnreadableError: if it is missing or cannot be decoded.
     """
     values = load_values(uri, file, max_pixels=max_pixels)
     if values.ndim != 2:
@@ -114,10 +115,10 @@ def load_index_png(uri: str, file: str, max_pixels: int = MAX_PIXELS) -> NDArray
 
 
 def load_values(uri: str, file: str, mode: str | None = None, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
-    """The values of an image as they are stored: indices of a palette, 16 bits, or several channels; or as another of Pillow's modes.
+    """The stored values of an image: palette indices, 16 bits, or several channels; or converted to a mode of Pillow.
 
     Raises:
-        UnreadableError: if it is not there, cannot be decoded, or is a JPEG, which keeps no values.
+        UnreadableError: if it is missing, cannot be decoded, or is a JPEG, whose values are not exact.
     """
     try:
         opened = open_image(storage.read(uri), max_pixels)
@@ -139,7 +140,7 @@ def encode_index_png(classes: NDArray[np.uint8]) -> bytes:
 
 
 def palette_of(uri: str, num_classes: int) -> tuple[tuple[int, int, int], ...]:
-    """The RGB colours of the first indices of a palette image; nothing for any other."""
+    """The RGB colours of the first indices of a palette image; empty for other images."""
     try:
         opened = open_image(storage.read(uri))
         palette = opened.getpalette("RGB") if opened.mode == "P" else None
@@ -151,7 +152,7 @@ def palette_of(uri: str, num_classes: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def values_in(uris: Iterable[str], max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
-    """Which of the 256 values occur in some index PNGs; those that cannot be read do not count."""
+    """(256,) bool: the values that occur in some index PNGs; unreadable ones are ignored."""
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         present: NDArray[np.bool_] = np.zeros(256, np.bool_)
         for found in pool.map(lambda uri: _values_of(uri, max_pixels), uris):
@@ -167,16 +168,16 @@ def _values_of(uri: str, max_pixels: int) -> NDArray[np.bool_]:
 
 
 def check_meaning(uris: Sequence[str], meaning: NDArray[np.int16], max_pixels: int = MAX_PIXELS, *, binary: bool = True) -> None:
-    """Refuses maps of which nothing could be learned.
+    """Raises a ValueError if no pixel of the maps has a class.
 
     Args:
         uris: the maps of a split.
         meaning: see ``meaning_of``.
         max_pixels: a larger map is not decoded.
-        binary: whether maps of 0 and 255 may leave out 255, because a user said so.
+        binary: whether 255 may be ignored in maps of only 0 and 255.
 
     Raises:
-        ValueError: naming the values and what to do.
+        ValueError: with the values and a fix.
     """
     is_class = (meaning != NO_NAME) & (meaning != IGNORE_INDEX)
     for part in (uris[:LOOKED_AT], uris):

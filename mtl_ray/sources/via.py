@@ -22,7 +22,7 @@ from mtl_ray.sources.via_regions import Region, class_of, find_attribute, polygo
 
 _ONLY_CLASS = "object"
 _TRIED = 20
-"""So many of the listed images are looked for in every folder that could be theirs."""
+"""Number of listed images that are searched in each candidate folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def _stated(entry: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _folder_of(root: str, file: str, split: str, paths: Sequence[str], entries: Sequence[_Entry], *, needed: bool) -> str:
-    """The folder in which the first of the listed images lie; where no name fits as it is written, that in which most are found.
+    """The folder that holds the first listed images; if no name matches exactly, the folder with the most matches.
 
     Raises:
         FileNotFoundError: if there is none, and one is needed.
