@@ -35,8 +35,8 @@ def coco_objects(
         file: name of the annotation file, for skipped items.
         index: class indices by category id.
         names: of all categories, by id; those without an index were not chosen.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        height: of the image in pixels.
+        width: of the image in pixels.
         keypoints: number of keypoints per object; 0 to read none.
     """
     found, skipped = [], []

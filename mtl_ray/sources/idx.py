@@ -1,4 +1,4 @@
-"""IDX files, as of MNIST (LeCun et al., http://yann.lecun.com/exdb/mnist): one of grey images, one of labels."""
+"""IDX files of MNIST (LeCun et al., http://yann.lecun.com/exdb/mnist): one of grey images, one of labels."""
 
 import gzip
 import math
@@ -18,17 +18,17 @@ from mtl_ray.sources.config import Idx
 from mtl_ray.sources.source import Reading, SkippedItem, Source, fingerprint_of, unknown_class
 
 _ALIASES = {"val": ("val", "t10k", "test"), "test": ("test", "t10k")}
-"""MNIST calls its second half t10k."""
+"""MNIST's test split is called t10k."""
 _BYTES = 8
 """The code of unsigned bytes in the header."""
 
 
 def open_idx(config: Idx) -> Source:
-    """Reads both files of a split; the images travel in the records.
+    """Reads both files of a split; the records hold the images.
 
     Raises:
         FileNotFoundError: if there is no such pair.
-        ValueError: if one is damaged or they do not fit together.
+        ValueError: if a file is damaged, or the numbers of images and labels differ.
     """
     root = storage.absolute(config.root)
     images, labels = (_load(root, config.split, kind, dimensions) for kind, dimensions in (("images", 3), ("labels", 1)))
@@ -73,7 +73,7 @@ def _parse(data: bytes, uri: str, dimensions: int) -> NDArray[np.uint8]:
 
 
 def _numbers(root: str) -> tuple[str, ...]:
-    """As many classes as the highest label of any split needs."""
+    """Class names 0 to the highest label of any split."""
     files = [name for name in storage.names(root) if re.search(r"labels.*idx1", name)]
     return numbered(max(int(_parse(storage.read(storage.join(root, name)), name, 1).max(initial=0)) for name in files))
 

@@ -40,7 +40,7 @@ def open_image_folder(config: ImageFolder, rule: ImageRule = USUAL_RULE) -> Sour
     for key in filter(is_image, found):
         owner = _composed(key.partition("/")[0])
         if "/" not in key:
-            skipped.append(SkippedItem(key, "", "lies outside the folders of the classes"))
+            skipped.append(SkippedItem(key, "", "is not in the folder of a class"))
         elif owner not in index:
             skipped.append(SkippedItem(key, "", unknown_class(owner)))
         elif not is_of_a_system(key):
@@ -55,7 +55,7 @@ def open_image_folder(config: ImageFolder, rule: ImageRule = USUAL_RULE) -> Sour
 
 
 def _composed(name: str) -> str:
-    """A name with its accents in one way: macOS takes them apart."""
+    """A name in Unicode NFC; macOS decomposes accents."""
     return unicodedata.normalize("NFC", name)
 
 

@@ -1,4 +1,4 @@
-"""ObjectiveMTL's image labels: one list a split, lines "id label height width", images in images/."""
+"""ObjectiveMTL's image labels: one list per split, lines "id label height width", images in images/."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class _Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """An image (its path in the folder of images), its class, and its height and width as the list has them."""
+    """An image: its path in the folder of images, its class, and the height and width in the list."""
 
     key: str
     label: int
@@ -35,7 +35,7 @@ class _Record:
 
 
 def open_list(config: List, rule: ImageRule = USUAL_RULE) -> Source:
-    """Reads a split's list. The heights and widths in it are used only where no image is needed: else the files say how large they are.
+    """Reads a split's list. Its heights and widths are used only for missing images; otherwise the image files state them.
 
     Raises:
         FileNotFoundError: if there is no such list.
@@ -65,7 +65,7 @@ def open_list(config: List, rule: ImageRule = USUAL_RULE) -> Source:
 
 
 class _Finder:
-    """Finds images by their paths or ids."""
+    """Finds images by path or id."""
 
     def __init__(self, by_stem: Mapping[str, str], *, needed: bool) -> None:
         self._by_stem, self._needed = by_stem, needed
@@ -75,7 +75,7 @@ class _Finder:
         """The path of an image.
 
         Raises:
-            ValueError: if it is not there.
+            ValueError: if it is missing.
         """
         found = self._paths.find(name) if is_image(name) else self._by_stem.get(self._stems.find(name) or "")
         if found is not None:
@@ -98,7 +98,7 @@ def _record(fields: list[str], finder: _Finder, index: Mapping[str, int]) -> _Re
 
 
 def _labels_beside(uri: str, separator: str | None) -> Iterable[str]:
-    """The labels in this list and in those of the other splits, which lie in the same folder."""
+    """The labels in this list and in those of other splits in the same folder."""
     folder = uri.rpartition("/")[0]
     for name in storage.names(folder):
         if name.endswith(".txt") and name not in USUAL_FILES:

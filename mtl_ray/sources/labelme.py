@@ -1,4 +1,4 @@
-"""labelme: a JSON file of shapes beside each image (https://github.com/wkentaro/labelme)."""
+"""labelme: one JSON file of shapes per image (https://github.com/wkentaro/labelme)."""
 
 import base64
 import hashlib
@@ -25,18 +25,18 @@ from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError
 _AT_A_TIME = 16
 _LISTS = ("", "splits", "meta")
 _JSON = ".json"
-_NOT_LABELME = "a JSON file that is none of labelme, passed over"
+_NOT_LABELME = "a JSON file that is not of labelme, passed over"
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLocation:
-    """Where an image is.
+    """The location of an image.
 
     Attributes:
-        key: its path in the root; where it is not there, the path that it would have.
-        present: whether there is such a file.
-        as_stated: whether it lies at the very place that the JSON file says.
-        error: why the name cannot be looked for; nothing if it can.
+        key: its path in the root; for a missing file, the expected path.
+        present: whether the file exists.
+        as_stated: whether it is at the path in the JSON file.
+        error: why the path is invalid; empty if it is valid.
     """
 
     key: str
@@ -46,12 +46,12 @@ class ImageLocation:
 
 
 class ImageFinder:
-    """Finds images by what JSON files say: relative to the file, else beside it, else anywhere below the root, never outside.
+    """Finds the images of JSON files: by ``imagePath``, else beside the file, else anywhere below the root, never outside.
 
-    No image that lies where one file says is given to another file.
+    An image at the stated path of one file is not given to another file.
 
     Args:
-        images: paths of images in the root.
+        images: paths of images, relative to the root.
         named: ``imagePath`` of every JSON file in the root, by the file's path.
     """
 
@@ -64,7 +64,7 @@ class ImageFinder:
         self.taken = {place.key for file in named if (place := self.find(file)).present}
 
     def find(self, file: str) -> ImageLocation:
-        """The place of the image of a JSON file."""
+        """The location of the image of a JSON file."""
         said, error = self._stated_path(file)
         if said in self._images:
             return ImageLocation(said, present=True, as_stated=True)
@@ -77,15 +77,15 @@ class ImageFinder:
         return ImageLocation(said or beside, present=False, error=error)
 
     def _near(self, path: str) -> str | None:
-        """The image of this name, be it written in another way, in the same folder."""
+        """The image of this name in the same folder, also if written differently."""
         found = self._tree.find(path)
         return found if found is not None and posixpath.dirname(found) == posixpath.dirname(path) else None
 
     def _stated_path(self, file: str) -> tuple[str, str]:
-        """The path that a file says, in the root; or nothing, and why."""
+        """The path of the image that a file states, relative to the root; or an empty path and the reason."""
         named = self._named[file]
         if not named:
-            return "", "it names no image, and none of its own name is beside it"
+            return "", "it names no image, and there is no image with its own name"
         try:
             if named[1:2] == ":":
                 inside(named)
@@ -96,7 +96,7 @@ class ImageFinder:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """What the listing needs of a file: the name of its image, its labels, a digest; or what is to be said instead."""
+    """A listed file: the name of its image, its labels, a digest; or the SkippedItem of an invalid file."""
 
     image: str = ""
     labels: frozenset[str] = frozenset()
@@ -106,7 +106,7 @@ class _Listed:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """The key of an image, its JSON file, whether the image's file is there, and if not what is wrong with its name."""
+    """The key of an image, its JSON file, whether the image file exists, and if not, the error of its path."""
 
     key: str
     file: str
@@ -115,7 +115,7 @@ class _Record:
 
 
 def open_labelme(config: Labelme, rule: ImageRule = USUAL_RULE) -> Source:
-    """Lists the JSON files of a split: those below ROOT/SPLIT, or those that SPLIT.txt lists, or all where there is neither.
+    """Lists the JSON files of a split: those below ROOT/SPLIT, those in the list SPLIT.txt, or all if there is neither.
 
     Raises:
         FileNotFoundError: if there are none.
@@ -171,7 +171,7 @@ def _files_of(root: str, split: str, every: list[str]) -> tuple[list[str], list[
 
 
 def _records(files: Sequence[str], listed: Mapping[str, _Listed], finder: ImageFinder) -> tuple[list[_Record], list[SkippedItem]]:
-    """A record for each file of labelme, those first whose image lies where they say; no image is in two of them."""
+    """A record for each file of labelme. An image belongs to one file; files with a matching ``imagePath`` come first."""
     records: dict[str, _Record] = {}
     skipped: list[SkippedItem] = []
     places = {file: finder.find(file) for file in files if listed[file].said is None}
@@ -191,7 +191,7 @@ def _records(files: Sequence[str], listed: Mapping[str, _Listed], finder: ImageF
 
 
 def _others(split: str, paths: Sequence[str], records: Sequence[_Record], finder: ImageFinder) -> list[SkippedItem]:
-    """Notes on images that nobody annotated, and on files of other kinds, in the folders of the split."""
+    """Notes on images without annotations and on other files in the folders of the split."""
     folders = {posixpath.dirname(path) for record in records for path in (record.key, record.file)}
     inner = [path for path in paths if posixpath.dirname(path) in folders or path.startswith(f"{split}/")]
     free = [path for path in inner if is_image(path) and path not in finder.taken]
@@ -202,7 +202,7 @@ def _parse(root: str, file: str) -> tuple[bytes, dict[str, Any]]:
     """A file's bytes and content.
 
     Raises:
-        UnreadableError: if it is no JSON of labelme; its item is a note if nothing in it is of labelme.
+        UnreadableError: if it is not a JSON file of labelme.
     """
     try:
         data = storage.read(storage.join(root, file))
@@ -216,7 +216,7 @@ def _parse(root: str, file: str) -> tuple[bytes, dict[str, Any]]:
     if not isinstance(content, dict) or {"shapes", "imagePath", "imageData"}.isdisjoint(content):
         raise UnreadableError(file, _NOT_LABELME)
     if not isinstance(content.get("shapes"), list):
-        raise UnreadableError(file, "no JSON of labelme: it has no list of shapes")
+        raise UnreadableError(file, "not a JSON file of labelme: it has no list of shapes")
     return data, content
 
 
@@ -243,7 +243,7 @@ def _read(root: str, rule: ImageRule, index: Mapping[str, int], record: _Record)
 
 
 def _image(root: str, record: _Record, data: Any, rule: ImageRule, stated: tuple[int, int] | None) -> EncodedImage:
-    """The image's file, or where there is none the copy of it in the JSON."""
+    """The image file, or the copy in the JSON file if it is missing."""
     if record.present:
         return read_image(storage.join(root, record.key), record.key, rule, stated)
     if isinstance(data, str) and data:
@@ -252,7 +252,7 @@ def _image(root: str, record: _Record, data: Any, rule: ImageRule, stated: tuple
             height, width = checked_size(image, rule.max_pixels)
             return EncodedImage(data=image, height=height, width=width)
         except ValueError as error:
-            raise UnreadableError(record.file, f"its imageData is no image: {error}") from None
+            raise UnreadableError(record.file, f"its imageData is not an image: {error}") from None
     if rule.needed:
         raise UnreadableError(record.file, record.error or f"{ORPHAN}: {record.key}")
     return absent_image(record.key, rule, stated)

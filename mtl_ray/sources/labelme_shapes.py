@@ -1,6 +1,6 @@
-"""The shapes of a labelme file become objects; those of one label and one group are one object.
+"""Converts the shapes of a labelme file to objects; shapes with the same label and group are one object.
 
-The kinds of shapes are those of labelme and of the programs that took over its files, such as AnyLabeling and X-AnyLabeling.
+Supports the shapes of labelme, AnyLabeling and X-AnyLabeling.
 """
 
 import base64
@@ -18,7 +18,7 @@ from mtl_ray.sources.shapes import Points, check_reach, ellipse, object_of_polyg
 from mtl_ray.sources.source import SkippedItem, unknown_class
 
 NO_CLASSES = frozenset({"__ignore__", "_background_", ""})
-"""Labels by which labelme's own tools mean that something is no object."""
+"""Labels that labelme's own tools ignore."""
 _QUADRILATERALS = ("rotation", "rotated_rectangle", "oriented_rectangle", "quadrilateral")
 _WITHOUT_AREA = ("line", "linestrip", "polyline", "point", "points")
 
@@ -27,7 +27,7 @@ Group = list[tuple[str, Shape]]
 
 
 def label_of(shape: object) -> str:
-    """The label of a shape; nothing where it has none, or one that is no text and no number."""
+    """The label of a shape; empty if it is missing or not a text or number."""
     label = shape.get("label") if isinstance(shape, dict) else None
     return str(label).strip() if isinstance(label, str | int | float) and not isinstance(label, bool) else ""
 
@@ -35,14 +35,14 @@ def label_of(shape: object) -> str:
 def labelme_objects(
     shapes: Sequence[Any], file: str, index: Mapping[str, int], height: int, width: int
 ) -> tuple[list[FoundObject], list[SkippedItem]]:
-    """The objects of a file, and a SkippedItem for each shape that is none.
+    """The objects of a file, and a SkippedItem for each invalid shape.
 
     Args:
-        shapes: as the file has them.
+        shapes: entries of the file.
         file: name of the file, for skipped items.
         index: class indices by label.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        height: of the image in pixels.
+        width: of the image in pixels.
     """
     groups: dict[tuple[str, str | int], Group] = {}
     skipped = []
@@ -63,14 +63,14 @@ def labelme_objects(
 
 def _why_no_object(shape: object, label: str) -> str:
     if not isinstance(shape, dict):
-        return "a shape that is no object of JSON"
+        return "a shape that is not a JSON object"
     if label in NO_CLASSES:
         return f"labelled as no object: {label}" if label else f"a shape without a label: {shown(shape.get('label'))}"
     return unknown_class(label)
 
 
 def _group_of(shape: Shape, number: int) -> str | int:
-    """What is the same for all shapes of a group: of a shape without one, its number."""
+    """A key of the group of a shape; the shape's number if it has no group."""
     group = shape.get("group_id")
     if group is None or group == "":
         return number
@@ -79,7 +79,7 @@ def _group_of(shape: Shape, number: int) -> str | int:
 
 
 def _object(group: Group, class_index: int, file: str, height: int, width: int) -> tuple[list[FoundObject], list[SkippedItem]]:
-    """The object that a group of shapes makes; none if no shape of it can be understood."""
+    """The object of a group of shapes; empty if no shape is valid."""
     polygons: list[Points] = []
     parts: list[FoundObject] = []
     skipped = []
@@ -109,7 +109,7 @@ def _union(parts: Sequence[FoundObject], name: str, class_index: int, height: in
 
 
 def _kind_of(shape: Shape) -> str:
-    """The kind of a shape; files of before labelme 3 do not say it.
+    """The kind of a shape; files before labelme 3 do not state it.
 
     Raises:
         ValueError: if it is no text.
@@ -126,7 +126,7 @@ def _kind_of(shape: Shape) -> str:
 def _points(shape: Shape) -> Points:
     given = shape.get("points")
     if not isinstance(given, list) or not all(isinstance(point, list) and len(point) == 2 for point in given):
-        raise ValueError("its points are no list of pairs")
+        raise ValueError("its points are not a list of pairs")
     return points_of([x for x, _ in given], [y for _, y in given])
 
 
@@ -134,7 +134,7 @@ def _polygon(shape: Shape) -> Points:
     """The corners of a shape.
 
     Raises:
-        ValueError: if it has no area, or its points make no sense.
+        ValueError: if it has no area, or its points are invalid.
     """
     kind = _kind_of(shape)
     if kind in _WITHOUT_AREA:
@@ -154,7 +154,7 @@ def _polygon(shape: Shape) -> Points:
 
 
 def _mask(shape: Shape, name: str, class_index: int, height: int, width: int) -> FoundObject:
-    """A shape that is a small image of its pixels, at the place of its first point."""
+    """An object of a shape with a small mask image, whose top left corner is the first point."""
     corners = _points(shape)
     if len(corners) != 2:
         raise ValueError(f"a mask without the two corners of its box: {len(corners)} points")
@@ -164,7 +164,7 @@ def _mask(shape: Shape, name: str, class_index: int, height: int, width: int) ->
         encoded = base64.b64decode(shape["mask"], validate=True)
         pixels = np.asarray(load_image(open_image(encoded, max(1, height * width)))) != 0
     except ValueError as error:
-        raise ValueError(f"its mask is no image that fits: {error}") from None
+        raise ValueError(f"its mask is not a valid image: {error}") from None
     (x1, y1), (x2, y2) = corners
     left, top = int(x1), int(y1)
     if pixels.ndim != 2 or left < 0 or top < 0 or left + pixels.shape[1] > width or top + pixels.shape[0] > height:

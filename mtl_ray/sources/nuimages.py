@@ -1,8 +1,7 @@
 """nuImages: objects with masks on photographs from a car (Caesar et al. 2020, https://www.nuscenes.org/nuimages).
 
-Classes, their order, the area of an object (of its box) and the numbers of the semantic map are those that detectors are usually
-trained with: ten classes of which some unite several of nuImages' own, and the map of its development kit, in which later
-annotations (by their tokens) lie over earlier ones and all of them over the surfaces.
+Ten classes, some of which combine several of nuImages' categories, in the usual order; the area of an object is that of its
+box. The semantic map is that of the development kit: annotations in the order of their tokens, drawn over the surfaces.
 """
 
 import base64
@@ -43,7 +42,7 @@ _TABLES = ("category", "sample_data", "object_ann", "surface_ann")
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """A key frame, its height and width if stated, and its annotations, those of surfaces and those of objects, each by token."""
+    """A key frame: its file, stated height and width, and annotations of surfaces and of objects, sorted by token."""
 
     file: str
     stated: tuple[int, int] | None
@@ -64,7 +63,7 @@ def open_nuimages(config: Nuimages, rule: ImageRule = USUAL_RULE) -> Source:
 
     Raises:
         FileNotFoundError: if there is no such version.
-        ValueError: if a table is not nuImages'.
+        ValueError: if a table is invalid.
     """
     root = storage.absolute(config.root)
     version = _version(root, config.split)
@@ -85,7 +84,7 @@ def open_nuimages(config: Nuimages, rule: ImageRule = USUAL_RULE) -> Source:
 
 
 def semantic_numbers(names: Any) -> dict[str, int]:
-    """The number of each category in the semantic map: 1, 2, ... by the alphabet; the ground is 24, the own car 31, 0 is the rest."""
+    """Values of the categories in the semantic map: 1, 2, ... in alphabetical order; driveable surface 24, ego vehicle 31."""
     others = sorted(set(names) - set(_FIXED))
     if len(others) >= _FIXED[_GROUND]:
         raise ValueError(f"nuImages has at most 23 categories besides {_GROUND} and {_OWN_CAR}; there are {len(others)}")
@@ -106,7 +105,7 @@ def _parse(text: bytes, file: str) -> list[Any]:
     except ValueError as error:
         raise ValueError(f"{file} is not JSON: {error}") from None
     if not isinstance(content, list):
-        raise ValueError(f"{file} is no table of nuImages: a list of rows with tokens")
+        raise ValueError(f"{file} is not a table of nuImages: a list of rows with tokens")
     return content
 
 
@@ -114,7 +113,7 @@ def _categories(rows: Sequence[Any], file: str) -> dict[str, str]:
     """The name of each category by its token."""
     for place, row in enumerate(rows, start=1):
         if not _has_texts(row, "token", "name"):
-            raise ValueError(f"{file} is no table of nuImages: row {place} has no token or no name")
+            raise ValueError(f"{file} is not a table of nuImages: row {place} has no token or no name")
     return {row["token"]: row["name"] for row in rows}
 
 
@@ -123,7 +122,7 @@ def _has_texts(row: Any, *names: str) -> bool:
 
 
 def _records(tables: Mapping[str, Sequence[Any]], version: str) -> tuple[list[_Record], list[SkippedItem]]:
-    """A record for each key frame, and a SkippedItem for whatever belongs to none."""
+    """A record for each key frame, and a SkippedItem for each row without one."""
     file = f"{version}/sample_data.json"
     frames: dict[str, tuple[str, Mapping[str, Any]]] = {}
     others: set[str] = set()
@@ -161,7 +160,7 @@ def _records(tables: Mapping[str, Sequence[Any]], version: str) -> tuple[list[_R
 def _by_frame(
     rows: Sequence[Any], file: str, known: frozenset[str] | set[str]
 ) -> tuple[dict[str, list[Mapping[str, Any]]], list[SkippedItem]]:
-    """What is needed of the annotations of each frame, by token."""
+    """The used fields of the annotations of each frame, by token of the frame."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     skipped = []
     whole_rows = []
@@ -203,7 +202,7 @@ def _read(layout: _Layout, record: _Record) -> Reading:
 def _object(
     layout: _Layout, row: Mapping[str, Any], name: str, image: EncodedImage, semantic: NDArray[np.uint8], *, surface: bool
 ) -> FoundObject | None:
-    """Draws an annotation on the map; the object that it is, or None for one without mask or of no class."""
+    """Draws an annotation on the map and returns its object; None for surfaces and unused categories."""
     if not row.get("mask"):
         if surface:
             return None
@@ -218,12 +217,12 @@ def _object(
     if surface or category not in _CLASS_OF:
         return None
     x1, y1, x2, y2 = box = _box(row.get("bbox"))
-    area = min((x2 - x1) * (y2 - y1), height * width)  # of a box beyond all bounds not more than is left of it
+    area = min((x2 - x1) * (y2 - y1), height * width)  # boxes may reach far beyond the image
     return FoundObject(name=name, box_xyxy=box, class_index=CLASSES.index(_CLASS_OF[category]), area=area, mask=mask)
 
 
 def _mask(given: Any, height: int, width: int) -> bytes:
-    """The checked run lengths of a mask, which nuImages keeps in base64."""
+    """The checked RLE of a mask; nuImages stores it in base64."""
     size, counts = (given.get("size"), given.get("counts")) if isinstance(given, dict) else (None, None)
     if not isinstance(size, list) or not isinstance(counts, str):
         raise ValueError("its mask has no size or no run lengths")
@@ -236,5 +235,5 @@ def _box(given: Any) -> tuple[float, float, float, float]:
     corners = [number(value) for value in given] if isinstance(given, list) else []
     known = [value for value in corners if value is not None]
     if len(corners) != 4 or len(known) != 4:
-        raise ValueError(f"its box is not made of four numbers: {shown(given)}")
+        raise ValueError(f"its box is not four numbers: {shown(given)}")
     return known[0], known[1], known[2], known[3]

@@ -1,4 +1,4 @@
-"""ObjectiveMTL's "normal" boxes: a list of ids and a text file an image, lines "class xmin ymin xmax ymax" in pixels."""
+"""ObjectiveMTL's boxes: a list of ids and one text file per image, lines "class xmin ymin xmax ymax" in pixels."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class _Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """An id, and the paths of its label file and of its image in their folders; None for an image that is not there."""
+    """An id, and the relative paths of its label file and its image; None for a missing image."""
 
     name: str
     file: str
@@ -68,7 +68,7 @@ def _texts_in(uri: str) -> list[str]:
 
 
 def _listed(root: str, uri: str, *known: Mapping[str, str]) -> tuple[list[str], list[SkippedItem]]:
-    """The ids of a list as label files, or failing that images, have them; what leads out of the folder is rejected."""
+    """The ids of a list, matched to label files or images; paths that leave the folder are skipped."""
     ids = {name: name for each in reversed(known) for name in each}
     entries, skipped = read_ids(uri, root, ids)
     tree, file = Tree("", list(ids)), uri.removeprefix(root).lstrip("/")
@@ -126,5 +126,5 @@ def _object(line: str, name: str, layout: _Layout) -> FoundObject:
     try:
         x1, y1, x2, y2 = map(float, fields[1:_FIELDS])
     except ValueError:
-        raise ValueError(f"its box is not made of numbers: {' '.join(fields[1:_FIELDS])[:80]}") from None
+        raise ValueError(f"its box has something else than numbers: {' '.join(fields[1:_FIELDS])[:80]}") from None
     return FoundObject(name=name, box_xyxy=(x1, y1, x2, y2), class_index=class_index)

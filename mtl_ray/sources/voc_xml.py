@@ -125,7 +125,7 @@ def _box(item: ElementTree.Element, last_pixel: bool) -> tuple[float, float, flo
     try:
         x1, y1, x2, y2 = map(float, corners)
     except ValueError:
-        raise ValueError(f"its box is not made of numbers: {' '.join(corners)[:80]}") from None
+        raise ValueError(f"its box has something else than numbers: {' '.join(corners)[:80]}") from None
     if x2 <= x1 - 1 or y2 <= y1 - 1:
         raise ValueError(f"its box has no area: x {x1:g} to {x2:g}, y {y1:g} to {y2:g}")
     (x1, x2), (y1, y2) = _span(x1, x2, last_pixel), _span(y1, y2, last_pixel)

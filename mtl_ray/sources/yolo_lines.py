@@ -60,8 +60,8 @@ def yolo_objects(text: str, file: str, rule: LineRule, height: int, width: int) 
         text: the file.
         file: name of the file, for skipped items.
         rule: how its lines are read.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        height: of the image in pixels.
+        width: of the image in pixels.
     """
     found, skipped = [], []
     for number, line in enumerate(text.splitlines(), start=1):
