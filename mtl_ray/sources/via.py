@@ -27,7 +27,7 @@ _TRIED = 20
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What a file says of an image: its name, its regions, and height and width where somebody noted them."""
+    """An entry of a file: the name of an image, its regions, and its stated height and width."""
 
     name: str
     regions: tuple[Region, ...]
@@ -36,7 +36,7 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """An image's key, whether its file is there and if not what is wrong with its name, and each region's label and shape."""
+    """An image: its key, whether its file exists, else the error of its path, and label and shape of each region."""
 
     key: str
     present: bool
@@ -57,15 +57,15 @@ def open_via(config: Via, rule: ImageRule = USUAL_RULE) -> Source:
     """Reads a split's file, an export (``via_region_data.json``) or a project of VIA 1 or 2, and finds its images.
 
     Raises:
-        FileNotFoundError: if there is no such file, or none of its images is found.
-        ValueError: if several could be meant, or it is not VIA's.
+        FileNotFoundError: if there is no such file, or none of its images exists.
+        ValueError: if several files match, or the file is not VIA's.
     """
     root = storage.absolute(config.root)
     uri = storage.join(root, config.annotations) if config.annotations else _find_file(root, config.split)
     data = storage.read(uri)
     given = _content(data)
     if given is None:
-        raise ValueError(f"{uri} is no JSON file of VIA: it needs a filename and regions for each image")
+        raise ValueError(f"{uri} is not a JSON file of VIA: it needs a filename and regions for each image")
     file = uri.removeprefix(root).lstrip("/")
     entries, skipped = _entries(given, file)
     regions = [region for entry in entries for region in entry.regions]
@@ -106,7 +106,7 @@ def _json_files(folder: str) -> list[str]:
 
 
 def _content(data: bytes) -> list[Any] | None:
-    """What a file says of images, unchecked; None if none of it is VIA's."""
+    """The entries of a file, unchecked; None if it is not VIA's."""
     try:
         content = parse_json(data)
     except ValueError:
@@ -132,12 +132,12 @@ def _entries(given: Iterable[Any], file: str) -> tuple[list[_Entry], list[Skippe
         if isinstance(regions, list):
             entries.append(_Entry(entry["filename"], tuple(regions), _stated(entry)))
         else:
-            skipped.append(SkippedItem(file, entry["filename"], f"its regions are no list: {shown(regions)}"))
+            skipped.append(SkippedItem(file, entry["filename"], f"its regions are not a list: {shown(regions)}"))
     return entries, skipped
 
 
 def _stated(entry: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width of an image, which VIA itself does not note, but people do as attributes of the file."""
+    """Height and width of an image, which some users store as attributes of the file."""
     for place in (entry, entry.get("file_attributes")):
         if isinstance(place, dict) and (size := stated_size(place)):
             return size
@@ -173,7 +173,7 @@ def _folder_of(root: str, file: str, split: str, paths: Sequence[str], entries: 
 def _records(
     entries: Sequence[_Entry], paths: Sequence[str], attribute: str, only: str, file: str
 ) -> tuple[list[_Record], list[SkippedItem]]:
-    """A record for each image; none that is listed as it is called is taken for one that is called in another way."""
+    """A record for each image; exact names take precedence over similar names."""
     images = [path for path in paths if is_image(path)]
     tree, certain = Tree("", images), {entry.name.replace("\\", "/") for entry in entries}
     records: dict[str, _Record] = {}
@@ -184,7 +184,7 @@ def _records(
         present = found is not None and (found == name or found not in certain)
         key, error = (found, "") if found is not None and present else _key_of(name)
         if key in records:
-            skipped.append(SkippedItem(file, entry.name, f"an image that is listed before: {key}"))
+            skipped.append(SkippedItem(file, entry.name, f"an image that is already listed: {key}"))
             continue
         regions = tuple((class_of(each, attribute) if attribute else only, shape_of(each)) for each in entry.regions)
         records[key] = _Record(key, present, error, entry.stated, regions)
@@ -192,7 +192,7 @@ def _records(
 
 
 def _key_of(name: str) -> tuple[str, str]:
-    """The key of an image that is not there, and what is wrong with its name."""
+    """The key of a missing image, and the error of its path."""
     try:
         return inside(name), ""
     except ValueError as error:
@@ -200,7 +200,7 @@ def _key_of(name: str) -> tuple[str, str]:
 
 
 def _others(folder: str, paths: Sequence[str], records: Iterable[_Record]) -> list[SkippedItem]:
-    """Notes on images that the file does not list, and on files of other kinds beside them."""
+    """Notes on images that the file does not list, and on other files beside them."""
     taken, prefix = {record.key for record in records}, f"{folder}/" if folder else ""
     free = [prefix + path for path in paths if is_image(path) and path not in taken]
     return [*not_used(free), *passed_over(paths, prefix, (".json", ".txt", ".csv"))]

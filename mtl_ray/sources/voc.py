@@ -1,4 +1,4 @@
-"""Pascal VOC: lists of ids, an XML file an image, and index PNGs (Everingham et al. 2010, https://host.robots.ox.ac.uk/pascal/VOC)."""
+"""Pascal VOC: lists of ids, one XML file per image, and index PNGs (Everingham et al. 2010, https://host.robots.ox.ac.uk/pascal/VOC)."""
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ def open_voc(config: Voc, rule: ImageRule = USUAL_RULE) -> Source:
 
 
 def _list_all(folders: Sequence[VocFolder], split: str, *, needed: bool) -> tuple[list[VocListing], list[SkippedItem]]:
-    """The listing of each folder; a year that lacks the split is skipped, unless all do."""
+    """The listing of each folder; a year without the split is skipped, unless all years lack it."""
     listings: list[VocListing] = []
     skipped: list[SkippedItem] = []
     missing: list[FileNotFoundError] = []
@@ -69,7 +69,7 @@ def _list_all(folders: Sequence[VocFolder], split: str, *, needed: bool) -> tupl
         except FileNotFoundError as error:
             missing.append(error)
             listings.append(VocListing())
-            skipped.append(SkippedItem(folder.name.rstrip("/"), "", f"has no list {split}.txt: none of its images are in the split"))
+            skipped.append(SkippedItem(folder.name.rstrip("/"), "", f"has no list {split}.txt: its images are not in the split"))
     if len(missing) == len(folders):
         raise missing[0]
     return listings, [*skipped, *(item for listing in listings for item in listing.skipped)]
@@ -113,7 +113,7 @@ def _read(layout: _Layout, record: tuple[int, VocItem]) -> Reading:
 
 
 def _tree(folder: VocFolder, item: VocItem, file: str) -> ElementTree.Element:
-    """The annotation file of an item; an empty one where it has none."""
+    """The annotation of an item; an empty one if it has none."""
     if not item.listed:
         return ElementTree.Element("annotation")
     try:
@@ -125,7 +125,7 @@ def _tree(folder: VocFolder, item: VocItem, file: str) -> ElementTree.Element:
 
 
 def _map(folder: VocFolder, name: str, image: EncodedImage, num_classes: int) -> tuple[bytes | None, list[SkippedItem]]:
-    """The semantic map of an image, where it has one and classes were named."""
+    """The semantic map of an image; None if it has none or no classes are given."""
     uri = storage.join(folder.uri, MAPS, f"{name}.png")
     if not num_classes or not storage.exists(uri):
         return None, []

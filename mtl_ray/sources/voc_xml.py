@@ -1,7 +1,7 @@
-"""One XML file of Pascal VOC, with the attributes and key nodes that multi-task sets add to it.
+"""An XML file of Pascal VOC, with the attributes and keypoints that multi-task datasets add to it.
 
-VOC's pixels count from 1 and a box holds its last pixel, so xmin ymin xmax ymax become xmin-1 ymin-1 xmax ymax. Key nodes
-are taken as they are written: (-1, -1) marks a missing one, so they count from 0.
+VOC's pixels count from 1 and a box includes its last pixel, so xmin ymin xmax ymax become xmin-1 ymin-1 xmax ymax. Keypoints
+count from 0; (-1, -1) marks a missing one.
 """
 
 import math
@@ -16,14 +16,14 @@ from mtl_ray.sources.source import SkippedItem, unknown_class
 
 _SIDES = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 NODES = ("headtop", "nose", *(side + part for part in _SIDES for side in ("left", "right")))
-"""The 18 key nodes of a body."""
+"""The 18 keypoints of a body."""
 MIRROR = (0, 1, *(node + 1 if node % 2 == 0 else node - 1 for node in range(2, len(NODES))))
 _HEAD = ((0, 1), (1, 2), (1, 3), (2, 4), (3, 5))
 _TRUNK = ((6, 7), (6, 12), (7, 13), (12, 13))
 _LIMBS = ((6, 8), (8, 10), (7, 9), (9, 11), (12, 14), (14, 16), (13, 15), (15, 17))
 SKELETON = (*_HEAD, *_TRUNK, *_LIMBS)
 ATTRIBUTES = ("property", "gender", "age")
-"""Further columns: property 1 where gender or age is said, else 0; gender 1 female, else 0; age 1 child, else 0; -1 not said."""
+"""Further columns: property 1 if gender or age is given, else 0; gender 1 female, else 0; age 1 child, else 0; -1 unknown."""
 
 _ONE_PIXEL = "an object of a single pixel, kept, but perhaps a click by mistake"
 _POINT = re.compile(r"\(?\s*([-+]?[\d.]+)\s*,\s*([-+]?[\d.]+)\s*\)?")
@@ -31,12 +31,12 @@ _POINT = re.compile(r"\(?\s*([-+]?[\d.]+)\s*,\s*([-+]?[\d.]+)\s*\)?")
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """What a file says besides its objects.
+    """The facts of a file besides its objects.
 
     Attributes:
-        names: the classes of all its objects.
-        file: the name of its image, "" where it has none.
-        size: height and width of its image, None where they are missing or 0, as in many files.
+        names: class names of its objects.
+        file: the name of its image, "" if it has none.
+        size: height and width of its image, None if missing or 0.
     """
 
     names: frozenset[str]
@@ -48,7 +48,7 @@ def parse_xml(content: bytes) -> ElementTree.Element:
     """The root element of a file.
 
     Raises:
-        ValueError: if it is no XML, or not that of an annotation.
+        ValueError: if it is not XML, or not an annotation.
     """
     text = text_of_xml(content)
     if "<!ENTITY" in text:
@@ -63,7 +63,7 @@ def parse_xml(content: bytes) -> ElementTree.Element:
 
 
 def heading(tree: ElementTree.Element) -> Heading:
-    """What a file says of its image, and the names of its classes that are text."""
+    """The facts of a file: its image, and the class names that are valid text."""
     names = {_text(item, "name") for item in tree.findall("object")}
     return Heading(frozenset(name for name in names if name and UNREADABLE not in name), _text(tree, "filename"), _size(tree))
 
@@ -80,14 +80,14 @@ def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
 def voc_objects(
     tree: ElementTree.Element, file: str, index: Mapping[str, int], *, people: bool, last_pixel: bool = True
 ) -> tuple[list[FoundObject], list[SkippedItem]]:
-    """The objects of a file, and a SkippedItem for each that is not understood.
+    """The objects of a file, and a SkippedItem for each invalid one.
 
     Args:
         tree: the file's root element.
         file: name of the file, for skipped items.
         index: class indices by name.
-        people: whether to read attributes and key nodes too.
-        last_pixel: whether the pixels xmax and ymax belong to a box, as VOC means it.
+        people: whether to read attributes and keypoints too.
+        last_pixel: whether the pixels xmax and ymax belong to a box, as in VOC.
     """
     found, skipped = [], []
     for number, item in enumerate(tree.findall("object"), start=1):
@@ -118,7 +118,7 @@ def voc_objects(
 
 
 def _box(item: ElementTree.Element, last_pixel: bool) -> tuple[float, float, float, float]:
-    """The box in pixels from 0, its end exclusive. A box of one pixel (xmin = xmax) stays one, also without its last pixel."""
+    """The box in pixels from 0, end exclusive. A box of one pixel (xmin = xmax) keeps it, also without its last pixel."""
     corners = [_text(item, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
     if not any(corners):
         raise ValueError("it has no bndbox")
@@ -133,7 +133,7 @@ def _box(item: ElementTree.Element, last_pixel: bool) -> tuple[float, float, flo
 
 
 def _span(first: float, last: float, last_pixel: bool) -> tuple[float, float]:
-    """Pixels first to last, which count from 1, as a range from 0; the first pixel of a file that counts from 0 is the first, too."""
+    """Pixels first to last (from 1) as a range from 0; pixel 0, of files that count from 0, becomes the first pixel."""
     if last <= 0 <= first:
         return 0.0, 1.0
     if last_pixel or last - first < 1:

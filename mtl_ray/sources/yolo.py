@@ -1,4 +1,4 @@
-"""YOLO: a text file an image, boxes or polygons as shares of its width and height."""
+"""YOLO: one text file per image, boxes or polygons relative to its width and height."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from mtl_ray.sources.yolo_description import Description, merged, read_descripti
 from mtl_ray.sources.yolo_files import LABELS, find_labels, find_split_images
 from mtl_ray.sources.yolo_lines import LineRule, classes_in, has_confidences, has_polygon, yolo_objects
 
-_NO_SIZES = "; the labels of YOLO state no sizes, so the images are needed here"
+_NO_SIZES = "; YOLO labels state no image sizes, so images are needed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class _Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """An image (its path in the root and its key), and its label file; None if there is none: nothing is on the image."""
+    """An image (its path in the root and its key), and its label file; None for an image without objects."""
 
     image: str
     key: str
@@ -41,14 +41,14 @@ def open_yolo(config: Yolo, rule: ImageRule = USUAL_RULE) -> Source:
 
     Raises:
         FileNotFoundError: if there is no such split, or none of its images has a label file.
-        ValueError: if data.yaml cannot be read, or says that there are keypoints.
+        ValueError: if data.yaml cannot be read, or states keypoints.
     """
     root = storage.absolute(config.root)
     stamps = {uri.removeprefix(root).lstrip("/"): stamp for uri, stamp in storage.stamps(root).items()}
     files = [path for path in stamps if not is_of_a_system(path)]
     described = read_description(root, files)
     if described.keypoints:  # some of their lines look like polygons
-        raise ValueError(f"{root}: {described.file} says kpt_shape: keypoints in YOLO's lines are not read; bring the set to COCO")
+        raise ValueError(f"{root}: {described.file} has kpt_shape: YOLO keypoints are not supported; convert the dataset to COCO")
     try:
         keys, skipped = find_split_images(root, config.split, described, files)
     except FileNotFoundError as error:
@@ -76,7 +76,7 @@ def open_yolo(config: Yolo, rule: ImageRule = USUAL_RULE) -> Source:
 
 
 def _class_names(root: str, config: Yolo, described: Description, files: Sequence[str], beside: bool) -> tuple[str, ...]:
-    """The names that the user, data.yaml or classes.txt gives; else the numbers in all label files of the set."""
+    """The names of the user, data.yaml or classes.txt; else the numbers in all label files of the dataset."""
     if config.classes:
         return read_class_names(storage.absolute(config.classes))
     if names := described.names or find_class_names(root, None):

@@ -201,7 +201,7 @@ def test_colours_by_a_file(tmp_path: Path, make_image: MakeImage) -> None:
         ("1 a\n2\n", "'2' is neither"),
         ("1 2 3 a\nb 2 3 c\n", "'b 2 3 c' is neither"),
         ("256 a\n", "neither"),
-        ("1 a\n1 b\n", "1 is there twice"),
+        ("1 a\n1 b\n", "1 is repeated"),
         ("1 -\n", "names 0 classes"),
         ("", "names 0 classes"),
     ],

@@ -225,7 +225,7 @@ def test_classes_from_a_file(tmp_path: Path, make_image: MakeImage) -> None:
     assert sample.instances.classes.tolist() == [1]
     assert skipped[0].reason == "unknown class: x"
     (tmp_path / "classes.txt").write_text("z\nz\n")
-    with pytest.raises(ValueError, match="'z' is there twice"):
+    with pytest.raises(ValueError, match="'z' is repeated"):
         open_source(Voc(root=str(tmp_path), split="all"))
 
 
