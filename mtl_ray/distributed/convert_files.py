@@ -150,7 +150,9 @@ def _finished(note: str, provenance: dict[str, Any]) -> ConvertedFiles:
     content = json.loads(storage.read(note))
     if differing := provenance_differences(content["provenance"], provenance):
         what = ", ".join(differing).replace("inputs", "the dataset itself")
-        raise ValueError(f"{note} describes another conversion to the same folder (different: {what}); remove it or choose another with --to")
+        raise ValueError(
+            f"{note} describes another conversion to the same folder (different: {what}); remove it or choose another with --to"
+        )
     skipped = tuple(SkippedItem(**item) for item in content.pop("rejects"))
     del content["provenance"]
     return ConvertedFiles(note=note, images=content.pop("pictures"), skipped=skipped, fresh=False, **content)

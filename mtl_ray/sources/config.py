@@ -145,7 +145,7 @@ class SemanticPng(RawSource):
     reduce_zero_label: bool | None = None
     """ADE20K: 0 means "no class" too, and 1 is the first class."""
     values: str | None = None
-    """File with lines "value name" or "red green blue name" if maps hold other values than indices; names may repeat, "-" means no class."""
+    """File with lines "value name" or "red green blue name" for maps without indices; names may repeat, "-" means no class."""
     label_ids: Literal["cityscapes"] | None = None
     """The values are label ids; cityscapes: the 19 evaluated labels become classes."""
     images: str | None = None

@@ -85,7 +85,7 @@ class ImageFinder:
         """The path of the image that a file states, relative to the root; or an empty path and the reason."""
         named = self._named[file]
         if not named:
-            return "", "it names no image, and there is no image with its own name"
+            return "", "it has no imagePath, and there is no image with its own name"
         try:
             if named[1:2] == ":":
                 inside(named)

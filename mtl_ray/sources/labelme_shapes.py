@@ -112,7 +112,7 @@ def _kind_of(shape: Shape) -> str:
     """The kind of a shape; files before labelme 3 do not state it.
 
     Raises:
-        ValueError: if it is no text.
+        ValueError: if it is not text.
     """
     kind = shape.get("shape_type")
     if kind is None or kind == "":

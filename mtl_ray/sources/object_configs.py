@@ -88,7 +88,7 @@ class Voc(RawSource):
 
     type: Literal["voc"] = "voc"
     root: str
-    """The folder that has Annotations/ (and JPEGImages/; or annotations/ and images/), or a parent of it: VOCdevkit with VOC2007, VOC2012."""
+    """The folder with Annotations/ and JPEGImages/ (or annotations/ and images/), or a parent such as VOCdevkit with VOC2007."""
     split: str
     """The list SPLIT.txt in ImageSets/Main, meta/ or splits/; all annotations if the dataset has no lists."""
     years: tuple[str, ...] | None = None

@@ -36,7 +36,7 @@ class SkippedItem:
             object.__setattr__(self, name, as_text(getattr(self, name)))
 
 
-NOT_UTF8 = "file name that is not UTF-8: bytes that are no text are written as %XX"
+NOT_UTF8 = "file name that is not UTF-8: bytes that are not text are written as %XX"
 """Note on an image whose name has another encoding."""
 UNKNOWN_CLASS = "unknown class"
 """General part of the reason for an object whose class is not in the list of classes."""

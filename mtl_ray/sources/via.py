@@ -148,7 +148,7 @@ def _folder_of(root: str, file: str, split: str, paths: Sequence[str], entries: 
     """The folder that holds the first listed images; if no name matches exactly, the folder with the most matches.
 
     Raises:
-        FileNotFoundError: if there is none, and one is needed.
+        FileNotFoundError: if there is none, and images are needed.
     """
     images = set(filter(is_image, paths))
     above = {"/".join(path.split("/")[:depth]) for path in images for depth in range(path.count("/") + 1)}

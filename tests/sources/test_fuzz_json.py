@@ -1,4 +1,4 @@
-"""Damaged COCO files: the source gives samples, skipped items, or one sentence, whatever stands in the file; so does the reader of evaluation."""
+"""Damaged COCO files: the source and the reader of evaluation give samples, skipped items, or one sentence."""
 
 import copy
 import json

@@ -74,7 +74,7 @@ def files_of(wanted: str, only: Sequence[str] = ()) -> tuple[File, ...]:
     if wanted not in CATALOG:
         near = difflib.get_close_matches(wanted, CATALOG, n=1, cutoff=0.5) or [name for name in CATALOG if name.startswith(wanted)][:1]
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"there is no dataset {wanted!r} in the catalog{hint} It has {', '.join(CATALOG)}")
+        raise ValueError(f"there is no dataset {wanted!r} in the catalog{hint or '.'} It has {', '.join(CATALOG)}")
     files = CATALOG[wanted].files
     if not files:
         raise ValueError(f"{wanted} has no files that can be downloaded: {CATALOG[wanted].instructions}")

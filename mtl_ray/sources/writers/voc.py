@@ -18,7 +18,8 @@ _MAP_CLASSES = "semantic_classes.txt"
 class VocWriter:
     """Writes boxes in VOC's convention: pixels count from 1, and the last pixel belongs to the box.
 
-    Crowds become difficult objects, which VOC's metric ignores. Folders in a name become part of the id. Masks, keypoints and attributes of objects are not written.
+    Crowds become difficult objects, which VOC's metric ignores. Folders in a name become part of the id. Masks, keypoints and
+    attributes of objects are not written.
     """
 
     target: Target
