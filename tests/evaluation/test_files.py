@@ -79,8 +79,8 @@ def test_real_annotations_find_their_pictures(shared_data: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ([], "no COCO annotation file"),
-        ({"images": []}, "no COCO annotation file"),
+        ([], "not a COCO annotation file"),
+        ({"images": []}, "not a COCO annotation file"),
         (annotations(annotations=[{"id": 1, "image_id": 99, "category_id": 0, "bbox": [0, 0, 1, 1]}]), "99"),
         (annotations(annotations=[{"id": 1, "image_id": 0, "category_id": 5, "bbox": [0, 0, 1, 1]}]), "5"),
         (annotations(annotations=[{"id": 1, "image_id": 0, "category_id": 0}]), "bbox"),

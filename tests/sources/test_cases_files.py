@@ -572,7 +572,7 @@ def test_labels_without_images_of_other_sources(tmp_path: Path) -> None:
     assert [(key, sample.height, sample.width) for key, sample in samples.items()] == [("a.jpg", 48, 64)]
     assert [item.file for item in items if not item.note] == ["b.jpg"]
     write(tmp_path / "yolo" / "labels" / "train" / "a.txt", "0 .5 .5 .5 .5")
-    with pytest.raises(FileNotFoundError, match="YOLO state no sizes"):
+    with pytest.raises(FileNotFoundError, match="YOLO labels state no image sizes"):
         open_source(Yolo(root=str(tmp_path / "yolo"), split="train"), LABELS_ONLY)
 
 

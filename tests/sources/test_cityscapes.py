@@ -100,7 +100,7 @@ def test_polygons_are_drawn_over_one_another(city: Path) -> None:
     found = objects(sample)
     assert found.crowd.tolist() == [True, False, False]
     assert found.areas.tolist() == [(expected == value).sum() for value in (24, 26000, 26001)]
-    assert [(item.object, item.reason) for item in skipped] == [("object 7", "cannot be drawn: 'dragon' is no label of Cityscapes")]
+    assert [(item.object, item.reason) for item in skipped] == [("object 7", "cannot be drawn: 'dragon' is not a label of Cityscapes")]
     Image.fromarray(expected.astype(np.uint16)).save(annotation(city, "instanceIds.png"))
     same, none = read(city)
     assert none == []
@@ -169,7 +169,7 @@ def test_what_is_said_of_a_folder(city: Path, make_image: MakeImage) -> None:
         "image without an annotation file, used without annotations": [f"aachen/{NAME}_leftImg8bit.png"],
         "annotation file without an image": ["gtFine/val/aachen/gone_gtFine_*"],
         "file passed over for its suffix": ["aachen/raw.heic"],
-        "its name does not end on _leftImg8bit": ["aachen/other.png"],
+        "its name does not end with _leftImg8bit": ["aachen/other.png"],
     }
 
 
@@ -194,11 +194,11 @@ def test_annotations_alone(tmp_path: Path) -> None:
         (7, "it has no label"),
         ({"polygon": []}, "it has no label"),
         ({"label": ["car"]}, "it has no label"),
-        ({"label": "car"}, "its polygon is no list of pairs"),
+        ({"label": "car"}, "its polygon is not a list of pairs"),
         ({"label": "car", "polygon": []}, "too few points: a polygon of 0"),
         ({"label": "car", "polygon": [[1, 2]]}, "too few points: a polygon of 1"),
-        ({"label": "car", "polygon": [[1, 2, 3]]}, "its polygon is no list of pairs"),
-        ({"label": "car", "polygon": [[1, None], [2, 3]]}, "a point that is not made of finite numbers"),
+        ({"label": "car", "polygon": [[1, 2, 3]]}, "its polygon is not a list of pairs"),
+        ({"label": "car", "polygon": [[1, None], [2, 3]]}, "a point without finite numbers"),
         ({"label": "car", "polygon": [[1, 1e300], [2, 3]]}, "larger than any image: a point beyond 1e+06 pixels"),
     ],
 )

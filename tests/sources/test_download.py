@@ -46,7 +46,7 @@ def test_several_files_of_which_one_fails(tmp_path: Path) -> None:
 def test_an_archive_that_is_none_fails(tmp_path: Path) -> None:
     with bad_server(a_zip=Page(b"<html>please log in</html>")) as server:
         (one,) = download_files([file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), retry=QUICK))
-        assert (one.status, "damaged, or no archive" in one.reason) == ("failed", True)
+        assert (one.status, "damaged or not an archive" in one.reason) == ("failed", True)
         server.pages["/a.zip"] = Page(zipped(a="1"))
         (one,) = download_files([file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), retry=QUICK))
         assert (one.status, one.files) == ("fetched", 1)
@@ -110,9 +110,9 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["coco2017", "--only", "val2018"], "it has train2017.zip"),
         (["file:///etc/passwd"], "http or https"),
         (["http://127.0.0.1/"], "http or https"),
-        (["http://127.0.0.1/x", "--digest", "sha256:12"], "no digest"),
-        (["http://127.0.0.1/x", "http://127.0.0.1/y", "--digest", "md5:" + "0" * 32], "single address"),
-        (["http://127.0.0.1/x", "--to", "s3://bucket/x"], "no folder of this machine"),
+        (["http://127.0.0.1/x", "--digest", "sha256:12"], "not a digest"),
+        (["http://127.0.0.1/x", "http://127.0.0.1/y", "--digest", "md5:" + "0" * 32], "single URL"),
+        (["http://127.0.0.1/x", "--to", "s3://bucket/x"], "not a local folder"),
     ],
 )
 def test_wrong_requests_are_one_sentence(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,7 @@ def test_shapes_of_labelme(tmp_path: Path, make_image: MakeImage) -> None:
         "shape 7 (__ignore__)": "labelled as no object: _",
         "shape 8 (cat)": "a shape without area: li",
         "shape 9 (cat)": "too few points: a polygo",
-        "shape 10 (cat)": "a point that is not made",
+        "shape 10 (cat)": "a point without finite n",
         "shape 11 (cat)": "its mask does not fit in",
     }
 
@@ -114,7 +114,7 @@ def test_where_labelme_images_lie(tmp_path: Path, make_image: MakeImage) -> None
     assert samples.keys() == {"images/a.jpg", "labels/b.png", "labels/c.png"}
     assert {item.file: item.reason[:20] for item in skipped} == {
         "labels/b.json": "the path leaves the ",
-        "labels/d.json": "its imageData is no ",
+        "labels/d.json": "its imageData is not",
         "labels/e.json": "annotation file with",
         "labels/f.json": "a JSON file that is ",
     }

@@ -124,7 +124,7 @@ def test_no_version(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no versions 'train'; it has v1\.0-mini"):
         open_source(Nuimages(root=str(tmp_path), split="train"))
     (tmp_path / "v1.0-mini" / "category.json").write_text("{}")
-    with pytest.raises(ValueError, match="no table of nuImages"):
+    with pytest.raises(ValueError, match="not a table of nuImages"):
         open_source(Nuimages(root=str(tmp_path), split="mini"))
 
 
@@ -155,7 +155,7 @@ def test_rows_that_belong_to_nothing(tmp_path: Path, make_image: MakeImage) -> N
         "the path leaves the image root": ["v1.0-mini/sample_data.json"],
         "a row without a token or a frame": ["v1.0-mini/object_ann.json"],
         "its frame is not listed": ["v1.0-mini/object_ann.json"],
-        "its box is not made of four numbers": ["samples/CAM_BACK/a.jpg"],
+        "its box is not four numbers": ["samples/CAM_BACK/a.jpg"],
         "its mask has no size or no run lengths": ["samples/CAM_BACK/a.jpg"],
     }
 

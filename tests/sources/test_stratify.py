@@ -51,7 +51,7 @@ def test_groups_stay_whole_and_no_part_is_empty(rows: list[tuple[int, int, int]]
     groups = groups_of([group for group, _, _ in rows])
     counts = np.array([(one, other) for _, one, other in rows])
     if groups.max() + 1 < len(shares):
-        with pytest.raises(ValueError, match="cannot be shared out"):
+        with pytest.raises(ValueError, match="are too few"):
             assign_parts(counts, groups, shares, seed)
         return
     parts = assign_parts(counts, groups, shares, seed)

@@ -38,9 +38,9 @@ def entry(name: Any, *regions: Any, **more: Any) -> dict[str, Any]:
         (region({"name": "polyline", "all_points_x": [1, 2, 3], "all_points_y": [1, 2, 1]}), "a shape without area: polyline"),
         (region({"name": "star"}), "an unknown kind of shape: 'star'"),
         (region({"all_points_x": [1]}), "an unknown kind of shape: None"),
-        (region({"name": "polygon"}), "its points are no lists of numbers"),
-        (region({"name": "polygon", "all_points_x": "123", "all_points_y": "123"}), "its points are no lists of numbers"),
-        (region({"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1]}), "not as many x as y: 2 x and 1 y"),
+        (region({"name": "polygon"}), "its points are not lists of numbers"),
+        (region({"name": "polygon", "all_points_x": "123", "all_points_y": "123"}), "its points are not lists of numbers"),
+        (region({"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1]}), "different numbers of x and y: 2 x and 1 y"),
         (region({"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1, 2]}), "too few points: a polygon of 2"),
         (region({"name": "circle", "cx": 5, "cy": 5, "r": 1e30}), "larger than any image: a radius of 1e+30 pixels"),
         (region({"name": "circle", "cx": 5, "cy": 5, "r": [3]}), "a circle with something else than numbers: r [3]"),
@@ -76,7 +76,7 @@ def test_nothing_outside_the_root_is_opened(tmp_path: Path, make_image: MakeImag
     samples, skipped, _ = read_all(Via(root=str(tmp_path / "set"), split="train"))
     assert samples.keys() == {"a.jpg"}
     assert len(said(skipped)["the path leaves the image root"]) == 5 - 1  # two of them are the same path
-    assert said(skipped)["an image that is listed before"] == ["via.json"]
+    assert said(skipped)["an image that is already listed"] == ["via.json"]
 
 
 def test_what_is_said_of_a_folder(tmp_path: Path, make_image: MakeImage) -> None:
@@ -96,8 +96,8 @@ def test_what_is_said_of_a_folder(tmp_path: Path, make_image: MakeImage) -> None
     assert counts_of(samples) == {"a.jpg": 1}
     assert said(skipped) == {
         "an entry without a filename and regions": ["train/via.JSON"],
-        "its regions are no list": ["train/via.JSON"],
-        "an image that is listed before": ["train/via.JSON"],
+        "its regions are not a list": ["train/via.JSON"],
+        "an image that is already listed": ["train/via.JSON"],
         "image without an annotation file, not used": ["train/free.jpg"],
         "file passed over for its suffix": ["train/raw.heic"],
         "listed but not there": ["gone.jpg"],

@@ -183,7 +183,7 @@ def test_where_the_set_may_lie(tmp_path: Path, make_image: MakeImage) -> None:
 def test_several_sets_that_are_no_years(tmp_path: Path) -> None:
     for name in ("one", "VOC2012"):
         write_xml(tmp_path / name, "a", an_object("x", 1, 1, 5, 5))
-    with pytest.raises(ValueError, match="several VOC sets"):
+    with pytest.raises(ValueError, match="several VOC datasets"):
         open_source(Voc(root=str(tmp_path), split="train"))
 
 
