@@ -104,7 +104,7 @@ def test_changed_inputs_are_noticed(tmp_path: Path) -> None:
     convert(config)
     annotation = tmp_path / "raw" / "Annotations" / "a.xml"
     annotation.write_text(annotation.read_text().replace("<xmax>9</xmax>", "<xmax>8</xmax>"))
-    with pytest.raises(ValueError, match="the data set itself"):
+    with pytest.raises(ValueError, match="the dataset itself"):
         convert(config)
 
 
@@ -130,7 +130,7 @@ def test_changed_files_of_the_same_name_are_noticed(tmp_path: Path, source: Any,
     assert not convert(config).fresh
     changed = tmp_path / "raw" / file
     changed.write_bytes(changed.with_name("2.png").read_bytes())
-    with pytest.raises(ValueError, match="the data set itself"):
+    with pytest.raises(ValueError, match="the dataset itself"):
         convert(config)
 
 

@@ -87,7 +87,7 @@ def test_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_split(parts[0].uri)
     assert (first.vocabulary, first.manifest.shuffled) == (open_split(whole).vocabulary, open_split(whole).manifest.shuffled)
     assert split_data(whole, str(tmp_path / "parts"), SplitOptions(shares={"a": 2, "b": 1}, seed=3)) == parts
-    with pytest.raises(ValueError, match=r"made in another way \(different: seed\)"):
+    with pytest.raises(ValueError, match=r"parts of another call \(different: seed\)"):
         split_data(whole, str(tmp_path / "parts"), SplitOptions(shares={"a": 2, "b": 1}, seed=4))
     assert [keys_of(part.uri) for part in parts] == keys
 
@@ -132,16 +132,16 @@ def test_parts_are_read_as_splits_of_coco(tmp_path: Path) -> None:
         (["x.json", "--parts", "train"], "NAME=SHARE"),
         (["x.json", "--parts", "train=1"], "at least two parts"),
         (["x.json", "--parts", "train=1", "val=0"], "above 0"),
-        (["x.json", "--parts", "train=1", "train=2"], "twice"),
+        (["x.json", "--parts", "train=1", "train=2"], "repeated"),
         (["x.json", "--parts", "train=1", "../val=2"], "cannot be the name"),
-        (["x.json", "--group", "("], "no regular expression"),
-        (["x.json", "--group", "town"], "finds nothing in 30 names"),
+        (["x.json", "--group", "("], "not a regular expression"),
+        (["x.json", "--group", "town"], "does not match 30 names"),
         (["x.json", "--group", "c(i)ty"], "1 groups of images are too few for 3"),
         (["x.json", "--group-field", "patient"], "image 100 has no patient"),
         (["x.json", "--groups", "groups.csv"], "no group for 29 images"),
         (["bad.json"], "not a COCO annotation file"),
         (["stray.json"], "annotation 5 is of an image"),
-        (["instances_train.json", "--to", "."], "written over"),
+        (["instances_train.json", "--to", "."], "would overwrite"),
     ],
 )
 def test_wrong_requests_are_one_sentence(
