@@ -183,7 +183,7 @@ def test_nothing_readable_makes_no_split(tmp_path: Path) -> None:
     assert not (tmp_path / "s" / "manifest.json").exists()
     (tmp_path / "flat" / "train").mkdir(parents=True)
     (tmp_path / "flat" / "train" / "a.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"has no images; the first of 1 left out: a\.jpg: lies outside"):
+    with pytest.raises(ValueError, match=r"has no images; the first of 1 left out: a\.jpg: is not in the folder"):
         convert(ConvertConfig(source=ImageFolder(root=str(tmp_path / "flat"), split="train"), to=str(tmp_path / "s")))
 
 

@@ -94,7 +94,7 @@ def test_run_again_and_beside(tmp_path: Path) -> None:
     assert "nothing done" in files_summary(again)
     assert files_in(tmp_path / "s") == before
     for change in ({"format": "yolo"}, {"pictures": False}, {"masks": "polygons"}, {"source": Digits(split="train", num=21, size=64)}):
-        with pytest.raises(ValueError, match="another conversion to the same place"):
+        with pytest.raises(ValueError, match="another conversion to the same folder"):
             convert_files(config(tmp_path / "s", **change))
     assert convert_files(config(tmp_path / "s", source=Digits(split="val", num=4, size=64))).fresh
     assert files_in(tmp_path / "s").items() >= before.items()
@@ -114,7 +114,7 @@ def test_a_note_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.dataclasses, "asdict", stop)
+        patch.setattr(module, "ConvertedFiles", stop)
         with pytest.raises(KeyboardInterrupt):
             convert_files(config(tmp_path / "s"))
     assert not [name for name in files_in(tmp_path / "s") if name.startswith("conversion")]
@@ -141,7 +141,7 @@ def test_nothing_that_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "raw" / "train" / "a").mkdir(parents=True)
     (tmp_path / "raw" / "train" / "a" / "a.jpg").write_bytes(b"torn")
     source = ImageFolder(root=str(tmp_path / "raw"), split="train")
-    with pytest.raises(ValueError, match="needs instances; the data set has labels"):
+    with pytest.raises(ValueError, match="needs instances; the dataset has labels"):
         convert_files(config(tmp_path / "s", source=source))
     for folder in ("images", "labels"):
         (tmp_path / "yolo" / folder / "train").mkdir(parents=True)
