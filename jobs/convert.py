@@ -1,4 +1,4 @@
-"""Turns one split of a data set into shards, or files for other programs, in a folder or a bucket. Run again, it says that it is there."""
+"""Converts one split of a dataset to shards, or to files for other programs. A finished conversion is not repeated."""
 
 import argparse
 import sys
@@ -27,7 +27,7 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parses ``SOURCE ROOT --split NAME --to URI``, converts, and prints what came of it."""
+    """Parses ``SOURCE ROOT --split NAME --to URI``, converts, and prints a summary."""
     argv = sys.argv[1:] if argv is None else argv
     plugins = (*installed_plugins(), *_named_plugins(argv))
     config_type = extended(ConvertConfig, plugins)
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _named_plugins(argv: Sequence[str]) -> list[str]:
-    """The plugins of the command line, which say what sources there are before the rest can be understood."""
+    """The plugins of the command line; they add sources, so they are read before the other options."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--plugins", action="append", default=[])
     found: list[str] = parser.parse_known_args(argv)[0].plugins

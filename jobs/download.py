@@ -1,28 +1,28 @@
-"""Fetches well-known data sets, or any files by their addresses: goes on where it broke off, checks, unpacks. 1 if anything failed."""
+"""Downloads well-known datasets or files by their URLs; resumes, checks and unpacks. Exit status 1 if a file failed."""
 
 import argparse
 from collections.abc import Sequence
 
 from jobs.run import run
 from mtl_ray.sources.downloads.catalog import CATALOG
-from mtl_ray.sources.downloads.download import Downloaded, Options, download, file_at, files_of
-from mtl_ray.sources.downloads.fetch import Patience
+from mtl_ray.sources.downloads.download import Downloaded, Options, download_files, file_at, files_of
+from mtl_ray.sources.downloads.fetch import RetryPolicy
 
 EXAMPLE = """examples:
   python -m jobs.download coco2017 --to data/coco --only val2017 annotations_trainval2017
   python -m jobs.download voc2007 voc2012 --to data/voc --mirror https://mirror.example.org/voc
   python -m jobs.download https://example.org/x.zip --to data/x --digest sha256:HEX
   python -m jobs.download cityscapes-instructions"""
-NAMES = "data sets:\n" + "\n".join(f"  {name:<24}{about.about}" for name, about in CATALOG.items())
+NAMES = "datasets:\n" + "\n".join(f"  {name:<24}{about.about}" for name, about in CATALOG.items())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parses ``WHAT... --to DIR``, downloads, and prints what became of each file."""
+    """Parses ``WHAT... --to DIR``, downloads, and prints the status of each file."""
     args = _parser().parse_args(argv)
-    told = [CATALOG[name].instructions for name in args.what if name in CATALOG and CATALOG[name].instructions]
+    instructions = [CATALOG[name].instructions for name in args.what if name in CATALOG and CATALOG[name].instructions]
     names = [name for name in args.what if name not in CATALOG or CATALOG[name].files]
     if args.digest and len(args.what) > 1:
-        raise ValueError("--digest is of a single address")
+        raise ValueError("--digest is for a single URL")
     files = [file for name in names for file in ([file_at(name, args.digest)] if "://" in name else files_of(name, args.only))]
     options = Options(
         to=args.to,
@@ -31,11 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         delete=args.delete,
         check=args.check,
         threads=args.threads,
-        patience=Patience(attempts=args.attempts, timeout_s=args.timeout),
+        retry=RetryPolicy(attempts=args.attempts, timeout_s=args.timeout),
         max_bytes=None if args.max_gigabytes is None else int(args.max_gigabytes * 1e9),
     )
-    done = download(files, options) if files else []
-    print("\n".join([*told, *map(_line, done)]))
+    done = download_files(files, options) if files else []
+    print("\n".join([*instructions, *map(_line, done)]))
     return int(any(one.status == "failed" for one in done))
 
 
@@ -46,19 +46,19 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"{NAMES}\n\n{EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", metavar="WHAT", nargs="+", help="a data set of those below, or an address of a file")
-    parser.add_argument("--to", default="data", help="a folder of this machine (data)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="FILE", help="of a data set only these files, such as val2017")
-    parser.add_argument("--mirror", action="append", default=[], help="a place to ask instead, by BASE/NAME; may be given again")
-    parser.add_argument("--digest", help="of a single address: sha256:HEX or md5:HEX")
+    parser.add_argument("what", metavar="WHAT", nargs="+", help="a dataset listed below, or the URL of a file")
+    parser.add_argument("--to", default="data", help="a local folder (data)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="FILE", help="only these files of a dataset, such as val2017")
+    parser.add_argument("--mirror", action="append", default=[], help="use BASE/NAME instead of the original URL; may be repeated")
+    parser.add_argument("--digest", help="digest of a single file: sha256:HEX or md5:HEX")
     flag = argparse.BooleanOptionalAction
-    parser.add_argument("--check", action=flag, default=True, help="hold files against the catalogue's sizes and checksums (yes)")
-    parser.add_argument("--unpack", action=flag, default=True, help="whether archives are unpacked (yes)")
-    parser.add_argument("--delete", action="store_true", help="remove archives that were unpacked")
-    parser.add_argument("--threads", type=int, default=4, help="files at a time (4)")
-    parser.add_argument("--attempts", type=int, default=5, help="so often nothing may come before a file is given up (5)")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds that a server may be silent (30)")
-    parser.add_argument("--max-gigabytes", type=float, help="that an archive may hold (100 times its own size)")
+    parser.add_argument("--check", action=flag, default=True, help="compare files with the catalog's sizes and checksums (yes)")
+    parser.add_argument("--unpack", action=flag, default=True, help="unpack archives (yes)")
+    parser.add_argument("--delete", action="store_true", help="remove archives after unpacking")
+    parser.add_argument("--threads", type=int, default=4, help="files downloaded at the same time (4)")
+    parser.add_argument("--attempts", type=int, default=5, help="attempts without progress before a file fails (5)")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds without a byte before an attempt fails (30)")
+    parser.add_argument("--max-gigabytes", type=float, help="maximum unpacked size of an archive (100 times its own size)")
     return parser
 
 

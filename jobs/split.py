@@ -1,10 +1,10 @@
-"""Shares out a data set to train, val and test: seeded, with the same share of every class in each, and groups kept together."""
+"""Splits a dataset into train, val and test: seeded, stratified by class, with groups kept together."""
 
 import argparse
 from collections.abc import Sequence
 
 from jobs.run import run
-from mtl_ray.distributed.split import Wish, parts_table, split_data
+from mtl_ray.distributed.split import SplitOptions, parts_table, split_data
 
 EXAMPLE = r"""examples:
   python -m jobs.split shards/all --to shards/parts --parts train=0.8 val=0.1 test=0.1 --seed 1
@@ -13,7 +13,7 @@ EXAMPLE = r"""examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parses ``D --to DIR --parts NAME=SHARE...``, shares out, and prints each part's share of each class."""
+    """Parses ``D --to DIR --parts NAME=SHARE...``, splits, and prints each part's share of each class."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.split", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -24,16 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--parts", nargs="+", default=["train=0.8", "val=0.1", "test=0.1"], metavar="NAME=SHARE", help="(train=0.8 val=0.1 test=0.1)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="another one gives other parts (0)")
-    parser.add_argument("--group", metavar="REGEX", help="pictures in whose names it finds the same stay together")
-    parser.add_argument("--group-field", metavar="FIELD", help="of a COCO file's images: those with the same value stay together")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other parts (0)")
+    parser.add_argument("--group", metavar="REGEX", help="images whose names match with the same text stay together")
+    parser.add_argument("--group-field", metavar="FIELD", help="field of a COCO file's images: those with the same value stay together")
     parser.add_argument("--groups", metavar="FILE", help='a file with lines "name,group"')
     flag = argparse.BooleanOptionalAction
-    parser.add_argument("--stratify", action=flag, default=True, help="make the parts alike in classes (yes)")
-    parser.add_argument("--join-duplicates", action=flag, default=True, help="keep equal pictures of a split together (yes)")
-    parser.add_argument("--workers", type=int, help="tasks at a time; 1 works in this process")
+    parser.add_argument("--stratify", action=flag, default=True, help="give each part the same share of every class (yes)")
+    parser.add_argument("--join-duplicates", action=flag, default=True, help="keep identical images of a split together (yes)")
+    parser.add_argument("--workers", type=int, help="tasks at a time; 1 runs in this process")
     args = parser.parse_args(argv)
-    wish = Wish(
+    options = SplitOptions(
         shares=_shares(args.parts),
         seed=args.seed,
         group=args.group,
@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         stratify=args.stratify,
         join_duplicates=args.join_duplicates,
     )
-    print(parts_table(split_data(args.data, args.to, wish, workers=args.workers)))
+    print(parts_table(split_data(args.data, args.to, options, workers=args.workers)))
     if args.data.endswith(".json"):
-        print(f"note: {args.data}: only annotations were read, compared with no image file; equal images may be in several parts")
+        print(f"note: {args.data}: only annotations were read, no image file; identical images may be in several parts")
     return 0
 
 
@@ -55,7 +55,7 @@ def _shares(given: Sequence[str]) -> dict[str, float]:
     except ValueError:
         raise ValueError(f"--parts {' '.join(given)}: each must be NAME=SHARE, such as train=0.8") from None
     if len(shares) < len(pairs):
-        raise ValueError(f"--parts {' '.join(given)}: a name is there twice")
+        raise ValueError(f"--parts {' '.join(given)}: a name is repeated")
     return shares
 
 

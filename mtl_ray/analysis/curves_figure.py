@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mtl_ray.analysis.curves import Axis, Curve
-from mtl_ray.geometry.figures import curve_style, spell
+from mtl_ray.geometry.figures import curve_style, set_fonts
 
 Style = Literal["darkgrid", "whitegrid", "dark", "white", "ticks"]
 LONGEST = 96
@@ -72,7 +72,7 @@ def figure_bytes(figure: Figure, out: str, backend: str | None = None) -> bytes:
         raise ValueError(f"{out}: the ending of the name sets the format; use one of {', '.join(sorted(kinds))}")
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
-        spell(figure)
+        set_fonts(figure)
         figure.savefig(buffer, format=kind, dpi=120, backend=_windowless(backend))
     return buffer.getvalue()
 

@@ -16,8 +16,8 @@ from mtl_ray.config.validate import validate
 from mtl_ray.evaluation.data import CocoData, EvaluationData, SplitData, open_data
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.config import ConvertConfig, RawConfig, Shards
-from mtl_ray.sources.picture import ImageRule, open_source
-from mtl_ray.sources.source import Reject, Source
+from mtl_ray.sources.image_reading import ImageRule, open_source
+from mtl_ray.sources.source import SkippedItem, Source
 
 LEFT_OUT = "left out by the reader"
 _RAW = re.compile(r"([a-z0-9_]+):(\w+=.*)", re.DOTALL)
@@ -48,13 +48,13 @@ class HealthDataset:
         name: its address.
         data: a split or an annotation file, or the listing of a raw dataset.
         images: folder of the images of an annotation file.
-        rejects: what its reader, or the conversion that wrote it, skipped.
+        skipped: what its reader, or the conversion that wrote it, skipped.
     """
 
     name: str
     data: EvaluationData | Source
     images: str | None
-    rejects: tuple[Reject, ...]
+    skipped: tuple[SkippedItem, ...]
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -97,10 +97,10 @@ def open_health_dataset(name: str, images: str | None = None) -> HealthDataset:
     raw = _RAW.fullmatch(name)
     if raw and raw[1] in kinds:
         source = open_source(_raw_config(raw[1], raw[2]), ImageRule(needed=False))
-        return HealthDataset(name=name, data=source, images=None, rejects=source.rejects)
+        return HealthDataset(name=name, data=source, images=None, skipped=source.skipped)
     data = open_data(name, images)
-    rejects = _rejects(name) if isinstance(data, SplitData) else ()
-    return HealthDataset(name=name, data=data, images=images, rejects=rejects)
+    skipped = _rejects(name) if isinstance(data, SplitData) else ()
+    return HealthDataset(name=name, data=data, images=images, skipped=skipped)
 
 
 def look_at_piece(piece: Piece) -> Health:
@@ -115,12 +115,12 @@ def look_at_piece(piece: Piece) -> Health:
     return health
 
 
-def report_rejects(rejects: Sequence[Reject], health: Health) -> None:
+def report_rejects(skipped: Sequence[SkippedItem], health: Health) -> None:
     """Counts what was skipped, and what was changed on reading."""
-    health.findings.add(rejects)
-    for reject in rejects:
-        if not reject.note:
-            health.report(LEFT_OUT, reject.file, ": ".join(filter(None, (reject.object, reject.reason))))
+    health.findings.add(skipped)
+    for item in skipped:
+        if not item.note:
+            health.report(LEFT_OUT, item.file, ": ".join(filter(None, (item.object, item.reason))))
 
 
 def _read(data: EvaluationData | Source, row: int, health: Health) -> Sample | None:
@@ -129,8 +129,8 @@ def _read(data: EvaluationData | Source, row: int, health: Health) -> Sample | N
     What the reader of a raw dataset skips is counted.
     """
     if isinstance(data, Source):
-        sample, rejects = data.read(row)
-        report_rejects(rejects, health)
+        sample, skipped = data.read(row)
+        report_rejects(skipped, health)
         return sample
     if not isinstance(data, CocoData):
         return next(iter(data.samples(row, row + 1, pictures=True)))
@@ -150,13 +150,13 @@ def _raw_config(kind: str, options: str) -> RawConfig:
     return found
 
 
-def _rejects(uri: str) -> tuple[Reject, ...]:
+def _rejects(uri: str) -> tuple[SkippedItem, ...]:
     """What the conversion that wrote a split skipped."""
     try:
         listed = json.loads(storage.read(storage.join(uri, "rejects.json")))
     except FileNotFoundError:
         return ()
     return tuple(
-        Reject(str(each.get("file", "")), str(each.get("object", "")), str(each.get("reason", "")), note=bool(each.get("note")))
+        SkippedItem(str(each.get("file", "")), str(each.get("object", "")), str(each.get("reason", "")), note=bool(each.get("note")))
         for each in listed
     )

@@ -18,8 +18,8 @@ from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, Histogr
 from mtl_ray.analysis.health_data import HealthDataset
 from mtl_ray.analysis.health_report import HealthReport, examples, tables
 from mtl_ray.analysis.short_names import short_names
+from mtl_ray.geometry.drawing import Drawing, grid, jpeg, shrunk
 from mtl_ray.geometry.figures import png
-from mtl_ray.geometry.pictures import Picture, grid, jpeg, shrunk
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.samples import Annotation
 
@@ -169,7 +169,7 @@ def _same(report: HealthReport, sets: Sequence[HealthDataset]) -> bytes | None:
     for place, key in wanted:
         sample = sets[place].sample(rows[place][key])
         assert sample is not None
-        pictures.append(shrunk(Picture(decode_image(sample.image)).pixels, THUMB_PX))
+        pictures.append(shrunk(Drawing(decode_image(sample.image)).pixels, THUMB_PX))
     titles = [title for pair in pairs for title in (pair.key_a, f"{pair.how}: {pair.key_b}")]
     return jpeg(grid(pictures, 4, titles)) if pictures else None
 

@@ -13,7 +13,7 @@ from mtl_ray.analysis.executor import Executor
 from mtl_ray.analysis.paired import PICKLES, Likeness, Paired
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.evaluation.occlusion import hidden_objects, read_list, write_list
-from mtl_ray.geometry.masks import decode
+from mtl_ray.geometry.masks import decode_rle
 from mtl_ray.tasks.detection.columns import Scored
 from mtl_ray.tasks.detection.occlusion import Hidden, HiddenObject, Lists, OcclusionCounts
 
@@ -166,7 +166,7 @@ def hidden_in(truth: Instances, height: int, width: int) -> dict[int, Hidden]:
     if truth.masks is None or len(truth) < 2:
         return {}
     known = [i for i in range(len(truth)) if truth.masks[i] and not truth.crowd[i]]
-    masks = {i: decode(truth.masks[i], height, width) for i in known}
+    masks = {i: decode_rle(truth.masks[i], height, width) for i in known}
     hulls = {i: _hull(mask) for i, mask in masks.items() if mask.any()}
     found: dict[int, Hidden] = {}
     for i in hulls:

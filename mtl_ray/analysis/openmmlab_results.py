@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.evaluation.data import CocoData, EvaluationData
 from mtl_ray.evaluation.stored import COCO_RESULTS_HEAD, NOTHING, Stored
-from mtl_ray.geometry.masks import encode
+from mtl_ray.geometry.masks import encode_rle
 from mtl_ray.inference.heads import head_of
 from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.tasks.classification.decode import LabelScores
@@ -192,7 +192,7 @@ def _mask(mask: Any, sample: Sample) -> bytes:
     if not isinstance(mask, Mapping):
         array = np.asarray(mask)
         size: tuple[int, ...] = array.shape
-        counts = encode(array.astype(np.bool_)) if array.ndim == 2 else b""
+        counts = encode_rle(array.astype(np.bool_)) if array.ndim == 2 else b""
     else:
         size = tuple(int(side) for side in mask["size"])
         counts = mask["counts"].encode() if isinstance(mask["counts"], str) else bytes(mask["counts"])

@@ -92,7 +92,7 @@ class Masks:
             rows, to_rows = _source(height, scale_y, offset_y, mask_h, top, bottom)
             columns, to_columns = _source(width, scale_x, offset_x, mask_w, left, right)
             if len(rows) and len(columns):
-                decoded = rle.decode(counts, mask_h, mask_w)
+                decoded = rle.decode_rle(counts, mask_h, mask_w)
                 into[index, to_rows, to_columns] = decoded[rows[:, None], columns[None, :]]
 
 

@@ -203,7 +203,7 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
         masks = None
         if MASKS in arrays:
             drawn = zip(arrays[MASKS][present], arrays["has_mask"][present], strict=True)
-            masks = tuple(rle.encode(mask) if known else b"" for mask, known in drawn)
+            masks = tuple(rle.encode_rle(mask) if known else b"" for mask, known in drawn)
         return Instances(
             boxes_xyxy=boxes,
             classes=arrays["classes"][present],

@@ -1,4 +1,4 @@
-"""Raw data sets become shards: listed here, read and written by Ray tasks, and a split once its manifest is there."""
+"""Converts raw datasets to shards. Ray tasks read and write; the split exists once its manifest is written."""
 
 import dataclasses
 import json
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.distributed.executor import map_tasks
 from mtl_ray.distributed.outputs import absolute_output
-from mtl_ray.distributed.parts import Part, clear, job_of, write_part
-from mtl_ray.distributed.rewrite import open_shards
+from mtl_ray.distributed.shard_jobs import ShardJob, clear, conversion_hash, open_shards, write_job
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import Sample
 from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry
@@ -23,17 +22,17 @@ from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import CLASS_COUNTS, class_counts, publish_manifest, shard_name
 from mtl_ray.sources.config import ConvertConfig, Shards, SourceConfig
 from mtl_ray.sources.findings import Findings, refusal, remarks, sentence_of
-from mtl_ray.sources.picture import ImageRule, open_source
-from mtl_ray.sources.source import Reject, Source
+from mtl_ray.sources.image_reading import ImageRule, open_source
+from mtl_ray.sources.source import SkippedItem, Source
 
 REJECTS = "rejects.json"
 _LOOKED_AT = 32
-"""So many records are read to guess the size of all."""
+"""Number of records that are read to estimate the size of all."""
 _ROWS_WORTH_A_TASK = 1000
 _SHOWN = 20
-"""So many classes of each kind stand in the table on the screen."""
+"""Number of classes of each kind in the printed table."""
 _SMALL_TASKS = 8
-"""A small set is cut into up to so many shards of at least so many rows, to be made at the same time."""
+"""A small dataset is cut into at most this many shards of at least ``_ROWS_WORTH_A_TASK`` rows, written in parallel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +42,8 @@ class Conversion:
     Attributes:
         uri: its folder.
         manifest: its manifest.
-        findings: what was left out or read with a change; ``rejects.json`` names each.
-        fresh: False if the split was there already.
+        findings: what was skipped or read with a change; ``rejects.json`` lists each.
+        fresh: False if the split existed already.
     """
 
     uri: str
@@ -54,41 +53,43 @@ class Conversion:
 
 
 def convert(config: ConvertConfig) -> Conversion:
-    """Makes the split that a config describes; if it is there already, nothing is done.
+    """Writes the split that a config describes; if it exists already, nothing is done.
 
-    Killed half-way it leaves shards without a manifest, which nobody takes for a split.
+    An interrupted conversion leaves shards without a manifest; readers ignore them.
 
     Raises:
-        FileNotFoundError: if the data set has no such split.
-        ValueError: if another split lies there, no image can be read, or ``refusal`` has a reason not to publish the split.
+        FileNotFoundError: if the dataset has no such split.
+        ValueError: if the folder holds another split, no image can be read, or ``refusal`` gives a reason.
     """
     source = open_any(config.source, ImageRule(max_pixels=config.max_pixels or MAX_PIXELS), config.plugins)
     return write_split(config, source, provenance_of(config, source))
 
 
 def write_split(config: ConvertConfig, source: Source, provenance: dict[str, Any]) -> Conversion:
-    """Makes a split of a source that is listed already; see ``convert``.
+    """Writes a split of a listed source; see ``convert``.
 
     Args:
-        config: where it goes and how.
-        source: its samples, which may be some of those that the config names.
-        provenance: what makes two splits the same.
+        config: output and options.
+        source: the samples; may be a subset of those that the config names.
+        provenance: inputs and options that identify the split.
     """
     uri = absolute_output("--to", config.to)
     if config.format not in ("arrow", "tfrecord"):
-        raise ValueError(f"{config.format} is no format of shards: arrow or tfrecord")
+        raise ValueError(f"{config.format} is not a format of shards: use arrow or tfrecord")
     if storage.exists(storage.join(uri, MANIFEST)):
         return _finished(uri, provenance)
     check_listed(config, source)
     written = list(
-        map_tasks(write_part, _parts(config, uri, source, provenance), description=f"convert {config.source.split}", workers=config.workers)
+        map_tasks(
+            write_job, _shard_jobs(config, uri, source, provenance), description=f"convert {config.source.split}", workers=config.workers
+        )
     )
-    rejects = [*source.rejects, *(reject for part in written for reject in part.rejects)]
+    skipped = [*source.skipped, *(item for part in written for item in part.skipped)]
     entries = [part.entry for part in written if part.entry is not None]
     if not entries:
-        raise ValueError(f"none of the {len(source)} images can be read; the first: {sentence_of(rejects[0])}")
-    findings = findings_of(entries, rejects, sum(part.annotated for part in written))
-    storage.write(storage.join(uri, REJECTS), json.dumps([item_json(reject) for reject in rejects], indent=1).encode())
+        raise ValueError(f"none of the {len(source)} images can be read; the first: {sentence_of(skipped[0])}")
+    findings = findings_of(entries, skipped, sum(part.annotated for part in written))
+    storage.write(storage.join(uri, REJECTS), json.dumps([item_json(item) for item in skipped], indent=1).encode())
     if not isinstance(config.source, Shards):
         images = {kind: columns["images"] for kind, columns in class_counts(entries, source.vocabulary).items()}
         check_findings(findings, images, storage.join(uri, REJECTS), allow_empty=config.allow_empty, abandon=lambda: clear(uri, []))
@@ -106,7 +107,7 @@ def write_split(config: ConvertConfig, source: Source, provenance: dict[str, Any
 
 
 def open_any(config: SourceConfig, rule: ImageRule, plugins: Sequence[str]) -> Source:
-    """Lists a split, raw or converted before; see ``open_source``. ``plugins`` are those that may have added its kinds."""
+    """Lists a raw or converted split; see ``open_source``. ``plugins`` are the plugins in use."""
     if isinstance(config, Shards):
         return open_shards(config)
     source = open_source(config, rule)
@@ -116,31 +117,31 @@ def open_any(config: SourceConfig, rule: ImageRule, plugins: Sequence[str]) -> S
 def check_listed(config: ConvertConfig, source: Source) -> None:
     """Raises a ValueError if a dataset lists no image at all."""
     if not len(source):
-        why = f"; the first of {len(source.rejects)} left out: {sentence_of(source.rejects[0])}" if source.rejects else ""
+        why = f"; the first of {len(source.skipped)} left out: {sentence_of(source.skipped[0])}" if source.skipped else ""
         raise ValueError(f"the split {config.source.split!r} of {config.source.root} has no images{why}")
 
 
-def findings_of(entries: Sequence[ShardEntry], rejects: Iterable[Reject], annotated: int) -> Findings:
-    """What was read into some shards, and what was not."""
+def findings_of(entries: Sequence[ShardEntry], skipped: Iterable[SkippedItem], annotated: int) -> Findings:
+    """Counts of what some shards hold and of what was skipped."""
     findings = Findings(images=sum(entry.rows for entry in entries), annotated=annotated)
     for entry in entries:
         findings.annotations += entry.annotations
-    findings.add(rejects)
+    findings.add(skipped)
     return findings
 
 
 def check_findings(
     findings: Findings, counts: Mapping[str, Mapping[str, int]], details: str, *, allow_empty: bool, abandon: Callable[[], None]
 ) -> None:
-    """Raises a ValueError if a split must not be published, after what was written of it is removed; see ``refusal``."""
+    """Raises a ValueError if a split must not be published (see ``refusal``); calls ``abandon`` first."""
     if reason := refusal(findings, counts, allow_empty=allow_empty):
         abandon()
-        raise ValueError(f"nothing was published: {reason}; all that was skipped is in {details}")
+        raise ValueError(f"nothing was published: {reason}; all skipped items are in {details}")
 
 
-def item_json(reject: Reject) -> dict[str, Any]:
-    """An entry of ``rejects.json``; only a note says that it is one."""
-    return {key: value for key, value in dataclasses.asdict(reject).items() if key != "note" or value}
+def item_json(item: SkippedItem) -> dict[str, Any]:
+    """An entry of ``rejects.json``; ``note`` is written only where it is true."""
+    return {key: value for key, value in dataclasses.asdict(item).items() if key != "note" or value}
 
 
 def _shuffles(config: ConvertConfig) -> bool:
@@ -148,7 +149,7 @@ def _shuffles(config: ConvertConfig) -> bool:
 
 
 def provenance_of(config: ConvertConfig, source: Source) -> dict[str, Any]:
-    """What makes two conversions the same: where from, all choices but the number of workers, and the inputs themselves."""
+    """What identifies a conversion: source, options that change the result, and the fingerprint of the inputs."""
     of_files = ("pictures", "masks") if config.format in ("arrow", "tfrecord") else ()
     choices = {
         key: value for key, value in dataclasses.asdict(config).items() if key not in ("to", "workers", "allow_empty", "plugins", *of_files)
@@ -160,22 +161,22 @@ def provenance_of(config: ConvertConfig, source: Source) -> dict[str, Any]:
 
 def _finished(uri: str, provenance: dict[str, Any]) -> Conversion:
     manifest = open_split(uri).manifest
-    if differing := differences(manifest.provenance, provenance):
-        what = ", ".join(differing).replace("inputs", "the data set itself")
-        raise ValueError(f"{uri} already holds another split (different: {what}); remove it or choose another place with --to")
+    if differing := provenance_differences(manifest.provenance, provenance):
+        what = ", ".join(differing).replace("inputs", "the dataset itself")
+        raise ValueError(f"{uri} already holds another split (different: {what}); remove it or choose another folder with --to")
     findings = Findings(images=manifest.num_samples, annotations=annotations_in(uri))
-    findings.add(Reject(**reject) for reject in json.loads(storage.read(storage.join(uri, REJECTS))))
+    findings.add(SkippedItem(**item) for item in json.loads(storage.read(storage.join(uri, REJECTS))))
     return Conversion(uri=uri, manifest=manifest, findings=findings, fresh=False)
 
 
 def annotations_in(uri: str) -> int:
-    """How many annotations a finished split has, by its ``class_counts.json``."""
+    """Number of annotations of a finished split, from its ``class_counts.json``."""
     counts = json.loads(storage.read(storage.join(uri, CLASS_COUNTS)))
     return sum(sum(columns.get(kind, columns["images"]).values()) for kind, columns in counts.items())  # objects, if they are counted
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The entries in which two provenances differ; an option that was not given is one that an earlier version did not know."""
+def provenance_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Keys in which two provenances differ. A missing option equals None, since earlier versions lack it."""
     first, second = _given(before), _given(now)
     return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
 
@@ -185,15 +186,15 @@ def _given(choices: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in said.items() if value is not None}
 
 
-def _parts(config: ConvertConfig, uri: str, source: Source, provenance: dict[str, Any]) -> list[Part]:
-    """The shards to be made: consecutive runs of the (shuffled) records."""
+def _shard_jobs(config: ConvertConfig, uri: str, source: Source, provenance: dict[str, Any]) -> list[ShardJob]:
+    """The shards to write: consecutive ranges of the (shuffled) records."""
     order = order_of(config, source, shuffle=_shuffles(config))
     shares = np.array_split(order, _num_shards(source, config.shard_bytes))
     name = re.sub(r"[^A-Za-z0-9.]+", "-", config.source.split).strip("-.") or "split"
-    remote, job = storage.is_remote(config.source.root), job_of(provenance, len(shares))
+    remote, conversion = storage.is_remote(config.source.root), conversion_hash(provenance, len(shares))
     encoding: Encoding = "tfrecord" if config.format == "tfrecord" else "arrow"
     return [
-        Part(uri=uri, name=shard_name(name, index), encoding=encoding, source=source.take(share), remote=remote, job=job)
+        ShardJob(uri=uri, name=shard_name(name, index), encoding=encoding, source=source.take(share), remote=remote, conversion=conversion)
         for index, share in enumerate(shares)
     ]
 
@@ -204,7 +205,7 @@ def order_of(config: ConvertConfig, source: Source, *, shuffle: bool) -> NDArray
 
 
 def _num_shards(source: Source, shard_bytes: int) -> int:
-    """By size; a small set is cut further so that its shards can be made side by side. Does not depend on the machine."""
+    """By size; small datasets get more shards, to write them in parallel. Independent of the machine."""
     looked_at = np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int)
     sizes = [_input_bytes(sample, source) for index in looked_at if (sample := source.read(int(index))[0]) is not None]
     by_size = math.ceil(len(source) * (sum(sizes) / len(sizes)) / shard_bytes) if sizes else 1
@@ -217,16 +218,16 @@ def _input_bytes(sample: Sample, source: Source) -> int:
 
 
 def left_out(findings: Findings, details: str) -> tuple[str, str]:
-    """The line of a summary on what was rejected."""
+    """The line of a summary on skipped items."""
     return "left out", f"{findings.rejected:,} images and annotations, see {details}" if findings.rejected else "nothing"
 
 
 def summary(conversion: Conversion) -> str:
-    """What came of a conversion, as a table for the screen."""
+    """The summary of a conversion, as text."""
     manifest = conversion.manifest
     classes = ", ".join(f"{len(names)} of {kind}" if names else f"none of {kind}" for kind, names in manifest.vocabulary.classes.items())
     facts = [
-        ("split", f"{manifest.name} at {conversion.uri}" + ("" if conversion.fresh else " (was there already: nothing done)")),
+        ("split", f"{manifest.name} at {conversion.uri}" + ("" if conversion.fresh else " (exists already: nothing done)")),
         (
             "samples",
             f"{manifest.num_samples:,} in {len(manifest.shard_names)} {manifest.encoding} shards, {manifest.num_bytes / 1e6:,.1f} MB",

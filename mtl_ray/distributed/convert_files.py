@@ -1,6 +1,5 @@
-"""Data sets become folders of files that other programs read: COCO, YOLO, VOC, index PNGs. Pictures are written by Ray tasks."""
+"""Converts datasets to files of other programs: COCO, YOLO, VOC, index PNGs. Ray tasks write the images."""
 
-import dataclasses
 import json
 import re
 from collections import Counter
@@ -14,11 +13,11 @@ from mtl_ray import storage
 from mtl_ray.distributed.convert import (
     check_findings,
     check_listed,
-    differences,
     item_json,
     left_out,
     open_any,
     order_of,
+    provenance_differences,
     provenance_of,
 )
 from mtl_ray.distributed.executor import map_tasks
@@ -28,50 +27,51 @@ from mtl_ray.samples import Annotation, Sample
 from mtl_ray.shards.write import classes_of
 from mtl_ray.sources.config import ConvertConfig, Shards
 from mtl_ray.sources.findings import Findings, remarks, sentence_of
-from mtl_ray.sources.picture import ImageRule
-from mtl_ray.sources.source import Reject, Source, UnreadableError
+from mtl_ray.sources.image_reading import ImageRule
+from mtl_ray.sources.source import SkippedItem, Source, UnreadableError
 from mtl_ray.sources.writers.coco import COCO_FILE
 from mtl_ray.sources.writers.open import FileFormat, open_writer
-from mtl_ray.sources.writers.writer import Target, Writer, settle
+from mtl_ray.sources.writers.writer import Target, Writer, flush_to_disk
 
 _ROWS_OF_A_TASK = 200
 _SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files:
-    """A split as files.
+class ConvertedFiles:
+    """A split that was written as files.
 
     Attributes:
         uri: the split's own file: COCO's JSON, YOLO's data.yaml, VOC's list, the list of pairs or the names of classes.
-        note: the file that says what was converted, and names the rejects.
-        pictures: how many there are.
-        objects: how many objects of each class the source has in them, by its name; empty for semantic maps.
-        annotated, annotations: images with annotations of any kind, and how many annotations there are.
-        rejects: what was left out or written with a change.
-        fresh: False if the split was there already.
+        note: the file with the provenance and the skipped items.
+        images: number of images.
+        objects: number of objects of each class, by class name; empty for semantic maps.
+        annotated: number of images with annotations of any kind.
+        annotations: number of annotations.
+        skipped: items that were skipped or written with a change.
+        fresh: False if the split existed already.
     """
 
     uri: str
     note: str
-    pictures: int
+    images: int
     objects: dict[str, int]
-    rejects: tuple[Reject, ...]
+    skipped: tuple[SkippedItem, ...]
     fresh: bool
     annotated: int = 0
     annotations: int = 0
 
     @property
     def findings(self) -> Findings:
-        """What was left out or written with a change, counted."""
-        findings = Findings(images=self.pictures, annotated=self.annotated, annotations=self.annotations)
-        findings.add(self.rejects)
+        """Counts of items that were skipped or written with a change."""
+        findings = Findings(images=self.images, annotated=self.annotated, annotations=self.annotations)
+        findings.add(self.skipped)
         return findings
 
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """Consecutive pictures of a split, for one task."""
+    """Consecutive samples of a split, for one task."""
 
     source: Source
     writer: Writer
@@ -79,46 +79,48 @@ class _Share:
 
 @dataclass(slots=True)
 class _Done:
-    """What was written of a share, or of a whole split.
+    """What was written of a share or of a whole split.
 
     Attributes:
-        records: of its images, for the writer; none of a whole split.
-        rejects: what was left out or written with a change.
-        images: how many of each class, by kind of annotation.
-        objects: of each class.
-        pictures, annotated: images, and those of them with annotations of any kind.
+        records: of its samples, for the writer; empty for a whole split.
+        skipped: items that were skipped or written with a change.
+        images_with: number of images with each class, by kind of annotation.
+        objects: number of objects of each class.
+        images: number of images.
+        annotated: number of those with annotations of any kind.
     """
 
     records: list[Any] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    images: dict[Annotation, Counter[int]] = field(default_factory=dict)
+    skipped: list[SkippedItem] = field(default_factory=list)
+    images_with: dict[Annotation, Counter[int]] = field(default_factory=dict)
     objects: Counter[int] = field(default_factory=Counter)
-    pictures: int = 0
+    images: int = 0
     annotated: int = 0
 
     def merge(self, other: "_Done") -> None:
-        """Adds what was counted of another share."""
-        self.rejects += other.rejects
+        """Adds the counts of another share."""
+        self.skipped += other.skipped
         self.objects += other.objects
-        self.pictures += other.pictures
+        self.images += other.images
         self.annotated += other.annotated
-        for kind, counts in other.images.items():
-            self.images.setdefault(kind, Counter()).update(counts)
+        for kind, counts in other.images_with.items():
+            self.images_with.setdefault(kind, Counter()).update(counts)
 
     @property
     def annotations(self) -> int:
         """Objects, labels and classes in semantic maps."""
-        return self.objects.total() + sum(counts.total() for kind, counts in self.images.items() if kind != "instances")
+        return self.objects.total() + sum(counts.total() for kind, counts in self.images_with.items() if kind != "instances")
 
 
-def convert_files(config: ConvertConfig) -> Files:
-    """Writes the split that a config describes; if it is there already, nothing is done.
+def convert_files(config: ConvertConfig) -> ConvertedFiles:
+    """Writes the split that a config describes; if it exists already, nothing is done.
 
-    What was killed half-way leaves pictures, but no list or file of annotations that names them.
+    An interrupted conversion leaves images, but no list or annotation file that names them.
 
     Raises:
-        FileNotFoundError: if the data set has no such split.
-        ValueError: if another split of this name lies there, the format cannot say what the set has, or no picture can be read.
+        FileNotFoundError: if the dataset has no such split.
+        ValueError: if the folder holds another split of this name, the format lacks a kind of annotation, or no image
+            can be read.
     """
     uri = absolute_output("--to", config.to)
     form = cast(FileFormat, config.format)
@@ -133,7 +135,7 @@ def convert_files(config: ConvertConfig) -> Files:
         uri=uri,
         split=split,
         vocabulary=source.vocabulary,
-        pictures=config.pictures and not alone,
+        images=config.pictures and not alone,
         masks=masks,
         annotated=config.source.annotated,
     )
@@ -144,57 +146,67 @@ def convert_files(config: ConvertConfig) -> Files:
     return _write(config, source, open_writer(form, target), note, provenance)
 
 
-def _finished(note: str, provenance: dict[str, Any]) -> Files:
+def _finished(note: str, provenance: dict[str, Any]) -> ConvertedFiles:
     content = json.loads(storage.read(note))
-    if differing := differences(content["provenance"], provenance):
-        what = ", ".join(differing).replace("inputs", "the data set itself")
-        raise ValueError(f"{note} tells of another conversion to the same place (different: {what}); remove it or choose another with --to")
-    rejects = tuple(Reject(**reject) for reject in content.pop("rejects"))
+    if differing := provenance_differences(content["provenance"], provenance):
+        what = ", ".join(differing).replace("inputs", "the dataset itself")
+        raise ValueError(
+            f"{note} describes another conversion to the same folder (different: {what}); remove it or choose another with --to"
+        )
+    skipped = tuple(SkippedItem(**item) for item in content.pop("rejects"))
     del content["provenance"]
-    return Files(note=note, rejects=rejects, fresh=False, **content)
+    return ConvertedFiles(note=note, images=content.pop("pictures"), skipped=skipped, fresh=False, **content)
 
 
-def _write(config: ConvertConfig, source: Source, writer: Writer, note: str, provenance: dict[str, Any]) -> Files:
+def _write(config: ConvertConfig, source: Source, writer: Writer, note: str, provenance: dict[str, Any]) -> ConvertedFiles:
     check_listed(config, source)
     order = order_of(config, source, shuffle=bool(config.shuffle))
     shares = [_Share(source.take(part), writer) for part in np.array_split(order, -(-len(order) // _ROWS_OF_A_TASK))]
-    whole = _Done(rejects=list(source.rejects))
+    whole = _Done(skipped=list(source.skipped))
 
     def records() -> Iterator[Any]:
         for done in map_tasks(_write_share, shares, description=f"convert {config.source.split}", workers=config.workers):
             whole.merge(done)
             yield from done.records
-        if not whole.pictures:
-            raise ValueError(f"none of the {len(source)} images can be written; the first: {sentence_of(whole.rejects[0])}")
+        if not whole.images:
+            raise ValueError(f"none of the {len(source)} images can be written; the first: {sentence_of(whole.skipped[0])}")
         _check(config, source, whole, note)
 
     uri = writer.finish(records())
-    files = Files(
+    files = ConvertedFiles(
         uri=uri,
         note=note,
-        pictures=whole.pictures,
+        images=whole.images,
         objects=_by_name(source, "instances", whole.objects) if whole.objects else {},
-        rejects=tuple(whole.rejects),
+        skipped=tuple(whole.skipped),
         fresh=True,
         annotated=whole.annotated,
         annotations=whole.annotations,
     )
-    content = dataclasses.asdict(files) | {"rejects": [item_json(each) for each in files.rejects], "provenance": provenance}
-    storage.write(note, json.dumps({key: value for key, value in content.items() if key not in ("note", "fresh")}, indent=1).encode())
+    content = {
+        "uri": uri,
+        "pictures": files.images,
+        "objects": files.objects,
+        "rejects": [item_json(each) for each in files.skipped],
+        "annotated": files.annotated,
+        "annotations": files.annotations,
+        "provenance": provenance,
+    }
+    storage.write(note, json.dumps(content, indent=1).encode())
     return files
 
 
 def _check(config: ConvertConfig, source: Source, whole: _Done, note: str) -> None:
-    """Raises a ValueError if the files must not be finished; what was skipped then stands beside the place of the note."""
+    """Raises a ValueError if the files must not be finished; the skipped items are written beside the note."""
     if isinstance(config.source, Shards):
         return
-    findings = Findings(images=whole.pictures, annotated=whole.annotated, annotations=whole.annotations)
-    findings.add(whole.rejects)
-    counts = {str(kind): _by_name(source, kind, whole.images.get(kind, Counter())) for kind in source.vocabulary.classes}
+    findings = Findings(images=whole.images, annotated=whole.annotated, annotations=whole.annotations)
+    findings.add(whole.skipped)
+    counts = {str(kind): _by_name(source, kind, whole.images_with.get(kind, Counter())) for kind in source.vocabulary.classes}
     details = note.removesuffix(".json") + "_rejects.json"
 
     def write_details() -> None:
-        storage.write(details, json.dumps([item_json(each) for each in whole.rejects], indent=1).encode())
+        storage.write(details, json.dumps([item_json(each) for each in whole.skipped], indent=1).encode())
 
     check_findings(findings, counts, details, allow_empty=config.allow_empty, abandon=write_details)
 
@@ -206,35 +218,35 @@ def _by_name(source: Source, kind: Annotation, counts: Counter[int]) -> dict[str
 def _write_share(share: _Share) -> _Done:
     done = _Done()
     for index in range(len(share.source)):
-        sample, rejects = share.source.read(index)
-        done.rejects.extend(rejects)
+        sample, skipped = share.source.read(index)
+        done.skipped.extend(skipped)
         if sample is not None:
             _write_sample(sample, share.writer, done)
-    settle(share.writer.target.uri)
+    flush_to_disk(share.writer.target.uri)
     return done
 
 
 def _write_sample(sample: Sample, writer: Writer, done: _Done) -> None:
     try:
-        record, rejects = writer.write(sample)
+        record, skipped = writer.write(sample)
     except UnreadableError as error:
-        done.rejects.append(error.reject)
+        done.skipped.append(error.item)
         return
     done.records.append(record)
-    done.rejects.extend(rejects)
-    done.pictures += 1
+    done.skipped.extend(skipped)
+    done.images += 1
     done.annotated += sample.annotated
     for kind, classes in classes_of(sample).items():
-        done.images.setdefault(kind, Counter()).update(classes)
+        done.images_with.setdefault(kind, Counter()).update(classes)
     if sample.instances is not None:
         done.objects.update(sample.instances.classes.tolist())
 
 
-def files_summary(files: Files) -> str:
-    """What came of a conversion to files, as a table for the screen."""
+def files_summary(files: ConvertedFiles) -> str:
+    """The summary of a conversion to files, as text."""
     facts = [
-        ("written", files.uri + ("" if files.fresh else " (was there already: nothing done)")),
-        ("pictures", f"{files.pictures:,}"),
+        ("written", files.uri + ("" if files.fresh else " (exists already: nothing done)")),
+        ("images", f"{files.images:,}"),
         left_out(files.findings, files.note),
     ]
     lines = [*(f"{name:<10} {fact}" for name, fact in facts), *remarks(files.findings)]

@@ -1,4 +1,4 @@
-"""The health of data sets, looked at by Ray tasks."""
+"""Checks the health of datasets in Ray tasks."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,19 @@ from mtl_ray.distributed.executor import map_tasks
 
 ROWS_A_PIECE = 500
 MOST_PIECES = 64
-"""Of a file of annotations, which each task reads whole, two for each worker."""
+"""At most this many tasks per split. An annotation file gets two per worker, since each task reads it whole."""
 
 
 def check_health(uris: Sequence[str], *, images: str | None = None, workers: int = 1) -> tuple[HealthReport, list[HealthDataset]]:
-    """Looks at every sample of some data sets.
+    """Checks every sample of some datasets.
 
     Args:
-        uris: see ``open_health_dataset``; with several workers they must mean the same on every machine.
-        images: where the pictures of annotation files lie.
-        workers: tasks at a time; 1 looks in this process and starts no Ray.
+        uris: see ``open_health_dataset``; with several workers they must be valid on every machine.
+        images: folder of the images of annotation files.
+        workers: tasks at a time; 1 runs in this process without Ray.
 
     Raises:
-        ValueError, FileNotFoundError: if one of them cannot be read.
+        ValueError, FileNotFoundError: if a dataset cannot be read.
     """
     if workers < 1:
         raise ValueError(f"--workers is {workers}; at least 1 is needed")
@@ -29,7 +29,7 @@ def check_health(uris: Sequence[str], *, images: str | None = None, workers: int
     pieces = [(place, piece) for place, each in enumerate(sets) for piece in each.pieces(_share(each, workers))]
     found = [Health(vocabulary=each.vocabulary) for each in sets]
     for health, each in zip(found, sets, strict=True):
-        report_rejects(each.rejects, health)
+        report_rejects(each.skipped, health)
     looked_at = map_tasks(look_at_piece, [piece for _, piece in pieces], description="dataset", workers=workers, unit="part")
     for (place, _), part in zip(pieces, looked_at, strict=True):
         found[place].merge(part)

@@ -1,4 +1,4 @@
-"""Checks where a job writes. This module imports no ray, for jobs that need none."""
+"""Checks the output path of a job. Imports no ray, for jobs that need none."""
 
 import os
 
@@ -6,7 +6,7 @@ from mtl_ray import storage
 
 
 def absolute_output(option: str, uri: str) -> str:
-    """The absolute URI of an output, which other machines and later stages understand.
+    """The absolute URI of an output, valid on other machines and for later stages.
 
     Raises:
         ValueError: if it is relative and this is a submitted job, whose working directory goes away

@@ -15,7 +15,7 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry.masks import from_polygons
 from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.sources.class_names import text_of
-from mtl_ray.sources.coco_masks import from_counts, polygons_of
+from mtl_ray.sources.coco_masks import mask_of_counts, valid_polygons
 from mtl_ray.sources.json_values import flag, identity, number, shown, whole
 from mtl_ray.vocabulary import skeleton_of
 
@@ -181,6 +181,6 @@ def read_mask(segmentation: Any, height: int, width: int) -> bytes:
     """The compressed run lengths of polygons or of an encoding, for an image of (height, width); b"" where there is no mask."""
     if isinstance(segmentation, Mapping):
         counts = segmentation["counts"]
-        return from_counts(counts, height, width) if isinstance(counts, list) else str(counts).encode()
-    polygons = polygons_of(segmentation, height, width)[0] if segmentation else []
+        return mask_of_counts(counts, height, width) if isinstance(counts, list) else str(counts).encode()
+    polygons = valid_polygons(segmentation, height, width)[0] if segmentation else []
     return from_polygons(polygons, height, width) if polygons else b""

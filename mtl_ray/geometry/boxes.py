@@ -10,7 +10,7 @@ def areas(boxes_xyxy: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def clip(boxes_xyxy: NDArray[np.floating], height: int, width: int) -> NDArray[np.floating]:
-    """The parts of (N, 4) boxes that lie in an image of (height, width) pixels; nothing is dropped."""
+    """(N, 4) boxes clipped to an image of (height, width) pixels; no box is dropped."""
     return np.asarray(np.clip(boxes_xyxy, 0, np.array([width, height] * 2, boxes_xyxy.dtype)))
 
 

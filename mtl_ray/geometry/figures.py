@@ -1,4 +1,4 @@
-"""Figures of matplotlib as files; curves that can be told apart, and the numbers of a logarithmic axis."""
+"""Matplotlib figures: curve styles, logarithmic axes, PNG files, class colours and fonts."""
 
 import colorsys
 import io
@@ -18,20 +18,20 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from PIL import ImageFont
 
 CURVE_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#5a5a5a")
-"""Those of Okabe and Ito that are seen on white; when they are used up, dashes and marks tell the curves apart."""
+"""Colours of Okabe and Ito that are visible on white; further curves differ by dashes and markers."""
 _DASHES = ("-", "--", ":", "-.")
 _MARKS = "os^Dv"
 FEW_POINTS = 60
-"""Up to so many points are marked."""
+"""Curves with at most this many points have markers."""
 _MANY_DECADES, _SOME_DECADES, _FEW_DECADES = 4.0, 0.9, 0.5
 
 
 def curve_style(index: int, points: int) -> dict[str, str | None]:
-    """Colour, dash and mark of the curve number ``index``: the first 28 differ in colour or dash.
+    """Colour, dash and marker of a curve; the first 28 differ in colour or dash.
 
     Args:
-        index: of the curve in its figure.
-        points: of the curve; many are not marked.
+        index: number of the curve in its figure.
+        points: number of points of the curve.
     """
     turn = index // len(CURVE_COLOURS)
     marker = _MARKS[turn % len(_MARKS)] if points <= FEW_POINTS else None
@@ -39,7 +39,7 @@ def curve_style(index: int, points: int) -> dict[str, str | None]:
 
 
 def plain_log(axis: Axis) -> None:
-    """Ticks of a logarithmic axis as ordinary numbers, so many that they do not overlap; its limits must be final."""
+    """Sets ticks of a logarithmic axis as plain numbers without overlap; the limits must be final."""
     low, high = sorted(axis.get_view_interval())
     decades = math.log10(high / low)
     if decades < _FEW_DECADES:
@@ -52,15 +52,15 @@ def plain_log(axis: Axis) -> None:
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:
-    """The file of a figure."""
+    """The PNG file of a figure."""
     buffer = io.BytesIO()
-    spell(figure)
+    set_fonts(figure)
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 
-def spell(figure: Figure) -> None:
-    """Gives Chinese, Japanese and Korean words in a figure a font that has their letters, if one is installed."""
+def set_fonts(figure: Figure) -> None:
+    """Sets a font for Chinese, Japanese and Korean text in a figure, if one is installed."""
     words = [text for text in figure.findobj(Text) if is_east_asian(text.get_text())]
     file = east_asian() if words else None
     if file is None:
@@ -73,7 +73,7 @@ def spell(figure: Figure) -> None:
         text.set_fontfamily(["DejaVu Sans", known[str(file)]])
 
 
-# Colours of classes, to be told apart also by the colour-blind.
+# Class colours that colour-blind readers can distinguish.
 
 
 Colour = tuple[int, int, int]
@@ -86,14 +86,14 @@ _LIGHTNESS = (0.62, 0.42, 0.78)
 
 
 def colours_of(count: int, own: Sequence[Colour] = ()) -> tuple[Colour, ...]:
-    """``count`` colours: ``own`` where there are as many, else seven that all eyes tell apart and then hues spread evenly."""
+    """``count`` colours: ``own`` if there are enough, else seven colour-blind safe ones, then evenly spread hues."""
     if len(own) >= count:
         return tuple(own[:count])
     return tuple(_FIRST[index] if index < len(_FIRST) else _generated(index - len(_FIRST)) for index in range(count))
 
 
 def is_light(colour: Colour) -> bool:
-    """Whether black is easier to read upon a colour than white: by the contrast ratio of WCAG 2.1 (gamma taken as 2.2)."""
+    """Whether black text has more contrast on a colour than white: contrast ratio of WCAG 2.1 with gamma 2.2."""
     red, green, blue = ((value / 255) ** 2.2 for value in colour)
     return bool(0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18)
 
@@ -104,7 +104,7 @@ def _generated(index: int) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-# Letters for pictures and figures: DejaVu Sans, which matplotlib brings, and a font of this machine for what it lacks.
+# Fonts: DejaVu Sans of matplotlib, and an installed font for East Asian text.
 
 
 _EAST_ASIAN = re.compile("[\u1100-\u11ff\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef\U0001b000-\U0001b16f\U00020000-\U0003ffff]")
@@ -112,18 +112,18 @@ _FILES = (
     *("NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "NotoSansSC-Regular.otf", "SourceHanSansSC-Regular.otf"),
     *("SourceHanSans-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf", "DroidSansFallback.ttf"),
 )
-"""Fonts with Chinese, Japanese and Korean letters, as Linux distributions call them; the first that is there is taken."""
+"""File names of fonts with Chinese, Japanese and Korean letters; the first that is installed is used."""
 _FOLDERS = ("~/.local/share/fonts", "~/.fonts", "/usr/local/share/fonts", "/usr/share/fonts")
 
 
 def is_east_asian(text: str) -> bool:
-    """Whether a text has Chinese, Japanese or Korean letters, which DejaVu Sans lacks."""
+    """Whether a text has Chinese, Japanese or Korean letters; DejaVu Sans lacks them."""
     return _EAST_ASIAN.search(text) is not None
 
 
 @cache
 def east_asian() -> Path | None:
-    """The file of a font with those letters; None if no known one is installed."""
+    """The file of a font with East Asian letters; None if none is installed."""
     found = {}
     for folder in map(os.path.expanduser, _FOLDERS):
         for parent, _, names in os.walk(folder):
@@ -132,13 +132,13 @@ def east_asian() -> Path | None:
 
 
 def font(text: str, height_px: int) -> ImageFont.FreeTypeFont:
-    """One that has the letters of a text, if there is one."""
+    """A font with the letters of a text, if one is installed."""
     return _open((east_asian() if is_east_asian(text) else None) or _dejavu(), height_px)
 
 
 @cache
 def _dejavu() -> Path:
-    found = find_spec("matplotlib")  # it is not imported for this
+    found = find_spec("matplotlib")  # without importing it
     assert found is not None
     assert found.origin is not None
     return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"

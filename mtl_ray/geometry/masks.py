@@ -1,6 +1,6 @@
-"""Masks as COCO's run-length encodings: the compressed ``counts`` of a mask of known size, column by column.
+"""Masks as COCO run-length encodings (RLE): the compressed ``counts`` of a mask of known size, column by column.
 
-The format and the way a polygon fills pixels are those of COCO (Lin et al. 2014, https://cocodataset.org/#format-data).
+Format and polygon filling are those of COCO (Lin et al. 2014, https://cocodataset.org/#format-data).
 """
 
 from collections.abc import Sequence
@@ -10,29 +10,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def encode(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> bytes:
-    """The encoding of a mask (H, W), any non-zero pixel belonging to the object."""
+def encode_rle(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> bytes:
+    """RLE of a mask (H, W); non-zero pixels belong to the object."""
     return bytes(rle.encode(mask.astype(np.bool_))["counts"])
 
 
-def decode(counts: bytes, height: int, width: int) -> NDArray[np.uint8]:
-    """The mask (height, width) uint8, 1 where the object is; all zeros for ``b""``."""
+def decode_rle(counts: bytes, height: int, width: int) -> NDArray[np.uint8]:
+    """Mask (height, width) uint8 of an RLE, 1 in the object; all zeros for ``b""``."""
     if not counts:
         return np.zeros((height, width), np.uint8)
     return np.ascontiguousarray(rle.decode({"size": [height, width], "counts": counts}))
 
 
 def from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> bytes:
-    """The union of polygons, each as x, y, x, y, ... in pixels with at least three points, filled as COCO fills them."""
+    """RLE of the union of polygons, each x, y, x, y, ... in pixels with at least three points."""
     parts = rle.frPyObjects([list(map(float, polygon)) for polygon in polygons], height, width)
     return bytes(rle.merge(parts)["counts"])
 
 
 def from_counts(counts: Sequence[int], height: int, width: int) -> bytes:
-    """The compressed form of plain run lengths, zeros first, column by column.
+    """RLE of plain run lengths, zeros first, column by column.
 
     Raises:
-        ValueError: if they do not add up to the mask's size.
+        ValueError: if they do not add up to height x width.
     """
     if any(count < 0 for count in counts) or sum(counts) != height * width:
         raise ValueError(f"run lengths add up to {sum(counts)}, not to {height} x {width}")
@@ -40,16 +40,16 @@ def from_counts(counts: Sequence[int], height: int, width: int) -> bytes:
 
 
 def from_compressed(counts: bytes, height: int, width: int) -> bytes:
-    """Compressed run lengths of a foreign file, checked.
+    """Checks compressed run lengths of an annotation file.
 
     Raises:
-        ValueError: if they are not of a mask of this size.
+        ValueError: if they do not fit a mask of this size.
     """
     return from_counts(_run_lengths(counts), height, width)
 
 
 def _run_lengths(counts: bytes) -> list[int]:
-    """The plain run lengths of compressed ones: each six bits a character, from the third on as the difference to the one before last."""
+    """Plain run lengths of an RLE: six bits per character; from the third on, differences to the one before last."""
     lengths: list[int] = []
     value = shift = 0
     for character in counts:
@@ -70,12 +70,12 @@ def _run_lengths(counts: bytes) -> list[int]:
 
 
 def area(counts: bytes, height: int, width: int) -> int:
-    """Pixels of the object."""
+    """Number of pixels of the object."""
     return int(rle.area({"size": [height, width], "counts": counts})) if counts else 0
 
 
 def box_of(counts: bytes, height: int, width: int) -> tuple[float, float, float, float]:
-    """The xyxy box in pixels around an object; four zeros where it is empty."""
+    """The xyxy box in pixels around an object; four zeros if it is empty."""
     if not counts:
         return (0.0, 0.0, 0.0, 0.0)
     x, y, box_width, box_height = (float(value) for value in rle.to_bbox({"size": [height, width], "counts": counts}))

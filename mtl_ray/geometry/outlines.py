@@ -1,7 +1,7 @@
-"""Masks as polygons along the edges of their pixels, which COCO's way of filling turns into the same mask again.
+"""Converts masks to polygons along pixel edges; COCO's polygon filling gives the same mask again.
 
-Corners lie between pixels, on whole numbers. Filling is by even and odd crossings, so one ring can hold several parts and holes:
-it goes from one loop to the next and back on the same line, which covers nothing.
+Corners lie between pixels, at integers. Filling follows the even-odd rule, so one ring can hold several parts and holes: it
+goes to the next loop and back along the same line, which has no area.
 """
 
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Loop = list[tuple[int, int]]
-"""Corners (x, y); the last is joined to the first."""
+"""Corners (x, y) of a closed line."""
 
 
 def polygons_of(mask: NDArray[np.uint8]) -> list[list[int]]:
-    """Polygons x, y, x, y, ... whose union is a mask (H, W): one for each part, or a single ring where there is a hole."""
+    """Polygons x, y, x, y, ... whose union is a mask (H, W): one per part, or a single ring if there is a hole."""
     loops = list(_loops(mask))
     if any(_doubled_area(loop) < 0 for loop in loops):
         return [ring_of(mask)]
@@ -22,7 +22,7 @@ def polygons_of(mask: NDArray[np.uint8]) -> list[list[int]]:
 
 
 def ring_of(mask: NDArray[np.uint8]) -> list[int]:
-    """One polygon x, y, x, y, ... that is a mask (H, W) by even and odd crossings; nothing for an empty mask."""
+    """One polygon x, y, x, y, ... that gives a mask (H, W) by the even-odd rule; empty for an empty mask."""
     loops = list(_loops(mask))
     ring: Loop = []
     for loop in loops:
@@ -45,13 +45,13 @@ def _loops(mask: NDArray[np.uint8]) -> Iterator[Loop]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return
-    top, left = int(rows[0]), int(columns[0])  # most of a picture is not the object
+    top, left = int(rows[0]), int(columns[0])  # the object covers a small part of most images
     for loop in _walks(_edges(mask[top : rows[-1] + 1, left : columns[-1] + 1])):
         yield [(x + left, y + top) for x, y in loop]
 
 
 def _walks(following: dict[tuple[int, int], list[tuple[int, int]]]) -> Iterator[Loop]:
-    """The closed lines that edges make, which are used up."""
+    """The closed lines of edges; removes the edges from ``following``."""
     while following:
         start = next(iter(following))
         loop: Loop = []
@@ -69,13 +69,13 @@ def _walks(following: dict[tuple[int, int], list[tuple[int, int]]]) -> Iterator[
 
 
 def _straight(loop: Loop) -> bool:
-    """Whether the first corner, where the walk happened to begin, is none."""
+    """Whether the first point of a loop lies on a straight line, so that it is not a corner."""
     (x0, y0), (x1, y1), (x2, y2) = loop[-1], loop[0], loop[1]
     return x0 == x1 == x2 or y0 == y1 == y2
 
 
 def _take(following: dict[tuple[int, int], list[tuple[int, int]]], at: tuple[int, int], heading: tuple[int, int]) -> tuple[int, int]:
-    """The end of the edge that goes on from a corner; where two pixels touch there, the one that turns right."""
+    """The end of the next edge at a corner; if two pixels touch there, the edge that turns right."""
     ends = following[at]
     right = (-heading[1], heading[0])
     chosen = next((end for end in ends if ((end[0] - at[0]) * right[0] + (end[1] - at[1]) * right[1]) > 0), ends[0])
@@ -86,7 +86,7 @@ def _take(following: dict[tuple[int, int], list[tuple[int, int]]], at: tuple[int
 
 
 def _edges(mask: NDArray[np.uint8]) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """Ends of the pixels' outer edges by their starts, runs of the rows and columns as one edge each."""
+    """Ends of the outer pixel edges by their starts; a run in a row or column is one edge."""
     inside = np.pad(mask != 0, 1)
     down = inside[1:, 1:-1].astype(np.int8) - inside[:-1, 1:-1]  # (H + 1, W): 1 where the object begins below a line
     over = (inside[1:-1, 1:].astype(np.int8) - inside[1:-1, :-1]).T  # (W + 1, H): 1 where it begins to the right
@@ -101,7 +101,7 @@ def _edges(mask: NDArray[np.uint8]) -> dict[tuple[int, int], list[tuple[int, int
 
 
 def _runs(lines: NDArray[np.int8]) -> Iterator[tuple[int, int, int, bool]]:
-    """Line, start, stop of each run of equal values that are not 0, and whether these are 1."""
+    """Line, start, stop of each run of equal non-zero values, and whether the value is 1."""
     padded = np.pad(lines, ((0, 0), (1, 1)))
     changes = np.argwhere(np.diff(padded, axis=1) != 0)
     for (line, first), (same, last) in zip(changes[:-1].tolist(), changes[1:].tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Lists of class names: from a file that the user names, or one that lies in the data set."""
+"""Lists of class names, from a file of the user or of the dataset; and text of annotation files."""
 
 import codecs
 import re
@@ -9,16 +9,16 @@ from mtl_ray.sources.folders import read_lines
 
 USUAL_FILES = ("classes.txt", "class_names.txt")
 MOST_CLASSES = 100_000
-"""A class number from here on is taken for a mistake, and not for the last of so many classes."""
+"""A class number of at least this is invalid."""
 _DIGITS = 9
 
 
 def read_class_names(uri: str) -> tuple[str, ...]:
-    """The names in a file, one a line; empty lines are passed over.
+    """The names in a file, one per line; empty lines are skipped.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is empty or no text, or a name is there twice.
+        ValueError: if it is empty or not text, or a name is repeated.
     """
     try:
         names = tuple(read_lines(uri))
@@ -26,7 +26,7 @@ def read_class_names(uri: str) -> tuple[str, ...]:
         raise FileNotFoundError(f"there is no file of class names {uri}") from None
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
-        raise ValueError(f"{uri} must have one class name a line; " + (f"{twice[0]!r} is there twice" if twice else "it is empty"))
+        raise ValueError(f"{uri} must have one class name per line; " + (f"{twice[0]!r} is repeated" if twice else "it is empty"))
     return names
 
 
@@ -41,7 +41,7 @@ def find_class_names(root: str, classes: str | None) -> tuple[str, ...] | None:
 
 
 def collect(labels: Iterable[str]) -> tuple[str, ...]:
-    """Names for the labels that occur: themselves, sorted; if all are whole numbers, every number from 0 to the highest."""
+    """Class names of the labels that occur: the labels, sorted; if all are integers, 0 to the highest."""
     found = set(labels)
     plain = {plain_number(label) for label in found}
     if found and all(label.isdecimal() and int(label) < MOST_CLASSES for label in plain):
@@ -50,7 +50,7 @@ def collect(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def plain_number(label: str) -> str:
-    """A whole number as a person writes it, where it is written as a decimal: ``1.0`` and ``1.000e+00`` become ``1``."""
+    """An integer in normal form: ``1.0`` and ``1.000e+00`` become ``1``."""
     if label.isdecimal():
         return label if len(label) > _DIGITS else str(int(label))
     try:
@@ -61,7 +61,7 @@ def plain_number(label: str) -> str:
 
 
 def numbered(highest: int) -> tuple[str, ...]:
-    """Names for classes of which only the numbers 0 to ``highest`` are known."""
+    """Names of classes that are known as numbers 0 to ``highest``."""
     return tuple(str(number) for number in range(highest + 1))
 
 
@@ -72,11 +72,11 @@ def index_of(names: Iterable[str]) -> dict[str, int]:
 
 
 def find_class(index: Mapping[str, int], label: str) -> int | None:
-    """The class of a label: by its name, or by a number, be it written as a decimal; None where there is none."""
+    """The class index of a label, by name or number; None if there is none."""
     return index[label] if label in index else index.get(plain_number(label))
 
 
-# The text in annotation files, whatever program on whatever system wrote them.
+# Decoding of annotation files in any encoding.
 
 
 _MARKS: Sequence[tuple[bytes, str]] = (
@@ -91,14 +91,14 @@ _WIDE: Sequence[tuple[bytes, str]] = ((b"<\0?\0", "utf-16-le"), (b"\0<\0?", "utf
 _DECLARATION = re.compile(r"<\?xml\b[^>]*?\?>\s*")
 _ENCODING = re.compile(rb"""<\?xml\b[^>]*?\bencoding\s*=\s*["']([A-Za-z][A-Za-z0-9._-]*)["']""")
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "iso8859-1": "cp1252"}
-"""Encodings that hold another one, and which files that declare the other one often have."""
+"""Supersets of encodings: files often declare the smaller one and use the larger one."""
 _FOR_TEXT = re.compile(r"(utf|ascii|cp\d|iso|gb|big5|euc|shift|koi8|mac|latin|johab|hz|ptcp|tis|kz)")
 UNREADABLE = "\ufffd"
-"""What stands in a text for bytes that are none in its encoding."""
+"""Replaces bytes that are invalid in the encoding of a text."""
 
 
 def text_of(data: bytes) -> str:
-    """The text of a file in UTF-8, or in what its byte order mark says; NUL bytes at its end, of a write cut short, do not count.
+    """The text of a file in UTF-8 or the encoding of its byte order mark, without NUL bytes at the end (truncated writes).
 
     Raises:
         ValueError: if it is not text.
@@ -111,7 +111,7 @@ def text_of(data: bytes) -> str:
 
 
 def text_of_xml(data: bytes) -> str:
-    """The text of an XML file without its declaration, in its own encoding; ``UNREADABLE`` stands for bytes that are none there."""
+    """The text of an XML file in its encoding, without its declaration; ``UNREADABLE`` replaces invalid bytes."""
     marked = next((name for mark, name in (*_MARKS, *_WIDE) if data.startswith(mark)), "")
     for encoding in filter(None, (marked, _declared(data), "utf-8")):
         try:
@@ -125,7 +125,7 @@ def text_of_xml(data: bytes) -> str:
 
 
 def _declared(data: bytes) -> str:
-    """The codec of the declared encoding; nothing where none is declared, or one that is none of a text in single bytes."""
+    """The codec of the declared encoding; empty if none is declared, or the declaration could not be read in it."""
     match = _ENCODING.match(data.lstrip()[:200])
     try:
         name = codecs.lookup(match[1].decode()).name if match else ""

@@ -6,18 +6,18 @@ from functools import partial
 from typing import Any
 
 from mtl_ray import storage
-from mtl_ray.samples import image_sample
+from mtl_ray.samples import EncodedImage, image_sample
 from mtl_ray.sources.class_names import read_class_names
 from mtl_ray.sources.coco_categories import Key, read_categories
-from mtl_ray.sources.coco_files import annotations_alike, find_annotations, find_each, find_images, leads_out
-from mtl_ray.sources.coco_objects import objects
+from mtl_ray.sources.coco_files import annotations_alike, find_annotations, find_each, find_image_folder, leads_out
+from mtl_ray.sources.coco_objects import coco_objects
 from mtl_ray.sources.coco_records import Record, group_annotations, list_images, parse_coco, to_records
-from mtl_ray.sources.config import Coco
+from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
+from mtl_ray.sources.object_configs import Coco
 from mtl_ray.sources.objects import to_instances
+from mtl_ray.sources.orientation import Parsed, objects_as_shown
 from mtl_ray.sources.paths import LEAVES
-from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
-from mtl_ray.sources.turned import Parsed, objects_as_shown
+from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 
 OTHER_FILE = "passed over: not the COCO file of another split"
 
@@ -48,12 +48,12 @@ def open_coco(config: Coco, rule: ImageRule = USUAL_RULE) -> Source:
     others, unread = ([], []) if config.annotations else _other_splits(root, uri, config.split)
     wanted = read_class_names(storage.absolute(config.classes)) if config.classes else None
     categories = read_categories([(uri, own), *others], wanted, file)
-    entries, rejects = list_images(own, file)
-    if rejects and not entries:
-        raise ValueError(f"{uri}: none of its {len(rejects)} images can be used; the first: {rejects[0].object} {rejects[0].reason}")
+    entries, skipped = list_images(own, file)
+    if skipped and not entries:
+        raise ValueError(f"{uri}: none of its {len(skipped)} images can be used; the first: {skipped[0].object} {skipped[0].reason}")
     grouped, strays = group_annotations(own, entries, file)
     listed = list(entries.values())
-    images = storage.join(root, config.images) if config.images else find_images(root, uri, config.split, listed, needed=rule.needed)
+    images = storage.join(root, config.images) if config.images else find_image_folder(root, uri, config.split, listed, needed=rule.needed)
     paths, stamps = find_each(images, [str(image["file_name"]) for image in listed])
     records, doubles = to_records(entries, grouped, paths)
     vocabulary = categories.vocabulary
@@ -63,40 +63,40 @@ def open_coco(config: Coco, rule: ImageRule = USUAL_RULE) -> Source:
         vocabulary=vocabulary,
         records=records,
         reader=partial(_read, layout),
-        rejects=(*unread, *categories.notes, *rejects, *strays, *doubles),
+        skipped=(*unread, *categories.notes, *skipped, *strays, *doubles),
         fingerprint=fingerprint_of([text, images, *vocabulary.classes["instances"], *(stamps.get(record.path, "") for record in records)]),
     )
 
 
-def _other_splits(root: str, uri: str, split: str) -> tuple[list[tuple[str, dict[str, Any]]], list[Reject]]:
-    """URI and content of the files of other splits, and a note on each that cannot be read as one."""
+def _other_splits(root: str, uri: str, split: str) -> tuple[list[tuple[str, dict[str, Any]]], list[SkippedItem]]:
+    """URI and content of the files of other splits, and a note on each that cannot be read."""
     found, notes = [], []
     for other in annotations_alike(root, uri, split):
         try:
             found.append((other, parse_coco(storage.read(other), other)))
         except ValueError:
-            notes.append(Reject(other.removeprefix(root).lstrip("/"), "", OTHER_FILE, note=True))
+            notes.append(SkippedItem(other.removeprefix(root).lstrip("/"), "", OTHER_FILE, note=True))
     return found, notes
 
 
 def _read(layout: _Layout, record: Record) -> Reading:
     key = record.path
-    picture = _picture(layout, record)
+    image = _image(layout, record)
 
     def parse(height: int, width: int) -> Parsed:
-        return objects(record.annotations, layout.file, layout.index, layout.names, height, width, keypoints=layout.keypoints)
+        return coco_objects(record.annotations, layout.file, layout.index, layout.names, height, width, keypoints=layout.keypoints)
 
-    found, rejects = objects_as_shown(parse, picture, record.stated, key)
-    instances, bad = to_instances(found, layout.file, picture.height, picture.width, masks=layout.masks, keypoints=layout.keypoints)
-    absent = [] if picture.data else [Reject(key, "", ABSENT, note=True)]
-    sample = image_sample(key=key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
-    return sample, [*rejects, *bad, *absent]
+    found, skipped = objects_as_shown(parse, image, record.stated, key)
+    instances, invalid = to_instances(found, layout.file, image.height, image.width, masks=layout.masks, keypoints=layout.keypoints)
+    absent = [] if image.data else [SkippedItem(key, "", ABSENT, note=True)]
+    sample = image_sample(key=key, image=image.data, height=image.height, width=image.width, instances=instances)
+    return sample, [*skipped, *invalid, *absent]
 
 
-def _picture(layout: _Layout, record: Record) -> Picture:
-    """The image of a record; a name that leads out of the folder of the images and is not found in it is said to do so."""
+def _image(layout: _Layout, record: Record) -> EncodedImage:
+    """Reads the image of a record; the error says if its name leaves the folder of images."""
     try:
-        return read_picture(storage.join(layout.images, record.path), record.path, layout.rule, record.stated)
+        return read_image(storage.join(layout.images, record.path), record.path, layout.rule, record.stated)
     except UnreadableError:
         if leads_out(record.name) and not storage.exists(storage.join(layout.images, record.path)):
             raise UnreadableError(record.path, f"{LEAVES}: {record.name!r}") from None

@@ -1,4 +1,4 @@
-"""The categories of a COCO set become its classes: all splits alike, without unused roots, those of one name as one class."""
+"""Categories of a COCO dataset as classes: the same for all splits, without unused roots, duplicates merged."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,11 +7,11 @@ from typing import Any
 
 from mtl_ray.samples import Vocabulary
 from mtl_ray.sources.json_values import identity, shown
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.source import SkippedItem
 from mtl_ray.vocabulary import mirror_of, skeleton_of
 
 Key = int | str
-"""An id: a number, or a text that is none."""
+"""An id: an integer or a text."""
 
 ROOT_DROPPED = "unused root category dropped"
 MERGED = "categories of one name merged"
@@ -21,43 +21,44 @@ _NAMES = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Categories:
-    """What annotations may refer to.
+    """The categories of a dataset.
 
     Attributes:
         names: of all categories, by id.
-        index: class indices by category id; several ids may have the same.
-        vocabulary: the classes, and the keypoints of those that have some.
-        notes: on what was dropped or merged.
+        index: class indices by category id; several ids may share an index.
+        vocabulary: the classes and their keypoints.
+        notes: notes on dropped and merged categories.
     """
 
     names: Mapping[Key, str]
     index: Mapping[Key, int]
     vocabulary: Vocabulary
-    notes: tuple[Reject, ...]
+    notes: tuple[SkippedItem, ...]
 
 
 def read_categories(parts: Sequence[tuple[str, Mapping[str, Any]]], wanted: Sequence[str] | None, file: str) -> Categories:
-    """The categories of a file and of those of the other splits, so that a split that lacks one still numbers the others alike.
+    """The categories of all splits, so that a split without one of them has the same class indices.
 
     Args:
         parts: URI and content of each file, the split's own first.
-        wanted: the names of the classes in their order; None for all.
-        file: what to call the split's own in a note.
+        wanted: names of the classes in order; None for all.
+        file: name of the split's annotation file, for notes.
 
     Raises:
-        ValueError: if an entry has no id or no name, two splits disagree, or a wanted name is missing.
+        ValueError: if an entry has no id or name, splits disagree, or a wanted name is missing.
     """
     found = _merged(parts)
     names = {key: str(category["name"]) for key, category in found.items()}
     roots = _unused_roots(found, _used(content for _, content in parts)) if wanted is None else set[Key]()
     notes = [
-        Reject(file, f"category {key} ({names[key]})", f"{ROOT_DROPPED}: others name it as their supercategory", note=True) for key in roots
+        SkippedItem(file, f"category {key} ({names[key]})", f"{ROOT_DROPPED}: others name it as their supercategory", note=True)
+        for key in roots
     ]
     by_name: dict[str, list[Key]] = defaultdict(list)
     for key in sorted(found.keys() - roots, key=lambda key: (isinstance(key, str), key)):
         by_name[names[key]].append(key)
     notes += [
-        Reject(file, f"categories {', '.join(map(str, keys))}", f"{MERGED}: {name}", note=True)
+        SkippedItem(file, f"categories {', '.join(map(str, keys))}", f"{MERGED}: {name}", note=True)
         for name, keys in by_name.items()
         if len(keys) > 1
     ]
@@ -70,7 +71,10 @@ def read_categories(parts: Sequence[tuple[str, Mapping[str, Any]]], wanted: Sequ
     )
     index = {key: number for number, name in enumerate(classes) for key in by_name[name]}
     return Categories(
-        names=names, index=index, vocabulary=vocabulary, notes=(*notes, *(Reject(file, "categories", text, note=True) for text in note))
+        names=names,
+        index=index,
+        vocabulary=vocabulary,
+        notes=(*notes, *(SkippedItem(file, "categories", text, note=True) for text in note)),
     )
 
 
@@ -87,7 +91,7 @@ def _merged(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[Key, Mapping
 
 
 def _checked(category: Any, where: str) -> Key:
-    """The id of a category that has one, and a name."""
+    """The id of a category; raises a ValueError if it has no id or no name."""
     if not isinstance(category, dict):
         raise ValueError(f"{where} is {shown(category)}, not an entry with an id and a name")
     key, name = identity(category.get("id")), category.get("name")
@@ -99,13 +103,13 @@ def _checked(category: Any, where: str) -> Key:
 
 
 def _used(contents: Iterable[Mapping[str, Any]]) -> Counter[Key | None]:
-    """How many annotations are of each category."""
+    """Number of annotations of each category."""
     annotations = (annotation for content in contents for annotation in content["annotations"])
     return Counter(identity(annotation.get("category_id")) for annotation in annotations if isinstance(annotation, dict))
 
 
 def _unused_roots(found: Mapping[Key, Mapping[str, Any]], used: Mapping[Key | None, int]) -> set[Key]:
-    """Categories that stand for a whole set (Roboflow writes one): no object is of them, and others name them as supercategory."""
+    """Unused categories that others name as supercategory (Roboflow writes one for the whole dataset)."""
     above: dict[str, set[Key]] = defaultdict(set)
     for key, category in found.items():
         if isinstance(category.get("supercategory"), str):
@@ -117,7 +121,7 @@ def _unused_roots(found: Mapping[Key, Mapping[str, Any]], used: Mapping[Key | No
 def _vocabulary(
     classes: tuple[str, ...], categories: Sequence[Sequence[Mapping[str, Any]]], ids: Sequence[Key]
 ) -> tuple[Vocabulary, list[str]]:
-    """The vocabulary, and what a user should know of its skeleton."""
+    """The vocabulary, and notes on its skeleton."""
     having = [category for alike in categories for category in alike if _keypoints_of(category)]
     if len({_keypoints_of(category) for category in having}) > 1:
         raise ValueError("the categories have different keypoints; convert them apart with --classes")
@@ -136,7 +140,7 @@ def _vocabulary(
 
 
 def _keypoints_of(category: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of a category's keypoints; none where they are not a list of names or numbers."""
+    """The names of a category's keypoints; empty if they are not a list of names or numbers."""
     names = category.get("keypoints")
     if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
         return ()

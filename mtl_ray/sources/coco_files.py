@@ -1,16 +1,15 @@
-"""Where in its folder a COCO set has the annotations and the images of a split."""
+"""Finds the annotation file and the images of a split in a COCO folder."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtl_ray import storage
-from mtl_ray.sources.folders import is_picture, stamps_of, subfolders
-from mtl_ray.sources.notes import is_of_a_system
+from mtl_ray.sources.folders import is_image, is_of_a_system, stamps_of, subfolders
 from mtl_ray.sources.paths import Tree, inside
 
 _TRIED = 20
-"""So many of the listed pictures are looked for in every folder that could be theirs."""
+"""Number of listed images that are searched in each candidate folder."""
 _SPLITS = ("trainval", "train", "training", "validation", "valid", "val", "minival", "testing", "test", "dev", "eval", "unlabeled")
 
 
@@ -18,9 +17,9 @@ def find_annotations(root: str, split: str, keypoints: bool) -> str:
     """The JSON file of a split: the usual names, in the root and in each of its folders.
 
     Args:
-        root: the data set.
-        split: part of the name.
-        keypoints: whether to take the file of people's keypoints.
+        root: the dataset.
+        split: part of the file name.
+        keypoints: whether to use the file of person keypoints.
 
     Raises:
         FileNotFoundError: saying which JSON files there are.
@@ -43,7 +42,7 @@ def find_annotations(root: str, split: str, keypoints: bool) -> str:
 
 
 def annotations_alike(root: str, uri: str, split: str) -> list[str]:
-    """The files of the other splits: those called as this one is but for the split's name."""
+    """The files of the other splits: those whose names differ only in the name of the split."""
     name = uri.removeprefix(root)
     parts = re.split(rf"(?<![A-Za-z]){re.escape(split)}\d*(?![A-Za-z])", name)
     bare = len(parts) > 1 and name.rpartition("/")[2].removesuffix(".json") in (split, *re.findall(rf"{re.escape(split)}\d*", name))
@@ -53,20 +52,20 @@ def annotations_alike(root: str, uri: str, split: str) -> list[str]:
 
 
 def _split_like(split: str) -> str:
-    """A pattern of the names that splits have beside this one: the usual ones, and its own with another number."""
+    """A pattern of names of other splits: the usual names, and this name with another number."""
     usual = "|".join(map(re.escape, (*_SPLITS, split.rstrip("0123456789"))))
     return rf"(?:{usual})[-_]?(?:{'|'.join(_SPLITS)})?\d*"
 
 
-def find_images(root: str, annotations: str, split: str, images: Sequence[Mapping[str, Any]], *, needed: bool = True) -> str:
-    """The folder in which the first of the listed images lie; where no name fits as it is written, that in which most are found.
+def find_image_folder(root: str, annotations: str, split: str, images: Sequence[Mapping[str, Any]], *, needed: bool = True) -> str:
+    """The folder that holds the first listed images; if no name matches exactly, the folder with the most matches.
 
     Args:
         root: the dataset.
         annotations: URI of the file that lists them.
         split: part of the usual names.
-        images: their entries, each with a ``file_name``.
-        needed: False if the root will do where there are none.
+        images: image entries, each with a ``file_name``.
+        needed: False if missing images are allowed; then the default is the root.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -85,13 +84,11 @@ def find_images(root: str, annotations: str, split: str, images: Sequence[Mappin
     if found or not needed:
         return found or root
     looked_for = names[0] if names else "nothing"
-    raise FileNotFoundError(
-        f"the pictures that {annotations} lists are in no folder of {root} (such as {looked_for}); name it with --images"
-    )
+    raise FileNotFoundError(f"the images that {annotations} lists are in no folder of {root} (such as {looked_for}); name it with --images")
 
 
 def _plain(name: str) -> str:
-    """A name as a path; nothing if it leads out of its folder."""
+    """A name as a path; empty if it leaves its folder."""
     try:
         return inside(name) if "\\" not in name else ""
     except ValueError:
@@ -99,8 +96,8 @@ def _plain(name: str) -> str:
 
 
 def _with_most(root: str, folders: Sequence[str], names: Sequence[str]) -> str:
-    """The folder below which most of the files are found by the ends of their names; of several the first; empty if there is none."""
-    files = [path for path in (uri.removeprefix(root).lstrip("/") for uri in storage.files(root)) if is_picture(path)]
+    """The first folder with the most files whose path ends match; empty if there is none."""
+    files = [path for path in (uri.removeprefix(root).lstrip("/") for uri in storage.files(root)) if is_image(path)]
     above = {"/".join(path.split("/")[:depth]) for path in files for depth in range(path.count("/") + 1)}
     usual = [folder.removeprefix(root).lstrip("/") for folder in folders if folder == root or folder.startswith(f"{root}/")]
     best, most = "", 0
@@ -113,9 +110,9 @@ def _with_most(root: str, folders: Sequence[str], names: Sequence[str]) -> str:
 
 
 def find_each(images: str, names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """For each name its file in the folder of the images, as a path in it: the name itself where that is one, else what it means.
+    """The file of each name, relative to the folder of the images: an exact match, else a match by ``Tree``.
 
-    Names of which nothing is there stand for themselves, without what leads out of the folder; those that only lead out are missing.
+    A name without a file keeps its own path, without the parts that leave the folder.
 
     Returns:
         The paths by name, and the stamps of files by path.
@@ -131,7 +128,7 @@ def find_each(images: str, names: Sequence[str]) -> tuple[dict[str, str], dict[s
 
 
 def leads_out(name: str) -> bool:
-    """Whether a name is absolute, or leaves the folder that it is relative to."""
+    """Whether a name is absolute or leaves its folder."""
     try:
         inside(name)
     except ValueError:
@@ -140,13 +137,13 @@ def leads_out(name: str) -> bool:
 
 
 def _inner(name: str) -> str:
-    """What is left of a path without its drive, its root and all steps up."""
+    """A path without drive, root and parent steps."""
     steps = name.replace("\\", "/").partition("://")[2] or name.replace("\\", "/")
     return "/".join(step for step in re.sub(r"^[A-Za-z]:", "", steps).replace("\0", "").split("/") if step not in ("", ".", ".."))
 
 
 def _json_files(root: str) -> list[str]:
-    """The JSON files in a folder and in the folders in it, without those that systems leave (``._train.json``, ``__MACOSX``)."""
+    """The JSON files in a folder and its subfolders, without system files (``._train.json``, ``__MACOSX``)."""
     folders = [root, *(storage.join(root, name) for name in subfolders(root) if not is_of_a_system(f"{name}/x"))]
     found = [(folder, name) for folder in folders for name in storage.names(folder)]
     return [storage.join(folder, name) for folder, name in found if name.lower().endswith(".json") and not name.startswith("._")]

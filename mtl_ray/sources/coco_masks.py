@@ -1,7 +1,7 @@
-"""Masks of COCO annotations: polygons, plain and compressed run lengths; a mask is made of its good parts.
+"""Masks of COCO annotations: polygons, plain and compressed run lengths; invalid parts are dropped.
 
-Polygons come as a list of parts, each ``x, y, x, y, ...``; as one such part without the list around it, or with one list too many; and
-as parts that are lists of points ``[x, y]``.
+Polygons are a list of parts, each ``x, y, x, y, ...``. Also accepted: one part without the outer list, an extra list, and
+parts that are lists of points ``[x, y]``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,44 +9,44 @@ from typing import Any
 
 from mtl_ray.geometry import masks
 from mtl_ray.sources.json_values import number, shown, whole
-from mtl_ray.sources.turned import OTHER_MASK_SIZE
+from mtl_ray.sources.orientation import OTHER_MASK_SIZE
 
 PART_DROPPED = "part of a mask dropped"
-"""General part of the note on an object whose mask lacks a part."""
+"""General part of the note on an object with an invalid part of its mask."""
 _FARTHEST = 10
-"""A polygon that reaches farther out than so many times the image, or so many thousand pixels, is damaged: filling it takes forever."""
+"""Polygons with coordinates above this multiple of the image size (at least 1000) are invalid: filling takes too long."""
 
 
 def mask_of(segmentation: Any, height: int, width: int) -> tuple[bytes, str]:
-    """The encoding of a mask for an image of this size, and why parts of it were dropped, if any were.
+    """The RLE of a mask for an image of this size, and why parts of it were dropped, if any were.
 
-    No mask (``[]``, no run lengths) is empty and no fault.
+    An empty mask (``[]``, no run lengths) is valid.
 
     Raises:
-        ValueError: if there is one and no part of it can be used, or it is made for an image of another size.
+        ValueError: if no part of the mask is valid, or it has another size.
     """
     if not segmentation or (isinstance(segmentation, dict) and not segmentation.get("counts")):
         return b"", ""
     if isinstance(segmentation, list):
-        polygons, faults = polygons_of(segmentation, height, width)
+        polygons, errors = valid_polygons(segmentation, height, width)
         if not polygons:
-            raise ValueError(faults[0])
-        return masks.from_polygons(polygons, height, width), f"{PART_DROPPED}: {faults[0]}" if faults else ""
+            raise ValueError(errors[0])
+        return masks.from_polygons(polygons, height, width), f"{PART_DROPPED}: {errors[0]}" if errors else ""
     if not isinstance(segmentation, dict):
         raise ValueError("neither polygons nor run lengths")
     return _from_run_lengths(segmentation, height, width), ""
 
 
-def polygons_of(segmentation: Sequence[Any], height: int, width: int) -> tuple[list[list[float]], list[str]]:
-    """The polygons of which a mask can be made, and what is wrong with each other one."""
+def valid_polygons(segmentation: Sequence[Any], height: int, width: int) -> tuple[list[list[float]], list[str]]:
+    """The valid polygons, and an error message for each invalid one."""
     farthest = _FARTHEST * max(height, width, 1000)
-    polygons, faults = [], []
+    polygons, errors = [], []
     for part in _parts(segmentation):
         try:
             polygons.append(_polygon(part, farthest))
         except ValueError as error:
-            faults.append(str(error))
-    return polygons, faults
+            errors.append(str(error))
+    return polygons, errors
 
 
 def _parts(segmentation: Sequence[Any]) -> Sequence[Any]:
@@ -88,11 +88,11 @@ def _from_run_lengths(segmentation: Mapping[str, Any], height: int, width: int) 
         raise ValueError(f"{OTHER_MASK_SIZE}: height and width {shown(size)}, not {[height, width]}")
     if isinstance(counts, str) and counts.isascii():
         return masks.from_compressed(counts.encode(), height, width)
-    return from_counts(counts, height, width)
+    return mask_of_counts(counts, height, width)
 
 
-def from_counts(counts: Any, height: int, width: int) -> bytes:
-    """The encoding of plain run lengths, be they written as floats or texts.
+def mask_of_counts(counts: Any, height: int, width: int) -> bytes:
+    """The RLE of plain run lengths, written as integers, floats or texts.
 
     Raises:
         ValueError: if they are not a list of whole numbers, or do not add up to the mask's size.

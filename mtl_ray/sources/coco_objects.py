@@ -1,6 +1,6 @@
 """The annotations of one image of a COCO file: boxes, masks, keypoints.
 
-Files made of Pascal VOC call difficult objects crowds, for want of another word; where they say ``difficult`` too, that is meant.
+Files converted from Pascal VOC mark difficult objects as crowds; with ``difficult`` too, an object is difficult, not a crowd.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,15 @@ from mtl_ray.geometry import masks
 from mtl_ray.sources.coco_masks import mask_of
 from mtl_ray.sources.json_values import flag, identity, number, shown, whole
 from mtl_ray.sources.objects import FoundObject
-from mtl_ray.sources.source import Reject, unknown_class
+from mtl_ray.sources.source import SkippedItem, unknown_class
 
 NOT_CHOSEN = "class not chosen"
-"""General part of the note on an object whose class is not in the list of classes that the user gave."""
+"""General part of the note on an object whose class is not in the user's list of classes."""
 _LARGEST = 1e9
-"""Areas and coordinates of keypoints above this are damage, and would not fit 32 bits."""
+"""Larger areas and keypoint coordinates are invalid."""
 
 
-def objects(
+def coco_objects(
     annotations: Sequence[Mapping[str, Any]],
     file: str,
     index: Mapping[int | str, int],
@@ -27,49 +27,51 @@ def objects(
     width: int,
     *,
     keypoints: int,
-) -> tuple[list[FoundObject], list[Reject]]:
-    """The objects of an image, and a Reject for each that is not understood; one of which only the mask is not keeps its box.
+) -> tuple[list[FoundObject], list[SkippedItem]]:
+    """The objects of an image, and a SkippedItem for each invalid one; an object with an invalid mask keeps its box.
 
     Args:
-        annotations: as COCO has them.
-        file: what to call their file in a reject.
+        annotations: entries of the COCO file.
+        file: name of the annotation file, for skipped items.
         index: class indices by category id.
-        names: of all categories, by id; those that have no index were not asked for.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        keypoints: how many each object has; 0 to read none.
+        names: of all categories, by id; those without an index were not chosen.
+        height: of the image in pixels.
+        width: of the image in pixels.
+        keypoints: number of keypoints per object; 0 to read none.
     """
-    found, rejects = [], []
+    found, skipped = [], []
     for annotation in annotations:
         name = name_of(annotation)
         category = identity(annotation.get("category_id"))
         if category is None or category not in names:
-            rejects.append(Reject(file, name, unknown_class(f"category {shown(annotation.get('category_id'))}, which is not in the list")))
+            skipped.append(
+                SkippedItem(file, name, unknown_class(f"category {shown(annotation.get('category_id'))}, which is not in the list"))
+            )
             continue
         if category not in index:
-            rejects.append(Reject(file, name, f"{NOT_CHOSEN}: {names[category]}", note=True))
+            skipped.append(SkippedItem(file, name, f"{NOT_CHOSEN}: {names[category]}", note=True))
             continue
-        mask, fault = _mask(annotation.get("segmentation"), file, name, height, width)
-        rejects += fault
+        mask, notes = _mask(annotation.get("segmentation"), file, name, height, width)
+        skipped += notes
         try:
             found.append(_object(annotation, name, index[category], mask, height, width, keypoints))
         except ValueError as error:
-            rejects.append(Reject(file, name, str(error)))
-    return found, rejects
+            skipped.append(SkippedItem(file, name, str(error)))
+    return found, skipped
 
 
 def name_of(annotation: Mapping[str, Any]) -> str:
-    """What to call an annotation in a reject."""
+    """The name of an annotation in skipped items."""
     number = annotation.get("id", "?")
     return f"annotation {number if isinstance(number, int | str) else shown(number)}"
 
 
-def _mask(segmentation: Any, file: str, name: str, height: int, width: int) -> tuple[bytes, list[Reject]]:
+def _mask(segmentation: Any, file: str, name: str, height: int, width: int) -> tuple[bytes, list[SkippedItem]]:
     try:
         mask, dropped = mask_of(segmentation, height, width)
     except ValueError as error:
-        return b"", [Reject(file, name, f"its mask is left out: {error}")]
-    return mask, [Reject(file, name, dropped, note=True)] if dropped else []
+        return b"", [SkippedItem(file, name, f"its mask is left out: {error}")]
+    return mask, [SkippedItem(file, name, dropped, note=True)] if dropped else []
 
 
 def _object(
@@ -95,7 +97,7 @@ def _object(
 
 
 def _box(box: Any, mask: bytes, height: int, width: int) -> tuple[float, float, float, float]:
-    """The box as xyxy; that of the mask where the annotation has none."""
+    """The box as xyxy; the box of the mask if the annotation has none."""
     if not box and mask:
         return masks.box_of(mask, height, width)
     if not isinstance(box, list) or len(box) != 4:
@@ -109,17 +111,17 @@ def _box(box: Any, mask: bytes, height: int, width: int) -> tuple[float, float, 
 
 
 def _points(values: Any, keypoints: int) -> list[tuple[float, float, float]]:
-    """The keypoints as x, y, visibility; all zeros where the object has none."""
+    """Keypoints as x, y, visibility; all zeros if the object has none."""
     if not values:
         return [(0.0, 0.0, 0.0)] * keypoints
     if not isinstance(values, list):
-        raise ValueError(f"its keypoints are no list: {shown(values)}")
+        raise ValueError(f"its keypoints are not a list: {shown(values)}")
     if all(isinstance(point, list) and len(point) == 3 for point in values):
         values = [value for point in values for value in point]
     if len(values) != 3 * keypoints:
         raise ValueError(f"its keypoints are not as many as those of its category: {len(values) / 3:g}, not {keypoints}")
     found = [value for value in map(number, values) if value is not None and abs(value) <= _LARGEST]
     if len(found) < len(values):
-        raise ValueError("a keypoint that is not made of finite numbers")
+        raise ValueError("a keypoint without finite numbers")
     points = zip(found[::3], found[1::3], found[2::3], strict=True)
     return [point if point[2] > 0 else (0.0, 0.0, 0.0) for point in points]

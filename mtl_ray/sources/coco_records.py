@@ -1,4 +1,4 @@
-"""A COCO file taken apart: a record for each image with its annotations, and what is said of those that belong to none."""
+"""Parses a COCO file: a record per image with its annotations, and skipped items."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,8 @@ from typing import Any
 
 from mtl_ray.sources.coco_objects import name_of
 from mtl_ray.sources.folders import LISTED_AGAIN
-from mtl_ray.sources.json_values import identity, parse_json, shown, whole
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.json_values import identity, parse_json, shown, stated_size
+from mtl_ray.sources.source import SkippedItem
 
 Entry = Mapping[str, Any]
 _LISTS = ("images", "annotations", "categories")
@@ -20,10 +20,10 @@ class Record:
     """One image.
 
     Attributes:
-        name: its ``file_name`` as it is written.
-        path: its file, in the folder of the images.
-        stated: height and width, if the file says them.
-        annotations: as they are written.
+        name: its ``file_name`` in the file.
+        path: its file, relative to the folder of images.
+        stated: height and width, if the file states them.
+        annotations: entries of the file.
     """
 
     name: str
@@ -36,43 +36,43 @@ def parse_coco(data: bytes, uri: str) -> dict[str, Any]:
     """The content of a COCO annotation file.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not one.
     """
     try:
         content = parse_json(data)
     except ValueError as error:
         raise ValueError(f"{uri} is not JSON: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _LISTS):
-        raise ValueError(f"{uri} is no COCO annotation file: it needs the lists images, annotations and categories")
+        raise ValueError(f"{uri} is not a COCO annotation file: it needs the lists images, annotations and categories")
     return content
 
 
-def list_images(content: Entry, file: str) -> tuple[dict[int | str, Entry], list[Reject]]:
-    """The entries of images by id, each with a ``file_name``, and a Reject for each other entry."""
+def list_images(content: Entry, file: str) -> tuple[dict[int | str, Entry], list[SkippedItem]]:
+    """The entries of images by id, each with a ``file_name``, and a SkippedItem for each other entry."""
     images: dict[int | str, Entry] = {}
     names: set[str] = set()
-    rejects: list[Reject] = []
+    skipped: list[SkippedItem] = []
     for place, entry in enumerate(content["images"]):
         image = _named(entry) if isinstance(entry, dict) else {}
         key, name = identity(image.get("id")), str(image.get("file_name", ""))
         if key is None or not name:
-            rejects.append(Reject(file, f"image {_told(image.get('id'), place)} {name}".strip(), "has no id or no file_name"))
+            skipped.append(SkippedItem(file, f"image {_shown_id(image.get('id'), place)} {name}".strip(), "has no id or no file_name"))
         elif key in images or name in names:
             same = key in images and images[key] == image
             reason = LISTED_AGAIN if same else "its id or its file_name is listed twice"
-            rejects.append(Reject(file, f"image {key} {name}", reason, note=same))
+            skipped.append(SkippedItem(file, f"image {key} {name}", reason, note=same))
         else:
             images[key] = image
             names.add(name)
-    return images, rejects
+    return images, skipped
 
 
-def _told(value: object, place: int) -> str:
+def _shown_id(value: object, place: int) -> str:
     return f"at images[{place}]" if value is None else shown(value)
 
 
 def _named(image: Entry) -> Entry:
-    """An image whose file name is a text: LVIS has only the address of COCO's file, whose folder and name count."""
+    """An image entry with a text as file name; LVIS has only ``coco_url``, whose folder and name are used."""
     name, address = image.get("file_name"), image.get("coco_url")
     if isinstance(name, str) and name.strip("/\\. "):
         return image
@@ -83,31 +83,33 @@ def _named(image: Entry) -> Entry:
     return {**image, "file_name": ""}
 
 
-def group_annotations(content: Entry, images: Mapping[int | str, Entry], file: str) -> tuple[dict[int | str, list[Entry]], list[Reject]]:
-    """The annotations of each image, and a Reject for each of an image that is not listed.
+def group_annotations(
+    content: Entry, images: Mapping[int | str, Entry], file: str
+) -> tuple[dict[int | str, list[Entry]], list[SkippedItem]]:
+    """The annotations of each image, and a SkippedItem for each of an image that is not listed.
 
-    Ids may repeat, within an image and across images: only what is written again with all its values is the same annotation.
+    Ids may repeat: only an entry with identical values counts as a repeated annotation.
     """
     grouped: dict[int | str, list[Entry]] = {key: [] for key in images}
-    rejects: list[Reject] = []
+    skipped: list[SkippedItem] = []
     seen: dict[Any, list[Entry] | set[str]] = {}
     for place, annotation in enumerate(content["annotations"]):
         if not isinstance(annotation, dict):
-            rejects.append(Reject(file, f"annotations[{place}]", f"is not an entry: {shown(annotation)}"))
+            skipped.append(SkippedItem(file, f"annotations[{place}]", f"is not an entry: {shown(annotation)}"))
             continue
         owner = identity(annotation.get("image_id"))
         if owner is None or owner not in images:
             reason = f"its image is not in the list of images: {shown(annotation.get('image_id'))}"
-            rejects.append(Reject(file, name_of(annotation), reason))
+            skipped.append(SkippedItem(file, name_of(annotation), reason))
         elif _is_again(annotation, owner, seen):
-            rejects.append(Reject(file, name_of(annotation), f"{REPEATED}: all its values are the same", note=True))
+            skipped.append(SkippedItem(file, name_of(annotation), f"{REPEATED}: all its values are the same", note=True))
         else:
             grouped[owner].append(annotation)
-    return grouped, rejects
+    return grouped, skipped
 
 
 def _is_again(annotation: Entry, owner: int | str, seen: dict[Any, list[Entry] | set[str]]) -> bool:
-    """Whether the same annotation was there before; texts to compare are made only for those whose id repeats in an image."""
+    """Whether an identical annotation was seen; entries are compared only if an id repeats in an image."""
     key = (owner, identity(annotation.get("id")))
     before = seen.setdefault(key, [])
     if isinstance(before, list):
@@ -120,24 +122,18 @@ def _is_again(annotation: Entry, owner: int | str, seen: dict[Any, list[Entry] |
     return len(before) == count
 
 
-def stated_size(image: Entry) -> tuple[int, int] | None:
-    """Height and width of an image as its entry has them."""
-    height, width = whole(image.get("height")) or 0, whole(image.get("width")) or 0
-    return (height, width) if height > 0 and width > 0 else None
-
-
 def to_records(
     images: Mapping[int | str, Entry], grouped: Mapping[int | str, Sequence[Entry]], paths: Mapping[str, str]
-) -> tuple[list[Record], list[Reject]]:
-    """A record for each image, and a Reject for each that is the same file as another."""
+) -> tuple[list[Record], list[SkippedItem]]:
+    """A record for each image, and a SkippedItem for each image whose file belongs to another entry."""
     records: list[Record] = []
-    rejects: list[Reject] = []
+    skipped: list[SkippedItem] = []
     taken: dict[str, str] = {}
     for key, image in images.items():
         name = str(image["file_name"])
         path = paths[name]
         if (other := taken.setdefault(path, name)) != name:
-            rejects.append(Reject(name, "", f"the same file as that of another image: {other}"))
+            skipped.append(SkippedItem(name, "", f"the same file as that of another image: {other}"))
             continue
         records.append(Record(name, path, stated_size(image), tuple(grouped[key])))
-    return records, rejects
+    return records, skipped

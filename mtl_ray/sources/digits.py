@@ -1,8 +1,8 @@
-"""The built-in data set: scenes of real handwritten digits, made from what ships inside scikit-learn, with every kind of annotation.
+"""The built-in dataset: scenes of handwritten digits from scikit-learn's files, with every kind of annotation.
 
-The digits are the 1,797 of 8 x 8 pixels of the UCI set (Alpaydin and Kaynak 1998), enlarged, turned and laid over each other on
-backgrounds cut from scikit-learn's two photographs. A scene follows from (seed, split, number) alone. The split ``train`` never
-shows handwriting or a place in a photograph that any other split shows.
+The digits are the 1,797 of 8 x 8 pixels of the UCI set (Alpaydin and Kaynak 1998), enlarged, rotated and pasted on crops of
+scikit-learn's two photographs. A scene depends only on (seed, split, number). The split ``train`` shares no handwriting and no
+background with other splits.
 """
 
 import colorsys
@@ -27,24 +27,24 @@ from mtl_ray.sources.source import Reading, Source, fingerprint_of
 
 NAMES = tuple("0123456789")
 KEYPOINTS = ("top", "centre", "bottom")
-"""Of the handwriting's own upright frame: middle of the upper edge, of the whole, of the lower edge. Hidden (1) under another digit."""
+"""In the upright frame of a digit: middle of the upper edge, centre, middle of the lower edge. Hidden (1) below another digit."""
 _HUES = [colorsys.hsv_to_rgb(digit / 10, 0.8, 1) for digit in range(10)]
 COLOURS = tuple((round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in _HUES)
 
 _GLYPH = 64
-"""Side in pixels of an enlarged digit."""
+"""Side of an enlarged digit in pixels."""
 _MARGIN = 8
-"""Empty pixels at each of its sides."""
+"""Margin of an enlarged digit in pixels."""
 _SHARE_OF_TRAINING = 0.8
-"""The share of each digit's handwriting that is for training."""
+"""Share of the handwriting of each digit that is used for training."""
 _LEAST_VISIBLE = 0.7
-"""A digit is laid only where at least this share of itself and of every digit below it stays visible."""
+"""A digit is pasted only if at least this share of it and of every digit below stays visible."""
 _VERSION = "1"
-"""Part of the fingerprint: another number for other scenes."""
+"""Part of the fingerprint: changes when scenes change."""
 
 
 def open_digits(config: Digits) -> Source:
-    """The set's split; nothing is made before it is read."""
+    """Opens a split; scenes are generated when they are read."""
     return Source(
         vocabulary=Vocabulary(
             classes={"labels": NAMES, "instances": NAMES, "semantic": ("background", *NAMES)},
@@ -61,7 +61,7 @@ def open_digits(config: Digits) -> Source:
 
 @dataclass(slots=True)
 class _Scene:
-    """A picture in the making: float32 RGB, which digit each pixel shows (-1 for none), and what was laid."""
+    """A scene under construction: float32 RGB, the digit of each pixel (-1 for none), and the pasted digits."""
 
     pixels: NDArray[np.float32]
     owner: NDArray[np.int16]
@@ -75,7 +75,7 @@ def _read(config: Digits, number: int) -> Reading:
     train = config.split == "train"
     scene = _Scene(_background(rng, config.size, train), np.full((config.size, config.size), -1, np.int16), [], [], [])
     for _ in range(int(rng.integers(2, 6))):
-        _lay_digit(scene, rng, train)
+        _paste_digit(scene, rng, train)
     return _sample(scene, f"{config.split}-{number:06d}.jpg")
 
 
@@ -91,8 +91,8 @@ def _background(rng: np.random.Generator, size: int, train: bool) -> NDArray[np.
     return np.asarray(part[:, ::-1] if rng.random() < 0.5 else part, np.float32)
 
 
-def _lay_digit(scene: _Scene, rng: np.random.Generator, train: bool) -> None:
-    """Lays one more digit on the scene, unless eight places in a row would hide too much."""
+def _paste_digit(scene: _Scene, rng: np.random.Generator, train: bool) -> None:
+    """Pastes one more digit, unless eight random positions in a row hide too much."""
     size = scene.owner.shape[0]
     digit = int(rng.integers(10))
     glyphs = _handwriting(train)[digit]
@@ -119,7 +119,7 @@ def _lay_digit(scene: _Scene, rng: np.random.Generator, train: bool) -> None:
 
 
 def _turn(frame: tuple[int, int, int, int], height: float, degrees: float, centre: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The (2, 3) affine map that puts a glyph's frame at a centre, with a height in pixels and an angle."""
+    """The (2, 3) affine map of a glyph's frame to a centre, with a height in pixels and an angle."""
     left, top, right, bottom = frame
     turn = cv2.getRotationMatrix2D(((left + right) / 2, (top + bottom) / 2), degrees, height / (bottom - top))
     turn[:, 2] += centre - np.array([(left + right) / 2, (top + bottom) / 2])
@@ -127,7 +127,7 @@ def _turn(frame: tuple[int, int, int, int], height: float, degrees: float, centr
 
 
 def _fits(scene: _Scene, mask: NDArray[np.bool_], alpha: NDArray[np.float32], turn: NDArray[np.float64]) -> bool:
-    """Whether enough of the new digit lies in the picture, and enough of each digit below it stays visible."""
+    """Whether enough of the new digit lies in the image and enough of each digit below stays visible."""
     whole = float((alpha > 0.5).sum()) * abs(turn[0, 0] * turn[1, 1] - turn[0, 1] * turn[1, 0])
     if mask.sum() < _LEAST_VISIBLE * whole:
         return False
@@ -141,7 +141,7 @@ def _sample(scene: _Scene, key: str) -> Reading:
     found = []
     for number, digit in enumerate(scene.digits):
         mask = scene.owner == number
-        counts = masks.encode(mask)
+        counts = masks.encode_rle(mask)
         found.append(
             FoundObject(
                 name=f"digit {number}",
@@ -153,14 +153,14 @@ def _sample(scene: _Scene, key: str) -> Reading:
                 keypoints=[_keypoint(scene.owner, number, x, y) for x, y in scene.points[number]],
             )
         )
-    instances, rejects = to_instances(found, key, size, size, masks=True, keypoints=len(KEYPOINTS))
+    instances, skipped = to_instances(found, key, size, size, masks=True, keypoints=len(KEYPOINTS))
     encoded, data = cv2.imencode(".jpg", np.rint(scene.pixels[..., ::-1]).clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
     assert encoded
     labels = np.unique(np.array(scene.digits, np.int64))
     semantic = encode_index_png(classes)
     return image_sample(
         key=key, image=data.tobytes(), height=size, width=size, labels=labels, instances=instances, semantic=semantic
-    ), rejects
+    ), skipped
 
 
 def _keypoint(owner: NDArray[np.int16], number: int, x: float, y: float) -> tuple[float, float, float]:
@@ -179,7 +179,7 @@ def _photographs() -> tuple[NDArray[np.uint8], ...]:
 
 @lru_cache(maxsize=2)
 def _handwriting(train: bool) -> tuple[tuple[tuple[NDArray[np.float32], tuple[int, int, int, int]], ...], ...]:
-    """By digit: enlarged glyphs, (64, 64) float32 from 0 to 1, and the frame (left, top, right, bottom) of each."""
+    """Enlarged glyphs by digit, (64, 64) float32 in [0, 1], and the frame (left, top, right, bottom) of each."""
     with gzip.open(_scikit_learn_data() / "data" / "digits.csv.gz", "rt") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.float32)
     by_digit = []
@@ -191,7 +191,7 @@ def _handwriting(train: bool) -> tuple[tuple[tuple[NDArray[np.float32], tuple[in
 
 
 def _scikit_learn_data() -> Path:
-    """The folder of the files behind ``sklearn.datasets``, which itself takes seconds to import in every worker."""
+    """The folder of ``sklearn.datasets``, without importing it, which takes seconds in every worker."""
     spec = find_spec("sklearn")
     assert spec is not None
     assert spec.origin is not None

@@ -1,33 +1,33 @@
-"""What a conversion has to say of its dataset: why nothing may be published, and what was skipped or changed on the way.
+"""Counts of skipped and changed items, and when a conversion must not be published.
 
-``jobs.convert`` and ``jobs.analyze dataset`` say it in the same words, because both ask here.
+Shared by ``jobs.convert`` and ``jobs.analyze dataset``.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from mtl_ray.sources.source import UNKNOWN_CLASS, Reject
+from mtl_ray.sources.source import UNKNOWN_CLASS, SkippedItem
 
 _WORTH_A_WARNING = 0.01
-"""The share of rejected images or annotations above which a warning is printed."""
+"""Share of skipped images or annotations above which a warning is printed."""
 _REASONS = 3
-"""So many of the most frequent reasons stand in the warning."""
+"""Number of reasons in the warning."""
 _NAMES = 5
 
 
 @dataclass(kw_only=True, eq=False)
 class Findings:
-    """Counts of what was read, rejected and noted; those of parts of a dataset are merged.
+    """Counts of read items, rejected items and notes; those of several parts can be merged.
 
     Attributes:
-        images: samples that were read.
-        annotated: of those, how many carry any kind of annotation, be it an empty one.
-        annotations: objects, labels and semantic maps that were read.
-        rejected_images: images that were left out as a whole.
-        reasons: how many images and annotations were rejected, by the general part of the reason.
-        notes: how many items were read with a change, by the general part of what is to be known.
-        unknown: rejected objects of unknown classes, by class.
+        images: number of samples that were read.
+        annotated: number of those with any kind of annotation, also an empty one.
+        annotations: number of objects, labels and semantic maps that were read.
+        rejected_images: number of whole images that were skipped.
+        reasons: number of rejected images and annotations, by the general part of the reason.
+        notes: number of items that were read with a change, by the general part of the note.
+        unknown: number of rejected objects of unknown classes, by class.
         first: the first item of each reason or note.
     """
 
@@ -38,19 +38,19 @@ class Findings:
     reasons: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
-    first: dict[str, Reject] = field(default_factory=dict)
+    first: dict[str, SkippedItem] = field(default_factory=dict)
 
     @property
     def rejected(self) -> int:
-        """Images and annotations that were left out."""
+        """Number of skipped images and annotations."""
         return self.reasons.total()
 
     @property
     def rejected_annotations(self) -> int:
-        """Annotations that were left out of images that were read, or that belong to no image."""
+        """Number of skipped annotations, of images that were read or of no image."""
         return self.rejected - self.rejected_images
 
-    def add(self, items: Iterable[Reject]) -> None:
+    def add(self, items: Iterable[SkippedItem]) -> None:
         """Counts rejected items and notes."""
         for item in items:
             general, _, special = item.reason.partition(": ")
@@ -64,7 +64,7 @@ class Findings:
                 self.unknown[special] += 1
 
     def merge(self, other: "Findings") -> None:
-        """Adds what was counted of another part of the same dataset."""
+        """Adds the counts of another part of the same dataset."""
         self.images += other.images
         self.annotated += other.annotated
         self.annotations += other.annotations
@@ -76,12 +76,12 @@ class Findings:
 
 
 def refusal(findings: Findings, counts: Mapping[str, Mapping[str, int]], *, allow_empty: bool = False) -> str:
-    """Why a split must not be published: one sentence, or nothing.
+    """The reason why a split must not be published; empty if it may be.
 
     Args:
-        findings: what was counted.
+        findings: counts of the split.
         counts: images of each class, by kind of annotation and class name.
-        allow_empty: whether a split may have no annotation at all, because all its images are negatives.
+        allow_empty: whether a split may have no annotation at all (all images are negatives).
     """
     if findings.annotated and not findings.annotations and findings.rejected_annotations:
         return f"all {findings.rejected_annotations:,} annotations were rejected, most of them: {_most_frequent(findings)}"
@@ -103,7 +103,7 @@ def refusal(findings: Findings, counts: Mapping[str, Mapping[str, int]], *, allo
 
 
 def remarks(findings: Findings) -> Iterator[str]:
-    """Lines on what a user should know: a warning if much was rejected, then the notes, most frequent first."""
+    """Lines for the user: a warning if many items were rejected, then the notes, most frequent first."""
     shares = {
         "images": (findings.rejected_images, findings.images + findings.rejected_images),
         "annotations": (findings.rejected_annotations, findings.annotations + findings.rejected_annotations),
@@ -115,9 +115,9 @@ def remarks(findings: Findings) -> Iterator[str]:
         yield f"note: {count:,} x {general}, such as {_example(findings.first[general])}"
 
 
-def sentence_of(reject: Reject) -> str:
+def sentence_of(item: SkippedItem) -> str:
     """An item in one line."""
-    return ": ".join(filter(None, (reject.file, reject.object, reject.reason)))
+    return ": ".join(filter(None, (item.file, item.object, item.reason)))
 
 
 def _most_frequent(findings: Findings) -> str:
@@ -125,5 +125,5 @@ def _most_frequent(findings: Findings) -> str:
     return "; ".join(f"{count:,} x {general} (such as {_example(findings.first[general])})" for general, count in reasons)
 
 
-def _example(item: Reject) -> str:
+def _example(item: SkippedItem) -> str:
     return ", ".join(filter(None, (item.file, item.object, item.reason.partition(": ")[2])))

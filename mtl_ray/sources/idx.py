@@ -1,4 +1,4 @@
-"""IDX files, as of MNIST (LeCun et al., http://yann.lecun.com/exdb/mnist): one of grey pictures, one of labels."""
+"""IDX files of MNIST (LeCun et al., http://yann.lecun.com/exdb/mnist): one of grey images, one of labels."""
 
 import gzip
 import math
@@ -15,35 +15,35 @@ from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import find_class_names, numbered
 from mtl_ray.sources.config import Idx
-from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of, unknown_class
+from mtl_ray.sources.source import Reading, SkippedItem, Source, fingerprint_of, unknown_class
 
 _ALIASES = {"val": ("val", "t10k", "test"), "test": ("test", "t10k")}
-"""MNIST calls its second half t10k."""
+"""MNIST's test split is called t10k."""
 _BYTES = 8
 """The code of unsigned bytes in the header."""
 
 
 def open_idx(config: Idx) -> Source:
-    """Reads both files of a split; the pictures travel in the records.
+    """Reads both files of a split; the records hold the images.
 
     Raises:
         FileNotFoundError: if there is no such pair.
-        ValueError: if one is damaged or they do not fit together.
+        ValueError: if a file is damaged, or the numbers of images and labels differ.
     """
     root = storage.absolute(config.root)
-    pictures, labels = (_load(root, config.split, kind, dimensions) for kind, dimensions in (("images", 3), ("labels", 1)))
-    if len(pictures) != len(labels):
-        raise ValueError(f"{root}: the split {config.split!r} has {len(pictures)} images but {len(labels)} labels")
-    if 0 in pictures.shape[1:]:
-        raise ValueError(f"{root}: the images of the split {config.split!r} are {pictures.shape[2]} x {pictures.shape[1]} pixels")
+    images, labels = (_load(root, config.split, kind, dimensions) for kind, dimensions in (("images", 3), ("labels", 1)))
+    if len(images) != len(labels):
+        raise ValueError(f"{root}: the split {config.split!r} has {len(images)} images but {len(labels)} labels")
+    if 0 in images.shape[1:]:
+        raise ValueError(f"{root}: the images of the split {config.split!r} are {images.shape[2]} x {images.shape[1]} pixels")
     names = find_class_names(root, config.classes) or _numbers(root)
-    rejects = [Reject(f"{config.split}-labels", f"{row}", unknown_class(labels[row])) for row in np.flatnonzero(labels >= len(names))]
+    skipped = [SkippedItem(f"{config.split}-labels", f"{row}", unknown_class(labels[row])) for row in np.flatnonzero(labels >= len(names))]
     return Source(
         vocabulary=Vocabulary(classes={"labels": names}, exclusive_labels=True),
-        records=[(int(row), int(labels[row]), pictures[row].tobytes()) for row in np.flatnonzero(labels < len(names))],
-        reader=partial(_read, config.split, *pictures.shape[1:]),
-        rejects=tuple(rejects),
-        fingerprint=fingerprint_of([*names, pictures.tobytes(), labels.tobytes()]),
+        records=[(int(row), int(labels[row]), images[row].tobytes()) for row in np.flatnonzero(labels < len(names))],
+        reader=partial(_read, config.split, *images.shape[1:]),
+        skipped=tuple(skipped),
+        fingerprint=fingerprint_of([*names, images.tobytes(), labels.tobytes()]),
     )
 
 
@@ -73,7 +73,7 @@ def _parse(data: bytes, uri: str, dimensions: int) -> NDArray[np.uint8]:
 
 
 def _numbers(root: str) -> tuple[str, ...]:
-    """As many classes as the highest label of any split needs."""
+    """Class names 0 to the highest label of any split."""
     files = [name for name in storage.names(root) if re.search(r"labels.*idx1", name)]
     return numbered(max(int(_parse(storage.read(storage.join(root, name)), name, 1).max(initial=0)) for name in files))
 

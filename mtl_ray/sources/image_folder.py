@@ -1,4 +1,4 @@
-"""Image classification as folders: the name of a picture's folder is its class."""
+"""Folders of images: for classification, where the folder's name is the class, and without annotations."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -8,12 +8,11 @@ import numpy as np
 
 from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
-from mtl_ray.sources.class_names import find_class_names
-from mtl_ray.sources.config import ImageFolder
-from mtl_ray.sources.folders import is_picture, subfolders
-from mtl_ray.sources.notes import is_of_a_system, passed_over
-from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of, unknown_class
+from mtl_ray.sources.class_names import find_class_names, read_class_names
+from mtl_ray.sources.config import ImageFolder, UnannotatedImages
+from mtl_ray.sources.folders import images_in, is_image, is_of_a_system, passed_over, stamps_of, subfolders
+from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule, read_image
+from mtl_ray.sources.source import Reading, SkippedItem, Source, fingerprint_of, unknown_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +36,58 @@ def open_image_folder(config: ImageFolder, rule: ImageRule = USUAL_RULE) -> Sour
     names = find_class_names(root, config.classes) or tuple(collected)
     index = {_composed(name): number for number, name in enumerate(names)}
     found = {uri.removeprefix(folder).lstrip("/"): stamp for uri, stamp in storage.stamps(folder).items()}
-    records, rejects = [], passed_over(found)
-    for key in filter(is_picture, found):
+    records, skipped = [], passed_over(found)
+    for key in filter(is_image, found):
         owner = _composed(key.partition("/")[0])
         if "/" not in key:
-            rejects.append(Reject(key, "", "lies outside the folders of the classes"))
+            skipped.append(SkippedItem(key, "", "is not in the folder of a class"))
         elif owner not in index:
-            rejects.append(Reject(key, "", unknown_class(owner)))
+            skipped.append(SkippedItem(key, "", unknown_class(owner)))
         elif not is_of_a_system(key):
             records.append((key, index[owner]))
     return Source(
         vocabulary=Vocabulary(classes={"labels": names}, exclusive_labels=True),
         records=records,
         reader=partial(_read, _Layout(folder, rule)),
-        rejects=tuple(rejects),
+        skipped=tuple(skipped),
         fingerprint=fingerprint_of([*names, *(f"{key}\t{found[key]}" for key, _ in records)]),
     )
 
 
 def _composed(name: str) -> str:
-    """A name with its accents in one way: macOS takes them apart."""
+    """A name in Unicode NFC; macOS decomposes accents."""
     return unicodedata.normalize("NFC", name)
 
 
 def _read(layout: _Layout, record: tuple[str, int]) -> Reading:
     key, label = record
-    picture = read_picture(storage.join(layout.folder, key), key, layout.rule)
+    image = read_image(storage.join(layout.folder, key), key, layout.rule)
     labels = np.array([label], np.int64)
-    return image_sample(key=key, image=picture.data, height=picture.height, width=picture.width, labels=labels), []
+    return image_sample(key=key, image=image.data, height=image.height, width=image.width, labels=labels), []
+
+
+def open_unannotated(config: UnannotatedImages, rule: ImageRule = USUAL_RULE) -> Source:
+    """Lists the images in ROOT/SPLIT, also deeper; those in ROOT if ROOT has images but no folder SPLIT.
+
+    Raises:
+        FileNotFoundError: if there are no images.
+    """
+    root, names = storage.absolute(config.root), read_class_names(storage.absolute(config.classes))
+    folders = subfolders(root)
+    here = config.split not in folders and any(map(is_image, storage.names(root)))
+    folder = root if here else storage.join(root, config.split)
+    found = images_in(folder)
+    if not found:
+        raise FileNotFoundError(f"there are no images in {folder}; folders in {root}: {', '.join(folders) or 'none'}")
+    return Source(
+        vocabulary=Vocabulary(classes={"instances": names}),
+        records=found,
+        reader=partial(_read_unannotated, _Layout(folder, rule)),
+        skipped=tuple(passed_over(uri.removeprefix(folder).lstrip("/") for uri in storage.files(folder))),
+        fingerprint=fingerprint_of([*names, *found, *stamps_of(folder, found)]),
+    )
+
+
+def _read_unannotated(layout: _Layout, key: str) -> Reading:
+    image = read_image(storage.join(layout.folder, key), key, layout.rule)
+    return image_sample(key=key, image=image.data, height=image.height, width=image.width), []

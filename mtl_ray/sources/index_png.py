@@ -1,4 +1,4 @@
-"""Index PNGs: pictures whose pixel values are classes, palette pictures included, become the semantic map of a Sample."""
+"""Index PNGs: converts images whose pixel values are classes, also palette images, to semantic maps."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,26 +11,25 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.inputs.image_file import load_image, open_image
 from mtl_ray.inputs.image_header import MAX_PIXELS
-from mtl_ray.samples import IGNORE_INDEX
-from mtl_ray.sources.picture import Picture
-from mtl_ray.sources.source import Reject, UnreadableError
+from mtl_ray.samples import IGNORE_INDEX, EncodedImage
+from mtl_ray.sources.source import SkippedItem, UnreadableError
 
 _PLACES = np.array([1 << 16, 1 << 8, 1])
 _UNNAMED = "pixels of a value without a class, which are ignored"
 _AT_A_TIME = 4
 LOOKED_AT = 32
-"""So many maps are decoded to see whether something is odd; all are only if it is."""
+"""Number of maps that are decoded for checks; all are decoded only if these look invalid."""
 NO_NAME = -1
-"""In a table of meanings: a value of which nobody said what it is."""
+"""In a table of meanings: a value without a name."""
 
 
 def meaning_of(num_classes: int, ignore: Sequence[int] = (IGNORE_INDEX,), first: int = 0) -> NDArray[np.int16]:
-    """What each of the 256 values of an index PNG is: a class index, ``IGNORE_INDEX`` for none, or ``NO_NAME``.
+    """(256,) table of the values of an index PNG: a class index, ``IGNORE_INDEX``, or ``NO_NAME``.
 
     Args:
-        num_classes: how many classes have names.
+        num_classes: number of classes.
         ignore: values that mean "no class".
-        first: the value of class 0; those before it mean "no class".
+        first: the value of class 0; smaller values mean "no class".
     """
     meaning: NDArray[np.int16] = np.full(256, NO_NAME, np.int16)
     known = min(num_classes, 256 - first)
@@ -39,46 +38,47 @@ def meaning_of(num_classes: int, ignore: Sequence[int] = (IGNORE_INDEX,), first:
     return meaning
 
 
-def read_index_png(uri: str, file: str, picture: Picture, meaning: NDArray[np.int16]) -> tuple[bytes, list[Reject]]:
-    """The semantic map of a picture as the PNG that a Sample carries.
+def read_index_png(uri: str, file: str, image: EncodedImage, meaning: NDArray[np.int16]) -> tuple[bytes, list[SkippedItem]]:
+    """Reads an index PNG as the semantic map (PNG) of a Sample.
 
     Args:
-        uri: where the index PNG lies.
-        file: what to call it in a reject.
-        picture: what it belongs to.
-        meaning: see ``meaning_of``; pixels of a value without a name become ``IGNORE_INDEX`` and each such value a Reject.
+        uri: of the index PNG.
+        file: name of the file, for skipped items.
+        image: the image of the map.
+        meaning: see ``meaning_of``; values without a name become ``IGNORE_INDEX``, with a SkippedItem each.
 
     Raises:
-        UnreadableError: if it is not there, cannot be decoded, or is not as large as the picture.
+        UnreadableError: if it is missing, cannot be decoded, or has another size than the image.
     """
-    return recode(load_index_png(uri, file), file, picture, meaning)
+    return map_values(load_index_png(uri, file), file, image, meaning)
 
 
-def recode(classes: NDArray[np.uint8], file: str, picture: Picture, meaning: NDArray[np.int16]) -> tuple[bytes, list[Reject]]:
-    """The same of values that were loaded already; see ``read_index_png``."""
-    _check_size(classes, file, picture)
+def map_values(classes: NDArray[np.uint8], file: str, image: EncodedImage, meaning: NDArray[np.int16]) -> tuple[bytes, list[SkippedItem]]:
+    """Converts loaded values; see ``read_index_png``."""
+    _check_size(classes, file, image)
     counts = np.bincount(classes.ravel(), minlength=256)
     unnamed = np.flatnonzero((meaning == NO_NAME) & (counts > 0)).tolist()
-    rejects = [Reject(file, f"value {value}", f"{_UNNAMED}: {counts[value]} pixels") for value in unnamed]
+    skipped = [SkippedItem(file, f"value {value}", f"{_UNNAMED}: {counts[value]} pixels") for value in unnamed]
     table = np.where(meaning == NO_NAME, IGNORE_INDEX, meaning).astype(np.uint8)
-    return encode_index_png(table[classes]), rejects
+    return encode_index_png(table[classes]), skipped
 
 
-def recode_colours(
-    colours: NDArray[np.uint8], file: str, picture: Picture, classes: Mapping[tuple[int, ...], int]
-) -> tuple[bytes, list[Reject]]:
-    """The same of a map in which colours stand for classes.
+def map_colours(
+    colours: NDArray[np.uint8], file: str, image: EncodedImage, classes: Mapping[tuple[int, ...], int]
+) -> tuple[bytes, list[SkippedItem]]:
+    """Converts a map in which colours are classes; see ``read_index_png``.
 
     Args:
         colours: the map, (H, W, 3).
-        file: what to call it in a reject.
-        picture: what it belongs to.
-        classes: class indices, or ``IGNORE_INDEX``, by red, green and blue; pixels of other colours become a Reject, and ``IGNORE_INDEX``.
+        file: name of the file, for skipped items.
+        image: the image of the map.
+        classes: class indices, or ``IGNORE_INDEX``, by red, green and blue; other colours become ``IGNORE_INDEX``, with a
+            SkippedItem.
 
     Raises:
-        UnreadableError: if it is not as large as the image.
+        UnreadableError: if it has another size than the image.
     """
-    _check_size(colours, file, picture)
+    _check_size(colours, file, image)
     codes = colours.astype(np.int64) @ _PLACES
     table = {int(np.array(colour) @ _PLACES): index for colour, index in classes.items()}
     known = np.array(sorted(table), np.int64)
@@ -90,20 +90,20 @@ def recode_colours(
     others = np.unique(codes[~named])
     first = " ".join(str(int(others[0]) >> shift & 255) for shift in (16, 8, 0))
     reason = f"pixels of colours without a class, which are ignored: {(~named).sum()} pixels of {len(others)} colours, such as {first}"
-    return encode_index_png(found), [Reject(file, f"{len(others)} colours", reason)]
+    return encode_index_png(found), [SkippedItem(file, f"{len(others)} colours", reason)]
 
 
-def _check_size(values: NDArray[Any], file: str, picture: Picture) -> None:
+def _check_size(values: NDArray[Any], file: str, image: EncodedImage) -> None:
     height, width = values.shape[:2]
-    if (height, width) != (picture.height, picture.width):
-        raise UnreadableError(file, f"its size is not that of its image: {width} x {height}, the image {picture.width} x {picture.height}")
+    if (height, width) != (image.height, image.width):
+        raise UnreadableError(file, f"its size is not that of its image: {width} x {height}, the image {image.width} x {image.height}")
 
 
 def load_index_png(uri: str, file: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The values of an index PNG, (H, W) uint8.
 
     Raises:
-        UnreadableError: if it is not there or cannot be decoded.
+        UnreadableError: if it is missing or cannot be decoded.
     """
     values = load_values(uri, file, max_pixels=max_pixels)
     if values.ndim != 2:
@@ -115,10 +115,10 @@ def load_index_png(uri: str, file: str, max_pixels: int = MAX_PIXELS) -> NDArray
 
 
 def load_values(uri: str, file: str, mode: str | None = None, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
-    """The values of an image as they are stored: indices of a palette, 16 bits, or several channels; or as another of Pillow's modes.
+    """The stored values of an image: palette indices, 16 bits, or several channels; or converted to a mode of Pillow.
 
     Raises:
-        UnreadableError: if it is not there, cannot be decoded, or is a JPEG, which keeps no values.
+        UnreadableError: if it is missing, cannot be decoded, or is a JPEG, whose values are not exact.
     """
     try:
         opened = open_image(storage.read(uri), max_pixels)
@@ -140,19 +140,19 @@ def encode_index_png(classes: NDArray[np.uint8]) -> bytes:
 
 
 def palette_of(uri: str, num_classes: int) -> tuple[tuple[int, int, int], ...]:
-    """The RGB colours of the first indices of a palette image; nothing for any other."""
+    """The RGB colours of the first indices of a palette image; empty for other images."""
     try:
         opened = open_image(storage.read(uri))
         palette = opened.getpalette("RGB") if opened.mode == "P" else None
     except (OSError, ValueError):
-        return ()  # the reader rejects the file
+        return ()  # the reader skips the file
     if palette is None or len(palette) < 3 * num_classes:
         return ()
     return tuple((palette[at], palette[at + 1], palette[at + 2]) for at in range(0, 3 * num_classes, 3))
 
 
 def values_in(uris: Iterable[str], max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
-    """Which of the 256 values occur in some index PNGs; those that cannot be read do not count."""
+    """(256,) bool: the values that occur in some index PNGs; unreadable ones are ignored."""
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         present: NDArray[np.bool_] = np.zeros(256, np.bool_)
         for found in pool.map(lambda uri: _values_of(uri, max_pixels), uris):
@@ -164,20 +164,20 @@ def _values_of(uri: str, max_pixels: int) -> NDArray[np.bool_]:
     try:
         return np.bincount(load_index_png(uri, uri, max_pixels).ravel(), minlength=256) > 0
     except UnreadableError:
-        return np.zeros(256, np.bool_)  # the reader rejects the map
+        return np.zeros(256, np.bool_)  # the reader skips the map
 
 
 def check_meaning(uris: Sequence[str], meaning: NDArray[np.int16], max_pixels: int = MAX_PIXELS, *, binary: bool = True) -> None:
-    """Refuses maps of which nothing could be learned.
+    """Raises a ValueError if no pixel of the maps has a class.
 
     Args:
         uris: the maps of a split.
         meaning: see ``meaning_of``.
         max_pixels: a larger map is not decoded.
-        binary: whether maps of 0 and 255 may leave out 255, because a user said so.
+        binary: whether 255 may be ignored in maps of only 0 and 255.
 
     Raises:
-        ValueError: naming the values and what to do.
+        ValueError: with the values and a fix.
     """
     is_class = (meaning != NO_NAME) & (meaning != IGNORE_INDEX)
     for part in (uris[:LOOKED_AT], uris):

@@ -1,9 +1,10 @@
-"""Values of JSON files as other programs write them: numbers as texts or floats, ids of any kind, files with a mark or in UTF-16."""
+"""Values of JSON files as other programs write them: numbers as texts or floats, ids of any type, files in UTF-16."""
 
 import json
 import math
 import re
 import reprlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ _DEEPEST = 64
 """Annotations are nested ten deep at most; Python cannot send much deeper ones to another process."""
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _AT_ONCE = 1 << 18
-"""So many bytes are looked at together: they stay in the cache."""
+"""Number of bytes checked at once, so that they stay in the cache."""
 _HALVES = ("\\ud", "\\uD")
 _YES = frozenset({"true", "yes", "t", "y"})
 
@@ -24,7 +25,7 @@ def parse_json(data: bytes) -> Any:
     """The content of a JSON file.
 
     Raises:
-        ValueError: if it is none, or nested deeper than annotations ever are.
+        ValueError: if it is not JSON, or nested too deep.
     """
     text = text_of(data)
     if _is_deep(text) and _is_deep(_STRING.sub("", text)):  # the second is exact, and slow
@@ -37,7 +38,7 @@ def parse_json(data: bytes) -> Any:
 
 
 def _is_deep(text: str) -> bool:
-    """Whether brackets are nested too deep, those in strings counted too."""
+    """Whether brackets, including those in strings, are nested too deep."""
     data = np.frombuffer(text.encode(), np.uint8)
     depth = lowest = 0
     for start in range(0, len(data), _AT_ONCE):
@@ -69,7 +70,7 @@ def shown(value: object) -> str:
 
 
 def number(value: object) -> float | None:
-    """A finite number, be it written as a text; None if it is something else."""
+    """A finite number, also if written as text; None otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -80,7 +81,7 @@ def number(value: object) -> float | None:
 
 
 def whole(value: object) -> int | None:
-    """A whole number of 64 bits, be it written as a float or a text; None if it is something else."""
+    """A 64-bit integer, also if written as float or text; None otherwise."""
     if isinstance(value, int) and not isinstance(value, bool):
         found = value
     elif isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,19}\s*", value):
@@ -94,7 +95,7 @@ def whole(value: object) -> int | None:
 
 
 def identity(value: object) -> int | str | None:
-    """What an id means: 1, 1.0 and "1" are the same; a text that is no number stands for itself; None if it is no id."""
+    """An id in normal form: 1, 1.0 and "1" are equal; other texts stay; None if it is not an id."""
     if type(value) is int and -_INT64 <= value < _INT64:
         return value
     found = whole(value)
@@ -106,3 +107,15 @@ def flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
     return bool(number(value)) or (isinstance(value, str) and value.strip().lower() in _YES)
+
+
+def stated_size(entry: Mapping[str, Any], height: str = "height", width: str = "width") -> tuple[int, int] | None:
+    """Height and width in pixels that an annotation states; None if one is missing or not positive.
+
+    Args:
+        entry: an object of a JSON file.
+        height: key of the height.
+        width: key of the width.
+    """
+    found = whole(entry.get(height)), whole(entry.get(width))
+    return (found[0], found[1]) if found[0] is not None and found[1] is not None and min(found[0], found[1]) > 0 else None

@@ -1,4 +1,4 @@
-"""ObjectiveMTL's image labels: one list a split, lines "id label height width", pictures in images/."""
+"""ObjectiveMTL's image labels: one list per split, lines "id label height width", images in images/."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import USUAL_FILES, collect, find_class, find_class_names, index_of
 from mtl_ray.sources.config import List
-from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, read_lines, stamps_of
+from mtl_ray.sources.folders import find_list, images_by_stem, is_image, read_lines, stamps_of
+from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
 from mtl_ray.sources.paths import Tree, inside
-from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of, unknown_class
+from mtl_ray.sources.source import Reading, SkippedItem, Source, fingerprint_of, unknown_class
 
 _LISTS = ("", "meta", "splits")
 _DIGITS = 9
@@ -27,7 +27,7 @@ class _Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """An image (its path in the folder of images), its class, and its height and width as the list has them."""
+    """An image: its path in the folder of images, its class, and the height and width in the list."""
 
     key: str
     label: int
@@ -35,7 +35,7 @@ class _Record:
 
 
 def open_list(config: List, rule: ImageRule = USUAL_RULE) -> Source:
-    """Reads a split's list. The heights and widths in it are used only where no image is needed: else the files say how large they are.
+    """Reads a split's list. Its heights and widths are used only for missing images; otherwise the image files state them.
 
     Raises:
         FileNotFoundError: if there is no such list.
@@ -44,9 +44,9 @@ def open_list(config: List, rule: ImageRule = USUAL_RULE) -> Source:
     images, uri = storage.join(root, config.images), find_list(root, config.split, _LISTS)
     lines = read_lines(uri)
     names = find_class_names(root, config.classes) or collect(_labels_beside(uri, config.separator))
-    finder, index = _Finder(pictures_by_stem(images), needed=rule.needed), index_of(names)
+    finder, index = _Finder(images_by_stem(images), needed=rule.needed), index_of(names)
     records: dict[str, _Record] = {}
-    rejects = []
+    skipped = []
     for number, line in enumerate(lines, start=1):
         try:
             record = _record(_fields(line, config.separator), finder, index)
@@ -54,18 +54,18 @@ def open_list(config: List, rule: ImageRule = USUAL_RULE) -> Source:
                 raise ValueError(f"listed more than once: {record.key}")
             records[record.key] = record
         except ValueError as error:
-            rejects.append(Reject(uri.removeprefix(root).lstrip("/"), f"line {number}", str(error)))
+            skipped.append(SkippedItem(uri.removeprefix(root).lstrip("/"), f"line {number}", str(error)))
     return Source(
         vocabulary=Vocabulary(classes={"labels": names}, exclusive_labels=True),
         records=list(records.values()),
         reader=partial(_read, _Layout(images, rule)),
-        rejects=tuple(rejects),
+        skipped=tuple(skipped),
         fingerprint=fingerprint_of([*names, *lines, *stamps_of(images, records)]),
     )
 
 
 class _Finder:
-    """Finds images by their paths or ids."""
+    """Finds images by path or id."""
 
     def __init__(self, by_stem: Mapping[str, str], *, needed: bool) -> None:
         self._by_stem, self._needed = by_stem, needed
@@ -75,15 +75,15 @@ class _Finder:
         """The path of an image.
 
         Raises:
-            ValueError: if it is not there.
+            ValueError: if it is missing.
         """
-        found = self._paths.find(name) if is_picture(name) else self._by_stem.get(self._stems.find(name) or "")
+        found = self._paths.find(name) if is_image(name) else self._by_stem.get(self._stems.find(name) or "")
         if found is not None:
             return found
         safe = inside(name)
         if self._needed:
             raise ValueError(f"listed but not there: {name}")
-        return safe if is_picture(safe) else f"{safe}.jpg"
+        return safe if is_image(safe) else f"{safe}.jpg"
 
 
 def _record(fields: list[str], finder: _Finder, index: Mapping[str, int]) -> _Record:
@@ -98,7 +98,7 @@ def _record(fields: list[str], finder: _Finder, index: Mapping[str, int]) -> _Re
 
 
 def _labels_beside(uri: str, separator: str | None) -> Iterable[str]:
-    """The labels in this list and in those of the other splits, which lie in the same folder."""
+    """The labels in this list and in those of other splits in the same folder."""
     folder = uri.rpartition("/")[0]
     for name in storage.names(folder):
         if name.endswith(".txt") and name not in USUAL_FILES:
@@ -111,7 +111,7 @@ def _fields(line: str, separator: str | None) -> list[str]:
 
 def _read(layout: _Layout, record: _Record) -> Reading:
     key = record.key
-    picture = read_picture(storage.join(layout.images, key), key, layout.rule, record.stated)
+    image = read_image(storage.join(layout.images, key), key, layout.rule, record.stated)
     labels = np.array([record.label], np.int64)
-    sample = image_sample(key=key, image=picture.data, height=picture.height, width=picture.width, labels=labels)
-    return sample, [] if picture.data else [Reject(key, "", ABSENT, note=True)]
+    sample = image_sample(key=key, image=image.data, height=image.height, width=image.width, labels=labels)
+    return sample, [] if image.data else [SkippedItem(key, "", ABSENT, note=True)]

@@ -1,4 +1,4 @@
-"""labelme: a JSON file of shapes beside each picture (https://github.com/wkentaro/labelme)."""
+"""labelme: one JSON file of shapes per image (https://github.com/wkentaro/labelme)."""
 
 import base64
 import hashlib
@@ -10,49 +10,48 @@ from functools import partial
 from typing import Any
 
 from mtl_ray import storage
-from mtl_ray.samples import Vocabulary, image_sample
+from mtl_ray.samples import EncodedImage, Vocabulary, image_sample
 from mtl_ray.sources.class_names import find_class_names
-from mtl_ray.sources.config import Labelme
-from mtl_ray.sources.folders import find_list, is_picture, read_ids, stamps_of
-from mtl_ray.sources.json_values import parse_json, whole
-from mtl_ray.sources.labelme_shapes import NO_CLASSES, label_of, objects
-from mtl_ray.sources.notes import ORPHAN, is_of_a_system, not_used, passed_over
+from mtl_ray.sources.folders import ORPHAN, find_list, is_image, is_of_a_system, not_used, passed_over, read_ids, stamps_of
+from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, absent_image, checked_size, read_image
+from mtl_ray.sources.json_values import parse_json, stated_size
+from mtl_ray.sources.labelme_shapes import NO_CLASSES, label_of, labelme_objects
+from mtl_ray.sources.object_configs import Labelme
 from mtl_ray.sources.objects import to_instances
+from mtl_ray.sources.orientation import objects_as_shown
 from mtl_ray.sources.paths import Tree, inside
-from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, absent_picture, read_picture, shown_size
-from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
-from mtl_ray.sources.turned import objects_as_shown
+from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 
 _AT_A_TIME = 16
 _LISTS = ("", "splits", "meta")
 _JSON = ".json"
-_NOT_LABELME = "a JSON file that is none of labelme, passed over"
+_NOT_LABELME = "a JSON file that is not of labelme, passed over"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a picture is.
+class ImageLocation:
+    """The location of an image.
 
     Attributes:
-        key: its path in the root; where it is not there, the path that it would have.
-        present: whether there is such a file.
-        as_said: whether it lies at the very place that the JSON file says.
-        fault: why the name cannot be looked for; nothing if it can.
+        key: its path in the root; for a missing file, the expected path.
+        present: whether the file exists.
+        as_stated: whether it is at the path in the JSON file.
+        error: why the path is invalid; empty if it is valid.
     """
 
     key: str
     present: bool
-    as_said: bool = False
-    fault: str = ""
+    as_stated: bool = False
+    error: str = ""
 
 
 class ImageFinder:
-    """Finds pictures by what JSON files say: relative to the file, else beside it, else anywhere below the root, never outside.
+    """Finds the images of JSON files: by ``imagePath``, else beside the file, else anywhere below the root, never outside.
 
-    No picture that lies where one file says is given to another file.
+    An image at the stated path of one file is not given to another file.
 
     Args:
-        images: paths of pictures in the root.
+        images: paths of images, relative to the root.
         named: ``imagePath`` of every JSON file in the root, by the file's path.
     """
 
@@ -61,32 +60,32 @@ class ImageFinder:
         self._tree = Tree("", self._images)
         self._by_stem = {posixpath.splitext(path)[0]: path for path in sorted(self._images, reverse=True)}
         self._named = {file: name.replace("\\", "/").rstrip("/") for file, name in named.items()}
-        self._as_said = {path for file in named if (path := self._said(file)[0]) in self._images}
+        self._as_stated = {path for file in named if (path := self._stated_path(file)[0]) in self._images}
         self.taken = {place.key for file in named if (place := self.find(file)).present}
 
-    def find(self, file: str) -> Place:
-        """The place of the picture of a JSON file."""
-        said, fault = self._said(file)
+    def find(self, file: str) -> ImageLocation:
+        """The location of the image of a JSON file."""
+        said, error = self._stated_path(file)
         if said in self._images:
-            return Place(said, present=True, as_said=True)
+            return ImageLocation(said, present=True, as_stated=True)
         named, own = self._named[file], posixpath.splitext(file)[0]
         name = posixpath.basename(named)
         beside = posixpath.join(posixpath.dirname(file), name) if name not in ("", ".", "..") else own
         found = self._near(said) or self._near(beside) or self._tree.find(named) or self._by_stem.get(own)
-        if found and found not in self._as_said:
-            return Place(found, present=True)
-        return Place(said or beside, present=False, fault=fault)
+        if found and found not in self._as_stated:
+            return ImageLocation(found, present=True)
+        return ImageLocation(said or beside, present=False, error=error)
 
     def _near(self, path: str) -> str | None:
-        """The picture of this name, be it written in another way, in the same folder."""
+        """The image of this name in the same folder, also if written differently."""
         found = self._tree.find(path)
         return found if found is not None and posixpath.dirname(found) == posixpath.dirname(path) else None
 
-    def _said(self, file: str) -> tuple[str, str]:
-        """The path that a file says, in the root; or nothing, and why."""
+    def _stated_path(self, file: str) -> tuple[str, str]:
+        """The path of the image that a file states, relative to the root; or an empty path and the reason."""
         named = self._named[file]
         if not named:
-            return "", "it names no image, and none of its own name is beside it"
+            return "", "it has no imagePath, and there is no image with its own name"
         try:
             if named[1:2] == ":":
                 inside(named)
@@ -97,26 +96,26 @@ class ImageFinder:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """What the listing needs of a file: the name of its picture, its labels, a digest; or what is to be said instead."""
+    """A listed file: the name of its image, its labels, a digest; or the SkippedItem of an invalid file."""
 
     image: str = ""
     labels: frozenset[str] = frozenset()
     digest: str = ""
-    said: Reject | None = None
+    said: SkippedItem | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """The key of a picture, its JSON file, whether the picture's file is there, and if not what is wrong with its name."""
+    """The key of an image, its JSON file, whether the image file exists, and if not, the error of its path."""
 
     key: str
     file: str
     present: bool
-    fault: str = ""
+    error: str = ""
 
 
 def open_labelme(config: Labelme, rule: ImageRule = USUAL_RULE) -> Source:
-    """Lists the JSON files of a split: those below ROOT/SPLIT, or those that SPLIT.txt lists, or all where there is neither.
+    """Lists the JSON files of a split: those below ROOT/SPLIT, those in the list SPLIT.txt, or all if there is neither.
 
     Raises:
         FileNotFoundError: if there are none.
@@ -124,39 +123,39 @@ def open_labelme(config: Labelme, rule: ImageRule = USUAL_RULE) -> Source:
     root = storage.absolute(config.root)
     paths = [path for uri in storage.files(root) if not is_of_a_system(path := uri.removeprefix(root).lstrip("/"))]
     every = [path for path in paths if path.lower().endswith(_JSON)]
-    files, rejects = _files_of(root, config.split, every)
+    files, skipped = _files_of(root, config.split, every)
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         listed = dict(zip(every, pool.map(partial(_list, root), every), strict=True))
     labels = {label for one in listed.values() for label in one.labels}
     names = find_class_names(root, config.classes) or tuple(sorted(labels - NO_CLASSES))
-    finder = ImageFinder(filter(is_picture, paths), {file: one.image for file, one in listed.items() if one.said is None})
+    finder = ImageFinder(filter(is_image, paths), {file: one.image for file, one in listed.items() if one.said is None})
     records, more = _records(files, listed, finder)
-    rejects += more
+    skipped += more
     if not records:
-        raise FileNotFoundError(f"there are no JSON files of labelme for {config.split!r} in {root}{_first_of(rejects)}")
+        raise FileNotFoundError(f"there are no JSON files of labelme for {config.split!r} in {root}{_first_of(skipped)}")
     digests = [listed[record.file].digest for record in records]
     keys = [record.key for record in records]
     return Source(
         vocabulary=Vocabulary(classes={"instances": names}),
         records=records,
         reader=partial(_read, root, rule, {name: number for number, name in enumerate(names)}),
-        rejects=(*rejects, *_others(config.split, paths, records, finder)),
+        skipped=(*skipped, *_others(config.split, paths, records, finder)),
         fingerprint=fingerprint_of([*names, *(record.file for record in records), *digests, *stamps_of(root, keys)]),
     )
 
 
-def _first_of(rejects: Sequence[Reject]) -> str:
-    return f", the first of {len(rejects)}: {rejects[0].file}: {rejects[0].reason}" if rejects else ""
+def _first_of(skipped: Sequence[SkippedItem]) -> str:
+    return f", the first of {len(skipped)}: {skipped[0].file}: {skipped[0].reason}" if skipped else ""
 
 
-def _files_of(root: str, split: str, every: list[str]) -> tuple[list[str], list[Reject]]:
+def _files_of(root: str, split: str, every: list[str]) -> tuple[list[str], list[SkippedItem]]:
     below = [file for file in every if file.startswith(f"{split}/")]
     if below:
         return below, []
     by_stem = {posixpath.basename(file)[: -len(_JSON)]: file for file in every}
     by_path = {file[: -len(_JSON)]: file for file in every}
     try:
-        ids, rejects = read_ids(find_list(root, split, _LISTS), root, by_stem)
+        ids, skipped = read_ids(find_list(root, split, _LISTS), root, by_stem)
     except FileNotFoundError:
         if any(name.endswith(".txt") and name != "classes.txt" for name in storage.names(root)):
             raise
@@ -164,38 +163,38 @@ def _files_of(root: str, split: str, every: list[str]) -> tuple[list[str], list[
     tree = Tree("", by_path)
     found: dict[str, str | None] = {}
     for name in ids:
-        stem = name.rpartition(".")[0] if is_picture(name) or name.lower().endswith(_JSON) else name
+        stem = name.rpartition(".")[0] if is_image(name) or name.lower().endswith(_JSON) else name
         path = tree.find(stem)
         found[name] = by_path[path] if path is not None else by_stem.get(posixpath.basename(stem.replace("\\", "/")))
-    rejects += [Reject(name, "", "is listed, but there is no JSON file of this name") for name, file in found.items() if file is None]
-    return list(dict.fromkeys(file for file in found.values() if file is not None)), rejects
+    skipped += [SkippedItem(name, "", "is listed, but there is no JSON file of this name") for name, file in found.items() if file is None]
+    return list(dict.fromkeys(file for file in found.values() if file is not None)), skipped
 
 
-def _records(files: Sequence[str], listed: Mapping[str, _Listed], finder: ImageFinder) -> tuple[list[_Record], list[Reject]]:
-    """A record for each file of labelme, those first whose picture lies where they say; no picture is in two of them."""
+def _records(files: Sequence[str], listed: Mapping[str, _Listed], finder: ImageFinder) -> tuple[list[_Record], list[SkippedItem]]:
+    """A record for each file of labelme. An image belongs to one file; files with a matching ``imagePath`` come first."""
     records: dict[str, _Record] = {}
-    rejects: list[Reject] = []
+    skipped: list[SkippedItem] = []
     places = {file: finder.find(file) for file in files if listed[file].said is None}
     owners: dict[str, str] = {}
-    for file in sorted(places, key=lambda file: (not places[file].as_said, bool(places[file].fault))):
+    for file in sorted(places, key=lambda file: (not places[file].as_stated, bool(places[file].error))):
         owners.setdefault(places[file].key, file)
     for file in files:
         if said := listed[file].said:
-            rejects.append(said)
+            skipped.append(said)
         elif (owner := owners[places[file].key]) != file:
             taken = f"another annotation file shows the same image: {owner} shows {places[file].key}"
-            rejects.append(Reject(file, "", places[file].fault or taken))
+            skipped.append(SkippedItem(file, "", places[file].error or taken))
         else:
             place = places[file]
-            records[file] = _Record(place.key, file, place.present, place.fault)
-    return list(records.values()), rejects
+            records[file] = _Record(place.key, file, place.present, place.error)
+    return list(records.values()), skipped
 
 
-def _others(split: str, paths: Sequence[str], records: Sequence[_Record], finder: ImageFinder) -> list[Reject]:
-    """Notes on images that nobody annotated, and on files of other kinds, in the folders of the split."""
+def _others(split: str, paths: Sequence[str], records: Sequence[_Record], finder: ImageFinder) -> list[SkippedItem]:
+    """Notes on images without annotations and on other files in the folders of the split."""
     folders = {posixpath.dirname(path) for record in records for path in (record.key, record.file)}
     inner = [path for path in paths if posixpath.dirname(path) in folders or path.startswith(f"{split}/")]
-    free = [path for path in inner if is_picture(path) and path not in finder.taken]
+    free = [path for path in inner if is_image(path) and path not in finder.taken]
     return [*not_used(free), *passed_over(inner, expected=(_JSON, ".txt"))]
 
 
@@ -203,7 +202,7 @@ def _parse(root: str, file: str) -> tuple[bytes, dict[str, Any]]:
     """A file's bytes and content.
 
     Raises:
-        UnreadableError: if it is no JSON of labelme; its reject is a note if nothing in it is of labelme.
+        UnreadableError: if it is not a JSON file of labelme.
     """
     try:
         data = storage.read(storage.join(root, file))
@@ -217,7 +216,7 @@ def _parse(root: str, file: str) -> tuple[bytes, dict[str, Any]]:
     if not isinstance(content, dict) or {"shapes", "imagePath", "imageData"}.isdisjoint(content):
         raise UnreadableError(file, _NOT_LABELME)
     if not isinstance(content.get("shapes"), list):
-        raise UnreadableError(file, "no JSON of labelme: it has no list of shapes")
+        raise UnreadableError(file, "not a JSON file of labelme: it has no list of shapes")
     return data, content
 
 
@@ -225,8 +224,8 @@ def _list(root: str, file: str) -> _Listed:
     try:
         data, content = _parse(root, file)
     except UnreadableError as error:
-        reason = error.reject.reason
-        return _Listed(said=Reject(file, "", reason, note=reason == _NOT_LABELME))
+        reason = error.item.reason
+        return _Listed(said=SkippedItem(file, "", reason, note=reason == _NOT_LABELME))
     named = content.get("imagePath")
     labels = frozenset(map(label_of, content["shapes"]))
     return _Listed(named if isinstance(named, str) else "", labels, hashlib.sha256(data).hexdigest())
@@ -234,31 +233,26 @@ def _list(root: str, file: str) -> _Listed:
 
 def _read(root: str, rule: ImageRule, index: Mapping[str, int], record: _Record) -> Reading:
     _, content = _parse(root, record.file)
-    stated = _stated(content)
-    picture = _picture(root, record, content.get("imageData"), rule, stated)
-    found, rejects = objects_as_shown(partial(objects, content["shapes"], record.file, index), picture, stated, record.file)
-    instances, bad = to_instances(found, record.file, picture.height, picture.width, masks=True)
-    absent = [] if picture.data else [Reject(record.key, "", ABSENT, note=True)]
-    sample = image_sample(key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
-    return sample, [*rejects, *bad, *absent]
+    stated = stated_size(content, "imageHeight", "imageWidth")
+    image = _image(root, record, content.get("imageData"), rule, stated)
+    found, skipped = objects_as_shown(partial(labelme_objects, content["shapes"], record.file, index), image, stated, record.file)
+    instances, invalid = to_instances(found, record.file, image.height, image.width, masks=True)
+    absent = [] if image.data else [SkippedItem(record.key, "", ABSENT, note=True)]
+    sample = image_sample(key=record.key, image=image.data, height=image.height, width=image.width, instances=instances)
+    return sample, [*skipped, *invalid, *absent]
 
 
-def _stated(content: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width as the file has them; None where it lacks one, or has 0."""
-    height, width = whole(content.get("imageHeight")), whole(content.get("imageWidth"))
-    return (height, width) if height is not None and width is not None and min(height, width) > 0 else None
-
-
-def _picture(root: str, record: _Record, data: Any, rule: ImageRule, stated: tuple[int, int] | None) -> Picture:
-    """The picture's file, or where there is none the copy of it in the JSON."""
+def _image(root: str, record: _Record, data: Any, rule: ImageRule, stated: tuple[int, int] | None) -> EncodedImage:
+    """The image file, or the copy in the JSON file if it is missing."""
     if record.present:
-        return read_picture(storage.join(root, record.key), record.key, rule, stated)
+        return read_image(storage.join(root, record.key), record.key, rule, stated)
     if isinstance(data, str) and data:
         try:
             image = base64.b64decode("".join(data.rpartition(",")[2].split()), validate=True)  # behind "data:image/png;base64,"
-            return Picture(image, *shown_size(image, rule.max_pixels))
+            height, width = checked_size(image, rule.max_pixels)
+            return EncodedImage(data=image, height=height, width=width)
         except ValueError as error:
-            raise UnreadableError(record.file, f"its imageData is no picture: {error}") from None
+            raise UnreadableError(record.file, f"its imageData is not an image: {error}") from None
     if rule.needed:
-        raise UnreadableError(record.file, record.fault or f"{ORPHAN}: {record.key}")
-    return absent_picture(record.key, rule, stated)
+        raise UnreadableError(record.file, record.error or f"{ORPHAN}: {record.key}")
+    return absent_image(record.key, rule, stated)

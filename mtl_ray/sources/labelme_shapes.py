@@ -1,6 +1,6 @@
-"""The shapes of a labelme file become objects; those of one label and one group are one object.
+"""Converts the shapes of a labelme file to objects; shapes with the same label and group are one object.
 
-The kinds of shapes are those of labelme and of the programs that took over its files, such as AnyLabeling and X-AnyLabeling.
+Supports the shapes of labelme, AnyLabeling and X-AnyLabeling.
 """
 
 import base64
@@ -14,11 +14,11 @@ from mtl_ray.geometry import masks
 from mtl_ray.inputs.image_file import load_image, open_image
 from mtl_ray.sources.json_values import identity, shown
 from mtl_ray.sources.objects import FoundObject
-from mtl_ray.sources.shapes import Points, check_reach, drawn, ellipse, points_of, rectangle
-from mtl_ray.sources.source import Reject, unknown_class
+from mtl_ray.sources.shapes import Points, check_reach, ellipse, object_of_polygons, points_of, rectangle
+from mtl_ray.sources.source import SkippedItem, unknown_class
 
 NO_CLASSES = frozenset({"__ignore__", "_background_", ""})
-"""Labels by which labelme's own tools mean that something is no object."""
+"""Labels that labelme's own tools ignore."""
 _QUADRILATERALS = ("rotation", "rotated_rectangle", "oriented_rectangle", "quadrilateral")
 _WITHOUT_AREA = ("line", "linestrip", "polyline", "point", "points")
 
@@ -27,48 +27,50 @@ Group = list[tuple[str, Shape]]
 
 
 def label_of(shape: object) -> str:
-    """The label of a shape; nothing where it has none, or one that is no text and no number."""
+    """The label of a shape; empty if it is missing or not a text or number."""
     label = shape.get("label") if isinstance(shape, dict) else None
     return str(label).strip() if isinstance(label, str | int | float) and not isinstance(label, bool) else ""
 
 
-def objects(shapes: Sequence[Any], file: str, index: Mapping[str, int], height: int, width: int) -> tuple[list[FoundObject], list[Reject]]:
-    """The objects of a file, and a Reject for each shape that is none.
+def labelme_objects(
+    shapes: Sequence[Any], file: str, index: Mapping[str, int], height: int, width: int
+) -> tuple[list[FoundObject], list[SkippedItem]]:
+    """The objects of a file, and a SkippedItem for each invalid shape.
 
     Args:
-        shapes: as the file has them.
-        file: what to call it in a reject.
+        shapes: entries of the file.
+        file: name of the file, for skipped items.
         index: class indices by label.
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
+        height: of the image in pixels.
+        width: of the image in pixels.
     """
     groups: dict[tuple[str, str | int], Group] = {}
-    rejects = []
+    skipped = []
     for number, shape in enumerate(shapes, start=1):
         label = label_of(shape)
         name = f"shape {number} ({label})" if label else f"shape {number}"
         if label not in index:
-            rejects.append(Reject(file, name, _why_no_object(shape, label)))
+            skipped.append(SkippedItem(file, name, _why_no_object(shape, label)))
             continue
         groups.setdefault((label, _group_of(shape, number)), []).append((name, shape))
     found = []
     for (label, _), group in groups.items():
-        made, bad = _object(group, index[label], file, height, width)
-        rejects += bad
+        made, invalid = _object(group, index[label], file, height, width)
+        skipped += invalid
         found += made
-    return found, rejects
+    return found, skipped
 
 
 def _why_no_object(shape: object, label: str) -> str:
     if not isinstance(shape, dict):
-        return "a shape that is no object of JSON"
+        return "a shape that is not a JSON object"
     if label in NO_CLASSES:
         return f"labelled as no object: {label}" if label else f"a shape without a label: {shown(shape.get('label'))}"
     return unknown_class(label)
 
 
 def _group_of(shape: Shape, number: int) -> str | int:
-    """What is the same for all shapes of a group: of a shape without one, its number."""
+    """A key of the group of a shape; the shape's number if it has no group."""
     group = shape.get("group_id")
     if group is None or group == "":
         return number
@@ -76,11 +78,11 @@ def _group_of(shape: Shape, number: int) -> str | int:
     return f"group {shown(group) if known is None else known}"
 
 
-def _object(group: Group, class_index: int, file: str, height: int, width: int) -> tuple[list[FoundObject], list[Reject]]:
-    """The object that a group of shapes makes; none if no shape of it can be understood."""
+def _object(group: Group, class_index: int, file: str, height: int, width: int) -> tuple[list[FoundObject], list[SkippedItem]]:
+    """The object of a group of shapes; empty if no shape is valid."""
     polygons: list[Points] = []
     parts: list[FoundObject] = []
-    rejects = []
+    skipped = []
     for name, shape in group:
         try:
             if _kind_of(shape) == "mask":
@@ -90,27 +92,27 @@ def _object(group: Group, class_index: int, file: str, height: int, width: int) 
                 check_reach(polygon)
                 polygons.append(polygon)
         except ValueError as error:
-            rejects.append(Reject(file, name, str(error)))
+            skipped.append(SkippedItem(file, name, str(error)))
     name = group[0][0]
-    parts += [drawn(name, class_index, polygons, height, width)] if polygons else []
-    return [_union(parts, name, class_index, height, width)] if parts else [], rejects
+    parts += [object_of_polygons(name, class_index, polygons, height, width)] if polygons else []
+    return [_union(parts, name, class_index, height, width)] if parts else [], skipped
 
 
 def _union(parts: Sequence[FoundObject], name: str, class_index: int, height: int, width: int) -> FoundObject:
     if len(parts) == 1:
         return parts[0]
-    pixels = np.maximum.reduce([masks.decode(part.mask, height, width) for part in parts])
+    pixels = np.maximum.reduce([masks.decode_rle(part.mask, height, width) for part in parts])
     lows = [min(part.box_xyxy[side] for part in parts) for side in (0, 1)]
     highs = [max(part.box_xyxy[side] for part in parts) for side in (2, 3)]
     box = (lows[0], lows[1], highs[0], highs[1])
-    return FoundObject(name=name, box_xyxy=box, class_index=class_index, area=float(pixels.sum()), mask=masks.encode(pixels))
+    return FoundObject(name=name, box_xyxy=box, class_index=class_index, area=float(pixels.sum()), mask=masks.encode_rle(pixels))
 
 
 def _kind_of(shape: Shape) -> str:
-    """The kind of a shape; files of before labelme 3 do not say it.
+    """The kind of a shape; files before labelme 3 do not state it.
 
     Raises:
-        ValueError: if it is no text.
+        ValueError: if it is not text.
     """
     kind = shape.get("shape_type")
     if kind is None or kind == "":
@@ -124,7 +126,7 @@ def _kind_of(shape: Shape) -> str:
 def _points(shape: Shape) -> Points:
     given = shape.get("points")
     if not isinstance(given, list) or not all(isinstance(point, list) and len(point) == 2 for point in given):
-        raise ValueError("its points are no list of pairs")
+        raise ValueError("its points are not a list of pairs")
     return points_of([x for x, _ in given], [y for _, y in given])
 
 
@@ -132,7 +134,7 @@ def _polygon(shape: Shape) -> Points:
     """The corners of a shape.
 
     Raises:
-        ValueError: if it has no area, or its points make no sense.
+        ValueError: if it has no area, or its points are invalid.
     """
     kind = _kind_of(shape)
     if kind in _WITHOUT_AREA:
@@ -152,7 +154,7 @@ def _polygon(shape: Shape) -> Points:
 
 
 def _mask(shape: Shape, name: str, class_index: int, height: int, width: int) -> FoundObject:
-    """A shape that is a small picture of its pixels, at the place of its first point."""
+    """An object of a shape with a small mask image, whose top left corner is the first point."""
     corners = _points(shape)
     if len(corners) != 2:
         raise ValueError(f"a mask without the two corners of its box: {len(corners)} points")
@@ -162,14 +164,14 @@ def _mask(shape: Shape, name: str, class_index: int, height: int, width: int) ->
         encoded = base64.b64decode(shape["mask"], validate=True)
         pixels = np.asarray(load_image(open_image(encoded, max(1, height * width)))) != 0
     except ValueError as error:
-        raise ValueError(f"its mask is no picture that fits: {error}") from None
+        raise ValueError(f"its mask is not a valid image: {error}") from None
     (x1, y1), (x2, y2) = corners
     left, top = int(x1), int(y1)
     if pixels.ndim != 2 or left < 0 or top < 0 or left + pixels.shape[1] > width or top + pixels.shape[0] > height:
-        raise ValueError(f"its mask does not fit into the picture: at {x1:g}, {y1:g} to {x2:g}, {y2:g}")
+        raise ValueError(f"its mask does not fit into the image: at {x1:g}, {y1:g} to {x2:g}, {y2:g}")
     whole = np.zeros((height, width), np.uint8)
     whole[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-    coded = masks.encode(whole)
+    coded = masks.encode_rle(whole)
     return FoundObject(
         name=name,
         box_xyxy=masks.box_of(coded, height, width),

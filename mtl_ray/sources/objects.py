@@ -1,4 +1,4 @@
-"""The objects of one picture, as annotation files list them, become checked ``Instances``."""
+"""Converts the objects of one image, as annotation files list them, to checked ``Instances``."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,17 @@ import numpy as np
 
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import boxes
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.source import SkippedItem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundObject:
-    """One object as an annotation file has it.
+    """One object of an annotation file.
 
     Attributes:
-        name: what to call it in a reject.
-        box_xyxy: pixels of the shown image, not yet checked.
-        class_index: into ``Vocabulary.instances``.
+        name: of the image, for messages.
+        box_xyxy: pixels of the image as shown, not yet checked.
+        class_index: index into the classes of instances.
         id, area, crowd, difficult, truncated, mask, keypoints, attributes: as in ``Instances``.
     """
 
@@ -44,22 +44,22 @@ def to_instances(
     masks: bool = False,
     keypoints: int = 0,
     attributes: Sequence[str] = (),
-) -> tuple[Instances, list[Reject]]:
-    """The objects whose boxes make sense, clipped to the picture, and a Reject for each other.
+) -> tuple[Instances, list[SkippedItem]]:
+    """The objects with valid boxes, clipped to the image, and a SkippedItem for each other object.
 
     Args:
-        found: the objects of one picture.
-        file: what to call their file in a reject.
-        height: of the picture as shown, in pixels.
-        width: of the picture as shown, in pixels.
-        masks: whether the set has masks.
-        keypoints: how many the set's objects have; 0 for none.
+        found: the objects of one image.
+        file: name of the annotation file, for skipped items.
+        height: of the image as shown, in pixels.
+        width: of the image as shown, in pixels.
+        masks: whether the dataset has masks.
+        keypoints: number of keypoints per object; 0 for none.
         attributes: names of the further columns.
     """
-    kept, rejects = [], []
+    kept, skipped = [], []
     for item in found:
-        if reason := box_fault(item.box_xyxy, height, width):
-            rejects.append(Reject(file, item.name, reason))
+        if reason := box_error(item.box_xyxy, height, width):
+            skipped.append(SkippedItem(file, item.name, reason))
         else:
             kept.append(item)
     boxes_xyxy = boxes.clip(np.array([item.box_xyxy for item in kept], np.float64).reshape(-1, 4), height, width).astype(np.float32)
@@ -77,16 +77,16 @@ def to_instances(
         keypoints=np.array(points, np.float32).reshape(-1, keypoints, 3) if keypoints else None,
         attributes={name: np.array([item.attributes.get(name, -1) for item in kept], np.int64) for name in attributes},
     )
-    return instances, rejects
+    return instances, skipped
 
 
-def box_fault(box_xyxy: tuple[float, float, float, float], height: int, width: int) -> str:
-    """Why a box cannot be used in an image of (height, width) pixels; empty if it can."""
+def box_error(box_xyxy: tuple[float, float, float, float], height: int, width: int) -> str:
+    """Why a box is invalid in an image of (height, width) pixels; empty if it is valid."""
     if not all(math.isfinite(value) for value in box_xyxy):
         return "its box is not made of finite numbers"
     x1, y1, x2, y2 = box_xyxy
     if x2 <= x1 or y2 <= y1:
         return f"its box has no area: x {x1:g} to {x2:g}, y {y1:g} to {y2:g}"
     if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
-        return f"its box lies outside the {width} x {height} picture: x {x1:g} to {x2:g}, y {y1:g} to {y2:g}"
+        return f"its box lies outside the {width} x {height} image: x {x1:g} to {x2:g}, y {y1:g} to {y2:g}"
     return ""

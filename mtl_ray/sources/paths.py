@@ -1,4 +1,4 @@
-"""Files of a dataset, found by their names as people and programs write them: with backslashes, percent signs, or a folder too many."""
+"""Finds files of a dataset by names as programs write them: with backslashes, percent signs or extra folders."""
 
 import posixpath
 import re
@@ -48,7 +48,7 @@ class Tree:
         return path in self._paths
 
     def find(self, name: str) -> str | None:
-        """The path, relative to the folder, of the file that a name means; None if there is none."""
+        """The relative path of the file that a name refers to; None if there is none."""
         if name in self._paths:
             return name
         decoded = _slashes(unquote(name))
@@ -69,7 +69,7 @@ class Tree:
 
 
 def _slashes(name: str) -> str:
-    """A name with slashes; of an address or a local-files link (Label Studio: ``/data/local-files/?d=...``) the path."""
+    """A name with slashes; of a URL or a local-files link (Label Studio: ``/data/local-files/?d=...``) the path."""
     name = name.replace("\\", "/")
     if "local-files/?d=" in name:
         return name.partition("?d=")[2].partition("&")[0]

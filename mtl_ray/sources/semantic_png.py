@@ -1,4 +1,4 @@
-"""Semantic segmentation as pictures and index PNGs: SegNet's CamVid, ADE20K, the folders of OpenMMLab, lists of ids."""
+"""Semantic segmentation with images and index PNGs: CamVid, ADE20K, OpenMMLab folders, lists of ids."""
 
 import re
 from collections.abc import Mapping
@@ -10,27 +10,27 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
-from mtl_ray.sources.cityscapes_labels import COLOURS, SEMANTIC, train_ids
+from mtl_ray.sources.cityscapes_maps import COLOURS, SEMANTIC, train_ids
 from mtl_ray.sources.class_names import find_class_names, numbered
 from mtl_ray.sources.config import SemanticPng
 from mtl_ray.sources.folders import stamps_of
+from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
 from mtl_ray.sources.index_png import (
     LOOKED_AT,
     check_meaning,
     load_index_png,
     load_values,
+    map_colours,
+    map_values,
     meaning_of,
     palette_of,
-    recode,
-    recode_colours,
     values_in,
 )
-from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, read_picture
 from mtl_ray.sources.semantic_pairs import MapValues, Pair, find_pairs, read_map_values
-from mtl_ray.sources.source import Reading, Reject, Source, fingerprint_of
+from mtl_ray.sources.source import Reading, SkippedItem, Source, fingerprint_of
 
 BINARY = ("background", "foreground")
-"""The classes of maps that have the values 0 and 255 only, as many programs write masks of one class."""
+"""The classes of maps with only the values 0 and 255, as many programs write binary masks."""
 _BINARY_NOTE = "maps of the values 0 and 255 only, read as background and foreground"
 
 
@@ -47,12 +47,12 @@ def open_semantic_png(config: SemanticPng, rule: ImageRule = USUAL_RULE) -> Sour
 
     Raises:
         FileNotFoundError: if neither a list nor folders of the split are found.
-        ValueError: if options contradict each other, or no value of the maps is a class.
+        ValueError: if options exclude each other, or no value of the maps is a class.
     """
     root = storage.absolute(config.root)
     if sum(map(bool, (config.reduce_zero_label, config.label_ids, config.values))) > 1 or (config.values and config.classes):
-        raise ValueError("reduce_zero_label counts classes from value 1, label_ids and values say what stands for each: give one of them")
-    pairs, rejects = find_pairs(root, config.split, config.images, config.labels, needed=rule.needed)
+        raise ValueError("reduce_zero_label, label_ids and values (or classes) exclude each other; give one of them")
+    pairs, skipped = find_pairs(root, config.split, config.images, config.labels, needed=rule.needed)
     values = read_map_values(storage.absolute(config.values)) if config.values else None
     if values or config.label_ids:
         names, binary = values.names if values else SEMANTIC, False
@@ -74,7 +74,7 @@ def open_semantic_png(config: SemanticPng, rule: ImageRule = USUAL_RULE) -> Sour
         vocabulary=Vocabulary(classes={"semantic": names}, colours={"semantic": colours} if colours else {}),
         records=pairs,
         reader=partial(_read, _Layout(root, rule, tuple(meaning.tolist()), colour_map)),
-        rejects=(*rejects, *([Reject(pairs[0].label, "", _BINARY_NOTE, note=True)] if binary else [])),
+        skipped=(*skipped, *([SkippedItem(pairs[0].label, "", _BINARY_NOTE, note=True)] if binary else [])),
         fingerprint=fingerprint_of([*names, str(config.ignore), *said, *(f"{pair.image}\t{pair.label}" for pair in pairs), *stamps]),
     )
 
@@ -82,10 +82,10 @@ def open_semantic_png(config: SemanticPng, rule: ImageRule = USUAL_RULE) -> Sour
 def _names(
     config: SemanticPng, root: str, pairs: list[Pair], known: tuple[str, ...] | None, rule: ImageRule
 ) -> tuple[tuple[str, ...], bool]:
-    """The names of the classes, and whether 255 is the second of two.
+    """The class names, and whether maps are binary (255 is class 1).
 
     Raises:
-        ValueError: if the maps have the values 0 and 255 only, and neither one of two classes nor none at all.
+        ValueError: if the maps are binary and the number of class names is not 2.
     """
     own = [storage.join(root, pair.label) for pair in pairs[:LOOKED_AT]]
     if known and not _is_binary(values_in(own, rule.max_pixels), config):
@@ -124,7 +124,7 @@ def _meaning(config: SemanticPng, num_classes: int, first: int, values: MapValue
 
 
 def _maps_of_all_splits(root: str, config: SemanticPng, pairs: list[Pair]) -> list[str]:
-    """The index PNGs of any split: those that lie in folders named alike."""
+    """The index PNGs of all splits: those in folders whose names differ only in the split."""
     folders = {pair.label.rpartition("/")[0] for pair in pairs}
     alike = re.compile("|".join(sorted("[^/]*".join(map(re.escape, folder.split(config.split))) for folder in folders)) or "(?!)")
     found = {uri: uri.removeprefix(root).lstrip("/") for uri in storage.files(root)}
@@ -138,11 +138,11 @@ def _read(layout: _Layout, pair: Pair) -> Reading:
     else:
         values = load_index_png(uri, pair.label, limit)
     stated = (values.shape[0], values.shape[1])
-    picture = read_picture(storage.join(layout.root, pair.image), pair.image, layout.rule, stated)
+    image = read_image(storage.join(layout.root, pair.image), pair.image, layout.rule, stated)
     if layout.colours is not None:
-        semantic, rejects = recode_colours(values, pair.label, picture, layout.colours)
+        semantic, skipped = map_colours(values, pair.label, image, layout.colours)
     else:
-        semantic, rejects = recode(values, pair.label, picture, np.array(layout.meaning, np.int16))
-    absent = [] if picture.data else [Reject(pair.key, "", ABSENT, note=True)]
-    sample = image_sample(key=pair.key, image=picture.data, height=picture.height, width=picture.width, semantic=semantic)
-    return sample, [*rejects, *absent]
+        semantic, skipped = map_values(values, pair.label, image, np.array(layout.meaning, np.int16))
+    absent = [] if image.data else [SkippedItem(pair.key, "", ABSENT, note=True)]
+    sample = image_sample(key=pair.key, image=image.data, height=image.height, width=image.width, semantic=semantic)
+    return sample, [*skipped, *absent]

@@ -1,36 +1,36 @@
-"""Shapes that people draw by hand, as polygons and as objects with masks."""
+"""Hand-drawn shapes as polygons, and polygons as objects with masks."""
 
 import math
 from collections.abc import Sequence
 
 from mtl_ray.geometry import masks
 from mtl_ray.sources.json_values import number
-from mtl_ray.sources.objects import FoundObject, box_fault
+from mtl_ray.sources.objects import FoundObject, box_error
 
 Points = list[tuple[float, float]]
 
 _FEWEST, _MOST = 12, 720
-"""Corners of a circle: so many that it is nowhere more than a pixel off."""
+"""Limits of the number of corners of a circle; the error is at most a pixel."""
 _FARTHEST_PX = 1e6
 _LONGEST_PX = 5e6
-"""Outlines are drawn pixel by pixel, and a longer one is a mistake."""
+"""Outlines are drawn pixel by pixel, so longer ones are invalid."""
 
 
 def points_of(xs: object, ys: object) -> Points:
-    """Points of two lists of coordinates, be these written as texts.
+    """Points of two lists of coordinates (numbers or texts).
 
     Raises:
-        ValueError: if they are not finite numbers, or not as many.
+        ValueError: if they are not finite numbers, or differ in number.
     """
     if not isinstance(xs, list) or not isinstance(ys, list):
-        raise ValueError("its points are no lists of numbers")
+        raise ValueError("its points are not lists of numbers")
     if len(xs) != len(ys):
-        raise ValueError(f"not as many x as y: {len(xs)} x and {len(ys)} y")
+        raise ValueError(f"different numbers of x and y: {len(xs)} x and {len(ys)} y")
     found: Points = []
     for given in zip(xs, ys, strict=True):
         x, y = map(number, given)
         if x is None or y is None:
-            raise ValueError("a point that is not made of finite numbers")
+            raise ValueError("a point without finite numbers")
         found.append((x, y))
     return found
 
@@ -43,7 +43,7 @@ def rectangle(points: Points) -> Points:
 
 
 def ellipse(centre: tuple[float, float], radius_x: float, radius_y: float, angle: float = 0.0) -> Points:
-    """Corners of an ellipse whose first radius points to ``angle`` (radians, from x to y).
+    """Corners of an ellipse whose first radius has the direction ``angle`` (radians, from x to y).
 
     Raises:
         ValueError: if a radius is larger than any image.
@@ -59,7 +59,7 @@ def ellipse(centre: tuple[float, float], radius_x: float, radius_y: float, angle
 
 
 def check_reach(points: Points) -> None:
-    """Raises a ValueError if a polygon is so far away, or so long, that drawing it would not end."""
+    """Raises a ValueError if a polygon is too far away or too long to be drawn."""
     if any(abs(value) > _FARTHEST_PX for point in points for value in point):
         raise ValueError(f"larger than any image: a point beyond {_FARTHEST_PX:g} pixels")
     length = sum(math.dist(first, second) for first, second in zip(points, [*points[1:], *points[:1]], strict=True))
@@ -67,10 +67,10 @@ def check_reach(points: Points) -> None:
         raise ValueError(f"larger than any image: an outline of {length:g} pixels")
 
 
-def drawn(name: str, class_index: int, polygons: Sequence[Points], height: int, width: int) -> FoundObject:
-    """The object that some polygons together show: their mask, its area, and the box around all corners.
+def object_of_polygons(name: str, class_index: int, polygons: Sequence[Points], height: int, width: int) -> FoundObject:
+    """The object of some polygons: the union of them as mask, its area, and the box around all corners.
 
-    An object whose box cannot be used has no mask; ``to_instances`` rejects it.
+    An object with an invalid box has no mask; ``to_instances`` skips it.
 
     Raises:
         ValueError: if a polygon has fewer than three corners or is larger than any image.
@@ -81,7 +81,7 @@ def drawn(name: str, class_index: int, polygons: Sequence[Points], height: int, 
         check_reach(polygon)
     xs, ys = zip(*(point for polygon in polygons for point in polygon), strict=True)
     box = (min(xs), min(ys), max(xs), max(ys))
-    if box_fault(box, height, width):
+    if box_error(box, height, width):
         return FoundObject(name=name, box_xyxy=box, class_index=class_index)
     mask = masks.from_polygons([[value for point in polygon for value in point] for polygon in polygons], height, width)
     return FoundObject(name=name, box_xyxy=box, class_index=class_index, area=float(masks.area(mask, height, width)), mask=mask)

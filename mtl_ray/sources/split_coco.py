@@ -1,4 +1,4 @@
-"""A COCO annotation file taken apart into several, with ids and everything else as they were."""
+"""Splits a COCO annotation file into several; ids and all other content stay."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,20 @@ from mtl_ray.sources.coco_records import parse_coco
 from mtl_ray.sources.json_values import identity
 
 _USUAL = ("instances", "person_keypoints")
-"""How COCO's own files begin, before the name of the split."""
+"""Prefixes of COCO's own files, before the name of the split."""
 
 
-def read_coco(uri: str) -> dict[str, Any]:
+def load_coco(uri: str) -> dict[str, Any]:
     """The content of a COCO annotation file.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is no such file.
+        ValueError: if it is not one.
     """
     content = parse_coco(storage.read(uri), uri)
     for part in ("images", "annotations", "categories"):
         if strange := [place for place, entry in enumerate(content[part]) if not isinstance(entry, dict)]:
-            raise ValueError(f"{uri}: {part}[{strange[0]}] is no entry")
+            raise ValueError(f"{uri}: {part}[{strange[0]}] is not an entry")
     images, categories = ([identity(entry.get("id")) for entry in content[part]] for part in ("images", "categories"))
     if None in images or None in categories:
         raise ValueError(f"{uri}: an image or a category has no id")
@@ -64,14 +64,14 @@ def class_table(content: Mapping[str, Any]) -> tuple[tuple[str, ...], NDArray[np
 
 
 def name_of_part(data: str, part: str) -> str:
-    """What the file of a part is called: ``instances_all.json`` becomes ``instances_train.json``, any other ``NAME_train.json``."""
+    """The file name of a part: ``instances_all.json`` becomes ``instances_train.json``, any other ``NAME_train.json``."""
     stem = data.rpartition("/")[2].removesuffix(".json")
     start = next((usual for usual in _USUAL if stem.startswith(f"{usual}_")), stem)
     return f"{start}_{part}.json"
 
 
 def write_parts(content: Mapping[str, Any], parts: NDArray[np.int64], uris: Sequence[str]) -> None:
-    """Writes a file for each part: its images, their annotations, and all that is said of the whole."""
+    """Writes a file for each part: its images, their annotations, and all other sections."""
     part_of = {identity(image["id"]): int(part) for image, part in zip(content["images"], parts, strict=True)}
     for number, uri in enumerate(uris):
         images = [image for image in content["images"] if part_of[identity(image["id"])] == number]

@@ -1,8 +1,8 @@
-"""Pictures are shared out so that each part has its share of every class, and what belongs together stays together.
+"""Stratified split of images into parts, with groups kept together.
 
-Groups are given away one by one, those of the rarest class first, each to the part that lacks most of that class (iterative
-stratification: Sechidis, Tsoumakas, Vlahavas 2011, https://doi.org/10.1007/978-3-642-23808-6_10); then single groups are moved
-or exchanged as long as the parts become more alike.
+Groups are assigned one by one, those of the rarest class first, each to the part that lacks most of that class (iterative
+stratification: Sechidis, Tsoumakas, Vlahavas 2011, https://doi.org/10.1007/978-3-642-23808-6_10). Then groups are moved or
+swapped while that brings the parts closer to their shares.
 """
 
 from collections.abc import Hashable, Sequence
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 _ROUNDS = 30
-"""Proposals of a move or an exchange for each group."""
+"""Proposed moves or swaps per group."""
 _MOST_PROPOSALS = 100_000
 
 
 def groups_of(*labels: Sequence[Hashable]) -> NDArray[np.int64]:
-    """The group of each of N pictures, from 0: those that agree in any of the labels belong together, and so on along chains."""
+    """(N,) int64 groups from 0: images that share a value in any column are in one group, transitively."""
     parents = list(range(len(labels[0])))
 
     def root(at: int) -> int:
@@ -33,14 +33,14 @@ def groups_of(*labels: Sequence[Hashable]) -> NDArray[np.int64]:
     return np.unique([root(at) for at in range(len(parents))], return_inverse=True)[1].astype(np.int64)
 
 
-def share_out(counts: NDArray[np.int64], groups: NDArray[np.int64], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
-    """The part of each picture.
+def assign_parts(counts: NDArray[np.int64], groups: NDArray[np.int64], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
+    """Assigns a part to each image.
 
     Args:
-        counts: (N, C) objects (or pixels, or 0 and 1) of each class in each picture; C may be 0.
-        groups: (N,) from ``groups_of``; all pictures of a group come to one part.
+        counts: (N, C) objects (or pixels, or 0 and 1) of each class in each image; C may be 0.
+        groups: (N,) from ``groups_of``; all images of a group get the same part.
         shares: weights of the P parts, all above 0.
-        seed: another one gives other parts.
+        seed: another seed gives other parts.
 
     Returns:
         (N,) int64, from 0 to P - 1.
@@ -50,7 +50,7 @@ def share_out(counts: NDArray[np.int64], groups: NDArray[np.int64], shares: Sequ
     """
     num_groups = int(groups.max(initial=-1)) + 1
     if num_groups < len(shares):
-        raise ValueError(f"{num_groups} groups of pictures cannot be shared out to {len(shares)} parts")
+        raise ValueError(f"{num_groups} groups of images are too few for {len(shares)} parts")
     random = np.random.default_rng(seed)
     table = _table(counts, groups, num_groups)
     wanted = np.array(shares, np.float64) / sum(shares)
@@ -62,25 +62,25 @@ def share_out(counts: NDArray[np.int64], groups: NDArray[np.int64], shares: Sequ
 
 
 def _fill(parts: NDArray[np.int64], sizes: NDArray[np.int64], num_parts: int) -> None:
-    """Gives a part that got nothing, for large groups, the smallest group of the part that has most of them."""
+    """Gives each empty part the smallest group of the part with the most groups."""
     for empty in set(range(num_parts)) - set(parts.tolist()):
         members = np.flatnonzero(parts == np.bincount(parts).argmax())
         parts[members[sizes[members].argmin()]] = empty
 
 
-def _quotas(wanted: Floats, pictures: int) -> NDArray[np.int64]:
-    """How many pictures each part gets: its share, rounded so that all are given away, and at least one."""
-    quotas: NDArray[np.int64] = np.maximum(1, np.floor(wanted * pictures)).astype(np.int64)
-    while quotas.sum() > pictures:
+def _quotas(wanted: Floats, images: int) -> NDArray[np.int64]:
+    """Number of images of each part: its share, rounded so that the sum fits, and at least 1."""
+    quotas: NDArray[np.int64] = np.maximum(1, np.floor(wanted * images)).astype(np.int64)
+    while quotas.sum() > images:
         quotas[np.argmax(quotas)] -= 1
-    while quotas.sum() < pictures:
-        quotas[np.argmax(wanted * pictures - quotas)] += 1
+    while quotas.sum() < images:
+        quotas[np.argmax(wanted * images - quotas)] += 1
     return quotas
 
 
 def _table(counts: NDArray[np.int64], groups: NDArray[np.int64], num_groups: int) -> Floats:
-    """(G, 2 C + 2): of each group objects of each class, pictures with it, pictures without any class, and all pictures, each as
-    a share of the whole; those that are nowhere are left out.
+    """(G, at most 2 C + 2): objects of each class, images with it, images without any class, and all images of each group,
+    as shares of the dataset. Columns of zeros are dropped.
     """
     present = (counts > 0).astype(np.float64)
     columns = np.concatenate([counts, present, ~present.any(axis=1, keepdims=True), np.ones((len(counts), 1))], axis=1)
@@ -94,7 +94,7 @@ def _table(counts: NDArray[np.int64], groups: NDArray[np.int64], num_groups: int
 def _greedy(
     table: Floats, wanted: Floats, quotas: NDArray[np.int64], sizes: NDArray[np.int64], random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Gives every group to the part that lacks most of the rarest class it has, among those that have room for its pictures."""
+    """Assigns every group to the part that lacks most of its rarest class, among the parts with room for it."""
     room = quotas.copy()
     lacking = np.repeat(wanted[:, None], table.shape[1], axis=1)
     parts = np.full(len(table), -1, np.int64)
@@ -113,15 +113,15 @@ def _greedy(
 
 
 def _improve(table: Floats, wanted: Floats, parts: NDArray[np.int64], random: np.random.Generator, *, moves: bool) -> None:
-    """Exchanges two groups, or moves one if that may be, where the parts come nearer to their shares; bounded, by chance.
+    """Swaps two random groups, or moves one, where that brings the parts closer to their shares; a bounded number of times.
 
-    A class that is too rare for the smallest part to have a group of it counts less, so that the others need not suffer for it.
+    A class that is too rare for the smallest part has a lower weight.
     """
     num_groups, num_parts = len(table), len(wanted)
     sums = np.zeros((num_parts, table.shape[1]))
     np.add.at(sums, parts, table)
     weights = np.minimum(1, (table > 0).sum(axis=0) * wanted.min())
-    weights[-1] = weights.sum()  # that a part has as many pictures as was said counts like all classes together
+    weights[-1] = weights.sum()  # the number of images weighs as much as all classes together
     off, sizes = sums - wanted[:, None], np.bincount(parts, minlength=num_parts)
     for _ in range(min(_MOST_PROPOSALS, _ROUNDS * num_groups) if num_parts > 1 else 0):
         first, second = random.integers(num_groups, size=2)

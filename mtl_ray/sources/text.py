@@ -1,4 +1,4 @@
-"""ObjectiveMTL's "normal" boxes: a list of ids and a text file a picture, lines "class xmin ymin xmax ymax" in pixels."""
+"""ObjectiveMTL's boxes: a list of ids and one text file per image, lines "class xmin ymin xmax ymax" in pixels."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,13 +7,12 @@ from functools import partial
 from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import collect, find_class, find_class_names, index_of, text_of
-from mtl_ray.sources.config import Text
-from mtl_ray.sources.folders import find_list, is_picture, pictures_by_stem, read_each, read_ids, stamps_of
-from mtl_ray.sources.notes import is_of_a_system
+from mtl_ray.sources.folders import find_list, images_by_stem, is_image, is_of_a_system, read_each, read_ids, stamps_of
+from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule, read_image
+from mtl_ray.sources.object_configs import Text
 from mtl_ray.sources.objects import FoundObject, to_instances
 from mtl_ray.sources.paths import Tree, inside
-from mtl_ray.sources.picture import USUAL_RULE, ImageRule, read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of, unknown_class
+from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of, unknown_class
 
 _LISTS = ("", "meta", "splits", "ImageSets/Main")
 _FIELDS = 5
@@ -31,7 +30,7 @@ class _Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """An id, and the paths of its label file and of its image in their folders; None for an image that is not there."""
+    """An id, and the relative paths of its label file and its image; None for a missing image."""
 
     name: str
     file: str
@@ -47,18 +46,18 @@ def open_text(config: Text, rule: ImageRule = USUAL_RULE) -> Source:
     root = storage.absolute(config.root)
     images, labels = storage.join(root, config.images), storage.join(root, config.labels)
     files = {path.rpartition(".")[0]: path for path in _texts_in(labels)}
-    pictures = pictures_by_stem(images)
-    ids, rejects = _listed(root, find_list(root, config.split, _LISTS), files, pictures)
+    by_stem = images_by_stem(images)
+    ids, skipped = _listed(root, find_list(root, config.split, _LISTS), files, by_stem)
     contents = read_each({name: storage.join(labels, path) for name, path in files.items()})
     names = find_class_names(root, config.classes) or collect(_classes_in(contents.values(), config.separator))
-    stems = Tree("", list(pictures))
-    records = [_Record(name, files.get(name, f"{name}.txt"), pictures.get(stems.find(name) or "")) for name in ids]
+    stems = Tree("", list(by_stem))
+    records = [_Record(name, files.get(name, f"{name}.txt"), by_stem.get(stems.find(name) or "")) for name in ids]
     stamps = stamps_of(images, (record.image for record in records if record.image is not None))
     return Source(
         vocabulary=Vocabulary(classes={"instances": names}),
         records=records,
         reader=partial(_read, _Layout(images, labels, config.labels, index_of(names), config.separator, rule)),
-        rejects=tuple(rejects),
+        skipped=tuple(skipped),
         fingerprint=fingerprint_of([*names, *ids, *(contents.get(name, b"") for name in ids), *stamps]),
     )
 
@@ -68,19 +67,19 @@ def _texts_in(uri: str) -> list[str]:
     return sorted(name for name in names if name.lower().endswith(".txt") and not is_of_a_system(name))
 
 
-def _listed(root: str, uri: str, *known: Mapping[str, str]) -> tuple[list[str], list[Reject]]:
-    """The ids of a list as label files, or failing that images, have them; what leads out of the folder is rejected."""
+def _listed(root: str, uri: str, *known: Mapping[str, str]) -> tuple[list[str], list[SkippedItem]]:
+    """The ids of a list, matched to label files or images; paths that leave the folder are skipped."""
     ids = {name: name for each in reversed(known) for name in each}
-    entries, rejects = read_ids(uri, root, ids)
+    entries, skipped = read_ids(uri, root, ids)
     tree, file = Tree("", list(ids)), uri.removeprefix(root).lstrip("/")
     found: dict[str, None] = {}
     for entry in entries:
-        stem = entry.rpartition(".")[0] if is_picture(entry) else entry
+        stem = entry.rpartition(".")[0] if is_image(entry) else entry
         try:
             found.setdefault(ids.get(entry) or tree.find(stem) or inside(stem))
         except ValueError as error:
-            rejects.append(Reject(file, entry, str(error)))
-    return list(found), rejects
+            skipped.append(SkippedItem(file, entry, str(error)))
+    return list(found), skipped
 
 
 def _classes_in(contents: Iterable[bytes], separator: str | None) -> set[str]:
@@ -92,7 +91,7 @@ def _lines_of(content: bytes) -> list[str]:
     try:
         return text_of(content).splitlines()
     except ValueError:
-        return []  # the reader rejects the file
+        return []  # the reader skips the file
 
 
 def _read(layout: _Layout, record: _Record) -> Reading:
@@ -106,15 +105,15 @@ def _read(layout: _Layout, record: _Record) -> Reading:
     except ValueError as error:
         raise UnreadableError(file, str(error)) from None
     key = record.image
-    picture = read_picture(storage.join(layout.images, key), key, layout.rule)
-    found, rejects = [], []
+    image = read_image(storage.join(layout.images, key), key, layout.rule)
+    found, skipped = [], []
     for number, line in enumerate(text.splitlines(), start=1):
         try:
             found += [_object(line, f"line {number}", layout)] if line.strip() else []
         except ValueError as error:
-            rejects.append(Reject(file, f"line {number}", str(error)))
-    instances, bad = to_instances(found, file, picture.height, picture.width)
-    return image_sample(key=key, image=picture.data, height=picture.height, width=picture.width, instances=instances), [*rejects, *bad]
+            skipped.append(SkippedItem(file, f"line {number}", str(error)))
+    instances, invalid = to_instances(found, file, image.height, image.width)
+    return image_sample(key=key, image=image.data, height=image.height, width=image.width, instances=instances), [*skipped, *invalid]
 
 
 def _object(line: str, name: str, layout: _Layout) -> FoundObject:
@@ -127,5 +126,5 @@ def _object(line: str, name: str, layout: _Layout) -> FoundObject:
     try:
         x1, y1, x2, y2 = map(float, fields[1:_FIELDS])
     except ValueError:
-        raise ValueError(f"its box is not made of numbers: {' '.join(fields[1:_FIELDS])[:80]}") from None
+        raise ValueError(f"its box has something else than numbers: {' '.join(fields[1:_FIELDS])[:80]}") from None
     return FoundObject(name=name, box_xyxy=(x1, y1, x2, y2), class_index=class_index)

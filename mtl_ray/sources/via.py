@@ -1,4 +1,4 @@
-"""VIA, the VGG Image Annotator: one JSON file with the regions of many pictures (https://www.robots.ox.ac.uk/~vgg/software/via)."""
+"""VIA, the VGG Image Annotator: one JSON file with the regions of many images (https://www.robots.ox.ac.uk/~vgg/software/via)."""
 
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,28 +7,27 @@ from functools import partial
 from typing import Any
 
 from mtl_ray import storage
-from mtl_ray.samples import Vocabulary, image_sample
+from mtl_ray.samples import EncodedImage, Vocabulary, image_sample
 from mtl_ray.sources.class_names import find_class_names
-from mtl_ray.sources.config import Via
-from mtl_ray.sources.folders import is_picture, stamps_of
-from mtl_ray.sources.json_values import parse_json, shown, whole
-from mtl_ray.sources.notes import is_of_a_system, not_used, passed_over
+from mtl_ray.sources.folders import is_image, is_of_a_system, not_used, passed_over, stamps_of
+from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, absent_image, read_image
+from mtl_ray.sources.json_values import parse_json, shown, stated_size
+from mtl_ray.sources.object_configs import Via
 from mtl_ray.sources.objects import FoundObject, to_instances
+from mtl_ray.sources.orientation import Parsed, objects_as_shown
 from mtl_ray.sources.paths import Tree, inside
-from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, absent_picture, read_picture
-from mtl_ray.sources.shapes import drawn
-from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of, unknown_class
-from mtl_ray.sources.turned import Parsed, objects_as_shown
+from mtl_ray.sources.shapes import object_of_polygons
+from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of, unknown_class
 from mtl_ray.sources.via_regions import Region, class_of, find_attribute, polygon_of, shape_of
 
 _ONLY_CLASS = "object"
 _TRIED = 20
-"""So many of the listed pictures are looked for in every folder that could be theirs."""
+"""Number of listed images that are searched in each candidate folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What a file says of a picture: its name, its regions, and height and width where somebody noted them."""
+    """An entry of a file: the name of an image, its regions, and its stated height and width."""
 
     name: str
     regions: tuple[Region, ...]
@@ -37,11 +36,11 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """A picture's key, whether its file is there and if not what is wrong with its name, and each region's label and shape."""
+    """An image: its key, whether its file exists, else the error of its path, and label and shape of each region."""
 
     key: str
     present: bool
-    fault: str
+    error: str
     stated: tuple[int, int] | None
     regions: tuple[tuple[str, Region | None], ...]
 
@@ -55,20 +54,20 @@ class _Layout:
 
 
 def open_via(config: Via, rule: ImageRule = USUAL_RULE) -> Source:
-    """Reads a split's file, an export (``via_region_data.json``) or a project of VIA 1 or 2, and finds its pictures.
+    """Reads a split's file, an export (``via_region_data.json``) or a project of VIA 1 or 2, and finds its images.
 
     Raises:
-        FileNotFoundError: if there is no such file, or none of its pictures is found.
-        ValueError: if several could be meant, or it is not VIA's.
+        FileNotFoundError: if there is no such file, or none of its images exists.
+        ValueError: if several files match, or the file is not VIA's.
     """
     root = storage.absolute(config.root)
     uri = storage.join(root, config.annotations) if config.annotations else _find_file(root, config.split)
     data = storage.read(uri)
     given = _content(data)
     if given is None:
-        raise ValueError(f"{uri} is no JSON file of VIA: it needs a filename and regions for each picture")
+        raise ValueError(f"{uri} is not a JSON file of VIA: it needs a filename and regions for each image")
     file = uri.removeprefix(root).lstrip("/")
-    entries, rejects = _entries(given, file)
+    entries, skipped = _entries(given, file)
     regions = [region for entry in entries for region in entry.regions]
     attribute = config.attribute or find_attribute(regions)
     labels = {class_of(region, attribute) for region in regions} - {""}
@@ -85,7 +84,7 @@ def open_via(config: Via, rule: ImageRule = USUAL_RULE) -> Source:
         vocabulary=Vocabulary(classes={"instances": names}),
         records=records,
         reader=partial(_read, _Layout(images, file, {name: place for place, name in enumerate(names)}, rule)),
-        rejects=(*rejects, *more, *others),
+        skipped=(*skipped, *more, *others),
         fingerprint=fingerprint_of([data, images, attribute, *names, *stamps_of(images, (record.key for record in records))]),
     )
 
@@ -107,7 +106,7 @@ def _json_files(folder: str) -> list[str]:
 
 
 def _content(data: bytes) -> list[Any] | None:
-    """What a file says of pictures, unchecked; None if none of it is VIA's."""
+    """The entries of a file, unchecked; None if it is not VIA's."""
     try:
         content = parse_json(data)
     except ValueError:
@@ -121,38 +120,37 @@ def _is_entry(entry: Any) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get("filename"), str) and bool(entry["filename"]) and "regions" in entry
 
 
-def _entries(given: Iterable[Any], file: str) -> tuple[list[_Entry], list[Reject]]:
+def _entries(given: Iterable[Any], file: str) -> tuple[list[_Entry], list[SkippedItem]]:
     entries: list[_Entry] = []
-    rejects = []
+    skipped = []
     for place, entry in enumerate(given, start=1):
         if not _is_entry(entry):
-            rejects.append(Reject(file, f"entry {place}", "an entry without a filename and regions"))
+            skipped.append(SkippedItem(file, f"entry {place}", "an entry without a filename and regions"))
             continue
         regions = entry["regions"]
         regions = list(regions.values()) if isinstance(regions, dict) else regions
         if isinstance(regions, list):
             entries.append(_Entry(entry["filename"], tuple(regions), _stated(entry)))
         else:
-            rejects.append(Reject(file, entry["filename"], f"its regions are no list: {shown(regions)}"))
-    return entries, rejects
+            skipped.append(SkippedItem(file, entry["filename"], f"its regions are not a list: {shown(regions)}"))
+    return entries, skipped
 
 
 def _stated(entry: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width of a picture, which VIA itself does not note, but people do as attributes of the file."""
+    """Height and width of an image, which some users store as attributes of the file."""
     for place in (entry, entry.get("file_attributes")):
-        height, width = (whole(place.get(side)) for side in ("height", "width")) if isinstance(place, dict) else (None, None)
-        if height is not None and width is not None and min(height, width) > 0:
-            return height, width
+        if isinstance(place, dict) and (size := stated_size(place)):
+            return size
     return None
 
 
 def _folder_of(root: str, file: str, split: str, paths: Sequence[str], entries: Sequence[_Entry], *, needed: bool) -> str:
-    """The folder in which the first of the listed pictures lie; where no name fits as it is written, that in which most are found.
+    """The folder that holds the first listed images; if no name matches exactly, the folder with the most matches.
 
     Raises:
-        FileNotFoundError: if there is none, and one is needed.
+        FileNotFoundError: if there is none, and images are needed.
     """
-    images = set(filter(is_picture, paths))
+    images = set(filter(is_image, paths))
     above = {"/".join(path.split("/")[:depth]) for path in images for depth in range(path.count("/") + 1)}
     likely = [posixpath.dirname(file), f"images/{split}", split, "images", ""]
     folders = [folder for folder in dict.fromkeys([*likely, *sorted(above)]) if folder in above]
@@ -168,71 +166,73 @@ def _folder_of(root: str, file: str, split: str, paths: Sequence[str], entries: 
     best = max(counts, key=lambda folder: counts[folder], default="")
     if needed and not counts.get(best):
         looked_for = names[0] if names else "nothing"
-        raise FileNotFoundError(f"the pictures that {file} lists are in no folder of {root} (such as {looked_for}); name it with --images")
+        raise FileNotFoundError(f"the images that {file} lists are in no folder of {root} (such as {looked_for}); name it with --images")
     return best
 
 
-def _records(entries: Sequence[_Entry], paths: Sequence[str], attribute: str, only: str, file: str) -> tuple[list[_Record], list[Reject]]:
-    """A record for each picture; none that is listed as it is called is taken for one that is called in another way."""
-    images = [path for path in paths if is_picture(path)]
+def _records(
+    entries: Sequence[_Entry], paths: Sequence[str], attribute: str, only: str, file: str
+) -> tuple[list[_Record], list[SkippedItem]]:
+    """A record for each image; exact names take precedence over similar names."""
+    images = [path for path in paths if is_image(path)]
     tree, certain = Tree("", images), {entry.name.replace("\\", "/") for entry in entries}
     records: dict[str, _Record] = {}
-    rejects = []
+    skipped = []
     for entry in entries:
         name = entry.name.replace("\\", "/")
         found = name if name in tree else tree.find(entry.name)
         present = found is not None and (found == name or found not in certain)
-        key, fault = (found, "") if found is not None and present else _key_of(name)
+        key, error = (found, "") if found is not None and present else _key_of(name)
         if key in records:
-            rejects.append(Reject(file, entry.name, f"an image that is listed before: {key}"))
+            skipped.append(SkippedItem(file, entry.name, f"an image that is already listed: {key}"))
             continue
         regions = tuple((class_of(each, attribute) if attribute else only, shape_of(each)) for each in entry.regions)
-        records[key] = _Record(key, present, fault, entry.stated, regions)
-    return list(records.values()), rejects
+        records[key] = _Record(key, present, error, entry.stated, regions)
+    return list(records.values()), skipped
 
 
 def _key_of(name: str) -> tuple[str, str]:
-    """The key of a picture that is not there, and what is wrong with its name."""
+    """The key of a missing image, and the error of its path."""
     try:
         return inside(name), ""
     except ValueError as error:
         return name, str(error)
 
 
-def _others(folder: str, paths: Sequence[str], records: Iterable[_Record]) -> list[Reject]:
-    """Notes on pictures that the file does not list, and on files of other kinds beside them."""
+def _others(folder: str, paths: Sequence[str], records: Iterable[_Record]) -> list[SkippedItem]:
+    """Notes on images that the file does not list, and on other files beside them."""
     taken, prefix = {record.key for record in records}, f"{folder}/" if folder else ""
-    free = [prefix + path for path in paths if is_picture(path) and path not in taken]
+    free = [prefix + path for path in paths if is_image(path) and path not in taken]
     return [*not_used(free), *passed_over(paths, prefix, (".json", ".txt", ".csv"))]
 
 
 def _read(layout: _Layout, record: _Record) -> Reading:
-    picture = _picture(layout, record)
-    found, rejects = objects_as_shown(partial(_objects, layout, record), picture, record.stated, record.key)
-    instances, bad = to_instances(found, layout.file, picture.height, picture.width, masks=True)
-    absent = [] if picture.data else [Reject(record.key, "", ABSENT, note=True)]
-    sample = image_sample(key=record.key, image=picture.data, height=picture.height, width=picture.width, instances=instances)
-    return sample, [*rejects, *bad, *absent]
+    image = _image(layout, record)
+    found, skipped = objects_as_shown(partial(_objects, layout, record), image, record.stated, record.key)
+    instances, invalid = to_instances(found, layout.file, image.height, image.width, masks=True)
+    absent = [] if image.data else [SkippedItem(record.key, "", ABSENT, note=True)]
+    sample = image_sample(key=record.key, image=image.data, height=image.height, width=image.width, instances=instances)
+    return sample, [*skipped, *invalid, *absent]
 
 
-def _picture(layout: _Layout, record: _Record) -> Picture:
+def _image(layout: _Layout, record: _Record) -> EncodedImage:
     if record.present:
-        return read_picture(storage.join(layout.images, record.key), record.key, layout.rule, record.stated)
-    if record.fault:
-        raise UnreadableError(record.key, record.fault)
+        return read_image(storage.join(layout.images, record.key), record.key, layout.rule, record.stated)
+    if record.error:
+        raise UnreadableError(record.key, record.error)
     if not layout.rule.needed and record.stated is None:
         raise UnreadableError(record.key, "image file not there, and VIA states no size")
-    return absent_picture(record.key, layout.rule, record.stated)
+    return absent_image(record.key, layout.rule, record.stated)
 
 
 def _objects(layout: _Layout, record: _Record, height: int, width: int) -> Parsed:
-    found, rejects = list[FoundObject](), []
+    found, skipped = list[FoundObject](), []
     for place, (label, shape) in enumerate(record.regions, start=1):
         name = f"{record.key}, region {place}"
         try:
             if label not in layout.index:
                 raise ValueError(unknown_class(label) if label else "a region without a class")
-            found.append(drawn(name, layout.index[label], [polygon_of(shape)], height, width))
+            found.append(object_of_polygons(name, layout.index[label], [polygon_of(shape)], height, width))
         except ValueError as error:
-            rejects.append(Reject(layout.file, name, str(error)))
-    return found, rejects
+            skipped.append(SkippedItem(layout.file, name, str(error)))
+    return found, skipped

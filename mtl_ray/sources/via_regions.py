@@ -1,4 +1,4 @@
-"""One region of VIA: its class, and its shape as a polygon."""
+"""The class of a VIA region, and its shape as a polygon."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,20 +18,20 @@ def _attributes_of(region: Region) -> Mapping[str, Any]:
 
 
 def find_attribute(regions: Iterable[Region]) -> str:
-    """The attribute that names the class: the only one there is, or one with a usual name; "" where there are none.
+    """The attribute that holds the class: the only one, or one with a usual name; "" if there are none.
 
     Raises:
-        ValueError: if it is not plain which.
+        ValueError: if several attributes are possible.
     """
     known = {name for region in regions for name in _attributes_of(region)}
     usual = [name for name in _NAMES_OF_A_CLASS if name in {each.lower() for each in known}]
     if len(known) > 1 and not usual:
-        raise ValueError(f"regions have the attributes {', '.join(map(shown, sorted(known)))}: say with --attribute which is the class")
+        raise ValueError(f"regions have the attributes {', '.join(map(shown, sorted(known)))}: name the class attribute with --attribute")
     return next((each for each in sorted(known) if len(known) == 1 or each.lower() == usual[0]), "")
 
 
 def class_of(region: Region, attribute: str) -> str:
-    """The class of a region: a text, or of a list of boxes to tick the only one that is ticked; nothing where it has none."""
+    """The class of a region: a text, or the only ticked checkbox; empty if it has none."""
     value = _attributes_of(region).get(attribute, "")
     if isinstance(value, dict):
         ticked = [name for name, chosen in value.items() if chosen]
@@ -40,7 +40,7 @@ def class_of(region: Region, attribute: str) -> str:
 
 
 def shape_of(region: Region) -> Region | None:
-    """What is needed of a region's shape, without whatever else may stand in it."""
+    """The used fields of a region's shape."""
     shape = region.get("shape_attributes") if isinstance(region, dict) else None
     return {name: _plain(shape[name]) for name in _NUMBERS if name in shape} if isinstance(shape, dict) else None
 
@@ -55,7 +55,7 @@ def polygon_of(shape: Region | None) -> Points:
     """The corners of a region.
 
     Raises:
-        ValueError: if it has no area, or lacks a number.
+        ValueError: if it has no area, or a number is missing.
     """
     if shape is None:
         raise ValueError("a region without a shape")

@@ -1,4 +1,4 @@
-"""Pascal VOC: lists of ids, an XML file a picture, and index PNGs (Everingham et al. 2010, https://host.robots.ox.ac.uk/pascal/VOC)."""
+"""Pascal VOC: lists of ids, one XML file per image, and index PNGs (Everingham et al. 2010, https://host.robots.ox.ac.uk/pascal/VOC)."""
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from mtl_ray import storage
-from mtl_ray.samples import Annotation, Vocabulary, image_sample
+from mtl_ray.samples import Annotation, EncodedImage, Vocabulary, image_sample
 from mtl_ray.sources import voc_xml
 from mtl_ray.sources.class_names import find_class_names, read_class_names
-from mtl_ray.sources.config import Voc
+from mtl_ray.sources.folders import ORPHAN
+from mtl_ray.sources.image_reading import ABSENT, USUAL_RULE, ImageRule, read_image
 from mtl_ray.sources.index_png import check_meaning, meaning_of, palette_of, read_index_png
-from mtl_ray.sources.notes import ORPHAN
+from mtl_ray.sources.object_configs import Voc
 from mtl_ray.sources.objects import to_instances
-from mtl_ray.sources.picture import ABSENT, USUAL_RULE, ImageRule, Picture, read_picture
-from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
-from mtl_ray.sources.turned import Parsed, objects_as_shown
+from mtl_ray.sources.orientation import Parsed, objects_as_shown
+from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 from mtl_ray.sources.voc_folders import MAPS, VocFolder, VocItem, VocListing, find_folders, list_split
 
 
@@ -36,7 +36,7 @@ def open_voc(config: Voc, rule: ImageRule = USUAL_RULE) -> Source:
         FileNotFoundError: if there are no annotations, or no such split.
     """
     folders = find_folders(storage.absolute(config.root), config.years, config.split)
-    listings, rejects = _list_all(folders, config.split, needed=rule.needed)
+    listings, skipped = _list_all(folders, config.split, needed=rule.needed)
     given = find_class_names(folders[0].uri if len(folders) == 1 else storage.absolute(config.root), config.classes)
     names = given or tuple(sorted(frozenset[str]().union(*(listing.classes for listing in listings))))
     semantic = read_class_names(storage.absolute(config.semantic_classes)) if config.semantic_classes else ()
@@ -53,15 +53,15 @@ def open_voc(config: Voc, rule: ImageRule = USUAL_RULE) -> Source:
         vocabulary=_vocabulary(folders, names, semantic, people),
         records=records,
         reader=partial(_read, layout),
-        rejects=tuple(rejects),
+        skipped=tuple(skipped),
         fingerprint=fingerprint_of([*names, *semantic, *(item.name for _, item in records), *known, *stamps]),
     )
 
 
-def _list_all(folders: Sequence[VocFolder], split: str, *, needed: bool) -> tuple[list[VocListing], list[Reject]]:
-    """The listing of each folder; a year that lacks the split is a reject, unless all do."""
+def _list_all(folders: Sequence[VocFolder], split: str, *, needed: bool) -> tuple[list[VocListing], list[SkippedItem]]:
+    """The listing of each folder; a year without the split is skipped, unless all years lack it."""
     listings: list[VocListing] = []
-    rejects: list[Reject] = []
+    skipped: list[SkippedItem] = []
     missing: list[FileNotFoundError] = []
     for folder in folders:
         try:
@@ -69,10 +69,10 @@ def _list_all(folders: Sequence[VocFolder], split: str, *, needed: bool) -> tupl
         except FileNotFoundError as error:
             missing.append(error)
             listings.append(VocListing())
-            rejects.append(Reject(folder.name.rstrip("/"), "", f"has no list {split}.txt: none of its pictures are in the split"))
+            skipped.append(SkippedItem(folder.name.rstrip("/"), "", f"has no list {split}.txt: its images are not in the split"))
     if len(missing) == len(folders):
         raise missing[0]
-    return listings, [*rejects, *(reject for listing in listings for reject in listing.rejects)]
+    return listings, [*skipped, *(item for listing in listings for item in listing.skipped)]
 
 
 def _vocabulary(folders: Sequence[VocFolder], names: tuple[str, ...], semantic: tuple[str, ...], people: bool) -> Vocabulary:
@@ -96,37 +96,37 @@ def _read(layout: _Layout, record: tuple[int, VocItem]) -> Reading:
         raise UnreadableError(file, f"{ORPHAN}: {item.name} in {folder.images or folder.uri}")
     tree = _tree(folder, item, file)
     stated = voc_xml.heading(tree).size
-    picture = read_picture(storage.join(folder.images_uri, item.image), folder.image_file(item.image), layout.rule, stated)
+    image = read_image(storage.join(folder.images_uri, item.image), folder.image_file(item.image), layout.rule, stated)
 
     def parse(_height: int, _width: int) -> Parsed:
-        return voc_xml.objects(tree, file, layout.index, people=layout.people, last_pixel=not layout.compat)
+        return voc_xml.voc_objects(tree, file, layout.index, people=layout.people, last_pixel=not layout.compat)
 
-    found, rejects = objects_as_shown(parse, picture, stated, file)
+    found, skipped = objects_as_shown(parse, image, stated, file)
     columns = voc_xml.ATTRIBUTES if layout.people else ()
     points = len(voc_xml.NODES) if layout.people else 0
-    instances, bad = to_instances(found, file, picture.height, picture.width, keypoints=points, attributes=columns)
-    semantic, unnamed = _map(folder, item.name, picture, layout.semantic_classes)
+    instances, invalid = to_instances(found, file, image.height, image.width, keypoints=points, attributes=columns)
+    semantic, unnamed = _map(folder, item.name, image, layout.semantic_classes)
     key = folder.key_of(item.image)
-    sample = image_sample(key=key, image=picture.data, height=picture.height, width=picture.width, instances=instances, semantic=semantic)
-    absent = [] if picture.data else [Reject(key, "", ABSENT, note=True)]
-    return sample, [*rejects, *bad, *unnamed, *absent]
+    sample = image_sample(key=key, image=image.data, height=image.height, width=image.width, instances=instances, semantic=semantic)
+    absent = [] if image.data else [SkippedItem(key, "", ABSENT, note=True)]
+    return sample, [*skipped, *invalid, *unnamed, *absent]
 
 
 def _tree(folder: VocFolder, item: VocItem, file: str) -> ElementTree.Element:
-    """The annotation file of an item; an empty one where it has none."""
+    """The annotation of an item; an empty one if it has none."""
     if not item.listed:
         return ElementTree.Element("annotation")
     try:
-        return voc_xml.parse(storage.read(folder.annotation_uri(item.annotation or f"{item.name}.xml")))
+        return voc_xml.parse_xml(storage.read(folder.annotation_uri(item.annotation or f"{item.name}.xml")))
     except FileNotFoundError:
         raise UnreadableError(file, "listed but not there") from None
     except ValueError as error:
         raise UnreadableError(file, str(error)) from None
 
 
-def _map(folder: VocFolder, name: str, picture: Picture, num_classes: int) -> tuple[bytes | None, list[Reject]]:
-    """The semantic map of a picture, where it has one and classes were named."""
+def _map(folder: VocFolder, name: str, image: EncodedImage, num_classes: int) -> tuple[bytes | None, list[SkippedItem]]:
+    """The semantic map of an image; None if it has none or no classes are given."""
     uri = storage.join(folder.uri, MAPS, f"{name}.png")
     if not num_classes or not storage.exists(uri):
         return None, []
-    return read_index_png(uri, f"{folder.name}{MAPS}/{name}.png", picture, meaning_of(num_classes))
+    return read_index_png(uri, f"{folder.name}{MAPS}/{name}.png", image, meaning_of(num_classes))

@@ -1,4 +1,4 @@
-"""Where the annotations, images and lists of a Pascal VOC set are: in one folder, side by side, or in one for each year of VOCdevkit."""
+"""Finds annotations, images and lists of a Pascal VOC dataset: separate folders, one folder, or years of VOCdevkit."""
 
 import re
 from collections import Counter
@@ -7,10 +7,20 @@ from dataclasses import dataclass, field
 
 from mtl_ray import storage
 from mtl_ray.sources import voc_xml
-from mtl_ray.sources.folders import LISTED_AGAIN, find_list, is_picture, read_each, read_ids, stamps_of, subfolders
-from mtl_ray.sources.notes import is_of_a_system, negatives, passed_over
+from mtl_ray.sources.folders import (
+    LISTED_AGAIN,
+    find_list,
+    is_image,
+    is_of_a_system,
+    negatives,
+    passed_over,
+    read_each,
+    read_ids,
+    stamps_of,
+    subfolders,
+)
 from mtl_ray.sources.paths import Tree, inside
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.source import SkippedItem
 
 _ANNOTATIONS = ("Annotations", "annotations")
 _IMAGES = ("JPEGImages", "images")
@@ -27,8 +37,8 @@ class VocFolder:
 
     Attributes:
         uri: the folder.
-        name: what stands before the paths of its files in keys and rejects: "" or "VOC2007/".
-        annotations, images: the folders in it; both "" where XML files and images lie side by side.
+        name: prefix of its paths in keys and skipped items: "" or "VOC2007/".
+        annotations, images: its subfolders; both "" if XML files and images are side by side.
     """
 
     uri: str
@@ -37,24 +47,24 @@ class VocFolder:
     images: str
 
     def key_of(self, image: str) -> str:
-        """The key of an image: its path in the folder of images, or in VOCdevkit where that holds several years."""
+        """The key of an image: its path in the folder of images, or in VOCdevkit with several years."""
         return self.image_file(image) if self.name else image
 
     def image_file(self, image: str) -> str:
-        """What an image is called in a reject."""
+        """The name of an image in skipped items."""
         return f"{self.name}{self.images}/{image}" if self.images else f"{self.name}{image}"
 
     def annotation_file(self, path: str) -> str:
-        """What an annotation file is called in a reject."""
+        """The name of an annotation file in skipped items."""
         return f"{self.name}{self.annotations}/{path}" if self.annotations else f"{self.name}{path}"
 
     def annotation_uri(self, path: str) -> str:
-        """Where an annotation file is."""
+        """The URI of an annotation file."""
         return storage.join(self.uri, self.annotations, path) if self.annotations else storage.join(self.uri, path)
 
     @property
     def images_uri(self) -> str:
-        """Where the images are."""
+        """The URI of the folder of images."""
         return storage.join(self.uri, self.images) if self.images else self.uri
 
 
@@ -64,9 +74,9 @@ class VocItem:
 
     Attributes:
         name: the id.
-        annotation: the path of its XML file in the folder of annotations; None where there is none.
-        image: the path of its image in the folder of images; None where there is none.
-        listed: False for an image that nobody named, and that has no XML file: nothing is on it.
+        annotation: its XML file in the folder of annotations; None if there is none.
+        image: its image in the folder of images; None if there is none.
+        listed: False for an unlisted image without an XML file, which has no objects.
     """
 
     name: str
@@ -77,31 +87,31 @@ class VocItem:
 
 @dataclass(slots=True)
 class VocListing:
-    """What a folder has of a split.
+    """The listing of a split in a folder.
 
     Attributes:
         items: the ids.
         contents: the XML files of all ids of the folder, also of other splits, by id.
         classes: the names in them.
-        rejects: ids that are listed twice or lead elsewhere, and notes.
-        stamps: what changes when an image does.
+        skipped: ids that are repeated or leave the folder, and notes.
+        stamps: texts that change with the images.
     """
 
     items: list[VocItem] = field(default_factory=list)
     contents: Mapping[str, bytes] = field(default_factory=dict)
     classes: frozenset[str] = frozenset()
-    rejects: list[Reject] = field(default_factory=list)
+    skipped: list[SkippedItem] = field(default_factory=list)
     stamps: list[str] = field(default_factory=list)
 
 
 def find_folders(root: str, years: Sequence[str] | None, split: str) -> list[VocFolder]:
-    """The root, or the only folder with annotations up to two levels below it, or those of several years, or that of the split.
+    """The root, the only folder with annotations up to two levels below it, folders of years, or the folder of the split.
 
-    Where no folder has a folder of annotations, XML files beside images are looked for: in ROOT/SPLIT, then in ROOT.
+    If there are no folders of annotations, XML files beside images are searched: in ROOT/SPLIT, then in ROOT.
 
     Raises:
         FileNotFoundError: if there is none, or a year is missing.
-        ValueError: if there are several, and not those of years.
+        ValueError: if there are several that are not years.
     """
     level = [root]
     for _ in range(3):
@@ -130,7 +140,7 @@ def _chosen(root: str, found: Sequence[str], years: Sequence[str] | None, split:
     elif len(by_name) > 1 and not all(re.fullmatch(_YEAR, name) for name in by_name):
         own = next((name for name in (split, _ALIASES.get(split, split)) if name in by_name), None)
         if own is None:
-            raise ValueError(f"{root} holds several VOC sets, name one of them: {', '.join(found)}")
+            raise ValueError(f"{root} holds several VOC datasets, name one of them: {', '.join(found)}")
         by_name = {own: by_name[own]}
     several = len(by_name) > 1
     return [_folder(uri, f"{name}/" if several else "") for name, uri in sorted(by_name.items())]
@@ -143,15 +153,15 @@ def _folder(uri: str, name: str) -> VocFolder:
 
 
 def list_split(folder: VocFolder, split: str, *, needed: bool = True) -> VocListing:
-    """The ids of a split, each once; where the set has no lists at all, all annotated ones and all images without annotations.
+    """The ids of a split, without duplicates; without any lists, all annotated ids and all images without annotations.
 
     Args:
-        folder: where the set is.
-        split: the list, or the folder of XML files where there are no lists.
-        needed: False where an id may be without an image file.
+        folder: of the dataset.
+        split: name of the list, or of the folder of XML files if there are no lists.
+        needed: False if image files may be missing.
 
     Raises:
-        FileNotFoundError: if there are lists, but none of the split, or no annotations at all.
+        FileNotFoundError: if there are lists but none of the split, or no annotations at all.
     """
     files = {_stem(path): path for path in _below(folder.annotation_uri("")) if _is_xml(path)}
     contents = read_each({name: folder.annotation_uri(path) for name, path in files.items()})
@@ -159,23 +169,23 @@ def list_split(folder: VocFolder, split: str, *, needed: bool = True) -> VocList
         raise FileNotFoundError(f"there are no XML files in {folder.annotation_uri('')}")
     headings = dict(_headings(contents))
     beside = _below(folder.images_uri)
-    finder = _ImageFinder([path for path in beside if is_picture(path)], files)
+    finder = _ImageFinder([path for path in beside if is_image(path)], files)
     has_lists = any(storage.names(storage.join(folder.uri, lists)) for lists in _LISTS)
-    ids, rejects = _listed(folder, split, files) if has_lists else (_part_of(split, list(files)), [])
+    ids, skipped = _listed(folder, split, files) if has_lists else (_part_of(split, list(files)), [])
     items = [VocItem(name, files.get(name), finder.find(name, headings.get(name), needed=needed)) for name in ids]
     if not has_lists:
         taken = finder.used | {_stem(path) for path in finder.used}
         left = [path for path in _part_of(split, finder.images) if path not in taken and _stem(path) not in taken]
         items += [VocItem(_stem(path), None, path, listed=False) for path in left]
-        rejects = [*rejects, *negatives(map(folder.image_file, left))]
-    rejects += passed_over(beside, folder.image_file(""), (_XML,))
+        skipped = [*skipped, *negatives(map(folder.image_file, left))]
+    skipped += passed_over(beside, folder.image_file(""), (_XML,))
     stamps = stamps_of(folder.images_uri, (item.image for item in items if item.image is not None))
     classes = frozenset(name for each in headings.values() for name in each.names)
-    return VocListing(items, contents, classes, rejects, stamps)
+    return VocListing(items, contents, classes, skipped, stamps)
 
 
 class _ImageFinder:
-    """Finds the image of an id: that of its name, else the one that its XML file names. No image is given to two ids."""
+    """Finds the image of an id: by its name, else by the name in its XML file. No two ids get the same image."""
 
     def __init__(self, images: list[str], ids: Container[str]) -> None:
         self.images, self._ids = images, ids
@@ -186,7 +196,7 @@ class _ImageFinder:
         self._paths, self._stems = Tree("", images), Tree("", list(self._by_stem))
 
     def find(self, name: str, heading: voc_xml.Heading | None, *, needed: bool) -> str | None:
-        """The path of an id's image; one that is not there, of the id's name, if none is needed."""
+        """The path of an id's image; an expected path if it is missing and not needed."""
         named = heading.file if heading is not None else ""
         same = self._by_stem.get(name, [])
         last = named.replace("\\", "/").rpartition("/")[2]
@@ -198,38 +208,38 @@ class _ImageFinder:
         if found is not None:
             self.used.add(found)
         elif not needed:
-            found = name + (f".{last.rpartition('.')[2]}" if is_picture(last) else ".jpg")
+            found = name + (f".{last.rpartition('.')[2]}" if is_image(last) else ".jpg")
         return found
 
 
 def _headings(contents: Mapping[str, bytes]) -> Iterable[tuple[str, voc_xml.Heading]]:
     for name, content in contents.items():
         try:
-            yield name, voc_xml.heading(voc_xml.parse(content))
+            yield name, voc_xml.heading(voc_xml.parse_xml(content))
         except ValueError:
-            continue  # the reader rejects the file
+            continue  # the reader skips the file
 
 
-def _listed(folder: VocFolder, split: str, files: Mapping[str, str]) -> tuple[list[str], list[Reject]]:
-    """The ids of a list as the annotation files have them, each once; what leads out of the folder is rejected."""
+def _listed(folder: VocFolder, split: str, files: Mapping[str, str]) -> tuple[list[str], list[SkippedItem]]:
+    """The ids of a list, matched to annotation files, without duplicates; paths that leave the folder are skipped."""
     uri = find_list(folder.uri, split, _LISTS)
-    entries, rejects = read_ids(uri, folder.uri, files)
+    entries, skipped = read_ids(uri, folder.uri, files)
     tree, file = Tree("", list(files)), uri.removeprefix(folder.uri).lstrip("/")
     found: Counter[str] = Counter()
     for entry in entries:
-        stem = _stem(entry) if is_picture(entry) or _is_xml(entry) else entry
+        stem = _stem(entry) if is_image(entry) or _is_xml(entry) else entry
         try:
             found[entry if entry in files else tree.find(stem) or inside(stem)] += 1
         except ValueError as error:
-            rejects.append(Reject(file, entry, str(error)))
+            skipped.append(SkippedItem(file, entry, str(error)))
     return list(found), [
-        *rejects,
-        *(Reject(file, name, f"{LISTED_AGAIN}: {name}", note=True) for name, count in found.items() if count > 1),
+        *skipped,
+        *(SkippedItem(file, name, f"{LISTED_AGAIN}: {name}", note=True) for name, count in found.items() if count > 1),
     ]
 
 
 def _part_of(split: str, paths: list[str]) -> list[str]:
-    """Those in the folder of the split, if there is one."""
+    """The paths in the folder of the split; all paths if there is no such folder."""
     for name in (split, _ALIASES.get(split, split)):
         if part := [path for path in paths if path.startswith(f"{name}/")]:
             return part
@@ -237,7 +247,7 @@ def _part_of(split: str, paths: list[str]) -> list[str]:
 
 
 def _below(uri: str) -> list[str]:
-    """The files below a folder as paths in it, sorted; none of those that an operating system leaves."""
+    """The files below a folder as sorted relative paths, without system files."""
     uri = uri.rstrip("/")
     names = (found.removeprefix(uri).lstrip("/") for found in storage.files(uri))
     return sorted(name for name in names if not is_of_a_system(name))

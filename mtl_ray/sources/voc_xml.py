@@ -1,7 +1,7 @@
-"""One XML file of Pascal VOC, with the attributes and key nodes that multi-task sets add to it.
+"""An XML file of Pascal VOC, with the attributes and keypoints that multi-task datasets add to it.
 
-VOC's pixels count from 1 and a box holds its last pixel, so xmin ymin xmax ymax become xmin-1 ymin-1 xmax ymax. Key nodes
-are taken as they are written: (-1, -1) marks a missing one, so they count from 0.
+VOC's pixels count from 1 and a box includes its last pixel, so xmin ymin xmax ymax become xmin-1 ymin-1 xmax ymax. Keypoints
+count from 0; (-1, -1) marks a missing one.
 """
 
 import math
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 
 from mtl_ray.sources.class_names import UNREADABLE, text_of_xml
 from mtl_ray.sources.objects import FoundObject
-from mtl_ray.sources.source import Reject, unknown_class
+from mtl_ray.sources.source import SkippedItem, unknown_class
 
 _SIDES = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 NODES = ("headtop", "nose", *(side + part for part in _SIDES for side in ("left", "right")))
-"""The 18 key nodes of a body."""
+"""The 18 keypoints of a body."""
 MIRROR = (0, 1, *(node + 1 if node % 2 == 0 else node - 1 for node in range(2, len(NODES))))
 _HEAD = ((0, 1), (1, 2), (1, 3), (2, 4), (3, 5))
 _TRUNK = ((6, 7), (6, 12), (7, 13), (12, 13))
 _LIMBS = ((6, 8), (8, 10), (7, 9), (9, 11), (12, 14), (14, 16), (13, 15), (15, 17))
 SKELETON = (*_HEAD, *_TRUNK, *_LIMBS)
 ATTRIBUTES = ("property", "gender", "age")
-"""Further columns: property 1 where gender or age is said, else 0; gender 1 female, else 0; age 1 child, else 0; -1 not said."""
+"""Further columns: property 1 if gender or age is given, else 0; gender 1 female, else 0; age 1 child, else 0; -1 unknown."""
 
 _ONE_PIXEL = "an object of a single pixel, kept, but perhaps a click by mistake"
 _POINT = re.compile(r"\(?\s*([-+]?[\d.]+)\s*,\s*([-+]?[\d.]+)\s*\)?")
@@ -31,12 +31,12 @@ _POINT = re.compile(r"\(?\s*([-+]?[\d.]+)\s*,\s*([-+]?[\d.]+)\s*\)?")
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """What a file says besides its objects.
+    """The facts of a file besides its objects.
 
     Attributes:
-        names: the classes of all its objects.
-        file: the name of its image, "" where it has none.
-        size: height and width of its image, None where they are missing or 0, as in many files.
+        names: class names of its objects.
+        file: the name of its image, "" if it has none.
+        size: height and width of its image, None if missing or 0.
     """
 
     names: frozenset[str]
@@ -44,11 +44,11 @@ class Heading:
     size: tuple[int, int] | None
 
 
-def parse(content: bytes) -> ElementTree.Element:
+def parse_xml(content: bytes) -> ElementTree.Element:
     """The root element of a file.
 
     Raises:
-        ValueError: if it is no XML, or not that of an annotation.
+        ValueError: if it is not XML, or not an annotation.
     """
     text = text_of_xml(content)
     if "<!ENTITY" in text:
@@ -63,7 +63,7 @@ def parse(content: bytes) -> ElementTree.Element:
 
 
 def heading(tree: ElementTree.Element) -> Heading:
-    """What a file says of its image, and the names of its classes that are text."""
+    """The facts of a file: its image, and the class names that are valid text."""
     names = {_text(item, "name") for item in tree.findall("object")}
     return Heading(frozenset(name for name in names if name and UNREADABLE not in name), _text(tree, "filename"), _size(tree))
 
@@ -77,19 +77,19 @@ def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
     return (int(height), int(width)) if whole else None
 
 
-def objects(
+def voc_objects(
     tree: ElementTree.Element, file: str, index: Mapping[str, int], *, people: bool, last_pixel: bool = True
-) -> tuple[list[FoundObject], list[Reject]]:
-    """The objects of a file, and a Reject for each that is not understood.
+) -> tuple[list[FoundObject], list[SkippedItem]]:
+    """The objects of a file, and a SkippedItem for each invalid one.
 
     Args:
         tree: the file's root element.
-        file: what to call it in a reject.
+        file: name of the file, for skipped items.
         index: class indices by name.
-        people: whether to read attributes and key nodes too.
-        last_pixel: whether the pixels xmax and ymax belong to a box, as VOC means it.
+        people: whether to read attributes and keypoints too.
+        last_pixel: whether the pixels xmax and ymax belong to a box, as in VOC.
     """
-    found, rejects = [], []
+    found, skipped = [], []
     for number, item in enumerate(tree.findall("object"), start=1):
         label = _text(item, "name")
         name = f"object {number} ({label})"
@@ -100,7 +100,7 @@ def objects(
                 raise ValueError(unknown_class(label))
             box = _box(item, last_pixel)
             if box[2] - box[0] == box[3] - box[1] == 1:
-                rejects.append(Reject(file, name, f"{_ONE_PIXEL}: x {box[0] + 1:g}, y {box[1] + 1:g}", note=True))
+                skipped.append(SkippedItem(file, name, f"{_ONE_PIXEL}: x {box[0] + 1:g}, y {box[1] + 1:g}", note=True))
             found.append(
                 FoundObject(
                     name=name,
@@ -113,19 +113,19 @@ def objects(
                 )
             )
         except ValueError as error:
-            rejects.append(Reject(file, name, str(error)))
-    return found, rejects
+            skipped.append(SkippedItem(file, name, str(error)))
+    return found, skipped
 
 
 def _box(item: ElementTree.Element, last_pixel: bool) -> tuple[float, float, float, float]:
-    """The box in pixels from 0, its end exclusive. A box of one pixel (xmin = xmax) stays one, also without its last pixel."""
+    """The box in pixels from 0, end exclusive. A box of one pixel (xmin = xmax) keeps it, also without its last pixel."""
     corners = [_text(item, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
     if not any(corners):
         raise ValueError("it has no bndbox")
     try:
         x1, y1, x2, y2 = map(float, corners)
     except ValueError:
-        raise ValueError(f"its box is not made of numbers: {' '.join(corners)[:80]}") from None
+        raise ValueError(f"its box has something else than numbers: {' '.join(corners)[:80]}") from None
     if x2 <= x1 - 1 or y2 <= y1 - 1:
         raise ValueError(f"its box has no area: x {x1:g} to {x2:g}, y {y1:g} to {y2:g}")
     (x1, x2), (y1, y2) = _span(x1, x2, last_pixel), _span(y1, y2, last_pixel)
@@ -133,7 +133,7 @@ def _box(item: ElementTree.Element, last_pixel: bool) -> tuple[float, float, flo
 
 
 def _span(first: float, last: float, last_pixel: bool) -> tuple[float, float]:
-    """Pixels first to last, which count from 1, as a range from 0; the first pixel of a file that counts from 0 is the first, too."""
+    """Pixels first to last (from 1) as a range from 0; pixel 0, of files that count from 0, becomes the first pixel."""
     if last <= 0 <= first:
         return 0.0, 1.0
     if last_pixel or last - first < 1:

@@ -1,4 +1,4 @@
-"""What data.yaml (or darknet's obj.data) says of a YOLO set: folders or lists of its splits, and names of classes."""
+"""Reads data.yaml (or darknet's obj.data) of a YOLO dataset: folders or lists of splits, and class names."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ import yaml
 from mtl_ray import storage
 from mtl_ray.sources.class_names import MOST_CLASSES, read_class_names, text_of
 from mtl_ray.sources.paths import Tree
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.source import SkippedItem
 
 _FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 _YAML = (".yaml", ".yml")
@@ -18,18 +18,18 @@ _DARKNET = (".data", ".names")
 _NOTHING = frozenset({"", "~", "null", "none"})
 _ALIASES = {"val": ("val", "valid", "validation"), "valid": ("valid", "val", "validation"), "validation": ("validation", "val", "valid")}
 _PATH_IN_QUOTES = re.compile(r"""^(\s*(?:-\s*|[\w-]+:\s*))"([^"\n]*\\[^"\n]*)"\s*$""", re.MULTILINE)
-"""A path of Windows in double quotes, whose backslashes YAML takes for escapes."""
+"""A Windows path in double quotes, where YAML treats backslashes as escapes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Description:
-    """What is said of a set; nothing where it has no such file.
+    """The description of a dataset; empty if it has no such file.
 
     Attributes:
-        file: where it is said.
-        path: the folder that the splits are in; often one of another machine.
+        file: name of the description.
+        path: the folder of the splits; often of another machine.
         splits: the folders or lists of each split.
-        names: of the classes, by number; None where none are said.
+        names: class names by number; None if there are none.
         keypoints: whether the lines of label files have keypoints.
     """
 
@@ -47,19 +47,19 @@ class Description:
 
 
 def aliases(split: str) -> tuple[str, ...]:
-    """The names that a split goes by, its own first."""
+    """Alternative names of a split, its own first."""
     return _ALIASES.get(split, (split,))
 
 
 def read_description(root: str, files: Sequence[str]) -> Description:
-    """What data.yaml says, or another YAML file of the root with names, or obj.data and obj.names.
+    """Reads data.yaml, or another YAML file of the root with names, or obj.data and obj.names.
 
     Args:
-        root: the set.
-        files: all its files, as paths in it.
+        root: the dataset.
+        files: all its files, relative to the root.
 
     Raises:
-        ValueError: if such a file cannot be read.
+        ValueError: if the file cannot be read.
     """
     here = {name.lower(): name for name in files if "/" not in name}
     for name in filter(None, map(here.get, _FILES)):
@@ -82,18 +82,18 @@ def _of_yaml(root: str, name: str, files: Sequence[str]) -> Description:
 
 
 def _load(root: str, name: str) -> Mapping[str, Any]:
-    """A YAML file in which every word is a text: ``no`` is no truth value and ``1.10`` no number."""
+    """A YAML file with every scalar as text: ``no`` is not a boolean and ``1.10`` not a number."""
     uri = storage.join(root, name)
     try:
         text = _PATH_IN_QUOTES.sub(lambda match: f'{match[1]}"{match[2]}"'.replace("\\", "/"), text_of(storage.read(uri)))
-        content = yaml.load(text, Loader=yaml.BaseLoader)  # it makes texts, lists and dicts, nothing else
+        content = yaml.load(text, Loader=yaml.BaseLoader)  # creates only texts, lists and dicts
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{uri} is not YAML: {' '.join(str(error).split())[:300]}") from None
     return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 
 
 def _of_darknet(root: str, found: Sequence[str], files: Sequence[str]) -> Description:
-    """Lines "key = value" of obj.data, and the file of names that it mentions or that lies beside it."""
+    """Lines "key = value" of obj.data, and its file of names."""
     said: dict[str, str] = {}
     for name in found:
         if name.lower().endswith(".data"):
@@ -131,7 +131,7 @@ def _names(said: Any, file: str, root: str, files: Sequence[str]) -> tuple[str, 
 
 
 def _by_number(said: Mapping[Any, Any], file: str) -> list[Any]:
-    """The names of a mapping from numbers, or to numbers, in order; a number that is left out is its own name."""
+    """The names of a mapping from or to numbers, in order; a missing number is its own name."""
     for pairs in (said.items(), ((value, key) for key, value in said.items())):
         try:
             numbers = {int(key): value for key, value in pairs}
@@ -150,12 +150,12 @@ def _texts(value: Any) -> list[str]:
     return list(filter(None, map(_text, value if isinstance(value, list) else [value])))
 
 
-def merged(names: Iterable[str], file: str) -> tuple[tuple[str, ...], tuple[int, ...], list[Reject]]:
-    """Names of which each is there once, the class that each number means, and a note on numbers that share a name."""
+def merged(names: Iterable[str], file: str) -> tuple[tuple[str, ...], tuple[int, ...], list[SkippedItem]]:
+    """The names without duplicates, the class index of each number, and a note on each duplicate."""
     index: dict[str, int] = {}
     classes, notes = [], []
     for number, name in enumerate(names):
         if name in index:
-            notes.append(Reject(file, f"class {number}", f"classes of the same name were merged: {name}", note=True))
+            notes.append(SkippedItem(file, f"class {number}", f"classes of the same name were merged: {name}", note=True))
         classes.append(index.setdefault(name, len(index)))
     return tuple(index), tuple(classes), notes

@@ -1,4 +1,4 @@
-"""Which images a YOLO split has, and which label file belongs to each."""
+"""Finds the images of a YOLO split and the label file of each."""
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,14 +6,13 @@ from urllib.parse import unquote
 
 from mtl_ray import storage
 from mtl_ray.sources.class_names import USUAL_FILES
-from mtl_ray.sources.folders import LISTED_AGAIN, find_list, is_picture, read_ids, subfolders
-from mtl_ray.sources.notes import negatives, orphans, passed_over
+from mtl_ray.sources.folders import LISTED_AGAIN, find_list, is_image, negatives, orphans, passed_over, read_ids, subfolders
 from mtl_ray.sources.paths import Tree, inside
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.source import SkippedItem
 from mtl_ray.sources.yolo_description import Description, aliases
 
 LABELS = "labels"
-"""What stands for "images" in the path of a label file."""
+"""Replaces "images" in the path of a label file."""
 _IMAGES = "images"
 _LISTS = ("", "meta", "splits")
 _NO_LABELS = (*USUAL_FILES, "train.txt", "val.txt", "valid.txt", "test.txt", "obj.names", "predefined_classes.txt")
@@ -21,24 +20,24 @@ _SPLITS = frozenset({"train", "val", "valid", "test"})
 _SHOWN = 3
 
 
-def find_images(root: str, split: str, described: Description, files: Sequence[str]) -> tuple[dict[str, str], list[Reject]]:
-    """The keys of a split's images by their paths in the root: those of folders, or those of a list.
+def find_split_images(root: str, split: str, described: Description, files: Sequence[str]) -> tuple[dict[str, str], list[SkippedItem]]:
+    """The keys of a split's images by path in the root, from folders or lists.
 
     Args:
-        root: the set.
-        split: what data.yaml calls it, a folder, or a list of images or ids.
-        described: what data.yaml says.
+        root: the dataset.
+        split: a name in data.yaml, a folder, or a list of images or ids.
+        described: the content of data.yaml.
         files: all files of the root.
 
     Raises:
         FileNotFoundError: if there is no such split.
     """
-    images = list(filter(is_picture, files))
+    images = list(filter(is_image, files))
     places = list(_places(split, described, files, images))
     lists, folders = list(filter(_is_text, places)), [place for place in places if not _is_text(place)]
     if len(folders) > 1 or (lists and folders):
-        keys, rejects = _listed(root, lists, images)
-        return keys | {path: path for folder in folders for path in _below(folder, images)}, [*rejects, *_others(folders, files)]
+        keys, skipped = _listed(root, lists, images)
+        return keys | {path: path for folder in folders for path in _below(folder, images)}, [*skipped, *_others(folders, files)]
     if lists:
         return _listed(root, lists, images)
     if usual := next((folder for folder in [*folders, *_usual(split)] if _below(folder, images)), None):
@@ -54,7 +53,7 @@ def find_images(root: str, split: str, described: Description, files: Sequence[s
 
 
 def _places(split: str, described: Description, files: Sequence[str], images: Sequence[str]) -> Iterator[str]:
-    """Where in the root that is which data.yaml calls so, often as seen from another folder or machine."""
+    """The paths in the root that data.yaml refers to, often relative to another folder or machine."""
     texts = Tree("", [path for path in files if _is_text(path)])
     folders = Tree("", sorted({path[:at] for path in images for at, letter in enumerate(path) if letter == "/"}))
     for named in described.places(split):
@@ -76,33 +75,33 @@ def _below(place: str, images: Sequence[str]) -> list[str]:
     return [path for path in images if not place or path.startswith(f"{place}/")]
 
 
-def _others(places: Sequence[str], files: Sequence[str]) -> list[Reject]:
-    """Notes on the files in folders of images that are neither images nor label files."""
+def _others(places: Sequence[str], files: Sequence[str]) -> list[SkippedItem]:
+    """Notes on files in folders of images that are neither images nor label files."""
     inner = [path for path in files if any(not place or path.startswith(f"{place}/") for place in places)]
-    return passed_over([path for path in inner if not _is_text(path) or is_picture(path[: -len(".txt")])])
+    return passed_over([path for path in inner if not _is_text(path) or is_image(path[: -len(".txt")])])
 
 
-def _listed(root: str, lists: Sequence[str], images: Sequence[str]) -> tuple[dict[str, str], list[Reject]]:
-    """The images of lists: paths, of this machine or another, or ids of images in images/."""
+def _listed(root: str, lists: Sequence[str], images: Sequence[str]) -> tuple[dict[str, str], list[SkippedItem]]:
+    """The images of lists: paths, also of another machine, or ids of images in images/."""
     by_id: dict[str, str] = {}
     for path in sorted(images, key=lambda path: path.startswith(f"{_IMAGES}/")):
         by_id[path.removeprefix(f"{_IMAGES}/").rpartition(".")[0]] = path
     paths, ids = Tree("", images), Tree("", list(by_id))
     keys: dict[str, str] = {}
-    rejects: list[Reject] = []
+    skipped: list[SkippedItem] = []
     for file in lists:
         entries, twice = read_ids(storage.join(root, file), root, by_id)
-        rejects += twice
+        skipped += twice
         for entry in entries:
-            by_name = paths.find(entry) if is_picture(entry) else by_id.get(ids.find(entry) or "")
+            by_name = paths.find(entry) if is_image(entry) else by_id.get(ids.find(entry) or "")
             image = by_id.get(entry) or by_name
             if image is None:
-                rejects.append(Reject(file, entry, _why_not(entry)))
+                skipped.append(SkippedItem(file, entry, _why_not(entry)))
             elif image in keys:
-                rejects.append(Reject(file, entry, f"{LISTED_AGAIN}: {image}", note=True))
+                skipped.append(SkippedItem(file, entry, f"{LISTED_AGAIN}: {image}", note=True))
             else:
                 keys[image] = image.removeprefix(f"{_IMAGES}/")
-    return keys, rejects
+    return keys, skipped
 
 
 def _why_not(entry: str) -> str:
@@ -113,14 +112,14 @@ def _why_not(entry: str) -> str:
     return "listed but not there"
 
 
-def find_labels(root: str, keys: Iterable[str], files: Sequence[str], word: str | None) -> tuple[dict[str, str], list[Reject]]:
-    """The label file of each image that has one, and notes on images without label files and the other way round.
+def find_labels(root: str, keys: Iterable[str], files: Sequence[str], word: str | None) -> tuple[dict[str, str], list[SkippedItem]]:
+    """The label file of each image, and notes on images without label files and label files without images.
 
     Args:
-        root: the set.
-        keys: the images of the split, as paths in the root.
+        root: the dataset.
+        keys: the images of the split, relative to the root.
         files: all files of the root.
-        word: what stands for "images" in the path of a label file; None for labels, and for label files beside the images.
+        word: replaces "images" in the path of a label file; None for "labels", and for label files beside the images.
 
     Raises:
         FileNotFoundError: if no image has a label file.
@@ -140,7 +139,7 @@ def find_labels(root: str, keys: Iterable[str], files: Sequence[str], word: str 
 
 
 def _label_places(image: str, word: str | None) -> list[str]:
-    """The last folder called images becomes labels; failing that, and under no such folder, the label file lies beside the image."""
+    """Possible label files: the last folder "images" replaced by labels, then beside the image."""
     stem = image.rpartition(".")[0]
     parts = stem.split("/")
     at = next((at for at in range(len(parts) - 2, -1, -1) if parts[at].lower() == _IMAGES), None)
@@ -151,15 +150,15 @@ def _label_places(image: str, word: str | None) -> list[str]:
 
 
 def _left(labels: Mapping[str, str], files: Sequence[str], texts: Sequence[str], word: str | None) -> list[str]:
-    """Label files that belong to no image of the root, in the folders of those that do."""
+    """Label files without an image, in folders of other label files."""
     folders = {path.rpartition("/")[0] for path in labels.values()}
-    owned = {_plain(place) for path in files if is_picture(path) for place in _label_places(path, word)} | set(map(_plain, labels.values()))
+    owned = {_plain(place) for path in files if is_image(path) for place in _label_places(path, word)} | set(map(_plain, labels.values()))
     inner = (path for path in texts if path.rpartition("/")[0] in folders and path.rpartition("/")[2].lower() not in _NO_LABELS)
     return [path for path in inner if _plain(path) not in owned]
 
 
 def _no_labels(root: str, images: Sequence[str], texts: Sequence[str], word: str | None) -> str:
-    """Where label files were looked for, and where there are text files of these names."""
+    """The error if no label file is found: the searched paths, and a folder with text files of these names."""
     looked = ", ".join(place for image in images[:_SHOWN] for place in _label_places(image, word))
     names = {_plain(f"{image.rpartition('/')[2].rpartition('.')[0]}.txt") for image in images}
     elsewhere = sorted({path.partition("/")[0] for path in texts if "/" in path and _plain(path.rpartition("/")[2]) in names})
@@ -169,7 +168,7 @@ def _no_labels(root: str, images: Sequence[str], texts: Sequence[str], word: str
 
 
 def _plain(path: str) -> str:
-    """A path in which names are alike that a person takes for the same: percent-encoded, composed in another way, FOLDER and .TXT."""
+    """A path in normal form: percent-decoded, Unicode NFC, lower case of folders and suffix."""
     folder, _, name = unicodedata.normalize("NFC", unquote(path)).rpartition("/")
     stem, _, suffix = name.rpartition(".")
     return f"{folder.lower()}/{stem}.{suffix.lower()}"
@@ -180,7 +179,7 @@ def _is_text(path: str) -> bool:
 
 
 def _lists(split: str, files: Sequence[str], images: Sequence[str], flat: str) -> list[str]:
-    """Text files that lie where lists do, and are neither lists of classes nor label files of images in the folder ``flat``."""
+    """Text files in folders of lists that are neither lists of classes nor label files of images in ``flat``."""
     texts = [path for path in files if _is_text(path) and path.rpartition("/")[0] in _LISTS and path.rpartition("/")[2] not in USUAL_FILES]
     stems = {image.rpartition(".")[0] for image in images}
     named = {f"{name}.txt" for name in (split, *_SPLITS)}

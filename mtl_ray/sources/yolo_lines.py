@@ -1,4 +1,4 @@
-"""The lines of a YOLO label file: "class cx cy w h" for a box, "class x1 y1 x2 y2 x3 y3 ..." for a polygon, as shares of the image."""
+"""Parses a YOLO label file: "class cx cy w h" for a box, "class x1 y1 x2 y2 x3 y3 ..." for a polygon, relative to the image size."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from mtl_ray.geometry import masks
 from mtl_ray.sources.class_names import MOST_CLASSES
 from mtl_ray.sources.objects import FoundObject
-from mtl_ray.sources.source import Reject, unknown_class
+from mtl_ray.sources.source import SkippedItem, unknown_class
 
 _OF_A_BOX = 5
 _OF_A_TRIANGLE = 7
 _FAR = 100.0
-"""Shares of more than this are no place near an image."""
+"""Larger relative coordinates are invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class LineRule:
-    """How the lines of a set are read.
+    """How the lines of a dataset are read.
 
     Attributes:
         classes: the class index of each class number.
-        confidence: whether boxes have a sixth number, which is not used.
+        confidence: whether boxes have a sixth number, which is ignored.
     """
 
     classes: Sequence[int]
@@ -34,13 +34,13 @@ def has_polygon(content: bytes) -> bool:
 
 
 def has_confidences(contents: Iterable[bytes]) -> bool:
-    """Whether all lines of numbers in a set's label files have six, and the sixth is in [0, 1] in all of them."""
+    """Whether all lines of a dataset's label files have six numbers, the sixth in [0, 1]."""
     lines = [numbers for content in contents for line in content.splitlines() if (numbers := _numbers(line))]
     return bool(lines) and all(len(numbers) == _OF_A_BOX + 1 and 0 <= numbers[-1] <= 1 for numbers in lines)
 
 
 def _numbers(line: bytes) -> list[float]:
-    """The numbers of a line; nothing where it has something else."""
+    """The numbers of a line; empty if it has something else."""
     try:
         return [float(field) for field in line.split()]
     except ValueError:
@@ -48,30 +48,30 @@ def _numbers(line: bytes) -> list[float]:
 
 
 def classes_in(content: bytes) -> set[int]:
-    """The class numbers that a label file uses, be they written as decimals (``1.0``)."""
+    """The class numbers in a label file, also if written as decimals (``1.0``)."""
     found = (numbers[0] for line in content.splitlines() if (numbers := _numbers(line)))
     return {int(number) for number in found if 0 <= number < MOST_CLASSES and number == int(number)}
 
 
-def objects(text: str, file: str, rule: LineRule, height: int, width: int) -> tuple[list[FoundObject], list[Reject]]:
-    """The objects of a label file, and a Reject for each line that is not understood.
+def yolo_objects(text: str, file: str, rule: LineRule, height: int, width: int) -> tuple[list[FoundObject], list[SkippedItem]]:
+    """The objects of a label file, and a SkippedItem for each invalid line.
 
     Args:
-        text: the file.
-        file: what to call it in a reject.
-        rule: how its lines are read.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        text: content of the file.
+        file: name of the file, for skipped items.
+        rule: how lines are read.
+        height: of the image in pixels.
+        width: of the image in pixels.
     """
-    found, rejects = [], []
+    found, skipped = [], []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             found.append(_object(line.split(), f"line {number}", rule, height, width))
         except ValueError as error:
-            rejects.append(Reject(file, f"line {number}", str(error)))
-    return found, rejects
+            skipped.append(SkippedItem(file, f"line {number}", str(error)))
+    return found, skipped
 
 
 def _object(fields: list[str], name: str, rule: LineRule, height: int, width: int) -> FoundObject:
@@ -96,7 +96,7 @@ def _values(fields: list[str], rule: LineRule) -> list[float]:
     """The numbers of a line, without a confidence.
 
     Raises:
-        ValueError: if they make no object.
+        ValueError: if they are not an object.
     """
     try:
         values = [float(field) for field in fields]

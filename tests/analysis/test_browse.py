@@ -163,13 +163,13 @@ def test_low_scores_are_not_drawn() -> None:
 
 
 def test_masks_and_keypoints_are_drawn_for_truth_and_prediction() -> None:
-    from mtl_ray.geometry.masks import encode
+    from mtl_ray.geometry.masks import encode_rle
 
     mask = np.zeros((32, 48), np.uint8)
     mask[20:24, 8:12] = 1
     points = np.array([[[12, 18, 2], [12, 26, 2]], [[0, 0, 0], [0, 0, 0]]], np.float32)
     plain = image_sample(key="", image=b"", height=32, width=48, instances=two_objects())
-    rich = plain.with_annotations(instances=two_objects(masks=(encode(mask), b""), keypoints=points))
+    rich = plain.with_annotations(instances=two_objects(masks=(encode_rle(mask), b""), keypoints=points))
     more = differs(draw_instances(GREY, rich, VOCABULARY)) & ~differs(draw_instances(GREY, plain, VOCABULARY))
     assert more[20:24, 8:12].all()
     assert more[19:26, 11:14].any(axis=1).all()
@@ -177,7 +177,7 @@ def test_masks_and_keypoints_are_drawn_for_truth_and_prediction() -> None:
         boxes_xyxy=two_objects().boxes_xyxy,
         scores=np.array([0.9, 0.8], np.float32),
         classes=np.array([0, 1]),
-        masks=(encode(mask), b""),
+        masks=(encode_rle(mask), b""),
         keypoints=np.where(points == 2, 0.9, points),
     )
     assert differs(draw_detections(GREY, found, VOCABULARY, 0.5))[20:24, 8:12].all()

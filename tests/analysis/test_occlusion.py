@@ -14,7 +14,7 @@ from jobs.analyze.occlusion import main
 from mtl_ray.analysis.occlusion import hidden_in
 from mtl_ray.evaluation.config import EvaluateConfig, OcclusionConfig
 from mtl_ray.evaluation.metrics import head_metrics
-from mtl_ray.geometry.masks import decode, encode
+from mtl_ray.geometry.masks import decode_rle, encode_rle
 from mtl_ray.inference.heads import head_of
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.detection.columns import Scored
@@ -42,7 +42,7 @@ def plain_recall(entries: list[tuple[Any, ...]], images: list[Scored], score: fl
         for i in sorted(range(len(found)), key=lambda i: (-found.scores[i], *found.boxes_xyxy[i, :2].tolist())):
             if found.scores[i] < score:
                 break
-            one, other = decode((found.masks or ())[i], HEIGHT, WIDTH) > 0, decode(mask["counts"], HEIGHT, WIDTH) > 0
+            one, other = decode_rle((found.masks or ())[i], HEIGHT, WIDTH) > 0, decode_rle(mask["counts"], HEIGHT, WIDTH) > 0
             if NAMES[int(found.classes[i])] == name and (one & other).sum() >= iou * (one | other).sum():
                 correct += 1
                 break
@@ -80,7 +80,13 @@ def test_objects_of_other_images_do_not_count_and_an_empty_list_has_no_recall(tm
     images = random_images(3, count=6, classes=5)
     data, predictions = write_coco_json(tmp_path, images)
     strange = [
-        ["nowhere.jpg", "dog", 0, [0, 0, 9, 9], {"size": [HEIGHT, WIDTH], "counts": encode(np.ones((HEIGHT, WIDTH), np.uint8)).decode()}]
+        [
+            "nowhere.jpg",
+            "dog",
+            0,
+            [0, 0, 9, 9],
+            {"size": [HEIGHT, WIDTH], "counts": encode_rle(np.ones((HEIGHT, WIDTH), np.uint8)).decode()},
+        ]
     ]
     (tmp_path / "o.json").write_text(json.dumps(strange))
     (tmp_path / "s.json").write_text("[]")
@@ -114,7 +120,7 @@ def test_what_lies_behind_is_told_from_masks() -> None:
     masks.append(painted((slice(50, 75), slice(20, 50))))
     truth = instances([[0, 0, 1, 1]] * len(masks))
     coded = type(truth)(
-        **{name: getattr(truth, name) for name in truth.__slots__ if name != "masks"}, masks=tuple(encode(m) for m in masks)
+        **{name: getattr(truth, name) for name in truth.__slots__ if name != "masks"}, masks=tuple(encode_rle(m) for m in masks)
     )
     assert hidden_in(coded, 100, 120) == {0: "separated", 2: "occluded"}
     assert hidden_in(truth, 100, 120) == {}

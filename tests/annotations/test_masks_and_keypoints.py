@@ -14,7 +14,7 @@ from mtl_ray.annotations.annotation import ClassMapper
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.annotations.instances import INSTANCES, KEYPOINTS, MASKS
 from mtl_ray.annotations.semantic import SEMANTIC
-from mtl_ray.geometry.masks import decode, encode
+from mtl_ray.geometry.masks import decode_rle, encode_rle
 from mtl_ray.inputs.frame import frame_of
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.augment import augmented, crop, flip, pad
@@ -36,7 +36,7 @@ def disjoint(seed: int, height: int, width: int) -> Scene:
     masks, boxes, points = [], [], []
     for value in present:
         rows, columns = np.nonzero(semantic == value)
-        masks.append(encode(semantic == value))
+        masks.append(encode_rle(semantic == value))
         boxes.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         middle = len(rows) // 2
         points.append([[columns[middle] + 0.5, rows[middle] + 0.5, 2], [0, 0, 0]])
@@ -148,7 +148,7 @@ def test_they_reach_the_batch_only_if_a_head_reads_them(tmp_path: Path) -> None:
         assert each.instances is not None
         count = len(each.instances)
         shape = (each.height, each.width)
-        masks = tuple(encode(rng.random(shape) > 0.5) for _ in range(count))
+        masks = tuple(encode_rle(rng.random(shape) > 0.5) for _ in range(count))
         points = np.dstack([rng.random((count, 2, 2)) * 20, np.full((count, 2, 1), 2)]).astype(np.float32)
         samples.append(each.with_annotations(instances=replace(each.instances, masks=masks, keypoints=points)))
     data = data_config(write_split(tmp_path, samples))
@@ -168,6 +168,6 @@ def test_they_reach_the_batch_only_if_a_head_reads_them(tmp_path: Path) -> None:
         if shown == len(found):
             where = frame.points_to_canvas(found.keypoints[..., :2])
             assert np.allclose(target["keypoints"][slot, :shown, :, :2].numpy(), where, atol=1e-3)
-            share = decode(found.masks[0], by_key[key].height, by_key[key].width).mean()
+            share = decode_rle(found.masks[0], by_key[key].height, by_key[key].width).mean()
             valid = target["masks"][slot, 0, : frame.valid_height, : frame.valid_width].float().mean()
             assert abs(float(valid) - share) < 0.25

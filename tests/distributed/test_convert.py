@@ -22,8 +22,9 @@ from mtl_ray.distributed import convert as module
 from mtl_ray.distributed.convert import Conversion, convert, summary
 from mtl_ray.samples import Sample
 from mtl_ray.shards.split import open_split
-from mtl_ray.sources.config import ConvertConfig, Digits, ImageFolder, SemanticPng, Shards, Voc
-from mtl_ray.sources.picture import open_source
+from mtl_ray.sources.config import ConvertConfig, Digits, ImageFolder, SemanticPng, Shards
+from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Voc
 from tests.s3_server import S3Server
 
 
@@ -103,12 +104,12 @@ def test_changed_inputs_are_noticed(tmp_path: Path) -> None:
     convert(config)
     annotation = tmp_path / "raw" / "Annotations" / "a.xml"
     annotation.write_text(annotation.read_text().replace("<xmax>9</xmax>", "<xmax>8</xmax>"))
-    with pytest.raises(ValueError, match="the data set itself"):
+    with pytest.raises(ValueError, match="the dataset itself"):
         convert(config)
 
 
 def write_scenes(root: Path, count: int) -> None:
-    """The same pictures as an image folder and as pictures with index PNGs."""
+    """The same images as an image folder and as images with index PNGs."""
     made = open_source(Digits(split="train", num=count, size=64))
     for index in range(count):
         sample = made.read(index)[0]
@@ -129,7 +130,7 @@ def test_changed_files_of_the_same_name_are_noticed(tmp_path: Path, source: Any,
     assert not convert(config).fresh
     changed = tmp_path / "raw" / file
     changed.write_bytes(changed.with_name("2.png").read_bytes())
-    with pytest.raises(ValueError, match="the data set itself"):
+    with pytest.raises(ValueError, match="the dataset itself"):
         convert(config)
 
 
@@ -146,7 +147,7 @@ def test_pixels_of_semantic_classes_are_counted(tmp_path: Path) -> None:
 
 
 def write_voc(root: Path, names: Sequence[str]) -> None:
-    """A VOC set whose pictures are digit scenes; each has a good box, and "b" one without area."""
+    """A VOC set whose images are digit scenes; each has a good box, and "b" one without area."""
     made = open_source(Digits(split="val", num=len(names), size=64))
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / folder).mkdir(parents=True)
@@ -165,8 +166,8 @@ def test_rejects_are_reported(tmp_path: Path) -> None:
     (tmp_path / "raw" / "JPEGImages" / "c.jpg").write_bytes(b"\xff\xd8\xff")
     done = convert(ConvertConfig(source=Voc(root=str(tmp_path / "raw"), split="train"), to=str(tmp_path / "s")))
     assert sorted(keys_of(tmp_path / "s")) == ["a.jpg", "b.jpg"]
-    rejects = json.loads((tmp_path / "s" / "rejects.json").read_text())
-    assert sorted((reject["file"], reject["object"]) for reject in rejects) == [
+    skipped = json.loads((tmp_path / "s" / "rejects.json").read_text())
+    assert sorted((item["file"], item["object"]) for item in skipped) == [
         ("Annotations/b.xml", "object 2 (x)"),
         ("JPEGImages/c.jpg", ""),
     ]
@@ -182,7 +183,7 @@ def test_nothing_readable_makes_no_split(tmp_path: Path) -> None:
     assert not (tmp_path / "s" / "manifest.json").exists()
     (tmp_path / "flat" / "train").mkdir(parents=True)
     (tmp_path / "flat" / "train" / "a.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"has no images; the first of 1 left out: a\.jpg: lies outside"):
+    with pytest.raises(ValueError, match=r"has no images; the first of 1 left out: a\.jpg: is not in the folder"):
         convert(ConvertConfig(source=ImageFolder(root=str(tmp_path / "flat"), split="train"), to=str(tmp_path / "s")))
 
 

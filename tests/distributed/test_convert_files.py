@@ -14,8 +14,9 @@ from mtl_ray import storage
 from mtl_ray.distributed import convert_files as module
 from mtl_ray.distributed.convert import convert
 from mtl_ray.distributed.convert_files import convert_files, files_summary
-from mtl_ray.sources.config import Cityscapes, Coco, ConvertConfig, Digits, ImageFolder, Shards, Yolo
-from mtl_ray.sources.picture import open_source
+from mtl_ray.sources.config import ConvertConfig, Digits, ImageFolder, Shards
+from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Cityscapes, Coco, Yolo
 from tests.s3_server import S3Server
 
 SOURCE = Digits(split="train", num=20, size=64)
@@ -40,7 +41,7 @@ def test_many_tasks_write_what_one_writes(tmp_path: Path, monkeypatch: pytest.Mo
     for content in contents:
         del content["conversion_train.json"]  # which says where the files are
     assert contents[0] == contents[1] == contents[2]
-    assert (one.pictures, one.objects, one.rejects) == (many.pictures, many.objects, many.rejects) == (20, here.objects, here.rejects)
+    assert (one.images, one.objects, one.skipped) == (many.images, many.objects, many.skipped) == (20, here.objects, here.skipped)
 
 
 def test_shards_and_back(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_masks_that_never_were_polygons_stay_run_lengths(tmp_path: Path) -> None
     assert (tmp_path / "yolo" / "labels" / "val" / "ulm" / "ulm_0_0_leftImg8bit.txt").read_text() == "2 0 0 1 0 1 1 0 1\n"
 
 
-def test_pictures_of_a_test_become_a_list(tmp_path: Path) -> None:
+def test_images_of_a_test_become_a_list(tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     cv2.imwrite(str(tmp_path / "test" / "a.png"), np.zeros((8, 16), np.uint8))
     (tmp_path / "names.txt").write_text("cat\ndog\n")
@@ -89,11 +90,11 @@ def test_run_again_and_beside(tmp_path: Path) -> None:
     assert convert_files(config(tmp_path / "s")).fresh
     before = files_in(tmp_path / "s")
     again = convert_files(config(tmp_path / "s", workers=2))
-    assert (again.fresh, again.pictures) == (False, 20)
+    assert (again.fresh, again.images) == (False, 20)
     assert "nothing done" in files_summary(again)
     assert files_in(tmp_path / "s") == before
     for change in ({"format": "yolo"}, {"pictures": False}, {"masks": "polygons"}, {"source": Digits(split="train", num=21, size=64)}):
-        with pytest.raises(ValueError, match="another conversion to the same place"):
+        with pytest.raises(ValueError, match="another conversion to the same folder"):
             convert_files(config(tmp_path / "s", **change))
     assert convert_files(config(tmp_path / "s", source=Digits(split="val", num=4, size=64))).fresh
     assert files_in(tmp_path / "s").items() >= before.items()
@@ -113,7 +114,7 @@ def test_a_note_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.dataclasses, "asdict", stop)
+        patch.setattr(module, "ConvertedFiles", stop)
         with pytest.raises(KeyboardInterrupt):
             convert_files(config(tmp_path / "s"))
     assert not [name for name in files_in(tmp_path / "s") if name.startswith("conversion")]
@@ -123,13 +124,13 @@ def test_a_note_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_rejects_are_reported(tmp_path: Path) -> None:
     convert_files(config(tmp_path / "raw", format="yolo", masks="none"))
-    (tmp_path / "raw" / "images" / "train" / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "raw" / "images" / "train" / "broken.jpg").write_bytes(b"no image")
     (tmp_path / "raw" / "labels" / "train" / "broken.txt").write_text("")
     labels = next((tmp_path / "raw" / "labels" / "train").iterdir())
     labels.write_text(labels.read_text() + "99 0.5 0.5 0.1 0.1\n")
     done = convert_files(config(tmp_path / "out", source=Yolo(root=str(tmp_path / "raw"), split="train")))
-    assert done.pictures == 20
-    broken, unknown = sorted(reject.reason for reject in done.rejects)
+    assert done.images == 20
+    broken, unknown = sorted(item.reason for item in done.skipped)
     assert "known format" in broken
     assert unknown == "unknown class: 99"
     assert json.loads(Path(done.note).read_text())["rejects"][0].keys() == {"file", "object", "reason"}
@@ -140,7 +141,7 @@ def test_nothing_that_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "raw" / "train" / "a").mkdir(parents=True)
     (tmp_path / "raw" / "train" / "a" / "a.jpg").write_bytes(b"torn")
     source = ImageFolder(root=str(tmp_path / "raw"), split="train")
-    with pytest.raises(ValueError, match="needs instances; the data set has labels"):
+    with pytest.raises(ValueError, match="needs instances; the dataset has labels"):
         convert_files(config(tmp_path / "s", source=source))
     for folder in ("images", "labels"):
         (tmp_path / "yolo" / folder / "train").mkdir(parents=True)
@@ -163,7 +164,7 @@ def test_into_a_bucket(s3: S3Server) -> None:
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["digits", "--split", "val", "--num", "3", "--size", "64", "--to", str(tmp_path / "d"), "--format", "yolo", "--no-pictures"]
     assert main(arguments) == 0
-    assert "pictures   3" in capsys.readouterr().out
+    assert "images     3" in capsys.readouterr().out
     assert not (tmp_path / "d" / "images").exists()
     with pytest.raises(SystemExit) as ended:
         run(lambda: main([*arguments, "--masks", "rle"]))

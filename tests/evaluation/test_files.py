@@ -12,7 +12,7 @@ from mtl_ray.evaluation.coco_file import read_coco_file
 from mtl_ray.evaluation.data import image_ids, image_number, open_data
 from mtl_ray.evaluation.spool import ROWS, Spool
 from mtl_ray.evaluation.stored import category_ids, category_ids_of, read_arrow, read_coco, to_table, write_arrow, write_coco
-from mtl_ray.geometry.masks import decode
+from mtl_ray.geometry.masks import decode_rle
 from mtl_ray.inference.heads import head_of
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.tasks.classification.decode import LabelScores
@@ -63,7 +63,7 @@ def test_an_annotation_file_is_taken_as_it_stands(tmp_path: Path) -> None:
     assert found.areas.tolist() == [5.5, 16, 0]
     assert found.crowd.tolist() == [False, True, False]
     assert found.masks is not None
-    assert [int(decode(mask, 10, 12).sum()) for mask in found.masks] == [36, 100, 0]
+    assert [int(decode_rle(mask, 10, 12).sum()) for mask in found.masks] == [36, 100, 0]
     empty = file.samples[1].instances
     assert empty is not None
     assert len(empty) == 0
@@ -79,8 +79,8 @@ def test_real_annotations_find_their_pictures(shared_data: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ([], "no COCO annotation file"),
-        ({"images": []}, "no COCO annotation file"),
+        ([], "not a COCO annotation file"),
+        ({"images": []}, "not a COCO annotation file"),
         (annotations(annotations=[{"id": 1, "image_id": 99, "category_id": 0, "bbox": [0, 0, 1, 1]}]), "99"),
         (annotations(annotations=[{"id": 1, "image_id": 0, "category_id": 5, "bbox": [0, 0, 1, 1]}]), "5"),
         (annotations(annotations=[{"id": 1, "image_id": 0, "category_id": 0}]), "bbox"),
@@ -181,7 +181,7 @@ def test_masks_alone_and_as_polygons_are_read(tmp_path: Path) -> None:
     stored = read_coco(write(tmp_path / "dt.json", entries), VOCABULARY, lambda: {"1": (10, 12)})
     found = stored.by_name["1"]["boxes"]
     assert np.isnan(found.boxes_xyxy).all()
-    assert decode(found.masks[0], 10, 12).sum() == 36
+    assert decode_rle(found.masks[0], 10, 12).sum() == 36
     table = to_table([image_sample(key="1", image=b"", height=10, width=12)], [{"boxes": found}], stored.heads)
     write_coco(str(tmp_path / "again.json"), table, "boxes", DETECTION, category_ids(VOCABULARY))
     assert "bbox" not in json.loads((tmp_path / "again.json").read_text())[0]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mtl_ray.experiment import tasks
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.parity import Arrays, Check, compare, compare_predictions
-from mtl_ray.geometry.masks import encode
+from mtl_ray.geometry.masks import encode_rle
 from mtl_ray.inputs.frame import frame_of
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.tasks.classification.decode import LabelScores
@@ -139,7 +139,7 @@ CHECK = Check(head="head", canvas="128x96", batch=2)
 def blob(x: int, y: int, height: int, width: int) -> bytes:
     mask = np.zeros((height, width), bool)
     mask[y : y + 60, x : x + 60] = True
-    return encode(mask)
+    return encode_rle(mask)
 
 
 def objects(frame: Any) -> Detections:

@@ -5,8 +5,8 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from mtl_ray.geometry.drawing import Drawing, pixels
 from mtl_ray.geometry.figures import east_asian, font, is_east_asian, png
-from mtl_ray.geometry.pictures import Picture, pixels
 
 WORDS = ("红", "胞", "カ", "한")
 needs_font = pytest.mark.skipif(east_asian() is None, reason="needs a font with Chinese letters, such as Debian's fonts-wqy-microhei")
@@ -19,7 +19,7 @@ def test_words_are_told_from_those_of_other_languages(word: str) -> None:
 
 
 @needs_font
-def test_each_word_on_a_picture_has_a_shape_of_its_own() -> None:
+def test_each_word_on_a_image_has_a_shape_of_its_own() -> None:
     assert len({_written(word).tobytes() for word in WORDS}) == len(WORDS)
     plain = font("latin letters", 20)
     assert len({bytes(plain.getmask(word)) for word in WORDS[:2]}) == 1, "the plain font has these letters: this test shows nothing"
@@ -31,9 +31,9 @@ def test_each_word_in_a_figure_has_a_shape_of_its_own() -> None:
 
 
 def _written(word: str) -> NDArray[np.uint8]:
-    picture = Picture(np.full((320, 320, 3), 90, np.uint8))
-    picture.box(np.array([100, 100, 200, 200], np.float32), word, (0, 114, 178))
-    return picture.pixels
+    drawing = Drawing(np.full((320, 320, 3), 90, np.uint8))
+    drawing.box(np.array([100, 100, 200, 200], np.float32), word, (0, 114, 178))
+    return drawing.pixels
 
 
 def _titled(word: str) -> NDArray[np.uint8]:

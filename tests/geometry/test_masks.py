@@ -17,9 +17,9 @@ polygons = st.lists(st.lists(st.tuples(*[st.floats(-20, 80)] * 2), min_size=3, m
 @given(mask=some_masks)
 def test_encoding_is_that_of_pycocotools(mask: np.ndarray) -> None:
     expected = reference.encode(np.asfortranarray(mask.astype(np.uint8)))
-    counts = masks.encode(mask)
+    counts = masks.encode_rle(mask)
     assert counts == expected["counts"]
-    assert np.array_equal(masks.decode(counts, *mask.shape), mask)
+    assert np.array_equal(masks.decode_rle(counts, *mask.shape), mask)
     assert masks.area(counts, *mask.shape) == mask.sum()
     x, y, width, height = reference.toBbox(expected)
     assert masks.box_of(counts, *mask.shape) == (x, y, x + width, y + height)
@@ -38,7 +38,7 @@ def test_plain_run_lengths(mask: np.ndarray) -> None:
     flat = np.concatenate([[False], mask.ravel(order="F"), [not mask.ravel(order="F")[-1]]])
     lengths = np.diff(np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1])])).tolist()
     assert sum(lengths) == mask.size
-    assert masks.from_counts(lengths, *mask.shape) == masks.encode(mask)
+    assert masks.from_counts(lengths, *mask.shape) == masks.encode_rle(mask)
 
 
 @given(counts=st.binary(max_size=12))
@@ -47,11 +47,11 @@ def test_foreign_bytes_never_become_a_wrong_mask(counts: bytes) -> None:
         checked = masks.from_compressed(counts, 5, 7)
     except ValueError:
         return
-    assert np.array_equal(masks.decode(checked, 5, 7), reference.decode({"size": [5, 7], "counts": counts}))
+    assert np.array_equal(masks.decode_rle(checked, 5, 7), reference.decode({"size": [5, 7], "counts": counts}))
 
 
 def test_no_mask() -> None:
-    assert not masks.decode(b"", 3, 4).any()
+    assert not masks.decode_rle(b"", 3, 4).any()
     assert masks.area(b"", 3, 4) == 0
     assert masks.box_of(b"", 3, 4) == (0, 0, 0, 0)
     for lengths in ([5, 8], [-1, 13], []):

@@ -18,8 +18,8 @@ def test_the_same_mask_again(mask: np.ndarray) -> None:
     if not mask.any():
         assert (polygons, ring) == ([], [])
         return
-    assert np.array_equal(masks.decode(masks.from_polygons(polygons, height, width), height, width), mask)
-    assert np.array_equal(masks.decode(masks.from_polygons([ring], height, width), height, width), mask)
+    assert np.array_equal(masks.decode_rle(masks.from_polygons(polygons, height, width), height, width), mask)
+    assert np.array_equal(masks.decode_rle(masks.from_polygons([ring], height, width), height, width), mask)
 
 
 def test_corners_of_a_rectangle() -> None:

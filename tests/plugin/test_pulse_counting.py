@@ -52,8 +52,8 @@ def test_shards_hold_the_annotations_and_name_the_plugin(converted: Workplace) -
     counts = {name: int(count) for name, _, count in (line.partition(",") for line in lines)}
     samples = list(split.read(0, split.num_samples))
     assert {sample.key: sample.annotations["pulses"] for sample in samples} == counts
-    rejects = json.loads((converted.folder / "shards" / "train" / "rejects.json").read_text())
-    assert [reject["file"] for reject in rejects] == ["bad.f32"]
+    skipped = json.loads((converted.folder / "shards" / "train" / "rejects.json").read_text())
+    assert [item["file"] for item in skipped] == ["bad.f32"]
 
 
 def test_tfrecords_and_rewritten_shards_hold_the_same(converted: Workplace) -> None:

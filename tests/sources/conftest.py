@@ -1,4 +1,4 @@
-"""Pictures and data sets that the tests of sources make for themselves."""
+"""Images and datasets that the tests of sources make for themselves."""
 
 import io
 from collections.abc import Callable
@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-MakePicture = Callable[..., Path]
+MakeImage = Callable[..., Path]
 
 
 @pytest.fixture
-def make_picture() -> MakePicture:
-    """Writes a picture of noise: ``make_picture(path, width, height, mode="RGB", orientation=1)``."""
+def make_image() -> MakeImage:
+    """Writes an image of noise: ``make_image(path, width, height, mode="RGB", orientation=1)``."""
 
     def make(path: Path, width: int = 64, height: int = 48, mode: str = "RGB", orientation: int = 1) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import ImageFolder, List, Pictures, RawConfig, SemanticPng, Text, Voc, Yolo
-from mtl_ray.sources.notes import NEGATIVE, ORPHAN, PASSED_OVER
-from mtl_ray.sources.picture import ABSENT, ImageRule, open_source
-from mtl_ray.sources.source import Reject, Source
+from mtl_ray.sources.config import ImageFolder, List, RawConfig, SemanticPng, UnannotatedImages
+from mtl_ray.sources.folders import NEGATIVE, ORPHAN, PASSED_OVER
+from mtl_ray.sources.image_reading import ABSENT, ImageRule, open_source
+from mtl_ray.sources.object_configs import Text, Voc, Yolo
+from mtl_ray.sources.source import SkippedItem, Source
 from mtl_ray.sources.writers.open import FileFormat, open_writer
 from mtl_ray.sources.writers.writer import Target
-from tests.sources.conftest import MakePicture
+from tests.sources.conftest import MakeImage
 
 LABELS_ONLY = ImageRule(needed=False)
 BOX = "<object><name>{}</name><bndbox><xmin>11</xmin><ymin>6</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object>"
@@ -33,12 +34,12 @@ def an_annotation(name: str, label: str = "cat") -> str:
     return XML.format(name, BOX.format(label))
 
 
-def read_all(config: RawConfig, rule: ImageRule | None = None) -> tuple[dict[str, Sample], list[Reject], Source]:
+def read_all(config: RawConfig, rule: ImageRule | None = None) -> tuple[dict[str, Sample], list[SkippedItem], Source]:
     """All samples by key, everything that was said, and the source."""
     source = open_source(config, rule or ImageRule())
     readings = [source.read(index) for index in range(len(source))]
     samples = {sample.key: sample for sample, _ in readings if sample is not None}
-    return samples, [*source.rejects, *(item for _, found in readings for item in found)], source
+    return samples, [*source.skipped, *(item for _, found in readings for item in found)], source
 
 
 def counts_of(samples: dict[str, Sample]) -> dict[str, int]:
@@ -51,7 +52,7 @@ def classes_of(source: Source) -> tuple[str, ...]:
     return names
 
 
-def said(items: list[Reject]) -> dict[str, list[str]]:
+def said(items: list[SkippedItem]) -> dict[str, list[str]]:
     """The files of everything that was said, by the general part of the reason."""
     found: dict[str, list[str]] = {}
     for item in items:
@@ -80,8 +81,8 @@ def said(items: list[Reject]) -> dict[str, list[str]]:
         ("names: null", ("0", "1")),
     ],
 )
-def test_class_names_of_yolo(tmp_path: Path, make_picture: MakePicture, description: str, names: tuple[str, ...]) -> None:
-    make_picture(tmp_path / "images" / "train" / "a.jpg")
+def test_class_names_of_yolo(tmp_path: Path, make_image: MakeImage, description: str, names: tuple[str, ...]) -> None:
+    make_image(tmp_path / "images" / "train" / "a.jpg")
     write(tmp_path / "labels" / "train" / "a.txt", "0 .5 .5 .5 .5\n1 .5 .5 .5 .5\n")
     write(tmp_path / "meta" / "obj.names", "car\nbig bus\n")
     write(tmp_path / "data.yaml", "train: images/train\n" + description if not description.startswith("\ufeff") else description)
@@ -102,15 +103,15 @@ def test_class_names_of_yolo(tmp_path: Path, make_picture: MakePicture, descript
         ("names: !!python/object/apply:os.abort []", "not YAML|must be|two|no label"),
     ],
 )
-def test_descriptions_that_make_no_sense(tmp_path: Path, make_picture: MakePicture, description: str, sentence: str) -> None:
-    make_picture(tmp_path / "images" / "train" / "a.jpg")
+def test_descriptions_that_make_no_sense(tmp_path: Path, make_image: MakeImage, description: str, sentence: str) -> None:
+    make_image(tmp_path / "images" / "train" / "a.jpg")
     write(tmp_path / "data.yaml", description)
     with pytest.raises((ValueError, FileNotFoundError), match=sentence):
         open_source(Yolo(root=str(tmp_path), split="train"))
 
 
-def test_same_names_of_yolo_are_merged(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "images" / "train" / "a.jpg")
+def test_same_names_of_yolo_are_merged(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "images" / "train" / "a.jpg")
     write(tmp_path / "labels" / "train" / "a.txt", "0 .5 .5 .5 .5\n1 .5 .5 .5 .5\n2 .5 .5 .5 .5\n")
     write(tmp_path / "data.yaml", "names: [cat, dog, cat]")
     samples, items, source = read_all(Yolo(root=str(tmp_path), split="train"))
@@ -133,8 +134,8 @@ def test_same_names_of_yolo_are_merged(tmp_path: Path, make_picture: MakePicture
         "train: /elsewhere/set/lists/train.txt",
     ],
 )
-def test_places_of_other_machines(tmp_path: Path, make_picture: MakePicture, description: str) -> None:
-    make_picture(tmp_path / "images" / "train" / "a [1] #2 100% é.jpg")
+def test_places_of_other_machines(tmp_path: Path, make_image: MakeImage, description: str) -> None:
+    make_image(tmp_path / "images" / "train" / "a [1] #2 100% é.jpg")
     write(tmp_path / "labels" / "train" / "a [1] #2 100% é.txt", "0 .5 .5 .5 .5\n")
     write(tmp_path / "lists" / "train.txt", "D:\\old\\images\\train\\a [1] #2 100% é.jpg\r\n")
     write(tmp_path / "data.yaml", f"{description}\nnames: [cat]\n")
@@ -142,8 +143,8 @@ def test_places_of_other_machines(tmp_path: Path, make_picture: MakePicture, des
     assert (list(counts_of(samples).values()), items) == ([1], [])
 
 
-def test_another_split_is_not_taken_for_the_missing_one(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "images" / "a.jpg")
+def test_another_split_is_not_taken_for_the_missing_one(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "images" / "a.jpg")
     write(tmp_path / "labels" / "a.txt", "0 .5 .5 .5 .5\n")
     write(tmp_path / "data.yaml", "train: images\nval: ../valid/images\nnames: [cat]\n")
     assert len(open_source(Yolo(root=str(tmp_path), split="train"))) == 1
@@ -152,9 +153,9 @@ def test_another_split_is_not_taken_for_the_missing_one(tmp_path: Path, make_pic
 
 
 @pytest.mark.parametrize("prefix", ["data/", ""])
-def test_yolo_of_cvat(tmp_path: Path, make_picture: MakePicture, prefix: str) -> None:
+def test_yolo_of_cvat(tmp_path: Path, make_image: MakeImage, prefix: str) -> None:
     for name in ("one", "two"):
-        make_picture(tmp_path / "obj_train_data" / f"{name}.PNG")
+        make_image(tmp_path / "obj_train_data" / f"{name}.PNG")
         write(tmp_path / "obj_train_data" / f"{name}.txt", "0 0.5 0.5 0.25 0.25\n1 0.25 0.25 0.1 0.1\n")
     write(tmp_path / "obj.names", "car\nbus\n")
     write(tmp_path / "obj.data", "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
@@ -170,8 +171,8 @@ def test_yolo_of_cvat(tmp_path: Path, make_picture: MakePicture, prefix: str) ->
     (["0 .5 .5 .2 .2 nan", "1 .5 .5 .2 .2 .5"], 0, False),
     (["0 .5 .5 .2 .2 .9", "1 .5 .5 .2 .2"], 1, False),
 ])  # fmt: skip
-def test_a_sixth_column(tmp_path: Path, make_picture: MakePicture, lines: list[str], objects: int, noted: bool) -> None:
-    make_picture(tmp_path / "images" / "train" / "a.jpg")
+def test_a_sixth_column(tmp_path: Path, make_image: MakeImage, lines: list[str], objects: int, noted: bool) -> None:
+    make_image(tmp_path / "images" / "train" / "a.jpg")
     write(tmp_path / "labels" / "train" / "a.txt", "\n".join(lines))
     samples, items, _ = read_all(Yolo(root=str(tmp_path), split="train"))
     assert counts_of(samples) == {"a.jpg": objects}
@@ -179,8 +180,8 @@ def test_a_sixth_column(tmp_path: Path, make_picture: MakePicture, lines: list[s
     assert any(item.note and "confidence" in item.reason for item in items) == noted
 
 
-def test_decimals_as_classes(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "images" / "train" / "a.jpg")
+def test_decimals_as_classes(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "images" / "train" / "a.jpg")
     write(tmp_path / "labels" / "train" / "a.txt", "0.000000e+00 .5 .5 .2 .2\n12.0 .5 .5 .2 .2\n1e18 .5 .5 .2 .2\n")
     samples, items, source = read_all(Yolo(root=str(tmp_path), split="train"))
     assert (counts_of(samples), len(classes_of(source))) == ({"a.jpg": 2}, 13)
@@ -198,8 +199,8 @@ def test_decimals_as_classes(tmp_path: Path, make_picture: MakePicture) -> None:
         ("images/a.jpg", "images/a.txt"),
     ],
 )
-def test_label_files_of_other_spelling(tmp_path: Path, make_picture: MakePicture, image: str, label: str) -> None:
-    make_picture(tmp_path / unicodedata.normalize("NFC", image))
+def test_label_files_of_other_spelling(tmp_path: Path, make_image: MakeImage, image: str, label: str) -> None:
+    make_image(tmp_path / unicodedata.normalize("NFC", image))
     write(tmp_path / label, "1 .5 .5 .2 .2")
     write(tmp_path / "classes.txt", "cat\ndog\n")
     split = "train" if image.startswith("train") else image.partition("/")[0]
@@ -207,8 +208,8 @@ def test_label_files_of_other_spelling(tmp_path: Path, make_picture: MakePicture
     assert (list(counts_of(samples).values()), items) == ([1], [])
 
 
-def test_yolo_without_labels(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "images" / "train" / "a.jpg")
+def test_yolo_without_labels(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "images" / "train" / "a.jpg")
     write(tmp_path / "label" / "train" / "a.txt", "0 .5 .5 .2 .2")
     write(tmp_path / "data.yaml", "train: images/train\nnames: [cat]\n")
     with pytest.raises(FileNotFoundError, match=r"looked for labels/train/a\.txt, .*Fix: --labels label"):
@@ -217,9 +218,9 @@ def test_yolo_without_labels(tmp_path: Path, make_picture: MakePicture) -> None:
     assert (counts_of(samples), items) == ({"a.jpg": 1}, [])
 
 
-def test_what_yolo_passes_over(tmp_path: Path, make_picture: MakePicture) -> None:
+def test_what_yolo_passes_over(tmp_path: Path, make_image: MakeImage) -> None:
     for name in ("a.jpg", "b.jpg"):
-        make_picture(tmp_path / "images" / "train" / name)
+        make_image(tmp_path / "images" / "train" / name)
     for name in ("c.heic", "a.jpg.txt", "Thumbs.db", ".DS_Store", "._a.jpg", "desktop.ini"):
         write(tmp_path / "images" / "train" / name, b"x")
     write(tmp_path / "labels" / "train" / "a.txt", "0 .5 .5 .2 .2")
@@ -239,19 +240,19 @@ def test_what_yolo_passes_over(tmp_path: Path, make_picture: MakePicture) -> Non
 
 
 @pytest.mark.parametrize("split", ["train", "val", "anything"])
-def test_xml_beside_images(tmp_path: Path, make_picture: MakePicture, split: str) -> None:
+def test_xml_beside_images(tmp_path: Path, make_image: MakeImage, split: str) -> None:
     folder = {"train": tmp_path / "train", "val": tmp_path / "valid"}.get(split, tmp_path)
     for name in ("p1", "p2"):
-        make_picture(folder / f"{name}.jpg")
+        make_image(folder / f"{name}.jpg")
         write(folder / f"{name}.xml", an_annotation(f"{name}.jpg"))
     write(folder / "._p1.xml", b"\0\x05\x16\x07")
     samples, items, source = read_all(Voc(root=str(tmp_path), split=split))
     assert (classes_of(source), counts_of(samples), items) == (("cat",), {"p1.jpg": 1, "p2.jpg": 1}, [])
 
 
-def test_images_without_xml_and_xml_without_images(tmp_path: Path, make_picture: MakePicture) -> None:
+def test_images_without_xml_and_xml_without_images(tmp_path: Path, make_image: MakeImage) -> None:
     for name in ("p1", "p2", "p3"):
-        make_picture(tmp_path / "JPEGImages" / f"{name}.jpg")
+        make_image(tmp_path / "JPEGImages" / f"{name}.jpg")
     write(tmp_path / "JPEGImages" / "p4.heic", b"x")
     for name in ("p1", "gone"):
         write(tmp_path / "Annotations" / f"{name}.xml", an_annotation(f"{name}.jpg"))
@@ -281,8 +282,8 @@ def test_images_without_xml_and_xml_without_images(tmp_path: Path, make_picture:
         ("utf-16", "汽车".encode()),
     ],
 )
-def test_encodings_of_xml(tmp_path: Path, make_picture: MakePicture, declared: str, data: bytes) -> None:
-    make_picture(tmp_path / "JPEGImages" / "a.jpg")
+def test_encodings_of_xml(tmp_path: Path, make_image: MakeImage, declared: str, data: bytes) -> None:
+    make_image(tmp_path / "JPEGImages" / "a.jpg")
     wide = declared == "utf-16" and data != "汽车".encode()
     head = f'<?xml version="1.0" encoding="{declared}"?>\n' if declared else ""
     before, after = (part.encode("utf-16-le" if wide else "ascii") for part in (head + an_annotation("a.jpg", "|")).split("|"))
@@ -292,8 +293,8 @@ def test_encodings_of_xml(tmp_path: Path, make_picture: MakePicture, declared: s
     assert (classes_of(source), counts_of(samples), items) == ((data.decode(codec),), {"a.jpg": 1}, [])
 
 
-def test_a_wrong_encoding_costs_the_object_and_not_the_file(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "JPEGImages" / "a.jpg")
+def test_a_wrong_encoding_costs_the_object_and_not_the_file(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "JPEGImages" / "a.jpg")
     text = XML.format("a.jpg", BOX.format("汽车") + BOX.format("cat")).encode("gbk")
     write(tmp_path / "Annotations" / "a.xml", b'<?xml version="1.0" encoding="utf-8"?>' + text)
     samples, items, source = read_all(Voc(root=str(tmp_path), split="all"))
@@ -322,8 +323,8 @@ BOMB = (
         (an_annotation("a.jpg")[:90], "not XML"),
     ],
 )
-def test_xml_that_is_refused(tmp_path: Path, make_picture: MakePicture, text: str, reason: str) -> None:
-    make_picture(tmp_path / "JPEGImages" / "a.jpg")
+def test_xml_that_is_refused(tmp_path: Path, make_image: MakeImage, text: str, reason: str) -> None:
+    make_image(tmp_path / "JPEGImages" / "a.jpg")
     write(tmp_path / "Annotations" / "a.xml", text)
     samples, items, _ = read_all(Voc(root=str(tmp_path), split="all"))
     assert samples == {}
@@ -331,10 +332,10 @@ def test_xml_that_is_refused(tmp_path: Path, make_picture: MakePicture, text: st
     assert reason in items[0].reason
 
 
-def test_xml_with_what_programs_put_around_it(tmp_path: Path, make_picture: MakePicture) -> None:
+def test_xml_with_what_programs_put_around_it(tmp_path: Path, make_image: MakeImage) -> None:
     head = '\ufeff\r\n <?xml version="1.0" encoding="UTF-8"?>\r\n<!DOCTYPE annotation SYSTEM "voc.dtd">\r\n'
     for name in ("a", "b"):
-        make_picture(tmp_path / "JPEGImages" / f"{name}.jpg")
+        make_image(tmp_path / "JPEGImages" / f"{name}.jpg")
     write(tmp_path / "Annotations" / "a.xml", head + an_annotation("a.jpg").replace("><", ">\r\n<"))
     write(tmp_path / "Annotations" / "b.XML", an_annotation("b.jpg").replace("64", "64.0").replace("11", "1.1e1").encode() + b"\0" * 50)
     samples, items, _ = read_all(Voc(root=str(tmp_path), split="all"))
@@ -344,9 +345,9 @@ def test_xml_with_what_programs_put_around_it(tmp_path: Path, make_picture: Make
 @pytest.mark.parametrize(
     "listed", ["cam1/f1\ncam2/f1\n", "cam1\\f1\r\n./cam2/f1.jpg\r\n", "JPEGImages/cam1/f1.jpg 1\n/data/set/cam2/f1.xml\n", None]
 )
-def test_subfolders_of_voc(tmp_path: Path, make_picture: MakePicture, listed: str | None) -> None:
+def test_subfolders_of_voc(tmp_path: Path, make_image: MakeImage, listed: str | None) -> None:
     for folder in ("cam1", "cam2"):
-        make_picture(tmp_path / "JPEGImages" / folder / "f1.jpg")
+        make_image(tmp_path / "JPEGImages" / folder / "f1.jpg")
         write(tmp_path / "Annotations" / folder / "f1.xml", an_annotation("f1.jpg"))
     if listed:
         write(tmp_path / "ImageSets" / "Main" / "default.txt", listed)
@@ -354,20 +355,20 @@ def test_subfolders_of_voc(tmp_path: Path, make_picture: MakePicture, listed: st
     assert (counts_of(samples), items) == ({"cam1/f1.jpg": 1, "cam2/f1.jpg": 1}, [])
 
 
-def test_splits_as_folders_of_voc(tmp_path: Path, make_picture: MakePicture) -> None:
+def test_splits_as_folders_of_voc(tmp_path: Path, make_image: MakeImage) -> None:
     for split in ("train", "val"):
-        make_picture(tmp_path / "inner" / "images" / split / f"{split}.jpg")
+        make_image(tmp_path / "inner" / "images" / split / f"{split}.jpg")
         write(tmp_path / "inner" / "annotations" / split / f"{split}.xml", an_annotation(f"{split}.jpg"))
-        make_picture(tmp_path / "outer" / split / "images" / f"{split}.jpg")
+        make_image(tmp_path / "outer" / split / "images" / f"{split}.jpg")
         write(tmp_path / "outer" / split / "annotations" / f"{split}.xml", an_annotation(f"{split}.jpg"))
     assert counts_of(read_all(Voc(root=str(tmp_path / "inner"), split="val"))[0]) == {"val/val.jpg": 1}
     assert counts_of(read_all(Voc(root=str(tmp_path / "outer"), split="train"))[0]) == {"train.jpg": 1}
 
 
-def test_the_image_that_the_xml_names(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "images" / "IMG_1.jpg")
-    make_picture(tmp_path / "images" / "2.jpg", 30, 20)
-    make_picture(tmp_path / "images" / "2.png")
+def test_the_image_that_the_xml_names(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "images" / "IMG_1.jpg")
+    make_image(tmp_path / "images" / "2.jpg", 30, 20)
+    make_image(tmp_path / "images" / "2.png")
     write(tmp_path / "annotations" / "0.xml", an_annotation("2.png"))
     write(tmp_path / "annotations" / "xmls" / "first.xml", an_annotation("D:\\photos\\IMG_1.JPG"))
     write(tmp_path / "annotations" / "2.xml", an_annotation("2.png"))
@@ -380,9 +381,9 @@ def test_the_image_that_the_xml_names(tmp_path: Path, make_picture: MakePicture)
 
 
 @pytest.fixture
-def secret(tmp_path: Path, make_picture: MakePicture) -> Path:
+def secret(tmp_path: Path, make_image: MakeImage) -> Path:
     """An image beside the dataset, with everything that a reader would want of it."""
-    make_picture(tmp_path / "secret.jpg")
+    make_image(tmp_path / "secret.jpg")
     for name in ("secret.txt", "private/labels/secret.txt"):
         write(tmp_path / name, "0 .5 .5 .5 .5")
     write(tmp_path / "secret.xml", an_annotation("secret.jpg"))
@@ -393,9 +394,9 @@ def secret(tmp_path: Path, make_picture: MakePicture) -> Path:
     "form", ["{up}secret", "{here}/secret", "x/../{up}secret", "..\\..\\secret", "{up}secret.jpg", "{here}/secret.jpg"]
 )
 @pytest.mark.parametrize("kind", ["voc", "yolo", "text", "list", "semantic_png", "filename"])
-def test_paths_that_lead_elsewhere(tmp_path: Path, make_picture: MakePicture, secret: Path, form: str, kind: str) -> None:
+def test_paths_that_lead_elsewhere(tmp_path: Path, make_image: MakeImage, secret: Path, form: str, kind: str) -> None:
     root, entry = tmp_path / "set", form.format(up="../../", here=tmp_path)
-    make_picture(root / "images" / "in" / "a.jpg")
+    make_image(root / "images" / "in" / "a.jpg")
     write(root / "labels" / "in" / "a.txt", "0 .5 .5 .5 .5" if kind == "yolo" else "0 1 1 9 9")
     write(root / "classes.txt", "cat\n")
     config: RawConfig
@@ -435,12 +436,12 @@ def a_map(path: Path, values: np.ndarray) -> None:
     write(path, cv2.imencode(".png", values.astype(np.uint8))[1].tobytes())
 
 
-def test_brackets_in_paths(tmp_path: Path, make_picture: MakePicture) -> None:
+def test_brackets_in_paths(tmp_path: Path, make_image: MakeImage) -> None:
     values = np.arange(48 * 64).reshape(48, 64) % 3
     found = []
     for name in ("road", "road [v2]", "50% #1 *x? {a}"):
         for split in ("train", "val"):
-            make_picture(tmp_path / name / "images" / split / "p [1].png")
+            make_image(tmp_path / name / "images" / split / "p [1].png")
             a_map(tmp_path / name / "annotations" / split / "p [1].png", values)
         samples, items, source = read_all(SemanticPng(root=str(tmp_path / name), split="train"))
         assert items == []
@@ -450,10 +451,10 @@ def test_brackets_in_paths(tmp_path: Path, make_picture: MakePicture) -> None:
 
 
 @pytest.mark.parametrize("names", [None, "ground\nroad\n"])
-def test_masks_of_0_and_255(tmp_path: Path, make_picture: MakePicture, names: str | None) -> None:
+def test_masks_of_0_and_255(tmp_path: Path, make_image: MakeImage, names: str | None) -> None:
     values = np.where(np.arange(48 * 64).reshape(48, 64) % 5, 0, 255)
     for split in ("train", "val"):
-        make_picture(tmp_path / "images" / split / "a.jpg")
+        make_image(tmp_path / "images" / split / "a.jpg")
         a_map(tmp_path / "masks" / split / "a.png", values if split == "train" else np.zeros_like(values))
     if names:
         write(tmp_path / "classes.txt", names)
@@ -470,9 +471,9 @@ def test_masks_of_0_and_255(tmp_path: Path, make_picture: MakePicture, names: st
     ([0, 255], None, {"reduce_zero_label": True}), ([0, 255], None, {"ignore": (0, 255)}),
 ])  # fmt: skip
 def test_maps_without_any_class(
-    tmp_path: Path, make_picture: MakePicture, values: list[int], names: str | None, options: dict[str, bool]
+    tmp_path: Path, make_image: MakeImage, values: list[int], names: str | None, options: dict[str, bool]
 ) -> None:
-    make_picture(tmp_path / "images" / "train" / "a.jpg")
+    make_image(tmp_path / "images" / "train" / "a.jpg")
     a_map(tmp_path / "masks" / "train" / "a.png", np.array(values)[np.arange(48 * 64).reshape(48, 64) % len(values)])
     if names:
         write(tmp_path / "classes.txt", names)
@@ -480,8 +481,8 @@ def test_maps_without_any_class(
         open_source(SemanticPng(root=str(tmp_path), split="train", **options))  # type: ignore[arg-type]
 
 
-def test_maps_of_voc_without_any_class(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "JPEGImages" / "a.jpg")
+def test_maps_of_voc_without_any_class(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "JPEGImages" / "a.jpg")
     write(tmp_path / "Annotations" / "a.xml", an_annotation("a.jpg"))
     a_map(tmp_path / "SegmentationClass" / "a.png", np.arange(48 * 64).reshape(48, 64) % 2 * 255)
     write(tmp_path / "names.txt", "background\ncat\n")
@@ -489,16 +490,16 @@ def test_maps_of_voc_without_any_class(tmp_path: Path, make_picture: MakePicture
         open_source(Voc(root=str(tmp_path), split="all", semantic_classes=str(tmp_path / "names.txt")))
 
 
-def test_maps_stored_as_jpeg_are_refused(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "images" / "train" / "a.jpg")
-    make_picture(tmp_path / "masks" / "train" / "a.jpg")
+def test_maps_stored_as_jpeg_are_refused(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "images" / "train" / "a.jpg")
+    make_image(tmp_path / "masks" / "train" / "a.jpg")
     samples, items, _ = read_all(SemanticPng(root=str(tmp_path), split="train"))
     assert samples == {}
     assert "store maps as PNG" in items[0].reason
 
 
-def test_what_folders_pass_over(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "train" / "cafe\u0301" / "a.jpg")
+def test_what_folders_pass_over(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "train" / "cafe\u0301" / "a.jpg")
     write(tmp_path / "train" / "cafe\u0301" / "b.heic", b"x")
     write(tmp_path / "train" / "cafe\u0301" / "Thumbs.db", b"x")
     write(tmp_path / "__MACOSX" / "train" / "._cafe\u0301", b"x")
@@ -507,12 +508,12 @@ def test_what_folders_pass_over(tmp_path: Path, make_picture: MakePicture) -> No
     assert len(samples) == 1
     assert said(items) == {PASSED_OVER: ["cafe\u0301/b.heic"]}
     assert classes_of(open_source(ImageFolder(root=str(tmp_path), split="train"))) == ("caf\u00e9",)
-    _, items, _ = read_all(Pictures(root=str(tmp_path), split="train", classes=str(tmp_path / "names.txt")))
+    _, items, _ = read_all(UnannotatedImages(root=str(tmp_path), split="train", classes=str(tmp_path / "names.txt")))
     assert said(items) == {PASSED_OVER: ["cafe\u0301/b.heic"]}
 
 
-def test_numbers_as_decimals_in_lists(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "images" / "a.jpg")
+def test_numbers_as_decimals_in_lists(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "images" / "a.jpg")
     write(tmp_path / "labels" / "a.txt", "1.0 1 1 9 9\n0.000e+00 1 1 9 9\n")
     write(tmp_path / "train.txt", "a 2.0 48 64\n")
     samples, items, source = read_all(Text(root=str(tmp_path), split="train"))
@@ -527,8 +528,8 @@ def test_numbers_as_decimals_in_lists(tmp_path: Path, make_picture: MakePicture)
 
 
 @pytest.mark.parametrize("config", [Voc, Yolo, Text, List, SemanticPng, ImageFolder])
-def test_images_above_the_limit(tmp_path: Path, make_picture: MakePicture, config: type[RawConfig]) -> None:
-    make_picture(tmp_path / ("train/cat" if config is ImageFolder else "images") / "a.jpg")
+def test_images_above_the_limit(tmp_path: Path, make_image: MakeImage, config: type[RawConfig]) -> None:
+    make_image(tmp_path / ("train/cat" if config is ImageFolder else "images") / "a.jpg")
     write(tmp_path / "labels" / "a.txt", "0 1 1 1 1")
     a_map(tmp_path / "masks" / "a.png", np.zeros((48, 64)))
     write(tmp_path / "annotations" / "a.xml", an_annotation("a.jpg"))
@@ -550,7 +551,7 @@ def test_labels_without_images(tmp_path: Path, form: FileFormat) -> None:
     samples, items, source = read_all(config, LABELS_ONLY)
     assert counts_of(samples) == {"p1.png": 1, "sub/p2.png": 1}
     assert [(item.reason, item.note) for item in items] == [(ABSENT, True)] * 2
-    writer = open_writer(form, Target(uri=str(tmp_path / "out"), split="train", vocabulary=source.vocabulary, pictures=False))
+    writer = open_writer(form, Target(uri=str(tmp_path / "out"), split="train", vocabulary=source.vocabulary, images=False))
     records = [writer.write(sample)[0] for sample in samples.values()]
     assert writer.finish(records)
     assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".png", ".jpg")]
@@ -564,14 +565,14 @@ def test_labels_without_images_of_other_sources(tmp_path: Path) -> None:
     samples, items, source = read_all(SemanticPng(root=str(tmp_path), split="train"), LABELS_ONLY)
     assert [(sample.height, sample.width, sample.image) for sample in samples.values()] == [(48, 64, b"")]
     assert said(items) == {ABSENT.partition(": ")[0]: ["a.png"]}
-    writer = open_writer("semantic_png", Target(uri=str(tmp_path / "out"), split="train", vocabulary=source.vocabulary, pictures=False))
+    writer = open_writer("semantic_png", Target(uri=str(tmp_path / "out"), split="train", vocabulary=source.vocabulary, images=False))
     assert writer.finish([writer.write(sample)[0] for sample in samples.values()])
     write(tmp_path / "list" / "train.txt", "a cat 48 64\nb cat\n")
     samples, items, _ = read_all(List(root=str(tmp_path / "list"), split="train"), LABELS_ONLY)
     assert [(key, sample.height, sample.width) for key, sample in samples.items()] == [("a.jpg", 48, 64)]
     assert [item.file for item in items if not item.note] == ["b.jpg"]
     write(tmp_path / "yolo" / "labels" / "train" / "a.txt", "0 .5 .5 .5 .5")
-    with pytest.raises(FileNotFoundError, match="YOLO state no sizes"):
+    with pytest.raises(FileNotFoundError, match="YOLO labels state no image sizes"):
         open_source(Yolo(root=str(tmp_path / "yolo"), split="train"), LABELS_ONLY)
 
 
@@ -619,4 +620,4 @@ def test_shared_cases_of_maps_and_refusals(shared_data: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no label file was found"):
         open_source(Yolo(root=str(cases / "36_no_labels_found" / "a"), split="train"))
     folder = open_source(ImageFolder(root=str(cases / "18_suffixes" / "folder"), split="train"))
-    assert (len(folder), folder.rejects) == (3, ())
+    assert (len(folder), folder.skipped) == (3, ())

@@ -15,13 +15,13 @@ from mtl_ray.sources.coco_categories import MERGED, ROOT_DROPPED, SKELETON_DROPP
 from mtl_ray.sources.coco_masks import PART_DROPPED
 from mtl_ray.sources.coco_objects import NOT_CHOSEN
 from mtl_ray.sources.coco_records import REPEATED
-from mtl_ray.sources.config import Coco
 from mtl_ray.sources.folders import LISTED_AGAIN
+from mtl_ray.sources.image_reading import ABSENT, ImageRule, open_source
+from mtl_ray.sources.object_configs import Coco
 from mtl_ray.sources.paths import LEAVES
-from mtl_ray.sources.picture import ABSENT, ImageRule, open_source
-from mtl_ray.sources.split_coco import class_table, read_coco, write_parts
+from mtl_ray.sources.split_coco import class_table, load_coco, write_parts
 from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
-from tests.sources.conftest import MakePicture
+from tests.sources.conftest import MakeImage
 from tests.sources.test_cases_files import classes_of, counts_of, read_all, said
 
 BOX = {"bbox": [10, 10, 20, 20]}
@@ -72,8 +72,8 @@ def the_sample(samples: dict[str, Sample]) -> Sample:
         ("train/a.jpg", "images/train/a.jpg", "train/a.jpg"),
     ],
 )
-def test_names_of_images(tmp_path: Path, make_picture: MakePicture, written: str, where: str, key: str) -> None:
-    make_picture(tmp_path / where)
+def test_names_of_images(tmp_path: Path, make_image: MakeImage, written: str, where: str, key: str) -> None:
+    make_image(tmp_path / where)
     a_set(tmp_path, [written], BOX)
     samples, items, _ = read_all(Coco(root=str(tmp_path), split="train"))
     assert [name.endswith(key) for name in samples] == [True]
@@ -81,10 +81,10 @@ def test_names_of_images(tmp_path: Path, make_picture: MakePicture, written: str
 
 
 @pytest.mark.parametrize("written", ["../../private/x.jpg", "..\\..\\private\\x.jpg", "{}/private/x.jpg", "a/../../../private/x.jpg"])
-def test_nothing_outside_the_image_root_is_read(tmp_path: Path, make_picture: MakePicture, written: str) -> None:
-    make_picture(tmp_path / "private" / "x.jpg")
+def test_nothing_outside_the_image_root_is_read(tmp_path: Path, make_image: MakeImage, written: str) -> None:
+    make_image(tmp_path / "private" / "x.jpg")
     root = tmp_path / "set"
-    make_picture(root / "images" / "a.jpg")
+    make_image(root / "images" / "a.jpg")
     a_set(root, ["a.jpg", written.format(tmp_path)], BOX, BOX | {"image_id": 2})
     for images in (None, "images"):
         samples, items, _ = read_all(Coco(root=str(root), split="train", images=images))
@@ -93,8 +93,8 @@ def test_nothing_outside_the_image_root_is_read(tmp_path: Path, make_picture: Ma
         assert [(item.object, item.note) for item in items] == [("", False)]
 
 
-def test_two_images_are_never_the_same_file(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "images" / "a.jpg")
+def test_two_images_are_never_the_same_file(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "images" / "a.jpg")
     a_set(tmp_path, ["old/a.jpg", "a.jpg", "new\\a.jpg"], BOX | {"image_id": 2})
     samples, items, _ = read_all(Coco(root=str(tmp_path), split="train"))
     assert counts_of(samples) == {"a.jpg": 1}
@@ -136,9 +136,9 @@ def roboflow(*names: str) -> list[dict[str, Any]]:
     ],
 )
 def test_roots(
-    tmp_path: Path, make_picture: MakePicture, names: tuple[str, ...], used: tuple[int, ...], classes: tuple[str, ...], notes: list[str]
+    tmp_path: Path, make_image: MakeImage, names: tuple[str, ...], used: tuple[int, ...], classes: tuple[str, ...], notes: list[str]
 ) -> None:
-    make_picture(tmp_path / "train" / "a.jpg")
+    make_image(tmp_path / "train" / "a.jpg")
     found = [BOX | {"category_id": number} for number in used]
     a_set(tmp_path, ["a.jpg"], *found, file="train/_annotations.coco.json", categories=roboflow(*names))
     samples, items, source = read_all(Coco(root=str(tmp_path), split="train"))
@@ -150,9 +150,9 @@ def test_roots(
     assert [classes[number] for number in sample.instances.classes] == [names[number] for number in used]
 
 
-def test_a_root_that_another_split_uses_or_the_user_names_stays(tmp_path: Path, make_picture: MakePicture) -> None:
+def test_a_root_that_another_split_uses_or_the_user_names_stays(tmp_path: Path, make_image: MakeImage) -> None:
     for split, used in (("train", 1), ("valid", 0)):
-        make_picture(tmp_path / split / "a.jpg")
+        make_image(tmp_path / split / "a.jpg")
         found = BOX | {"category_id": used}
         a_set(tmp_path, ["a.jpg"], found, file=f"{split}/_annotations.coco.json", categories=roboflow("fish", "cod"))
     for split in ("train", "valid"):
@@ -166,8 +166,8 @@ def test_a_root_that_another_split_uses_or_the_user_names_stays(tmp_path: Path, 
 @pytest.mark.parametrize(
     "category", [{"id": 1}, {"id": 1, "name": None}, {"id": 1, "name": " "}, {"id": 1, "name": ["x"]}, {"name": "x"}, 7, None]
 )
-def test_a_category_without_name_or_id_is_one_sentence(tmp_path: Path, make_picture: MakePicture, category: Any) -> None:
-    make_picture(tmp_path / "a.jpg")
+def test_a_category_without_name_or_id_is_one_sentence(tmp_path: Path, make_image: MakeImage, category: Any) -> None:
+    make_image(tmp_path / "a.jpg")
     a_set(tmp_path, ["a.jpg"], BOX, categories=[{"id": 0, "name": "dog"}, category])
     with pytest.raises(ValueError, match=r"train\.json: categories\[1\]"):
         open_source(Coco(root=str(tmp_path), split="train"))
@@ -178,8 +178,8 @@ def test_a_category_without_name_or_id_is_one_sentence(tmp_path: Path, make_pict
 
 @pytest.mark.parametrize("listed", [1, 1.0, "1", " 1 "])
 @pytest.mark.parametrize("named", [1, 1.0, "1"])
-def test_ids_as_numbers_and_texts(tmp_path: Path, make_picture: MakePicture, listed: Any, named: Any) -> None:
-    make_picture(tmp_path / "a.jpg")
+def test_ids_as_numbers_and_texts(tmp_path: Path, make_image: MakeImage, listed: Any, named: Any) -> None:
+    make_image(tmp_path / "a.jpg")
     image = {"id": listed, "file_name": "a.jpg", "width": "64", "height": 48.0}
     found = {"id": named, "image_id": named, "category_id": named, "bbox": ["10", 10.0, "20.0", 20], "area": None, "iscrowd": "0"}
     path = a_set(tmp_path, [], found, images=[image], categories=[{"id": listed, "name": "cat"}])
@@ -192,14 +192,14 @@ def test_ids_as_numbers_and_texts(tmp_path: Path, make_picture: MakePicture, lis
         assert instances is not None
         assert (instances.boxes_xyxy.tolist(), instances.areas.tolist(), instances.ids.tolist()) == ([[10, 10, 30, 30]], [400], [1])
         assert instances.crowd.tolist() == [False]
-    content = read_coco(str(path))
+    content = load_coco(str(path))
     assert class_table(content)[1].tolist() == [[1]]
     write_parts(content, np.array([0]), [str(tmp_path / "part.json")])
     assert len(json.loads((tmp_path / "part.json").read_text())["annotations"]) == 1
 
 
-def test_ids_that_are_no_numbers(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "a.jpg")
+def test_ids_that_are_no_numbers(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "a.jpg")
     image = {"id": "8f-a", "file_name": "a.jpg", "width": 64, "height": 48}
     found = BOX | {"id": "x", "image_id": "8f-a", "category_id": "c"}
     a_set(tmp_path, [], found, images=[image], categories=[{"id": "d", "name": "dog"}, {"id": "c", "name": "cat"}])
@@ -207,9 +207,9 @@ def test_ids_that_are_no_numbers(tmp_path: Path, make_picture: MakePicture) -> N
     assert (classes_of(source), source.vocabulary.category_ids, counts_of(samples), items) == (("cat", "dog"), {}, {"a.jpg": 1}, [])
 
 
-def test_repeated_ids(tmp_path: Path, make_picture: MakePicture) -> None:
+def test_repeated_ids(tmp_path: Path, make_image: MakeImage) -> None:
     for name in "ab":
-        make_picture(tmp_path / f"{name}.jpg")
+        make_image(tmp_path / f"{name}.jpg")
     other = {"bbox": [1, 1, 9, 9]}
     found = [{**box, "id": 0, "image_id": image} for image in (1, 2) for box in (BOX, other, BOX, BOX)]
     a_set(tmp_path, ["a.jpg", "b.jpg"], *found)
@@ -218,8 +218,8 @@ def test_repeated_ids(tmp_path: Path, make_picture: MakePicture) -> None:
     assert [(item.note, item.reason.partition(": ")[0]) for item in items] == [(True, REPEATED)] * 4
 
 
-def test_repeated_images(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "a.jpg")
+def test_repeated_images(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "a.jpg")
     image = {"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}
     a_set(tmp_path, [], BOX, images=[image, image, image | {"file_name": "b.jpg"}])
     samples, items, _ = read_all(Coco(root=str(tmp_path), split="train"))
@@ -250,8 +250,8 @@ def test_repeated_images(tmp_path: Path, make_picture: MakePicture) -> None:
         ([], 0, ""),
     ],
 )
-def test_parts_of_masks(tmp_path: Path, make_picture: MakePicture, segmentation: Any, area: int, fault: str) -> None:
-    make_picture(tmp_path / "a.jpg")
+def test_parts_of_masks(tmp_path: Path, make_image: MakeImage, segmentation: Any, area: int, fault: str) -> None:
+    make_image(tmp_path / "a.jpg")
     path = a_set(tmp_path, ["a.jpg"], BOX | {"segmentation": [SQUARE]}, BOX | {"segmentation": segmentation})
     samples, items, _ = read_all(Coco(root=str(tmp_path), split="train"))
     for sample in (the_sample(samples), read_coco_file(str(path)).samples[0]):
@@ -265,8 +265,8 @@ def test_parts_of_masks(tmp_path: Path, make_picture: MakePicture, segmentation:
 # Other files
 
 
-def test_other_files_beside_the_split(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "a.jpg")
+def test_other_files_beside_the_split(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "a.jpg")
     a_set(tmp_path, ["a.jpg"], BOX)
     a_set(tmp_path, ["b.jpg"], file="backup.json", categories=[{"id": 1, "name": "other"}])
     a_set(tmp_path, ["b.jpg"], file="val.json", categories=[{"id": 2, "name": "dog"}])
@@ -297,8 +297,8 @@ def test_other_files_beside_the_split(tmp_path: Path, make_picture: MakePicture)
         (None, (), []),
     ],
 )
-def test_skeletons(tmp_path: Path, make_picture: MakePicture, skeleton: Any, pairs: tuple[tuple[int, int], ...], notes: list[str]) -> None:
-    make_picture(tmp_path / "a.jpg")
+def test_skeletons(tmp_path: Path, make_image: MakeImage, skeleton: Any, pairs: tuple[tuple[int, int], ...], notes: list[str]) -> None:
+    make_image(tmp_path / "a.jpg")
     category = {"id": 1, "name": "cat", "keypoints": ["nose", "left eye", "right eye"], "skeleton": skeleton}
     path = a_set(tmp_path, ["a.jpg"], BOX | {"keypoints": [1, 1, 2] * 3}, categories=[category])
     samples, items, source = read_all(Coco(root=str(tmp_path), split="train"))
@@ -317,8 +317,8 @@ def test_a_manifest_with_a_skeleton_that_points_nowhere_is_read() -> None:
 
 
 @pytest.mark.parametrize(("points", "kept"), [(None, 1), ([], 1), (0, 1), (7, 0), ("x", 0), ([1, 2, 2], 0), ([1, None, 2] * 3, 0)])
-def test_keypoints_of_an_object(tmp_path: Path, make_picture: MakePicture, points: Any, kept: int) -> None:
-    make_picture(tmp_path / "a.jpg")
+def test_keypoints_of_an_object(tmp_path: Path, make_image: MakeImage, points: Any, kept: int) -> None:
+    make_image(tmp_path / "a.jpg")
     category = {"id": 1, "name": "cat", "keypoints": ["nose", "left eye", "right eye"]}
     a_set(tmp_path, ["a.jpg"], BOX | {"keypoints": points}, categories=[category])
     samples, items, source = read_all(Coco(root=str(tmp_path), split="train"))

@@ -12,14 +12,14 @@ from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample
 from mtl_ray.sources import digits
 from mtl_ray.sources.config import Digits
-from mtl_ray.sources.picture import open_source
+from mtl_ray.sources.image_reading import open_source
 
 
 def scenes(num: int = 40, **options: Any) -> list[Sample]:
     """Some scenes."""
     source = open_source(Digits(**{"split": "train", "num": num, **options}))
     readings = [source.read(index) for index in range(num)]
-    assert not any(rejects for _, rejects in readings)
+    assert not any(skipped for _, skipped in readings)
     return [sample for sample, _ in readings if sample is not None]
 
 
@@ -45,7 +45,7 @@ def test_annotations_agree(size: int) -> None:
         assert sample.labels.tolist() == sorted(set(found.classes.tolist()))
         covered = np.zeros((size, size), np.uint8)
         for counts, digit, box, area in zip(found.masks, found.classes, found.boxes_xyxy, found.areas, strict=True):
-            mask = masks.decode(counts, size, size)
+            mask = masks.decode_rle(counts, size, size)
             rows, columns = np.nonzero(mask)
             assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             assert area == mask.sum() > 20

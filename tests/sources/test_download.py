@@ -1,4 +1,4 @@
-"""Whole data sets: every file's fate is told, archives are unpacked, and the exit status says whether anything failed."""
+"""Whole datasets: every file's fate is told, archives are unpacked, and the exit status says whether anything failed."""
 
 import hashlib
 import io
@@ -11,11 +11,11 @@ import pytest
 from jobs.download import main
 from jobs.run import run
 from mtl_ray.sources.downloads.catalog import CATALOG
-from mtl_ray.sources.downloads.download import Options, download, file_at, files_of
-from mtl_ray.sources.downloads.fetch import Patience
+from mtl_ray.sources.downloads.download import Options, download_files, file_at, files_of
+from mtl_ray.sources.downloads.fetch import RetryPolicy
 from tests.sources.bad_server import Page, bad_server
 
-QUICK = Patience(attempts=2, timeout_s=5, pause_s=0.001)
+QUICK = RetryPolicy(attempts=2, timeout_s=5, pause_s=0.001)
 
 
 def zipped(**files: str) -> bytes:
@@ -29,15 +29,15 @@ def zipped(**files: str) -> bytes:
 def test_several_files_of_which_one_fails(tmp_path: Path) -> None:
     with bad_server(a_zip=Page(zipped(a="1"), break_after=50), b_zip=Page(zipped(b="2")), c_txt=Page(b"3")) as server:
         files = [file_at(f"{server.url}/{name}") for name in ("a.zip", "none.zip", "b.zip", "c.txt", "b.zip")]
-        options = Options(to=str(tmp_path), patience=QUICK)
-        assert [(one.name, one.status, one.files) for one in download(files, options)] == [
+        options = Options(to=str(tmp_path), retry=QUICK)
+        assert [(one.name, one.status, one.files) for one in download_files(files, options)] == [
             ("a.zip", "fetched", 1),
             ("none.zip", "failed", None),
             ("b.zip", "fetched", 1),
             ("c.txt", "fetched", None),
         ]
         assert {path.name for path in (tmp_path / "set").iterdir()} == {"a.txt", "b.txt"}
-        again = download(files, options)
+        again = download_files(files, options)
         assert [(one.status, one.files) for one in again] == [("there", None), ("failed", None), ("there", None), ("there", None)]
         assert "answers 404" in again[1].reason
         assert server.asked["/b.zip"] == 2  # once for the file, and whether there is more
@@ -45,21 +45,21 @@ def test_several_files_of_which_one_fails(tmp_path: Path) -> None:
 
 def test_an_archive_that_is_none_fails(tmp_path: Path) -> None:
     with bad_server(a_zip=Page(b"<html>please log in</html>")) as server:
-        (one,) = download([file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), patience=QUICK))
-        assert (one.status, "damaged, or no archive" in one.reason) == ("failed", True)
+        (one,) = download_files([file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), retry=QUICK))
+        assert (one.status, "damaged or not an archive" in one.reason) == ("failed", True)
         server.pages["/a.zip"] = Page(zipped(a="1"))
-        (one,) = download([file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), patience=QUICK))
+        (one,) = download_files([file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), retry=QUICK))
         assert (one.status, one.files) == ("fetched", 1)
 
 
 def test_archives_may_be_removed_or_kept_packed(tmp_path: Path) -> None:
     with bad_server(a_zip=Page(zipped(a="1"))) as server:
         files = [file_at(f"{server.url}/a.zip")]
-        options = Options(to=str(tmp_path / "x"), patience=QUICK, delete=True)
-        assert [download(files, options)[0].status for _ in range(2)] == ["fetched", "there"]
+        options = Options(to=str(tmp_path / "x"), retry=QUICK, delete=True)
+        assert [download_files(files, options)[0].status for _ in range(2)] == ["fetched", "there"]
         assert not (tmp_path / "x" / "a.zip").exists()
         assert server.asked["/a.zip"] == 2
-        download(files, Options(to=str(tmp_path / "y"), patience=QUICK, unpack=False))
+        download_files(files, Options(to=str(tmp_path / "y"), retry=QUICK, unpack=False))
         assert sorted(path.name for path in (tmp_path / "y").iterdir()) == ["a.zip", "a.zip.sha256"]
 
 
@@ -68,11 +68,11 @@ def test_mirrors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with bad_server(val2017_zip=Page(archive)) as server:
         server.pages["/zips/train2017.zip"] = Page(archive)
         files = files_of("coco2017", ["val2017", "train2017.zip"])
-        options = Options(to=str(tmp_path), patience=QUICK, mirrors=(f"{server.url}/nothing/", server.url))
-        refused = download(files, options)
+        options = Options(to=str(tmp_path), retry=QUICK, mirrors=(f"{server.url}/nothing/", server.url))
+        refused = download_files(files, options)
         assert [one.status for one in refused] == ["failed", "failed"]
         assert f"has {len(archive)} bytes, the file 815,585,330" in refused[1].reason
-        taken = download(files, Options(to=str(tmp_path), patience=QUICK, mirrors=options.mirrors, check=False))
+        taken = download_files(files, Options(to=str(tmp_path), retry=QUICK, mirrors=options.mirrors, check=False))
         assert [(one.name, one.status) for one in taken] == [("train2017.zip", "fetched"), ("val2017.zip", "fetched")]
 
 
@@ -110,9 +110,9 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["coco2017", "--only", "val2018"], "it has train2017.zip"),
         (["file:///etc/passwd"], "http or https"),
         (["http://127.0.0.1/"], "http or https"),
-        (["http://127.0.0.1/x", "--digest", "sha256:12"], "no digest"),
-        (["http://127.0.0.1/x", "http://127.0.0.1/y", "--digest", "md5:" + "0" * 32], "single address"),
-        (["http://127.0.0.1/x", "--to", "s3://bucket/x"], "no folder of this machine"),
+        (["http://127.0.0.1/x", "--digest", "sha256:12"], "not a digest"),
+        (["http://127.0.0.1/x", "http://127.0.0.1/y", "--digest", "md5:" + "0" * 32], "single URL"),
+        (["http://127.0.0.1/x", "--to", "s3://bucket/x"], "not a local folder"),
     ],
 )
 def test_wrong_requests_are_one_sentence(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""labelme and VIA: shapes, groups, what is no object, and where files and pictures may lie."""
+"""labelme and VIA: shapes, groups, what is no object, and where files and images may lie."""
 
 import base64
 import io
@@ -14,20 +14,21 @@ from PIL import Image
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import Labelme, RawConfig, Via
-from mtl_ray.sources.picture import open_source
-from mtl_ray.sources.source import Reject
-from tests.sources.conftest import MakePicture
+from mtl_ray.sources.config import RawConfig
+from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Labelme, Via
+from mtl_ray.sources.source import SkippedItem
+from tests.sources.conftest import MakeImage
 
 TRIANGLE = [[2, 2], [20, 2], [2, 20]]
 
 
-def read_all(config: RawConfig) -> tuple[dict[str, Sample], list[Reject]]:
-    """All samples by key, and all rejects of a split."""
+def read_all(config: RawConfig) -> tuple[dict[str, Sample], list[SkippedItem]]:
+    """All samples by key, and all skipped items of a split."""
     source = open_source(config)
     readings = [source.read(index) for index in range(len(source))]
     samples = {sample.key: sample for sample, _ in readings if sample is not None}
-    return samples, [*source.rejects, *(item for _, found in readings for item in found)]
+    return samples, [*source.skipped, *(item for _, found in readings for item in found)]
 
 
 def objects(sample: Sample) -> Instances:
@@ -45,8 +46,8 @@ def shape(label: str, points: Any, kind: str = "polygon", group: int | None = No
     return {"label": label, "points": points, "shape_type": kind, "group_id": group, **more}
 
 
-def test_shapes_of_labelme(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "a.jpg")
+def test_shapes_of_labelme(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "a.jpg")
     pixels = np.zeros((5, 6), np.uint8)
     pixels[1:4, 2:6] = 255
     buffer = io.BytesIO()
@@ -66,7 +67,7 @@ def test_shapes_of_labelme(tmp_path: Path, make_picture: MakePicture) -> None:
         shape("cat", [[60, 44], [63, 47]], "mask", mask=mask),
     ]
     write_labelme(tmp_path / "a.json", shapes, "a.jpg", imageHeight=48, imageWidth=64)
-    samples, rejects = read_all(Labelme(root=str(tmp_path), split="all"))
+    samples, skipped = read_all(Labelme(root=str(tmp_path), split="all"))
     found = objects(samples["a.jpg"])
     assert open_source(Labelme(root=str(tmp_path), split="all")).vocabulary.classes == {"instances": ("cat", "dog")}
     assert found.classes.tolist() == [0, 1, 1, 0, 0]
@@ -78,56 +79,56 @@ def test_shapes_of_labelme(tmp_path: Path, make_picture: MakePicture) -> None:
     assert found.areas[3] == 12
     assert found.areas[4] == found.areas[0] + 60
     assert found.masks is not None
-    assert masks.decode(found.masks[3], 48, 64)[9:12, 9:13].all()
-    assert {reject.object: reject.reason[:24] for reject in rejects} == {
+    assert masks.decode_rle(found.masks[3], 48, 64)[9:12, 9:13].all()
+    assert {item.object: item.reason[:24] for item in skipped} == {
         "shape 7 (__ignore__)": "labelled as no object: _",
         "shape 8 (cat)": "a shape without area: li",
         "shape 9 (cat)": "too few points: a polygo",
-        "shape 10 (cat)": "a point that is not made",
+        "shape 10 (cat)": "a point without finite n",
         "shape 11 (cat)": "its mask does not fit in",
     }
 
 
-def test_shapes_that_do_not_say_their_kind(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "a.jpg")
+def test_shapes_that_do_not_say_their_kind(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "a.jpg")
     shapes = [{"label": "cat", "points": points} for points in ([[9, 8], [3, 2]], [[1, 1], [9, 1], [9, 9]], [[1, 1]])]
     write_labelme(tmp_path / "a.json", shapes, "a.jpg")
-    samples, rejects = read_all(Labelme(root=str(tmp_path), split="all"))
+    samples, skipped = read_all(Labelme(root=str(tmp_path), split="all"))
     assert objects(samples["a.jpg"]).boxes_xyxy.tolist() == [[3, 2, 9, 8], [1, 1, 9, 9]]
-    assert [reject.reason for reject in rejects] == ["too few points: a polygon of 1"]
+    assert [item.reason for item in skipped] == ["too few points: a polygon of 1"]
 
 
-def test_where_labelme_pictures_lie(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "images" / "a.jpg")
-    make_picture(tmp_path / "labels" / "b.png")
-    data = base64.b64encode(make_picture(tmp_path / "elsewhere.png").read_bytes()).decode()
+def test_where_labelme_images_lie(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "images" / "a.jpg")
+    make_image(tmp_path / "labels" / "b.png")
+    data = base64.b64encode(make_image(tmp_path / "elsewhere.png").read_bytes()).decode()
     (tmp_path / "elsewhere.png").unlink()
     write_labelme(tmp_path / "labels" / "a.json", [shape("x", TRIANGLE)], "..\\images\\a.jpg")
     write_labelme(tmp_path / "labels" / "b.json", [], "C:\\Users\\me\\..\\b.png")
     write_labelme(tmp_path / "labels" / "b2.json", [], "b.png")
     write_labelme(tmp_path / "labels" / "c.json", [], "../../../c.png", imageData=data)
-    write_labelme(tmp_path / "labels" / "d.json", [], "d.png", imageData="no picture")
+    write_labelme(tmp_path / "labels" / "d.json", [], "d.png", imageData="no image")
     write_labelme(tmp_path / "labels" / "e.json", [], "e.png")
     (tmp_path / "labels" / "f.json").write_text("[1]")
-    samples, rejects = read_all(Labelme(root=str(tmp_path), split="labels"))
+    samples, skipped = read_all(Labelme(root=str(tmp_path), split="labels"))
     assert samples.keys() == {"images/a.jpg", "labels/b.png", "labels/c.png"}
-    assert {reject.file: reject.reason[:20] for reject in rejects} == {
+    assert {item.file: item.reason[:20] for item in skipped} == {
         "labels/b.json": "the path leaves the ",
-        "labels/d.json": "its imageData is no ",
+        "labels/d.json": "its imageData is not",
         "labels/e.json": "annotation file with",
         "labels/f.json": "a JSON file that is ",
     }
 
 
-def test_labelme_lists_and_other_sizes(tmp_path: Path, make_picture: MakePicture) -> None:
+def test_labelme_lists_and_other_sizes(tmp_path: Path, make_image: MakeImage) -> None:
     for name in "abc":
-        make_picture(tmp_path / f"{name}.jpg")
+        make_image(tmp_path / f"{name}.jpg")
         write_labelme(tmp_path / f"{name}.json", [shape(name, TRIANGLE)], f"{name}.jpg", imageHeight=48, imageWidth=64 if name < "c" else 9)
     (tmp_path / "train.txt").write_text("b.jpg\nc\nd\n")
-    samples, rejects = read_all(Labelme(root=str(tmp_path), split="train"))
+    samples, skipped = read_all(Labelme(root=str(tmp_path), split="train"))
     assert samples.keys() == {"b.jpg"}
     assert objects(samples["b.jpg"]).classes.tolist() == [1]
-    assert [(reject.file, reject.reason[:12]) for reject in rejects] == [("d", "is listed, b"), ("c.json", "annotated as")]
+    assert [(item.file, item.reason[:12]) for item in skipped] == [("d", "is listed, b"), ("c.json", "annotated as")]
     with pytest.raises(FileNotFoundError, match=r"no list val\.txt"):
         open_source(Labelme(root=str(tmp_path), split="val"))
     (tmp_path / "empty").mkdir()
@@ -141,16 +142,16 @@ def region(kind: str, attributes: dict[str, Any] | None = None, **numbers: Any) 
 
 
 def write_via(path: Path, **regions: Any) -> None:
-    """A file of VIA; the pictures are called by the names of the arguments."""
+    """A file of VIA; the images are called by the names of the arguments."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         json.dumps({f"{name}.jpg123": {"filename": f"{name}.jpg", "size": 123, "regions": each} for name, each in regions.items()})
     )
 
 
-def test_shapes_of_via(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "train" / "a.jpg")
-    make_picture(tmp_path / "train" / "b.jpg")
+def test_shapes_of_via(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "train" / "a.jpg")
+    make_image(tmp_path / "train" / "b.jpg")
     cat = {"type": "cat", "pose": "left"}
     regions = [
         region("polygon", cat, all_points_x=[2, 20, 2], all_points_y=[2, 2, 20]),
@@ -164,7 +165,7 @@ def test_shapes_of_via(tmp_path: Path, make_picture: MakePicture) -> None:
     ]
     write_via(tmp_path / "train" / "via_region_data.json", a=regions, b={})
     (tmp_path / "train" / "other.json").write_text("[]")
-    samples, rejects = read_all(Via(root=str(tmp_path), split="train"))
+    samples, skipped = read_all(Via(root=str(tmp_path), split="train"))
     found = objects(samples["a.jpg"])
     assert open_source(Via(root=str(tmp_path), split="train")).vocabulary.classes == {"instances": ("cat", "dog")}
     assert found.classes.tolist() == [0, 1, 0, 0]
@@ -172,17 +173,17 @@ def test_shapes_of_via(tmp_path: Path, make_picture: MakePicture) -> None:
     assert np.allclose(found.boxes_xyxy[3], [20, 4, 40, 44], atol=0.5)
     assert math.isclose(found.areas[3], math.pi * 200, rel_tol=0.05)
     assert len(objects(samples["b.jpg"])) == 0
-    assert [reject.object for reject in rejects] == [f"a.jpg, region {number}" for number in (5, 6, 7, 8)]
-    assert rejects[2].reason == "a rect without 'height'"
+    assert [item.object for item in skipped] == [f"a.jpg, region {number}" for number in (5, 6, 7, 8)]
+    assert skipped[2].reason == "a rect without 'height'"
 
 
-def test_which_via_file(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "images" / "a.jpg")
+def test_which_via_file(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "images" / "a.jpg")
     rect = region("rect", x=1, y=1, width=9, height=9)
     write_via(tmp_path / "via_train.json", a={"0": rect})
     write_via(tmp_path / "via_val.json", a=[rect, rect])
-    samples, rejects = read_all(Via(root=str(tmp_path), split="val"))
-    assert (len(objects(samples["a.jpg"])), rejects) == (2, [])
+    samples, skipped = read_all(Via(root=str(tmp_path), split="val"))
+    assert (len(objects(samples["a.jpg"])), skipped) == (2, [])
     assert open_source(Via(root=str(tmp_path), split="val")).vocabulary.classes == {"instances": ("object",)}
     with pytest.raises(ValueError, match="name one with --annotations"):
         open_source(Via(root=str(tmp_path), split="test"))
@@ -202,7 +203,7 @@ def test_which_via_file(tmp_path: Path, make_picture: MakePicture) -> None:
 @pytest.mark.parametrize(("split", "images", "count"), [("train", 61, 255), ("val", 13, 50)])
 def test_balloons_are_those_of_the_coco_file(shared_data: Path, split: str, images: int, count: int) -> None:
     root = shared_data / "inst_balloon_via"
-    samples, rejects = read_all(Via(root=str(root), split=split))
+    samples, skipped = read_all(Via(root=str(root), split=split))
     content = json.loads((root / "annotations" / f"instances_{split}.json").read_text())
     keys = {image["id"]: image["file_name"] for image in content["images"]}
     expected = sorted(
@@ -213,14 +214,14 @@ def test_balloons_are_those_of_the_coco_file(shared_data: Path, split: str, imag
         for key, sample in samples.items()
         for area, (x1, y1, x2, y2) in zip(objects(sample).areas, objects(sample).boxes_xyxy.astype(np.float64).tolist(), strict=True)
     )
-    assert (len(samples), len(found), rejects) == (images, count, [])
+    assert (len(samples), len(found), skipped) == (images, count, [])
     assert [entry[:2] for entry in found] == [entry[:2] for entry in expected]
     assert np.abs(np.array([entry[2] for entry in found]) - [entry[2] for entry in expected]).max() < 2e-3
 
 
 def test_labelme_pack(shared_data: Path) -> None:
     root = shared_data / "fmt_voc_labelme"
-    samples, rejects = read_all(Labelme(root=str(root / "labelme"), split="all"))
+    samples, skipped = read_all(Labelme(root=str(root / "labelme"), split="all"))
     content = json.loads((root / "coco" / "annotations.json").read_text())
     assert (len(samples), sum(len(objects(sample)) for sample in samples.values())) == (3, len(content["annotations"]))
-    assert {reject.reason for reject in rejects} == {"labelled as no object: __ignore__"}
+    assert {item.reason for item in skipped} == {"labelled as no object: __ignore__"}

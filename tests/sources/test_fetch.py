@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtl_ray.sources.downloads.fetch import FetchError, Patience, Wanted, fetch
+from mtl_ray.sources.downloads.fetch import FetchError, RetryPolicy, Wanted, fetch
 from tests.sources.bad_server import BadServer, Page, bad_server
 
 DATA = np.random.default_rng(0).bytes(1_000_000)
-QUICK = Patience(attempts=3, timeout_s=5, pause_s=0.001)
+QUICK = RetryPolicy(attempts=3, timeout_s=5, pause_s=0.001)
 
 
 def sha256(data: bytes = DATA) -> str:
@@ -185,9 +185,9 @@ def test_nobody_there_and_nobody_answering(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.bin"
         with pytest.raises(FetchError, match="timed out"):
-            fetch(Wanted(path="a.bin", urls=(url,)), tmp_path, Patience(attempts=1, timeout_s=0.2, pause_s=0))
+            fetch(Wanted(path="a.bin", urls=(url,)), tmp_path, RetryPolicy(attempts=1, timeout_s=0.2, pause_s=0))
     with pytest.raises(FetchError, match="refused"):
-        fetch(Wanted(path="a.bin", urls=(url,)), tmp_path, Patience(attempts=1, timeout_s=5, pause_s=0))
+        fetch(Wanted(path="a.bin", urls=(url,)), tmp_path, RetryPolicy(attempts=1, timeout_s=5, pause_s=0))
 
 
 def test_two_at_once(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from jobs.convert import main
 from jobs.run import run
 from mtl_ray.distributed.dataset_health import check_health
 from mtl_ray.sources.findings import Findings, refusal, remarks
-from mtl_ray.sources.source import Reject, unknown_class
+from mtl_ray.sources.source import SkippedItem, unknown_class
 
 
 def write_voc(root: Path, images: dict[str, list[str]], box: str = "1,1,9,9") -> Path:
@@ -90,15 +90,15 @@ def test_a_listed_class_that_never_occurs_beside_unknown_ones_is_a_misspelling(t
     assert "warning: 2 of 4 annotations were rejected" in said
 
 
-def counted(images: int, annotations: int, rejects: list[Reject]) -> Findings:
+def counted(images: int, annotations: int, skipped: list[SkippedItem]) -> Findings:
     findings = Findings(images=images, annotated=images, annotations=annotations)
-    findings.add(rejects)
+    findings.add(skipped)
     return findings
 
 
 @pytest.mark.parametrize(("bad", "warned"), [(1, False), (2, True)])
 def test_the_warning_begins_above_one_in_a_hundred(bad: int, warned: bool) -> None:
-    items = [Reject("a.xml", f"object {number}", "its box has no area: x 1 to 1") for number in range(bad)]
+    items = [SkippedItem("a.xml", f"object {number}", "its box has no area: x 1 to 1") for number in range(bad)]
     said = list(remarks(counted(100, 100 * bad - bad if not warned else 99, items)))
     assert bool(said) is warned
     if warned:
@@ -107,15 +107,15 @@ def test_the_warning_begins_above_one_in_a_hundred(bad: int, warned: bool) -> No
 
 def test_the_three_most_frequent_reasons_are_named_and_images_are_counted_apart() -> None:
     reasons = {"a": 4, "b": 3, "c": 2, "d": 1}
-    items = [Reject("f", "o", f"{reason}: {number}") for reason, count in reasons.items() for number in range(count)]
-    said = next(iter(remarks(counted(8, 90, [*items, *(Reject(f"{n}.jpg", "", "listed but not there") for n in range(2))]))))
+    items = [SkippedItem("f", "o", f"{reason}: {number}") for reason, count in reasons.items() for number in range(count)]
+    said = next(iter(remarks(counted(8, 90, [*items, *(SkippedItem(f"{n}.jpg", "", "listed but not there") for n in range(2))]))))
     assert said.startswith("warning: 2 of 10 images and 10 of 100 annotations were rejected: 4 x a (such as f, o, 0); 3 x b")
     assert "2 x c" in said or "2 x listed" in said
     assert " x d" not in said
 
 
 def test_notes_are_always_said_and_are_no_rejects() -> None:
-    findings = counted(1000, 1000, [Reject("a.jpg", "", "no annotation file", note=True)])
+    findings = counted(1000, 1000, [SkippedItem("a.jpg", "", "no annotation file", note=True)])
     assert list(remarks(findings)) == ["note: 1 x no annotation file, such as a.jpg"]
     assert findings.rejected == 0
 
@@ -130,9 +130,9 @@ def merged(parts: list[Findings]) -> Findings:
 @pytest.mark.parametrize("say", [lambda f: list(remarks(f)), lambda f: refusal(f, {"instances": {"x": 0}})], ids=["remarks", "refusal"])
 def test_findings_of_parts_are_those_of_the_whole(say: Callable[[Findings], Any]) -> None:
     items = [
-        Reject("a", "object 1", unknown_class("X")),
-        Reject("b", "", "not there"),
-        Reject("c", "", "no annotation file", note=True),
-        Reject("d", "object 2", unknown_class("Y")),
+        SkippedItem("a", "object 1", unknown_class("X")),
+        SkippedItem("b", "", "not there"),
+        SkippedItem("c", "", "no annotation file", note=True),
+        SkippedItem("d", "object 2", unknown_class("Y")),
     ]
     assert say(merged([counted(2, 3, items[:2]), counted(5, 7, items[2:])])) == say(counted(7, 10, items))

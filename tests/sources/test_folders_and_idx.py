@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 import pytest
 
-from mtl_ray.sources.config import Idx, ImageFolder, Pictures
-from mtl_ray.sources.picture import open_source
-from tests.sources.conftest import MakePicture
+from mtl_ray.sources.config import Idx, ImageFolder, UnannotatedImages
+from mtl_ray.sources.image_reading import open_source
+from tests.sources.conftest import MakeImage
 
 
-def test_image_folder(tmp_path: Path, make_picture: MakePicture) -> None:
+def test_image_folder(tmp_path: Path, make_image: MakeImage) -> None:
     for name in ("train/cat/1.jpg", "train/cat/deep/2.PNG", "train/ant/1.jpg", "val/bee/1.jpg", "train/stray.jpg"):
-        make_picture(tmp_path / name)
-    (tmp_path / "train" / "cat" / "notes.txt").write_text("no picture")
+        make_image(tmp_path / name)
+    (tmp_path / "train" / "cat" / "notes.txt").write_text("no image")
     (tmp_path / "train" / "cat" / ".hidden.jpg").write_bytes(b"")
     (tmp_path / "train" / "cat" / "torn.jpg").write_bytes((tmp_path / "train/cat/1.jpg").read_bytes()[:300])
     source = open_source(ImageFolder(root=str(tmp_path), split="train"))
@@ -25,16 +25,16 @@ def test_image_folder(tmp_path: Path, make_picture: MakePicture) -> None:
     assert source.vocabulary.classes == {"labels": ("ant", "bee", "cat")}
     assert source.vocabulary.exclusive_labels
     assert labels == {"ant/1.jpg": [0], "cat/1.jpg": [2], "cat/deep/2.PNG": [2]}
-    assert sorted(reject.file for reject in source.rejects) == ["cat/notes.txt", "stray.jpg"]
+    assert sorted(item.file for item in source.skipped) == ["cat/notes.txt", "stray.jpg"]
     assert [found[0].file for sample, found in readings if sample is None] == ["cat/torn.jpg"]
     assert open_source(ImageFolder(root=str(tmp_path), split="val")).vocabulary == source.vocabulary
     with pytest.raises(FileNotFoundError, match="no folder 'test'; it has train, val"):
         open_source(ImageFolder(root=str(tmp_path), split="test"))
 
 
-def test_image_folder_with_a_list_of_classes(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "train" / "cat" / "1.jpg")
-    make_picture(tmp_path / "train" / "ant" / "1.jpg")
+def test_image_folder_with_a_list_of_classes(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "train" / "cat" / "1.jpg")
+    make_image(tmp_path / "train" / "ant" / "1.jpg")
     names = tmp_path / "names.txt"
     names.write_text("dog\ncat\n")
     source = open_source(ImageFolder(root=str(tmp_path), split="train", classes=str(names)))
@@ -42,26 +42,26 @@ def test_image_folder_with_a_list_of_classes(tmp_path: Path, make_picture: MakeP
     assert sample is not None
     assert sample.labels is not None
     assert sample.labels.tolist() == [1]
-    assert [reject.reason for reject in source.rejects] == ["unknown class: ant"]
+    assert [item.reason for item in source.skipped] == ["unknown class: ant"]
     with pytest.raises(FileNotFoundError, match="no file of class names"):
         open_source(ImageFolder(root=str(tmp_path), split="train", classes=str(tmp_path / "other.txt")))
 
 
-def test_pictures_without_annotations(tmp_path: Path, make_picture: MakePicture) -> None:
+def test_images_without_annotations(tmp_path: Path, make_image: MakeImage) -> None:
     for name in ("test/a b.JPG", "test/deep/c.png", "other/d.jpg"):
-        make_picture(tmp_path / name)
+        make_image(tmp_path / name)
     (tmp_path / "test" / "torn.jpg").write_bytes(b"torn")
-    (tmp_path / "test" / "notes.txt").write_text("no picture")
+    (tmp_path / "test" / "notes.txt").write_text("no image")
     (names := tmp_path / "names.txt").write_text("cat\ndog\n")
     for root, split in ((tmp_path, "test"), (tmp_path / "test", "anything")):
-        source = open_source(Pictures(root=str(root), split=split, classes=str(names)))
+        source = open_source(UnannotatedImages(root=str(root), split=split, classes=str(names)))
         assert source.vocabulary.classes == {"instances": ("cat", "dog")}
         readings = [source.read(index) for index in range(len(source))]
         assert [sample.key for sample, _ in readings if sample is not None] == ["a b.JPG", "deep/c.png"]
         assert all(sample is None or sample.instances is None for sample, _ in readings)
-        assert [reject.file for _, found in readings for reject in found] == ["torn.jpg"]
+        assert [item.file for _, found in readings for item in found] == ["torn.jpg"]
     with pytest.raises(FileNotFoundError, match=r"no images in .*/tset; folders in .*: other, test"):
-        open_source(Pictures(root=str(tmp_path), split="tset", classes=str(names)))
+        open_source(UnannotatedImages(root=str(tmp_path), split="tset", classes=str(names)))
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -105,4 +105,4 @@ def test_damaged_idx(tmp_path: Path) -> None:
     write_idx(images, np.zeros((2, 4, 4)))
     write_idx(labels, np.array([0, 1]))
     source = open_source(Idx(root=str(tmp_path), split="train"))
-    assert (len(source), [reject.object for reject in source.rejects]) == (1, ["1"])
+    assert (len(source), [item.object for item in source.skipped]) == (1, ["1"])

@@ -1,4 +1,4 @@
-"""Damaged files of labelme, VIA, nuImages and Cityscapes: samples, rejects, or one sentence, whatever stands in them."""
+"""Damaged files of labelme, VIA, nuImages and Cityscapes: samples, skipped items, or one sentence, whatever stands in them."""
 
 import base64
 import io
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mtl_ray.geometry import masks
-from mtl_ray.sources.config import Cityscapes, Labelme, Nuimages, RawConfig, Via
-from mtl_ray.sources.picture import ImageRule, open_source
+from mtl_ray.sources.config import RawConfig
+from mtl_ray.sources.image_reading import ImageRule, open_source
+from mtl_ray.sources.object_configs import Cityscapes, Labelme, Nuimages, Via
 from tests.sources.test_fuzz_files import HEIGHT, JPEG, WIDTH, is_told
 
 Step = str | int
@@ -30,7 +31,7 @@ def png(values: Any) -> bytes:
 
 BUTTON = base64.b64encode(png(np.ones((3, 4), np.uint8))).decode()
 PICTURE = base64.b64encode(JPEG).decode()
-MASK = base64.b64encode(masks.encode(np.eye(HEIGHT, WIDTH, dtype=np.uint8))).decode()
+MASK = base64.b64encode(masks.encode_rle(np.eye(HEIGHT, WIDTH, dtype=np.uint8))).decode()
 
 
 def labelme(image: Any, data: str | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Damaged text, XML and PNG files: every source of them gives samples, rejects, or one sentence, whatever stands in the files."""
+"""Damaged text, XML and PNG files: every source of them gives samples, skipped items, or one sentence, whatever stands in the files."""
 
 import gzip
 import struct
@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import Idx, ImageFolder, List, Pictures, RawConfig, SemanticPng, Text, Voc, Yolo
-from mtl_ray.sources.picture import ImageRule, open_source
-from mtl_ray.sources.source import Reject, Source
+from mtl_ray.sources.config import Idx, ImageFolder, List, RawConfig, SemanticPng, UnannotatedImages
+from mtl_ray.sources.image_reading import ImageRule, open_source
+from mtl_ray.sources.object_configs import Text, Voc, Yolo
+from mtl_ray.sources.source import SkippedItem, Source
 
 WIDTH, HEIGHT = 16, 12
 JPEG = cv2.imencode(".jpg", np.full((HEIGHT, WIDTH, 3), 90, np.uint8))[1].tobytes()
@@ -90,7 +91,10 @@ SETS: dict[str, tuple[Files, Callable[[str], RawConfig]]] = {
         {"train/cat/a.jpg": JPEG, "train/dog/b.jpg": JPEG, "classes.txt": b"cat\ndog\n"},
         lambda root: ImageFolder(root=root, split="train"),
     ),
-    "pictures": ({"test/a.jpg": JPEG, "names.txt": b"cat\n"}, lambda root: Pictures(root=root, split="test", classes=f"{root}/names.txt")),
+    "pictures": (
+        {"test/a.jpg": JPEG, "names.txt": b"cat\n"},
+        lambda root: UnannotatedImages(root=root, split="test", classes=f"{root}/names.txt"),
+    ),
     "idx": (
         {"train-images-idx3-ubyte": idx(np.zeros((2, 4, 4))), "train-labels-idx1-ubyte.gz": gzip.compress(idx(np.array([0, 1])))},
         lambda root: Idx(root=root, split="train"),
@@ -184,10 +188,10 @@ def is_told(config: RawConfig, rule: ImageRule) -> None:
 def read_whole(source: Source) -> None:
     """Reads every record; each gives a sample, or a reason why not."""
     for index in range(len(source)):
-        sample, rejects = source.read(index)
+        sample, skipped = source.read(index)
         assert sample is None or isinstance(sample, Sample)
-        assert sample is not None or rejects
-        assert all(isinstance(item, Reject) and item.reason for item in rejects)
+        assert sample is not None or skipped
+        assert all(isinstance(item, SkippedItem) and item.reason for item in skipped)
 
 
 @pytest.mark.parametrize("kind", SETS)

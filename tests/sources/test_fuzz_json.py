@@ -1,4 +1,4 @@
-"""Damaged COCO files: the source gives samples, rejects, or one sentence, whatever stands in the file; so does the reader of evaluation."""
+"""Damaged COCO files: the source and the reader of evaluation give samples, skipped items, or one sentence."""
 
 import copy
 import json
@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_ray.evaluation.coco_file import read_coco_file
-from mtl_ray.geometry.masks import decode
-from mtl_ray.sources.config import Coco
-from mtl_ray.sources.picture import ImageRule, open_source
+from mtl_ray.geometry.masks import decode_rle
+from mtl_ray.sources.image_reading import ImageRule, open_source
+from mtl_ray.sources.object_configs import Coco
 from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
 from tests.sources.test_fuzz_files import HEIGHT, JPEG, WIDTH, is_told, read_whole
 
@@ -160,5 +160,5 @@ def test_the_whole_file(tmp_path: Path, encoding: str) -> None:
     assert first is not None
     assert first.instances is not None
     assert first.instances.masks is not None
-    assert decode(first.instances.masks[0], HEIGHT, WIDTH).sum() == 64
+    assert decode_rle(first.instances.masks[0], HEIGHT, WIDTH).sum() == 64
     assert len(read_coco_file(str(tmp_path / "train.json")).samples) == 2

@@ -10,12 +10,13 @@ import pytest
 from mtl_ray.evaluation.coco_file import read_mask
 from mtl_ray.geometry import masks
 from mtl_ray.sources.coco_masks import mask_of
-from mtl_ray.sources.config import Coco, ImageFolder, Labelme, RawConfig, Yolo
+from mtl_ray.sources.config import ImageFolder, RawConfig
+from mtl_ray.sources.image_reading import open_source
 from mtl_ray.sources.json_values import parse_json
-from mtl_ray.sources.picture import open_source
-from mtl_ray.sources.source import NOT_UTF8, Reject
+from mtl_ray.sources.object_configs import Coco, Labelme, Yolo
+from mtl_ray.sources.source import NOT_UTF8, SkippedItem
 from mtl_ray.vocabulary import skeleton_of
-from tests.sources.conftest import MakePicture
+from tests.sources.conftest import MakeImage
 
 SQUARE = [10, 10, 30, 10, 30, 30, 10, 30]
 LATIN = os.fsdecode(b"caf\xe9.png")
@@ -30,13 +31,13 @@ def coco_of(*names: str) -> dict[str, Any]:
     }
 
 
-def as_folders(root: Path, make_picture: MakePicture) -> RawConfig:
-    make_picture(root / "train" / "cat" / LATIN)
+def as_folders(root: Path, make_image: MakeImage) -> RawConfig:
+    make_image(root / "train" / "cat" / LATIN)
     return ImageFolder(root=str(root), split="train")
 
 
-def as_yolo(root: Path, make_picture: MakePicture) -> RawConfig:
-    make_picture(root / "images" / "train" / LATIN)
+def as_yolo(root: Path, make_image: MakeImage) -> RawConfig:
+    make_image(root / "images" / "train" / LATIN)
     labels = root / "labels" / "train"
     labels.mkdir(parents=True)
     (labels / LATIN.replace(".png", ".txt")).write_text("0 .5 .5 .2 .2\n")
@@ -44,36 +45,36 @@ def as_yolo(root: Path, make_picture: MakePicture) -> RawConfig:
     return Yolo(root=str(root), split="train")
 
 
-def as_labelme(root: Path, make_picture: MakePicture) -> RawConfig:
-    make_picture(root / LATIN)
+def as_labelme(root: Path, make_image: MakeImage) -> RawConfig:
+    make_image(root / LATIN)
     shape = {"label": "cat", "shape_type": "rectangle", "points": [[1, 1], [9, 9]]}
     (root / LATIN.replace(".png", ".json")).write_text(json.dumps({"imagePath": LATIN, "shapes": [shape]}))
     return Labelme(root=str(root), split="train")
 
 
 @pytest.mark.parametrize("made", [as_folders, as_yolo])
-def test_an_image_whose_name_is_not_utf8_is_used_with_a_note(tmp_path: Path, make_picture: MakePicture, made: Any) -> None:
-    source = open_source(made(tmp_path, make_picture))
-    sample, rejects = source.read(0)
+def test_an_image_whose_name_is_not_utf8_is_used_with_a_note(tmp_path: Path, make_image: MakeImage, made: Any) -> None:
+    source = open_source(made(tmp_path, make_image))
+    sample, skipped = source.read(0)
     assert sample is not None
     assert sample.key.rpartition("/")[2] == "caf%E9.png"
-    assert [(reject.reason, reject.note) for reject in rejects] == [(NOT_UTF8, True)]
+    assert [(item.reason, item.note) for item in skipped] == [(NOT_UTF8, True)]
 
 
-def test_a_labelme_set_whose_names_are_not_utf8_can_be_opened(tmp_path: Path, make_picture: MakePicture) -> None:
-    source = open_source(as_labelme(tmp_path, make_picture))
-    assert all(text.encode() for index in range(len(source)) for reject in source.read(index)[1] for text in (reject.file, reject.reason))
+def test_a_labelme_set_whose_names_are_not_utf8_can_be_opened(tmp_path: Path, make_image: MakeImage) -> None:
+    source = open_source(as_labelme(tmp_path, make_image))
+    assert all(text.encode() for index in range(len(source)) for item in source.read(index)[1] for text in (item.file, item.reason))
 
 
-def test_a_class_whose_name_is_not_utf8_is_refused_in_a_sentence(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "train" / os.fsdecode(b"caf\xe9") / "a.png")
+def test_a_class_whose_name_is_not_utf8_is_refused_in_a_sentence(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "train" / os.fsdecode(b"caf\xe9") / "a.png")
     with pytest.raises(ValueError, match="the class name 'caf%E9' is not UTF-8 text; Fix: rename its folder"):
         open_source(ImageFolder(root=str(tmp_path), split="train"))
 
 
 def test_what_is_rejected_can_always_be_written() -> None:
-    reject = Reject("a\udce4", "b\ud800", "plain ä")
-    assert (reject.file, reject.object, reject.reason) == ("a%E4", "b\ufffd", "plain ä")
+    item = SkippedItem("a\udce4", "b\ud800", "plain ä")
+    assert (item.file, item.object, item.reason) == ("a%E4", "b\ufffd", "plain ä")
 
 
 @pytest.mark.parametrize(
@@ -92,16 +93,16 @@ def test_half_a_character_is_no_text(written: bytes, read: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "file"), [(" a.png", "a.png"), ("a.png ", "a.png"), ("C:\\x\\a%20b.png\n", "a b.png")])
-def test_blanks_around_a_name_do_not_count(tmp_path: Path, make_picture: MakePicture, name: str, file: str) -> None:
-    make_picture(tmp_path / "images" / file)
+def test_blanks_around_a_name_do_not_count(tmp_path: Path, make_image: MakeImage, name: str, file: str) -> None:
+    make_image(tmp_path / "images" / file)
     (tmp_path / "train.json").write_text(json.dumps(coco_of(name)))
-    sample, rejects = open_source(Coco(root=str(tmp_path), split="train")).read(0)
+    sample, skipped = open_source(Coco(root=str(tmp_path), split="train")).read(0)
     assert sample is not None
-    assert (sample.key, rejects) == (file, [])
+    assert (sample.key, skipped) == (file, [])
 
 
-def test_what_macos_leaves_is_no_annotation_file(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "images" / "a.png")
+def test_what_macos_leaves_is_no_annotation_file(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "images" / "a.png")
     for folder in (".", "__MACOSX", ".ipynb_checkpoints"):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "train.json").write_text(json.dumps(coco_of("a.png")))

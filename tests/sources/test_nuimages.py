@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from mtl_ray.geometry import masks
-from mtl_ray.sources.config import Nuimages
+from mtl_ray.sources.image_reading import ImageRule, open_source
 from mtl_ray.sources.nuimages import CLASSES, semantic_numbers
-from mtl_ray.sources.picture import ImageRule, open_source
-from tests.sources.conftest import MakePicture
+from mtl_ray.sources.object_configs import Nuimages
+from tests.sources.conftest import MakeImage
 from tests.sources.test_cases_files import counts_of, read_all, said
 
 HEIGHT, WIDTH = 48, 64
@@ -37,7 +37,7 @@ def pixels(*box: int) -> np.ndarray:
 
 def row(token: str, category: str, mask: np.ndarray | None, frame: str = "f1", **more: Any) -> dict[str, Any]:
     """An annotation as nuImages has them."""
-    encoded = None if mask is None else {"size": [HEIGHT, WIDTH], "counts": base64.b64encode(masks.encode(mask)).decode()}
+    encoded = None if mask is None else {"size": [HEIGHT, WIDTH], "counts": base64.b64encode(masks.encode_rle(mask)).decode()}
     return {"token": token, "sample_data_token": frame, "category_token": f"c-{category}", "mask": encoded, **more}
 
 
@@ -66,9 +66,9 @@ def test_numbers_of_the_map() -> None:
         semantic_numbers([*NAMES, "something.new"])
 
 
-def test_objects_and_map(tmp_path: Path, make_picture: MakePicture) -> None:
+def test_objects_and_map(tmp_path: Path, make_image: MakeImage) -> None:
     for name in "ab":
-        make_picture(tmp_path / "samples" / "CAM_BACK" / f"{name}.jpg", WIDTH, HEIGHT)
+        make_image(tmp_path / "samples" / "CAM_BACK" / f"{name}.jpg", WIDTH, HEIGHT)
     objects = [
         row("3", "animal", pixels(12, 12, 20, 20), bbox=[12, 12, 20, 20]),
         row("1", "vehicle.bus.bendy", pixels(10, 10, 30, 20), bbox=[10, 10, 30, 20]),
@@ -83,15 +83,15 @@ def test_objects_and_map(tmp_path: Path, make_picture: MakePicture) -> None:
     ]
     write(tmp_path, objects, surfaces)
     source = open_source(Nuimages(root=str(tmp_path), split="mini"))
-    sample, rejects = source.read(0)
+    sample, skipped = source.read(0)
     assert sample is not None
     assert sample.instances is not None
     assert (len(source), sample.key) == (2, "samples/CAM_BACK/a.jpg")
     assert [CLASSES[index] for index in sample.instances.classes] == ["bus", "pedestrian"]
     assert sample.instances.areas.tolist() == [200, 50]
     assert sample.instances.masks is not None
-    assert np.array_equal(masks.decode(sample.instances.masks[1], HEIGHT, WIDTH), pixels(0, 0, 4, 9))
-    assert [(reject.object, reject.reason) for reject in rejects] == [("annotation 4", "it has no mask")]
+    assert np.array_equal(masks.decode_rle(sample.instances.masks[1], HEIGHT, WIDTH), pixels(0, 0, 4, 9))
+    assert [(item.object, item.reason) for item in skipped] == [("annotation 4", "it has no mask")]
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     for box, name in (((0, 15, 64, 48), 24), ((0, 40, 64, 48), 31), ((10, 10, 30, 20), 15), ((0, 0, 4, 9), 6), ((12, 12, 20, 20), 1)):
         expected[pixels(*box) == 1] = name
@@ -106,17 +106,17 @@ def test_objects_and_map(tmp_path: Path, make_picture: MakePicture) -> None:
     assert len(second.instances) == 0
 
 
-def test_masks_that_are_none(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "samples" / "CAM_BACK" / "a.jpg", WIDTH, HEIGHT)
+def test_masks_that_are_none(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "samples" / "CAM_BACK" / "a.jpg", WIDTH, HEIGHT)
     bad = row("1", "vehicle.car", pixels(0, 0, 2, 2), bbox=[0, 0, 2, 2])
     bad["mask"]["size"] = [900, 1600]
     cut = row("2", "vehicle.car", pixels(0, 0, 2, 2), bbox=[0, 0, 2, 2])
     cut["mask"]["counts"] = "%%%"
     unknown = row("3", "vehicle.tank", pixels(0, 0, 2, 2), bbox=[0, 0, 2, 2])
     write(tmp_path, [bad, cut, unknown], [])
-    sample, rejects = open_source(Nuimages(root=str(tmp_path), split="v1.0-mini")).read(0)
+    sample, skipped = open_source(Nuimages(root=str(tmp_path), split="v1.0-mini")).read(0)
     assert sample is not None
-    assert [reject.object for reject in rejects] == ["annotation 1", "annotation 2", "annotation 3"]
+    assert [item.object for item in skipped] == ["annotation 1", "annotation 2", "annotation 3"]
 
 
 def test_no_version(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_no_version(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no versions 'train'; it has v1\.0-mini"):
         open_source(Nuimages(root=str(tmp_path), split="train"))
     (tmp_path / "v1.0-mini" / "category.json").write_text("{}")
-    with pytest.raises(ValueError, match="no table of nuImages"):
+    with pytest.raises(ValueError, match="not a table of nuImages"):
         open_source(Nuimages(root=str(tmp_path), split="mini"))
 
 
@@ -136,9 +136,9 @@ def change(root: Path, table: str, place: int, **fields: Any) -> None:
     path.write_text(json.dumps(rows))
 
 
-def test_rows_that_belong_to_nothing(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "private" / "x.jpg")
-    make_picture(tmp_path / "set" / "samples" / "CAM_BACK" / "a.jpg", WIDTH, HEIGHT)
+def test_rows_that_belong_to_nothing(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "private" / "x.jpg")
+    make_image(tmp_path / "set" / "samples" / "CAM_BACK" / "a.jpg", WIDTH, HEIGHT)
     mask = pixels(0, 0, 2, 2)
     rows = [row(str(number), "vehicle.car", mask, bbox=["0", 0.0, 2, "2"]) for number in range(5)]
     write(tmp_path / "set", rows, [])
@@ -149,13 +149,13 @@ def test_rows_that_belong_to_nothing(tmp_path: Path, make_picture: MakePicture) 
     change(root, "object_ann", 2, sample_data_token="nowhere")
     change(root, "object_ann", 3, bbox=[0, 0, 2])
     change(root, "object_ann", 4, mask={"size": "48 x 64", "counts": None})
-    samples, rejects, _ = read_all(Nuimages(root=str(root), split="mini"))
+    samples, skipped, _ = read_all(Nuimages(root=str(root), split="mini"))
     assert counts_of(samples) == {"samples/CAM_BACK/a.jpg": 1}
-    assert said(rejects) == {
+    assert said(skipped) == {
         "the path leaves the image root": ["v1.0-mini/sample_data.json"],
         "a row without a token or a frame": ["v1.0-mini/object_ann.json"],
         "its frame is not listed": ["v1.0-mini/object_ann.json"],
-        "its box is not made of four numbers": ["samples/CAM_BACK/a.jpg"],
+        "its box is not four numbers": ["samples/CAM_BACK/a.jpg"],
         "its mask has no size or no run lengths": ["samples/CAM_BACK/a.jpg"],
     }
 
@@ -163,15 +163,15 @@ def test_rows_that_belong_to_nothing(tmp_path: Path, make_picture: MakePicture) 
 def test_annotations_alone(tmp_path: Path) -> None:
     write(tmp_path, [row("1", "vehicle.car", pixels(0, 0, 2, 2), bbox=[0, 0, 2, 2])], [])
     change(tmp_path, "sample_data", 1, height=HEIGHT, width=WIDTH)
-    samples, rejects, _ = read_all(Nuimages(root=str(tmp_path), split="mini"), ImageRule(needed=False))
+    samples, skipped, _ = read_all(Nuimages(root=str(tmp_path), split="mini"), ImageRule(needed=False))
     assert counts_of(samples) == {"samples/CAM_BACK/a.jpg": 1}
-    assert {item.file: item.note for item in rejects} == {"samples/CAM_BACK/a.jpg": True, "samples/CAM_BACK/b.jpg": False}
+    assert {item.file: item.note for item in skipped} == {"samples/CAM_BACK/a.jpg": True, "samples/CAM_BACK/b.jpg": False}
     assert read_all(Nuimages(root=str(tmp_path), split="mini"))[0] == {}
 
 
-def test_a_frame_of_another_size(tmp_path: Path, make_picture: MakePicture) -> None:
-    make_picture(tmp_path / "samples" / "CAM_BACK" / "a.jpg", WIDTH, HEIGHT)
+def test_a_frame_of_another_size(tmp_path: Path, make_image: MakeImage) -> None:
+    make_image(tmp_path / "samples" / "CAM_BACK" / "a.jpg", WIDTH, HEIGHT)
     write(tmp_path, [], [])
     change(tmp_path, "sample_data", 1, height=900, width=1600)
-    _, rejects, _ = read_all(Nuimages(root=str(tmp_path), split="mini"))
-    assert said(rejects)["annotated as an image of another size"] == ["samples/CAM_BACK/a.jpg"]
+    _, skipped, _ = read_all(Nuimages(root=str(tmp_path), split="mini"))
+    assert said(skipped)["annotated as an image of another size"] == ["samples/CAM_BACK/a.jpg"]

@@ -1,4 +1,4 @@
-"""Real data sets by root and split alone: the numbers that their own notes state."""
+"""Real datasets by root and split alone: the numbers that their own notes state."""
 
 from pathlib import Path
 
@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import Coco, Idx, ImageFolder, RawConfig, SemanticPng, Voc, Yolo
-from mtl_ray.sources.picture import open_source
-from mtl_ray.sources.source import Reject
+from mtl_ray.sources.config import Idx, ImageFolder, RawConfig, SemanticPng
+from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Coco, Voc, Yolo
+from mtl_ray.sources.source import SkippedItem
 
 
-def read_all(config: RawConfig) -> tuple[dict[str, Sample], list[Reject]]:
-    """All samples by key, and all rejects and notes of a split."""
+def read_all(config: RawConfig) -> tuple[dict[str, Sample], list[SkippedItem]]:
+    """All samples by key, and all skipped items and notes of a split."""
     source = open_source(config)
     readings = [source.read(index) for index in range(len(source))]
     samples = {sample.key: sample for sample, _ in readings if sample is not None}
-    return samples, [*source.rejects, *(item for _, found in readings for item in found)]
+    return samples, [*source.skipped, *(item for _, found in readings for item in found)]
 
 
 def class_counts(samples: dict[str, Sample], num_classes: int) -> list[int]:
@@ -35,10 +36,10 @@ def class_counts(samples: dict[str, Sample], num_classes: int) -> list[int]:
 )
 def test_bccd(shared_data: Path, split: str, images: int, counts: list[int], rejected: list[str]) -> None:
     root = str(shared_data / "det_bccd_voc")
-    samples, rejects = read_all(Voc(root=root, split=split))
+    samples, skipped = read_all(Voc(root=root, split=split))
     assert open_source(Voc(root=root, split=split)).vocabulary.classes == {"instances": ("Platelets", "RBC", "WBC")}
     assert (len(samples), class_counts(samples, 3)) == (images, counts)
-    assert [reject.file for reject in rejects] == rejected
+    assert [item.file for item in skipped] == rejected
     other, _ = read_all(Coco(root=root, split=split))
     for key, sample in samples.items():
         assert sample.instances is not None
@@ -51,11 +52,11 @@ def test_bccd(shared_data: Path, split: str, images: int, counts: list[int], rej
 @pytest.mark.parametrize(("split", "images", "objects", "crowds"), [("train", 36, 421, 7), ("val", 23, 215, 2)])
 def test_coco_mini(shared_data: Path, split: str, images: int, objects: int, crowds: int) -> None:
     config = Coco(root=str(shared_data / "coco_mini"), split=split)
-    samples, rejects = read_all(config)
+    samples, skipped = read_all(config)
     found = [sample.instances for sample in samples.values() if sample.instances is not None]
     vocabulary = open_source(config).vocabulary
     assert (len(found), sum(map(len, found)), sum(int(part.crowd.sum()) for part in found)) == (images, objects, crowds)
-    assert rejects == []
+    assert skipped == []
     assert (len(vocabulary.classes["instances"]), vocabulary.category_ids["instances"][-1]) == (80, 90)
     assert all(part.masks is not None and all(part.masks) for part in found)
 
@@ -75,9 +76,9 @@ def test_coco_keypoints(shared_data: Path, split: str, people: int, posed: int) 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_yolo_and_coco_say_the_same(shared_data: Path, split: str) -> None:
     root = str(shared_data / "coco128_yolo")
-    yolo, rejects = read_all(Yolo(root=root, split=split))
+    yolo, skipped = read_all(Yolo(root=root, split=split))
     coco, _ = read_all(Coco(root=root, split=split))
-    assert all(reject.note for reject in rejects)
+    assert all(item.note for item in skipped)
     assert yolo.keys() == coco.keys()
     names = [open_source(kind(root=root, split=split)).vocabulary.classes["instances"] for kind in (Yolo, Coco)]
     assert names[0] == names[1]
@@ -92,34 +93,34 @@ def test_yolo_and_coco_say_the_same(shared_data: Path, split: str) -> None:
 
 
 def test_yolo_polygons(shared_data: Path) -> None:
-    samples, rejects = read_all(Yolo(root=str(shared_data / "coco128_yolo"), split="train", labels="labels_seg"))
+    samples, skipped = read_all(Yolo(root=str(shared_data / "coco128_yolo"), split="train", labels="labels_seg"))
     found = [sample.instances for sample in samples.values() if sample.instances is not None]
     assert all(part.masks is not None and all(part.masks) for part in found)
-    assert all(reject.note or reject.reason.startswith("unknown class") for reject in rejects)
+    assert all(item.note or item.reason.startswith("unknown class") for item in skipped)
 
 
 @pytest.mark.parametrize(("split", "images", "objects"), [("train", 61, 255), ("val", 13, 50)])
 def test_balloons(shared_data: Path, split: str, images: int, objects: int) -> None:
-    samples, rejects = read_all(Coco(root=str(shared_data / "inst_balloon_via"), split=split))
-    assert (len(samples), class_counts(samples, 1), rejects) == (images, [objects], [])
+    samples, skipped = read_all(Coco(root=str(shared_data / "inst_balloon_via"), split=split))
+    assert (len(samples), class_counts(samples, 1), skipped) == (images, [objects], [])
 
 
 @pytest.mark.parametrize(("split", "images"), [("train", 84), ("val", 24), ("test", 24)])
 def test_camvid(shared_data: Path, tmp_path: Path, split: str, images: int) -> None:
     root = str(shared_data / "seg_camvid")
-    samples, rejects = read_all(SemanticPng(root=root, split=split, ignore=(11,)))
-    assert (len(samples), rejects) == (images, [])
+    samples, skipped = read_all(SemanticPng(root=root, split=split, ignore=(11,)))
+    assert (len(samples), skipped) == (images, [])
     assert open_source(SemanticPng(root=root, split=split)).vocabulary.classes == {"semantic": tuple(map(str, range(12)))}
     (tmp_path / "names.txt").write_text("\n".join(f"c{number}" for number in range(11)))
     same, told = read_all(SemanticPng(root=root, split=split, classes=str(tmp_path / "names.txt")))
     assert [sample.semantic for sample in same.values()] == [sample.semantic for sample in samples.values()]
-    assert {reject.object for reject in told} == {"value 11"}
+    assert {item.object for item in told} == {"value 11"}
 
 
 def test_cifar_and_fashion(shared_data: Path) -> None:
     folder = open_source(ImageFolder(root=str(shared_data / "cls_cifar10"), split="val"))
     fashion = open_source(Idx(root=str(shared_data / "cls_fashion_idx"), split="val"))
-    assert (len(folder), folder.vocabulary.classes["labels"][0], folder.rejects) == (1000, "airplane", ())
+    assert (len(folder), folder.vocabulary.classes["labels"][0], folder.skipped) == (1000, "airplane", ())
     assert (len(fashion), fashion.vocabulary.classes["labels"][-1]) == (1500, "Ankle boot")
     sample, _ = fashion.read(0)
     assert sample is not None
@@ -129,13 +130,13 @@ def test_cifar_and_fashion(shared_data: Path) -> None:
 def test_voc_palette(shared_data: Path) -> None:
     root = shared_data / "fmt_voc_labelme"
     config = Voc(root=str(root / "VOC"), split="all", semantic_classes=str(root / "class_names.txt"))
-    samples, rejects = read_all(config)
-    assert (len(samples), class_counts(samples, 3), rejects) == (3, [2, 1, 6], [])
+    samples, skipped = read_all(config)
+    assert (len(samples), class_counts(samples, 3), skipped) == (3, [2, 1, 6], [])
     assert all(sample.semantic for sample in samples.values())
     assert open_source(config).vocabulary.colours["semantic"][:3] == ((0, 0, 0), (128, 0, 0), (0, 128, 0))
 
 
 def test_ids_from_zero(shared_data: Path) -> None:
-    samples, rejects = read_all(Coco(root=str(shared_data / "fmt_voc_labelme" / "coco"), split="all", images="../VOC"))
-    assert (len(samples), rejects) == (3, [])
+    samples, skipped = read_all(Coco(root=str(shared_data / "fmt_voc_labelme" / "coco"), split="all", images="../VOC"))
+    assert (len(samples), skipped) == (3, [])
     assert sorted(number for sample in samples.values() for number in sample.instances.ids) == list(range(12))  # type: ignore[union-attr]

@@ -5,18 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_ray.sources.stratify import groups_of, share_out
+from mtl_ray.sources.stratify import assign_parts, groups_of
 
 
 def one_hot(*numbers: int) -> np.ndarray:
-    """Pictures of one class each: so many of each class."""
+    """Images of one class each: so many of each class."""
     return np.eye(len(numbers), dtype=np.int64)[np.repeat(np.arange(len(numbers)), numbers)]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_class_is_shared_out(seed: int) -> None:
     counts = one_hot(100, 50, 10)
-    parts = share_out(counts, np.arange(160), [0.8, 0.1, 0.1], seed)
+    parts = assign_parts(counts, np.arange(160), [0.8, 0.1, 0.1], seed)
     assert [np.bincount(parts[counts[:, kind] > 0], minlength=3).tolist() for kind in range(3)] == [[80, 10, 10], [40, 5, 5], [8, 1, 1]]
 
 
@@ -29,7 +29,7 @@ def test_objects_are_shared_out_better_than_by_chance() -> None:
         shares = np.array([counts[parts == part].sum(axis=0) for part in range(3)]) / counts.sum(axis=0)
         return float(np.abs(shares - wanted[:, None]).max())
 
-    ours = share_out(counts, np.arange(400), wanted.tolist(), 0)
+    ours = assign_parts(counts, np.arange(400), wanted.tolist(), 0)
     chance = [off(np.random.default_rng(seed).permutation(np.repeat([0, 1, 2], [280, 80, 40]))) for seed in range(20)]
     assert np.bincount(ours).tolist() == [280, 80, 40]
     assert off(ours) < min(chance) / 2
@@ -37,7 +37,7 @@ def test_objects_are_shared_out_better_than_by_chance() -> None:
 
 def test_seeds() -> None:
     counts = np.random.default_rng(0).integers(0, 4, (60, 5))
-    first, again, other = (share_out(counts, np.arange(60), [3, 1], seed) for seed in (1, 1, 2))
+    first, again, other = (assign_parts(counts, np.arange(60), [3, 1], seed) for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -51,17 +51,17 @@ def test_groups_stay_whole_and_no_part_is_empty(rows: list[tuple[int, int, int]]
     groups = groups_of([group for group, _, _ in rows])
     counts = np.array([(one, other) for _, one, other in rows])
     if groups.max() + 1 < len(shares):
-        with pytest.raises(ValueError, match="cannot be shared out"):
-            share_out(counts, groups, shares, seed)
+        with pytest.raises(ValueError, match="are too few"):
+            assign_parts(counts, groups, shares, seed)
         return
-    parts = share_out(counts, groups, shares, seed)
+    parts = assign_parts(counts, groups, shares, seed)
     assert all(len(set(parts[groups == group])) == 1 for group in range(groups.max() + 1))
     assert set(parts.tolist()) == set(range(len(shares)))
 
 
 def test_numbers_of_groups_of_unlike_sizes() -> None:
     groups = np.repeat(np.arange(40), np.random.default_rng(0).integers(1, 30, 40))
-    parts = share_out(np.zeros((len(groups), 0), np.int64), groups, [0.6, 0.4], 0)
+    parts = assign_parts(np.zeros((len(groups), 0), np.int64), groups, [0.6, 0.4], 0)
     assert abs((parts == 0).mean() - 0.6) < 0.02
 
 

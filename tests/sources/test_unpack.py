@@ -131,7 +131,7 @@ def test_a_flipped_bit(tmp_path: Path) -> None:
 
 def test_other_files(tmp_path: Path) -> None:
     (tmp_path / "x.rar").write_bytes(b"")
-    with pytest.raises(ValueError, match="no archive that can be unpacked"):
+    with pytest.raises(ValueError, match="not an archive that can be unpacked"):
         unpack(tmp_path / "x.rar", tmp_path / "out")
 
 

@@ -12,9 +12,9 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import publish_manifest, write_shard
-from mtl_ray.sources.config import Voc
-from mtl_ray.sources.picture import ABSENT, ImageRule, open_source
-from mtl_ray.sources.source import Reject, Source
+from mtl_ray.sources.image_reading import ABSENT, ImageRule, open_source
+from mtl_ray.sources.object_configs import Voc
+from mtl_ray.sources.source import SkippedItem, Source
 from mtl_ray.sources.writers.open import open_writer
 from mtl_ray.sources.writers.writer import Target
 from tests.sources.test_voc import an_object, write_xml
@@ -35,10 +35,10 @@ def boxes(first: int) -> st.SearchStrategy[list[Box]]:
     return st.lists(box, min_size=1, max_size=8)
 
 
-def read_all(source: Source) -> tuple[list[Sample], list[Reject]]:
+def read_all(source: Source) -> tuple[list[Sample], list[SkippedItem]]:
     """All samples, and everything that was said."""
     readings = [source.read(index) for index in range(len(source))]
-    items = [*source.rejects, *(item for _, found in readings for item in found)]
+    items = [*source.skipped, *(item for _, found in readings for item in found)]
     return [sample for sample, _ in readings if sample is not None], items
 
 
@@ -49,8 +49,8 @@ def objects_in(sample: Sample) -> Instances:
 
 def through_shards(source: Source, folder: Path) -> list[Sample]:
     """The samples as shards give them back."""
-    samples, rejects = read_all(source)
-    assert [item for item in rejects if not item.note] == []
+    samples, skipped = read_all(source)
+    assert [item for item in skipped if not item.note] == []
     entry = write_shard(str(folder), "x-00000", samples)
     publish_manifest(str(folder), [entry], name="x", encoding="arrow", vocabulary=source.vocabulary, shuffled=False, provenance={})
     return list(open_split(str(folder)).read(0, len(samples)))
@@ -75,8 +75,8 @@ def test_no_box_is_lost(tmp_path_factory: pytest.TempPathFactory, data: st.DataO
         assert found.tolist() == [[x1 - 1, y1 - 1, x2, y2] for x1, y1, x2, y2 in drawn]
     writer = open_writer("voc", Target(uri=str(root / "again"), split="all", vocabulary=source.vocabulary))
     writer.finish([writer.write(sample)[0]])
-    (again,), rejects = read_all(open_source(Voc(root=str(root / "again"), split="all")))
-    assert all(item.note for item in rejects)
+    (again,), skipped = read_all(open_source(Voc(root=str(root / "again"), split="all")))
+    assert all(item.note for item in skipped)
     assert objects_in(again).boxes_xyxy.tolist() == found.tolist()
 
 
@@ -97,9 +97,9 @@ def test_our_own_boxes_come_back(tmp_path_factory: pytest.TempPathFactory, drawn
         truncated=flags,
     )
     vocabulary = Vocabulary(classes={"instances": ("x",)})
-    writer = open_writer("voc", Target(uri=str(root), split="all", vocabulary=vocabulary, pictures=False))
+    writer = open_writer("voc", Target(uri=str(root), split="all", vocabulary=vocabulary, images=False))
     writer.finish([writer.write(image_sample(key="a.jpg", image=b"", height=HEIGHT, width=WIDTH, instances=instances))[0]])
-    (again,), rejects = read_all(open_source(Voc(root=str(root), split="all"), LABELS_ONLY))
-    assert ABSENT in [item.reason for item in rejects]
-    assert all(item.note for item in rejects)
+    (again,), skipped = read_all(open_source(Voc(root=str(root), split="all"), LABELS_ONLY))
+    assert ABSENT in [item.reason for item in skipped]
+    assert all(item.note for item in skipped)
     assert np.allclose(objects_in(again).boxes_xyxy, array, atol=1e-5)

@@ -15,9 +15,10 @@ from pycocotools.coco import COCO
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample, Vocabulary, image_sample
-from mtl_ray.sources.config import Coco, RawConfig, SemanticPng, Voc, Yolo
-from mtl_ray.sources.picture import open_source
-from mtl_ray.sources.source import Reject, UnreadableError
+from mtl_ray.sources.config import RawConfig, SemanticPng
+from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Coco, Voc, Yolo
+from mtl_ray.sources.source import SkippedItem, UnreadableError
 from mtl_ray.sources.writers.open import FileFormat, open_writer
 from mtl_ray.sources.writers.writer import Target, Writer, path_of
 
@@ -37,7 +38,7 @@ def map_png(seed: int) -> bytes:
 
 
 def sample(key: str, count: int, seed: int, *, drawn: bool = True, points: bool = True) -> Sample:
-    """A picture with objects at random, the last of which is a crowd, and one with a mask of two parts and a hole."""
+    """An image with objects at random, the last of which is a crowd, and one with a mask of two parts and a hole."""
     random = np.random.default_rng(seed)
     low = random.uniform(0, 30, (count, 2))
     boxes = np.concatenate([low, low + random.uniform(1, 9, (count, 2))], axis=1).astype(np.float32)
@@ -45,7 +46,7 @@ def sample(key: str, count: int, seed: int, *, drawn: bool = True, points: bool 
     for number in range(count):
         pixels = np.zeros((HEIGHT, WIDTH), np.uint8)
         pixels[3 : 9 + number, 4:20], pixels[5, 6:9], pixels[30:33, 2:9] = 1, 0, 1
-        encoded.append(masks.encode(pixels) if number != 1 else b"")
+        encoded.append(masks.encode_rle(pixels) if number != 1 else b"")
     keypoints = np.concatenate([random.uniform(0, 30, (count, 2, 2)), np.full((count, 2, 1), 2)], axis=2).astype(np.float32)
     crowd = np.arange(count) == count - 1
     return image_sample(
@@ -71,18 +72,18 @@ def sample(key: str, count: int, seed: int, *, drawn: bool = True, points: bool 
 SAMPLES = [sample("a.jpg", 4, 0), sample("sub/b.jpg", 0, 1), sample("no_suffix", 3, 2)]
 
 
-def write(form: FileFormat, uri: Path, samples: list[Sample], split: str = "train", **options: Any) -> list[Reject]:
+def write(form: FileFormat, uri: Path, samples: list[Sample], split: str = "train", **options: Any) -> list[SkippedItem]:
     """Writes a split; what the format cannot say."""
     writer: Writer = open_writer(form, Target(uri=str(uri), split=split, vocabulary=VOCABULARY, **options))
     written = [writer.write(each) for each in samples]
     writer.finish([record for record, _ in written])
-    return [reject for _, rejects in written for reject in rejects]
+    return [item for _, skipped in written for item in skipped]
 
 
 def read(config: RawConfig) -> tuple[dict[str, Sample], Vocabulary]:
     source = open_source(config)
     readings = [source.read(index) for index in range(len(source))]
-    assert [*source.rejects, *(reject for _, found in readings for reject in found)] == []
+    assert [*source.skipped, *(item for _, found in readings for item in found)] == []
     return {each.key: each for each, _ in readings if each is not None}, source.vocabulary
 
 
@@ -116,7 +117,7 @@ def test_coco(tmp_path: Path, form: Any) -> None:
 
 
 def test_coco_as_pycocotools_reads_it(tmp_path: Path) -> None:
-    write("coco", tmp_path / "one.json", SAMPLES, pictures=False)
+    write("coco", tmp_path / "one.json", SAMPLES, images=False)
     assert [path.name for path in tmp_path.iterdir()] == ["one.json"]
     coco = COCO(str(tmp_path / "one.json"))
     encoded = found_in(SAMPLES[0]).masks
@@ -124,14 +125,14 @@ def test_coco_as_pycocotools_reads_it(tmp_path: Path) -> None:
     first = coco.loadAnns([1])[0]
     said = {type(each["segmentation"]) for each in coco.dataset["annotations"] if not each["iscrowd"]}
     assert said == {list}, "objects are polygons unless something else is asked for"
-    assert np.array_equal(coco.annToMask(first), masks.decode(encoded[0], HEIGHT, WIDTH))
+    assert np.array_equal(coco.annToMask(first), masks.decode_rle(encoded[0], HEIGHT, WIDTH))
     assert first["num_keypoints"] == 2
 
 
 def test_coco_keeps_category_numbers_that_count_from_one(tmp_path: Path) -> None:
     for ids, expected in (((24, 26, 33), [24, 26, 33]), ((0, 1, 2), [1, 2, 3])):
         vocabulary = Vocabulary(classes=VOCABULARY.classes, category_ids={"instances": ids})
-        writer = open_writer("coco", Target(uri=str(tmp_path / "x.json"), split="x", vocabulary=vocabulary, pictures=False))
+        writer = open_writer("coco", Target(uri=str(tmp_path / "x.json"), split="x", vocabulary=vocabulary, images=False))
         writer.finish([writer.write(SAMPLES[0])[0]])
         content = json.loads((tmp_path / "x.json").read_text())
         assert [category["id"] for category in content["categories"]] == expected
@@ -139,9 +140,9 @@ def test_coco_keeps_category_numbers_that_count_from_one(tmp_path: Path) -> None
 
 
 def test_yolo_boxes(tmp_path: Path) -> None:
-    rejects = write("yolo", tmp_path, SAMPLES, masks="none")
+    skipped = write("yolo", tmp_path, SAMPLES, masks="none")
     write("yolo", tmp_path, SAMPLES[:1], split="val")
-    assert [(reject.file, reject.object) for reject in rejects] == [("a.jpg", "1 objects"), ("no_suffix.jpg", "1 objects")]
+    assert [(item.file, item.object) for item in skipped] == [("a.jpg", "1 objects"), ("no_suffix.jpg", "1 objects")]
     assert yaml.safe_load((tmp_path / "data.yaml").read_text()) == {
         "train": "images/train",
         "nc": 3,
@@ -167,9 +168,9 @@ def test_yolo_polygons(tmp_path: Path) -> None:
 
 
 def test_voc(tmp_path: Path) -> None:
-    rejects = write("voc", tmp_path, SAMPLES, masks="none")
-    assert rejects == []
-    assert [reject.object for reject in write("voc", tmp_path, SAMPLES)] == ["3 masks", "2 masks"]
+    skipped = write("voc", tmp_path, SAMPLES, masks="none")
+    assert skipped == []
+    assert [item.object for item in write("voc", tmp_path, SAMPLES)] == ["3 masks", "2 masks"]
     names = tmp_path / "semantic_classes.txt"
     again, vocabulary = read(Voc(root=str(tmp_path), split="train", semantic_classes=str(names)))
     assert again.keys() == {"a.jpg", "sub_b.jpg", "no_suffix.jpg"}
@@ -205,7 +206,7 @@ def test_semantic_png(tmp_path: Path, blank: bool) -> None:
 def test_names_that_lead_elsewhere(tmp_path: Path, form: FileFormat) -> None:
     writer = open_writer(form, Target(uri=str(tmp_path / "out"), split="train", vocabulary=VOCABULARY))
     for key in ("../a.jpg", "/etc/a.jpg", "x/../../a.jpg", "x\\..\\a.jpg", "", "a//b.jpg", "."):
-        with pytest.raises(UnreadableError, match="no path inside a folder"):
+        with pytest.raises(UnreadableError, match="not a path inside a folder"):
             writer.write(sample(key, 1, 0))
     assert list(tmp_path.iterdir()) == []
 
@@ -221,7 +222,7 @@ def test_a_path_stays_inside(key: str) -> None:
 
 @pytest.mark.parametrize("form", ["yolo", "voc", "semantic_png"])
 def test_names_that_fall_together(tmp_path: Path, form: FileFormat) -> None:
-    with pytest.raises(ValueError, match="two pictures would have the same"):
+    with pytest.raises(ValueError, match="two images would have the same"):
         write(form, tmp_path, [sample("a.jpg", 1, 0), sample("a.png", 1, 1)])
 
 
@@ -237,13 +238,13 @@ def test_other_classes_in_the_same_folder(tmp_path: Path, form: FileFormat) -> N
 def test_what_a_format_cannot_say(tmp_path: Path) -> None:
     labels = Vocabulary(classes={"labels": ("x",)})
     for form in ("coco", "yolo", "voc", "semantic_png"):
-        with pytest.raises(ValueError, match=f"--format {form} needs .*; the data set has labels"):
+        with pytest.raises(ValueError, match=f"--format {form} needs .*; the dataset has labels"):
             open_writer(form, Target(uri="x", split="x", vocabulary=labels))  # type: ignore[arg-type]
     for form, option in (("yolo", "rle"), ("voc", "polygons"), ("semantic_png", "none")):
         with pytest.raises(ValueError, match="--masks"):
             open_writer(form, Target(uri="x", split="x", vocabulary=VOCABULARY, masks=option))  # type: ignore[arg-type]
     bare = image_sample(key="bare.jpg", image=JPEG, height=HEIGHT, width=WIDTH)
-    assert [reject.file for reject in write("coco", tmp_path, [bare])] == ["bare.jpg"]
+    assert [item.file for item in write("coco", tmp_path, [bare])] == ["bare.jpg"]
     for form in ("yolo", "voc", "semantic_png"):
         with pytest.raises(UnreadableError):
             write(form, tmp_path, [bare])  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.instance_values import Instances
-from mtl_ray.geometry.masks import encode
+from mtl_ray.geometry.masks import encode_rle
 from mtl_ray.samples import Sample, image_sample
 from mtl_ray.tasks.detection.columns import Scored
 from mtl_ray.tasks.detection.decode import Detections
@@ -96,4 +96,4 @@ def _mask(rng: np.random.Generator) -> bytes:
     h, w = int(rng.integers(3, HEIGHT - y)), int(rng.integers(3, WIDTH - x))
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     mask[y : y + h, x : x + w] = rng.random((h, w)) < 0.9
-    return encode(mask)
+    return encode_rle(mask)

@@ -11,7 +11,7 @@ import torch
 
 from mtl_ray.evaluation.occlusion import write_list
 from mtl_ray.experiment import ExperimentConfig, build_model
-from mtl_ray.geometry.masks import encode
+from mtl_ray.geometry.masks import encode_rle
 from mtl_ray.inputs.decode import decode_semantic
 from mtl_ray.loading.loader import BadSamplesError
 from mtl_ray.samples import Sample, Vocabulary
@@ -67,7 +67,7 @@ def test_a_config_may_ask_for_the_recall_of_hidden_objects(make_config: MakeConf
         x1, y1, x2, y2 = sample.instances.boxes_xyxy[0].tolist()
         mask[int(y1) : int(y2), int(x1) : int(x2)] = 1
         label = NAMES[int(sample.instances.classes[0])]
-        wanted.append(HiddenObject(file_name=sample.key, name=label, box_xyxy=(x1, y1, x2, y2), height=32, width=32, mask=encode(mask)))
+        wanted.append(HiddenObject(file_name=sample.key, name=label, box_xyxy=(x1, y1, x2, y2), height=32, width=32, mask=encode_rle(mask)))
     write_list(str(tmp_path / "all.json"), wanted)
     write_list(str(tmp_path / "none.json"), [])
     lists = f"occluded: {tmp_path / 'all.json'}, separated: {tmp_path / 'none.json'}"

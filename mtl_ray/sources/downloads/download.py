@@ -1,4 +1,4 @@
-"""Whole data sets from the net: several files at a time, each whole and checked, unpacked with care, and nothing that failed kept quiet."""
+"""Downloads datasets: several files at a time, each checked and unpacked; every failure is reported."""
 
 import difflib
 import re
@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from mtl_ray import storage
 from mtl_ray.sources.downloads.catalog import CATALOG, File
-from mtl_ray.sources.downloads.fetch import Advance, FetchError, Patience, Wanted, digest_of, fetch
+from mtl_ray.sources.downloads.fetch import Advance, FetchError, RetryPolicy, Wanted, digest_of, fetch
 from mtl_ray.sources.downloads.unpack import DamagedError, is_archive, unpack
 from mtl_ray.terminal import progress_bar
 
@@ -21,17 +21,17 @@ _DIGEST = re.compile(r"(md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64})"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """How to download.
+    """Options of a download.
 
     Attributes:
-        to: the folder.
-        mirrors: places to ask instead of the files' own: BASE/NAME, and BASE with the path that the file has at its own place.
+        to: the output folder.
+        mirrors: used instead of the original URLs: BASE/NAME, and BASE with the path of the original URL.
         unpack: whether archives are unpacked.
-        delete: whether an archive that was unpacked is removed.
-        check: whether sizes and checksums of the catalogue must fit; a mirror may have packed anew.
-        threads: files at a time.
-        patience: how long each is tried.
-        max_bytes: of what an archive may hold; by default 100 times its own size.
+        delete: whether archives are removed after unpacking.
+        check: whether sizes and checksums of the catalog must match; the archives of a mirror may differ.
+        threads: number of files at a time.
+        retry: attempts and timeout per file.
+        max_bytes: maximum unpacked size of an archive; by default 100 times its own size.
     """
 
     to: str
@@ -40,19 +40,19 @@ class Options:
     delete: bool = False
     check: bool = True
     threads: int = 4
-    patience: Patience = field(default_factory=Patience)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     max_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Downloaded:
-    """What became of a file.
+    """The result of a file.
 
     Attributes:
-        name: its path in the folder.
-        status: fetched; there (it was, whole); or failed.
-        files: how many came out of it, None if it was not unpacked.
-        reason: why it failed.
+        name: path in the output folder.
+        status: fetched; there (existed and was complete); or failed.
+        files: number of unpacked files, None if it was not unpacked.
+        reason: of the failure.
     """
 
     name: str
@@ -62,22 +62,22 @@ class Downloaded:
 
 
 def files_of(wanted: str, only: Sequence[str] = ()) -> tuple[File, ...]:
-    """The files of a data set of the catalogue.
+    """The files of a dataset of the catalog.
 
     Args:
-        wanted: its name.
-        only: names of files, or their beginnings; all where there are none.
+        wanted: name of the dataset.
+        only: names of files, or their prefixes; empty for all.
 
     Raises:
-        ValueError: if there is no such data set, none of its files is called so, or it can only be had by hand.
+        ValueError: if there is no such dataset or file, or the dataset needs an account.
     """
     if wanted not in CATALOG:
         near = difflib.get_close_matches(wanted, CATALOG, n=1, cutoff=0.5) or [name for name in CATALOG if name.startswith(wanted)][:1]
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"there is no data set {wanted!r} in the catalogue{hint} It has {', '.join(CATALOG)}")
+        raise ValueError(f"there is no dataset {wanted!r} in the catalog{hint or '.'} It has {', '.join(CATALOG)}")
     files = CATALOG[wanted].files
     if not files:
-        raise ValueError(f"{wanted} has no files that can be fetched: {CATALOG[wanted].instructions}")
+        raise ValueError(f"{wanted} has no files that can be downloaded: {CATALOG[wanted].instructions}")
     for part in only:
         if not any(_is_called(file, part) for file in files):
             raise ValueError(f"{wanted} has no file {part!r}; it has {', '.join(file.name for file in files)}")
@@ -85,27 +85,27 @@ def files_of(wanted: str, only: Sequence[str] = ()) -> tuple[File, ...]:
 
 
 def file_at(url: str, digest: str | None = None) -> File:
-    """A file by its address.
+    """A file by its URL.
 
     Raises:
-        ValueError: if the address has no file name, or the digest is none.
+        ValueError: if the URL has no file name, or the digest is invalid.
     """
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     if urlsplit(url).scheme not in ("http", "https") or not name or name.startswith("."):
-        raise ValueError(f"{url} is no address of a file over http or https")
+        raise ValueError(f"{url} is not the URL of a file over http or https")
     if digest is not None and not _DIGEST.fullmatch(digest):
-        raise ValueError(f"{digest} is no digest such as sha256:HEX or md5:HEX")
+        raise ValueError(f"{digest} is not a digest such as sha256:HEX or md5:HEX")
     return File(urls=(url,), path=name, digest=digest)
 
 
-def download(files: Sequence[File], options: Options) -> list[Downloaded]:
-    """Fetches and unpacks files, several at a time and each once; one that fails does not stop the others.
+def download_files(files: Sequence[File], options: Options) -> list[Downloaded]:
+    """Downloads and unpacks files in parallel, each once; a failed file does not stop the others.
 
     Raises:
-        ValueError: if the folder is no local one.
+        ValueError: if the folder is not local.
     """
     if storage.is_remote(options.to):
-        raise ValueError(f"{options.to} is no folder of this machine: downloads are unpacked on a disk, convert then writes to a bucket")
+        raise ValueError(f"{options.to} is not a local folder: download to a disk, then convert writes to a bucket")
     bar = progress_bar(unit="B", unit_scale=True, desc="download")
     once = {file.name: file for file in files}
     with bar, ThreadPoolExecutor(options.threads) as pool:
@@ -125,7 +125,7 @@ def _download_one(file: File, *, options: Options, advance: Advance) -> Download
     if unpacks and options.delete and marker.exists() and not (folder / file.name).exists():
         return Downloaded(name=file.name, status="there")
     try:
-        fresh = fetch(wanted, folder, options.patience, advance)
+        fresh = fetch(wanted, folder, options.retry, advance)
         count = _unpack(folder, file, marker, options) if unpacks else None
     except (FetchError, ValueError, OSError) as error:
         return Downloaded(name=file.name, status="failed", reason=str(error))
@@ -133,7 +133,7 @@ def _download_one(file: File, *, options: Options, advance: Advance) -> Download
 
 
 def _unpack(folder: Path, file: File, marker: Path, options: Options) -> int | None:
-    """Unpacks an archive, unless that was done; gives the number of files."""
+    """Unpacks an archive, unless that was done; returns the number of files."""
     archive = folder / file.name
     digest = digest_of(archive, "sha256")
     count = None

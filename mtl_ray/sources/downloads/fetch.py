@@ -1,4 +1,4 @@
-"""One file over HTTP: goes on where it broke off, from one of several places, and is there whole and checked or not at all."""
+"""Downloads one file over HTTP: resumes, tries several URLs, and leaves a complete checked file or a part."""
 
 import fcntl
 import hashlib
@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mtl_ray.sources.downloads.http_get import Answer, FaultError, ask
+from mtl_ray.sources.downloads.http_get import Answer, HttpGetError, ask
 
 MAX_BYTES = 1 << 40
-"""No file of a data set is larger than a terabyte."""
+"""No file of a dataset is larger than a terabyte."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """A file to be fetched.
+    """A file to download.
 
     Attributes:
-        path: where it goes, relative to the folder.
-        urls: places that have it, the first to be asked first; http or https.
-        size: its bytes, where they are known.
-        digest: such as ``md5:0123...`` or ``sha256:...``, where it is known.
+        path: relative to the output folder.
+        urls: alternatives, the first to be tried first; http or https.
+        size: in bytes, if known.
+        digest: such as ``md5:0123...`` or ``sha256:...``, if known.
     """
 
     path: str
@@ -35,12 +35,12 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Patience:
-    """How long a download tries.
+class RetryPolicy:
+    """Attempts and pauses of a download.
 
     Attributes:
-        attempts: times that all places are asked without anything new; pauses between them double.
-        timeout_s: that a server may be silent.
+        attempts: rounds over all URLs without progress; the pause doubles after each.
+        timeout_s: maximum time without a byte.
         pause_s: the first pause.
     """
 
@@ -50,21 +50,21 @@ class Patience:
 
 
 class FetchError(Exception):
-    """Raised for a file that could not be fetched; says why, for each place that was asked."""
+    """Raised for a file that could not be downloaded, with the reason for each URL."""
 
 
 Advance = Callable[[int], object]
-"""Is told how many bytes have come."""
+"""Called with the number of new bytes."""
 
 
-def fetch(wanted: Wanted, folder: Path, patience: Patience, advance: Advance = lambda count: None) -> bool:
-    """Fetches a file and writes ``NAME.sha256`` beside it; False if it was there already.
+def fetch(wanted: Wanted, folder: Path, retry: RetryPolicy, advance: Advance = lambda count: None) -> bool:
+    """Downloads a file and writes ``NAME.sha256`` beside it; False if it existed and is complete.
 
-    What broke off stays as ``NAME.part``, and the next attempt or run asks for the rest only. A file that is there without a
-    checksum to tell that it is whole is taken for such a part.
+    An interrupted download stays as ``NAME.part``, and the next attempt or run resumes it. An existing file without a known
+    checksum is treated as such a part.
 
     Raises:
-        FetchError: if no place gives the whole file.
+        FetchError: if no URL gives the complete file.
         OSError: if it cannot be written.
     """
     target = folder / wanted.path
@@ -79,7 +79,7 @@ def fetch(wanted: Wanted, folder: Path, patience: Patience, advance: Advance = l
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FetchError(f"{wanted.path}: another download is writing it") from None
-        _bring(wanted, part, patience, advance)
+        _download(wanted, part, retry, advance)
         digest = digest_of(part, "sha256")
         os.replace(part, target)
         _sums(target).write_text(f"{digest}  {target.name}\n")
@@ -100,7 +100,7 @@ def _has(path: Path, digest: str) -> bool:
 
 
 def _is_known(target: Path, wanted: Wanted) -> bool:
-    """Whether a file is the one that was fetched before, or has the checksum that is wanted."""
+    """Whether a file was downloaded before, or has the wanted checksum."""
     if wanted.size is not None and target.stat().st_size != wanted.size:
         return False
     if wanted.digest is not None:
@@ -121,33 +121,33 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _bring(wanted: Wanted, part: Path, patience: Patience, advance: Advance) -> None:
-    """Completes the part and checks it. Attempts are counted anew whenever the part has become longer than it ever was."""
+def _download(wanted: Wanted, part: Path, retry: RetryPolicy, advance: Advance) -> None:
+    """Completes the part and checks it. The count of attempts restarts whenever the part grows."""
     urls, reasons = list(wanted.urls), dict[str, str]()
-    attempt, pause, longest = 0, patience.pause_s, _size(part)
-    while urls and attempt < patience.attempts:
+    attempt, pause, longest = 0, retry.pause_s, _size(part)
+    while urls and attempt < retry.attempts:
         for url in list(urls):
             try:
-                _stream(url, wanted, part, patience.timeout_s, advance)
-            except FaultError as fault:
-                reasons[url] = str(fault)
-                if fault.final:
+                _stream(url, wanted, part, retry.timeout_s, advance)
+            except HttpGetError as error:
+                reasons[url] = str(error)
+                if error.final:
                     urls.remove(url)
             else:
                 return
-        attempt, pause = (0, patience.pause_s) if _size(part) > longest else (attempt + 1, 2 * pause)
+        attempt, pause = (0, retry.pause_s) if _size(part) > longest else (attempt + 1, 2 * pause)
         longest = max(longest, _size(part))
-        if urls and attempt < patience.attempts:
+        if urls and attempt < retry.attempts:
             time.sleep(pause)
     raise FetchError(f"{wanted.path}: " + "; ".join(f"{url} {reason}" for url, reason in reasons.items()))
 
 
 def _stream(url: str, wanted: Wanted, part: Path, timeout_s: float, advance: Advance) -> None:
-    """Asks one place for what is missing of the part, writes it, and checks the whole."""
+    """Requests the rest of the part from one URL, writes it, and checks the file."""
     offset, known = _size(part), _known(part)
     tag = known.get("tag") if known.get("url") == url else None
     with ask(url, offset, tag, timeout_s) as answer:
-        _agree(answer, wanted, known, part)
+        _check_answer(answer, wanted, known, part)
         _note(part).write_text(json.dumps({"url": url, "total": answer.total, "tag": answer.tag}))
         with open(part, "r+b" if part.exists() else "wb") as file:
             file.truncate(answer.start)
@@ -155,15 +155,15 @@ def _stream(url: str, wanted: Wanted, part: Path, timeout_s: float, advance: Adv
             _copy(answer, file, advance)
     digest = wanted.digest or answer.digest
     if digest is None and answer.total is not None:
-        _no_more(url, answer.total, part, timeout_s)
+        _check_end(url, answer.total, part, timeout_s)
     if (wanted.size is not None and _size(part) != wanted.size) or (digest is not None and not _has(part, digest)):
         what = f"has {_size(part):,} bytes, which do not have the checksum {digest}" if digest else f"has {_size(part):,} bytes"
-        _forget(part)
-        raise FaultError(f"{what}: removed", final=answer.start == 0)  # what began elsewhere may be to blame: once more from the start
+        _discard(part)
+        raise HttpGetError(f"{what}: removed", final=answer.start == 0)  # a part of another URL may be the cause: retry from the start
 
 
 def _known(part: Path) -> dict[str, Any]:
-    """What was said of the file of which this is a part."""
+    """The stored facts of the file that the part belongs to: url, total, tag."""
     try:
         found = json.loads(_note(part).read_text())
     except (FileNotFoundError, ValueError):
@@ -171,29 +171,29 @@ def _known(part: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) and part.exists() else {}
 
 
-def _forget(part: Path) -> None:
+def _discard(part: Path) -> None:
     part.unlink(missing_ok=True)
     _note(part).unlink(missing_ok=True)
 
 
-def _agree(answer: Answer, wanted: Wanted, known: dict[str, Any], part: Path) -> None:
-    """That what the server has can be the file that is wanted, and the one that the part is of."""
+def _check_answer(answer: Answer, wanted: Wanted, known: dict[str, Any], part: Path) -> None:
+    """Raises HttpGetError if the answer does not match the wanted file or the existing part."""
     if answer.total is None:
         if answer.response is None and known.get("total") != answer.start:
-            _forget(part)
-            raise FaultError(f"has nothing after the {answer.start:,} bytes that were there: removed", final=False)
+            _discard(part)
+            raise HttpGetError(f"has nothing after the {answer.start:,} existing bytes: removed", final=False)
         return
     if wanted.size is not None and answer.total != wanted.size:
-        raise FaultError(f"has {answer.total:,} bytes, the file {wanted.size:,}", final=True)
+        raise HttpGetError(f"has {answer.total:,} bytes, the file {wanted.size:,}", final=True)
     if answer.start and known.get("total") not in (None, answer.total):
-        _forget(part)
-        raise FaultError(f"had {known['total']:,} bytes before and has {answer.total:,} now", final=False)
+        _discard(part)
+        raise HttpGetError(f"had {known['total']:,} bytes before and has {answer.total:,} now", final=False)
     if answer.response is None and answer.total != answer.start:
-        _forget(part)
-        raise FaultError(f"has {answer.total:,} bytes, {answer.start:,} were there", final=False)
+        _discard(part)
+        raise HttpGetError(f"has {answer.total:,} bytes, {answer.start:,} exist here", final=False)
     free = shutil.disk_usage(part.parent).free
     if answer.total > MAX_BYTES or answer.total - answer.start > free:
-        raise FaultError(f"has {answer.total:,} bytes; there is room for {min(MAX_BYTES, free + answer.start):,}", final=True)
+        raise HttpGetError(f"has {answer.total:,} bytes; there is room for {min(MAX_BYTES, free + answer.start):,}", final=True)
 
 
 def _copy(answer: Answer, file: IO[bytes], advance: Advance) -> None:
@@ -201,18 +201,18 @@ def _copy(answer: Answer, file: IO[bytes], advance: Advance) -> None:
         file.write(block)
         advance(len(block))
         if file.tell() > MAX_BYTES:
-            raise FaultError(f"sends more than {MAX_BYTES:,} bytes", final=True)
+            raise HttpGetError(f"sends more than {MAX_BYTES:,} bytes", final=True)
     if answer.total is not None and file.tell() != answer.total:
-        raise FaultError(f"broke off after {file.tell():,} of {answer.total:,} bytes", final=False)
+        raise HttpGetError(f"broke off after {file.tell():,} of {answer.total:,} bytes", final=False)
 
 
-def _no_more(url: str, total: int, part: Path, timeout_s: float) -> None:
-    """Where nothing else tells that a file is whole: that the server has no bytes after those that it said there are."""
+def _check_end(url: str, total: int, part: Path, timeout_s: float) -> None:
+    """Checks, for files without a checksum, that the server has no bytes after the stated total."""
     try:
         with ask(url, total, None, timeout_s) as answer:
             more = answer.start == total and answer.response is not None
-    except FaultError:
-        return  # it does not say
+    except HttpGetError:
+        return  # unknown
     if more:
-        _forget(part)
-        raise FaultError(f"says that the file has {total:,} bytes, and has more", final=False)
+        _discard(part)
+        raise HttpGetError(f"states {total:,} bytes, and has more", final=False)

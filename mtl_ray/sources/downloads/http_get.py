@@ -1,4 +1,4 @@
-"""One request for a file, or for what comes after some of its bytes, and what the server says of the whole."""
+"""One HTTP request for a file or the rest of it, and what the server states about the file."""
 
 import base64
 import re
@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 _BLOCK = 1 << 18
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
-"""Answers after which it is worth to ask again."""
+"""Status codes after which a retry can succeed."""
 
 
-class FaultError(Exception):
-    """A place did not give the file; ``final`` if asking it again is of no use."""
+class HttpGetError(Exception):
+    """Raised if a server does not give the file; ``final`` if a retry is useless."""
 
     def __init__(self, reason: str, *, final: bool) -> None:
         super().__init__(reason)
@@ -27,14 +27,14 @@ class FaultError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer(AbstractContextManager["Answer"]):
-    """What a server answers.
+    """The answer of a server.
 
     Attributes:
-        response: with the bytes; None where there is nothing after those that are known already.
-        start: the first byte that it gives; 0 although more was asked for if the server gives files from their beginning only.
-        total: bytes of the whole file; None if the server does not say.
-        tag: by which the server knows this version of the file again.
-        digest: of the whole file, such as ``md5:0123...``, where the server states it in a way that is known.
+        response: with the bytes; None if there are no further bytes.
+        start: offset of the first byte; 0 if the server does not support offsets.
+        total: size of the file; None if unknown.
+        tag: the ETag of this version of the file.
+        digest: of the file, such as ``md5:0123...``, if the server states one.
     """
 
     response: HTTPResponse | None
@@ -44,16 +44,16 @@ class Answer(AbstractContextManager["Answer"]):
     digest: str | None
 
     def blocks(self) -> Iterator[bytes]:
-        """The bytes as they come.
+        """Yields the bytes in blocks.
 
         Raises:
-            FaultError: if the connection breaks.
+            HttpGetError: if the connection breaks.
         """
         while self.response is not None:
             try:
-                block = self.response.read1(_BLOCK)  # what has come, so that nothing of it is lost when the connection breaks
+                block = self.response.read1(_BLOCK)  # available bytes, so that none are lost if the connection breaks
             except (HTTPException, OSError) as error:
-                raise FaultError(f"broke off: {error or type(error).__name__}", final=False) from error
+                raise HttpGetError(f"broke off: {error or type(error).__name__}", final=False) from error
             if not block:
                 return
             yield block
@@ -64,19 +64,19 @@ class Answer(AbstractContextManager["Answer"]):
 
 
 def ask(url: str, offset: int, tag: str | None, timeout_s: float) -> Answer:
-    """Asks for the bytes from an offset on.
+    """Requests the bytes from an offset.
 
     Args:
-        url: http or https; also what it redirects to.
-        offset: bytes that are there already.
-        tag: of the version that they are of; of another one the server then gives all.
+        url: http or https, also after redirects.
+        offset: number of existing bytes.
+        tag: ETag of the existing bytes; if the file has changed, the server sends all of it.
         timeout_s: that the server may be silent.
 
     Raises:
-        FaultError: if the server cannot be reached, refuses, or answers with something else.
+        HttpGetError: if the server cannot be reached, refuses, or gives an invalid answer.
     """
     if urlsplit(url).scheme not in ("http", "https"):
-        raise FaultError("not an address of http or https", final=True)
+        raise HttpGetError("not an http or https URL", final=True)
     headers = {"User-Agent": "mtl_ray", "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
@@ -87,14 +87,14 @@ def ask(url: str, offset: int, tag: str | None, timeout_s: float) -> Answer:
     except urllib.error.HTTPError as error:
         return _refused(error, offset)
     except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
-        raise FaultError(str(getattr(error, "reason", "") or error or type(error).__name__), final=False) from error
+        raise HttpGetError(str(getattr(error, "reason", "") or error or type(error).__name__), final=False) from error
     if not isinstance(response, HTTPResponse):
-        raise FaultError("leads to an address that is neither http nor https", final=True)
+        raise HttpGetError("redirects to a URL that is neither http nor https", final=True)
     return _answer(response, offset)
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Opens http and https alone; ``urlopen`` would also read local files."""
+    """Opens only http and https; ``urlopen`` would also read local files."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -114,9 +114,9 @@ def _answer(response: HTTPResponse, offset: int) -> Answer:
         found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", headers.get("Content-Range", ""))
         if found is None or int(found[1]) != offset:
             response.close()
-            raise FaultError(f"was asked for the bytes from {offset} on, and gives {headers.get('Content-Range')}", final=True)
+            raise HttpGetError(f"was asked for the bytes from {offset}, and gives {headers.get('Content-Range')}", final=True)
         total = None if found[3] == "*" else int(found[3])
-        if int(found[2]) < offset:  # nothing: it should have been a 416
+        if int(found[2]) < offset:  # an empty range: should have been a 416
             response.close()
             return Answer(None, offset, total, headers.get("ETag"), _stated(headers))
         return Answer(response, offset, total, headers.get("ETag"), _stated(headers))
@@ -125,16 +125,16 @@ def _answer(response: HTTPResponse, offset: int) -> Answer:
 
 
 def _refused(error: urllib.error.HTTPError, offset: int) -> Answer:
-    """A server that has nothing after the offset says so with 416, and often how much it has; any other refusal is a fault."""
+    """Status 416 means that nothing follows the offset, often with the total size; other errors are raised."""
     error.close()
     if error.code == 416 and offset:
         end = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
         return Answer(None, offset, int(end[1]) if end else None, error.headers.get("ETag"), _stated(error.headers))
-    raise FaultError(f"answers {error.code} {error.reason}", final=error.code not in _TRANSIENT) from error
+    raise HttpGetError(f"answers {error.code} {error.reason}", final=error.code not in _TRANSIENT) from error
 
 
 def _stated(headers: Message | Mapping[str, str]) -> str | None:
-    """The digest of the whole file: RFC 9530, Google's storage, or the tag of Amazon's where a file came in one piece."""
+    """The digest of the file: RFC 9530, Google Cloud Storage, or the ETag of Amazon S3 for single-part uploads."""
     if found := re.search(r"sha-256=:([A-Za-z0-9+/]{43}=):", headers.get("Repr-Digest", "")):
         return f"sha256:{base64.b64decode(found[1]).hex()}"
     if found := re.search(r"md5=([A-Za-z0-9+/]{22}==)", headers.get("x-goog-hash", "")):

@@ -1,4 +1,4 @@
-"""Archives from elsewhere, unpacked with care: nothing outside the folder, no links, no more bytes than an archive of its size may hold."""
+"""Unpacks untrusted archives: nothing outside the folder, no links, a limited size."""
 
 import gzip
 import os
@@ -20,31 +20,31 @@ MOST_FILES = 20_000_000
 ENDS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".gz")
 
 Member = tuple[str, int, IO[bytes] | gzip.GzipFile]
-"""Name, stated bytes, and content of a file in an archive."""
+"""Name, stated size in bytes, and content of a file in an archive."""
 
 
 class DamagedError(ValueError):
-    """Raised for an archive that cannot be read to its end; fetched again it may be whole."""
+    """Raised for an archive that cannot be read to its end; a new download may help."""
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file is one that can be unpacked, by its name."""
+    """Whether a file can be unpacked, by its name."""
     return name.lower().endswith(ENDS)
 
 
 def unpack(archive: Path, folder: Path, *, max_bytes: int | None = None) -> int:
-    """Unpacks an archive into a folder, over what is there; gives the number of files.
+    """Unpacks an archive into a folder, replaces existing files, and returns the number of files.
 
-    Everything is unpacked beside first: a damaged or hostile archive leaves nothing.
+    Files are unpacked to a temporary folder first: a damaged or hostile archive leaves nothing.
 
     Args:
         archive: ZIP, TAR (also compressed), or a single file in gzip.
-        folder: gets the files.
-        max_bytes: of all files together; by default 100 times those of the archive, and at least a gigabyte.
+        folder: of the unpacked files.
+        max_bytes: maximum sum of file sizes; by default 100 times the archive, and at least 1 GiB.
 
     Raises:
-        DamagedError: if it is damaged, or no archive.
-        ValueError: if it has a member whose name leads elsewhere, a link or a device, or holds too much.
+        DamagedError: if it is damaged or not an archive.
+        ValueError: if a member leaves the folder, is a link or a device, or the size limit is exceeded.
     """
     limit = max_bytes if max_bytes is not None else max(AT_LEAST_BYTES, MOST_TIMES_LARGER * archive.stat().st_size)
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def _explained(archive: Path) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError, RuntimeError) as error:
-        raise DamagedError(f"{archive.name} is damaged, or no archive: {error}") from error
+        raise DamagedError(f"{archive.name} is damaged or not an archive: {error}") from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise ValueError(f"{archive.name} has a file and a folder of one name: {error.filename}") from error
 
@@ -95,7 +95,7 @@ def _members(archive: Path) -> Iterator[Member]:
     elif is_archive(name):
         yield from _in_tar(archive)
     else:
-        raise ValueError(f"{archive.name} is no archive that can be unpacked: {', '.join(ENDS)}")
+        raise ValueError(f"{archive.name} is not an archive that can be unpacked: {', '.join(ENDS)}")
 
 
 def _in_zip(archive: Path) -> Iterator[Member]:
@@ -124,7 +124,7 @@ def _in_tar(archive: Path) -> Iterator[Member]:
         assert opened.fileobj is not None
         opened.fileobj.seek(opened.offset)
         if opened.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("its end is missing")  # which tarfile itself takes for an end
+            raise tarfile.ReadError("its end is missing")  # tarfile itself accepts this as the end
 
 
 def _write(content: IO[bytes] | gzip.GzipFile, path: Path, limit: int, archive: str) -> int:

@@ -1,4 +1,4 @@
-"""Samples as COCO: one JSON file a split (https://cocodataset.org/#format-data); pictures, annotations and categories count from 1."""
+"""Writes COCO: one JSON file per split (https://cocodataset.org/#format-data); ids count from 1."""
 
 import json
 import tempfile
@@ -14,8 +14,8 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
 from mtl_ray.geometry.outlines import polygons_of
 from mtl_ray.samples import Sample
-from mtl_ray.sources.source import Reject
-from mtl_ray.sources.writers.writer import MaskForm, Target, Writing, needs, path_of, stem_of, write_file, write_picture
+from mtl_ray.sources.source import SkippedItem
+from mtl_ray.sources.writers.writer import MaskForm, Target, Writing, needs, path_of, stem_of, write_file, write_image
 
 COCO_FILE = ".json"
 _MAPS = "semantic_masks"
@@ -24,34 +24,34 @@ _MAP_CLASSES = "semantic_classes.txt"
 
 @dataclass(frozen=True, slots=True)
 class CocoWriter:
-    """Writes ``annotations/instances_SPLIT.json`` and pictures in ``SPLIT/``, or a JSON file alone where the target is one.
+    """Writes ``annotations/instances_SPLIT.json`` and images in ``SPLIT/``, or only a JSON file if the target is one.
 
     Category ids are the source's own where it has them (COCO's, Cityscapes'). VOC's difficult objects become crowds, which COCO's
-    metric neither rewards nor punishes, and keep ``"difficult": 1``. Masks are polygons along their pixels, which fill exactly these
-    again, or compressed run lengths; those of crowds always are the latter.
+    metric ignores, and keep ``"difficult": 1``. Masks are polygons along pixel edges, which give exactly the same pixels, or
+    compressed run lengths; those of crowds are always run lengths.
     Semantic maps go to ``annotations/semantic_masks/NAME.png``, where detectors with a semantic head look for them, and the names of
-    their classes to ``annotations/semantic_classes.txt``; with a JSON file alone they are not written.
+    their classes to ``annotations/semantic_classes.txt``; they are not written if the target is a JSON file.
     """
 
     target: Target
     category_ids: tuple[int, ...]
 
     def write(self, sample: Sample) -> Writing:
-        """Writes the picture; the record is the image's entry and those of its objects, without ids."""
+        """Writes the image; the record is the image's entry and those of its objects, without ids."""
         path = path_of(sample)
-        if self.target.pictures:
-            write_picture(storage.join(self.target.uri, self.target.split, path), sample)
+        if self.target.images:
+            write_image(storage.join(self.target.uri, self.target.split, path), sample)
         if sample.semantic is not None and not self._alone:
             write_file(storage.join(self.target.uri, "annotations", _MAPS, f"{stem_of(path)}.png"), sample.semantic)
         image = {"file_name": path, "height": sample.height, "width": sample.width}
         if sample.instances is None:
-            reject = Reject(path, "", "not annotated, which COCO cannot say: it stands there without objects")
-            return {"image": image, "annotations": []}, [reject] if self.target.annotated else []
+            item = SkippedItem(path, "", "not annotated, which COCO cannot express: it is listed without objects")
+            return {"image": image, "annotations": []}, [item] if self.target.annotated else []
         found = [self._annotation(sample, sample.instances, index) for index in range(len(sample.instances))]
         return {"image": image, "annotations": found}, []
 
     def finish(self, records: Iterable[Any]) -> str:
-        """Numbers pictures and annotations from 1 and writes the file; only the annotations of a picture are in memory at a time."""
+        """Numbers images and annotations from 1 and writes the file; only one image's annotations are in memory at a time."""
         uri = annotation_file(self.target)
         if (semantic := self.target.vocabulary.classes.get("semantic")) and not self._alone:
             storage.write(storage.join(self.target.uri, "annotations", _MAP_CLASSES), "".join(f"{name}\n" for name in semantic).encode())
@@ -61,7 +61,7 @@ class CocoWriter:
             file.write(f'{{"info": {json.dumps({"description": self.target.split})}, "licenses": [],\n"images": [')
             for images, record in enumerate(records, start=1):
                 if (name := record["image"]["file_name"]) in names:
-                    raise ValueError(f"two pictures would have the same name, {name}")
+                    raise ValueError(f"two images would have the same name, {name}")
                 names.add(name)
                 file.write(("\n" if images == 1 else ",\n") + json.dumps({"id": images, **record["image"]}))
                 for found in record["annotations"]:
@@ -112,7 +112,7 @@ def open_coco_writer(target: Target) -> CocoWriter:
     """A writer of COCO.
 
     Raises:
-        ValueError: if the set has no objects.
+        ValueError: if the dataset has no objects.
     """
     names = needs(target.vocabulary, "instances", "coco")
     ids = target.vocabulary.category_ids.get("instances", ())
@@ -120,24 +120,24 @@ def open_coco_writer(target: Target) -> CocoWriter:
 
 
 def annotation_file(target: Target) -> str:
-    """Where the annotations of a split go."""
+    """URI of the annotation file of a split."""
     return target.uri if target.uri.endswith(COCO_FILE) else storage.join(target.uri, "annotations", f"instances_{target.split}.json")
 
 
 def segmentation(mask: bytes, height: int, width: int, form: MaskForm) -> Any:
-    """A mask as COCO says it; ``[]`` where the object has none."""
+    """A mask as COCO stores it; ``[]`` if the object has none."""
     if not mask:
         return []
     if form == "polygons":
-        return polygons_of(masks.decode(mask, height, width))
+        return polygons_of(masks.decode_rle(mask, height, width))
     return {"size": [height, width], "counts": mask.decode()}
 
 
 def _from_one(ids: Sequence[int], count: int) -> tuple[int, ...]:
-    """The source's own category ids; 1, 2, ... where it has none or one of them is 0, which COCO's metric takes for "no match"."""
+    """The source's own category ids; 1, 2, ... if it has none or one of them is 0, which COCO's metric treats as no match."""
     return tuple(ids) if len(ids) == count and min(ids, default=1) > 0 else tuple(range(1, count + 1))
 
 
 def _short(value: np.float32) -> float:
-    """A float32 by the shortest decimals that mean it: 192.34 and not 192.33999633789062."""
+    """A float32 in its shortest decimal form: 192.34, not 192.33999633789062."""
     return float(str(value))

@@ -1,4 +1,4 @@
-"""The one place that lists the formats of files that a split can be written in."""
+"""Opens the writer of a file format; new formats are added here."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ def open_writer(form: FileFormat, target: Target) -> Writer:
     """The writer of a format.
 
     Raises:
-        ValueError: if the set has not what the format says, or the options do not go with it.
+        ValueError: if the dataset lacks the annotations of the format, or an option does not apply.
     """
     match form:
         case "coco":

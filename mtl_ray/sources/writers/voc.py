@@ -1,4 +1,4 @@
-"""Samples as Pascal VOC: Annotations/ID.xml, JPEGImages, ImageSets, and SegmentationClass where there are semantic maps."""
+"""Writes Pascal VOC: Annotations/ID.xml, JPEGImages, ImageSets, and SegmentationClass for semantic maps."""
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from mtl_ray import storage
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.samples import Sample
-from mtl_ray.sources.source import Reject, UnreadableError
-from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_file, write_picture
+from mtl_ray.sources.source import SkippedItem, UnreadableError
+from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_file, write_image
 
 _CLASSES = "classes.txt"
 _MAP_CLASSES = "semantic_classes.txt"
@@ -16,10 +16,10 @@ _MAP_CLASSES = "semantic_classes.txt"
 
 @dataclass(frozen=True, slots=True)
 class VocWriter:
-    """Writes boxes as VOC counts them: pixels from 1, the last one belonging to the box.
+    """Writes boxes in VOC's convention: pixels count from 1, and the last pixel belongs to the box.
 
-    Regions of many objects become difficult objects, which VOC's metric neither rewards nor punishes. Folders in a name become
-    part of the id. Masks, keypoints and attributes of objects are not written.
+    Crowds become difficult objects, which VOC's metric ignores. Folders in a name become part of the id. Masks, keypoints and
+    attributes of objects are not written.
     """
 
     target: Target
@@ -30,14 +30,14 @@ class VocWriter:
             raise UnreadableError(sample.key, "its objects are not annotated")
         uri, file = self.target.uri, path_of(sample).replace("/", "_")
         name = stem_of(file)
-        if self.target.pictures:
-            write_picture(storage.join(uri, "JPEGImages", file), sample)
+        if self.target.images:
+            write_image(storage.join(uri, "JPEGImages", file), sample)
         write_file(storage.join(uri, "Annotations", f"{name}.xml"), self._xml(sample, sample.instances, file))
         if sample.semantic is not None:
             write_file(storage.join(uri, "SegmentationClass", f"{name}.png"), sample.semantic)
         masks = sum(map(bool, sample.instances.masks or ()))
-        rejects = [Reject(file, f"{masks} masks", "VOC has boxes of objects only")] if masks and self.target.masks != "none" else []
-        return (name, sample.semantic is not None), rejects
+        skipped = [SkippedItem(file, f"{masks} masks", "VOC has boxes of objects only")] if masks and self.target.masks != "none" else []
+        return (name, sample.semantic is not None), skipped
 
     def finish(self, records: Iterable[tuple[str, bool]]) -> str:
         """Writes the lists of ids and the names of the classes."""
@@ -55,7 +55,7 @@ class VocWriter:
     def _write_names(self, file: str, names: tuple[str, ...]) -> None:
         uri = storage.join(self.target.uri, file)
         if storage.exists(uri) and storage.read(uri) != _lines(names):
-            raise ValueError(f"{uri} is there already and names other classes")
+            raise ValueError(f"{uri} exists already and names other classes")
         storage.write(uri, _lines(names))
 
     def _xml(self, sample: Sample, found: Instances, file: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Samples as YOLO: images/SPLIT, labels/SPLIT with a text file a picture, and data.yaml."""
+"""Writes YOLO: images/SPLIT, labels/SPLIT with one text file per image, and data.yaml."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
 from mtl_ray.geometry.outlines import ring_of
 from mtl_ray.samples import Sample
-from mtl_ray.sources.source import Reject, UnreadableError
-from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_file, write_picture
+from mtl_ray.sources.source import SkippedItem, UnreadableError
+from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_file, write_image
 
 _DESCRIPTION = "data.yaml"
 
 
 @dataclass(frozen=True, slots=True)
 class YoloWriter:
-    """Writes "class cx cy w h", or "class x1 y1 x2 y2 ..." for all objects of a picture that has masks, as shares of its size.
+    """Writes "class cx cy w h", or "class x1 y1 x2 y2 ..." for all objects of an image with masks, relative to its size.
 
-    A mask of several parts or with holes is one polygon that goes from part to part and back on the same line. Regions of many
-    objects cannot be said and are rejects; that an object is difficult or truncated, and keypoints, are not written.
+    A mask with several parts or holes is one polygon that goes from part to part and back along the same line. Crowds are
+    skipped; the flags difficult and truncated, and keypoints, are not written.
     """
 
     target: Target
 
     def write(self, sample: Sample) -> Writing:
-        """Writes picture and label file; the record is the picture's path."""
+        """Writes image and label file; the record is the image's path."""
         found = sample.instances
         if found is None:
             raise UnreadableError(sample.key, "its objects are not annotated")
@@ -35,11 +35,11 @@ class YoloWriter:
         drawn = found.masks is not None and target.masks != "none" and any(found.masks)
         kept = [index for index in range(len(found)) if not found.crowd[index]]
         lines = [_line(sample, found, index, drawn) for index in kept]
-        if target.pictures:
-            write_picture(storage.join(target.uri, "images", target.split, path), sample)
+        if target.images:
+            write_image(storage.join(target.uri, "images", target.split, path), sample)
         write_file(storage.join(target.uri, "labels", target.split, f"{stem_of(path)}.txt"), "".join(lines).encode())
         crowds = len(found) - len(kept)
-        return path, [Reject(path, f"{crowds} objects", "regions of many objects, which YOLO cannot say")] if crowds else []
+        return path, [SkippedItem(path, f"{crowds} objects", "regions of many objects, which YOLO cannot express")] if crowds else []
 
     def finish(self, records: Iterable[str]) -> str:
         """Adds the split to data.yaml."""
@@ -49,9 +49,9 @@ class YoloWriter:
         try:
             content = yaml.safe_load(storage.read(uri)) if storage.exists(uri) else {}
         except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
-            raise ValueError(f"{uri} is there already and is not YAML") from None
+            raise ValueError(f"{uri} exists already and is not YAML") from None
         if not isinstance(content, dict) or content.get("names", names) != names:
-            raise ValueError(f"{uri} is there already and names other classes")
+            raise ValueError(f"{uri} exists already and names other classes")
         content |= {self.target.split: f"images/{self.target.split}", "nc": len(names), "names": names}
         storage.write(uri, yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
         return uri
@@ -61,22 +61,22 @@ def open_yolo_writer(target: Target) -> YoloWriter:
     """A writer of YOLO.
 
     Raises:
-        ValueError: if the set has no objects, or run lengths are asked for.
+        ValueError: if the dataset has no objects, or run lengths are requested.
     """
     needs(target.vocabulary, "instances", "yolo")
     if target.masks == "rle":
-        raise ValueError("YOLO says masks as polygons, it has no run lengths: --masks polygons or none")
+        raise ValueError("YOLO has no run lengths; use --masks polygons or --masks none")
     return YoloWriter(target)
 
 
 def _line(sample: Sample, found: Instances, index: int, drawn: bool) -> str:
-    """One object; among polygons a box is one too, since readers take every line of such a file for a polygon."""
+    """One object. If the image has masks, a box is a polygon too, since readers expect one type per file."""
     x1, y1, x2, y2 = found.boxes_xyxy[index].tolist()
     if not drawn:
         box = ((x1 + x2) / 2 / sample.width, (y1 + y2) / 2 / sample.height, (x2 - x1) / sample.width, (y2 - y1) / sample.height)
         return _joined(found.classes[index], box)
     mask = found.masks[index] if found.masks is not None else b""
-    corners = ring_of(masks.decode(mask, sample.height, sample.width)) if mask else []
+    corners = ring_of(masks.decode_rle(mask, sample.height, sample.width)) if mask else []
     corners = corners or [x1, y1, x2, y1, x2, y2, x1, y2]
     return _joined(found.classes[index], [value / (sample.height if at % 2 else sample.width) for at, value in enumerate(corners)])
 

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.geometry.drawing import Drawing
 from mtl_ray.geometry.figures import colours_of
-from mtl_ray.geometry.pictures import Picture
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.classification.decode import LabelScores
 
@@ -23,11 +23,11 @@ def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Voca
     Returns:
         uint8 RGB of the image's size times a whole number (small images are enlarged).
     """
-    picture = Picture(image)
+    drawing = Drawing(image)
     if sample.labels is not None:
         names, colours = _looks(vocabulary)
-        picture.caption([(names[int(index)], colours[int(index)]) for index in sample.labels])
-    return picture.pixels
+        drawing.caption([(names[int(index)], colours[int(index)]) for index in sample.labels])
+    return drawing.pixels
 
 
 def draw_prediction(
@@ -39,9 +39,9 @@ def draw_prediction(
     shown = [int(index) for index in best if prediction.scores[index] >= score_threshold]
     if prediction.exclusive and not shown:
         shown = [int(best[0])]
-    picture = Picture(image)
-    picture.caption([(f"{names[index]} {prediction.scores[index]:.2f}", colours[index]) for index in shown])
-    return picture.pixels
+    drawing = Drawing(image)
+    drawing.caption([(f"{names[index]} {prediction.scores[index]:.2f}", colours[index]) for index in shown])
+    return drawing.pixels
 
 
 def _looks(vocabulary: Vocabulary) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from mtl_ray.geometry.boxes import iou_matrix
-from mtl_ray.geometry.masks import decode
+from mtl_ray.geometry.masks import decode_rle
 from mtl_ray.inputs.frame import Frame
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
@@ -65,7 +65,7 @@ def _on_canvas(prediction: Detections, frame: Frame) -> Fields:
         fields["keypoints"] = np.concatenate([frame.points_to_canvas(points[..., :2]), points[..., 2:]], axis=-1)
     if "masks" in fields and prediction.masks is not None:
         size = (frame.height, frame.width)
-        fields["masks"] = np.array([decode(mask, *size) for mask in prediction.masks], bool).reshape(len(prediction.masks), *size)
+        fields["masks"] = np.array([decode_rle(mask, *size) for mask in prediction.masks], bool).reshape(len(prediction.masks), *size)
     return fields
 
 

@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry import masks
+from mtl_ray.geometry.drawing import Drawing
 from mtl_ray.geometry.figures import colours_of
-from mtl_ray.geometry.pictures import Picture
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections
 
@@ -24,32 +24,32 @@ def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Voca
     Returns:
         uint8 RGB of the image's size times a whole number (small images are enlarged).
     """
-    picture = Picture(image)
+    drawing = Drawing(image)
     if sample.instances is not None:
-        _draw_instances(picture, sample.instances, image.shape[:2], vocabulary)
-    return picture.pixels
+        _draw_instances(drawing, sample.instances, image.shape[:2], vocabulary)
+    return drawing.pixels
 
 
 def draw_prediction(
     image: NDArray[np.uint8], prediction: Detections, vocabulary: Vocabulary, score_threshold: float = 0.3
 ) -> NDArray[np.uint8]:
     """The objects found with a score of at least ``score_threshold``, of the same size as ``draw_ground_truth`` gives."""
-    picture = Picture(image)
+    drawing = Drawing(image)
     names = vocabulary.classes["instances"]
     colours = colours_of(len(names), vocabulary.colours.get("instances", ()))
     for index in np.flatnonzero(prediction.scores >= score_threshold):
         kind = int(prediction.classes[index])
         if prediction.masks is not None and prediction.masks[index]:
-            picture.tint(masks.decode(prediction.masks[index], *image.shape[:2]), colours[kind])
-        picture.box(prediction.boxes_xyxy[index], f"{names[kind]} {prediction.scores[index]:.2f}", colours[kind], legend=names[kind])
+            drawing.tint(masks.decode_rle(prediction.masks[index], *image.shape[:2]), colours[kind])
+        drawing.box(prediction.boxes_xyxy[index], f"{names[kind]} {prediction.scores[index]:.2f}", colours[kind], legend=names[kind])
         if prediction.keypoints is not None:
             points = prediction.keypoints[index].copy()
             points[:, 2] = np.where(points[:, 2] >= score_threshold, 2, 0)
-            picture.pose(points, vocabulary.skeleton, colours[kind])
-    return picture.pixels
+            drawing.pose(points, vocabulary.skeleton, colours[kind])
+    return drawing.pixels
 
 
-def _draw_instances(picture: Picture, found: Instances, hw: tuple[int, ...], vocabulary: Vocabulary) -> None:
+def _draw_instances(drawing: Drawing, found: Instances, hw: tuple[int, ...], vocabulary: Vocabulary) -> None:
     """Large objects first, so that small ones stay visible upon them."""
     names = vocabulary.classes["instances"]
     colours = colours_of(len(names), vocabulary.colours.get("instances", ()))
@@ -58,11 +58,11 @@ def _draw_instances(picture: Picture, found: Instances, hw: tuple[int, ...], voc
     of_object = [_CROWD if found.crowd[index] else colours[int(found.classes[index])] for index in range(len(found))]
     for index in order:
         if found.masks is not None and found.masks[index]:
-            picture.tint(masks.decode(found.masks[index], hw[0], hw[1]), of_object[index])
+            drawing.tint(masks.decode_rle(found.masks[index], hw[0], hw[1]), of_object[index])
     for index in order:
         name = names[int(found.classes[index])] + (" crowd" if found.crowd[index] else "")
         dashed = bool(found.crowd[index] or found.difficult[index])
-        picture.box(found.boxes_xyxy[index], name, of_object[index], dashed=dashed, legend=name)
+        drawing.box(found.boxes_xyxy[index], name, of_object[index], dashed=dashed, legend=name)
     if found.keypoints is not None:
         for index in order:
-            picture.pose(found.keypoints[index], vocabulary.skeleton, of_object[index])
+            drawing.pose(found.keypoints[index], vocabulary.skeleton, of_object[index])

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_ray.geometry.drawing import Drawing
 from mtl_ray.geometry.figures import colours_of
-from mtl_ray.geometry.pictures import Picture
 from mtl_ray.inputs.decode import decode_semantic
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.segmentation.decode import SemanticMap
@@ -22,7 +22,7 @@ def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Voca
         uint8 RGB of the image's size times a whole number (small images are enlarged).
     """
     if sample.semantic is None:
-        return Picture(image).pixels
+        return Drawing(image).pixels
     return _drawn(image, decode_semantic(sample.semantic), vocabulary)
 
 
@@ -36,7 +36,7 @@ def draw_prediction(
 def _drawn(image: NDArray[np.uint8], classes: NDArray[np.uint8], vocabulary: Vocabulary) -> NDArray[np.uint8]:
     names = vocabulary.classes["semantic"]
     colours = colours_of(len(names), vocabulary.colours.get("semantic", ()))
-    picture = Picture(image)
-    picture.tint_classes(classes, colours)
-    picture.name_regions(classes, names, colours)
-    return picture.pixels
+    drawing = Drawing(image)
+    drawing.tint_classes(classes, colours)
+    drawing.name_regions(classes, names, colours)
+    return drawing.pixels

@@ -16,9 +16,8 @@ from mtl_ray.columns import ColumnType
 from mtl_ray.config.strict import STRICT
 from mtl_ray.layout import Layout
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.sources.config import RawSource
-from mtl_ray.sources.picture import ImageRule
-from mtl_ray.sources.source import Reading, Reject, Source, UnreadableError, fingerprint_of
+from mtl_ray.sources.image_reading import ImageRule
+from mtl_ray.sources.source import RawSource, Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 from pulse_counting.signal import SIGNAL
 
 
@@ -63,17 +62,17 @@ class PulseFiles(RawSource):
         if not names:
             raise FileNotFoundError(f"there are no files *.f32 in {folder}")
         counts = storage.read(storage.join(folder, COUNTS)).decode()
-        known, rejects = {}, []
+        known, skipped = {}, []
         for line in csv.reader(io.StringIO(counts)):
             if len(line) == 2 and line[1].strip().isdecimal():
                 known[line[0]] = int(line[1])
             else:
-                rejects.append(Reject(COUNTS, ",".join(line), "not NAME,COUNT"))
+                skipped.append(SkippedItem(COUNTS, ",".join(line), "not NAME,COUNT"))
         return Source(
             vocabulary=Vocabulary(classes={"pulses": ()}),
             records=[(name, known.get(name)) for name in names],
             reader=partial(_read, folder),
-            rejects=tuple(rejects),
+            skipped=tuple(skipped),
             fingerprint=fingerprint_of([counts, *names]),
             layout=Layout(inputs=(SIGNAL,), annotations=(PULSES,)),
         )

@@ -1,4 +1,4 @@
-"""What is drawn is seen where it belongs, at every size of picture."""
+"""What is drawn is seen where it belongs, at every size of image."""
 
 import itertools
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtl_ray.geometry.drawing import LEAST_SIDE, Drawing, grid, jpeg, same_size, shrunk
 from mtl_ray.geometry.figures import colours_of, is_light
-from mtl_ray.geometry.pictures import LEAST_SIDE, Picture, grid, jpeg, same_size, shrunk
 
 RED = (255, 0, 0)
 
@@ -40,9 +40,9 @@ def test_words_are_readable_on_every_colour() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (32, 32), (320, 200), (1, 5000), (700, 900)])
-def test_small_pictures_are_enlarged_by_whole_numbers(size: tuple[int, int]) -> None:
+def test_small_images_are_enlarged_by_whole_numbers(size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    drawn = Picture(image).pixels
+    drawn = Drawing(image).pixels
     factor = drawn.shape[0] // size[0]
     assert drawn.shape == (size[0] * factor, size[1] * factor, 3)
     assert max(drawn.shape) >= LEAST_SIDE
@@ -51,16 +51,16 @@ def test_small_pictures_are_enlarged_by_whole_numbers(size: tuple[int, int]) -> 
 
 
 def test_a_box_lies_where_it_belongs() -> None:
-    picture = Picture(black(32, 32))
-    picture.box(np.array([8, 10, 20, 25], np.float32), "", RED)
-    drawn = picture.pixels
+    drawing = Drawing(black(32, 32))
+    drawing.box(np.array([8, 10, 20, 25], np.float32), "", RED)
+    drawn = drawing.pixels
     rows, columns = np.nonzero((drawn == RED).all(axis=2))
     assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (80, 100, 200, 250)
     assert (drawn[110:240, 90:190] == 0).all()
 
 
 def test_a_dashed_box_has_gaps() -> None:
-    whole, dashed = Picture(black(400, 400)), Picture(black(400, 400))
+    whole, dashed = Drawing(black(400, 400)), Drawing(black(400, 400))
     box = np.array([50, 50, 350, 350], np.float32)
     whole.box(box, "", RED)
     dashed.box(box, "", RED, dashed=True)
@@ -69,11 +69,11 @@ def test_a_dashed_box_has_gaps() -> None:
 
 
 def test_words_do_not_cover_each_other_and_stay_inside() -> None:
-    picture = Picture(black(400, 400))
+    drawing = Drawing(black(400, 400))
     for x in range(0, 400, 10):
-        picture.box(np.array([x, 0, x + 5, 5], np.float32), "a long word", RED)
-    assert (picture.pixels[:40] == RED).all(axis=2).any()
-    alone, twice = Picture(black(400, 400)), Picture(black(400, 400))
+        drawing.box(np.array([x, 0, x + 5, 5], np.float32), "a long word", RED)
+    assert (drawing.pixels[:40] == RED).all(axis=2).any()
+    alone, twice = Drawing(black(400, 400)), Drawing(black(400, 400))
     box = np.array([100, 100, 200, 200], np.float32)
     alone.box(box, "one", RED)
     for _ in range(5):
@@ -82,7 +82,7 @@ def test_words_do_not_cover_each_other_and_stay_inside() -> None:
     outside[98:202, 98:202] = False
     places = ((twice.pixels > 0).any(axis=2) & outside).sum() / ((alone.pixels > 0).any(axis=2) & outside).sum()
     assert places < 2.5, "above, below, and no third time"
-    edge = Picture(black(400, 400))
+    edge = Drawing(black(400, 400))
     edge.box(np.array([390, 390, 400, 400], np.float32), "a long word", RED)
     assert (edge.pixels[:, 300:] == RED).all(axis=2).sum() > 500
 
@@ -90,9 +90,9 @@ def test_words_do_not_cover_each_other_and_stay_inside() -> None:
 def test_a_tint_stays_in_its_mask() -> None:
     mask = np.zeros((40, 40), np.bool_)
     mask[10:20, 5:30] = True
-    picture = Picture(black(40, 40))
-    picture.tint(mask, RED)
-    red = picture.pixels[..., 0] > 60
+    drawing = Drawing(black(40, 40))
+    drawing.tint(mask, RED)
+    red = drawing.pixels[..., 0] > 60
     large = mask.repeat(8, axis=0).repeat(8, axis=1)
     assert red[large].all()
     assert not red[cv2.dilate(large.astype(np.uint8), np.ones((5, 5))) == 0].any()
@@ -102,10 +102,10 @@ def test_classes_get_their_colours_and_the_rest_goes_dark() -> None:
     classes = np.zeros((40, 40), np.uint8)
     classes[:, 20:] = 1
     classes[30:] = 255
-    picture = Picture(np.full((40, 40, 3), 100, np.uint8))
-    picture.tint_classes(classes, [(255, 0, 0), (0, 255, 0)])
-    picture.name_regions(classes, ["left", "right"], [(255, 0, 0), (0, 255, 0)])
-    drawn = picture.pixels.astype(int)
+    drawing = Drawing(np.full((40, 40, 3), 100, np.uint8))
+    drawing.tint_classes(classes, [(255, 0, 0), (0, 255, 0)])
+    drawing.name_regions(classes, ["left", "right"], [(255, 0, 0), (0, 255, 0)])
+    drawn = drawing.pixels.astype(int)
     assert drawn[5, 5, 0] > drawn[5, 5, 1] + 100
     assert drawn[5, 310, 1] > drawn[5, 310, 0] + 100
     assert drawn[310].max() < 50
@@ -114,27 +114,27 @@ def test_classes_get_their_colours_and_the_rest_goes_dark() -> None:
 
 def test_points_and_lines_are_drawn_if_known() -> None:
     points = np.array([[10, 10, 2], [30, 30, 1], [35, 5, 0]], np.float32)
-    picture = Picture(black(40, 40))
-    picture.pose(points, [(0, 1), (1, 2)], RED)
-    drawn = picture.pixels
+    drawing = Drawing(black(40, 40))
+    drawing.pose(points, [(0, 1), (1, 2)], RED)
+    drawn = drawing.pixels
     assert (drawn[80, 80] == RED).all()
     assert (drawn[160, 160] == RED).all()
     assert (drawn[30:50, 270:290] == 0).all(), "an unknown point is not drawn"
 
 
-def test_captions_end_where_the_picture_does() -> None:
-    picture = Picture(black(320, 320))
-    picture.caption([(f"line {line}", RED) for line in range(100)])
-    assert picture.pixels.shape == (320, 320, 3)
-    assert (picture.pixels[290:, :20] == RED).all(axis=2).any()
+def test_captions_end_where_the_image_does() -> None:
+    drawing = Drawing(black(320, 320))
+    drawing.caption([(f"line {line}", RED) for line in range(100)])
+    assert drawing.pixels.shape == (320, 320, 3)
+    assert (drawing.pixels[290:, :20] == RED).all(axis=2).any()
 
 
-def test_a_grid_shows_every_picture_whole() -> None:
+def test_a_grid_shows_every_image_whole() -> None:
     sizes = [(20, 30), (50, 10), (7, 7), (40, 40), (1, 60)]
     values = [40, 80, 120, 160, 200]
-    pictures = [np.full((*size, 3), value, np.uint8) for size, value in zip(sizes, values, strict=True)]
-    for columns, titles in itertools.product((1, 2, 3, 9), ((), [f"picture {index}" * 4 for index in range(5)])):
-        sheet = grid(pictures, columns, titles)
+    images = [np.full((*size, 3), value, np.uint8) for size, value in zip(sizes, values, strict=True)]
+    for columns, titles in itertools.product((1, 2, 3, 9), ((), [f"image {index}" * 4 for index in range(5)])):
+        sheet = grid(images, columns, titles)
         for size, value in zip(sizes, values, strict=True):
             assert (sheet == value).all(axis=2).sum() >= size[0] * size[1]
 
@@ -152,7 +152,7 @@ def test_shrunk_and_jpeg() -> None:
 def test_many_small_objects_have_no_words_but_a_legend() -> None:
     """Words as large as the objects would hide them; the colour says what they are."""
     boxes = [np.array([x, y, x + 12, y + 12], np.float32) for x in range(20, 380, 30) for y in range(60, 380, 30)]
-    plain, named = Picture(black(400, 400)), Picture(black(400, 400))
+    plain, named = Drawing(black(400, 400)), Drawing(black(400, 400))
     for box in boxes:
         plain.box(box, "", RED)
         named.box(box, "face 0.93", RED, legend="face")
@@ -161,7 +161,7 @@ def test_many_small_objects_have_no_words_but_a_legend() -> None:
     assert changed.any()
     assert rows.max() < 30, "the legend is in a corner that has no objects"
     assert columns.max() < 60
-    few = Picture(black(400, 400))
+    few = Drawing(black(400, 400))
     for box in boxes[:3]:
         few.box(box, "face 0.93", RED, legend="face")
     assert (few.pixels == RED).all(axis=2).sum() > 3 * 400
@@ -169,11 +169,11 @@ def test_many_small_objects_have_no_words_but_a_legend() -> None:
 
 def test_large_objects_among_many_small_ones_have_words_that_hide_none_of_them() -> None:
     small = [np.array([x, 88, x + 10, 98], np.float32) for x in range(100, 300, 14)]
-    picture = Picture(black(400, 400))
+    drawing = Drawing(black(400, 400))
     for box in small:
-        picture.box(box, "dot", (0, 0, 255), legend="dot")
-    picture.box(np.array([100, 100, 300, 300], np.float32), "large", RED, legend="large")
-    drawn = picture.pixels
+        drawing.box(box, "dot", (0, 0, 255), legend="dot")
+    drawing.box(np.array([100, 100, 300, 300], np.float32), "large", RED, legend="large")
+    drawn = drawing.pixels
     below = (drawn[301:325, 100:140] == RED).all(axis=2)
     assert below.any(), "above it lie the small ones"
     assert (drawn[88:98, 100:300] == (0, 0, 255)).all(axis=2).any(axis=0).sum() >= 2 * len(small)
@@ -190,8 +190,8 @@ def test_images_of_one_size_are_whole_and_in_the_middle() -> None:
 
 def test_words_are_smaller_on_smaller_objects() -> None:
     def height(side: int) -> int:
-        picture = Picture(black(1200, 1200))
-        picture.box(np.array([400, 400, 400 + side, 400 + side], np.float32), "word", RED)
-        return int((picture.pixels[:400] == RED).all(axis=2).any(axis=1).sum())
+        drawing = Drawing(black(1200, 1200))
+        drawing.box(np.array([400, 400, 400 + side, 400 + side], np.float32), "word", RED)
+        return int((drawing.pixels[:400] == RED).all(axis=2).any(axis=1).sum())
 
     assert height(20) < height(50) < height(400)

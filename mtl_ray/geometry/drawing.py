@@ -1,4 +1,4 @@
-"""Drawing upon images: boxes, masks, points and words that can be read also on a picture of 32 pixels; several side by side."""
+"""Draws boxes, masks, points and text on images, also on small ones, and places images side by side."""
 
 import math
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from PIL import Image, ImageDraw
 from mtl_ray.geometry.figures import Colour, font, is_light
 
 LEAST_SIDE = 320
-"""Images whose longer side has fewer pixels are enlarged by a whole number before anything is drawn upon them."""
+"""Images with a shorter longest side are enlarged by an integer factor before drawing."""
 LEAST_TEXT_PX = 10
 FEW_OBJECTS = 8
-"""Up to so many objects each has its word; of more, those have none that are smaller than it, and a legend says their colours."""
+"""Up to this many objects all get a label; above, objects smaller than their label get a legend instead."""
 TITLE_PX = 15
-"""Height of the letters below pictures in a grid."""
+"""Text height of the titles in a grid."""
 _Rectangle = tuple[float, float, float, float]
 _PAPER = (250, 250, 250)
 _INK = (30, 30, 30)
 
 
-class Picture:
-    """An image that is drawn upon. Coordinates are those of the image as it was given, whatever it was enlarged by."""
+class Drawing:
+    """An image to draw on. Coordinates are pixels of the given image, before it is enlarged."""
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
         """Takes a copy of (H, W, 3) uint8 RGB."""
@@ -41,10 +41,10 @@ class Picture:
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
-        """(H * k, W * k, 3) uint8 RGB, k the enlargement.
+        """(H * k, W * k, 3) uint8 RGB, with k the factor of enlargement.
 
-        Words are written last, those that came first before others, where they hide the fewest other objects; one that would cover
-        another is left out, its colour tells. Among many objects so are those that are larger than their object.
+        Labels are drawn last, in order, where they hide the fewest objects. A label that would overlap another one is left
+        out; among many objects, so is a label larger than its object.
         """
         finished = self._image.copy()
         draw = ImageDraw.Draw(finished)
@@ -58,7 +58,7 @@ class Picture:
         return np.asarray(finished).copy()
 
     def _legible(self) -> "list[_Word]":
-        """The words that are worth writing, and a legend for the objects whose words are not."""
+        """The labels to draw, and a legend for objects whose label is left out."""
         if sum(word.of is not None for word in self._words) <= FEW_OBJECTS:
             return self._words
         kept = [word for word in self._words if word.of is None or _area(word.places[0]) <= _area(word.of)]
@@ -83,7 +83,7 @@ class Picture:
         self._image = Image.fromarray(pixels)
 
     def tint_classes(self, classes: NDArray[np.uint8], colours: Sequence[Colour], strength: float = 0.6) -> None:
-        """Mixes the colour of each pixel's class (H, W) into it; pixels without a class become dark and grey."""
+        """Mixes the colour of each pixel's class (H, W) into it; pixels without a class become dark grey."""
         table = np.zeros((256, 3), np.float32)
         table[: len(colours)] = colours
         large = self._enlarged(classes)
@@ -94,7 +94,7 @@ class Picture:
         self._image = Image.fromarray(mixed.astype(np.uint8))
 
     def name_regions(self, classes: NDArray[np.uint8], names: Sequence[str], colours: Sequence[Colour], least_share: float = 0.004) -> None:
-        """Writes the name of each class into the thickest part of its largest region, where that is large enough."""
+        """Writes the name of each class into the thickest part of its largest region, if that is large enough."""
         for index in np.unique(classes[classes < len(names)]):
             count, regions, sizes, _ = cv2.connectedComponentsWithStats((classes == index).astype(np.uint8))
             if count < 2:
@@ -109,14 +109,14 @@ class Picture:
             self._note(names[index], [corner], colours[index])
 
     def box(self, box_xyxy: NDArray[np.float32], text: str, colour: Colour, *, dashed: bool = False, legend: str = "") -> None:
-        """Draws a box with a word above it, or below or inside where there is no room.
+        """Draws a box with a label above it, or below or inside if there is no space.
 
         Args:
             box_xyxy: (4,) pixels of the image.
-            text: the word; empty for none.
-            colour: of the box, and the ground of the word.
-            dashed: whether the line has gaps.
-            legend: what the colour means, for a legend where objects are many and too small for words.
+            text: the label; empty for none.
+            colour: of the box and of the background of the label.
+            dashed: whether the line is dashed.
+            legend: meaning of the colour, if many objects are too small for labels.
         """
         x1, y1, x2, y2 = (float(value) * self._scale for value in box_xyxy)
         draw = ImageDraw.Draw(self._image)
@@ -135,7 +135,7 @@ class Picture:
             self._words.append(self._word(text, corners, colour, text_px, of=(x1, y1, x2, y2), legend=legend))
 
     def pose(self, points: NDArray[np.float32], skeleton: Sequence[tuple[int, int]], colour: Colour) -> None:
-        """Draws the points (K, 3) x, y, visibility that are known (above 0), and the lines between them; hidden ones (1) hollow."""
+        """Draws points (K, 3) x, y, visibility and the lines of the skeleton: points of 0 not at all, of 1 hollow."""
         draw = ImageDraw.Draw(self._image)
         known = points[:, 2] > 0
         placed = [(float(x) * self._scale, float(y) * self._scale) for x, y in points[:, :2]]
@@ -151,14 +151,14 @@ class Picture:
             )
 
     def caption(self, lines: Sequence[tuple[str, Colour]]) -> None:
-        """Writes words into the top left corner, one line each, until the picture is full."""
+        """Writes lines of text from the top left corner, as many as fit."""
         height = self._text_size("A")[1]
         for line, (text, colour) in enumerate(lines):
             if (line + 1) * height <= self._image.height:
                 self._note(text, [(0, line * height)], colour)
 
     def _note(self, text: str, corners: Sequence[tuple[float, float]], colour: Colour) -> None:
-        """Remembers a word for later, to be written with its top left corner at a place that is still free."""
+        """Adds a label with possible positions of its top left corner."""
         self._words.append(self._word(text, corners, colour, self._text_px))
 
     def _word(
@@ -204,7 +204,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class _Word:
-    """A word, where it may be written (the best place first), the colour of its ground, and its object, if it is that of one."""
+    """A label, its possible positions (best first), its background colour, and its object, if any."""
 
     text: str
     places: tuple[_Rectangle, ...]
@@ -219,7 +219,7 @@ def _area(of: _Rectangle) -> float:
 
 
 def _hidden(place: _Rectangle, objects: NDArray[np.float64]) -> int:
-    """How many objects (N, 4) have half of their area below a place."""
+    """Number of objects (N, 4) with more than half of their area below a position."""
     shared = np.minimum(place[2:], objects[:, 2:]) - np.maximum(place[:2], objects[:, :2])
     areas = (objects[:, 2:] - objects[:, :2]).clip(0).prod(axis=1)
     return int((shared.clip(0).prod(axis=1) > 0.5 * areas).sum())
@@ -229,22 +229,22 @@ def _overlap(one: _Rectangle, other: _Rectangle) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[str] = (), gap_px: int = 8) -> NDArray[np.uint8]:
-    """Pictures side by side in rows of ``columns``, on white, each centred in its cell with its title below.
+def grid(images: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[str] = (), gap_px: int = 8) -> NDArray[np.uint8]:
+    """Images in a grid with ``columns`` columns on white, centred in their cells, with titles below.
 
     Args:
-        pictures: (H, W, 3) uint8 RGB each, of any sizes.
-        columns: of the grid.
-        titles: one each, or none.
-        gap_px: white pixels around each cell.
+        images: (H, W, 3) uint8 RGB each, of any size.
+        columns: number of columns.
+        titles: one per image, or none.
+        gap_px: margin around each cell.
     """
     room = 22 if titles else 0
-    cell_h, cell_w = max(each.shape[0] for each in pictures), max(each.shape[1] for each in pictures)
-    rows = math.ceil(len(pictures) / columns)
-    columns = min(columns, len(pictures))
+    cell_h, cell_w = max(each.shape[0] for each in images), max(each.shape[1] for each in images)
+    rows = math.ceil(len(images) / columns)
+    columns = min(columns, len(images))
     sheet = Image.new("RGB", (columns * (cell_w + gap_px) + gap_px, rows * (cell_h + room + gap_px) + gap_px), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for index, each in enumerate(pictures):
+    for index, each in enumerate(images):
         top, left = gap_px + (index // columns) * (cell_h + room + gap_px), gap_px + (index % columns) * (cell_w + gap_px)
         sheet.paste(Image.fromarray(each), (left + (cell_w - each.shape[1]) // 2, top + (cell_h - each.shape[0]) // 2))
         if titles:
@@ -254,7 +254,7 @@ def grid(pictures: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[s
 
 
 def same_size(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    """The images (H, W, 3), each in the middle of a sheet as high as the highest and as wide as the widest of them."""
+    """Pads images (H, W, 3) to the maximum height and width, each centred."""
     height, width = (max((each.shape[side] for each in images), default=0) for side in (0, 1))
     sheets = [np.full((height, width, 3), _PAPER, np.uint8) for _ in images]
     for sheet, each in zip(sheets, images, strict=True):
@@ -264,7 +264,7 @@ def same_size(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
 
 
 def shrunk(image: NDArray[np.uint8], longest_px: int) -> NDArray[np.uint8]:
-    """The image at a size whose longer side has at most ``longest_px``."""
+    """The image, resized if its longer side exceeds ``longest_px``."""
     height, width = image.shape[:2]
     if max(height, width) <= longest_px:
         return image
@@ -274,21 +274,21 @@ def shrunk(image: NDArray[np.uint8], longest_px: int) -> NDArray[np.uint8]:
 
 
 def pixels(file: bytes) -> NDArray[np.uint8]:
-    """The picture in a file of our own making, (H, W, 3) uint8 RGB."""
+    """Decodes an image file that this package wrote, to (H, W, 3) uint8 RGB."""
     found = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
     assert found is not None
     return np.ascontiguousarray(found[:, :, ::-1])
 
 
 def jpeg(image: NDArray[np.uint8]) -> bytes:
-    """The file of a picture (H, W, 3) uint8 RGB."""
+    """The JPEG file of an image (H, W, 3) uint8 RGB."""
     done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
     assert done
     return bytes(data)
 
 
 def _shortened(text: str, width_px: int) -> str:
-    """The end of a text that is too long, which tells file names apart better than their beginning."""
+    """The end of a text that is too long; file names differ more at their ends."""
     letters = font(text, TITLE_PX)
     if letters.getlength(text) <= width_px:
         return text

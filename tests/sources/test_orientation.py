@@ -11,14 +11,14 @@ from PIL import Image, ImageOps
 
 from mtl_ray.geometry import masks
 from mtl_ray.samples import Sample
-from mtl_ray.sources.config import Coco, Voc
-from mtl_ray.sources.picture import open_source
-from mtl_ray.sources.source import Reject
-from mtl_ray.sources.turned import TURNED
+from mtl_ray.sources.image_reading import open_source
+from mtl_ray.sources.object_configs import Coco, Voc
+from mtl_ray.sources.orientation import TURNED
+from mtl_ray.sources.source import SkippedItem
 
 WIDTH, HEIGHT = 64, 48  # as stored
 PATCH = (40, 4, 60, 40)  # xyxy as stored
-Reading = tuple[Sample | None, list[Reject]]
+Reading = tuple[Sample | None, list[SkippedItem]]
 
 
 def an_image(path: Path, orientation: int) -> np.ndarray:
@@ -56,7 +56,7 @@ def test_objects_of_the_stored_image_are_turned(tmp_path: Path, name: str, orien
     x1, y1, x2, y2 = PATCH
     stored = np.zeros((HEIGHT, WIDTH), bool)
     stored[y1:y2, x1:x2] = True
-    counts = masks.encode(stored).decode()
+    counts = masks.encode_rle(stored).decode()
     box = [x1, y1, x2 - x1, y2 - y1]
     sample, items = read_coco(
         tmp_path,
@@ -71,7 +71,7 @@ def test_objects_of_the_stored_image_are_turned(tmp_path: Path, name: str, orien
     assert (sample.height, sample.width) == (WIDTH, HEIGHT)
     assert [(item.file, item.note, item.reason.partition(":")[0]) for item in items] == [(name, True, TURNED)]
     assert np.array_equal(sample.instances.boxes_xyxy, [red_box(shown)] * 2)
-    found = masks.decode(sample.instances.masks[1], WIDTH, HEIGHT).astype(bool)
+    found = masks.decode_rle(sample.instances.masks[1], WIDTH, HEIGHT).astype(bool)
     assert np.mean(found == shown) > (0.99 if name == "a.jpg" else 0.9999)
     assert sample.instances.masks[0] == sample.instances.masks[1]
     x, y = sample.instances.keypoints[0, 0, :2]
