@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jobs.run import run
 from mtl_ray.distributed.evaluate import evaluate_rows
 from mtl_ray.distributed.outputs import absolute_output
-from mtl_ray.evaluation.evaluate import Request, write_results
+from mtl_ray.evaluation.evaluate import EvaluationRequest, write_results
 from mtl_ray.inference.endpoint import read_api_key
 from mtl_ray.inputs.image_header import MAX_PIXELS
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--api-key-env", help="environment variable with the key of an endpoint that asks for one")
     args = parser.parse_args(argv)
     out = absolute_output("--out", args.out)
-    request = Request(
+    request = EvaluationRequest(
         target=args.target,
         data=args.data,
         images=args.images,

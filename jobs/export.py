@@ -21,22 +21,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--layout", choices=["end2end", "raw"], help="with suppression in the graph, or all candidates")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the run's config, in YAML")
     arguments = parser.parse_intermixed_args(argv)
-    from mtl_ray.export.bundle import config_of, export
+    from mtl_ray.export.bundle import checkpoint_config, export
     from mtl_ray.export.parity import ParityError
-    from mtl_ray.export.table import table
+    from mtl_ray.export.table import parity_table
     from mtl_ray.training.wandb_sync import send_bundle
 
     to = absolute_output("--to", arguments.to)
     layout = [f"export.layout={arguments.layout}"] if arguments.layout else []
-    config = config_of(arguments.target, [*arguments.overrides, *layout])
+    config = checkpoint_config(arguments.target, [*arguments.overrides, *layout])
     try:
         bundle = export(arguments.target, to, config.export, config.data, config.plugins)
     except ParityError as error:
-        print(table(error.parity))
+        print(parity_table(error.parity))
         print(f"error: {error}; no bundle was written", file=sys.stderr)
         return 1
     send_bundle(arguments.target, bundle.uri, config)
-    print(table(bundle.parity))
+    print(parity_table(bundle.parity))
     print(f"checked on {bundle.samples}\nwrote {bundle.uri} ({bundle.bytes / 1e6:.1f} MB)")
     for note in bundle.notes:
         print(f"note: {note}")

@@ -63,7 +63,7 @@ def compare(argv: Sequence[str]) -> int:
 
     from mtl_ray.inference.endpoint import EndpointPredictor
     from mtl_ray.inference.open import open_predictor
-    from mtl_ray.serving.compare import compare as differences
+    from mtl_ray.serving.compare import compare_files as differences
 
     key = os.environ.get(given.api_key_env, "") if given.api_key_env else None
     held = True

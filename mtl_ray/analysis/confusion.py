@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.analysis.image_scores import overlaps_float32
 from mtl_ray.analysis.paired import Paired, Pairs
-from mtl_ray.evaluation.charts import draw
+from mtl_ray.evaluation.charts import draw_charts
 from mtl_ray.tasks.charts import BACKGROUND, Charts, Confusion
 from mtl_ray.tasks.detection.columns import Scored, at_least, found_of, objects_of
 from mtl_ray.tasks.detection.config import Selection
@@ -109,7 +109,7 @@ def write_confusion(out: str, name: str, found: Confusion) -> list[str]:
         "percent.csv": _matrix(found.names, [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in percent]),
         "classes.csv": _classes(found),
     }
-    for chart, picture in draw({name: Charts(confusion=found, precision_recall=None)}).items():
+    for chart, picture in draw_charts({name: Charts(confusion=found, precision_recall=None)}).items():
         files[f"{chart.rpartition('/')[2]}.png"] = picture
     for file, content in files.items():
         storage.write(storage.join(out, file), content)

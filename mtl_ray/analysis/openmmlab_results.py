@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.evaluation.data import CocoData, EvaluationData
-from mtl_ray.evaluation.stored import COCO_RESULTS_HEAD, NOTHING, Stored
+from mtl_ray.evaluation.stored import COCO_RESULTS_HEAD, NOTHING, StoredPredictions
 from mtl_ray.geometry.masks import encode
 from mtl_ray.inference.heads import head_of
 from mtl_ray.samples import Annotation, Sample, Vocabulary
@@ -17,7 +17,7 @@ from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 
 
-def read_openmmlab(uri: str, data: EvaluationData, classes: Sequence[str] | None = None) -> Stored:
+def read_openmmlab(uri: str, data: EvaluationData, classes: Sequence[str] | None = None) -> StoredPredictions:
     """Reads a list with an entry for each image.
 
     * Objects, 3.x: a dict with ``pred_instances`` (bboxes, scores, labels, perhaps masks),
@@ -53,7 +53,9 @@ def read_openmmlab(uri: str, data: EvaluationData, classes: Sequence[str] | None
     _check_labels(uri, found.values(), names)
     name, head = HEADS[annotation]
     vocabulary = _renumbered(data.vocabulary, annotation, names)
-    return Stored(heads={name: head()}, vocabulary=vocabulary, by_name={key: {name: each} for key, each in found.items()}, complete=False)
+    return StoredPredictions(
+        heads={name: head()}, vocabulary=vocabulary, by_name={key: {name: each} for key, each in found.items()}, complete=False
+    )
 
 
 HEADS: Mapping[Annotation, tuple[str, Callable[[], Any]]] = {

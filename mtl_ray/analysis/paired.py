@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from mtl_ray.analysis.openmmlab_results import read_openmmlab
 from mtl_ray.analysis.picture_source import PictureSource, pictures_of
 from mtl_ray.annotations.instance_values import select
-from mtl_ray.evaluation.classes import recoder
+from mtl_ray.evaluation.classes import class_converter
 from mtl_ray.evaluation.data import CocoData, EvaluationData, open_data
 from mtl_ray.evaluation.evaluate import Finder, open_stored
-from mtl_ray.evaluation.stored import Stored
+from mtl_ray.evaluation.stored import StoredPredictions
 from mtl_ray.geometry.masks import box_of
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Sample, Vocabulary
@@ -40,7 +40,7 @@ class Pairs:
     """
 
     data: EvaluationData
-    stored: Stored
+    stored: StoredPredictions
     notes: tuple[str, ...]
 
     def __iter__(self) -> Iterator[tuple[Sample, Predictions | None]]:
@@ -53,7 +53,7 @@ class Pairs:
                 not have.
         """
         finder = Finder(self.stored, self.data)
-        recode, _ = recoder(self.data, self.stored.vocabulary)
+        recode, _ = class_converter(self.data, self.stored.vocabulary)
         for sample in self.data.samples(0, len(self.data), pictures=False):
             yield recode(sample), finder(sample)
         if strange := finder.unused():
@@ -140,7 +140,7 @@ def open_pairs(predictions: str, data: str, *, images: str | None = None, classe
     if classes is not None and not predictions.endswith(PICKLES):
         raise ValueError("the order of classes is to be given for a pickle only; other files say themselves what their numbers mean")
     stored = read_openmmlab(predictions, truth, classes) if predictions.endswith(PICKLES) else open_stored(predictions, truth)
-    _, unknown = recoder(truth, stored.vocabulary)
+    _, unknown = class_converter(truth, stored.vocabulary)
     left_out = tuple(f"the predictions do not know {name}: it was left out of the truth" for name in unknown)
     return Pairs(data=truth, stored=stored, notes=(*stored.notes, *left_out))
 

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.analysis.corruptions import SEVERITIES, corrupt, generator
 from mtl_ray.artifact import MANIFEST
-from mtl_ray.evaluation.classes import recoder
+from mtl_ray.evaluation.classes import class_converter
 from mtl_ray.evaluation.data import open_data
 from mtl_ray.evaluation.evaluate import metrics_of
-from mtl_ray.evaluation.measure import Measured
+from mtl_ray.evaluation.measure import MeasuredSamples
 from mtl_ray.evaluation.report import figures
 from mtl_ray.inference.open import artifact_kind, open_predictor
 from mtl_ray.inference.predictor import Predictor
@@ -88,7 +88,7 @@ class CellMeasurement:
     """Measurements on some rows of a cell."""
 
     metrics: dict[str, Metric[Any]]
-    measured: Measured
+    measured: MeasuredSamples
 
     def merge(self, other: "CellMeasurement") -> None:
         """Adds the measurements on other rows."""
@@ -148,8 +148,8 @@ def measure_cell(request: RobustnessRequest, cell: Cell, start: int, stop: int) 
     predictor = open_predictor(request.target, threads=1, api_key=request.api_key)
     with one_thread():
         data = open_data(request.data, request.images)
-        recode, _ = recoder(data, predictor.vocabulary)
-        part = CellMeasurement(metrics=metrics_of(predictor, data.vocabulary), measured=Measured())
+        recode, _ = class_converter(data, predictor.vocabulary)
+        part = CellMeasurement(metrics=metrics_of(predictor, data.vocabulary), measured=MeasuredSamples())
         waiting: list[tuple[Sample, NDArray[np.uint8]]] = []
         for sample in data.samples(start, stop, pictures=True):
             try:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-Arrays = Mapping[str, NDArray[Any]]
+GraphArrays = Mapping[str, NDArray[Any]]
 """By the name of an input or an output of the graph, batch first."""
 
 
@@ -41,12 +41,12 @@ class Exported:
 
     onnx: bytes
     program: "ExportedProgram | None"
-    example: Arrays
+    example: GraphArrays
     outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class EngineLimits:
     """What an engine cannot do.
 
     Attributes:
@@ -61,7 +61,7 @@ class Limits:
     notes: tuple[str, ...] = ()
 
 
-class Files(Protocol):
+class BundleFiles(Protocol):
     """The files of a bundle; each is checked as it is read."""
 
     def read(self, name: str) -> bytes:
@@ -81,7 +81,7 @@ class Session(Protocol):
         """What runs it, as the engine says when it is asked: device or provider, precision."""
         ...
 
-    def run(self, arrays: Arrays) -> Arrays:
+    def run(self, arrays: GraphArrays) -> GraphArrays:
         """The outputs of a batch.
 
         Raises:
@@ -106,7 +106,7 @@ class AnyEngine(Protocol):
         """
         ...
 
-    def limits(self) -> Limits:
+    def limits(self) -> EngineLimits:
         """What it cannot do."""
         ...
 
@@ -122,7 +122,7 @@ class AnyEngine(Protocol):
         """
         ...
 
-    def open(self, files: Files, names: tuple[str, ...], threads: int) -> Session:
+    def open(self, files: BundleFiles, names: tuple[str, ...], threads: int) -> Session:
         """Opens what ``build`` gave.
 
         Args:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from mtl_ray.backends.backend import AnyEngine, Arrays, EngineError, Exported, Files, Limits, Session
+from mtl_ray.backends.backend import AnyEngine, BundleFiles, EngineError, EngineLimits, Exported, GraphArrays, Session
 from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
 
@@ -36,15 +36,15 @@ class OnnxRuntimeEngine:
             return f"the installed onnxruntime cannot run on {self.device} (Fix: pip install onnxruntime-gpu, or device: auto)"
         return None
 
-    def limits(self) -> Limits:
+    def limits(self) -> EngineLimits:
         """See ``AnyEngine``."""
-        return Limits()
+        return EngineLimits()
 
     def build(self, exported: Exported, folder: Path) -> Mapping[str, bytes | Path]:
         """The ONNX file as it is."""
         return {MODEL_FILE: exported.onnx}
 
-    def open(self, files: Files, names: tuple[str, ...], threads: int) -> Session:
+    def open(self, files: BundleFiles, names: tuple[str, ...], threads: int) -> Session:
         """See ``AnyEngine``."""
         import onnxruntime
 
@@ -74,7 +74,7 @@ class _Session:
         """The provider that comes first."""
         return {"provider": self._session.get_providers()[0]}
 
-    def run(self, arrays: Arrays) -> Arrays:
+    def run(self, arrays: GraphArrays) -> GraphArrays:
         """See ``Session``."""
         try:
             values = self._session.run(self._outputs, dict(arrays))

@@ -19,7 +19,7 @@ LONGEST_NAME = 28
 _DARK = 0.55
 
 
-def draw(charts: Mapping[str, Charts]) -> dict[str, bytes]:
+def draw_charts(charts: Mapping[str, Charts]) -> dict[str, bytes]:
     """PNG files by HEAD/CHART: ``boxes/confusion`` and ``boxes/pr_curves``, for the heads that have
     such a chart and something to show.
 

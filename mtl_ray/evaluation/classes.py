@@ -25,7 +25,7 @@ class Annotated(Protocol):
         ...
 
 
-def recoder(data: Annotated, wanted: Vocabulary) -> tuple[Callable[[Sample], Sample], list[str]]:
+def class_converter(data: Annotated, wanted: Vocabulary) -> tuple[Callable[[Sample], Sample], list[str]]:
     """What turns the class indices of a sample into those of ``wanted``, and the classes that ``wanted`` does not have.
 
     Labels and objects of such a class are left out, pixels of it are ignored. A kind of annotation that ``wanted`` does not have at all

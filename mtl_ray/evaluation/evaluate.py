@@ -8,13 +8,21 @@ from typing import Any
 import pyarrow as pa
 
 from mtl_ray import storage
-from mtl_ray.evaluation.classes import recoder
+from mtl_ray.evaluation.classes import class_converter
 from mtl_ray.evaluation.data import EvaluationData, open_data
-from mtl_ray.evaluation.measure import NO_INPUT, Keep, Measured, measure, measure_stored
+from mtl_ray.evaluation.measure import NO_INPUT, Keep, MeasuredSamples, measure, measure_stored
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.evaluation.report import Report, report
 from mtl_ray.evaluation.spool import Spool
-from mtl_ray.evaluation.stored import NOTHING, Stored, category_ids_of, read_arrow, read_coco, write_arrow, write_coco
+from mtl_ray.evaluation.stored import (
+    NOTHING,
+    StoredPredictions,
+    category_ids_of,
+    read_arrow,
+    read_coco_results,
+    write_arrow,
+    write_coco_results,
+)
 from mtl_ray.inference.open import open_predictor
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inputs.image_header import MAX_PIXELS
@@ -28,7 +36,7 @@ MAX_NAMED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class EvaluationRequest:
     """What to measure on what.
 
     Attributes:
@@ -56,7 +64,7 @@ class Request:
 
 
 @dataclass(kw_only=True)
-class Part:
+class EvaluationPart:
     """What was measured on some of the rows.
 
     Attributes:
@@ -74,10 +82,10 @@ class Part:
     plugins: tuple[str, ...]
     vocabulary: Vocabulary
     categories: list[int]
-    measured: Measured
+    measured: MeasuredSamples
     notes: list[str]
 
-    def merge(self, other: "Part") -> None:
+    def merge(self, other: "EvaluationPart") -> None:
         """Adds what was measured on other rows."""
         for name, metric in self.metrics.items():
             metric.merge(other.metrics[name])
@@ -90,7 +98,7 @@ Watch = Callable[[Iterable[Sample], int], Iterable[Sample]]
 """Passes samples on, of which there are so many, and shows how far they are."""
 
 
-def measure_rows(request: Request, start: int = 0, stop: int | None = None, watch: Watch | None = None) -> Part:
+def measure_rows(request: EvaluationRequest, start: int = 0, stop: int | None = None, watch: Watch | None = None) -> EvaluationPart:
     """Measures the rows [start, stop) of the data, by default all of them.
 
     Raises:
@@ -98,25 +106,25 @@ def measure_rows(request: Request, start: int = 0, stop: int | None = None, watc
     """
     data = open_data(request.data, request.images)
     stop = len(data) if stop is None else stop
-    target: Stored | Predictor
+    target: StoredPredictions | Predictor
     if request.stored:
         target = open_stored(request.target, data)
     else:
         target = open_predictor(request.target, threads=request.threads, api_key=request.api_key)
-    recode, unknown = recoder(data, target.vocabulary)
+    recode, unknown = class_converter(data, target.vocabulary)
     metrics = metrics_of(target, data.vocabulary)
     samples: Iterable[Sample] = map(recode, data.samples(start, stop, pictures=not request.stored))
     if watch is not None:
         samples = watch(samples, stop - start)
-    without_input = NO_INPUT.format(name="image" if isinstance(target, Stored) else target.canvas.input.name)
+    without_input = NO_INPUT.format(name="image" if isinstance(target, StoredPredictions) else target.canvas.input.name)
     with Spool(target.heads) as spool:
-        if isinstance(target, Stored):
+        if isinstance(target, StoredPredictions):
             measured = _measure_stored(request.target, target, data, samples, metrics, spool.add)
         else:
             measured = measure(target, samples, metrics, spool.add, batch=request.batch, max_pixels=request.max_pixels)
         table = spool.table()
     measured.bad = [(key, data.where(key) if reason == without_input else reason) for key, reason in measured.bad]
-    return Part(
+    return EvaluationPart(
         metrics=metrics,
         table=table,
         heads=target.heads,
@@ -128,14 +136,14 @@ def measure_rows(request: Request, start: int = 0, stop: int | None = None, watc
     )
 
 
-def evaluate(request: Request, watch: Watch | None = None) -> tuple[Report, Part]:
+def evaluate(request: EvaluationRequest, watch: Watch | None = None) -> tuple[Report, EvaluationPart]:
     """Measures all rows in this process."""
     started = time.monotonic()
     part = measure_rows(request, watch=watch)
     return make_report(request, part, time.monotonic() - started), part
 
 
-def make_report(request: Request, part: Part, seconds: float) -> Report:
+def make_report(request: EvaluationRequest, part: EvaluationPart, seconds: float) -> Report:
     """The report of all rows together.
 
     Raises:
@@ -156,9 +164,9 @@ def make_report(request: Request, part: Part, seconds: float) -> Report:
     return report(part.metrics, facts)
 
 
-def write_results(out: str, made: Report, part: Part) -> list[str]:
+def write_results(out: str, made: Report, part: EvaluationPart) -> list[str]:
     """Writes report.json, predictions.arrow and, for each head that finds objects, HEAD.coco.json; the charts too. Gives their URIs."""
-    from mtl_ray.evaluation.charts import draw  # matplotlib takes a second, which a first look at the arguments need not wait for
+    from mtl_ray.evaluation.charts import draw_charts  # matplotlib takes a second, which a first look at the arguments need not wait for
 
     storage.write(storage.join(out, "report.json"), made.to_json())
     write_arrow(storage.join(out, "predictions.arrow"), part.table, part.heads, part.vocabulary, part.plugins)
@@ -167,15 +175,15 @@ def write_results(out: str, made: Report, part: Part) -> list[str]:
         if head.task.to_coco is not None:
             categories = dict(zip(part.vocabulary.classes.get("instances", ()), part.categories, strict=True))
             of_head = [categories[each] for each in head_vocabulary(head, part.vocabulary).classes.get("instances", ())]
-            write_coco(storage.join(out, f"{name}.coco.json"), part.table, name, head.task, of_head)
+            write_coco_results(storage.join(out, f"{name}.coco.json"), part.table, name, head.task, of_head)
             names.append(f"{name}.coco.json")
-    for name, picture in draw({head: metric.charts() for head, metric in part.metrics.items()}).items():
+    for name, picture in draw_charts({head: metric.charts() for head, metric in part.metrics.items()}).items():
         names.append(chart_file(name))
         storage.write(storage.join(out, names[-1]), picture)
     return [storage.join(out, name) for name in names]
 
 
-def open_stored(uri: str, data: EvaluationData) -> Stored:
+def open_stored(uri: str, data: EvaluationData) -> StoredPredictions:
     """The predictions of a file, .arrow, or .json in COCO's results format, whose category numbers are those of the data."""
     if uri.endswith(".arrow"):
         return read_arrow(uri)
@@ -184,12 +192,12 @@ def open_stored(uri: str, data: EvaluationData) -> Stored:
         samples = data.samples(0, len(data), pictures=False)
         return {name: (sample.height, sample.width) for sample in samples for name in (sample.key, data.other_name(sample.key))}
 
-    return read_coco(uri, data.vocabulary, sizes)
+    return read_coco_results(uri, data.vocabulary, sizes)
 
 
 def _measure_stored(
-    uri: str, stored: Stored, data: EvaluationData, samples: Iterable[Sample], metrics: Mapping[str, Metric[Any]], keep: Keep
-) -> Measured:
+    uri: str, stored: StoredPredictions, data: EvaluationData, samples: Iterable[Sample], metrics: Mapping[str, Metric[Any]], keep: Keep
+) -> MeasuredSamples:
     finder = Finder(stored, data)
     measured = measure_stored(finder, samples, metrics, keep)
     if strange := finder.unused():
@@ -197,15 +205,15 @@ def _measure_stored(
     return measured
 
 
-def _notes(target: Stored | Predictor, unknown: Iterable[str], measured: Mapping[str, Metric[Any]]) -> list[str]:
-    notes = [*target.notes] if isinstance(target, Stored) else []
+def _notes(target: StoredPredictions | Predictor, unknown: Iterable[str], measured: Mapping[str, Metric[Any]]) -> list[str]:
+    notes = [*target.notes] if isinstance(target, StoredPredictions) else []
     notes += [f"the target does not know {name}: it was left out of the truth" for name in unknown]
     return notes + [
         f"the data has no {head.annotation}: {name} was not measured" for name, head in target.heads.items() if name not in measured
     ]
 
 
-def metrics_of(target: Stored | Predictor, vocabulary: Vocabulary) -> dict[str, Metric[Any]]:
+def metrics_of(target: StoredPredictions | Predictor, vocabulary: Vocabulary) -> dict[str, Metric[Any]]:
     """A metric for each head that can be measured on data of a vocabulary.
 
     Raises:
@@ -222,7 +230,7 @@ def metrics_of(target: Stored | Predictor, vocabulary: Vocabulary) -> dict[str, 
 class Finder:
     """Finds what is stored of a sample, by its key or its other name, and remembers what was asked for."""
 
-    def __init__(self, stored: Stored, data: EvaluationData) -> None:
+    def __init__(self, stored: StoredPredictions, data: EvaluationData) -> None:
         self.stored = stored
         self.data = data
         self.used: set[str] = set()

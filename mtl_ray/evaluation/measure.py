@@ -32,7 +32,7 @@ class _Decoded:
 
 
 @dataclass(kw_only=True)
-class Measured:
+class MeasuredSamples:
     """What went through ``measure``.
 
     Attributes:
@@ -53,7 +53,7 @@ def measure(
     *,
     batch: int = 16,
     max_pixels: int = MAX_PIXELS,
-) -> Measured:
+) -> MeasuredSamples:
     """Predicts on each sample and updates the metric of each head.
 
     Args:
@@ -64,7 +64,7 @@ def measure(
         batch: samples given to the predictor at once.
         max_pixels: samples with more pixels (values of another input than an image) are bad.
     """
-    measured = Measured()
+    measured = MeasuredSamples()
     for part in _decoded(samples, predictor.canvas.input, max_pixels, batch):
         good = [each for each in part if each.reason is None]
         measured.bad += [(each.sample.key, each.reason) for each in part if each.reason is not None]
@@ -73,9 +73,9 @@ def measure(
     return measured
 
 
-def measure_stored(find: Find, samples: Iterable[Sample], metrics: Mapping[str, Metric[Any]], keep: Keep | None = None) -> Measured:
+def measure_stored(find: Find, samples: Iterable[Sample], metrics: Mapping[str, Metric[Any]], keep: Keep | None = None) -> MeasuredSamples:
     """The same for predictions that were made at another time; no input is looked at."""
-    measured = Measured()
+    measured = MeasuredSamples()
     for sample in samples:
         predictions = find(sample)
         if predictions is None:
@@ -102,7 +102,9 @@ def check_map(semantic: bytes, size: tuple[int, int]) -> None:
         raise ValueError(f"the semantic map is {width} x {height} pixels, the image {size[1]} x {size[0]}")
 
 
-def _count(sample: Sample, predictions: Predictions, metrics: Mapping[str, Metric[Any]], measured: Measured, keep: Keep | None) -> None:
+def _count(
+    sample: Sample, predictions: Predictions, metrics: Mapping[str, Metric[Any]], measured: MeasuredSamples, keep: Keep | None
+) -> None:
     measured.samples += 1
     for name, metric in metrics.items():
         metric.update(sample, predictions[name])

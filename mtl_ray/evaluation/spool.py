@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from mtl_ray.evaluation.stored import Row, encoded, row_of, table_of, table_schema
+from mtl_ray.evaluation.stored import TableRow, encode_predictions, rows_to_table, table_row, table_schema
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Sample
 from mtl_ray.tasks.task import HeadKind
@@ -29,7 +29,7 @@ class Spool:
 
     def __init__(self, heads: Mapping[str, HeadKind]) -> None:
         self._heads = heads
-        self._samples: list[Row] = []
+        self._samples: list[TableRow] = []
         self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
@@ -46,8 +46,8 @@ class Spool:
         """Takes what was predicted of one sample; of the sample only its key and the size of its
         image are kept.
         """
-        self._samples.append(row_of(sample))
-        self._rows.append(encoded(predictions, self._heads))
+        self._samples.append(table_row(sample))
+        self._rows.append(encode_predictions(predictions, self._heads))
         if len(self._samples) == ROWS:
             self._flush()
 
@@ -62,5 +62,5 @@ class Spool:
 
     def _flush(self) -> None:
         if self._samples:
-            self._writer.write_table(table_of(self._samples, self._rows, self._heads))
+            self._writer.write_table(rows_to_table(self._samples, self._rows, self._heads))
         self._samples, self._rows = [], []

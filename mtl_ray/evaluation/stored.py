@@ -35,7 +35,7 @@ _STAND_INS = {COCO_RESULTS_HEAD.type: COCO_RESULTS_HEAD}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
+class StoredPredictions:
     """Predictions that were read from a file.
 
     Attributes:
@@ -53,7 +53,7 @@ class Stored:
     plugins: tuple[str, ...] = ()
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """What a table says of a sample itself: its key, and height and width of its image if it has one."""
 
     key: str
@@ -61,10 +61,10 @@ class Row(NamedTuple):
     width: int | None
 
 
-def row_of(sample: Sample) -> Row:
-    """See ``Row``."""
+def table_row(sample: Sample) -> TableRow:
+    """See ``TableRow``."""
     image = sample.inputs.get("image")
-    return Row(sample.key, None, None) if image is None else Row(sample.key, image.height, image.width)
+    return TableRow(sample.key, None, None) if image is None else TableRow(sample.key, image.height, image.width)
 
 
 def table_schema(heads: Mapping[str, HeadKind]) -> pa.Schema:
@@ -75,16 +75,16 @@ def table_schema(heads: Mapping[str, HeadKind]) -> pa.Schema:
 
 def to_table(samples: Sequence[Sample], found: Sequence[Predictions], heads: Mapping[str, HeadKind]) -> pa.Table:
     """A row for each sample: its key, height and width of its image, and a struct for each head."""
-    return table_of(list(map(row_of, samples)), [encoded(predictions, heads) for predictions in found], heads)
+    return rows_to_table(list(map(table_row, samples)), [encode_predictions(predictions, heads) for predictions in found], heads)
 
 
-def encoded(predictions: Predictions, heads: Mapping[str, HeadKind]) -> dict[str, Any]:
+def encode_predictions(predictions: Predictions, heads: Mapping[str, HeadKind]) -> dict[str, Any]:
     """What one sample has in the columns of the heads, by head; class maps are compressed."""
     return {name: head.task.to_row(predictions[name]) for name, head in heads.items()}
 
 
-def table_of(samples: Sequence[Row], rows: Sequence[Mapping[str, Any]], heads: Mapping[str, HeadKind]) -> pa.Table:
-    """The table of samples and what ``encoded`` gives of each."""
+def rows_to_table(samples: Sequence[TableRow], rows: Sequence[Mapping[str, Any]], heads: Mapping[str, HeadKind]) -> pa.Table:
+    """The table of samples and what ``encode_predictions`` gives of each."""
     columns: dict[str, Any] = {
         "key": pa.array([sample.key for sample in samples], pa.string()),
         "height": pa.array([sample.height for sample in samples], pa.int32()),
@@ -111,7 +111,7 @@ def write_arrow(uri: str, table: pa.Table, heads: Mapping[str, HeadKind], vocabu
         writer.write_table(table)
 
 
-def read_arrow(uri: str) -> Stored:
+def read_arrow(uri: str) -> StoredPredictions:
     """The inverse of ``write_arrow``.
 
     Raises:
@@ -137,7 +137,7 @@ def read_arrow(uri: str) -> Stored:
         own = tuple(classes[name]) if name in classes else None
         heads[name] = _STAND_INS.get(kind) or head_of(kind, plugins, own)
         head_vocabulary(heads[name], vocabulary, name)  # checks that its classes are there
-    return Stored(heads=heads, vocabulary=vocabulary, by_name=_Table(table, heads), complete=True, plugins=plugins)
+    return StoredPredictions(heads=heads, vocabulary=vocabulary, by_name=_Table(table, heads), complete=True, plugins=plugins)
 
 
 class _Table(Mapping[str, Predictions]):
@@ -159,7 +159,7 @@ class _Table(Mapping[str, Predictions]):
         return len(self._place)
 
 
-def write_coco(uri: str, table: pa.Table, head: str, task: Task[Any, Any], categories: Sequence[int]) -> None:
+def write_coco_results(uri: str, table: pa.Table, head: str, task: Task[Any, Any], categories: Sequence[int]) -> None:
     """Writes the objects of one head as a COCO results file.
 
     An image is called by the number in its file name, else by its place, and always by its key as ``file_name``.
@@ -225,7 +225,7 @@ def category_ids_of(names: Sequence[str], data: Vocabulary) -> list[int]:
     return [known[name] if name in known else next(unused) for name in names]
 
 
-def read_coco(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str, tuple[int, int]]]) -> Stored:
+def read_coco_results(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str, tuple[int, int]]]) -> StoredPredictions:
     """Reads a COCO results file as the predictions of the head ``boxes``; numbers stay float64, so that nothing is rounded.
 
     Args:
@@ -263,7 +263,7 @@ def read_coco(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str,
         name: {"boxes": _detections(uri, everything, entries, rows, sizes_known.get(name, (0, 0)), keypoints)}
         for name, rows in by_name.items()
     }
-    return Stored(heads={"boxes": COCO_RESULTS_HEAD}, vocabulary=vocabulary, by_name=found, complete=False, notes=notes)
+    return StoredPredictions(heads={"boxes": COCO_RESULTS_HEAD}, vocabulary=vocabulary, by_name=found, complete=False, notes=notes)
 
 
 def _column(uri: str, entries: Sequence[Mapping[str, Any]], name: str) -> list[Any]:

@@ -15,9 +15,9 @@ from mtl_ray.backends.backend import Exported
 from mtl_ray.config.extend import extended, used_plugins
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.graph import Graph, Traced, example, output_names, to_onnx
+from mtl_ray.export.graph import ExportGraph, Traced, example_inputs, output_names, to_onnx
 from mtl_ray.export.parity import Parity, ParityError
-from mtl_ray.export.samples import Decoded, check_samples
+from mtl_ray.export.samples import DecodedSample, check_samples
 from mtl_ray.export.verify import verify
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
@@ -32,7 +32,7 @@ MAX_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle:
+class WrittenBundle:
     """What was written.
 
     Attributes:
@@ -50,7 +50,7 @@ class Bundle:
     notes: tuple[str, ...] = ()
 
 
-def export(target: str, to: str, config: ExportConfig, data: DataConfig | None = None, plugins: tuple[str, ...] = ()) -> Bundle:
+def export(target: str, to: str, config: ExportConfig, data: DataConfig | None = None, plugins: tuple[str, ...] = ()) -> WrittenBundle:
     """Writes the bundle of a checkpoint.
 
     Args:
@@ -84,7 +84,7 @@ def checkpoint_of(target: str) -> str:
     return target if artifact_kind(target) else find_checkpoint(target)
 
 
-def config_of(target: str, overrides: Sequence[str]) -> ExperimentConfig:
+def checkpoint_config(target: str, overrides: Sequence[str]) -> ExperimentConfig:
     """The config of a checkpoint, or of a run's best one, with changes of the form
     ``section.key=value``.
     """
@@ -103,27 +103,27 @@ def _check_engine(config: ExportConfig) -> None:
 
 def write_bundle(
     predictor: TorchPredictor,
-    samples: Sequence[Decoded],
+    samples: Sequence[DecodedSample],
     source: str,
     to: str,
     config: ExportConfig,
     further: Mapping[str, bytes],
     plugins: tuple[str, ...] = (),
-) -> Bundle:
+) -> WrittenBundle:
     """Traces a model, lets the engine build its files, checks them on ``samples`` and publishes
     them.
 
     Beside them lie the signature, ``parity.json`` and ``further`` files.
     """
     _check_engine(config)
-    graph = Graph(predictor.model, predictor.canvas, config)
+    graph = ExportGraph(predictor.model, predictor.canvas, config)
     names = {field: f"INPUT__{i}" if config.names == "triton" else field for i, field in enumerate(graph.names)}
     outputs = _outputs(output_names(graph), config)
     traced = to_onnx(graph, names, [output.name for output in outputs], config)
     if traced.model.ByteSize() > MAX_BYTES:
         raise ValueError(f"the graph has {traced.model.ByteSize():,} bytes, an ONNX file may have {MAX_BYTES:,}")
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
-        arrays = {names[field]: values.numpy() for field, values in zip(graph.names, example(graph), strict=True)}
+        arrays = {names[field]: values.numpy() for field, values in zip(graph.names, example_inputs(graph), strict=True)}
         onnx, outs = traced.model.SerializeToString(), tuple(output.name for output in outputs)
         built = config.engine.build(Exported(onnx=onnx, program=traced.program, example=arrays, outputs=outs), Path(scratch))
         signature = _sign(predictor, _inputs(graph, traced, names), outputs, config, tuple(built), plugins)
@@ -138,10 +138,10 @@ def write_bundle(
         if not publish(to, files, kind="bundle"):
             raise ValueError(f"{to} was written by somebody else in the meantime")
         size = sum(len(each) if isinstance(each, bytes) else each.stat().st_size for each in built.values())
-    return Bundle(uri=to, bytes=size, parity=parity, samples=source, notes=config.engine.limits().notes)
+    return WrittenBundle(uri=to, bytes=size, parity=parity, samples=source, notes=config.engine.limits().notes)
 
 
-def _inputs(graph: Graph, traced: Traced, names: Mapping[str, str]) -> tuple[InputSignature, ...]:
+def _inputs(graph: ExportGraph, traced: Traced, names: Mapping[str, str]) -> tuple[InputSignature, ...]:
     """The inputs that the graph has, in their order."""
     specs = graph.canvas.input.arrays(graph.canvas)
     taken = {field: np.dtype(spec.dtype).name for field, spec in specs.items()}

@@ -25,11 +25,11 @@ from mtl_ray.inputs.input import AnyCanvas, empty_arrays
 from mtl_ray.models.head import dense
 from mtl_ray.models.model import Model
 
-Arrays = dict[str, dict[str, Tensor]]
+HeadTensors = dict[str, dict[str, Tensor]]
 """By head, then by name."""
 
 
-class Graph(nn.Module):
+class ExportGraph(nn.Module):
     """What is exported: the arrays of an input become those of each predicting head.
 
     Args:
@@ -46,7 +46,7 @@ class Graph(nn.Module):
         self.normalised = config.input == "float32"
         self.names = tuple(canvas.input.arrays(canvas))
 
-    def forward(self, *arrays: Tensor, exporting: bool = True) -> Arrays:
+    def forward(self, *arrays: Tensor, exporting: bool = True) -> HeadTensors:
         """``arrays`` in the order of ``names``, batch first; the trunk's may be float32 that is
         normalised already.
         """
@@ -54,7 +54,7 @@ class Graph(nn.Module):
         if not self.raw:
             return self.model.predict(inputs, exporting)
         features, context = self.model.prepare(inputs, exporting=exporting)
-        found: Arrays = {}
+        found: HeadTensors = {}
         for name, head in self.model.predicting():
             if (proposing := dense(head)) is not None:
                 found[name] = {"candidates": join_candidates(proposing.candidates(features, context))}
@@ -76,13 +76,13 @@ def join_candidates(candidates: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([candidates["boxes"], candidates["objectness"][..., None], candidates["scores"]], dim=-1)
 
 
-def output_names(graph: Graph) -> list[tuple[str, str]]:
+def output_names(graph: ExportGraph) -> list[tuple[str, str]]:
     """(head, array) of each output, in the order of the graph."""
     with torch.no_grad():
-        return [(head, array) for head, arrays in graph(*example(graph), exporting=False).items() for array in arrays]
+        return [(head, array) for head, arrays in graph(*example_inputs(graph), exporting=False).items() for array in arrays]
 
 
-def example(graph: Graph) -> tuple[Tensor, ...]:
+def example_inputs(graph: ExportGraph) -> tuple[Tensor, ...]:
     """A batch of two empty samples: a size of one would be taken for a constant by the tracer."""
     arrays = empty_arrays(graph.canvas, 2)
     for sample in range(2):
@@ -105,7 +105,7 @@ class Traced:
     inputs: tuple[str, ...]
 
 
-def to_onnx(graph: Graph, inputs: Mapping[str, str], outputs: Sequence[str], config: ExportConfig) -> Traced:
+def to_onnx(graph: ExportGraph, inputs: Mapping[str, str], outputs: Sequence[str], config: ExportConfig) -> Traced:
     """Traces the graph and checks the file, which has only the inputs that something reads.
 
     Args:
@@ -117,7 +117,7 @@ def to_onnx(graph: Graph, inputs: Mapping[str, str], outputs: Sequence[str], con
     Raises:
         ValueError: if the network cannot be traced with these sizes left open.
     """
-    arrays = example(graph)
+    arrays = example_inputs(graph)
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
@@ -146,7 +146,7 @@ def to_onnx(graph: Graph, inputs: Mapping[str, str], outputs: Sequence[str], con
     return Traced(model=model, program=program.exported_program, inputs=tuple(field for field in graph.names if inputs[field] in kept))
 
 
-def _open_axes(graph: Graph, config: ExportConfig) -> tuple[dict[int, str], ...]:
+def _open_axes(graph: ExportGraph, config: ExportConfig) -> tuple[dict[int, str], ...]:
     """The names of the open axes of each input; the batch is the first."""
     specs = graph.canvas.input.arrays(graph.canvas).values()
     dynamic = config.size == "dynamic"

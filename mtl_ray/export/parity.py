@@ -16,7 +16,7 @@ from mtl_ray.export.config import ExportConfig
 from mtl_ray.tasks.difference import Comparison, Difference
 from mtl_ray.tasks.task import Task
 
-Arrays = Mapping[str, NDArray[Any]]
+BatchArrays = Mapping[str, NDArray[Any]]
 """What one head gives for a batch, by name."""
 SIDES = ("torch", "the bundle")
 
@@ -30,7 +30,7 @@ class ParityError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class ParityCheck:
     """One head at one canvas and batch size.
 
     Attributes:
@@ -61,7 +61,7 @@ class Check:
         return f"{self.head} at {self.canvas}, batch {self.batch}"
 
 
-def joined(checks: Sequence[Check]) -> Check:
+def join_checks(checks: Sequence[ParityCheck]) -> ParityCheck:
     """One check of all that several checks of the same head, canvas and batch compared."""
     count = sum(check.count for check in checks)
     return replace(
@@ -100,7 +100,7 @@ class Parity:
 
     layout: str
     samples: int
-    checks: list[Check] = field(default_factory=list)
+    checks: list[ParityCheck] = field(default_factory=list)
     metrics: list[MetricPair] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -110,9 +110,9 @@ class Parity:
         return {"version": 1, "passed": not self.failures, **asdict(self), "metrics": metrics}
 
 
-def compare(
-    check: Check, task: Task[Any, Any], expected: Arrays, found: Arrays, frames: Sequence[Any], config: ExportConfig
-) -> tuple[Check, list[str]]:
+def compare_arrays(
+    check: ParityCheck, task: Task[Any, Any], expected: BatchArrays, found: BatchArrays, frames: Sequence[Any], config: ExportConfig
+) -> tuple[ParityCheck, list[str]]:
     """Compares the arrays of torch and of the graph for the same batch.
 
     Args:
@@ -139,8 +139,8 @@ def compare(
 
 
 def compare_predictions(
-    check: Check, task: Task[Any, Any], expected: Sequence[Any], found: Sequence[Any], frames: Sequence[Any], config: ExportConfig
-) -> tuple[Check, list[str]]:
+    check: ParityCheck, task: Task[Any, Any], expected: Sequence[Any], found: Sequence[Any], frames: Sequence[Any], config: ExportConfig
+) -> tuple[ParityCheck, list[str]]:
     """Compares the predictions of one head for the same samples, every field of them.
 
     Args:
@@ -153,7 +153,7 @@ def compare_predictions(
         config: the tolerances.
 
     Returns:
-        As ``compare``.
+        As ``compare_arrays``.
     """
     types = {type(prediction).__name__ for prediction in (*expected, *found)}
     if len(types) > 1:
@@ -163,7 +163,7 @@ def compare_predictions(
     return _judged(check, apart, config)
 
 
-def _judged(check: Check, apart: Sequence[Difference], config: ExportConfig) -> tuple[Check, list[str]]:
+def _judged(check: ParityCheck, apart: Sequence[Difference], config: ExportConfig) -> tuple[ParityCheck, list[str]]:
     """The figures of a check on the differences of each image."""
     if faults := list(dict.fromkeys(fault for each in apart for fault in each.incomparable)):
         return replace(check, agree=0.0), [f"{check.where}: {fault}" for fault in faults]
@@ -179,7 +179,7 @@ def _judged(check: Check, apart: Sequence[Difference], config: ExportConfig) -> 
     return check, [f"{check.where}: {sentence}" for sentence in _broken(check, config)]
 
 
-def _broken(check: Check, config: ExportConfig) -> Iterator[str]:
+def _broken(check: ParityCheck, config: ExportConfig) -> Iterator[str]:
     limits = {"max_abs": (check.max_abs, config.max_abs), "max_score": (check.max_score, config.max_score)}
     for name, (value, limit) in limits.items():
         if not value <= limit:

@@ -13,11 +13,11 @@ from mtl_ray.loading.config import DataConfig
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.shards.split import open_split
 
-Decoded = tuple[Sample, Any]
+DecodedSample = tuple[Sample, Any]
 """A sample and its decoded input: of an image (H, W, 3) uint8 RGB."""
 
 
-def check_samples(data: DataConfig, vocabulary: Vocabulary, count: int) -> tuple[list[Decoded], str]:
+def check_samples(data: DataConfig, vocabulary: Vocabulary, count: int) -> tuple[list[DecodedSample], str]:
     """Samples of the validation split, and a sentence that says what they are.
 
     A bundle may be made where the data is not: generated samples then take the place of the split,
@@ -28,14 +28,14 @@ def check_samples(data: DataConfig, vocabulary: Vocabulary, count: int) -> tuple
     try:
         split = open_split(uri)
     except (FileNotFoundError, ValueError) as error:
-        return generated(kind, count), f"{made} the validation split cannot be read ({error})"
+        return generate_samples(kind, count), f"{made} the validation split cannot be read ({error})"
     if split.vocabulary.classes != vocabulary.classes:
-        return generated(kind, count), f"{made} {uri} has other classes than the model"
+        return generate_samples(kind, count), f"{made} {uri} has other classes than the model"
     found = list(islice(_readable(split.read(0, split.num_samples), kind, data.max_pixels), count))
-    return (found, uri) if found else (generated(kind, count), f"{made} no {kind.name} of {uri} can be read")
+    return (found, uri) if found else (generate_samples(kind, count), f"{made} no {kind.name} of {uri} can be read")
 
 
-def _readable(samples: Iterable[Sample], kind: Input[Any, Any, Any, Any], limit: int) -> Iterator[Decoded]:
+def _readable(samples: Iterable[Sample], kind: Input[Any, Any, Any, Any], limit: int) -> Iterator[DecodedSample]:
     for sample in samples:
         if kind.name not in sample.inputs:
             continue
@@ -45,7 +45,7 @@ def _readable(samples: Iterable[Sample], kind: Input[Any, Any, Any, Any], limit:
             continue  # the loader counts and names these; here the next one serves as well
 
 
-def generated(kind: Input[Any, Any, Any, Any], count: int) -> list[Decoded]:
+def generate_samples(kind: Input[Any, Any, Any, Any], count: int) -> list[DecodedSample]:
     """Made-up data of an input, nothing annotated; the same every time."""
     rng = np.random.default_rng(0)
     made = [kind.generate(rng) for _ in range(count)]

@@ -3,7 +3,7 @@
 from mtl_ray.export.parity import Parity
 
 
-def table(parity: Parity) -> str:
+def parity_table(parity: Parity) -> str:
     """One line for each head, canvas and batch, then one for each metric."""
     rows: list[tuple[str, ...]] = [("head", "canvas", "batch", "compared", "agree", "max abs", "max rel", "max score")]
     for check in parity.checks:

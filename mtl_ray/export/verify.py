@@ -14,11 +14,11 @@ from mtl_ray.backends.backend import EngineError
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.graph import Graph
-from mtl_ray.export.parity import Check, MetricPair, Parity, compare, compare_predictions, joined
-from mtl_ray.export.samples import Decoded
+from mtl_ray.export.graph import ExportGraph
+from mtl_ray.export.parity import MetricPair, Parity, ParityCheck, compare_arrays, compare_predictions, join_checks
+from mtl_ray.export.samples import DecodedSample
 from mtl_ray.inference.bundle import BundlePredictor
-from mtl_ray.inference.predictor import Arrays, Predictor, decode_head
+from mtl_ray.inference.predictor import HeadArrays, Predictor, decode_head
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.inputs.input import AnyCanvas, placed
 from mtl_ray.inputs.input import Arrays as InputArrays
@@ -35,10 +35,10 @@ class _Pair:
     """
 
     reference: TorchPredictor
-    graph: Graph
+    graph: ExportGraph
     bundle: BundlePredictor
 
-    def arrays(self, inputs: InputArrays) -> tuple[Arrays, Arrays, Arrays]:
+    def arrays(self, inputs: InputArrays) -> tuple[HeadArrays, HeadArrays, HeadArrays]:
         """What torch predicts, the same in the layout of the bundle, and what the bundle gives."""
         found = self.bundle.run(inputs)
         ours = self.reference.run(inputs)
@@ -49,7 +49,9 @@ class _Pair:
         return ours, {head: {name: value.numpy() for name, value in fields.items()} for head, fields in raw.items()}, found
 
 
-def verify(reference: TorchPredictor, graph: Graph, bundle: BundlePredictor, samples: Sequence[Decoded], config: ExportConfig) -> Parity:
+def verify(
+    reference: TorchPredictor, graph: ExportGraph, bundle: BundlePredictor, samples: Sequence[DecodedSample], config: ExportConfig
+) -> Parity:
     """Compares a bundle with torch on real samples: the arrays, and all that is decoded of them.
 
     Args:
@@ -84,7 +86,7 @@ def _compare_samples(pair: _Pair, raws: Sequence[Any], rule: AnyCanvas, batch: i
     samples.
     """
     size = rule.input.size_of(rule)
-    checks: dict[str, list[Check]] = {head: [] for head in pair.reference.heads}
+    checks: dict[str, list[ParityCheck]] = {head: [] for head in pair.reference.heads}
     filled = list(itertools.islice(itertools.cycle(raws), -(-len(raws) // batch) * batch))
     for start in range(0, len(filled), batch):
         inputs, frames = placed(filled[start : start + batch], rule)
@@ -94,19 +96,19 @@ def _compare_samples(pair: _Pair, raws: Sequence[Any], rule: AnyCanvas, batch: i
             parity.failures.append(f"the graph does not run at {size}, batch {batch}: {error}")
             return
         for head, head_config in pair.reference.heads.items():
-            check = Check(head=head, canvas=size, batch=batch)
+            check = ParityCheck(head=head, canvas=size, batch=batch)
             for figures, sentences in _checks(check, head_config, arrays, frames, config):
                 checks[head].append(figures)
                 parity.failures.extend(sentences)
-    parity.checks.extend(joined(of_head) for of_head in checks.values())
+    parity.checks.extend(join_checks(of_head) for of_head in checks.values())
 
 
 def _checks(
-    check: Check, head: AnyHead, arrays: tuple[Arrays, Arrays, Arrays], frames: Sequence[Any], config: ExportConfig
-) -> Iterator[tuple[Check, list[str]]]:
+    check: ParityCheck, head: AnyHead, arrays: tuple[HeadArrays, HeadArrays, HeadArrays], frames: Sequence[Any], config: ExportConfig
+) -> Iterator[tuple[ParityCheck, list[str]]]:
     """The arrays of one head, then, if they can be decoded alike, its predictions."""
     ours, expected, found = (each[check.head] for each in arrays)
-    figures, sentences = compare(check, head.task, expected, found, frames, config)
+    figures, sentences = compare_arrays(check, head.task, expected, found, frames, config)
     yield figures, sentences
     if not sentences:
         first, second = ([decode_head(side, i, each, head) for i, each in enumerate(frames)] for side in (ours, found))

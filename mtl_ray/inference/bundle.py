@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mtl_ray.artifact import open_artifact
 from mtl_ray.backends.backend import EngineError
-from mtl_ray.inference.predictor import Arrays, Predictions, predict_in_batches
+from mtl_ray.inference.predictor import HeadArrays, Predictions, predict_in_batches
 from mtl_ray.inference.signature import Signature, read_signature
 from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.inputs.input import Arrays as InputArrays
@@ -50,7 +50,7 @@ class BundlePredictor:
         """See ``Predictor``."""
         return predict_in_batches(raws, self.canvas, self.heads, self.run, self.batch)
 
-    def run(self, arrays: InputArrays) -> Arrays:
+    def run(self, arrays: InputArrays) -> HeadArrays:
         """The arrays of each head for those of the input.
 
         Raises:

@@ -9,7 +9,7 @@ import torch
 from mtl_ray import storage
 from mtl_ray.artifact import Artifact, open_artifact
 from mtl_ray.experiment import ExperimentConfig, build_model, predicting_heads
-from mtl_ray.inference.run_folder import line
+from mtl_ray.inference.run_folder import current_checkpoints
 from mtl_ray.inference.stored_config import NetworkConfig, prediction_batch, read_network, read_vocabulary
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.models.model import Model
@@ -68,7 +68,7 @@ def find_checkpoint(run_uri: str, which: Literal["best", "last"] = "best") -> st
     Raises:
         ValueError: if the run has no such checkpoint.
     """
-    found = [place.uri for place in line(run_uri)]
+    found = [place.uri for place in current_checkpoints(run_uri)]
     if not found:
         raise ValueError(f"there is no whole checkpoint in {run_uri}")
     if which == "best":

@@ -87,7 +87,7 @@ def predict_files(
                 bad.append((uri, error.strerror or str(error)))
         for (uri, raw), predictions in zip(raws.items(), predictor.predict(list(raws.values())), strict=True):
             name = names[uri]
-            storage.write(storage.join(out, name), jpeg(draw(predictor, raw, predictions, score_threshold)))
+            storage.write(storage.join(out, name), jpeg(draw_predictions(predictor, raw, predictions, score_threshold)))
             answers = _answers(predictor, predictions, score_threshold, storage.join(out, name.removesuffix(".jpg")))
             entries.append({"file": uri, "drawing": name, **kind.size(raw), "heads": answers})
     content = {"version": 1, "predictions": entries, "unreadable": [{"file": uri, "reason": reason} for uri, reason in bad]}
@@ -116,7 +116,7 @@ def _answers(predictor: Predictor, predictions: Predictions, score_threshold: fl
     return answers
 
 
-def draw(predictor: Predictor, raw: Any, predictions: Predictions, score_threshold: float) -> NDArray[np.uint8]:
+def draw_predictions(predictor: Predictor, raw: Any, predictions: Predictions, score_threshold: float) -> NDArray[np.uint8]:
     """An image of the data with what is predicted of it; one beside the other where there are several heads."""
     image = predictor.canvas.input.show(raw)
     drawn = [

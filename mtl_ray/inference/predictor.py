@@ -13,7 +13,7 @@ from mtl_ray.tasks.task import AnyHead, HeadKind
 Predictions = Mapping[str, Any]
 """By head name, each the prediction of its task (``tasks/*/decode.py``), on the original data."""
 
-Arrays = Mapping[str, Mapping[str, NDArray[Any]]]
+HeadArrays = Mapping[str, Mapping[str, NDArray[Any]]]
 """By head name, then by the names that ``decode`` takes; batch first."""
 
 
@@ -46,7 +46,7 @@ class Predictor(Protocol):
         ...
 
 
-Run = Callable[[InputArrays], Arrays]
+Run = Callable[[InputArrays], HeadArrays]
 """Takes the arrays of an input for some samples, gives the arrays of the heads."""
 
 
@@ -64,7 +64,7 @@ def predict_in_batches(raws: Sequence[Any], canvas: AnyCanvas, heads: Mapping[st
     return found
 
 
-def decode_one(arrays: Arrays, index: int, frame: Any, heads: Mapping[str, AnyHead]) -> Predictions:
+def decode_one(arrays: HeadArrays, index: int, frame: Any, heads: Mapping[str, AnyHead]) -> Predictions:
     """Decodes sample ``index`` of a batch, all heads."""
     return {name: decode_head(arrays[name], index, frame, head) for name, head in heads.items()}
 

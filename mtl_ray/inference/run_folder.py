@@ -52,7 +52,7 @@ class Attempt:
     ends: Mapping[int, int] = field(default_factory=dict)
 
 
-class Place(NamedTuple):
+class CheckpointFolder(NamedTuple):
     """A checkpoint's folder in ``checkpoints/``; they sort by step."""
 
     step: int
@@ -79,26 +79,28 @@ def newest_attempt(run_uri: str) -> Attempt | None:
     return Attempt(**{**content, "ends": {int(attempt): step for attempt, step in content["ends"].items()}})
 
 
-def places(run_uri: str) -> list[Place]:
+def checkpoint_folders(run_uri: str) -> list[CheckpointFolder]:
     """All folders of checkpoints, whole or not, on the line or not, by step."""
     base = storage.join(run_uri, "checkpoints")
     names = {name: match for name in storage.names(base) if (match := _FOLDER.fullmatch(name))}
-    return sorted(Place(int(match[1]), int(match[2] or BEFORE_NUMBERS), storage.join(base, name)) for name, match in names.items())
+    return sorted(
+        CheckpointFolder(int(match[1]), int(match[2] or BEFORE_NUMBERS), storage.join(base, name)) for name, match in names.items()
+    )
 
 
-def on_line(place: Place, owner: Attempt | None) -> bool:
+def is_current(place: CheckpointFolder, owner: Attempt | None) -> bool:
     """True if a checkpoint leads to the attempt that owns the run, or was made by it."""
     if owner is None:
         return place.attempt == BEFORE_NUMBERS
     return place.attempt == owner.attempt or place.step <= owner.ends.get(place.attempt, -1)
 
 
-def is_whole(place: Place) -> bool:
+def is_whole(place: CheckpointFolder) -> bool:
     """True if a folder has a manifest, which is written last."""
     return storage.exists(storage.join(place.uri, MANIFEST))
 
 
-def line(run_uri: str) -> list[Place]:
+def current_checkpoints(run_uri: str) -> list[CheckpointFolder]:
     """The whole checkpoints that count, by step."""
     owner = newest_attempt(run_uri)
-    return [place for place in places(run_uri) if on_line(place, owner) and is_whole(place)]
+    return [place for place in checkpoint_folders(run_uri) if is_current(place, owner) and is_whole(place)]

@@ -91,14 +91,14 @@ def prediction_batch(checkpoint: Artifact) -> int:
     return node.value if there and isinstance(node.value, int) and node.value > 0 else default
 
 
-class Stored(NamedTuple):
+class StoredConfig(NamedTuple):
     """The config of a checkpoint, and what of its sections ``OF_TRAINING`` this version cannot read, by path."""
 
     config: ExperimentConfig
     left_out: dict[str, Any]
 
 
-def read_stored(checkpoint: Artifact, overrides: Sequence[str] = ()) -> Stored:
+def read_stored_config(checkpoint: Artifact, overrides: Sequence[str] = ()) -> StoredConfig:
     """The resolved config that travels in every checkpoint and bundle, as far as this version can read it.
 
     Args:
@@ -113,12 +113,12 @@ def read_stored(checkpoint: Artifact, overrides: Sequence[str] = ()) -> Stored:
     tree, left_out = readable(whole, experiment_type(merge(whole, changes)), OF_TRAINING)
     unnamed = node_of({"schedule": {}, "runtime": {"name": "unnamed"}}, tree.origin)
     tree = merge(merge(unnamed, tree), changes)
-    return Stored(read_experiment(tree, written=True), left_out)
+    return StoredConfig(read_experiment(tree, written=True), left_out)
 
 
 def read_config(checkpoint: Artifact, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """``read_stored``, where what cannot be read is only said in the log."""
-    config, left_out = read_stored(checkpoint, overrides)
+    """``read_stored_config``, where what cannot be read is only said in the log."""
+    config, left_out = read_stored_config(checkpoint, overrides)
     for path, value in left_out.items():
         _log.warning("%s: this version does not know %s (%s); it is left out", storage.join(checkpoint.uri, CONFIG_FILE), path, value)
     return config

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mtl_ray.experiment import predicting_heads
-from mtl_ray.inference.predictor import Arrays, Predictions, predict_in_batches
+from mtl_ray.inference.predictor import HeadArrays, Predictions, predict_in_batches
 from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.models.model import Model
@@ -54,7 +54,7 @@ class TorchPredictor:
             self.model.train(training)
 
     @torch.no_grad()
-    def run(self, arrays: InputArrays) -> Arrays:
+    def run(self, arrays: InputArrays) -> HeadArrays:
         """The arrays of each head for those of the input."""
         with _exact():
             outputs = self.model.predict(self.tensors(arrays))

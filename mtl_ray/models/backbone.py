@@ -100,7 +100,7 @@ def load_weights(net: nn.Module, uri: str) -> None:
         ValueError: if the file leaves a parameter of the backbone unset, or has another shape for
             it.
     """
-    state = read_state(uri)
+    state = read_state_dict(uri)
     own = net.state_dict()
     prefix = next(
         (prefix for prefix in ("", "trunk.backbone.net.", "module.", "model.", "backbone.") if prefix + next(iter(own)) in state), ""
@@ -116,7 +116,7 @@ def load_weights(net: nn.Module, uri: str) -> None:
     net.load_state_dict(found, strict=False)
 
 
-def read_state(uri: str) -> Mapping[str, Tensor]:
+def read_state_dict(uri: str) -> Mapping[str, Tensor]:
     """The tensors of a weight file by name; nothing in it is run."""
     data = storage.read(uri)
     if uri.endswith(".safetensors"):

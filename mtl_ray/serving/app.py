@@ -19,10 +19,10 @@ from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.serving.bodies import body_limit, is_plain, read_body
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.cors import cors_headers, preflight_headers
-from mtl_ray.serving.lanes import Lanes
-from mtl_ray.serving.openapi import description
-from mtl_ray.serving.reply import JSON, Reply, RequestError, as_json, joined
-from mtl_ray.serving.service import Ask, Service
+from mtl_ray.serving.lanes import BatchWorkers
+from mtl_ray.serving.openapi import openapi_document
+from mtl_ray.serving.reply import JSON, Reply, RequestError, as_json, join_replies
+from mtl_ray.serving.service import PredictionRequest, Service
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -60,8 +60,8 @@ class App:
         self.config = config
         self.api_key = api_key
         self.limit = config.max_queued + parallel
-        self.lanes: dict[str, Lanes[Ask, Reply]] = {
-            name: Lanes(partial(service.replies, name), parallel, config.max_batch, name) for name in service.predictors
+        self.lanes: dict[str, BatchWorkers[PredictionRequest, Reply]] = {
+            name: BatchWorkers(partial(service.replies, name), parallel, config.max_batch, name) for name in service.predictors
         }
         self.under_way = 0
 
@@ -107,7 +107,7 @@ class App:
             self._check_key(scope)
             return as_json(self.service.models())
         if path == "/openapi.json":
-            return as_json(description(self.service.predictors.values()))
+            return as_json(openapi_document(self.service.predictors.values()))
         return as_json({"status": "Healthy"}) if path == "/ping" else _page("page.html" if path == "/" else "docs.html")
 
     def _options(self, scope: Mapping[str, Any], methods: Sequence[str]) -> Reply:
@@ -139,7 +139,7 @@ class App:
         finally:
             self.under_way -= 1
 
-    async def _answer(self, model: str, ask: Ask, data: bytes, content_type: str) -> Reply:
+    async def _answer(self, model: str, ask: PredictionRequest, data: bytes, content_type: str) -> Reply:
         """The reply to a body of one file or several; each is a piece of work of its own."""
         kind = self.service.predictors[model].canvas.input
         if is_plain(data, content_type, kind):
@@ -156,7 +156,7 @@ class App:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(lanes.do(replace(ask, file=file, accept=JSON))) for file in body.files]
-            return joined([task.result() for task in tasks], "predictions" if body.shape == "predictions" else None)
+            return join_replies([task.result() for task in tasks], "predictions" if body.shape == "predictions" else None)
         finally:
             self.under_way -= more
 

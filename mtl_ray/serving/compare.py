@@ -19,7 +19,7 @@ SIDES = ("the target", "the endpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class FileComparison:
     """What one head predicts on one file at both places.
 
     Attributes:
@@ -37,7 +37,9 @@ class Compared:
     mismatches: tuple[str, ...]
 
 
-def compare(endpoint: EndpointPredictor, predictor: Predictor, files: Sequence[str], score_threshold: float = 0.05) -> Iterator[Compared]:
+def compare_files(
+    endpoint: EndpointPredictor, predictor: Predictor, files: Sequence[str], score_threshold: float = 0.05
+) -> Iterator[FileComparison]:
     """Compares file by file; the endpoint gets them as they are.
 
     Args:
@@ -69,7 +71,7 @@ def compare(endpoint: EndpointPredictor, predictor: Predictor, files: Sequence[s
         for name, head in predictor.heads.items():
             apart = head.task.difference(expected[name], served[name], how)
             figures, mismatches = _judged(apart)
-            yield Compared(file=file, head=name, compared=apart.compared, figures=figures, mismatches=mismatches)
+            yield FileComparison(file=file, head=name, compared=apart.compared, figures=figures, mismatches=mismatches)
 
 
 def _judged(apart: Difference) -> tuple[str, tuple[str, ...]]:

@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Lanes(Generic[Item, Result]):
+class BatchWorkers(Generic[Item, Result]):
     """Runs ``work`` on lists of items in threads of its own.
 
     Args:

@@ -23,7 +23,7 @@ ERRORS = {
 }
 
 
-def description(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
+def openapi_document(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
     """The OpenAPI document.
 
     Args:

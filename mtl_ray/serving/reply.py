@@ -41,7 +41,7 @@ class RequestError(Exception):
         )
 
 
-def joined(replies: Sequence[Reply], key: str | None) -> Reply:
+def join_replies(replies: Sequence[Reply], key: str | None) -> Reply:
     """The answers to the images of one request as a JSON list, or as an object with that list under ``key``.
 
     An image that cannot be read has its error in its place; where that is true of all of them, the first error is the reply.

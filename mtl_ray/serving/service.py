@@ -16,7 +16,7 @@ from mtl_ray.tasks.head_classes import head_vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class PredictionRequest:
     """A request that was found to be in order.
 
     Attributes:
@@ -46,9 +46,9 @@ class Service:
 
     def models(self) -> dict[str, Any]:
         """What ``GET /models`` says: of each model its input, heads, class names and canvas."""
-        return {"models": [describe(name, predictor) for name, predictor in self.predictors.items()]}
+        return {"models": [describe_model(name, predictor) for name, predictor in self.predictors.items()]}
 
-    def ask(self, model: str, query: Mapping[str, str], accept: str) -> Ask:
+    def ask(self, model: str, query: Mapping[str, str], accept: str) -> PredictionRequest:
         """Checks everything about a request but its body.
 
         Raises:
@@ -63,9 +63,9 @@ class Service:
         if head is not None and head not in heads:
             raise RequestError(404, f"the model {model!r} has no head {head!r}; it has {', '.join(heads)}")
         threshold = _threshold(query.get("score_thr"), self.config.score_threshold)
-        return Ask(score_threshold=threshold, head=head or (next(iter(heads)) if len(heads) == 1 else None), accept=accept)
+        return PredictionRequest(score_threshold=threshold, head=head or (next(iter(heads)) if len(heads) == 1 else None), accept=accept)
 
-    def replies(self, model: str, asks: Sequence[Ask]) -> list[Reply]:
+    def replies(self, model: str, asks: Sequence[PredictionRequest]) -> list[Reply]:
         """Answers requests to one model together; a file that cannot be read spoils only its own reply."""
         kind = self.predictors[model].canvas.input
         raws = [self._decode(kind, ask.file) for ask in asks]
@@ -85,7 +85,7 @@ class Service:
         except ValueError as error:
             return RequestError(400, f"this is no {kind.name} that can be read: {error}")
 
-    def _answer(self, model: str, ask: Ask, predictions: Predictions) -> Reply:
+    def _answer(self, model: str, ask: PredictionRequest, predictions: Predictions) -> Reply:
         predictor = self.predictors[model]
         asked = [ask.head] if ask.head is not None else list(predictor.heads)
         heads = {name: predictor.heads[name] for name in asked}
@@ -100,7 +100,7 @@ class Service:
         return as_json(answers if ask.head is None else answers[ask.head])
 
 
-def describe(name: str, predictor: Predictor) -> dict[str, Any]:
+def describe_model(name: str, predictor: Predictor) -> dict[str, Any]:
     """One entry of ``GET /models``."""
     vocabularies = {head: head_vocabulary(config, predictor.vocabulary) for head, config in predictor.heads.items()}
     kind = predictor.canvas.input

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.evaluation.classes import recoder
+from mtl_ray.evaluation.classes import class_converter
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.evaluation.report import figures
@@ -141,7 +141,7 @@ class Validation:
 
     def _recoder(self, split: Split) -> Callable[[Sample], Sample]:
         """Maps the class indices of a validation split to those of the training split."""
-        recode, unknown = recoder(split, self._vocabulary)
+        recode, unknown = class_converter(split, self._vocabulary)
         if unknown and self._context.rank == 0:
             _log.warning("%s: the training split does not know %s; they are not measured", split.uri, ", ".join(unknown))
         return recode
@@ -160,10 +160,10 @@ class Validation:
         """One image per sample, ground truth and prediction side by side, a row per head; and each
         head's charts.
         """
-        from mtl_ray.evaluation.charts import draw  # matplotlib takes a second, which a first step need not wait for
+        from mtl_ray.evaluation.charts import draw_charts  # matplotlib takes a second, which a first step need not wait for
 
         images = [(sample.key, self._draw(sample, predictions)) for sample, predictions in result.samples]
-        return EvaluationFigures(images, draw({name: metric.charts() for name, metric in result.metrics.items()}))
+        return EvaluationFigures(images, draw_charts({name: metric.charts() for name, metric in result.metrics.items()}))
 
     def _draw(self, sample: Sample, predictions: Predictions) -> NDArray[np.uint8]:
         kind = self._config.data.canvas.input

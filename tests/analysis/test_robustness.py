@@ -18,7 +18,7 @@ from mtl_ray.analysis.robustness_file import read_results
 from mtl_ray.analysis.robustness_report import robustness_json, robustness_text, summarise
 from mtl_ray.distributed import robustness as distributed
 from mtl_ray.distributed.robustness import measure_cells
-from mtl_ray.evaluation.evaluate import Request as Plain
+from mtl_ray.evaluation.evaluate import EvaluationRequest as Plain
 from mtl_ray.evaluation.evaluate import evaluate
 from mtl_ray.inference.checkpoint import open_checkpoint
 from tests.evaluation.conftest import broken, make_samples, write_split

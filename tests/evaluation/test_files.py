@@ -11,7 +11,15 @@ import pytest
 from mtl_ray.evaluation.coco_file import read_coco_file
 from mtl_ray.evaluation.data import image_ids, image_number, open_data
 from mtl_ray.evaluation.spool import ROWS, Spool
-from mtl_ray.evaluation.stored import category_ids, category_ids_of, read_arrow, read_coco, to_table, write_arrow, write_coco
+from mtl_ray.evaluation.stored import (
+    category_ids,
+    category_ids_of,
+    read_arrow,
+    read_coco_results,
+    to_table,
+    write_arrow,
+    write_coco_results,
+)
 from mtl_ray.geometry.masks import decode
 from mtl_ray.inference.heads import head_of
 from mtl_ray.samples import Vocabulary, image_sample
@@ -162,11 +170,11 @@ def test_a_results_file_comes_back(tmp_path: Path) -> None:
     heads = {"objects": head_of("retinanet")}
     table = to_table([sample_of(image) for image in images], [{"objects": image.found} for image in images], heads)
     uri = str(tmp_path / "objects.coco.json")
-    write_coco(uri, table, "objects", DETECTION, category_ids(VOCABULARY))
+    write_coco_results(uri, table, "objects", DETECTION, category_ids(VOCABULARY))
     entries = json.loads((tmp_path / "objects.coco.json").read_text())
     assert {entry["category_id"] for entry in entries} <= {3, 7, 90}
     assert {entry["image_id"] for entry in entries} <= set(range(10))
-    stored = read_coco(uri, VOCABULARY, dict)
+    stored = read_coco_results(uri, VOCABULARY, dict)
     assert list(stored.heads) == ["boxes"]
     for image in images:
         if len(image.found):
@@ -178,12 +186,12 @@ def test_a_results_file_comes_back(tmp_path: Path) -> None:
 
 def test_masks_alone_and_as_polygons_are_read(tmp_path: Path) -> None:
     entries = [{"image_id": 1, "category_id": 3, "score": 0.5, "segmentation": SQUARE}]
-    stored = read_coco(write(tmp_path / "dt.json", entries), VOCABULARY, lambda: {"1": (10, 12)})
+    stored = read_coco_results(write(tmp_path / "dt.json", entries), VOCABULARY, lambda: {"1": (10, 12)})
     found = stored.by_name["1"]["boxes"]
     assert np.isnan(found.boxes_xyxy).all()
     assert decode(found.masks[0], 10, 12).sum() == 36
     table = to_table([image_sample(key="1", image=b"", height=10, width=12)], [{"boxes": found}], stored.heads)
-    write_coco(str(tmp_path / "again.json"), table, "boxes", DETECTION, category_ids(VOCABULARY))
+    write_coco_results(str(tmp_path / "again.json"), table, "boxes", DETECTION, category_ids(VOCABULARY))
     assert "bbox" not in json.loads((tmp_path / "again.json").read_text())[0]
 
 
@@ -212,12 +220,12 @@ def test_masks_alone_and_as_polygons_are_read(tmp_path: Path) -> None:
 )
 def test_what_is_no_results_file_is_refused(tmp_path: Path, entries: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        read_coco(write(tmp_path / "dt.json", entries), dataclasses.replace(VOCABULARY, category_ids={}), dict)
+        read_coco_results(write(tmp_path / "dt.json", entries), dataclasses.replace(VOCABULARY, category_ids={}), dict)
 
 
 def test_numbers_written_as_texts_are_numbers(tmp_path: Path) -> None:
     entry = {"image_id": "1", "category_id": "3", "score": "0.5", "bbox": ["1", "2", "3.5", 4]}
-    found = read_coco(write(tmp_path / "dt.json", [entry]), VOCABULARY, dict).by_name["1"]["boxes"]
+    found = read_coco_results(write(tmp_path / "dt.json", [entry]), VOCABULARY, dict).by_name["1"]["boxes"]
     assert found.boxes_xyxy.tolist() == [[1, 2, 4.5, 6]]
     assert (found.scores.tolist(), found.classes.tolist()) == ([0.5], [0])
 
@@ -253,7 +261,9 @@ def test_predictions_are_spooled_to_a_file_and_decoded_one_by_one(tmp_path: Path
 
 def test_categories_beside_those_of_the_source_are_left_out_and_noted(tmp_path: Path) -> None:
     box = {"image_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}
-    stored = read_coco(write(tmp_path / "dt.json", [box | {"category_id": 4}, box | {"category_id": 7, "image_id": 2}]), VOCABULARY, dict)
+    stored = read_coco_results(
+        write(tmp_path / "dt.json", [box | {"category_id": 4}, box | {"category_id": 7, "image_id": 2}]), VOCABULARY, dict
+    )
     assert (len(stored.by_name["1"]["boxes"]), len(stored.by_name["2"]["boxes"])) == (0, 1)
     assert "category 4" in stored.notes[0]
 
@@ -268,6 +278,6 @@ def test_categories_are_called_as_the_data_calls_them(tmp_path: Path) -> None:
     table = to_table(
         [image_sample(key="scene-1", image=b"", height=9, width=9)], [{"boxes": detections([[0, 0, 4, 4]], [0.5], [2])}], heads
     )
-    write_coco(str(tmp_path / "dt.json"), table, "boxes", DETECTION, category_ids(plain))
+    write_coco_results(str(tmp_path / "dt.json"), table, "boxes", DETECTION, category_ids(plain))
     entry = json.loads((tmp_path / "dt.json").read_text())[0]
     assert (entry["category_id"], entry["image_id"], entry["file_name"]) == (2, 1, "scene-1")

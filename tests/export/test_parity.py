@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mtl_ray.experiment import tasks
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.parity import Arrays, Check, compare, compare_predictions
+from mtl_ray.export.parity import BatchArrays, ParityCheck, compare_arrays, compare_predictions
 from mtl_ray.geometry.masks import encode
 from mtl_ray.inputs.frame import frame_of
 from mtl_ray.inputs.image import Canvas
@@ -41,13 +41,13 @@ def boxes(seed: int = 0, batch: int = 2, count: int = 20) -> Arrays_:
     }
 
 
-def failures(expected: Arrays, found: Arrays, task: Task[Any, Any] = DETECTION) -> list[str]:
+def failures(expected: BatchArrays, found: BatchArrays, task: Task[Any, Any] = DETECTION) -> list[str]:
     return compared(expected, found, task)[1]
 
 
-def compared(expected: Arrays, found: Arrays, task: Task[Any, Any] = DETECTION) -> tuple[Check, list[str]]:
+def compared(expected: BatchArrays, found: BatchArrays, task: Task[Any, Any] = DETECTION) -> tuple[ParityCheck, list[str]]:
     batch = len(next(iter(expected.values())))
-    return compare(replace(CHECK, batch=batch), task, expected, found, PLACEMENTS[:1] * batch, CONFIG)
+    return compare_arrays(replace(CHECK, batch=batch), task, expected, found, PLACEMENTS[:1] * batch, CONFIG)
 
 
 def changed(arrays: Arrays_, name: str, change: Callable[[np.ndarray], None]) -> Arrays_:
@@ -133,7 +133,7 @@ def test_any_order_is_matched_back(seed: int, order: list[int]) -> None:
 
 
 PLACEMENTS = [frame_of(480, 640, Canvas(height=96, width=128)), frame_of(700, 300, Canvas(height=96, width=128))]
-CHECK = Check(head="head", canvas="128x96", batch=2)
+CHECK = ParityCheck(head="head", canvas="128x96", batch=2)
 
 
 def blob(x: int, y: int, height: int, width: int) -> bytes:

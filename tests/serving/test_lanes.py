@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from mtl_ray.serving.lanes import Lanes
+from mtl_ray.serving.lanes import BatchWorkers
 from tests.serving.server import running
 from tests.serving.test_app import held_app
 
@@ -29,7 +29,7 @@ def test_cancelled_work_leaves_the_queue_with_its_item() -> None:
         return [1] * len(items)
 
     async def cancel() -> None:
-        lanes: Lanes[Item, int] = Lanes(work, threads=1, max_batch=4, name="test")
+        lanes: BatchWorkers[Item, int] = BatchWorkers(work, threads=1, max_batch=4, name="test")
         first = asyncio.create_task(lanes.do(Item()))
         assert await asyncio.to_thread(begun.wait, 20)
         items = [Item() for _ in range(50)]
@@ -54,7 +54,7 @@ def test_cancelled_work_leaves_the_queue_with_its_item() -> None:
 
 def test_a_thread_that_waits_keeps_nothing_of_its_last_work() -> None:
     async def one() -> None:
-        lanes: Lanes[Item, Item] = Lanes(lambda items: [Item() for _ in items], threads=1, max_batch=4, name="test")
+        lanes: BatchWorkers[Item, Item] = BatchWorkers(lambda items: [Item() for _ in items], threads=1, max_batch=4, name="test")
         item = Item()
         seen = weakref.ref(item)
         result = weakref.ref(await lanes.do(item))
@@ -80,7 +80,7 @@ def test_one_item_that_fails_spoils_only_its_own_result() -> None:
         return [6 // item for item in items]
 
     async def several() -> list[int | BaseException]:
-        lanes: Lanes[int, int] = Lanes(work, threads=1, max_batch=8, name="test")
+        lanes: BatchWorkers[int, int] = BatchWorkers(work, threads=1, max_batch=8, name="test")
         tasks = [asyncio.create_task(lanes.do(1))]
         assert await asyncio.to_thread(begun.wait, 20)
         tasks += [asyncio.create_task(lanes.do(item)) for item in (1, 0, 3)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, confusion_matrix
 
-from mtl_ray.evaluation.charts import draw
+from mtl_ray.evaluation.charts import draw_charts
 from mtl_ray.samples import image_sample
 from mtl_ray.tasks.charts import Charts, Confusion, PrecisionRecall, chart_file, chart_of, interpolated, known
 from mtl_ray.tasks.classification.decode import LabelScores
@@ -170,7 +170,7 @@ def test_pictures_of_what_there_is() -> None:
         Confusion(names=names, counts=rng.integers(0, 9, (60, 60)), unit="pixels"), PrecisionRecall(names=names, precision=precision)
     )
     nothing = Charts(Confusion(names=("a",), counts=np.zeros((1, 1), np.int64), unit="images"), None)
-    drawn = draw({"boxes": many, "labels": nothing})
+    drawn = draw_charts({"boxes": many, "labels": nothing})
     assert list(drawn) == ["boxes/confusion", "boxes/pr_curves"]
     assert all(data.startswith(b"\x89PNG") and len(data) > 10_000 for data in drawn.values())
     assert [chart_of(chart_file(name)) for name in drawn] == list(drawn)
