@@ -22,8 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the run's config, in YAML")
     arguments = parser.parse_intermixed_args(argv)
     from mtl_ray.export.bundle import checkpoint_config, export
-    from mtl_ray.export.parity import ParityError
-    from mtl_ray.export.table import parity_table
+    from mtl_ray.export.parity import ParityError, parity_table
     from mtl_ray.training.wandb_sync import send_bundle
 
     to = absolute_output("--to", arguments.to)

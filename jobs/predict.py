@@ -8,7 +8,7 @@ from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.inference.endpoint import read_api_key
 from mtl_ray.inference.files import find_files, predict_files
-from mtl_ray.inference.open import open_predictor
+from mtl_ray.inference.predictor import open_predictor
 from mtl_ray.inputs.image_header import MAX_PIXELS
 
 

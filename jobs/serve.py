@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_intermixed_args(arguments)
 
     from mtl_ray.distributed.serve import serving
-    from mtl_ray.serving.targets import read_targets
+    from mtl_ray.serving.config import read_targets
 
     overrides = [target for target in given.targets if target.startswith("serve.")]
     options = [f"serve.{name}={getattr(given, name)}" for name in ("host", "port") if getattr(given, name) is not None]
@@ -62,7 +62,7 @@ def compare(argv: Sequence[str]) -> int:
     given = parser.parse_intermixed_args(argv)
 
     from mtl_ray.inference.endpoint import EndpointPredictor
-    from mtl_ray.inference.open import open_predictor
+    from mtl_ray.inference.predictor import open_predictor
     from mtl_ray.serving.compare import compare_files as differences
 
     key = os.environ.get(given.api_key_env, "") if given.api_key_env else None

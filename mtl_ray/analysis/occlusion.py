@@ -12,7 +12,7 @@ from mtl_ray import storage
 from mtl_ray.analysis.executor import Executor
 from mtl_ray.analysis.paired import PICKLES, Likeness, Paired
 from mtl_ray.annotations.instance_values import Instances
-from mtl_ray.evaluation.occlusion import hidden_objects, read_list, write_list
+from mtl_ray.evaluation.metrics import hidden_objects, read_list, write_list
 from mtl_ray.geometry.masks import decode
 from mtl_ray.tasks.detection.columns import Scored
 from mtl_ray.tasks.detection.occlusion import Hidden, HiddenObject, Lists, OcclusionCounts

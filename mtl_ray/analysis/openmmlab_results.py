@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.evaluation.coco_results import NOTHING
 from mtl_ray.evaluation.data import CocoData, EvaluationData
-from mtl_ray.evaluation.stored import COCO_RESULTS_HEAD, NOTHING, StoredPredictions
+from mtl_ray.evaluation.predictions_file import COCO_RESULTS_HEAD, StoredPredictions
 from mtl_ray.geometry.masks import encode
-from mtl_ray.inference.heads import head_of
+from mtl_ray.inference.predictor import head_of
 from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.detection.decode import Detections

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from mtl_ray.analysis.openmmlab_results import read_openmmlab
 from mtl_ray.analysis.picture_source import PictureSource, pictures_of
 from mtl_ray.annotations.instance_values import select
-from mtl_ray.evaluation.classes import class_converter
-from mtl_ray.evaluation.data import CocoData, EvaluationData, open_data
+from mtl_ray.evaluation.data import CocoData, EvaluationData, class_converter, open_data
 from mtl_ray.evaluation.evaluate import Finder, open_stored
-from mtl_ray.evaluation.stored import StoredPredictions
+from mtl_ray.evaluation.predictions_file import StoredPredictions
 from mtl_ray.geometry.masks import box_of
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Sample, Vocabulary

@@ -20,13 +20,11 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.analysis.corruptions import SEVERITIES, corrupt, generator
 from mtl_ray.artifact import MANIFEST
-from mtl_ray.evaluation.classes import class_converter
-from mtl_ray.evaluation.data import open_data
+from mtl_ray.evaluation.data import class_converter, open_data
 from mtl_ray.evaluation.evaluate import metrics_of
 from mtl_ray.evaluation.measure import MeasuredSamples
 from mtl_ray.evaluation.report import figures
-from mtl_ray.inference.open import artifact_kind, open_predictor
-from mtl_ray.inference.predictor import Predictor
+from mtl_ray.inference.predictor import Predictor, artifact_kind, open_predictor
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import Sample

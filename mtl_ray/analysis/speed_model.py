@@ -14,11 +14,10 @@ from mtl_ray.analysis.speed_data import Step
 from mtl_ray.analysis.stopwatch import Stopwatch
 from mtl_ray.evaluation.data import open_data
 from mtl_ray.experiment import build_model
-from mtl_ray.export.samples import check_samples, generate_samples
+from mtl_ray.export.verify import check_samples, generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import default_device, find_checkpoint, open_checkpoint
-from mtl_ray.inference.open import artifact_kind, open_predictor
-from mtl_ray.inference.predictor import HeadArrays, Predictor, decode_one
+from mtl_ray.inference.predictor import HeadArrays, Predictor, artifact_kind, decode_one, open_predictor
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.inputs.input import Arrays as InputArrays

@@ -23,11 +23,10 @@ from mtl_ray.distributed.train import train, with_absolute_uris
 from mtl_ray.evaluation.evaluate import EvaluationRequest, write_results
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.export.bundle import checkpoint_of, export
-from mtl_ray.export.parity import ParityError
-from mtl_ray.export.table import parity_table
+from mtl_ray.export.parity import ParityError, parity_table
 from mtl_ray.inference.endpoint import EndpointPredictor
 from mtl_ray.inference.files import predict_files
-from mtl_ray.inference.open import open_predictor
+from mtl_ray.inference.predictor import open_predictor
 from mtl_ray.serving.compare import compare_files
 from mtl_ray.shards.split import open_split
 from mtl_ray.sources.config import ConvertConfig, SourceConfig

@@ -8,23 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from mtl_ray import storage
-from mtl_ray.evaluation.classes import class_converter
-from mtl_ray.evaluation.data import EvaluationData, open_data
+from mtl_ray.evaluation.coco_results import NOTHING, category_ids_of, read_coco_results, write_coco_results
+from mtl_ray.evaluation.data import EvaluationData, class_converter, open_data
 from mtl_ray.evaluation.measure import NO_INPUT, Keep, MeasuredSamples, measure, measure_stored
 from mtl_ray.evaluation.metrics import head_metrics
+from mtl_ray.evaluation.predictions_file import Spool, StoredPredictions, read_arrow, write_arrow
 from mtl_ray.evaluation.report import Report, report
-from mtl_ray.evaluation.spool import Spool
-from mtl_ray.evaluation.stored import (
-    NOTHING,
-    StoredPredictions,
-    category_ids_of,
-    read_arrow,
-    read_coco_results,
-    write_arrow,
-    write_coco_results,
-)
-from mtl_ray.inference.open import open_predictor
-from mtl_ray.inference.predictor import Predictions, Predictor
+from mtl_ray.inference.predictor import Predictions, Predictor, open_predictor
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.charts import chart_file

@@ -17,11 +17,10 @@ from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.graph import ExportGraph, Traced, example_inputs, output_names, to_onnx
 from mtl_ray.export.parity import Parity, ParityError
-from mtl_ray.export.samples import DecodedSample, check_samples
-from mtl_ray.export.verify import verify
+from mtl_ray.export.verify import DecodedSample, check_samples, verify
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
-from mtl_ray.inference.open import artifact_kind
+from mtl_ray.inference.predictor import artifact_kind
 from mtl_ray.inference.signature import InputSignature, OutputSignature, Signature
 from mtl_ray.inference.stored_config import read_config
 from mtl_ray.inference.torch_predictor import TorchPredictor

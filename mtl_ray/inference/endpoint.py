@@ -17,8 +17,7 @@ from typing import IO, Any
 from pydantic import TypeAdapter
 
 from mtl_ray.config.extend import extended
-from mtl_ray.inference.heads import head_of
-from mtl_ray.inference.predictor import Predictions
+from mtl_ray.inference.predictor import Predictions, head_of
 from mtl_ray.inference.stored_config import InputConfig
 from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.samples import Annotation, Vocabulary

@@ -1,14 +1,19 @@
 """The one face of everything that predicts: a torch checkpoint, a bundle, an HTTP endpoint."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any, Protocol, cast
 
 from numpy.typing import NDArray
 
+from mtl_ray import storage
+from mtl_ray.artifact import MANIFEST
+from mtl_ray.experiment import head_types
 from mtl_ray.inputs.input import AnyCanvas, placed
 from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.samples import Vocabulary
-from mtl_ray.tasks.task import AnyHead, HeadKind
+from mtl_ray.tasks.task import AnyHead, HeadKind, KnownHead
 
 Predictions = Mapping[str, Any]
 """By head name, each the prediction of its task (``tasks/*/decode.py``), on the original data."""
@@ -72,3 +77,72 @@ def decode_one(arrays: HeadArrays, index: int, frame: Any, heads: Mapping[str, A
 def decode_head(arrays: Mapping[str, NDArray[Any]], index: int, frame: Any, head: AnyHead) -> Any:
     """Decodes sample ``index`` of a batch, one head."""
     return head.task.decode({field: values[index] for field, values in arrays.items()}, frame, head)
+
+
+# Heads of which only the name of the type is known, as it comes over the wire and in predictions files.
+
+
+def known_heads(plugins: Sequence[str] = ()) -> dict[str, KnownHead]:
+    """What the type of each head says, by its name: the built-in ones and those of plugins.
+
+    Raises:
+        ValueError: if a plugin cannot be loaded.
+    """
+    kinds = (cast(HeadKind, each) for each in head_types(tuple(plugins)))
+    return {kind.type: KnownHead(type=kind.type, task=kind.task, annotation=kind.annotation, exclusive=kind.exclusive) for kind in kinds}
+
+
+def head_of(head_type: str, plugins: Sequence[str] = (), classes: tuple[str, ...] | None = None) -> HeadKind:
+    """What is known of every head of a type, or of one with a list of classes of its own.
+
+    Raises:
+        ValueError: if there is no such type, or a plugin cannot be loaded.
+    """
+    known = known_heads(plugins)
+    if head_type not in known:
+        raise ValueError(f"there is no head of the type {head_type!r} in this version; there is {', '.join(known)}")
+    return replace(known[head_type], classes=classes)
+
+
+# Whatever can predict, by its address.
+
+
+def open_predictor(target: str, *, threads: int = 0, api_key: str | None = None) -> Predictor:
+    """The predictor at an address.
+
+    Args:
+        target: a run folder (its best checkpoint), a checkpoint, a bundle, or the URL of an
+            endpoint (``http://HOST:PORT/predictions/MODEL``).
+        threads: of the engine, for a bundle; 0 takes all cores.
+        api_key: for an endpoint that asks for one.
+
+    Raises:
+        ValueError, FileNotFoundError: if there is nothing of the kind, or it is cut short.
+    """
+    if target.startswith(("http://", "https://")):
+        from mtl_ray.inference.endpoint import EndpointPredictor
+
+        return EndpointPredictor(target, api_key=api_key)
+    kind = artifact_kind(target)
+    if kind == "bundle":
+        from mtl_ray.inference.bundle import BundlePredictor
+
+        return BundlePredictor(target, threads=threads)
+    if kind == "checkpoint" or storage.names(storage.join(target, "checkpoints")):
+        from mtl_ray.inference.checkpoint import default_device, find_checkpoint, open_checkpoint
+
+        return open_checkpoint(target if kind else find_checkpoint(target), device=default_device())
+    if not storage.exists(target):
+        raise FileNotFoundError(f"there is nothing at {target}")
+    raise ValueError(f"{target} is neither a run folder nor a whole checkpoint or bundle (those have a {MANIFEST})")
+
+
+def artifact_kind(uri: str) -> str | None:
+    """What the manifest at a URI says it is: checkpoint or bundle; None where there is no manifest."""
+    try:
+        manifest = json.loads(storage.read(storage.join(uri, MANIFEST)))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise ValueError(f"the {MANIFEST} of {uri} is damaged: {error}") from error
+    return str(manifest.get("kind")) if isinstance(manifest, dict) else None

@@ -9,8 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtl_ray.models.config import FpnNeck, PafpnNeck, PoolNeck
-from mtl_ray.models.layers import conv_norm_act
 from mtl_ray.models.trunk import Neck
+
+
+def conv_norm_act(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, norm: bool = True, act: bool = True) -> nn.Sequential:
+    """A convolution that keeps the size (divided by ``stride``), batch normalisation and ReLU, the last two if wanted.
+
+    Batch normalisation is ``nn.BatchNorm2d``, which ``nn.SyncBatchNorm.convert_sync_batchnorm`` knows.
+    """
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=not norm)]
+    if norm:
+        layers.append(nn.BatchNorm2d(outputs))
+    if act:
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
 
 
 class Fpn(Neck):
@@ -110,3 +122,6 @@ def _strides(inputs: tuple[str, ...], strides: Mapping[str, int], names: tuple[s
     while len(known) < len(names):
         known.append(known[-1] * 2)
     return dict(zip(names, known, strict=True))
+
+
+# The layer that necks and heads are made of.

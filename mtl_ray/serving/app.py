@@ -18,10 +18,9 @@ from urllib.parse import parse_qsl
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.serving.bodies import body_limit, is_plain, read_body
 from mtl_ray.serving.config import ServeConfig
-from mtl_ray.serving.cors import cors_headers, preflight_headers
 from mtl_ray.serving.lanes import BatchWorkers
 from mtl_ray.serving.openapi import openapi_document
-from mtl_ray.serving.reply import JSON, Reply, RequestError, as_json, join_replies
+from mtl_ray.serving.reply import JSON, Reply, RequestError, as_json, cors_headers, join_replies, preflight_headers
 from mtl_ray.serving.service import PredictionRequest, Service
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

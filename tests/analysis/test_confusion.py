@@ -18,9 +18,9 @@ from jobs.analyze.confusion import main
 from mtl_ray.analysis.confusion import compat_confusion, confusion_table, object_confusion, row_percent
 from mtl_ray.analysis.paired import read_paired
 from mtl_ray.evaluation.charts import confusion_figure
-from mtl_ray.evaluation.stored import to_table, write_arrow
+from mtl_ray.evaluation.predictions_file import to_table, write_arrow
 from mtl_ray.geometry.boxes import iou_matrix
-from mtl_ray.inference.heads import head_of
+from mtl_ray.inference.predictor import head_of
 from mtl_ray.inputs.decode import decode_semantic
 from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.split import open_split

@@ -15,7 +15,7 @@ from mtl_ray.analysis.occlusion import hidden_in
 from mtl_ray.evaluation.config import EvaluateConfig, OcclusionConfig
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.geometry.masks import decode, encode
-from mtl_ray.inference.heads import head_of
+from mtl_ray.inference.predictor import head_of
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.detection.columns import Scored
 from tests.analysis.coco_json import NAMES, write_coco_json

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mtl_ray.analysis.paired import Paired, read_paired
-from mtl_ray.evaluation.stored import to_table, write_arrow
-from mtl_ray.inference.heads import head_of
+from mtl_ray.evaluation.predictions_file import to_table, write_arrow
+from mtl_ray.inference.predictor import head_of
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.detection.columns import Scored
 from tests.analysis.coco_json import CATEGORIES, NAMES, write_coco_json

@@ -11,8 +11,8 @@ import pytest
 
 from jobs.analyze.results import main
 from mtl_ray.analysis.image_scores import image_scores
-from mtl_ray.evaluation.stored import to_table, write_arrow
-from mtl_ray.inference.heads import head_of
+from mtl_ray.evaluation.predictions_file import to_table, write_arrow
+from mtl_ray.inference.predictor import head_of
 from mtl_ray.samples import Vocabulary
 from tests.analysis.coco_json import NAMES, write_coco_json
 from tests.evaluation.conftest import png, write_split

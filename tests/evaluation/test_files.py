@@ -9,19 +9,11 @@ import numpy as np
 import pytest
 
 from mtl_ray.evaluation.coco_file import read_coco_file
+from mtl_ray.evaluation.coco_results import category_ids, category_ids_of, read_coco_results, write_coco_results
 from mtl_ray.evaluation.data import image_ids, image_number, open_data
-from mtl_ray.evaluation.spool import ROWS, Spool
-from mtl_ray.evaluation.stored import (
-    category_ids,
-    category_ids_of,
-    read_arrow,
-    read_coco_results,
-    to_table,
-    write_arrow,
-    write_coco_results,
-)
+from mtl_ray.evaluation.predictions_file import ROWS, Spool, read_arrow, to_table, write_arrow
 from mtl_ray.geometry.masks import decode
-from mtl_ray.inference.heads import head_of
+from mtl_ray.inference.predictor import head_of
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.detection.task import DETECTION

@@ -20,7 +20,7 @@ from mtl_ray.export.bundle import WrittenBundle, write_bundle
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.graph import ExportGraph, Traced
 from mtl_ray.export.parity import ParityError
-from mtl_ray.export.samples import generate_samples
+from mtl_ray.export.verify import generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.predictor import Predictor

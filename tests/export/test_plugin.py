@@ -25,13 +25,12 @@ from mtl_ray.config.extend import used_plugins
 from mtl_ray.config.validate import to_yaml
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
-from mtl_ray.evaluation.spool import Spool
-from mtl_ray.evaluation.stored import read_arrow, write_arrow
+from mtl_ray.evaluation.predictions_file import Spool, read_arrow, write_arrow
 from mtl_ray.experiment import ExperimentConfig, build_model, read_experiment
 from mtl_ray.export.bundle import checkpoint_config, export, write_bundle
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.parity import ParityError
-from mtl_ray.export.samples import generate_samples
+from mtl_ray.export.verify import generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.endpoint import EndpointPredictor
@@ -111,9 +110,9 @@ def test_a_bundle_names_plugin_engine_files_and_inputs(bundle: str) -> None:
 
 def test_a_fresh_process_predicts_with_checkpoint_and_bundle(checkpoint: str, bundle: str) -> None:
     code = (
-        "import json, sys\nfrom mtl_ray.inference.open import open_predictor\nfrom mtl_ray.export.samples import generated\n"
+        "import json, sys\nfrom mtl_ray.inference.predictor import open_predictor\nfrom mtl_ray.export.verify import generate_samples\n"
         "from mtl_ray.inference.bundle import BundlePredictor\n"
-        "made = [open_predictor(uri) for uri in sys.argv[1:]]\nraws = [raw for _, raw in generated(made[0].canvas.input, 6)]\n"
+        "made = [open_predictor(uri) for uri in sys.argv[1:]]\nraws = [raw for _, raw in generate_samples(made[0].canvas.input, 6)]\n"
         "print(json.dumps([[each['pulses'].count for each in one.predict(raws)] for one in made]))"
     )
     done = subprocess.run(

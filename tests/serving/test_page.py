@@ -14,7 +14,7 @@ from mtl_ray.config.extend import extended
 from mtl_ray.experiment import ModelConfig, build_model
 from mtl_ray.export.bundle import write_bundle
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.samples import generate_samples
+from mtl_ray.export.verify import generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.samples import Vocabulary

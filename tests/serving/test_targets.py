@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_ray.serving.targets import read_targets
+from mtl_ray.serving.config import read_targets
 
 
 @pytest.fixture

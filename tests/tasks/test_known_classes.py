@@ -16,10 +16,10 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.annotations.labels import LABELS
 from mtl_ray.annotations.semantic import SEMANTIC
-from mtl_ray.evaluation.classes import class_converter
-from mtl_ray.evaluation.stored import read_arrow, rows_to_table, write_arrow
+from mtl_ray.evaluation.data import class_converter
+from mtl_ray.evaluation.predictions_file import read_arrow, rows_to_table, write_arrow
 from mtl_ray.experiment import HeadConfig
-from mtl_ray.inference.heads import head_of
+from mtl_ray.inference.predictor import head_of
 from mtl_ray.inputs.decode import decode_semantic
 from mtl_ray.models.head import Context
 from mtl_ray.samples import Sample, Vocabulary, image_sample

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import complete_box_iou_loss
 
 from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term
-from mtl_ray.models.layers import conv_norm_act
+from mtl_ray.models.necks import conv_norm_act
 from mtl_ray.tasks.detection.anchors import cell_corners, flatten_levels, in_crowd
 from mtl_ray.tasks.detection.config import Yolov3Head
 from mtl_ray.tasks.detection.nms import select

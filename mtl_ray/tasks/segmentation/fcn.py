@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtl_ray.models.head import IMPOSSIBLE, Context, Features, HeadModule, Term
-from mtl_ray.models.layers import conv_norm_act
+from mtl_ray.models.necks import conv_norm_act
 from mtl_ray.samples import IGNORE_INDEX
 from mtl_ray.tasks.segmentation.config import FcnHead
 

@@ -1,11 +1,8 @@
-"""Predictions in files: one Arrow file for all heads, and COCO's results format for the objects of one head."""
+"""COCO's results format for the objects of one head."""
 
-import json
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, chain, count
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, count
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,149 +11,17 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.evaluation.coco_file import ANYTHING, read_json, read_mask
 from mtl_ray.evaluation.data import image_ids
+from mtl_ray.evaluation.predictions_file import COCO_RESULTS_HEAD, ColumnReader, StoredPredictions
 from mtl_ray.geometry.boxes import from_xywh
-from mtl_ray.inference.heads import head_of
-from mtl_ray.inference.predictor import Predictions
-from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.detection.decode import Detections
-from mtl_ray.tasks.detection.task import DETECTION
-from mtl_ray.tasks.head_classes import head_vocabulary
-from mtl_ray.tasks.task import HeadKind, KnownHead, Task
-from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
+from mtl_ray.tasks.task import Task
 
-FORMAT = "mtl_ray predictions"
-VERSION = 2
-"""1: every head has all classes. 2: some have a list of their own, under ``classes``."""
+_NO_BOX = (np.nan,) * 4
 
 
-COCO_RESULTS_HEAD = KnownHead(type="coco_results", task=DETECTION, annotation="instances", exclusive=False)
-"""Stands for the head of a COCO results file, of which nothing more is known."""
-_STAND_INS = {COCO_RESULTS_HEAD.type: COCO_RESULTS_HEAD}
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredPredictions:
-    """Predictions that were read from a file.
-
-    Attributes:
-        heads, vocabulary, plugins: as of the predictor that made them.
-        by_name: what was predicted, by the sample's key, or by what a results file calls the image.
-        complete: False where an image without an entry is one on which nothing was found.
-        notes: what the reader of the figures should know.
-    """
-
-    heads: Mapping[str, HeadKind]
-    vocabulary: Vocabulary
-    by_name: Mapping[str, Predictions]
-    complete: bool
-    notes: tuple[str, ...] = ()
-    plugins: tuple[str, ...] = ()
-
-
-class TableRow(NamedTuple):
-    """What a table says of a sample itself: its key, and height and width of its image if it has one."""
-
-    key: str
-    height: int | None
-    width: int | None
-
-
-def table_row(sample: Sample) -> TableRow:
-    """See ``TableRow``."""
-    image = sample.inputs.get("image")
-    return TableRow(sample.key, None, None) if image is None else TableRow(sample.key, image.height, image.width)
-
-
-def table_schema(heads: Mapping[str, HeadKind]) -> pa.Schema:
-    """The columns of ``to_table``."""
-    sizes = [("height", pa.int32()), ("width", pa.int32())]
-    return pa.schema([("key", pa.string()), *sizes, *((f"head:{name}", head.task.row_type()) for name, head in heads.items())])
-
-
-def to_table(samples: Sequence[Sample], found: Sequence[Predictions], heads: Mapping[str, HeadKind]) -> pa.Table:
-    """A row for each sample: its key, height and width of its image, and a struct for each head."""
-    return rows_to_table(list(map(table_row, samples)), [encode_predictions(predictions, heads) for predictions in found], heads)
-
-
-def encode_predictions(predictions: Predictions, heads: Mapping[str, HeadKind]) -> dict[str, Any]:
-    """What one sample has in the columns of the heads, by head; class maps are compressed."""
-    return {name: head.task.to_row(predictions[name]) for name, head in heads.items()}
-
-
-def rows_to_table(samples: Sequence[TableRow], rows: Sequence[Mapping[str, Any]], heads: Mapping[str, HeadKind]) -> pa.Table:
-    """The table of samples and what ``encode_predictions`` gives of each."""
-    columns: dict[str, Any] = {
-        "key": pa.array([sample.key for sample in samples], pa.string()),
-        "height": pa.array([sample.height for sample in samples], pa.int32()),
-        "width": pa.array([sample.width for sample in samples], pa.int32()),
-    }
-    for name, head in heads.items():
-        columns[f"head:{name}"] = pa.array([row[name] for row in rows], head.task.row_type())
-    return pa.table(columns)
-
-
-def write_arrow(uri: str, table: pa.Table, heads: Mapping[str, HeadKind], vocabulary: Vocabulary, plugins: Sequence[str] = ()) -> None:
-    """Writes an Arrow IPC file, part by part.
-
-    The types of the heads, the plugins that these come from and the vocabulary travel in the metadata of its schema.
-    """
-    types = {name: head.type for name, head in heads.items()}
-    about: dict[str, Any] = {"format": FORMAT, "version": 1, "heads": types, "vocabulary": vocabulary_to_json(vocabulary)}
-    if classes := {name: list(head.classes) for name, head in heads.items() if head.classes is not None}:
-        about |= {"version": VERSION, "classes": classes}
-    if plugins:
-        about["plugins"] = list(plugins)
-    schema = table.schema.with_metadata({"mtl_ray": json.dumps(about)})
-    with storage.writing(uri) as path, pa.ipc.new_file(path, schema) as writer:
-        writer.write_table(table)
-
-
-def read_arrow(uri: str) -> StoredPredictions:
-    """The inverse of ``write_arrow``.
-
-    Raises:
-        FileNotFoundError: if there is no file.
-        ValueError: if it is no such file, or a plugin is missing here.
-    """
-    if not storage.is_remote(uri) and not storage.exists(uri):
-        raise FileNotFoundError(f"there is no predictions file {uri}")
-    try:
-        file = storage.read(uri) if storage.is_remote(uri) else pa.memory_map(storage.absolute(uri))
-        table = pa.ipc.open_file(file).read_all()
-        about = json.loads((table.schema.metadata or {})[b"mtl_ray"])
-    except (pa.ArrowInvalid, KeyError) as error:
-        raise ValueError(f"{uri} is no whole predictions file: {error}") from error
-    if about.get("format") != FORMAT or about.get("version") not in (1, VERSION):
-        raise ValueError(
-            f"{uri} is a {about.get('format')} of version {about.get('version')}; this program reads {FORMAT} of versions up to {VERSION}"
-        )
-    plugins = tuple(map(str, about.get("plugins", ())))
-    classes, vocabulary = about.get("classes", {}), vocabulary_from_json(about["vocabulary"])
-    heads: dict[str, HeadKind] = {}
-    for name, kind in about["heads"].items():
-        own = tuple(classes[name]) if name in classes else None
-        heads[name] = _STAND_INS.get(kind) or head_of(kind, plugins, own)
-        head_vocabulary(heads[name], vocabulary, name)  # checks that its classes are there
-    return StoredPredictions(heads=heads, vocabulary=vocabulary, by_name=_Table(table, heads), complete=True, plugins=plugins)
-
-
-class _Table(Mapping[str, Predictions]):
-    """The predictions of a table by key, decoded when they are asked for: all class maps at once may not fit into memory."""
-
-    def __init__(self, table: pa.Table, heads: Mapping[str, HeadKind]) -> None:
-        self._place = {key: row for row, key in enumerate(table["key"].to_pylist())}
-        self._tasks = {name: head.task for name, head in heads.items()}
-        self._columns = {name: _Column(table[f"head:{name}"]) for name in heads}
-
-    def __getitem__(self, key: str) -> Predictions:
-        row = self._place[key]
-        return {name: task.from_row(self._columns[name][row]) for name, task in self._tasks.items()}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._place)
-
-    def __len__(self) -> int:
-        return len(self._place)
+NOTHING = Detections(boxes_xyxy=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), classes=np.zeros(0, np.int64))
+"""What was found on an image that a results file does not name."""
 
 
 def write_coco_results(uri: str, table: pa.Table, head: str, task: Task[Any, Any], categories: Sequence[int]) -> None:
@@ -174,7 +39,7 @@ def write_coco_results(uri: str, table: pa.Table, head: str, task: Task[Any, Any
     assert task.to_coco is not None, f"{task.name} is no task that COCO's results format knows"
     keys = table["key"].to_pylist()
     sizes = table["height"].to_pylist(), table["width"].to_pylist()
-    column = _Column(table[f"head:{head}"])
+    column = ColumnReader(table[f"head:{head}"])
     before = b"["
     with storage.writing(uri) as path, path.open("wb") as file:
         for row, (key, number, height, width) in enumerate(zip(keys, image_ids(keys), *sizes, strict=True)):
@@ -188,29 +53,6 @@ def write_coco_results(uri: str, table: pa.Table, head: str, task: Task[Any, Any
                 file.write(before + ANYTHING.dump_json(entries)[1:-1])
                 before = b", "
         file.write((b"[" if before == b"[" else b"") + b"]")
-
-
-class _Column:
-    """The values of a column of structs by row, numbers in lists as arrays: a number at a time they take most of an evaluation's time."""
-
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        chunks = column.chunks
-        self._ends = list(accumulate(len(chunk) for chunk in chunks))
-        self._chunks = [{field.name: _field(chunk.field(place)) for place, field in enumerate(chunk.type)} for chunk in chunks]
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        chunk = bisect_right(self._ends, row)
-        within = row - (self._ends[chunk - 1] if chunk else 0)
-        return {name: value_at(within) for name, value_at in self._chunks[chunk].items()}
-
-
-def _field(array: pa.Array) -> Callable[[int], Any]:
-    """What gives the value of a row."""
-    plain = pa.types.is_list(array.type) and pa.types.is_primitive(array.type.value_type)
-    if not plain or array.null_count or array.values.null_count:
-        return lambda row: array[row].as_py()
-    values, ends = array.values.to_numpy(), array.offsets.to_numpy().tolist()
-    return lambda row: values[ends[row] : ends[row + 1]]
 
 
 def category_ids(vocabulary: Vocabulary) -> Sequence[int]:
@@ -322,11 +164,6 @@ def _points(uri: str, entries: Sequence[Mapping[str, Any]]) -> dict[int, NDArray
         if not isinstance(values, list) or len(values) % 3 or len(values) != len(first) or not all(map(_is_number, values)):
             raise ValueError(f"{uri}: the keypoints of entry {number} are not x, y and score of as many points as in other entries")
     return {number: np.array(values, np.float64).reshape(-1, 3) for number, values in found.items()}
-
-
-_NO_BOX = (np.nan,) * 4
-NOTHING = Detections(boxes_xyxy=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), classes=np.zeros(0, np.int64))
-"""What was found on an image that a results file does not name."""
 
 
 def _detections(
