@@ -38,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(report.to_text())
     for uri in write_results(out, report, part):
         print(uri)
-    for key, reason in part.measured.bad:
+    for key, reason in part.measured.invalid:
         print(f"bad sample {key}: {reason}")
-    return 1 if len(part.measured.bad) > args.max_bad else 0
+    return 1 if len(part.measured.invalid) > args.max_bad else 0
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def fuse_files(opened: Sequence[Pairs], rule: Fusion, executor: Executor) -> Fus
     fused = executor(partial(_fuse_all, rule), parts, "fuse")
     data = opened[0].data
     return Fused(
-        samples=tuple(data.samples(0, len(data), pictures=False)),
+        samples=tuple(data.samples(0, len(data), images=False)),
         found=tuple(each for part in fused for each in part),
         vocabulary=Vocabulary(
             classes={"instances": tuple(names)}, category_ids={"instances": tuple(category_ids_of(names, data.vocabulary))}

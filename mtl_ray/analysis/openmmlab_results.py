@@ -84,7 +84,7 @@ def _kind_of(uri: str, entries: Sequence[Any]) -> tuple[Annotation, Callable[[An
 
 def _as_listed(data: EvaluationData) -> list[Sample]:
     """The samples in the order in which an annotation file lists its images, or a split stores them."""
-    samples = list(data.samples(0, len(data), pictures=False))
+    samples = list(data.samples(0, len(data), images=False))
     if not isinstance(data, CocoData):
         return samples
     by_key = {sample.key: sample for sample in samples}

@@ -93,7 +93,7 @@ class CellMeasurement:
         for name, metric in self.metrics.items():
             metric.merge(other.metrics[name])
         self.measured.samples += other.measured.samples
-        self.measured.bad += other.measured.bad
+        self.measured.invalid += other.measured.invalid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,11 +149,11 @@ def measure_cell(request: RobustnessRequest, cell: Cell, start: int, stop: int) 
         recode, _ = class_converter(data, predictor.vocabulary)
         part = CellMeasurement(metrics=metrics_of(predictor, data.vocabulary), measured=MeasuredSamples())
         waiting: list[tuple[Sample, NDArray[np.uint8]]] = []
-        for sample in data.samples(start, stop, pictures=True):
+        for sample in data.samples(start, stop, images=True):
             try:
                 image = decode_image(sample.image, max_pixels=request.max_pixels)
             except ValueError as error:
-                part.measured.bad.append((sample.key, str(error)))
+                part.measured.invalid.append((sample.key, str(error)))
                 continue
             waiting.append((recode(sample), _seen(image, sample.key, cell, request.seed)))
             if len(waiting) == request.batch:
@@ -196,7 +196,7 @@ def cell_result(part: CellMeasurement) -> CellResult:
     """The metrics of a cell from the measurements of all its rows."""
     head, metric = next(iter(part.metrics.items()))
     return CellResult(
-        figures=figures(part.metrics), main=f"{head}/{metric.main}", samples=part.measured.samples, bad=tuple(sorted(part.measured.bad))
+        figures=figures(part.metrics), main=f"{head}/{metric.main}", samples=part.measured.samples, bad=tuple(sorted(part.measured.invalid))
     )
 
 

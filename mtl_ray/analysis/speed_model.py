@@ -149,7 +149,7 @@ def _pictures(subject: Subject, data: str | None, images: str | None) -> tuple[l
     kind = subject.predictor.canvas.input
     if data is not None:
         found = open_data(data, images)
-        samples = found.samples(0, min(len(found), _IN_MEMORY), pictures=True)
+        samples = found.samples(0, min(len(found), _IN_MEMORY), images=True)
         pictures = list(_readable(samples, kind))
         if not pictures:
             raise ValueError(f"no image of {data} can be read; say with --images where they are")

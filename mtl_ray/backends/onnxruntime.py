@@ -1,4 +1,4 @@
-"""ONNX Runtime, the default engine: it runs the ONNX file itself, on a GPU where there is one, else
+"""ONNX Runtime, the default engine: it runs the ONNX file itself, on a GPU if there is one, else
 on the CPU.
 """
 
@@ -24,7 +24,7 @@ class OnnxRuntimeEngine:
 
     type: Literal["onnxruntime"] = "onnxruntime"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU where the installed ONNX Runtime has one, else the CPU."""
+    """auto: a GPU if the installed ONNX Runtime supports one, else the CPU."""
 
     def unavailable(self) -> str | None:
         """See ``AnyEngine``."""
@@ -71,7 +71,7 @@ class _Session:
 
     @property
     def about(self) -> Mapping[str, str]:
-        """The provider that comes first."""
+        """The first provider."""
         return {"provider": self._session.get_providers()[0]}
 
     def run(self, arrays: GraphArrays) -> GraphArrays:
@@ -84,7 +84,7 @@ class _Session:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What onnxruntime raises where a graph cannot be read or does not run."""
+    """The exceptions of onnxruntime for a graph that cannot be read or does not run."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return (

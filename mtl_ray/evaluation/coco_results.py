@@ -21,22 +21,22 @@ _NO_BOX = (np.nan,) * 4
 
 
 NOTHING = Detections(boxes_xyxy=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), classes=np.zeros(0, np.int64))
-"""What was found on an image that a results file does not name."""
+"""The detections of an image without entries."""
 
 
 def write_coco_results(uri: str, table: pa.Table, head: str, task: Task[Any, Any], categories: Sequence[int]) -> None:
     """Writes the objects of one head as a COCO results file.
 
-    An image is called by the number in its file name, else by its place, and always by its key as ``file_name``.
+    ``image_id`` is the number in the image's file name, else its place; ``file_name`` is its key.
 
     Args:
         uri: of the file.
         table: see ``to_table``.
         head: its name.
-        task: its task, which has ``to_coco``.
+        task: its task, which must have ``to_coco``.
         categories: the category number of each class.
     """
-    assert task.to_coco is not None, f"{task.name} is no task that COCO's results format knows"
+    assert task.to_coco is not None, f"{task.name} has no COCO results format"
     keys = table["key"].to_pylist()
     sizes = table["height"].to_pylist(), table["width"].to_pylist()
     column = ColumnReader(table[f"head:{head}"])
@@ -45,7 +45,7 @@ def write_coco_results(uri: str, table: pa.Table, head: str, task: Task[Any, Any
         for row, (key, number, height, width) in enumerate(zip(keys, image_ids(keys), *sizes, strict=True)):
             found = task.from_row(column[row])
             if not np.isfinite(found.scores).all():
-                raise ValueError(f"a score of {key} is no number, which a results file cannot hold")
+                raise ValueError(f"a score of {key} is not finite; a COCO results file cannot hold it")
             entries = task.to_coco(found, number, height, width, categories)
             for entry in entries:
                 entry["file_name"] = key
@@ -61,27 +61,27 @@ def category_ids(vocabulary: Vocabulary) -> Sequence[int]:
 
 
 def category_ids_of(names: Sequence[str], data: Vocabulary) -> list[int]:
-    """The numbers by which ``data`` calls classes of these names; a class that it does not know gets one that it does not use."""
+    """The category numbers of classes in ``data``; a class that it does not have gets an unused number."""
     known = dict(zip(data.classes.get("instances", ()), category_ids(data) if "instances" in data.classes else (), strict=True))
     unused = count(max(known.values(), default=-1) + 1)
     return [known[name] if name in known else next(unused) for name in names]
 
 
 def read_coco_results(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str, tuple[int, int]]]) -> StoredPredictions:
-    """Reads a COCO results file as the predictions of the head ``boxes``; numbers stay float64, so that nothing is rounded.
+    """Reads a COCO results file as the predictions of the head ``boxes``; numbers stay float64, unrounded.
 
     Args:
         uri: a list of entries with image_id, category_id and score, and bbox, segmentation or keypoints.
-        vocabulary: of the data that it is measured on, whose category numbers it uses.
-        sizes: gives height and width of the images by name; asked only where masks are polygons.
+        vocabulary: of the data, whose category numbers the file uses.
+        sizes: gives height and width of the images by name; called only if masks are polygons.
 
     Raises:
-        ValueError: if it is no such file, or names a category that the data does not have. Where the data has category numbers of
-            its own, entries of another are left out and noted instead, as the reference leaves them out.
+        ValueError: if it is no such file, or names a category that the data does not have. If the data has its own category
+            numbers, entries of other categories are left out with a note instead, as by the reference.
     """
     entries = read_json(uri)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(f"{uri} is no COCO results file: that is a list of objects")
+        raise ValueError(f"{uri} is no COCO results file: it is not a list of objects")
     categories, scores, boxes = (_column(uri, entries, name) for name in ("category_id", "score", "bbox"))
     categories = [_integer(uri, number, "category_id", value) for number, value in enumerate(categories)]
     class_of = {number: i for i, number in enumerate(category_ids(vocabulary))}
@@ -94,7 +94,9 @@ def read_coco_results(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapp
         classes=np.array([class_of.get(number, -1) for number in categories], np.int64),
     )
     if not np.isfinite(everything.scores).all():
-        raise ValueError(f"{uri}: the score of entry {int(np.argmin(np.isfinite(everything.scores)))} is no number, so it has no rank")
+        raise ValueError(
+            f"{uri}: the score of entry {int(np.argmin(np.isfinite(everything.scores)))} is not finite, so it cannot be ranked"
+        )
     sizes_known = sizes() if any(isinstance(entry.get("segmentation"), list) for entry in entries) else {}
     by_name: dict[str, list[int]] = {}
     for row, (entry, number) in enumerate(zip(entries, _column(uri, entries, "image_id"), strict=True)):
@@ -109,7 +111,7 @@ def read_coco_results(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapp
 
 
 def _column(uri: str, entries: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
-    """What all entries have; a box may be missing."""
+    """The values of one field of all entries; only a box may be missing."""
     if name == "bbox":
         return [_NO_BOX if entry.get("bbox") is None else entry["bbox"] for entry in entries]
     try:
@@ -120,7 +122,7 @@ def _column(uri: str, entries: Sequence[Mapping[str, Any]], name: str) -> list[A
 
 
 def _integer(uri: str, number: int, name: str, value: Any) -> int:
-    """A whole number, also where it is written as a text or as 3.0."""
+    """An integer, also if it is written as a string or as 3.0."""
     try:
         whole = int(value)
         if isinstance(value, bool) or whole != float(value):
@@ -131,7 +133,7 @@ def _integer(uri: str, number: int, name: str, value: Any) -> int:
 
 
 def _numbers(uri: str, name: str, rows: Sequence[Any], width: int) -> NDArray[Any]:
-    """Rows of so many numbers as float64 (N, width)."""
+    """Rows of ``width`` numbers as float64 (N, width)."""
     wrong = next((number for number, row in enumerate(rows) if not isinstance(row, list | tuple) or len(row) != width), None)
     if wrong is not None:
         of = f"{len(rows[wrong])} numbers" if isinstance(rows[wrong], list) else repr(rows[wrong])
@@ -143,8 +145,8 @@ def _numbers(uri: str, name: str, rows: Sequence[Any], width: int) -> NDArray[An
         unknown = list(range(len(rows)))
     wrong = next((number for number in unknown if not all(map(_is_number, rows[number]))), None)
     if wrong is not None:
-        said = f"no number: {rows[wrong][0]!r}" if width == 1 else f"{rows[wrong]!r}, not {width} numbers"
-        raise ValueError(f"{uri}: the {name} of entry {wrong} is {said}")
+        reason = f"no number: {rows[wrong][0]!r}" if width == 1 else f"{rows[wrong]!r}, not {width} numbers"
+        raise ValueError(f"{uri}: the {name} of entry {wrong} is {reason}")
     return values
 
 
@@ -162,7 +164,9 @@ def _points(uri: str, entries: Sequence[Mapping[str, Any]]) -> dict[int, NDArray
     first = next(iter(found.values()), ())
     for number, values in found.items():
         if not isinstance(values, list) or len(values) % 3 or len(values) != len(first) or not all(map(_is_number, values)):
-            raise ValueError(f"{uri}: the keypoints of entry {number} are not x, y and score of as many points as in other entries")
+            raise ValueError(
+                f"{uri}: the keypoints of entry {number} are not x, y and score of the same number of points as in other entries"
+            )
     return {number: np.array(values, np.float64).reshape(-1, 3) for number, values in found.items()}
 
 
@@ -174,10 +178,10 @@ def _detections(
     size: tuple[int, int],
     keypoints: Mapping[int, NDArray[np.float64]],
 ) -> Detections:
-    """Those of one image: the rows that are of a class which the data has.
+    """The detections of one image, of classes that the data has.
 
     Raises:
-        ValueError: if some of them have a mask or keypoints and others have none, or a mask is none.
+        ValueError: if only some of them have a mask or keypoints, or a mask cannot be read.
     """
     mine = np.array(rows, np.int64)
     mine = mine[everything.classes[mine] >= 0]
@@ -188,7 +192,7 @@ def _detections(
     posed = [number in keypoints for number in numbers] if keypoints else [False]
     for name, having in (("segmentation", masked), ("keypoints", posed)):
         if any(having) and not all(having):
-            raise ValueError(f"{uri}: entry {numbers[having.index(False)]} has no {name}, other entries of its image have")
+            raise ValueError(f"{uri}: entry {numbers[having.index(False)]} has no {name}, but other entries of its image have one")
     return Detections(
         boxes_xyxy=everything.boxes_xyxy[mine],
         scores=everything.scores[mine],

@@ -1,4 +1,4 @@
-"""The metrics of an evaluation: one for each head."""
+"""The metrics of an evaluation: one for each head, with the recall of occluded objects if the config asks for it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from mtl_ray.tasks.task import HeadKind, Metric
 
 
 def head_metrics(heads: Mapping[str, HeadKind], vocabulary: Vocabulary, config: EvaluateConfig | None = None) -> dict[str, Metric[Any]]:
-    """An empty metric by head for samples with the class indices of ``vocabulary``, with what the config asks for beside it.
+    """An empty metric for each head, for samples with the class indices of ``vocabulary``.
 
     Raises:
         FileNotFoundError, ValueError: if a file that the config names cannot be read.
@@ -31,12 +31,9 @@ def head_metrics(heads: Mapping[str, HeadKind], vocabulary: Vocabulary, config: 
     return metrics
 
 
-# Occluded and separated recall as a metric of an evaluation: beside those of the head, from the.
-
-
 class WithOcclusion:
-    """A metric of detections and the recall of hidden objects, which lists name:
-    ``occluded_recall`` and ``separated_recall`` in [0, 1].
+    """A metric of detections, and the recall of listed objects: ``occluded_recall`` and
+    ``separated_recall`` in [0, 1].
     """
 
     def __init__(self, metric: Metric[Any], counts: OcclusionCounts) -> None:
@@ -44,7 +41,7 @@ class WithOcclusion:
         self._metric, self._counts = metric, counts
 
     def update(self, sample: Sample, prediction: Detections) -> None:
-        """Counts one image, which the lists call by its key or the last part of it."""
+        """Counts one image, which the lists name by its key or the last part of it."""
         self._metric.update(sample, prediction)
         self._counts.update(sample.key, prediction)
 
@@ -54,7 +51,7 @@ class WithOcclusion:
         self._counts.merge(other._counts)
 
     def result(self) -> Mapping[str, float]:
-        """Those of the head, and the two; NaN where no object of a list is in the data."""
+        """Those of the head, and the two recalls; NaN if the data has no object of a list."""
         return {**self._metric.result(), **{f"{kind}_recall": value for kind, value in self._counts.recall().items()}}
 
     def per_class(self) -> Mapping[str, Mapping[str, float]]:
@@ -67,7 +64,7 @@ class WithOcclusion:
 
 
 def with_occlusion(metric: Metric[Any], names: Sequence[str], config: OcclusionConfig) -> WithOcclusion:
-    """The metric of a head that finds objects, with the recall of hidden ones beside it.
+    """The metric of a detection head, with the recall of the objects of two lists.
 
     Raises:
         FileNotFoundError, ValueError: if a list cannot be read.
@@ -90,7 +87,7 @@ def hidden_objects(uri: str, content: Any) -> list[HiddenObject]:
     """A sequence of (image file, class, anything, x y width height, {size, counts}).
 
     Raises:
-        ValueError: naming the first entry that is something else.
+        ValueError: naming the first entry of another form.
     """
     if not isinstance(content, list | tuple):
         raise ValueError(f"{uri} is no list of objects but a {type(content).__name__}")

@@ -24,11 +24,11 @@ FORMAT = "mtl_ray predictions"
 
 
 VERSION = 2
-"""1: every head has all classes. 2: some have a list of their own, under ``classes``."""
+"""1: every head has all classes. 2: some heads have their own list, under ``classes``."""
 
 
 COCO_RESULTS_HEAD = KnownHead(type="coco_results", task=DETECTION, annotation="instances", exclusive=False)
-"""Stands for the head of a COCO results file, of which nothing more is known."""
+"""The head of a COCO results file, which states no type."""
 
 
 _STAND_INS = {COCO_RESULTS_HEAD.type: COCO_RESULTS_HEAD}
@@ -39,10 +39,10 @@ class StoredPredictions:
     """Predictions that were read from a file.
 
     Attributes:
-        heads, vocabulary, plugins: as of the predictor that made them.
-        by_name: what was predicted, by the sample's key, or by what a results file calls the image.
-        complete: False where an image without an entry is one on which nothing was found.
-        notes: what the reader of the figures should know.
+        heads, vocabulary, plugins: of the predictor that made them.
+        by_name: the predictions by the sample's key, or by the image's name in a results file.
+        complete: False if an image without an entry is one without detections.
+        notes: remarks for the reader of the metrics.
     """
 
     heads: Mapping[str, HeadKind]
@@ -54,7 +54,7 @@ class StoredPredictions:
 
 
 class TableRow(NamedTuple):
-    """What a table says of a sample itself: its key, and height and width of its image if it has one."""
+    """The columns of a sample itself: its key, and height and width of its image if it has one."""
 
     key: str
     height: int | None
@@ -79,12 +79,12 @@ def to_table(samples: Sequence[Sample], found: Sequence[Predictions], heads: Map
 
 
 def encode_predictions(predictions: Predictions, heads: Mapping[str, HeadKind]) -> dict[str, Any]:
-    """What one sample has in the columns of the heads, by head; class maps are compressed."""
+    """The values of one sample in the columns of the heads; class maps are compressed."""
     return {name: head.task.to_row(predictions[name]) for name, head in heads.items()}
 
 
 def rows_to_table(samples: Sequence[TableRow], rows: Sequence[Mapping[str, Any]], heads: Mapping[str, HeadKind]) -> pa.Table:
-    """The table of samples and what ``encode_predictions`` gives of each."""
+    """The table of samples and their encoded predictions (``encode_predictions``)."""
     columns: dict[str, Any] = {
         "key": pa.array([sample.key for sample in samples], pa.string()),
         "height": pa.array([sample.height for sample in samples], pa.int32()),
@@ -96,9 +96,9 @@ def rows_to_table(samples: Sequence[TableRow], rows: Sequence[Mapping[str, Any]]
 
 
 def write_arrow(uri: str, table: pa.Table, heads: Mapping[str, HeadKind], vocabulary: Vocabulary, plugins: Sequence[str] = ()) -> None:
-    """Writes an Arrow IPC file, part by part.
+    """Writes an Arrow IPC file.
 
-    The types of the heads, the plugins that these come from and the vocabulary travel in the metadata of its schema.
+    The metadata of its schema holds the types of the heads, their plugins and the vocabulary.
     """
     types = {name: head.type for name, head in heads.items()}
     about: dict[str, Any] = {"format": FORMAT, "version": 1, "heads": types, "vocabulary": vocabulary_to_json(vocabulary)}
@@ -116,7 +116,7 @@ def read_arrow(uri: str) -> StoredPredictions:
 
     Raises:
         FileNotFoundError: if there is no file.
-        ValueError: if it is no such file, or a plugin is missing here.
+        ValueError: if it is no such file, or a plugin cannot be imported.
     """
     if not storage.is_remote(uri) and not storage.exists(uri):
         raise FileNotFoundError(f"there is no predictions file {uri}")
@@ -136,12 +136,12 @@ def read_arrow(uri: str) -> StoredPredictions:
     for name, kind in about["heads"].items():
         own = tuple(classes[name]) if name in classes else None
         heads[name] = _STAND_INS.get(kind) or head_of(kind, plugins, own)
-        head_vocabulary(heads[name], vocabulary, name)  # checks that its classes are there
+        head_vocabulary(heads[name], vocabulary, name)  # checks that the vocabulary has its classes
     return StoredPredictions(heads=heads, vocabulary=vocabulary, by_name=_Table(table, heads), complete=True, plugins=plugins)
 
 
 class _Table(Mapping[str, Predictions]):
-    """The predictions of a table by key, decoded when they are asked for: all class maps at once may not fit into memory."""
+    """The predictions of a table by key. They are decoded on access: all class maps may not fit into memory."""
 
     def __init__(self, table: pa.Table, heads: Mapping[str, HeadKind]) -> None:
         self._place = {key: row for row, key in enumerate(table["key"].to_pylist())}
@@ -160,7 +160,7 @@ class _Table(Mapping[str, Predictions]):
 
 
 class ColumnReader:
-    """The values of a column of structs by row, numbers in lists as arrays: a number at a time they take most of an evaluation's time."""
+    """The values of a column of structs by row. Lists of numbers become arrays: number by number takes most of an evaluation's time."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         chunks = column.chunks
@@ -174,7 +174,7 @@ class ColumnReader:
 
 
 def _field(array: pa.Array) -> Callable[[int], Any]:
-    """What gives the value of a row."""
+    """A function that gives the value of a row."""
     plain = pa.types.is_list(array.type) and pa.types.is_primitive(array.type.value_type)
     if not plain or array.null_count or array.values.null_count:
         return lambda row: array[row].as_py()
@@ -183,15 +183,15 @@ def _field(array: pa.Array) -> Callable[[int], Any]:
 
 
 ROWS = 64
-"""Encoded predictions that are held until they are written together."""
+"""Encoded predictions that are written together."""
 
 
 class Spool:
-    """A temporary Arrow file that predictions are written to; what ``table`` gives goes on to read
-    it after the block.
+    """A temporary Arrow file of predictions, so that memory does not grow with the samples. The table
+    of ``table`` stays readable after the block.
 
     Args:
-        heads: of each head that predicts, by name.
+        heads: the predicting heads by name.
     """
 
     def __init__(self, heads: Mapping[str, HeadKind]) -> None:
@@ -210,17 +210,15 @@ class Spool:
         self._folder.cleanup()
 
     def add(self, sample: Sample, predictions: Predictions) -> None:
-        """Takes what was predicted of one sample; of the sample only its key and the size of its
-        image are kept.
-        """
+        """Adds the predictions of one sample; only its key and the size of its image are kept."""
         self._samples.append(table_row(sample))
         self._rows.append(encode_predictions(predictions, self._heads))
         if len(self._samples) == ROWS:
             self._flush()
 
     def table(self) -> pa.Table:
-        """All rows, in order; nothing can be added afterwards. The file stays mapped, and goes when
-        the table does.
+        """All rows, in order; nothing can be added afterwards. The file stays mapped until the
+        table is deleted.
         """
         self._flush()
         self._writer.close()

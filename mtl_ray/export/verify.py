@@ -1,5 +1,5 @@
-"""Runs a bundle beside torch: the same samples at several sizes, through decoding, then the metrics
-of the samples.
+"""Compares a bundle with torch on the same samples: output arrays at several sizes, decoded
+predictions, and metrics.
 """
 
 import itertools
@@ -29,6 +29,7 @@ from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.task import AnyHead
 
 BATCHES = (1, 3, 8)
+"""Batch sizes that are compared."""
 
 
 DecodedSample = tuple[Sample, Any]
@@ -36,21 +37,20 @@ DecodedSample = tuple[Sample, Any]
 
 
 def check_samples(data: DataConfig, vocabulary: Vocabulary, count: int) -> tuple[list[DecodedSample], str]:
-    """Samples of the validation split, and a sentence that says what they are.
+    """Samples of the validation split, and a description of them.
 
-    A bundle may be made where the data is not: generated samples then take the place of the split,
-    and so they do for a split of other classes, whose annotations would mean something else.
+    Samples are generated instead if the split cannot be read or has other classes.
     """
     uri, kind = data.val.uri if isinstance(data.val.uri, str) else data.val.uri[0], data.canvas.input
-    made = f"generated {kind.name}s, since"
+    generated = f"generated {kind.name}s, since"
     try:
         split = open_split(uri)
     except (FileNotFoundError, ValueError) as error:
-        return generate_samples(kind, count), f"{made} the validation split cannot be read ({error})"
+        return generate_samples(kind, count), f"{generated} the validation split cannot be read ({error})"
     if split.vocabulary.classes != vocabulary.classes:
-        return generate_samples(kind, count), f"{made} {uri} has other classes than the model"
-    found = list(islice(_readable(split.read(0, split.num_samples), kind, data.max_pixels), count))
-    return (found, uri) if found else (generate_samples(kind, count), f"{made} no {kind.name} of {uri} can be read")
+        return generate_samples(kind, count), f"{generated} {uri} has other classes than the model"
+    readable = list(islice(_readable(split.read(0, split.num_samples), kind, data.max_pixels), count))
+    return (readable, uri) if readable else (generate_samples(kind, count), f"{generated} no {kind.name} of {uri} can be read")
 
 
 def _readable(samples: Iterable[Sample], kind: Input[Any, Any, Any, Any], limit: int) -> Iterator[DecodedSample]:
@@ -60,11 +60,11 @@ def _readable(samples: Iterable[Sample], kind: Input[Any, Any, Any, Any], limit:
         try:
             yield sample, kind.decode(sample.inputs[kind.name], limit)
         except ValueError:
-            continue  # the loader counts and names these; here the next one serves as well
+            continue  # the loader reports these; the next one is used here
 
 
 def generate_samples(kind: Input[Any, Any, Any, Any], count: int) -> list[DecodedSample]:
-    """Made-up data of an input, nothing annotated; the same every time."""
+    """Generated data of an input, without annotations; the same in every call."""
     rng = np.random.default_rng(0)
     made = [kind.generate(rng) for _ in range(count)]
     return [(Sample(key=f"generated-{number}", inputs={kind.name: encoded}), raw) for number, (encoded, raw) in enumerate(made)]
@@ -72,37 +72,35 @@ def generate_samples(kind: Input[Any, Any, Any, Any], count: int) -> list[Decode
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """Torch and a bundle of the same model; ``graph`` gives the arrays that only a bundle of the
-    layout ``raw`` has.
-    """
+    """Torch and a bundle of the same model; ``graph`` gives the torch arrays of the layout ``raw``."""
 
     reference: TorchPredictor
     graph: ExportGraph
     bundle: BundlePredictor
 
     def arrays(self, inputs: InputArrays) -> tuple[HeadArrays, HeadArrays, HeadArrays]:
-        """What torch predicts, the same in the layout of the bundle, and what the bundle gives."""
-        found = self.bundle.run(inputs)
+        """The arrays of torch, the same in the layout of the bundle, and those of the bundle."""
+        theirs = self.bundle.run(inputs)
         ours = self.reference.run(inputs)
         if not self.graph.raw:
-            return ours, ours, found
+            return ours, ours, theirs
         with torch.no_grad():
-            raw = self.graph(*self.graph.taken(self.reference.tensors(inputs)), exporting=False)
-        return ours, {head: {name: value.numpy() for name, value in fields.items()} for head, fields in raw.items()}, found
+            raw = self.graph(*self.graph.arguments(self.reference.tensors(inputs)), exporting=False)
+        return ours, {head: {name: value.numpy() for name, value in fields.items()} for head, fields in raw.items()}, theirs
 
 
 def verify(
     reference: TorchPredictor, graph: ExportGraph, bundle: BundlePredictor, samples: Sequence[DecodedSample], config: ExportConfig
 ) -> Parity:
-    """Compares a bundle with torch on real samples: the arrays, and all that is decoded of them.
+    """Compares a bundle with torch on samples: arrays, predictions and metrics.
 
     Args:
-        reference: the model as it is evaluated, on the CPU.
-        graph: the same model as it was traced.
-        bundle: what was written.
-        samples: with their decoded inputs; pieces of the first are compared too, which do not fill
-            the network's frame.
-        config: tolerances, and whether other sizes are promised.
+        reference: the model in torch, on the CPU.
+        graph: the traced module.
+        bundle: the written bundle.
+        samples: with their decoded inputs. Pieces of the first one, which do not fill the canvas,
+            are compared too.
+        config: tolerances, and whether sizes are dynamic.
     """
     parity = Parity(layout=config.layout, samples=len(samples))
     pair = _Pair(reference=reference, graph=graph, bundle=bundle)
@@ -118,15 +116,13 @@ def verify(
 
 
 def _rules(rule: AnyCanvas, config: ExportConfig) -> list[AnyCanvas]:
-    """The frame of the training and, where sizes are open, one of another size."""
+    """The canvas of the training and, if sizes are dynamic, one of another size."""
     other = rule.input.other_rule(rule) if config.size == "dynamic" else None
     return [rule] if other is None else [rule, other]
 
 
 def _compare_samples(pair: _Pair, raws: Sequence[Any], rule: AnyCanvas, batch: int, config: ExportConfig, parity: Parity) -> None:
-    """Compares samples in batches of one size, the last of which begins again with the first
-    samples.
-    """
+    """Compares samples in batches of one size; the last batch is filled up with the first samples."""
     size = rule.input.size_of(rule)
     checks: dict[str, list[ParityCheck]] = {head: [] for head in pair.reference.heads}
     filled = list(itertools.islice(itertools.cycle(raws), -(-len(raws) // batch) * batch))
@@ -148,7 +144,7 @@ def _compare_samples(pair: _Pair, raws: Sequence[Any], rule: AnyCanvas, batch: i
 def _checks(
     check: ParityCheck, head: AnyHead, arrays: tuple[HeadArrays, HeadArrays, HeadArrays], frames: Sequence[Any], config: ExportConfig
 ) -> Iterator[tuple[ParityCheck, list[str]]]:
-    """The arrays of one head, then, if they can be decoded alike, its predictions."""
+    """Checks the arrays of one head, then its predictions if the arrays agree."""
     ours, expected, found = (each[check.head] for each in arrays)
     figures, sentences = compare_arrays(check, head.task, expected, found, frames, config)
     yield figures, sentences
@@ -164,7 +160,7 @@ def _compare_metrics(
     for head, results in ours.items():
         for metric, value in results.items():
             if math.isnan(value) and math.isnan(theirs[head][metric]):
-                continue  # nothing of the kind is annotated; the predictions were compared all the same
+                continue  # nothing is annotated for it; the predictions were compared anyway
             pair = MetricPair(head=head, metric=metric, torch=value, bundle=theirs[head][metric])
             parity.metrics.append(pair)
             if not (pair.difference <= config.max_metric):

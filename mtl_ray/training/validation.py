@@ -114,7 +114,7 @@ class Validation:
                 samples.append((sample, predictions))
 
         batch, max_pixels = self._config.evaluate.batch, self._config.data.max_pixels
-        self._judge(measure(predictor, self._share(), metrics, keep=keep, batch=batch, max_pixels=max_pixels).bad)
+        self._judge(measure(predictor, self._share(), metrics, keep=keep, batch=batch, max_pixels=max_pixels).invalid)
         merged = self._merge(metrics)
         return self._ranks.decide(lambda: figures(merged)), ValidationResult(samples, merged)
 

@@ -132,7 +132,7 @@ def test_pictures_that_do_not_decode_are_named_and_counted(target, tmp_path, cap
     split = write_split(tmp_path / "val", broken(make_samples(open_checkpoint(target)), 4))
     arguments = [target, "--data", split, "--out", str(tmp_path / "out"), "--corruptions", "brightness", "--severities", "5"]
     assert main(arguments) == 1
-    assert "bad sample 000004.png" in capsys.readouterr().out
+    assert "invalid sample 000004.png" in capsys.readouterr().out
     assert main([*arguments, "--max-bad", "1"]) == 0
     facts = json.loads((tmp_path / "out" / "robustness.json").read_text())["facts"]
     assert (facts["samples"], facts["bad_samples"]) == (10, 1)

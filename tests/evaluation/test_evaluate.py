@@ -133,7 +133,7 @@ def test_samples_that_do_not_decode_are_named_and_counted(
     data = write_split(tmp_path / "split", broken(samples, 4))
     arguments = [checkpoint, "--data", data, "--out", str(tmp_path / "out")]
     assert main(arguments) == 1
-    assert "bad sample 000004.png" in capsys.readouterr().out
+    assert "invalid sample 000004.png" in capsys.readouterr().out
     assert main([*arguments, "--max-bad", "1"]) == 0
     facts = read(tmp_path / "out")["facts"]
     assert (facts["samples"], facts["bad_samples"]) == (COUNT - 1, 1)
@@ -257,7 +257,7 @@ def test_a_folder_without_any_of_the_images_is_a_mistake_of_the_request(checkpoi
 def test_a_sample_whose_map_does_not_fit_is_counted_as_bad(checkpoint: str, samples: list[Sample], tmp_path: Path, semantic: bytes) -> None:
     data = write_split(tmp_path / "split", [each.with_annotations(semantic=semantic) if i == 4 else each for i, each in enumerate(samples)])
     report, part = evaluate(EvaluationRequest(target=checkpoint, data=data))
-    assert (report.facts["samples"], [key for key, _ in part.measured.bad]) == (COUNT - 1, ["000004.png"])
+    assert (report.facts["samples"], [key for key, _ in part.measured.invalid]) == (COUNT - 1, ["000004.png"])
 
 
 def test_masks_alone_are_reported_as_masks(coco: str, tmp_path: Path) -> None:

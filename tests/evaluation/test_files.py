@@ -71,7 +71,7 @@ def test_an_annotation_file_is_taken_as_it_stands(tmp_path: Path) -> None:
 
 def test_real_annotations_find_their_pictures(shared_data: Path) -> None:
     data = open_data(str(shared_data / "coco_mini" / "annotations" / "person_keypoints_val2017.json"))
-    assert all(len(sample.image) > 1000 for sample in data.samples(0, len(data), pictures=True))
+    assert all(len(sample.image) > 1000 for sample in data.samples(0, len(data), images=True))
     assert len(data.vocabulary.keypoints) == 17
     assert data.vocabulary.skeleton[0] == (15, 13)
 
@@ -105,9 +105,9 @@ def test_pictures_of_an_annotation_file_are_found_beside_it(tmp_path: Path) -> N
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / "images" / name).write_bytes(name.encode())
     uri = write(tmp_path / "annotations" / "ann.json", annotations())
-    assert [sample.image for sample in open_data(uri).samples(0, 2, pictures=True)] == [b"a.jpg", b"b.jpg"]
+    assert [sample.image for sample in open_data(uri).samples(0, 2, images=True)] == [b"a.jpg", b"b.jpg"]
     elsewhere = open_data(uri, str(tmp_path))
-    assert [sample.image for sample in elsewhere.samples(0, 2, pictures=True)] == [b"", b""]
+    assert [sample.image for sample in elsewhere.samples(0, 2, images=True)] == [b"", b""]
     assert "a.jpg is in none of" in elsewhere.where("0")
     assert "--images" in elsewhere.where("0")
 
@@ -121,7 +121,7 @@ def test_file_names_stay_inside_the_folder(tmp_path: Path, name: str, found: boo
     (tmp_path / "images" / "a.jpg").write_bytes(b"image")
     uri = write(tmp_path / "ann.json", annotations(images=[{"id": 0, "file_name": name}], annotations=[]))
     data = open_data(uri, str(tmp_path / "images"))
-    assert next(data.samples(0, 1, pictures=True)).image == (b"image" if found else b"")
+    assert next(data.samples(0, 1, images=True)).image == (b"image" if found else b"")
     assert found or "leads out" in data.where("0")
 
 

@@ -193,7 +193,7 @@ def test_it_is_measured_and_stored(checkpoint: str, tmp_path: Path) -> None:
         measured = measure(predictor, samples, metrics, spool.add)
         table = spool.table()
     assert measured.samples == 5
-    assert measured.bad == [("broken", "a signal is float32 values, not 3 bytes"), ("absent", "it has no signal")]
+    assert measured.invalid == [("broken", "a signal is float32 values, not 3 bytes"), ("absent", "it has no signal")]
     assert metrics["pulses"].result()["mae"] > 0
     uri = str(tmp_path / "predictions.arrow")
     write_arrow(uri, table, predictor.heads, predictor.vocabulary, predictor.plugins)

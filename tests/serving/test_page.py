@@ -144,7 +144,7 @@ def test_a_dropped_picture_and_the_threshold(page: Any, picture_file: Path) -> N
         move = "const it = document.getElementById('threshold'); it.value = arguments[0]; it.dispatchEvent(new Event('input'));"
         page.execute_script(move, threshold)
         assert page.execute_script("return document.body.dataset.boxes") == boxes
-    assert "1 found" in text(page, "results")
+    assert "1 predicted" in text(page, "results")
 
 
 @pytest.mark.parametrize(("model", "part"), [("boxes", "dog"), ("map", "share of the image"), ("labels", "reddish")])
