@@ -65,7 +65,7 @@ class ModelConfig:
 
     backbone: BackboneConfig
     necks: dict[str, NeckConfig] = Field(default_factory=dict)
-    """What is built upon the backbone, in this order; each adds features."""
+    """What is built on the backbone, in this order; each adds features."""
     heads: dict[str, HeadConfig]
     """By name; metrics and answers are found under these names. Empty only for a method that learns without heads."""
     mean: tuple[float, ...] = Field(default=(123.675, 116.28, 103.53), min_length=1)
@@ -183,7 +183,7 @@ def build_model(config: ModelConfig, vocabulary: Vocabulary) -> "Model":
         if head.annotation not in vocabulary.classes:
             known = ", ".join(vocabulary.classes) or "none"
             raise ValueError(
-                f"head {name!r} ({head.type}) learns from {head.annotation!r}, which the data set does not annotate (it has: {known})"
+                f"head {name!r} ({head.type}) learns from {head.annotation!r}, which the dataset does not annotate (it has: {known})"
             )
         missing = [level for level in head.levels if level not in trunk.channels]
         if missing:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from mtl_ray.samples import Annotation, Vocabulary
 
 MAX_CLASSES = 1_000_000
-"""Longer lists of classes are refused: a damaged file, not a data set."""
+"""Longer lists of classes are refused: a damaged file, not a dataset."""
 
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")

@@ -46,7 +46,7 @@ def schema(cls: type[Any]) -> dict[str, Any]:
         _loosen(part)
     found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     names = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-    found["properties"]["_base_"] = {"description": "Files that this one builds upon, merged from left to right.", **names}
+    found["properties"]["_base_"] = {"description": "Files that this one inherits, merged from left to right.", **names}
     return found
 
 

@@ -1,4 +1,4 @@
-"""A tree laid upon the dataclass that it is meant for: unknown keys are named, and null takes entries away."""
+"""Fits a tree to a dataclass: unknown keys are problems, and null removes entries."""
 
 import dataclasses
 import difflib

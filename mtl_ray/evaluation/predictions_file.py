@@ -135,7 +135,7 @@ def read_arrow(uri: str) -> StoredPredictions:
     heads: dict[str, HeadKind] = {}
     for name, kind in about["heads"].items():
         own = tuple(classes[name]) if name in classes else None
-        heads[name] = _STAND_INS.get(kind) or head_of(kind, plugins, own)
+        heads[name] = _STAND_INS.get(kind) or head_of(kind, plugins, classes=own)
         head_vocabulary(heads[name], vocabulary, name)  # checks that the vocabulary has its classes
     return StoredPredictions(heads=heads, vocabulary=vocabulary, by_name=_Table(table, heads), complete=True, plugins=plugins)
 

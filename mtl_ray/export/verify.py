@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mtl_ray.backends.backend import EngineError
+from mtl_ray.evaluation.data import class_converter
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.export.config import ExportConfig
@@ -39,7 +40,7 @@ DecodedSample = tuple[Sample, Any]
 def check_samples(data: DataConfig, vocabulary: Vocabulary, count: int) -> tuple[list[DecodedSample], str]:
     """Samples of the validation split, and a description of them.
 
-    Samples are generated instead if the split cannot be read or has other classes.
+    Annotations get the class indices of the model. If the split cannot be read, samples are generated instead.
     """
     uri, kind = data.val.uri if isinstance(data.val.uri, str) else data.val.uri[0], data.canvas.input
     generated = f"generated {kind.name}s, since"
@@ -47,9 +48,9 @@ def check_samples(data: DataConfig, vocabulary: Vocabulary, count: int) -> tuple
         split = open_split(uri)
     except (FileNotFoundError, ValueError) as error:
         return generate_samples(kind, count), f"{generated} the validation split cannot be read ({error})"
-    if split.vocabulary.classes != vocabulary.classes:
-        return generate_samples(kind, count), f"{generated} {uri} has other classes than the model"
-    readable = list(islice(_readable(split.read(0, split.num_samples), kind, data.max_pixels), count))
+    convert, _ = class_converter(split, vocabulary)
+    samples = map(convert, split.read(0, split.num_samples))
+    readable = list(islice(_readable(samples, kind, data.max_pixels), count))
     return (readable, uri) if readable else (generate_samples(kind, count), f"{generated} no {kind.name} of {uri} can be read")
 
 

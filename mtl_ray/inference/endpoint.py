@@ -228,5 +228,5 @@ def _described(entries: Mapping[str, Mapping[str, Any]], plugins: tuple[str, ...
     heads = {}
     for name, head in kinds.items():
         own_names = tuple(entries[name]["classes"])
-        heads[name] = head if own_names == classes[head.annotation] else head_of(head.type, plugins, own_names)
+        heads[name] = head if own_names == classes[head.annotation] else head_of(head.type, plugins, classes=own_names)
     return heads, vocabulary

@@ -87,7 +87,7 @@ def known_heads(plugins: Sequence[str] = ()) -> dict[str, KnownHead]:
     return {kind.type: KnownHead(type=kind.type, task=kind.task, annotation=kind.annotation, exclusive=kind.exclusive) for kind in kinds}
 
 
-def head_of(head_type: str, plugins: Sequence[str] = (), classes: tuple[str, ...] | None = None) -> HeadKind:
+def head_of(head_type: str, plugins: Sequence[str] = (), *, classes: tuple[str, ...] | None = None) -> HeadKind:
     """What is known of a head by its type, with its own list of classes if it has one.
 
     Raises:

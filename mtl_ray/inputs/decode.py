@@ -1,4 +1,4 @@
-"""Encoded pictures become arrays: any common file to (H, W, 3) uint8 RGB as a viewer shows it, index pictures to class maps.
+"""Encoded images become arrays: any common file to (H, W, 3) uint8 RGB as a viewer shows it, index images to class maps.
 
 The header is read first, so that a file that claims more pixels than allowed is refused before anything is allocated for it.
 """
@@ -26,11 +26,11 @@ _TURNS = {
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Decodes a picture as it is shown.
+    """Decodes an image as it is shown.
 
     JPEG (grey, colour, CMYK and YCCK, Adobe's inverted ones too), PNG (grey, palette, alpha, 16 bits) and the other formats of
     ``image_formats.FORMATS``. EXIF orientation is applied. Alpha is dropped, as Pillow's ``convert("RGB")`` does: colours stay as
-    they are stored. Of 16 bits the upper eight are kept. Of several pictures in one file the first is taken.
+    they are stored. Of 16 bits the upper eight are kept. Of several images in one file the first is taken.
 
     Args:
         data: the file's bytes.
@@ -41,7 +41,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]
 
     Raises:
         TooManyPixelsError: if the header says more pixels than allowed; nothing was allocated for them.
-        ValueError: one sentence, if the file is no picture, or is cut short or damaged.
+        ValueError: one sentence, if the file is no image, or is cut short or damaged.
     """
     if data.startswith(JPEG):
         header = jpeg_header(data)
@@ -57,7 +57,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]
 
 
 def decode_semantic(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Decodes a picture whose pixels are class indices: palette pictures give their indices, not their colours.
+    """Decodes an image whose pixels are class indices: palette images give their indices, not their colours.
 
     Returns:
         (H, W) uint8.
@@ -67,7 +67,7 @@ def decode_semantic(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     """
     opened = open_image(data, max_pixels)
     if opened.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
-        raise ValueError(f"a semantic map must have one channel of class indices, this picture is {opened.mode}")
+        raise ValueError(f"a semantic map must have one channel of class indices, this image is {opened.mode}")
     indices = np.asarray(load_image(opened))
     if indices.dtype != np.uint8:
         if indices.size and (indices.max() > 255 or indices.min() < 0):
@@ -111,4 +111,4 @@ def _rgb(opened: Image.Image) -> NDArray[np.uint8]:
     try:
         return np.array(opened.convert("RGB"), np.uint8)
     except Exception as error:
-        raise ValueError(f"the picture is damaged: its pixels of {opened.mode} do not become RGB: {error}") from None
+        raise ValueError(f"the image is damaged: its pixels of {opened.mode} do not become RGB: {error}") from None

@@ -22,10 +22,10 @@ def jpeg2000_size(data: bytes) -> tuple[int, int]:
     start, height, width = (0, 0, 0) if data.startswith(CODESTREAM) else _jp2_codestream(data)
     right, bottom, left, top, tile_width, tile_height, _, _, components = struct.unpack_from(">8IH", data, start + 8)
     if data[start : start + 4] != CODESTREAM or left >= right or top >= bottom or not tile_width or not tile_height:
-        raise ValueError("the picture is damaged: a JPEG2000 without a size")
+        raise ValueError("the image is damaged: a JPEG2000 without a size")
     tiles = -(-right // tile_width) * -(-bottom // tile_height)
     if components > 4 or tiles > 65_535:
-        raise ValueError(f"the picture is damaged: a JPEG2000 of {components} components in {tiles:,} tiles")
+        raise ValueError(f"the image is damaged: a JPEG2000 of {components} components in {tiles:,} tiles")
     return max(height, bottom - top), max(width, right - left)
 
 
@@ -40,7 +40,7 @@ def _jp2_codestream(data: bytes) -> tuple[int, int, int]:
                     height, width = struct.unpack_from(">II", data, begin)
         elif name == b"jp2c":
             return at, height, width
-    raise ValueError("the picture is damaged: a JPEG2000 without a codestream")
+    raise ValueError("the image is damaged: a JPEG2000 without a codestream")
 
 
 def avif_size(data: bytes) -> tuple[int, int]:
@@ -51,7 +51,7 @@ def avif_size(data: bytes) -> tuple[int, int]:
         sizes += _sequence_sizes(coded, budget)
     height, width = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
     if not height or not width:
-        raise ValueError("the picture is damaged: an AVIF without a size")
+        raise ValueError("the image is damaged: an AVIF without a size")
     return height, width
 
 
@@ -103,7 +103,7 @@ def _items(data: bytes, at: int, idat: int, budget: Iterator[int]) -> Iterator[b
     count, at = int.from_bytes(data[at + 6 : at + 6 + wide], "big"), at + 6 + wide
     for _ in range(count):
         if next(budget, None) is None or at >= len(data):
-            raise ValueError("the picture is damaged: an AVIF of too many items")
+            raise ValueError("the image is damaged: an AVIF of too many items")
         at += wide
         in_idat = bool(version) and data[at + 1] & 15 == 1
         at += 4 if version else 2
@@ -117,7 +117,7 @@ def _items(data: bytes, at: int, idat: int, budget: Iterator[int]) -> Iterator[b
             length, at = int.from_bytes(data[at : at + length_bytes], "big"), at + length_bytes
             held += data[start : start + min(length or _MAX_ITEM_BYTES, _MAX_ITEM_BYTES - len(held))]
         if extents > _MAX_PIECES:
-            raise ValueError("the picture is damaged: an AVIF item in too many pieces")
+            raise ValueError("the image is damaged: an AVIF item in too many pieces")
         yield held
 
 
@@ -127,7 +127,7 @@ def _sequence_sizes(coded: bytes, budget: Iterator[int]) -> list[tuple[int, int]
     at = 0
     while at < len(coded) and not coded[at] & 0x81:
         if next(budget, None) is None:
-            raise ValueError("the picture is damaged: an AVIF of too many pieces")
+            raise ValueError("the image is damaged: an AVIF of too many pieces")
         kind, extended, sized = coded[at] >> 3 & 15, coded[at] >> 2 & 1, coded[at] & 2
         at += 1 + extended
         size, shift = len(coded) - at, 0
@@ -201,6 +201,6 @@ def _boxes(data: bytes, at: int, end: int, budget: Iterator[int]) -> Iterator[tu
             length, head = struct.unpack_from(">Q", data, at + 8)[0], 16
         stop = min(at + length, end) if length else end
         if stop < at + head or next(budget, None) is None:
-            raise ValueError("the picture is damaged: its boxes do not follow one another")
+            raise ValueError("the image is damaged: its boxes do not follow one another")
         yield name, at + head, stop
         at = stop

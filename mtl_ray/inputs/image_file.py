@@ -42,7 +42,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         opened = Image.open(io.BytesIO(data), formats=(kind,))
     except Exception as error:  # any: decoders raise what they like
-        raise ValueError(f"the picture cannot be read: {_reason(error, kind)}") from None
+        raise ValueError(f"the image cannot be read: {_reason(error, kind)}") from None
     check_pixels(opened.height, opened.width, max_pixels)
     return opened
 
@@ -56,7 +56,7 @@ def load_image(opened: Image.Image) -> Image.Image:
     try:
         opened.load()
     except Exception as error:
-        raise ValueError(f"the picture is damaged: {_reason(error, str(opened.format))}") from None
+        raise ValueError(f"the image is damaged: {_reason(error, str(opened.format))}") from None
     return opened
 
 

@@ -30,8 +30,8 @@ def image_format(data: bytes) -> str:
         if matches(data):
             return name
     if not data:
-        raise ValueError("the picture cannot be read: the file is empty")
-    raise ValueError(f"the picture cannot be read: it is in no known format ({', '.join(FORMATS)})")
+        raise ValueError("the image cannot be read: the file is empty")
+    raise ValueError(f"the image cannot be read: it is in no known format ({', '.join(FORMATS)})")
 
 
 def stored_size(data: bytes, kind: str) -> tuple[int, int]:
@@ -43,7 +43,7 @@ def stored_size(data: bytes, kind: str) -> tuple[int, int]:
     try:
         return FORMATS[kind][1](data)
     except (struct.error, IndexError):
-        raise ValueError(f"the picture is damaged: its {kind} header is cut short") from None
+        raise ValueError(f"the image is damaged: its {kind} header is cut short") from None
 
 
 def check_exif(tiff: bytes) -> None:
@@ -77,12 +77,12 @@ def _gif_size(data: bytes) -> tuple[int, int]:
             left, top, frame_width, frame_height = struct.unpack_from("<HHHH", data, at + 1)
             return max(height, top + frame_height), max(width, left + frame_width)
         if kind == 0x3B:
-            raise ValueError("the picture is damaged: a GIF without an image")
+            raise ValueError("the image is damaged: a GIF without an image")
         at += 2 if kind == 0x21 else 1
         while kind == 0x21 and (length := data[at]) and next(blocks, None) is not None:
             at += 1 + length
         at += kind == 0x21
-    raise ValueError("the picture is damaged: a GIF whose header does not end")
+    raise ValueError("the image is damaged: a GIF whose header does not end")
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -97,7 +97,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     if kind == b"VP8 ":
         width, height = struct.unpack_from("<HH", data, 26)
         return height & 0x3FFF, width & 0x3FFF
-    raise ValueError("the picture is damaged: a WEBP without a header")
+    raise ValueError("the image is damaged: a WEBP without a header")
 
 
 def _bmp_size(data: bytes) -> tuple[int, int]:
@@ -117,7 +117,7 @@ def _tiff_size(data: bytes) -> tuple[int, int]:
     height, width = values.get(257, 0), values.get(256, 0)
     tile = values.get(322, 0) * values.get(323, 0)
     if tile > max(_MAX_TILE, 4 * height * width):
-        raise ValueError(f"the picture is damaged: a TIFF of {width} x {height} pixels with tiles of {tile:,}")
+        raise ValueError(f"the image is damaged: a TIFF of {width} x {height} pixels with tiles of {tile:,}")
     return height, width
 
 
@@ -135,7 +135,7 @@ def _tiff_values(data: bytes) -> dict[int, int]:
     for at in directories:
         count = struct.unpack_from(order + ("Q" if big else "H"), data, at)[0]
         if count > MAX_SEGMENTS:
-            raise ValueError(f"the picture is damaged: a TIFF directory of {count:,} tags")
+            raise ValueError(f"the image is damaged: a TIFF directory of {count:,} tags")
         first = at + (8 if big else 2)
         for entry in range(first, first + count * entry_bytes, entry_bytes):
             tag, kind, number = struct.unpack_from(entry_format, data, entry)
@@ -145,14 +145,14 @@ def _tiff_values(data: bytes) -> dict[int, int]:
         if len(directories) == 1 and _EXIF_IFD in found:
             directories.append(found[_EXIF_IFD])
     if total > len(data) + MAX_JUNK_BYTES:
-        raise ValueError("the picture is damaged: its tags claim more bytes than it has")
+        raise ValueError("the image is damaged: its tags claim more bytes than it has")
     return found
 
 
 def _pnm_size(data: bytes) -> tuple[int, int]:
     found = _PNM.match(data, 0, MAX_JUNK_BYTES)
     if found is None:
-        raise ValueError("the picture is damaged: a PPM without a size")
+        raise ValueError("the image is damaged: a PPM without a size")
     return int(found[2]), int(found[1])
 
 

@@ -13,7 +13,7 @@ JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 MAX_PIXELS = 50_000_000
-"""The most pixels of a picture unless the caller says otherwise."""
+"""The most pixels of an image unless the caller says otherwise."""
 MAX_SEGMENTS = 4096
 """The most segments, chunks or boxes that may come before the image data."""
 MAX_JUNK_BYTES = 65_536
@@ -83,9 +83,9 @@ def jpeg_header(data: bytes) -> JpegHeader:
             exif.append(data[at + 10 : at + 2 + length])
         at += 2 + length
     if frame is None:
-        raise ValueError("the picture is damaged: a JPEG without a frame header")
+        raise ValueError("the image is damaged: a JPEG without a frame header")
     if progressive and data.count(b"\xff\xda", at, data.find(b"\xff\xd9", at)) > MAX_SCANS:
-        raise ValueError(f"the picture is damaged: a JPEG of more than {MAX_SCANS} scans")
+        raise ValueError(f"the image is damaged: a JPEG of more than {MAX_SCANS} scans")
     return JpegHeader(*frame, orientation=exif_orientation(exif[-1]) if exif else 1, exif=b"".join(exif))
 
 
@@ -96,7 +96,7 @@ def png_header(data: bytes) -> PngHeader:
         ValueError: if its first chunk is not the header, another follows, it is cut short, or has absurdly many chunks.
     """
     if len(data) < 24 or data[12:16] != b"IHDR":
-        raise ValueError("the picture is damaged: a PNG without a header")
+        raise ValueError("the image is damaged: a PNG without a header")
     width, height = struct.unpack_from(">II", data, 16)
     at, end, orientation = 33, len(data), 1
     for _ in range(MAX_SEGMENTS + end // 512):
@@ -106,19 +106,19 @@ def png_header(data: bytes) -> PngHeader:
         if name == b"eXIf":
             orientation = exif_orientation(data[at + 8 : at + 8 + MAX_JUNK_BYTES])
         if name == b"IHDR" or (name == b"fcTL" and _beyond(data, at, height, width)):
-            raise ValueError("the picture is damaged: a PNG with two sizes")
+            raise ValueError("the image is damaged: a PNG with two sizes")
         at += 12 + int.from_bytes(data[at : at + 4], "big")
         if at > end:  # OpenCV would allocate what the chunk claims
-            raise ValueError("the picture is damaged: a PNG that is cut short")
-    raise ValueError("the picture is damaged: a PNG of too many chunks")
+            raise ValueError("the image is damaged: a PNG that is cut short")
+    raise ValueError("the image is damaged: a PNG of too many chunks")
 
 
 def check_pixels(height: int, width: int, max_pixels: int) -> None:
     """Raises a ValueError if a header's size is empty, a TooManyPixelsError if it is above the limit."""
     if height < 1 or width < 1:
-        raise ValueError(f"the picture's header says {width} x {height} pixels")
+        raise ValueError(f"the image's header says {width} x {height} pixels")
     if height * width > max_pixels:
-        raise TooManyPixelsError(f"the picture's header says {width} x {height} pixels, more than the {max_pixels:,} allowed")
+        raise TooManyPixelsError(f"the image's header says {width} x {height} pixels, more than the {max_pixels:,} allowed")
 
 
 def exif_orientation(tiff: bytes) -> int:

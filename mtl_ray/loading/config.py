@@ -148,6 +148,12 @@ class DataConfig:
     window: int | None = Field(default=None, ge=1)
     """Blocks shuffled together; by default by the size of the split."""
 
+    def __post_init__(self) -> None:
+        wanted = self.canvas.input.arrays(self.canvas)
+        for place, rules in enumerate(self.train.own or ()):
+            if rules.canvas is not None and rules.canvas.input.arrays(rules.canvas) != wanted:
+                raise ValueError(f"train.own[{place}].canvas must have the size of data.canvas; it may fit images to it in another way")
+
     def augment_of(self, source: int) -> tuple[Augmentation, ...]:
         """The transforms of the split at a place in ``train.uris``."""
         own = self.train.own[source].augment if self.train.own is not None else None

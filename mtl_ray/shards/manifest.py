@@ -221,7 +221,7 @@ def read_manifest(uri: str) -> Manifest:
     try:
         return parse_manifest(data)
     except ValueError as error:
-        raise ValueError(f"the {MANIFEST} of {uri} is damaged: {error}; convert the data set again") from error
+        raise ValueError(f"the {MANIFEST} of {uri} is damaged: {error}; convert the dataset again") from error
 
 
 def _parse(content: Any, digest: str) -> Manifest:

@@ -51,7 +51,7 @@ def _shared_annotation(splits: Items[Split]) -> Annotation:
 
 
 class Mix:
-    """A fixed, evenly spaced pattern of sources, for each lane begun at another place."""
+    """A fixed, evenly spaced pattern of sources, which starts at another place for each lane."""
 
     def __init__(self, weights: Items[float], lanes: int) -> None:
         """Rounds the weights to slots of the pattern, at least one each.

@@ -116,7 +116,7 @@ class RemoteShards:
             try:
                 data = storage.read(uri, start, stop)
             except FileNotFoundError as error:
-                raise ValueError(f"split {self._uri} does not match its manifest: {name} is missing; convert the data set again") from error
+                raise ValueError(f"split {self._uri} does not match its manifest: {name} is missing; convert the dataset again") from error
             except Exception as error:  # the clients of the object stores share no class of exceptions
                 wrong = ConnectionError(f"{uri}, bytes {start} to {stop}, cannot be read: {type(error).__name__}: {error}")
             else:

@@ -204,7 +204,7 @@ def _check_sizes(uri: str, manifest: Manifest) -> None:
     present = storage.sizes(uri)
     for name, expected in zip(manifest.shard_names, manifest.shard_bytes.tolist(), strict=True):
         if name not in present:
-            raise ValueError(f"split {uri} does not match its manifest: {name} is missing; convert the data set again")
+            raise ValueError(f"split {uri} does not match its manifest: {name} is missing; convert the dataset again")
         if present[name] != expected:
             raise ValueError(f"split {uri} does not match its manifest: {name} has {present[name]} bytes instead of {expected}")
 

@@ -1,8 +1,9 @@
 """The classes of a head: the place where a head and a vocabulary meet.
 
-A head may learn some of the classes of its annotation (``HeadOptions.classes``), and two heads may learn different ones of the same kind.
-Samples have the class indices of the run; predictions of a head have the head's. Whoever gives a task a vocabulary takes it from
-``head_vocabulary``, and whoever measures a head or draws its ground truth beside its predictions narrows the sample with ``HeadClasses``.
+A head may learn some of the classes of its annotation (``HeadOptions.classes``), and two heads may
+learn different ones of the same kind. Samples have the class indices of the run; predictions of a head
+have the head's. Whoever gives a task a vocabulary takes it from ``head_vocabulary``. Whoever measures a
+head, or draws its ground truth, narrows the sample with ``HeadClasses``.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,7 @@ MAX_NAMED = 10
 
 
 def head_vocabulary(head: HeadKind, vocabulary: Vocabulary, name: str = "NAME") -> Vocabulary:
-    """The vocabulary with the classes of a head, in the head's order; the vocabulary itself if the head learns all.
+    """The vocabulary with the classes of a head, in its order; the vocabulary itself if it learns all.
 
     Args:
         head: its config, or what is known of it.
@@ -51,7 +52,7 @@ def head_vocabulary(head: HeadKind, vocabulary: Vocabulary, name: str = "NAME") 
 
 
 def numbered_vocabulary(heads: Iterable[HeadKind], count: int) -> Vocabulary:
-    """A vocabulary for heads of which the data is not known: so many classes of each kind, called by their numbers.
+    """A vocabulary for heads whose data is not known: ``count`` classes of each kind, named by number.
 
     The classes that heads name come first.
 
@@ -101,7 +102,7 @@ class HeadClasses:
         return np.array([int(np.flatnonzero(head_index == place)[0]) for place in range(len(self.mapper.names))], np.int64)
 
     def sample(self, sample: Sample) -> Sample:
-        """A sample of the run in the classes of the head; not annotated where its dataset knows none of them."""
+        """A sample of the run in the classes of the head; not annotated if its dataset knows none."""
         if self.mapper is None or self.kind.name not in sample.annotations:
             return sample
         name = self.kind.name
@@ -114,7 +115,7 @@ class HeadClasses:
 
 
 class NarrowedMetric:
-    """The metric of a head that learns some of the classes, on samples with the class indices of the run."""
+    """The metric of a head that learns some of the classes, on samples as the run numbers them."""
 
     def __init__(self, metric: Metric[Any], classes: HeadClasses) -> None:
         self.main, self.lower_is_better = metric.main, metric.lower_is_better

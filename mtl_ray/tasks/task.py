@@ -9,8 +9,8 @@ A task folder holds
     task.py       the object that follows ``Task``
     HEAD.py       the module of a head                                               (torch; ``build`` of its config imports it)
 
-Whoever has a head asks ``head.task``, and never for the name of a task or the type of a head. A head and a vocabulary meet in
-``head_classes.py``: what a task gets is the vocabulary of the head.
+Whoever has a head asks ``head.task``, and never for the name of a task or the type of a head. A head and
+a vocabulary meet in ``head_classes.py``: what a task gets is the vocabulary of the head.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -146,12 +146,15 @@ def _distinct(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
 
 @pydantic_dataclass(frozen=True, kw_only=True, config=STRICT)
 class HeadOptions:
-    """What the config of every head has; a head's own config inherits it and adds ``task``, ``annotation``, ``levels`` and ``build``.
+    """What the config of every head has. A head's own config inherits it.
+
+    It adds ``task``, ``annotation``, ``levels`` and ``build``.
 
     Attributes:
         train_only: whether it is trained alone, and never evaluated or exported.
         exclusive: whether an image has exactly one of its classes.
-        fields: further arrays of the batch that it reads, such as ``masks`` or ``keypoints``; see ``AnnotationKind.fields``.
+        fields: further arrays of the batch that it reads, such as ``masks`` or ``keypoints``; see
+            ``AnnotationKind.fields``.
     """
 
     type: str
@@ -161,7 +164,7 @@ class HeadOptions:
     weight: float = Field(default=1.0, ge=0)
     """Weight of this head's losses in the sum."""
     classes: Annotated[tuple[str, ...] | None, AfterValidator(_distinct)] = None
-    """The classes that this head learns, of those of its annotation, in this order; all of them by default."""
+    """The classes that this head learns, of those of its annotation, in this order; all by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +181,8 @@ class KnownHead:
 class Task(Protocol[Prediction, Config_contra]):
     """Everything that depends on what is predicted. Only the modules that ``AnyHead.build`` imports need torch.
 
-    A vocabulary that a method takes is that of the head (``head_vocabulary``), and so are the class indices of a sample.
+    A vocabulary that a method takes is the head's (``head_vocabulary``), and so are the class indices of a
+    sample.
     """
 
     @property

@@ -64,15 +64,17 @@ def note(name: str, head: AnchoredHead, sizes: NDArray[np.float64], canvas: Canv
     low, median, high = np.percentile(sizes, [10, 50, 90])
     smallest, largest = head.anchor_sides()
     finest = min(head.levels, key=stride_of)
-    told = (
+    summary = (
         f"{name}: the median object has {median:.0f} px on this canvas of {canvas.width}x{canvas.height}"
         f" (80 % have {low:.0f} to {high:.0f}), the anchors have {smallest:.0f} to {largest:.0f}"
     )
     fit = head.anchor_advice(name)
     if median < FITTING_STRIDES[0] * stride_of(finest):
-        return f"{told}: below {FITTING_STRIDES[0]:g} cells of {finest}, the finest level; try a larger data.canvas, a finer level, {fit}"
+        return (
+            f"{summary}: below {FITTING_STRIDES[0]:g} cells of {finest}, the finest level; try a larger data.canvas, a finer level, {fit}"
+        )
     if median < smallest:
-        return f"{told}: below the smallest anchor; try {fit}, a larger data.canvas"
+        return f"{summary}: below the smallest anchor; try {fit}, a larger data.canvas"
     if median > FAR * largest:
-        return f"{told}: more than {FAR:g} times the largest anchor; try {fit.replace('smaller', 'larger')}, a smaller data.canvas"
-    return told
+        return f"{summary}: more than {FAR:g} times the largest anchor; try {fit.replace('smaller', 'larger')}, a smaller data.canvas"
+    return summary

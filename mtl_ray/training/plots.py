@@ -72,9 +72,10 @@ def _curves(rows: Rows, names: Sequence[str], title: str, label: str, *, log: bo
         axes.set_yscale("log")
         plain_log(axes.yaxis)
     if label == "metric" and values and min(values) >= 0:
-        axes.set_ylim(bottom=0)  # the top is the data's: a metric may be an error in metres, or a loss far below 1
+        axes.set_ylim(0, max(values) * 1.05 or 1)  # the top is the data's: a metric may be an error in metres, or a loss far below 1
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
-    axes.set(title=title, xlabel="step", ylabel=label)
+    alone = label == "metric" and len(names) == 1  # then there is no legend that names it
+    axes.set(title=title, xlabel="step", ylabel=names[0].partition("/")[2] if alone else label)
     if len(names) > 1:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure

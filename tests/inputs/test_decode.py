@@ -1,4 +1,4 @@
-"""Every kind of picture comes out as Pillow shows it, and what is not whole or too large is refused in a sentence."""
+"""Every kind of image comes out as Pillow shows it, and what is not whole or too large is refused in a sentence."""
 
 import io
 import struct
@@ -16,8 +16,8 @@ HEIGHT, WIDTH = 37, 52
 
 
 @pytest.fixture(scope="module")
-def picture() -> Image.Image:
-    """A smooth picture with four different quarters."""
+def image() -> Image.Image:
+    """A smooth image with four different quarters."""
     coarse = np.random.default_rng(3).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     return Image.fromarray(cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC))
 
@@ -42,39 +42,39 @@ def farthest(data: bytes) -> int:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "1"])
-def test_png_of_every_mode(picture: Image.Image, mode: str) -> None:
-    assert farthest(encoded(picture.convert(mode), "PNG")) == 0
+def test_png_of_every_mode(image: Image.Image, mode: str) -> None:
+    assert farthest(encoded(image.convert(mode), "PNG")) == 0
 
 
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "TIFF", "WEBP", "PPM"])
-def test_other_formats(picture: Image.Image, kind: str) -> None:
-    assert farthest(encoded(picture, kind)) == 0
+def test_other_formats(image: Image.Image, kind: str) -> None:
+    assert farthest(encoded(image, kind)) == 0
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_jpeg_of_every_mode(picture: Image.Image, mode: str, progressive: bool) -> None:
-    assert farthest(encoded(picture.convert(mode), "JPEG", quality=92, progressive=progressive)) == 0
+def test_jpeg_of_every_mode(image: Image.Image, mode: str, progressive: bool) -> None:
+    assert farthest(encoded(image.convert(mode), "JPEG", quality=92, progressive=progressive)) == 0
 
 
-def test_inverted_cmyk_comes_out_right_with_and_without_adobe_marker(picture: Image.Image) -> None:
+def test_inverted_cmyk_comes_out_right_with_and_without_adobe_marker(image: Image.Image) -> None:
     """Ink is stored inverted; a decoder that takes it as it is gives the negative."""
-    with_marker = encoded(picture.convert("CMYK"), "JPEG", quality=95)
+    with_marker = encoded(image.convert("CMYK"), "JPEG", quality=95)
     at = with_marker.index(b"\xff\xee")
     length = struct.unpack_from(">H", with_marker, at + 2)[0]
     for data in (with_marker, with_marker[:at] + with_marker[at + 2 + length :]):
         assert farthest(data) == 0
-        error = np.abs(decode_image(data).astype(int) - np.asarray(picture).astype(int)).mean()
-        negative = np.abs(255 - decode_image(data).astype(int) - np.asarray(picture).astype(int)).mean()
+        error = np.abs(decode_image(data).astype(int) - np.asarray(image).astype(int)).mean()
+        negative = np.abs(255 - decode_image(data).astype(int) - np.asarray(image).astype(int)).mean()
         assert error < 12 < 40 < negative
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(picture: Image.Image, kind: str, orientation: int) -> None:
+def test_exif_orientation(image: Image.Image, kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(picture, kind, exif=exif.tobytes(), **({"lossless": True} if kind == "WEBP" else {}))
+    data = encoded(image, kind, exif=exif.tobytes(), **({"lossless": True} if kind == "WEBP" else {}))
     assert farthest(data) == 0
     stored = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     changed = decode_image(data).shape != stored.shape or bool((decode_image(data) != stored).any())
@@ -82,11 +82,11 @@ def test_exif_orientation(picture: Image.Image, kind: str, orientation: int) -> 
 
 
 @pytest.mark.parametrize("order", [b"II", b"MM"])
-def test_exif_of_both_byte_orders(picture: Image.Image, order: bytes) -> None:
+def test_exif_of_both_byte_orders(image: Image.Image, order: bytes) -> None:
     sign = "<" if order == b"II" else ">"
     entry = struct.pack(sign + "HHIHH", 0x0112, 3, 1, 6, 0)
     tiff = order + struct.pack(sign + "HIH", 42, 8, 1) + entry + struct.pack(sign + "I", 0)
-    data = encoded(picture, "JPEG", exif=b"Exif\0\0" + tiff)
+    data = encoded(image, "JPEG", exif=b"Exif\0\0" + tiff)
     assert decode_image(data).shape == (WIDTH, HEIGHT, 3)
     assert farthest(data) == 0
 
@@ -108,47 +108,47 @@ def test_sixteen_bit_colour() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF"])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.6, 0.95])
-def test_a_file_cut_short_is_refused(picture: Image.Image, kind: str, share: float) -> None:
-    data = encoded(picture, kind)
-    with pytest.raises(ValueError, match="picture"):
+def test_a_file_cut_short_is_refused(image: Image.Image, kind: str, share: float) -> None:
+    data = encoded(image, kind)
+    with pytest.raises(ValueError, match="image"):
         decode_image(data[: int(len(data) * share)])
 
 
-def test_damaged_png_is_refused(picture: Image.Image) -> None:
-    data = bytearray(encoded(picture, "PNG"))
+def test_damaged_png_is_refused(image: Image.Image) -> None:
+    data = bytearray(encoded(image, "PNG"))
     data[len(data) // 2] ^= 0xFF
     with pytest.raises(ValueError, match="damaged"):
         decode_image(bytes(data))
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"not a picture at all", b"\xff\xd8\xff\xe1\x00\x00" * 9])
-def test_what_is_no_picture_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="picture"):
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"not a image at all", b"\xff\xd8\xff\xe1\x00\x00" * 9])
+def test_what_is_no_image_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="image"):
         decode_image(data)
 
 
-def forged_jpeg(picture: Image.Image, side: int) -> bytes:
-    data = bytearray(encoded(picture, "JPEG"))
+def forged_jpeg(image: Image.Image, side: int) -> bytes:
+    data = bytearray(encoded(image, "JPEG"))
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", side, side)
     return bytes(data)
 
 
-def forged_png(picture: Image.Image, side: int) -> bytes:
-    data = bytearray(encoded(picture, "PNG"))
+def forged_png(image: Image.Image, side: int) -> bytes:
+    data = bytearray(encoded(image, "PNG"))
     data[16:24] = struct.pack(">II", side, side)
     return bytes(data)
 
 
-def forged_bmp(picture: Image.Image, side: int) -> bytes:
-    data = bytearray(encoded(picture, "BMP"))
+def forged_bmp(image: Image.Image, side: int) -> bytes:
+    data = bytearray(encoded(image, "BMP"))
     data[18:26] = struct.pack("<ii", side, side)
     return bytes(data)
 
 
 @pytest.mark.parametrize("forge", [forged_jpeg, forged_png, forged_bmp])
-def test_a_forged_header_is_refused_before_memory_is_taken(picture: Image.Image, forge: object) -> None:
-    data = forge(picture, 40_000)  # type: ignore[operator]
+def test_a_forged_header_is_refused_before_memory_is_taken(image: Image.Image, forge: object) -> None:
+    data = forge(image, 40_000)  # type: ignore[operator]
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=r"40000 x 40000|exceeds limit"):
@@ -158,16 +158,16 @@ def test_a_forged_header_is_refused_before_memory_is_taken(picture: Image.Image,
         tracemalloc.stop()
 
 
-def test_the_limit_of_pixels_is_the_callers(picture: Image.Image) -> None:
-    data = encoded(picture, "JPEG")
+def test_the_limit_of_pixels_is_the_callers(image: Image.Image) -> None:
+    data = encoded(image, "JPEG")
     assert decode_image(data, max_pixels=HEIGHT * WIDTH).shape == (HEIGHT, WIDTH, 3)
     with pytest.raises(ValueError, match="52 x 37 pixels, more than the 1,923 allowed"):
         decode_image(data, max_pixels=HEIGHT * WIDTH - 1)
 
 
-def test_harmless_oddities_of_a_jpeg_are_read_as_pillow_does(picture: Image.Image) -> None:
+def test_harmless_oddities_of_a_jpeg_are_read_as_pillow_does(image: Image.Image) -> None:
     """Bytes before a marker: libjpeg warns and goes on."""
-    data = encoded(picture, "JPEG")
+    data = encoded(image, "JPEG")
     at = data.index(b"\xff\xc4")
     assert farthest(data[:at] + b"\0\0" + data[at:]) == 0
     assert farthest(data + b"trailing bytes") == 0
@@ -187,8 +187,8 @@ def test_semantic_palette_gives_indices() -> None:
     assert (decode_image(encoded(coloured, "PNG"))[..., 0] != indices).any()
 
 
-def test_semantic_refuses_colours_and_large_indices(picture: Image.Image) -> None:
+def test_semantic_refuses_colours_and_large_indices(image: Image.Image) -> None:
     with pytest.raises(ValueError, match="one channel"):
-        decode_semantic(encoded(picture, "PNG"))
+        decode_semantic(encoded(image, "PNG"))
     with pytest.raises(ValueError, match="up to 255"):
         decode_semantic(encoded(Image.fromarray(np.full((4, 4), 300, np.uint16)), "PNG"))

@@ -118,7 +118,7 @@ def test_crop_is_centred_and_the_map_takes_the_nearest_edge_outside() -> None:
 
 
 def test_area_is_the_mean_of_what_is_covered_and_linear_is_not() -> None:
-    """Negative control: the two kernels must not give the same picture, or a test that compares pipelines would show nothing."""
+    """Negative control: the two kernels must not give the same image, or a test that compares pipelines would show nothing."""
     image = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     mean = image.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))
     area, _ = place(image, Canvas(height=16, width=16, kernel="area"))

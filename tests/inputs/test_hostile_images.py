@@ -304,7 +304,7 @@ def test_a_header_without_an_end_costs_a_bounded_number_of_steps(name: str) -> N
         before = sys.gettrace()
         sys.settrace(count)
         try:
-            with pytest.raises(ValueError, match="picture"):
+            with pytest.raises(ValueError, match="image"):
                 read(ENDLESS[name])
         finally:
             sys.settrace(before)

@@ -5,9 +5,14 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from mtl_ray.inputs.decode import decode_image
+from mtl_ray.inputs.frame import place
+from mtl_ray.inputs.image import Canvas
+from mtl_ray.loading.config import Flip, OwnRules
 from mtl_ray.loading.join import join_vocabularies
 from mtl_ray.loading.loader import Loader
 from mtl_ray.samples import IGNORE_INDEX, Vocabulary
@@ -120,3 +125,44 @@ def test_pins_tell_one_order_from_another(two: tuple[str, str]) -> None:
     assert pins == Loader(data_config(two), world_size=3, rank=1, cursor=60).pins
     assert pins != Loader(data_config(two), seed=1).pins
     assert pins != Loader(data_config(two[0])).pins
+
+
+def test_a_joined_split_may_have_its_own_transforms_and_canvas(two: tuple[str, str]) -> None:
+    """Images of the second split are stretched and flipped always; those of the first are letterboxed as they are."""
+    stretched = Canvas(kind="stretch", height=24, width=32)
+    own = (OwnRules(), OwnRules(augment=(Flip(p=1),), canvas=stretched))
+    plain, changed = Loader(data_config(two)), Loader(data_config(two, own=own))
+    assert plain.pins == changed.pins, "the order of samples stays"
+    seen = set()
+    for before, after in islice(zip(plain, changed, strict=True), 7):
+        assert before.keys == after.keys
+        for slot, key in enumerate(before.keys):
+            seen.add(key[0])
+            if key[0] == "a":
+                assert torch.equal(before.inputs["image"][slot], after.inputs["image"][slot])
+                continue
+            image = decode_image(sample(int(key[1:5])).image)
+            expected = place(np.ascontiguousarray(image[:, ::-1]), stretched)[0]
+            assert np.array_equal(after.inputs["image"][slot].numpy().transpose(1, 2, 0), expected)
+            assert after.inputs["valid_hw"][slot].tolist() == [24, 32]
+    assert seen == {"a", "b"}
+
+
+def test_rules_that_do_not_fit_are_refused(two: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match="own has 1 entries for 2 URIs"):
+        data_config(two, own=(OwnRules(),))
+    with pytest.raises(ValueError, match=r"train.own\[1\].canvas must have the size of data.canvas"):
+        data_config(two, own=(OwnRules(), OwnRules(canvas=Canvas(height=24, width=30))))
+
+
+def test_a_batch_says_which_classes_a_dataset_knows(tmp_path: Path) -> None:
+    one = write_split(tmp_path / "one", [sample(index, prefix="a") for index in range(12)], names=NAMES)
+    other = write_split(tmp_path / "other", [sample(index, prefix="b") for index in range(12)], names=(*NAMES[1:], "further"))
+    loader = Loader(data_config((one, other)))
+    classes = loader.vocabulary.classes["labels"]
+    assert classes == (*NAMES, "further")
+    known = {"a": [name in NAMES for name in classes], "b": [name != NAMES[0] for name in classes]}
+    for batch in islice(iter(loader), 4):
+        for kind in ("labels", "instances", "semantic"):
+            for slot, key in enumerate(batch.keys):
+                assert batch.targets[kind]["known_classes"][slot].tolist() == known[key[0]]

@@ -217,6 +217,21 @@ def test_points_in_a_crowd_are_told() -> None:
     assert in_crowd(points, boxes, torch.tensor([[False, True]])).tolist() == [[False, True, False]]
 
 
+def test_yolov3_calls_nothing_background_that_it_takes_for_a_class_that_the_dataset_does_not_know() -> None:
+    model, batch = scattered(model_of("yolov3")), batch_of(2)
+    batch.targets["instances"]["present"].zero_()
+    head = model.heads["yolov3"]
+    for output, count in zip(head.outputs, head.anchors, strict=True):
+        output.bias.data.view(count, -1)[:, 6] += 100  # every anchor is of the second class
+    terms = model.losses(batch)
+    assert terms["yolov3/objectness"][0] > 0
+    batch.targets["instances"]["known_classes"][0, 1] = False
+    halved = model.losses(batch)["yolov3/objectness"][0]
+    torch.testing.assert_close(halved, model.losses(batch[1:2])["yolov3/objectness"][0], rtol=1e-4, atol=1e-4)
+    batch.targets["instances"]["known_classes"][1, 1] = False
+    assert model.losses(batch)["yolov3/objectness"][0] == 0
+
+
 def test_nothing_is_learnt_from_a_crowd() -> None:
     """Predictions inside it are neither right nor wrong: with the whole canvas a crowd there is no loss at all."""
     for name in ("yolov3", "retinanet"):

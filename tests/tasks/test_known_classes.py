@@ -236,7 +236,7 @@ def test_ground_truth_is_measured_in_the_classes_of_the_head() -> None:
 
 
 def test_predictions_files_keep_the_classes_of_heads(tmp_path: Any) -> None:
-    heads = {"all": head_of("retinanet"), "some": head_of("retinanet", ("fox", "dog"))}
+    heads = {"all": head_of("retinanet"), "some": head_of("retinanet", classes=("fox", "dog"))}
     found = detections((0, 1, 0.9))
     row = {name: head.task.to_row(found) for name, head in heads.items()}
     uri = str(tmp_path / "predictions.arrow")

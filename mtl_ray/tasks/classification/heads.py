@@ -33,15 +33,16 @@ class Linear(_OnPooled):
         self.smoothing = config.smoothing
 
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
-        """``class``: cross entropy, summed over images with exactly one label; without one, or with several, an image teaches nothing.
+        """``class``: cross entropy, summed over images with exactly one label.
 
-        The softmax, and the label smoothing, are over the classes that the dataset of the image knows; the others are ignored.
+        An image without a label, or with several, teaches nothing. Softmax and label smoothing are over the
+        classes that the dataset of the image knows; the others are ignored.
         """
         annotated = (targets["annotated"] & (targets["present"].sum(dim=1) == 1)).float()
         known = targets["known_classes"]  # (B, C)
         log_p = self.logits(features).masked_fill(~known, IMPOSSIBLE).log_softmax(dim=1)
         loss = F.nll_loss(log_p, targets["present"].argmax(dim=1), reduction="none")
-        if self.smoothing:  # Szegedy et al. 2016, section 7: a share of the target is spread evenly over the classes
+        if self.smoothing:  # Szegedy et al. 2016, section 7: a share of the target goes to all classes evenly
             share = (self.smoothing / known.sum(dim=1).clamp(min=1).double()).float()
             loss = (1 - self.smoothing) * loss - log_p.masked_fill(~known, 0).sum(dim=1) * share
         return {"class": ((loss * annotated).sum(), annotated.sum())}
@@ -55,9 +56,9 @@ class Multilabel(_OnPooled):
     """Any number of classes an image: a sigmoid and a binary cross entropy for each class."""
 
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
-        """``class``: binary cross entropy, summed over annotated images and the classes that the dataset of each knows.
+        """``class``: binary cross entropy, summed over classes and annotated images.
 
-        Classes that it does not know are ignored: the image may have them.
+        Classes that the dataset of an image does not know are ignored: the image may have them.
         """
         annotated = targets["annotated"].float()
         loss = F.binary_cross_entropy_with_logits(self.logits(features), targets["present"], reduction="none")

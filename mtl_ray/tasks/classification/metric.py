@@ -18,8 +18,9 @@ BINS = 256
 class ExclusiveMetric:
     """Top-1 and top-5 accuracy, and precision, recall and F1 of the most likely class.
 
-    A class that is neither in the truth nor predicted has no precision, recall or F1 (NaN) and is left out of the means. Of an image
-    whose dataset does not know all classes (``Sample.known_classes``), the scores of the known ones count.
+    A class that is neither in the truth nor predicted has no precision, recall or F1 (NaN) and is left out
+    of the means. Of an image whose dataset does not know all classes (``Sample.known_classes``), the scores
+    of the known ones count.
     """
 
     main = "top1"
@@ -88,8 +89,8 @@ class MultilabelMetric:
     """Average precision of each class over all images, and precision, recall and F1 at a score of 0.5.
 
     Average precision is the mean, over the images that have the class, of the precision at their score (the area under the
-    precision-recall steps, without interpolation); images of equal score enter together, so their order does not matter. Scores of
-    classes that the dataset of an image does not know (``Sample.known_classes``) do not count.
+    precision-recall steps, without interpolation); images of equal score enter together, so their order does not matter.
+    Scores of classes that the dataset of an image does not know (``Sample.known_classes``) do not count.
     """
 
     main = "mAP"

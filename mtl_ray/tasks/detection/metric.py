@@ -28,8 +28,9 @@ class Tables(NamedTuple):
 class DetectionMetric:
     """Keeps the objects and the detections of each image; the protocols run when a result is asked for.
 
-    Objects that are ``crowd`` or ``difficult`` need not be found, and what is found on them counts neither way. Detections of a class
-    that the dataset of the image does not know (``Sample.known_classes``) are left out: they are neither right nor wrong.
+    Objects that are ``crowd`` or ``difficult`` need not be found, and what is found on them counts neither way.
+    Detections of a class that the dataset of the image does not know (``Sample.known_classes``) are left
+    out: they are neither right nor wrong.
     """
 
     main = "mAP"

@@ -71,8 +71,9 @@ class Yolov3(HeadModule):
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
         """``box`` (CIoU), ``objectness`` and ``class`` (binary cross entropies), all counted in positive anchors.
 
-        Of classes that the dataset of an image does not know, ``class`` is ignored. Such an image may show their objects, so an
-        anchor without an object is no background where the head itself finds one of these classes most likely.
+        Of classes that the dataset of an image does not know, ``class`` is ignored. Such an image may show
+        objects of them. An anchor without an annotated object is therefore no background where the head
+        itself finds one of these classes most likely: it has no ``objectness`` loss.
         """
         raw, sizes = self.raw(features)
         boxes = self.boxes(raw, sizes)
@@ -87,7 +88,8 @@ class Yolov3(HeadModule):
         objectness = torch.zeros_like(raw[..., 4]).scatter_reduce(1, place, overlap, "amax")
         seen = F.binary_cross_entropy_with_logits(raw[..., 4], objectness, reduction="none")
         known = targets["known_classes"]  # (B, C)
-        counts = targets["annotated"][:, None] & ~self._ignored(targets, sizes) & (_likely_known(raw[..., 5:], known) | (objectness > 0))
+        judged = (objectness > 0) | _likely_known(raw[..., 5:], known)  # (B, N); all of them if all classes are known
+        counts = targets["annotated"][:, None] & ~self._ignored(targets, sizes) & judged
         names = raw[..., 5:].gather(1, place[..., None].expand(-1, -1, self.classes))
         right = F.one_hot(targets["classes"].gather(1, match).clamp(min=0), self.classes).float()
         class_loss = F.binary_cross_entropy_with_logits(names, right, reduction="none")
@@ -117,7 +119,7 @@ class Yolov3(HeadModule):
 
 
 def _likely_known(logits: Tensor, known: Tensor) -> Tensor:
-    """(B, N) whether the dataset of the image knows the most likely class of each anchor, of logits (B, N, C) and known (B, C)."""
+    """(B, N) whether the most likely class of each anchor is known; logits (B, N, C), known (B, C)."""
     return known.gather(1, logits.detach().argmax(dim=2))
 
 
