@@ -16,7 +16,7 @@ from mtl_ray.evaluation.predictions_file import StoredPredictions
 from mtl_ray.geometry.masks import box_of
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.tasks.detection.columns import Scored
+from mtl_ray.tasks.detection.columns import ScoredImage
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.metric import of_known_classes
 from mtl_ray.tasks.head_classes import HeadClasses
@@ -90,7 +90,7 @@ class Paired:
     """
 
     vocabulary: Vocabulary
-    images: tuple[Scored, ...]
+    images: tuple[ScoredImage, ...]
     file_names: Mapping[str, str]
     rows: tuple[int, ...]
     pictures: PictureSource
@@ -184,7 +184,7 @@ def pair(pairs: Pairs, head: str | None = None, *, kind: Likeness = "bbox") -> P
         known = ", ".join(f"{each} ({pairs.annotation(each)})" for each in pairs.stored.heads)
         raise ValueError(f"the predictions have no head {name} that finds objects; they have {known}".replace("  ", " "))
     classes = HeadClasses.of(pairs.stored.heads[name], pairs.stored.vocabulary)
-    scored: list[Scored] = []
+    scored: list[ScoredImage] = []
     rows: list[int] = []
     missing: list[str] = []
     for row, (whole, found) in enumerate(pairs):
@@ -194,7 +194,7 @@ def pair(pairs: Pairs, head: str | None = None, *, kind: Likeness = "bbox") -> P
         elif sample.instances is not None:
             rows.append(row)
             each = of_known_classes(found[name] if kind == "segm" else _boxed(found[name], sample), sample)
-            scored.append(Scored(sample.key, sample.height, sample.width, sample.instances, each))
+            scored.append(ScoredImage(sample.key, sample.height, sample.width, sample.instances, each))
     _check(scored, kind)
     notes = [f"{len(missing)} images of the data have no predictions and were left out, such as {missing[0]}"] if missing else []
     return Paired(
@@ -208,7 +208,7 @@ def pair(pairs: Pairs, head: str | None = None, *, kind: Likeness = "bbox") -> P
     )
 
 
-def _check(images: Sequence[Scored], kind: Likeness) -> None:
+def _check(images: Sequence[ScoredImage], kind: Likeness) -> None:
     if not images:
         raise ValueError("the data has no image with annotated objects")
     if kind == "segm":
@@ -218,7 +218,7 @@ def _check(images: Sequence[Scored], kind: Likeness) -> None:
         raise ValueError("the predictions have no boxes; compare masks instead")
 
 
-def _file_names(data: EvaluationData, images: Sequence[Scored]) -> dict[str, str]:
+def _file_names(data: EvaluationData, images: Sequence[ScoredImage]) -> dict[str, str]:
     keys = [image.key for image in images]
     if not isinstance(data, CocoData):
         return dict(zip(keys, keys, strict=True))
@@ -231,7 +231,7 @@ def _groups(data: EvaluationData, vocabulary: Vocabulary) -> tuple[str, ...]:
     return tuple(own.get(name, name) for name in vocabulary.classes["instances"])
 
 
-def _usable(image: Scored) -> NDArray[np.bool_]:
+def _usable(image: ScoredImage) -> NDArray[np.bool_]:
     truth = image.truth
     sides = truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]
     edge = np.array([image.width, image.height]) if image.height > 0 else np.inf  # an annotation file need not say the size

@@ -20,8 +20,8 @@ from mtl_ray.analysis.picture_source import PictureSource
 from mtl_ray.geometry.pictures import grid, jpeg
 from mtl_ray.inference.files import free_name
 from mtl_ray.samples import Vocabulary, image_sample
-from mtl_ray.tasks.detection.columns import Scored
-from mtl_ray.tasks.detection.draw import draw_ground_truth, draw_prediction
+from mtl_ray.tasks.detection.columns import ScoredImage
+from mtl_ray.tasks.detection.draw import draw_detections, draw_objects
 
 IMAGES_OF_A_TASK = 500
 PICTURES_OF_A_TASK = 5
@@ -159,7 +159,7 @@ class _Shown(NamedTuple):
 
 
 class _Work(NamedTuple):
-    image: Scored
+    image: ScoredImage
     row: int
     line: ImageResult
     uri: str
@@ -178,7 +178,7 @@ def _draw(shown: _Shown, work: _Work) -> bool:
     image, line = work.image, work.line
     pixels, there = shown.pictures.read(work.row, line.image, _size(image), exact=image.height > 0)
     sample = image_sample(key=image.key, image=b"", height=pixels.shape[0], width=pixels.shape[1], instances=image.truth)
-    panels = [draw_ground_truth(pixels, sample, shown.vocabulary), draw_prediction(pixels, image.found, shown.vocabulary, shown.show_score)]
+    panels = [draw_objects(pixels, sample, shown.vocabulary), draw_detections(pixels, image.found, shown.vocabulary, shown.show_score)]
     hidden = int((image.found.scores < shown.show_score).sum())
     found = (
         f"{len(image.found) - hidden} of {len(image.found)} drawn (>= {shown.show_score:g})" if hidden else f"{len(image.found)} predicted"
@@ -188,7 +188,7 @@ def _draw(shown: _Shown, work: _Work) -> bool:
     return there
 
 
-def _size(image: Scored) -> tuple[int, int]:
+def _size(image: ScoredImage) -> tuple[int, int]:
     """Height and width; if the annotation file lacks them, a size that holds all boxes."""
     if image.height > 0 and image.width > 0:
         return image.height, image.width

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from mtl_ray.geometry.figures import curve_style, png
-from mtl_ray.tasks.charts import RECALLS, Charts, Confusion, PrecisionRecall, known
+from mtl_ray.tasks.charts import RECALLS, Charts, Confusion, PrecisionRecall, charted_classes
 
 MOST_CLASSES = 40
 """Most rows of a confusion matrix; the classes with the fewest errors share one row."""
@@ -30,7 +30,7 @@ def draw_charts(charts: Mapping[str, Charts]) -> dict[str, bytes]:
     for head, chart in charts.items():
         if chart.confusion is not None and chart.confusion.counts.any():
             pages[f"{head}/confusion"] = confusion_figure(head, chart.confusion)
-        if chart.precision_recall is not None and known(chart.precision_recall, 1):
+        if chart.precision_recall is not None and charted_classes(chart.precision_recall, 1):
             pages[f"{head}/pr_curves"] = curves_figure(head, chart.precision_recall)
     return {name: png(figure) for name, figure in pages.items()}
 
@@ -64,8 +64,8 @@ def curves_figure(head: str, chart: PrecisionRecall) -> Figure:
     """A curve for each class, and their mean. If there are many classes, those with the lowest
     average precision are drawn.
     """
-    drawn = known(chart, MOST_CURVES)
-    all_classes = known(chart, len(chart.names))
+    drawn = charted_classes(chart, MOST_CURVES)
+    all_classes = charted_classes(chart, len(chart.names))
     with matplotlib.rc_context(sns.axes_style("whitegrid")):
         figure = Figure(figsize=(8, 4.8), layout="constrained")
         axes = figure.add_subplot()

@@ -11,7 +11,7 @@ from mtl_ray.geometry.masks import from_compressed
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.charts import Charts
 from mtl_ray.tasks.detection.decode import Detections
-from mtl_ray.tasks.detection.occlusion import HiddenObject, Lists, OcclusionCounts
+from mtl_ray.tasks.detection.occlusion import HiddenObject, OcclusionCounts, OcclusionLists
 from mtl_ray.tasks.head_classes import head_metric, head_vocabulary
 from mtl_ray.tasks.task import HeadKind, Metric
 
@@ -69,7 +69,7 @@ def with_occlusion(metric: Metric[Any], names: Sequence[str], config: OcclusionC
     Raises:
         FileNotFoundError, ValueError: if a list cannot be read.
     """
-    lists: Lists = {"occluded": read_list(config.occluded), "separated": read_list(config.separated)}
+    lists: OcclusionLists = {"occluded": read_list(config.occluded), "separated": read_list(config.separated)}
     counts = OcclusionCounts(lists, names, score_threshold=config.score_threshold, iou_threshold=config.iou_threshold)
     return WithOcclusion(metric, counts)
 

@@ -70,7 +70,7 @@ class Charts(NamedTuple):
     precision_recall: PrecisionRecall | None = None
 
 
-def interpolated(right: NDArray[np.int64], found: NDArray[np.int64], total: int) -> NDArray[np.float64]:
+def interpolated_precision(right: NDArray[np.int64], found: NDArray[np.int64], total: int) -> NDArray[np.float64]:
     """Precision at the recalls ``RECALLS``, float64 (101,).
 
     Args:
@@ -85,7 +85,7 @@ def interpolated(right: NDArray[np.int64], found: NDArray[np.int64], total: int)
     return np.append(precision, 0.0)[at]
 
 
-def known(chart: PrecisionRecall, most: int) -> Sequence[int]:
+def charted_classes(chart: PrecisionRecall, most: int) -> Sequence[int]:
     """The classes to show, at most ``most``: where there are more, those of the least average precision, which want to be looked at."""
     indices = np.flatnonzero(~np.isnan(chart.average))
     return sorted(indices[np.argsort(chart.average[indices], kind="stable")][:most].tolist())

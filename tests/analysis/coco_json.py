@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mtl_ray.tasks.detection.columns import Scored
+from mtl_ray.tasks.detection.columns import ScoredImage
 
 CATEGORIES = ((7, "dog", "animal"), (2, "car", "vehicle"), (90, "cat", "animal"), (31, "tram", "vehicle"), (4, "kite", "toy"))
 """Id, name, supercategory, as the annotation file lists them; the class indices of the images are those of the rising ids."""
@@ -15,7 +15,7 @@ BY_ID = sorted(CATEGORIES)
 NAMES = tuple(name for _, name, _ in BY_ID)
 
 
-def write_coco_json(folder: Path, images: Sequence[Scored], seed: int = 0) -> tuple[str, str]:
+def write_coco_json(folder: Path, images: Sequence[ScoredImage], seed: int = 0) -> tuple[str, str]:
     """Truth and results; images, annotations and their ids, the smallest of which is 0, are shuffled."""
     rng = np.random.default_rng(seed)
     truth: list[dict[str, Any]] = []

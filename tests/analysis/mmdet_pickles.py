@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from mtl_ray.tasks.detection.columns import Scored
+from mtl_ray.tasks.detection.columns import ScoredImage
 
 
-def entries_3x(images: Sequence[Scored], masks: bool = False) -> list[dict[str, Any]]:
+def entries_3x(images: Sequence[ScoredImage], masks: bool = False) -> list[dict[str, Any]]:
     """A dict for each image, its number and its path on another machine."""
     return [
         {
@@ -28,7 +28,7 @@ def entries_3x(images: Sequence[Scored], masks: bool = False) -> list[dict[str, 
     ]
 
 
-def entries_2x(images: Sequence[Scored], classes: int, masks: bool = False) -> list[Any]:
+def entries_2x(images: Sequence[ScoredImage], classes: int, masks: bool = False) -> list[Any]:
     """Arrays (n, 5) by class, and the masks by class beside them; images in their order."""
     entries: list[Any] = []
     for image in images:
@@ -40,5 +40,5 @@ def entries_2x(images: Sequence[Scored], classes: int, masks: bool = False) -> l
     return entries
 
 
-def _rle(image: Scored, mask: bytes) -> dict[str, Any]:
+def _rle(image: ScoredImage, mask: bytes) -> dict[str, Any]:
     return {"size": [image.height, image.width], "counts": mask}

@@ -22,7 +22,7 @@ from mtl_ray.analysis.paired import Likeness, Paired, read_paired
 from mtl_ray.analysis.picture_source import PictureSource
 from mtl_ray.analysis.tide import tide
 from mtl_ray.samples import Vocabulary
-from mtl_ray.tasks.detection.columns import Scored
+from mtl_ray.tasks.detection.columns import ScoredImage
 from tests.analysis.coco_json import NAMES, write_coco_json
 from tests.tasks.random_objects import HEIGHT, WIDTH, detections, instances, random_images
 
@@ -68,7 +68,7 @@ def reference(truth: dict[str, Any], found: list[dict[str, Any]], kind: str) -> 
     return result
 
 
-def confused(images: list[Scored], seed: int) -> list[Scored]:
+def confused(images: list[ScoredImage], seed: int) -> list[ScoredImage]:
     """Half of the detections are of any class."""
     rng = np.random.default_rng(seed)
     kinds = [np.where(rng.random(len(image.found)) < 0.5, rng.integers(0, 5, len(image.found)), image.found.classes) for image in images]
@@ -130,7 +130,7 @@ def test_areas_that_do_not_rise_and_masks_that_are_not_there_are_refused(tmp_pat
         main([predictions, "--data", data, "--out", str(tmp_path), "--type", "segm"])
 
 
-def one_image(image: Scored) -> Paired:
+def one_image(image: ScoredImage) -> Paired:
     return Paired(
         vocabulary=Vocabulary(classes={"instances": ("a", "b")}),
         images=(image,),
@@ -147,7 +147,7 @@ def test_tide_tells_the_kinds_of_errors_apart() -> None:
     truth = instances(squares, [0, 0, 0, 0, 1])
     boxes = [squares[0], squares[0], [240.0, 0, 340, 100], squares[2], [640.0, 0, 740, 100], [0.0, 900, 100, 1000]]
     found = detections(boxes, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0, 0, 0, 1, 1, 0])
-    got = tide(one_image(Scored("k", 1000, 1000, truth, found)))
+    got = tide(one_image(ScoredImage("k", 1000, 1000, truth, found)))
     assert got["counts"] == {"Cls": 1, "Loc": 1, "Both": 1, "Dupe": 1, "Bkg": 1, "Miss": 2}
     assert sum(got["shares"].values()) == pytest.approx(1)
     assert got["ap"] == pytest.approx((26 / 101 + 0) / 2)  # class a: 1 of 4 found, at the recalls 0 to 0.25; class b: nothing
@@ -170,7 +170,7 @@ THEIRS = {
 """What tidecv 1.0.1 says of ``with_silent_classes``, in percent; of one AP one of its 101 recalls is rounded otherwise."""
 
 
-def with_silent_classes() -> list[Scored]:
+def with_silent_classes() -> list[ScoredImage]:
     """Without crowds and equal scores; class 3 is never found, and class 4 is always taken for class 2."""
     images = []
     for number, image in enumerate(random_images(11, count=40, classes=5)):
@@ -202,6 +202,6 @@ def test_tide_takes_no_object_that_nobody_outlined_for_one_to_find() -> None:
     mask = next(mask for image in images for mask in image.truth.masks or ())
     here = replace(instances([[10.0, 10, 60, 60], [100.0, 100, 150, 150]], [0, 1]), masks=(mask, b""))
     found = replace(detections([[10.0, 10, 60, 60]], [0.9], [0]), masks=(mask,))
-    got = tide(one_image(Scored("k", HEIGHT, WIDTH, here, found)), "segm")
+    got = tide(one_image(ScoredImage("k", HEIGHT, WIDTH, here, found)), "segm")
     assert got["ap"] == pytest.approx(1)
     assert got["delta_ap"]["Miss"] == got["delta_ap"]["FN"] == pytest.approx(0)

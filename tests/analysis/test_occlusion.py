@@ -17,12 +17,12 @@ from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.geometry.masks import decode, encode
 from mtl_ray.inference.predictor import head_of
 from mtl_ray.samples import Vocabulary
-from mtl_ray.tasks.detection.columns import Scored
+from mtl_ray.tasks.detection.columns import ScoredImage
 from tests.analysis.coco_json import NAMES, write_coco_json
 from tests.tasks.random_objects import HEIGHT, WIDTH, instances, random_images, sample_of
 
 
-def items(images: list[Scored], rng: np.random.Generator) -> list[tuple[Any, ...]]:
+def items(images: list[ScoredImage], rng: np.random.Generator) -> list[tuple[Any, ...]]:
     """Entries as those of the original's pickles; a third of them of a class by another name."""
     found: list[tuple[Any, ...]] = []
     for image in images:
@@ -34,7 +34,7 @@ def items(images: list[Scored], rng: np.random.Generator) -> list[tuple[Any, ...
     return found
 
 
-def plain_recall(entries: list[tuple[Any, ...]], images: list[Scored], score: float, iou: float) -> float:
+def plain_recall(entries: list[tuple[Any, ...]], images: list[ScoredImage], score: float, iou: float) -> float:
     """The original's loop: best first, until the score is too low."""
     correct = 0
     for file_name, name, _, _, mask in entries:

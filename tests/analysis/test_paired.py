@@ -11,7 +11,7 @@ from mtl_ray.analysis.paired import Paired, read_paired
 from mtl_ray.evaluation.predictions_file import to_table, write_arrow
 from mtl_ray.inference.predictor import head_of
 from mtl_ray.samples import Vocabulary
-from mtl_ray.tasks.detection.columns import Scored
+from mtl_ray.tasks.detection.columns import ScoredImage
 from tests.analysis.coco_json import CATEGORIES, NAMES, write_coco_json
 from tests.analysis.mmdet_pickles import entries_2x, entries_3x
 from tests.tasks.random_objects import random_images, sample_of
@@ -35,13 +35,13 @@ def truth_by_name(paired: Paired) -> dict[str, list[str]]:
     return {paired.file_names[image.key]: sorted(paired.names[label] for label in image.truth.classes) for image in paired.images}
 
 
-def listed_order(images: list[Scored], data: str) -> list[Scored]:
+def listed_order(images: list[ScoredImage], data: str) -> list[ScoredImage]:
     """As the annotation file lists its images."""
     by_key = {image.key: image for image in images}
     return [by_key[entry["file_name"]] for entry in json.loads(Path(data).read_text())["images"]]
 
 
-def relabelled(images: list[Scored]) -> list[Scored]:
+def relabelled(images: list[ScoredImage]) -> list[ScoredImage]:
     """Labels count the categories in the order of the annotation file, as MMDetection's data set does."""
     from dataclasses import replace
 

@@ -18,7 +18,7 @@ from mtl_ray.inputs.image import Canvas
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.task import CLASSIFICATION
 from mtl_ray.tasks.detection.decode import Detections
-from mtl_ray.tasks.detection.difference import match
+from mtl_ray.tasks.detection.difference import match_boxes
 from mtl_ray.tasks.detection.task import DETECTION
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 from mtl_ray.tasks.segmentation.task import SEGMENTATION
@@ -127,7 +127,7 @@ def test_any_order_is_matched_back(seed: int, order: list[int]) -> None:
     corner = rng.uniform(0, 500, (8, 2))
     ours = (np.concatenate([corner, corner + rng.uniform(20, 60, (8, 2))], 1), rng.random(8), rng.integers(0, 2, 8))
     theirs = tuple(values[list(order)] for values in ours)
-    first, second = match(ours, theirs)
+    first, second = match_boxes(ours, theirs)
     assert len(first) == 8
     np.testing.assert_array_equal(ours[0][first], theirs[0][second])
 

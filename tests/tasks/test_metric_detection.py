@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_ray.geometry.boxes import iou_matrix
-from mtl_ray.tasks.detection.coco import OTHER_SIGMA, Kind, curves
-from mtl_ray.tasks.detection.columns import Scored
+from mtl_ray.tasks.detection.coco import OTHER_SIGMA, CocoKind, coco_curves
+from mtl_ray.tasks.detection.columns import ScoredImage
 from mtl_ray.tasks.detection.metric import DetectionMetric
 from mtl_ray.tasks.detection.voc import voc_table
 from tests.tasks.random_objects import detections, instances, random_images, sample_of
@@ -21,7 +21,7 @@ NAMES = ("a", "b", "c")
 SEEDS = st.integers(0, 10**6)
 
 
-def measured(images: list[Scored], names: tuple[str, ...] = NAMES) -> DetectionMetric:
+def measured(images: list[ScoredImage], names: tuple[str, ...] = NAMES) -> DetectionMetric:
     metric = DetectionMetric(names)
     for image in images:
         metric.update(sample_of(image), image.found)
@@ -35,18 +35,18 @@ def same(first: Mapping[str, float], second: Mapping[str, float]) -> bool:
 @pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
 @settings(max_examples=15, deadline=None)
 @given(seed=SEEDS)
-def test_curves_are_those_of_pycocotools(kind: Kind, seed: int) -> None:
+def test_curves_are_those_of_pycocotools(kind: CocoKind, seed: int) -> None:
     images = random_images(seed)
     if not any(len(image.found) for image in images):
         return
     precision, recall = reference(kind, images, 3)
-    ours = curves(kind, images, 3)
+    ours = coco_curves(kind, images, 3)
     np.testing.assert_allclose(ours.precision, precision, atol=1e-9)
     np.testing.assert_allclose(ours.recall, recall, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
-def test_the_comparison_can_fail(kind: Kind) -> None:
+def test_the_comparison_can_fail(kind: CocoKind) -> None:
     images = random_images(3)
     precision, _ = reference(kind, images, 3)
     crowd_lost = [
@@ -54,13 +54,13 @@ def test_the_comparison_can_fail(kind: Kind) -> None:
         for image in images
     ]
     assert (precision > -1).any()
-    assert np.abs(curves(kind, crowd_lost, 3).precision - precision).max() > 1e-3
+    assert np.abs(coco_curves(kind, crowd_lost, 3).precision - precision).max() > 1e-3
 
 
 def test_masks_without_boxes_have_their_own_area() -> None:
     images = random_images(5)
     bare = [image._replace(found=dataclasses.replace(image.found, boxes_xyxy=image.found.boxes_xyxy * np.nan)) for image in images]
-    np.testing.assert_allclose(curves("segm", bare, 3).precision, reference("segm", bare, 3)[0], atol=1e-9)
+    np.testing.assert_allclose(coco_curves("segm", bare, 3).precision, reference("segm", bare, 3)[0], atol=1e-9)
     result = measured(bare).result()
     assert result["segm_mAP"] > 0
     assert all(name.startswith(("segm_", "keypoints_")) for name in result), "what was not measured has no figure"
@@ -73,12 +73,12 @@ def test_masks_without_boxes_have_their_own_area() -> None:
 def test_keypoints_of_another_set_have_one_spread_for_all() -> None:
     images = random_images(8, points=4)
     precision, _ = reference("keypoints", images, 3, sigmas=[OTHER_SIGMA] * 4)
-    np.testing.assert_allclose(curves("keypoints", images, 3).precision, precision, atol=1e-9)
+    np.testing.assert_allclose(coco_curves("keypoints", images, 3).precision, precision, atol=1e-9)
 
 
 def test_an_object_whose_id_is_zero_is_found() -> None:
     boxes = [[10.0, 10, 60, 60], [100, 100, 180, 180]]
-    image = Scored("0.jpg", 200, 200, instances(boxes), detections(boxes, [0.9, 0.8]))
+    image = ScoredImage("0.jpg", 200, 200, instances(boxes), detections(boxes, [0.9, 0.8]))
     assert image.truth.ids.tolist() == [0, 1]
     assert measured([image], ("a",)).result()["mAP"] == pytest.approx(1.0)
 
@@ -87,8 +87,8 @@ def test_an_object_whose_id_is_zero_is_found() -> None:
 def test_what_need_not_be_found_counts_neither_way(kind: str) -> None:
     boxes = [[10.0, 10, 60, 60], [100, 100, 180, 180]]
     truth = instances(boxes, **{kind: [False, True]})  # type: ignore[arg-type]
-    found = Scored("a", 200, 200, truth, detections(boxes, [0.5, 0.9]))
-    missed = Scored("a", 200, 200, truth, detections(boxes[:1], [0.5]))
+    found = ScoredImage("a", 200, 200, truth, detections(boxes, [0.5, 0.9]))
+    missed = ScoredImage("a", 200, 200, truth, detections(boxes[:1], [0.5]))
     for image in (found, missed):
         result = measured([image], ("a",)).result()
         assert result["mAP"] == pytest.approx(1.0)
@@ -121,8 +121,8 @@ def test_merging_any_split_in_any_order_is_one_pass(seed: int, cut: int) -> None
 
 def test_equal_scores_are_met_in_the_order_of_the_numbers_in_the_keys() -> None:
     box = [10.0, 10, 60, 60]
-    right = Scored("b/9\u00b2.jpg", 99, 99, instances([box]), detections([box], [0.5]))
-    wrong = Scored("b/10.jpg", 99, 99, instances([box]), detections([[0, 0, 5, 5]], [0.5]))
+    right = ScoredImage("b/9\u00b2.jpg", 99, 99, instances([box]), detections([box], [0.5]))
+    wrong = ScoredImage("b/10.jpg", 99, 99, instances([box]), detections([[0, 0, 5, 5]], [0.5]))
     first_right, first_wrong = measured([wrong, right], ("a",)), measured([right._replace(key="b/11.jpg"), wrong], ("a",))
     assert first_right.result()["voc_mAP"] == pytest.approx(0.5)
     assert first_wrong.result()["voc_mAP"] == pytest.approx(0.25)
@@ -133,11 +133,11 @@ def test_nothing_annotated_is_nan() -> None:
     metric.update(sample_of(random_images(0)[0]).with_annotations(instances=None), detections([], []))
     assert not metric.images
     assert all(np.isnan(value) for value in metric.result().values())
-    empty = measured([Scored("a", 9, 9, instances([]), detections([[1, 1, 3, 3]], [0.5]))])
+    empty = measured([ScoredImage("a", 9, 9, instances([]), detections([[1, 1, 3, 3]], [0.5]))])
     assert np.isnan(empty.result()["mAP"])
 
 
-def plain_voc(images: list[Scored], label: int) -> tuple[float, float, float]:
+def plain_voc(images: list[ScoredImage], label: int) -> tuple[float, float, float]:
     """VOC's protocol as a loop over detections, best first; area, eleven points, recall."""
     pool = sorted(
         (
@@ -187,7 +187,7 @@ def test_voc_is_what_a_plain_loop_finds(seed: int) -> None:
 
 def test_voc_counts_a_second_hit_as_wrong() -> None:
     box = [10.0, 10, 60, 60]
-    image = Scored("a", 99, 99, instances([box]), detections([box, box, [200, 200, 210, 210]], [0.9, 0.8, 0.95]))
+    image = ScoredImage("a", 99, 99, instances([box]), detections([box, box, [200, 200, 210, 210]], [0.9, 0.8, 0.95]))
     table = voc_table([image], 1)
     assert table.area[0] == table.eleven[0] == pytest.approx(0.5)
     assert table.recall[0] == 1.0

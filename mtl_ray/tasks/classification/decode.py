@@ -21,6 +21,6 @@ class LabelScores:
     exclusive: bool
 
 
-def decode(arrays: Fields, exclusive: bool) -> LabelScores:
+def decode_labels(arrays: Fields, exclusive: bool) -> LabelScores:
     """Takes ``scores`` float32 (C,) as they are; where the image lay on the canvas does not matter."""
     return LabelScores(scores=np.asarray(arrays["scores"], np.float32), exclusive=exclusive)

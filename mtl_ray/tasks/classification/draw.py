@@ -12,7 +12,7 @@ _MOST = 5
 """Labels of one image that are written."""
 
 
-def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+def draw_labels(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
     """The annotated labels.
 
     Args:
@@ -30,7 +30,7 @@ def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Voca
     return picture.pixels
 
 
-def draw_prediction(
+def draw_label_scores(
     image: NDArray[np.uint8], prediction: LabelScores, vocabulary: Vocabulary, score_threshold: float = 0.3
 ) -> NDArray[np.uint8]:
     """The labels with a score of at least ``score_threshold``, best first; where an image has exactly one, the best in any case."""

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.samples import Sample
-from mtl_ray.tasks.charts import Charts, Confusion, PrecisionRecall, interpolated
+from mtl_ray.tasks.charts import Charts, Confusion, PrecisionRecall, interpolated_precision
 from mtl_ray.tasks.classification.decode import LabelScores
 
-Columns = dict[str, NDArray[np.float64]]
+MetricColumns = dict[str, NDArray[np.float64]]
 BINS = 256
 """Into which scores are counted, evenly by their log-odds from -10 to 10: fine near 0 and 1, where most of them are."""
 
@@ -81,7 +81,7 @@ class ExclusiveMetric:
             precision_recall=PrecisionRecall(names=self.names, precision=np.array(curves)),
         )
 
-    def _table(self) -> Columns:
+    def _table(self) -> MetricColumns:
         return _precision_recall(np.diag(self.confusion), self.confusion.sum(0), self.confusion.sum(1))
 
 
@@ -140,7 +140,7 @@ class MultilabelMetric:
         right, found, present = np.array([[each.sum() for each in of_class] for of_class in counts], np.int64).reshape(-1, 3).T
         return right, found, present
 
-    def _table(self) -> Columns:
+    def _table(self) -> MetricColumns:
         precision = [average_precision(scores, truth) for scores, truth in self._by_class()]
         return {"AP": np.array(precision, np.float64), **_precision_recall(*self._counts())}
 
@@ -183,10 +183,10 @@ def _bins(scores: NDArray[np.float32]) -> NDArray[np.int64]:
 def _curve(right: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray[np.float64]:
     """Precision at the recalls of a chart, of counts that end with all images."""
     some = found > 0
-    return interpolated(right[some], found[some], int(right[-1]) if len(right) else 0)
+    return interpolated_precision(right[some], found[some], int(right[-1]) if len(right) else 0)
 
 
-def _precision_recall(right: NDArray[np.int64], found: NDArray[np.int64], truth: NDArray[np.int64]) -> Columns:
+def _precision_recall(right: NDArray[np.int64], found: NDArray[np.int64], truth: NDArray[np.int64]) -> MetricColumns:
     """A class that is in the truth but never predicted has precision 0; one that is only predicted has no recall."""
     known = np.where((found > 0) | (truth > 0), 0.0, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -198,5 +198,5 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
-def _rows(names: tuple[str, ...], table: Columns) -> dict[str, dict[str, float]]:
+def _rows(names: tuple[str, ...], table: MetricColumns) -> dict[str, dict[str, float]]:
     return {name: {column: float(values[i]) for column, values in table.items()} for i, name in enumerate(names)}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mtl_ray.annotations.labels import LABELS
 from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.tasks.classification.decode import LabelScores, decode
+from mtl_ray.tasks.classification.decode import LabelScores, decode_labels
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
 from mtl_ray.tasks.task import HeadKind, View
 
@@ -31,7 +31,7 @@ class ClassificationTask:
 
     def decode(self, arrays: Fields, frame: Frame, head: HeadKind) -> LabelScores:
         """See ``decode.decode``; where the image lies on the canvas does not matter."""
-        return decode(arrays, head.exclusive)
+        return decode_labels(arrays, head.exclusive)
 
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "ExclusiveMetric | MultilabelMetric":
         """Accuracy for a head of one class an image, average precision for one of any number."""
@@ -75,17 +75,17 @@ class ClassificationTask:
 
     def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
         """See ``Task``."""
-        from mtl_ray.tasks.classification.draw import draw_ground_truth
+        from mtl_ray.tasks.classification.draw import draw_labels
 
-        return draw_ground_truth(image, sample, vocabulary)
+        return draw_labels(image, sample, vocabulary)
 
     def draw_prediction(
         self, image: NDArray[np.uint8], prediction: LabelScores, vocabulary: Vocabulary, score_threshold: float = 0.3
     ) -> NDArray[np.uint8]:
         """See ``Task``."""
-        from mtl_ray.tasks.classification.draw import draw_prediction
+        from mtl_ray.tasks.classification.draw import draw_label_scores
 
-        return draw_prediction(image, prediction, vocabulary, score_threshold)
+        return draw_label_scores(image, prediction, vocabulary, score_threshold)
 
     def row_type(self) -> Any:
         """A struct with a score for each class."""

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.geometry.masks import from_polygons
-from mtl_ray.tasks.detection.columns import Found, Objects, Scored, found_of, objects_of
+from mtl_ray.tasks.detection.columns import DetectionColumns, ObjectColumns, ScoredImage, detection_columns, object_columns
 
-Kind = Literal["bbox", "segm", "keypoints"]
+CocoKind = Literal["bbox", "segm", "keypoints"]
 
 PERSON_SIGMAS = (0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089)
 """COCO's spread of human annotators for the 17 points of a person, relative to the root of the area."""
@@ -24,7 +24,7 @@ OTHER_SIGMA = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class CocoRules:
     """What of the protocol is done otherwise.
 
     Attributes:
@@ -39,7 +39,7 @@ class Rules:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Curves:
+class CocoCurves:
     """What the protocol gives; -1 where there is no object to find.
 
     Attributes:
@@ -56,7 +56,7 @@ class Curves:
     limits: tuple[int, ...]
 
 
-def curves(kind: Kind, images: Sequence[Scored], num_classes: int) -> Curves:
+def coco_curves(kind: CocoKind, images: Sequence[ScoredImage], num_classes: int) -> CocoCurves:
     """Matches what was found to the truth, image by image and class by class.
 
     Args:
@@ -69,12 +69,12 @@ def curves(kind: Kind, images: Sequence[Scored], num_classes: int) -> Curves:
         evaluator = hotcoco.COCOeval(truth, truth.load_res(_keypoints(images)), kind)
         evaluator.params.kpt_oks_sigmas = list(_sigmas(_points(images)))
     else:
-        truth = truth_of(images, objects_of(images), num_classes, masks_of(images) if kind == "segm" else None)
-        evaluator = hotcoco.COCOeval(truth, found_in(truth, images, kind), kind)
-    return accumulated(evaluator)
+        truth = coco_ground_truth(images, object_columns(images), num_classes, ground_truth_masks(images) if kind == "segm" else None)
+        evaluator = hotcoco.COCOeval(truth, coco_detections(truth, images, kind), kind)
+    return accumulate(evaluator)
 
 
-def accumulated(evaluator: hotcoco.COCOeval, rules: Rules | None = None) -> Curves:
+def accumulate(evaluator: hotcoco.COCOeval, rules: CocoRules | None = None) -> CocoCurves:
     """Runs an evaluation, by other rules than COCO's if there are some."""
     if rules is not None:
         evaluator.params.iou_thrs = list(rules.thresholds)
@@ -86,7 +86,7 @@ def accumulated(evaluator: hotcoco.COCOeval, rules: Rules | None = None) -> Curv
     got = evaluator.eval
     assert got is not None
     shape = got["counts"]
-    return Curves(
+    return CocoCurves(
         precision=np.asarray(got["precision"], np.float64).reshape(shape),
         recall=np.asarray(got["recall"], np.float64).reshape([shape[0], *shape[2:]]),
         areas=tuple(evaluator.params.area_rng_lbl),
@@ -94,7 +94,9 @@ def accumulated(evaluator: hotcoco.COCOeval, rules: Rules | None = None) -> Curv
     )
 
 
-def truth_of(images: Sequence[Scored], objects: Objects, num_classes: int, masks: Sequence[bytes] | None = None) -> hotcoco.COCO:
+def coco_ground_truth(
+    images: Sequence[ScoredImage], objects: ObjectColumns, num_classes: int, masks: Sequence[bytes] | None = None
+) -> hotcoco.COCO:
     """Objects as the protocol's truth; images, annotations and categories are numbered from 1.
 
     Args:
@@ -123,27 +125,27 @@ def truth_of(images: Sequence[Scored], objects: Objects, num_classes: int, masks
     )
 
 
-def masks_of(images: Sequence[Scored]) -> list[bytes]:
+def ground_truth_masks(images: Sequence[ScoredImage]) -> list[bytes]:
     """The masks of all objects, b"" where there is none."""
     return [mask for image in images for mask in (image.truth.masks or (b"",) * len(image.truth))]
 
 
-def found_in(truth: hotcoco.COCO, images: Sequence[Scored], kind: Kind) -> hotcoco.COCO:
+def coco_detections(truth: hotcoco.COCO, images: Sequence[ScoredImage], kind: CocoKind) -> hotcoco.COCO:
     """The detections of the images as results upon their truth: boxes or masks."""
     if kind == "segm":
         return truth.load_res(_masks(images))
-    found: Found = found_of(images)
+    found: DetectionColumns = detection_columns(images)
     return truth.load_res(np.column_stack([found.image + 1, _xywh(found.boxes_xyxy), found.scores, found.classes + 1]))
 
 
-def _annotations(images: Sequence[Scored], num_classes: int) -> hotcoco.COCO:
+def _annotations(images: Sequence[ScoredImage], num_classes: int) -> hotcoco.COCO:
     points = _points(images)
     rows = [{"image_id": i, **row} for i, image in enumerate(images, 1) for row in _objects(image, points)]
     annotations = [{"id": number, **row} for number, row in enumerate(rows, 1)]
     return hotcoco.COCO({"images": _sizes(images), "annotations": annotations, "categories": _categories(num_classes)})
 
 
-def _sizes(images: Sequence[Scored]) -> list[dict[str, int]]:
+def _sizes(images: Sequence[ScoredImage]) -> list[dict[str, int]]:
     return [{"id": i, "height": image.height, "width": image.width} for i, image in enumerate(images, 1)]
 
 
@@ -151,7 +153,7 @@ def _categories(num_classes: int) -> list[dict[str, Any]]:
     return [{"id": c + 1, "name": str(c)} for c in range(num_classes)]
 
 
-def _objects(image: Scored, points: int) -> Iterator[dict[str, Any]]:
+def _objects(image: ScoredImage, points: int) -> Iterator[dict[str, Any]]:
     truth, boxes = image.truth, _xywh(image.truth.boxes_xyxy)
     for i in range(len(truth)):
         labelled = truth.keypoints[i] if truth.keypoints is not None else np.zeros((points, 3))
@@ -165,16 +167,16 @@ def _objects(image: Scored, points: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def _encoding(image: Scored, mask: bytes) -> dict[str, Any]:
+def _encoding(image: ScoredImage, mask: bytes) -> dict[str, Any]:
     return {"size": [image.height, image.width], "counts": mask.decode()}
 
 
-def _box_mask(image: Scored, box_xyxy: Sequence[float]) -> bytes:
+def _box_mask(image: ScoredImage, box_xyxy: Sequence[float]) -> bytes:
     x1, y1, x2, y2 = box_xyxy
     return from_polygons([[x1, y1, x2, y1, x2, y2, x1, y2]], image.height, image.width)
 
 
-def _masks(images: Sequence[Scored]) -> list[dict[str, Any]]:
+def _masks(images: Sequence[ScoredImage]) -> list[dict[str, Any]]:
     """As a COCO results file states them; boxes, where there are some, decide the area of a mask there too."""
     entries: list[dict[str, Any]] = []
     for i, image in enumerate(images, 1):
@@ -186,7 +188,7 @@ def _masks(images: Sequence[Scored]) -> list[dict[str, Any]]:
     return entries
 
 
-def _keypoints(images: Sequence[Scored]) -> list[dict[str, Any]]:
+def _keypoints(images: Sequence[ScoredImage]) -> list[dict[str, Any]]:
     return [
         {"image_id": i, "category_id": label + 1, "score": score, "keypoints": points.ravel().tolist()}
         for i, image in enumerate(images, 1)
@@ -195,7 +197,7 @@ def _keypoints(images: Sequence[Scored]) -> list[dict[str, Any]]:
     ]
 
 
-def _points(images: Sequence[Scored]) -> int:
+def _points(images: Sequence[ScoredImage]) -> int:
     return next(int(image.truth.keypoints.shape[1]) for image in images if image.truth.keypoints is not None)
 
 

@@ -14,7 +14,7 @@ PAIRS_AT_ONCE = 2**17
 """Of objects and detections that are compared; this bounds the memory."""
 
 
-class Scored(NamedTuple):
+class ScoredImage(NamedTuple):
     """One image: its truth and what was found."""
 
     key: str
@@ -25,7 +25,7 @@ class Scored(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Objects:
+class ObjectColumns:
     """N objects.
 
     Attributes:
@@ -46,7 +46,7 @@ class Objects:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class DetectionColumns:
     """D detections.
 
     Attributes:
@@ -62,7 +62,7 @@ class Found:
     scores: NDArray[np.float64]
 
 
-class Overlaps(NamedTuple):
+class OverlapPairs(NamedTuple):
     """P pairs of a detection and an object of one image, by detection, then object: their places (P,) among all, the IoU (P,) float64."""
 
     found: NDArray[np.int64]
@@ -70,11 +70,11 @@ class Overlaps(NamedTuple):
     iou: NDArray[np.float64]
 
 
-def objects_of(images: Sequence[Scored]) -> Objects:
+def object_columns(images: Sequence[ScoredImage]) -> ObjectColumns:
     """All objects."""
     truths = [image.truth for image in images]
     crowd = _joined([truth.crowd for truth in truths], np.bool_)
-    return Objects(
+    return ObjectColumns(
         image=np.repeat(np.arange(len(images)), [len(truth) for truth in truths]),
         boxes_xyxy=_joined([truth.boxes_xyxy for truth in truths], np.float64, 4),
         classes=_joined([truth.classes for truth in truths], np.int64),
@@ -84,10 +84,10 @@ def objects_of(images: Sequence[Scored]) -> Objects:
     )
 
 
-def found_of(images: Sequence[Scored]) -> Found:
+def detection_columns(images: Sequence[ScoredImage]) -> DetectionColumns:
     """All detections."""
     found = [image.found for image in images]
-    return Found(
+    return DetectionColumns(
         image=np.repeat(np.arange(len(images)), [len(each) for each in found]),
         boxes_xyxy=_joined([each.boxes_xyxy for each in found], np.float64, 4),
         classes=_joined([each.classes for each in found], np.int64),
@@ -95,7 +95,7 @@ def found_of(images: Sequence[Scored]) -> Found:
     )
 
 
-def at_least(images: Sequence[Scored], score: float) -> NDArray[np.bool_]:
+def reaches_score(images: Sequence[ScoredImage], score: float) -> NDArray[np.bool_]:
     """Which of all detections (D,) have a score of at least this, in the scores' own precision: a float32 of 0.7 has 0.7."""
     return _joined([image.found.scores >= score for image in images], np.bool_)
 
@@ -104,7 +104,9 @@ def _joined(parts: Sequence[NDArray[Any]], kind: type[np.generic], *shape: int) 
     return np.concatenate([np.zeros((0, *shape), kind), *parts]).astype(kind, copy=False)
 
 
-def overlaps(found: Found, objects: Objects, least: float, *, same_class: bool = False, crowd_whole: bool = False) -> Overlaps:
+def overlap_pairs(
+    found: DetectionColumns, objects: ObjectColumns, least: float, *, same_class: bool = False, crowd_whole: bool = False
+) -> OverlapPairs:
     """All pairs within an image whose IoU is at least ``least``, which is above 0.
 
     Args:
@@ -120,7 +122,7 @@ def overlaps(found: Found, objects: Objects, least: float, *, same_class: bool =
     parts = [_near(pairs, found, objects, least, crowd_whole) for pairs in every]
     none = np.empty(0, np.int64)
     columns = [np.concatenate([none, *(part[i] for part in parts)]) for i in range(2)]
-    return Overlaps(columns[0], columns[1], np.concatenate([np.empty(0), *(part[2] for part in parts)]))
+    return OverlapPairs(columns[0], columns[1], np.concatenate([np.empty(0), *(part[2] for part in parts)]))
 
 
 def _pairs(found_image: NDArray[np.int64], object_image: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -139,7 +141,9 @@ def _pairs(found_image: NDArray[np.int64], object_image: NDArray[np.int64]) -> I
         start = stop
 
 
-def _near(pairs: tuple[NDArray[np.int64], NDArray[np.int64]], found: Found, objects: Objects, least: float, crowd_whole: bool) -> Overlaps:
+def _near(
+    pairs: tuple[NDArray[np.int64], NDArray[np.int64]], found: DetectionColumns, objects: ObjectColumns, least: float, crowd_whole: bool
+) -> OverlapPairs:
     one, other = found.boxes_xyxy[pairs[0]], objects.boxes_xyxy[pairs[1]]
     width = np.minimum(one[:, 2], other[:, 2]) - np.maximum(one[:, 0], other[:, 0])
     height = np.minimum(one[:, 3], other[:, 3]) - np.maximum(one[:, 1], other[:, 1])
@@ -152,7 +156,7 @@ def _near(pairs: tuple[NDArray[np.int64], NDArray[np.int64]], found: Found, obje
     iou = common / union
     near = iou >= least
     kept = touching[near]
-    return Overlaps(pairs[0][kept], pairs[1][kept], iou[near])
+    return OverlapPairs(pairs[0][kept], pairs[1][kept], iou[near])
 
 
 def _areas(boxes_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,14 +6,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.tasks.charts import BACKGROUND, Confusion
-from mtl_ray.tasks.detection.columns import Found, Objects, Overlaps, Scored, at_least, found_of, objects_of, overlaps
+from mtl_ray.tasks.detection.columns import (
+    DetectionColumns,
+    ObjectColumns,
+    OverlapPairs,
+    ScoredImage,
+    detection_columns,
+    object_columns,
+    overlap_pairs,
+    reaches_score,
+)
 
 MIN_IOU = 0.5
 MIN_SCORE = 0.3
 """Detections with a lower score are left out; pictures leave them out too."""
 
 
-def confusion(images: Sequence[Scored], names: tuple[str, ...], *, min_score: float = MIN_SCORE, min_iou: float = MIN_IOU) -> Confusion:
+def detection_confusion(
+    images: Sequence[ScoredImage], names: tuple[str, ...], *, min_score: float = MIN_SCORE, min_iou: float = MIN_IOU
+) -> Confusion:
     """Counts objects by annotated and predicted class; the last row and column are the background.
 
     Detections with a score of at least ``min_score`` choose, best first, the free object of their own class that they overlap most,
@@ -28,9 +39,9 @@ def confusion(images: Sequence[Scored], names: tuple[str, ...], *, min_score: fl
         min_score: of the detections that count.
         min_iou: above 0.
     """
-    objects, found = objects_of(images), found_of(images)
-    shown = at_least(images, min_score)
-    near = _best_first(overlaps(found, objects, min_iou, crowd_whole=True), found, shown)
+    objects, found = object_columns(images), detection_columns(images)
+    shown = reaches_score(images, min_score)
+    near = _best_first(overlap_pairs(found, objects, min_iou, crowd_whole=True), found, shown)
     free = ~objects.optional[near.object]
     chosen = _choose(near, free, found, objects)
     same = found.classes[near.found] == objects.classes[near.object]
@@ -47,14 +58,14 @@ def confusion(images: Sequence[Scored], names: tuple[str, ...], *, min_score: fl
     return Confusion(names=(*names, BACKGROUND), counts=counts, unit="objects", note=f"IoU {min_iou:g}, score {min_score:g}")
 
 
-def _best_first(near: Overlaps, found: Found, shown: NDArray[np.bool_]) -> Overlaps:
+def _best_first(near: OverlapPairs, found: DetectionColumns, shown: NDArray[np.bool_]) -> OverlapPairs:
     """The pairs of the detections that are shown, the best detections first, of each the object that it overlaps most."""
     kept = np.flatnonzero(shown[near.found])
     order = kept[np.lexsort((near.object[kept], -near.iou[kept], near.found[kept], -found.scores[near.found[kept]]))]
-    return Overlaps(near.found[order], near.object[order], near.iou[order])
+    return OverlapPairs(near.found[order], near.object[order], near.iou[order])
 
 
-def _choose(near: Overlaps, free: NDArray[np.bool_], found: Found, objects: Objects) -> NDArray[np.int64]:
+def _choose(near: OverlapPairs, free: NDArray[np.bool_], found: DetectionColumns, objects: ObjectColumns) -> NDArray[np.int64]:
     """Of each detection the object that it chose; -1 if it found none."""
     chosen = np.full(len(found.classes), -1)
     taken = np.zeros(len(objects.classes), np.bool_)
@@ -66,7 +77,7 @@ def _choose(near: Overlaps, free: NDArray[np.bool_], found: Found, objects: Obje
     return chosen
 
 
-def _greedy(near: Overlaps, order: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+def _greedy(near: OverlapPairs, order: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """The pairs, in this order, of which neither part was in an earlier one that was taken."""
     detections, places = set[int](), set[int]()
     for detection, place in zip(near.found[order].tolist(), near.object[order].tolist(), strict=True):

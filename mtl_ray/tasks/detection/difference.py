@@ -78,7 +78,7 @@ def _objects_difference(
     missing = tuple(f"neither gives {name!r}" for name in PER_OBJECT[:3] if name not in first and name not in second)
     if faults or missing:
         return Difference(unit="boxes", incomparable=faults + missing), none
-    ours, theirs = match(*((side["boxes"], side["scores"], side["classes"]) for side in (first, second)))
+    ours, theirs = match_boxes(*((side["boxes"], side["scores"], side["classes"]) for side in (first, second)))
     if "masks" in first and "masks" in second:
         alike = [_mask_iou(*pair) >= MATCH_IOU for pair in zip(first["masks"][ours], second["masks"][theirs], strict=True)]
         ours, theirs = ours[np.array(alike, bool)], theirs[np.array(alike, bool)]
@@ -96,7 +96,7 @@ def _mask_iou(first: NDArray[Any], second: NDArray[Any]) -> float:
     return int(((first > 0) & (second > 0)).sum()) / union if union else 1.0
 
 
-def match(first: tuple[NDArray[Any], ...], second: tuple[NDArray[Any], ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def match_boxes(first: tuple[NDArray[Any], ...], second: tuple[NDArray[Any], ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Pairs boxes of one class one to one, so that their overlaps add up to the most (Kuhn 1955).
 
     Args:

@@ -13,7 +13,7 @@ from mtl_ray.tasks.detection.decode import Detections
 _CROWD = (160, 160, 160)
 
 
-def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+def draw_objects(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
     """The annotated objects; crowds grey and dashed, difficult ones dashed.
 
     Args:
@@ -30,10 +30,10 @@ def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Voca
     return picture.pixels
 
 
-def draw_prediction(
+def draw_detections(
     image: NDArray[np.uint8], prediction: Detections, vocabulary: Vocabulary, score_threshold: float = 0.3
 ) -> NDArray[np.uint8]:
-    """The objects found with a score of at least ``score_threshold``, of the same size as ``draw_ground_truth`` gives."""
+    """The objects found with a score of at least ``score_threshold``, of the same size as ``draw_objects`` gives."""
     picture = Picture(image)
     names = vocabulary.classes["instances"]
     colours = colours_of(len(names), vocabulary.colours.get("instances", ()))

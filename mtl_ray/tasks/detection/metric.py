@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 from mtl_ray.samples import Sample
 from mtl_ray.tasks.charts import Charts, PrecisionRecall
-from mtl_ray.tasks.detection.coco import Curves, Kind, curves
-from mtl_ray.tasks.detection.columns import Scored
-from mtl_ray.tasks.detection.confusion import confusion
+from mtl_ray.tasks.detection.coco import CocoCurves, CocoKind, coco_curves
+from mtl_ray.tasks.detection.columns import ScoredImage
+from mtl_ray.tasks.detection.confusion import detection_confusion
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.voc import VocTable, voc_table
 
-PREFIX: Mapping[Kind, str] = {"bbox": "", "segm": "segm_", "keypoints": "keypoints_"}
+PREFIX: Mapping[CocoKind, str] = {"bbox": "", "segm": "segm_", "keypoints": "keypoints_"}
 
 
-class Tables(NamedTuple):
+class ProtocolTables(NamedTuple):
     """What the protocols say: COCO's by kind, and VOC's where there are boxes."""
 
-    curves: Mapping[Kind, Curves]
+    curves: Mapping[CocoKind, CocoCurves]
     voc: VocTable | None
 
 
@@ -38,15 +38,15 @@ class DetectionMetric:
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
-        self.images: list[Scored] = []
-        self._tables: Tables | None = None
+        self.images: list[ScoredImage] = []
+        self._tables: ProtocolTables | None = None
 
     def update(self, sample: Sample, prediction: Detections) -> None:
         """Keeps one image; one whose objects are not annotated is left out."""
         self._tables = None
         if sample.instances is not None:
             found = of_known_classes(prediction, sample)
-            self.images.append(Scored(sample.key, sample.height, sample.width, sample.instances, found))
+            self.images.append(ScoredImage(sample.key, sample.height, sample.width, sample.instances, found))
 
     def merge(self, other: Self) -> None:
         """Adds the images of ``other``."""
@@ -87,11 +87,11 @@ class DetectionMetric:
         precision = got.precision[0, :, :, 0, -1].T
         note = {"bbox": "IoU 0.5", "segm": "mask IoU 0.5", "keypoints": "OKS 0.5"}[kind]
         return Charts(
-            confusion=confusion(self.images, self.names) if kind == "bbox" else None,
+            confusion=detection_confusion(self.images, self.names) if kind == "bbox" else None,
             precision_recall=PrecisionRecall(names=self.names, precision=np.where(precision < 0, np.nan, precision), note=note),
         )
 
-    def _measured(self) -> Tables:
+    def _measured(self) -> ProtocolTables:
         """What the protocols say of all images, once for each set of them.
 
         Images are taken by key, numbers in it by value: equal scores are then met in the same order however the images came together.
@@ -100,7 +100,7 @@ class DetectionMetric:
             images = sorted(self.images, key=lambda image: _by_value(image.key))
             kinds, classes = _kinds(images), len(self.names)
             voc = voc_table(images, classes) if "bbox" in kinds else None
-            self._tables = Tables(curves={kind: curves(kind, images, classes) for kind in kinds}, voc=voc)
+            self._tables = ProtocolTables(curves={kind: coco_curves(kind, images, classes) for kind in kinds}, voc=voc)
         return self._tables
 
 
@@ -123,9 +123,9 @@ def _by_value(key: str) -> list[str | int]:
     return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", key))]
 
 
-def _kinds(images: Sequence[Scored]) -> list[Kind]:
+def _kinds(images: Sequence[ScoredImage]) -> list[CocoKind]:
     """What can be compared; a file of masks or keypoints alone has NaN for boxes."""
-    kinds: list[Kind] = [] if any(np.isnan(image.found.boxes_xyxy).any() for image in images) else ["bbox"]
+    kinds: list[CocoKind] = [] if any(np.isnan(image.found.boxes_xyxy).any() for image in images) else ["bbox"]
     if any(image.found.masks is not None for image in images) and any(image.truth.masks is not None for image in images):
         kinds.append("segm")
     if any(image.found.keypoints is not None for image in images) and any(image.truth.keypoints is not None for image in images):
@@ -135,7 +135,7 @@ def _kinds(images: Sequence[Scored]) -> list[Kind]:
     return kinds
 
 
-def _summary(got: Curves) -> dict[str, float]:
+def _summary(got: CocoCurves) -> dict[str, float]:
     precision = {area: got.precision[:, :, :, i, -1] for i, area in enumerate(got.areas)}
     result = {"mAP": _mean(precision["all"]), "mAP50": _mean(precision["all"][0]), "mAP75": _mean(precision["all"][5])}
     result |= {f"mAP_{area[0]}": _mean(values) for area, values in precision.items() if area != "all"}
@@ -144,7 +144,7 @@ def _summary(got: Curves) -> dict[str, float]:
     return result | {f"AR_{area[0]}": _mean(got.recall[:, :, i, -1]) for i, area in enumerate(got.areas) if area != "all"}
 
 
-def _by_class(got: Curves) -> dict[str, NDArray[np.float64]]:
+def _by_class(got: CocoCurves) -> dict[str, NDArray[np.float64]]:
     return {
         "mAP": _means(got.precision[:, :, :, 0, -1]),
         "mAP50": _means(got.precision[:1, :, :, 0, -1]),
@@ -152,7 +152,7 @@ def _by_class(got: Curves) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _objects(images: Sequence[Scored], num_classes: int) -> NDArray[np.int64]:
+def _objects(images: Sequence[ScoredImage], num_classes: int) -> NDArray[np.int64]:
     wanted = [image.truth.classes[~(image.truth.crowd | image.truth.difficult)] for image in images]
     return np.bincount(np.concatenate([np.empty(0, np.int64), *wanted]), minlength=num_classes)
 

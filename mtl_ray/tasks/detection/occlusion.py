@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mtl_ray.geometry.boxes import iou_matrix
 from mtl_ray.tasks.detection.decode import Detections
 
-Hidden = Literal["occluded", "separated"]
+OcclusionKind = Literal["occluded", "separated"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class HiddenObject:
     mask: bytes
 
 
-Lists = Mapping[Hidden, Sequence[HiddenObject]]
+OcclusionLists = Mapping[OcclusionKind, Sequence[HiddenObject]]
 
 
 class OcclusionCounts:
@@ -52,12 +52,12 @@ class OcclusionCounts:
         iou_threshold: overlap of masks, or of boxes where the detections have no masks.
     """
 
-    def __init__(self, lists: Lists, names: Sequence[str], *, score_threshold: float = 0.3, iou_threshold: float = 0.75) -> None:
+    def __init__(self, lists: OcclusionLists, names: Sequence[str], *, score_threshold: float = 0.3, iou_threshold: float = 0.75) -> None:
         self.score_threshold, self.iou_threshold = score_threshold, iou_threshold
-        self.looked_for: dict[Hidden, int] = dict.fromkeys(lists, 0)
-        self.found: dict[Hidden, int] = dict.fromkeys(lists, 0)
+        self.looked_for: dict[OcclusionKind, int] = dict.fromkeys(lists, 0)
+        self.found: dict[OcclusionKind, int] = dict.fromkeys(lists, 0)
         self._class_of = {name: place for place, name in enumerate(names)}
-        self._of_image: dict[str, list[tuple[Hidden, HiddenObject]]] = {}
+        self._of_image: dict[str, list[tuple[OcclusionKind, HiddenObject]]] = {}
         for kind, objects in lists.items():
             for each in objects:
                 self._of_image.setdefault(each.file_name, []).append((kind, each))
@@ -77,7 +77,7 @@ class OcclusionCounts:
             self.looked_for[kind] += other.looked_for[kind]
             self.found[kind] += other.found[kind]
 
-    def recall(self) -> dict[Hidden, float]:
+    def recall(self) -> dict[OcclusionKind, float]:
         """The share that was found, NaN where none was looked for."""
         return {kind: self.found[kind] / count if count else float("nan") for kind, count in self.looked_for.items()}
 

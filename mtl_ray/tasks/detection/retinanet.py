@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +11,8 @@ from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term
-from mtl_ray.tasks.detection.anchors import cell_corners, flatten_levels, in_crowd
+from mtl_ray.tasks.detection.candidates import cell_corners, flatten_levels, in_crowd, select_detections
 from mtl_ray.tasks.detection.config import RetinaNetHead
-from mtl_ray.tasks.detection.matching import match_by_overlap
-from mtl_ray.tasks.detection.nms import select
 
 MAX_LOG_SCALE = math.log(1000 / 16)
 
@@ -83,7 +82,7 @@ class RetinaNet(HeadModule):
         """
         logits, offsets, anchors = self.raw(features)
         wanted = targets["present"] & ~targets["crowd"] & targets["annotated"][:, None]
-        match, positive, negative = match_by_overlap(anchors, targets["boxes"], wanted)
+        match, positive, negative = match_anchors(anchors, targets["boxes"], wanted)
         ignored = in_crowd((anchors[:, :2] + anchors[:, 2:]) / 2, targets["boxes"], targets["present"] & targets["crowd"])
         counted = (positive | (negative & ~ignored)) & targets["annotated"][:, None]
         right = F.one_hot(targets["classes"].gather(1, match).clamp(min=0), logits.shape[2]).float() * positive[..., None]
@@ -109,7 +108,7 @@ class RetinaNet(HeadModule):
 
     def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
         """See ``nms.select``."""
-        return select(candidates, self.selection, exporting)
+        return select_detections(candidates, self.selection, exporting)
 
 
 def anchor_shapes(config: RetinaNetHead) -> Tensor:
@@ -124,3 +123,63 @@ def decode_offsets(offsets: Tensor, anchors: Tensor) -> Tensor:
     centre = (anchors[:, :2] + anchors[:, 2:]) / 2 + offsets[..., :2] * size
     half = offsets[..., 2:].clamp(max=MAX_LOG_SCALE).exp() * size / 2
     return torch.cat([centre - half, centre + half], dim=-1)
+
+
+class AnchorMatches(NamedTuple):
+    """For each of N anchors of B images: the object (B, N), whether it must find it, whether it must find nothing (bool)."""
+
+    object: Tensor
+    positive: Tensor
+    negative: Tensor
+
+
+def match_anchors(anchors: Tensor, boxes: Tensor, wanted: Tensor, high: float = 0.5, low: float = 0.4) -> AnchorMatches:
+    """Matches anchors to the objects that they overlap enough, and the best anchors of each in any case (Lin et al. 2017, section 4).
+
+    One object of each image at a time meets all anchors: its best anchor is then known at once, and no (B, N, M) is held.
+
+    Args:
+        anchors: (N, 4) xyxy.
+        boxes: (B, M, 4) xyxy of the same units.
+        wanted: (B, M) bool, which boxes are to be learnt.
+        high: IoU from which an anchor is positive.
+        low: IoU below which it is negative; between the two it is neither.
+    """
+    shape, device = (wanted.shape[0], anchors.shape[0]), boxes.device
+    best = torch.full(shape, -torch.inf, dtype=boxes.dtype, device=device)
+    match, forced_match = torch.zeros((2, *shape), dtype=torch.int32, device=device)
+    forced, chosen, new = torch.zeros((3, *shape), dtype=torch.bool, device=device)
+    overlaps = AnchorOverlaps(anchors, shape[0])
+    for place, (box, is_wanted) in enumerate(zip(boxes.unbind(dim=1), wanted.unbind(dim=1), strict=True)):
+        overlap = overlaps(box).masked_fill_(~is_wanted[:, None], -1.0)
+        match.masked_fill_(torch.gt(overlap, best, out=chosen), place)  # of equal overlaps the first object's
+        torch.maximum(overlap, best, out=best)
+        top = overlap.amax(dim=1, keepdim=True)
+        torch.eq(overlap, top.masked_fill_(top <= 0, torch.inf), out=chosen)
+        forced_match.masked_fill_(torch.gt(chosen, forced, out=new), place)  # chosen and not yet forced
+        forced.logical_or_(chosen)
+    positive = (best >= high) | forced
+    return AnchorMatches(torch.where(forced, forced_match, match).long(), positive, (best < low) & ~positive)
+
+
+class AnchorOverlaps:
+    """IoU of N anchors and one box of each of B images, equal to torchvision's ``box_iou`` bit for bit.
+
+    Anchors lie side by side, and the same three (B, N) buffers are filled for each object: on a CPU, fresh ones would cost several times
+    as much as the arithmetic.
+    """
+
+    def __init__(self, anchors: Tensor, batch: int) -> None:
+        self.left, self.top, self.right, self.bottom = anchors.t().contiguous()
+        self.areas = (self.right - self.left) * (self.bottom - self.top)
+        self.width, self.height, self.other = torch.empty((3, batch, anchors.shape[0]), dtype=anchors.dtype, device=anchors.device)
+
+    def __call__(self, boxes: Tensor) -> Tensor:
+        """(B, 4) xyxy -> (B, N), valid until the next call."""
+        left, top, right, bottom = boxes[..., None].unbind(dim=1)  # each (B, 1)
+        width = torch.minimum(self.right, right, out=self.width)
+        width.sub_(torch.maximum(self.left, left, out=self.other)).clamp_(min=0)
+        height = torch.minimum(self.bottom, bottom, out=self.height)
+        height.sub_(torch.maximum(self.top, top, out=self.other)).clamp_(min=0)
+        shared = width.mul_(height)
+        return shared.div_(torch.add(self.areas, (right - left) * (bottom - top), out=self.other).sub_(shared))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.tasks.detection.decode import Detections, SelectingHead, decode
+from mtl_ray.tasks.detection.decode import Detections, SelectingHead, decode_detections
 from mtl_ray.tasks.difference import Comparison, Difference, Fields
 from mtl_ray.tasks.task import HeadKind, View
 
@@ -30,7 +30,7 @@ class DetectionTask:
 
     def decode(self, arrays: Fields, frame: Frame, head: SelectingHead) -> Detections:
         """See ``decode.decode``."""
-        return decode(arrays, frame, head)
+        return decode_detections(arrays, frame, head)
 
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "DetectionMetric":
         """See ``Task``."""
@@ -100,17 +100,17 @@ class DetectionTask:
 
     def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
         """See ``Task``."""
-        from mtl_ray.tasks.detection.draw import draw_ground_truth
+        from mtl_ray.tasks.detection.draw import draw_objects
 
-        return draw_ground_truth(image, sample, vocabulary)
+        return draw_objects(image, sample, vocabulary)
 
     def draw_prediction(
         self, image: NDArray[np.uint8], prediction: Detections, vocabulary: Vocabulary, score_threshold: float = 0.3
     ) -> NDArray[np.uint8]:
         """See ``Task``."""
-        from mtl_ray.tasks.detection.draw import draw_prediction
+        from mtl_ray.tasks.detection.draw import draw_detections
 
-        return draw_prediction(image, prediction, vocabulary, score_threshold)
+        return draw_detections(image, prediction, vocabulary, score_threshold)
 
     def row_type(self) -> Any:
         """A struct: boxes are 4 N numbers, keypoints 3 K each; masks and keypoints null where there are none."""

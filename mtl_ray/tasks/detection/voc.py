@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tasks.detection.columns import Found, Objects, Scored, found_of, objects_of, overlaps
+from mtl_ray.tasks.detection.columns import DetectionColumns, ObjectColumns, ScoredImage, detection_columns, object_columns, overlap_pairs
 
 THRESHOLD = 0.5
 
@@ -26,13 +26,13 @@ class VocTable:
     recall: NDArray[np.float64]
 
 
-def voc_table(images: Sequence[Scored], num_classes: int) -> VocTable:
+def voc_table(images: Sequence[ScoredImage], num_classes: int) -> VocTable:
     """Matches each detection to the object of its class that it overlaps most.
 
     The best-scored detection with an IoU of at least 0.5 finds the object, further ones are wrong. An object that is
     ``difficult`` or ``crowd`` need not be found, and a detection whose object it is counts neither way.
     """
-    objects, found = objects_of(images), found_of(images)
+    objects, found = object_columns(images), detection_columns(images)
     chosen = _chosen(objects, found)
     ignored = (chosen >= 0) & np.append(objects.optional, False)[chosen]
     labels = objects.classes[~objects.optional]
@@ -47,9 +47,9 @@ def voc_table(images: Sequence[Scored], num_classes: int) -> VocTable:
     return VocTable(area=table[0], eleven=table[1], recall=table[2])
 
 
-def _chosen(objects: Objects, found: Found) -> NDArray[np.int64]:
+def _chosen(objects: ObjectColumns, found: DetectionColumns) -> NDArray[np.int64]:
     """Of each detection the object of its class that it overlaps most, the first of equal ones; -1 if none enough."""
-    near = overlaps(found, objects, THRESHOLD, same_class=True)
+    near = overlap_pairs(found, objects, THRESHOLD, same_class=True)
     best = np.lexsort((near.object, -near.iou, near.found))
     detection, first = np.unique(near.found[best], return_index=True)
     chosen = np.full(len(found.classes), -1)

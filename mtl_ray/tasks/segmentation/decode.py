@@ -20,6 +20,6 @@ class SemanticMap:
     classes: NDArray[np.uint8]
 
 
-def decode(arrays: Fields, frame: Frame) -> SemanticMap:
+def decode_class_map(arrays: Fields, frame: Frame) -> SemanticMap:
     """Brings ``classes`` uint8 (H, W) from the canvas back to the pixels of the image (nearest neighbour)."""
     return SemanticMap(classes=map_to_image(np.asarray(arrays["classes"], np.uint8), frame))

@@ -10,7 +10,7 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 
 
-def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+def draw_semantic(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
     """The annotated map: each class in its colour, pixels without a class dark.
 
     Args:
@@ -26,10 +26,10 @@ def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Voca
     return _drawn(image, decode_semantic(sample.semantic), vocabulary)
 
 
-def draw_prediction(
+def draw_class_map(
     image: NDArray[np.uint8], prediction: SemanticMap, vocabulary: Vocabulary, score_threshold: float = 0.3
 ) -> NDArray[np.uint8]:
-    """The predicted map, of the same size as ``draw_ground_truth`` gives; a map has no scores, so the threshold does not matter."""
+    """The predicted map, of the same size as ``draw_semantic`` gives; a map has no scores, so the threshold does not matter."""
     return _drawn(image, prediction.classes, vocabulary)
 
 

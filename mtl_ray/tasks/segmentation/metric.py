@@ -39,7 +39,7 @@ class SemanticMetric:
         if truth.shape != prediction.classes.shape:
             sizes = " and ".join(f"{width} x {height}" for height, width in (truth.shape, prediction.classes.shape))
             raise ValueError(f"the semantic map of sample {sample.key!r} and its prediction differ in size: {sizes} pixels")
-        counts = confusion(truth, prediction.classes)
+        counts = pixel_confusion(truth, prediction.classes)
         if (known := sample.known_classes.get("semantic")) is not None:
             counts[:, np.flatnonzero(~known)] = 0
         self.counts += counts
@@ -85,7 +85,7 @@ class SemanticMetric:
             return {"IoU": right / (truth + found - right), "Acc": right / truth, "Dice": 2 * right / (truth + found)}
 
 
-def confusion(truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> NDArray[np.int64]:
+def pixel_confusion(truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(256, 256) int64 counts of (truth, found) over two maps of one size."""
     counts = np.zeros((256, 256), np.int64)
     rows = max(1, 2**24 // max(1, truth.shape[1]))  # calcHist counts in float32, which is exact below 2^24 only

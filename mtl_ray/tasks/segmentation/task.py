@@ -14,7 +14,7 @@ from mtl_ray.annotations.semantic import SEMANTIC
 from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
-from mtl_ray.tasks.segmentation.decode import SemanticMap, decode
+from mtl_ray.tasks.segmentation.decode import SemanticMap, decode_class_map
 from mtl_ray.tasks.task import HeadKind, View
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class SegmentationTask:
 
     def decode(self, arrays: Fields, frame: Frame, head: object) -> SemanticMap:
         """See ``decode.decode``."""
-        return decode(arrays, frame)
+        return decode_class_map(arrays, frame)
 
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "SemanticMetric":
         """See ``Task``."""
@@ -93,17 +93,17 @@ class SegmentationTask:
 
     def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
         """See ``Task``."""
-        from mtl_ray.tasks.segmentation.draw import draw_ground_truth
+        from mtl_ray.tasks.segmentation.draw import draw_semantic
 
-        return draw_ground_truth(image, sample, vocabulary)
+        return draw_semantic(image, sample, vocabulary)
 
     def draw_prediction(
         self, image: NDArray[np.uint8], prediction: SemanticMap, vocabulary: Vocabulary, score_threshold: float = 0.3
     ) -> NDArray[np.uint8]:
         """See ``Task``."""
-        from mtl_ray.tasks.segmentation.draw import draw_prediction
+        from mtl_ray.tasks.segmentation.draw import draw_class_map
 
-        return draw_prediction(image, prediction, vocabulary, score_threshold)
+        return draw_class_map(image, prediction, vocabulary, score_threshold)
 
     def row_type(self) -> Any:
         """A struct with an index PNG of the image's size."""
