@@ -52,8 +52,8 @@ def compat_confusion(images: Sequence[ScoredImage], names: tuple[str, ...], *, m
     objects, found = object_columns(images), detection_columns(images)
     shown = reaches_score(images, min_score)
     near = overlaps_float32(found, objects, min_iou)
-    kept = shown[near.found]
-    detection, place = near.found[kept], near.object[kept]
+    kept = shown[near.detection]
+    detection, place = near.detection[kept], near.object[kept]
     none = len(names)
     counts = np.zeros((none + 1, none + 1), np.int64)
     np.add.at(counts, (objects.classes[place], found.classes[detection]), 1)
@@ -68,13 +68,13 @@ def compat_confusion(images: Sequence[ScoredImage], names: tuple[str, ...], *, m
 
 
 def _suppressed(image: ScoredImage, iou: float) -> ScoredImage:
-    found = image.found
+    found = image.predicted
     rule = Selection(iou_threshold=iou, max_detections=max(1, len(found)))
     boxes, scores = found.boxes_xyxy.astype(np.float32), found.scores.astype(np.float32)
     groups = [np.flatnonzero(found.classes == label) for label in np.unique(found.classes)]
     kept = np.sort(np.concatenate([np.empty(0, np.int64), *(group[suppress_boxes(boxes[group], scores[group], rule)] for group in groups)]))
     rest = replace(found, boxes_xyxy=found.boxes_xyxy[kept], scores=found.scores[kept], classes=found.classes[kept], masks=None)
-    return image._replace(found=replace(rest, keypoints=None))
+    return image._replace(predicted=replace(rest, keypoints=None))
 
 
 def head_confusion(pairs: Pairs, name: str) -> Confusion:

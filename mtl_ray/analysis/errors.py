@@ -90,7 +90,7 @@ def error_curves(paired: Paired, executor: Executor, *, kind: Likeness = "bbox",
         raise ValueError(f"the areas {small:g} {medium:g} {most:g} do not increase")
     if not paired.names:
         raise ValueError("the data has no classes of objects, so nothing can be wrong")
-    if kind == "segm" and all(image.truth.masks is None for image in paired.images):
+    if kind == "segm" and all(image.ground_truth.masks is None for image in paired.images):
         raise ValueError("the data has no masks; compare boxes instead")
     bounds = dict(zip(AREAS, ((0.0, most), (0.0, small), (small, medium), (medium, most)), strict=True))
     classes = len(paired.names)

@@ -75,8 +75,8 @@ def overlaps_float32(found: DetectionColumns, objects: ObjectColumns, least: flo
 
 def _rank(objects: ObjectColumns, found: DetectionColumns, groups: NDArray[np.int64], group_of: NDArray[np.int64]) -> Ranked:
     near = overlaps_float32(found, objects, 0.4999, same_class=True)
-    best = np.lexsort((near.object, objects.optional[near.object], -near.iou, near.found))
-    detection, first = np.unique(near.found[best], return_index=True)
+    best = np.lexsort((near.object, objects.optional[near.object], -near.iou, near.detection))
+    detection, first = np.unique(near.detection[best], return_index=True)
     chosen, iou = np.full(len(found.scores), -1), np.zeros(len(found.scores))
     chosen[detection], iou[detection] = near.object[best[first]], near.iou[best[first]]
     kept = np.flatnonzero(np.isin(group_of, groups))

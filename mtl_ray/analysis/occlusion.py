@@ -59,7 +59,7 @@ def occlusion(paired: Paired, lists: OcclusionLists, *, kind: Likeness = "segm",
         paired = paired.without_masks()
     counts = OcclusionCounts(lists, paired.names, score_threshold=score, iou_threshold=iou)
     for image in paired.images:
-        counts.update(paired.file_names[image.key], image.found)
+        counts.update(paired.file_names[image.key], image.predicted)
     return Occlusion(
         recall={name: 100 * value for name, value in counts.recall().items()},
         found=counts.found,
@@ -101,7 +101,7 @@ def derive(paired: Paired, executor: Executor) -> OcclusionLists:
     Raises:
         ValueError: if the data has no masks.
     """
-    if all(image.truth.masks is None for image in paired.images):
+    if all(image.ground_truth.masks is None for image in paired.images):
         raise ValueError("the data has no masks, by which occluded objects are told; give the lists with --occluded and --separated")
     starts = range(0, len(paired.images), IMAGES_OF_A_TASK)
     parts = executor(
@@ -117,16 +117,16 @@ def _hidden(
 ) -> list[tuple[OcclusionKind, HiddenObject]]:
     found: list[tuple[OcclusionKind, HiddenObject]] = []
     for image in images[slice(*rows)]:
-        for place, kind in hidden_in(image.truth, image.height, image.width).items():
-            assert image.truth.masks is not None
-            x1, y1, x2, y2 = image.truth.boxes_xyxy[place].tolist()
+        for place, kind in hidden_in(image.ground_truth, image.height, image.width).items():
+            assert image.ground_truth.masks is not None
+            x1, y1, x2, y2 = image.ground_truth.boxes_xyxy[place].tolist()
             each = HiddenObject(
                 file_name=file_names[image.key],
-                name=names[int(image.truth.classes[place])],
+                name=names[int(image.ground_truth.classes[place])],
                 box_xyxy=(x1, y1, x2, y2),
                 height=image.height,
                 width=image.width,
-                mask=image.truth.masks[place],
+                mask=image.ground_truth.masks[place],
             )
             found.append((kind, each))
     return found

@@ -108,17 +108,17 @@ class Paired:
         These are objects marked ``ignore``, of no area, narrower or lower than a pixel, or wholly
         outside the image.
         """
-        return replace(self, images=tuple(image._replace(truth=select(image.truth, _usable(image))) for image in self.images))
+        return replace(self, images=tuple(image._replace(ground_truth=select(image.ground_truth, _usable(image))) for image in self.images))
 
     def without_masks(self) -> "Paired":
         """A copy without masks, so that boxes are compared."""
-        return replace(self, images=tuple(image._replace(found=replace(image.found, masks=None)) for image in self.images))
+        return replace(self, images=tuple(image._replace(predicted=replace(image.predicted, masks=None)) for image in self.images))
 
     def above(self, score: float) -> "Paired":
         """A copy without the detections with a lower score."""
         if score <= 0:
             return self
-        return replace(self, images=tuple(image._replace(found=_kept(image.found, score)) for image in self.images))
+        return replace(self, images=tuple(image._replace(predicted=_kept(image.predicted, score)) for image in self.images))
 
 
 def open_pairs(predictions: str, data: str, *, images: str | None = None, classes: Sequence[str] | None = None) -> Pairs:
@@ -212,9 +212,9 @@ def _check(images: Sequence[ScoredImage], kind: Likeness) -> None:
     if not images:
         raise ValueError("the data has no image with annotated objects")
     if kind == "segm":
-        if any(len(image.found) and image.found.masks is None for image in images):
+        if any(len(image.predicted) and image.predicted.masks is None for image in images):
             raise ValueError("the predictions have no masks; compare boxes instead")
-    elif any(np.isnan(image.found.boxes_xyxy).any() for image in images):
+    elif any(np.isnan(image.predicted.boxes_xyxy).any() for image in images):
         raise ValueError("the predictions have no boxes; compare masks instead")
 
 
@@ -232,7 +232,7 @@ def _groups(data: EvaluationData, vocabulary: Vocabulary) -> tuple[str, ...]:
 
 
 def _usable(image: ScoredImage) -> NDArray[np.bool_]:
-    truth = image.truth
+    truth = image.ground_truth
     sides = truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]
     edge = np.array([image.width, image.height]) if image.height > 0 else np.inf  # an annotation file need not say the size
     inside = (np.minimum(truth.boxes_xyxy[:, 2:], edge) > np.maximum(truth.boxes_xyxy[:, :2], 0)).all(axis=1)

@@ -23,7 +23,9 @@ Term = tuple[Tensor, Tensor]
 
 
 Candidates = dict[str, Tensor]
-"""The candidates of a dense head: ``boxes`` (B, N, 4) xyxy in canvas pixels, ``objectness`` (B, N), ``scores`` (B, N, C); float32, scores in [0, 1]."""
+"""The candidates of a dense head: ``boxes`` (B, N, 4) xyxy in canvas pixels, ``objectness`` (B, N),
+``scores`` (B, N, C); float32, scores in [0, 1].
+"""
 
 IMPOSSIBLE = -1e30
 """The logit of a class that is excluded from a softmax. Its probability is exactly 0, and there is

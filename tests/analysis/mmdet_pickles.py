@@ -18,11 +18,11 @@ def entries_3x(images: Sequence[ScoredImage], masks: bool = False) -> list[dict[
             "ori_shape": (image.height, image.width),
             "scale_factor": (1.5, 1.5),
             "pred_instances": {
-                "bboxes": torch.tensor(image.found.boxes_xyxy),
-                "scores": torch.tensor(image.found.scores),
-                "labels": torch.tensor(image.found.classes),
+                "bboxes": torch.tensor(image.predicted.boxes_xyxy),
+                "scores": torch.tensor(image.predicted.scores),
+                "labels": torch.tensor(image.predicted.classes),
             }
-            | ({"masks": [_rle(image, mask) for mask in image.found.masks or ()]} if masks else {}),
+            | ({"masks": [_rle(image, mask) for mask in image.predicted.masks or ()]} if masks else {}),
         }
         for number, image in enumerate(images)
     ]
@@ -32,7 +32,7 @@ def entries_2x(images: Sequence[ScoredImage], classes: int, masks: bool = False)
     """Arrays (n, 5) by class, and the masks by class beside them; images in their order."""
     entries: list[Any] = []
     for image in images:
-        found = image.found
+        found = image.predicted
         rows = np.concatenate([found.boxes_xyxy, found.scores[:, None]], axis=1).astype(np.float32)
         boxes = [rows[found.classes == label] for label in range(classes)]
         coded = [[_rle(image, (found.masks or ())[i]) for i in np.flatnonzero(found.classes == label)] for label in range(classes)]

@@ -39,18 +39,18 @@ LEFT, RIGHT = [10.0, 10, 60, 60], [100.0, 100, 180, 180]
 def plain_compat(images: list[ScoredImage], classes: int, score: float, iou: float) -> NDArray[np.int64]:
     counts = np.zeros((classes + 1, classes + 1), np.int64)
     for image in images:
-        overlap = iou_matrix(image.found.boxes_xyxy, image.truth.boxes_xyxy)
-        seen = [0] * len(image.truth)
-        for i, label in enumerate(image.found.classes):
+        overlap = iou_matrix(image.predicted.boxes_xyxy, image.ground_truth.boxes_xyxy)
+        seen = [0] * len(image.ground_truth)
+        for i, label in enumerate(image.predicted.classes):
             matches = 0
-            for j, wanted in enumerate(image.truth.classes):
-                if image.found.scores[i] >= score and overlap[i, j] >= iou:
+            for j, wanted in enumerate(image.ground_truth.classes):
+                if image.predicted.scores[i] >= score and overlap[i, j] >= iou:
                     matches += 1
                     seen[j] += wanted == label
                     counts[wanted, label] += 1
-            if image.found.scores[i] >= score and not matches:
+            if image.predicted.scores[i] >= score and not matches:
                 counts[classes, label] += 1
-        for j, wanted in enumerate(image.truth.classes):
+        for j, wanted in enumerate(image.ground_truth.classes):
             counts[wanted, classes] += not seen[j]
     return counts
 
@@ -58,7 +58,7 @@ def plain_compat(images: list[ScoredImage], classes: int, score: float, iou: flo
 def plain_one_to_one(images: list[ScoredImage], classes: int, score: float, iou: float) -> NDArray[np.int64]:
     counts = np.zeros((classes + 1, classes + 1), np.int64)
     for image in images:
-        truth, found = image.truth, image.found
+        truth, found = image.ground_truth, image.predicted
         overlap = iou_matrix(found.boxes_xyxy, truth.boxes_xyxy)
         order = [int(i) for i in np.argsort(-found.scores, kind="stable") if found.scores[i] >= score]
         partner: dict[int, int] = {}
@@ -145,7 +145,7 @@ def test_the_other_programs_precision_decides_at_the_threshold() -> None:
     wanted, box = [13 / 7, 0, 13 / 7 + 2.6, 1], [13 / 7, 0, 13 / 7 + 1.3, 1]
     truth = replace(instances([wanted]), boxes_xyxy=np.array([wanted]))
     image = ScoredImage("a", 9, 9, truth, detections([box], [0.9]))
-    exact = iou_matrix(image.found.boxes_xyxy.astype(np.float64), truth.boxes_xyxy)[0, 0]
+    exact = iou_matrix(image.predicted.boxes_xyxy.astype(np.float64), truth.boxes_xyxy)[0, 0]
     assert exact < 0.5
     assert compat_confusion([image], ("a",), min_score=0.3, min_iou=0.5).counts.tolist() == [[1, 0], [0, 0]]
 

@@ -71,8 +71,11 @@ def reference(truth: dict[str, Any], found: list[dict[str, Any]], kind: str) -> 
 def confused(images: list[ScoredImage], seed: int) -> list[ScoredImage]:
     """Half of the detections are of any class."""
     rng = np.random.default_rng(seed)
-    kinds = [np.where(rng.random(len(image.found)) < 0.5, rng.integers(0, 5, len(image.found)), image.found.classes) for image in images]
-    return [image._replace(found=replace(image.found, classes=kind)) for image, kind in zip(images, kinds, strict=True)]
+    kinds = [
+        np.where(rng.random(len(image.predicted)) < 0.5, rng.integers(0, 5, len(image.predicted)), image.predicted.classes)
+        for image in images
+    ]
+    return [image._replace(predicted=replace(image.predicted, classes=kind)) for image, kind in zip(images, kinds, strict=True)]
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
@@ -174,16 +177,18 @@ def with_silent_classes() -> list[ScoredImage]:
     """Without crowds and equal scores; class 3 is never found, and class 4 is always taken for class 2."""
     images = []
     for number, image in enumerate(random_images(11, count=40, classes=5)):
-        kept = image.found.classes != 3
+        kept = image.predicted.classes != 3
         found = replace(
-            image.found,
-            boxes_xyxy=image.found.boxes_xyxy[kept],
+            image.predicted,
+            boxes_xyxy=image.predicted.boxes_xyxy[kept],
             scores=(np.arange(kept.sum()) * 0.37 % 1 + number * 1e-4).astype(np.float32),
-            classes=np.where(image.found.classes == 4, 2, image.found.classes)[kept],
-            masks=tuple(mask for mask, keep in zip(image.found.masks or (), kept, strict=True) if keep),
+            classes=np.where(image.predicted.classes == 4, 2, image.predicted.classes)[kept],
+            masks=tuple(mask for mask, keep in zip(image.predicted.masks or (), kept, strict=True) if keep),
             keypoints=None,
         )
-        images.append(image._replace(truth=replace(image.truth, crowd=np.zeros(len(image.truth), np.bool_)), found=found))
+        images.append(
+            image._replace(ground_truth=replace(image.ground_truth, crowd=np.zeros(len(image.ground_truth), np.bool_)), predicted=found)
+        )
     return images
 
 
@@ -199,7 +204,7 @@ def test_tide_says_what_its_authors_program_says(tmp_path: Path, kind: Likeness)
 def test_tide_takes_no_object_that_nobody_outlined_for_one_to_find() -> None:
     """Class 1, never found, has one object, which has a box alone: compared by masks it is as if the class were not there."""
     images = with_silent_classes()
-    mask = next(mask for image in images for mask in image.truth.masks or ())
+    mask = next(mask for image in images for mask in image.ground_truth.masks or ())
     here = replace(instances([[10.0, 10, 60, 60], [100.0, 100, 150, 150]], [0, 1]), masks=(mask, b""))
     found = replace(detections([[10.0, 10, 60, 60]], [0.9], [0]), masks=(mask,))
     got = tide(one_image(ScoredImage("k", HEIGHT, WIDTH, here, found)), "segm")

@@ -23,7 +23,7 @@ def plain_iou(one: NDArray[np.float32], others: NDArray[np.float32]) -> list[np.
 
 
 def plain_score(image: ScoredImage, crowd_counts: bool) -> float:
-    truth, found = image.truth, image.found
+    truth, found = image.ground_truth, image.predicted
     ignored = truth.difficult if crowd_counts else truth.difficult | truth.crowd
     values = []
     for threshold in THRESHOLDS:

@@ -141,15 +141,15 @@ def test_predictions_of_several_heads_come_back(tmp_path: Path) -> None:
     images = random_images(1)
     heads = {"boxes": head_of("yolov3"), "map": head_of("fcn"), "tags": head_of("multilabel")}
     tags = LabelScores(scores=np.array([0.1, 0.9], np.float32), exclusive=False)
-    found = [{"boxes": image.found, "map": SemanticMap(classes=np.zeros((4, 5), np.uint8)), "tags": tags} for image in images]
+    found = [{"boxes": image.predicted, "map": SemanticMap(classes=np.zeros((4, 5), np.uint8)), "tags": tags} for image in images]
     uri = str(tmp_path / "predictions.arrow")
     write_arrow(uri, to_table([sample_of(image) for image in images], found, heads), heads, VOCABULARY)
     stored = read_arrow(uri)
     assert (dict(stored.heads), stored.vocabulary) == (heads, VOCABULARY)
     for image in images:
         back = stored.by_name[image.key]
-        np.testing.assert_array_equal(back["boxes"].boxes_xyxy, image.found.boxes_xyxy)
-        assert back["boxes"].masks == image.found.masks
+        np.testing.assert_array_equal(back["boxes"].boxes_xyxy, image.predicted.boxes_xyxy)
+        assert back["boxes"].masks == image.predicted.masks
         assert back["map"].classes.shape == (4, 5)
         assert back["tags"].scores.tolist() == tags.scores.tolist()
     (tmp_path / "cut.arrow").write_bytes((tmp_path / "predictions.arrow").read_bytes()[:-50])
@@ -160,7 +160,7 @@ def test_predictions_of_several_heads_come_back(tmp_path: Path) -> None:
 def test_a_results_file_comes_back(tmp_path: Path) -> None:
     images = random_images(2)
     heads = {"objects": head_of("retinanet")}
-    table = to_table([sample_of(image) for image in images], [{"objects": image.found} for image in images], heads)
+    table = to_table([sample_of(image) for image in images], [{"objects": image.predicted} for image in images], heads)
     uri = str(tmp_path / "objects.coco.json")
     write_coco_results(uri, table, "objects", DETECTION, category_ids(VOCABULARY))
     entries = json.loads((tmp_path / "objects.coco.json").read_text())
@@ -169,11 +169,11 @@ def test_a_results_file_comes_back(tmp_path: Path) -> None:
     stored = read_coco_results(uri, VOCABULARY, dict)
     assert list(stored.heads) == ["boxes"]
     for image in images:
-        if len(image.found):
+        if len(image.predicted):
             back = stored.by_name[image.key]["boxes"]
-            np.testing.assert_allclose(back.boxes_xyxy, image.found.boxes_xyxy, rtol=1e-12)
-            np.testing.assert_array_equal(back.classes, image.found.classes)
-            assert back.masks == image.found.masks
+            np.testing.assert_allclose(back.boxes_xyxy, image.predicted.boxes_xyxy, rtol=1e-12)
+            np.testing.assert_array_equal(back.classes, image.predicted.classes)
+            assert back.masks == image.predicted.masks
 
 
 def test_masks_alone_and_as_polygons_are_read(tmp_path: Path) -> None:
@@ -235,18 +235,18 @@ def test_predictions_are_spooled_to_a_file_and_decoded_one_by_one(tmp_path: Path
     maps = [np.full((4, 5), row % 3, np.uint8) for row in range(len(images))]
     with Spool(heads) as spool:
         for image, classes in zip(images, maps, strict=True):
-            spool.add(sample_of(image), {"map": SemanticMap(classes=classes), "boxes": image.found})
+            spool.add(sample_of(image), {"map": SemanticMap(classes=classes), "boxes": image.predicted})
         table = spool.table()
     assert table["key"].num_chunks == 3, "what was added is written in parts, not held to the end"
     samples = [sample_of(image) for image in images]
-    found = [{"map": SemanticMap(classes=classes), "boxes": image.found} for image, classes in zip(images, maps, strict=True)]
+    found = [{"map": SemanticMap(classes=classes), "boxes": image.predicted} for image, classes in zip(images, maps, strict=True)]
     assert table.equals(to_table(samples, found, heads))
     write_arrow(str(tmp_path / "predictions.arrow"), table, heads, VOCABULARY)
     stored = read_arrow(str(tmp_path / "predictions.arrow"))
     assert list(stored.by_name) == [image.key for image in images]
     for image, classes in zip(images, maps, strict=True):
         np.testing.assert_array_equal(stored.by_name[image.key]["map"].classes, classes)
-        np.testing.assert_array_equal(stored.by_name[image.key]["boxes"].boxes_xyxy, image.found.boxes_xyxy)
+        np.testing.assert_array_equal(stored.by_name[image.key]["boxes"].boxes_xyxy, image.predicted.boxes_xyxy)
     with Spool(heads) as empty:
         assert empty.table().num_rows == 0
 

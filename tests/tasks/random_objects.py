@@ -58,7 +58,7 @@ def _image(rng: np.random.Generator, key: str, classes: int, points: int) -> Sco
 
 
 def sample_of(image: ScoredImage) -> Sample:
-    return image_sample(key=image.key, image=b"", height=image.height, width=image.width, instances=image.truth)
+    return image_sample(key=image.key, image=b"", height=image.height, width=image.width, instances=image.ground_truth)
 
 
 def instances(

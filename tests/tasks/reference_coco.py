@@ -33,7 +33,7 @@ def reference(
 def _dataset(images: Sequence[ScoredImage], classes: int) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
     for i, image in enumerate(images, 1):
-        truth = image.truth
+        truth = image.ground_truth
         for n in range(len(truth)):
             assert truth.masks is not None
             assert truth.keypoints is not None
@@ -58,7 +58,7 @@ def _dataset(images: Sequence[ScoredImage], classes: int) -> dict[str, Any]:
 
 
 def _found(kind: str, number: int, image: ScoredImage) -> list[dict[str, Any]]:
-    found = image.found
+    found = image.predicted
     entries: list[dict[str, Any]] = []
     for n in range(len(found)):
         entry: dict[str, Any] = {"image_id": number, "category_id": int(found.classes[n]) + 1, "score": float(found.scores[n])}

@@ -97,7 +97,7 @@ def test_parts_of_the_objects_merge_to_the_whole(seed: int, cut: int) -> None:
     whole, first, second = (DetectionMetric(NAMES) for _ in range(3))
     for metric, part in ((whole, images), (first, images[cut:]), (second, images[:cut])):
         for image in part:
-            metric.update(sample_of(image), image.found)
+            metric.update(sample_of(image), image.predicted)
     first.merge(second)
     one, other = whole.charts(), first.charts()
     assert one.confusion is not None
@@ -112,11 +112,12 @@ def test_parts_of_the_objects_merge_to_the_whole(seed: int, cut: int) -> None:
 @given(seed=SEEDS)
 def test_every_object_and_every_detection_is_counted_once(seed: int) -> None:
     images = [
-        image._replace(truth=instances(image.truth.boxes_xyxy.tolist(), image.truth.classes.tolist())) for image in random_images(seed)
+        image._replace(ground_truth=instances(image.ground_truth.boxes_xyxy.tolist(), image.ground_truth.classes.tolist()))
+        for image in random_images(seed)
     ]
     counts = detection_confusion(images, NAMES).counts
-    wanted = np.bincount(np.concatenate([image.truth.classes for image in images]), minlength=3)
-    found = np.bincount(np.concatenate([image.found.classes[image.found.scores >= 0.3] for image in images]), minlength=3)
+    wanted = np.bincount(np.concatenate([image.ground_truth.classes for image in images]), minlength=3)
+    found = np.bincount(np.concatenate([image.predicted.classes[image.predicted.scores >= 0.3] for image in images]), minlength=3)
     np.testing.assert_array_equal(counts[:3].sum(1), wanted)
     np.testing.assert_array_equal(counts[:, :3].sum(0), found)
     assert counts[3, 3] == 0

@@ -27,7 +27,7 @@ def test_select_is_what_the_network_does(seed: int, candidates: int, most: int) 
     boxes = np.concatenate([corner, corner + rng.uniform(1, 60, (n, 2))], axis=1).astype(np.float32)
     objectness, scores = rng.random(n).astype(np.float32), rng.random((n, 3)).astype(np.float32)
     rule = Selection(score_threshold=0.1, iou_threshold=0.5, max_detections=most, candidates=candidates)
-    inside = candidates.select_detections(
+    inside = select_detections(
         {"boxes": torch.tensor(boxes)[None], "objectness": torch.tensor(objectness)[None], "scores": torch.tensor(scores)[None]},
         rule,
         False,

@@ -24,7 +24,7 @@ SEEDS = st.integers(0, 10**6)
 def measured(images: list[ScoredImage], names: tuple[str, ...] = NAMES) -> DetectionMetric:
     metric = DetectionMetric(names)
     for image in images:
-        metric.update(sample_of(image), image.found)
+        metric.update(sample_of(image), image.predicted)
     return metric
 
 
@@ -37,7 +37,7 @@ def same(first: Mapping[str, float], second: Mapping[str, float]) -> bool:
 @given(seed=SEEDS)
 def test_curves_are_those_of_pycocotools(kind: CocoKind, seed: int) -> None:
     images = random_images(seed)
-    if not any(len(image.found) for image in images):
+    if not any(len(image.predicted) for image in images):
         return
     precision, recall = reference(kind, images, 3)
     ours = coco_curves(kind, images, 3)
@@ -50,7 +50,11 @@ def test_the_comparison_can_fail(kind: CocoKind) -> None:
     images = random_images(3)
     precision, _ = reference(kind, images, 3)
     crowd_lost = [
-        image._replace(truth=dataclasses.replace(image.truth, crowd=np.zeros_like(image.truth.crowd), areas=image.truth.areas / 2))
+        image._replace(
+            ground_truth=dataclasses.replace(
+                image.ground_truth, crowd=np.zeros_like(image.ground_truth.crowd), areas=image.ground_truth.areas / 2
+            )
+        )
         for image in images
     ]
     assert (precision > -1).any()
@@ -59,7 +63,9 @@ def test_the_comparison_can_fail(kind: CocoKind) -> None:
 
 def test_masks_without_boxes_have_their_own_area() -> None:
     images = random_images(5)
-    bare = [image._replace(found=dataclasses.replace(image.found, boxes_xyxy=image.found.boxes_xyxy * np.nan)) for image in images]
+    bare = [
+        image._replace(predicted=dataclasses.replace(image.predicted, boxes_xyxy=image.predicted.boxes_xyxy * np.nan)) for image in images
+    ]
     np.testing.assert_allclose(coco_curves("segm", bare, 3).precision, reference("segm", bare, 3)[0], atol=1e-9)
     result = measured(bare).result()
     assert result["segm_mAP"] > 0
@@ -79,7 +85,7 @@ def test_keypoints_of_another_set_have_one_spread_for_all() -> None:
 def test_an_object_whose_id_is_zero_is_found() -> None:
     boxes = [[10.0, 10, 60, 60], [100, 100, 180, 180]]
     image = ScoredImage("0.jpg", 200, 200, instances(boxes), detections(boxes, [0.9, 0.8]))
-    assert image.truth.ids.tolist() == [0, 1]
+    assert image.ground_truth.ids.tolist() == [0, 1]
     assert measured([image], ("a",)).result()["mAP"] == pytest.approx(1.0)
 
 
@@ -97,12 +103,14 @@ def test_what_need_not_be_found_counts_neither_way(kind: str) -> None:
 
 
 def test_an_object_without_a_mask_is_ignored_among_masks() -> None:
-    image = next(image for image in random_images(2) if len(image.truth) > 1 and not image.truth.crowd.any())
-    masks = image.truth.masks
+    image = next(image for image in random_images(2) if len(image.ground_truth) > 1 and not image.ground_truth.crowd.any())
+    masks = image.ground_truth.masks
     assert masks is not None
-    found = dataclasses.replace(detections(image.truth.boxes_xyxy.tolist(), [0.9] * len(masks), image.truth.classes.tolist()), masks=masks)
-    undrawn = dataclasses.replace(image.truth, masks=(b"", *masks[1:]))
-    result = measured([image._replace(truth=undrawn, found=found)]).result()
+    found = dataclasses.replace(
+        detections(image.ground_truth.boxes_xyxy.tolist(), [0.9] * len(masks), image.ground_truth.classes.tolist()), masks=masks
+    )
+    undrawn = dataclasses.replace(image.ground_truth, masks=(b"", *masks[1:]))
+    result = measured([image._replace(ground_truth=undrawn, predicted=found)]).result()
     assert result["segm_mAP"] >= 0.5
 
 
@@ -143,17 +151,17 @@ def plain_voc(images: list[ScoredImage], label: int) -> tuple[float, float, floa
         (
             (-float(score), i, n)
             for i, image in enumerate(images)
-            for n, score in enumerate(image.found.scores)
-            if image.found.classes[n] == label
+            for n, score in enumerate(image.predicted.scores)
+            if image.predicted.classes[n] == label
         )
     )
-    wanted = sum(int(((image.truth.classes == label) & ~image.truth.crowd).sum()) for image in images)
+    wanted = sum(int(((image.ground_truth.classes == label) & ~image.ground_truth.crowd).sum()) for image in images)
     taken: set[tuple[int, int]] = set()
     marks: list[bool] = []
     for _, i, n in pool:
-        truth = images[i].truth
+        truth = images[i].ground_truth
         overlaps = [
-            (iou_matrix(images[i].found.boxes_xyxy[n : n + 1], truth.boxes_xyxy[m : m + 1])[0, 0], -m)
+            (iou_matrix(images[i].predicted.boxes_xyxy[n : n + 1], truth.boxes_xyxy[m : m + 1])[0, 0], -m)
             for m in range(len(truth))
             if truth.classes[m] == label
         ]
@@ -177,7 +185,7 @@ def test_voc_is_what_a_plain_loop_finds(seed: int) -> None:
     images = random_images(seed)
     table = voc_table(images, 4)
     for label in range(4):
-        if any(((image.truth.classes == label) & ~image.truth.crowd).any() for image in images):
+        if any(((image.ground_truth.classes == label) & ~image.ground_truth.crowd).any() for image in images):
             area, eleven, recall = plain_voc(images, label)
             assert (table.area[label], table.eleven[label], table.recall[label]) == pytest.approx((area, eleven, recall))
         else:

@@ -127,7 +127,7 @@ def coco_ground_truth(
 
 def ground_truth_masks(images: Sequence[ScoredImage]) -> list[bytes]:
     """The masks of all objects, b"" where there is none."""
-    return [mask for image in images for mask in (image.truth.masks or (b"",) * len(image.truth))]
+    return [mask for image in images for mask in (image.ground_truth.masks or (b"",) * len(image.ground_truth))]
 
 
 def coco_detections(truth: hotcoco.COCO, images: Sequence[ScoredImage], kind: CocoKind) -> hotcoco.COCO:
@@ -154,7 +154,7 @@ def _categories(num_classes: int) -> list[dict[str, Any]]:
 
 
 def _objects(image: ScoredImage, points: int) -> Iterator[dict[str, Any]]:
-    truth, boxes = image.truth, _xywh(image.truth.boxes_xyxy)
+    truth, boxes = image.ground_truth, _xywh(image.ground_truth.boxes_xyxy)
     for i in range(len(truth)):
         labelled = truth.keypoints[i] if truth.keypoints is not None else np.zeros((points, 3))
         yield {
@@ -180,8 +180,14 @@ def _masks(images: Sequence[ScoredImage]) -> list[dict[str, Any]]:
     """As a COCO results file states them; boxes, where there are some, decide the area of a mask there too."""
     entries: list[dict[str, Any]] = []
     for i, image in enumerate(images, 1):
-        masks = image.found.masks or ()
-        rows = zip(image.found.classes.tolist(), image.found.scores.tolist(), _xywh(image.found.boxes_xyxy).tolist(), masks, strict=True)
+        masks = image.predicted.masks or ()
+        rows = zip(
+            image.predicted.classes.tolist(),
+            image.predicted.scores.tolist(),
+            _xywh(image.predicted.boxes_xyxy).tolist(),
+            masks,
+            strict=True,
+        )
         for label, score, box, mask in rows:
             entry = {"image_id": i, "category_id": label + 1, "score": score, "segmentation": _encoding(image, mask)}
             entries.append(entry if box[0] != box[0] else entry | {"bbox": box})
@@ -192,13 +198,15 @@ def _keypoints(images: Sequence[ScoredImage]) -> list[dict[str, Any]]:
     return [
         {"image_id": i, "category_id": label + 1, "score": score, "keypoints": points.ravel().tolist()}
         for i, image in enumerate(images, 1)
-        if image.found.keypoints is not None
-        for label, score, points in zip(image.found.classes.tolist(), image.found.scores.tolist(), image.found.keypoints, strict=True)
+        if image.predicted.keypoints is not None
+        for label, score, points in zip(
+            image.predicted.classes.tolist(), image.predicted.scores.tolist(), image.predicted.keypoints, strict=True
+        )
     ]
 
 
 def _points(images: Sequence[ScoredImage]) -> int:
-    return next(int(image.truth.keypoints.shape[1]) for image in images if image.truth.keypoints is not None)
+    return next(int(image.ground_truth.keypoints.shape[1]) for image in images if image.ground_truth.keypoints is not None)
 
 
 def _sigmas(points: int) -> tuple[float, ...]:

@@ -15,13 +15,13 @@ PAIRS_AT_ONCE = 2**17
 
 
 class ScoredImage(NamedTuple):
-    """One image: its truth and what was found."""
+    """One image: its ground truth and its predictions."""
 
     key: str
     height: int
     width: int
-    truth: Instances
-    found: Detections
+    ground_truth: Instances
+    predicted: Detections
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,16 +63,19 @@ class DetectionColumns:
 
 
 class OverlapPairs(NamedTuple):
-    """P pairs of a detection and an object of one image, by detection, then object: their places (P,) among all, the IoU (P,) float64."""
+    """P pairs of a detection and an object of one image, sorted by detection, then object.
 
-    found: NDArray[np.int64]
+    ``detection`` and ``object`` int64 (P,) are their indices among all, ``iou`` is float64 (P,).
+    """
+
+    detection: NDArray[np.int64]
     object: NDArray[np.int64]
     iou: NDArray[np.float64]
 
 
 def object_columns(images: Sequence[ScoredImage]) -> ObjectColumns:
     """All objects."""
-    truths = [image.truth for image in images]
+    truths = [image.ground_truth for image in images]
     crowd = _joined([truth.crowd for truth in truths], np.bool_)
     return ObjectColumns(
         image=np.repeat(np.arange(len(images)), [len(truth) for truth in truths]),
@@ -86,7 +89,7 @@ def object_columns(images: Sequence[ScoredImage]) -> ObjectColumns:
 
 def detection_columns(images: Sequence[ScoredImage]) -> DetectionColumns:
     """All detections."""
-    found = [image.found for image in images]
+    found = [image.predicted for image in images]
     return DetectionColumns(
         image=np.repeat(np.arange(len(images)), [len(each) for each in found]),
         boxes_xyxy=_joined([each.boxes_xyxy for each in found], np.float64, 4),
@@ -97,7 +100,7 @@ def detection_columns(images: Sequence[ScoredImage]) -> DetectionColumns:
 
 def reaches_score(images: Sequence[ScoredImage], score: float) -> NDArray[np.bool_]:
     """Which of all detections (D,) have a score of at least this, in the scores' own precision: a float32 of 0.7 has 0.7."""
-    return _joined([image.found.scores >= score for image in images], np.bool_)
+    return _joined([image.predicted.scores >= score for image in images], np.bool_)
 
 
 def _joined(parts: Sequence[NDArray[Any]], kind: type[np.generic], *shape: int) -> NDArray[Any]:

@@ -44,9 +44,9 @@ def detection_confusion(
     near = _best_first(overlap_pairs(found, objects, min_iou, crowd_whole=True), found, shown)
     free = ~objects.optional[near.object]
     chosen = _choose(near, free, found, objects)
-    same = found.classes[near.found] == objects.classes[near.object]
+    same = found.classes[near.detection] == objects.classes[near.object]
     on_ignored = np.zeros(len(shown), np.bool_)
-    on_ignored[near.found[~free & (same | ~objects.crowd[near.object])]] = True
+    on_ignored[near.detection[~free & (same | ~objects.crowd[near.object])]] = True
     counted = shown & ((chosen >= 0) | ~on_ignored)
     none = len(names)
     counts = np.zeros((none + 1, none + 1), np.int64)
@@ -60,18 +60,18 @@ def detection_confusion(
 
 def _best_first(near: OverlapPairs, found: DetectionColumns, shown: NDArray[np.bool_]) -> OverlapPairs:
     """The pairs of the detections that are shown, the best detections first, of each the object that it overlaps most."""
-    kept = np.flatnonzero(shown[near.found])
-    order = kept[np.lexsort((near.object[kept], -near.iou[kept], near.found[kept], -found.scores[near.found[kept]]))]
-    return OverlapPairs(near.found[order], near.object[order], near.iou[order])
+    kept = np.flatnonzero(shown[near.detection])
+    order = kept[np.lexsort((near.object[kept], -near.iou[kept], near.detection[kept], -found.scores[near.detection[kept]]))]
+    return OverlapPairs(near.detection[order], near.object[order], near.iou[order])
 
 
 def _choose(near: OverlapPairs, free: NDArray[np.bool_], found: DetectionColumns, objects: ObjectColumns) -> NDArray[np.int64]:
     """Of each detection the object that it chose; -1 if it found none."""
     chosen = np.full(len(found.classes), -1)
     taken = np.zeros(len(objects.classes), np.bool_)
-    same = found.classes[near.found] == objects.classes[near.object]
+    same = found.classes[near.detection] == objects.classes[near.object]
     for eligible in (free & same, free & ~same):
-        for detection, place in _greedy(near, np.flatnonzero(eligible & (chosen[near.found] < 0) & ~taken[near.object])):
+        for detection, place in _greedy(near, np.flatnonzero(eligible & (chosen[near.detection] < 0) & ~taken[near.object])):
             chosen[detection] = place
             taken[place] = True
     return chosen
@@ -80,7 +80,7 @@ def _choose(near: OverlapPairs, free: NDArray[np.bool_], found: DetectionColumns
 def _greedy(near: OverlapPairs, order: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """The pairs, in this order, of which neither part was in an earlier one that was taken."""
     detections, places = set[int](), set[int]()
-    for detection, place in zip(near.found[order].tolist(), near.object[order].tolist(), strict=True):
+    for detection, place in zip(near.detection[order].tolist(), near.object[order].tolist(), strict=True):
         if detection not in detections and place not in places:
             detections.add(detection)
             places.add(place)

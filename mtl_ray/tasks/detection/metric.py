@@ -125,10 +125,10 @@ def _by_value(key: str) -> list[str | int]:
 
 def _kinds(images: Sequence[ScoredImage]) -> list[CocoKind]:
     """What can be compared; a file of masks or keypoints alone has NaN for boxes."""
-    kinds: list[CocoKind] = [] if any(np.isnan(image.found.boxes_xyxy).any() for image in images) else ["bbox"]
-    if any(image.found.masks is not None for image in images) and any(image.truth.masks is not None for image in images):
+    kinds: list[CocoKind] = [] if any(np.isnan(image.predicted.boxes_xyxy).any() for image in images) else ["bbox"]
+    if any(image.predicted.masks is not None for image in images) and any(image.ground_truth.masks is not None for image in images):
         kinds.append("segm")
-    if any(image.found.keypoints is not None for image in images) and any(image.truth.keypoints is not None for image in images):
+    if any(image.predicted.keypoints is not None for image in images) and any(image.ground_truth.keypoints is not None for image in images):
         kinds.append("keypoints")
     if not kinds:
         raise ValueError("the predictions have no boxes, and the truth has nothing else to compare them with")
@@ -153,7 +153,7 @@ def _by_class(got: CocoCurves) -> dict[str, NDArray[np.float64]]:
 
 
 def _objects(images: Sequence[ScoredImage], num_classes: int) -> NDArray[np.int64]:
-    wanted = [image.truth.classes[~(image.truth.crowd | image.truth.difficult)] for image in images]
+    wanted = [image.ground_truth.classes[~(image.ground_truth.crowd | image.ground_truth.difficult)] for image in images]
     return np.bincount(np.concatenate([np.empty(0, np.int64), *wanted]), minlength=num_classes)
 
 

@@ -50,8 +50,8 @@ def voc_table(images: Sequence[ScoredImage], num_classes: int) -> VocTable:
 def _chosen(objects: ObjectColumns, found: DetectionColumns) -> NDArray[np.int64]:
     """Of each detection the object of its class that it overlaps most, the first of equal ones; -1 if none enough."""
     near = overlap_pairs(found, objects, THRESHOLD, same_class=True)
-    best = np.lexsort((near.object, -near.iou, near.found))
-    detection, first = np.unique(near.found[best], return_index=True)
+    best = np.lexsort((near.object, -near.iou, near.detection))
+    detection, first = np.unique(near.detection[best], return_index=True)
     chosen = np.full(len(found.classes), -1)
     chosen[detection] = near.object[best[first]]
     return chosen
