@@ -30,11 +30,11 @@ class ClassificationTask:
     to_coco = None
 
     def decode(self, arrays: Fields, frame: Frame, head: HeadKind) -> LabelScores:
-        """See ``decode.decode``; where the image lies on the canvas does not matter."""
+        """See ``decode.decode``; the place of the image on the canvas does not matter."""
         return decode_labels(arrays, head.exclusive)
 
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "ExclusiveMetric | MultilabelMetric":
-        """Accuracy for a head of one class an image, average precision for one of any number."""
+        """Accuracy for a head with one class per image, average precision for any number."""
         from mtl_ray.tasks.classification.metric import ExclusiveMetric, MultilabelMetric
 
         names = tuple(vocabulary.classes[self.kind.name])
@@ -45,7 +45,7 @@ class ClassificationTask:
     ) -> list[dict[str, Any]]:
         """``[{"class_label": 3, "class_name": "cat", "score": 0.8}, ...]``, best first.
 
-        Classes with a score below ``score_threshold`` are left out, but for the best where an image has exactly one class.
+        Classes with a score below ``score_threshold`` are left out, except the best if an image has exactly one class.
         """
         names = vocabulary.classes[self.kind.name]
         order = np.argsort(-prediction.scores, kind="stable")
@@ -61,7 +61,7 @@ class ClassificationTask:
                 raise ValueError(f"it has the class_label {label}, and there are {len(scores)} classes")
             scores[label] = item["score"]
         if not np.isfinite(scores).all():
-            raise ValueError("one of its scores is no number")
+            raise ValueError("one of its scores is not finite")
         return LabelScores(scores=scores, exclusive=head.exclusive)
 
     def plain_image(self, prediction: LabelScores) -> None:
@@ -102,7 +102,7 @@ class ClassificationTask:
         return LabelScores(scores=np.array(row["scores"], np.float32), exclusive=row["exclusive"])
 
     def difference(self, first: LabelScores, second: LabelScores, how: Comparison) -> Difference:
-        """Scores, the best class, and whether there is one only."""
+        """Scores, the best class, and whether classes are exclusive."""
         return _difference(fields_of(first), fields_of(second), how.sides)
 
     def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
@@ -111,9 +111,9 @@ class ClassificationTask:
 
 
 def _difference(first: Fields, second: Fields, sides: Sides) -> Difference:
-    faults = field_faults(first, second, ("scores", "exclusive"), sides)
-    if faults:
-        return Difference(unit="labels", incomparable=faults)
+    problems = field_faults(first, second, ("scores", "exclusive"), sides)
+    if problems:
+        return Difference(unit="labels", incomparable=problems)
     apart = Difference(unit="labels", compared=len(first["scores"])).with_scores(first["scores"], second["scores"])
     apart = apart.with_agreeing(int(first["scores"].argmax() == second["scores"].argmax()), 1)
     if "exclusive" in first:

@@ -1,4 +1,8 @@
-"""The places at which a detection head predicts: cells of feature maps, with anchors on them."""
+"""Candidates of a detection head: their cells on the feature maps, and the selection of detections.
+
+In torch the suppression is torchvision's; in an exported graph it is ONNX's NonMaxSuppression, which
+takes a batch of any size. The rest of the code is shared.
+"""
 
 from collections.abc import Sequence
 
@@ -14,19 +18,20 @@ from mtl_ray.tasks.detection.config import Selection
 def cell_corners(
     sizes: Sequence[tuple[int, int]], strides: Sequence[int], anchors: int | Sequence[int], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Where the cell of each candidate lies; candidates are ordered by level, row, column, anchor.
+    """The cell of each candidate; candidates are ordered by level, row, column, anchor.
 
     Args:
         sizes: (height, width) of each level's feature map, in cells.
         strides: canvas pixels per cell of each level.
         anchors: anchors on each cell, one number for all levels or one for each.
-        device: where the result lies.
+        device: of the result.
 
     Returns:
         The top left corner (N, 2) as x, y and the stride (N, 1) of each candidate's cell, float32 canvas pixels.
     """
     corners, widths = [], []
     for (height, width), stride, count in zip(sizes, strides, _of_each(anchors, len(sizes)), strict=True):
+        # (height, width) each, then (height * width * anchors, 2) x, y in canvas px
         y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
         cells = torch.stack([x, y], dim=-1).reshape(-1, 1, 2).expand(-1, count, 2).reshape(-1, 2).float() * stride
         corners.append(cells)
@@ -46,56 +51,56 @@ def _of_each(anchors: int | Sequence[int], levels: int) -> Sequence[int]:
 
 
 def in_crowd(centres: Tensor, boxes: Tensor, crowd: Tensor) -> Tensor:
-    """Which candidates lie in a region with many objects, where a prediction is neither right nor wrong.
+    """Which candidates are in a crowd region, where a prediction is neither correct nor wrong.
 
     Args:
         centres: (N, 2) x, y in canvas pixels.
         boxes: (B, M, 4) xyxy.
-        crowd: (B, M) bool, which boxes are such regions.
+        crowd: (B, M) bool, the crowd regions.
 
     Returns:
         (B, N) bool.
     """
-    found = torch.zeros(crowd.shape[0], centres.shape[0], dtype=torch.bool, device=boxes.device)
-    if not crowd.is_cuda and not crowd.any():  # on a GPU the question would wait for it
-        return found
+    inside = torch.zeros(crowd.shape[0], centres.shape[0], dtype=torch.bool, device=boxes.device)
+    if not crowd.is_cuda and not crowd.any():  # on a GPU this would synchronise
+        return inside
     x, y = centres.t().contiguous()
     for corners, is_crowd in zip(boxes.unbind(dim=1), crowd.unbind(dim=1), strict=True):  # one object of each image: (B, 4), (B,)
         left, top, right, bottom = corners[..., None].unbind(dim=1)  # each (B, 1)
-        found |= (x > left) & (y > top) & (x < right) & (y < bottom) & is_crowd[:, None]
-    return found
+        inside |= (x > left) & (y > top) & (x < right) & (y < bottom) & is_crowd[:, None]
+    return inside
 
 
 def select_detections(candidates: Candidates, config: Selection, exporting: bool) -> dict[str, Tensor]:
     """The detections of each image, best first.
 
     Args:
-        candidates: all that a head proposes.
-        config: thresholds and numbers.
+        candidates: of a head.
+        config: thresholds and limits.
         exporting: use the operator of ONNX instead of torchvision's.
 
     Returns:
-        ``boxes`` float32 (B, K, 4), ``scores`` float32 (B, K), ``classes`` int64 (B, K), K = ``max_detections``; where there are
-        fewer, the rest is zero.
+        ``boxes`` float32 (B, K, 4), ``scores`` float32 (B, K), ``classes`` int64 (B, K), K = ``max_detections``; unused rows
+        are zero.
     """
     boxes, scores = _best_candidates(candidates, config)
     suppress = _kept_in_onnx if exporting else _kept
-    kept = scores * suppress(boxes, scores, config)
+    kept = scores * suppress(boxes, scores, config)  # (B, C, k), 0 where suppressed
     count = scores.shape[2]
-    values, places = kept.flatten(1).topk(config.max_detections)
+    values, places = kept.flatten(1).topk(config.max_detections)  # (B, K)
     real = values > 0
     chosen = boxes.gather(1, (places % count)[..., None].expand(-1, -1, 4))
     return {"boxes": chosen * real[..., None], "scores": values, "classes": (places // count) * real}
 
 
 def _best_candidates(candidates: Candidates, config: Selection) -> tuple[Tensor, Tensor]:
-    """Boxes (B, k, 4) and scores (B, C, k) of the k best candidates; scores that are not above the threshold are 0.
+    """Boxes (B, k, 4) and scores (B, C, k) of the k best candidates; scores up to the threshold are 0.
 
-    Scores are padded before ``topk``, since a graph with an open size does not know whether there are k candidates.
+    Scores are padded before ``topk``, since a graph with dynamic sizes may have fewer than k candidates.
     """
-    scores = candidates["scores"] * candidates["objectness"][..., None]
+    scores = candidates["scores"] * candidates["objectness"][..., None]  # (B, N, C)
     k = max(config.candidates, config.max_detections)
-    best = F.pad(scores.amax(dim=2), (0, k), value=-1.0)
+    best = F.pad(scores.amax(dim=2), (0, k), value=-1.0)  # (B, N + k)
     value, place = best.topk(k)
     place = place.clamp(max=scores.shape[1] - 1)
     boxes = candidates["boxes"].gather(1, place[..., None].expand(-1, -1, 4))
@@ -105,9 +110,9 @@ def _best_candidates(candidates: Candidates, config: Selection) -> tuple[Tensor,
 
 
 def _kept(boxes: Tensor, scores: Tensor, config: Selection) -> Tensor:
-    """(B, C, k) 1 for each box that survives among those of its image and class.
+    """(B, C, k): 1 for each box that is not suppressed by a box of its image and class.
 
-    Each class on its own: ``batched_nms`` shifts boxes by class, which rounds their coordinates, or loops over classes as well.
+    Classes are processed one by one: ``batched_nms`` shifts boxes by class, which rounds coordinates, or also loops over classes.
     """
     kept = torch.zeros_like(scores)
     for image, label in (scores > 0).any(dim=2).nonzero().tolist():
@@ -120,7 +125,7 @@ def _kept(boxes: Tensor, scores: Tensor, config: Selection) -> Tensor:
 def _kept_in_onnx(boxes: Tensor, scores: Tensor, config: Selection) -> Tensor:
     """The same as ``_kept`` by ONNX's operator (https://onnx.ai/onnx/operators/onnx__NonMaxSuppression.html).
 
-    It gives rows (image, class, box); their number is only known when it runs, and the declared shape is an upper bound.
+    It gives rows (image, class, box); their number is known at run time only, the declared shape is an upper bound.
     """
     limit = torch.tensor([config.max_detections], dtype=torch.int64)
     iou = torch.tensor([config.iou_threshold], dtype=torch.float32)

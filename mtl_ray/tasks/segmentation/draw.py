@@ -1,4 +1,4 @@
-"""Class maps drawn upon their image."""
+"""Class maps drawn on their image."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from mtl_ray.tasks.segmentation.decode import SemanticMap
 
 
 def draw_semantic(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
-    """The annotated map: each class in its colour, pixels without a class dark.
+    """The annotated map: each class in its colour, pixels without a class are dark.
 
     Args:
         image: (H, W, 3) uint8 RGB, the sample's image as shown.
