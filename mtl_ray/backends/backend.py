@@ -1,9 +1,9 @@
 """The protocol of an engine, which turns an exported graph into files and runs them.
 
 An engine is its config class: a pydantic dataclass with a literal ``type`` (the slot ``engines``,
-``export.engine``), which is stored in a bundle's ``signature.json``. Bundles, parity, evaluation and
-serving call its methods and name no engine. Neither torch nor ray is imported here, and an engine
-imports its library in ``build`` and ``open`` only.
+``export.engine``), which is stored in a bundle's ``signature.json``. Bundles, parity, evaluation
+and serving call its methods and name no engine. Neither torch nor ray is imported here, and an
+engine imports its library in ``build`` and ``open`` only.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ GraphArrays = Mapping[str, NDArray[Any]]
 
 
 class EngineError(ValueError):
-    """An engine is not installed or cannot build or open a graph, or a graph does not run. The message
-    is one sentence that names the engine.
+    """An engine is not installed or cannot build or open a graph, or a graph does not run. The
+    message is one sentence that names the engine.
     """
 
 

@@ -1,4 +1,6 @@
-"""A COCO annotation file as ground truth. Nothing is rejected, cleaned or rounded: metrics equal the reference's."""
+"""A COCO annotation file as ground truth. Nothing is rejected, cleaned or rounded: metrics equal
+the reference's.
+"""
 
 import codecs
 import gc
@@ -29,7 +31,8 @@ class CocoFile:
 
     Attributes:
         vocabulary: categories in the order of their ids.
-        samples: in the order of image ids, without images; the key of each is its image id. Boxes and areas are float64.
+        samples: in the order of image ids, without images; the key of each is its image id. Boxes
+            and areas are float64.
         file_names: file name of each image by its key, in the order of the file.
         listed_classes: the names of the categories in the order of the file.
         supercategories: by class name, for the classes that have one.
@@ -47,7 +50,8 @@ def read_coco_file(uri: str) -> CocoFile:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no COCO annotation file, or an annotation names an unknown image or category.
+        ValueError: if it is no COCO annotation file, or an annotation names an unknown image or
+            category.
     """
     content = read_json(uri)
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in ("images", "annotations", "categories")):
@@ -178,7 +182,9 @@ def _keypoints(found: list[Mapping[str, Any]], points: int) -> NDArray[Any]:
 
 
 def read_mask(segmentation: Any, height: int, width: int) -> bytes:
-    """The compressed run lengths of polygons or an encoding, for an image of (height, width); b"" without a mask."""
+    """The compressed run lengths of polygons or an encoding, for an image of (height, width); b""
+    without a mask.
+    """
     if isinstance(segmentation, Mapping):
         counts = segmentation["counts"]
         return from_counts(counts, height, width) if isinstance(counts, list) else str(counts).encode()

@@ -56,28 +56,35 @@ def write_coco_results(uri: str, table: pa.Table, head: str, task: Task[Any, Any
 
 
 def category_ids(vocabulary: Vocabulary) -> Sequence[int]:
-    """The category number of each class of objects in COCO files: the source's own, or the class index."""
+    """The category number of each class of objects in COCO files: the source's own, or the class
+    index.
+    """
     return vocabulary.category_ids.get("instances") or range(len(vocabulary.classes["instances"]))
 
 
 def category_ids_of(names: Sequence[str], data: Vocabulary) -> list[int]:
-    """The category numbers of classes in ``data``; a class that it does not have gets an unused number."""
+    """The category numbers of classes in ``data``; a class that it does not have gets an unused
+    number.
+    """
     known = dict(zip(data.classes.get("instances", ()), category_ids(data) if "instances" in data.classes else (), strict=True))
     unused = count(max(known.values(), default=-1) + 1)
     return [known[name] if name in known else next(unused) for name in names]
 
 
 def read_coco_results(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str, tuple[int, int]]]) -> StoredPredictions:
-    """Reads a COCO results file as the predictions of the head ``boxes``; numbers stay float64, unrounded.
+    """Reads a COCO results file as the predictions of the head ``boxes``; numbers stay float64,
+    unrounded.
 
     Args:
-        uri: a list of entries with image_id, category_id and score, and bbox, segmentation or keypoints.
+        uri: a list of entries with image_id, category_id and score, and bbox, segmentation or
+            keypoints.
         vocabulary: of the data, whose category numbers the file uses.
         sizes: gives height and width of the images by name; called only if masks are polygons.
 
     Raises:
-        ValueError: if it is no such file, or names a category that the data does not have. If the data has its own category
-            numbers, entries of other categories are left out with a note instead, as by the reference.
+        ValueError: if it is no such file, or names a category that the data does not have. If the
+            data has its own category numbers, entries of other categories are left out with a note
+            instead, as by the reference.
     """
     entries = read_json(uri)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -159,7 +166,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _points(uri: str, entries: Sequence[Mapping[str, Any]]) -> dict[int, NDArray[Any]]:
-    """The keypoints (K, 3) of the entries that have some, by the number of the entry; all have the same K."""
+    """The keypoints (K, 3) of the entries that have some, by the number of the entry; all have the
+    same K.
+    """
     found = {number: entry["keypoints"] for number, entry in enumerate(entries) if entry.get("keypoints") is not None}
     first = next(iter(found.values()), ())
     for number, values in found.items():

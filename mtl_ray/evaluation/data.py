@@ -1,4 +1,6 @@
-"""The data of an evaluation: a split, or a COCO annotation file; and its class indices in another vocabulary."""
+"""The data of an evaluation: a split, or a COCO annotation file; and its class indices in another
+vocabulary.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -67,7 +69,9 @@ class SplitData:
         return self.split.read(start, stop)
 
     def other_name(self, key: str) -> str:
-        """The number in a file name such as 000000000139.jpg, by which COCO results name the image; else the key itself."""
+        """The number in a file name such as 000000000139.jpg, by which COCO results name the image;
+        else the key itself.
+        """
         number = image_number(key)
         return key if number is None else str(number)
 
@@ -135,8 +139,8 @@ def open_data(uri: str, images: str | None = None) -> EvaluationData:
 
     Args:
         uri: of the data.
-        images: folder of the images of an annotation file; by default its own, ``images`` or ``val2017`` (of
-            ``instances_val2017.json``) in it, and the same one level up.
+        images: folder of the images of an annotation file; by default its own, ``images`` or
+            ``val2017`` (of ``instances_val2017.json``) in it, and the same one level up.
 
     Raises:
         FileNotFoundError, ValueError: if there is no such data.
@@ -151,7 +155,9 @@ def open_data(uri: str, images: str | None = None) -> EvaluationData:
 
 
 def inner_path(name: str) -> str:
-    """A file name relative to a folder, with forward slashes and without ``.``; empty if it leads out of the folder."""
+    """A file name relative to a folder, with forward slashes and without ``.``; empty if it leads
+    out of the folder.
+    """
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     return "" if ".." in parts else "/".join(parts)
 
@@ -163,7 +169,9 @@ def image_number(key: str) -> int | None:
 
 
 def image_ids(keys: list[str]) -> list[int]:
-    """A number for each key, for COCO results: the number in its file name, or its place from 1 if these are not all different."""
+    """A number for each key, for COCO results: the number in its file name, or its place from 1 if
+    these are not all different.
+    """
     numbers = [image_number(key) for key in keys]
     if None in numbers or len(set(numbers)) < len(numbers):
         return list(range(1, len(keys) + 1))
@@ -185,10 +193,12 @@ class Annotated(Protocol):
 
 
 def class_converter(data: Annotated, wanted: Vocabulary) -> tuple[Callable[[Sample], Sample], list[str]]:
-    """A function that converts the class indices of a sample to those of ``wanted``, and the classes unknown to ``wanted``.
+    """A function that converts the class indices of a sample to those of ``wanted``, and the
+    classes unknown to ``wanted``.
 
-    Labels and objects of an unknown class are left out, pixels of it are ignored. A kind of annotation that ``wanted`` does not have
-    stays unchanged: no head is measured on it. ``Sample.known_classes`` says which classes of ``wanted`` the data has.
+    Labels and objects of an unknown class are left out, pixels of it are ignored. A kind of
+    annotation that ``wanted`` does not have stays unchanged: no head is measured on it.
+    ``Sample.known_classes`` says which classes of ``wanted`` the data has.
     """
     mappers: dict[AnnotationKind[Any, Any], ClassMapper] = {}
     known: dict[str, NDArray[np.bool_]] = {}

@@ -1,4 +1,6 @@
-"""Measures a target on data: a report and a file of predictions. Parts of the rows can be measured apart and merged."""
+"""Measures a target on data: a report and a file of predictions. Parts of the rows can be measured
+apart and merged.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -59,7 +61,8 @@ class EvaluationPart:
 
     Attributes:
         metrics: by head.
-        table: the predictions (``predictions_file.to_table``), mapped from a deleted temporary file, not in memory.
+        table: the predictions (``predictions_file.to_table``), mapped from a deleted temporary
+            file, not in memory.
         heads, vocabulary, plugins: of the predictor.
         categories: the COCO category number of each class of objects in the data.
         measured: number of samples, and the invalid ones.
@@ -92,7 +95,8 @@ def measure_rows(request: EvaluationRequest, start: int = 0, stop: int | None = 
     """Measures the rows [start, stop) of the data, by default all of them.
 
     Raises:
-        ValueError, FileNotFoundError: if the target or the data cannot be read, or no head predicts what the data annotates.
+        ValueError, FileNotFoundError: if the target or the data cannot be read, or no head predicts
+            what the data annotates.
     """
     data = open_data(request.data, request.images)
     stop = len(data) if stop is None else stop
@@ -155,7 +159,9 @@ def make_report(request: EvaluationRequest, part: EvaluationPart, seconds: float
 
 
 def write_results(out: str, made: Report, part: EvaluationPart) -> list[str]:
-    """Writes report.json, predictions.arrow and, for each detection head, HEAD.coco.json; the charts too. Returns their URIs."""
+    """Writes report.json, predictions.arrow and, for each detection head, HEAD.coco.json; the
+    charts too. Returns their URIs.
+    """
     from mtl_ray.evaluation.charts import draw_charts  # importing matplotlib takes a second; errors of arguments should come first
 
     storage.write(storage.join(out, "report.json"), made.to_json())
@@ -174,7 +180,9 @@ def write_results(out: str, made: Report, part: EvaluationPart) -> list[str]:
 
 
 def open_stored(uri: str, data: EvaluationData) -> StoredPredictions:
-    """The predictions of a file, .arrow, or .json in COCO's results format, with the category numbers of the data."""
+    """The predictions of a file, .arrow, or .json in COCO's results format, with the category
+    numbers of the data.
+    """
     if uri.endswith(".arrow"):
         return read_arrow(uri)
 
@@ -218,7 +226,9 @@ def metrics_of(target: StoredPredictions | Predictor, vocabulary: Vocabulary) ->
 
 
 class Finder:
-    """Finds the stored predictions of a sample by its key or other name, and records which were used."""
+    """Finds the stored predictions of a sample by its key or other name, and records which were
+    used.
+    """
 
     def __init__(self, stored: StoredPredictions, data: EvaluationData) -> None:
         self.stored = stored

@@ -1,4 +1,6 @@
-"""The metrics of an evaluation: one for each head, with the recall of occluded objects if the config asks for it."""
+"""The metrics of an evaluation: one for each head, with the recall of occluded objects if the
+config asks for it.
+"""
 
 import json
 from collections.abc import Mapping, Sequence

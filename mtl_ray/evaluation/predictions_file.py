@@ -141,7 +141,9 @@ def read_arrow(uri: str) -> StoredPredictions:
 
 
 class _Table(Mapping[str, Predictions]):
-    """The predictions of a table by key. They are decoded on access: all class maps may not fit into memory."""
+    """The predictions of a table by key. They are decoded on access: all class maps may not fit
+    into memory.
+    """
 
     def __init__(self, table: pa.Table, heads: Mapping[str, HeadKind]) -> None:
         self._place = {key: row for row, key in enumerate(table["key"].to_pylist())}
@@ -160,7 +162,9 @@ class _Table(Mapping[str, Predictions]):
 
 
 class ColumnReader:
-    """The values of a column of structs by row. Lists of numbers become arrays: number by number takes most of an evaluation's time."""
+    """The values of a column of structs by row. Lists of numbers become arrays: number by number
+    takes most of an evaluation's time.
+    """
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         chunks = column.chunks
@@ -187,8 +191,8 @@ ROWS = 64
 
 
 class Spool:
-    """A temporary Arrow file of predictions, so that memory does not grow with the samples. The table
-    of ``table`` stays readable after the block.
+    """A temporary Arrow file of predictions, so that memory does not grow with the samples. The
+    table of ``table`` stays readable after the block.
 
     Args:
         heads: the predicting heads by name.

@@ -27,7 +27,9 @@ class Report:
     facts: Mapping[str, Any]
 
     def to_json(self) -> bytes:
-        """The content of ``report.json``: the metrics, then ``per_class`` and ``facts``; NaN is null."""
+        """The content of ``report.json``: the metrics, then ``per_class`` and ``facts``; NaN is
+        null.
+        """
         content = {**self.figures, "per_class": self.per_class, "facts": {"version": 1, **self.facts}}
         return (json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n").encode()
 

@@ -1,4 +1,6 @@
-"""From a checkpoint to a published bundle: the graph is traced, compared with torch, and only then written."""
+"""From a checkpoint to a published bundle: the graph is traced, compared with torch, and only then
+written.
+"""
 
 import json
 import tempfile
@@ -62,8 +64,8 @@ def export(target: str, to: str, config: ExportConfig, data: DataConfig | None =
 
     Raises:
         ParityError: if the graph differs from torch; nothing is written then.
-        ValueError: if the bundle exists, the checkpoint is incomplete, its network cannot be traced, or
-            the engine is not installed.
+        ValueError: if the bundle exists, the checkpoint is incomplete, its network cannot be
+            traced, or the engine is not installed.
     """
     to = storage.absolute(to)
     _check_engine(config)
@@ -109,7 +111,8 @@ def write_bundle(
     further: Mapping[str, bytes],
     plugins: tuple[str, ...] = (),
 ) -> WrittenBundle:
-    """Traces a model, builds the engine's files, checks them on ``samples`` and publishes the bundle.
+    """Traces a model, builds the engine's files, checks them on ``samples`` and publishes the
+    bundle.
 
     It also holds the signature, ``parity.json`` and the ``further`` files.
     """

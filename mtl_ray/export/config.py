@@ -1,4 +1,6 @@
-"""The ``export`` section of a config: the form of the bundle, and its largest difference from torch."""
+"""The ``export`` section of a config: the form of the bundle, and its largest difference from
+torch.
+"""
 
 from typing import Literal
 

@@ -2,8 +2,8 @@
 
 The graph takes the arrays of the input that it reads (of images ``image`` and ``valid_hw``).
 
-It is traced by the exporter of torch 2 (``torch.export``, then onnxscript). A head can use operators
-that only ONNX has, such as NonMaxSuppression, if ``Context.exporting`` is set.
+It is traced by the exporter of torch 2 (``torch.export``, then onnxscript). A head can use
+operators that only ONNX has, such as NonMaxSuppression, if ``Context.exporting`` is set.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """Parity: how the difference between the exported graph and torch is measured and judged.
 
 The task of each head compares the outputs: see ``Task.array_difference`` and ``Task.difference``.
-It is a ``ParityError`` if a graph differs by more than a tolerance, has a field that the task cannot
-compare, or does not run at some size.
+It is a ``ParityError`` if a graph differs by more than a tolerance, has a field that the task
+cannot compare, or does not run at some size.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -187,7 +187,9 @@ def _broken(check: ParityCheck, config: ExportConfig) -> Iterator[str]:
 
 
 def parity_table(parity: Parity) -> str:
-    """A table for a terminal: a line for each head, canvas and batch size, then one for each metric."""
+    """A table for a terminal: a line for each head, canvas and batch size, then one for each
+    metric.
+    """
     rows: list[tuple[str, ...]] = [("head", "canvas", "batch", "compared", "agree", "max abs", "max rel", "max score")]
     for check in parity.checks:
         figures = (f"{check.max_abs:.1e}", f"{check.max_rel:.1e}", f"{check.max_score:.1e}")

@@ -40,7 +40,8 @@ DecodedSample = tuple[Sample, Any]
 def check_samples(data: DataConfig, vocabulary: Vocabulary, count: int) -> tuple[list[DecodedSample], str]:
     """Samples of the validation split, and a description of them.
 
-    Annotations get the class indices of the model. If the split cannot be read, samples are generated instead.
+    Annotations get the class indices of the model. If the split cannot be read, samples are
+    generated instead.
     """
     uri, kind = data.val.uri if isinstance(data.val.uri, str) else data.val.uri[0], data.canvas.input
     generated = f"generated {kind.name}s, since"

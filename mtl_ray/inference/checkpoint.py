@@ -25,7 +25,8 @@ def open_checkpoint(uri: str, device: str = "cpu", batch: int | None = None) -> 
         batch: most samples of one call of the network; by default ``evaluate.batch`` of its config.
 
     Raises:
-        ValueError: if there is no complete checkpoint at the URI, or its weights do not fit its config.
+        ValueError: if there is no complete checkpoint at the URI, or its weights do not fit its
+            config.
     """
     checkpoint = open_artifact(uri, kind="checkpoint")
     network = read_network(checkpoint)
@@ -42,7 +43,8 @@ def open_checkpoint(uri: str, device: str = "cpu", batch: int | None = None) -> 
 
 
 def load_model(checkpoint: Artifact, config: NetworkConfig | ExperimentConfig, vocabulary: Vocabulary) -> Model:
-    """The network with its averaged weights if there are some, else the plain ones; in evaluation mode, on the CPU.
+    """The network with its averaged weights if there are some, else the plain ones; in evaluation
+    mode, on the CPU.
 
     Raises:
         ValueError: if the weights do not fit the network.
@@ -61,7 +63,8 @@ def load_model(checkpoint: Artifact, config: NetworkConfig | ExperimentConfig, v
 
 
 def find_checkpoint(run_uri: str, which: Literal["best", "last"] = "best") -> str:
-    """The URI of a checkpoint of a run: the best by the run's own metric (the last if nothing was measured), or the last.
+    """The URI of a checkpoint of a run: the best by the run's own metric (the last if nothing was
+    measured), or the last.
 
     Only complete checkpoints that lead to the newest attempt are considered (see ``run_folder``).
 

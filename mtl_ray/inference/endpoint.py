@@ -1,4 +1,6 @@
-"""A served model as a predictor: data is sent as files over HTTP (images as PNG), answers are decoded into predictions."""
+"""A served model as a predictor: data is sent as files over HTTP (images as PNG), answers are
+decoded into predictions.
+"""
 
 import http.client
 import json
@@ -145,7 +147,9 @@ class EndpointPredictor:
 
 
 class _SameOrigin(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect of a GET to the same scheme, host and port only: no other server may get the key."""
+    """Follows a redirect of a GET to the same scheme, host and port only: no other server may get
+    the key.
+    """
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
@@ -162,7 +166,9 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 def wait_s(declared: str | None) -> float:
-    """Seconds that a Retry-After header asks for (RFC 9110, section 10.2.3): a number or a date; 1 if it is neither."""
+    """Seconds that a Retry-After header asks for (RFC 9110, section 10.2.3): a number or a date; 1
+    if it is neither.
+    """
     seconds = 1.0
     text = (declared or "").strip()
     if text.isascii() and text.isdigit():

@@ -58,7 +58,8 @@ def predict_files(
     Args:
         predictor: anything that predicts.
         uris: of files of its input.
-        out: folder or URI; drawings are named after their files, with a number if two would have the same name.
+        out: folder or URI; drawings are named after their files, with a number if two would have
+            the same name.
         score_threshold: boxes and labels with a lower score are neither drawn nor written.
         max_pixels: larger data is not read (pixels of an image, values of another input).
 
@@ -103,7 +104,9 @@ def _refuse_own_folder(uris: Sequence[str], out: str) -> None:
 
 
 def _answers(predictor: Predictor, predictions: Predictions, score_threshold: float, stem: str) -> dict[str, Any]:
-    """By head, what a server would answer; a class map is in its own file STEM.HEAD.png instead of in the JSON."""
+    """By head, what a server would answer; a class map is in its own file STEM.HEAD.png instead of
+    in the JSON.
+    """
     answers: dict[str, Any] = {}
     for name, head in predictor.heads.items():
         plain, file = head.task.plain_image(predictions[name]), None
@@ -127,14 +130,18 @@ def draw_predictions(predictor: Predictor, raw: Any, predictions: Predictions, s
 
 
 def unique_names(uris: Sequence[str]) -> list[str]:
-    """The drawing of each file: its own stem and .jpg, with -2, -3, ... for equal stems; case does not count."""
+    """The drawing of each file: its own stem and .jpg, with -2, -3, ... for equal stems; case does
+    not count.
+    """
     taken: set[str] = set()
     stems = (uri.rpartition("/")[2].rpartition(".")[0] or uri.rpartition("/")[2] for uri in uris)
     return [free_name(stem, taken) for stem in stems]
 
 
 def free_name(stem: str, taken: set[str]) -> str:
-    """``STEM.jpg``, or with -2, -3, ... if that is taken; case does not count. The name is added to ``taken``."""
+    """``STEM.jpg``, or with -2, -3, ... if that is taken; case does not count. The name is added to
+    ``taken``.
+    """
     name, number = stem, 1
     while name.lower() in taken:
         number += 1

@@ -1,4 +1,6 @@
-"""The interface of everything that predicts (a checkpoint, a bundle, an HTTP endpoint), and how it is opened by its address."""
+"""The interface of everything that predicts (a checkpoint, a bundle, an HTTP endpoint), and how it
+is opened by its address.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

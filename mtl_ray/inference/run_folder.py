@@ -1,5 +1,5 @@
-"""The content of a run's folder: its attempts, and the current checkpoints, which lead to the newest
-attempt.
+"""The content of a run's folder: its attempts, and the current checkpoints, which lead to the
+newest attempt.
 
 Every start of a run claims the next number under ``attempts/`` before it trains, and records the
 step from which it continues. A checkpoint of step s by attempt a is current if every later attempt

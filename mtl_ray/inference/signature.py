@@ -111,8 +111,8 @@ def read_signature(data: bytes) -> Signature:
     """The inverse of ``to_json``.
 
     Raises:
-        ValueError: if a field is missing, unknown or invalid, the version is newer than this program,
-            or a plugin is not installed.
+        ValueError: if a field is missing, unknown or invalid, the version is newer than this
+            program, or a plugin is not installed.
     """
     try:
         content = json.loads(data)

@@ -1,4 +1,6 @@
-"""The files that describe a checkpoint or bundle: its network (``model.yaml``), its vocabulary and its config; without torch."""
+"""The files that describe a checkpoint or bundle: its network (``model.yaml``), its vocabulary and
+its config; without torch.
+"""
 
 import json
 import logging
@@ -58,7 +60,8 @@ def network_yaml(config: ExperimentConfig) -> str:
 
 
 def read_network(checkpoint: Artifact) -> NetworkConfig:
-    """The network of a checkpoint: ``model.yaml``, or of an older checkpoint the same part of its ``config.yaml``.
+    """The network of a checkpoint: ``model.yaml``, or of an older checkpoint the same part of its
+    ``config.yaml``.
 
     Raises:
         ValueError: naming file and line, if this version cannot read it, or the missing plugin.
@@ -83,7 +86,9 @@ def _tree(checkpoint: Artifact, name: str) -> Node:
 
 
 def prediction_batch(checkpoint: Artifact) -> int:
-    """``evaluate.batch`` of its config, which costs memory but changes no result; 16 if it cannot be read."""
+    """``evaluate.batch`` of its config, which costs memory but changes no result; 16 if it cannot
+    be read.
+    """
     default = 16
     if CONFIG_FILE not in checkpoint.names:
         return default
@@ -92,7 +97,9 @@ def prediction_batch(checkpoint: Artifact) -> int:
 
 
 class StoredConfig(NamedTuple):
-    """The config of a checkpoint, and the values in its sections ``OF_TRAINING`` that this version cannot read, by path."""
+    """The config of a checkpoint, and the values in its sections ``OF_TRAINING`` that this version
+    cannot read, by path.
+    """
 
     config: ExperimentConfig
     left_out: dict[str, Any]

@@ -20,10 +20,12 @@ STRIDES = {"C1": 2, "C2": 4, "C3": 8, "C4": 16, "C5": 32}
 class TimmFeatures(Backbone):
     """A network of timm that gives feature maps by name.
 
-    Each is (B, channels, H / stride, W / stride), sizes rounded up; see ``channels`` and ``strides``.
+    Each is (B, channels, H / stride, W / stride), sizes rounded up; see ``channels`` and
+    ``strides``.
 
     Raises:
-        ValueError: if timm has no such model, or the model has no feature map of a configured stride.
+        ValueError: if timm has no such model, or the model has no feature map of a configured
+            stride.
     """
 
     def __init__(self, config: TimmBackbone) -> None:

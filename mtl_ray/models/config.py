@@ -115,8 +115,8 @@ class FpnNeck:
 
     type: Literal["fpn"] = "fpn"
     prefix: Prefix = ""
-    """Prefix of the names of its features (``aux_``: aux_P3 instead of P3), which must be unique in a
-    model.
+    """Prefix of the names of its features (``aux_``: aux_P3 instead of P3), which must be unique in
+    a model.
     """
     inputs: tuple[str, ...] = ("C3", "C4", "C5")
     channels: int = Field(default=128, ge=1)

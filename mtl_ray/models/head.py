@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from mtl_ray.tasks.task import AnyHead
 
 Features = Mapping[str, Tensor]
-"""The features of the trunk by name: C2..C5 (B, C, H, W) of the backbone, P3.. of a pyramid, G5 (B, C) pooled."""
+"""The features of the trunk by name: C2..C5 (B, C, H, W) of the backbone, P3.. of a pyramid, G5 (B,
+C) pooled.
+"""
 
 Term = tuple[Tensor, Tensor]
-"""A loss term as (sum, count), both float32 scalars: both are summed over micro-batches and ranks; the loss is sum / max(count, 1)."""
+"""A loss term as (sum, count), both float32 scalars: both are summed over micro-batches and ranks;
+the loss is sum / max(count, 1).
+"""
 
 
 Candidates = dict[str, Tensor]
@@ -63,8 +67,9 @@ class Context:
 class Head(Protocol):
     """A module on the trunk's features.
 
-    ``annotation`` names the entry of ``Batch.targets`` for ``losses``; ``levels`` the features that it reads; ``weight`` is the factor
-    of its losses, which the model applies. A head with ``train_only`` is only trained, not evaluated or exported.
+    ``annotation`` names the entry of ``Batch.targets`` for ``losses``; ``levels`` the features that
+    it reads; ``weight`` is the factor of its losses, which the model applies. A head with
+    ``train_only`` is only trained, not evaluated or exported.
     """
 
     annotation: Annotation
@@ -73,11 +78,12 @@ class Head(Protocol):
     weight: float
 
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
-        """Named terms, such as ``{"box": (sum, count)}``; samples whose ``annotated`` is False do not count.
+        """Named terms, such as ``{"box": (sum, count)}``; samples whose ``annotated`` is False do
+        not count.
 
-        ``targets["known_classes"]`` bool (B, C) holds the classes that the dataset of each sample annotates: logits of the others
-        get no gradient.
-        If nothing in the batch is annotated, a term is (0 * outputs, 0), so that no rank waits for a gradient.
+        ``targets["known_classes"]`` bool (B, C) holds the classes that the dataset of each sample
+        annotates: logits of the others get no gradient. If nothing in the batch is annotated, a
+        term is (0 * outputs, 0), so that no rank waits for a gradient.
         """
         ...
 
@@ -87,7 +93,9 @@ class Head(Protocol):
 
 
 class HeadModule(nn.Module):
-    """The attributes of a ``Head`` from its config; a subclass adds its layers, ``losses`` and ``predict``."""
+    """The attributes of a ``Head`` from its config; a subclass adds its layers, ``losses`` and
+    ``predict``.
+    """
 
     def __init__(self, config: "AnyHead") -> None:
         super().__init__()
@@ -116,7 +124,9 @@ class NarrowTargets(nn.Module):
         self.register_buffer("of_head", torch.from_numpy(of_head), persistent=False)
 
     def forward(self, targets: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The targets of a batch; a sample whose dataset knows no class of the head is not annotated."""
+        """The targets of a batch; a sample whose dataset knows no class of the head is not
+        annotated.
+        """
         known = targets["known_classes"][:, self.of_head]  # (B, K)
         annotated = targets["annotated"] & known.any(dim=1)
         return {**self.kind.narrow_batch(targets, self.to_head, self.of_head), "known_classes": known, "annotated": annotated}
@@ -124,7 +134,9 @@ class NarrowTargets(nn.Module):
 
 @runtime_checkable
 class DenseHead(Head, Protocol):
-    """A head with many candidates, most of which are suppressed: ``predict`` is ``select`` of ``candidates``."""
+    """A head with many candidates, most of which are suppressed: ``predict`` is ``select`` of
+    ``candidates``.
+    """
 
     def candidates(self, features: Features, context: Context) -> Candidates:
         """All candidates before suppression."""
@@ -136,7 +148,9 @@ class DenseHead(Head, Protocol):
 
 
 def unsuppressed(head: Head, features: Features, context: Context) -> dict[str, Tensor]:
-    """The candidates of a dense head before suppression, or the result of ``predict`` of another head."""
+    """The candidates of a dense head before suppression, or the result of ``predict`` of another
+    head.
+    """
     dense_head = dense(head)
     return head.predict(features, context) if dense_head is None else dense_head.candidates(features, context)
 

@@ -21,7 +21,8 @@ class Model(nn.Module):
     Args:
         trunk: computes the features.
         heads: by name.
-        mean, std: of each channel (for images RGB, 0 to 255), for the normalisation of uint8 inputs.
+        mean, std: of each channel (for images RGB, 0 to 255), for the normalisation of uint8
+            inputs.
         narrow: by head, for heads that do not learn all classes of the run in their order.
     """
 
@@ -49,8 +50,8 @@ class Model(nn.Module):
         """The trunk's input, normalised if it is uint8.
 
         Args:
-            values: (B, C, ...). uint8 becomes normalised float32 in the memory layout in which convolutions are fastest; other dtypes
-                stay unchanged.
+            values: (B, C, ...). uint8 becomes normalised float32 in the memory layout in which
+                convolutions are fastest; other dtypes stay unchanged.
 
         Raises:
             ValueError: if ``mean`` and ``std`` have another number of channels.
@@ -113,7 +114,9 @@ class Model(nn.Module):
 
 
 def _layout(model: nn.Module) -> torch.memory_format:
-    """Channels last, in which convolutions are fastest, except for narrow models in which oneDNN would write past its buffer."""
+    """Channels last, in which convolutions are fastest, except for narrow models in which oneDNN
+    would write past its buffer.
+    """
     convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
     unsafe = any(c.kernel_size == (1, 1) and max(c.stride) > 1 and c.in_channels // c.groups < _ONEDNN_BLOCK for c in convolutions)
     return torch.contiguous_format if unsafe else torch.channels_last

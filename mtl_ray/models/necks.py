@@ -11,9 +11,11 @@ from mtl_ray.models.trunk import Neck
 
 
 def conv_norm_act(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, norm: bool = True, act: bool = True) -> nn.Sequential:
-    """A convolution (B, inputs, H, W) -> (B, outputs, H / stride, W / stride), batch normalisation and ReLU.
+    """A convolution (B, inputs, H, W) -> (B, outputs, H / stride, W / stride), batch normalisation
+    and ReLU.
 
-    ``norm`` and ``act`` switch the last two off. ``nn.SyncBatchNorm.convert_sync_batchnorm`` converts the normalisation.
+    ``norm`` and ``act`` switch the last two off. ``nn.SyncBatchNorm.convert_sync_batchnorm``
+    converts the normalisation.
     """
     layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=not norm)]
     if norm:

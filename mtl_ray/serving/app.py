@@ -28,8 +28,8 @@ Result = TypeVar("Result")
 
 RETRY_AFTER_S = 1
 DRAIN_BYTES = 64_000_000
-"""Most bytes beyond the limit that are read and dropped: many clients read the answer only after they
-have sent the whole body.
+"""Most bytes beyond the limit that are read and dropped: many clients read the answer only after
+they have sent the whole body.
 """
 PAGES = ("/", "/docs", "/openapi.json", "/ping", "/models")
 PAGE_HEADERS = {
@@ -109,8 +109,8 @@ class App:
         return as_json({"status": "Healthy"}) if path == "/ping" else _page("page.html" if path == "/" else "docs.html")
 
     def _options(self, scope: Mapping[str, Any], methods: Sequence[str]) -> Reply:
-        """The allowed methods and headers (CORS preflight), which a browser requests before a page of
-        another site may send a key or JSON.
+        """The allowed methods and headers (CORS preflight), which a browser requests before a page
+        of another site may send a key or JSON.
         """
         cors = preflight_headers(_text(scope, b"origin"), self.config.cors_origins, methods)
         return Reply(body=b"", status=200, headers={"Allow": ", ".join(methods), **cors})

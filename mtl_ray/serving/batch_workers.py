@@ -79,8 +79,8 @@ class BatchWorkers(Generic[Item, Result]):
         return True
 
     def _results(self, items: Sequence[Item]) -> list[Result | Exception]:
-        """A result for each item. If a batch fails, each item is tried alone, so that an item can only
-        spoil its own result.
+        """A result for each item. If a batch fails, each item is tried alone, so that an item can
+        only spoil its own result.
         """
         try:
             return list(self._work(items))

@@ -75,7 +75,9 @@ def compare_files(
 
 
 def _judged(apart: Difference) -> tuple[str, tuple[str, ...]]:
-    """The figures in words, and the differences above a tolerance; without numbers, the share that agrees."""
+    """The figures in words, and the differences above a tolerance; without numbers, the share that
+    agrees.
+    """
     if apart.incomparable:
         return "", apart.incomparable
     figures, mismatches = [], []

@@ -1,4 +1,6 @@
-"""The ``serve`` section of a config: the served bundles and the limits of a request; read from files and the command line."""
+"""The ``serve`` section of a config: the served bundles and the limits of a request; read from
+files and the command line.
+"""
 
 import re
 from collections.abc import Sequence
@@ -26,7 +28,9 @@ class ServeConfig:
     port: int = Field(default=8000, ge=1, le=65535)
     replicas: int = Field(default=1, ge=1)
     parallel: int | None = Field(default=None, ge=1)
-    """Concurrent calls of each model in each replica; by default the machine's cores, shared by models and replicas."""
+    """Concurrent calls of each model in each replica; by default the machine's cores, shared by
+    models and replicas.
+    """
     threads: int = Field(default=1, ge=1)
     """Threads of the engine for one request: more reduce latency, fewer raise throughput."""
     max_batch: int = Field(default=1, ge=1)
@@ -45,7 +49,9 @@ class ServeConfig:
     api_key_env: str | None = None
     """Environment variable with the key that requests must send as ``Authorization: Bearer``."""
     cors_origins: tuple[str, ...] = ()
-    """Origins of web pages that may send requests from a browser, such as https://example.org; "*" for all."""
+    """Origins of web pages that may send requests from a browser, such as https://example.org; "*"
+    for all.
+    """
 
     @field_validator("cors_origins")
     @classmethod
@@ -70,11 +76,13 @@ def read_targets(targets: Sequence[str], overrides: Sequence[str]) -> ServeConfi
     """The config of a server.
 
     Args:
-        targets: bundle URIs (their last part is the name), NAME=URI, and config files (.yaml), whose section ``serve`` is read.
+        targets: bundle URIs (their last part is the name), NAME=URI, and config files (.yaml),
+            whose section ``serve`` is read.
         overrides: ``serve.key=value``.
 
     Raises:
-        ValueError: if there is no model, two models have the same name, or a file or an override is invalid.
+        ValueError: if there is no model, two models have the same name, or a file or an override is
+            invalid.
     """
     tree = Node({}, Origin(COMMAND_LINE))
     named: dict[str, str] = {}

@@ -42,9 +42,11 @@ class RequestError(Exception):
 
 
 def join_replies(replies: Sequence[Reply], key: str | None) -> Reply:
-    """The answers to the images of one request as a JSON list, or as an object with that list under ``key``.
+    """The answers to the images of one request as a JSON list, or as an object with that list under
+    ``key``.
 
-    An image that cannot be read has its error in its place. If no image can be read, the first error is the reply.
+    An image that cannot be read has its error in its place. If no image can be read, the first
+    error is the reply.
     """
     if all(reply.status >= 400 for reply in replies):
         return replies[0]
@@ -61,7 +63,9 @@ MAX_AGE_S = 600
 
 
 def cors_headers(origin: str, allowed: Sequence[str]) -> Mapping[str, str]:
-    """The CORS headers of an answer to a page of ``origin`` (https://fetch.spec.whatwg.org, section 3.2); none if CORS is off."""
+    """The CORS headers of an answer to a page of ``origin`` (https://fetch.spec.whatwg.org, section
+    3.2); none if CORS is off.
+    """
     if not allowed:
         return {}
     if "*" in allowed:

@@ -1,6 +1,8 @@
-"""From a prediction request to its reply: the data is decoded, predicted on, and answered in the requested form.
+"""From a prediction request to its reply: the data is decoded, predicted on, and answered in the
+requested form.
 
-It knows neither HTTP servers nor Ray: ``app.py`` speaks HTTP, ``distributed/serve.py`` runs it in Ray Serve.
+It knows neither HTTP servers nor Ray: ``app.py`` speaks HTTP, ``distributed/serve.py`` runs it in
+Ray Serve.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +23,8 @@ class PredictionRequest:
 
     Attributes:
         score_threshold: boxes and labels with a lower score are left out.
-        head: the one head that answers in its plain form; None for an object with an entry for each head.
+        head: the one head that answers in its plain form; None for an object with an entry for each
+            head.
         accept: the Accept header.
         file: the data, encoded as a file of the model's input.
     """
@@ -66,7 +69,9 @@ class Service:
         return PredictionRequest(score_threshold=threshold, head=head or (next(iter(heads)) if len(heads) == 1 else None), accept=accept)
 
     def replies(self, model: str, requests: Sequence[PredictionRequest]) -> list[Reply]:
-        """Answers requests to one model in one batch; a file that cannot be read fails only its own reply."""
+        """Answers requests to one model in one batch; a file that cannot be read fails only its own
+        reply.
+        """
         kind = self.predictors[model].canvas.input
         raws = [self._decode(kind, request.file) for request in requests]
         readable = [raw for raw in raws if not isinstance(raw, RequestError)]

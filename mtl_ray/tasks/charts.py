@@ -29,7 +29,9 @@ class Confusion:
     note: str = ""
 
     def condensed(self, most: int) -> "Confusion":
-        """At most ``most`` classes: those with the most errors in their order, all others as one row and column ``N others``."""
+        """At most ``most`` classes: those with the most errors in their order, all others as one
+        row and column ``N others``.
+        """
         if len(self.names) <= most:
             return self
         errors = self.counts.sum(0) + self.counts.sum(1) - 2 * np.diag(self.counts)
@@ -48,8 +50,8 @@ class PrecisionRecall:
 
     Attributes:
         names: of the classes.
-        precision: float64 (C, 101), the best at this recall or a higher one, 0 if the recall is not reached; NaN for a class
-            without annotations.
+        precision: float64 (C, 101), the best at this recall or a higher one, 0 if the recall is not
+            reached; NaN for a class without annotations.
         note: the criterion of a match, for the title; may be empty.
     """
 

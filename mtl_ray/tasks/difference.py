@@ -1,4 +1,6 @@
-"""The difference between two predictions of one image: figures that every task computes, and checks for all tasks."""
+"""The difference between two predictions of one image: figures that every task computes, and checks
+for all tasks.
+"""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +21,8 @@ class Comparison:
     """How two predictions are compared.
 
     Attributes:
-        frame: of the sample; positions are compared in canvas pixels. None for an input without positions.
+        frame: of the sample; positions are compared in canvas pixels. None for an input without
+            positions.
         sides: the names of the two.
         score_threshold: objects with a lower score and without a partner are not reported.
     """
@@ -41,7 +44,8 @@ class Difference:
         max_score: largest difference of a score; None without scores.
         agreeing, count: the number of equal items, and of all compared items.
         alone: a sentence for each object without a partner.
-        incomparable: a sentence for each field that cannot be compared; the figures are then invalid.
+        incomparable: a sentence for each field that cannot be compared; the figures are then
+            invalid.
     """
 
     unit: str
@@ -55,7 +59,9 @@ class Difference:
     incomparable: tuple[str, ...] = ()
 
     def with_positions(self, first: NDArray[Any], second: NDArray[Any], reach: float) -> "Difference":
-        """Adds positions in pixels, clipped to ``reach`` outside the canvas. NaN makes the figures NaN."""
+        """Adds positions in pixels, clipped to ``reach`` outside the canvas. NaN makes the figures
+        NaN.
+        """
         first, second = (np.clip(side.astype(np.float64), -reach, 2 * reach) for side in (first, second))
         apart = np.abs(first - second)
         relative = apart / np.maximum(np.abs(first), 1)
@@ -89,8 +95,9 @@ def field_faults(first: Fields, second: Fields, known: Sequence[str], sides: Sid
         second: the same of the other side.
         known: the fields that the task compares.
         sides: the names of the two.
-        per_object: the fields with a row for each object, whose number may differ between the sides. The first of them defines the
-            number of rows; a side without objects need not have the others.
+        per_object: the fields with a row for each object, whose number may differ between the
+            sides. The first of them defines the number of rows; a side without objects need not
+            have the others.
     """
     of_objects = per_object if per_object and per_object[0] in first and per_object[0] in second else ()
     return tuple(_faults(first, second, known, sides, of_objects))

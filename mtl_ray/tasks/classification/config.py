@@ -1,4 +1,6 @@
-"""Config of the classification heads: ``linear`` (one class per image) and ``multilabel`` (any number)."""
+"""Config of the classification heads: ``linear`` (one class per image) and ``multilabel`` (any
+number).
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal

@@ -13,7 +13,8 @@ class LabelScores:
     """The prediction of one image: a score for each class.
 
     Attributes:
-        scores: (C,) float32, one for each class of ``Vocabulary.labels``; their sum is 1 if ``exclusive``.
+        scores: (C,) float32, one for each class of ``Vocabulary.labels``; their sum is 1 if
+            ``exclusive``.
         exclusive: True if an image has exactly one of the classes.
     """
 

@@ -33,7 +33,9 @@ def draw_labels(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary
 def draw_label_scores(
     image: NDArray[np.uint8], prediction: LabelScores, vocabulary: Vocabulary, score_threshold: float = 0.3
 ) -> NDArray[np.uint8]:
-    """The labels with a score of at least ``score_threshold``, best first. If an image has exactly one label, the best is always shown."""
+    """The labels with a score of at least ``score_threshold``, best first. If an image has exactly
+    one label, the best is always shown.
+    """
     names, colours = _looks(vocabulary)
     best = np.argsort(-prediction.scores, kind="stable")[:_MOST]
     shown = [int(index) for index in best if prediction.scores[index] >= score_threshold]

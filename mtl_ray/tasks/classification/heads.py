@@ -35,8 +35,8 @@ class Linear(_OnPooled):
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
         """``class``: cross entropy, summed over images with exactly one label.
 
-        An image without a label, or with several, has no loss. Softmax and label smoothing are over the
-        classes that the dataset of the image knows; the others are ignored.
+        An image without a label, or with several, has no loss. Softmax and label smoothing are over
+        the classes that the dataset of the image knows; the others are ignored.
         """
         annotated = (targets["annotated"] & (targets["present"].sum(dim=1) == 1)).float()
         known = targets["known_classes"]  # (B, C)

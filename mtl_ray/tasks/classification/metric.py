@@ -1,4 +1,6 @@
-"""How well image labels are predicted: accuracy for one class per image, average precision for any number."""
+"""How well image labels are predicted: accuracy for one class per image, average precision for any
+number.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Self
@@ -18,9 +20,9 @@ BINS = 256
 class ExclusiveMetric:
     """Top-1 and top-5 accuracy, and precision, recall and F1 of the most likely class.
 
-    A class that is neither annotated nor predicted has no precision, recall or F1 (NaN) and is left out
-    of the means. Of an image whose dataset does not know all classes (``Sample.known_classes``), the scores
-    of the known ones count.
+    A class that is neither annotated nor predicted has no precision, recall or F1 (NaN) and is left
+    out of the means. Of an image whose dataset does not know all classes
+    (``Sample.known_classes``), the scores of the known ones count.
     """
 
     main = "top1"
@@ -73,7 +75,9 @@ class ExclusiveMetric:
         return _rows(self.names, self._table())
 
     def charts(self) -> Charts:
-        """Confusion of images, and curves of each class against all others; scores are rounded to ``BINS`` bins."""
+        """Confusion of images, and curves of each class against all others; scores are rounded to
+        ``BINS`` bins.
+        """
         wrong, correct = self.scores[:, :, ::-1].cumsum(axis=2)
         curves = [_curve(correct[c], correct[c] + wrong[c]) for c in range(len(self.names))]
         return Charts(
@@ -86,11 +90,13 @@ class ExclusiveMetric:
 
 
 class MultilabelMetric:
-    """Average precision of each class over all images, and precision, recall and F1 at a score of 0.5.
+    """Average precision of each class over all images, and precision, recall and F1 at a score of
+    0.5.
 
-    Average precision is the mean, over the images that have the class, of the precision at their score (the area under the
-    precision-recall steps, without interpolation); images of equal score count together, so their order does not matter.
-    Scores of classes that the dataset of an image does not know (``Sample.known_classes``) do not count.
+    Average precision is the mean, over the images that have the class, of the precision at their
+    score (the area under the precision-recall steps, without interpolation); images of equal score
+    count together, so their order does not matter. Scores of classes that the dataset of an image
+    does not know (``Sample.known_classes``) do not count.
     """
 
     main = "mAP"
@@ -145,7 +151,9 @@ class MultilabelMetric:
         return {"AP": np.array(precision, np.float64), **_precision_recall(*self._counts())}
 
     def _by_class(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
-        """The scores and the ground truth (N,) of each class, for the images whose dataset knows it."""
+        """The scores and the ground truth (N,) of each class, for the images whose dataset knows
+        it.
+        """
         shape = (len(self.scores), len(self.names))
         scores, gt, known = (np.array(rows).reshape(shape) for rows in (self.scores, self.gt, self.known))
         for place in range(len(self.names)):
@@ -158,7 +166,9 @@ def _known(sample: Sample, classes: int) -> NDArray[np.bool_]:
 
 
 def average_precision(scores: NDArray[np.float32], gt: NDArray[np.bool_]) -> float:
-    """Area under the precision-recall steps of N scores (N,) and their ground truth (N,); NaN without a positive."""
+    """Area under the precision-recall steps of N scores (N,) and their ground truth (N,); NaN
+    without a positive.
+    """
     if not gt.any():
         return float("nan")
     correct, pred = _steps(scores, gt)
@@ -166,7 +176,9 @@ def average_precision(scores: NDArray[np.float32], gt: NDArray[np.bool_]) -> flo
 
 
 def _steps(scores: NDArray[np.float32], gt: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """At each distinct score, best first: the number of positives at or above it, and the number of images."""
+    """At each distinct score, best first: the number of positives at or above it, and the number of
+    images.
+    """
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
     last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
@@ -187,7 +199,9 @@ def _curve(correct: NDArray[np.int64], pred: NDArray[np.int64]) -> NDArray[np.fl
 
 
 def _precision_recall(correct: NDArray[np.int64], pred: NDArray[np.int64], gt: NDArray[np.int64]) -> MetricColumns:
-    """A class that is annotated but never predicted has precision 0; one that is only predicted has no recall."""
+    """A class that is annotated but never predicted has precision 0; one that is only predicted has
+    no recall.
+    """
     known = np.where((pred > 0) | (gt > 0), 0.0, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(pred > 0, correct / pred, known)

@@ -45,7 +45,8 @@ class ClassificationTask:
     ) -> list[dict[str, Any]]:
         """``[{"class_label": 3, "class_name": "cat", "score": 0.8}, ...]``, best first.
 
-        Classes with a score below ``score_threshold`` are left out, except the best if an image has exactly one class.
+        Classes with a score below ``score_threshold`` are left out, except the best if an image has
+        exactly one class.
         """
         names = vocabulary.classes[self.kind.name]
         order = np.argsort(-prediction.scores, kind="stable")

@@ -1,7 +1,7 @@
 """Candidates of a detection head: their cells on the feature maps, and the selection of detections.
 
-In torch the suppression is torchvision's; in an exported graph it is ONNX's NonMaxSuppression, which
-takes a batch of any size. The rest of the code is shared.
+In torch the suppression is torchvision's; in an exported graph it is ONNX's NonMaxSuppression,
+which takes a batch of any size. The rest of the code is shared.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,8 @@ def cell_corners(
         device: of the result.
 
     Returns:
-        The top left corner (N, 2) as x, y and the stride (N, 1) of each candidate's cell, float32 canvas pixels.
+        The top left corner (N, 2) as x, y and the stride (N, 1) of each candidate's cell, float32
+        canvas pixels.
     """
     corners, widths = [], []
     for (height, width), stride, count in zip(sizes, strides, _of_each(anchors, len(sizes)), strict=True):
@@ -80,8 +81,8 @@ def select_detections(candidates: Candidates, config: Selection, exporting: bool
         exporting: use the operator of ONNX instead of torchvision's.
 
     Returns:
-        ``boxes`` float32 (B, K, 4), ``scores`` float32 (B, K), ``classes`` int64 (B, K), K = ``max_detections``; unused rows
-        are zero.
+        ``boxes`` float32 (B, K, 4), ``scores`` float32 (B, K), ``classes`` int64 (B, K), K =
+        ``max_detections``; unused rows are zero.
     """
     boxes, scores = _best_candidates(candidates, config)
     suppress = _kept_in_onnx if exporting else _kept
@@ -94,9 +95,11 @@ def select_detections(candidates: Candidates, config: Selection, exporting: bool
 
 
 def _best_candidates(candidates: Candidates, config: Selection) -> tuple[Tensor, Tensor]:
-    """Boxes (B, k, 4) and scores (B, C, k) of the k best candidates; scores up to the threshold are 0.
+    """Boxes (B, k, 4) and scores (B, C, k) of the k best candidates; scores up to the threshold are
+    0.
 
-    Scores are padded before ``topk``, since a graph with dynamic sizes may have fewer than k candidates.
+    Scores are padded before ``topk``, since a graph with dynamic sizes may have fewer than k
+    candidates.
     """
     scores = candidates["scores"] * candidates["objectness"][..., None]  # (B, N, C)
     k = max(config.candidates, config.max_detections)
@@ -112,7 +115,8 @@ def _best_candidates(candidates: Candidates, config: Selection) -> tuple[Tensor,
 def _kept(boxes: Tensor, scores: Tensor, config: Selection) -> Tensor:
     """(B, C, k): 1 for each box that is not suppressed by a box of its image and class.
 
-    Classes are processed one by one: ``batched_nms`` shifts boxes by class, which rounds coordinates, or also loops over classes.
+    Classes are processed one by one: ``batched_nms`` shifts boxes by class, which rounds
+    coordinates, or also loops over classes.
     """
     kept = torch.zeros_like(scores)
     for image, label in (scores > 0).any(dim=2).nonzero().tolist():
@@ -123,9 +127,11 @@ def _kept(boxes: Tensor, scores: Tensor, config: Selection) -> Tensor:
 
 
 def _kept_in_onnx(boxes: Tensor, scores: Tensor, config: Selection) -> Tensor:
-    """The same as ``_kept`` by ONNX's operator (https://onnx.ai/onnx/operators/onnx__NonMaxSuppression.html).
+    """The same as ``_kept`` by ONNX's operator
+    (https://onnx.ai/onnx/operators/onnx__NonMaxSuppression.html).
 
-    It gives rows (image, class, box); their number is known at run time only, the declared shape is an upper bound.
+    It gives rows (image, class, box); their number is known at run time only, the declared shape is
+    an upper bound.
     """
     limit = torch.tensor([config.max_detections], dtype=torch.int64)
     iou = torch.tensor([config.iou_threshold], dtype=torch.float32)

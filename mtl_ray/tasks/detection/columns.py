@@ -1,4 +1,4 @@
-"""The objects and the detections of many images as columns, one image after another, and which of them overlap."""
+"""The objects and detections of many images as columns, image by image, and the pairs that overlap."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.tasks.detection.decode import Detections
 
 PAIRS_AT_ONCE = 2**17
-"""Of objects and detections that are compared; this bounds the memory."""
+"""Pairs of objects and detections that are compared at once; it bounds the memory."""
 
 
 class ScoredImage(NamedTuple):
@@ -29,12 +29,13 @@ class ObjectColumns:
     """N objects.
 
     Attributes:
-        image: int64 (N,), places of their images, rising.
+        image: int64 (N,), indices of their images, ascending.
         boxes_xyxy: float64 (N, 4).
         classes: int64 (N,).
         areas: float64 (N,).
         crowd: bool (N,).
-        optional: bool (N,), crowd or difficult: need not be found, and what is found there counts neither way.
+        optional: bool (N,), crowd or difficult: need not be found, and detections on it are
+            ignored.
     """
 
     image: NDArray[np.int64]
@@ -50,7 +51,7 @@ class DetectionColumns:
     """D detections.
 
     Attributes:
-        image: int64 (D,), places of their images, rising.
+        image: int64 (D,), indices of their images, ascending.
         boxes_xyxy: float64 (D, 4).
         classes: int64 (D,).
         scores: float64 (D,).
@@ -74,21 +75,21 @@ class OverlapPairs(NamedTuple):
 
 
 def object_columns(images: Sequence[ScoredImage]) -> ObjectColumns:
-    """All objects."""
-    truths = [image.ground_truth for image in images]
-    crowd = _joined([truth.crowd for truth in truths], np.bool_)
+    """The objects of all images."""
+    gts = [image.ground_truth for image in images]
+    crowd = _joined([gt.crowd for gt in gts], np.bool_)
     return ObjectColumns(
-        image=np.repeat(np.arange(len(images)), [len(truth) for truth in truths]),
-        boxes_xyxy=_joined([truth.boxes_xyxy for truth in truths], np.float64, 4),
-        classes=_joined([truth.classes for truth in truths], np.int64),
-        areas=_joined([truth.areas for truth in truths], np.float64),
+        image=np.repeat(np.arange(len(images)), [len(gt) for gt in gts]),
+        boxes_xyxy=_joined([gt.boxes_xyxy for gt in gts], np.float64, 4),
+        classes=_joined([gt.classes for gt in gts], np.int64),
+        areas=_joined([gt.areas for gt in gts], np.float64),
         crowd=crowd,
-        optional=crowd | _joined([truth.difficult for truth in truths], np.bool_),
+        optional=crowd | _joined([gt.difficult for gt in gts], np.bool_),
     )
 
 
 def detection_columns(images: Sequence[ScoredImage]) -> DetectionColumns:
-    """All detections."""
+    """The detections of all images."""
     found = [image.predicted for image in images]
     return DetectionColumns(
         image=np.repeat(np.arange(len(images)), [len(each) for each in found]),
@@ -99,7 +100,9 @@ def detection_columns(images: Sequence[ScoredImage]) -> DetectionColumns:
 
 
 def reaches_score(images: Sequence[ScoredImage], score: float) -> NDArray[np.bool_]:
-    """Which of all detections (D,) have a score of at least this, in the scores' own precision: a float32 of 0.7 has 0.7."""
+    """Bool (D,), the detections with at least this score, compared in the dtype of the scores:
+    float32 0.7 reaches 0.7.
+    """
     return _joined([image.predicted.scores >= score for image in images], np.bool_)
 
 
@@ -110,14 +113,15 @@ def _joined(parts: Sequence[NDArray[Any]], kind: type[np.generic], *shape: int) 
 def overlap_pairs(
     found: DetectionColumns, objects: ObjectColumns, least: float, *, same_class: bool = False, crowd_whole: bool = False
 ) -> OverlapPairs:
-    """All pairs within an image whose IoU is at least ``least``, which is above 0.
+    """All pairs within an image with an IoU of at least ``least``, which must be above 0.
 
     Args:
         found: the detections.
         objects: the objects.
-        least: IoU.
-        same_class: only pairs of one class.
-        crowd_whole: for a crowd, the share of the detection that lies on it counts in place of the IoU, as in COCO's protocol.
+        least: smallest IoU.
+        same_class: only pairs of the same class.
+        crowd_whole: for a crowd, intersection over detection area instead of IoU, as in COCO's
+            protocol.
     """
     every = _pairs(found.image, objects.image)
     if same_class:
@@ -129,7 +133,9 @@ def overlap_pairs(
 
 
 def _pairs(found_image: NDArray[np.int64], object_image: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Places of every detection and every object of its image, a bounded number at a time."""
+    """Index pairs of every detection and every object of its image, at most ``PAIRS_AT_ONCE`` at a
+    time if possible.
+    """
     first = np.searchsorted(object_image, found_image)
     count = np.searchsorted(object_image, found_image, side="right") - first
     ends = np.cumsum(count)

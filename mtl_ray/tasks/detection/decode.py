@@ -1,4 +1,6 @@
-"""From the arrays of a detection head to boxes on the original image."""
+"""From the arrays of a detection head to boxes on the original image; suppression for bundles of
+the layout ``raw``.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -48,13 +50,14 @@ class SelectingHead(Protocol):
 
 
 def decode_detections(arrays: Fields, frame: Frame, head: SelectingHead) -> Detections:
-    """Brings boxes from the canvas back to the image, leaving out padding and boxes of which nothing lies on the image.
+    """Maps boxes from the canvas to the image; padding and boxes outside of the image are left out.
 
     Args:
-        arrays: ``boxes`` (K, 4) canvas pixels, ``scores`` (K,) and ``classes`` (K,), padded with score 0; or, of a bundle of
-            the layout ``raw``, ``candidates`` float32 (N, 5 + C): box, objectness, class scores, not yet suppressed.
-        frame: where the image lies on the canvas.
-        head: its ``select_candidates`` says how candidates are chosen.
+        arrays: ``boxes`` (K, 4) canvas pixels, ``scores`` (K,) and ``classes`` (K,), padded with
+            score 0; or, from a bundle of the layout ``raw``, ``candidates`` float32 (N, 5 + C):
+            box, objectness, class scores, not yet suppressed.
+        frame: of the image on the canvas.
+        head: its ``select`` has the options of the selection.
     """
     if "candidates" in arrays:
         boxes, scores, classes = select_candidates(np.asarray(arrays["candidates"], np.float32), head.select)
@@ -72,10 +75,11 @@ Chosen = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
 
 
 def select_candidates(candidates: NDArray[np.float32], rule: "Selection") -> Chosen:
-    """Chooses among candidates as ``nms.select`` does inside the network; the tests hold the two together.
+    """Selects detections from candidates, equal to ``candidates.select_detections`` in the network.
 
     Args:
-        candidates: (N, 5 + C) float32 as x1, y1, x2, y2, objectness, class scores; a box's score for a class is the product.
+        candidates: (N, 5 + C) float32 as x1, y1, x2, y2, objectness, class scores; a box's score
+            for a class is the product.
         rule: thresholds and how many to keep.
     """
     joint = candidates[:, 4:5] * candidates[:, 5:]
@@ -91,7 +95,9 @@ def select_candidates(candidates: NDArray[np.float32], rule: "Selection") -> Cho
 
 
 def suppress_boxes(boxes: NDArray[np.float32], scores: NDArray[np.float32], rule: "Selection") -> NDArray[np.int64]:
-    """Indices of the boxes (N, 4) that no better one overlaps by more than the IoU threshold, best first."""
+    """Indices of the boxes (N, 4) that no better one overlaps by more than the IoU threshold, best
+    first.
+    """
     order = np.argsort(-scores, kind="stable")
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     kept: list[int] = []

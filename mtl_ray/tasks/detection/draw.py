@@ -33,7 +33,9 @@ def draw_objects(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabular
 def draw_detections(
     image: NDArray[np.uint8], prediction: Detections, vocabulary: Vocabulary, score_threshold: float = 0.3
 ) -> NDArray[np.uint8]:
-    """The predicted objects with a score of at least ``score_threshold``, of the same size as ``draw_objects`` gives."""
+    """The predicted objects with a score of at least ``score_threshold``, of the same size as
+    ``draw_objects`` gives.
+    """
     picture = Picture(image)
     names = vocabulary.classes["instances"]
     colours = colours_of(len(names), vocabulary.colours.get("instances", ()))

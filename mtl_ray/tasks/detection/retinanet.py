@@ -18,7 +18,9 @@ MAX_LOG_SCALE = math.log(1000 / 16)
 
 
 class Tower(nn.Module):
-    """Convolutions shared by all levels; each level has its own batch normalisation, since statistics differ."""
+    """Convolutions shared by all levels; each level has its own batch normalisation, since
+    statistics differ.
+    """
 
     def __init__(self, inputs: int, channels: int, convs: int, outputs: int, levels: int) -> None:
         super().__init__()
@@ -38,9 +40,11 @@ class Tower(nn.Module):
 
 
 class RetinaNet(HeadModule):
-    """RetinaNet (Lin et al. 2017, https://arxiv.org/abs/1708.02002): dense anchors and a focal loss.
+    """RetinaNet (Lin et al. 2017, https://arxiv.org/abs/1708.02002): dense anchors and a focal
+    loss.
 
-    The box loss is GIoU (Rezatofighi et al. 2019, algorithm 2) on the decoded box instead of smooth L1 on its offsets.
+    The box loss is GIoU (Rezatofighi et al. 2019, algorithm 2) on the decoded box instead of smooth
+    L1 on its offsets.
 
     Args:
         config: the head.
@@ -78,7 +82,8 @@ class RetinaNet(HeadModule):
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
         """``box`` (GIoU) and ``class`` (focal), both divided by the number of positive anchors.
 
-        ``class`` is ignored for classes that the dataset of an image does not know: the image may show their objects.
+        ``class`` is ignored for classes that the dataset of an image does not know: the image may
+        show their objects.
         """
         logits, offsets, anchors = self.raw(features)  # (B, N, C), (B, N, 4), (N, 4) xyxy, canvas px
         wanted = targets["present"] & ~targets["crowd"] & targets["annotated"][:, None]  # (B, M)
@@ -105,11 +110,13 @@ class RetinaNet(HeadModule):
         return {"boxes": decode_offsets(offsets, anchors), "objectness": torch.ones_like(logits[..., 0]), "scores": logits.sigmoid()}
 
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
-        """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K); see ``nms.select``."""
+        """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K);
+        see ``candidates.select_detections``.
+        """
         return self.select(self.candidates(features, context), context.exporting)
 
     def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
-        """See ``nms.select``."""
+        """See ``candidates.select_detections``."""
         return select_detections(candidates, self.selection, exporting)
 
 
@@ -120,7 +127,9 @@ def anchor_shapes(config: RetinaNetHead) -> Tensor:
 
 
 def decode_offsets(offsets: Tensor, anchors: Tensor) -> Tensor:
-    """Offsets (B, N, 4) relative to anchors (N, 4) xyxy -> boxes (B, N, 4) xyxy (Girshick et al. 2014, appendix C, eq. 1 to 4)."""
+    """Offsets (B, N, 4) relative to anchors (N, 4) xyxy -> boxes (B, N, 4) xyxy (Girshick et al.
+    2014, appendix C, eq. 1 to 4).
+    """
     size = anchors[:, 2:] - anchors[:, :2]  # (N, 2) width, height
     centre = (anchors[:, :2] + anchors[:, 2:]) / 2 + offsets[..., :2] * size  # (B, N, 2); eq. 1, 2
     half = offsets[..., 2:].clamp(max=MAX_LOG_SCALE).exp() * size / 2  # (B, N, 2); eq. 3, 4
@@ -128,7 +137,9 @@ def decode_offsets(offsets: Tensor, anchors: Tensor) -> Tensor:
 
 
 class AnchorMatches(NamedTuple):
-    """For each of N anchors of B images: its object int64 (B, N), and whether it is positive or negative, bool (B, N)."""
+    """For each of N anchors of B images: its object int64 (B, N), and whether it is positive or
+    negative, bool (B, N).
+    """
 
     object: Tensor
     positive: Tensor
@@ -136,9 +147,11 @@ class AnchorMatches(NamedTuple):
 
 
 def match_anchors(anchors: Tensor, boxes: Tensor, wanted: Tensor, high: float = 0.5, low: float = 0.4) -> AnchorMatches:
-    """Matches anchors to the objects that they overlap enough, and each object to its best anchors (Lin et al. 2017, section 4).
+    """Matches anchors to the objects that they overlap enough, and each object to its best anchors
+    (Lin et al. 2017, section 4).
 
-    One object of each image at a time is compared with all anchors, so that no (B, N, M) tensor is needed.
+    One object of each image at a time is compared with all anchors, so that no (B, N, M) tensor is
+    needed.
 
     Args:
         anchors: (N, 4) xyxy.
@@ -166,9 +179,11 @@ def match_anchors(anchors: Tensor, boxes: Tensor, wanted: Tensor, high: float = 
 
 
 class AnchorOverlaps:
-    """IoU of N anchors and one box of each of B images, bit for bit equal to torchvision's ``box_iou``.
+    """IoU of N anchors and one box of each of B images, bit for bit equal to torchvision's
+    ``box_iou``.
 
-    Three (B, N) buffers are used again for each object: on a CPU, new ones would cost several times as much as the arithmetic.
+    Three (B, N) buffers are used again for each object: on a CPU, new ones would cost several times
+    as much as the arithmetic.
     """
 
     def __init__(self, anchors: Tensor, batch: int) -> None:

@@ -1,4 +1,4 @@
-"""The task detection: objects with boxes, and masks or keypoints where a head gives them."""
+"""The task detection: objects with boxes, and masks or keypoints if a head predicts them."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ class DetectionTask:
 
         The shape of TorchServe's answers for OpenMMLab detectors. Boxes are in pixels of the image that was sent; those with a score
         below ``score_threshold`` are left out. Masks follow as COCO run-length encodings under ``mask`` and keypoints as
-        ``[[x, y, score], ...]`` where there are any.
+        ``[[x, y, score], ...]`` if there are any.
         """
         names = vocabulary.classes[self.kind.name]
         items = []
@@ -65,10 +65,10 @@ class DetectionTask:
         return items
 
     def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, size: Mapping[str, int] | None = None) -> Detections:
-        """See ``Task``: what had a score of at least the threshold that was asked for."""
+        """See ``Task``; only detections above the requested threshold are in the response."""
         masks = tuple(item["mask"].encode() for item in content if "mask" in item)
         keypoints = [item["keypoints"] for item in content if "keypoints" in item]
-        found = Detections(
+        prediction = Detections(
             boxes_xyxy=np.array([item["bbox"] for item in content], np.float32).reshape(-1, 4),
             scores=np.array([item["score"] for item in content], np.float32),
             classes=np.array([operator.index(item["class_label"]) for item in content], np.int64),
@@ -76,13 +76,15 @@ class DetectionTask:
             keypoints=np.array(keypoints, np.float32) if keypoints else None,
         )
         counts = {
-            len(values) for values in (found.boxes_xyxy, found.scores, found.classes, found.masks, found.keypoints) if values is not None
+            len(values)
+            for values in (prediction.boxes_xyxy, prediction.scores, prediction.classes, prediction.masks, prediction.keypoints)
+            if values is not None
         }
         known = len(vocabulary.classes[self.kind.name])
-        numbers = np.isfinite(found.boxes_xyxy).all() and np.isfinite(found.scores).all()
-        if len(counts) > 1 or ((found.classes < 0) | (found.classes >= known)).any() or not numbers:
+        numbers = np.isfinite(prediction.boxes_xyxy).all() and np.isfinite(prediction.scores).all()
+        if len(counts) > 1 or ((prediction.classes < 0) | (prediction.classes >= known)).any() or not numbers:
             raise ValueError("its detections do not have a box, a score and a known class each")
-        return found
+        return prediction
 
     def plain_image(self, prediction: Detections) -> None:
         """None: objects are no image."""
@@ -113,7 +115,9 @@ class DetectionTask:
         return draw_detections(image, prediction, vocabulary, score_threshold)
 
     def row_type(self) -> Any:
-        """A struct: boxes are 4 N numbers, keypoints 3 K each; masks and keypoints null where there are none."""
+        """A struct: boxes are 4 N numbers, keypoints 3 K each; masks and keypoints are null if
+        there are none.
+        """
         import pyarrow as pa
 
         return pa.struct(

@@ -15,10 +15,12 @@ from mtl_ray.tasks.detection.config import Yolov3Head
 
 
 class Yolov3(HeadModule):
-    """YOLOv3 (Redmon and Farhadi 2018, https://arxiv.org/abs/1804.02767): boxes, objectness and class scores of each anchor.
+    """YOLOv3 (Redmon and Farhadi 2018, https://arxiv.org/abs/1804.02767): boxes, objectness and
+    class scores of each anchor.
 
-    The training follows its successors: box offsets beyond the cell and sizes of up to four anchors (Scaled-YOLOv4, Wang et al. 2021),
-    several positive anchors for each object, a CIoU loss (Zheng et al. 2020, eq. 10), and the overlap as the target of objectness.
+    The training follows its successors: box offsets beyond the cell and sizes of up to four anchors
+    (Scaled-YOLOv4, Wang et al. 2021), several positive anchors for each object, a CIoU loss (Zheng
+    et al. 2020, eq. 10), and the overlap as the target of objectness.
 
     Args:
         config: the head.
@@ -49,7 +51,9 @@ class Yolov3(HeadModule):
         return tuple(self.sides_px.split_with_sizes(list(self.anchors)))
 
     def raw(self, features: Features) -> tuple[Tensor, list[tuple[int, int]]]:
-        """Raw outputs (B, N, 5 + classes): x, y, width, height, objectness, classes; and (height, width) of each level in cells."""
+        """Raw outputs (B, N, 5 + classes): x, y, width, height, objectness, classes; and (height,
+        width) of each level in cells.
+        """
         maps = [output(tower(features[level])) for output, tower, level in zip(self.outputs, self.towers, self.levels, strict=True)]
         return flatten_levels(maps, self.anchors), [(level.shape[2], level.shape[3]) for level in maps]
 
@@ -66,11 +70,12 @@ class Yolov3(HeadModule):
         return torch.cat([anchors.repeat(height * width, 1) for anchors, (height, width) in zip(self.anchors_px, sizes, strict=True)])
 
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
-        """``box`` (CIoU), ``objectness`` and ``class`` (binary cross entropies), all divided by the number of positive anchors.
+        """``box`` (CIoU), ``objectness`` and ``class`` (binary cross entropies), all divided by the
+        number of positive anchors.
 
-        ``class`` is ignored for classes that the dataset of an image does not know: the image may show their
-        objects. So an anchor without an annotated object is not trained as background (it has no
-        ``objectness`` loss) if one of these classes has its highest score.
+        ``class`` is ignored for classes that the dataset of an image does not know: the image may
+        show their objects. So an anchor without an annotated object is not trained as background
+        (it has no ``objectness`` loss) if one of these classes has its highest score.
         """
         raw, sizes = self.raw(features)
         boxes = self.boxes(raw, sizes)  # (B, N, 4) xyxy, canvas px
@@ -109,11 +114,13 @@ class Yolov3(HeadModule):
         return {"boxes": self.boxes(raw, sizes), "objectness": raw[..., 4].sigmoid(), "scores": raw[..., 5:].sigmoid()}
 
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
-        """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K); see ``nms.select``."""
+        """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K);
+        see ``candidates.select_detections``.
+        """
         return self.select(self.candidates(features, context), context.exporting)
 
     def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
-        """See ``nms.select``."""
+        """See ``candidates.select_detections``."""
         return select_detections(candidates, self.selection, exporting)
 
 
@@ -123,7 +130,9 @@ def _likely_known(logits: Tensor, known: Tensor) -> Tensor:
 
 
 def _start_rare(output: nn.Conv2d, anchors: int, classes: int) -> None:
-    """Sets biases so that a new head has an objectness of 0.01 (Lin et al. 2017, focal loss, section 3.3)."""
+    """Sets biases so that a new head has an objectness of 0.01 (Lin et al. 2017, focal loss,
+    section 3.3).
+    """
     assert output.bias is not None
     with torch.no_grad():
         bias = output.bias.view(anchors, 5 + classes)
@@ -133,11 +142,15 @@ def _start_rare(output: nn.Conv2d, anchors: int, classes: int) -> None:
 
 
 NEAR = ((0.0, 0.0), (-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5))
-"""Offsets in cells: an object belongs to the cell of its centre and to the two nearest neighbours of that."""
+"""Offsets in cells: an object belongs to the cell of its centre and to the two nearest neighbours
+of that.
+"""
 MAX_RATIO = 2.0
-"""An anchor fits an object if the ratio of both sides is below this; the nearest anchor always fits.
+"""An anchor fits an object if the ratio of both sides is below this; the nearest anchor always
+fits.
 
-Scaled-YOLOv4 has 4, with which most anchors of all levels fit most objects: on BCCD, 20 epochs, mAP 0.50 instead of 0.52.
+Scaled-YOLOv4 has 4, with which most anchors of all levels fit most objects: on BCCD, 20 epochs, mAP
+0.50 instead of 0.52.
 """
 
 
@@ -154,8 +167,8 @@ def assign_anchors(
         anchors_px: (A, 2) width and height of the anchors of each level.
 
     Returns:
-        Each (B, S), S = M * anchors of all levels * 5 slots: the candidate (in the order of ``cell_corners``), the object, and whether the
-        slot is used.
+        Each (B, S), S = M * anchors of all levels * 5 slots: the candidate (in the order of
+        ``cell_corners``), the object, and whether the slot is used.
     """
     batch, objects = wanted.shape
     counts = [len(anchors) for anchors in anchors_px]

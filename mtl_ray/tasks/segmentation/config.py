@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FcnHead(HeadOptions):
-    """Fully convolutional head (Long et al. 2015) on one or several levels, which are upsampled to the finest and summed."""
+    """Fully convolutional head (Long et al. 2015) on one or several levels, which are upsampled to
+    the finest and summed.
+    """
 
     type: Literal["fcn"] = "fcn"
     task: ClassVar[SegmentationTask] = SEGMENTATION

@@ -29,7 +29,9 @@ def draw_semantic(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabula
 def draw_class_map(
     image: NDArray[np.uint8], prediction: SemanticMap, vocabulary: Vocabulary, score_threshold: float = 0.3
 ) -> NDArray[np.uint8]:
-    """The predicted map, of the same size as ``draw_semantic`` gives; a map has no scores, so the threshold does not matter."""
+    """The predicted map, of the same size as ``draw_semantic`` gives; a map has no scores, so the
+    threshold does not matter.
+    """
     return _drawn(image, prediction.classes, vocabulary)
 
 

@@ -15,9 +15,10 @@ from mtl_ray.tasks.segmentation.config import FcnHead
 class Fcn(HeadModule):
     """Fully convolutional head (Long et al. 2015, https://arxiv.org/abs/1411.4038).
 
-    A 1x1 convolution maps each level to ``channels``. The levels are upsampled to the finest and summed (as in
-    Kirillov et al. 2019, https://arxiv.org/abs/1901.02446). ``convs`` 3x3 convolutions and a classifier follow. Logits are
-    upsampled to the canvas; a ``train_only`` head is trained on its finest level instead, at a fraction of the cost.
+    A 1x1 convolution maps each level to ``channels``. The levels are upsampled to the finest and
+    summed (as in Kirillov et al. 2019, https://arxiv.org/abs/1901.02446). ``convs`` 3x3
+    convolutions and a classifier follow. Logits are upsampled to the canvas; a ``train_only`` head
+    is trained on its finest level instead, at a fraction of the cost.
 
     Args:
         config: the head.
@@ -34,7 +35,9 @@ class Fcn(HeadModule):
         self.classify = nn.Conv2d(config.channels, classes, 1)
 
     def cells(self, features: Features) -> Tensor:
-        """Logits float32 (B, classes, h, w) on the finest level, contiguous, since these are fastest to upsample."""
+        """Logits float32 (B, classes, h, w) on the finest level, contiguous, since these are
+        fastest to upsample.
+        """
         maps = [lateral(features[level]) for lateral, level in zip(self.lateral, self.levels, strict=True)]
         joined = maps[0]  # (B, channels, h, w), the finest
         for coarse in maps[1:]:
@@ -69,7 +72,9 @@ def _upsampled(cells: Tensor, context: Context) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
-    """The sum over pixels that are not ``IGNORE_INDEX``; torch's own is not deterministic for maps on a GPU."""
+    """The sum over pixels that are not ``IGNORE_INDEX``; torch's own is not deterministic for maps
+    on a GPU.
+    """
     if not (logits.is_cuda and torch.are_deterministic_algorithms_enabled()):
         return F.cross_entropy(logits, classes, ignore_index=IGNORE_INDEX, reduction="sum")
     ignored = classes == IGNORE_INDEX

@@ -16,10 +16,10 @@ from mtl_ray.tasks.segmentation.decode import SemanticMap
 class SemanticMetric:
     """A confusion matrix of pixels.
 
-    Pixels that are ``IGNORE_INDEX`` in the ground truth do not count. A class without pixels in ground truth and prediction has no
-    IoU and no Dice (NaN) and is left out of the mean; one that is only predicted has IoU 0. Accuracy is over the classes in the
-    ground truth.
-    Pixels predicted as a class that the dataset of the image does not know (``Sample.known_classes``) do not count.
+    Pixels that are ``IGNORE_INDEX`` in the ground truth do not count. A class without pixels in
+    ground truth and prediction has no IoU and no Dice (NaN) and is left out of the mean; one that
+    is only predicted has IoU 0. Accuracy is over the classes in the ground truth. Pixels predicted
+    as a class that the dataset of the image does not know (``Sample.known_classes``) do not count.
     """
 
     main = "mIoU"
