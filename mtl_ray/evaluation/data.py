@@ -33,7 +33,7 @@ class EvaluationData(Protocol):
     def __len__(self) -> int: ...
 
     def samples(self, start: int, stop: int, *, images: bool) -> Iterator[Sample]:
-        """The samples of the rows [start, stop); where ``pictures`` is False their images may be missing."""
+        """The samples of the rows [start, stop); if ``images`` is False, their images may be missing."""
         ...
 
     def other_name(self, key: str) -> str:

@@ -17,7 +17,7 @@ from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.reply import RequestError
 
 Shape = Literal["one", "list", "predictions"]
-Kind = Input[Any, Any, Any, Any]
+AnyInput = Input[Any, Any, Any, Any]
 OVERHEAD_BYTES = 65_536
 """Most bytes of a body that are neither file nor base64: headers of a form, other JSON."""
 _FORM, _JSON = "multipart/form-data", re.compile(r"application/(?:[\w.-]+\+)?json")
@@ -51,7 +51,7 @@ def body_limit(content_type: str, config: ServeConfig) -> int:
     return config.max_body_bytes + (OVERHEAD_BYTES if _is_multipart(content_type) else 0)
 
 
-def is_plain(data: bytes, content_type: str, kind: Kind) -> bool:
+def is_plain(data: bytes, content_type: str, kind: AnyInput) -> bool:
     """True if the body is a file of the input itself, neither a form nor JSON."""
     first = data[:1]
     starts_json = first.isspace() or first == b"{"
@@ -59,7 +59,7 @@ def is_plain(data: bytes, content_type: str, kind: Kind) -> bool:
     return not (_is_multipart(content_type) or declared or (starts_json and not kind.may_begin(first)))
 
 
-def read_body(data: bytes, content_type: str, config: ServeConfig, kind: Kind) -> Body:
+def read_body(data: bytes, content_type: str, config: ServeConfig, kind: AnyInput) -> Body:
     """The files of a body.
 
     Args:
@@ -99,7 +99,7 @@ def _is_json(content_type: str) -> bool:
     return _JSON.match(content_type.strip().lower()) is not None
 
 
-def _form_files(data: bytes, content_type: str, max_images: int, kind: Kind) -> list[bytes]:
+def _form_files(data: bytes, content_type: str, max_images: int, kind: AnyInput) -> list[bytes]:
     """The files of a form in their order (RFC 7578, RFC 2046 section 5.1.1); text fields
     are ignored.
     """
@@ -138,7 +138,7 @@ def _file_of(part: bytes) -> bytes | None:
     return content
 
 
-def _json_files(data: bytes, max_images: int, kind: Kind) -> Body:
+def _json_files(data: bytes, max_images: int, kind: AnyInput) -> Body:
     forms = f'{{"{kind.name}": "BASE64"}} or {{"instances": [{{"b64": "BASE64"}}]}}'
     if sum(map(data.count, (b"{", b"[", b","))) > 8 * max_images + 64:
         raise RequestError(413, f"the JSON has too many values; at most {max_images} {kind.name}s are allowed")
@@ -165,7 +165,7 @@ def _of_instance(instance: Any) -> Any:
     return instance
 
 
-def _file(value: Any, where: str, kind: Kind) -> bytes:
+def _file(value: Any, where: str, kind: AnyInput) -> bytes:
     """A file in base64: a string, a data URI, or either under ``b64``."""
     if isinstance(value, dict) and set(value) == {"b64"}:
         value = value["b64"]

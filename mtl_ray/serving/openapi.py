@@ -6,10 +6,9 @@ from typing import Any
 from mtl_ray.experiment import tasks
 from mtl_ray.inference.predictor import Predictor
 from mtl_ray.inputs.image import IMAGE
-from mtl_ray.inputs.input import Input
+from mtl_ray.serving.bodies import AnyInput
 from mtl_ray.tasks.task import Task
 
-Kind = Input[Any, Any, Any, Any]
 ERRORS = {
     "400": "The query is invalid, or the body is malformed or is not a readable file of the model's input.",
     "401": "The key is missing or wrong.",
@@ -51,7 +50,7 @@ def openapi_document(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
     }
 
 
-def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[Kind]) -> dict[str, Any]:
+def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict[str, Any]:
     files = "; ".join(f"{kind.name}: {', '.join(kind.formats)}" if kind.formats else kind.name for kind in kinds)
     names = [task.schema_name for task in known]
     return {
@@ -82,7 +81,7 @@ def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[Kind]) -> dict[str
     }
 
 
-def _bodies(kinds: Sequence[Kind]) -> dict[str, Any]:
+def _bodies(kinds: Sequence[AnyInput]) -> dict[str, Any]:
     """The forms of a body."""
     files = {kind.name: {"type": "array", "items": {"type": "string", "format": "binary"}} for kind in kinds}
     return {
@@ -98,7 +97,7 @@ def _bodies(kinds: Sequence[Kind]) -> dict[str, Any]:
     }
 
 
-def _schemas(known: Sequence[Task[Any, Any]], kinds: Sequence[Kind]) -> dict[str, Any]:
+def _schemas(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict[str, Any]:
     """The schemas of answers and of JSON bodies."""
     names = [task.schema_name for task in known]
     base64 = {"type": "string", "description": "a file in base64, or a data URI of it"}
