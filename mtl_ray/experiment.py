@@ -163,8 +163,15 @@ def batch_fields(heads: Mapping[str, AnyHead]) -> dict[Annotation, frozenset[str
 
 
 def drawing_task(annotation: Annotation, plugins: tuple[str, ...] = ()) -> Task[Any, Any]:
-    """The first task whose ground truth is of a kind of annotation."""
-    return next(task for task in tasks(plugins) if task.kind.name == annotation)
+    """The first task whose ground truth is of a kind of annotation.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = next((task for task in tasks(plugins) if task.kind.name == annotation), None)
+    if found is None:
+        raise ValueError(f"no task is known here that draws the annotation {annotation!r}; name its plugin")
+    return found
 
 
 def build_model(config: ModelConfig, vocabulary: Vocabulary) -> "Model":

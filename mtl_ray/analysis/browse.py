@@ -14,7 +14,8 @@ from mtl_ray.annotations.annotation import AnnotationKind
 from mtl_ray.experiment import ExperimentConfig, drawing_task
 from mtl_ray.geometry.pictures import grid, jpeg, shrunk
 from mtl_ray.inference.files import free_name
-from mtl_ray.inputs.decode import decode_image
+from mtl_ray.inputs.image import IMAGE
+from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.config import SplitConfig
 from mtl_ray.loading.loader import Loader
@@ -62,28 +63,33 @@ def browse(uri: str, out: str, num: int, config: ExperimentConfig | None = None)
 
 def _originals(uri: str, num: int) -> Iterator[Drawn]:
     split = open_split(uri)
+    layout = split.manifest.layout
+    shown = layout.inputs[0]
     rows = np.unique(np.linspace(0, split.num_samples - 1, min(num, split.num_samples)).round().astype(np.int64))
     for row in rows.tolist():
         sample = next(split.read(row, row + 1))
         try:
-            image = decode_image(sample.image)
+            image = shown.show(shown.decode(sample.inputs[shown.name], MAX_PIXELS))
         except ValueError as error:
             raise ValueError(f"sample {sample.key} of {uri}: {error}") from None
-        yield sample.key, panels(image, sample, split.vocabulary)
+        yield sample.key, panels(image, sample, split.vocabulary, layout.plugins)
 
 
 def _augmented(uri: str, num: int, config: ExperimentConfig) -> Iterator[Drawn]:
     loader = Loader(replace(config.data, train=SplitConfig(uri=uri)), seed=config.runtime.seed)
-    kinds = open_split(uri).annotations
+    split = open_split(uri)
+    if config.data.canvas.input != IMAGE:
+        raise ValueError("only images are drawn as the network sees them; browse without the config")
     slots = ((batch, slot) for batch in loader for slot in range(len(batch)))
     for batch, slot in islice(slots, num):
         image = np.ascontiguousarray(batch.inputs["image"][slot].numpy().transpose(1, 2, 0))
-        yield batch.keys[slot], panels(image, _as_sample(batch, slot, kinds), loader.vocabulary)
+        yield batch.keys[slot], panels(image, _as_sample(batch, slot, split.annotations), loader.vocabulary)
 
 
-def panels(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+def panels(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary, plugins: tuple[str, ...] = ()) -> NDArray[np.uint8]:
     """An image for each kind of annotation, side by side."""
-    drawn = [drawing_task(kind).draw_ground_truth(image, sample, vocabulary) for kind in vocabulary.classes]
+    tasks = [drawing_task(kind, plugins) for kind in vocabulary.classes]
+    drawn = [task.draw_ground_truth(image, sample, vocabulary) for task in tasks]
     titles = [kind if kind in sample.annotations else f"{kind}: not annotated" for kind in vocabulary.classes]
     if len(drawn) == 1 and next(iter(vocabulary.classes)) in sample.annotations:
         return np.asarray(drawn[0], np.uint8)
