@@ -52,9 +52,9 @@ class Pairs:
                 not have.
         """
         finder = Finder(self.stored, self.data)
-        recode, _ = class_converter(self.data, self.stored.vocabulary)
+        convert, _ = class_converter(self.data, self.stored.vocabulary)
         for sample in self.data.samples(0, len(self.data), images=False):
-            yield recode(sample), finder(sample)
+            yield convert(sample), finder(sample)
         if strange := finder.unused():
             raise ValueError(f"there are predictions of {len(strange)} images that the data does not have, such as {strange[0]}")
 

@@ -146,7 +146,7 @@ def measure_cell(request: RobustnessRequest, cell: Cell, start: int, stop: int) 
     predictor = open_predictor(request.target, threads=1, api_key=request.api_key)
     with one_thread():
         data = open_data(request.data, request.images)
-        recode, _ = class_converter(data, predictor.vocabulary)
+        convert, _ = class_converter(data, predictor.vocabulary)
         part = CellMeasurement(metrics=metrics_of(predictor, data.vocabulary), measured=MeasuredSamples())
         waiting: list[tuple[Sample, NDArray[np.uint8]]] = []
         for sample in data.samples(start, stop, images=True):
@@ -155,7 +155,7 @@ def measure_cell(request: RobustnessRequest, cell: Cell, start: int, stop: int) 
             except ValueError as error:
                 part.measured.invalid.append((sample.key, str(error)))
                 continue
-            waiting.append((recode(sample), _seen(image, sample.key, cell, request.seed)))
+            waiting.append((convert(sample), _seen(image, sample.key, cell, request.seed)))
             if len(waiting) == request.batch:
                 _count(predictor, waiting, part)
         _count(predictor, waiting, part)

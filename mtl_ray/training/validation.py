@@ -32,7 +32,7 @@ WATCHED = "training/"
 PANEL_PX = 480
 """The longer side of each panel of an image."""
 _NAMED = 5
-"""How many bad samples an error lists."""
+"""Most invalid samples that an error lists."""
 _log = logging.getLogger(__name__)
 
 
@@ -93,7 +93,7 @@ class Validation:
         self._config, self._vocabulary, self._context, self._ranks = config, vocabulary, context, ranks
         uri = config.data.val.uri
         self._splits = [open_split(each) for each in ((uri,) if isinstance(uri, str) else uri)]
-        self._recoders = [self._recoder(split) for split in self._splits]
+        self._converters = [self._converter(split) for split in self._splits]
         self.heads = predicting_heads(config.model.heads)
 
     def measure(self, model: Model) -> tuple[dict[str, float], ValidationResult]:
@@ -134,17 +134,17 @@ class Validation:
         rank, world_size = self._context.rank, self._context.world_size
         start, stop = rank * total // world_size, (rank + 1) * total // world_size
         first = 0
-        for split, recode in zip(self._splits, self._recoders, strict=True):
+        for split, convert in zip(self._splits, self._converters, strict=True):
             size = split.num_samples
-            yield from map(recode, split.read(min(max(start - first, 0), size), min(max(stop - first, 0), size)))
+            yield from map(convert, split.read(min(max(start - first, 0), size), min(max(stop - first, 0), size)))
             first += size
 
-    def _recoder(self, split: Split) -> Callable[[Sample], Sample]:
+    def _converter(self, split: Split) -> Callable[[Sample], Sample]:
         """Maps the class indices of a validation split to those of the training split."""
-        recode, unknown = class_converter(split, self._vocabulary)
+        convert, unknown = class_converter(split, self._vocabulary)
         if unknown and self._context.rank == 0:
             _log.warning("%s: the training split does not know %s; they are not measured", split.uri, ", ".join(unknown))
-        return recode
+        return convert
 
     def _merge(self, metrics: Mapping[str, Any]) -> Mapping[str, Metric[Any]]:
         """The metrics of all ranks, merged on rank 0 alone: they hold every object and score of the

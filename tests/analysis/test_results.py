@@ -96,7 +96,7 @@ def test_scores_below_the_threshold_do_not_count_and_may_be_counted_but_not_draw
         assert main([predictions, "--data", data, "--out", str(out), "--topk", "0", *extra]) == 0
         assert [row["num_predicted"] for row in table(out).values()] == [int((image.predicted.scores >= shown).sum()) for image in IMAGES]
     assert main([predictions, "--data", data, "--out", str(tmp_path / "grey"), "--topk", "1"]) == 0
-    assert "2 of the pictures were not found" in capsys.readouterr().out
+    assert "2 images were not found" in capsys.readouterr().out
 
 
 def test_scores_below_the_default_are_not_drawn_and_how_many_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -236,7 +236,7 @@ def test_what_nobody_can_compare_is_refused_and_never_equal() -> None:
     more = {**boxes(), "depth": np.ones((2, 20))}
     assert any("'depth' is a field" in sentence for sentence in failures(more, more))
     assert any(
-        "only the bundle gives 'keypoints'" in sentence for sentence in failures(boxes(), {**boxes(), "keypoints": np.ones((2, 20, 5, 3))})
+        "only the bundle has 'keypoints'" in sentence for sentence in failures(boxes(), {**boxes(), "keypoints": np.ones((2, 20, 5, 3))})
     )
     assert any(
         "only torch gives 'classes'" in sentence for sentence in failures(boxes(), {k: v for k, v in boxes().items() if k != "classes"})

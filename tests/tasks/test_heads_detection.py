@@ -129,7 +129,7 @@ def test_a_level_may_have_more_anchors_than_another_but_not_none() -> None:
     for box, level in ((small, 0), (large, 1)):
         place, _, positive = assign_anchors(box[None], torch.ones(1, 1, dtype=torch.bool), SIZES, STRIDES, head.anchors_px)
         assert ((place[positive] >= 3 * 96) == level).all()
-    with pytest.raises(ValueError, match="anchors: P4 has none; leave it out of levels"):
+    with pytest.raises(ValueError, match="anchors: P4 has no anchors. Fix: remove it from levels"):
         Yolov3Head(levels=("P3", "P4"), anchors=(((8, 8),), ()))
     with pytest.raises(ValueError, match="one list for each of the 2 levels is needed, not 1"):
         Yolov3Head(levels=("P3", "P4"), anchors=(((8, 8),),))

@@ -159,9 +159,9 @@ def test_pixels_predicted_as_an_unknown_class_do_not_count() -> None:
     assert counted(FcnHead(), (sample(None, semantic=truth), found)).per_class()["fox"]["IoU"] == 0
 
 
-def test_the_recoder_says_which_classes_a_dataset_knows() -> None:
-    recode, unknown = class_converter(Data("fox", "dog", "elk"), RUN)
-    turned = recode(sample(None, labels=np.array([0, 2]), instances=objects(1, 2, 0), semantic=png([[0, 1, 2, 255]])))
+def test_the_class_converter_says_which_classes_a_dataset_knows() -> None:
+    convert, unknown = class_converter(Data("fox", "dog", "elk"), RUN)
+    turned = convert(sample(None, labels=np.array([0, 2]), instances=objects(1, 2, 0), semantic=png([[0, 1, 2, 255]])))
     assert unknown == ["labels: elk", "instances: elk", "semantic: elk"]
     assert turned.labels is not None and turned.labels.tolist() == [2]  # noqa: PT018
     assert turned.instances is not None and turned.instances.classes.tolist() == [1, 2]  # noqa: PT018
@@ -173,7 +173,7 @@ def test_the_recoder_says_which_classes_a_dataset_knows() -> None:
     assert class_converter(Data("fox", "cat", "dog"), RUN)[0](whole).known_classes == {}
 
 
-def test_a_damaged_map_passes_the_recoder_so_that_it_is_named_as_an_invalid_sample() -> None:
+def test_a_damaged_map_passes_the_class_converter_so_that_it_is_named_as_an_invalid_sample() -> None:
     damaged = sample(None, semantic=b"no PNG")
     assert class_converter(Data("dog", "fox"), RUN)[0](damaged).semantic == b"no PNG"
 
@@ -216,7 +216,7 @@ def test_numbered_classes_have_those_that_a_head_names() -> None:
 
 @pytest.mark.parametrize("classes", [[], ["cat", "cat"]])
 def test_a_list_of_classes_names_each_once(classes: list[str]) -> None:
-    with pytest.raises(ValidationError, match="at least one class, and each once"):
+    with pytest.raises(ValidationError, match="at least one class, each only once"):
         TypeAdapter(HeadConfig).validate_python({"type": "linear", "classes": classes})
 
 
