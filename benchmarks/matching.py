@@ -22,16 +22,15 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torchvision.ops import box_iou
 
-from mtl_ray.tasks.detection.anchors import cell_corners, in_crowd
+from mtl_ray.tasks.detection.candidates import cell_corners, in_crowd
 from mtl_ray.tasks.detection.config import RetinaNetHead
-from mtl_ray.tasks.detection.matching import Matches, match_by_overlap
-from mtl_ray.tasks.detection.retinanet import anchor_shapes
+from mtl_ray.tasks.detection.retinanet import AnchorMatches, anchor_shapes, match_anchors
 
 SIDE, BATCH, OBJECTS = 512, 16, 60
 
 
-def dense_match(anchors: Tensor, boxes: Tensor, wanted: Tensor, high: float = 0.5, low: float = 0.4) -> Matches:
-    """``match_by_overlap`` with all overlaps (B, N, M) at once."""
+def dense_match(anchors: Tensor, boxes: Tensor, wanted: Tensor, high: float = 0.5, low: float = 0.4) -> AnchorMatches:
+    """``match_anchors`` with all overlaps (B, N, M) at once."""
     overlap = box_iou(anchors.expand(boxes.shape[0], -1, -1), boxes)
     overlap = torch.where(wanted[:, None], overlap, -1.0)
     best, match = overlap.max(dim=2)
@@ -39,7 +38,7 @@ def dense_match(anchors: Tensor, boxes: Tensor, wanted: Tensor, high: float = 0.
     forced = (overlap == top) & (top > 0)
     match = torch.where(forced.any(dim=2), forced.int().argmax(dim=2), match)
     positive = (best >= high) | forced.any(dim=2)
-    return Matches(match, positive, (best < low) & ~positive)
+    return AnchorMatches(match, positive, (best < low) & ~positive)
 
 
 def dense_crowd(centres: Tensor, boxes: Tensor, crowd: Tensor) -> Tensor:
@@ -69,7 +68,7 @@ def cases(device: torch.device) -> dict[str, tuple[Callable[[], Any], Callable[[
     crowd[::2, 0] = True
     nothing, points = torch.zeros_like(wanted), centre.to(device)
     return {
-        "match_by_overlap": (lambda: dense_match(anchors, boxes, wanted), lambda: match_by_overlap(anchors, boxes, wanted)),
+        "match_by_overlap": (lambda: dense_match(anchors, boxes, wanted), lambda: match_anchors(anchors, boxes, wanted)),
         "in_crowd": (lambda: dense_crowd(points, boxes, crowd), lambda: in_crowd(points, boxes, crowd)),
         "in_crowd, no crowd": (lambda: dense_crowd(points, boxes, nothing), lambda: in_crowd(points, boxes, nothing)),
     }

@@ -90,7 +90,7 @@ def write_model(to: str, backbone: str) -> None:
     from mtl_ray.experiment import ModelConfig, build_model
     from mtl_ray.export.bundle import write_bundle
     from mtl_ray.export.config import ExportConfig
-    from mtl_ray.export.samples import generated
+    from mtl_ray.export.verify import generate_samples
     from mtl_ray.inference.torch_predictor import TorchPredictor
     from mtl_ray.inputs.image import IMAGE, Canvas
     from mtl_ray.samples import Vocabulary
@@ -103,7 +103,7 @@ def write_model(to: str, backbone: str) -> None:
     config = TypeAdapter(ModelConfig).validate_python(values)
     vocabulary = Vocabulary(classes={"labels": tuple(f"class {i}" for i in range(10))}, exclusive_labels=True)
     predictor = TorchPredictor(build_model(config, vocabulary), config.heads, vocabulary, Canvas(kind="crop", height=224, width=224))
-    write_bundle(predictor, generated(IMAGE, 3), "generated", to, ExportConfig(), {})
+    write_bundle(predictor, generate_samples(IMAGE, 3), "generated", to, ExportConfig(), {})
 
 
 def run_apart(context: SpawnContext, function: Callable[..., None], *arguments: object) -> None:

@@ -16,7 +16,7 @@ from mtl_ray.config.load import load_tree
 from mtl_ray.config.validate import validate
 from mtl_ray.distributed.evaluate import evaluate_rows
 from mtl_ray.distributed.train import train
-from mtl_ray.evaluation.evaluate import Request
+from mtl_ray.evaluation.evaluate import EvaluationRequest
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.inference.checkpoint import find_checkpoint
 
@@ -55,7 +55,7 @@ def compare(overrides: Sequence[str], target: float) -> int:
             own = [f"runtime.name={name.replace(' ', '_')}-{seed}", f"runtime.storage={folder}/compared", f"runtime.seed={seed}", seconds]
             config = validate(load_tree(file, [*overrides, *own]), ExperimentConfig)
             summary = train(config)
-            report, _ = evaluate_rows(Request(target=find_checkpoint(summary["run"]), data="data/bccd/test"), 1)
+            report, _ = evaluate_rows(EvaluationRequest(target=find_checkpoint(summary["run"]), data="data/bccd/test"), 1)
             scores[name].append(report.figures[METRIC])
             print(f"seed {seed}  {name:<10}  {summary['step']:>5} steps  {METRIC} on test {scores[name][-1]:.4f}", flush=True)
     means = {name: statistics.fmean(values) for name, values in scores.items()}

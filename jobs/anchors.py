@@ -1,4 +1,4 @@
-"""Fits anchors to the boxes of a data set, and writes them as an overlay for a config."""
+"""Fits anchors to the boxes of a dataset, and writes them as an overlay for a config."""
 
 import argparse
 from collections.abc import Sequence
@@ -44,12 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         anchors = search_anchors(shapes, request.num, sampler=args.sampler, trials=args.trials, workers=args.workers, seed=request.seed)
     else:
         anchors = fit_anchors(request, shapes)
-    found = evaluate_anchors(request, shapes, anchors)
-    print(anchors_text(found))
+    report = evaluate_anchors(request, shapes, anchors)
+    print(anchors_text(report))
     for uri in args.data:
         if uri.endswith(".json"):
-            print(f"note: {uri}: the sizes that it states were used and compared with no image file")
-    for uri in write_anchors(found, out):
+            print(f"note: {uri}: the sizes in the file were used; they were not compared with images")
+    for uri in write_anchors(report, out):
         print(uri)
     return 0
 
@@ -62,13 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     kinds = ("letterbox", "stretch", "crop")
     parser.add_argument("--placement", choices=kinds, default="letterbox", help="data.canvas.kind (default %(default)s)")
     methods = ("fast", "kmeans", "de", "optuna")
-    parser.add_argument("--method", choices=methods, help="how to look for them (default fast; with --compat kmeans)")
+    parser.add_argument("--method", choices=methods, help="how they are fitted (default fast; with --compat kmeans)")
     parser.add_argument("--compat", action="store_true", help="boxes, k-means and differential evolution by MMDetection's documented rules")
     parser.add_argument("--head", default="boxes", help="of the config that the overlay is for (default %(default)s)")
     parser.add_argument("--levels", nargs="+", default=[], metavar="P", help="of that head (default those of --config, else P3 P4 P5)")
-    compared = "compare with the anchors of its head; without it, with the published ones of YOLOv3"
+    compared = "compare with the anchors of its head (default: the published ones of YOLOv3)"
     parser.add_argument("--config", metavar="CONFIG", help=compared)
-    parser.add_argument("--seed", type=int, default=0, help="of whatever is drawn (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers (default %(default)s)")
     parser.add_argument("--sampler", choices=("tpe", "cmaes"), default="tpe", help="of Optuna (default %(default)s)")
     parser.add_argument("--trials", type=int, default=40, help="of Optuna (default %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="trials of Optuna at a time (default %(default)s)")

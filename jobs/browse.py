@@ -9,16 +9,16 @@ from mtl_ray.experiment import load_experiment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes a picture of each sample and contact sheets, and says where."""
+    """Writes an image of each sample and contact sheets, and prints where."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.browse",
         description=__doc__,
         epilog="example: python -m jobs.browse shards/bccd/train --out look --num 30 --augmented configs/detection/yolov3_bccd.yaml",
     )
     parser.add_argument("uri", metavar="URI", help="a split: the folder of its manifest")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder or URI for the pictures")
-    parser.add_argument("--num", type=int, default=20, metavar="N", help="how many samples (default 20; evenly spread over the split)")
-    parser.add_argument("--augmented", metavar="CONFIG", help="draw what a network trained with this config sees, in the order of training")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder or URI for the images")
+    parser.add_argument("--num", type=int, default=20, metavar="N", help="how many samples (default 20; spread evenly over the split)")
+    parser.add_argument("--augmented", metavar="CONFIG", help="draw the training inputs of this config, in the order of training")
     args = parser.parse_args(argv)
     if args.num < 1:
         parser.error("--num must be at least 1")
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtl_ray.analysis.browse import browse
 
     names, sheets = browse(args.uri, out, args.num, config)
-    print(f"{len(names)} pictures are in {args.out}; to begin with, look at {', '.join(sheets)}")
+    print(f"{len(names)} images are in {args.out}; start with {', '.join(sheets)}")
     return 0
 
 

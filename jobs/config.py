@@ -1,4 +1,4 @@
-"""Shows what a config comes to, and writes the schema of config files."""
+"""Shows the resolved values of a config, and writes the schema of config files."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from mtl_ray.experiment import ExperimentConfig, read_experiment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``print``: every value and where it was written; ``schema``: the JSON Schema."""
+    """``print``: every value and its origin; ``schema``: the JSON Schema."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.config",
         description=__doc__,
@@ -23,11 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="example:\n  python -m jobs.config print configs/multitask/digits.yaml schedule.epochs=3",
     )
     actions = parser.add_subparsers(dest="action", required=True)
-    printing = actions.add_parser("print", help="every value of a config as section.key=value, with the file and line it came from")
+    printing = actions.add_parser("print", help="every value of a config as section.key=value, with its file and line")
     printing.add_argument("config", type=Path, help="a YAML file")
     printing.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes, in YAML")
     writing = actions.add_parser("schema", help="the JSON Schema of config files, for editors")
-    writing.add_argument("--out", help="write it to this file or URI instead of the screen")
+    writing.add_argument("--out", help="write it to this file or URI instead of the terminal")
     arguments = parser.parse_args(argv)
     if arguments.action == "print":
         tree = load_tree(arguments.config, arguments.overrides)

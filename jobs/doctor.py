@@ -1,4 +1,4 @@
-"""Checks this machine, a cluster file or a running cluster, a line for each check: what is fine, or broken and how to fix it."""
+"""Checks this machine, a cluster file or a running cluster, a line for each check: ok, or broken and how to fix it."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from jobs.run import run
 
 EXAMPLES = """examples:
   python -m jobs.doctor --storage s3://bucket/runs                                        this machine
-  python -m jobs.doctor clusters/aws.yaml                                                 a file, before anything is started
+  python -m jobs.doctor clusters/aws.yaml                                                 a file, before a cluster is started
   ray job submit --working-dir . -- python -m jobs.doctor auto --storage s3://bucket/runs  every machine of a running cluster"""
 
 
@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES
     )
-    parser.add_argument("target", nargs="?", metavar="CLUSTER.yaml|ADDRESS", help="a cluster file, or HOST:PORT of a Ray, or auto")
+    parser.add_argument("target", nargs="?", metavar="CLUSTER.yaml|ADDRESS", help="a cluster file, HOST:PORT of a Ray cluster, or auto")
     parser.add_argument("--storage", metavar="URI", help="where runs will be written (default, without a target: runs)")
     arguments = parser.parse_args(argv)
     if arguments.target is None:

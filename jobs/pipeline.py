@@ -9,7 +9,7 @@ from mtl_ray.distributed.config import read_pipeline
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """1 if a figure is below what the config expects, or a check did not hold."""
+    """1 if a metric is below what the config expects, or a check failed."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.pipeline",
         description=__doc__,

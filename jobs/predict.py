@@ -1,4 +1,4 @@
-"""Draws what a model predicts on images, or on files of another input, and writes it down."""
+"""Draws the predictions of a model on images (or files of another input), and writes them as JSON."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.inference.endpoint import read_api_key
 from mtl_ray.inference.files import find_files, predict_files
-from mtl_ray.inference.open import open_predictor
+from mtl_ray.inference.predictor import open_predictor
 from mtl_ray.inputs.image_header import MAX_PIXELS
 
 
@@ -19,9 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("target", help="run folder, checkpoint, bundle or endpoint URL")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image, a folder, or a pattern in quotes")
     parser.add_argument("--out", required=True, help="folder or URI for the drawings and predictions.json")
-    parser.add_argument("--score-thr", type=float, default=0.3, help="boxes and labels below are left out (default 0.3)")
-    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help=f"images that claim more are not read (default {MAX_PIXELS})")
-    parser.add_argument("--api-key-env", help="environment variable with the key of an endpoint that asks for one")
+    parser.add_argument("--score-thr", type=float, default=0.3, help="boxes and labels with a lower score are left out (default 0.3)")
+    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help=f"images that state more are not read (default {MAX_PIXELS})")
+    parser.add_argument("--api-key-env", help="environment variable with the API key of the endpoint")
     args = parser.parse_args(argv)
     if args.max_pixels < 1:
         raise ValueError(f"--max-pixels is {args.max_pixels}; it must be at least 1")

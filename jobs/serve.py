@@ -1,4 +1,4 @@
-"""Answers over HTTP with bundles, until it is interrupted; or compares what a server answers with a model."""
+"""Serves bundles over HTTP until it is interrupted; or compares the answers of a server with a model."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from jobs.run import run
 EPILOG = """examples:
   python -m jobs.serve bundles/digits bundles/bccd --port 8000
   python -m jobs.serve digits=s3://bucket/bundles/17 serve.yaml serve.replicas=2
-  python -m jobs.serve compare http://127.0.0.1:8000/predictions/digits runs/digits picture.jpg"""
+  python -m jobs.serve compare http://127.0.0.1:8000/predictions/digits runs/digits image.jpg"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,12 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m jobs.serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EPILOG
     )
     parser.add_argument("targets", nargs="+", metavar="BUNDLE_OR_CONFIG", help="bundle URIs, NAME=URI, config files, and serve.key=value")
-    parser.add_argument("--host", help="address to listen on (127.0.0.1: this machine only; 0.0.0.0: everybody)")
+    parser.add_argument("--host", help="address to listen on (127.0.0.1: this machine only; 0.0.0.0: every machine)")
     parser.add_argument("--port", type=int, help="port to listen on (8000)")
     given = parser.parse_intermixed_args(arguments)
 
     from mtl_ray.distributed.serve import serving
-    from mtl_ray.serving.targets import read_targets
+    from mtl_ray.serving.config import read_targets
 
     overrides = [target for target in given.targets if target.startswith("serve.")]
     options = [f"serve.{name}={getattr(given, name)}" for name in ("host", "port") if getattr(given, name) is not None]
@@ -38,42 +38,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: done.set())
-        print(f"{url} answers; Ctrl-C ends it. A page to try it is there, and /docs says how to ask. For example:")
+        print(f"{url} answers; Ctrl-C ends it. It is a page to try the models; /docs describes the API. For example:")
         for name in config.models:
-            print(f"  curl --data-binary @picture.jpg {url}/predictions/{name}", flush=True)
+            print(f"  curl --data-binary @image.jpg {url}/predictions/{name}", flush=True)
         done.wait()
-        print("ending: requests that are under way are finished first", flush=True)
+        print("ending: running requests are finished first", flush=True)
     return 0
 
 
 def compare(argv: Sequence[str]) -> int:
-    """1 if an answer differs from what the model says."""
+    """1 if an answer differs from the model."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.serve compare",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EPILOG,
-        description="Sends pictures to a server and to a model, and exits with 1 where they differ.",
+        description="Sends images to a server and to a model, and exits with 1 if they differ.",
     )
-    parser.add_argument("url", help="http://HOST:PORT/predictions/MODEL, or http://HOST:PORT where one model is served")
+    parser.add_argument("url", help="http://HOST:PORT/predictions/MODEL, or http://HOST:PORT if one model is served")
     parser.add_argument("target", help="run folder, checkpoint or bundle")
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument("--score-thr", type=float, default=0.05, help="boxes with a lower score need no partner (0.05)")
-    parser.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the server's key")
+    parser.add_argument("--api-key-env", metavar="NAME", help="environment variable with the server's API key")
     given = parser.parse_intermixed_args(argv)
 
     from mtl_ray.inference.endpoint import EndpointPredictor
-    from mtl_ray.inference.open import open_predictor
-    from mtl_ray.serving.compare import compare as differences
+    from mtl_ray.inference.predictor import open_predictor
+    from mtl_ray.serving.compare import compare_files
 
     key = os.environ.get(given.api_key_env, "") if given.api_key_env else None
-    held = True
-    for found in differences(EndpointPredictor(given.url, api_key=key), open_predictor(given.target), given.images, given.score_thr):
-        print(f"{found.file}  {found.head}: {found.compared} compared, {found.figures}")
-        for sentence in found.mismatches:
+    agree = True
+    for comparison in compare_files(EndpointPredictor(given.url, api_key=key), open_predictor(given.target), given.images, given.score_thr):
+        print(f"{comparison.file}  {comparison.head}: {comparison.compared} compared, {comparison.figures}")
+        for sentence in comparison.mismatches:
             print(f"  mismatch: {sentence}")
-        held &= not found.mismatches
-    print("the endpoint says what the model says" if held else "the endpoint differs from the model")
-    return 0 if held else 1
+        agree &= not comparison.mismatches
+    print("the endpoint agrees with the model" if agree else "the endpoint differs from the model")
+    return 0 if agree else 1
 
 
 if __name__ == "__main__":

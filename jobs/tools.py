@@ -1,4 +1,4 @@
-"""Jobs that hold several tools, one module each: ``python -m jobs.NAME TOOL ...``."""
+"""Jobs with several tools, one module each: ``python -m jobs.NAME TOOL ...``."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ def main(name: str, about: str, tools: Mapping[str, str], argv: Sequence[str] | 
 
     Args:
         name: of the package of the job; the tool ``train-time`` is its module ``train_time``, which has ``main(argv) -> int``.
-        about: what the tools are for.
-        tools: what each one does, by its name.
+        about: the purpose of the tools.
+        tools: the purpose of each tool by its name.
         argv: the command line.
     """
     width = max(map(len, tools))
@@ -23,8 +23,8 @@ def main(name: str, about: str, tools: Mapping[str, str], argv: Sequence[str] | 
         epilog=f"tools (TOOL --help shows its options and an example):\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("tool", choices=tools, metavar="TOOL", help="one of those below")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its own")
+    parser.add_argument("tool", choices=tools, metavar="TOOL", help="one of the tools below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of the tool")
     args = parser.parse_args(argv)
     module = args.tool.replace("-", "_")
     status: int = import_module(f"{name}.{module}").main(args.arguments)

@@ -9,14 +9,14 @@ from mtl_ray.experiment import load_experiment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains, and prints where the run lies and what was measured."""
+    """Trains, and prints the run's folder and its metrics; 1 after too many invalid samples."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.train",
-        description="Train on Ray. The same command again goes on where it stopped; a finished run says so.",
+        description="Train on Ray. The same command again continues where it stopped; a finished run is not changed.",
         epilog="example: python -m jobs.train configs/detection/yolov3_bccd.yaml data.train.uri=shards/bccd/train runtime.workers=2",
     )
     parser.add_argument("config", help="a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that take the place of the file's")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that override those of the file")
     args = parser.parse_args(argv)
     config = load_experiment(args.config, args.overrides)
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         print(summary_text(train(config)))
     except ValueError as error:
-        from mtl_ray.loading.loader import BadSamplesError  # brings torch
+        from mtl_ray.loading.loader import BadSamplesError  # imports torch
 
         if not isinstance(error, BadSamplesError):
             raise

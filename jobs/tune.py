@@ -10,14 +10,14 @@ from mtl_ray.tuning.space import with_flat_space
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the trials that are left, and prints them as a table; 1 if none was complete, 130 if a signal ended the search before."""
+    """Runs the remaining trials and prints all as a table; 1 if no trial is complete, 130 if a signal ended the search."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.tune",
-        description="Search the space that the section tune of a config names. The same command again goes on where it stopped.",
+        description="Search the space in the section tune of a config. The same command again continues where it stopped.",
         epilog="example: python -m jobs.tune configs/tuning/yolov3_bccd.yaml tune.trials=40 runtime.storage=s3://bucket/runs",
     )
     parser.add_argument("config", help="a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that take the place of the file's")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that override those of the file")
     args = parser.parse_args(argv)
     tree = with_flat_space(load_tree(args.config, args.overrides))
     read_experiment(tree)
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for uri in write_report(found):
         print(uri)
     if not found.done:
-        print(f"{len(found.results)} of {found.total} trials have ended: the same command goes on")
+        print(f"{len(found.results)} of {found.total} trials have ended: run the same command to continue")
         return 130
     return 0 if found.best() else 1
 

@@ -1,4 +1,4 @@
-"""Sends to Weights & Biases what it does not have of a run: what a killed process had not written, or a run made without it."""
+"""Sends the missing steps of a run to Weights & Biases: of a killed process, or of a run without W&B."""
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,14 +10,14 @@ from mtl_ray.training.wandb_sync import Sent, sync
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Sends, and says how much and where to."""
+    """Sends, and prints how many steps and where."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.wandb_sync",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="example:\n  WANDB_API_KEY=... python -m jobs.wandb_sync runs/bccd --to online",
     )
-    parser.add_argument("run", metavar="RUN", help="folder or URI of a run that nothing is training into")
+    parser.add_argument("run", metavar="RUN", help="folder or URI of a run that is not training")
     parser.add_argument("--to", choices=["online", "offline"], help="default: online with WANDB_API_KEY in the environment, else offline")
     args = parser.parse_args(argv)
     print(text_of(sync(args.run, args.to, _bar)))
@@ -25,11 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def text_of(sent: Sent) -> str:
-    """One sentence, and what to do next."""
+    """One sentence, and the next command."""
     if not sent.steps:
         what = f"W&B had all {sent.of} logged steps already"
     else:
-        what = f"{sent.steps} of {sent.of} logged steps were missing and are sent"
+        what = f"{sent.steps} of {sent.of} logged steps were missing and have been sent"
     return f"{what}: {sent.place}" + ("" if sent.online else f"\nto upload it: wandb sync {sent.place}")
 
 

@@ -14,7 +14,7 @@ import timm
 import torch
 import torchvision
 
-from mtl_ray.evaluation.evaluate import Request, evaluate, write_results
+from mtl_ray.evaluation.evaluate import EvaluationRequest, evaluate, write_results
 from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.inference.checkpoint import open_checkpoint
@@ -101,7 +101,7 @@ def _models(folder: Path) -> None:
     write_checkpoint(folder / "runs" / "mine", HEADS)
     (folder / "shards").mkdir()
     write_split(folder / "shards" / "val", make_samples(open_checkpoint(str(folder / "runs" / "mine"))))
-    request = Request(target=str(folder / "runs" / "mine"), data=str(folder / "shards" / "val"))
+    request = EvaluationRequest(target=str(folder / "runs" / "mine"), data=str(folder / "shards" / "val"))
     write_results(str(folder / "results" / "stored"), *evaluate(request))
     quick = ExportConfig(size="fixed", samples=2, min_agree=0.9)
     export(str(folder / "runs" / "mine"), str(folder / "bundles" / "mine"), quick)

@@ -115,7 +115,7 @@ def test_tasks_ask_neither() -> None:
     """Not even within a task: its object has the head's config, which answers."""
     folder = ROOT / "mtl_ray" / "tasks"
     found = {(file.relative_to(folder).as_posix(), each) for file in folder.rglob("*.py") for each in questions(file.read_text())}
-    assert found == {("detection/levels.py", "isinstance(AnchoredHead)")}
+    assert found == {("detection/config.py", "isinstance(AnchoredHead)")}
 
 
 @pytest.mark.parametrize(

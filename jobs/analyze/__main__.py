@@ -1,21 +1,21 @@
-"""Why a model does what it does: logs, predictions, models and data sets, as figures with their numbers beside them."""
+"""Analysis of logs, predictions, models and datasets, as figures with their numbers."""
 
 from jobs.run import run
 from jobs.tools import main
 
 TOOLS = {
     "curves": "values of training logs as curves",
-    "train-time": "how long the steps of a training took",
-    "results": "the best and the worst images, drawn, with a table of all",
-    "errors": "what keeps a detector from full average precision",
-    "confusion": "which classes are taken for which",
+    "train-time": "duration of the steps of a training",
+    "results": "drawings of the best and worst images, with a table of all",
+    "errors": "errors of a detector that lower its average precision",
+    "confusion": "confusion matrix of the classes",
     "occlusion": "recall of occluded and of separated objects",
     "eval-metric": "metrics of stored predictions",
-    "fuse": "stored predictions of several models as one",
-    "robustness": "how a model bears corrupted images",
-    "speed": "latency and throughput of a model, a loader or a data set",
+    "fuse": "fusion of stored predictions of several models",
+    "robustness": "metrics of a model on corrupted images",
+    "speed": "latency and throughput of a model, a loader or a dataset",
     "complexity": "FLOPs and parameters of a model, by module",
-    "dataset": "the health of a data set before a training",
+    "dataset": "checks of a dataset before a training",
 }
 
 if __name__ == "__main__":

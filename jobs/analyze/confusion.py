@@ -1,4 +1,4 @@
-"""Which classes are taken for which: a confusion matrix of stored predictions, as figure and numbers."""
+"""The confusion matrix of stored predictions, as figure and numbers."""
 
 import argparse
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", required=True, help="URI of a split, or a COCO annotation file")
     parser.add_argument("--out", required=True, help="folder or URI")
     parser.add_argument("--score-thr", type=float, default=0.3, help="detections of a lower score are left out (default 0.3)")
-    parser.add_argument("--iou-thr", type=float, default=0.5, help="overlap of a detection and its object (default 0.5)")
-    parser.add_argument("--nms-iou-thr", type=float, help="first suppress detections that a better one of their class overlaps by more")
+    parser.add_argument("--iou-thr", type=float, default=0.5, help="least IoU of a detection and its object (default 0.5)")
+    parser.add_argument("--nms-iou-thr", type=float, help="first suppress detections with more IoU to a better one of their class")
     parser.add_argument("--compat", action="store_true", help="MMDetection's rule: every object that a detection overlaps counts")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="what the labels 0, 1, ... of a pickle are called")
-    parser.add_argument("--head", help="the head to look at, where there are several; labels and class maps have confusions too")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ... of a pickle")
+    parser.add_argument("--head", help="the head, if there are several; labels and class maps have confusions too")
     args = parser.parse_args(argv)
     out = absolute_output("--out", args.out)
 
@@ -33,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = object_confusion(paired, min_score=args.score_thr, min_iou=args.iou_thr, nms_iou=args.nms_iou_thr, compat=args.compat)
     else:
         found = head_confusion(pairs, name)
-    print(f"{'class':24} {'annotated':>10} {'predicted':>10} {'right':>10} {'precision':>10} {'recall':>10} {'f1':>10}")
-    for label, truth, predicted, right, precision, recall, f1 in confusion_table(found):
-        if truth or predicted:
-            print(f"{label[:24]:24} {truth:10} {predicted:10} {right:10} {precision:10.4f} {recall:10.4f} {f1:10.4f}")
+    print(f"{'class':24} {'annotated':>10} {'predicted':>10} {'correct':>10} {'precision':>10} {'recall':>10} {'f1':>10}")
+    for label, annotated, predicted, correct, precision, recall, f1 in confusion_table(found):
+        if annotated or predicted:
+            print(f"{label[:24]:24} {annotated:10} {predicted:10} {correct:10} {precision:10.4f} {recall:10.4f} {f1:10.4f}")
     for line in (*pairs.notes, *write_confusion(out, name, found)):
         print(line)
     return 0

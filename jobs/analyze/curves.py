@@ -27,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--mode", choices=("train", "eval"), help="only lines of training or of evaluation")
     parser.add_argument("--x", choices=get_args(Axis), help="by default epochs if all keys are of evaluations, else steps")
     parser.add_argument("--smooth", type=float, default=0.0, metavar="W", help="weight of the past in a running mean, 0 to below 1")
-    parser.add_argument("--join", action="store_true", help="the logs are of one training that was resumed, in this order")
+    parser.add_argument("--join", action="store_true", help="the logs belong to one resumed training, in this order")
     parser.add_argument(
-        "--interval", "--eval-interval", type=int, metavar="N", help="epochs between evaluations, for logs that do not say of which epoch"
+        "--interval", "--eval-interval", type=int, metavar="N", help="epochs between evaluations, for logs without the epoch"
     )
     parser.add_argument("--style", choices=get_args(Style), default="whitegrid", metavar="S", help=f"one of {', '.join(get_args(Style))}")
     parser.add_argument("--backend", metavar="B", help="of matplotlib: agg (default), cairo, svg, pdf, pgf, ...; no window is opened")
@@ -40,12 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     logs = [read_log(uri) for uri in args.logs]
     for log in logs:
         if log.unread:
-            print(f"{log.uri}: {log.unread} lines are not JSON (cut off?) and were left out")
+            print(f"{log.uri}: {log.unread} lines are not JSON (cut off?) ; they were left out")
     logs = [join_logs(logs)] if args.join else logs
     joined = [log.joined() for log in logs]
     for log, kept in zip(logs, joined, strict=True):
         if left_out := len(log.records) - len(kept.records):
-            print(f"{log.uri}: of steps that were done again the last ones count; {left_out} lines from before were left out")
+            print(f"{log.uri}: repeated steps: the last lines count, {left_out} earlier lines were left out")
     curves = curves_of(joined, args.keys, labels=args.legend, kind=args.mode, interval=args.interval, smooth=args.smooth)
     figure = draw_curves(curves, args.x or axis_of(curves), title=args.title, style=args.style)
     table = os.path.splitext(args.out)[0] + ".csv"

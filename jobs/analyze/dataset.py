@@ -1,4 +1,4 @@
-"""The health of data sets before a training: class balance, boxes, bad and missing files, pictures that are in two splits."""
+"""Checks of datasets before a training: class balance, boxes, damaged and missing files, images in two splits."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints what was found; writes figures and numbers; with --strict 1 if there is something to look at."""
+    """Prints the findings; writes figures and numbers; with --strict 1 if there are findings."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.analyze dataset",
         description=__doc__,
@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "data", nargs="+", metavar="D", help="split, COCO annotation file, or KIND:root=R,split=S,... as jobs.convert reads it"
     )
     parser.add_argument("--out", metavar="DIR", help="folder or URI for dataset.json, the tables and the figures")
-    parser.add_argument("--images", help="folder of the pictures of a COCO annotation file")
+    parser.add_argument("--images", help="folder of the images of a COCO annotation file")
     parser.add_argument("--workers", type=int, default=1, help="Ray tasks at a time; 1 (default): this process, without Ray")
-    parser.add_argument("--strict", action="store_true", help="end with status 1 if something was found that should be looked at")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if there are findings")
     args = parser.parse_args(argv)
     out = absolute_output("--out", args.out) if args.out else None
 

@@ -1,4 +1,4 @@
-"""What keeps a detector from full average precision: wrong places, classes, background, misses; by class and area."""
+"""Errors that lower the average precision of a detector: localisation, classes, background, misses; by class and area."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     example = "example: python -m jobs.analyze errors results/bccd/boxes.coco.json --data instances_val2017.json --out errors"
     parser = argparse.ArgumentParser(prog="python -m jobs.analyze errors", description=__doc__, epilog=example)
     parser.add_argument("predictions", help="predictions.arrow, a COCO results file, or a result pickle of MMDetection")
-    parser.add_argument("--data", required=True, help="URI of a split, or a COCO annotation file, which knows supercategories")
+    parser.add_argument("--data", required=True, help="URI of a split, or a COCO annotation file, which may have supercategories")
     parser.add_argument("--out", required=True, help="folder or URI")
     parser.add_argument("--type", choices=("bbox", "segm"), default="bbox", help="compare boxes (default) or masks")
     parser.add_argument("--score-thr", type=float, default=0.0, help="detections of a lower score are left out (default 0)")
-    parser.add_argument("--areas", type=float, nargs=3, default=(1024, 9216, 1e10), help="ends of small, medium and large objects")
+    parser.add_argument("--areas", type=float, nargs=3, default=(1024, 9216, 1e10), help="largest area of small, medium and large objects")
     parser.add_argument("--no-class-figures", action="store_true", help="draw no curves of single classes")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="what the labels 0, 1, ... of a pickle are called")
-    parser.add_argument("--head", help="the head to look at, where several find objects")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ... of a pickle")
+    parser.add_argument("--head", help="the detection head, if there are several")
     parser.add_argument("--workers", type=int, default=1, help="Ray tasks at a time; 1 (default): this process, without Ray")
     args = parser.parse_args(argv)
     out = absolute_output("--out", args.out)

@@ -1,4 +1,4 @@
-"""Metrics of stored predictions, by the evaluator of a config; of several data sets at once."""
+"""Metrics of stored predictions, by the evaluator of a config; of several datasets at once."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,20 +9,18 @@ from mtl_ray.experiment import load_experiment
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints a column of figures for each data set, and writes them where --out says."""
+    """Prints a column of metrics for each dataset, and writes them to --out."""
     example = "example: python -m jobs.analyze eval-metric results/predictions.arrow --config configs/detection/yolov3_bccd.yaml"
     parser = argparse.ArgumentParser(prog="python -m jobs.analyze eval-metric", description=__doc__, epilog=example)
-    parser.add_argument("predictions", nargs="+", help="predictions.arrow, COCO results or result pickles, one for each data set")
-    parser.add_argument(
-        "--config", help="its data.val is measured on unless --data says otherwise, with what its evaluate section asks for"
-    )
+    parser.add_argument("predictions", nargs="+", help="predictions.arrow, COCO results or result pickles, one for each dataset")
+    parser.add_argument("--config", help="the data is its data.val unless --data is given; its evaluate section applies")
     parser.add_argument("--data", nargs="+", help="URIs of splits or COCO annotation files, in the order of the predictions")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="what the labels 0, 1, ... of a pickle are called")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ... of a pickle")
     parser.add_argument("--classwise", action="store_true", help="also print the figures of each class")
     parser.add_argument("--out", metavar="FILE", help="file or URI for the reports in JSON")
     args = parser.parse_args(argv)
     if args.config is None and args.data is None:
-        parser.error("say what to measure on: --config or --data")
+        parser.error("--config or --data is needed")
     out = None if args.out is None else absolute_output("--out", args.out)
     config = None if args.config is None else load_experiment(args.config)
 

@@ -1,4 +1,4 @@
-"""Stored predictions of several models as one: weighted boxes fusion."""
+"""Fuses stored predictions of several models: weighted boxes fusion."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from mtl_ray.distributed.outputs import absolute_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the predictions, and says how many boxes became how many."""
+    """Writes the predictions, and prints the numbers of boxes."""
     from mtl_ray.analysis.fuse import Confidence, Fusion
 
     example = "example: python -m jobs.analyze fuse small.json large.pkl --data instances_val2017.json --weights 1 2 --out fused.json"
@@ -18,10 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", required=True, metavar="D", help="URI of a split, or a COCO annotation file")
     parser.add_argument("--out", required=True, metavar="FILE", help="COCO results (.json) or predictions (.arrow); path or URI")
     parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="of each model, in their order (default: 1 each)")
-    parser.add_argument("--iou-thr", type=float, default=0.55, help="boxes join where they overlap by more (default %(default)s)")
-    parser.add_argument("--skip-box-thr", type=float, default=0.0, help="boxes of a lower score are left out first (default 0)")
-    parser.add_argument("--conf-type", choices=get_args(Confidence), default="avg", help="the score of joined boxes (default %(default)s)")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="what the labels 0, 1, ... of pickles are called")
+    parser.add_argument("--iou-thr", type=float, default=0.55, help="boxes with more IoU are fused (default %(default)s)")
+    parser.add_argument("--skip-box-thr", type=float, default=0.0, help="boxes with a lower score are left out first (default 0)")
+    parser.add_argument("--conf-type", choices=get_args(Confidence), default="avg", help="the score of fused boxes (default %(default)s)")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ... of pickles")
     parser.add_argument("--workers", type=int, default=1, help="Ray tasks at a time; 1 (default): this process, without Ray")
     args = parser.parse_args(argv)
     weights = args.weights or [1.0] * len(args.predictions)

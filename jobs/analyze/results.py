@@ -1,4 +1,4 @@
-"""The best and the worst images of stored predictions, truth and predictions side by side, and a table of all."""
+"""The best and the worst images of stored predictions, ground truth and predictions side by side, and a table of all."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,15 +14,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("predictions", help="predictions.arrow, a COCO results file, or a result pickle of MMDetection")
     parser.add_argument("--data", required=True, help="URI of a split, or a COCO annotation file")
     parser.add_argument("--out", required=True, help="folder or URI")
-    parser.add_argument("--images", help="folder of the pictures of a COCO annotation file")
-    parser.add_argument("--topk", type=int, default=20, help="pictures of the best and of the worst (default 20)")
-    parser.add_argument("--score-thr", type=float, default=0.0, help="detections of a lower score do not count at all (default 0)")
-    parser.add_argument("--show-score-thr", type=float, default=0.3, help="detections of a lower score are not drawn (default 0.3)")
-    parser.add_argument(
-        "--compat", action="store_true", help="as MMDetection 3.x: crowds are to be found, images without objects are worst"
-    )
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="what the labels 0, 1, ... of a pickle are called")
-    parser.add_argument("--head", help="the head to look at, where several find objects")
+    parser.add_argument("--images", help="folder of the images of a COCO annotation file")
+    parser.add_argument("--topk", type=int, default=20, help="number of best and of worst images (default 20)")
+    parser.add_argument("--score-thr", type=float, default=0.0, help="detections with a lower score are ignored (default 0)")
+    parser.add_argument("--show-score-thr", type=float, default=0.3, help="detections with a lower score are not drawn (default 0.3)")
+    parser.add_argument("--compat", action="store_true", help="as MMDetection 3.x: crowds must be found, images without objects are worst")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ... of a pickle")
+    parser.add_argument("--head", help="the detection head, if there are several")
     parser.add_argument("--workers", type=int, default=1, help="Ray tasks at a time; 1 (default): this process, without Ray")
     args = parser.parse_args(argv)
     if args.topk < 0:
@@ -45,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if found.hidden:
         print(f"{found.hidden:,} detections with a score below {args.show_score_thr:g} are not drawn; --show-score-thr 0 draws all")
     if found.without_picture:
-        print(f"{found.without_picture} of the pictures were not found and are drawn upon grey; say where they lie with --images")
+        print(f"{found.without_picture} images were not found and are drawn on grey. Fix: --images")
     for note in paired.notes:
         print(note)
     drawn_of_each = len(found.good)
-    print(f"{len(found.table)} images in {out}/images.json and images.csv, {drawn_of_each} pictures each in good/ and bad/")
+    print(f"{len(found.table)} images in {out}/images.json and images.csv, {drawn_of_each} images each in good/ and bad/")
     return 0
 
 

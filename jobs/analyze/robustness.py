@@ -1,4 +1,4 @@
-"""Measures how a model bears corrupted images: 15 corruptions (or 19) in five severities. Run again, it goes on where it stopped."""
+"""Measures a model on corrupted images: 15 corruptions (or 19) in five severities. The same command again continues."""
 
 import argparse
 from collections.abc import Sequence
@@ -15,24 +15,26 @@ EXAMPLE = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes robustness.json, robustness.csv and robustness.png, and prints P, mPC and rPC; 1 if too many samples were bad."""
+    """Writes robustness.json, robustness.csv and robustness.png, and prints P, mPC and rPC; 1 if there are too many invalid samples."""
     parser = argparse.ArgumentParser(prog="python -m jobs.analyze robustness", description=__doc__, epilog=EXAMPLE)
     parser.add_argument("target", help="run folder, checkpoint, bundle or endpoint URL; or MMDetection's ..._results.pkl")
     parser.add_argument("--data", metavar="D", help="URI of a split, or a COCO annotation file")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder or URI; what it holds already is not measured again")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder or URI; cells that it already holds are not measured again")
     names = "names, noise, blur, weather, digital, holdout, benchmark (15), all (19) or none"
     parser.add_argument("--corruptions", nargs="+", default=["benchmark"], metavar="NAME", help=f"{names} (default benchmark)")
     parser.add_argument(
         "--severities", nargs="+", type=int, default=[0, 1, 2, 3, 4, 5], metavar="N", help="1 to 5; clean is always measured"
     )
-    parser.add_argument("--aggregate", choices=("benchmark", "all"), default="benchmark", help="what mPC is about (default %(default)s)")
-    parser.add_argument("--images", metavar="DIR", help="folder of the pictures of a COCO annotation file")
+    parser.add_argument(
+        "--aggregate", choices=("benchmark", "all"), default="benchmark", help="the corruptions of mPC (default %(default)s)"
+    )
+    parser.add_argument("--images", metavar="DIR", help="folder of the images of a COCO annotation file")
     parser.add_argument("--workers", type=int, default=1, help="Ray tasks of one core each; 1 (default): this process, without Ray")
-    parser.add_argument("--batch", type=int, default=16, help="images that go through the network together (default %(default)s)")
+    parser.add_argument("--batch", type=int, default=16, help="images of one call of the network (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the corruptions (default %(default)s)")
-    parser.add_argument("--max-bad", type=int, default=0, help="samples that may fail to decode before the status is 1")
-    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="images that claim more are bad")
-    parser.add_argument("--api-key-env", help="environment variable with the key of an endpoint that asks for one")
+    parser.add_argument("--max-bad", type=int, default=0, help="invalid samples that are allowed; more give status 1")
+    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="images that state more are invalid samples")
+    parser.add_argument("--api-key-env", help="environment variable with the API key of the endpoint")
     args = parser.parse_args(argv)
     out = absolute_output("--out", args.out)
 
@@ -51,12 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(uri)
     bad = summary.cells[CLEAN].bad
     for key, reason in bad:
-        print(f"bad sample {key}: {reason}")
+        print(f"invalid sample {key}: {reason}")
     return 1 if len(bad) > args.max_bad else 0
 
 
 def _measured(args: argparse.Namespace, out: str) -> tuple[Any, dict[str, Any]]:
-    """The cells, and what they are of."""
+    """The cells, and facts about the request."""
     from mtl_ray.analysis.corruptions import chosen
     from mtl_ray.analysis.robustness import RobustnessRequest, cells_of, resolved
     from mtl_ray.distributed.robustness import measure_cells

@@ -1,4 +1,4 @@
-"""How long the training steps in logs took, by epoch: slowest, fastest, spread and average."""
+"""Duration of the training steps in logs by epoch: slowest, fastest, spread and average."""
 
 import argparse
 import dataclasses
@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "logs", nargs="+", metavar="LOG", help="*.log.json, scalars.json, scalars.jsonl, or the folder of a run; path or URI"
     )
-    parser.add_argument("--include-outliers", action="store_true", help="count the first record of each epoch too, which holds the start")
+    parser.add_argument(
+        "--include-outliers", action="store_true", help="count the first record of each epoch too, which includes the start"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures of every epoch there (path or URI)")
     args = parser.parse_args(argv)
     out = absolute_output("--json", args.json) if args.json else None

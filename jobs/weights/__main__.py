@@ -5,10 +5,10 @@ from jobs.tools import main
 
 TOOLS = {
     "show": "names, shapes, types and sums; compared with a model",
-    "rename": "other names: by prefix, part or pattern",
-    "wash": "only what is wanted stays",
+    "rename": "rename tensors by prefix, part or pattern",
+    "wash": "keep some tensors, drop the rest",
     "wrap": "the weights under another top-level key",
-    "publish": "a file to hand out, named after its content",
+    "publish": "a file for distribution, named after its content",
     "average": "the mean of several checkpoints",
     "import": "weights of another project under this project's names",
 }

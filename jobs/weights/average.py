@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", metavar="IN", help="files of weights, checkpoints or runs of one model; two at least")
     parser.add_argument("to", metavar="OUT", help="the new file; its ending sets the format (.pth .safetensors .npz)")
     parser.add_argument("--shares", nargs="+", type=float, metavar="W", help="of each file in the mean (default: equal)")
-    parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones are looked for)")
+    parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones)")
     args = parser.parse_args(argv)
     out = absolute_output("OUT", args.to)
 

@@ -1,4 +1,4 @@
-"""Weights of another program under this project's names, checked against the network that they are for."""
+"""Weights of another program under this project's names, checked against their network."""
 # ruff: noqa: N999
 
 import argparse
@@ -13,7 +13,7 @@ from mtl_ray.weights.families import KINDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the weights and prints what is unused and missing; 1 if no model of timm was found to check them against."""
+    """Writes the weights and prints unused and missing ones; 1 if no model of timm fits them."""
     args = _parser().parse_args(argv)
     out = absolute_output("OUT", args.to)
     config = load_experiment(args.config) if args.config else None
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_ending(out)
     if args.upgrade_only:
         notes = upgrade_file(args.source, out, args.num_classes, args.old_version, key=args.key, compat=args.compat)
-        print("\n".join(notes) or "nothing was upgraded: the file does not say that it is older than MMDetection 2 (--old-version)")
+        print("\n".join(notes) or "nothing was upgraded: the file does not state that it is older than MMDetection 2 (Fix: --old-version)")
         return 0 if notes else 1
     taken = convert_weights(
         read_weights(args.source, args.key),
@@ -53,20 +53,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("source", metavar="IN", help="the foreign file (.pth .pyth .pkl .safetensors .npz)")
     parser.add_argument("to", metavar="OUT", help="the new file; its ending sets the format (.pth .safetensors .npz)")
-    parser.add_argument("--from", dest="kind", choices=KINDS, help="whose file it is (default: found out by its names)")
+    parser.add_argument("--from", dest="kind", choices=KINDS, help="the program that wrote the file (default: by the names in it)")
     parser.add_argument("--model", metavar="NAME", help="model of timm to fill (default: the first whose shapes fit)")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the model, as in model.backbone.options")
     parser.add_argument(
         "--config", metavar="CONFIG", help="fill the network of this config instead: backbone, and neck and classifier where they fit"
     )
-    parser.add_argument("--classes", type=int, metavar="N", help="of the heads of a config whose data is not at hand")
+    parser.add_argument("--classes", type=int, metavar="N", help="number of classes of a config whose data is not available")
     parser.add_argument(
         "--num-classes", type=int, default=81, metavar="N", help="of an MMDetection 1.x model, with the background (default 81)"
     )
-    parser.add_argument("--old-version", metavar="V", help="of MMDetection that wrote the file, if the file does not say it")
-    parser.add_argument("--upgrade-only", action="store_true", help="write an MMDetection 1.x model as 2.x would have it, in its own names")
+    parser.add_argument("--old-version", metavar="V", help="of MMDetection that wrote the file, if the file does not state it")
+    parser.add_argument("--upgrade-only", action="store_true", help="write an MMDetection 1.x model as of 2.x, in its own names")
     parser.add_argument("--compat", action="store_true", help="values exactly as the original converters leave them")
-    parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones are looked for)")
+    parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones)")
     return parser
 
 

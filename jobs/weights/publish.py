@@ -1,4 +1,4 @@
-"""Writes the weights of a training checkpoint as a file to hand out, named after its content."""
+"""Writes the weights of a training checkpoint as a file for distribution, named after its content."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from mtl_ray.distributed.outputs import absolute_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes {stem of OUT}-{first 8 digits of its SHA-256}.pth and says what is no longer in it."""
+    """Writes {stem of OUT}-{first 8 digits of its SHA-256}.pth and prints what was removed."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.weights publish",
         description=f"{__doc__} Its name ends in the first eight digits of its SHA-256, as torch.hub checks it.",
@@ -16,11 +16,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("source", metavar="IN", help="a file of weights, a checkpoint or a run")
     parser.add_argument("to", metavar="OUT", help="name of the new file, without the digits (.pth .safetensors .npz)")
-    parser.add_argument(
-        "--ema", choices=("averaged", "raw"), default="averaged", help="which copy, where the file holds two (default averaged)"
-    )
-    parser.add_argument("--save-keys", nargs="*", default=["meta"], metavar="KEY", help="what stays beside the weights (default meta)")
-    parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones are looked for)")
+    parser.add_argument("--ema", choices=("averaged", "raw"), default="averaged", help="the copy, if the file has two (default averaged)")
+    parser.add_argument("--save-keys", nargs="*", default=["meta"], metavar="KEY", help="keys that stay beside the weights (default meta)")
+    parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones)")
     args = parser.parse_args(argv)
     out = absolute_output("OUT", args.to)
 

@@ -8,16 +8,16 @@ from jobs.run import run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints a table for each file; 1 if a model is named that a file does not fill."""
+    """Prints a table for each file; 1 if a file does not fill the named model."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.weights show",
         description=__doc__,
         epilog="example: python -m jobs.weights show resnet50.pth --model configs/detection/retinanet_bccd.yaml --classes 3",
     )
     parser.add_argument("files", nargs="+", metavar="IN", help="files of weights (.pth .safetensors .npz .pkl), checkpoints or runs")
-    parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones are looked for)")
+    parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones)")
     parser.add_argument("--model", metavar="M", help="compare with: a config (.yaml), a checkpoint or run, or a model of timm")
-    parser.add_argument("--classes", type=int, metavar="N", help="of the heads of a config whose data is not at hand")
+    parser.add_argument("--classes", type=int, metavar="N", help="number of classes of a config whose data is not available")
     parser.add_argument("--json", metavar="FILE", help="the same as JSON")
     args = parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""Puts the weights of a file under another top-level key, or under none."""
+"""Puts the weights of a file under another top-level key, or at the top level."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from mtl_ray.distributed.outputs import absolute_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the file and says which key was and which is."""
+    """Writes the file and prints the new key."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.weights wrap",
         description=__doc__,
@@ -16,8 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("source", metavar="IN", help="a file of weights, a checkpoint or a run")
     parser.add_argument("to", metavar="OUT", help="the new file (.pth): only files of torch.save have keys")
-    parser.add_argument("--to-key", default="state_dict", metavar="KEY", help="the new key (default state_dict); '': the weights alone")
-    parser.add_argument("--key", metavar="KEY", help="the key until now (default: the usual ones are looked for)")
+    parser.add_argument("--to-key", default="state_dict", metavar="KEY", help="the new key (default state_dict); '': at the top level")
+    parser.add_argument("--key", metavar="KEY", help="the current key (default: the usual ones)")
     args = parser.parse_args(argv)
     out = absolute_output("OUT", args.to)
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.analysis.image_scores import overlaps_float32
 from mtl_ray.analysis.paired import Paired, Pairs
-from mtl_ray.evaluation.charts import draw
+from mtl_ray.evaluation.charts import draw_charts
 from mtl_ray.tasks.charts import BACKGROUND, Charts, Confusion
-from mtl_ray.tasks.detection.columns import Scored, at_least, found_of, objects_of
+from mtl_ray.tasks.detection.columns import ScoredImage, detection_columns, object_columns, reaches_score
 from mtl_ray.tasks.detection.config import Selection
-from mtl_ray.tasks.detection.confusion import confusion
-from mtl_ray.tasks.detection.suppress import suppress
+from mtl_ray.tasks.detection.confusion import detection_confusion
+from mtl_ray.tasks.detection.decode import suppress_boxes
 from mtl_ray.tasks.head_classes import head_metric
 
 
@@ -38,22 +38,22 @@ def object_confusion(
     if not 0 < min_iou <= 1:
         raise ValueError(f"the IoU threshold is {min_iou:g}; it must be above 0 and at most 1")
     images = paired.images if nms_iou is None else [_suppressed(image, nms_iou) for image in paired.images]
-    rule = compat_confusion if compat else confusion
+    rule = compat_confusion if compat else detection_confusion
     return rule(images, paired.names, min_score=min_score, min_iou=min_iou)
 
 
-def compat_confusion(images: Sequence[Scored], names: tuple[str, ...], *, min_score: float, min_iou: float) -> Confusion:
+def compat_confusion(images: Sequence[ScoredImage], names: tuple[str, ...], *, min_score: float, min_iou: float) -> Confusion:
     """MMDetection 3.x's rule: a detection counts once for each object (also a crowd) that it overlaps enough.
 
     A detection that overlaps no object counts as found in the background. An object that no
     detection of its own class overlaps counts as background, even if another class was counted for
     it. So rows do not add up to the number of objects.
     """
-    objects, found = objects_of(images), found_of(images)
-    shown = at_least(images, min_score)
+    objects, found = object_columns(images), detection_columns(images)
+    shown = reaches_score(images, min_score)
     near = overlaps_float32(found, objects, min_iou)
-    kept = shown[near.found]
-    detection, place = near.found[kept], near.object[kept]
+    kept = shown[near.detection]
+    detection, place = near.detection[kept], near.object[kept]
     none = len(names)
     counts = np.zeros((none + 1, none + 1), np.int64)
     np.add.at(counts, (objects.classes[place], found.classes[detection]), 1)
@@ -67,14 +67,14 @@ def compat_confusion(images: Sequence[Scored], names: tuple[str, ...], *, min_sc
     return Confusion(names=(*names, BACKGROUND), counts=counts, unit="objects", note=note)
 
 
-def _suppressed(image: Scored, iou: float) -> Scored:
-    found = image.found
+def _suppressed(image: ScoredImage, iou: float) -> ScoredImage:
+    found = image.predicted
     rule = Selection(iou_threshold=iou, max_detections=max(1, len(found)))
     boxes, scores = found.boxes_xyxy.astype(np.float32), found.scores.astype(np.float32)
     groups = [np.flatnonzero(found.classes == label) for label in np.unique(found.classes)]
-    kept = np.sort(np.concatenate([np.empty(0, np.int64), *(group[suppress(boxes[group], scores[group], rule)] for group in groups)]))
+    kept = np.sort(np.concatenate([np.empty(0, np.int64), *(group[suppress_boxes(boxes[group], scores[group], rule)] for group in groups)]))
     rest = replace(found, boxes_xyxy=found.boxes_xyxy[kept], scores=found.scores[kept], classes=found.classes[kept], masks=None)
-    return image._replace(found=replace(rest, keypoints=None))
+    return image._replace(predicted=replace(rest, keypoints=None))
 
 
 def head_confusion(pairs: Pairs, name: str) -> Confusion:
@@ -109,7 +109,7 @@ def write_confusion(out: str, name: str, found: Confusion) -> list[str]:
         "percent.csv": _matrix(found.names, [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in percent]),
         "classes.csv": _classes(found),
     }
-    for chart, picture in draw({name: Charts(confusion=found, precision_recall=None)}).items():
+    for chart, picture in draw_charts({name: Charts(confusion=found, precision_recall=None)}).items():
         files[f"{chart.rpartition('/')[2]}.png"] = picture
     for file, content in files.items():
         storage.write(storage.join(out, file), content)

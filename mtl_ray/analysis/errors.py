@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from mtl_ray.analysis.executor import Executor
 from mtl_ray.analysis.paired import Likeness, Paired
-from mtl_ray.tasks.detection.coco import Rules, accumulated, found_in, masks_of, truth_of
-from mtl_ray.tasks.detection.columns import Objects, found_of, objects_of
+from mtl_ray.tasks.detection.coco import CocoRules, accumulate, coco_detections, coco_ground_truth, ground_truth_masks
+from mtl_ray.tasks.detection.columns import ObjectColumns, detection_columns, object_columns
 
 KINDS = ("C75", "C50", "Loc", "Sim", "Oth", "BG", "FN")
 AREAS = ("allarea", "small", "medium", "large")
@@ -90,7 +90,7 @@ def error_curves(paired: Paired, executor: Executor, *, kind: Likeness = "bbox",
         raise ValueError(f"the areas {small:g} {medium:g} {most:g} do not increase")
     if not paired.names:
         raise ValueError("the data has no classes of objects, so nothing can be wrong")
-    if kind == "segm" and all(image.truth.masks is None for image in paired.images):
+    if kind == "segm" and all(image.ground_truth.masks is None for image in paired.images):
         raise ValueError("the data has no masks; compare boxes instead")
     bounds = dict(zip(AREAS, ((0.0, most), (0.0, small), (small, medium), (medium, most)), strict=True))
     classes = len(paired.names)
@@ -103,16 +103,16 @@ def error_curves(paired: Paired, executor: Executor, *, kind: Likeness = "bbox",
         found[KINDS.index(rule)][:, list(chunk)] = part
     found = np.maximum(found, 0)  # -1 where there is no object
     found[5], found[6] = found[4] > 0, 1
-    return Errors(names=paired.names, precision=found, objects=_counts(objects_of(paired.images), classes, bounds))
+    return Errors(names=paired.names, precision=found, objects=_counts(object_columns(paired.images), classes, bounds))
 
 
 def _plain(paired: Paired, kind: Likeness, areas: Mapping[str, tuple[float, float]]) -> NDArray[np.float64]:
     """C75, C50 and Loc, (3, 101, C, 4)."""
-    objects = objects_of(paired.images)
-    masks = masks_of(paired.images) if kind == "segm" else None
-    truth = truth_of(paired.images, objects, len(paired.names), masks)
-    rules = Rules(thresholds=(0.75, 0.5, 0.1), areas=areas)
-    return accumulated(hotcoco.COCOeval(truth, found_in(truth, paired.images, kind), kind), rules).precision[..., 0]
+    objects = object_columns(paired.images)
+    masks = ground_truth_masks(paired.images) if kind == "segm" else None
+    truth = coco_ground_truth(paired.images, objects, len(paired.names), masks)
+    rules = CocoRules(thresholds=(0.75, 0.5, 0.1), areas=areas)
+    return accumulate(hotcoco.COCOeval(truth, coco_detections(truth, paired.images, kind), kind), rules).precision[..., 0]
 
 
 def _forgiven(
@@ -120,7 +120,7 @@ def _forgiven(
 ) -> NDArray[np.float64]:
     """Of some classes (101, K, 4): their own objects, and those of others as crowds wherever a detection of the class could lie on one."""
     rule, classes = work
-    objects, masks = objects_of(paired.images), masks_of(paired.images)
+    objects, masks = object_columns(paired.images), ground_truth_masks(paired.images)
     mine = np.isin(objects.classes, classes)
     places, labels = [np.flatnonzero(mine)], [objects.classes[mine]]
     for label, crowd in _crowds(paired, objects, rule, classes):
@@ -130,18 +130,18 @@ def _forgiven(
     copied = np.arange(len(place)) >= len(places[0])
     order = np.argsort(objects.image[place], kind="stable")
     whole = _copied(objects, place[order], np.concatenate(labels)[order], copied[order])
-    truth = truth_of(paired.images, whole, len(paired.names), [masks[i] for i in place[order]] if kind == "segm" else None)
-    evaluator = hotcoco.COCOeval(truth, found_in(truth, paired.images, kind), kind)
+    truth = coco_ground_truth(paired.images, whole, len(paired.names), [masks[i] for i in place[order]] if kind == "segm" else None)
+    evaluator = hotcoco.COCOeval(truth, coco_detections(truth, paired.images, kind), kind)
     evaluator.params.cat_ids = [label + 1 for label in classes]
-    return accumulated(evaluator, Rules(thresholds=(0.1,), areas=areas)).precision[0, ..., 0]
+    return accumulate(evaluator, CocoRules(thresholds=(0.1,), areas=areas)).precision[0, ..., 0]
 
 
-def _crowds(paired: Paired, objects: Objects, rule: Forgiven, classes: Sequence[int]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def _crowds(paired: Paired, objects: ObjectColumns, rule: Forgiven, classes: Sequence[int]) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Of each class the places of the objects that are its crowds.
 
     Without a detection of it in the image they change nothing.
     """
-    found = found_of(paired.images)
+    found = detection_columns(paired.images)
     groups = np.array([paired.groups.index(group) for group in paired.groups])
     for label in classes:
         others = objects.classes != label
@@ -152,8 +152,8 @@ def _crowds(paired: Paired, objects: Objects, rule: Forgiven, classes: Sequence[
         yield label, np.flatnonzero(others & detected[objects.image])
 
 
-def _copied(objects: Objects, place: NDArray[np.int64], classes: NDArray[np.int64], crowd: NDArray[np.bool_]) -> Objects:
-    return Objects(
+def _copied(objects: ObjectColumns, place: NDArray[np.int64], classes: NDArray[np.int64], crowd: NDArray[np.bool_]) -> ObjectColumns:
+    return ObjectColumns(
         image=objects.image[place],
         boxes_xyxy=objects.boxes_xyxy[place],
         classes=classes,
@@ -163,7 +163,7 @@ def _copied(objects: Objects, place: NDArray[np.int64], classes: NDArray[np.int6
     )
 
 
-def _counts(objects: Objects, classes: int, areas: Mapping[str, tuple[float, float]]) -> NDArray[np.int64]:
+def _counts(objects: ObjectColumns, classes: int, areas: Mapping[str, tuple[float, float]]) -> NDArray[np.int64]:
     wanted = ~objects.optional
     columns = []
     for low, high in areas.values():

@@ -12,8 +12,9 @@ from mtl_ray.analysis.executor import Executor
 from mtl_ray.analysis.fuse import Fusion, fuse
 from mtl_ray.analysis.paired import Pairs
 from mtl_ray.evaluation.coco_file import ANYTHING
+from mtl_ray.evaluation.coco_results import NOTHING, category_ids_of
 from mtl_ray.evaluation.data import CocoData, image_ids
-from mtl_ray.evaluation.stored import COCO_RESULTS_HEAD, NOTHING, category_ids_of, to_table, write_arrow
+from mtl_ray.evaluation.predictions_file import COCO_RESULTS_HEAD, to_table, write_arrow
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.task import DETECTION
@@ -67,7 +68,7 @@ def fuse_files(opened: Sequence[Pairs], rule: Fusion, executor: Executor) -> Fus
     fused = executor(partial(_fuse_all, rule), parts, "fuse")
     data = opened[0].data
     return Fused(
-        samples=tuple(data.samples(0, len(data), pictures=False)),
+        samples=tuple(data.samples(0, len(data), images=False)),
         found=tuple(each for part in fused for each in part),
         vocabulary=Vocabulary(
             classes={"instances": tuple(names)}, category_ids={"instances": tuple(category_ids_of(names, data.vocabulary))}

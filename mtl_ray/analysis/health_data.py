@@ -133,8 +133,8 @@ def _read(data: EvaluationData | Source, row: int, health: Health) -> Sample | N
         report_rejects(skipped, health)
         return sample
     if not isinstance(data, CocoData):
-        return next(iter(data.samples(row, row + 1, pictures=True)))
-    sample = next(data.samples(row, row + 1, pictures=True))
+        return next(iter(data.samples(row, row + 1, images=True)))
+    sample = next(data.samples(row, row + 1, images=True))
     return replace(sample, key=data.file.file_names[sample.key])
 
 

@@ -12,7 +12,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tasks.detection.columns import Found, Objects, Overlaps, Scored, found_of, objects_of, overlaps
+from mtl_ray.tasks.detection.columns import (
+    DetectionColumns,
+    ObjectColumns,
+    OverlapPairs,
+    ScoredImage,
+    detection_columns,
+    object_columns,
+    overlap_pairs,
+)
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
@@ -34,7 +42,7 @@ class Ranked(NamedTuple):
     optional: NDArray[np.bool_]
 
 
-def image_scores(images: Sequence[Scored], *, crowd_counts: bool = False) -> NDArray[np.float64]:
+def image_scores(images: Sequence[ScoredImage], *, crowd_counts: bool = False) -> NDArray[np.float64]:
     """The score of each image, float64 (N,); NaN if there is no object to find.
 
     In the order of their scores, detections match the object of their class that they overlap most.
@@ -45,7 +53,7 @@ def image_scores(images: Sequence[Scored], *, crowd_counts: bool = False) -> NDA
         images: ground truth and detections.
         crowd_counts: treat crowds like other objects, as MMDetection 3.x does.
     """
-    objects, found = objects_of(images), found_of(images)
+    objects, found = object_columns(images), detection_columns(images)
     if crowd_counts:
         objects = replace(objects, optional=objects.optional & ~objects.crowd)
     wanted = np.flatnonzero(~objects.optional)
@@ -59,16 +67,16 @@ def image_scores(images: Sequence[Scored], *, crowd_counts: bool = False) -> NDA
         return np.asarray(np.bincount(of_image, average, minlength=len(images)) / count, np.float64)
 
 
-def overlaps_float32(found: Found, objects: Objects, least: float, *, same_class: bool = False) -> Overlaps:
-    """``overlaps`` in float32 like MMDetection, which matters at a threshold."""
+def overlaps_float32(found: DetectionColumns, objects: ObjectColumns, least: float, *, same_class: bool = False) -> OverlapPairs:
+    """``overlap_pairs`` in float32 like MMDetection, which matters at a threshold."""
     rounded = replace(found, boxes_xyxy=found.boxes_xyxy.astype(np.float32))
-    return overlaps(rounded, replace(objects, boxes_xyxy=objects.boxes_xyxy.astype(np.float32)), least, same_class=same_class)
+    return overlap_pairs(rounded, replace(objects, boxes_xyxy=objects.boxes_xyxy.astype(np.float32)), least, same_class=same_class)
 
 
-def _rank(objects: Objects, found: Found, groups: NDArray[np.int64], group_of: NDArray[np.int64]) -> Ranked:
+def _rank(objects: ObjectColumns, found: DetectionColumns, groups: NDArray[np.int64], group_of: NDArray[np.int64]) -> Ranked:
     near = overlaps_float32(found, objects, 0.4999, same_class=True)
-    best = np.lexsort((near.object, objects.optional[near.object], -near.iou, near.found))
-    detection, first = np.unique(near.found[best], return_index=True)
+    best = np.lexsort((near.object, objects.optional[near.object], -near.iou, near.detection))
+    detection, first = np.unique(near.detection[best], return_index=True)
     chosen, iou = np.full(len(found.scores), -1), np.zeros(len(found.scores))
     chosen[detection], iou[detection] = near.object[best[first]], near.iou[best[first]]
     kept = np.flatnonzero(np.isin(group_of, groups))

@@ -14,7 +14,7 @@ from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.experiment import ExperimentConfig, build_model, load_experiment, predicting_heads
 from mtl_ray.inference.checkpoint import find_checkpoint
-from mtl_ray.inference.open import artifact_kind
+from mtl_ray.inference.predictor import artifact_kind
 from mtl_ray.inference.signature import read_signature
 from mtl_ray.inference.stored_config import read_config, read_vocabulary
 from mtl_ray.inputs.input import AnyCanvas, empty_arrays

@@ -12,13 +12,13 @@ from mtl_ray import storage
 from mtl_ray.analysis.executor import Executor
 from mtl_ray.analysis.paired import PICKLES, Likeness, Paired
 from mtl_ray.annotations.instance_values import Instances
-from mtl_ray.evaluation.occlusion import hidden_objects, read_list, write_list
+from mtl_ray.evaluation.metrics import hidden_objects, read_list, write_list
 from mtl_ray.geometry.masks import decode_rle
-from mtl_ray.tasks.detection.columns import Scored
-from mtl_ray.tasks.detection.occlusion import Hidden, HiddenObject, Lists, OcclusionCounts
+from mtl_ray.tasks.detection.columns import ScoredImage
+from mtl_ray.tasks.detection.occlusion import HiddenObject, OcclusionCounts, OcclusionKind, OcclusionLists
 
 IMAGES_OF_A_TASK = 200
-KINDS: tuple[Hidden, Hidden] = ("occluded", "separated")
+KINDS: tuple[OcclusionKind, OcclusionKind] = ("occluded", "separated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +32,9 @@ class Occlusion:
         elsewhere: objects in images that the data lacks; they do not count.
     """
 
-    recall: Mapping[Hidden, float]
-    found: Mapping[Hidden, int]
-    looked_for: Mapping[Hidden, int]
+    recall: Mapping[OcclusionKind, float]
+    found: Mapping[OcclusionKind, int]
+    looked_for: Mapping[OcclusionKind, int]
     elsewhere: int
 
     def to_json(self) -> dict[str, float | None]:
@@ -45,7 +45,7 @@ class Occlusion:
         return {f"{kind}_recall": self.recall[kind] if self.looked_for[kind] else None for kind in KINDS}
 
 
-def occlusion(paired: Paired, lists: Lists, *, kind: Likeness = "segm", score: float = 0.3, iou: float = 0.75) -> Occlusion:
+def occlusion(paired: Paired, lists: OcclusionLists, *, kind: Likeness = "segm", score: float = 0.3, iou: float = 0.75) -> Occlusion:
     """Computes the recall of the objects of the lists.
 
     Args:
@@ -59,7 +59,7 @@ def occlusion(paired: Paired, lists: Lists, *, kind: Likeness = "segm", score: f
         paired = paired.without_masks()
     counts = OcclusionCounts(lists, paired.names, score_threshold=score, iou_threshold=iou)
     for image in paired.images:
-        counts.update(paired.file_names[image.key], image.found)
+        counts.update(paired.file_names[image.key], image.predicted)
     return Occlusion(
         recall={name: 100 * value for name, value in counts.recall().items()},
         found=counts.found,
@@ -81,7 +81,7 @@ def read_hidden(uri: str) -> list[HiddenObject]:
     return hidden_objects(uri, load_pickle(storage.read(uri)))
 
 
-def lists_of(paired: Paired, occluded: str | None, separated: str | None, executor: Executor) -> Lists:
+def lists_of(paired: Paired, occluded: str | None, separated: str | None, executor: Executor) -> OcclusionLists:
     """The lists at two URIs; if none are given, they are derived from the annotated masks.
 
     Raises:
@@ -95,13 +95,13 @@ def lists_of(paired: Paired, occluded: str | None, separated: str | None, execut
     return derive(paired, executor)
 
 
-def derive(paired: Paired, executor: Executor) -> Lists:
+def derive(paired: Paired, executor: Executor) -> OcclusionLists:
     """The occluded and the separated objects among the annotated ones (see ``hidden_in``).
 
     Raises:
         ValueError: if the data has no masks.
     """
-    if all(image.truth.masks is None for image in paired.images):
+    if all(image.ground_truth.masks is None for image in paired.images):
         raise ValueError("the data has no masks, by which occluded objects are told; give the lists with --occluded and --separated")
     starts = range(0, len(paired.images), IMAGES_OF_A_TASK)
     parts = executor(
@@ -113,26 +113,26 @@ def derive(paired: Paired, executor: Executor) -> Lists:
 
 
 def _hidden(
-    images: Sequence[Scored], file_names: Mapping[str, str], names: Sequence[str], rows: tuple[int, int]
-) -> list[tuple[Hidden, HiddenObject]]:
-    found: list[tuple[Hidden, HiddenObject]] = []
+    images: Sequence[ScoredImage], file_names: Mapping[str, str], names: Sequence[str], rows: tuple[int, int]
+) -> list[tuple[OcclusionKind, HiddenObject]]:
+    found: list[tuple[OcclusionKind, HiddenObject]] = []
     for image in images[slice(*rows)]:
-        for place, kind in hidden_in(image.truth, image.height, image.width).items():
-            assert image.truth.masks is not None
-            x1, y1, x2, y2 = image.truth.boxes_xyxy[place].tolist()
+        for place, kind in hidden_in(image.ground_truth, image.height, image.width).items():
+            assert image.ground_truth.masks is not None
+            x1, y1, x2, y2 = image.ground_truth.boxes_xyxy[place].tolist()
             each = HiddenObject(
                 file_name=file_names[image.key],
-                name=names[int(image.truth.classes[place])],
+                name=names[int(image.ground_truth.classes[place])],
                 box_xyxy=(x1, y1, x2, y2),
                 height=image.height,
                 width=image.width,
-                mask=image.truth.masks[place],
+                mask=image.ground_truth.masks[place],
             )
             found.append((kind, each))
     return found
 
 
-def write_lists(folder: str, lists: Lists) -> list[str]:
+def write_lists(folder: str, lists: OcclusionLists) -> list[str]:
     """Writes occluded.json and separated.json, for ``evaluate.occlusion`` of a config and for this tool; returns their URIs."""
     uris = [storage.join(folder, f"{kind}.json") for kind in KINDS]
     for kind, uri in zip(KINDS, uris, strict=True):
@@ -149,7 +149,7 @@ NEAR_PX = 3
 """Masks that are no farther apart touch: drawn outlines leave gaps."""
 
 
-def hidden_in(truth: Instances, height: int, width: int) -> dict[int, Hidden]:
+def hidden_in(truth: Instances, height: int, width: int) -> dict[int, OcclusionKind]:
     """Of the objects of one image those that are separated or occluded, by their place.
 
     An object is behind another one that touches it if that one covers more of its convex hull than
@@ -168,7 +168,7 @@ def hidden_in(truth: Instances, height: int, width: int) -> dict[int, Hidden]:
     known = [i for i in range(len(truth)) if truth.masks[i] and not truth.crowd[i]]
     masks = {i: decode_rle(truth.masks[i], height, width) for i in known}
     hulls = {i: _hull(mask) for i, mask in masks.items() if mask.any()}
-    found: dict[int, Hidden] = {}
+    found: dict[int, OcclusionKind] = {}
     for i in hulls:
         fronts = [j for j in hulls if j != i and _is_behind(masks[i], hulls[i], masks[j], hulls[j])]
         if not fronts:

@@ -7,17 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
+from mtl_ray.evaluation.coco_results import NOTHING
 from mtl_ray.evaluation.data import CocoData, EvaluationData
-from mtl_ray.evaluation.stored import COCO_RESULTS_HEAD, NOTHING, Stored
+from mtl_ray.evaluation.predictions_file import COCO_RESULTS_HEAD, StoredPredictions
 from mtl_ray.geometry.masks import encode_rle
-from mtl_ray.inference.heads import head_of
+from mtl_ray.inference.predictor import head_of
 from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 
 
-def read_openmmlab(uri: str, data: EvaluationData, classes: Sequence[str] | None = None) -> Stored:
+def read_openmmlab(uri: str, data: EvaluationData, classes: Sequence[str] | None = None) -> StoredPredictions:
     """Reads a list with an entry for each image.
 
     * Objects, 3.x: a dict with ``pred_instances`` (bboxes, scores, labels, perhaps masks),
@@ -53,7 +54,9 @@ def read_openmmlab(uri: str, data: EvaluationData, classes: Sequence[str] | None
     _check_labels(uri, found.values(), names)
     name, head = HEADS[annotation]
     vocabulary = _renumbered(data.vocabulary, annotation, names)
-    return Stored(heads={name: head()}, vocabulary=vocabulary, by_name={key: {name: each} for key, each in found.items()}, complete=False)
+    return StoredPredictions(
+        heads={name: head()}, vocabulary=vocabulary, by_name={key: {name: each} for key, each in found.items()}, complete=False
+    )
 
 
 HEADS: Mapping[Annotation, tuple[str, Callable[[], Any]]] = {
@@ -81,7 +84,7 @@ def _kind_of(uri: str, entries: Sequence[Any]) -> tuple[Annotation, Callable[[An
 
 def _as_listed(data: EvaluationData) -> list[Sample]:
     """The samples in the order in which an annotation file lists its images, or a split stores them."""
-    samples = list(data.samples(0, len(data), pictures=False))
+    samples = list(data.samples(0, len(data), images=False))
     if not isinstance(data, CocoData):
         return samples
     by_key = {sample.key: sample for sample in samples}

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from mtl_ray.analysis.openmmlab_results import read_openmmlab
 from mtl_ray.analysis.picture_source import PictureSource, pictures_of
 from mtl_ray.annotations.instance_values import select
-from mtl_ray.evaluation.classes import recoder
-from mtl_ray.evaluation.data import CocoData, EvaluationData, open_data
+from mtl_ray.evaluation.data import CocoData, EvaluationData, class_converter, open_data
 from mtl_ray.evaluation.evaluate import Finder, open_stored
-from mtl_ray.evaluation.stored import Stored
+from mtl_ray.evaluation.predictions_file import StoredPredictions
 from mtl_ray.geometry.masks import box_of
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.tasks.detection.columns import Scored
+from mtl_ray.tasks.detection.columns import ScoredImage
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.metric import of_known_classes
 from mtl_ray.tasks.head_classes import HeadClasses
@@ -40,7 +39,7 @@ class Pairs:
     """
 
     data: EvaluationData
-    stored: Stored
+    stored: StoredPredictions
     notes: tuple[str, ...]
 
     def __iter__(self) -> Iterator[tuple[Sample, Predictions | None]]:
@@ -53,9 +52,9 @@ class Pairs:
                 not have.
         """
         finder = Finder(self.stored, self.data)
-        recode, _ = recoder(self.data, self.stored.vocabulary)
-        for sample in self.data.samples(0, len(self.data), pictures=False):
-            yield recode(sample), finder(sample)
+        convert, _ = class_converter(self.data, self.stored.vocabulary)
+        for sample in self.data.samples(0, len(self.data), images=False):
+            yield convert(sample), finder(sample)
         if strange := finder.unused():
             raise ValueError(f"there are predictions of {len(strange)} images that the data does not have, such as {strange[0]}")
 
@@ -91,7 +90,7 @@ class Paired:
     """
 
     vocabulary: Vocabulary
-    images: tuple[Scored, ...]
+    images: tuple[ScoredImage, ...]
     file_names: Mapping[str, str]
     rows: tuple[int, ...]
     pictures: PictureSource
@@ -109,17 +108,17 @@ class Paired:
         These are objects marked ``ignore``, of no area, narrower or lower than a pixel, or wholly
         outside the image.
         """
-        return replace(self, images=tuple(image._replace(truth=select(image.truth, _usable(image))) for image in self.images))
+        return replace(self, images=tuple(image._replace(ground_truth=select(image.ground_truth, _usable(image))) for image in self.images))
 
     def without_masks(self) -> "Paired":
         """A copy without masks, so that boxes are compared."""
-        return replace(self, images=tuple(image._replace(found=replace(image.found, masks=None)) for image in self.images))
+        return replace(self, images=tuple(image._replace(predicted=replace(image.predicted, masks=None)) for image in self.images))
 
     def above(self, score: float) -> "Paired":
         """A copy without the detections with a lower score."""
         if score <= 0:
             return self
-        return replace(self, images=tuple(image._replace(found=_kept(image.found, score)) for image in self.images))
+        return replace(self, images=tuple(image._replace(predicted=_kept(image.predicted, score)) for image in self.images))
 
 
 def open_pairs(predictions: str, data: str, *, images: str | None = None, classes: Sequence[str] | None = None) -> Pairs:
@@ -140,7 +139,7 @@ def open_pairs(predictions: str, data: str, *, images: str | None = None, classe
     if classes is not None and not predictions.endswith(PICKLES):
         raise ValueError("the order of classes is to be given for a pickle only; other files say themselves what their numbers mean")
     stored = read_openmmlab(predictions, truth, classes) if predictions.endswith(PICKLES) else open_stored(predictions, truth)
-    _, unknown = recoder(truth, stored.vocabulary)
+    _, unknown = class_converter(truth, stored.vocabulary)
     left_out = tuple(f"the predictions do not know {name}: it was left out of the truth" for name in unknown)
     return Pairs(data=truth, stored=stored, notes=(*stored.notes, *left_out))
 
@@ -185,7 +184,7 @@ def pair(pairs: Pairs, head: str | None = None, *, kind: Likeness = "bbox") -> P
         known = ", ".join(f"{each} ({pairs.annotation(each)})" for each in pairs.stored.heads)
         raise ValueError(f"the predictions have no head {name} that finds objects; they have {known}".replace("  ", " "))
     classes = HeadClasses.of(pairs.stored.heads[name], pairs.stored.vocabulary)
-    scored: list[Scored] = []
+    scored: list[ScoredImage] = []
     rows: list[int] = []
     missing: list[str] = []
     for row, (whole, found) in enumerate(pairs):
@@ -195,7 +194,7 @@ def pair(pairs: Pairs, head: str | None = None, *, kind: Likeness = "bbox") -> P
         elif sample.instances is not None:
             rows.append(row)
             each = of_known_classes(found[name] if kind == "segm" else _boxed(found[name], sample), sample)
-            scored.append(Scored(sample.key, sample.height, sample.width, sample.instances, each))
+            scored.append(ScoredImage(sample.key, sample.height, sample.width, sample.instances, each))
     _check(scored, kind)
     notes = [f"{len(missing)} images of the data have no predictions and were left out, such as {missing[0]}"] if missing else []
     return Paired(
@@ -209,17 +208,17 @@ def pair(pairs: Pairs, head: str | None = None, *, kind: Likeness = "bbox") -> P
     )
 
 
-def _check(images: Sequence[Scored], kind: Likeness) -> None:
+def _check(images: Sequence[ScoredImage], kind: Likeness) -> None:
     if not images:
         raise ValueError("the data has no image with annotated objects")
     if kind == "segm":
-        if any(len(image.found) and image.found.masks is None for image in images):
+        if any(len(image.predicted) and image.predicted.masks is None for image in images):
             raise ValueError("the predictions have no masks; compare boxes instead")
-    elif any(np.isnan(image.found.boxes_xyxy).any() for image in images):
+    elif any(np.isnan(image.predicted.boxes_xyxy).any() for image in images):
         raise ValueError("the predictions have no boxes; compare masks instead")
 
 
-def _file_names(data: EvaluationData, images: Sequence[Scored]) -> dict[str, str]:
+def _file_names(data: EvaluationData, images: Sequence[ScoredImage]) -> dict[str, str]:
     keys = [image.key for image in images]
     if not isinstance(data, CocoData):
         return dict(zip(keys, keys, strict=True))
@@ -232,8 +231,8 @@ def _groups(data: EvaluationData, vocabulary: Vocabulary) -> tuple[str, ...]:
     return tuple(own.get(name, name) for name in vocabulary.classes["instances"])
 
 
-def _usable(image: Scored) -> NDArray[np.bool_]:
-    truth = image.truth
+def _usable(image: ScoredImage) -> NDArray[np.bool_]:
+    truth = image.ground_truth
     sides = truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]
     edge = np.array([image.width, image.height]) if image.height > 0 else np.inf  # an annotation file need not say the size
     inside = (np.minimum(truth.boxes_xyxy[:, 2:], edge) > np.maximum(truth.boxes_xyxy[:, :2], 0)).all(axis=1)

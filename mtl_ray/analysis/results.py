@@ -20,8 +20,8 @@ from mtl_ray.analysis.picture_source import PictureSource
 from mtl_ray.geometry.drawing import grid, jpeg
 from mtl_ray.inference.files import free_name
 from mtl_ray.samples import Vocabulary, image_sample
-from mtl_ray.tasks.detection.columns import Scored
-from mtl_ray.tasks.detection.draw import draw_ground_truth, draw_prediction
+from mtl_ray.tasks.detection.columns import ScoredImage
+from mtl_ray.tasks.detection.draw import draw_detections, draw_objects
 
 IMAGES_OF_A_TASK = 500
 PICTURES_OF_A_TASK = 5
@@ -105,7 +105,7 @@ def results(paired: Paired, out: str, executor: Executor, *, topk: int = 20, sho
     works = [_Work(images[each.place], paired.rows[each.place], table[each.place], each.uri) for each in (*bad, *good)]
     batches = [works[start : start + PICTURES_OF_A_TASK] for start in range(0, len(works), PICTURES_OF_A_TASK)]
     without = sum(executor(partial(_draw_all, shown), batches, "draw"))
-    hidden = sum(int((work.image.found.scores < show_score).sum()) for work in works)
+    hidden = sum(int((work.image.predicted.scores < show_score).sum()) for work in works)
     return Results(table=table, good=good, bad=bad, without_picture=without, hidden=hidden)
 
 
@@ -117,12 +117,12 @@ def _ranked(paired: Paired, places: Sequence[int], table: Sequence[ImageResult])
 
 def _line(paired: Paired, place: int, score: float, compat: bool) -> ImageResult:
     image = paired.images[place]
-    optional = image.truth.difficult if compat else image.truth.difficult | image.truth.crowd
+    optional = image.ground_truth.difficult if compat else image.ground_truth.difficult | image.ground_truth.crowd
     return ImageResult(
         image=paired.file_names[image.key],
         score=0.0 if math.isnan(score) else float(score),
         num_truth=int((~optional).sum()),
-        num_predicted=len(image.found),
+        num_predicted=len(image.predicted),
     )
 
 
@@ -159,7 +159,7 @@ class _Shown(NamedTuple):
 
 
 class _Work(NamedTuple):
-    image: Scored
+    image: ScoredImage
     row: int
     line: ImageResult
     uri: str
@@ -177,20 +177,22 @@ def _draw(shown: _Shown, work: _Work) -> bool:
     """
     image, line = work.image, work.line
     pixels, there = shown.pictures.read(work.row, line.image, _size(image), exact=image.height > 0)
-    sample = image_sample(key=image.key, image=b"", height=pixels.shape[0], width=pixels.shape[1], instances=image.truth)
-    panels = [draw_ground_truth(pixels, sample, shown.vocabulary), draw_prediction(pixels, image.found, shown.vocabulary, shown.show_score)]
-    hidden = int((image.found.scores < shown.show_score).sum())
+    sample = image_sample(key=image.key, image=b"", height=pixels.shape[0], width=pixels.shape[1], instances=image.ground_truth)
+    panels = [draw_objects(pixels, sample, shown.vocabulary), draw_detections(pixels, image.predicted, shown.vocabulary, shown.show_score)]
+    hidden = int((image.predicted.scores < shown.show_score).sum())
     found = (
-        f"{len(image.found) - hidden} of {len(image.found)} drawn (>= {shown.show_score:g})" if hidden else f"{len(image.found)} predicted"
+        f"{len(image.predicted) - hidden} of {len(image.predicted)} drawn (>= {shown.show_score:g})"
+        if hidden
+        else f"{len(image.predicted)} predicted"
     )
     titles = [f"{line.image}: {line.num_truth} to find", f"{found}, score {line.score:.3f}"]
     storage.write(work.uri, jpeg(grid(panels, 2, titles)))
     return there
 
 
-def _size(image: Scored) -> tuple[int, int]:
+def _size(image: ScoredImage) -> tuple[int, int]:
     """Height and width; if the annotation file lacks them, a size that holds all boxes."""
     if image.height > 0 and image.width > 0:
         return image.height, image.width
-    corners = np.concatenate([np.ones((1, 2)), image.truth.boxes_xyxy[:, 2:], image.found.boxes_xyxy[:, 2:]]).max(axis=0)
+    corners = np.concatenate([np.ones((1, 2)), image.ground_truth.boxes_xyxy[:, 2:], image.predicted.boxes_xyxy[:, 2:]]).max(axis=0)
     return math.ceil(corners[1]), math.ceil(corners[0])

@@ -20,13 +20,11 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.analysis.corruptions import SEVERITIES, corrupt, generator
 from mtl_ray.artifact import MANIFEST
-from mtl_ray.evaluation.classes import recoder
-from mtl_ray.evaluation.data import open_data
+from mtl_ray.evaluation.data import class_converter, open_data
 from mtl_ray.evaluation.evaluate import metrics_of
-from mtl_ray.evaluation.measure import Measured
+from mtl_ray.evaluation.measure import MeasuredSamples
 from mtl_ray.evaluation.report import figures
-from mtl_ray.inference.open import artifact_kind, open_predictor
-from mtl_ray.inference.predictor import Predictor
+from mtl_ray.inference.predictor import Predictor, artifact_kind, open_predictor
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import Sample
@@ -88,14 +86,14 @@ class CellMeasurement:
     """Measurements on some rows of a cell."""
 
     metrics: dict[str, Metric[Any]]
-    measured: Measured
+    measured: MeasuredSamples
 
     def merge(self, other: "CellMeasurement") -> None:
         """Adds the measurements on other rows."""
         for name, metric in self.metrics.items():
             metric.merge(other.metrics[name])
         self.measured.samples += other.measured.samples
-        self.measured.bad += other.measured.bad
+        self.measured.invalid += other.measured.invalid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,16 +146,16 @@ def measure_cell(request: RobustnessRequest, cell: Cell, start: int, stop: int) 
     predictor = open_predictor(request.target, threads=1, api_key=request.api_key)
     with one_thread():
         data = open_data(request.data, request.images)
-        recode, _ = recoder(data, predictor.vocabulary)
-        part = CellMeasurement(metrics=metrics_of(predictor, data.vocabulary), measured=Measured())
+        convert, _ = class_converter(data, predictor.vocabulary)
+        part = CellMeasurement(metrics=metrics_of(predictor, data.vocabulary), measured=MeasuredSamples())
         waiting: list[tuple[Sample, NDArray[np.uint8]]] = []
-        for sample in data.samples(start, stop, pictures=True):
+        for sample in data.samples(start, stop, images=True):
             try:
                 image = decode_image(sample.image, max_pixels=request.max_pixels)
             except ValueError as error:
-                part.measured.bad.append((sample.key, str(error)))
+                part.measured.invalid.append((sample.key, str(error)))
                 continue
-            waiting.append((recode(sample), _seen(image, sample.key, cell, request.seed)))
+            waiting.append((convert(sample), _seen(image, sample.key, cell, request.seed)))
             if len(waiting) == request.batch:
                 _count(predictor, waiting, part)
         _count(predictor, waiting, part)
@@ -198,7 +196,7 @@ def cell_result(part: CellMeasurement) -> CellResult:
     """The metrics of a cell from the measurements of all its rows."""
     head, metric = next(iter(part.metrics.items()))
     return CellResult(
-        figures=figures(part.metrics), main=f"{head}/{metric.main}", samples=part.measured.samples, bad=tuple(sorted(part.measured.bad))
+        figures=figures(part.metrics), main=f"{head}/{metric.main}", samples=part.measured.samples, bad=tuple(sorted(part.measured.invalid))
     )
 
 

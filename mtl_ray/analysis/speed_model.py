@@ -14,11 +14,10 @@ from mtl_ray.analysis.speed_data import Step
 from mtl_ray.analysis.stopwatch import Stopwatch
 from mtl_ray.evaluation.data import open_data
 from mtl_ray.experiment import build_model
-from mtl_ray.export.samples import check_samples, generated
+from mtl_ray.export.verify import check_samples, generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import default_device, find_checkpoint, open_checkpoint
-from mtl_ray.inference.open import artifact_kind, open_predictor
-from mtl_ray.inference.predictor import Arrays, Predictor, decode_one
+from mtl_ray.inference.predictor import HeadArrays, Predictor, artifact_kind, decode_one, open_predictor
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.inputs.input import Arrays as InputArrays
@@ -117,7 +116,7 @@ def _forward(predictor: TorchPredictor, inputs: InputArrays, watch: Stopwatch) -
         return {name: (head, unsuppressed(head, features, context)) for name, head in heads.items()}
 
 
-def _decoded(predictor: TorchPredictor | BundlePredictor, arrays: Arrays, frames: Sequence[Any]) -> list[Mapping[str, Any]]:
+def _decoded(predictor: TorchPredictor | BundlePredictor, arrays: HeadArrays, frames: Sequence[Any]) -> list[Mapping[str, Any]]:
     return [decode_one(arrays, index, frame, predictor.heads) for index, frame in enumerate(frames)]
 
 
@@ -150,12 +149,12 @@ def _pictures(subject: Subject, data: str | None, images: str | None) -> tuple[l
     kind = subject.predictor.canvas.input
     if data is not None:
         found = open_data(data, images)
-        samples = found.samples(0, min(len(found), _IN_MEMORY), pictures=True)
+        samples = found.samples(0, min(len(found), _IN_MEMORY), images=True)
         pictures = list(_readable(samples, kind))
         if not pictures:
             raise ValueError(f"no image of {data} can be read; say with --images where they are")
         return pictures, data
     if subject.target.startswith(("http://", "https://")):
-        return [raw for _, raw in generated(kind, _IN_MEMORY)], "generated"
+        return [raw for _, raw in generate_samples(kind, _IN_MEMORY)], "generated"
     chosen, whence = check_samples(config_at(subject.target).data, subject.predictor.vocabulary, _IN_MEMORY)
     return [raw for _, raw in chosen], whence

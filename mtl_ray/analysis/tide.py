@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.analysis.paired import Likeness, Paired
-from mtl_ray.tasks.detection.coco import found_in, masks_of, truth_of
-from mtl_ray.tasks.detection.columns import found_of, objects_of
+from mtl_ray.tasks.detection.coco import coco_detections, coco_ground_truth, ground_truth_masks
+from mtl_ray.tasks.detection.columns import detection_columns, object_columns
 
 POSITIVE, BACKGROUND = 0.5, 0.1
 """IoU from which a detection has found an object, and up to which it lies on background."""
@@ -29,11 +29,11 @@ def tide(paired: Paired, kind: Likeness = "bbox") -> dict[str, Any]:
         ones, all missed ones); ``counts`` of the first six; ``shares`` of these six in the sum of
         what fixing each one adds.
     """
-    objects, found = objects_of(paired.images), found_of(paired.images)
-    masks = masks_of(paired.images) if kind == "segm" else None
+    objects, found = object_columns(paired.images), detection_columns(paired.images)
+    masks = ground_truth_masks(paired.images) if kind == "segm" else None
     wanted = ~objects.optional if masks is None else ~objects.optional & np.array([bool(mask) for mask in masks], np.bool_)
-    truth = truth_of(paired.images, objects, len(paired.names), masks)
-    evaluator = hotcoco.COCOeval(truth, found_in(truth, paired.images, kind), kind)
+    truth = coco_ground_truth(paired.images, objects, len(paired.names), masks)
+    evaluator = hotcoco.COCOeval(truth, coco_detections(truth, paired.images, kind), kind)
     evaluator.evaluate()
     told = evaluator.tide_errors(pos_thr=POSITIVE, bg_thr=BACKGROUND)
     ap, delta = told["ap_base"], dict(told["delta_ap"])

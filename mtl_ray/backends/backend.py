@@ -1,9 +1,9 @@
-"""What an engine is: it turns an exported graph into files, and runs them.
+"""The protocol of an engine, which turns an exported graph into files and runs them.
 
-The config class of an engine is all of it: a pydantic dataclass with a literal ``type`` (the slot
-``engines``, ``export.engine``), which travels in a bundle's ``signature.json``. Bundles, parity,
-evaluation and serving ask it and name no engine. Neither torch nor ray is imported here, and an
-engine imports its library when it is asked to build or to open.
+An engine is its config class: a pydantic dataclass with a literal ``type`` (the slot ``engines``,
+``export.engine``), which is stored in a bundle's ``signature.json``. Bundles, parity, evaluation
+and serving call its methods and name no engine. Neither torch nor ray is imported here, and an
+engine imports its library in ``build`` and ``open`` only.
 """
 
 from collections.abc import Mapping
@@ -16,44 +16,44 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-Arrays = Mapping[str, NDArray[Any]]
+GraphArrays = Mapping[str, NDArray[Any]]
 """By the name of an input or an output of the graph, batch first."""
 
 
 class EngineError(ValueError):
-    """An engine is not here, cannot build or open a graph, or a graph does not run. One sentence,
-    which names the engine.
+    """An engine is not installed or cannot build or open a graph, or a graph does not run. The
+    message is one sentence that names the engine.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A checked graph, of which an engine makes its files.
+    """A checked graph, from which an engine builds its files.
 
     Attributes:
-        onnx: the ONNX file. Its inputs and outputs have names; axes that are open have names too.
-        program: the same of ``torch.export``, for engines that do not read ONNX. It takes all of
-            ``example`` by position and gives the outputs by position; the ONNX file has only the
-            inputs that something reads.
+        onnx: the ONNX file. Its inputs, outputs and dynamic axes have names.
+        program: the same graph of ``torch.export``, for engines that do not read ONNX. It takes all
+            of ``example`` by position and returns the outputs by position; the ONNX file has only
+            the inputs that it reads.
         example: an input of the graph, a batch of two, in the order of ``program``.
         outputs: the names of the outputs, in their order.
     """
 
     onnx: bytes
     program: "ExportedProgram | None"
-    example: Arrays
+    example: GraphArrays
     outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class EngineLimits:
     """What an engine cannot do.
 
     Attributes:
-        max_batch: the most samples of one call; None for as many as fit into memory.
+        max_batch: most samples of one call; None if only memory limits it.
         open_sizes: False if the axes of inputs other than the batch must be fixed
             (``export.size=fixed``).
-        notes: a sentence for each thing else, which an export prints.
+        notes: a sentence for each other limit, which an export prints.
     """
 
     max_batch: int | None = None
@@ -61,27 +61,27 @@ class Limits:
     notes: tuple[str, ...] = ()
 
 
-class Files(Protocol):
-    """The files of a bundle; each is checked as it is read."""
+class BundleFiles(Protocol):
+    """The files of a bundle; each is checked when it is read."""
 
     def read(self, name: str) -> bytes:
         """The bytes of a file."""
         ...
 
     def fetch(self, name: str, path: Path) -> None:
-        """Copies a file to a local path, for an engine that reads files only."""
+        """Copies a file to a local path, for an engine that can only read local files."""
         ...
 
 
 class Session(Protocol):
-    """An opened graph. Several threads may call ``run`` at the same moment."""
+    """An opened graph. Several threads may call ``run`` at the same time."""
 
     @property
     def about(self) -> Mapping[str, str]:
-        """What runs it, as the engine says when it is asked: device or provider, precision."""
+        """Facts that the engine states: device or provider, precision."""
         ...
 
-    def run(self, arrays: Arrays) -> Arrays:
+    def run(self, arrays: GraphArrays) -> GraphArrays:
         """The outputs of a batch.
 
         Raises:
@@ -91,7 +91,7 @@ class Session(Protocol):
 
 
 class AnyEngine(Protocol):
-    """What the config class of every engine has."""
+    """The protocol of an engine's config class."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -101,12 +101,12 @@ class AnyEngine(Protocol):
         ...
 
     def unavailable(self) -> str | None:
-        """Why it cannot be used on this machine, in one sentence that says what to install; None if
+        """One sentence that says why it cannot be used on this machine and what to install; None if
         it can.
         """
         ...
 
-    def limits(self) -> Limits:
+    def limits(self) -> EngineLimits:
         """What it cannot do."""
         ...
 
@@ -118,16 +118,16 @@ class AnyEngine(Protocol):
             folder: an empty folder that it may write to.
 
         Raises:
-            EngineError: if the graph has something that the engine does not know.
+            EngineError: if the engine does not support the graph.
         """
         ...
 
-    def open(self, files: Files, names: tuple[str, ...], threads: int) -> Session:
-        """Opens what ``build`` gave.
+    def open(self, files: BundleFiles, names: tuple[str, ...], threads: int) -> Session:
+        """Opens the files of ``build``.
 
         Args:
             files: of the bundle.
-            names: the files that ``build`` gave, in its order.
+            names: of the files of ``build``, in its order.
             threads: for one call; 0 takes all cores.
 
         Raises:

@@ -1,4 +1,4 @@
-"""ONNX Runtime, the default engine: it runs the ONNX file itself, on a GPU where there is one, else
+"""ONNX Runtime, the default engine: it runs the ONNX file itself, on a GPU if there is one, else
 on the CPU.
 """
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from mtl_ray.backends.backend import AnyEngine, Arrays, EngineError, Exported, Files, Limits, Session
+from mtl_ray.backends.backend import AnyEngine, BundleFiles, EngineError, EngineLimits, Exported, GraphArrays, Session
 from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
 
@@ -24,7 +24,7 @@ class OnnxRuntimeEngine:
 
     type: Literal["onnxruntime"] = "onnxruntime"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: a GPU where the installed ONNX Runtime has one, else the CPU."""
+    """auto: a GPU if the installed ONNX Runtime supports one, else the CPU."""
 
     def unavailable(self) -> str | None:
         """See ``AnyEngine``."""
@@ -36,15 +36,15 @@ class OnnxRuntimeEngine:
             return f"the installed onnxruntime cannot run on {self.device} (Fix: pip install onnxruntime-gpu, or device: auto)"
         return None
 
-    def limits(self) -> Limits:
+    def limits(self) -> EngineLimits:
         """See ``AnyEngine``."""
-        return Limits()
+        return EngineLimits()
 
     def build(self, exported: Exported, folder: Path) -> Mapping[str, bytes | Path]:
         """The ONNX file as it is."""
         return {MODEL_FILE: exported.onnx}
 
-    def open(self, files: Files, names: tuple[str, ...], threads: int) -> Session:
+    def open(self, files: BundleFiles, names: tuple[str, ...], threads: int) -> Session:
         """See ``AnyEngine``."""
         import onnxruntime
 
@@ -71,10 +71,10 @@ class _Session:
 
     @property
     def about(self) -> Mapping[str, str]:
-        """The provider that comes first."""
+        """The first provider."""
         return {"provider": self._session.get_providers()[0]}
 
-    def run(self, arrays: Arrays) -> Arrays:
+    def run(self, arrays: GraphArrays) -> GraphArrays:
         """See ``Session``."""
         try:
             values = self._session.run(self._outputs, dict(arrays))
@@ -84,7 +84,7 @@ class _Session:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What onnxruntime raises where a graph cannot be read or does not run."""
+    """The exceptions of onnxruntime for a graph that cannot be read or does not run."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return (

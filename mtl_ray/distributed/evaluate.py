@@ -9,13 +9,13 @@ from itertools import pairwise
 from mtl_ray.distributed.executor import fan_out
 from mtl_ray.distributed.session import session
 from mtl_ray.evaluation.data import open_data
-from mtl_ray.evaluation.evaluate import Part, Request, evaluate, make_report, measure_rows
+from mtl_ray.evaluation.evaluate import EvaluationPart, EvaluationRequest, evaluate, make_report, measure_rows
 from mtl_ray.evaluation.report import Report
 from mtl_ray.samples import Sample
 from mtl_ray.terminal import progress_bar
 
 
-def evaluate_rows(request: Request, workers: int) -> tuple[Report, Part]:
+def evaluate_rows(request: EvaluationRequest, workers: int) -> tuple[Report, EvaluationPart]:
     """Evaluates all rows of the data.
 
     Args:
@@ -45,7 +45,7 @@ def evaluate_rows(request: Request, workers: int) -> tuple[Report, Part]:
     return make_report(request, first, time.monotonic() - started), first
 
 
-def _measure(request: Request, rows: tuple[int, int]) -> Part:
+def _measure(request: EvaluationRequest, rows: tuple[int, int]) -> EvaluationPart:
     return measure_rows(request, *rows)
 
 

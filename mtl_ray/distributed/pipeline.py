@@ -20,15 +20,14 @@ from mtl_ray.distributed.serve import serving
 from mtl_ray.distributed.session import session
 from mtl_ray.distributed.stage import Stage, StageOutcome, answer_text, short_uri
 from mtl_ray.distributed.train import train, with_absolute_uris
-from mtl_ray.evaluation.evaluate import Request, write_results
+from mtl_ray.evaluation.evaluate import EvaluationRequest, write_results
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.export.bundle import checkpoint_of, export
-from mtl_ray.export.parity import ParityError
-from mtl_ray.export.table import table as parity_table
+from mtl_ray.export.parity import ParityError, parity_table
 from mtl_ray.inference.endpoint import EndpointPredictor
 from mtl_ray.inference.files import predict_files
-from mtl_ray.inference.open import open_predictor
-from mtl_ray.serving.compare import compare
+from mtl_ray.inference.predictor import open_predictor
+from mtl_ray.serving.compare import compare_files
 from mtl_ray.shards.split import open_split
 from mtl_ray.sources.config import ConvertConfig, SourceConfig
 from mtl_ray.training.resume import run_uri
@@ -111,7 +110,9 @@ class _Pipeline:
         return StageOutcome(result=f"{summary['step']:,} steps on {workers} worker{'s' * (workers > 1)}{figure}", where=summary["run"])
 
     def _evaluate(self) -> StageOutcome:
-        request = Request(target=run_uri(self.experiment), data=_only(self.experiment.data.val.uri), batch=self.experiment.evaluate.batch)
+        request = EvaluationRequest(
+            target=run_uri(self.experiment), data=_only(self.experiment.data.val.uri), batch=self.experiment.evaluate.batch
+        )
         report, part = evaluate_rows(request, self.experiment.runtime.most_workers)
         write_results(self._in_run("evaluation"), report, part)
         print(report.to_text())
@@ -158,7 +159,7 @@ class _Pipeline:
     def _compare(self) -> StageOutcome:
         """Compares the answers over HTTP with the predictions of torch."""
         endpoint, model = EndpointPredictor(self.url), open_predictor(run_uri(self.experiment))
-        found = list(compare(endpoint, model, self.images))
+        found = list(compare_files(endpoint, model, self.images))
         for part in found:
             print(f"{short_uri(part.file)}  {part.head}: {part.compared} compared, {part.figures}")
             print("".join(f"  mismatch: {sentence}\n" for sentence in part.mismatches), end="")

@@ -1,4 +1,4 @@
-"""Confusion matrices and precision-recall curves as pictures."""
+"""Confusion matrices and precision-recall curves as images."""
 
 from collections.abc import Mapping
 
@@ -8,20 +8,20 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from mtl_ray.geometry.figures import curve_style, png
-from mtl_ray.tasks.charts import RECALLS, Charts, Confusion, PrecisionRecall, known
+from mtl_ray.tasks.charts import RECALLS, Charts, Confusion, PrecisionRecall, charted_classes
 
 MOST_CLASSES = 40
-"""Rows of a confusion matrix; the classes with the fewest mistakes share one."""
+"""Most rows of a confusion matrix; the classes with the fewest errors share one row."""
 MOST_NUMBERED = 20
-"""Up to so many rows the counts are written into the cells."""
+"""Most rows of a matrix whose cells show the counts."""
 MOST_CURVES = 12
 LONGEST_NAME = 28
 _DARK = 0.55
 
 
-def draw(charts: Mapping[str, Charts]) -> dict[str, bytes]:
+def draw_charts(charts: Mapping[str, Charts]) -> dict[str, bytes]:
     """PNG files by HEAD/CHART: ``boxes/confusion`` and ``boxes/pr_curves``, for the heads that have
-    such a chart and something to show.
+    such a chart with data.
 
     Args:
         charts: by head.
@@ -30,13 +30,13 @@ def draw(charts: Mapping[str, Charts]) -> dict[str, bytes]:
     for head, chart in charts.items():
         if chart.confusion is not None and chart.confusion.counts.any():
             pages[f"{head}/confusion"] = confusion_figure(head, chart.confusion)
-        if chart.precision_recall is not None and known(chart.precision_recall, 1):
+        if chart.precision_recall is not None and charted_classes(chart.precision_recall, 1):
             pages[f"{head}/pr_curves"] = curves_figure(head, chart.precision_recall)
     return {name: png(figure) for name, figure in pages.items()}
 
 
 def confusion_figure(head: str, whole: Confusion) -> Figure:
-    """Annotated classes downwards, predicted ones across; colours are shares of each row, numbers
+    """Rows are annotated classes, columns predicted ones. Colours are shares of each row, numbers
     are counts.
     """
     chart = whole.condensed(MOST_CLASSES)
@@ -51,7 +51,7 @@ def confusion_figure(head: str, whole: Confusion) -> Figure:
     axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(places, names)
     axes.set(xlabel="predicted", ylabel="annotated")
-    figure.suptitle(_title(f"{head}: {chart.unit} by class", chart.note))  # has the width of the figure; the panel of one class is narrow
+    figure.suptitle(_title(f"{head}: {chart.unit} by class", chart.note))  # over the whole figure: the panel of one class is narrow
     if len(chart.names) <= MOST_NUMBERED:
         for row, column in zip(*np.nonzero(chart.counts), strict=True):
             ink = "white" if shares[row, column] > _DARK else "#202020"
@@ -61,29 +61,29 @@ def confusion_figure(head: str, whole: Confusion) -> Figure:
 
 
 def curves_figure(head: str, chart: PrecisionRecall) -> Figure:
-    """A curve for each class, and their mean; of many classes those with the least average
-    precision.
+    """A curve for each class, and their mean. If there are many classes, those with the lowest
+    average precision are drawn.
     """
-    shown = known(chart, MOST_CURVES)
-    everyone = known(chart, len(chart.names))
+    drawn = charted_classes(chart, MOST_CURVES)
+    all_classes = charted_classes(chart, len(chart.names))
     with matplotlib.rc_context(sns.axes_style("whitegrid")):
         figure = Figure(figsize=(8, 4.8), layout="constrained")
         axes = figure.add_subplot()
-    for place, index in enumerate(shown):
+    for place, index in enumerate(drawn):
         label = f"{_word(chart.names[index])}  {chart.average[index]:.3f}"
         axes.plot(RECALLS, chart.precision[index], label=label, **curve_style(place, len(RECALLS)))  # type: ignore[arg-type]
-    if len(everyone) > 1:
-        mean = chart.precision[everyone].mean(axis=0)
-        axes.plot(RECALLS, mean, color="#202020", linewidth=2.5, label=f"mean of {len(everyone)}  {mean.mean():.3f}")
-    left_out = len(everyone) - len(shown)
-    title = f"{head}: precision and recall" + (f", the {len(shown)} worst of {len(everyone)} classes" if left_out else "")
+    if len(all_classes) > 1:
+        mean = chart.precision[all_classes].mean(axis=0)
+        axes.plot(RECALLS, mean, color="#202020", linewidth=2.5, label=f"mean of {len(all_classes)}  {mean.mean():.3f}")
+    hidden = len(all_classes) - len(drawn)
+    title = f"{head}: precision and recall" + (f", the {len(drawn)} worst of {len(all_classes)} classes" if hidden else "")
     axes.set(xlabel="recall", ylabel="precision", xlim=(-0.01, 1.01), ylim=(-0.02, 1.03), title=_title(title, chart.note))
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="average precision", alignment="left")
     return figure
 
 
 def _word(name: str) -> str:
-    """A class name that is not too long, in which a dollar is a dollar."""
+    """A class name, shortened; dollar signs are escaped for matplotlib."""
     return (name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "...").replace("$", r"\$")
 
 

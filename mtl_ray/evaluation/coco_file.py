@@ -1,4 +1,6 @@
-"""A COCO annotation file as truth, just as it stands: nothing is rejected, cleaned or rounded, so that figures equal the reference's."""
+"""A COCO annotation file as ground truth. Nothing is rejected, cleaned or rounded: metrics equal
+the reference's.
+"""
 
 import codecs
 import gc
@@ -20,19 +22,20 @@ from mtl_ray.sources.json_values import flag, identity, number, shown, whole
 from mtl_ray.vocabulary import skeleton_of
 
 ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
-"""Reads and writes JSON, in a half and in a quarter of the time that Python's own module takes."""
+"""Reads and writes JSON in a half and a quarter of the time of Python's own module."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CocoFile:
-    """The truth of an annotation file.
+    """The ground truth of an annotation file.
 
     Attributes:
         vocabulary: categories in the order of their ids.
-        samples: by image id, without pictures; the key of each is its image id. Boxes and areas are float64.
-        file_names: of each image by its key, in the order of the file.
+        samples: in the order of image ids, without images; the key of each is its image id. Boxes
+            and areas are float64.
+        file_names: file name of each image by its key, in the order of the file.
         listed_classes: the names of the categories in the order of the file.
-        supercategories: of the classes that have one.
+        supercategories: by class name, for the classes that have one.
     """
 
     vocabulary: Vocabulary
@@ -46,16 +49,17 @@ def read_coco_file(uri: str) -> CocoFile:
     """Reads an annotation file.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is no COCO annotation file, or an annotation names an image or a category that it does not have.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no COCO annotation file, or an annotation names an unknown image or
+            category.
     """
     content = read_json(uri)
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in ("images", "annotations", "categories")):
-        raise ValueError(f"{uri} is no COCO annotation file: that has lists of images, annotations and categories")
+        raise ValueError(f"{uri} is no COCO annotation file: it has no lists images, annotations and categories")
     try:
         return _read(content)
     except KeyError as error:
-        raise ValueError(f"{uri}: an entry lacks {error}, or refers to {error}, which is not there") from error
+        raise ValueError(f"{uri}: an entry lacks {error}, or refers to {error}, which does not exist") from error
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{uri} cannot be read as a COCO annotation file: {error}") from error
 
@@ -64,19 +68,19 @@ def read_json(uri: str) -> Any:
     """The content of a JSON file.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not JSON.
     """
     content = storage.read(uri).removeprefix(codecs.BOM_UTF8)
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         content = text_of(content).encode()
-    watched = gc.isenabled()
-    gc.disable()  # what is parsed has no cycles, and looking for them in a million objects again and again takes half of the time
+    collecting = gc.isenabled()
+    gc.disable()  # parsed JSON has no cycles; searching a million objects for them takes half of the time
     try:
         return ANYTHING.validate_json(content)
     except ValidationError as error:
         raise ValueError(f"{uri} is not JSON: {error.errors()[0]['msg']}") from error
     finally:
-        if watched:
+        if collecting:
             gc.enable()
 
 
@@ -111,7 +115,7 @@ def _read(content: Mapping[str, Any]) -> CocoFile:
 
 
 def _key(entry: Mapping[str, Any], field: str) -> int | str:
-    """An id, or a reference to one; 1, 1.0 and "1" are the same."""
+    """An id, or a reference to one; 1, 1.0 and "1" are equal."""
     value = entry[field]
     found = value if type(value) is int else identity(value)
     if found is None:
@@ -167,7 +171,7 @@ def _side(image: Mapping[str, Any], name: str) -> int:
 
 
 def _number_of(value: object) -> int:
-    """The id of an annotation; -1 for one that is no number."""
+    """The id of an annotation; -1 if it is not a number."""
     found = whole(value)
     return -1 if found is None else found
 
@@ -178,7 +182,9 @@ def _keypoints(found: list[Mapping[str, Any]], points: int) -> NDArray[Any]:
 
 
 def read_mask(segmentation: Any, height: int, width: int) -> bytes:
-    """The compressed run lengths of polygons or of an encoding, for an image of (height, width); b"" where there is no mask."""
+    """The compressed run lengths of polygons or an encoding, for an image of (height, width); b""
+    without a mask.
+    """
     if isinstance(segmentation, Mapping):
         counts = segmentation["counts"]
         return mask_of_counts(counts, height, width) if isinstance(counts, list) else str(counts).encode()

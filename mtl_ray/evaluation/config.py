@@ -15,18 +15,18 @@ class OcclusionConfig:
     separated: str
     """List of the separated objects."""
     score_threshold: float = Field(default=0.3, ge=0, le=1)
-    """Detections with a lower score find nothing."""
+    """Detections with a lower score are ignored."""
     iou_threshold: float = Field(default=0.75, gt=0, le=1)
-    """Overlap of masks, or of boxes where the head gives no masks."""
+    """Least IoU of masks, or of boxes if the head predicts no masks."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluateConfig:
-    """How a model is measured."""
+    """How a model is evaluated."""
 
     batch: int = Field(default=16, ge=1)
     """Images that go through the network together."""
     pictures: int = Field(default=8, ge=0)
-    """Samples drawn with truth and predictions side by side at each evaluation."""
+    """Samples that each evaluation draws, with ground truth and predictions side by side."""
     occlusion: OcclusionConfig | None = None
-    """Also measure how many occluded and separated objects are found."""
+    """Also measures the recall of occluded and separated objects."""

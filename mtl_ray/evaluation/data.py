@@ -1,11 +1,16 @@
-"""What is measured on: a split, or a COCO annotation file."""
+"""The data of an evaluation: a split, or a COCO annotation file; and its class indices in another
+vocabulary.
+"""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mtl_ray import storage
-from mtl_ray.annotations.annotation import AnnotationKind
+from mtl_ray.annotations.annotation import AnnotationKind, ClassMapper
 from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.evaluation.coco_file import CocoFile, read_coco_file
 from mtl_ray.samples import Sample, Vocabulary
@@ -17,7 +22,7 @@ class EvaluationData(Protocol):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """What the numbers in the samples mean."""
+        """The meaning of the class indices of the samples."""
         ...
 
     @property
@@ -27,16 +32,16 @@ class EvaluationData(Protocol):
 
     def __len__(self) -> int: ...
 
-    def samples(self, start: int, stop: int, *, pictures: bool) -> Iterator[Sample]:
-        """The samples of the rows [start, stop); where ``pictures`` is False their images may be missing."""
+    def samples(self, start: int, stop: int, *, images: bool) -> Iterator[Sample]:
+        """The samples of the rows [start, stop); if ``images`` is False, their images may be missing."""
         ...
 
     def other_name(self, key: str) -> str:
-        """Another name by which predictions may call a sample."""
+        """Another name of a sample in prediction files."""
         ...
 
     def where(self, key: str) -> str:
-        """Why the image of a sample that comes without one is not there, in words."""
+        """The reason why a sample has no image."""
         ...
 
 
@@ -59,12 +64,14 @@ class SplitData:
     def __len__(self) -> int:
         return self.split.num_samples
 
-    def samples(self, start: int, stop: int, *, pictures: bool) -> Iterator[Sample]:
+    def samples(self, start: int, stop: int, *, images: bool) -> Iterator[Sample]:
         """See ``EvaluationData``."""
         return self.split.read(start, stop)
 
     def other_name(self, key: str) -> str:
-        """The number in a file name such as 000000000139.jpg, which COCO's results call the image by; else the key itself."""
+        """The number in a file name such as 000000000139.jpg, by which COCO results name the image;
+        else the key itself.
+        """
         number = image_number(key)
         return key if number is None else str(number)
 
@@ -78,8 +85,8 @@ class CocoData:
     """The images of an annotation file by id.
 
     Attributes:
-        file: what it says.
-        folders: where pictures may lie; the first that has one is taken.
+        file: its content.
+        folders: where images may be; the first folder that has an image is used.
     """
 
     file: CocoFile
@@ -98,19 +105,19 @@ class CocoData:
     def __len__(self) -> int:
         return len(self.file.samples)
 
-    def samples(self, start: int, stop: int, *, pictures: bool) -> Iterator[Sample]:
-        """See ``EvaluationData``; an image that is nowhere is empty, so that it counts as an invalid sample."""
+    def samples(self, start: int, stop: int, *, images: bool) -> Iterator[Sample]:
+        """See ``EvaluationData``; a missing image is empty, so that it counts as an invalid sample."""
         for sample in self.file.samples[start:stop]:
-            yield self._with_image(sample) if pictures else sample
+            yield self._with_image(sample) if images else sample
 
     def other_name(self, key: str) -> str:
         """The image's file name."""
         return self.file.file_names[key]
 
     def _with_image(self, sample: Sample) -> Sample:
-        return sample.with_image(data=self._picture(self.file.file_names[sample.key]))
+        return sample.with_image(data=self._read_image(self.file.file_names[sample.key]))
 
-    def _picture(self, name: str) -> bytes:
+    def _read_image(self, name: str) -> bytes:
         inside = inner_path(name)
         for folder in self.folders if inside else ():
             try:
@@ -120,23 +127,23 @@ class CocoData:
         return b""
 
     def where(self, key: str) -> str:
-        """Why the image of a sample is not to be had, for its report."""
+        """See ``EvaluationData``."""
         name = self.file.file_names[key]
         if not inner_path(name):
             return f"its file_name {name!r} leads out of the folder of the images"
-        return f"its image {name} is in none of {', '.join(self.folders)}; say where with --images"
+        return f"its image {name} is in none of {', '.join(self.folders)}; name its folder with --images"
 
 
 def open_data(uri: str, images: str | None = None) -> EvaluationData:
-    """The data at a URI: a COCO annotation file if it ends in .json, else a split.
+    """The data at a URI: a COCO annotation file if the URI ends in .json, else a split.
 
     Args:
-        uri: see there.
-        images: folder of the pictures of an annotation file; by default its own, ``images`` or ``val2017`` (of
-            ``instances_val2017.json``) in it, and the same one level up.
+        uri: of the data.
+        images: folder of the images of an annotation file; by default its own, ``images`` or
+            ``val2017`` (of ``instances_val2017.json``) in it, and the same one level up.
 
     Raises:
-        FileNotFoundError, ValueError: if there is nothing of the kind.
+        FileNotFoundError, ValueError: if there is no such data.
     """
     if not uri.endswith(".json"):
         return SplitData(open_split(uri))
@@ -148,20 +155,76 @@ def open_data(uri: str, images: str | None = None) -> EvaluationData:
 
 
 def inner_path(name: str) -> str:
-    """A file name that is relative to a folder, with strokes forward and without ``.``; empty if it leads out of the folder."""
+    """A file name relative to a folder, with forward slashes and without ``.``; empty if it leads
+    out of the folder.
+    """
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     return "" if ".." in parts else "/".join(parts)
 
 
 def image_number(key: str) -> int | None:
-    """The number that a key's file name is, without folder and extension; None if it is no number."""
+    """The number that is a key's file name, without folder and extension; None if it is no number."""
     stem = key.rpartition("/")[2].partition(".")[0]
     return int(stem) if stem.isascii() and stem.isdigit() else None
 
 
 def image_ids(keys: list[str]) -> list[int]:
-    """A number for each key, for COCO's results: the number in its file name, or where these are not all different its place from 1."""
+    """A number for each key, for COCO results: the number in its file name, or its place from 1 if
+    these are not all different.
+    """
     numbers = [image_number(key) for key in keys]
     if None in numbers or len(set(numbers)) < len(numbers):
         return list(range(1, len(keys) + 1))
     return [number for number in numbers if number is not None]
+
+
+class Annotated(Protocol):
+    """Data with annotations, such as a split."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The meaning of the class indices of its samples."""
+        ...
+
+    @property
+    def annotations(self) -> Mapping[str, AnnotationKind[Any, Any]]:
+        """The kinds of annotation of its vocabulary, by name."""
+        ...
+
+
+def class_converter(data: Annotated, wanted: Vocabulary) -> tuple[Callable[[Sample], Sample], list[str]]:
+    """A function that converts the class indices of a sample to those of ``wanted``, and the
+    classes unknown to ``wanted``.
+
+    Labels and objects of an unknown class are left out, pixels of it are ignored. A kind of
+    annotation that ``wanted`` does not have stays unchanged: no head is measured on it.
+    ``Sample.known_classes`` says which classes of ``wanted`` the data has.
+    """
+    mappers: dict[AnnotationKind[Any, Any], ClassMapper] = {}
+    known: dict[str, NDArray[np.bool_]] = {}
+    unknown: list[str] = []
+    for name, kind in data.annotations.items():
+        own = data.vocabulary.classes[name]
+        other = wanted.classes.get(name, own)
+        if own == other:
+            continue
+        mappers[kind] = ClassMapper.between(own, other)
+        unknown += [f"{name}: {each}" for each in own if each not in other]
+        if not (annotated := np.isin(other, own)).all():
+            known[name] = annotated
+    return (lambda sample: _convert(sample, mappers, known)) if mappers else _same, unknown
+
+
+def _same(sample: Sample) -> Sample:
+    return sample
+
+
+def _convert(sample: Sample, mappers: Mapping[AnnotationKind[Any, Any], ClassMapper], known: Mapping[str, NDArray[np.bool_]]) -> Sample:
+    annotations = dict(sample.annotations)
+    for kind, mapper in mappers.items():
+        if kind.name in annotations:
+            try:
+                annotations[kind.name] = kind.with_classes(annotations[kind.name], mapper)
+            except ValueError:
+                continue  # a damaged value stays: the metric reports the sample
+    return replace(sample, annotations=annotations, known_classes=known)

@@ -1,4 +1,6 @@
-"""A target upon data becomes a report and a file of predictions; any part of the rows can be measured by itself and merged."""
+"""Measures a target on data: a report and a file of predictions. Parts of the rows can be measured
+apart and merged.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -8,15 +10,13 @@ from typing import Any
 import pyarrow as pa
 
 from mtl_ray import storage
-from mtl_ray.evaluation.classes import recoder
-from mtl_ray.evaluation.data import EvaluationData, open_data
-from mtl_ray.evaluation.measure import NO_INPUT, Keep, Measured, measure, measure_stored
+from mtl_ray.evaluation.coco_results import NOTHING, category_ids_of, read_coco_results, write_coco_results
+from mtl_ray.evaluation.data import EvaluationData, class_converter, open_data
+from mtl_ray.evaluation.measure import NO_INPUT, Keep, MeasuredSamples, measure, measure_stored
 from mtl_ray.evaluation.metrics import head_metrics
+from mtl_ray.evaluation.predictions_file import Spool, StoredPredictions, read_arrow, write_arrow
 from mtl_ray.evaluation.report import Report, report
-from mtl_ray.evaluation.spool import Spool
-from mtl_ray.evaluation.stored import NOTHING, Stored, category_ids_of, read_arrow, read_coco, write_arrow, write_coco
-from mtl_ray.inference.open import open_predictor
-from mtl_ray.inference.predictor import Predictions, Predictor
+from mtl_ray.inference.predictor import Predictions, Predictor, open_predictor
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.charts import chart_file
@@ -24,21 +24,21 @@ from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.task import Metric
 
 MAX_NAMED = 20
-"""Bad samples that a report names; all are counted."""
+"""Most invalid samples that a report names; all are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What to measure on what.
+class EvaluationRequest:
+    """What an evaluation measures.
 
     Attributes:
         target: a run folder, checkpoint, bundle, endpoint URL, or a predictions file (.arrow, or .json in COCO's results format).
         data: the URI of a split, or of a COCO annotation file (.json).
-        images: where the pictures of an annotation file lie.
+        images: folder of the images of an annotation file.
         batch: samples that go through the network together.
-        max_pixels: images whose header says more are bad.
+        max_pixels: images whose header states more are invalid.
         threads: of the engine, for a bundle; 0 takes all cores.
-        api_key: for an endpoint that asks for one.
+        api_key: for an endpoint that requires one.
     """
 
     target: str
@@ -51,21 +51,22 @@ class Request:
 
     @property
     def stored(self) -> bool:
-        """True if the target is a file of predictions, which needs no network."""
+        """True if the target is a file of predictions, for which no network runs."""
         return self.target.endswith((".json", ".arrow"))
 
 
 @dataclass(kw_only=True)
-class Part:
-    """What was measured on some of the rows.
+class EvaluationPart:
+    """The result of some of the rows.
 
     Attributes:
         metrics: by head.
-        table: the predictions, as ``stored.to_table`` lays them out; it lies in a file that has no name any more, not in memory.
+        table: the predictions (``predictions_file.to_table``), mapped from a deleted temporary
+            file, not in memory.
         heads, vocabulary, plugins: of the predictor.
-        categories: the number by which the data calls each of its classes of objects.
-        measured: how many samples, and the bad ones.
-        notes: what the reader of the figures should know.
+        categories: the COCO category number of each class of objects in the data.
+        measured: number of samples, and the invalid ones.
+        notes: remarks for the reader of the metrics.
     """
 
     metrics: dict[str, Metric[Any]]
@@ -74,49 +75,50 @@ class Part:
     plugins: tuple[str, ...]
     vocabulary: Vocabulary
     categories: list[int]
-    measured: Measured
+    measured: MeasuredSamples
     notes: list[str]
 
-    def merge(self, other: "Part") -> None:
-        """Adds what was measured on other rows."""
+    def merge(self, other: "EvaluationPart") -> None:
+        """Adds the result of other rows."""
         for name, metric in self.metrics.items():
             metric.merge(other.metrics[name])
         self.table = pa.concat_tables([self.table, other.table])
         self.measured.samples += other.measured.samples
-        self.measured.bad += other.measured.bad
+        self.measured.invalid += other.measured.invalid
 
 
 Watch = Callable[[Iterable[Sample], int], Iterable[Sample]]
-"""Passes samples on, of which there are so many, and shows how far they are."""
+"""Passes samples on and shows progress; the number is their total."""
 
 
-def measure_rows(request: Request, start: int = 0, stop: int | None = None, watch: Watch | None = None) -> Part:
+def measure_rows(request: EvaluationRequest, start: int = 0, stop: int | None = None, watch: Watch | None = None) -> EvaluationPart:
     """Measures the rows [start, stop) of the data, by default all of them.
 
     Raises:
-        ValueError, FileNotFoundError: if the target or the data cannot be read, or no head can be measured on the data.
+        ValueError, FileNotFoundError: if the target or the data cannot be read, or no head predicts
+            what the data annotates.
     """
     data = open_data(request.data, request.images)
     stop = len(data) if stop is None else stop
-    target: Stored | Predictor
+    target: StoredPredictions | Predictor
     if request.stored:
         target = open_stored(request.target, data)
     else:
         target = open_predictor(request.target, threads=request.threads, api_key=request.api_key)
-    recode, unknown = recoder(data, target.vocabulary)
+    convert, unknown = class_converter(data, target.vocabulary)
     metrics = metrics_of(target, data.vocabulary)
-    samples: Iterable[Sample] = map(recode, data.samples(start, stop, pictures=not request.stored))
+    samples: Iterable[Sample] = map(convert, data.samples(start, stop, images=not request.stored))
     if watch is not None:
         samples = watch(samples, stop - start)
-    without_input = NO_INPUT.format(name="image" if isinstance(target, Stored) else target.canvas.input.name)
+    without_input = NO_INPUT.format(name="image" if isinstance(target, StoredPredictions) else target.canvas.input.name)
     with Spool(target.heads) as spool:
-        if isinstance(target, Stored):
+        if isinstance(target, StoredPredictions):
             measured = _measure_stored(request.target, target, data, samples, metrics, spool.add)
         else:
             measured = measure(target, samples, metrics, spool.add, batch=request.batch, max_pixels=request.max_pixels)
         table = spool.table()
-    measured.bad = [(key, data.where(key) if reason == without_input else reason) for key, reason in measured.bad]
-    return Part(
+    measured.invalid = [(key, data.where(key) if reason == without_input else reason) for key, reason in measured.invalid]
+    return EvaluationPart(
         metrics=metrics,
         table=table,
         heads=target.heads,
@@ -128,37 +130,39 @@ def measure_rows(request: Request, start: int = 0, stop: int | None = None, watc
     )
 
 
-def evaluate(request: Request, watch: Watch | None = None) -> tuple[Report, Part]:
+def evaluate(request: EvaluationRequest, watch: Watch | None = None) -> tuple[Report, EvaluationPart]:
     """Measures all rows in this process."""
     started = time.monotonic()
     part = measure_rows(request, watch=watch)
     return make_report(request, part, time.monotonic() - started), part
 
 
-def make_report(request: Request, part: Part, seconds: float) -> Report:
-    """The report of all rows together.
+def make_report(request: EvaluationRequest, part: EvaluationPart, seconds: float) -> Report:
+    """The report of all rows.
 
     Raises:
-        FileNotFoundError: if there are rows and not one of them has an image.
+        FileNotFoundError: if there are rows, but none has an image.
     """
-    reasons = [reason for _, reason in part.measured.bad]
-    if reasons and not part.measured.samples and all("say where with --images" in reason for reason in reasons):
-        raise FileNotFoundError(f"none of the {len(reasons)} images of {request.data} is there: {reasons[0]}")
+    reasons = [reason for _, reason in part.measured.invalid]
+    if reasons and not part.measured.samples and all("name its folder with --images" in reason for reason in reasons):
+        raise FileNotFoundError(f"none of the {len(reasons)} images of {request.data} was found: {reasons[0]}")
     facts = {
         "target": request.target,
         "data": request.data,
         "samples": part.measured.samples,
-        "bad_samples": len(part.measured.bad),
-        "bad": [f"{key}: {reason}" for key, reason in part.measured.bad[:MAX_NAMED]],
+        "bad_samples": len(part.measured.invalid),
+        "bad": [f"{key}: {reason}" for key, reason in part.measured.invalid[:MAX_NAMED]],
         "notes": part.notes,
         "seconds": round(seconds, 3),
     }
     return report(part.metrics, facts)
 
 
-def write_results(out: str, made: Report, part: Part) -> list[str]:
-    """Writes report.json, predictions.arrow and, for each head that finds objects, HEAD.coco.json; the charts too. Gives their URIs."""
-    from mtl_ray.evaluation.charts import draw  # matplotlib takes a second, which a first look at the arguments need not wait for
+def write_results(out: str, made: Report, part: EvaluationPart) -> list[str]:
+    """Writes report.json, predictions.arrow and, for each detection head, HEAD.coco.json; the
+    charts too. Returns their URIs.
+    """
+    from mtl_ray.evaluation.charts import draw_charts  # importing matplotlib takes a second; errors of arguments should come first
 
     storage.write(storage.join(out, "report.json"), made.to_json())
     write_arrow(storage.join(out, "predictions.arrow"), part.table, part.heads, part.vocabulary, part.plugins)
@@ -167,49 +171,51 @@ def write_results(out: str, made: Report, part: Part) -> list[str]:
         if head.task.to_coco is not None:
             categories = dict(zip(part.vocabulary.classes.get("instances", ()), part.categories, strict=True))
             of_head = [categories[each] for each in head_vocabulary(head, part.vocabulary).classes.get("instances", ())]
-            write_coco(storage.join(out, f"{name}.coco.json"), part.table, name, head.task, of_head)
+            write_coco_results(storage.join(out, f"{name}.coco.json"), part.table, name, head.task, of_head)
             names.append(f"{name}.coco.json")
-    for name, picture in draw({head: metric.charts() for head, metric in part.metrics.items()}).items():
+    for name, image in draw_charts({head: metric.charts() for head, metric in part.metrics.items()}).items():
         names.append(chart_file(name))
-        storage.write(storage.join(out, names[-1]), picture)
+        storage.write(storage.join(out, names[-1]), image)
     return [storage.join(out, name) for name in names]
 
 
-def open_stored(uri: str, data: EvaluationData) -> Stored:
-    """The predictions of a file, .arrow, or .json in COCO's results format, whose category numbers are those of the data."""
+def open_stored(uri: str, data: EvaluationData) -> StoredPredictions:
+    """The predictions of a file, .arrow, or .json in COCO's results format, with the category
+    numbers of the data.
+    """
     if uri.endswith(".arrow"):
         return read_arrow(uri)
 
     def sizes() -> dict[str, tuple[int, int]]:
-        samples = data.samples(0, len(data), pictures=False)
+        samples = data.samples(0, len(data), images=False)
         return {name: (sample.height, sample.width) for sample in samples for name in (sample.key, data.other_name(sample.key))}
 
-    return read_coco(uri, data.vocabulary, sizes)
+    return read_coco_results(uri, data.vocabulary, sizes)
 
 
 def _measure_stored(
-    uri: str, stored: Stored, data: EvaluationData, samples: Iterable[Sample], metrics: Mapping[str, Metric[Any]], keep: Keep
-) -> Measured:
+    uri: str, stored: StoredPredictions, data: EvaluationData, samples: Iterable[Sample], metrics: Mapping[str, Metric[Any]], keep: Keep
+) -> MeasuredSamples:
     finder = Finder(stored, data)
     measured = measure_stored(finder, samples, metrics, keep)
     if strange := finder.unused():
-        raise ValueError(f"{uri} has predictions of {len(strange)} images that the data does not have, such as {strange[0]}")
+        raise ValueError(f"{uri} has predictions of {len(strange)} images that are not in the data, such as {strange[0]}")
     return measured
 
 
-def _notes(target: Stored | Predictor, unknown: Iterable[str], measured: Mapping[str, Metric[Any]]) -> list[str]:
-    notes = [*target.notes] if isinstance(target, Stored) else []
-    notes += [f"the target does not know {name}: it was left out of the truth" for name in unknown]
+def _notes(target: StoredPredictions | Predictor, unknown: Iterable[str], measured: Mapping[str, Metric[Any]]) -> list[str]:
+    notes = [*target.notes] if isinstance(target, StoredPredictions) else []
+    notes += [f"the target does not know {name}: it was left out of the ground truth" for name in unknown]
     return notes + [
         f"the data has no {head.annotation}: {name} was not measured" for name, head in target.heads.items() if name not in measured
     ]
 
 
-def metrics_of(target: Stored | Predictor, vocabulary: Vocabulary) -> dict[str, Metric[Any]]:
-    """A metric for each head that can be measured on data of a vocabulary.
+def metrics_of(target: StoredPredictions | Predictor, vocabulary: Vocabulary) -> dict[str, Metric[Any]]:
+    """A metric for each head that predicts what the vocabulary annotates.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if no head does.
     """
     measurable = {name: head for name, head in target.heads.items() if head.annotation in vocabulary.classes}
     if not measurable:
@@ -220,9 +226,11 @@ def metrics_of(target: Stored | Predictor, vocabulary: Vocabulary) -> dict[str, 
 
 
 class Finder:
-    """Finds what is stored of a sample, by its key or its other name, and remembers what was asked for."""
+    """Finds the stored predictions of a sample by its key or other name, and records which were
+    used.
+    """
 
-    def __init__(self, stored: Stored, data: EvaluationData) -> None:
+    def __init__(self, stored: StoredPredictions, data: EvaluationData) -> None:
         self.stored = stored
         self.data = data
         self.used: set[str] = set()
@@ -236,5 +244,5 @@ class Finder:
         return None if self.stored.complete else {"boxes": NOTHING}
 
     def unused(self) -> list[str]:
-        """The names that no sample had."""
+        """The names of stored predictions that belong to no sample."""
         return sorted(self.stored.by_name.keys() - self.used)

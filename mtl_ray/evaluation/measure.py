@@ -15,9 +15,9 @@ from mtl_ray.samples import Sample
 from mtl_ray.tasks.task import Metric
 
 Keep = Callable[[Sample, Predictions], None]
-"""Called with each sample and what was predicted of it."""
+"""Called with each sample and its predictions."""
 Find = Callable[[Sample], Predictions | None]
-"""Gives what was predicted of a sample at another time, if anything."""
+"""Gives the stored predictions of a sample; None if there are none."""
 NO_INPUT = "it has no {name}"
 """Why a sample without the input of the network is not measured."""
 
@@ -32,17 +32,17 @@ class _Decoded:
 
 
 @dataclass(kw_only=True)
-class Measured:
-    """What went through ``measure``.
+class MeasuredSamples:
+    """The samples that an evaluation measured or skipped.
 
     Attributes:
-        samples: how many were predicted.
-        bad: key and reason of those that were not: no input, one that does not decode, a semantic
-            map that does not fit it.
+        samples: number of measured samples.
+        invalid: key and reason of each invalid sample: it has no input, the input does not decode,
+            or the semantic map has another size.
     """
 
     samples: int = 0
-    bad: list[tuple[str, str]] = field(default_factory=list)
+    invalid: list[tuple[str, str]] = field(default_factory=list)
 
 
 def measure(
@@ -53,46 +53,46 @@ def measure(
     *,
     batch: int = 16,
     max_pixels: int = MAX_PIXELS,
-) -> Measured:
+) -> MeasuredSamples:
     """Predicts on each sample and updates the metric of each head.
 
     Args:
         predictor: what is measured.
         samples: with their inputs.
-        metrics: by head name; heads without one are not measured.
-        keep: sees every sample with its predictions, to store or draw them.
+        metrics: by head name; a head without a metric is not measured.
+        keep: is called with every sample and its predictions, to store or draw them.
         batch: samples given to the predictor at once.
-        max_pixels: samples with more pixels (values of another input than an image) are bad.
+        max_pixels: samples with more pixels (values, if the input is not an image) are invalid.
     """
-    measured = Measured()
-    for part in _decoded(samples, predictor.canvas.input, max_pixels, batch):
-        good = [each for each in part if each.reason is None]
-        measured.bad += [(each.sample.key, each.reason) for each in part if each.reason is not None]
-        for each, predictions in zip(good, predictor.predict([each.raw for each in good]), strict=True):
+    measured = MeasuredSamples()
+    for group in _decoded(samples, predictor.canvas.input, max_pixels, batch):
+        valid = [each for each in group if each.reason is None]
+        measured.invalid += [(each.sample.key, each.reason) for each in group if each.reason is not None]
+        for each, predictions in zip(valid, predictor.predict([each.raw for each in valid]), strict=True):
             _count(each.sample, predictions, metrics, measured, keep)
     return measured
 
 
-def measure_stored(find: Find, samples: Iterable[Sample], metrics: Mapping[str, Metric[Any]], keep: Keep | None = None) -> Measured:
-    """The same for predictions that were made at another time; no input is looked at."""
-    measured = Measured()
+def measure_stored(find: Find, samples: Iterable[Sample], metrics: Mapping[str, Metric[Any]], keep: Keep | None = None) -> MeasuredSamples:
+    """Measures stored predictions; inputs are not read."""
+    measured = MeasuredSamples()
     for sample in samples:
         predictions = find(sample)
         if predictions is None:
-            measured.bad.append((sample.key, "no prediction is stored for it"))
+            measured.invalid.append((sample.key, "no prediction is stored for it"))
             continue
         try:
             if sample.semantic is not None:
                 check_map(sample.semantic, (sample.height, sample.width))
         except ValueError as error:
-            measured.bad.append((sample.key, str(error)))
+            measured.invalid.append((sample.key, str(error)))
         else:
             _count(sample, predictions, metrics, measured, keep)
     return measured
 
 
 def check_map(semantic: bytes, size: tuple[int, int]) -> None:
-    """Refuses a semantic map that no metric can read.
+    """Checks that a metric can read a semantic map.
 
     Raises:
         ValueError: if it does not decode, or not to the (height, width) of the image.
@@ -102,7 +102,9 @@ def check_map(semantic: bytes, size: tuple[int, int]) -> None:
         raise ValueError(f"the semantic map is {width} x {height} pixels, the image {size[1]} x {size[0]}")
 
 
-def _count(sample: Sample, predictions: Predictions, metrics: Mapping[str, Metric[Any]], measured: Measured, keep: Keep | None) -> None:
+def _count(
+    sample: Sample, predictions: Predictions, metrics: Mapping[str, Metric[Any]], measured: MeasuredSamples, keep: Keep | None
+) -> None:
     measured.samples += 1
     for name, metric in metrics.items():
         metric.update(sample, predictions[name])
@@ -111,9 +113,7 @@ def _count(sample: Sample, predictions: Predictions, metrics: Mapping[str, Metri
 
 
 def _decoded(samples: Iterable[Sample], kind: Input[Any, Any, Any, Any], limit: int, size: int) -> Iterator[list[_Decoded]]:
-    """Parts of ``size`` samples with their inputs; the next part is decoded while the predictor has
-    the last.
-    """
+    """Batches of ``size`` decoded samples. The next batch is decoded while the predictor runs."""
 
     def decode(sample: Sample) -> _Decoded:
         encoded = sample.inputs.get(kind.name)
@@ -129,12 +129,12 @@ def _decoded(samples: Iterable[Sample], kind: Input[Any, Any, Any, Any], limit: 
 
     waiting = iter(samples)
     with ThreadPoolExecutor(2, thread_name_prefix="decode") as pool:
-        parts: deque[list[Future[_Decoded]]] = deque()
+        batches: deque[list[Future[_Decoded]]] = deque()
         while True:
-            part = [pool.submit(decode, sample) for sample in islice(waiting, size)]
-            if part:
-                parts.append(part)
-            if not parts:
+            batch = [pool.submit(decode, sample) for sample in islice(waiting, size)]
+            if batch:
+                batches.append(batch)
+            if not batches:
                 return
-            if len(parts) > 1 or not part:
-                yield [future.result() for future in parts.popleft()]
+            if len(batches) > 1 or not batch:
+                yield [future.result() for future in batches.popleft()]

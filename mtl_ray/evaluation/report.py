@@ -1,4 +1,4 @@
-"""What an evaluation says: figures by HEAD/METRIC, the same by class, and the facts behind them."""
+"""The report of an evaluation: metrics as HEAD/METRIC, the same by class, and facts about the run."""
 
 import json
 import math
@@ -14,12 +14,12 @@ SOFTWARE = ("mtl_ray", "torch", "onnxruntime", "hotcoco", "numpy")
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The figures of one evaluation.
+    """The metrics of one evaluation.
 
     Attributes:
-        figures: by HEAD/METRIC, such as ``boxes/mAP50``; NaN where nothing was annotated.
+        figures: by HEAD/METRIC, such as ``boxes/mAP50``; NaN if nothing was annotated.
         per_class: by head, class and metric.
-        facts: what was measured on what: target, data, samples, bad samples, seconds, software.
+        facts: target, data, number of samples, invalid samples, seconds, software versions.
     """
 
     figures: Mapping[str, float]
@@ -27,14 +27,14 @@ class Report:
     facts: Mapping[str, Any]
 
     def to_json(self) -> bytes:
-        """The content of ``report.json``: the figures at the top, then ``per_class`` and ``facts``;
-        null for NaN.
+        """The content of ``report.json``: the metrics, then ``per_class`` and ``facts``; NaN is
+        null.
         """
         content = {**self.figures, "per_class": self.per_class, "facts": {"version": 1, **self.facts}}
         return (json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n").encode()
 
     def to_text(self) -> str:
-        """Tables for a terminal; classes of which nothing is known are left out."""
+        """Tables for a terminal; classes without a metric are left out."""
         lines = [f"{self.facts['target']} on {self.facts['data']}: {self.facts['samples']} samples in {self.facts['seconds']:.1f} s", ""]
         lines += _table(["", "value"], [[name, _shown(value)] for name, value in self.figures.items()])
         for head, classes in self.per_class.items():
@@ -49,7 +49,7 @@ def report(metrics: Mapping[str, Metric[Any]], facts: Mapping[str, Any]) -> Repo
     return Report(
         figures=figures(metrics),
         per_class={name: metric.per_class() for name, metric in metrics.items()},
-        facts={**facts, "software": {name: found for name in SOFTWARE if (found := _version(name))}},
+        facts={**facts, "software": {name: number for name in SOFTWARE if (number := _version(name))}},
     )
 
 
@@ -82,7 +82,7 @@ def _shown(value: float) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns as wide as their longest entry, names to the left and figures to the right."""
+    """Columns as wide as their longest entry; names are left-aligned, numbers right-aligned."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     for number, row in enumerate([header, *rows]):
         yield "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]).rstrip()

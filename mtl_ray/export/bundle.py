@@ -1,4 +1,6 @@
-"""From a checkpoint to a published bundle: traced, compared with torch, and only then written."""
+"""From a checkpoint to a published bundle: the graph is traced, compared with torch, and only then
+written.
+"""
 
 import json
 import tempfile
@@ -15,31 +17,30 @@ from mtl_ray.backends.backend import Exported
 from mtl_ray.config.extend import extended, used_plugins
 from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.graph import Graph, Traced, example, output_names, to_onnx
+from mtl_ray.export.graph import ExportGraph, Traced, example_inputs, output_names, to_onnx
 from mtl_ray.export.parity import Parity, ParityError
-from mtl_ray.export.samples import Decoded, check_samples
-from mtl_ray.export.verify import verify
+from mtl_ray.export.verify import DecodedSample, check_samples, verify
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
-from mtl_ray.inference.open import artifact_kind
+from mtl_ray.inference.predictor import artifact_kind
 from mtl_ray.inference.signature import InputSignature, OutputSignature, Signature
 from mtl_ray.inference.stored_config import read_config
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.loading.config import DataConfig
 
 MAX_BYTES = 2_000_000_000
-"""An ONNX file is a protobuf message, and those end at 2 GiB."""
+"""An ONNX file is a protobuf message, whose limit is 2 GiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle:
-    """What was written.
+class WrittenBundle:
+    """A bundle that was written.
 
     Attributes:
-        uri: where it lies.
+        uri: of the bundle.
         bytes: size of the engine's files.
-        parity: how far it is from torch.
-        samples: what it was checked on.
+        parity: its difference from torch.
+        samples: the samples that it was checked on, in words.
         notes: what its engine cannot do.
     """
 
@@ -50,26 +51,26 @@ class Bundle:
     notes: tuple[str, ...] = ()
 
 
-def export(target: str, to: str, config: ExportConfig, data: DataConfig | None = None, plugins: tuple[str, ...] = ()) -> Bundle:
+def export(target: str, to: str, config: ExportConfig, data: DataConfig | None = None, plugins: tuple[str, ...] = ()) -> WrittenBundle:
     """Writes the bundle of a checkpoint.
 
     Args:
-        target: URI of a checkpoint, or of a run, whose best checkpoint is taken.
-        to: URI of the bundle; there may not be one already.
+        target: URI of a checkpoint, or of a run, whose best checkpoint is used.
+        to: URI of the bundle, which must not exist.
         config: layout, names, sizes, tolerances.
-        data: where samples for the comparison with torch come from; by default the data that the
-            checkpoint was trained on.
-        plugins: modules that the engine may come from, beside those of the checkpoint.
+        data: samples for the comparison with torch; by default the data that the checkpoint was
+            trained on.
+        plugins: modules of the engine, beside those of the checkpoint.
 
     Raises:
-        ParityError: if the graph does not say what torch says; nothing is written then.
-        ValueError: if there is a bundle already, the checkpoint is not whole, its network cannot be
-            traced, or the engine is not here.
+        ParityError: if the graph differs from torch; nothing is written then.
+        ValueError: if the bundle exists, the checkpoint is incomplete, its network cannot be
+            traced, or the engine is not installed.
     """
     to = storage.absolute(to)
     _check_engine(config)
     if storage.exists(storage.join(to, MANIFEST)):
-        raise ValueError(f"{to} holds a bundle already; remove it or write to another place")
+        raise ValueError(f"{to} holds a bundle already. Fix: remove it, or write to another place")
     checkpoint = open_artifact(checkpoint_of(target), kind="checkpoint")
     predictor = open_checkpoint(checkpoint.uri)
     samples, source = check_samples(data or read_config(checkpoint).data, predictor.vocabulary, config.samples)
@@ -80,11 +81,11 @@ def export(target: str, to: str, config: ExportConfig, data: DataConfig | None =
 
 
 def checkpoint_of(target: str) -> str:
-    """The URI of a checkpoint: ``target`` itself, or the best of the run that it is."""
+    """The URI of a checkpoint: ``target`` itself, or the best one if ``target`` is a run."""
     return target if artifact_kind(target) else find_checkpoint(target)
 
 
-def config_of(target: str, overrides: Sequence[str]) -> ExperimentConfig:
+def checkpoint_config(target: str, overrides: Sequence[str]) -> ExperimentConfig:
     """The config of a checkpoint, or of a run's best one, with changes of the form
     ``section.key=value``.
     """
@@ -93,7 +94,7 @@ def config_of(target: str, overrides: Sequence[str]) -> ExperimentConfig:
 
 
 def _check_engine(config: ExportConfig) -> None:
-    """Refuses an engine that is not here, or that cannot do what the config asks for."""
+    """Raises a ValueError if the engine is not installed or cannot do what the config says."""
     engine = config.engine
     if (reason := engine.unavailable()) is not None:
         raise ValueError(f"export.engine: {reason}")
@@ -103,27 +104,27 @@ def _check_engine(config: ExportConfig) -> None:
 
 def write_bundle(
     predictor: TorchPredictor,
-    samples: Sequence[Decoded],
+    samples: Sequence[DecodedSample],
     source: str,
     to: str,
     config: ExportConfig,
     further: Mapping[str, bytes],
     plugins: tuple[str, ...] = (),
-) -> Bundle:
-    """Traces a model, lets the engine build its files, checks them on ``samples`` and publishes
-    them.
+) -> WrittenBundle:
+    """Traces a model, builds the engine's files, checks them on ``samples`` and publishes the
+    bundle.
 
-    Beside them lie the signature, ``parity.json`` and ``further`` files.
+    It also holds the signature, ``parity.json`` and the ``further`` files.
     """
     _check_engine(config)
-    graph = Graph(predictor.model, predictor.canvas, config)
+    graph = ExportGraph(predictor.model, predictor.canvas, config)
     names = {field: f"INPUT__{i}" if config.names == "triton" else field for i, field in enumerate(graph.names)}
     outputs = _outputs(output_names(graph), config)
     traced = to_onnx(graph, names, [output.name for output in outputs], config)
     if traced.model.ByteSize() > MAX_BYTES:
         raise ValueError(f"the graph has {traced.model.ByteSize():,} bytes, an ONNX file may have {MAX_BYTES:,}")
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
-        arrays = {names[field]: values.numpy() for field, values in zip(graph.names, example(graph), strict=True)}
+        arrays = {names[field]: values.numpy() for field, values in zip(graph.names, example_inputs(graph), strict=True)}
         onnx, outs = traced.model.SerializeToString(), tuple(output.name for output in outputs)
         built = config.engine.build(Exported(onnx=onnx, program=traced.program, example=arrays, outputs=outs), Path(scratch))
         signature = _sign(predictor, _inputs(graph, traced, names), outputs, config, tuple(built), plugins)
@@ -136,23 +137,23 @@ def write_bundle(
         report = {**parity.to_json(), "source": source, "engine": {"type": config.engine.type, **bundle.session.about}}
         files["parity.json"] = json.dumps(report, indent=1, allow_nan=False).encode()
         if not publish(to, files, kind="bundle"):
-            raise ValueError(f"{to} was written by somebody else in the meantime")
+            raise ValueError(f"{to} was written by another process in the meantime")
         size = sum(len(each) if isinstance(each, bytes) else each.stat().st_size for each in built.values())
-    return Bundle(uri=to, bytes=size, parity=parity, samples=source, notes=config.engine.limits().notes)
+    return WrittenBundle(uri=to, bytes=size, parity=parity, samples=source, notes=config.engine.limits().notes)
 
 
-def _inputs(graph: Graph, traced: Traced, names: Mapping[str, str]) -> tuple[InputSignature, ...]:
-    """The inputs that the graph has, in their order."""
+def _inputs(graph: ExportGraph, traced: Traced, names: Mapping[str, str]) -> tuple[InputSignature, ...]:
+    """The inputs of the graph, in their order."""
     specs = graph.canvas.input.arrays(graph.canvas)
-    taken = {field: np.dtype(spec.dtype).name for field, spec in specs.items()}
+    dtypes = {field: np.dtype(spec.dtype).name for field, spec in specs.items()}
     read = graph.model.trunk.input
-    if graph.normalised and taken[read] == "uint8":
-        taken[read] = "float32"
-    return tuple(InputSignature(name=names[field], field=field, dtype=taken[field]) for field in traced.inputs)
+    if graph.normalised and dtypes[read] == "uint8":
+        dtypes[read] = "float32"
+    return tuple(InputSignature(name=names[field], field=field, dtype=dtypes[field]) for field in traced.inputs)
 
 
 def _outputs(arrays: Sequence[tuple[str, str]], config: ExportConfig) -> tuple[OutputSignature, ...]:
-    """What the outputs of the graph are called and mean, of (head, array) in their order."""
+    """The names and meaning of the outputs of the graph, of (head, array) in their order."""
     triton = config.names == "triton"
     return tuple(
         OutputSignature(name=f"OUTPUT__{index}" if triton else f"{head}.{array}", head=head, field=array)
@@ -168,7 +169,7 @@ def _sign(
     files: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> Signature:
-    """How the graph is called and what its outputs mean."""
+    """The signature of the bundle."""
     plugins = tuple(dict.fromkeys((*predictor.plugins, *plugins)))
     return extended(Signature, plugins)(
         plugins=used_plugins((predictor.heads, predictor.canvas, config.engine), plugins),
@@ -177,7 +178,7 @@ def _sign(
         inputs=inputs,
         outputs=outputs,
         layout=config.layout,
-        canvas=cast(Any, predictor.canvas),  # of the class that the plugins add
+        canvas=cast(Any, predictor.canvas),  # its class may come from a plugin
         mean=tuple(predictor.model.mean.flatten().tolist()),
         std=tuple(predictor.model.std.flatten().tolist()),
         heads=dict(predictor.heads),

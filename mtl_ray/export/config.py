@@ -1,4 +1,6 @@
-"""The ``export`` section of a config: what the bundle looks like, and how far it may be from torch."""
+"""The ``export`` section of a config: the form of the bundle, and its largest difference from
+torch.
+"""
 
 from typing import Literal
 
@@ -14,8 +16,8 @@ class ExportConfig:
     """How a checkpoint becomes a bundle."""
 
     engine: EngineConfig = Field(default_factory=OnnxRuntimeEngine, exclude_if=lambda engine: engine == OnnxRuntimeEngine())
-    """What runs the bundle. Left out of what is written where it is ONNX Runtime: older programs
-    read it too.
+    """The engine that runs the bundle. ONNX Runtime is not written, so that older programs can read
+    the config.
     """
     layout: Literal["end2end", "raw"] = "end2end"
     """end2end: non-maximum suppression inside the graph. raw: all candidates as (batch, anchors, 5
@@ -24,12 +26,12 @@ class ExportConfig:
     names: Literal["readable", "triton"] = "readable"
     """readable: image, boxes.scores, ...; triton: INPUT__0, OUTPUT__0, ..."""
     input: Literal["uint8", "float32"] = "uint8"
-    """uint8: bytes are normalised inside the graph. float32: the caller normalises (mean and std
-    stand in the signature).
+    """uint8: bytes are normalised inside the graph. float32: the caller normalises (the
+    signature has mean and std).
     """
     size: Literal["dynamic", "fixed"] = "dynamic"
-    """dynamic: height and width stay open, and may differ from the canvas by multiples of 32.
-    fixed: the canvas as it was trained.
+    """dynamic: height and width may differ from the canvas by multiples of 32. fixed: the canvas of
+    the training.
     """
     opset: int = Field(default=20, ge=18)
     samples: int = Field(default=12, ge=1)

@@ -1,11 +1,9 @@
-"""From a model to an ONNX file: all predicting heads in one graph, sizes left open.
+"""From a model to an ONNX file: all predicting heads in one graph, with symbolic sizes.
 
-The graph takes the arrays of the input (of images ``image`` and ``valid_hw``), and of these only
-the ones that something reads.
+The graph takes the arrays of the input that it reads (of images ``image`` and ``valid_hw``).
 
-The graph is traced by the exporter of torch 2 (``torch.export``, then onnxscript): shapes stay
-symbolic, and operators that only ONNX has, such as NonMaxSuppression, can be put in by a head when
-``Context.exporting`` is set.
+It is traced by the exporter of torch 2 (``torch.export``, then onnxscript). A head can use
+operators that only ONNX has, such as NonMaxSuppression, if ``Context.exporting`` is set.
 """
 
 import logging
@@ -25,16 +23,16 @@ from mtl_ray.inputs.input import AnyCanvas, empty_arrays
 from mtl_ray.models.head import dense
 from mtl_ray.models.model import Model
 
-Arrays = dict[str, dict[str, Tensor]]
+HeadTensors = dict[str, dict[str, Tensor]]
 """By head, then by name."""
 
 
-class Graph(nn.Module):
-    """What is exported: the arrays of an input become those of each predicting head.
+class ExportGraph(nn.Module):
+    """The exported module: from the arrays of an input to those of each predicting head.
 
     Args:
-        model: the trained model; it is put into evaluation mode.
-        canvas: the network's frame.
+        model: the trained model; it is set to evaluation mode.
+        canvas: of the network.
         config: the layout and the kind of input.
     """
 
@@ -46,24 +44,24 @@ class Graph(nn.Module):
         self.normalised = config.input == "float32"
         self.names = tuple(canvas.input.arrays(canvas))
 
-    def forward(self, *arrays: Tensor, exporting: bool = True) -> Arrays:
-        """``arrays`` in the order of ``names``, batch first; the trunk's may be float32 that is
-        normalised already.
+    def forward(self, *arrays: Tensor, exporting: bool = True) -> HeadTensors:
+        """``arrays`` in the order of ``names``, batch first. The trunk's array may be
+        normalised float32.
         """
         inputs = dict(zip(self.names, arrays, strict=True))
         if not self.raw:
             return self.model.predict(inputs, exporting)
         features, context = self.model.prepare(inputs, exporting=exporting)
-        found: Arrays = {}
+        outputs: HeadTensors = {}
         for name, head in self.model.predicting():
             if (proposing := dense(head)) is not None:
-                found[name] = {"candidates": join_candidates(proposing.candidates(features, context))}
+                outputs[name] = {"candidates": join_candidates(proposing.candidates(features, context))}
             else:
-                found[name] = head.predict(features, context)
-        return found
+                outputs[name] = head.predict(features, context)
+        return outputs
 
-    def taken(self, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """What ``forward`` takes, of the arrays of the input."""
+    def arguments(self, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The arguments of ``forward`` for the arrays of the input."""
         read = self.model.trunk.input
         inputs = {**arrays, read: self.model.normalise(arrays[read]).contiguous()} if self.normalised else arrays
         return tuple(inputs[name] for name in self.names)
@@ -76,18 +74,18 @@ def join_candidates(candidates: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([candidates["boxes"], candidates["objectness"][..., None], candidates["scores"]], dim=-1)
 
 
-def output_names(graph: Graph) -> list[tuple[str, str]]:
+def output_names(graph: ExportGraph) -> list[tuple[str, str]]:
     """(head, array) of each output, in the order of the graph."""
     with torch.no_grad():
-        return [(head, array) for head, arrays in graph(*example(graph), exporting=False).items() for array in arrays]
+        return [(head, array) for head, arrays in graph(*example_inputs(graph), exporting=False).items() for array in arrays]
 
 
-def example(graph: Graph) -> tuple[Tensor, ...]:
-    """A batch of two empty samples: a size of one would be taken for a constant by the tracer."""
+def example_inputs(graph: ExportGraph) -> tuple[Tensor, ...]:
+    """A batch of two empty samples: the tracer takes a size of one for a constant."""
     arrays = empty_arrays(graph.canvas, 2)
     for sample in range(2):
         graph.canvas.input.fill_empty(graph.canvas, {name: values[sample] for name, values in arrays.items()})
-    return graph.taken({name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()})
+    return graph.arguments({name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +95,7 @@ class Traced:
     Attributes:
         model: the ONNX file.
         program: of ``torch.export``.
-        inputs: the fields of the inputs that the file has.
+        inputs: the fields of the inputs of the file.
     """
 
     model: onnx.ModelProto
@@ -105,19 +103,19 @@ class Traced:
     inputs: tuple[str, ...]
 
 
-def to_onnx(graph: Graph, inputs: Mapping[str, str], outputs: Sequence[str], config: ExportConfig) -> Traced:
-    """Traces the graph and checks the file, which has only the inputs that something reads.
+def to_onnx(graph: ExportGraph, inputs: Mapping[str, str], outputs: Sequence[str], config: ExportConfig) -> Traced:
+    """Traces the graph and checks the file, which has only the inputs that the graph reads.
 
     Args:
         graph: what to export, on the CPU.
         inputs: the names of the arrays of the input in the file, by field.
         outputs: their names in the file.
-        config: the opset, and which sizes stay open.
+        config: the opset, and which sizes are symbolic.
 
     Raises:
-        ValueError: if the network cannot be traced with these sizes left open.
+        ValueError: if the network cannot be traced with these symbolic sizes.
     """
-    arrays = example(graph)
+    arrays = example_inputs(graph)
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
@@ -132,7 +130,7 @@ def to_onnx(graph: Graph, inputs: Mapping[str, str], outputs: Sequence[str], con
             )
         except torch.onnx.OnnxExporterError as error:
             reason = str(error.__cause__ or error).strip().splitlines()[0]
-            hint = "; export.size=fixed keeps the canvas as it was trained" if config.size == "dynamic" else ""
+            hint = ". Fix: export.size=fixed, which keeps the canvas of the training" if config.size == "dynamic" else ""
             raise ValueError(f"this network cannot be written as ONNX ({reason}){hint}") from error
     assert program is not None
     model = program.model_proto
@@ -140,23 +138,23 @@ def to_onnx(graph: Graph, inputs: Mapping[str, str], outputs: Sequence[str], con
     for value in [each for each in model.graph.input if each.name not in read]:
         model.graph.input.remove(value)
     _name_anchors(model)
-    del model.graph.value_info[:]  # NonMaxSuppression's is a bound, and onnxruntime would share a buffer among two heads' by it
+    del model.graph.value_info[
+        :
+    ]  # the declared shape of NonMaxSuppression is a bound, by which onnxruntime would share a buffer between two heads
     onnx.checker.check_model(model, full_check=True)
     kept = {each.name for each in model.graph.input}
     return Traced(model=model, program=program.exported_program, inputs=tuple(field for field in graph.names if inputs[field] in kept))
 
 
-def _open_axes(graph: Graph, config: ExportConfig) -> tuple[dict[int, str], ...]:
-    """The names of the open axes of each input; the batch is the first."""
+def _open_axes(graph: ExportGraph, config: ExportConfig) -> tuple[dict[int, str], ...]:
+    """The names of the symbolic axes of each input; the batch is the first."""
     specs = graph.canvas.input.arrays(graph.canvas).values()
     dynamic = config.size == "dynamic"
     return tuple({0: "batch", **{axis + 1: name for axis, name in spec.open_axes.items() if dynamic}} for spec in specs)
 
 
 def _read_names(graph: onnx.GraphProto) -> Iterator[str]:
-    """Every name that is read by a node of the graph, or of a graph within one of its nodes, or
-    given back.
-    """
+    """Every name that a node of the graph or of a nested graph reads, and the outputs."""
     yield from (output.name for output in graph.output)
     for node in graph.node:
         yield from node.input
@@ -166,9 +164,7 @@ def _read_names(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def _name_anchors(model: onnx.ModelProto) -> None:
-    """The number of candidates is an expression in height and width; a reader of the file wants a
-    name there.
-    """
+    """Names the number of candidates, which is an expression of height and width, ``anchors``."""
     for output in model.graph.output:
         for dim in output.type.tensor_type.shape.dim:
             if "(" in dim.dim_param:
@@ -177,7 +173,7 @@ def _name_anchors(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Holds back what the exporter says of its own insides."""
+    """Suppresses log messages and warnings of the exporter."""
     logger = logging.getLogger("onnx_ir")
     level = logger.level
     logger.setLevel(logging.ERROR)

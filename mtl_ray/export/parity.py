@@ -1,8 +1,8 @@
-"""How far the exported graph may be from torch, and how that is measured.
+"""Parity: how the difference between the exported graph and torch is measured and judged.
 
-What both give is compared by the task of each head: see ``Task.array_difference`` and
-``Task.difference``. A graph that is too far off, that gives a field which the task cannot compare,
-or that does not run at some size, is a ``ParityError``.
+The task of each head compares the outputs: see ``Task.array_difference`` and ``Task.difference``.
+It is a ``ParityError`` if a graph differs by more than a tolerance, has a field that the task
+cannot compare, or does not run at some size.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,13 +16,13 @@ from mtl_ray.export.config import ExportConfig
 from mtl_ray.tasks.difference import Comparison, Difference
 from mtl_ray.tasks.task import Task
 
-Arrays = Mapping[str, NDArray[Any]]
-"""What one head gives for a batch, by name."""
+BatchArrays = Mapping[str, NDArray[Any]]
+"""The output arrays of one head for a batch, by name."""
 SIDES = ("torch", "the bundle")
 
 
 class ParityError(Exception):
-    """The exported graph does not say what torch says; nothing was published."""
+    """The exported graph differs from torch; nothing was published."""
 
     def __init__(self, parity: "Parity") -> None:
         super().__init__(f"the exported graph differs from torch: {'; '.join(parity.failures)}")
@@ -30,19 +30,19 @@ class ParityError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class ParityCheck:
     """One head at one canvas and batch size.
 
     Attributes:
-        head: what was compared.
+        head: its name.
         canvas: the size of the network's input in words (``Input.size_of``).
         batch: samples in one call.
         max_abs: largest difference of a box or keypoint coordinate (canvas pixels), or of a score
-            where there are no boxes.
+            if there are no boxes.
         max_rel: the same divided by the size of torch's number (numbers below 1 count as 1).
         max_score: largest difference of a score.
-        agree: share of objects that have a partner (of the same class, box and mask), of pixels
-            with the same class, or of images with the same best class.
+        agree: share of objects with a partner (same class, box and mask), of pixels with the same
+            class, or of images with the same best class.
         count: boxes, pixels or images that were compared.
     """
 
@@ -57,12 +57,12 @@ class Check:
 
     @property
     def where(self) -> str:
-        """What was compared, in words."""
+        """The head, canvas and batch size, in words."""
         return f"{self.head} at {self.canvas}, batch {self.batch}"
 
 
-def joined(checks: Sequence[Check]) -> Check:
-    """One check of all that several checks of the same head, canvas and batch compared."""
+def join_checks(checks: Sequence[ParityCheck]) -> ParityCheck:
+    """One check for several checks of the same head, canvas and batch size."""
     count = sum(check.count for check in checks)
     return replace(
         checks[0],
@@ -75,7 +75,7 @@ def joined(checks: Sequence[Check]) -> Check:
 
 
 def _most(differences: Sequence[float]) -> float:
-    """The largest of them; NaN, unlike with ``max``, if any is."""
+    """The largest difference; NaN if any is NaN, unlike ``max``."""
     return float(np.max(differences))
 
 
@@ -90,17 +90,17 @@ class MetricPair:
 
     @property
     def difference(self) -> float:
-        """How far apart they are."""
+        """The absolute difference."""
         return abs(self.torch - self.bundle)
 
 
 @dataclass(kw_only=True)
 class Parity:
-    """All that was compared, and what did not hold."""
+    """All checks, and a sentence for each failure."""
 
     layout: str
     samples: int
-    checks: list[Check] = field(default_factory=list)
+    checks: list[ParityCheck] = field(default_factory=list)
     metrics: list[MetricPair] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -110,22 +110,21 @@ class Parity:
         return {"version": 1, "passed": not self.failures, **asdict(self), "metrics": metrics}
 
 
-def compare(
-    check: Check, task: Task[Any, Any], expected: Arrays, found: Arrays, frames: Sequence[Any], config: ExportConfig
-) -> tuple[Check, list[str]]:
+def compare_arrays(
+    check: ParityCheck, task: Task[Any, Any], expected: BatchArrays, found: BatchArrays, frames: Sequence[Any], config: ExportConfig
+) -> tuple[ParityCheck, list[str]]:
     """Compares the arrays of torch and of the graph for the same batch.
 
     Args:
-        check: what is compared; its figures are not read.
+        check: head, canvas and batch size; its figures are ignored.
         task: of the head.
         expected: arrays by name, batch first, from torch.
         found: the same from the engine.
-        frames: where each sample lies in the network's frame.
+        frames: of the samples on the canvas.
         config: the tolerances.
 
     Returns:
-        The figures, and a sentence for each tolerance that does not hold, or for what cannot be
-        compared.
+        The figures, and a sentence for each exceeded tolerance or field that cannot be compared.
     """
     shapes = {name: (value.shape, found[name].shape) for name, value in expected.items() if name in found}
     if shapes := {name: pair for name, pair in shapes.items() if pair[0] != pair[1]}:
@@ -139,21 +138,20 @@ def compare(
 
 
 def compare_predictions(
-    check: Check, task: Task[Any, Any], expected: Sequence[Any], found: Sequence[Any], frames: Sequence[Any], config: ExportConfig
-) -> tuple[Check, list[str]]:
+    check: ParityCheck, task: Task[Any, Any], expected: Sequence[Any], found: Sequence[Any], frames: Sequence[Any], config: ExportConfig
+) -> tuple[ParityCheck, list[str]]:
     """Compares the predictions of one head for the same samples, every field of them.
 
     Args:
-        check: what is compared; its figures are not read.
+        check: head, canvas and batch size; its figures are ignored.
         task: of the head.
         expected: a prediction for each sample, from torch.
         found: the same from the engine.
-        frames: where each sample lies in the network's frame, so that differences are in canvas
-            pixels.
+        frames: of the samples on the canvas, so that differences are in canvas pixels.
         config: the tolerances.
 
     Returns:
-        As ``compare``.
+        As ``compare_arrays``.
     """
     types = {type(prediction).__name__ for prediction in (*expected, *found)}
     if len(types) > 1:
@@ -163,10 +161,10 @@ def compare_predictions(
     return _judged(check, apart, config)
 
 
-def _judged(check: Check, apart: Sequence[Difference], config: ExportConfig) -> tuple[Check, list[str]]:
-    """The figures of a check on the differences of each image."""
-    if faults := list(dict.fromkeys(fault for each in apart for fault in each.incomparable)):
-        return replace(check, agree=0.0), [f"{check.where}: {fault}" for fault in faults]
+def _judged(check: ParityCheck, apart: Sequence[Difference], config: ExportConfig) -> tuple[ParityCheck, list[str]]:
+    """The figures of a check, and its failures, of the differences of each image."""
+    if problems := list(dict.fromkeys(problem for each in apart for problem in each.incomparable)):
+        return replace(check, agree=0.0), [f"{check.where}: {problem}" for problem in problems]
     count = sum(each.count for each in apart)
     check = replace(
         check,
@@ -179,10 +177,33 @@ def _judged(check: Check, apart: Sequence[Difference], config: ExportConfig) -> 
     return check, [f"{check.where}: {sentence}" for sentence in _broken(check, config)]
 
 
-def _broken(check: Check, config: ExportConfig) -> Iterator[str]:
+def _broken(check: ParityCheck, config: ExportConfig) -> Iterator[str]:
     limits = {"max_abs": (check.max_abs, config.max_abs), "max_score": (check.max_score, config.max_score)}
     for name, (value, limit) in limits.items():
         if not value <= limit:
             yield f"{name} is {value:.3g}, allowed {limit:g}"
     if not check.agree >= config.min_agree:
         yield f"only {check.agree:.4%} agree, {config.min_agree:.4%} must"
+
+
+def parity_table(parity: Parity) -> str:
+    """A table for a terminal: a line for each head, canvas and batch size, then one for each
+    metric.
+    """
+    rows: list[tuple[str, ...]] = [("head", "canvas", "batch", "compared", "agree", "max abs", "max rel", "max score")]
+    for check in parity.checks:
+        figures = (f"{check.max_abs:.1e}", f"{check.max_rel:.1e}", f"{check.max_score:.1e}")
+        rows.append((check.head, check.canvas, str(check.batch), str(check.count), f"{check.agree:.3%}", *figures))
+    metrics: list[tuple[str, ...]] = [("metric", "torch", "bundle", "difference")]
+    for pair in parity.metrics:
+        metrics.append((f"{pair.head}/{pair.metric}", f"{pair.torch:.4f}", f"{pair.bundle:.4f}", f"{pair.difference:.1e}"))
+    return "\n".join([*_aligned(rows), *(["", *_aligned(metrics)] if parity.metrics else [])])
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]

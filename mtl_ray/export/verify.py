@@ -1,64 +1,108 @@
-"""Runs a bundle beside torch: the same samples at several sizes, through decoding, then the metrics
-of the samples.
+"""Compares a bundle with torch on the same samples: output arrays at several sizes, decoded
+predictions, and metrics.
 """
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 
 from mtl_ray.backends.backend import EngineError
+from mtl_ray.evaluation.data import class_converter
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.graph import Graph
-from mtl_ray.export.parity import Check, MetricPair, Parity, compare, compare_predictions, joined
-from mtl_ray.export.samples import Decoded
+from mtl_ray.export.graph import ExportGraph
+from mtl_ray.export.parity import MetricPair, Parity, ParityCheck, compare_arrays, compare_predictions, join_checks
 from mtl_ray.inference.bundle import BundlePredictor
-from mtl_ray.inference.predictor import Arrays, Predictor, decode_head
+from mtl_ray.inference.predictor import HeadArrays, Predictor, decode_head
 from mtl_ray.inference.torch_predictor import TorchPredictor
-from mtl_ray.inputs.input import AnyCanvas, placed
+from mtl_ray.inputs.input import AnyCanvas, Input, placed
 from mtl_ray.inputs.input import Arrays as InputArrays
-from mtl_ray.samples import Sample
+from mtl_ray.loading.config import DataConfig
+from mtl_ray.samples import Sample, Vocabulary
+from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.task import AnyHead
 
 BATCHES = (1, 3, 8)
+"""Batch sizes that are compared."""
+
+
+DecodedSample = tuple[Sample, Any]
+"""A sample and its decoded input: of an image (H, W, 3) uint8 RGB."""
+
+
+def check_samples(data: DataConfig, vocabulary: Vocabulary, count: int) -> tuple[list[DecodedSample], str]:
+    """Samples of the validation split, and a description of them.
+
+    Annotations get the class indices of the model. If the split cannot be read, samples are
+    generated instead.
+    """
+    uri, kind = data.val.uri if isinstance(data.val.uri, str) else data.val.uri[0], data.canvas.input
+    generated = f"generated {kind.name}s, since"
+    try:
+        split = open_split(uri)
+    except (FileNotFoundError, ValueError) as error:
+        return generate_samples(kind, count), f"{generated} the validation split cannot be read ({error})"
+    convert, _ = class_converter(split, vocabulary)
+    samples = map(convert, split.read(0, split.num_samples))
+    readable = list(islice(_readable(samples, kind, data.max_pixels), count))
+    return (readable, uri) if readable else (generate_samples(kind, count), f"{generated} no {kind.name} of {uri} can be read")
+
+
+def _readable(samples: Iterable[Sample], kind: Input[Any, Any, Any, Any], limit: int) -> Iterator[DecodedSample]:
+    for sample in samples:
+        if kind.name not in sample.inputs:
+            continue
+        try:
+            yield sample, kind.decode(sample.inputs[kind.name], limit)
+        except ValueError:
+            continue  # the loader reports these; the next one is used here
+
+
+def generate_samples(kind: Input[Any, Any, Any, Any], count: int) -> list[DecodedSample]:
+    """Generated data of an input, without annotations; the same in every call."""
+    rng = np.random.default_rng(0)
+    made = [kind.generate(rng) for _ in range(count)]
+    return [(Sample(key=f"generated-{number}", inputs={kind.name: encoded}), raw) for number, (encoded, raw) in enumerate(made)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """Torch and a bundle of the same model; ``graph`` gives the arrays that only a bundle of the
-    layout ``raw`` has.
-    """
+    """Torch and a bundle of the same model; ``graph`` gives the torch arrays of the layout ``raw``."""
 
     reference: TorchPredictor
-    graph: Graph
+    graph: ExportGraph
     bundle: BundlePredictor
 
-    def arrays(self, inputs: InputArrays) -> tuple[Arrays, Arrays, Arrays]:
-        """What torch predicts, the same in the layout of the bundle, and what the bundle gives."""
-        found = self.bundle.run(inputs)
+    def arrays(self, inputs: InputArrays) -> tuple[HeadArrays, HeadArrays, HeadArrays]:
+        """The arrays of torch, the same in the layout of the bundle, and those of the bundle."""
+        theirs = self.bundle.run(inputs)
         ours = self.reference.run(inputs)
         if not self.graph.raw:
-            return ours, ours, found
+            return ours, ours, theirs
         with torch.no_grad():
-            raw = self.graph(*self.graph.taken(self.reference.tensors(inputs)), exporting=False)
-        return ours, {head: {name: value.numpy() for name, value in fields.items()} for head, fields in raw.items()}, found
+            raw = self.graph(*self.graph.arguments(self.reference.tensors(inputs)), exporting=False)
+        return ours, {head: {name: value.numpy() for name, value in fields.items()} for head, fields in raw.items()}, theirs
 
 
-def verify(reference: TorchPredictor, graph: Graph, bundle: BundlePredictor, samples: Sequence[Decoded], config: ExportConfig) -> Parity:
-    """Compares a bundle with torch on real samples: the arrays, and all that is decoded of them.
+def verify(
+    reference: TorchPredictor, graph: ExportGraph, bundle: BundlePredictor, samples: Sequence[DecodedSample], config: ExportConfig
+) -> Parity:
+    """Compares a bundle with torch on samples: arrays, predictions and metrics.
 
     Args:
-        reference: the model as it is evaluated, on the CPU.
-        graph: the same model as it was traced.
-        bundle: what was written.
-        samples: with their decoded inputs; pieces of the first are compared too, which do not fill
-            the network's frame.
-        config: tolerances, and whether other sizes are promised.
+        reference: the model in torch, on the CPU.
+        graph: the traced module.
+        bundle: the written bundle.
+        samples: with their decoded inputs. Pieces of the first one, which do not fill the canvas,
+            are compared too.
+        config: tolerances, and whether sizes are dynamic.
     """
     parity = Parity(layout=config.layout, samples=len(samples))
     pair = _Pair(reference=reference, graph=graph, bundle=bundle)
@@ -74,17 +118,15 @@ def verify(reference: TorchPredictor, graph: Graph, bundle: BundlePredictor, sam
 
 
 def _rules(rule: AnyCanvas, config: ExportConfig) -> list[AnyCanvas]:
-    """The frame of the training and, where sizes are open, one of another size."""
+    """The canvas of the training and, if sizes are dynamic, one of another size."""
     other = rule.input.other_rule(rule) if config.size == "dynamic" else None
     return [rule] if other is None else [rule, other]
 
 
 def _compare_samples(pair: _Pair, raws: Sequence[Any], rule: AnyCanvas, batch: int, config: ExportConfig, parity: Parity) -> None:
-    """Compares samples in batches of one size, the last of which begins again with the first
-    samples.
-    """
+    """Compares samples in batches of one size; the last batch is filled up with the first samples."""
     size = rule.input.size_of(rule)
-    checks: dict[str, list[Check]] = {head: [] for head in pair.reference.heads}
+    checks: dict[str, list[ParityCheck]] = {head: [] for head in pair.reference.heads}
     filled = list(itertools.islice(itertools.cycle(raws), -(-len(raws) // batch) * batch))
     for start in range(0, len(filled), batch):
         inputs, frames = placed(filled[start : start + batch], rule)
@@ -94,19 +136,19 @@ def _compare_samples(pair: _Pair, raws: Sequence[Any], rule: AnyCanvas, batch: i
             parity.failures.append(f"the graph does not run at {size}, batch {batch}: {error}")
             return
         for head, head_config in pair.reference.heads.items():
-            check = Check(head=head, canvas=size, batch=batch)
+            check = ParityCheck(head=head, canvas=size, batch=batch)
             for figures, sentences in _checks(check, head_config, arrays, frames, config):
                 checks[head].append(figures)
                 parity.failures.extend(sentences)
-    parity.checks.extend(joined(of_head) for of_head in checks.values())
+    parity.checks.extend(join_checks(of_head) for of_head in checks.values())
 
 
 def _checks(
-    check: Check, head: AnyHead, arrays: tuple[Arrays, Arrays, Arrays], frames: Sequence[Any], config: ExportConfig
-) -> Iterator[tuple[Check, list[str]]]:
-    """The arrays of one head, then, if they can be decoded alike, its predictions."""
+    check: ParityCheck, head: AnyHead, arrays: tuple[HeadArrays, HeadArrays, HeadArrays], frames: Sequence[Any], config: ExportConfig
+) -> Iterator[tuple[ParityCheck, list[str]]]:
+    """Checks the arrays of one head, then its predictions if the arrays agree."""
     ours, expected, found = (each[check.head] for each in arrays)
-    figures, sentences = compare(check, head.task, expected, found, frames, config)
+    figures, sentences = compare_arrays(check, head.task, expected, found, frames, config)
     yield figures, sentences
     if not sentences:
         first, second = ([decode_head(side, i, each, head) for i, each in enumerate(frames)] for side in (ours, found))
@@ -120,7 +162,7 @@ def _compare_metrics(
     for head, results in ours.items():
         for metric, value in results.items():
             if math.isnan(value) and math.isnan(theirs[head][metric]):
-                continue  # nothing of the kind is annotated; the predictions were compared all the same
+                continue  # nothing is annotated for it; the predictions were compared anyway
             pair = MetricPair(head=head, metric=metric, torch=value, bundle=theirs[head][metric])
             parity.metrics.append(pair)
             if not (pair.difference <= config.max_metric):
@@ -131,3 +173,6 @@ def _metrics(predictor: Predictor, samples: Sequence[Sample]) -> dict[str, Mappi
     metrics = head_metrics(predictor.heads, predictor.vocabulary)
     measure(predictor, samples, metrics)
     return {name: metric.result() for name, metric in metrics.items()}
+
+
+# The data that an exported graph is checked on: of the validation split, or made up where that is.

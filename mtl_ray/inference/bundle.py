@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mtl_ray.artifact import open_artifact
 from mtl_ray.backends.backend import EngineError
-from mtl_ray.inference.predictor import Arrays, Predictions, predict_in_batches
+from mtl_ray.inference.predictor import HeadArrays, Predictions, predict_in_batches
 from mtl_ray.inference.signature import Signature, read_signature
 from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.inputs.input import Arrays as InputArrays
@@ -19,13 +19,13 @@ class BundlePredictor:
     """Runs the files of a bundle as ``signature.json`` says.
 
     Args:
-        uri: where the bundle lies.
+        uri: of the bundle.
         threads: of the engine within one call; 0 takes all cores.
-        batch: the most samples that go through the network together.
+        batch: most samples of one call of the network.
 
     Raises:
-        FileNotFoundError, ValueError: if there is no bundle, it is cut short, or its engine or a
-            plugin is not here.
+        FileNotFoundError, ValueError: if there is no bundle, it is incomplete, or its engine or a
+            plugin is not installed.
     """
 
     def __init__(self, uri: str, threads: int = 0, batch: int = 16) -> None:
@@ -43,34 +43,32 @@ class BundlePredictor:
 
     @property
     def about(self) -> str:
-        """What runs it, in words."""
+        """The engine, its device and precision."""
         return ", ".join((self.signature.engine.type, *self.session.about.values()))
 
     def predict(self, raws: Sequence[Any]) -> list[Predictions]:
         """See ``Predictor``."""
         return predict_in_batches(raws, self.canvas, self.heads, self.run, self.batch)
 
-    def run(self, arrays: InputArrays) -> Arrays:
-        """The arrays of each head for those of the input.
+    def run(self, arrays: InputArrays) -> HeadArrays:
+        """The output arrays of each head for the input arrays of a batch.
 
         Raises:
             EngineError: if the graph does not run.
         """
         values = self.session.run(to_graph(arrays, self.signature))
-        found: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in self.heads}
+        outputs: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in self.heads}
         for output in self.signature.outputs:
-            found[output.head][output.field] = values[output.name]
-        return found
+            outputs[output.head][output.field] = values[output.name]
+        return outputs
 
 
 def to_graph(arrays: InputArrays, signature: Signature) -> dict[str, NDArray[Any]]:
-    """The arrays of an input as the graph takes them, by their names in it: normalised where it
-    does not do that itself.
-    """
-    return {each.name: _as_taken(arrays[each.field], each.dtype, signature) for each in signature.inputs}
+    """The input arrays by their names in the graph; normalised if the graph does not normalise."""
+    return {each.name: _for_graph(arrays[each.field], each.dtype, signature) for each in signature.inputs}
 
 
-def _as_taken(values: NDArray[Any], dtype: str, signature: Signature) -> NDArray[Any]:
+def _for_graph(values: NDArray[Any], dtype: str, signature: Signature) -> NDArray[Any]:
     if values.dtype != np.uint8 or dtype == "uint8":
         return values
     shape = (1, -1) + (1,) * (values.ndim - 2)

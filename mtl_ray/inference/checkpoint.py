@@ -9,7 +9,7 @@ import torch
 from mtl_ray import storage
 from mtl_ray.artifact import Artifact, open_artifact
 from mtl_ray.experiment import ExperimentConfig, build_model, predicting_heads
-from mtl_ray.inference.run_folder import line
+from mtl_ray.inference.run_folder import current_checkpoints
 from mtl_ray.inference.stored_config import NetworkConfig, prediction_batch, read_network, read_vocabulary
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.models.model import Model
@@ -17,15 +17,16 @@ from mtl_ray.samples import Vocabulary
 
 
 def open_checkpoint(uri: str, device: str = "cpu", batch: int | None = None) -> TorchPredictor:
-    """The network of a checkpoint, ready to predict.
+    """The network of a checkpoint as a predictor.
 
     Args:
         uri: of the checkpoint.
-        device: where it computes.
-        batch: images that go through it together; by default ``evaluate.batch`` of its config, where that can be read.
+        device: of torch.
+        batch: most samples of one call of the network; by default ``evaluate.batch`` of its config.
 
     Raises:
-        ValueError: if there is no whole checkpoint at the URI, or its weights are not those of its config.
+        ValueError: if there is no complete checkpoint at the URI, or its weights do not fit its
+            config.
     """
     checkpoint = open_artifact(uri, kind="checkpoint")
     network = read_network(checkpoint)
@@ -42,7 +43,8 @@ def open_checkpoint(uri: str, device: str = "cpu", batch: int | None = None) -> 
 
 
 def load_model(checkpoint: Artifact, config: NetworkConfig | ExperimentConfig, vocabulary: Vocabulary) -> Model:
-    """The network with its averaged weights where there are some, else the plain ones; in evaluation mode, on the CPU.
+    """The network with its averaged weights if there are some, else the plain ones; in evaluation
+    mode, on the CPU.
 
     Raises:
         ValueError: if the weights do not fit the network.
@@ -61,26 +63,27 @@ def load_model(checkpoint: Artifact, config: NetworkConfig | ExperimentConfig, v
 
 
 def find_checkpoint(run_uri: str, which: Literal["best", "last"] = "best") -> str:
-    """The URI of a checkpoint of a run: the best by the run's own metric (the last where nothing was measured), or the last.
+    """The URI of a checkpoint of a run: the best by the run's own metric (the last if nothing was
+    measured), or the last.
 
-    Only whole checkpoints are found that lead to the newest attempt (see ``run_folder``).
+    Only complete checkpoints that lead to the newest attempt are considered (see ``run_folder``).
 
     Raises:
         ValueError: if the run has no such checkpoint.
     """
-    found = [place.uri for place in line(run_uri)]
-    if not found:
-        raise ValueError(f"there is no whole checkpoint in {run_uri}")
+    uris = [folder.uri for folder in current_checkpoints(run_uri)]
+    if not uris:
+        raise ValueError(f"there is no complete checkpoint in {run_uri}")
     if which == "best":
         try:
             best = storage.join(run_uri, json.loads(storage.read(storage.join(run_uri, "best.json")))["checkpoint"])
         except FileNotFoundError:
             best = ""
-        if best in found:
+        if best in uris:
             return best
-    return found[-1]
+    return uris[-1]
 
 
 def default_device() -> str:
-    """A GPU where there is one."""
+    """A GPU if there is one, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,6 @@
-"""A served model as a predictor: data goes out as files over HTTP (images as PNG), answers come back as Predictions."""
+"""A served model as a predictor: data is sent as files over HTTP (images as PNG), answers are
+decoded into predictions.
+"""
 
 import http.client
 import json
@@ -17,8 +19,7 @@ from typing import IO, Any
 from pydantic import TypeAdapter
 
 from mtl_ray.config.extend import extended
-from mtl_ray.inference.heads import head_of
-from mtl_ray.inference.predictor import Predictions
+from mtl_ray.inference.predictor import Predictions, head_of
 from mtl_ray.inference.stored_config import InputConfig
 from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.samples import Annotation, Vocabulary
@@ -26,18 +27,18 @@ from mtl_ray.tasks.head_classes import head_vocabulary
 from mtl_ray.tasks.task import HeadKind
 
 BUSY = (429, 503)
-"""What a server answers that has too much to do at the moment; it is asked again after the time that it names."""
+"""Statuses of a busy server; the request is sent again after the time that it states."""
 ATTEMPTS = 5
 MAX_WAIT_S = 30.0
 MAX_ANSWER_BYTES = 256_000_000
-"""An answer that is longer is refused before it is read whole."""
+"""A longer answer is refused before it is read completely."""
 
 
 def read_api_key(variable: str | None) -> str | None:
-    """The key that stands in an environment variable, so that it is in no command line.
+    """The API key in an environment variable, so that it is on no command line.
 
     Raises:
-        ValueError: if a variable is named and not set.
+        ValueError: if the variable is not set.
     """
     if variable is not None and not os.environ.get(variable):
         raise ValueError(f"the environment variable {variable}, which should hold the API key, is not set")
@@ -45,16 +46,16 @@ def read_api_key(variable: str | None) -> str | None:
 
 
 class EndpointPredictor:
-    """Asks ``GET /models`` what is served, then ``POST /predictions/MODEL`` for each sample.
+    """Requests ``GET /models`` once, then ``POST /predictions/MODEL`` for each sample.
 
     Args:
-        url: ``http://HOST:PORT/predictions/MODEL``, or ``http://HOST:PORT`` where one model is served.
+        url: ``http://HOST:PORT/predictions/MODEL``, or ``http://HOST:PORT`` if one model is served.
         api_key: sent as ``Authorization: Bearer``.
         timeout_s: for one answer.
-        parallel: requests under way at the same time.
+        parallel: concurrent requests.
 
     Raises:
-        ValueError: if nothing answers there, or not in this way, or too busy again and again.
+        ValueError: if no server of this project answers there, or it stays busy.
     """
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout_s: float = 60.0, parallel: int = 4) -> None:
@@ -74,10 +75,10 @@ class EndpointPredictor:
         except _ChoiceError:
             raise
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            raise ValueError(f"{base}/models does not answer as a server of this project does: {_said(error)}") from None
+            raise ValueError(f"{base}/models does not answer as a server of this project does: {_reason_of(error)}") from None
 
     def predict(self, raws: Sequence[Any]) -> list[Predictions]:
-        """See ``Predictor``; the files lose nothing, so the server sees the same data."""
+        """See ``Predictor``; the files are lossless, so the server gets the same data."""
         with ThreadPoolExecutor(self.parallel) as pool:
             return list(pool.map(self._predict, raws))
 
@@ -86,10 +87,10 @@ class EndpointPredictor:
         return self.read(self.answer(kind.encode_file(raw), score_threshold=0.0), kind.size(raw))
 
     def answer(self, file: bytes, score_threshold: float) -> Any:
-        """The JSON that is answered to a file of the input.
+        """The JSON answer to a file of the input.
 
         Raises:
-            ValueError: with what the server said, if it was not an answer.
+            ValueError: with the server's message, if it did not predict.
         """
         answer = self._ask(f"{self.url}?score_thr={score_threshold:g}", file)
         try:
@@ -98,14 +99,14 @@ class EndpointPredictor:
             raise ValueError(f"{self.url} did not answer JSON, but {answer[:60]!r}") from None
 
     def read(self, answer: Any, size: Mapping[str, int] | None = None) -> Predictions:
-        """Predictions of an answer; one of a model with a single head is that head's in its plain form.
+        """The predictions of an answer. The answer of a model with one head is not keyed by head.
 
         Args:
             answer: the JSON.
-            size: of the data, as ``Input.size`` gives it, where it is known.
+            size: of the data, as ``Input.size`` gives it, if it is known.
 
         Raises:
-            ValueError: if it is not an answer of these heads.
+            ValueError: if it is no answer of these heads.
         """
         try:
             by_head = {next(iter(self.heads)): answer} if len(self.heads) == 1 else answer
@@ -114,7 +115,7 @@ class EndpointPredictor:
                 for name, head in self.heads.items()
             }
         except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{self.url} does not answer as its heads {', '.join(self.heads)} do: {_said(error)}") from None
+            raise ValueError(f"{self.url} does not answer as its heads {', '.join(self.heads)} do: {_reason_of(error)}") from None
 
     def _ask(self, url: str, body: bytes | None = None) -> bytes:
         request = urllib.request.Request(url, data=body, headers=self.headers)
@@ -132,28 +133,30 @@ class EndpointPredictor:
         except urllib.error.HTTPError as error:
             raise ValueError(f"{url} answered {error.code}: {_start_of(error)}") from None
         except (OSError, http.client.HTTPException) as error:
-            raise ValueError(f"nothing answers at {url}: {_said(getattr(error, 'reason', error))}") from None
+            raise ValueError(f"nothing answers at {url}: {_reason_of(getattr(error, 'reason', error))}") from None
 
     def _send(self, request: urllib.request.Request) -> bytes:
         with self._opener.open(request, timeout=self.timeout_s) as response:
             answer = bytes(response.read(MAX_ANSWER_BYTES + 1))
-            stated = response.headers.get("Content-Length", "")
+            declared = response.headers.get("Content-Length", "")
         if len(answer) > MAX_ANSWER_BYTES:
             raise ValueError(f"{request.full_url} answered more than {MAX_ANSWER_BYTES:,} bytes")
-        if stated.isdigit() and len(answer) < int(stated):
-            raise ConnectionError("the answer was cut short")
+        if declared.isdigit() and len(answer) < int(declared):
+            raise ConnectionError("the answer was incomplete")
         return answer
 
 
 class _SameOrigin(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect of a GET to the same scheme, host and port only: the key must reach nobody else."""
+    """Follows a redirect of a GET to the same scheme, host and port only: no other server may get
+    the key.
+    """
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> urllib.request.Request | None:
         if _origin(newurl) != _origin(req.full_url):
             there = "://".join(urllib.parse.urlsplit(newurl)[:2])
-            raise ValueError(f"{req.full_url} sends requests on to another server, {there}; name that one if it is the right one")
+            raise ValueError(f"{req.full_url} redirects to another server, {there}; name that URL if it is the right one")
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 
@@ -162,10 +165,12 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
-def wait_s(stated: str | None) -> float:
-    """Seconds that a Retry-After header asks for (RFC 9110, section 10.2.3): a number or a date; 1 if it says neither."""
+def wait_s(declared: str | None) -> float:
+    """Seconds that a Retry-After header asks for (RFC 9110, section 10.2.3): a number or a date; 1
+    if it is neither.
+    """
     seconds = 1.0
-    text = (stated or "").strip()
+    text = (declared or "").strip()
     if text.isascii() and text.isdigit():
         seconds = float(text[:9])
     elif text:
@@ -184,20 +189,20 @@ def _start_of(error: urllib.error.HTTPError) -> str:
         return str(error.reason)
 
 
-def _said(error: object) -> str:
-    """What an error says, on one line; a missing key by its name."""
+def _reason_of(error: object) -> str:
+    """The message of an error on one line; a missing key by its name."""
     text = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
     return " ".join(text.split())[:300]
 
 
 class _ChoiceError(ValueError):
-    """The server is in order, and the model that was asked for is not there."""
+    """The server answers, but does not serve the model."""
 
 
 def _choose(served: Sequence[tuple[str, Mapping[str, Any]]], name: str, base: str) -> tuple[str, Mapping[str, Any]]:
     names = ", ".join(each for each, _ in served) or "nothing"
     if not name and len(served) != 1:
-        raise _ChoiceError(f"say which model: {base}/predictions/MODEL, with MODEL one of {names}")
+        raise _ChoiceError(f"name a model: {base}/predictions/MODEL, with MODEL one of {names}")
     for each, model in served:
         if not name or each == urllib.parse.unquote(name):
             return each, model
@@ -217,9 +222,9 @@ def _described(entries: Mapping[str, Mapping[str, Any]], plugins: tuple[str, ...
     colours: dict[Annotation, dict[str, tuple[int, int, int] | None]] = {}
     for name, entry in entries.items():
         own = [(r, g, b) for r, g, b in entry.get("colours") or ()]
-        found = colours.setdefault(kinds[name].annotation, {})
+        of_kind = colours.setdefault(kinds[name].annotation, {})
         for place, each in enumerate(entry["classes"]):
-            found.setdefault(each, own[place] if own else None)
+            of_kind.setdefault(each, own[place] if own else None)
     classes = {kind: tuple(found) for kind, found in colours.items()}
     vocabulary = Vocabulary(
         classes=classes,

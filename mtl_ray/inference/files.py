@@ -1,4 +1,4 @@
-"""Predictions on files, such as images: what is predicted, drawn and written down."""
+"""Predictions on files, such as images: drawn, and written as JSON."""
 
 import glob
 import json
@@ -31,15 +31,15 @@ def find_files(places: Iterable[str], kind: Input[Any, Any, Any, Any] = IMAGE) -
         kind: the input.
 
     Raises:
-        FileNotFoundError: if nothing is there, or a folder or pattern has no such file.
+        FileNotFoundError: if a file does not exist, or a folder or pattern has no such file.
     """
-    found: dict[str, None] = {}
+    uris: dict[str, None] = {}
     for place in places:
         files = list(_files(place, kind.suffixes))
         if not files:
             raise FileNotFoundError(f"there is no {kind.name} at {place}")
-        found |= dict.fromkeys(files)
-    return list(found)
+        uris |= dict.fromkeys(files)
+    return list(uris)
 
 
 def _files(place: str, suffixes: tuple[str, ...]) -> Iterator[str]:
@@ -53,57 +53,60 @@ def _files(place: str, suffixes: tuple[str, ...]) -> Iterator[str]:
 def predict_files(
     predictor: Predictor, uris: Sequence[str], out: str, score_threshold: float, max_pixels: int = MAX_PIXELS
 ) -> list[tuple[str, str]]:
-    """Draws what is predicted of each file and writes ``predictions.json``.
+    """Draws the predictions of each file and writes ``predictions.json``.
 
     Args:
         predictor: anything that predicts.
         uris: of files of its input.
-        out: folder or URI; drawings are named after their files, with a number where two would have one name.
-        score_threshold: boxes and labels below are neither drawn nor written.
-        max_pixels: larger data is not read: pixels of an image, values of another input.
+        out: folder or URI; drawings are named after their files, with a number if two would have
+            the same name.
+        score_threshold: boxes and labels with a lower score are neither drawn nor written.
+        max_pixels: larger data is not read (pixels of an image, values of another input).
 
     Returns:
         URI and reason of each file that could not be read.
 
     Raises:
-        ValueError: if files lie in ``out`` itself, where drawings could replace them.
+        ValueError: if a file is in ``out`` itself, where a drawing could replace it.
     """
     kind = predictor.canvas.input
     _refuse_own_folder(uris, out)
     names = dict(zip(uris, unique_names(uris), strict=True))
     entries: list[dict[str, Any]] = []
-    bad: list[tuple[str, str]] = []
+    unreadable: list[tuple[str, str]] = []
     waiting = iter(uris)
-    while part := list(islice(waiting, BATCH)):
+    while group := list(islice(waiting, BATCH)):
         raws: dict[str, Any] = {}
-        for uri in part:
+        for uri in group:
             try:
                 raws[uri] = kind.decode_file(storage.read(uri), max_pixels)
             except TooLargeError as error:
-                bad.append((uri, f"{error}; --max-pixels allows more"))
+                unreadable.append((uri, f"{error}; --max-pixels allows more"))
             except ValueError as error:
-                bad.append((uri, str(error)))
+                unreadable.append((uri, str(error)))
             except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-                bad.append((uri, error.strerror or str(error)))
+                unreadable.append((uri, error.strerror or str(error)))
         for (uri, raw), predictions in zip(raws.items(), predictor.predict(list(raws.values())), strict=True):
             name = names[uri]
-            storage.write(storage.join(out, name), jpeg(draw(predictor, raw, predictions, score_threshold)))
+            storage.write(storage.join(out, name), jpeg(draw_predictions(predictor, raw, predictions, score_threshold)))
             answers = _answers(predictor, predictions, score_threshold, storage.join(out, name.removesuffix(".jpg")))
             entries.append({"file": uri, "drawing": name, **kind.size(raw), "heads": answers})
-    content = {"version": 1, "predictions": entries, "unreadable": [{"file": uri, "reason": reason} for uri, reason in bad]}
+    content = {"version": 1, "predictions": entries, "unreadable": [{"file": uri, "reason": reason} for uri, reason in unreadable]}
     storage.write(storage.join(out, "predictions.json"), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-    return bad
+    return unreadable
 
 
 def _refuse_own_folder(uris: Sequence[str], out: str) -> None:
     for uri in uris:
         folder = uri.rpartition("/")[0] if storage.is_remote(uri) else os.path.dirname(os.path.realpath(storage.absolute(uri)))
         if folder == (storage.absolute(out) if storage.is_remote(out) else os.path.realpath(storage.absolute(out))):
-            raise ValueError(f"{uri} lies in {out}, where drawings are to be written and could replace it; name another folder")
+            raise ValueError(f"{uri} is in {out}, where a drawing could replace it. Fix: name another folder")
 
 
 def _answers(predictor: Predictor, predictions: Predictions, score_threshold: float, stem: str) -> dict[str, Any]:
-    """By head, what a server would answer; a class map lies in a file of its own, STEM.HEAD.png, instead of within JSON."""
+    """By head, what a server would answer; a class map is in its own file STEM.HEAD.png instead of
+    in the JSON.
+    """
     answers: dict[str, Any] = {}
     for name, head in predictor.heads.items():
         plain, file = head.task.plain_image(predictions[name]), None
@@ -116,8 +119,8 @@ def _answers(predictor: Predictor, predictions: Predictions, score_threshold: fl
     return answers
 
 
-def draw(predictor: Predictor, raw: Any, predictions: Predictions, score_threshold: float) -> NDArray[np.uint8]:
-    """An image of the data with what is predicted of it; one beside the other where there are several heads."""
+def draw_predictions(predictor: Predictor, raw: Any, predictions: Predictions, score_threshold: float) -> NDArray[np.uint8]:
+    """The image with its predictions; side by side if there are several heads."""
     image = predictor.canvas.input.show(raw)
     drawn = [
         head.task.draw_prediction(image, predictions[name], head_vocabulary(head, predictor.vocabulary), score_threshold)
@@ -127,14 +130,18 @@ def draw(predictor: Predictor, raw: Any, predictions: Predictions, score_thresho
 
 
 def unique_names(uris: Sequence[str]) -> list[str]:
-    """The drawing of each file: its own stem and .jpg, with -2, -3, ... for those that share it, however they are cased."""
+    """The drawing of each file: its own stem and .jpg, with -2, -3, ... for equal stems; case does
+    not count.
+    """
     taken: set[str] = set()
     stems = (uri.rpartition("/")[2].rpartition(".")[0] or uri.rpartition("/")[2] for uri in uris)
     return [free_name(stem, taken) for stem in stems]
 
 
 def free_name(stem: str, taken: set[str]) -> str:
-    """``STEM.jpg``, or with -2, -3, ... if that is taken, however it is cased; it is taken afterwards."""
+    """``STEM.jpg``, or with -2, -3, ... if that is taken; case does not count. The name is added to
+    ``taken``.
+    """
     name, number = stem, 1
     while name.lower() in taken:
         number += 1

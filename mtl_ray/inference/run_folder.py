@@ -1,11 +1,10 @@
-"""What lies in a run's folder: its attempts, and the checkpoints on the line that leads to the
-newest of them.
+"""The content of a run's folder: its attempts, and the current checkpoints, which lead to the
+newest attempt.
 
-Every start of a run claims the next number under ``attempts/`` before it trains, and says from
-which step it goes on. A checkpoint of step s by attempt a is on the line if every later attempt
-began at s or after it: had one begun before, it would have left that checkpoint behind. So whatever
-a process of an older attempt publishes late is never found, at whatever moment it wakes up, and no
-lock is needed.
+Every start of a run claims the next number under ``attempts/`` before it trains, and records the
+step from which it continues. A checkpoint of step s by attempt a is current if every later attempt
+started at step s or later. So a checkpoint that a process of an older attempt publishes late is
+never used, and no lock is needed.
 """
 
 import json
@@ -31,14 +30,14 @@ class Attempt:
 
     Attributes:
         attempt: its number, from 1.
-        from_step, from_checkpoint: where it goes on: the steps done, and the name of the
+        from_step, from_checkpoint: where it continues: the steps done, and the name of the
             checkpoint's folder; 0 and None at the start.
         world_size: of its group of workers.
         host, pid: of its rank 0.
         started: seconds since 1970.
         run_id: of the trackers, the same for all attempts.
-        ends: the last step that counts of each earlier attempt, by number; of those that are absent
-            nothing counts.
+        ends: the last step of each earlier attempt that counts, by number; attempts that are absent
+            do not count.
     """
 
     attempt: int
@@ -52,7 +51,7 @@ class Attempt:
     ends: Mapping[int, int] = field(default_factory=dict)
 
 
-class Place(NamedTuple):
+class CheckpointFolder(NamedTuple):
     """A checkpoint's folder in ``checkpoints/``; they sort by step."""
 
     step: int
@@ -61,17 +60,17 @@ class Place(NamedTuple):
 
 
 def checkpoint_folder(run_uri: str, step: int, attempt: int) -> str:
-    """Where the checkpoint after ``step`` steps of an attempt lies."""
+    """The folder of the checkpoint after ``step`` steps of an attempt."""
     return storage.join(run_uri, "checkpoints", f"step-{step:08d}" + (f"-a{attempt:04d}" if attempt != BEFORE_NUMBERS else ""))
 
 
 def attempt_file(run_uri: str, attempt: int) -> str:
-    """Where an attempt is written down."""
+    """The file of an attempt."""
     return storage.join(run_uri, "attempts", f"{attempt:08d}.json")
 
 
 def newest_attempt(run_uri: str) -> Attempt | None:
-    """The attempt that owns a run; None if there was none yet."""
+    """The attempt that owns a run; None before the first one."""
     found = [int(name.removesuffix(".json")) for name in storage.names(storage.join(run_uri, "attempts")) if _ATTEMPT.fullmatch(name)]
     if not found:
         return None
@@ -79,26 +78,28 @@ def newest_attempt(run_uri: str) -> Attempt | None:
     return Attempt(**{**content, "ends": {int(attempt): step for attempt, step in content["ends"].items()}})
 
 
-def places(run_uri: str) -> list[Place]:
-    """All folders of checkpoints, whole or not, on the line or not, by step."""
+def checkpoint_folders(run_uri: str) -> list[CheckpointFolder]:
+    """All folders of checkpoints by step, complete or not, current or not."""
     base = storage.join(run_uri, "checkpoints")
     names = {name: match for name in storage.names(base) if (match := _FOLDER.fullmatch(name))}
-    return sorted(Place(int(match[1]), int(match[2] or BEFORE_NUMBERS), storage.join(base, name)) for name, match in names.items())
+    return sorted(
+        CheckpointFolder(int(match[1]), int(match[2] or BEFORE_NUMBERS), storage.join(base, name)) for name, match in names.items()
+    )
 
 
-def on_line(place: Place, owner: Attempt | None) -> bool:
-    """True if a checkpoint leads to the attempt that owns the run, or was made by it."""
+def is_current(folder: CheckpointFolder, owner: Attempt | None) -> bool:
+    """True if a checkpoint leads to the attempt that owns the run, or was written by it."""
     if owner is None:
-        return place.attempt == BEFORE_NUMBERS
-    return place.attempt == owner.attempt or place.step <= owner.ends.get(place.attempt, -1)
+        return folder.attempt == BEFORE_NUMBERS
+    return folder.attempt == owner.attempt or folder.step <= owner.ends.get(folder.attempt, -1)
 
 
-def is_whole(place: Place) -> bool:
-    """True if a folder has a manifest, which is written last."""
-    return storage.exists(storage.join(place.uri, MANIFEST))
+def is_whole(folder: CheckpointFolder) -> bool:
+    """True if a folder is complete: it has a manifest, which is written last."""
+    return storage.exists(storage.join(folder.uri, MANIFEST))
 
 
-def line(run_uri: str) -> list[Place]:
-    """The whole checkpoints that count, by step."""
+def current_checkpoints(run_uri: str) -> list[CheckpointFolder]:
+    """The complete checkpoints that lead to the newest attempt, by step."""
     owner = newest_attempt(run_uri)
-    return [place for place in places(run_uri) if on_line(place, owner) and is_whole(place)]
+    return [folder for folder in checkpoint_folders(run_uri) if is_current(folder, owner) and is_whole(folder)]

@@ -1,10 +1,9 @@
-"""What stands beside the files of a bundle's engine: how to call the graph and what its outputs
-mean.
+"""The signature of a bundle: how the graph is called, and what its outputs mean.
 
-``signature.json`` has three versions. 1: the graph takes an image. 2: it takes ``valid_hw`` as
-well, which a program that knows 1 only would leave out. 3: it names its inputs by field, and the
-engine and its files where these are not ONNX Runtime and ``model.onnx``. A bundle is written in the
-lowest version that can say all of it, so that older programs read what they can run.
+``signature.json`` has three versions. 1: the graph takes an image. 2: it also takes
+``valid_hw``. 3: it names its inputs by field, and the engine and its files if these are not ONNX
+Runtime and ``model.onnx``. A bundle is written in the lowest version that can express it, so that
+older programs can read it.
 """
 
 import json
@@ -35,7 +34,7 @@ class InputSignature:
     field: str = "image"
     """The name of the array that it takes (``Input.arrays``)."""
     dtype: str = "uint8"
-    """Of the graph's input. float32 where the array is uint8: the caller gives (array - mean) / std
+    """Of the graph's input. float32 for a uint8 array: the caller passes (array - mean) / std
     of each channel.
     """
 
@@ -57,9 +56,9 @@ class Signature:
     """The content of ``signature.json`` in its newest version."""
 
     plugins: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
-    """Modules that its canvas, heads or engine come from."""
+    """Modules of its canvas, heads and engine."""
     engine: EngineConfig = Field(default_factory=OnnxRuntimeEngine, exclude_if=lambda engine: engine == OnnxRuntimeEngine())
-    """What runs the graph."""
+    """The engine that runs the graph."""
     files: tuple[str, ...] = Field(default=(MODEL_FILE,), exclude_if=lambda names: names == (MODEL_FILE,))
     """The engine's files in the bundle."""
     inputs: tuple[InputSignature, ...] = Field(min_length=1)
@@ -69,22 +68,22 @@ class Signature:
     layout: Literal["end2end", "raw"]
     """raw: detection heads give ``candidates`` float32 (batch, N, 5 + C), not yet suppressed."""
     canvas: CanvasConfig
-    """How data is put into the network's frame."""
+    """How data is placed on the canvas."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    """Of each channel; inside the graph already where the input is uint8."""
+    """Of each channel; part of the graph if the input is uint8."""
     heads: dict[str, HeadConfig]
     """The config of each head that predicts."""
     vocabulary: Vocabulary
 
     def to_json(self) -> bytes:
-        """UTF-8 JSON, indented, in the lowest version that can say it."""
+        """UTF-8 JSON, indented, in the lowest version that can express it."""
         content: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
-        return json.dumps(_as_before(content), indent=1, ensure_ascii=False).encode()
+        return json.dumps(_to_lowest_version(content), indent=1, ensure_ascii=False).encode()
 
 
-def _as_before(content: dict[str, Any]) -> dict[str, Any]:
-    """The content in version 1 or 2 where these can say it, else in version 3."""
+def _to_lowest_version(content: dict[str, Any]) -> dict[str, Any]:
+    """The content in version 1 or 2 if these can express it, else in version 3."""
     by_field = {each["field"]: each for each in content["inputs"]}
     known = next(iter(by_field)) == "image" and not by_field.keys() - set(_OF_IMAGES)
     if not known or {"plugins", "engine", "files"} & content.keys():
@@ -95,8 +94,8 @@ def _as_before(content: dict[str, Any]) -> dict[str, Any]:
     return {"version": 1 + len(second), "input": image, **second, **rest}
 
 
-def _as_now(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of any version in the newest form; what is wrong with it stays wrong."""
+def _to_newest_version(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of any version in the newest form; errors in it remain."""
     rest = {key: value for key, value in content.items() if key != "version"}
     if content.get("version", 1) == VERSION:
         return rest
@@ -112,8 +111,8 @@ def read_signature(data: bytes) -> Signature:
     """The inverse of ``to_json``.
 
     Raises:
-        ValueError: if a field is missing, unknown or wrong, the version is newer than this program,
-            or a plugin is missing here.
+        ValueError: if a field is missing, unknown or invalid, the version is newer than this
+            program, or a plugin is not installed.
     """
     try:
         content = json.loads(data)
@@ -128,9 +127,8 @@ def read_signature(data: bytes) -> Signature:
     if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
         raise ValueError("signature.json is not one that this version can read: its plugins are no list of names")
     try:
-        found = TypeAdapter(extended(Signature, plugins)).validate_json(json.dumps(_as_now(content)))
+        return TypeAdapter(extended(Signature, plugins)).validate_json(json.dumps(_to_newest_version(content)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"signature.json is not one that this version can read: {where}: {first['msg']}") from error
-    return found

@@ -1,4 +1,6 @@
-"""What a checkpoint or bundle says of itself: its network (``model.yaml``), its vocabulary, and its whole config; without torch."""
+"""The files that describe a checkpoint or bundle: its network (``model.yaml``), its vocabulary and
+its config; without torch.
+"""
 
 import json
 import logging
@@ -31,22 +33,22 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class InputConfig:
-    """What the network takes."""
+    """The input of a network."""
 
     canvas: CanvasConfig
-    """How data is put into the network's frame."""
+    """How data is placed on the canvas."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class NetworkConfig:
-    """The content of ``model.yaml``: all that a checkpoint's weights need to predict, without the rest of the config."""
+    """The content of ``model.yaml``: all that is needed to predict with a checkpoint's weights."""
 
     plugins: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
-    """Modules that parts of it come from."""
+    """Modules of its parts."""
     model: ModelConfig
     input: InputConfig
     vocabulary: str = VOCABULARY_FILE
-    """The file of the checkpoint that says what class indices mean."""
+    """The file of the checkpoint with the classes."""
 
 
 def network_yaml(config: ExperimentConfig) -> str:
@@ -58,10 +60,11 @@ def network_yaml(config: ExperimentConfig) -> str:
 
 
 def read_network(checkpoint: Artifact) -> NetworkConfig:
-    """The network of a checkpoint: ``model.yaml``, or of an older one that part of its ``config.yaml``.
+    """The network of a checkpoint: ``model.yaml``, or of an older checkpoint the same part of its
+    ``config.yaml``.
 
     Raises:
-        ValueError: naming file and line, if this version cannot read it, or the plugin that is missing here.
+        ValueError: naming file and line, if this version cannot read it, or the missing plugin.
     """
     if MODEL_FILE in checkpoint.names:
         tree = _tree(checkpoint, MODEL_FILE)
@@ -73,7 +76,7 @@ def read_network(checkpoint: Artifact) -> NetworkConfig:
 
 
 def _entry(tree: Node, *path: str) -> dict[str, Node]:
-    """The entry at a path under its last name; empty if there is none, which ``validate`` then says."""
+    """The entry at a path under its last name; empty if there is none, which ``validate`` reports."""
     node, there = find(tree, path)
     return {path[-1]: node} if there else {}
 
@@ -83,7 +86,9 @@ def _tree(checkpoint: Artifact, name: str) -> Node:
 
 
 def prediction_batch(checkpoint: Artifact) -> int:
-    """``evaluate.batch`` of its config, which costs memory but changes no result; the default where it cannot be read."""
+    """``evaluate.batch`` of its config, which costs memory but changes no result; 16 if it cannot
+    be read.
+    """
     default = 16
     if CONFIG_FILE not in checkpoint.names:
         return default
@@ -91,39 +96,41 @@ def prediction_batch(checkpoint: Artifact) -> int:
     return node.value if there and isinstance(node.value, int) and node.value > 0 else default
 
 
-class Stored(NamedTuple):
-    """The config of a checkpoint, and what of its sections ``OF_TRAINING`` this version cannot read, by path."""
+class StoredConfig(NamedTuple):
+    """The config of a checkpoint, and the values in its sections ``OF_TRAINING`` that this version
+    cannot read, by path.
+    """
 
     config: ExperimentConfig
     left_out: dict[str, Any]
 
 
-def read_stored(checkpoint: Artifact, overrides: Sequence[str] = ()) -> Stored:
-    """The resolved config that travels in every checkpoint and bundle, as far as this version can read it.
+def read_stored_config(checkpoint: Artifact, overrides: Sequence[str] = ()) -> StoredConfig:
+    """The resolved config of a checkpoint or bundle, as far as this version can read it.
 
     Args:
-        checkpoint: it, or a bundle.
-        overrides: changes of the form ``section.key=value``, which must be right.
+        checkpoint: a checkpoint or a bundle.
+        overrides: changes of the form ``section.key=value``, which must be valid.
 
     Raises:
         ValueError: naming file and line, if a section other than ``OF_TRAINING`` cannot be read, or the
-            plugin that is missing here.
+            missing plugin.
     """
     whole, changes = _tree(checkpoint, CONFIG_FILE), override_tree(overrides)
     tree, left_out = readable(whole, experiment_type(merge(whole, changes)), OF_TRAINING)
     unnamed = node_of({"schedule": {}, "runtime": {"name": "unnamed"}}, tree.origin)
     tree = merge(merge(unnamed, tree), changes)
-    return Stored(read_experiment(tree, written=True), left_out)
+    return StoredConfig(read_experiment(tree, written=True), left_out)
 
 
 def read_config(checkpoint: Artifact, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """``read_stored``, where what cannot be read is only said in the log."""
-    config, left_out = read_stored(checkpoint, overrides)
+    """``read_stored_config``; values that cannot be read are only logged."""
+    config, left_out = read_stored_config(checkpoint, overrides)
     for path, value in left_out.items():
         _log.warning("%s: this version does not know %s (%s); it is left out", storage.join(checkpoint.uri, CONFIG_FILE), path, value)
     return config
 
 
 def read_vocabulary(checkpoint: Artifact, name: str = VOCABULARY_FILE) -> Vocabulary:
-    """What class indices mean in a checkpoint, from its file ``name``."""
+    """The classes of a checkpoint, from its file ``name``."""
     return vocabulary_from_json(json.loads(checkpoint.read(name)))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mtl_ray.experiment import predicting_heads
-from mtl_ray.inference.predictor import Arrays, Predictions, predict_in_batches
+from mtl_ray.inference.predictor import HeadArrays, Predictions, predict_in_batches
 from mtl_ray.inputs.input import AnyCanvas
 from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.models.model import Model
@@ -19,11 +19,11 @@ class TorchPredictor:
     """Runs a model in evaluation mode, in float32 and without gradients.
 
     Args:
-        model: moved to ``device``; its training mode is afterwards as it was.
+        model: is moved to ``device``; its training mode is restored after each call.
         heads: the config of each head; auxiliary ones are left out.
         vocabulary, canvas, plugins: see ``Predictor``.
-        device: where to run.
-        batch: the most samples that go through the network together.
+        device: of torch.
+        batch: most samples of one call of the network.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class TorchPredictor:
             self.model.train(training)
 
     @torch.no_grad()
-    def run(self, arrays: InputArrays) -> Arrays:
-        """The arrays of each head for those of the input."""
-        with _exact():
+    def run(self, arrays: InputArrays) -> HeadArrays:
+        """The output arrays of each head for the input arrays of a batch."""
+        with _without_tf32():
             outputs = self.model.predict(self.tensors(arrays))
         return {name: {field: value.cpu().numpy() for field, value in outputs[name].items()} for name in self.heads}
 
@@ -66,10 +66,8 @@ class TorchPredictor:
 
 
 @contextmanager
-def _exact() -> Iterator[None]:
-    """Convolutions in float32 proper: a GPU shortens their factors otherwise (TF32), and scores
-    would differ from the bundle's by 4e-4.
-    """
+def _without_tf32() -> Iterator[None]:
+    """Convolutions in full float32. With TF32 on a GPU, scores differ from the bundle's by 4e-4."""
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:

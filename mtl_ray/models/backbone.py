@@ -20,11 +20,12 @@ STRIDES = {"C1": 2, "C2": 4, "C3": 8, "C4": 16, "C5": 32}
 class TimmFeatures(Backbone):
     """A network of timm that gives feature maps by name.
 
-    ``channels`` and ``strides`` say what each is: (B, channels, H / stride, W / stride), sizes
-    rounded up.
+    Each is (B, channels, H / stride, W / stride), sizes rounded up; see ``channels`` and
+    ``strides``.
 
     Raises:
-        ValueError: if timm has no such model, or the model has no feature map of a wanted stride.
+        ValueError: if timm has no such model, or the model has no feature map of a configured
+            stride.
     """
 
     def __init__(self, config: TimmBackbone) -> None:
@@ -34,7 +35,7 @@ class TimmFeatures(Backbone):
         self.levels = tuple(sorted(config.levels))
         self.channels = dict(zip(self.levels, self.net.feature_info.channels(), strict=True))
         self.strides = {level: STRIDES[level] for level in self.levels}
-        self.channels_last = getattr(self.net, "output_fmt", None) == Format.NHWC  # the maps of Swin
+        self.channels_last = getattr(self.net, "output_fmt", None) == Format.NHWC  # (B, H, W, C), as of Swin
         self.frozen = config.frozen
         if config.stride_in_1x1:
             _stride_first(self.net, config.name)
@@ -44,18 +45,18 @@ class TimmFeatures(Backbone):
             self.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "TimmFeatures":
-        """A frozen backbone keeps its normalisation statistics too."""
+        """A frozen backbone stays in evaluation mode, so its normalisation statistics stay too."""
         return super().train(mode and not self.frozen)
 
     def forward(self, values: Tensor) -> dict[str, Tensor]:
-        """``values``: image float (B, 3, H, W), normalised -> feature maps by name."""
+        """Normalised images float (B, 3, H, W) -> feature maps (B, C, h, w) by name."""
         maps = self.net(values)
         return dict(zip(self.levels, (each.permute(0, 3, 1, 2) for each in maps) if self.channels_last else maps, strict=True))
 
 
 def _stride_first(net: nn.Module, name: str) -> None:
     """Moves the stride of each bottleneck from its 3x3 convolution to the 1x1 before it (He et al.
-    2015 as released in Caffe).
+    2015, as released in Caffe).
     """
     blocks = [module for module in net.modules() if hasattr(module, "conv3") and getattr(module.conv2, "stride", None) == (2, 2)]
     if not blocks:
@@ -76,7 +77,7 @@ def _create(config: TimmBackbone, **more: Any) -> Any:
 
 
 def _indices(config: TimmBackbone) -> tuple[int, ...]:
-    """Which of timm's feature maps have the strides of the wanted levels."""
+    """The indices of timm's feature maps with the strides of the configured levels."""
     unknown = [level for level in config.levels if level not in STRIDES]
     if unknown:
         raise ValueError(f"model.backbone.levels: {', '.join(unknown)} is none of {', '.join(STRIDES)}")
@@ -89,35 +90,32 @@ def _indices(config: TimmBackbone) -> tuple[int, ...]:
 
 
 def load_weights(net: nn.Module, uri: str) -> None:
-    """Fills a backbone from a file of safetensors or of ``torch.save`` (read without unpickling
-    code).
+    """Loads a backbone from a file of safetensors or of ``torch.save`` (no code is unpickled).
 
-    The names may stand as timm has them, or as a checkpoint of this project has them
-    (``trunk.backbone.net.``). Entries that the backbone does not have, such as a classifier, are
-    left aside.
+    Names may be those of timm or of a checkpoint of this project (``trunk.backbone.net.``). Entries
+    that the backbone does not have, such as a classifier, are ignored.
 
     Raises:
-        ValueError: if the file leaves a parameter of the backbone unset, or has another shape for
-            it.
+        ValueError: if a parameter of the backbone is missing in the file or has another shape.
     """
-    state = read_state(uri)
+    state = read_state_dict(uri)
     own = net.state_dict()
     prefix = next(
         (prefix for prefix in ("", "trunk.backbone.net.", "module.", "model.", "backbone.") if prefix + next(iter(own)) in state), ""
     )
-    found = {name: state[prefix + name] for name in own if prefix + name in state}
-    lacking = [name for name in own if name not in found and not name.endswith("num_batches_tracked")]
-    if lacking:
-        raise ValueError(f"{uri} has no {lacking[0]!r} ({len(lacking)} of {len(own)} entries of the backbone are not in it)")
-    unequal = [name for name, value in found.items() if value.shape != own[name].shape]
+    matching = {name: state[prefix + name] for name in own if prefix + name in state}
+    missing_names = [name for name in own if name not in matching and not name.endswith("num_batches_tracked")]
+    if missing_names:
+        raise ValueError(f"{uri} has no {missing_names[0]!r} ({len(missing_names)} of {len(own)} entries of the backbone are not in it)")
+    unequal = [name for name, value in matching.items() if value.shape != own[name].shape]
     if unequal:
         name = unequal[0]
-        raise ValueError(f"{uri}: {name!r} is {tuple(found[name].shape)}, but the backbone has {tuple(own[name].shape)}")
-    net.load_state_dict(found, strict=False)
+        raise ValueError(f"{uri}: {name!r} is {tuple(matching[name].shape)}, but the backbone has {tuple(own[name].shape)}")
+    net.load_state_dict(matching, strict=False)
 
 
-def read_state(uri: str) -> Mapping[str, Tensor]:
-    """The tensors of a weight file by name; nothing in it is run."""
+def read_state_dict(uri: str) -> Mapping[str, Tensor]:
+    """The tensors of a weight file by name; no code in it is run."""
     data = storage.read(uri)
     if uri.endswith(".safetensors"):
         return dict(load(data))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class AnyBackbone(Protocol):
-    """What the config class of every backbone has."""
+    """The protocol of a backbone's config class."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -33,9 +33,7 @@ class AnyBackbone(Protocol):
         ...
 
     def without_pretrained(self) -> Self:
-        """The same network with random weights, which come from elsewhere: nothing is read or
-        downloaded.
-        """
+        """The same network with random weights: no weights are read or downloaded."""
         ...
 
     def paths(self) -> Mapping[str, str]:
@@ -44,7 +42,7 @@ class AnyBackbone(Protocol):
 
 
 class AnyNeck(Protocol):
-    """What the config class of every neck has."""
+    """The protocol of a neck's config class."""
 
     @property
     def type(self) -> str:
@@ -64,7 +62,7 @@ class AnyNeck(Protocol):
             strides: canvas pixels per cell of each feature; 0 for a pooled one.
 
         Raises:
-            ValueError: if the features do not fit; the message goes on from "neck NAME".
+            ValueError: if the features do not fit; the message continues "neck NAME".
         """
         ...
 
@@ -77,7 +75,7 @@ class TimmBackbone:
     name: str
     """Model name, as ``timm.list_models()`` gives it."""
     levels: tuple[str, ...] = ("C3", "C4", "C5")
-    """Which feature maps to take."""
+    """The feature maps to use."""
     pretrained: bool = False
     """Start from timm's published weights (downloaded when the model is first built)."""
     weights: str | None = None
@@ -85,8 +83,8 @@ class TimmBackbone:
     frozen: bool = False
     """Do not train the backbone."""
     stride_in_1x1: bool = False
-    """The strided blocks of a ResNet halve the map in their first convolution, as those of Caffe
-    and Detectron, not in the 3x3 one.
+    """Strided blocks of a ResNet have their stride in the first 1x1 convolution, as in Caffe and
+    Detectron, instead of in the 3x3 one.
     """
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of ``timm.create_model``."""
@@ -111,19 +109,19 @@ Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$")]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FpnNeck:
-    """Feature pyramid (Lin et al. 2017): top-down pathway with lateral connections; gives P<n> for
-    each C<n> it reads.
+    """Feature pyramid (Lin et al. 2017): top-down pathway with lateral connections; P<n> for
+    each C<n> that it reads.
     """
 
     type: Literal["fpn"] = "fpn"
     prefix: Prefix = ""
-    """Stands before the names of the features that it gives (``aux_`` makes aux_P3 of P3): names
-    are unique in a model.
+    """Prefix of the names of its features (``aux_``: aux_P3 instead of P3), which must be unique in
+    a model.
     """
     inputs: tuple[str, ...] = ("C3", "C4", "C5")
     channels: int = Field(default=128, ge=1)
     extra: int = Field(default=0, ge=0, le=2)
-    """Further levels above the last, each a stride-2 convolution of the one before."""
+    """Further levels above the last; each is a stride-2 convolution of the previous one."""
     norm: bool = True
     """Batch normalisation after each convolution."""
 
@@ -145,7 +143,7 @@ class PafpnNeck:
 
     type: Literal["pafpn"] = "pafpn"
     prefix: Prefix = ""
-    """Stands before the names of the features that it gives."""
+    """Prefix of the names of its features."""
     inputs: tuple[str, ...] = ("C3", "C4", "C5")
     channels: int = Field(default=128, ge=1)
     extra: int = Field(default=0, ge=0, le=2)
@@ -165,14 +163,14 @@ class PafpnNeck:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PoolNeck:
-    """Global pooling: (B, C, H, W) -> (B, C), called G<n> for the C<n> or P<n> it reads."""
+    """Global pooling: (B, C, H, W) -> (B, C), called G<n> for the C<n> or P<n> that it reads."""
 
     type: Literal["pool"] = "pool"
     prefix: Prefix = ""
-    """Stands before the name of the feature that it gives."""
+    """Prefix of the name of its feature."""
     input: str = "C5"
     kind: Literal["mean", "max"] = "mean"
-    """mean: of the whole image. max: of its strongest place, for small objects in large scenes
+    """mean: over all cells. max: the strongest cell, for small objects in large scenes
     (Oquab et al. 2015).
     """
 

@@ -1,4 +1,4 @@
-"""What a head is: the protocol that every task's modules follow."""
+"""The protocol of a head, which the modules of all tasks follow."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,27 +16,35 @@ if TYPE_CHECKING:
     from mtl_ray.tasks.task import AnyHead
 
 Features = Mapping[str, Tensor]
-"""What the trunk gives, by name: C2..C5 (B, C, H, W) from the backbone, P3.. from a pyramid, G5 (B, C) pooled."""
+"""The features of the trunk by name: C2..C5 (B, C, H, W) of the backbone, P3.. of a pyramid, G5 (B,
+C) pooled.
+"""
 
 Term = tuple[Tensor, Tensor]
-"""A loss term as (sum, count), both float32 scalars: each is summed over micro-batches and ranks, then sum / max(count, 1) is the loss."""
+"""A loss term as (sum, count), both float32 scalars: both are summed over micro-batches and ranks;
+the loss is sum / max(count, 1).
+"""
 
 
 Candidates = dict[str, Tensor]
-"""Of a dense head: ``boxes`` (B, N, 4) xyxy in canvas pixels, ``objectness`` (B, N), ``scores`` (B, N, C); float32, scores in [0, 1]."""
+"""The candidates of a dense head: ``boxes`` (B, N, 4) xyxy in canvas pixels, ``objectness`` (B, N),
+``scores`` (B, N, C); float32, scores in [0, 1].
+"""
 
 IMPOSSIBLE = -1e30
-"""The logit of a class that does not enter a softmax: its probability is exactly 0 beside any other, and no NaN if all are so."""
+"""The logit of a class that is excluded from a softmax. Its probability is exactly 0, and there is
+no NaN if all are excluded.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
-    """What a head may want to know besides features.
+    """The inputs of a head besides features.
 
     Attributes:
-        inputs: the arrays of the input by name, batch first, as the model got them.
+        inputs: the arrays of the input by name, batch first, as passed to the model.
         step: the optimiser step; 0 outside training.
-        exporting: True while the graph is being traced for ONNX, where only operators that ONNX has may be used.
+        exporting: True while the graph is being traced for ONNX, with the operators of ONNX only.
     """
 
     inputs: Mapping[str, Tensor]
@@ -45,22 +53,23 @@ class Context:
 
     @property
     def canvas_hw(self) -> tuple[int, int]:
-        """Of images: height and width of the network's input, pixels."""
+        """Of images: height and width of the canvas in pixels."""
         image = self.inputs["image"]
         return image.shape[2], image.shape[3]
 
     @property
     def valid_hw(self) -> Tensor:
-        """Of images: int32 (B, 2), the part of each canvas that holds image."""
+        """Of images: int32 (B, 2), height and width of the image on each canvas, without padding."""
         return self.inputs["valid_hw"]
 
 
 @runtime_checkable
 class Head(Protocol):
-    """A module upon the trunk's features.
+    """A module on the trunk's features.
 
-    ``annotation`` names the entry of ``Batch.targets`` that ``losses`` gets; ``levels`` the features it reads; ``weight``
-    is the factor of its losses, which the model applies. A head with ``train_only`` is trained, never evaluated or exported.
+    ``annotation`` names the entry of ``Batch.targets`` for ``losses``; ``levels`` the features that
+    it reads; ``weight`` is the factor of its losses, which the model applies. A head with
+    ``train_only`` is only trained, not evaluated or exported.
     """
 
     annotation: Annotation
@@ -69,21 +78,24 @@ class Head(Protocol):
     weight: float
 
     def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
-        """Named terms, such as ``{"box": (sum, count)}``; samples whose ``annotated`` is False add to neither.
+        """Named terms, such as ``{"box": (sum, count)}``; samples whose ``annotated`` is False do
+        not count.
 
-        ``targets["known_classes"]`` bool (B, C) says which classes the dataset of each sample annotates: logits of the others
-        get no gradient.
-        Where nothing in the batch is annotated, a term is (0 * outputs, 0), so that no rank waits for a gradient.
+        ``targets["known_classes"]`` bool (B, C) holds the classes that the dataset of each sample
+        annotates: logits of the others get no gradient. If nothing in the batch is annotated, a
+        term is (0 * outputs, 0), so that no rank waits for a gradient.
         """
         ...
 
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
-        """The tensors that go into ``decode``, batch first; runs inside the exported graph."""
+        """The arrays for ``decode``, batch first; it is part of the exported graph."""
         ...
 
 
 class HeadModule(nn.Module):
-    """A ``Head`` as far as its config says it: a subclass adds its layers, ``losses`` and ``predict``."""
+    """The attributes of a ``Head`` from its config; a subclass adds its layers, ``losses`` and
+    ``predict``.
+    """
 
     def __init__(self, config: "AnyHead") -> None:
         super().__init__()
@@ -94,10 +106,10 @@ class HeadModule(nn.Module):
 
 
 class NarrowTargets(nn.Module):
-    """Gives a head that learns some of the classes its targets in its own class indices.
+    """Converts targets to the class indices of a head that learns some of the classes.
 
     Args:
-        kind: what the head learns from.
+        kind: of annotation.
         mapper: run's class index -> head's.
         of_head: (K,) the run's index of each class of the head.
     """
@@ -112,7 +124,9 @@ class NarrowTargets(nn.Module):
         self.register_buffer("of_head", torch.from_numpy(of_head), persistent=False)
 
     def forward(self, targets: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The targets of a batch; a sample of which the dataset knows no class of the head is not annotated."""
+        """The targets of a batch; a sample whose dataset knows no class of the head is not
+        annotated.
+        """
         known = targets["known_classes"][:, self.of_head]  # (B, K)
         annotated = targets["annotated"] & known.any(dim=1)
         return {**self.kind.narrow_batch(targets, self.to_head, self.of_head), "known_classes": known, "annotated": annotated}
@@ -120,23 +134,27 @@ class NarrowTargets(nn.Module):
 
 @runtime_checkable
 class DenseHead(Head, Protocol):
-    """A head that proposes many boxes and then suppresses most: ``predict`` is ``select`` of ``candidates``."""
+    """A head with many candidates, most of which are suppressed: ``predict`` is ``select`` of
+    ``candidates``.
+    """
 
     def candidates(self, features: Features, context: Context) -> Candidates:
-        """All that it proposes, before suppression."""
+        """All candidates before suppression."""
         ...
 
     def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
-        """What ``predict`` gives of these; ``exporting`` as in ``Context``."""
+        """The result of ``predict`` for these candidates; ``exporting`` as in ``Context``."""
         ...
 
 
 def unsuppressed(head: Head, features: Features, context: Context) -> dict[str, Tensor]:
-    """What a head gives before suppression, where it has one: its candidates; else what it predicts."""
-    proposing = dense(head)
-    return head.predict(features, context) if proposing is None else proposing.candidates(features, context)
+    """The candidates of a dense head before suppression, or the result of ``predict`` of another
+    head.
+    """
+    dense_head = dense(head)
+    return head.predict(features, context) if dense_head is None else dense_head.candidates(features, context)
 
 
 def dense(head: object) -> DenseHead | None:
-    """A head with its candidates, or None for one that has none."""
+    """The head itself if it is a dense head, else None."""
     return head if isinstance(head, DenseHead) else None

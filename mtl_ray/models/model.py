@@ -19,10 +19,11 @@ class Model(nn.Module):
     """One trunk and one or more heads.
 
     Args:
-        trunk: gives the features.
+        trunk: computes the features.
         heads: by name.
-        mean, std: of each channel (for images RGB, 0 to 255): the first layer subtracts the one and divides by the other.
-        narrow: by head, for those that do not learn all classes of the run in their order.
+        mean, std: of each channel (for images RGB, 0 to 255), for the normalisation of uint8
+            inputs.
+        narrow: by head, for heads that do not learn all classes of the run in their order.
     """
 
     mean: Tensor
@@ -46,26 +47,26 @@ class Model(nn.Module):
         self._layout = _layout(self)
 
     def normalise(self, values: Tensor) -> Tensor:
-        """What the trunk reads, of the array of its name.
+        """The trunk's input, normalised if it is uint8.
 
         Args:
-            values: (B, C, ...). uint8 becomes float32, normalised, in the memory layout in which convolutions are fastest; all else
-                stays as it is.
+            values: (B, C, ...). uint8 becomes normalised float32 in the memory layout in which
+                convolutions are fastest; other dtypes stay unchanged.
 
         Raises:
-            ValueError: if ``mean`` and ``std`` are of another number of channels.
+            ValueError: if ``mean`` and ``std`` have another number of channels.
         """
         if values.dtype != torch.uint8:
             return values
         if values.shape[1] != self.mean.numel():
-            raise ValueError(f"model.mean and model.std are of {self.mean.numel()} channels, the input has {values.shape[1]}")
-        if values.dim() != 4:  # (B, C, L) or (B, C, D, H, W): no layout but one
+            raise ValueError(f"model.mean and model.std have {self.mean.numel()} channels, the input has {values.shape[1]}")
+        if values.dim() != 4:  # (B, C, L) or (B, C, D, H, W): only one layout
             shape = (1, -1) + (1,) * (values.dim() - 2)
             return (values.float() - self.mean.view(shape)) / self.std.view(shape)
         return ((values.float() - self.mean) / self.std).contiguous(memory_format=self._layout)
 
     def prepare(self, inputs: Mapping[str, Tensor], step: int = 0, exporting: bool = False) -> tuple[Features, Context]:
-        """What every head gets: the features of a batch, and its context.
+        """The features of a batch and its context, which every head gets.
 
         Args:
             inputs: the arrays of the input by name, batch first.
@@ -91,15 +92,15 @@ class Model(nn.Module):
         return self.losses(batch, step)
 
     def predict(self, inputs: Mapping[str, Tensor], exporting: bool = False) -> dict[str, dict[str, Tensor]]:
-        """What each head that predicts gives.
+        """The predictions of each predicting head.
 
         Args:
             inputs: the arrays of the input by name, batch first: of images ``image`` uint8 (B, 3, H, W) RGB and ``valid_hw`` int32
-                (B, 2), the part of each canvas that holds image.
+                (B, 2), height and width of the image on each canvas.
             exporting: True while the graph is traced for ONNX.
 
         Returns:
-            By head, the arrays that go into ``decode``, batch first.
+            By head, the arrays for ``decode``, batch first.
         """
         features, context = self.prepare(inputs, exporting=exporting)
         return {name: head.predict(features, context) for name, head in self.predicting()}
@@ -113,7 +114,9 @@ class Model(nn.Module):
 
 
 def _layout(model: nn.Module) -> torch.memory_format:
-    """Channels last, in which convolutions are fastest, but for a model so narrow that oneDNN would spoil memory in it."""
+    """Channels last, in which convolutions are fastest, except for narrow models in which oneDNN
+    would write past its buffer.
+    """
     convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
     unsafe = any(c.kernel_size == (1, 1) and max(c.stride) > 1 and c.in_channels // c.groups < _ONEDNN_BLOCK for c in convolutions)
     return torch.contiguous_format if unsafe else torch.channels_last

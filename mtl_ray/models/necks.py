@@ -1,6 +1,4 @@
-"""What is built on a backbone: feature pyramids and pooling. Each neck adds features to those that
-it is given.
-"""
+"""Necks on a backbone: feature pyramids and pooling. Each neck adds features to those it gets."""
 
 import re
 from collections.abc import Mapping
@@ -9,8 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtl_ray.models.config import FpnNeck, PafpnNeck, PoolNeck
-from mtl_ray.models.layers import conv_norm_act
 from mtl_ray.models.trunk import Neck
+
+
+def conv_norm_act(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, norm: bool = True, act: bool = True) -> nn.Sequential:
+    """A convolution (B, inputs, H, W) -> (B, outputs, H / stride, W / stride), batch normalisation
+    and ReLU.
+
+    ``norm`` and ``act`` switch the last two off. ``nn.SyncBatchNorm.convert_sync_batchnorm``
+    converts the normalisation.
+    """
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=not norm)]
+    if norm:
+        layers.append(nn.BatchNorm2d(outputs))
+    if act:
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
 
 
 class Fpn(Neck):
@@ -35,15 +47,15 @@ class Fpn(Neck):
         self.strides = _strides(self.inputs, strides, self.names)
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """(B, C_i, H_i, W_i) by name -> (B, channels, H_i, W_i) as ``names``."""
+        """(B, C_i, H_i, W_i) by name -> (B, channels, H_i, W_i) by the names in ``names``."""
         maps = self.top_down(features)
         for further in self.further:
             maps.append(further(maps[-1]))
         return dict(zip(self.names, maps, strict=True))
 
     def top_down(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """The pyramid without the further levels, fine to coarse."""
-        maps = [lateral(features[name]) for lateral, name in zip(self.lateral, self.inputs, strict=True)]
+        """The pyramid without the further levels, from fine to coarse."""
+        maps = [lateral(features[name]) for lateral, name in zip(self.lateral, self.inputs, strict=True)]  # (B, channels, H_i, W_i) each
         for i in range(len(maps) - 2, -1, -1):
             maps[i] = maps[i] + F.interpolate(maps[i + 1], size=maps[i].shape[-2:], mode="nearest")
         return [smooth(level) for smooth, level in zip(self.smooth, maps, strict=True)]
@@ -61,7 +73,7 @@ class Pafpn(Fpn):
         self.merge = nn.ModuleList(conv_norm_act(width, width, 3, norm=config.norm, act=False) for _ in range(steps))
 
     def top_down(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """The pyramid after its second, bottom-up pass."""
+        """The pyramid after the bottom-up pathway."""
         maps = super().top_down(features)
         for i, (down, merge) in enumerate(zip(self.down, self.merge, strict=True)):
             maps[i + 1] = merge(maps[i + 1] + down(maps[i]))
@@ -69,7 +81,7 @@ class Pafpn(Fpn):
 
 
 class Pool(Neck):
-    """Global pooling, as a plain reduction, which exports with any height and width."""
+    """Global pooling as a plain reduction, which can be exported with dynamic sizes."""
 
     def __init__(self, config: PoolNeck, channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
         super().__init__()
@@ -80,7 +92,7 @@ class Pool(Neck):
         self.strides = {self.name: 0}
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """(B, C, H, W), or with another number of axes after C, -> (B, C) as G<i>."""
+        """(B, C, ...) with any number of further axes -> (B, C) as G<i>."""
         level = features[self.input]
         axes = tuple(range(2, level.dim()))
         return {self.name: level.mean(dim=axes) if self.kind == "mean" else level.amax(dim=axes)}
@@ -110,3 +122,6 @@ def _strides(inputs: tuple[str, ...], strides: Mapping[str, int], names: tuple[s
     while len(known) < len(names):
         known.append(known[-1] * 2)
     return dict(zip(names, known, strict=True))
+
+
+# The layer that necks and heads are made of.

@@ -1,4 +1,4 @@
-"""A trunk: a backbone and the necks on it. It gives features by name, which heads read."""
+"""A trunk: a backbone and the necks on it. It computes features by name, which heads read."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,12 +9,12 @@ from mtl_ray.models.head import Features
 
 
 class Backbone(nn.Module):
-    """The part of a trunk that reads the input. A subclass sets the attributes and gives
+    """The part of a trunk that reads the input. A subclass sets the attributes and defines
     ``forward``.
 
     Attributes:
         input: the array of the input that it reads (``Input.arrays``).
-        channels: channels of each feature that it gives, by name: (B, channels, ...).
+        channels: channels of each of its features by name: (B, channels, ...).
         strides: canvas pixels per cell of each feature, sizes rounded up; 0 for a pooled one.
     """
 
@@ -23,20 +23,18 @@ class Backbone(nn.Module):
     strides: Mapping[str, int]
 
     def forward(self, values: Tensor) -> dict[str, Tensor]:
-        """``values`` float (B, ...), normalised if they were bytes -> features by name."""
+        """The input float (B, ...), normalised if it was uint8 -> features by name."""
         raise NotImplementedError
 
 
 class Neck(nn.Module):
-    """Adds features to those that it is given. A subclass sets ``channels`` and ``strides`` of
-    those that it adds.
-    """
+    """Adds features. A subclass sets ``channels`` and ``strides`` of the added features."""
 
     channels: Mapping[str, int]
     strides: Mapping[str, int]
 
     def forward(self, features: Features) -> dict[str, Tensor]:
-        """All features so far -> those that are added."""
+        """All features so far -> the added features."""
         raise NotImplementedError
 
 
@@ -45,7 +43,7 @@ class Trunk(nn.Module):
 
     Attributes:
         input: the array of the input that it reads.
-        channels: channels of each feature that it gives, by name.
+        channels: channels of each feature by name.
         strides: canvas pixels per cell of each feature; 0 for a pooled one.
     """
 
@@ -56,10 +54,10 @@ class Trunk(nn.Module):
         self.channels = dict(backbone.channels)
         self.strides = dict(backbone.strides)
         self.necks = nn.ModuleDict()
-        givers = dict.fromkeys(self.channels, "the backbone")
+        sources = dict.fromkeys(self.channels, "the backbone")
         for name, config in necks.items():
             neck = self._neck(name, config)
-            _add_features(givers, name, neck.channels)
+            _add_features(sources, name, neck.channels)
             self.necks[name] = neck
             self.channels |= neck.channels
             self.strides |= neck.strides
@@ -68,39 +66,39 @@ class Trunk(nn.Module):
         missing = [level for level in config.reads if level not in self.channels]
         if missing:
             known = ", ".join(self.channels)
-            raise ValueError(f"neck {name!r} reads {', '.join(missing)}, but there is only {known} (model.backbone.levels)")
+            raise ValueError(f"neck {name!r} reads {', '.join(missing)}, but only {known} exist (model.backbone.levels)")
         try:
             return config.build(self.channels, self.strides)
         except ValueError as error:
             raise ValueError(f"neck {name!r} {error}") from error
 
     def forward(self, values: Tensor) -> Features:
-        """``values`` float (B, ...), normalised if they were bytes -> features by name."""
+        """The input float (B, ...), normalised if it was uint8 -> features by name."""
         features: dict[str, Tensor] = self.backbone(values)
         for neck in self.necks.values():
             features = features | neck(features)
         return features
 
 
-def _add_features(givers: dict[str, str], neck: str, names: Iterable[str]) -> None:
-    """Notes which features a neck gives.
+def _add_features(sources: dict[str, str], neck: str, names: Iterable[str]) -> None:
+    """Records the features of a neck.
 
     Raises:
-        ValueError: if the backbone or an earlier neck gives a feature of the same name.
+        ValueError: if the backbone or an earlier neck has a feature of the same name.
     """
     for name in names:
-        if name in givers:
+        if name in sources:
             raise ValueError(
-                f"{givers[name]} and neck {neck!r} both give the feature {name}: give one a prefix (model.necks.{neck}.prefix=NAME_)"
+                f"{sources[name]} and neck {neck!r} both define the feature {name}. Fix: a prefix (model.necks.{neck}.prefix=NAME_)"
             )
-        givers[name] = f"neck {neck!r}"
+        sources[name] = f"neck {neck!r}"
 
 
 def build_trunk(backbone: BackboneConfig, necks: Mapping[str, NeckConfig]) -> Trunk:
     """The trunk of a config, with random or the configured weights.
 
     Raises:
-        ValueError: if the backbone is unknown, a neck reads a feature that is not there, or two
-            give features of one name.
+        ValueError: if the backbone is unknown, a neck reads a feature that does not exist, or two
+            features have the same name.
     """
     return Trunk(backbone.build(), necks)

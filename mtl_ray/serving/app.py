@@ -1,8 +1,7 @@
-"""HTTP around a ``Service``: routes, and the limits that a request meets before and while it is
-answered.
+"""HTTP for a ``Service``: routes, and the limits of a request.
 
-Plain ASGI (https://asgi.readthedocs.io), so that a body is refused before it is read. Every error
-is one sentence as JSON.
+It is plain ASGI (https://asgi.readthedocs.io), so that a body can be refused before it is read.
+Every error is one sentence as JSON.
 """
 
 import asyncio
@@ -16,13 +15,12 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from mtl_ray.inference.bundle import BundlePredictor
+from mtl_ray.serving.batch_workers import BatchWorkers
 from mtl_ray.serving.bodies import body_limit, is_plain, read_body
 from mtl_ray.serving.config import ServeConfig
-from mtl_ray.serving.cors import cors_headers, preflight_headers
-from mtl_ray.serving.lanes import Lanes
-from mtl_ray.serving.openapi import description
-from mtl_ray.serving.reply import JSON, Reply, RequestError, as_json, joined
-from mtl_ray.serving.service import Ask, Service
+from mtl_ray.serving.openapi import openapi_document
+from mtl_ray.serving.reply import JSON, Reply, RequestError, as_json, cors_headers, join_replies, preflight_headers
+from mtl_ray.serving.service import PredictionRequest, Service
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -30,8 +28,8 @@ Result = TypeVar("Result")
 
 RETRY_AFTER_S = 1
 DRAIN_BYTES = 64_000_000
-"""Of a body that is too large so much more is read and thrown away, since many clients only read
-the answer after they have sent all.
+"""Most bytes beyond the limit that are read and dropped: many clients read the answer only after
+they have sent the whole body.
 """
 PAGES = ("/", "/docs", "/openapi.json", "/ping", "/models")
 PAGE_HEADERS = {
@@ -48,11 +46,11 @@ class App:
     """An ASGI application.
 
     Args:
-        service: answers.
+        service: makes the answers.
         config: limits.
-        parallel: requests to one model that are worked on at the same moment.
-        api_key: what ``Authorization: Bearer`` must bring to ``/models`` and ``/predictions``; None
-            lets everybody in.
+        parallel: concurrent calls of each model.
+        api_key: the key that ``/models`` and ``/predictions`` require as ``Authorization: Bearer``;
+            None for no key.
     """
 
     def __init__(self, service: Service, config: ServeConfig, parallel: int, api_key: str | None = None) -> None:
@@ -60,15 +58,15 @@ class App:
         self.config = config
         self.api_key = api_key
         self.limit = config.max_queued + parallel
-        self.lanes: dict[str, Lanes[Ask, Reply]] = {
-            name: Lanes(partial(service.replies, name), parallel, config.max_batch, name) for name in service.predictors
+        self.workers: dict[str, BatchWorkers[PredictionRequest, Reply]] = {
+            name: BatchWorkers(partial(service.replies, name), parallel, config.max_batch, name) for name in service.predictors
         }
-        self.under_way = 0
+        self.active = 0
 
     def close(self) -> None:
-        """Ends the threads of the models."""
-        for lanes in self.lanes.values():
-            lanes.close()
+        """Ends the threads of all models."""
+        for workers in self.workers.values():
+            workers.close()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """One connection of the ASGI server: a request, or the start and end of the application."""
@@ -95,7 +93,7 @@ class App:
         path: str = scope["path"].rstrip("/") or "/"
         predicts = path.startswith("/predictions/")
         if not predicts and path not in PAGES:
-            raise RequestError(404, f"there is nothing at {path}; /docs says what there is")
+            raise RequestError(404, f"there is nothing at {path}; see /docs")
         methods = ("POST", "PUT") if predicts else ("GET", "HEAD")
         if scope["method"] == "OPTIONS":
             return self._options(scope, (*methods, "OPTIONS"))
@@ -107,63 +105,63 @@ class App:
             self._check_key(scope)
             return as_json(self.service.models())
         if path == "/openapi.json":
-            return as_json(description(self.service.predictors.values()))
+            return as_json(openapi_document(self.service.predictors.values()))
         return as_json({"status": "Healthy"}) if path == "/ping" else _page("page.html" if path == "/" else "docs.html")
 
     def _options(self, scope: Mapping[str, Any], methods: Sequence[str]) -> Reply:
-        """What is allowed at an address; a browser asks it before it lets a page of another site
-        send a key or JSON.
+        """The allowed methods and headers (CORS preflight), which a browser requests before a page
+        of another site may send a key or JSON.
         """
-        asked = preflight_headers(_text(scope, b"origin"), self.config.cors_origins, methods)
-        return Reply(body=b"", status=200, headers={"Allow": ", ".join(methods), **asked})
+        cors = preflight_headers(_text(scope, b"origin"), self.config.cors_origins, methods)
+        return Reply(body=b"", status=200, headers={"Allow": ", ".join(methods), **cors})
 
     def _check_key(self, scope: Mapping[str, Any]) -> None:
         given = _header(scope, b"authorization")
         if self.api_key is not None and not hmac.compare_digest(given, b"Bearer " + self.api_key.encode()):
-            raise RequestError(401, "this server wants its key in the header Authorization: Bearer KEY", WWW_Authenticate="Bearer")
+            raise RequestError(401, "this server requires its key in the header Authorization: Bearer KEY", WWW_Authenticate="Bearer")
 
     async def _predict(self, model: str, scope: Mapping[str, Any], receive: Receive) -> Reply:
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        ask = self.service.ask(model, query, _text(scope, b"accept"))
+        request = self.service.check_request(model, query, _text(scope, b"accept"))
         if (coding := _text(scope, b"content-encoding")) not in ("", "identity"):
             raise RequestError(415, f"the body is compressed ({coding}); send it as it is")
-        if self.under_way >= self.limit:
+        if self.active >= self.limit:
             raise _too_many()
-        self.under_way += 1
+        self.active += 1
         try:
             deadline = asyncio.get_running_loop().time() + self.config.timeout_s
             data = await _in_time(self._body(scope, receive, model), deadline, 408, "the body did not arrive in time")
-            work = _while_connected(self._answer(model, ask, data, _text(scope, b"content-type")), receive)
-            del data  # what is refused or given up is not kept here
+            work = _while_connected(self._answer(model, request, data, _text(scope, b"content-type")), receive)
+            del data  # the data of a refused or cancelled request is freed
             return await _in_time(work, deadline, 504, f"there was no answer within {self.config.timeout_s:g} s")
         finally:
-            self.under_way -= 1
+            self.active -= 1
 
-    async def _answer(self, model: str, ask: Ask, data: bytes, content_type: str) -> Reply:
-        """The reply to a body of one file or several; each is a piece of work of its own."""
+    async def _answer(self, model: str, request: PredictionRequest, data: bytes, content_type: str) -> Reply:
+        """The reply to a body of one or several files; each file is queued as its own item."""
         kind = self.service.predictors[model].canvas.input
         if is_plain(data, content_type, kind):
-            return await self.lanes[model].do(replace(ask, file=data))
+            return await self.workers[model].submit(replace(request, file=data))
         body = await asyncio.to_thread(read_body, data, content_type, self.config, kind)
         del data
-        lanes = self.lanes[model]
+        workers = self.workers[model]
         if body.shape == "one":
-            return await lanes.do(replace(ask, file=body.files[0]))
+            return await workers.submit(replace(request, file=body.files[0]))
         more = len(body.files) - 1
-        if self.under_way + more > self.limit and self.under_way > 1:
+        if self.active + more > self.limit and self.active > 1:
             raise _too_many()
-        self.under_way += more
+        self.active += more
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(lanes.do(replace(ask, file=file, accept=JSON))) for file in body.files]
-            return joined([task.result() for task in tasks], "predictions" if body.shape == "predictions" else None)
+                tasks = [group.create_task(workers.submit(replace(request, file=file, accept=JSON))) for file in body.files]
+            return join_replies([task.result() for task in tasks], "predictions" if body.shape == "predictions" else None)
         finally:
-            self.under_way -= more
+            self.active -= more
 
     async def _body(self, scope: Mapping[str, Any], receive: Receive, model: str) -> bytes:
         name = self.service.predictors[model].canvas.input.name
         limit = body_limit(_text(scope, b"content-type"), self.config)
-        too_large = RequestError(413, f"the body is larger than the {self.config.max_body_bytes:,} bytes of {name}s that are taken")
+        too_large = RequestError(413, f"the body is larger than the {self.config.max_body_bytes:,} bytes of {name}s that are allowed")
         stated = _header(scope, b"content-length")
         if stated.isdigit() and int(stated) > limit + DRAIN_BYTES:
             raise too_large
@@ -185,7 +183,7 @@ class App:
 
 
 def open_app(models: Mapping[str, str], config: ServeConfig, parallel: int, api_key: str | None) -> App:
-    """The application for bundles, by the names under which they answer."""
+    """The application for bundles, by model name."""
     predictors = {name: BundlePredictor(uri, threads=config.threads, batch=config.max_batch) for name, uri in models.items()}
     return App(Service(predictors, config), config, parallel, api_key)
 
@@ -204,17 +202,17 @@ def _allow(scope: Mapping[str, Any], *methods: str) -> None:
 
 
 async def _while_connected(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
-    """The result of some work, which is given up as soon as its client goes away."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(receive))
+    """The result of some work, which is cancelled when its client disconnects."""
+    task = asyncio.ensure_future(work)
+    disconnected = asyncio.ensure_future(_disconnected(receive))
     try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise RequestError(400, "the client went away before there was an answer")
+        await asyncio.wait((task, disconnected), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise RequestError(400, "the client disconnected before the answer")
     finally:
-        working.cancel()
-        gone.cancel()
+        task.cancel()
+        disconnected.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -240,7 +238,7 @@ def _page(name: str) -> Reply:
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """The start and end of the server, at which there is nothing to do."""
+    """Acknowledges the start and end of the server."""
     while (message := await receive())["type"] != "lifespan.shutdown":
         await send({"type": f"{message['type']}.complete"})
     await send({"type": "lifespan.shutdown.complete"})

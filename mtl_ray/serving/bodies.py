@@ -1,8 +1,8 @@
 """The files in the body of a request, such as images: the file itself, a form
 (multipart/form-data), or JSON with base64.
 
-A body is a stranger's: everything is bounded, and what is not in order is one sentence. Limits
-count the files, not their base64.
+A body is untrusted: all sizes are bounded, and every error is one sentence. Limits count the bytes
+of the files, not of their base64.
 """
 
 import base64
@@ -17,15 +17,15 @@ from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.reply import RequestError
 
 Shape = Literal["one", "list", "predictions"]
-Kind = Input[Any, Any, Any, Any]
+AnyInput = Input[Any, Any, Any, Any]
 OVERHEAD_BYTES = 65_536
-"""How much of a body may be neither file nor base64: the headers of a form, the rest of JSON."""
+"""Most bytes of a body that are neither file nor base64: headers of a form, other JSON."""
 _FORM, _JSON = "multipart/form-data", re.compile(r"application/(?:[\w.-]+\+)?json")
 _BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,70})"|([^\s";,]{1,70}))', re.IGNORECASE)
 _FIELD = re.compile(r';\s*(name|filename\*?)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s";]*))', re.IGNORECASE)
 _DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.IGNORECASE)
 _BASE64 = str.maketrans("-_", "+/", " \t\r\n")
-"""Both alphabets of base64 (RFC 4648) become the first; line ends go."""
+"""Maps the URL-safe alphabet of base64 (RFC 4648) to the standard one; removes line ends."""
 _MAX_HEADERS_BYTES = 8192
 _QUERY = ("score_thr", "head")
 
@@ -36,8 +36,8 @@ class Body:
 
     Attributes:
         files: at least one.
-        shape: ``one`` answer; a ``list`` of them; or that list under ``predictions``, as TensorFlow
-            Serving answers.
+        shape: ``one`` answer; a ``list`` of answers; or that list under ``predictions``, as
+            TensorFlow Serving answers.
     """
 
     files: tuple[bytes, ...]
@@ -45,49 +45,47 @@ class Body:
 
 
 def body_limit(content_type: str, config: ServeConfig) -> int:
-    """The most bytes of a body, so that its files are not larger than ``max_body_bytes`` when they
-    are decoded.
-    """
+    """Most bytes of a body whose decoded files have at most ``max_body_bytes``."""
     if _is_json(content_type):
-        return config.max_body_bytes * 11 // 8 + OVERHEAD_BYTES  # base64 is 4/3 of it, with line ends a little more
+        return config.max_body_bytes * 11 // 8 + OVERHEAD_BYTES  # base64 has 4/3 of the bytes, and line ends
     return config.max_body_bytes + (OVERHEAD_BYTES if _is_multipart(content_type) else 0)
 
 
-def is_plain(data: bytes, content_type: str, kind: Kind) -> bool:
-    """True for a body that is a file of the input itself, and neither a form nor JSON."""
+def is_plain(data: bytes, content_type: str, kind: AnyInput) -> bool:
+    """True if the body is a file of the input itself, neither a form nor JSON."""
     first = data[:1]
-    begins_json = first.isspace() or first == b"{"
-    declared = _is_json(content_type) and (begins_json or first in (b"[", b'"'))
-    return not (_is_multipart(content_type) or declared or (begins_json and not kind.may_begin(first)))
+    starts_json = first.isspace() or first == b"{"
+    declared = _is_json(content_type) and (starts_json or first in (b"[", b'"'))
+    return not (_is_multipart(content_type) or declared or (starts_json and not kind.may_begin(first)))
 
 
-def read_body(data: bytes, content_type: str, config: ServeConfig, kind: Kind) -> Body:
+def read_body(data: bytes, content_type: str, config: ServeConfig, kind: AnyInput) -> Body:
     """The files of a body.
 
     Args:
         data: the whole body.
-        content_type: what its header says; JSON is recognised without it where no file of the input
-            begins as JSON does.
+        content_type: of the header. JSON is recognised without it if no file of the input can
+            start like JSON.
         config: limits.
         kind: the input of the model.
 
     Raises:
-        RequestError: 400 if it is malformed or has no file, 413 if it has too much, 415 for another
+        RequestError: 400 if it is malformed or has no file, 413 if it is too large, 415 for another
             kind of form.
     """
     if is_plain(data, content_type, kind):
         body = Body(files=(data,), shape="one")
     elif _is_multipart(content_type):
         if not content_type.lower().startswith(_FORM):
-            raise RequestError(415, f"of multipart bodies only {_FORM} is taken, as curl -F {kind.name}=@FILE sends it")
+            raise RequestError(415, f"of multipart bodies only {_FORM} is allowed, as sent by curl -F {kind.name}=@FILE")
         files = tuple(_form_files(data, content_type, config.max_images, kind))
         body = Body(files=files, shape="one" if len(files) == 1 else "list")
     else:
         body = _json_files(data, config.max_images, kind)
     if len(body.files) > config.max_images:
-        raise RequestError(413, f"the body has {len(body.files)} {kind.name}s, at most {config.max_images} are taken")
+        raise RequestError(413, f"the body has {len(body.files)} {kind.name}s, at most {config.max_images} are allowed")
     if sum(map(len, body.files)) > config.max_body_bytes:
-        raise RequestError(413, f"the {kind.name}s are larger than the {config.max_body_bytes:,} bytes that are taken")
+        raise RequestError(413, f"the {kind.name}s are larger than the {config.max_body_bytes:,} bytes that are allowed")
     if not all(body.files):
         raise RequestError(400, f"a file ({kind.name}) in the body is empty")
     return body
@@ -101,9 +99,9 @@ def _is_json(content_type: str) -> bool:
     return _JSON.match(content_type.strip().lower()) is not None
 
 
-def _form_files(data: bytes, content_type: str, max_images: int, kind: Kind) -> list[bytes]:
-    """The files of a form in their order (RFC 7578, RFC 2046 section 5.1.1); fields of text are
-    passed over.
+def _form_files(data: bytes, content_type: str, max_images: int, kind: AnyInput) -> list[bytes]:
+    """The files of a form in their order (RFC 7578, RFC 2046 section 5.1.1); text fields
+    are ignored.
     """
     found = _BOUNDARY.search(content_type)
     if found is None:
@@ -111,9 +109,9 @@ def _form_files(data: bytes, content_type: str, max_images: int, kind: Kind) -> 
     delimiter = b"\r\n--" + (found[1] or found[2]).encode("latin-1")
     parts = (b"\r\n" + data).split(delimiter, 4 * max_images + 16)
     if len(parts) > 4 * max_images + 15:
-        raise RequestError(413, f"the form has too many fields; at most {max_images} {kind.name}s are taken")
+        raise RequestError(413, f"the form has too many fields; at most {max_images} {kind.name}s are allowed")
     if len(parts) < 2 or not parts[-1].startswith(b"--"):
-        raise RequestError(400, "the form is cut short: its last boundary is missing")
+        raise RequestError(400, "the form is incomplete: its last boundary is missing")
     files = [file for part in parts[1:-1] if (file := _file_of(part)) is not None]
     if not files:
         raise RequestError(400, f"the form has no file; send one, as curl -F {kind.name}=@FILE does")
@@ -121,7 +119,7 @@ def _form_files(data: bytes, content_type: str, max_images: int, kind: Kind) -> 
 
 
 def _file_of(part: bytes) -> bytes | None:
-    """What a part of a form holds, if it is a file."""
+    """The content of a part of a form if it is a file, else None."""
     head, blank, content = part.partition(b"\r\n\r\n")
     if not blank or len(head) > _MAX_HEADERS_BYTES:
         raise RequestError(400, "a field of the form has no end to its headers")
@@ -136,14 +134,14 @@ def _file_of(part: bytes) -> bytes | None:
         _refuse_query(stated.get("name", ""))
         return None
     if not content and not (stated.get("filename") or stated.get("filename*")):
-        return None  # a file input of a browser in which nothing was chosen
+        return None  # a file input of a browser without a chosen file
     return content
 
 
-def _json_files(data: bytes, max_images: int, kind: Kind) -> Body:
+def _json_files(data: bytes, max_images: int, kind: AnyInput) -> Body:
     forms = f'{{"{kind.name}": "BASE64"}} or {{"instances": [{{"b64": "BASE64"}}]}}'
     if sum(map(data.count, (b"{", b"[", b","))) > 8 * max_images + 64:
-        raise RequestError(413, f"the JSON has too many values; at most {max_images} {kind.name}s are taken")
+        raise RequestError(413, f"the JSON has too many values; at most {max_images} {kind.name}s are allowed")
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
@@ -161,19 +159,19 @@ def _json_files(data: bytes, max_images: int, kind: Kind) -> Body:
 
 
 def _of_instance(instance: Any) -> Any:
-    """An instance with one named input is that input."""
+    """The value of an instance with one named input, else the instance."""
     if isinstance(instance, dict) and len(instance) == 1 and "b64" not in instance:
         return next(iter(instance.values()))
     return instance
 
 
-def _file(value: Any, where: str, kind: Kind) -> bytes:
-    """A file in base64: a text, a data URI, or either of them under ``b64``."""
+def _file(value: Any, where: str, kind: AnyInput) -> bytes:
+    """A file in base64: a string, a data URI, or either under ``b64``."""
     if isinstance(value, dict) and set(value) == {"b64"}:
         value = value["b64"]
     if not isinstance(value, str):
         article = "an" if kind.name[0] in "aeiou" else "a"
-        raise RequestError(400, f'{where} must be {article} {kind.name} in base64, as text or as {{"b64": "BASE64"}}')
+        raise RequestError(400, f'{where} must be {article} {kind.name} in base64, as a string or as {{"b64": "BASE64"}}')
     if value[:5].lower() == "data:":
         found = _DATA_URI.match(value, 0, 500)
         if found is None:
@@ -188,4 +186,4 @@ def _file(value: Any, where: str, kind: Kind) -> bytes:
 
 def _refuse_query(name: str) -> None:
     if name in _QUERY:
-        raise RequestError(400, f"{name} belongs into the query: /predictions/MODEL?{name}=...")
+        raise RequestError(400, f"{name} belongs in the query: /predictions/MODEL?{name}=...")

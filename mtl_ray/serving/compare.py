@@ -1,4 +1,4 @@
-"""Sends files, such as images, to an endpoint and to another predictor, and says where the two differ."""
+"""Compares an endpoint with another predictor on the same files, such as images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from mtl_ray.tasks.difference import Comparison, Difference
 from mtl_ray.tasks.head_classes import head_vocabulary
 
 MAX_PX = 0.1
-"""Largest difference of a box coordinate, pixels of the image."""
+"""Largest difference of a box coordinate, in image pixels."""
 MAX_SCORE = 1e-3
 MIN_AGREE = 0.999
 """Least share of pixels with the same class."""
@@ -19,15 +19,15 @@ SIDES = ("the target", "the endpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
-    """What one head predicts on one file at both places.
+class FileComparison:
+    """The comparison of one head on one file.
 
     Attributes:
         file: its path or URI.
-        head: the head.
-        compared: how many boxes, pixels or labels.
+        head: its name.
+        compared: number of boxes, pixels or labels.
         figures: the largest differences, in words.
-        mismatches: a sentence for each thing that differs too much.
+        mismatches: a sentence for each difference above its tolerance.
     """
 
     file: str
@@ -37,14 +37,16 @@ class Compared:
     mismatches: tuple[str, ...]
 
 
-def compare(endpoint: EndpointPredictor, predictor: Predictor, files: Sequence[str], score_threshold: float = 0.05) -> Iterator[Compared]:
-    """Compares file by file; the endpoint gets them as they are.
+def compare_files(
+    endpoint: EndpointPredictor, predictor: Predictor, files: Sequence[str], score_threshold: float = 0.05
+) -> Iterator[FileComparison]:
+    """Compares file by file; the endpoint gets the files unchanged.
 
     Args:
-        endpoint: answers over HTTP.
-        predictor: the model that should be behind it.
+        endpoint: of the server.
+        predictor: the model that it should serve.
         files: paths or URIs.
-        score_threshold: boxes below need no partner.
+        score_threshold: boxes with a lower score need no partner.
 
     Raises:
         ValueError: if the two have different heads or classes, or a file cannot be read.
@@ -57,8 +59,8 @@ def compare(endpoint: EndpointPredictor, predictor: Predictor, files: Sequence[s
             head_vocabulary(each.heads[name], each.vocabulary).classes.get(head.annotation, ()) for each in (endpoint, predictor)
         )
         if served_classes != classes:
-            said = f"{', '.join(served_classes)} at the endpoint, {', '.join(classes)} at the target"
-            raise ValueError(f"the head {name} has the classes {said}")
+            both = f"{', '.join(served_classes)} at the endpoint, {', '.join(classes)} at the target"
+            raise ValueError(f"the head {name} has the classes {both}")
     kind = predictor.canvas.input
     for file in files:
         data = storage.read(file)
@@ -69,11 +71,13 @@ def compare(endpoint: EndpointPredictor, predictor: Predictor, files: Sequence[s
         for name, head in predictor.heads.items():
             apart = head.task.difference(expected[name], served[name], how)
             figures, mismatches = _judged(apart)
-            yield Compared(file=file, head=name, compared=apart.compared, figures=figures, mismatches=mismatches)
+            yield FileComparison(file=file, head=name, compared=apart.compared, figures=figures, mismatches=mismatches)
 
 
 def _judged(apart: Difference) -> tuple[str, tuple[str, ...]]:
-    """The figures in words, and what differs too much; where there are no numbers, the share of what is equal."""
+    """The figures in words, and the differences above a tolerance; without numbers, the share that
+    agrees.
+    """
     if apart.incomparable:
         return "", apart.incomparable
     figures, mismatches = [], []

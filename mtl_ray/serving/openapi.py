@@ -1,4 +1,4 @@
-"""What the server answers, as an OpenAPI document (https://spec.openapis.org/oas/v3.1.0)."""
+"""The OpenAPI document of the server (https://spec.openapis.org/oas/v3.1.0)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -6,28 +6,27 @@ from typing import Any
 from mtl_ray.experiment import tasks
 from mtl_ray.inference.predictor import Predictor
 from mtl_ray.inputs.image import IMAGE
-from mtl_ray.inputs.input import Input
+from mtl_ray.serving.bodies import AnyInput
 from mtl_ray.tasks.task import Task
 
-Kind = Input[Any, Any, Any, Any]
 ERRORS = {
-    "400": "The query makes no sense, or the body is malformed or no file of the model's input that can be read.",
+    "400": "The query is invalid, or the body is malformed or is not a readable file of the model's input.",
     "401": "The key is missing or wrong.",
-    "404": "There is no such model or head.",
+    "404": "The model or head does not exist.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large, or has too many files.",
     "415": "The body is compressed, or a multipart body other than multipart/form-data.",
     "422": "The data is too large: an image has too many pixels.",
-    "503": "Too many requests are waiting; Retry-After says when to come again.",
+    "503": "Too many requests are waiting; Retry-After says when to try again.",
     "504": "There was no answer in time.",
 }
 
 
-def description(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
+def openapi_document(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
     """The OpenAPI document.
 
     Args:
-        predictors: what is served; the tasks of their plugins and their inputs are described beside
+        predictors: the served models; the tasks and inputs of their plugins are described beside
             the built-in tasks and images.
     """
     served = list(predictors)
@@ -41,36 +40,36 @@ def description(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
         "paths": {
             "/predictions/{model}": {"post": _predict(known, kinds)},
             "/models": {"get": _get(models, "application/json")},
-            "/ping": {"get": _get('{"status": "Healthy"} as long as the server answers.', "application/json")},
-            "/": {"get": _get("A page to try the models with an image of one's own.", "text/html")},
+            "/ping": {"get": _get('{"status": "Healthy"} while the server runs.', "application/json")},
+            "/": {"get": _get("A page to try the models with your own image.", "text/html")},
         },
         "components": {
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "Only where the server was given a key."}},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "Required if the server has a key."}},
             "schemas": _schemas(known, kinds),
         },
     }
 
 
-def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[Kind]) -> dict[str, Any]:
+def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict[str, Any]:
     files = "; ".join(f"{kind.name}: {', '.join(kind.formats)}" if kind.formats else kind.name for kind in kinds)
     names = [task.schema_name for task in known]
     return {
         "summary": "Predicts on one image or several.",
         "description": f"The body is the file itself ({files}), a form with files, or JSON with base64. Boxes are in "
-        "pixels of the image. Several files give a list of answers in their order; one that cannot be read has its error there.",
+        "pixels of the image. Several files give a list of answers in their order; a file that cannot be read has its error in its place.",
         "parameters": [
             _parameter("model", "path", "A name that /models gives.", {"type": "string"}),
             _parameter(
                 "score_thr", "query", "Boxes and labels with a lower score are left out.", {"type": "number", "minimum": 0, "maximum": 1}
             ),
-            _parameter("head", "query", "Of several heads the one that is to answer, in its plain form.", {"type": "string"}),
+            _parameter("head", "query", "The head that answers, in its plain form, if there are several.", {"type": "string"}),
         ],
         "requestBody": {"required": True, "content": _bodies(kinds)},
         "responses": {
             "200": {
-                "description": f"{', '.join(names)}: what the head predicts; of several heads an object with an entry for each. "
-                "A semantic head by itself answers a PNG whose pixel values are class indices, unless Accept asks for application/json. "
-                "Of several files in a form a list of these, of instances {predictions: [...]}; both are always JSON.",
+                "description": f"{', '.join(names)}: the prediction of a head; for several heads an object with an entry for each. "
+                "A single semantic head answers with a PNG whose pixel values are class indices, unless Accept is application/json. "
+                "Several files in a form give a list of these, instances give {predictions: [...]}; both are always JSON.",
                 "content": {
                     "application/json": {"schema": _any_of((*names, "ByHead", "Several", "Predictions"))},
                     "image/png": {"schema": {"type": "string", "format": "binary"}},
@@ -82,8 +81,8 @@ def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[Kind]) -> dict[str
     }
 
 
-def _bodies(kinds: Sequence[Kind]) -> dict[str, Any]:
-    """What a body may be."""
+def _bodies(kinds: Sequence[AnyInput]) -> dict[str, Any]:
+    """The forms of a body."""
     files = {kind.name: {"type": "array", "items": {"type": "string", "format": "binary"}} for kind in kinds}
     return {
         **{kind.media_type: {"schema": {"type": "string", "format": "binary"}} for kind in kinds},
@@ -91,15 +90,15 @@ def _bodies(kinds: Sequence[Kind]) -> dict[str, Any]:
             "schema": {
                 "type": "object",
                 "properties": files,
-                "description": "The files of the form, whatever its fields are called.",
+                "description": "The files of the form, with any field names.",
             }
         },
         "application/json": {"schema": _any_of((*(f"One{kind.name.capitalize()}" for kind in kinds), "Instances"))},
     }
 
 
-def _schemas(known: Sequence[Task[Any, Any]], kinds: Sequence[Kind]) -> dict[str, Any]:
-    """The forms of answers, and of JSON bodies."""
+def _schemas(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict[str, Any]:
+    """The schemas of answers and of JSON bodies."""
     names = [task.schema_name for task in known]
     base64 = {"type": "string", "description": "a file in base64, or a data URI of it"}
     return {

@@ -1,4 +1,4 @@
-"""What goes back over HTTP: an answer, or one sentence that says why there is none."""
+"""HTTP responses: an answer, or an error of one sentence; and their CORS headers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,11 +26,11 @@ class Reply:
 
 
 class RequestError(Exception):
-    """A request that gets no answer.
+    """A request that is refused.
 
     Args:
         status: HTTP status code.
-        message: one sentence for the person who sent the request.
+        message: one sentence for the client.
         headers: such as Retry-After.
     """
 
@@ -41,10 +41,12 @@ class RequestError(Exception):
         )
 
 
-def joined(replies: Sequence[Reply], key: str | None) -> Reply:
-    """The answers to the images of one request as a JSON list, or as an object with that list under ``key``.
+def join_replies(replies: Sequence[Reply], key: str | None) -> Reply:
+    """The answers to the images of one request as a JSON list, or as an object with that list under
+    ``key``.
 
-    An image that cannot be read has its error in its place; where that is true of all of them, the first error is the reply.
+    An image that cannot be read has its error in its place. If no image can be read, the first
+    error is the reply.
     """
     if all(reply.status >= 400 for reply in replies):
         return replies[0]
@@ -55,3 +57,30 @@ def joined(replies: Sequence[Reply], key: str | None) -> Reply:
 def as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """A JSON response."""
     return Reply(body=json.dumps(content, allow_nan=False).encode(), status=status, headers=headers or {})
+
+
+MAX_AGE_S = 600
+
+
+def cors_headers(origin: str, allowed: Sequence[str]) -> Mapping[str, str]:
+    """The CORS headers of an answer to a page of ``origin`` (https://fetch.spec.whatwg.org, section
+    3.2); none if CORS is off.
+    """
+    if not allowed:
+        return {}
+    if "*" in allowed:
+        return {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Retry-After"}
+    if origin not in allowed:
+        return {"Vary": "Origin"}
+    return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": "Retry-After", "Vary": "Origin"}
+
+
+def preflight_headers(origin: str, allowed: Sequence[str], methods: Sequence[str]) -> Mapping[str, str]:
+    """The further CORS headers of the answer to a preflight request."""
+    if "*" not in allowed and origin not in allowed:
+        return {}
+    return {
+        "Access-Control-Allow-Methods": ", ".join(methods),
+        "Access-Control-Allow-Headers": "Authorization, Content-Type, Accept",
+        "Access-Control-Max-Age": str(MAX_AGE_S),
+    }

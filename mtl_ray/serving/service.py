@@ -1,6 +1,8 @@
-"""A request for a prediction becomes a reply: its data is decoded, predicted on, and answered in the form that was asked for.
+"""From a prediction request to its reply: the data is decoded, predicted on, and answered in the
+requested form.
 
-No HTTP server and no Ray in here: ``app.py`` speaks HTTP, ``distributed/serve.py`` puts it behind Ray Serve.
+It knows neither HTTP servers nor Ray: ``app.py`` speaks HTTP, ``distributed/serve.py`` runs it in
+Ray Serve.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,12 +18,13 @@ from mtl_ray.tasks.head_classes import head_vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
-    """A request that was found to be in order.
+class PredictionRequest:
+    """A checked request.
 
     Attributes:
-        score_threshold: boxes and labels below are left out.
-        head: the one head that is to answer in its plain form; None for one object with an entry a head.
+        score_threshold: boxes and labels with a lower score are left out.
+        head: the one head that answers in its plain form; None for an object with an entry for each
+            head.
         accept: the Accept header.
         file: the data, encoded as a file of the model's input.
     """
@@ -33,10 +36,10 @@ class Ask:
 
 
 class Service:
-    """Predictors by name, and what they answer.
+    """Predictors by model name, and their answers.
 
     Args:
-        predictors: by the name under which they answer.
+        predictors: by model name.
         config: thresholds and limits.
     """
 
@@ -45,17 +48,17 @@ class Service:
         self.config = config
 
     def models(self) -> dict[str, Any]:
-        """What ``GET /models`` says: of each model its input, heads, class names and canvas."""
-        return {"models": [describe(name, predictor) for name, predictor in self.predictors.items()]}
+        """The answer to ``GET /models``: the input, heads, class names and canvas of each model."""
+        return {"models": [describe_model(name, predictor) for name, predictor in self.predictors.items()]}
 
-    def ask(self, model: str, query: Mapping[str, str], accept: str) -> Ask:
-        """Checks everything about a request but its body.
+    def check_request(self, model: str, query: Mapping[str, str], accept: str) -> PredictionRequest:
+        """Checks a request except its body.
 
         Raises:
-            RequestError: 404 for a model or head that is not served, 400 for a query that makes no sense.
+            RequestError: 404 for a model or head that is not served, 400 for an invalid query.
         """
         if model not in self.predictors:
-            raise RequestError(404, f"there is no model {model!r} here; there is {', '.join(self.predictors)}")
+            raise RequestError(404, f"there is no model {model!r}; there is {', '.join(self.predictors)}")
         if unknown := [name for name in query if name not in ("score_thr", "head")]:
             raise RequestError(400, f"the query has an unknown parameter {unknown[0]!r}; there are score_thr and head")
         heads = self.predictors[model].heads
@@ -63,44 +66,46 @@ class Service:
         if head is not None and head not in heads:
             raise RequestError(404, f"the model {model!r} has no head {head!r}; it has {', '.join(heads)}")
         threshold = _threshold(query.get("score_thr"), self.config.score_threshold)
-        return Ask(score_threshold=threshold, head=head or (next(iter(heads)) if len(heads) == 1 else None), accept=accept)
+        return PredictionRequest(score_threshold=threshold, head=head or (next(iter(heads)) if len(heads) == 1 else None), accept=accept)
 
-    def replies(self, model: str, asks: Sequence[Ask]) -> list[Reply]:
-        """Answers requests to one model together; a file that cannot be read spoils only its own reply."""
+    def replies(self, model: str, requests: Sequence[PredictionRequest]) -> list[Reply]:
+        """Answers requests to one model in one batch; a file that cannot be read fails only its own
+        reply.
+        """
         kind = self.predictors[model].canvas.input
-        raws = [self._decode(kind, ask.file) for ask in asks]
+        raws = [self._decode(kind, request.file) for request in requests]
         readable = [raw for raw in raws if not isinstance(raw, RequestError)]
-        found = iter(self.predictors[model].predict(readable)) if readable else iter(())
+        predictions = iter(self.predictors[model].predict(readable)) if readable else iter(())
         return [
-            raw.reply if isinstance(raw, RequestError) else self._answer(model, ask, next(found))
-            for ask, raw in zip(asks, raws, strict=True)
+            raw.reply if isinstance(raw, RequestError) else self._answer(model, request, next(predictions))
+            for request, raw in zip(requests, raws, strict=True)
         ]
 
     def _decode(self, kind: Input[Any, Any, Any, Any], data: bytes) -> Any:
-        """The data of a file, or the error that is its reply."""
+        """The data of a file, or the error to reply with."""
         try:
             return kind.decode_file(data, self.config.max_pixels)
         except TooLargeError as error:
             return RequestError(422, f"{error} (serve.max_pixels of this server)")
         except ValueError as error:
-            return RequestError(400, f"this is no {kind.name} that can be read: {error}")
+            return RequestError(400, f"the file is no readable {kind.name}: {error}")
 
-    def _answer(self, model: str, ask: Ask, predictions: Predictions) -> Reply:
+    def _answer(self, model: str, request: PredictionRequest, predictions: Predictions) -> Reply:
         predictor = self.predictors[model]
-        asked = [ask.head] if ask.head is not None else list(predictor.heads)
-        heads = {name: predictor.heads[name] for name in asked}
-        if ask.head is not None and "json" not in ask.accept:
-            plain = heads[ask.head].task.plain_image(predictions[ask.head])
+        names = [request.head] if request.head is not None else list(predictor.heads)
+        heads = {name: predictor.heads[name] for name in names}
+        if request.head is not None and "json" not in request.accept:
+            plain = heads[request.head].task.plain_image(predictions[request.head])
             if plain is not None:
                 return Reply(body=plain, type="image/png")
         answers = {
-            name: head.task.to_response(predictions[name], head_vocabulary(head, predictor.vocabulary), ask.score_threshold)
+            name: head.task.to_response(predictions[name], head_vocabulary(head, predictor.vocabulary), request.score_threshold)
             for name, head in heads.items()
         }
-        return as_json(answers if ask.head is None else answers[ask.head])
+        return as_json(answers if request.head is None else answers[request.head])
 
 
-def describe(name: str, predictor: Predictor) -> dict[str, Any]:
+def describe_model(name: str, predictor: Predictor) -> dict[str, Any]:
     """One entry of ``GET /models``."""
     vocabularies = {head: head_vocabulary(config, predictor.vocabulary) for head, config in predictor.heads.items()}
     kind = predictor.canvas.input
@@ -126,7 +131,7 @@ def _threshold(text: str | None, default: float) -> float:
     try:
         threshold = default if text is None else float(text)
     except ValueError:
-        raise RequestError(400, f"score_thr is {text!r}, which is no number") from None
+        raise RequestError(400, f"score_thr is {text!r}, not a number") from None
     if not 0 <= threshold <= 1:
-        raise RequestError(400, f"score_thr is {text}, it must lie between 0 and 1")
+        raise RequestError(400, f"score_thr is {text}, it must be between 0 and 1")
     return threshold

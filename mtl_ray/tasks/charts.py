@@ -1,4 +1,4 @@
-"""What a metric shows beyond figures: which classes are taken for which, and what precision is to be had at which recall."""
+"""The charts of a metric: confusion matrices and precision-recall curves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 BACKGROUND = "background"
-"""The row of what was found where there is nothing, and the column of what was not found."""
+"""The row of predictions without an object, and the column of objects without a prediction."""
 RECALLS: NDArray[np.float64] = np.linspace(0.0, 1.0, 101)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Confusion:
-    """How often a class was taken for another.
+    """A confusion matrix.
 
     Attributes:
         names: of the rows and columns.
         counts: int64 (N, N), [annotated, predicted].
         unit: what is counted: images, objects or pixels.
-        note: under what conditions, for the title; empty if there are none.
+        note: thresholds, for the title; may be empty.
     """
 
     names: tuple[str, ...]
@@ -29,11 +29,13 @@ class Confusion:
     note: str = ""
 
     def condensed(self, most: int) -> "Confusion":
-        """At most ``most`` classes: those with the most mistakes in their order, all others as one row and column ``N others``."""
+        """At most ``most`` classes: those with the most errors in their order, all others as one
+        row and column ``N others``.
+        """
         if len(self.names) <= most:
             return self
-        mistakes = self.counts.sum(0) + self.counts.sum(1) - 2 * np.diag(self.counts)
-        kept = np.sort(np.argsort(-mistakes, kind="stable")[: most - 1])
+        errors = self.counts.sum(0) + self.counts.sum(1) - 2 * np.diag(self.counts)
+        kept = np.sort(np.argsort(-errors, kind="stable")[: most - 1])
         group = np.full(len(self.names), most - 1)
         group[kept] = np.arange(most - 1)
         counts = np.zeros((most, most), np.int64)
@@ -48,9 +50,9 @@ class PrecisionRecall:
 
     Attributes:
         names: of the classes.
-        precision: float64 (C, 101), the best at this recall or a higher one, 0 where it is not reached; NaN for a class of which
-            nothing is annotated.
-        note: what counts as found, for the title; empty if that is plain.
+        precision: float64 (C, 101), the best at this recall or a higher one, 0 if the recall is not
+            reached; NaN for a class without annotations.
+        note: the criterion of a match, for the title; may be empty.
     """
 
     names: tuple[str, ...]
@@ -64,40 +66,40 @@ class PrecisionRecall:
 
 
 class Charts(NamedTuple):
-    """What one head's metric shows; None for what has no meaning for it."""
+    """The charts of one head's metric; None for a chart that it does not have."""
 
     confusion: Confusion | None = None
     precision_recall: PrecisionRecall | None = None
 
 
-def interpolated(right: NDArray[np.int64], found: NDArray[np.int64], total: int) -> NDArray[np.float64]:
+def interpolated_precision(correct: NDArray[np.int64], predicted: NDArray[np.int64], total: int) -> NDArray[np.float64]:
     """Precision at the recalls ``RECALLS``, float64 (101,).
 
     Args:
-        right: int64 (K,), right ones among what was found at each threshold, thresholds falling.
-        found: int64 (K,), all that was found, at least 1.
-        total: of what is to be found; NaN comes of 0.
+        correct: int64 (K,), correct predictions at each threshold; thresholds decrease.
+        predicted: int64 (K,), all predictions, at least 1.
+        total: number of annotated objects or images; 0 gives NaN.
     """
     if not total:
         return np.full(len(RECALLS), np.nan)
-    precision = np.maximum.accumulate((right / found)[::-1])[::-1]
-    at = np.searchsorted(right / total, RECALLS - 1e-12)
+    precision = np.maximum.accumulate((correct / predicted)[::-1])[::-1]
+    at = np.searchsorted(correct / total, RECALLS - 1e-12)
     return np.append(precision, 0.0)[at]
 
 
-def known(chart: PrecisionRecall, most: int) -> Sequence[int]:
-    """The classes to show, at most ``most``: where there are more, those of the least average precision, which want to be looked at."""
+def charted_classes(chart: PrecisionRecall, most: int) -> Sequence[int]:
+    """The classes to draw, at most ``most``: those with the lowest average precision."""
     indices = np.flatnonzero(~np.isnan(chart.average))
     return sorted(indices[np.argsort(chart.average[indices], kind="stable")][:most].tolist())
 
 
 def chart_file(name: str) -> str:
-    """The file of a chart HEAD/CHART: ``boxes/confusion`` lies in ``confusion-boxes.png``."""
+    """The file of a chart HEAD/CHART: ``confusion-boxes.png`` for ``boxes/confusion``."""
     head, chart = name.split("/")
     return f"{chart}-{head}.png"
 
 
 def chart_of(file: str) -> str | None:
-    """The way back; None for the file of another picture."""
+    """The inverse of ``chart_file``; None for the file of another image."""
     chart, _, head = file.removesuffix(".png").partition("-")
     return f"{head}/{chart}" if chart in ("confusion", "pr_curves") else None

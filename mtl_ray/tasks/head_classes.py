@@ -1,9 +1,9 @@
-"""The classes of a head: the place where a head and a vocabulary meet.
+"""The classes of a head, of those of a vocabulary.
 
 A head may learn some of the classes of its annotation (``HeadOptions.classes``), and two heads may
-learn different ones of the same kind. Samples have the class indices of the run; predictions of a head
-have the head's. Whoever gives a task a vocabulary takes it from ``head_vocabulary``. Whoever measures a
-head, or draws its ground truth, narrows the sample with ``HeadClasses``.
+learn different ones of the same kind. Samples have the class indices of the run; predictions of a
+head have the head's. A task must get the vocabulary of ``head_vocabulary``. Samples for the metric
+or the drawings of a head must be narrowed with ``HeadClasses``.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ from mtl_ray.tasks.charts import Charts
 from mtl_ray.tasks.task import HeadKind, Metric
 
 MAX_NAMED = 10
-"""Classes that an error names."""
+"""Most classes that an error names."""
 
 
 def head_vocabulary(head: HeadKind, vocabulary: Vocabulary, name: str = "NAME") -> Vocabulary:
@@ -41,7 +41,7 @@ def head_vocabulary(head: HeadKind, vocabulary: Vocabulary, name: str = "NAME") 
     if unknown := [each for each in wanted if each not in names]:
         near = get_close_matches(unknown[0], names) or names[:MAX_NAMED]
         problem = f"model.heads.{name}.classes: {unknown[0]!r} is no class of the {kind} of this dataset"
-        raise ValueError(f"{problem}; Fix: name classes such as {', '.join(near)}")
+        raise ValueError(f"{problem}. Fix: name classes such as {', '.join(near)}")
     places = [names.index(each) for each in wanted]
     colours, ids = dict(vocabulary.colours), dict(vocabulary.category_ids)
     if colours.get(kind):
@@ -71,10 +71,10 @@ def numbered_vocabulary(heads: Iterable[HeadKind], count: int) -> Vocabulary:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadClasses:
-    """What the class indices of a run become for one head.
+    """The class indices of a run for one head.
 
     Attributes:
-        kind: what the head learns from.
+        kind: of annotation of the head.
         vocabulary: of the head.
         mapper: run's index -> head's; None if the head learns all classes, in the order of the run.
     """
@@ -85,7 +85,7 @@ class HeadClasses:
 
     @staticmethod
     def of(head: HeadKind, vocabulary: Vocabulary, name: str = "NAME") -> "HeadClasses":
-        """Of a head in a run with a vocabulary; ``name`` as for ``head_vocabulary``.
+        """The classes of a head in a run with a vocabulary; ``name`` as for ``head_vocabulary``.
 
         Raises:
             ValueError: see ``head_vocabulary``.
@@ -115,7 +115,9 @@ class HeadClasses:
 
 
 class NarrowedMetric:
-    """The metric of a head that learns some of the classes, on samples as the run numbers them."""
+    """The metric of a head that learns some of the classes, on samples with the class indices of
+    the run.
+    """
 
     def __init__(self, metric: Metric[Any], classes: HeadClasses) -> None:
         self.main, self.lower_is_better = metric.main, metric.lower_is_better

@@ -1,16 +1,15 @@
-"""What a task is: one typed object that knows everything about its predictions, and what a head's config answers.
+"""The protocol of a task, one typed object for all about its predictions, and of a head's config.
 
 A task folder holds
 
     config.py     a pydantic dataclass for each head, and the tuple ``HEADS`` of them
-    decode.py     the prediction of one image; network outputs -> prediction         (numpy, as the five below)
-    metric.py     the metric
-    draw.py       ground truth and predictions drawn on their image
-    task.py       the object that follows ``Task``
-    HEAD.py       the module of a head                                               (torch; ``build`` of its config imports it)
+    decode.py     the prediction of one image; network outputs -> prediction         (numpy, as the
+    five below) metric.py     the metric draw.py       ground truth and predictions drawn on their
+    image task.py       the object that follows ``Task`` HEAD.py       the module of a head
+    (torch; ``build`` of its config imports it)
 
-Whoever has a head asks ``head.task``, and never for the name of a task or the type of a head. A head and
-a vocabulary meet in ``head_classes.py``: what a task gets is the vocabulary of the head.
+Code that depends on the task of a head calls ``head.task``, and never compares the name of a task
+or the type of a head. A task gets the vocabulary of its head (``head_classes.py``).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,24 +31,26 @@ if TYPE_CHECKING:
     from mtl_ray.models.head import Head
 
 Prediction = TypeVar("Prediction")
-"""What is predicted of one image: a frozen dataclass of numpy arrays."""
+"""The prediction of one image: a frozen dataclass of numpy arrays."""
 Prediction_contra = TypeVar("Prediction_contra", contravariant=True)
 Config_contra = TypeVar("Config_contra", contravariant=True)
-"""What ``decode`` reads of a head's config."""
+"""The part of a head's config that ``decode`` reads."""
 
 View = Literal["boxes", "map", "labels", "json"]
-"""How the web page shows a prediction: boxes on the image, a class map over it, a list of labels beside it, or its JSON as text."""
+"""How the web page shows a prediction: boxes on the image, a class map on it, a list of labels
+beside it, or JSON as text.
+"""
 CocoResults = Callable[[Prediction_contra, int, int, int, Sequence[int]], list[dict[str, Any]]]
 """Prediction, image id, image height, image width, category id by class index -> entries of a COCO results file."""
 
 
 class Metric(Protocol[Prediction_contra]):
-    """Counts that merge: ``a.merge(b)`` over shards, ranks and Ray tasks gives what one pass gives."""
+    """Counts that can be merged: ``a.merge(b)`` over shards, ranks and Ray tasks equals one pass."""
 
     main: str
     """The entry of ``result`` by which checkpoints are compared."""
     lower_is_better: frozenset[str]
-    """The entries of ``result`` of which less is better, such as errors; of all others more is."""
+    """The entries of ``result`` that are better if lower, such as errors."""
 
     def update(self, sample: Sample, prediction: Prediction_contra) -> None:
         """Counts one image. A sample without the annotation is left out."""
@@ -60,7 +61,7 @@ class Metric(Protocol[Prediction_contra]):
         ...
 
     def result(self) -> Mapping[str, float]:
-        """Flat names to numbers: mAP, mAP50, mIoU, top1, ...; NaN where nothing was annotated."""
+        """Flat names to numbers: mAP, mAP50, mIoU, top1, ...; NaN without annotations."""
         ...
 
     def per_class(self) -> Mapping[str, Mapping[str, float]]:
@@ -73,7 +74,7 @@ class Metric(Protocol[Prediction_contra]):
 
 
 class HeadKind(Protocol):
-    """What the type of a head alone says, without the options of its config."""
+    """What is known of a head by its type, without the options of its config."""
 
     @property
     def type(self) -> str:
@@ -82,12 +83,12 @@ class HeadKind(Protocol):
 
     @property
     def task(self) -> "Task[Any, Any]":
-        """What its predictions are."""
+        """The task of its predictions."""
         ...
 
     @property
     def annotation(self) -> Annotation:
-        """The kind of annotation that it learns from."""
+        """The kind of annotation of its ground truth."""
         ...
 
     @property
@@ -102,7 +103,7 @@ class HeadKind(Protocol):
 
 
 class AnyHead(HeadKind, Protocol):
-    """What every head's config has."""
+    """The protocol of a head's config."""
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -116,7 +117,7 @@ class AnyHead(HeadKind, Protocol):
 
     @property
     def train_only(self) -> bool:
-        """Whether it is trained alone, and never evaluated or exported."""
+        """Whether it is only trained, not evaluated or exported."""
         ...
 
     @property
@@ -140,18 +141,17 @@ class AnyHead(HeadKind, Protocol):
 
 def _distinct(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     if names is not None and (not names or len(set(names)) < len(names)):
-        raise ValueError("classes must name at least one class, and each once")
+        raise ValueError("classes must name at least one class, each only once")
     return names
 
 
 @pydantic_dataclass(frozen=True, kw_only=True, config=STRICT)
 class HeadOptions:
-    """What the config of every head has. A head's own config inherits it.
-
-    It adds ``task``, ``annotation``, ``levels`` and ``build``.
+    """The common options of heads. The config of a head inherits it and adds ``task``,
+    ``annotation``, ``levels`` and ``build``.
 
     Attributes:
-        train_only: whether it is trained alone, and never evaluated or exported.
+        train_only: whether it is only trained, not evaluated or exported.
         exclusive: whether an image has exactly one of its classes.
         fields: further arrays of the batch that it reads, such as ``masks`` or ``keypoints``; see
             ``AnnotationKind.fields``.
@@ -169,7 +169,7 @@ class HeadOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownHead:
-    """A ``HeadKind`` of which nothing more is known, as it comes over the wire and in predictions files."""
+    """A ``HeadKind`` without a config, from a server or a predictions file."""
 
     type: str
     task: "Task[Any, Any]"
@@ -179,15 +179,16 @@ class KnownHead:
 
 
 class Task(Protocol[Prediction, Config_contra]):
-    """Everything that depends on what is predicted. Only the modules that ``AnyHead.build`` imports need torch.
+    """Everything that depends on the kind of prediction. Only the modules of ``AnyHead.build`` need
+    torch.
 
-    A vocabulary that a method takes is the head's (``head_vocabulary``), and so are the class indices of a
-    sample.
+    A vocabulary that a method takes is the head's (``head_vocabulary``), and so are the class
+    indices of a sample.
     """
 
     @property
     def name(self) -> str:
-        """As ``/models`` gives it."""
+        """Its name in ``/models``."""
         ...
 
     @property
@@ -197,7 +198,7 @@ class Task(Protocol[Prediction, Config_contra]):
 
     @property
     def view(self) -> View:
-        """How the web page shows it."""
+        """How the web page shows predictions."""
         ...
 
     @property
@@ -207,7 +208,7 @@ class Task(Protocol[Prediction, Config_contra]):
 
     @property
     def to_coco(self) -> CocoResults[Prediction] | None:
-        """Entries of a COCO results file; None for a task that the format does not know."""
+        """Entries of a COCO results file; None if the format does not support the task."""
         ...
 
     def decode(self, arrays: Fields, frame: Any, head: Config_contra) -> Prediction:
@@ -224,28 +225,30 @@ class Task(Protocol[Prediction, Config_contra]):
         Args:
             prediction: of one image.
             vocabulary: the class names.
-            score_threshold: what has a lower score is left out.
-            image_file: where ``plain_image`` lies in a file, its name, which stands in the JSON instead of its bytes.
+            score_threshold: entries with a lower score are left out.
+            image_file: name of the file with ``plain_image``, which is in the JSON instead of its
+                bytes.
         """
         ...
 
     def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, size: Mapping[str, int] | None = None) -> Prediction:
-        """The inverse of ``to_response``, for JSON that anybody may have written.
+        """The inverse of ``to_response``, for untrusted JSON.
 
         Args:
             content: the JSON.
             vocabulary: the classes.
-            head: which predicted.
-            size: of the data (``Input.size``), such as height and width of an image, where it is known.
+            head: that predicted.
+            size: of the data (``Input.size``), such as height and width of an image, if it is
+                known.
 
         Raises:
-            ValueError, LookupError, TypeError, AttributeError, OverflowError: if it is not of this form, or has a class or a
-                size that it cannot have.
+            ValueError, LookupError, TypeError, AttributeError, OverflowError: if it has another
+                form, or an invalid class or size.
         """
         ...
 
     def plain_image(self, prediction: Prediction) -> bytes | None:
-        """The prediction as a PNG, where it is an image itself; None otherwise."""
+        """The prediction as a PNG if it is an image itself, else None."""
         ...
 
     def response_schema(self) -> dict[str, Any]:
@@ -268,7 +271,9 @@ class Task(Protocol[Prediction, Config_contra]):
     def draw_prediction(
         self, image: NDArray[np.uint8], prediction: Prediction, vocabulary: Vocabulary, score_threshold: float = 0.3
     ) -> NDArray[np.uint8]:
-        """A prediction on its image, of the same size as ``draw_ground_truth`` gives; what has a lower score is left out."""
+        """A prediction on its image, of the same size as from ``draw_ground_truth``; entries with a
+        lower score are left out.
+        """
         ...
 
     def row_type(self) -> Any:
@@ -284,9 +289,9 @@ class Task(Protocol[Prediction, Config_contra]):
         ...
 
     def difference(self, first: Prediction, second: Prediction, how: Comparison) -> Difference:
-        """How far two predictions of one image are apart, every field of them."""
+        """The difference between two predictions of one image, over all fields."""
         ...
 
     def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
-        """How far the network outputs of one sample are apart: what ``decode`` takes from two networks."""
+        """The difference between the arrays for ``decode`` of one sample, from two networks."""
         ...

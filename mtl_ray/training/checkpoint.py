@@ -22,12 +22,12 @@ from mtl_ray.config.strict import STRICT
 from mtl_ray.inference.run_folder import (
     BEFORE_NUMBERS,
     Attempt,
-    Place,
+    CheckpointFolder,
     attempt_file,
     checkpoint_folder,
-    line,
+    checkpoint_folders,
+    current_checkpoints,
     newest_attempt,
-    places,
 )
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def read_training(uri: str) -> Any:
 
 def steps(run_uri: str) -> list[int]:
     """Steps of the whole checkpoints that count, ascending."""
-    return [place.step for place in line(run_uri)]
+    return [place.step for place in current_checkpoints(run_uri)]
 
 
 def newest(run_uri: str) -> str | None:
@@ -231,7 +231,7 @@ def newest(run_uri: str) -> str | None:
         ValueError: if there are checkpoints, but none is whole.
     """
     fault = ""
-    for place in reversed(line(run_uri)):
+    for place in reversed(current_checkpoints(run_uri)):
         try:
             opened = artifact.open_artifact(place.uri, kind=KIND)
             for name in opened.names:
@@ -281,15 +281,15 @@ def prune(run_uri: str, keep: int, metric: str, claim: Claim, *, lower_is_better
         storage.write(storage.join(run_uri, "best.json"), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     last = max(states)
     kept = {*sorted(states)[-(keep if states[last].finished else max(2, keep)) :], top}
-    for place in places(run_uri):
+    for place in checkpoint_folders(run_uri):
         if place not in kept and place < last:
             discard(place.uri)
 
 
-def _states(run_uri: str) -> dict[Place, TrainState]:
+def _states(run_uri: str) -> dict[CheckpointFolder, TrainState]:
     """The states of the checkpoints that count and can be read."""
     states = {}
-    for place in line(run_uri):
+    for place in current_checkpoints(run_uri):
         try:
             states[place] = read_state(place.uri)
         except ValueError as error:

@@ -16,7 +16,7 @@ from mtl_ray.experiment import ExperimentConfig, build_model
 from mtl_ray.inference.checkpoint import find_checkpoint
 from mtl_ray.loading.batch import Batch
 from mtl_ray.methods.method import Method, MethodSetup
-from mtl_ray.models.backbone import read_state
+from mtl_ray.models.backbone import read_state_dict
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.training import checkpoint
@@ -246,7 +246,7 @@ def _weights(uri: str) -> Mapping[str, Tensor]:
     else the method's.
     """
     if uri.endswith((".safetensors", ".pt", ".pth")):
-        return read_state(uri)
+        return read_state_dict(uri)
     if not storage.exists(uri):
         raise FileNotFoundError(f"runtime.load_from={uri}: there is nothing there")
     if storage.exists(storage.join(uri, "checkpoints")):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.inference.stored_config import read_stored
+from mtl_ray.inference.stored_config import read_stored_config
 from mtl_ray.shards.split import open_split
 from mtl_ray.training import checkpoint
 from mtl_ray.training.checkpoint import TrainState, claim
@@ -57,7 +57,7 @@ def _changed(config: ExperimentConfig, found: str, *, same_hash: bool) -> list[s
     equal where the default of an option has changed. Entries that this version does not know count
     only if the hash differs; else they were defaults or without effect.
     """
-    stored = read_stored(open_artifact(found, kind=checkpoint.KIND))
+    stored = read_stored_config(open_artifact(found, kind=checkpoint.KIND))
     return differences(config, stored.config) + ([] if same_hash else unknown_differences(stored.left_out))
 
 

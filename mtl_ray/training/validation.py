@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.evaluation.classes import recoder
+from mtl_ray.evaluation.data import class_converter
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.evaluation.report import figures
@@ -32,7 +32,7 @@ WATCHED = "training/"
 PANEL_PX = 480
 """The longer side of each panel of an image."""
 _NAMED = 5
-"""How many bad samples an error lists."""
+"""Most invalid samples that an error lists."""
 _log = logging.getLogger(__name__)
 
 
@@ -93,7 +93,7 @@ class Validation:
         self._config, self._vocabulary, self._context, self._ranks = config, vocabulary, context, ranks
         uri = config.data.val.uri
         self._splits = [open_split(each) for each in ((uri,) if isinstance(uri, str) else uri)]
-        self._recoders = [self._recoder(split) for split in self._splits]
+        self._converters = [self._converter(split) for split in self._splits]
         self.heads = predicting_heads(config.model.heads)
 
     def measure(self, model: Model) -> tuple[dict[str, float], ValidationResult]:
@@ -114,7 +114,7 @@ class Validation:
                 samples.append((sample, predictions))
 
         batch, max_pixels = self._config.evaluate.batch, self._config.data.max_pixels
-        self._judge(measure(predictor, self._share(), metrics, keep=keep, batch=batch, max_pixels=max_pixels).bad)
+        self._judge(measure(predictor, self._share(), metrics, keep=keep, batch=batch, max_pixels=max_pixels).invalid)
         merged = self._merge(metrics)
         return self._ranks.decide(lambda: figures(merged)), ValidationResult(samples, merged)
 
@@ -134,17 +134,17 @@ class Validation:
         rank, world_size = self._context.rank, self._context.world_size
         start, stop = rank * total // world_size, (rank + 1) * total // world_size
         first = 0
-        for split, recode in zip(self._splits, self._recoders, strict=True):
+        for split, convert in zip(self._splits, self._converters, strict=True):
             size = split.num_samples
-            yield from map(recode, split.read(min(max(start - first, 0), size), min(max(stop - first, 0), size)))
+            yield from map(convert, split.read(min(max(start - first, 0), size), min(max(stop - first, 0), size)))
             first += size
 
-    def _recoder(self, split: Split) -> Callable[[Sample], Sample]:
+    def _converter(self, split: Split) -> Callable[[Sample], Sample]:
         """Maps the class indices of a validation split to those of the training split."""
-        recode, unknown = recoder(split, self._vocabulary)
+        convert, unknown = class_converter(split, self._vocabulary)
         if unknown and self._context.rank == 0:
             _log.warning("%s: the training split does not know %s; they are not measured", split.uri, ", ".join(unknown))
-        return recode
+        return convert
 
     def _merge(self, metrics: Mapping[str, Any]) -> Mapping[str, Metric[Any]]:
         """The metrics of all ranks, merged on rank 0 alone: they hold every object and score of the
@@ -160,10 +160,10 @@ class Validation:
         """One image per sample, ground truth and prediction side by side, a row per head; and each
         head's charts.
         """
-        from mtl_ray.evaluation.charts import draw  # matplotlib takes a second, which a first step need not wait for
+        from mtl_ray.evaluation.charts import draw_charts  # matplotlib takes a second, which a first step need not wait for
 
         images = [(sample.key, self._draw(sample, predictions)) for sample, predictions in result.samples]
-        return EvaluationFigures(images, draw({name: metric.charts() for name, metric in result.metrics.items()}))
+        return EvaluationFigures(images, draw_charts({name: metric.charts() for name, metric in result.metrics.items()}))
 
     def _draw(self, sample: Sample, predictions: Predictions) -> NDArray[np.uint8]:
         kind = self._config.data.canvas.input

@@ -12,7 +12,7 @@ from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST
 from mtl_ray.experiment import ExperimentConfig, parse_experiment
 from mtl_ray.geometry.drawing import pixels
-from mtl_ray.inference.run_folder import line, newest_attempt
+from mtl_ray.inference.run_folder import current_checkpoints, newest_attempt
 from mtl_ray.tasks.charts import chart_of
 from mtl_ray.training import checkpoint
 from mtl_ray.training.scalars import read_scalars
@@ -80,7 +80,7 @@ def sync(run: str, to: Mode | None, watch: Watch) -> Sent:
 
 def artifacts_of(run: str) -> list[tuple[str, str, tuple[str, ...]]]:
     """URI, kind and aliases of what a run's folder holds."""
-    found = [(uri, "checkpoint", aliases) for uri, aliases in checkpoints_of(run)] if line(run) else []
+    found = [(uri, "checkpoint", aliases) for uri, aliases in checkpoints_of(run)] if current_checkpoints(run) else []
     bundle = storage.join(run, "bundle")
     return [*found, (bundle, "bundle", ("latest",))] if storage.exists(storage.join(bundle, MANIFEST)) else found
 
@@ -131,7 +131,7 @@ def run_id_of(run: str) -> str:
     owner = newest_attempt(run)
     if owner is not None:
         return owner.run_id
-    found = line(run)
+    found = current_checkpoints(run)
     if not found:
         raise ValueError(f"{run} has no checkpoint yet, so nothing says which run of W&B it is")
     return checkpoint.read_state(found[-1].uri).run_id

@@ -15,14 +15,11 @@ from mtl_ray.inputs.decode import decode_image
 from mtl_ray.loading.config import Flip
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.tasks.classification.decode import LabelScores
-from mtl_ray.tasks.classification.draw import draw_ground_truth as draw_labels
-from mtl_ray.tasks.classification.draw import draw_prediction as draw_scores
+from mtl_ray.tasks.classification.draw import draw_label_scores, draw_labels
 from mtl_ray.tasks.detection.decode import Detections
-from mtl_ray.tasks.detection.draw import draw_ground_truth as draw_instances
-from mtl_ray.tasks.detection.draw import draw_prediction as draw_detections
+from mtl_ray.tasks.detection.draw import draw_detections, draw_objects
 from mtl_ray.tasks.segmentation.decode import SemanticMap
-from mtl_ray.tasks.segmentation.draw import draw_ground_truth as draw_semantic
-from mtl_ray.tasks.segmentation.draw import draw_prediction as draw_map
+from mtl_ray.tasks.segmentation.draw import draw_class_map, draw_semantic
 from tests.loading.splits import NAMES, png, sample, write_split
 
 CONFIG = """
@@ -132,11 +129,11 @@ def test_truth_and_prediction_have_the_same_size_and_leave_the_image_alone() -> 
     scores = LabelScores(scores=np.linspace(0, 1, 6, dtype=np.float32), exclusive=True)
     drawn = [
         draw_labels(GREY, one, VOCABULARY),
-        draw_scores(GREY, scores, VOCABULARY, 0.5),
-        draw_instances(GREY, one, VOCABULARY),
+        draw_label_scores(GREY, scores, VOCABULARY, 0.5),
+        draw_objects(GREY, one, VOCABULARY),
         draw_detections(GREY, found, VOCABULARY, 0.5),
         draw_semantic(GREY, one, VOCABULARY),
-        draw_map(GREY, SemanticMap(classes=np.ones((32, 48), np.uint8)), VOCABULARY, 0.5),
+        draw_class_map(GREY, SemanticMap(classes=np.ones((32, 48), np.uint8)), VOCABULARY, 0.5),
     ]
     assert len({each.shape for each in drawn}) == 1
     assert all((each != 90).any() for each in drawn)
@@ -145,7 +142,7 @@ def test_truth_and_prediction_have_the_same_size_and_leave_the_image_alone() -> 
 
 def test_what_is_not_annotated_is_not_drawn() -> None:
     bare = image_sample(key="", image=b"", height=32, width=48)
-    for draw in (draw_labels, draw_instances, draw_semantic):
+    for draw in (draw_labels, draw_objects, draw_semantic):
         assert not differs(draw(GREY, bare, VOCABULARY)).any()
 
 
@@ -156,8 +153,8 @@ def test_low_scores_are_not_drawn() -> None:
     assert not differs(draw_detections(GREY, found, VOCABULARY, 0.5))[:, 28:].any()
     assert differs(draw_detections(GREY, found, VOCABULARY, 0.05))[:, 28:].any()
     nothing = LabelScores(scores=np.full(6, 0.01, np.float32), exclusive=False)
-    assert not differs(draw_scores(GREY, nothing, VOCABULARY, 0.5)).any()
-    assert differs(draw_scores(GREY, replace(nothing, exclusive=True), VOCABULARY, 0.5)).any(), (
+    assert not differs(draw_label_scores(GREY, nothing, VOCABULARY, 0.5)).any()
+    assert differs(draw_label_scores(GREY, replace(nothing, exclusive=True), VOCABULARY, 0.5)).any(), (
         "the best of classes that exclude each other"
     )
 
@@ -170,7 +167,7 @@ def test_masks_and_keypoints_are_drawn_for_truth_and_prediction() -> None:
     points = np.array([[[12, 18, 2], [12, 26, 2]], [[0, 0, 0], [0, 0, 0]]], np.float32)
     plain = image_sample(key="", image=b"", height=32, width=48, instances=two_objects())
     rich = plain.with_annotations(instances=two_objects(masks=(encode_rle(mask), b""), keypoints=points))
-    more = differs(draw_instances(GREY, rich, VOCABULARY)) & ~differs(draw_instances(GREY, plain, VOCABULARY))
+    more = differs(draw_objects(GREY, rich, VOCABULARY)) & ~differs(draw_objects(GREY, plain, VOCABULARY))
     assert more[20:24, 8:12].all()
     assert more[19:26, 11:14].any(axis=1).all()
     found = Detections(

@@ -18,16 +18,16 @@ from jobs.analyze.confusion import main
 from mtl_ray.analysis.confusion import compat_confusion, confusion_table, object_confusion, row_percent
 from mtl_ray.analysis.paired import read_paired
 from mtl_ray.evaluation.charts import confusion_figure
-from mtl_ray.evaluation.stored import to_table, write_arrow
+from mtl_ray.evaluation.predictions_file import to_table, write_arrow
 from mtl_ray.geometry.boxes import iou_matrix
-from mtl_ray.inference.heads import head_of
+from mtl_ray.inference.predictor import head_of
 from mtl_ray.inputs.decode import decode_semantic
 from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.split import open_split
 from mtl_ray.tasks.charts import Confusion
 from mtl_ray.tasks.classification.decode import LabelScores
-from mtl_ray.tasks.detection.columns import Scored
-from mtl_ray.tasks.detection.confusion import confusion
+from mtl_ray.tasks.detection.columns import ScoredImage
+from mtl_ray.tasks.detection.confusion import detection_confusion
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 from tests.analysis.coco_json import NAMES, write_coco_json
 from tests.evaluation.conftest import png, write_split
@@ -36,29 +36,29 @@ from tests.tasks.random_objects import detections, instances, random_images
 LEFT, RIGHT = [10.0, 10, 60, 60], [100.0, 100, 180, 180]
 
 
-def plain_compat(images: list[Scored], classes: int, score: float, iou: float) -> NDArray[np.int64]:
+def plain_compat(images: list[ScoredImage], classes: int, score: float, iou: float) -> NDArray[np.int64]:
     counts = np.zeros((classes + 1, classes + 1), np.int64)
     for image in images:
-        overlap = iou_matrix(image.found.boxes_xyxy, image.truth.boxes_xyxy)
-        seen = [0] * len(image.truth)
-        for i, label in enumerate(image.found.classes):
+        overlap = iou_matrix(image.predicted.boxes_xyxy, image.ground_truth.boxes_xyxy)
+        seen = [0] * len(image.ground_truth)
+        for i, label in enumerate(image.predicted.classes):
             matches = 0
-            for j, wanted in enumerate(image.truth.classes):
-                if image.found.scores[i] >= score and overlap[i, j] >= iou:
+            for j, wanted in enumerate(image.ground_truth.classes):
+                if image.predicted.scores[i] >= score and overlap[i, j] >= iou:
                     matches += 1
                     seen[j] += wanted == label
                     counts[wanted, label] += 1
-            if image.found.scores[i] >= score and not matches:
+            if image.predicted.scores[i] >= score and not matches:
                 counts[classes, label] += 1
-        for j, wanted in enumerate(image.truth.classes):
+        for j, wanted in enumerate(image.ground_truth.classes):
             counts[wanted, classes] += not seen[j]
     return counts
 
 
-def plain_one_to_one(images: list[Scored], classes: int, score: float, iou: float) -> NDArray[np.int64]:
+def plain_one_to_one(images: list[ScoredImage], classes: int, score: float, iou: float) -> NDArray[np.int64]:
     counts = np.zeros((classes + 1, classes + 1), np.int64)
     for image in images:
-        truth, found = image.truth, image.found
+        truth, found = image.ground_truth, image.predicted
         overlap = iou_matrix(found.boxes_xyxy, truth.boxes_xyxy)
         order = [int(i) for i in np.argsort(-found.scores, kind="stable") if found.scores[i] >= score]
         partner: dict[int, int] = {}
@@ -101,13 +101,13 @@ def test_both_rules_are_what_plain_loops_count(seed: int, score: float, iou: flo
     compat = compat_confusion(images, ("a", "b", "c"), min_score=score, min_iou=iou)
     np.testing.assert_array_equal(compat.counts, plain_compat(images, 3, score, iou))
     np.testing.assert_array_equal(
-        confusion(images, ("a", "b", "c"), min_score=score, min_iou=iou).counts, plain_one_to_one(images, 3, score, iou)
+        detection_confusion(images, ("a", "b", "c"), min_score=score, min_iou=iou).counts, plain_one_to_one(images, 3, score, iou)
     )
 
 
 def test_rows_add_up_to_the_objects_one_to_one_only() -> None:
-    image = Scored("a", 300, 300, instances([LEFT, RIGHT], [0, 0]), detections([LEFT, LEFT, RIGHT], [0.9, 0.8, 0.7], [0, 0, 1]))
-    assert confusion([image], ("a", "b")).counts.tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 0]]
+    image = ScoredImage("a", 300, 300, instances([LEFT, RIGHT], [0, 0]), detections([LEFT, LEFT, RIGHT], [0.9, 0.8, 0.7], [0, 0, 1]))
+    assert detection_confusion([image], ("a", "b")).counts.tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 0]]
     compat = compat_confusion([image], ("a", "b"), min_score=0.3, min_iou=0.5)
     assert compat.counts.tolist() == [[2, 1, 1], [0, 0, 0], [0, 0, 0]]
     shares = row_percent(compat.counts)
@@ -144,8 +144,8 @@ def test_the_other_programs_precision_decides_at_the_threshold() -> None:
     """A box that overlaps half of another one: in float32 by 0.5, in float64 by a little less."""
     wanted, box = [13 / 7, 0, 13 / 7 + 2.6, 1], [13 / 7, 0, 13 / 7 + 1.3, 1]
     truth = replace(instances([wanted]), boxes_xyxy=np.array([wanted]))
-    image = Scored("a", 9, 9, truth, detections([box], [0.9]))
-    exact = iou_matrix(image.found.boxes_xyxy.astype(np.float64), truth.boxes_xyxy)[0, 0]
+    image = ScoredImage("a", 9, 9, truth, detections([box], [0.9]))
+    exact = iou_matrix(image.predicted.boxes_xyxy.astype(np.float64), truth.boxes_xyxy)[0, 0]
     assert exact < 0.5
     assert compat_confusion([image], ("a",), min_score=0.3, min_iou=0.5).counts.tolist() == [[1, 0], [0, 0]]
 
@@ -165,7 +165,7 @@ def test_the_title_of_a_single_class_is_inside_the_figure() -> None:
 
 
 def test_suppression_first_leaves_scores_with_their_boxes(tmp_path: Path) -> None:
-    image = Scored(
+    image = ScoredImage(
         "a.jpg", 200, 260, instances([LEFT, RIGHT], [0, 1]), detections([LEFT, LEFT, LEFT, RIGHT], [0.9, 0.8, 0.7, 0.6], [0, 0, 1, 1])
     )
     data, predictions = write_coco_json(tmp_path, random_images(5, count=1, classes=5))

@@ -119,7 +119,7 @@ def test_resumed_logs_are_joined_on_request(tmp_path: Path, capsys: pytest.Captu
     """Two files of one training are one curve."""
     logs = [write_log(tmp_path / f"{number}.json", mmengine(epochs)) for number, epochs in enumerate(((1, 2), (2, 3)))]
     assert job.main([*logs, "--join", "--keys", "loss", "--mode", "train", "--out", str(tmp_path / "c.png")]) == 0
-    assert "5 lines from before were left out" in capsys.readouterr().out
+    assert "5 earlier lines were left out" in capsys.readouterr().out
     assert [int(row["step"]) for row in rows(tmp_path / "c.csv")] == [50, 100, 150, 200, 257, 307, 357, 407, 464, 514, 564, 614]
 
 

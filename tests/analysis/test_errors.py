@@ -22,7 +22,7 @@ from mtl_ray.analysis.paired import Likeness, Paired, read_paired
 from mtl_ray.analysis.picture_source import PictureSource
 from mtl_ray.analysis.tide import tide
 from mtl_ray.samples import Vocabulary
-from mtl_ray.tasks.detection.columns import Scored
+from mtl_ray.tasks.detection.columns import ScoredImage
 from tests.analysis.coco_json import NAMES, write_coco_json
 from tests.tasks.random_objects import HEIGHT, WIDTH, detections, instances, random_images
 
@@ -68,11 +68,14 @@ def reference(truth: dict[str, Any], found: list[dict[str, Any]], kind: str) -> 
     return result
 
 
-def confused(images: list[Scored], seed: int) -> list[Scored]:
+def confused(images: list[ScoredImage], seed: int) -> list[ScoredImage]:
     """Half of the detections are of any class."""
     rng = np.random.default_rng(seed)
-    kinds = [np.where(rng.random(len(image.found)) < 0.5, rng.integers(0, 5, len(image.found)), image.found.classes) for image in images]
-    return [image._replace(found=replace(image.found, classes=kind)) for image, kind in zip(images, kinds, strict=True)]
+    kinds = [
+        np.where(rng.random(len(image.predicted)) < 0.5, rng.integers(0, 5, len(image.predicted)), image.predicted.classes)
+        for image in images
+    ]
+    return [image._replace(predicted=replace(image.predicted, classes=kind)) for image, kind in zip(images, kinds, strict=True)]
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
@@ -130,7 +133,7 @@ def test_areas_that_do_not_rise_and_masks_that_are_not_there_are_refused(tmp_pat
         main([predictions, "--data", data, "--out", str(tmp_path), "--type", "segm"])
 
 
-def one_image(image: Scored) -> Paired:
+def one_image(image: ScoredImage) -> Paired:
     return Paired(
         vocabulary=Vocabulary(classes={"instances": ("a", "b")}),
         images=(image,),
@@ -147,7 +150,7 @@ def test_tide_tells_the_kinds_of_errors_apart() -> None:
     truth = instances(squares, [0, 0, 0, 0, 1])
     boxes = [squares[0], squares[0], [240.0, 0, 340, 100], squares[2], [640.0, 0, 740, 100], [0.0, 900, 100, 1000]]
     found = detections(boxes, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0, 0, 0, 1, 1, 0])
-    got = tide(one_image(Scored("k", 1000, 1000, truth, found)))
+    got = tide(one_image(ScoredImage("k", 1000, 1000, truth, found)))
     assert got["counts"] == {"Cls": 1, "Loc": 1, "Both": 1, "Dupe": 1, "Bkg": 1, "Miss": 2}
     assert sum(got["shares"].values()) == pytest.approx(1)
     assert got["ap"] == pytest.approx((26 / 101 + 0) / 2)  # class a: 1 of 4 found, at the recalls 0 to 0.25; class b: nothing
@@ -170,20 +173,22 @@ THEIRS = {
 """What tidecv 1.0.1 says of ``with_silent_classes``, in percent; of one AP one of its 101 recalls is rounded otherwise."""
 
 
-def with_silent_classes() -> list[Scored]:
+def with_silent_classes() -> list[ScoredImage]:
     """Without crowds and equal scores; class 3 is never found, and class 4 is always taken for class 2."""
     images = []
     for number, image in enumerate(random_images(11, count=40, classes=5)):
-        kept = image.found.classes != 3
+        kept = image.predicted.classes != 3
         found = replace(
-            image.found,
-            boxes_xyxy=image.found.boxes_xyxy[kept],
+            image.predicted,
+            boxes_xyxy=image.predicted.boxes_xyxy[kept],
             scores=(np.arange(kept.sum()) * 0.37 % 1 + number * 1e-4).astype(np.float32),
-            classes=np.where(image.found.classes == 4, 2, image.found.classes)[kept],
-            masks=tuple(mask for mask, keep in zip(image.found.masks or (), kept, strict=True) if keep),
+            classes=np.where(image.predicted.classes == 4, 2, image.predicted.classes)[kept],
+            masks=tuple(mask for mask, keep in zip(image.predicted.masks or (), kept, strict=True) if keep),
             keypoints=None,
         )
-        images.append(image._replace(truth=replace(image.truth, crowd=np.zeros(len(image.truth), np.bool_)), found=found))
+        images.append(
+            image._replace(ground_truth=replace(image.ground_truth, crowd=np.zeros(len(image.ground_truth), np.bool_)), predicted=found)
+        )
     return images
 
 
@@ -199,9 +204,9 @@ def test_tide_says_what_its_authors_program_says(tmp_path: Path, kind: Likeness)
 def test_tide_takes_no_object_that_nobody_outlined_for_one_to_find() -> None:
     """Class 1, never found, has one object, which has a box alone: compared by masks it is as if the class were not there."""
     images = with_silent_classes()
-    mask = next(mask for image in images for mask in image.truth.masks or ())
+    mask = next(mask for image in images for mask in image.ground_truth.masks or ())
     here = replace(instances([[10.0, 10, 60, 60], [100.0, 100, 150, 150]], [0, 1]), masks=(mask, b""))
     found = replace(detections([[10.0, 10, 60, 60]], [0.9], [0]), masks=(mask,))
-    got = tide(one_image(Scored("k", HEIGHT, WIDTH, here, found)), "segm")
+    got = tide(one_image(ScoredImage("k", HEIGHT, WIDTH, here, found)), "segm")
     assert got["ap"] == pytest.approx(1)
     assert got["delta_ap"]["Miss"] == got["delta_ap"]["FN"] == pytest.approx(0)

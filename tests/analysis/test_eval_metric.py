@@ -57,9 +57,9 @@ def test_a_pickle_has_the_figures_of_the_results_file(tmp_path: Path) -> None:
 def test_the_config_says_what_is_measured_on_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = random_images(5, count=10, classes=5)
     data, results = write_coco_json(tmp_path, images)
-    image = next(image for image in images if len(image.truth))
-    size = {"size": [image.height, image.width], "counts": (image.truth.masks or ())[0].decode()}
-    (tmp_path / "list.json").write_text(json.dumps([[image.key, NAMES[int(image.truth.classes[0])], 0, [0, 0, 5, 5], size]]))
+    image = next(image for image in images if len(image.ground_truth))
+    size = {"size": [image.height, image.width], "counts": (image.ground_truth.masks or ())[0].decode()}
+    (tmp_path / "list.json").write_text(json.dumps([[image.key, NAMES[int(image.ground_truth.classes[0])], 0, [0, 0, 5, 5], size]]))
     config = tmp_path / "config.yaml"
     config.write_text(CONFIG.format(data=data, lists=tmp_path / "list.json"))
     assert main([results, "--config", str(config)]) == 0

@@ -92,10 +92,10 @@ def test_one_model_by_itself_loses_only_what_overlaps() -> None:
 @pytest.mark.parametrize("out", ["fused.json", "fused.arrow"])
 def test_files_of_several_kinds_become_one(out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each with its own order of classes, which names join; a model fused with itself finds what it found."""
-    images = [image._replace(found=_apart(image.found)) for image in random_images(3, count=8, classes=5)]
+    images = [image._replace(predicted=_apart(image.predicted)) for image in random_images(3, count=8, classes=5)]
     data, results = write_coco_json(tmp_path, images)
     listed = np.array([[name for _, name, _ in CATEGORIES].index(name) for name in NAMES])
-    by_key = {image.key: image._replace(found=replace(image.found, classes=listed[image.found.classes])) for image in images}
+    by_key = {image.key: image._replace(predicted=replace(image.predicted, classes=listed[image.predicted.classes])) for image in images}
     order = [entry["file_name"] for entry in json.loads(Path(data).read_text())["images"]]
     (tmp_path / "r.pkl").write_bytes(pickle.dumps(entries_3x([by_key[key] for key in order], masks=False)))
     fused = str(tmp_path / out)
@@ -103,10 +103,10 @@ def test_files_of_several_kinds_become_one(out: str, tmp_path: Path, capsys: pyt
     assert "8 images" in capsys.readouterr().out
     before, after = read_paired(results, data), read_paired(fused, data)
     for one, other in zip(before.images, after.images, strict=True):
-        names = [[before.names[label] for label in image.found.classes] for image in (one, other)]
+        names = [[before.names[label] for label in image.predicted.classes] for image in (one, other)]
         assert names[0] == names[1]
-        assert other.found.scores == pytest.approx(one.found.scores, abs=1e-6)
-        assert other.found.boxes_xyxy == pytest.approx(one.found.boxes_xyxy, abs=1e-3)
+        assert other.predicted.scores == pytest.approx(one.predicted.scores, abs=1e-6)
+        assert other.predicted.boxes_xyxy == pytest.approx(one.predicted.boxes_xyxy, abs=1e-3)
 
 
 def _apart(found: Detections) -> Detections:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mtl_ray.analysis.image_scores import THRESHOLDS, image_scores
-from mtl_ray.tasks.detection.columns import Scored
+from mtl_ray.tasks.detection.columns import ScoredImage
 from tests.tasks.random_objects import detections, instances, random_images
 
 
@@ -22,8 +22,8 @@ def plain_iou(one: NDArray[np.float32], others: NDArray[np.float32]) -> list[np.
     return found
 
 
-def plain_score(image: Scored, crowd_counts: bool) -> float:
-    truth, found = image.truth, image.found
+def plain_score(image: ScoredImage, crowd_counts: bool) -> float:
+    truth, found = image.ground_truth, image.predicted
     ignored = truth.difficult if crowd_counts else truth.difficult | truth.crowd
     values = []
     for threshold in THRESHOLDS:
@@ -66,9 +66,9 @@ def test_scores_are_those_of_plain_loops(seed: int, crowd_counts: bool) -> None:
 
 def test_a_second_detection_of_an_object_is_wrong_and_one_on_a_crowd_is_not() -> None:
     one, other = [10.0, 10, 60, 60], [100.0, 100, 180, 180]
-    twice = Scored("a", 200, 200, instances([one, other]), detections([one, one, other], [0.9, 0.8, 0.7]))
-    crowd = Scored("b", 200, 200, instances([one, other], crowd=[False, True]), detections([other, one], [0.9, 0.8]))
-    nothing = Scored("c", 200, 200, instances([]), detections([one], [0.9]))
+    twice = ScoredImage("a", 200, 200, instances([one, other]), detections([one, one, other], [0.9, 0.8, 0.7]))
+    crowd = ScoredImage("b", 200, 200, instances([one, other], crowd=[False, True]), detections([other, one], [0.9, 0.8]))
+    nothing = ScoredImage("c", 200, 200, instances([]), detections([one], [0.9]))
     scores = image_scores([twice, crowd, nothing])
     assert scores[:2].tolist() == pytest.approx([0.5 + 0.5 * 2 / 3, 1.0])
     assert np.isnan(scores[2])

@@ -15,30 +15,30 @@ from mtl_ray.analysis.occlusion import hidden_in
 from mtl_ray.evaluation.config import EvaluateConfig, OcclusionConfig
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.geometry.masks import decode_rle, encode_rle
-from mtl_ray.inference.heads import head_of
+from mtl_ray.inference.predictor import head_of
 from mtl_ray.samples import Vocabulary
-from mtl_ray.tasks.detection.columns import Scored
+from mtl_ray.tasks.detection.columns import ScoredImage
 from tests.analysis.coco_json import NAMES, write_coco_json
 from tests.tasks.random_objects import HEIGHT, WIDTH, instances, random_images, sample_of
 
 
-def items(images: list[Scored], rng: np.random.Generator) -> list[tuple[Any, ...]]:
+def items(images: list[ScoredImage], rng: np.random.Generator) -> list[tuple[Any, ...]]:
     """Entries as those of the original's pickles; a third of them of a class by another name."""
     found: list[tuple[Any, ...]] = []
     for image in images:
-        for i in range(len(image.truth)):
-            name = NAMES[int(image.truth.classes[i])] if rng.random() < 0.7 else NAMES[int(rng.integers(5))]
-            counts = (image.truth.masks or ())[i]
-            x1, y1, x2, y2 = image.truth.boxes_xyxy[i].tolist()
+        for i in range(len(image.ground_truth)):
+            name = NAMES[int(image.ground_truth.classes[i])] if rng.random() < 0.7 else NAMES[int(rng.integers(5))]
+            counts = (image.ground_truth.masks or ())[i]
+            x1, y1, x2, y2 = image.ground_truth.boxes_xyxy[i].tolist()
             found.append((image.key, name, i, [x1, y1, x2 - x1, y2 - y1], {"size": [HEIGHT, WIDTH], "counts": counts}))
     return found
 
 
-def plain_recall(entries: list[tuple[Any, ...]], images: list[Scored], score: float, iou: float) -> float:
+def plain_recall(entries: list[tuple[Any, ...]], images: list[ScoredImage], score: float, iou: float) -> float:
     """The original's loop: best first, until the score is too low."""
     correct = 0
     for file_name, name, _, _, mask in entries:
-        found = next(image.found for image in images if image.key == file_name)
+        found = next(image.predicted for image in images if image.key == file_name)
         for i in sorted(range(len(found)), key=lambda i: (-found.scores[i], *found.boxes_xyxy[i, :2].tolist())):
             if found.scores[i] < score:
                 break
@@ -147,11 +147,11 @@ def test_the_metric_of_a_config_merges(tmp_path: Path) -> None:
     whole, first, second = (head_metrics(heads, vocabulary, EvaluateConfig(occlusion=asked))["boxes"] for _ in range(3))
     for metric, part in ((whole, images), (first, images[:7]), (second, images[7:])):
         for image in part:
-            metric.update(sample_of(image), image.found)
+            metric.update(sample_of(image), image.predicted)
     first.merge(second)
     plain = head_metrics(heads, vocabulary)["boxes"]
     for image in images:
-        plain.update(sample_of(image), image.found)
+        plain.update(sample_of(image), image.predicted)
     result = whole.result()
     assert result == pytest.approx(dict(first.result()), nan_ok=True)
     assert set(result) - set(plain.result()) == {"occluded_recall", "separated_recall"}

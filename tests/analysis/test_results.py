@@ -11,15 +11,15 @@ import pytest
 
 from jobs.analyze.results import main
 from mtl_ray.analysis.image_scores import image_scores
-from mtl_ray.evaluation.stored import to_table, write_arrow
-from mtl_ray.inference.heads import head_of
+from mtl_ray.evaluation.predictions_file import to_table, write_arrow
+from mtl_ray.inference.predictor import head_of
 from mtl_ray.samples import Vocabulary
 from tests.analysis.coco_json import NAMES, write_coco_json
 from tests.evaluation.conftest import png, write_split
 from tests.tasks.random_objects import HEIGHT, WIDTH, random_images, sample_of
 
 IMAGES = random_images(11, count=14, classes=5)
-WANTED = [int((~image.truth.crowd).sum()) for image in IMAGES]
+WANTED = [int((~image.ground_truth.crowd).sum()) for image in IMAGES]
 
 
 def table(out: Path) -> dict[str, dict[str, Any]]:
@@ -44,7 +44,7 @@ def test_the_table_has_all_images_and_the_pictures_are_the_ends_of_it(tmp_path: 
     scores = np.nan_to_num(image_scores(IMAGES))
     assert [rows[image.key]["score"] for image in IMAGES] == pytest.approx(scores.tolist(), abs=1e-6)
     assert [rows[image.key]["num_truth"] for image in IMAGES] == WANTED
-    assert [rows[image.key]["num_predicted"] for image in IMAGES] == [len(image.found) for image in IMAGES]
+    assert [rows[image.key]["num_predicted"] for image in IMAGES] == [len(image.predicted) for image in IMAGES]
     assert list(rows) == [image.key for image in IMAGES]
     listed = [entry["file_name"] for entry in json.loads(Path(data).read_text())["images"]]
     ranked = [image.key for image, wanted in zip(IMAGES, WANTED, strict=True) if wanted]
@@ -82,7 +82,7 @@ def test_as_mmdetection_has_it_empty_images_take_part(tmp_path: Path) -> None:
         np.nan_to_num(image_scores(IMAGES, crowd_counts=True)).tolist(), abs=1e-6
     )
     assert len(names(out, "bad")) == len(names(out, "good")) == 7  # half of the images, none of them twice
-    empty = [image.key for image in IMAGES if not len(image.truth)]
+    empty = [image.key for image in IMAGES if not len(image.ground_truth)]
     assert empty
     assert all(any(name.startswith(Path(key).stem) for name in (*names(out, "bad"), *names(out, "good"))) for key in empty)
 
@@ -94,9 +94,9 @@ def test_scores_below_the_threshold_do_not_count_and_may_be_counted_but_not_draw
     for extra, shown in (["--score-thr", "0.65"], 0.65), (["--show-score-thr", "0.65"], 0.0):
         out = tmp_path / extra[0]
         assert main([predictions, "--data", data, "--out", str(out), "--topk", "0", *extra]) == 0
-        assert [row["num_predicted"] for row in table(out).values()] == [int((image.found.scores >= shown).sum()) for image in IMAGES]
+        assert [row["num_predicted"] for row in table(out).values()] == [int((image.predicted.scores >= shown).sum()) for image in IMAGES]
     assert main([predictions, "--data", data, "--out", str(tmp_path / "grey"), "--topk", "1"]) == 0
-    assert "2 of the pictures were not found" in capsys.readouterr().out
+    assert "2 images were not found" in capsys.readouterr().out
 
 
 def test_scores_below_the_default_are_not_drawn_and_how_many_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +107,7 @@ def test_scores_below_the_default_are_not_drawn_and_how_many_is_said(tmp_path: P
         assert main([predictions, "--data", data, "--out", str(tmp_path / name), "--topk", "3", *extra]) == 0
         said[name] = capsys.readouterr().out
     drawn = {file.rpartition("_")[0] for folder in ("bad", "good") for file in names(tmp_path / "default", folder)}
-    hidden = sum(int((image.found.scores < 0.3).sum()) for image in IMAGES if Path(image.key).stem in drawn)
+    hidden = sum(int((image.predicted.scores < 0.3).sum()) for image in IMAGES if Path(image.key).stem in drawn)
     assert hidden > 0
     assert f"{hidden} detections with a score below 0.3 are not drawn; --show-score-thr 0 draws all" in said["default"]
     assert "not drawn" not in said["all"]
@@ -121,7 +121,7 @@ def test_a_split_has_its_pictures_in_it_and_names_that_are_alike_stay_apart(tmp_
     heads = {"boxes": head_of("yolov3")}
     uri = str(tmp_path / "p.arrow")
     write_arrow(
-        uri, to_table(samples, [{"boxes": image.found} for image in images], heads), heads, Vocabulary(classes={"instances": NAMES})
+        uri, to_table(samples, [{"boxes": image.predicted} for image in images], heads), heads, Vocabulary(classes={"instances": NAMES})
     )
     outs = [tmp_path / "one", tmp_path / "two"]
     for out, workers in zip(outs, ("1", "2"), strict=True):

@@ -18,7 +18,7 @@ from mtl_ray.analysis.robustness_file import read_results
 from mtl_ray.analysis.robustness_report import robustness_json, robustness_text, summarise
 from mtl_ray.distributed import robustness as distributed
 from mtl_ray.distributed.robustness import measure_cells
-from mtl_ray.evaluation.evaluate import Request as Plain
+from mtl_ray.evaluation.evaluate import EvaluationRequest as Plain
 from mtl_ray.evaluation.evaluate import evaluate
 from mtl_ray.inference.checkpoint import open_checkpoint
 from tests.evaluation.conftest import broken, make_samples, write_split
@@ -132,7 +132,7 @@ def test_pictures_that_do_not_decode_are_named_and_counted(target, tmp_path, cap
     split = write_split(tmp_path / "val", broken(make_samples(open_checkpoint(target)), 4))
     arguments = [target, "--data", split, "--out", str(tmp_path / "out"), "--corruptions", "brightness", "--severities", "5"]
     assert main(arguments) == 1
-    assert "bad sample 000004.png" in capsys.readouterr().out
+    assert "invalid sample 000004.png" in capsys.readouterr().out
     assert main([*arguments, "--max-bad", "1"]) == 0
     facts = json.loads((tmp_path / "out" / "robustness.json").read_text())["facts"]
     assert (facts["samples"], facts["bad_samples"]) == (10, 1)

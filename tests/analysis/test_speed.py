@@ -14,7 +14,7 @@ from mtl_ray.analysis.speed_model import predict_in_parts
 from mtl_ray.analysis.stopwatch import Stopwatch
 from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.inference.open import open_predictor
+from mtl_ray.inference.predictor import open_predictor
 from tests.inference.tiny import HEADS, images, write_checkpoint
 from tests.loading.splits import sample, write_split
 

@@ -9,7 +9,7 @@ import torch
 
 from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
-from mtl_ray.inference.run_folder import Attempt, is_whole, newest_attempt, places
+from mtl_ray.inference.run_folder import Attempt, checkpoint_folders, is_whole, newest_attempt
 from mtl_ray.training import checkpoint
 
 
@@ -86,7 +86,7 @@ def uneven(run: Trained, keys: set[str]) -> list[str]:
 def corrupt(run: str) -> list[str]:
     """Checkpoints that have a manifest but are incomplete."""
     found = []
-    for place in places(run):
+    for place in checkpoint_folders(run):
         if is_whole(place):
             try:
                 opened = open_artifact(place.uri, kind=checkpoint.KIND)

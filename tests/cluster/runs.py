@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from mtl_ray import storage
-from mtl_ray.inference.run_folder import line, newest_attempt
+from mtl_ray.inference.run_folder import current_checkpoints, newest_attempt
 from tests.cluster.bucket import Bucket
 from tests.cluster.hosts import Hosts, wait_until
 from tests.training.tiny import values, write_split
@@ -47,7 +47,7 @@ class Run:
 
     def newest(self) -> tuple[int, int]:
         """Step and attempt of the newest complete checkpoint; zeros if there is none."""
-        found = line(self.uri)
+        found = current_checkpoints(self.uri)
         return (found[-1].step, found[-1].attempt) if found else (0, 0)
 
     def attempt(self) -> int:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from mtl_ray.inference.run_folder import is_whole, newest_attempt, places
+from mtl_ray.inference.run_folder import checkpoint_folders, is_whole, newest_attempt
 from tests.cluster import audit
 from tests.cluster.conftest import World
 from tests.cluster.hosts import Hosts, wait_until
@@ -111,7 +111,7 @@ def test_a_host_that_was_cut_off_publishes_nothing_when_it_is_back(world: World)
     owner = newest_attempt(run.uri)
     assert owner is not None
     assert owner.attempt > old
-    late = [place for place in places(run.uri) if place.attempt == old and place.step > owner.ends[old] and is_whole(place)]
+    late = [place for place in checkpoint_folders(run.uri) if place.attempt == old and place.step > owner.ends[old] and is_whole(place)]
     assert late == []
     world.check(run, weights=False)
 

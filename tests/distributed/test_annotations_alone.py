@@ -36,7 +36,7 @@ def write(path: Path, *, as_text: bool = False, **more: Any) -> str:
 def test_anchors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uri = write(tmp_path / "a.json")
     assert anchors.main(["--data", uri, "--num", "3", "--input", "64", "48", "--out", str(tmp_path / "out")]) == 0
-    assert f"note: {uri}: the sizes that it states were used and compared with no image file" in capsys.readouterr().out
+    assert f"note: {uri}: the sizes in the file were used; they were not compared with images" in capsys.readouterr().out
     assert (tmp_path / "out" / "anchors.json").exists()
 
 

@@ -178,7 +178,7 @@ def test_compare_holds_and_sees_another_model(
     monkeypatch.setenv("SERVER_KEY", KEY)
     key = ["--api-key-env", "SERVER_KEY"]
     assert main(["compare", f"{server.url}/predictions/all", bundles["all"], str(picture), *key]) == 0
-    assert "the endpoint says what the model says" in capsys.readouterr().out
+    assert "the endpoint agrees with the model" in capsys.readouterr().out
     for changes in ({"sure": "0.9, 0.4"}, {"fixed": "8,8,24,41, 32,8,56,24"}, {"kinds": "1, 1"}, {"white": "250"}):
         other = make_bundle(tmp_path / "-".join(changes), "boxes", "semantic", "labels", **changes)
         assert main(["compare", f"{server.url}/predictions/all", other, str(picture), *key]) == 1, changes
@@ -301,7 +301,7 @@ def test_inside_a_session_it_serves_and_leaves_ray_running(ray_session: None, bu
         (["{boxes}", "serve.prot=1"], "port"),
         (["{boxes}", "serve.api_key_env=NO_SUCH_VARIABLE"], "is empty"),
         (["a b={boxes}"], "no whole bundle"),
-        (["{folder}/empty.yaml"], "nothing is to be served"),
+        (["{folder}/empty.yaml"], "there is no model to serve"),
     ],
 )
 def test_mistakes_are_said_before_ray_is_started(arguments: list[str], part: str, bundles: dict[str, str], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import yaml
 
-from mtl_ray.inference.run_folder import line, newest_attempt
+from mtl_ray.inference.run_folder import current_checkpoints, newest_attempt
 from tests.training.tiny import values, write_split
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def test_a_polite_end_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     _, errors = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert "the same command goes on from there" in errors
-    (place,) = line(str(tmp_path / "runs" / "run"))
+    (place,) = current_checkpoints(str(tmp_path / "runs" / "run"))
     assert place.step >= 5
     again = start(tmp_path, *LONG)
     wait_for_step(again, tmp_path, place.step + 1)

@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from jobs.evaluate import main
 from mtl_ray.distributed.evaluate import evaluate_rows
-from mtl_ray.evaluation.evaluate import Request, evaluate, make_report, measure_rows
+from mtl_ray.evaluation.evaluate import EvaluationRequest, evaluate, make_report, measure_rows
 from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.inputs.decode import decode_semantic
@@ -110,7 +110,7 @@ def test_a_bundle_has_the_figures_of_its_checkpoint(checkpoint: str, split: str,
 
 @pytest.mark.parametrize("ends", [(0, 4, 5, COUNT), (0, 0, COUNT), (0, 9, COUNT)])
 def test_parts_of_the_rows_merge_to_the_whole(checkpoint: str, split: str, ends: tuple[int, ...]) -> None:
-    request = Request(target=checkpoint, data=split)
+    request = EvaluationRequest(target=checkpoint, data=split)
     report, whole = evaluate(request)
     merged, *others = [measure_rows(request, start, stop) for start, stop in pairwise(ends)]
     for other in others:
@@ -120,7 +120,7 @@ def test_parts_of_the_rows_merge_to_the_whole(checkpoint: str, split: str, ends:
 
 
 def test_many_tasks_have_the_figures_of_one_process(checkpoint: str, split: str, ray_session: None) -> None:
-    request = Request(target=checkpoint, data=split)
+    request = EvaluationRequest(target=checkpoint, data=split)
     alone, part = evaluate(request)
     shared, parts = evaluate_rows(request, workers=3)
     assert shared.figures == pytest.approx(alone.figures, abs=1e-9, nan_ok=True)
@@ -133,7 +133,7 @@ def test_samples_that_do_not_decode_are_named_and_counted(
     data = write_split(tmp_path / "split", broken(samples, 4))
     arguments = [checkpoint, "--data", data, "--out", str(tmp_path / "out")]
     assert main(arguments) == 1
-    assert "bad sample 000004.png" in capsys.readouterr().out
+    assert "invalid sample 000004.png" in capsys.readouterr().out
     assert main([*arguments, "--max-bad", "1"]) == 0
     facts = read(tmp_path / "out")["facts"]
     assert (facts["samples"], facts["bad_samples"]) == (COUNT - 1, 1)
@@ -170,18 +170,18 @@ def test_classes_that_the_target_does_not_know_are_left_out(checkpoint: str, spl
 
 def test_what_cannot_be_measured_is_said(checkpoint: str, split: str, coco: str, samples: list[Sample], tmp_path: Path) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match="nowhere"):
-        evaluate(Request(target=checkpoint, data=str(tmp_path / "nowhere")))
+        evaluate(EvaluationRequest(target=checkpoint, data=str(tmp_path / "nowhere")))
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        evaluate(Request(target=str(tmp_path / "nowhere"), data=split))
+        evaluate(EvaluationRequest(target=str(tmp_path / "nowhere"), data=split))
     labels = write_split(tmp_path / "labels", samples, Vocabulary(classes={"labels": ("x", "y")}))
     boxes = write_checkpoint(tmp_path / "boxes", {"boxes": HEADS["boxes"]})
     with pytest.raises(ValueError, match="nothing can be measured"):
-        evaluate(Request(target=str(boxes), data=labels))
+        evaluate(EvaluationRequest(target=str(boxes), data=labels))
     (tmp_path / "dt.json").write_text(json.dumps([{"image_id": 99, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}]))
     with pytest.raises(ValueError, match="images that the data does not have, such as 99"):
-        evaluate(Request(target=str(tmp_path / "dt.json"), data=coco))
+        evaluate(EvaluationRequest(target=str(tmp_path / "dt.json"), data=coco))
     with pytest.raises(ValueError, match="--workers"):
-        evaluate_rows(Request(target=checkpoint, data=split), workers=0)
+        evaluate_rows(EvaluationRequest(target=checkpoint, data=split), workers=0)
 
 
 def test_results_on_nothing_are_zero(coco: str, tmp_path: Path) -> None:
@@ -243,21 +243,21 @@ def test_images_that_are_not_there_are_counted_as_bad(
     report = read(tmp_path / "out")
     assert (report["facts"]["samples"], report["facts"]["bad_samples"]) == (COUNT - 3, 2)
     assert sum("000001.png" in line for line in report["facts"]["bad"]) == 1
-    shared, _ = evaluate_rows(Request(target=checkpoint, data=str(folder / "val.json")), workers=2)
+    shared, _ = evaluate_rows(EvaluationRequest(target=checkpoint, data=str(folder / "val.json")), workers=2)
     assert shared.facts["bad_samples"] == 2
     assert shared.figures == pytest.approx(figures(report), abs=1e-9, nan_ok=True)
 
 
 def test_a_folder_without_any_of_the_images_is_a_mistake_of_the_request(checkpoint: str, coco: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none of the .* images .* --images"):
-        evaluate(Request(target=checkpoint, data=coco, images=str(tmp_path)))
+        evaluate(EvaluationRequest(target=checkpoint, data=coco, images=str(tmp_path)))
 
 
 @pytest.mark.parametrize("semantic", [b"no map", png(np.zeros((3, 5), np.uint8))])
 def test_a_sample_whose_map_does_not_fit_is_counted_as_bad(checkpoint: str, samples: list[Sample], tmp_path: Path, semantic: bytes) -> None:
     data = write_split(tmp_path / "split", [each.with_annotations(semantic=semantic) if i == 4 else each for i, each in enumerate(samples)])
-    report, part = evaluate(Request(target=checkpoint, data=data))
-    assert (report.facts["samples"], [key for key, _ in part.measured.bad]) == (COUNT - 1, ["000004.png"])
+    report, part = evaluate(EvaluationRequest(target=checkpoint, data=data))
+    assert (report.facts["samples"], [key for key, _ in part.measured.invalid]) == (COUNT - 1, ["000004.png"])
 
 
 def test_masks_alone_are_reported_as_masks(coco: str, tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from torch import Tensor
 from jobs.export import main
 from mtl_ray.artifact import open_artifact
 from mtl_ray.export import bundle as bundle_room
-from mtl_ray.export.bundle import Bundle, write_bundle
+from mtl_ray.export.bundle import WrittenBundle, write_bundle
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.graph import Graph, Traced
+from mtl_ray.export.graph import ExportGraph, Traced
 from mtl_ray.export.parity import ParityError
-from mtl_ray.export.samples import generated
+from mtl_ray.export.verify import generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.predictor import Predictor
@@ -51,8 +51,8 @@ def exported(checkpoint: str, split: str, tmp_path_factory: pytest.TempPathFacto
     return to
 
 
-def write(predictor: TorchPredictor, to: Path, **config: Any) -> Bundle:
-    return write_bundle(predictor, generated(IMAGE, 5), "generated", str(to), ExportConfig(**config), {})
+def write(predictor: TorchPredictor, to: Path, **config: Any) -> WrittenBundle:
+    return write_bundle(predictor, generate_samples(IMAGE, 5), "generated", str(to), ExportConfig(**config), {})
 
 
 def agree(first: Predictor, second: Predictor) -> None:
@@ -214,15 +214,15 @@ def test_a_graph_without_a_reader_of_valid_hw_takes_an_image_alone(exported: str
 def test_a_graph_that_takes_the_whole_canvas_for_image_is_no_bundle(
     predictor: Callable[..., TorchPredictor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
 ) -> None:
-    forward = Graph.forward
+    forward = ExportGraph.forward
 
-    def whole(graph: Graph, *arrays: Tensor, exporting: bool = True) -> Any:
+    def whole(graph: ExportGraph, *arrays: Tensor, exporting: bool = True) -> Any:
         image, _ = arrays
         valid_hw = torch.tensor(image.shape[2:], dtype=torch.int32).expand(image.shape[0], 2)
         return forward(graph, image, valid_hw, exporting=exporting)
 
-    monkeypatch.setattr(Graph, "forward", whole)
-    samples = [(sample, np.resize(image, (96, 128, 3))) for sample, image in generated(IMAGE, 3)]  # all but the strips fill it
+    monkeypatch.setattr(ExportGraph, "forward", whole)
+    samples = [(sample, np.resize(image, (96, 128, 3))) for sample, image in generate_samples(IMAGE, 3)]  # all but the strips fill it
     with pytest.raises(ParityError, match="max_score"):
         write_bundle(with_reading_head(predictor), samples, "made", str(tmp_path / "bundle"), ExportConfig(layout=layout), {})
     assert not (tmp_path / "bundle").exists()

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from mtl_ray.experiment import tasks
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.parity import Arrays, Check, compare, compare_predictions
+from mtl_ray.export.parity import BatchArrays, ParityCheck, compare_arrays, compare_predictions
 from mtl_ray.geometry.masks import encode_rle
 from mtl_ray.inputs.frame import frame_of
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.task import CLASSIFICATION
 from mtl_ray.tasks.detection.decode import Detections
-from mtl_ray.tasks.detection.difference import match
+from mtl_ray.tasks.detection.difference import match_boxes
 from mtl_ray.tasks.detection.task import DETECTION
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 from mtl_ray.tasks.segmentation.task import SEGMENTATION
@@ -41,13 +41,13 @@ def boxes(seed: int = 0, batch: int = 2, count: int = 20) -> Arrays_:
     }
 
 
-def failures(expected: Arrays, found: Arrays, task: Task[Any, Any] = DETECTION) -> list[str]:
+def failures(expected: BatchArrays, found: BatchArrays, task: Task[Any, Any] = DETECTION) -> list[str]:
     return compared(expected, found, task)[1]
 
 
-def compared(expected: Arrays, found: Arrays, task: Task[Any, Any] = DETECTION) -> tuple[Check, list[str]]:
+def compared(expected: BatchArrays, found: BatchArrays, task: Task[Any, Any] = DETECTION) -> tuple[ParityCheck, list[str]]:
     batch = len(next(iter(expected.values())))
-    return compare(replace(CHECK, batch=batch), task, expected, found, PLACEMENTS[:1] * batch, CONFIG)
+    return compare_arrays(replace(CHECK, batch=batch), task, expected, found, PLACEMENTS[:1] * batch, CONFIG)
 
 
 def changed(arrays: Arrays_, name: str, change: Callable[[np.ndarray], None]) -> Arrays_:
@@ -127,13 +127,13 @@ def test_any_order_is_matched_back(seed: int, order: list[int]) -> None:
     corner = rng.uniform(0, 500, (8, 2))
     ours = (np.concatenate([corner, corner + rng.uniform(20, 60, (8, 2))], 1), rng.random(8), rng.integers(0, 2, 8))
     theirs = tuple(values[list(order)] for values in ours)
-    first, second = match(ours, theirs)
+    first, second = match_boxes(ours, theirs)
     assert len(first) == 8
     np.testing.assert_array_equal(ours[0][first], theirs[0][second])
 
 
 PLACEMENTS = [frame_of(480, 640, Canvas(height=96, width=128)), frame_of(700, 300, Canvas(height=96, width=128))]
-CHECK = Check(head="head", canvas="128x96", batch=2)
+CHECK = ParityCheck(head="head", canvas="128x96", batch=2)
 
 
 def blob(x: int, y: int, height: int, width: int) -> bytes:
@@ -236,7 +236,7 @@ def test_what_nobody_can_compare_is_refused_and_never_equal() -> None:
     more = {**boxes(), "depth": np.ones((2, 20))}
     assert any("'depth' is a field" in sentence for sentence in failures(more, more))
     assert any(
-        "only the bundle gives 'keypoints'" in sentence for sentence in failures(boxes(), {**boxes(), "keypoints": np.ones((2, 20, 5, 3))})
+        "only the bundle has 'keypoints'" in sentence for sentence in failures(boxes(), {**boxes(), "keypoints": np.ones((2, 20, 5, 3))})
     )
     assert any(
         "only torch gives 'classes'" in sentence for sentence in failures(boxes(), {k: v for k, v in boxes().items() if k != "classes"})

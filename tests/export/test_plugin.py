@@ -25,13 +25,12 @@ from mtl_ray.config.extend import used_plugins
 from mtl_ray.config.validate import to_yaml
 from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
-from mtl_ray.evaluation.spool import Spool
-from mtl_ray.evaluation.stored import read_arrow, write_arrow
+from mtl_ray.evaluation.predictions_file import Spool, read_arrow, write_arrow
 from mtl_ray.experiment import ExperimentConfig, build_model, read_experiment
-from mtl_ray.export.bundle import config_of, export, write_bundle
+from mtl_ray.export.bundle import checkpoint_config, export, write_bundle
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.parity import ParityError
-from mtl_ray.export.samples import generated
+from mtl_ray.export.verify import generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.endpoint import EndpointPredictor
@@ -41,7 +40,7 @@ from mtl_ray.inference.signature import read_signature
 from mtl_ray.inference.stored_config import network_yaml
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.serving.app import App
-from mtl_ray.serving.compare import compare
+from mtl_ray.serving.compare import compare_files
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.service import Service
 from mtl_ray.vocabulary import vocabulary_to_json
@@ -61,7 +60,7 @@ CONFIG: dict[str, Any] = {
 
 
 def signals(count: int = 6) -> list[np.ndarray]:
-    return [raw for _, raw in generated(SignalInput(), count)]
+    return [raw for _, raw in generate_samples(SignalInput(), count)]
 
 
 def counts(predictor: Predictor, raws: list[np.ndarray]) -> list[float]:
@@ -90,7 +89,7 @@ def checkpoint(config: ExperimentConfig, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def bundle(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    to, config = str(tmp_path_factory.mktemp("signals") / "bundle"), config_of(checkpoint, [])
+    to, config = str(tmp_path_factory.mktemp("signals") / "bundle"), checkpoint_config(checkpoint, [])
     export(checkpoint, to, config.export, config.data, config.plugins)
     return to
 
@@ -111,9 +110,9 @@ def test_a_bundle_names_plugin_engine_files_and_inputs(bundle: str) -> None:
 
 def test_a_fresh_process_predicts_with_checkpoint_and_bundle(checkpoint: str, bundle: str) -> None:
     code = (
-        "import json, sys\nfrom mtl_ray.inference.open import open_predictor\nfrom mtl_ray.export.samples import generated\n"
+        "import json, sys\nfrom mtl_ray.inference.predictor import open_predictor\nfrom mtl_ray.export.verify import generate_samples\n"
         "from mtl_ray.inference.bundle import BundlePredictor\n"
-        "made = [open_predictor(uri) for uri in sys.argv[1:]]\nraws = [raw for _, raw in generated(made[0].canvas.input, 6)]\n"
+        "made = [open_predictor(uri) for uri in sys.argv[1:]]\nraws = [raw for _, raw in generate_samples(made[0].canvas.input, 6)]\n"
         "print(json.dumps([[each['pulses'].count for each in one.predict(raws)] for one in made]))"
     )
     done = subprocess.run(
@@ -132,7 +131,7 @@ def test_a_fresh_process_predicts_with_checkpoint_and_bundle(checkpoint: str, bu
 
 def test_the_default_engine_runs_it_too(checkpoint: str, tmp_path: Path) -> None:
     predictor = open_checkpoint(checkpoint)
-    write_bundle(predictor, generated(SignalInput(), 3), "generated", str(tmp_path / "bundle"), ExportConfig(), {})
+    write_bundle(predictor, generate_samples(SignalInput(), 3), "generated", str(tmp_path / "bundle"), ExportConfig(), {})
     signature = json.loads((tmp_path / "bundle" / "signature.json").read_bytes())
     assert signature["version"] == 3
     assert not {"engine", "files"} & signature.keys()
@@ -150,14 +149,14 @@ def test_the_default_engine_runs_it_too(checkpoint: str, tmp_path: Path) -> None
 def test_an_engine_that_is_wrong_or_not_here_gives_no_bundle(
     checkpoint: str, tmp_path: Path, engine: dict[str, Any], error: type[Exception], sentence: str
 ) -> None:
-    config = replace(config_of(checkpoint, []).export, engine=ReferenceEngine(**engine))
+    config = replace(checkpoint_config(checkpoint, []).export, engine=ReferenceEngine(**engine))
     with pytest.raises(error, match=sentence):
         export(checkpoint, str(tmp_path / "bundle"), config, plugins=(NAME,))
     assert not (tmp_path / "bundle").exists()
 
 
 def test_an_engine_with_a_largest_batch_is_asked_for_no_more(checkpoint: str, tmp_path: Path) -> None:
-    config = replace(config_of(checkpoint, []).export, engine=ReferenceEngine(most=2))
+    config = replace(checkpoint_config(checkpoint, []).export, engine=ReferenceEngine(most=2))
     made = export(checkpoint, str(tmp_path / "bundle"), config, plugins=(NAME,))
     assert {check.batch for check in made.parity.checks} == {1, 2}
     assert made.notes == ("it is slow",)
@@ -187,14 +186,14 @@ def test_only_what_is_used_is_written(config: ExperimentConfig) -> None:
 
 def test_it_is_measured_and_stored(checkpoint: str, tmp_path: Path) -> None:
     predictor = open_checkpoint(checkpoint)
-    samples = [replace(sample, annotations={"pulses": 5.0}) for sample, _ in generated(SignalInput(), 5)]
+    samples = [replace(sample, annotations={"pulses": 5.0}) for sample, _ in generate_samples(SignalInput(), 5)]
     samples += [Sample(key="broken", inputs={"signal": b"123"}), Sample(key="absent", inputs={})]
     metrics = head_metrics(predictor.heads, predictor.vocabulary)
     with Spool(predictor.heads) as spool:
         measured = measure(predictor, samples, metrics, spool.add)
         table = spool.table()
     assert measured.samples == 5
-    assert measured.bad == [("broken", "a signal is float32 values, not 3 bytes"), ("absent", "it has no signal")]
+    assert measured.invalid == [("broken", "a signal is float32 values, not 3 bytes"), ("absent", "it has no signal")]
     assert metrics["pulses"].result()["mae"] > 0
     uri = str(tmp_path / "predictions.arrow")
     write_arrow(uri, table, predictor.heads, predictor.vocabulary, predictor.plugins)
@@ -222,7 +221,7 @@ def test_it_answers_over_http(port: int, checkpoint: str, tmp_path: Path) -> Non
     for number, raw in enumerate(raws):
         (tmp_path / f"{number}.f32").write_bytes(kind.encode_file(raw))
     files = find_files([str(tmp_path)], endpoint.canvas.input)
-    assert [each.mismatches for each in compare(endpoint, torch_model, files)] == [()] * 6
+    assert [each.mismatches for each in compare_files(endpoint, torch_model, files)] == [()] * 6
     assert predict_files(endpoint, files, str(tmp_path / "out"), 0.3, 500) == []
     (entry, *_) = json.loads(storage.read(str(tmp_path / "out" / "predictions.json")))["predictions"]
     assert (entry["length"], entry["drawing"], set(entry["heads"]["pulses"])) == (len(raws[0]), "0.jpg", {"count"})

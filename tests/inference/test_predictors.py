@@ -19,8 +19,7 @@ from mtl_ray import storage
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import find_checkpoint, open_checkpoint
 from mtl_ray.inference.endpoint import EndpointPredictor, read_api_key
-from mtl_ray.inference.open import open_predictor
-from mtl_ray.inference.predictor import Predictions, Predictor
+from mtl_ray.inference.predictor import Predictions, Predictor, open_predictor
 from mtl_ray.inference.signature import read_signature
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.vocabulary import vocabulary_from_json
@@ -228,7 +227,7 @@ def test_a_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_bundles_and_endpoints_need_no_torch() -> None:
-    modules = "sys, mtl_ray.inference.bundle, mtl_ray.inference.endpoint, mtl_ray.inference.open, mtl_ray.inference.files"
+    modules = "sys, mtl_ray.inference.bundle, mtl_ray.inference.endpoint, mtl_ray.inference.predictor, mtl_ray.inference.files"
     code = f"import {modules}; print('torch' in sys.modules, 'ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
     assert done.stdout.split() == ["False", "False"]

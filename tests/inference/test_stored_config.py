@@ -11,7 +11,7 @@ import yaml
 
 from mtl_ray.artifact import open_artifact
 from mtl_ray.config.validate import values_of
-from mtl_ray.export.bundle import config_of
+from mtl_ray.export.bundle import checkpoint_config
 from mtl_ray.inference.checkpoint import open_checkpoint
 from mtl_ray.inference.stored_config import network_yaml, read_config, read_network
 from tests.inference.tiny import HEADS, images, tiny_config, write_checkpoint
@@ -56,7 +56,7 @@ def test_weights_open_whatever_this_version_cannot_read_of_schedule_and_runtime(
     predictor = open_checkpoint(uri)
     assert set(predictor.heads) == {"boxes", "semantic", "labels"}
     with caplog.at_level(logging.WARNING):
-        config = config_of(uri, ["export.opset=21"])
+        config = checkpoint_config(uri, ["export.opset=21"])
     assert config.export.opset == 21
     assert config.data == tiny_config(HEADS).data
     assert ("this version does not know" in caplog.text) == (change is not no_section)
@@ -98,4 +98,4 @@ def test_a_config_without_its_network_is_refused_in_words(tmp_path, name):
 def test_mistakes_of_the_command_line_are_still_mistakes(tmp_path):
     uri = checkpoint_with(tmp_path, rename_keep)
     with pytest.raises(ValueError, match=r"unknown key runtime\.kep; did you mean runtime\.keep\?"):
-        config_of(uri, ["runtime.kep=3"])
+        checkpoint_config(uri, ["runtime.kep=3"])

@@ -63,7 +63,7 @@ def test_heads_that_do_not_fit_the_data_or_the_trunk_are_refused_in_words() -> N
     def build(head: dict[str, object], vocabulary: Vocabulary = VOCABULARY) -> None:
         build_model(TypeAdapter(ModelConfig).validate_python(base | {"heads": {"h": head}}), vocabulary)
 
-    with pytest.raises(ValueError, match="learns one label an image"):
+    with pytest.raises(ValueError, match="learns one label for each image"):
         build({"type": "linear", "levels": ["G4"]}, Vocabulary(classes={"labels": ("a", "b")}))
     with pytest.raises(ValueError, match="reads pooled features"):
         build({"type": "linear", "levels": ["C4"]})

@@ -76,9 +76,9 @@ def test_a_prefix_tells_features_of_one_name_apart() -> None:
 @pytest.mark.parametrize(
     ("necks", "said"),
     [
-        ({"a": {"type": "fpn"}, "b": {"type": "pafpn"}}, "neck 'a' and neck 'b' both give the feature P3: .*model.necks.b.prefix"),
-        ({"a": {"type": "fpn"}, "b": {"type": "fpn", "inputs": ["P3", "P4"]}}, "neck 'a' and neck 'b' both give the feature P3"),
-        ({"a": {"type": "pool"}, "b": {"type": "pool", "kind": "max"}}, "neck 'a' and neck 'b' both give the feature G5"),
+        ({"a": {"type": "fpn"}, "b": {"type": "pafpn"}}, "neck 'a' and neck 'b' both define the feature P3: .*model.necks.b.prefix"),
+        ({"a": {"type": "fpn"}, "b": {"type": "fpn", "inputs": ["P3", "P4"]}}, "neck 'a' and neck 'b' both define the feature P3"),
+        ({"a": {"type": "pool"}, "b": {"type": "pool", "kind": "max"}}, "neck 'a' and neck 'b' both define the feature G5"),
         ({"a": {"type": "fpn", "extra": 1}, "b": {"type": "pool"}, "c": {"type": "pool", "input": "P5"}}, "neck 'b' and neck 'c'.* G5"),
         ({"a": {"type": "fpn", "inputs": ["C3"], "extra": 2, "prefix": "x"}, "b": {"type": "fpn", "prefix": "x"}}, "both.* xP3"),
         ({"a": {"type": "pool"}, "b": {"type": "pool", "input": "G5", "prefix": "x"}}, r"'b' reads feature maps, not pooled .*\(G5\)"),
@@ -91,7 +91,7 @@ def test_two_features_of_one_name_are_refused(necks: dict[str, dict[str, Any]], 
 
 def test_a_neck_that_gives_a_name_of_the_backbone_is_refused() -> None:
     givers = {"P3": "the backbone"}
-    with pytest.raises(ValueError, match="the backbone and neck 'n' both give the feature P3"):
+    with pytest.raises(ValueError, match="the backbone and neck 'n' both define the feature P3"):
         _add_features(givers, "n", ("P3",))
 
 

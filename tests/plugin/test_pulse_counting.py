@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mtl_ray.inference.open import open_predictor
+from mtl_ray.inference.predictor import open_predictor
 from mtl_ray.shards.split import open_split
 from mtl_ray.training.scalars import read_scalars
 from tests.plugin.conftest import CONFIG, PACKAGES, Workplace

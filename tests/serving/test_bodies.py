@@ -169,7 +169,7 @@ def test_malformed_bodies_are_one_sentence(app: App, name: str) -> None:
     assert answer.status_code == status, answer.text
     assert part in answer.json()["message"]
     assert "\n" not in answer.json()["message"]
-    assert app.under_way == 0
+    assert app.active == 0
 
 
 def test_limits_count_the_image_and_not_its_encoding(app: App) -> None:
@@ -231,7 +231,7 @@ def test_damaged_bodies_and_images_never_fail_inside(app: App) -> None:
         answer = post(app, **body)
         assert answer.status_code in (200, 400, 413, 415, 422), (number, answer.text)
         assert answer.status_code == 200 or answer.json()["message"]
-    assert app.under_way == 0
+    assert app.active == 0
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/ping", "/models", "/predictions/boxes", "/predictions/nothing"])
@@ -299,7 +299,7 @@ def test_more_images_than_may_wait_are_sent_away_while_others_wait(bundle: Calla
     async def crowd() -> tuple[httpx.Response, httpx.Response]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             alone = await client.post("/predictions/boxes", json={"instances": [B64] * 8})
-            app.under_way += 1  # another request
+            app.active += 1  # another request
             beside = await client.post("/predictions/boxes", json={"instances": [B64] * 8})
             return alone, beside
 

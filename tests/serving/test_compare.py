@@ -8,7 +8,7 @@ import pytest
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.endpoint import EndpointPredictor
 from mtl_ray.serving.app import App
-from mtl_ray.serving.compare import Compared, compare
+from mtl_ray.serving.compare import FileComparison, compare_files
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.service import Service
 from tests.serving.bundles import make_bundle
@@ -17,11 +17,11 @@ from tests.serving.server import running
 HEADS = ("boxes", "semantic", "labels")
 
 
-def compared(served: str, target: str, picture: Path) -> dict[str, Compared]:
+def compared(served: str, target: str, picture: Path) -> dict[str, FileComparison]:
     config = ServeConfig()
     app = App(Service({"model": BundlePredictor(served, threads=1)}, config), config, parallel=1)
     with running(app) as port:
-        found = list(compare(EndpointPredictor(f"http://127.0.0.1:{port}"), BundlePredictor(target, threads=1), [str(picture)]))
+        found = list(compare_files(EndpointPredictor(f"http://127.0.0.1:{port}"), BundlePredictor(target, threads=1), [str(picture)]))
     app.close()
     return {each.head: each for each in found}
 

@@ -14,7 +14,7 @@ from mtl_ray.config.extend import extended
 from mtl_ray.experiment import ModelConfig, build_model
 from mtl_ray.export.bundle import write_bundle
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.samples import generated
+from mtl_ray.export.verify import generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.samples import Vocabulary
@@ -144,7 +144,7 @@ def test_a_dropped_picture_and_the_threshold(page: Any, picture_file: Path) -> N
         move = "const it = document.getElementById('threshold'); it.value = arguments[0]; it.dispatchEvent(new Event('input'));"
         page.execute_script(move, threshold)
         assert page.execute_script("return document.body.dataset.boxes") == boxes
-    assert "1 found" in text(page, "results")
+    assert "1 predicted" in text(page, "results")
 
 
 @pytest.mark.parametrize(("model", "part"), [("boxes", "dog"), ("map", "share of the image"), ("labels", "reddish")])
@@ -211,9 +211,9 @@ def test_a_file_that_is_no_image_is_shown_by_name_and_its_answer_as_json(browser
     canvas, heads, vocabulary = SignalCanvas(length=64), {"pulses": CountHead()}, Vocabulary(classes={"pulses": ()})
     model = build_model(extended(ModelConfig, (name,))(backbone=ConvBackbone(), heads=heads), vocabulary)
     predictor = TorchPredictor(model, heads, vocabulary, canvas, plugins=(name,))
-    write_bundle(predictor, generated(signals, 2), "generated", str(tmp_path / "signals"), ExportConfig(), {})
+    write_bundle(predictor, generate_samples(signals, 2), "generated", str(tmp_path / "signals"), ExportConfig(), {})
     file = tmp_path / "pulses.f32"
-    file.write_bytes(signals.encode_file(generated(signals, 1)[0][1][:30]))
+    file.write_bytes(signals.encode_file(generate_samples(signals, 1)[0][1][:30]))
     served = {"signals": BundlePredictor(str(tmp_path / "signals")), "boxes": BundlePredictor(bundle("boxes"))}
     app = App(Service(served, ServeConfig()), ServeConfig(), parallel=1)
     with running(app) as port:

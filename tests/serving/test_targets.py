@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_ray.serving.targets import read_targets
+from mtl_ray.serving.config import read_targets
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_bundle_does_not_take_the_name_of_another(file: str) -> None:
     [
         (["a/x", "b/x"], [], "two models are called 'x'"),
         (["x=a", "x=b"], [], "two models are called 'x'"),
-        ([], ["serve.port=1"], "nothing is to be served"),
+        ([], ["serve.port=1"], "there is no model to serve"),
         (["bundles/a b"], [], "cannot be the name"),
         (["a"], ["serve.port=99999999"], "port"),
         (["a"], ["serve.prot=1"], "prot"),

@@ -6,19 +6,19 @@ from numpy.typing import NDArray
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.geometry.masks import encode_rle
 from mtl_ray.samples import Sample, image_sample
-from mtl_ray.tasks.detection.columns import Scored
+from mtl_ray.tasks.detection.columns import ScoredImage
 from mtl_ray.tasks.detection.decode import Detections
 
 HEIGHT, WIDTH = 200, 260
 
 
-def random_images(seed: int, count: int = 10, classes: int = 3, points: int = 17) -> list[Scored]:
+def random_images(seed: int, count: int = 10, classes: int = 3, points: int = 17) -> list[ScoredImage]:
     """Images with crowds, objects of all three areas, equal scores, and some without objects or detections."""
     rng = np.random.default_rng(seed)
     return [_image(rng, f"{i:03d}.jpg", classes, points) for i in range(count)]
 
 
-def _image(rng: np.random.Generator, key: str, classes: int, points: int) -> Scored:
+def _image(rng: np.random.Generator, key: str, classes: int, points: int) -> ScoredImage:
     n = int(rng.integers(0, 7)) if rng.random() > 0.2 else 0
     d = int(rng.integers(0, 15)) if rng.random() > 0.2 else 0
     boxes, guesses = _boxes(rng, n), _boxes(rng, d)
@@ -54,11 +54,11 @@ def _image(rng: np.random.Generator, key: str, classes: int, points: int) -> Sco
         masks=tuple(guessed_masks),
         keypoints=guessed_points,
     )
-    return Scored(key, HEIGHT, WIDTH, truth, found)
+    return ScoredImage(key, HEIGHT, WIDTH, truth, found)
 
 
-def sample_of(image: Scored) -> Sample:
-    return image_sample(key=image.key, image=b"", height=image.height, width=image.width, instances=image.truth)
+def sample_of(image: ScoredImage) -> Sample:
+    return image_sample(key=image.key, image=b"", height=image.height, width=image.width, instances=image.ground_truth)
 
 
 def instances(

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mtl_ray.tasks.detection.columns import Scored
+from mtl_ray.tasks.detection.columns import ScoredImage
 
 
 def reference(
-    kind: str, images: Sequence[Scored], classes: int, sigmas: Sequence[float] | None = None
+    kind: str, images: Sequence[ScoredImage], classes: int, sigmas: Sequence[float] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Precision (T, R, C, A, M) and recall (T, C, A, M) as pycocotools has them."""
     found = [entry for i, image in enumerate(images, 1) for entry in _found(kind, i, image)]
@@ -30,10 +30,10 @@ def reference(
     return evaluation.eval["precision"], evaluation.eval["recall"]
 
 
-def _dataset(images: Sequence[Scored], classes: int) -> dict[str, Any]:
+def _dataset(images: Sequence[ScoredImage], classes: int) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
     for i, image in enumerate(images, 1):
-        truth = image.truth
+        truth = image.ground_truth
         for n in range(len(truth)):
             assert truth.masks is not None
             assert truth.keypoints is not None
@@ -57,8 +57,8 @@ def _dataset(images: Sequence[Scored], classes: int) -> dict[str, Any]:
     }
 
 
-def _found(kind: str, number: int, image: Scored) -> list[dict[str, Any]]:
-    found = image.found
+def _found(kind: str, number: int, image: ScoredImage) -> list[dict[str, Any]]:
+    found = image.predicted
     entries: list[dict[str, Any]] = []
     for n in range(len(found)):
         entry: dict[str, Any] = {"image_id": number, "category_id": int(found.classes[n]) + 1, "score": float(found.scores[n])}

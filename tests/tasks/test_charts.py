@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, confusion_matrix
 
-from mtl_ray.evaluation.charts import draw
+from mtl_ray.evaluation.charts import draw_charts
 from mtl_ray.samples import image_sample
-from mtl_ray.tasks.charts import Charts, Confusion, PrecisionRecall, chart_file, chart_of, interpolated, known
+from mtl_ray.tasks.charts import Charts, Confusion, PrecisionRecall, chart_file, chart_of, charted_classes, interpolated_precision
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.metric import ExclusiveMetric, MultilabelMetric, _bins
-from mtl_ray.tasks.detection.columns import Scored
-from mtl_ray.tasks.detection.confusion import confusion
+from mtl_ray.tasks.detection.columns import ScoredImage
+from mtl_ray.tasks.detection.confusion import detection_confusion
 from mtl_ray.tasks.detection.metric import DetectionMetric
 from tests.tasks.random_objects import detections, instances, random_images, sample_of
 
@@ -97,7 +97,7 @@ def test_parts_of_the_objects_merge_to_the_whole(seed: int, cut: int) -> None:
     whole, first, second = (DetectionMetric(NAMES) for _ in range(3))
     for metric, part in ((whole, images), (first, images[cut:]), (second, images[:cut])):
         for image in part:
-            metric.update(sample_of(image), image.found)
+            metric.update(sample_of(image), image.predicted)
     first.merge(second)
     one, other = whole.charts(), first.charts()
     assert one.confusion is not None
@@ -112,11 +112,12 @@ def test_parts_of_the_objects_merge_to_the_whole(seed: int, cut: int) -> None:
 @given(seed=SEEDS)
 def test_every_object_and_every_detection_is_counted_once(seed: int) -> None:
     images = [
-        image._replace(truth=instances(image.truth.boxes_xyxy.tolist(), image.truth.classes.tolist())) for image in random_images(seed)
+        image._replace(ground_truth=instances(image.ground_truth.boxes_xyxy.tolist(), image.ground_truth.classes.tolist()))
+        for image in random_images(seed)
     ]
-    counts = confusion(images, NAMES).counts
-    wanted = np.bincount(np.concatenate([image.truth.classes for image in images]), minlength=3)
-    found = np.bincount(np.concatenate([image.found.classes[image.found.scores >= 0.3] for image in images]), minlength=3)
+    counts = detection_confusion(images, NAMES).counts
+    wanted = np.bincount(np.concatenate([image.ground_truth.classes for image in images]), minlength=3)
+    found = np.bincount(np.concatenate([image.predicted.classes[image.predicted.scores >= 0.3] for image in images]), minlength=3)
     np.testing.assert_array_equal(counts[:3].sum(1), wanted)
     np.testing.assert_array_equal(counts[:, :3].sum(0), found)
     assert counts[3, 3] == 0
@@ -135,16 +136,16 @@ def test_every_object_and_every_detection_is_counted_once(seed: int) -> None:
     ],
 )
 def test_objects_by_hand(boxes: list[list[float]], scores: list[float], classes: list[int], expected: dict[tuple[int, int], int]) -> None:
-    image = Scored("a", 300, 300, instances([LEFT, RIGHT], [0, 1]), detections(boxes, scores, classes))
-    counts = confusion([image], ("a", "b")).counts
+    image = ScoredImage("a", 300, 300, instances([LEFT, RIGHT], [0, 1]), detections(boxes, scores, classes))
+    counts = detection_confusion([image], ("a", "b")).counts
     assert {place: int(counts[place]) for place in zip(*map(np.ndarray.tolist, np.nonzero(counts)), strict=True)} == expected
 
 
 @pytest.mark.parametrize("kind", ["difficult", "crowd"])
 def test_what_need_not_be_found_is_in_no_cell(kind: str) -> None:
     truth = instances([LEFT, RIGHT], [0, 0], **{kind: [False, True]})  # type: ignore[arg-type]
-    image = Scored("a", 300, 300, truth, detections([LEFT, RIGHT, RIGHT], [0.5, 0.9, 0.8], [0, 0, 0]))
-    assert confusion([image], ("a",)).counts.tolist() == [[1, 0], [0, 0]]
+    image = ScoredImage("a", 300, 300, truth, detections([LEFT, RIGHT, RIGHT], [0.5, 0.9, 0.8], [0, 0, 0]))
+    assert detection_confusion([image], ("a",)).counts.tolist() == [[1, 0], [0, 0]]
 
 
 def test_classes_beyond_the_limit_share_a_row() -> None:
@@ -156,9 +157,9 @@ def test_classes_beyond_the_limit_share_a_row() -> None:
 
 
 def test_a_curve_by_hand() -> None:
-    curve = interpolated(np.array([1, 1, 2]), np.array([1, 2, 3]), 4)
+    curve = interpolated_precision(np.array([1, 1, 2]), np.array([1, 2, 3]), 4)
     assert curve[[0, 25, 26, 50, 51, 100]].tolist() == pytest.approx([1, 1, 2 / 3, 2 / 3, 0, 0])
-    assert np.isnan(interpolated(np.array([0]), np.array([1]), 0)).all()
+    assert np.isnan(interpolated_precision(np.array([0]), np.array([1]), 0)).all()
 
 
 def test_pictures_of_what_there_is() -> None:
@@ -170,13 +171,13 @@ def test_pictures_of_what_there_is() -> None:
         Confusion(names=names, counts=rng.integers(0, 9, (60, 60)), unit="pixels"), PrecisionRecall(names=names, precision=precision)
     )
     nothing = Charts(Confusion(names=("a",), counts=np.zeros((1, 1), np.int64), unit="images"), None)
-    drawn = draw({"boxes": many, "labels": nothing})
+    drawn = draw_charts({"boxes": many, "labels": nothing})
     assert list(drawn) == ["boxes/confusion", "boxes/pr_curves"]
     assert all(data.startswith(b"\x89PNG") and len(data) > 10_000 for data in drawn.values())
     assert [chart_of(chart_file(name)) for name in drawn] == list(drawn)
     assert chart_of("loss.png") is None
     assert many.precision_recall is not None
-    worst = known(many.precision_recall, 5)
+    worst = charted_classes(many.precision_recall, 5)
     rest = set(range(60)) - set(worst) - {3}
     average = many.precision_recall.average
     assert all(average[one] <= average[other] for one, other in itertools.product(worst, rest))

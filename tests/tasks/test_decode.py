@@ -10,10 +10,9 @@ from mtl_ray.inputs.frame import frame_of
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 from mtl_ray.tasks.classification.task import CLASSIFICATION
-from mtl_ray.tasks.detection import nms
+from mtl_ray.tasks.detection.candidates import select_detections
 from mtl_ray.tasks.detection.config import RetinaNetHead, Selection
-from mtl_ray.tasks.detection.decode import decode as decode_boxes
-from mtl_ray.tasks.detection.suppress import select
+from mtl_ray.tasks.detection.decode import decode_detections, select_candidates
 from mtl_ray.tasks.segmentation.config import FcnHead
 from mtl_ray.tasks.segmentation.task import SEGMENTATION
 
@@ -29,12 +28,12 @@ def test_select_is_what_the_network_does(seed: int, candidates: int, most: int) 
     boxes = np.concatenate([corner, corner + rng.uniform(1, 60, (n, 2))], axis=1).astype(np.float32)
     objectness, scores = rng.random(n).astype(np.float32), rng.random((n, 3)).astype(np.float32)
     rule = Selection(score_threshold=0.1, iou_threshold=0.5, max_detections=most, candidates=candidates)
-    inside = nms.select(
+    inside = select_detections(
         {"boxes": torch.tensor(boxes)[None], "objectness": torch.tensor(objectness)[None], "scores": torch.tensor(scores)[None]},
         rule,
         False,
     )
-    found_boxes, found_scores, found_classes = select(np.concatenate([boxes, objectness[:, None], scores], axis=1), rule)
+    found_boxes, found_scores, found_classes = select_candidates(np.concatenate([boxes, objectness[:, None], scores], axis=1), rule)
     real = inside["scores"][0].numpy() > 0
     np.testing.assert_allclose(found_scores, inside["scores"][0].numpy()[real], rtol=1e-6)
     np.testing.assert_array_equal(found_boxes, inside["boxes"][0].numpy()[real])
@@ -48,7 +47,7 @@ def test_boxes_come_back_to_the_image_without_padding() -> None:
         "scores": np.array([0.4, 0.9, 0.6, 0.0], np.float32),
         "classes": np.array([1, 0, 2, 0]),
     }
-    found = decode_boxes(arrays, frame, RetinaNetHead())
+    found = decode_detections(arrays, frame, RetinaNetHead())
     assert found.boxes_xyxy.tolist() == [[40, 20, 200, 40], [20, 10, 40, 30]]  # the second lies below the image
     assert found.classes.tolist() == [2, 1]
     assert found.scores.tolist() == pytest.approx([0.6, 0.4])
@@ -58,9 +57,9 @@ def test_boxes_come_back_to_the_image_without_padding() -> None:
 def test_candidates_are_chosen_by_the_rule_of_the_head() -> None:
     row = [10.0, 5, 20, 15, 0.5]
     arrays = {"candidates": np.array([[*row, 0.8, 0.1], [*row, 0.6, 0.1]], np.float32)}
-    found = decode_boxes(arrays, frame_of(100, 100, RULE), RetinaNetHead(select=Selection(score_threshold=0.2)))
+    found = decode_detections(arrays, frame_of(100, 100, RULE), RetinaNetHead(select=Selection(score_threshold=0.2)))
     assert found.scores.tolist() == pytest.approx([0.4])
-    nothing = decode_boxes({"candidates": np.zeros((0, 7), np.float32)}, frame_of(100, 100, RULE), RetinaNetHead())
+    nothing = decode_detections({"candidates": np.zeros((0, 7), np.float32)}, frame_of(100, 100, RULE), RetinaNetHead())
     assert len(nothing) == 0
 
 

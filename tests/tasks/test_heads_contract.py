@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from mtl_ray.experiment import HeadConfig, head_types, tasks
-from mtl_ray.inference.heads import head_of
+from mtl_ray.inference.predictor import head_of
 from mtl_ray.inputs.frame import frame_of
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.batch import Batch

@@ -11,13 +11,10 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from benchmarks.matching import dense_crowd, dense_match
-from mtl_ray.tasks.detection.anchors import cell_corners, flatten_levels, in_crowd
+from mtl_ray.tasks.detection.candidates import cell_corners, flatten_levels, in_crowd, select_detections
 from mtl_ray.tasks.detection.config import RetinaNetHead, Selection, Yolov3Head
-from mtl_ray.tasks.detection.matching import match_by_overlap
-from mtl_ray.tasks.detection.nms import select
-from mtl_ray.tasks.detection.retinanet import RetinaNet, decode_offsets
-from mtl_ray.tasks.detection.yolov3 import Yolov3
-from mtl_ray.tasks.detection.yolov3_targets import assign
+from mtl_ray.tasks.detection.retinanet import RetinaNet, decode_offsets, match_anchors
+from mtl_ray.tasks.detection.yolov3 import Yolov3, assign_anchors
 from tests.tasks.head_cases import CANVAS_HW, batch_of, images, inputs_of, model_of, scattered
 
 SIZES, STRIDES = [(8, 12), (4, 6)], (8, 16)
@@ -48,7 +45,7 @@ def test_selection_is_greedy_suppression_in_each_class(seed: int, count: int, cl
     boxes, scores = boxes_of(count, seed), torch.rand(count, classes, generator=draw)
     objectness = torch.rand(count, generator=draw)
     config = Selection(score_threshold=0.1, iou_threshold=0.4, max_detections=limit, candidates=50)
-    found = select({"boxes": boxes[None], "objectness": objectness[None], "scores": scores[None]}, config, exporting=False)
+    found = select_detections({"boxes": boxes[None], "objectness": objectness[None], "scores": scores[None]}, config, exporting=False)
     joint = (scores * objectness[:, None]).numpy()
     expected = chosen_by_hand(boxes.numpy(), joint, config)
     number = len(expected)
@@ -62,7 +59,7 @@ def test_selection_is_greedy_suppression_in_each_class(seed: int, count: int, cl
 def test_only_the_best_candidates_go_into_suppression() -> None:
     boxes = torch.arange(20.0)[:, None] * 30 + torch.tensor([0.0, 0.0, 10.0, 10.0])
     scores = torch.linspace(0.1, 0.9, 20)[:, None]
-    found = select(
+    found = select_detections(
         {"boxes": boxes[None], "objectness": torch.ones(1, 20), "scores": scores[None]}, Selection(max_detections=4, candidates=6), False
     )
     torch.testing.assert_close(found["scores"][0], scores[:, 0].flip(0)[:4])
@@ -93,7 +90,7 @@ def test_every_object_that_an_anchor_fits_has_a_candidate_near_its_centre(seed: 
     anchors = torch.tensor([[[8.0, 8.0], [16.0, 16.0]], [[24.0, 24.0], [32.0, 40.0]]])
     boxes = boxes_of(3, seed, side=20.0)[None]  # all centres lie on the canvas, as those of clipped boxes do
     wanted = torch.tensor([[True, False, True]])
-    place, match, positive = assign(boxes, wanted, SIZES, STRIDES, anchors)
+    place, match, positive = assign_anchors(boxes, wanted, SIZES, STRIDES, anchors)
     corners, strides = cell_corners(SIZES, STRIDES, 2, torch.device("cpu"))
     assert match[positive].unique().tolist() == [0, 2]
     centre = ((boxes[..., :2] + boxes[..., 2:]) / 2)[0, match[positive]]
@@ -107,7 +104,7 @@ def test_yolov3_targets_can_be_reached_by_its_boxes(name: str) -> None:
     head = model_of(name).heads[name]
     assert isinstance(head, Yolov3)
     boxes = boxes_of(4, 3)[None]
-    place, match, positive = assign(boxes, torch.ones(1, 4, dtype=torch.bool), SIZES, STRIDES, head.anchors_px)
+    place, match, positive = assign_anchors(boxes, torch.ones(1, 4, dtype=torch.bool), SIZES, STRIDES, head.anchors_px)
     corners, strides = cell_corners(SIZES, STRIDES, head.anchors, torch.device("cpu"))
     truth, where = boxes[0, match[positive]], place[positive]
     share_xy = (((truth[:, :2] + truth[:, 2:]) / 2 - corners[where]) / strides[where] + 0.5) / 2
@@ -130,9 +127,9 @@ def test_a_level_may_have_more_anchors_than_another_but_not_none() -> None:
     assert boxes[-1].tolist() == [88 - 16, 56 - 20, 88 + 16, 56 + 20]
     small, large = torch.tensor([[40.0, 24, 53, 44]]), torch.tensor([[10.0, 5, 45, 44]])
     for box, level in ((small, 0), (large, 1)):
-        place, _, positive = assign(box[None], torch.ones(1, 1, dtype=torch.bool), SIZES, STRIDES, head.anchors_px)
+        place, _, positive = assign_anchors(box[None], torch.ones(1, 1, dtype=torch.bool), SIZES, STRIDES, head.anchors_px)
         assert ((place[positive] >= 3 * 96) == level).all()
-    with pytest.raises(ValueError, match="anchors: P4 has none; leave it out of levels"):
+    with pytest.raises(ValueError, match=r"anchors: P4 has no anchors\. Fix: remove it from levels"):
         Yolov3Head(levels=("P3", "P4"), anchors=(((8, 8),), ()))
     with pytest.raises(ValueError, match="one list for each of the 2 levels is needed, not 1"):
         Yolov3Head(levels=("P3", "P4"), anchors=(((8, 8),),))
@@ -141,7 +138,7 @@ def test_a_level_may_have_more_anchors_than_another_but_not_none() -> None:
 def test_retinanet_gives_each_object_its_best_anchor() -> None:
     anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 20, 20], [30, 30, 40, 40], [0, 0, 12, 10]])
     boxes = torch.tensor([[[0.0, 0, 10, 10], [30, 30, 33, 33], [0, 0, 0, 0]]])
-    matches = match_by_overlap(anchors, boxes, torch.tensor([[True, True, False]]))
+    matches = match_anchors(anchors, boxes, torch.tensor([[True, True, False]]))
     assert matches.positive[0].tolist() == [True, False, True, True]
     assert matches.negative[0].tolist() == [False, True, False, False]
     assert matches.object[0, [0, 2, 3]].tolist() == [0, 1, 0]
@@ -157,7 +154,7 @@ def test_matching_object_by_object_is_matching_all_at_once(batch: int, objects: 
     boxes, places = every[anchors:].view(batch, objects, 4), every[:anchors] + torch.tensor([0.0, 0, 1, 1])
     wanted = torch.rand(batch, objects, generator=generator) < 0.7
     expected = dense_match(places, boxes, wanted)
-    for one, other in zip(match_by_overlap(places, boxes, wanted), expected, strict=True):
+    for one, other in zip(match_anchors(places, boxes, wanted), expected, strict=True):
         assert torch.equal(one, other)
     centres = (places[:, :2] + places[:, 2:]) / 2
     assert torch.equal(in_crowd(centres, boxes, wanted), dense_crowd(centres, boxes, wanted))
@@ -202,7 +199,7 @@ def test_candidates_come_before_selection() -> None:
         with torch.no_grad():
             features, context = model.prepare(inputs_of(images(2), CANVAS_HW))
             found = head.candidates(features, context)
-            chosen = select(found, head.selection, exporting=False)
+            chosen = select_detections(found, head.selection, exporting=False)
             predicted = head.predict(features, context)
         count = found["boxes"].shape[1]
         assert found["objectness"].shape == (2, count)

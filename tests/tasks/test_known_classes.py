@@ -16,10 +16,10 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.annotations.labels import LABELS
 from mtl_ray.annotations.semantic import SEMANTIC
-from mtl_ray.evaluation.classes import recoder
-from mtl_ray.evaluation.stored import read_arrow, table_of, write_arrow
+from mtl_ray.evaluation.data import class_converter
+from mtl_ray.evaluation.predictions_file import read_arrow, rows_to_table, write_arrow
 from mtl_ray.experiment import HeadConfig
-from mtl_ray.inference.heads import head_of
+from mtl_ray.inference.predictor import head_of
 from mtl_ray.inputs.decode import decode_semantic
 from mtl_ray.models.head import Context
 from mtl_ray.samples import Sample, Vocabulary, image_sample
@@ -43,7 +43,7 @@ DOG_FOX = np.array([False, True, True])
 
 
 class Data:
-    """A dataset of some classes, as ``recoder`` wants to know it."""
+    """A dataset of some classes, as ``class_converter`` wants to know it."""
 
     def __init__(self, *names: str) -> None:
         self.vocabulary = Vocabulary(classes=dict.fromkeys(("labels", "instances", "semantic"), names))
@@ -159,9 +159,9 @@ def test_pixels_predicted_as_an_unknown_class_do_not_count() -> None:
     assert counted(FcnHead(), (sample(None, semantic=truth), found)).per_class()["fox"]["IoU"] == 0
 
 
-def test_the_recoder_says_which_classes_a_dataset_knows() -> None:
-    recode, unknown = recoder(Data("fox", "dog", "elk"), RUN)
-    turned = recode(sample(None, labels=np.array([0, 2]), instances=objects(1, 2, 0), semantic=png([[0, 1, 2, 255]])))
+def test_the_class_converter_says_which_classes_a_dataset_knows() -> None:
+    convert, unknown = class_converter(Data("fox", "dog", "elk"), RUN)
+    turned = convert(sample(None, labels=np.array([0, 2]), instances=objects(1, 2, 0), semantic=png([[0, 1, 2, 255]])))
     assert unknown == ["labels: elk", "instances: elk", "semantic: elk"]
     assert turned.labels is not None and turned.labels.tolist() == [2]  # noqa: PT018
     assert turned.instances is not None and turned.instances.classes.tolist() == [1, 2]  # noqa: PT018
@@ -169,13 +169,13 @@ def test_the_recoder_says_which_classes_a_dataset_knows() -> None:
     assert decode_semantic(turned.semantic).tolist() == [[2, 1, 255, 255]]
     assert {kind: known.tolist() for kind, known in turned.known_classes.items()} == dict.fromkeys(RUN.classes, DOG_FOX.tolist())
     whole = sample(None, labels=np.array([0]))
-    assert recoder(Data("cat", "dog", "fox"), RUN)[0](whole) is whole
-    assert recoder(Data("fox", "cat", "dog"), RUN)[0](whole).known_classes == {}
+    assert class_converter(Data("cat", "dog", "fox"), RUN)[0](whole) is whole
+    assert class_converter(Data("fox", "cat", "dog"), RUN)[0](whole).known_classes == {}
 
 
-def test_a_damaged_map_passes_the_recoder_so_that_it_is_named_as_an_invalid_sample() -> None:
+def test_a_damaged_map_passes_the_class_converter_so_that_it_is_named_as_an_invalid_sample() -> None:
     damaged = sample(None, semantic=b"no PNG")
-    assert recoder(Data("dog", "fox"), RUN)[0](damaged).semantic == b"no PNG"
+    assert class_converter(Data("dog", "fox"), RUN)[0](damaged).semantic == b"no PNG"
 
 
 def test_smoothing_is_over_the_known_classes_and_that_of_torch_where_all_are_known() -> None:
@@ -216,7 +216,7 @@ def test_numbered_classes_have_those_that_a_head_names() -> None:
 
 @pytest.mark.parametrize("classes", [[], ["cat", "cat"]])
 def test_a_list_of_classes_names_each_once(classes: list[str]) -> None:
-    with pytest.raises(ValidationError, match="at least one class, and each once"):
+    with pytest.raises(ValidationError, match="at least one class, each only once"):
         TypeAdapter(HeadConfig).validate_python({"type": "linear", "classes": classes})
 
 
@@ -240,7 +240,7 @@ def test_predictions_files_keep_the_classes_of_heads(tmp_path: Any) -> None:
     found = detections((0, 1, 0.9))
     row = {name: head.task.to_row(found) for name, head in heads.items()}
     uri = str(tmp_path / "predictions.arrow")
-    write_arrow(uri, table_of([sample(None)], [row], heads), heads, RUN)
+    write_arrow(uri, rows_to_table([sample(None)], [row], heads), heads, RUN)
     stored = read_arrow(uri)
     assert {name: head.classes for name, head in stored.heads.items()} == {"all": None, "some": ("fox", "dog")}
     assert head_vocabulary(stored.heads["some"], stored.vocabulary).classes["instances"] == ("fox", "dog")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_ray.evaluation.evaluate import Request, evaluate, write_results
+from mtl_ray.evaluation.evaluate import EvaluationRequest, evaluate, write_results
 from mtl_ray.experiment import ExperimentConfig, batch_fields, build_model
 from mtl_ray.export.bundle import export
 from mtl_ray.export.config import ExportConfig
@@ -20,9 +20,9 @@ from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.loader import Loader
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.serving.app import App
-from mtl_ray.serving.compare import compare
+from mtl_ray.serving.compare import compare_files
 from mtl_ray.serving.config import ServeConfig
-from mtl_ray.serving.service import Service, describe
+from mtl_ray.serving.service import Service, describe_model
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import publish_manifest, shard_name, write_shard
 from mtl_ray.tasks.detection.config import RetinaNetHead
@@ -122,11 +122,11 @@ def test_two_heads_of_one_kind_are_evaluated_in_their_own_classes(trained: str, 
     assert isinstance(uris, tuple)
     tables = {}
     for name, uri in zip(DATASETS, uris, strict=True):
-        report, part = evaluate(Request(target=bundle, data=uri))
+        report, part = evaluate(EvaluationRequest(target=bundle, data=uri))
         tables[name] = {head: metric.per_class() for head, metric in part.metrics.items()}
-        again, _ = evaluate(Request(target=write_results(f"{trained}-{name}", report, part)[1], data=uri))
+        again, _ = evaluate(EvaluationRequest(target=write_results(f"{trained}-{name}", report, part)[1], data=uri))
         assert again.figures == pytest.approx(report.figures, nan_ok=True)
-        checkpoint, _ = evaluate(Request(target=trained, data=uri))
+        checkpoint, _ = evaluate(EvaluationRequest(target=trained, data=uri))
         assert checkpoint.figures == pytest.approx(report.figures, abs=1e-4, nan_ok=True)
     assert {head: list(table) for head, table in tables["b"].items()} == {
         "boxes": ["cat", "dog", "fox"],
@@ -146,7 +146,7 @@ def test_two_heads_of_one_kind_are_evaluated_in_their_own_classes(trained: str, 
 def test_a_server_answers_with_the_names_of_each_head(bundle: str, config: ExperimentConfig, tmp_path: Path) -> None:
     predictor = BundlePredictor(bundle, threads=1)
     assert predictor.vocabulary.classes["instances"] == RUN
-    served = describe("one", predictor)["heads"]
+    served = describe_model("one", predictor)["heads"]
     assert {name: head["classes"] for name, head in served.items()} == {
         "boxes": ["cat", "dog", "fox"],
         "foxes": ["fox"],
@@ -160,7 +160,7 @@ def test_a_server_answers_with_the_names_of_each_head(bundle: str, config: Exper
     with running(app) as port:
         endpoint = EndpointPredictor(f"http://127.0.0.1:{port}")
         answer = endpoint.answer(picture.read_bytes(), 0.0)
-        found = list(compare(endpoint, predictor, [str(picture)]))
+        found = list(compare_files(endpoint, predictor, [str(picture)]))
         (through,) = endpoint.predict([decode_image(picture.read_bytes())])
     app.close()
     assert {each["class_name"] for each in answer["foxes"]} == {"fox"}

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_ray.geometry.boxes import iou_matrix
-from mtl_ray.tasks.detection.coco import OTHER_SIGMA, Kind, curves
-from mtl_ray.tasks.detection.columns import Scored
+from mtl_ray.tasks.detection.coco import OTHER_SIGMA, CocoKind, coco_curves
+from mtl_ray.tasks.detection.columns import ScoredImage
 from mtl_ray.tasks.detection.metric import DetectionMetric
 from mtl_ray.tasks.detection.voc import voc_table
 from tests.tasks.random_objects import detections, instances, random_images, sample_of
@@ -21,10 +21,10 @@ NAMES = ("a", "b", "c")
 SEEDS = st.integers(0, 10**6)
 
 
-def measured(images: list[Scored], names: tuple[str, ...] = NAMES) -> DetectionMetric:
+def measured(images: list[ScoredImage], names: tuple[str, ...] = NAMES) -> DetectionMetric:
     metric = DetectionMetric(names)
     for image in images:
-        metric.update(sample_of(image), image.found)
+        metric.update(sample_of(image), image.predicted)
     return metric
 
 
@@ -35,32 +35,38 @@ def same(first: Mapping[str, float], second: Mapping[str, float]) -> bool:
 @pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
 @settings(max_examples=15, deadline=None)
 @given(seed=SEEDS)
-def test_curves_are_those_of_pycocotools(kind: Kind, seed: int) -> None:
+def test_curves_are_those_of_pycocotools(kind: CocoKind, seed: int) -> None:
     images = random_images(seed)
-    if not any(len(image.found) for image in images):
+    if not any(len(image.predicted) for image in images):
         return
     precision, recall = reference(kind, images, 3)
-    ours = curves(kind, images, 3)
+    ours = coco_curves(kind, images, 3)
     np.testing.assert_allclose(ours.precision, precision, atol=1e-9)
     np.testing.assert_allclose(ours.recall, recall, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
-def test_the_comparison_can_fail(kind: Kind) -> None:
+def test_the_comparison_can_fail(kind: CocoKind) -> None:
     images = random_images(3)
     precision, _ = reference(kind, images, 3)
     crowd_lost = [
-        image._replace(truth=dataclasses.replace(image.truth, crowd=np.zeros_like(image.truth.crowd), areas=image.truth.areas / 2))
+        image._replace(
+            ground_truth=dataclasses.replace(
+                image.ground_truth, crowd=np.zeros_like(image.ground_truth.crowd), areas=image.ground_truth.areas / 2
+            )
+        )
         for image in images
     ]
     assert (precision > -1).any()
-    assert np.abs(curves(kind, crowd_lost, 3).precision - precision).max() > 1e-3
+    assert np.abs(coco_curves(kind, crowd_lost, 3).precision - precision).max() > 1e-3
 
 
 def test_masks_without_boxes_have_their_own_area() -> None:
     images = random_images(5)
-    bare = [image._replace(found=dataclasses.replace(image.found, boxes_xyxy=image.found.boxes_xyxy * np.nan)) for image in images]
-    np.testing.assert_allclose(curves("segm", bare, 3).precision, reference("segm", bare, 3)[0], atol=1e-9)
+    bare = [
+        image._replace(predicted=dataclasses.replace(image.predicted, boxes_xyxy=image.predicted.boxes_xyxy * np.nan)) for image in images
+    ]
+    np.testing.assert_allclose(coco_curves("segm", bare, 3).precision, reference("segm", bare, 3)[0], atol=1e-9)
     result = measured(bare).result()
     assert result["segm_mAP"] > 0
     assert all(name.startswith(("segm_", "keypoints_")) for name in result), "what was not measured has no figure"
@@ -73,13 +79,13 @@ def test_masks_without_boxes_have_their_own_area() -> None:
 def test_keypoints_of_another_set_have_one_spread_for_all() -> None:
     images = random_images(8, points=4)
     precision, _ = reference("keypoints", images, 3, sigmas=[OTHER_SIGMA] * 4)
-    np.testing.assert_allclose(curves("keypoints", images, 3).precision, precision, atol=1e-9)
+    np.testing.assert_allclose(coco_curves("keypoints", images, 3).precision, precision, atol=1e-9)
 
 
 def test_an_object_whose_id_is_zero_is_found() -> None:
     boxes = [[10.0, 10, 60, 60], [100, 100, 180, 180]]
-    image = Scored("0.jpg", 200, 200, instances(boxes), detections(boxes, [0.9, 0.8]))
-    assert image.truth.ids.tolist() == [0, 1]
+    image = ScoredImage("0.jpg", 200, 200, instances(boxes), detections(boxes, [0.9, 0.8]))
+    assert image.ground_truth.ids.tolist() == [0, 1]
     assert measured([image], ("a",)).result()["mAP"] == pytest.approx(1.0)
 
 
@@ -87,8 +93,8 @@ def test_an_object_whose_id_is_zero_is_found() -> None:
 def test_what_need_not_be_found_counts_neither_way(kind: str) -> None:
     boxes = [[10.0, 10, 60, 60], [100, 100, 180, 180]]
     truth = instances(boxes, **{kind: [False, True]})  # type: ignore[arg-type]
-    found = Scored("a", 200, 200, truth, detections(boxes, [0.5, 0.9]))
-    missed = Scored("a", 200, 200, truth, detections(boxes[:1], [0.5]))
+    found = ScoredImage("a", 200, 200, truth, detections(boxes, [0.5, 0.9]))
+    missed = ScoredImage("a", 200, 200, truth, detections(boxes[:1], [0.5]))
     for image in (found, missed):
         result = measured([image], ("a",)).result()
         assert result["mAP"] == pytest.approx(1.0)
@@ -97,12 +103,14 @@ def test_what_need_not_be_found_counts_neither_way(kind: str) -> None:
 
 
 def test_an_object_without_a_mask_is_ignored_among_masks() -> None:
-    image = next(image for image in random_images(2) if len(image.truth) > 1 and not image.truth.crowd.any())
-    masks = image.truth.masks
+    image = next(image for image in random_images(2) if len(image.ground_truth) > 1 and not image.ground_truth.crowd.any())
+    masks = image.ground_truth.masks
     assert masks is not None
-    found = dataclasses.replace(detections(image.truth.boxes_xyxy.tolist(), [0.9] * len(masks), image.truth.classes.tolist()), masks=masks)
-    undrawn = dataclasses.replace(image.truth, masks=(b"", *masks[1:]))
-    result = measured([image._replace(truth=undrawn, found=found)]).result()
+    found = dataclasses.replace(
+        detections(image.ground_truth.boxes_xyxy.tolist(), [0.9] * len(masks), image.ground_truth.classes.tolist()), masks=masks
+    )
+    undrawn = dataclasses.replace(image.ground_truth, masks=(b"", *masks[1:]))
+    result = measured([image._replace(ground_truth=undrawn, predicted=found)]).result()
     assert result["segm_mAP"] >= 0.5
 
 
@@ -121,8 +129,8 @@ def test_merging_any_split_in_any_order_is_one_pass(seed: int, cut: int) -> None
 
 def test_equal_scores_are_met_in_the_order_of_the_numbers_in_the_keys() -> None:
     box = [10.0, 10, 60, 60]
-    right = Scored("b/9\u00b2.jpg", 99, 99, instances([box]), detections([box], [0.5]))
-    wrong = Scored("b/10.jpg", 99, 99, instances([box]), detections([[0, 0, 5, 5]], [0.5]))
+    right = ScoredImage("b/9\u00b2.jpg", 99, 99, instances([box]), detections([box], [0.5]))
+    wrong = ScoredImage("b/10.jpg", 99, 99, instances([box]), detections([[0, 0, 5, 5]], [0.5]))
     first_right, first_wrong = measured([wrong, right], ("a",)), measured([right._replace(key="b/11.jpg"), wrong], ("a",))
     assert first_right.result()["voc_mAP"] == pytest.approx(0.5)
     assert first_wrong.result()["voc_mAP"] == pytest.approx(0.25)
@@ -133,27 +141,27 @@ def test_nothing_annotated_is_nan() -> None:
     metric.update(sample_of(random_images(0)[0]).with_annotations(instances=None), detections([], []))
     assert not metric.images
     assert all(np.isnan(value) for value in metric.result().values())
-    empty = measured([Scored("a", 9, 9, instances([]), detections([[1, 1, 3, 3]], [0.5]))])
+    empty = measured([ScoredImage("a", 9, 9, instances([]), detections([[1, 1, 3, 3]], [0.5]))])
     assert np.isnan(empty.result()["mAP"])
 
 
-def plain_voc(images: list[Scored], label: int) -> tuple[float, float, float]:
+def plain_voc(images: list[ScoredImage], label: int) -> tuple[float, float, float]:
     """VOC's protocol as a loop over detections, best first; area, eleven points, recall."""
     pool = sorted(
         (
             (-float(score), i, n)
             for i, image in enumerate(images)
-            for n, score in enumerate(image.found.scores)
-            if image.found.classes[n] == label
+            for n, score in enumerate(image.predicted.scores)
+            if image.predicted.classes[n] == label
         )
     )
-    wanted = sum(int(((image.truth.classes == label) & ~image.truth.crowd).sum()) for image in images)
+    wanted = sum(int(((image.ground_truth.classes == label) & ~image.ground_truth.crowd).sum()) for image in images)
     taken: set[tuple[int, int]] = set()
     marks: list[bool] = []
     for _, i, n in pool:
-        truth = images[i].truth
+        truth = images[i].ground_truth
         overlaps = [
-            (iou_matrix(images[i].found.boxes_xyxy[n : n + 1], truth.boxes_xyxy[m : m + 1])[0, 0], -m)
+            (iou_matrix(images[i].predicted.boxes_xyxy[n : n + 1], truth.boxes_xyxy[m : m + 1])[0, 0], -m)
             for m in range(len(truth))
             if truth.classes[m] == label
         ]
@@ -177,7 +185,7 @@ def test_voc_is_what_a_plain_loop_finds(seed: int) -> None:
     images = random_images(seed)
     table = voc_table(images, 4)
     for label in range(4):
-        if any(((image.truth.classes == label) & ~image.truth.crowd).any() for image in images):
+        if any(((image.ground_truth.classes == label) & ~image.ground_truth.crowd).any() for image in images):
             area, eleven, recall = plain_voc(images, label)
             assert (table.area[label], table.eleven[label], table.recall[label]) == pytest.approx((area, eleven, recall))
         else:
@@ -187,7 +195,7 @@ def test_voc_is_what_a_plain_loop_finds(seed: int) -> None:
 
 def test_voc_counts_a_second_hit_as_wrong() -> None:
     box = [10.0, 10, 60, 60]
-    image = Scored("a", 99, 99, instances([box]), detections([box, box, [200, 200, 210, 210]], [0.9, 0.8, 0.95]))
+    image = ScoredImage("a", 99, 99, instances([box]), detections([box, box, [200, 200, 210, 210]], [0.9, 0.8, 0.95]))
     table = voc_table([image], 1)
     assert table.area[0] == table.eleven[0] == pytest.approx(0.5)
     assert table.recall[0] == 1.0

@@ -13,7 +13,7 @@ from PIL import Image
 from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.tasks.segmentation.config import FcnHead
 from mtl_ray.tasks.segmentation.decode import SemanticMap
-from mtl_ray.tasks.segmentation.metric import SemanticMetric, confusion
+from mtl_ray.tasks.segmentation.metric import SemanticMetric, pixel_confusion
 from mtl_ray.tasks.segmentation.task import SEGMENTATION
 
 VOCABULARY = Vocabulary(classes={"semantic": ("sky", "road", "tree", "unseen")})
@@ -87,7 +87,7 @@ def test_merging_any_split_is_one_pass(seeds: list[int], cut: int) -> None:
 def test_large_maps_are_counted_exactly() -> None:
     truth = np.zeros((5000, 4000), np.uint8)
     truth[-1, -1] = 1
-    counts = confusion(truth, np.zeros_like(truth))
+    counts = pixel_confusion(truth, np.zeros_like(truth))
     assert counts[0, 0] == truth.size - 1
     assert counts[1, 0] == 1
 

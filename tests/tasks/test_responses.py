@@ -39,7 +39,7 @@ def equal(first: Detections, second: Detections) -> bool:
     return same and first.masks == second.masks
 
 
-FOUND = [image.found for image in random_images(4) if len(image.found)]
+FOUND = [image.predicted for image in random_images(4) if len(image.predicted)]
 PLAIN = detections([[1.1, 2.2, 30.3, 40.4], [0, 0, 1, 1]], [0.7, 1 / 3], [2, 0])
 
 

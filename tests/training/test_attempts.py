@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mtl_ray import artifact, storage
 from mtl_ray.inference.checkpoint import find_checkpoint
-from mtl_ray.inference.run_folder import checkpoint_folder, line, newest_attempt, places
+from mtl_ray.inference.run_folder import checkpoint_folder, checkpoint_folders, current_checkpoints, newest_attempt
 from mtl_ray.training import checkpoint
 from mtl_ray.training.checkpoint import Claim, StaleAttemptError, claim
 from mtl_ray.training.context import RunContext
@@ -31,7 +31,7 @@ class Process:
 
 
 def start(uri: str, processes: list[Process]) -> Process:
-    found = line(uri)
+    found = current_checkpoints(uri)
     base = found[-1] if found else None
     history: list[tuple[int, int]] = []
     if base is not None:
@@ -57,7 +57,7 @@ def test_only_the_line_to_the_newest_attempt_counts_however_late_others_publish(
                 processes.append(start(uri, processes))
             else:
                 publish(uri, processes[-min(who, len(processes))], steps)
-            assert [(place.step, place.attempt) for place in line(uri)] == processes[-1].history
+            assert [(place.step, place.attempt) for place in current_checkpoints(uri)] == processes[-1].history
 
 
 def test_two_that_claim_at_once_get_two_numbers(tmp_path, monkeypatch):
@@ -84,7 +84,7 @@ def test_checkpoints_without_an_attempt_in_their_name_are_read(make_config, tmp_
     (uri / "attempts" / "00000001.json").unlink()
     assert find_checkpoint(str(uri)).endswith("step-00000001")
     run(config, RunContext(should_stop=lambda: True))
-    assert [(place.step, place.attempt) for place in line(str(uri))] == [(1, 0), (2, 1)]
+    assert [(place.step, place.attempt) for place in current_checkpoints(str(uri))] == [(1, 0), (2, 1)]
     assert newest_attempt(str(uri)).from_checkpoint == "step-00000001"
 
 
@@ -94,14 +94,14 @@ def test_an_attempt_that_was_overtaken_ends_and_publishes_nothing_that_counts(ma
     def overtaken() -> bool:
         asked.append(True)
         if len(asked) == 3:
-            while not line(str(uri)):  # the checkpoint of step 2 is written in the background
+            while not current_checkpoints(str(uri)):  # the checkpoint of step 2 is written in the background
                 time.sleep(0.01)
             run(config, RunContext(should_stop=lambda: True))
         return False
 
     with pytest.raises(StaleAttemptError, match="goes on elsewhere"):
         run(config, RunContext(should_stop=overtaken))
-    assert [(place.step, place.attempt) for place in line(str(uri))] == [(2, 1), (3, 2)]
+    assert [(place.step, place.attempt) for place in current_checkpoints(str(uri))] == [(2, 1), (3, 2)]
     before = sorted(uri.rglob("*"))
     with pytest.raises(StaleAttemptError):
         checkpoint.prune(str(uri), 1, "labels/top1", Claim(str(uri), 1))
@@ -114,5 +114,5 @@ def test_while_a_run_goes_on_the_checkpoint_before_the_newest_stays(make_config,
         tmp_path / "runs" / "run",
     )
     kept = []
-    run(config, RunContext(on_checkpoint=lambda *_: kept.append([place.step for place in places(str(uri))])))
+    run(config, RunContext(on_checkpoint=lambda *_: kept.append([place.step for place in checkpoint_folders(str(uri))])))
     assert kept == [[2], [2, 4], [4, 6], [6, 8], [8, 10], [10, 12], [14]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mtl_ray import artifact, storage
-from mtl_ray.inference.heads import known_heads
+from mtl_ray.inference.predictor import known_heads
 from mtl_ray.training import checkpoint
 from mtl_ray.training.checkpoint import Claim, claim
 from tests.tasks.head_cases import VOCABULARY

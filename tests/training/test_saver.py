@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from mtl_ray import artifact, storage
-from mtl_ray.inference.run_folder import line
+from mtl_ray.inference.run_folder import current_checkpoints
 from mtl_ray.training import saver as module
 from mtl_ray.training.context import RunContext
 from mtl_ray.training.saver import NotSavedError, Saver
@@ -99,6 +99,6 @@ def test_a_run_outlives_a_disk_that_is_full_for_a_while(make_config, tmp_path, m
     monkeypatch.setattr(storage, "write", lambda target, data: full() or real_write(target, data))
     found = run(make_config(), RunContext(should_stop=lambda: bool(steps.append(1))))
     assert found["metrics"] == undisturbed["metrics"]
-    assert line(str(uri))[-1].step == 14
+    assert current_checkpoints(str(uri))[-1].step == 14
     assert [row["step"] for row in read_scalars(str(uri / "scalars.jsonl")) if row["mode"] == "train"] == [2, 4, 6, 8, 10, 12, 14]
     assert "a checkpoint could not be written, training goes on" in caplog.text

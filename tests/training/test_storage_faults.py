@@ -78,7 +78,7 @@ def test_an_artifact_is_published_through_a_storm(s3: S3Server, proxy: FlakyProx
 
 def test_a_run_goes_on_while_the_bucket_is_away(s3: S3Server, proxy: FlakyProxy, make_config, splits, monkeypatch, caplog) -> None:
     """For two seconds every answer is an error, longer than the client's own patience."""
-    from mtl_ray.inference.run_folder import line
+    from mtl_ray.inference.run_folder import current_checkpoints
     from mtl_ray.training import saver
     from mtl_ray.training.context import RunContext
     from mtl_ray.training.scalars import read_scalars
@@ -98,5 +98,5 @@ def test_a_run_goes_on_while_the_bucket_is_away(s3: S3Server, proxy: FlakyProxy,
     options = ("runtime.checkpoint_every_steps=2", "runtime.log_every_steps=1")
     found = run(make_config(f"runtime.storage={place}", *options), RunContext(should_stop=storm))
     assert found["metrics"] == run(make_config(*options), RunContext())["metrics"]
-    assert line(f"{place}/run")[-1].step == 14
+    assert current_checkpoints(f"{place}/run")[-1].step == 14
     assert [row["step"] for row in read_scalars(f"{place}/run/scalars.jsonl") if row["mode"] == "train"] == list(range(1, 15))

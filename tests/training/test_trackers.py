@@ -63,7 +63,7 @@ def test_a_killed_run_is_replayed_and_goes_on_as_one_line(
     assert len(lost) < 5
     assert sync([folder]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"{5 - len(lost)} of 5 logged steps were missing and are sent: {folder}/wandb/offline-run-")
+    assert said.startswith(f"{5 - len(lost)} of 5 logged steps were missing and have been sent: {folder}/wandb/offline-run-")
     assert steps(folder) == [2, 4, 6, 8, 10]
     count = len(wandb_files(folder, run_id_of(folder)))
     assert sync([folder, "--to", "offline"]) == 0
@@ -91,7 +91,7 @@ def test_a_run_outlives_the_helper_process_of_wandb(
     assert train(make_config("runtime.wandb=offline"), kill_at=5, victim="wandb") == [0]
     assert max(steps(folder), default=0) <= 6, "what was logged after the helper's death"
     assert sync([folder]) == 0
-    assert "were missing and are sent" in capsys.readouterr().out
+    assert "were missing and have been sent" in capsys.readouterr().out
     assert steps(folder) == [2, 4, 6, 8, 10, 12, 14]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_ray.evaluation.occlusion import write_list
+from mtl_ray.evaluation.metrics import write_list
 from mtl_ray.experiment import ExperimentConfig, build_model
 from mtl_ray.geometry.masks import encode_rle
 from mtl_ray.inputs.decode import decode_semantic

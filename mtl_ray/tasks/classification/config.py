@@ -1,4 +1,6 @@
-"""Config of the classification heads: ``linear`` (one class an image) and ``multilabel`` (any number)."""
+"""Config of the classification heads: ``linear`` (one class per image) and ``multilabel`` (any
+number).
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -24,7 +26,7 @@ class LinearHead(HeadOptions):
     annotation: ClassVar[Annotation] = "labels"
     exclusive: ClassVar[bool] = True
     levels: tuple[str, ...] = ("G5",)
-    """Pooled features; several are joined."""
+    """Pooled features; several are concatenated."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Label smoothing."""
@@ -36,7 +38,7 @@ class LinearHead(HeadOptions):
         _check_pooled(self.type, self.levels, strides)
         if not vocabulary.exclusive_labels:
             raise ValueError(
-                "head type 'linear' learns one label an image, but images of this data set may have several; use type 'multilabel'"
+                "head type 'linear' learns one label for each image, but images of this dataset may have several. Fix: type 'multilabel'"
             )
         return Linear(self, channels, len(vocabulary.classes[self.annotation]))
 

@@ -1,4 +1,4 @@
-"""From the arrays of a classification head to what is said of the image."""
+"""From the arrays of a classification head to the prediction of the image."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,8 @@ class LabelScores:
     """The prediction of one image: a score for each class.
 
     Attributes:
-        scores: (C,) float32, one for each class of ``Vocabulary.labels``; they add up to 1 if ``exclusive``.
+        scores: (C,) float32, one for each class of ``Vocabulary.labels``; their sum is 1 if
+            ``exclusive``.
         exclusive: True if an image has exactly one of the classes.
     """
 
@@ -21,6 +22,6 @@ class LabelScores:
     exclusive: bool
 
 
-def decode(arrays: Fields, exclusive: bool) -> LabelScores:
-    """Takes ``scores`` float32 (C,) as they are; where the image lay on the canvas does not matter."""
+def decode_labels(arrays: Fields, exclusive: bool) -> LabelScores:
+    """``scores`` float32 (C,) unchanged; the place of the image on the canvas does not matter."""
     return LabelScores(scores=np.asarray(arrays["scores"], np.float32), exclusive=exclusive)

@@ -1,4 +1,4 @@
-"""Image labels written upon their image."""
+"""Image labels written on their image."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +9,10 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.classification.decode import LabelScores
 
 _MOST = 5
-"""Labels of one image that are written."""
+"""Most labels that are written on an image."""
 
 
-def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+def draw_labels(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
     """The annotated labels.
 
     Args:
@@ -30,10 +30,12 @@ def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Voca
     return drawing.pixels
 
 
-def draw_prediction(
+def draw_label_scores(
     image: NDArray[np.uint8], prediction: LabelScores, vocabulary: Vocabulary, score_threshold: float = 0.3
 ) -> NDArray[np.uint8]:
-    """The labels with a score of at least ``score_threshold``, best first; where an image has exactly one, the best in any case."""
+    """The labels with a score of at least ``score_threshold``, best first. If an image has exactly
+    one label, the best is always shown.
+    """
     names, colours = _looks(vocabulary)
     best = np.argsort(-prediction.scores, kind="stable")[:_MOST]
     shown = [int(index) for index in best if prediction.scores[index] >= score_threshold]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mtl_ray.annotations.labels import LABELS
 from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.tasks.classification.decode import LabelScores, decode
+from mtl_ray.tasks.classification.decode import LabelScores, decode_labels
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
 from mtl_ray.tasks.task import HeadKind, View
 
@@ -30,11 +30,11 @@ class ClassificationTask:
     to_coco = None
 
     def decode(self, arrays: Fields, frame: Frame, head: HeadKind) -> LabelScores:
-        """See ``decode.decode``; where the image lies on the canvas does not matter."""
-        return decode(arrays, head.exclusive)
+        """See ``decode.decode``; the place of the image on the canvas does not matter."""
+        return decode_labels(arrays, head.exclusive)
 
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "ExclusiveMetric | MultilabelMetric":
-        """Accuracy for a head of one class an image, average precision for one of any number."""
+        """Accuracy for a head with one class per image, average precision for any number."""
         from mtl_ray.tasks.classification.metric import ExclusiveMetric, MultilabelMetric
 
         names = tuple(vocabulary.classes[self.kind.name])
@@ -45,7 +45,8 @@ class ClassificationTask:
     ) -> list[dict[str, Any]]:
         """``[{"class_label": 3, "class_name": "cat", "score": 0.8}, ...]``, best first.
 
-        Classes with a score below ``score_threshold`` are left out, but for the best where an image has exactly one class.
+        Classes with a score below ``score_threshold`` are left out, except the best if an image has
+        exactly one class.
         """
         names = vocabulary.classes[self.kind.name]
         order = np.argsort(-prediction.scores, kind="stable")
@@ -61,7 +62,7 @@ class ClassificationTask:
                 raise ValueError(f"it has the class_label {label}, and there are {len(scores)} classes")
             scores[label] = item["score"]
         if not np.isfinite(scores).all():
-            raise ValueError("one of its scores is no number")
+            raise ValueError("one of its scores is not finite")
         return LabelScores(scores=scores, exclusive=head.exclusive)
 
     def plain_image(self, prediction: LabelScores) -> None:
@@ -75,17 +76,17 @@ class ClassificationTask:
 
     def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
         """See ``Task``."""
-        from mtl_ray.tasks.classification.draw import draw_ground_truth
+        from mtl_ray.tasks.classification.draw import draw_labels
 
-        return draw_ground_truth(image, sample, vocabulary)
+        return draw_labels(image, sample, vocabulary)
 
     def draw_prediction(
         self, image: NDArray[np.uint8], prediction: LabelScores, vocabulary: Vocabulary, score_threshold: float = 0.3
     ) -> NDArray[np.uint8]:
         """See ``Task``."""
-        from mtl_ray.tasks.classification.draw import draw_prediction
+        from mtl_ray.tasks.classification.draw import draw_label_scores
 
-        return draw_prediction(image, prediction, vocabulary, score_threshold)
+        return draw_label_scores(image, prediction, vocabulary, score_threshold)
 
     def row_type(self) -> Any:
         """A struct with a score for each class."""
@@ -102,7 +103,7 @@ class ClassificationTask:
         return LabelScores(scores=np.array(row["scores"], np.float32), exclusive=row["exclusive"])
 
     def difference(self, first: LabelScores, second: LabelScores, how: Comparison) -> Difference:
-        """Scores, the best class, and whether there is one only."""
+        """Scores, the best class, and whether classes are exclusive."""
         return _difference(fields_of(first), fields_of(second), how.sides)
 
     def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
@@ -111,9 +112,9 @@ class ClassificationTask:
 
 
 def _difference(first: Fields, second: Fields, sides: Sides) -> Difference:
-    faults = field_faults(first, second, ("scores", "exclusive"), sides)
-    if faults:
-        return Difference(unit="labels", incomparable=faults)
+    problems = field_faults(first, second, ("scores", "exclusive"), sides)
+    if problems:
+        return Difference(unit="labels", incomparable=problems)
     apart = Difference(unit="labels", compared=len(first["scores"])).with_scores(first["scores"], second["scores"])
     apart = apart.with_agreeing(int(first["scores"].argmax() == second["scores"].argmax()), 1)
     if "exclusive" in first:

@@ -1,7 +1,9 @@
-"""COCO's precision and recall (Lin et al. 2014; the protocol of cocodataset.org/#detection-eval) for boxes, masks and keypoints.
+"""COCO's precision and recall (Lin et al. 2014; the protocol of cocodataset.org/#detection-eval)
+for boxes, masks and keypoints.
 
-The matching is hotcoco's; the tests hold its arrays against pycocotools. Annotations are numbered anew from 1 here, because the
-reference takes the number 0 for "not matched" and would count an object with the id 0 as a miss.
+The matching is hotcoco's; the tests hold its arrays against pycocotools. Annotations are numbered
+from 1 here, because id 0 means "not matched" in the reference, which would count an object with id
+0 as a miss.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,24 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.geometry.masks import from_polygons
-from mtl_ray.tasks.detection.columns import Found, Objects, Scored, found_of, objects_of
+from mtl_ray.tasks.detection.columns import DetectionColumns, ObjectColumns, ScoredImage, detection_columns, object_columns
 
-Kind = Literal["bbox", "segm", "keypoints"]
+CocoKind = Literal["bbox", "segm", "keypoints"]
 
 PERSON_SIGMAS = (0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089)
-"""COCO's spread of human annotators for the 17 points of a person, relative to the root of the area."""
+"""COCO's standard deviations of human annotators for the 17 keypoints of a person, relative to the
+root of the area.
+"""
 OTHER_SIGMA = 0.05
-"""For any other set of keypoints, whose spread nobody has measured."""
+"""For other keypoints, whose standard deviation is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
-    """What of the protocol is done otherwise.
+class CocoRules:
+    """Deviations from COCO's protocol.
 
     Attributes:
         thresholds: of IoU.
-        areas: least and greatest area of the objects by name; the first holds all of them.
-        limit: detections of an image and class that count.
+        areas: least and largest area of objects by name; the first includes all.
+        limit: most detections of an image and class that count.
     """
 
     thresholds: tuple[float, ...]
@@ -39,12 +43,13 @@ class Rules:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Curves:
-    """What the protocol gives; -1 where there is no object to find.
+class CocoCurves:
+    """The result of the protocol; -1 without an object to find.
 
     Attributes:
-        precision: float64 (T, R, C, A, M): IoU thresholds 0.50 to 0.95, recall 0 to 1 in steps of 0.01, classes, areas
-            (all, small, medium, large; without small for keypoints), detections an image (1, 10, 100; 20 for keypoints).
+        precision: float64 (T, R, C, A, M): IoU thresholds 0.50 to 0.95, recall 0 to 1 in steps of
+            0.01, classes, areas (all, small, medium, large; without small for keypoints),
+            detections per image (1, 10, 100; 20 for keypoints).
         recall: float64 (T, C, A, M).
         areas: the names of the areas.
         limits: the numbers of detections.
@@ -56,26 +61,26 @@ class Curves:
     limits: tuple[int, ...]
 
 
-def curves(kind: Kind, images: Sequence[Scored], num_classes: int) -> Curves:
-    """Matches what was found to the truth, image by image and class by class.
+def coco_curves(kind: CocoKind, images: Sequence[ScoredImage], num_classes: int) -> CocoCurves:
+    """Matches predictions to the ground truth, image by image and class by class.
 
     Args:
-        kind: which likeness counts: of boxes, of masks, or of keypoints (OKS).
-        images: in the order that decides between equal scores.
+        kind: the similarity: of boxes, masks or keypoints (OKS).
+        images: their order decides between equal scores.
         num_classes: classes of the vocabulary.
     """
     if kind == "keypoints":
-        truth = _annotations(images, num_classes)
-        evaluator = hotcoco.COCOeval(truth, truth.load_res(_keypoints(images)), kind)
+        gt = _annotations(images, num_classes)
+        evaluator = hotcoco.COCOeval(gt, gt.load_res(_keypoints(images)), kind)
         evaluator.params.kpt_oks_sigmas = list(_sigmas(_points(images)))
     else:
-        truth = truth_of(images, objects_of(images), num_classes, masks_of(images) if kind == "segm" else None)
-        evaluator = hotcoco.COCOeval(truth, found_in(truth, images, kind), kind)
-    return accumulated(evaluator)
+        gt = coco_ground_truth(images, object_columns(images), num_classes, ground_truth_masks(images) if kind == "segm" else None)
+        evaluator = hotcoco.COCOeval(gt, coco_detections(gt, images, kind), kind)
+    return accumulate(evaluator)
 
 
-def accumulated(evaluator: hotcoco.COCOeval, rules: Rules | None = None) -> Curves:
-    """Runs an evaluation, by other rules than COCO's if there are some."""
+def accumulate(evaluator: hotcoco.COCOeval, rules: CocoRules | None = None) -> CocoCurves:
+    """Runs an evaluation, by other rules than COCO's if they are given."""
     if rules is not None:
         evaluator.params.iou_thrs = list(rules.thresholds)
         evaluator.params.area_rng = [list(bounds) for bounds in rules.areas.values()]
@@ -83,25 +88,29 @@ def accumulated(evaluator: hotcoco.COCOeval, rules: Rules | None = None) -> Curv
         evaluator.params.max_dets = [rules.limit]
     evaluator.evaluate()
     evaluator.accumulate()
-    got = evaluator.eval
-    assert got is not None
-    shape = got["counts"]
-    return Curves(
-        precision=np.asarray(got["precision"], np.float64).reshape(shape),
-        recall=np.asarray(got["recall"], np.float64).reshape([shape[0], *shape[2:]]),
+    result = evaluator.eval
+    assert result is not None
+    shape = result["counts"]
+    return CocoCurves(
+        precision=np.asarray(result["precision"], np.float64).reshape(shape),
+        recall=np.asarray(result["recall"], np.float64).reshape([shape[0], *shape[2:]]),
         areas=tuple(evaluator.params.area_rng_lbl),
         limits=tuple(evaluator.params.max_dets),
     )
 
 
-def truth_of(images: Sequence[Scored], objects: Objects, num_classes: int, masks: Sequence[bytes] | None = None) -> hotcoco.COCO:
-    """Objects as the protocol's truth; images, annotations and categories are numbered from 1.
+def coco_ground_truth(
+    images: Sequence[ScoredImage], objects: ObjectColumns, num_classes: int, masks: Sequence[bytes] | None = None
+) -> hotcoco.COCO:
+    """Objects as the protocol's ground truth; images, annotations and categories are numbered from
+    1.
 
     Args:
-        images: give the sizes.
+        images: for their sizes.
         objects: of these images.
         num_classes: classes of the vocabulary.
-        masks: of each object, where these are compared; b"" where nobody drew one: what is found on its box then counts neither way.
+        masks: of each object, if masks are compared; b"" for an object without a mask: predictions
+            on its box are then ignored.
     """
     crowd = objects.optional
     segmentation: list[Any] | None = None
@@ -123,27 +132,27 @@ def truth_of(images: Sequence[Scored], objects: Objects, num_classes: int, masks
     )
 
 
-def masks_of(images: Sequence[Scored]) -> list[bytes]:
-    """The masks of all objects, b"" where there is none."""
-    return [mask for image in images for mask in (image.truth.masks or (b"",) * len(image.truth))]
+def ground_truth_masks(images: Sequence[ScoredImage]) -> list[bytes]:
+    """The masks of all objects, b"" for an object without a mask."""
+    return [mask for image in images for mask in (image.ground_truth.masks or (b"",) * len(image.ground_truth))]
 
 
-def found_in(truth: hotcoco.COCO, images: Sequence[Scored], kind: Kind) -> hotcoco.COCO:
-    """The detections of the images as results upon their truth: boxes or masks."""
+def coco_detections(gt: hotcoco.COCO, images: Sequence[ScoredImage], kind: CocoKind) -> hotcoco.COCO:
+    """The detections of the images as COCO results: boxes or masks."""
     if kind == "segm":
-        return truth.load_res(_masks(images))
-    found: Found = found_of(images)
-    return truth.load_res(np.column_stack([found.image + 1, _xywh(found.boxes_xyxy), found.scores, found.classes + 1]))
+        return gt.load_res(_masks(images))
+    predicted: DetectionColumns = detection_columns(images)
+    return gt.load_res(np.column_stack([predicted.image + 1, _xywh(predicted.boxes_xyxy), predicted.scores, predicted.classes + 1]))
 
 
-def _annotations(images: Sequence[Scored], num_classes: int) -> hotcoco.COCO:
+def _annotations(images: Sequence[ScoredImage], num_classes: int) -> hotcoco.COCO:
     points = _points(images)
     rows = [{"image_id": i, **row} for i, image in enumerate(images, 1) for row in _objects(image, points)]
     annotations = [{"id": number, **row} for number, row in enumerate(rows, 1)]
     return hotcoco.COCO({"images": _sizes(images), "annotations": annotations, "categories": _categories(num_classes)})
 
 
-def _sizes(images: Sequence[Scored]) -> list[dict[str, int]]:
+def _sizes(images: Sequence[ScoredImage]) -> list[dict[str, int]]:
     return [{"id": i, "height": image.height, "width": image.width} for i, image in enumerate(images, 1)]
 
 
@@ -151,52 +160,60 @@ def _categories(num_classes: int) -> list[dict[str, Any]]:
     return [{"id": c + 1, "name": str(c)} for c in range(num_classes)]
 
 
-def _objects(image: Scored, points: int) -> Iterator[dict[str, Any]]:
-    truth, boxes = image.truth, _xywh(image.truth.boxes_xyxy)
-    for i in range(len(truth)):
-        labelled = truth.keypoints[i] if truth.keypoints is not None else np.zeros((points, 3))
+def _objects(image: ScoredImage, points: int) -> Iterator[dict[str, Any]]:
+    gt, boxes = image.ground_truth, _xywh(image.ground_truth.boxes_xyxy)
+    for i in range(len(gt)):
+        labelled = gt.keypoints[i] if gt.keypoints is not None else np.zeros((points, 3))
         yield {
-            "category_id": int(truth.classes[i]) + 1,
+            "category_id": int(gt.classes[i]) + 1,
             "bbox": boxes[i].tolist(),
-            "area": float(truth.areas[i]),
-            "iscrowd": int(truth.crowd[i] or truth.difficult[i]),
+            "area": float(gt.areas[i]),
+            "iscrowd": int(gt.crowd[i] or gt.difficult[i]),
             "keypoints": labelled.ravel().tolist(),
             "num_keypoints": int((labelled[:, 2] > 0).sum()),
         }
 
 
-def _encoding(image: Scored, mask: bytes) -> dict[str, Any]:
+def _encoding(image: ScoredImage, mask: bytes) -> dict[str, Any]:
     return {"size": [image.height, image.width], "counts": mask.decode()}
 
 
-def _box_mask(image: Scored, box_xyxy: Sequence[float]) -> bytes:
+def _box_mask(image: ScoredImage, box_xyxy: Sequence[float]) -> bytes:
     x1, y1, x2, y2 = box_xyxy
     return from_polygons([[x1, y1, x2, y1, x2, y2, x1, y2]], image.height, image.width)
 
 
-def _masks(images: Sequence[Scored]) -> list[dict[str, Any]]:
-    """As a COCO results file states them; boxes, where there are some, decide the area of a mask there too."""
+def _masks(images: Sequence[ScoredImage]) -> list[dict[str, Any]]:
+    """Masks as in a COCO results file; if there are boxes, they define the area of a mask as there."""
     entries: list[dict[str, Any]] = []
     for i, image in enumerate(images, 1):
-        masks = image.found.masks or ()
-        rows = zip(image.found.classes.tolist(), image.found.scores.tolist(), _xywh(image.found.boxes_xyxy).tolist(), masks, strict=True)
+        masks = image.predicted.masks or ()
+        rows = zip(
+            image.predicted.classes.tolist(),
+            image.predicted.scores.tolist(),
+            _xywh(image.predicted.boxes_xyxy).tolist(),
+            masks,
+            strict=True,
+        )
         for label, score, box, mask in rows:
             entry = {"image_id": i, "category_id": label + 1, "score": score, "segmentation": _encoding(image, mask)}
             entries.append(entry if box[0] != box[0] else entry | {"bbox": box})
     return entries
 
 
-def _keypoints(images: Sequence[Scored]) -> list[dict[str, Any]]:
+def _keypoints(images: Sequence[ScoredImage]) -> list[dict[str, Any]]:
     return [
         {"image_id": i, "category_id": label + 1, "score": score, "keypoints": points.ravel().tolist()}
         for i, image in enumerate(images, 1)
-        if image.found.keypoints is not None
-        for label, score, points in zip(image.found.classes.tolist(), image.found.scores.tolist(), image.found.keypoints, strict=True)
+        if image.predicted.keypoints is not None
+        for label, score, points in zip(
+            image.predicted.classes.tolist(), image.predicted.scores.tolist(), image.predicted.keypoints, strict=True
+        )
     ]
 
 
-def _points(images: Sequence[Scored]) -> int:
-    return next(int(image.truth.keypoints.shape[1]) for image in images if image.truth.keypoints is not None)
+def _points(images: Sequence[ScoredImage]) -> int:
+    return next(int(image.ground_truth.keypoints.shape[1]) for image in images if image.ground_truth.keypoints is not None)
 
 
 def _sigmas(points: int) -> tuple[float, ...]:

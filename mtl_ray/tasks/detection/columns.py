@@ -1,4 +1,4 @@
-"""The objects and the detections of many images as columns, one image after another, and which of them overlap."""
+"""The objects and detections of many images as columns, image by image, and the pairs that overlap."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,30 +11,31 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.tasks.detection.decode import Detections
 
 PAIRS_AT_ONCE = 2**17
-"""Of objects and detections that are compared; this bounds the memory."""
+"""Pairs of objects and detections that are compared at once; it bounds the memory."""
 
 
-class Scored(NamedTuple):
-    """One image: its truth and what was found."""
+class ScoredImage(NamedTuple):
+    """One image: its ground truth and its predictions."""
 
     key: str
     height: int
     width: int
-    truth: Instances
-    found: Detections
+    ground_truth: Instances
+    predicted: Detections
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Objects:
+class ObjectColumns:
     """N objects.
 
     Attributes:
-        image: int64 (N,), places of their images, rising.
+        image: int64 (N,), indices of their images, ascending.
         boxes_xyxy: float64 (N, 4).
         classes: int64 (N,).
         areas: float64 (N,).
         crowd: bool (N,).
-        optional: bool (N,), crowd or difficult: need not be found, and what is found there counts neither way.
+        optional: bool (N,), crowd or difficult: need not be found, and detections on it are
+            ignored.
     """
 
     image: NDArray[np.int64]
@@ -46,11 +47,11 @@ class Objects:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class DetectionColumns:
     """D detections.
 
     Attributes:
-        image: int64 (D,), places of their images, rising.
+        image: int64 (D,), indices of their images, ascending.
         boxes_xyxy: float64 (D, 4).
         classes: int64 (D,).
         scores: float64 (D,).
@@ -62,32 +63,35 @@ class Found:
     scores: NDArray[np.float64]
 
 
-class Overlaps(NamedTuple):
-    """P pairs of a detection and an object of one image, by detection, then object: their places (P,) among all, the IoU (P,) float64."""
+class OverlapPairs(NamedTuple):
+    """P pairs of a detection and an object of one image, sorted by detection, then object.
 
-    found: NDArray[np.int64]
+    ``detection`` and ``object`` int64 (P,) are their indices among all, ``iou`` is float64 (P,).
+    """
+
+    detection: NDArray[np.int64]
     object: NDArray[np.int64]
     iou: NDArray[np.float64]
 
 
-def objects_of(images: Sequence[Scored]) -> Objects:
-    """All objects."""
-    truths = [image.truth for image in images]
-    crowd = _joined([truth.crowd for truth in truths], np.bool_)
-    return Objects(
-        image=np.repeat(np.arange(len(images)), [len(truth) for truth in truths]),
-        boxes_xyxy=_joined([truth.boxes_xyxy for truth in truths], np.float64, 4),
-        classes=_joined([truth.classes for truth in truths], np.int64),
-        areas=_joined([truth.areas for truth in truths], np.float64),
+def object_columns(images: Sequence[ScoredImage]) -> ObjectColumns:
+    """The objects of all images."""
+    gts = [image.ground_truth for image in images]
+    crowd = _joined([gt.crowd for gt in gts], np.bool_)
+    return ObjectColumns(
+        image=np.repeat(np.arange(len(images)), [len(gt) for gt in gts]),
+        boxes_xyxy=_joined([gt.boxes_xyxy for gt in gts], np.float64, 4),
+        classes=_joined([gt.classes for gt in gts], np.int64),
+        areas=_joined([gt.areas for gt in gts], np.float64),
         crowd=crowd,
-        optional=crowd | _joined([truth.difficult for truth in truths], np.bool_),
+        optional=crowd | _joined([gt.difficult for gt in gts], np.bool_),
     )
 
 
-def found_of(images: Sequence[Scored]) -> Found:
-    """All detections."""
-    found = [image.found for image in images]
-    return Found(
+def detection_columns(images: Sequence[ScoredImage]) -> DetectionColumns:
+    """The detections of all images."""
+    found = [image.predicted for image in images]
+    return DetectionColumns(
         image=np.repeat(np.arange(len(images)), [len(each) for each in found]),
         boxes_xyxy=_joined([each.boxes_xyxy for each in found], np.float64, 4),
         classes=_joined([each.classes for each in found], np.int64),
@@ -95,24 +99,29 @@ def found_of(images: Sequence[Scored]) -> Found:
     )
 
 
-def at_least(images: Sequence[Scored], score: float) -> NDArray[np.bool_]:
-    """Which of all detections (D,) have a score of at least this, in the scores' own precision: a float32 of 0.7 has 0.7."""
-    return _joined([image.found.scores >= score for image in images], np.bool_)
+def reaches_score(images: Sequence[ScoredImage], score: float) -> NDArray[np.bool_]:
+    """Bool (D,), the detections with at least this score, compared in the dtype of the scores:
+    float32 0.7 reaches 0.7.
+    """
+    return _joined([image.predicted.scores >= score for image in images], np.bool_)
 
 
 def _joined(parts: Sequence[NDArray[Any]], kind: type[np.generic], *shape: int) -> NDArray[Any]:
     return np.concatenate([np.zeros((0, *shape), kind), *parts]).astype(kind, copy=False)
 
 
-def overlaps(found: Found, objects: Objects, least: float, *, same_class: bool = False, crowd_whole: bool = False) -> Overlaps:
-    """All pairs within an image whose IoU is at least ``least``, which is above 0.
+def overlap_pairs(
+    found: DetectionColumns, objects: ObjectColumns, least: float, *, same_class: bool = False, crowd_whole: bool = False
+) -> OverlapPairs:
+    """All pairs within an image with an IoU of at least ``least``, which must be above 0.
 
     Args:
         found: the detections.
         objects: the objects.
-        least: IoU.
-        same_class: only pairs of one class.
-        crowd_whole: for a crowd, the share of the detection that lies on it counts in place of the IoU, as in COCO's protocol.
+        least: smallest IoU.
+        same_class: only pairs of the same class.
+        crowd_whole: for a crowd, intersection over detection area instead of IoU, as in COCO's
+            protocol.
     """
     every = _pairs(found.image, objects.image)
     if same_class:
@@ -120,11 +129,13 @@ def overlaps(found: Found, objects: Objects, least: float, *, same_class: bool =
     parts = [_near(pairs, found, objects, least, crowd_whole) for pairs in every]
     none = np.empty(0, np.int64)
     columns = [np.concatenate([none, *(part[i] for part in parts)]) for i in range(2)]
-    return Overlaps(columns[0], columns[1], np.concatenate([np.empty(0), *(part[2] for part in parts)]))
+    return OverlapPairs(columns[0], columns[1], np.concatenate([np.empty(0), *(part[2] for part in parts)]))
 
 
 def _pairs(found_image: NDArray[np.int64], object_image: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Places of every detection and every object of its image, a bounded number at a time."""
+    """Index pairs of every detection and every object of its image, at most ``PAIRS_AT_ONCE`` at a
+    time if possible.
+    """
     first = np.searchsorted(object_image, found_image)
     count = np.searchsorted(object_image, found_image, side="right") - first
     ends = np.cumsum(count)
@@ -139,7 +150,9 @@ def _pairs(found_image: NDArray[np.int64], object_image: NDArray[np.int64]) -> I
         start = stop
 
 
-def _near(pairs: tuple[NDArray[np.int64], NDArray[np.int64]], found: Found, objects: Objects, least: float, crowd_whole: bool) -> Overlaps:
+def _near(
+    pairs: tuple[NDArray[np.int64], NDArray[np.int64]], found: DetectionColumns, objects: ObjectColumns, least: float, crowd_whole: bool
+) -> OverlapPairs:
     one, other = found.boxes_xyxy[pairs[0]], objects.boxes_xyxy[pairs[1]]
     width = np.minimum(one[:, 2], other[:, 2]) - np.maximum(one[:, 0], other[:, 0])
     height = np.minimum(one[:, 3], other[:, 3]) - np.maximum(one[:, 1], other[:, 1])
@@ -152,7 +165,7 @@ def _near(pairs: tuple[NDArray[np.int64], NDArray[np.int64]], found: Found, obje
     iou = common / union
     near = iou >= least
     kept = touching[near]
-    return Overlaps(pairs[0][kept], pairs[1][kept], iou[near])
+    return OverlapPairs(pairs[0][kept], pairs[1][kept], iou[near])
 
 
 def _areas(boxes_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,14 +1,13 @@
 """Config of the detection heads: ``yolov3`` and ``retinanet``."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT
 from mtl_ray.samples import Annotation, Vocabulary
-from mtl_ray.tasks.detection.levels import stride_of
 from mtl_ray.tasks.detection.task import DETECTION, DetectionTask
 from mtl_ray.tasks.task import AnyHead, HeadOptions
 
@@ -16,17 +15,51 @@ if TYPE_CHECKING:
     from mtl_ray.models.head import Head
 
 
+STRIDES_OF_AN_ANCHOR = 3.75
+"""The typical size of an anchor in strides of its level. The nine published anchors of YOLOv3
+(Redmon and Farhadi 2018, section 2.3) belong to their published levels if this is between 3.70
+and 3.78: the limits of strides 8, 16 and 32 are then 42 and 85 pixels.
+"""
+
+
+FITTING_STRIDES = (1.25, 11.0)
+"""Sizes of anchors in strides of their level: the published ones have 1.4 to 10.9."""
+
+
+def stride_of(level: str) -> int:
+    """Canvas pixels per cell of a level by the number in its name: P3 has stride 8."""
+    return int(2 ** int("".join(letter for letter in level if letter.isdigit())))
+
+
+@runtime_checkable
+class AnchoredHead(AnyHead, Protocol):
+    """The config of a head with anchors in canvas pixels."""
+
+    def anchor_sides(self) -> tuple[float, float]:
+        """Square roots of the areas of the smallest and the largest anchor, in canvas pixels."""
+        ...
+
+    def anchor_advice(self, name: str) -> str:
+        """How to make the anchors of the head ``name`` smaller."""
+        ...
+
+
+def anchored_head(head: AnyHead) -> AnchoredHead | None:
+    """The head itself if it has anchors, else None."""
+    return head if isinstance(head, AnchoredHead) else None
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Selection:
-    """How boxes are chosen among a head's candidates."""
+    """How detections are selected from a head's candidates."""
 
     score_threshold: float = Field(default=0.02, ge=0, lt=1)
     iou_threshold: float = Field(default=0.5, gt=0, le=1)
-    """Boxes of one class that overlap more are suppressed."""
+    """Boxes with more IoU to a better box of their class are suppressed."""
     max_detections: int = Field(default=100, ge=1)
-    """Boxes of an image that are kept."""
+    """Most detections of an image."""
     candidates: int = Field(default=1000, ge=1)
-    """Anchors of an image, best first, that go into suppression: this bounds its cost."""
+    """Most candidates of an image that enter the suppression, best first; it bounds the cost."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -38,7 +71,9 @@ class Yolov3Head(HeadOptions):
     annotation: ClassVar[Annotation] = "instances"
     levels: tuple[str, ...] = ("P3", "P4", "P5")
     anchors: tuple[tuple[tuple[float, float], ...], ...]
-    """(width, height) in canvas pixels, a list for each level in the order of ``levels``; the lists may differ in length."""
+    """(width, height) in canvas pixels, a list for each level in the order of ``levels``; the lists
+    may have different lengths.
+    """
     channels: int = Field(default=128, ge=1)
     box_weight: float = Field(default=5.0, ge=0)
     """Weight of the box loss (CIoU) among this head's losses."""
@@ -53,7 +88,7 @@ class Yolov3Head(HeadOptions):
             raise ValueError(f"anchors: one list for each of the {len(self.levels)} levels is needed, not {len(self.anchors)}")
         empty = [level for level, anchors in zip(self.levels, self.anchors, strict=True) if not anchors]
         if empty:
-            raise ValueError(f"anchors: {', '.join(empty)} has none; leave it out of levels, and its empty list out of anchors")
+            raise ValueError(f"anchors: {', '.join(empty)} has no anchors. Fix: remove it from levels, and its empty list from anchors")
         if any(side <= 0 for level in self.anchors for anchor in level for side in anchor):
             raise ValueError("anchors: width and height must be above 0")
 
@@ -86,9 +121,9 @@ class RetinaNetHead(HeadOptions):
     convs: int = Field(default=2, ge=0)
     """Convolutions of each tower."""
     anchor_scale: float = Field(default=4.0, gt=0)
-    """Side of the smallest anchor of a level in cells."""
+    """Side of the smallest anchor of a level, in cells."""
     octaves: int = Field(default=3, ge=1)
-    """Anchor sizes of a level: so many steps to twice the smallest."""
+    """Anchor sizes of a level: steps from the smallest size to twice that."""
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height / width of the anchors."""
     box_weight: float = Field(default=2.0, ge=0)
@@ -114,7 +149,7 @@ class RetinaNetHead(HeadOptions):
         _check_maps(self.type, self.levels, strides)
         if len({channels[level] for level in self.levels}) > 1:
             raise ValueError(
-                "head type 'retinanet' shares its convolutions among levels, which must have the same number of channels: use a neck"
+                "head type 'retinanet' shares its convolutions among levels, which must have the same number of channels. Fix: use a neck"
             )
         return RetinaNet(self, channels, strides, len(vocabulary.classes[self.annotation]))
 

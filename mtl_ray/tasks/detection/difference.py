@@ -1,4 +1,6 @@
-"""How far the objects that were found in one image by two networks are apart: matched one to one, then number by number."""
+"""The difference between the objects of two predictions of one image: matched one to one, then
+compared.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -16,39 +18,43 @@ from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, fiel
 PER_OBJECT = ("boxes", "scores", "classes", "masks", "keypoints")
 """The fields that have a row for each object."""
 MATCH_IOU = 0.95
-"""Boxes of one class that overlap at least this much are taken for the same."""
+"""Least IoU of two boxes of one class that count as the same."""
 
 
 def prediction_difference(first: Detections, second: Detections, how: Comparison) -> Difference:
-    """How far two predictions are apart; objects without a partner are told if their score reaches the threshold."""
+    """The difference of two predictions; objects without a partner are reported if their score
+    reaches the threshold.
+    """
     fields = _on_canvas(first, how.frame), _on_canvas(second, how.frame)
     reach = max(how.frame.canvas_height, how.frame.canvas_width)
     apart, partners = _objects_difference(*fields, reach, how.sides)
     if apart.incomparable:
         return apart
     alone: list[str] = []
-    for found, matched, side in zip((first, second), partners, how.sides, strict=True):
-        for index in np.setdiff1d(np.flatnonzero(found.scores >= how.score_threshold), matched):
-            box = ", ".join(f"{value:.1f}" for value in found.boxes_xyxy[index])
-            alone.append(f"only {side} has class {found.classes[index]} with score {found.scores[index]:.3f} at {box}")
+    for prediction, matched, side in zip((first, second), partners, how.sides, strict=True):
+        for index in np.setdiff1d(np.flatnonzero(prediction.scores >= how.score_threshold), matched):
+            box = ", ".join(f"{value:.1f}" for value in prediction.boxes_xyxy[index])
+            alone.append(f"only {side} has class {prediction.classes[index]} with score {prediction.scores[index]:.3f} at {box}")
     return replace(apart, alone=tuple(alone))
 
 
 def array_difference(first: Fields, second: Fields, how: Comparison) -> Difference:
-    """How far network outputs are apart: objects without their padding, or all candidates of the layout ``raw`` in their order."""
+    """The difference of network outputs: objects without padding, or all candidates of the layout
+    ``raw`` in order.
+    """
     reach = max(how.frame.canvas_height, how.frame.canvas_width)
     if "candidates" not in first:
         return _objects_difference(_unpadded(first), _unpadded(second), reach, how.sides)[0]
-    faults = field_faults(first, second, ("candidates",), how.sides)
-    if faults:
-        return Difference(unit="candidates", incomparable=faults)
+    problems = field_faults(first, second, ("candidates",), how.sides)
+    if problems:
+        return Difference(unit="candidates", incomparable=problems)
     ours, theirs = first["candidates"], second["candidates"]
     apart = Difference(unit="candidates", compared=len(ours)).with_positions(ours[..., :4], theirs[..., :4], reach)
     return apart.with_scores(ours[..., 4:], theirs[..., 4:]).with_agreeing(len(ours), len(ours))
 
 
 def _unpadded(fields: Fields) -> Fields:
-    """The objects of one image that are not padding, which has the score 0."""
+    """The objects of one image without padding, which has the score 0."""
     if "boxes" not in fields or "scores" not in fields:
         return fields
     kept = fields["scores"] > 0
@@ -72,13 +78,15 @@ def _on_canvas(prediction: Detections, frame: Frame) -> Fields:
 def _objects_difference(
     first: Fields, second: Fields, reach: float, sides: Sides
 ) -> tuple[Difference, tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Objects are matched by box and class; a pair whose masks do not overlap enough is none. Also gives the pairs' indices."""
+    """Objects are matched by box and class, and pairs must have similar masks. Also returns the
+    pairs' indices.
+    """
     none = np.empty(0, np.intp), np.empty(0, np.intp)
-    faults = field_faults(first, second, PER_OBJECT, sides, PER_OBJECT)
-    missing = tuple(f"neither gives {name!r}" for name in PER_OBJECT[:3] if name not in first and name not in second)
-    if faults or missing:
-        return Difference(unit="boxes", incomparable=faults + missing), none
-    ours, theirs = match(*((side["boxes"], side["scores"], side["classes"]) for side in (first, second)))
+    problems = field_faults(first, second, PER_OBJECT, sides, PER_OBJECT)
+    missing = tuple(f"neither has {name!r}" for name in PER_OBJECT[:3] if name not in first and name not in second)
+    if problems or missing:
+        return Difference(unit="boxes", incomparable=problems + missing), none
+    ours, theirs = match_boxes(*((side["boxes"], side["scores"], side["classes"]) for side in (first, second)))
     if "masks" in first and "masks" in second:
         alike = [_mask_iou(*pair) >= MATCH_IOU for pair in zip(first["masks"][ours], second["masks"][theirs], strict=True)]
         ours, theirs = ours[np.array(alike, bool)], theirs[np.array(alike, bool)]
@@ -96,17 +104,17 @@ def _mask_iou(first: NDArray[Any], second: NDArray[Any]) -> float:
     return int(((first > 0) & (second > 0)).sum()) / union if union else 1.0
 
 
-def match(first: tuple[NDArray[Any], ...], second: tuple[NDArray[Any], ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pairs boxes of one class one to one, so that their overlaps add up to the most (Kuhn 1955).
+def match_boxes(first: tuple[NDArray[Any], ...], second: tuple[NDArray[Any], ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Matches boxes of one class one to one with the largest sum of IoU (Kuhn 1955).
 
     Args:
         first: boxes (N, 4) xyxy, scores (N,), classes (N,).
         second: the same, M of them.
 
     Returns:
-        Indices into first and second, as many as there are pairs with an overlap of at least ``MATCH_IOU``.
+        Indices into first and second of the pairs with an IoU of at least ``MATCH_IOU``.
     """
-    overlap = iou_matrix(first[0], second[0])
+    overlap = iou_matrix(first[0], second[0])  # (N, M)
     overlap[first[2][:, None] != second[2][None, :]] = 0
     ours, theirs = linear_sum_assignment(overlap, maximize=True)
     near = overlap[ours, theirs] >= MATCH_IOU

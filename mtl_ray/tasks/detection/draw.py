@@ -1,4 +1,4 @@
-"""Objects drawn upon their image: masks, boxes, keypoints and names."""
+"""Objects drawn on their image: masks, boxes, keypoints and names."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,8 @@ from mtl_ray.tasks.detection.decode import Detections
 _CROWD = (160, 160, 160)
 
 
-def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
-    """The annotated objects; crowds grey and dashed, difficult ones dashed.
+def draw_objects(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+    """The annotated objects; crowds are grey and dashed, difficult objects dashed.
 
     Args:
         image: (H, W, 3) uint8 RGB, the sample's image as shown.
@@ -30,10 +30,12 @@ def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Voca
     return drawing.pixels
 
 
-def draw_prediction(
+def draw_detections(
     image: NDArray[np.uint8], prediction: Detections, vocabulary: Vocabulary, score_threshold: float = 0.3
 ) -> NDArray[np.uint8]:
-    """The objects found with a score of at least ``score_threshold``, of the same size as ``draw_ground_truth`` gives."""
+    """The predicted objects with a score of at least ``score_threshold``, of the same size as
+    ``draw_objects`` gives.
+    """
     drawing = Drawing(image)
     names = vocabulary.classes["instances"]
     colours = colours_of(len(names), vocabulary.colours.get("instances", ()))
@@ -49,20 +51,20 @@ def draw_prediction(
     return drawing.pixels
 
 
-def _draw_instances(drawing: Drawing, found: Instances, hw: tuple[int, ...], vocabulary: Vocabulary) -> None:
-    """Large objects first, so that small ones stay visible upon them."""
+def _draw_instances(drawing: Drawing, instances: Instances, hw: tuple[int, ...], vocabulary: Vocabulary) -> None:
+    """Large objects first, so that small ones stay visible on them."""
     names = vocabulary.classes["instances"]
     colours = colours_of(len(names), vocabulary.colours.get("instances", ()))
-    sides = found.boxes_xyxy[:, 2:] - found.boxes_xyxy[:, :2]
+    sides = instances.boxes_xyxy[:, 2:] - instances.boxes_xyxy[:, :2]
     order = np.argsort(-sides.prod(axis=1), kind="stable")
-    of_object = [_CROWD if found.crowd[index] else colours[int(found.classes[index])] for index in range(len(found))]
+    of_object = [_CROWD if instances.crowd[index] else colours[int(instances.classes[index])] for index in range(len(instances))]
     for index in order:
-        if found.masks is not None and found.masks[index]:
-            drawing.tint(masks.decode_rle(found.masks[index], hw[0], hw[1]), of_object[index])
+        if instances.masks is not None and instances.masks[index]:
+            drawing.tint(masks.decode_rle(instances.masks[index], hw[0], hw[1]), of_object[index])
     for index in order:
-        name = names[int(found.classes[index])] + (" crowd" if found.crowd[index] else "")
-        dashed = bool(found.crowd[index] or found.difficult[index])
-        drawing.box(found.boxes_xyxy[index], name, of_object[index], dashed=dashed, legend=name)
-    if found.keypoints is not None:
+        name = names[int(instances.classes[index])] + (" crowd" if instances.crowd[index] else "")
+        dashed = bool(instances.crowd[index] or instances.difficult[index])
+        drawing.box(instances.boxes_xyxy[index], name, of_object[index], dashed=dashed, legend=name)
+    if instances.keypoints is not None:
         for index in order:
-            drawing.pose(found.keypoints[index], vocabulary.skeleton, of_object[index])
+            drawing.pose(instances.keypoints[index], vocabulary.skeleton, of_object[index])

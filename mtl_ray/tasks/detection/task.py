@@ -1,4 +1,4 @@
-"""The task detection: objects with boxes, and masks or keypoints where a head gives them."""
+"""The task detection: objects with boxes, and masks or keypoints if a head predicts them."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.tasks.detection.decode import Detections, SelectingHead, decode
+from mtl_ray.tasks.detection.decode import Detections, SelectingHead, decode_detections
 from mtl_ray.tasks.difference import Comparison, Difference, Fields
 from mtl_ray.tasks.task import HeadKind, View
 
@@ -30,7 +30,7 @@ class DetectionTask:
 
     def decode(self, arrays: Fields, frame: Frame, head: SelectingHead) -> Detections:
         """See ``decode.decode``."""
-        return decode(arrays, frame, head)
+        return decode_detections(arrays, frame, head)
 
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "DetectionMetric":
         """See ``Task``."""
@@ -45,7 +45,7 @@ class DetectionTask:
 
         The shape of TorchServe's answers for OpenMMLab detectors. Boxes are in pixels of the image that was sent; those with a score
         below ``score_threshold`` are left out. Masks follow as COCO run-length encodings under ``mask`` and keypoints as
-        ``[[x, y, score], ...]`` where there are any.
+        ``[[x, y, score], ...]`` if there are any.
         """
         names = vocabulary.classes[self.kind.name]
         items = []
@@ -65,10 +65,10 @@ class DetectionTask:
         return items
 
     def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, size: Mapping[str, int] | None = None) -> Detections:
-        """See ``Task``: what had a score of at least the threshold that was asked for."""
+        """See ``Task``; only detections above the requested threshold are in the response."""
         masks = tuple(item["mask"].encode() for item in content if "mask" in item)
         keypoints = [item["keypoints"] for item in content if "keypoints" in item]
-        found = Detections(
+        prediction = Detections(
             boxes_xyxy=np.array([item["bbox"] for item in content], np.float32).reshape(-1, 4),
             scores=np.array([item["score"] for item in content], np.float32),
             classes=np.array([operator.index(item["class_label"]) for item in content], np.int64),
@@ -76,13 +76,15 @@ class DetectionTask:
             keypoints=np.array(keypoints, np.float32) if keypoints else None,
         )
         counts = {
-            len(values) for values in (found.boxes_xyxy, found.scores, found.classes, found.masks, found.keypoints) if values is not None
+            len(values)
+            for values in (prediction.boxes_xyxy, prediction.scores, prediction.classes, prediction.masks, prediction.keypoints)
+            if values is not None
         }
         known = len(vocabulary.classes[self.kind.name])
-        numbers = np.isfinite(found.boxes_xyxy).all() and np.isfinite(found.scores).all()
-        if len(counts) > 1 or ((found.classes < 0) | (found.classes >= known)).any() or not numbers:
+        numbers = np.isfinite(prediction.boxes_xyxy).all() and np.isfinite(prediction.scores).all()
+        if len(counts) > 1 or ((prediction.classes < 0) | (prediction.classes >= known)).any() or not numbers:
             raise ValueError("its detections do not have a box, a score and a known class each")
-        return found
+        return prediction
 
     def plain_image(self, prediction: Detections) -> None:
         """None: objects are no image."""
@@ -100,20 +102,22 @@ class DetectionTask:
 
     def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
         """See ``Task``."""
-        from mtl_ray.tasks.detection.draw import draw_ground_truth
+        from mtl_ray.tasks.detection.draw import draw_objects
 
-        return draw_ground_truth(image, sample, vocabulary)
+        return draw_objects(image, sample, vocabulary)
 
     def draw_prediction(
         self, image: NDArray[np.uint8], prediction: Detections, vocabulary: Vocabulary, score_threshold: float = 0.3
     ) -> NDArray[np.uint8]:
         """See ``Task``."""
-        from mtl_ray.tasks.detection.draw import draw_prediction
+        from mtl_ray.tasks.detection.draw import draw_detections
 
-        return draw_prediction(image, prediction, vocabulary, score_threshold)
+        return draw_detections(image, prediction, vocabulary, score_threshold)
 
     def row_type(self) -> Any:
-        """A struct: boxes are 4 N numbers, keypoints 3 K each; masks and keypoints null where there are none."""
+        """A struct: boxes are 4 N numbers, keypoints 3 K each; masks and keypoints are null if
+        there are none.
+        """
         import pyarrow as pa
 
         return pa.struct(

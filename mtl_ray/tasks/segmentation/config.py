@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FcnHead(HeadOptions):
-    """Fully convolutional head (Long et al. 2015) on one or several levels, which are brought to the finest and added up."""
+    """Fully convolutional head (Long et al. 2015) on one or several levels, which are upsampled to
+    the finest and summed.
+    """
 
     type: Literal["fcn"] = "fcn"
     task: ClassVar[SegmentationTask] = SEGMENTATION
@@ -27,7 +29,7 @@ class FcnHead(HeadOptions):
     convs: int = Field(default=2, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     train_only: bool = False  # type: ignore[misc] # an option here, a constant of other heads
-    """An auxiliary head: trained, never evaluated or exported."""
+    """An auxiliary head: only trained, not evaluated or exported."""
 
     def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
         """See ``AnyHead``."""
@@ -38,7 +40,7 @@ class FcnHead(HeadOptions):
             raise ValueError(f"head {self.type!r} reads feature maps, not pooled features ({', '.join(pooled)})")
         classes = len(vocabulary.classes[self.annotation])
         if classes > IGNORE_INDEX:
-            raise ValueError(f"a semantic map holds at most {IGNORE_INDEX} classes; this data set has {classes}")
+            raise ValueError(f"a semantic map holds at most {IGNORE_INDEX} classes; this dataset has {classes}")
         return Fcn(self, channels, strides, classes)
 
 

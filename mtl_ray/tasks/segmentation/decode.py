@@ -1,4 +1,4 @@
-"""From the arrays of a segmentation head to a map of the original image."""
+"""From the arrays of a segmentation head to a class map of the original image."""
 
 from dataclasses import dataclass
 
@@ -20,6 +20,6 @@ class SemanticMap:
     classes: NDArray[np.uint8]
 
 
-def decode(arrays: Fields, frame: Frame) -> SemanticMap:
-    """Brings ``classes`` uint8 (H, W) from the canvas back to the pixels of the image (nearest neighbour)."""
+def decode_class_map(arrays: Fields, frame: Frame) -> SemanticMap:
+    """Maps ``classes`` uint8 (H, W) from the canvas to the pixels of the image (nearest neighbour)."""
     return SemanticMap(classes=map_to_image(np.asarray(arrays["classes"], np.uint8), frame))

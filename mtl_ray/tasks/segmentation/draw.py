@@ -1,4 +1,4 @@
-"""Class maps drawn upon their image."""
+"""Class maps drawn on their image."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,8 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 
 
-def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
-    """The annotated map: each class in its colour, pixels without a class dark.
+def draw_semantic(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+    """The annotated map: each class in its colour, pixels without a class are dark.
 
     Args:
         image: (H, W, 3) uint8 RGB, the sample's image as shown.
@@ -26,10 +26,12 @@ def draw_ground_truth(image: NDArray[np.uint8], sample: Sample, vocabulary: Voca
     return _drawn(image, decode_semantic(sample.semantic), vocabulary)
 
 
-def draw_prediction(
+def draw_class_map(
     image: NDArray[np.uint8], prediction: SemanticMap, vocabulary: Vocabulary, score_threshold: float = 0.3
 ) -> NDArray[np.uint8]:
-    """The predicted map, of the same size as ``draw_ground_truth`` gives; a map has no scores, so the threshold does not matter."""
+    """The predicted map, of the same size as ``draw_semantic`` gives; a map has no scores, so the
+    threshold does not matter.
+    """
     return _drawn(image, prediction.classes, vocabulary)
 
 

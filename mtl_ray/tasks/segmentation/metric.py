@@ -1,4 +1,4 @@
-"""Overlap of a class map with the truth: mIoU, mAcc, aAcc and Dice from a confusion matrix."""
+"""Overlap of a class map with the ground truth: mIoU, mAcc, aAcc and Dice from a confusion matrix."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -16,9 +16,10 @@ from mtl_ray.tasks.segmentation.decode import SemanticMap
 class SemanticMetric:
     """A confusion matrix of pixels.
 
-    Pixels that are ``IGNORE_INDEX`` in the truth do not count. A class that no pixel has, in truth or prediction, has no IoU
-    and no Dice (NaN) and is left out of the mean; one that is only predicted has IoU 0; accuracy is over classes in the truth.
-    Pixels predicted as a class that the dataset of the image does not know (``Sample.known_classes``) do not count.
+    Pixels that are ``IGNORE_INDEX`` in the ground truth do not count. A class without pixels in
+    ground truth and prediction has no IoU and no Dice (NaN) and is left out of the mean; one that
+    is only predicted has IoU 0. Accuracy is over the classes in the ground truth. Pixels predicted
+    as a class that the dataset of the image does not know (``Sample.known_classes``) do not count.
     """
 
     main = "mIoU"
@@ -33,13 +34,13 @@ class SemanticMetric:
         if sample.semantic is None:
             return
         try:
-            truth = decode_semantic(sample.semantic)
+            gt = decode_semantic(sample.semantic)
         except ValueError as error:
             raise ValueError(f"the semantic map of sample {sample.key!r} cannot be measured: {error}") from error
-        if truth.shape != prediction.classes.shape:
-            sizes = " and ".join(f"{width} x {height}" for height, width in (truth.shape, prediction.classes.shape))
+        if gt.shape != prediction.classes.shape:
+            sizes = " and ".join(f"{width} x {height}" for height, width in (gt.shape, prediction.classes.shape))
             raise ValueError(f"the semantic map of sample {sample.key!r} and its prediction differ in size: {sizes} pixels")
-        counts = confusion(truth, prediction.classes)
+        counts = pixel_confusion(gt, prediction.classes)
         if (known := sample.known_classes.get("semantic")) is not None:
             counts[:, np.flatnonzero(~known)] = 0
         self.counts += counts
@@ -49,16 +50,16 @@ class SemanticMetric:
         self.counts = self.counts + other.counts  # a new array: what a Ray task returned cannot be written to
 
     def result(self) -> Mapping[str, float]:
-        """mIoU, mAcc, mDice: means over classes; aAcc: the share of right pixels."""
+        """mIoU, mAcc, mDice: means over classes; aAcc: the share of correct pixels."""
         table = self._table()
         counts = self._counted()
         total = counts.sum()
         means = {name: float(np.nanmean(values)) if np.isfinite(values).any() else float("nan") for name, values in table.items()}
-        right = np.trace(counts[: len(self.names), : len(self.names)])
+        correct = np.trace(counts[: len(self.names), : len(self.names)])
         return {
             "mIoU": means["IoU"],
             "mAcc": means["Acc"],
-            "aAcc": float(right / total) if total else float("nan"),
+            "aAcc": float(correct / total) if total else float("nan"),
             "mDice": means["Dice"],
         }
 
@@ -79,17 +80,17 @@ class SemanticMetric:
     def _table(self) -> dict[str, NDArray[np.float64]]:
         counts = self._counted()
         classes = len(self.names)
-        truth, found = counts.sum(1)[:classes].astype(float), counts.sum(0)[:classes].astype(float)
-        right = np.diag(counts[:, :classes])[:classes].astype(float)
+        gt, pred = counts.sum(1)[:classes].astype(float), counts.sum(0)[:classes].astype(float)
+        correct = np.diag(counts[:, :classes])[:classes].astype(float)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return {"IoU": right / (truth + found - right), "Acc": right / truth, "Dice": 2 * right / (truth + found)}
+            return {"IoU": correct / (gt + pred - correct), "Acc": correct / gt, "Dice": 2 * correct / (gt + pred)}
 
 
-def confusion(truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(256, 256) int64 counts of (truth, found) over two maps of one size."""
+def pixel_confusion(gt: NDArray[np.uint8], pred: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(256, 256) int64 counts of (annotated, predicted) of two maps of the same size."""
     counts = np.zeros((256, 256), np.int64)
-    rows = max(1, 2**24 // max(1, truth.shape[1]))  # calcHist counts in float32, which is exact below 2^24 only
-    for start in range(0, truth.shape[0], rows):
-        pair = [truth[start : start + rows], found[start : start + rows]]
+    rows = max(1, 2**24 // max(1, gt.shape[1]))  # calcHist counts in float32, which is exact below 2^24 only
+    for start in range(0, gt.shape[0], rows):
+        pair = [gt[start : start + rows], pred[start : start + rows]]
         counts += cv2.calcHist(pair, [0, 1], None, [256, 256], [0, 256, 0, 256]).astype(np.int64)
     return counts

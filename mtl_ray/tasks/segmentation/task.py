@@ -14,14 +14,14 @@ from mtl_ray.annotations.semantic import SEMANTIC
 from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
-from mtl_ray.tasks.segmentation.decode import SemanticMap, decode
+from mtl_ray.tasks.segmentation.decode import SemanticMap, decode_class_map
 from mtl_ray.tasks.task import HeadKind, View
 
 if TYPE_CHECKING:
     from mtl_ray.tasks.segmentation.metric import SemanticMetric
 
 MAX_RESPONSE_PIXELS = 1 << 28
-"""A class map of a server may not be larger."""
+"""Most pixels of a class map from a server."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class SegmentationTask:
 
     def decode(self, arrays: Fields, frame: Frame, head: object) -> SemanticMap:
         """See ``decode.decode``."""
-        return decode(arrays, frame)
+        return decode_class_map(arrays, frame)
 
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "SemanticMetric":
         """See ``Task``."""
@@ -47,10 +47,11 @@ class SegmentationTask:
     def to_response(
         self, prediction: SemanticMap, vocabulary: Vocabulary, score_threshold: float, image_file: str | None = None
     ) -> dict[str, Any]:
-        """``{"height", "width", "classes": [{"class_label", "class_name", "share"}, ...], "png": base64}``.
+        """``{"height", "width", "classes": [{"class_label", "class_name", "share"}, ...], "png":
+        base64}``.
 
-        ``classes`` are those that some pixel has, the largest share of the image first; ``png`` is what ``plain_image`` gives. A
-        class map has no scores, so the threshold changes nothing.
+        ``classes`` are those in the map, the largest share first; ``png`` is ``plain_image``. A
+        class map has no scores, so the threshold has no effect.
         """
         names = vocabulary.classes[self.kind.name]
         counts = np.bincount(prediction.classes.ravel(), minlength=len(names))
@@ -71,7 +72,7 @@ class SegmentationTask:
         classes = _read_png(data, MAX_RESPONSE_PIXELS, size)
         known = len(vocabulary.classes[self.kind.name])
         if (strange := classes[classes >= known]).size:
-            raise ValueError(f"its class map has the class index {strange[0]}, and there are {known} classes")
+            raise ValueError(f"its class map has the class index {strange[0]}, but there are {known} classes")
         return SemanticMap(classes=classes)
 
     def plain_image(self, prediction: SemanticMap) -> bytes:
@@ -93,17 +94,17 @@ class SegmentationTask:
 
     def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
         """See ``Task``."""
-        from mtl_ray.tasks.segmentation.draw import draw_ground_truth
+        from mtl_ray.tasks.segmentation.draw import draw_semantic
 
-        return draw_ground_truth(image, sample, vocabulary)
+        return draw_semantic(image, sample, vocabulary)
 
     def draw_prediction(
         self, image: NDArray[np.uint8], prediction: SemanticMap, vocabulary: Vocabulary, score_threshold: float = 0.3
     ) -> NDArray[np.uint8]:
         """See ``Task``."""
-        from mtl_ray.tasks.segmentation.draw import draw_prediction
+        from mtl_ray.tasks.segmentation.draw import draw_class_map
 
-        return draw_prediction(image, prediction, vocabulary, score_threshold)
+        return draw_class_map(image, prediction, vocabulary, score_threshold)
 
     def row_type(self) -> Any:
         """A struct with an index PNG of the image's size."""
@@ -131,9 +132,9 @@ class SegmentationTask:
 
 
 def _difference(first: Fields, second: Fields, sides: Sides) -> Difference:
-    faults = field_faults(first, second, ("classes",), sides)
-    if faults:
-        return Difference(unit="pixels", incomparable=faults)
+    problems = field_faults(first, second, ("classes",), sides)
+    if problems:
+        return Difference(unit="pixels", incomparable=problems)
     count = first["classes"].size
     return Difference(unit="pixels", compared=count, agreeing=int((first["classes"] == second["classes"]).sum()), count=count)
 
@@ -142,7 +143,8 @@ def _read_png(data: bytes, max_pixels: int, size: Mapping[str, int] | None = Non
     """The inverse of ``plain_image``.
 
     Raises:
-        ValueError: if it is no PNG of one 8-bit channel, has too many pixels, or not the size of the image.
+        ValueError: if it is no PNG of one 8-bit channel, has too many pixels, or another size than
+            the image.
     """
     from mtl_ray.inputs.image_file import load_image, open_image
     from mtl_ray.inputs.image_header import PNG
@@ -151,7 +153,7 @@ def _read_png(data: bytes, max_pixels: int, size: Mapping[str, int] | None = Non
     if opened is None or opened.mode != "L":
         raise ValueError("a class map must be a PNG with one channel of 8 bits")
     if size is not None and {"height": opened.height, "width": opened.width} != size:
-        raise ValueError(f"its class map has {opened.width} x {opened.height} pixels, the image {size['width']} x {size['height']}")
+        raise ValueError(f"its class map has {opened.width} x {opened.height} pixels, the image has {size['width']} x {size['height']}")
     return np.array(load_image(opened), np.uint8)
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from mtl_ray.backends.backend import Arrays, EngineError, Exported, Files, Limits
+from mtl_ray.backends.backend import BundleFiles, EngineError, EngineLimits, Exported, GraphArrays
 from mtl_ray.config.strict import STRICT
 
 
@@ -25,14 +25,14 @@ class ReferenceEngine:
     def unavailable(self) -> str | None:
         return None if find_spec(self.package) else f"{self.package} is not installed (Fix: pip install {self.package})"
 
-    def limits(self) -> Limits:
-        return Limits(max_batch=self.most, open_sizes=self.open_sizes, notes=("it is slow",))
+    def limits(self) -> EngineLimits:
+        return EngineLimits(max_batch=self.most, open_sizes=self.open_sizes, notes=("it is slow",))
 
     def build(self, exported: Exported, folder: Path) -> Mapping[str, bytes | Path]:
         (folder / "names.txt").write_text(" ".join(exported.outputs))
         return {"graph.bin": exported.onnx, "names.txt": folder / "names.txt"}
 
-    def open(self, files: Files, names: tuple[str, ...], threads: int) -> "ReferenceSession":
+    def open(self, files: BundleFiles, names: tuple[str, ...], threads: int) -> "ReferenceSession":
         return ReferenceSession(self, files.read(names[0]), files.read(names[1]).decode().split())
 
 
@@ -46,7 +46,7 @@ class ReferenceSession:
         self.engine, self.outputs = engine, outputs
         self.evaluator = ReferenceEvaluator(onnx.load_from_string(graph))
 
-    def run(self, arrays: Arrays) -> Arrays:
+    def run(self, arrays: GraphArrays) -> GraphArrays:
         batch = len(next(iter(arrays.values())))
         if self.engine.most is not None and batch > self.engine.most:
             raise EngineError(f"reference: a batch of {batch} is too large")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from mtl_ray.serving.lanes import Lanes
+from mtl_ray.serving.batch_workers import BatchWorkers
 from tests.serving.server import running
 from tests.serving.test_app import held_app
 
@@ -29,24 +29,24 @@ def test_cancelled_work_leaves_the_queue_with_its_item() -> None:
         return [1] * len(items)
 
     async def cancel() -> None:
-        lanes: Lanes[Item, int] = Lanes(work, threads=1, max_batch=4, name="test")
-        first = asyncio.create_task(lanes.do(Item()))
+        workers: BatchWorkers[Item, int] = BatchWorkers(work, threads=1, max_batch=4, name="test")
+        first = asyncio.create_task(workers.submit(Item()))
         assert await asyncio.to_thread(begun.wait, 20)
         items = [Item() for _ in range(50)]
         left = [weakref.ref(item) for item in items]
-        tasks = [asyncio.create_task(lanes.do(item)) for item in items]
+        tasks = [asyncio.create_task(workers.submit(item)) for item in items]
         del items
         await asyncio.sleep(0)
-        assert len(lanes) == 50
+        assert len(workers) == 50
         for task in tasks[1:]:
             task.cancel()
         await asyncio.gather(*tasks[1:], return_exceptions=True)
-        assert len(lanes) == 1
+        assert len(workers) == 1
         gc.collect()
         assert sum(ref() is not None for ref in left) == 1, "the item that still waits"
         go.set()
         assert [await first, await tasks[0]] == [1, 1]
-        lanes.close()
+        workers.close()
 
     asyncio.run(cancel())
     assert worked == [1, 1]
@@ -54,10 +54,10 @@ def test_cancelled_work_leaves_the_queue_with_its_item() -> None:
 
 def test_a_thread_that_waits_keeps_nothing_of_its_last_work() -> None:
     async def one() -> None:
-        lanes: Lanes[Item, Item] = Lanes(lambda items: [Item() for _ in items], threads=1, max_batch=4, name="test")
+        workers: BatchWorkers[Item, Item] = BatchWorkers(lambda items: [Item() for _ in items], threads=1, max_batch=4, name="test")
         item = Item()
         seen = weakref.ref(item)
-        result = weakref.ref(await lanes.do(item))
+        result = weakref.ref(await workers.submit(item))
         del item
         for _ in range(2000):  # until the thread has come back to its queue
             gc.collect()
@@ -66,7 +66,7 @@ def test_a_thread_that_waits_keeps_nothing_of_its_last_work() -> None:
             await asyncio.sleep(0.01)
         assert seen() is None
         assert result() is None
-        lanes.close()
+        workers.close()
 
     asyncio.run(one())
 
@@ -80,14 +80,14 @@ def test_one_item_that_fails_spoils_only_its_own_result() -> None:
         return [6 // item for item in items]
 
     async def several() -> list[int | BaseException]:
-        lanes: Lanes[int, int] = Lanes(work, threads=1, max_batch=8, name="test")
-        tasks = [asyncio.create_task(lanes.do(1))]
+        workers: BatchWorkers[int, int] = BatchWorkers(work, threads=1, max_batch=8, name="test")
+        tasks = [asyncio.create_task(workers.submit(1))]
         assert await asyncio.to_thread(begun.wait, 20)
-        tasks += [asyncio.create_task(lanes.do(item)) for item in (1, 0, 3)]
+        tasks += [asyncio.create_task(workers.submit(item)) for item in (1, 0, 3)]
         await asyncio.sleep(0)
         go.set()
         found = await asyncio.gather(*tasks, return_exceptions=True)
-        lanes.close()
+        workers.close()
         return found
 
     first, second, third, fourth = asyncio.run(several())
@@ -105,10 +105,10 @@ def test_clients_that_hang_up_leave_the_queue(bundle: Callable[..., str], pictur
             clients.append(socket.create_connection(("127.0.0.1", port), timeout=20))
             clients[-1].sendall(head + picture)
         assert held.begun.wait(20)
-        _until(lambda: len(app.lanes["boxes"]) == count)
+        _until(lambda: len(app.workers["boxes"]) == count)
         for client in clients:
             client.close()
-        _until(lambda: len(app.lanes["boxes"]) == 0 and app.under_way == 0)
+        _until(lambda: len(app.workers["boxes"]) == 0 and app.active == 0)
         held.go.set()
     app.close()
     assert held.batches == [1]

@@ -1,7 +1,7 @@
-"""Threads that do the work of one model, so that the event loop stays free.
+"""Worker threads of one model with a queue, so that the event loop is not blocked.
 
-Requests that wait while a thread is busy go through the network together, up to a limit: batches
-form under load by themselves, and nobody waits for a batch to fill.
+Requests that wait while all threads are busy are processed in one batch, up to a limit. A request
+never waits for a batch to fill.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Lanes(Generic[Item, Result]):
-    """Runs ``work`` on lists of items in threads of its own.
+class BatchWorkers(Generic[Item, Result]):
+    """Runs ``work`` on batches of items in its own threads.
 
     Args:
-        work: from items to as many results, in order; an exception is given to the item's caller.
-        threads: how many calls of ``work`` may run at the same moment.
+        work: from items to as many results, in order; an exception is raised in the item's caller.
+        threads: concurrent calls of ``work``.
         max_batch: most items of one call.
         name: of the threads.
     """
@@ -36,12 +36,12 @@ class Lanes(Generic[Item, Result]):
             thread.start()
 
     def __len__(self) -> int:
-        """How many items wait for a thread."""
+        """Number of items in the queue."""
         return len(self._waiting)
 
-    async def do(self, item: Item) -> Result:
-        """The result for one item. A caller that is cancelled while it waits leaves the queue at
-        once, and its item with it.
+    async def submit(self, item: Item) -> Result:
+        """The result for one item. If the caller is cancelled while it waits, its item leaves the
+        queue at once.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         with self._changed:
@@ -67,25 +67,25 @@ class Lanes(Generic[Item, Result]):
             pass
 
     def _step(self) -> bool:
-        """Works on the next items; a call of its own, so that a thread that waits keeps nothing of
-        the last ones. False when closed.
+        """Processes the next items; False when closed. As a separate call, so that a waiting thread
+        holds no reference to the last items.
         """
         batch = self._next()
         if not batch:
             return False
-        outcomes = self._outcomes([item for _, item in batch])
-        for (future, _), outcome in zip(batch, outcomes, strict=True):
-            _give(future, outcome)
+        results = self._results([item for _, item in batch])
+        for (future, _), result in zip(batch, results, strict=True):
+            _give(future, result)
         return True
 
-    def _outcomes(self, items: Sequence[Item]) -> list[Result | Exception]:
-        """A result for each item; where they fail together each is tried alone, so that one spoils
-        only its own.
+    def _results(self, items: Sequence[Item]) -> list[Result | Exception]:
+        """A result for each item. If a batch fails, each item is tried alone, so that an item can
+        only spoil its own result.
         """
         try:
             return list(self._work(items))
         except Exception as error:
-            return [error] if len(items) == 1 else [outcome for item in items for outcome in self._outcomes([item])]
+            return [error] if len(items) == 1 else [result for item in items for result in self._results([item])]
 
     def _next(self) -> list[tuple["asyncio.Future[Result]", Item]]:
         """The next items; empty when closed."""
@@ -96,15 +96,15 @@ class Lanes(Generic[Item, Result]):
             return [self._waiting.popitem(last=False) for _ in range(min(len(self._waiting), self._max_batch))]
 
 
-def _give(future: "asyncio.Future[Result]", outcome: Result | Exception) -> None:
-    with suppress(RuntimeError):  # the loop is closed: the server has ended, and nobody waits any more
-        future.get_loop().call_soon_threadsafe(_settle, future, outcome)
+def _give(future: "asyncio.Future[Result]", result: Result | Exception) -> None:
+    with suppress(RuntimeError):  # the loop is closed: the server has ended
+        future.get_loop().call_soon_threadsafe(_settle, future, result)
 
 
-def _settle(future: "asyncio.Future[Result]", outcome: Result | Exception) -> None:
+def _settle(future: "asyncio.Future[Result]", result: Result | Exception) -> None:
     if future.done():
         return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
+    if isinstance(result, Exception):
+        future.set_exception(result)
     else:
-        future.set_result(outcome)
+        future.set_result(result)
