@@ -204,9 +204,12 @@ def _scan(split: Split, workers: int | None, *, digests: bool) -> tuple[list[str
 
 def _look(rows: _Rows) -> tuple[list[str], list[str]]:
     keys, digests = [], []
+    (shown, *_) = rows.split.manifest.layout.inputs
+    large = list(shown.columns)[-1]
     for sample in rows.split.read(rows.start, rows.stop):
         keys.append(sample.key)
-        digests.append(hashlib.sha256(sample.image).hexdigest() if rows.digests else "")
+        data = shown.to_row(sample.inputs[shown.name])[large] if rows.digests else b""
+        digests.append(hashlib.sha256(data).hexdigest() if rows.digests else "")
     return keys, digests
 
 

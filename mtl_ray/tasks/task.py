@@ -295,3 +295,32 @@ class Task(Protocol[Prediction, Config_contra]):
     def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
         """The difference between the arrays for ``decode`` of one sample, from two networks."""
         ...
+
+
+class PlainTask:
+    """What most tasks have in common; a task may inherit it and replace parts.
+
+    Predictions are no images and not in the COCO format. They are not drawn: figures show the sample
+    alone. The web page shows their JSON.
+    """
+
+    view: ClassVar[View] = "json"
+    to_coco: ClassVar[CocoResults[Any] | None] = None
+
+    def plain_image(self, prediction: Any) -> bytes | None:
+        """None: a prediction is no image."""
+        return None
+
+    def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+        """The image as it is."""
+        return image
+
+    def draw_prediction(
+        self,
+        image: NDArray[np.uint8],
+        prediction: Any,
+        vocabulary: Vocabulary,
+        score_threshold: float = 0.3,
+    ) -> NDArray[np.uint8]:
+        """The image as it is."""
+        return image

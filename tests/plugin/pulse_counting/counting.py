@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.charts import Charts
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, field_faults, fields_of
-from mtl_ray.tasks.task import HeadKind
+from mtl_ray.tasks.task import HeadKind, PlainTask
 from pulse_counting.pulses import PULSES
 
 
@@ -45,8 +44,8 @@ class CountMetric:
         return Charts()
 
 
-class CountTask:
-    name, kind, view, schema_name, to_coco = "counting", PULSES, "json", "Count", None
+class CountTask(PlainTask):
+    name, kind, schema_name = "counting", PULSES, "Count"
 
     def decode(self, arrays: Fields, frame: int, head: Any) -> Count:
         return Count(count=float(arrays["count"][0]))
@@ -60,19 +59,8 @@ class CountTask:
     def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, size: Mapping[str, int] | None = None) -> Count:
         return Count(count=float(content["count"]))
 
-    def plain_image(self, prediction: Count) -> None:
-        return
-
     def response_schema(self) -> dict[str, Any]:
         return {"type": "object", "properties": {"count": {"type": "number"}}, "required": ["count"]}
-
-    def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
-        return image
-
-    def draw_prediction(
-        self, image: NDArray[np.uint8], prediction: Count, vocabulary: Vocabulary, score_threshold: float = 0.3
-    ) -> NDArray[np.uint8]:
-        return image
 
     def row_type(self) -> Any:
         import pyarrow as pa
