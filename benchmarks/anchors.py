@@ -1,12 +1,16 @@
-"""Nine anchors for 849,902 boxes: the default search beside k-means and differential evolution, and the whole command beside the search.
+"""Nine anchors for 849,902 boxes: the default search beside k-means and differential evolution, and
+the whole command beside the search.
 
-    python -m benchmarks.anchors --data coco128/instances_train.json coco_mini/instances_train2017.json bccd/instances_train.json
+    python -m benchmarks.anchors --data coco128/instances_train.json
+    coco_mini/instances_train2017.json bccd/instances_train.json
 
-The boxes are those of the annotation files (crowds left out), letterboxed on a canvas of 608 x 608, drawn with replacement from a seed,
-each side jittered by 5 %. Differential evolution runs with the documented settings of MMDetection (270 evaluations a generation, until
-its tolerance is met) upon a histogram, since upon all boxes it would take an hour; k-means from 20 k-means++ starts. Every result is
-measured on all boxes. The searches run in one process on one core and are timed by the CPU seconds that they used, and so is the whole
-command (imports, reading a split of that many boxes, search, figure, files) in a process of its own.
+The boxes are those of the annotation files (crowds left out), letterboxed on a canvas of 608 x 608,
+drawn with replacement from a seed, each side jittered by 5 %. Differential evolution runs with the
+documented settings of MMDetection (270 evaluations a generation, until its tolerance is met) upon a
+histogram, since upon all boxes it would take an hour; k-means from 20 k-means++ starts. Every
+result is measured on all boxes. The searches run in one process on one core and are timed by the
+CPU seconds that they used, and so is the whole command (imports, reading a split of that many
+boxes, search, figure, files) in a process of its own.
 """
 
 import argparse
@@ -61,15 +65,22 @@ def samples(shapes: Shapes) -> Iterator[Sample]:
             difficult=none,
             truncated=none,
         )
-        yield image_sample(key=f"{number:06d}", image=b"", height=SIDE, width=SIDE, instances=instances)
+        yield image_sample(
+            key=f"{number:06d}", image=b"", height=SIDE, width=SIDE, instances=instances
+        )
 
 
 def write_split(uri: str, shapes: Shapes) -> None:
     rows = list(samples(shapes))
     ends = [*range(0, len(rows), A_SHARD), len(rows)]
-    entries = [write_shard(uri, f"boxes-{index:05d}", rows[start:stop]) for index, (start, stop) in enumerate(pairwise(ends))]
+    entries = [
+        write_shard(uri, f"boxes-{index:05d}", rows[start:stop])
+        for index, (start, stop) in enumerate(pairwise(ends))
+    ]
     vocabulary = Vocabulary(classes={"instances": ("thing",)})
-    publish_manifest(uri, entries, name="boxes", vocabulary=vocabulary, shuffled=False, provenance={})
+    publish_manifest(
+        uri, entries, name="boxes", vocabulary=vocabulary, shuffled=False, provenance={}
+    )
 
 
 def row(name: str, work: Callable[[], Shapes], shapes: Shapes) -> tuple[float, float]:
@@ -85,20 +96,31 @@ def command(uri: str, out: str) -> float:
     """CPU seconds of the whole command."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     arguments = ["--data", uri, "--num", "9", "--input", str(SIDE), str(SIDE), "--out", out]
-    subprocess.run([sys.executable, "-m", "jobs.anchors", *arguments], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "jobs.anchors", *arguments], check=True, stdout=subprocess.DEVNULL
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", nargs="+", required=True, help="COCO annotation files or splits")
     parser.add_argument("--num", type=int, default=9, help="of anchors (default %(default)s)")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     shapes = drawn(args.data)
     print(f"{'':42} {'CPU time':>11}  average IoU of {len(shapes):,} boxes")
-    quick = [row(f"fast, seed {seed}", lambda seed=seed: fast_anchors(shapes, args.num, seed=seed), shapes) for seed in SEEDS]
+    quick = [
+        row(
+            f"fast, seed {seed}",
+            lambda seed=seed: fast_anchors(shapes, args.num, seed=seed),
+            shapes,
+        )
+        for seed in SEEDS
+    ]
     row("k-means, 20 starts", lambda: kmeans_anchors(shapes, args.num), shapes)
     slow = [
         row(
@@ -111,10 +133,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         write_split(f"{folder}/split", shapes)
         whole = [command(f"{folder}/split", f"{folder}/out") for _ in range(3)]
-    print(f"{'the whole command, three times':42} {'  '.join(f'{seconds:.2f} s' for seconds in whole)}")
+    print(
+        f"{'the whole command, three times':42} "
+        f"{'  '.join(f'{seconds:.2f} s' for seconds in whole)}"
+    )
     worst, best = min(value for _, value in quick), max(value for _, value in slow)
     ratio = min(seconds for seconds, _ in slow) / max(seconds for seconds, _ in quick)
-    print(f"the worst of fast less the best of differential evolution: {worst - best:+.5f}, {ratio:.0f} times faster")
+    print(
+        f"the worst of fast less the best of differential evolution: {worst - best:+.5f}, "
+        f"{ratio:.0f} times faster"
+    )
     return 0 if max(whole) <= TARGET_S and worst >= best else 1
 
 

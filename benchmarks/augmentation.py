@@ -1,9 +1,10 @@
-"""The time of flip, crop, colour and placement of one annotated image, beside torchvision's transforms v2.
+"""The time of flip, crop, colour and placement of one annotated image, beside torchvision's
+transforms v2.
 
     python -m benchmarks.augmentation [--rounds 5]
 
-Both get a decoded image with five boxes and a class map, and give them at the size of the canvas. They take turns within one run, with
-one thread a library; what counts is CPU time.
+Both get a decoded image with five boxes and a class map, and give them at the size of the canvas.
+They take turns within one run, with one thread a library; what counts is CPU time.
 """
 
 import argparse
@@ -36,7 +37,9 @@ REPEATS = 40
 
 def main(argv: list[str] | None = None) -> int:
     """Prints the milliseconds of both and their ratio, for three sizes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args(argv)
     cv2.setNumThreads(1)
@@ -47,16 +50,25 @@ def main(argv: list[str] | None = None) -> int:
         rounds = [(cost_ms(here), cost_ms(there)) for _ in range(options.rounds)]
         medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
         ratio = statistics.median(theirs / own for own, theirs in rounds)
-        print(f"{height} x {width}: {medians[0]:.2f} ms here, {medians[1]:.2f} ms with transforms v2: {ratio:.0f} times as fast")
+        print(
+            f"{height} x {width}: {medians[0]:.2f} ms here, {medians[1]:.2f} ms with transforms "
+            f"v2: {ratio:.0f} times as fast"
+        )
     return 0
 
 
 def scene_of_size(height: int, width: int) -> Scene:
     numbers = np.random.default_rng(0)
     corners = np.sort(numbers.random((5, 2, 2)), axis=1) * np.array([width, height])
-    objects = Objects(boxes_xyxy=corners.reshape(5, 4).astype(np.float32), classes=np.arange(5), crowd=np.zeros(5, np.bool_))
+    objects = Objects(
+        boxes_xyxy=corners.reshape(5, 4).astype(np.float32),
+        classes=np.arange(5),
+        crowd=np.zeros(5, np.bool_),
+    )
     image = numbers.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Scene(raw=image, parts={INSTANCES: objects, SEMANTIC: image[..., 0] // 32}, known_classes={})
+    return Scene(
+        raw=image, parts={INSTANCES: objects, SEMANTIC: image[..., 0] // 32}, known_classes={}
+    )
 
 
 def ours(scene: Scene) -> Callable[[int], None]:
@@ -85,7 +97,11 @@ def torchvisions(scene: Scene) -> Callable[[int], None]:
     )
     inputs = {
         "image": tv_tensors.Image(torch.from_numpy(scene.image).permute(2, 0, 1).contiguous()),
-        "boxes": tv_tensors.BoundingBoxes(torch.from_numpy(scene.part("instances").boxes_xyxy), format="XYXY", canvas_size=scene.hw),
+        "boxes": tv_tensors.BoundingBoxes(
+            torch.from_numpy(scene.part("instances").boxes_xyxy),
+            format="XYXY",
+            canvas_size=scene.hw,
+        ),
         "mask": tv_tensors.Mask(torch.from_numpy(scene.part("semantic"))),
     }
     return lambda seed: transforms(inputs)

@@ -1,11 +1,13 @@
-"""Images a core-second that become shards without being encoded again, beside the least that such work can cost.
+"""Images a core-second that become shards without being encoded again, beside the least that such
+work can cost.
 
     python -m benchmarks.conversion [--images N] [--to DIR]
 
-Files of 127 kB (the mean of ImageNet at 500x375) are read and written as shards with a label each, or with seven objects each (the mean
-of COCO). A shard costs a CRC-32C of every block, in TFRecords one of every record besides, and a SHA-256 of the whole. The limits read
-the same files, copy them once, take one CRC-32C, or that and a SHA-256, and write. All are timed by turns in one process by the CPU
-time that it used; after a round to warm up, the median of three counts.
+Files of 127 kB (the mean of ImageNet at 500x375) are read and written as shards with a label each,
+or with seven objects each (the mean of COCO). A shard costs a CRC-32C of every block, in TFRecords
+one of every record besides, and a SHA-256 of the whole. The limits read the same files, copy them
+once, take one CRC-32C, or that and a SHA-256, and write. All are timed by turns in one process by
+the CPU time that it used; after a round to warm up, the median of three counts.
 """
 
 import argparse
@@ -55,9 +57,13 @@ def samples(paths: list[Path], objects: int) -> Iterator[Sample]:
     )
     for path in paths:
         if objects:
-            yield image_sample(key=path.name, image=path.read_bytes(), height=375, width=500, instances=instances)
+            yield image_sample(
+                key=path.name, image=path.read_bytes(), height=375, width=500, instances=instances
+            )
         else:
-            yield image_sample(key=path.name, image=path.read_bytes(), height=375, width=500, labels=np.array([1]))
+            yield image_sample(
+                key=path.name, image=path.read_bytes(), height=375, width=500, labels=np.array([1])
+            )
 
 
 def limit(paths: list[Path], folder: Path, sha256: bool) -> None:
@@ -102,13 +108,19 @@ def measure(count: int, folder: Path) -> dict[str, float]:
         for part, (name, work) in product(parts, works.items()):
             (folder / "out").mkdir()
             spent[name][-1] += cpu_seconds(partial(work, part, folder / "out"))
-            shutil.rmtree(folder / "out")  # so that all write to memory that the machine has used before
+            shutil.rmtree(
+                folder / "out"
+            )  # so that all write to memory that the machine has used before
     return {name: count / median(seconds[1:]) for name, seconds in spent.items()}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2000, help="how many files of 127 kB (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--images", type=int, default=2000, help="how many files of 127 kB (default %(default)s)"
+    )
     parser.add_argument("--to", type=Path, default=None, help="where to write (a temporary folder)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.to) as folder:
@@ -116,8 +128,15 @@ def main() -> int:
     lower, upper = found["limit: read, copy, CRC-32C, write"], found["limit: the same and SHA-256"]
     print(f"{'':34} {'images/core-s':>14} {'MB/core-s':>10} {'of limit':>9} {'with SHA-256':>13}")
     for name, rate in found.items():
-        verdict = "" if name.startswith("limit") else f"   {'>=' if rate >= TARGET else 'MISSED'} {TARGET}"
-        print(f"{name:34} {rate:14,.0f} {rate * IMAGE_BYTES / 1e6:10,.0f} {rate / lower:9.2f} {rate / upper:13.2f}{verdict}")
+        verdict = (
+            ""
+            if name.startswith("limit")
+            else f"   {'>=' if rate >= TARGET else 'MISSED'} {TARGET}"
+        )
+        print(
+            f"{name:34} {rate:14,.0f} {rate * IMAGE_BYTES / 1e6:10,.0f} {rate / lower:9.2f} "
+            f"{rate / upper:13.2f}{verdict}"
+        )
     return 0
 
 

@@ -1,10 +1,12 @@
-"""CPU seconds and memory to open a manifest of 100 million samples and learn where the first ones lie.
+"""CPU seconds and memory to open a manifest of 100 million samples and learn where the first ones
+lie.
 
     python -m benchmarks.manifest [--shards N]
 
-The split has shards of 1,000 rows in 4 blocks, 32 MB each: 100,000 of them are 3.2 TB, of which only the manifest is written here. A
-fresh Python reads the manifest, lays out the order of the first epoch, and gives rank 0 of 8 its share of the first batch of 1024;
-its whole memory counts, with Python and NumPy in it. The index of torch's DistributedSampler alone takes 33 bytes a sample.
+The split has shards of 1,000 rows in 4 blocks, 32 MB each: 100,000 of them are 3.2 TB, of which
+only the manifest is written here. A fresh Python reads the manifest, lays out the order of the
+first epoch, and gives rank 0 of 8 its share of the first batch of 1024; its whole memory counts,
+with Python and NumPy in it. The index of torch's DistributedSampler alone takes 33 bytes a sample.
 """
 
 import argparse
@@ -41,7 +43,7 @@ for step in range(1, 101):
 run = time.process_time()
 print(json.dumps({"samples": split.num_samples, "import": imported - started, "open": opened - imported, "first": found - opened,
                   "memory": memory, "seek": sought - far, "batch": (run - sought) / 100, "rows": len(first)}))
-"""
+"""  # noqa: E501
 
 
 def write_manifest(folder: Path, shards: int) -> int:
@@ -60,19 +62,29 @@ def write_manifest(folder: Path, shards: int) -> int:
         for index in range(shards)
     ]
     vocabulary = Vocabulary(classes={"instances": tuple(f"class {index}" for index in range(80))})
-    content = manifest_bytes(entries, name="train", encoding="arrow", shuffled=True, provenance={}, vocabulary=vocabulary)
+    content = manifest_bytes(
+        entries, name="train", encoding="arrow", shuffled=True, provenance={}, vocabulary=vocabulary
+    )
     (folder / MANIFEST).write_bytes(content)
     return len(content)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shards", type=int, default=100_000, help="of 1,000 samples each (default %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--shards", type=int, default=100_000, help="of 1,000 samples each (default %(default)s)"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         size = write_manifest(Path(folder), args.shards)
-        subprocess.run([sys.executable, "-c", "import mtl_ray.shards.sequence"], check=True)  # the disk's cache is warm
-        output = subprocess.run([sys.executable, "-c", READER, folder], check=True, capture_output=True, text=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", "import mtl_ray.shards.sequence"], check=True
+        )  # the disk's cache is warm
+        output = subprocess.run(
+            [sys.executable, "-c", READER, folder], check=True, capture_output=True, text=True
+        ).stdout
     found = json.loads(output)
     total = found["open"] + found["first"]
     print(f"{found['samples']:,} samples, manifest of {size / 1e6:.1f} MB")
@@ -80,7 +92,10 @@ def main() -> int:
     print(f"{'open the manifest':34} {found['open']:9.3f} s")
     print(f"{'lay out an epoch, first indices':34} {found['first']:9.3f} s")
     print(f"{'both':34} {total:9.3f} s    {verdict(total, TARGET_S)} s")
-    print(f"{'peak memory of the whole process':34} {found['memory']:9.1f} MB   {verdict(found['memory'], TARGET_MB)} MB")
+    print(
+        f"{'peak memory of the whole process':34} {found['memory']:9.1f} MB   "
+        f"{verdict(found['memory'], TARGET_MB)} MB"
+    )
     print(f"{'go to sample 10^12':34} {found['seek'] * 1e3:9.1f} ms")
     print(f"{'indices of a batch, rank 0 of 8':34} {found['batch'] * 1e3:9.3f} ms")
     return 0 if total < TARGET_S and found["memory"] < TARGET_MB else 1

@@ -1,13 +1,16 @@
-"""CPU seconds and memory of matching beside the dense form that it replaced, by turns in one process.
+"""CPU seconds and memory of matching beside the dense form that it replaced, by turns in one
+process.
 
     OMP_NUM_THREADS=1 python -m benchmarks.matching [--rounds R] [--device cpu|cuda]
 
-One thread: on a machine with other work the threads of small operations wait for each other, and their waiting counts as CPU seconds.
+One thread: on a machine with other work the threads of small operations wait for each other, and
+their waiting counts as CPU seconds.
 
-Sixteen canvases of 512 x 512 with RetinaNet's 48,384 anchors on P3 to P5 and up to 60 objects each, one of which is a crowd on half of
-the images. Each form is checked to give the same, bit for bit. The ratio is that
-of the medians of a form's own time (CPU seconds; on a GPU seconds until it is done); memory is the most that one call holds beyond its
-inputs, as torch's allocator (GPU) or profiler (CPU) counts it.
+Sixteen canvases of 512 x 512 with RetinaNet's 48,384 anchors on P3 to P5 and up to 60 objects each,
+one of which is a crowd on half of the images. Each form is checked to give the same, bit for bit.
+The ratio is that of the medians of a form's own time (CPU seconds; on a GPU seconds until it is
+done); memory is the most that one call holds beyond its inputs, as torch's allocator (GPU) or
+profiler (CPU) counts it.
 """
 
 import argparse
@@ -29,7 +32,9 @@ from mtl_ray.tasks.detection.retinanet import AnchorMatches, anchor_shapes, matc
 SIDE, BATCH, OBJECTS = 512, 16, 60
 
 
-def dense_match(anchors: Tensor, boxes: Tensor, wanted: Tensor, high: float = 0.5, low: float = 0.4) -> AnchorMatches:
+def dense_match(
+    anchors: Tensor, boxes: Tensor, wanted: Tensor, high: float = 0.5, low: float = 0.4
+) -> AnchorMatches:
     """``match_anchors`` with all overlaps (B, N, M) at once."""
     overlap = box_iou(anchors.expand(boxes.shape[0], -1, -1), boxes)
     overlap = torch.where(wanted[:, None], overlap, -1.0)
@@ -50,7 +55,9 @@ def dense_crowd(centres: Tensor, boxes: Tensor, crowd: Tensor) -> Tensor:
 
 def random_boxes(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     corner = torch.rand(*shape, 2, generator=generator) * (SIDE - 40)
-    return torch.cat([corner, corner + 8 + torch.rand(*shape, 2, generator=generator) * 120], dim=-1)
+    return torch.cat(
+        [corner, corner + 8 + torch.rand(*shape, 2, generator=generator) * 120], dim=-1
+    )
 
 
 def cases(device: torch.device) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
@@ -68,9 +75,18 @@ def cases(device: torch.device) -> dict[str, tuple[Callable[[], Any], Callable[[
     crowd[::2, 0] = True
     nothing, points = torch.zeros_like(wanted), centre.to(device)
     return {
-        "match_by_overlap": (lambda: dense_match(anchors, boxes, wanted), lambda: match_anchors(anchors, boxes, wanted)),
-        "in_crowd": (lambda: dense_crowd(points, boxes, crowd), lambda: in_crowd(points, boxes, crowd)),
-        "in_crowd, no crowd": (lambda: dense_crowd(points, boxes, nothing), lambda: in_crowd(points, boxes, nothing)),
+        "match_by_overlap": (
+            lambda: dense_match(anchors, boxes, wanted),
+            lambda: match_anchors(anchors, boxes, wanted),
+        ),
+        "in_crowd": (
+            lambda: dense_crowd(points, boxes, crowd),
+            lambda: in_crowd(points, boxes, crowd),
+        ),
+        "in_crowd, no crowd": (
+            lambda: dense_crowd(points, boxes, nothing),
+            lambda: in_crowd(points, boxes, nothing),
+        ),
     }
 
 
@@ -96,7 +112,9 @@ def peak_mb(call: Callable[[], Any], device: torch.device) -> float:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     held = most = 0
-    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda each: each.start_ns()):  # type: ignore[union-attr]
+    for event in sorted(
+        profiler.profiler.kineto_results.events(), key=lambda each: each.start_ns()
+    ):  # type: ignore[union-attr]
         if event.name() == "[memory]":
             held += event.nbytes()
             most = max(most, held)
@@ -104,7 +122,9 @@ def peak_mb(call: Callable[[], Any], device: torch.device) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5, help="by turns; ratios are of medians")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
@@ -119,8 +139,14 @@ def main() -> int:
         for _ in range(args.rounds):
             for form, spent in zip(forms, times, strict=True):
                 spent.append(seconds(form, device))
-        medians, peaks = [statistics.median(spent) for spent in times], [peak_mb(form, device) for form in forms]
-        shown = f"{medians[0]:.4f} s -> {medians[1]:.4f} s ({medians[1] / medians[0]:.2f}), {peaks[0]:.0f} MB -> {peaks[1]:.0f} MB"
+        medians, peaks = (
+            [statistics.median(spent) for spent in times],
+            [peak_mb(form, device) for form in forms],
+        )
+        shown = (
+            f"{medians[0]:.4f} s -> {medians[1]:.4f} s ({medians[1] / medians[0]:.2f}), "
+            f"{peaks[0]:.0f} MB -> {peaks[1]:.0f} MB"
+        )
         print(f"{name}: {shown}, {'equal' if same else 'NOT EQUAL'}")
     return 0 if equal else 1
 

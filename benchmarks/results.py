@@ -1,9 +1,11 @@
-"""Wall seconds of ``jobs.analyze results`` with one and with two Ray tasks: scores of all images, and pictures of many.
+"""Wall seconds of ``jobs.analyze results`` with one and with two Ray tasks: scores of all images,
+and pictures of many.
 
     python -m benchmarks.results [--images N] [--rounds R]
 
-Photographs of noise, 640 x 480, with seven objects and a hundred detections each; half of them are drawn. Both counts of workers run
-inside one Ray, by turns, so that its start counts for neither; reading the two files is part of each run.
+Photographs of noise, 640 x 480, with seven objects and a hundred detections each; half of them are
+drawn. Both counts of workers run inside one Ray, by turns, so that its start counts for neither;
+reading the two files is part of each run.
 """
 
 import argparse
@@ -32,9 +34,13 @@ def run(truth: Path, found: Path, out: Path, workers: int, topk: int) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=600)
-    parser.add_argument("--rounds", type=int, default=3, help="by turns; the ratio is that of the medians")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="by turns; the ratio is that of the medians"
+    )
     args = parser.parse_args()
     times: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder, session(num_cpus=2):
@@ -42,12 +48,19 @@ def main() -> int:
         rng = np.random.default_rng(0)
         for number in range(1, args.images + 1):
             noise = rng.integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
-            cv2.imwrite(str(Path(folder) / f"{number:012d}.jpg"), cv2.resize(noise, (WIDTH, HEIGHT)))
+            cv2.imwrite(
+                str(Path(folder) / f"{number:012d}.jpg"), cv2.resize(noise, (WIDTH, HEIGHT))
+            )
         run(truth, found, Path(folder) / "warm", 2, 4)
         for turn in range(args.rounds):
             for workers in (1, 2):
-                times[workers].append(run(truth, found, Path(folder) / str(workers), workers, args.images // 4))
-            print(f"round {turn + 1}: one task at a time {times[1][-1]:.1f} s, two {times[2][-1]:.1f} s")
+                times[workers].append(
+                    run(truth, found, Path(folder) / str(workers), workers, args.images // 4)
+                )
+            print(
+                f"round {turn + 1}: one task at a time {times[1][-1]:.1f} s, two "
+                f"{times[2][-1]:.1f} s"
+            )
     ratio = float(np.median(times[1]) / np.median(times[2]))
     print(f"ratio of medians: {ratio:.2f} (target {TARGET:g})")
     return 0 if ratio >= TARGET else 1

@@ -2,8 +2,9 @@
 
     python -m benchmarks.robustness TARGET --data D [--images DIR] [--corruptions NAME ...]
 
-Both runs are whole commands, so that the second one's time holds the start of Ray; the figures of both must be the same. Worth its name
-on a machine that does nothing else and has at least two cores.
+Both runs are whole commands, so that the second one's time holds the start of Ray; the figures of
+both must be the same. Worth its name on a machine that does nothing else and has at least two
+cores.
 """
 
 import argparse
@@ -28,7 +29,17 @@ SIZE = (375, 500)
 def wall(arguments: Sequence[str], workers: int, out: Path) -> float:
     """Seconds of one command."""
     started = time.monotonic()
-    command = [sys.executable, "-m", "jobs.analyze", "robustness", *arguments, "--workers", str(workers), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.analyze",
+        "robustness",
+        *arguments,
+        "--workers",
+        str(workers),
+        "--out",
+        str(out),
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.monotonic() - started
 
@@ -53,7 +64,9 @@ def compare(arguments: Sequence[str], rounds: int) -> float:
 def costs(rounds: int = 3) -> None:
     """CPU milliseconds of each corruption, the mean over its severities."""
     cv2.setNumThreads(1)
-    noise = np.random.default_rng(0).integers(0, 255, (SIZE[0] // 8, SIZE[1] // 8, 3)).astype(np.uint8)
+    noise = (
+        np.random.default_rng(0).integers(0, 255, (SIZE[0] // 8, SIZE[1] // 8, 3)).astype(np.uint8)
+    )
     image = np.asarray(cv2.resize(noise, SIZE[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
     found = {}
     for name in ALL:
@@ -65,11 +78,16 @@ def costs(rounds: int = 3) -> None:
             times.append((time.process_time() - started) / len(SEVERITIES))
         found[name] = 1000 * median(times)
     print("  ".join(f"{name} {cost:.1f}" for name, cost in found.items()))
-    print(f"the 15 of the benchmark: {sum(found[name] for name in BENCHMARK):.0f} ms an image of {SIZE[1]} x {SIZE[0]}")
+    print(
+        f"the 15 of the benchmark: {sum(found[name] for name in BENCHMARK):.0f} ms an image of "
+        f"{SIZE[1]} x {SIZE[0]}"
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("target", help="run folder, checkpoint or bundle")
     parser.add_argument("--data", required=True)
     parser.add_argument("--images")
@@ -78,7 +96,9 @@ def main() -> int:
     args = parser.parse_args()
     costs()
     images = ["--images", args.images] if args.images else []
-    ratio = compare([args.target, "--data", args.data, *images, "--corruptions", *args.corruptions], args.rounds)
+    ratio = compare(
+        [args.target, "--data", args.data, *images, "--corruptions", *args.corruptions], args.rounds
+    )
     return 0 if ratio >= TARGET else 1
 
 

@@ -1,10 +1,12 @@
-"""What HTTP and Ray Serve cost beside bare onnxruntime: one client's latency, and the throughput of eight.
+"""What HTTP and Ray Serve cost beside bare onnxruntime: one client's latency, and the throughput of
+eight.
 
     python -m benchmarks.serving [--rounds 5] [--backbone resnet18]
 
-A classifier with random weights at 224 x 224 answers a JPEG of about 127 kB (640 x 427 pixels). *Bare* is the same work in a
-process without HTTP: decode, place, onnxruntime. Bare and HTTP take turns within one run, so neighbours on the machine slow both.
-The cores' limit is what as many bare processes as there are cores do in the same time; the clients run on the same cores.
+A classifier with random weights at 224 x 224 answers a JPEG of about 127 kB (640 x 427 pixels).
+*Bare* is the same work in a process without HTTP: decode, place, onnxruntime. Bare and HTTP take
+turns within one run, so neighbours on the machine slow both. The cores' limit is what as many bare
+processes as there are cores do in the same time; the clients run on the same cores.
 """
 
 import argparse
@@ -39,7 +41,9 @@ MODEL = "classifier"
 
 def main(argv: list[str] | None = None) -> int:
     """Prints the figures of every round and the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
     parser.add_argument("--backbone", default="resnet18", help="a model of timm")
@@ -49,19 +53,29 @@ def main(argv: list[str] | None = None) -> int:
     body = picture()
     with tempfile.TemporaryDirectory() as folder:
         bundle = str(Path(folder) / "bundle")
-        context = multiprocessing.get_context("spawn")  # torch stays out of the processes that are measured
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # torch stays out of the processes that are measured
         run_apart(context, write_model, bundle, options.backbone)
         (port,) = free_ports(1)
         with serving({MODEL: bundle}, ServeConfig(port=port, replicas=options.replicas)):
-            rounds = [one_round(context, bundle, body, port, options.seconds) for _ in range(options.rounds)]
+            rounds = [
+                one_round(context, bundle, body, port, options.seconds)
+                for _ in range(options.rounds)
+            ]
     print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     for name in rounds[0]:
         values = [each[name] for each in rounds]
-        print(f"{name:42} {statistics.median(values):9.3f}   of {', '.join(f'{value:.3f}' for value in values)}")
+        print(
+            f"{name:42} {statistics.median(values):9.3f}   of "
+            f"{', '.join(f'{value:.3f}' for value in values)}"
+        )
     return 0
 
 
-def one_round(context: SpawnContext, bundle: str, body: bytes, port: int, seconds: float) -> dict[str, float]:
+def one_round(
+    context: SpawnContext, bundle: str, body: bytes, port: int, seconds: float
+) -> dict[str, float]:
     """Latency of one, then throughput of all, each bare and over HTTP."""
     (bare,) = together(context, 1, bare_loop, bundle, body, seconds)
     (http,) = together(context, 1, http_loop, port, body, seconds)
@@ -74,7 +88,10 @@ def one_round(context: SpawnContext, bundle: str, body: bytes, port: int, second
         "limit of the cores, images/s": sum(map(len, limit)) / seconds,
         f"HTTP, {CLIENTS} clients, images/s": len(clients) / seconds,
     }
-    return found | {"share of the limit": found[f"HTTP, {CLIENTS} clients, images/s"] / found["limit of the cores, images/s"]}
+    return found | {
+        "share of the limit": found[f"HTTP, {CLIENTS} clients, images/s"]
+        / found["limit of the cores, images/s"]
+    }
 
 
 def picture() -> bytes:
@@ -101,8 +118,15 @@ def write_model(to: str, backbone: str) -> None:
         "heads": {"labels": {"type": "linear"}},
     }
     config = TypeAdapter(ModelConfig).validate_python(values)
-    vocabulary = Vocabulary(classes={"labels": tuple(f"class {i}" for i in range(10))}, exclusive_labels=True)
-    predictor = TorchPredictor(build_model(config, vocabulary), config.heads, vocabulary, Canvas(kind="crop", height=224, width=224))
+    vocabulary = Vocabulary(
+        classes={"labels": tuple(f"class {i}" for i in range(10))}, exclusive_labels=True
+    )
+    predictor = TorchPredictor(
+        build_model(config, vocabulary),
+        config.heads,
+        vocabulary,
+        Canvas(kind="crop", height=224, width=224),
+    )
     write_bundle(predictor, generate_samples(IMAGE, 3), "generated", to, ExportConfig(), {})
 
 
@@ -114,10 +138,14 @@ def run_apart(context: SpawnContext, function: Callable[..., None], *arguments: 
     assert process.exitcode == 0
 
 
-def together(context: SpawnContext, count: int, loop: Callable[..., None], *arguments: object) -> list[list[float]]:
+def together(
+    context: SpawnContext, count: int, loop: Callable[..., None], *arguments: object
+) -> list[list[float]]:
     """The latencies that each of some processes saw in the same seconds."""
     ready, results = context.Barrier(count), context.Queue()
-    processes = [context.Process(target=loop, args=(ready, results, *arguments)) for _ in range(count)]
+    processes = [
+        context.Process(target=loop, args=(ready, results, *arguments)) for _ in range(count)
+    ]
     for process in processes:
         process.start()
     found = [results.get(timeout=300) for _ in processes]
@@ -142,7 +170,10 @@ def http_clients(ready: Barrier, results: Queue, port: int, body: bytes, seconds
     """Eight clients in threads."""
     clients = [Client(port, body) for _ in range(CLIENTS)]
     latencies: list[float] = []
-    threads = [threading.Thread(target=lambda client=client: latencies.extend(timed(client.ask, seconds))) for client in clients]
+    threads = [
+        threading.Thread(target=lambda client=client: latencies.extend(timed(client.ask, seconds)))
+        for client in clients
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -174,7 +205,11 @@ class Client:
     def __init__(self, port: int, body: bytes) -> None:
         self.connection = socket.create_connection(("127.0.0.1", port))
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.request = f"POST /predictions/{MODEL} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        self.request = (
+            f"POST /predictions/{MODEL} HTTP/1.1\r\nHost: x\r\nContent-Length: "
+            f"{len(body)}\r\n\r\n".encode()
+            + body
+        )
 
     def ask(self) -> None:
         """Sends the picture and reads the answer."""
@@ -183,7 +218,11 @@ class Client:
         while b"\r\n\r\n" not in answer:
             answer += self._some()
         head, _, rest = answer.partition(b"\r\n\r\n")
-        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        length = next(
+            int(line[15:])
+            for line in head.lower().split(b"\r\n")
+            if line.startswith(b"content-length:")
+        )
         while len(rest) < length:
             rest += self._some()
         assert head.startswith(b"HTTP/1.1 200"), head

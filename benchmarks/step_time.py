@@ -1,10 +1,13 @@
-"""A training step here beside a plain torch DDP loop: the same network, the same batches, the same processes, turn by turn.
+"""A training step here beside a plain torch DDP loop: the same network, the same batches, the same
+processes, turn by turn.
 
 python -m benchmarks.step_time [--steps 30] [--rounds 6] [--batch 16] [--size 64] [--model resnet18]
-python -m benchmarks.step_time --device gpu --precision bf16 --model resnet50 --batch 256 --size 224 [--compile]
+python -m benchmarks.step_time --device gpu --precision bf16 --model resnet50 --batch 256 --size 224
+[--compile]
 
-Two gloo processes on the CPU, or one process a GPU. Prints CPU-seconds (user and system, all threads and processes) and wall seconds a
-step of each, and the ratios; on a GPU the wall seconds are what counts.
+Two gloo processes on the CPU, or one process a GPU. Prints CPU-seconds (user and system, all
+threads and processes) and wall seconds a step of each, and the ratios; on a GPU the wall seconds
+are what counts.
 """
 
 import argparse
@@ -39,7 +42,9 @@ CLASSES = 100
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=30, help="in a turn")
     parser.add_argument("--rounds", type=int, default=6, help="turns of each")
     parser.add_argument("--batch", type=int, default=16, help="samples of each process")
@@ -51,7 +56,11 @@ def main() -> None:
     args = parser.parse_args()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "OMP_NUM_THREADS": "1"}
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(probe.getsockname()[1]),
+            "OMP_NUM_THREADS": "1",
+        }
     processes = 2 if args.device == "cpu" else torch.cuda.device_count()
     cast(Any, spawn)(_measure, (args, processes), nprocs=processes)
 
@@ -60,15 +69,22 @@ def _measure(rank: int, args: argparse.Namespace, processes: int) -> None:
     torch.set_num_threads(1)
     device = choose_device(args.device, rank)
     torch.backends.cudnn.benchmark = True
-    dist.init_process_group("gloo" if args.device == "cpu" else "nccl", rank=rank, world_size=processes)
+    dist.init_process_group(
+        "gloo" if args.device == "cpu" else "nccl", rank=rank, world_size=processes
+    )
     context = RunContext(rank=rank, world_size=processes, local_rank=rank, device=device)
     model = _model(args.model).to(device)
     copied = copy.deepcopy(model)
     if args.compile:
         model.trunk.compile()
         copied.trunk.compile()
-    loops = {"torch DDP": _plain(copied, args.precision, device), "mtl_ray": _ours(model, args.precision, context)}
-    batches = [_batch(args.batch, args.size, seed) for seed in range(rank, 8 * processes, processes)]
+    loops = {
+        "torch DDP": _plain(copied, args.precision, device),
+        "mtl_ray": _ours(model, args.precision, context),
+    }
+    batches = [
+        _batch(args.batch, args.size, seed) for seed in range(rank, 8 * processes, processes)
+    ]
     if device.type == "cuda":
         batches = [_pinned(batch) for batch in batches]
     cpu: dict[str, list[float]] = {name: [] for name in loops}
@@ -81,7 +97,11 @@ def _measure(rank: int, args: argparse.Namespace, processes: int) -> None:
                 loop(batches[step % len(batches)], step)
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            seconds = torch.tensor([time.process_time() - used, time.perf_counter() - started], dtype=torch.float64, device=device)
+            seconds = torch.tensor(
+                [time.process_time() - used, time.perf_counter() - started],
+                dtype=torch.float64,
+                device=device,
+            )
             dist.all_reduce(seconds)
             if turn > 0:
                 cpu[name].append(float(seconds[0]) / args.steps)
@@ -89,9 +109,16 @@ def _measure(rank: int, args: argparse.Namespace, processes: int) -> None:
     if rank == 0:
         for kind, times in (("CPU", cpu), ("wall", wall)):
             medians = {name: statistics.median(values) for name, values in times.items()}
-            ratios = [ours / plain for ours, plain in zip(times["mtl_ray"], times["torch DDP"], strict=True)]
+            ratios = [
+                ours / plain
+                for ours, plain in zip(times["mtl_ray"], times["torch DDP"], strict=True)
+            ]
             shown = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in medians.items())
-            print(f"{kind} a step: {shown}; ratio of medians {medians['mtl_ray'] / medians['torch DDP']:.3f}, of turns", end=" ")
+            print(
+                f"{kind} a step: {shown}; ratio of medians "
+                f"{medians['mtl_ray'] / medians['torch DDP']:.3f}, of turns",
+                end=" ",
+            )
             print(" ".join(f"{ratio:.3f}" for ratio in ratios))
     dist.destroy_process_group()
 
@@ -100,7 +127,13 @@ def _ours(model: Model, precision: Any, context: RunContext) -> Callable[[Batch,
     """What the trainer does at each step: rate, step, meter."""
     schedule = ScheduleConfig(steps=1000, optimizer=AdamW(lr=1e-3))
     optimizer = build_optimizer(model, schedule.optimizer, 32)
-    step_of = Step(Supervised(model), optimizer, schedule, RuntimeConfig(name="bench", precision=precision), context)
+    step_of = Step(
+        Supervised(model),
+        optimizer,
+        schedule,
+        RuntimeConfig(name="bench", precision=precision),
+        context,
+    )
     meter = Meter({})
 
     def loop(batch: Batch, step: int) -> None:
@@ -133,9 +166,14 @@ def _plain(model: Model, precision: str, device: torch.device) -> Callable[[Batc
 def _model(name: str) -> Model:
     torch.manual_seed(0)
     config = ModelConfig(
-        backbone=TimmBackbone(name=name, levels=("C5",)), necks={"pool": PoolNeck()}, heads={"labels": LinearHead(levels=("G5",))}
+        backbone=TimmBackbone(name=name, levels=("C5",)),
+        necks={"pool": PoolNeck()},
+        heads={"labels": LinearHead(levels=("G5",))},
     )
-    return build_model(config, Vocabulary(classes={"labels": tuple(map(str, range(CLASSES)))}, exclusive_labels=True)).train()
+    return build_model(
+        config,
+        Vocabulary(classes={"labels": tuple(map(str, range(CLASSES)))}, exclusive_labels=True),
+    ).train()
 
 
 def _batch(size: int, side: int, seed: int) -> Batch:
@@ -144,10 +182,18 @@ def _batch(size: int, side: int, seed: int) -> Batch:
     present[torch.arange(size), torch.randint(0, CLASSES, (size,), generator=generator)] = 1
     return Batch(
         inputs={
-            "image": torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8, generator=generator),
+            "image": torch.randint(
+                0, 256, (size, 3, side, side), dtype=torch.uint8, generator=generator
+            ),
             "valid_hw": torch.full((size, 2), side, dtype=torch.int32),
         },
-        targets={"labels": {"present": present, "annotated": torch.ones(size, dtype=torch.bool), "known_classes": present >= 0}},
+        targets={
+            "labels": {
+                "present": present,
+                "annotated": torch.ones(size, dtype=torch.bool),
+                "known_classes": present >= 0,
+            }
+        },
         keys=tuple(map(str, range(size))),
     )
 
@@ -155,7 +201,11 @@ def _batch(size: int, side: int, seed: int) -> Batch:
 def _pinned(batch: Batch) -> Batch:
     """As the loader gives it where there is a GPU."""
     labels = {name: value.pin_memory() for name, value in batch.targets["labels"].items()}
-    return replace(batch, inputs={name: value.pin_memory() for name, value in batch.inputs.items()}, targets={"labels": labels})
+    return replace(
+        batch,
+        inputs={name: value.pin_memory() for name, value in batch.inputs.items()},
+        targets={"labels": labels},
+    )
 
 
 if __name__ == "__main__":

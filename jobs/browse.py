@@ -13,12 +13,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.browse",
         description=__doc__,
-        epilog="example: python -m jobs.browse shards/bccd/train --out look --num 30 --augmented configs/detection/yolov3_bccd.yaml",
+        epilog="example: python -m jobs.browse shards/bccd/train --out look --num 30 --augmented "
+        "configs/detection/yolov3_bccd.yaml",
     )
     parser.add_argument("uri", metavar="URI", help="a split: the folder of its manifest")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder or URI for the images")
-    parser.add_argument("--num", type=int, default=20, metavar="N", help="how many samples (default 20; spread evenly over the split)")
-    parser.add_argument("--augmented", metavar="CONFIG", help="draw the training inputs of this config, in the order of training")
+    parser.add_argument(
+        "--num",
+        type=int,
+        default=20,
+        metavar="N",
+        help="how many samples (default 20; spread evenly over the split)",
+    )
+    parser.add_argument(
+        "--augmented",
+        metavar="CONFIG",
+        help="draw the training inputs of this config, in the order of training",
+    )
     args = parser.parse_args(argv)
     if args.num < 1:
         parser.error("--num must be at least 1")

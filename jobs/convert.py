@@ -1,4 +1,6 @@
-"""Converts one split of a dataset to shards, or to files for other programs. A finished conversion is not repeated."""
+"""Converts one split of a dataset to shards, or to files for other programs. A finished
+conversion is not repeated.
+"""
 
 import argparse
 import sys
@@ -23,7 +25,7 @@ EXAMPLES = """examples:
   python -m jobs.convert pictures data/coco --split test2017 --classes names.txt --to test.json --format coco
   python -m jobs.convert shards shards/coco/val --split val --to out/yolo --format yolo
   python -m jobs.convert semantic_png data/camvid --split train --to shards/camvid/train --classes names.txt --ignore 11
-  python -m jobs.convert --plugins my_package.plugin my_source data/mine --split train --to shards/mine/train"""
+  python -m jobs.convert --plugins my_package.plugin my_source data/mine --split train --to shards/mine/train"""  # noqa: E501
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,29 +34,61 @@ def main(argv: Sequence[str] | None = None) -> int:
     plugins = (*installed_plugins(), *_named_plugins(argv))
     config_type = extended(ConvertConfig, plugins)
     parser = argparse.ArgumentParser(
-        prog="python -m jobs.convert", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m jobs.convert",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--plugins", action="append", metavar="MODULE", help="module of a plugin, which may add sources; before SOURCE")
-    sources = parser.add_subparsers(dest="type", metavar="SOURCE", required=True, help="kind of dataset; SOURCE --help shows its options")
-    kinds = {str(tag(kind)): TypeAdapter(kind).json_schema() for kind in members(field_kinds(config_type)["source"])}
+    parser.add_argument(
+        "--plugins",
+        action="append",
+        metavar="MODULE",
+        help="module of a plugin, which may add sources; before SOURCE",
+    )
+    sources = parser.add_subparsers(
+        dest="type",
+        metavar="SOURCE",
+        required=True,
+        help="kind of dataset; SOURCE --help shows its options",
+    )
+    kinds = {
+        str(tag(kind)): TypeAdapter(kind).json_schema()
+        for kind in members(field_kinds(config_type)["source"])
+    }
     whole = TypeAdapter(ConvertConfig).json_schema()
     for name, of_kind in kinds.items():
         about = of_kind["description"]
         source = sources.add_parser(
-            name, help=about, description=about, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=about,
+            description=about,
+            epilog=EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         add_options(source, of_kind, "root", leave_out=("type",))
         add_options(source, whole, "root", leave_out=("source", "plugins", *of_kind["properties"]))
-    given = {key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None}
-    chosen = {key: value for key, value in given.items() if key in whole["properties"]} | {"plugins": list(plugins)}
-    chosen["source"] = {key: value for key, value in given.items() if key in kinds[given["type"]]["properties"]}
+    given = {
+        key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None
+    }
+    chosen = {key: value for key, value in given.items() if key in whole["properties"]} | {
+        "plugins": list(plugins)
+    }
+    chosen["source"] = {
+        key: value for key, value in given.items() if key in kinds[given["type"]]["properties"]
+    }
     config = validate(given_node(chosen), config_type)
-    print(summary(convert(config)) if config.format in ("arrow", "tfrecord") else files_summary(convert_files(config)))
+    print(
+        summary(convert(config))
+        if config.format in ("arrow", "tfrecord")
+        else files_summary(convert_files(config))
+    )
     return 0
 
 
 def _named_plugins(argv: Sequence[str]) -> list[str]:
-    """The plugins of the command line; they add sources, so they are read before the other options."""
+    """The plugins of the command line; they add sources, so they are read before the other
+    options.
+    """
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--plugins", action="append", default=[])
     found: list[str] = parser.parse_known_args(argv)[0].plugins

@@ -1,4 +1,6 @@
-"""Checks this machine, a cluster file or a running cluster, a line for each check: ok, or broken and how to fix it."""
+"""Checks this machine, a cluster file or a running cluster, a line for each check: ok, or broken
+and how to fix it.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -9,16 +11,28 @@ from jobs.run import run
 EXAMPLES = """examples:
   python -m jobs.doctor --storage s3://bucket/runs                                        this machine
   python -m jobs.doctor clusters/aws.yaml                                                 a file, before a cluster is started
-  ray job submit --working-dir . -- python -m jobs.doctor auto --storage s3://bucket/runs  every machine of a running cluster"""
+  ray job submit --working-dir . -- python -m jobs.doctor auto --storage s3://bucket/runs  every machine of a running cluster"""  # noqa: E501
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """1 if something is broken."""
     parser = argparse.ArgumentParser(
-        prog="python -m jobs.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES
+        prog="python -m jobs.doctor",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLES,
     )
-    parser.add_argument("target", nargs="?", metavar="CLUSTER.yaml|ADDRESS", help="a cluster file, HOST:PORT of a Ray cluster, or auto")
-    parser.add_argument("--storage", metavar="URI", help="where runs will be written (default, without a target: runs)")
+    parser.add_argument(
+        "target",
+        nargs="?",
+        metavar="CLUSTER.yaml|ADDRESS",
+        help="a cluster file, HOST:PORT of a Ray cluster, or auto",
+    )
+    parser.add_argument(
+        "--storage",
+        metavar="URI",
+        help="where runs will be written (default, without a target: runs)",
+    )
     arguments = parser.parse_args(argv)
     if arguments.target is None:
         from mtl_ray.distributed.doctor import examine
@@ -35,7 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     broken = 0
     for finding in findings:
         broken += finding.broken
-        print(f"{'BROKEN' if finding.broken else 'ok':<7} {finding.subject:<12} {finding.text}", flush=True)
+        print(
+            f"{'BROKEN' if finding.broken else 'ok':<7} {finding.subject:<12} {finding.text}",
+            flush=True,
+        )
     if broken:
         print(f"{broken} broken")
     return 1 if broken else 0

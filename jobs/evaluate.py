@@ -12,18 +12,45 @@ from mtl_ray.inputs.image_header import MAX_PIXELS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes report.json and the predictions, prints the figures; 1 if there are more invalid samples than allowed."""
+    """Writes report.json and the predictions, prints the figures; 1 if there are more invalid
+    samples than allowed.
+    """
     example = "example: python -m jobs.evaluate runs/bccd --data shards/bccd/val --out results/bccd"
-    parser = argparse.ArgumentParser(prog="python -m jobs.evaluate", description=__doc__, epilog=example)
-    parser.add_argument("target", help="run folder, checkpoint, bundle, endpoint URL, predictions.arrow, or a COCO results file")
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.evaluate", description=__doc__, epilog=example
+    )
+    parser.add_argument(
+        "target",
+        help="run folder, checkpoint, bundle, endpoint URL, predictions.arrow, or a COCO results "
+        "file",
+    )
     parser.add_argument("--data", required=True, help="URI of a split, or a COCO annotation file")
-    parser.add_argument("--out", required=True, help="folder or URI for report.json and the predictions")
+    parser.add_argument(
+        "--out", required=True, help="folder or URI for report.json and the predictions"
+    )
     parser.add_argument("--images", help="folder of the images of a COCO annotation file")
-    parser.add_argument("--workers", type=int, default=1, help="Ray tasks that share the rows; 1 (default): this process, without Ray")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="Ray tasks that share the rows; 1 (default): this process, without Ray",
+    )
     parser.add_argument("--batch", type=int, default=16, help="images of one call of the network")
-    parser.add_argument("--max-bad", type=int, default=0, help="invalid samples that are allowed; more give status 1")
-    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="images that state more are invalid samples")
-    parser.add_argument("--api-key-env", help="environment variable with the API key of the endpoint")
+    parser.add_argument(
+        "--max-bad",
+        type=int,
+        default=0,
+        help="invalid samples that are allowed; more give status 1",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        help="images that state more are invalid samples",
+    )
+    parser.add_argument(
+        "--api-key-env", help="environment variable with the API key of the endpoint"
+    )
     args = parser.parse_args(argv)
     out = absolute_output("--out", args.out)
     request = EvaluationRequest(

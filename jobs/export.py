@@ -1,4 +1,6 @@
-"""Writes the bundle of a run or checkpoint: an ONNX graph, compared with torch, and its signature."""
+"""Writes the bundle of a run or checkpoint: an ONNX graph, compared with torch, and its
+signature.
+"""
 
 import argparse
 import sys
@@ -14,12 +16,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m jobs.export",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python -m jobs.export runs/digits --to bundles/digits --layout raw export.names=triton",
+        epilog="example:\n  python -m jobs.export runs/digits --to bundles/digits --layout raw "
+        "export.names=triton",
     )
-    parser.add_argument("target", help="run folder (its best checkpoint) or checkpoint, a path or URI")
-    parser.add_argument("--to", required=True, metavar="URI", help="folder or URI of the bundle, which must not exist")
-    parser.add_argument("--layout", choices=["end2end", "raw"], help="end2end: suppression in the graph; raw: all candidates")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the run's config, in YAML")
+    parser.add_argument(
+        "target", help="run folder (its best checkpoint) or checkpoint, a path or URI"
+    )
+    parser.add_argument(
+        "--to",
+        required=True,
+        metavar="URI",
+        help="folder or URI of the bundle, which must not exist",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=["end2end", "raw"],
+        help="end2end: suppression in the graph; raw: all candidates",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.key=value",
+        help="changes to the run's config, in YAML",
+    )
     arguments = parser.parse_intermixed_args(argv)
     from mtl_ray.export.bundle import checkpoint_config, export
     from mtl_ray.export.parity import ParityError, parity_table

@@ -1,4 +1,6 @@
-"""Runs the whole chain from one file: convert, train, evaluate, export, serve, compare, on one Ray."""
+"""Runs the whole chain from one file: convert, train, evaluate, export, serve, compare, on one
+Ray.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -14,10 +16,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m jobs.pipeline",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python -m jobs.pipeline configs/pipelines/demo.yaml experiment.runtime.storage=s3://bucket/runs",
+        epilog="example:\n  python -m jobs.pipeline configs/pipelines/demo.yaml "
+        "experiment.runtime.storage=s3://bucket/runs",
     )
     parser.add_argument("config", help="a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes, in YAML")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="changes, in YAML"
+    )
     arguments = parser.parse_args(argv)
     config = read_pipeline(load_tree(arguments.config, arguments.overrides))
 

@@ -1,4 +1,6 @@
-"""Draws the predictions of a model on images (or files of another input), and writes them as JSON."""
+"""Draws the predictions of a model on images (or files of another input), and writes them as
+JSON.
+"""
 
 import argparse
 import sys
@@ -15,13 +17,31 @@ from mtl_ray.inputs.image_header import MAX_PIXELS
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes a drawing of each file and predictions.json; 1 if a file could not be read."""
     example = "example: python -m jobs.predict runs/bccd photos/ 'more/*.jpg' --out drawn"
-    parser = argparse.ArgumentParser(prog="python -m jobs.predict", description=__doc__, epilog=example)
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.predict", description=__doc__, epilog=example
+    )
     parser.add_argument("target", help="run folder, checkpoint, bundle or endpoint URL")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="an image, a folder, or a pattern in quotes")
-    parser.add_argument("--out", required=True, help="folder or URI for the drawings and predictions.json")
-    parser.add_argument("--score-thr", type=float, default=0.3, help="boxes and labels with a lower score are left out (default 0.3)")
-    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help=f"images that state more are not read (default {MAX_PIXELS})")
-    parser.add_argument("--api-key-env", help="environment variable with the API key of the endpoint")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="an image, a folder, or a pattern in quotes"
+    )
+    parser.add_argument(
+        "--out", required=True, help="folder or URI for the drawings and predictions.json"
+    )
+    parser.add_argument(
+        "--score-thr",
+        type=float,
+        default=0.3,
+        help="boxes and labels with a lower score are left out (default 0.3)",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        help=f"images that state more are not read (default {MAX_PIXELS})",
+    )
+    parser.add_argument(
+        "--api-key-env", help="environment variable with the API key of the endpoint"
+    )
     args = parser.parse_args(argv)
     if args.max_pixels < 1:
         raise ValueError(f"--max-pixels is {args.max_pixels}; it must be at least 1")
@@ -30,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     kind = predictor.canvas.input
     uris = find_files(args.images, kind)
     bad = predict_files(predictor, uris, out, args.score_thr, args.max_pixels)
-    print(f"{len(uris) - len(bad)} of {len(uris)} {kind.name}s: drawings and predictions.json are in {args.out}")
+    print(
+        f"{len(uris) - len(bad)} of {len(uris)} {kind.name}s: drawings and predictions.json are in "
+        f"{args.out}"
+    )
     for uri, reason in bad:
         print(f"could not be read: {uri}: {reason}", file=sys.stderr)
     return 1 if bad else 0

@@ -23,8 +23,8 @@ _FILE_SYSTEM_ERRORS = {
 def run(main: Callable[[], int]) -> None:
     """Ends the process with what ``main`` returns.
 
-    Otherwise with 2 and one sentence if the request or its input is invalid or a server cannot be reached, 130 after
-    Ctrl-C, 141 if the reader of the output has ended (``| head``).
+    Otherwise with 2 and one sentence if the request or its input is invalid or a server cannot be
+    reached, 130 after Ctrl-C, 141 if the reader of the output has ended (``| head``).
     """
     try:
         status = main()
@@ -54,16 +54,24 @@ def run(main: Callable[[], int]) -> None:
 
 
 def _file_system_error(error: BaseException | None) -> str:
-    """One sentence if an error or its cause is one of ``_FILE_SYSTEM_ERRORS``; else an empty string.
+    """One sentence if an error or its cause is one of ``_FILE_SYSTEM_ERRORS``; else an empty
+    string.
 
-    Libraries in other languages (Arrow, safetensors, torch) only have the system's error number in their message.
+    Libraries in other languages (Arrow, safetensors, torch) only have the system's error number in
+    their message.
     """
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
-        if number is None and (match := re.search(r"(?:errno |code: |os error )(\d+)", str(error), re.IGNORECASE)):
+        if number is None and (
+            match := re.search(r"(?:errno |code: |os error )(\d+)", str(error), re.IGNORECASE)
+        ):
             number = int(match[1])
         if number in _FILE_SYSTEM_ERRORS:
-            where = f"{error.filename}: " if isinstance(error, OSError) and error.filename is not None else ""
+            where = (
+                f"{error.filename}: "
+                if isinstance(error, OSError) and error.filename is not None
+                else ""
+            )
             return f"{where}{_FILE_SYSTEM_ERRORS[number]}"
         error = error.__cause__ or error.__context__
     return ""

@@ -1,4 +1,6 @@
-"""Serves bundles over HTTP until it is interrupted; or compares the answers of a server with a model."""
+"""Serves bundles over HTTP until it is interrupted; or compares the answers of a server with a
+model.
+"""
 
 import argparse
 import os
@@ -21,10 +23,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["compare"]:
         return compare(arguments[1:])
     parser = argparse.ArgumentParser(
-        prog="python -m jobs.serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EPILOG
+        prog="python -m jobs.serve",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EPILOG,
     )
-    parser.add_argument("targets", nargs="+", metavar="BUNDLE_OR_CONFIG", help="bundle URIs, NAME=URI, config files, and serve.key=value")
-    parser.add_argument("--host", help="address to listen on (127.0.0.1: this machine only; 0.0.0.0: every machine)")
+    parser.add_argument(
+        "targets",
+        nargs="+",
+        metavar="BUNDLE_OR_CONFIG",
+        help="bundle URIs, NAME=URI, config files, and serve.key=value",
+    )
+    parser.add_argument(
+        "--host", help="address to listen on (127.0.0.1: this machine only; 0.0.0.0: every machine)"
+    )
     parser.add_argument("--port", type=int, help="port to listen on (8000)")
     given = parser.parse_intermixed_args(arguments)
 
@@ -32,13 +44,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtl_ray.serving.config import read_targets
 
     overrides = [target for target in given.targets if target.startswith("serve.")]
-    options = [f"serve.{name}={getattr(given, name)}" for name in ("host", "port") if getattr(given, name) is not None]
-    config = read_targets([target for target in given.targets if target not in overrides], [*overrides, *options])
+    options = [
+        f"serve.{name}={getattr(given, name)}"
+        for name in ("host", "port")
+        if getattr(given, name) is not None
+    ]
+    config = read_targets(
+        [target for target in given.targets if target not in overrides], [*overrides, *options]
+    )
     with serving(config.models, config) as url:
         done = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: done.set())
-        print(f"{url} answers; Ctrl-C ends it. It is a page to try the models; /docs describes the API. For example:")
+        print(
+            f"{url} answers; Ctrl-C ends it. It is a page to try the models; /docs describes the "
+            "API. For example:"
+        )
         for name in config.models:
             print(f"  curl --data-binary @image.jpg {url}/predictions/{name}", flush=True)
         done.wait()
@@ -54,11 +75,20 @@ def compare(argv: Sequence[str]) -> int:
         epilog=EPILOG,
         description="Sends images to a server and to a model, and exits with 1 if they differ.",
     )
-    parser.add_argument("url", help="http://HOST:PORT/predictions/MODEL, or http://HOST:PORT if one model is served")
+    parser.add_argument(
+        "url", help="http://HOST:PORT/predictions/MODEL, or http://HOST:PORT if one model is served"
+    )
     parser.add_argument("target", help="run folder, checkpoint or bundle")
     parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.add_argument("--score-thr", type=float, default=0.05, help="boxes with a lower score need no partner (0.05)")
-    parser.add_argument("--api-key-env", metavar="NAME", help="environment variable with the server's API key")
+    parser.add_argument(
+        "--score-thr",
+        type=float,
+        default=0.05,
+        help="boxes with a lower score need no partner (0.05)",
+    )
+    parser.add_argument(
+        "--api-key-env", metavar="NAME", help="environment variable with the server's API key"
+    )
     given = parser.parse_intermixed_args(argv)
 
     from mtl_ray.inference.endpoint import EndpointPredictor
@@ -67,8 +97,16 @@ def compare(argv: Sequence[str]) -> int:
 
     key = os.environ.get(given.api_key_env, "") if given.api_key_env else None
     agree = True
-    for comparison in compare_files(EndpointPredictor(given.url, api_key=key), open_predictor(given.target), given.images, given.score_thr):
-        print(f"{comparison.file}  {comparison.head}: {comparison.compared} compared, {comparison.figures}")
+    for comparison in compare_files(
+        EndpointPredictor(given.url, api_key=key),
+        open_predictor(given.target),
+        given.images,
+        given.score_thr,
+    ):
+        print(
+            f"{comparison.file}  {comparison.head}: {comparison.compared} compared, "
+            f"{comparison.figures}"
+        )
         for sentence in comparison.mismatches:
             print(f"  mismatch: {sentence}")
         agree &= not comparison.mismatches

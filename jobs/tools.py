@@ -9,7 +9,8 @@ def main(name: str, about: str, tools: Mapping[str, str], argv: Sequence[str] | 
     """Runs the tool that the first argument names.
 
     Args:
-        name: of the package of the job; the tool ``train-time`` is its module ``train_time``, which has ``main(argv) -> int``.
+        name: of the package of the job; the tool ``train-time`` is its module ``train_time``, which
+            has ``main(argv) -> int``.
         about: the purpose of the tools.
         tools: the purpose of each tool by its name.
         argv: the command line.
@@ -24,7 +25,9 @@ def main(name: str, about: str, tools: Mapping[str, str], argv: Sequence[str] | 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("tool", choices=tools, metavar="TOOL", help="one of the tools below")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of the tool")
+    parser.add_argument(
+        "arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of the tool"
+    )
     args = parser.parse_args(argv)
     module = args.tool.replace("-", "_")
     status: int = import_module(f"{name}.{module}").main(args.arguments)

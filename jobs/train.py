@@ -12,11 +12,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Trains, and prints the run's folder and its metrics; 1 after too many invalid samples."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.train",
-        description="Train on Ray. The same command again continues where it stopped; a finished run is not changed.",
-        epilog="example: python -m jobs.train configs/detection/yolov3_bccd.yaml data.train.uri=shards/bccd/train runtime.workers=2",
+        description="Train on Ray. The same command again continues where it stopped; a finished "
+        "run is not changed.",
+        epilog="example: python -m jobs.train configs/detection/yolov3_bccd.yaml "
+        "data.train.uri=shards/bccd/train runtime.workers=2",
     )
     parser.add_argument("config", help="a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that override those of the file")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.key=value",
+        help="values that override those of the file",
+    )
     args = parser.parse_args(argv)
     config = load_experiment(args.config, args.overrides)
 

@@ -1,4 +1,6 @@
-"""Sends the missing steps of a run to Weights & Biases: of a killed process, or of a run without W&B."""
+"""Sends the missing steps of a run to Weights & Biases: of a killed process, or of a run without
+W&B.
+"""
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="example:\n  WANDB_API_KEY=... python -m jobs.wandb_sync runs/bccd --to online",
     )
     parser.add_argument("run", metavar="RUN", help="folder or URI of a run that is not training")
-    parser.add_argument("--to", choices=["online", "offline"], help="default: online with WANDB_API_KEY in the environment, else offline")
+    parser.add_argument(
+        "--to",
+        choices=["online", "offline"],
+        help="default: online with WANDB_API_KEY in the environment, else offline",
+    )
     args = parser.parse_args(argv)
     print(text_of(sync(args.run, args.to, _bar)))
     return 0
@@ -30,7 +36,9 @@ def text_of(sent: Sent) -> str:
         what = f"W&B had all {sent.of} logged steps already"
     else:
         what = f"{sent.steps} of {sent.of} logged steps were missing and have been sent"
-    return f"{what}: {sent.place}" + ("" if sent.online else f"\nto upload it: wandb sync {sent.place}")
+    return f"{what}: {sent.place}" + (
+        "" if sent.online else f"\nto upload it: wandb sync {sent.place}"
+    )
 
 
 def _bar(rows: Iterable[Mapping[str, Any]], total: int) -> Iterable[Mapping[str, Any]]:

@@ -1,7 +1,8 @@
 """A folder that exists once its ``MANIFEST.json`` does: a checkpoint or a bundle.
 
-The files are uploaded first; then the manifest, with the size and SHA-256 of each, is written in one request that fails if there
-is one already. A writer killed at any moment leaves either a whole artifact or a folder that no reader takes for one.
+The files are uploaded first; then the manifest, with the size and SHA-256 of each, is written in
+one request that fails if there is one already. A writer killed at any moment leaves either a whole
+artifact or a folder that no reader takes for one.
 """
 
 import hashlib
@@ -84,14 +85,22 @@ class Artifact:
 
     def _entry(self, name: str) -> FileEntry:
         if name not in self.entries:
-            raise ValueError(f"{self.kind} {self.uri} has no {name}; it has {', '.join(self.names)}")
+            raise ValueError(
+                f"{self.kind} {self.uri} has no {name}; it has {', '.join(self.names)}"
+            )
         return self.entries[name]
 
     def _check(self, name: str, entry: FileEntry, found_bytes: int, sha256: str) -> None:
         if found_bytes != entry.bytes:
-            raise ValueError(f"{self.kind} {self.uri} is damaged: {name} has {found_bytes} bytes, its manifest says {entry.bytes}")
+            raise ValueError(
+                f"{self.kind} {self.uri} is damaged: {name} has {found_bytes} bytes, its manifest "
+                f"says {entry.bytes}"
+            )
         if sha256 != entry.sha256:
-            raise ValueError(f"{self.kind} {self.uri} is damaged: {name} does not have the content that its manifest says (SHA-256)")
+            raise ValueError(
+                f"{self.kind} {self.uri} is damaged: {name} does not have the content that its "
+                "manifest says (SHA-256)"
+            )
 
 
 def publish(uri: str, files: Mapping[str, bytes | Path], *, kind: str) -> bool:
@@ -123,7 +132,8 @@ def publish(uri: str, files: Mapping[str, bytes | Path], *, kind: str) -> bool:
 
 
 def open_artifact(uri: str, *, kind: str) -> Artifact:
-    """The artifact at a URI; that each file is there with its size is checked at once, contents when they are read.
+    """The artifact at a URI; that each file is there with its size is checked at once, contents
+    when they are read.
 
     Raises:
         ValueError: if there is none, it is of another kind, or a file is missing or cut short.
@@ -132,10 +142,14 @@ def open_artifact(uri: str, *, kind: str) -> Artifact:
     location = storage.join(uri, MANIFEST)
     try:
         if storage.size(location) > MAX_MANIFEST_BYTES:
-            raise ValueError(f"{location} is larger than {MAX_MANIFEST_BYTES} bytes, which no {kind} needs")
+            raise ValueError(
+                f"{location} is larger than {MAX_MANIFEST_BYTES} bytes, which no {kind} needs"
+            )
         data = storage.read(location)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"there is no whole {kind} at {uri}: it has no {MANIFEST}, which is written last") from error
+        raise ValueError(
+            f"there is no whole {kind} at {uri}: it has no {MANIFEST}, which is written last"
+        ) from error
     try:
         artifact = _parse(uri, data)
     except (ValueError, RecursionError) as error:
@@ -147,7 +161,10 @@ def open_artifact(uri: str, *, kind: str) -> Artifact:
         if name not in present:
             raise ValueError(f"{kind} {uri} is damaged: {name} is missing")
         if present[name] != entry.bytes:
-            raise ValueError(f"{kind} {uri} is damaged: {name} has {present[name]} bytes, its manifest says {entry.bytes}")
+            raise ValueError(
+                f"{kind} {uri} is damaged: {name} has {present[name]} bytes, its manifest says "
+                f"{entry.bytes}"
+            )
     return artifact
 
 
@@ -156,16 +173,30 @@ def _parse(uri: str, data: bytes) -> Artifact:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"its format is not {FORMAT!r}")
     if content.get("version") not in READABLE_VERSIONS:
-        raise ValueError(f"its version {content.get('version')!r} is not one that this program reads {READABLE_VERSIONS}")
+        raise ValueError(
+            f"its version {content.get('version')!r} is not one that this program reads "
+            f"{READABLE_VERSIONS}"
+        )
     files = content.get("files")
     if not isinstance(content.get("kind"), str) or not isinstance(files, dict):
         raise ValueError("it lacks a kind or a list of files")
-    return Artifact(uri, content["kind"], {name: _parse_entry(name, entry) for name, entry in files.items()})
+    return Artifact(
+        uri, content["kind"], {name: _parse_entry(name, entry) for name, entry in files.items()}
+    )
 
 
 def _parse_entry(name: str, entry: Any) -> FileEntry:
-    known = isinstance(entry, dict) and type(entry.get("bytes")) is int and isinstance(entry.get("sha256"), str)
-    if not _NAME.fullmatch(name) or not known or entry["bytes"] < 0 or not _SHA256.fullmatch(entry["sha256"]):
+    known = (
+        isinstance(entry, dict)
+        and type(entry.get("bytes")) is int
+        and isinstance(entry.get("sha256"), str)
+    )
+    if (
+        not _NAME.fullmatch(name)
+        or not known
+        or entry["bytes"] < 0
+        or not _SHA256.fullmatch(entry["sha256"])
+    ):
         raise ValueError(f"its entry {name!r} is not a file name with a size and a SHA-256")
     return FileEntry(entry["bytes"], entry["sha256"])
 

@@ -1,6 +1,8 @@
-"""The types that a column of a shard may have, and how a row becomes features of a ``tf.train.Example``.
+"""The types that a column of a shard may have, and how a row becomes features of a
+``tf.train.Example``.
 
-Annotations and inputs say what they are stored as with these types; ``shards/`` writes them as Arrow and as TFRecords.
+Annotations and inputs say what they are stored as with these types; ``shards/`` writes them as
+Arrow and as TFRecords.
 """
 
 from collections.abc import Mapping
@@ -20,7 +22,9 @@ ColumnType = Literal[
     "list<xyxy>",
     "map<list<int64>>",
 ]
-"""A value of each: int, str, bytes, (N,) int64, (N,) float32, (N,) bool, a tuple of bytes, (N, 4) float32, (N,) int64 by name."""
+"""A value of each: int, str, bytes, (N,) int64, (N,) float32, (N,) bool, a tuple of bytes, (N,
+4) float32, (N,) int64 by name.
+"""
 Feature = list[bytes] | NDArray[np.int64] | NDArray[np.float32]
 """What an Example holds under a name."""
 ReadFeature = list[memoryview] | NDArray[np.int64] | NDArray[np.float32]
@@ -28,15 +32,22 @@ ReadFeature = list[memoryview] | NDArray[np.int64] | NDArray[np.float32]
 Features = Mapping[str, ReadFeature]
 
 
-def row_to_features(prefix: str, columns: Mapping[str, ColumnType], row: Mapping[str, Any]) -> dict[str, Feature]:
-    """The features of a row: ``PREFIX/COLUMN``, and ``PREFIX/COLUMN/NAME`` for the entries of a map. Null columns are left out."""
+def row_to_features(
+    prefix: str, columns: Mapping[str, ColumnType], row: Mapping[str, Any]
+) -> dict[str, Feature]:
+    """The features of a row: ``PREFIX/COLUMN``, and ``PREFIX/COLUMN/NAME`` for the entries of a
+    map. Null columns are left out.
+    """
     found: dict[str, Feature] = {}
     for name, kind in columns.items():
         value = row.get(name)
         if value is None:
             continue
         if kind == "map<list<int64>>":
-            found |= {f"{prefix}/{name}/{key}": np.asarray(values, np.int64) for key, values in value.items()}
+            found |= {
+                f"{prefix}/{name}/{key}": np.asarray(values, np.int64)
+                for key, values in value.items()
+            }
         else:
             found[f"{prefix}/{name}"] = _to_feature(kind, value)
     return found
@@ -58,19 +69,27 @@ def _to_feature(kind: ColumnType, value: Any) -> Feature:
             return np.asarray(value).astype(np.int64)
 
 
-def row_from_features(prefix: str, columns: Mapping[str, ColumnType], features: Features) -> dict[str, Any]:
+def row_from_features(
+    prefix: str, columns: Mapping[str, ColumnType], features: Features
+) -> dict[str, Any]:
     """The inverse of ``row_to_features``; a column that is not there is None.
 
     Raises:
         ValueError: if a feature is of another type than its column.
     """
-    return {name: _from_feature(f"{prefix}/{name}", kind, features) for name, kind in columns.items()}
+    return {
+        name: _from_feature(f"{prefix}/{name}", kind, features) for name, kind in columns.items()
+    }
 
 
 def _from_feature(name: str, kind: ColumnType, features: Features) -> Any:
     if kind == "map<list<int64>>":
         start = f"{name}/"
-        return {key.removeprefix(start): numbers(features, key, np.int64) for key in features if key.startswith(start)}
+        return {
+            key.removeprefix(start): numbers(features, key, np.int64)
+            for key in features
+            if key.startswith(start)
+        }
     if name not in features:
         return None
     match kind:

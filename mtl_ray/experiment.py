@@ -1,4 +1,6 @@
-"""A resolved config becomes data, model and method: the one file that lists the heads, and with them the tasks."""
+"""A resolved config becomes data, model and method: the one file that lists the heads, and with
+them the tasks.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -40,7 +42,7 @@ _HEADS: tuple[type[AnyHead], ...] = (*detection.HEADS, *segmentation.HEADS, *cla
 if TYPE_CHECKING:
     HeadConfig = AnyHead
 else:
-    HeadConfig = Annotated[Union[_HEADS], Field(discriminator="type"), Slot("heads")]  # noqa: UP007 - the members are values
+    HeadConfig = Annotated[Union[_HEADS], Field(discriminator="type"), Slot("heads")]  # noqa: UP007
     """A head's config, told apart by ``type``."""
 
 
@@ -67,19 +69,28 @@ class ModelConfig:
     necks: dict[str, NeckConfig] = Field(default_factory=dict)
     """What is built on the backbone, in this order; each adds features."""
     heads: dict[str, HeadConfig]
-    """By name; metrics and answers are found under these names. Empty only for a method that learns without heads."""
+    """By name; metrics and answers are found under these names. Empty only for a method that
+    learns without heads.
+    """
     mean: tuple[float, ...] = Field(default=(123.675, 116.28, 103.53), min_length=1)
-    """Of each channel (of images RGB, 0 to 255), subtracted in the first layer. Inputs that are not bytes enter as they are."""
+    """Of each channel (of images RGB, 0 to 255), subtracted in the first layer. Inputs that are
+    not bytes enter as they are.
+    """
     std: tuple[float, ...] = Field(default=(58.395, 57.12, 57.375), min_length=1)
 
     @model_validator(mode="after")
     def _channels(self) -> Self:
         if len(self.mean) != len(self.std):
-            raise ValueError(f"mean is of {len(self.mean)} channels and std of {len(self.std)}: both need one number for each channel")
+            raise ValueError(
+                f"mean is of {len(self.mean)} channels and std of {len(self.std)}: both need one "
+                "number for each channel"
+            )
         return self
 
     def without_pretrained(self) -> Self:
-        """The same network with random weights, which come from elsewhere: nothing is read or downloaded."""
+        """The same network with random weights, which come from elsewhere: nothing is read or
+        downloaded.
+        """
         return replace(self, backbone=self.backbone.without_pretrained())
 
 
@@ -103,7 +114,10 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         if self.method.needs_heads and not self.model.heads:
-            raise ValueError(f"model.heads is empty, and the method {self.method.type!r} learns from heads. Fix: give at least one")
+            raise ValueError(
+                f"model.heads is empty, and the method {self.method.type!r} learns from heads. "
+                "Fix: give at least one"
+            )
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -117,7 +131,9 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
 
 
 def parse_experiment(text: str, source: str) -> ExperimentConfig:
-    """The config that ``to_yaml`` of ``config.validate`` wrote into a run, checkpoint or bundle, in this version or an older one."""
+    """The config that ``to_yaml`` of ``config.validate`` wrote into a run, checkpoint or bundle,
+    in this version or an older one.
+    """
     return read_experiment(parse(text, source), written=True)
 
 
@@ -127,11 +143,14 @@ def experiment_type(tree: Node) -> type[ExperimentConfig]:
     Raises:
         ValueError: if a plugin cannot be loaded.
     """
-    return extended(ExperimentConfig, tuple(dict.fromkeys((*named_plugins(tree), *installed_plugins()))))
+    return extended(
+        ExperimentConfig, tuple(dict.fromkeys((*named_plugins(tree), *installed_plugins())))
+    )
 
 
 def read_experiment(tree: Node, *, written: bool = False) -> ExperimentConfig:
-    """The config that a tree describes. Its ``plugins`` are those that it names, and the installed ones that it uses.
+    """The config that a tree describes. Its ``plugins`` are those that it names, and the installed
+    ones that it uses.
 
     Args:
         tree: what was read.
@@ -145,7 +164,9 @@ def read_experiment(tree: Node, *, written: bool = False) -> ExperimentConfig:
 
 def with_used_plugins(config: ExperimentConfig) -> ExperimentConfig:
     """A config whose ``plugins`` are those that it names, and the installed ones that it uses."""
-    used = used_plugins(config, [name for name in installed_plugins() if name not in config.plugins])
+    used = used_plugins(
+        config, [name for name in installed_plugins() if name not in config.plugins]
+    )
     return replace(config, plugins=(*config.plugins, *used)) if used else config
 
 
@@ -170,7 +191,9 @@ def drawing_task(annotation: Annotation, plugins: tuple[str, ...] = ()) -> Task[
     """
     found = next((task for task in tasks(plugins) if task.kind.name == annotation), None)
     if found is None:
-        raise ValueError(f"no task is known here that draws the annotation {annotation!r}; name its plugin")
+        raise ValueError(
+            f"no task is known here that draws the annotation {annotation!r}; name its plugin"
+        )
     return found
 
 
@@ -178,7 +201,8 @@ def build_model(config: ModelConfig, vocabulary: Vocabulary) -> "Model":
     """The network of a config, with random or the configured weights.
 
     Raises:
-        ValueError: if a head reads an annotation or a class that the vocabulary does not have, or a feature that the trunk does not give.
+        ValueError: if a head reads an annotation or a class that the vocabulary does not have, or a
+            feature that the trunk does not give.
     """
     from mtl_ray.models.head import NarrowTargets
     from mtl_ray.models.model import Model
@@ -190,11 +214,15 @@ def build_model(config: ModelConfig, vocabulary: Vocabulary) -> "Model":
         if head.annotation not in vocabulary.classes:
             known = ", ".join(vocabulary.classes) or "none"
             raise ValueError(
-                f"head {name!r} ({head.type}) learns from {head.annotation!r}, which the dataset does not annotate (it has: {known})"
+                f"head {name!r} ({head.type}) learns from {head.annotation!r}, which the dataset "
+                f"does not annotate (it has: {known})"
             )
         missing = [level for level in head.levels if level not in trunk.channels]
         if missing:
-            raise ValueError(f"head {name!r} reads {', '.join(missing)}, but the trunk gives {', '.join(trunk.channels)}")
+            raise ValueError(
+                f"head {name!r} reads {', '.join(missing)}, but the trunk gives "
+                f"{', '.join(trunk.channels)}"
+            )
         classes = HeadClasses.of(head, vocabulary, name)
         heads[name] = head.build(classes.vocabulary, trunk.channels, trunk.strides)
         if classes.mapper is not None:

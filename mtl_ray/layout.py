@@ -1,6 +1,7 @@
 """Which columns the shards of a split have: those of its inputs and of the kinds of annotation.
 
-The manifest lists the columns, so a split with another kind of annotation, or another field of one, is no new format.
+The manifest lists the columns, so a split with another kind of annotation, or another field of one,
+is no new format.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -64,7 +65,10 @@ def _by_name(what: str, items: Iterable[Any]) -> Mapping[str, Any]:
         found[item.name] = item
         for column in item.columns:
             if column in owners:
-                raise ValueError(f"the column {column!r} of {item.name!r} exists already, in {owners[column]}; rename it")
+                raise ValueError(
+                    f"the column {column!r} of {item.name!r} exists already, in {owners[column]}; "
+                    "rename it"
+                )
             owners[column] = item.name
     return found
 
@@ -85,9 +89,15 @@ class Layout:
 
     @property
     def columns(self) -> Mapping[str, ColumnType]:
-        """All columns by name. The large one of each input comes last: who reads annotations alone touches no page of it."""
-        small = {name: kind for each in self.inputs for name, kind in list(each.columns.items())[:-1]}
-        large = {name: kind for each in self.inputs for name, kind in list(each.columns.items())[-1:]}
+        """All columns by name. The large one of each input comes last: who reads annotations
+        alone touches no page of it.
+        """
+        small = {
+            name: kind for each in self.inputs for name, kind in list(each.columns.items())[:-1]
+        }
+        large = {
+            name: kind for each in self.inputs for name, kind in list(each.columns.items())[-1:]
+        }
         kinds = {name: kind for each in self.annotations for name, kind in each.columns.items()}
         return {KEY: "string", **small, **kinds, **large}
 
@@ -115,7 +125,8 @@ class Layout:
         """The layout of a split that lists its columns.
 
         Raises:
-            ValueError: if a column belongs to nothing that is known here, or is stored as another type.
+            ValueError: if a column belongs to nothing that is known here, or is stored as another
+                type.
         """
         if len(columns) > MAX_COLUMNS:
             raise ValueError(f"it has {len(columns)} columns, more than {MAX_COLUMNS}")
@@ -125,16 +136,23 @@ class Layout:
         known = layout.columns
         for name, kind in columns.items():
             if name not in known:
-                raise ValueError(f"its column {name!r} belongs to no kind of annotation or input that is known here ({_names(plugins)})")
+                raise ValueError(
+                    f"its column {name!r} belongs to no kind of annotation or input that is known "
+                    f"here ({_names(plugins)})"
+                )
             if known[name] != kind:
-                raise ValueError(f"its column {name!r} is stored as {kind!r}, this version reads {known[name]!r}")
+                raise ValueError(
+                    f"its column {name!r} is stored as {kind!r}, this version reads {known[name]!r}"
+                )
         if list(columns) != list(known):
             raise ValueError("its columns are not in the order in which they are written")
         return layout
 
 
 DEFAULT = Layout()
-"""Images with the built-in kinds of annotation: the columns of every split that does not list them."""
+"""Images with the built-in kinds of annotation: the columns of every split that does not list
+them.
+"""
 
 
 def _found(items: Iterable[Any], columns: Mapping[str, str]) -> Iterator[Any]:

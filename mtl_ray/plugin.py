@@ -1,8 +1,10 @@
-"""What a package adds to mtl_ray: a ``Plugin`` is a value that lists it, and is found by the name of its module.
+"""What a package adds to mtl_ray: a ``Plugin`` is a value that lists it, and is found by the name
+of its module.
 
-A config names the modules (``plugins: [their.module]``); an installed package may name its own in the entry-point group ``mtl_ray``.
-Each module has a variable ``PLUGIN``. Nothing is registered by importing, and there is no table: whoever needs what is registered
-asks ``load_plugins`` with the names. Checkpoints, bundles and splits carry the names of the plugins that they need.
+A config names the modules (``plugins: [their.module]``); an installed package may name its own in
+the entry-point group ``mtl_ray``. Each module has a variable ``PLUGIN``. Nothing is registered by
+importing, and there is no table: whoever needs what is registered asks ``load_plugins`` with the
+names. Checkpoints, bundles and splits carry the names of the plugins that they need.
 """
 
 import importlib
@@ -28,7 +30,8 @@ _NAME = re.compile(r"[A-Za-z_]\w{0,99}(?:\.[A-Za-z_]\w{0,99}){0,9}", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
-    """What one package adds. All but ``annotations`` are config classes: pydantic dataclasses with a literal ``type``.
+    """What one package adds. All but ``annotations`` are config classes: pydantic dataclasses with
+    a literal ``type``.
 
     Attributes:
         annotations: kinds of annotation (``annotations/annotation.py``).
@@ -36,7 +39,8 @@ class Plugin:
         sources: config classes of raw datasets (``sources/config.py``).
         backbones: config classes of ``model.backbone`` (``models/config.py``).
         necks: config classes of an entry of ``model.necks``.
-        heads: config classes of an entry of ``model.heads``, which name their task (``tasks/task.py``).
+        heads: config classes of an entry of ``model.heads``, which name their task
+            (``tasks/task.py``).
         methods: config classes of ``method`` (``methods/method.py``).
         engines: config classes of ``export.engine`` (``backends/backend.py``).
     """
@@ -52,14 +56,19 @@ class Plugin:
 
     def config_types(self) -> Mapping[str, tuple[type[Any], ...]]:
         """What it adds to each slot of the config."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "annotations"}
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name != "annotations"
+        }
 
 
 def load_plugins(names: Sequence[str]) -> Mapping[str, Plugin]:
     """The plugins of some modules, by name.
 
     Raises:
-        ValueError: in one sentence, if a name is not that of a module, the module cannot be imported here, or has no ``PLUGIN``.
+        ValueError: in one sentence, if a name is not that of a module, the module cannot be
+            imported here, or has no ``PLUGIN``.
     """
     if len(names) > MAX_PLUGINS:
         raise ValueError(f"{len(names)} plugins are named; at most {MAX_PLUGINS} are loaded")
@@ -81,14 +90,18 @@ def _load(name: str) -> Plugin:
         ) from error
     plugin = vars(module).get(VARIABLE)
     if not isinstance(plugin, Plugin):
-        raise ValueError(f"the module {name!r} is no plugin: it has no variable {VARIABLE} of the type mtl_ray.plugin.Plugin")
+        raise ValueError(
+            f"the module {name!r} is no plugin: it has no variable {VARIABLE} of the type "
+            "mtl_ray.plugin.Plugin"
+        )
     return plugin
 
 
 def _refuse_other_module(name: str) -> None:
     """Refuses a module whose source does not name ``PLUGIN``, before it is run.
 
-    Names come from bundles and servers of strangers too: they must not make a program run any script that lies here.
+    Names come from bundles and servers of strangers too: they must not make a program run any
+    script that lies here.
 
     Raises:
         ImportError: if there is no such module.
@@ -97,8 +110,13 @@ def _refuse_other_module(name: str) -> None:
     spec = importlib.util.find_spec(name)
     if spec is None:
         raise ModuleNotFoundError(f"No module named {name!r}")
-    if spec.origin is None or (spec.origin.endswith(".py") and VARIABLE.encode() not in Path(spec.origin).read_bytes()):
-        raise ValueError(f"the module {name!r} is no plugin: it has no variable {VARIABLE} of the type mtl_ray.plugin.Plugin")
+    if spec.origin is None or (
+        spec.origin.endswith(".py") and VARIABLE.encode() not in Path(spec.origin).read_bytes()
+    ):
+        raise ValueError(
+            f"the module {name!r} is no plugin: it has no variable {VARIABLE} of the type "
+            "mtl_ray.plugin.Plugin"
+        )
 
 
 def installed_plugins() -> tuple[str, ...]:

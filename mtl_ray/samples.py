@@ -1,7 +1,8 @@
 """Samples, and the Vocabulary that names their classes.
 
-Everything here is in the original image as it is shown (EXIF orientation applied). An annotation that is absent means "not annotated":
-it gives neither loss nor score. An empty array means "annotated, and there is nothing".
+Everything here is in the original image as it is shown (EXIF orientation applied). An annotation
+that is absent means "not annotated": it gives neither loss nor score. An empty array means
+"annotated, and there is nothing".
 """
 
 from collections.abc import Mapping
@@ -15,10 +16,14 @@ if TYPE_CHECKING:
     from mtl_ray.annotations.instance_values import Instances
 
 Annotation = str
-"""The name of a kind of annotation, such as ``labels``, ``instances``, ``semantic``; a head reads exactly one."""
+"""The name of a kind of annotation, such as ``labels``, ``instances``, ``semantic``; a head
+reads exactly one.
+"""
 
 IGNORE_INDEX = 255
-"""The value of a semantic map that means "this pixel has no class": it gives neither loss nor score."""
+"""The value of a semantic map that means "this pixel has no class": it gives neither loss nor
+score.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,14 +44,16 @@ class EncodedImage:
 class Sample:
     """One sample: its inputs and whatever is annotated.
 
-    The properties are short forms for samples with an image and for the built-in kinds of annotation.
+    The properties are short forms for samples with an image and for the built-in kinds of
+    annotation.
 
     Attributes:
         key: unique in its split; for files, the path relative to the folder of the images.
         inputs: by the name of the input, such as ``{"image": EncodedImage(...)}``.
-        annotations: by kind; a kind that is absent is not annotated. What stands there is said by the kind (``annotations/``).
-        known_classes: by kind, (C,) bool: which classes of the vocabulary that the sample is measured with its dataset annotates; a kind
-            that is absent has all of them known.
+        annotations: by kind; a kind that is absent is not annotated. What stands there is said by
+            the kind (``annotations/``).
+        known_classes: by kind, (C,) bool: which classes of the vocabulary that the sample is
+            measured with its dataset annotates; a kind that is absent has all of them known.
     """
 
     key: str
@@ -65,7 +72,9 @@ class Sample:
 
     def with_image(self, **changes: Any) -> "Sample":
         """The same sample with other ``data``, ``height`` or ``width`` of its image."""
-        return replace(self, inputs={**self.inputs, "image": replace(self.encoded_image, **changes)})
+        return replace(
+            self, inputs={**self.inputs, "image": replace(self.encoded_image, **changes)}
+        )
 
     @property
     def encoded_image(self) -> EncodedImage:
@@ -75,7 +84,9 @@ class Sample:
             ValueError: if the sample has no image.
         """
         if "image" not in self.inputs:
-            raise ValueError(f"the sample {self.key!r} has no image; it has {', '.join(self.inputs)}")
+            raise ValueError(
+                f"the sample {self.key!r} has no image; it has {', '.join(self.inputs)}"
+            )
         found: EncodedImage = self.inputs["image"]
         return found
 
@@ -106,7 +117,9 @@ class Sample:
 
     @property
     def semantic(self) -> bytes | None:
-        """A PNG of one uint8 class index a pixel, (height, width), ``IGNORE_INDEX`` where there is none."""
+        """A PNG of one uint8 class index a pixel, (height, width), ``IGNORE_INDEX`` where there
+        is none.
+        """
         return self.annotations.get("semantic")
 
 
@@ -125,23 +138,33 @@ def image_sample(
     instances: "Instances | None" = None,
     semantic: bytes | None = None,
 ) -> Sample:
-    """A sample with an image and built-in annotations; see the properties of ``Sample``. None is "not annotated"."""
+    """A sample with an image and built-in annotations; see the properties of ``Sample``. None is
+    "not annotated".
+    """
     annotations = present({"labels": labels, "instances": instances, "semantic": semantic})
-    return Sample(key=key, inputs={"image": EncodedImage(data=image, height=height, width=width)}, annotations=annotations)
+    return Sample(
+        key=key,
+        inputs={"image": EncodedImage(data=image, height=height, width=width)},
+        annotations=annotations,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """The names behind the numbers of a split; it travels inside every manifest, checkpoint and bundle.
+    """The names behind the numbers of a split; it travels inside every manifest, checkpoint and
+    bundle.
 
     Attributes:
-        classes: class names by kind of annotation; a kind that the split does not annotate is absent.
+        classes: class names by kind of annotation; a kind that the split does not annotate is
+            absent.
         exclusive_labels: True if every image has exactly one label.
         keypoints: names of the keypoints of an instance, in order.
         skeleton: pairs of keypoint indices (from 0) to be joined by a line.
-        mirror: for each keypoint the index of the one it becomes when the image is flipped from left to right.
+        mirror: for each keypoint the index of the one it becomes when the image is flipped from
+            left to right.
         colours: RGB of each class by kind of annotation, where the source has its own.
-        category_ids: the source's own category number of each class by kind (COCO's have gaps), where it has them.
+        category_ids: the source's own category number of each class by kind (COCO's have gaps),
+            where it has them.
     """
 
     classes: Mapping[Annotation, tuple[str, ...]]

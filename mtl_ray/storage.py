@@ -1,6 +1,7 @@
 """Bytes at a URI: a local path or anything fsspec knows (``s3://``, ``gs://``, ``abfs://``).
 
-A credential never appears in a URI here; s3fs takes them, and the endpoint (``AWS_ENDPOINT_URL``), from the environment.
+A credential never appears in a URI here; s3fs takes them, and the endpoint (``AWS_ENDPOINT_URL``),
+from the environment.
 """
 
 import glob
@@ -21,10 +22,16 @@ from fsspec import AbstractFileSystem
 _CONFLICTS = 5
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _S3: dict[str, Any] = {
-    "config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "total_max_attempts": 3}},
+    "config_kwargs": {
+        "connect_timeout": 5,
+        "read_timeout": 20,
+        "retries": {"mode": "standard", "total_max_attempts": 3},
+    },
 }
-"""What fails on its way (a server error, a request to slow down, a connection that breaks or is silent for 20 s, a body cut short) is
-tried three times by botocore and its like five times by s3fs, with growing pauses: about a minute in all."""
+"""What fails on its way (a server error, a request to slow down, a connection that breaks or is
+silent for 20 s, a body cut short) is tried three times by botocore and its like five times by
+s3fs, with growing pauses: about a minute in all.
+"""
 _VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified")
 """Where a file system's listing says of which version a file is; the first that is there counts."""
 
@@ -36,7 +43,9 @@ def is_remote(uri: str) -> bool:
 
 
 def absolute(uri: str) -> str:
-    """The URI with a relative local path made absolute; a remote one as it is, without a trailing slash."""
+    """The URI with a relative local path made absolute; a remote one as it is, without a
+    trailing slash.
+    """
     if is_remote(uri):
         return uri.rstrip("/")
     return str(Path(uri.removeprefix("file://")).expanduser().absolute())
@@ -48,16 +57,22 @@ def join(uri: str, *parts: str) -> str:
 
 
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a URI and the path on it. Listings are never cached: other machines write here too."""
+    """The file system of a URI and the path on it. Listings are never cached: other machines
+    write here too.
+    """
     if not is_remote(uri):
         return fsspec.filesystem("file"), absolute(uri)
-    found, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **(_S3 if uri.startswith("s3://") else {}))
+    found, path = fsspec.core.url_to_fs(
+        uri, use_listings_cache=False, **(_S3 if uri.startswith("s3://") else {})
+    )
     return found, path
 
 
 @contextmanager
 def _explained(uri: str) -> Iterator[None]:
-    """Makes a refusal say what was refused, and gives the errors of the S3 client, which are no OSErrors, names that callers know."""
+    """Makes a refusal say what was refused, and gives the errors of the S3 client, which are no
+    OSErrors, names that callers know.
+    """
     try:
         yield
     except PermissionError as error:
@@ -95,7 +110,9 @@ def read(uri: str, start: int | None = None, stop: int | None = None) -> bytes:
     """
     with _explained(uri):
         if start is None and stop is None and not is_remote(uri):
-            with open(absolute(uri), "rb") as file:  # for a picture, fsspec's way takes three times as long
+            with open(
+                absolute(uri), "rb"
+            ) as file:  # for a picture, fsspec's way takes three times as long
                 return file.read()
         fs, path = filesystem(uri)
         return bytes(fs.cat_file(path, start=start, end=stop))
@@ -114,7 +131,9 @@ def write(uri: str, data: bytes) -> None:
 
 @contextmanager
 def writing(uri: str) -> Iterator[Path]:
-    """A local path to write a file to, which becomes the file at the URI, whole, if no exception leaves the block."""
+    """A local path to write a file to, which becomes the file at the URI, whole, if no exception
+    leaves the block.
+    """
     if is_remote(uri):
         with tempfile.TemporaryDirectory(prefix="mtl_ray-") as folder:
             temporary = Path(folder) / "file"
@@ -129,9 +148,11 @@ def writing(uri: str) -> Iterator[Path]:
 
 
 def write_new(uri: str, data: bytes) -> bool:
-    """Writes a file whole only if there is none yet; False if there was one, which is then left alone.
+    """Writes a file whole only if there is none yet; False if there was one, which is then left
+    alone.
 
-    Two writers at once: exactly one gets True (``If-None-Match: *`` on S3, a hard link on a local disk).
+    Two writers at once: exactly one gets True (``If-None-Match: *`` on S3, a hard link on a local
+    disk).
     """
     fs, path = filesystem(uri)
     if is_remote(uri):
@@ -148,7 +169,9 @@ def write_new(uri: str, data: bytes) -> bool:
 
 
 def _put_new(fs: AbstractFileSystem, path: str, data: bytes) -> bool:
-    """One conditional PUT, repeated where S3 says that another writer's request is still open and it cannot know yet."""
+    """One conditional PUT, repeated where S3 says that another writer's request is still open
+    and it cannot know yet.
+    """
     for attempt in range(_CONFLICTS):
         try:
             fs.pipe_file(path, data, mode="create")
@@ -168,14 +191,18 @@ def _put_new(fs: AbstractFileSystem, path: str, data: bytes) -> bool:
 
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
-    """A name beside ``target`` for a file in the making; nothing is left under it, and a new name in the folder reaches the disk."""
+    """A name beside ``target`` for a file in the making; nothing is left under it, and a new
+    name in the folder reaches the disk.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         yield temporary
         _to_disk(target.parent)
     except OSError as error:
-        if error.filename is None and error.errno is not None:  # writing to an open file does not say which
+        if (
+            error.filename is None and error.errno is not None
+        ):  # writing to an open file does not say which
             error.filename = str(target)
         raise
     finally:
@@ -183,7 +210,9 @@ def _temporary(target: Path) -> Iterator[Path]:
 
 
 def _to_disk(path: Path) -> None:
-    """Waits until what was written to a file, or to a folder's list of names, would survive a loss of power."""
+    """Waits until what was written to a file, or to a folder's list of names, would survive a
+    loss of power.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -192,25 +221,35 @@ def _to_disk(path: Path) -> None:
 
 
 def names(uri: str) -> list[str]:
-    """The names (last parts) of what lies directly in a folder, sorted; empty if there is no such folder."""
+    """The names (last parts) of what lies directly in a folder, sorted; empty if there is no
+    such folder.
+    """
     fs, path = filesystem(uri)
     try:
         with _explained(uri):
             entries = fs.ls(path, detail=False)
     except FileNotFoundError:
         return []
-    return sorted({name for name in (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries) if name})
+    return sorted(
+        {name for name in (entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries) if name}
+    )
 
 
 def sizes(uri: str) -> dict[str, int]:
-    """Bytes of each file that lies directly in a folder, by name; empty if there is no such folder. One listing, no request a file."""
+    """Bytes of each file that lies directly in a folder, by name; empty if there is no such
+    folder. One listing, no request a file.
+    """
     fs, path = filesystem(uri)
     try:
         with _explained(uri):
             entries = fs.ls(path, detail=True)
     except FileNotFoundError:
         return {}
-    return {entry["name"].rsplit("/", 1)[-1]: int(entry["size"]) for entry in entries if entry["type"] == "file"}
+    return {
+        entry["name"].rsplit("/", 1)[-1]: int(entry["size"])
+        for entry in entries
+        if entry["type"] == "file"
+    }
 
 
 def files(uri: str) -> Iterator[str]:
@@ -219,13 +258,17 @@ def files(uri: str) -> Iterator[str]:
 
 
 def stamps(uri: str) -> dict[str, str]:
-    """Size and version (tag or time of change) of all files below a folder by URI, sorted by path. One listing, no request a file."""
+    """Size and version (tag or time of change) of all files below a folder by URI, sorted by
+    path. One listing, no request a file.
+    """
     fs, path = filesystem(uri)
     with _explained(uri):
         found = fs.find(path, detail=True)
     found.pop(path, None)  # some stores take an empty folder for a file
     return {
-        str(fs.unstrip_protocol(name)) if is_remote(uri) else str(name): f"{about['size']} {_version(about)}"
+        str(fs.unstrip_protocol(name))
+        if is_remote(uri)
+        else str(name): f"{about['size']} {_version(about)}"
         for name, about in sorted(found.items())
     }
 
@@ -238,7 +281,9 @@ def remove(uri: str) -> None:
     """Removes a file or a folder with all that is in it; nothing happens if there is none."""
     fs, path = filesystem(uri)
     if fs.exists(path):
-        fs.rm(glob.escape(path) if is_remote(uri) else path, recursive=True)  # else fsspec removes whatever the name fits as a pattern
+        fs.rm(
+            glob.escape(path) if is_remote(uri) else path, recursive=True
+        )  # else fsspec removes whatever the name fits as a pattern
 
 
 def upload(path: Path, uri: str) -> None:

@@ -1,4 +1,6 @@
-"""Progress bars: drawn in place where a person watches, a line now and then in a log file or a pipe."""
+"""Progress bars: drawn in place where a person watches, a line now and then in a log file or a
+pipe.
+"""
 
 import sys
 from collections.abc import Iterable
@@ -11,7 +13,13 @@ LOG_EVERY_S = 15.0
 _LOG_COLUMNS = 120
 
 
-def progress_bar(items: Iterable[Any] | None = None, *, leave: bool = False, log_from_s: float = LOG_EVERY_S, **options: Any) -> Any:
+def progress_bar(
+    items: Iterable[Any] | None = None,
+    *,
+    leave: bool = False,
+    log_from_s: float = LOG_EVERY_S,
+    **options: Any,
+) -> Any:
     """A bar of tqdm on stderr.
 
     Args:
@@ -23,11 +31,15 @@ def progress_bar(items: Iterable[Any] | None = None, *, leave: bool = False, log
     if sys.stderr.isatty():
         return tqdm(items, leave=leave, dynamic_ncols=True, **({"mininterval": 0.5} | options))
     every = {"mininterval": LOG_EVERY_S, "maxinterval": 4 * LOG_EVERY_S, "delay": log_from_s}
-    return tqdm(items, file=_Lines(sys.stderr), leave=leave, ncols=_LOG_COLUMNS, **(options | every))
+    return tqdm(
+        items, file=_Lines(sys.stderr), leave=leave, ncols=_LOG_COLUMNS, **(options | every)
+    )
 
 
 class _Lines:
-    """A file to which tqdm writes a bar, and which makes whole lines of it: no carriage returns, no blanks over an older state."""
+    """A file to which tqdm writes a bar, and which makes whole lines of it: no carriage returns,
+    no blanks over an older state.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -1,4 +1,6 @@
-"""The JSON form of a Vocabulary, the same in manifests, checkpoints and bundles, and what its keypoint names say about mirroring."""
+"""The JSON form of a Vocabulary, the same in manifests, checkpoints and bundles, and what its
+keypoint names say about mirroring.
+"""
 
 import re
 from collections import Counter
@@ -18,21 +20,34 @@ _OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
 def mirror_of(names: Sequence[str]) -> tuple[int, ...]:
-    """For each keypoint the index of the one it becomes when the image is flipped from left to right.
+    """For each keypoint the index of the one it becomes when the image is flipped from left to
+    right.
 
-    The side may be a word or a letter, in any case and at any place: ``left_eye``, ``Left Eye``, ``lefteye``, ``EyeLeft``, ``L. Eye``,
-    ``eye-l``, ``LEye``, ``leye``. Whole words are trusted before letters that stand alone, and those before a first or last letter. A
-    keypoint stays itself if no other name, or more than one, differs from its own in the side only; the result is its own inverse.
+    The side may be a word or a letter, in any case and at any place: ``left_eye``, ``Left Eye``,
+    ``lefteye``, ``EyeLeft``, ``L. Eye``, ``eye-l``, ``LEye``, ``leye``. Whole words are trusted
+    before letters that stand alone, and those before a first or last letter. A keypoint stays
+    itself if no other name, or more than one, differs from its own in the side only; the result is
+    its own inverse.
     """
     words = [_words(name) for name in names]
     keys = ["".join(parts) for parts in words]
     counts = Counter(keys)
     mirror = list(range(len(names)))
     for other_names in (_other_by_word, _other_by_letter, _other_by_glued_letter):
-        free = {key: index for index, key in enumerate(keys) if counts[key] == 1 and mirror[index] == index}
-        wanted = {index: [free[other] for other in other_names(words[index]) if other in free] for index in free.values()}
+        free = {
+            key: index
+            for index, key in enumerate(keys)
+            if counts[key] == 1 and mirror[index] == index
+        }
+        wanted = {
+            index: [free[other] for other in other_names(words[index]) if other in free]
+            for index in free.values()
+        }
         for index, others in wanted.items():
-            partner = next((other for other in others if index in wanted[other] and mirror[other] == other), None)
+            partner = next(
+                (other for other in others if index in wanted[other] and mirror[other] == other),
+                None,
+            )
             if mirror[index] == index and partner is not None:
                 mirror[index], mirror[partner] = partner, index
     return tuple(mirror)
@@ -59,7 +74,9 @@ def _other_by_letter(words: Sequence[str]) -> Iterator[str]:
 
 
 def _other_by_glued_letter(words: Sequence[str]) -> Iterator[str]:
-    """The same for an ``l`` or ``r`` that is the first or last letter of a longer word (MPII's ``lsho``, the corner ``fl``)."""
+    """The same for an ``l`` or ``r`` that is the first or last letter of a longer word (MPII's
+    ``lsho``, the corner ``fl``).
+    """
     for place, word in enumerate(words):
         if len(word) < 2 or _SIDE.search(word):
             continue
@@ -71,10 +88,16 @@ def _other_by_glued_letter(words: Sequence[str]) -> Iterator[str]:
 
 
 def skeleton_of(pairs: object, keypoints: int) -> tuple[tuple[int, int], ...]:
-    """Pairs of keypoints, counted from 0, for drawing: of pairs that count from 1 as COCO does, or else from 0; none if neither fits."""
+    """Pairs of keypoints, counted from 0, for drawing: of pairs that count from 1 as COCO does,
+    or else from 0; none if neither fits.
+    """
     found: list[tuple[int, int]] = []
     for pair in pairs if isinstance(pairs, list | tuple) else ():
-        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(_is_index(index) for index in pair):
+        if (
+            not isinstance(pair, list | tuple)
+            or len(pair) != 2
+            or not all(_is_index(index) for index in pair)
+        ):
             return ()
         found.append((int(pair[0]), int(pair[1])))
     indices = {index for pair in found for index in pair}
@@ -98,7 +121,10 @@ def vocabulary_to_json(vocabulary: Vocabulary) -> dict[str, Any]:
         "keypoints": list(vocabulary.keypoints),
         "skeleton": [list(pair) for pair in vocabulary.skeleton],
         "mirror": list(vocabulary.mirror),
-        "colours": {kind: [list(colour) for colour in colours] for kind, colours in vocabulary.colours.items()},
+        "colours": {
+            kind: [list(colour) for colour in colours]
+            for kind, colours in vocabulary.colours.items()
+        },
         "category_ids": {kind: list(ids) for kind, ids in vocabulary.category_ids.items()},
     }
 
@@ -107,7 +133,8 @@ def vocabulary_from_json(data: object) -> Vocabulary:
     """The Vocabulary that was written.
 
     Raises:
-        ValueError: if it is not one: a value of another type, an unknown kind of annotation, lists that do not fit together.
+        ValueError: if it is not one: a value of another type, an unknown kind of annotation, lists
+            that do not fit together.
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"a vocabulary must be a mapping, not {type(data).__name__}")
@@ -119,7 +146,9 @@ def vocabulary_from_json(data: object) -> Vocabulary:
         skeleton=_skeleton(data, keypoints),
         mirror=_row(data.get("mirror", []), int, "mirror"),
         colours={
-            kind: tuple(cast(tuple[int, int, int], colour) for colour in _rows(colours, 3, "colours"))
+            kind: tuple(
+                cast(tuple[int, int, int], colour) for colour in _rows(colours, 3, "colours")
+            )
             for kind, colours in _kinds(data, "colours").items()
         },
         category_ids=_by_kind(data, "category_ids", int),
@@ -129,21 +158,38 @@ def vocabulary_from_json(data: object) -> Vocabulary:
 
 
 def _check_sizes(vocabulary: Vocabulary) -> None:
-    """Colours and category ids stand one to a class, mirrors one to a keypoint, and indices point at something."""
-    for name, columns in (("colours", vocabulary.colours), ("category_ids", vocabulary.category_ids)):
+    """Colours and category ids stand one to a class, mirrors one to a keypoint, and indices
+    point at something.
+    """
+    for name, columns in (
+        ("colours", vocabulary.colours),
+        ("category_ids", vocabulary.category_ids),
+    ):
         for kind, column in columns.items():
             if len(column) != len(vocabulary.classes.get(kind, ())):
-                raise ValueError(f"the vocabulary has {len(column)} {name} for {len(vocabulary.classes.get(kind, ()))} classes of {kind}")
+                raise ValueError(
+                    f"the vocabulary has {len(column)} {name} for "
+                    f"{len(vocabulary.classes.get(kind, ()))} classes of {kind}"
+                )
     if vocabulary.mirror and len(vocabulary.mirror) != len(vocabulary.keypoints):
-        raise ValueError(f"the vocabulary has {len(vocabulary.mirror)} mirror indices for {len(vocabulary.keypoints)} keypoints")
+        raise ValueError(
+            f"the vocabulary has {len(vocabulary.mirror)} mirror indices for "
+            f"{len(vocabulary.keypoints)} keypoints"
+        )
     if any(not 0 <= index < len(vocabulary.keypoints) for index in vocabulary.mirror):
-        raise ValueError(f"the vocabulary's mirror names a keypoint beyond its {len(vocabulary.keypoints)}")
+        raise ValueError(
+            f"the vocabulary's mirror names a keypoint beyond its {len(vocabulary.keypoints)}"
+        )
 
 
 def _skeleton(data: Mapping[str, Any], keypoints: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """The pairs of a skeleton; none if they name a keypoint that is not there, as old splits of damaged annotations do."""
+    """The pairs of a skeleton; none if they name a keypoint that is not there, as old splits of
+    damaged annotations do.
+    """
     pairs = [cast(tuple[int, int], pair) for pair in _rows(data.get("skeleton", []), 2, "skeleton")]
-    return tuple(pairs) if all(0 <= index < len(keypoints) for pair in pairs for index in pair) else ()
+    return (
+        tuple(pairs) if all(0 <= index < len(keypoints) for pair in pairs for index in pair) else ()
+    )
 
 
 def _kinds(data: Mapping[str, Any], name: str) -> dict[Annotation, Any]:
@@ -161,7 +207,9 @@ def _by_kind(data: Mapping[str, Any], name: str, item: type) -> dict[Annotation,
 def _row(values: object, item: type, name: str) -> tuple[Any, ...]:
     items = _checked(values, list, name)
     if len(items) > MAX_CLASSES:
-        raise ValueError(f"the vocabulary's {name} has {len(items)} entries, more than {MAX_CLASSES}")
+        raise ValueError(
+            f"the vocabulary's {name} has {len(items)} entries, more than {MAX_CLASSES}"
+        )
     return tuple(_checked(value, item, name) for value in items)
 
 
@@ -174,5 +222,7 @@ def _rows(values: object, width: int, name: str) -> list[tuple[int, ...]]:
 
 def _checked(value: object, expected: type, name: str) -> Any:
     if type(value) is not expected:
-        raise ValueError(f"the vocabulary's {name} should hold {expected.__name__}, found {type(value).__name__}")
+        raise ValueError(
+            f"the vocabulary's {name} should hold {expected.__name__}, found {type(value).__name__}"
+        )
     return value

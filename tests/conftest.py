@@ -11,19 +11,26 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
 
-# Time decides no test, and the same examples are drawn in every run, so that a change fails for what it changed: neither how long it
-# takes to draw them counts, nor the constants of whatever modules of ours happen to be imported by then, of which Hypothesis draws some.
-settings.register_profile("mtl_ray", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+# Time decides no test, and the same examples are drawn in every run, so that a change fails for
+# what it changed: neither how long it takes to draw them counts, nor the constants of whatever
+# modules of ours happen to be imported by then, of which Hypothesis draws some.
+settings.register_profile(
+    "mtl_ray", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("mtl_ray")
 providers._get_local_constants = lambda: providers._local_constants
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: one thread a process, as the workers of a run have
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch is imported: one thread a process, as the workers of a run have
 
 pytest_plugins = ["tests.s3_server"]
 
 
 @pytest.fixture(autouse=True)
 def _seeds() -> None:
-    """What a test draws from the generators of the process does not depend on the tests before it."""
+    """What a test draws from the generators of the process does not depend on the tests before
+    it.
+    """
     random.seed(0)
     np.random.seed(0)
     if "torch" in sys.modules:
@@ -32,7 +39,9 @@ def _seeds() -> None:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data sets beside the checkout; tests that need it skip where it is absent."""
+    """The folder of real data sets beside the checkout; tests that need it skip where it is
+    absent.
+    """
     folder = Path(__file__).parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("needs the real data sets in ../shared/data")

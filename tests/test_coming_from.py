@@ -1,4 +1,6 @@
-"""Every command of docs/coming_from.md runs, on small data made for it; what would run long is tried elsewhere, and that place is named."""
+"""Every command of docs/coming_from.md runs, on small data made for it; what would run long is
+tried elsewhere, and that place is named.
+"""
 
 import itertools
 import pickle
@@ -29,8 +31,12 @@ from tests.weights.foreign_files import caffe2, detectron2, jax_vit, mit, pycls,
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "coming_from.md").read_text()
-ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| there |")]
-COMMANDS = list(dict.fromkeys(command for row in ROWS for command in re.findall(r"`python -m ([^`]+)`", row)))
+ROWS = [
+    line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| there |")
+]
+COMMANDS = list(
+    dict.fromkeys(command for row in ROWS for command in re.findall(r"`python -m ([^`]+)`", row))
+)
 ELSEWHERE = {
     "jobs.train": "tests/distributed/test_train.py",
     "jobs.pipeline": "tests/distributed/test_pipeline.py",
@@ -40,13 +46,17 @@ ELSEWHERE = {
     "jobs.convert cityscapes": "tests/sources/test_cityscapes.py",
     "jobs.convert nuimages": "tests/sources/test_nuimages.py",
 }
-"""Commands that start servers or trainings, or want a large data set in its own layout: of these the options alone are tried here."""
+"""Commands that start servers or trainings, or want a large data set in its own layout: of these
+the options alone are tried here.
+"""
 ADDED = {
     "jobs.convert": ["--workers", "1"],
     "jobs.split": ["--workers", "1"],
     "jobs.export": ["export.size=fixed", "export.samples=2", "export.min_agree=0.9"],
 }
-"""To have them in this process, without Ray, and quick; the weights are random, so that scores lie close together."""
+"""To have them in this process, without Ray, and quick; the weights are random, so that scores
+lie close together.
+"""
 CONFIG = """
 model:
   backbone: {name: resnet18, levels: [C4, C5], options: {layers: [1, 1, 1, 1], channels: [8, 8, 16, 16]}}
@@ -60,7 +70,7 @@ data:
   batch: 4
 schedule: {steps: 1}
 runtime: {name: mine}
-"""
+"""  # noqa: E501
 
 
 def test_every_row_has_a_command_or_says_that_there_is_none() -> None:
@@ -68,7 +78,9 @@ def test_every_row_has_a_command_or_says_that_there_is_none() -> None:
     for row in ROWS:
         cells = row.strip("|").split(" | ")
         assert len(cells) == 3, row
-        assert re.fullmatch(r" ?`python -m [^`]+`", cells[1]) or cells[1].startswith("no counterpart"), row
+        assert re.fullmatch(r" ?`python -m [^`]+`", cells[1]) or cells[1].startswith(
+            "no counterpart"
+        ), row
 
 
 def test_the_page_is_linked_from_the_readme() -> None:
@@ -100,8 +112,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _models(folder: Path) -> None:
     write_checkpoint(folder / "runs" / "mine", HEADS)
     (folder / "shards").mkdir()
-    write_split(folder / "shards" / "val", make_samples(open_checkpoint(str(folder / "runs" / "mine"))))
-    request = EvaluationRequest(target=str(folder / "runs" / "mine"), data=str(folder / "shards" / "val"))
+    write_split(
+        folder / "shards" / "val", make_samples(open_checkpoint(str(folder / "runs" / "mine")))
+    )
+    request = EvaluationRequest(
+        target=str(folder / "runs" / "mine"), data=str(folder / "shards" / "val")
+    )
     write_results(str(folder / "results" / "stored"), *evaluate(request))
     quick = ExportConfig(size="fixed", samples=2, min_agree=0.9)
     export(str(folder / "runs" / "mine"), str(folder / "bundles" / "mine"), quick)
@@ -115,7 +131,10 @@ def _detections(folder: Path) -> None:
     found.rename(folder / "results.json")
     (folder / "results.pkl").write_bytes(pickle.dumps(entries_3x(images, masks=True)))
     for number, image in enumerate(images):
-        cv2.imwrite(str(folder / "coco" / "pictures" / image.key), np.full((HEIGHT, WIDTH, 3), 20 * number, np.uint8))
+        cv2.imwrite(
+            str(folder / "coco" / "pictures" / image.key),
+            np.full((HEIGHT, WIDTH, 3), 20 * number, np.uint8),
+        )
 
 
 def _pictures(folder: Path) -> None:
@@ -124,7 +143,9 @@ def _pictures(folder: Path) -> None:
         (folder / "data" / "voc" / name).mkdir(parents=True)
     for number in range(4):
         write_voc(folder / "data" / "voc", number)
-    (folder / "data" / "voc" / "ImageSets" / "Main" / "train.txt").write_text("".join(f"{number:04d}\n" for number in range(4)))
+    (folder / "data" / "voc" / "ImageSets" / "Main" / "train.txt").write_text(
+        "".join(f"{number:04d}\n" for number in range(4))
+    )
     semantic, classes = folder / "data" / "semantic", folder / "data" / "classes" / "train"
     semantic.mkdir(parents=True)
     (semantic / "classes.txt").write_text("sky\nroad\ntree\n")
@@ -134,27 +155,59 @@ def _pictures(folder: Path) -> None:
         cv2.imwrite(str(semantic / f"{number}_label.png"), np.full((20, 30), number, np.uint8))
         (classes / str(number)).mkdir(parents=True)
         cv2.imwrite(str(classes / str(number) / "a.png"), picture)
-    (semantic / "train.txt").write_text("".join(f"{number}.png {number}_label.png\n" for number in range(3)))
+    (semantic / "train.txt").write_text(
+        "".join(f"{number}.png {number}_label.png\n" for number in range(3))
+    )
 
 
 def _weights(folder: Path) -> None:
     net = torchvision.models.resnet18()
-    state = {f"backbone.{name}": value for name, value in net.state_dict().items() if not name.startswith("fc.")}
+    state = {
+        f"backbone.{name}": value
+        for name, value in net.state_dict().items()
+        if not name.startswith("fc.")
+    }
     for epoch in (11, 12):
-        content = {"meta": {"epoch": epoch, "CLASSES": ["car"]}, "state_dict": state, "optimizer": {"state": {}, "param_groups": []}}
+        content = {
+            "meta": {"epoch": epoch, "CLASSES": ["car"]},
+            "state_dict": state,
+            "optimizer": {"state": {}, "param_groups": []},
+        }
         torch.save(content, folder / f"epoch_{epoch}.pth")
-    torch.save({"state_dict": {f"backbone_q.{name}": value for name, value in net.state_dict().items()}}, folder / "moco.pth")
-    torch.save({"model_state": pycls(timm.create_model("regnetx_002").state_dict())}, folder / "regnet.pyth")
+    torch.save(
+        {"state_dict": {f"backbone_q.{name}": value for name, value in net.state_dict().items()}},
+        folder / "moco.pth",
+    )
+    torch.save(
+        {"model_state": pycls(timm.create_model("regnetx_002").state_dict())},
+        folder / "regnet.pyth",
+    )
     resnet = torchvision.models.resnet50().state_dict()
     (folder / "R-50.pkl").write_bytes(pickle.dumps({"blobs": caffe2(resnet)}, protocol=2))
-    (folder / "detectron2.pkl").write_bytes(pickle.dumps({"model": detectron2(resnet), "__author__": "Detectron2 Model Zoo"}))
+    (folder / "detectron2.pkl").write_bytes(
+        pickle.dumps({"model": detectron2(resnet), "__author__": "Detectron2 Model Zoo"})
+    )
     small = timm.create_model("resnet18", layers=(1, 1, 1, 1), channels=(8, 8, 16, 16)).state_dict()
-    old = {f"backbone.{name}": value for name, value in small.items()} | {"bbox_head.retina_cls.weight": torch.zeros(12, 8, 3, 3)}
-    torch.save({"meta": {"mmdet_version": "1.1.0", "config": ""}, "state_dict": old}, folder / "old_retinanet.pth")
-    ssd = {"backbone.extra.0.weight": torch.zeros(1), "bbox_head.cls_convs.0.weight": torch.zeros(8, 2, 3, 3)}
+    old = {f"backbone.{name}": value for name, value in small.items()} | {
+        "bbox_head.retina_cls.weight": torch.zeros(12, 8, 3, 3)
+    }
+    torch.save(
+        {"meta": {"mmdet_version": "1.1.0", "config": ""}, "state_dict": old},
+        folder / "old_retinanet.pth",
+    )
+    ssd = {
+        "backbone.extra.0.weight": torch.zeros(1),
+        "bbox_head.cls_convs.0.weight": torch.zeros(8, 2, 3, 3),
+    }
     torch.save({"meta": {"mmdet_version": "2.5.0"}, "state_dict": ssd}, folder / "old_ssd.pth")
-    torch.save({"model": swin(timm.create_model("swin_tiny_patch4_window7_224").state_dict())}, folder / "swin.pth")
-    torch.save(mit(timm.create_model("pvt_v2_b0", mlp_ratios=(4, 4, 4, 4)).state_dict()), folder / "mit_b0.pth")
+    torch.save(
+        {"model": swin(timm.create_model("swin_tiny_patch4_window7_224").state_dict())},
+        folder / "swin.pth",
+    )
+    torch.save(
+        mit(timm.create_model("pvt_v2_b0", mlp_ratios=(4, 4, 4, 4)).state_dict()),
+        folder / "mit_b0.pth",
+    )
     vit = timm.create_model("vit_tiny_patch16_224").state_dict()
     torch.save({"model": vit}, folder / "vit.pth")
     np.savez(folder / "vit.npz", **jax_vit(vit, heads=3))
@@ -177,7 +230,9 @@ def test_the_options_of_what_runs_long(command: str, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if not _elsewhere(each)])
-def test_a_command_of_the_page(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_of_the_page(
+    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(folder)
     module, *arguments = shlex.split(command)
     if module in ("jobs.analyze", "jobs.weights"):
@@ -188,5 +243,9 @@ def test_a_command_of_the_page(command: str, folder: Path, monkeypatch: pytest.M
         status = stop.code
     assert status == 0
     assert capsys.readouterr().out
-    written = [each for option, each in itertools.pairwise(arguments) if option in ("--out", "--to", "--json")]
+    written = [
+        each
+        for option, each in itertools.pairwise(arguments)
+        if option in ("--out", "--to", "--json")
+    ]
     assert all((folder / each).exists() or list(folder.glob(f"{each}*")) for each in written)

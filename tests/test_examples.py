@@ -19,10 +19,14 @@ def drawn() -> list[tuple[int, str]]:
     return seen
 
 
-def test_examples_do_not_depend_on_what_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_do_not_depend_on_what_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = drawn()
     assert before == drawn()
-    (tmp_path / "full_of_constants.py").write_text(f"WORDS = {[f'word {i}' for i in range(500)]}\nNUMBERS = {list(range(7000, 7500))}\n")
+    (tmp_path / "full_of_constants.py").write_text(
+        f"WORDS = {[f'word {i}' for i in range(500)]}\nNUMBERS = {list(range(7000, 7500))}\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.import_module("full_of_constants")
     assert before == drawn()

@@ -1,4 +1,6 @@
-"""The rooms that must stay light: what they import is looked up in ``sys.modules`` of a fresh process."""
+"""The rooms that must stay light: what they import is looked up in ``sys.modules`` of a fresh
+process.
+"""
 
 import json
 import subprocess
@@ -15,19 +17,26 @@ HEAVY = ("torch", "torchvision", "timm", "ray")
 def _modules_of(*places: str) -> list[str]:
     files = [file for place in places for file in sorted(ROOT.glob(place))]
     assert files, places
-    return [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
+    return [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for file in files
+    ]
 
 
 def _brought_by(modules: list[str]) -> dict[str, list[str]]:
-    """The heavy packages that appeared with the import of each module, all in one process, one after the other."""
+    """The heavy packages that appeared with the import of each module, all in one process, one
+    after the other.
+    """
     code = (
         "import importlib, json, sys\n"
         f"found, before = {{}}, set()\nfor name in {modules!r}:\n"
-        f"    importlib.import_module(name)\n    now = {{heavy for heavy in {HEAVY!r} if heavy in sys.modules}}\n"
+        f"    importlib.import_module(name)\n    now = {{heavy for heavy in {HEAVY!r} if heavy in sys.modules}}\n"  # noqa: E501
         "    found[name], before = sorted(now - before), now\n"
         "print(json.dumps(found))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, list[str]] = json.loads(done.stdout)
     return {module: heavy for module, heavy in found.items() if heavy}
@@ -35,14 +44,24 @@ def _brought_by(modules: list[str]) -> dict[str, list[str]]:
 
 LIGHT = {
     "config": ("mtl_ray/config/*.py", "mtl_ray/*/config.py", "mtl_ray/tasks/*/config.py"),
-    "geometry, samples, storage": ("mtl_ray/geometry/*.py", "mtl_ray/samples.py", "mtl_ray/storage.py", "mtl_ray/artifact.py"),
+    "geometry, samples, storage": (
+        "mtl_ray/geometry/*.py",
+        "mtl_ray/samples.py",
+        "mtl_ray/storage.py",
+        "mtl_ray/artifact.py",
+    ),
     "experiment": ("mtl_ray/experiment.py",),
     "inputs, engines": ("mtl_ray/inputs/*.py", "mtl_ray/backends/*.py", "mtl_ray/plugin.py"),
     "sources": ("mtl_ray/sources/*.py",),
     "shards": ("mtl_ray/shards/*.py",),
     "serving": ("mtl_ray/serving/*.py",),
     "onnx and http predictors": ("mtl_ray/inference/bundle.py", "mtl_ray/inference/endpoint.py"),
-    "all tasks": ("mtl_ray/tasks/task.py", "mtl_ray/tasks/difference.py", "mtl_ray/tasks/charts.py", "mtl_ray/tasks/*/difference.py"),
+    "all tasks": (
+        "mtl_ray/tasks/task.py",
+        "mtl_ray/tasks/difference.py",
+        "mtl_ray/tasks/charts.py",
+        "mtl_ray/tasks/*/difference.py",
+    ),
     "tasks": tuple(f"mtl_ray/tasks/*/{part}.py" for part in LIGHT_TASK_PARTS),
 }
 
@@ -53,7 +72,11 @@ def test_light_rooms_import_neither_torch_nor_ray(places):
 
 
 def test_only_distributed_imports_ray():
-    modules = [name for name in _modules_of("mtl_ray/**/*.py") if ".distributed" not in name and not name.endswith("__main__")]
+    modules = [
+        name
+        for name in _modules_of("mtl_ray/**/*.py")
+        if ".distributed" not in name and not name.endswith("__main__")
+    ]
     assert [module for module, heavy in _brought_by(modules).items() if "ray" in heavy] == []
 
 
@@ -64,8 +87,14 @@ def test_the_search_sees_torch_where_it_is():
 def test_every_task_has_its_parts():
     for folder in sorted(ROOT.glob("mtl_ray/tasks/*/")):
         if folder.name != "__pycache__":
-            assert {part for part in LIGHT_TASK_PARTS if not (folder / f"{part}.py").is_file()} == set(), folder.name
+            assert {
+                part for part in LIGHT_TASK_PARTS if not (folder / f"{part}.py").is_file()
+            } == set(), folder.name
 
 
 def test_packages_are_empty():
-    assert [str(file) for file in [*ROOT.glob("mtl_ray/**/__init__.py"), ROOT / "jobs/__init__.py"] if file.read_text().strip()] == []
+    assert [
+        str(file)
+        for file in [*ROOT.glob("mtl_ray/**/__init__.py"), ROOT / "jobs/__init__.py"]
+        if file.read_text().strip()
+    ] == []

@@ -11,8 +11,14 @@ import pytest
 from jobs.run import run
 
 ROOT = Path(__file__).parents[1]
-JOBS = sorted(path.stem for path in ROOT.glob("jobs/*.py") if path.stem not in ("__init__", "run", "tools"))
-TOOLS = sorted(f"{path.parent.name}.{path.stem}" for path in ROOT.glob("jobs/*/*.py") if not path.stem.startswith("__"))
+JOBS = sorted(
+    path.stem for path in ROOT.glob("jobs/*.py") if path.stem not in ("__init__", "run", "tools")
+)
+TOOLS = sorted(
+    f"{path.parent.name}.{path.stem}"
+    for path in ROOT.glob("jobs/*/*.py")
+    if not path.stem.startswith("__")
+)
 """One module each of the jobs that hold several."""
 MOST_LINES = 45
 
@@ -45,7 +51,9 @@ def test_a_job_without_its_arguments_is_a_wrong_request(job, capsys):
 def test_the_tools_of_a_job_are_listed(name, capsys):
     main = importlib.import_module("jobs.tools").main
     listed = importlib.import_module(f"jobs.{name}.__main__").TOOLS
-    assert {f"{name}.{tool.replace('-', '_')}" for tool in listed} == {tool for tool in TOOLS if tool.startswith(f"{name}.")}
+    assert {f"{name}.{tool.replace('-', '_')}" for tool in listed} == {
+        tool for tool in TOOLS if tool.startswith(f"{name}.")
+    }
     with pytest.raises(SystemExit):
         main(f"jobs.{name}", "About.", listed, ["--help"])
     said = capsys.readouterr().out
@@ -60,7 +68,9 @@ def test_a_job_is_thin(job):
     """A class of a job's script would be pickled by value and be another class elsewhere."""
     text = (ROOT / "jobs" / f"{job.replace('.', '/')}.py").read_text()
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
-    assert [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= MOST_LINES] == []
+    assert [
+        node.name for node in functions if (node.end_lineno or 0) - node.lineno >= MOST_LINES
+    ] == []
     assert not [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
     assert "." in job or text.rstrip().endswith('if __name__ == "__main__":\n    run(main)')
 
@@ -98,7 +108,11 @@ def test_a_submitted_job_does_not_write_where_nobody_will_look(job, given, monke
 def test_what_the_system_says_of_a_file_is_a_sentence_too(tmp_path, capsys):
     assert ended(lambda: len((tmp_path / "nothing").read_text())) == 2
     assert ended(lambda: len(tmp_path.read_text())) == 2
-    assert capsys.readouterr().err == f"error: {tmp_path}/nothing: No such file or directory\nerror: {tmp_path}: Is a directory\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: {tmp_path}/nothing: No such file or directory\nerror: {tmp_path}: Is a "
+        "directory\n"
+    )
 
 
 def test_our_own_mistake_keeps_its_traceback():
@@ -131,7 +145,10 @@ def test_a_misspelt_key_is_named_with_the_nearest(job, tmp_path, capsys):
     config.write_text("runtime:\n  name: x\n  wokers: 2\n")
     name, *action = job.split()
     assert run_job(name, *action, str(config)) == 2
-    assert f"{config}:3: unknown key runtime.wokers; did you mean runtime.workers?" in capsys.readouterr().err
+    assert (
+        f"{config}:3: unknown key runtime.wokers; did you mean runtime.workers?"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("target", ["evaluate", "predict", "export"])
@@ -146,13 +163,17 @@ def test_a_target_that_is_not_there_is_named(target, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("config", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "config", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem
+)
 def test_every_config_is_valid_and_begins_with_its_command(config, capsys):
     assert run_job("config", "print", str(config)) == 0
     assert f"{config.name}:" in capsys.readouterr().out
     job = {"pipelines": "pipeline", "tuning": "tune"}.get(config.parent.name, "train")
     header = list(takewhile(lambda line: line.startswith("#"), config.read_text().splitlines()))
-    assert any(line.startswith(f"# python -m jobs.{job} {config.relative_to(ROOT)}") for line in header)
+    assert any(
+        line.startswith(f"# python -m jobs.{job} {config.relative_to(ROOT)}") for line in header
+    )
 
 
 def test_the_schema_is_written(tmp_path):

@@ -42,7 +42,12 @@ def write_voc(root: Path, number: int) -> None:
         found = ElementTree.SubElement(annotation, "object")
         ElementTree.SubElement(found, "name").text = str(kind)
         box = ElementTree.SubElement(found, "bndbox")
-        for name, value in (("xmin", x + 1), ("ymin", y + 1), ("xmax", x + side), ("ymax", y + side)):
+        for name, value in (
+            ("xmin", x + 1),
+            ("ymin", y + 1),
+            ("xmax", x + side),
+            ("ymax", y + side),
+        ):
             ElementTree.SubElement(box, name).text = str(value)
     cv2.imwrite(str(root / "JPEGImages" / f"{number:04d}.jpg"), image)
     ElementTree.ElementTree(annotation).write(root / "Annotations" / f"{number:04d}.xml")
@@ -58,14 +63,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(16):
         write_voc(copy / "my_set", number)
     for split, numbers in (("train", range(12)), ("val", range(12, 16))):
-        (copy / "my_set" / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{number:04d}\n" for number in numbers))
+        (copy / "my_set" / "ImageSets" / "Main" / f"{split}.txt").write_text(
+            "".join(f"{number:04d}\n" for number in numbers)
+        )
     return copy
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """As a person has it who activated the virtual environment, without anything of Ray's."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "WANDB_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "WANDB_"))
+    }
     return kept | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(tmp_path_factory.mktemp("home")),
@@ -74,7 +83,15 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def run(command: str, folder: Path, environment: dict[str, str]) -> str:
-    done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
 
@@ -96,10 +113,18 @@ def server() -> Iterator[list["subprocess.Popen[bytes]"]]:
         assert process.wait(timeout=60) in (0, 130)
 
 
-def serve(command: str, port: int, folder: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+def serve(
+    command: str, port: int, folder: Path, environment: dict[str, str]
+) -> "subprocess.Popen[bytes]":
     log = folder / "serve.log"
     with log.open("wb") as output:
-        process = subprocess.Popen([*shlex.split(command), "--port", str(port)], cwd=folder, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [*shlex.split(command), "--port", str(port)],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+        )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -116,20 +141,28 @@ def test_there_is_something_to_run():
     assert len(QUICK) == 1
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make ")])
+@pytest.mark.parametrize(
+    "command", [command for command in COMMANDS if command.startswith("make ")]
+)
 def test_a_make_target_is_there(command):
     target = command.removeprefix("make ").strip()
-    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"the Makefile has no {target}"
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), (
+        f"the Makefile has no {target}"
+    )
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("ray job submit")])
+@pytest.mark.parametrize(
+    "command", [command for command in COMMANDS if command.startswith("ray job submit")]
+)
 def test_what_is_submitted_is_a_job_with_a_valid_config(command, folder, environment):
     """``tests/distributed/test_submit.py`` submits jobs; here the job's own words are looked at."""
     job = command.split(" -- ")[1].replace("-m jobs.train", "-m jobs.config print")
     assert "s3://bucket/runs" in run(job, folder, environment)
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith(("make ", "source ", "ray job submit"))])
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if not c.startswith(("make ", "source ", "ray job submit"))]
+)
 def test_the_commands_run_one_after_the_other(command, folder, environment, server, port):
     command = command.replace("http://127.0.0.1:8000", f"http://127.0.0.1:{port}")
     if command.startswith("python -m jobs.serve") and "compare" not in command:
@@ -145,7 +178,9 @@ def test_the_commands_run_one_after_the_other(command, folder, environment, serv
 
 
 def test_the_places_that_are_named_are_there():
-    named = re.findall(r"`((?:mtl_ray|jobs|configs|tests)/[\w/.]+|[A-Z]+\.md|requirements\.txt)`", README)
+    named = re.findall(
+        r"`((?:mtl_ray|jobs|configs|tests)/[\w/.]+|[A-Z]+\.md|requirements\.txt)`", README
+    )
     assert len(named) >= 10
     assert [name for name in named if not (ROOT / name).exists()] == []
 

@@ -16,7 +16,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DECLARED = [Requirement(text) for text in PROJECT["dependencies"]]
 STORAGE = {"gcs": "gcp", "azure": "azure"}
 """Extras that only the cluster files of their cloud install."""
-OPTIONAL = [Requirement(text) for name, texts in PROJECT["optional-dependencies"].items() for text in texts if name not in STORAGE]
+OPTIONAL = [
+    Requirement(text)
+    for name, texts in PROJECT["optional-dependencies"].items()
+    for text in texts
+    if name not in STORAGE
+]
 PINNED = [Requirement(line) for line in (ROOT / "requirements.txt").read_text().splitlines()]
 OWN = {"mtl_ray", "jobs", "tests", "benchmarks"}
 
@@ -36,11 +41,21 @@ def imported(*folders: str) -> set[str]:
 def undeclared(names: set[str], declared: list[Requirement]) -> list[str]:
     known = {canonicalize_name(need.name) for need in declared}
     distributions = packages_distributions()
-    return sorted(name for name in names if not {canonicalize_name(one) for one in distributions.get(name, [name])} & known)
+    return sorted(
+        name
+        for name in names
+        if not {canonicalize_name(one) for one in distributions.get(name, [name])} & known
+    )
 
 
 def test_the_package_imports_what_it_declares():
-    assert undeclared(imported("mtl_ray", "jobs"), DECLARED + [need for need in OPTIONAL if need.name == "tensorboard"]) == []
+    assert (
+        undeclared(
+            imported("mtl_ray", "jobs"),
+            DECLARED + [need for need in OPTIONAL if need.name == "tensorboard"],
+        )
+        == []
+    )
 
 
 def test_the_tests_import_what_is_declared_for_development():
@@ -52,13 +67,17 @@ def test_every_declared_package_is_pinned_within_its_range():
     for need in DECLARED + OPTIONAL:
         if need.name != PROJECT["name"]:
             pin = pins[canonicalize_name(need.name)]
-            assert need.specifier.contains(pin.removeprefix("=="), prereleases=True), f"{need} is pinned {pin}"
+            assert need.specifier.contains(pin.removeprefix("=="), prereleases=True), (
+                f"{need} is pinned {pin}"
+            )
 
 
 @pytest.mark.parametrize("extra", STORAGE)
 def test_a_cluster_installs_the_storage_of_its_cloud(extra):
     (need,) = map(Requirement, PROJECT["optional-dependencies"][extra])
-    pin = re.search(rf" {need.name}==(\S+)", (ROOT / "clusters" / f"{STORAGE[extra]}.yaml").read_text())
+    pin = re.search(
+        rf" {need.name}==(\S+)", (ROOT / "clusters" / f"{STORAGE[extra]}.yaml").read_text()
+    )
     assert pin
     assert need.specifier.contains(pin[1])
 
@@ -71,5 +90,9 @@ def test_pins_are_exact_names_and_versions():
 def test_every_dependency_has_a_reason_beside_it():
     text = (ROOT / "pyproject.toml").read_text()
     for need in DECLARED + OPTIONAL:
-        line = next(line for line in text.splitlines() if f'"{need.name}' in line and ("==" in line or ">=" in line or "[" in line))
+        line = next(
+            line
+            for line in text.splitlines()
+            if f'"{need.name}' in line and ("==" in line or ">=" in line or "[" in line)
+        )
         assert re.search(r"# \w+", line), line

@@ -32,7 +32,9 @@ def test_bytes_come_back_whole_and_in_ranges(folder: str) -> None:
 
 
 @pytest.mark.parametrize("missing", [storage.read, storage.size], ids=["read", "size"])
-def test_what_is_not_there_is_a_file_not_found(folder: str, missing: Callable[[str], object]) -> None:
+def test_what_is_not_there_is_a_file_not_found(
+    folder: str, missing: Callable[[str], object]
+) -> None:
     with pytest.raises(FileNotFoundError):
         missing(storage.join(folder, "nothing"))
 
@@ -47,7 +49,9 @@ def test_write_new_leaves_alone_what_is_there(folder: str) -> None:
 def test_of_many_writers_at_once_exactly_one_succeeds(folder: str) -> None:
     uri = storage.join(folder, "once")
     with ThreadPoolExecutor(8) as threads:
-        won = list(threads.map(lambda number: storage.write_new(uri, str(number).encode()), range(24)))
+        won = list(
+            threads.map(lambda number: storage.write_new(uri, str(number).encode()), range(24))
+        )
     assert won.count(True) == 1
     assert storage.read(uri) == str(won.index(True)).encode()
 
@@ -61,7 +65,9 @@ def test_listings_show_what_others_just_wrote(folder: str) -> None:
     storage.write(storage.join(folder, "deep", "c"), b"123")
     assert storage.names(folder) == ["a", "b", "deep"]
     assert storage.sizes(folder) == {"a": 1, "b": 2}
-    assert list(storage.files(folder)) == [storage.join(folder, name) for name in ("a", "b", "deep/c")]
+    assert list(storage.files(folder)) == [
+        storage.join(folder, name) for name in ("a", "b", "deep/c")
+    ]
 
 
 def test_remove_takes_a_folder_with_all_that_is_in_it(folder: str) -> None:
@@ -107,7 +113,9 @@ def _with_options(monkeypatch: pytest.MonkeyPatch, **options: object) -> None:
 
 
 @pytest.mark.parametrize("ask", [storage.read, storage.size, storage.exists, storage.names])
-def test_a_wrong_secret_is_told(s3: S3Server, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], object]) -> None:
+def test_a_wrong_secret_is_told(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], object]
+) -> None:
     storage.write(uri := storage.join(s3.folder(), "file"), b"1")
     _with_options(monkeypatch, key=KEY, secret="wrong")
     with pytest.raises(PermissionError, match=f"access to {uri} is refused"):
@@ -115,20 +123,32 @@ def test_a_wrong_secret_is_told(s3: S3Server, monkeypatch: pytest.MonkeyPatch, a
 
 
 def test_a_server_that_is_not_there_is_told(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    _with_options(monkeypatch, endpoint_url="http://127.0.0.1:9", config_kwargs={"retries": {"total_max_attempts": 1}})
+    _with_options(
+        monkeypatch,
+        endpoint_url="http://127.0.0.1:9",
+        config_kwargs={"retries": {"total_max_attempts": 1}},
+    )
     with pytest.raises(ConnectionError, match="s3://tests/file cannot be reached"):
         storage.read("s3://tests/file")
 
 
 @pytest.mark.parametrize(
     ("uri", "expected"),
-    [("s3://bucket/a/", "s3://bucket/a"), ("file:///a/b", "/a/b"), ("/a/b", "/a/b"), ("a/b", f"{os.getcwd()}/a/b")],
+    [
+        ("s3://bucket/a/", "s3://bucket/a"),
+        ("file:///a/b", "/a/b"),
+        ("/a/b", "/a/b"),
+        ("a/b", f"{os.getcwd()}/a/b"),
+    ],
 )
 def test_absolute(uri: str, expected: str) -> None:
     assert storage.absolute(uri) == expected
 
 
-@pytest.mark.parametrize(("uri", "expected"), [("s3://bucket/a", True), ("file:///a", False), ("/a", False), ("a", False), ("C:/a", False)])
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [("s3://bucket/a", True), ("file:///a", False), ("/a", False), ("a", False), ("C:/a", False)],
+)
 def test_is_remote(uri: str, expected: bool) -> None:
     assert storage.is_remote(uri) is expected
 
@@ -146,5 +166,7 @@ def test_names_that_look_like_patterns(folder: str) -> None:
         assert storage.sizes(storage.join(place, "deep [x]")) == {"f [1].txt": len(name.encode())}
     for at, name in enumerate(names):
         storage.remove(storage.join(folder, name))
-        left = [other for other in names if list(storage.files(storage.join(folder, other)))]  # S3 here keeps names of empty folders
+        left = [
+            other for other in names if list(storage.files(storage.join(folder, other)))
+        ]  # S3 here keeps names of empty folders
         assert left == names[at + 1 :], name

@@ -1,4 +1,6 @@
-"""Progress in a log file: whole lines, and none for what is done at once. Real processes with a pipe for stderr."""
+"""Progress in a log file: whole lines, and none for what is done at once. Real processes with a
+pipe for stderr.
+"""
 
 import fcntl
 import os
@@ -16,11 +18,13 @@ with terminal.progress_bar(total=5, desc="work", unit="task", leave=sys.argv[2] 
     for _ in range(5):
         bar.update()
 print("first result")
-"""
+"""  # noqa: E501
 
 
 def stderr_of(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "first result\n"
     return done.stderr
 
@@ -41,7 +45,12 @@ def test_a_log_gets_whole_lines() -> None:
 def test_a_person_sees_a_bar_in_place() -> None:
     reads, writes = pty.openpty()
     fcntl.ioctl(writes, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    subprocess.run([sys.executable, "-c", SCRIPT, "1000", "leave"], stderr=writes, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT, "1000", "leave"],
+        stderr=writes,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
     os.close(writes)
     seen = os.read(reads, 100_000).decode()
     os.close(reads)

@@ -11,7 +11,7 @@ from mtl_ray.distributed.outputs import absolute_output
 
 EXAMPLES = """examples:
   python -m jobs.analyze complexity configs/detection/yolov3_bccd.yaml --shape 256 320 --classes 3
-  python -m jobs.analyze complexity mtl_ray.analysis.published:retinanet_r50_fpn --shape 1280 800 --rule mmcv"""
+  python -m jobs.analyze complexity mtl_ray.analysis.published:retinanet_r50_fpn --shape 1280 800 --rule mmcv"""  # noqa: E501
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,22 +25,70 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("target", help="config (.yaml), run folder, checkpoint, bundle, or MODULE:FUNCTION that returns a torch module")
-    parser.add_argument("--shape", type=int, nargs="+", metavar="N", help="height and width, one number for a square, or the whole shape")
-    parser.add_argument("--rule", choices=get_args(Rule), default="dispatch", help="mmcv: as OpenMMLab's published figures were counted")
-    parser.add_argument("--modality", choices=get_args(Modality), default="image", help="point: --shape POINTS VALUES of a cloud")
-    parser.add_argument("--size-divisor", type=int, default=1, metavar="N", help="round height and width up to multiples of this")
-    parser.add_argument("--classes", type=int, metavar="N", help="their number, for a config whose split is not available")
-    parser.add_argument("--auxiliary", action="store_true", help="with auxiliary heads (train_only)")
-    parser.add_argument("--device", default="meta", help="meta (default): nothing is computed; cpu: for networks that depend on values")
-    parser.add_argument("--depth", type=int, default=2, metavar="N", help="depth of the table (default 2)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures of all modules there (path or URI)")
+    parser.add_argument(
+        "target",
+        help="config (.yaml), run folder, checkpoint, bundle, or MODULE:FUNCTION that returns a "
+        "torch module",
+    )
+    parser.add_argument(
+        "--shape",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="height and width, one number for a square, or the whole shape",
+    )
+    parser.add_argument(
+        "--rule",
+        choices=get_args(Rule),
+        default="dispatch",
+        help="mmcv: as OpenMMLab's published figures were counted",
+    )
+    parser.add_argument(
+        "--modality",
+        choices=get_args(Modality),
+        default="image",
+        help="point: --shape POINTS VALUES of a cloud",
+    )
+    parser.add_argument(
+        "--size-divisor",
+        type=int,
+        default=1,
+        metavar="N",
+        help="round height and width up to multiples of this",
+    )
+    parser.add_argument(
+        "--classes",
+        type=int,
+        metavar="N",
+        help="their number, for a config whose split is not available",
+    )
+    parser.add_argument(
+        "--auxiliary", action="store_true", help="with auxiliary heads (train_only)"
+    )
+    parser.add_argument(
+        "--device",
+        default="meta",
+        help="meta (default): nothing is computed; cpu: for networks that depend on values",
+    )
+    parser.add_argument(
+        "--depth", type=int, default=2, metavar="N", help="depth of the table (default 2)"
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the figures of all modules there (path or URI)"
+    )
     args = parser.parse_args(argv)
     if args.size_divisor < 1:
         parser.error("--size-divisor must be at least 1")
     out = absolute_output("--json", args.json) if args.json else None
-    options = {"rule": args.rule, "modality": args.modality, "divisor": args.size_divisor, "classes": args.classes}
-    found = complexity_report(args.target, args.shape, **options, auxiliary=args.auxiliary, device=args.device)
+    options = {
+        "rule": args.rule,
+        "modality": args.modality,
+        "divisor": args.size_divisor,
+        "classes": args.classes,
+    }
+    found = complexity_report(
+        args.target, args.shape, **options, auxiliary=args.auxiliary, device=args.device
+    )
     print(found.to_text(args.depth))
     if out is not None:
         storage.write(out, json.dumps(found.to_json(), indent=1).encode())

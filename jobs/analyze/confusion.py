@@ -9,34 +9,81 @@ from mtl_ray.distributed.outputs import absolute_output
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the counts, percentages, a table by class and a figure; prints the table."""
-    example = "example: python -m jobs.analyze confusion results/bccd/predictions.arrow --data shards/bccd/val --out confusion"
-    parser = argparse.ArgumentParser(prog="python -m jobs.analyze confusion", description=__doc__, epilog=example)
-    parser.add_argument("predictions", help="predictions.arrow, a COCO results file, or a result pickle of OpenMMLab")
+    example = (
+        "example: python -m jobs.analyze confusion results/bccd/predictions.arrow --data "
+        "shards/bccd/val --out confusion"
+    )
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.analyze confusion", description=__doc__, epilog=example
+    )
+    parser.add_argument(
+        "predictions",
+        help="predictions.arrow, a COCO results file, or a result pickle of OpenMMLab",
+    )
     parser.add_argument("--data", required=True, help="URI of a split, or a COCO annotation file")
     parser.add_argument("--out", required=True, help="folder or URI")
-    parser.add_argument("--score-thr", type=float, default=0.3, help="detections of a lower score are left out (default 0.3)")
-    parser.add_argument("--iou-thr", type=float, default=0.5, help="least IoU of a detection and its object (default 0.5)")
-    parser.add_argument("--nms-iou-thr", type=float, help="first suppress detections with more IoU to a better one of their class")
-    parser.add_argument("--compat", action="store_true", help="MMDetection's rule: every object that a detection overlaps counts")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ... of a pickle")
-    parser.add_argument("--head", help="the head, if there are several; labels and class maps have confusions too")
+    parser.add_argument(
+        "--score-thr",
+        type=float,
+        default=0.3,
+        help="detections of a lower score are left out (default 0.3)",
+    )
+    parser.add_argument(
+        "--iou-thr",
+        type=float,
+        default=0.5,
+        help="least IoU of a detection and its object (default 0.5)",
+    )
+    parser.add_argument(
+        "--nms-iou-thr",
+        type=float,
+        help="first suppress detections with more IoU to a better one of their class",
+    )
+    parser.add_argument(
+        "--compat",
+        action="store_true",
+        help="MMDetection's rule: every object that a detection overlaps counts",
+    )
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ... of a pickle"
+    )
+    parser.add_argument(
+        "--head", help="the head, if there are several; labels and class maps have confusions too"
+    )
     args = parser.parse_args(argv)
     out = absolute_output("--out", args.out)
 
-    from mtl_ray.analysis.confusion import confusion_table, head_confusion, object_confusion, write_confusion
+    from mtl_ray.analysis.confusion import (
+        confusion_table,
+        head_confusion,
+        object_confusion,
+        write_confusion,
+    )
     from mtl_ray.analysis.paired import open_pairs, pair
 
     pairs = open_pairs(args.predictions, args.data, classes=args.classes)
     name = args.head or next(iter(pairs.stored.heads))
     if pairs.annotation(name) == "instances":
         paired = pair(pairs, name).usable()
-        found = object_confusion(paired, min_score=args.score_thr, min_iou=args.iou_thr, nms_iou=args.nms_iou_thr, compat=args.compat)
+        found = object_confusion(
+            paired,
+            min_score=args.score_thr,
+            min_iou=args.iou_thr,
+            nms_iou=args.nms_iou_thr,
+            compat=args.compat,
+        )
     else:
         found = head_confusion(pairs, name)
-    print(f"{'class':24} {'annotated':>10} {'predicted':>10} {'correct':>10} {'precision':>10} {'recall':>10} {'f1':>10}")
+    print(
+        f"{'class':24} {'annotated':>10} {'predicted':>10} {'correct':>10} {'precision':>10} "
+        f"{'recall':>10} {'f1':>10}"
+    )
     for label, annotated, predicted, correct, precision, recall, f1 in confusion_table(found):
         if annotated or predicted:
-            print(f"{label[:24]:24} {annotated:10} {predicted:10} {correct:10} {precision:10.4f} {recall:10.4f} {f1:10.4f}")
+            print(
+                f"{label[:24]:24} {annotated:10} {predicted:10} {correct:10} {precision:10.4f} "
+                f"{recall:10.4f} {f1:10.4f}"
+            )
     for line in (*pairs.notes, *write_confusion(out, name, found)):
         print(line)
     return 0

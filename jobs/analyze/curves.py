@@ -1,4 +1,6 @@
-"""Values of training logs (of OpenMMLab, all generations, or of this project) as curves, with the points as CSV beside the figure."""
+"""Values of training logs (of OpenMMLab, all generations, or of this project) as curves, with
+the points as CSV beside the figure.
+"""
 
 import argparse
 import os
@@ -15,24 +17,77 @@ from mtl_ray.distributed.outputs import absolute_output
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes the figure and the CSV."""
-    example = "example: python -m jobs.analyze curves runs/a runs/b --keys bbox_mAP --legend small large --out curves.pdf"
-    parser = argparse.ArgumentParser(prog="python -m jobs.analyze curves", description=__doc__, epilog=example)
-    parser.add_argument(
-        "logs", nargs="+", metavar="LOG", help="*.log.json, scalars.json, scalars.jsonl, or the folder of a run; path or URI"
+    example = (
+        "example: python -m jobs.analyze curves runs/a runs/b --keys bbox_mAP --legend "
+        "small "
+        "large --out curves.pdf"
     )
-    parser.add_argument("--keys", nargs="+", required=True, metavar="K", help="such as loss, bbox_mAP or coco/bbox_mAP")
-    parser.add_argument("--out", required=True, metavar="FILE", help="the figure: .png, .pdf, .svg, ... (path or URI)")
-    parser.add_argument("--legend", nargs="+", metavar="L", help="a name for each log and key, all keys of the first log first")
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.analyze curves", description=__doc__, epilog=example
+    )
+    parser.add_argument(
+        "logs",
+        nargs="+",
+        metavar="LOG",
+        help="*.log.json, scalars.json, scalars.jsonl, or the folder of a run; path or URI",
+    )
+    parser.add_argument(
+        "--keys",
+        nargs="+",
+        required=True,
+        metavar="K",
+        help="such as loss, bbox_mAP or coco/bbox_mAP",
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="the figure: .png, .pdf, .svg, ... (path or URI)",
+    )
+    parser.add_argument(
+        "--legend",
+        nargs="+",
+        metavar="L",
+        help="a name for each log and key, all keys of the first log first",
+    )
     parser.add_argument("--title", default="", metavar="T", help="above the figure")
-    parser.add_argument("--mode", choices=("train", "eval"), help="only lines of training or of evaluation")
-    parser.add_argument("--x", choices=get_args(Axis), help="by default epochs if all keys are of evaluations, else steps")
-    parser.add_argument("--smooth", type=float, default=0.0, metavar="W", help="weight of the past in a running mean, 0 to below 1")
-    parser.add_argument("--join", action="store_true", help="the logs belong to one resumed training, in this order")
     parser.add_argument(
-        "--interval", "--eval-interval", type=int, metavar="N", help="epochs between evaluations, for logs without the epoch"
+        "--mode", choices=("train", "eval"), help="only lines of training or of evaluation"
     )
-    parser.add_argument("--style", choices=get_args(Style), default="whitegrid", metavar="S", help=f"one of {', '.join(get_args(Style))}")
-    parser.add_argument("--backend", metavar="B", help="of matplotlib: agg (default), cairo, svg, pdf, pgf, ...; no window is opened")
+    parser.add_argument(
+        "--x",
+        choices=get_args(Axis),
+        help="by default epochs if all keys are of evaluations, else steps",
+    )
+    parser.add_argument(
+        "--smooth",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="weight of the past in a running mean, 0 to below 1",
+    )
+    parser.add_argument(
+        "--join", action="store_true", help="the logs belong to one resumed training, in this order"
+    )
+    parser.add_argument(
+        "--interval",
+        "--eval-interval",
+        type=int,
+        metavar="N",
+        help="epochs between evaluations, for logs without the epoch",
+    )
+    parser.add_argument(
+        "--style",
+        choices=get_args(Style),
+        default="whitegrid",
+        metavar="S",
+        help=f"one of {', '.join(get_args(Style))}",
+    )
+    parser.add_argument(
+        "--backend",
+        metavar="B",
+        help="of matplotlib: agg (default), cairo, svg, pdf, pgf, ...; no window is opened",
+    )
     args = parser.parse_args(argv)
     if args.interval is not None and args.interval < 1:
         parser.error("--interval must be at least 1")
@@ -45,13 +100,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     joined = [log.joined() for log in logs]
     for log, kept in zip(logs, joined, strict=True):
         if left_out := len(log.records) - len(kept.records):
-            print(f"{log.uri}: repeated steps: the last lines count, {left_out} earlier lines were left out")
-    curves = curves_of(joined, args.keys, labels=args.legend, kind=args.mode, interval=args.interval, smooth=args.smooth)
+            print(
+                f"{log.uri}: repeated steps: the last lines count, {left_out} earlier lines were "
+                "left out"
+            )
+    curves = curves_of(
+        joined,
+        args.keys,
+        labels=args.legend,
+        kind=args.mode,
+        interval=args.interval,
+        smooth=args.smooth,
+    )
     figure = draw_curves(curves, args.x or axis_of(curves), title=args.title, style=args.style)
     table = os.path.splitext(args.out)[0] + ".csv"
     storage.write(out, figure_bytes(figure, args.out, args.backend))
     storage.write(os.path.splitext(out)[0] + ".csv", to_csv(curves).encode())
-    print(f"{sum(len(curve.steps) for curve in curves)} points of {len(curves)} curves are in {args.out} and {table}")
+    print(
+        f"{sum(len(curve.steps) for curve in curves)} points of {len(curves)} curves are in "
+        f"{args.out} and {table}"
+    )
     return 0
 
 

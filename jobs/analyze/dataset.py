@@ -1,4 +1,6 @@
-"""Checks of datasets before a training: class balance, boxes, damaged and missing files, images in two splits."""
+"""Checks of datasets before a training: class balance, boxes, damaged and missing files, images
+in two splits.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -21,11 +23,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "data", nargs="+", metavar="D", help="split, COCO annotation file, or KIND:root=R,split=S,... as jobs.convert reads it"
+        "data",
+        nargs="+",
+        metavar="D",
+        help="split, COCO annotation file, or KIND:root=R,split=S,... as jobs.convert reads it",
     )
-    parser.add_argument("--out", metavar="DIR", help="folder or URI for dataset.json, the tables and the figures")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder or URI for dataset.json, the tables and the figures"
+    )
     parser.add_argument("--images", help="folder of the images of a COCO annotation file")
-    parser.add_argument("--workers", type=int, default=1, help="Ray tasks at a time; 1 (default): this process, without Ray")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="Ray tasks at a time; 1 (default): this process, without Ray",
+    )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if there are findings")
     args = parser.parse_args(argv)
     out = absolute_output("--out", args.out) if args.out else None

@@ -10,13 +10,33 @@ from mtl_ray.experiment import load_experiment
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints a column of metrics for each dataset, and writes them to --out."""
-    example = "example: python -m jobs.analyze eval-metric results/predictions.arrow --config configs/detection/yolov3_bccd.yaml"
-    parser = argparse.ArgumentParser(prog="python -m jobs.analyze eval-metric", description=__doc__, epilog=example)
-    parser.add_argument("predictions", nargs="+", help="predictions.arrow, COCO results or result pickles, one for each dataset")
-    parser.add_argument("--config", help="the data is its data.val unless --data is given; its evaluate section applies")
-    parser.add_argument("--data", nargs="+", help="URIs of splits or COCO annotation files, in the order of the predictions")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ... of a pickle")
-    parser.add_argument("--classwise", action="store_true", help="also print the figures of each class")
+    example = (
+        "example: python -m jobs.analyze eval-metric results/predictions.arrow --config "
+        "configs/detection/yolov3_bccd.yaml"
+    )
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.analyze eval-metric", description=__doc__, epilog=example
+    )
+    parser.add_argument(
+        "predictions",
+        nargs="+",
+        help="predictions.arrow, COCO results or result pickles, one for each dataset",
+    )
+    parser.add_argument(
+        "--config",
+        help="the data is its data.val unless --data is given; its evaluate section applies",
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        help="URIs of splits or COCO annotation files, in the order of the predictions",
+    )
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ... of a pickle"
+    )
+    parser.add_argument(
+        "--classwise", action="store_true", help="also print the figures of each class"
+    )
     parser.add_argument("--out", metavar="FILE", help="file or URI for the reports in JSON")
     args = parser.parse_args(argv)
     if args.config is None and args.data is None:
@@ -29,8 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     data = args.data
     if data is None and config is not None:
-        data = [config.data.val.uri] if isinstance(config.data.val.uri, str) else list(config.data.val.uri)
-    measured = eval_metric(args.predictions, data, EvaluateConfig() if config is None else config.evaluate, args.classes)
+        data = (
+            [config.data.val.uri]
+            if isinstance(config.data.val.uri, str)
+            else list(config.data.val.uri)
+        )
+    measured = eval_metric(
+        args.predictions,
+        data,
+        EvaluateConfig() if config is None else config.evaluate,
+        args.classes,
+    )
     print(measured.to_text())
     for name, notes in measured.notes.items():
         for note in notes:

@@ -1,4 +1,6 @@
-"""The best and the worst images of stored predictions, ground truth and predictions side by side, and a table of all."""
+"""The best and the worst images of stored predictions, ground truth and predictions side by
+side, and a table of all.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -9,19 +11,50 @@ from mtl_ray.distributed.outputs import absolute_output
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes images.json, images.csv, good/ and bad/, prints the ends of the table."""
-    example = "example: python -m jobs.analyze results results/bccd/predictions.arrow --data shards/bccd/val --out best_and_worst --topk 10"
-    parser = argparse.ArgumentParser(prog="python -m jobs.analyze results", description=__doc__, epilog=example)
-    parser.add_argument("predictions", help="predictions.arrow, a COCO results file, or a result pickle of MMDetection")
+    example = (
+        "example: python -m jobs.analyze results results/bccd/predictions.arrow --data "
+        "shards/bccd/val --out best_and_worst --topk 10"
+    )
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.analyze results", description=__doc__, epilog=example
+    )
+    parser.add_argument(
+        "predictions",
+        help="predictions.arrow, a COCO results file, or a result pickle of MMDetection",
+    )
     parser.add_argument("--data", required=True, help="URI of a split, or a COCO annotation file")
     parser.add_argument("--out", required=True, help="folder or URI")
     parser.add_argument("--images", help="folder of the images of a COCO annotation file")
-    parser.add_argument("--topk", type=int, default=20, help="number of best and of worst images (default 20)")
-    parser.add_argument("--score-thr", type=float, default=0.0, help="detections with a lower score are ignored (default 0)")
-    parser.add_argument("--show-score-thr", type=float, default=0.3, help="detections with a lower score are not drawn (default 0.3)")
-    parser.add_argument("--compat", action="store_true", help="as MMDetection 3.x: crowds must be found, images without objects are worst")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ... of a pickle")
+    parser.add_argument(
+        "--topk", type=int, default=20, help="number of best and of worst images (default 20)"
+    )
+    parser.add_argument(
+        "--score-thr",
+        type=float,
+        default=0.0,
+        help="detections with a lower score are ignored (default 0)",
+    )
+    parser.add_argument(
+        "--show-score-thr",
+        type=float,
+        default=0.3,
+        help="detections with a lower score are not drawn (default 0.3)",
+    )
+    parser.add_argument(
+        "--compat",
+        action="store_true",
+        help="as MMDetection 3.x: crowds must be found, images without objects are worst",
+    )
+    parser.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ... of a pickle"
+    )
     parser.add_argument("--head", help="the detection head, if there are several")
-    parser.add_argument("--workers", type=int, default=1, help="Ray tasks at a time; 1 (default): this process, without Ray")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="Ray tasks at a time; 1 (default): this process, without Ray",
+    )
     args = parser.parse_args(argv)
     if args.topk < 0:
         parser.error("--topk must be at least 0")
@@ -31,23 +64,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtl_ray.analysis.results import results
     from mtl_ray.distributed.executor import open_executor
 
-    paired = read_paired(args.predictions, args.data, images=args.images, head=args.head, classes=args.classes)
+    paired = read_paired(
+        args.predictions, args.data, images=args.images, head=args.head, classes=args.classes
+    )
     with open_executor(args.workers) as executor:
         found = results(
-            paired.usable().above(args.score_thr), out, executor, topk=args.topk, show_score=args.show_score_thr, compat=args.compat
+            paired.usable().above(args.score_thr),
+            out,
+            executor,
+            topk=args.topk,
+            show_score=args.show_score_thr,
+            compat=args.compat,
         )
     for title, drawn in (("worst", found.bad), ("best", tuple(reversed(found.good)))):
         for each in drawn[:5]:
             line = found.table[each.place]
-            print(f"{title:5}  {line.score:.3f}  {line.num_truth:4} to find, {line.num_predicted:4} predicted  {line.image}")
+            print(
+                f"{title:5}  {line.score:.3f}  {line.num_truth:4} to find, {line.num_predicted:4} "
+                f"predicted  {line.image}"
+            )
     if found.hidden:
-        print(f"{found.hidden:,} detections with a score below {args.show_score_thr:g} are not drawn; --show-score-thr 0 draws all")
+        print(
+            f"{found.hidden:,} detections with a score below {args.show_score_thr:g} are not "
+            "drawn; --show-score-thr 0 draws all"
+        )
     if found.without_picture:
         print(f"{found.without_picture} images were not found and are drawn on grey. Fix: --images")
     for note in paired.notes:
         print(note)
     drawn_of_each = len(found.good)
-    print(f"{len(found.table)} images in {out}/images.json and images.csv, {drawn_of_each} images each in good/ and bad/")
+    print(
+        f"{len(found.table)} images in {out}/images.json and images.csv, {drawn_of_each} images "
+        "each in good/ and bad/"
+    )
     return 0
 
 

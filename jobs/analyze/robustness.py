@@ -1,4 +1,6 @@
-"""Measures a model on corrupted images: 15 corruptions (or 19) in five severities. The same command again continues."""
+"""Measures a model on corrupted images: 15 corruptions (or 19) in five severities. The same
+command again continues.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -10,31 +12,84 @@ from mtl_ray.inference.endpoint import read_api_key
 from mtl_ray.inputs.image_header import MAX_PIXELS
 
 EXAMPLE = (
-    "example: python -m jobs.analyze robustness runs/bccd --data shards/bccd/val --out robust/bccd --corruptions noise fog --workers 4"
+    "example: python -m jobs.analyze robustness runs/bccd --data shards/bccd/val --out "
+    "robust/bccd --corruptions noise fog --workers 4"
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes robustness.json, robustness.csv and robustness.png, and prints P, mPC and rPC; 1 if there are too many invalid samples."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.analyze robustness", description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("target", help="run folder, checkpoint, bundle or endpoint URL; or MMDetection's ..._results.pkl")
+    """Writes robustness.json, robustness.csv and robustness.png, and prints P, mPC and rPC; 1 if
+    there are too many invalid samples.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.analyze robustness", description=__doc__, epilog=EXAMPLE
+    )
+    parser.add_argument(
+        "target",
+        help="run folder, checkpoint, bundle or endpoint URL; or MMDetection's ..._results.pkl",
+    )
     parser.add_argument("--data", metavar="D", help="URI of a split, or a COCO annotation file")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder or URI; cells that it already holds are not measured again")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="folder or URI; cells that it already holds are not measured again",
+    )
     names = "names, noise, blur, weather, digital, holdout, benchmark (15), all (19) or none"
-    parser.add_argument("--corruptions", nargs="+", default=["benchmark"], metavar="NAME", help=f"{names} (default benchmark)")
     parser.add_argument(
-        "--severities", nargs="+", type=int, default=[0, 1, 2, 3, 4, 5], metavar="N", help="1 to 5; clean is always measured"
+        "--corruptions",
+        nargs="+",
+        default=["benchmark"],
+        metavar="NAME",
+        help=f"{names} (default benchmark)",
     )
     parser.add_argument(
-        "--aggregate", choices=("benchmark", "all"), default="benchmark", help="the corruptions of mPC (default %(default)s)"
+        "--severities",
+        nargs="+",
+        type=int,
+        default=[0, 1, 2, 3, 4, 5],
+        metavar="N",
+        help="1 to 5; clean is always measured",
     )
-    parser.add_argument("--images", metavar="DIR", help="folder of the images of a COCO annotation file")
-    parser.add_argument("--workers", type=int, default=1, help="Ray tasks of one core each; 1 (default): this process, without Ray")
-    parser.add_argument("--batch", type=int, default=16, help="images of one call of the network (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the corruptions (default %(default)s)")
-    parser.add_argument("--max-bad", type=int, default=0, help="invalid samples that are allowed; more give status 1")
-    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="images that state more are invalid samples")
-    parser.add_argument("--api-key-env", help="environment variable with the API key of the endpoint")
+    parser.add_argument(
+        "--aggregate",
+        choices=("benchmark", "all"),
+        default="benchmark",
+        help="the corruptions of mPC (default %(default)s)",
+    )
+    parser.add_argument(
+        "--images", metavar="DIR", help="folder of the images of a COCO annotation file"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="Ray tasks of one core each; 1 (default): this process, without Ray",
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=16,
+        help="images of one call of the network (default %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the corruptions (default %(default)s)"
+    )
+    parser.add_argument(
+        "--max-bad",
+        type=int,
+        default=0,
+        help="invalid samples that are allowed; more give status 1",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        help="images that state more are invalid samples",
+    )
+    parser.add_argument(
+        "--api-key-env", help="environment variable with the API key of the endpoint"
+    )
     args = parser.parse_args(argv)
     out = absolute_output("--out", args.out)
 
@@ -63,7 +118,10 @@ def _measured(args: argparse.Namespace, out: str) -> tuple[Any, dict[str, Any]]:
     from mtl_ray.analysis.robustness import RobustnessRequest, cells_of, resolved
     from mtl_ray.distributed.robustness import measure_cells
 
-    given = {name: getattr(args, name) for name in ("target", "data", "images", "seed", "batch", "max_pixels")}
+    given = {
+        name: getattr(args, name)
+        for name in ("target", "data", "images", "seed", "batch", "max_pixels")
+    }
     cells = cells_of(chosen(args.corruptions), args.severities)
     request = resolved(RobustnessRequest(**given, api_key=read_api_key(args.api_key_env)))
     return measure_cells(request, cells, out, args.workers), request.about()

@@ -18,21 +18,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m jobs.analyze train-time",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python -m jobs.analyze train-time work_dirs/retinanet/20240101_120000.log.json --include-outliers",
+        epilog="example:\n  python -m jobs.analyze train-time "
+        "work_dirs/retinanet/20240101_120000.log.json --include-outliers",
     )
     parser.add_argument(
-        "logs", nargs="+", metavar="LOG", help="*.log.json, scalars.json, scalars.jsonl, or the folder of a run; path or URI"
+        "logs",
+        nargs="+",
+        metavar="LOG",
+        help="*.log.json, scalars.json, scalars.jsonl, or the folder of a run; path or URI",
     )
     parser.add_argument(
-        "--include-outliers", action="store_true", help="count the first record of each epoch too, which includes the start"
+        "--include-outliers",
+        action="store_true",
+        help="count the first record of each epoch too, which includes the start",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the figures of every epoch there (path or URI)")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the figures of every epoch there (path or URI)"
+    )
     args = parser.parse_args(argv)
     out = absolute_output("--json", args.json) if args.json else None
     found = [train_time(read_log(uri), include_outliers=args.include_outliers) for uri in args.logs]
     print("\n\n".join(each.to_text() for each in found))
     if out is not None:
-        storage.write(out, json.dumps([dataclasses.asdict(each) for each in found], indent=1).encode())
+        storage.write(
+            out, json.dumps([dataclasses.asdict(each) for each in found], indent=1).encode()
+        )
     return 0
 
 

@@ -1,4 +1,6 @@
-"""The mean of several files of weights: a model soup, or stochastic weight averaging over the checkpoints of one run."""
+"""The mean of several files of weights: a model soup, or stochastic weight averaging over the
+checkpoints of one run.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -12,12 +14,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.weights average",
         description=f"{__doc__} Statistics of batch normalisation are averaged like the rest.",
-        epilog="example: python -m jobs.weights average a.pth b.pth c.pth soup.safetensors --shares 2 1 1",
+        epilog="example: python -m jobs.weights average a.pth b.pth c.pth soup.safetensors "
+        "--shares 2 1 1",
     )
-    parser.add_argument("files", nargs="+", metavar="IN", help="files of weights, checkpoints or runs of one model; two at least")
-    parser.add_argument("to", metavar="OUT", help="the new file; its ending sets the format (.pth .safetensors .npz)")
-    parser.add_argument("--shares", nargs="+", type=float, metavar="W", help="of each file in the mean (default: equal)")
-    parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones)")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="IN",
+        help="files of weights, checkpoints or runs of one model; two at least",
+    )
+    parser.add_argument(
+        "to",
+        metavar="OUT",
+        help="the new file; its ending sets the format (.pth .safetensors .npz)",
+    )
+    parser.add_argument(
+        "--shares",
+        nargs="+",
+        type=float,
+        metavar="W",
+        help="of each file in the mean (default: equal)",
+    )
+    parser.add_argument(
+        "--key", metavar="KEY", help="top-level key of the weights (default: the usual ones)"
+    )
     args = parser.parse_args(argv)
     out = absolute_output("OUT", args.to)
 

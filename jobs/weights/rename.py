@@ -12,19 +12,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Writes the file with the new names and prints them."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.weights rename",
-        description=__doc__ + " The rules are applied in the given order. Two tensors of one name are an error.",
-        epilog="example: python -m jobs.weights rename resnet20.th net.pth --prefix module. '' --pattern '^layer(\\d)' 'stage\\1'",
+        description=__doc__
+        + " The rules are applied in the given order. Two tensors of one name are an error.",
+        epilog="example: python -m jobs.weights rename resnet20.th net.pth --prefix module. '' "
+        "--pattern '^layer(\\d)' 'stage\\1'",
     )
     parser.add_argument("source", metavar="IN", help="a file of weights, a checkpoint or a run")
-    parser.add_argument("to", metavar="OUT", help="the new file; its ending sets the format (.pth .safetensors .npz)")
+    parser.add_argument(
+        "to",
+        metavar="OUT",
+        help="the new file; its ending sets the format (.pth .safetensors .npz)",
+    )
     for kind, does in (
         ("prefix", "names that start with OLD"),
         ("part", "every OLD in a name"),
         ("pattern", "matches of a regular expression"),
     ):
-        rule = partial(_rule, kind)  # in one list, so that the order among rules of different kinds stays
-        parser.add_argument(f"--{kind}", nargs=2, type=rule, action="append", dest="rules", metavar=("OLD", "NEW"), help=does)
-    parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones)")
+        rule = partial(
+            _rule, kind
+        )  # in one list, so that the order among rules of different kinds stays
+        parser.add_argument(
+            f"--{kind}",
+            nargs=2,
+            type=rule,
+            action="append",
+            dest="rules",
+            metavar=("OLD", "NEW"),
+            help=does,
+        )
+    parser.add_argument(
+        "--key", metavar="KEY", help="top-level key of the weights (default: the usual ones)"
+    )
     args = parser.parse_args(argv)
     if not args.rules:
         parser.error("give at least one of --prefix, --part, --pattern")

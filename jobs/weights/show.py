@@ -12,12 +12,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.weights show",
         description=__doc__,
-        epilog="example: python -m jobs.weights show resnet50.pth --model configs/detection/retinanet_bccd.yaml --classes 3",
+        epilog="example: python -m jobs.weights show resnet50.pth --model "
+        "configs/detection/retinanet_bccd.yaml --classes 3",
     )
-    parser.add_argument("files", nargs="+", metavar="IN", help="files of weights (.pth .safetensors .npz .pkl), checkpoints or runs")
-    parser.add_argument("--key", metavar="KEY", help="top-level key of the weights (default: the usual ones)")
-    parser.add_argument("--model", metavar="M", help="compare with: a config (.yaml), a checkpoint or run, or a model of timm")
-    parser.add_argument("--classes", type=int, metavar="N", help="number of classes of a config whose data is not available")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="IN",
+        help="files of weights (.pth .safetensors .npz .pkl), checkpoints or runs",
+    )
+    parser.add_argument(
+        "--key", metavar="KEY", help="top-level key of the weights (default: the usual ones)"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="M",
+        help="compare with: a config (.yaml), a checkpoint or run, or a model of timm",
+    )
+    parser.add_argument(
+        "--classes",
+        type=int,
+        metavar="N",
+        help="number of classes of a config whose data is not available",
+    )
     parser.add_argument("--json", metavar="FILE", help="the same as JSON")
     args = parser.parse_args(argv)
 

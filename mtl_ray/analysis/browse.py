@@ -29,7 +29,9 @@ Drawn = tuple[str, NDArray[np.uint8]]
 """A key, and the drawn image."""
 
 
-def browse(uri: str, out: str, num: int, config: ExperimentConfig | None = None) -> tuple[list[str], list[str]]:
+def browse(
+    uri: str, out: str, num: int, config: ExperimentConfig | None = None
+) -> tuple[list[str], list[str]]:
     """Draws samples of a split and contact sheets of them.
 
     Args:
@@ -57,7 +59,9 @@ def browse(uri: str, out: str, num: int, config: ExperimentConfig | None = None)
             storage.write(storage.join(out, names[-1]), jpeg(picture))
         sheets.append(free_name(f"contact-sheet-{len(sheets) + 1:02d}", taken))
         thumbs = [shrunk(picture, THUMB_PX * panels) for _, picture in page]
-        storage.write(storage.join(out, sheets[-1]), jpeg(grid(thumbs, columns, [key for key, _ in page])))
+        storage.write(
+            storage.join(out, sheets[-1]), jpeg(grid(thumbs, columns, [key for key, _ in page]))
+        )
     return names, sheets
 
 
@@ -65,7 +69,9 @@ def _originals(uri: str, num: int) -> Iterator[Drawn]:
     split = open_split(uri)
     layout = split.manifest.layout
     shown = layout.inputs[0]
-    rows = np.unique(np.linspace(0, split.num_samples - 1, min(num, split.num_samples)).round().astype(np.int64))
+    rows = np.unique(
+        np.linspace(0, split.num_samples - 1, min(num, split.num_samples)).round().astype(np.int64)
+    )
     for row in rows.tolist():
         sample = next(split.read(row, row + 1))
         try:
@@ -79,18 +85,28 @@ def _augmented(uri: str, num: int, config: ExperimentConfig) -> Iterator[Drawn]:
     loader = Loader(replace(config.data, train=SplitConfig(uri=uri)), seed=config.runtime.seed)
     split = open_split(uri)
     if config.data.canvas.input != IMAGE:
-        raise ValueError("only images are drawn as the network sees them; browse without the config")
+        raise ValueError(
+            "only images are drawn as the network sees them; browse without the config"
+        )
     slots = ((batch, slot) for batch in loader for slot in range(len(batch)))
     for batch, slot in islice(slots, num):
         image = np.ascontiguousarray(batch.inputs["image"][slot].numpy().transpose(1, 2, 0))
-        yield batch.keys[slot], panels(image, _as_sample(batch, slot, split.annotations), loader.vocabulary)
+        yield (
+            batch.keys[slot],
+            panels(image, _as_sample(batch, slot, split.annotations), loader.vocabulary),
+        )
 
 
-def panels(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary, plugins: tuple[str, ...] = ()) -> NDArray[np.uint8]:
+def panels(
+    image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary, plugins: tuple[str, ...] = ()
+) -> NDArray[np.uint8]:
     """An image for each kind of annotation, side by side."""
     tasks = [drawing_task(kind, plugins) for kind in vocabulary.classes]
     drawn = [task.draw_ground_truth(image, sample, vocabulary) for task in tasks]
-    titles = [kind if kind in sample.annotations else f"{kind}: not annotated" for kind in vocabulary.classes]
+    titles = [
+        kind if kind in sample.annotations else f"{kind}: not annotated"
+        for kind in vocabulary.classes
+    ]
     if len(drawn) == 1 and next(iter(vocabulary.classes)) in sample.annotations:
         return np.asarray(drawn[0], np.uint8)
     return grid(drawn, len(drawn), titles)
@@ -98,10 +114,17 @@ def panels(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary, plu
 
 def _as_sample(batch: Batch, slot: int, kinds: Mapping[str, AnnotationKind[Any, Any]]) -> Sample:
     """What the network sees in one slot, as a Sample in canvas pixels."""
-    annotated = {kind: target for kind, target in batch.targets.items() if target["annotated"][slot]}
-    values = {kind: kinds[kind].from_batch({name: value[slot].numpy() for name, value in each.items()}) for kind, each in annotated.items()}
+    annotated = {
+        kind: target for kind, target in batch.targets.items() if target["annotated"][slot]
+    }
+    values = {
+        kind: kinds[kind].from_batch({name: value[slot].numpy() for name, value in each.items()})
+        for kind, each in annotated.items()
+    }
     height, width = batch.inputs["image"].shape[2:]
-    return image_sample(key=batch.keys[slot], image=b"", height=height, width=width).with_annotations(**values)
+    return image_sample(
+        key=batch.keys[slot], image=b"", height=height, width=width
+    ).with_annotations(**values)
 
 
 def _stem(key: str) -> str:

@@ -97,10 +97,21 @@ def complexity(model: nn.Module, run: Callable[[], object], rule: Rule = "dispat
     counting = _dispatching(model, ledger) if rule == "dispatch" else _by_layer(model, ledger)
     with torch.no_grad(), _plain_attention(), counting:
         run()
-    modules = tuple(_cost(name, module, ledger.by_module[name]) for name, module in model.named_modules())
+    modules = tuple(
+        _cost(name, module, ledger.by_module[name]) for name, module in model.named_modules()
+    )
     listed = sorted(ledger.uncounted.items(), key=lambda item: -item[1])
-    uncounted = tuple(Uncounted(operator=name, calls=ledger.calls[name], elements=elements) for name, elements in listed if elements)
-    return Complexity(rule=rule, modules=modules, operators=dict(ledger.by_operator.most_common()), uncounted=uncounted)
+    uncounted = tuple(
+        Uncounted(operator=name, calls=ledger.calls[name], elements=elements)
+        for name, elements in listed
+        if elements
+    )
+    return Complexity(
+        rule=rule,
+        modules=modules,
+        operators=dict(ledger.by_operator.most_common()),
+        uncounted=uncounted,
+    )
 
 
 @contextmanager
@@ -125,9 +136,13 @@ class _Ledger:
     calls: Counter[str] = field(default_factory=Counter)
 
     def add(self, operator: str, count: int) -> None:
-        """Adds a count to all running modules, to the modules that contain them, and to the whole."""
+        """Adds a count to all running modules, to the modules that contain them, and to the
+        whole.
+        """
         self.by_operator[operator] += count
-        above = (outer for name in self.inside for outer in accumulate(name.split("."), "{}.{}".format))
+        above = (
+            outer for name in self.inside for outer in accumulate(name.split("."), "{}.{}".format)
+        )
         for each in {"", *above}:
             self.by_module[each] += count
 
@@ -148,10 +163,14 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return parts
         out = func(*args, **named)
         if packet in flop_registry:
-            self._ledger.add(str(packet), int(flop_registry[packet](*args, **named, out_val=out)) // 2)
+            self._ledger.add(
+                str(packet), int(flop_registry[packet](*args, **named, out_val=out)) // 2
+            )
         elif not func.is_view:
             self._ledger.calls[str(packet)] += 1
-            self._ledger.uncounted[str(packet)] += sum(each.numel() for each in tree_leaves(out) if isinstance(each, Tensor))
+            self._ledger.uncounted[str(packet)] += sum(
+                each.numel() for each in tree_leaves(out) if isinstance(each, Tensor)
+            )
         return out
 
 
@@ -166,7 +185,10 @@ def _dispatching(model: nn.Module, ledger: _Ledger) -> Iterator[None]:
     hooks = [
         hook
         for name, module in model.named_modules()
-        for hook in (module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave))
+        for hook in (
+            module.register_forward_pre_hook(enter(name)),
+            module.register_forward_hook(leave),
+        )
     ]
     try:
         with _Operators(ledger):
@@ -188,7 +210,11 @@ def _by_layer(model: nn.Module, ledger: _Ledger) -> Iterator[None]:
 
         return hook
 
-    hooks = [layer.register_forward_hook(counted(name, layer)) for name, layer in model.named_modules() if rule_of(layer)]
+    hooks = [
+        layer.register_forward_hook(counted(name, layer))
+        for name, layer in model.named_modules()
+        if rule_of(layer)
+    ]
     try:
         yield
     finally:

@@ -29,18 +29,37 @@ class ComplexityReport:
     found: Complexity
 
     def to_text(self, depth: int = 2) -> str:
-        """The totals, a table of the modules down to ``depth``, and the operators without a count."""
+        """The totals, a table of the modules down to ``depth``, and the operators without a
+        count.
+        """
         found = self.found
-        flops = f"Flops: {flops_text(found.flops)}" + (f" (multiply-adds: {macs_text(found.macs)})" if found.rule == "dispatch" else "")
-        head = [LINE, f"Input shape: {self.shape}", flops, f"Params: {params_text(found.params)}", LINE]
+        flops = f"Flops: {flops_text(found.flops)}" + (
+            f" (multiply-adds: {macs_text(found.macs)})" if found.rule == "dispatch" else ""
+        )
+        head = [
+            LINE,
+            f"Input shape: {self.shape}",
+            flops,
+            f"Params: {params_text(found.params)}",
+            LINE,
+        ]
         return "\n".join([*head, "", *_table(found, depth), *_uncounted(found)])
 
     def to_json(self) -> dict[str, Any]:
         """All figures as numbers."""
         found = self.found
         whole = {"flops": found.flops, "macs": found.macs, "params": found.params}
-        params = {"params_total": found.modules[0].params, "params_trainable": found.modules[0].trainable_params}
-        return {"target": self.target, "shape": list(self.shape), **whole, **params, **asdict(found)}
+        params = {
+            "params_total": found.modules[0].params,
+            "params_trainable": found.modules[0].trainable_params,
+        }
+        return {
+            "target": self.target,
+            "shape": list(self.shape),
+            **whole,
+            **params,
+            **asdict(found),
+        }
 
 
 def complexity_report(
@@ -77,7 +96,9 @@ def complexity_report(
         raise ValueError(f"{target} has no input shape of its own: set one with --shape")
     if modality == "image":
         size = (*size[:-2], *(math.ceil(side / divisor) * divisor for side in size[-2:]))
-    return ComplexityReport(target=target, shape=size, found=_count(network, target, size, rule, device))
+    return ComplexityReport(
+        target=target, shape=size, found=_count(network, target, size, rule, device)
+    )
 
 
 def input_shape(shape: Sequence[int], modality: Modality = "image") -> tuple[int, ...]:
@@ -119,32 +140,56 @@ def params_text(params: int) -> str:
     return f"{round(params / unit, 2)} {letter}" if params >= 1e3 else str(params)
 
 
-def _count(network: Network, target: str, size: tuple[int, ...], rule: Rule, device: str) -> Complexity:
+def _count(
+    network: Network, target: str, size: tuple[int, ...], rule: Rule, device: str
+) -> Complexity:
     if network.images and (len(size) != 3 or size[0] != 3):
-        raise ValueError(f"{target} takes images, an input of the shape (3, height, width), not {size}; no head here takes clouds yet")
+        raise ValueError(
+            f"{target} takes images, an input of the shape (3, height, width), not {size}; no head "
+            "here takes clouds yet"
+        )
     model = network.model.to(device)
-    batch = torch.zeros((1, *size), dtype=torch.uint8 if network.images else torch.float32, device=device)
+    batch = torch.zeros(
+        (1, *size), dtype=torch.uint8 if network.images else torch.float32, device=device
+    )
     try:
         return complexity(model, lambda: network.run(model, batch), rule)
     except (RuntimeError, TypeError, IndexError, AssertionError) as error:
-        hint = "; a network that looks at the values of its input needs --device cpu" if device == "meta" else ""
-        raise ValueError(f"{target} does not take an input of the shape {size}: {str(error).splitlines()[0]}{hint}") from error
+        hint = (
+            "; a network that looks at the values of its input needs --device cpu"
+            if device == "meta"
+            else ""
+        )
+        raise ValueError(
+            f"{target} does not take an input of the shape {size}: "
+            f"{str(error).splitlines()[0]}{hint}"
+        ) from error
 
 
 def _unit(value: float) -> tuple[float, str]:
-    return next(((unit, letter) for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "K")) if value >= unit), (1.0, ""))
+    return next(
+        ((unit, letter) for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "K")) if value >= unit),
+        (1.0, ""),
+    )
 
 
 def _table(found: Complexity, depth: int) -> list[str]:
     shown = [each for each in found.modules if not each.name or each.name.count(".") < depth]
-    names = ["  " * (each.name.count(".") + 1) * bool(each.name) + (each.name.rpartition(".")[2] or "all") for each in shown]
+    names = [
+        "  " * (each.name.count(".") + 1) * bool(each.name)
+        + (each.name.rpartition(".")[2] or "all")
+        for each in shown
+    ]
     width = max(24, *(len(name) for name in names))
     kind = max(12, *(len(each.kind) for each in shown))
     word = "multiply-adds" if found.rule == "dispatch" else "operations"
     lines = [f"{'module':<{width}}  {'class':<{kind}}{'parameters':>14}{word:>16}{'share':>8}"]
     for name, each in zip(names, shown, strict=True):
         share = each.macs / found.macs if found.macs else 0.0
-        lines.append(f"{name:<{width}}  {each.kind:<{kind}}{each.params:>14,}{macs_text(each.macs):>16}{share:>8.1%}")
+        lines.append(
+            f"{name:<{width}}  "
+            f"{each.kind:<{kind}}{each.params:>14,}{macs_text(each.macs):>16}{share:>8.1%}"
+        )
     return lines
 
 
@@ -152,4 +197,6 @@ def _uncounted(found: Complexity) -> list[str]:
     if not found.uncounted:
         return []
     lines = ["", f"{'operators that do not count':<44}{'calls':>8}{'numbers':>16}"]
-    return lines + [f"{each.operator:<44}{each.calls:>8,}{each.elements:>16,}" for each in found.uncounted]
+    return lines + [
+        f"{each.operator:<44}{each.calls:>8,}{each.elements:>16,}" for each in found.uncounted
+    ]

@@ -14,7 +14,12 @@ from mtl_ray.analysis.image_scores import overlaps_float32
 from mtl_ray.analysis.paired import Paired, Pairs
 from mtl_ray.evaluation.charts import draw_charts
 from mtl_ray.tasks.charts import BACKGROUND, Charts, Confusion
-from mtl_ray.tasks.detection.columns import ScoredImage, detection_columns, object_columns, reaches_score
+from mtl_ray.tasks.detection.columns import (
+    ScoredImage,
+    detection_columns,
+    object_columns,
+    reaches_score,
+)
 from mtl_ray.tasks.detection.config import Selection
 from mtl_ray.tasks.detection.confusion import detection_confusion
 from mtl_ray.tasks.detection.decode import suppress_boxes
@@ -22,7 +27,12 @@ from mtl_ray.tasks.head_classes import head_metric
 
 
 def object_confusion(
-    paired: Paired, *, min_score: float = 0.3, min_iou: float = 0.5, nms_iou: float | None = None, compat: bool = False
+    paired: Paired,
+    *,
+    min_score: float = 0.3,
+    min_iou: float = 0.5,
+    nms_iou: float | None = None,
+    compat: bool = False,
 ) -> Confusion:
     """The confusion of boxes, with the background as the last row and column.
 
@@ -37,13 +47,20 @@ def object_confusion(
     """
     if not 0 < min_iou <= 1:
         raise ValueError(f"the IoU threshold is {min_iou:g}; it must be above 0 and at most 1")
-    images = paired.images if nms_iou is None else [_suppressed(image, nms_iou) for image in paired.images]
+    images = (
+        paired.images
+        if nms_iou is None
+        else [_suppressed(image, nms_iou) for image in paired.images]
+    )
     rule = compat_confusion if compat else detection_confusion
     return rule(images, paired.names, min_score=min_score, min_iou=min_iou)
 
 
-def compat_confusion(images: Sequence[ScoredImage], names: tuple[str, ...], *, min_score: float, min_iou: float) -> Confusion:
-    """MMDetection 3.x's rule: a detection counts once for each object (also a crowd) that it overlaps enough.
+def compat_confusion(
+    images: Sequence[ScoredImage], names: tuple[str, ...], *, min_score: float, min_iou: float
+) -> Confusion:
+    """MMDetection 3.x's rule: a detection counts once for each object (also a crowd) that it
+    overlaps enough.
 
     A detection that overlaps no object counts as found in the background. An object that no
     detection of its own class overlaps counts as background, even if another class was counted for
@@ -72,8 +89,21 @@ def _suppressed(image: ScoredImage, iou: float) -> ScoredImage:
     rule = Selection(iou_threshold=iou, max_detections=max(1, len(found)))
     boxes, scores = found.boxes_xyxy.astype(np.float32), found.scores.astype(np.float32)
     groups = [np.flatnonzero(found.classes == label) for label in np.unique(found.classes)]
-    kept = np.sort(np.concatenate([np.empty(0, np.int64), *(group[suppress_boxes(boxes[group], scores[group], rule)] for group in groups)]))
-    rest = replace(found, boxes_xyxy=found.boxes_xyxy[kept], scores=found.scores[kept], classes=found.classes[kept], masks=None)
+    kept = np.sort(
+        np.concatenate(
+            [
+                np.empty(0, np.int64),
+                *(group[suppress_boxes(boxes[group], scores[group], rule)] for group in groups),
+            ]
+        )
+    )
+    rest = replace(
+        found,
+        boxes_xyxy=found.boxes_xyxy[kept],
+        scores=found.scores[kept],
+        classes=found.classes[kept],
+        masks=None,
+    )
     return image._replace(predicted=replace(rest, keypoints=None))
 
 
@@ -90,12 +120,16 @@ def head_confusion(pairs: Pairs, name: str) -> Confusion:
             metric.update(sample, found[name])
     counted = metric.charts().confusion
     if counted is None:
-        raise ValueError(f"the head {name} gives an image any number of labels, so none can be confused with another; see eval-metric")
+        raise ValueError(
+            f"the head {name} gives an image any number of labels, so none can be confused with "
+            "another; see eval-metric"
+        )
     return counted
 
 
 def write_confusion(out: str, name: str, found: Confusion) -> list[str]:
-    """Writes confusion.json, confusion.csv (counts), percent.csv (of each row), classes.csv and confusion.png; returns their URIs.
+    """Writes confusion.json, confusion.csv (counts), percent.csv (of each row), classes.csv and
+    confusion.png; returns their URIs.
 
     Args:
         out: folder or URI.
@@ -104,12 +138,21 @@ def write_confusion(out: str, name: str, found: Confusion) -> list[str]:
     """
     percent = row_percent(found.counts)
     files = {
-        "confusion.json": (json.dumps({"classes": found.names, "counts": found.counts.tolist()}) + "\n").encode(),
-        "confusion.csv": _matrix(found.names, [[str(count) for count in row] for row in found.counts.tolist()]),
-        "percent.csv": _matrix(found.names, [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in percent]),
+        "confusion.json": (
+            json.dumps({"classes": found.names, "counts": found.counts.tolist()}) + "\n"
+        ).encode(),
+        "confusion.csv": _matrix(
+            found.names, [[str(count) for count in row] for row in found.counts.tolist()]
+        ),
+        "percent.csv": _matrix(
+            found.names,
+            [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in percent],
+        ),
         "classes.csv": _classes(found),
     }
-    for chart, picture in draw_charts({name: Charts(confusion=found, precision_recall=None)}).items():
+    for chart, picture in draw_charts(
+        {name: Charts(confusion=found, precision_recall=None)}
+    ).items():
         files[f"{chart.rpartition('/')[2]}.png"] = picture
     for file, content in files.items():
         storage.write(storage.join(out, file), content)
@@ -123,13 +166,29 @@ def row_percent(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def confusion_table(found: Confusion) -> list[tuple[str, int, int, int, float, float, float]]:
-    """A row for each class except the background: name, number annotated, predicted and correct, precision, recall, F1; NaN if unknown."""
+    """A row for each class except the background: name, number annotated, predicted and correct,
+    precision, recall, F1; NaN if unknown.
+    """
     rows = []
     for place, name in enumerate(found.names):
         if name == BACKGROUND and place == len(found.names) - 1:
             continue
-        truth, predicted, right = int(found.counts[place].sum()), int(found.counts[:, place].sum()), int(found.counts[place, place])
-        rows.append((name, truth, predicted, right, _share(right, predicted), _share(right, truth), _share(2 * right, truth + predicted)))
+        truth, predicted, right = (
+            int(found.counts[place].sum()),
+            int(found.counts[:, place].sum()),
+            int(found.counts[place, place]),
+        )
+        rows.append(
+            (
+                name,
+                truth,
+                predicted,
+                right,
+                _share(right, predicted),
+                _share(right, truth),
+                _share(2 * right, truth + predicted),
+            )
+        )
     return rows
 
 
@@ -138,12 +197,22 @@ def _share(part: int, whole: int) -> float:
 
 
 def _matrix(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
-    return _csv([["annotated \\ predicted", *names], *([name, *row] for name, row in zip(names, rows, strict=True))])
+    return _csv(
+        [
+            ["annotated \\ predicted", *names],
+            *([name, *row] for name, row in zip(names, rows, strict=True)),
+        ]
+    )
 
 
 def _classes(found: Confusion) -> bytes:
     rows = [
-        [row[0], *map(str, row[1:4]), *("" if np.isnan(value) else f"{value:.4f}" for value in row[4:])] for row in confusion_table(found)
+        [
+            row[0],
+            *map(str, row[1:4]),
+            *("" if np.isnan(value) else f"{value:.4f}" for value in row[4:]),
+        ]
+        for row in confusion_table(found)
     ]
     return _csv([["class", "annotated", "predicted", "right", "precision", "recall", "f1"], *rows])
 

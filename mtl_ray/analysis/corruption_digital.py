@@ -15,7 +15,9 @@ from mtl_ray.analysis.corruption_noise import Image, brightest
 def contrast(image: Image, severity: int, rng: np.random.Generator) -> Image:
     """Moves each channel towards its mean."""
     mean = np.array(cv2.mean(image)[:3], np.float32)
-    return np.asarray((image - mean) * np.float32((0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]) + mean, np.float32)
+    return np.asarray(
+        (image - mean) * np.float32((0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]) + mean, np.float32
+    )
 
 
 def elastic_transform(image: Image, severity: int, rng: np.random.Generator) -> Image:
@@ -26,8 +28,12 @@ def elastic_transform(image: Image, severity: int, rng: np.random.Generator) -> 
     sides = [2 * int(3 * 0.01 * side + 0.5) + 1 for side in (width, height)]
     for place in places:
         drawn = (2 * rng.random((height, width), np.float32) - 1) * np.float32(0.005 * height)
-        place += strength * cv2.GaussianBlur(drawn, sides, 0.01 * width, sigmaY=0.01 * height, borderType=cv2.BORDER_REFLECT)
-    return np.asarray(cv2.remap(image, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT), np.float32)
+        place += strength * cv2.GaussianBlur(
+            drawn, sides, 0.01 * width, sigmaY=0.01 * height, borderType=cv2.BORDER_REFLECT
+        )
+    return np.asarray(
+        cv2.remap(image, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT), np.float32
+    )
 
 
 def pixelate(image: Image, severity: int, rng: np.random.Generator) -> Image:
@@ -35,7 +41,9 @@ def pixelate(image: Image, severity: int, rng: np.random.Generator) -> Image:
     share = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
     height, width = image.shape[:2]
     picture = Pillow.fromarray(_bytes(image))
-    small = picture.resize((max(1, int(width * share)), max(1, int(height * share))), Pillow.Resampling.BOX)
+    small = picture.resize(
+        (max(1, int(width * share)), max(1, int(height * share))), Pillow.Resampling.BOX
+    )
     return _floats(small.resize((width, height), Pillow.Resampling.NEAREST))
 
 

@@ -12,7 +12,9 @@ Image = NDArray[np.float32]
 
 def brightest(image: Image) -> Image:
     """The largest of the three channels (H, W, 1)."""
-    return np.asarray(np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])[..., None])
+    return np.asarray(
+        np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])[..., None]
+    )
 
 
 def gaussian_noise(image: Image, severity: int, rng: np.random.Generator) -> Image:

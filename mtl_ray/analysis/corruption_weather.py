@@ -25,7 +25,9 @@ def snow(image: Image, severity: int, rng: np.random.Generator) -> Image:
     )[severity - 1]
     height, width = image.shape[:2]
     size = int(np.ceil(height / zoom)), int(np.ceil(width / zoom))
-    flakes = cv2.resize(_normal(size, mean, deviation, rng), (width, height), interpolation=cv2.INTER_LINEAR)
+    flakes = cv2.resize(
+        _normal(size, mean, deviation, rng), (width, height), interpolation=cv2.INTER_LINEAR
+    )
     flakes = np.clip(np.where(flakes < threshold, 0, flakes), 0, 1).astype(np.float32)
     fallen = along(flakes, int(radius), sigma, rng.uniform(-135, -45))[..., None]
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
@@ -63,7 +65,9 @@ def brightness(image: Image, severity: int, rng: np.random.Generator) -> Image:
     """Raises the value in HSV; hue and saturation stay, so all channels grow by one factor."""
     value = brightest(image)
     raised = np.minimum(value + np.float32((0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1]), 1)
-    return np.asarray(np.where(value > 0, image * (raised / np.maximum(value, 1e-9)), raised), np.float32)
+    return np.asarray(
+        np.where(value > 0, image * (raised / np.maximum(value, 1e-9)), raised), np.float32
+    )
 
 
 def spatter(image: Image, severity: int, rng: np.random.Generator) -> Image:
@@ -81,7 +85,9 @@ def spatter(image: Image, severity: int, rng: np.random.Generator) -> Image:
     if mud:
         cover = gaussian((liquid > threshold).astype(np.float32), strength)
         cover = np.where(cover < 0.8, 0, cover)[..., None]
-        return np.asarray(image * (1 - cover) + np.array([63, 42, 20], np.float32) / 255 * cover, np.float32)
+        return np.asarray(
+            image * (1 - cover) + np.array([63, 42, 20], np.float32) / 255 * cover, np.float32
+        )
     shine = (liquid * _edges(liquid))[..., None]
     drops = shine / max(shine.max(), 1e-9) * strength
     return np.asarray(image + drops * np.array([175, 238, 238], np.float32) / 255, np.float32)
@@ -107,7 +113,9 @@ def _clouds(height: int, width: int, decay: float, rng: np.random.Generator) -> 
     while len(grid) < side:
         wide = np.zeros((2 * len(grid), 2 * len(grid)), np.float32)
         right, below = np.roll(grid, -1, axis=1), np.roll(grid, -1, axis=0)
-        middle = (grid + right + below + np.roll(right, -1, axis=0)) / 4 + _uniform(grid, reach, rng)
+        middle = (grid + right + below + np.roll(right, -1, axis=0)) / 4 + _uniform(
+            grid, reach, rng
+        )
         above, left = np.roll(middle, 1, axis=0), np.roll(middle, 1, axis=1)
         wide[::2, ::2], wide[1::2, 1::2] = grid, middle
         wide[::2, 1::2] = (grid + right + middle + above) / 4 + _uniform(grid, reach, rng)
@@ -121,7 +129,9 @@ def _uniform(like: Layer, reach: float, rng: np.random.Generator) -> Layer:
     return (2 * rng.random(like.shape, np.float32) - 1) * np.float32(reach)
 
 
-def _normal(size: tuple[int, ...], mean: float, deviation: float, rng: np.random.Generator) -> Layer:
+def _normal(
+    size: tuple[int, ...], mean: float, deviation: float, rng: np.random.Generator
+) -> Layer:
     return rng.standard_normal(size, np.float32) * np.float32(deviation) + np.float32(mean)
 
 

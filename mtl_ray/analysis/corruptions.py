@@ -62,16 +62,27 @@ def chosen(words: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: for another word.
     """
-    meant: Mapping[str, tuple[str, ...]] = {**GROUPS, "benchmark": BENCHMARK, "all": ALL, "none": (), "None": ()}
+    meant: Mapping[str, tuple[str, ...]] = {
+        **GROUPS,
+        "benchmark": BENCHMARK,
+        "all": ALL,
+        "none": (),
+        "None": (),
+    }
     wanted: set[str] = set()
     for word in words:
         if word not in _FUNCTIONS and word not in meant:
-            raise ValueError(f"there is no corruption {word!r}; there are all, benchmark, none, {', '.join([*GROUPS, *ALL])}")
+            raise ValueError(
+                f"there is no corruption {word!r}; there are all, benchmark, none, "
+                f"{', '.join([*GROUPS, *ALL])}"
+            )
         wanted |= set(meant.get(word, (word,)))
     return tuple(name for name in ALL if name in wanted)
 
 
-def corrupt(image: NDArray[np.uint8], name: str, severity: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def corrupt(
+    image: NDArray[np.uint8], name: str, severity: int, rng: np.random.Generator
+) -> NDArray[np.uint8]:
     """A corrupted copy of an image.
 
     Args:

@@ -78,17 +78,26 @@ def curves_of(
             wrong.
     """
     if labels is not None and len(labels) != len(logs) * len(keys):
-        raise ValueError(f"--legend has {len(labels)} names for {len(logs)} logs x {len(keys)} keys = {len(logs) * len(keys)} curves")
+        raise ValueError(
+            f"--legend has {len(labels)} names for {len(logs)} logs x {len(keys)} keys = "
+            f"{len(logs) * len(keys)} curves"
+        )
     if not 0 <= smooth < 1:
         raise ValueError(f"--smooth is {smooth:g}; it must be from 0 to below 1")
     names = labels or _labels([log.uri for log in logs], keys)
     pairs = [(log, key) for log in logs for key in keys]
-    return [_curve(log, key, kind, name, interval, smooth) for (log, key), name in zip(pairs, names, strict=True)]
+    return [
+        _curve(log, key, kind, name, interval, smooth)
+        for (log, key), name in zip(pairs, names, strict=True)
+    ]
 
 
 def axis_of(curves: Sequence[Curve]) -> Axis:
     """Epochs if all curves are evaluations of different epochs, else steps."""
-    whole = all(curve.kind == "eval" and np.array_equal(curve.epochs, np.unique(curve.epochs.round())) for curve in curves)
+    whole = all(
+        curve.kind == "eval" and np.array_equal(curve.epochs, np.unique(curve.epochs.round()))
+        for curve in curves
+    )
     return "epoch" if whole else "step"
 
 
@@ -98,9 +107,22 @@ def to_csv(curves: Sequence[Curve]) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["curve", "log", "key", "mode", "step", "epoch", "seconds", "value", "smoothed"])
     for curve in curves:
-        for step, epoch, seconds, *values in zip(curve.steps, curve.epochs, curve.seconds, curve.values, curve.smoothed, strict=True):
-            places = ["" if np.isnan(place) else f"{place:.10g}" for place in (step, epoch, seconds)]
-            table.writerow([curve.label, curve.log, curve.key, curve.kind, *places, *(repr(float(value)) for value in values)])
+        for step, epoch, seconds, *values in zip(
+            curve.steps, curve.epochs, curve.seconds, curve.values, curve.smoothed, strict=True
+        ):
+            places = [
+                "" if np.isnan(place) else f"{place:.10g}" for place in (step, epoch, seconds)
+            ]
+            table.writerow(
+                [
+                    curve.label,
+                    curve.log,
+                    curve.key,
+                    curve.kind,
+                    *places,
+                    *(repr(float(value)) for value in values),
+                ]
+            )
     return text.getvalue()
 
 
@@ -114,14 +136,20 @@ def smoothed(values: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
     return found
 
 
-def _curve(log: Log, key: str, kind: Kind | None, label: str, interval: int | None, smooth: float) -> Curve:
+def _curve(
+    log: Log, key: str, kind: Kind | None, label: str, interval: int | None, smooth: float
+) -> Curve:
     name, found = _resolve(log, key, kind)
     per_epoch, seconds = _steps_per_epoch(log.records), _seconds(log.records)
     points: dict[tuple[int, int | None], tuple[float, float, float]] = {}
     for record, elapsed in zip(log.records, seconds, strict=True):
         if record.kind == found and name in record.values:
             epoch = record.step / per_epoch if found == "train" and per_epoch else record.epoch
-            points[record.step, record.epoch] = (np.nan if epoch is None else float(epoch), elapsed, record.values[name])
+            points[record.step, record.epoch] = (
+                np.nan if epoch is None else float(epoch),
+                elapsed,
+                record.values[name],
+            )
     steps = np.array([step for step, _ in points], np.float64)
     epochs, elapsed_s, values = np.array(list(points.values()), np.float64).T
     if found == "eval" and per_epoch and len(np.unique(epochs)) < len(epochs):
@@ -144,7 +172,11 @@ def _curve(log: Log, key: str, kind: Kind | None, label: str, interval: int | No
 def _resolve(log: Log, key: str, kind: Kind | None) -> tuple[str, Kind]:
     """The name of a key in a log, and the kind of its lines."""
     kinds: tuple[Kind, ...] = ("train", "eval") if kind is None else (kind,)
-    for same in (lambda name: name == key, lambda name: last_part(name) == last_part(key), lambda name: _dated(name) == _dated(key)):
+    for same in (
+        lambda name: name == key,
+        lambda name: last_part(name) == last_part(key),
+        lambda name: _dated(name) == _dated(key),
+    ):
         found = [(name, each) for each in kinds for name in log.keys(each) if same(name)]
         names = list(dict.fromkeys(name for name, _ in found))
         if len(names) > 1:
@@ -152,7 +184,9 @@ def _resolve(log: Log, key: str, kind: Kind | None) -> tuple[str, Kind]:
         if found:
             return found[0]
     listed = "; ".join(f"{each}: {', '.join(log.keys(each)) or 'nothing'}" for each in kinds)
-    raise ValueError(f"{log.uri} has no key {key!r} with a finite number. It has in its lines of {listed}")
+    raise ValueError(
+        f"{log.uri} has no key {key!r} with a finite number. It has in its lines of {listed}"
+    )
 
 
 def _dated(key: str) -> str:
@@ -173,11 +207,20 @@ def _steps_per_epoch(records: Sequence[LogRecord]) -> float:
 
     Only the last logged step of an epoch is known, so this is the maximum over epochs.
     """
-    return max((record.step / record.epoch for record in records if record.kind == "train" and record.epoch), default=0.0)
+    return max(
+        (
+            record.step / record.epoch
+            for record in records
+            if record.kind == "train" and record.epoch
+        ),
+        default=0.0,
+    )
 
 
 def _seconds(records: Sequence[LogRecord]) -> list[float]:
-    """Time spent in training steps up to each record: time per step times the steps since the last record; NaN if unknown."""
+    """Time spent in training steps up to each record: time per step times the steps since the
+    last record; NaN if unknown.
+    """
     elapsed, before, known = 0.0, 0, False
     found = []
     for record in records:

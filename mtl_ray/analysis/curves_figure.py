@@ -31,7 +31,9 @@ IN_A_COLUMN = 18
 _UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 
 
-def draw_curves(curves: Sequence[Curve], axis: Axis, *, title: str = "", style: Style = "whitegrid") -> Figure:
+def draw_curves(
+    curves: Sequence[Curve], axis: Axis, *, title: str = "", style: Style = "whitegrid"
+) -> Figure:
     """Draws all curves in one panel; smoothed curves have the raw values faintly behind them.
 
     Raises:
@@ -39,14 +41,18 @@ def draw_curves(curves: Sequence[Curve], axis: Axis, *, title: str = "", style: 
     """
     for curve in curves:
         if np.isnan(curve.at(axis)).any():
-            raise ValueError(f"{curve.log} does not say the {axis} of {curve.key!r}; --x step always works")
+            raise ValueError(
+                f"{curve.log} does not say the {axis} of {curve.key!r}; --x step always works"
+            )
     with matplotlib.rc_context(sns.axes_style(style)):
         figure = Figure(figsize=_size_of(curves), layout="constrained")
         axes = figure.add_subplot()
     unit, word = _unit(curves) if axis == "time" else (1.0, axis)
     for index, curve in enumerate(curves):
         _draw(axes, curve, curve.at(axis) / unit, index)
-    axes.set(xlabel=f"training time ({word})" if axis == "time" else word, ylabel=_value_name(curves))
+    axes.set(
+        xlabel=f"training time ({word})" if axis == "time" else word, ylabel=_value_name(curves)
+    )
     axes.set_title(textwrap.fill(_dollars(title), WIDE_TITLE))
     if axis != "time":
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
@@ -69,7 +75,9 @@ def figure_bytes(figure: Figure, out: str, backend: str | None = None) -> bytes:
     kinds = figure.canvas.get_supported_filetypes()
     kind = PurePosixPath(out).suffix.removeprefix(".").lower()
     if kind not in kinds:
-        raise ValueError(f"{out}: the ending of the name sets the format; use one of {', '.join(sorted(kinds))}")
+        raise ValueError(
+            f"{out}: the ending of the name sets the format; use one of {', '.join(sorted(kinds))}"
+        )
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
         set_fonts(figure)
@@ -92,7 +100,14 @@ def _draw(axes: Axes, curve: Curve, places: NDArray[np.float64], index: int) -> 
     if curve.smoothed is not curve.values:
         axes.plot(places, curve.values, color=style["color"], linewidth=1, alpha=0.25)
         style["marker"] = None
-    axes.plot(places, curve.smoothed, markersize=4, linewidth=1.5, label=_plain(curve.label), **style)  # type: ignore[arg-type]
+    axes.plot(
+        places,
+        curve.smoothed,
+        markersize=4,
+        linewidth=1.5,
+        label=_plain(curve.label),
+        **style,  # type: ignore[arg-type]
+    )
 
 
 def _unit(curves: Sequence[Curve]) -> tuple[float, str]:
@@ -130,7 +145,9 @@ def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
         )
     else:
         handles, labels = axes.get_legend_handles_labels()
-        axes.figure.legend(handles, labels, loc="outside lower center", frameon=False, ncols=columns)
+        axes.figure.legend(
+            handles, labels, loc="outside lower center", frameon=False, ncols=columns
+        )
 
 
 def _plain(text: str) -> str:

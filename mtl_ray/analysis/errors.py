@@ -1,4 +1,5 @@
-"""Error analysis of a detector: seven precision-recall curves, each of which forgives one more kind of error.
+"""Error analysis of a detector: seven precision-recall curves, each of which forgives one more kind
+of error.
 
 The rule is that of MMDetection's ``coco_error_analysis`` (after the analysis on
 cocodataset.org/#detection-eval, by Hoiem et al. 2012):
@@ -23,7 +24,13 @@ from numpy.typing import NDArray
 
 from mtl_ray.analysis.executor import Executor
 from mtl_ray.analysis.paired import Likeness, Paired
-from mtl_ray.tasks.detection.coco import CocoRules, accumulate, coco_detections, coco_ground_truth, ground_truth_masks
+from mtl_ray.tasks.detection.coco import (
+    CocoRules,
+    accumulate,
+    coco_detections,
+    coco_ground_truth,
+    ground_truth_masks,
+)
 from mtl_ray.tasks.detection.columns import ObjectColumns, detection_columns, object_columns
 
 KINDS = ("C75", "C50", "Loc", "Sim", "Oth", "BG", "FN")
@@ -56,7 +63,10 @@ class Errors:
         ``allclass`` is the mean over all classes, including those without objects.
         """
         means = self.precision.mean(axis=1)
-        rows = {ALL_CLASSES: means.mean(axis=1), **{name: means[:, c] for c, name in enumerate(self.names)}}
+        rows = {
+            ALL_CLASSES: means.mean(axis=1),
+            **{name: means[:, c] for c, name in enumerate(self.names)},
+        }
         return {name: self._cells(row) for name, row in rows.items()}
 
     def of_present(self) -> dict[str, dict[str, float]]:
@@ -69,10 +79,19 @@ class Errors:
             return self._cells(np.where(present, means, 0).sum(axis=1) / present.sum(axis=0))
 
     def _cells(self, values: NDArray[np.float64]) -> dict[str, dict[str, float]]:
-        return {area: dict(zip(KINDS, values[:, a].tolist(), strict=True)) for a, area in enumerate(AREAS)}
+        return {
+            area: dict(zip(KINDS, values[:, a].tolist(), strict=True))
+            for a, area in enumerate(AREAS)
+        }
 
 
-def error_curves(paired: Paired, executor: Executor, *, kind: Likeness = "bbox", areas: Sequence[float] = DEFAULT_AREAS) -> Errors:
+def error_curves(
+    paired: Paired,
+    executor: Executor,
+    *,
+    kind: Likeness = "bbox",
+    areas: Sequence[float] = DEFAULT_AREAS,
+) -> Errors:
     """Evaluates the classes with each kind of error forgiven.
 
     Args:
@@ -92,10 +111,17 @@ def error_curves(paired: Paired, executor: Executor, *, kind: Likeness = "bbox",
         raise ValueError("the data has no classes of objects, so nothing can be wrong")
     if kind == "segm" and all(image.ground_truth.masks is None for image in paired.images):
         raise ValueError("the data has no masks; compare boxes instead")
-    bounds = dict(zip(AREAS, ((0.0, most), (0.0, small), (small, medium), (medium, most)), strict=True))
+    bounds = dict(
+        zip(AREAS, ((0.0, most), (0.0, small), (small, medium), (medium, most)), strict=True)
+    )
     classes = len(paired.names)
-    chunks = [tuple(range(first, min(first + CLASSES_OF_A_TASK, classes))) for first in range(0, classes, CLASSES_OF_A_TASK)]
-    forgiving: list[tuple[Forgiven, tuple[int, ...]]] = [(rule, chunk) for rule in ("Sim", "Oth") for chunk in chunks]
+    chunks = [
+        tuple(range(first, min(first + CLASSES_OF_A_TASK, classes)))
+        for first in range(0, classes, CLASSES_OF_A_TASK)
+    ]
+    forgiving: list[tuple[Forgiven, tuple[int, ...]]] = [
+        (rule, chunk) for rule in ("Sim", "Oth") for chunk in chunks
+    ]
     parts = executor(partial(_forgiven, paired, kind, bounds), forgiving, "errors")
     found = np.zeros((len(KINDS), 101, classes, len(AREAS)))
     found[:3] = _plain(paired, kind, bounds)
@@ -103,22 +129,35 @@ def error_curves(paired: Paired, executor: Executor, *, kind: Likeness = "bbox",
         found[KINDS.index(rule)][:, list(chunk)] = part
     found = np.maximum(found, 0)  # -1 where there is no object
     found[5], found[6] = found[4] > 0, 1
-    return Errors(names=paired.names, precision=found, objects=_counts(object_columns(paired.images), classes, bounds))
+    return Errors(
+        names=paired.names,
+        precision=found,
+        objects=_counts(object_columns(paired.images), classes, bounds),
+    )
 
 
-def _plain(paired: Paired, kind: Likeness, areas: Mapping[str, tuple[float, float]]) -> NDArray[np.float64]:
+def _plain(
+    paired: Paired, kind: Likeness, areas: Mapping[str, tuple[float, float]]
+) -> NDArray[np.float64]:
     """C75, C50 and Loc, (3, 101, C, 4)."""
     objects = object_columns(paired.images)
     masks = ground_truth_masks(paired.images) if kind == "segm" else None
     truth = coco_ground_truth(paired.images, objects, len(paired.names), masks)
     rules = CocoRules(thresholds=(0.75, 0.5, 0.1), areas=areas)
-    return accumulate(hotcoco.COCOeval(truth, coco_detections(truth, paired.images, kind), kind), rules).precision[..., 0]
+    return accumulate(
+        hotcoco.COCOeval(truth, coco_detections(truth, paired.images, kind), kind), rules
+    ).precision[..., 0]
 
 
 def _forgiven(
-    paired: Paired, kind: Likeness, areas: Mapping[str, tuple[float, float]], work: tuple[Forgiven, tuple[int, ...]]
+    paired: Paired,
+    kind: Likeness,
+    areas: Mapping[str, tuple[float, float]],
+    work: tuple[Forgiven, tuple[int, ...]],
 ) -> NDArray[np.float64]:
-    """Of some classes (101, K, 4): their own objects, and those of others as crowds wherever a detection of the class could lie on one."""
+    """Of some classes (101, K, 4): their own objects, and those of others as crowds wherever a
+    detection of the class could lie on one.
+    """
     rule, classes = work
     objects, masks = object_columns(paired.images), ground_truth_masks(paired.images)
     mine = np.isin(objects.classes, classes)
@@ -130,13 +169,20 @@ def _forgiven(
     copied = np.arange(len(place)) >= len(places[0])
     order = np.argsort(objects.image[place], kind="stable")
     whole = _copied(objects, place[order], np.concatenate(labels)[order], copied[order])
-    truth = coco_ground_truth(paired.images, whole, len(paired.names), [masks[i] for i in place[order]] if kind == "segm" else None)
+    truth = coco_ground_truth(
+        paired.images,
+        whole,
+        len(paired.names),
+        [masks[i] for i in place[order]] if kind == "segm" else None,
+    )
     evaluator = hotcoco.COCOeval(truth, coco_detections(truth, paired.images, kind), kind)
     evaluator.params.cat_ids = [label + 1 for label in classes]
     return accumulate(evaluator, CocoRules(thresholds=(0.1,), areas=areas)).precision[0, ..., 0]
 
 
-def _crowds(paired: Paired, objects: ObjectColumns, rule: Forgiven, classes: Sequence[int]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def _crowds(
+    paired: Paired, objects: ObjectColumns, rule: Forgiven, classes: Sequence[int]
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Of each class the places of the objects that are its crowds.
 
     Without a detection of it in the image they change nothing.
@@ -152,7 +198,12 @@ def _crowds(paired: Paired, objects: ObjectColumns, rule: Forgiven, classes: Seq
         yield label, np.flatnonzero(others & detected[objects.image])
 
 
-def _copied(objects: ObjectColumns, place: NDArray[np.int64], classes: NDArray[np.int64], crowd: NDArray[np.bool_]) -> ObjectColumns:
+def _copied(
+    objects: ObjectColumns,
+    place: NDArray[np.int64],
+    classes: NDArray[np.int64],
+    crowd: NDArray[np.bool_],
+) -> ObjectColumns:
     return ObjectColumns(
         image=objects.image[place],
         boxes_xyxy=objects.boxes_xyxy[place],
@@ -163,7 +214,9 @@ def _copied(objects: ObjectColumns, place: NDArray[np.int64], classes: NDArray[n
     )
 
 
-def _counts(objects: ObjectColumns, classes: int, areas: Mapping[str, tuple[float, float]]) -> NDArray[np.int64]:
+def _counts(
+    objects: ObjectColumns, classes: int, areas: Mapping[str, tuple[float, float]]
+) -> NDArray[np.int64]:
     wanted = ~objects.optional
     columns = []
     for low, high in areas.values():

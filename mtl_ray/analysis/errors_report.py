@@ -21,9 +21,16 @@ class _Picture(NamedTuple):
 
 
 def write_errors(
-    out: str, errors: Errors, tide: Mapping[str, Any], executor: Executor, *, kind: str, class_figures: bool = True
+    out: str,
+    errors: Errors,
+    tide: Mapping[str, Any],
+    executor: Executor,
+    *,
+    kind: str,
+    class_figures: bool = True,
 ) -> list[str]:
-    """Writes errors.json, errors.csv, tide.json, two figures of bars, and below bbox/ or segm/ the curves.
+    """Writes errors.json, errors.csv, tide.json, two figures of bars, and below bbox/ or segm/ the
+    curves.
 
     Args:
         out: folder or URI.
@@ -43,8 +50,12 @@ def write_errors(
         "errors.json": (json.dumps(averages, indent=1, allow_nan=False) + "\n").encode(),
         "errors.csv": _table(errors, averages),
         "tide.json": (json.dumps(tide, indent=1, allow_nan=False) + "\n").encode(),
-        f"{kind}-areas.png": areas_figure(f"{kind}: what keeps from full average precision, by area", errors),
-        f"{kind}-classes.png": shares_figure(f"{kind}: what keeps from full average precision", errors),
+        f"{kind}-areas.png": areas_figure(
+            f"{kind}: what keeps from full average precision, by area", errors
+        ),
+        f"{kind}-classes.png": shares_figure(
+            f"{kind}: what keeps from full average precision", errors
+        ),
     }
     for name, content in files.items():
         storage.write(storage.join(out, name), content)
@@ -57,7 +68,13 @@ def _pictures(folder: str, errors: Errors, kind: str, class_figures: bool) -> li
     from mtl_ray.analysis.errors_figures import file_stem
 
     mean = errors.precision.mean(axis=2)
-    pictures = [_Picture(storage.join(folder, f"{kind}-{ALL_CLASSES}.png"), f"{kind}: mean of all {len(errors.names)} classes", mean)]
+    pictures = [
+        _Picture(
+            storage.join(folder, f"{kind}-{ALL_CLASSES}.png"),
+            f"{kind}: mean of all {len(errors.names)} classes",
+            mean,
+        )
+    ]
     taken = {ALL_CLASSES}
     for place in np.flatnonzero(errors.objects[:, 0]) if class_figures else ():
         name = stem = file_stem(errors.names[place])
@@ -65,7 +82,11 @@ def _pictures(folder: str, errors: Errors, kind: str, class_figures: bool) -> li
             stem = f"{name}-{len(taken)}"
         taken.add(stem.lower())
         title = f"{kind}: {errors.names[place]}, {errors.objects[place, 0]:,} objects"
-        pictures.append(_Picture(storage.join(folder, f"{kind}-{stem}.png"), title, errors.precision[:, :, place]))
+        pictures.append(
+            _Picture(
+                storage.join(folder, f"{kind}-{stem}.png"), title, errors.precision[:, :, place]
+            )
+        )
     return pictures
 
 
@@ -79,8 +100,18 @@ def _table(errors: Errors, averages: Mapping[str, Mapping[str, Mapping[str, floa
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["class", "area", "objects", *KINDS])
-    counts = {ALL_CLASSES: errors.objects.sum(axis=0), **dict(zip(errors.names, errors.objects, strict=True))}
+    counts = {
+        ALL_CLASSES: errors.objects.sum(axis=0),
+        **dict(zip(errors.names, errors.objects, strict=True)),
+    }
     for name, areas in averages.items():
         for place, area in enumerate(AREAS):
-            writer.writerow([name, area, int(counts[name][place]), *(f"{areas[area][kind]:.6f}" for kind in KINDS)])
+            writer.writerow(
+                [
+                    name,
+                    area,
+                    int(counts[name][place]),
+                    *(f"{areas[area][kind]:.6f}" for kind in KINDS),
+                ]
+            )
     return text.getvalue().encode()

@@ -1,4 +1,5 @@
-"""Fuses the boxes of several models: weighted boxes fusion (Solovyev, Wang and Gabruseva 2021, https://arxiv.org/abs/1910.13302).
+"""Fuses the boxes of several models: weighted boxes fusion (Solovyev, Wang and Gabruseva 2021,
+https://arxiv.org/abs/1910.13302).
 
 The boxes of one class of all models join clusters in the order of their scores: each joins the
 cluster whose mean it overlaps most. The mean of a cluster weights its boxes by their scores. Its
@@ -40,11 +41,17 @@ class Fusion:
 
     def __post_init__(self) -> None:
         if not self.weights or not all(0 < weight < np.inf for weight in self.weights):
-            raise ValueError(f"the weights are {', '.join(map(str, self.weights)) or 'none'}; each model needs one above 0")
+            raise ValueError(
+                f"the weights are {', '.join(map(str, self.weights)) or 'none'}; each model needs "
+                "one above 0"
+            )
         if not 0 < self.iou < 1:
             raise ValueError(f"the IoU threshold is {self.iou:g}; it must be between 0 and 1")
         if self.confidence not in get_args(Confidence):
-            raise ValueError(f"there is no confidence {self.confidence!r}; there are {', '.join(get_args(Confidence))}")
+            raise ValueError(
+                f"there is no confidence {self.confidence!r}; there are "
+                f"{', '.join(get_args(Confidence))}"
+            )
 
 
 def fuse(models: Sequence[Detections], rule: Fusion) -> Detections:
@@ -58,13 +65,19 @@ def fuse(models: Sequence[Detections], rule: Fusion) -> Detections:
     """
     assert len(models) == len(rule.weights)
     model = np.repeat(np.arange(len(models)), [len(found) for found in models])
-    boxes = np.concatenate([np.zeros((0, 4)), *(found.boxes_xyxy for found in models)]).astype(np.float64)
+    boxes = np.concatenate([np.zeros((0, 4)), *(found.boxes_xyxy for found in models)]).astype(
+        np.float64
+    )
     plain = np.concatenate([np.zeros(0), *(found.scores for found in models)]).astype(np.float64)
     classes = np.concatenate([np.zeros(0, np.int64), *(found.classes for found in models)])
     scores = plain * np.array(rule.weights)[model]
     order = np.argsort(-scores, kind="stable")
     order = order[(plain[order] >= rule.least) & (plain[order] > 0)]
-    fused_boxes, fused_scores, fused_classes = [np.zeros((0, 4))], [np.zeros(0)], [np.zeros(0, np.int64)]
+    fused_boxes, fused_scores, fused_classes = (
+        [np.zeros((0, 4))],
+        [np.zeros(0)],
+        [np.zeros(0, np.int64)],
+    )
     for label in np.unique(classes[order]):
         rows = order[classes[order] == label]
         cluster, means = _clusters(boxes[rows], scores[rows], rule.iou)
@@ -74,11 +87,17 @@ def fuse(models: Sequence[Detections], rule: Fusion) -> Detections:
     joined: NDArray[Any] = np.concatenate(fused_boxes)
     score: NDArray[Any] = np.concatenate(fused_scores)
     best = np.argsort(-score, kind="stable")
-    return Detections(boxes_xyxy=joined[best], scores=score[best], classes=np.concatenate(fused_classes)[best])
+    return Detections(
+        boxes_xyxy=joined[best], scores=score[best], classes=np.concatenate(fused_classes)[best]
+    )
 
 
-def _clusters(boxes: NDArray[np.float64], scores: NDArray[np.float64], least: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The cluster (N,) that each box joins, in the order of the boxes, and the mean box (K, 4) of each cluster."""
+def _clusters(
+    boxes: NDArray[np.float64], scores: NDArray[np.float64], least: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The cluster (N,) that each box joins, in the order of the boxes, and the mean box (K, 4)
+    of each cluster.
+    """
     cluster = np.empty(len(boxes), np.int64)
     sums, totals, means = np.zeros_like(boxes), np.zeros(len(boxes)), np.zeros_like(boxes)
     count = 0
@@ -93,7 +112,9 @@ def _clusters(boxes: NDArray[np.float64], scores: NDArray[np.float64], least: fl
     return cluster, means[:count]
 
 
-def _confidence(cluster: NDArray[np.int64], scores: NDArray[np.float64], model: NDArray[np.int64], rule: Fusion) -> NDArray[np.float64]:
+def _confidence(
+    cluster: NDArray[np.int64], scores: NDArray[np.float64], model: NDArray[np.int64], rule: Fusion
+) -> NDArray[np.float64]:
     weights = np.array(rule.weights)
     total, count = np.bincount(cluster, scores), np.bincount(cluster)
     if rule.confidence == "avg":

@@ -64,27 +64,43 @@ def fuse_files(opened: Sequence[Pairs], rule: Fusion, executor: Executor) -> Fus
         names += [name for name in _finder(pairs)[1] if name not in names]
     columns = [_columns(pairs, names) for pairs in opened]
     images = [tuple(each) for each in zip(*(found for found, _ in columns), strict=True)]
-    parts = [images[start : start + IMAGES_OF_A_TASK] for start in range(0, len(images), IMAGES_OF_A_TASK)]
+    parts = [
+        images[start : start + IMAGES_OF_A_TASK]
+        for start in range(0, len(images), IMAGES_OF_A_TASK)
+    ]
     fused = executor(partial(_fuse_all, rule), parts, "fuse")
     data = opened[0].data
     return Fused(
         samples=tuple(data.samples(0, len(data), images=False)),
         found=tuple(each for part in fused for each in part),
         vocabulary=Vocabulary(
-            classes={"instances": tuple(names)}, category_ids={"instances": tuple(category_ids_of(names, data.vocabulary))}
+            classes={"instances": tuple(names)},
+            category_ids={"instances": tuple(category_ids_of(names, data.vocabulary))},
         ),
         by_data=isinstance(data, CocoData),
         before=tuple(sum(len(each) for each in found) for found, _ in columns),
-        notes=tuple(dict.fromkeys(note for pairs, (_, own) in zip(opened, columns, strict=True) for note in (*pairs.notes, *own))),
+        notes=tuple(
+            dict.fromkeys(
+                note
+                for pairs, (_, own) in zip(opened, columns, strict=True)
+                for note in (*pairs.notes, *own)
+            )
+        ),
     )
 
 
 def _finder(pairs: Pairs) -> tuple[str, tuple[str, ...]]:
     """The first head that finds objects, and its classes."""
-    head = next((name for name in pairs.stored.heads if pairs.annotation(name) == "instances"), None)
+    head = next(
+        (name for name in pairs.stored.heads if pairs.annotation(name) == "instances"), None
+    )
     if head is None:
-        raise ValueError(f"a file has no head that finds objects; it has {', '.join(pairs.stored.heads)}")
-    return head, head_vocabulary(pairs.stored.heads[head], pairs.stored.vocabulary).classes["instances"]
+        raise ValueError(
+            f"a file has no head that finds objects; it has {', '.join(pairs.stored.heads)}"
+        )
+    return head, head_vocabulary(pairs.stored.heads[head], pairs.stored.vocabulary).classes[
+        "instances"
+    ]
 
 
 def _columns(pairs: Pairs, names: Sequence[str]) -> tuple[list[Detections], list[str]]:
@@ -98,8 +114,12 @@ def _columns(pairs: Pairs, names: Sequence[str]) -> tuple[list[Detections], list
         each: Detections = NOTHING if found is None else found[head]
         if np.isnan(each.boxes_xyxy).any():
             raise ValueError("a file has masks or keypoints without boxes; boxes are what is fused")
-        columns.append(Detections(boxes_xyxy=each.boxes_xyxy, scores=each.scores, classes=number[each.classes]))
-    return columns, [f"{missing} images are not in one of the files: nothing was found on them there"] if missing else []
+        columns.append(
+            Detections(boxes_xyxy=each.boxes_xyxy, scores=each.scores, classes=number[each.classes])
+        )
+    return columns, [
+        f"{missing} images are not in one of the files: nothing was found on them there"
+    ] if missing else []
 
 
 def _fuse_all(rule: Fusion, images: Sequence[Sequence[Detections]]) -> list[Detections]:
@@ -122,11 +142,16 @@ def writer_of(uri: str) -> Callable[[str, Fused], None]:
     Raises:
         ValueError: if the ending is unknown.
     """
-    writers: Mapping[str, Callable[[str, Fused], None]] = {".json": _write_json, ".arrow": _write_arrow}
+    writers: Mapping[str, Callable[[str, Fused], None]] = {
+        ".json": _write_json,
+        ".arrow": _write_arrow,
+    }
     for ending, writer in writers.items():
         if uri.endswith(ending):
             return writer
-    raise ValueError(f"{uri}: the ending of the name sets the format: .json (COCO results) or .arrow")
+    raise ValueError(
+        f"{uri}: the ending of the name sets the format: .json (COCO results) or .arrow"
+    )
 
 
 def _write_json(uri: str, fused: Fused) -> None:
@@ -143,4 +168,9 @@ def _entries(fused: Fused) -> Iterator[dict[str, Any]]:
 
 def _write_arrow(uri: str, fused: Fused) -> None:
     heads = {HEAD: COCO_RESULTS_HEAD}
-    write_arrow(uri, to_table(fused.samples, [{HEAD: found} for found in fused.found], heads), heads, fused.vocabulary)
+    write_arrow(
+        uri,
+        to_table(fused.samples, [{HEAD: found} for found in fused.found], heads),
+        heads,
+        fused.vocabulary,
+    )

@@ -88,8 +88,12 @@ class Health:
     difficult: int = 0
     pixels: Histogram = field(init=False)
     no_class: int = 0
-    sides: Histogram = field(default_factory=lambda: np.zeros(STEPS * (SIDE_OCTAVES[1] - SIDE_OCTAVES[0]), np.int64))
-    shapes: Histogram = field(default_factory=lambda: np.zeros(STEPS * (SHAPE_OCTAVES[1] - SHAPE_OCTAVES[0]), np.int64))
+    sides: Histogram = field(
+        default_factory=lambda: np.zeros(STEPS * (SIDE_OCTAVES[1] - SIDE_OCTAVES[0]), np.int64)
+    )
+    shapes: Histogram = field(
+        default_factory=lambda: np.zeros(STEPS * (SHAPE_OCTAVES[1] - SHAPE_OCTAVES[0]), np.int64)
+    )
     coco_sizes: Histogram = field(default_factory=lambda: np.zeros(3, np.int64))
     per_image: Counter[int] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -134,7 +138,9 @@ def in_octaves(values: NDArray[np.float64], octaves: tuple[int, int]) -> Histogr
     Values outside the range count in the first or the last bin.
     """
     low, high = octaves
-    bins = np.floor((np.log2(values) - low) * STEPS).clip(0, (high - low) * STEPS - 1).astype(np.int64)
+    bins = (
+        np.floor((np.log2(values) - low) * STEPS).clip(0, (high - low) * STEPS - 1).astype(np.int64)
+    )
     return np.bincount(bins, minlength=(high - low) * STEPS)
 
 

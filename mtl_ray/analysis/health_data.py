@@ -1,4 +1,6 @@
-"""The datasets to check: a split, a COCO annotation file, or a raw dataset of any kind, with access to single rows."""
+"""The datasets to check: a split, a COCO annotation file, or a raw dataset of any kind, with
+access to single rows.
+"""
 
 import json
 import re
@@ -70,9 +72,19 @@ class HealthDataset:
         spans = [(start, stop) for start, stop in pairwise(ends) if stop > start]
         if isinstance(self.data, Source):
             return [
-                Piece(uri=None, images=None, source=self.data.take(range(start, stop)), start=start, stop=stop) for start, stop in spans
+                Piece(
+                    uri=None,
+                    images=None,
+                    source=self.data.take(range(start, stop)),
+                    start=start,
+                    stop=stop,
+                )
+                for start, stop in spans
             ]
-        return [Piece(uri=self.name, images=self.images, source=None, start=start, stop=stop) for start, stop in spans]
+        return [
+            Piece(uri=self.name, images=self.images, source=None, start=start, stop=stop)
+            for start, stop in spans
+        ]
 
     def sample(self, row: int) -> Sample | None:
         """One sample; its image is empty if there is none.
@@ -157,6 +169,11 @@ def _rejects(uri: str) -> tuple[SkippedItem, ...]:
     except FileNotFoundError:
         return ()
     return tuple(
-        SkippedItem(str(each.get("file", "")), str(each.get("object", "")), str(each.get("reason", "")), note=bool(each.get("note")))
+        SkippedItem(
+            str(each.get("file", "")),
+            str(each.get("object", "")),
+            str(each.get("reason", "")),
+            note=bool(each.get("note")),
+        )
         for each in listed
     )

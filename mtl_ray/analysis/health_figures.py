@@ -35,20 +35,34 @@ _LONGEST_SET = 60
 
 def write_health(out: str, report: HealthReport, sets: Sequence[HealthDataset]) -> list[str]:
     """Writes ``dataset.json``, the tables and the figures to a folder; returns their names."""
-    files = {"dataset.json": json.dumps(report.to_json(), indent=1).encode(), **tables(report), **draw_health(report, sets)}
+    files = {
+        "dataset.json": json.dumps(report.to_json(), indent=1).encode(),
+        **tables(report),
+        **draw_health(report, sets),
+    }
     for name, data in files.items():
         storage.write(storage.join(out, name), data)
     return list(files)
 
 
 def draw_health(report: HealthReport, sets: Sequence[HealthDataset]) -> dict[str, bytes]:
-    """Figures by file name: ``classes-KIND.png``, ``boxes.png``, ``sizes.png``, ``samples-N.jpg``, ``same.jpg``."""
+    """Figures by file name: ``classes-KIND.png``, ``boxes.png``, ``sizes.png``,
+    ``samples-N.jpg``, ``same.jpg``.
+    """
     names = [set_name(name) for name in short_names(report.names)]
-    kinds = list(dict.fromkeys(kind for health in report.sets for kind in health.vocabulary.classes))
+    kinds = list(
+        dict.fromkeys(kind for health in report.sets for kind in health.vocabulary.classes)
+    )
     drawn = {}
     for kind in kinds:
-        having = [(name, health) for name, health in zip(names, report.sets, strict=True) if kind in health.images]
-        drawn[f"classes-{kind}.png"] = png(classes_figure([name for name, _ in having], [health for _, health in having], kind))
+        having = [
+            (name, health)
+            for name, health in zip(names, report.sets, strict=True)
+            if kind in health.images
+        ]
+        drawn[f"classes-{kind}.png"] = png(
+            classes_figure([name for name, _ in having], [health for _, health in having], kind)
+        )
     if any(health.sides.any() for health in report.sets):
         drawn["boxes.png"] = png(_boxes(names, report.sets))
     if any(health.samples for health in report.sets):
@@ -64,7 +78,11 @@ def draw_health(report: HealthReport, sets: Sequence[HealthDataset]) -> dict[str
 def classes_figure(names: Sequence[str], sets: Sequence[Health], kind: Annotation) -> Figure:
     """The number of examples of each class, with a bar for each dataset."""
     counted = [_by_name(health, kind) for health in sets]
-    total = {name: sum(counts.get(name, 0) for counts in counted) for counts in counted for name in counts}
+    total = {
+        name: sum(counts.get(name, 0) for counts in counted)
+        for counts in counted
+        for name in counts
+    }
     order = sorted(total, key=lambda name: -total[name])
     left_out = max(0, len(order) - MOST_CLASSES)
     shown = order if not left_out else order[: MOST_CLASSES // 2] + order[-MOST_CLASSES // 2 :]
@@ -72,11 +90,16 @@ def classes_figure(names: Sequence[str], sets: Sequence[Health], kind: Annotatio
     height = 0.8 / len(sets)
     for place, (name, counts) in enumerate(zip(names, counted, strict=True)):
         at = np.arange(len(shown)) + (place - (len(sets) - 1) / 2) * height
-        axes.barh(at, [counts.get(each, 0) for each in shown], height, color=_colour(place), label=name)
+        axes.barh(
+            at, [counts.get(each, 0) for each in shown], height, color=_colour(place), label=name
+        )
     axes.set_yticks(range(len(shown)), [_short(name, _LONGEST_NAME) for name in shown])
     axes.invert_yaxis()
     axes.set_ylim(len(shown) - 0.4, -0.6)
-    most, least = max(total.values(), default=0), min((count for count in total.values() if count), default=1)
+    most, least = (
+        max(total.values(), default=0),
+        min((count for count in total.values() if count), default=1),
+    )
     if most > 50 * least:
         axes.set_xscale("symlog", linthresh=1)
     else:
@@ -84,7 +107,11 @@ def classes_figure(names: Sequence[str], sets: Sequence[Health], kind: Annotatio
     axes.set_xlim(left=0, right=None if most else 1)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     what = "objects" if kind == "instances" else "images"
-    axes.set(xlabel=what, title=f"{kind}: {what} by class" + (f" ({left_out} classes in between left out)" if left_out else ""))
+    axes.set(
+        xlabel=what,
+        title=f"{kind}: {what} by class"
+        + (f" ({left_out} classes in between left out)" if left_out else ""),
+    )
     _legend(axes, names)
     return figure
 
@@ -101,27 +128,57 @@ def _boxes(names: Sequence[str], sets: Sequence[Health]) -> Figure:
         _steps(shape, health.shapes, bin_edges(SHAPE_OCTAVES), place, name)
         most = max(health.per_image, default=0)
         counts = np.array([health.per_image[count] for count in range(most + 1)], np.int64)
-        number.step(np.arange(most + 1), counts / max(1, counts.sum()), where="mid", color=_colour(place), linewidth=1.8, label=name)
+        number.step(
+            np.arange(most + 1),
+            counts / max(1, counts.sum()),
+            where="mid",
+            color=_colour(place),
+            linewidth=1.8,
+            label=name,
+        )
     for edge in (32, 96):
         side.axvline(edge, color="#707070", linestyle=":", linewidth=1)
-    for at, word, align in ((30, "small", "right"), (55, "medium", "center"), (102, "large", "left")):
-        side.text(at, 0.98, word, va="top", ha=align, fontsize=9, color="#505050", transform=side.get_xaxis_transform())
+    for at, word, align in (
+        (30, "small", "right"),
+        (55, "medium", "center"),
+        (102, "large", "left"),
+    ):
+        side.text(
+            at,
+            0.98,
+            word,
+            va="top",
+            ha=align,
+            fontsize=9,
+            color="#505050",
+            transform=side.get_xaxis_transform(),
+        )
     side.margins(y=0.12)
     shape.axvline(1, color="#707070", linestyle=":", linewidth=1)
-    side.set(xlabel="square root of the area (pixels)", ylabel="share of the boxes", title="Box sizes")
+    side.set(
+        xlabel="square root of the area (pixels)", ylabel="share of the boxes", title="Box sizes"
+    )
     shape.set(xlabel="width / height", title="Box shapes")
     number.set(xlabel="objects in an image", ylabel="share of the images", title="Objects an image")
     _legend(number, names)
     return figure
 
 
-def _steps(axes: Axes, counts: Histogram, edges: NDArray[np.float64], place: int, name: str) -> None:
+def _steps(
+    axes: Axes, counts: Histogram, edges: NDArray[np.float64], place: int, name: str
+) -> None:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     used = np.flatnonzero(counts)
     if len(used):
         span = slice(used[0], used[-1] + 1)
-        axes.stairs(counts[span] / counts.sum(), edges[used[0] : used[-1] + 2], color=_colour(place), linewidth=1.8, label=name)
+        axes.stairs(
+            counts[span] / counts.sum(),
+            edges[used[0] : used[-1] + 2],
+            color=_colour(place),
+            linewidth=1.8,
+            label=name,
+        )
 
 
 def _sizes(names: Sequence[str], sets: Sequence[Health]) -> Figure:
@@ -132,7 +189,15 @@ def _sizes(names: Sequence[str], sets: Sequence[Health]) -> Figure:
             widths, heights = np.array(list(health.sizes), np.float64).T
             counts = np.array(list(health.sizes.values()), np.float64)
             area = 20 + 400 * counts / counts.max()
-            axes.scatter(widths, heights, area, color=_colour(place), alpha=0.45, edgecolor=_colour(place), label=name)
+            axes.scatter(
+                widths,
+                heights,
+                area,
+                color=_colour(place),
+                alpha=0.45,
+                edgecolor=_colour(place),
+                label=name,
+            )
     axes.margins(0.15)
     axes.set(xlabel="width (pixels)", ylabel="height (pixels)", title="Picture sizes")
     _legend(axes, names)
@@ -140,13 +205,24 @@ def _sizes(names: Sequence[str], sets: Sequence[Health]) -> Figure:
 
 
 def _sheet(each: HealthDataset) -> bytes | None:
-    rows = np.unique(np.linspace(0, max(0, len(each) - 1), min(SHEET, len(each))).round().astype(np.int64))
-    drawn = [(key, picture) for row in rows.tolist() if (found := _drawn(each, row)) is not None for key, picture in [found]]
+    rows = np.unique(
+        np.linspace(0, max(0, len(each) - 1), min(SHEET, len(each))).round().astype(np.int64)
+    )
+    drawn = [
+        (key, picture)
+        for row in rows.tolist()
+        if (found := _drawn(each, row)) is not None
+        for key, picture in [found]
+    ]
     if not drawn:
         return None
     columns = max(1, round(4 / len(each.vocabulary.classes)))
     return jpeg(
-        grid([shrunk(picture, THUMB_PX * len(each.vocabulary.classes)) for _, picture in drawn], columns, [key for key, _ in drawn])
+        grid(
+            [shrunk(picture, THUMB_PX * len(each.vocabulary.classes)) for _, picture in drawn],
+            columns,
+            [key for key, _ in drawn],
+        )
     )
 
 
@@ -163,8 +239,14 @@ def _drawn(each: HealthDataset, row: int) -> tuple[str, NDArray[np.uint8]] | Non
 def _same(report: HealthReport, sets: Sequence[HealthDataset]) -> bytes | None:
     """The first pairs, two in a row; pairs across datasets come before those within one."""
     pairs = sorted(report.same, key=lambda pair: (pair.a == pair.b, pair.how))[:SHEET]
-    wanted = [(place, key) for pair in pairs for place, key in ((pair.a, pair.key_a), (pair.b, pair.key_b))]
-    rows = [{identity.key: identity.row for identity in health.identities} for health in report.sets]
+    wanted = [
+        (place, key)
+        for pair in pairs
+        for place, key in ((pair.a, pair.key_a), (pair.b, pair.key_b))
+    ]
+    rows = [
+        {identity.key: identity.row for identity in health.identities} for health in report.sets
+    ]
     pictures = []
     for place, key in wanted:
         sample = sets[place].sample(rows[place][key])
@@ -184,8 +266,12 @@ def _legend(axes: Axes, names: Sequence[str]) -> None:
     if len(names) > 1:
         handles, labels = axes.get_legend_handles_labels()
         columns = 1 if max(map(len, names)) > 24 else 2
-        legend = axes.figure.legend(handles, labels, loc="outside lower center", frameon=False, ncols=columns)
-        for dots in (handle for handle in legend.legend_handles if isinstance(handle, PathCollection)):
+        legend = axes.figure.legend(
+            handles, labels, loc="outside lower center", frameon=False, ncols=columns
+        )
+        for dots in (
+            handle for handle in legend.legend_handles if isinstance(handle, PathCollection)
+        ):
             dots.set_sizes([60])
 
 
@@ -195,7 +281,11 @@ def _colour(place: int) -> str:
 
 def set_name(name: str) -> str:
     """A shortened name of a dataset; both ends are kept, since either may distinguish it."""
-    return (name if len(name) <= _LONGEST_SET else f"{name[: _LONGEST_SET // 2 - 3]}...{name[-_LONGEST_SET // 2 :]}").replace("$", r"\$")
+    return (
+        name
+        if len(name) <= _LONGEST_SET
+        else f"{name[: _LONGEST_SET // 2 - 3]}...{name[-_LONGEST_SET // 2 :]}"
+    ).replace("$", r"\$")
 
 
 def _short(text: str, most: int) -> str:

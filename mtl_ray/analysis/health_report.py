@@ -41,16 +41,28 @@ class HealthReport:
 
     def to_json(self) -> dict[str, Any]:
         """Everything except the hashes."""
-        sets = [{"name": name, **_set_json(health)} for name, health in zip(self.names, self.sets, strict=True)]
-        counts = [{"a": self.names[a], "b": self.names[b], "how": how, "samples": n} for (a, b, how), n in self.same_counts.items()]
-        pairs = [{**asdict(each), "a": self.names[each.a], "b": self.names[each.b]} for each in self.same]
+        sets = [
+            {"name": name, **_set_json(health)}
+            for name, health in zip(self.names, self.sets, strict=True)
+        ]
+        counts = [
+            {"a": self.names[a], "b": self.names[b], "how": how, "samples": n}
+            for (a, b, how), n in self.same_counts.items()
+        ]
+        pairs = [
+            {**asdict(each), "a": self.names[each.a], "b": self.names[each.b]} for each in self.same
+        ]
         return {"findings": list(self.findings), "data": sets, "same_counts": counts, "same": pairs}
 
     def to_text(self) -> str:
         """A text for the terminal."""
         lines = []
         for name, health in zip(self.names, self.sets, strict=True):
-            lines += [f"{name}: {health.samples:,} samples", *(f"  {line}" for line in _facts(health)), ""]
+            lines += [
+                f"{name}: {health.samples:,} samples",
+                *(f"  {line}" for line in _facts(health)),
+                "",
+            ]
         lines.append("what to look at:" if self.findings else "nothing odd was found")
         return "\n".join([*lines, *(f"  - {finding}" for finding in self.findings)])
 
@@ -66,7 +78,13 @@ def report_of(names: Sequence[str], sets: Sequence[Health]) -> HealthReport:
         *_repeats(short, counts),
         *_classes(short, sets),
     ]
-    return HealthReport(names=tuple(names), sets=tuple(sets), same=tuple(same), same_counts=counts, findings=tuple(findings))
+    return HealthReport(
+        names=tuple(names),
+        sets=tuple(sets),
+        same=tuple(same),
+        same_counts=counts,
+        findings=tuple(findings),
+    )
 
 
 def median_of(histogram: NDArray[np.int64], octaves: tuple[int, int]) -> float:
@@ -83,7 +101,8 @@ def _conversions(names: Sequence[str], sets: Sequence[Health]) -> Iterator[str]:
     for name, health in zip(names, sets, strict=True):
         classes = health.vocabulary.classes
         counts: dict[str, dict[str, int]] = {
-            kind: dict(zip(classes[kind], column.tolist(), strict=True)) for kind, column in health.images.items()
+            kind: dict(zip(classes[kind], column.tolist(), strict=True))
+            for kind, column in health.images.items()
         }
         if reason := refusal(health.findings, counts):
             yield f"{name}: {reason}"
@@ -109,7 +128,10 @@ def _problems(names: Sequence[str], sets: Sequence[Health]) -> Iterator[str]:
         if not health.samples:
             yield f"{name} has no samples"
         if health.samples and health.counted["missing picture"] == health.samples:
-            yield f"{name}: none of its pictures is there, so only annotations were looked at (--images says where they are)"
+            yield (
+                f"{name}: none of its pictures is there, so only annotations were looked at "
+                "(--images says where they are)"
+            )
         for kind, count in health.counted.most_common():
             if kind == "missing picture" and count == health.samples:
                 continue
@@ -125,18 +147,32 @@ def _classes(names: Sequence[str], sets: Sequence[Health]) -> Iterator[str]:
             absent = [known[index] for index in np.flatnonzero(counts == 0)]
             if absent and counts.any():
                 more = f" and {len(absent) - 8} more" if len(absent) > 8 else ""
-                yield f"{name}: no example of {len(absent)} of {len(known)} classes of {kind}: {', '.join(absent[:8])}{more}"
+                yield (
+                    f"{name}: no example of {len(absent)} of {len(known)} classes of {kind}: "
+                    f"{', '.join(absent[:8])}{more}"
+                )
             if counts.any() and counts.max() > UNBALANCED * (least := counts[counts > 0].min()):
-                most, rarest = known[int(counts.argmax())], known[int(np.flatnonzero(counts == least)[0])]
-                yield f"{name}: {most!r} has {counts.max() / least:,.0f} times the examples of {rarest!r}"
+                most, rarest = (
+                    known[int(counts.argmax())],
+                    known[int(np.flatnonzero(counts == least)[0])],
+                )
+                yield (
+                    f"{name}: {most!r} has {counts.max() / least:,.0f} times the examples of "
+                    f"{rarest!r}"
+                )
     for (a, one), (b, other) in combinations(enumerate(sets), 2):
         for kind in sorted(one.vocabulary.classes.keys() & other.vocabulary.classes.keys()):
             if one.vocabulary.classes[kind] != other.vocabulary.classes[kind]:
-                yield f"{names[a]} and {names[b]} have different classes of {kind}, or in another order"
+                yield (
+                    f"{names[a]} and {names[b]} have different classes of {kind}, or in another "
+                    "order"
+                )
 
 
 def tables(report: HealthReport) -> dict[str, bytes]:
-    """``classes.csv`` (data, kind, class, images, examples) and ``problems.csv`` (data, problem, key, text)."""
+    """``classes.csv`` (data, kind, class, images, examples) and ``problems.csv`` (data, problem,
+    key, text).
+    """
     classes = [
         (name, kind, known, int(health.images[kind][place]), int(counts[place]))
         for name, health in zip(report.names, report.sets, strict=True)
@@ -144,7 +180,9 @@ def tables(report: HealthReport) -> dict[str, bytes]:
         for place, known in enumerate(health.vocabulary.classes[kind])
     ]
     problems = [
-        (name, each.kind, each.key, each.text) for name, health in zip(report.names, report.sets, strict=True) for each in health.problems
+        (name, each.kind, each.key, each.text)
+        for name, health in zip(report.names, report.sets, strict=True)
+        for each in health.problems
     ]
     return {
         "classes.csv": _csv(("data", "kind", "class", "images", "examples"), classes),
@@ -162,39 +200,56 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
 
 def examples(health: Health) -> dict[Annotation, NDArray[np.int64]]:
     """Examples of each class: objects, else samples."""
-    return {kind: health.objects if kind == "instances" else counts for kind, counts in health.images.items()}
+    return {
+        kind: health.objects if kind == "instances" else counts
+        for kind, counts in health.images.items()
+    }
 
 
 def _facts(health: Health) -> Iterator[str]:
     for kind, names in health.vocabulary.classes.items():
-        yield f"{kind}: {len(names)} classes, {health.annotated[kind]:,} samples annotated, {health.empty[kind]:,} of them with nothing"
+        yield (
+            f"{kind}: {len(names)} classes, {health.annotated[kind]:,} samples annotated, "
+            f"{health.empty[kind]:,} of them with nothing"
+        )
     if health.objects.any():
         small, medium, large = (int(count) for count in health.coco_sizes)
         side, shape = median_of(health.sides, SIDE_OCTAVES), median_of(health.shapes, SHAPE_OCTAVES)
         yield (
-            f"{int(health.objects.sum()):,} objects ({health.crowd:,} crowds, {health.difficult:,} difficult), side about {side:.0f} px, "
-            f"width/height about {shape:.2f}; {small:,} small, {medium:,} medium, {large:,} large (COCO)"
+            f"{int(health.objects.sum()):,} objects ({health.crowd:,} crowds, {health.difficult:,} "
+            f"difficult), side about {side:.0f} px, "
+            f"width/height about {shape:.2f}; {small:,} small, {medium:,} medium, {large:,} large "
+            "(COCO)"
         )
     (width, height), count = health.sizes.most_common(1)[0] if health.sizes else ((0, 0), 0)
     yield f"pictures of {len(health.sizes):,} sizes, {count:,} of {width} x {height}"
     if health.colour[2, 0]:
         mean, std = colour_of(health)
-        yield f"channels (RGB): mean {', '.join(f'{v:.1f}' for v in mean)}; standard deviation {', '.join(f'{v:.1f}' for v in std)}"
+        yield (
+            f"channels (RGB): mean {', '.join(f'{v:.1f}' for v in mean)}; standard deviation "
+            f"{', '.join(f'{v:.1f}' for v in std)}"
+        )
 
 
 def colour_of(health: Health) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel over all pixels, 0 to 255."""
     mean = health.colour[0] / health.colour[2]
-    return mean.tolist(), np.sqrt(np.maximum(health.colour[1] / health.colour[2] - mean**2, 0)).tolist()
+    return mean.tolist(), np.sqrt(
+        np.maximum(health.colour[1] / health.colour[2] - mean**2, 0)
+    ).tolist()
 
 
 def _set_json(health: Health) -> dict[str, Any]:
     classes = {}
     for kind, names in health.vocabulary.classes.items():
-        columns = {"images": health.images[kind]} | {"instances": {"objects": health.objects}, "semantic": {"pixels": health.pixels}}.get(
-            kind, {}
-        )
-        classes[kind] = {name: {column: int(counts[i]) for column, counts in columns.items()} for i, name in enumerate(names)}
+        columns = {"images": health.images[kind]} | {
+            "instances": {"objects": health.objects},
+            "semantic": {"pixels": health.pixels},
+        }.get(kind, {})
+        classes[kind] = {
+            name: {column: int(counts[i]) for column, counts in columns.items()}
+            for i, name in enumerate(names)
+        }
     mean, std = colour_of(health) if health.colour[2, 0] else (None, None)
     return {
         "samples": health.samples,
@@ -204,12 +259,19 @@ def _set_json(health: Health) -> dict[str, Any]:
         "objects": int(health.objects.sum()),
         "crowd": health.crowd,
         "difficult": health.difficult,
-        "coco_sizes": dict(zip(("small", "medium", "large"), health.coco_sizes.tolist(), strict=True)),
+        "coco_sizes": dict(
+            zip(("small", "medium", "large"), health.coco_sizes.tolist(), strict=True)
+        ),
         "box_side_px": _histogram(health.sides, SIDE_OCTAVES),
         "box_width_by_height": _histogram(health.shapes, SHAPE_OCTAVES),
-        "objects_per_image": {str(number): count for number, count in sorted(health.per_image.items())},
+        "objects_per_image": {
+            str(number): count for number, count in sorted(health.per_image.items())
+        },
         "pixels_without_class": health.no_class,
-        "picture_sizes": [{"width": w, "height": h, "count": count} for (w, h), count in health.sizes.most_common()],
+        "picture_sizes": [
+            {"width": w, "height": h, "count": count}
+            for (w, h), count in health.sizes.most_common()
+        ],
         "channel_mean": mean,
         "channel_std": std,
         "problem_counts": dict(health.counted.most_common()),
@@ -219,4 +281,7 @@ def _set_json(health: Health) -> dict[str, Any]:
 
 def _histogram(counts: NDArray[np.int64], octaves: tuple[int, int]) -> list[dict[str, float]]:
     edges = bin_edges(octaves)
-    return [{"from": float(edges[i]), "to": float(edges[i + 1]), "boxes": int(counts[i])} for i in np.flatnonzero(counts).tolist()]
+    return [
+        {"from": float(edges[i]), "to": float(edges[i + 1]), "boxes": int(counts[i])}
+        for i in np.flatnonzero(counts).tolist()
+    ]

@@ -41,12 +41,15 @@ Placed = tuple[int, Identity]
 
 
 def find_same(sets: Sequence[Health]) -> tuple[list[Same], dict[tuple[int, int, str], int]]:
-    """At most MAX_PAIRS pairs of duplicate samples, and the number of samples of b that are also in a, by (a, b, how).
+    """At most MAX_PAIRS pairs of duplicate samples, and the number of samples of b that are also in
+    a, by (a, b, how).
 
     A sample is paired with the first duplicate before it in each dataset up to its own. If that is
     the same file, similar images do not count.
     """
-    everything = [(place, identity) for place, health in enumerate(sets) for identity in health.identities]
+    everything = [
+        (place, identity) for place, health in enumerate(sets) for identity in health.identities
+    ]
     found: list[Same] = []
     counts: defaultdict[tuple[int, int, str], int] = defaultdict(int)
     known: set[tuple[int, int]] = set()
@@ -61,7 +64,9 @@ def find_same(sets: Sequence[Health]) -> tuple[list[Same], dict[tuple[int, int, 
 
 
 def _same_files(everything: Sequence[Placed]) -> Iterator[tuple[int, int]]:
-    """Pairs of indices: each sample, and the first sample before it with the same content in each dataset."""
+    """Pairs of indices: each sample, and the first sample before it with the same content in
+    each dataset.
+    """
     firsts: defaultdict[bytes, dict[int, int]] = defaultdict(dict)
     for index, (place, identity) in enumerate(everything):
         if identity.content is not None:
@@ -72,7 +77,11 @@ def _same_files(everything: Sequence[Placed]) -> Iterator[tuple[int, int]]:
 
 def _alike(everything: Sequence[Placed]) -> set[tuple[int, int]]:
     """Pairs of indices, the smaller one first."""
-    seen = [(index, identity.look) for index, (_, identity) in enumerate(everything) if identity.look is not None]
+    seen = [
+        (index, identity.look)
+        for index, (_, identity) in enumerate(everything)
+        if identity.look is not None
+    ]
     if not seen:
         return set()
     indices = np.array([index for index, _ in seen])
@@ -81,14 +90,19 @@ def _alike(everything: Sequence[Placed]) -> set[tuple[int, int]]:
     pairs: set[tuple[int, int]] = set()
     for band in np.split(rough, _BANDS, axis=1):
         order = np.lexsort(band.T)
-        borders = np.flatnonzero((np.diff(band[order].astype(np.int16), axis=0) != 0).any(axis=1)) + 1
+        borders = (
+            np.flatnonzero((np.diff(band[order].astype(np.int16), axis=0) != 0).any(axis=1)) + 1
+        )
         for group in np.split(order, borders):
             pairs.update(_near(indices, rough, fine, np.sort(group)))
     return pairs
 
 
 def _near(
-    indices: NDArray[np.int64], rough: NDArray[np.uint8], fine: NDArray[np.uint8], group: NDArray[np.int64]
+    indices: NDArray[np.int64],
+    rough: NDArray[np.uint8],
+    fine: NDArray[np.uint8],
+    group: NDArray[np.int64],
 ) -> Iterator[tuple[int, int]]:
     for number, one in enumerate(group[:-1].tolist()):
         others = group[number + 1 :]

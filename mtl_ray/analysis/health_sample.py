@@ -50,7 +50,9 @@ def _picture(sample: Sample, row: int, health: Health) -> Identity:
     height, width = image.shape[:2]
     if (height, width) != (sample.height, sample.width):
         stated = f"{sample.width} x {sample.height}"
-        health.report("other size than stated", sample.key, f"{width} x {height} instead of {stated}")
+        health.report(
+            "other size than stated", sample.key, f"{width} x {height} instead of {stated}"
+        )
     mean, std = cv2.meanStdDev(image)
     mean, std = mean.ravel(), std.ravel()
     area = height * width
@@ -59,7 +61,9 @@ def _picture(sample: Sample, row: int, health: Health) -> Identity:
 
 
 def _look(image: NDArray[np.uint8]) -> tuple[bytes, bytes] | None:
-    """The difference hash: where the brightness increases from left to right, on grids of 8 x 8 and 16 x 16."""
+    """The difference hash: where the brightness increases from left to right, on grids of 8 x 8
+    and 16 x 16.
+    """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     found = []
     for side in (8, 16):
@@ -70,7 +74,9 @@ def _look(image: NDArray[np.uint8]) -> tuple[bytes, bytes] | None:
     return found[0], found[1]
 
 
-def _classes(sample: Sample, classes: NDArray[np.int64], kind: Annotation, health: Health) -> NDArray[np.int64]:
+def _classes(
+    sample: Sample, classes: NDArray[np.int64], kind: Annotation, health: Health
+) -> NDArray[np.int64]:
     """Counts the sample for each of its classes; returns the known class indices."""
     counts = health.images[kind]
     known = classes[(classes >= 0) & (classes < len(counts))]
@@ -96,17 +102,25 @@ def _objects(sample: Sample, objects: Instances, health: Health) -> None:
         root = np.sqrt(sides.prod(axis=1))
         health.sides += in_octaves(root, SIDE_OCTAVES)
         health.shapes += in_octaves(sides[:, 0] / sides[:, 1], SHAPE_OCTAVES)
-        health.coco_sizes += np.bincount(np.digitize(objects.areas[whole], (32.0**2, 96.0**2)), minlength=3)
+        health.coco_sizes += np.bincount(
+            np.digitize(objects.areas[whole], (32.0**2, 96.0**2)), minlength=3
+        )
 
 
-def _faults(sample: Sample, boxes: NDArray[np.float64], objects: Instances, health: Health) -> NDArray[np.bool_]:
+def _faults(
+    sample: Sample, boxes: NDArray[np.float64], objects: Instances, health: Health
+) -> NDArray[np.bool_]:
     """Reports invalid boxes; True for boxes with a width and a height."""
     sides = boxes[:, 2:] - boxes[:, :2]
     finite = np.isfinite(boxes).all(axis=1)
     whole = finite & (sides > 0).all(axis=1)
     limit = np.array([sample.width, sample.height])
     outside = whole & ((boxes[:, :2] >= limit) | (boxes[:, 2:] <= 0)).any(axis=1)
-    beyond = whole & ~outside & ((boxes[:, :2] < -BEYOND_PX) | (boxes[:, 2:] > limit + BEYOND_PX)).any(axis=1)
+    beyond = (
+        whole
+        & ~outside
+        & ((boxes[:, :2] < -BEYOND_PX) | (boxes[:, 2:] > limit + BEYOND_PX)).any(axis=1)
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = sides.max(axis=1, initial=0) / sides.min(axis=1, initial=np.inf)
     _, first = np.unique(np.column_stack([boxes, objects.classes]), axis=0, return_index=True)
@@ -128,7 +142,11 @@ def _faults(sample: Sample, boxes: NDArray[np.float64], objects: Instances, heal
 
 def _described(index: int, box: NDArray[np.float64], objects: Instances, sample: Sample) -> str:
     name = f"annotation {objects.ids[index]}" if objects.ids[index] >= 0 else f"object {index + 1}"
-    return f"{name}, x1 y1 x2 y2 = {' '.join(f'{value:.6g}' for value in box)} in {sample.width} x {sample.height}"
+    return (
+        f"{name}, x1 y1 x2 y2 = {' '.join(f'{value:.6g}' for value in box)} in {sample.width} "
+        "x "
+        f"{sample.height}"
+    )
 
 
 def _map(sample: Sample, encoded: bytes, health: Health) -> None:
@@ -139,7 +157,9 @@ def _map(sample: Sample, encoded: bytes, health: Health) -> None:
         return
     if classes.shape != (sample.height, sample.width):
         health.report(
-            "map of another size", sample.key, f"{classes.shape[1]} x {classes.shape[0]} instead of {sample.width} x {sample.height}"
+            "map of another size",
+            sample.key,
+            f"{classes.shape[1]} x {classes.shape[0]} instead of {sample.width} x {sample.height}",
         )
     counts = np.bincount(classes.ravel(), minlength=256)
     health.no_class += int(counts[IGNORE_INDEX])

@@ -42,7 +42,9 @@ class Ranked(NamedTuple):
     optional: NDArray[np.bool_]
 
 
-def image_scores(images: Sequence[ScoredImage], *, crowd_counts: bool = False) -> NDArray[np.float64]:
+def image_scores(
+    images: Sequence[ScoredImage], *, crowd_counts: bool = False
+) -> NDArray[np.float64]:
     """The score of each image, float64 (N,); NaN if there is no object to find.
 
     In the order of their scores, detections match the object of their class that they overlap most.
@@ -58,22 +60,38 @@ def image_scores(images: Sequence[ScoredImage], *, crowd_counts: bool = False) -
         objects = replace(objects, optional=objects.optional & ~objects.crowd)
     wanted = np.flatnonzero(~objects.optional)
     classes = max(objects.classes.max(initial=0), found.classes.max(initial=0)) + 1
-    groups, total = np.unique(objects.image[wanted] * classes + objects.classes[wanted], return_counts=True)
+    groups, total = np.unique(
+        objects.image[wanted] * classes + objects.classes[wanted], return_counts=True
+    )
     ranked = _rank(objects, found, groups, found.image * classes + found.classes)
-    average = np.mean([_average_precision(ranked, total, threshold) for threshold in THRESHOLDS], axis=0)
+    average = np.mean(
+        [_average_precision(ranked, total, threshold) for threshold in THRESHOLDS], axis=0
+    )
     of_image = groups // classes
     count = np.bincount(of_image, minlength=len(images))
     with np.errstate(invalid="ignore"):
         return np.asarray(np.bincount(of_image, average, minlength=len(images)) / count, np.float64)
 
 
-def overlaps_float32(found: DetectionColumns, objects: ObjectColumns, least: float, *, same_class: bool = False) -> OverlapPairs:
+def overlaps_float32(
+    found: DetectionColumns, objects: ObjectColumns, least: float, *, same_class: bool = False
+) -> OverlapPairs:
     """``overlap_pairs`` in float32 like MMDetection, which matters at a threshold."""
     rounded = replace(found, boxes_xyxy=found.boxes_xyxy.astype(np.float32))
-    return overlap_pairs(rounded, replace(objects, boxes_xyxy=objects.boxes_xyxy.astype(np.float32)), least, same_class=same_class)
+    return overlap_pairs(
+        rounded,
+        replace(objects, boxes_xyxy=objects.boxes_xyxy.astype(np.float32)),
+        least,
+        same_class=same_class,
+    )
 
 
-def _rank(objects: ObjectColumns, found: DetectionColumns, groups: NDArray[np.int64], group_of: NDArray[np.int64]) -> Ranked:
+def _rank(
+    objects: ObjectColumns,
+    found: DetectionColumns,
+    groups: NDArray[np.int64],
+    group_of: NDArray[np.int64],
+) -> Ranked:
     near = overlaps_float32(found, objects, 0.4999, same_class=True)
     best = np.lexsort((near.object, objects.optional[near.object], -near.iou, near.detection))
     detection, first = np.unique(near.detection[best], return_index=True)
@@ -82,11 +100,17 @@ def _rank(objects: ObjectColumns, found: DetectionColumns, groups: NDArray[np.in
     kept = np.flatnonzero(np.isin(group_of, groups))
     order = kept[np.lexsort((-found.scores[kept], group_of[kept]))]
     optional = np.append(objects.optional, False)[chosen]
-    return Ranked(np.searchsorted(groups, group_of[order]), chosen[order], iou[order], optional[order])
+    return Ranked(
+        np.searchsorted(groups, group_of[order]), chosen[order], iou[order], optional[order]
+    )
 
 
-def _average_precision(ranked: Ranked, total: NDArray[np.int64], threshold: float) -> NDArray[np.float64]:
-    """The average precision of each group: the sum over found objects of the interpolated precision, divided by the number of objects."""
+def _average_precision(
+    ranked: Ranked, total: NDArray[np.int64], threshold: float
+) -> NDArray[np.float64]:
+    """The average precision of each group: the sum over found objects of the interpolated
+    precision, divided by the number of objects.
+    """
     hit = ranked.iou >= threshold
     counted = np.flatnonzero(~(hit & ranked.optional))
     group, place = ranked.group[counted], np.where(hit, ranked.object, -1)[counted]
@@ -96,6 +120,8 @@ def _average_precision(ranked: Ranked, total: NDArray[np.int64], threshold: floa
     start = np.searchsorted(group, group)
     hits = np.cumsum(right)
     precision = (hits - np.append(0, hits)[start]) / (np.arange(len(group)) - start + 1)
-    lift = 2.0 * (len(total) - group)  # an offset separates the groups, so that one pass handles all
+    lift = 2.0 * (
+        len(total) - group
+    )  # an offset separates the groups, so that one pass handles all
     envelope = np.maximum.accumulate((precision + lift)[::-1])[::-1] - lift
     return np.bincount(group[right], envelope[right], minlength=len(total)) / total

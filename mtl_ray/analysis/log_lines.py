@@ -21,7 +21,19 @@ _OF_TRAINING = frozenset({"memory", "grad_norm", "iter", "images_per_s"})
 _OF_EVALUATION = ("val/", "val_", "test/", "test_")
 """Prefixes of mmengine's evaluation losses; ``loss`` identifies a line of training without a
 learning rate."""
-_HEADER = frozenset({"env_info", "config", "hook_msgs", "mmcv_version", "mmdet_version", "mmseg_version", "exp_name", "seed", "CLASSES"})
+_HEADER = frozenset(
+    {
+        "env_info",
+        "config",
+        "hook_msgs",
+        "mmcv_version",
+        "mmdet_version",
+        "mmseg_version",
+        "exp_name",
+        "seed",
+        "CLASSES",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +66,9 @@ def parse_line(text: str) -> Line | None:
         raise ValueError("not a JSON object")
     if "mode" not in found and not _HEADER.isdisjoint(found):
         return None
-    values = {key: float(value) for key, value in found.items() if key not in PLACES and _is_number(value)}
+    values = {
+        key: float(value) for key, value in found.items() if key not in PLACES and _is_number(value)
+    }
     if not values:
         return None
     return Line(
@@ -68,7 +82,9 @@ def parse_line(text: str) -> Line | None:
 
 
 def is_loss(key: str) -> bool:
-    """Whether a key names a loss: ``loss``, ``loss_cls``, ``s0.loss_bbox``, ``decode.loss_ce``, ``boxes/loss_box``, ``rpn_loss``."""
+    """Whether a key names a loss: ``loss``, ``loss_cls``, ``s0.loss_bbox``, ``decode.loss_ce``,
+    ``boxes/loss_box``, ``rpn_loss``.
+    """
     last = key.rpartition("/")[2].rpartition(".")[2]
     return last.startswith("loss") or last.endswith("loss")
 
@@ -82,8 +98,14 @@ def _kind(found: Mapping[str, Any], values: Mapping[str, float]) -> Kind:
     mode = found.get("mode")
     told = [key for key in values if key not in _TIMES and not _is_rate(key)]
     if mode is not None:
-        # Some runners by iteration label their evaluations "train" (mmcv 1248): those have neither a loss nor a time.
-        mistaken = mode == "train" and bool(told) and "time" not in values and not any(map(is_loss, values))
+        # Some runners by iteration label their evaluations "train" (mmcv 1248): those have neither
+        # a loss nor a time.
+        mistaken = (
+            mode == "train"
+            and bool(told)
+            and "time" not in values
+            and not any(map(is_loss, values))
+        )
         return "train" if mode == "train" and not mistaken else "eval"
     if any(_is_rate(key) for key in values) or not _OF_TRAINING.isdisjoint(found):
         return "train"
@@ -102,7 +124,12 @@ def _is_number(value: Any) -> bool:
 
     Python's JSON reader accepts ``NaN``, which some metrics contain.
     """
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300 and math.isfinite(value)
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) < 1e300
+        and math.isfinite(value)
+    )
 
 
 def _whole(value: Any) -> int | None:

@@ -48,10 +48,18 @@ class Log:
 
     def keys(self, kind: Kind | None = None) -> list[str]:
         """The keys of its values in the order of their first appearance."""
-        return list(dict.fromkeys(key for record in self.records if kind in (None, record.kind) for key in record.values))
+        return list(
+            dict.fromkeys(
+                key
+                for record in self.records
+                if kind in (None, record.kind)
+                for key in record.values
+            )
+        )
 
     def joined(self) -> "Log":
-        """The log without records of steps that were repeated: if the steps go back, the later attempt counts.
+        """The log without records of steps that were repeated: if the steps go back, the later
+        attempt counts.
 
         An attempt starts one of its log intervals before its first line. If that is the start of
         the training, all earlier records are dropped.
@@ -62,13 +70,18 @@ class Log:
             first = train[0] if train else attempt[0].step
             begin = first - (train[1] - first if len(train) > 1 else 1)
             before = {"train": begin, "eval": first - 1}
-            kept = [record for record in kept if record.step <= before[record.kind]] if begin > 0 else []
+            kept = (
+                [record for record in kept if record.step <= before[record.kind]]
+                if begin > 0
+                else []
+            )
             kept += attempt
         return replace(self, records=tuple(kept))
 
 
 def read_log(uri: str) -> Log:
-    """Reads a log, or all logs in a folder (of a run, or an OpenMMLab ``work_dir``) as one, by their names.
+    """Reads a log, or all logs in a folder (of a run, or an OpenMMLab ``work_dir``) as one, by
+    their names.
 
     Raises:
         FileNotFoundError: if there is no log.
@@ -81,7 +94,10 @@ def read_log(uri: str) -> Log:
         lines += more
         unread += bad
     if not lines:
-        raise ValueError(f"{uri} has no line of JSON with values: give a *.log.json, vis_data/scalars.json or scalars.jsonl")
+        raise ValueError(
+            f"{uri} has no line of JSON with values: give a *.log.json, vis_data/scalars.json or "
+            "scalars.jsonl"
+        )
     records = tuple(record for part in _attempts(lines) for record in _placed(part, lines))
     return Log(uri=uri, records=records, unread=unread)
 
@@ -101,7 +117,9 @@ def _files(uri: str) -> list[str]:
         return [uri]
     found = [file for file in storage.files(uri) if file.endswith(_SUFFIXES)]
     if not found:
-        raise FileNotFoundError(f"there is no log in {uri}: no *.log.json, scalars.json or scalars.jsonl")
+        raise FileNotFoundError(
+            f"there is no log in {uri}: no *.log.json, scalars.json or scalars.jsonl"
+        )
     return found
 
 
@@ -169,19 +187,36 @@ def _placed(part: Sequence[Line], everything: Sequence[Line]) -> Iterable[LogRec
 def _train_step(line: Line, length: int, before: int) -> int:
     if line.step is not None:
         return line.step
-    return (max(line.epoch or 1, 1) - 1) * length + line.iter if line.iter is not None else before + 1
+    return (
+        (max(line.epoch or 1, 1) - 1) * length + line.iter if line.iter is not None else before + 1
+    )
 
 
 def _epoch_length(lines: Sequence[Line]) -> int | None:
-    """Steps of an epoch if ``iter`` counts within an epoch: the last logged one, as in OpenMMLab's tools.
+    """Steps of an epoch if ``iter`` counts within an epoch: the last logged one, as in OpenMMLab's
+    tools.
 
     0 if ``iter`` counts over all epochs; None if there is no second epoch, so it is unknown.
     """
-    train = [line for line in lines if line.kind == "train" and line.step is None and line.iter is not None]
-    borders = [(a.iter or 0, b.iter or 0) for a, b in pairwise(train) if (b.epoch or 1) > (a.epoch or 1)]
+    train = [
+        line
+        for line in lines
+        if line.kind == "train" and line.step is None and line.iter is not None
+    ]
+    borders = [
+        (a.iter or 0, b.iter or 0) for a, b in pairwise(train) if (b.epoch or 1) > (a.epoch or 1)
+    ]
     if not borders:
-        return max((line.iter or 0 for line in train), default=0) if any((line.epoch or 1) > 1 for line in train) else None
-    return 0 if all(after > before for before, after in borders) else max(line.iter or 0 for line in train)
+        return (
+            max((line.iter or 0 for line in train), default=0)
+            if any((line.epoch or 1) > 1 for line in train)
+            else None
+        )
+    return (
+        0
+        if all(after > before for before, after in borders)
+        else max(line.iter or 0 for line in train)
+    )
 
 
 def _evaluation(line: Line, step: int, epoch: int | None, by_epoch: bool) -> LogRecord:

@@ -1,4 +1,5 @@
-"""The counting rule of mmcv 1.x, with which the published complexity of OpenMMLab's models was computed.
+"""The counting rule of mmcv 1.x, with which the published complexity of OpenMMLab's models was
+computed.
 
 It counts layers, not operators. One multiply-add counts as one. Everything that is not a layer in
 the list below (functions such as ``F.relu`` or ``F.interpolate``, attention, softmax, suppression)

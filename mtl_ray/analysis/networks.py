@@ -1,4 +1,6 @@
-"""A network to be looked at, by its address: a config, whatever was made from one, or a function that builds one."""
+"""A network to be looked at, by its address: a config, whatever was made from one, or a function
+that builds one.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,27 +60,42 @@ def open_network(target: str, *, classes: int | None = None, auxiliary: bool = F
     """
     module, colon, function = target.partition(":")
     if colon and function.isidentifier() and all(part.isidentifier() for part in module.split(".")):
-        return Network(model=_imported(module, function).eval(), run=lambda model, batch: model(batch), shape=None, images=False)
+        return Network(
+            model=_imported(module, function).eval(),
+            run=lambda model, batch: model(batch),
+            shape=None,
+            images=False,
+        )
     config, vocabulary = open_config(target, classes)
     model = build_model(config.model.without_pretrained(), vocabulary).eval()
     if not auxiliary:
         kept = predicting_heads(config.model.heads)
-        model.heads = nn.ModuleDict({name: head for name, head in model.heads.items() if name in kept})
+        model.heads = nn.ModuleDict(
+            {name: head for name, head in model.heads.items() if name in kept}
+        )
     canvas: AnyCanvas = config.data.canvas
     spec = canvas.input.arrays(canvas)[model.trunk.input]
-    return Network(model=model, run=partial(_run, canvas), shape=spec.shape, images=spec.dtype == np.uint8)
+    return Network(
+        model=model, run=partial(_run, canvas), shape=spec.shape, images=spec.dtype == np.uint8
+    )
 
 
 def open_config(target: str, classes: int | None = None) -> tuple[ExperimentConfig, Vocabulary]:
     """The config at an address and what its heads learn; arguments as for ``open_network``."""
     config, vocabulary = _stored(target)
     if vocabulary is None:
-        vocabulary = _vocabulary(config) if classes is None else numbered_vocabulary(config.model.heads.values(), classes)
+        vocabulary = (
+            _vocabulary(config)
+            if classes is None
+            else numbered_vocabulary(config.model.heads.values(), classes)
+        )
     return config, vocabulary
 
 
 def config_at(target: str) -> ExperimentConfig:
-    """The config at an address: a .yaml file, or what lies in a run folder, a checkpoint or a bundle."""
+    """The config at an address: a .yaml file, or what lies in a run folder, a checkpoint or a
+    bundle.
+    """
     return _stored(target)[0]
 
 
@@ -106,15 +123,24 @@ def _imported(module: str, function: str) -> nn.Module:
 
 
 def _vocabulary(config: ExperimentConfig) -> Vocabulary:
-    uris = (config.data.train.uri,) if isinstance(config.data.train.uri, str) else config.data.train.uri
+    uris = (
+        (config.data.train.uri,)
+        if isinstance(config.data.train.uri, str)
+        else config.data.train.uri
+    )
     try:
         return join_vocabularies([open_split(each).vocabulary for each in uris], uris)[0]
     except ValueError as error:
-        raise ValueError(f"the classes are known from the split, or say how many there are with --classes: {error}") from error
+        raise ValueError(
+            "the classes are known from the split, or say how many there are with --classes: "
+            f"{error}"
+        ) from error
 
 
 def _run(canvas: AnyCanvas, model: nn.Module, batch: Tensor) -> object:
-    """``batch`` is what the trunk reads; the other arrays of the input are those of empty samples."""
+    """``batch`` is what the trunk reads; the other arrays of the input are those of empty
+    samples.
+    """
     assert isinstance(model, Model)
     arrays = empty_arrays(canvas, len(batch))
     for sample in range(len(batch)):

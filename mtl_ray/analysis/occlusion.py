@@ -15,7 +15,12 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.evaluation.metrics import hidden_objects, read_list, write_list
 from mtl_ray.geometry.masks import decode_rle
 from mtl_ray.tasks.detection.columns import ScoredImage
-from mtl_ray.tasks.detection.occlusion import HiddenObject, OcclusionCounts, OcclusionKind, OcclusionLists
+from mtl_ray.tasks.detection.occlusion import (
+    HiddenObject,
+    OcclusionCounts,
+    OcclusionKind,
+    OcclusionLists,
+)
 
 IMAGES_OF_A_TASK = 200
 KINDS: tuple[OcclusionKind, OcclusionKind] = ("occluded", "separated")
@@ -42,10 +47,19 @@ class Occlusion:
 
         None for a list without objects.
         """
-        return {f"{kind}_recall": self.recall[kind] if self.looked_for[kind] else None for kind in KINDS}
+        return {
+            f"{kind}_recall": self.recall[kind] if self.looked_for[kind] else None for kind in KINDS
+        }
 
 
-def occlusion(paired: Paired, lists: OcclusionLists, *, kind: Likeness = "segm", score: float = 0.3, iou: float = 0.75) -> Occlusion:
+def occlusion(
+    paired: Paired,
+    lists: OcclusionLists,
+    *,
+    kind: Likeness = "segm",
+    score: float = 0.3,
+    iou: float = 0.75,
+) -> Occlusion:
     """Computes the recall of the objects of the lists.
 
     Args:
@@ -81,7 +95,9 @@ def read_hidden(uri: str) -> list[HiddenObject]:
     return hidden_objects(uri, load_pickle(storage.read(uri)))
 
 
-def lists_of(paired: Paired, occluded: str | None, separated: str | None, executor: Executor) -> OcclusionLists:
+def lists_of(
+    paired: Paired, occluded: str | None, separated: str | None, executor: Executor
+) -> OcclusionLists:
     """The lists at two URIs; if none are given, they are derived from the annotated masks.
 
     Raises:
@@ -102,18 +118,26 @@ def derive(paired: Paired, executor: Executor) -> OcclusionLists:
         ValueError: if the data has no masks.
     """
     if all(image.ground_truth.masks is None for image in paired.images):
-        raise ValueError("the data has no masks, by which occluded objects are told; give the lists with --occluded and --separated")
+        raise ValueError(
+            "the data has no masks, by which occluded objects are told; give the lists with "
+            "--occluded and --separated"
+        )
     starts = range(0, len(paired.images), IMAGES_OF_A_TASK)
     parts = executor(
         partial(_hidden, paired.images, paired.file_names, paired.names),
         [(start, min(start + IMAGES_OF_A_TASK, len(paired.images))) for start in starts],
         "occlusion",
     )
-    return {kind: [each for part in parts for found, each in part if found == kind] for kind in KINDS}
+    return {
+        kind: [each for part in parts for found, each in part if found == kind] for kind in KINDS
+    }
 
 
 def _hidden(
-    images: Sequence[ScoredImage], file_names: Mapping[str, str], names: Sequence[str], rows: tuple[int, int]
+    images: Sequence[ScoredImage],
+    file_names: Mapping[str, str],
+    names: Sequence[str],
+    rows: tuple[int, int],
 ) -> list[tuple[OcclusionKind, HiddenObject]]:
     found: list[tuple[OcclusionKind, HiddenObject]] = []
     for image in images[slice(*rows)]:
@@ -133,7 +157,9 @@ def _hidden(
 
 
 def write_lists(folder: str, lists: OcclusionLists) -> list[str]:
-    """Writes occluded.json and separated.json, for ``evaluate.occlusion`` of a config and for this tool; returns their URIs."""
+    """Writes occluded.json and separated.json, for ``evaluate.occlusion`` of a config and for
+    this tool; returns their URIs.
+    """
     uris = [storage.join(folder, f"{kind}.json") for kind in KINDS]
     for kind, uri in zip(KINDS, uris, strict=True):
         write_list(uri, lists[kind])
@@ -176,12 +202,19 @@ def hidden_in(truth: Instances, height: int, width: int) -> dict[int, OcclusionK
         pieces = _pieces(masks[i])
         if len(pieces) < 2:
             found[i] = "occluded"
-        elif any(sum(bool((piece & _grown(masks[j])).any()) for piece in pieces) > 1 for j in fronts):
+        elif any(
+            sum(bool((piece & _grown(masks[j])).any()) for piece in pieces) > 1 for j in fronts
+        ):
             found[i] = "separated"
     return found
 
 
-def _is_behind(mask: NDArray[np.uint8], hull: NDArray[np.uint8], other: NDArray[np.uint8], other_hull: NDArray[np.uint8]) -> bool:
+def _is_behind(
+    mask: NDArray[np.uint8],
+    hull: NDArray[np.uint8],
+    other: NDArray[np.uint8],
+    other_hull: NDArray[np.uint8],
+) -> bool:
     covered = int(np.count_nonzero(hull & other))
     if covered < COVERED * np.count_nonzero(hull) or covered <= np.count_nonzero(other_hull & mask):
         return False
@@ -203,4 +236,6 @@ def _grown(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _pieces(mask: NDArray[np.uint8]) -> list[NDArray[np.bool_]]:
     count, regions, sizes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     least = PIECE * np.count_nonzero(mask)
-    return [regions == piece for piece in range(1, count) if sizes[piece, cv2.CC_STAT_AREA] >= least]
+    return [
+        regions == piece for piece in range(1, count) if sizes[piece, cv2.CC_STAT_AREA] >= least
+    ]

@@ -18,7 +18,9 @@ from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 
 
-def read_openmmlab(uri: str, data: EvaluationData, classes: Sequence[str] | None = None) -> StoredPredictions:
+def read_openmmlab(
+    uri: str, data: EvaluationData, classes: Sequence[str] | None = None
+) -> StoredPredictions:
     """Reads a list with an entry for each image.
 
     * Objects, 3.x: a dict with ``pred_instances`` (bboxes, scores, labels, perhaps masks),
@@ -43,19 +45,28 @@ def read_openmmlab(uri: str, data: EvaluationData, classes: Sequence[str] | None
 
     content = load_pickle(storage.read(uri))
     if not isinstance(content, list) or not content:
-        raise ValueError(f"{uri} holds {'nothing' if content == [] else type(content).__name__}, not a list with an entry for each image")
+        raise ValueError(
+            f"{uri} holds {'nothing' if content == [] else type(content).__name__}, not a list "
+            "with an entry for each image"
+        )
     annotation, read = _kind_of(uri, content)
     samples = _as_listed(data)
     names = tuple(classes) if classes is not None else _listed_classes(data, annotation)
     try:
-        found = {sample.key: read(entry, sample) for sample, entry in _with_samples(uri, content, samples, data)}
+        found = {
+            sample.key: read(entry, sample)
+            for sample, entry in _with_samples(uri, content, samples, data)
+        }
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"{uri} is no result of OpenMMLab's programs: {error!r}") from error
     _check_labels(uri, found.values(), names)
     name, head = HEADS[annotation]
     vocabulary = _renumbered(data.vocabulary, annotation, names)
     return StoredPredictions(
-        heads={name: head()}, vocabulary=vocabulary, by_name={key: {name: each} for key, each in found.items()}, complete=False
+        heads={name: head()},
+        vocabulary=vocabulary,
+        by_name={key: {name: each} for key, each in found.items()},
+        complete=False,
     )
 
 
@@ -70,20 +81,37 @@ HEADS: Mapping[Annotation, tuple[str, Callable[[], Any]]] = {
 def _kind_of(uri: str, entries: Sequence[Any]) -> tuple[Annotation, Callable[[Any, Sample], Any]]:
     """The kind of prediction, and the function that reads an entry of one image."""
     kinds: Sequence[tuple[Annotation, Callable[[Any], bool], Callable[[Any, Sample], Any]]] = (
-        ("instances", lambda entry: isinstance(entry, Mapping) and "pred_instances" in entry, _instances),
-        ("semantic", lambda entry: isinstance(entry, Mapping) and "pred_sem_seg" in entry, _class_map),
-        ("labels", lambda entry: isinstance(entry, Mapping) and "pred_score" in entry, _label_scores),
+        (
+            "instances",
+            lambda entry: isinstance(entry, Mapping) and "pred_instances" in entry,
+            _instances,
+        ),
+        (
+            "semantic",
+            lambda entry: isinstance(entry, Mapping) and "pred_sem_seg" in entry,
+            _class_map,
+        ),
+        (
+            "labels",
+            lambda entry: isinstance(entry, Mapping) and "pred_score" in entry,
+            _label_scores,
+        ),
         ("semantic", lambda entry: isinstance(entry, np.ndarray) and entry.ndim == 2, _class_map),
         ("instances", lambda entry: isinstance(entry, list | tuple), _by_class),
     )
     for annotation, fits, read in kinds:
         if all(map(fits, entries)):
             return annotation, read
-    raise ValueError(f"{uri} is no result that is known here: objects (pred_instances, or arrays by class), class maps or labels")
+    raise ValueError(
+        f"{uri} is no result that is known here: objects (pred_instances, or arrays by class), "
+        "class maps or labels"
+    )
 
 
 def _as_listed(data: EvaluationData) -> list[Sample]:
-    """The samples in the order in which an annotation file lists its images, or a split stores them."""
+    """The samples in the order in which an annotation file lists its images, or a split stores
+    them.
+    """
     samples = list(data.samples(0, len(data), images=False))
     if not isinstance(data, CocoData):
         return samples
@@ -97,7 +125,9 @@ def _listed_classes(data: EvaluationData, annotation: Annotation) -> tuple[str, 
     return tuple(data.vocabulary.classes.get(annotation, ()))
 
 
-def _renumbered(vocabulary: Vocabulary, annotation: Annotation, names: tuple[str, ...]) -> Vocabulary:
+def _renumbered(
+    vocabulary: Vocabulary, annotation: Annotation, names: tuple[str, ...]
+) -> Vocabulary:
     """The vocabulary of the labels of a pickle.
 
     It has no category ids, which belong to the order of the data.
@@ -111,21 +141,36 @@ def _renumbered(vocabulary: Vocabulary, annotation: Annotation, names: tuple[str
     )
 
 
-def _with_samples(uri: str, entries: Sequence[Any], samples: Sequence[Sample], data: EvaluationData) -> Iterator[tuple[Sample, Any]]:
+def _with_samples(
+    uri: str, entries: Sequence[Any], samples: Sequence[Sample], data: EvaluationData
+) -> Iterator[tuple[Sample, Any]]:
     """Each entry with its sample."""
-    if not all(isinstance(entry, Mapping) and ("img_path" in entry or "img_id" in entry) for entry in entries):
+    if not all(
+        isinstance(entry, Mapping) and ("img_path" in entry or "img_id" in entry)
+        for entry in entries
+    ):
         if len(entries) != len(samples):
-            raise ValueError(f"{uri} has {len(entries)} entries, which do not say of which images; the data has {len(samples)} images")
+            raise ValueError(
+                f"{uri} has {len(entries)} entries, which do not say of which images; the data has "
+                f"{len(samples)} images"
+            )
         yield from zip(samples, entries, strict=True)
         return
-    keys = {name: sample for sample in samples for name in (data.other_name(sample.key), sample.key)}
+    keys = {
+        name: sample for sample in samples for name in (data.other_name(sample.key), sample.key)
+    }
     seen: set[str] = set()
     for number, entry in enumerate(entries):
         sample = _sample_of(entry, keys)
         if sample is None:
-            raise ValueError(f"{uri}: entry {number} is of {entry.get('img_path', entry.get('img_id'))}, which the data does not have")
+            raise ValueError(
+                f"{uri}: entry {number} is of {entry.get('img_path', entry.get('img_id'))}, which "
+                "the data does not have"
+            )
         if sample.key in seen:
-            raise ValueError(f"{uri}: entry {number} is of the image {sample.key}, of which there was one before")
+            raise ValueError(
+                f"{uri}: entry {number} is of the image {sample.key}, of which there was one before"
+            )
         seen.add(sample.key)
         yield sample, entry
 
@@ -145,7 +190,12 @@ def _instances(entry: Mapping[str, Any], sample: Sample) -> Detections:
     found = entry["pred_instances"]
     boxes, scores, labels = (np.asarray(found[name]) for name in ("bboxes", "scores", "labels"))
     masks = found.get("masks")
-    return _detections(boxes.reshape(-1, 4), scores, labels, None if masks is None else [_mask(mask, sample) for mask in masks])
+    return _detections(
+        boxes.reshape(-1, 4),
+        scores,
+        labels,
+        None if masks is None else [_mask(mask, sample) for mask in masks],
+    )
 
 
 def _by_class(entry: Any, sample: Sample) -> Detections:
@@ -153,9 +203,13 @@ def _by_class(entry: Any, sample: Sample) -> Detections:
     boxes, masks = (entry[0], entry[1]) if isinstance(entry, tuple) else (entry, None)
     if isinstance(masks, tuple):
         masks = masks[0]
-    rows: NDArray[Any] = np.concatenate([np.zeros((0, 5), np.float32), *(np.asarray(each).reshape(-1, 5) for each in boxes)])
+    rows: NDArray[Any] = np.concatenate(
+        [np.zeros((0, 5), np.float32), *(np.asarray(each).reshape(-1, 5) for each in boxes)]
+    )
     labels = np.repeat(np.arange(len(boxes)), [len(each) for each in boxes])
-    flat = None if masks is None else [_mask(mask, sample) for of_class in masks for mask in of_class]
+    flat = (
+        None if masks is None else [_mask(mask, sample) for of_class in masks for mask in of_class]
+    )
     return _detections(rows[:, :4], rows[:, 4], labels, flat)
 
 
@@ -164,7 +218,10 @@ def _class_map(entry: Any, sample: Sample) -> SemanticMap:
     array = np.asarray(entry["pred_sem_seg"]["data"]) if isinstance(entry, Mapping) else entry
     array = array.reshape(array.shape[-2:])
     if array.shape != (sample.height, sample.width):
-        raise ValueError(f"the class map of {sample.key} is of size {array.shape}, the image of {(sample.height, sample.width)}")
+        raise ValueError(
+            f"the class map of {sample.key} is of size {array.shape}, the image of "
+            f"{(sample.height, sample.width)}"
+        )
     return SemanticMap(classes=array.astype(np.uint8))
 
 
@@ -172,11 +229,17 @@ def _label_scores(entry: Mapping[str, Any], _: Sample) -> LabelScores:
     return LabelScores(scores=np.asarray(entry["pred_score"], np.float32).ravel(), exclusive=True)
 
 
-def _detections(boxes: NDArray[Any], scores: NDArray[Any], labels: NDArray[Any], masks: Sequence[bytes] | None) -> Detections:
+def _detections(
+    boxes: NDArray[Any], scores: NDArray[Any], labels: NDArray[Any], masks: Sequence[bytes] | None
+) -> Detections:
     """The detections, best first; equal ones keep their order."""
-    if not len(boxes) == len(scores) == len(labels) or (masks is not None and len(masks) != len(boxes)):
+    if not len(boxes) == len(scores) == len(labels) or (
+        masks is not None and len(masks) != len(boxes)
+    ):
         counts = f"{len(boxes)} boxes, {len(scores)} scores, {len(labels)} labels"
-        raise ValueError(f"an image has {counts}" + (f", {len(masks)} masks" if masks is not None else ""))
+        raise ValueError(
+            f"an image has {counts}" + (f", {len(masks)} masks" if masks is not None else "")
+        )
     if not np.isfinite(scores.astype(np.float64)).all():
         raise ValueError("an image has a score that is no number, so it has no rank")
     if not len(boxes):
@@ -198,9 +261,14 @@ def _mask(mask: Any, sample: Sample) -> bytes:
         counts = encode_rle(array.astype(np.bool_)) if array.ndim == 2 else b""
     else:
         size = tuple(int(side) for side in mask["size"])
-        counts = mask["counts"].encode() if isinstance(mask["counts"], str) else bytes(mask["counts"])
+        counts = (
+            mask["counts"].encode() if isinstance(mask["counts"], str) else bytes(mask["counts"])
+        )
     if size != (sample.height, sample.width):
-        raise ValueError(f"a mask of image {sample.key} is of size {size}, the image of {(sample.height, sample.width)}")
+        raise ValueError(
+            f"a mask of image {sample.key} is of size {size}, the image of "
+            f"{(sample.height, sample.width)}"
+        )
     return counts
 
 
@@ -210,6 +278,12 @@ def _check_labels(uri: str, found: Iterable[Any], names: Sequence[str]) -> None:
         if isinstance(each, LabelScores):
             highest = max(highest, len(each.scores) - 1)
         elif each.classes.size:
-            highest, lowest = max(highest, int(each.classes.max())), min(lowest, int(each.classes.min()))
+            highest, lowest = (
+                max(highest, int(each.classes.max())),
+                min(lowest, int(each.classes.min())),
+            )
     if highest >= len(names) or lowest < 0:
-        raise ValueError(f"{uri} has labels from {lowest} to {highest}, the data has {len(names)} classes; name the classes in their order")
+        raise ValueError(
+            f"{uri} has labels from {lowest} to {highest}, the data has {len(names)} classes; name "
+            "the classes in their order"
+        )

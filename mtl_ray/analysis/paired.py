@@ -56,11 +56,19 @@ class Pairs:
         for sample in self.data.samples(0, len(self.data), images=False):
             yield convert(sample), finder(sample)
         if strange := finder.unused():
-            raise ValueError(f"there are predictions of {len(strange)} images that the data does not have, such as {strange[0]}")
+            raise ValueError(
+                f"there are predictions of {len(strange)} images that the data does not have, such "
+                f"as {strange[0]}"
+            )
 
     def likeness(self) -> Likeness:
         """Masks if the predictions have them, else boxes."""
-        found = (each for by_head in self.stored.by_name.values() for each in by_head.values() if isinstance(each, Detections))
+        found = (
+            each
+            for by_head in self.stored.by_name.values()
+            for each in by_head.values()
+            if isinstance(each, Detections)
+        )
         return "segm" if any(each.masks is not None for each in found) else "bbox"
 
     def annotation(self, head: str) -> str:
@@ -70,13 +78,16 @@ class Pairs:
             ValueError: if there is no head of this name.
         """
         if head not in self.stored.heads:
-            raise ValueError(f"the predictions have no head {head}; they have {', '.join(self.stored.heads)}")
+            raise ValueError(
+                f"the predictions have no head {head}; they have {', '.join(self.stored.heads)}"
+            )
         return str(self.stored.heads[head].annotation)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Paired:
-    """The objects and detections of each image, in the order of the data (for a COCO file: by image id).
+    """The objects and detections of each image, in the order of the data (for a COCO file: by image
+    id).
 
     Attributes:
         vocabulary: of the predictions; ground truth and detections have the same class numbers.
@@ -108,20 +119,39 @@ class Paired:
         These are objects marked ``ignore``, of no area, narrower or lower than a pixel, or wholly
         outside the image.
         """
-        return replace(self, images=tuple(image._replace(ground_truth=select(image.ground_truth, _usable(image))) for image in self.images))
+        return replace(
+            self,
+            images=tuple(
+                image._replace(ground_truth=select(image.ground_truth, _usable(image)))
+                for image in self.images
+            ),
+        )
 
     def without_masks(self) -> "Paired":
         """A copy without masks, so that boxes are compared."""
-        return replace(self, images=tuple(image._replace(predicted=replace(image.predicted, masks=None)) for image in self.images))
+        return replace(
+            self,
+            images=tuple(
+                image._replace(predicted=replace(image.predicted, masks=None))
+                for image in self.images
+            ),
+        )
 
     def above(self, score: float) -> "Paired":
         """A copy without the detections with a lower score."""
         if score <= 0:
             return self
-        return replace(self, images=tuple(image._replace(predicted=_kept(image.predicted, score)) for image in self.images))
+        return replace(
+            self,
+            images=tuple(
+                image._replace(predicted=_kept(image.predicted, score)) for image in self.images
+            ),
+        )
 
 
-def open_pairs(predictions: str, data: str, *, images: str | None = None, classes: Sequence[str] | None = None) -> Pairs:
+def open_pairs(
+    predictions: str, data: str, *, images: str | None = None, classes: Sequence[str] | None = None
+) -> Pairs:
     """Predictions and their data.
 
     Args:
@@ -137,10 +167,19 @@ def open_pairs(predictions: str, data: str, *, images: str | None = None, classe
     """
     truth = open_data(data, images)
     if classes is not None and not predictions.endswith(PICKLES):
-        raise ValueError("the order of classes is to be given for a pickle only; other files say themselves what their numbers mean")
-    stored = read_openmmlab(predictions, truth, classes) if predictions.endswith(PICKLES) else open_stored(predictions, truth)
+        raise ValueError(
+            "the order of classes is to be given for a pickle only; other files say themselves "
+            "what their numbers mean"
+        )
+    stored = (
+        read_openmmlab(predictions, truth, classes)
+        if predictions.endswith(PICKLES)
+        else open_stored(predictions, truth)
+    )
     _, unknown = class_converter(truth, stored.vocabulary)
-    left_out = tuple(f"the predictions do not know {name}: it was left out of the truth" for name in unknown)
+    left_out = tuple(
+        f"the predictions do not know {name}: it was left out of the truth" for name in unknown
+    )
     return Pairs(data=truth, stored=stored, notes=(*stored.notes, *left_out))
 
 
@@ -182,7 +221,11 @@ def pair(pairs: Pairs, head: str | None = None, *, kind: Likeness = "bbox") -> P
     name = head or next(iter(finders), "")
     if name not in finders:
         known = ", ".join(f"{each} ({pairs.annotation(each)})" for each in pairs.stored.heads)
-        raise ValueError(f"the predictions have no head {name} that finds objects; they have {known}".replace("  ", " "))
+        raise ValueError(
+            f"the predictions have no head {name} that finds objects; they have {known}".replace(
+                "  ", " "
+            )
+        )
     classes = HeadClasses.of(pairs.stored.heads[name], pairs.stored.vocabulary)
     scored: list[ScoredImage] = []
     rows: list[int] = []
@@ -193,10 +236,21 @@ def pair(pairs: Pairs, head: str | None = None, *, kind: Likeness = "bbox") -> P
             missing.append(sample.key)
         elif sample.instances is not None:
             rows.append(row)
-            each = of_known_classes(found[name] if kind == "segm" else _boxed(found[name], sample), sample)
-            scored.append(ScoredImage(sample.key, sample.height, sample.width, sample.instances, each))
+            each = of_known_classes(
+                found[name] if kind == "segm" else _boxed(found[name], sample), sample
+            )
+            scored.append(
+                ScoredImage(sample.key, sample.height, sample.width, sample.instances, each)
+            )
     _check(scored, kind)
-    notes = [f"{len(missing)} images of the data have no predictions and were left out, such as {missing[0]}"] if missing else []
+    notes = (
+        [
+            f"{len(missing)} images of the data have no predictions and were left out, such as "
+            f"{missing[0]}"
+        ]
+        if missing
+        else []
+    )
     return Paired(
         vocabulary=classes.vocabulary,
         images=tuple(scored),
@@ -234,24 +288,40 @@ def _groups(data: EvaluationData, vocabulary: Vocabulary) -> tuple[str, ...]:
 def _usable(image: ScoredImage) -> NDArray[np.bool_]:
     truth = image.ground_truth
     sides = truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]
-    edge = np.array([image.width, image.height]) if image.height > 0 else np.inf  # an annotation file need not say the size
-    inside = (np.minimum(truth.boxes_xyxy[:, 2:], edge) > np.maximum(truth.boxes_xyxy[:, :2], 0)).all(axis=1)
+    edge = (
+        np.array([image.width, image.height]) if image.height > 0 else np.inf
+    )  # an annotation file need not say the size
+    inside = (
+        np.minimum(truth.boxes_xyxy[:, 2:], edge) > np.maximum(truth.boxes_xyxy[:, :2], 0)
+    ).all(axis=1)
     ignored = truth.attributes.get("ignore", np.zeros(len(truth), np.int64)) > 0
-    return np.asarray((truth.areas > 0) & (sides > 1 - ROUNDED).all(axis=1) & inside & ~ignored, np.bool_)
+    return np.asarray(
+        (truth.areas > 0) & (sides > 1 - ROUNDED).all(axis=1) & inside & ~ignored, np.bool_
+    )
 
 
 def _boxed(found: Detections, sample: Sample) -> Detections:
     """Adds boxes around the masks to a results file that has only masks."""
     if found.masks is None or not np.isnan(found.boxes_xyxy).any():
         return found
-    around = np.array([box_of(mask, sample.height, sample.width) for mask in found.masks], np.float64)
+    around = np.array(
+        [box_of(mask, sample.height, sample.width) for mask in found.masks], np.float64
+    )
     return replace(found, boxes_xyxy=np.where(np.isnan(found.boxes_xyxy), around, found.boxes_xyxy))
 
 
 def _kept(found: Detections, score: float) -> Detections:
     keep = found.scores >= score
-    masks = None if found.masks is None else tuple(mask for mask, kept in zip(found.masks, keep, strict=True) if kept)
+    masks = (
+        None
+        if found.masks is None
+        else tuple(mask for mask, kept in zip(found.masks, keep, strict=True) if kept)
+    )
     keypoints = None if found.keypoints is None else found.keypoints[keep]
     return Detections(
-        boxes_xyxy=found.boxes_xyxy[keep], scores=found.scores[keep], classes=found.classes[keep], masks=masks, keypoints=keypoints
+        boxes_xyxy=found.boxes_xyxy[keep],
+        scores=found.scores[keep],
+        classes=found.classes[keep],
+        masks=masks,
+        keypoints=keypoints,
     )

@@ -29,8 +29,11 @@ class PictureSource:
     split: str | None
     folders: tuple[str, ...] = ()
 
-    def read(self, row: int, name: str, size: tuple[int, int], *, exact: bool = True) -> tuple[NDArray[np.uint8], bool]:
-        """The image (height, width, 3) uint8 RGB, and whether there is one: where it is nowhere, plain grey is drawn on.
+    def read(
+        self, row: int, name: str, size: tuple[int, int], *, exact: bool = True
+    ) -> tuple[NDArray[np.uint8], bool]:
+        """The image (height, width, 3) uint8 RGB, and whether there is one: where it is nowhere,
+        plain grey is drawn on.
 
         Args:
             row: of the split.
@@ -47,7 +50,8 @@ class PictureSource:
         image = decode_image(data)
         if exact and image.shape[:2] != size:
             raise ValueError(
-                f"the picture {name} has {image.shape[1]} x {image.shape[0]} pixels, its annotations say {size[1]} x {size[0]}"
+                f"the picture {name} has {image.shape[1]} x {image.shape[0]} pixels, its "
+                f"annotations say {size[1]} x {size[0]}"
             )
         return image, True
 
@@ -63,8 +67,12 @@ class PictureSource:
 
 
 def pictures_of(data: EvaluationData) -> PictureSource:
-    """Where the images of the data lie, by URIs that mean the same for every process of this machine."""
+    """Where the images of the data lie, by URIs that mean the same for every process of this
+    machine.
+    """
     if isinstance(data, SplitData):
         return PictureSource(split=storage.absolute(data.split.uri))
     assert isinstance(data, CocoData)
-    return PictureSource(split=None, folders=tuple(storage.absolute(folder) for folder in data.folders))
+    return PictureSource(
+        split=None, folders=tuple(storage.absolute(folder) for folder in data.folders)
+    )

@@ -23,7 +23,9 @@ class _Retina(nn.Module):
         super().__init__()
         levels = {"layer2": "C3", "layer3": "C4", "layer4": "C5"}
         self.backbone = IntermediateLayerGetter(resnet50(), levels)
-        self.neck = FeaturePyramidNetwork([512, 1024, 2048], 256, extra_blocks=LastLevelP6P7(2048, 256))
+        self.neck = FeaturePyramidNetwork(
+            [512, 1024, 2048], 256, extra_blocks=LastLevelP6P7(2048, 256)
+        )
         self.head = RetinaNetHead(256, 9, classes)
         for part in ("conv1", "bn1", "layer1"):
             self.backbone[part].requires_grad_(False)
@@ -42,8 +44,12 @@ class _Psp(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.backbone = timm.create_model("resnet50c", features_only=True, output_stride=8, out_indices=(4,))
-        self.bins = nn.ModuleList(nn.Sequential(nn.AdaptiveAvgPool2d(size), _conv(2048, 512, 1)) for size in (1, 2, 3, 6))
+        self.backbone = timm.create_model(
+            "resnet50c", features_only=True, output_stride=8, out_indices=(4,)
+        )
+        self.bins = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(size), _conv(2048, 512, 1)) for size in (1, 2, 3, 6)
+        )
         self.bottleneck = _conv(2048 + 4 * 512, 512, 3)
         self.classify = nn.Conv2d(512, classes, 1)
         self.auxiliary = nn.Sequential(_conv(1024, 256, 3), nn.Conv2d(256, classes, 1))
@@ -51,22 +57,31 @@ class _Psp(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, classes, H / 8, W / 8)."""
         (coarse,) = self.backbone(image)
-        pooled = [F.interpolate(each(coarse), size=coarse.shape[2:], mode="bilinear") for each in self.bins]
+        pooled = [
+            F.interpolate(each(coarse), size=coarse.shape[2:], mode="bilinear")
+            for each in self.bins
+        ]
         logits: Tensor = self.classify(self.bottleneck(torch.cat([coarse, *pooled], dim=1)))
         return logits
 
 
 def retinanet_r50_fpn(classes: int = 80) -> nn.Module:
-    """RetinaNet (Lin et al. 2017) on ResNet-50 with stem and first stage frozen: 239.32 GFLOPs at 3x1280x800, 37.74 M parameters."""
+    """RetinaNet (Lin et al. 2017) on ResNet-50 with stem and first stage frozen: 239.32 GFLOPs
+    at 3x1280x800, 37.74 M parameters.
+    """
     return _Retina(classes)
 
 
 def pspnet_r50_d8(classes: int = 19) -> nn.Module:
-    """PSPNet on ResNet-50-C of output stride 8: 1429.68 GFLOPs at 3x2048x1024, 48.98 M parameters."""
+    """PSPNet on ResNet-50-C of output stride 8: 1429.68 GFLOPs at 3x2048x1024, 48.98 M
+    parameters.
+    """
     return _Psp(classes)
 
 
 def _conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
     )

@@ -1,4 +1,6 @@
-"""Finds the best and the worst images of stored predictions: a table of all, and drawings of some."""
+"""Finds the best and the worst images of stored predictions: a table of all, and drawings of
+some.
+"""
 
 import csv
 import io
@@ -72,7 +74,15 @@ class Results:
     hidden: int
 
 
-def results(paired: Paired, out: str, executor: Executor, *, topk: int = 20, show_score: float = 0.3, compat: bool = False) -> Results:
+def results(
+    paired: Paired,
+    out: str,
+    executor: Executor,
+    *,
+    topk: int = 20,
+    show_score: float = 0.3,
+    compat: bool = False,
+) -> Results:
     """Scores all images, draws some, and writes images.json, images.csv, good/ and bad/.
 
     Args:
@@ -89,10 +99,17 @@ def results(paired: Paired, out: str, executor: Executor, *, topk: int = 20, sho
         ValueError: if an image cannot be read.
     """
     images = paired.images
-    parts = [images[start : start + IMAGES_OF_A_TASK] for start in range(0, len(images), IMAGES_OF_A_TASK)]
+    parts = [
+        images[start : start + IMAGES_OF_A_TASK]
+        for start in range(0, len(images), IMAGES_OF_A_TASK)
+    ]
     scores = np.concatenate(executor(partial(image_scores, crowd_counts=compat), parts, "score"))
     table = tuple(_line(paired, place, scores[place], compat) for place in range(len(images)))
-    ranked = _ranked(paired, [place for place in range(len(images)) if compat or not math.isnan(scores[place])], table)
+    ranked = _ranked(
+        paired,
+        [place for place in range(len(images)) if compat or not math.isnan(scores[place])],
+        table,
+    )
     count = min(topk, len(ranked) // 2)
     bad, good = (
         _named(places, table, storage.join(out, name))
@@ -102,8 +119,14 @@ def results(paired: Paired, out: str, executor: Executor, *, topk: int = 20, sho
     for name, drawn in (("bad", bad), ("good", good)):
         _remove_older(storage.join(out, name), {each.uri for each in drawn})
     shown = _Shown(paired.pictures, paired.vocabulary, show_score, compat)
-    works = [_Work(images[each.place], paired.rows[each.place], table[each.place], each.uri) for each in (*bad, *good)]
-    batches = [works[start : start + PICTURES_OF_A_TASK] for start in range(0, len(works), PICTURES_OF_A_TASK)]
+    works = [
+        _Work(images[each.place], paired.rows[each.place], table[each.place], each.uri)
+        for each in (*bad, *good)
+    ]
+    batches = [
+        works[start : start + PICTURES_OF_A_TASK]
+        for start in range(0, len(works), PICTURES_OF_A_TASK)
+    ]
     without = sum(executor(partial(_draw_all, shown), batches, "draw"))
     hidden = sum(int((work.image.predicted.scores < show_score).sum()) for work in works)
     return Results(table=table, good=good, bad=bad, without_picture=without, hidden=hidden)
@@ -112,12 +135,18 @@ def results(paired: Paired, out: str, executor: Executor, *, topk: int = 20, sho
 def _ranked(paired: Paired, places: Sequence[int], table: Sequence[ImageResult]) -> list[int]:
     """The worst first; equal ones (up to rounding errors) in the order of the data."""
     listed = {key: number for number, key in enumerate(paired.file_names)}
-    return sorted(places, key=lambda place: (round(table[place].score, 6), listed[paired.images[place].key]))
+    return sorted(
+        places, key=lambda place: (round(table[place].score, 6), listed[paired.images[place].key])
+    )
 
 
 def _line(paired: Paired, place: int, score: float, compat: bool) -> ImageResult:
     image = paired.images[place]
-    optional = image.ground_truth.difficult if compat else image.ground_truth.difficult | image.ground_truth.crowd
+    optional = (
+        image.ground_truth.difficult
+        if compat
+        else image.ground_truth.difficult | image.ground_truth.crowd
+    )
     return ImageResult(
         image=paired.file_names[image.key],
         score=0.0 if math.isnan(score) else float(score),
@@ -128,9 +157,17 @@ def _line(paired: Paired, place: int, score: float, compat: bool) -> ImageResult
 
 def _named(places: Sequence[int], table: Sequence[ImageResult], folder: str) -> tuple[Drawn, ...]:
     taken: set[str] = set()
-    stems = (table[place].image.rpartition("/")[2].rpartition(".")[0] or table[place].image for place in places)
-    names = (free_name(f"{stem}_{table[place].score:.3f}", taken) for stem, place in zip(stems, places, strict=True))
-    return tuple(Drawn(place, storage.join(folder, name)) for place, name in zip(places, names, strict=True))
+    stems = (
+        table[place].image.rpartition("/")[2].rpartition(".")[0] or table[place].image
+        for place in places
+    )
+    names = (
+        free_name(f"{stem}_{table[place].score:.3f}", taken)
+        for stem, place in zip(stems, places, strict=True)
+    )
+    return tuple(
+        Drawn(place, storage.join(folder, name)) for place, name in zip(places, names, strict=True)
+    )
 
 
 def _remove_older(folder: str, drawn: Collection[str]) -> None:
@@ -143,7 +180,10 @@ def _remove_older(folder: str, drawn: Collection[str]) -> None:
 
 def _write_table(out: str, table: Sequence[ImageResult]) -> None:
     rows = [vars(line) for line in table]
-    storage.write(storage.join(out, "images.json"), (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
+    storage.write(
+        storage.join(out, "images.json"),
+        (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode(),
+    )
     text = io.StringIO()
     writer = csv.DictWriter(text, list(ImageResult.__dataclass_fields__), lineterminator="\n")
     writer.writeheader()
@@ -177,8 +217,17 @@ def _draw(shown: _Shown, work: _Work) -> bool:
     """
     image, line = work.image, work.line
     pixels, there = shown.pictures.read(work.row, line.image, _size(image), exact=image.height > 0)
-    sample = image_sample(key=image.key, image=b"", height=pixels.shape[0], width=pixels.shape[1], instances=image.ground_truth)
-    panels = [draw_objects(pixels, sample, shown.vocabulary), draw_detections(pixels, image.predicted, shown.vocabulary, shown.show_score)]
+    sample = image_sample(
+        key=image.key,
+        image=b"",
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        instances=image.ground_truth,
+    )
+    panels = [
+        draw_objects(pixels, sample, shown.vocabulary),
+        draw_detections(pixels, image.predicted, shown.vocabulary, shown.show_score),
+    ]
     hidden = int((image.predicted.scores < shown.show_score).sum())
     found = (
         f"{len(image.predicted) - hidden} of {len(image.predicted)} drawn (>= {shown.show_score:g})"
@@ -194,5 +243,7 @@ def _size(image: ScoredImage) -> tuple[int, int]:
     """Height and width; if the annotation file lacks them, a size that holds all boxes."""
     if image.height > 0 and image.width > 0:
         return image.height, image.width
-    corners = np.concatenate([np.ones((1, 2)), image.ground_truth.boxes_xyxy[:, 2:], image.predicted.boxes_xyxy[:, 2:]]).max(axis=0)
+    corners = np.concatenate(
+        [np.ones((1, 2)), image.ground_truth.boxes_xyxy[:, 2:], image.predicted.boxes_xyxy[:, 2:]]
+    ).max(axis=0)
     return math.ceil(corners[1]), math.ceil(corners[0])

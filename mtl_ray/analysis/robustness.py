@@ -1,4 +1,5 @@
-"""Measures the robustness of a model to corrupted images: cells of one corruption and severity, and their files.
+"""Measures the robustness of a model to corrupted images: cells of one corruption and severity, and
+their files.
 
 Cells, and parts of their rows, are independent. They can be measured on any machine in any order,
 and an interrupted benchmark resumes with the missing cells (Michaelis et al. 2019,
@@ -69,9 +70,17 @@ class RobustnessRequest:
     api_key: str | None = None
 
     def about(self) -> dict[str, Any]:
-        """What the results depend on, as JSON, with hashes of the manifests of the model and the data."""
-        data = self.data if self.data.endswith(".json") else storage.join(self.data, "manifest.json")
-        model = "" if self.target.startswith(("http://", "https://")) else _digest(storage.join(self.target, MANIFEST))
+        """What the results depend on, as JSON, with hashes of the manifests of the model and the
+        data.
+        """
+        data = (
+            self.data if self.data.endswith(".json") else storage.join(self.data, "manifest.json")
+        )
+        model = (
+            ""
+            if self.target.startswith(("http://", "https://"))
+            else _digest(storage.join(self.target, MANIFEST))
+        )
         return {
             "target": self.target,
             "target_sha256": model,
@@ -114,15 +123,24 @@ class CellResult:
 
 
 def resolved(request: RobustnessRequest) -> RobustnessRequest:
-    """The request with absolute paths, and with the current best checkpoint instead of a run, so that all cells use the same one.
+    """The request with absolute paths, and with the current best checkpoint instead of a run, so
+    that all cells use the same one.
 
     Raises:
         FileNotFoundError, ValueError: if there is no model at the target.
     """
     if request.target.endswith((".json", ".arrow")):
-        raise ValueError(f"{request.target} holds predictions; to see how it bears other images a model itself is needed")
-    data, images = storage.absolute(request.data), request.images and storage.absolute(request.images)
-    return replace(request, target=_model(storage.absolute(request.target)), data=data, images=images)
+        raise ValueError(
+            f"{request.target} holds predictions; to see how it bears other images a model itself "
+            "is needed"
+        )
+    data, images = (
+        storage.absolute(request.data),
+        request.images and storage.absolute(request.images),
+    )
+    return replace(
+        request, target=_model(storage.absolute(request.target)), data=data, images=images
+    )
 
 
 def _model(target: str) -> str:
@@ -147,7 +165,9 @@ def measure_cell(request: RobustnessRequest, cell: Cell, start: int, stop: int) 
     with one_thread():
         data = open_data(request.data, request.images)
         convert, _ = class_converter(data, predictor.vocabulary)
-        part = CellMeasurement(metrics=metrics_of(predictor, data.vocabulary), measured=MeasuredSamples())
+        part = CellMeasurement(
+            metrics=metrics_of(predictor, data.vocabulary), measured=MeasuredSamples()
+        )
         waiting: list[tuple[Sample, NDArray[np.uint8]]] = []
         for sample in data.samples(start, stop, images=True):
             try:
@@ -168,8 +188,12 @@ def _seen(image: NDArray[np.uint8], key: str, cell: Cell, seed: int) -> NDArray[
     return corrupt(image, *cell, generator(seed, key, *cell))
 
 
-def _count(predictor: Predictor, waiting: list[tuple[Sample, NDArray[np.uint8]]], part: CellMeasurement) -> None:
-    for (sample, _), predictions in zip(waiting, predictor.predict([image for _, image in waiting]), strict=True):
+def _count(
+    predictor: Predictor, waiting: list[tuple[Sample, NDArray[np.uint8]]], part: CellMeasurement
+) -> None:
+    for (sample, _), predictions in zip(
+        waiting, predictor.predict([image for _, image in waiting]), strict=True
+    ):
         part.measured.samples += 1
         for name, metric in part.metrics.items():
             metric.update(sample, predictions[name])
@@ -178,7 +202,9 @@ def _count(predictor: Predictor, waiting: list[tuple[Sample, NDArray[np.uint8]]]
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Limits OpenCV, and torch if it was imported, to one core, so that one worker per core is fast."""
+    """Limits OpenCV, and torch if it was imported, to one core, so that one worker per core is
+    fast.
+    """
     torch = sys.modules.get("torch")
     before = cv2.getNumThreads(), torch.get_num_threads() if torch else 1
     cv2.setNumThreads(1)
@@ -196,7 +222,10 @@ def cell_result(part: CellMeasurement) -> CellResult:
     """The metrics of a cell from the measurements of all its rows."""
     head, metric = next(iter(part.metrics.items()))
     return CellResult(
-        figures=figures(part.metrics), main=f"{head}/{metric.main}", samples=part.measured.samples, bad=tuple(sorted(part.measured.invalid))
+        figures=figures(part.metrics),
+        main=f"{head}/{metric.main}",
+        samples=part.measured.samples,
+        bad=tuple(sorted(part.measured.invalid)),
     )
 
 
@@ -209,13 +238,28 @@ def cells_of(corruptions: Sequence[str], severities: Sequence[int]) -> list[Cell
     unknown = set(severities) - {0, *SEVERITIES}
     if unknown:
         raise ValueError(f"there is no severity {min(unknown)}; severities are 0 (clean) to 5")
-    return [CLEAN, *(Cell(name, severity) for name in corruptions for severity in SEVERITIES if severity in severities)]
+    return [
+        CLEAN,
+        *(
+            Cell(name, severity)
+            for name in corruptions
+            for severity in SEVERITIES
+            if severity in severities
+        ),
+    ]
 
 
 def write_cell(out: str, cell: Cell, outcome: CellResult, about: Mapping[str, Any]) -> None:
     """Writes ``cells/NAME.json``."""
     known = {name: value if np.isfinite(value) else None for name, value in outcome.figures.items()}
-    content = {"version": 1, "about": about, "main": outcome.main, "samples": outcome.samples, "bad": outcome.bad, "figures": known}
+    content = {
+        "version": 1,
+        "about": about,
+        "main": outcome.main,
+        "samples": outcome.samples,
+        "bad": outcome.bad,
+        "figures": known,
+    }
     storage.write(_uri(out, cell), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
@@ -233,14 +277,24 @@ def _read(uri: str, about: Mapping[str, Any]) -> CellResult:
     try:
         content = json.loads(storage.read(uri))
         before = content["about"]
-        values = {str(name): float("nan") if value is None else float(value) for name, value in content["figures"].items()}
+        values = {
+            str(name): float("nan") if value is None else float(value)
+            for name, value in content["figures"].items()
+        }
         bad = tuple((str(key), str(reason)) for key, reason in content["bad"])
-        found = CellResult(figures=values, main=str(content["main"]), samples=int(content["samples"]), bad=bad)
+        found = CellResult(
+            figures=values, main=str(content["main"]), samples=int(content["samples"]), bad=bad
+        )
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{uri} is damaged ({error!r}): remove it, and it is measured anew") from error
+        raise ValueError(
+            f"{uri} is damaged ({error!r}): remove it, and it is measured anew"
+        ) from error
     changed = [key for key, value in about.items() if before.get(key) != value]
     if changed:
-        raise ValueError(f"{uri} was measured with another {', '.join(changed)}: give another --out, or remove that folder")
+        raise ValueError(
+            f"{uri} was measured with another {', '.join(changed)}: give another --out, or remove "
+            "that folder"
+        )
     return found
 
 

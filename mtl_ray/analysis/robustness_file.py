@@ -1,4 +1,6 @@
-"""Reads results of MMDetection's test_robustness as cells, to report what its robustness_eval reports."""
+"""Reads results of MMDetection's test_robustness as cells, to report what its robustness_eval
+reports.
+"""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -30,21 +32,33 @@ def read_results(uri: str) -> dict[Cell, CellResult]:
         FileNotFoundError: if there is none.
     """
     content = read_json(uri) if uri.endswith(".json") else load_pickle(storage.read(uri))
-    if not isinstance(content, Mapping) or not content or not all(isinstance(found, Mapping) for found in content.values()):
-        raise ValueError(f"{uri} has no results of corruptions by severity: test_robustness writes those to ..._results.pkl")
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(found, Mapping) for found in content.values())
+    ):
+        raise ValueError(
+            f"{uri} has no results of corruptions by severity: test_robustness writes those to "
+            "..._results.pkl"
+        )
     cells: dict[Cell, CellResult] = {}
     for word, by_severity in content.items():
         if word not in (*ALL, "None"):
             raise ValueError(f"{uri}: there is no corruption {word!r}; there are {', '.join(ALL)}")
         for severity, found in by_severity.items():
             if str(severity) not in map(str, (0, *SEVERITIES)):
-                raise ValueError(f"{uri}: {word} has a severity {severity!r}; severities are 0 (clean) to 5")
+                raise ValueError(
+                    f"{uri}: {word} has a severity {severity!r}; severities are 0 (clean) to 5"
+                )
             if word == "None" and int(severity):
                 raise ValueError(f"{uri}: no corruption has a severity {severity}")
             cell = Cell(word, int(severity)) if int(severity) else CLEAN
             cells.setdefault(cell, _outcome(uri, found))
     if CLEAN not in cells:
-        raise ValueError(f"{uri} has no severity 0: without figures of clean images there is nothing to compare with")
+        raise ValueError(
+            f"{uri} has no severity 0: without figures of clean images there is nothing to compare "
+            "with"
+        )
     known = cells[CLEAN].figures.keys()
     if any(outcome.figures.keys() != known for outcome in cells.values()):
         raise ValueError(f"{uri}: not all severities have the same figures")
@@ -55,7 +69,10 @@ def _outcome(uri: str, found: Any) -> CellResult:
     figures = dict(_numbers(found))
     if not figures:
         raise ValueError(f"{uri}: a severity has no figures")
-    main = next((name for wanted in ("mAP", "AP") for name in figures if name.endswith(wanted)), next(iter(figures)))
+    main = next(
+        (name for wanted in ("mAP", "AP") for name in figures if name.endswith(wanted)),
+        next(iter(figures)),
+    )
     return CellResult(figures=figures, main=main, samples=0, bad=())
 
 
@@ -66,5 +83,9 @@ def _numbers(found: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
                 yield f"{prefix}{name}", math.nan if value == -1 else float(value)
             else:
                 yield from _numbers(value, f"{prefix}{name}/")
-    elif isinstance(found, list | tuple) and found and all(isinstance(entry, Mapping) and "ap" in entry for entry in found):
+    elif (
+        isinstance(found, list | tuple)
+        and found
+        and all(isinstance(entry, Mapping) and "ap" in entry for entry in found)
+    ):
         yield f"{prefix}AP", fmean(float(entry["ap"]) for entry in found)

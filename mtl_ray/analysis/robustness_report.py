@@ -26,7 +26,8 @@ Aggregate = Literal["benchmark", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class Robustness:
-    """The robustness of one metric: clean performance, mean performance under corruption, and their ratio.
+    """The robustness of one metric: clean performance, mean performance under corruption, and their
+    ratio.
 
     Attributes:
         clean: P.
@@ -62,7 +63,9 @@ class Summary:
     about: Mapping[str, Any]
 
 
-def summarise(cells: Mapping[Cell, CellResult], about: Mapping[str, Any], aggregate: Aggregate = "benchmark") -> Summary:
+def summarise(
+    cells: Mapping[Cell, CellResult], about: Mapping[str, Any], aggregate: Aggregate = "benchmark"
+) -> Summary:
     """The means over cells.
 
     Args:
@@ -81,7 +84,10 @@ def summarise(cells: Mapping[Cell, CellResult], about: Mapping[str, Any], aggreg
     clean = cells[CLEAN]
     return Summary(
         main=clean.main,
-        values={name: _robustness(value, [cells[cell].figures[name] for cell in counted]) for name, value in clean.figures.items()},
+        values={
+            name: _robustness(value, [cells[cell].figures[name] for cell in counted])
+            for name, value in clean.figures.items()
+        },
         cells=cells,
         counted=counted,
         missing=tuple(cell for cell in grid if cell not in cells),
@@ -98,7 +104,9 @@ def _robustness(clean: float, corrupted: Sequence[float]) -> Robustness:
 def write_robustness(summary: Summary, out: str) -> list[str]:
     """Writes robustness.json, robustness.csv and robustness.png; returns their URIs."""
     files = {
-        "robustness.json": (json.dumps(robustness_json(summary), indent=1, allow_nan=False) + "\n").encode(),
+        "robustness.json": (
+            json.dumps(robustness_json(summary), indent=1, allow_nan=False) + "\n"
+        ).encode(),
         "robustness.csv": _csv(summary).encode(),
         "robustness.png": robustness_figure(summary.cells, summary.main, summary.about["target"]),
     }
@@ -108,10 +116,14 @@ def write_robustness(summary: Summary, out: str) -> list[str]:
 
 
 def robustness_json(summary: Summary) -> dict[str, Any]:
-    """The content of robustness.json: P, mPC and rPC (a ratio, not percent) of the main metric and of all; null if unknown."""
+    """The content of robustness.json: P, mPC and rPC (a ratio, not percent) of the main metric
+    and of all; null if unknown.
+    """
     results: dict[str, dict[str, Any]] = {}
     for cell, outcome in summary.cells.items():
-        results.setdefault(cell.corruption, {})[str(cell.severity)] = {name: _known(value) for name, value in outcome.figures.items()}
+        results.setdefault(cell.corruption, {})[str(cell.severity)] = {
+            name: _known(value) for name, value in outcome.figures.items()
+        }
     clean = summary.cells[CLEAN]
     return {
         "metric": summary.main,
@@ -121,7 +133,12 @@ def robustness_json(summary: Summary) -> dict[str, Any]:
         "cells": len(summary.counted),
         "missing": [cell.name for cell in summary.missing],
         "results": results,
-        "facts": {"version": 1, **summary.about, "samples": clean.samples, "bad_samples": len(clean.bad)},
+        "facts": {
+            "version": 1,
+            **summary.about,
+            "samples": clean.samples,
+            "bad_samples": len(clean.bad),
+        },
     }
 
 
@@ -140,12 +157,20 @@ def _csv(summary: Summary) -> str:
     writer.writerow(["corruption", "severity", *names])
     for cell, outcome in summary.cells.items():
         known = [_known(outcome.figures[name]) for name in names]
-        writer.writerow([cell.corruption, cell.severity, *("" if value is None else f"{value:.6f}" for value in known)])
+        writer.writerow(
+            [
+                cell.corruption,
+                cell.severity,
+                *("" if value is None else f"{value:.6f}" for value in known),
+            ]
+        )
     return text.getvalue()
 
 
 def robustness_text(summary: Summary) -> str:
-    """Tables for a terminal: the main metric by corruption and severity, then P, mPC and rPC of all metrics."""
+    """Tables for a terminal: the main metric by corruption and severity, then P, mPC and rPC of
+    all metrics.
+    """
     names = list(dict.fromkeys(cell.corruption for cell in summary.cells if cell != CLEAN))
     lines = [*_grid(summary, names), ""] if names else []
     width = max(map(len, summary.values))
@@ -156,7 +181,10 @@ def robustness_text(summary: Summary) -> str:
             lines.append(f"{name:{width}}  {value.clean:.4f}  {_shown(value.corrupted)} {share}")
     if summary.missing:
         total = len(summary.counted) + len(summary.missing)
-        said = f"mPC is the mean of {len(summary.counted)} of {total} cells; not measured: {_named(summary.missing)}"
+        said = (
+            f"mPC is the mean of {len(summary.counted)} of {total} cells; not measured: "
+            f"{_named(summary.missing)}"
+        )
         lines += ["", *textwrap.wrap(said, 120, subsequent_indent="  ", break_on_hyphens=False)]
     return "\n".join(lines)
 
@@ -167,7 +195,10 @@ def _grid(summary: Summary, names: Sequence[str]) -> Iterator[str]:
     clean = summary.cells[CLEAN].figures[summary.main]
     for name in names:
         found = [summary.cells.get(Cell(name, severity)) for severity in SEVERITIES]
-        values = [clean, *(outcome.figures[summary.main] if outcome else math.nan for outcome in found)]
+        values = [
+            clean,
+            *(outcome.figures[summary.main] if outcome else math.nan for outcome in found),
+        ]
         yield f"{name:{width}}  {'  '.join(_shown(value) for value in values)}"
 
 
@@ -180,7 +211,10 @@ def _named(cells: Sequence[Cell]) -> str:
     by_name: dict[str, list[int]] = {}
     for cell in cells:
         by_name.setdefault(cell.corruption, []).append(cell.severity)
-    return ", ".join(f"{name} {'1-5' if tuple(found) == SEVERITIES else ' '.join(map(str, found))}" for name, found in by_name.items())
+    return ", ".join(
+        f"{name} {'1-5' if tuple(found) == SEVERITIES else ' '.join(map(str, found))}"
+        for name, found in by_name.items()
+    )
 
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
@@ -198,7 +232,10 @@ def robustness_figure(cells: Mapping[Cell, CellResult], metric: str, target: str
         metric: HEAD/METRIC.
         target: the model; the title shows the end of it.
     """
-    groups = {name: [word for word in words if any(cell.corruption == word for cell in cells)] for name, words in GROUPS.items()}
+    groups = {
+        name: [word for word in words if any(cell.corruption == word for cell in cells)]
+        for name, words in GROUPS.items()
+    }
     groups = {name: words for name, words in groups.items() if words} or {"clean": []}
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
@@ -221,9 +258,20 @@ def _panel(axes: Axes, cells: Mapping[Cell, CellResult], metric: str, words: lis
     clean = cells[CLEAN].figures[metric]
     axes.axhline(clean, color="#555555", linestyle="--", linewidth=1.2, label=f"clean {clean:.3f}")
     for word, colour, marker in zip(words, _COLOURS, _MARKERS, strict=False):
-        known = [(severity, cells[Cell(word, severity)].figures[metric]) for severity in SEVERITIES if Cell(word, severity) in cells]
+        known = [
+            (severity, cells[Cell(word, severity)].figures[metric])
+            for severity in SEVERITIES
+            if Cell(word, severity) in cells
+        ]
         severities, values = np.array([(0, clean), *known], np.float64).T
-        axes.plot(severities, values, color=colour, marker=marker, markersize=5, label=word.replace("_", " "))
+        axes.plot(
+            severities,
+            values,
+            color=colour,
+            marker=marker,
+            markersize=5,
+            label=word.replace("_", " "),
+        )
     top = max(outcome.figures[metric] for outcome in cells.values())
     axes.set(xlim=(-0.15, 5.15), ylim=(0, top * 1.08 if top > 0 else 1), xticks=(0, *SEVERITIES))
     axes.legend(fontsize=8, loc="best", frameon=True, framealpha=0.85)

@@ -91,14 +91,26 @@ class SpeedReport:
         """A table for the terminal."""
         columns = ("mean", "p50", "p90", "p99", "min", "max")
         lines = [f"{self.task} of {self.target}: {self.about}"]
-        lines.append(f"{'ms a step':<24}" + "".join(f"{column:>10}" for column in columns) + f"{'share':>8}")
+        lines.append(
+            f"{'ms a step':<24}" + "".join(f"{column:>10}" for column in columns) + f"{'share':>8}"
+        )
         for timing in self.timings:
             name = "  " * timing.name.count("/") + timing.name.rpartition("/")[2]
             values = "".join(f"{getattr(timing, f'{column}_ms'):>10.3f}" for column in columns)
             lines.append(f"{name:<24}{values}{timing.share:>8.1%}")
-        each = f" (each time: {', '.join(f'{value:.1f}' for value in self.fps)})" if len(self.fps) > 1 else ""
-        lines.append(f"FPS: {np.mean(self.fps):.1f} pictures a second{each}, {self.timings[-1].count} steps of {self.per_step}")
-        lines.append("memory: " + ", ".join(f"{value:,.0f} MB {name}" for name, value in self.memory_mb.items()))
+        each = (
+            f" (each time: {', '.join(f'{value:.1f}' for value in self.fps)})"
+            if len(self.fps) > 1
+            else ""
+        )
+        lines.append(
+            f"FPS: {np.mean(self.fps):.1f} pictures a second{each}, {self.timings[-1].count} steps "
+            f"of {self.per_step}"
+        )
+        lines.append(
+            "memory: "
+            + ", ".join(f"{value:,.0f} MB {name}" for name, value in self.memory_mb.items())
+        )
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -117,14 +129,29 @@ def measure_speed(request: SpeedRequest, watch: Stopwatch | None = None) -> Spee
         ValueError, FileNotFoundError: if there is nothing of the kind.
     """
     if request.task == "inference":
-        with open_subject(request.target, request.device, request.threads, request.classes, request.api_key) as subject:
+        with open_subject(
+            request.target, request.device, request.threads, request.classes, request.api_key
+        ) as subject:
             steps, about = inference_steps(subject, request.batch, request.data, request.images)
-            return _timed(request, steps, about, request.batch, watch or Stopwatch(wait=subject.wait), subject)
+            return _timed(
+                request, steps, about, request.batch, watch or Stopwatch(wait=subject.wait), subject
+            )
     data = _data(request)
     make = loader_steps if request.task == "loader" else sample_steps
     per_step = data.batch if request.task == "loader" else 1
-    threads = f"{data.threads} threads, {data.cache_mb} MB of cache" if request.task == "loader" else "one thread, no cache"
-    return _timed(request, lambda: make(data), f"{data.train.uri}, {threads}", per_step, watch or Stopwatch(), None)
+    threads = (
+        f"{data.threads} threads, {data.cache_mb} MB of cache"
+        if request.task == "loader"
+        else "one thread, no cache"
+    )
+    return _timed(
+        request,
+        lambda: make(data),
+        f"{data.train.uri}, {threads}",
+        per_step,
+        watch or Stopwatch(),
+        None,
+    )
 
 
 Steps = Callable[[], Generator[Step, None, None]]
@@ -132,7 +159,14 @@ Steps = Callable[[], Generator[Step, None, None]]
 the watch."""
 
 
-def _timed(request: SpeedRequest, steps: Steps, about: str, per_step: int, watch: Stopwatch, subject: Subject | None) -> SpeedReport:
+def _timed(
+    request: SpeedRequest,
+    steps: Steps,
+    about: str,
+    per_step: int,
+    watch: Stopwatch,
+    subject: Subject | None,
+) -> SpeedReport:
     fps, runs = [], Stopwatch()
     for _ in range(request.repeat):
         own = watch.fresh()
@@ -144,7 +178,11 @@ def _timed(request: SpeedRequest, steps: Steps, about: str, per_step: int, watch
                     step(own)
         fps.append(per_step * request.iterations / max(sum(own.seconds(WHOLE)), 1e-12))
         runs.add(own)
-    memory = _memory_mb() | ({"on the GPU at most": subject.device_mb()} if subject is not None and subject.on_gpu else {})
+    memory = _memory_mb() | (
+        {"on the GPU at most": subject.device_mb()}
+        if subject is not None and subject.on_gpu
+        else {}
+    )
     return SpeedReport(
         target=request.target,
         task=request.task,
@@ -158,7 +196,10 @@ def _timed(request: SpeedRequest, steps: Steps, about: str, per_step: int, watch
 
 def _data(request: SpeedRequest) -> DataConfig:
     if request.data is not None and request.data.endswith(".json"):
-        raise ValueError(f"--task {request.task} reads a split, as a training does; jobs.convert makes one of {request.data}")
+        raise ValueError(
+            f"--task {request.task} reads a split, as a training does; jobs.convert makes one of "
+            f"{request.data}"
+        )
     data = config_at(request.target).data
     return data if request.data is None else replace(data, train=SplitConfig(uri=request.data))
 

@@ -1,4 +1,6 @@
-"""The steps of the data's side that ``speed`` times: batches of the loader, and the preparation of single samples."""
+"""The steps of the data's side that ``speed`` times: batches of the loader, and the preparation
+of single samples.
+"""
 
 import random
 from collections.abc import Callable, Generator, Iterator
@@ -29,7 +31,9 @@ def loader_steps(data: DataConfig) -> Generator[Step, None, None]:
 
 
 def sample_steps(data: DataConfig) -> Generator[Step, None, None]:
-    """For each step, the preparation of one sample in the order of training: reading, decoding, each augmentation, the canvas."""
+    """For each step, the preparation of one sample in the order of training: reading, decoding,
+    each augmentation, the canvas.
+    """
     reader = Reader(data.train, batch=data.batch, seed=_SEED, lanes=data.lanes, window=data.window)
     partners = 3 if any(isinstance(change, Mosaic) for change in data.augment) else 0
     buffers = InputBuffers(1, data.canvas, pinned=False)
@@ -37,7 +41,9 @@ def sample_steps(data: DataConfig) -> Generator[Step, None, None]:
     cursor = 0
     while True:
         for address in reader.addresses(cursor, 0, 1, partners):
-            yield lambda watch, address=address: _prepare(data, reader, rules, buffers, address, watch)  # type: ignore[misc]
+            yield lambda watch, address=address: _prepare(
+                data, reader, rules, buffers, address, watch
+            )  # type: ignore[misc]
         cursor += data.batch
 
 
@@ -46,7 +52,14 @@ def _wait(batches: Iterator[Batch], watch: Stopwatch) -> None:
         next(batches)
 
 
-def _prepare(data: DataConfig, reader: Reader, rules: list[SceneRule], buffers: InputBuffers, address: Address, watch: Stopwatch) -> None:
+def _prepare(
+    data: DataConfig,
+    reader: Reader,
+    rules: list[SceneRule],
+    buffers: InputBuffers,
+    address: Address,
+    watch: Stopwatch,
+) -> None:
     with watch("read"):
         sample = reader.read(address.where)
     with watch("decode"):

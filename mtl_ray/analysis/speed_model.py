@@ -17,7 +17,13 @@ from mtl_ray.experiment import build_model
 from mtl_ray.export.verify import check_samples, generate_samples
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.checkpoint import default_device, find_checkpoint, open_checkpoint
-from mtl_ray.inference.predictor import HeadArrays, Predictor, artifact_kind, decode_one, open_predictor
+from mtl_ray.inference.predictor import (
+    HeadArrays,
+    Predictor,
+    artifact_kind,
+    decode_one,
+    open_predictor,
+)
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.inputs.input import Arrays as InputArrays
@@ -60,7 +66,9 @@ class Subject:
 
 
 @contextmanager
-def open_subject(target: str, device: str | None, threads: int, classes: int | None, api_key: str | None) -> Iterator[Subject]:
+def open_subject(
+    target: str, device: str | None, threads: int, classes: int | None, api_key: str | None
+) -> Iterator[Subject]:
     """The model at an address; torch uses so many threads until the block ends."""
     before = torch.get_num_threads()
     try:
@@ -71,7 +79,9 @@ def open_subject(target: str, device: str | None, threads: int, classes: int | N
         torch.set_num_threads(before)
 
 
-def inference_steps(subject: Subject, batch: int, data: str | None, images: str | None) -> tuple[Any, str]:
+def inference_steps(
+    subject: Subject, batch: int, data: str | None, images: str | None
+) -> tuple[Any, str]:
     """What begins the steps of a model, each on ``batch`` images, and a line about it."""
     pictures, whence = _pictures(subject, data, images)
 
@@ -84,7 +94,9 @@ def inference_steps(subject: Subject, batch: int, data: str | None, images: str 
     return steps, f"{subject.about}, batch {batch}, {len(pictures)} pictures: {whence}"
 
 
-def predict_in_parts(predictor: Predictor, raws: Sequence[Any], watch: Stopwatch) -> list[Mapping[str, Any]]:
+def predict_in_parts(
+    predictor: Predictor, raws: Sequence[Any], watch: Stopwatch
+) -> list[Mapping[str, Any]]:
     """What ``predictor.predict`` gives, done part by part under a watch."""
     if not isinstance(predictor, TorchPredictor | BundlePredictor):
         with watch("request"):
@@ -100,13 +112,21 @@ def predict_in_parts(predictor: Predictor, raws: Sequence[Any], watch: Stopwatch
         raw = _forward(predictor, inputs, watch)
     with torch.no_grad(), watch("post-processing"):
         with watch("post-processing/suppression"):
-            outputs = {name: value if (head := dense(each)) is None else head.select(value, False) for name, (each, value) in raw.items()}
+            outputs = {
+                name: value if (head := dense(each)) is None else head.select(value, False)
+                for name, (each, value) in raw.items()
+            }
         with watch("post-processing/decode"):
-            arrays = {name: {field: value.cpu().numpy() for field, value in fields.items()} for name, fields in outputs.items()}
+            arrays = {
+                name: {field: value.cpu().numpy() for field, value in fields.items()}
+                for name, fields in outputs.items()
+            }
             return _decoded(predictor, arrays, frames)
 
 
-def _forward(predictor: TorchPredictor, inputs: InputArrays, watch: Stopwatch) -> dict[str, tuple[Head, dict[str, Tensor]]]:
+def _forward(
+    predictor: TorchPredictor, inputs: InputArrays, watch: Stopwatch
+) -> dict[str, tuple[Head, dict[str, Tensor]]]:
     """Each head, and what it says before suppression where it has one."""
     model = predictor.model
     with watch("forward/trunk"):
@@ -116,23 +136,44 @@ def _forward(predictor: TorchPredictor, inputs: InputArrays, watch: Stopwatch) -
         return {name: (head, unsuppressed(head, features, context)) for name, head in heads.items()}
 
 
-def _decoded(predictor: TorchPredictor | BundlePredictor, arrays: HeadArrays, frames: Sequence[Any]) -> list[Mapping[str, Any]]:
+def _decoded(
+    predictor: TorchPredictor | BundlePredictor, arrays: HeadArrays, frames: Sequence[Any]
+) -> list[Mapping[str, Any]]:
     return [decode_one(arrays, index, frame, predictor.heads) for index, frame in enumerate(frames)]
 
 
-def _open(target: str, device: str, threads: int, classes: int | None, api_key: str | None) -> Subject:
+def _open(
+    target: str, device: str, threads: int, classes: int | None, api_key: str | None
+) -> Subject:
     if target.endswith((".yaml", ".yml")):
         config, vocabulary = open_config(target, classes)
         model = build_model(config.model.without_pretrained(), vocabulary).eval()
-        made = TorchPredictor(model, config.model.heads, vocabulary, config.data.canvas, device=device, plugins=config.plugins)
+        made = TorchPredictor(
+            model,
+            config.model.heads,
+            vocabulary,
+            config.data.canvas,
+            device=device,
+            plugins=config.plugins,
+        )
         return Subject(target=target, predictor=made, about=f"torch on {device}, random weights")
     if target.startswith(("http://", "https://")):
-        return Subject(target=target, predictor=open_predictor(target, api_key=api_key), about="over HTTP, one request a picture")
+        return Subject(
+            target=target,
+            predictor=open_predictor(target, api_key=api_key),
+            about="over HTTP, one request a picture",
+        )
     if artifact_kind(target) == "bundle":
         bundle = BundlePredictor(target, threads=threads)
-        return Subject(target=target, predictor=bundle, about=f"{bundle.signature.engine.type}, suppression in its graph")
+        return Subject(
+            target=target,
+            predictor=bundle,
+            about=f"{bundle.signature.engine.type}, suppression in its graph",
+        )
     uri = target if artifact_kind(target) else find_checkpoint(target)
-    return Subject(target=target, predictor=open_checkpoint(uri, device=device), about=f"torch on {device}")
+    return Subject(
+        target=target, predictor=open_checkpoint(uri, device=device), about=f"torch on {device}"
+    )
 
 
 def _readable(samples: Iterator[Sample], kind: Input[Any, Any, Any, Any]) -> Iterator[Any]:
@@ -156,5 +197,7 @@ def _pictures(subject: Subject, data: str | None, images: str | None) -> tuple[l
         return pictures, data
     if subject.target.startswith(("http://", "https://")):
         return [raw for _, raw in generate_samples(kind, _IN_MEMORY)], "generated"
-    chosen, whence = check_samples(config_at(subject.target).data, subject.predictor.vocabulary, _IN_MEMORY)
+    chosen, whence = check_samples(
+        config_at(subject.target).data, subject.predictor.vocabulary, _IN_MEMORY
+    )
     return [raw for _, raw in chosen], whence

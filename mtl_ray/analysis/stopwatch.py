@@ -38,7 +38,11 @@ class Stopwatch:
         wait: called before each reading of the clock, for asynchronous devices.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter, wait: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.perf_counter,
+        wait: Callable[[], object] = lambda: None,
+    ) -> None:
         self._clock, self._wait = clock, wait
         self._seconds: dict[str, list[float]] = {}
 

@@ -46,8 +46,10 @@ class TrainTime:
         return "\n".join(
             [
                 f"-----Analyze train time of {self.log}-----",
-                f"slowest epoch {self.slowest.epoch}, average time is {self.slowest.seconds:.4f} s/iter",
-                f"fastest epoch {self.fastest.epoch}, average time is {self.fastest.seconds:.4f} s/iter",
+                f"slowest epoch {self.slowest.epoch}, average time is {self.slowest.seconds:.4f} "
+                "s/iter",
+                f"fastest epoch {self.fastest.epoch}, average time is {self.fastest.seconds:.4f} "
+                "s/iter",
                 f"time std over epochs is {self.std:.4f}",
                 f"average iter time: {self.average:.4f} s/iter",
             ]
@@ -71,7 +73,9 @@ def train_time(log: Log, *, include_outliers: bool = False) -> TrainTime:
             by_epoch.setdefault(record.epoch or 1, []).append(record.values["time"])
     if not by_epoch:
         raise ValueError(f"no training line of {log.uri} says a time")
-    epochs = tuple(_epoch(number, by_epoch[number], include_outliers) for number in sorted(by_epoch))
+    epochs = tuple(
+        _epoch(number, by_epoch[number], include_outliers) for number in sorted(by_epoch)
+    )
     means = [each.seconds for each in epochs]
     return TrainTime(
         log=log.uri,

@@ -1,7 +1,9 @@
-"""What a kind of annotation is: one object that knows how its values are stored, transformed, batched and counted.
+"""What a kind of annotation is: one object that knows how its values are stored, transformed,
+batched and counted.
 
-Each kind has its own file here. ``labels``, ``instances`` and ``semantic`` are built in; plugins add others. Whoever handles
-annotations loops over the kinds, and never asks for the name of one. No kind imports torch or ray.
+Each kind has its own file here. ``labels``, ``instances`` and ``semantic`` are built in; plugins
+add others. Whoever handles annotations loops over the kinds, and never asks for the name of one. No
+kind imports torch or ray.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +43,9 @@ class ClassMapper:
     def between(own: Sequence[str], other: Sequence[str]) -> "ClassMapper":
         """Maps classes by name."""
         place = {name: index for index, name in enumerate(other)}
-        return ClassMapper(np.array([place.get(name, UNKNOWN) for name in own], np.int64), tuple(other))
+        return ClassMapper(
+            np.array([place.get(name, UNKNOWN) for name in own], np.int64), tuple(other)
+        )
 
     @property
     def changes(self) -> bool:
@@ -51,7 +55,8 @@ class ClassMapper:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Region:
-    """A part of an image and what it becomes: it is cut out, scaled, and lies at the top left corner of a smaller image.
+    """A part of an image and what it becomes: it is cut out, scaled, and lies at the top left
+    corner of a smaller image.
 
     Attributes:
         rows, columns: pixels of the image that are kept.
@@ -72,17 +77,22 @@ class Region:
 class AnnotationKind(Generic[Value, Part]):
     """A kind of annotation.
 
-    A subclass gives ``name``, ``columns``, ``to_row``, ``from_row``, ``load`` and ``collate``. All else has a default that fits an
-    annotation of the sample as a whole, which no geometric transform changes.
+    A subclass gives ``name``, ``columns``, ``to_row``, ``from_row``, ``load`` and ``collate``. All
+    else has a default that fits an annotation of the sample as a whole, which no geometric
+    transform changes.
 
     Attributes:
         name: the key in ``Sample.annotations`` and ``Batch.targets``.
-        columns: the columns of a shard that hold it, by name. Names are unique among all kinds. All are null where a sample is not
-            annotated.
-        class_column: the column of type ``list<int64>`` that holds class indices; None if there is none.
-        unit: what ``count`` counts, such as instances or pixels; None if each class counts once a sample.
-        balance_order: of several kinds that all splits have, ``data.train.balanced`` looks at the one with the lowest number.
-        fields: names of further arrays that ``collate`` gives only if a head reads them, such as masks.
+        columns: the columns of a shard that hold it, by name. Names are unique among all kinds. All
+            are null where a sample is not annotated.
+        class_column: the column of type ``list<int64>`` that holds class indices; None if there is
+            none.
+        unit: what ``count`` counts, such as instances or pixels; None if each class counts once a
+            sample.
+        balance_order: of several kinds that all splits have, ``data.train.balanced`` looks at the
+            one with the lowest number.
+        fields: names of further arrays that ``collate`` gives only if a head reads them, such as
+            masks.
     """
 
     name: ClassVar[str]
@@ -117,7 +127,8 @@ class AnnotationKind(Generic[Value, Part]):
         """Compares a value with the decoded input of its sample.
 
         Raises:
-            ValueError: in one sentence, if it is damaged or does not fit the input: no metric could read it.
+            ValueError: in one sentence, if it is damaged or does not fit the input: no metric could
+                read it.
         """
 
     def to_features(self, value: Value, keypoints: Sequence[str]) -> dict[str, Feature]:
@@ -129,23 +140,32 @@ class AnnotationKind(Generic[Value, Part]):
         """
         return row_to_features(f"mtl/{self.name}", self.columns, self.to_row(value))
 
-    def from_features(self, features: Features, keypoints: Sequence[str], annotated: bool | None) -> Value | None:
+    def from_features(
+        self, features: Features, keypoints: Sequence[str], annotated: bool | None
+    ) -> Value | None:
         """The inverse of ``to_features``.
 
         Args:
             features: of an Example.
             keypoints: names of the keypoints to look for in an Example from elsewhere.
-            annotated: whether the Example says that this kind is annotated; None for one from elsewhere, which does not say it.
+            annotated: whether the Example says that this kind is annotated; None for one from
+                elsewhere, which does not say it.
 
         Raises:
             ValueError: if the features do not fit together.
         """
-        return self.from_row(row_from_features(f"mtl/{self.name}", self.columns, features)) if annotated else None
+        return (
+            self.from_row(row_from_features(f"mtl/{self.name}", self.columns, features))
+            if annotated
+            else None
+        )
 
     # Classes.
 
     def classes(self, value: Value) -> NDArray[np.int64]:
-        """Class indices: one for each object, or each class once. None of them for a kind without classes."""
+        """Class indices: one for each object, or each class once. None of them for a kind
+        without classes.
+        """
         return np.zeros(0, np.int64)
 
     def count(self, value: Value) -> Mapping[int, int]:
@@ -154,16 +174,22 @@ class AnnotationKind(Generic[Value, Part]):
         return dict(zip(indices.tolist(), counts.tolist(), strict=True))
 
     def num_annotations(self, value: Value, counts: Mapping[int, int]) -> int:
-        """How many annotations a value is, for the summary of a conversion; ``counts`` is what ``count`` gives."""
+        """How many annotations a value is, for the summary of a conversion; ``counts`` is what
+        ``count`` gives.
+        """
         return 1
 
     def with_classes(self, value: Value, mapper: ClassMapper) -> Value:
-        """The value with the class indices of another list; what has an unknown class is left out."""
+        """The value with the class indices of another list; what has an unknown class is left
+        out.
+        """
         return value
 
     # From a sample to a batch.
 
-    def load(self, value: Value, mapper: ClassMapper, raw: Any, limit: int, fields: frozenset[str]) -> Part:
+    def load(
+        self, value: Value, mapper: ClassMapper, raw: Any, limit: int, fields: frozenset[str]
+    ) -> Part:
         """What transforms change.
 
         Args:
@@ -189,20 +215,27 @@ class AnnotationKind(Generic[Value, Part]):
         """
         return part
 
-    def crop(self, part: Part, top: int, left: int, height: int, width: int, min_visible: float) -> Part:
-        """Cut off outside a rectangle, in pixels; objects of which less than ``min_visible`` is left are dropped."""
+    def crop(
+        self, part: Part, top: int, left: int, height: int, width: int, min_visible: float
+    ) -> Part:
+        """Cut off outside a rectangle, in pixels; objects of which less than ``min_visible`` is
+        left are dropped.
+        """
         return part
 
     def pad(self, part: Part, top: int, left: int, height: int, width: int) -> Part:
         """Inside a larger image of (height, width) pixels, its corner at (top, left)."""
         return part
 
-    def join(self, parts: Sequence[tuple[Part | None, Region, tuple[int, int]]], height: int, width: int) -> Part | None:
+    def join(
+        self, parts: Sequence[tuple[Part | None, Region, tuple[int, int]]], height: int, width: int
+    ) -> Part | None:
         """A mosaic: parts of several images side by side in an image of (height, width) pixels.
 
         Args:
-            parts: of each image its annotation (None is not annotated), the region that is shown, and where that lies (top, left).
-                An image of which nothing is shown comes with a region of no height or width.
+            parts: of each image its annotation (None is not annotated), the region that is shown,
+                and where that lies (top, left). An image of which nothing is shown comes with a
+                region of no height or width.
             height: pixels of the mosaic.
             width: pixels of the mosaic.
 
@@ -216,7 +249,11 @@ class AnnotationKind(Generic[Value, Part]):
         return part
 
     def collate(
-        self, parts: Sequence[Part | None], classes: Sequence[str], rule: Any, fields: frozenset[str]
+        self,
+        parts: Sequence[Part | None],
+        classes: Sequence[str],
+        rule: Any,
+        fields: frozenset[str],
     ) -> Mapping[str, NDArray[Any]]:
         """The arrays of a batch, batch first.
 
@@ -230,21 +267,28 @@ class AnnotationKind(Generic[Value, Part]):
         """
         raise NotImplementedError
 
-    def narrow_batch(self, targets: Mapping[str, "Tensor"], to_head: "Tensor", of_head: "Tensor") -> Mapping[str, "Tensor"]:
+    def narrow_batch(
+        self, targets: Mapping[str, "Tensor"], to_head: "Tensor", of_head: "Tensor"
+    ) -> Mapping[str, "Tensor"]:
         """The targets of a head that learns some of the classes, in the class indices of the head.
 
         Args:
             targets: what ``collate`` gives, as tensors.
-            to_head: (C,) int64, the head's index of each class of the run, ``UNKNOWN`` for one that it does not learn.
+            to_head: (C,) int64, the head's index of each class of the run, ``UNKNOWN`` for one that
+                it does not learn.
             of_head: (K,) int64, the index in the run of each class of the head.
 
         Raises:
             ValueError: if the kind has no classes among which a head could choose.
         """
-        raise ValueError(f"{self.name} has no classes that a head could choose among; leave out the head's option 'classes'")
+        raise ValueError(
+            f"{self.name} has no classes that a head could choose among; leave out the head's "
+            "option 'classes'"
+        )
 
     def from_batch(self, arrays: Mapping[str, NDArray[Any]]) -> Value:
-        """About the inverse of ``load``, ``place`` and ``collate`` for one sample: what is drawn of a batch.
+        """About the inverse of ``load``, ``place`` and ``collate`` for one sample: what is drawn of
+        a batch.
 
         Args:
             arrays: of ``collate``, without the batch axis.

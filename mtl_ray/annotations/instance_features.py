@@ -13,14 +13,17 @@ _ATTRIBUTE = "mtl/attribute/"
 
 
 def to_features(value: Instances, keypoints: Sequence[str]) -> dict[str, Feature]:
-    """The names that ObjectiveMTL's readers look for, boxes and points in whole pixels; ``mtl/`` holds what these cannot.
+    """The names that ObjectiveMTL's readers look for, boxes and points in whole pixels; ``mtl/``
+    holds what these cannot.
 
     Args:
         value: the objects of one image.
         keypoints: names of the keypoints, under which others find them.
     """
     whole = _whole(value.boxes_xyxy)
-    features: dict[str, Feature] = {f"bbox/{name}": whole[:, index] for index, name in enumerate(_CORNERS)}
+    features: dict[str, Feature] = {
+        f"bbox/{name}": whole[:, index] for index, name in enumerate(_CORNERS)
+    }
     features |= {
         "bbox/class": value.classes,
         "difficult": value.difficult.astype(np.int64),
@@ -38,7 +41,9 @@ def to_features(value: Instances, keypoints: Sequence[str]) -> dict[str, Feature
         for index, name in enumerate(keypoints):
             x, y, visibility = value.keypoints[:, index].T
             for axis, place in (("x", x), ("y", y)):
-                features[f"{name}/{axis}"] = np.where(visibility > 0, np.rint(place), -1).astype(np.int64)
+                features[f"{name}/{axis}"] = np.where(visibility > 0, np.rint(place), -1).astype(
+                    np.int64
+                )
     return features | {_ATTRIBUTE + name: values for name, values in value.attributes.items()}
 
 
@@ -53,7 +58,9 @@ def from_own(features: Features) -> Instances:
     if "mtl/num_keypoints" in features:
         size = first_number(features, "mtl/num_keypoints")
         keypoints = numbers(features, "mtl/keypoints", np.float32).reshape(len(boxes_xyxy), size, 3)
-    named = {name.removeprefix(_ATTRIBUTE): name for name in features if name.startswith(_ATTRIBUTE)}
+    named = {
+        name.removeprefix(_ATTRIBUTE): name for name in features if name.startswith(_ATTRIBUTE)
+    }
     return Instances(
         boxes_xyxy=boxes_xyxy,
         classes=numbers(features, "bbox/class", np.int64),
@@ -62,7 +69,9 @@ def from_own(features: Features) -> Instances:
         crowd=numbers(features, "mtl/crowd", np.bool_),
         difficult=numbers(features, "difficult", np.bool_),
         truncated=numbers(features, "truncated", np.bool_),
-        masks=tuple(bytes(value) for value in byte_list(features, "mtl/masks")) if "mtl/masks" in features else None,
+        masks=tuple(bytes(value) for value in byte_list(features, "mtl/masks"))
+        if "mtl/masks" in features
+        else None,
         keypoints=keypoints,
         attributes={name: numbers(features, feature, np.int64) for name, feature in named.items()},
     )
@@ -75,7 +84,10 @@ def from_elsewhere(features: Features, keypoints: Sequence[str]) -> Instances:
     none = np.zeros(len(classes), np.bool_)
     points = None
     if keypoints:
-        x, y = (_columns(features, [f"{name}/{axis}" for name in keypoints], len(classes)) for axis in "xy")
+        x, y = (
+            _columns(features, [f"{name}/{axis}" for name in keypoints], len(classes))
+            for axis in "xy"
+        )
         points = np.stack([x, y, np.where(x >= 0, 2, 0)], axis=2).astype(np.float32)
     return Instances(
         boxes_xyxy=boxes_xyxy,

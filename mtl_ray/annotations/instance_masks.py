@@ -1,4 +1,6 @@
-"""Instance masks on their way through transforms: run-length encodings and where they lie now, drawn once at the end."""
+"""Instance masks on their way through transforms: run-length encodings and where they lie now,
+drawn once at the end.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +13,8 @@ from mtl_ray.geometry import masks as rle
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Masks:
-    """The masks of N objects. Each is x_now = x_source * scale + offset, same for y, seen through a window.
+    """The masks of N objects. Each is x_now = x_source * scale + offset, same for y, seen through a
+    window.
 
     Attributes:
         counts: N compressed run-length encodings; b"" for an object without a mask.
@@ -71,14 +74,20 @@ class Masks:
         scale, offset = np.array(scale_xy), np.array(offset_xy)
         corners = self.windows.reshape(-1, 2, 2) * scale + offset  # (N, 2 corners, xy)
         windows = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-        return replace(self, scales=self.scales * scale, offsets=self.offsets * scale + offset, windows=windows)
+        return replace(
+            self, scales=self.scales * scale, offsets=self.offsets * scale + offset, windows=windows
+        )
 
     def clipped(self, height: int, width: int) -> "Masks":
         """Nothing is left outside a (height, width) image."""
-        return replace(self, windows=np.clip(self.windows, 0, np.array([width, height, width, height], np.float64)))
+        return replace(
+            self,
+            windows=np.clip(self.windows, 0, np.array([width, height, width, height], np.float64)),
+        )
 
     def render(self, into: NDArray[np.uint8]) -> None:
-        """Draws each mask into its (H, W) of ``into`` (N, H, W), which holds zeros: 1 where the object is.
+        """Draws each mask into its (H, W) of ``into`` (N, H, W), which holds zeros: 1 where the
+        object is.
 
         A pixel takes the value at its centre (nearest neighbour).
         """
@@ -96,8 +105,12 @@ class Masks:
                 into[index, to_rows, to_columns] = decoded[rows[:, None], columns[None, :]]
 
 
-def _source(length: int, scale: float, offset: float, size: int, start: float, stop: float) -> tuple[NDArray[np.int64], slice]:
-    """Which pixels of a mask's side of ``size`` are shown along a side of ``length``, and at which pixels of that."""
+def _source(
+    length: int, scale: float, offset: float, size: int, start: float, stop: float
+) -> tuple[NDArray[np.int64], slice]:
+    """Which pixels of a mask's side of ``size`` are shown along a side of ``length``, and at
+    which pixels of that.
+    """
     centres = np.arange(length) + 0.5
     source = np.floor((centres - offset) / scale).astype(np.int64)
     shown = np.flatnonzero((source >= 0) & (source < size) & (centres > start) & (centres < stop))

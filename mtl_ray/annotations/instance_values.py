@@ -14,16 +14,19 @@ class Instances:
     """The objects of one image, N of them, as parallel arrays.
 
     Attributes:
-        boxes_xyxy: (N, 4) float32, pixels of the shown image, x2 and y2 exclusive (a box over the whole image ends at width, height).
+        boxes_xyxy: (N, 4) float32, pixels of the shown image, x2 and y2 exclusive (a box over the
+            whole image ends at width, height).
         classes: (N,) int64, indices into ``Vocabulary.classes["instances"]``.
         ids: (N,) int64, the annotation ids of the source; -1 where it has none.
         areas: (N,) float32, square pixels as the source states them (box area where it does not).
-        crowd: (N,) bool, COCO ``iscrowd``: a region with many objects; never a training target, an ignore region in COCO metrics.
+        crowd: (N,) bool, COCO ``iscrowd``: a region with many objects; never a training target, an
+            ignore region in COCO metrics.
         difficult: (N,) bool, Pascal VOC ``difficult``.
         truncated: (N,) bool, Pascal VOC ``truncated``.
-        masks: N COCO run-length encodings (the compressed ``counts`` bytes, of size (height, width) of the image), b"" for an
-            object without one; None where the dataset has no masks.
-        keypoints: (N, K, 3) float32 as x, y, visibility (0 not labelled, 1 hidden, 2 visible); None where the dataset has none.
+        masks: N COCO run-length encodings (the compressed ``counts`` bytes, of size (height, width)
+            of the image), b"" for an object without one; None where the dataset has no masks.
+        keypoints: (N, K, 3) float32 as x, y, visibility (0 not labelled, 1 hidden, 2 visible); None
+            where the dataset has none.
         attributes: further (N,) int64 columns by name, -1 where unknown.
     """
 
@@ -53,7 +56,9 @@ def select(found: Instances, kept: NDArray[np.bool_]) -> Instances:
         crowd=found.crowd[kept],
         difficult=found.difficult[kept],
         truncated=found.truncated[kept],
-        masks=None if found.masks is None else tuple(mask for mask, keep in zip(found.masks, kept, strict=True) if keep),
+        masks=None
+        if found.masks is None
+        else tuple(mask for mask, keep in zip(found.masks, kept, strict=True) if keep),
         keypoints=None if found.keypoints is None else found.keypoints[kept],
         attributes={name: column[kept] for name, column in found.attributes.items()},
     )
@@ -87,20 +92,34 @@ class Objects:
             keypoints=None if self.keypoints is None else self.keypoints[which],
         )
 
-    def moved(self, boxes_xyxy: NDArray[np.float32], scale_xy: tuple[float, float], offset_xy: tuple[float, float]) -> "Objects":
-        """The same objects elsewhere: new = old * scale + offset. The boxes are given, so that their rounding is the caller's."""
+    def moved(
+        self,
+        boxes_xyxy: NDArray[np.float32],
+        scale_xy: tuple[float, float],
+        offset_xy: tuple[float, float],
+    ) -> "Objects":
+        """The same objects elsewhere: new = old * scale + offset. The boxes are given, so that
+        their rounding is the caller's.
+        """
         keypoints = self.keypoints
         if keypoints is not None:
             points = keypoints[..., :2] * np.array(scale_xy) + np.array(offset_xy)
             keypoints = np.concatenate([points, keypoints[..., 2:]], axis=-1).astype(np.float32)
         masks = None if self.masks is None else self.masks.moved(scale_xy, offset_xy)
-        return replace(self, boxes_xyxy=boxes_xyxy.astype(np.float32, copy=False), masks=masks, keypoints=keypoints)
+        return replace(
+            self,
+            boxes_xyxy=boxes_xyxy.astype(np.float32, copy=False),
+            masks=masks,
+            keypoints=keypoints,
+        )
 
-    def clipped(self, height: int, width: int, min_visible: float = 0.0, min_side_px: float = 1.0) -> "Objects":
+    def clipped(
+        self, height: int, width: int, min_visible: float = 0.0, min_side_px: float = 1.0
+    ) -> "Objects":
         """Cut off at the edges of a (height, width) image.
 
-        Boxes of whose area less than ``min_visible`` is left are dropped (regions to ignore stay), and those with a side under
-        ``min_side_px``. Keypoints outside count as not labelled.
+        Boxes of whose area less than ``min_visible`` is left are dropped (regions to ignore stay),
+        and those with a side under ``min_side_px``. Keypoints outside count as not labelled.
         """
         before = (self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]).prod(axis=1)
         boxes = np.clip(self.boxes_xyxy, 0, np.array([width, height, width, height], np.float32))
@@ -111,7 +130,9 @@ class Objects:
         if keypoints is not None:
             x, y, visibility = np.moveaxis(keypoints, -1, 0)
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            keypoints = np.stack([x, y, np.where(inside, visibility, 0)], axis=-1).astype(np.float32)
+            keypoints = np.stack([x, y, np.where(inside, visibility, 0)], axis=-1).astype(
+                np.float32
+            )
         masks = None if self.masks is None else self.masks.clipped(height, width)
         found = replace(self, boxes_xyxy=boxes, masks=masks, keypoints=keypoints)
         return found if keep.all() else found.select(keep)

@@ -27,9 +27,10 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
 
     A batch has, with M the most objects of any sample, at least 1, and in pixels of the canvas:
 
-        ``boxes`` float32 (B, M, 4) xyxy, ``classes`` int64 (B, M), ``crowd`` bool (B, M) (a region to ignore), ``present`` bool (B, M)
-        (False is padding); if a head reads ``masks``: ``masks`` uint8 (B, M, H, W), 1 where the object is, and ``has_mask`` bool
-        (B, M); if a head reads ``keypoints``: ``keypoints`` float32 (B, M, K, 3) as x, y, visibility.
+        ``boxes`` float32 (B, M, 4) xyxy, ``classes`` int64 (B, M), ``crowd`` bool (B, M) (a region
+        to ignore), ``present`` bool (B, M) (False is padding); if a head reads ``masks``: ``masks``
+        uint8 (B, M, H, W), 1 where the object is, and ``has_mask`` bool (B, M); if a head reads
+        ``keypoints``: ``keypoints`` float32 (B, M, K, 3) as x, y, visibility.
     """
 
     name = "instances"
@@ -55,7 +56,17 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
 
     def to_row(self, value: Instances) -> Mapping[str, Any]:
         """See ``AnnotationKind``."""
-        same = ("boxes_xyxy", "classes", "ids", "areas", "crowd", "difficult", "truncated", "masks", "attributes")
+        same = (
+            "boxes_xyxy",
+            "classes",
+            "ids",
+            "areas",
+            "crowd",
+            "difficult",
+            "truncated",
+            "masks",
+            "attributes",
+        )
         row = {name: getattr(value, name) for name in same}
         if value.keypoints is not None:
             row |= {"num_keypoints": value.keypoints.shape[1], "keypoints": value.keypoints.ravel()}
@@ -75,7 +86,9 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
             difficult=row["difficult"],
             truncated=row["truncated"],
             masks=row["masks"],
-            keypoints=None if num_keypoints is None else row["keypoints"].reshape(len(boxes_xyxy), num_keypoints, 3),
+            keypoints=None
+            if num_keypoints is None
+            else row["keypoints"].reshape(len(boxes_xyxy), num_keypoints, 3),
             attributes=row["attributes"] or {},
         )
 
@@ -84,10 +97,14 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
         return sum(map(len, value.masks or ()))
 
     def to_features(self, value: Instances, keypoints: Sequence[str]) -> dict[str, Feature]:
-        """The names that ObjectiveMTL's readers look for, boxes and points in whole pixels; ``mtl/`` holds what these cannot."""
+        """The names that ObjectiveMTL's readers look for, boxes and points in whole pixels;
+        ``mtl/`` holds what these cannot.
+        """
         return to_features(value, keypoints)
 
-    def from_features(self, features: Features, keypoints: Sequence[str], annotated: bool | None) -> Instances | None:
+    def from_features(
+        self, features: Features, keypoints: Sequence[str], annotated: bool | None
+    ) -> Instances | None:
         """See ``AnnotationKind``."""
         if annotated is None:
             return from_elsewhere(features, keypoints) if "bbox/class" in features else None
@@ -110,15 +127,29 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
 
     # From a sample to a batch.
 
-    def load(self, value: Instances, mapper: ClassMapper, raw: NDArray[np.uint8], limit: int, fields: frozenset[str]) -> Objects:
+    def load(
+        self,
+        value: Instances,
+        mapper: ClassMapper,
+        raw: NDArray[np.uint8],
+        limit: int,
+        fields: frozenset[str],
+    ) -> Objects:
         """See ``AnnotationKind``."""
         value = self.with_classes(value, mapper) if (mapper.indices == UNKNOWN).any() else value
         masks = None
         if MASKS in fields:
-            masks = Masks.of(value.masks if value.masks is not None else (b"",) * len(value), (raw.shape[0], raw.shape[1]))
+            masks = Masks.of(
+                value.masks if value.masks is not None else (b"",) * len(value),
+                (raw.shape[0], raw.shape[1]),
+            )
         keypoints = None
         if KEYPOINTS in fields:
-            keypoints = value.keypoints if value.keypoints is not None else np.zeros((len(value), 0, 3), np.float32)
+            keypoints = (
+                value.keypoints
+                if value.keypoints is not None
+                else np.zeros((len(value), 0, 3), np.float32)
+            )
         return Objects(
             boxes_xyxy=value.boxes_xyxy,
             classes=mapper.indices[value.classes],
@@ -128,30 +159,52 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
         )
 
     def flip(self, part: Objects, axis: int, length: int, mirror: Sequence[int]) -> Objects:
-        """See ``AnnotationKind``; left and right keypoints change places in a mirror, whichever way it hangs."""
+        """See ``AnnotationKind``; left and right keypoints change places in a mirror, whichever
+        way it hangs.
+        """
         boxes = part.boxes_xyxy.copy()
-        boxes[:, axis], boxes[:, axis + 2] = length - part.boxes_xyxy[:, axis + 2], length - part.boxes_xyxy[:, axis]
-        scale, offset = ((-1.0, 1.0), (float(length), 0.0)) if axis == 0 else ((1.0, -1.0), (0.0, float(length)))
+        boxes[:, axis], boxes[:, axis + 2] = (
+            length - part.boxes_xyxy[:, axis + 2],
+            length - part.boxes_xyxy[:, axis],
+        )
+        scale, offset = (
+            ((-1.0, 1.0), (float(length), 0.0))
+            if axis == 0
+            else ((1.0, -1.0), (0.0, float(length)))
+        )
         flipped = part.moved(boxes, scale, offset)
         if flipped.keypoints is None or flipped.keypoints.shape[1] != len(mirror):
             return flipped
         return replace(flipped, keypoints=flipped.keypoints[:, list(mirror)])
 
-    def crop(self, part: Objects, top: int, left: int, height: int, width: int, min_visible: float) -> Objects:
+    def crop(
+        self, part: Objects, top: int, left: int, height: int, width: int, min_visible: float
+    ) -> Objects:
         """See ``AnnotationKind``."""
         boxes = part.boxes_xyxy - np.array([left, top, left, top], np.float32)
         return part.moved(boxes, (1.0, 1.0), (-left, -top)).clipped(height, width, min_visible)
 
     def pad(self, part: Objects, top: int, left: int, height: int, width: int) -> Objects:
         """See ``AnnotationKind``."""
-        return part.moved(part.boxes_xyxy + np.array([left, top, left, top], np.float32), (1.0, 1.0), (left, top))
+        return part.moved(
+            part.boxes_xyxy + np.array([left, top, left, top], np.float32), (1.0, 1.0), (left, top)
+        )
 
-    def join(self, parts: Sequence[tuple[Objects | None, Region, tuple[int, int]]], height: int, width: int) -> Objects | None:
+    def join(
+        self,
+        parts: Sequence[tuple[Objects | None, Region, tuple[int, int]]],
+        height: int,
+        width: int,
+    ) -> Objects | None:
         """The objects of all images; an image that is not annotated becomes a region to ignore."""
         if all(part is None for part, _, _ in parts):
             return None
         like = next(part for part, _, _ in parts if part is not None)
-        shown = [_in_mosaic(part, region, corner, like) for part, region, corner in parts if region.height and region.width]
+        shown = [
+            _in_mosaic(part, region, corner, like)
+            for part, region, corner in parts
+            if region.height and region.width
+        ]
         return _concatenated(shown, like)
 
     def place(self, part: Objects, frame: Frame) -> Objects:
@@ -161,7 +214,11 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
         return placed.clipped(frame.valid_height, frame.valid_width)
 
     def collate(
-        self, parts: Sequence[Objects | None], classes: Sequence[str], rule: Any, fields: frozenset[str]
+        self,
+        parts: Sequence[Objects | None],
+        classes: Sequence[str],
+        rule: Any,
+        fields: frozenset[str],
     ) -> dict[str, NDArray[Any]]:
         """See the class."""
         known = [(row, part) for row, part in enumerate(parts) if part is not None]
@@ -176,11 +233,16 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
             found["masks"] = np.zeros((size, most, rule.height, rule.width), np.uint8)
             found["has_mask"] = np.zeros((size, most), np.bool_)
         if KEYPOINTS in fields:
-            points = max([0, *(part.keypoints.shape[1] for _, part in known if part.keypoints is not None)])
+            points = max(
+                [0, *(part.keypoints.shape[1] for _, part in known if part.keypoints is not None)]
+            )
             found["keypoints"] = np.zeros((size, most, points, 3), np.float32)
         for row, part in known:
             count = len(part.classes)
-            found["boxes"][row, :count], found["classes"][row, :count] = part.boxes_xyxy, part.classes
+            found["boxes"][row, :count], found["classes"][row, :count] = (
+                part.boxes_xyxy,
+                part.classes,
+            )
             found["crowd"][row, :count], found["present"][row, :count] = part.crowd, True
             if part.masks is not None:
                 part.masks.render(found["masks"][row, :count])
@@ -189,8 +251,12 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
                 found["keypoints"][row, :count] = part.keypoints
         return found
 
-    def narrow_batch(self, targets: Mapping[str, "Tensor"], to_head: "Tensor", of_head: "Tensor") -> dict[str, "Tensor"]:
-        """See ``AnnotationKind``. Regions to ignore stay, whatever their class: a mosaic has one for a whole image."""
+    def narrow_batch(
+        self, targets: Mapping[str, "Tensor"], to_head: "Tensor", of_head: "Tensor"
+    ) -> dict[str, "Tensor"]:
+        """See ``AnnotationKind``. Regions to ignore stay, whatever their class: a mosaic has one
+        for a whole image.
+        """
         classes = to_head[targets["classes"]]  # (B, M)
         kept = targets["present"] & ((classes != UNKNOWN) | targets["crowd"])
         return {**targets, "classes": classes.clamp(min=0), "present": kept}
@@ -217,7 +283,9 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
         )
 
 
-def _in_mosaic(part: Objects | None, region: Region, corner: tuple[int, int], like: Objects) -> Objects:
+def _in_mosaic(
+    part: Objects | None, region: Region, corner: tuple[int, int], like: Objects
+) -> Objects:
     """The objects of one image at their place in a mosaic; ``like`` says which arrays they have."""
     top, left = corner
     at = np.array([left, top, left, top], np.float32)
@@ -228,13 +296,17 @@ def _in_mosaic(part: Objects | None, region: Region, corner: tuple[int, int], li
             classes=np.zeros(1, np.int64),
             crowd=np.ones(1, np.bool_),
             masks=None if like.masks is None else Masks.of((b"",), (1, 1)),
-            keypoints=None if like.keypoints is None else np.zeros((1, *like.keypoints.shape[1:]), np.float32),
+            keypoints=None
+            if like.keypoints is None
+            else np.zeros((1, *like.keypoints.shape[1:]), np.float32),
         )
     scale_xy = region.scale_x, region.scale_y
     start = np.array([region.columns.start, region.rows.start] * 2, np.float32)
     boxes = (part.boxes_xyxy - start) * np.array(scale_xy * 2, np.float32)
     offset_xy = -region.columns.start * region.scale_x, -region.rows.start * region.scale_y
-    shown = part.moved(boxes, scale_xy, offset_xy).clipped(region.height, region.width, region.min_visible)
+    shown = part.moved(boxes, scale_xy, offset_xy).clipped(
+        region.height, region.width, region.min_visible
+    )
     return shown.moved(shown.boxes_xyxy + at, (1.0, 1.0), (left, top))
 
 
@@ -243,15 +315,21 @@ def _concatenated(parts: Sequence[Objects], like: Objects) -> Objects:
         boxes_xyxy=np.concatenate([part.boxes_xyxy for part in parts]),
         classes=np.concatenate([part.classes for part in parts]),
         crowd=np.concatenate([part.crowd for part in parts]),
-        masks=None if like.masks is None else Masks.concatenated([part.masks for part in parts if part.masks is not None]),
-        keypoints=None if like.keypoints is None else _padded([part.keypoints for part in parts if part.keypoints is not None]),
+        masks=None
+        if like.masks is None
+        else Masks.concatenated([part.masks for part in parts if part.masks is not None]),
+        keypoints=None
+        if like.keypoints is None
+        else _padded([part.keypoints for part in parts if part.keypoints is not None]),
     )
 
 
 def _padded(keypoints: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """(N, K, 3) of several groups; those with fewer keypoints get some that are not labelled."""
     most = max(each.shape[1] for each in keypoints)
-    return np.concatenate([np.pad(each, ((0, 0), (0, most - each.shape[1]), (0, 0))) for each in keypoints])
+    return np.concatenate(
+        [np.pad(each, ((0, 0), (0, most - each.shape[1]), (0, 0))) for each in keypoints]
+    )
 
 
 INSTANCES = InstancesKind()

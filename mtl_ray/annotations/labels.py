@@ -17,7 +17,9 @@ Labels = NDArray[np.int64]
 
 
 class LabelsKind(AnnotationKind[Labels, Labels]):
-    """See ``AnnotationKind``. A batch has ``present`` float32 (B, C), 1 for each class that the sample has."""
+    """See ``AnnotationKind``. A batch has ``present`` float32 (B, C), 1 for each class that the
+    sample has.
+    """
 
     name = "labels"
     columns: ClassVar[Mapping[str, ColumnType]] = {"labels": "list<int64>"}
@@ -37,8 +39,12 @@ class LabelsKind(AnnotationKind[Labels, Labels]):
         """``label`` and, as ObjectiveMTL's readers want it, ``confidence``."""
         return {"label": value, "confidence": np.ones(len(value), np.int64)}
 
-    def from_features(self, features: Features, keypoints: Sequence[str], annotated: bool | None) -> Labels | None:
-        """See ``AnnotationKind``; of an Example from elsewhere the labels with a positive ``confidence``."""
+    def from_features(
+        self, features: Features, keypoints: Sequence[str], annotated: bool | None
+    ) -> Labels | None:
+        """See ``AnnotationKind``; of an Example from elsewhere the labels with a positive
+        ``confidence``.
+        """
         if not (annotated or (annotated is None and "label" in features)):
             return None
         labels: Labels = numbers(features, "label", np.int64)
@@ -60,16 +66,29 @@ class LabelsKind(AnnotationKind[Labels, Labels]):
         kept: Labels = mapped[mapped != UNKNOWN]
         return kept
 
-    def load(self, value: Labels, mapper: ClassMapper, raw: Any, limit: int, fields: frozenset[str]) -> Labels:
+    def load(
+        self, value: Labels, mapper: ClassMapper, raw: Any, limit: int, fields: frozenset[str]
+    ) -> Labels:
         """See ``AnnotationKind``."""
         return self.with_classes(value, mapper)
 
-    def join(self, parts: Sequence[tuple[Labels | None, Region, tuple[int, int]]], height: int, width: int) -> Labels | None:
+    def join(
+        self,
+        parts: Sequence[tuple[Labels | None, Region, tuple[int, int]]],
+        height: int,
+        width: int,
+    ) -> Labels | None:
         """The labels of all images; unknown if those of one are."""
         labels = [part for part, _, _ in parts if part is not None]
         return np.unique(np.concatenate(labels)) if len(labels) == len(parts) else None
 
-    def collate(self, parts: Sequence[Labels | None], classes: Sequence[str], rule: Any, fields: frozenset[str]) -> dict[str, NDArray[Any]]:
+    def collate(
+        self,
+        parts: Sequence[Labels | None],
+        classes: Sequence[str],
+        rule: Any,
+        fields: frozenset[str],
+    ) -> dict[str, NDArray[Any]]:
         """See the class."""
         present = np.zeros((len(parts), len(classes)), np.float32)
         for row, part in enumerate(parts):
@@ -77,7 +96,9 @@ class LabelsKind(AnnotationKind[Labels, Labels]):
                 present[row, part] = 1
         return {"present": present}
 
-    def narrow_batch(self, targets: Mapping[str, "Tensor"], to_head: "Tensor", of_head: "Tensor") -> dict[str, "Tensor"]:
+    def narrow_batch(
+        self, targets: Mapping[str, "Tensor"], to_head: "Tensor", of_head: "Tensor"
+    ) -> dict[str, "Tensor"]:
         """See ``AnnotationKind``."""
         return {**targets, "present": targets["present"][:, of_head]}
 

@@ -23,7 +23,9 @@ Map = NDArray[np.uint8]
 
 
 class SemanticKind(AnnotationKind[bytes, Map]):
-    """See ``AnnotationKind``. It is stored as a PNG. A batch has ``classes`` uint8 (B, H, W) on the canvas."""
+    """See ``AnnotationKind``. It is stored as a PNG. A batch has ``classes`` uint8 (B, H, W) on
+    the canvas.
+    """
 
     name = "semantic"
     columns: ClassVar[Mapping[str, ColumnType]] = {"semantic": "binary"}
@@ -47,23 +49,31 @@ class SemanticKind(AnnotationKind[bytes, Map]):
         """``segmentation``, as ObjectiveMTL's readers call it."""
         return {"segmentation": [value]}
 
-    def from_features(self, features: Features, keypoints: Sequence[str], annotated: bool | None) -> bytes | None:
+    def from_features(
+        self, features: Features, keypoints: Sequence[str], annotated: bool | None
+    ) -> bytes | None:
         """See ``AnnotationKind``."""
         return first_bytes(features, "segmentation")
 
     def check(self, value: bytes, raw: NDArray[np.uint8]) -> None:
         """See ``AnnotationKind``."""
-        self._of_size(value, (raw.shape[0], raw.shape[1]), max(MAX_PIXELS, raw.shape[0] * raw.shape[1]))
+        self._of_size(
+            value, (raw.shape[0], raw.shape[1]), max(MAX_PIXELS, raw.shape[0] * raw.shape[1])
+        )
 
     def _of_size(self, value: bytes, hw: tuple[int, int], limit: int) -> Map:
         decoded = decode_semantic(value, limit)
         if decoded.shape != hw:
             height, width = decoded.shape
-            raise ValueError(f"the semantic map is {width} x {height} pixels, the image {hw[1]} x {hw[0]}")
+            raise ValueError(
+                f"the semantic map is {width} x {height} pixels, the image {hw[1]} x {hw[0]}"
+            )
         return decoded
 
     def classes(self, value: bytes) -> NDArray[np.int64]:
-        """The classes of its pixels, each once; none of a damaged map, which is for whoever reads it to say."""
+        """The classes of its pixels, each once; none of a damaged map, which is for whoever
+        reads it to say.
+        """
         return np.array(sorted(self.count(value)), np.int64)
 
     def count(self, value: bytes) -> Mapping[int, int]:
@@ -81,11 +91,20 @@ class SemanticKind(AnnotationKind[bytes, Map]):
 
     def with_classes(self, value: bytes, mapper: ClassMapper) -> bytes:
         """See ``AnnotationKind``; pixels of an unknown class have none."""
-        done, data = cv2.imencode(".png", _table(mapper)[decode_semantic(value)], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        done, data = cv2.imencode(
+            ".png", _table(mapper)[decode_semantic(value)], [cv2.IMWRITE_PNG_COMPRESSION, 1]
+        )
         assert done
         return bytes(data)
 
-    def load(self, value: bytes, mapper: ClassMapper, raw: NDArray[np.uint8], limit: int, fields: frozenset[str]) -> Map:
+    def load(
+        self,
+        value: bytes,
+        mapper: ClassMapper,
+        raw: NDArray[np.uint8],
+        limit: int,
+        fields: frozenset[str],
+    ) -> Map:
         """See ``AnnotationKind``."""
         return _table(mapper)[self._of_size(value, (raw.shape[0], raw.shape[1]), limit)]
 
@@ -97,16 +116,22 @@ class SemanticKind(AnnotationKind[bytes, Map]):
         """See ``AnnotationKind``."""
         return np.asarray(cv2.flip(part, 1 - axis), np.uint8)
 
-    def crop(self, part: Map, top: int, left: int, height: int, width: int, min_visible: float) -> Map:
+    def crop(
+        self, part: Map, top: int, left: int, height: int, width: int, min_visible: float
+    ) -> Map:
         """See ``AnnotationKind``."""
         return part[top : top + height, left : left + width]
 
     def pad(self, part: Map, top: int, left: int, height: int, width: int) -> Map:
         """See ``AnnotationKind``; the new pixels have no class."""
         borders = (top, height - top - part.shape[0], left, width - left - part.shape[1])
-        return np.asarray(cv2.copyMakeBorder(part, *borders, cv2.BORDER_CONSTANT, value=(IGNORE_INDEX,)), np.uint8)
+        return np.asarray(
+            cv2.copyMakeBorder(part, *borders, cv2.BORDER_CONSTANT, value=(IGNORE_INDEX,)), np.uint8
+        )
 
-    def join(self, parts: Sequence[tuple[Map | None, Region, tuple[int, int]]], height: int, width: int) -> Map | None:
+    def join(
+        self, parts: Sequence[tuple[Map | None, Region, tuple[int, int]]], height: int, width: int
+    ) -> Map | None:
         """The maps side by side; pixels of an image without one have no class."""
         if all(part is None for part, _, _ in parts):
             return None
@@ -122,7 +147,9 @@ class SemanticKind(AnnotationKind[bytes, Map]):
         """See ``AnnotationKind``; nearest neighbour."""
         return place_map(part, frame, IGNORE_INDEX)
 
-    def collate(self, parts: Sequence[Map | None], classes: Sequence[str], rule: Any, fields: frozenset[str]) -> dict[str, NDArray[Any]]:
+    def collate(
+        self, parts: Sequence[Map | None], classes: Sequence[str], rule: Any, fields: frozenset[str]
+    ) -> dict[str, NDArray[Any]]:
         """See the class; ``IGNORE_INDEX`` where there is nothing to learn."""
         maps = np.full((len(parts), rule.height, rule.width), IGNORE_INDEX, np.uint8)
         for row, part in enumerate(parts):
@@ -130,7 +157,9 @@ class SemanticKind(AnnotationKind[bytes, Map]):
                 maps[row] = part
         return {"classes": maps}
 
-    def narrow_batch(self, targets: Mapping[str, "Tensor"], to_head: "Tensor", of_head: "Tensor") -> dict[str, "Tensor"]:
+    def narrow_batch(
+        self, targets: Mapping[str, "Tensor"], to_head: "Tensor", of_head: "Tensor"
+    ) -> dict[str, "Tensor"]:
         """See ``AnnotationKind``; pixels of other classes have none."""
         table = to_head.new_full((IGNORE_INDEX + 1,), IGNORE_INDEX)
         table[: len(to_head)] = to_head.masked_fill(to_head == UNKNOWN, IGNORE_INDEX)
@@ -145,7 +174,9 @@ class SemanticKind(AnnotationKind[bytes, Map]):
 
 
 def _table(mapper: ClassMapper) -> NDArray[np.uint8]:
-    """(256,) what each value of a map becomes; ``IGNORE_INDEX`` for every value that is no class, or an unknown one."""
+    """(256,) what each value of a map becomes; ``IGNORE_INDEX`` for every value that is no
+    class, or an unknown one.
+    """
     table = np.full(256, IGNORE_INDEX, np.uint8)
     table[: len(mapper.indices)] = np.where(mapper.indices == UNKNOWN, IGNORE_INDEX, mapper.indices)
     return table

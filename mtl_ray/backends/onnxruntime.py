@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from mtl_ray.backends.backend import AnyEngine, BundleFiles, EngineError, EngineLimits, Exported, GraphArrays, Session
+from mtl_ray.backends.backend import (
+    AnyEngine,
+    BundleFiles,
+    EngineError,
+    EngineLimits,
+    Exported,
+    GraphArrays,
+    Session,
+)
 from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
 
@@ -32,8 +40,14 @@ class OnnxRuntimeEngine:
             return "onnxruntime is not installed (Fix: pip install onnxruntime)"
         import onnxruntime
 
-        if self.device != "auto" and _PROVIDERS[self.device] not in onnxruntime.get_available_providers():
-            return f"the installed onnxruntime cannot run on {self.device} (Fix: pip install onnxruntime-gpu, or device: auto)"
+        if (
+            self.device != "auto"
+            and _PROVIDERS[self.device] not in onnxruntime.get_available_providers()
+        ):
+            return (
+                f"the installed onnxruntime cannot run on {self.device} (Fix: pip install "
+                "onnxruntime-gpu, or device: auto)"
+            )
         return None
 
     def limits(self) -> EngineLimits:
@@ -56,7 +70,9 @@ class OnnxRuntimeEngine:
         providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
         (name,) = names
         try:
-            return _Session(onnxruntime.InferenceSession(files.read(name), options, providers=providers))
+            return _Session(
+                onnxruntime.InferenceSession(files.read(name), options, providers=providers)
+            )
         except _failures() as error:
             raise EngineError(f"onnxruntime cannot open {name}: {_first_line(error)}") from error
 

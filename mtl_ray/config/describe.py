@@ -1,4 +1,6 @@
-"""Configs for people and programs: what each value is and where it was written, the JSON Schema, command-line options."""
+"""Configs for people and programs: what each value is and where it was written, the JSON Schema,
+command-line options.
+"""
 
 import argparse
 import json
@@ -16,12 +18,19 @@ def show(tree: Node, config: Any) -> str:
     rows = []
     for path, value in _leaves(values_of(config)):
         node, found = find(tree, path)
-        rows.append((f"{'.'.join(map(str, path))}={json.dumps(value)}", str(node.origin) if found else "default"))
+        rows.append(
+            (
+                f"{'.'.join(map(str, path))}={json.dumps(value)}",
+                str(node.origin) if found else "default",
+            )
+        )
     width = min(max(len(text) for text, _ in rows), 72)
     return "\n".join(f"{text:<{width}}  # {origin}" for text, origin in rows)
 
 
-def _leaves(values: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+def _leaves(
+    values: Any, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """Path and value of everything that holds no further mapping."""
     if isinstance(values, dict) and values:
         for key, value in values.items():
@@ -37,26 +46,35 @@ def _leaves(values: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tup
 
 
 def schema(cls: type[Any]) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a config file, for editors: names, types, ranges and descriptions.
+    """The JSON Schema (2020-12) of a config file, for editors: names, types, ranges and
+    descriptions.
 
-    Nothing is required in it, since a file may inherit the rest; what is missing in the end is found by ``validate``.
+    Nothing is required in it, since a file may inherit the rest; what is missing in the end is
+    found by ``validate``.
     """
     found = TypeAdapter(cls).json_schema()
     for part in [found, *found.get("$defs", {}).values()]:
         _loosen(part)
     found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     names = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-    found["properties"]["_base_"] = {"description": "Files that this one inherits, merged from left to right.", **names}
+    found["properties"]["_base_"] = {
+        "description": "Files that this one inherits, merged from left to right.",
+        **names,
+    }
     return found
 
 
 def _loosen(part: dict[str, Any]) -> None:
-    """A part of a file may leave out anything, its ``type`` too: then it fits several members of a union."""
+    """A part of a file may leave out anything, its ``type`` too: then it fits several members of
+    a union.
+    """
     part.pop("required", None)
     _widen(part.get("properties", {}))
     for entry in part.get("properties", {}).values():
         if isinstance(entry.get("additionalProperties"), dict):
-            entry["additionalProperties"] = {"anyOf": [entry["additionalProperties"], {"type": "null"}]}
+            entry["additionalProperties"] = {
+                "anyOf": [entry["additionalProperties"], {"type": "null"}]
+            }
 
 
 def _widen(entries: Any) -> None:
@@ -70,8 +88,14 @@ def _widen(entries: Any) -> None:
 # The entries of a config as options of a command line.
 
 
-def add_options(parser: argparse.ArgumentParser, schema: Mapping[str, Any], positional: str, leave_out: Sequence[str]) -> None:
-    """An option for each entry of a config by its name; one that is not given is None, so that the config's default stands.
+def add_options(
+    parser: argparse.ArgumentParser,
+    schema: Mapping[str, Any],
+    positional: str,
+    leave_out: Sequence[str],
+) -> None:
+    """An option for each entry of a config by its name; one that is not given is None, so that the
+    config's default stands.
 
     Args:
         parser: gets the options.
@@ -85,7 +109,9 @@ def add_options(parser: argparse.ArgumentParser, schema: Mapping[str, Any], posi
         needed, kinds = name in schema.get("required", ()), [entry, *entry.get("anyOf", ())]
         options: dict[str, Any] = {"help": entry["description"]}
         if name == positional:
-            parser.add_argument(name, metavar=name.upper(), nargs=None if needed else "?", **options)
+            parser.add_argument(
+                name, metavar=name.upper(), nargs=None if needed else "?", **options
+            )
             continue
         if any(kind.get("type") == "boolean" for kind in kinds):
             options["action"] = argparse.BooleanOptionalAction

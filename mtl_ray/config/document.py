@@ -1,7 +1,9 @@
-"""YAML text to a tree and back, with the scalars of YAML 1.2 (https://yaml.org/spec/1.2.2/, section 10.3).
+"""YAML text to a tree and back, with the scalars of YAML 1.2 (https://yaml.org/spec/1.2.2/, section
+10.3).
 
-PyYAML follows YAML 1.1: there ``1e-4`` is a string, ``on`` a boolean, ``12:30`` the number 750, ``012`` the number 10, and of two
-equal keys the last one wins without a word. Here only its parser is used, and what the text means is decided below.
+PyYAML follows YAML 1.1: there ``1e-4`` is a string, ``on`` a boolean, ``12:30`` the number 750,
+``012`` the number 10, and of two equal keys the last one wins without a word. Here only its parser
+is used, and what the text means is decided below.
 """
 
 import re
@@ -34,7 +36,10 @@ def scalar(text: str) -> str | int | float | bool | None:
     if text in _WORDS:
         return _WORDS[text]
     if _LEADING_ZERO.fullmatch(text):
-        raise ValueError(f"{text} has leading zeros: write the number without them, or '{text}' in quotes for a text")
+        raise ValueError(
+            f"{text} has leading zeros: write the number without them, or '{text}' in quotes for a "
+            "text"
+        )
     if _INT.fullmatch(text):
         return int(text)
     if _BASED.fullmatch(text):
@@ -48,13 +53,17 @@ def parse(text: str, source: str) -> Node:
     """The tree of a YAML document.
 
     Raises:
-        ValueError: naming the line, if it is not YAML, has a key twice, a number with leading zeros, a tag or an alias.
+        ValueError: naming the line, if it is not YAML, has a key twice, a number with leading
+            zeros, a tag or an alias.
     """
     try:
         root = yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise ValueError(f"{Origin(source, mark.line + 1 if mark else None)}: not valid YAML: {error.problem or error.context}") from None
+        raise ValueError(
+            f"{Origin(source, mark.line + 1 if mark else None)}: not valid YAML: "
+            f"{error.problem or error.context}"
+        ) from None
     except yaml.YAMLError as error:
         raise ValueError(f"{source}: not valid YAML: {error}") from None
     if root is None:
@@ -64,14 +73,27 @@ def parse(text: str, source: str) -> Node:
 
 def _build(node: yaml.Node, source: str, origin: Origin, seen: set[int]) -> Node:
     if id(node) in seen:
-        raise ValueError(f"{origin}: aliases (*name) are not followed; write the value again, or put it into a _base_ file")
+        raise ValueError(
+            f"{origin}: aliases (*name) are not followed; write the value again, or put it into a "
+            "_base_ file"
+        )
     seen.add(id(node))
-    if node.tag not in (yaml.BaseLoader.DEFAULT_SCALAR_TAG, yaml.BaseLoader.DEFAULT_SEQUENCE_TAG, yaml.BaseLoader.DEFAULT_MAPPING_TAG):
+    if node.tag not in (
+        yaml.BaseLoader.DEFAULT_SCALAR_TAG,
+        yaml.BaseLoader.DEFAULT_SEQUENCE_TAG,
+        yaml.BaseLoader.DEFAULT_MAPPING_TAG,
+    ):
         raise ValueError(f"{origin}: tags such as {node.tag} are not read")
     if isinstance(node, yaml.MappingNode):
         return Node(_build_mapping(node, source, seen), origin)
     if isinstance(node, yaml.SequenceNode):
-        return Node([_build(item, source, Origin(source, item.start_mark.line + 1), seen) for item in node.value], origin)
+        return Node(
+            [
+                _build(item, source, Origin(source, item.start_mark.line + 1), seen)
+                for item in node.value
+            ],
+            origin,
+        )
     if isinstance(node, yaml.ScalarNode) and node.style is not None:
         return Node(str(node.value), origin)
     try:
@@ -87,13 +109,18 @@ def _build_mapping(node: yaml.MappingNode, source: str, seen: set[int]) -> dict[
         if not isinstance(key, yaml.ScalarNode):
             raise ValueError(f"{origin}: a key must be a word, not a list or a mapping")
         if key.value in entries:
-            raise ValueError(f"{origin}: the key {key.value} stands here a second time (first in line {entries[key.value].origin.line})")
+            raise ValueError(
+                f"{origin}: the key {key.value} stands here a second time (first in line "
+                f"{entries[key.value].origin.line})"
+            )
         entries[key.value] = _build(value, source, origin, seen)
     return entries
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes each text that would otherwise be read as something else; writes lists of scalars on one line."""
+    """Quotes each text that would otherwise be read as something else; writes lists of scalars
+    on one line.
+    """
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -107,7 +134,9 @@ def _is_ambiguous(text: str) -> bool:
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if _is_ambiguous(text) else None)
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="'" if _is_ambiguous(text) else None
+    )
 
 
 def _represent_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
@@ -120,5 +149,7 @@ _Dumper.add_representer(list, _represent_list)
 
 
 def dump(values: Any) -> str:
-    """YAML text of nested dicts, lists and scalars, in their order; ``plain(parse(dump(values), ""))`` gives them again."""
+    """YAML text of nested dicts, lists and scalars, in their order; ``plain(parse(dump(values),
+    ""))`` gives them again.
+    """
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

@@ -1,11 +1,12 @@
-"""Config classes with room for what plugins add: a union of types that grows when a config is loaded.
+"""Config classes with room for what plugins add: a union of types that grows when a config is
+loaded.
 
 A field that plugins may extend marks its type with a ``Slot``::
 
     BackboneConfig = Annotated[TimmBackbone, Slot("backbones")]
 
-``extended(ModelConfig, plugins)`` is then a subclass of ``ModelConfig`` whose field also takes the types that the plugins give for
-``backbones``. Without plugins it is ``ModelConfig`` itself.
+``extended(ModelConfig, plugins)`` is then a subclass of ``ModelConfig`` whose field also takes the
+types that the plugins give for ``backbones``. Without plugins it is ``ModelConfig`` itself.
 """
 
 import dataclasses
@@ -54,7 +55,8 @@ def extended(config_type: type[Config], plugins: Sequence[str]) -> type[Config]:
 
 
 def named_plugins(tree: Node, *path: str) -> tuple[str, ...]:
-    """The names under ``plugins`` of a config, or of the part of it at ``path``; they are read before anything else is.
+    """The names under ``plugins`` of a config, or of the part of it at ``path``; they are read
+    before anything else is.
 
     Raises:
         ValueError: naming file and line, if that is no list of names.
@@ -64,7 +66,10 @@ def named_plugins(tree: Node, *path: str) -> tuple[str, ...]:
     if names is None:
         return ()
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{node.origin}: plugins must be a list of modules, such as [my_package.plugin], not {names!r}")
+        raise ValueError(
+            f"{node.origin}: plugins must be a list of modules, such as [my_package.plugin], not "
+            f"{names!r}"
+        )
     return tuple(dict.fromkeys(names))
 
 
@@ -77,8 +82,15 @@ def used_plugins(config: Any, plugins: Sequence[str]) -> tuple[str, ...]:
     """
     used = set(_types(config))
     loaded = load_plugins(plugins)
-    added = {name: [kind for kinds in plugin.config_types().values() for kind in kinds] for name, plugin in loaded.items()}
-    return tuple(name for name, kinds in added.items() if any(issubclass(each, kind) for kind in kinds for each in used))
+    added = {
+        name: [kind for kinds in plugin.config_types().values() for kind in kinds]
+        for name, plugin in loaded.items()
+    }
+    return tuple(
+        name
+        for name, kinds in added.items()
+        if any(issubclass(each, kind) for kind in kinds for each in used)
+    )
 
 
 def _types(value: Any) -> Iterator[type[Any]]:
@@ -103,20 +115,33 @@ def _extended(config_type: Any, plugins: tuple[str, ...]) -> Any:
         for name, types in plugin.config_types().items():
             additions[name] = (*additions.get(name, ()), *types)
     changed = {
-        name: kind for name, before in field_kinds(config_type).items() if (kind := _grown(before, additions, plugins)) is not before
+        name: kind
+        for name, before in field_kinds(config_type).items()
+        if (kind := _grown(before, additions, plugins)) is not before
     }
     if not changed:
         return config_type
-    body: dict[str, Any] = {"__annotations__": changed, "__doc__": config_type.__doc__, "__module__": config_type.__module__}
-    for field in dataclasses.fields(config_type):  # a field that is annotated anew loses its default
+    body: dict[str, Any] = {
+        "__annotations__": changed,
+        "__doc__": config_type.__doc__,
+        "__module__": config_type.__module__,
+    }
+    for field in dataclasses.fields(
+        config_type
+    ):  # a field that is annotated anew loses its default
         if field.name in changed:
             if field.default is not dataclasses.MISSING:
                 body[field.name] = field.default
             elif field.default_factory is not dataclasses.MISSING:
                 body[field.name] = dataclasses.field(default_factory=field.default_factory)
     names = [field.name for field in dataclasses.fields(config_type)]
-    body["__reduce__"] = lambda config: (_restore, (config_type, plugins, {name: getattr(config, name) for name in names}))
-    return pydantic_dataclass(frozen=True, kw_only=True, config=STRICT)(type(config_type.__name__, (config_type,), body))
+    body["__reduce__"] = lambda config: (
+        _restore,
+        (config_type, plugins, {name: getattr(config, name) for name in names}),
+    )
+    return pydantic_dataclass(frozen=True, kw_only=True, config=STRICT)(
+        type(config_type.__name__, (config_type,), body)
+    )
 
 
 def _restore(config_type: Any, plugins: tuple[str, ...], values: Mapping[str, Any]) -> Any:
@@ -125,7 +150,9 @@ def _restore(config_type: Any, plugins: tuple[str, ...], values: Mapping[str, An
 
 
 def _grown(kind: Any, additions: Mapping[str, tuple[Any, ...]], plugins: tuple[str, ...]) -> Any:
-    """A type in which each slot has its additions, and each config class is extended; the same object if nothing changes."""
+    """A type in which each slot has its additions, and each config class is extended; the same
+    object if nothing changes.
+    """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         slot = next((mark.name for mark in arguments[1:] if isinstance(mark, Slot)), None)
@@ -140,25 +167,34 @@ def _grown(kind: Any, additions: Mapping[str, tuple[Any, ...]], plugins: tuple[s
     grown = tuple(_grown(each, additions, plugins) for each in arguments)
     if all(new is old for new, old in zip(grown, arguments, strict=True)):
         return kind
-    return Union[grown] if origin in (Union, UnionType) else origin[grown]  # noqa: UP007 - the members are values
+    return Union[grown] if origin in (Union, UnionType) else origin[grown]  # noqa: UP007
 
 
 def _union(slot: str, built_in: Any, added: tuple[Any, ...], plugins: tuple[str, ...]) -> Any:
-    """The built-in members of a slot and those of plugins, told apart by ``type``; the first is meant where there is none."""
+    """The built-in members of a slot and those of plugins, told apart by ``type``; the first is
+    meant where there is none.
+    """
     kinds = tuple(dict.fromkeys((*members(built_in), *added)))
     by_tag: dict[str, Any] = {}
     for kind in kinds:
         name = str(tag(kind))
         if name in by_tag:
-            raise ValueError(f"two of {slot} have the type {name!r}: {_where(by_tag[name])} and {_where(kind)}; rename one")
+            raise ValueError(
+                f"two of {slot} have the type {name!r}: {_where(by_tag[name])} and {_where(kind)}; "
+                "rename one"
+            )
         by_tag[name] = kind
     first = next(iter(by_tag))
 
     def told_apart(value: Any) -> str:
-        return str(value.get("type", first) if isinstance(value, Mapping) else getattr(value, "type", first))
+        return str(
+            value.get("type", first)
+            if isinstance(value, Mapping)
+            else getattr(value, "type", first)
+        )
 
     parts = tuple(Annotated[_extended(kind, plugins), Tag(name)] for name, kind in by_tag.items())
-    return Annotated[Union[parts], Discriminator(told_apart), DefaultType(first)]  # noqa: UP007 - the members are values
+    return Annotated[Union[parts], Discriminator(told_apart), DefaultType(first)]  # noqa: UP007
 
 
 def _where(kind: Any) -> str:

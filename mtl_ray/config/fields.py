@@ -34,24 +34,33 @@ class Problem:
         return f"{self.origin}: {self.text}"
 
 
-def fit(node: Node, kind: Any, path: Path = (), *, written: bool = False) -> tuple[Any, list[Problem]]:
+def fit(
+    node: Node, kind: Any, path: Path = (), *, written: bool = False
+) -> tuple[Any, list[Problem]]:
     """The values that a type is to be made of, and what is wrong with the keys.
 
-    An entry that is null is left out where its type does not admit None, so that the default holds, and out of every mapping of
-    named things, so that ``heads: {semantic: null}`` takes the inherited head away.
+    An entry that is null is left out where its type does not admit None, so that the default holds,
+    and out of every mapping of named things, so that ``heads: {semantic: null}`` takes the
+    inherited head away.
 
     Args:
         node: the tree.
         kind: a dataclass, or anything that can stand in a field of one.
         path: where the node stands, for the messages.
-        written: the tree is what this program wrote for a run, whatever its version: retired keys are passed over.
+        written: the tree is what this program wrote for a run, whatever its version: retired keys
+            are passed over.
 
     Returns:
         Nested dicts, lists and scalars; a problem for each key that is not known.
     """
     if isinstance(node.value, list):
-        items = [fit(item, _item_kind(kind, place), (*path, str(place)), written=written) for place, item in enumerate(node.value)]
-        return [value for value, _ in items], [problem for _, problems in items for problem in problems]
+        items = [
+            fit(item, _item_kind(kind, place), (*path, str(place)), written=written)
+            for place, item in enumerate(node.value)
+        ]
+        return [value for value, _ in items], [
+            problem for _, problems in items for problem in problems
+        ]
     if not isinstance(node.value, dict):
         return node.value, []
     entries = _with_type(node, kind)
@@ -64,7 +73,9 @@ def fit(node: Node, kind: Any, path: Path = (), *, written: bool = False) -> tup
     known = field_kinds(target) if dataclasses.is_dataclass(target) else None
     for key, child in entries.items():
         if known is not None and key not in known:
-            problems += _unknown(key, child, list(known), path, retired_of(target).get(key), written)
+            problems += _unknown(
+                key, child, list(known), path, retired_of(target).get(key), written
+            )
             continue
         child_kind = known[key] if known is not None else _value_kind(target)
         if child.value is None and not (known is not None and admits_none(child_kind)):
@@ -74,15 +85,36 @@ def fit(node: Node, kind: Any, path: Path = (), *, written: bool = False) -> tup
     return values, problems
 
 
-def _unknown(key: str, child: Node, known: Sequence[str], path: Path, retired: Retired | None, written: bool) -> list[Problem]:
-    """What is to be said of a key that a class does not have; nothing if it once had it, and it says what was the default."""
+def _unknown(
+    key: str, child: Node, known: Sequence[str], path: Path, retired: Retired | None, written: bool
+) -> list[Problem]:
+    """What is to be said of a key that a class does not have; nothing if it once had it, and it
+    says what was the default.
+    """
     name = ".".join((*path, key))
     if retired is not None:
         harmless = written or child.value is None or plain(child) == retired.default
-        return [] if harmless else [Problem(child.origin, f"{name} does nothing here: {retired.reason}", (*path, key))]
+        return (
+            []
+            if harmless
+            else [
+                Problem(child.origin, f"{name} does nothing here: {retired.reason}", (*path, key))
+            ]
+        )
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {'.'.join((*path, near[0]))}?" if near else f"; known here: {', '.join(known)}"
-    return [Problem(child.origin, f"unknown key {name}{hint}", (*path, key), meant=(*path, near[0]) if near else None)]
+    hint = (
+        f"; did you mean {'.'.join((*path, near[0]))}?"
+        if near
+        else f"; known here: {', '.join(known)}"
+    )
+    return [
+        Problem(
+            child.origin,
+            f"unknown key {name}{hint}",
+            (*path, key),
+            meant=(*path, near[0]) if near else None,
+        )
+    ]
 
 
 def _with_new_names(entries: Mapping[str, Node], target: Any) -> Mapping[str, Node]:
@@ -91,7 +123,10 @@ def _with_new_names(entries: Mapping[str, Node], target: Any) -> Mapping[str, No
     kept = {key: child for key, child in entries.items() if key not in renamed}
     for old, to in renamed.items():
         child = entries[old]
-        kept.setdefault(to.key, child if child.value is None else node_of(to.convert(plain(child)), child.origin))
+        kept.setdefault(
+            to.key,
+            child if child.value is None else node_of(to.convert(plain(child)), child.origin),
+        )
     return kept
 
 
@@ -140,7 +175,9 @@ def tag(target: Any) -> str | None:
 
 
 def _mapping_kind(kind: Any, entries: Mapping[str, Node]) -> Any:
-    """The member of a union that a mapping is meant for: the dataclass of its ``type``, the only dataclass, or a dict."""
+    """The member of a union that a mapping is meant for: the dataclass of its ``type``, the only
+    dataclass, or a dict.
+    """
     found = _dataclasses(kind)
     if len(found) == 1:
         return found[0]
@@ -154,19 +191,31 @@ def _dataclasses(kind: Any) -> list[Any]:
 
 
 def _wrong_type(node: Node, entries: Mapping[str, Node], kind: Any, path: Path) -> Problem | None:
-    """What is wrong with the ``type`` of a mapping that is one of several dataclasses; None if nothing is."""
+    """What is wrong with the ``type`` of a mapping that is one of several dataclasses; None if
+    nothing is.
+    """
     tags = [str(tag(member)) for member in _dataclasses(kind)]
     if len(tags) < 2:
         return None
     if "type" not in entries:
-        return Problem(node.origin, f"{'.'.join(path)} needs a type: one of {', '.join(tags)}", path, unjudged=path)
+        return Problem(
+            node.origin,
+            f"{'.'.join(path)} needs a type: one of {', '.join(tags)}",
+            path,
+            unjudged=path,
+        )
     given = entries["type"]
     if given.value in tags:
         return None
     shown = plain(given)
     near = difflib.get_close_matches(str(shown), tags, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(tags)}"
-    return Problem(given.origin, f"{'.'.join(path)} has the unknown type {shown!r}; {hint}", path, unjudged=path)
+    return Problem(
+        given.origin,
+        f"{'.'.join(path)} has the unknown type {shown!r}; {hint}",
+        path,
+        unjudged=path,
+    )
 
 
 def _value_kind(target: Any) -> Any:

@@ -1,4 +1,6 @@
-"""A config file, what it inherits by ``_base_``, and the overrides of the command line become one tree."""
+"""A config file, what it inherits by ``_base_``, and the overrides of the command line become
+one tree.
+"""
 
 import os
 from collections.abc import Sequence
@@ -11,13 +13,16 @@ COMMAND_LINE = "command line"
 
 
 def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> Node:
-    """The tree of a config file: its ``_base_`` files merged left to right, then the file itself, then the overrides.
+    """The tree of a config file: its ``_base_`` files merged left to right, then the file itself,
+    then the overrides.
 
-    A mapping within the file may have a ``_base_`` of its own. Names of files are relative to the file they stand in.
+    A mapping within the file may have a ``_base_`` of its own. Names of files are relative to the
+    file they stand in.
 
     Args:
         path: a YAML file.
-        overrides: each ``section.key=value``; the value is YAML, a number among the keys is a place in a list.
+        overrides: each ``section.key=value``; the value is YAML, a number among the keys is a place
+            in a list.
 
     Raises:
         FileNotFoundError: if the file or one that it inherits is not there.
@@ -30,7 +35,8 @@ def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> Node:
 
 
 def override_tree(overrides: Sequence[str], source: str = COMMAND_LINE) -> Node:
-    """``["a.b=1", "a.c=[x]"]`` as the tree of ``{a: {b: 1, c: [x]}}``; the order of different keys does not matter.
+    """``["a.b=1", "a.c=[x]"]`` as the tree of ``{a: {b: 1, c: [x]}}``; the order of different keys
+    does not matter.
 
     Raises:
         ValueError: if one is not of the form ``section.key=value`` or its value is not YAML.
@@ -41,7 +47,10 @@ def override_tree(overrides: Sequence[str], source: str = COMMAND_LINE) -> Node:
         path, equals, value = text.partition("=")
         keys = path.strip().split(".")
         if not equals or not value.strip() or not all(keys):
-            raise ValueError(f"{source}: {text!r} is not of the form section.key=value (null takes an entry away)")
+            raise ValueError(
+                f"{source}: {text!r} is not of the form section.key=value (null takes an entry "
+                "away)"
+            )
         node = _with_origin(parse(value, f"{source}, {path.strip()}"), origin)
         for key in reversed(keys):
             node = Node({key: node}, origin)
@@ -61,7 +70,9 @@ def _with_origin(node: Node, origin: Origin) -> Node:
 def _load_file(path: Path, below: tuple[Path, ...], wanted_by: Origin | None = None) -> Node:
     resolved = path.resolve()
     if resolved in below:
-        raise ValueError(f"{wanted_by}: _base_ goes in a circle: {_shown(path)} inherits from itself")
+        raise ValueError(
+            f"{wanted_by}: _base_ goes in a circle: {_shown(path)} inherits from itself"
+        )
     try:
         text = resolved.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
@@ -84,7 +95,17 @@ def _inherit(node: Node, path: Path, below: tuple[Path, ...]) -> Node:
     tree = Node({}, node.origin)
     for name in _base_names(node.value.get("_base_")):
         tree = merge(tree, _load_file(path.parent / str(name.value), below, name.origin))
-    return merge(tree, Node({key: _inherit(child, path, below) for key, child in node.value.items() if key != "_base_"}, node.origin))
+    return merge(
+        tree,
+        Node(
+            {
+                key: _inherit(child, path, below)
+                for key, child in node.value.items()
+                if key != "_base_"
+            },
+            node.origin,
+        ),
+    )
 
 
 def _base_names(base: Node | None) -> list[Node]:

@@ -9,14 +9,16 @@ from pydantic import ConfigDict
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 """Unknown keys are errors, and the string under a field becomes its description in the JSON Schema.
 
-Use it as ``@dataclass(frozen=True, kw_only=True, config=STRICT)`` with ``pydantic.dataclasses.dataclass``: a standard
-dataclass would ignore unknown keys without a word.
+Use it as ``@dataclass(frozen=True, kw_only=True, config=STRICT)`` with
+``pydantic.dataclasses.dataclass``: a standard dataclass would ignore unknown keys without a word.
 """
 
 
 @dataclass(frozen=True)
 class DefaultType:
-    """In the annotation of a union of dataclasses: the ``type`` of a mapping that does not say one."""
+    """In the annotation of a union of dataclasses: the ``type`` of a mapping that does not say
+    one.
+    """
 
     name: str
 
@@ -25,7 +27,8 @@ class DefaultType:
 class Retired:
     """A key that a config once had and that never did anything there.
 
-    A class names its own in a class variable ``retired``, by key. Files that give the old default stay readable.
+    A class names its own in a class variable ``retired``, by key. Files that give the old default
+    stay readable.
 
     Attributes:
         default: what it was unless somebody said otherwise.
@@ -46,8 +49,8 @@ def retired_of(kind: Any) -> Mapping[str, Retired]:
 class Renamed:
     """Where the value of an older key stands now.
 
-    A class names its own in a class variable ``renamed``, by old key. Old files, and whoever still writes the old key, are read as if
-    they had the new one.
+    A class names its own in a class variable ``renamed``, by old key. Old files, and whoever still
+    writes the old key, are read as if they had the new one.
 
     Attributes:
         key: the new key; where both are written, it alone counts.

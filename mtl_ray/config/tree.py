@@ -1,4 +1,6 @@
-"""A config as it was written: nested values, each with the file and line it came from; and how two of them are merged."""
+"""A config as it was written: nested values, each with the file and line it came from; and how
+two of them are merged.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,16 +34,21 @@ class Node:
 def merge(below: Node, above: Node) -> Node:
     """What ``above`` makes of ``below``.
 
-    Mappings merge key by key, unless both have a ``type`` and it differs: then the upper one replaces the whole. Lists and
-    scalars replace what was there; null as well, which takes an inherited entry away (see ``fields.fit``). A mapping
-    whose keys are whole numbers, laid on a list, changes the items at these places.
+    Mappings merge key by key, unless both have a ``type`` and it differs: then the upper one
+    replaces the whole. Lists and scalars replace what was there; null as well, which takes an
+    inherited entry away (see ``fields.fit``). A mapping whose keys are whole numbers, laid on a
+    list, changes the items at these places.
 
     Raises:
         ValueError: if it changes an item that the list does not have.
     """
     if not isinstance(above.value, dict):
         return above
-    if isinstance(below.value, list) and above.value and all(key.isdecimal() for key in above.value):
+    if (
+        isinstance(below.value, list)
+        and above.value
+        and all(key.isdecimal() for key in above.value)
+    ):
         return Node(_merge_items(below.value, above.value), below.origin)
     if not isinstance(below.value, dict) or _types_differ(below.value, above.value):
         return above
@@ -55,7 +62,10 @@ def _merge_items(items: list[Node], changes: dict[str, Node]) -> list[Node]:
     merged = list(items)
     for key, node in changes.items():
         if int(key) >= len(items):
-            raise ValueError(f"{node.origin}: item {key} is changed, but the list has {len(items)} (counted from 0)")
+            raise ValueError(
+                f"{node.origin}: item {key} is changed, but the list has {len(items)} (counted "
+                "from 0)"
+            )
         merged[int(key)] = merge(merged[int(key)], node)
     return merged
 
@@ -74,7 +84,9 @@ def plain(node: Node) -> Any:
 
 
 def node_of(value: Any, origin: Origin) -> Node:
-    """Nested dicts, lists and scalars as a tree whose nodes all have one origin; inverse of ``plain``."""
+    """Nested dicts, lists and scalars as a tree whose nodes all have one origin; inverse of
+    ``plain``.
+    """
     if isinstance(value, dict):
         return Node({key: node_of(child, origin) for key, child in value.items()}, origin)
     if isinstance(value, list | tuple):
@@ -83,7 +95,9 @@ def node_of(value: Any, origin: Origin) -> Node:
 
 
 def without(node: Node, path: Sequence[str]) -> Node:
-    """The tree without the entry at a path of keys and places; an item of a list cannot be taken away alone, so its list is."""
+    """The tree without the entry at a path of keys and places; an item of a list cannot be taken
+    away alone, so its list is.
+    """
     if not isinstance(node.value, dict) or path[0] not in node.value:
         return node
     child = node.value[path[0]]
@@ -93,7 +107,9 @@ def without(node: Node, path: Sequence[str]) -> Node:
 
 
 def find(node: Node, path: Sequence[str | int]) -> tuple[Node, bool]:
-    """The node at a path, or the deepest one on the way to it, and whether the path was followed to its end."""
+    """The node at a path, or the deepest one on the way to it, and whether the path was followed
+    to its end.
+    """
     for part in path:
         value = node.value
         if isinstance(value, dict) and str(part) in value:

@@ -1,4 +1,6 @@
-"""A tree becomes a typed config, or a ValueError that says what is wrong and where it was written."""
+"""A tree becomes a typed config, or a ValueError that says what is wrong and where it was
+written.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -25,23 +27,33 @@ def validate(tree: Node, cls: type[Config], *, written: bool = False) -> Config:
         written: see ``fields.fit``.
 
     Raises:
-        ValueError: one line for each problem of keys and of values: file and line, the key, and what is wrong with it; of an unknown
-            key the nearest one that exists.
+        ValueError: one line for each problem of keys and of values: file and line, the key, and
+            what is wrong with it; of an unknown key the nearest one that exists.
     """
     values, problems = fit(tree, cls, written=written)
     found = list(map(str, problems))
     try:
         config = TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
-        located = _meant([(*_locate(tree, details["loc"]), details) for details in error.errors(include_url=False)])
-        found += [_sentence(node, path, details) for node, path, details in located if not _is_told(path, details, problems)]
+        located = _meant(
+            [
+                (*_locate(tree, details["loc"]), details)
+                for details in error.errors(include_url=False)
+            ]
+        )
+        found += [
+            _sentence(node, path, details)
+            for node, path, details in located
+            if not _is_told(path, details, problems)
+        ]
     if found:
         raise ValueError("\n".join(dict.fromkeys(found))) from None
     return config
 
 
 def readable(tree: Node, cls: type[Any], sections: Sequence[str]) -> tuple[Node, dict[str, Any]]:
-    """What of a written config this version can read: an entry of ``sections`` that it cannot read is left out.
+    """What of a written config this version can read: an entry of ``sections`` that it cannot read
+    is left out.
 
     Args:
         tree: what this program wrote, in whatever version.
@@ -49,7 +61,8 @@ def readable(tree: Node, cls: type[Any], sections: Sequence[str]) -> tuple[Node,
         sections: the sections that may lose entries.
 
     Returns:
-        The tree without those entries, and their values by path (``runtime.keep``). A fault of another section stays for ``validate``.
+        The tree without those entries, and their values by path (``runtime.keep``). A fault of
+        another section stays for ``validate``.
     """
     left_out: dict[str, Any] = {}
     while True:
@@ -58,7 +71,11 @@ def readable(tree: Node, cls: type[Any], sections: Sequence[str]) -> tuple[Node,
         try:
             TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
-            located = [_locate(tree, details["loc"]) for details in error.errors(include_url=False) if details["type"] != "missing"]
+            located = [
+                _locate(tree, details["loc"])
+                for details in error.errors(include_url=False)
+                if details["type"] != "missing"
+            ]
             paths += [path for _, path in located]
         smaller = tree
         for path in _below(tree, paths, sections):
@@ -70,7 +87,9 @@ def readable(tree: Node, cls: type[Any], sections: Sequence[str]) -> tuple[Node,
 
 
 def _below(tree: Node, paths: Sequence[Path], sections: Sequence[str]) -> Iterator[Path]:
-    """Those of ``paths`` that lie below a section; for a section itself (its entries do not fit together) all of its entries."""
+    """Those of ``paths`` that lie below a section; for a section itself (its entries do not fit
+    together) all of its entries.
+    """
     for path in paths:
         if path[:1] and path[0] in sections:
             section = find(tree, path[:1])[0].value
@@ -81,20 +100,33 @@ def _below(tree: Node, paths: Sequence[Path], sections: Sequence[str]) -> Iterat
 
 
 def _meant(located: Sequence[Located]) -> list[Located]:
-    """Of a value that fits no member of a union only what the members of its own form say: a mapping is no number that is wrong."""
+    """Of a value that fits no member of a union only what the members of its own form say: a
+    mapping is no number that is wrong.
+    """
     kept = []
     for node, path, details in located:
-        strange = details["type"] in (_SCALARS if isinstance(node.value, dict | list) else _MAPPINGS)
-        others = [each for each in located if each[2] is not details and each[1][: len(path)] == path]
+        strange = details["type"] in (
+            _SCALARS if isinstance(node.value, dict | list) else _MAPPINGS
+        )
+        others = [
+            each for each in located if each[2] is not details and each[1][: len(path)] == path
+        ]
         if not (strange and others):
             kept.append((node, path, details))
     return kept
 
 
 def _is_told(path: Path, details: Mapping[str, Any], problems: Sequence[Problem]) -> bool:
-    """True of what stands in a mapping of unknown type, and of a missing key that is there misspelt."""
-    missing = details["type"] == "missing" and any(each.meant == (*path, str(details["loc"][-1])) for each in problems)
-    return missing or any(each.unjudged is not None and path[: len(each.unjudged)] == each.unjudged for each in problems)
+    """True of what stands in a mapping of unknown type, and of a missing key that is there
+    misspelt.
+    """
+    missing = details["type"] == "missing" and any(
+        each.meant == (*path, str(details["loc"][-1])) for each in problems
+    )
+    return missing or any(
+        each.unjudged is not None and path[: len(each.unjudged)] == each.unjudged
+        for each in problems
+    )
 
 
 def _sentence(node: Node, path: Path, details: Mapping[str, Any]) -> str:
@@ -102,7 +134,10 @@ def _sentence(node: Node, path: Path, details: Mapping[str, Any]) -> str:
     message = details["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if details["type"] == "missing":
         taken_away = path[-1:] == details["loc"][-1:]
-        return f"{node.origin}: {name if taken_away else '.'.join((*path, str(details['loc'][-1])))} is missing"
+        return (
+            f"{node.origin}: "
+            f"{name if taken_away else '.'.join((*path, str(details['loc'][-1])))} is missing"
+        )
     if details["type"] in ("value_error", "assertion_error"):
         return f"{node.origin}: {name}: {message}"
     shown = "" if isinstance(node.value, dict | list) else f", not {node.value!r}"
@@ -110,7 +145,9 @@ def _sentence(node: Node, path: Path, details: Mapping[str, Any]) -> str:
 
 
 def _locate(tree: Node, loc: Sequence[str | int]) -> tuple[Node, Path]:
-    """The node that an error is about, and its path. A location of pydantic also names members of unions: these are passed over."""
+    """The node that an error is about, and its path. A location of pydantic also names members
+    of unions: these are passed over.
+    """
     node, path = tree, []
     for part in loc:
         child, found = find(node, (part,))

@@ -1,4 +1,6 @@
-"""Anchors by Optuna through Ray Tune: each trial climbs from the anchors that the sampler proposes."""
+"""Anchors by Optuna through Ray Tune: each trial climbs from the anchors that the sampler
+proposes.
+"""
 
 import logging
 import os
@@ -23,15 +25,25 @@ ROUNDS = 20
 """Of each climb."""
 
 
-def search_anchors(shapes: Shapes, num: int, *, sampler: Sampler = "tpe", trials: int = 40, workers: int = 1, seed: int = 0) -> Shapes:
-    """Proposes the logarithms of all sides, climbs from them, and refines the best; the first trial begins with k-means.
+def search_anchors(
+    shapes: Shapes,
+    num: int,
+    *,
+    sampler: Sampler = "tpe",
+    trials: int = 40,
+    workers: int = 1,
+    seed: int = 0,
+) -> Shapes:
+    """Proposes the logarithms of all sides, climbs from them, and refines the best; the first trial
+    begins with k-means.
 
     Args:
         shapes: (N, 2) of the boxes, above 0.
         num: of anchors.
         sampler: TPE (Bergstra et al. 2011) or CMA-ES (Hansen and Ostermeier 2001).
         trials: how many.
-        workers: trials at a time; with more than one their order, and so the proposals, depend on timing.
+        workers: trials at a time; with more than one their order, and so the proposals, depend on
+            timing.
         seed: of the sampler.
 
     Returns:
@@ -43,13 +55,23 @@ def search_anchors(shapes: Shapes, num: int, *, sampler: Sampler = "tpe", trials
     if min(trials, workers) < 1:
         raise ValueError(f"--trials is {trials} and --workers {workers}; both must be at least 1")
     points, start = reduced_points(shapes, COARSE), kmeans_anchors(shapes, num, seed=seed)
-    with session(num_cpus=max(os.cpu_count() or 1, workers)), tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch:
+    with (
+        session(num_cpus=max(os.cpu_count() or 1, workers)),
+        tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch,
+    ):
         _quiet()
         with progress_bar(total=trials, desc="anchors", unit="trial") as bar:
-            results = _tuner(points, start, _sampler(sampler, seed), trials, workers, scratch, bar).fit()
-        ended = [result.metrics for result in results if result.metrics and "anchors" in result.metrics]
+            results = _tuner(
+                points, start, _sampler(sampler, seed), trials, workers, scratch, bar
+            ).fit()
+        ended = [
+            result.metrics for result in results if result.metrics and "anchors" in result.metrics
+        ]
     if not ended:
-        raise ValueError(f"no trial of Optuna has ended: {results.errors[0] if results.errors else 'the search was stopped'}")
+        raise ValueError(
+            "no trial of Optuna has ended: "
+            f"{results.errors[0] if results.errors else 'the search was stopped'}"
+        )
     best = max(ended, key=lambda metrics: float(metrics["average"]))
     return refine_anchors(shapes, np.array(best["anchors"]))
 
@@ -60,10 +82,20 @@ def _sampler(name: Sampler, seed: int) -> BaseSampler:
     return CmaEsSampler(seed=seed)
 
 
-def _tuner(points: Points, start: Shapes, sampler: BaseSampler, trials: int, workers: int, scratch: str, bar: Any) -> tune.Tuner:
+def _tuner(
+    points: Points,
+    start: Shapes,
+    sampler: BaseSampler,
+    trials: int,
+    workers: int,
+    scratch: str,
+    bar: Any,
+) -> tune.Tuner:
     sides = np.log(np.stack([points.width, points.height]))
     space = {
-        f"{name}{index}": optuna.distributions.FloatDistribution(float(side.min()), float(max(side.max(), side.min() + 1e-6)))
+        f"{name}{index}": optuna.distributions.FloatDistribution(
+            float(side.min()), float(max(side.max(), side.min() + 1e-6))
+        )
         for index in range(len(start))
         for name, side in zip(("w", "h"), sides, strict=True)
     }
@@ -71,7 +103,9 @@ def _tuner(points: Points, start: Shapes, sampler: BaseSampler, trials: int, wor
     return tune.Tuner(
         tune.with_resources(tune.with_parameters(_Climb, points=points), {"CPU": 1}),
         tune_config=tune.TuneConfig(
-            search_alg=OptunaSearch(space, metric="average", mode="max", sampler=sampler, points_to_evaluate=[first]),
+            search_alg=OptunaSearch(
+                space, metric="average", mode="max", sampler=sampler, points_to_evaluate=[first]
+            ),
             num_samples=trials,
             max_concurrent_trials=workers,
             reuse_actors=True,
@@ -100,7 +134,9 @@ class _Climb(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Of Ray Tune."""
-        logs: NDArray[np.float64] = np.array([[self._config[f"{side}{i}"] for side in "wh"] for i in range(len(self._config) // 2)])
+        logs: NDArray[np.float64] = np.array(
+            [[self._config[f"{side}{i}"] for side in "wh"] for i in range(len(self._config) // 2)]
+        )
         anchors = climb_anchors(self._points, np.exp(logs), ROUNDS)
         return {"average": self._points.average(anchors), "anchors": anchors.tolist(), "done": True}
 

@@ -1,4 +1,5 @@
-"""How many workers the cluster has room for: now, when other jobs have finished, and when an autoscaler has added machines.
+"""How many workers the cluster has room for: now, when other jobs have finished, and when an
+autoscaler has added machines.
 
 Ray's autoscalers do not say how far they can grow (``get_cluster_config`` is empty except for one
 vendor's). They do say which pending requests can never be met. So a run sends a request and watches
@@ -16,7 +17,11 @@ import ray
 from ray._private.state import available_resources_per_node, state
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.autoscaler.sdk import request_resources
-from ray.core.generated.autoscaler_pb2 import AutoscalingState, ClusterResourceConstraint, GetClusterStatusReply
+from ray.core.generated.autoscaler_pb2 import (
+    AutoscalingState,
+    ClusterResourceConstraint,
+    GetClusterStatusReply,
+)
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from mtl_ray.experiment import ExperimentConfig
@@ -47,7 +52,10 @@ def machines() -> list[Machine]:
     """All nodes that are alive and not being drained."""
     leaving, free = draining(), available_resources_per_node()
     alive = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
-    return [Machine(node_id=node["NodeID"], total=node["Resources"], free=free.get(node["NodeID"], {})) for node in alive]
+    return [
+        Machine(node_id=node["NodeID"], total=node["Resources"], free=free.get(node["NodeID"], {}))
+        for node in alive
+    ]
 
 
 def draining() -> set[str]:
@@ -57,7 +65,10 @@ def draining() -> set[str]:
 
 def num_fitting(available: Iterable[Resources], request: Resources) -> int:
     """How many times a request fits into the resources of some machines."""
-    return sum(min(int(resources.get(name, 0) / amount + 1e-6) for name, amount in request.items()) for resources in available)
+    return sum(
+        min(int(resources.get(name, 0) / amount + 1e-6) for name, amount in request.items())
+        for resources in available
+    )
 
 
 def resources_per_worker(config: ExperimentConfig) -> dict[str, float]:
@@ -69,10 +80,14 @@ def resources_per_worker(config: ExperimentConfig) -> dict[str, float]:
     runtime = config.runtime
     cpus, gpu = {"CPU": runtime.cpus_per_worker}, {"GPU": runtime.gpus_per_worker}
     if runtime.device == "auto":
-        most, fewest = num_fitting((machine.total for machine in machines()), gpu), runtime.fewest_workers
+        most, fewest = (
+            num_fitting((machine.total for machine in machines()), gpu),
+            runtime.fewest_workers,
+        )
         if 0 < most < fewest:
             _log.warning(
-                "the run computes on CPUs: %d workers would need a GPU each, and there are %d. Set runtime.workers=%d to compute on GPUs, "
+                "the run computes on CPUs: %d workers would need a GPU each, and there are %d. Set "
+                "runtime.workers=%d to compute on GPUs, "
                 "or runtime.device=cpu",
                 fewest,
                 most,
@@ -87,7 +102,9 @@ def cpus_of_all_workers(config: ExperimentConfig) -> int:
     return math.ceil(config.runtime.most_workers * config.runtime.cpus_per_worker)
 
 
-def wait_for_room(workers: int, request: Resources, *, private: bool, patience_s: float, watch: Callable[[], None]) -> None:
+def wait_for_room(
+    workers: int, request: Resources, *, private: bool, patience_s: float, watch: Callable[[], None]
+) -> None:
     """Returns when ``workers`` workers fit, and logs now and then what it waits for.
 
     It waits while other jobs use the resources, and while an autoscaler may still add machines. An
@@ -133,10 +150,18 @@ def wait_for_room(workers: int, request: Resources, *, private: bool, patience_s
 
 def _shortage(workers: int, request: Resources) -> str:
     asked = ", ".join(f"{name}={amount:g}" for name, amount in request.items())
-    had = [f"{', '.join(f'{name}={machine.total.get(name, 0):g}' for name in request)}" for machine in machines()]
-    used = sum(num_fitting([machine.total], request) - num_fitting([machine.free], request) for machine in machines())
-    return f"{workers} workers ask for {asked} each; the machines have {'; '.join(had) or 'none that stays'}" + (
-        f" ({used} such places are taken)" if used else ""
+    had = [
+        f"{', '.join(f'{name}={machine.total.get(name, 0):g}' for name in request)}"
+        for machine in machines()
+    ]
+    used = sum(
+        num_fitting([machine.total], request) - num_fitting([machine.free], request)
+        for machine in machines()
+    )
+    return (
+        f"{workers} workers ask for {asked} each; the machines have "
+        f"{'; '.join(had) or 'none that stays'}"
+        + (f" ({used} such places are taken)" if used else "")
     )
 
 

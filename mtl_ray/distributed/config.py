@@ -42,7 +42,8 @@ class PipelineConfig:
 
 
 def read_pipeline(tree: Node) -> PipelineConfig:
-    """The config that a tree describes, with what the plugins of its experiment and the installed ones add.
+    """The config that a tree describes, with what the plugins of its experiment and the installed
+    ones add.
 
     Raises:
         ValueError: naming file and line of each mistake, or the plugin that is missing.

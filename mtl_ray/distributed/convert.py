@@ -1,4 +1,6 @@
-"""Converts raw datasets to shards. Ray tasks read and write; the split exists once its manifest is written."""
+"""Converts raw datasets to shards. Ray tasks read and write; the split exists once its manifest
+is written.
+"""
 
 import dataclasses
 import json
@@ -32,7 +34,9 @@ _ROWS_WORTH_A_TASK = 1000
 _SHOWN = 20
 """Number of classes of each kind in the printed table."""
 _SMALL_TASKS = 8
-"""A small dataset is cut into at most this many shards of at least ``_ROWS_WORTH_A_TASK`` rows, written in parallel."""
+"""A small dataset is cut into at most this many shards of at least ``_ROWS_WORTH_A_TASK`` rows,
+written in parallel.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +63,12 @@ def convert(config: ConvertConfig) -> Conversion:
 
     Raises:
         FileNotFoundError: if the dataset has no such split.
-        ValueError: if the folder holds another split, no image can be read, or ``refusal`` gives a reason.
+        ValueError: if the folder holds another split, no image can be read, or ``refusal`` gives a
+            reason.
     """
-    source = open_any(config.source, ImageRule(max_pixels=config.max_pixels or MAX_PIXELS), config.plugins)
+    source = open_any(
+        config.source, ImageRule(max_pixels=config.max_pixels or MAX_PIXELS), config.plugins
+    )
     return write_split(config, source, provenance_of(config, source))
 
 
@@ -81,18 +88,35 @@ def write_split(config: ConvertConfig, source: Source, provenance: dict[str, Any
     check_listed(config, source)
     written = list(
         map_tasks(
-            write_job, _shard_jobs(config, uri, source, provenance), description=f"convert {config.source.split}", workers=config.workers
+            write_job,
+            _shard_jobs(config, uri, source, provenance),
+            description=f"convert {config.source.split}",
+            workers=config.workers,
         )
     )
     skipped = [*source.skipped, *(item for part in written for item in part.skipped)]
     entries = [part.entry for part in written if part.entry is not None]
     if not entries:
-        raise ValueError(f"none of the {len(source)} images can be read; the first: {sentence_of(skipped[0])}")
+        raise ValueError(
+            f"none of the {len(source)} images can be read; the first: {sentence_of(skipped[0])}"
+        )
     findings = findings_of(entries, skipped, sum(part.annotated for part in written))
-    storage.write(storage.join(uri, REJECTS), json.dumps([item_json(item) for item in skipped], indent=1).encode())
+    storage.write(
+        storage.join(uri, REJECTS),
+        json.dumps([item_json(item) for item in skipped], indent=1).encode(),
+    )
     if not isinstance(config.source, Shards):
-        images = {kind: columns["images"] for kind, columns in class_counts(entries, source.vocabulary).items()}
-        check_findings(findings, images, storage.join(uri, REJECTS), allow_empty=config.allow_empty, abandon=lambda: clear(uri, []))
+        images = {
+            kind: columns["images"]
+            for kind, columns in class_counts(entries, source.vocabulary).items()
+        }
+        check_findings(
+            findings,
+            images,
+            storage.join(uri, REJECTS),
+            allow_empty=config.allow_empty,
+            abandon=lambda: clear(uri, []),
+        )
     clear(uri, entries)
     manifest = publish_manifest(
         uri,
@@ -100,7 +124,8 @@ def write_split(config: ConvertConfig, source: Source, provenance: dict[str, Any
         name=config.source.split,
         encoding=config.format,
         vocabulary=source.vocabulary,
-        shuffled=_shuffles(config) or (isinstance(config.source, Shards) and open_split(config.source.root).manifest.shuffled),
+        shuffled=_shuffles(config)
+        or (isinstance(config.source, Shards) and open_split(config.source.root).manifest.shuffled),
         provenance=provenance,
     )
     return Conversion(uri=uri, manifest=manifest, findings=findings, fresh=True)
@@ -117,11 +142,19 @@ def open_any(config: SourceConfig, rule: ImageRule, plugins: Sequence[str]) -> S
 def check_listed(config: ConvertConfig, source: Source) -> None:
     """Raises a ValueError if a dataset lists no image at all."""
     if not len(source):
-        why = f"; the first of {len(source.skipped)} left out: {sentence_of(source.skipped[0])}" if source.skipped else ""
-        raise ValueError(f"the split {config.source.split!r} of {config.source.root} has no images{why}")
+        why = (
+            f"; the first of {len(source.skipped)} left out: {sentence_of(source.skipped[0])}"
+            if source.skipped
+            else ""
+        )
+        raise ValueError(
+            f"the split {config.source.split!r} of {config.source.root} has no images{why}"
+        )
 
 
-def findings_of(entries: Sequence[ShardEntry], skipped: Iterable[SkippedItem], annotated: int) -> Findings:
+def findings_of(
+    entries: Sequence[ShardEntry], skipped: Iterable[SkippedItem], annotated: int
+) -> Findings:
     """Counts of what some shards hold and of what was skipped."""
     findings = Findings(images=sum(entry.rows for entry in entries), annotated=annotated)
     for entry in entries:
@@ -131,9 +164,16 @@ def findings_of(entries: Sequence[ShardEntry], skipped: Iterable[SkippedItem], a
 
 
 def check_findings(
-    findings: Findings, counts: Mapping[str, Mapping[str, int]], details: str, *, allow_empty: bool, abandon: Callable[[], None]
+    findings: Findings,
+    counts: Mapping[str, Mapping[str, int]],
+    details: str,
+    *,
+    allow_empty: bool,
+    abandon: Callable[[], None],
 ) -> None:
-    """Raises a ValueError if a split must not be published (see ``refusal``); calls ``abandon`` first."""
+    """Raises a ValueError if a split must not be published (see ``refusal``); calls ``abandon``
+    first.
+    """
     if reason := refusal(findings, counts, allow_empty=allow_empty):
         abandon()
         raise ValueError(f"nothing was published: {reason}; all skipped items are in {details}")
@@ -149,10 +189,14 @@ def _shuffles(config: ConvertConfig) -> bool:
 
 
 def provenance_of(config: ConvertConfig, source: Source) -> dict[str, Any]:
-    """What identifies a conversion: source, options that change the result, and the fingerprint of the inputs."""
+    """What identifies a conversion: source, options that change the result, and the fingerprint
+    of the inputs.
+    """
     of_files = ("pictures", "masks") if config.format in ("arrow", "tfrecord") else ()
     choices = {
-        key: value for key, value in dataclasses.asdict(config).items() if key not in ("to", "workers", "allow_empty", "plugins", *of_files)
+        key: value
+        for key, value in dataclasses.asdict(config).items()
+        if key not in ("to", "workers", "allow_empty", "plugins", *of_files)
     }
     choices["source"]["root"] = storage.absolute(config.source.root)
     found: dict[str, Any] = json.loads(json.dumps({**choices, "inputs": source.fingerprint}))
@@ -163,51 +207,85 @@ def _finished(uri: str, provenance: dict[str, Any]) -> Conversion:
     manifest = open_split(uri).manifest
     if differing := provenance_differences(manifest.provenance, provenance):
         what = ", ".join(differing).replace("inputs", "the dataset itself")
-        raise ValueError(f"{uri} already holds another split (different: {what}); remove it or choose another folder with --to")
+        raise ValueError(
+            f"{uri} already holds another split (different: {what}); remove it or choose another "
+            "folder with --to"
+        )
     findings = Findings(images=manifest.num_samples, annotations=annotations_in(uri))
-    findings.add(SkippedItem(**item) for item in json.loads(storage.read(storage.join(uri, REJECTS))))
+    findings.add(
+        SkippedItem(**item) for item in json.loads(storage.read(storage.join(uri, REJECTS)))
+    )
     return Conversion(uri=uri, manifest=manifest, findings=findings, fresh=False)
 
 
 def annotations_in(uri: str) -> int:
     """Number of annotations of a finished split, from its ``class_counts.json``."""
     counts = json.loads(storage.read(storage.join(uri, CLASS_COUNTS)))
-    return sum(sum(columns.get(kind, columns["images"]).values()) for kind, columns in counts.items())  # objects, if they are counted
+    return sum(
+        sum(columns.get(kind, columns["images"]).values()) for kind, columns in counts.items()
+    )  # objects, if they are counted
 
 
 def provenance_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Keys in which two provenances differ. A missing option equals None, since earlier versions lack it."""
+    """Keys in which two provenances differ. A missing option equals None, since earlier versions
+    lack it.
+    """
     first, second = _given(before), _given(now)
     return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
 
 
 def _given(choices: Mapping[str, Any]) -> dict[str, Any]:
-    said = {key: _given(value) if isinstance(value, Mapping) else value for key, value in choices.items()}
+    said = {
+        key: _given(value) if isinstance(value, Mapping) else value
+        for key, value in choices.items()
+    }
     return {key: value for key, value in said.items() if value is not None}
 
 
-def _shard_jobs(config: ConvertConfig, uri: str, source: Source, provenance: dict[str, Any]) -> list[ShardJob]:
+def _shard_jobs(
+    config: ConvertConfig, uri: str, source: Source, provenance: dict[str, Any]
+) -> list[ShardJob]:
     """The shards to write: consecutive ranges of the (shuffled) records."""
     order = order_of(config, source, shuffle=_shuffles(config))
     shares = np.array_split(order, _num_shards(source, config.shard_bytes))
     name = re.sub(r"[^A-Za-z0-9.]+", "-", config.source.split).strip("-.") or "split"
-    remote, conversion = storage.is_remote(config.source.root), conversion_hash(provenance, len(shares))
+    remote, conversion = (
+        storage.is_remote(config.source.root),
+        conversion_hash(provenance, len(shares)),
+    )
     encoding: Encoding = "tfrecord" if config.format == "tfrecord" else "arrow"
     return [
-        ShardJob(uri=uri, name=shard_name(name, index), encoding=encoding, source=source.take(share), remote=remote, conversion=conversion)
+        ShardJob(
+            uri=uri,
+            name=shard_name(name, index),
+            encoding=encoding,
+            source=source.take(share),
+            remote=remote,
+            conversion=conversion,
+        )
         for index, share in enumerate(shares)
     ]
 
 
 def order_of(config: ConvertConfig, source: Source, *, shuffle: bool) -> NDArray[np.int64]:
     """The records' indices in the order in which they are written."""
-    return np.random.default_rng(config.seed).permutation(len(source)) if shuffle else np.arange(len(source))
+    return (
+        np.random.default_rng(config.seed).permutation(len(source))
+        if shuffle
+        else np.arange(len(source))
+    )
 
 
 def _num_shards(source: Source, shard_bytes: int) -> int:
-    """By size; small datasets get more shards, to write them in parallel. Independent of the machine."""
+    """By size; small datasets get more shards, to write them in parallel. Independent of the
+    machine.
+    """
     looked_at = np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).astype(int)
-    sizes = [_input_bytes(sample, source) for index in looked_at if (sample := source.read(int(index))[0]) is not None]
+    sizes = [
+        _input_bytes(sample, source)
+        for index in looked_at
+        if (sample := source.read(int(index))[0]) is not None
+    ]
     by_size = math.ceil(len(source) * (sum(sizes) / len(sizes)) / shard_bytes) if sizes else 1
     by_rows = min(_SMALL_TASKS, math.ceil(len(source) / _ROWS_WORTH_A_TASK))
     return min(len(source), max(by_size, by_rows))
@@ -219,18 +297,31 @@ def _input_bytes(sample: Sample, source: Source) -> int:
 
 def left_out(findings: Findings, details: str) -> tuple[str, str]:
     """The line of a summary on skipped items."""
-    return "left out", f"{findings.rejected:,} images and annotations, see {details}" if findings.rejected else "nothing"
+    return (
+        "left out",
+        f"{findings.rejected:,} images and annotations, see {details}"
+        if findings.rejected
+        else "nothing",
+    )
 
 
 def summary(conversion: Conversion) -> str:
     """The summary of a conversion, as text."""
     manifest = conversion.manifest
-    classes = ", ".join(f"{len(names)} of {kind}" if names else f"none of {kind}" for kind, names in manifest.vocabulary.classes.items())
+    classes = ", ".join(
+        f"{len(names)} of {kind}" if names else f"none of {kind}"
+        for kind, names in manifest.vocabulary.classes.items()
+    )
     facts = [
-        ("split", f"{manifest.name} at {conversion.uri}" + ("" if conversion.fresh else " (exists already: nothing done)")),
+        (
+            "split",
+            f"{manifest.name} at {conversion.uri}"
+            + ("" if conversion.fresh else " (exists already: nothing done)"),
+        ),
         (
             "samples",
-            f"{manifest.num_samples:,} in {len(manifest.shard_names)} {manifest.encoding} shards, {manifest.num_bytes / 1e6:,.1f} MB",
+            f"{manifest.num_samples:,} in {len(manifest.shard_names)} {manifest.encoding} shards, "
+            f"{manifest.num_bytes / 1e6:,.1f} MB",
         ),
         ("classes", classes),
         left_out(conversion.findings, storage.join(conversion.uri, REJECTS)),
@@ -240,6 +331,13 @@ def summary(conversion: Conversion) -> str:
     for kind, columns in counts.items():
         lines += ["", f"{kind:<24}" + "".join(f"{column:>14}" for column in columns)]
         names = list(columns["images"])
-        lines += [f"  {name:<22}" + "".join(f"{columns[column][name]:>14,}" for column in columns) for name in names[:_SHOWN]]
-        lines += [f"  ... {len(names) - _SHOWN} more in {storage.join(conversion.uri, CLASS_COUNTS)}"] if len(names) > _SHOWN else []
+        lines += [
+            f"  {name:<22}" + "".join(f"{columns[column][name]:>14,}" for column in columns)
+            for name in names[:_SHOWN]
+        ]
+        lines += (
+            [f"  ... {len(names) - _SHOWN} more in {storage.join(conversion.uri, CLASS_COUNTS)}"]
+            if len(names) > _SHOWN
+            else []
+        )
     return "\n".join(lines)

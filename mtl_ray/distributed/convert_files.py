@@ -1,4 +1,6 @@
-"""Converts datasets to files of other programs: COCO, YOLO, VOC, index PNGs. Ray tasks write the images."""
+"""Converts datasets to files of other programs: COCO, YOLO, VOC, index PNGs. Ray tasks write the
+images.
+"""
 
 import json
 import re
@@ -42,7 +44,8 @@ class ConvertedFiles:
     """A split that was written as files.
 
     Attributes:
-        uri: the split's own file: COCO's JSON, YOLO's data.yaml, VOC's list, the list of pairs or the names of classes.
+        uri: the split's own file: COCO's JSON, YOLO's data.yaml, VOC's list, the list of pairs or
+            the names of classes.
         note: the file with the provenance and the skipped items.
         images: number of images.
         objects: number of objects of each class, by class name; empty for semantic maps.
@@ -64,7 +67,9 @@ class ConvertedFiles:
     @property
     def findings(self) -> Findings:
         """Counts of items that were skipped or written with a change."""
-        findings = Findings(images=self.images, annotated=self.annotated, annotations=self.annotations)
+        findings = Findings(
+            images=self.images, annotated=self.annotated, annotations=self.annotations
+        )
         findings.add(self.skipped)
         return findings
 
@@ -109,7 +114,9 @@ class _Done:
     @property
     def annotations(self) -> int:
         """Objects, labels and classes in semantic maps."""
-        return self.objects.total() + sum(counts.total() for kind, counts in self.images_with.items() if kind != "instances")
+        return self.objects.total() + sum(
+            counts.total() for kind, counts in self.images_with.items() if kind != "instances"
+        )
 
 
 def convert_files(config: ConvertConfig) -> ConvertedFiles:
@@ -119,15 +126,17 @@ def convert_files(config: ConvertConfig) -> ConvertedFiles:
 
     Raises:
         FileNotFoundError: if the dataset has no such split.
-        ValueError: if the folder holds another split of this name, the format lacks a kind of annotation, or no image
-            can be read.
+        ValueError: if the folder holds another split of this name, the format lacks a kind of
+            annotation, or no image can be read.
     """
     uri = absolute_output("--to", config.to)
     form = cast(FileFormat, config.format)
     alone = uri.endswith(COCO_FILE)
     if alone and form != "coco":
         raise ValueError(f"--to {config.to}: only coco is a single file; {form} is a folder")
-    rule = ImageRule(max_pixels=config.max_pixels or MAX_PIXELS, needed=config.pictures and not alone)
+    rule = ImageRule(
+        max_pixels=config.max_pixels or MAX_PIXELS, needed=config.pictures and not alone
+    )
     source = open_any(config.source, rule, config.plugins)
     split = re.sub(r"[^A-Za-z0-9._-]+", "-", config.source.split).strip("-.") or "split"
     masks = config.masks or ("rle" if form == "coco" and config.source.pixel_masks else None)
@@ -139,7 +148,11 @@ def convert_files(config: ConvertConfig) -> ConvertedFiles:
         masks=masks,
         annotated=config.source.annotated,
     )
-    note = uri.removesuffix(COCO_FILE) + ".conversion.json" if alone else storage.join(uri, f"conversion_{split}.json")
+    note = (
+        uri.removesuffix(COCO_FILE) + ".conversion.json"
+        if alone
+        else storage.join(uri, f"conversion_{split}.json")
+    )
     provenance = provenance_of(config, source)
     if storage.exists(note):
         return _finished(note, provenance)
@@ -151,25 +164,41 @@ def _finished(note: str, provenance: dict[str, Any]) -> ConvertedFiles:
     if differing := provenance_differences(content["provenance"], provenance):
         what = ", ".join(differing).replace("inputs", "the dataset itself")
         raise ValueError(
-            f"{note} describes another conversion to the same folder (different: {what}); remove it or choose another with --to"
+            f"{note} describes another conversion to the same folder (different: {what}); remove "
+            "it or choose another with --to"
         )
     skipped = tuple(SkippedItem(**item) for item in content.pop("rejects"))
     del content["provenance"]
-    return ConvertedFiles(note=note, images=content.pop("pictures"), skipped=skipped, fresh=False, **content)
+    return ConvertedFiles(
+        note=note, images=content.pop("pictures"), skipped=skipped, fresh=False, **content
+    )
 
 
-def _write(config: ConvertConfig, source: Source, writer: Writer, note: str, provenance: dict[str, Any]) -> ConvertedFiles:
+def _write(
+    config: ConvertConfig, source: Source, writer: Writer, note: str, provenance: dict[str, Any]
+) -> ConvertedFiles:
     check_listed(config, source)
     order = order_of(config, source, shuffle=bool(config.shuffle))
-    shares = [_Share(source.take(part), writer) for part in np.array_split(order, -(-len(order) // _ROWS_OF_A_TASK))]
+    shares = [
+        _Share(source.take(part), writer)
+        for part in np.array_split(order, -(-len(order) // _ROWS_OF_A_TASK))
+    ]
     whole = _Done(skipped=list(source.skipped))
 
     def records() -> Iterator[Any]:
-        for done in map_tasks(_write_share, shares, description=f"convert {config.source.split}", workers=config.workers):
+        for done in map_tasks(
+            _write_share,
+            shares,
+            description=f"convert {config.source.split}",
+            workers=config.workers,
+        ):
             whole.merge(done)
             yield from done.records
         if not whole.images:
-            raise ValueError(f"none of the {len(source)} images can be written; the first: {sentence_of(whole.skipped[0])}")
+            raise ValueError(
+                f"none of the {len(source)} images can be written; the first: "
+                f"{sentence_of(whole.skipped[0])}"
+            )
         _check(config, source, whole, note)
 
     uri = writer.finish(records())
@@ -197,22 +226,33 @@ def _write(config: ConvertConfig, source: Source, writer: Writer, note: str, pro
 
 
 def _check(config: ConvertConfig, source: Source, whole: _Done, note: str) -> None:
-    """Raises a ValueError if the files must not be finished; the skipped items are written beside the note."""
+    """Raises a ValueError if the files must not be finished; the skipped items are written
+    beside the note.
+    """
     if isinstance(config.source, Shards):
         return
-    findings = Findings(images=whole.images, annotated=whole.annotated, annotations=whole.annotations)
+    findings = Findings(
+        images=whole.images, annotated=whole.annotated, annotations=whole.annotations
+    )
     findings.add(whole.skipped)
-    counts = {str(kind): _by_name(source, kind, whole.images_with.get(kind, Counter())) for kind in source.vocabulary.classes}
+    counts = {
+        str(kind): _by_name(source, kind, whole.images_with.get(kind, Counter()))
+        for kind in source.vocabulary.classes
+    }
     details = note.removesuffix(".json") + "_rejects.json"
 
     def write_details() -> None:
-        storage.write(details, json.dumps([item_json(each) for each in whole.skipped], indent=1).encode())
+        storage.write(
+            details, json.dumps([item_json(each) for each in whole.skipped], indent=1).encode()
+        )
 
     check_findings(findings, counts, details, allow_empty=config.allow_empty, abandon=write_details)
 
 
 def _by_name(source: Source, kind: Annotation, counts: Counter[int]) -> dict[str, int]:
-    return {name: counts[index] for index, name in enumerate(source.vocabulary.classes.get(kind, ()))}
+    return {
+        name: counts[index] for index, name in enumerate(source.vocabulary.classes.get(kind, ()))
+    }
 
 
 def _write_share(share: _Share) -> _Done:
@@ -252,6 +292,12 @@ def files_summary(files: ConvertedFiles) -> str:
     lines = [*(f"{name:<10} {fact}" for name, fact in facts), *remarks(files.findings)]
     if files.objects:
         lines += ["", f"{'objects':<24}{sum(files.objects.values()):>14,}"]
-        lines += [f"  {name:<22}{count:>14,}" for name, count in list(files.objects.items())[:_SHOWN]]
-        lines += [f"  ... {len(files.objects) - _SHOWN} more classes"] if len(files.objects) > _SHOWN else []
+        lines += [
+            f"  {name:<22}{count:>14,}" for name, count in list(files.objects.items())[:_SHOWN]
+        ]
+        lines += (
+            [f"  ... {len(files.objects) - _SHOWN} more classes"]
+            if len(files.objects) > _SHOWN
+            else []
+        )
     return "\n".join(lines)

@@ -3,16 +3,25 @@
 from collections.abc import Sequence
 
 from mtl_ray.analysis.health import Health
-from mtl_ray.analysis.health_data import HealthDataset, look_at_piece, open_health_dataset, report_rejects
+from mtl_ray.analysis.health_data import (
+    HealthDataset,
+    look_at_piece,
+    open_health_dataset,
+    report_rejects,
+)
 from mtl_ray.analysis.health_report import HealthReport, report_of
 from mtl_ray.distributed.executor import map_tasks
 
 ROWS_A_PIECE = 500
 MOST_PIECES = 64
-"""At most this many tasks per split. An annotation file gets two per worker, since each task reads it whole."""
+"""At most this many tasks per split. An annotation file gets two per worker, since each task
+reads it whole.
+"""
 
 
-def check_health(uris: Sequence[str], *, images: str | None = None, workers: int = 1) -> tuple[HealthReport, list[HealthDataset]]:
+def check_health(
+    uris: Sequence[str], *, images: str | None = None, workers: int = 1
+) -> tuple[HealthReport, list[HealthDataset]]:
     """Checks every sample of some datasets.
 
     Args:
@@ -26,11 +35,21 @@ def check_health(uris: Sequence[str], *, images: str | None = None, workers: int
     if workers < 1:
         raise ValueError(f"--workers is {workers}; at least 1 is needed")
     sets = [open_health_dataset(uri, images) for uri in uris]
-    pieces = [(place, piece) for place, each in enumerate(sets) for piece in each.pieces(_share(each, workers))]
+    pieces = [
+        (place, piece)
+        for place, each in enumerate(sets)
+        for piece in each.pieces(_share(each, workers))
+    ]
     found = [Health(vocabulary=each.vocabulary) for each in sets]
     for health, each in zip(found, sets, strict=True):
         report_rejects(each.skipped, health)
-    looked_at = map_tasks(look_at_piece, [piece for _, piece in pieces], description="dataset", workers=workers, unit="part")
+    looked_at = map_tasks(
+        look_at_piece,
+        [piece for _, piece in pieces],
+        description="dataset",
+        workers=workers,
+        unit="part",
+    )
     for (place, _), part in zip(pieces, looked_at, strict=True):
         found[place].merge(part)
     return report_of([each.name for each in sets], found), sets

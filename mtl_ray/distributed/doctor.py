@@ -52,7 +52,11 @@ def examine(storage_uri: str) -> Iterator[Finding]:
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("python", sys.version_info < (3, 11), f"{version} at {sys.executable} (3.11 or newer is needed)")
+    return Finding(
+        "python",
+        sys.version_info < (3, 11),
+        f"{version} at {sys.executable} (3.11 or newer is needed)",
+    )
 
 
 def _packages() -> Finding:
@@ -61,12 +65,26 @@ def _packages() -> Finding:
         wanted = [Requirement(text) for text in metadata.requires("mtl_ray") or []]
     except metadata.PackageNotFoundError:
         return Finding(
-            "packages", False, "mtl_ray itself is not installed (it is a folder sent with a job): version ranges are not checked"
+            "packages",
+            False,
+            "mtl_ray itself is not installed (it is a folder sent with a job): version ranges are "
+            "not checked",
         )
-    wrong = [problem for need in wanted if need.marker is None or need.marker.evaluate() for problem in _unmet(need)]
+    wrong = [
+        problem
+        for need in wanted
+        if need.marker is None or need.marker.evaluate()
+        for problem in _unmet(need)
+    ]
     if wrong:
-        return Finding("packages", True, "; ".join(wrong) + ". Fix: make setup, or python -m pip install -r requirements.txt")
-    return Finding("packages", False, f"{len(wanted)} requirements of pyproject.toml checked, all met")
+        return Finding(
+            "packages",
+            True,
+            "; ".join(wrong) + ". Fix: make setup, or python -m pip install -r requirements.txt",
+        )
+    return Finding(
+        "packages", False, f"{len(wanted)} requirements of pyproject.toml checked, all met"
+    )
 
 
 def _unmet(need: Requirement) -> Iterator[str]:
@@ -87,7 +105,10 @@ def check_ray_version(found: str) -> Finding:
         tested = False
     if tested:
         return Finding("ray version", False, f"{found} is a tested version ({TESTED_RAY})")
-    text = f"{found} was not tested, only {TESTED_RAY} was: this project uses private modules of Ray, which other versions may lack"
+    text = (
+        f"{found} was not tested, only {TESTED_RAY} was: this project uses private modules of "
+        "Ray, which other versions may lack"
+    )
     return Finding("ray version", True, f"{text}. Fix: python -m pip install -r requirements.txt")
 
 
@@ -98,12 +119,18 @@ def check_torch_pair() -> Finding:
         torch, ops = importlib.import_module("torch"), importlib.import_module("torchvision.ops")
         ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except (ImportError, RuntimeError, AttributeError) as error:
-        why = "torchvision was built for another torch" if "torchvision::nms" in str(error) else "torchvision does not run"
+        why = (
+            "torchvision was built for another torch"
+            if "torchvision::nms" in str(error)
+            else "torchvision does not run"
+        )
         return Finding(
             "torch",
             True,
-            f"{pair} do not fit each other: {why} ({first_line(error)}). It happens when a CPU-only torch meets the torchvision of the "
-            "package registry, which is built for CUDA. Fix: take both from the same place in one command, python -m pip install "
+            f"{pair} do not fit each other: {why} ({first_line(error)}). It happens when a "
+            "CPU-only torch meets the torchvision of the "
+            "package registry, which is built for CUDA. Fix: take both from the same place in one "
+            "command, python -m pip install "
             "--force-reinstall torch torchvision, with the versions of requirements.txt",
         )
     return Finding("torch", False, f"{pair} fit each other; {torch.get_num_threads()} threads")
@@ -135,30 +162,67 @@ def check_ray_token(environment: "os._Environ[str] | dict[str, str]", home: Path
     """Whether the clients of Ray find the token that a cluster asks for."""
     mode = environment.get("RAY_AUTH_MODE")
     if mode == "disabled":
-        return Finding("ray token", False, "RAY_AUTH_MODE=disabled: anyone who reaches Ray's ports can run programs")
+        return Finding(
+            "ray token",
+            False,
+            "RAY_AUTH_MODE=disabled: anyone who reaches Ray's ports can run programs",
+        )
     path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or home / ".ray" / "auth_token")
     known = "RAY_AUTH_TOKEN" in environment or path.is_file()
     if "RAY_AUTH_TOKEN_PATH" in environment and not path.is_file():
-        return Finding("ray token", True, f"RAY_AUTH_TOKEN_PATH names {path}, which is not there. Fix: ray get-auth-token --generate")
+        return Finding(
+            "ray token",
+            True,
+            f"RAY_AUTH_TOKEN_PATH names {path}, which is not there. Fix: ray get-auth-token "
+            "--generate",
+        )
     if mode == "token" and not known:
-        return Finding("ray token", True, "RAY_AUTH_MODE=token, but there is no token. Fix: ray get-auth-token --generate")
+        return Finding(
+            "ray token",
+            True,
+            "RAY_AUTH_MODE=token, but there is no token. Fix: ray get-auth-token --generate",
+        )
     if mode == "token":
-        return Finding("ray token", False, "RAY_AUTH_MODE=token and a token is there: jobs can be submitted")
+        return Finding(
+            "ray token", False, "RAY_AUTH_MODE=token and a token is there: jobs can be submitted"
+        )
     if known:
-        return Finding("ray token", False, "a token is there; to submit jobs to a cluster set RAY_AUTH_MODE=token (without it: 401)")
-    return Finding("ray token", False, "none yet; a private local Ray makes its own, a cluster's must be brought here")
+        return Finding(
+            "ray token",
+            False,
+            "a token is there; to submit jobs to a cluster set RAY_AUTH_MODE=token (without it: "
+            "401)",
+        )
+    return Finding(
+        "ray token",
+        False,
+        "none yet; a private local Ray makes its own, a cluster's must be brought here",
+    )
 
 
 def _ray_folder(folder: str) -> Finding:
     if len(folder) > LONGEST_TEMP:
-        return Finding("ray folder", True, f"{folder} is too long for Ray's sockets: set RAY_TMPDIR to {LONGEST_TEMP} characters or less")
-    there = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists())  # a private Ray creates the rest
+        return Finding(
+            "ray folder",
+            True,
+            f"{folder} is too long for Ray's sockets: set RAY_TMPDIR to {LONGEST_TEMP} characters "
+            "or less",
+        )
+    there = next(
+        path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists()
+    )  # a private Ray creates the rest
     if not os.access(there, os.W_OK):
-        return Finding("ray folder", True, f"{folder} cannot be written: set RAY_TMPDIR to a folder that can")
+        return Finding(
+            "ray folder", True, f"{folder} cannot be written: set RAY_TMPDIR to a folder that can"
+        )
     disk = shutil.disk_usage(there)
     text = f"{folder}, {disk.free / GIB:.0f} GiB free"
     if disk.free < 0.05 * disk.total:
-        return Finding("ray folder", True, f"{text}: Ray does not spill objects on a disk that is more than 95 % full")
+        return Finding(
+            "ray folder",
+            True,
+            f"{text}: Ray does not spill objects on a disk that is more than 95 % full",
+        )
     return Finding("ray folder", False, text)
 
 
@@ -169,13 +233,21 @@ def _memory() -> Finding:
     if limit.is_file() and limit.read_text().strip() != "max":
         used = int(limit.with_name("memory.current").read_text())
         free = min(free, int(limit.read_text()) - used)
-    return Finding("memory", free < 2 * GIB, f"{free / GIB:.1f} GiB free, {os.cpu_count()} CPUs (2 GiB needed, 1 more for each worker)")
+    return Finding(
+        "memory",
+        free < 2 * GIB,
+        f"{free / GIB:.1f} GiB free, {os.cpu_count()} CPUs (2 GiB needed, 1 more for each worker)",
+    )
 
 
 def _shared_memory() -> Finding:
     free = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0
     small = free < 256 * 2**20
-    advice = ": Ray's objects go to the disk, slowly. Fix: start the container with a larger --shm-size" if small else ""
+    advice = (
+        ": Ray's objects go to the disk, slowly. Fix: start the container with a larger --shm-size"
+        if small
+        else ""
+    )
     return Finding("/dev/shm", small, f"{free / GIB:.2f} GiB free{advice}")
 
 
@@ -188,19 +260,28 @@ def check_gpus() -> Finding:
     present = Path("/dev/nvidia0").exists() or Path("/dev/nvidiactl").exists()
     if not torch.cuda.is_available():
         if present:
-            return Finding("gpu", True, f"there is one that torch {torch.__version__} cannot use: a CPU build, or the driver is too old")
+            return Finding(
+                "gpu",
+                True,
+                f"there is one that torch {torch.__version__} cannot use: a CPU build, or the "
+                "driver is too old",
+            )
         return Finding("gpu", False, "none; everything runs on CPU")
     try:
         for index in range(torch.cuda.device_count()):
             torch.ones(8, device=f"cuda:{index}").sum().item()
     except RuntimeError as error:
         return Finding("gpu", True, f"cuda:{index} does not compute: {first_line(error)}")
-    names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+    names = ", ".join(
+        torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
+    )
     return Finding("gpu", False, f"{names}; CUDA {torch.version.cuda}")
 
 
 def check_storage(uri: str) -> Finding:
-    """Writes, reads and removes a small file, and checks that a file can be written only if it does not exist."""
+    """Writes, reads and removes a small file, and checks that a file can be written only if it
+    does not exist.
+    """
     probe = storage.join(storage.absolute(uri), f".doctor-{uuid.uuid4().hex}")
     steps: list[Callable[[], bool]] = [
         lambda: storage.write_new(probe, b"probe"),
@@ -211,7 +292,16 @@ def check_storage(uri: str) -> Finding:
         good = all(step() for step in steps)
         storage.remove(probe)
     except Exception as error:  # each storage has its own errors; any of them is the finding
-        return Finding("storage", True, f"{uri} cannot be written ({type(error).__name__}: {first_line(error)})")
+        return Finding(
+            "storage",
+            True,
+            f"{uri} cannot be written ({type(error).__name__}: {first_line(error)})",
+        )
     if not good:
-        return Finding("storage", True, f"{uri} lets a file be overwritten that must be written once (If-None-Match is not kept)")
+        return Finding(
+            "storage",
+            True,
+            f"{uri} lets a file be overwritten that must be written once (If-None-Match is not "
+            "kept)",
+        )
     return Finding("storage", False, f"{uri} can be written and read")

@@ -1,4 +1,6 @@
-"""Checks that the commands in a cluster file exist: programs, subcommands and options of ray, jobs, scripts, make targets."""
+"""Checks that the commands in a cluster file exist: programs, subcommands and options of ray,
+jobs, scripts, make targets.
+"""
 
 import functools
 import importlib
@@ -18,7 +20,7 @@ OTHER_PROGRAMS = set(
     """
     apt-get az aws bash cat cd chmod chown cp curl docker echo exit export false gcloud grep helm id kill kubectl ln ls mkdir mount mv
     openssl pwd rm rsync sed set sleep source ssh sync tail test timeout touch true ulimit umask uv wait wget
-    """.split()  # noqa: SIM905
+    """.split()  # noqa: E501, SIM905
 )
 """Programs of the shell, of Ubuntu and of the clouds; only their names are checked."""
 BEFORE_A_COMMAND = frozenset(["sudo", "nohup", "exec", "env", "setsid", "time"])
@@ -43,7 +45,9 @@ def missing(command: str, mounted: Mapping[str, str]) -> Iterator[str]:
 
 
 def _simple_commands(command: str) -> Iterator[list[str]]:
-    """The words of each simple command, without assignments, redirections and programs that start another."""
+    """The words of each simple command, without assignments, redirections and programs that
+    start another.
+    """
     lexer = shlex.shlex(command, posix=True, punctuation_chars=";&|()<>\n")
     lexer.whitespace = " \t\r"
     lexer.whitespace_split = True
@@ -79,7 +83,11 @@ def _missing(words: list[str], mounted: Mapping[str, str]) -> Iterator[str]:
         yield from _missing_of_python(words[1:], mounted)
     elif program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        yield from (f"the Makefile has no target {word}" for word in words[1:] if not word.startswith("-") and word not in targets)
+        yield from (
+            f"the Makefile has no target {word}"
+            for word in words[1:]
+            if not word.startswith("-") and word not in targets
+        )
     elif program not in OTHER_PROGRAMS:
         yield f"there is no program {words[0]}"
 
@@ -95,9 +103,17 @@ def _missing_of_ray(words: list[str]) -> Iterator[str]:
         command, name, words = command.commands[words[0]], f"{name} {words[0]}", words[1:]
     if hasattr(command, "commands") and not words:
         yield f"{name} alone is no command"
-    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+    known = {
+        option
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    } | {"--help"}
     until = words.index("--") if "--" in words else len(words)
-    yield from (f"{name} has no option {option}" for option in _options(words[:until]) if option not in known)
+    yield from (
+        f"{name} has no option {option}"
+        for option in _options(words[:until])
+        if option not in known
+    )
     if until < len(words):
         yield from _missing(words[until + 1 :], {})
 
@@ -113,7 +129,10 @@ def _missing_of_python(words: list[str], mounted: Mapping[str, str]) -> Iterator
         module, arguments = words[1], words[2:]
         if module in ("pip", "venv"):
             return
-        if module.split(".")[0] not in ("jobs", "mtl_ray") or importlib.util.find_spec(module) is None:
+        if (
+            module.split(".")[0] not in ("jobs", "mtl_ray")
+            or importlib.util.find_spec(module) is None
+        ):
             yield f"there is no module {module} to run"
             return
         yield from _missing_of_script(module, ("-m", module), arguments)
@@ -122,7 +141,9 @@ def _missing_of_python(words: list[str], mounted: Mapping[str, str]) -> Iterator
     elif words and not words[0].startswith("-"):
         path = ROOT / mounted.get(words[0].replace("$HOME/", "~/"), words[0])
         if not path.is_file():
-            yield f"there is no script {words[0]}" + ("" if path == ROOT / words[0] else f" ({path} is not there)")
+            yield f"there is no script {words[0]}" + (
+                "" if path == ROOT / words[0] else f" ({path} is not there)"
+            )
             return
         yield from _missing_of_script(words[0], (str(path),), words[1:])
 
@@ -140,7 +161,17 @@ def _missing_of_script(name: str, start: tuple[str, ...], arguments: list[str]) 
 
 @functools.cache
 def _help(start: tuple[str, ...]) -> str:
-    done = subprocess.run([sys.executable, *start, "--help"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        [sys.executable, *start, "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     if done.returncode:
-        raise ValueError(f"python {' '.join(start)} --help ends with {done.returncode}: {done.stderr.strip()[-300:]}")
+        raise ValueError(
+            f"python {' '.join(start)} --help ends with {done.returncode}: "
+            f"{done.stderr.strip()[-300:]}"
+        )
     return done.stdout

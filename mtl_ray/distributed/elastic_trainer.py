@@ -1,4 +1,5 @@
-"""A group of Ray Train workers that is started again, as large as the cluster allows, until the run is done.
+"""A group of Ray Train workers that is started again, as large as the cluster allows, until the run
+is done.
 
 Ray Train asks two policies: one how many workers to start, one whether to start again after a
 failure. Ours differ from Ray's:
@@ -19,10 +20,21 @@ import ray
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
-from ray.train.v2._internal.execution.controller.controller import TrainControllerLoopIterationResult
-from ray.train.v2._internal.execution.controller.state import FinishedState, RestartingState, ShuttingDownState
+from ray.train.v2._internal.execution.controller.controller import (
+    TrainControllerLoopIterationResult,
+)
+from ray.train.v2._internal.execution.controller.state import (
+    FinishedState,
+    RestartingState,
+    ShuttingDownState,
+)
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
-from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision, ScalingDecision, ScalingPolicy
+from ray.train.v2._internal.execution.scaling_policy import (
+    NoopDecision,
+    ResizeDecision,
+    ScalingDecision,
+    ScalingPolicy,
+)
 from ray.train.v2._internal.execution.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -55,14 +67,25 @@ class FittingPolicy(ScalingPolicy):  # type: ignore[misc]
     It never resizes a running group: the driver asks the group to stop first.
     """
 
-    def __init__(self, scaling_config: ScalingConfig, fewest: int, most: int, request: Resources, run_state: Any) -> None:
+    def __init__(
+        self,
+        scaling_config: ScalingConfig,
+        fewest: int,
+        most: int,
+        request: Resources,
+        run_state: Any,
+    ) -> None:
         super().__init__(scaling_config)
         self._fewest, self._most, self._request, self._run_state = fewest, most, request, run_state
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         """Called by Ray before each start."""
         size = self._size()
-        ray.get(self._run_state.start_group.remote(size, ray.get_runtime_context().get_runtime_env_string()))
+        ray.get(
+            self._run_state.start_group.remote(
+                size, ray.get_runtime_context().get_runtime_env_string()
+            )
+        )
         return ResizeDecision(num_workers=size, resources_per_worker=dict(self._request))
 
     def _size(self) -> int:
@@ -78,7 +101,9 @@ class FittingPolicy(ScalingPolicy):  # type: ignore[misc]
                 raise NoRoomError(f"{self._fewest} workers are needed, {free} fit")
             time.sleep(0.1)
 
-    def make_decision_for_running_worker_group(self, worker_group_state: Any, worker_group_status: Any) -> ScalingDecision:
+    def make_decision_for_running_worker_group(
+        self, worker_group_state: Any, worker_group_status: Any
+    ) -> ScalingDecision:
         """Called by Ray at each check of a running group."""
         return NoopDecision()
 
@@ -112,8 +137,14 @@ class ProgressPolicy(FailurePolicy):  # type: ignore[misc]
 
     def make_decision(self, training_failed_error: Exception) -> FailureDecision:
         """Called by Ray after each failure."""
-        no_room = isinstance(getattr(training_failed_error, "controller_failure", None), NoRoomError)
-        if no_room or ray.get(self._run_state.user_error.remote()) is not None or self.end_requested():
+        no_room = isinstance(
+            getattr(training_failed_error, "controller_failure", None), NoRoomError
+        )
+        if (
+            no_room
+            or ray.get(self._run_state.user_error.remote()) is not None
+            or self.end_requested()
+        ):
             return FailureDecision.RAISE
         if ray.get(self._run_state.pause_reason.remote()):
             return FailureDecision.RETRY
@@ -129,7 +160,9 @@ class ProgressPolicy(FailurePolicy):  # type: ignore[misc]
 
 
 class _Workers(WorkerGroup):  # type: ignore[misc]
-    """Shuts down workers that start but cannot synchronise: Ray 2.60 leaves them alive, and their GPUs taken."""
+    """Shuts down workers that start but cannot synchronise: Ray 2.60 leaves them alive, and
+    their GPUs taken.
+    """
 
     def _start(self) -> None:
         try:
@@ -150,15 +183,21 @@ class _Controller(TrainController):  # type: ignore[misc]
 
     async def _step(self) -> TrainControllerLoopIterationResult:
         result = await super()._step()
-        over = isinstance(result.next_state, ShuttingDownState) and isinstance(result.next_state.next_state, FinishedState)
+        over = isinstance(result.next_state, ShuttingDownState) and isinstance(
+            result.next_state.next_state, FinishedState
+        )
         if over and not self._return_value["finished"] and not self._failure_policy.end_requested():
             result.next_state = RestartingState(training_failed_error=None)
         return result
 
-    def _make_and_handle_scaling_decision_for_non_running_worker_group(self, controller_state: Any) -> TrainControllerLoopIterationResult:
+    def _make_and_handle_scaling_decision_for_non_running_worker_group(
+        self, controller_state: Any
+    ) -> TrainControllerLoopIterationResult:
         if self._worker_group is not None:
             self._shutdown_worker_group()
-        return super()._make_and_handle_scaling_decision_for_non_running_worker_group(controller_state)
+        return super()._make_and_handle_scaling_decision_for_non_running_worker_group(
+            controller_state
+        )
 
 
 class ElasticTrainer(DataParallelTrainer):  # type: ignore[misc]
@@ -191,8 +230,12 @@ class ElasticTrainer(DataParallelTrainer):  # type: ignore[misc]
     ) -> None:
         super().__init__(
             work,
-            scaling_config=ScalingConfig(num_workers=most, use_gpu="GPU" in request, resources_per_worker=dict(request)),
-            run_config=RunConfig(name=name, storage_path=storage, logging_config=LoggingConfig(log_level="WARNING")),
+            scaling_config=ScalingConfig(
+                num_workers=most, use_gpu="GPU" in request, resources_per_worker=dict(request)
+            ),
+            run_config=RunConfig(
+                name=name, storage_path=storage, logging_config=LoggingConfig(log_level="WARNING")
+            ),
         )
         self._scaling = FittingPolicy(self.scaling_config, fewest, most, request, run_state)
         self._failures = ProgressPolicy(FailureConfig(), max_failures, run_state)
@@ -209,9 +252,13 @@ class ElasticTrainer(DataParallelTrainer):  # type: ignore[misc]
         """Called by Ray. It uses our policies, and calls ``watch`` instead of blocking."""
         this_node = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
         remote = ray.remote(
-            num_cpus=0, label_selector=this_node, runtime_env={"env_vars": SETTINGS | import_hook() | get_env_vars_to_propagate()}
+            num_cpus=0,
+            label_selector=this_node,
+            runtime_env={"env_vars": SETTINGS | import_hook() | get_env_vars_to_propagate()},
         )
-        controller = remote(_Controller).remote(**given | {"scaling_policy": self._scaling, "failure_policy": self._failures})
+        controller = remote(_Controller).remote(
+            **given | {"scaling_policy": self._scaling, "failure_policy": self._failures}
+        )
         try:
             running = controller.run.remote()
             while not ray.wait([running], timeout=POLL_S)[0]:

@@ -9,7 +9,13 @@ from itertools import pairwise
 from mtl_ray.distributed.executor import fan_out
 from mtl_ray.distributed.session import session
 from mtl_ray.evaluation.data import open_data
-from mtl_ray.evaluation.evaluate import EvaluationPart, EvaluationRequest, evaluate, make_report, measure_rows
+from mtl_ray.evaluation.evaluate import (
+    EvaluationPart,
+    EvaluationRequest,
+    evaluate,
+    make_report,
+    measure_rows,
+)
 from mtl_ray.evaluation.report import Report
 from mtl_ray.samples import Sample
 from mtl_ray.terminal import progress_bar

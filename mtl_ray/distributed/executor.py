@@ -23,7 +23,12 @@ _AT_LEAST = 32
 
 
 def map_tasks(
-    function: Callable[[Item], Result], items: Sequence[Item], *, description: str, workers: int | None, unit: str = "task"
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    description: str,
+    workers: int | None,
+    unit: str = "task",
 ) -> Iterator[Result]:
     """``function(item)`` in the order of the items, with a progress bar.
 
@@ -75,9 +80,15 @@ def ray_executor(workers: int) -> Executor:
 
 
 def fan_out(
-    function: Callable[[Item], Result], items: Sequence[Item], *, description: str, num_cpus: float = 1, workers: int | None = None
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    description: str,
+    num_cpus: float = 1,
+    workers: int | None = None,
 ) -> Generator[Result, None, None]:
-    """The results of ``function(item)`` in the order of the items, computed as Ray tasks inside a ``session``.
+    """The results of ``function(item)`` in the order of the items, computed as Ray tasks inside a
+    ``session``.
 
     The number of submitted tasks is bounded, so neither a million items nor a slow first one fills
     the memory. Machines with GPUs are avoided as long as there are others.
@@ -110,7 +121,9 @@ def fan_out(
     sent = given = 0
     with progress_bar(total=len(items), desc=description, unit="task") as bar:
         while given < len(items):
-            limit = workers or max(_AT_LEAST, int(2 * ray.cluster_resources().get("CPU", 1) / num_cpus))
+            limit = workers or max(
+                _AT_LEAST, int(2 * ray.cluster_resources().get("CPU", 1) / num_cpus)
+            )
             while sent < len(items) and len(pending) < limit and sent - given < 4 * limit:
                 pending[task.options(label_selector=selector).remote(shared, items[sent])] = sent
                 sent += 1
@@ -122,7 +135,9 @@ def fan_out(
                 avoided, selector = selector, _avoiding(num_cpus, lost)
                 if gone or (avoided and not selector):
                     sender = task.options(label_selector=selector)
-                    pending = {sender.remote(shared, items[index]): index for index in pending.values()}
+                    pending = {
+                        sender.remote(shared, items[index]): index for index in pending.values()
+                    }
             for reference in ready:
                 done[pending.pop(reference)] = _result(reference, description)
                 bar.update()
@@ -140,7 +155,11 @@ def _avoiding(num_cpus: float, lost: Collection[str]) -> dict[str, str]:
 
     GPU machines are used if all that can hold a task have one.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= num_cpus]
+    nodes = [
+        node
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU", 0) >= num_cpus
+    ]
     gpus = [node["NodeID"] for node in nodes if node["Resources"].get("GPU", 0)]
     avoided = [*(gpus if len(gpus) < len(nodes) else ()), *sorted(lost)]
     return {ray._raylet.RAY_NODE_ID_KEY: f"!in({','.join(avoided)})"} if avoided else {}
@@ -157,4 +176,6 @@ def _result(reference: ray.ObjectRef, description: str) -> Any:
     except RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayError as error:
-        raise RuntimeError(f"{description}: a task was lost {RETRIES + 1} times, the last time so: {error}") from error
+        raise RuntimeError(
+            f"{description}: a task was lost {RETRIES + 1} times, the last time so: {error}"
+        ) from error

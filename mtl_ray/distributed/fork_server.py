@@ -48,12 +48,19 @@ class RankForkServer:
         self._lock = threading.Lock()
         self._used_at = time.monotonic()
         self._start()
-        threading.Thread(target=self._end_unused, args=(ray.get_runtime_context().current_actor,), daemon=True, name="unused").start()
+        threading.Thread(
+            target=self._end_unused,
+            args=(ray.get_runtime_context().current_actor,),
+            daemon=True,
+            name="unused",
+        ).start()
 
     def _start(self) -> None:
         environment = os.environ | {"PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "mtl_ray.training.rank_process"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        )
 
     def _end_unused(self, this_actor: Any) -> None:
         while time.monotonic() - self._used_at < UNUSED_S:
@@ -110,7 +117,8 @@ class RankForkServers:
         self._group = 0
 
     def update(self) -> None:
-        """Starts a server on every machine that can hold a worker and has none, and keeps the others alive.
+        """Starts a server on every machine that can hold a worker and has none, and keeps the
+        others alive.
 
         A driver calls this every few seconds, since machines may join.
         """
@@ -123,12 +131,23 @@ class RankForkServers:
 
     def _start(self, node_id: str) -> None:
         on_node = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        name = {"name": _name(self.code_hash, node_id), "namespace": _NAMESPACE, "lifetime": "detached", "get_if_exists": True}
-        actor = ray.remote(RankForkServer).options(scheduling_strategy=on_node, num_cpus=0, max_concurrency=4, **name).remote()
+        name = {
+            "name": _name(self.code_hash, node_id),
+            "namespace": _NAMESPACE,
+            "lifetime": "detached",
+            "get_if_exists": True,
+        }
+        actor = (
+            ray.remote(RankForkServer)
+            .options(scheduling_strategy=on_node, num_cpus=0, max_concurrency=4, **name)
+            .remote()
+        )
         self._actors[node_id], self._warm[node_id] = actor, actor.wait_until_warm.remote()
 
     def _is_dead(self, node_id: str) -> bool:
-        """Looks at the answer to the last ``keep_alive``, and forgets it so that the next one is sent."""
+        """Looks at the answer to the last ``keep_alive``, and forgets it so that the next one is
+        sent.
+        """
         call = self._alive.get(node_id)
         if call is not None and ray.wait([call], timeout=0)[0]:
             del self._alive[node_id]
@@ -143,14 +162,18 @@ class RankForkServers:
         return node_id in self._warm and bool(ray.wait([self._warm[node_id]], timeout=0)[0])
 
     def keep_spares(self, group: GroupState) -> None:
-        """Keeps as many spare workers on each machine of a cluster as the next group may need, once ``group`` has saved a checkpoint."""
+        """Keeps as many spare workers on each machine of a cluster as the next group may need,
+        once ``group`` has saved a checkpoint.
+        """
         if is_private() or not group.saved:
             return
         job, ranks = ray.get_runtime_context().get_job_id(), Counter(group.nodes)
         if group.number != self._group:
             self._group = group.number
             self._spares -= ranks
-            prestart(job, group.controller_env, 1)  # each group has one actor on this machine, at which its workers synchronise
+            prestart(
+                job, group.controller_env, 1
+            )  # each group has one actor on this machine, at which its workers synchronise
         for machine in machines():
             wanted = min(max(ranks.values()), num_fitting([machine.total], self._request))
             lacking = wanted - self._spares[machine.node_id]
@@ -181,7 +204,9 @@ def _server_on_this_node(code_hash: str) -> Any:
     until = time.monotonic() + START_S
     while True:
         try:
-            return ray.get_actor(_name(code_hash, ray.get_runtime_context().get_node_id()), namespace=_NAMESPACE)
+            return ray.get_actor(
+                _name(code_hash, ray.get_runtime_context().get_node_id()), namespace=_NAMESPACE
+            )
         except ValueError:  # the driver starts it as soon as it sees the machine
             if time.monotonic() > until:
                 raise
@@ -220,7 +245,10 @@ def forked_rank(task: RankTask, code_hash: str) -> Iterator[ForkedRank]:
     The rank ends when this process ends, or when the block is left. The rank writes to the standard
     output and error of this process, so Ray attributes its output to this job.
     """
-    with tempfile.TemporaryDirectory(prefix="mtl_ray-") as folder, socket.socket(socket.AF_UNIX) as listener:
+    with (
+        tempfile.TemporaryDirectory(prefix="mtl_ray-") as folder,
+        socket.socket(socket.AF_UNIX) as listener,
+    ):
         path = str(Path(folder) / "rank")
         listener.bind(path)
         listener.listen(1)

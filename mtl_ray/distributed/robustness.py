@@ -22,7 +22,9 @@ TASKS_PER_WORKER = 4
 """At least this many tasks for each worker, so that all workers finish at about the same time."""
 
 
-def measure_cells(request: RobustnessRequest, cells: Sequence[Cell], out: str, workers: int) -> dict[Cell, CellResult]:
+def measure_cells(
+    request: RobustnessRequest, cells: Sequence[Cell], out: str, workers: int
+) -> dict[Cell, CellResult]:
     """Measures the cells that are not saved in ``out`` yet.
 
     Args:
@@ -37,20 +39,36 @@ def measure_cells(request: RobustnessRequest, cells: Sequence[Cell], out: str, w
             another benchmark.
     """
     if min(workers, request.batch) < 1:
-        raise ValueError(f"--workers is {workers} and --batch {request.batch}; both must be at least 1")
+        raise ValueError(
+            f"--workers is {workers} and --batch {request.batch}; both must be at least 1"
+        )
     about = request.about()
     found = read_cells(out, cells, about)
     left = [cell for cell in cells if cell not in found]
     if left:
         rows = len(open_data(request.data, request.images))
-        shares = _shares(rows, request.batch, math.ceil(TASKS_PER_WORKER * workers / len(left)) if workers > 1 else 1)
+        shares = _shares(
+            rows,
+            request.batch,
+            math.ceil(TASKS_PER_WORKER * workers / len(left)) if workers > 1 else 1,
+        )
         if len(shares) == 1:  # the result of a cell is smaller than its measurements
             outcomes: Iterator[CellResult] = map_tasks(
-                partial(_measure_whole, request, rows), left, description="robustness", workers=workers, unit="cell"
+                partial(_measure_whole, request, rows),
+                left,
+                description="robustness",
+                workers=workers,
+                unit="cell",
             )
         else:
             items = [(cell, start, stop) for cell in left for start, stop in shares]
-            parts = map_tasks(partial(_measure, request), items, description="robustness", workers=workers, unit="part")
+            parts = map_tasks(
+                partial(_measure, request),
+                items,
+                description="robustness",
+                workers=workers,
+                unit="part",
+            )
             outcomes = _whole(len(shares), parts)
         for cell, outcome in zip(left, outcomes, strict=True):
             found[cell] = outcome
@@ -59,7 +77,9 @@ def measure_cells(request: RobustnessRequest, cells: Sequence[Cell], out: str, w
 
 
 def _shares(rows: int, batch: int, parts: int) -> list[tuple[int, int]]:
-    """Ranges of rows, each of whole batches, so that the batches do not depend on the number of ranges."""
+    """Ranges of rows, each of whole batches, so that the batches do not depend on the number of
+    ranges.
+    """
     batches = max(1, math.ceil(rows / batch))
     ends = sorted({batch * (batches * i // parts) for i in range(parts)} | {rows})
     return list(pairwise(ends)) or [(0, 0)]

@@ -127,7 +127,9 @@ class RunState:
             self._again = self._saved > self._saved_before and not self._done
             self._saved_before = self._saved
             if self._again:
-                _log.warning("the ranks failed and are started again: %s", reason.strip().rpartition("\n")[2])
+                _log.warning(
+                    "the ranks failed and are started again: %s", reason.strip().rpartition("\n")[2]
+                )
         return self._again
 
     def rank_done(self, group: int, attempt: int) -> bool:

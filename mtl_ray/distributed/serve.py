@@ -67,9 +67,13 @@ def _serving(models: Mapping[str, str], config: ServeConfig, key: str | None) ->
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     http = {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_s + 5}
-    serve.start(http_options=http, logging_config=quiet | {"log_level": "ERROR"})  # hides its warning about other nodes
+    serve.start(
+        http_options=http, logging_config=quiet | {"log_level": "ERROR"}
+    )  # hides its warning about other nodes
     try:
-        application = build_application(models, config, key, graceful_shutdown_wait_loop_s=0.5, logging_config=quiet)
+        application = build_application(
+            models, config, key, graceful_shutdown_wait_loop_s=0.5, logging_config=quiet
+        )
         serve.run(application, name=APPLICATION, route_prefix="/")
         url = url_of(config)
         _wait(url)
@@ -79,7 +83,9 @@ def _serving(models: Mapping[str, str], config: ServeConfig, key: str | None) ->
         serve.shutdown()
 
 
-def build_application(models: Mapping[str, str], config: ServeConfig, key: str | None, **options: Any) -> Any:
+def build_application(
+    models: Mapping[str, str], config: ServeConfig, key: str | None, **options: Any
+) -> Any:
     """The application of Serve for some bundles.
 
     ``options`` are further options of the deployment.
@@ -112,7 +118,9 @@ class Replica:
         from mtl_ray.serving.app import open_app
 
         _stay_on_loopback()
-        cv2.setNumThreads(config.threads)  # requests run in parallel: each uses its share of the cores
+        cv2.setNumThreads(
+            config.threads
+        )  # requests run in parallel: each uses its share of the cores
         self.application = open_app(models, config, parallel_of(config), key)
 
     def __serve_build_asgi_app__(self) -> Callable[..., Any]:
@@ -133,7 +141,9 @@ def _stay_on_loopback() -> None:
 
     if ray.util.get_node_ip_address() == "127.0.0.1":
         opened = replica.add_port_to_grpc_server
-        replica.add_port_to_grpc_server = lambda server, address: opened(server, address.replace("[::]", "127.0.0.1"))
+        replica.add_port_to_grpc_server = lambda server, address: opened(
+            server, address.replace("[::]", "127.0.0.1")
+        )
 
 
 def url_of(config: ServeConfig) -> str:
@@ -152,7 +162,9 @@ def api_key(config: ServeConfig) -> str | None:
     if config.api_key_env is None:
         return None
     if not os.environ.get(config.api_key_env):
-        raise ValueError(f"serve.api_key_env is {config.api_key_env}, but that environment variable is empty")
+        raise ValueError(
+            f"serve.api_key_env is {config.api_key_env}, but that environment variable is empty"
+        )
     return os.environ[config.api_key_env]
 
 
@@ -163,7 +175,10 @@ def _check_port(config: ServeConfig) -> None:
         try:
             probe.bind((config.host, config.port))
         except OSError as error:
-            raise ValueError(f"cannot listen on {config.host}, port {config.port} ({error.strerror}); --port chooses another") from error
+            raise ValueError(
+                f"cannot listen on {config.host}, port {config.port} ({error.strerror}); --port "
+                "chooses another"
+            ) from error
 
 
 def _wait(url: str) -> None:
@@ -176,6 +191,7 @@ def _wait(url: str) -> None:
         except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
             if time.monotonic() > give_up:
                 raise ValueError(
-                    f"nothing answers at {url} ({error}); if Serve runs on this cluster already, it listens elsewhere"
+                    f"nothing answers at {url} ({error}); if Serve runs on this cluster already, "
+                    "it listens elsewhere"
                 ) from error
             time.sleep(0.05)

@@ -1,4 +1,6 @@
-"""Bundles as an application for Serve's own config files: ``serve deploy``, or a RayService on Kubernetes."""
+"""Bundles as an application for Serve's own config files: ``serve deploy``, or a RayService on
+Kubernetes.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +28,17 @@ def application(args: Mapping[str, Any]) -> Application:
     try:
         config = TypeAdapter(ServeConfig).validate_python(dict(args))
     except ValidationError as error:
-        raise ValueError("; ".join(f"args.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())) from None
+        raise ValueError(
+            "; ".join(
+                f"args.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()
+            )
+        ) from None
     if not config.models:
-        raise ValueError("args.models names no bundle: {NAME: URI} is what answers at /predictions/NAME")
-    return build_application({name: storage.absolute(uri) for name, uri in config.models.items()}, config, api_key(config))
+        raise ValueError(
+            "args.models names no bundle: {NAME: URI} is what answers at /predictions/NAME"
+        )
+    return build_application(
+        {name: storage.absolute(uri) for name, uri in config.models.items()},
+        config,
+        api_key(config),
+    )

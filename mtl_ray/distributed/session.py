@@ -56,14 +56,17 @@ def is_private() -> bool:
 
     Works inside its tasks and actors too.
     """
-    return "RAY_ADDRESS" not in os.environ and ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
+    return "RAY_ADDRESS" not in os.environ and ray.get_runtime_context().gcs_address.startswith(
+        "127.0.0.1:"
+    )
 
 
 def _private(num_cpus: int | None) -> Iterator[None]:
     parent = os.environ.get("RAY_TMPDIR", "/tmp")
     if len(parent) > _LONGEST_PARENT:
         raise ValueError(
-            f"RAY_TMPDIR={parent} is too long: Ray's sockets lie below it, so it may have at most {_LONGEST_PARENT} characters"
+            f"RAY_TMPDIR={parent} is too long: Ray's sockets lie below it, so it may have at most "
+            f"{_LONGEST_PARENT} characters"
         )
     os.makedirs(parent, exist_ok=True)
     folder = tempfile.mkdtemp(prefix="mr", dir=parent)
@@ -89,9 +92,12 @@ def _start(folder: str, num_cpus: int | None) -> None:
             _temp_dir=folder,
             _plasma_directory=_object_folder(folder),
         )
-    except Exception as error:  # a process of Ray died or did not answer; Ray has no exception class for that
+    except (
+        Exception
+    ) as error:  # a process of Ray died or did not answer; Ray has no exception class for that
         raise ValueError(
-            f"no private Ray could be started on this machine ({str(error).strip().splitlines()[0]}); "
+            "no private Ray could be started on this machine "
+            f"({str(error).strip().splitlines()[0]}); "
             "python -m jobs.doctor checks its memory, its folders and its token"
         ) from error
 
@@ -114,7 +120,9 @@ def init_patiently(**options: Any) -> None:
 
 
 def _object_folder(folder: str) -> str | None:
-    """The folder for Ray's objects if /dev/shm is missing or too small, as it often is in containers; else None."""
+    """The folder for Ray's objects if /dev/shm is missing or too small, as it often is in
+    containers; else None.
+    """
     if os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free >= OBJECT_STORE_BYTES:
         return None
     return folder
@@ -122,7 +130,8 @@ def _object_folder(folder: str) -> str | None:
 
 @contextmanager
 def _loopback() -> Iterator[None]:
-    """A Ray that is started inside, and the communication between its ranks, use the address 127.0.0.1.
+    """A Ray that is started inside, and the communication between its ranks, use the address
+    127.0.0.1.
 
     ``ray.init`` replaces 127.0.0.1 by the external address of the machine, and Ray's processes then
     listen on all interfaces. Ray stays on the loopback interface only if it allows no cluster, as

@@ -1,4 +1,6 @@
-"""Writes the shards of a conversion one by one. Each leaves a note, so that an interrupted conversion resumes."""
+"""Writes the shards of a conversion one by one. Each leaves a note, so that an interrupted
+conversion resumes.
+"""
 
 import hashlib
 import json
@@ -69,7 +71,14 @@ def write_job(job: ShardJob) -> ShardResult:
         return found
     written = ShardResult(None, [], 0)
     keypoints, layout = job.source.vocabulary.keypoints, job.source.layout
-    entry = write_shard(job.uri, job.name, _samples(job, written), encoding=job.encoding, keypoints=keypoints, layout=layout)
+    entry = write_shard(
+        job.uri,
+        job.name,
+        _samples(job, written),
+        encoding=job.encoding,
+        keypoints=keypoints,
+        layout=layout,
+    )
     written.entry = entry if entry.rows else None
     storage.write(note, json.dumps({"job": job.conversion, "written": _to_json(written)}).encode())
     return written
@@ -77,7 +86,9 @@ def write_job(job: ShardJob) -> ShardResult:
 
 def conversion_hash(provenance: dict[str, Any], num_parts: int) -> str:
     """Hash of a conversion: any change of its options or inputs changes it."""
-    return hashlib.sha256(json.dumps([provenance, num_parts, _VERSION], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([provenance, num_parts, _VERSION], sort_keys=True).encode()
+    ).hexdigest()
 
 
 def clear(uri: str, entries: list[ShardEntry]) -> None:
@@ -93,7 +104,9 @@ def _samples(job: ShardJob, written: ShardResult) -> Iterator[Sample]:
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         for start in range(0, len(job.source), _AT_A_TIME):
             indices = range(start, min(start + _AT_A_TIME, len(job.source)))
-            for sample, found in pool.map(job.source.read, indices) if job.remote else map(job.source.read, indices):
+            for sample, found in (
+                pool.map(job.source.read, indices) if job.remote else map(job.source.read, indices)
+            ):
                 written.skipped += found
                 if sample is not None:
                     written.annotated += sample.annotated
@@ -110,26 +123,44 @@ def _read_note(uri: str, job: ShardJob) -> ShardResult | None:
     entry = _entry(content["written"]["entry"], job) if content["written"]["entry"] else None
     if entry and not storage.exists(storage.join(job.uri, entry.name)):
         return None
-    return ShardResult(entry, [SkippedItem(**item) for item in content["written"]["rejects"]], content["written"]["annotated"])
+    return ShardResult(
+        entry,
+        [SkippedItem(**item) for item in content["written"]["rejects"]],
+        content["written"]["annotated"],
+    )
 
 
 def _to_json(written: ShardResult) -> dict[str, Any]:
     """All but the layout, which the job has."""
     entry = None
     if written.entry is not None:
-        entry = {each.name: getattr(written.entry, each.name) for each in fields(written.entry) if each.name != "layout"}
-    return {"entry": entry, "rejects": [asdict(item) for item in written.skipped], "annotated": written.annotated}
+        entry = {
+            each.name: getattr(written.entry, each.name)
+            for each in fields(written.entry)
+            if each.name != "layout"
+        }
+    return {
+        "entry": entry,
+        "rejects": [asdict(item) for item in written.skipped],
+        "annotated": written.annotated,
+    }
 
 
 def _entry(content: dict[str, Any], job: ShardJob) -> ShardEntry:
     """A ShardEntry from JSON, whose keys are texts and whose sequences are lists."""
     for name in ("images", "units"):
-        content[name] = {kind: {int(key): count for key, count in counts.items()} for kind, counts in content[name].items()}
-    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+        content[name] = {
+            kind: {int(key): count for key, count in counts.items()}
+            for kind, counts in content[name].items()
+        }
+    plain: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+    }
     return ShardEntry(layout=job.source.layout, **plain)
 
 
-# A split that was converted before, as a Source: so it can be written again in the other form or with other shards.
+# A split that was converted before, as a Source: so it can be written again in the other form or
+# with other shards.
 
 
 def open_shards(config: Shards) -> Source:
@@ -140,7 +171,9 @@ def open_shards(config: Shards) -> Source:
     """
     split = open_split(storage.absolute(config.root))
     blocks = np.repeat(np.arange(len(split.block_rows)), split.block_rows)
-    rows = np.arange(len(blocks)) - np.repeat(np.cumsum(split.block_rows) - split.block_rows, split.block_rows)
+    rows = np.arange(len(blocks)) - np.repeat(
+        np.cumsum(split.block_rows) - split.block_rows, split.block_rows
+    )
     return Source(
         vocabulary=split.vocabulary,
         records=list(zip(blocks.tolist(), rows.tolist(), strict=True)),

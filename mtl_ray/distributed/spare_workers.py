@@ -44,12 +44,18 @@ def import_hook() -> dict[str, str]:
 def _importable_elsewhere() -> bool:
     """Whether a Python process that starts in another folder imports this mtl_ray."""
     command = [sys.executable, "-c", "import mtl_ray; print(mtl_ray.__file__)"]
-    return subprocess.run(command, cwd="/", capture_output=True, text=True, check=False).stdout.strip() == mtl_ray.__file__
+    return (
+        subprocess.run(command, cwd="/", capture_output=True, text=True, check=False).stdout.strip()
+        == mtl_ray.__file__
+    )
 
 
 def import_all() -> None:
     """Imports what every worker of Ray Train imports here."""
-    for name in ("ray.train.v2._internal.execution.worker_group.worker", "mtl_ray.distributed.rank_worker"):
+    for name in (
+        "ray.train.v2._internal.execution.worker_group.worker",
+        "mtl_ray.distributed.rank_worker",
+    ):
         importlib.import_module(name)
 
 
@@ -65,12 +71,21 @@ def prestart(job: str, runtime_env: str, count: int) -> None:
     this_node = ray.get_runtime_context().get_node_id()
     node = next(node for node in ray.nodes() if node["NodeID"] == this_node)
     request = node_manager_pb2.PrestartWorkersRequest(
-        language=common_pb2.PYTHON, job_id=bytes.fromhex(job), keep_alive_duration_secs=KEEP_S, num_workers=count
+        language=common_pb2.PYTHON,
+        job_id=bytes.fromhex(job),
+        keep_alive_duration_secs=KEEP_S,
+        num_workers=count,
     )
-    request.runtime_env_info.CopyFrom(get_runtime_env_info(RuntimeEnv.deserialize(runtime_env), serialize=False))
+    request.runtime_env_info.CopyFrom(
+        get_runtime_env_info(RuntimeEnv.deserialize(runtime_env), serialize=False)
+    )
     request.runtime_env_info.serialized_runtime_env = runtime_env
     with init_grpc_channel(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}") as channel:
         try:
-            node_manager_pb2_grpc.NodeManagerServiceStub(channel).PrestartWorkers(request, timeout=REQUEST_S)
+            node_manager_pb2_grpc.NodeManagerServiceStub(channel).PrestartWorkers(
+                request, timeout=REQUEST_S
+            )
         except grpc.RpcError as error:
-            _log.warning("no spare workers on this machine, so that the next start takes longer: %s", error)
+            _log.warning(
+                "no spare workers on this machine, so that the next start takes longer: %s", error
+            )

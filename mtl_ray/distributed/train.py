@@ -1,4 +1,6 @@
-"""Training on Ray: as many workers as the cluster has room for, on any machines, until the run is done."""
+"""Training on Ray: as many workers as the cluster has room for, on any machines, until the run
+is done.
+"""
 
 import functools
 import logging
@@ -80,12 +82,16 @@ def train(config: ExperimentConfig, *, on_metrics: OnMetrics | None = None) -> S
         return summary_of(run_uri(config), state)
     check_length(config.schedule)
     check_splits(config)
-    with session(num_cpus=max(os.cpu_count() or 1, cpus_of_all_workers(config))), _Driver(config, on_metrics) as driver:
+    with (
+        session(num_cpus=max(os.cpu_count() or 1, cpus_of_all_workers(config))),
+        _Driver(config, on_metrics) as driver,
+    ):
         return driver.run()
 
 
 def with_absolute_uris(config: ExperimentConfig) -> ExperimentConfig:
-    """The config with absolute paths, which other machines and other working directories understand.
+    """The config with absolute paths, which other machines and other working directories
+    understand.
 
     Raises:
         ValueError: if the output of a submitted job is relative.
@@ -100,7 +106,12 @@ def with_absolute_uris(config: ExperimentConfig) -> ExperimentConfig:
             ledger=_absolute(runtime.ledger),
         ),
         data=replace(data, train=_absolute_split(data.train), val=_absolute_split(data.val)),
-        model=replace(config.model, backbone=replace(backbone, **{name: storage.absolute(uri) for name, uri in backbone.paths().items()})),
+        model=replace(
+            config.model,
+            backbone=replace(
+                backbone, **{name: storage.absolute(uri) for name, uri in backbone.paths().items()}
+            ),
+        ),
     )
 
 
@@ -109,12 +120,18 @@ def _absolute(uri: str | None) -> str | None:
 
 
 def _absolute_split(split: AnySplit) -> AnySplit:
-    uri = storage.absolute(split.uri) if isinstance(split.uri, str) else tuple(map(storage.absolute, split.uri))
+    uri = (
+        storage.absolute(split.uri)
+        if isinstance(split.uri, str)
+        else tuple(map(storage.absolute, split.uri))
+    )
     return replace(split, uri=uri)
 
 
 class _Driver:
-    """Runs in the process that started the training: shows progress, watches the cluster, handles signals."""
+    """Runs in the process that started the training: shows progress, watches the cluster,
+    handles signals.
+    """
 
     def __init__(self, config: ExperimentConfig, on_metrics: OnMetrics | None) -> None:
         self._config, self._on_metrics = config, on_metrics
@@ -129,11 +146,16 @@ class _Driver:
         self._checked_at = self._grouped_at = time.monotonic()
         shares = config.data.lanes or default_lanes(config.data.batch)
         self._most = max(self._runtime.fewest_workers, min(self._runtime.most_workers, shares))
-        self._autoscaler = AutoscalerRequest(self._request, self._runtime.fewest_workers, self._most)
+        self._autoscaler = AutoscalerRequest(
+            self._request, self._runtime.fewest_workers, self._most
+        )
 
     def __enter__(self) -> "_Driver":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._before = {
+                number: signal.signal(number, self._on_signal)
+                for number in (signal.SIGTERM, signal.SIGINT)
+            }
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -146,7 +168,9 @@ class _Driver:
         if self._signal is not None:
             self._exit()
         self._signal = signal.Signals(number)
-        _log.warning("%s: the run stops with a checkpoint; once more ends it without", self._signal.name)
+        _log.warning(
+            "%s: the run stops with a checkpoint; once more ends it without", self._signal.name
+        )
 
     def run(self) -> Summary:
         """Starts groups of workers until the run is done or must end."""
@@ -154,7 +178,11 @@ class _Driver:
         while True:
             self._servers.update()
             wait_for_room(
-                self._runtime.fewest_workers, self._request, private=is_private(), patience_s=patience_s, watch=self._exit_if_signalled
+                self._runtime.fewest_workers,
+                self._request,
+                private=is_private(),
+                patience_s=patience_s,
+                watch=self._exit_if_signalled,
             )
             patience_s = PATIENCE_AFTER_LOSS_S
             try:
@@ -165,20 +193,33 @@ class _Driver:
                 if user_error is not None:
                     raise user_error from None
                 self._exit_if_signalled()
-                if not (isinstance(error, ControllerError) and isinstance(error.controller_failure, NoRoomError)):
+                if not (
+                    isinstance(error, ControllerError)
+                    and isinstance(error.controller_failure, NoRoomError)
+                ):
                     raise
             except RayActorError as error:
                 self._losses += 1
                 if self._losses > self._runtime.max_failures:
                     raise
-                _log.warning("the actors that look after the workers died and are started again: %s", str(error).splitlines()[0])
+                _log.warning(
+                    "the actors that look after the workers died and are started again: %s",
+                    str(error).splitlines()[0],
+                )
                 self._run_state = start_run_state()
 
     def _trainer(self, scratch: str) -> ElasticTrainer:
         runtime = self._runtime
         timeout_s = runtime.save_patience_s + MEETING_S
         return ElasticTrainer(
-            functools.partial(run_worker, self._config, "GPU" in self._request, timeout_s, self._servers.code_hash, self._run_state),
+            functools.partial(
+                run_worker,
+                self._config,
+                "GPU" in self._request,
+                timeout_s,
+                self._servers.code_hash,
+                self._run_state,
+            ),
             name=f"{runtime.name}-{uuid.uuid4().hex[:6]}",
             storage=scratch,
             fewest=runtime.fewest_workers,
@@ -192,7 +233,11 @@ class _Driver:
     def _finished(self, summary: Summary) -> Summary:
         self._show()
         if not summary["finished"]:
-            _log.warning("the run stopped after step %d, with a checkpoint: the same command goes on from there", summary["step"])
+            _log.warning(
+                "the run stopped after step %d, with a checkpoint: the same command goes on from "
+                "there",
+                summary["step"],
+            )
             self._exit_if_signalled()
         return summary
 
@@ -215,7 +260,11 @@ class _Driver:
             self._servers.update()
             self._autoscaler.update()
             group = ray.get(self._run_state.group_state.remote())
-            if self._on_metrics is None:  # a search runs its trials one after another in one job, and each would leave spares behind
+            if (
+                self._on_metrics is None
+                # a search runs its trials one after another in one job, and each would leave spares
+                # behind
+            ):
                 self._servers.keep_spares(group)
             reason = self._regroup_reason(group)
             if reason:
@@ -223,13 +272,17 @@ class _Driver:
                 self._run_state.request_stop.remote(reason)
 
     def _show(self) -> None:
-        progress, evaluations = ray.get([self._run_state.progress.remote(), self._run_state.new_evaluations.remote()])
+        progress, evaluations = ray.get(
+            [self._run_state.progress.remote(), self._run_state.new_evaluations.remote()]
+        )
         if progress is not None:
             self._bar.show(progress)
         new = [each for each in evaluations if each.step > self._measured]
         for each in new:
             self._measured = each.step
-            if self._on_metrics is not None and self._on_metrics(each.step, each.epoch, each.metrics):
+            if self._on_metrics is not None and self._on_metrics(
+                each.step, each.epoch, each.metrics
+            ):
                 self._run_state.request_stop.remote("on_metrics", end=True)
 
     def _regroup_reason(self, group: GroupState) -> str:
@@ -242,7 +295,10 @@ class _Driver:
         if leaving:
             return f"the cluster takes away {len(leaving)} of the machines"
         if size < self._most and time.monotonic() - self._grouped_at > self._runtime.grow_every_s:
-            more = num_fitting((machine.free for machine in machines() if self._servers.is_warm(machine.node_id)), self._request)
+            more = num_fitting(
+                (machine.free for machine in machines() if self._servers.is_warm(machine.node_id)),
+                self._request,
+            )
             if more:
                 return f"there is room for {min(size + more, self._most)} workers instead of {size}"
         return ""

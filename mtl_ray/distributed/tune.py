@@ -57,30 +57,58 @@ def search(tree: Node, *, train: Train = train) -> Search:
     if found.done:
         _log.warning("the search %s is finished already: nothing is left to do", found.uri)
         return found
-    wanted = (found.tune.concurrent or 1) * found.config.runtime.most_workers * found.config.runtime.cpus_per_worker
-    with session(num_cpus=max(os.cpu_count() or 1, int(wanted))), tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch, _quiet():
+    wanted = (
+        (found.tune.concurrent or 1)
+        * found.config.runtime.most_workers
+        * found.config.runtime.cpus_per_worker
+    )
+    with (
+        session(num_cpus=max(os.cpu_count() or 1, int(wanted))),
+        tempfile.TemporaryDirectory(prefix="mtl_ray-") as scratch,
+        _quiet(),
+    ):
         _tune(found, scratch, train)
     return found
 
 
 def _tune(found: Search, scratch: str, train: Train) -> None:
     config = found.tune
-    this_node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    curves = {number: found.results[number].reports if number in found.results else found.records.curve(number) for number in found.trials}
+    this_node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
+    curves = {
+        number: found.results[number].reports
+        if number in found.results
+        else found.records.curve(number)
+        for number in found.trials
+    }
     scheduler = ray.remote(num_cpus=0, scheduling_strategy=this_node)(TrialScheduler).remote(
         curves, config.goals[0], config.scheduler, config.grace, config.reduction
     )
-    trial = functools.partial(run_trial, scheduler=scheduler, goals=config.goals, folder=found.uri, train=train)
-    with progress_bar(total=found.total, initial=len(found.results), desc=found.config.runtime.name, unit="trial", leave=True) as bar:
+    trial = functools.partial(
+        run_trial, scheduler=scheduler, goals=config.goals, folder=found.uri, train=train
+    )
+    with progress_bar(
+        total=found.total,
+        initial=len(found.results),
+        desc=found.config.runtime.name,
+        unit="trial",
+        leave=True,
+    ) as bar:
         tune.Tuner(
-            tune.with_resources(_named(trial), tune.PlacementGroupFactory([{"CPU": 0.0, "memory": DRIVER_BYTES}])),
+            tune.with_resources(
+                _named(trial), tune.PlacementGroupFactory([{"CPU": 0.0, "memory": DRIVER_BYTES}])
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=_Proposer(found, bar),
                 num_samples=-1,
                 max_concurrent_trials=config.concurrent or max_concurrent(found.config),
             ),
             run_config=tune.RunConfig(
-                name="search", storage_path=scratch, verbose=0, failure_config=tune.FailureConfig(max_failures=config.max_failures)
+                name="search",
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=config.max_failures),
             ),
         ).fit()
 
@@ -121,18 +149,27 @@ class _Proposer(Searcher):  # type: ignore[misc]
             return Searcher.FINISHED
         self._numbers[trial_id] = trial.number
         try:
-            return {"number": trial.number, "config": to_yaml(with_absolute_uris(self._search.trial_config(trial)))}
+            return {
+                "number": trial.number,
+                "config": to_yaml(with_absolute_uris(self._search.trial_config(trial))),
+            }
         except ValueError as error:
             return {"number": trial.number, "problem": str(error)}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         """Called by Ray Tune."""
         number = self._numbers[trial_id]
         if result is not None and RESULT in result:
             ended = parse_result(result[RESULT])
         elif error:
             times = self._search.tune.max_failures + 1
-            ended = Result(state="failed", values=None, reason=f"its process or its machine was lost {times} times")
+            ended = Result(
+                state="failed",
+                values=None,
+                reason=f"its process or its machine was lost {times} times",
+            )
         else:
             return  # the search is being stopped: the next start resumes the trial
         self._search.end(number, ended)
@@ -151,11 +188,20 @@ def line_of(found: Search, number: int) -> str:
     """One line about a trial that has ended."""
     result, goals = found.results[number], found.tune.goals
     if result.values is not None:
-        shown = "  ".join(f"{goal.metric}={value:.4g}" for goal, value in zip(goals, result.values, strict=True))
+        shown = "  ".join(
+            f"{goal.metric}={value:.4g}" for goal, value in zip(goals, result.values, strict=True)
+        )
     else:
-        last = f"{goals[0].metric}={result.reports[-1].value:.4g}  " if result.reports and result.state == "stopped" else ""
+        last = (
+            f"{goals[0].metric}={result.reports[-1].value:.4g}  "
+            if result.reports and result.state == "stopped"
+            else ""
+        )
         shown = last + result.reason.splitlines()[0][:160]
-    return f"trial {number:<4} {result.state:<8} {shown}   {parameters_text(found.trials[number].parameters)}   {result.seconds:.0f} s"
+    return (
+        f"trial {number:<4} {result.state:<8} {shown}   "
+        f"{parameters_text(found.trials[number].parameters)}   {result.seconds:.0f} s"
+    )
 
 
 def _best(found: Search) -> str:
@@ -175,7 +221,11 @@ def _quiet() -> Iterator[None]:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)) if main else None
+    before = (
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        if main
+        else None
+    )
     try:
         yield
     finally:

@@ -1,4 +1,5 @@
-"""One trial of a search: an ordinary training in a process that Ray Tune starts somewhere on the cluster.
+"""One trial of a search: an ordinary training in a process that Ray Tune starts somewhere on the
+cluster.
 
 A trial reports its evaluations to the trial scheduler, an actor that decides which trials stop
 early.
@@ -37,7 +38,9 @@ class Train(Protocol):
         ...
 
 
-def run_trial(given: Mapping[str, Any], scheduler: Any, goals: Sequence[Objective], folder: str, train: Train) -> None:
+def run_trial(
+    given: Mapping[str, Any], scheduler: Any, goals: Sequence[Objective], folder: str, train: Train
+) -> None:
     """Trains, and reports the result to Ray Tune once.
 
     Args:
@@ -53,12 +56,30 @@ def run_trial(given: Mapping[str, Any], scheduler: Any, goals: Sequence[Objectiv
     with contextlib.redirect_stderr(log):
         result = _train(given, scheduler, goals, records, train)
     if log.getvalue():
-        storage.write(storage.join(records.trial_uri(given["number"]), "log.txt"), log.getvalue().replace("\r", "\n").encode())
-    kept = {"reports": ray.get(scheduler.curve.remote(given["number"])), "seconds": round(time.monotonic() - started, 1)}
-    tune.report({RESULT: TypeAdapter(Result).dump_json(TypeAdapter(Result).validate_python({**result, **kept})).decode()})
+        storage.write(
+            storage.join(records.trial_uri(given["number"]), "log.txt"),
+            log.getvalue().replace("\r", "\n").encode(),
+        )
+    kept = {
+        "reports": ray.get(scheduler.curve.remote(given["number"])),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    tune.report(
+        {
+            RESULT: TypeAdapter(Result)
+            .dump_json(TypeAdapter(Result).validate_python({**result, **kept}))
+            .decode()
+        }
+    )
 
 
-def _train(given: Mapping[str, Any], scheduler: Any, goals: Sequence[Objective], records: Records, train: Train) -> dict[str, Any]:
+def _train(
+    given: Mapping[str, Any],
+    scheduler: Any,
+    goals: Sequence[Objective],
+    records: Records,
+    train: Train,
+) -> dict[str, Any]:
     """State, values, reason and metrics. An error fails this trial and does not end the search."""
     if "problem" in given:
         return {"state": "failed", "values": None, "reason": given["problem"]}
@@ -68,7 +89,9 @@ def _train(given: Mapping[str, Any], scheduler: Any, goals: Sequence[Objective],
     def on_metrics(step: int, epoch: float, metrics: Mapping[str, float]) -> bool:
         if len(goals) > 1:
             return False
-        curve, stops = ray.get(scheduler.report.remote(number, epoch, _value(goals[0].metric, metrics)))
+        curve, stops = ray.get(
+            scheduler.report.remote(number, epoch, _value(goals[0].metric, metrics))
+        )
         records.keep_curve(number, curve)
         if stops:
             stopped.append(f"after {epoch:.3g} epochs")
@@ -78,7 +101,12 @@ def _train(given: Mapping[str, Any], scheduler: Any, goals: Sequence[Objective],
         summary = train(parse_experiment(given["config"], f"trial {number}"), on_metrics=on_metrics)
         metrics = {name: value for name, value in summary["metrics"].items() if value is not None}
         if not summary["finished"]:
-            return {"state": "stopped", "values": None, "reason": (stopped or ["by hand"])[-1], "metrics": metrics}
+            return {
+                "state": "stopped",
+                "values": None,
+                "reason": (stopped or ["by hand"])[-1],
+                "metrics": metrics,
+            }
         values = _values(goals, metrics, summary["run"])
     except Exception as error:
         return {"state": "failed", "values": None, "reason": _reason(error)}
@@ -90,7 +118,9 @@ def _values(goals: Sequence[Objective], metrics: Mapping[str, float], run_uri: s
     if any(goal.metric in COSTS for goal in goals):
         from mtl_ray.inference.checkpoint import find_checkpoint
 
-        task = ray.remote(num_cpus=1, scheduling_strategy="DEFAULT")(_cost)  # not in the trial's placement group, which has no CPU
+        task = ray.remote(num_cpus=1, scheduling_strategy="DEFAULT")(
+            _cost
+        )  # not in the trial's placement group, which has no CPU
         known |= ray.get(task.remote(find_checkpoint(run_uri, "last")))
     return [_value(goal.metric, known) for goal in goals]
 
@@ -103,7 +133,9 @@ def _cost(checkpoint_uri: str) -> dict[str, float]:
 
 def _value(metric: str, metrics: Mapping[str, float]) -> float:
     if metric not in metrics:
-        raise ValueError(f"the evaluation has no value of {metric}; it has {', '.join(metrics) or 'none'}")
+        raise ValueError(
+            f"the evaluation has no value of {metric}; it has {', '.join(metrics) or 'none'}"
+        )
     return metrics[metric]
 
 

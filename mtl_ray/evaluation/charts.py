@@ -51,11 +51,21 @@ def confusion_figure(head: str, whole: Confusion) -> Figure:
     axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(places, names)
     axes.set(xlabel="predicted", ylabel="annotated")
-    figure.suptitle(_title(f"{head}: {chart.unit} by class", chart.note))  # over the whole figure: the panel of one class is narrow
+    figure.suptitle(
+        _title(f"{head}: {chart.unit} by class", chart.note)
+    )  # over the whole figure: the panel of one class is narrow
     if len(chart.names) <= MOST_NUMBERED:
         for row, column in zip(*np.nonzero(chart.counts), strict=True):
             ink = "white" if shares[row, column] > _DARK else "#202020"
-            axes.text(column, row, _short(int(chart.counts[row, column])), ha="center", va="center", color=ink, fontsize=8)
+            axes.text(
+                column,
+                row,
+                _short(int(chart.counts[row, column])),
+                ha="center",
+                va="center",
+                color=ink,
+                fontsize=8,
+            )
     figure.colorbar(image, ax=axes, label="share of the annotated", shrink=0.8)
     return figure
 
@@ -74,17 +84,39 @@ def curves_figure(head: str, chart: PrecisionRecall) -> Figure:
         axes.plot(RECALLS, chart.precision[index], label=label, **curve_style(place, len(RECALLS)))  # type: ignore[arg-type]
     if len(all_classes) > 1:
         mean = chart.precision[all_classes].mean(axis=0)
-        axes.plot(RECALLS, mean, color="#202020", linewidth=2.5, label=f"mean of {len(all_classes)}  {mean.mean():.3f}")
+        axes.plot(
+            RECALLS,
+            mean,
+            color="#202020",
+            linewidth=2.5,
+            label=f"mean of {len(all_classes)}  {mean.mean():.3f}",
+        )
     hidden = len(all_classes) - len(drawn)
-    title = f"{head}: precision and recall" + (f", the {len(drawn)} worst of {len(all_classes)} classes" if hidden else "")
-    axes.set(xlabel="recall", ylabel="precision", xlim=(-0.01, 1.01), ylim=(-0.02, 1.03), title=_title(title, chart.note))
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="average precision", alignment="left")
+    title = f"{head}: precision and recall" + (
+        f", the {len(drawn)} worst of {len(all_classes)} classes" if hidden else ""
+    )
+    axes.set(
+        xlabel="recall",
+        ylabel="precision",
+        xlim=(-0.01, 1.01),
+        ylim=(-0.02, 1.03),
+        title=_title(title, chart.note),
+    )
+    axes.legend(
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        title="average precision",
+        alignment="left",
+    )
     return figure
 
 
 def _word(name: str) -> str:
     """A class name, shortened; dollar signs are escaped for matplotlib."""
-    return (name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "...").replace("$", r"\$")
+    return (name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "...").replace(
+        "$", r"\$"
+    )
 
 
 def _title(title: str, note: str) -> str:

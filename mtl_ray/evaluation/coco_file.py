@@ -54,12 +54,18 @@ def read_coco_file(uri: str) -> CocoFile:
             category.
     """
     content = read_json(uri)
-    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in ("images", "annotations", "categories")):
-        raise ValueError(f"{uri} is no COCO annotation file: it has no lists images, annotations and categories")
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(part), list) for part in ("images", "annotations", "categories")
+    ):
+        raise ValueError(
+            f"{uri} is no COCO annotation file: it has no lists images, annotations and categories"
+        )
     try:
         return _read(content)
     except KeyError as error:
-        raise ValueError(f"{uri}: an entry lacks {error}, or refers to {error}, which does not exist") from error
+        raise ValueError(
+            f"{uri}: an entry lacks {error}, or refers to {error}, which does not exist"
+        ) from error
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{uri} cannot be read as a COCO annotation file: {error}") from error
 
@@ -74,7 +80,8 @@ def read_json(uri: str) -> Any:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         content = text_of(content).encode()
     collecting = gc.isenabled()
-    gc.disable()  # parsed JSON has no cycles; searching a million objects for them takes half of the time
+    # parsed JSON has no cycles; searching a million objects for them takes half of the time
+    gc.disable()
     try:
         return ANYTHING.validate_json(content)
     except ValidationError as error:
@@ -88,12 +95,16 @@ def _read(content: Mapping[str, Any]) -> CocoFile:
     categories = {_key(category, "id"): category for category in content["categories"]}
     categories = {key: categories[key] for key in sorted(categories, key=_in_order)}
     class_of = {key: number for number, key in enumerate(categories)}
-    points: Mapping[str, Any] = next((category for category in categories.values() if category.get("keypoints")), {})
+    points: Mapping[str, Any] = next(
+        (category for category in categories.values() if category.get("keypoints")), {}
+    )
     vocabulary = Vocabulary(
         classes={"instances": tuple(_class_name(category) for category in categories.values())},
         keypoints=tuple(map(str, points.get("keypoints", ()))),
         skeleton=skeleton_of(points.get("skeleton"), len(points.get("keypoints", ()))),
-        category_ids={"instances": tuple(key for key in categories if isinstance(key, int))} if _all_numbers(categories) else {},
+        category_ids={"instances": tuple(key for key in categories if isinstance(key, int))}
+        if _all_numbers(categories)
+        else {},
     )
     images = {_key(image, "id"): image for image in content["images"]}
     by_image: dict[int | str, list[Mapping[str, Any]]] = {number: [] for number in images}
@@ -102,14 +113,19 @@ def _read(content: Mapping[str, Any]) -> CocoFile:
     masks = any("segmentation" in annotation for annotation in content["annotations"])
     names = {str(number): str(image.get("file_name", number)) for number, image in images.items()}
     in_order = sorted(images, key=_in_order)
-    samples = tuple(_sample(str(key), images[key], by_image[key], class_of, masks, len(vocabulary.keypoints)) for key in in_order)
+    samples = tuple(
+        _sample(str(key), images[key], by_image[key], class_of, masks, len(vocabulary.keypoints))
+        for key in in_order
+    )
     return CocoFile(
         vocabulary=vocabulary,
         samples=samples,
         file_names=names,
         listed_classes=tuple(_class_name(category) for category in content["categories"]),
         supercategories={
-            _class_name(each): str(each["supercategory"]) for each in categories.values() if each.get("supercategory") is not None
+            _class_name(each): str(each["supercategory"])
+            for each in categories.values()
+            if each.get("supercategory") is not None
         },
     )
 
@@ -136,29 +152,48 @@ def _class_name(category: Mapping[str, Any]) -> str:
 
 
 def _sample(
-    key: str, image: Mapping[str, Any], found: list[Mapping[str, Any]], class_of: Mapping[int | str, int], masks: bool, points: int
+    key: str,
+    image: Mapping[str, Any],
+    found: list[Mapping[str, Any]],
+    class_of: Mapping[int | str, int],
+    masks: bool,
+    points: int,
 ) -> Sample:
     height, width = _side(image, "height"), _side(image, "width")
     for annotation in found:
         if not isinstance(annotation["bbox"], list) or len(annotation["bbox"]) != 4:
-            raise ValueError(f"the bbox of annotation {annotation.get('id')} is {shown(annotation['bbox'])}, not four numbers")
+            raise ValueError(
+                f"the bbox of annotation {annotation.get('id')} is {shown(annotation['bbox'])}, "
+                "not four numbers"
+            )
     xywh = np.array([annotation["bbox"] for annotation in found], np.float64).reshape(-1, 4)
     boxes: NDArray[Any] = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     areas: NDArray[Any] = np.array(
-        [box[2] * box[3] if annotation.get("area") is None else annotation["area"] for annotation, box in zip(found, xywh, strict=True)],
+        [
+            box[2] * box[3] if annotation.get("area") is None else annotation["area"]
+            for annotation, box in zip(found, xywh, strict=True)
+        ],
         np.float64,
     )
     instances = Instances(
         boxes_xyxy=boxes,
-        classes=np.array([class_of[_key(annotation, "category_id")] for annotation in found], np.int64),
+        classes=np.array(
+            [class_of[_key(annotation, "category_id")] for annotation in found], np.int64
+        ),
         ids=np.array([_number_of(annotation["id"]) for annotation in found], np.int64),
         areas=areas,
         crowd=np.array([flag(annotation.get("iscrowd")) for annotation in found], np.bool_),
         difficult=np.zeros(len(found), np.bool_),
         truncated=np.zeros(len(found), np.bool_),
-        masks=tuple(read_mask(annotation.get("segmentation"), height, width) for annotation in found) if masks else None,
+        masks=tuple(
+            read_mask(annotation.get("segmentation"), height, width) for annotation in found
+        )
+        if masks
+        else None,
         keypoints=_keypoints(found, points) if points else None,
-        attributes={"ignore": np.array([flag(annotation.get("ignore")) for annotation in found], np.int64)},
+        attributes={
+            "ignore": np.array([flag(annotation.get("ignore")) for annotation in found], np.int64)
+        },
     )
     return image_sample(key=key, image=b"", height=height, width=width, instances=instances)
 
@@ -166,7 +201,10 @@ def _sample(
 def _side(image: Mapping[str, Any], name: str) -> int:
     found = number(image.get(name, 0))
     if found is None or not 0 <= found < 1 << 31:
-        raise ValueError(f"the {name} of image {shown(image.get('id'))} is {shown(image[name])}, not a number of pixels")
+        raise ValueError(
+            f"the {name} of image {shown(image.get('id'))} is {shown(image[name])}, not a number "
+            "of pixels"
+        )
     return int(found)
 
 
@@ -178,7 +216,9 @@ def _number_of(value: object) -> int:
 
 def _keypoints(found: list[Mapping[str, Any]], points: int) -> NDArray[Any]:
     missing = [0.0] * (3 * points)
-    return np.array([annotation.get("keypoints") or missing for annotation in found], np.float64).reshape(-1, points, 3)
+    return np.array(
+        [annotation.get("keypoints") or missing for annotation in found], np.float64
+    ).reshape(-1, points, 3)
 
 
 def read_mask(segmentation: Any, height: int, width: int) -> bytes:
@@ -187,6 +227,10 @@ def read_mask(segmentation: Any, height: int, width: int) -> bytes:
     """
     if isinstance(segmentation, Mapping):
         counts = segmentation["counts"]
-        return mask_of_counts(counts, height, width) if isinstance(counts, list) else str(counts).encode()
+        return (
+            mask_of_counts(counts, height, width)
+            if isinstance(counts, list)
+            else str(counts).encode()
+        )
     polygons = valid_polygons(segmentation, height, width)[0] if segmentation else []
     return from_polygons(polygons, height, width) if polygons else b""

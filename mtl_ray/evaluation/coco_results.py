@@ -20,11 +20,17 @@ from mtl_ray.tasks.task import Task
 _NO_BOX = (np.nan,) * 4
 
 
-NOTHING = Detections(boxes_xyxy=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), classes=np.zeros(0, np.int64))
+NOTHING = Detections(
+    boxes_xyxy=np.zeros((0, 4), np.float32),
+    scores=np.zeros(0, np.float32),
+    classes=np.zeros(0, np.int64),
+)
 """The detections of an image without entries."""
 
 
-def write_coco_results(uri: str, table: pa.Table, head: str, task: Task[Any, Any], categories: Sequence[int]) -> None:
+def write_coco_results(
+    uri: str, table: pa.Table, head: str, task: Task[Any, Any], categories: Sequence[int]
+) -> None:
     """Writes the objects of one head as a COCO results file.
 
     ``image_id`` is the number in the image's file name, else its place; ``file_name`` is its key.
@@ -42,10 +48,14 @@ def write_coco_results(uri: str, table: pa.Table, head: str, task: Task[Any, Any
     column = ColumnReader(table[f"head:{head}"])
     before = b"["
     with storage.writing(uri) as path, path.open("wb") as file:
-        for row, (key, number, height, width) in enumerate(zip(keys, image_ids(keys), *sizes, strict=True)):
+        for row, (key, number, height, width) in enumerate(
+            zip(keys, image_ids(keys), *sizes, strict=True)
+        ):
             found = task.from_row(column[row])
             if not np.isfinite(found.scores).all():
-                raise ValueError(f"a score of {key} is not finite; a COCO results file cannot hold it")
+                raise ValueError(
+                    f"a score of {key} is not finite; a COCO results file cannot hold it"
+                )
             entries = task.to_coco(found, number, height, width, categories)
             for entry in entries:
                 entry["file_name"] = key
@@ -66,12 +76,20 @@ def category_ids_of(names: Sequence[str], data: Vocabulary) -> list[int]:
     """The category numbers of classes in ``data``; a class that it does not have gets an unused
     number.
     """
-    known = dict(zip(data.classes.get("instances", ()), category_ids(data) if "instances" in data.classes else (), strict=True))
+    known = dict(
+        zip(
+            data.classes.get("instances", ()),
+            category_ids(data) if "instances" in data.classes else (),
+            strict=True,
+        )
+    )
     unused = count(max(known.values(), default=-1) + 1)
     return [known[name] if name in known else next(unused) for name in names]
 
 
-def read_coco_results(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str, tuple[int, int]]]) -> StoredPredictions:
+def read_coco_results(
+    uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapping[str, tuple[int, int]]]
+) -> StoredPredictions:
     """Reads a COCO results file as the predictions of the head ``boxes``; numbers stay float64,
     unrounded.
 
@@ -89,12 +107,19 @@ def read_coco_results(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapp
     entries = read_json(uri)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{uri} is no COCO results file: it is not a list of objects")
-    categories, scores, boxes = (_column(uri, entries, name) for name in ("category_id", "score", "bbox"))
-    categories = [_integer(uri, number, "category_id", value) for number, value in enumerate(categories)]
+    categories, scores, boxes = (
+        _column(uri, entries, name) for name in ("category_id", "score", "bbox")
+    )
+    categories = [
+        _integer(uri, number, "category_id", value) for number, value in enumerate(categories)
+    ]
     class_of = {number: i for i, number in enumerate(category_ids(vocabulary))}
     strange = sorted(set(categories) - class_of.keys())
     if strange and "instances" not in vocabulary.category_ids:
-        raise ValueError(f"{uri}: entry {categories.index(strange[0])} has the category {strange[0]}, which the data does not have")
+        raise ValueError(
+            f"{uri}: entry {categories.index(strange[0])} has the category {strange[0]}, which the "
+            "data does not have"
+        )
     everything = Detections(
         boxes_xyxy=from_xywh(_numbers(uri, "box", boxes, 4)),
         scores=_numbers(uri, "score", [[score] for score in scores], 1)[:, 0],
@@ -102,19 +127,37 @@ def read_coco_results(uri: str, vocabulary: Vocabulary, sizes: Callable[[], Mapp
     )
     if not np.isfinite(everything.scores).all():
         raise ValueError(
-            f"{uri}: the score of entry {int(np.argmin(np.isfinite(everything.scores)))} is not finite, so it cannot be ranked"
+            f"{uri}: the score of entry {int(np.argmin(np.isfinite(everything.scores)))} is not "
+            "finite, so it cannot be ranked"
         )
-    sizes_known = sizes() if any(isinstance(entry.get("segmentation"), list) for entry in entries) else {}
+    sizes_known = (
+        sizes() if any(isinstance(entry.get("segmentation"), list) for entry in entries) else {}
+    )
     by_name: dict[str, list[int]] = {}
-    for row, (entry, number) in enumerate(zip(entries, _column(uri, entries, "image_id"), strict=True)):
+    for row, (entry, number) in enumerate(
+        zip(entries, _column(uri, entries, "image_id"), strict=True)
+    ):
         by_name.setdefault(str(entry.get("file_name", number)), []).append(row)
     keypoints = _points(uri, entries)
-    notes = tuple(f"entries of the category {number}, which the data does not have, were left out" for number in strange)
+    notes = tuple(
+        f"entries of the category {number}, which the data does not have, were left out"
+        for number in strange
+    )
     found = {
-        name: {"boxes": _detections(uri, everything, entries, rows, sizes_known.get(name, (0, 0)), keypoints)}
+        name: {
+            "boxes": _detections(
+                uri, everything, entries, rows, sizes_known.get(name, (0, 0)), keypoints
+            )
+        }
         for name, rows in by_name.items()
     }
-    return StoredPredictions(heads={"boxes": COCO_RESULTS_HEAD}, vocabulary=vocabulary, by_name=found, complete=False, notes=notes)
+    return StoredPredictions(
+        heads={"boxes": COCO_RESULTS_HEAD},
+        vocabulary=vocabulary,
+        by_name=found,
+        complete=False,
+        notes=notes,
+    )
 
 
 def _column(uri: str, entries: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
@@ -135,24 +178,39 @@ def _integer(uri: str, number: int, name: str, value: Any) -> int:
         if isinstance(value, bool) or whole != float(value):
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{uri}: the {name} of entry {number} is {value!r}, not a whole number") from None
+        raise ValueError(
+            f"{uri}: the {name} of entry {number} is {value!r}, not a whole number"
+        ) from None
     return whole
 
 
 def _numbers(uri: str, name: str, rows: Sequence[Any], width: int) -> NDArray[Any]:
     """Rows of ``width`` numbers as float64 (N, width)."""
-    wrong = next((number for number, row in enumerate(rows) if not isinstance(row, list | tuple) or len(row) != width), None)
+    wrong = next(
+        (
+            number
+            for number, row in enumerate(rows)
+            if not isinstance(row, list | tuple) or len(row) != width
+        ),
+        None,
+    )
     if wrong is not None:
         of = f"{len(rows[wrong])} numbers" if isinstance(rows[wrong], list) else repr(rows[wrong])
         raise ValueError(f"{uri}: the {name} of entry {wrong} has {of} instead of {width}")
     try:
-        values = np.fromiter(chain.from_iterable(rows), np.float64, width * len(rows)).reshape(-1, width)
+        values = np.fromiter(chain.from_iterable(rows), np.float64, width * len(rows)).reshape(
+            -1, width
+        )
         unknown = np.flatnonzero(np.isnan(values).any(axis=1)).tolist()  # numpy takes null for NaN
     except (TypeError, ValueError):
         unknown = list(range(len(rows)))
     wrong = next((number for number in unknown if not all(map(_is_number, rows[number]))), None)
     if wrong is not None:
-        reason = f"no number: {rows[wrong][0]!r}" if width == 1 else f"{rows[wrong]!r}, not {width} numbers"
+        reason = (
+            f"no number: {rows[wrong][0]!r}"
+            if width == 1
+            else f"{rows[wrong]!r}, not {width} numbers"
+        )
         raise ValueError(f"{uri}: the {name} of entry {wrong} is {reason}")
     return values
 
@@ -169,12 +227,22 @@ def _points(uri: str, entries: Sequence[Mapping[str, Any]]) -> dict[int, NDArray
     """The keypoints (K, 3) of the entries that have some, by the number of the entry; all have the
     same K.
     """
-    found = {number: entry["keypoints"] for number, entry in enumerate(entries) if entry.get("keypoints") is not None}
+    found = {
+        number: entry["keypoints"]
+        for number, entry in enumerate(entries)
+        if entry.get("keypoints") is not None
+    }
     first = next(iter(found.values()), ())
     for number, values in found.items():
-        if not isinstance(values, list) or len(values) % 3 or len(values) != len(first) or not all(map(_is_number, values)):
+        if (
+            not isinstance(values, list)
+            or len(values) % 3
+            or len(values) != len(first)
+            or not all(map(_is_number, values))
+        ):
             raise ValueError(
-                f"{uri}: the keypoints of entry {number} are not x, y and score of the same number of points as in other entries"
+                f"{uri}: the keypoints of entry {number} are not x, y and score of the same number "
+                "of points as in other entries"
             )
     return {number: np.array(values, np.float64).reshape(-1, 3) for number, values in found.items()}
 
@@ -201,12 +269,17 @@ def _detections(
     posed = [number in keypoints for number in numbers] if keypoints else [False]
     for name, having in (("segmentation", masked), ("keypoints", posed)):
         if any(having) and not all(having):
-            raise ValueError(f"{uri}: entry {numbers[having.index(False)]} has no {name}, but other entries of its image have one")
+            raise ValueError(
+                f"{uri}: entry {numbers[having.index(False)]} has no {name}, but other entries of "
+                "its image have one"
+            )
     return Detections(
         boxes_xyxy=everything.boxes_xyxy[mine],
         scores=everything.scores[mine],
         classes=everything.classes[mine],
-        masks=tuple(_mask(uri, number, entries[number]["segmentation"], size) for number in numbers) if all(masked) else None,
+        masks=tuple(_mask(uri, number, entries[number]["segmentation"], size) for number in numbers)
+        if all(masked)
+        else None,
         keypoints=np.array([keypoints[number] for number in numbers]) if all(posed) else None,
     )
 
@@ -215,4 +288,6 @@ def _mask(uri: str, number: int, segmentation: Any, size: tuple[int, int]) -> by
     try:
         return read_mask(segmentation, *size)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{uri}: the segmentation of entry {number} is no mask: {error}") from error
+        raise ValueError(
+            f"{uri}: the segmentation of entry {number} is no mask: {error}"
+        ) from error

@@ -8,10 +8,14 @@ from mtl_ray.config.strict import STRICT
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class OcclusionConfig:
-    """Recall of occluded and of separated objects, beside the other metrics of each head that finds objects."""
+    """Recall of occluded and of separated objects, beside the other metrics of each head that
+    finds objects.
+    """
 
     occluded: str
-    """List of the occluded objects, as ``jobs.analyze occlusion --lists`` writes it: a path or URI."""
+    """List of the occluded objects, as ``jobs.analyze occlusion --lists`` writes it: a path or
+    URI.
+    """
     separated: str
     """List of the separated objects."""
     score_threshold: float = Field(default=0.3, ge=0, le=1)

@@ -33,7 +33,9 @@ class EvaluationData(Protocol):
     def __len__(self) -> int: ...
 
     def samples(self, start: int, stop: int, *, images: bool) -> Iterator[Sample]:
-        """The samples of the rows [start, stop); if ``images`` is False, their images may be missing."""
+        """The samples of the rows [start, stop); if ``images`` is False, their images may be
+        missing.
+        """
         ...
 
     def other_name(self, key: str) -> str:
@@ -106,7 +108,9 @@ class CocoData:
         return len(self.file.samples)
 
     def samples(self, start: int, stop: int, *, images: bool) -> Iterator[Sample]:
-        """See ``EvaluationData``; a missing image is empty, so that it counts as an invalid sample."""
+        """See ``EvaluationData``; a missing image is empty, so that it counts as an invalid
+        sample.
+        """
         for sample in self.file.samples[start:stop]:
             yield self._with_image(sample) if images else sample
 
@@ -131,7 +135,10 @@ class CocoData:
         name = self.file.file_names[key]
         if not inner_path(name):
             return f"its file_name {name!r} leads out of the folder of the images"
-        return f"its image {name} is in none of {', '.join(self.folders)}; name its folder with --images"
+        return (
+            f"its image {name} is in none of {', '.join(self.folders)}; name its folder with "
+            "--images"
+        )
 
 
 def open_data(uri: str, images: str | None = None) -> EvaluationData:
@@ -149,8 +156,14 @@ def open_data(uri: str, images: str | None = None) -> EvaluationData:
         return SplitData(open_split(uri))
     own = storage.absolute(uri).rpartition("/")[0]
     above = own.rpartition("/")[0]
-    split = uri.rpartition("/")[2].removesuffix(".json").rpartition("_")[2]  # val2017 of instances_val2017.json
-    folders = [storage.join(folder, name) if name else folder for folder in (own, above) for name in ("", "images", split)]
+    split = (
+        uri.rpartition("/")[2].removesuffix(".json").rpartition("_")[2]
+    )  # val2017 of instances_val2017.json
+    folders = [
+        storage.join(folder, name) if name else folder
+        for folder in (own, above)
+        for name in ("", "images", split)
+    ]
     return CocoData(read_coco_file(uri), (images,) if images is not None else tuple(folders))
 
 
@@ -163,7 +176,9 @@ def inner_path(name: str) -> str:
 
 
 def image_number(key: str) -> int | None:
-    """The number that is a key's file name, without folder and extension; None if it is no number."""
+    """The number that is a key's file name, without folder and extension; None if it is no
+    number.
+    """
     stem = key.rpartition("/")[2].partition(".")[0]
     return int(stem) if stem.isascii() and stem.isdigit() else None
 
@@ -192,7 +207,9 @@ class Annotated(Protocol):
         ...
 
 
-def class_converter(data: Annotated, wanted: Vocabulary) -> tuple[Callable[[Sample], Sample], list[str]]:
+def class_converter(
+    data: Annotated, wanted: Vocabulary
+) -> tuple[Callable[[Sample], Sample], list[str]]:
     """A function that converts the class indices of a sample to those of ``wanted``, and the
     classes unknown to ``wanted``.
 
@@ -219,7 +236,11 @@ def _same(sample: Sample) -> Sample:
     return sample
 
 
-def _convert(sample: Sample, mappers: Mapping[AnnotationKind[Any, Any], ClassMapper], known: Mapping[str, NDArray[np.bool_]]) -> Sample:
+def _convert(
+    sample: Sample,
+    mappers: Mapping[AnnotationKind[Any, Any], ClassMapper],
+    known: Mapping[str, NDArray[np.bool_]],
+) -> Sample:
     annotations = dict(sample.annotations)
     for kind, mapper in mappers.items():
         if kind.name in annotations:

@@ -10,7 +10,12 @@ from typing import Any
 import pyarrow as pa
 
 from mtl_ray import storage
-from mtl_ray.evaluation.coco_results import NOTHING, category_ids_of, read_coco_results, write_coco_results
+from mtl_ray.evaluation.coco_results import (
+    NOTHING,
+    category_ids_of,
+    read_coco_results,
+    write_coco_results,
+)
 from mtl_ray.evaluation.data import EvaluationData, class_converter, open_data
 from mtl_ray.evaluation.measure import NO_INPUT, Keep, MeasuredSamples, measure, measure_stored
 from mtl_ray.evaluation.metrics import head_metrics
@@ -32,7 +37,8 @@ class EvaluationRequest:
     """What an evaluation measures.
 
     Attributes:
-        target: a run folder, checkpoint, bundle, endpoint URL, or a predictions file (.arrow, or .json in COCO's results format).
+        target: a run folder, checkpoint, bundle, endpoint URL, or a predictions file (.arrow, or
+            .json in COCO's results format).
         data: the URI of a split, or of a COCO annotation file (.json).
         images: folder of the images of an annotation file.
         batch: samples that go through the network together.
@@ -91,7 +97,9 @@ Watch = Callable[[Iterable[Sample], int], Iterable[Sample]]
 """Passes samples on and shows progress; the number is their total."""
 
 
-def measure_rows(request: EvaluationRequest, start: int = 0, stop: int | None = None, watch: Watch | None = None) -> EvaluationPart:
+def measure_rows(
+    request: EvaluationRequest, start: int = 0, stop: int | None = None, watch: Watch | None = None
+) -> EvaluationPart:
     """Measures the rows [start, stop) of the data, by default all of them.
 
     Raises:
@@ -110,14 +118,26 @@ def measure_rows(request: EvaluationRequest, start: int = 0, stop: int | None = 
     samples: Iterable[Sample] = map(convert, data.samples(start, stop, images=not request.stored))
     if watch is not None:
         samples = watch(samples, stop - start)
-    without_input = NO_INPUT.format(name="image" if isinstance(target, StoredPredictions) else target.canvas.input.name)
+    without_input = NO_INPUT.format(
+        name="image" if isinstance(target, StoredPredictions) else target.canvas.input.name
+    )
     with Spool(target.heads) as spool:
         if isinstance(target, StoredPredictions):
             measured = _measure_stored(request.target, target, data, samples, metrics, spool.add)
         else:
-            measured = measure(target, samples, metrics, spool.add, batch=request.batch, max_pixels=request.max_pixels)
+            measured = measure(
+                target,
+                samples,
+                metrics,
+                spool.add,
+                batch=request.batch,
+                max_pixels=request.max_pixels,
+            )
         table = spool.table()
-    measured.invalid = [(key, data.where(key) if reason == without_input else reason) for key, reason in measured.invalid]
+    measured.invalid = [
+        (key, data.where(key) if reason == without_input else reason)
+        for key, reason in measured.invalid
+    ]
     return EvaluationPart(
         metrics=metrics,
         table=table,
@@ -130,7 +150,9 @@ def measure_rows(request: EvaluationRequest, start: int = 0, stop: int | None = 
     )
 
 
-def evaluate(request: EvaluationRequest, watch: Watch | None = None) -> tuple[Report, EvaluationPart]:
+def evaluate(
+    request: EvaluationRequest, watch: Watch | None = None
+) -> tuple[Report, EvaluationPart]:
     """Measures all rows in this process."""
     started = time.monotonic()
     part = measure_rows(request, watch=watch)
@@ -144,8 +166,14 @@ def make_report(request: EvaluationRequest, part: EvaluationPart, seconds: float
         FileNotFoundError: if there are rows, but none has an image.
     """
     reasons = [reason for _, reason in part.measured.invalid]
-    if reasons and not part.measured.samples and all("name its folder with --images" in reason for reason in reasons):
-        raise FileNotFoundError(f"none of the {len(reasons)} images of {request.data} was found: {reasons[0]}")
+    if (
+        reasons
+        and not part.measured.samples
+        and all("name its folder with --images" in reason for reason in reasons)
+    ):
+        raise FileNotFoundError(
+            f"none of the {len(reasons)} images of {request.data} was found: {reasons[0]}"
+        )
     facts = {
         "target": request.target,
         "data": request.data,
@@ -162,18 +190,35 @@ def write_results(out: str, made: Report, part: EvaluationPart) -> list[str]:
     """Writes report.json, predictions.arrow and, for each detection head, HEAD.coco.json; the
     charts too. Returns their URIs.
     """
-    from mtl_ray.evaluation.charts import draw_charts  # importing matplotlib takes a second; errors of arguments should come first
+    from mtl_ray.evaluation.charts import (
+        draw_charts,
+    )  # importing matplotlib takes a second; errors of arguments should come first
 
     storage.write(storage.join(out, "report.json"), made.to_json())
-    write_arrow(storage.join(out, "predictions.arrow"), part.table, part.heads, part.vocabulary, part.plugins)
+    write_arrow(
+        storage.join(out, "predictions.arrow"),
+        part.table,
+        part.heads,
+        part.vocabulary,
+        part.plugins,
+    )
     names = ["report.json", "predictions.arrow"]
     for name, head in part.heads.items():
         if head.task.to_coco is not None:
-            categories = dict(zip(part.vocabulary.classes.get("instances", ()), part.categories, strict=True))
-            of_head = [categories[each] for each in head_vocabulary(head, part.vocabulary).classes.get("instances", ())]
-            write_coco_results(storage.join(out, f"{name}.coco.json"), part.table, name, head.task, of_head)
+            categories = dict(
+                zip(part.vocabulary.classes.get("instances", ()), part.categories, strict=True)
+            )
+            of_head = [
+                categories[each]
+                for each in head_vocabulary(head, part.vocabulary).classes.get("instances", ())
+            ]
+            write_coco_results(
+                storage.join(out, f"{name}.coco.json"), part.table, name, head.task, of_head
+            )
             names.append(f"{name}.coco.json")
-    for name, image in draw_charts({head: metric.charts() for head, metric in part.metrics.items()}).items():
+    for name, image in draw_charts(
+        {head: metric.charts() for head, metric in part.metrics.items()}
+    ).items():
         names.append(chart_file(name))
         storage.write(storage.join(out, names[-1]), image)
     return [storage.join(out, name) for name in names]
@@ -188,40 +233,66 @@ def open_stored(uri: str, data: EvaluationData) -> StoredPredictions:
 
     def sizes() -> dict[str, tuple[int, int]]:
         samples = data.samples(0, len(data), images=False)
-        return {name: (sample.height, sample.width) for sample in samples for name in (sample.key, data.other_name(sample.key))}
+        return {
+            name: (sample.height, sample.width)
+            for sample in samples
+            for name in (sample.key, data.other_name(sample.key))
+        }
 
     return read_coco_results(uri, data.vocabulary, sizes)
 
 
 def _measure_stored(
-    uri: str, stored: StoredPredictions, data: EvaluationData, samples: Iterable[Sample], metrics: Mapping[str, Metric[Any]], keep: Keep
+    uri: str,
+    stored: StoredPredictions,
+    data: EvaluationData,
+    samples: Iterable[Sample],
+    metrics: Mapping[str, Metric[Any]],
+    keep: Keep,
 ) -> MeasuredSamples:
     finder = Finder(stored, data)
     measured = measure_stored(finder, samples, metrics, keep)
     if strange := finder.unused():
-        raise ValueError(f"{uri} has predictions of {len(strange)} images that are not in the data, such as {strange[0]}")
+        raise ValueError(
+            f"{uri} has predictions of {len(strange)} images that are not in the data, such as "
+            f"{strange[0]}"
+        )
     return measured
 
 
-def _notes(target: StoredPredictions | Predictor, unknown: Iterable[str], measured: Mapping[str, Metric[Any]]) -> list[str]:
+def _notes(
+    target: StoredPredictions | Predictor,
+    unknown: Iterable[str],
+    measured: Mapping[str, Metric[Any]],
+) -> list[str]:
     notes = [*target.notes] if isinstance(target, StoredPredictions) else []
-    notes += [f"the target does not know {name}: it was left out of the ground truth" for name in unknown]
+    notes += [
+        f"the target does not know {name}: it was left out of the ground truth" for name in unknown
+    ]
     return notes + [
-        f"the data has no {head.annotation}: {name} was not measured" for name, head in target.heads.items() if name not in measured
+        f"the data has no {head.annotation}: {name} was not measured"
+        for name, head in target.heads.items()
+        if name not in measured
     ]
 
 
-def metrics_of(target: StoredPredictions | Predictor, vocabulary: Vocabulary) -> dict[str, Metric[Any]]:
+def metrics_of(
+    target: StoredPredictions | Predictor, vocabulary: Vocabulary
+) -> dict[str, Metric[Any]]:
     """A metric for each head that predicts what the vocabulary annotates.
 
     Raises:
         ValueError: if no head does.
     """
-    measurable = {name: head for name, head in target.heads.items() if head.annotation in vocabulary.classes}
+    measurable = {
+        name: head for name, head in target.heads.items() if head.annotation in vocabulary.classes
+    }
     if not measurable:
         wanted = ", ".join(sorted({head.annotation for head in target.heads.values()}))
         known = ", ".join(vocabulary.classes) or "no classes"
-        raise ValueError(f"nothing can be measured: the target predicts {wanted}, the data has {known}")
+        raise ValueError(
+            f"nothing can be measured: the target predicts {wanted}, the data has {known}"
+        )
     return head_metrics(measurable, target.vocabulary)
 
 

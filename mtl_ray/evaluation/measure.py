@@ -67,13 +67,22 @@ def measure(
     measured = MeasuredSamples()
     for group in _decoded(samples, predictor.canvas.input, max_pixels, batch):
         valid = [each for each in group if each.reason is None]
-        measured.invalid += [(each.sample.key, each.reason) for each in group if each.reason is not None]
-        for each, predictions in zip(valid, predictor.predict([each.raw for each in valid]), strict=True):
+        measured.invalid += [
+            (each.sample.key, each.reason) for each in group if each.reason is not None
+        ]
+        for each, predictions in zip(
+            valid, predictor.predict([each.raw for each in valid]), strict=True
+        ):
             _count(each.sample, predictions, metrics, measured, keep)
     return measured
 
 
-def measure_stored(find: Find, samples: Iterable[Sample], metrics: Mapping[str, Metric[Any]], keep: Keep | None = None) -> MeasuredSamples:
+def measure_stored(
+    find: Find,
+    samples: Iterable[Sample],
+    metrics: Mapping[str, Metric[Any]],
+    keep: Keep | None = None,
+) -> MeasuredSamples:
     """Measures stored predictions; inputs are not read."""
     measured = MeasuredSamples()
     for sample in samples:
@@ -99,11 +108,17 @@ def check_map(semantic: bytes, size: tuple[int, int]) -> None:
     """
     height, width = decode_semantic(semantic).shape
     if (height, width) != size:
-        raise ValueError(f"the semantic map is {width} x {height} pixels, the image {size[1]} x {size[0]}")
+        raise ValueError(
+            f"the semantic map is {width} x {height} pixels, the image {size[1]} x {size[0]}"
+        )
 
 
 def _count(
-    sample: Sample, predictions: Predictions, metrics: Mapping[str, Metric[Any]], measured: MeasuredSamples, keep: Keep | None
+    sample: Sample,
+    predictions: Predictions,
+    metrics: Mapping[str, Metric[Any]],
+    measured: MeasuredSamples,
+    keep: Keep | None,
 ) -> None:
     measured.samples += 1
     for name, metric in metrics.items():
@@ -112,7 +127,9 @@ def _count(
         keep(sample, predictions)
 
 
-def _decoded(samples: Iterable[Sample], kind: Input[Any, Any, Any, Any], limit: int, size: int) -> Iterator[list[_Decoded]]:
+def _decoded(
+    samples: Iterable[Sample], kind: Input[Any, Any, Any, Any], limit: int, size: int
+) -> Iterator[list[_Decoded]]:
     """Batches of ``size`` decoded samples. The next batch is decoded while the predictor runs."""
 
     def decode(sample: Sample) -> _Decoded:

@@ -18,7 +18,9 @@ from mtl_ray.tasks.head_classes import head_metric, head_vocabulary
 from mtl_ray.tasks.task import HeadKind, Metric
 
 
-def head_metrics(heads: Mapping[str, HeadKind], vocabulary: Vocabulary, config: EvaluateConfig | None = None) -> dict[str, Metric[Any]]:
+def head_metrics(
+    heads: Mapping[str, HeadKind], vocabulary: Vocabulary, config: EvaluateConfig | None = None
+) -> dict[str, Metric[Any]]:
     """An empty metric for each head, for samples with the class indices of ``vocabulary``.
 
     Raises:
@@ -28,7 +30,9 @@ def head_metrics(heads: Mapping[str, HeadKind], vocabulary: Vocabulary, config: 
     for name, head in heads.items():
         metric = head_metric(head, vocabulary)
         if config is not None and config.occlusion is not None and head.annotation == "instances":
-            metric = with_occlusion(metric, head_vocabulary(head, vocabulary).classes["instances"], config.occlusion)
+            metric = with_occlusion(
+                metric, head_vocabulary(head, vocabulary).classes["instances"], config.occlusion
+            )
         metrics[name] = metric
     return metrics
 
@@ -54,7 +58,10 @@ class WithOcclusion:
 
     def result(self) -> Mapping[str, float]:
         """Those of the head, and the two recalls; NaN if the data has no object of a list."""
-        return {**self._metric.result(), **{f"{kind}_recall": value for kind, value in self._counts.recall().items()}}
+        return {
+            **self._metric.result(),
+            **{f"{kind}_recall": value for kind, value in self._counts.recall().items()},
+        }
 
     def per_class(self) -> Mapping[str, Mapping[str, float]]:
         """Those of the head."""
@@ -65,14 +72,21 @@ class WithOcclusion:
         return self._metric.charts()
 
 
-def with_occlusion(metric: Metric[Any], names: Sequence[str], config: OcclusionConfig) -> WithOcclusion:
+def with_occlusion(
+    metric: Metric[Any], names: Sequence[str], config: OcclusionConfig
+) -> WithOcclusion:
     """The metric of a detection head, with the recall of the objects of two lists.
 
     Raises:
         FileNotFoundError, ValueError: if a list cannot be read.
     """
-    lists: OcclusionLists = {"occluded": read_list(config.occluded), "separated": read_list(config.separated)}
-    counts = OcclusionCounts(lists, names, score_threshold=config.score_threshold, iou_threshold=config.iou_threshold)
+    lists: OcclusionLists = {
+        "occluded": read_list(config.occluded),
+        "separated": read_list(config.separated),
+    }
+    counts = OcclusionCounts(
+        lists, names, score_threshold=config.score_threshold, iou_threshold=config.iou_threshold
+    )
     return WithOcclusion(metric, counts)
 
 
@@ -98,21 +112,41 @@ def hidden_objects(uri: str, content: Any) -> list[HiddenObject]:
         try:
             file_name, name, _, (x, y, w, h), mask = entry
             height, width = (int(side) for side in mask["size"])
-            counts = mask["counts"].encode() if isinstance(mask["counts"], str) else bytes(mask["counts"])
+            counts = (
+                mask["counts"].encode()
+                if isinstance(mask["counts"], str)
+                else bytes(mask["counts"])
+            )
             box = (float(x), float(y), float(x) + float(w), float(y) + float(h))
             checked = from_compressed(counts, height, width)
         except (TypeError, ValueError, KeyError) as error:
             raise ValueError(
-                f"{uri}: entry {number} is not (image file, class, number, [x, y, width, height], {{size, counts}}): {error}"
+                f"{uri}: entry {number} is not (image file, class, number, [x, y, width, height], "
+                f"{{size, counts}}): {error}"
             ) from error
-        objects.append(HiddenObject(file_name=str(file_name), name=str(name), box_xyxy=box, height=height, width=width, mask=checked))
+        objects.append(
+            HiddenObject(
+                file_name=str(file_name),
+                name=str(name),
+                box_xyxy=box,
+                height=height,
+                width=width,
+                mask=checked,
+            )
+        )
     return objects
 
 
 def write_list(uri: str, objects: Sequence[HiddenObject]) -> None:
     """Writes a list in JSON."""
     rows = [
-        [each.file_name, each.name, number, _xywh(each), {"size": [each.height, each.width], "counts": each.mask.decode()}]
+        [
+            each.file_name,
+            each.name,
+            number,
+            _xywh(each),
+            {"size": [each.height, each.width], "counts": each.mask.decode()},
+        ]
         for number, each in enumerate(objects)
     ]
     storage.write(uri, (json.dumps(rows) + "\n").encode())

@@ -27,7 +27,9 @@ VERSION = 2
 """1: every head has all classes. 2: some heads have their own list, under ``classes``."""
 
 
-COCO_RESULTS_HEAD = KnownHead(type="coco_results", task=DETECTION, annotation="instances", exclusive=False)
+COCO_RESULTS_HEAD = KnownHead(
+    type="coco_results", task=DETECTION, annotation="instances", exclusive=False
+)
 """The head of a COCO results file, which states no type."""
 
 
@@ -64,18 +66,34 @@ class TableRow(NamedTuple):
 def table_row(sample: Sample) -> TableRow:
     """See ``TableRow``."""
     image = sample.inputs.get("image")
-    return TableRow(sample.key, None, None) if image is None else TableRow(sample.key, image.height, image.width)
+    return (
+        TableRow(sample.key, None, None)
+        if image is None
+        else TableRow(sample.key, image.height, image.width)
+    )
 
 
 def table_schema(heads: Mapping[str, HeadKind]) -> pa.Schema:
     """The columns of ``to_table``."""
     sizes = [("height", pa.int32()), ("width", pa.int32())]
-    return pa.schema([("key", pa.string()), *sizes, *((f"head:{name}", head.task.row_type()) for name, head in heads.items())])
+    return pa.schema(
+        [
+            ("key", pa.string()),
+            *sizes,
+            *((f"head:{name}", head.task.row_type()) for name, head in heads.items()),
+        ]
+    )
 
 
-def to_table(samples: Sequence[Sample], found: Sequence[Predictions], heads: Mapping[str, HeadKind]) -> pa.Table:
+def to_table(
+    samples: Sequence[Sample], found: Sequence[Predictions], heads: Mapping[str, HeadKind]
+) -> pa.Table:
     """A row for each sample: its key, height and width of its image, and a struct for each head."""
-    return rows_to_table(list(map(table_row, samples)), [encode_predictions(predictions, heads) for predictions in found], heads)
+    return rows_to_table(
+        list(map(table_row, samples)),
+        [encode_predictions(predictions, heads) for predictions in found],
+        heads,
+    )
 
 
 def encode_predictions(predictions: Predictions, heads: Mapping[str, HeadKind]) -> dict[str, Any]:
@@ -83,7 +101,9 @@ def encode_predictions(predictions: Predictions, heads: Mapping[str, HeadKind]) 
     return {name: head.task.to_row(predictions[name]) for name, head in heads.items()}
 
 
-def rows_to_table(samples: Sequence[TableRow], rows: Sequence[Mapping[str, Any]], heads: Mapping[str, HeadKind]) -> pa.Table:
+def rows_to_table(
+    samples: Sequence[TableRow], rows: Sequence[Mapping[str, Any]], heads: Mapping[str, HeadKind]
+) -> pa.Table:
     """The table of samples and their encoded predictions (``encode_predictions``)."""
     columns: dict[str, Any] = {
         "key": pa.array([sample.key for sample in samples], pa.string()),
@@ -95,14 +115,27 @@ def rows_to_table(samples: Sequence[TableRow], rows: Sequence[Mapping[str, Any]]
     return pa.table(columns)
 
 
-def write_arrow(uri: str, table: pa.Table, heads: Mapping[str, HeadKind], vocabulary: Vocabulary, plugins: Sequence[str] = ()) -> None:
+def write_arrow(
+    uri: str,
+    table: pa.Table,
+    heads: Mapping[str, HeadKind],
+    vocabulary: Vocabulary,
+    plugins: Sequence[str] = (),
+) -> None:
     """Writes an Arrow IPC file.
 
     The metadata of its schema holds the types of the heads, their plugins and the vocabulary.
     """
     types = {name: head.type for name, head in heads.items()}
-    about: dict[str, Any] = {"format": FORMAT, "version": 1, "heads": types, "vocabulary": vocabulary_to_json(vocabulary)}
-    if classes := {name: list(head.classes) for name, head in heads.items() if head.classes is not None}:
+    about: dict[str, Any] = {
+        "format": FORMAT,
+        "version": 1,
+        "heads": types,
+        "vocabulary": vocabulary_to_json(vocabulary),
+    }
+    if classes := {
+        name: list(head.classes) for name, head in heads.items() if head.classes is not None
+    }:
         about |= {"version": VERSION, "classes": classes}
     if plugins:
         about["plugins"] = list(plugins)
@@ -128,7 +161,8 @@ def read_arrow(uri: str) -> StoredPredictions:
         raise ValueError(f"{uri} is no whole predictions file: {error}") from error
     if about.get("format") != FORMAT or about.get("version") not in (1, VERSION):
         raise ValueError(
-            f"{uri} is a {about.get('format')} of version {about.get('version')}; this program reads {FORMAT} of versions up to {VERSION}"
+            f"{uri} is a {about.get('format')} of version {about.get('version')}; this program "
+            f"reads {FORMAT} of versions up to {VERSION}"
         )
     plugins = tuple(map(str, about.get("plugins", ())))
     classes, vocabulary = about.get("classes", {}), vocabulary_from_json(about["vocabulary"])
@@ -137,7 +171,13 @@ def read_arrow(uri: str) -> StoredPredictions:
         own = tuple(classes[name]) if name in classes else None
         heads[name] = _STAND_INS.get(kind) or head_of(kind, plugins, classes=own)
         head_vocabulary(heads[name], vocabulary, name)  # checks that the vocabulary has its classes
-    return StoredPredictions(heads=heads, vocabulary=vocabulary, by_name=_Table(table, heads), complete=True, plugins=plugins)
+    return StoredPredictions(
+        heads=heads,
+        vocabulary=vocabulary,
+        by_name=_Table(table, heads),
+        complete=True,
+        plugins=plugins,
+    )
 
 
 class _Table(Mapping[str, Predictions]):
@@ -169,7 +209,10 @@ class ColumnReader:
     def __init__(self, column: pa.ChunkedArray) -> None:
         chunks = column.chunks
         self._ends = list(accumulate(len(chunk) for chunk in chunks))
-        self._chunks = [{field.name: _field(chunk.field(place)) for place, field in enumerate(chunk.type)} for chunk in chunks]
+        self._chunks = [
+            {field.name: _field(chunk.field(place)) for place, field in enumerate(chunk.type)}
+            for chunk in chunks
+        ]
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         chunk = bisect_right(self._ends, row)
@@ -209,7 +252,12 @@ class Spool:
         self._writer = pa.ipc.new_file(self._path, table_schema(self._heads))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._writer.close()
         self._folder.cleanup()
 

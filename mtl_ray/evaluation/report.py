@@ -1,4 +1,6 @@
-"""The report of an evaluation: metrics as HEAD/METRIC, the same by class, and facts about the run."""
+"""The report of an evaluation: metrics as HEAD/METRIC, the same by class, and facts about the
+run.
+"""
 
 import json
 import math
@@ -30,16 +32,30 @@ class Report:
         """The content of ``report.json``: the metrics, then ``per_class`` and ``facts``; NaN is
         null.
         """
-        content = {**self.figures, "per_class": self.per_class, "facts": {"version": 1, **self.facts}}
+        content = {
+            **self.figures,
+            "per_class": self.per_class,
+            "facts": {"version": 1, **self.facts},
+        }
         return (json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n").encode()
 
     def to_text(self) -> str:
         """Tables for a terminal; classes without a metric are left out."""
-        lines = [f"{self.facts['target']} on {self.facts['data']}: {self.facts['samples']} samples in {self.facts['seconds']:.1f} s", ""]
-        lines += _table(["", "value"], [[name, _shown(value)] for name, value in self.figures.items()])
+        lines = [
+            f"{self.facts['target']} on {self.facts['data']}: {self.facts['samples']} samples in "
+            f"{self.facts['seconds']:.1f} s",
+            "",
+        ]
+        lines += _table(
+            ["", "value"], [[name, _shown(value)] for name, value in self.figures.items()]
+        )
         for head, classes in self.per_class.items():
             columns = list(next(iter(classes.values()), {}))
-            rows = [[name, *(_shown(values[column]) for column in columns)] for name, values in classes.items() if _known(values)]
+            rows = [
+                [name, *(_shown(values[column]) for column in columns)]
+                for name, values in classes.items()
+                if _known(values)
+            ]
             lines += ["", *_table([head, *columns], rows)]
         return "\n".join([*lines, "", *self.facts["notes"]]).rstrip()
 
@@ -49,13 +65,20 @@ def report(metrics: Mapping[str, Metric[Any]], facts: Mapping[str, Any]) -> Repo
     return Report(
         figures=figures(metrics),
         per_class={name: metric.per_class() for name, metric in metrics.items()},
-        facts={**facts, "software": {name: number for name in SOFTWARE if (number := _version(name))}},
+        facts={
+            **facts,
+            "software": {name: number for name in SOFTWARE if (number := _version(name))},
+        },
     )
 
 
 def figures(metrics: Mapping[str, Metric[Any]]) -> dict[str, float]:
     """All results as HEAD/METRIC."""
-    return {f"{name}/{key}": float(value) for name, metric in metrics.items() for key, value in metric.result().items()}
+    return {
+        f"{name}/{key}": float(value)
+        for name, metric in metrics.items()
+        for key, value in metric.result().items()
+    }
 
 
 def _version(name: str) -> str | None:
@@ -85,6 +108,11 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str
     """Columns as wide as their longest entry; names are left-aligned, numbers right-aligned."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     for number, row in enumerate([header, *rows]):
-        yield "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]).rstrip()
+        yield "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+            ]
+        ).rstrip()
         if number == 0:
             yield "  ".join("-" * width for width in widths)

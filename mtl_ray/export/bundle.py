@@ -51,7 +51,13 @@ class WrittenBundle:
     notes: tuple[str, ...] = ()
 
 
-def export(target: str, to: str, config: ExportConfig, data: DataConfig | None = None, plugins: tuple[str, ...] = ()) -> WrittenBundle:
+def export(
+    target: str,
+    to: str,
+    config: ExportConfig,
+    data: DataConfig | None = None,
+    plugins: tuple[str, ...] = (),
+) -> WrittenBundle:
     """Writes the bundle of a checkpoint.
 
     Args:
@@ -73,10 +79,15 @@ def export(target: str, to: str, config: ExportConfig, data: DataConfig | None =
         raise ValueError(f"{to} holds a bundle already. Fix: remove it, or write to another place")
     checkpoint = open_artifact(checkpoint_of(target), kind="checkpoint")
     predictor = open_checkpoint(checkpoint.uri)
-    samples, source = check_samples(data or read_config(checkpoint).data, predictor.vocabulary, config.samples)
+    samples, source = check_samples(
+        data or read_config(checkpoint).data, predictor.vocabulary, config.samples
+    )
     state = json.loads(checkpoint.read("state.json"))
     metrics = {"checkpoint": checkpoint.uri, "step": state["step"], "metrics": state["metrics"]}
-    further = {"config.yaml": checkpoint.read("config.yaml"), "metrics.json": json.dumps(metrics, indent=1).encode()}
+    further = {
+        "config.yaml": checkpoint.read("config.yaml"),
+        "metrics.json": json.dumps(metrics, indent=1).encode(),
+    }
     return write_bundle(predictor, samples, source, to, config, further, plugins)
 
 
@@ -118,45 +129,74 @@ def write_bundle(
     """
     _check_engine(config)
     graph = ExportGraph(predictor.model, predictor.canvas, config)
-    names = {field: f"INPUT__{i}" if config.names == "triton" else field for i, field in enumerate(graph.names)}
+    names = {
+        field: f"INPUT__{i}" if config.names == "triton" else field
+        for i, field in enumerate(graph.names)
+    }
     outputs = _outputs(output_names(graph), config)
     traced = to_onnx(graph, names, [output.name for output in outputs], config)
     if traced.model.ByteSize() > MAX_BYTES:
-        raise ValueError(f"the graph has {traced.model.ByteSize():,} bytes, an ONNX file may have {MAX_BYTES:,}")
+        raise ValueError(
+            f"the graph has {traced.model.ByteSize():,} bytes, an ONNX file may have {MAX_BYTES:,}"
+        )
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as folder:
-        arrays = {names[field]: values.numpy() for field, values in zip(graph.names, example_inputs(graph), strict=True)}
+        arrays = {
+            names[field]: values.numpy()
+            for field, values in zip(graph.names, example_inputs(graph), strict=True)
+        }
         onnx, outs = traced.model.SerializeToString(), tuple(output.name for output in outputs)
-        built = config.engine.build(Exported(onnx=onnx, program=traced.program, example=arrays, outputs=outs), Path(scratch))
-        signature = _sign(predictor, _inputs(graph, traced, names), outputs, config, tuple(built), plugins)
+        built = config.engine.build(
+            Exported(onnx=onnx, program=traced.program, example=arrays, outputs=outs), Path(scratch)
+        )
+        signature = _sign(
+            predictor, _inputs(graph, traced, names), outputs, config, tuple(built), plugins
+        )
         files: dict[str, bytes | Path] = {**built, "signature.json": signature.to_json(), **further}
         publish(folder, files, kind="bundle")
         bundle = BundlePredictor(folder)
         parity = verify(predictor, graph, bundle, samples, config)
         if parity.failures:
             raise ParityError(parity)
-        report = {**parity.to_json(), "source": source, "engine": {"type": config.engine.type, **bundle.session.about}}
+        report = {
+            **parity.to_json(),
+            "source": source,
+            "engine": {"type": config.engine.type, **bundle.session.about},
+        }
         files["parity.json"] = json.dumps(report, indent=1, allow_nan=False).encode()
         if not publish(to, files, kind="bundle"):
             raise ValueError(f"{to} was written by another process in the meantime")
-        size = sum(len(each) if isinstance(each, bytes) else each.stat().st_size for each in built.values())
-    return WrittenBundle(uri=to, bytes=size, parity=parity, samples=source, notes=config.engine.limits().notes)
+        size = sum(
+            len(each) if isinstance(each, bytes) else each.stat().st_size for each in built.values()
+        )
+    return WrittenBundle(
+        uri=to, bytes=size, parity=parity, samples=source, notes=config.engine.limits().notes
+    )
 
 
-def _inputs(graph: ExportGraph, traced: Traced, names: Mapping[str, str]) -> tuple[InputSignature, ...]:
+def _inputs(
+    graph: ExportGraph, traced: Traced, names: Mapping[str, str]
+) -> tuple[InputSignature, ...]:
     """The inputs of the graph, in their order."""
     specs = graph.canvas.input.arrays(graph.canvas)
     dtypes = {field: np.dtype(spec.dtype).name for field, spec in specs.items()}
     read = graph.model.trunk.input
     if graph.normalised and dtypes[read] == "uint8":
         dtypes[read] = "float32"
-    return tuple(InputSignature(name=names[field], field=field, dtype=dtypes[field]) for field in traced.inputs)
+    return tuple(
+        InputSignature(name=names[field], field=field, dtype=dtypes[field])
+        for field in traced.inputs
+    )
 
 
-def _outputs(arrays: Sequence[tuple[str, str]], config: ExportConfig) -> tuple[OutputSignature, ...]:
+def _outputs(
+    arrays: Sequence[tuple[str, str]], config: ExportConfig
+) -> tuple[OutputSignature, ...]:
     """The names and meaning of the outputs of the graph, of (head, array) in their order."""
     triton = config.names == "triton"
     return tuple(
-        OutputSignature(name=f"OUTPUT__{index}" if triton else f"{head}.{array}", head=head, field=array)
+        OutputSignature(
+            name=f"OUTPUT__{index}" if triton else f"{head}.{array}", head=head, field=array
+        )
         for index, (head, array) in enumerate(arrays)
     )
 

@@ -15,7 +15,9 @@ from mtl_ray.config.strict import STRICT
 class ExportConfig:
     """How a checkpoint becomes a bundle."""
 
-    engine: EngineConfig = Field(default_factory=OnnxRuntimeEngine, exclude_if=lambda engine: engine == OnnxRuntimeEngine())
+    engine: EngineConfig = Field(
+        default_factory=OnnxRuntimeEngine, exclude_if=lambda engine: engine == OnnxRuntimeEngine()
+    )
     """The engine that runs the bundle. ONNX Runtime is not written, so that older programs can read
     the config.
     """

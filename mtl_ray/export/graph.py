@@ -55,7 +55,9 @@ class ExportGraph(nn.Module):
         outputs: HeadTensors = {}
         for name, head in self.model.predicting():
             if (proposing := dense(head)) is not None:
-                outputs[name] = {"candidates": join_candidates(proposing.candidates(features, context))}
+                outputs[name] = {
+                    "candidates": join_candidates(proposing.candidates(features, context))
+                }
             else:
                 outputs[name] = head.predict(features, context)
         return outputs
@@ -63,7 +65,11 @@ class ExportGraph(nn.Module):
     def arguments(self, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The arguments of ``forward`` for the arrays of the input."""
         read = self.model.trunk.input
-        inputs = {**arrays, read: self.model.normalise(arrays[read]).contiguous()} if self.normalised else arrays
+        inputs = (
+            {**arrays, read: self.model.normalise(arrays[read]).contiguous()}
+            if self.normalised
+            else arrays
+        )
         return tuple(inputs[name] for name in self.names)
 
 
@@ -71,21 +77,31 @@ def join_candidates(candidates: Mapping[str, Tensor]) -> Tensor:
     """Candidates before suppression as (B, N, 5 + C): box xyxy in canvas pixels, objectness, class
     scores.
     """
-    return torch.cat([candidates["boxes"], candidates["objectness"][..., None], candidates["scores"]], dim=-1)
+    return torch.cat(
+        [candidates["boxes"], candidates["objectness"][..., None], candidates["scores"]], dim=-1
+    )
 
 
 def output_names(graph: ExportGraph) -> list[tuple[str, str]]:
     """(head, array) of each output, in the order of the graph."""
     with torch.no_grad():
-        return [(head, array) for head, arrays in graph(*example_inputs(graph), exporting=False).items() for array in arrays]
+        return [
+            (head, array)
+            for head, arrays in graph(*example_inputs(graph), exporting=False).items()
+            for array in arrays
+        ]
 
 
 def example_inputs(graph: ExportGraph) -> tuple[Tensor, ...]:
     """A batch of two empty samples: the tracer takes a size of one for a constant."""
     arrays = empty_arrays(graph.canvas, 2)
     for sample in range(2):
-        graph.canvas.input.fill_empty(graph.canvas, {name: values[sample] for name, values in arrays.items()})
-    return graph.arguments({name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()})
+        graph.canvas.input.fill_empty(
+            graph.canvas, {name: values[sample] for name, values in arrays.items()}
+        )
+    return graph.arguments(
+        {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +119,9 @@ class Traced:
     inputs: tuple[str, ...]
 
 
-def to_onnx(graph: ExportGraph, inputs: Mapping[str, str], outputs: Sequence[str], config: ExportConfig) -> Traced:
+def to_onnx(
+    graph: ExportGraph, inputs: Mapping[str, str], outputs: Sequence[str], config: ExportConfig
+) -> Traced:
     """Traces the graph and checks the file, which has only the inputs that the graph reads.
 
     Args:
@@ -130,7 +148,11 @@ def to_onnx(graph: ExportGraph, inputs: Mapping[str, str], outputs: Sequence[str
             )
         except torch.onnx.OnnxExporterError as error:
             reason = str(error.__cause__ or error).strip().splitlines()[0]
-            hint = ". Fix: export.size=fixed, which keeps the canvas of the training" if config.size == "dynamic" else ""
+            hint = (
+                ". Fix: export.size=fixed, which keeps the canvas of the training"
+                if config.size == "dynamic"
+                else ""
+            )
             raise ValueError(f"this network cannot be written as ONNX ({reason}){hint}") from error
     assert program is not None
     model = program.model_proto
@@ -140,17 +162,26 @@ def to_onnx(graph: ExportGraph, inputs: Mapping[str, str], outputs: Sequence[str
     _name_anchors(model)
     del model.graph.value_info[
         :
-    ]  # the declared shape of NonMaxSuppression is a bound, by which onnxruntime would share a buffer between two heads
+        # the declared shape of NonMaxSuppression is a bound, by which onnxruntime would share a
+        # buffer between two heads
+    ]
     onnx.checker.check_model(model, full_check=True)
     kept = {each.name for each in model.graph.input}
-    return Traced(model=model, program=program.exported_program, inputs=tuple(field for field in graph.names if inputs[field] in kept))
+    return Traced(
+        model=model,
+        program=program.exported_program,
+        inputs=tuple(field for field in graph.names if inputs[field] in kept),
+    )
 
 
 def _open_axes(graph: ExportGraph, config: ExportConfig) -> tuple[dict[int, str], ...]:
     """The names of the symbolic axes of each input; the batch is the first."""
     specs = graph.canvas.input.arrays(graph.canvas).values()
     dynamic = config.size == "dynamic"
-    return tuple({0: "batch", **{axis + 1: name for axis, name in spec.open_axes.items() if dynamic}} for spec in specs)
+    return tuple(
+        {0: "batch", **{axis + 1: name for axis, name in spec.open_axes.items() if dynamic}}
+        for spec in specs
+    )
 
 
 def _read_names(graph: onnx.GraphProto) -> Iterator[str]:

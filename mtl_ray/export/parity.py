@@ -69,7 +69,9 @@ def join_checks(checks: Sequence[ParityCheck]) -> ParityCheck:
         max_abs=_most([check.max_abs for check in checks]),
         max_rel=_most([check.max_rel for check in checks]),
         max_score=_most([check.max_score for check in checks]),
-        agree=sum(check.agree * check.count for check in checks) / count if count else min(check.agree for check in checks),
+        agree=sum(check.agree * check.count for check in checks) / count
+        if count
+        else min(check.agree for check in checks),
         count=count,
     )
 
@@ -111,7 +113,12 @@ class Parity:
 
 
 def compare_arrays(
-    check: ParityCheck, task: Task[Any, Any], expected: BatchArrays, found: BatchArrays, frames: Sequence[Any], config: ExportConfig
+    check: ParityCheck,
+    task: Task[Any, Any],
+    expected: BatchArrays,
+    found: BatchArrays,
+    frames: Sequence[Any],
+    config: ExportConfig,
 ) -> tuple[ParityCheck, list[str]]:
     """Compares the arrays of torch and of the graph for the same batch.
 
@@ -126,11 +133,14 @@ def compare_arrays(
     Returns:
         The figures, and a sentence for each exceeded tolerance or field that cannot be compared.
     """
-    shapes = {name: (value.shape, found[name].shape) for name, value in expected.items() if name in found}
+    shapes = {
+        name: (value.shape, found[name].shape) for name, value in expected.items() if name in found
+    }
     if shapes := {name: pair for name, pair in shapes.items() if pair[0] != pair[1]}:
         return replace(check, agree=0.0), [f"{check.where}: shapes differ, {shapes}"]
     ours, theirs = (
-        [{name: values[sample] for name, values in arrays.items()} for sample in range(check.batch)] for arrays in (expected, found)
+        [{name: values[sample] for name, values in arrays.items()} for sample in range(check.batch)]
+        for arrays in (expected, found)
     )
     hows = [Comparison(frame=frame, sides=SIDES) for frame in frames]
     apart = [task.array_difference(*each) for each in zip(ours, theirs, hows, strict=True)]
@@ -138,7 +148,12 @@ def compare_arrays(
 
 
 def compare_predictions(
-    check: ParityCheck, task: Task[Any, Any], expected: Sequence[Any], found: Sequence[Any], frames: Sequence[Any], config: ExportConfig
+    check: ParityCheck,
+    task: Task[Any, Any],
+    expected: Sequence[Any],
+    found: Sequence[Any],
+    frames: Sequence[Any],
+    config: ExportConfig,
 ) -> tuple[ParityCheck, list[str]]:
     """Compares the predictions of one head for the same samples, every field of them.
 
@@ -155,20 +170,29 @@ def compare_predictions(
     """
     types = {type(prediction).__name__ for prediction in (*expected, *found)}
     if len(types) > 1:
-        return replace(check, agree=0.0), [f"{check.where}: the predictions are of different types, {', '.join(sorted(types))}"]
+        return replace(check, agree=0.0), [
+            f"{check.where}: the predictions are of different types, {', '.join(sorted(types))}"
+        ]
     hows = [Comparison(frame=frame, sides=SIDES) for frame in frames]
-    apart = [task.difference(first, second, how) for first, second, how in zip(expected, found, hows, strict=True)]
+    apart = [
+        task.difference(first, second, how)
+        for first, second, how in zip(expected, found, hows, strict=True)
+    ]
     return _judged(check, apart, config)
 
 
-def _judged(check: ParityCheck, apart: Sequence[Difference], config: ExportConfig) -> tuple[ParityCheck, list[str]]:
+def _judged(
+    check: ParityCheck, apart: Sequence[Difference], config: ExportConfig
+) -> tuple[ParityCheck, list[str]]:
     """The figures of a check, and its failures, of the differences of each image."""
     if problems := list(dict.fromkeys(problem for each in apart for problem in each.incomparable)):
         return replace(check, agree=0.0), [f"{check.where}: {problem}" for problem in problems]
     count = sum(each.count for each in apart)
     check = replace(
         check,
-        max_abs=_most([(each.max_score or 0.0) if each.max_px is None else each.max_px for each in apart]),
+        max_abs=_most(
+            [(each.max_score or 0.0) if each.max_px is None else each.max_px for each in apart]
+        ),
         max_rel=_most([each.max_rel for each in apart]),
         max_score=_most([each.max_score or 0.0 for each in apart]),
         agree=sum(each.agreeing for each in apart) / count if count else 1.0,
@@ -178,7 +202,10 @@ def _judged(check: ParityCheck, apart: Sequence[Difference], config: ExportConfi
 
 
 def _broken(check: ParityCheck, config: ExportConfig) -> Iterator[str]:
-    limits = {"max_abs": (check.max_abs, config.max_abs), "max_score": (check.max_score, config.max_score)}
+    limits = {
+        "max_abs": (check.max_abs, config.max_abs),
+        "max_score": (check.max_score, config.max_score),
+    }
     for name, (value, limit) in limits.items():
         if not value <= limit:
             yield f"{name} is {value:.3g}, allowed {limit:g}"
@@ -190,20 +217,41 @@ def parity_table(parity: Parity) -> str:
     """A table for a terminal: a line for each head, canvas and batch size, then one for each
     metric.
     """
-    rows: list[tuple[str, ...]] = [("head", "canvas", "batch", "compared", "agree", "max abs", "max rel", "max score")]
+    rows: list[tuple[str, ...]] = [
+        ("head", "canvas", "batch", "compared", "agree", "max abs", "max rel", "max score")
+    ]
     for check in parity.checks:
         figures = (f"{check.max_abs:.1e}", f"{check.max_rel:.1e}", f"{check.max_score:.1e}")
-        rows.append((check.head, check.canvas, str(check.batch), str(check.count), f"{check.agree:.3%}", *figures))
+        rows.append(
+            (
+                check.head,
+                check.canvas,
+                str(check.batch),
+                str(check.count),
+                f"{check.agree:.3%}",
+                *figures,
+            )
+        )
     metrics: list[tuple[str, ...]] = [("metric", "torch", "bundle", "difference")]
     for pair in parity.metrics:
-        metrics.append((f"{pair.head}/{pair.metric}", f"{pair.torch:.4f}", f"{pair.bundle:.4f}", f"{pair.difference:.1e}"))
+        metrics.append(
+            (
+                f"{pair.head}/{pair.metric}",
+                f"{pair.torch:.4f}",
+                f"{pair.bundle:.4f}",
+                f"{pair.difference:.1e}",
+            )
+        )
     return "\n".join([*_aligned(rows), *(["", *_aligned(metrics)] if parity.metrics else [])])
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     ]
     return [lines[0], "-" * len(lines[0]), *lines[1:]]

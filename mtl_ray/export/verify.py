@@ -18,7 +18,14 @@ from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.export.config import ExportConfig
 from mtl_ray.export.graph import ExportGraph
-from mtl_ray.export.parity import MetricPair, Parity, ParityCheck, compare_arrays, compare_predictions, join_checks
+from mtl_ray.export.parity import (
+    MetricPair,
+    Parity,
+    ParityCheck,
+    compare_arrays,
+    compare_predictions,
+    join_checks,
+)
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.predictor import HeadArrays, Predictor, decode_head
 from mtl_ray.inference.torch_predictor import TorchPredictor
@@ -37,25 +44,38 @@ DecodedSample = tuple[Sample, Any]
 """A sample and its decoded input: of an image (H, W, 3) uint8 RGB."""
 
 
-def check_samples(data: DataConfig, vocabulary: Vocabulary, count: int) -> tuple[list[DecodedSample], str]:
+def check_samples(
+    data: DataConfig, vocabulary: Vocabulary, count: int
+) -> tuple[list[DecodedSample], str]:
     """Samples of the validation split, and a description of them.
 
     Annotations get the class indices of the model. If the split cannot be read, samples are
     generated instead.
     """
-    uri, kind = data.val.uri if isinstance(data.val.uri, str) else data.val.uri[0], data.canvas.input
+    uri, kind = (
+        data.val.uri if isinstance(data.val.uri, str) else data.val.uri[0],
+        data.canvas.input,
+    )
     generated = f"generated {kind.name}s, since"
     try:
         split = open_split(uri)
     except (FileNotFoundError, ValueError) as error:
-        return generate_samples(kind, count), f"{generated} the validation split cannot be read ({error})"
+        return generate_samples(
+            kind, count
+        ), f"{generated} the validation split cannot be read ({error})"
     convert, _ = class_converter(split, vocabulary)
     samples = map(convert, split.read(0, split.num_samples))
     readable = list(islice(_readable(samples, kind, data.max_pixels), count))
-    return (readable, uri) if readable else (generate_samples(kind, count), f"{generated} no {kind.name} of {uri} can be read")
+    return (
+        (readable, uri)
+        if readable
+        else (generate_samples(kind, count), f"{generated} no {kind.name} of {uri} can be read")
+    )
 
 
-def _readable(samples: Iterable[Sample], kind: Input[Any, Any, Any, Any], limit: int) -> Iterator[DecodedSample]:
+def _readable(
+    samples: Iterable[Sample], kind: Input[Any, Any, Any, Any], limit: int
+) -> Iterator[DecodedSample]:
     for sample in samples:
         if kind.name not in sample.inputs:
             continue
@@ -69,12 +89,17 @@ def generate_samples(kind: Input[Any, Any, Any, Any], count: int) -> list[Decode
     """Generated data of an input, without annotations; the same in every call."""
     rng = np.random.default_rng(0)
     made = [kind.generate(rng) for _ in range(count)]
-    return [(Sample(key=f"generated-{number}", inputs={kind.name: encoded}), raw) for number, (encoded, raw) in enumerate(made)]
+    return [
+        (Sample(key=f"generated-{number}", inputs={kind.name: encoded}), raw)
+        for number, (encoded, raw) in enumerate(made)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """Torch and a bundle of the same model; ``graph`` gives the torch arrays of the layout ``raw``."""
+    """Torch and a bundle of the same model; ``graph`` gives the torch arrays of the layout
+    ``raw``.
+    """
 
     reference: TorchPredictor
     graph: ExportGraph
@@ -88,11 +113,22 @@ class _Pair:
             return ours, ours, theirs
         with torch.no_grad():
             raw = self.graph(*self.graph.arguments(self.reference.tensors(inputs)), exporting=False)
-        return ours, {head: {name: value.numpy() for name, value in fields.items()} for head, fields in raw.items()}, theirs
+        return (
+            ours,
+            {
+                head: {name: value.numpy() for name, value in fields.items()}
+                for head, fields in raw.items()
+            },
+            theirs,
+        )
 
 
 def verify(
-    reference: TorchPredictor, graph: ExportGraph, bundle: BundlePredictor, samples: Sequence[DecodedSample], config: ExportConfig
+    reference: TorchPredictor,
+    graph: ExportGraph,
+    bundle: BundlePredictor,
+    samples: Sequence[DecodedSample],
+    config: ExportConfig,
 ) -> Parity:
     """Compares a bundle with torch on samples: arrays, predictions and metrics.
 
@@ -111,7 +147,9 @@ def verify(
     batches = sorted({min(batch, most) for batch in BATCHES})
     for rule in _rules(bundle.canvas, config):
         for batch in batches:
-            _compare_samples(pair, raws if batch == batches[-1] else raws[:batch], rule, batch, config, parity)
+            _compare_samples(
+                pair, raws if batch == batches[-1] else raws[:batch], rule, batch, config, parity
+            )
     if not parity.failures:
         _compare_metrics(reference, bundle, [sample for sample, _ in samples], config, parity)
     return parity
@@ -123,8 +161,17 @@ def _rules(rule: AnyCanvas, config: ExportConfig) -> list[AnyCanvas]:
     return [rule] if other is None else [rule, other]
 
 
-def _compare_samples(pair: _Pair, raws: Sequence[Any], rule: AnyCanvas, batch: int, config: ExportConfig, parity: Parity) -> None:
-    """Compares samples in batches of one size; the last batch is filled up with the first samples."""
+def _compare_samples(
+    pair: _Pair,
+    raws: Sequence[Any],
+    rule: AnyCanvas,
+    batch: int,
+    config: ExportConfig,
+    parity: Parity,
+) -> None:
+    """Compares samples in batches of one size; the last batch is filled up with the first
+    samples.
+    """
     size = rule.input.size_of(rule)
     checks: dict[str, list[ParityCheck]] = {head: [] for head in pair.reference.heads}
     filled = list(itertools.islice(itertools.cycle(raws), -(-len(raws) // batch) * batch))
@@ -144,19 +191,30 @@ def _compare_samples(pair: _Pair, raws: Sequence[Any], rule: AnyCanvas, batch: i
 
 
 def _checks(
-    check: ParityCheck, head: AnyHead, arrays: tuple[HeadArrays, HeadArrays, HeadArrays], frames: Sequence[Any], config: ExportConfig
+    check: ParityCheck,
+    head: AnyHead,
+    arrays: tuple[HeadArrays, HeadArrays, HeadArrays],
+    frames: Sequence[Any],
+    config: ExportConfig,
 ) -> Iterator[tuple[ParityCheck, list[str]]]:
     """Checks the arrays of one head, then its predictions if the arrays agree."""
     ours, expected, found = (each[check.head] for each in arrays)
     figures, sentences = compare_arrays(check, head.task, expected, found, frames, config)
     yield figures, sentences
     if not sentences:
-        first, second = ([decode_head(side, i, each, head) for i, each in enumerate(frames)] for side in (ours, found))
+        first, second = (
+            [decode_head(side, i, each, head) for i, each in enumerate(frames)]
+            for side in (ours, found)
+        )
         yield compare_predictions(check, head.task, first, second, frames, config)
 
 
 def _compare_metrics(
-    reference: TorchPredictor, bundle: BundlePredictor, samples: Sequence[Sample], config: ExportConfig, parity: Parity
+    reference: TorchPredictor,
+    bundle: BundlePredictor,
+    samples: Sequence[Sample],
+    config: ExportConfig,
+    parity: Parity,
 ) -> None:
     ours, theirs = _metrics(reference, samples), _metrics(bundle, samples)
     for head, results in ours.items():
@@ -166,7 +224,10 @@ def _compare_metrics(
             pair = MetricPair(head=head, metric=metric, torch=value, bundle=theirs[head][metric])
             parity.metrics.append(pair)
             if not (pair.difference <= config.max_metric):
-                parity.failures.append(f"{head}/{metric} is {pair.torch:.5f} in torch and {pair.bundle:.5f} in the bundle")
+                parity.failures.append(
+                    f"{head}/{metric} is {pair.torch:.5f} in torch and {pair.bundle:.5f} in the "
+                    "bundle"
+                )
 
 
 def _metrics(predictor: Predictor, samples: Sequence[Sample]) -> dict[str, Mapping[str, float]]:

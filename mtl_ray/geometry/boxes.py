@@ -6,7 +6,9 @@ from numpy.typing import NDArray
 
 def areas(boxes_xyxy: NDArray[np.floating]) -> NDArray[np.float32]:
     """(N,) float32 square pixels of (N, 4) boxes."""
-    return ((boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1])).astype(np.float32)
+    return ((boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1])).astype(
+        np.float32
+    )
 
 
 def clip(boxes_xyxy: NDArray[np.floating], height: int, width: int) -> NDArray[np.floating]:
@@ -25,10 +27,22 @@ def from_centres(boxes_cxcywh: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.concatenate([boxes_cxcywh[:, :2] - half, boxes_cxcywh[:, :2] + half], axis=1)
 
 
-def iou_matrix(boxes_xyxy: NDArray[np.floating], others_xyxy: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(N, M) float64 intersection over union of (N, 4) with (M, 4) boxes; 0 where both are empty."""
+def iou_matrix(
+    boxes_xyxy: NDArray[np.floating], others_xyxy: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """(N, M) float64 intersection over union of (N, 4) with (M, 4) boxes; 0 where both are
+    empty.
+    """
     first, second = boxes_xyxy.astype(np.float64)[:, None], others_xyxy.astype(np.float64)[None]
-    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(
+        first[..., :2], second[..., :2]
+    )
     common = sides.clip(min=0).prod(axis=-1)
-    union = (first[..., 2:] - first[..., :2]).prod(axis=-1) + (second[..., 2:] - second[..., :2]).prod(axis=-1) - common
-    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0), np.float64)
+    union = (
+        (first[..., 2:] - first[..., :2]).prod(axis=-1)
+        + (second[..., 2:] - second[..., :2]).prod(axis=-1)
+        - common
+    )
+    return np.asarray(
+        np.divide(common, union, out=np.zeros_like(common), where=union > 0), np.float64
+    )

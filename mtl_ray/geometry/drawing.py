@@ -1,4 +1,6 @@
-"""Draws boxes, masks, points and text on images, also on small ones, and places images side by side."""
+"""Draws boxes, masks, points and text on images, also on small ones, and places images side by
+side.
+"""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +17,9 @@ LEAST_SIDE = 320
 """Images with a shorter longest side are enlarged by an integer factor before drawing."""
 LEAST_TEXT_PX = 10
 FEW_OBJECTS = 8
-"""Up to this many objects all get a label; above, objects smaller than their label get a legend instead."""
+"""Up to this many objects all get a label; above, objects smaller than their label get a legend
+instead.
+"""
 TITLE_PX = 15
 """Text height of the titles in a grid."""
 _Rectangle = tuple[float, float, float, float]
@@ -43,15 +47,17 @@ class Drawing:
     def pixels(self) -> NDArray[np.uint8]:
         """(H * k, W * k, 3) uint8 RGB, with k the factor of enlargement.
 
-        Labels are drawn last, in order, where they hide the fewest objects. A label that would overlap another one is left
-        out; among many objects, so is a label larger than its object.
+        Labels are drawn last, in order, where they hide the fewest objects. A label that would
+        overlap another one is left out; among many objects, so is a label larger than its object.
         """
         finished = self._image.copy()
         draw = ImageDraw.Draw(finished)
         taken: list[_Rectangle] = []
         objects = np.array(self._objects).reshape(-1, 4)
         for word in self._legible():
-            free = [place for place in word.places if not any(_overlap(place, other) for other in taken)]
+            free = [
+                place for place in word.places if not any(_overlap(place, other) for other in taken)
+            ]
             if free:
                 taken.append(min(free, key=lambda place: _hidden(place, objects)))
                 self._write(draw, word, taken[-1])
@@ -61,10 +67,24 @@ class Drawing:
         """The labels to draw, and a legend for objects whose label is left out."""
         if sum(word.of is not None for word in self._words) <= FEW_OBJECTS:
             return self._words
-        kept = [word for word in self._words if word.of is None or _area(word.places[0]) <= _area(word.of)]
+        kept = [
+            word
+            for word in self._words
+            if word.of is None or _area(word.places[0]) <= _area(word.of)
+        ]
         named = {word.colour for word in kept if word.of is not None}
-        missing = {word.legend: word.colour for word in self._words if word.legend and word.colour not in named}
-        return [*kept, *(self._legend_word(name, colour, line) for line, (name, colour) in enumerate(missing.items()))]
+        missing = {
+            word.legend: word.colour
+            for word in self._words
+            if word.legend and word.colour not in named
+        }
+        return [
+            *kept,
+            *(
+                self._legend_word(name, colour, line)
+                for line, (name, colour) in enumerate(missing.items())
+            ),
+        ]
 
     def _legend_word(self, name: str, colour: Colour, line: int) -> "_Word":
         height = self._text_size(name, self._least_text_px)[1]
@@ -72,7 +92,9 @@ class Drawing:
         corners = [(x, y) for y in (line * height, bottom) for x in (0.0, right)]
         return self._word(name, corners, colour, self._least_text_px)
 
-    def tint(self, mask: NDArray[np.bool_] | NDArray[np.uint8], colour: Colour, strength: float = 0.5) -> None:
+    def tint(
+        self, mask: NDArray[np.bool_] | NDArray[np.uint8], colour: Colour, strength: float = 0.5
+    ) -> None:
         """Mixes a colour into the pixels of a mask (H, W) and draws its outline."""
         large = self._enlarged(mask.astype(np.uint8))
         pixels = np.asarray(self._image).copy()
@@ -82,8 +104,12 @@ class Drawing:
         cv2.drawContours(pixels, outlines, -1, colour, max(1, self._line // 2), cv2.LINE_AA)
         self._image = Image.fromarray(pixels)
 
-    def tint_classes(self, classes: NDArray[np.uint8], colours: Sequence[Colour], strength: float = 0.6) -> None:
-        """Mixes the colour of each pixel's class (H, W) into it; pixels without a class become dark grey."""
+    def tint_classes(
+        self, classes: NDArray[np.uint8], colours: Sequence[Colour], strength: float = 0.6
+    ) -> None:
+        """Mixes the colour of each pixel's class (H, W) into it; pixels without a class become
+        dark grey.
+        """
         table = np.zeros((256, 3), np.float32)
         table[: len(colours)] = colours
         large = self._enlarged(classes)
@@ -93,22 +119,45 @@ class Drawing:
         mixed[nothing] = pixels[nothing].mean(axis=1, keepdims=True) * 0.35
         self._image = Image.fromarray(mixed.astype(np.uint8))
 
-    def name_regions(self, classes: NDArray[np.uint8], names: Sequence[str], colours: Sequence[Colour], least_share: float = 0.004) -> None:
-        """Writes the name of each class into the thickest part of its largest region, if that is large enough."""
+    def name_regions(
+        self,
+        classes: NDArray[np.uint8],
+        names: Sequence[str],
+        colours: Sequence[Colour],
+        least_share: float = 0.004,
+    ) -> None:
+        """Writes the name of each class into the thickest part of its largest region, if that is
+        large enough.
+        """
         for index in np.unique(classes[classes < len(names)]):
-            count, regions, sizes, _ = cv2.connectedComponentsWithStats((classes == index).astype(np.uint8))
+            count, regions, sizes, _ = cv2.connectedComponentsWithStats(
+                (classes == index).astype(np.uint8)
+            )
             if count < 2:
                 continue
             largest = 1 + int(sizes[1:, cv2.CC_STAT_AREA].argmax())
             if sizes[largest, cv2.CC_STAT_AREA] < least_share * classes.size:
                 continue
-            depth = cv2.distanceTransform(np.pad((regions == largest).astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+            depth = cv2.distanceTransform(
+                np.pad((regions == largest).astype(np.uint8), 1), cv2.DIST_L2, 3
+            )[1:-1, 1:-1]
             y, x = np.unravel_index(int(depth.argmax()), depth.shape)
             width, height = self._text_size(names[index])
-            corner = (float(x) + 0.5) * self._scale - width / 2, (float(y) + 0.5) * self._scale - height / 2
+            corner = (
+                (float(x) + 0.5) * self._scale - width / 2,
+                (float(y) + 0.5) * self._scale - height / 2,
+            )
             self._note(names[index], [corner], colours[index])
 
-    def box(self, box_xyxy: NDArray[np.float32], text: str, colour: Colour, *, dashed: bool = False, legend: str = "") -> None:
+    def box(
+        self,
+        box_xyxy: NDArray[np.float32],
+        text: str,
+        colour: Colour,
+        *,
+        dashed: bool = False,
+        legend: str = "",
+    ) -> None:
         """Draws a box with a label above it, or below or inside if there is no space.
 
         Args:
@@ -123,7 +172,12 @@ class Drawing:
         side = max(min(x2 - x1, y2 - y1), 1.0)
         line = int(np.clip(side / 6, 1, self._line))
         if dashed:
-            for start, stop in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
+            for start, stop in (
+                ((x1, y1), (x2, y1)),
+                ((x2, y1), (x2, y2)),
+                ((x2, y2), (x1, y2)),
+                ((x1, y2), (x1, y1)),
+            ):
                 self._dashes(draw, start, stop, colour, line)
         else:
             draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
@@ -131,23 +185,38 @@ class Drawing:
         if text:
             text_px = int(np.clip(side / 2.5, self._least_text_px, self._text_px))
             height = self._text_size(text, text_px)[1]
-            corners = [(x1, y1 - height), (x1, y2), (x1, y1)] if y1 >= height else [(x1, y1), (x1, y2)]
-            self._words.append(self._word(text, corners, colour, text_px, of=(x1, y1, x2, y2), legend=legend))
+            corners = (
+                [(x1, y1 - height), (x1, y2), (x1, y1)] if y1 >= height else [(x1, y1), (x1, y2)]
+            )
+            self._words.append(
+                self._word(text, corners, colour, text_px, of=(x1, y1, x2, y2), legend=legend)
+            )
 
-    def pose(self, points: NDArray[np.float32], skeleton: Sequence[tuple[int, int]], colour: Colour) -> None:
-        """Draws points (K, 3) x, y, visibility and the lines of the skeleton: points of 0 not at all, of 1 hollow."""
+    def pose(
+        self, points: NDArray[np.float32], skeleton: Sequence[tuple[int, int]], colour: Colour
+    ) -> None:
+        """Draws points (K, 3) x, y, visibility and the lines of the skeleton: points of 0 not at
+        all, of 1 hollow.
+        """
         draw = ImageDraw.Draw(self._image)
         known = points[:, 2] > 0
         placed = [(float(x) * self._scale, float(y) * self._scale) for x, y in points[:, :2]]
         for first, second in skeleton:
-            if 0 <= min(first, second) <= max(first, second) < len(known) and known[first] and known[second]:
+            if (
+                0 <= min(first, second) <= max(first, second) < len(known)
+                and known[first]
+                and known[second]
+            ):
                 draw.line([placed[first], placed[second]], fill=colour, width=self._line)
         radius = self._line * 1.4
         for index in np.flatnonzero(known):
             x, y = placed[index]
             inside = None if points[index, 2] < 1.5 else colour
             draw.ellipse(
-                (x - radius, y - radius, x + radius, y + radius), fill=inside, outline=(255, 255, 255), width=max(1, self._line // 2)
+                (x - radius, y - radius, x + radius, y + radius),
+                fill=inside,
+                outline=(255, 255, 255),
+                width=max(1, self._line // 2),
             )
 
     def caption(self, lines: Sequence[tuple[str, Colour]]) -> None:
@@ -183,18 +252,34 @@ class Drawing:
         left, top, right, bottom = place
         draw.rectangle((left, top, right - 1, bottom - 1), fill=word.colour)
         ink = (0, 0, 0) if is_light(word.colour) else (255, 255, 255)
-        draw.text(((left + right) / 2, (top + bottom) / 2), word.text, font=font(word.text, word.text_px), fill=ink, anchor="mm")
+        draw.text(
+            ((left + right) / 2, (top + bottom) / 2),
+            word.text,
+            font=font(word.text, word.text_px),
+            fill=ink,
+            anchor="mm",
+        )
 
     def _text_size(self, text: str, text_px: int | None = None) -> tuple[float, float]:
         text_px = text_px or self._text_px
         return font(text, text_px).getlength(text) + 6, font("", text_px).getbbox("Ag")[3] + 4
 
-    def _dashes(self, draw: ImageDraw.ImageDraw, start: tuple[float, float], stop: tuple[float, float], colour: Colour, line: int) -> None:
+    def _dashes(
+        self,
+        draw: ImageDraw.ImageDraw,
+        start: tuple[float, float],
+        stop: tuple[float, float],
+        colour: Colour,
+        line: int,
+    ) -> None:
         length = math.dist(start, stop)
         dash = 4.0 * line
         for at in np.arange(0, length, 2 * dash):
             near, far = at / length, min(1.0, (at + dash) / length)
-            ends = [tuple(a + (b - a) * share for a, b in zip(start, stop, strict=True)) for share in (near, far)]
+            ends = [
+                tuple(a + (b - a) * share for a, b in zip(start, stop, strict=True))
+                for share in (near, far)
+            ]
             draw.line(ends, fill=colour, width=line)
 
     def _enlarged(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -204,7 +289,9 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class _Word:
-    """A label, its possible positions (best first), its background colour, and its object, if any."""
+    """A label, its possible positions (best first), its background colour, and its object, if
+    any.
+    """
 
     text: str
     places: tuple[_Rectangle, ...]
@@ -229,8 +316,11 @@ def _overlap(one: _Rectangle, other: _Rectangle) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def grid(images: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[str] = (), gap_px: int = 8) -> NDArray[np.uint8]:
-    """Images in a grid with ``columns`` columns on white, centred in their cells, with titles below.
+def grid(
+    images: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[str] = (), gap_px: int = 8
+) -> NDArray[np.uint8]:
+    """Images in a grid with ``columns`` columns on white, centred in their cells, with titles
+    below.
 
     Args:
         images: (H, W, 3) uint8 RGB each, of any size.
@@ -242,14 +332,30 @@ def grid(images: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[str
     cell_h, cell_w = max(each.shape[0] for each in images), max(each.shape[1] for each in images)
     rows = math.ceil(len(images) / columns)
     columns = min(columns, len(images))
-    sheet = Image.new("RGB", (columns * (cell_w + gap_px) + gap_px, rows * (cell_h + room + gap_px) + gap_px), _PAPER)
+    sheet = Image.new(
+        "RGB",
+        (columns * (cell_w + gap_px) + gap_px, rows * (cell_h + room + gap_px) + gap_px),
+        _PAPER,
+    )
     draw = ImageDraw.Draw(sheet)
     for index, each in enumerate(images):
-        top, left = gap_px + (index // columns) * (cell_h + room + gap_px), gap_px + (index % columns) * (cell_w + gap_px)
-        sheet.paste(Image.fromarray(each), (left + (cell_w - each.shape[1]) // 2, top + (cell_h - each.shape[0]) // 2))
+        top, left = (
+            gap_px + (index // columns) * (cell_h + room + gap_px),
+            gap_px + (index % columns) * (cell_w + gap_px),
+        )
+        sheet.paste(
+            Image.fromarray(each),
+            (left + (cell_w - each.shape[1]) // 2, top + (cell_h - each.shape[0]) // 2),
+        )
         if titles:
             title = _shortened(titles[index], cell_w)
-            draw.text((left + cell_w / 2, top + cell_h + room / 2), title, font=font(title, TITLE_PX), fill=_INK, anchor="mm")
+            draw.text(
+                (left + cell_w / 2, top + cell_h + room / 2),
+                title,
+                font=font(title, TITLE_PX),
+                fill=_INK,
+                anchor="mm",
+            )
     return np.asarray(sheet).copy()
 
 

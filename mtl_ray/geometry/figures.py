@@ -18,7 +18,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from PIL import ImageFont
 
 CURVE_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#5a5a5a")
-"""Colours of Okabe and Ito that are visible on white; further curves differ by dashes and markers."""
+"""Colours of Okabe and Ito that are visible on white; further curves differ by dashes and
+markers.
+"""
 _DASHES = ("-", "--", ":", "-.")
 _MARKS = "os^Dv"
 FEW_POINTS = 60
@@ -35,20 +37,34 @@ def curve_style(index: int, points: int) -> dict[str, str | None]:
     """
     turn = index // len(CURVE_COLOURS)
     marker = _MARKS[turn % len(_MARKS)] if points <= FEW_POINTS else None
-    return {"color": CURVE_COLOURS[index % len(CURVE_COLOURS)], "linestyle": _DASHES[turn % len(_DASHES)], "marker": marker}
+    return {
+        "color": CURVE_COLOURS[index % len(CURVE_COLOURS)],
+        "linestyle": _DASHES[turn % len(_DASHES)],
+        "marker": marker,
+    }
 
 
 def plain_log(axis: Axis) -> None:
-    """Sets ticks of a logarithmic axis as plain numbers without overlap; the limits must be final."""
+    """Sets ticks of a logarithmic axis as plain numbers without overlap; the limits must be
+    final.
+    """
     low, high = sorted(axis.get_view_interval())
     decades = math.log10(high / low)
     if decades < _FEW_DECADES:
         axis.set_major_locator(MaxNLocator(6))
     else:
-        each = (1,) if decades > _MANY_DECADES else (1, 2, 5) if decades > _SOME_DECADES else (1, 2, 3, 4, 5, 7)
+        each = (
+            (1,)
+            if decades > _MANY_DECADES
+            else (1, 2, 5)
+            if decades > _SOME_DECADES
+            else (1, 2, 3, 4, 5, 7)
+        )
         axis.set_major_locator(LogLocator(subs=each))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e6 else f"{value:g}"))
+    axis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e6 else f"{value:g}")
+    )
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:
@@ -79,21 +95,36 @@ def set_fonts(figure: Figure) -> None:
 Colour = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
 
-_FIRST: tuple[Colour, ...] = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+_FIRST: tuple[Colour, ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
 """Okabe and Ito, Color Universal Design, 2008, without black."""
 _GOLDEN = 0.61803398875
 _LIGHTNESS = (0.62, 0.42, 0.78)
 
 
 def colours_of(count: int, own: Sequence[Colour] = ()) -> tuple[Colour, ...]:
-    """``count`` colours: ``own`` if there are enough, else seven colour-blind safe ones, then evenly spread hues."""
+    """``count`` colours: ``own`` if there are enough, else seven colour-blind safe ones, then
+    evenly spread hues.
+    """
     if len(own) >= count:
         return tuple(own[:count])
-    return tuple(_FIRST[index] if index < len(_FIRST) else _generated(index - len(_FIRST)) for index in range(count))
+    return tuple(
+        _FIRST[index] if index < len(_FIRST) else _generated(index - len(_FIRST))
+        for index in range(count)
+    )
 
 
 def is_light(colour: Colour) -> bool:
-    """Whether black text has more contrast on a colour than white: contrast ratio of WCAG 2.1 with gamma 2.2."""
+    """Whether black text has more contrast on a colour than white: contrast ratio of WCAG 2.1
+    with gamma 2.2.
+    """
     red, green, blue = ((value / 255) ** 2.2 for value in colour)
     return bool(0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18)
 
@@ -107,12 +138,27 @@ def _generated(index: int) -> Colour:
 # Fonts: DejaVu Sans of matplotlib, and an installed font for East Asian text.
 
 
-_EAST_ASIAN = re.compile("[\u1100-\u11ff\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef\U0001b000-\U0001b16f\U00020000-\U0003ffff]")
-_FILES = (
-    *("NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "NotoSansSC-Regular.otf", "SourceHanSansSC-Regular.otf"),
-    *("SourceHanSans-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf", "DroidSansFallback.ttf"),
+_EAST_ASIAN = re.compile(
+    "[\u1100-\u11ff\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
 )
-"""File names of fonts with Chinese, Japanese and Korean letters; the first that is installed is used."""
+_FILES = (
+    *(
+        "NotoSansCJK-Regular.ttc",
+        "NotoSansCJKsc-Regular.otf",
+        "NotoSansSC-Regular.otf",
+        "SourceHanSansSC-Regular.otf",
+    ),
+    *(
+        "SourceHanSans-Regular.ttc",
+        "wqy-microhei.ttc",
+        "wqy-zenhei.ttc",
+        "DroidSansFallbackFull.ttf",
+        "DroidSansFallback.ttf",
+    ),
+)
+"""File names of fonts with Chinese, Japanese and Korean letters; the first that is installed is
+used.
+"""
 _FOLDERS = ("~/.local/share/fonts", "~/.fonts", "/usr/local/share/fonts", "/usr/share/fonts")
 
 

@@ -1,6 +1,8 @@
-"""Masks as COCO run-length encodings (RLE): the compressed ``counts`` of a mask of known size, column by column.
+"""Masks as COCO run-length encodings (RLE): the compressed ``counts`` of a mask of known size,
+column by column.
 
-Format and polygon filling are those of COCO (Lin et al. 2014, https://cocodataset.org/#format-data).
+Format and polygon filling are those of COCO (Lin et al. 2014,
+https://cocodataset.org/#format-data).
 """
 
 from collections.abc import Sequence
@@ -36,7 +38,9 @@ def from_counts(counts: Sequence[int], height: int, width: int) -> bytes:
     """
     if any(count < 0 for count in counts) or sum(counts) != height * width:
         raise ValueError(f"run lengths add up to {sum(counts)}, not to {height} x {width}")
-    return bytes(rle.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)["counts"])
+    return bytes(
+        rle.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)["counts"]
+    )
 
 
 def from_compressed(counts: bytes, height: int, width: int) -> bytes:
@@ -49,7 +53,9 @@ def from_compressed(counts: bytes, height: int, width: int) -> bytes:
 
 
 def _run_lengths(counts: bytes) -> list[int]:
-    """Plain run lengths of an RLE: six bits per character; from the third on, differences to the one before last."""
+    """Plain run lengths of an RLE: six bits per character; from the third on, differences to the
+    one before last.
+    """
     lengths: list[int] = []
     value = shift = 0
     for character in counts:
@@ -78,5 +84,7 @@ def box_of(counts: bytes, height: int, width: int) -> tuple[float, float, float,
     """The xyxy box in pixels around an object; four zeros if it is empty."""
     if not counts:
         return (0.0, 0.0, 0.0, 0.0)
-    x, y, box_width, box_height = (float(value) for value in rle.to_bbox({"size": [height, width], "counts": counts}))
+    x, y, box_width, box_height = (
+        float(value) for value in rle.to_bbox({"size": [height, width], "counts": counts})
+    )
     return (x, y, x + box_width, y + box_height)

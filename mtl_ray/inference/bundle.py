@@ -65,12 +65,18 @@ class BundlePredictor:
 
 def to_graph(arrays: InputArrays, signature: Signature) -> dict[str, NDArray[Any]]:
     """The input arrays by their names in the graph; normalised if the graph does not normalise."""
-    return {each.name: _for_graph(arrays[each.field], each.dtype, signature) for each in signature.inputs}
+    return {
+        each.name: _for_graph(arrays[each.field], each.dtype, signature)
+        for each in signature.inputs
+    }
 
 
 def _for_graph(values: NDArray[Any], dtype: str, signature: Signature) -> NDArray[Any]:
     if values.dtype != np.uint8 or dtype == "uint8":
         return values
     shape = (1, -1) + (1,) * (values.ndim - 2)
-    mean, std = (np.array(channels, np.float32).reshape(shape) for channels in (signature.mean, signature.std))
+    mean, std = (
+        np.array(channels, np.float32).reshape(shape)
+        for channels in (signature.mean, signature.std)
+    )
     return (values.astype(np.float32) - mean) / std

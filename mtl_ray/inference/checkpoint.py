@@ -10,7 +10,12 @@ from mtl_ray import storage
 from mtl_ray.artifact import Artifact, open_artifact
 from mtl_ray.experiment import ExperimentConfig, build_model, predicting_heads
 from mtl_ray.inference.run_folder import current_checkpoints
-from mtl_ray.inference.stored_config import NetworkConfig, prediction_batch, read_network, read_vocabulary
+from mtl_ray.inference.stored_config import (
+    NetworkConfig,
+    prediction_batch,
+    read_network,
+    read_vocabulary,
+)
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
@@ -32,17 +37,22 @@ def open_checkpoint(uri: str, device: str = "cpu", batch: int | None = None) -> 
     network = read_network(checkpoint)
     if not predicting_heads(network.model.heads):
         raise ValueError(
-            f"the checkpoint {uri} has no head that predicts: it was trained by a method that learns without heads. Fix: train heads "
+            f"the checkpoint {uri} has no head that predicts: it was trained by a method that "
+            "learns without heads. Fix: train heads "
             f"on it with runtime.load_from={uri}"
         )
     vocabulary = read_vocabulary(checkpoint, network.vocabulary)
     model = load_model(checkpoint, network, vocabulary)
     batch = batch or prediction_batch(checkpoint)
     heads, canvas = network.model.heads, network.input.canvas
-    return TorchPredictor(model, heads, vocabulary, canvas, device=device, batch=batch, plugins=network.plugins)
+    return TorchPredictor(
+        model, heads, vocabulary, canvas, device=device, batch=batch, plugins=network.plugins
+    )
 
 
-def load_model(checkpoint: Artifact, config: NetworkConfig | ExperimentConfig, vocabulary: Vocabulary) -> Model:
+def load_model(
+    checkpoint: Artifact, config: NetworkConfig | ExperimentConfig, vocabulary: Vocabulary
+) -> Model:
     """The network with its averaged weights if there are some, else the plain ones; in evaluation
     mode, on the CPU.
 
@@ -52,12 +62,16 @@ def load_model(checkpoint: Artifact, config: NetworkConfig | ExperimentConfig, v
     model = build_model(config.model.without_pretrained(), vocabulary)
     name = "ema.safetensors" if "ema.safetensors" in checkpoint.names else "model.safetensors"
     if name not in checkpoint.names:
-        raise ValueError(f"the checkpoint {checkpoint.uri} has no {name}: the method that trained it exports no model")
+        raise ValueError(
+            f"the checkpoint {checkpoint.uri} has no {name}: the method that trained it exports no "
+            "model"
+        )
     try:
         model.load_state_dict(safetensors.torch.load(checkpoint.read(name)))
     except RuntimeError as error:
         raise ValueError(
-            f"the weights in {checkpoint.uri} do not fit the network of its config: {str(error).splitlines()[-1].strip()}"
+            f"the weights in {checkpoint.uri} do not fit the network of its config: "
+            f"{str(error).splitlines()[-1].strip()}"
         ) from error
     return model.eval()
 
@@ -76,7 +90,9 @@ def find_checkpoint(run_uri: str, which: Literal["best", "last"] = "best") -> st
         raise ValueError(f"there is no complete checkpoint in {run_uri}")
     if which == "best":
         try:
-            best = storage.join(run_uri, json.loads(storage.read(storage.join(run_uri, "best.json")))["checkpoint"])
+            best = storage.join(
+                run_uri, json.loads(storage.read(storage.join(run_uri, "best.json")))["checkpoint"]
+            )
         except FileNotFoundError:
             best = ""
         if best in uris:

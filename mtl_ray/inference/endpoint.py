@@ -41,7 +41,9 @@ def read_api_key(variable: str | None) -> str | None:
         ValueError: if the variable is not set.
     """
     if variable is not None and not os.environ.get(variable):
-        raise ValueError(f"the environment variable {variable}, which should hold the API key, is not set")
+        raise ValueError(
+            f"the environment variable {variable}, which should hold the API key, is not set"
+        )
     return None if variable is None else os.environ[variable]
 
 
@@ -58,8 +60,12 @@ class EndpointPredictor:
         ValueError: if no server of this project answers there, or it stays busy.
     """
 
-    def __init__(self, url: str, *, api_key: str | None = None, timeout_s: float = 60.0, parallel: int = 4) -> None:
-        self.headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+    def __init__(
+        self, url: str, *, api_key: str | None = None, timeout_s: float = 60.0, parallel: int = 4
+    ) -> None:
+        self.headers = {"Accept": "application/json"} | (
+            {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        )
         self.timeout_s = timeout_s
         self.parallel = parallel
         self._opener = urllib.request.build_opener(_SameOrigin())
@@ -75,7 +81,10 @@ class EndpointPredictor:
         except _ChoiceError:
             raise
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            raise ValueError(f"{base}/models does not answer as a server of this project does: {_reason_of(error)}") from None
+            raise ValueError(
+                f"{base}/models does not answer as a server of this project does: "
+                f"{_reason_of(error)}"
+            ) from None
 
     def predict(self, raws: Sequence[Any]) -> list[Predictions]:
         """See ``Predictor``; the files are lossless, so the server gets the same data."""
@@ -111,11 +120,16 @@ class EndpointPredictor:
         try:
             by_head = {next(iter(self.heads)): answer} if len(self.heads) == 1 else answer
             return {
-                name: head.task.from_response(by_head[name], head_vocabulary(head, self.vocabulary), head, size)
+                name: head.task.from_response(
+                    by_head[name], head_vocabulary(head, self.vocabulary), head, size
+                )
                 for name, head in self.heads.items()
             }
         except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{self.url} does not answer as its heads {', '.join(self.heads)} do: {_reason_of(error)}") from None
+            raise ValueError(
+                f"{self.url} does not answer as its heads {', '.join(self.heads)} do: "
+                f"{_reason_of(error)}"
+            ) from None
 
     def _ask(self, url: str, body: bytes | None = None) -> bytes:
         request = urllib.request.Request(url, data=body, headers=self.headers)
@@ -133,7 +147,9 @@ class EndpointPredictor:
         except urllib.error.HTTPError as error:
             raise ValueError(f"{url} answered {error.code}: {_start_of(error)}") from None
         except (OSError, http.client.HTTPException) as error:
-            raise ValueError(f"nothing answers at {url}: {_reason_of(getattr(error, 'reason', error))}") from None
+            raise ValueError(
+                f"nothing answers at {url}: {_reason_of(getattr(error, 'reason', error))}"
+            ) from None
 
     def _send(self, request: urllib.request.Request) -> bytes:
         with self._opener.open(request, timeout=self.timeout_s) as response:
@@ -152,11 +168,20 @@ class _SameOrigin(urllib.request.HTTPRedirectHandler):
     """
 
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: Message,
+        newurl: str,
     ) -> urllib.request.Request | None:
         if _origin(newurl) != _origin(req.full_url):
             there = "://".join(urllib.parse.urlsplit(newurl)[:2])
-            raise ValueError(f"{req.full_url} redirects to another server, {there}; name that URL if it is the right one")
+            raise ValueError(
+                f"{req.full_url} redirects to another server, {there}; name that URL if it is the "
+                "right one"
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 
@@ -191,7 +216,9 @@ def _start_of(error: urllib.error.HTTPError) -> str:
 
 def _reason_of(error: object) -> str:
     """The message of an error on one line; a missing key by its name."""
-    text = f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
+    text = (
+        f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
+    )
     return " ".join(text.split())[:300]
 
 
@@ -199,7 +226,9 @@ class _ChoiceError(ValueError):
     """The server answers, but does not serve the model."""
 
 
-def _choose(served: Sequence[tuple[str, Mapping[str, Any]]], name: str, base: str) -> tuple[str, Mapping[str, Any]]:
+def _choose(
+    served: Sequence[tuple[str, Mapping[str, Any]]], name: str, base: str
+) -> tuple[str, Mapping[str, Any]]:
     names = ", ".join(each for each, _ in served) or "nothing"
     if not name and len(served) != 1:
         raise _ChoiceError(f"name a model: {base}/predictions/MODEL, with MODEL one of {names}")
@@ -210,10 +239,16 @@ def _choose(served: Sequence[tuple[str, Mapping[str, Any]]], name: str, base: st
 
 
 def _canvas(model: Mapping[str, Any], plugins: tuple[str, ...]) -> AnyCanvas:
-    return TypeAdapter(extended(InputConfig, plugins)).validate_python({"canvas": model["canvas"]}).canvas
+    return (
+        TypeAdapter(extended(InputConfig, plugins))
+        .validate_python({"canvas": model["canvas"]})
+        .canvas
+    )
 
 
-def _described(entries: Mapping[str, Mapping[str, Any]], plugins: tuple[str, ...]) -> tuple[Mapping[str, HeadKind], Vocabulary]:
+def _described(
+    entries: Mapping[str, Mapping[str, Any]], plugins: tuple[str, ...]
+) -> tuple[Mapping[str, HeadKind], Vocabulary]:
     """The heads that ``/models`` describes, and the classes of all of them.
 
     Heads of the same kind of annotation may have different classes.
@@ -228,11 +263,19 @@ def _described(entries: Mapping[str, Mapping[str, Any]], plugins: tuple[str, ...
     classes = {kind: tuple(found) for kind, found in colours.items()}
     vocabulary = Vocabulary(
         classes=classes,
-        colours={kind: tuple(rgb for rgb in found.values() if rgb) for kind, found in colours.items() if all(found.values())},
+        colours={
+            kind: tuple(rgb for rgb in found.values() if rgb)
+            for kind, found in colours.items()
+            if all(found.values())
+        },
         exclusive_labels=any(head.exclusive for head in kinds.values()),
     )
     heads = {}
     for name, head in kinds.items():
         own_names = tuple(entries[name]["classes"])
-        heads[name] = head if own_names == classes[head.annotation] else head_of(head.type, plugins, classes=own_names)
+        heads[name] = (
+            head
+            if own_names == classes[head.annotation]
+            else head_of(head.type, plugins, classes=own_names)
+        )
     return heads, vocabulary

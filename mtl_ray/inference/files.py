@@ -26,8 +26,8 @@ def find_files(places: Iterable[str], kind: Input[Any, Any, Any, Any] = IMAGE) -
     """The URIs of the files of an input, each once, in the order of ``places``.
 
     Args:
-        places: each a file, a folder (all files of the input in and below it) or a pattern such as ``photos/*.jpg`` (``**`` for any
-            depth).
+        places: each a file, a folder (all files of the input in and below it) or a pattern such as
+            ``photos/*.jpg`` (``**`` for any depth).
         kind: the input.
 
     Raises:
@@ -44,14 +44,20 @@ def find_files(places: Iterable[str], kind: Input[Any, Any, Any, Any] = IMAGE) -
 
 def _files(place: str, suffixes: tuple[str, ...]) -> Iterator[str]:
     if not storage.is_remote(place) and not Path(place).exists():
-        yield from (str(path) for path in sorted(glob.glob(place, recursive=True)) if Path(path).is_file())
+        yield from (
+            str(path) for path in sorted(glob.glob(place, recursive=True)) if Path(path).is_file()
+        )
         return
     below = [uri for uri in storage.files(place) if not suffixes or uri.lower().endswith(suffixes)]
     yield from below if storage.is_remote(place) or Path(place).is_dir() else [place]
 
 
 def predict_files(
-    predictor: Predictor, uris: Sequence[str], out: str, score_threshold: float, max_pixels: int = MAX_PIXELS
+    predictor: Predictor,
+    uris: Sequence[str],
+    out: str,
+    score_threshold: float,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[tuple[str, str]]:
     """Draws the predictions of each file and writes ``predictions.json``.
 
@@ -86,24 +92,53 @@ def predict_files(
                 unreadable.append((uri, str(error)))
             except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
                 unreadable.append((uri, error.strerror or str(error)))
-        for (uri, raw), predictions in zip(raws.items(), predictor.predict(list(raws.values())), strict=True):
+        for (uri, raw), predictions in zip(
+            raws.items(), predictor.predict(list(raws.values())), strict=True
+        ):
             name = names[uri]
-            storage.write(storage.join(out, name), jpeg(draw_predictions(predictor, raw, predictions, score_threshold)))
-            answers = _answers(predictor, predictions, score_threshold, storage.join(out, name.removesuffix(".jpg")))
+            storage.write(
+                storage.join(out, name),
+                jpeg(draw_predictions(predictor, raw, predictions, score_threshold)),
+            )
+            answers = _answers(
+                predictor,
+                predictions,
+                score_threshold,
+                storage.join(out, name.removesuffix(".jpg")),
+            )
             entries.append({"file": uri, "drawing": name, **kind.size(raw), "heads": answers})
-    content = {"version": 1, "predictions": entries, "unreadable": [{"file": uri, "reason": reason} for uri, reason in unreadable]}
-    storage.write(storage.join(out, "predictions.json"), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    content = {
+        "version": 1,
+        "predictions": entries,
+        "unreadable": [{"file": uri, "reason": reason} for uri, reason in unreadable],
+    }
+    storage.write(
+        storage.join(out, "predictions.json"),
+        (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(),
+    )
     return unreadable
 
 
 def _refuse_own_folder(uris: Sequence[str], out: str) -> None:
     for uri in uris:
-        folder = uri.rpartition("/")[0] if storage.is_remote(uri) else os.path.dirname(os.path.realpath(storage.absolute(uri)))
-        if folder == (storage.absolute(out) if storage.is_remote(out) else os.path.realpath(storage.absolute(out))):
-            raise ValueError(f"{uri} is in {out}, where a drawing could replace it. Fix: name another folder")
+        folder = (
+            uri.rpartition("/")[0]
+            if storage.is_remote(uri)
+            else os.path.dirname(os.path.realpath(storage.absolute(uri)))
+        )
+        if folder == (
+            storage.absolute(out)
+            if storage.is_remote(out)
+            else os.path.realpath(storage.absolute(out))
+        ):
+            raise ValueError(
+                f"{uri} is in {out}, where a drawing could replace it. Fix: name another folder"
+            )
 
 
-def _answers(predictor: Predictor, predictions: Predictions, score_threshold: float, stem: str) -> dict[str, Any]:
+def _answers(
+    predictor: Predictor, predictions: Predictions, score_threshold: float, stem: str
+) -> dict[str, Any]:
     """By head, what a server would answer; a class map is in its own file STEM.HEAD.png instead of
     in the JSON.
     """
@@ -114,19 +149,30 @@ def _answers(predictor: Predictor, predictions: Predictions, score_threshold: fl
             storage.write(f"{stem}.{name}.png", plain)
             file = f"{stem}.{name}.png".rpartition("/")[2]
         answers[name] = head.task.to_response(
-            predictions[name], head_vocabulary(head, predictor.vocabulary), score_threshold, image_file=file
+            predictions[name],
+            head_vocabulary(head, predictor.vocabulary),
+            score_threshold,
+            image_file=file,
         )
     return answers
 
 
-def draw_predictions(predictor: Predictor, raw: Any, predictions: Predictions, score_threshold: float) -> NDArray[np.uint8]:
+def draw_predictions(
+    predictor: Predictor, raw: Any, predictions: Predictions, score_threshold: float
+) -> NDArray[np.uint8]:
     """The image with its predictions; side by side if there are several heads."""
     image = predictor.canvas.input.show(raw)
     drawn = [
-        head.task.draw_prediction(image, predictions[name], head_vocabulary(head, predictor.vocabulary), score_threshold)
+        head.task.draw_prediction(
+            image, predictions[name], head_vocabulary(head, predictor.vocabulary), score_threshold
+        )
         for name, head in predictor.heads.items()
     ]
-    return drawn[0] if len(drawn) == 1 else grid(drawn, columns=len(drawn), titles=list(predictor.heads))
+    return (
+        drawn[0]
+        if len(drawn) == 1
+        else grid(drawn, columns=len(drawn), titles=list(predictor.heads))
+    )
 
 
 def unique_names(uris: Sequence[str]) -> list[str]:

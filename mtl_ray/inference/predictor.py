@@ -56,7 +56,9 @@ Run = Callable[[InputArrays], HeadArrays]
 """From the input arrays of a batch to the output arrays of the heads."""
 
 
-def predict_in_batches(raws: Sequence[Any], canvas: AnyCanvas, heads: Mapping[str, AnyHead], run: Run, batch: int) -> list[Predictions]:
+def predict_in_batches(
+    raws: Sequence[Any], canvas: AnyCanvas, heads: Mapping[str, AnyHead], run: Run, batch: int
+) -> list[Predictions]:
     """Places data on the canvas, runs the network on batches of up to ``batch``, and decodes.
 
     Checkpoints and bundles both use it, so they differ in ``run`` only.
@@ -69,7 +71,9 @@ def predict_in_batches(raws: Sequence[Any], canvas: AnyCanvas, heads: Mapping[st
     return predictions
 
 
-def decode_one(arrays: HeadArrays, index: int, frame: Any, heads: Mapping[str, AnyHead]) -> Predictions:
+def decode_one(
+    arrays: HeadArrays, index: int, frame: Any, heads: Mapping[str, AnyHead]
+) -> Predictions:
     """The predictions of sample ``index`` of a batch, all heads."""
     return {name: decode_head(arrays[name], index, frame, head) for name, head in heads.items()}
 
@@ -86,10 +90,17 @@ def known_heads(plugins: Sequence[str] = ()) -> dict[str, KnownHead]:
         ValueError: if a plugin cannot be loaded.
     """
     kinds = (cast(HeadKind, each) for each in head_types(tuple(plugins)))
-    return {kind.type: KnownHead(type=kind.type, task=kind.task, annotation=kind.annotation, exclusive=kind.exclusive) for kind in kinds}
+    return {
+        kind.type: KnownHead(
+            type=kind.type, task=kind.task, annotation=kind.annotation, exclusive=kind.exclusive
+        )
+        for kind in kinds
+    }
 
 
-def head_of(head_type: str, plugins: Sequence[str] = (), *, classes: tuple[str, ...] | None = None) -> HeadKind:
+def head_of(
+    head_type: str, plugins: Sequence[str] = (), *, classes: tuple[str, ...] | None = None
+) -> HeadKind:
     """What is known of a head by its type, with its own list of classes if it has one.
 
     Raises:
@@ -97,7 +108,10 @@ def head_of(head_type: str, plugins: Sequence[str] = (), *, classes: tuple[str, 
     """
     known = known_heads(plugins)
     if head_type not in known:
-        raise ValueError(f"there is no head of the type {head_type!r} in this version; there is {', '.join(known)}")
+        raise ValueError(
+            f"there is no head of the type {head_type!r} in this version; there is "
+            f"{', '.join(known)}"
+        )
     return replace(known[head_type], classes=classes)
 
 
@@ -128,7 +142,9 @@ def open_predictor(target: str, *, threads: int = 0, api_key: str | None = None)
         return open_checkpoint(target if kind else find_checkpoint(target), device=default_device())
     if not storage.exists(target):
         raise FileNotFoundError(f"there is nothing at {target}")
-    raise ValueError(f"{target} is neither a run folder nor a complete checkpoint or bundle (with a {MANIFEST})")
+    raise ValueError(
+        f"{target} is neither a run folder nor a complete checkpoint or bundle (with a {MANIFEST})"
+    )
 
 
 def artifact_kind(uri: str) -> str | None:

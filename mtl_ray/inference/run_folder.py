@@ -61,7 +61,11 @@ class CheckpointFolder(NamedTuple):
 
 def checkpoint_folder(run_uri: str, step: int, attempt: int) -> str:
     """The folder of the checkpoint after ``step`` steps of an attempt."""
-    return storage.join(run_uri, "checkpoints", f"step-{step:08d}" + (f"-a{attempt:04d}" if attempt != BEFORE_NUMBERS else ""))
+    return storage.join(
+        run_uri,
+        "checkpoints",
+        f"step-{step:08d}" + (f"-a{attempt:04d}" if attempt != BEFORE_NUMBERS else ""),
+    )
 
 
 def attempt_file(run_uri: str, attempt: int) -> str:
@@ -71,11 +75,17 @@ def attempt_file(run_uri: str, attempt: int) -> str:
 
 def newest_attempt(run_uri: str) -> Attempt | None:
     """The attempt that owns a run; None before the first one."""
-    found = [int(name.removesuffix(".json")) for name in storage.names(storage.join(run_uri, "attempts")) if _ATTEMPT.fullmatch(name)]
+    found = [
+        int(name.removesuffix(".json"))
+        for name in storage.names(storage.join(run_uri, "attempts"))
+        if _ATTEMPT.fullmatch(name)
+    ]
     if not found:
         return None
     content = json.loads(storage.read(attempt_file(run_uri, max(found))))
-    return Attempt(**{**content, "ends": {int(attempt): step for attempt, step in content["ends"].items()}})
+    return Attempt(
+        **{**content, "ends": {int(attempt): step for attempt, step in content["ends"].items()}}
+    )
 
 
 def checkpoint_folders(run_uri: str) -> list[CheckpointFolder]:
@@ -83,7 +93,8 @@ def checkpoint_folders(run_uri: str) -> list[CheckpointFolder]:
     base = storage.join(run_uri, "checkpoints")
     names = {name: match for name in storage.names(base) if (match := _FOLDER.fullmatch(name))}
     return sorted(
-        CheckpointFolder(int(match[1]), int(match[2] or BEFORE_NUMBERS), storage.join(base, name)) for name, match in names.items()
+        CheckpointFolder(int(match[1]), int(match[2] or BEFORE_NUMBERS), storage.join(base, name))
+        for name, match in names.items()
     )
 
 
@@ -102,4 +113,8 @@ def is_whole(folder: CheckpointFolder) -> bool:
 def current_checkpoints(run_uri: str) -> list[CheckpointFolder]:
     """The complete checkpoints that lead to the newest attempt, by step."""
     owner = newest_attempt(run_uri)
-    return [folder for folder in checkpoint_folders(run_uri) if is_current(folder, owner) and is_whole(folder)]
+    return [
+        folder
+        for folder in checkpoint_folders(run_uri)
+        if is_current(folder, owner) and is_whole(folder)
+    ]

@@ -48,7 +48,9 @@ class OutputSignature:
     head: str
     """The head that it belongs to."""
     field: str
-    """The name of the array as ``tasks/*/decode.py`` takes it: boxes, scores, classes, candidates."""
+    """The name of the array as ``tasks/*/decode.py`` takes it: boxes, scores, classes,
+    candidates.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -57,9 +59,13 @@ class Signature:
 
     plugins: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     """Modules of its canvas, heads and engine."""
-    engine: EngineConfig = Field(default_factory=OnnxRuntimeEngine, exclude_if=lambda engine: engine == OnnxRuntimeEngine())
+    engine: EngineConfig = Field(
+        default_factory=OnnxRuntimeEngine, exclude_if=lambda engine: engine == OnnxRuntimeEngine()
+    )
     """The engine that runs the graph."""
-    files: tuple[str, ...] = Field(default=(MODEL_FILE,), exclude_if=lambda names: names == (MODEL_FILE,))
+    files: tuple[str, ...] = Field(
+        default=(MODEL_FILE,), exclude_if=lambda names: names == (MODEL_FILE,)
+    )
     """The engine's files in the bundle."""
     inputs: tuple[InputSignature, ...] = Field(min_length=1)
     """In the order of the graph; only those that it reads."""
@@ -103,7 +109,11 @@ def _to_newest_version(content: Mapping[str, Any]) -> dict[str, Any]:
     second = rest.pop("valid_hw", None)
     if isinstance(image, Mapping):
         inputs = [{**image, "field": "image"}]
-        rest["inputs"] = inputs if second is None else [*inputs, {"name": second, "field": "valid_hw", "dtype": "int32"}]
+        rest["inputs"] = (
+            inputs
+            if second is None
+            else [*inputs, {"name": second, "field": "valid_hw", "dtype": "int32"}]
+        )
     return rest
 
 
@@ -122,13 +132,21 @@ def read_signature(data: bytes) -> Signature:
         raise ValueError("signature.json is not one that this version can read: it is no object")
     version = content.get("version", 1)
     if type(version) is not int or not 1 <= version <= VERSION:
-        raise ValueError(f"signature.json is of version {version!r}; this program reads 1 to {VERSION}")
+        raise ValueError(
+            f"signature.json is of version {version!r}; this program reads 1 to {VERSION}"
+        )
     plugins = content.get("plugins", [])
     if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
-        raise ValueError("signature.json is not one that this version can read: its plugins are no list of names")
+        raise ValueError(
+            "signature.json is not one that this version can read: its plugins are no list of names"
+        )
     try:
-        return TypeAdapter(extended(Signature, plugins)).validate_json(json.dumps(_to_newest_version(content)))
+        return TypeAdapter(extended(Signature, plugins)).validate_json(
+            json.dumps(_to_newest_version(content))
+        )
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"signature.json is not one that this version can read: {where}: {first['msg']}") from error
+        raise ValueError(
+            f"signature.json is not one that this version can read: {where}: {first['msg']}"
+        ) from error

@@ -54,9 +54,14 @@ class NetworkConfig:
 def network_yaml(config: ExperimentConfig) -> str:
     """The ``model.yaml`` of a config."""
     parts = (config.model, config.data.canvas)
-    kind, input_kind = extended(NetworkConfig, config.plugins), extended(InputConfig, config.plugins)
+    kind, input_kind = (
+        extended(NetworkConfig, config.plugins),
+        extended(InputConfig, config.plugins),
+    )
     plugins = used_plugins(parts, config.plugins)
-    return to_yaml(kind(plugins=plugins, model=config.model, input=input_kind(canvas=config.data.canvas)))
+    return to_yaml(
+        kind(plugins=plugins, model=config.model, input=input_kind(canvas=config.data.canvas))
+    )
 
 
 def read_network(checkpoint: Artifact) -> NetworkConfig:
@@ -70,13 +75,19 @@ def read_network(checkpoint: Artifact) -> NetworkConfig:
         tree = _tree(checkpoint, MODEL_FILE)
     else:
         whole = _tree(checkpoint, CONFIG_FILE)
-        network = _entry(whole, "plugins") | _entry(whole, "model") | {"input": Node(_entry(whole, "data", "canvas"), whole.origin)}
+        network = (
+            _entry(whole, "plugins")
+            | _entry(whole, "model")
+            | {"input": Node(_entry(whole, "data", "canvas"), whole.origin)}
+        )
         tree = Node(network, whole.origin)
     return validate(tree, extended(NetworkConfig, named_plugins(tree)), written=True)
 
 
 def _entry(tree: Node, *path: str) -> dict[str, Node]:
-    """The entry at a path under its last name; empty if there is none, which ``validate`` reports."""
+    """The entry at a path under its last name; empty if there is none, which ``validate``
+    reports.
+    """
     node, there = find(tree, path)
     return {path[-1]: node} if there else {}
 
@@ -113,8 +124,8 @@ def read_stored_config(checkpoint: Artifact, overrides: Sequence[str] = ()) -> S
         overrides: changes of the form ``section.key=value``, which must be valid.
 
     Raises:
-        ValueError: naming file and line, if a section other than ``OF_TRAINING`` cannot be read, or the
-            missing plugin.
+        ValueError: naming file and line, if a section other than ``OF_TRAINING`` cannot be read, or
+            the missing plugin.
     """
     whole, changes = _tree(checkpoint, CONFIG_FILE), override_tree(overrides)
     tree, left_out = readable(whole, experiment_type(merge(whole, changes)), OF_TRAINING)
@@ -127,7 +138,12 @@ def read_config(checkpoint: Artifact, overrides: Sequence[str] = ()) -> Experime
     """``read_stored_config``; values that cannot be read are only logged."""
     config, left_out = read_stored_config(checkpoint, overrides)
     for path, value in left_out.items():
-        _log.warning("%s: this version does not know %s (%s); it is left out", storage.join(checkpoint.uri, CONFIG_FILE), path, value)
+        _log.warning(
+            "%s: this version does not know %s (%s); it is left out",
+            storage.join(checkpoint.uri, CONFIG_FILE),
+            path,
+            value,
+        )
     return config
 
 

@@ -58,7 +58,10 @@ class TorchPredictor:
         """The output arrays of each head for the input arrays of a batch."""
         with _without_tf32():
             outputs = self.model.predict(self.tensors(arrays))
-        return {name: {field: value.cpu().numpy() for field, value in outputs[name].items()} for name in self.heads}
+        return {
+            name: {field: value.cpu().numpy() for field, value in outputs[name].items()}
+            for name in self.heads
+        }
 
     def tensors(self, arrays: InputArrays) -> dict[str, torch.Tensor]:
         """The arrays of the input on the device."""

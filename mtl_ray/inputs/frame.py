@@ -1,7 +1,7 @@
 """How an original image is put on the network's canvas, and the inverse.
 
-This is the only place that resizes an image for a network: the loader, the evaluator, the export check and Serve all call
-``place``. The rule is written into every checkpoint and bundle.
+This is the only place that resizes an image for a network: the loader, the evaluator, the export
+check and Serve all call ``place``. The rule is written into every checkpoint and bundle.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """Where an image of (height, width) pixels lies on a canvas: x_canvas = x_image * scale_x + offset_x, same for y.
+    """Where an image of (height, width) pixels lies on a canvas: x_canvas = x_image * scale_x +
+    offset_x, same for y.
 
     Attributes:
         height, width: pixels of the original image as shown.
         canvas_height, canvas_width: pixels of the canvas.
         scale_x, scale_y: canvas pixels per image pixel.
         offset_x, offset_y: canvas pixels; negative where the image is cut off (crop).
-        valid_height, valid_width: the part of the canvas, from its top left corner, that holds image.
+        valid_height, valid_width: the part of the canvas, from its top left corner, that holds
+            image.
     """
 
     height: int
@@ -53,12 +55,16 @@ class Frame:
 
     def points_to_canvas(self, points_xy: NDArray[np.float32]) -> NDArray[np.float32]:
         """(..., 2) float32 image pixels -> canvas pixels."""
-        moved = points_xy * np.array([self.scale_x, self.scale_y]) + np.array([self.offset_x, self.offset_y])
+        moved = points_xy * np.array([self.scale_x, self.scale_y]) + np.array(
+            [self.offset_x, self.offset_y]
+        )
         return np.asarray(moved, np.float32)
 
     def points_to_image(self, points_xy: NDArray[np.float32]) -> NDArray[np.float32]:
         """(..., 2) float32 canvas pixels -> image pixels, not clipped."""
-        moved = (points_xy - np.array([self.offset_x, self.offset_y])) / np.array([self.scale_x, self.scale_y])
+        moved = (points_xy - np.array([self.offset_x, self.offset_y])) / np.array(
+            [self.scale_x, self.scale_y]
+        )
         return np.asarray(moved, np.float32)
 
 
@@ -105,11 +111,12 @@ def place(image: NDArray[np.uint8], rule: "Canvas") -> tuple[NDArray[np.uint8], 
 
 
 def scaled(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """An image (H, W, 3) or (H, W) uint8 of another size, bilinear where it grows, a mean where it shrinks.
+    """An image (H, W, 3) or (H, W) uint8 of another size, bilinear where it grows, a mean where it
+    shrinks.
 
-    Along a side that shrinks by a factor f, ceil(f) bilinear samples go into each pixel. They are the covered pixels themselves
-    where f is a whole number. OpenCV's own area interpolation weighs the covered pixels also for other f, looks much the same and
-    takes three times as long.
+    Along a side that shrinks by a factor f, ceil(f) bilinear samples go into each pixel. They are
+    the covered pixels themselves where f is a whole number. OpenCV's own area interpolation weighs
+    the covered pixels also for other f, looks much the same and takes three times as long.
     """
     samples_y, samples_x = -(-image.shape[0] // height), -(-image.shape[1] // width)
     sampled = _bilinear(image, samples_y * height, samples_x * width)
@@ -119,14 +126,21 @@ def scaled(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
 
 
 def place_map(classes: NDArray[np.uint8], frame: Frame, fill: int) -> NDArray[np.uint8]:
-    """Puts a map of class indices (H, W) uint8 where its image lies (nearest neighbour), ``fill`` where there is no image."""
+    """Puts a map of class indices (H, W) uint8 where its image lies (nearest neighbour),
+    ``fill`` where there is no image.
+    """
     shown = _shown(classes, frame)
     size = frame.valid_width, frame.valid_height
-    return _lay(np.asarray(cv2.resize(shown, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8), frame, fill)
+    return _lay(
+        np.asarray(cv2.resize(shown, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8),
+        frame,
+        fill,
+    )
 
 
 def map_to_image(classes: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
-    """The inverse of ``place_map``: (canvas_height, canvas_width) uint8 -> (height, width) uint8, nearest neighbour.
+    """The inverse of ``place_map``: (canvas_height, canvas_width) uint8 -> (height, width) uint8,
+    nearest neighbour.
 
     Pixels of the original that were cut off (crop) take the class at the nearest edge.
     """
@@ -140,7 +154,10 @@ def map_to_image(classes: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
 def _shown(image: NDArray[np.uint8], frame: Frame) -> NDArray[np.uint8]:
     """The pixels of the image that the frame shows."""
     top, left = round(-frame.offset_y / frame.scale_y), round(-frame.offset_x / frame.scale_x)
-    height, width = round(frame.valid_height / frame.scale_y), round(frame.valid_width / frame.scale_x)
+    height, width = (
+        round(frame.valid_height / frame.scale_y),
+        round(frame.valid_width / frame.scale_x),
+    )
     return image[top : top + height, left : left + width]
 
 
@@ -151,7 +168,9 @@ def _bilinear(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.u
 
 
 def _lay(part: NDArray[np.uint8], frame: Frame, fill: int) -> NDArray[np.uint8]:
-    """Puts what is shown, at its size on the canvas, into the top left corner, and fills the rest."""
+    """Puts what is shown, at its size on the canvas, into the top left corner, and fills the
+    rest.
+    """
     if part.shape[:2] == (frame.canvas_height, frame.canvas_width):
         return np.ascontiguousarray(part)
     canvas = np.full((frame.canvas_height, frame.canvas_width, *part.shape[2:]), fill, np.uint8)
@@ -160,9 +179,13 @@ def _lay(part: NDArray[np.uint8], frame: Frame, fill: int) -> NDArray[np.uint8]:
 
 
 def sides_on_canvas(
-    boxes_xyxy: NDArray[np.float64], image: NDArray[np.int64], sizes: NDArray[np.int64], rule: "Canvas"
+    boxes_xyxy: NDArray[np.float64],
+    image: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    rule: "Canvas",
 ) -> NDArray[np.float64]:
-    """Width and height of boxes as they lie on the canvas, what is cut off left out: (N, 2) float64 canvas pixels.
+    """Width and height of boxes as they lie on the canvas, what is cut off left out: (N, 2) float64
+    canvas pixels.
 
     Args:
         boxes_xyxy: (N, 4) image pixels.
@@ -172,7 +195,15 @@ def sides_on_canvas(
     """
     different, which = np.unique(sizes, axis=0, return_inverse=True)
     frames = [frame_of(int(height), int(width), rule) for height, width in different]
-    fields = np.array([[p.scale_x, p.scale_y, p.offset_x, p.offset_y, p.valid_width, p.valid_height] for p in frames])
+    fields = np.array(
+        [
+            [p.scale_x, p.scale_y, p.offset_x, p.offset_y, p.valid_width, p.valid_height]
+            for p in frames
+        ]
+    )
     scale, offset, limit = np.split(fields.reshape(-1, 6)[which.ravel()[image]], 3, axis=1)
-    first, last = (np.clip(corner * scale + offset, 0, limit) for corner in (boxes_xyxy[:, :2], boxes_xyxy[:, 2:]))
+    first, last = (
+        np.clip(corner * scale + offset, 0, limit)
+        for corner in (boxes_xyxy[:, :2], boxes_xyxy[:, 2:])
+    )
     return np.asarray(last - first)

@@ -1,4 +1,5 @@
-"""Images as an input: encoded files in shards, (H, W, 3) uint8 RGB in memory, a canvas of one size for the network.
+"""Images as an input: encoded files in shards, (H, W, 3) uint8 RGB in memory, a canvas of one size
+for the network.
 
 ``Canvas`` is the config of ``data.canvas``. It is written into every checkpoint and bundle.
 """
@@ -24,23 +25,43 @@ from mtl_ray.inputs.input import Arrays, ArraySpec, Input
 from mtl_ray.samples import EncodedImage
 
 STEP = 32
-"""Open heights and widths may differ from the canvas by multiples of this many pixels, the coarsest stride of a backbone."""
+"""Open heights and widths may differ from the canvas by multiples of this many pixels, the
+coarsest stride of a backbone.
+"""
 
 
 class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
     """See ``Input``. The raw data is (H, W, 3) uint8 RGB as shown (EXIF orientation applied).
 
-    The arrays are ``image`` uint8 (3, canvas height, canvas width) RGB, and ``valid_hw`` int32 (2,), the part of the canvas that
-    holds image.
+    The arrays are ``image`` uint8 (3, canvas height, canvas width) RGB, and ``valid_hw`` int32
+    (2,), the part of the canvas that holds image.
     """
 
     name = "image"
-    columns: ClassVar[Mapping[str, ColumnType]] = {"height": "int32", "width": "int32", "image": "binary"}
+    columns: ClassVar[Mapping[str, ColumnType]] = {
+        "height": "int32",
+        "width": "int32",
+        "image": "binary",
+    }
     limit_name = "pixels"
     media_type = "image/*"
     formats = tuple(FORMATS)
     suffixes = (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".webp", ".avif", ".tif", ".tiff", ".gif"),
+        *(
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".jfif",
+            ".mpo",
+            ".png",
+            ".bmp",
+            ".dib",
+            ".webp",
+            ".avif",
+            ".tif",
+            ".tiff",
+            ".gif",
+        ),
         *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2"),
     )
 
@@ -54,7 +75,11 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
 
     def to_features(self, encoded: EncodedImage) -> dict[str, Feature]:
         """The names that ObjectiveMTL's readers look for."""
-        return {"image": [encoded.data], "height": np.array([encoded.height]), "width": np.array([encoded.width])}
+        return {
+            "image": [encoded.data],
+            "height": np.array([encoded.height]),
+            "width": np.array([encoded.width]),
+        }
 
     def from_features(self, features: Features) -> EncodedImage | None:
         """See ``Input``; the header of the file says the size where no feature does."""
@@ -62,7 +87,11 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
         if data is None:
             return None
         if "height" in features and "width" in features:
-            return EncodedImage(data=data, height=first_number(features, "height"), width=first_number(features, "width"))
+            return EncodedImage(
+                data=data,
+                height=first_number(features, "height"),
+                width=first_number(features, "width"),
+            )
         height, width = shown_size(data, NO_LIMIT)
         return EncodedImage(data=data, height=height, width=width)
 
@@ -75,7 +104,10 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
         image = decode_image(encoded.data, limit)
         height, width = image.shape[:2]
         if (height, width) != (encoded.height, encoded.width):
-            raise ValueError(f"the image is {width} x {height} pixels, its record says {encoded.width} x {encoded.height}")
+            raise ValueError(
+                f"the image is {width} x {height} pixels, its record says {encoded.width} x "
+                f"{encoded.height}"
+            )
         return image
 
     def decode_file(self, data: bytes, limit: int) -> NDArray[np.uint8]:
@@ -101,14 +133,20 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
         return {"height": raw.shape[0], "width": raw.shape[1]}
 
     def pieces(self, raw: NDArray[np.uint8]) -> Sequence[NDArray[np.uint8]]:
-        """The upper half and the left half: neither has the shape of a canvas that the image fills."""
+        """The upper half and the left half: neither has the shape of a canvas that the image
+        fills.
+        """
         height, width = raw.shape[:2]
         return [raw[: max(1, height // 2)], raw[:, : max(1, width // 2)]]
 
     def arrays(self, rule: "Canvas") -> Mapping[str, ArraySpec]:
         """``image`` and ``valid_hw``."""
         return {
-            "image": ArraySpec(shape=(3, rule.height, rule.width), dtype=np.uint8, open_axes={1: "height", 2: "width"}),
+            "image": ArraySpec(
+                shape=(3, rule.height, rule.width),
+                dtype=np.uint8,
+                open_axes={1: "height", 2: "width"},
+            ),
             "valid_hw": ArraySpec(shape=(2,), dtype=np.int32),
         }
 
@@ -150,7 +188,16 @@ class ImageInput(Input[EncodedImage, NDArray[np.uint8], "Canvas", Frame]):
         for _ in range(12):
             centre = (int(rng.integers(width)), int(rng.integers(height)))
             colour = tuple(int(value) for value in rng.integers(0, 256, 3))
-            cv2.ellipse(image, centre, (int(rng.integers(4, 120)), int(rng.integers(4, 120))), int(rng.integers(180)), 0, 360, colour, -1)
+            cv2.ellipse(
+                image,
+                centre,
+                (int(rng.integers(4, 120)), int(rng.integers(4, 120))),
+                int(rng.integers(180)),
+                0,
+                360,
+                colour,
+                -1,
+            )
         image = np.asarray(cv2.add(image, rng.integers(0, 24, image.shape, np.uint8)), np.uint8)
         return EncodedImage(data=self.encode_file(image), height=height, width=width), image
 
@@ -166,14 +213,18 @@ class Canvas:
     type: Literal["image"] = Field(default="image", exclude_if=lambda name: name == "image")
     """The kind of input. Left out of what is written: older programs read it too."""
     kind: Literal["stretch", "letterbox", "crop"] = "letterbox"
-    """stretch: both sides scaled on their own. letterbox: one scale, the whole image, padded at the right and bottom.
-    crop: the largest part of whole pixels in the middle that has the canvas's shape, which fills it; the sides are cut off."""
+    """stretch: both sides scaled on their own. letterbox: one scale, the whole image, padded at
+    the right and bottom. crop: the largest part of whole pixels in the middle that has the
+    canvas's shape, which fills it; the sides are cut off.
+    """
     height: int = Field(gt=0, le=16384)
     """Canvas height in pixels."""
     width: int = Field(gt=0, le=16384)
     """Canvas width in pixels."""
     kernel: Literal["area", "linear"] = "area"
-    """area: the mean over what is covered when the image shrinks (see ``scaled``), bilinear when it grows. linear: bilinear always."""
+    """area: the mean over what is covered when the image shrinks (see ``scaled``), bilinear when
+    it grows. linear: bilinear always.
+    """
     pad: int = Field(default=114, ge=0, le=255)
     """Grey value of the canvas where there is no image."""
 

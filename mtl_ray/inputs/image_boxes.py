@@ -1,6 +1,7 @@
 """The sizes of images in files made of boxes: JPEG 2000 and AVIF.
 
-Both state a size twice: in the boxes, and in the coded image, for which the decoder allocates. The larger counts.
+Both state a size twice: in the boxes, and in the coded image, for which the decoder allocates. The
+larger counts.
 """
 
 import struct
@@ -9,7 +10,17 @@ from collections.abc import Iterator
 from mtl_ray.inputs.image_header import MAX_SEGMENTS
 
 CODESTREAM = b"\xff\x4f\xff\x51"
-_CONTAINERS = {b"meta": 4, b"moov": 0, b"iprp": 0, b"ipco": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0, b"stsd": 8}
+_CONTAINERS = {
+    b"meta": 4,
+    b"moov": 0,
+    b"iprp": 0,
+    b"ipco": 0,
+    b"trak": 0,
+    b"mdia": 0,
+    b"minf": 0,
+    b"stbl": 0,
+    b"stsd": 8,
+}
 """Boxes of an AVIF that hold boxes, and the bytes before the first."""
 _MAX_PIECES = 64
 """The most pieces of an item, and the first chunks of a track that are looked at."""
@@ -18,19 +29,33 @@ _MAX_ITEM_BYTES = 65_536
 
 
 def jpeg2000_size(data: bytes) -> tuple[int, int]:
-    """The size of the codestream (ITU T.800, A.5.1) and that of the file around it (I.5.3.1): the larger of both."""
+    """The size of the codestream (ITU T.800, A.5.1) and that of the file around it (I.5.3.1):
+    the larger of both.
+    """
     start, height, width = (0, 0, 0) if data.startswith(CODESTREAM) else _jp2_codestream(data)
-    right, bottom, left, top, tile_width, tile_height, _, _, components = struct.unpack_from(">8IH", data, start + 8)
-    if data[start : start + 4] != CODESTREAM or left >= right or top >= bottom or not tile_width or not tile_height:
+    right, bottom, left, top, tile_width, tile_height, _, _, components = struct.unpack_from(
+        ">8IH", data, start + 8
+    )
+    if (
+        data[start : start + 4] != CODESTREAM
+        or left >= right
+        or top >= bottom
+        or not tile_width
+        or not tile_height
+    ):
         raise ValueError("the image is damaged: a JPEG2000 without a size")
     tiles = -(-right // tile_width) * -(-bottom // tile_height)
     if components > 4 or tiles > 65_535:
-        raise ValueError(f"the image is damaged: a JPEG2000 of {components} components in {tiles:,} tiles")
+        raise ValueError(
+            f"the image is damaged: a JPEG2000 of {components} components in {tiles:,} tiles"
+        )
     return max(height, bottom - top), max(width, right - left)
 
 
 def _jp2_codestream(data: bytes) -> tuple[int, int, int]:
-    """Where the codestream of a JP2 file begins, and the height and width that its image header states."""
+    """Where the codestream of a JP2 file begins, and the height and width that its image header
+    states.
+    """
     budget = iter(range(MAX_SEGMENTS))
     height = width = 0
     for name, at, end in _boxes(data, 0, len(data), budget):
@@ -44,7 +69,9 @@ def _jp2_codestream(data: bytes) -> tuple[int, int, int]:
 
 
 def avif_size(data: bytes) -> tuple[int, int]:
-    """The largest size of any item or track (ISO/IEC 14496-12, 23008-12 6.5.3), stated or coded, whichever of them is shown."""
+    """The largest size of any item or track (ISO/IEC 14496-12, 23008-12 6.5.3), stated or coded,
+    whichever of them is shown.
+    """
     budget = iter(range(MAX_SEGMENTS))
     sizes = _stated_sizes(data, 0, len(data), budget, 0)
     for coded in _coded_images(data, budget):
@@ -55,7 +82,9 @@ def avif_size(data: bytes) -> tuple[int, int]:
     return height, width
 
 
-def _stated_sizes(data: bytes, at: int, end: int, budget: Iterator[int], depth: int) -> list[tuple[int, int]]:
+def _stated_sizes(
+    data: bytes, at: int, end: int, budget: Iterator[int], depth: int
+) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     for name, begin, stop in _boxes(data, at, end, budget):
         if name == b"ispe":
@@ -112,17 +141,25 @@ def _items(data: bytes, at: int, idat: int, budget: Iterator[int]) -> Iterator[b
         held = b""
         for _ in range(min(extents, _MAX_PIECES)):
             at += index_bytes
-            start = base + int.from_bytes(data[at : at + offset_bytes], "big") + (idat if in_idat else 0)
+            start = (
+                base
+                + int.from_bytes(data[at : at + offset_bytes], "big")
+                + (idat if in_idat else 0)
+            )
             at += offset_bytes
             length, at = int.from_bytes(data[at : at + length_bytes], "big"), at + length_bytes
-            held += data[start : start + min(length or _MAX_ITEM_BYTES, _MAX_ITEM_BYTES - len(held))]
+            held += data[
+                start : start + min(length or _MAX_ITEM_BYTES, _MAX_ITEM_BYTES - len(held))
+            ]
         if extents > _MAX_PIECES:
             raise ValueError("the image is damaged: an AVIF item in too many pieces")
         yield held
 
 
 def _sequence_sizes(coded: bytes, budget: Iterator[int]) -> list[tuple[int, int]]:
-    """Height and width of each sequence header of AV1 (AV1 bitstream, 5.3 to 5.5); none in what is no AV1."""
+    """Height and width of each sequence header of AV1 (AV1 bitstream, 5.3 to 5.5); none in what
+    is no AV1.
+    """
     found: list[tuple[int, int]] = []
     at = 0
     while at < len(coded) and not coded[at] & 0x81:
@@ -182,7 +219,9 @@ class _Bits:
     def take(self, count: int) -> int:
         """The next bits as a number."""
         self._left -= count
-        return (self._value >> self._left if self._left >= 0 else self._value << -self._left) & ((1 << count) - 1)
+        return (self._value >> self._left if self._left >= 0 else self._value << -self._left) & (
+            (1 << count) - 1
+        )
 
     def skip_exponential(self) -> None:
         """Passes over a number in ``uvlc`` (AV1 bitstream, 4.10.3)."""
@@ -192,7 +231,9 @@ class _Bits:
         self.take(zeros)
 
 
-def _boxes(data: bytes, at: int, end: int, budget: Iterator[int]) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(
+    data: bytes, at: int, end: int, budget: Iterator[int]
+) -> Iterator[tuple[bytes, int, int]]:
     """Name, begin and end of what each box holds (ISO/IEC 14496-12, 4.2)."""
     while at + 8 <= end:
         length, name = struct.unpack_from(">I4s", data, at)

@@ -1,7 +1,8 @@
 """The one place that opens encoded images whose bytes come from outside.
 
-Only the formats of ``image_formats.FORMATS`` are opened, the stated size is checked before a decoder sees the file, and whatever
-a decoder raises becomes one ValueError. Imports neither torch nor ray, so that every layer may use it.
+Only the formats of ``image_formats.FORMATS`` are opened, the stated size is checked before a
+decoder sees the file, and whatever a decoder raises becomes one ValueError. Imports neither torch
+nor ray, so that every layer may use it.
 """
 
 import io
@@ -10,9 +11,17 @@ import re
 from PIL import Image
 
 from mtl_ray.inputs.image_formats import check_exif, image_format, stored_size
-from mtl_ray.inputs.image_header import MAX_PIXELS, check_pixels, exif_orientation, jpeg_header, png_header
+from mtl_ray.inputs.image_header import (
+    MAX_PIXELS,
+    check_pixels,
+    exif_orientation,
+    jpeg_header,
+    png_header,
+)
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would refuse what a caller allows; ``open_image`` checks the caller's limit first
+# Pillow's own limit would refuse what a caller allows; ``open_image`` checks the caller's limit
+# first
+Image.MAX_IMAGE_PIXELS = None
 
 NO_LIMIT = 1 << 40
 """``max_pixels`` for images whose size was checked before they were stored."""
@@ -61,7 +70,8 @@ def load_image(opened: Image.Image) -> Image.Image:
 
 
 def orientation_of(opened: Image.Image, data: bytes) -> int:
-    """How an opened image is turned when it is shown: EXIF orientation 1 to 8, by EXIF or else by XMP.
+    """How an opened image is turned when it is shown: EXIF orientation 1 to 8, by EXIF or else by
+    XMP.
 
     A TIFF is turned by Pillow itself. Damaged EXIF is no orientation, as viewers take it.
     """
@@ -80,7 +90,8 @@ def orientation_of(opened: Image.Image, data: bytes) -> int:
 
 
 def shown_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Height and width in pixels of an encoded image as it is shown (EXIF orientation applied), without decoding it.
+    """Height and width in pixels of an encoded image as it is shown (EXIF orientation applied),
+    without decoding it.
 
     Raises:
         TooManyPixelsError: if the header says more pixels than allowed.

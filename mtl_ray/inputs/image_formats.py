@@ -1,8 +1,8 @@
 """The image formats that are opened, how each is recognised, and the size that its header states.
 
-Decoders of untrusted bytes allocate and loop before they know better: WebP's takes memory for the whole canvas when it is opened,
-a TIFF's tags may each claim the whole file, a JPEG 2000 has two headers that may differ. So the size is read here first, with a
-budget for each walk.
+Decoders of untrusted bytes allocate and loop before they know better: WebP's takes memory for the
+whole canvas when it is opened, a TIFF's tags may each claim the whole file, a JPEG 2000 has two
+headers that may differ. So the size is read here first, with a budget for each walk.
 """
 
 import re
@@ -10,7 +10,14 @@ import struct
 from collections.abc import Callable
 
 from mtl_ray.inputs.image_boxes import CODESTREAM, avif_size, jpeg2000_size
-from mtl_ray.inputs.image_header import JPEG, MAX_JUNK_BYTES, MAX_SEGMENTS, PNG, jpeg_header, png_header
+from mtl_ray.inputs.image_header import (
+    JPEG,
+    MAX_JUNK_BYTES,
+    MAX_SEGMENTS,
+    PNG,
+    jpeg_header,
+    png_header,
+)
 
 _EXIF_IFD = 0x8769
 _TIFF_WIDTHS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
@@ -47,7 +54,9 @@ def stored_size(data: bytes, kind: str) -> tuple[int, int]:
 
 
 def check_exif(tiff: bytes) -> None:
-    """Raises a ValueError for an EXIF block whose values add up to more than it holds: a reader would copy each of them."""
+    """Raises a ValueError for an EXIF block whose values add up to more than it holds: a reader
+    would copy each of them.
+    """
     if tiff[:4] in (b"II*\0", b"MM\0*"):
         try:
             _tiff_values(tiff)
@@ -117,7 +126,9 @@ def _tiff_size(data: bytes) -> tuple[int, int]:
     height, width = values.get(257, 0), values.get(256, 0)
     tile = values.get(322, 0) * values.get(323, 0)
     if tile > max(_MAX_TILE, 4 * height * width):
-        raise ValueError(f"the image is damaged: a TIFF of {width} x {height} pixels with tiles of {tile:,}")
+        raise ValueError(
+            f"the image is damaged: a TIFF of {width} x {height} pixels with tiles of {tile:,}"
+        )
     return height, width
 
 
@@ -131,7 +142,10 @@ def _tiff_values(data: bytes) -> dict[int, int]:
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
     entry_format, entry_bytes = order + ("HHQ" if big else "HHI"), 20 if big else 12
     found: dict[int, int] = {}
-    directories, total = [struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]], 0
+    directories, total = (
+        [struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]],
+        0,
+    )
     for at in directories:
         count = struct.unpack_from(order + ("Q" if big else "H"), data, at)[0]
         if count > MAX_SEGMENTS:
@@ -141,7 +155,9 @@ def _tiff_values(data: bytes) -> dict[int, int]:
             tag, kind, number = struct.unpack_from(entry_format, data, entry)
             total += number * (_TIFF_WIDTHS[kind] if kind < len(_TIFF_WIDTHS) else 0)
             if kind in _TIFF_INTEGERS and number == 1:
-                found[tag] = struct.unpack_from(order + _TIFF_INTEGERS[kind], data, entry + (12 if big else 8))[0]
+                found[tag] = struct.unpack_from(
+                    order + _TIFF_INTEGERS[kind], data, entry + (12 if big else 8)
+                )[0]
         if len(directories) == 1 and _EXIF_IFD in found:
             directories.append(found[_EXIF_IFD])
     if total > len(data) + MAX_JUNK_BYTES:
@@ -160,13 +176,26 @@ FORMATS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], tuple[int, i
     "JPEG": (lambda data: data.startswith(JPEG), _jpeg_size),  # MPO too: its first image is a JPEG
     "PNG": (lambda data: data.startswith(PNG), _png_size),
     "WEBP": (lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", _webp_size),
-    "AVIF": (lambda data: data[4:12] in (b"ftypavif", b"ftypavis", b"ftypmif1", b"ftypmsf1"), avif_size),
+    "AVIF": (
+        lambda data: data[4:12] in (b"ftypavif", b"ftypavis", b"ftypmif1", b"ftypmsf1"),
+        avif_size,
+    ),
     "TIFF": (lambda data: data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _tiff_size),
     "BMP": (lambda data: data[:2] == b"BM", _bmp_size),
     "GIF": (lambda data: data[:6] in (b"GIF87a", b"GIF89a"), _gif_size),
     "PPM": (lambda data: re.match(rb"P[1-6][\s#]", data) is not None, _pnm_size),
-    "JPEG2000": (lambda data: data[:4] == CODESTREAM or data[:12] == b"\0\0\0\x0cjP  \r\n\x87\n", jpeg2000_size),
-    "DIB": (lambda data: data[:4] in {bytes([length, 0, 0, 0]) for length in (12, 40, 52, 56, 64, 108, 124)}, _dib_size),
+    "JPEG2000": (
+        lambda data: data[:4] == CODESTREAM or data[:12] == b"\0\0\0\x0cjP  \r\n\x87\n",
+        jpeg2000_size,
+    ),
+    "DIB": (
+        lambda data: (
+            data[:4] in {bytes([length, 0, 0, 0]) for length in (12, 40, 52, 56, 64, 108, 124)}
+        ),
+        _dib_size,
+    ),
 }
-"""By Pillow's name of each format that is opened: whether some bytes are in it, and the height and width that they state. Nothing
-else that Pillow knows is opened: an EPS would start Ghostscript, an ICO decodes an image before its size is known."""
+"""By Pillow's name of each format that is opened: whether some bytes are in it, and the height
+and width that they state. Nothing else that Pillow knows is opened: an EPS would start
+Ghostscript, an ICO decodes an image before its size is known.
+"""

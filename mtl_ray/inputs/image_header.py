@@ -1,4 +1,5 @@
-"""What the first bytes of a JPEG or PNG say, read without decoding: size, number of channels, orientation.
+"""What the first bytes of a JPEG or PNG say, read without decoding: size, number of channels,
+orientation.
 
 Each walk has a budget, so that a hostile file is refused after little work.
 """
@@ -37,7 +38,9 @@ class TooManyPixelsError(TooLargeError):
 
 @dataclass(frozen=True, slots=True)
 class JpegHeader:
-    """Size in pixels as stored (before orientation), number of components, EXIF orientation (1 to 8) and EXIF block."""
+    """Size in pixels as stored (before orientation), number of components, EXIF orientation (1
+    to 8) and EXIF block.
+    """
 
     height: int
     width: int
@@ -86,14 +89,17 @@ def jpeg_header(data: bytes) -> JpegHeader:
         raise ValueError("the image is damaged: a JPEG without a frame header")
     if progressive and data.count(b"\xff\xda", at, data.find(b"\xff\xd9", at)) > MAX_SCANS:
         raise ValueError(f"the image is damaged: a JPEG of more than {MAX_SCANS} scans")
-    return JpegHeader(*frame, orientation=exif_orientation(exif[-1]) if exif else 1, exif=b"".join(exif))
+    return JpegHeader(
+        *frame, orientation=exif_orientation(exif[-1]) if exif else 1, exif=b"".join(exif)
+    )
 
 
 def png_header(data: bytes) -> PngHeader:
     """Walks the chunks of a PNG.
 
     Raises:
-        ValueError: if its first chunk is not the header, another follows, it is cut short, or has absurdly many chunks.
+        ValueError: if its first chunk is not the header, another follows, it is cut short, or has
+            absurdly many chunks.
     """
     if len(data) < 24 or data[12:16] != b"IHDR":
         raise ValueError("the image is damaged: a PNG without a header")
@@ -114,15 +120,22 @@ def png_header(data: bytes) -> PngHeader:
 
 
 def check_pixels(height: int, width: int, max_pixels: int) -> None:
-    """Raises a ValueError if a header's size is empty, a TooManyPixelsError if it is above the limit."""
+    """Raises a ValueError if a header's size is empty, a TooManyPixelsError if it is above the
+    limit.
+    """
     if height < 1 or width < 1:
         raise ValueError(f"the image's header says {width} x {height} pixels")
     if height * width > max_pixels:
-        raise TooManyPixelsError(f"the image's header says {width} x {height} pixels, more than the {max_pixels:,} allowed")
+        raise TooManyPixelsError(
+            f"the image's header says {width} x {height} pixels, more than the {max_pixels:,} "
+            "allowed"
+        )
 
 
 def exif_orientation(tiff: bytes) -> int:
-    """The orientation in an EXIF block (TIFF 6.0, section 2); 1 where it has none or makes no sense, as viewers take it."""
+    """The orientation in an EXIF block (TIFF 6.0, section 2); 1 where it has none or makes no
+    sense, as viewers take it.
+    """
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None or len(tiff) < 8:
         return 1
@@ -140,4 +153,7 @@ def exif_orientation(tiff: bytes) -> int:
 
 def _beyond(data: bytes, at: int, height: int, width: int) -> bool:
     """True if a frame of an animated PNG is larger than the image."""
-    return int.from_bytes(data[at + 12 : at + 16], "big") > width or int.from_bytes(data[at + 16 : at + 20], "big") > height
+    return (
+        int.from_bytes(data[at + 12 : at + 16], "big") > width
+        or int.from_bytes(data[at + 16 : at + 20], "big") > height
+    )

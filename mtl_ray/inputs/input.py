@@ -1,8 +1,8 @@
 """What an input is: the kind of data that a network takes, such as an image.
 
-An input kind is one object that knows how its data is stored, decoded within limits, put into the network's frame, and shown. The
-config class of ``data.canvas`` names it (``canvas.input``): ``Canvas`` is that of images. Whoever has a canvas asks it, and never
-for the name of an input.
+An input kind is one object that knows how its data is stored, decoded within limits, put into the
+network's frame, and shown. The config class of ``data.canvas`` names it (``canvas.input``):
+``Canvas`` is that of images. Whoever has a canvas asks it, and never for the name of an input.
 """
 
 import sys
@@ -20,9 +20,13 @@ Encoded = TypeVar("Encoded")
 Raw = TypeVar("Raw")
 """The decoded data, such as pixels."""
 Rule = TypeVar("Rule", bound="AnyCanvas")
-"""The config class of ``data.canvas``: the size of the network's input and how data is fit to it."""
+"""The config class of ``data.canvas``: the size of the network's input and how data is fit to
+it.
+"""
 Frame = TypeVar("Frame")
-"""Where one sample lies in the network's frame; predictions are brought back to the original with it."""
+"""Where one sample lies in the network's frame; predictions are brought back to the original
+with it.
+"""
 Arrays = Mapping[str, NDArray[Any]]
 """The arrays of an input by name."""
 
@@ -33,9 +37,10 @@ class ArraySpec:
 
     Attributes:
         shape: without the batch axis.
-        dtype: of a ``uint8`` array that the backbone reads, the model subtracts ``model.mean`` and divides by ``model.std``; all
-            others enter as they are.
-        open_axes: names of the axes (counted from 0, without the batch axis) whose length an exported graph leaves open.
+        dtype: of a ``uint8`` array that the backbone reads, the model subtracts ``model.mean`` and
+            divides by ``model.std``; all others enter as they are.
+        open_axes: names of the axes (counted from 0, without the batch axis) whose length an
+            exported graph leaves open.
     """
 
     shape: tuple[int, ...]
@@ -44,7 +49,9 @@ class ArraySpec:
 
 
 class TooLargeError(ValueError):
-    """Data with more pixels or values than the caller allows. Whoever reads it adds the name of its own option for the limit."""
+    """Data with more pixels or values than the caller allows. Whoever reads it adds the name of
+    its own option for the limit.
+    """
 
 
 class AnyCanvas(Protocol):
@@ -70,7 +77,8 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         limit_name: what ``limit`` counts in messages, such as pixels.
         media_type: of its files, as a browser and an HTTP client name it.
         formats: the formats of files that are read, for people.
-        suffixes: how the names of its files end, in small letters; empty if they may end in any way.
+        suffixes: how the names of its files end, in small letters; empty if they may end in any
+            way.
     """
 
     name: ClassVar[str]
@@ -138,7 +146,9 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         return (self.suffixes or (".bin",))[0], self.encode_file(self.decode(encoded, sys.maxsize))
 
     def may_begin(self, first: bytes) -> bool:
-        """Whether a file may begin with this byte. Where it may not, the body of a request that does is taken for JSON."""
+        """Whether a file may begin with this byte. Where it may not, the body of a request that
+        does is taken for JSON.
+        """
         return True
 
     def size(self, raw: Raw) -> Mapping[str, int]:
@@ -146,11 +156,15 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         return {}
 
     def pieces(self, raw: Raw) -> Sequence[Raw]:
-        """Smaller data made of it, which does not fill the network's frame; an export is checked on these too."""
+        """Smaller data made of it, which does not fill the network's frame; an export is checked
+        on these too.
+        """
         return ()
 
     def arrays(self, rule: Rule) -> Mapping[str, ArraySpec]:
-        """The arrays that the network takes, by name, in the order of an exported graph's inputs."""
+        """The arrays that the network takes, by name, in the order of an exported graph's
+        inputs.
+        """
         raise NotImplementedError
 
     def fill(self, raw: Raw, rule: Rule, arrays: Arrays) -> Frame:
@@ -173,33 +187,49 @@ class Input(Generic[Encoded, Raw, Rule, Frame]):
         raise NotImplementedError
 
     def own_frame(self, raw: Raw) -> Frame | None:
-        """The frame in which the data lies as it is: predictions of two models are compared in it. None if positions mean nothing."""
+        """The frame in which the data lies as it is: predictions of two models are compared in
+        it. None if positions mean nothing.
+        """
         return None
 
     def other_rule(self, rule: Rule) -> Rule | None:
-        """The rule with other lengths of the open axes, at which an exported graph must run too; None if no axis is open."""
+        """The rule with other lengths of the open axes, at which an exported graph must run too;
+        None if no axis is open.
+        """
         return None
 
     def size_of(self, rule: Rule) -> str:
         """The size of the network's input in words, such as 640x480."""
-        return ", ".join(f"{name} {'x'.join(map(str, spec.shape))}" for name, spec in self.arrays(rule).items())
+        return ", ".join(
+            f"{name} {'x'.join(map(str, spec.shape))}" for name, spec in self.arrays(rule).items()
+        )
 
     def show(self, raw: Raw) -> NDArray[np.uint8]:
         """An image of the data for figures and for the drawings of a task: (H, W, 3) uint8 RGB."""
         raise NotImplementedError
 
     def generate(self, rng: np.random.Generator) -> tuple[Encoded, Raw]:
-        """Made-up data with some structure, on which an export is checked where no split can be read."""
+        """Made-up data with some structure, on which an export is checked where no split can be
+        read.
+        """
         raise NotImplementedError
 
 
 def empty_arrays(rule: AnyCanvas, batch: int) -> dict[str, NDArray[Any]]:
     """Memory for the arrays of ``batch`` samples, not initialised."""
-    return {name: np.empty((batch, *spec.shape), spec.dtype) for name, spec in rule.input.arrays(rule).items()}
+    return {
+        name: np.empty((batch, *spec.shape), spec.dtype)
+        for name, spec in rule.input.arrays(rule).items()
+    }
 
 
 def placed(raws: Sequence[Any], rule: AnyCanvas) -> tuple[dict[str, NDArray[Any]], list[Any]]:
-    """Some samples in the network's frame: the arrays by name, batch first, and where each sample lies."""
+    """Some samples in the network's frame: the arrays by name, batch first, and where each
+    sample lies.
+    """
     arrays = empty_arrays(rule, len(raws))
-    frames = [rule.input.fill(raw, rule, {name: array[i] for name, array in arrays.items()}) for i, raw in enumerate(raws)]
+    frames = [
+        rule.input.fill(raw, rule, {name: array[i] for name, array in arrays.items()})
+        for i, raw in enumerate(raws)
+    ]
     return arrays, frames

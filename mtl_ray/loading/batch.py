@@ -12,12 +12,15 @@ class Batch:
     """B samples on the network's canvas.
 
     Attributes:
-        inputs: ``image`` uint8 (B, 3, H, W) RGB; ``valid_hw`` int32 (B, 2), the part of each canvas that holds image.
-        targets: by kind of annotation, each a dict of tensors that always has ``annotated`` bool (B,); a sample that is not
-            annotated, or could not be read and keeps its slot, gives no loss. In canvas pixels:
+        inputs: ``image`` uint8 (B, 3, H, W) RGB; ``valid_hw`` int32 (B, 2), the part of each canvas
+            that holds image.
+        targets: by kind of annotation, each a dict of tensors that always has ``annotated`` bool
+            (B,); a sample that is not annotated, or could not be read and keeps its slot, gives no
+            loss. In canvas pixels:
 
-            ``instances``: ``boxes`` float32 (B, M, 4) xyxy, ``classes`` int64 (B, M), ``crowd`` bool (B, M) (a region to
-            ignore), ``present`` bool (B, M) (False is padding). M is the most of any sample, at least 1.
+            ``instances``: ``boxes`` float32 (B, M, 4) xyxy, ``classes`` int64 (B, M), ``crowd``
+            bool (B, M) (a region to ignore), ``present`` bool (B, M) (False is padding). M is the
+            most of any sample, at least 1.
             ``semantic``: ``classes`` uint8 (B, H, W), IGNORE_INDEX where there is nothing to learn.
             ``labels``: ``present`` float32 (B, C), 1 for each class the image has.
         keys: the key of each sample.
@@ -33,9 +36,12 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on ``device``."""
         return Batch(
-            inputs={name: value.to(device, non_blocking=True) for name, value in self.inputs.items()},
+            inputs={
+                name: value.to(device, non_blocking=True) for name, value in self.inputs.items()
+            },
             targets={
-                kind: {name: value.to(device, non_blocking=True) for name, value in target.items()} for kind, target in self.targets.items()
+                kind: {name: value.to(device, non_blocking=True) for name, value in target.items()}
+                for kind, target in self.targets.items()
             },
             keys=self.keys,
         )
@@ -44,6 +50,9 @@ class Batch:
         """A run of samples as a batch of its own."""
         return Batch(
             inputs={name: value[part] for name, value in self.inputs.items()},
-            targets={kind: {name: value[part] for name, value in target.items()} for kind, target in self.targets.items()},
+            targets={
+                kind: {name: value[part] for name, value in target.items()}
+                for kind, target in self.targets.items()
+            },
             keys=self.keys[part],
         )

@@ -17,7 +17,8 @@ from mtl_ray.samples import Vocabulary
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """What is known of one slot once its input lies in the batch: the annotations, which are collated at the end.
+    """What is known of one slot once its input lies in the batch: the annotations, which are
+    collated at the end.
 
     Attributes:
         key: of the sample.
@@ -36,7 +37,9 @@ class InputBuffers:
     """The memory of one batch of inputs; threads fill different slots at the same time."""
 
     def __init__(self, size: int, rule: AnyCanvas, *, pinned: bool) -> None:
-        """Reserves memory for ``size`` samples, page-locked where it is to be copied to a GPU (``pinned``)."""
+        """Reserves memory for ``size`` samples, page-locked where it is to be copied to a GPU
+        (``pinned``).
+        """
         self.rule = rule
         self.tensors: dict[str, Tensor] = {}
         for name, spec in rule.input.arrays(rule).items():
@@ -45,7 +48,9 @@ class InputBuffers:
         self._arrays = {name: tensor.numpy() for name, tensor in self.tensors.items()}
 
     def fill(self, slot: int, key: str, scene: Scene, rule: AnyCanvas | None = None) -> Slot:
-        """Puts a scene into the network's frame at a slot; ``rule`` is another way to fit it to a frame of the same size."""
+        """Puts a scene into the network's frame at a slot; ``rule`` is another way to fit it to
+        a frame of the same size.
+        """
         rule = rule or self.rule
         frame = rule.input.fill(scene.raw, rule, self._slot(slot))
         parts = {kind: kind.place(part, frame) for kind, part in scene.parts.items()}
@@ -79,7 +84,9 @@ class Collator:
     def __call__(self, buffers: InputBuffers, slots: Sequence[Slot]) -> Batch:
         """The Batch of ``buffers``, whose slots are all filled."""
         targets = {kind.name: self._targets(kind, slots, buffers.rule) for kind in self.kinds}
-        return Batch(inputs=buffers.tensors, targets=targets, keys=tuple(slot.key for slot in slots))
+        return Batch(
+            inputs=buffers.tensors, targets=targets, keys=tuple(slot.key for slot in slots)
+        )
 
     def _targets(self, kind: Kind, slots: Sequence[Slot], rule: AnyCanvas) -> dict[str, Tensor]:
         parts = [slot.parts.get(kind) for slot in slots]
@@ -91,5 +98,11 @@ class Collator:
             if kind.name in slot.known_classes:
                 known[row] = slot.known_classes[kind.name]
         arrays["known_classes"] = known
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-        return {name: tensor.pin_memory() for name, tensor in tensors.items()} if self.pinned else tensors
+        tensors = {
+            name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()
+        }
+        return (
+            {name: tensor.pin_memory() for name, tensor in tensors.items()}
+            if self.pinned
+            else tensors
+        )

@@ -1,4 +1,6 @@
-"""The ``data`` section of a config: which splits, how images are changed for training, how batches are made."""
+"""The ``data`` section of a config: which splits, how images are changed for training, how
+batches are made.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
@@ -22,7 +24,9 @@ class Flip:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RandomCrop:
-    """Cuts out a rectangle of random area and aspect ratio (the Inception crop; Szegedy et al. 2015, section 6)."""
+    """Cuts out a rectangle of random area and aspect ratio (the Inception crop; Szegedy et al.
+    2015, section 6).
+    """
 
     type: Literal["crop"] = "crop"
     p: float = Field(default=1.0, ge=0, le=1)
@@ -36,7 +40,9 @@ class RandomCrop:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Zoom:
-    """Scales the image within its frame by a random factor; what is uncovered is padded, what hangs over is cut off."""
+    """Scales the image within its frame by a random factor; what is uncovered is padded, what
+    hangs over is cut off.
+    """
 
     type: Literal["zoom"] = "zoom"
     p: float = Field(default=1.0, ge=0, le=1)
@@ -112,15 +118,22 @@ class SplitConfig(ValSplitConfig):
     repeat: int = Field(default=1, ge=1)
     """How often the whole is visited in one epoch."""
     balanced: float | None = Field(default=None, gt=0, le=1)
-    """Oversamples images with rare classes: the threshold t of LVIS (Gupta et al. 2019, section 4.2)."""
+    """Oversamples images with rare classes: the threshold t of LVIS (Gupta et al. 2019, section
+    4.2).
+    """
     weights: tuple[float, ...] | None = None
-    """Shares of the samples drawn from each URI (and so of each batch); by default in proportion to their sizes."""
+    """Shares of the samples drawn from each URI (and so of each batch); by default in proportion
+    to their sizes.
+    """
     own: tuple[OwnRules, ...] | None = None
     """For each URI, in their order, transforms and canvas of its own (``{}`` for none)."""
 
     def __post_init__(self) -> None:
         if self.own is not None and len(self.own) != len(self.uris):
-            raise ValueError(f"own has {len(self.own)} entries for {len(self.uris)} URIs; give one for each, {{}} for one without")
+            raise ValueError(
+                f"own has {len(self.own)} entries for {len(self.uris)} URIs; give one for each, "
+                f"{{}} for one without"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -130,7 +143,9 @@ class DataConfig:
     train: SplitConfig
     val: ValSplitConfig
     canvas: CanvasConfig
-    """How images are put on the network's canvas, in training, evaluation, export and serving alike."""
+    """How images are put on the network's canvas, in training, evaluation, export and serving
+    alike.
+    """
     augment: tuple[Augmentation, ...] = ()
     """Changes made in training, in this order, before the image is put on the canvas."""
     batch: int = Field(default=16, ge=1)
@@ -138,13 +153,17 @@ class DataConfig:
     threads: int = Field(default=2, ge=1)
     """Decoding threads of each worker."""
     cache_mb: int = Field(default=256, ge=0)
-    """Decoded images that each worker keeps: a small split is decoded once, and the partners of a mosaic are not decoded again."""
+    """Decoded images that each worker keeps: a small split is decoded once, and the partners of
+    a mosaic are not decoded again.
+    """
     max_bad: int = Field(default=0, ge=0)
     """How many samples may fail to decode before the run ends."""
     max_pixels: int = Field(default=50_000_000, gt=0)
     """Images whose header says more are refused before they are decoded."""
     lanes: int | None = Field(default=None, ge=1)
-    """Parallel streams of the order of samples; by default the largest divisor of the batch up to 64."""
+    """Parallel streams of the order of samples; by default the largest divisor of the batch up
+    to 64.
+    """
     window: int | None = Field(default=None, ge=1)
     """Blocks shuffled together; by default by the size of the split."""
 
@@ -152,7 +171,10 @@ class DataConfig:
         wanted = self.canvas.input.arrays(self.canvas)
         for place, rules in enumerate(self.train.own or ()):
             if rules.canvas is not None and rules.canvas.input.arrays(rules.canvas) != wanted:
-                raise ValueError(f"train.own[{place}].canvas must have the size of data.canvas; it may fit images to it in another way")
+                raise ValueError(
+                    f"train.own[{place}].canvas must have the size of data.canvas; it may fit "
+                    "images to it in another way"
+                )
 
     def augment_of(self, source: int) -> tuple[Augmentation, ...]:
         """The transforms of the split at a place in ``train.uris``."""

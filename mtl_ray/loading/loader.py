@@ -1,7 +1,8 @@
-"""Shards -> Batch: the samples in the computed order, decoded by threads ahead of need, put on the network's canvas.
+"""Shards -> Batch: the samples in the computed order, decoded by threads ahead of need, put on the
+network's canvas.
 
-The sequence of batches depends on the data, the config and the seed alone, not on threads, processes or the world's size; the
-cursor, one integer, says where in it the loader is.
+The sequence of batches depends on the data, the config and the seed alone, not on threads,
+processes or the world's size; the cursor, one integer, says where in it the loader is.
 """
 
 import logging
@@ -50,7 +51,13 @@ class Loader:
     """
 
     def __init__(
-        self, data: DataConfig, seed: int = 0, rank: int = 0, world_size: int = 1, cursor: int = 0, fields: Fields | None = None
+        self,
+        data: DataConfig,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        cursor: int = 0,
+        fields: Fields | None = None,
     ) -> None:
         """Opens ``data.train``.
 
@@ -67,11 +74,18 @@ class Loader:
         """
         self._data = data
         self._rank, self._world_size = rank, world_size
-        self._reader = Reader(data.train, batch=data.batch, seed=seed, lanes=data.lanes, window=data.window)
+        self._reader = Reader(
+            data.train, batch=data.batch, seed=seed, lanes=data.lanes, window=data.window
+        )
         self._preparer = Preparer(data, self._reader, seed, fields or {})
         self.vocabulary = self._reader.vocabulary
         self._pinned = torch.cuda.is_available()
-        self._collate = Collator(vocabulary=self.vocabulary, kinds=self._reader.kinds, fields=fields or {}, pinned=self._pinned)
+        self._collate = Collator(
+            vocabulary=self.vocabulary,
+            kinds=self._reader.kinds,
+            fields=fields or {},
+            pinned=self._pinned,
+        )
         self.samples_per_epoch = self._reader.samples_per_epoch
         self.cursor = cursor
         self.bad: dict[str, str] = {}
@@ -79,11 +93,14 @@ class Loader:
 
     @property
     def pins(self) -> Mapping[str, Any]:
-        """What a checkpoint keeps beside the cursor (JSON values): under other pins the cursor means other samples."""
+        """What a checkpoint keeps beside the cursor (JSON values): under other pins the cursor
+        means other samples.
+        """
         return self._reader.pins
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from the cursor on; ``cursor`` moves when one is given. The threads end with the iterator.
+        """Batches from the cursor on; ``cursor`` moves when one is given. The threads end with the
+        iterator.
 
         Raises:
             BadSamplesError: if too many samples could not be read.
@@ -91,7 +108,9 @@ class Loader:
         """
         pool = ThreadPoolExecutor(self._data.threads, thread_name_prefix="loader")
         try:
-            named = deque(self._addresses(self.cursor + step * self._data.batch) for step in range(_NAMED))
+            named = deque(
+                self._addresses(self.cursor + step * self._data.batch) for step in range(_NAMED)
+            )
             being_made = deque(self._begin(pool, named[step]) for step in range(_BEING_MADE))
             while True:
                 batch = self._finish(being_made.popleft())
@@ -110,7 +129,13 @@ class Loader:
         buffers = InputBuffers(len(addresses), self._data.canvas, pinned=self._pinned)
         run = max(1, min(8, len(addresses) // (2 * self._data.threads)))
         starts = range(0, len(addresses), run)
-        return _Pending(buffers, [pool.submit(self._fill, buffers, start, addresses[start : start + run]) for start in starts])
+        return _Pending(
+            buffers,
+            [
+                pool.submit(self._fill, buffers, start, addresses[start : start + run])
+                for start in starts
+            ],
+        )
 
     def _fill(self, buffers: InputBuffers, start: int, addresses: list[Address]) -> list[Slot]:
         slots = []
@@ -119,7 +144,9 @@ class Loader:
             if prepared.scene is None:
                 slot = buffers.leave_empty(index, prepared.key)
             else:
-                slot = buffers.fill(index, prepared.key, prepared.scene, self._data.canvas_of(address.where[0]))
+                slot = buffers.fill(
+                    index, prepared.key, prepared.scene, self._data.canvas_of(address.where[0])
+                )
             slots.append(replace(slot, invalid=prepared.invalid) if prepared.invalid else slot)
         return slots
 
@@ -138,4 +165,7 @@ class Loader:
         _log.warning("sample %s is left out: %s", sample.key, sample.reason)
         if len(self.bad) > self._data.max_bad:
             named = "; ".join(f"{key}: {reason}" for key, reason in list(self.bad.items())[:5])
-            raise BadSamplesError(f"{len(self.bad)} samples could not be read, data.max_bad allows {self._data.max_bad}: {named}")
+            raise BadSamplesError(
+                f"{len(self.bad)} samples could not be read, data.max_bad allows "
+                f"{self._data.max_bad}: {named}"
+            )

@@ -1,4 +1,6 @@
-"""From an address to the scene that goes into the batch: read, decoded (or kept from before) and augmented."""
+"""From an address to the scene that goes into the batch: read, decoded (or kept from before) and
+augmented.
+"""
 
 import random
 import threading
@@ -20,7 +22,9 @@ Fields = Mapping[str, frozenset[str]]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A sample's key, its scene (None if it could not be read), and what could not be read for it."""
+    """A sample's key, its scene (None if it could not be read), and what could not be read for
+    it.
+    """
 
     key: str
     scene: Scene | None
@@ -55,12 +59,22 @@ class Preparer:
         Raises:
             ValueError: if a transform does not fit what the splits annotate, or the input.
         """
-        transforms = [each for source in range(len(reader.label_spaces)) for each in data.augment_of(source)]
-        self.partners = 3 if any(isinstance(each, Mosaic) and each.p > 0 for each in transforms) else 0
+        transforms = [
+            each for source in range(len(reader.label_spaces)) for each in data.augment_of(source)
+        ]
+        self.partners = (
+            3 if any(isinstance(each, Mosaic) and each.p > 0 for each in transforms) else 0
+        )
         if self.partners and reader.vocabulary.exclusive_labels:
-            raise ValueError("data.augment: a mosaic joins four images, but each image of this dataset has exactly one label")
+            raise ValueError(
+                "data.augment: a mosaic joins four images, but each image of this dataset has "
+                "exactly one label"
+            )
         if transforms and data.canvas.input != IMAGE:
-            raise ValueError(f"data.augment changes images, but the input is {data.canvas.input.name}; leave it empty")
+            raise ValueError(
+                f"data.augment changes images, but the input is {data.canvas.input.name}; leave it "
+                "empty"
+            )
         self._data = data
         self._reader = reader
         self._rules = scene_rules(data, reader, fields)
@@ -71,7 +85,8 @@ class Preparer:
         """The augmented scene at an address.
 
         Raises:
-            ValueError: if its shard is damaged. A sample that does not decode is an invalid sample instead.
+            ValueError: if its shard is damaged. A sample that does not decode is an invalid sample
+                instead.
         """
         key, scene = self._scene(address.where)
         if isinstance(scene, InvalidSample):
@@ -87,7 +102,9 @@ class Preparer:
             return [scene if isinstance(each, InvalidSample) else each for each in found]
 
         rng = random.Random(key_of(self._seed, address.lane, address.position))
-        changed = augmented(scene, transforms, rng, partners, self._data.canvas_of(address.where[0]))
+        changed = augmented(
+            scene, transforms, rng, partners, self._data.canvas_of(address.where[0])
+        )
         return Prepared(key, changed, tuple(invalid))
 
     def _scene(self, where: Where) -> tuple[str, Scene | InvalidSample]:

@@ -13,7 +13,9 @@ from mtl_ray.shards.sequence import Addresses, Sequence
 from mtl_ray.shards.split import Split, open_split
 
 Where = tuple[int, int, int]
-"""The split (its index), the block in the split, and the row in the block at which a sample lies."""
+"""The split (its index), the block in the split, and the row in the block at which a sample
+lies.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +45,18 @@ class Reader:
         pins: what must be as it was when a cursor is taken up again.
     """
 
-    def __init__(self, split: SplitConfig, *, batch: int, seed: int, lanes: int | None, window: int | None) -> None:
+    def __init__(
+        self, split: SplitConfig, *, batch: int, seed: int, lanes: int | None, window: int | None
+    ) -> None:
         """Opens every URI of the config.
 
         Raises:
             ValueError: if a split is damaged, or they cannot be read together.
         """
         self._splits = [open_split(uri) for uri in split.uris]
-        self.vocabulary, self.label_spaces = join_vocabularies([each.vocabulary for each in self._splits], split.uris)
+        self.vocabulary, self.label_spaces = join_vocabularies(
+            [each.vocabulary for each in self._splits], split.uris
+        )
         self.kinds = _kinds(self._splits, self.vocabulary)
         self._sequence = Sequence(
             self._splits,
@@ -67,7 +73,8 @@ class Reader:
         self._batch = batch
 
     def addresses(self, cursor: int, rank: int, world_size: int, partners: int) -> list[Address]:
-        """This rank's share of the global batch at ``cursor``; its blocks are brought near meanwhile.
+        """This rank's share of the global batch at ``cursor``; its blocks are brought near
+        meanwhile.
 
         Args:
             cursor: samples consumed before.
@@ -78,9 +85,14 @@ class Reader:
         found = self._sequence.addresses(cursor, rank, world_size, self._batch)
         for source, split in enumerate(self._splits):
             split.prefetch(np.unique(found.block[found.source == source]).tolist())
-        others = [_where(each) for each in self._sequence.partners(found, partners)] if partners else []
+        others = (
+            [_where(each) for each in self._sequence.partners(found, partners)] if partners else []
+        )
         places = zip(_where(found), found.lane.tolist(), found.position.tolist(), strict=True)
-        return [Address(*place, tuple(other[index] for other in others)) for index, place in enumerate(places)]
+        return [
+            Address(*place, tuple(other[index] for other in others))
+            for index, place in enumerate(places)
+        ]
 
     def read(self, where: Where) -> Sample:
         """The sample that lies there."""

@@ -20,9 +20,11 @@ class Scene:
 
     Attributes:
         raw: the input, such as (H, W, 3) uint8 RGB.
-        parts: the annotation of each kind (``AnnotationKind.load``); a kind that is absent is not annotated.
+        parts: the annotation of each kind (``AnnotationKind.load``); a kind that is absent is not
+            annotated.
         mirror: for each keypoint the one that it becomes in a mirror.
-        known_classes: by kind, (C,) bool: the classes that the dataset of this sample annotates, of those of the run.
+        known_classes: by kind, (C,) bool: the classes that the dataset of this sample annotates, of
+            those of the run.
     """
 
     raw: Any
@@ -44,7 +46,9 @@ class Scene:
     @property
     def num_bytes(self) -> int:
         """About the memory that it takes."""
-        return int(np.asarray(self.raw).nbytes) + sum(kind.num_loaded_bytes(part) for kind, part in self.parts.items())
+        return int(np.asarray(self.raw).nbytes) + sum(
+            kind.num_loaded_bytes(part) for kind, part in self.parts.items()
+        )
 
     def part(self, name: str) -> Any | None:
         """The annotation of a kind by its name; None if it is not annotated."""
@@ -52,7 +56,9 @@ class Scene:
 
     def changed(self, raw: Any, change: Callable[[Kind, Any], Any]) -> "Scene":
         """Another input, and each annotation changed in the same way."""
-        return replace(self, raw=raw, parts={kind: change(kind, part) for kind, part in self.parts.items()})
+        return replace(
+            self, raw=raw, parts={kind: change(kind, part) for kind, part in self.parts.items()}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +92,19 @@ class SceneRule:
         """Decodes a sample.
 
         Raises:
-            ValueError: in one sentence, if the input or an annotation cannot be read, or they do not fit together.
+            ValueError: in one sentence, if the input or an annotation cannot be read, or they do
+                not fit together.
         """
         if self.input.name not in sample.inputs:
-            raise ValueError(f"it has no {self.input.name}, it has {', '.join(sample.inputs)} (data.canvas.type)")
+            raise ValueError(
+                f"it has no {self.input.name}, it has {', '.join(sample.inputs)} (data.canvas.type)"
+            )
         raw = self.input.decode(sample.inputs[self.input.name], self.limit)
         parts = {}
         for kind, mapper in self.kinds.items():
             value = sample.annotations.get(kind.name)
             if value is not None:
-                parts[kind] = kind.load(value, mapper, raw, self.limit, self.fields.get(kind.name, frozenset()))
+                parts[kind] = kind.load(
+                    value, mapper, raw, self.limit, self.fields.get(kind.name, frozenset())
+                )
         return Scene(raw=raw, parts=parts, mirror=self.mirror, known_classes=self.known_classes)

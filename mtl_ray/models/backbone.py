@@ -35,7 +35,9 @@ class TimmFeatures(Backbone):
         self.levels = tuple(sorted(config.levels))
         self.channels = dict(zip(self.levels, self.net.feature_info.channels(), strict=True))
         self.strides = {level: STRIDES[level] for level in self.levels}
-        self.channels_last = getattr(self.net, "output_fmt", None) == Format.NHWC  # (B, H, W, C), as of Swin
+        self.channels_last = (
+            getattr(self.net, "output_fmt", None) == Format.NHWC
+        )  # (B, H, W, C), as of Swin
         self.frozen = config.frozen
         if config.stride_in_1x1:
             _stride_first(self.net, config.name)
@@ -51,14 +53,24 @@ class TimmFeatures(Backbone):
     def forward(self, values: Tensor) -> dict[str, Tensor]:
         """Normalised images float (B, 3, H, W) -> feature maps (B, C, h, w) by name."""
         maps = self.net(values)
-        return dict(zip(self.levels, (each.permute(0, 3, 1, 2) for each in maps) if self.channels_last else maps, strict=True))
+        return dict(
+            zip(
+                self.levels,
+                (each.permute(0, 3, 1, 2) for each in maps) if self.channels_last else maps,
+                strict=True,
+            )
+        )
 
 
 def _stride_first(net: nn.Module, name: str) -> None:
     """Moves the stride of each bottleneck from its 3x3 convolution to the 1x1 before it (He et al.
     2015, as released in Caffe).
     """
-    blocks = [module for module in net.modules() if hasattr(module, "conv3") and getattr(module.conv2, "stride", None) == (2, 2)]
+    blocks = [
+        module
+        for module in net.modules()
+        if hasattr(module, "conv3") and getattr(module.conv2, "stride", None) == (2, 2)
+    ]
     if not blocks:
         raise ValueError(f"model.backbone.stride_in_1x1: {name} has no strided bottlenecks")
     for block in blocks:
@@ -68,23 +80,33 @@ def _stride_first(net: nn.Module, name: str) -> None:
 
 
 def _create(config: TimmBackbone, **more: Any) -> Any:
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in config.options.items()}
+    options = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in config.options.items()
+    }
     try:
         return timm.create_model(config.name, features_only=True, **options, **more)
     except (RuntimeError, TypeError) as error:
         near = ", ".join(timm.list_models(f"*{config.name[:5]}*")[:8]) or "see timm.list_models()"
-        raise ValueError(f"timm does not make a backbone of model.backbone.name={config.name!r}: {error} (near: {near})") from error
+        raise ValueError(
+            f"timm does not make a backbone of model.backbone.name={config.name!r}: {error} (near: "
+            f"{near})"
+        ) from error
 
 
 def _indices(config: TimmBackbone) -> tuple[int, ...]:
     """The indices of timm's feature maps with the strides of the configured levels."""
     unknown = [level for level in config.levels if level not in STRIDES]
     if unknown:
-        raise ValueError(f"model.backbone.levels: {', '.join(unknown)} is none of {', '.join(STRIDES)}")
+        raise ValueError(
+            f"model.backbone.levels: {', '.join(unknown)} is none of {', '.join(STRIDES)}"
+        )
     reductions = [each["reduction"] for each in _create(config, out_indices=(0,)).feature_info.info]
     missing = [level for level in config.levels if STRIDES[level] not in reductions]
     if missing:
-        raise ValueError(f"{config.name} has feature maps of stride {reductions}, none for {', '.join(missing)}")
+        raise ValueError(
+            f"{config.name} has feature maps of stride {reductions}, none for {', '.join(missing)}"
+        )
     last = {reduction: index for index, reduction in enumerate(reductions)}
     return tuple(last[STRIDES[level]] for level in sorted(config.levels))
 
@@ -101,16 +123,29 @@ def load_weights(net: nn.Module, uri: str) -> None:
     state = read_state_dict(uri)
     own = net.state_dict()
     prefix = next(
-        (prefix for prefix in ("", "trunk.backbone.net.", "module.", "model.", "backbone.") if prefix + next(iter(own)) in state), ""
+        (
+            prefix
+            for prefix in ("", "trunk.backbone.net.", "module.", "model.", "backbone.")
+            if prefix + next(iter(own)) in state
+        ),
+        "",
     )
     matching = {name: state[prefix + name] for name in own if prefix + name in state}
-    missing_names = [name for name in own if name not in matching and not name.endswith("num_batches_tracked")]
+    missing_names = [
+        name for name in own if name not in matching and not name.endswith("num_batches_tracked")
+    ]
     if missing_names:
-        raise ValueError(f"{uri} has no {missing_names[0]!r} ({len(missing_names)} of {len(own)} entries of the backbone are not in it)")
+        raise ValueError(
+            f"{uri} has no {missing_names[0]!r} ({len(missing_names)} of {len(own)} entries of the "
+            "backbone are not in it)"
+        )
     unequal = [name for name, value in matching.items() if value.shape != own[name].shape]
     if unequal:
         name = unequal[0]
-        raise ValueError(f"{uri}: {name!r} is {tuple(matching[name].shape)}, but the backbone has {tuple(own[name].shape)}")
+        raise ValueError(
+            f"{uri}: {name!r} is {tuple(matching[name].shape)}, but the backbone has "
+            f"{tuple(own[name].shape)}"
+        )
     net.load_state_dict(matching, strict=False)
 
 

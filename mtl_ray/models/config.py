@@ -191,4 +191,6 @@ if TYPE_CHECKING:
     NeckConfig = AnyNeck
 else:
     BackboneConfig = Annotated[TimmBackbone, Slot("backbones")]
-    NeckConfig = Annotated[FpnNeck | PafpnNeck | PoolNeck, Field(discriminator="type"), Slot("necks")]
+    NeckConfig = Annotated[
+        FpnNeck | PafpnNeck | PoolNeck, Field(discriminator="type"), Slot("necks")
+    ]

@@ -59,7 +59,9 @@ class Context:
 
     @property
     def valid_hw(self) -> Tensor:
-        """Of images: int32 (B, 2), height and width of the image on each canvas, without padding."""
+        """Of images: int32 (B, 2), height and width of the image on each canvas, without
+        padding.
+        """
         return self.inputs["valid_hw"]
 
 
@@ -77,7 +79,9 @@ class Head(Protocol):
     train_only: bool
     weight: float
 
-    def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
+    def losses(
+        self, features: Features, targets: Mapping[str, Tensor], context: Context
+    ) -> dict[str, Term]:
         """Named terms, such as ``{"box": (sum, count)}``; samples whose ``annotated`` is False do
         not count.
 
@@ -117,7 +121,9 @@ class NarrowTargets(nn.Module):
     to_head: Tensor
     of_head: Tensor
 
-    def __init__(self, kind: AnnotationKind[Any, Any], mapper: ClassMapper, of_head: NDArray[np.int64]) -> None:
+    def __init__(
+        self, kind: AnnotationKind[Any, Any], mapper: ClassMapper, of_head: NDArray[np.int64]
+    ) -> None:
         super().__init__()
         self.kind = kind
         self.register_buffer("to_head", torch.from_numpy(mapper.indices), persistent=False)
@@ -129,7 +135,11 @@ class NarrowTargets(nn.Module):
         """
         known = targets["known_classes"][:, self.of_head]  # (B, K)
         annotated = targets["annotated"] & known.any(dim=1)
-        return {**self.kind.narrow_batch(targets, self.to_head, self.of_head), "known_classes": known, "annotated": annotated}
+        return {
+            **self.kind.narrow_batch(targets, self.to_head, self.of_head),
+            "known_classes": known,
+            "annotated": annotated,
+        }
 
 
 @runtime_checkable
@@ -152,7 +162,11 @@ def unsuppressed(head: Head, features: Features, context: Context) -> dict[str, 
     head.
     """
     dense_head = dense(head)
-    return head.predict(features, context) if dense_head is None else dense_head.candidates(features, context)
+    return (
+        head.predict(features, context)
+        if dense_head is None
+        else dense_head.candidates(features, context)
+    )
 
 
 def dense(head: object) -> DenseHead | None:

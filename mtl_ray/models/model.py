@@ -11,8 +11,10 @@ from mtl_ray.models.head import Context, Features, Head, NarrowTargets, Term
 from mtl_ray.models.trunk import Trunk
 
 _ONEDNN_BLOCK = 16
-"""Input channels below which oneDNN's weight gradient of a strided 1x1 convolution writes past its buffer (channels last, AVX-512;
-https://github.com/uxlfoundation/oneDNN/issues/6035, oneDNN 3.14 in torch 2.15)."""
+"""Input channels below which oneDNN's weight gradient of a strided 1x1 convolution writes past
+its buffer (channels last, AVX-512; https://github.com/uxlfoundation/oneDNN/issues/6035, oneDNN
+3.14 in torch 2.15).
+"""
 
 
 class Model(nn.Module):
@@ -42,8 +44,12 @@ class Model(nn.Module):
         self.trunk = trunk
         self.heads = nn.ModuleDict(cast(Mapping[str, nn.Module], heads))
         self.narrow = nn.ModuleDict(narrow or {})
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
+        )
         self._layout = _layout(self)
 
     def normalise(self, values: Tensor) -> Tensor:
@@ -59,13 +65,18 @@ class Model(nn.Module):
         if values.dtype != torch.uint8:
             return values
         if values.shape[1] != self.mean.numel():
-            raise ValueError(f"model.mean and model.std have {self.mean.numel()} channels, the input has {values.shape[1]}")
+            raise ValueError(
+                f"model.mean and model.std have {self.mean.numel()} channels, the input has "
+                f"{values.shape[1]}"
+            )
         if values.dim() != 4:  # (B, C, L) or (B, C, D, H, W): only one layout
             shape = (1, -1) + (1,) * (values.dim() - 2)
             return (values.float() - self.mean.view(shape)) / self.std.view(shape)
         return ((values.float() - self.mean) / self.std).contiguous(memory_format=self._layout)
 
-    def prepare(self, inputs: Mapping[str, Tensor], step: int = 0, exporting: bool = False) -> tuple[Features, Context]:
+    def prepare(
+        self, inputs: Mapping[str, Tensor], step: int = 0, exporting: bool = False
+    ) -> tuple[Features, Context]:
         """The features of a batch and its context, which every head gets.
 
         Args:
@@ -73,10 +84,14 @@ class Model(nn.Module):
             step: see ``Context``.
             exporting: see ``Context``.
         """
-        return self.trunk(self.normalise(inputs[self.trunk.input])), Context(inputs=inputs, step=step, exporting=exporting)
+        return self.trunk(self.normalise(inputs[self.trunk.input])), Context(
+            inputs=inputs, step=step, exporting=exporting
+        )
 
     def losses(self, batch: Batch, step: int = 0) -> dict[str, Term]:
-        """The terms of all heads as ``{"HEAD/TERM": (sum, count)}``, each sum multiplied by its head's weight."""
+        """The terms of all heads as ``{"HEAD/TERM": (sum, count)}``, each sum multiplied by its
+        head's weight.
+        """
         features, context = self.prepare(batch.inputs, step)
         terms: dict[str, Term] = {}
         for name, module in self.heads.items():
@@ -91,12 +106,15 @@ class Model(nn.Module):
         """``losses``: the training forward of a ``torch.nn.Module``."""
         return self.losses(batch, step)
 
-    def predict(self, inputs: Mapping[str, Tensor], exporting: bool = False) -> dict[str, dict[str, Tensor]]:
+    def predict(
+        self, inputs: Mapping[str, Tensor], exporting: bool = False
+    ) -> dict[str, dict[str, Tensor]]:
         """The predictions of each predicting head.
 
         Args:
-            inputs: the arrays of the input by name, batch first: of images ``image`` uint8 (B, 3, H, W) RGB and ``valid_hw`` int32
-                (B, 2), height and width of the image on each canvas.
+            inputs: the arrays of the input by name, batch first: of images ``image`` uint8 (B, 3,
+                H, W) RGB and ``valid_hw`` int32 (B, 2), height and width of the image on each
+                canvas.
             exporting: True while the graph is traced for ONNX.
 
         Returns:
@@ -118,5 +136,8 @@ def _layout(model: nn.Module) -> torch.memory_format:
     would write past its buffer.
     """
     convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
-    unsafe = any(c.kernel_size == (1, 1) and max(c.stride) > 1 and c.in_channels // c.groups < _ONEDNN_BLOCK for c in convolutions)
+    unsafe = any(
+        c.kernel_size == (1, 1) and max(c.stride) > 1 and c.in_channels // c.groups < _ONEDNN_BLOCK
+        for c in convolutions
+    )
     return torch.contiguous_format if unsafe else torch.channels_last

@@ -10,14 +10,18 @@ from mtl_ray.models.config import FpnNeck, PafpnNeck, PoolNeck
 from mtl_ray.models.trunk import Neck
 
 
-def conv_norm_act(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, norm: bool = True, act: bool = True) -> nn.Sequential:
+def conv_norm_act(
+    inputs: int, outputs: int, kernel: int = 3, stride: int = 1, norm: bool = True, act: bool = True
+) -> nn.Sequential:
     """A convolution (B, inputs, H, W) -> (B, outputs, H / stride, W / stride), batch normalisation
     and ReLU.
 
     ``norm`` and ``act`` switch the last two off. ``nn.SyncBatchNorm.convert_sync_batchnorm``
     converts the normalisation.
     """
-    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=not norm)]
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=not norm)
+    ]
     if norm:
         layers.append(nn.BatchNorm2d(outputs))
     if act:
@@ -34,14 +38,24 @@ class Fpn(Neck):
         strides: stride of each input feature.
     """
 
-    def __init__(self, config: FpnNeck | PafpnNeck, channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
+    def __init__(
+        self, config: FpnNeck | PafpnNeck, channels: Mapping[str, int], strides: Mapping[str, int]
+    ) -> None:
         super().__init__()
         _refuse_pooled(config.inputs, strides)
         self.inputs = config.inputs
         width = config.channels
-        self.lateral = nn.ModuleList(conv_norm_act(channels[name], width, 1, norm=config.norm, act=False) for name in self.inputs)
-        self.smooth = nn.ModuleList(conv_norm_act(width, width, 3, norm=config.norm, act=False) for _ in self.inputs)
-        self.further = nn.ModuleList(conv_norm_act(width, width, 3, 2, norm=config.norm, act=False) for _ in range(config.extra))
+        self.lateral = nn.ModuleList(
+            conv_norm_act(channels[name], width, 1, norm=config.norm, act=False)
+            for name in self.inputs
+        )
+        self.smooth = nn.ModuleList(
+            conv_norm_act(width, width, 3, norm=config.norm, act=False) for _ in self.inputs
+        )
+        self.further = nn.ModuleList(
+            conv_norm_act(width, width, 3, 2, norm=config.norm, act=False)
+            for _ in range(config.extra)
+        )
         self.names = _pyramid_names(config)
         self.channels = dict.fromkeys(self.names, width)
         self.strides = _strides(self.inputs, strides, self.names)
@@ -55,7 +69,9 @@ class Fpn(Neck):
 
     def top_down(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """The pyramid without the further levels, from fine to coarse."""
-        maps = [lateral(features[name]) for lateral, name in zip(self.lateral, self.inputs, strict=True)]  # (B, channels, H_i, W_i) each
+        maps = [
+            lateral(features[name]) for lateral, name in zip(self.lateral, self.inputs, strict=True)
+        ]  # (B, channels, H_i, W_i) each
         for i in range(len(maps) - 2, -1, -1):
             maps[i] = maps[i] + F.interpolate(maps[i + 1], size=maps[i].shape[-2:], mode="nearest")
         return [smooth(level) for smooth, level in zip(self.smooth, maps, strict=True)]
@@ -66,11 +82,17 @@ class Pafpn(Fpn):
     pathway on an FPN.
     """
 
-    def __init__(self, config: PafpnNeck, channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
+    def __init__(
+        self, config: PafpnNeck, channels: Mapping[str, int], strides: Mapping[str, int]
+    ) -> None:
         super().__init__(config, channels, strides)
         width, steps = config.channels, len(config.inputs) - 1
-        self.down = nn.ModuleList(conv_norm_act(width, width, 3, 2, norm=config.norm, act=False) for _ in range(steps))
-        self.merge = nn.ModuleList(conv_norm_act(width, width, 3, norm=config.norm, act=False) for _ in range(steps))
+        self.down = nn.ModuleList(
+            conv_norm_act(width, width, 3, 2, norm=config.norm, act=False) for _ in range(steps)
+        )
+        self.merge = nn.ModuleList(
+            conv_norm_act(width, width, 3, norm=config.norm, act=False) for _ in range(steps)
+        )
 
     def top_down(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """The pyramid after the bottom-up pathway."""
@@ -83,7 +105,9 @@ class Pafpn(Fpn):
 class Pool(Neck):
     """Global pooling as a plain reduction, which can be exported with dynamic sizes."""
 
-    def __init__(self, config: PoolNeck, channels: Mapping[str, int], strides: Mapping[str, int]) -> None:
+    def __init__(
+        self, config: PoolNeck, channels: Mapping[str, int], strides: Mapping[str, int]
+    ) -> None:
         super().__init__()
         _refuse_pooled((config.input,), strides)
         self.input, self.kind = config.input, config.kind
@@ -106,7 +130,10 @@ def _refuse_pooled(names: tuple[str, ...], strides: Mapping[str, int]) -> None:
 
 def _pyramid_names(config: FpnNeck | PafpnNeck) -> tuple[str, ...]:
     levels = [_level(name) for name in config.inputs]
-    return tuple(f"{config.prefix}P{level}" for level in [*levels, *range(levels[-1] + 1, levels[-1] + 1 + config.extra)])
+    return tuple(
+        f"{config.prefix}P{level}"
+        for level in [*levels, *range(levels[-1] + 1, levels[-1] + 1 + config.extra)]
+    )
 
 
 def _level(feature: str) -> int:
@@ -117,7 +144,9 @@ def _level(feature: str) -> int:
     return int(digits[0])
 
 
-def _strides(inputs: tuple[str, ...], strides: Mapping[str, int], names: tuple[str, ...]) -> dict[str, int]:
+def _strides(
+    inputs: tuple[str, ...], strides: Mapping[str, int], names: tuple[str, ...]
+) -> dict[str, int]:
     known = [strides[name] for name in inputs]
     while len(known) < len(names):
         known.append(known[-1] * 2)

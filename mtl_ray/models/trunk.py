@@ -66,7 +66,10 @@ class Trunk(nn.Module):
         missing = [level for level in config.reads if level not in self.channels]
         if missing:
             known = ", ".join(self.channels)
-            raise ValueError(f"neck {name!r} reads {', '.join(missing)}, but only {known} exist (model.backbone.levels)")
+            raise ValueError(
+                f"neck {name!r} reads {', '.join(missing)}, but only {known} exist "
+                "(model.backbone.levels)"
+            )
         try:
             return config.build(self.channels, self.strides)
         except ValueError as error:
@@ -89,7 +92,8 @@ def _add_features(sources: dict[str, str], neck: str, names: Iterable[str]) -> N
     for name in names:
         if name in sources:
             raise ValueError(
-                f"{sources[name]} and neck {neck!r} both define the feature {name}. Fix: a prefix (model.necks.{neck}.prefix=NAME_)"
+                f"{sources[name]} and neck {neck!r} both define the feature {name}. Fix: a prefix "
+                f"(model.necks.{neck}.prefix=NAME_)"
             )
         sources[name] = f"neck {neck!r}"
 

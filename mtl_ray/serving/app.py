@@ -19,7 +19,15 @@ from mtl_ray.serving.batch_workers import BatchWorkers
 from mtl_ray.serving.bodies import body_limit, is_plain, read_body
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.openapi import openapi_document
-from mtl_ray.serving.reply import JSON, Reply, RequestError, as_json, cors_headers, join_replies, preflight_headers
+from mtl_ray.serving.reply import (
+    JSON,
+    Reply,
+    RequestError,
+    as_json,
+    cors_headers,
+    join_replies,
+    preflight_headers,
+)
 from mtl_ray.serving.service import PredictionRequest, Service
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -33,7 +41,8 @@ they have sent the whole body.
 """
 PAGES = ("/", "/docs", "/openapi.json", "/ping", "/models")
 PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src "
+    "'unsafe-inline'; "
     "img-src blob: data:; connect-src 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -53,13 +62,16 @@ class App:
             None for no key.
     """
 
-    def __init__(self, service: Service, config: ServeConfig, parallel: int, api_key: str | None = None) -> None:
+    def __init__(
+        self, service: Service, config: ServeConfig, parallel: int, api_key: str | None = None
+    ) -> None:
         self.service = service
         self.config = config
         self.api_key = api_key
         self.limit = config.max_queued + parallel
         self.workers: dict[str, BatchWorkers[PredictionRequest, Reply]] = {
-            name: BatchWorkers(partial(service.replies, name), parallel, config.max_batch, name) for name in service.predictors
+            name: BatchWorkers(partial(service.replies, name), parallel, config.max_batch, name)
+            for name in service.predictors
         }
         self.active = 0
 
@@ -74,9 +86,17 @@ class App:
             await _lifespan(receive, send)
         elif scope["type"] == "http":
             reply = await self._reply(scope, receive)
-            headers = {**reply.headers, **cors_headers(_text(scope, b"origin"), self.config.cors_origins)}
-            head = [(b"content-type", reply.type.encode()), (b"content-length", str(len(reply.body)).encode())]
-            head += [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+            headers = {
+                **reply.headers,
+                **cors_headers(_text(scope, b"origin"), self.config.cors_origins),
+            }
+            head = [
+                (b"content-type", reply.type.encode()),
+                (b"content-length", str(len(reply.body)).encode()),
+            ]
+            head += [
+                (name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()
+            ]
             await send({"type": "http.response.start", "status": reply.status, "headers": head})
             await send({"type": "http.response.body", "body": reply.body})
 
@@ -106,7 +126,11 @@ class App:
             return as_json(self.service.models())
         if path == "/openapi.json":
             return as_json(openapi_document(self.service.predictors.values()))
-        return as_json({"status": "Healthy"}) if path == "/ping" else _page("page.html" if path == "/" else "docs.html")
+        return (
+            as_json({"status": "Healthy"})
+            if path == "/ping"
+            else _page("page.html" if path == "/" else "docs.html")
+        )
 
     def _options(self, scope: Mapping[str, Any], methods: Sequence[str]) -> Reply:
         """The allowed methods and headers (CORS preflight), which a browser requests before a page
@@ -117,8 +141,14 @@ class App:
 
     def _check_key(self, scope: Mapping[str, Any]) -> None:
         given = _header(scope, b"authorization")
-        if self.api_key is not None and not hmac.compare_digest(given, b"Bearer " + self.api_key.encode()):
-            raise RequestError(401, "this server requires its key in the header Authorization: Bearer KEY", WWW_Authenticate="Bearer")
+        if self.api_key is not None and not hmac.compare_digest(
+            given, b"Bearer " + self.api_key.encode()
+        ):
+            raise RequestError(
+                401,
+                "this server requires its key in the header Authorization: Bearer KEY",
+                WWW_Authenticate="Bearer",
+            )
 
     async def _predict(self, model: str, scope: Mapping[str, Any], receive: Receive) -> Reply:
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
@@ -130,14 +160,22 @@ class App:
         self.active += 1
         try:
             deadline = asyncio.get_running_loop().time() + self.config.timeout_s
-            data = await _in_time(self._body(scope, receive, model), deadline, 408, "the body did not arrive in time")
-            work = _while_connected(self._answer(model, request, data, _text(scope, b"content-type")), receive)
+            data = await _in_time(
+                self._body(scope, receive, model), deadline, 408, "the body did not arrive in time"
+            )
+            work = _while_connected(
+                self._answer(model, request, data, _text(scope, b"content-type")), receive
+            )
             del data  # the data of a refused or cancelled request is freed
-            return await _in_time(work, deadline, 504, f"there was no answer within {self.config.timeout_s:g} s")
+            return await _in_time(
+                work, deadline, 504, f"there was no answer within {self.config.timeout_s:g} s"
+            )
         finally:
             self.active -= 1
 
-    async def _answer(self, model: str, request: PredictionRequest, data: bytes, content_type: str) -> Reply:
+    async def _answer(
+        self, model: str, request: PredictionRequest, data: bytes, content_type: str
+    ) -> Reply:
         """The reply to a body of one or several files; each file is queued as its own item."""
         kind = self.service.predictors[model].canvas.input
         if is_plain(data, content_type, kind):
@@ -153,15 +191,25 @@ class App:
         self.active += more
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(workers.submit(replace(request, file=file, accept=JSON))) for file in body.files]
-            return join_replies([task.result() for task in tasks], "predictions" if body.shape == "predictions" else None)
+                tasks = [
+                    group.create_task(workers.submit(replace(request, file=file, accept=JSON)))
+                    for file in body.files
+                ]
+            return join_replies(
+                [task.result() for task in tasks],
+                "predictions" if body.shape == "predictions" else None,
+            )
         finally:
             self.active -= more
 
     async def _body(self, scope: Mapping[str, Any], receive: Receive, model: str) -> bytes:
         name = self.service.predictors[model].canvas.input.name
         limit = body_limit(_text(scope, b"content-type"), self.config)
-        too_large = RequestError(413, f"the body is larger than the {self.config.max_body_bytes:,} bytes of {name}s that are allowed")
+        too_large = RequestError(
+            413,
+            f"the body is larger than the {self.config.max_body_bytes:,} bytes of {name}s that are "
+            "allowed",
+        )
         stated = _header(scope, b"content-length")
         if stated.isdigit() and int(stated) > limit + DRAIN_BYTES:
             raise too_large
@@ -178,17 +226,26 @@ class App:
         if size > limit:
             raise too_large
         if not size:
-            raise RequestError(400, f"the body is empty; send a file ({name}), as curl --data-binary @FILE does")
+            raise RequestError(
+                400, f"the body is empty; send a file ({name}), as curl --data-binary @FILE does"
+            )
         return b"".join(chunks)
 
 
-def open_app(models: Mapping[str, str], config: ServeConfig, parallel: int, api_key: str | None) -> App:
+def open_app(
+    models: Mapping[str, str], config: ServeConfig, parallel: int, api_key: str | None
+) -> App:
     """The application for bundles, by model name."""
-    predictors = {name: BundlePredictor(uri, threads=config.threads, batch=config.max_batch) for name, uri in models.items()}
+    predictors = {
+        name: BundlePredictor(uri, threads=config.threads, batch=config.max_batch)
+        for name, uri in models.items()
+    }
     return App(Service(predictors, config), config, parallel, api_key)
 
 
-async def _in_time(work: Coroutine[Any, Any, Result], deadline: float, status: int, message: str) -> Result:
+async def _in_time(
+    work: Coroutine[Any, Any, Result], deadline: float, status: int, message: str
+) -> Result:
     try:
         async with asyncio.timeout_at(deadline):
             return await work
@@ -198,7 +255,11 @@ async def _in_time(work: Coroutine[Any, Any, Result], deadline: float, status: i
 
 def _allow(scope: Mapping[str, Any], *methods: str) -> None:
     if scope["method"] not in methods:
-        raise RequestError(405, f"{scope['path']} answers {' and '.join(methods)}, not {scope['method']}", Allow=", ".join(methods))
+        raise RequestError(
+            405,
+            f"{scope['path']} answers {' and '.join(methods)}, not {scope['method']}",
+            Allow=", ".join(methods),
+        )
 
 
 async def _while_connected(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
@@ -221,7 +282,11 @@ async def _disconnected(receive: Receive) -> None:
 
 
 def _too_many() -> RequestError:
-    return RequestError(503, "too many requests are waiting already; try again in a moment", Retry_After=str(RETRY_AFTER_S))
+    return RequestError(
+        503,
+        "too many requests are waiting already; try again in a moment",
+        Retry_After=str(RETRY_AFTER_S),
+    )
 
 
 def _text(scope: Mapping[str, Any], name: bytes) -> str:
@@ -234,7 +299,11 @@ def _header(scope: Mapping[str, Any], name: bytes) -> bytes:
 
 @cache
 def _page(name: str) -> Reply:
-    return Reply(body=(files("mtl_ray.serving") / name).read_bytes(), type="text/html; charset=utf-8", headers=PAGE_HEADERS)
+    return Reply(
+        body=(files("mtl_ray.serving") / name).read_bytes(),
+        type="text/html; charset=utf-8",
+        headers=PAGE_HEADERS,
+    )
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

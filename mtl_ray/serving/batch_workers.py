@@ -25,13 +25,22 @@ class BatchWorkers(Generic[Item, Result]):
         name: of the threads.
     """
 
-    def __init__(self, work: Callable[[Sequence[Item]], Sequence[Result]], threads: int, max_batch: int, name: str) -> None:
+    def __init__(
+        self,
+        work: Callable[[Sequence[Item]], Sequence[Result]],
+        threads: int,
+        max_batch: int,
+        name: str,
+    ) -> None:
         self._work = work
         self._max_batch = max_batch
         self._waiting: OrderedDict[asyncio.Future[Result], Item] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
-        self._threads = [threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True) for i in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True)
+            for i in range(threads)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -85,7 +94,11 @@ class BatchWorkers(Generic[Item, Result]):
         try:
             return list(self._work(items))
         except Exception as error:
-            return [error] if len(items) == 1 else [result for item in items for result in self._results([item])]
+            return (
+                [error]
+                if len(items) == 1
+                else [result for item in items for result in self._results([item])]
+            )
 
     def _next(self) -> list[tuple["asyncio.Future[Result]", Item]]:
         """The next items; empty when closed."""
@@ -93,7 +106,10 @@ class BatchWorkers(Generic[Item, Result]):
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if self._closed:
                 return []
-            return [self._waiting.popitem(last=False) for _ in range(min(len(self._waiting), self._max_batch))]
+            return [
+                self._waiting.popitem(last=False)
+                for _ in range(min(len(self._waiting), self._max_batch))
+            ]
 
 
 def _give(future: "asyncio.Future[Result]", result: Result | Exception) -> None:

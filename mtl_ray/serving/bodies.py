@@ -22,7 +22,9 @@ OVERHEAD_BYTES = 65_536
 """Most bytes of a body that are neither file nor base64: headers of a form, other JSON."""
 _FORM, _JSON = "multipart/form-data", re.compile(r"application/(?:[\w.-]+\+)?json")
 _BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,70})"|([^\s";,]{1,70}))', re.IGNORECASE)
-_FIELD = re.compile(r';\s*(name|filename\*?)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s";]*))', re.IGNORECASE)
+_FIELD = re.compile(
+    r';\s*(name|filename\*?)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s";]*))', re.IGNORECASE
+)
 _DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.IGNORECASE)
 _BASE64 = str.maketrans("-_", "+/", " \t\r\n")
 """Maps the URL-safe alphabet of base64 (RFC 4648) to the standard one; removes line ends."""
@@ -47,7 +49,9 @@ class Body:
 def body_limit(content_type: str, config: ServeConfig) -> int:
     """Most bytes of a body whose decoded files have at most ``max_body_bytes``."""
     if _is_json(content_type):
-        return config.max_body_bytes * 11 // 8 + OVERHEAD_BYTES  # base64 has 4/3 of the bytes, and line ends
+        return (
+            config.max_body_bytes * 11 // 8 + OVERHEAD_BYTES
+        )  # base64 has 4/3 of the bytes, and line ends
     return config.max_body_bytes + (OVERHEAD_BYTES if _is_multipart(content_type) else 0)
 
 
@@ -56,7 +60,9 @@ def is_plain(data: bytes, content_type: str, kind: AnyInput) -> bool:
     first = data[:1]
     starts_json = first.isspace() or first == b"{"
     declared = _is_json(content_type) and (starts_json or first in (b"[", b'"'))
-    return not (_is_multipart(content_type) or declared or (starts_json and not kind.may_begin(first)))
+    return not (
+        _is_multipart(content_type) or declared or (starts_json and not kind.may_begin(first))
+    )
 
 
 def read_body(data: bytes, content_type: str, config: ServeConfig, kind: AnyInput) -> Body:
@@ -77,15 +83,26 @@ def read_body(data: bytes, content_type: str, config: ServeConfig, kind: AnyInpu
         body = Body(files=(data,), shape="one")
     elif _is_multipart(content_type):
         if not content_type.lower().startswith(_FORM):
-            raise RequestError(415, f"of multipart bodies only {_FORM} is allowed, as sent by curl -F {kind.name}=@FILE")
+            raise RequestError(
+                415,
+                f"of multipart bodies only {_FORM} is allowed, as sent by curl -F "
+                f"{kind.name}=@FILE",
+            )
         files = tuple(_form_files(data, content_type, config.max_images, kind))
         body = Body(files=files, shape="one" if len(files) == 1 else "list")
     else:
         body = _json_files(data, config.max_images, kind)
     if len(body.files) > config.max_images:
-        raise RequestError(413, f"the body has {len(body.files)} {kind.name}s, at most {config.max_images} are allowed")
+        raise RequestError(
+            413,
+            f"the body has {len(body.files)} {kind.name}s, at most {config.max_images} are allowed",
+        )
     if sum(map(len, body.files)) > config.max_body_bytes:
-        raise RequestError(413, f"the {kind.name}s are larger than the {config.max_body_bytes:,} bytes that are allowed")
+        raise RequestError(
+            413,
+            f"the {kind.name}s are larger than the {config.max_body_bytes:,} bytes that "
+            "are allowed",
+        )
     if not all(body.files):
         raise RequestError(400, f"a file ({kind.name}) in the body is empty")
     return body
@@ -105,16 +122,22 @@ def _form_files(data: bytes, content_type: str, max_images: int, kind: AnyInput)
     """
     found = _BOUNDARY.search(content_type)
     if found is None:
-        raise RequestError(400, "the form's Content-Type has no boundary; let the client library set that header")
+        raise RequestError(
+            400, "the form's Content-Type has no boundary; let the client library set that header"
+        )
     delimiter = b"\r\n--" + (found[1] or found[2]).encode("latin-1")
     parts = (b"\r\n" + data).split(delimiter, 4 * max_images + 16)
     if len(parts) > 4 * max_images + 15:
-        raise RequestError(413, f"the form has too many fields; at most {max_images} {kind.name}s are allowed")
+        raise RequestError(
+            413, f"the form has too many fields; at most {max_images} {kind.name}s are allowed"
+        )
     if len(parts) < 2 or not parts[-1].startswith(b"--"):
         raise RequestError(400, "the form is incomplete: its last boundary is missing")
     files = [file for part in parts[1:-1] if (file := _file_of(part)) is not None]
     if not files:
-        raise RequestError(400, f"the form has no file; send one, as curl -F {kind.name}=@FILE does")
+        raise RequestError(
+            400, f"the form has no file; send one, as curl -F {kind.name}=@FILE does"
+        )
     return files
 
 
@@ -125,12 +148,19 @@ def _file_of(part: bytes) -> bytes | None:
         raise RequestError(400, "a field of the form has no end to its headers")
     lines = [line.partition(":") for line in head.decode("latin-1").split("\r\n")]
     headers = {name.strip().lower(): value.strip() for name, _, value in lines}
-    stated = {name.lower(): quoted or plain for name, quoted, plain in _FIELD.findall(headers.get("content-disposition", ""))}
+    stated = {
+        name.lower(): quoted or plain
+        for name, quoted, plain in _FIELD.findall(headers.get("content-disposition", ""))
+    }
     if "content-disposition" not in headers:
         raise RequestError(400, "a field of the form has no Content-Disposition")
     if headers.get("content-transfer-encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
         raise RequestError(400, "a file of the form is in a transfer encoding; send it as it is")
-    if "filename" not in stated and "filename*" not in stated and not headers.get("content-type", "").startswith("image/"):
+    if (
+        "filename" not in stated
+        and "filename*" not in stated
+        and not headers.get("content-type", "").startswith("image/")
+    ):
         _refuse_query(stated.get("name", ""))
         return None
     if not content and not (stated.get("filename") or stated.get("filename*")):
@@ -141,7 +171,9 @@ def _file_of(part: bytes) -> bytes | None:
 def _json_files(data: bytes, max_images: int, kind: AnyInput) -> Body:
     forms = f'{{"{kind.name}": "BASE64"}} or {{"instances": [{{"b64": "BASE64"}}]}}'
     if sum(map(data.count, (b"{", b"[", b","))) > 8 * max_images + 64:
-        raise RequestError(413, f"the JSON has too many values; at most {max_images} {kind.name}s are allowed")
+        raise RequestError(
+            413, f"the JSON has too many values; at most {max_images} {kind.name}s are allowed"
+        )
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
@@ -153,7 +185,10 @@ def _json_files(data: bytes, max_images: int, kind: AnyInput) -> Body:
             return Body(files=(_file(content[kind.name], kind.name, kind),), shape="one")
         instances = content.get("instances")
         if isinstance(instances, list) and instances:
-            files = tuple(_file(_of_instance(each), f"instances[{i}]", kind) for i, each in enumerate(instances))
+            files = tuple(
+                _file(_of_instance(each), f"instances[{i}]", kind)
+                for i, each in enumerate(instances)
+            )
             return Body(files=files, shape="predictions")
     raise RequestError(400, f"the JSON has no {kind.name}: send {forms}")
 
@@ -171,7 +206,10 @@ def _file(value: Any, where: str, kind: AnyInput) -> bytes:
         value = value["b64"]
     if not isinstance(value, str):
         article = "an" if kind.name[0] in "aeiou" else "a"
-        raise RequestError(400, f'{where} must be {article} {kind.name} in base64, as a string or as {{"b64": "BASE64"}}')
+        raise RequestError(
+            400,
+            f'{where} must be {article} {kind.name} in base64, as a string or as {{"b64": "BASE64"}}',  # noqa: E501
+        )
     if value[:5].lower() == "data:":
         found = _DATA_URI.match(value, 0, 500)
         if found is None:

@@ -38,7 +38,10 @@ class FileComparison:
 
 
 def compare_files(
-    endpoint: EndpointPredictor, predictor: Predictor, files: Sequence[str], score_threshold: float = 0.05
+    endpoint: EndpointPredictor,
+    predictor: Predictor,
+    files: Sequence[str],
+    score_threshold: float = 0.05,
 ) -> Iterator[FileComparison]:
     """Compares file by file; the endpoint gets the files unchanged.
 
@@ -51,15 +54,20 @@ def compare_files(
     Raises:
         ValueError: if the two have different heads or classes, or a file cannot be read.
     """
-    kinds = [{name: head.type for name, head in each.heads.items()} for each in (endpoint, predictor)]
+    kinds = [
+        {name: head.type for name, head in each.heads.items()} for each in (endpoint, predictor)
+    ]
     if kinds[0] != kinds[1]:
         raise ValueError(f"the endpoint has the heads {kinds[0]}, the target {kinds[1]}")
     for name, head in predictor.heads.items():
         served_classes, classes = (
-            head_vocabulary(each.heads[name], each.vocabulary).classes.get(head.annotation, ()) for each in (endpoint, predictor)
+            head_vocabulary(each.heads[name], each.vocabulary).classes.get(head.annotation, ())
+            for each in (endpoint, predictor)
         )
         if served_classes != classes:
-            both = f"{', '.join(served_classes)} at the endpoint, {', '.join(classes)} at the target"
+            both = (
+                f"{', '.join(served_classes)} at the endpoint, {', '.join(classes)} at the target"
+            )
             raise ValueError(f"the head {name} has the classes {both}")
     kind = predictor.canvas.input
     for file in files:
@@ -71,7 +79,13 @@ def compare_files(
         for name, head in predictor.heads.items():
             apart = head.task.difference(expected[name], served[name], how)
             figures, mismatches = _judged(apart)
-            yield FileComparison(file=file, head=name, compared=apart.compared, figures=figures, mismatches=mismatches)
+            yield FileComparison(
+                file=file,
+                head=name,
+                compared=apart.compared,
+                figures=figures,
+                mismatches=mismatches,
+            )
 
 
 def _judged(apart: Difference) -> tuple[str, tuple[str, ...]]:
@@ -83,10 +97,14 @@ def _judged(apart: Difference) -> tuple[str, tuple[str, ...]]:
     figures, mismatches = [], []
     if apart.max_px is not None:
         figures.append(f"{apart.unit} within {apart.max_px:.1e} px")
-        mismatches += [] if apart.max_px <= MAX_PX else [f"{apart.unit} differ by {apart.max_px:.2g} pixels"]
+        mismatches += (
+            [] if apart.max_px <= MAX_PX else [f"{apart.unit} differ by {apart.max_px:.2g} pixels"]
+        )
     if apart.max_score is not None:
         figures.append(f"scores within {apart.max_score:.1e}")
-        mismatches += [] if apart.max_score <= MAX_SCORE else [f"scores differ by {apart.max_score:.2g}"]
+        mismatches += (
+            [] if apart.max_score <= MAX_SCORE else [f"scores differ by {apart.max_score:.2g}"]
+        )
     if not figures:
         share = apart.agreeing / apart.count if apart.count else 1.0
         figures.append(f"{share:.3%} of {apart.unit} agree")

@@ -58,7 +58,10 @@ class ServeConfig:
     def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
             if origin != "*" and not ORIGIN.fullmatch(origin):
-                raise ValueError(f'{origin!r} is no origin: scheme://host or scheme://host:port without a path, or "*"')
+                raise ValueError(
+                    f"{origin!r} is no origin: scheme://host or scheme://host:port without a path, "
+                    'or "*"'
+                )
         return origins
 
 
@@ -101,9 +104,14 @@ def read_targets(targets: Sequence[str], overrides: Sequence[str]) -> ServeConfi
         raise ValueError(f"two models are called {min(both)!r}. Fix: rename one with NAME=URI")
     models = {**config.models, **named}
     if not models:
-        raise ValueError("there is no model to serve. Fix: name a bundle, or a config file with serve.models")
+        raise ValueError(
+            "there is no model to serve. Fix: name a bundle, or a config file with serve.models"
+        )
     if unfit := [name for name in models if not NAME.fullmatch(name)]:
-        raise ValueError(f"{unfit[0]!r} cannot be the name of a model: only letters, digits, dot, dash and underscore are allowed")
+        raise ValueError(
+            f"{unfit[0]!r} cannot be the name of a model: only letters, digits, dot, dash and "
+            "underscore are allowed"
+        )
     return replace(config, models=models)
 
 

@@ -10,7 +10,8 @@ from mtl_ray.serving.bodies import AnyInput
 from mtl_ray.tasks.task import Task
 
 ERRORS = {
-    "400": "The query is invalid, or the body is malformed or is not a readable file of the model's input.",
+    "400": "The query is invalid, or the body is malformed or is not a readable file of the "
+    "model's input.",
     "401": "The key is missing or wrong.",
     "404": "The model or head does not exist.",
     "408": "The body did not arrive in time.",
@@ -32,46 +33,77 @@ def openapi_document(predictors: Iterable[Predictor] = ()) -> dict[str, Any]:
     served = list(predictors)
     plugins = tuple(dict.fromkeys(name for each in served for name in each.plugins))
     known = tasks(plugins)
-    kinds = list({kind.name: kind for kind in (IMAGE, *(each.canvas.input for each in served))}.values())
+    kinds = list(
+        {kind.name: kind for kind in (IMAGE, *(each.canvas.input for each in served))}.values()
+    )
     models = "The models that are served: their inputs, heads, class names, colours and canvas."
     return {
         "openapi": "3.1.0",
-        "info": {"title": "mtl_ray", "version": "1", "description": "Images in; boxes, class maps and labels out."},
+        "info": {
+            "title": "mtl_ray",
+            "version": "1",
+            "description": "Images in; boxes, class maps and labels out.",
+        },
         "paths": {
             "/predictions/{model}": {"post": _predict(known, kinds)},
             "/models": {"get": _get(models, "application/json")},
-            "/ping": {"get": _get('{"status": "Healthy"} while the server runs.', "application/json")},
+            "/ping": {
+                "get": _get('{"status": "Healthy"} while the server runs.', "application/json")
+            },
             "/": {"get": _get("A page to try the models with your own image.", "text/html")},
         },
         "components": {
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "Required if the server has a key."}},
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "Required if the server has a key.",
+                }
+            },
             "schemas": _schemas(known, kinds),
         },
     }
 
 
 def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict[str, Any]:
-    files = "; ".join(f"{kind.name}: {', '.join(kind.formats)}" if kind.formats else kind.name for kind in kinds)
+    files = "; ".join(
+        f"{kind.name}: {', '.join(kind.formats)}" if kind.formats else kind.name for kind in kinds
+    )
     names = [task.schema_name for task in known]
     return {
         "summary": "Predicts on one image or several.",
-        "description": f"The body is the file itself ({files}), a form with files, or JSON with base64. Boxes are in "
-        "pixels of the image. Several files give a list of answers in their order; a file that cannot be read has its error in its place.",
+        "description": f"The body is the file itself ({files}), a form with files, or JSON with "
+        "base64. Boxes are in "
+        "pixels of the image. Several files give a list of answers in their order; a file that "
+        "cannot be read has its error in its place.",
         "parameters": [
             _parameter("model", "path", "A name that /models gives.", {"type": "string"}),
             _parameter(
-                "score_thr", "query", "Boxes and labels with a lower score are left out.", {"type": "number", "minimum": 0, "maximum": 1}
+                "score_thr",
+                "query",
+                "Boxes and labels with a lower score are left out.",
+                {"type": "number", "minimum": 0, "maximum": 1},
             ),
-            _parameter("head", "query", "The head that answers, in its plain form, if there are several.", {"type": "string"}),
+            _parameter(
+                "head",
+                "query",
+                "The head that answers, in its plain form, if there are several.",
+                {"type": "string"},
+            ),
         ],
         "requestBody": {"required": True, "content": _bodies(kinds)},
         "responses": {
             "200": {
-                "description": f"{', '.join(names)}: the prediction of a head; for several heads an object with an entry for each. "
-                "A single semantic head answers with a PNG whose pixel values are class indices, unless Accept is application/json. "
-                "Several files in a form give a list of these, instances give {predictions: [...]}; both are always JSON.",
+                "description": f"{', '.join(names)}: the prediction of a head; for several heads "
+                "an object with an entry for each. "
+                "A single semantic head answers with a PNG whose pixel values are class indices, "
+                "unless Accept is application/json. "
+                "Several files in a form give a list of these, instances give {predictions: "
+                "[...]}; both are always JSON.",
                 "content": {
-                    "application/json": {"schema": _any_of((*names, "ByHead", "Several", "Predictions"))},
+                    "application/json": {
+                        "schema": _any_of((*names, "ByHead", "Several", "Predictions"))
+                    },
                     "image/png": {"schema": {"type": "string", "format": "binary"}},
                 },
             },
@@ -83,7 +115,10 @@ def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict
 
 def _bodies(kinds: Sequence[AnyInput]) -> dict[str, Any]:
     """The forms of a body."""
-    files = {kind.name: {"type": "array", "items": {"type": "string", "format": "binary"}} for kind in kinds}
+    files = {
+        kind.name: {"type": "array", "items": {"type": "string", "format": "binary"}}
+        for kind in kinds
+    }
     return {
         **{kind.media_type: {"schema": {"type": "string", "format": "binary"}} for kind in kinds},
         "multipart/form-data": {
@@ -93,7 +128,9 @@ def _bodies(kinds: Sequence[AnyInput]) -> dict[str, Any]:
                 "description": "The files of the form, with any field names.",
             }
         },
-        "application/json": {"schema": _any_of((*(f"One{kind.name.capitalize()}" for kind in kinds), "Instances"))},
+        "application/json": {
+            "schema": _any_of((*(f"One{kind.name.capitalize()}" for kind in kinds), "Instances"))
+        },
     }
 
 
@@ -107,7 +144,10 @@ def _schemas(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict
         "Several": {"type": "array", "items": _any_of((*names, "ByHead", "Error"))},
         "Predictions": _object(predictions=_schema("Several")),
         "Base64": {"anyOf": [base64, _object(b64=base64)]},
-        **{f"One{kind.name.capitalize()}": _object(**{kind.name: _schema("Base64")}) for kind in kinds},
+        **{
+            f"One{kind.name.capitalize()}": _object(**{kind.name: _schema("Base64")})
+            for kind in kinds
+        },
         "Instances": _object(instances={"type": "array", "items": _schema("Base64")}),
         "Error": _object(code={"type": "integer"}, message={"type": "string"}),
     }
@@ -122,11 +162,20 @@ def _any_of(names: Iterable[str]) -> dict[str, Any]:
 
 
 def _parameter(name: str, where: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": where, "required": where == "path", "description": text, "schema": schema}
+    return {
+        "name": name,
+        "in": where,
+        "required": where == "path",
+        "description": text,
+        "schema": schema,
+    }
 
 
 def _get(summary: str, content: str) -> dict[str, Any]:
-    return {"summary": summary, "responses": {"200": {"description": "OK", "content": {content: {}}}}}
+    return {
+        "summary": summary,
+        "responses": {"200": {"description": "OK", "content": {content: {}}}},
+    }
 
 
 def _error(text: str) -> dict[str, Any]:

@@ -37,7 +37,9 @@ class RequestError(Exception):
     def __init__(self, status: int, message: str, **headers: str) -> None:
         super().__init__(message)
         self.reply = as_json(
-            {"code": status, "message": message}, status, {name.replace("_", "-"): value for name, value in headers.items()}
+            {"code": status, "message": message},
+            status,
+            {name.replace("_", "-"): value for name, value in headers.items()},
         )
 
 
@@ -56,7 +58,9 @@ def join_replies(replies: Sequence[Reply], key: str | None) -> Reply:
 
 def as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """A JSON response."""
-    return Reply(body=json.dumps(content, allow_nan=False).encode(), status=status, headers=headers or {})
+    return Reply(
+        body=json.dumps(content, allow_nan=False).encode(), status=status, headers=headers or {}
+    )
 
 
 MAX_AGE_S = 600
@@ -72,10 +76,16 @@ def cors_headers(origin: str, allowed: Sequence[str]) -> Mapping[str, str]:
         return {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Retry-After"}
     if origin not in allowed:
         return {"Vary": "Origin"}
-    return {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": "Retry-After", "Vary": "Origin"}
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Expose-Headers": "Retry-After",
+        "Vary": "Origin",
+    }
 
 
-def preflight_headers(origin: str, allowed: Sequence[str], methods: Sequence[str]) -> Mapping[str, str]:
+def preflight_headers(
+    origin: str, allowed: Sequence[str], methods: Sequence[str]
+) -> Mapping[str, str]:
     """The further CORS headers of the answer to a preflight request."""
     if "*" not in allowed and origin not in allowed:
         return {}

@@ -49,7 +49,11 @@ class Service:
 
     def models(self) -> dict[str, Any]:
         """The answer to ``GET /models``: the input, heads, class names and canvas of each model."""
-        return {"models": [describe_model(name, predictor) for name, predictor in self.predictors.items()]}
+        return {
+            "models": [
+                describe_model(name, predictor) for name, predictor in self.predictors.items()
+            ]
+        }
 
     def check_request(self, model: str, query: Mapping[str, str], accept: str) -> PredictionRequest:
         """Checks a request except its body.
@@ -58,15 +62,26 @@ class Service:
             RequestError: 404 for a model or head that is not served, 400 for an invalid query.
         """
         if model not in self.predictors:
-            raise RequestError(404, f"there is no model {model!r}; there is {', '.join(self.predictors)}")
+            raise RequestError(
+                404, f"there is no model {model!r}; there is {', '.join(self.predictors)}"
+            )
         if unknown := [name for name in query if name not in ("score_thr", "head")]:
-            raise RequestError(400, f"the query has an unknown parameter {unknown[0]!r}; there are score_thr and head")
+            raise RequestError(
+                400,
+                f"the query has an unknown parameter {unknown[0]!r}; there are score_thr and head",
+            )
         heads = self.predictors[model].heads
         head = query.get("head")
         if head is not None and head not in heads:
-            raise RequestError(404, f"the model {model!r} has no head {head!r}; it has {', '.join(heads)}")
+            raise RequestError(
+                404, f"the model {model!r} has no head {head!r}; it has {', '.join(heads)}"
+            )
         threshold = _threshold(query.get("score_thr"), self.config.score_threshold)
-        return PredictionRequest(score_threshold=threshold, head=head or (next(iter(heads)) if len(heads) == 1 else None), accept=accept)
+        return PredictionRequest(
+            score_threshold=threshold,
+            head=head or (next(iter(heads)) if len(heads) == 1 else None),
+            accept=accept,
+        )
 
     def replies(self, model: str, requests: Sequence[PredictionRequest]) -> list[Reply]:
         """Answers requests to one model in one batch; a file that cannot be read fails only its own
@@ -77,7 +92,9 @@ class Service:
         readable = [raw for raw in raws if not isinstance(raw, RequestError)]
         predictions = iter(self.predictors[model].predict(readable)) if readable else iter(())
         return [
-            raw.reply if isinstance(raw, RequestError) else self._answer(model, request, next(predictions))
+            raw.reply
+            if isinstance(raw, RequestError)
+            else self._answer(model, request, next(predictions))
             for request, raw in zip(requests, raws, strict=True)
         ]
 
@@ -99,7 +116,11 @@ class Service:
             if plain is not None:
                 return Reply(body=plain, type="image/png")
         answers = {
-            name: head.task.to_response(predictions[name], head_vocabulary(head, predictor.vocabulary), request.score_threshold)
+            name: head.task.to_response(
+                predictions[name],
+                head_vocabulary(head, predictor.vocabulary),
+                request.score_threshold,
+            )
             for name, head in heads.items()
         }
         return as_json(answers if request.head is None else answers[request.head])
@@ -107,7 +128,10 @@ class Service:
 
 def describe_model(name: str, predictor: Predictor) -> dict[str, Any]:
     """One entry of ``GET /models``."""
-    vocabularies = {head: head_vocabulary(config, predictor.vocabulary) for head, config in predictor.heads.items()}
+    vocabularies = {
+        head: head_vocabulary(config, predictor.vocabulary)
+        for head, config in predictor.heads.items()
+    }
     kind = predictor.canvas.input
     return {
         "name": name,
@@ -119,7 +143,9 @@ def describe_model(name: str, predictor: Predictor) -> dict[str, Any]:
                 "task": config.task.name,
                 "view": config.task.view,
                 "classes": list(vocabularies[head].classes.get(config.annotation, ())),
-                "colours": [list(colour) for colour in vocabularies[head].colours.get(config.annotation, ())],
+                "colours": [
+                    list(colour) for colour in vocabularies[head].colours.get(config.annotation, ())
+                ],
             }
             for head, config in predictor.heads.items()
         },

@@ -1,7 +1,8 @@
-"""Samples as an Arrow IPC file: one record batch a block, a null where a kind of annotation is absent.
+"""Samples as an Arrow IPC file: one record batch a block, a null where a kind of annotation is
+absent.
 
-A block is read by its place in the file, which the manifest knows; neither schema nor footer is read for it. The schema follows from
-the columns that the manifest lists.
+A block is read by its place in the file, which the manifest knows; neither schema nor footer is
+read for it. The schema follows from the columns that the manifest lists.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +22,9 @@ SUFFIX = ".arrow"
 
 
 class ArrowBlock:
-    """A block of Samples over the bytes of a record batch, which are not copied; rows become Samples when they are asked for."""
+    """A block of Samples over the bytes of a record batch, which are not copied; rows become
+    Samples when they are asked for.
+    """
 
     def __init__(self, data: memoryview, layout: Layout = DEFAULT) -> None:
         """Reads the layout of the block.
@@ -44,7 +47,10 @@ class ArrowBlock:
         return int(self._rows)
 
     def __getitem__(self, row: int) -> Sample:
-        inputs = {each.name: each.from_row({name: self._value(name, row) for name in each.columns}) for each in self._layout.inputs}
+        inputs = {
+            each.name: each.from_row({name: self._value(name, row) for name in each.columns})
+            for each in self._layout.inputs
+        }
         found = {kind.name: self.annotation(kind, row) for kind in self._layout.annotations}
         return Sample(key=self._value(KEY, row), inputs=inputs, annotations=present(found))
 
@@ -68,7 +74,9 @@ class ArrowBlock:
 
     def integers(self, column: str) -> NDArray[np.int64]:
         """The numbers of a column of type int32."""
-        return np.frombuffer(self._columns[column].buffers()[1] or b"", np.int32)[: self._rows].astype(np.int64)
+        return np.frombuffer(self._columns[column].buffers()[1] or b"", np.int32)[
+            : self._rows
+        ].astype(np.int64)
 
     def _value(self, column: str, row: int) -> Any:
         if column not in self._readers:
@@ -76,8 +84,12 @@ class ArrowBlock:
         return self._readers[column](row)
 
 
-def write_blocks(path: Path, blocks: Iterable[list[Sample]], layout: Layout = DEFAULT) -> tuple[list[int], list[int]]:
-    """Writes a file of record batches; gives the offset and the length of each block in it, in bytes."""
+def write_blocks(
+    path: Path, blocks: Iterable[list[Sample]], layout: Layout = DEFAULT
+) -> tuple[list[int], list[int]]:
+    """Writes a file of record batches; gives the offset and the length of each block in it, in
+    bytes.
+    """
     offsets, lengths = [], []
     schema = schema_of(layout)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:

@@ -1,7 +1,9 @@
-"""Bytes from a bucket kept on the local disk: a folder of files named after their content, shared by all processes of a machine.
+"""Bytes from a bucket kept on the local disk: a folder of files named after their content, shared
+by all processes of a machine.
 
-Nothing but the folder is kept: a file is there whole or not at all, the time of its last use is its modification time, and a lock
-ends with the process that holds it. Killing any process at any moment leaves nothing to repair.
+Nothing but the folder is kept: a file is there whole or not at all, the time of its last use is its
+modification time, and a lock ends with the process that holds it. Killing any process at any moment
+leaves nothing to repair.
 """
 
 import fcntl
@@ -37,7 +39,8 @@ class Cache:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def get(self, key: str, fetch: Callable[[], bytes]) -> memoryview:
-        """The bytes of a key, from the folder or from ``fetch``; of all processes that want them at once, one fetches.
+        """The bytes of a key, from the folder or from ``fetch``; of all processes that want them at
+        once, one fetches.
 
         The view stays readable whatever becomes of the file.
 
@@ -64,7 +67,10 @@ class Cache:
         try:
             os.utime(path)
             return map_file(path)
-        except (FileNotFoundError, ValueError):  # not there, or made room for another between the two calls
+        except (
+            FileNotFoundError,
+            ValueError,
+        ):  # not there, or made room for another between the two calls
             return None
 
     def _put(self, key: str, data: bytes) -> memoryview:
@@ -93,7 +99,9 @@ class Cache:
                 total -= size
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
-        """When each file was last used, its bytes, and the file; those that others remove meanwhile are left out."""
+        """When each file was last used, its bytes, and the file; those that others remove
+        meanwhile are left out.
+        """
         with os.scandir(self._folder) as found:
             for entry in found:
                 try:
@@ -113,7 +121,9 @@ class Cache:
 
 
 def default_cache() -> Cache:
-    """The cache of this user, as large as ``MTL_RAY_CACHE_BYTES`` says; by default at most half of what the disk has to give."""
+    """The cache of this user, as large as ``MTL_RAY_CACHE_BYTES`` says; by default at most half
+    of what the disk has to give.
+    """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(os.environ.get(FOLDER_VARIABLE) or Path(base) / "mtl_ray" / "shards")
     cache = Cache(folder, DEFAULT_LIMIT_BYTES)

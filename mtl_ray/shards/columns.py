@@ -1,7 +1,8 @@
 """Samples laid out as the columns of a record batch, and back; each input is copied once.
 
-Columns are put together from their buffers (https://arrow.apache.org/docs/format/Columnar.html): there is no Python object for a
-number on the way, and no import of pandas, which ``pyarrow.array`` would begin with.
+Columns are put together from their buffers (https://arrow.apache.org/docs/format/Columnar.html):
+there is no Python object for a number on the way, and no import of pandas, which ``pyarrow.array``
+would begin with.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,10 @@ _METADATA = {"format": "mtl_ray sample", "version": "1"}
 def schema_of(layout: Layout) -> pa.Schema:
     """The Arrow schema of a layout."""
     required = layout.required
-    fields = [pa.field(name, TYPES[kind], nullable=name not in required) for name, kind in layout.columns.items()]
+    fields = [
+        pa.field(name, TYPES[kind], nullable=name not in required)
+        for name, kind in layout.columns.items()
+    ]
     return pa.schema(fields, metadata=_METADATA)
 
 
@@ -49,7 +53,9 @@ def columns_of(samples: Sequence[Sample], layout: Layout) -> list[pa.Array]:
     return [_ENCODE[kind](rows[name]) for name, kind in layout.columns.items()]
 
 
-def _add(rows: Mapping[str, list[Any]], columns: Mapping[str, ColumnType], row: Mapping[str, Any]) -> None:
+def _add(
+    rows: Mapping[str, list[Any]], columns: Mapping[str, ColumnType], row: Mapping[str, Any]
+) -> None:
     for name in columns:
         rows[name].append(row.get(name))
 
@@ -66,10 +72,14 @@ def _validity(rows: Sequence[object]) -> pa.Buffer | None:
 
 def _offsets(rows: Sequence[Any]) -> pa.Buffer:
     """Where each row starts, and the end of the last; a row that is not there is empty."""
-    return pa.py_buffer(np.cumsum([0, *(0 if row is None else len(row) for row in rows)]).astype(np.int32))
+    return pa.py_buffer(
+        np.cumsum([0, *(0 if row is None else len(row) for row in rows)]).astype(np.int32)
+    )
 
 
-def _numbers(values: NDArray[Any], kind: pa.DataType, validity: pa.Buffer | None = None) -> pa.Array:
+def _numbers(
+    values: NDArray[Any], kind: pa.DataType, validity: pa.Buffer | None = None
+) -> pa.Array:
     content = np.packbits(values, bitorder="little") if kind == pa.bool_() else values
     return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(content)])
 
@@ -80,7 +90,9 @@ def _integers(rows: Sequence[int | None]) -> pa.Array:
 
 def _binary(rows: Sequence[bytes | None], kind: pa.DataType) -> pa.Array:
     content = b"".join([row for row in rows if row is not None])
-    return pa.Array.from_buffers(kind, len(rows), [_validity(rows), _offsets(rows), pa.py_buffer(content)])
+    return pa.Array.from_buffers(
+        kind, len(rows), [_validity(rows), _offsets(rows), pa.py_buffer(content)]
+    )
 
 
 def _strings(rows: Sequence[str | None]) -> pa.Array:
@@ -89,7 +101,12 @@ def _strings(rows: Sequence[str | None]) -> pa.Array:
 
 def _lists(rows: Sequence[Any], values: pa.Array, kind: pa.DataType | None = None) -> pa.Array:
     """A column of lists whose items lie end to end in ``values``."""
-    return pa.Array.from_buffers(kind or pa.list_(values.type), len(rows), [_validity(rows), _offsets(rows)], children=[values])
+    return pa.Array.from_buffers(
+        kind or pa.list_(values.type),
+        len(rows),
+        [_validity(rows), _offsets(rows)],
+        children=[values],
+    )
 
 
 def _number_lists(rows: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.Array:
@@ -99,11 +116,16 @@ def _number_lists(rows: Sequence[NDArray[Any] | None], kind: pa.DataType) -> pa.
 def _boxes(rows: Sequence[NDArray[np.float32] | None]) -> pa.Array:
     boxes = _joined(rows, np.float32).reshape(-1, 4)
     values = _numbers(boxes.ravel(), pa.float32())
-    return _lists(rows, pa.Array.from_buffers(pa.list_(pa.float32(), 4), len(boxes), [None], children=[values]))
+    return _lists(
+        rows,
+        pa.Array.from_buffers(pa.list_(pa.float32(), 4), len(boxes), [None], children=[values]),
+    )
 
 
 def _binary_lists(rows: Sequence[Sequence[bytes] | None]) -> pa.Array:
-    return _lists(rows, _binary([item for row in rows if row is not None for item in row], pa.binary()))
+    return _lists(
+        rows, _binary([item for row in rows if row is not None for item in row], pa.binary())
+    )
 
 
 def _maps(rows: Sequence[Mapping[str, NDArray[np.int64]] | None]) -> pa.Array:
@@ -115,11 +137,17 @@ def _maps(rows: Sequence[Mapping[str, NDArray[np.int64]] | None]) -> pa.Array:
     return _lists(rows, pairs, kind)
 
 
-_DTYPES: Mapping[pa.DataType, Any] = {pa.int64(): np.int64, pa.float32(): np.float32, pa.bool_(): np.bool_}
+_DTYPES: Mapping[pa.DataType, Any] = {
+    pa.int64(): np.int64,
+    pa.float32(): np.float32,
+    pa.bool_(): np.bool_,
+}
 
 
 def _joined(rows: Sequence[NDArray[Any] | None], dtype: type) -> NDArray[Any]:
-    return np.concatenate([np.empty(0, dtype), *(row.ravel() for row in rows if row is not None)]).astype(dtype, copy=False)
+    return np.concatenate(
+        [np.empty(0, dtype), *(row.ravel() for row in rows if row is not None)]
+    ).astype(dtype, copy=False)
 
 
 _ENCODE: Mapping[ColumnType, Callable[[Sequence[Any]], pa.Array]] = {
@@ -139,7 +167,9 @@ _ENCODE: Mapping[ColumnType, Callable[[Sequence[Any]], pa.Array]] = {
 
 
 class Lists:
-    """The rows of a list column of numbers, by NumPy alone: Arrow's own way to arrays would import pandas."""
+    """The rows of a list column of numbers, by NumPy alone: Arrow's own way to arrays would
+    import pandas.
+    """
 
     def __init__(self, column: pa.Array, dtype: type) -> None:
         """Finds the numbers; bits are unpacked."""
@@ -148,7 +178,11 @@ class Lists:
         if pa.types.is_fixed_size_list(flat.type):
             flat, self._width = flat.values, flat.type.list_size
         content = flat.buffers()[1] or b""
-        values = np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little") if dtype == np.bool_ else content
+        values = (
+            np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little")
+            if dtype == np.bool_
+            else content
+        )
         self._values: NDArray[Any] = np.frombuffer(values, dtype)
         self._ends = np.frombuffer(column.buffers()[1] or bytes(4), np.int32) * self._width
 
@@ -171,7 +205,11 @@ def reader(column: pa.Array, kind: ColumnType) -> Callable[[int], Any]:
     if kind == "list<binary>":
         return lambda row: None if (found := column[row].as_py()) is None else tuple(found)
     if kind == "map<list<int64>>":
-        return lambda row: None if (found := column[row].as_py()) is None else {name: np.array(values, np.int64) for name, values in found}
+        return lambda row: (
+            None
+            if (found := column[row].as_py()) is None
+            else {name: np.array(values, np.int64) for name, values in found}
+        )
     return lambda row: column[row].as_py()
 
 

@@ -17,13 +17,17 @@ from mtl_ray.columns import Feature, ReadFeature
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _BYTES, _FLOATS, _INTEGERS = 1, 2, 3
 _SIGN = 1 << 63
-_SMALL = [bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80, value >> 7]) for value in range(1 << 14)]
+_SMALL = [
+    bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80, value >> 7])
+    for value in range(1 << 14)
+]
 """Integers that take one or two bytes: most that there are."""
 _TAGS = [bytes([number << 3 | _LENGTH]) for number in range(4)]
 
 
 def encode_example(features: Mapping[str, Feature]) -> list[bytes]:
-    """The Example of some lists (bytes, or arrays of int64 or of float32), in parts to be laid end to end.
+    """The Example of some lists (bytes, or arrays of int64 or of float32), in parts to be laid end
+    to end.
 
     Lists of bytes are parts themselves: an image is not copied.
     """
@@ -96,9 +100,15 @@ def _decode_feature(data: memoryview) -> ReadFeature:
         return list(_contents_of(content, 1))
     values = [value for number, value in _fields(content) if number == 1]
     if kind == _FLOATS:
-        packed = b"".join(struct.pack("<I", value) if isinstance(value, int) else value for value in values)
+        packed = b"".join(
+            struct.pack("<I", value) if isinstance(value, int) else value for value in values
+        )
         return np.frombuffer(packed, "<f4").astype(np.float32)
-    numbers = [number for value in values for number in ([_signed(value)] if isinstance(value, int) else _integers(value))]
+    numbers = [
+        number
+        for value in values
+        for number in ([_signed(value)] if isinstance(value, int) else _integers(value))
+    ]
     return np.array(numbers, np.int64)
 
 

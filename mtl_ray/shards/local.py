@@ -1,4 +1,6 @@
-"""The bytes of blocks whose shards lie on a local disk: memory-mapped, so what is read once stays in the page cache for all processes."""
+"""The bytes of blocks whose shards lie on a local disk: memory-mapped, so what is read once
+stays in the page cache for all processes.
+"""
 
 import mmap
 import os
@@ -23,7 +25,9 @@ class ShardFiles(Protocol):
         ...
 
     def renew(self, block: int) -> bool:
-        """Forgets a copy of a block that turned out to be damaged; False if there is no copy, and what is damaged is the shard."""
+        """Forgets a copy of a block that turned out to be damaged; False if there is no copy,
+        and what is damaged is the shard.
+        """
         ...
 
     def prefetch(self, blocks: list[int]) -> None:
@@ -51,7 +55,10 @@ class LocalShards:
         path = self._folder / self._manifest.shard_names[shard]
         whole = self._maps.get(path)
         if len(whole) != self._manifest.shard_bytes[shard]:
-            raise ValueError(f"{path} does not match its manifest: {len(whole)} bytes instead of {self._manifest.shard_bytes[shard]}")
+            raise ValueError(
+                f"{path} does not match its manifest: {len(whole)} bytes instead of "
+                f"{self._manifest.shard_bytes[shard]}"
+            )
         start = int(self._manifest.block_offsets[block])
         return whole[start : start + int(self._manifest.block_bytes[block])]
 
@@ -72,7 +79,8 @@ class Maps:
         self._open: OrderedDict[Path, memoryview] = OrderedDict()
 
     def get(self, path: Path) -> memoryview:
-        """A file as memory. It stays readable as long as the view is held, whatever becomes of the file's name.
+        """A file as memory. It stays readable as long as the view is held, whatever becomes of the
+        file's name.
 
         Raises:
             ValueError: if the file is missing.

@@ -1,8 +1,10 @@
-"""The manifest of a split: what its shards are, where their blocks lie, and what their numbers mean.
+"""The manifest of a split: what its shards are, where their blocks lie, and what their numbers
+mean.
 
-``manifest.json`` is written last, so a split exists once its manifest does. The index is kept as columns, and a column of numbers
-as one string with blanks between them: 100 million samples (100,000 shards, 400,000 blocks) are read in a fraction of a second,
-without a Python object for each number, and a person can still read it.
+``manifest.json`` is written last, so a split exists once its manifest does. The index is kept as
+columns, and a column of numbers as one string with blanks between them: 100 million samples
+(100,000 shards, 400,000 blocks) are read in a fraction of a second, without a Python object for
+each number, and a person can still read it.
 """
 
 import hashlib
@@ -30,7 +32,8 @@ READABLE_VERSIONS = (1,)
 """This version and, once there is one, the version before."""
 MAX_MANIFEST_BYTES = 1 << 29
 _MAX_NUMBER = 1 << 52
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}+"  # possessive, as the repeats below: a long text takes no stack
+# possessive, as the repeats below: a long text takes no stack
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}+"
 _NAMES = re.compile(rf"(?:{_NAME}(?: {_NAME})*+)?+")
 _HASHES = re.compile(r"(?:[0-9a-f]{64}+(?: [0-9a-f]{64}+)*+)?+")
 
@@ -97,10 +100,12 @@ class Manifest:
         name: of the split, such as "train".
         encoding: of all its shards.
         shuffled: whether the rows were put into random order when they were written.
-        provenance: where the split comes from (source, options, seed), as it was given to ``publish_manifest``.
+        provenance: where the split comes from (source, options, seed), as it was given to
+            ``publish_manifest``.
         vocabulary: what the numbers mean.
         layout: what its samples consist of: its columns, and the plugins that give some of them.
-        digest: SHA-256 of the manifest itself; two splits with equal digests hold the same samples in the same order.
+        digest: SHA-256 of the manifest itself; two splits with equal digests hold the same samples
+            in the same order.
         shard_names: S names of files.
         shard_sha256: S checksums in hexadecimal.
         shard_rows, shard_bytes, shard_blocks: (S,); rows, bytes and number of blocks of each shard.
@@ -136,7 +141,13 @@ class Manifest:
 
 
 def manifest_bytes(
-    entries: list[ShardEntry], *, name: str, encoding: Encoding, shuffled: bool, provenance: Mapping[str, Any], vocabulary: Vocabulary
+    entries: list[ShardEntry],
+    *,
+    name: str,
+    encoding: Encoding,
+    shuffled: bool,
+    provenance: Mapping[str, Any],
+    vocabulary: Vocabulary,
 ) -> bytes:
     """The JSON of a manifest over some shards, in this order, which ``read_manifest`` can read.
 
@@ -214,14 +225,20 @@ def read_manifest(uri: str) -> Manifest:
     location = storage.join(uri, MANIFEST)
     try:
         if storage.size(location) > MAX_MANIFEST_BYTES:
-            raise ValueError(f"{location} is larger than {MAX_MANIFEST_BYTES} bytes, which no split needs")
+            raise ValueError(
+                f"{location} is larger than {MAX_MANIFEST_BYTES} bytes, which no split needs"
+            )
         data = storage.read(location)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"there is no split at {uri}: it has no {MANIFEST}, which conversion writes last") from error
+        raise ValueError(
+            f"there is no split at {uri}: it has no {MANIFEST}, which conversion writes last"
+        ) from error
     try:
         return parse_manifest(data)
     except ValueError as error:
-        raise ValueError(f"the {MANIFEST} of {uri} is damaged: {error}; convert the dataset again") from error
+        raise ValueError(
+            f"the {MANIFEST} of {uri} is damaged: {error}; convert the dataset again"
+        ) from error
 
 
 def _parse(content: Any, digest: str) -> Manifest:
@@ -229,7 +246,10 @@ def _parse(content: Any, digest: str) -> Manifest:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"its format is not {FORMAT!r}")
     if content.get("version") not in READABLE_VERSIONS:
-        raise ValueError(f"its version {content.get('version')!r} is not one that this program reads {READABLE_VERSIONS}")
+        raise ValueError(
+            f"its version {content.get('version')!r} is not one that this program reads "
+            f"{READABLE_VERSIONS}"
+        )
     if content.get("encoding") not in ("arrow", "tfrecord"):
         raise ValueError(f"its encoding {content.get('encoding')!r} is neither arrow nor tfrecord")
     shards, blocks = _take(content, "shards", dict), _take(content, "blocks", dict)
@@ -281,16 +301,36 @@ def _vocabulary(content: dict[str, Any], layout: Layout) -> Vocabulary:
 def _check(manifest: Manifest, rows: int) -> None:
     """That the columns are of one length and agree with each other."""
     shards = (manifest.shard_rows, manifest.shard_bytes, manifest.shard_blocks)
-    blocks = (manifest.block_offsets, manifest.block_bytes, manifest.block_rows, manifest.block_crc32c)
+    blocks = (
+        manifest.block_offsets,
+        manifest.block_bytes,
+        manifest.block_rows,
+        manifest.block_crc32c,
+    )
     words = (manifest.shard_names, manifest.shard_sha256)
-    if len({len(column) for column in (*shards, *words)}) > 1 or len({len(column) for column in blocks}) > 1:
+    if (
+        len({len(column) for column in (*shards, *words)}) > 1
+        or len({len(column) for column in blocks}) > 1
+    ):
         raise ValueError("its columns are not of one length")
-    if any(column.size and not 0 <= column.min() <= column.max() < _MAX_NUMBER for column in (*shards, *blocks)):
+    if any(
+        column.size and not 0 <= column.min() <= column.max() < _MAX_NUMBER
+        for column in (*shards, *blocks)
+    ):
         raise ValueError("it has a number that is negative or too large")
     if manifest.shard_blocks.sum() != len(manifest.block_rows):
-        raise ValueError(f"its shards have {manifest.shard_blocks.sum()} blocks, but {len(manifest.block_rows)} are listed")
-    first_rows = np.append(0, np.cumsum(manifest.block_rows))[np.append(0, np.cumsum(manifest.shard_blocks))]
-    if rows != first_rows[-1] or not np.array_equal(np.diff(first_rows), manifest.shard_rows) or (manifest.block_rows == 0).any():
+        raise ValueError(
+            f"its shards have {manifest.shard_blocks.sum()} blocks, but {len(manifest.block_rows)} "
+            "are listed"
+        )
+    first_rows = np.append(0, np.cumsum(manifest.block_rows))[
+        np.append(0, np.cumsum(manifest.shard_blocks))
+    ]
+    if (
+        rows != first_rows[-1]
+        or not np.array_equal(np.diff(first_rows), manifest.shard_rows)
+        or (manifest.block_rows == 0).any()
+    ):
         raise ValueError("the rows of its blocks do not add up")
     beyond = np.repeat(manifest.shard_bytes, manifest.shard_blocks)
     beyond -= manifest.block_offsets

@@ -1,4 +1,6 @@
-"""The bytes of blocks whose shards lie in a bucket: fetched in large ranges, kept in the local cache, checked before they get there."""
+"""The bytes of blocks whose shards lie in a bucket: fetched in large ranges, kept in the local
+cache, checked before they get there.
+"""
 
 import logging
 import random
@@ -16,7 +18,9 @@ from mtl_ray.shards.local import MAX_MAPS
 from mtl_ray.shards.manifest import Manifest
 
 WHOLE_SHARD_BYTES = 64 << 20
-"""Shards up to this size are fetched whole, if the whole split fits into the cache; of others, single blocks are."""
+"""Shards up to this size are fetched whole, if the whole split fits into the cache; of others,
+single blocks are.
+"""
 ATTEMPTS = 6
 FIRST_WAIT_S = 0.2
 _FETCHING_AHEAD = 16
@@ -35,7 +39,9 @@ class RemoteShards:
         self._uri = uri
         self._manifest = manifest
         self._cache = cache
-        self._block_shard = np.repeat(np.arange(len(manifest.shard_names), dtype=np.int32), manifest.shard_blocks)
+        self._block_shard = np.repeat(
+            np.arange(len(manifest.shard_names), dtype=np.int32), manifest.shard_blocks
+        )
         small = manifest.num_bytes <= cache.limit_bytes
         whole = (manifest.shard_bytes <= WHOLE_SHARD_BYTES)[self._block_shard] & small
         first = np.diff(self._block_shard, prepend=-1).astype(np.bool_) | ~whole
@@ -74,13 +80,21 @@ class RemoteShards:
         return True
 
     def prefetch(self, blocks: list[int]) -> None:
-        """Fetches blocks in the background; more than a few at a time are left until they are asked for again."""
+        """Fetches blocks in the background; more than a few at a time are left until they are
+        asked for again.
+        """
         for piece in dict.fromkeys(self._piece[blocks].tolist()):
             with self._lock:
-                if piece in self._ahead or len(self._ahead) >= _FETCHING_AHEAD or self._key(piece) in self._cache:
+                if (
+                    piece in self._ahead
+                    or len(self._ahead) >= _FETCHING_AHEAD
+                    or self._key(piece) in self._cache
+                ):
                     continue
                 self._ahead.add(piece)
-                self._threads = self._threads or ThreadPoolExecutor(_THREADS, thread_name_prefix="mtl_ray-prefetch")
+                self._threads = self._threads or ThreadPoolExecutor(
+                    _THREADS, thread_name_prefix="mtl_ray-prefetch"
+                )
                 self._threads.submit(self._fetch_ahead, piece)
 
     def _fetch_ahead(self, piece: int) -> None:
@@ -106,7 +120,9 @@ class RemoteShards:
         return int(offsets[first]), int(offsets[last] + self._manifest.block_bytes[last])
 
     def _fetch(self, piece: int) -> bytes:
-        """The bytes of a piece, with patience: a server error, a body cut short and a damaged one are all asked for again."""
+        """The bytes of a piece, with patience: a server error, a body cut short and a damaged
+        one are all asked for again.
+        """
         name = self._manifest.shard_names[self._shard(piece)]
         uri, (start, stop) = storage.join(self._uri, name), self._span(piece)
         wrong: Exception = ValueError("never asked")
@@ -116,14 +132,25 @@ class RemoteShards:
             try:
                 data = storage.read(uri, start, stop)
             except FileNotFoundError as error:
-                raise ValueError(f"split {self._uri} does not match its manifest: {name} is missing; convert the dataset again") from error
-            except Exception as error:  # the clients of the object stores share no class of exceptions
-                wrong = ConnectionError(f"{uri}, bytes {start} to {stop}, cannot be read: {type(error).__name__}: {error}")
+                raise ValueError(
+                    f"split {self._uri} does not match its manifest: {name} is missing; convert "
+                    "the dataset again"
+                ) from error
+            except (
+                Exception
+            ) as error:  # the clients of the object stores share no class of exceptions
+                wrong = ConnectionError(
+                    f"{uri}, bytes {start} to {stop}, cannot be read: {type(error).__name__}: "
+                    f"{error}"
+                )
             else:
                 fault = self._wrong(piece, data)
                 if not fault:
                     return data
-                wrong = ValueError(f"{uri}, bytes {start} to {stop}, cannot be read as its manifest describes them: {fault}")
+                wrong = ValueError(
+                    f"{uri}, bytes {start} to {stop}, cannot be read as its manifest describes "
+                    f"them: {fault}"
+                )
             _log.warning("attempt %d of %d: %s", attempt + 1, ATTEMPTS, wrong)
         raise wrong
 
@@ -135,7 +162,9 @@ class RemoteShards:
         content = np.frombuffer(data, np.uint8)
         for block in range(int(self._first_block[piece]), int(self._first_block[piece + 1])):
             offset = int(self._manifest.block_offsets[block]) - start
-            found = google_crc32c.value(content[offset : offset + int(self._manifest.block_bytes[block])])
+            found = google_crc32c.value(
+                content[offset : offset + int(self._manifest.block_bytes[block])]
+            )
             if found != self._manifest.block_crc32c[block]:
                 return "the content is not what was written (CRC-32C)"
         return ""

@@ -24,11 +24,15 @@ from mtl_ray.shards.remote import RemoteShards
 MAX_OPEN_BLOCKS = 256
 """Blocks whose layout is kept at hand. Their bytes are mapped, not copied."""
 MAX_CHECKED_AT_OPEN = 1000
-"""Up to so many shards, all sizes are compared with one listing when a split is opened; beyond, each as it is first read."""
+"""Up to so many shards, all sizes are compared with one listing when a split is opened; beyond,
+each as it is first read.
+"""
 
 
 BoxColumns = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]
-"""Of I rows with N objects: height and width of each image (I, 2), objects of each row (I,), boxes_xyxy (N, 4), crowd (N,)."""
+"""Of I rows with N objects: height and width of each image (I, 2), objects of each row (I,),
+boxes_xyxy (N, 4), crowd (N,).
+"""
 
 
 class Block(Protocol):
@@ -60,7 +64,8 @@ class Block(Protocol):
 
 
 class Split:
-    """The samples under one manifest; threads and forked or unpickled copies may use it at the same time.
+    """The samples under one manifest; threads and forked or unpickled copies may use it at the same
+    time.
 
     Attributes:
         uri: its folder.
@@ -101,7 +106,8 @@ class Split:
         return [found[row] for row in range(len(found))]
 
     def read_row(self, block: int, row: int) -> Sample:
-        """One sample; the rest of its block is not touched, apart from its checksum at the first visit.
+        """One sample; the rest of its block is not touched, apart from its checksum at the first
+        visit.
 
         Raises:
             ValueError: if the bytes of the block are not those that were written.
@@ -123,28 +129,45 @@ class Split:
                 yield self.read_row(block, row)
 
     def prefetch(self, blocks: Iterable[int]) -> None:
-        """Says that these blocks will be read soon; from a bucket they are brought near meanwhile. Returns at once."""
+        """Says that these blocks will be read soon; from a bucket they are brought near
+        meanwhile. Returns at once.
+        """
         self._files.prefetch(list(blocks))
 
     @property
     def annotations(self) -> Mapping[Annotation, AnnotationKind[Any, Any]]:
         """The kinds of annotation of its vocabulary, by name."""
-        return {kind.name: kind for kind in self.manifest.layout.annotations if kind.name in self.vocabulary.classes}
+        return {
+            kind.name: kind
+            for kind in self.manifest.layout.annotations
+            if kind.name in self.vocabulary.classes
+        }
 
     def scan_classes(self, annotation: Annotation) -> Iterator[NDArray[np.int64]]:
-        """The class indices of each row in stored order (of each object, or each class once); no input is read."""
+        """The class indices of each row in stored order (of each object, or each class once); no
+        input is read.
+        """
         kind = next(kind for kind in self.manifest.layout.annotations if kind.name == annotation)
         for block in self._unkept_blocks():
             yield from block.classes(kind)
 
     def scan_objects(self) -> Iterator[tuple[int, int, Instances | None]]:
-        """Height and width of each image in stored order, and its objects; no image is looked at."""
+        """Height and width of each image in stored order, and its objects; no image is looked
+        at.
+        """
         for block in self._unkept_blocks():
-            sizes = zip(block.integers("height").tolist(), block.integers("width").tolist(), strict=True)
-            yield from ((height, width, block.annotation(INSTANCES, row)) for row, (height, width) in enumerate(sizes))
+            sizes = zip(
+                block.integers("height").tolist(), block.integers("width").tolist(), strict=True
+            )
+            yield from (
+                (height, width, block.annotation(INSTANCES, row))
+                for row, (height, width) in enumerate(sizes)
+            )
 
     def scan_boxes(self, blocks: Iterable[int] | None = None) -> Iterator[BoxColumns]:
-        """The boxes of each block in stored order, or of some blocks, as arrays; no image is looked at."""
+        """The boxes of each block in stored order, or of some blocks, as arrays; no image is
+        looked at.
+        """
         for block in self._unkept_blocks(blocks):
             sizes = np.stack([block.integers("height"), block.integers("width")], axis=1)
             boxes, counts = block.flat("boxes_xyxy")
@@ -162,7 +185,10 @@ class Split:
                 return self._open[block]
         found = open_block(self.manifest.encoding, self._checked_view(block), self.manifest.layout)
         if len(found) != self.block_rows[block]:
-            raise ValueError(f"{self._name(block)} holds {len(found)} rows, its manifest says {self.block_rows[block]}")
+            raise ValueError(
+                f"{self._name(block)} holds {len(found)} rows, its manifest says "
+                f"{self.block_rows[block]}"
+            )
         with self._lock:
             self._open[block] = found
             if len(self._open) > MAX_OPEN_BLOCKS:
@@ -175,15 +201,22 @@ class Split:
             if not self._is_whole(block, view):
                 view = self._files.view(block) if self._files.renew(block) else view[:0]
                 if not self._is_whole(block, view):
-                    raise ValueError(f"{self._name(block)} does not have the content that its manifest says (CRC-32C)")
+                    raise ValueError(
+                        f"{self._name(block)} does not have the content that its manifest says "
+                        "(CRC-32C)"
+                    )
             self._checked[block] = True
         return view
 
     def _is_whole(self, block: int, view: memoryview) -> bool:
-        return bool(google_crc32c.value(np.frombuffer(view, np.uint8)) == self.manifest.block_crc32c[block])
+        return bool(
+            google_crc32c.value(np.frombuffer(view, np.uint8)) == self.manifest.block_crc32c[block]
+        )
 
     def _name(self, block: int) -> str:
-        shard = self.manifest.shard_names[int(np.searchsorted(np.cumsum(self.manifest.shard_blocks), block, side="right"))]
+        shard = self.manifest.shard_names[
+            int(np.searchsorted(np.cumsum(self.manifest.shard_blocks), block, side="right"))
+        ]
         return f"{storage.join(self.uri, shard)}, bytes from {self.manifest.block_offsets[block]},"
 
 
@@ -204,9 +237,15 @@ def _check_sizes(uri: str, manifest: Manifest) -> None:
     present = storage.sizes(uri)
     for name, expected in zip(manifest.shard_names, manifest.shard_bytes.tolist(), strict=True):
         if name not in present:
-            raise ValueError(f"split {uri} does not match its manifest: {name} is missing; convert the dataset again")
+            raise ValueError(
+                f"split {uri} does not match its manifest: {name} is missing; convert the dataset "
+                "again"
+            )
         if present[name] != expected:
-            raise ValueError(f"split {uri} does not match its manifest: {name} has {present[name]} bytes instead of {expected}")
+            raise ValueError(
+                f"split {uri} does not match its manifest: {name} has {present[name]} bytes "
+                f"instead of {expected}"
+            )
 
 
 def _shard_files(uri: str, manifest: Manifest) -> ShardFiles:

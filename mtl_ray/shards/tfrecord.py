@@ -1,7 +1,9 @@
-"""Samples as a TFRecord file of ``tf.train.Example``, for readers elsewhere as well as for the one here.
+"""Samples as a TFRecord file of ``tf.train.Example``, for readers elsewhere as well as for the one
+here.
 
 A record is its length, a masked CRC-32C of that, its bytes and a masked CRC-32C of those
-(https://www.tensorflow.org/tutorials/load_data/tfrecord). The text file ``.idx`` beside it has a line "offset size" for each record.
+(https://www.tensorflow.org/tutorials/load_data/tfrecord). The text file ``.idx`` beside it has a
+line "offset size" for each record.
 """
 
 import struct
@@ -64,9 +66,14 @@ class RecordBlock:
         """The numbers of a list column end to end, and how many each row has."""
         kind = self._layout.owner(column)
         values = (self.annotation(kind, row) for row in range(len(self)))
-        rows = [np.zeros(0) if value is None else np.ravel(kind.to_row(value)[column]) for value in values]
+        rows = [
+            np.zeros(0) if value is None else np.ravel(kind.to_row(value)[column])
+            for value in values
+        ]
         dtype = LIST_DTYPES[kind.columns[column]]
-        return np.concatenate([np.zeros(0, dtype), *rows]).astype(dtype), np.array([len(row) for row in rows], np.int64)
+        return np.concatenate([np.zeros(0, dtype), *rows]).astype(dtype), np.array(
+            [len(row) for row in rows], np.int64
+        )
 
     def integers(self, column: str) -> NDArray[np.int64]:
         """The numbers of a column of type int32."""
@@ -81,14 +88,22 @@ class RecordBlock:
 
 
 def write_blocks(
-    path: Path, blocks: Iterable[list[Sample]], layout: Layout = DEFAULT, *, keypoints: Sequence[str] = ()
+    path: Path,
+    blocks: Iterable[list[Sample]],
+    layout: Layout = DEFAULT,
+    *,
+    keypoints: Sequence[str] = (),
 ) -> tuple[list[int], list[int]]:
     """Writes a file of records; gives the offset and the length of each block in it, in bytes."""
     offsets, lengths = [], []
     with open(path, "wb") as file:
         for samples in blocks:
             offsets.append(file.tell())
-            records = [part for sample in samples for part in _record(encode_example(to_features(sample, layout, keypoints)))]
+            records = [
+                part
+                for sample in samples
+                for part in _record(encode_example(to_features(sample, layout, keypoints)))
+            ]
             file.write(b"".join(records))
             lengths.append(file.tell() - offsets[-1])
             del samples, records  # before the next block is read, which then takes their memory
@@ -98,12 +113,20 @@ def write_blocks(
 def _record(payload: list[bytes]) -> list[bytes]:
     """A record in parts, for a payload in parts."""
     length = struct.pack("<Q", sum(map(len, payload)))
-    return [length, struct.pack("<I", _masked_crc32c(length)), *payload, struct.pack("<I", _mask(reduce(google_crc32c.extend, payload, 0)))]
+    return [
+        length,
+        struct.pack("<I", _masked_crc32c(length)),
+        *payload,
+        struct.pack("<I", _mask(reduce(google_crc32c.extend, payload, 0))),
+    ]
 
 
 def index_text(path: Path) -> str:
     """The ``.idx`` of a file: a line with the offset and the whole size of each record."""
-    return "".join(f"{start - _HEADER_BYTES} {length + _FRAME_BYTES}\n" for start, length in _walk(map_file(path)))
+    return "".join(
+        f"{start - _HEADER_BYTES} {length + _FRAME_BYTES}\n"
+        for start, length in _walk(map_file(path))
+    )
 
 
 def read_records(path: Path, keypoints: Sequence[str] = ()) -> Iterator[Sample]:
@@ -139,7 +162,10 @@ def _walk(data: memoryview) -> Iterator[tuple[int, int]]:
 def _payload(data: memoryview, start: int, length: int) -> memoryview:
     payload = data[start : start + length]
     if struct.unpack_from("<I", data, start + length) != (_masked_crc32c(payload),):
-        raise ValueError(f"the record at {start - _HEADER_BYTES} does not have the content that was written (CRC-32C)")
+        raise ValueError(
+            f"the record at {start - _HEADER_BYTES} does not have the content that was written "
+            "(CRC-32C)"
+        )
     return payload
 
 
@@ -148,5 +174,7 @@ def _masked_crc32c(data: bytes | memoryview) -> int:
 
 
 def _mask(crc: int) -> int:
-    """TFRecords hold checksums of data that may hold checksums itself, and change them for that reason."""
+    """TFRecords hold checksums of data that may hold checksums itself, and change them for that
+    reason.
+    """
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF

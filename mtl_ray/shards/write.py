@@ -15,7 +15,15 @@ from mtl_ray.layout import DEFAULT, Layout
 from mtl_ray.samples import Annotation, Sample, Vocabulary
 from mtl_ray.shards import arrow, tfrecord
 from mtl_ray.shards.local import map_file
-from mtl_ray.shards.manifest import MANIFEST, Encoding, Manifest, ShardEntry, layout_of, manifest_bytes, read_manifest
+from mtl_ray.shards.manifest import (
+    MANIFEST,
+    Encoding,
+    Manifest,
+    ShardEntry,
+    layout_of,
+    manifest_bytes,
+    read_manifest,
+)
 from mtl_ray.shards.split import open_block
 
 CLASS_COUNTS = "class_counts.json"
@@ -63,7 +71,9 @@ def write_shard(
             offsets, lengths = arrow.write_blocks(path, blocks, layout)
         else:
             offsets, lengths = tfrecord.write_blocks(path, blocks, layout, keypoints=keypoints)
-            storage.write(storage.join(uri, name + tfrecord.INDEX_SUFFIX), tfrecord.index_text(path).encode())
+            storage.write(
+                storage.join(uri, name + tfrecord.INDEX_SUFFIX), tfrecord.index_text(path).encode()
+            )
         return _entry(file, encoding, path, offsets, lengths, counts)
 
 
@@ -77,9 +87,11 @@ def publish_manifest(
     shuffled: bool,
     provenance: Mapping[str, Any],
 ) -> Manifest:
-    """Makes a split of the shards in a folder, in the order given: writes ``class_counts.json`` and, last, the manifest.
+    """Makes a split of the shards in a folder, in the order given: writes ``class_counts.json``
+    and, last, the manifest.
 
-    What cannot be read back is never published: ``write_shard`` has read its rows, and the manifest is parsed before it is written.
+    What cannot be read back is never published: ``write_shard`` has read its rows, and the manifest
+    is parsed before it is written.
 
     Args:
         uri: the folder that the shards were written to.
@@ -91,30 +103,53 @@ def publish_manifest(
         provenance: where the samples come from (source, options, seed); JSON values.
 
     Raises:
-        ValueError: if there is another split already, or what was written cannot be read. The same split written again is no error.
+        ValueError: if there is another split already, or what was written cannot be read. The same
+            split written again is no error.
     """
-    content = manifest_bytes(entries, name=name, encoding=encoding, shuffled=shuffled, provenance=provenance, vocabulary=vocabulary)
+    content = manifest_bytes(
+        entries,
+        name=name,
+        encoding=encoding,
+        shuffled=shuffled,
+        provenance=provenance,
+        vocabulary=vocabulary,
+    )
     location = storage.join(uri, MANIFEST)
     if not storage.exists(location):
-        storage.write(storage.join(uri, CLASS_COUNTS), json.dumps(class_counts(entries, vocabulary), indent=1).encode())
+        storage.write(
+            storage.join(uri, CLASS_COUNTS),
+            json.dumps(class_counts(entries, vocabulary), indent=1).encode(),
+        )
         storage.write_new(location, content)
     if storage.read(location) != content:
-        raise ValueError(f"there is another split at {uri} already; remove it or choose another place")
+        raise ValueError(
+            f"there is another split at {uri} already; remove it or choose another place"
+        )
     return read_manifest(uri)
 
 
-def class_counts(entries: Sequence[ShardEntry], vocabulary: Vocabulary) -> dict[str, dict[str, dict[str, int]]]:
-    """How many images, and objects or pixels, have each class: ``counts[annotation]["images"][class name]``."""
+def class_counts(
+    entries: Sequence[ShardEntry], vocabulary: Vocabulary
+) -> dict[str, dict[str, dict[str, int]]]:
+    """How many images, and objects or pixels, have each class:
+    ``counts[annotation]["images"][class name]``.
+    """
     found = {}
     for kind in layout_of(entries).annotations:
         if names := vocabulary.classes.get(kind.name):
-            found[kind.name] = {"images": _by_class((entry.images for entry in entries), kind.name, names)}
+            found[kind.name] = {
+                "images": _by_class((entry.images for entry in entries), kind.name, names)
+            }
             if kind.unit is not None:
-                found[kind.name][kind.unit] = _by_class((entry.units for entry in entries), kind.name, names)
+                found[kind.name][kind.unit] = _by_class(
+                    (entry.units for entry in entries), kind.name, names
+                )
     return found
 
 
-def _by_class(counts: Iterable[Mapping[str, Mapping[int, int]]], kind: str, names: Sequence[str]) -> dict[str, int]:
+def _by_class(
+    counts: Iterable[Mapping[str, Mapping[int, int]]], kind: str, names: Sequence[str]
+) -> dict[str, int]:
     total: Counter[int] = Counter()
     for each in counts:
         total.update(each.get(kind, {}))
@@ -129,7 +164,9 @@ class _Counts:
         self.block_rows: list[int] = []
         self.annotations = 0
         self.images: dict[str, Counter[int]] = {kind.name: Counter() for kind in layout.annotations}
-        self.units: dict[str, Counter[int]] = {kind.name: Counter() for kind in layout.annotations if kind.unit is not None}
+        self.units: dict[str, Counter[int]] = {
+            kind.name: Counter() for kind in layout.annotations if kind.unit is not None
+        }
 
     def over(self, blocks: Iterable[list[Sample]]) -> Iterator[list[Sample]]:
         for block in blocks:
@@ -137,7 +174,8 @@ class _Counts:
             for sample in block:
                 self._add(sample)
             yield block
-            del block  # so that the memory of this block holds the next one, which saves a fifth of the time
+            # so that the memory of this block holds the next one, which saves a fifth of the time
+            del block
 
     def _add(self, sample: Sample) -> None:
         for kind in self.layout.annotations:
@@ -157,7 +195,9 @@ def classes_of(sample: Sample, layout: Layout = DEFAULT) -> dict[Annotation, set
 
 
 def _blocks(samples: Iterable[Sample], layout: Layout) -> Iterator[list[Sample]]:
-    """The samples in runs of at most BLOCK_ROWS and, unless it is one alone, at most BLOCK_BYTES."""
+    """The samples in runs of at most BLOCK_ROWS and, unless it is one alone, at most
+    BLOCK_BYTES.
+    """
     block: list[Sample] = []
     size = 0
     for sample in samples:
@@ -174,14 +214,26 @@ def _blocks(samples: Iterable[Sample], layout: Layout) -> Iterator[list[Sample]]
 def _size(sample: Sample, layout: Layout) -> int:
     """About the bytes that a sample takes in a shard."""
     found = sum(each.num_bytes(sample.inputs[each.name]) for each in layout.inputs)
-    found += sum(kind.num_bytes(sample.annotations[kind.name]) for kind in layout.annotations if kind.name in sample.annotations)
+    found += sum(
+        kind.num_bytes(sample.annotations[kind.name])
+        for kind in layout.annotations
+        if kind.name in sample.annotations
+    )
     if found > MAX_SAMPLE_BYTES:
         raise ValueError(f"{sample.key} takes {found} bytes; a sample may have {MAX_SAMPLE_BYTES}")
     return found
 
 
-def _entry(name: str, encoding: Encoding, path: Path, offsets: list[int], lengths: list[int], counts: _Counts) -> ShardEntry:
-    """Measures a shard as it lies on the disk, so that the checksums are of what was written and not of what was meant.
+def _entry(
+    name: str,
+    encoding: Encoding,
+    path: Path,
+    offsets: list[int],
+    lengths: list[int],
+    counts: _Counts,
+) -> ShardEntry:
+    """Measures a shard as it lies on the disk, so that the checksums are of what was written and
+    not of what was meant.
 
     Every row is read back: a shard that cannot be read is never published.
     """
@@ -189,10 +241,15 @@ def _entry(name: str, encoding: Encoding, path: Path, offsets: list[int], length
     data = np.frombuffer(whole, np.uint8)
     for start, length, rows in zip(offsets, lengths, counts.block_rows, strict=True):
         block = open_block(encoding, memoryview(whole)[start : start + length], counts.layout)
-        assert len(block) == rows, f"{name}: a block of {rows} rows was written, {len(block)} are read"
+        assert len(block) == rows, (
+            f"{name}: a block of {rows} rows was written, {len(block)} are read"
+        )
         for row in range(rows):
             block[row]
-    checksums = [google_crc32c.value(data[start : start + length]) for start, length in zip(offsets, lengths, strict=True)]
+    checksums = [
+        google_crc32c.value(data[start : start + length])
+        for start, length in zip(offsets, lengths, strict=True)
+    ]
     return ShardEntry(
         name=name,
         rows=sum(counts.block_rows),

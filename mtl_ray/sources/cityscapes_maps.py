@@ -24,9 +24,42 @@ IDS: Mapping[str, int] = {
     name: number
     for number, name in enumerate(
         (
-            *("unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground", "road", "sidewalk"),
-            *("parking", "rail track", "building", "wall", "fence", "guard rail", "bridge", "tunnel", "pole", "polegroup"),
-            *("traffic light", "traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "caravan"),
+            *(
+                "unlabeled",
+                "ego vehicle",
+                "rectification border",
+                "out of roi",
+                "static",
+                "dynamic",
+                "ground",
+                "road",
+                "sidewalk",
+            ),
+            *(
+                "parking",
+                "rail track",
+                "building",
+                "wall",
+                "fence",
+                "guard rail",
+                "bridge",
+                "tunnel",
+                "pole",
+                "polegroup",
+            ),
+            *(
+                "traffic light",
+                "traffic sign",
+                "vegetation",
+                "terrain",
+                "sky",
+                "person",
+                "rider",
+                "car",
+                "truck",
+                "bus",
+                "caravan",
+            ),
             *("trailer", "train", "motorcycle", "bicycle", "license plate"),
         )
     )
@@ -36,13 +69,32 @@ FIRST_THING = IDS["person"]
 """Labels from this id have instances."""
 
 _NOT_EVALUATED = frozenset((*range(7), 9, 10, 14, 15, 16, 18, 29, 30, -1))
-SEMANTIC: tuple[str, ...] = tuple(name for name, number in IDS.items() if number not in _NOT_EVALUATED)
+SEMANTIC: tuple[str, ...] = tuple(
+    name for name, number in IDS.items() if number not in _NOT_EVALUATED
+)
 """The 19 classes by train id."""
 THINGS: tuple[str, ...] = tuple(name for name in SEMANTIC if IDS[name] >= FIRST_THING)
 """The eight classes of objects."""
 COLOURS: tuple[tuple[int, int, int], ...] = (
-    *((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30)),
-    *((220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70)),
+    *(
+        (128, 64, 128),
+        (244, 35, 232),
+        (70, 70, 70),
+        (102, 102, 156),
+        (190, 153, 153),
+        (153, 153, 153),
+        (250, 170, 30),
+    ),
+    *(
+        (220, 220, 0),
+        (107, 142, 35),
+        (152, 251, 152),
+        (70, 130, 180),
+        (220, 20, 60),
+        (255, 0, 0),
+        (0, 0, 142),
+        (0, 0, 70),
+    ),
     *((0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
 )
 """Colours of the 19 classes."""
@@ -59,7 +111,11 @@ def read_map(uri: str, file: str, max_pixels: int) -> NDArray[np.int32]:
     """
     values = load_values(uri, file, max_pixels=max_pixels)
     if values.ndim != 2 or values.dtype.kind not in "iu":
-        raise UnreadableError(file, f"a map has one channel of whole numbers: it has the shape {values.shape} of {values.dtype}")
+        raise UnreadableError(
+            file,
+            f"a map has one channel of whole numbers: it has the shape {values.shape} of "
+            f"{values.dtype}",
+        )
     return values.astype(np.int32)
 
 
@@ -82,11 +138,14 @@ def read_polygons(uri: str, file: str) -> dict[str, Any]:
     return content
 
 
-def draw_map(content: Mapping[str, Any], file: str, image: EncodedImage) -> tuple[NDArray[np.int32], list[SkippedItem]]:
-    """Draws the polygons of a JSON file as a map (height, width), later ones over earlier ones, as the authors do.
+def draw_map(
+    content: Mapping[str, Any], file: str, image: EncodedImage
+) -> tuple[NDArray[np.int32], list[SkippedItem]]:
+    """Draws the polygons of a JSON file as a map (height, width), later ones over earlier ones, as
+    the authors do.
 
-    A value is 1000 x label id + number of the object among those of its label; only the label id for a group of objects
-    (``cargroup``) and for labels without objects.
+    A value is 1000 x label id + number of the object among those of its label; only the label id
+    for a group of objects (``cargroup``) and for labels without objects.
     """
     canvas = Image.new("I", (image.width, image.height), IDS["unlabeled"])
     draw, counts, skipped = ImageDraw.Draw(canvas), Counter[str](), []
@@ -100,7 +159,9 @@ def draw_map(content: Mapping[str, Any], file: str, image: EncodedImage) -> tupl
 
 
 def map_objects(instances: NDArray[np.int32], index: dict[int, int]) -> list[FoundObject]:
-    """The objects of an instance map, by ascending value, whose label ids have a class index; groups are crowds."""
+    """The objects of an instance map, by ascending value, whose label ids have a class index;
+    groups are crowds.
+    """
     height, width = instances.shape
     found = []
     for value in np.unique(instances[instances >= FIRST_THING]).tolist():
@@ -145,7 +206,9 @@ def _draw(draw: ImageDraw.ImageDraw, item: Any, counts: Counter[str]) -> None:
 
 
 def _points(given: Any) -> Points:
-    if not isinstance(given, list) or not all(isinstance(point, list) and len(point) == 2 for point in given):
+    if not isinstance(given, list) or not all(
+        isinstance(point, list) and len(point) == 2 for point in given
+    ):
         raise ValueError("its polygon is not a list of pairs")
     points = points_of([x for x, _ in given], [y for _, y in given])
     if len(points) < 2:  # two points make a line, which the authors draw too

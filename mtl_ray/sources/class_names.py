@@ -26,12 +26,17 @@ def read_class_names(uri: str) -> tuple[str, ...]:
         raise FileNotFoundError(f"there is no file of class names {uri}") from None
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
-        raise ValueError(f"{uri} must have one class name per line; " + (f"{twice[0]!r} is repeated" if twice else "it is empty"))
+        raise ValueError(
+            f"{uri} must have one class name per line; "
+            + (f"{twice[0]!r} is repeated" if twice else "it is empty")
+        )
     return names
 
 
 def find_class_names(root: str, classes: str | None) -> tuple[str, ...] | None:
-    """The names in the file ``classes`` (relative to the working directory) or, failing that, in ``ROOT/classes.txt``, if there is one."""
+    """The names in the file ``classes`` (relative to the working directory) or, failing that, in
+    ``ROOT/classes.txt``, if there is one.
+    """
     if classes is not None:
         return read_class_names(storage.absolute(classes))
     for name in USUAL_FILES:
@@ -41,7 +46,9 @@ def find_class_names(root: str, classes: str | None) -> tuple[str, ...] | None:
 
 
 def collect(labels: Iterable[str]) -> tuple[str, ...]:
-    """Class names of the labels that occur: the labels, sorted; if all are integers, 0 to the highest."""
+    """Class names of the labels that occur: the labels, sorted; if all are integers, 0 to the
+    highest.
+    """
     found = set(labels)
     plain = {plain_number(label) for label in found}
     if found and all(label.isdecimal() and int(label) < MOST_CLASSES for label in plain):
@@ -90,15 +97,24 @@ _WIDE: Sequence[tuple[bytes, str]] = ((b"<\0?\0", "utf-16-le"), (b"\0<\0?", "utf
 """How an XML file of 16 bits a character begins where it has no mark (XML 1.0, appendix F)."""
 _DECLARATION = re.compile(r"<\?xml\b[^>]*?\?>\s*")
 _ENCODING = re.compile(rb"""<\?xml\b[^>]*?\bencoding\s*=\s*["']([A-Za-z][A-Za-z0-9._-]*)["']""")
-_WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "iso8859-1": "cp1252"}
+_WIDER = {
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "iso8859-1": "cp1252",
+}
 """Supersets of encodings: files often declare the smaller one and use the larger one."""
-_FOR_TEXT = re.compile(r"(utf|ascii|cp\d|iso|gb|big5|euc|shift|koi8|mac|latin|johab|hz|ptcp|tis|kz)")
+_FOR_TEXT = re.compile(
+    r"(utf|ascii|cp\d|iso|gb|big5|euc|shift|koi8|mac|latin|johab|hz|ptcp|tis|kz)"
+)
 UNREADABLE = "\ufffd"
 """Replaces bytes that are invalid in the encoding of a text."""
 
 
 def text_of(data: bytes) -> str:
-    """The text of a file in UTF-8 or the encoding of its byte order mark, without NUL bytes at the end (truncated writes).
+    """The text of a file in UTF-8 or the encoding of its byte order mark, without NUL bytes at the
+    end (truncated writes).
 
     Raises:
         ValueError: if it is not text.
@@ -111,7 +127,9 @@ def text_of(data: bytes) -> str:
 
 
 def text_of_xml(data: bytes) -> str:
-    """The text of an XML file in its encoding, without its declaration; ``UNREADABLE`` replaces invalid bytes."""
+    """The text of an XML file in its encoding, without its declaration; ``UNREADABLE`` replaces
+    invalid bytes.
+    """
     marked = next((name for mark, name in (*_MARKS, *_WIDE) if data.startswith(mark)), "")
     for encoding in filter(None, (marked, _declared(data), "utf-8")):
         try:
@@ -125,11 +143,15 @@ def text_of_xml(data: bytes) -> str:
 
 
 def _declared(data: bytes) -> str:
-    """The codec of the declared encoding; empty if none is declared, or the declaration could not be read in it."""
+    """The codec of the declared encoding; empty if none is declared, or the declaration could
+    not be read in it.
+    """
     match = _ENCODING.match(data.lstrip()[:200])
     try:
         name = codecs.lookup(match[1].decode()).name if match else ""
     except LookupError:
         return ""
-    usable = _FOR_TEXT.match(name) and not name.startswith(("utf-16", "utf-32"))  # else the declaration could not be read like this
+    usable = _FOR_TEXT.match(name) and not name.startswith(
+        ("utf-16", "utf-32")
+    )  # else the declaration could not be read like this
     return _WIDER.get(name, name) if usable else ""

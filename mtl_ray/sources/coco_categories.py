@@ -1,4 +1,6 @@
-"""Categories of a COCO dataset as classes: the same for all splits, without unused roots, duplicates merged."""
+"""Categories of a COCO dataset as classes: the same for all splits, without unused roots,
+duplicates merged.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +38,9 @@ class Categories:
     notes: tuple[SkippedItem, ...]
 
 
-def read_categories(parts: Sequence[tuple[str, Mapping[str, Any]]], wanted: Sequence[str] | None, file: str) -> Categories:
+def read_categories(
+    parts: Sequence[tuple[str, Mapping[str, Any]]], wanted: Sequence[str] | None, file: str
+) -> Categories:
     """The categories of all splits, so that a split without one of them has the same class indices.
 
     Args:
@@ -49,9 +53,18 @@ def read_categories(parts: Sequence[tuple[str, Mapping[str, Any]]], wanted: Sequ
     """
     found = _merged(parts)
     names = {key: str(category["name"]) for key, category in found.items()}
-    roots = _unused_roots(found, _used(content for _, content in parts)) if wanted is None else set[Key]()
+    roots = (
+        _unused_roots(found, _used(content for _, content in parts))
+        if wanted is None
+        else set[Key]()
+    )
     notes = [
-        SkippedItem(file, f"category {key} ({names[key]})", f"{ROOT_DROPPED}: others name it as their supercategory", note=True)
+        SkippedItem(
+            file,
+            f"category {key} ({names[key]})",
+            f"{ROOT_DROPPED}: others name it as their supercategory",
+            note=True,
+        )
         for key in roots
     ]
     by_name: dict[str, list[Key]] = defaultdict(list)
@@ -65,9 +78,14 @@ def read_categories(parts: Sequence[tuple[str, Mapping[str, Any]]], wanted: Sequ
     classes = tuple(by_name) if wanted is None else tuple(wanted)
     if missing := [name for name in classes if name not in by_name]:
         more = ", ..." if len(by_name) > _NAMES else ""
-        raise ValueError(f"{parts[0][0]} has no category {missing[0]!r}; it has {', '.join(sorted(by_name)[:_NAMES])}{more}")
+        raise ValueError(
+            f"{parts[0][0]} has no category {missing[0]!r}; it has "
+            f"{', '.join(sorted(by_name)[:_NAMES])}{more}"
+        )
     vocabulary, note = _vocabulary(
-        classes, [[found[key] for key in by_name[name]] for name in classes], [by_name[name][0] for name in classes]
+        classes,
+        [[found[key] for key in by_name[name]] for name in classes],
+        [by_name[name][0] for name in classes],
     )
     index = {key: number for number, name in enumerate(classes) for key in by_name[name]}
     return Categories(
@@ -86,7 +104,10 @@ def _merged(parts: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[Key, Mapping
             known = found.setdefault(key, category)
             if str(known["name"]) != str(category["name"]):
                 other = "one split" if uri != parts[0][0] else "one entry"
-                raise ValueError(f"category {key} is {known['name']!r} in {other} and {category['name']!r} in another")
+                raise ValueError(
+                    f"category {key} is {known['name']!r} in {other} and {category['name']!r} in "
+                    "another"
+                )
     return found
 
 
@@ -105,16 +126,28 @@ def _checked(category: Any, where: str) -> Key:
 def _used(contents: Iterable[Mapping[str, Any]]) -> Counter[Key | None]:
     """Number of annotations of each category."""
     annotations = (annotation for content in contents for annotation in content["annotations"])
-    return Counter(identity(annotation.get("category_id")) for annotation in annotations if isinstance(annotation, dict))
+    return Counter(
+        identity(annotation.get("category_id"))
+        for annotation in annotations
+        if isinstance(annotation, dict)
+    )
 
 
-def _unused_roots(found: Mapping[Key, Mapping[str, Any]], used: Mapping[Key | None, int]) -> set[Key]:
-    """Unused categories that others name as supercategory (Roboflow writes one for the whole dataset)."""
+def _unused_roots(
+    found: Mapping[Key, Mapping[str, Any]], used: Mapping[Key | None, int]
+) -> set[Key]:
+    """Unused categories that others name as supercategory (Roboflow writes one for the whole
+    dataset).
+    """
     above: dict[str, set[Key]] = defaultdict(set)
     for key, category in found.items():
         if isinstance(category.get("supercategory"), str):
             above[category["supercategory"]].add(key)
-    roots = {key for key, category in found.items() if key not in used and above.get(str(category["name"]), set()) - {key}}
+    roots = {
+        key
+        for key, category in found.items()
+        if key not in used and above.get(str(category["name"]), set()) - {key}
+    }
     return roots if len(roots) < len(found) else set()
 
 
@@ -124,17 +157,25 @@ def _vocabulary(
     """The vocabulary, and notes on its skeleton."""
     having = [category for alike in categories for category in alike if _keypoints_of(category)]
     if len({_keypoints_of(category) for category in having}) > 1:
-        raise ValueError("the categories have different keypoints; convert them apart with --classes")
+        raise ValueError(
+            "the categories have different keypoints; convert them apart with --classes"
+        )
     keypoints = _keypoints_of(having[0]) if having else ()
     written = having[0].get("skeleton") if having else None
     skeleton = skeleton_of(written, len(keypoints))
-    notes = [f"{SKELETON_DROPPED}: it does not join pairs of the {len(keypoints)} keypoints"] if written and not skeleton else []
+    notes = (
+        [f"{SKELETON_DROPPED}: it does not join pairs of the {len(keypoints)} keypoints"]
+        if written and not skeleton
+        else []
+    )
     vocabulary = Vocabulary(
         classes={"instances": classes},
         keypoints=keypoints,
         skeleton=skeleton,
         mirror=mirror_of(keypoints),
-        category_ids={"instances": tuple(key for key in ids if isinstance(key, int))} if all(isinstance(key, int) for key in ids) else {},
+        category_ids={"instances": tuple(key for key in ids if isinstance(key, int))}
+        if all(isinstance(key, int) for key in ids)
+        else {},
     )
     return vocabulary, notes
 
@@ -142,6 +183,8 @@ def _vocabulary(
 def _keypoints_of(category: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of a category's keypoints; empty if they are not a list of names or numbers."""
     names = category.get("keypoints")
-    if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
+    if not isinstance(names, list) or not all(
+        isinstance(name, str | int | float) for name in names
+    ):
         return ()
     return tuple(map(str, names))

@@ -1,7 +1,7 @@
 """Masks of COCO annotations: polygons, plain and compressed run lengths; invalid parts are dropped.
 
-Polygons are a list of parts, each ``x, y, x, y, ...``. Also accepted: one part without the outer list, an extra list, and
-parts that are lists of points ``[x, y]``.
+Polygons are a list of parts, each ``x, y, x, y, ...``. Also accepted: one part without the outer
+list, an extra list, and parts that are lists of points ``[x, y]``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,9 @@ from mtl_ray.sources.orientation import OTHER_MASK_SIZE
 PART_DROPPED = "part of a mask dropped"
 """General part of the note on an object with an invalid part of its mask."""
 _FARTHEST = 10
-"""Polygons with coordinates above this multiple of the image size (at least 1000) are invalid: filling takes too long."""
+"""Polygons with coordinates above this multiple of the image size (at least 1000) are invalid:
+filling takes too long.
+"""
 
 
 def mask_of(segmentation: Any, height: int, width: int) -> tuple[bytes, str]:
@@ -31,13 +33,17 @@ def mask_of(segmentation: Any, height: int, width: int) -> tuple[bytes, str]:
         polygons, errors = valid_polygons(segmentation, height, width)
         if not polygons:
             raise ValueError(errors[0])
-        return masks.from_polygons(polygons, height, width), f"{PART_DROPPED}: {errors[0]}" if errors else ""
+        return masks.from_polygons(
+            polygons, height, width
+        ), f"{PART_DROPPED}: {errors[0]}" if errors else ""
     if not isinstance(segmentation, dict):
         raise ValueError("neither polygons nor run lengths")
     return _from_run_lengths(segmentation, height, width), ""
 
 
-def valid_polygons(segmentation: Sequence[Any], height: int, width: int) -> tuple[list[list[float]], list[str]]:
+def valid_polygons(
+    segmentation: Sequence[Any], height: int, width: int
+) -> tuple[list[list[float]], list[str]]:
     """The valid polygons, and an error message for each invalid one."""
     farthest = _FARTHEST * max(height, width, 1000)
     polygons, errors = [], []
@@ -54,15 +60,25 @@ def _parts(segmentation: Sequence[Any]) -> Sequence[Any]:
         return [segmentation]
     if len(segmentation) >= 3 and all(_is_point(part) for part in segmentation):
         return [segmentation]
-    return [inner for part in segmentation for inner in (part if _is_list_of_parts(part) else [part])]
+    return [
+        inner for part in segmentation for inner in (part if _is_list_of_parts(part) else [part])
+    ]
 
 
 def _is_list_of_parts(part: Any) -> bool:
-    return isinstance(part, list) and bool(part) and all(isinstance(inner, list) and not _is_point(inner) for inner in part)
+    return (
+        isinstance(part, list)
+        and bool(part)
+        and all(isinstance(inner, list) and not _is_point(inner) for inner in part)
+    )
 
 
 def _is_point(part: Any) -> bool:
-    return isinstance(part, list) and len(part) == 2 and not any(isinstance(value, list) for value in part)
+    return (
+        isinstance(part, list)
+        and len(part) == 2
+        and not any(isinstance(value, list) for value in part)
+    )
 
 
 def _polygon(part: Any, farthest: float) -> list[float]:
@@ -85,7 +101,9 @@ def _polygon(part: Any, farthest: float) -> list[float]:
 def _from_run_lengths(segmentation: Mapping[str, Any], height: int, width: int) -> bytes:
     size, counts = segmentation.get("size"), segmentation["counts"]
     if not isinstance(size, list) or [whole(side) for side in size] != [height, width]:
-        raise ValueError(f"{OTHER_MASK_SIZE}: height and width {shown(size)}, not {[height, width]}")
+        raise ValueError(
+            f"{OTHER_MASK_SIZE}: height and width {shown(size)}, not {[height, width]}"
+        )
     if isinstance(counts, str) and counts.isascii():
         return masks.from_compressed(counts.encode(), height, width)
     return mask_of_counts(counts, height, width)

@@ -1,6 +1,7 @@
 """The annotations of one image of a COCO file: boxes, masks, keypoints.
 
-Files converted from Pascal VOC mark difficult objects as crowds; with ``difficult`` too, an object is difficult, not a crowd.
+Files converted from Pascal VOC mark difficult objects as crowds; with ``difficult`` too, an object
+is difficult, not a crowd.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,8 @@ def coco_objects(
     *,
     keypoints: int,
 ) -> tuple[list[FoundObject], list[SkippedItem]]:
-    """The objects of an image, and a SkippedItem for each invalid one; an object with an invalid mask keeps its box.
+    """The objects of an image, and a SkippedItem for each invalid one; an object with an invalid
+    mask keeps its box.
 
     Args:
         annotations: entries of the COCO file.
@@ -45,7 +47,13 @@ def coco_objects(
         category = identity(annotation.get("category_id"))
         if category is None or category not in names:
             skipped.append(
-                SkippedItem(file, name, unknown_class(f"category {shown(annotation.get('category_id'))}, which is not in the list"))
+                SkippedItem(
+                    file,
+                    name,
+                    unknown_class(
+                        f"category {shown(annotation.get('category_id'))}, which is not in the list"
+                    ),
+                )
             )
             continue
         if category not in index:
@@ -66,7 +74,9 @@ def name_of(annotation: Mapping[str, Any]) -> str:
     return f"annotation {number if isinstance(number, int | str) else shown(number)}"
 
 
-def _mask(segmentation: Any, file: str, name: str, height: int, width: int) -> tuple[bytes, list[SkippedItem]]:
+def _mask(
+    segmentation: Any, file: str, name: str, height: int, width: int
+) -> tuple[bytes, list[SkippedItem]]:
     try:
         mask, dropped = mask_of(segmentation, height, width)
     except ValueError as error:
@@ -75,7 +85,13 @@ def _mask(segmentation: Any, file: str, name: str, height: int, width: int) -> t
 
 
 def _object(
-    annotation: Mapping[str, Any], name: str, class_index: int, mask: bytes, height: int, width: int, keypoints: int
+    annotation: Mapping[str, Any],
+    name: str,
+    class_index: int,
+    mask: bytes,
+    height: int,
+    width: int,
+    keypoints: int,
 ) -> FoundObject:
     area = number(annotation.get("area"))
     if area is None or not 0 <= area <= _LARGEST:
@@ -119,7 +135,10 @@ def _points(values: Any, keypoints: int) -> list[tuple[float, float, float]]:
     if all(isinstance(point, list) and len(point) == 3 for point in values):
         values = [value for point in values for value in point]
     if len(values) != 3 * keypoints:
-        raise ValueError(f"its keypoints are not as many as those of its category: {len(values) / 3:g}, not {keypoints}")
+        raise ValueError(
+            f"its keypoints are not as many as those of its category: {len(values) / 3:g}, not "
+            f"{keypoints}"
+        )
     found = [value for value in map(number, values) if value is not None and abs(value) <= _LARGEST]
     if len(found) < len(values):
         raise ValueError("a keypoint without finite numbers")

@@ -42,13 +42,20 @@ def parse_coco(data: bytes, uri: str) -> dict[str, Any]:
         content = parse_json(data)
     except ValueError as error:
         raise ValueError(f"{uri} is not JSON: {error}") from None
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _LISTS):
-        raise ValueError(f"{uri} is not a COCO annotation file: it needs the lists images, annotations and categories")
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), list) for key in _LISTS
+    ):
+        raise ValueError(
+            f"{uri} is not a COCO annotation file: it needs the lists images, annotations and "
+            "categories"
+        )
     return content
 
 
 def list_images(content: Entry, file: str) -> tuple[dict[int | str, Entry], list[SkippedItem]]:
-    """The entries of images by id, each with a ``file_name``, and a SkippedItem for each other entry."""
+    """The entries of images by id, each with a ``file_name``, and a SkippedItem for each other
+    entry.
+    """
     images: dict[int | str, Entry] = {}
     names: set[str] = set()
     skipped: list[SkippedItem] = []
@@ -56,7 +63,13 @@ def list_images(content: Entry, file: str) -> tuple[dict[int | str, Entry], list
         image = _named(entry) if isinstance(entry, dict) else {}
         key, name = identity(image.get("id")), str(image.get("file_name", ""))
         if key is None or not name:
-            skipped.append(SkippedItem(file, f"image {_shown_id(image.get('id'), place)} {name}".strip(), "has no id or no file_name"))
+            skipped.append(
+                SkippedItem(
+                    file,
+                    f"image {_shown_id(image.get('id'), place)} {name}".strip(),
+                    "has no id or no file_name",
+                )
+            )
         elif key in images or name in names:
             same = key in images and images[key] == image
             reason = LISTED_AGAIN if same else "its id or its file_name is listed twice"
@@ -72,7 +85,9 @@ def _shown_id(value: object, place: int) -> str:
 
 
 def _named(image: Entry) -> Entry:
-    """An image entry with a text as file name; LVIS has only ``coco_url``, whose folder and name are used."""
+    """An image entry with a text as file name; LVIS has only ``coco_url``, whose folder and name
+    are used.
+    """
     name, address = image.get("file_name"), image.get("coco_url")
     if isinstance(name, str) and name.strip("/\\. "):
         return image
@@ -95,21 +110,29 @@ def group_annotations(
     seen: dict[Any, list[Entry] | set[str]] = {}
     for place, annotation in enumerate(content["annotations"]):
         if not isinstance(annotation, dict):
-            skipped.append(SkippedItem(file, f"annotations[{place}]", f"is not an entry: {shown(annotation)}"))
+            skipped.append(
+                SkippedItem(file, f"annotations[{place}]", f"is not an entry: {shown(annotation)}")
+            )
             continue
         owner = identity(annotation.get("image_id"))
         if owner is None or owner not in images:
             reason = f"its image is not in the list of images: {shown(annotation.get('image_id'))}"
             skipped.append(SkippedItem(file, name_of(annotation), reason))
         elif _is_again(annotation, owner, seen):
-            skipped.append(SkippedItem(file, name_of(annotation), f"{REPEATED}: all its values are the same", note=True))
+            skipped.append(
+                SkippedItem(
+                    file, name_of(annotation), f"{REPEATED}: all its values are the same", note=True
+                )
+            )
         else:
             grouped[owner].append(annotation)
     return grouped, skipped
 
 
 def _is_again(annotation: Entry, owner: int | str, seen: dict[Any, list[Entry] | set[str]]) -> bool:
-    """Whether an identical annotation was seen; entries are compared only if an id repeats in an image."""
+    """Whether an identical annotation was seen; entries are compared only if an id repeats in an
+    image.
+    """
     key = (owner, identity(annotation.get("id")))
     before = seen.setdefault(key, [])
     if isinstance(before, list):
@@ -123,9 +146,13 @@ def _is_again(annotation: Entry, owner: int | str, seen: dict[Any, list[Entry] |
 
 
 def to_records(
-    images: Mapping[int | str, Entry], grouped: Mapping[int | str, Sequence[Entry]], paths: Mapping[str, str]
+    images: Mapping[int | str, Entry],
+    grouped: Mapping[int | str, Sequence[Entry]],
+    paths: Mapping[str, str],
 ) -> tuple[list[Record], list[SkippedItem]]:
-    """A record for each image, and a SkippedItem for each image whose file belongs to another entry."""
+    """A record for each image, and a SkippedItem for each image whose file belongs to another
+    entry.
+    """
     records: list[Record] = []
     skipped: list[SkippedItem] = []
     taken: dict[str, str] = {}
@@ -133,7 +160,9 @@ def to_records(
         name = str(image["file_name"])
         path = paths[name]
         if (other := taken.setdefault(path, name)) != name:
-            skipped.append(SkippedItem(name, "", f"the same file as that of another image: {other}"))
+            skipped.append(
+                SkippedItem(name, "", f"the same file as that of another image: {other}")
+            )
             continue
         records.append(Record(name, path, stated_size(image), tuple(grouped[key])))
     return records, skipped

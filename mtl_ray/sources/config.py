@@ -1,4 +1,6 @@
-"""Config classes of raw datasets and of a conversion; each field is also a CLI option of ``jobs.convert``."""
+"""Config classes of raw datasets and of a conversion; each field is also a CLI option of
+``jobs.convert``.
+"""
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -16,13 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Digits(RawSource):
-    """Built-in dataset: scikit-learn's handwritten digits in scenes with backgrounds from its photographs."""
+    """Built-in dataset: scikit-learn's handwritten digits in scenes with backgrounds from its
+    photographs.
+    """
 
     type: Literal["digits"] = "digits"
     root: str = "-"
     """Not used: the dataset is generated."""
     split: str
-    """"train" uses other handwriting and backgrounds than every other split; the name also seeds the scenes."""
+    """"train" uses other handwriting and backgrounds than every other split; the name also seeds
+    the scenes.
+    """
     num: int = Field(default=3000, ge=1)
     """Number of scenes."""
     size: int = Field(default=128, ge=64, le=1024)
@@ -47,7 +53,9 @@ class ImageFolder(RawSource):
     split: str
     """The folder below ROOT."""
     classes: str | None = None
-    """File with one class name per line, in order; by default the sorted folder names of all splits."""
+    """File with one class name per line, in order; by default the sorted folder names of all
+    splits.
+    """
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
@@ -58,7 +66,9 @@ class ImageFolder(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class UnannotatedImages(RawSource):
-    """Images without annotations, such as a test split: with --format coco a list of images and categories."""
+    """Images without annotations, such as a test split: with --format coco a list of images and
+    categories.
+    """
 
     annotated: ClassVar[bool] = False
     type: Literal["pictures"] = "pictures"
@@ -86,7 +96,9 @@ class List(RawSource):
     split: str
     """The list: SPLIT.txt in ROOT, meta/ or splits/."""
     classes: str | None = None
-    """File with one class name per line; by default all that occur in the lists of ROOT, sorted; numbers are positions in the list."""
+    """File with one class name per line; by default all that occur in the lists of ROOT, sorted;
+    numbers are positions in the list.
+    """
     separator: str | None = None
     """Separator of the fields of a line; by default any blanks."""
     images: str = "images"
@@ -101,7 +113,9 @@ class List(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Idx(RawSource):
-    """IDX files (MNIST): SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, also .gz; images become PNGs."""
+    """IDX files (MNIST): SPLIT-images-idx3-ubyte and SPLIT-labels-idx1-ubyte, also .gz; images
+    become PNGs.
+    """
 
     type: Literal["idx"] = "idx"
     root: str
@@ -131,7 +145,9 @@ class Shards(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SemanticPng(RawSource):
-    """Images and index PNGs, paired by a list (ROOT/SPLIT.txt, lines "image label" or ids) or by their file names."""
+    """Images and index PNGs, paired by a list (ROOT/SPLIT.txt, lines "image label" or ids) or by
+    their file names.
+    """
 
     type: Literal["semantic_png"] = "semantic_png"
     root: str
@@ -139,13 +155,17 @@ class SemanticPng(RawSource):
     split: str
     """The list, or the folder below ROOT."""
     classes: str | None = None
-    """File with one class name per line, from index 0; by default one class per index in the dataset."""
+    """File with one class name per line, from index 0; by default one class per index in the
+    dataset.
+    """
     ignore: tuple[int, ...] = (255,)
     """Indices in the files that mean "no class"."""
     reduce_zero_label: bool | None = None
     """ADE20K: 0 means "no class" too, and 1 is the first class."""
     values: str | None = None
-    """File with lines "value name" or "red green blue name" for maps without indices; names may repeat, "-" means no class."""
+    """File with lines "value name" or "red green blue name" for maps without indices; names may
+    repeat, "-" means no class.
+    """
     label_ids: Literal["cityscapes"] | None = None
     """The values are label ids; cityscapes: the 19 evaluated labels become classes."""
     images: str | None = None
@@ -174,7 +194,9 @@ class ConvertConfig:
     to: str
     """Output (a path or s3://...): the folder of the shards and their manifest, or of the files."""
     format: Literal["arrow", "tfrecord", "coco", "yolo", "voc", "semantic_png"] = "arrow"
-    """arrow or tfrecord: shards. Others: a folder of files, which may hold other splits; for coco also a file, --to FILE.json."""
+    """arrow or tfrecord: shards. Others: a folder of files, which may hold other splits; for
+    coco also a file, --to FILE.json.
+    """
     shuffle: bool | None = None
     """Whether rows are shuffled; by default only for shards made from raw datasets."""
     seed: int = Field(default=0, ge=0)
@@ -182,14 +204,20 @@ class ConvertConfig:
     shard_bytes: int = Field(default=128 << 20, gt=0)
     """Approximate size of a shard."""
     workers: int | None = Field(default=None, ge=1)
-    """Maximum number of tasks at a time, by default two per CPU; 1 runs in this process, without Ray."""
+    """Maximum number of tasks at a time, by default two per CPU; 1 runs in this process, without
+    Ray.
+    """
     pictures: bool = True
     """Whether image files are written too, or only annotations (formats of files)."""
     masks: Literal["rle", "polygons", "none"] | None = None
-    """Form of masks in files; default polygons for coco and yolo, rle for coco from cityscapes and nuimages, none for voc."""
+    """Form of masks in files; default polygons for coco and yolo, rle for coco from cityscapes
+    and nuimages, none for voc.
+    """
     max_pixels: int | None = Field(default=None, gt=0)
     """Images with more pixels are skipped; 50 million by default."""
     allow_empty: bool = False
     """Whether a split may have no annotation at all (all images are negatives)."""
     plugins: tuple[str, ...] = ()
-    """Modules of plugins, which add sources, inputs and kinds of annotation; those of installed packages are always loaded."""
+    """Modules of plugins, which add sources, inputs and kinds of annotation; those of installed
+    packages are always loaded.
+    """

@@ -75,7 +75,9 @@ class Findings:
         self.first = {**other.first, **self.first}
 
 
-def refusal(findings: Findings, counts: Mapping[str, Mapping[str, int]], *, allow_empty: bool = False) -> str:
+def refusal(
+    findings: Findings, counts: Mapping[str, Mapping[str, int]], *, allow_empty: bool = False
+) -> str:
     """The reason why a split must not be published; empty if it may be.
 
     Args:
@@ -84,31 +86,47 @@ def refusal(findings: Findings, counts: Mapping[str, Mapping[str, int]], *, allo
         allow_empty: whether a split may have no annotation at all (all images are negatives).
     """
     if findings.annotated and not findings.annotations and findings.rejected_annotations:
-        return f"all {findings.rejected_annotations:,} annotations were rejected, most of them: {_most_frequent(findings)}"
+        return (
+            f"all {findings.rejected_annotations:,} annotations were rejected, most of them: "
+            f"{_most_frequent(findings)}"
+        )
     if findings.annotated and not findings.annotations and not allow_empty:
         return (
             f"none of the {findings.images:,} images has an annotation; "
-            "Fix: check the folder and the names of the label files; --allow-empty takes a split of negatives"
+            "Fix: check the folder and the names of the label files; --allow-empty takes a split "
+            "of negatives"
         )
     absent = [name for classes in counts.values() for name, count in classes.items() if not count]
     if absent and findings.unknown:
-        unknown = ", ".join(f"{name!r} ({count:,})" for name, count in findings.unknown.most_common(_NAMES))
+        unknown = ", ".join(
+            f"{name!r} ({count:,})" for name, count in findings.unknown.most_common(_NAMES)
+        )
         more = f" and {len(absent) - _NAMES} more" if len(absent) > _NAMES else ""
         return (
             f"no annotation has the class {', '.join(map(repr, absent[:_NAMES]))}{more}, while "
-            f"{findings.unknown.total():,} were rejected for classes that are not in the list: {unknown}; "
+            f"{findings.unknown.total():,} were rejected for classes that are not in the list: "
+            f"{unknown}; "
             "Fix: write the class names as the annotations have them"
         )
     return ""
 
 
 def remarks(findings: Findings) -> Iterator[str]:
-    """Lines for the user: a warning if many items were rejected, then the notes, most frequent first."""
+    """Lines for the user: a warning if many items were rejected, then the notes, most frequent
+    first.
+    """
     shares = {
         "images": (findings.rejected_images, findings.images + findings.rejected_images),
-        "annotations": (findings.rejected_annotations, findings.annotations + findings.rejected_annotations),
+        "annotations": (
+            findings.rejected_annotations,
+            findings.annotations + findings.rejected_annotations,
+        ),
     }
-    much = [f"{bad:,} of {whole:,} {what}" for what, (bad, whole) in shares.items() if bad > _WORTH_A_WARNING * whole]
+    much = [
+        f"{bad:,} of {whole:,} {what}"
+        for what, (bad, whole) in shares.items()
+        if bad > _WORTH_A_WARNING * whole
+    ]
     if much:
         yield f"warning: {' and '.join(much)} were rejected: {_most_frequent(findings)}"
     for general, count in findings.notes.most_common():
@@ -122,7 +140,10 @@ def sentence_of(item: SkippedItem) -> str:
 
 def _most_frequent(findings: Findings) -> str:
     reasons = findings.reasons.most_common(_REASONS)
-    return "; ".join(f"{count:,} x {general} (such as {_example(findings.first[general])})" for general, count in reasons)
+    return "; ".join(
+        f"{count:,} x {general} (such as {_example(findings.first[general])})"
+        for general, count in reasons
+    )
 
 
 def _example(item: SkippedItem) -> str:

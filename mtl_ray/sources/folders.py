@@ -22,13 +22,19 @@ _AT_A_TIME = 16
 
 
 def subfolders(uri: str) -> list[str]:
-    """Names of the folders directly in a folder, sorted, hidden ones left out; empty if there is no such folder."""
+    """Names of the folders directly in a folder, sorted, hidden ones left out; empty if there is
+    no such folder.
+    """
     fs, path = storage.filesystem(uri)
     try:
         entries = fs.ls(path, detail=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    names = (entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory")
+    names = (
+        entry["name"].rstrip("/").rpartition("/")[2]
+        for entry in entries
+        if entry["type"] == "directory"
+    )
     return sorted(name for name in names if not name.startswith("."))
 
 
@@ -49,7 +55,8 @@ def find_list(root: str, split: str, folders: Sequence[str]) -> str:
             return uri
     shown = ", ".join(uri.removeprefix(root).lstrip("/") for uri in lists)
     raise FileNotFoundError(
-        f"there is no list {split}.txt in {root} or its {', '.join(filter(None, folders))}; lists there: {shown or 'none'}"
+        f"there is no list {split}.txt in {root} or its {', '.join(filter(None, folders))}; lists "
+        f"there: {shown or 'none'}"
     )
 
 
@@ -60,23 +67,34 @@ def read_lines(uri: str) -> list[str]:
         ValueError: if it is not text.
     """
     try:
-        return [line.strip() for line in storage.read(uri).decode("utf-8-sig").splitlines() if line.strip()]
+        return [
+            line.strip()
+            for line in storage.read(uri).decode("utf-8-sig").splitlines()
+            if line.strip()
+        ]
     except UnicodeDecodeError:
         raise ValueError(f"{uri} is not UTF-8 text") from None
 
 
-def read_ids(uri: str, root: str, known: Container[str] = ()) -> tuple[list[str], list[SkippedItem]]:
+def read_ids(
+    uri: str, root: str, known: Container[str] = ()
+) -> tuple[list[str], list[SkippedItem]]:
     """The first word of each line of a list, without duplicates, and a note on each duplicate.
 
     Args:
         uri: the list.
         root: the dataset, for the skipped items.
-        known: ids that may contain blanks: a line that is one of them, or an image name, is used as a whole.
+        known: ids that may contain blanks: a line that is one of them, or an image name, is used as
+            a whole.
     """
-    entries = Counter(line if line in known or is_image(line) else line.split()[0] for line in read_lines(uri))
+    entries = Counter(
+        line if line in known or is_image(line) else line.split()[0] for line in read_lines(uri)
+    )
     file = uri.removeprefix(root).lstrip("/")
     return list(entries), [
-        SkippedItem(file, name, f"{LISTED_AGAIN}: {count} times", note=True) for name, count in entries.items() if count > 1
+        SkippedItem(file, name, f"{LISTED_AGAIN}: {count} times", note=True)
+        for name, count in entries.items()
+        if count > 1
     ]
 
 
@@ -102,7 +120,9 @@ def stamps_of(root: str, paths: Iterable[str]) -> list[str]:
         paths: of the files in it.
     """
     wanted = [posixpath.normpath(path) for path in paths]
-    above = "/".join(posixpath.commonprefix([path.split("/")[:-1] for path in wanted]))  # prefix of path parts, not of letters
+    above = "/".join(
+        posixpath.commonprefix([path.split("/")[:-1] for path in wanted])
+    )  # prefix of path parts, not of letters
     found = storage.stamps(storage.join(root, above) if above else root) if wanted else {}
     return [found.get(storage.join(root, path), "") for path in wanted]
 
@@ -150,20 +170,32 @@ def orphans(files: Iterable[str]) -> list[SkippedItem]:
     return [SkippedItem(file, "", ORPHAN, note=True) for file in files]
 
 
-def passed_over(names: Iterable[str], prefix: str = "", expected: tuple[str, ...] = ()) -> list[SkippedItem]:
-    """A note on each file in a folder of images that is not an image; hidden and system files are ignored.
+def passed_over(
+    names: Iterable[str], prefix: str = "", expected: tuple[str, ...] = ()
+) -> list[SkippedItem]:
+    """A note on each file in a folder of images that is not an image; hidden and system files are
+    ignored.
 
     Args:
         names: paths in the folder.
         prefix: of the folder, for the note.
         expected: lower-case suffixes of other files of the format.
     """
-    found = (name for name in names if not is_image(name) and not is_of_a_system(name) and not name.lower().endswith(expected))
-    return [SkippedItem(prefix + name, "", f"{PASSED_OVER}: {_suffix(name)}", note=True) for name in found]
+    found = (
+        name
+        for name in names
+        if not is_image(name) and not is_of_a_system(name) and not name.lower().endswith(expected)
+    )
+    return [
+        SkippedItem(prefix + name, "", f"{PASSED_OVER}: {_suffix(name)}", note=True)
+        for name in found
+    ]
 
 
 def is_of_a_system(name: str) -> bool:
-    """Whether a file is hidden or made by an operating system: ``._a.jpg``, ``.DS_Store``, ``Thumbs.db``."""
+    """Whether a file is hidden or made by an operating system: ``._a.jpg``, ``.DS_Store``,
+    ``Thumbs.db``.
+    """
     *folders, last = name.lower().split("/")
     hidden = any(part.startswith(".") for part in (*folders, last))
     return hidden or last in _OF_SYSTEMS or not _FOLDERS_OF_SYSTEMS.isdisjoint(folders)

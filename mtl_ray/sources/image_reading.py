@@ -15,8 +15,8 @@ class ImageRule:
 
     Attributes:
         max_pixels: an image whose header states more pixels is skipped.
-        needed: False where only annotations are used (``--no-pictures``, statistics): a missing image file then gives
-            empty bytes and the size that the annotations state.
+        needed: False where only annotations are used (``--no-pictures``, statistics): a missing
+            image file then gives empty bytes and the size that the annotations state.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -30,7 +30,9 @@ ABSENT = "image file not there, so that the stated size was used and compared wi
 """Note on an image of which only the annotations exist."""
 
 
-def read_image(uri: str, name: str, rule: ImageRule = USUAL_RULE, stated: tuple[int, int] | None = None) -> EncodedImage:
+def read_image(
+    uri: str, name: str, rule: ImageRule = USUAL_RULE, stated: tuple[int, int] | None = None
+) -> EncodedImage:
     """Reads an image file.
 
     Args:
@@ -40,7 +42,8 @@ def read_image(uri: str, name: str, rule: ImageRule = USUAL_RULE, stated: tuple[
         stated: height and width that the annotations state, for a missing file.
 
     Raises:
-        UnreadableError: if it is missing, not an image, truncated, or has more pixels than the rule allows.
+        UnreadableError: if it is missing, not an image, truncated, or has more pixels than the rule
+            allows.
     """
     try:
         data = storage.read(uri)
@@ -61,12 +64,17 @@ def absent_image(name: str, rule: ImageRule, stated: tuple[int, int] | None) -> 
     """The image for a missing file: empty bytes and the stated size; see ``read_image``.
 
     Raises:
-        UnreadableError: if the file is needed, no size is stated, or the stated size is larger than the rule allows.
+        UnreadableError: if the file is needed, no size is stated, or the stated size is larger than
+            the rule allows.
     """
     if rule.needed or stated is None or min(stated) < 1:
         raise UnreadableError(name, "listed but not there")
     if stated[0] * stated[1] > rule.max_pixels:
-        raise UnreadableError(name, f"its annotations state a size above {rule.max_pixels:,} pixels; --max-pixels allows more")
+        raise UnreadableError(
+            name,
+            f"its annotations state a size above {rule.max_pixels:,} pixels; --max-pixels allows "
+            "more",
+        )
     return EncodedImage(data=b"", height=stated[0], width=stated[1])
 
 
@@ -77,8 +85,14 @@ def checked_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         TooManyPixelsError: if its header states more than ``max_pixels``.
         ValueError: if it is not an image, or its end is missing.
     """
-    if data.startswith(JPEG) and not data.endswith(b"\xff\xd9") and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
-        raise ValueError("cut short: a JPEG without its end")  # a thumbnail's end lies before the scan
+    if (
+        data.startswith(JPEG)
+        and not data.endswith(b"\xff\xd9")
+        and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
+    ):
+        raise ValueError(
+            "cut short: a JPEG without its end"
+        )  # a thumbnail's end lies before the scan
     if data.startswith(PNG) and b"IEND" not in data[-64:] and b"IEND" not in data:
         raise ValueError("cut short: a PNG without its end")
     return image_file.shown_size(data, max_pixels)

@@ -1,4 +1,6 @@
-"""Index PNGs: converts images whose pixel values are classes, also palette images, to semantic maps."""
+"""Index PNGs: converts images whose pixel values are classes, also palette images, to semantic
+maps.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +25,9 @@ NO_NAME = -1
 """In a table of meanings: a value without a name."""
 
 
-def meaning_of(num_classes: int, ignore: Sequence[int] = (IGNORE_INDEX,), first: int = 0) -> NDArray[np.int16]:
+def meaning_of(
+    num_classes: int, ignore: Sequence[int] = (IGNORE_INDEX,), first: int = 0
+) -> NDArray[np.int16]:
     """(256,) table of the values of an index PNG: a class index, ``IGNORE_INDEX``, or ``NO_NAME``.
 
     Args:
@@ -38,14 +42,17 @@ def meaning_of(num_classes: int, ignore: Sequence[int] = (IGNORE_INDEX,), first:
     return meaning
 
 
-def read_index_png(uri: str, file: str, image: EncodedImage, meaning: NDArray[np.int16]) -> tuple[bytes, list[SkippedItem]]:
+def read_index_png(
+    uri: str, file: str, image: EncodedImage, meaning: NDArray[np.int16]
+) -> tuple[bytes, list[SkippedItem]]:
     """Reads an index PNG as the semantic map (PNG) of a Sample.
 
     Args:
         uri: of the index PNG.
         file: name of the file, for skipped items.
         image: the image of the map.
-        meaning: see ``meaning_of``; values without a name become ``IGNORE_INDEX``, with a SkippedItem each.
+        meaning: see ``meaning_of``; values without a name become ``IGNORE_INDEX``, with a
+            SkippedItem each.
 
     Raises:
         UnreadableError: if it is missing, cannot be decoded, or has another size than the image.
@@ -53,18 +60,26 @@ def read_index_png(uri: str, file: str, image: EncodedImage, meaning: NDArray[np
     return map_values(load_index_png(uri, file), file, image, meaning)
 
 
-def map_values(classes: NDArray[np.uint8], file: str, image: EncodedImage, meaning: NDArray[np.int16]) -> tuple[bytes, list[SkippedItem]]:
+def map_values(
+    classes: NDArray[np.uint8], file: str, image: EncodedImage, meaning: NDArray[np.int16]
+) -> tuple[bytes, list[SkippedItem]]:
     """Converts loaded values; see ``read_index_png``."""
     _check_size(classes, file, image)
     counts = np.bincount(classes.ravel(), minlength=256)
     unnamed = np.flatnonzero((meaning == NO_NAME) & (counts > 0)).tolist()
-    skipped = [SkippedItem(file, f"value {value}", f"{_UNNAMED}: {counts[value]} pixels") for value in unnamed]
+    skipped = [
+        SkippedItem(file, f"value {value}", f"{_UNNAMED}: {counts[value]} pixels")
+        for value in unnamed
+    ]
     table = np.where(meaning == NO_NAME, IGNORE_INDEX, meaning).astype(np.uint8)
     return encode_index_png(table[classes]), skipped
 
 
 def map_colours(
-    colours: NDArray[np.uint8], file: str, image: EncodedImage, classes: Mapping[tuple[int, ...], int]
+    colours: NDArray[np.uint8],
+    file: str,
+    image: EncodedImage,
+    classes: Mapping[tuple[int, ...], int],
 ) -> tuple[bytes, list[SkippedItem]]:
     """Converts a map in which colours are classes; see ``read_index_png``.
 
@@ -72,8 +87,8 @@ def map_colours(
         colours: the map, (H, W, 3).
         file: name of the file, for skipped items.
         image: the image of the map.
-        classes: class indices, or ``IGNORE_INDEX``, by red, green and blue; other colours become ``IGNORE_INDEX``, with a
-            SkippedItem.
+        classes: class indices, or ``IGNORE_INDEX``, by red, green and blue; other colours become
+            ``IGNORE_INDEX``, with a SkippedItem.
 
     Raises:
         UnreadableError: if it has another size than the image.
@@ -84,19 +99,28 @@ def map_colours(
     known = np.array(sorted(table), np.int64)
     place = np.searchsorted(known, codes).clip(max=len(known) - 1)
     named = known[place] == codes
-    found = np.where(named, np.array([table[code] for code in known.tolist()], np.uint8)[place], IGNORE_INDEX).astype(np.uint8)
+    found = np.where(
+        named, np.array([table[code] for code in known.tolist()], np.uint8)[place], IGNORE_INDEX
+    ).astype(np.uint8)
     if named.all():
         return encode_index_png(found), []
     others = np.unique(codes[~named])
     first = " ".join(str(int(others[0]) >> shift & 255) for shift in (16, 8, 0))
-    reason = f"pixels of colours without a class, which are ignored: {(~named).sum()} pixels of {len(others)} colours, such as {first}"
+    reason = (
+        f"pixels of colours without a class, which are ignored: {(~named).sum()} pixels of "
+        f"{len(others)} colours, such as {first}"
+    )
     return encode_index_png(found), [SkippedItem(file, f"{len(others)} colours", reason)]
 
 
 def _check_size(values: NDArray[Any], file: str, image: EncodedImage) -> None:
     height, width = values.shape[:2]
     if (height, width) != (image.height, image.width):
-        raise UnreadableError(file, f"its size is not that of its image: {width} x {height}, the image {image.width} x {image.height}")
+        raise UnreadableError(
+            file,
+            f"its size is not that of its image: {width} x {height}, the image {image.width} x "
+            f"{image.height}",
+        )
 
 
 def load_index_png(uri: str, file: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -110,15 +134,21 @@ def load_index_png(uri: str, file: str, max_pixels: int = MAX_PIXELS) -> NDArray
         what = "a map has one channel, of class indices (semantic_png has --values for colours)"
         raise UnreadableError(file, f"{what}: it has {values.shape[2]}")
     if values.min() < 0 or values.max() > 255:
-        raise UnreadableError(file, f"class indices go from 0 to 255: it has {values.min()} to {values.max()}")
+        raise UnreadableError(
+            file, f"class indices go from 0 to 255: it has {values.min()} to {values.max()}"
+        )
     return np.ascontiguousarray(values, np.uint8)
 
 
-def load_values(uri: str, file: str, mode: str | None = None, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
-    """The stored values of an image: palette indices, 16 bits, or several channels; or converted to a mode of Pillow.
+def load_values(
+    uri: str, file: str, mode: str | None = None, max_pixels: int = MAX_PIXELS
+) -> NDArray[Any]:
+    """The stored values of an image: palette indices, 16 bits, or several channels; or converted to
+    a mode of Pillow.
 
     Raises:
-        UnreadableError: if it is missing, cannot be decoded, or is a JPEG, whose values are not exact.
+        UnreadableError: if it is missing, cannot be decoded, or is a JPEG, whose values are not
+            exact.
     """
     try:
         opened = open_image(storage.read(uri), max_pixels)
@@ -148,7 +178,9 @@ def palette_of(uri: str, num_classes: int) -> tuple[tuple[int, int, int], ...]:
         return ()  # the reader skips the file
     if palette is None or len(palette) < 3 * num_classes:
         return ()
-    return tuple((palette[at], palette[at + 1], palette[at + 2]) for at in range(0, 3 * num_classes, 3))
+    return tuple(
+        (palette[at], palette[at + 1], palette[at + 2]) for at in range(0, 3 * num_classes, 3)
+    )
 
 
 def values_in(uris: Iterable[str], max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
@@ -167,7 +199,13 @@ def _values_of(uri: str, max_pixels: int) -> NDArray[np.bool_]:
         return np.zeros(256, np.bool_)  # the reader skips the map
 
 
-def check_meaning(uris: Sequence[str], meaning: NDArray[np.int16], max_pixels: int = MAX_PIXELS, *, binary: bool = True) -> None:
+def check_meaning(
+    uris: Sequence[str],
+    meaning: NDArray[np.int16],
+    max_pixels: int = MAX_PIXELS,
+    *,
+    binary: bool = True,
+) -> None:
     """Raises a ValueError if no pixel of the maps has a class.
 
     Args:
@@ -187,6 +225,8 @@ def check_meaning(uris: Sequence[str], meaning: NDArray[np.int16], max_pixels: i
             return
     shown = ", ".join(map(str, np.flatnonzero(present)[:10]))
     raise ValueError(
-        f"no pixel of the {len(uris)} maps would have a class{' but that of 0' if odd else ''}: they have the values {shown}, which are "
-        "ignored or have no name; Fix: semantic_png with --values FILE, a line 'VALUE NAME' for each class, or another --ignore"
+        f"no pixel of the {len(uris)} maps would have a class{' but that of 0' if odd else ''}: "
+        f"they have the values {shown}, which are "
+        "ignored or have no name; Fix: semantic_png with --values FILE, a line 'VALUE NAME' for "
+        "each class, or another --ignore"
     )

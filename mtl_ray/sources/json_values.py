@@ -1,4 +1,6 @@
-"""Values of JSON files as other programs write them: numbers as texts or floats, ids of any type, files in UTF-16."""
+"""Values of JSON files as other programs write them: numbers as texts or floats, ids of any
+type, files in UTF-16.
+"""
 
 import json
 import math
@@ -13,7 +15,9 @@ from mtl_ray.sources.class_names import text_of
 
 _INT64 = 1 << 63
 _DEEPEST = 64
-"""Annotations are nested ten deep at most; Python cannot send much deeper ones to another process."""
+"""Annotations are nested ten deep at most; Python cannot send much deeper ones to another
+process.
+"""
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _AT_ONCE = 1 << 18
 """Number of bytes checked at once, so that they stay in the cache."""
@@ -109,7 +113,9 @@ def flag(value: object) -> bool:
     return bool(number(value)) or (isinstance(value, str) and value.strip().lower() in _YES)
 
 
-def stated_size(entry: Mapping[str, Any], height: str = "height", width: str = "width") -> tuple[int, int] | None:
+def stated_size(
+    entry: Mapping[str, Any], height: str = "height", width: str = "width"
+) -> tuple[int, int] | None:
     """Height and width in pixels that an annotation states; None if one is missing or not positive.
 
     Args:
@@ -118,4 +124,8 @@ def stated_size(entry: Mapping[str, Any], height: str = "height", width: str = "
         width: key of the width.
     """
     found = whole(entry.get(height)), whole(entry.get(width))
-    return (found[0], found[1]) if found[0] is not None and found[1] is not None and min(found[0], found[1]) > 0 else None
+    return (
+        (found[0], found[1])
+        if found[0] is not None and found[1] is not None and min(found[0], found[1]) > 0
+        else None
+    )

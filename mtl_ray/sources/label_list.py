@@ -1,4 +1,6 @@
-"""ObjectiveMTL's image labels: one list per split, lines "id label height width", images in images/."""
+"""ObjectiveMTL's image labels: one list per split, lines "id label height width", images in
+images/.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,7 +29,9 @@ class _Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """An image: its path in the folder of images, its class, and the height and width in the list."""
+    """An image: its path in the folder of images, its class, and the height and width in the
+    list.
+    """
 
     key: str
     label: int
@@ -35,7 +39,8 @@ class _Record:
 
 
 def open_list(config: List, rule: ImageRule = USUAL_RULE) -> Source:
-    """Reads a split's list. Its heights and widths are used only for missing images; otherwise the image files state them.
+    """Reads a split's list. Its heights and widths are used only for missing images; otherwise the
+    image files state them.
 
     Raises:
         FileNotFoundError: if there is no such list.
@@ -54,7 +59,9 @@ def open_list(config: List, rule: ImageRule = USUAL_RULE) -> Source:
                 raise ValueError(f"listed more than once: {record.key}")
             records[record.key] = record
         except ValueError as error:
-            skipped.append(SkippedItem(uri.removeprefix(root).lstrip("/"), f"line {number}", str(error)))
+            skipped.append(
+                SkippedItem(uri.removeprefix(root).lstrip("/"), f"line {number}", str(error))
+            )
     return Source(
         vocabulary=Vocabulary(classes={"labels": names}, exclusive_labels=True),
         records=list(records.values()),
@@ -77,7 +84,11 @@ class _Finder:
         Raises:
             ValueError: if it is missing.
         """
-        found = self._paths.find(name) if is_image(name) else self._by_stem.get(self._stems.find(name) or "")
+        found = (
+            self._paths.find(name)
+            if is_image(name)
+            else self._by_stem.get(self._stems.find(name) or "")
+        )
         if found is not None:
             return found
         safe = inside(name)
@@ -94,7 +105,11 @@ def _record(fields: list[str], finder: _Finder, index: Mapping[str, int]) -> _Re
     if class_index is None:
         raise ValueError(unknown_class(label[:80]))
     stated = [int(size) for size in sizes[:2] if size.isdecimal() and len(size) < _DIGITS]
-    return _Record(finder.find(name), class_index, (stated[0], stated[1]) if len(stated) == 2 and min(stated) > 0 else None)
+    return _Record(
+        finder.find(name),
+        class_index,
+        (stated[0], stated[1]) if len(stated) == 2 and min(stated) > 0 else None,
+    )
 
 
 def _labels_beside(uri: str, separator: str | None) -> Iterable[str]:
@@ -102,7 +117,11 @@ def _labels_beside(uri: str, separator: str | None) -> Iterable[str]:
     folder = uri.rpartition("/")[0]
     for name in storage.names(folder):
         if name.endswith(".txt") and name not in USUAL_FILES:
-            yield from (fields[1] for line in read_lines(storage.join(folder, name)) if len(fields := _fields(line, separator)) > 1)
+            yield from (
+                fields[1]
+                for line in read_lines(storage.join(folder, name))
+                if len(fields := _fields(line, separator)) > 1
+            )
 
 
 def _fields(line: str, separator: str | None) -> list[str]:
@@ -113,5 +132,7 @@ def _read(layout: _Layout, record: _Record) -> Reading:
     key = record.key
     image = read_image(storage.join(layout.images, key), key, layout.rule, record.stated)
     labels = np.array([record.label], np.int64)
-    sample = image_sample(key=key, image=image.data, height=image.height, width=image.width, labels=labels)
+    sample = image_sample(
+        key=key, image=image.data, height=image.height, width=image.width, labels=labels
+    )
     return sample, [] if image.data else [SkippedItem(key, "", ABSENT, note=True)]

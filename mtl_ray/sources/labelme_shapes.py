@@ -1,4 +1,5 @@
-"""Converts the shapes of a labelme file to objects; shapes with the same label and group are one object.
+"""Converts the shapes of a labelme file to objects; shapes with the same label and group are one
+object.
 
 Supports the shapes of labelme, AnyLabeling and X-AnyLabeling.
 """
@@ -14,7 +15,14 @@ from mtl_ray.geometry import masks
 from mtl_ray.inputs.image_file import load_image, open_image
 from mtl_ray.sources.json_values import identity, shown
 from mtl_ray.sources.objects import FoundObject
-from mtl_ray.sources.shapes import Points, check_reach, ellipse, object_of_polygons, points_of, rectangle
+from mtl_ray.sources.shapes import (
+    Points,
+    check_reach,
+    ellipse,
+    object_of_polygons,
+    points_of,
+    rectangle,
+)
 from mtl_ray.sources.source import SkippedItem, unknown_class
 
 NO_CLASSES = frozenset({"__ignore__", "_background_", ""})
@@ -29,7 +37,11 @@ Group = list[tuple[str, Shape]]
 def label_of(shape: object) -> str:
     """The label of a shape; empty if it is missing or not a text or number."""
     label = shape.get("label") if isinstance(shape, dict) else None
-    return str(label).strip() if isinstance(label, str | int | float) and not isinstance(label, bool) else ""
+    return (
+        str(label).strip()
+        if isinstance(label, str | int | float) and not isinstance(label, bool)
+        else ""
+    )
 
 
 def labelme_objects(
@@ -65,7 +77,11 @@ def _why_no_object(shape: object, label: str) -> str:
     if not isinstance(shape, dict):
         return "a shape that is not a JSON object"
     if label in NO_CLASSES:
-        return f"labelled as no object: {label}" if label else f"a shape without a label: {shown(shape.get('label'))}"
+        return (
+            f"labelled as no object: {label}"
+            if label
+            else f"a shape without a label: {shown(shape.get('label'))}"
+        )
     return unknown_class(label)
 
 
@@ -78,7 +94,9 @@ def _group_of(shape: Shape, number: int) -> str | int:
     return f"group {shown(group) if known is None else known}"
 
 
-def _object(group: Group, class_index: int, file: str, height: int, width: int) -> tuple[list[FoundObject], list[SkippedItem]]:
+def _object(
+    group: Group, class_index: int, file: str, height: int, width: int
+) -> tuple[list[FoundObject], list[SkippedItem]]:
     """The object of a group of shapes; empty if no shape is valid."""
     polygons: list[Points] = []
     parts: list[FoundObject] = []
@@ -98,14 +116,22 @@ def _object(group: Group, class_index: int, file: str, height: int, width: int) 
     return [_union(parts, name, class_index, height, width)] if parts else [], skipped
 
 
-def _union(parts: Sequence[FoundObject], name: str, class_index: int, height: int, width: int) -> FoundObject:
+def _union(
+    parts: Sequence[FoundObject], name: str, class_index: int, height: int, width: int
+) -> FoundObject:
     if len(parts) == 1:
         return parts[0]
     pixels = np.maximum.reduce([masks.decode_rle(part.mask, height, width) for part in parts])
     lows = [min(part.box_xyxy[side] for part in parts) for side in (0, 1)]
     highs = [max(part.box_xyxy[side] for part in parts) for side in (2, 3)]
     box = (lows[0], lows[1], highs[0], highs[1])
-    return FoundObject(name=name, box_xyxy=box, class_index=class_index, area=float(pixels.sum()), mask=masks.encode_rle(pixels))
+    return FoundObject(
+        name=name,
+        box_xyxy=box,
+        class_index=class_index,
+        area=float(pixels.sum()),
+        mask=masks.encode_rle(pixels),
+    )
 
 
 def _kind_of(shape: Shape) -> str:
@@ -125,7 +151,9 @@ def _kind_of(shape: Shape) -> str:
 
 def _points(shape: Shape) -> Points:
     given = shape.get("points")
-    if not isinstance(given, list) or not all(isinstance(point, list) and len(point) == 2 for point in given):
+    if not isinstance(given, list) or not all(
+        isinstance(point, list) and len(point) == 2 for point in given
+    ):
         raise ValueError("its points are not a list of pairs")
     return points_of([x for x, _ in given], [y for _, y in given])
 
@@ -167,8 +195,16 @@ def _mask(shape: Shape, name: str, class_index: int, height: int, width: int) ->
         raise ValueError(f"its mask is not a valid image: {error}") from None
     (x1, y1), (x2, y2) = corners
     left, top = int(x1), int(y1)
-    if pixels.ndim != 2 or left < 0 or top < 0 or left + pixels.shape[1] > width or top + pixels.shape[0] > height:
-        raise ValueError(f"its mask does not fit into the image: at {x1:g}, {y1:g} to {x2:g}, {y2:g}")
+    if (
+        pixels.ndim != 2
+        or left < 0
+        or top < 0
+        or left + pixels.shape[1] > width
+        or top + pixels.shape[0] > height
+    ):
+        raise ValueError(
+            f"its mask does not fit into the image: at {x1:g}, {y1:g} to {x2:g}, {y2:g}"
+        )
     whole = np.zeros((height, width), np.uint8)
     whole[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     coded = masks.encode_rle(whole)

@@ -1,4 +1,6 @@
-"""Config classes of raw datasets with annotated objects; each field is also a CLI option of ``jobs.convert``."""
+"""Config classes of raw datasets with annotated objects; each field is also a CLI option of
+``jobs.convert``.
+"""
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -19,15 +21,23 @@ class Coco(RawSource):
     root: str
     """The folder of the dataset (a path or s3://...)."""
     split: str
-    """Part of the file's name: annotations/instances_SPLIT2017.json, SPLIT.json, SPLIT/_annotations.coco.json, ..."""
+    """Part of the file's name: annotations/instances_SPLIT2017.json, SPLIT.json,
+    SPLIT/_annotations.coco.json, ...
+    """
     annotations: str | None = None
-    """The annotation file, relative to ROOT, if it has another name; then only its categories are used."""
+    """The annotation file, relative to ROOT, if it has another name; then only its categories
+    are used.
+    """
     images: str | None = None
-    """Folder of the images, relative to ROOT; by default the folder that holds the listed images."""
+    """Folder of the images, relative to ROOT; by default the folder that holds the listed
+    images.
+    """
     keypoints: bool = False
     """Read person_keypoints_SPLIT*.json instead of instances_SPLIT*.json."""
     classes: str | None = None
-    """File with one class name per line: only these, in this order; by default all categories by id."""
+    """File with one class name per line: only these, in this order; by default all categories by
+    id.
+    """
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
@@ -38,7 +48,9 @@ class Coco(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Yolo(RawSource):
-    """YOLO: one text file per image, lines "class cx cy w h" or "class x1 y1 x2 y2 ..." (polygon), relative to width and height."""
+    """YOLO: one text file per image, lines "class cx cy w h" or "class x1 y1 x2 y2 ..."
+    (polygon), relative to width and height.
+    """
 
     type: Literal["yolo"] = "yolo"
     root: str
@@ -59,7 +71,9 @@ class Yolo(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Text(RawSource):
-    """ObjectiveMTL's boxes: a list of ids, images/ID.jpg, labels/ID.txt with lines "class xmin ymin xmax ymax" in pixels."""
+    """ObjectiveMTL's boxes: a list of ids, images/ID.jpg, labels/ID.txt with lines "class xmin
+    ymin xmax ymax" in pixels.
+    """
 
     type: Literal["text"] = "text"
     root: str
@@ -67,7 +81,9 @@ class Text(RawSource):
     split: str
     """The list of ids: SPLIT.txt in ROOT, meta/, splits/ or ImageSets/Main/."""
     classes: str | None = None
-    """File with one class name per line; by default all that occur in the labels, sorted; numbers are positions in the list."""
+    """File with one class name per line; by default all that occur in the labels, sorted;
+    numbers are positions in the list.
+    """
     separator: str | None = None
     """Separator of the fields of a line; by default any blanks."""
     images: str = "images"
@@ -84,23 +100,35 @@ class Text(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Voc(RawSource):
-    """Pascal VOC: a list of ids, Annotations/*.xml, JPEGImages, and SegmentationClass if --semantic-classes is given."""
+    """Pascal VOC: a list of ids, Annotations/*.xml, JPEGImages, and SegmentationClass if
+    --semantic-classes is given.
+    """
 
     type: Literal["voc"] = "voc"
     root: str
-    """The folder with Annotations/ and JPEGImages/ (or annotations/ and images/), or a parent such as VOCdevkit with VOC2007."""
+    """The folder with Annotations/ and JPEGImages/ (or annotations/ and images/), or a parent
+    such as VOCdevkit with VOC2007.
+    """
     split: str
-    """The list SPLIT.txt in ImageSets/Main, meta/ or splits/; all annotations if the dataset has no lists."""
+    """The list SPLIT.txt in ImageSets/Main, meta/ or splits/; all annotations if the dataset has
+    no lists.
+    """
     years: tuple[str, ...] | None = None
-    """Folders to read together, such as VOC2007 or 2007; by default all in a ROOT like VOCdevkit."""
+    """Folders to read together, such as VOC2007 or 2007; by default all in a ROOT like
+    VOCdevkit.
+    """
     classes: str | None = None
     """File with one class name per line; by default all names in Annotations, sorted."""
     style: Literal["det", "mtl"] = "det"
     """mtl: also the attributes property, gender and age, and 18 keypoints of the body."""
     semantic_classes: str | None = None
-    """File with one name per line for the indices in SegmentationClass/*.png, background first; without it they are not read."""
+    """File with one name per line for the indices in SegmentationClass/*.png, background first;
+    without it they are not read.
+    """
     compat: bool | None = None
-    """Boxes without their last row and column of pixels, as in MMDetection's converter, to compare with its results."""
+    """Boxes without their last row and column of pixels, as in MMDetection's converter, to
+    compare with its results.
+    """
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
@@ -111,7 +139,9 @@ class Voc(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Cityscapes(RawSource):
-    """Cityscapes: leftImg8bit and gtFine (instanceIds, polygons or labelIds); eight classes of objects, 19 semantic ones."""
+    """Cityscapes: leftImg8bit and gtFine (instanceIds, polygons or labelIds); eight classes of
+    objects, 19 semantic ones.
+    """
 
     pixel_masks: ClassVar[bool] = True
     type: Literal["cityscapes"] = "cityscapes"
@@ -120,7 +150,9 @@ class Cityscapes(RawSource):
     split: str
     """train, val or test: the folder in both; all images if there is no such folder."""
     annotations: Literal["instance_ids", "polygons", "label_ids"] | None = None
-    """Annotation files to read; by default the first of these that an image has. label_ids give only the semantic map."""
+    """Annotation files to read; by default the first of these that an image has. label_ids give
+    only the semantic map.
+    """
     images: str = "leftImg8bit"
     """Folder of the images, and suffix of their names."""
     labels: str = "gtFine"
@@ -135,7 +167,9 @@ class Cityscapes(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Nuimages(RawSource):
-    """nuImages: the key frames of a version, ten classes of objects with masks, and the semantic map of its development kit."""
+    """nuImages: the key frames of a version, ten classes of objects with masks, and the semantic
+    map of its development kit.
+    """
 
     pixel_masks: ClassVar[bool] = True
     type: Literal["nuimages"] = "nuimages"
@@ -153,15 +187,21 @@ class Nuimages(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Labelme(RawSource):
-    """labelme: one JSON file per image with polygons, rectangles, circles, masks; shapes of one label and group are one object."""
+    """labelme: one JSON file per image with polygons, rectangles, circles, masks; shapes of one
+    label and group are one object.
+    """
 
     type: Literal["labelme"] = "labelme"
     root: str
     """The folder of the dataset (a path or s3://...)."""
     split: str
-    """The folder of the JSON files below ROOT, or a list SPLIT.txt; all of ROOT if it has neither."""
+    """The folder of the JSON files below ROOT, or a list SPLIT.txt; all of ROOT if it has
+    neither.
+    """
     classes: str | None = None
-    """File with one class name per line; by default all labels in ROOT except __ignore__ and _background_, sorted."""
+    """File with one class name per line; by default all labels in ROOT except __ignore__ and
+    _background_, sorted.
+    """
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""
@@ -172,7 +212,9 @@ class Labelme(RawSource):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Via(RawSource):
-    """VIA (VGG Image Annotator): one JSON file per split with polygons, rectangles, circles, ellipses."""
+    """VIA (VGG Image Annotator): one JSON file per split with polygons, rectangles, circles,
+    ellipses.
+    """
 
     type: Literal["via"] = "via"
     root: str
@@ -182,11 +224,17 @@ class Via(RawSource):
     annotations: str | None = None
     """The JSON file, relative to ROOT."""
     images: str | None = None
-    """Folder of the images, relative to ROOT; by default the folder that holds the listed images."""
+    """Folder of the images, relative to ROOT; by default the folder that holds the listed
+    images.
+    """
     attribute: str | None = None
-    """The region attribute that holds the class; by default the only one, or class, name, label, type, category."""
+    """The region attribute that holds the class; by default the only one, or class, name, label,
+    type, category.
+    """
     classes: str | None = None
-    """File with one class name per line; by default all that occur, sorted; "object" if regions have no attributes."""
+    """File with one class name per line; by default all that occur, sorted; "object" if regions
+    have no attributes.
+    """
 
     def open(self, rule: "ImageRule") -> Source:
         """See ``RawSource``."""

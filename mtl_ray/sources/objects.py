@@ -62,20 +62,34 @@ def to_instances(
             skipped.append(SkippedItem(file, item.name, reason))
         else:
             kept.append(item)
-    boxes_xyxy = boxes.clip(np.array([item.box_xyxy for item in kept], np.float64).reshape(-1, 4), height, width).astype(np.float32)
+    boxes_xyxy = boxes.clip(
+        np.array([item.box_xyxy for item in kept], np.float64).reshape(-1, 4), height, width
+    ).astype(np.float32)
     own_areas = boxes.areas(boxes_xyxy)
-    points = [item.keypoints if item.keypoints is not None else [(0.0, 0.0, 0.0)] * keypoints for item in kept]
+    points = [
+        item.keypoints if item.keypoints is not None else [(0.0, 0.0, 0.0)] * keypoints
+        for item in kept
+    ]
     instances = Instances(
         boxes_xyxy=boxes_xyxy,
         classes=np.array([item.class_index for item in kept], np.int64),
         ids=np.array([item.id for item in kept], np.int64),
-        areas=np.array([own if item.area is None else item.area for item, own in zip(kept, own_areas, strict=True)], np.float32),
+        areas=np.array(
+            [
+                own if item.area is None else item.area
+                for item, own in zip(kept, own_areas, strict=True)
+            ],
+            np.float32,
+        ),
         crowd=np.array([item.crowd for item in kept], np.bool_),
         difficult=np.array([item.difficult for item in kept], np.bool_),
         truncated=np.array([item.truncated for item in kept], np.bool_),
         masks=tuple(item.mask for item in kept) if masks else None,
         keypoints=np.array(points, np.float32).reshape(-1, keypoints, 3) if keypoints else None,
-        attributes={name: np.array([item.attributes.get(name, -1) for item in kept], np.int64) for name in attributes},
+        attributes={
+            name: np.array([item.attributes.get(name, -1) for item in kept], np.int64)
+            for name in attributes
+        },
     )
     return instances, skipped
 
@@ -88,5 +102,8 @@ def box_error(box_xyxy: tuple[float, float, float, float], height: int, width: i
     if x2 <= x1 or y2 <= y1:
         return f"its box has no area: x {x1:g} to {x2:g}, y {y1:g} to {y2:g}"
     if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
-        return f"its box lies outside the {width} x {height} image: x {x1:g} to {x2:g}, y {y1:g} to {y2:g}"
+        return (
+            f"its box lies outside the {width} x {height} image: x {x1:g} to {x2:g}, y {y1:g} "
+            f"to {y2:g}"
+        )
     return ""

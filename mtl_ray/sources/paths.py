@@ -1,4 +1,6 @@
-"""Finds files of a dataset by names as programs write them: with backslashes, percent signs or extra folders."""
+"""Finds files of a dataset by names as programs write them: with backslashes, percent signs or
+extra folders.
+"""
 
 import posixpath
 import re
@@ -18,7 +20,13 @@ def inside(name: str) -> str:
         ValueError: if it is absolute, or leaves the folder that it is relative to.
     """
     path = posixpath.normpath(name.replace("\\", "/"))
-    if path.startswith("/") or path == ".." or path.startswith("../") or re.match(r"[A-Za-z]:", path) or "\0" in path:
+    if (
+        path.startswith("/")
+        or path == ".."
+        or path.startswith("../")
+        or re.match(r"[A-Za-z]:", path)
+        or "\0" in path
+    ):
         raise ValueError(f"{LEAVES}: {name!r}")
     return path
 
@@ -26,9 +34,10 @@ def inside(name: str) -> str:
 class Tree:
     """The files below a folder, listed once.
 
-    A name is looked up as it is written; then with slashes for backslashes, decoded percent signs and composed or decomposed
-    accents; then without its first folders, one after the other (a drive, a server, the folder of a project on another machine);
-    and with letters of the other case where only one file is meant. Nothing outside the folder is ever found.
+    A name is looked up as it is written; then with slashes for backslashes, decoded percent signs
+    and composed or decomposed accents; then without its first folders, one after the other (a
+    drive, a server, the folder of a project on another machine); and with letters of the other case
+    where only one file is meant. Nothing outside the folder is ever found.
 
     Args:
         root: the folder.
@@ -36,7 +45,11 @@ class Tree:
     """
 
     def __init__(self, root: str, paths: Iterable[str] | None = None) -> None:
-        listed = (uri.removeprefix(root).lstrip("/") for uri in storage.files(root)) if paths is None else paths
+        listed = (
+            (uri.removeprefix(root).lstrip("/") for uri in storage.files(root))
+            if paths is None
+            else paths
+        )
         self._paths = frozenset(listed)
         self._plain: dict[str, str] = {}
         self._any_case: dict[str, set[str]] = {}
@@ -69,7 +82,9 @@ class Tree:
 
 
 def _slashes(name: str) -> str:
-    """A name with slashes; of a URL or a local-files link (Label Studio: ``/data/local-files/?d=...``) the path."""
+    """A name with slashes; of a URL or a local-files link (Label Studio:
+    ``/data/local-files/?d=...``) the path.
+    """
     name = name.replace("\\", "/")
     if "local-files/?d=" in name:
         return name.partition("?d=")[2].partition("&")[0]

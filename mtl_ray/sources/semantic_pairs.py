@@ -1,4 +1,6 @@
-"""Pairs images with index PNGs, by a list of pairs, a list of ids, or file names; reads files of map values."""
+"""Pairs images with index PNGs, by a list of pairs, a list of ids, or file names; reads files of
+map values.
+"""
 
 import posixpath
 import re
@@ -7,14 +9,43 @@ from dataclasses import dataclass
 
 from mtl_ray import storage
 from mtl_ray.samples import IGNORE_INDEX
-from mtl_ray.sources.folders import LISTED_AGAIN, SUFFIXES, find_list, images_by_stem, images_in, is_image, passed_over, read_lines
+from mtl_ray.sources.folders import (
+    LISTED_AGAIN,
+    SUFFIXES,
+    find_list,
+    images_by_stem,
+    images_in,
+    is_image,
+    passed_over,
+    read_lines,
+)
 from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.source import SkippedItem
 
 _LISTS = ("", "splits", "meta", "ImageSets/Segmentation")
-_IMAGES = ("{}", "images/{}", "img_dir/{}", "imgs/{}", "leftImg8bit/{}", "images", "img_dir", "imgs", "JPEGImages")
+_IMAGES = (
+    "{}",
+    "images/{}",
+    "img_dir/{}",
+    "imgs/{}",
+    "leftImg8bit/{}",
+    "images",
+    "img_dir",
+    "imgs",
+    "JPEGImages",
+)
 _PLAIN_LABELS = ("annotations", "labels", "ann_dir", "gts", "masks", "SegmentationClass")
-_LABELS = ("{}annot", "annotations/{}", "labels/{}", "semantic/{}", "ann_dir/{}", "gts/{}", "masks/{}", "gtFine/{}", *_PLAIN_LABELS)
+_LABELS = (
+    "{}annot",
+    "annotations/{}",
+    "labels/{}",
+    "semantic/{}",
+    "ann_dir/{}",
+    "gts/{}",
+    "masks/{}",
+    "gtFine/{}",
+    *_PLAIN_LABELS,
+)
 _NAME = rf"(.+?(?:{'|'.join(map(re.escape, SUFFIXES))}))"
 _PAIR = re.compile(rf"{_NAME}[\s,;]+{_NAME}(?:\s.*)?$", re.IGNORECASE)
 """A line of a list of pairs; names may contain blanks."""
@@ -22,7 +53,9 @@ _PAIR = re.compile(rf"{_NAME}[\s,;]+{_NAME}(?:\s.*)?$", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An image and its index PNG, relative to the root; the key is the image's path in its folder."""
+    """An image and its index PNG, relative to the root; the key is the image's path in its
+    folder.
+    """
 
     key: str
     image: str
@@ -48,8 +81,14 @@ def find_pairs(
     try:
         listed = find_list(root, split, _LISTS)
     except FileNotFoundError as error:
-        if not images and not any(images_by_stem(storage.join(root, place.format(split))) for place in places if "{}" in place):
-            raise FileNotFoundError(f"{error}; and it has no folder such as {split}, images/{split} or img_dir/{split}") from None
+        if not images and not any(
+            images_by_stem(storage.join(root, place.format(split)))
+            for place in places
+            if "{}" in place
+        ):
+            raise FileNotFoundError(
+                f"{error}; and it has no folder such as {split}, images/{split} or img_dir/{split}"
+            ) from None
         ids = None
     else:
         ids = read_lines(listed)
@@ -60,7 +99,9 @@ def find_pairs(
     return _by_name(root, found, labels or _find(root, split, _LABELS), ids, needed=needed)
 
 
-def _listed(root: str, lines: Sequence[tuple[str, str]], file: str) -> tuple[list[Pair], list[SkippedItem]]:
+def _listed(
+    root: str, lines: Sequence[tuple[str, str]], file: str
+) -> tuple[list[Pair], list[SkippedItem]]:
     """Pairs of a list; paths of another folder or machine are matched by their ends."""
     tree = Tree("", images_in(root))
     found: dict[str, Pair] = {}
@@ -73,30 +114,45 @@ def _listed(root: str, lines: Sequence[tuple[str, str]], file: str) -> tuple[lis
             continue
         if image in found:
             same = found[image].label == label
-            reason = f"{LISTED_AGAIN}: {image}" if same else f"listed before with another map: {image}"
+            reason = (
+                f"{LISTED_AGAIN}: {image}" if same else f"listed before with another map: {image}"
+            )
             skipped.append(SkippedItem(file, f"line {number}", reason, note=same))
         else:
             found[image] = Pair(image, image, label)
     return list(found.values()), skipped
 
 
-def _by_name(root: str, images: str, labels: str, ids: Sequence[str] | None, *, needed: bool) -> tuple[list[Pair], list[SkippedItem]]:
-    found, maps = images_by_stem(storage.join(root, images)), images_by_stem(storage.join(root, labels))
+def _by_name(
+    root: str, images: str, labels: str, ids: Sequence[str] | None, *, needed: bool
+) -> tuple[list[Pair], list[SkippedItem]]:
+    found, maps = (
+        images_by_stem(storage.join(root, images)),
+        images_by_stem(storage.join(root, labels)),
+    )
     if not found.keys() & maps.keys():
         found, maps = _without_common_end(found), _without_common_end(maps)
     known = found.keys() | maps.keys()
     tree = Tree("", sorted(known))
-    wanted = sorted(known) if ids is None else list(dict.fromkeys(_known(line, known, tree) for line in ids))
+    wanted = (
+        sorted(known)
+        if ids is None
+        else list(dict.fromkeys(_known(line, known, tree) for line in ids))
+    )
     pairs, skipped = [], []
     for name in wanted:
         image = found.get(name) or (None if needed else maps.get(name))
         if image is not None and name in maps:
             pairs.append(Pair(image, f"{images}/{image}", f"{labels}/{maps[name]}"))
         else:
-            reason = f"has no index PNG in {labels}" if name in found else f"has no image in {images}"
+            reason = (
+                f"has no index PNG in {labels}" if name in found else f"has no image in {images}"
+            )
             skipped.append(SkippedItem(name, "", reason))
     folder = storage.join(root, images)
-    others = passed_over((uri.removeprefix(folder).lstrip("/") for uri in storage.files(folder)), f"{images}/")
+    others = passed_over(
+        (uri.removeprefix(folder).lstrip("/") for uri in storage.files(folder)), f"{images}/"
+    )
     return pairs, [*skipped, *others]
 
 
@@ -108,7 +164,9 @@ def _known(line: str, known: Container[str], tree: Tree) -> str:
 
 
 def _without_common_end(names: dict[str, str]) -> dict[str, str]:
-    """``00000_img, 00001_img`` -> ``00000, 00001``: the common suffix from its first underscore is removed."""
+    """``00000_img, 00001_img`` -> ``00000, 00001``: the common suffix from its first underscore
+    is removed.
+    """
     common = posixpath.commonprefix([name[::-1] for name in names])[::-1] if len(names) > 1 else ""
     end = common[common.find("_") :] if "_" in common else ""
     return {name.removesuffix(end): path for name, path in names.items()}
@@ -121,7 +179,8 @@ def _find(root: str, split: str, places: Sequence[str], default: str | None = No
     if default is not None:
         return default
     raise FileNotFoundError(
-        f"{root} has none of the folders {', '.join(place.format(split) for place in places)}; name it with --images, --labels"
+        f"{root} has none of the folders {', '.join(place.format(split) for place in places)}; "
+        "name it with --images, --labels"
     )
 
 
@@ -139,7 +198,8 @@ class MapValues:
 
     Attributes:
         names: of the classes, in order of first occurrence.
-        classes: the class index of each value or colour (red, green, blue), ``IGNORE_INDEX`` for none.
+        classes: the class index of each value or colour (red, green, blue), ``IGNORE_INDEX`` for
+            none.
         colours: the first colour of each class; empty for values.
     """
 
@@ -163,14 +223,20 @@ def read_map_values(uri: str) -> MapValues:
     if not storage.exists(uri):
         raise FileNotFoundError(f"there is no file of values {uri}")
     lines = [line.split() for line in read_lines(uri)]
-    width = _COLOUR if lines and all(len(line) > _COLOUR and all(map(_is_byte, line[:_COLOUR])) for line in lines) else 1
+    width = (
+        _COLOUR
+        if lines
+        and all(len(line) > _COLOUR and all(map(_is_byte, line[:_COLOUR])) for line in lines)
+        else 1
+    )
     names: dict[str, int] = {}
     classes: dict[tuple[int, ...], int] = {}
     colours: list[tuple[int, int, int]] = []
     for line in lines:
         if len(line) <= width or not all(map(_is_byte, line[:width])):
             raise ValueError(
-                f"{uri}: {' '.join(line)!r} is neither 'value name' nor 'red green blue name', from 0 to 255, as all lines must be"
+                f"{uri}: {' '.join(line)!r} is neither 'value name' nor 'red green blue name', "
+                "from 0 to 255, as all lines must be"
             )
         key, name = tuple(map(int, line[:width])), " ".join(line[width:])
         if key in classes:
@@ -179,7 +245,9 @@ def read_map_values(uri: str) -> MapValues:
             colours.append((key[0], key[1], key[2]))
         classes[key] = IGNORE_INDEX if name == NO_CLASS else names.setdefault(name, len(names))
     if not names or len(names) >= IGNORE_INDEX:
-        raise ValueError(f"{uri} names {len(names)} classes; it must name from 1 to {IGNORE_INDEX - 1}")
+        raise ValueError(
+            f"{uri} names {len(names)} classes; it must name from 1 to {IGNORE_INDEX - 1}"
+        )
     return MapValues(tuple(names), classes, tuple(colours))
 
 

@@ -1,4 +1,6 @@
-"""Semantic segmentation with images and index PNGs: CamVid, ADE20K, OpenMMLab folders, lists of ids."""
+"""Semantic segmentation with images and index PNGs: CamVid, ADE20K, OpenMMLab folders, lists of
+ids.
+"""
 
 import re
 from collections.abc import Mapping
@@ -50,9 +52,16 @@ def open_semantic_png(config: SemanticPng, rule: ImageRule = USUAL_RULE) -> Sour
         ValueError: if options exclude each other, or no value of the maps is a class.
     """
     root = storage.absolute(config.root)
-    if sum(map(bool, (config.reduce_zero_label, config.label_ids, config.values))) > 1 or (config.values and config.classes):
-        raise ValueError("reduce_zero_label, label_ids and values (or classes) exclude each other; give one of them")
-    pairs, skipped = find_pairs(root, config.split, config.images, config.labels, needed=rule.needed)
+    if sum(map(bool, (config.reduce_zero_label, config.label_ids, config.values))) > 1 or (
+        config.values and config.classes
+    ):
+        raise ValueError(
+            "reduce_zero_label, label_ids and values (or classes) exclude each other; give one of "
+            "them"
+        )
+    pairs, skipped = find_pairs(
+        root, config.split, config.images, config.labels, needed=rule.needed
+    )
     values = read_map_values(storage.absolute(config.values)) if config.values else None
     if values or config.label_ids:
         names, binary = values.names if values else SEMANTIC, False
@@ -69,18 +78,38 @@ def open_semantic_png(config: SemanticPng, rule: ImageRule = USUAL_RULE) -> Sour
     elif pairs and not binary:
         colours = palette_of(storage.join(root, pairs[0].label), first + len(names))[first:]
     said = [repr(sorted(values.classes.items()))] if values else []
-    stamps = [*stamps_of(root, (pair.image for pair in pairs)), *stamps_of(root, (pair.label for pair in pairs))]
+    stamps = [
+        *stamps_of(root, (pair.image for pair in pairs)),
+        *stamps_of(root, (pair.label for pair in pairs)),
+    ]
     return Source(
-        vocabulary=Vocabulary(classes={"semantic": names}, colours={"semantic": colours} if colours else {}),
+        vocabulary=Vocabulary(
+            classes={"semantic": names}, colours={"semantic": colours} if colours else {}
+        ),
         records=pairs,
         reader=partial(_read, _Layout(root, rule, tuple(meaning.tolist()), colour_map)),
-        skipped=(*skipped, *([SkippedItem(pairs[0].label, "", _BINARY_NOTE, note=True)] if binary else [])),
-        fingerprint=fingerprint_of([*names, str(config.ignore), *said, *(f"{pair.image}\t{pair.label}" for pair in pairs), *stamps]),
+        skipped=(
+            *skipped,
+            *([SkippedItem(pairs[0].label, "", _BINARY_NOTE, note=True)] if binary else []),
+        ),
+        fingerprint=fingerprint_of(
+            [
+                *names,
+                str(config.ignore),
+                *said,
+                *(f"{pair.image}\t{pair.label}" for pair in pairs),
+                *stamps,
+            ]
+        ),
     )
 
 
 def _names(
-    config: SemanticPng, root: str, pairs: list[Pair], known: tuple[str, ...] | None, rule: ImageRule
+    config: SemanticPng,
+    root: str,
+    pairs: list[Pair],
+    known: tuple[str, ...] | None,
+    rule: ImageRule,
 ) -> tuple[tuple[str, ...], bool]:
     """The class names, and whether maps are binary (255 is class 1).
 
@@ -94,8 +123,10 @@ def _names(
     if _is_binary(present, config):
         if known and len(known) != len(BINARY):
             raise ValueError(
-                f"the maps of {root} have the values 0 and 255 only, and 255 means 'no class' (--ignore), so that nothing could be "
-                f"learned; Fix: two names in the file of classes, not {len(known)}, or --values with lines '0 NAME' and '255 NAME'"
+                f"the maps of {root} have the values 0 and 255 only, and 255 means 'no class' "
+                "(--ignore), so that nothing could be "
+                f"learned; Fix: two names in the file of classes, not {len(known)}, or --values "
+                "with lines '0 NAME' and '255 NAME'"
             )
         return known or BINARY, True
     if known:
@@ -106,10 +137,16 @@ def _names(
 
 
 def _is_binary(present: NDArray[np.bool_], config: SemanticPng) -> bool:
-    return np.flatnonzero(present).tolist() == [0, 255] and 0 not in config.ignore and not config.reduce_zero_label
+    return (
+        np.flatnonzero(present).tolist() == [0, 255]
+        and 0 not in config.ignore
+        and not config.reduce_zero_label
+    )
 
 
-def _meaning(config: SemanticPng, num_classes: int, first: int, values: MapValues | None, *, binary: bool) -> NDArray[np.int16]:
+def _meaning(
+    config: SemanticPng, num_classes: int, first: int, values: MapValues | None, *, binary: bool
+) -> NDArray[np.int16]:
     if values:
         meaning = meaning_of(0, config.ignore)
         for value, index in () if values.in_colour else values.classes.items():
@@ -126,9 +163,18 @@ def _meaning(config: SemanticPng, num_classes: int, first: int, values: MapValue
 def _maps_of_all_splits(root: str, config: SemanticPng, pairs: list[Pair]) -> list[str]:
     """The index PNGs of all splits: those in folders whose names differ only in the split."""
     folders = {pair.label.rpartition("/")[0] for pair in pairs}
-    alike = re.compile("|".join(sorted("[^/]*".join(map(re.escape, folder.split(config.split))) for folder in folders)) or "(?!)")
+    alike = re.compile(
+        "|".join(
+            sorted("[^/]*".join(map(re.escape, folder.split(config.split))) for folder in folders)
+        )
+        or "(?!)"
+    )
     found = {uri: uri.removeprefix(root).lstrip("/") for uri in storage.files(root)}
-    return [uri for uri, path in found.items() if path.lower().endswith(".png") and alike.fullmatch(path.rpartition("/")[0])]
+    return [
+        uri
+        for uri, path in found.items()
+        if path.lower().endswith(".png") and alike.fullmatch(path.rpartition("/")[0])
+    ]
 
 
 def _read(layout: _Layout, pair: Pair) -> Reading:
@@ -142,7 +188,11 @@ def _read(layout: _Layout, pair: Pair) -> Reading:
     if layout.colours is not None:
         semantic, skipped = map_colours(values, pair.label, image, layout.colours)
     else:
-        semantic, skipped = map_values(values, pair.label, image, np.array(layout.meaning, np.int16))
+        semantic, skipped = map_values(
+            values, pair.label, image, np.array(layout.meaning, np.int16)
+        )
     absent = [] if image.data else [SkippedItem(pair.key, "", ABSENT, note=True)]
-    sample = image_sample(key=pair.key, image=image.data, height=image.height, width=image.width, semantic=semantic)
+    sample = image_sample(
+        key=pair.key, image=image.data, height=image.height, width=image.width, semantic=semantic
+    )
     return sample, [*skipped, *absent]

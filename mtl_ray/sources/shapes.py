@@ -42,7 +42,9 @@ def rectangle(points: Points) -> Points:
     return [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
 
 
-def ellipse(centre: tuple[float, float], radius_x: float, radius_y: float, angle: float = 0.0) -> Points:
+def ellipse(
+    centre: tuple[float, float], radius_x: float, radius_y: float, angle: float = 0.0
+) -> Points:
     """Corners of an ellipse whose first radius has the direction ``angle`` (radians, from x to y).
 
     Raises:
@@ -62,13 +64,19 @@ def check_reach(points: Points) -> None:
     """Raises a ValueError if a polygon is too far away or too long to be drawn."""
     if any(abs(value) > _FARTHEST_PX for point in points for value in point):
         raise ValueError(f"larger than any image: a point beyond {_FARTHEST_PX:g} pixels")
-    length = sum(math.dist(first, second) for first, second in zip(points, [*points[1:], *points[:1]], strict=True))
+    length = sum(
+        math.dist(first, second)
+        for first, second in zip(points, [*points[1:], *points[:1]], strict=True)
+    )
     if length > _LONGEST_PX:
         raise ValueError(f"larger than any image: an outline of {length:g} pixels")
 
 
-def object_of_polygons(name: str, class_index: int, polygons: Sequence[Points], height: int, width: int) -> FoundObject:
-    """The object of some polygons: the union of them as mask, its area, and the box around all corners.
+def object_of_polygons(
+    name: str, class_index: int, polygons: Sequence[Points], height: int, width: int
+) -> FoundObject:
+    """The object of some polygons: the union of them as mask, its area, and the box around all
+    corners.
 
     An object with an invalid box has no mask; ``to_instances`` skips it.
 
@@ -83,5 +91,13 @@ def object_of_polygons(name: str, class_index: int, polygons: Sequence[Points], 
     box = (min(xs), min(ys), max(xs), max(ys))
     if box_error(box, height, width):
         return FoundObject(name=name, box_xyxy=box, class_index=class_index)
-    mask = masks.from_polygons([[value for point in polygon for value in point] for polygon in polygons], height, width)
-    return FoundObject(name=name, box_xyxy=box, class_index=class_index, area=float(masks.area(mask, height, width)), mask=mask)
+    mask = masks.from_polygons(
+        [[value for point in polygon for value in point] for polygon in polygons], height, width
+    )
+    return FoundObject(
+        name=name,
+        box_xyxy=box,
+        class_index=class_index,
+        area=float(masks.area(mask, height, width)),
+        mask=mask,
+    )

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SkippedItem:
-    """An item of a dataset that was skipped, and why; or, as a note, an item that was used with a change.
+    """An item of a dataset that was skipped, and why; or, as a note, an item that was used with a
+    change.
 
     Attributes:
         file: the image or annotation file, relative to the root of the dataset.
         object: the object in the file ("annotation 17", "line 3"); empty for the whole file.
-        reason: a general part and, after ": ", details of this item. Items with the same general part are counted
-            together.
-        note: True if the item was used, such as an image without an annotation file, or a mask without one of its
-            parts.
+        reason: a general part and, after ": ", details of this item. Items with the same general
+            part are counted together.
+        note: True if the item was used, such as an image without an annotation file, or a mask
+            without one of its parts.
     """
 
     file: str
@@ -66,8 +67,8 @@ class Source:
     Attributes:
         vocabulary: class names and keypoints.
         records: one small record per sample, for the reader.
-        reader: reads a record into a Sample; a module-level function or a ``functools.partial`` of one. Raises
-            ``UnreadableError``.
+        reader: reads a record into a Sample; a module-level function or a ``functools.partial`` of
+            one. Raises ``UnreadableError``.
         skipped: items that were skipped while listing, and notes.
         layout: the inputs and kinds of annotation of the Samples.
         fingerprint: changes with the listing, an annotation, or the size, tag or time of an image.
@@ -83,14 +84,19 @@ class Source:
     def __post_init__(self) -> None:
         for name in (name for names in self.vocabulary.classes.values() for name in names):
             if as_text(name) != name:
-                raise ValueError(f"the class name {as_text(name)!r} is not UTF-8 text; Fix: rename its folder, or write its file in UTF-8")
+                raise ValueError(
+                    f"the class name {as_text(name)!r} is not UTF-8 text; Fix: rename its folder, "
+                    "or write its file in UTF-8"
+                )
 
     def __len__(self) -> int:
         return len(self.records)
 
     def take(self, indices: Iterable[int]) -> "Source":
         """The Source of some records, in this order; a task gets one."""
-        return replace(self, records=tuple(self.records[int(index)] for index in indices), skipped=())
+        return replace(
+            self, records=tuple(self.records[int(index)] for index in indices), skipped=()
+        )
 
     def read(self, index: int) -> tuple[Sample | None, list[SkippedItem]]:
         """The Sample of a record, or None, with its skipped items."""
@@ -106,11 +112,13 @@ class Source:
 class RawSource:
     """Base of the config classes of raw datasets.
 
-    A plugin's class is a pydantic dataclass with a literal ``type``, ``root``, ``split`` and options of its own.
+    A plugin's class is a pydantic dataclass with a literal ``type``, ``root``, ``split`` and
+    options of its own.
 
     Attributes:
         annotated: False for datasets without annotations.
-        pixel_masks: True if the masks are stored per pixel; COCO files then get run lengths by default.
+        pixel_masks: True if the masks are stored per pixel; COCO files then get run lengths by
+            default.
     """
 
     annotated: ClassVar[bool] = True
@@ -143,4 +151,8 @@ def as_text(name: str) -> str:
     """A name as valid text: bytes of a file name that are not UTF-8 become ``%XX``."""
     if name.isascii():
         return name
-    return re.sub("[\ud800-\udfff]", lambda odd: f"%{ord(odd[0]) - 0xDC00:02X}" if 0xDC80 <= ord(odd[0]) < 0xDD00 else "\ufffd", name)
+    return re.sub(
+        "[\ud800-\udfff]",
+        lambda odd: f"%{ord(odd[0]) - 0xDC00:02X}" if 0xDC80 <= ord(odd[0]) < 0xDD00 else "\ufffd",
+        name,
+    )

@@ -25,17 +25,26 @@ def load_coco(uri: str) -> dict[str, Any]:
     """
     content = parse_coco(storage.read(uri), uri)
     for part in ("images", "annotations", "categories"):
-        if strange := [place for place, entry in enumerate(content[part]) if not isinstance(entry, dict)]:
+        if strange := [
+            place for place, entry in enumerate(content[part]) if not isinstance(entry, dict)
+        ]:
             raise ValueError(f"{uri}: {part}[{strange[0]}] is not an entry")
-    images, categories = ([identity(entry.get("id")) for entry in content[part]] for part in ("images", "categories"))
+    images, categories = (
+        [identity(entry.get("id")) for entry in content[part]] for part in ("images", "categories")
+    )
     if None in images or None in categories:
         raise ValueError(f"{uri}: an image or a category has no id")
     if len(set(images)) < len(images):
         raise ValueError(f"{uri}: several images have the same id")
     known, classes = set(images), set(categories)
     for each in content["annotations"]:
-        if identity(each.get("image_id")) not in known or identity(each.get("category_id")) not in classes:
-            raise ValueError(f"{uri}: {name_of(each)} is of an image or a category that is not listed")
+        if (
+            identity(each.get("image_id")) not in known
+            or identity(each.get("category_id")) not in classes
+        ):
+            raise ValueError(
+                f"{uri}: {name_of(each)} is of an image or a category that is not listed"
+            )
     return content
 
 
@@ -53,7 +62,10 @@ def names_of(content: Mapping[str, Any], field: str | None) -> list[str]:
 
 def class_table(content: Mapping[str, Any]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """The names of the C classes, and (N, C) how many annotations of each class an image has."""
-    names = {identity(category["id"]): str(category.get("name", category["id"])) for category in content["categories"]}
+    names = {
+        identity(category["id"]): str(category.get("name", category["id"]))
+        for category in content["categories"]
+    }
     ids = sorted(names, key=lambda key: (isinstance(key, str), key))
     column = {key: number for number, key in enumerate(ids)}
     row = {identity(image["id"]): number for number, image in enumerate(content["images"])}
@@ -64,7 +76,9 @@ def class_table(content: Mapping[str, Any]) -> tuple[tuple[str, ...], NDArray[np
 
 
 def name_of_part(data: str, part: str) -> str:
-    """The file name of a part: ``instances_all.json`` becomes ``instances_train.json``, any other ``NAME_train.json``."""
+    """The file name of a part: ``instances_all.json`` becomes ``instances_train.json``, any
+    other ``NAME_train.json``.
+    """
     stem = data.rpartition("/")[2].removesuffix(".json")
     start = next((usual for usual in _USUAL if stem.startswith(f"{usual}_")), stem)
     return f"{start}_{part}.json"
@@ -72,8 +86,15 @@ def name_of_part(data: str, part: str) -> str:
 
 def write_parts(content: Mapping[str, Any], parts: NDArray[np.int64], uris: Sequence[str]) -> None:
     """Writes a file for each part: its images, their annotations, and all other sections."""
-    part_of = {identity(image["id"]): int(part) for image, part in zip(content["images"], parts, strict=True)}
+    part_of = {
+        identity(image["id"]): int(part)
+        for image, part in zip(content["images"], parts, strict=True)
+    }
     for number, uri in enumerate(uris):
         images = [image for image in content["images"] if part_of[identity(image["id"])] == number]
-        annotations = [each for each in content["annotations"] if part_of[identity(each["image_id"])] == number]
-        storage.write(uri, json.dumps({**content, "images": images, "annotations": annotations}).encode())
+        annotations = [
+            each for each in content["annotations"] if part_of[identity(each["image_id"])] == number
+        ]
+        storage.write(
+            uri, json.dumps({**content, "images": images, "annotations": annotations}).encode()
+        )

@@ -1,8 +1,9 @@
 """Stratified split of images into parts, with groups kept together.
 
-Groups are assigned one by one, those of the rarest class first, each to the part that lacks most of that class (iterative
-stratification: Sechidis, Tsoumakas, Vlahavas 2011, https://doi.org/10.1007/978-3-642-23808-6_10). Then groups are moved or
-swapped while that brings the parts closer to their shares.
+Groups are assigned one by one, those of the rarest class first, each to the part that lacks most of
+that class (iterative stratification: Sechidis, Tsoumakas, Vlahavas 2011,
+https://doi.org/10.1007/978-3-642-23808-6_10). Then groups are moved or swapped while that brings
+the parts closer to their shares.
 """
 
 from collections.abc import Hashable, Sequence
@@ -17,7 +18,9 @@ _MOST_PROPOSALS = 100_000
 
 
 def groups_of(*labels: Sequence[Hashable]) -> NDArray[np.int64]:
-    """(N,) int64 groups from 0: images that share a value in any column are in one group, transitively."""
+    """(N,) int64 groups from 0: images that share a value in any column are in one group,
+    transitively.
+    """
     parents = list(range(len(labels[0])))
 
     def root(at: int) -> int:
@@ -30,10 +33,14 @@ def groups_of(*labels: Sequence[Hashable]) -> NDArray[np.int64]:
         first: dict[Hashable, int] = {}
         for at, label in enumerate(column):
             parents[root(at)] = root(first.setdefault(label, at))
-    return np.unique([root(at) for at in range(len(parents))], return_inverse=True)[1].astype(np.int64)
+    return np.unique([root(at) for at in range(len(parents))], return_inverse=True)[1].astype(
+        np.int64
+    )
 
 
-def assign_parts(counts: NDArray[np.int64], groups: NDArray[np.int64], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
+def assign_parts(
+    counts: NDArray[np.int64], groups: NDArray[np.int64], shares: Sequence[float], seed: int
+) -> NDArray[np.int64]:
     """Assigns a part to each image.
 
     Args:
@@ -79,11 +86,13 @@ def _quotas(wanted: Floats, images: int) -> NDArray[np.int64]:
 
 
 def _table(counts: NDArray[np.int64], groups: NDArray[np.int64], num_groups: int) -> Floats:
-    """(G, at most 2 C + 2): objects of each class, images with it, images without any class, and all images of each group,
-    as shares of the dataset. Columns of zeros are dropped.
+    """(G, at most 2 C + 2): objects of each class, images with it, images without any class, and
+    all images of each group, as shares of the dataset. Columns of zeros are dropped.
     """
     present = (counts > 0).astype(np.float64)
-    columns = np.concatenate([counts, present, ~present.any(axis=1, keepdims=True), np.ones((len(counts), 1))], axis=1)
+    columns = np.concatenate(
+        [counts, present, ~present.any(axis=1, keepdims=True), np.ones((len(counts), 1))], axis=1
+    )
     table = np.zeros((num_groups, columns.shape[1]))
     np.add.at(table, groups, columns)
     totals = table.sum(axis=0)
@@ -92,15 +101,23 @@ def _table(counts: NDArray[np.int64], groups: NDArray[np.int64], num_groups: int
 
 
 def _greedy(
-    table: Floats, wanted: Floats, quotas: NDArray[np.int64], sizes: NDArray[np.int64], random: np.random.Generator
+    table: Floats,
+    wanted: Floats,
+    quotas: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    random: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Assigns every group to the part that lacks most of its rarest class, among the parts with room for it."""
+    """Assigns every group to the part that lacks most of its rarest class, among the parts with
+    room for it.
+    """
     room = quotas.copy()
     lacking = np.repeat(wanted[:, None], table.shape[1], axis=1)
     parts = np.full(len(table), -1, np.int64)
     for column in np.argsort((table > 0).sum(axis=0), kind="stable"):
         members = np.flatnonzero((table[:, column] > 0) & (parts < 0))
-        order = np.argsort(-table[members, column] * random.lognormal(0, 0.5, len(members)))  # about the largest first
+        order = np.argsort(
+            -table[members, column] * random.lognormal(0, 0.5, len(members))
+        )  # about the largest first
         for group in members[order]:
             fits = room >= sizes[group]
             need = np.where(fits if fits.any() else room >= room.max(), lacking[:, column], -np.inf)
@@ -112,8 +129,16 @@ def _greedy(
     return parts
 
 
-def _improve(table: Floats, wanted: Floats, parts: NDArray[np.int64], random: np.random.Generator, *, moves: bool) -> None:
-    """Swaps two random groups, or moves one, where that brings the parts closer to their shares; a bounded number of times.
+def _improve(
+    table: Floats,
+    wanted: Floats,
+    parts: NDArray[np.int64],
+    random: np.random.Generator,
+    *,
+    moves: bool,
+) -> None:
+    """Swaps two random groups, or moves one, where that brings the parts closer to their shares; a
+    bounded number of times.
 
     A class that is too rare for the smallest part has a lower weight.
     """
@@ -130,7 +155,9 @@ def _improve(table: Floats, wanted: Floats, parts: NDArray[np.int64], random: np
         if source == target or (not exchange and sizes[source] == 1):
             continue
         change = table[first] - table[second] if exchange else table[first]
-        gain = (weights * change * (off[source] / wanted[source] - off[target] / wanted[target])).sum() * 2
+        gain = (
+            weights * change * (off[source] / wanted[source] - off[target] / wanted[target])
+        ).sum() * 2
         if gain <= (weights * change**2).sum() * (1 / wanted[source] + 1 / wanted[target]) + 1e-15:
             continue
         off[source] -= change

@@ -1,4 +1,6 @@
-"""ObjectiveMTL's boxes: a list of ids and one text file per image, lines "class xmin ymin xmax ymax" in pixels."""
+"""ObjectiveMTL's boxes: a list of ids and one text file per image, lines "class xmin ymin xmax
+ymax" in pixels.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,12 +9,27 @@ from functools import partial
 from mtl_ray import storage
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.sources.class_names import collect, find_class, find_class_names, index_of, text_of
-from mtl_ray.sources.folders import find_list, images_by_stem, is_image, is_of_a_system, read_each, read_ids, stamps_of
+from mtl_ray.sources.folders import (
+    find_list,
+    images_by_stem,
+    is_image,
+    is_of_a_system,
+    read_each,
+    read_ids,
+    stamps_of,
+)
 from mtl_ray.sources.image_reading import USUAL_RULE, ImageRule, read_image
 from mtl_ray.sources.object_configs import Text
 from mtl_ray.sources.objects import FoundObject, to_instances
 from mtl_ray.sources.paths import Tree, inside
-from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of, unknown_class
+from mtl_ray.sources.source import (
+    Reading,
+    SkippedItem,
+    Source,
+    UnreadableError,
+    fingerprint_of,
+    unknown_class,
+)
 
 _LISTS = ("", "meta", "splits", "ImageSets/Main")
 _FIELDS = 5
@@ -49,26 +66,39 @@ def open_text(config: Text, rule: ImageRule = USUAL_RULE) -> Source:
     by_stem = images_by_stem(images)
     ids, skipped = _listed(root, find_list(root, config.split, _LISTS), files, by_stem)
     contents = read_each({name: storage.join(labels, path) for name, path in files.items()})
-    names = find_class_names(root, config.classes) or collect(_classes_in(contents.values(), config.separator))
+    names = find_class_names(root, config.classes) or collect(
+        _classes_in(contents.values(), config.separator)
+    )
     stems = Tree("", list(by_stem))
-    records = [_Record(name, files.get(name, f"{name}.txt"), by_stem.get(stems.find(name) or "")) for name in ids]
+    records = [
+        _Record(name, files.get(name, f"{name}.txt"), by_stem.get(stems.find(name) or ""))
+        for name in ids
+    ]
     stamps = stamps_of(images, (record.image for record in records if record.image is not None))
     return Source(
         vocabulary=Vocabulary(classes={"instances": names}),
         records=records,
-        reader=partial(_read, _Layout(images, labels, config.labels, index_of(names), config.separator, rule)),
+        reader=partial(
+            _read, _Layout(images, labels, config.labels, index_of(names), config.separator, rule)
+        ),
         skipped=tuple(skipped),
-        fingerprint=fingerprint_of([*names, *ids, *(contents.get(name, b"") for name in ids), *stamps]),
+        fingerprint=fingerprint_of(
+            [*names, *ids, *(contents.get(name, b"") for name in ids), *stamps]
+        ),
     )
 
 
 def _texts_in(uri: str) -> list[str]:
     names = (found.removeprefix(uri).lstrip("/") for found in storage.files(uri))
-    return sorted(name for name in names if name.lower().endswith(".txt") and not is_of_a_system(name))
+    return sorted(
+        name for name in names if name.lower().endswith(".txt") and not is_of_a_system(name)
+    )
 
 
 def _listed(root: str, uri: str, *known: Mapping[str, str]) -> tuple[list[str], list[SkippedItem]]:
-    """The ids of a list, matched to label files or images; paths that leave the folder are skipped."""
+    """The ids of a list, matched to label files or images; paths that leave the folder are
+    skipped.
+    """
     ids = {name: name for each in reversed(known) for name in each}
     entries, skipped = read_ids(uri, root, ids)
     tree, file = Tree("", list(ids)), uri.removeprefix(root).lstrip("/")
@@ -113,7 +143,9 @@ def _read(layout: _Layout, record: _Record) -> Reading:
         except ValueError as error:
             skipped.append(SkippedItem(file, f"line {number}", str(error)))
     instances, invalid = to_instances(found, file, image.height, image.width)
-    return image_sample(key=key, image=image.data, height=image.height, width=image.width, instances=instances), [*skipped, *invalid]
+    return image_sample(
+        key=key, image=image.data, height=image.height, width=image.width, instances=instances
+    ), [*skipped, *invalid]
 
 
 def _object(line: str, name: str, layout: _Layout) -> FoundObject:
@@ -126,5 +158,7 @@ def _object(line: str, name: str, layout: _Layout) -> FoundObject:
     try:
         x1, y1, x2, y2 = map(float, fields[1:_FIELDS])
     except ValueError:
-        raise ValueError(f"its box has something else than numbers: {' '.join(fields[1:_FIELDS])[:80]}") from None
+        raise ValueError(
+            f"its box has something else than numbers: {' '.join(fields[1:_FIELDS])[:80]}"
+        ) from None
     return FoundObject(name=name, box_xyxy=(x1, y1, x2, y2), class_index=class_index)

@@ -1,4 +1,6 @@
-"""VIA, the VGG Image Annotator: one JSON file with the regions of many images (https://www.robots.ox.ac.uk/~vgg/software/via)."""
+"""VIA, the VGG Image Annotator: one JSON file with the regions of many images
+(https://www.robots.ox.ac.uk/~vgg/software/via).
+"""
 
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +19,14 @@ from mtl_ray.sources.objects import FoundObject, to_instances
 from mtl_ray.sources.orientation import Parsed, objects_as_shown
 from mtl_ray.sources.paths import Tree, inside
 from mtl_ray.sources.shapes import object_of_polygons
-from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of, unknown_class
+from mtl_ray.sources.source import (
+    Reading,
+    SkippedItem,
+    Source,
+    UnreadableError,
+    fingerprint_of,
+    unknown_class,
+)
 from mtl_ray.sources.via_regions import Region, class_of, find_attribute, polygon_of, shape_of
 
 _ONLY_CLASS = "object"
@@ -36,7 +45,9 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """An image: its key, whether its file exists, else the error of its path, and label and shape of each region."""
+    """An image: its key, whether its file exists, else the error of its path, and label and
+    shape of each region.
+    """
 
     key: str
     present: bool
@@ -54,18 +65,25 @@ class _Layout:
 
 
 def open_via(config: Via, rule: ImageRule = USUAL_RULE) -> Source:
-    """Reads a split's file, an export (``via_region_data.json``) or a project of VIA 1 or 2, and finds its images.
+    """Reads a split's file, an export (``via_region_data.json``) or a project of VIA 1 or 2, and
+    finds its images.
 
     Raises:
         FileNotFoundError: if there is no such file, or none of its images exists.
         ValueError: if several files match, or the file is not VIA's.
     """
     root = storage.absolute(config.root)
-    uri = storage.join(root, config.annotations) if config.annotations else _find_file(root, config.split)
+    uri = (
+        storage.join(root, config.annotations)
+        if config.annotations
+        else _find_file(root, config.split)
+    )
     data = storage.read(uri)
     given = _content(data)
     if given is None:
-        raise ValueError(f"{uri} is not a JSON file of VIA: it needs a filename and regions for each image")
+        raise ValueError(
+            f"{uri} is not a JSON file of VIA: it needs a filename and regions for each image"
+        )
     file = uri.removeprefix(root).lstrip("/")
     entries, skipped = _entries(given, file)
     regions = [region for entry in entries for region in entry.regions]
@@ -73,9 +91,21 @@ def open_via(config: Via, rule: ImageRule = USUAL_RULE) -> Source:
     labels = {class_of(region, attribute) for region in regions} - {""}
     names = find_class_names(root, config.classes) or tuple(sorted(labels)) or (_ONLY_CLASS,)
     only = "" if attribute or len(names) > 1 else names[0]
-    paths = [path for each in storage.files(root) if not is_of_a_system(path := each.removeprefix(root).lstrip("/"))]
-    folder = config.images.strip("/") if config.images else _folder_of(root, file, config.split, paths, entries, needed=rule.needed)
-    inner = [path.removeprefix(f"{folder}/") for path in paths if path.startswith(f"{folder}/")] if folder else paths
+    paths = [
+        path
+        for each in storage.files(root)
+        if not is_of_a_system(path := each.removeprefix(root).lstrip("/"))
+    ]
+    folder = (
+        config.images.strip("/")
+        if config.images
+        else _folder_of(root, file, config.split, paths, entries, needed=rule.needed)
+    )
+    inner = (
+        [path.removeprefix(f"{folder}/") for path in paths if path.startswith(f"{folder}/")]
+        if folder
+        else paths
+    )
     records, more = _records(entries, inner, attribute, only, file)
     own = folder == posixpath.dirname(file) or config.split in folder.split("/")
     others = _others(folder, inner, records) if own else []
@@ -83,26 +113,50 @@ def open_via(config: Via, rule: ImageRule = USUAL_RULE) -> Source:
     return Source(
         vocabulary=Vocabulary(classes={"instances": names}),
         records=records,
-        reader=partial(_read, _Layout(images, file, {name: place for place, name in enumerate(names)}, rule)),
+        reader=partial(
+            _read, _Layout(images, file, {name: place for place, name in enumerate(names)}, rule)
+        ),
         skipped=(*skipped, *more, *others),
-        fingerprint=fingerprint_of([data, images, attribute, *names, *stamps_of(images, (record.key for record in records))]),
+        fingerprint=fingerprint_of(
+            [
+                data,
+                images,
+                attribute,
+                *names,
+                *stamps_of(images, (record.key for record in records)),
+            ]
+        ),
     )
 
 
 def _find_file(root: str, split: str) -> str:
-    """The only file of VIA in ROOT/SPLIT, else the only one in ROOT with the split in its name, else the only one in ROOT."""
-    here, below = ([storage.join(folder, name) for name in _json_files(folder)] for folder in (root, storage.join(root, split)))
+    """The only file of VIA in ROOT/SPLIT, else the only one in ROOT with the split in its name,
+    else the only one in ROOT.
+    """
+    here, below = (
+        [storage.join(folder, name) for name in _json_files(folder)]
+        for folder in (root, storage.join(root, split))
+    )
     for candidates in (below, [uri for uri in here if split in uri.rpartition("/")[2]], here):
         found = [uri for uri in candidates if _content(storage.read(uri)) is not None]
         if len(found) > 1:
-            raise ValueError(f"several files could be the annotations of {split!r}, name one with --annotations: {', '.join(found)}")
+            raise ValueError(
+                f"several files could be the annotations of {split!r}, name one with "
+                f"--annotations: {', '.join(found)}"
+            )
         if found:
             return found[0]
-    raise FileNotFoundError(f"there is no JSON file of VIA in {root}/{split} or {root}; name it with --annotations")
+    raise FileNotFoundError(
+        f"there is no JSON file of VIA in {root}/{split} or {root}; name it with --annotations"
+    )
 
 
 def _json_files(folder: str) -> list[str]:
-    return [name for name in storage.names(folder) if name.lower().endswith(".json") and not is_of_a_system(name)]
+    return [
+        name
+        for name in storage.names(folder)
+        if name.lower().endswith(".json") and not is_of_a_system(name)
+    ]
 
 
 def _content(data: bytes) -> list[Any] | None:
@@ -117,7 +171,12 @@ def _content(data: bytes) -> list[Any] | None:
 
 
 def _is_entry(entry: Any) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("filename"), str) and bool(entry["filename"]) and "regions" in entry
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("filename"), str)
+        and bool(entry["filename"])
+        and "regions" in entry
+    )
 
 
 def _entries(given: Iterable[Any], file: str) -> tuple[list[_Entry], list[SkippedItem]]:
@@ -125,14 +184,20 @@ def _entries(given: Iterable[Any], file: str) -> tuple[list[_Entry], list[Skippe
     skipped = []
     for place, entry in enumerate(given, start=1):
         if not _is_entry(entry):
-            skipped.append(SkippedItem(file, f"entry {place}", "an entry without a filename and regions"))
+            skipped.append(
+                SkippedItem(file, f"entry {place}", "an entry without a filename and regions")
+            )
             continue
         regions = entry["regions"]
         regions = list(regions.values()) if isinstance(regions, dict) else regions
         if isinstance(regions, list):
             entries.append(_Entry(entry["filename"], tuple(regions), _stated(entry)))
         else:
-            skipped.append(SkippedItem(file, entry["filename"], f"its regions are not a list: {shown(regions)}"))
+            skipped.append(
+                SkippedItem(
+                    file, entry["filename"], f"its regions are not a list: {shown(regions)}"
+                )
+            )
     return entries, skipped
 
 
@@ -144,14 +209,25 @@ def _stated(entry: Mapping[str, Any]) -> tuple[int, int] | None:
     return None
 
 
-def _folder_of(root: str, file: str, split: str, paths: Sequence[str], entries: Sequence[_Entry], *, needed: bool) -> str:
-    """The folder that holds the first listed images; if no name matches exactly, the folder with the most matches.
+def _folder_of(
+    root: str,
+    file: str,
+    split: str,
+    paths: Sequence[str],
+    entries: Sequence[_Entry],
+    *,
+    needed: bool,
+) -> str:
+    """The folder that holds the first listed images; if no name matches exactly, the folder with
+    the most matches.
 
     Raises:
         FileNotFoundError: if there is none, and images are needed.
     """
     images = set(filter(is_image, paths))
-    above = {"/".join(path.split("/")[:depth]) for path in images for depth in range(path.count("/") + 1)}
+    above = {
+        "/".join(path.split("/")[:depth]) for path in images for depth in range(path.count("/") + 1)
+    }
     likely = [posixpath.dirname(file), f"images/{split}", split, "images", ""]
     folders = [folder for folder in dict.fromkeys([*likely, *sorted(above)]) if folder in above]
     names = [entry.name for entry in entries[:_TRIED]]
@@ -159,14 +235,24 @@ def _folder_of(root: str, file: str, split: str, paths: Sequence[str], entries: 
         if any(posixpath.join(folder, name.replace("\\", "/")) in images for name in names):
             return folder
     inner = {
-        folder: [path.removeprefix(f"{folder}/") for path in images if not folder or path.startswith(f"{folder}/")] for folder in folders
+        folder: [
+            path.removeprefix(f"{folder}/")
+            for path in images
+            if not folder or path.startswith(f"{folder}/")
+        ]
+        for folder in folders
     }
     trees = {folder: Tree("", found) for folder, found in inner.items()}
-    counts = {folder: sum(tree.find(name) is not None for name in names) for folder, tree in trees.items()}
+    counts = {
+        folder: sum(tree.find(name) is not None for name in names) for folder, tree in trees.items()
+    }
     best = max(counts, key=lambda folder: counts[folder], default="")
     if needed and not counts.get(best):
         looked_for = names[0] if names else "nothing"
-        raise FileNotFoundError(f"the images that {file} lists are in no folder of {root} (such as {looked_for}); name it with --images")
+        raise FileNotFoundError(
+            f"the images that {file} lists are in no folder of {root} (such as {looked_for}); name "
+            "it with --images"
+        )
     return best
 
 
@@ -186,7 +272,10 @@ def _records(
         if key in records:
             skipped.append(SkippedItem(file, entry.name, f"an image that is already listed: {key}"))
             continue
-        regions = tuple((class_of(each, attribute) if attribute else only, shape_of(each)) for each in entry.regions)
+        regions = tuple(
+            (class_of(each, attribute) if attribute else only, shape_of(each))
+            for each in entry.regions
+        )
         records[key] = _Record(key, present, error, entry.stated, regions)
     return list(records.values()), skipped
 
@@ -208,16 +297,26 @@ def _others(folder: str, paths: Sequence[str], records: Iterable[_Record]) -> li
 
 def _read(layout: _Layout, record: _Record) -> Reading:
     image = _image(layout, record)
-    found, skipped = objects_as_shown(partial(_objects, layout, record), image, record.stated, record.key)
+    found, skipped = objects_as_shown(
+        partial(_objects, layout, record), image, record.stated, record.key
+    )
     instances, invalid = to_instances(found, layout.file, image.height, image.width, masks=True)
     absent = [] if image.data else [SkippedItem(record.key, "", ABSENT, note=True)]
-    sample = image_sample(key=record.key, image=image.data, height=image.height, width=image.width, instances=instances)
+    sample = image_sample(
+        key=record.key,
+        image=image.data,
+        height=image.height,
+        width=image.width,
+        instances=instances,
+    )
     return sample, [*skipped, *invalid, *absent]
 
 
 def _image(layout: _Layout, record: _Record) -> EncodedImage:
     if record.present:
-        return read_image(storage.join(layout.images, record.key), record.key, layout.rule, record.stated)
+        return read_image(
+            storage.join(layout.images, record.key), record.key, layout.rule, record.stated
+        )
     if record.error:
         raise UnreadableError(record.key, record.error)
     if not layout.rule.needed and record.stated is None:
@@ -232,7 +331,9 @@ def _objects(layout: _Layout, record: _Record, height: int, width: int) -> Parse
         try:
             if label not in layout.index:
                 raise ValueError(unknown_class(label) if label else "a region without a class")
-            found.append(object_of_polygons(name, layout.index[label], [polygon_of(shape)], height, width))
+            found.append(
+                object_of_polygons(name, layout.index[label], [polygon_of(shape)], height, width)
+            )
         except ValueError as error:
             skipped.append(SkippedItem(layout.file, name, str(error)))
     return found, skipped

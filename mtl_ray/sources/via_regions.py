@@ -7,7 +7,21 @@ from mtl_ray.sources.json_values import number, shown
 from mtl_ray.sources.shapes import Points, ellipse, points_of, rectangle
 
 _NAMES_OF_A_CLASS = ("class", "name", "label", "type", "category")
-_NUMBERS = ("name", "all_points_x", "all_points_y", "x", "y", "width", "height", "cx", "cy", "r", "rx", "ry", "theta")
+_NUMBERS = (
+    "name",
+    "all_points_x",
+    "all_points_y",
+    "x",
+    "y",
+    "width",
+    "height",
+    "cx",
+    "cy",
+    "r",
+    "rx",
+    "ry",
+    "theta",
+)
 
 Region = Mapping[str, Any]
 
@@ -18,7 +32,8 @@ def _attributes_of(region: Region) -> Mapping[str, Any]:
 
 
 def find_attribute(regions: Iterable[Region]) -> str:
-    """The attribute that holds the class: the only one, or one with a usual name; "" if there are none.
+    """The attribute that holds the class: the only one, or one with a usual name; "" if there are
+    none.
 
     Raises:
         ValueError: if several attributes are possible.
@@ -26,7 +41,10 @@ def find_attribute(regions: Iterable[Region]) -> str:
     known = {name for region in regions for name in _attributes_of(region)}
     usual = [name for name in _NAMES_OF_A_CLASS if name in {each.lower() for each in known}]
     if len(known) > 1 and not usual:
-        raise ValueError(f"regions have the attributes {', '.join(map(shown, sorted(known)))}: name the class attribute with --attribute")
+        raise ValueError(
+            f"regions have the attributes {', '.join(map(shown, sorted(known)))}: name the class "
+            "attribute with --attribute"
+        )
     return next((each for each in sorted(known) if len(known) == 1 or each.lower() == usual[0]), "")
 
 
@@ -36,13 +54,21 @@ def class_of(region: Region, attribute: str) -> str:
     if isinstance(value, dict):
         ticked = [name for name, chosen in value.items() if chosen]
         value = ticked[0] if len(ticked) == 1 else ""
-    return str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+    return (
+        str(value).strip()
+        if isinstance(value, str | int | float) and not isinstance(value, bool)
+        else ""
+    )
 
 
 def shape_of(region: Region) -> Region | None:
     """The used fields of a region's shape."""
     shape = region.get("shape_attributes") if isinstance(region, dict) else None
-    return {name: _plain(shape[name]) for name in _NUMBERS if name in shape} if isinstance(shape, dict) else None
+    return (
+        {name: _plain(shape[name]) for name in _NUMBERS if name in shape}
+        if isinstance(shape, dict)
+        else None
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -70,7 +96,10 @@ def polygon_of(shape: Region | None) -> Points:
             radius = _number(shape, "r")
             return ellipse((_number(shape, "cx"), _number(shape, "cy")), radius, radius)
         case "ellipse":
-            centre, radii = (_number(shape, "cx"), _number(shape, "cy")), (_number(shape, "rx"), _number(shape, "ry"))
+            centre, radii = (
+                (_number(shape, "cx"), _number(shape, "cy")),
+                (_number(shape, "rx"), _number(shape, "ry")),
+            )
             return ellipse(centre, *radii, _number(shape, "theta") if "theta" in shape else 0.0)
         case "point" | "polyline" | "line":
             raise ValueError(f"a shape without area: {kind}")
@@ -82,5 +111,7 @@ def _number(shape: Region, name: str) -> float:
         raise ValueError(f"a {shape['name']} without {name!r}")
     found = number(shape[name])
     if found is None:
-        raise ValueError(f"a {shape['name']} with something else than numbers: {name} {shown(shape[name])}")
+        raise ValueError(
+            f"a {shape['name']} with something else than numbers: {name} {shown(shape[name])}"
+        )
     return found

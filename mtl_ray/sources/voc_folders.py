@@ -1,4 +1,6 @@
-"""Finds annotations, images and lists of a Pascal VOC dataset: separate folders, one folder, or years of VOCdevkit."""
+"""Finds annotations, images and lists of a Pascal VOC dataset: separate folders, one folder, or
+years of VOCdevkit.
+"""
 
 import re
 from collections import Counter
@@ -47,7 +49,9 @@ class VocFolder:
     images: str
 
     def key_of(self, image: str) -> str:
-        """The key of an image: its path in the folder of images, or in VOCdevkit with several years."""
+        """The key of an image: its path in the folder of images, or in VOCdevkit with several
+        years.
+        """
         return self.image_file(image) if self.name else image
 
     def image_file(self, image: str) -> str:
@@ -60,7 +64,11 @@ class VocFolder:
 
     def annotation_uri(self, path: str) -> str:
         """The URI of an annotation file."""
-        return storage.join(self.uri, self.annotations, path) if self.annotations else storage.join(self.uri, path)
+        return (
+            storage.join(self.uri, self.annotations, path)
+            if self.annotations
+            else storage.join(self.uri, path)
+        )
 
     @property
     def images_uri(self) -> str:
@@ -105,9 +113,11 @@ class VocListing:
 
 
 def find_folders(root: str, years: Sequence[str] | None, split: str) -> list[VocFolder]:
-    """The root, the only folder with annotations up to two levels below it, folders of years, or the folder of the split.
+    """The root, the only folder with annotations up to two levels below it, folders of years, or
+    the folder of the split.
 
-    If there are no folders of annotations, XML files beside images are searched: in ROOT/SPLIT, then in ROOT.
+    If there are no folders of annotations, XML files beside images are searched: in ROOT/SPLIT,
+    then in ROOT.
 
     Raises:
         FileNotFoundError: if there is none, or a year is missing.
@@ -118,29 +128,45 @@ def find_folders(root: str, years: Sequence[str] | None, split: str) -> list[Voc
         found = [folder for folder in level if not set(_ANNOTATIONS).isdisjoint(subfolders(folder))]
         if found:
             return _chosen(root, found, years, split)
-        level = [storage.join(folder, name) for folder in level for name in subfolders(folder) if not is_of_a_system(f"{name}/")]
+        level = [
+            storage.join(folder, name)
+            for folder in level
+            for name in subfolders(folder)
+            if not is_of_a_system(f"{name}/")
+        ]
     present = subfolders(root)
     for name in (split, _ALIASES.get(split, split), ""):
         uri = storage.join(root, name) if name else root
-        if (name in present and any(map(_is_xml, storage.files(uri)))) or (not name and any(map(_is_xml, storage.names(root)))):
+        if (name in present and any(map(_is_xml, storage.files(uri)))) or (
+            not name and any(map(_is_xml, storage.names(root)))
+        ):
             return [VocFolder(uri, "", "", "")]
     raise FileNotFoundError(
-        f"there is no folder Annotations in {root}, nor in the folders below it, and there are no XML files in {root}/{split}; "
+        f"there is no folder Annotations in {root}, nor in the folders below it, and there are no "
+        f"XML files in {root}/{split}; "
         f"folders there: {', '.join(present) or 'none'}"
     )
 
 
-def _chosen(root: str, found: Sequence[str], years: Sequence[str] | None, split: str) -> list[VocFolder]:
+def _chosen(
+    root: str, found: Sequence[str], years: Sequence[str] | None, split: str
+) -> list[VocFolder]:
     by_name = {uri.rpartition("/")[2]: uri for uri in found}
     if years is not None:
-        wanted = [next((name for name in by_name if name in (year, f"VOC{year}")), year) for year in years]
+        wanted = [
+            next((name for name in by_name if name in (year, f"VOC{year}")), year) for year in years
+        ]
         if missing := [name for name in wanted if name not in by_name]:
-            raise FileNotFoundError(f"{root} has no folder {missing[0]} with annotations; it has {', '.join(by_name)}")
+            raise FileNotFoundError(
+                f"{root} has no folder {missing[0]} with annotations; it has {', '.join(by_name)}"
+            )
         by_name = {name: by_name[name] for name in dict.fromkeys(wanted)}
     elif len(by_name) > 1 and not all(re.fullmatch(_YEAR, name) for name in by_name):
         own = next((name for name in (split, _ALIASES.get(split, split)) if name in by_name), None)
         if own is None:
-            raise ValueError(f"{root} holds several VOC datasets, name one of them: {', '.join(found)}")
+            raise ValueError(
+                f"{root} holds several VOC datasets, name one of them: {', '.join(found)}"
+            )
         by_name = {own: by_name[own]}
     several = len(by_name) > 1
     return [_folder(uri, f"{name}/" if several else "") for name, uri in sorted(by_name.items())]
@@ -148,12 +174,16 @@ def _chosen(root: str, found: Sequence[str], years: Sequence[str] | None, split:
 
 def _folder(uri: str, name: str) -> VocFolder:
     present = subfolders(uri)
-    annotations, images = (next((each for each in usual if each in present), usual[0]) for usual in (_ANNOTATIONS, _IMAGES))
+    annotations, images = (
+        next((each for each in usual if each in present), usual[0])
+        for usual in (_ANNOTATIONS, _IMAGES)
+    )
     return VocFolder(uri, name, annotations, images)
 
 
 def list_split(folder: VocFolder, split: str, *, needed: bool = True) -> VocListing:
-    """The ids of a split, without duplicates; without any lists, all annotated ids and all images without annotations.
+    """The ids of a split, without duplicates; without any lists, all annotated ids and all images
+    without annotations.
 
     Args:
         folder: of the dataset.
@@ -171,11 +201,20 @@ def list_split(folder: VocFolder, split: str, *, needed: bool = True) -> VocList
     beside = _below(folder.images_uri)
     finder = _ImageFinder([path for path in beside if is_image(path)], files)
     has_lists = any(storage.names(storage.join(folder.uri, lists)) for lists in _LISTS)
-    ids, skipped = _listed(folder, split, files) if has_lists else (_part_of(split, list(files)), [])
-    items = [VocItem(name, files.get(name), finder.find(name, headings.get(name), needed=needed)) for name in ids]
+    ids, skipped = (
+        _listed(folder, split, files) if has_lists else (_part_of(split, list(files)), [])
+    )
+    items = [
+        VocItem(name, files.get(name), finder.find(name, headings.get(name), needed=needed))
+        for name in ids
+    ]
     if not has_lists:
         taken = finder.used | {_stem(path) for path in finder.used}
-        left = [path for path in _part_of(split, finder.images) if path not in taken and _stem(path) not in taken]
+        left = [
+            path
+            for path in _part_of(split, finder.images)
+            if path not in taken and _stem(path) not in taken
+        ]
         items += [VocItem(_stem(path), None, path, listed=False) for path in left]
         skipped = [*skipped, *negatives(map(folder.image_file, left))]
     skipped += passed_over(beside, folder.image_file(""), (_XML,))
@@ -185,7 +224,9 @@ def list_split(folder: VocFolder, split: str, *, needed: bool = True) -> VocList
 
 
 class _ImageFinder:
-    """Finds the image of an id: by its name, else by the name in its XML file. No two ids get the same image."""
+    """Finds the image of an id: by its name, else by the name in its XML file. No two ids get
+    the same image.
+    """
 
     def __init__(self, images: list[str], ids: Container[str]) -> None:
         self.images, self._ids = images, ids
@@ -200,11 +241,23 @@ class _ImageFinder:
         named = heading.file if heading is not None else ""
         same = self._by_stem.get(name, [])
         last = named.replace("\\", "/").rpartition("/")[2]
-        found = next((path for path in same if path.rpartition("/")[2] == last), same[-1] if same else None)
+        found = next(
+            (path for path in same if path.rpartition("/")[2] == last), same[-1] if same else None
+        )
         if found is None:
             stem = self._stems.find(name)
-            options = [self._paths.find(named) if named else None, self._by_stem[stem][-1] if stem else None]
-            found = next((path for path in options if path and path not in self.used and _stem(path) not in self._ids), None)
+            options = [
+                self._paths.find(named) if named else None,
+                self._by_stem[stem][-1] if stem else None,
+            ]
+            found = next(
+                (
+                    path
+                    for path in options
+                    if path and path not in self.used and _stem(path) not in self._ids
+                ),
+                None,
+            )
         if found is not None:
             self.used.add(found)
         elif not needed:
@@ -220,8 +273,12 @@ def _headings(contents: Mapping[str, bytes]) -> Iterable[tuple[str, voc_xml.Head
             continue  # the reader skips the file
 
 
-def _listed(folder: VocFolder, split: str, files: Mapping[str, str]) -> tuple[list[str], list[SkippedItem]]:
-    """The ids of a list, matched to annotation files, without duplicates; paths that leave the folder are skipped."""
+def _listed(
+    folder: VocFolder, split: str, files: Mapping[str, str]
+) -> tuple[list[str], list[SkippedItem]]:
+    """The ids of a list, matched to annotation files, without duplicates; paths that leave the
+    folder are skipped.
+    """
     uri = find_list(folder.uri, split, _LISTS)
     entries, skipped = read_ids(uri, folder.uri, files)
     tree, file = Tree("", list(files)), uri.removeprefix(folder.uri).lstrip("/")
@@ -234,7 +291,11 @@ def _listed(folder: VocFolder, split: str, files: Mapping[str, str]) -> tuple[li
             skipped.append(SkippedItem(file, entry, str(error)))
     return list(found), [
         *skipped,
-        *(SkippedItem(file, name, f"{LISTED_AGAIN}: {name}", note=True) for name, count in found.items() if count > 1),
+        *(
+            SkippedItem(file, name, f"{LISTED_AGAIN}: {name}", note=True)
+            for name, count in found.items()
+            if count > 1
+        ),
     ]
 
 

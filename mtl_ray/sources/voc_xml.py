@@ -1,7 +1,7 @@
 """An XML file of Pascal VOC, with the attributes and keypoints that multi-task datasets add to it.
 
-VOC's pixels count from 1 and a box includes its last pixel, so xmin ymin xmax ymax become xmin-1 ymin-1 xmax ymax. Keypoints
-count from 0; (-1, -1) marks a missing one.
+VOC's pixels count from 1 and a box includes its last pixel, so xmin ymin xmax ymax become xmin-1
+ymin-1 xmax ymax. Keypoints count from 0; (-1, -1) marks a missing one.
 """
 
 import math
@@ -23,7 +23,9 @@ _TRUNK = ((6, 7), (6, 12), (7, 13), (12, 13))
 _LIMBS = ((6, 8), (8, 10), (7, 9), (9, 11), (12, 14), (14, 16), (13, 15), (15, 17))
 SKELETON = (*_HEAD, *_TRUNK, *_LIMBS)
 ATTRIBUTES = ("property", "gender", "age")
-"""Further columns: property 1 if gender or age is given, else 0; gender 1 female, else 0; age 1 child, else 0; -1 unknown."""
+"""Further columns: property 1 if gender or age is given, else 0; gender 1 female, else 0; age 1
+child, else 0; -1 unknown.
+"""
 
 _ONE_PIXEL = "an object of a single pixel, kept, but perhaps a click by mistake"
 _POINT = re.compile(r"\(?\s*([-+]?[\d.]+)\s*,\s*([-+]?[\d.]+)\s*\)?")
@@ -52,7 +54,9 @@ def parse_xml(content: bytes) -> ElementTree.Element:
     """
     text = text_of_xml(content)
     if "<!ENTITY" in text:
-        raise ValueError("it defines entities, which annotations do not need and which may grow without bound")
+        raise ValueError(
+            "it defines entities, which annotations do not need and which may grow without bound"
+        )
     try:
         tree = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
@@ -65,7 +69,11 @@ def parse_xml(content: bytes) -> ElementTree.Element:
 def heading(tree: ElementTree.Element) -> Heading:
     """The facts of a file: its image, and the class names that are valid text."""
     names = {_text(item, "name") for item in tree.findall("object")}
-    return Heading(frozenset(name for name in names if name and UNREADABLE not in name), _text(tree, "filename"), _size(tree))
+    return Heading(
+        frozenset(name for name in names if name and UNREADABLE not in name),
+        _text(tree, "filename"),
+        _size(tree),
+    )
 
 
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
@@ -73,12 +81,19 @@ def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
         height, width = (float(_text(tree, f"size/{side}")) for side in ("height", "width"))
     except ValueError:
         return None
-    whole = all(math.isfinite(side) and side == int(side) and 0 < side < 1 << 31 for side in (height, width))
+    whole = all(
+        math.isfinite(side) and side == int(side) and 0 < side < 1 << 31 for side in (height, width)
+    )
     return (int(height), int(width)) if whole else None
 
 
 def voc_objects(
-    tree: ElementTree.Element, file: str, index: Mapping[str, int], *, people: bool, last_pixel: bool = True
+    tree: ElementTree.Element,
+    file: str,
+    index: Mapping[str, int],
+    *,
+    people: bool,
+    last_pixel: bool = True,
 ) -> tuple[list[FoundObject], list[SkippedItem]]:
     """The objects of a file, and a SkippedItem for each invalid one.
 
@@ -100,7 +115,11 @@ def voc_objects(
                 raise ValueError(unknown_class(label))
             box = _box(item, last_pixel)
             if box[2] - box[0] == box[3] - box[1] == 1:
-                skipped.append(SkippedItem(file, name, f"{_ONE_PIXEL}: x {box[0] + 1:g}, y {box[1] + 1:g}", note=True))
+                skipped.append(
+                    SkippedItem(
+                        file, name, f"{_ONE_PIXEL}: x {box[0] + 1:g}, y {box[1] + 1:g}", note=True
+                    )
+                )
             found.append(
                 FoundObject(
                     name=name,
@@ -118,14 +137,18 @@ def voc_objects(
 
 
 def _box(item: ElementTree.Element, last_pixel: bool) -> tuple[float, float, float, float]:
-    """The box in pixels from 0, end exclusive. A box of one pixel (xmin = xmax) keeps it, also without its last pixel."""
+    """The box in pixels from 0, end exclusive. A box of one pixel (xmin = xmax) keeps it, also
+    without its last pixel.
+    """
     corners = [_text(item, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
     if not any(corners):
         raise ValueError("it has no bndbox")
     try:
         x1, y1, x2, y2 = map(float, corners)
     except ValueError:
-        raise ValueError(f"its box has something else than numbers: {' '.join(corners)[:80]}") from None
+        raise ValueError(
+            f"its box has something else than numbers: {' '.join(corners)[:80]}"
+        ) from None
     if x2 <= x1 - 1 or y2 <= y1 - 1:
         raise ValueError(f"its box has no area: x {x1:g} to {x2:g}, y {y1:g} to {y2:g}")
     (x1, x2), (y1, y2) = _span(x1, x2, last_pixel), _span(y1, y2, last_pixel)
@@ -133,7 +156,9 @@ def _box(item: ElementTree.Element, last_pixel: bool) -> tuple[float, float, flo
 
 
 def _span(first: float, last: float, last_pixel: bool) -> tuple[float, float]:
-    """Pixels first to last (from 1) as a range from 0; pixel 0, of files that count from 0, becomes the first pixel."""
+    """Pixels first to last (from 1) as a range from 0; pixel 0, of files that count from 0,
+    becomes the first pixel.
+    """
     if last <= 0 <= first:
         return 0.0, 1.0
     if last_pixel or last - first < 1:
@@ -158,7 +183,10 @@ def _nodes(item: ElementTree.Element) -> list[tuple[float, float, float]]:
 
 def _attributes(item: ElementTree.Element) -> dict[str, int]:
     gender, age = _text(item, "gender").lower(), _text(item, "age").lower()
-    said = {"gender": int(gender == "female") if gender else -1, "age": int(age == "child") if age else -1}
+    said = {
+        "gender": int(gender == "female") if gender else -1,
+        "age": int(age == "child") if age else -1,
+    }
     return {"property": int(bool(gender or age)), **said}
 
 

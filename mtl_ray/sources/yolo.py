@@ -14,7 +14,13 @@ from mtl_ray.sources.objects import to_instances
 from mtl_ray.sources.source import Reading, SkippedItem, Source, UnreadableError, fingerprint_of
 from mtl_ray.sources.yolo_description import Description, merged, read_description
 from mtl_ray.sources.yolo_files import LABELS, find_labels, find_split_images
-from mtl_ray.sources.yolo_lines import LineRule, classes_in, has_confidences, has_polygon, yolo_objects
+from mtl_ray.sources.yolo_lines import (
+    LineRule,
+    classes_in,
+    has_confidences,
+    has_polygon,
+    yolo_objects,
+)
 
 _NO_SIZES = "; YOLO labels state no image sizes, so images are needed"
 
@@ -29,7 +35,9 @@ class _Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """An image (its path in the root and its key), and its label file; None for an image without objects."""
+    """An image (its path in the root and its key), and its label file; None for an image without
+    objects.
+    """
 
     image: str
     key: str
@@ -44,11 +52,16 @@ def open_yolo(config: Yolo, rule: ImageRule = USUAL_RULE) -> Source:
         ValueError: if data.yaml cannot be read, or states keypoints.
     """
     root = storage.absolute(config.root)
-    stamps = {uri.removeprefix(root).lstrip("/"): stamp for uri, stamp in storage.stamps(root).items()}
+    stamps = {
+        uri.removeprefix(root).lstrip("/"): stamp for uri, stamp in storage.stamps(root).items()
+    }
     files = [path for path in stamps if not is_of_a_system(path)]
     described = read_description(root, files)
     if described.keypoints:  # some of their lines look like polygons
-        raise ValueError(f"{root}: {described.file} has kpt_shape: YOLO keypoints are not supported; convert the dataset to COCO")
+        raise ValueError(
+            f"{root}: {described.file} has kpt_shape: YOLO keypoints are not supported; convert "
+            "the dataset to COCO"
+        )
     try:
         keys, skipped = find_split_images(root, config.split, described, files)
     except FileNotFoundError as error:
@@ -61,7 +74,12 @@ def open_yolo(config: Yolo, rule: ImageRule = USUAL_RULE) -> Source:
     confidence = has_confidences(contents.values())
     if confidence:
         notes.append(
-            SkippedItem(next(iter(labels.values())), "", "boxes with a confidence in a sixth column, which is not used", note=True)
+            SkippedItem(
+                next(iter(labels.values())),
+                "",
+                "boxes with a confidence in a sixth column, which is not used",
+                note=True,
+            )
         )
     masks = any(has_polygon(content) for content in contents.values())
     return Source(
@@ -70,30 +88,53 @@ def open_yolo(config: Yolo, rule: ImageRule = USUAL_RULE) -> Source:
         reader=partial(_read, _Layout(root, LineRule(classes, confidence), masks, rule)),
         skipped=(*skipped, *notes, *merges),
         fingerprint=fingerprint_of(
-            [*said, *keys, *(contents.get(image, b"") for image in keys), *(stamps.get(image, "") for image in keys)]
+            [
+                *said,
+                *keys,
+                *(contents.get(image, b"") for image in keys),
+                *(stamps.get(image, "") for image in keys),
+            ]
         ),
     )
 
 
-def _class_names(root: str, config: Yolo, described: Description, files: Sequence[str], beside: bool) -> tuple[str, ...]:
-    """The names of the user, data.yaml or classes.txt; else the numbers in all label files of the dataset."""
+def _class_names(
+    root: str, config: Yolo, described: Description, files: Sequence[str], beside: bool
+) -> tuple[str, ...]:
+    """The names of the user, data.yaml or classes.txt; else the numbers in all label files of
+    the dataset.
+    """
     if config.classes:
         return read_class_names(storage.absolute(config.classes))
     if names := described.names or find_class_names(root, None):
         return names
     part = "/" if beside else f"/{config.labels or LABELS}/"
-    texts = {path: storage.join(root, path) for path in files if path.lower().endswith(".txt") and part in f"/{path}"}
-    return collect({str(number) for content in read_each(texts).values() for number in classes_in(content)})
+    texts = {
+        path: storage.join(root, path)
+        for path in files
+        if path.lower().endswith(".txt") and part in f"/{path}"
+    }
+    return collect(
+        {str(number) for content in read_each(texts).values() for number in classes_in(content)}
+    )
 
 
 def _read(layout: _Layout, record: _Record) -> Reading:
     image = read_image(storage.join(layout.root, record.image), record.image, layout.images)
     file = record.labels or record.image
     try:
-        text = text_of(storage.read(storage.join(layout.root, record.labels))) if record.labels else ""
+        text = (
+            text_of(storage.read(storage.join(layout.root, record.labels))) if record.labels else ""
+        )
     except ValueError as error:
         raise UnreadableError(file, str(error)) from None
     found, skipped = yolo_objects(text, file, layout.lines, image.height, image.width)
     instances, invalid = to_instances(found, file, image.height, image.width, masks=layout.masks)
-    sample = image_sample(key=record.key, image=image.data, height=image.height, width=image.width, instances=instances)
+    sample = image_sample(
+        key=record.key,
+        image=image.data,
+        height=image.height,
+        width=image.width,
+        instances=instances,
+    )
     return sample, [*skipped, *invalid]

@@ -1,4 +1,6 @@
-"""Reads data.yaml (or darknet's obj.data) of a YOLO dataset: folders or lists of splits, and class names."""
+"""Reads data.yaml (or darknet's obj.data) of a YOLO dataset: folders or lists of splits, and
+class names.
+"""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +18,11 @@ _FILES = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 _YAML = (".yaml", ".yml")
 _DARKNET = (".data", ".names")
 _NOTHING = frozenset({"", "~", "null", "none"})
-_ALIASES = {"val": ("val", "valid", "validation"), "valid": ("valid", "val", "validation"), "validation": ("validation", "val", "valid")}
+_ALIASES = {
+    "val": ("val", "valid", "validation"),
+    "valid": ("valid", "val", "validation"),
+    "validation": ("validation", "val", "valid"),
+}
 _PATH_IN_QUOTES = re.compile(r"""^(\s*(?:-\s*|[\w-]+:\s*))"([^"\n]*\\[^"\n]*)"\s*$""", re.MULTILINE)
 """A Windows path in double quotes, where YAML treats backslashes as escapes."""
 
@@ -43,7 +49,10 @@ class Description:
         """The folders or lists of a split."""
         said = next((self.splits[name] for name in aliases(split) if self.splits.get(name)), ())
         absolute = re.compile(r"[/\\~]|[A-Za-z]:")
-        return [f"{self.path}/{place}" if self.path and not absolute.match(place) else place for place in said]
+        return [
+            f"{self.path}/{place}" if self.path and not absolute.match(place) else place
+            for place in said
+        ]
 
 
 def aliases(split: str) -> tuple[str, ...]:
@@ -67,7 +76,9 @@ def read_description(root: str, files: Sequence[str]) -> Description:
     for name in (here[low] for low in sorted(here) if low.endswith(_YAML)):
         if _load(root, name).get("names"):
             return _of_yaml(root, name, files)
-    return _of_darknet(root, [name for name in here.values() if name.lower().endswith(_DARKNET)], files)
+    return _of_darknet(
+        root, [name for name in here.values() if name.lower().endswith(_DARKNET)], files
+    )
 
 
 def _of_yaml(root: str, name: str, files: Sequence[str]) -> Description:
@@ -75,7 +86,9 @@ def _of_yaml(root: str, name: str, files: Sequence[str]) -> Description:
     return Description(
         file=name,
         path=_text(said.get("path")),
-        splits={key: _texts(value) for key, value in said.items() if key not in ("names", "path", "nc")},
+        splits={
+            key: _texts(value) for key, value in said.items() if key not in ("names", "path", "nc")
+        },
         names=_names(said.get("names"), f"{root}/{name}", root, files),
         keypoints=bool(_texts(said.get("kpt_shape"))),
     )
@@ -85,7 +98,9 @@ def _load(root: str, name: str) -> Mapping[str, Any]:
     """A YAML file with every scalar as text: ``no`` is not a boolean and ``1.10`` not a number."""
     uri = storage.join(root, name)
     try:
-        text = _PATH_IN_QUOTES.sub(lambda match: f'{match[1]}"{match[2]}"'.replace("\\", "/"), text_of(storage.read(uri)))
+        text = _PATH_IN_QUOTES.sub(
+            lambda match: f'{match[1]}"{match[2]}"'.replace("\\", "/"), text_of(storage.read(uri))
+        )
         content = yaml.load(text, Loader=yaml.BaseLoader)  # creates only texts, lists and dicts
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{uri} is not YAML: {' '.join(str(error).split())[:300]}") from None
@@ -97,12 +112,16 @@ def _of_darknet(root: str, found: Sequence[str], files: Sequence[str]) -> Descri
     said: dict[str, str] = {}
     for name in found:
         if name.lower().endswith(".data"):
-            lines = (line.partition("=") for line in _lines(storage.join(root, name)) if "=" in line)
+            lines = (
+                line.partition("=") for line in _lines(storage.join(root, name)) if "=" in line
+            )
             said |= {key.strip(): value.strip() for key, _, value in lines}
     named = Tree(root, files).find(said["names"]) if said.get("names") else None
     file = named or next((name for name in found if name.lower().endswith(".names")), "")
     names = read_class_names(storage.join(root, file)) if file else None
-    splits = {key: [value] for key, value in said.items() if key not in ("names", "classes", "backup")}
+    splits = {
+        key: [value] for key, value in said.items() if key not in ("names", "classes", "backup")
+    }
     return Description(file=file, splits=splits, names=names)
 
 
@@ -119,7 +138,10 @@ def _names(said: Any, file: str, root: str, files: Sequence[str]) -> tuple[str, 
             return None
         found = Tree(root, files).find(said)
         if found is None:
-            raise ValueError(f"{file}: names is neither a list, nor a mapping, nor a file in {root}: {said[:80]!r}")
+            raise ValueError(
+                f"{file}: names is neither a list, nor a mapping, nor a file in {root}: "
+                f"{said[:80]!r}"
+            )
         return read_class_names(storage.join(root, found))
     if isinstance(said, dict):
         said = _by_number(said, file)
@@ -138,8 +160,12 @@ def _by_number(said: Mapping[Any, Any], file: str) -> list[Any]:
         except (TypeError, ValueError):
             continue
         if len(numbers) == len(said) and all(0 <= number < MOST_CLASSES for number in numbers):
-            return [numbers.get(number, str(number)) for number in range(max(numbers, default=-1) + 1)]
-    raise ValueError(f"{file}: names must be a list, or a mapping from numbers to names, each number once")
+            return [
+                numbers.get(number, str(number)) for number in range(max(numbers, default=-1) + 1)
+            ]
+    raise ValueError(
+        f"{file}: names must be a list, or a mapping from numbers to names, each number once"
+    )
 
 
 def _text(value: Any) -> str:
@@ -150,12 +176,23 @@ def _texts(value: Any) -> list[str]:
     return list(filter(None, map(_text, value if isinstance(value, list) else [value])))
 
 
-def merged(names: Iterable[str], file: str) -> tuple[tuple[str, ...], tuple[int, ...], list[SkippedItem]]:
-    """The names without duplicates, the class index of each number, and a note on each duplicate."""
+def merged(
+    names: Iterable[str], file: str
+) -> tuple[tuple[str, ...], tuple[int, ...], list[SkippedItem]]:
+    """The names without duplicates, the class index of each number, and a note on each
+    duplicate.
+    """
     index: dict[str, int] = {}
     classes, notes = [], []
     for number, name in enumerate(names):
         if name in index:
-            notes.append(SkippedItem(file, f"class {number}", f"classes of the same name were merged: {name}", note=True))
+            notes.append(
+                SkippedItem(
+                    file,
+                    f"class {number}",
+                    f"classes of the same name were merged: {name}",
+                    note=True,
+                )
+            )
         classes.append(index.setdefault(name, len(index)))
     return tuple(index), tuple(classes), notes

@@ -1,4 +1,6 @@
-"""Parses a YOLO label file: "class cx cy w h" for a box, "class x1 y1 x2 y2 x3 y3 ..." for a polygon, relative to the image size."""
+"""Parses a YOLO label file: "class cx cy w h" for a box, "class x1 y1 x2 y2 x3 y3 ..." for a
+polygon, relative to the image size.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -35,8 +37,15 @@ def has_polygon(content: bytes) -> bool:
 
 def has_confidences(contents: Iterable[bytes]) -> bool:
     """Whether all lines of a dataset's label files have six numbers, the sixth in [0, 1]."""
-    lines = [numbers for content in contents for line in content.splitlines() if (numbers := _numbers(line))]
-    return bool(lines) and all(len(numbers) == _OF_A_BOX + 1 and 0 <= numbers[-1] <= 1 for numbers in lines)
+    lines = [
+        numbers
+        for content in contents
+        for line in content.splitlines()
+        if (numbers := _numbers(line))
+    ]
+    return bool(lines) and all(
+        len(numbers) == _OF_A_BOX + 1 and 0 <= numbers[-1] <= 1 for numbers in lines
+    )
 
 
 def _numbers(line: bytes) -> list[float]:
@@ -53,7 +62,9 @@ def classes_in(content: bytes) -> set[int]:
     return {int(number) for number in found if 0 <= number < MOST_CLASSES and number == int(number)}
 
 
-def yolo_objects(text: str, file: str, rule: LineRule, height: int, width: int) -> tuple[list[FoundObject], list[SkippedItem]]:
+def yolo_objects(
+    text: str, file: str, rule: LineRule, height: int, width: int
+) -> tuple[list[FoundObject], list[SkippedItem]]:
     """The objects of a label file, and a SkippedItem for each invalid line.
 
     Args:
@@ -81,15 +92,24 @@ def _object(fields: list[str], name: str, rule: LineRule, height: int, width: in
         raise ValueError(unknown_class(fields[0][:40]))
     if len(values) == _OF_A_BOX:
         _, x, y, half_width, half_height = (*values[:3], values[3] / 2, values[4] / 2)
-        box = ((x - half_width) * width, (y - half_height) * height, (x + half_width) * width, (y + half_height) * height)
+        box = (
+            (x - half_width) * width,
+            (y - half_height) * height,
+            (x + half_width) * width,
+            (y + half_height) * height,
+        )
         return FoundObject(name=name, box_xyxy=box, class_index=rule.classes[number])
     if max(map(abs, values[1:])) > _FAR:
         raise ValueError("its points lie far outside the image")
     xs, ys = [value * width for value in values[1::2]], [value * height for value in values[2::2]]
-    mask = masks.from_polygons([[value for point in zip(xs, ys, strict=True) for value in point]], height, width)
+    mask = masks.from_polygons(
+        [[value for point in zip(xs, ys, strict=True) for value in point]], height, width
+    )
     area = float(masks.area(mask, height, width))
     box = (min(xs), min(ys), max(xs), max(ys))
-    return FoundObject(name=name, box_xyxy=box, class_index=rule.classes[number], area=area, mask=mask)
+    return FoundObject(
+        name=name, box_xyxy=box, class_index=rule.classes[number], area=area, mask=mask
+    )
 
 
 def _values(fields: list[str], rule: LineRule) -> list[float]:
@@ -107,5 +127,8 @@ def _values(fields: list[str], rule: LineRule) -> list[float]:
     if rule.confidence and len(values) == _OF_A_BOX + 1:
         return values[:_OF_A_BOX]
     if len(values) != _OF_A_BOX and (len(values) < _OF_A_TRIANGLE or len(values) % 2 == 0):
-        raise ValueError(f"a box has five numbers, a polygon a class and at least three points: the line has {len(values)}")
+        raise ValueError(
+            "a box has five numbers, a polygon a class and at least three points: the line has "
+            f"{len(values)}"
+        )
     return values

@@ -72,7 +72,9 @@ class Charts(NamedTuple):
     precision_recall: PrecisionRecall | None = None
 
 
-def interpolated_precision(correct: NDArray[np.int64], predicted: NDArray[np.int64], total: int) -> NDArray[np.float64]:
+def interpolated_precision(
+    correct: NDArray[np.int64], predicted: NDArray[np.int64], total: int
+) -> NDArray[np.float64]:
     """Precision at the recalls ``RECALLS``, float64 (101,).
 
     Args:

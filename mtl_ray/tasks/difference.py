@@ -58,11 +58,15 @@ class Difference:
     alone: tuple[str, ...] = ()
     incomparable: tuple[str, ...] = ()
 
-    def with_positions(self, first: NDArray[Any], second: NDArray[Any], reach: float) -> "Difference":
+    def with_positions(
+        self, first: NDArray[Any], second: NDArray[Any], reach: float
+    ) -> "Difference":
         """Adds positions in pixels, clipped to ``reach`` outside the canvas. NaN makes the figures
         NaN.
         """
-        first, second = (np.clip(side.astype(np.float64), -reach, 2 * reach) for side in (first, second))
+        first, second = (
+            np.clip(side.astype(np.float64), -reach, 2 * reach) for side in (first, second)
+        )
         apart = np.abs(first - second)
         relative = apart / np.maximum(np.abs(first), 1)
         most = float(np.max(apart, initial=self.max_px or 0.0))
@@ -87,7 +91,13 @@ def fields_of(prediction: Any) -> dict[str, NDArray[Any]]:
     return {name: np.asarray(value) for name, value in values.items() if value is not None}
 
 
-def field_faults(first: Fields, second: Fields, known: Sequence[str], sides: Sides, per_object: Sequence[str] = ()) -> tuple[str, ...]:
+def field_faults(
+    first: Fields,
+    second: Fields,
+    known: Sequence[str],
+    sides: Sides,
+    per_object: Sequence[str] = (),
+) -> tuple[str, ...]:
     """A sentence for each field that is unknown, that only one side has, or whose shapes differ.
 
     Args:
@@ -99,11 +109,15 @@ def field_faults(first: Fields, second: Fields, known: Sequence[str], sides: Sid
             sides. The first of them defines the number of rows; a side without objects need not
             have the others.
     """
-    of_objects = per_object if per_object and per_object[0] in first and per_object[0] in second else ()
+    of_objects = (
+        per_object if per_object and per_object[0] in first and per_object[0] in second else ()
+    )
     return tuple(_faults(first, second, known, sides, of_objects))
 
 
-def _faults(first: Fields, second: Fields, known: Sequence[str], sides: Sides, per_object: Sequence[str]) -> Iterator[str]:
+def _faults(
+    first: Fields, second: Fields, known: Sequence[str], sides: Sides, per_object: Sequence[str]
+) -> Iterator[str]:
     counts = [len(side[per_object[0]]) for side in (first, second)] if per_object else [0, 0]
     for name in sorted(first.keys() | second.keys()):
         if name not in known:
@@ -112,7 +126,10 @@ def _faults(first: Fields, second: Fields, known: Sequence[str], sides: Sides, p
             if name not in per_object or counts[int(name in first)]:
                 yield f"only {sides[int(name in second)]} has {name!r}"
         elif name in per_object:
-            if first[name].shape[1:] != second[name].shape[1:] or [len(first[name]), len(second[name])] != counts:
+            if (
+                first[name].shape[1:] != second[name].shape[1:]
+                or [len(first[name]), len(second[name])] != counts
+            ):
                 yield f"{name!r} has the shapes {first[name].shape} and {second[name].shape}"
         elif first[name].shape != second[name].shape:
             yield f"{name!r} has the shapes {first[name].shape} and {second[name].shape}"

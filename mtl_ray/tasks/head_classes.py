@@ -24,7 +24,8 @@ MAX_NAMED = 10
 
 
 def head_vocabulary(head: HeadKind, vocabulary: Vocabulary, name: str = "NAME") -> Vocabulary:
-    """The vocabulary with the classes of a head, in its order; the vocabulary itself if it learns all.
+    """The vocabulary with the classes of a head, in its order; the vocabulary itself if it learns
+    all.
 
     Args:
         head: its config, or what is known of it.
@@ -40,7 +41,9 @@ def head_vocabulary(head: HeadKind, vocabulary: Vocabulary, name: str = "NAME") 
         return vocabulary
     if unknown := [each for each in wanted if each not in names]:
         near = get_close_matches(unknown[0], names) or names[:MAX_NAMED]
-        problem = f"model.heads.{name}.classes: {unknown[0]!r} is no class of the {kind} of this dataset"
+        problem = (
+            f"model.heads.{name}.classes: {unknown[0]!r} is no class of the {kind} of this dataset"
+        )
         raise ValueError(f"{problem}. Fix: name classes such as {', '.join(near)}")
     places = [names.index(each) for each in wanted]
     colours, ids = dict(vocabulary.colours), dict(vocabulary.category_ids)
@@ -48,11 +51,14 @@ def head_vocabulary(head: HeadKind, vocabulary: Vocabulary, name: str = "NAME") 
         colours[kind] = tuple(colours[kind][place] for place in places)
     if ids.get(kind):
         ids[kind] = tuple(ids[kind][place] for place in places)
-    return replace(vocabulary, classes={**vocabulary.classes, kind: wanted}, colours=colours, category_ids=ids)
+    return replace(
+        vocabulary, classes={**vocabulary.classes, kind: wanted}, colours=colours, category_ids=ids
+    )
 
 
 def numbered_vocabulary(heads: Iterable[HeadKind], count: int) -> Vocabulary:
-    """A vocabulary for heads whose data is not known: ``count`` classes of each kind, named by number.
+    """A vocabulary for heads whose data is not known: ``count`` classes of each kind, named by
+    number.
 
     The classes that heads name come first.
 
@@ -64,7 +70,9 @@ def numbered_vocabulary(heads: Iterable[HeadKind], count: int) -> Vocabulary:
     every = list(heads)
     classes: dict[str, tuple[str, ...]] = {}
     for kind in dict.fromkeys(head.annotation for head in every):
-        named = dict.fromkeys(name for head in every if head.annotation == kind for name in head.classes or ())
+        named = dict.fromkeys(
+            name for head in every if head.annotation == kind for name in head.classes or ()
+        )
         classes[kind] = (*named, *map(str, range(count)))[: max(count, len(named))]
     return Vocabulary(classes=classes, exclusive_labels=any(head.exclusive for head in every))
 
@@ -91,7 +99,11 @@ class HeadClasses:
             ValueError: see ``head_vocabulary``.
         """
         own, kind = head_vocabulary(head, vocabulary, name), head.task.kind
-        mapper = None if own is vocabulary else ClassMapper.between(vocabulary.classes[kind.name], own.classes[kind.name])
+        mapper = (
+            None
+            if own is vocabulary
+            else ClassMapper.between(vocabulary.classes[kind.name], own.classes[kind.name])
+        )
         return HeadClasses(kind=kind, vocabulary=own, mapper=mapper)
 
     @property
@@ -99,10 +111,18 @@ class HeadClasses:
         """(K,) the index in the run of each class of the head."""
         assert self.mapper is not None
         head_index = self.mapper.indices
-        return np.array([int(np.flatnonzero(head_index == place)[0]) for place in range(len(self.mapper.names))], np.int64)
+        return np.array(
+            [
+                int(np.flatnonzero(head_index == place)[0])
+                for place in range(len(self.mapper.names))
+            ],
+            np.int64,
+        )
 
     def sample(self, sample: Sample) -> Sample:
-        """A sample of the run in the classes of the head; not annotated if its dataset knows none."""
+        """A sample of the run in the classes of the head; not annotated if its dataset knows
+        none.
+        """
         if self.mapper is None or self.kind.name not in sample.annotations:
             return sample
         name = self.kind.name

@@ -41,11 +41,15 @@ View = Literal["boxes", "map", "labels", "json"]
 beside it, or JSON as text.
 """
 CocoResults = Callable[[Prediction_contra, int, int, int, Sequence[int]], list[dict[str, Any]]]
-"""Prediction, image id, image height, image width, category id by class index -> entries of a COCO results file."""
+"""Prediction, image id, image height, image width, category id by class index -> entries of a
+COCO results file.
+"""
 
 
 class Metric(Protocol[Prediction_contra]):
-    """Counts that can be merged: ``a.merge(b)`` over shards, ranks and Ray tasks equals one pass."""
+    """Counts that can be merged: ``a.merge(b)`` over shards, ranks and Ray tasks equals one
+    pass.
+    """
 
     main: str
     """The entry of ``result`` by which checkpoints are compared."""
@@ -125,7 +129,9 @@ class AnyHead(HeadKind, Protocol):
         """Further arrays of the batch that it reads; see ``HeadOptions``."""
         ...
 
-    def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
+    def build(
+        self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]
+    ) -> "Head":
         """The module, with random weights.
 
         Args:
@@ -164,7 +170,9 @@ class HeadOptions:
     weight: float = Field(default=1.0, ge=0)
     """Weight of this head's losses in the sum."""
     classes: Annotated[tuple[str, ...] | None, AfterValidator(_distinct)] = None
-    """The classes that this head learns, of those of its annotation, in this order; all by default."""
+    """The classes that this head learns, of those of its annotation, in this order; all by
+    default.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,14 +220,22 @@ class Task(Protocol[Prediction, Config_contra]):
         ...
 
     def decode(self, arrays: Fields, frame: Any, head: Config_contra) -> Prediction:
-        """The prediction of one sample, in the units of the original (pixels of an image), from the network outputs of its frame."""
+        """The prediction of one sample, in the units of the original (pixels of an image), from
+        the network outputs of its frame.
+        """
         ...
 
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> Metric[Prediction]:
         """An empty metric for the classes of the vocabulary."""
         ...
 
-    def to_response(self, prediction: Prediction, vocabulary: Vocabulary, score_threshold: float, image_file: str | None = None) -> Any:
+    def to_response(
+        self,
+        prediction: Prediction,
+        vocabulary: Vocabulary,
+        score_threshold: float,
+        image_file: str | None = None,
+    ) -> Any:
         """The JSON of a prediction.
 
         Args:
@@ -231,7 +247,13 @@ class Task(Protocol[Prediction, Config_contra]):
         """
         ...
 
-    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, size: Mapping[str, int] | None = None) -> Prediction:
+    def from_response(
+        self,
+        content: Any,
+        vocabulary: Vocabulary,
+        head: HeadKind,
+        size: Mapping[str, int] | None = None,
+    ) -> Prediction:
         """The inverse of ``to_response``, for untrusted JSON.
 
         Args:
@@ -255,7 +277,9 @@ class Task(Protocol[Prediction, Config_contra]):
         """The JSON Schema of ``to_response``."""
         ...
 
-    def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+    def draw_ground_truth(
+        self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary
+    ) -> NDArray[np.uint8]:
         """The annotations of a sample on its image.
 
         Args:
@@ -269,7 +293,11 @@ class Task(Protocol[Prediction, Config_contra]):
         ...
 
     def draw_prediction(
-        self, image: NDArray[np.uint8], prediction: Prediction, vocabulary: Vocabulary, score_threshold: float = 0.3
+        self,
+        image: NDArray[np.uint8],
+        prediction: Prediction,
+        vocabulary: Vocabulary,
+        score_threshold: float = 0.3,
     ) -> NDArray[np.uint8]:
         """A prediction on its image, of the same size as from ``draw_ground_truth``; entries with a
         lower score are left out.
@@ -300,8 +328,8 @@ class Task(Protocol[Prediction, Config_contra]):
 class PlainTask:
     """What most tasks have in common; a task may inherit it and replace parts.
 
-    Predictions are no images and not in the COCO format. They are not drawn: figures show the sample
-    alone. The web page shows their JSON.
+    Predictions are no images and not in the COCO format. They are not drawn: figures show the
+    sample alone. The web page shows their JSON.
     """
 
     view: ClassVar[View] = "json"
@@ -311,7 +339,9 @@ class PlainTask:
         """None: a prediction is no image."""
         return None
 
-    def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+    def draw_ground_truth(
+        self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary
+    ) -> NDArray[np.uint8]:
         """The image as it is."""
         return image
 

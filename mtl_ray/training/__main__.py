@@ -21,11 +21,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m mtl_ray.training",
-        description="Train without Ray: runtime.workers processes on this machine, or the processes that torchrun started.",
-        epilog="example: python -m mtl_ray.training configs/classification/linear_cifar10.yaml runtime.workers=2 schedule.epochs=3",
+        description="Train without Ray: runtime.workers processes on this machine, or the "
+        "processes that torchrun started.",
+        epilog="example: python -m mtl_ray.training configs/classification/linear_cifar10.yaml "
+        "runtime.workers=2 schedule.epochs=3",
     )
     parser.add_argument("config", help="a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that take the place of the file's")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.key=value",
+        help="values that take the place of the file's",
+    )
     args = parser.parse_args(argv)
     try:
         summary = launch(load_experiment(args.config, args.overrides))

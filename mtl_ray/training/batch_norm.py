@@ -23,7 +23,12 @@ class BatchNormSync:
         self.world_size = world_size
         self.buffers = list(module.buffers())
         norms = [each for each in module.modules() if isinstance(each, _BatchNorm)]
-        self._running: list[Tensor] = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None]
+        self._running: list[Tensor] = [
+            buffer
+            for norm in norms
+            for buffer in (norm.running_mean, norm.running_var)
+            if buffer is not None
+        ]
         self._flat: Tensor | None = None
         self._work: dist.Work | None = None
 
@@ -39,8 +44,13 @@ class BatchNormSync:
         if self._work is None or self._flat is None:
             return
         self._work.wait()
-        parts = torch.split(self._flat / self.world_size, [buffer.numel() for buffer in self._running])
-        torch._foreach_copy_(self._running, [part.view_as(buffer) for part, buffer in zip(parts, self._running, strict=True)])
+        parts = torch.split(
+            self._flat / self.world_size, [buffer.numel() for buffer in self._running]
+        )
+        torch._foreach_copy_(
+            self._running,
+            [part.view_as(buffer) for part, buffer in zip(parts, self._running, strict=True)],
+        )
         self._work = self._flat = None
 
     @contextmanager

@@ -48,7 +48,9 @@ class StaleAttemptError(ValueError):
     """A newer attempt owns the run."""
 
 
-def claim(run_uri: str, *, from_step: int, from_checkpoint: str | None, world_size: int, run_id: str) -> Attempt:
+def claim(
+    run_uri: str, *, from_step: int, from_checkpoint: str | None, world_size: int, run_id: str
+) -> Attempt:
     """Makes the next attempt, which then owns the run.
 
     Two claims at once get two numbers; ``run_id`` is that of the first.
@@ -66,7 +68,10 @@ def claim(run_uri: str, *, from_step: int, from_checkpoint: str | None, world_si
             run_id=run_id if last is None else last.run_id,
             ends=_ends(last, from_step),
         )
-        if storage.write_new(attempt_file(run_uri, made.attempt), json.dumps(dataclasses.asdict(made), indent=1).encode()):
+        if storage.write_new(
+            attempt_file(run_uri, made.attempt),
+            json.dumps(dataclasses.asdict(made), indent=1).encode(),
+        ):
             return made
 
 
@@ -97,8 +102,15 @@ class Claim:
         self._looked_at = time.monotonic()
         if storage.exists(attempt_file(self._run_uri, self.attempt + 1)):
             owner = newest_attempt(self._run_uri)
-            who = f"attempt {owner.attempt}, process {owner.pid} on {owner.host}" if owner else "another attempt"
-            raise StaleAttemptError(f"the run {self._run_uri} goes on elsewhere ({who}); attempt {self.attempt} ends here")
+            who = (
+                f"attempt {owner.attempt}, process {owner.pid} on {owner.host}"
+                if owner
+                else "another attempt"
+            )
+            raise StaleAttemptError(
+                f"the run {self._run_uri} goes on elsewhere ({who}); attempt {self.attempt} ends "
+                "here"
+            )
 
     def check_sometimes(self) -> None:
         """``check`` at most every ``LOOK_EVERY_S``; if the storage cannot be reached, the next call
@@ -166,15 +178,23 @@ def pack(content: Content, state: TrainState, texts: Mapping[str, str]) -> dict[
 
     buffer = io.BytesIO()
     torch.save(content.training, buffer)
-    files = {name: _tensors(tensors) for name, tensors in content.tensors.items()} | {"training.pt": buffer.getvalue()}
-    files["state.json"] = json.dumps(TypeAdapter(TrainState).dump_python(state), allow_nan=False, indent=1).encode()
+    files = {name: _tensors(tensors) for name, tensors in content.tensors.items()} | {
+        "training.pt": buffer.getvalue()
+    }
+    files["state.json"] = json.dumps(
+        TypeAdapter(TrainState).dump_python(state), allow_nan=False, indent=1
+    ).encode()
     return files | {name: text.encode() for name, text in texts.items()}
 
 
 def _tensors(tensors: "Mapping[str, Tensor]") -> bytes:
     import safetensors.torch
 
-    return bytes(safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+    return bytes(
+        safetensors.torch.save(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        )
+    )
 
 
 def publish(run_uri: str, state: TrainState, files: Mapping[str, bytes]) -> str:
@@ -200,7 +220,9 @@ def read_state(uri: str) -> TrainState:
     Raises:
         ValueError: if the checkpoint is not whole, or of a newer version.
     """
-    return TypeAdapter(TrainState).validate_json(artifact.open_artifact(uri, kind=KIND).read("state.json"))
+    return TypeAdapter(TrainState).validate_json(
+        artifact.open_artifact(uri, kind=KIND).read("state.json")
+    )
 
 
 def read_tensors(uri: str, name: str) -> "dict[str, Tensor]":
@@ -214,7 +236,11 @@ def read_training(uri: str) -> Any:
     """``training.pt`` of a checkpoint, on the CPU."""
     import torch
 
-    return torch.load(io.BytesIO(artifact.open_artifact(uri, kind=KIND).read("training.pt")), map_location="cpu", weights_only=True)
+    return torch.load(
+        io.BytesIO(artifact.open_artifact(uri, kind=KIND).read("training.pt")),
+        map_location="cpu",
+        weights_only=True,
+    )
 
 
 def steps(run_uri: str) -> list[int]:
@@ -243,12 +269,15 @@ def newest(run_uri: str) -> str | None:
             return place.uri
     if fault:
         raise ValueError(
-            f"none of the checkpoints in {run_uri} is whole ({fault}); remove the folder to start over, or give the run another name"
+            f"none of the checkpoints in {run_uri} is whole ({fault}); remove the folder to start "
+            "over, or give the run another name"
         )
     return None
 
 
-def prune(run_uri: str, keep: int, metric: str, claim: Claim, *, lower_is_better: bool = False) -> None:
+def prune(
+    run_uri: str, keep: int, metric: str, claim: Claim, *, lower_is_better: bool = False
+) -> None:
     """Writes best.json and removes all checkpoints but the newest ``keep`` and the best.
 
     Everything is found by listing, wherever an earlier attempt was killed. Until a run is finished
@@ -267,7 +296,11 @@ def prune(run_uri: str, keep: int, metric: str, claim: Claim, *, lower_is_better
     """
     states = _states(run_uri)
     sign = -1 if lower_is_better else 1
-    scored = [(sign * value, -place.step, place) for place, state in states.items() if (value := state.metrics.get(metric)) is not None]
+    scored = [
+        (sign * value, -place.step, place)
+        for place, state in states.items()
+        if (value := state.metrics.get(metric)) is not None
+    ]
     top = max(scored)[2] if scored else None
     claim.check()
     if top is not None:
@@ -278,7 +311,10 @@ def prune(run_uri: str, keep: int, metric: str, claim: Claim, *, lower_is_better
             "value": states[top].metrics[metric],
             "metrics": states[top].metrics,
         }
-        storage.write(storage.join(run_uri, "best.json"), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+        storage.write(
+            storage.join(run_uri, "best.json"),
+            (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(),
+        )
     last = max(states)
     kept = {*sorted(states)[-(keep if states[last].finished else max(2, keep)) :], top}
     for place in checkpoint_folders(run_uri):

@@ -30,7 +30,9 @@ class ParameterRule:
             try:
                 re.compile(self.match[3:])
             except re.error as error:
-                raise ValueError(f"match: {self.match!r} is not a regular expression: {error}") from error
+                raise ValueError(
+                    f"match: {self.match!r} is not a regular expression: {error}"
+                ) from error
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -57,11 +59,16 @@ class AdamW(_Optimizer):
     """AdamW (Loshchilov and Hutter 2019)."""
 
     type: Literal["adamw"] = "adamw"
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.999,
+    )
     """Decay of the running means of the gradient (the momentum) and of its square."""
     eps: float = Field(default=1e-8, gt=0)
     """Added to the denominator."""
-    renamed: ClassVar[Mapping[str, Renamed]] = {"momentum": Renamed("betas", lambda momentum: [momentum, 0.999])}
+    renamed: ClassVar[Mapping[str, Renamed]] = {
+        "momentum": Renamed("betas", lambda momentum: [momentum, 0.999])
+    }
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -168,7 +175,9 @@ class CosineLr:
     retired: ClassVar[Mapping[str, Retired]] = {**_OF_STEP, **_OF_POLY}
 
 
-LrSchedule = Annotated[ConstantLr | StepLr | PolyLr | CosineLr, Field(discriminator="type"), DefaultType("cosine")]
+LrSchedule = Annotated[
+    ConstantLr | StepLr | PolyLr | CosineLr, Field(discriminator="type"), DefaultType("cosine")
+]
 """How the learning rate changes over the run."""
 
 
@@ -283,7 +292,10 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         if self.gpus_per_worker < 1 and self.most_workers > 1:
-            raise ValueError("gpus_per_worker: workers of one run cannot share a GPU (NCCL); with a part of one set workers to 1")
+            raise ValueError(
+                "gpus_per_worker: workers of one run cannot share a GPU (NCCL); with a part of one "
+                "set workers to 1"
+            )
 
     @property
     def fewest_workers(self) -> int:

@@ -72,7 +72,8 @@ def choose_device(wanted: str, local_rank: int, local_size: int = 1) -> torch.de
     needed = max(local_size, local_rank + 1)
     if needed > available:
         raise ValueError(
-            f"{needed} workers on this machine need a GPU each, and it has {available}; set runtime.device=cpu or fewer runtime.workers"
+            f"{needed} workers on this machine need a GPU each, and it has {available}; set "
+            "runtime.device=cpu or fewer runtime.workers"
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
@@ -83,11 +84,18 @@ def numerics(deterministic: bool) -> Iterator[None]:
     """Only deterministic algorithms inside, or the fastest that cuDNN finds; afterwards the flags
     are restored.
     """
-    flags = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
+    flags = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
+    )
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, not deterministic
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = (
+        deterministic,
+        not deterministic,
+    )
     try:
         yield
     finally:
@@ -96,7 +104,9 @@ def numerics(deterministic: bool) -> Iterator[None]:
 
 
 class Collective:
-    """Sends small objects between the ranks, over gloo, on the CPU; with one rank it sends nothing."""
+    """Sends small objects between the ranks, over gloo, on the CPU; with one rank it sends
+    nothing.
+    """
 
     def __init__(self, context: RunContext) -> None:
         self.rank, self.world_size = context.rank, context.world_size

@@ -28,7 +28,12 @@ class Gradients:
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], world_size: int, *, overlap: bool = True, bucket_bytes: int = BUCKET_BYTES
+        self,
+        parameters: Iterable[nn.Parameter],
+        world_size: int,
+        *,
+        overlap: bool = True,
+        bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
         self.world_size = world_size
         self.buckets: list[Tensor] = []
@@ -41,13 +46,17 @@ class Gradients:
 
     def _add(self, members: list[nn.Parameter], hooked: bool) -> None:
         number = len(self.buckets)
-        flat = torch.zeros(sum(p.numel() for p in members), dtype=members[0].dtype, device=members[0].device)
+        flat = torch.zeros(
+            sum(p.numel() for p in members), dtype=members[0].dtype, device=members[0].device
+        )
         start = 0
         for parameter in members:
             parameter.grad = flat.as_strided(parameter.shape, parameter.stride(), start)
             start += parameter.numel()
             if hooked:
-                cast(Any, parameter).register_post_accumulate_grad_hook(lambda _, number=number: self._filled(number))
+                cast(Any, parameter).register_post_accumulate_grad_hook(
+                    lambda _, number=number: self._filled(number)
+                )
         self.buckets.append(flat)
         self._members.append(len(members))
         self._waiting.append(0)
@@ -77,7 +86,9 @@ class Gradients:
         self._works.append(dist.all_reduce(self.buckets[len(self._works)], async_op=True))
 
     def wait(self) -> None:
-        """Called after the last backward of a step: every buffer then holds the sum over all ranks."""
+        """Called after the last backward of a step: every buffer then holds the sum over all
+        ranks.
+        """
         if self.world_size > 1:
             while len(self._works) < len(self.buckets):
                 self._send()
@@ -90,7 +101,9 @@ class Gradients:
         """Scales all gradients so that their Euclidean norm is at most ``limit``; returns the norm
         before.
         """
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(flat) for flat in self.buckets]))
+        norm = torch.linalg.vector_norm(
+            torch.stack([torch.linalg.vector_norm(flat) for flat in self.buckets])
+        )
         scale = (limit / (norm + 1e-6)).clamp(max=1.0)
         for flat in self.buckets:
             flat.mul_(scale)

@@ -16,10 +16,29 @@ SECTIONS = ("model", "method", "schedule", "data", "runtime")
 """The sections that the weights depend on."""
 WITHOUT_EFFECT = {
     "data": ("val", "threads", "cache_mb", "max_bad"),
-    "data.train": ("uri",),  # the loader's pins say whether the samples are the same, wherever they lie
+    "data.train": (
+        "uri",
+    ),  # the loader's pins say whether the samples are the same, wherever they lie
     "runtime": (
-        *("name", "storage", "workers", "grow_every_s", "device", "cpus_per_worker", "gpus_per_worker", "compile", "max_failures"),
-        *("checkpoint_every_steps", "checkpoint_every_s", "keep", "save_patience_s", "log_every_steps", "ledger"),
+        *(
+            "name",
+            "storage",
+            "workers",
+            "grow_every_s",
+            "device",
+            "cpus_per_worker",
+            "gpus_per_worker",
+            "compile",
+            "max_failures",
+        ),
+        *(
+            "checkpoint_every_steps",
+            "checkpoint_every_s",
+            "keep",
+            "save_patience_s",
+            "log_every_steps",
+            "ledger",
+        ),
         *("wandb", "wandb_project", "wandb_group", "tensorboard"),
     ),
 }
@@ -33,7 +52,9 @@ def config_hash(config: ExperimentConfig) -> str:
     Defaults do not enter it, so a new option with a default leaves the hashes of all older configs
     as they are.
     """
-    return hashlib.sha256(json.dumps(_chosen(without_defaults(config), _uris(config)), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps(_chosen(without_defaults(config), _uris(config)), sort_keys=True).encode()
+    ).hexdigest()[:16]
 
 
 def without_defaults(config: Any) -> Any:
@@ -52,29 +73,45 @@ def _pruned(config: Any, values: Any) -> Any:
         return [_pruned(*pair) for pair in zip(config, values, strict=True)]
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         return values
-    kept = [field.name for field in dataclasses.fields(config) if field.name == "type" or not _is_default(config, field.name)]
+    kept = [
+        field.name
+        for field in dataclasses.fields(config)
+        if field.name == "type" or not _is_default(config, field.name)
+    ]
     return {name: _pruned(getattr(config, name), values[name]) for name in kept if name in values}
 
 
 def _is_default(config: Any, name: str) -> bool:
     field = type(config).__pydantic_fields__[name]
-    return not field.is_required() and bool(getattr(config, name) == field.get_default(call_default_factory=True))
+    return not field.is_required() and bool(
+        getattr(config, name) == field.get_default(call_default_factory=True)
+    )
 
 
 def _uris(config: ExperimentConfig) -> frozenset[str]:
     """The keys that name files, which are compared as absolute paths."""
-    return frozenset({"runtime.load_from", *(f"model.backbone.{name}" for name in config.model.backbone.paths())})
+    return frozenset(
+        {"runtime.load_from", *(f"model.backbone.{name}" for name in config.model.backbone.paths())}
+    )
 
 
 def _chosen(values: Mapping[str, Any], uris: frozenset[str]) -> dict[str, Any]:
     """What the weights depend on, of the values of a config or of a part of them."""
-    return {section: _changing(values[section], section, uris) for section in SECTIONS if section in values}
+    return {
+        section: _changing(values[section], section, uris)
+        for section in SECTIONS
+        if section in values
+    }
 
 
 def _changing(value: Any, path: str, uris: frozenset[str]) -> Any:
     if isinstance(value, Mapping):
         left_out = WITHOUT_EFFECT.get(path, ())
-        return {key: _changing(entry, f"{path}.{key}", uris) for key, entry in value.items() if key not in left_out}
+        return {
+            key: _changing(entry, f"{path}.{key}", uris)
+            for key, entry in value.items()
+            if key not in left_out
+        }
     return storage.absolute(value) if path in uris and value is not None else value
 
 
@@ -82,12 +119,20 @@ def differences(config: ExperimentConfig, other: ExperimentConfig) -> list[str]:
     """The values that change the weights and differ between two configs: ``section.key (this, was
     that)``.
     """
-    return list(_differing(_chosen(values_of(config), _uris(config)), _chosen(values_of(other), _uris(other)), ""))
+    return list(
+        _differing(
+            _chosen(values_of(config), _uris(config)), _chosen(values_of(other), _uris(other)), ""
+        )
+    )
 
 
 def unknown_differences(left_out: Mapping[str, Any]) -> list[str]:
     """The same for entries of an older config that this version does not know, by path."""
-    return [f"{path} (not known to this version, was {value})" for path, value in left_out.items() if _has_effect(path)]
+    return [
+        f"{path} (not known to this version, was {value})"
+        for path, value in left_out.items()
+        if _has_effect(path)
+    ]
 
 
 def _has_effect(path: str) -> bool:

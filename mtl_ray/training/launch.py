@@ -38,7 +38,10 @@ def launch(config: ExperimentConfig) -> Summary | None:
     """
     if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        local = (int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        local = (
+            int(os.environ.get("LOCAL_RANK", rank)),
+            int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        )
         summary = _run_rank(config, rank, world_size, local)
         return summary if rank == 0 else None
     if config.runtime.most_workers == 1:
@@ -48,13 +51,17 @@ def launch(config: ExperimentConfig) -> Summary | None:
 
 def _spawn(config: ExperimentConfig) -> Summary:
     rendezvous = ("127.0.0.1", free_port("127.0.0.1"))
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // config.runtime.most_workers)))
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // config.runtime.most_workers))
+    )
     if "lo" in (name for _, name in socket.if_nameindex()):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     results: Any = mp.get_context("spawn").SimpleQueue()
     try:
         with _on_sigterm(_pass_on):
-            cast(Any, spawn)(_spawned, (config, rendezvous, results), nprocs=config.runtime.most_workers)
+            cast(Any, spawn)(
+                _spawned, (config, rendezvous, results), nprocs=config.runtime.most_workers
+            )
     except (ProcessRaisedException, ProcessExitedException):
         if results.empty():
             raise
@@ -65,7 +72,9 @@ def _spawn(config: ExperimentConfig) -> Summary:
     return summary
 
 
-def _spawned(rank: int, config: ExperimentConfig, rendezvous: tuple[str, int], results: Any) -> None:
+def _spawned(
+    rank: int, config: ExperimentConfig, rendezvous: tuple[str, int], results: Any
+) -> None:
     """One process. torch sends it SIGINT when its parent is gone; it then ends at once."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     world_size = config.runtime.most_workers
@@ -79,7 +88,11 @@ def _spawned(rank: int, config: ExperimentConfig, rendezvous: tuple[str, int], r
 
 
 def _run_rank(
-    config: ExperimentConfig, rank: int, world_size: int, local: tuple[int, int], rendezvous: tuple[str, int] | None = None
+    config: ExperimentConfig,
+    rank: int,
+    world_size: int,
+    local: tuple[int, int],
+    rendezvous: tuple[str, int] | None = None,
 ) -> Summary:
     """One rank; it joins the others at ``rendezvous``, or where torchrun set it.
 
@@ -94,7 +107,12 @@ def _run_rank(
     bar = ProgressBar(config.runtime.name)
     stop = threading.Event()
     context = RunContext(
-        rank=rank, world_size=world_size, local_rank=local[0], device=device, on_progress=bar.show, should_stop=stop.is_set
+        rank=rank,
+        world_size=world_size,
+        local_rank=local[0],
+        device=device,
+        on_progress=bar.show,
+        should_stop=stop.is_set,
     )
     try:
         with _on_sigterm(stop.set):

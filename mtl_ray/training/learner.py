@@ -96,7 +96,9 @@ class Learner:
         """
         return self.method.model() if self._ema is None else self._ema.model
 
-    def train_step(self, batch: Batch, step: int, place: int, steps: int) -> tuple[StepResult, float]:
+    def train_step(
+        self, batch: Batch, step: int, place: int, steps: int
+    ) -> tuple[StepResult, float]:
         """One optimizer step.
 
         Args:
@@ -117,18 +119,28 @@ class Learner:
 
     def content(self) -> checkpoint.Content:
         """What a checkpoint holds of it, copied to the CPU: later steps do not change it."""
-        training = {"optimizer": self._optimizer.state_dict(), "scaler": self._step.scaler.state_dict()}
+        training = {
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._step.scaler.state_dict(),
+        }
         if state := self.method.state_dict():
             training["method"] = state
         model, further = self._weights.split()
         tensors = {checkpoint.MODEL_FILE: model, checkpoint.METHOD_FILE: further}
         if self._ema is not None:
             tensors[checkpoint.EMA_FILE] = self._ema.model.state_dict()
-        held = frozen({"tensors": {name: each for name, each in tensors.items() if each}, "training": training})
+        held = frozen(
+            {
+                "tensors": {name: each for name, each in tensors.items() if each},
+                "training": training,
+            }
+        )
         return checkpoint.Content(**held)
 
 
-def build_method(config: ExperimentConfig, vocabulary: Vocabulary, steps: int, restored_from: str | None) -> Method:
+def build_method(
+    config: ExperimentConfig, vocabulary: Vocabulary, steps: int, restored_from: str | None
+) -> Method:
     """The method of a config, on the CPU.
 
     With ``restored_from`` no other weights are loaded: the checkpoint has them.
@@ -146,7 +158,10 @@ def build_method(config: ExperimentConfig, vocabulary: Vocabulary, steps: int, r
     setup = MethodSetup(model=model, vocabulary=vocabulary, steps=steps, batch=config.data.batch)
     method: Method = config.method.build(setup)
     if isinstance(method, nn.Module):
-        raise ValueError(f"the method {config.method.type!r} is a torch.nn.Module. Fix: let it hold its modules as 'module'")
+        raise ValueError(
+            f"the method {config.method.type!r} is a torch.nn.Module. Fix: let it hold its modules "
+            "as 'module'"
+        )
     return method
 
 
@@ -154,7 +169,10 @@ def _ema_of(config: ExperimentConfig, model: Model | None) -> EmaModel | None:
     if config.schedule.ema is None:
         return None
     if model is None:
-        raise ValueError(f"schedule.ema averages a model, and the method {config.method.type!r} has none. Fix: schedule.ema=null")
+        raise ValueError(
+            f"schedule.ema averages a model, and the method {config.method.type!r} has none. Fix: "
+            "schedule.ema=null"
+        )
     return EmaModel(model, config.schedule.ema)
 
 
@@ -186,7 +204,10 @@ class MethodWeights:
         if model is not None:
             names = [name for name, module in self._module.named_modules() if module is model]
             if not names:
-                raise ValueError(f"{type(method).__name__}.model() is not a part of its module, so it would not be saved")
+                raise ValueError(
+                    f"{type(method).__name__}.model() is not a part of its module, so it would not "
+                    "be saved"
+                )
             self.prefix = f"{names[0]}." if names[0] else ""
 
     def split(self) -> Split:
@@ -215,7 +236,9 @@ class MethodWeights:
         try:
             self._module.load_state_dict(weights)
         except RuntimeError as error:
-            raise ValueError(f"the weights in {uri} do not fit the method: {str(error).splitlines()[-1].strip()}") from error
+            raise ValueError(
+                f"the weights in {uri} do not fit the method: {str(error).splitlines()[-1].strip()}"
+            ) from error
 
 
 def load_from(model: nn.Module, uri: str) -> None:
@@ -227,14 +250,23 @@ def load_from(model: nn.Module, uri: str) -> None:
         FileNotFoundError: if there is nothing at the URI.
     """
     found, own = _weights(uri), model.state_dict()
-    fitting = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
+    fitting = {
+        name: value
+        for name, value in found.items()
+        if name in own and own[name].shape == value.shape
+    }
     if not fitting:
         raise ValueError(
-            f"runtime.load_from={uri}: none of its {len(found)} entries fits this model (an entry: {next(iter(found), 'none')})"
+            f"runtime.load_from={uri}: none of its {len(found)} entries fits this model (an entry: "
+            f"{next(iter(found), 'none')})"
         )
     model.load_state_dict(fitting, strict=False)
     for name in own.keys() - fitting.keys():
-        shape = f"is {tuple(found[name].shape)} there and {tuple(own[name].shape)} here" if name in found else "is not there"
+        shape = (
+            f"is {tuple(found[name].shape)} there and {tuple(own[name].shape)} here"
+            if name in found
+            else "is not there"
+        )
         _log.warning("load_from: %s %s; it starts from random weights", name, shape)
     if left := [name for name in found if name not in own]:
         shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")

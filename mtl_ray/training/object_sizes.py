@@ -26,7 +26,11 @@ _log = logging.getLogger(__name__)
 
 def log_object_sizes(config: ExperimentConfig) -> None:
     """Logs a line for each detection head; an unreadable split does not end the training here."""
-    heads = {name: head for name, each in config.model.heads.items() if (head := anchored_head(each)) is not None}
+    heads = {
+        name: head
+        for name, each in config.model.heads.items()
+        if (head := anchored_head(each)) is not None
+    }
     if not heads:
         return
     try:
@@ -65,16 +69,21 @@ def note(name: str, head: AnchoredHead, sizes: NDArray[np.float64], canvas: Canv
     smallest, largest = head.anchor_sides()
     finest = min(head.levels, key=stride_of)
     summary = (
-        f"{name}: the median object has {median:.0f} px on this canvas of {canvas.width}x{canvas.height}"
+        f"{name}: the median object has {median:.0f} px on this canvas of "
+        f"{canvas.width}x{canvas.height}"
         f" (80 % have {low:.0f} to {high:.0f}), the anchors have {smallest:.0f} to {largest:.0f}"
     )
     fit = head.anchor_advice(name)
     if median < FITTING_STRIDES[0] * stride_of(finest):
         return (
-            f"{summary}: below {FITTING_STRIDES[0]:g} cells of {finest}, the finest level; try a larger data.canvas, a finer level, {fit}"
+            f"{summary}: below {FITTING_STRIDES[0]:g} cells of {finest}, the finest level; try "
+            f"a larger data.canvas, a finer level, {fit}"
         )
     if median < smallest:
         return f"{summary}: below the smallest anchor; try {fit}, a larger data.canvas"
     if median > FAR * largest:
-        return f"{summary}: more than {FAR:g} times the largest anchor; try {fit.replace('smaller', 'larger')}, a smaller data.canvas"
+        return (
+            f"{summary}: more than {FAR:g} times the largest anchor; try "
+            f"{fit.replace('smaller', 'larger')}, a smaller data.canvas"
+        )
     return summary

@@ -19,7 +19,12 @@ MOST_NEAR = 3
 
 
 def build_optimizer(
-    module: nn.Module, config: Optimizer, batch: int, *, decay_changes: bool = False, prefix: str = ""
+    module: nn.Module,
+    config: Optimizer,
+    batch: int,
+    *,
+    decay_changes: bool = False,
+    prefix: str = "",
 ) -> torch.optim.Optimizer:
     """The optimizer of a config; each group has ``lr`` and the ``base_lr`` that the schedule
     multiplies.
@@ -43,8 +48,11 @@ def build_optimizer(
     groups = parameter_groups(_named(module, prefix), config, lr, decay_changes)
     match config:
         case Sgd():
-            # Not fused: torch's fused sgd reads momentum that was never written if fp16 overflowed in the very first step.
-            return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, foreach=True)
+            # Not fused: torch's fused sgd reads momentum that was never written if fp16 overflowed
+            # in the very first step.
+            return torch.optim.SGD(
+                groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, foreach=True
+            )
         case AdamW():
             return torch.optim.AdamW(groups, lr=lr, betas=config.betas, eps=config.eps, fused=True)
 
@@ -66,22 +74,32 @@ def _named(module: nn.Module, prefix: str) -> Parameters:
     Raises:
         ValueError: if two have the same name then.
     """
-    named = [(name.removeprefix(prefix), parameter) for name, parameter in module.named_parameters()]
+    named = [
+        (name.removeprefix(prefix), parameter) for name, parameter in module.named_parameters()
+    ]
     parameters = dict(named)
     if len(parameters) < len(named):
-        raise ValueError(f"a module beside the model ({prefix!r}) has parameters of the same names. Fix: rename it in the method")
+        raise ValueError(
+            f"a module beside the model ({prefix!r}) has parameters of the same names. Fix: rename "
+            "it in the method"
+        )
     return parameters
 
 
-def parameter_groups(parameters: Parameters, config: Optimizer, lr: float, decay_changes: bool = False) -> list[dict[str, Any]]:
+def parameter_groups(
+    parameters: Parameters, config: Optimizer, lr: float, decay_changes: bool = False
+) -> list[dict[str, Any]]:
     """Parameters by learning rate and weight decay; see ``build_optimizer``."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, factors in parameter_factors(parameters, config).items():
-        decay = factors.weight_decay if decay_changes else factors.weight_decay * config.weight_decay
+        decay = (
+            factors.weight_decay if decay_changes else factors.weight_decay * config.weight_decay
+        )
         groups[lr * factors.lr, decay].append(parameters[name])
     scale = config.weight_decay if decay_changes else 1.0
     return [
-        {"params": members, "lr": rate, "base_lr": rate, "weight_decay": decay * scale} | ({"decay_factor": decay} if decay_changes else {})
+        {"params": members, "lr": rate, "base_lr": rate, "weight_decay": decay * scale}
+        | ({"decay_factor": decay} if decay_changes else {})
         for (rate, decay), members in groups.items()
     ]
 
@@ -90,12 +108,18 @@ def parameter_factors(parameters: Parameters, config: Optimizer) -> dict[str, Pa
     """The factors of each parameter that learns, in the order of ``parameters``."""
     stages = _stages(parameters)
     deepest = max(stages.values(), default=0)
-    learning = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    learning = {
+        name: parameter for name, parameter in parameters.items() if parameter.requires_grad
+    }
     rules = _rules_of(list(learning), config.rules)
     found = {}
     for name, parameter in learning.items():
         rule = rules.get(name)
-        lr = config.backbone_lr * config.layer_decay ** (deepest + 1 - stages[name]) if name in stages else 1.0
+        lr = (
+            config.backbone_lr * config.layer_decay ** (deepest + 1 - stages[name])
+            if name in stages
+            else 1.0
+        )
         decay = 1.0 if parameter.ndim > 1 else 0.0
         if rule is not None:
             lr, decay = lr * rule.lr, decay if rule.weight_decay is None else rule.weight_decay
@@ -116,14 +140,24 @@ def _rules_of(names: Sequence[str], rules: Sequence[ParameterRule]) -> dict[str,
         if not mine:
             where = f"schedule.optimizer.rules.{index}: {rule.match!r}"
             if matching:
-                raise ValueError(f"{where} changes nothing: earlier rules have all {len(matching)} parameters that it matches")
-            raise ValueError(f"{where} matches no parameter that learns; near it are {', '.join(_near(rule.match, names))}")
+                raise ValueError(
+                    f"{where} changes nothing: earlier rules have all {len(matching)} parameters "
+                    "that it matches"
+                )
+            raise ValueError(
+                f"{where} matches no parameter that learns; near it are "
+                f"{', '.join(_near(rule.match, names))}"
+            )
         chosen |= dict.fromkeys(mine, rule)
     return chosen
 
 
 def _matches(pattern: str, name: str) -> bool:
-    return re.search(pattern[3:], name) is not None if pattern.startswith("re:") else fnmatchcase(name, pattern)
+    return (
+        re.search(pattern[3:], name) is not None
+        if pattern.startswith("re:")
+        else fnmatchcase(name, pattern)
+    )
 
 
 def _near(pattern: str, names: Sequence[str]) -> list[str]:
@@ -163,7 +197,9 @@ class OptimizerSchedule:
             for group in self._optimizer.param_groups:
                 group["weight_decay"] = decay * group["decay_factor"]
         if schedule.momentum is not None:
-            self._set_momentum(ramp(step, steps, schedule.momentum, momentum_of(schedule.optimizer)))
+            self._set_momentum(
+                ramp(step, steps, schedule.momentum, momentum_of(schedule.optimizer))
+            )
         return set_lr(self._optimizer, lr_factor(step, steps, schedule.rate))
 
     def _set_momentum(self, momentum: float) -> None:
@@ -191,7 +227,11 @@ def _stages(names: Iterable[str]) -> dict[str, int]:
         if not name.startswith(BACKBONE):
             continue
         parts = name.removeprefix(BACKBONE).removeprefix("model.").split(".")
-        stage = ".".join(parts[:2]) if len(parts) > 2 and parts[1].isdigit() and not parts[0][-1].isdigit() else parts[0]
+        stage = (
+            ".".join(parts[:2])
+            if len(parts) > 2 and parts[1].isdigit() and not parts[0][-1].isdigit()
+            else parts[0]
+        )
         if len(parts) > 2 and stage != last:
             number, last = number + 1, stage
         stages[name] = number

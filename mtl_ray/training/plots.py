@@ -14,7 +14,18 @@ from mtl_ray import storage
 from mtl_ray.geometry.figures import curve_style, plain_log, png
 
 Rows = Sequence[Mapping[str, Any]]
-OTHER = {"mode", "epoch", "iter", "step", "time", "data_time", "memory", "images_per_s", "lr", "grad_norm"}
+OTHER = {
+    "mode",
+    "epoch",
+    "iter",
+    "step",
+    "time",
+    "data_time",
+    "memory",
+    "images_per_s",
+    "lr",
+    "grad_norm",
+}
 """Columns of scalars.jsonl that are neither losses nor metrics."""
 MOST_CURVES = 7
 """In one figure of metrics, each in a colour of its own; what is more goes into further figures."""
@@ -40,10 +51,21 @@ def draw_curves(rows: Rows, uri: str) -> None:
         pages["speed"] = _curves(train, ["images_per_s"], "Speed", "images per second")
     heads = dict.fromkeys(key.split("/")[0] for row in val for key in row if key not in OTHER)
     for head in heads:
-        names = list(dict.fromkeys(key for row in val for key in row if key.startswith(f"{head}/") and row[key] is not None))
+        names = list(
+            dict.fromkeys(
+                key
+                for row in val
+                for key in row
+                if key.startswith(f"{head}/") and row[key] is not None
+            )
+        )
         for number, part in enumerate(parts := _parts(names), 1):
-            title = f"Validation: {head}" + (f" ({number} of {len(parts)})" if len(parts) > 1 else "")
-            pages[f"metrics-{head}" + (f"-{number}" if number > 1 else "")] = _curves(val, part, title, "metric")
+            title = f"Validation: {head}" + (
+                f" ({number} of {len(parts)})" if len(parts) > 1 else ""
+            )
+            pages[f"metrics-{head}" + (f"-{number}" if number > 1 else "")] = _curves(
+                val, part, title, "metric"
+            )
     for name, figure in pages.items():
         storage.write(storage.join(uri, f"{name}.png"), png(figure))
 
@@ -55,7 +77,9 @@ def _parts(names: Sequence[str]) -> list[Sequence[str]]:
     return [names[start:stop] for start, stop in itertools.pairwise(ends)]
 
 
-def _curves(rows: Rows, names: Sequence[str], title: str, label: str, *, log: bool = False) -> Figure:
+def _curves(
+    rows: Rows, names: Sequence[str], title: str, label: str, *, log: bool = False
+) -> Figure:
     """One line for each name over the steps; steps without a value are left out."""
     with matplotlib.rc_context(sns.axes_style("whitegrid")):
         figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -66,13 +90,21 @@ def _curves(rows: Rows, names: Sequence[str], title: str, label: str, *, log: bo
         style = curve_style(index, len(points))
         if label != "metric" and len(points) > 1:
             style["marker"] = None
-        axes.plot([step for step, _ in points], [value for _, value in points], label=name, markersize=4, **style)  # type: ignore[arg-type]
+        axes.plot(
+            [step for step, _ in points],
+            [value for _, value in points],
+            label=name,
+            markersize=4,
+            **style,  # type: ignore[arg-type]
+        )
         values += [value for _, value in points]
     if log and values and min(values) > 0:
         axes.set_yscale("log")
         plain_log(axes.yaxis)
     if label == "metric" and values and min(values) >= 0:
-        axes.set_ylim(0, max(values) * 1.05 or 1)  # the top is the data's: a metric may be an error in metres, or a loss far below 1
+        axes.set_ylim(
+            0, max(values) * 1.05 or 1
+        )  # the top is the data's: a metric may be an error in metres, or a loss far below 1
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     alone = label == "metric" and len(names) == 1  # then there is no legend that names it
     axes.set(title=title, xlabel="step", ylabel=names[0].partition("/")[2] if alone else label)

@@ -43,7 +43,13 @@ class ProgressBar:
         """Moves the bar."""
         if self._bar is None:
             self._bar = progress_bar(
-                total=progress.steps, initial=progress.first, desc=self._name, unit="step", mininterval=0.1, leave=True, log_from_s=0.0
+                total=progress.steps,
+                initial=progress.first,
+                desc=self._name,
+                unit="step",
+                mininterval=0.1,
+                leave=True,
+                log_from_s=0.0,
             )
         figures = {"loss": f"{progress.loss:.4g}", "img/s": f"{progress.images_per_s:.4g}"}
         figures |= {name: f"{value:.3f}" for name, value in list(progress.metrics.items())[:1]}

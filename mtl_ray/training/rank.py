@@ -127,7 +127,9 @@ def _process_group(task: RankTask) -> Iterator[None]:
     if task.world_size == 1:
         yield
         return
-    join_process_group(task.rendezvous, task.rank, task.world_size, gpu=task.gpu, timeout_s=task.timeout_s)
+    join_process_group(
+        task.rendezvous, task.rank, task.world_size, gpu=task.gpu, timeout_s=task.timeout_s
+    )
     yield
     dist.destroy_process_group()
 
@@ -139,7 +141,9 @@ def free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def join_process_group(rendezvous: tuple[str, int], rank: int, world_size: int, *, gpu: bool, timeout_s: float) -> None:
+def join_process_group(
+    rendezvous: tuple[str, int], rank: int, world_size: int, *, gpu: bool, timeout_s: float
+) -> None:
     """Forms the process group of all ranks.
 
     Rank 0 listens on the given address alone; torch by itself would listen on all addresses of the
@@ -157,8 +161,18 @@ def join_process_group(rendezvous: tuple[str, int], rank: int, world_size: int, 
     host, port = rendezvous
     timeout = timedelta(seconds=timeout_s)
     listening = _listen(host, port) if rank == 0 else None
-    store = cast(Any, dist).TCPStore(host, port, world_size, rank == 0, timeout, wait_for_workers=False, master_listen_fd=listening)
-    dist.init_process_group("nccl" if gpu else "gloo", store=store, rank=rank, world_size=world_size, timeout=timeout)
+    store = cast(Any, dist).TCPStore(
+        host,
+        port,
+        world_size,
+        rank == 0,
+        timeout,
+        wait_for_workers=False,
+        master_listen_fd=listening,
+    )
+    dist.init_process_group(
+        "nccl" if gpu else "gloo", store=store, rank=rank, world_size=world_size, timeout=timeout
+    )
 
 
 def _listen(host: str, port: int) -> int:

@@ -1,5 +1,5 @@
-"""The rank fork server, ``python -m mtl_ray.training.rank_process``: has imported what a rank needs,
-and forks a rank per line of stdin.
+"""The rank fork server, ``python -m mtl_ray.training.rank_process``: has imported what a rank
+needs, and forks a rank per line of stdin.
 
 Importing torch and the models takes seconds; a forked rank starts at once. The process computes
 nothing: no thread of torch or of a loader runs in it and no GPU was touched, so it may be forked.

@@ -37,24 +37,54 @@ class Reporter:
         on_progress: called after every logged step and evaluation.
     """
 
-    def __init__(self, config: ExperimentConfig, uri: str, state: TrainState, steps: int, on_progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        uri: str,
+        state: TrainState,
+        steps: int,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
         self._uri, self._on_progress = uri, on_progress
         self._batch = config.data.batch
         self._scalars = Scalars(storage.join(uri, "scalars.jsonl"), state.step)
-        self._trackers: list[Tracker] = open_trackers(config, uri, state.run_id, self._scalars.rows, state.step)
-        self._progress = Progress(step=state.step, steps=steps, first=state.step, epoch=0.0, images_per_s=0.0, loss=0.0)
+        self._trackers: list[Tracker] = open_trackers(
+            config, uri, state.run_id, self._scalars.rows, state.step
+        )
+        self._progress = Progress(
+            step=state.step, steps=steps, first=state.step, epoch=0.0, images_per_s=0.0, loss=0.0
+        )
         self._drawn_at, self._drawn_rows = time.monotonic(), 0
 
     def training(self, step: int, epoch: float, means: Mapping[str, float]) -> None:
         """Means over the steps up to this one: losses, lr, time, data_time."""
-        row: dict[str, Any] = {"mode": "train", "epoch": math.ceil(epoch), "iter": step, "step": step, **means}
+        row: dict[str, Any] = {
+            "mode": "train",
+            "epoch": math.ceil(epoch),
+            "iter": step,
+            "step": step,
+            **means,
+        }
         row["images_per_s"] = self._batch / means["time"]
         self._scalars.add(row)
         self._track(row)
-        self._tell(replace(self._progress, step=step, epoch=epoch, images_per_s=row["images_per_s"], loss=means["loss"]))
+        self._tell(
+            replace(
+                self._progress,
+                step=step,
+                epoch=epoch,
+                images_per_s=row["images_per_s"],
+                loss=means["loss"],
+            )
+        )
 
     def evaluation(
-        self, step: int, epoch: float, metrics: Mapping[str, float | None], seconds: float, show: Callable[[], EvaluationFigures]
+        self,
+        step: int,
+        epoch: float,
+        metrics: Mapping[str, float | None],
+        seconds: float,
+        show: Callable[[], EvaluationFigures],
     ) -> None:
         """The metrics after a step, the seconds that they took, and a function that draws sample
         predictions and charts.
@@ -62,7 +92,13 @@ class Reporter:
         It is called at every evaluation if there are trackers; else, as for the curves, at the end
         and at most once a minute.
         """
-        row: dict[str, Any] = {"mode": "val", "epoch": math.ceil(epoch), "step": step, **metrics, "time": seconds}
+        row: dict[str, Any] = {
+            "mode": "val",
+            "epoch": math.ceil(epoch),
+            "step": step,
+            **metrics,
+            "time": seconds,
+        }
         self._scalars.add(row)
         self._track(row)
         known = {name: value for name, value in metrics.items() if value is not None}
@@ -85,7 +121,9 @@ class Reporter:
     def _draw(self, shown: EvaluationFigures) -> None:
         for number, (_, image) in enumerate(shown.images):
             _, data = cv2.imencode(".png", image[..., ::-1])
-            storage.write(storage.join(self._uri, "pictures", f"val-{number:02d}.png"), data.tobytes())
+            storage.write(
+                storage.join(self._uri, "pictures", f"val-{number:02d}.png"), data.tobytes()
+            )
         for name, picture in shown.charts.items():
             storage.write(storage.join(self._uri, "plots", chart_file(name)), picture)
 
@@ -106,7 +144,12 @@ class Reporter:
             except OSError as error:
                 self._trackers.remove(tracker)
                 name, what = type(tracker).__name__, f"{type(error).__name__}: {error}"
-                _log.warning("%s is left out from now on and training goes on (%s); jobs.wandb_sync sends what W&B misses", name, what)
+                _log.warning(
+                    "%s is left out from now on and training goes on (%s); jobs.wandb_sync sends "
+                    "what W&B misses",
+                    name,
+                    what,
+                )
 
     def _tell(self, progress: Progress) -> None:
         self._progress = progress
@@ -127,12 +170,18 @@ class Reporter:
                 if len(self._scalars.rows) > self._drawn_rows:
                     self._try(self._plot)
                 for uri, aliases in checkpoints_of(self._uri) if self._trackers else ():
-                    self._each(lambda tracker, uri=uri, aliases=aliases: tracker.artifact(uri, "checkpoint", aliases))  # type: ignore[misc]
+                    self._each(
+                        lambda tracker, uri=uri, aliases=aliases: tracker.artifact(  # type: ignore[misc]
+                            uri, "checkpoint", aliases
+                        )
+                    )
         finally:
             self._each(lambda tracker: tracker.close())
 
 
-def open_trackers(config: ExperimentConfig, uri: str, run_id: str, rows: Sequence[Mapping[str, Any]], step: int) -> list[Tracker]:
+def open_trackers(
+    config: ExperimentConfig, uri: str, run_id: str, rows: Sequence[Mapping[str, Any]], step: int
+) -> list[Tracker]:
     """The trackers that a config asks for.
 
     Args:

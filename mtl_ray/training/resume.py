@@ -24,7 +24,9 @@ def run_uri(config: ExperimentConfig) -> str:
 
 
 class ResumePoint(NamedTuple):
-    """The state that a run resumes from, and the checkpoint that holds it (None at the very start)."""
+    """The state that a run resumes from, and the checkpoint that holds it (None at the very
+    start).
+    """
 
     state: TrainState
     checkpoint: str | None
@@ -44,7 +46,8 @@ def find_resume_point(config: ExperimentConfig) -> ResumePoint:
     state = checkpoint.read_state(found)
     if changed := _changed(config, found, same_hash=state.config_hash == config_id):
         raise ValueError(
-            f"the run {uri} was started with another config: {', '.join(changed)}. Fix: another runtime.name, or remove that folder"
+            f"the run {uri} was started with another config: {', '.join(changed)}. Fix: another "
+            "runtime.name, or remove that folder"
         )
     return ResumePoint(state, found)
 
@@ -58,12 +61,22 @@ def _changed(config: ExperimentConfig, found: str, *, same_hash: bool) -> list[s
     only if the hash differs; else they were defaults or without effect.
     """
     stored = read_stored_config(open_artifact(found, kind=checkpoint.KIND))
-    return differences(config, stored.config) + ([] if same_hash else unknown_differences(stored.left_out))
+    return differences(config, stored.config) + (
+        [] if same_hash else unknown_differences(stored.left_out)
+    )
 
 
 def _fresh(config_id: str) -> TrainState:
     return TrainState(
-        step=0, cursor=0, attempt=0, run_id=uuid.uuid4().hex[:8], config_hash=config_id, pins={}, finished=False, metrics={}, meter={}
+        step=0,
+        cursor=0,
+        attempt=0,
+        run_id=uuid.uuid4().hex[:8],
+        config_hash=config_id,
+        pins={},
+        finished=False,
+        metrics={},
+        meter={},
     )
 
 
@@ -78,8 +91,16 @@ def resume_run(config: ExperimentConfig, world_size: int) -> ResumePoint:
     if found.state.finished:
         return found
     name = None if found.checkpoint is None else found.checkpoint.rpartition("/")[2]
-    attempt = claim(uri, from_step=found.state.step, from_checkpoint=name, world_size=world_size, run_id=found.state.run_id)
-    return ResumePoint(replace(found.state, attempt=attempt.attempt, run_id=attempt.run_id), found.checkpoint)
+    attempt = claim(
+        uri,
+        from_step=found.state.step,
+        from_checkpoint=name,
+        world_size=world_size,
+        run_id=found.state.run_id,
+    )
+    return ResumePoint(
+        replace(found.state, attempt=attempt.attempt, run_id=attempt.run_id), found.checkpoint
+    )
 
 
 def check_pins(state: TrainState, pins: Mapping[str, Any]) -> None:
@@ -91,7 +112,10 @@ def check_pins(state: TrainState, pins: Mapping[str, Any]) -> None:
     now = json.loads(json.dumps(pins))
     if state.step and now != state.pins:
         changed = ", ".join(name for name in now if now[name] != state.pins.get(name))
-        raise ValueError(f"the run was started with other data ({changed} changed since). Fix: another runtime.name")
+        raise ValueError(
+            f"the run was started with other data ({changed} changed since). Fix: another "
+            "runtime.name"
+        )
 
 
 def check_splits(config: ExperimentConfig) -> None:
@@ -129,15 +153,23 @@ def summary_text(summary: Summary) -> str:
     lines += _metrics("last", summary["metrics"])
     best = summary["best"]
     if best is not None:
-        lines.append(f"best checkpoint: {storage.join(summary['run'], best['checkpoint'])}  {best['metric']}={_number(best['value'])}")
+        lines.append(
+            f"best checkpoint: {storage.join(summary['run'], best['checkpoint'])}  "
+            f"{best['metric']}={_number(best['value'])}"
+        )
     return "\n".join(lines)
 
 
 def _metrics(title: str, metrics: Mapping[str, float | None]) -> list[str]:
     width = max(map(len, metrics), default=0)
-    return [f"  {name:<{width}}  {'-' if value is None else _number(value)}" for name, value in metrics.items()]
+    return [
+        f"  {name:<{width}}  {'-' if value is None else _number(value)}"
+        for name, value in metrics.items()
+    ]
 
 
 def _number(value: float) -> str:
-    """Four decimals, or four digits where these would hide a small value or lengthen a large one."""
+    """Four decimals, or four digits where these would hide a small value or lengthen a large
+    one.
+    """
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"

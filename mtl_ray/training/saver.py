@@ -52,7 +52,9 @@ class Saver:
             self._changed.wait_for(lambda: self._idle() or self._failing, SLOW_S)
             self._raise()
             if self._waiting is not None:
-                _log.warning("the checkpoint that could not be written is dropped: there is a newer one")
+                _log.warning(
+                    "the checkpoint that could not be written is dropped: there is a newer one"
+                )
             self._waiting = write
             self._changed.notify_all()
 
@@ -73,7 +75,9 @@ class Saver:
             wait_s = FIRST_WAIT_S
             while not self._try(write, wait_s):
                 with self._changed:
-                    if self._changed.wait_for(lambda: self._waiting is not None or self._closed, wait_s):
+                    if self._changed.wait_for(
+                        lambda: self._waiting is not None or self._closed, wait_s
+                    ):
                         break
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
             with self._changed:
@@ -104,7 +108,11 @@ class Saver:
         with self._changed:
             self._failing, self._fault = True, str(error)
             self._changed.notify_all()
-        _log.warning("a checkpoint could not be written, training goes on and it is tried again in %g s: %s", wait_s, error)
+        _log.warning(
+            "a checkpoint could not be written, training goes on and it is tried again in %g s: %s",
+            wait_s,
+            error,
+        )
 
     def finish(self) -> None:
         """Waits until the last write is done.
@@ -119,8 +127,10 @@ class Saver:
                 self._changed.wait(0.5)
                 if self._failing and time.monotonic() > until:
                     raise NotSavedError(
-                        f"the last checkpoint could not be written for {self._patience_s:g} s: {self._fault}. "
-                        "Fix: make the storage writable and run the same command again: it resumes from the checkpoint before"
+                        f"the last checkpoint could not be written for {self._patience_s:g} s: "
+                        f"{self._fault}. "
+                        "Fix: make the storage writable and run the same command again: it resumes "
+                        "from the checkpoint before"
                     )
             self._raise()
 
@@ -136,4 +146,7 @@ def frozen(tree: Any) -> Any:
     """The same nested dicts and lists with all tensors copied to the CPU, so that later steps do
     not change them.
     """
-    return tree_map(lambda leaf: leaf.detach().to("cpu", copy=True) if isinstance(leaf, torch.Tensor) else leaf, tree)
+    return tree_map(
+        lambda leaf: leaf.detach().to("cpu", copy=True) if isinstance(leaf, torch.Tensor) else leaf,
+        tree,
+    )

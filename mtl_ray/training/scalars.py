@@ -37,7 +37,10 @@ class Scalars:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Adds one line; a number that is not finite becomes null."""
-        clean = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        clean = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in row.items()
+        }
         self.rows.append(clean)
         if storage.is_remote(self.uri):
             if time.monotonic() - self._written_at > REMOTE_WRITE_S:
@@ -55,7 +58,9 @@ class Scalars:
             write()
         except OSError as error:
             if not self._behind:
-                _log.warning("%s cannot be written at the moment, training goes on: %s", self.uri, error)
+                _log.warning(
+                    "%s cannot be written at the moment, training goes on: %s", self.uri, error
+                )
             self._behind = True
 
     def _append(self, row: Mapping[str, Any]) -> None:
@@ -114,4 +119,6 @@ class SampleLog:
         this rank's share in order.
         """
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"attempt": self._attempt, "step": step, "keys": list(keys)}) + "\n")
+            file.write(
+                json.dumps({"attempt": self._attempt, "step": step, "keys": list(keys)}) + "\n"
+            )

@@ -43,7 +43,9 @@ def _curve(done: float, schedule: LrSchedule) -> float:
         case ConstantLr():
             return 1.0
         case StepLr():
-            return float(schedule.gamma ** sum(done >= milestone for milestone in schedule.milestones))
+            return float(
+                schedule.gamma ** sum(done >= milestone for milestone in schedule.milestones)
+            )
         case PolyLr():
             return float(schedule.end + (1 - schedule.end) * (1 - done) ** schedule.power)
         case CosineLr():
@@ -74,7 +76,10 @@ def check_length(schedule: ScheduleConfig) -> None:
         ValueError: if it gives neither or both of ``epochs`` and ``steps``.
     """
     if (schedule.epochs is None) == (schedule.steps is None):
-        raise ValueError("schedule needs either epochs or steps" + (", not both (null takes one away)" if schedule.steps else ""))
+        raise ValueError(
+            "schedule needs either epochs or steps"
+            + (", not both (null takes one away)" if schedule.steps else "")
+        )
 
 
 class RunSchedule:
@@ -87,15 +92,26 @@ class RunSchedule:
         ValueError: see ``check_length``.
     """
 
-    def __init__(self, schedule: ScheduleConfig, runtime: RuntimeConfig, *, batch: int, samples_per_epoch: int) -> None:
+    def __init__(
+        self,
+        schedule: ScheduleConfig,
+        runtime: RuntimeConfig,
+        *,
+        batch: int,
+        samples_per_epoch: int,
+    ) -> None:
         check_length(schedule)
         self._steps_per_epoch = samples_per_epoch / batch
         self.steps = (
-            schedule.steps or max(1, math.ceil(schedule.epochs * self._steps_per_epoch - 1e-9)) if schedule.epochs else schedule.steps or 1
+            schedule.steps or max(1, math.ceil(schedule.epochs * self._steps_per_epoch - 1e-9))
+            if schedule.epochs
+            else schedule.steps or 1
         )
         self._seconds = schedule.seconds
         every = schedule.evaluate_every
-        self._evaluate_every = schedule.evaluate_every_steps or (every * self._steps_per_epoch if every else math.inf)
+        self._evaluate_every = schedule.evaluate_every_steps or (
+            every * self._steps_per_epoch if every else math.inf
+        )
         self._save_every = runtime.checkpoint_every_steps
         self._save_every_s = runtime.checkpoint_every_s
         self._saved_at = time.monotonic()
@@ -119,7 +135,9 @@ class RunSchedule:
 
     def evaluates(self, step: int) -> bool:
         """True if the model is measured after ``step`` steps (from 1)."""
-        return step == self.steps or math.floor(step / self._evaluate_every + 1e-9) > math.floor((step - 1) / self._evaluate_every + 1e-9)
+        return step == self.steps or math.floor(step / self._evaluate_every + 1e-9) > math.floor(
+            (step - 1) / self._evaluate_every + 1e-9
+        )
 
     def saves(self, step: int, *, busy: bool) -> bool:
         """True if a checkpoint is due after ``step`` steps, besides those of evaluations.
@@ -128,7 +146,10 @@ class RunSchedule:
         (``busy``), so training does not.
         """
         by_count = self._save_every is not None and step % self._save_every == 0
-        by_clock = self._save_every_s is not None and time.monotonic() - self._saved_at >= self._save_every_s
+        by_clock = (
+            self._save_every_s is not None
+            and time.monotonic() - self._saved_at >= self._save_every_s
+        )
         return by_count or (by_clock and not busy)
 
     def saved(self) -> None:

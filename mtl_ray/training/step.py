@@ -52,12 +52,19 @@ class Step:
     """
 
     def __init__(
-        self, method: Method, optimizer: torch.optim.Optimizer, schedule: ScheduleConfig, runtime: RuntimeConfig, context: RunContext
+        self,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        schedule: ScheduleConfig,
+        runtime: RuntimeConfig,
+        context: RunContext,
     ) -> None:
         self.method, self.optimizer, self.context = method, optimizer, context
         self.seed, self.dtype = runtime.seed, DTYPES[runtime.precision]
         self.accumulate, self.clip_grad_norm = schedule.accumulate, schedule.clip_grad_norm
-        learning = [parameter for parameter in method.module.parameters() if parameter.requires_grad]
+        learning = [
+            parameter for parameter in method.module.parameters() if parameter.requires_grad
+        ]
         self.gradients = Gradients(learning, context.world_size, overlap=not runtime.sync_bn)
         self.batch_norm = BatchNormSync(method.module, 1 if runtime.sync_bn else context.world_size)
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=runtime.precision == "fp16")
@@ -84,7 +91,10 @@ class Step:
                 self.batch_norm.start()
                 self.gradients.arm()
             loss = sum(
-                (terms[name][0] / divisors[k].to(terms[name][0].dtype) for k, name in enumerate(names)),
+                (
+                    terms[name][0] / divisors[k].to(terms[name][0].dtype)
+                    for k, name in enumerate(names)
+                ),
                 start=torch.zeros((), device=counts.device),
             )
             torch.autograd.backward(self.scaler.scale(loss))
@@ -99,7 +109,8 @@ class Step:
         size = len(batch)
         if size < self.accumulate:
             raise ValueError(
-                f"rank {self.context.rank} has {size} samples of each batch, too few for schedule.accumulate={self.accumulate}; "
+                f"rank {self.context.rank} has {size} samples of each batch, too few for "
+                f"schedule.accumulate={self.accumulate}; "
                 "make data.batch larger or accumulate less"
             )
         edges = [i * size // self.accumulate for i in range(self.accumulate + 1)]
@@ -116,7 +127,9 @@ class Step:
             return self.method.losses(part, step)
 
     def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.context.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+        return torch.autocast(
+            self.context.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
+        )
 
     @torch.no_grad()
     def _rehearse(self, parts: list[Batch], step: int) -> list[Mapping[str, Term]]:
@@ -131,7 +144,10 @@ class Step:
         K,).
         """
         names = tuple(parts[0])
-        rows = [[terms[name][side].detach().double() for side in (0, 1) for name in names] for terms in parts]
+        rows = [
+            [terms[name][side].detach().double() for side in (0, 1) for name in names]
+            for terms in parts
+        ]
         totals = torch.stack([torch.stack(row) for row in rows]).sum(0)
         if self.context.world_size > 1:
             dist.all_reduce(totals)
@@ -146,7 +162,11 @@ class Step:
 
 
 def _key(*numbers: int) -> int:
-    return int.from_bytes(hashlib.blake2b(struct.pack(f"{len(numbers)}q", *numbers), digest_size=8).digest(), "little", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(struct.pack(f"{len(numbers)}q", *numbers), digest_size=8).digest(),
+        "little",
+        signed=True,
+    )
 
 
 class Meter:
@@ -190,16 +210,22 @@ class Meter:
         return {**self._sums, "steps": float(self._steps)}
 
     def _count(self, step: int, result: StepResult) -> None:
-        names = [term.replace("/", "/loss_", 1) if "/" in term else f"loss_{term}" for term in result.names]
+        names = [
+            term.replace("/", "/loss_", 1) if "/" in term else f"loss_{term}"
+            for term in result.names
+        ]
         values = dict(zip(names, result.losses.tolist(), strict=True))
         if not all(math.isfinite(value) for value in values.values()):
             listed = ", ".join(f"{name}={value:g}" for name, value in values.items())
             raise ValueError(
-                f"the loss is not finite at step {step} ({listed}): lower schedule.optimizer.lr, set schedule.clip_grad_norm, "
+                f"the loss is not finite at step {step} ({listed}): lower schedule.optimizer.lr, "
+                "set schedule.clip_grad_norm, "
                 "lengthen schedule.rate.warmup, or check the annotations of the data"
             )
         values["loss"] = sum(values.values())
-        if result.grad_norm is not None and math.isfinite(norm := float(result.grad_norm)):  # fp16 may overflow: that step is skipped
+        if result.grad_norm is not None and math.isfinite(
+            norm := float(result.grad_norm)
+        ):  # fp16 may overflow: that step is skipped
             values["grad_norm"] = norm
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value

@@ -38,7 +38,9 @@ class TrackerFolder:
 
     @property
     def stays(self) -> bool:
-        """True if the files stay where they were written, False if they are uploaded to a bucket."""
+        """True if the files stay where they were written, False if they are uploaded to a
+        bucket.
+        """
         return self._temporary is None
 
     def close(self) -> None:
@@ -47,7 +49,9 @@ class TrackerFolder:
             return
         for file in self.path.rglob("*"):
             if file.is_file() and not file.is_symlink():
-                storage.upload(file, storage.join(self._uri, file.relative_to(self.path).as_posix()))
+                storage.upload(
+                    file, storage.join(self._uri, file.relative_to(self.path).as_posix())
+                )
         self._temporary.cleanup()
 
 
@@ -74,7 +78,9 @@ class Tracker(Protocol):
 def checkpoints_of(run_uri: str) -> list[tuple[str, tuple[str, ...]]]:
     """The best and the last checkpoint of a run with their aliases; one if they are the same."""
     best, last = find_checkpoint(run_uri, "best"), find_checkpoint(run_uri, "last")
-    return [(best, ("best", "latest"))] if best == last else [(best, ("best",)), (last, ("latest",))]
+    return (
+        [(best, ("best", "latest"))] if best == last else [(best, ("best",)), (last, ("latest",))]
+    )
 
 
 class TensorBoard:

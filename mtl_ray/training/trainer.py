@@ -22,7 +22,14 @@ from mtl_ray.training.context import Collective, RunContext, numerics
 from mtl_ray.training.learner import Learner
 from mtl_ray.training.object_sizes import log_object_sizes
 from mtl_ray.training.reporter import Reporter
-from mtl_ray.training.resume import ResumePoint, Summary, check_pins, resume_run, run_uri, summary_of
+from mtl_ray.training.resume import (
+    ResumePoint,
+    Summary,
+    check_pins,
+    resume_run,
+    run_uri,
+    summary_of,
+)
 from mtl_ray.training.saver import Saver
 from mtl_ray.training.scalars import SampleLog
 from mtl_ray.training.schedule import RunSchedule
@@ -62,7 +69,9 @@ def run(config: ExperimentConfig, context: RunContext) -> Summary:
 class _Training:
     """One attempt of one rank."""
 
-    def __init__(self, config: ExperimentConfig, context: RunContext, ranks: Collective, point: ResumePoint) -> None:
+    def __init__(
+        self, config: ExperimentConfig, context: RunContext, ranks: Collective, point: ResumePoint
+    ) -> None:
         self.config, self.context, self.ranks = config, context, ranks
         self.uri = run_uri(config)
         state, runtime = point.state, config.runtime
@@ -77,8 +86,17 @@ class _Training:
         check_pins(state, self.loader.pins)
         self.state = replace(state, pins=dict(self.loader.pins))
         per_epoch, vocabulary = self.loader.samples_per_epoch, self.loader.vocabulary
-        self.schedule = RunSchedule(config.schedule, runtime, batch=config.data.batch, samples_per_epoch=per_epoch)
-        self.learner = Learner(config, vocabulary, context, ranks, steps=self.schedule.steps, restored_from=point.checkpoint)
+        self.schedule = RunSchedule(
+            config.schedule, runtime, batch=config.data.batch, samples_per_epoch=per_epoch
+        )
+        self.learner = Learner(
+            config,
+            vocabulary,
+            context,
+            ranks,
+            steps=self.schedule.steps,
+            restored_from=point.checkpoint,
+        )
         method = self.learner.method
         heads = measurable_heads(config, method)
         self.validation = Validation(config, vocabulary, context, ranks) if heads else None
@@ -86,10 +104,18 @@ class _Training:
         self.meter = Meter(state.meter)
         self.watched = Meter(state.watched) if method.watches is not None else None
         self.vote = ranks.vote()
-        self.sample_log = SampleLog(runtime.ledger, state.attempt, context.rank) if runtime.ledger is not None else None
+        self.sample_log = (
+            SampleLog(runtime.ledger, state.attempt, context.rank)
+            if runtime.ledger is not None
+            else None
+        )
         self.claim = Claim(self.uri, state.attempt)
         first = context.rank == 0
-        self.reporter = Reporter(config, self.uri, state, self.schedule.steps, context.on_progress) if first else None
+        self.reporter = (
+            Reporter(config, self.uri, state, self.schedule.steps, context.on_progress)
+            if first
+            else None
+        )
         self.saver = Saver(runtime.save_patience_s) if first else None
 
     def train(self) -> TrainState:
@@ -125,9 +151,14 @@ class _Training:
         self.meter.add(done + 1, result, waited)
         if self.watched is not None:
             self.watched.add(done + 1, result, waited)
-        self.state = replace(self.state, step=done + 1, cursor=self.state.cursor + self.config.data.batch)
+        self.state = replace(
+            self.state, step=done + 1, cursor=self.state.cursor + self.config.data.batch
+        )
         if self.config.schedule.seconds is not None:
-            self.state = replace(self.state, trained_s=self.state.trained_s + self.ranks.longest(time.perf_counter() - since))
+            self.state = replace(
+                self.state,
+                trained_s=self.state.trained_s + self.ranks.longest(time.perf_counter() - since),
+            )
             self.schedule.check_time(done + 1, self.state.trained_s)
         if self.sample_log is not None:
             self.sample_log.add(done + 1, batch.keys)
@@ -138,7 +169,8 @@ class _Training:
         if step % self.config.runtime.log_every_steps == 0 or step == self.schedule.steps:
             means = self.meter.flush()
             if self.watched is not None:
-                self.watched.state()  # frees what a long evaluation interval would keep on the device
+                # frees what a long evaluation interval would keep on the device
+                self.watched.state()
             if self.reporter is not None:
                 self.claim.check_sometimes()
                 self.reporter.training(step, self.schedule.epoch(step), {"lr": lr, **means})
@@ -175,12 +207,17 @@ class _Training:
             return {}
         means = self.watched.flush()
         if watches.name not in means:
-            raise ValueError(f"the method watches {watches.name!r}, which is not among the figures of training: {', '.join(means)}")
+            raise ValueError(
+                f"the method watches {watches.name!r}, which is not among the figures of training: "
+                f"{', '.join(means)}"
+            )
         return {WATCHED + watches.name: means[watches.name]}
 
     def _save(self, metrics: Mapping[str, float | None]) -> None:
         """Updates the state on every rank; rank 0 makes a checkpoint of it."""
-        self.state = replace(self.state, metrics=dict(metrics), finished=self.state.step == self.schedule.steps)
+        self.state = replace(
+            self.state, metrics=dict(metrics), finished=self.state.step == self.schedule.steps
+        )
         self.schedule.saved()
         if self.saver is None or self.reporter is None:
             return
@@ -199,8 +236,16 @@ class _Training:
         self.claim.check()
         uri = checkpoint.publish(self.uri, state, checkpoint.pack(content, state, texts))
         best = self.best
-        checkpoint.prune(self.uri, self.config.runtime.keep, best.name, self.claim, lower_is_better=best.lower_is_better)
-        self.context.on_checkpoint(uri, {name: value for name, value in state.metrics.items() if value is not None})
+        checkpoint.prune(
+            self.uri,
+            self.config.runtime.keep,
+            best.name,
+            self.claim,
+            lower_is_better=best.lower_is_better,
+        )
+        self.context.on_checkpoint(
+            uri, {name: value for name, value in state.metrics.items() if value is not None}
+        )
 
     def _finish_saving(self) -> str | None:
         """Waits until the last checkpoint is whole; returns the best one if the run is done."""

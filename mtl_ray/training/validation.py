@@ -37,11 +37,18 @@ _log = logging.getLogger(__name__)
 
 
 def measurable_heads(config: ExperimentConfig, method: Method) -> Mapping[str, AnyHead]:
-    """The heads that an evaluation measures: those of the method's model, but for auxiliary ones."""
+    """The heads that an evaluation measures: those of the method's model, but for auxiliary
+    ones.
+    """
     return {} if method.model() is None else predicting_heads(config.model.heads)
 
 
-def best_by(config: ExperimentConfig, heads: Mapping[str, AnyHead], vocabulary: Vocabulary, watches: Watched | None) -> Watched:
+def best_by(
+    config: ExperimentConfig,
+    heads: Mapping[str, AnyHead],
+    vocabulary: Vocabulary,
+    watches: Watched | None,
+) -> Watched:
     """The metric by which the best checkpoint of a run is chosen: ``runtime.best``, else the main
     metric of the first head, else what the method watches.
 
@@ -55,11 +62,16 @@ def best_by(config: ExperimentConfig, heads: Mapping[str, AnyHead], vocabulary: 
         ValueError: if nothing is measured and the method watches nothing, or ``runtime.best`` names
             no figure of either.
     """
-    watched = None if watches is None else Watched(name=WATCHED + watches.name, lower_is_better=watches.lower_is_better)
+    watched = (
+        None
+        if watches is None
+        else Watched(name=WATCHED + watches.name, lower_is_better=watches.lower_is_better)
+    )
     wanted = config.runtime.best
     if not heads and watched is None:
         raise ValueError(
-            f"no head is measured (every head of the model is train_only, or the method {config.method.type!r} has no model), and "
+            "no head is measured (every head of the model is train_only, or the method "
+            f"{config.method.type!r} has no model), and "
             "the method watches nothing: no checkpoint would be the best"
         )
     if watched is not None and (wanted == watched.name or not heads):
@@ -68,7 +80,10 @@ def best_by(config: ExperimentConfig, heads: Mapping[str, AnyHead], vocabulary: 
         return watched
     name, _, entry = (wanted or next(iter(heads))).partition("/")
     if name not in heads:
-        raise ValueError(f"runtime.best={wanted}: {name!r} is no head that is measured (these are: {', '.join(heads)})")
+        raise ValueError(
+            f"runtime.best={wanted}: {name!r} is no head that is measured (these are: "
+            f"{', '.join(heads)})"
+        )
     metric = head_metric(heads[name], vocabulary)
     entry = entry or metric.main
     return Watched(name=f"{name}/{entry}", lower_is_better=entry in metric.lower_is_better)
@@ -89,8 +104,19 @@ class ValidationResult(NamedTuple):
 class Validation:
     """The validation split of a run."""
 
-    def __init__(self, config: ExperimentConfig, vocabulary: Vocabulary, context: RunContext, ranks: Collective) -> None:
-        self._config, self._vocabulary, self._context, self._ranks = config, vocabulary, context, ranks
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        vocabulary: Vocabulary,
+        context: RunContext,
+        ranks: Collective,
+    ) -> None:
+        self._config, self._vocabulary, self._context, self._ranks = (
+            config,
+            vocabulary,
+            context,
+            ranks,
+        )
         uri = config.data.val.uri
         self._splits = [open_split(each) for each in ((uri,) if isinstance(uri, str) else uri)]
         self._converters = [self._converter(split) for split in self._splits]
@@ -105,7 +131,12 @@ class Validation:
         """
         metrics = head_metrics(self.heads, self._vocabulary, self._config.evaluate)
         predictor = TorchPredictor(
-            model, self.heads, self._vocabulary, self._config.data.canvas, device=self._context.device, batch=self._config.evaluate.batch
+            model,
+            self.heads,
+            self._vocabulary,
+            self._config.data.canvas,
+            device=self._context.device,
+            batch=self._config.evaluate.batch,
         )
         samples: list[tuple[Sample, Predictions]] = []
 
@@ -114,7 +145,11 @@ class Validation:
                 samples.append((sample, predictions))
 
         batch, max_pixels = self._config.evaluate.batch, self._config.data.max_pixels
-        self._judge(measure(predictor, self._share(), metrics, keep=keep, batch=batch, max_pixels=max_pixels).invalid)
+        self._judge(
+            measure(
+                predictor, self._share(), metrics, keep=keep, batch=batch, max_pixels=max_pixels
+            ).invalid
+        )
         merged = self._merge(metrics)
         return self._ranks.decide(lambda: figures(merged)), ValidationResult(samples, merged)
 
@@ -123,7 +158,10 @@ class Validation:
         named = [f"{key}: {reason}" for share in self._ranks.gather(bad) for key, reason in share]
         if len(named) > self._config.data.max_bad:
             allowed = f"data.max_bad allows {self._config.data.max_bad}"
-            raise BadSamplesError(f"{len(named)} samples of the validation split could not be read, {allowed}: {'; '.join(named[:_NAMED])}")
+            raise BadSamplesError(
+                f"{len(named)} samples of the validation split could not be read, {allowed}: "
+                f"{'; '.join(named[:_NAMED])}"
+            )
         if self._context.rank == 0:
             for each in named:
                 _log.warning("sample %s is not measured", each)
@@ -136,14 +174,21 @@ class Validation:
         first = 0
         for split, convert in zip(self._splits, self._converters, strict=True):
             size = split.num_samples
-            yield from map(convert, split.read(min(max(start - first, 0), size), min(max(stop - first, 0), size)))
+            yield from map(
+                convert,
+                split.read(min(max(start - first, 0), size), min(max(stop - first, 0), size)),
+            )
             first += size
 
     def _converter(self, split: Split) -> Callable[[Sample], Sample]:
         """Maps the class indices of a validation split to those of the training split."""
         convert, unknown = class_converter(split, self._vocabulary)
         if unknown and self._context.rank == 0:
-            _log.warning("%s: the training split does not know %s; they are not measured", split.uri, ", ".join(unknown))
+            _log.warning(
+                "%s: the training split does not know %s; they are not measured",
+                split.uri,
+                ", ".join(unknown),
+            )
         return convert
 
     def _merge(self, metrics: Mapping[str, Any]) -> Mapping[str, Metric[Any]]:
@@ -160,10 +205,16 @@ class Validation:
         """One image per sample, ground truth and prediction side by side, a row per head; and each
         head's charts.
         """
-        from mtl_ray.evaluation.charts import draw_charts  # matplotlib takes a second, which a first step need not wait for
+        from mtl_ray.evaluation.charts import (
+            draw_charts,
+        )  # matplotlib takes a second, which a first step need not wait for
 
-        images = [(sample.key, self._draw(sample, predictions)) for sample, predictions in result.samples]
-        return EvaluationFigures(images, draw_charts({name: metric.charts() for name, metric in result.metrics.items()}))
+        images = [
+            (sample.key, self._draw(sample, predictions)) for sample, predictions in result.samples
+        ]
+        return EvaluationFigures(
+            images, draw_charts({name: metric.charts() for name, metric in result.metrics.items()})
+        )
 
     def _draw(self, sample: Sample, predictions: Predictions) -> NDArray[np.uint8]:
         kind = self._config.data.canvas.input
@@ -171,7 +222,9 @@ class Validation:
         panels, titles = [], []
         for name, head in self.heads.items():
             classes = HeadClasses.of(head, self._vocabulary)
-            panels.append(head.task.draw_ground_truth(image, classes.sample(sample), classes.vocabulary))
+            panels.append(
+                head.task.draw_ground_truth(image, classes.sample(sample), classes.vocabulary)
+            )
             panels.append(head.task.draw_prediction(image, predictions[name], classes.vocabulary))
             titles += [f"{name}: annotated", f"{name}: predicted"]
         return grid([shrunk(panel, PANEL_PX) for panel in panels], columns=2, titles=titles)

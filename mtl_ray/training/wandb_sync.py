@@ -17,7 +17,14 @@ from mtl_ray.tasks.charts import chart_of
 from mtl_ray.training import checkpoint
 from mtl_ray.training.scalars import read_scalars
 from mtl_ray.training.trackers import EvaluationFigures, checkpoints_of
-from mtl_ray.training.wandb_tracker import Mode, Wandb, WandbHistory, held_in, wandb_files, wandb_mode
+from mtl_ray.training.wandb_tracker import (
+    Mode,
+    Wandb,
+    WandbHistory,
+    held_in,
+    wandb_files,
+    wandb_mode,
+)
 
 ANSWER_S = 30
 """Seconds in which W&B's server must answer."""
@@ -80,13 +87,26 @@ def sync(run: str, to: Mode | None, watch: Watch) -> Sent:
 
 def artifacts_of(run: str) -> list[tuple[str, str, tuple[str, ...]]]:
     """URI, kind and aliases of what a run's folder holds."""
-    found = [(uri, "checkpoint", aliases) for uri, aliases in checkpoints_of(run)] if current_checkpoints(run) else []
+    found = (
+        [(uri, "checkpoint", aliases) for uri, aliases in checkpoints_of(run)]
+        if current_checkpoints(run)
+        else []
+    )
     bundle = storage.join(run, "bundle")
-    return [*found, (bundle, "bundle", ("latest",))] if storage.exists(storage.join(bundle, MANIFEST)) else found
+    return (
+        [*found, (bundle, "bundle", ("latest",))]
+        if storage.exists(storage.join(bundle, MANIFEST))
+        else found
+    )
 
 
-def _has_all(held: WandbHistory, steps: Sequence[int], artifacts: Sequence[tuple[str, str, tuple[str, ...]]]) -> bool:
-    return all(step <= held.step for step in steps) and {(uri, alias) for uri, _, given in artifacts for alias in given} <= held.artifacts
+def _has_all(
+    held: WandbHistory, steps: Sequence[int], artifacts: Sequence[tuple[str, str, tuple[str, ...]]]
+) -> bool:
+    return (
+        all(step <= held.step for step in steps)
+        and {(uri, alias) for uri, _, given in artifacts for alias in given} <= held.artifacts
+    )
 
 
 def send_bundle(target: str, bundle: str, config: ExperimentConfig) -> None:
@@ -138,7 +158,9 @@ def run_id_of(run: str) -> str:
 
 
 def _replay(tracker: Wandb, run: str, rows: Sequence[Mapping[str, Any]], watch: Watch) -> None:
-    """Sends all rows, and with the last evaluation its images; those of earlier ones are not kept."""
+    """Sends all rows, and with the last evaluation its images; those of earlier ones are not
+    kept.
+    """
     measured = max((row["step"] for row in rows if row["mode"] == "val"), default=0)
     shown = _shown(run) if measured > tracker.last else None
     for row in watch(rows, len(rows)):
@@ -148,9 +170,16 @@ def _replay(tracker: Wandb, run: str, rows: Sequence[Mapping[str, Any]], watch: 
 
 
 def _shown(run: str) -> EvaluationFigures:
-    images = [(uri.rsplit("/", 1)[-1], pixels(storage.read(uri))) for uri in storage.files(storage.join(run, "pictures"))]
-    plots = {chart_of(uri.rsplit("/", 1)[-1]): uri for uri in storage.files(storage.join(run, "plots"))}
-    return EvaluationFigures(images, {name: storage.read(uri) for name, uri in plots.items() if name is not None})
+    images = [
+        (uri.rsplit("/", 1)[-1], pixels(storage.read(uri)))
+        for uri in storage.files(storage.join(run, "pictures"))
+    ]
+    plots = {
+        chart_of(uri.rsplit("/", 1)[-1]): uri for uri in storage.files(storage.join(run, "plots"))
+    }
+    return EvaluationFigures(
+        images, {name: storage.read(uri) for name, uri in plots.items() if name is not None}
+    )
 
 
 def _ask_server() -> None:
@@ -175,7 +204,9 @@ def _send_offline(run: str, run_id: str) -> None:
         command = [sys.executable, "-m", "wandb", "sync", "--yes", *local]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ValueError(f"wandb sync failed, nothing was sent: {done.stderr.strip() or done.stdout.strip()}")
+        raise ValueError(
+            f"wandb sync failed, nothing was sent: {done.stderr.strip() or done.stdout.strip()}"
+        )
 
 
 def _local(folder: str, temporary: Path) -> str:

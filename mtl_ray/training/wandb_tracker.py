@@ -47,7 +47,11 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
     An evaluation has the step of a training row, so its time has another name.
     """
-    found = {name: float(value) for name, value in row.items() if isinstance(value, int | float) and name not in ("step", "iter")}
+    found = {
+        name: float(value)
+        for name, value in row.items()
+        if isinstance(value, int | float) and name not in ("step", "iter")
+    }
     if row["mode"] == "val":
         found["evaluation_time"] = found.pop("time")
     return found
@@ -71,7 +75,15 @@ class Wandb:
             that is a ValueError.
     """
 
-    def __init__(self, config: ExperimentConfig, uri: str, run_id: str, mode: Mode, *, or_offline: bool = True) -> None:
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        uri: str,
+        run_id: str,
+        mode: Mode,
+        *,
+        or_offline: bool = True,
+    ) -> None:
         self._folder = TrackerFolder(uri)
         self._fetched = tempfile.TemporaryDirectory(prefix="mtl_ray-")
         self.held = held_in(uri, run_id)
@@ -99,7 +111,11 @@ class Wandb:
             wandb.teardown()
             if not or_offline:
                 raise ValueError(f"W&B does not let this run in: {error}") from error
-            _log.warning("W&B does not let this run in (%s): it is written offline, jobs.wandb_sync sends it later", error)
+            _log.warning(
+                "W&B does not let this run in (%s): it is written offline, jobs.wandb_sync sends "
+                "it later",
+                error,
+            )
             return wandb.init(mode="offline", **wanted)
 
     @property
@@ -130,11 +146,18 @@ class Wandb:
         """See ``Tracker``."""
         import wandb
 
-        content: dict[str, Any] = {name: wandb.Image(pixels(picture)) for name, picture in shown.charts.items()}
+        content: dict[str, Any] = {
+            name: wandb.Image(pixels(picture)) for name, picture in shown.charts.items()
+        }
         if shown.images:
             names = [name for name, _ in shown.images]
-            images = same_size([image for _, image in shown.images])  # of others W&B warns, and shows them wrongly
-            content["predictions"] = [wandb.Image(image, caption=name, file_type="jpg") for name, image in zip(names, images, strict=True)]
+            images = same_size(
+                [image for _, image in shown.images]
+            )  # of others W&B warns, and shows them wrongly
+            content["predictions"] = [
+                wandb.Image(image, caption=name, file_type="jpg")
+                for name, image in zip(names, images, strict=True)
+            ]
         self._log(step, content)
 
     def artifact(self, uri: str, kind: str, aliases: Sequence[str]) -> None:
@@ -145,12 +168,18 @@ class Wandb:
         """
         import wandb
 
-        missing = [alias for alias in aliases if self.online or (uri, alias) not in self.held.artifacts]
+        missing = [
+            alias for alias in aliases if self.online or (uri, alias) not in self.held.artifacts
+        ]
         if not missing or not (self.online or self._folder.stays):
             return
         found = open_artifact(uri, kind=kind)
         made = wandb.Artifact(f"{self._run.id}-{kind}", type="model", metadata={"uri": uri})
-        folder = Path(tempfile.mkdtemp(dir=self._fetched.name)) if storage.is_remote(uri) else Path(found.uri)
+        folder = (
+            Path(tempfile.mkdtemp(dir=self._fetched.name))
+            if storage.is_remote(uri)
+            else Path(found.uri)
+        )
         for name in found.names:
             if storage.is_remote(uri):
                 found.fetch(name, folder / name)
@@ -216,14 +245,22 @@ def held_in(run_uri: str, run_id: str) -> WandbHistory:
 def wandb_files(run_uri: str, run_id: str) -> list[str]:
     """The ``.wandb`` files in a run's folder, of all attempts, in the order of their start."""
     found = storage.files(storage.join(run_uri, "wandb"))
-    mine = (uri for uri in found if uri.endswith(f"/run-{run_id}.wandb") and "/latest-run/" not in uri)
+    mine = (
+        uri for uri in found if uri.endswith(f"/run-{run_id}.wandb") and "/latest-run/" not in uri
+    )
     # run-20261120_114153-ID, and -1 after it for the second of that second
     return sorted(mine, key=lambda uri: uri.split("/")[-2].removeprefix("offline-"))
 
 
 def step_of(history: Any) -> int:
     """The step of a history record."""
-    return int(next(json.loads(item.value_json) for item in history.item if "_step" in (item.key, *item.nested_key)))
+    return int(
+        next(
+            json.loads(item.value_json)
+            for item in history.item
+            if "_step" in (item.key, *item.nested_key)
+        )
+    )
 
 
 def records(data: bytes) -> Iterator[Any]:
@@ -245,7 +282,11 @@ def _messages(data: bytes) -> Iterator[bytes]:
         place += _RECORD.size
         if not _FULL <= kind <= _LAST or place + length > len(data):
             return
-        parts = data[place : place + length] if kind in (_FULL, _FIRST) else parts + data[place : place + length]
+        parts = (
+            data[place : place + length]
+            if kind in (_FULL, _FIRST)
+            else parts + data[place : place + length]
+        )
         place += length
         if kind in (_FULL, _LAST):
             yield parts

@@ -53,11 +53,18 @@ def boxes_of(uri: str) -> Iterator[Boxes]:
     for sizes, counts, boxes_xyxy, crowd in open_split(uri).scan_boxes():
         image = np.repeat(np.arange(len(sizes)), counts)
         boxes = boxes_xyxy.astype(np.float64)
-        yield Boxes(sizes=sizes, image=image, boxes_xyxy=boxes, crowd=crowd, valid=_documented(boxes, sizes[image]))
+        yield Boxes(
+            sizes=sizes,
+            image=image,
+            boxes_xyxy=boxes,
+            crowd=crowd,
+            valid=_documented(boxes, sizes[image]),
+        )
 
 
 def shapes_of(uris: Iterable[str], rule: Canvas) -> Shapes:
-    """Width and height of the boxes on the canvas, without crowds and without the parts outside the canvas. No image is read.
+    """Width and height of the boxes on the canvas, without crowds and without the parts outside the
+    canvas. No image is read.
 
     Raises:
         ValueError: if there is no box.
@@ -66,7 +73,8 @@ def shapes_of(uris: Iterable[str], rule: Canvas) -> Shapes:
 
 
 def documented_shapes(uris: Iterable[str], width: int, height: int) -> Shapes:
-    """Shapes by the rule of MMDetection's optimize_anchors: each side times that of the canvas over the longer side of the image.
+    """Shapes by the rule of MMDetection's optimize_anchors: each side times that of the canvas over
+    the longer side of the image.
 
     Crowds are included, and boxes are not clipped to the image. Annotations that its COCO reader
     skips are left out: ignored ones, those without an area, those narrower or lower than one pixel,
@@ -79,7 +87,9 @@ def documented_shapes(uris: Iterable[str], width: int, height: int) -> Shapes:
 
 
 def _joined(uris: list[str], shapes: Any) -> Shapes:
-    found = np.concatenate([np.zeros((0, 2)), *(shapes(boxes) for uri in uris for boxes in boxes_of(uri))])
+    found = np.concatenate(
+        [np.zeros((0, 2)), *(shapes(boxes) for uri in uris for boxes in boxes_of(uri))]
+    )
     found = found[(found > 0).all(axis=1)]
     if not len(found):
         raise ValueError(f"{', '.join(uris)}: there are no boxes to fit anchors to")
@@ -87,13 +97,17 @@ def _joined(uris: list[str], shapes: Any) -> Shapes:
 
 
 def _on_canvas(boxes: Boxes, rule: Canvas) -> Shapes:
-    return sides_on_canvas(boxes.boxes_xyxy[~boxes.crowd], boxes.image[~boxes.crowd], boxes.sizes, rule)
+    return sides_on_canvas(
+        boxes.boxes_xyxy[~boxes.crowd], boxes.image[~boxes.crowd], boxes.sizes, rule
+    )
 
 
 def _documented_shapes(boxes: Boxes, width: int, height: int) -> Shapes:
     corners = boxes.boxes_xyxy[boxes.valid]
     longer = boxes.sizes.max(axis=1)[boxes.image[boxes.valid]]
-    return np.asarray((corners[:, 2:] - corners[:, :2]) * np.array([width, height]) / longer[:, None])
+    return np.asarray(
+        (corners[:, 2:] - corners[:, :2]) * np.array([width, height]) / longer[:, None]
+    )
 
 
 def _documented(boxes_xyxy: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -104,13 +118,18 @@ def _documented(boxes_xyxy: NDArray[np.float64], sizes: NDArray[np.int64]) -> ND
 
 def _of_coco(uri: str) -> Boxes:
     content = read_json(uri)
-    if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in ("images", "annotations")):
-        raise ValueError(f"{uri} is not a COCO annotation file, which has lists of images and annotations")
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(part), list) for part in ("images", "annotations")
+    ):
+        raise ValueError(
+            f"{uri} is not a COCO annotation file, which has lists of images and annotations"
+        )
     try:
         return _of_lists(content["images"], content["annotations"])
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{uri}: an image needs an id, width and height, an annotation image_id and bbox (x, y, w, h): {error!r}"
+            f"{uri}: an image needs an id, width and height, an annotation image_id and bbox (x, "
+            f"y, w, h): {error!r}"
         ) from error
 
 
@@ -120,13 +139,27 @@ def _of_lists(images: list[Mapping[str, Any]], annotations: list[Mapping[str, An
     if any(len(annotation["bbox"]) != 4 for annotation in boxed):
         raise ValueError("a bbox does not have four numbers")
     image = np.array(_rows_of(images, boxed), np.int64)
-    xywh = np.fromiter(chain.from_iterable(annotation["bbox"] for annotation in boxed), np.float64, 4 * len(boxed)).reshape(-1, 4)
+    xywh = np.fromiter(
+        chain.from_iterable(annotation["bbox"] for annotation in boxed), np.float64, 4 * len(boxed)
+    ).reshape(-1, 4)
     if not np.isfinite(xywh).all():
         raise ValueError("a bbox is not finite")
     xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    crowd = np.fromiter((flag(annotation.get("iscrowd")) for annotation in boxed), np.bool_, len(boxed))
-    wanted = np.fromiter((not flag(annotation.get("ignore")) and _has_area(annotation) for annotation in boxed), np.bool_, len(boxed))
-    return Boxes(sizes=sizes, image=image, boxes_xyxy=xyxy, crowd=crowd, valid=wanted & _documented(xyxy, sizes[image]))
+    crowd = np.fromiter(
+        (flag(annotation.get("iscrowd")) for annotation in boxed), np.bool_, len(boxed)
+    )
+    wanted = np.fromiter(
+        (not flag(annotation.get("ignore")) and _has_area(annotation) for annotation in boxed),
+        np.bool_,
+        len(boxed),
+    )
+    return Boxes(
+        sizes=sizes,
+        image=image,
+        boxes_xyxy=xyxy,
+        crowd=crowd,
+        valid=wanted & _documented(xyxy, sizes[image]),
+    )
 
 
 def _size_of(image: Mapping[str, Any]) -> tuple[int, int]:
@@ -136,7 +169,9 @@ def _size_of(image: Mapping[str, Any]) -> tuple[int, int]:
     return height, width
 
 
-def _rows_of(images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]) -> list[int]:
+def _rows_of(
+    images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]
+) -> list[int]:
     """The index of each annotation's image in the list of images.
 
     Ids may be numbers in one list and strings in the other.

@@ -1,4 +1,6 @@
-"""Improves anchors: along the gradient of the mean overlap, and by small steps in all directions."""
+"""Improves anchors: along the gradient of the mean overlap, and by small steps in all
+directions.
+"""
 
 from collections import deque
 
@@ -14,14 +16,17 @@ _FIRST = 0.1
 """Change of the logarithm of a side in the first round."""
 _HALVINGS = 12
 _LEAST_GAIN = 1e-9
-_DIRECTIONS = np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [-1, -1], [1, -1], [-1, 1]], np.float64)
+_DIRECTIONS = np.array(
+    [[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1], [-1, -1], [1, -1], [-1, 1]], np.float64
+)
 Vector = NDArray[np.float64]
 Pairs = deque[tuple[Vector, Vector]]
 """The last moves, and the change of the gradient with each."""
 
 
 def climb_anchors(points: Points, anchors: Shapes, rounds: int) -> Shapes:
-    """Increases the mean overlap by L-BFGS on the logarithms of the sides, which stay in the range of the boxes.
+    """Increases the mean overlap by L-BFGS on the logarithms of the sides, which stay in the range
+    of the boxes.
 
     Nocedal and Wright 2006, Numerical Optimization, algorithm 7.4, with a step that is halved until
     the value improves. SciPy has the algorithm too, but its import takes as long as all climbs of a
@@ -35,7 +40,9 @@ def climb_anchors(points: Points, anchors: Shapes, rounds: int) -> Shapes:
     Returns:
         (K, 2).
     """
-    limits = np.log([[side.min(), side.max()] for side in (points.width, points.height)] * len(anchors)).T
+    limits = np.log(
+        [[side.min(), side.max()] for side in (points.width, points.height)] * len(anchors)
+    ).T
     place = np.clip(np.log(anchors).ravel(), *limits)
     value, gradient = points.descent(place)
     pairs: Pairs = deque(maxlen=_MEMORY)

@@ -1,4 +1,5 @@
-"""Anchors by the documented rules of MMDetection's optimize_anchors, for comparison with older results.
+"""Anchors by the documented rules of MMDetection's optimize_anchors, for comparison with older
+results.
 
 They differ from ``anchors``: k-means starts once, from random boxes, and gives an anchor without
 boxes the size 0. Differential evolution starts anywhere on the canvas.
@@ -13,7 +14,9 @@ from mtl_ray.tuning.anchors import COARSE, by_area
 ITERATIONS = 1000
 
 
-def documented_kmeans(shapes: Shapes, num: int, *, seed: int = 0, rounds: int = ITERATIONS) -> Shapes:
+def documented_kmeans(
+    shapes: Shapes, num: int, *, seed: int = 0, rounds: int = ITERATIONS
+) -> Shapes:
     """k-means from ``num`` boxes drawn with replacement.
 
     A box belongs to the anchor with the largest overlap (the first of equals). Before the first
@@ -39,15 +42,25 @@ def documented_kmeans(shapes: Shapes, num: int, *, seed: int = 0, rounds: int = 
         if (before == nearest).all():
             break
         counts = np.bincount(nearest, minlength=num)
-        sums = np.stack([np.bincount(nearest, side, minlength=num) for side in (points.width, points.height)], axis=1)
+        sums = np.stack(
+            [np.bincount(nearest, side, minlength=num) for side in (points.width, points.height)],
+            axis=1,
+        )
         anchors = sums / np.maximum(counts, 1)[:, None]
     return by_area(anchors)
 
 
 def documented_evolution(
-    shapes: Shapes, num: int, canvas: tuple[int, int], *, seed: int = 0, rounds: int = ITERATIONS, cells: int = COARSE
+    shapes: Shapes,
+    num: int,
+    canvas: tuple[int, int],
+    *,
+    seed: int = 0,
+    rounds: int = ITERATIONS,
+    cells: int = COARSE,
 ) -> Shapes:
-    """Differential evolution of the mean overlap with the documented settings, on a histogram of the shapes.
+    """Differential evolution of the mean overlap with the documented settings, on a histogram of
+    the shapes.
 
     Strategy best1bin, 15 members for each of 2 ``num`` numbers, mutation between 0.5 and 1,
     recombination 0.7, tolerance 1e-4, and a final L-BFGS-B.
@@ -71,6 +84,12 @@ def documented_evolution(
         return 1.0 - points.average(flat.reshape(-1, 2))
 
     found = differential_evolution(
-        cost, [(0, canvas[0]), (0, canvas[1])] * num, strategy="best1bin", maxiter=rounds, popsize=15, tol=1e-4, rng=seed
+        cost,
+        [(0, canvas[0]), (0, canvas[1])] * num,
+        strategy="best1bin",
+        maxiter=rounds,
+        popsize=15,
+        tol=1e-4,
+        rng=seed,
     )
     return by_area(np.asarray(found.x).reshape(-1, 2))

@@ -1,4 +1,5 @@
-"""Reduces the shapes of many boxes to a few weighted points (cells of a histogram), on which anchors are searched.
+"""Reduces the shapes of many boxes to a few weighted points (cells of a histogram), on which
+anchors are searched.
 
 Boxes and anchors are (width, height) in canvas pixels. The overlap of two shapes is their
 intersection over union with a common centre.
@@ -22,12 +23,18 @@ def anchor_overlaps(shapes: Shapes, anchors: Shapes) -> NDArray[np.float64]:
 
     0 for an anchor of size 0.
     """
-    inter = np.minimum.outer(anchors[:, 0], shapes[:, 0]) * np.minimum.outer(anchors[:, 1], shapes[:, 1])
+    inter = np.minimum.outer(anchors[:, 0], shapes[:, 0]) * np.minimum.outer(
+        anchors[:, 1], shapes[:, 1]
+    )
     return np.asarray(inter / (shapes[:, 0] * shapes[:, 1] + anchors.prod(axis=1)[:, None] - inter))
 
 
-def nearest_anchors(shapes: Shapes, anchors: Shapes) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each of N boxes the index (N,) of the anchor with the largest overlap (the first of equals), and that overlap (N,)."""
+def nearest_anchors(
+    shapes: Shapes, anchors: Shapes
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """For each of N boxes the index (N,) of the anchor with the largest overlap (the first of
+    equals), and that overlap (N,).
+    """
     index, overlap = np.empty(len(shapes), np.int64), np.empty(len(shapes))
     for start in range(0, len(shapes), CHUNK):
         part = slice(start, start + CHUNK)
@@ -85,7 +92,9 @@ class Points:
         union = self._area + area - inter
         gradient = np.empty_like(anchors)
         for side, shorter in enumerate((width < self.width, height < self.height)):
-            slope = (np.where(shorter, inter, 0.0) * (union + inter) - inter * area) / (union * union)
+            slope = (np.where(shorter, inter, 0.0) * (union + inter) - inter * area) / (
+                union * union
+            )
             gradient[:, side] = np.bincount(nearest, slope * self.weights, minlength=len(anchors))
         return -float((inter / union) @ self.weights), -gradient.ravel()
 
@@ -112,7 +121,9 @@ def reduced_points(shapes: Shapes, cells: int) -> Points:
 
 def _cells(logs: NDArray[np.float64], cells: int) -> NDArray[np.int64]:
     low = logs.min()
-    fine = np.minimum((logs - low) * (_FINE / max(logs.max() - low, 1e-9)), _FINE - 1).astype(np.int64)
+    fine = np.minimum((logs - low) * (_FINE / max(logs.max() - low, 1e-9)), _FINE - 1).astype(
+        np.int64
+    )
     share = np.cumsum(np.bincount(fine, minlength=_FINE)) / len(logs)
     even = np.arange(1, _FINE + 1) / _FINE
     return np.asarray(np.minimum((share + even) / 2 * cells, cells - 1).astype(np.int64)[fine])
@@ -128,7 +139,9 @@ def spread_anchors(points: Points, num: int, rng: np.random.Generator) -> Shapes
     while len(chosen) < num:
         chances = points.weights * distance**2
         total = chances.sum()
-        place = rng.choice(len(points), p=chances / total) if total > 0 else rng.integers(len(points))
+        place = (
+            rng.choice(len(points), p=chances / total) if total > 0 else rng.integers(len(points))
+        )
         chosen.append(int(place))
         distance = np.minimum(distance, 1 - points.overlaps(points.shapes[chosen[-1:]])[0])
     return np.asarray(points.shapes[chosen])

@@ -27,7 +27,17 @@ from mtl_ray.tuning.anchors import (
 
 Method = Literal["fast", "kmeans", "de", "optuna"]
 YOLOV3_LEVELS = ("P3", "P4", "P5")
-_YOLOV3 = ((10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), (156, 198), (373, 326))
+_YOLOV3 = (
+    (10, 13),
+    (16, 30),
+    (33, 23),
+    (30, 61),
+    (62, 45),
+    (59, 119),
+    (116, 90),
+    (156, 198),
+    (373, 326),
+)
 LEAST_GAIN = 0.02
 """Least gain in best possible recall with which anchors are likely to help. A better average IoU
 alone does not help: a head that moves and scales anchors learns as much with either, as long as the
@@ -88,9 +98,15 @@ class AnchorRequest:
         if len(set(self.levels)) < len(self.levels):
             raise ValueError(f"--levels {' '.join(self.levels)}: a level is named twice")
         if not all(any(letter.isdigit() for letter in level) for level in self.levels):
-            raise ValueError(f"--levels {' '.join(self.levels)}: a level is called after its number, such as P3, whose stride is 8")
+            raise ValueError(
+                f"--levels {' '.join(self.levels)}: a level is called after its number, such as "
+                "P3, whose stride is 8"
+            )
         if self.compat and self.method not in ("kmeans", "de"):
-            raise ValueError(f"--compat goes with --method kmeans or de, for which there are documented rules, not with {self.method}")
+            raise ValueError(
+                "--compat goes with --method kmeans or de, for which there are documented rules, "
+                f"not with {self.method}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +139,9 @@ class FittedAnchors:
 
     @property
     def distinct(self) -> int:
-        """How many anchors differ from each other: fewer than all if the boxes have fewer shapes than there are anchors."""
+        """How many anchors differ from each other: fewer than all if the boxes have fewer shapes
+        than there are anchors.
+        """
         return len(np.unique(self.anchors.round(1), axis=0))
 
     @property
@@ -147,7 +165,9 @@ class FittedAnchors:
 
     @property
     def helps(self) -> bool:
-        """Whether training is likely to find more objects with these anchors than with ``compared``: see ``LEAST_GAIN``."""
+        """Whether training is likely to find more objects with these anchors than with
+        ``compared``: see ``LEAST_GAIN``.
+        """
         return self.after.best_possible_recall - self.before.best_possible_recall >= LEAST_GAIN
 
 
@@ -161,11 +181,19 @@ def anchors_of_config(path: str, head: str) -> tuple[tuple[str, ...], LevelAncho
     heads = load_experiment(path).model.heads
     if not isinstance(found := heads.get(head), Yolov3Head):
         fitting = [name for name, each in heads.items() if isinstance(each, Yolov3Head)]
-        other = f"--head {' or '.join(fitting)} has" if fitting else "no other head has any: anchors are for heads of type yolov3"
+        other = (
+            f"--head {' or '.join(fitting)} has"
+            if fitting
+            else "no other head has any: anchors are for heads of type yolov3"
+        )
         raise ValueError(f"{path}: there is no head {head!r} with anchors in pixels; {other}")
     counts = [len(level) for level in found.anchors]
     anchors = np.array([anchor for level in found.anchors for anchor in level])
-    return found.levels, LevelAnchors(name=f"those of {path}", anchors=anchors, strides=np.repeat(strides_of(found.levels), counts))
+    return found.levels, LevelAnchors(
+        name=f"those of {path}",
+        anchors=anchors,
+        strides=np.repeat(strides_of(found.levels), counts),
+    )
 
 
 def shapes_of_request(request: AnchorRequest) -> Shapes:
@@ -178,11 +206,17 @@ def shapes_of_request(request: AnchorRequest) -> Shapes:
 def fit_anchors(request: AnchorRequest, shapes: Shapes) -> Shapes:
     """Fits anchors by a method that runs in this process; (num, 2) by area."""
     if request.method == "kmeans":
-        return (documented_kmeans if request.compat else kmeans_anchors)(shapes, request.num, seed=request.seed)
+        return (documented_kmeans if request.compat else kmeans_anchors)(
+            shapes, request.num, seed=request.seed
+        )
     if request.method == "de" and request.compat:
-        return documented_evolution(shapes, request.num, (request.canvas.width, request.canvas.height), seed=request.seed)
+        return documented_evolution(
+            shapes, request.num, (request.canvas.width, request.canvas.height), seed=request.seed
+        )
     assert request.method != "optuna", "distributed.anchors does that"
-    return (evolve_anchors if request.method == "de" else fast_anchors)(shapes, request.num, seed=request.seed)
+    return (evolve_anchors if request.method == "de" else fast_anchors)(
+        shapes, request.num, seed=request.seed
+    )
 
 
 def evaluate_anchors(request: AnchorRequest, shapes: Shapes, anchors: Shapes) -> FittedAnchors:
@@ -210,6 +244,12 @@ def evaluate_anchors(request: AnchorRequest, shapes: Shapes, anchors: Shapes) ->
 
 
 def yolov3_anchors(canvas: Canvas) -> LevelAnchors:
-    """The anchors of YOLOv3 for COCO on 416 x 416 (Redmon and Farhadi 2018, section 2.3), scaled to this canvas."""
+    """The anchors of YOLOv3 for COCO on 416 x 416 (Redmon and Farhadi 2018, section 2.3), scaled
+    to this canvas.
+    """
     scale = max(canvas.width, canvas.height) / 416
-    return LevelAnchors(name="the published anchors of YOLOv3", anchors=np.array(_YOLOV3) * scale, strides=np.repeat([8, 16, 32], 3))
+    return LevelAnchors(
+        name="the published anchors of YOLOv3",
+        anchors=np.array(_YOLOV3) * scale,
+        strides=np.repeat([8, 16, 32], 3),
+    )

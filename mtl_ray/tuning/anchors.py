@@ -1,4 +1,5 @@
-"""Fits anchors to the boxes of a dataset: by gradient ascent with exchanges (fast), k-means, or differential evolution.
+"""Fits anchors to the boxes of a dataset: by gradient ascent with exchanges (fast), k-means, or
+differential evolution.
 
 Boxes and anchors are (width, height) in canvas pixels. The overlap of two shapes is their
 intersection over union with a common centre.
@@ -12,7 +13,14 @@ from numpy.typing import NDArray
 
 from mtl_ray.tasks.detection.config import FITTING_STRIDES, STRIDES_OF_AN_ANCHOR, stride_of
 from mtl_ray.tuning.anchor_climb import climb_anchors, refine_by_steps
-from mtl_ray.tuning.anchor_points import CHUNK, Points, Shapes, nearest_anchors, reduced_points, spread_anchors
+from mtl_ray.tuning.anchor_points import (
+    CHUNK,
+    Points,
+    Shapes,
+    nearest_anchors,
+    reduced_points,
+    spread_anchors,
+)
 
 COARSE, FINER = 96, 192
 """Cells along each side of the histogram on which anchors are searched, and of that on which the
@@ -43,13 +51,19 @@ def measure_anchors(shapes: Shapes, anchors: Shapes) -> AnchorFit:
         logs = [np.log(anchors[:, side]) for side in (0, 1)]
     for start in range(0, len(shapes), CHUNK):
         width, height = np.log(shapes[start : start + CHUNK]).T
-        apart = np.maximum(abs(np.subtract.outer(logs[0], width)), abs(np.subtract.outer(logs[1], height)))
+        apart = np.maximum(
+            abs(np.subtract.outer(logs[0], width)), abs(np.subtract.outer(logs[1], height))
+        )
         recalled += int((apart.min(axis=0) <= limit + 1e-12).sum())
-    return AnchorFit(average_iou=float(nearest_anchors(shapes, anchors)[1].mean()), best_possible_recall=recalled / len(shapes))
+    return AnchorFit(
+        average_iou=float(nearest_anchors(shapes, anchors)[1].mean()),
+        best_possible_recall=recalled / len(shapes),
+    )
 
 
 def fast_anchors(shapes: Shapes, num: int, *, seed: int = 0) -> Shapes:
-    """Anchors by gradient ascent of the mean overlap, from k-means++ starts and then from exchanges.
+    """Anchors by gradient ascent of the mean overlap, from k-means++ starts and then from
+    exchanges.
 
     An exchange removes an anchor that contributes little, adds one where boxes are covered badly
     (as random swaps do for k-means; Fraenti 2018, doi 10.1186/s40537-018-0122-y), climbs from
@@ -66,7 +80,9 @@ def fast_anchors(shapes: Shapes, num: int, *, seed: int = 0) -> Shapes:
     """
     rng = np.random.default_rng(seed)
     points = reduced_points(shapes, COARSE)
-    starts = [climb_anchors(points, spread_anchors(points, num, rng), _SHORT) for _ in range(_STARTS)]
+    starts = [
+        climb_anchors(points, spread_anchors(points, num, rng), _SHORT) for _ in range(_STARTS)
+    ]
     anchors = max(starts, key=points.average)
     for _ in range(int(np.clip(_WORK / len(points), _FEWEST, _MOST))):
         other = climb_anchors(points, _exchanged(points, anchors, rng), _SHORT)
@@ -91,10 +107,14 @@ def _exchanged(points: Points, anchors: Shapes, rng: np.random.Generator) -> Sha
     overlaps = points.overlaps(anchors)
     best = overlaps.max(axis=0)
     second = np.partition(overlaps, -2, axis=0)[-2] if len(anchors) > 1 else np.zeros(len(points))
-    missed = np.bincount(overlaps.argmax(axis=0), weights=(best - second) * points.weights, minlength=len(anchors))
+    missed = np.bincount(
+        overlaps.argmax(axis=0), weights=(best - second) * points.weights, minlength=len(anchors)
+    )
     leaves, comes = 1 / (missed + 1e-12), points.weights * (1 - best) + 1e-12
     moved = anchors.copy()
-    moved[rng.choice(len(anchors), p=leaves / leaves.sum())] = points.shapes[rng.choice(len(points), p=comes / comes.sum())]
+    moved[rng.choice(len(anchors), p=leaves / leaves.sum())] = points.shapes[
+        rng.choice(len(points), p=comes / comes.sum())
+    ]
     return moved
 
 
@@ -102,8 +122,11 @@ _PLACED = 100_000
 """Number of points times number of starts of k-means, roughly."""
 
 
-def kmeans_anchors(shapes: Shapes, num: int, *, seed: int = 0, restarts: int | None = None, rounds: int = 300) -> Shapes:
-    """Anchors by k-means with 1 - IoU as distance (Redmon and Farhadi 2017, YOLO9000, section 2), the best of several k-means++ starts.
+def kmeans_anchors(
+    shapes: Shapes, num: int, *, seed: int = 0, restarts: int | None = None, rounds: int = 300
+) -> Shapes:
+    """Anchors by k-means with 1 - IoU as distance (Redmon and Farhadi 2017, YOLO9000, section 2),
+    the best of several k-means++ starts.
 
     Args:
         shapes: of the boxes.
@@ -130,9 +153,14 @@ def _lloyd(points: Points, anchors: Shapes, rounds: int) -> Shapes:
         if (before == nearest).all():
             break
         weight = np.bincount(nearest, points.weights, minlength=len(anchors))
-        sums = [np.bincount(nearest, points.weights * side, minlength=len(anchors)) for side in (points.width, points.height)]
+        sums = [
+            np.bincount(nearest, points.weights * side, minlength=len(anchors))
+            for side in (points.width, points.height)
+        ]
         used = weight > 0
-        anchors = np.where(used[:, None], np.stack(sums, axis=1) / np.where(used, weight, 1)[:, None], anchors)
+        anchors = np.where(
+            used[:, None], np.stack(sums, axis=1) / np.where(used, weight, 1)[:, None], anchors
+        )
     return np.asarray(anchors)
 
 
@@ -146,15 +174,23 @@ def evolve_anchors(shapes: Shapes, num: int, *, seed: int = 0, rounds: int = 200
     """
     rng = np.random.default_rng(seed)
     start, points = kmeans_anchors(shapes, num, seed=seed), reduced_points(shapes, COARSE)
-    bounds = [(float(side.min()), float(side.max()) + 1e-6) for _ in range(num) for side in (points.width, points.height)]
+    bounds = [
+        (float(side.min()), float(side.max()) + 1e-6)
+        for _ in range(num)
+        for side in (points.width, points.height)
+    ]
 
-    from scipy.optimize import differential_evolution  # its import takes as long as a whole fast search
+    from scipy.optimize import (
+        differential_evolution,
+    )  # its import takes as long as a whole fast search
 
     def cost(flat: NDArray[np.float64]) -> float:
         return 1.0 - points.average(flat.reshape(-1, 2))
 
     x0 = np.clip(start.ravel(), *np.array(bounds).T)
-    found = differential_evolution(cost, bounds, x0=x0, rng=rng, maxiter=rounds, tol=1e-4, popsize=4, polish=False)
+    found = differential_evolution(
+        cost, bounds, x0=x0, rng=rng, maxiter=rounds, tol=1e-4, popsize=4, polish=False
+    )
     return by_area(np.asarray(found.x).reshape(-1, 2))
 
 
@@ -169,7 +205,8 @@ def strides_of(levels: Sequence[str]) -> NDArray[np.int64]:
 
 
 def level_of(anchors: Shapes, levels: Sequence[str]) -> NDArray[np.int64]:
-    """The level of each anchor: its size is nearest to ``STRIDES_OF_AN_ANCHOR`` times the stride, on a logarithmic scale.
+    """The level of each anchor: its size is nearest to ``STRIDES_OF_AN_ANCHOR`` times the stride,
+    on a logarithmic scale.
 
     Args:
         anchors: (K, 2) canvas pixels.
@@ -183,7 +220,8 @@ def level_of(anchors: Shapes, levels: Sequence[str]) -> NDArray[np.int64]:
 
 
 def by_level(anchors: Shapes, levels: Sequence[str]) -> dict[str, list[list[float]]]:
-    """Anchors in the form of a head's config: those of each level by area, in the order of ``levels``.
+    """Anchors in the form of a head's config: those of each level by area, in the order of
+    ``levels``.
 
     Args:
         anchors: (K, 2) by area.
@@ -193,11 +231,16 @@ def by_level(anchors: Shapes, levels: Sequence[str]) -> dict[str, list[list[floa
         In pixels with two decimals; levels without anchors are left out.
     """
     of_level = level_of(anchors, levels)
-    return {name: anchors[of_level == i].round(2).tolist() for i, name in enumerate(levels) if (of_level == i).any()}
+    return {
+        name: anchors[of_level == i].round(2).tolist()
+        for i, name in enumerate(levels)
+        if (of_level == i).any()
+    }
 
 
 def measure_on_levels(shapes: Shapes, anchors: Shapes, strides: NDArray[np.int64]) -> AnchorFit:
-    """How well anchors fit boxes, counting only anchors whose size fits the stride of their level (``FITTING_STRIDES``).
+    """How well anchors fit boxes, counting only anchors whose size fits the stride of their level
+    (``FITTING_STRIDES``).
 
     Args:
         shapes: (N, 2) of the boxes.
@@ -205,7 +248,11 @@ def measure_on_levels(shapes: Shapes, anchors: Shapes, strides: NDArray[np.int64
         strides: (K,) of the level of each anchor.
     """
     fitting = anchors[fit_their_level(anchors, strides)]
-    return measure_anchors(shapes, fitting) if len(fitting) else AnchorFit(average_iou=0.0, best_possible_recall=0.0)
+    return (
+        measure_anchors(shapes, fitting)
+        if len(fitting)
+        else AnchorFit(average_iou=0.0, best_possible_recall=0.0)
+    )
 
 
 def crowding(shapes: Shapes, anchors: Shapes) -> tuple[float, int]:

@@ -63,7 +63,10 @@ class Choice:
     """One of several values of any type."""
 
     type: Literal["choice"] = "choice"
-    values: Annotated[tuple[Any, ...], Field(min_length=1)] | Annotated[dict[str, Any], Field(min_length=1)]
+    values: (
+        Annotated[tuple[Any, ...], Field(min_length=1)]
+        | Annotated[dict[str, Any], Field(min_length=1)]
+    )
     """A list; or a mapping of names to values, if the values are long: figures, tables and ``when``
     then use the names."""
     when: When = Field(default_factory=dict)
@@ -71,7 +74,9 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Anchors:
-    """Anchors of a head, fitted to the boxes of the training split on the canvas of the trial (see ``anchors``)."""
+    """Anchors of a head, fitted to the boxes of the training split on the canvas of the trial
+    (see ``anchors``).
+    """
 
     type: Literal["anchors"] = "anchors"
     low: int = Field(default=3, ge=1)
@@ -145,7 +150,10 @@ class TuneConfig:
         if (self.metric is None) == (not self.objectives):
             raise ValueError("set either metric or objectives, by which trials are compared")
         if len(self.objectives) > 1 and self.scheduler != "none":
-            raise ValueError(f"scheduler: {self.scheduler} compares trials by one number; with several objectives it must be none")
+            raise ValueError(
+                f"scheduler: {self.scheduler} compares trials by one number; with several "
+                "objectives it must be none"
+            )
         if len(self.objectives) > 1 and self.sampler == "cmaes":
             raise ValueError("sampler: cmaes allows only one objective; use tpe")
         in_order(self.space)
@@ -155,7 +163,11 @@ class TuneConfig:
     @property
     def goals(self) -> tuple[Objective, ...]:
         """The objectives, from ``objectives`` or from ``metric`` and ``mode``."""
-        return self.objectives if self.metric is None else (Objective(metric=self.metric, mode=self.mode),)
+        return (
+            self.objectives
+            if self.metric is None
+            else (Objective(metric=self.metric, mode=self.mode),)
+        )
 
 
 def _check_ends(low: float, high: float) -> None:
@@ -174,9 +186,14 @@ def in_order(space: Mapping[str, Distribution]) -> list[str]:
     found: list[str] = []
     left = list(space)
     while left:
-        ready = next((path for path in left if all(wanted in found for wanted in space[path].when)), None)
+        ready = next(
+            (path for path in left if all(wanted in found for wanted in space[path].when)), None
+        )
         if ready is None:
-            strange = {path: [wanted for wanted in space[path].when if wanted not in space] for path in left}
+            strange = {
+                path: [wanted for wanted in space[path].when if wanted not in space]
+                for path in left
+            }
             path = next((path for path, wanted in strange.items() if wanted), left[0])
             why = f"{strange[path][0]}, which is not in the space" if strange[path] else "itself"
             raise ValueError(f"space: {path} depends on {why}")

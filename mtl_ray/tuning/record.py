@@ -81,12 +81,17 @@ class Records:
         Raises:
             ValueError: if a number is missing, so a trial was removed.
         """
-        numbers = sorted(int(name) for name in storage.names(self.folder) if _NUMBER.fullmatch(name))
+        numbers = sorted(
+            int(name) for name in storage.names(self.folder) if _NUMBER.fullmatch(name)
+        )
         trials = {number: self._read(number, "trial.json", Trial) for number in numbers}
         there = {number: trial for number, trial in trials.items() if trial is not None}
         if sorted(there) != list(range(len(there))):
             gap = next(number for number in range(len(there)) if number not in there)
-            raise ValueError(f"{self.trial_uri(gap)} was removed: remove all of {self.uri} to search anew, or set another runtime.name")
+            raise ValueError(
+                f"{self.trial_uri(gap)} was removed: remove all of {self.uri} to search anew, or "
+                "set another runtime.name"
+            )
         results = {number: self._read(number, "result.json", Result) for number in there}
         return there, {number: result for number, result in results.items() if result is not None}
 
@@ -104,11 +109,16 @@ class Records:
 
     def keep_curve(self, number: int, curve: list[Reported]) -> None:
         """Writes the evaluations of a trial so far, so that they are known after a restart."""
-        storage.write(storage.join(self.trial_uri(number), "reports.json"), TypeAdapter(list[Reported]).dump_json(curve))
+        storage.write(
+            storage.join(self.trial_uri(number), "reports.json"),
+            TypeAdapter(list[Reported]).dump_json(curve),
+        )
 
     def _read(self, number: int, name: str, kind: Any) -> Any:
         try:
-            return TypeAdapter(kind).validate_json(storage.read(storage.join(self.trial_uri(number), name)))
+            return TypeAdapter(kind).validate_json(
+                storage.read(storage.join(self.trial_uri(number), name))
+            )
         except FileNotFoundError:
             return None
 

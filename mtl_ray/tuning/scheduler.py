@@ -14,7 +14,8 @@ Curve = Sequence[Reported]
 
 
 def asha(mine: Curve, others: Sequence[Curve], *, grace: float, reduction: float) -> bool:
-    """Asynchronous successive halving (Li et al. 2020, the variant that stops trials instead of pausing them).
+    """Asynchronous successive halving (Li et al. 2020, the variant that stops trials instead of
+    pausing them).
 
     A trial reaches a rung with its first evaluation at or after the epoch of the rung. It is then
     compared once with all trials that reached the rung before. It must stop if it is not among the
@@ -29,7 +30,9 @@ def asha(mine: Curve, others: Sequence[Curve], *, grace: float, reduction: float
     rung = _new_rung(mine, grace, reduction)
     if rung is None:
         return False
-    came = sorted((value for curve in others if (value := _value_at(curve, rung)) is not None), reverse=True)
+    came = sorted(
+        (value for curve in others if (value := _value_at(curve, rung)) is not None), reverse=True
+    )
     if not came:
         return False
     stay = max(1, int((len(came) + 1) / reduction))
@@ -82,7 +85,14 @@ class TrialScheduler:
         rule, grace, reduction: see ``TuneConfig``.
     """
 
-    def __init__(self, curves: dict[int, list[Reported]], goal: Objective, rule: str, grace: float, reduction: float) -> None:
+    def __init__(
+        self,
+        curves: dict[int, list[Reported]],
+        goal: Objective,
+        rule: str,
+        grace: float,
+        reduction: float,
+    ) -> None:
         self._curves, self._rule, self._grace, self._reduction = curves, rule, grace, reduction
         self._sign = 1.0 if goal.mode == "max" else -1.0
 
@@ -92,7 +102,9 @@ class TrialScheduler:
         Returns:
             All evaluations of the trial, and whether it must stop.
         """
-        curve = [reported for reported in self._curves.get(number, []) if reported.epoch < epoch - 1e-9]
+        curve = [
+            reported for reported in self._curves.get(number, []) if reported.epoch < epoch - 1e-9
+        ]
         self._curves[number] = [*curve, Reported(epoch=epoch, value=value)]
         return self._curves[number], self._stops(number)
 

@@ -38,7 +38,10 @@ class Search:
 
     def __init__(self, tree: Node, config: ExperimentConfig) -> None:
         if config.tune is None:
-            raise ValueError("the config has no section tune, which says what to search (space), by which metric, and how many trials")
+            raise ValueError(
+                "the config has no section tune, which says what to search (space), by which "
+                "metric, and how many trials"
+            )
         check_space(tree, config.tune.space)
         self.config, self.tune, self._tree = config, config.tune, tree
         self.uri = storage.join(config.runtime.storage, config.runtime.name)
@@ -46,7 +49,9 @@ class Search:
         self.records = Records(self.uri)
         self.trials, self.results = self.records.read()
         self.study = Study(self.tune, list(self.trials.values()), self.results)
-        self.waiting = [trial for number, trial in self.trials.items() if number not in self.results]
+        self.waiting = [
+            trial for number, trial in self.trials.items() if number not in self.results
+        ]
         self._fitted: dict[str, Shapes] = {}
 
     def _check_same(self) -> None:
@@ -101,14 +106,20 @@ class Search:
         Raises:
             ValueError: if its values do not go together.
         """
-        config = read_experiment(merge(self._tree, override_tree(trial.overrides, f"trial {trial.number}")))
+        config = read_experiment(
+            merge(self._tree, override_tree(trial.overrides, f"trial {trial.number}"))
+        )
         runtime = replace(
             config.runtime,
             name=trial_name(trial.number),
             storage=self.records.folder,
             wandb_group=config.runtime.wandb_group or config.runtime.name,
         )
-        schedule = config.schedule if self.tune.seconds is None else replace(config.schedule, seconds=self.tune.seconds)
+        schedule = (
+            config.schedule
+            if self.tune.seconds is None
+            else replace(config.schedule, seconds=self.tune.seconds)
+        )
         return replace(config, runtime=runtime, schedule=schedule, tune=None)
 
     def _overrides(self, parameters: Parameters) -> list[str]:
@@ -117,8 +128,12 @@ class Search:
         if not heads:
             return overrides
         try:
-            config = read_experiment(self._with_some_anchors(merge(self._tree, override_tree(overrides)), heads))
-        except ValueError:  # the start of the trial raises it again, and it becomes the reason of the failure
+            config = read_experiment(
+                self._with_some_anchors(merge(self._tree, override_tree(overrides)), heads)
+            )
+        except (
+            ValueError
+        ):  # the start of the trial raises it again, and it becomes the reason of the failure
             return overrides
         for path in heads:
             levels = config.model.heads[path.split(".")[2]].levels
@@ -129,19 +144,31 @@ class Search:
         return overrides
 
     def _with_some_anchors(self, tree: Node, heads: Sequence[str]) -> Node:
-        """The config with one anchor for each level, since its own anchors may be for another number of levels."""
+        """The config with one anchor for each level, since its own anchors may be for another
+        number of levels.
+        """
         for path in heads:
             levels, found = find(tree, (*path.split(".")[:-1], "levels"))
             if found and isinstance(levels.value, list):
-                tree = merge(tree, override_tree([override(path, [[[1.0, 1.0]]] * len(levels.value))]))
+                tree = merge(
+                    tree, override_tree([override(path, [[[1.0, 1.0]]] * len(levels.value))])
+                )
         return tree
 
     def _anchors(self, config: ExperimentConfig, num: int) -> Shapes:
-        """Anchors for the boxes of the training split on the canvas of a trial. They are fitted once for each canvas and number."""
-        uris = (config.data.train.uri,) if isinstance(config.data.train.uri, str) else config.data.train.uri
+        """Anchors for the boxes of the training split on the canvas of a trial. They are fitted
+        once for each canvas and number.
+        """
+        uris = (
+            (config.data.train.uri,)
+            if isinstance(config.data.train.uri, str)
+            else config.data.train.uri
+        )
         key = f"{uris} {config.data.canvas} {num}"
         if key not in self._fitted:
-            self._fitted[key] = fast_anchors(shapes_of(uris, config.data.canvas), num, seed=self.tune.seed)
+            self._fitted[key] = fast_anchors(
+                shapes_of(uris, config.data.canvas), num, seed=self.tune.seed
+            )
         return self._fitted[key]
 
     def best(self) -> list[int]:
@@ -149,11 +176,13 @@ class Search:
 
         With several objectives those of the Pareto front, sorted by the first objective.
         """
-        found = [trial.number for trial in self.study.optuna.best_trials] if self._complete() else []
+        found = (
+            [trial.number for trial in self.study.optuna.best_trials] if self._complete() else []
+        )
         first = self.tune.goals[0]
-        return sorted(found, key=lambda number: self.goal(number, 0) * (-1 if first.mode == "max" else 1))[
-            : None if len(self.tune.goals) > 1 else 1
-        ]
+        return sorted(
+            found, key=lambda number: self.goal(number, 0) * (-1 if first.mode == "max" else 1)
+        )[: None if len(self.tune.goals) > 1 else 1]
 
     def goal(self, number: int, place: int) -> float:
         """The value of one objective of a complete trial."""
@@ -173,6 +202,8 @@ def _changed(now: TuneConfig, before: TuneConfig) -> list[str]:
 def parameters_text(values: Mapping[str, object]) -> str:
     """Parameters as a line of text: the last parts of their paths, numbers with four digits."""
     return "  ".join(
-        f"{path.split('.')[-1]}={value:.4g}" if isinstance(value, float) else f"{path.split('.')[-1]}={value}"
+        f"{path.split('.')[-1]}={value:.4g}"
+        if isinstance(value, float)
+        else f"{path.split('.')[-1]}={value}"
         for path, value in values.items()
     )

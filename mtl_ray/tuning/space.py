@@ -32,7 +32,9 @@ def choose_parameters(space: Space, pick: Pick) -> Parameters:
 
 
 def _holds(entry: Distribution, space: Space, chosen: Parameters) -> bool:
-    """Whether each entry that this one depends on is present, with one of the wanted values (or names of choices)."""
+    """Whether each entry that this one depends on is present, with one of the wanted values (or
+    names of choices).
+    """
     for path, wanted in entry.when.items():
         if path not in chosen:
             return False
@@ -44,7 +46,9 @@ def _holds(entry: Distribution, space: Space, chosen: Parameters) -> bool:
 
 
 def choice_names(entry: Choice) -> dict[str, Any]:
-    """The values of a choice by name: its own names, else the values as text (JSON if they are not strings)."""
+    """The values of a choice by name: its own names, else the values as text (JSON if they are
+    not strings).
+    """
     if isinstance(entry.values, dict):
         return dict(entry.values)
     return {value if isinstance(value, str) else json.dumps(value): value for value in entry.values}
@@ -61,8 +65,14 @@ def override(path: str, value: Any) -> str:
 
 
 def overrides_of(space: Space, chosen: Parameters) -> list[str]:
-    """The parameters of a trial as overrides, without those of anchors, which must be fitted first."""
-    return [override(path, value_of(space[path], given)) for path, given in chosen.items() if not isinstance(space[path], Anchors)]
+    """The parameters of a trial as overrides, without those of anchors, which must be fitted
+    first.
+    """
+    return [
+        override(path, value_of(space[path], given))
+        for path, given in chosen.items()
+        if not isinstance(space[path], Anchors)
+    ]
 
 
 def trial_overlay(overrides: Sequence[str]) -> str:
@@ -81,11 +91,17 @@ def grid_values(entry: Distribution) -> list[Value]:
             return list(range(entry.low, entry.high + 1))
         case Uniform():
             assert entry.points is not None
-            return [entry.low + (entry.high - entry.low) * i / (entry.points - 1) for i in range(entry.points)]
+            return [
+                entry.low + (entry.high - entry.low) * i / (entry.points - 1)
+                for i in range(entry.points)
+            ]
         case LogUniform():
             assert entry.points is not None
             low, high = math.log(entry.low), math.log(entry.high)
-            inner = [math.exp(low + (high - low) * i / (entry.points - 1)) for i in range(1, entry.points - 1)]
+            inner = [
+                math.exp(low + (high - low) * i / (entry.points - 1))
+                for i in range(1, entry.points - 1)
+            ]
             return [entry.low, *inner, entry.high]
 
 
@@ -98,7 +114,10 @@ def grid_parameters(space: Space) -> list[Parameters]:
     columns = {path: grid_values(entry) for path, entry in space.items()}
     total = math.prod(map(len, columns.values()))
     if total > MOST_POINTS:
-        raise ValueError(f"the grid has {total} points, more than {MOST_POINTS}: take fewer points, or another sampler")
+        raise ValueError(
+            f"the grid has {total} points, more than {MOST_POINTS}: take fewer points, or another "
+            "sampler"
+        )
     found: dict[str, Parameters] = {}
     for row in itertools.product(*columns.values()):
         given = dict(zip(columns, row, strict=True))
@@ -108,7 +127,9 @@ def grid_parameters(space: Space) -> list[Parameters]:
 
 
 def with_flat_space(tree: Node) -> Node:
-    """The tree in which ``tune.space.a.b.low=1`` of the command line overrides the entry ``a.b`` of the space, if there is one."""
+    """The tree in which ``tune.space.a.b.low=1`` of the command line overrides the entry ``a.b``
+    of the space, if there is one.
+    """
     space, found = find(tree, ("tune", "space"))
     if not found or not isinstance(space.value, dict):
         return tree
@@ -117,7 +138,10 @@ def with_flat_space(tree: Node) -> Node:
         if "." not in path:
             _merge_entry(flat, path, entry)
     removed = Node({"tune": Node({"space": Node(None, space.origin)}, space.origin)}, space.origin)
-    return merge(merge(tree, removed), Node({"tune": Node({"space": Node(flat, space.origin)}, space.origin)}, space.origin))
+    return merge(
+        merge(tree, removed),
+        Node({"tune": Node({"space": Node(flat, space.origin)}, space.origin)}, space.origin),
+    )
 
 
 def _merge_entry(flat: dict[str, Node], path: str, node: Node) -> None:
@@ -128,7 +152,9 @@ def _merge_entry(flat: dict[str, Node], path: str, node: Node) -> None:
     inner = node.value
     if path in flat:
         flat[path] = merge(flat[path], node)
-    elif isinstance(inner, dict) and not ("type" in inner and not isinstance(inner["type"].value, dict)):
+    elif isinstance(inner, dict) and not (
+        "type" in inner and not isinstance(inner["type"].value, dict)
+    ):
         for key, child in inner.items():
             _merge_entry(flat, f"{path}.{key}", child)
     else:
@@ -146,7 +172,9 @@ def check_space(tree: Node, space: Space) -> None:
         ValueError: one line for each unknown path (with the nearest known one), and for each value
             that is not allowed.
     """
-    problems = [problem for path, entry in space.items() for problem in _problems(tree, path, space)]
+    problems = [
+        problem for path, entry in space.items() for problem in _problems(tree, path, space)
+    ]
     if problems:
         raise ValueError("\n".join(dict.fromkeys(problems)))
 
@@ -159,8 +187,16 @@ def _problems(tree: Node, path: str, space: Space) -> Iterator[str]:
         return
     if isinstance(entry, Anchors):
         head, found = find(tree, tuple(path.split(".")[:-1]))
-        if not (found and isinstance(head.value, dict) and path.endswith(".anchors") and "anchors" in head.value):
-            yield f"{origin}: {path} has no anchors: the type anchors is for model.heads.NAME.anchors of a head with anchors"
+        if not (
+            found
+            and isinstance(head.value, dict)
+            and path.endswith(".anchors")
+            and "anchors" in head.value
+        ):
+            yield (
+                f"{origin}: {path} has no anchors: the type anchors is for "
+                "model.heads.NAME.anchors of a head with anchors"
+            )
         return
     for value in _ends(entry):
         given = _moved(override_tree([*_conditions(entry, space), override(path, value)]), origin)
@@ -171,25 +207,38 @@ def _problems(tree: Node, path: str, space: Space) -> Iterator[str]:
 
 
 def _conditions(entry: Distribution, space: Space) -> list[str]:
-    """Overrides with which an entry is checked: for each entry that it depends on, the first value that it requires."""
+    """Overrides with which an entry is checked: for each entry that it depends on, the first
+    value that it requires.
+    """
     found = []
     for path, wanted in entry.when.items():
         first = wanted[0] if isinstance(wanted, list | tuple) and wanted else wanted
         on = space.get(path)
         named = isinstance(on, Choice) and str(first) in choice_names(on)
-        found.append(override(path, choice_names(on)[str(first)] if isinstance(on, Choice) and named else first))
+        found.append(
+            override(
+                path, choice_names(on)[str(first)] if isinstance(on, Choice) and named else first
+            )
+        )
     return found
 
 
 def _ends(entry: Uniform | LogUniform | Int | Choice) -> list[Any]:
-    return list(choice_names(entry).values()) if isinstance(entry, Choice) else [entry.low, entry.high]
+    return (
+        list(choice_names(entry).values()) if isinstance(entry, Choice) else [entry.low, entry.high]
+    )
 
 
 def _moved(node: Node, origin: Origin) -> Node:
     """The same values, all with the place of the space's entry in the file as their origin."""
     if isinstance(node.value, dict):
         return Node({key: _moved(child, origin) for key, child in node.value.items()}, origin)
-    return Node([_moved(child, origin) for child in node.value] if isinstance(node.value, list) else node.value, origin)
+    return Node(
+        [_moved(child, origin) for child in node.value]
+        if isinstance(node.value, list)
+        else node.value,
+        origin,
+    )
 
 
 def _refusals(tree: Node, path: str, origin: str) -> list[str]:
@@ -200,5 +249,9 @@ def _refusals(tree: Node, path: str, origin: str) -> list[str]:
     try:
         read_experiment(tree)
     except ValueError as error:
-        return [line for line in str(error).splitlines() if line.startswith((f"{origin}: {path} ", f"{origin}: {path}."))]
+        return [
+            line
+            for line in str(error).splitlines()
+            if line.startswith((f"{origin}: {path} ", f"{origin}: {path}."))
+        ]
     return []

@@ -6,12 +6,25 @@ import warnings
 from collections.abc import Sequence
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mtl_ray.tuning.config import Anchors, Choice, Distribution, Int, LogUniform, TuneConfig, Uniform
+from mtl_ray.tuning.config import (
+    Anchors,
+    Choice,
+    Distribution,
+    Int,
+    LogUniform,
+    TuneConfig,
+    Uniform,
+)
 from mtl_ray.tuning.record import Reported, Result, Trial
 from mtl_ray.tuning.space import Parameters, Value, choice_names, choose_parameters, grid_parameters
 
@@ -34,11 +47,16 @@ class Study:
         results: of the trials that have ended.
     """
 
-    def __init__(self, config: TuneConfig, trials: Sequence[Trial], results: dict[int, Result]) -> None:
+    def __init__(
+        self, config: TuneConfig, trials: Sequence[Trial], results: dict[int, Result]
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._config = config
         self._grid = grid_parameters(config.space) if config.sampler == "grid" else []
-        directions = [StudyDirection.MAXIMIZE if goal.mode == "max" else StudyDirection.MINIMIZE for goal in config.goals]
+        directions = [
+            StudyDirection.MAXIMIZE if goal.mode == "max" else StudyDirection.MINIMIZE
+            for goal in config.goals
+        ]
         self.optuna = optuna.create_study(directions=directions)
         self._ids: list[int] = []
         for trial in trials:
@@ -64,7 +82,9 @@ class Study:
                 datetime_start=now,
                 datetime_complete=None if result is None else now,
                 params=dict(trial.parameters),
-                distributions={path: optuna_distribution(self._config.space[path]) for path in trial.parameters},
+                distributions={
+                    path: optuna_distribution(self._config.space[path]) for path in trial.parameters
+                },
                 user_attrs={},
                 system_attrs={},
                 intermediate_values=_intermediate(result.reports if result else []),
@@ -90,12 +110,21 @@ class Study:
             return choose_parameters(self._config.space, pick)
 
     def _sampler(self, number: int) -> BaseSampler:
-        seed = int.from_bytes(hashlib.blake2b(f"{self._config.seed} {number}".encode(), digest_size=4).digest(), "little")
+        seed = int.from_bytes(
+            hashlib.blake2b(f"{self._config.seed} {number}".encode(), digest_size=4).digest(),
+            "little",
+        )
         random = RandomSampler(seed=seed)
         if number == 0:
             return random
         if self._config.sampler == "tpe":
-            return TPESampler(seed=seed, n_startup_trials=self._config.startup, multivariate=True, group=True, constant_liar=True)
+            return TPESampler(
+                seed=seed,
+                n_startup_trials=self._config.startup,
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+            )
         if self._config.sampler == "cmaes":
             return CmaEsSampler(
                 seed=seed,
@@ -113,7 +142,9 @@ class Study:
         """
         if len(self._known) < WARM:
             return None
-        shared = CmaEsSampler().infer_relative_search_space(self.optuna, self.optuna.get_trials(deepcopy=False)[-1])
+        shared = CmaEsSampler().infer_relative_search_space(
+            self.optuna, self.optuna.get_trials(deepcopy=False)[-1]
+        )
         return [
             create_trial(
                 value=known.value,
@@ -145,7 +176,9 @@ def optuna_distribution(entry: Distribution) -> BaseDistribution:
         case LogUniform():
             return FloatDistribution(entry.low, entry.high, log=True)
         case Int():
-            return IntDistribution(entry.low, entry.high - (entry.high - entry.low) % entry.step, step=entry.step)
+            return IntDistribution(
+                entry.low, entry.high - (entry.high - entry.low) % entry.step, step=entry.step
+            )
         case Anchors():
             return IntDistribution(entry.low, entry.high)
         case Choice():

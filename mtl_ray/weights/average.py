@@ -12,7 +12,9 @@ from torch import Tensor
 from mtl_ray.weights.weights import Weights
 
 
-def average(files: Iterable[tuple[str, Weights]], shares: Sequence[float] | None = None) -> dict[str, Tensor]:
+def average(
+    files: Iterable[tuple[str, Weights]], shares: Sequence[float] | None = None
+) -> dict[str, Tensor]:
     """The weighted mean of each tensor, summed in float64 and returned in the type of the tensor.
 
     One file is in memory at a time. Integer and boolean tensors have no mean:
@@ -62,7 +64,9 @@ def _has_mean(tensor: Tensor) -> bool:
     return tensor.dtype.is_floating_point or tensor.dtype.is_complex
 
 
-def _check_alike(first: tuple[str, dict[str, Tensor]], other: tuple[str, dict[str, Tensor]]) -> None:
+def _check_alike(
+    first: tuple[str, dict[str, Tensor]], other: tuple[str, dict[str, Tensor]]
+) -> None:
     differing = first[1].keys() ^ other[1].keys()
     if differing:
         name = min(differing)
@@ -71,7 +75,9 @@ def _check_alike(first: tuple[str, dict[str, Tensor]], other: tuple[str, dict[st
     for name, tensor in first[1].items():
         new = other[1][name]
         if new.shape != tensor.shape or new.dtype != tensor.dtype:
-            a, b = (f"{each.dtype} {tuple(each.shape)}".removeprefix("torch.") for each in (tensor, new))
+            a, b = (
+                f"{each.dtype} {tuple(each.shape)}".removeprefix("torch.") for each in (tensor, new)
+            )
             raise ValueError(f"{name} is {a} in {first[0]} and {b} in {other[0]}")
 
 

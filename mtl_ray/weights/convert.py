@@ -1,4 +1,6 @@
-"""Converts weights of another program to the names of this project, and checks them against the network."""
+"""Converts weights of another program to the names of this project, and checks them against the
+network.
+"""
 
 import re
 from collections.abc import Mapping
@@ -47,12 +49,19 @@ class ConvertedWeights:
     def to_text(self, most: int = 12) -> str:
         """The report, with at most ``most`` names in each list."""
         lines = [f"a file of {self.kind}: {len(self.tensors)} tensors converted"]
-        for about, names in (("without a place in the network", self.unused), ("of the network not in the file", self.missing)):
+        for about, names in (
+            ("without a place in the network", self.unused),
+            ("of the network not in the file", self.missing),
+        ):
             lines.append(f"{len(names)} {about}" + (":" if names else ""))
-            lines += [f"  {name}" for name in names[:most]] + ([f"  ... and {len(names) - most} more"] if len(names) > most else [])
+            lines += [f"  {name}" for name in names[:most]] + (
+                [f"  ... and {len(names) - most} more"] if len(names) > most else []
+            )
         lines += [f"note: {note}" for note in self.notes]
         if self.backbone is not None:
-            text = yaml.safe_dump({"model": {"backbone": self.backbone}}, sort_keys=False, default_flow_style=None)
+            text = yaml.safe_dump(
+                {"model": {"backbone": self.backbone}}, sort_keys=False, default_flow_style=None
+            )
             lines.append(f"for a config:\n{text.rstrip()}")
         return "\n".join(lines)
 
@@ -92,10 +101,29 @@ def convert_weights(
         return _for_config(foreign, config, classes)
     timm_model = open_model(model, options) if model else infer(foreign.backbone)
     if timm_model is None:
-        note = "no model of timm has these shapes: the names are those of timm's whole models, unchecked; choose one with --model"
-        if not foreign.backbone:  # an old detector without a known network: its upgraded weights may be useful elsewhere
-            return ConvertedWeights(foreign.beside, foreign.kind, None, (), (), (*foreign.notes, "no network of this file is known here"))
-        return ConvertedWeights(foreign.backbone, foreign.kind, None, (), tuple(foreign.beside), (*_notes(foreign, None), note))
+        note = (
+            "no model of timm has these shapes: the names are those of timm's whole models, "
+            "unchecked; choose one with --model"
+        )
+        if (
+            not foreign.backbone
+        ):  # an old detector without a known network: its upgraded weights may be useful elsewhere
+            return ConvertedWeights(
+                foreign.beside,
+                foreign.kind,
+                None,
+                (),
+                (),
+                (*foreign.notes, "no network of this file is known here"),
+            )
+        return ConvertedWeights(
+            foreign.backbone,
+            foreign.kind,
+            None,
+            (),
+            tuple(foreign.beside),
+            (*_notes(foreign, None), note),
+        )
     tensors = fill(foreign.backbone, timm_model)
     used = {whole_name(foreign.backbone, name) for name in tensors}
     unused = (*(name for name in foreign.backbone if name not in used), *foreign.beside)
@@ -104,7 +132,9 @@ def convert_weights(
         backbone["options"] = dict(timm_model.options)
     if foreign.caffe:
         backbone["stride_in_1x1"] = True
-    return ConvertedWeights(tensors, foreign.kind, backbone, (), unused, _notes(foreign, timm_model))
+    return ConvertedWeights(
+        tensors, foreign.kind, backbone, (), unused, _notes(foreign, timm_model)
+    )
 
 
 def fill(tensors: Mapping[str, Tensor], model: TimmModel) -> dict[str, Tensor]:
@@ -123,34 +153,59 @@ def fill(tensors: Mapping[str, Tensor], model: TimmModel) -> dict[str, Tensor]:
         else:
             found[name] = tensors[whole]
     if missing or unequal:
-        parts = [f"{len(missing)} tensors are missing ({', '.join(missing[:5])})"] if missing else []
-        parts += [f"{len(unequal)} have another shape ({'; '.join(unequal[:3])})"] if unequal else []
+        parts = (
+            [f"{len(missing)} tensors are missing ({', '.join(missing[:5])})"] if missing else []
+        )
+        parts += (
+            [f"{len(unequal)} have another shape ({'; '.join(unequal[:3])})"] if unequal else []
+        )
         raise ValueError(f"these weights do not fill {model.name}: {'; '.join(parts)}")
     return found
 
 
-def _for_config(foreign: ForeignWeights, config: ExperimentConfig, classes: int | None) -> ConvertedWeights:
-    """Converts for the whole network of a config: the backbone strictly, a neck and a classifier if their shapes agree."""
+def _for_config(
+    foreign: ForeignWeights, config: ExperimentConfig, classes: int | None
+) -> ConvertedWeights:
+    """Converts for the whole network of a config: the backbone strictly, a neck and a classifier
+    if their shapes agree.
+    """
     own = model_of(config, classes).state_dict()
-    shapes = {name.removeprefix(_BACKBONE): tuple(value.shape) for name, value in own.items() if name.startswith(_BACKBONE)}
+    shapes = {
+        name.removeprefix(_BACKBONE): tuple(value.shape)
+        for name, value in own.items()
+        if name.startswith(_BACKBONE)
+    }
     backbone = config.model.backbone
     if not isinstance(backbone, TimmBackbone):
-        raise ValueError(f"weights are imported for backbones of timm, not of the type {backbone.type!r}")
+        raise ValueError(
+            f"weights are imported for backbones of timm, not of the type {backbone.type!r}"
+        )
     found = fill(foreign.backbone, TimmModel(backbone.name, backbone.options, shapes))
     used = {whole_name(foreign.backbone, name) for name in found}
     tensors = {_BACKBONE + name: value for name, value in found.items()}
-    offered = {**{name: value for name, value in foreign.backbone.items() if name not in used}, **foreign.beside}
+    offered = {
+        **{name: value for name, value in foreign.backbone.items() if name not in used},
+        **foreign.beside,
+    }
     unused = []
     for name, value in offered.items():
         place = _place(name, config)
         if place in own and own[place].shape == value.shape and place not in tensors:
             tensors[place] = value
         else:
-            unused.append(name if place not in own else f"{name} {tuple(value.shape)}, {place} is {tuple(own[place].shape)}")
-    missing = tuple(name for name in own if name not in tensors and not name.endswith("num_batches_tracked"))
+            unused.append(
+                name
+                if place not in own
+                else f"{name} {tuple(value.shape)}, {place} is {tuple(own[place].shape)}"
+            )
+    missing = tuple(
+        name for name in own if name not in tensors and not name.endswith("num_batches_tracked")
+    )
     notes = [*_notes(foreign, None)]
     if foreign.caffe != backbone.stride_in_1x1:
-        notes.append(f"these weights need model.backbone.stride_in_1x1={str(foreign.caffe).lower()}")
+        notes.append(
+            f"these weights need model.backbone.stride_in_1x1={str(foreign.caffe).lower()}"
+        )
     return ConvertedWeights(tensors, foreign.kind, None, missing, tuple(unused), tuple(notes))
 
 
@@ -159,13 +214,23 @@ def _place(name: str, config: ExperimentConfig) -> str:
 
     Empty if it has no place.
     """
-    pyramids = [each for each, neck in config.model.necks.items() if isinstance(neck, FpnNeck) and not neck.norm]
+    pyramids = [
+        each
+        for each, neck in config.model.necks.items()
+        if isinstance(neck, FpnNeck) and not neck.norm
+    ]
     heads = [each for each, head in config.model.heads.items() if head.annotation == "labels"]
-    if len(pyramids) == 1 and (match := re.fullmatch(r"neck\.(lateral|fpn)_convs\.(\d+)\.conv\.(weight|bias)", name)):
+    if len(pyramids) == 1 and (
+        match := re.fullmatch(r"neck\.(lateral|fpn)_convs\.(\d+)\.conv\.(weight|bias)", name)
+    ):
         part = "lateral" if match[1] == "lateral" else "smooth"
         return f"trunk.necks.{pyramids[0]}.{part}.{match[2]}.0.{match[3]}"
     leaf = name.rpartition(".")[2]
-    if len(heads) == 1 and leaf in ("weight", "bias") and name in [prefix + leaf for prefix in _CLASSIFIERS]:
+    if (
+        len(heads) == 1
+        and leaf in ("weight", "bias")
+        and name in [prefix + leaf for prefix in _CLASSIFIERS]
+    ):
         return f"heads.{heads[0]}.linear.{leaf}"
     return ""
 
@@ -174,14 +239,27 @@ def _notes(foreign: ForeignWeights, model: TimmModel | None) -> tuple[str, ...]:
     notes = list(foreign.notes)
     if foreign.bgr:
         mean, std = _colours(foreign.kind)
-        notes.append(f"trained on blue, green, red; its first convolution was reversed for RGB. model.mean: {mean}, model.std: {std}")
+        notes.append(
+            "trained on blue, green, red; its first convolution was reversed for RGB. model.mean: "
+            f"{mean}, model.std: {std}"
+        )
     if foreign.caffe:
-        notes.append("its blocks halve the map in their first (1x1) convolution: model.backbone.stride_in_1x1: true")
+        notes.append(
+            "its blocks halve the map in their first (1x1) convolution: "
+            "model.backbone.stride_in_1x1: true"
+        )
     if model is not None and model.name.startswith("pvt_v2") and "mlp_ratios" in model.options:
-        notes.append("MiT is timm's pvt_v2 with these options; its layer norms have eps 1e-5, those of the original 1e-6")
+        notes.append(
+            "MiT is timm's pvt_v2 with these options; its layer norms have eps 1e-5, those of the "
+            "original 1e-6"
+        )
     return tuple(notes)
 
 
 def _colours(kind: str) -> tuple[list[float], list[float]]:
     """Mean and standard deviation (RGB) of a network that was trained on BGR."""
-    return ([122.7717, 115.9465, 102.9801] if kind == "detectron" else [123.675, 116.28, 103.53]), [1.0, 1.0, 1.0]
+    return ([122.7717, 115.9465, 102.9801] if kind == "detectron" else [123.675, 116.28, 103.53]), [
+        1.0,
+        1.0,
+        1.0,
+    ]

@@ -33,7 +33,10 @@ class RenameRule:
 
     def __post_init__(self) -> None:
         if not self.old:
-            raise ValueError(f"a rule of kind {self.kind} needs a text to replace; to add a prefix, use the pattern '^'")
+            raise ValueError(
+                f"a rule of kind {self.kind} needs a text to replace; to add a prefix, use the "
+                "pattern '^'"
+            )
         if self.kind == "pattern":
             try:
                 re.compile(self.old)
@@ -49,7 +52,10 @@ class RenameRule:
         try:
             return re.sub(self.old, self.new, name)
         except (re.error, IndexError) as error:
-            raise ValueError(f"{self.new!r} is not a valid replacement for the regular expression {self.old!r}: {error}") from error
+            raise ValueError(
+                f"{self.new!r} is not a valid replacement for the regular expression {self.old!r}: "
+                f"{error}"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +91,11 @@ def rename(weights: Weights, rules: Sequence[RenameRule]) -> EditedWeights:
     return EditedWeights(replace(weights, tensors=tensors), renamed=renamed)
 
 
-def wash(weights: Weights, keep: Sequence[str] = (), drop: Sequence[str] = (), *, strip: bool = False) -> EditedWeights:
-    """Keeps the tensors whose names start with a prefix of ``keep`` (all, if it is empty) and with none of ``drop``.
+def wash(
+    weights: Weights, keep: Sequence[str] = (), drop: Sequence[str] = (), *, strip: bool = False
+) -> EditedWeights:
+    """Keeps the tensors whose names start with a prefix of ``keep`` (all, if it is empty) and with
+    none of ``drop``.
 
     Of the other entries only ``meta`` stays. With ``strip`` the prefix of ``keep`` is removed from
     the names.
@@ -97,7 +106,10 @@ def wash(weights: Weights, keep: Sequence[str] = (), drop: Sequence[str] = (), *
     """
     for prefix in (*keep, *drop):
         if not any(name.startswith(prefix) for name in weights.tensors):
-            raise ValueError(f"no name starts with {prefix!r}; they start with {', '.join(first_parts(weights.tensors))}")
+            raise ValueError(
+                f"no name starts with {prefix!r}; they start with "
+                f"{', '.join(first_parts(weights.tensors))}"
+            )
     names = {}
     for name in weights.tensors:
         kept_by = [each for each in keep if name.startswith(each)]
@@ -106,10 +118,18 @@ def wash(weights: Weights, keep: Sequence[str] = (), drop: Sequence[str] = (), *
     if not names:
         raise ValueError("no tensor would be left")
     if empty := [name for name, new in names.items() if not new]:
-        raise ValueError(f"{empty[0]!r} would get an empty name: give the prefix without its last part")
-    washed = replace(weights, tensors=_under(weights.tensors, names), rest={k: v for k, v in weights.rest.items() if k == "meta"})
+        raise ValueError(
+            f"{empty[0]!r} would get an empty name: give the prefix without its last part"
+        )
+    washed = replace(
+        weights,
+        tensors=_under(weights.tensors, names),
+        rest={k: v for k, v in weights.rest.items() if k == "meta"},
+    )
     renamed = tuple((old, new) for old, new in names.items() if old != new)
-    return EditedWeights(washed, renamed, tuple(name for name in weights.tensors if name not in names))
+    return EditedWeights(
+        washed, renamed, tuple(name for name in weights.tensors if name not in names)
+    )
 
 
 def wrap(weights: Weights, key: str) -> Weights:
@@ -127,7 +147,9 @@ def wrap(weights: Weights, key: str) -> Weights:
 
 def first_parts(names: Mapping[str, object]) -> list[str]:
     """The distinct first parts of dotted names, at most 12."""
-    return list(dict.fromkeys(name.partition(".")[0] + ("." if "." in name else "") for name in names))[:12]
+    return list(
+        dict.fromkeys(name.partition(".")[0] + ("." if "." in name else "") for name in names)
+    )[:12]
 
 
 def _under(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -140,7 +162,9 @@ def _under(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str,
     return {new: tensors[old] for new, old in found.items()}
 
 
-def edit_file(source: str, to: str, edit: Callable[[Weights], EditedWeights], *, key: str | None = None) -> EditedWeights:
+def edit_file(
+    source: str, to: str, edit: Callable[[Weights], EditedWeights], *, key: str | None = None
+) -> EditedWeights:
     """Reads weights, edits them and writes them.
 
     A .pth keeps the top-level key and the other entries.
@@ -161,7 +185,13 @@ def edit_file(source: str, to: str, edit: Callable[[Weights], EditedWeights], *,
 
 
 def upgrade_file(
-    source: str, to: str, classes: int = 81, version: str | None = None, *, key: str | None = None, compat: bool = False
+    source: str,
+    to: str,
+    classes: int = 81,
+    version: str | None = None,
+    *,
+    key: str | None = None,
+    compat: bool = False,
 ) -> tuple[str, ...]:
     """Upgrades a file of a detector from MMDetection 1.x to 2.x.
 

@@ -1,4 +1,5 @@
-"""Families of weight files: for each, rules that turn the names of another program into those of timm's whole model.
+"""Families of weight files: for each, rules that turn the names of another program into those of
+timm's whole model.
 
 The first rule whose pattern matches a whole name applies.
 """
@@ -11,7 +12,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # jobs read KINDS before they import torch
     from torch import Tensor
 
-KINDS = ("pycls", "detectron", "detectron2", "swin", "mit", "torchvision", "timm", "efficientnet", "openmmlab")
+KINDS = (
+    "pycls",
+    "detectron",
+    "detectron2",
+    "swin",
+    "mit",
+    "torchvision",
+    "timm",
+    "efficientnet",
+    "openmmlab",
+)
 """pycls: RegNet. detectron, detectron2: ResNet. swin, mit: of their authors (MiT is SegFormer's).
 torchvision: ResNet, RegNet, Swin, ViT. timm: ViT, also from the JAX files of its authors, and
 ResNet. efficientnet: of efficientnet_pytorch and efficientnet_lite_pytorch. openmmlab: backbones of
@@ -75,10 +86,22 @@ DETECTRON2 = Family(
     (
         (r"stem\.conv1\.weight", "conv1.weight"),
         (rf"stem\.conv1\.norm\.{_NORM}", r"bn1.\1"),
-        *((rf"res{i + 1}\.(\d+)\.conv(\d)\.weight", rf"layer{i}.\1.conv\2.weight") for i in range(1, 5)),
-        *((rf"res{i + 1}\.(\d+)\.conv(\d)\.norm\.{_NORM}", rf"layer{i}.\1.bn\2.\3") for i in range(1, 5)),
-        *((rf"res{i + 1}\.(\d+)\.shortcut\.weight", rf"layer{i}.\1.downsample.0.weight") for i in range(1, 5)),
-        *((rf"res{i + 1}\.(\d+)\.shortcut\.norm\.{_NORM}", rf"layer{i}.\1.downsample.1.\2") for i in range(1, 5)),
+        *(
+            (rf"res{i + 1}\.(\d+)\.conv(\d)\.weight", rf"layer{i}.\1.conv\2.weight")
+            for i in range(1, 5)
+        ),
+        *(
+            (rf"res{i + 1}\.(\d+)\.conv(\d)\.norm\.{_NORM}", rf"layer{i}.\1.bn\2.\3")
+            for i in range(1, 5)
+        ),
+        *(
+            (rf"res{i + 1}\.(\d+)\.shortcut\.weight", rf"layer{i}.\1.downsample.0.weight")
+            for i in range(1, 5)
+        ),
+        *(
+            (rf"res{i + 1}\.(\d+)\.shortcut\.norm\.{_NORM}", rf"layer{i}.\1.downsample.1.\2")
+            for i in range(1, 5)
+        ),
         (r"(?:stem\.fc|linear)\.(\w+)", r"fc.\1"),
     ),
 )
@@ -96,7 +119,11 @@ RESNET = Family(
 RESNET_DEEP_STEM = Family(
     "openmmlab",
     (r"stem\.0\.weight", r"layer1\.0\.conv1\.weight"),
-    ((rf"stem\.([01346])\.{_NORM}", r"conv1.\1.\2"), (rf"stem\.7\.{_NORM}", r"bn1.\1"), *RESNET.rules),
+    (
+        (rf"stem\.([01346])\.{_NORM}", r"conv1.\1.\2"),
+        (rf"stem\.7\.{_NORM}", r"bn1.\1"),
+        *RESNET.rules,
+    ),
 )
 OPENMMLAB_REGNET = Family(
     "openmmlab",
@@ -118,18 +145,38 @@ TORCHVISION_REGNET = Family(
         (rf"stem\.1\.{_NORM}", r"stem.bn.\1"),
         (_TRUNK + r"proj\.0\.weight", _block("downsample.conv.weight")),
         (_TRUNK + rf"proj\.1\.{_NORM}", _block(r"downsample.bn.\3")),
-        *((_TRUNK + rf"f\.{letter}\.0\.weight", _block(f"conv{i}.conv.weight")) for i, letter in enumerate("abc", 1)),
-        *((_TRUNK + rf"f\.{letter}\.1\.{_NORM}", _block(rf"conv{i}.bn.\3")) for i, letter in enumerate("abc", 1)),
+        *(
+            (_TRUNK + rf"f\.{letter}\.0\.weight", _block(f"conv{i}.conv.weight"))
+            for i, letter in enumerate("abc", 1)
+        ),
+        *(
+            (_TRUNK + rf"f\.{letter}\.1\.{_NORM}", _block(rf"conv{i}.bn.\3"))
+            for i, letter in enumerate("abc", 1)
+        ),
         (_TRUNK + r"f\.se\.fc(\d)\.(\w+)", _block(r"se.fc\3.\4")),
         (r"fc\.(\w+)", r"head.fc.\1"),
     ),
 )
 SWIN = Family(
     "swin",
-    (r"patch_embed\.proj\.weight", r"layers\.0\.blocks\.0\.attn\.qkv\.weight", r"layers\.0\.downsample\.reduction\.weight"),
     (
-        *((rf"layers\.{i}\.downsample\.(norm|reduction)\.(\w+)", rf"layers.{i + 1}.downsample.\1.\2") for i in range(3)),
-        *_same(r"patch_embed\.(?:proj|norm)\.\w+", r"layers\.\d+\.blocks\.\d+\.(?:norm\d|attn\.\w+|mlp\.fc\d)(?:\.\w+)*", r"norm\.\w+"),
+        r"patch_embed\.proj\.weight",
+        r"layers\.0\.blocks\.0\.attn\.qkv\.weight",
+        r"layers\.0\.downsample\.reduction\.weight",
+    ),
+    (
+        *(
+            (
+                rf"layers\.{i}\.downsample\.(norm|reduction)\.(\w+)",
+                rf"layers.{i + 1}.downsample.\1.\2",
+            )
+            for i in range(3)
+        ),
+        *_same(
+            r"patch_embed\.(?:proj|norm)\.\w+",
+            r"layers\.\d+\.blocks\.\d+\.(?:norm\d|attn\.\w+|mlp\.fc\d)(?:\.\w+)*",
+            r"norm\.\w+",
+        ),
         (r"head\.(weight|bias)", r"head.fc.\1"),
     ),
     r".*\.(relative_position_index|relative_coords_table|attn_mask)",
@@ -140,10 +187,25 @@ TORCHVISION_SWIN = Family(
     (
         (r"features\.0\.0\.(\w+)", r"patch_embed.proj.\1"),
         (r"features\.0\.2\.(\w+)", r"patch_embed.norm.\1"),
-        *((rf"features\.{2 * i}\.(norm|reduction)\.(\w+)", rf"layers.{i}.downsample.\1.\2") for i in range(1, 4)),
-        *((rf"features\.{2 * i + 1}\.(\d+)\.mlp\.0\.(\w+)", rf"layers.{i}.blocks.\1.mlp.fc1.\2") for i in range(4)),
-        *((rf"features\.{2 * i + 1}\.(\d+)\.mlp\.3\.(\w+)", rf"layers.{i}.blocks.\1.mlp.fc2.\2") for i in range(4)),
-        *((rf"features\.{2 * i + 1}\.(\d+)\.(norm\d|attn)\.([\w.]+)", rf"layers.{i}.blocks.\1.\2.\3") for i in range(4)),
+        *(
+            (rf"features\.{2 * i}\.(norm|reduction)\.(\w+)", rf"layers.{i}.downsample.\1.\2")
+            for i in range(1, 4)
+        ),
+        *(
+            (rf"features\.{2 * i + 1}\.(\d+)\.mlp\.0\.(\w+)", rf"layers.{i}.blocks.\1.mlp.fc1.\2")
+            for i in range(4)
+        ),
+        *(
+            (rf"features\.{2 * i + 1}\.(\d+)\.mlp\.3\.(\w+)", rf"layers.{i}.blocks.\1.mlp.fc2.\2")
+            for i in range(4)
+        ),
+        *(
+            (
+                rf"features\.{2 * i + 1}\.(\d+)\.(norm\d|attn)\.([\w.]+)",
+                rf"layers.{i}.blocks.\1.\2.\3",
+            )
+            for i in range(4)
+        ),
         (r"norm\.(\w+)", r"norm.\1"),
         (r"head\.(weight|bias)", r"head.fc.\1"),
     ),
@@ -155,10 +217,19 @@ OPENMMLAB_SWIN = Family(
     (
         (r"patch_embed\.projection\.(\w+)", r"patch_embed.proj.\1"),
         (r"patch_embed\.norm\.(\w+)", r"patch_embed.norm.\1"),
-        *((rf"stages\.{i}\.downsample\.(norm|reduction)\.(\w+)", rf"layers.{i + 1}.downsample.\1.\2") for i in range(3)),
+        *(
+            (
+                rf"stages\.{i}\.downsample\.(norm|reduction)\.(\w+)",
+                rf"layers.{i + 1}.downsample.\1.\2",
+            )
+            for i in range(3)
+        ),
         (r"stages\.(\d+)\.blocks\.(\d+)\.attn\.w_msa\.([\w.]+)", r"layers.\1.blocks.\2.attn.\3"),
         (r"stages\.(\d+)\.blocks\.(\d+)\.(norm\d)\.(\w+)", r"layers.\1.blocks.\2.\3.\4"),
-        (r"stages\.(\d+)\.blocks\.(\d+)\.ffn\.layers\.0\.0\.(\w+)", r"layers.\1.blocks.\2.mlp.fc1.\3"),
+        (
+            r"stages\.(\d+)\.blocks\.(\d+)\.ffn\.layers\.0\.0\.(\w+)",
+            r"layers.\1.blocks.\2.mlp.fc1.\3",
+        ),
         (r"stages\.(\d+)\.blocks\.(\d+)\.ffn\.layers\.1\.(\w+)", r"layers.\1.blocks.\2.mlp.fc2.\3"),
         (r"norm3\.(\w+)", r"norm.\1"),
     ),
@@ -169,8 +240,17 @@ MIT = Family(
     (r"patch_embed1\.proj\.weight", r"block1\.0\.attn\.q\.weight"),
     (
         (r"patch_embed1\.(proj|norm)\.(\w+)", r"patch_embed.\1.\2"),
-        *((rf"patch_embed{i + 1}\.(proj|norm)\.(\w+)", rf"stages.{i}.downsample.\1.\2") for i in range(1, 4)),
-        *((rf"block{i + 1}\.(\d+)\.mlp\.dwconv\.dwconv\.(\w+)", rf"stages.{i}.blocks.\1.mlp.dwconv.\2") for i in range(4)),
+        *(
+            (rf"patch_embed{i + 1}\.(proj|norm)\.(\w+)", rf"stages.{i}.downsample.\1.\2")
+            for i in range(1, 4)
+        ),
+        *(
+            (
+                rf"block{i + 1}\.(\d+)\.mlp\.dwconv\.dwconv\.(\w+)",
+                rf"stages.{i}.blocks.\1.mlp.dwconv.\2",
+            )
+            for i in range(4)
+        ),
         *((rf"block{i + 1}\.(\d+)\.([\w.]+)", rf"stages.{i}.blocks.\1.\2") for i in range(4)),
         *((rf"norm{i + 1}\.(\w+)", rf"stages.{i}.norm.\1") for i in range(4)),
         (r"head\.(weight|bias)", r"head.\1"),
@@ -206,7 +286,10 @@ EFFICIENTNET = Family(
 VIT = Family(
     "timm",
     (r"patch_embed\.proj\.weight", r"blocks\.0\.attn\.qkv\.weight", r"pos_embed"),
-    _same(r"(?:cls_token|dist_token|reg_token|pos_embed)", r"(?:patch_embed|blocks|norm|norm_pre|fc_norm|head)\.[\w.]+"),
+    _same(
+        r"(?:cls_token|dist_token|reg_token|pos_embed)",
+        r"(?:patch_embed|blocks|norm|norm_pre|fc_norm|head)\.[\w.]+",
+    ),
 )
 TORCHVISION_VIT = Family(
     "torchvision",
@@ -216,10 +299,22 @@ TORCHVISION_VIT = Family(
         (r"conv_proj\.(\w+)", r"patch_embed.proj.\1"),
         (r"encoder\.pos_embedding", "pos_embed"),
         (r"encoder\.layers\.encoder_layer_(\d+)\.ln_(\d)\.(\w+)", r"blocks.\1.norm\2.\3"),
-        (r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.in_proj_(\w+)", r"blocks.\1.attn.qkv.\2"),
-        (r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.out_proj\.(\w+)", r"blocks.\1.attn.proj.\2"),
-        (r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:0|linear_1)\.(\w+)", r"blocks.\1.mlp.fc1.\2"),
-        (r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:3|linear_2)\.(\w+)", r"blocks.\1.mlp.fc2.\2"),
+        (
+            r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.in_proj_(\w+)",
+            r"blocks.\1.attn.qkv.\2",
+        ),
+        (
+            r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.out_proj\.(\w+)",
+            r"blocks.\1.attn.proj.\2",
+        ),
+        (
+            r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:0|linear_1)\.(\w+)",
+            r"blocks.\1.mlp.fc1.\2",
+        ),
+        (
+            r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:3|linear_2)\.(\w+)",
+            r"blocks.\1.mlp.fc2.\2",
+        ),
         (r"encoder\.ln\.(\w+)", r"norm.\1"),
         (r"heads\.head\.(\w+)", r"head.\1"),
     ),
@@ -241,16 +336,27 @@ OPENMMLAB_VIT = Family(
 )
 
 
-TIMM = Family("timm", (), _same(r".+"), r".*\.(relative_position_index|relative_coords_table|attn_mask)")
+TIMM = Family(
+    "timm", (), _same(r".+"), r".*\.(relative_position_index|relative_coords_table|attn_mask)"
+)
 """Any model of timm under its own names."""
 
 
 def find_family(names: "Mapping[str, Tensor]", families: tuple[Family, ...]) -> Family | None:
     """The first family whose patterns all match some name."""
-    return next((each for each in families if all(any(re.fullmatch(has, name) for name in names) for has in each.has)), None)
+    return next(
+        (
+            each
+            for each in families
+            if all(any(re.fullmatch(has, name) for name in names) for has in each.has)
+        ),
+        None,
+    )
 
 
-def translate(tensors: "Mapping[str, Tensor]", family: Family) -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
+def translate(
+    tensors: "Mapping[str, Tensor]", family: Family
+) -> "tuple[dict[str, Tensor], dict[str, Tensor]]":
     """The tensors under timm's names, and the tensors that no rule matches, under their own names.
 
     Raises:
@@ -260,7 +366,9 @@ def translate(tensors: "Mapping[str, Tensor]", family: Family) -> "tuple[dict[st
     found: dict[str, Tensor] = {}
     left: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        match = next(((each, new) for pattern, new in rules if (each := pattern.fullmatch(name))), None)
+        match = next(
+            ((each, new) for pattern, new in rules if (each := pattern.fullmatch(name))), None
+        )
         if match is None:
             left.update({} if re.fullmatch(family.dropped, name) else {name: tensor})
             continue

@@ -1,4 +1,6 @@
-"""Identifies which program wrote a file of weights, and renames the tensors of its backbone to timm's names."""
+"""Identifies which program wrote a file of weights, and renames the tensors of its backbone to
+timm's names.
+"""
 
 import re
 from collections.abc import Mapping
@@ -22,12 +24,26 @@ _FAMILIES: Mapping[str, tuple[known.Family, ...]] = {
     "detectron2": (known.DETECTRON2,),
     "swin": (known.SWIN,),
     "mit": (known.MIT,),
-    "torchvision": (known.TORCHVISION_VIT, known.TORCHVISION_SWIN, known.TORCHVISION_REGNET, known.RESNET),
+    "torchvision": (
+        known.TORCHVISION_VIT,
+        known.TORCHVISION_SWIN,
+        known.TORCHVISION_REGNET,
+        known.RESNET,
+    ),
     "timm": (known.VIT, known.RESNET),
     "efficientnet": (known.EFFICIENTNET,),
     "openmmlab": _OF_OPENMMLAB,
 }
-_PREFIXES = ("", "module.", "backbone.bottom_up.", "backbone.", "module.backbone.", "encoder.", "model.", "model.backbone.")
+_PREFIXES = (
+    "",
+    "module.",
+    "backbone.bottom_up.",
+    "backbone.",
+    "module.backbone.",
+    "encoder.",
+    "model.",
+    "model.backbone.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +70,12 @@ class ForeignWeights:
 
 
 def recognise(
-    weights: Weights, kind: str | None = None, *, classes: int = 81, version: str | None = None, compat: bool = False
+    weights: Weights,
+    kind: str | None = None,
+    *,
+    classes: int = 81,
+    version: str | None = None,
+    compat: bool = False,
 ) -> ForeignWeights:
     """Identifies a file of weights and renames its tensors.
 
@@ -68,7 +89,9 @@ def recognise(
     Raises:
         ValueError: if the kind is unknown.
     """
-    if kind in (None, "detectron") and any(re.fullmatch(r"res2_0_branch2a_w", name) for name in weights.tensors):
+    if kind in (None, "detectron") and any(
+        re.fullmatch(r"res2_0_branch2a_w", name) for name in weights.tensors
+    ):
         return _of_detectron(weights, compat)
     if kind == "detectron":
         raise ValueError("this is not a ResNet of Detectron: it has no blob res2_0_branch2a_w")
@@ -80,7 +103,8 @@ def recognise(
     if found is None:
         example = ", ".join(list(tensors)[:3])
         raise ValueError(
-            f"these names belong to no network that is known here ({example}, ...), or not to {kind or 'any of ' + ', '.join(KINDS)}; "
+            f"these names belong to no network that is known here ({example}, ...), or not to "
+            f"{kind or 'any of ' + ', '.join(KINDS)}; "
             "for a model of timm use --from timm --model NAME"
         )
     family, prefix, inner = found
@@ -88,29 +112,50 @@ def recognise(
     beside = {name: value for name, value in tensors.items() if not name.startswith(prefix)} | {
         prefix + name: v for name, v in left.items()
     }
-    foreign = ForeignWeights("openmmlab" if prefix.endswith("backbone.") else family.name, backbone, beside, notes)
+    foreign = ForeignWeights(
+        "openmmlab" if prefix.endswith("backbone.") else family.name, backbone, beside, notes
+    )
     return _coloured(foreign, weights, compat)
 
 
-def _find(tensors: Mapping[str, Tensor], kind: str | None) -> tuple[known.Family, str, dict[str, Tensor]] | None:
+def _find(
+    tensors: Mapping[str, Tensor], kind: str | None
+) -> tuple[known.Family, str, dict[str, Tensor]] | None:
     """The family, the prefix of its names, and its tensors without the prefix."""
     for prefix in _PREFIXES:
-        inner = prepare({name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)})
+        inner = prepare(
+            {
+                name.removeprefix(prefix): value
+                for name, value in tensors.items()
+                if name.startswith(prefix)
+            }
+        )
         for each in (kind,) if kind else _FAMILIES:
             listed = _FAMILIES[each]
             if each == "openmmlab" and _is_regnet(inner):
                 return known.OPENMMLAB_REGNET, prefix, inner
-            if (kind or not prefix.endswith("backbone.") or each in ("openmmlab", "detectron2")) and (
-                family := known.find_family(inner, listed)
-            ):
+            if (
+                kind or not prefix.endswith("backbone.") or each in ("openmmlab", "detectron2")
+            ) and (family := known.find_family(inner, listed)):
                 return replace(family, name=each), prefix, inner
     return (known.TIMM, "", dict(tensors)) if kind == "timm" else None
 
 
 def _is_regnet(tensors: Mapping[str, Tensor]) -> bool:
-    """OpenMMLab gives a RegNet the names of a ResNet, but its stem is 3x3, and its blocks have the same width inside and at the end."""
-    stem, inside, end = (tensors.get(name) for name in ("conv1.weight", "layer1.0.conv2.weight", "layer1.0.conv3.weight"))
-    return stem is not None and inside is not None and end is not None and stem.shape[-1] == 3 and inside.shape[0] == end.shape[0]
+    """OpenMMLab gives a RegNet the names of a ResNet, but its stem is 3x3, and its blocks have
+    the same width inside and at the end.
+    """
+    stem, inside, end = (
+        tensors.get(name)
+        for name in ("conv1.weight", "layer1.0.conv2.weight", "layer1.0.conv3.weight")
+    )
+    return (
+        stem is not None
+        and inside is not None
+        and end is not None
+        and stem.shape[-1] == 3
+        and inside.shape[0] == end.shape[0]
+    )
 
 
 def _of_detectron(weights: Weights, compat: bool) -> ForeignWeights:
@@ -130,7 +175,14 @@ def _coloured(foreign: ForeignWeights, weights: Weights, compat: bool) -> Foreig
     if not bgr or compat:
         return replace(foreign, caffe=caffe)
     stem = next(
-        name for name in ("conv1.weight", "conv1.0.weight", "stem.conv.weight", "patch_embed.proj.weight") if name in foreign.backbone
+        name
+        for name in (
+            "conv1.weight",
+            "conv1.0.weight",
+            "stem.conv.weight",
+            "patch_embed.proj.weight",
+        )
+        if name in foreign.backbone
     )
     turned = foreign.backbone | {stem: red_first(foreign.backbone[stem])}
     return replace(foreign, backbone=turned, bgr=True, caffe=caffe)
@@ -138,7 +190,11 @@ def _coloured(foreign: ForeignWeights, weights: Weights, compat: bool) -> Foreig
 
 def _config_text(weights: Weights) -> str:
     meta = weights.rest.get("meta")
-    return " ".join(str(meta.get(key, "")) for key in ("config", "cfg")) if isinstance(meta, dict) else ""
+    return (
+        " ".join(str(meta.get(key, "")) for key in ("config", "cfg"))
+        if isinstance(meta, dict)
+        else ""
+    )
 
 
 def upgraded_tensors(
@@ -158,14 +214,18 @@ def upgraded_tensors(
         The tensors, and a sentence for each change.
     """
     meta: Any = weights.rest.get("meta")
-    found = version or (str(meta["mmdet_version"]) if isinstance(meta, dict) and "mmdet_version" in meta else None)
+    found = version or (
+        str(meta["mmdet_version"]) if isinstance(meta, dict) and "mmdet_version" in meta else None
+    )
     if found is None:
         return weights.tensors, ()
     old = describe_detector(weights.tensors, found, _config_text(weights), classes, compat)
     tensors, notes = weights.tensors, []
     if compat or not old.at_least("2.0.0"):
         tensors = upgrade(tensors, old)
-        notes.append(f"upgraded from MMDetection {found}: the background class of {classes} moved to the end")
+        notes.append(
+            f"upgraded from MMDetection {found}: the background class of {classes} moved to the end"
+        )
     if old.ssd and not compat and not old.at_least("2.14.0"):
         tensors = upgrade_ssd(tensors)
         notes.append("the extra layers of SSD became a neck (MMDetection 2.14)")

@@ -12,9 +12,35 @@ from torch import Tensor
 from mtl_ray.weights.targets import features_of
 
 _RESNETS = (
-    *("resnet50", "resnet18", "resnet34", "resnet101", "resnet152", "resnet50c", "resnet101c", "resnet152c"),
-    *("resnet18d", "resnet34d", "resnet50d", "resnet101d", "resnet152d", "resnext50_32x4d", "resnext101_32x4d", "resnext101_32x8d"),
-    *("resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2", "resnet26", "seresnet50", "seresnext50_32x4d", "seresnext101_32x4d"),
+    *(
+        "resnet50",
+        "resnet18",
+        "resnet34",
+        "resnet101",
+        "resnet152",
+        "resnet50c",
+        "resnet101c",
+        "resnet152c",
+    ),
+    *(
+        "resnet18d",
+        "resnet34d",
+        "resnet50d",
+        "resnet101d",
+        "resnet152d",
+        "resnext50_32x4d",
+        "resnext101_32x4d",
+        "resnext101_32x8d",
+    ),
+    *(
+        "resnext101_64x4d",
+        "wide_resnet50_2",
+        "wide_resnet101_2",
+        "resnet26",
+        "seresnet50",
+        "seresnext50_32x4d",
+        "seresnext101_32x4d",
+    ),
 )
 _VIT_SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
 
@@ -37,13 +63,20 @@ def open_model(name: str, options: Mapping[str, Any] | None = None) -> TimmModel
     Raises:
         ValueError: if timm cannot build a backbone from it.
     """
-    made = {key: tuple(value) if isinstance(value, list) else value for key, value in (options or {}).items()}
-    shapes = {key: tuple(value.shape) for key, value in features_of(name, made).state_dict().items()}
+    made = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in (options or {}).items()
+    }
+    shapes = {
+        key: tuple(value.shape) for key, value in features_of(name, made).state_dict().items()
+    }
     return TimmModel(name, dict(options or {}), shapes)
 
 
 def infer(tensors: Mapping[str, Tensor]) -> TimmModel | None:
-    """The first model of timm whose backbone has these tensors (under the names of timm's whole model); None if there is none."""
+    """The first model of timm whose backbone has these tensors (under the names of timm's whole
+    model); None if there is none.
+    """
     for name, options in _candidates(tensors):
         try:
             model = open_model(name, options)
@@ -60,13 +93,26 @@ def fits(tensors: Mapping[str, Tensor], feature: str, shape: tuple[int, ...]) ->
     ``num_batches_tracked`` may be missing.
     """
     name = whole_name(tensors, feature)
-    return name.endswith("num_batches_tracked") if name not in tensors else tuple(tensors[name].shape) == shape
+    return (
+        name.endswith("num_batches_tracked")
+        if name not in tensors
+        else tuple(tensors[name].shape) == shape
+    )
 
 
 def whole_name(tensors: Mapping[str, Tensor], feature: str) -> str:
-    """The name in the whole model of an entry of its backbone. timm renames ``layers.0`` to ``layers_0``, and adds a prefix to a ViT."""
-    named = (feature, feature.removeprefix("model."), re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", feature))
-    return next((name for name in named if name in tensors), named[-1] if "_" in feature.partition(".")[0] else named[1])
+    """The name in the whole model of an entry of its backbone. timm renames ``layers.0`` to
+    ``layers_0``, and adds a prefix to a ViT.
+    """
+    named = (
+        feature,
+        feature.removeprefix("model."),
+        re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", feature),
+    )
+    return next(
+        (name for name in named if name in tensors),
+        named[-1] if "_" in feature.partition(".")[0] else named[1],
+    )
 
 
 def _candidates(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -74,14 +120,21 @@ def _candidates(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, 
         yield from ((name, {}) for name in _resnets(tensors))
     elif "s1.b1.conv1.conv.weight" in tensors:
         squeezed = any(".se." in name for name in tensors)
-        yield from ((name, {}) for name in timm.list_models("regnety_*" if squeezed else "regnetx_*"))
+        yield from (
+            (name, {}) for name in timm.list_models("regnety_*" if squeezed else "regnetx_*")
+        )
     elif "layers.0.blocks.0.attn.qkv.weight" in tensors:
         yield from _swins(tensors)
     elif "stages.0.blocks.0.mlp.dwconv.weight" in tensors:
         yield "pvt_v2_b0", _mit(tensors)
     elif "conv_stem.weight" in tensors:
         squeezed = any(".se." in name for name in tensors)
-        yield from ((name, {}) for name in timm.list_models("tf_efficientnet_b?" if squeezed else "tf_efficientnet_lite?"))
+        yield from (
+            (name, {})
+            for name in timm.list_models(
+                "tf_efficientnet_b?" if squeezed else "tf_efficientnet_lite?"
+            )
+        )
     elif "blocks.0.attn.qkv.weight" in tensors and "pos_embed" in tensors:
         yield from _vits(tensors)
 
@@ -103,10 +156,18 @@ def _swins(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Any]]
     window = (math.isqrt(tables[0].shape[0]) + 1) // 2 if tables[0] is not None else 7
     width = tensors["patch_embed.proj.weight"].shape[0]
     depths = [_count(tensors, rf"layers\.{i}\.blocks\.(\d+)\.") for i in stages]
-    size = {(96, 6): "tiny", (96, 18): "small", (128, 18): "base", (192, 18): "large"}.get((width, max(depths)))
+    size = {(96, 6): "tiny", (96, 18): "small", (128, 18): "base", (192, 18): "large"}.get(
+        (width, max(depths))
+    )
     yield f"swin_{size}_patch4_window{window}_{window * 32}", {"strict_img_size": False}
     heads = [table.shape[1] for table in tables if table is not None]
-    options = {"embed_dim": width, "depths": depths, "num_heads": heads, "window_size": window, "img_size": window * 32}
+    options = {
+        "embed_dim": width,
+        "depths": depths,
+        "num_heads": heads,
+        "window_size": window,
+        "img_size": window * 32,
+    }
     yield "swin_tiny_patch4_window7_224", {**options, "strict_img_size": False}
 
 
@@ -124,7 +185,10 @@ def _mit(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "depths": [_count(tensors, rf"stages\.{i}\.blocks\.(\d+)\.") for i in stages],
         "num_heads": [width // widths[0] for width in widths],
         "sr_ratios": [1 if each is None else each.shape[2] for each in reduced],
-        "mlp_ratios": [tensors[name + "mlp.fc1.weight"].shape[0] // width for name, width in zip(first, widths, strict=True)],
+        "mlp_ratios": [
+            tensors[name + "mlp.fc1.weight"].shape[0] // width
+            for name, width in zip(first, widths, strict=True)
+        ],
     }
 
 

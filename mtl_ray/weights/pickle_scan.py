@@ -7,7 +7,11 @@ _FIXED = {
     **dict.fromkeys(b"Jjr", 4),
     **dict.fromkeys(b"G\x95", 8),
 }
-_COUNTED = {**dict.fromkeys(b"CU\x8a\x8c", 1), **dict.fromkeys(b"BTX\x8b", 4), **dict.fromkeys(b"\x8d\x8e\x96", 8)}
+_COUNTED = {
+    **dict.fromkeys(b"CU\x8a\x8c", 1),
+    **dict.fromkeys(b"BTX\x8b", 4),
+    **dict.fromkeys(b"\x8d\x8e\x96", 8),
+}
 _LINES = {**dict.fromkeys(b"FILSVgp", 1), **dict.fromkeys(b"ci", 2)}
 _STOP, _PUT, _LONG_PUT = b".pr"
 

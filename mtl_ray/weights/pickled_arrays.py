@@ -30,8 +30,14 @@ class PickledDtype:
         self._dtype = np.dtype(text if text != "O8" else "O")
 
     def __setstate__(self, state: object) -> None:
-        """``state`` is (version, byte order, subarray, names, fields, size, alignment, flags, ...)."""
-        if not isinstance(state, tuple) or len(state) < 7 or any(part is not None for part in state[2:5]):
+        """``state`` is (version, byte order, subarray, names, fields, size, alignment, flags,
+        ...).
+        """
+        if (
+            not isinstance(state, tuple)
+            or len(state) < 7
+            or any(part is not None for part in state[2:5])
+        ):
             raise ValueError("arrays of records are not supported")
         order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
         if order not in ("<", ">", "=", "|"):
@@ -100,12 +106,16 @@ def make_array(content: object, dtype: object, shape: object, order: str) -> NDA
     sides = _sides(shape)
     if real.hasobject:
         return _objects(content, sides, order)
-    data = content.encode("latin-1") if isinstance(content, str) else content  # a string of Python 2
+    data = (
+        content.encode("latin-1") if isinstance(content, str) else content
+    )  # a string of Python 2
     if not isinstance(data, bytes | bytearray) or len(data) != math.prod(sides) * real.itemsize:
         raise ValueError(f"an array of shape {sides} and type {real} has the wrong number of bytes")
     if real.itemsize == 0:
         return np.zeros(sides, real)
-    return np.frombuffer(data, real).reshape(sides, order="F" if order == "F" else "C").copy(order="K")
+    return (
+        np.frombuffer(data, real).reshape(sides, order="F" if order == "F" else "C").copy(order="K")
+    )
 
 
 def _sides(shape: object) -> tuple[int, ...]:

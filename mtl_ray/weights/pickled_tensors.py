@@ -57,7 +57,12 @@ class _StorageUnpickler(pickle.Unpickler):
         raise ValueError(f"{module}.{name} is not supported")
 
     def persistent_load(self, pid: Any) -> Any:
-        if not isinstance(pid, tuple) or len(pid) != 6 or pid[0] not in ("storage", b"storage") or pid[5] is not None:
+        if (
+            not isinstance(pid, tuple)
+            or len(pid) != 6
+            or pid[0] not in ("storage", b"storage")
+            or pid[5] is not None
+        ):
             raise ValueError("the storage of a tensor is invalid")
         return pid
 
@@ -86,7 +91,9 @@ def load_from_bytes(data: object) -> TensorStorage:
     return TensorStorage(content, kind)
 
 
-def rebuild_tensor(storage: object, offset: Any, size: Any, stride: Any, *_more: object) -> NDArray[Any]:
+def rebuild_tensor(
+    storage: object, offset: Any, size: Any, stride: Any, *_more: object
+) -> NDArray[Any]:
     """``torch._utils._rebuild_tensor_v2``: an array with its own memory.
 
     Raises:
@@ -95,7 +102,9 @@ def rebuild_tensor(storage: object, offset: Any, size: Any, stride: Any, *_more:
     if not isinstance(storage, TensorStorage) or type(offset) is not int or offset < 0:
         raise ValueError("a tensor without a storage")
     size, stride = tuple(size), tuple(stride)
-    if len(size) != len(stride) or any(type(number) is not int or number < 0 for number in (*size, *stride)):
+    if len(size) != len(stride) or any(
+        type(number) is not int or number < 0 for number in (*size, *stride)
+    ):
         raise ValueError("a tensor's shape and strides do not agree")
     numbers = storage.numbers
     if math.prod(size) == 0:
@@ -104,13 +113,27 @@ def rebuild_tensor(storage: object, offset: Any, size: Any, stride: Any, *_more:
     if last >= numbers.size or math.prod(size) > numbers.size:
         raise ValueError("a tensor reaches outside its storage")
     width = numbers.itemsize
-    view = np.lib.stride_tricks.as_strided(numbers[offset:], size, [step * width for step in stride], writeable=False)
+    view = np.lib.stride_tricks.as_strided(
+        numbers[offset:], size, [step * width for step in stride], writeable=False
+    )
     return _real(view.copy(), storage)
 
 
-def rebuild_typed(storage: object, offset: Any, size: Any, stride: Any, _grad: object, _hooks: object, dtype: object) -> NDArray[Any]:
+def rebuild_typed(
+    storage: object,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    _grad: object,
+    _hooks: object,
+    dtype: object,
+) -> NDArray[Any]:
     """``torch._utils._rebuild_tensor_v3``: dtypes that have no storage class."""
-    if not isinstance(storage, TensorStorage) or dtype not in _TYPES.values() or storage.numbers.dtype != np.uint8:
+    if (
+        not isinstance(storage, TensorStorage)
+        or dtype not in _TYPES.values()
+        or storage.numbers.dtype != np.uint8
+    ):
         raise ValueError("a tensor of this type is not supported")
     typed = TensorStorage(b"", "ByteStorage")
     typed.numbers = storage.numbers.view(str(dtype))

@@ -59,14 +59,18 @@ def read_content(data: bytes) -> Any:
         return _npz(data)
     if is_torch_file(data):
         return read_torch(data)
-    if not data.startswith((b"\x80", b"(", b"}", b"]", b"c")):  # protocol 2 and later, or a container or class of an older protocol
+    if not data.startswith(
+        (b"\x80", b"(", b"}", b"]", b"c")
+    ):  # protocol 2 and later, or a container or class of an older protocol
         raise ValueError("this is neither a file of torch.save nor safetensors, npz or a pickle")
     return load_pickle(data)
 
 
 def _safetensors(data: bytes) -> dict[str, Any]:
     try:
-        return dict(sorted(safetensors.torch.load(data).items()))  # the file does not define an order
+        return dict(
+            sorted(safetensors.torch.load(data).items())
+        )  # the file does not define an order
     except (safetensors.SafetensorError, KeyError) as error:
         raise ValueError(f"this file of safetensors is broken: {error}") from error
 
@@ -87,7 +91,15 @@ def _npz(data: bytes) -> dict[str, Any]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (*BROKEN_ZIP, EOFError, KeyError, SyntaxError, TypeError, MemoryError, OverflowError) as error:
+    except (
+        *BROKEN_ZIP,
+        EOFError,
+        KeyError,
+        SyntaxError,
+        TypeError,
+        MemoryError,
+        OverflowError,
+    ) as error:
         raise ValueError(f"this .npz file is broken: {error}") from error
 
 
@@ -95,13 +107,26 @@ def _checkpoint(opened: Artifact, key: str | None) -> Weights:
     if key is None:
         key = "ema" if "ema.safetensors" in opened.names else "model"
     if f"{key}.safetensors" not in opened.names:
-        files = ", ".join(name.removesuffix(".safetensors") for name in opened.names if name.endswith(".safetensors"))
+        files = ", ".join(
+            name.removesuffix(".safetensors")
+            for name in opened.names
+            if name.endswith(".safetensors")
+        )
         raise ValueError(f"{opened.uri} has no weights {key!r}, only {files}")
     meta = {
         "config": opened.read("config.yaml").decode(),
         "vocabulary": json.loads(opened.read("vocabulary.json")),
         "state": json.loads(opened.read("state.json")),
     }
-    others = [name for name in opened.names if name.endswith((".safetensors", ".pt")) and name != f"{key}.safetensors"]
+    others = [
+        name
+        for name in opened.names
+        if name.endswith((".safetensors", ".pt")) and name != f"{key}.safetensors"
+    ]
     tensors = safetensors.torch.load(opened.read(f"{key}.safetensors"))
-    return Weights(dict(sorted(tensors.items())), "", {"meta": meta}, tuple(f"{name} of the checkpoint" for name in others))
+    return Weights(
+        dict(sorted(tensors.items())),
+        "",
+        {"meta": meta},
+        tuple(f"{name} of the checkpoint" for name in others),
+    )

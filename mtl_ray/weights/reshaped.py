@@ -10,7 +10,8 @@ Tensors = dict[str, Tensor]
 
 
 def swin_of_openmmlab(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Reorders patch merging of OpenMMLab's Swin, which concatenates the four neighbours like ``nn.Unfold``: channel by channel.
+    """Reorders patch merging of OpenMMLab's Swin, which concatenates the four neighbours like
+    ``nn.Unfold``: channel by channel.
 
     The original concatenates them neighbour by neighbour: top left, bottom left, top right, bottom
     right.
@@ -20,7 +21,11 @@ def swin_of_openmmlab(tensors: Mapping[str, Tensor]) -> Tensors:
     def change(name: str, value: Tensor) -> Tensor:
         if re.fullmatch(r"stages\.\d+\.downsample\.reduction\.weight", name):
             outputs, inputs = value.shape
-            return value.reshape(outputs, inputs // 4, 4).transpose(1, 2)[:, order].reshape(outputs, inputs)
+            return (
+                value.reshape(outputs, inputs // 4, 4)
+                .transpose(1, 2)[:, order]
+                .reshape(outputs, inputs)
+            )
         if re.fullmatch(r"stages\.\d+\.downsample\.norm\.\w+", name):
             return value.reshape(-1, 4).T[order].reshape(-1)
         return value
@@ -29,13 +34,17 @@ def swin_of_openmmlab(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def mit_of_openmmlab(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Splits the ``in_proj`` of OpenMMLab's MiT, and turns its 1x1 convolutions into linear layers."""
+    """Splits the ``in_proj`` of OpenMMLab's MiT, and turns its 1x1 convolutions into linear
+    layers.
+    """
     found: Tensors = {}
     for name, value in tensors.items():
         if match := re.fullmatch(r"(layers\.\d\.1\.\d+\.attn)\.attn\.in_proj_(weight|bias)", name):
             query, key_value = value[: value.shape[0] // 3], value[value.shape[0] // 3 :]
             found |= {f"{match[1]}.q.{match[2]}": query, f"{match[1]}.kv.{match[2]}": key_value}
-        elif match := re.fullmatch(r"(layers\.\d\.1\.\d+\.attn)\.attn\.out_proj\.(weight|bias)", name):
+        elif match := re.fullmatch(
+            r"(layers\.\d\.1\.\d+\.attn)\.attn\.out_proj\.(weight|bias)", name
+        ):
             found[f"{match[1]}.proj.{match[2]}"] = value
         elif re.fullmatch(r"layers\.\d\.1\.\d+\.ffn\.layers\.[04]\.weight", name):
             found[name] = value.flatten(1)
@@ -45,7 +54,8 @@ def mit_of_openmmlab(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def resnet_of_detectron(blobs: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
-    """A ResNet of Detectron (Caffe2), of any depth, under the names of torchvision, and the other blobs.
+    """A ResNet of Detectron (Caffe2), of any depth, under the names of torchvision, and the other
+    blobs.
 
     Its normalisation is a scale and a shift: a batch normalisation with mean 0 and variance 1.
     """
@@ -60,7 +70,10 @@ def resnet_of_detectron(blobs: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
         else:
             layer, part = place
             found[f"{layer}.{part}"] = value
-            found[f"{layer}.running_mean"], found[f"{layer}.running_var"] = torch.zeros_like(value), torch.ones_like(value)
+            found[f"{layer}.running_mean"], found[f"{layer}.running_var"] = (
+                torch.zeros_like(value),
+                torch.ones_like(value),
+            )
     return found, left
 
 
@@ -89,12 +102,16 @@ def efficientnet_of_lukemelas(tensors: Mapping[str, Tensor]) -> Tensors:
     stage, and differs between stages. The blocks of the first stage have no expansion.
     """
     widths = {
-        int(m[1]): value.shape[0] for name, value in tensors.items() if (m := re.fullmatch(r"_blocks\.(\d+)\._project_conv\.weight", name))
+        int(m[1]): value.shape[0]
+        for name, value in tensors.items()
+        if (m := re.fullmatch(r"_blocks\.(\d+)\._project_conv\.weight", name))
     }
     places: dict[int, tuple[int, int]] = {}
     for number in sorted(widths):
         stage, block = places.get(number - 1, (-1, 0))
-        places[number] = (stage, block + 1) if widths[number] == widths.get(number - 1) else (stage + 1, 0)
+        places[number] = (
+            (stage, block + 1) if widths[number] == widths.get(number - 1) else (stage + 1, 0)
+        )
     found: Tensors = {}
     for name, value in tensors.items():
         if match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name):
@@ -127,7 +144,8 @@ _LEAVES = {"scale": "weight", "kernel": "weight", "bias": "bias"}
 
 
 def vit_of_jax(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Vision transformers of the authors' JAX program (Dosovitskiy et al. 2021, ``.npz``) under timm's names.
+    """Vision transformers of the authors' JAX program (Dosovitskiy et al. 2021, ``.npz``) under
+    timm's names.
 
     Kernels are transposed; query, key and value are joined.
 
@@ -163,7 +181,9 @@ def _outside(name: str, value: Tensor) -> tuple[str, Tensor] | None:
     return (names[name], value) if name in names else None
 
 
-def _inside(tensors: Mapping[str, Tensor], name: str, block: str, layer: str, leaf: str, value: Tensor) -> dict[str, Tensor]:
+def _inside(
+    tensors: Mapping[str, Tensor], name: str, block: str, layer: str, leaf: str, value: Tensor
+) -> dict[str, Tensor]:
     """The converted tensor of a block; empty for key and value, which are joined with the query."""
     part, _, kind = leaf.rpartition("/")
     new = _LEAVES.get(kind, kind)
@@ -178,7 +198,10 @@ def _inside(tensors: Mapping[str, Tensor], name: str, block: str, layer: str, le
     parts = [name.replace("/query/", f"/{each}/") for each in ("query", "key", "value")]
     if missing := [each for each in parts if each not in tensors]:
         raise ValueError(f"{missing[0]} is missing")
-    joined = [tensors[each].flatten(1).T if kind == "kernel" else tensors[each].flatten() for each in parts]
+    joined = [
+        tensors[each].flatten(1).T if kind == "kernel" else tensors[each].flatten()
+        for each in parts
+    ]
     return {f"{block}attn.qkv.{new}": torch.cat(joined)}
 
 
@@ -203,5 +226,7 @@ def prepare(tensors: Mapping[str, Tensor]) -> Tensors:
 def red_first(stem: Tensor) -> Tensor:
     """Converts the first convolution (C, 3, h, w) from BGR to RGB."""
     if stem.shape[1] != 3:
-        raise ValueError(f"a first convolution of shape {tuple(stem.shape)} does not have three input channels")
+        raise ValueError(
+            f"a first convolution of shape {tuple(stem.shape)} does not have three input channels"
+        )
     return stem.flip(1)

@@ -48,8 +48,15 @@ class ModelMatch:
 
     def to_text(self, most: int = 10) -> str:
         """A paragraph for each kind of difference, with at most ``most`` names."""
-        shapes = [f"{name}: {found} in the file, {wanted} in the model" for name, found, wanted in self.unequal]
-        kinds = (("missing in the file", self.missing), ("not used by the model", self.unused), ("of another shape", shapes))
+        shapes = [
+            f"{name}: {found} in the file, {wanted} in the model"
+            for name, found, wanted in self.unequal
+        ]
+        kinds = (
+            ("missing in the file", self.missing),
+            ("not used by the model", self.unused),
+            ("of another shape", shapes),
+        )
         lines = []
         for kind, names in kinds:
             lines.append(f"{len(names)} {kind}" + (":" if names else ""))
@@ -82,9 +89,15 @@ class WeightsTable:
         names = [len(row.name) for row in self.rows]
         shapes = ["x".join(map(str, row.shape)) or "scalar" for row in self.rows]
         wide, side = max(names), max(map(len, shapes))
-        lines = [f"{row.name:{wide}}  {shape:>{side}}  {row.dtype:8}  {row.sum:.6g}" for row, shape in zip(self.rows, shapes, strict=True)]
+        lines = [
+            f"{row.name:{wide}}  {shape:>{side}}  {row.dtype:8}  {row.sum:.6g}"
+            for row, shape in zip(self.rows, shapes, strict=True)
+        ]
         under = f" under {self.key!r}" if self.key else ""
-        lines.append(f"{len(self.rows)} tensors{under}, {self.numbers:,} numbers, {self.size_bytes:,} bytes; content {self.content}")
+        lines.append(
+            f"{len(self.rows)} tensors{under}, {self.numbers:,} numbers, {self.size_bytes:,} "
+            f"bytes; content {self.content}"
+        )
         if self.others:
             lines.append("beside them: " + ", ".join(self.others))
         return "\n".join(lines)
@@ -112,9 +125,15 @@ def write_tables(uri: str, shown: Sequence[tuple[str, WeightsTable]]) -> None:
 
 def compare_with_model(tensors: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> ModelMatch:
     """Compares named tensors with the state dict of a model."""
-    missing = tuple(name for name in model if name not in tensors and not name.endswith("num_batches_tracked"))
+    missing = tuple(
+        name for name in model if name not in tensors and not name.endswith("num_batches_tracked")
+    )
     unused = tuple(name for name in tensors if name not in model)
-    both = [(name, tuple(tensors[name].shape), tuple(value.shape)) for name, value in model.items() if name in tensors]
+    both = [
+        (name, tuple(tensors[name].shape), tuple(value.shape))
+        for name, value in model.items()
+        if name in tensors
+    ]
     return ModelMatch(missing, unused, tuple(each for each in both if each[1] != each[2]))
 
 

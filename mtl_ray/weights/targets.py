@@ -38,7 +38,10 @@ def model_state(target: str, classes: int | None = None) -> Mapping[str, Tensor]
         return load_model(opened, read_network(opened), read_vocabulary(opened)).state_dict()
     if target in timm.list_models():
         return dict(features_of(target).state_dict())
-    raise ValueError(f"{target} is neither a config (.yaml), a run or checkpoint of this project, nor a model of timm")
+    raise ValueError(
+        f"{target} is neither a config (.yaml), a run or checkpoint of this project, nor a model "
+        "of timm"
+    )
 
 
 def model_of(config: ExperimentConfig, classes: int | None = None) -> Model:
@@ -48,7 +51,9 @@ def model_of(config: ExperimentConfig, classes: int | None = None) -> Model:
         ValueError: if neither the data nor ``classes`` gives the number of classes.
     """
     model, own = config.model.without_pretrained(), config.model.heads.values()
-    return build_model(model, numbered_vocabulary(own, classes) if classes is not None else _vocabulary(config)).eval()
+    return build_model(
+        model, numbered_vocabulary(own, classes) if classes is not None else _vocabulary(config)
+    ).eval()
 
 
 def features_of(name: str, options: Mapping[str, object] | None = None) -> torch.nn.Module:
@@ -71,4 +76,7 @@ def _vocabulary(config: ExperimentConfig) -> Vocabulary:
     try:
         return join_vocabularies([open_split(each).vocabulary for each in uris], uris)[0]
     except (FileNotFoundError, ValueError) as error:
-        raise ValueError(f"the number of classes is unknown without the data of the config ({error}): give --classes N") from error
+        raise ValueError(
+            f"the number of classes is unknown without the data of the config ({error}): give "
+            "--classes N"
+        ) from error

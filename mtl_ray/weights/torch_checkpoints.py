@@ -1,4 +1,6 @@
-"""Reads the tensors and plain values of training checkpoints, and skips the objects of the program that wrote them."""
+"""Reads the tensors and plain values of training checkpoints, and skips the objects of the
+program that wrote them.
+"""
 
 import io
 import lzma
@@ -15,13 +17,32 @@ from mtl_ray.weights.unpickle import GLOBALS, GuardedCall, RestrictedUnpickler, 
 
 PROGRAMS = (
     *("mmengine", "mmcv", "mmdet", "mmseg", "mmcls", "mmpretrain", "mmpose", "mmdet3d", "addict"),
-    *("yacs", "omegaconf", "fvcore", "iopath", "detectron2", "argparse", "pathlib", "datetime", "typing"),
+    *(
+        "yacs",
+        "omegaconf",
+        "fvcore",
+        "iopath",
+        "detectron2",
+        "argparse",
+        "pathlib",
+        "datetime",
+        "typing",
+    ),
     *("pytorch_lightning", "lightning", "lightning_fabric", "ml_collections"),
 )
 """Packages whose objects training checkpoints contain beside the weights; all are read as
 ``ForeignObject``."""
 
-_BROKEN = (pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, OverflowError, MemoryError, struct.error)
+_BROKEN = (
+    pickle.UnpicklingError,
+    EOFError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+)
 BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, RuntimeError)
 """Errors of a broken zip file: OSError if a record claims to be bzip2, RuntimeError if it is
 encrypted or of a newer version."""
@@ -51,7 +72,13 @@ class ForeignObject(dict[Any, Any]):
 
 
 class _Reader(RestrictedUnpickler):
-    def __init__(self, data: bytes, start: int, table: Mapping[str, Any], storage: Callable[[str, str, int], object]) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        start: int,
+        table: Mapping[str, Any],
+        storage: Callable[[str, str, int], object],
+    ) -> None:
         super().__init__(io.BytesIO(memoryview(data)[start:]), table)
         self._storage = storage
 
@@ -63,15 +90,29 @@ class _Reader(RestrictedUnpickler):
         return super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> Any:
-        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] not in ("storage", b"storage") or pid[1] not in STORAGES:
+        if (
+            not isinstance(pid, tuple)
+            or len(pid) < 5
+            or pid[0] not in ("storage", b"storage")
+            or pid[1] not in STORAGES
+        ):
             raise ValueError("the storage of a tensor is invalid")
         if len(pid) > 5 and pid[5] is not None:
-            raise ValueError("it has views of storages, which only the first versions of torch wrote")
+            raise ValueError(
+                "it has views of storages, which only the first versions of torch wrote"
+            )
         return self._storage(pid[1], str(pid[2]), int(pid[4]))
 
 
-_TABLE: Mapping[str, Any] = {**GLOBALS, "builtins.getattr": GuardedCall(ForeignObject), "torch.device": GuardedCall(ForeignObject)}
-_BLIND = {name: GuardedCall(ForeignObject) if name.startswith("torch._utils.") else value for name, value in _TABLE.items()}
+_TABLE: Mapping[str, Any] = {
+    **GLOBALS,
+    "builtins.getattr": GuardedCall(ForeignObject),
+    "torch.device": GuardedCall(ForeignObject),
+}
+_BLIND = {
+    name: GuardedCall(ForeignObject) if name.startswith("torch._utils.") else value
+    for name, value in _TABLE.items()
+}
 
 
 def read_zip_checkpoint(data: bytes) -> Any:
@@ -83,7 +124,9 @@ def read_zip_checkpoint(data: bytes) -> Any:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            program = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
+            program = next(
+                (name for name in archive.namelist() if name.endswith("/data.pkl")), None
+            )
             if program is None:
                 raise ValueError("it has no data.pkl")
             folder = program.removesuffix("data.pkl")
@@ -103,7 +146,8 @@ def read_zip_checkpoint(data: bytes) -> Any:
 
 
 def read_legacy_checkpoint(data: bytes) -> Any:
-    """The content of a file in the older format: magic number, version, machine, content, names of the storages, their bytes.
+    """The content of a file in the older format: magic number, version, machine, content, names of
+    the storages, their bytes.
 
     The content comes before the bytes of its tensors, so it is read twice.
     """
@@ -114,17 +158,23 @@ def read_legacy_checkpoint(data: bytes) -> Any:
         if _Reader(data, 0, _TABLE, _refused).load() != MAGIC:
             raise ValueError("it does not start like a file of torch.save")
         kinds: dict[str, str] = {}
-        _Reader(data, starts[3], _BLIND, lambda kind, key, _count: kinds.setdefault(key, kind)).load()
+        _Reader(
+            data, starts[3], _BLIND, lambda kind, key, _count: kinds.setdefault(key, kind)
+        ).load()
         keys = [str(key) for key in _Reader(data, starts[4], _TABLE, _refused).load()]
         filled = storages_in_a_row(data, starts[5], [(key, kinds[key]) for key in keys])
-        return resolve_arrays(_Reader(data, starts[3], _TABLE, lambda _kind, key, _count: filled[key]).load(), {})
+        return resolve_arrays(
+            _Reader(data, starts[3], _TABLE, lambda _kind, key, _count: filled[key]).load(), {}
+        )
     except (ValueError, RecursionError) as error:
         raise ValueError(f"this file of torch.save cannot be read: {error}") from error
     except _BROKEN as error:
         raise ValueError(f"this file of torch.save is broken: {error}") from error
 
 
-def storages_in_a_row(data: bytes, start: int, keys: Iterable[tuple[str, str]]) -> dict[str, TensorStorage]:
+def storages_in_a_row(
+    data: bytes, start: int, keys: Iterable[tuple[str, str]]
+) -> dict[str, TensorStorage]:
     """Consecutive storages by key: each has the count of its numbers in 8 bytes, then the numbers.
 
     Raises:

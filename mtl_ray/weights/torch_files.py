@@ -18,20 +18,35 @@ import torch
 
 from mtl_ray.weights.pickle_scan import check_operations
 from mtl_ray.weights.pickled_tensors import STORAGES, TensorStorage, rebuild_tensor
-from mtl_ray.weights.torch_checkpoints import read_legacy_checkpoint, read_zip_checkpoint, storages_in_a_row
+from mtl_ray.weights.torch_checkpoints import (
+    read_legacy_checkpoint,
+    read_zip_checkpoint,
+    storages_in_a_row,
+)
 from mtl_ray.weights.unpickle import GLOBALS, RestrictedUnpickler, resolve_arrays
 
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 _GROWTH = 64
 _REFUSALS = (
-    *(pickle.UnpicklingError, RuntimeError, EOFError, LookupError, AttributeError, TypeError, ValueError, AssertionError),
+    *(
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        AssertionError,
+    ),
     *(OverflowError, MemoryError, struct.error),
 )
 """What PyTorch's reader raises for files that it refuses, and for broken ones."""
 
 
 def is_torch_file(data: bytes) -> bool:
-    """True for the three formats of ``torch.save``: a zip file, five consecutive pickles, a tar file."""
+    """True for the three formats of ``torch.save``: a zip file, five consecutive pickles, a tar
+    file.
+    """
     return _is_zip(data) or data.startswith(_LEGACY) or data[257:262] == b"ustar"
 
 
@@ -69,7 +84,9 @@ def _check_growth(data: bytes) -> None:
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"this file of torch.save is broken: {error}") from error
     if size > _GROWTH * len(data):
-        raise ValueError(f"this file of {len(data)} bytes would unpack to {size}: it is not from torch.save")
+        raise ValueError(
+            f"this file of {len(data)} bytes would unpack to {size}: it is not from torch.save"
+        )
 
 
 class _Reader(RestrictedUnpickler):
@@ -95,14 +112,24 @@ def read_tar(data: bytes) -> Any:
     """
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            storages, tensors, content = (_member(archive, name) for name in ("storages", "tensors", "pickle"))
+            storages, tensors, content = (
+                _member(archive, name) for name in ("storages", "tensors", "pickle")
+            )
         known: dict[int, Any] = _storages(storages)
         known |= _tensors(tensors, known)
         check_operations(content)
         return resolve_arrays(_Reader(content, 0, known).load(), {})
     except (ValueError, RecursionError) as error:
         raise ValueError(f"this tar file of torch.save cannot be read: {error}") from error
-    except (pickle.UnpicklingError, tarfile.TarError, EOFError, LookupError, TypeError, AttributeError, struct.error) as error:
+    except (
+        pickle.UnpicklingError,
+        tarfile.TarError,
+        EOFError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        struct.error,
+    ) as error:
         raise ValueError(f"this tar file of torch.save is broken: {error}") from error
 
 

@@ -41,7 +41,16 @@ def load_pickle(data: bytes) -> Any:
         raise ValueError("this pickle is nested too deeply") from error
     except ValueError as error:
         raise ValueError(f"this pickle cannot be read: {error}") from error
-    except (pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, OverflowError, MemoryError, ArithmeticError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        OverflowError,
+        MemoryError,
+        ArithmeticError,
+    ) as error:
         raise ValueError(f"this pickle is broken: {error}") from error
 
 
@@ -61,12 +70,18 @@ class RestrictedUnpickler(pickle.Unpickler):
         """The replacement for a name; never imports."""
         full = f"{module}.{name}"
         if full not in self._table:
-            raise ValueError(f"it uses {full}, which could execute code; only plain values, arrays and tensors are read")
+            raise ValueError(
+                f"it uses {full}, which could execute code; only plain values, arrays and tensors "
+                "are read"
+            )
         return self._table[full]
 
     def persistent_load(self, pid: Any) -> Any:
         """Refuses references to something outside the pickle."""
-        raise ValueError("it refers to data outside the pickle; a file of torch.save is read as weights, not as a pickle")
+        raise ValueError(
+            "it refers to data outside the pickle; a file of torch.save is read as weights, not as "
+            "a pickle"
+        )
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -114,7 +129,9 @@ def numpy_globals() -> Iterator[tuple[str, Any]]:
 
 
 class GuardedCall:
-    """A function that a pickle may call but not change: a pickle could set attributes of a Python function."""
+    """A function that a pickle may call but not change: a pickle could set attributes of a
+    Python function.
+    """
 
     __slots__ = ("_function",)
 
@@ -137,7 +154,10 @@ _NAMED: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict,
     "collections.defaultdict": _defaultdict,
 }
-GLOBALS = {name: value if isinstance(value, type | str) else GuardedCall(value) for name, value in _NAMED.items()}
+GLOBALS = {
+    name: value if isinstance(value, type | str) else GuardedCall(value)
+    for name, value in _NAMED.items()
+}
 """The names that a pickle of plain values, arrays and tensors may use, and their replacements."""
 
 

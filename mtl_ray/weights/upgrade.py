@@ -1,4 +1,5 @@
-"""Upgrades detectors of MMDetection 1.x to 2.x: the background class moves from the first place to the last.
+"""Upgrades detectors of MMDetection 1.x to 2.x: the background class moves from the first place to
+the last.
 
 The rules are those of MMDetection's upgrade_model_version, with its faults fixed:
 
@@ -18,7 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_CLASSIFIER = re.compile(r"(?:.*\.)?(?:conv_cls|retina_cls|fc_cls|fcos_cls|fovea_cls)\.(?:weight|bias)")
+_CLASSIFIER = re.compile(
+    r"(?:.*\.)?(?:conv_cls|retina_cls|fc_cls|fcos_cls|fovea_cls)\.(?:weight|bias)"
+)
 _RPN_CLASSIFIER = re.compile(r"(?:.*\.)?rpn_cls\.(?:weight|bias)")
 _SSD_CLASSIFIER = re.compile(r"bbox_head\.cls_convs\.\d+\.(?:weight|bias)")
 _ROI_HEADS = ("bbox_head", "mask_head", "semantic_head", "grid_head", "mask_iou_head")
@@ -53,7 +56,9 @@ class OldDetector:
         return _numbers(self.version) >= _numbers(version)
 
 
-def describe_detector(tensors: Mapping[str, Tensor], version: str, config: str, classes: int, compat: bool = False) -> OldDetector:
+def describe_detector(
+    tensors: Mapping[str, Tensor], version: str, config: str, classes: int, compat: bool = False
+) -> OldDetector:
     """Identifies the detector by the names of its tensors.
 
     The text of its config is only searched, not executed.
@@ -80,14 +85,19 @@ def upgrade(tensors: Mapping[str, Tensor], old: OldDetector) -> dict[str, Tensor
         ValueError: if there are fewer than two classes (background and another one).
     """
     if old.classes < 2:
-        raise ValueError(f"an old model of {old.classes} classes: the background counts as one, so there must be at least two")
+        raise ValueError(
+            f"an old model of {old.classes} classes: the background counts as one, so there must "
+            "be at least two"
+        )
     return {_name(name, old): _value(name, value, tensors, old) for name, value in tensors.items()}
 
 
 def _name(name: str, old: OldDetector) -> str:
     if old.two_stage and name.startswith(_ROI_HEADS):
         return "roi_head." + name
-    if old.retina and (old.version <= "0.5.3" if old.compat else _numbers(old.version) <= (0, 5, 3)):
+    if old.retina and (
+        old.version <= "0.5.3" if old.compat else _numbers(old.version) <= (0, 5, 3)
+    ):
         name = re.sub(r"(cls_convs|reg_convs)\.(\d+)\.(weight|bias)", r"\1.\2.conv.\3", name)
     return name
 
@@ -95,12 +105,23 @@ def _name(name: str, old: OldDetector) -> str:
 def _value(name: str, value: Tensor, tensors: Mapping[str, Tensor], old: OldDetector) -> Tensor:
     weight = name.endswith("weight")
     if _CLASSIFIER.fullmatch(name) or (old.ssd and _SSD_CLASSIFIER.fullmatch(name)):
-        return _background_last(value, _groups(name, value, tensors, old), blind=old.compat and not weight)
+        return _background_last(
+            value, _groups(name, value, tensors, old), blind=old.compat and not weight
+        )
     if _RPN_CLASSIFIER.fullmatch(name) and old.before("2.5.0"):
-        return _background_last(value, _groups(name, value, tensors, old), blind=old.compat and not weight)
+        return _background_last(
+            value, _groups(name, value, tensors, old), blind=old.compat and not weight
+        )
     box = re.search(r"(?:^|\.)(fc_reg|rpn_reg)\.(?:weight|bias)$", name)
-    if box and not old.agnostic and value.shape[0] % old.classes == 0 and (box[1] == "fc_reg" or (old.compat and not old.before("2.5.0"))):
-        if not old.compat and value.shape[0] <= 4:  # one box for all classes, even if the config differs
+    if (
+        box
+        and not old.agnostic
+        and value.shape[0] % old.classes == 0
+        and (box[1] == "fc_reg" or (old.compat and not old.before("2.5.0")))
+    ):
+        if (
+            not old.compat and value.shape[0] <= 4
+        ):  # one box for all classes, even if the config differs
             return value
         rows = value.reshape(old.classes, -1, *value.shape[1:])
         return (rows[1:] if weight or not old.compat else rows[:-1]).reshape(-1, *value.shape[1:])
@@ -119,7 +140,12 @@ def _groups(name: str, value: Tensor, tensors: Mapping[str, Tensor], old: OldDet
     rows = value.shape[0]
     classes = old.classes
     boxes = tensors.get(re.sub(r"_cls\b", "_reg", re.sub(r"\bcls_convs\b", "reg_convs", name)))
-    if boxes is not None and boxes.shape[0] % 4 == 0 and not old.compat and not re.search(r"fc_cls|conv_cls", name):
+    if (
+        boxes is not None
+        and boxes.shape[0] % 4 == 0
+        and not old.compat
+        and not re.search(r"fc_cls|conv_cls", name)
+    ):
         anchors = boxes.shape[0] // 4
         classes = 2 if "rpn_cls" in name else classes  # an object or none
         return anchors if rows == anchors * classes else 0
@@ -137,7 +163,9 @@ def _background_last(value: Tensor, groups: int, blind: bool) -> Tensor:
 
 
 def upgrade_ssd(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Upgrades an SSD from before 2.14: its extra layers become a neck, its predictors become sequences of one layer."""
+    """Upgrades an SSD from before 2.14: its extra layers become a neck, its predictors become
+    sequences of one layer.
+    """
     found = {}
     for name, value in tensors.items():
         if match := re.fullmatch(r"backbone\.extra\.(\d+)\.(weight|bias)", name):

@@ -11,7 +11,18 @@ from torch import Tensor
 
 _PLAIN = (str, bytes, int, float, bool, complex, type(None), torch.Size, torch.dtype, torch.device)
 _NOTHING = object()
-KEYS = ("state_dict", "model_state_dict", "model_state", "model", "blobs", "net", "network", "params", "weights", "module")
+KEYS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "blobs",
+    "net",
+    "network",
+    "params",
+    "weights",
+    "module",
+)
 """Keys under which other programs store their weights; the first one that holds tensors is used."""
 
 
@@ -34,7 +45,9 @@ class Weights:
 
     def size(self) -> tuple[int, int]:
         """Number of elements and of bytes of all tensors."""
-        return sum(tensor.numel() for tensor in self.tensors.values()), sum(tensor.nbytes for tensor in self.tensors.values())
+        return sum(tensor.numel() for tensor in self.tensors.values()), sum(
+            tensor.nbytes for tensor in self.tensors.values()
+        )
 
 
 def find_weights(content: Any, uri: str, key: str | None = None) -> Weights:
@@ -52,13 +65,24 @@ def find_weights(content: Any, uri: str, key: str | None = None) -> Weights:
     if not isinstance(content, Mapping):
         raise ValueError(f"{uri} holds a {type(content).__name__}, not named tensors")
     if key is None:
-        key = next((each for each in KEYS if isinstance(content.get(each), Mapping) and _tensors(content[each])[0]), "")
+        key = next(
+            (
+                each
+                for each in KEYS
+                if isinstance(content.get(each), Mapping) and _tensors(content[each])[0]
+            ),
+            "",
+        )
     if key and not isinstance(content.get(key), Mapping):
-        raise ValueError(f"{uri} has no named tensors under {key!r}; its top-level keys: {_keys(content)}")
+        raise ValueError(
+            f"{uri} has no named tensors under {key!r}; its top-level keys: {_keys(content)}"
+        )
     tensors, others = _tensors(content[key] if key else content)
     if not tensors:
         raise ValueError(f"{uri} holds no named tensors; its top-level keys: {_keys(content)}")
-    lost = [f"{name} ({type(value).__name__}), which is not a tensor" for name, value in others.items()]
+    lost = [
+        f"{name} ({type(value).__name__}), which is not a tensor" for name, value in others.items()
+    ]
     rest = {str(name): value for name, value in content.items() if name != key} if key else {}
     try:
         return Weights(tensors, key, _plain_entries(rest, "", lost, {}), tuple(lost))
@@ -86,12 +110,20 @@ def as_tensor(value: Any) -> Tensor | None:
     """Converts a tensor or an array of numbers to a tensor; None for anything else."""
     if isinstance(value, Tensor):
         return value.detach()
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc" and value.dtype != np.longdouble:
-        return torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))  # a copy; torch needs the native byte order
+    if (
+        isinstance(value, np.ndarray)
+        and value.dtype.kind in "biufc"
+        and value.dtype != np.longdouble
+    ):
+        return torch.from_numpy(
+            np.array(value, value.dtype.newbyteorder("="), order="C")
+        )  # a copy; torch needs the native byte order
     return None
 
 
-def _plain_entries(content: Mapping[Any, Any], place: str, lost: list[str], done: dict[int, Any]) -> dict[Any, Any]:
+def _plain_entries(
+    content: Mapping[Any, Any], place: str, lost: list[str], done: dict[int, Any]
+) -> dict[Any, Any]:
     """The entries that any reader of plain values can read; the others are named in ``lost``.
 
     ``done`` maps ids to values that were converted already: nested containers that share parts

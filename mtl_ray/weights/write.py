@@ -16,7 +16,13 @@ TORCH_ENDINGS = (".pth", ".pt", ".th", ".ckpt", ".bin", ".tar")
 ENDINGS = (*TORCH_ENDINGS, ".safetensors", ".npz")
 
 
-def write_weights(uri: str, tensors: Mapping[str, Tensor], *, key: str = "state_dict", rest: Mapping[str, Any] | None = None) -> bytes:
+def write_weights(
+    uri: str,
+    tensors: Mapping[str, Tensor],
+    *,
+    key: str = "state_dict",
+    rest: Mapping[str, Any] | None = None,
+) -> bytes:
     """Writes named tensors atomically, in the format of the file's ending. Returns the bytes.
 
     Args:
@@ -33,7 +39,13 @@ def write_weights(uri: str, tensors: Mapping[str, Tensor], *, key: str = "state_
     return data
 
 
-def encode_weights(uri: str, tensors: Mapping[str, Tensor], *, key: str = "state_dict", rest: Mapping[str, Any] | None = None) -> bytes:
+def encode_weights(
+    uri: str,
+    tensors: Mapping[str, Tensor],
+    *,
+    key: str = "state_dict",
+    rest: Mapping[str, Any] | None = None,
+) -> bytes:
     """The bytes that ``write_weights`` writes."""
     check_ending(uri)
     own = {name: own_memory(tensor) for name, tensor in tensors.items()}
@@ -41,7 +53,11 @@ def encode_weights(uri: str, tensors: Mapping[str, Tensor], *, key: str = "state
         return bytes(safetensors.torch.save(own, metadata={"format": "pt"}))
     buffer = io.BytesIO()
     if uri.endswith(".npz"):
-        np.savez(buffer, allow_pickle=False, **{name: _array(name, tensor) for name, tensor in own.items()})
+        np.savez(
+            buffer,
+            allow_pickle=False,
+            **{name: _array(name, tensor) for name, tensor in own.items()},
+        )
     else:
         torch.save({key: own, **(rest or {})} if key else own, buffer)
     return buffer.getvalue()
@@ -54,7 +70,9 @@ def check_ending(uri: str) -> None:
         ValueError: if no format has this ending.
     """
     if not uri.endswith(ENDINGS):
-        raise ValueError(f"{uri}: the ending of the name sets the format; use one of {' '.join(ENDINGS)}")
+        raise ValueError(
+            f"{uri}: the ending of the name sets the format; use one of {' '.join(ENDINGS)}"
+        )
 
 
 def keeps_rest(uri: str) -> bool:

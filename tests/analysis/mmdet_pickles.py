@@ -22,7 +22,11 @@ def entries_3x(images: Sequence[ScoredImage], masks: bool = False) -> list[dict[
                 "scores": torch.tensor(image.predicted.scores),
                 "labels": torch.tensor(image.predicted.classes),
             }
-            | ({"masks": [_rle(image, mask) for mask in image.predicted.masks or ()]} if masks else {}),
+            | (
+                {"masks": [_rle(image, mask) for mask in image.predicted.masks or ()]}
+                if masks
+                else {}
+            ),
         }
         for number, image in enumerate(images)
     ]
@@ -35,7 +39,10 @@ def entries_2x(images: Sequence[ScoredImage], classes: int, masks: bool = False)
         found = image.predicted
         rows = np.concatenate([found.boxes_xyxy, found.scores[:, None]], axis=1).astype(np.float32)
         boxes = [rows[found.classes == label] for label in range(classes)]
-        coded = [[_rle(image, (found.masks or ())[i]) for i in np.flatnonzero(found.classes == label)] for label in range(classes)]
+        coded = [
+            [_rle(image, (found.masks or ())[i]) for i in np.flatnonzero(found.classes == label)]
+            for label in range(classes)
+        ]
         entries.append((boxes, coded) if masks else boxes)
     return entries
 

@@ -42,8 +42,21 @@ runtime: {name: look}
 def split(tmp_path: Path) -> str:
     """Keys that share a stem, differ in case only, or could leave the folder."""
     samples = [sample(index) for index in range(9)]
-    keys = ["a/one.png", "a/one.jpg", "A/ONE.png", "../../etc/passwd", ".hidden", "", "contact-sheet-01.png", "b c:d*e?.jpg", "x" * 400]
-    return write_split(tmp_path / "split", [replace(each, key=key) for each, key in zip(samples, keys, strict=True)])
+    keys = [
+        "a/one.png",
+        "a/one.jpg",
+        "A/ONE.png",
+        "../../etc/passwd",
+        ".hidden",
+        "",
+        "contact-sheet-01.png",
+        "b c:d*e?.jpg",
+        "x" * 400,
+    ]
+    return write_split(
+        tmp_path / "split",
+        [replace(each, key=key) for each, key in zip(samples, keys, strict=True)],
+    )
 
 
 def pictures(folder: Path) -> Iterator[np.ndarray]:
@@ -51,12 +64,20 @@ def pictures(folder: Path) -> Iterator[np.ndarray]:
         yield decode_image(path.read_bytes())
 
 
-def test_names_are_unique_and_stay_in_the_folder(split: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_are_unique_and_stay_in_the_folder(
+    split: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert job.main([split, "--out", str(out), "--num", "50"]) == 0
     found = {path.name for path in out.iterdir()}
     assert len({name.lower() for name in found}) == 10
-    assert {"a_one.jpg", "a_one-2.jpg", "etc_passwd.jpg", "hidden.jpg", "contact-sheet-01.jpg"} <= found
+    assert {
+        "a_one.jpg",
+        "a_one-2.jpg",
+        "etc_passwd.jpg",
+        "hidden.jpg",
+        "contact-sheet-01.jpg",
+    } <= found
     assert all(len(name) < 140 for name in found)
     assert "9 pictures" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"split", "out"}
@@ -74,12 +95,16 @@ def test_augmented_shows_what_the_network_sees(split: str, tmp_path: Path) -> No
     config.write_text(CONFIG)
     out = tmp_path / "out"
     assert job.main([split, "--out", str(out), "--num", "14", "--augmented", str(config)]) == 0
-    assert len(list(out.iterdir())) == 14 + 2, "more than the split has: samples come again, under other names"
+    assert len(list(out.iterdir())) == 14 + 2, (
+        "more than the split has: samples come again, under other names"
+    )
 
 
 def test_more_than_a_sheet_holds_makes_more_sheets(tmp_path: Path) -> None:
     uri = write_split(
-        tmp_path / "split", [sample(index).with_annotations(instances=None, semantic=None) for index in range(33)], kinds=["labels"]
+        tmp_path / "split",
+        [sample(index).with_annotations(instances=None, semantic=None) for index in range(33)],
+        kinds=["labels"],
     )
     names, sheets = browse(uri, str(tmp_path / "out"), 33)
     assert sheets == ["contact-sheet-01.jpg", "contact-sheet-02.jpg"]
@@ -123,9 +148,19 @@ def two_objects(**more: object) -> Instances:
 def test_truth_and_prediction_have_the_same_size_and_leave_the_image_alone() -> None:
     before = GREY.copy()
     one = image_sample(
-        key="", image=b"", height=32, width=48, labels=np.array([2]), instances=two_objects(), semantic=png(np.zeros((32, 48), np.uint8))
+        key="",
+        image=b"",
+        height=32,
+        width=48,
+        labels=np.array([2]),
+        instances=two_objects(),
+        semantic=png(np.zeros((32, 48), np.uint8)),
     )
-    found = Detections(boxes_xyxy=two_objects().boxes_xyxy, scores=np.array([0.9, 0.1], np.float32), classes=np.array([0, 1]))
+    found = Detections(
+        boxes_xyxy=two_objects().boxes_xyxy,
+        scores=np.array([0.9, 0.1], np.float32),
+        classes=np.array([0, 1]),
+    )
     scores = LabelScores(scores=np.linspace(0, 1, 6, dtype=np.float32), exclusive=True)
     drawn = [
         draw_labels(GREY, one, VOCABULARY),
@@ -148,15 +183,17 @@ def test_what_is_not_annotated_is_not_drawn() -> None:
 
 def test_low_scores_are_not_drawn() -> None:
     boxes = two_objects().boxes_xyxy
-    found = Detections(boxes_xyxy=boxes, scores=np.array([0.9, 0.1], np.float32), classes=np.array([0, 1]))
+    found = Detections(
+        boxes_xyxy=boxes, scores=np.array([0.9, 0.1], np.float32), classes=np.array([0, 1])
+    )
     assert differs(draw_detections(GREY, found, VOCABULARY, 0.5))[:, :22].any()
     assert not differs(draw_detections(GREY, found, VOCABULARY, 0.5))[:, 28:].any()
     assert differs(draw_detections(GREY, found, VOCABULARY, 0.05))[:, 28:].any()
     nothing = LabelScores(scores=np.full(6, 0.01, np.float32), exclusive=False)
     assert not differs(draw_label_scores(GREY, nothing, VOCABULARY, 0.5)).any()
-    assert differs(draw_label_scores(GREY, replace(nothing, exclusive=True), VOCABULARY, 0.5)).any(), (
-        "the best of classes that exclude each other"
-    )
+    assert differs(
+        draw_label_scores(GREY, replace(nothing, exclusive=True), VOCABULARY, 0.5)
+    ).any(), "the best of classes that exclude each other"
 
 
 def test_masks_and_keypoints_are_drawn_for_truth_and_prediction() -> None:
@@ -166,8 +203,12 @@ def test_masks_and_keypoints_are_drawn_for_truth_and_prediction() -> None:
     mask[20:24, 8:12] = 1
     points = np.array([[[12, 18, 2], [12, 26, 2]], [[0, 0, 0], [0, 0, 0]]], np.float32)
     plain = image_sample(key="", image=b"", height=32, width=48, instances=two_objects())
-    rich = plain.with_annotations(instances=two_objects(masks=(encode_rle(mask), b""), keypoints=points))
-    more = differs(draw_objects(GREY, rich, VOCABULARY)) & ~differs(draw_objects(GREY, plain, VOCABULARY))
+    rich = plain.with_annotations(
+        instances=two_objects(masks=(encode_rle(mask), b""), keypoints=points)
+    )
+    more = differs(draw_objects(GREY, rich, VOCABULARY)) & ~differs(
+        draw_objects(GREY, plain, VOCABULARY)
+    )
     assert more[20:24, 8:12].all()
     assert more[19:26, 11:14].any(axis=1).all()
     found = Detections(
@@ -184,7 +225,9 @@ def test_augmented_boxes_lie_on_their_objects(tmp_path: Path) -> None:
     """The drawing of a flipped white square has the colour of the box around white pixels."""
     image = np.zeros((48, 64, 3), np.uint8)
     image[8:20, 4:24] = 255
-    objects = replace(two_objects(), boxes_xyxy=np.array([[4, 8, 24, 20], [40, 30, 50, 40]], np.float32))
+    objects = replace(
+        two_objects(), boxes_xyxy=np.array([[4, 8, 24, 20], [40, 30, 50, 40]], np.float32)
+    )
     made = image_sample(key="square.png", image=png(image), height=48, width=64, instances=objects)
     uri = write_split(tmp_path / "split", [made, made], kinds=["instances"])
     from mtl_ray.config.load import load_tree

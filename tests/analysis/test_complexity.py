@@ -1,4 +1,6 @@
-"""Operations and parameters: the published figures, torch's own counter, and layers counted by hand."""
+"""Operations and parameters: the published figures, torch's own counter, and layers counted by
+hand.
+"""
 
 import json
 from pathlib import Path
@@ -10,7 +12,12 @@ from torchvision.models import mobilenet_v3_small, vit_b_16
 
 from jobs.analyze import complexity as job
 from mtl_ray.analysis.complexity import complexity
-from mtl_ray.analysis.complexity_report import complexity_report, flops_text, input_shape, params_text
+from mtl_ray.analysis.complexity_report import (
+    complexity_report,
+    flops_text,
+    input_shape,
+    params_text,
+)
 from tests.analysis.small_networks import layers
 from tests.inference.tiny import HEADS, write_checkpoint
 
@@ -21,7 +28,11 @@ NETWORKS = "tests.analysis.small_networks"
 def test_published_figures() -> None:
     """To the last digit of what a run of the original gave."""
     retina = complexity_report(f"{PUBLISHED}:retinanet_r50_fpn", (1280, 800), rule="mmcv")
-    assert (retina.found.flops, retina.found.params, retina.found.modules[0].params) == (239_316_500_520, 37_743_348, 37_968_692)
+    assert (retina.found.flops, retina.found.params, retina.found.modules[0].params) == (
+        239_316_500_520,
+        37_743_348,
+        37_968_692,
+    )
     assert retina.to_text().splitlines()[:5] == [
         "==============================",
         "Input shape: (3, 1280, 800)",
@@ -36,7 +47,9 @@ def test_published_figures() -> None:
 
 
 def test_layers_by_hand() -> None:
-    """The rule of mmcv on an input of 3 x 8 x 12: bias counts in convolutions, not in linear layers."""
+    """The rule of mmcv on an input of 3 x 8 x 12: bias counts in convolutions, not in linear
+    layers.
+    """
     model, image = layers().eval(), torch.zeros(1, 3, 8, 12)
     found = complexity(model, lambda: model(image), "mmcv")
     wanted = [
@@ -58,15 +71,25 @@ def test_layers_by_hand() -> None:
 
 
 def test_attention_is_invisible_to_the_rule_of_mmcv() -> None:
-    """As it is there: the projections are no layers of their own. The operators are there all the same."""
-    model, tokens = torch.nn.MultiheadAttention(16, 4, batch_first=True).eval(), torch.zeros(1, 10, 16)
+    """As it is there: the projections are no layers of their own. The operators are there all
+    the same.
+    """
+    model, tokens = (
+        torch.nn.MultiheadAttention(16, 4, batch_first=True).eval(),
+        torch.zeros(1, 10, 16),
+    )
     assert complexity(model, lambda: model(tokens, tokens, tokens), "mmcv").macs == 0
-    assert complexity(model, lambda: model(tokens, tokens, tokens)).macs == 4 * 10 * 16 * 16 + 2 * 10 * 10 * 16
+    assert (
+        complexity(model, lambda: model(tokens, tokens, tokens)).macs
+        == 4 * 10 * 16 * 16 + 2 * 10 * 10 * 16
+    )
 
 
 @pytest.mark.parametrize("build", [vit_b_16, mobilenet_v3_small])
 def test_dispatch_equals_torchs_counter(build: object) -> None:
-    """Which gives two for a multiply-add; attention is counted; a module's share is that of what is inside."""
+    """Which gives two for a multiply-add; attention is counted; a module's share is that of what
+    is inside.
+    """
     assert callable(build)
     model = build().eval().to("meta")
     image = torch.empty(1, 3, 224, 224, device="meta")
@@ -74,19 +97,31 @@ def test_dispatch_equals_torchs_counter(build: object) -> None:
     with FlopCounterMode(display=False) as counter:
         model(image)
     assert found.flops == counter.get_total_flops()
-    assert sum(each.macs for each in found.modules if each.name and "." not in each.name) == found.macs
-    assert {each.operator for each in found.uncounted} & {"aten.add", "aten.hardswish_", "aten.gelu"}
+    assert (
+        sum(each.macs for each in found.modules if each.name and "." not in each.name) == found.macs
+    )
+    assert {each.operator for each in found.uncounted} & {
+        "aten.add",
+        "aten.hardswish_",
+        "aten.gelu",
+    }
     assert not {each.operator for each in found.uncounted} & {"aten.view", "aten.transpose"}
 
 
 def test_any_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A config and the checkpoint made of it cost the same; the auxiliary head only where it is asked for."""
+    """A config and the checkpoint made of it cost the same; the auxiliary head only where it is
+    asked for.
+    """
     uri = str(write_checkpoint(tmp_path / "checkpoint", HEADS))
     assert job.main([uri, "--json", str(tmp_path / "a.json")]) == 0
     found = json.loads((tmp_path / "a.json").read_text())
     assert found["shape"] == [3, 64, 96]
     assert found["flops"] == 2 * found["macs"] > 0
-    assert found["params"] == found["params_total"] == sum(m["params"] for m in found["modules"] if m["name"] in ("trunk", "heads"))
+    assert (
+        found["params"]
+        == found["params_total"]
+        == sum(m["params"] for m in found["modules"] if m["name"] in ("trunk", "heads"))
+    )
     whole = complexity_report(uri, auxiliary=True).found
     assert whole.macs > found["macs"]
     assert whole.params > found["params"]
@@ -94,7 +129,10 @@ def test_any_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config.write_text((tmp_path / "checkpoint" / "config.yaml").read_text())
     with pytest.raises(ValueError, match="--classes"):
         complexity_report(str(config))
-    assert complexity_report(str(config), (64, 96), classes=3).found.modules[1].macs == complexity_report(uri).found.modules[1].macs
+    assert (
+        complexity_report(str(config), (64, 96), classes=3).found.modules[1].macs
+        == complexity_report(uri).found.modules[1].macs
+    )
     assert "heads" in capsys.readouterr().out
 
 

@@ -1,11 +1,14 @@
-"""Corruptions: as strong as those of the published benchmark, seeded, and for images of any size."""
+"""Corruptions: as strong as those of the published benchmark, seeded, and for images of any
+size.
+"""
 
 import numpy as np
 import pytest
 
 from mtl_ray.analysis.corruptions import ALL, BENCHMARK, GROUPS, chosen, corrupt, generator
 
-# Mean PSNR in dB of severities 1 to 5 upon picture(), each of 8 seeds, by the published functions (imagecorruptions-imaug 1.1.5).
+# Mean PSNR in dB of severities 1 to 5 upon picture(), each of 8 seeds, by the published functions
+# (imagecorruptions-imaug 1.1.5).
 PUBLISHED = {
     "gaussian_noise": (22.03, 18.63, 15.37, 12.68, 10.38),
     "shot_noise": (20.5, 16.99, 14.2, 11.09, 9.38),
@@ -33,7 +36,9 @@ TOLERANCE = {"frost": 1.5, "fog": 1.5, "motion_blur": 0.6, "snow": 0.6, "spatter
 
 def picture(height: int = 240, width: int = 320) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width]
-    waves = [np.sin(x / a + y / b) + np.sin(x * y / (900 * a)) for a, b in ((9, 31), (17, -12), (5, 23))]
+    waves = [
+        np.sin(x / a + y / b) + np.sin(x * y / (900 * a)) for a, b in ((9, 31), (17, -12), (5, 23))
+    ]
     return np.stack([127 + 55 * wave for wave in waves], 2).clip(0, 255).astype(np.uint8)
 
 
@@ -45,7 +50,12 @@ def psnr(image: np.ndarray, other: np.ndarray) -> float:
 def test_each_corruption_is_as_strong_as_the_published_one(name):
     image = picture()
     for severity, expected in enumerate(PUBLISHED[name], 1):
-        found = np.mean([psnr(image, corrupt(image, name, severity, np.random.default_rng(seed))) for seed in range(8)])
+        found = np.mean(
+            [
+                psnr(image, corrupt(image, name, severity, np.random.default_rng(seed)))
+                for seed in range(8)
+            ]
+        )
         assert found == pytest.approx(expected, abs=TOLERANCE.get(name, 0.2)), severity
 
 
@@ -77,7 +87,10 @@ def test_random_numbers_belong_to_the_image_the_corruption_and_the_severity(name
     image = picture(48, 64)
     again = [corrupt(image, name, 3, generator(1, "a.jpg", name, 3)) for _ in range(2)]
     assert (again[0] == again[1]).all()
-    drawn = [generator(*about).random() for about in ((1, "a", name, 3), (2, "a", name, 3), (1, "b", name, 3), (1, "a", name, 4))]
+    drawn = [
+        generator(*about).random()
+        for about in ((1, "a", name, 3), (2, "a", name, 3), (1, "b", name, 3), (1, "a", name, 4))
+    ]
     assert len(set(drawn)) == 4
 
 
@@ -85,7 +98,9 @@ def test_colours_are_changed_as_hue_saturation_and_value_say():
     image = np.array([[[100, 50, 0], [80, 80, 80], [0, 0, 0]]], np.uint8)
     rng = np.random.default_rng(0)
     bright = corrupt(image, "brightness", 1, rng)
-    assert bright.tolist() == [[[125, 62, 0], [105, 105, 105], [25, 25, 25]]]  # the value grows by 0.1 * 255 = 25.5
+    assert bright.tolist() == [
+        [[125, 62, 0], [105, 105, 105], [25, 25, 25]]
+    ]  # the value grows by 0.1 * 255 = 25.5
     pale = corrupt(image, "saturate", 2, rng)
     assert pale.tolist() == [[[100, 95, 90], [80, 80, 80], [0, 0, 0]]]
     red = corrupt(image, "saturate", 4, rng)  # saturation * 5 + 0.1: what is grey becomes reddish

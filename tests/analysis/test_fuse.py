@@ -30,12 +30,20 @@ def plain(models: list[Detections], rule: Fusion) -> list[tuple[int, float, list
     for label in range(3):
         boxes: list[Box] = []
         for number, (found, weight) in enumerate(zip(models, rule.weights, strict=True)):
-            for corners, score, own in zip(found.boxes_xyxy.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True):
+            for corners, score, own in zip(
+                found.boxes_xyxy.tolist(),
+                found.scores.tolist(),
+                found.classes.tolist(),
+                strict=True,
+            ):
                 if own == label and score >= rule.least:
                     boxes.append((score * weight, weight, corners, number))
         clusters: list[list[Box]] = []
         for box in sorted(boxes, key=lambda each: -each[0]):
-            overlap = [float(iou_matrix(np.array([box[2]]), np.array([mean(cluster)]))[0, 0]) for cluster in clusters]
+            overlap = [
+                float(iou_matrix(np.array([box[2]]), np.array([mean(cluster)]))[0, 0])
+                for cluster in clusters
+            ]
             if overlap and max(overlap) > rule.iou:
                 clusters[overlap.index(max(overlap))].append(box)
             else:
@@ -46,7 +54,9 @@ def plain(models: list[Detections], rule: Fusion) -> list[tuple[int, float, list
 
 def mean(cluster: list[Box]) -> list[float]:
     total = sum(score for score, *_ in cluster)
-    return [sum(score * corners[side] for score, _, corners, _ in cluster) / total for side in range(4)]
+    return [
+        sum(score * corners[side] for score, _, corners, _ in cluster) / total for side in range(4)
+    ]
 
 
 def confidence(cluster: list[Box], rule: Fusion) -> float:
@@ -63,7 +73,11 @@ def confidence(cluster: list[Box], rule: Fusion) -> float:
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10**6), kind=st.sampled_from(get_args(Confidence)), least=st.sampled_from((0.0, 0.3)))
+@given(
+    seed=st.integers(0, 10**6),
+    kind=st.sampled_from(get_args(Confidence)),
+    least=st.sampled_from((0.0, 0.3)),
+)
 def test_clusters_are_those_of_a_plain_loop(seed: int, kind: Confidence, least: float) -> None:
     rng = np.random.default_rng(seed)
     corners = rng.uniform(0, 60, (6, 2))
@@ -72,7 +86,11 @@ def test_clusters_are_those_of_a_plain_loop(seed: int, kind: Confidence, least: 
         place = rng.integers(0, 6, rng.integers(0, 9))
         start = corners[place] + rng.normal(0, 2, (len(place), 2))
         boxes = np.concatenate([start, start + rng.uniform(18, 26, (len(place), 2))], axis=1)
-        models.append(detections(boxes.tolist(), rng.uniform(0.05, 1, len(place)).tolist(), (place % 3).tolist()))
+        models.append(
+            detections(
+                boxes.tolist(), rng.uniform(0.05, 1, len(place)).tolist(), (place % 3).tolist()
+            )
+        )
     rule = Fusion(weights=(1.0, 2.0, 0.5), iou=0.5, least=least, confidence=kind)
     expected, found = plain(models, rule), fuse(models, rule)
     assert found.scores.tolist() == pytest.approx([score for _, score, _ in expected])
@@ -81,7 +99,9 @@ def test_clusters_are_those_of_a_plain_loop(seed: int, kind: Confidence, least: 
 
 
 def test_one_model_by_itself_loses_only_what_overlaps() -> None:
-    """And what two models agree on has the mean of their scores, what one alone found half of its own."""
+    """And what two models agree on has the mean of their scores, what one alone found half of
+    its own.
+    """
     alone = detections([[0, 0, 10, 10], [50, 50, 60, 60]], [0.8, 0.6])
     same = fuse([alone], Fusion(weights=(3.0,)))
     assert same.scores == pytest.approx(alone.scores)
@@ -90,20 +110,41 @@ def test_one_model_by_itself_loses_only_what_overlaps() -> None:
 
 
 @pytest.mark.parametrize("out", ["fused.json", "fused.arrow"])
-def test_files_of_several_kinds_become_one(out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each with its own order of classes, which names join; a model fused with itself finds what it found."""
-    images = [image._replace(predicted=_apart(image.predicted)) for image in random_images(3, count=8, classes=5)]
+def test_files_of_several_kinds_become_one(
+    out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each with its own order of classes, which names join; a model fused with itself finds what
+    it found.
+    """
+    images = [
+        image._replace(predicted=_apart(image.predicted))
+        for image in random_images(3, count=8, classes=5)
+    ]
     data, results = write_coco_json(tmp_path, images)
     listed = np.array([[name for _, name, _ in CATEGORIES].index(name) for name in NAMES])
-    by_key = {image.key: image._replace(predicted=replace(image.predicted, classes=listed[image.predicted.classes])) for image in images}
+    by_key = {
+        image.key: image._replace(
+            predicted=replace(image.predicted, classes=listed[image.predicted.classes])
+        )
+        for image in images
+    }
     order = [entry["file_name"] for entry in json.loads(Path(data).read_text())["images"]]
-    (tmp_path / "r.pkl").write_bytes(pickle.dumps(entries_3x([by_key[key] for key in order], masks=False)))
+    (tmp_path / "r.pkl").write_bytes(
+        pickle.dumps(entries_3x([by_key[key] for key in order], masks=False))
+    )
     fused = str(tmp_path / out)
-    assert main([results, str(tmp_path / "r.pkl"), "--data", data, "--iou-thr", "0.99", "--out", fused]) == 0
+    assert (
+        main(
+            [results, str(tmp_path / "r.pkl"), "--data", data, "--iou-thr", "0.99", "--out", fused]
+        )
+        == 0
+    )
     assert "8 images" in capsys.readouterr().out
     before, after = read_paired(results, data), read_paired(fused, data)
     for one, other in zip(before.images, after.images, strict=True):
-        names = [[before.names[label] for label in image.predicted.classes] for image in (one, other)]
+        names = [
+            [before.names[label] for label in image.predicted.classes] for image in (one, other)
+        ]
         assert names[0] == names[1]
         assert other.predicted.scores == pytest.approx(one.predicted.scores, abs=1e-6)
         assert other.predicted.boxes_xyxy == pytest.approx(one.predicted.boxes_xyxy, abs=1e-3)
@@ -118,7 +159,9 @@ def _apart(found: Detections) -> Detections:
 def test_what_cannot_be_fused_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, results = write_coco_json(tmp_path, random_images(3, count=2, classes=5))
     with pytest.raises(SystemExit) as stopped:
-        main([results, results, "--data", data, "--weights", "1", "--out", str(tmp_path / "f.json")])
+        main(
+            [results, results, "--data", data, "--weights", "1", "--out", str(tmp_path / "f.json")]
+        )
     assert stopped.value.code == 2
     assert "1 numbers for 2 files" in capsys.readouterr().err
     with pytest.raises(ValueError, match="above 0"):

@@ -30,19 +30,35 @@ def write_coco(folder: Path, names: list[str], boxes: list[tuple[int, int, list[
     """An annotation file upon pictures that lie beside it; boxes as (image, category, xywh)."""
     folder.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
-        "images": [{"id": i, "file_name": name, "height": HEIGHT, "width": WIDTH} for i, name in enumerate(names, 1)],
+        "images": [
+            {"id": i, "file_name": name, "height": HEIGHT, "width": WIDTH}
+            for i, name in enumerate(names, 1)
+        ],
         "annotations": [
-            {"id": number, "image_id": image, "category_id": category, "bbox": xywh, "area": xywh[2] * xywh[3], "iscrowd": 0}
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": category,
+                "bbox": xywh,
+                "area": xywh[2] * xywh[3],
+                "iscrowd": 0,
+            }
             for number, (image, category, xywh) in enumerate(boxes, 1)
         ],
-        "categories": [{"id": 1, "name": "ant"}, {"id": 2, "name": "bee"}, {"id": 3, "name": "cow"}],
+        "categories": [
+            {"id": 1, "name": "ant"},
+            {"id": 2, "name": "bee"},
+            {"id": 3, "name": "cow"},
+        ],
     }
     (folder / "boxes.json").write_text(json.dumps(content))
     return str(folder / "boxes.json")
 
 
 def planted(folder: Path) -> str:
-    """Eight pictures: one is missing, one is damaged, one is smaller than stated; seven odd boxes of nine."""
+    """Eight pictures: one is missing, one is damaged, one is smaller than stated; seven odd
+    boxes of nine.
+    """
     names = [f"{number}.png" for number in range(8)]
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names[1:], 1):
@@ -86,7 +102,9 @@ def test_every_planted_fault_is_found(tmp_path: Path) -> None:
     assert named["missing picture"].key == "0.png"
     assert named["empty box"].key == "5.png"
     assert named["empty box"].text == "annotation 4, x1 y1 x2 y2 = 5 5 5 15 in 60 x 40"
-    assert any("no example of 1 of 3 classes of instances: cow" in finding for finding in report.findings)
+    assert any(
+        "no example of 1 of 3 classes of instances: cow" in finding for finding in report.findings
+    )
     assert report.sets[0].objects.tolist() == [7, 2, 0]
     assert report.sets[0].images["instances"].tolist() == [3, 2, 0]
     assert report.sets[0].empty["instances"] == 4
@@ -109,18 +127,25 @@ def test_names_in_figures_stay_apart_and_counts_are_whole(tmp_path: Path) -> Non
     bare = Health(vocabulary=health.vocabulary)
     for each, most in ((health, 1.0), (bare, 0.0)):
         axes = classes_figure(["a"], [each], "instances").axes[0]
-        ticks = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+        ticks = [
+            tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]
+        ]
         assert axes.get_xlim()[0] == 0
         assert axes.get_xlim()[1] >= max(most, 0.5)
         assert all(tick == round(tick) for tick in ticks)
     folders = ["a_long_beginning_" * 5 + end for end in ("train", "val")]
-    shown = {set_name(name) for name in [*folders, *(end + "_a_long_end" * 9 for end in ("train", "val"))]}
+    shown = {
+        set_name(name)
+        for name in [*folders, *(end + "_a_long_end" * 9 for end in ("train", "val"))]
+    }
     assert len(shown) == 4
     assert max(map(len, shown)) <= 60
 
 
 def test_same_pictures_in_two_splits(tmp_path: Path) -> None:
-    """The same file under another name, and the same picture in another encoding, within a set and across."""
+    """The same file under another name, and the same picture in another encoding, within a set
+    and across.
+    """
     one, two = tmp_path / "train", tmp_path / "val"
     for folder in (one, two):
         folder.mkdir()
@@ -130,9 +155,16 @@ def test_same_pictures_in_two_splits(tmp_path: Path) -> None:
     (two / "renamed.png").write_bytes((one / "3.png").read_bytes())
     Image.fromarray(picture(7)).save(two / "seven.jpg", quality=70)
     Image.fromarray(picture(99)).save(two / "new.png")
-    uris = [write_coco(folder, sorted(path.name for path in folder.iterdir()), [(1, 1, [5, 5, 10, 10])]) for folder in (one, two)]
+    uris = [
+        write_coco(folder, sorted(path.name for path in folder.iterdir()), [(1, 1, [5, 5, 10, 10])])
+        for folder in (one, two)
+    ]
     report, sets = check_health(uris)
-    assert report.same_counts == {(0, 0, "same file"): 1, (0, 1, "looks alike"): 1, (0, 1, "same file"): 1}
+    assert report.same_counts == {
+        (0, 0, "same file"): 1,
+        (0, 1, "looks alike"): 1,
+        (0, 1, "same file"): 1,
+    }
     assert {(pair.key_a, pair.key_b, pair.how) for pair in report.same} == {
         ("3.png", "again.png", "same file"),
         ("3.png", "renamed.png", "same file"),
@@ -146,19 +178,29 @@ def test_same_pictures_in_two_splits(tmp_path: Path) -> None:
 def test_a_clean_split_is_clean(tmp_path: Path) -> None:
     """All kinds of annotation are counted, as NumPy counts them."""
     samples = [sample(index) for index in range(12)]
-    uri = write_split(tmp_path / "split", [*samples, sample(12).with_annotations(instances=None, labels=np.zeros(0, np.int64))])
+    uri = write_split(
+        tmp_path / "split",
+        [*samples, sample(12).with_annotations(instances=None, labels=np.zeros(0, np.int64))],
+    )
     report, _ = check_health([uri])
     (health,) = report.sets
     assert not counted(report)
     assert health.samples == 13
     assert health.annotated == {"labels": 13, "instances": 12, "semantic": 13}
     assert health.empty["labels"] == 1
-    classes = np.concatenate([each.instances.classes for each in samples if each.instances is not None])
+    classes = np.concatenate(
+        [each.instances.classes for each in samples if each.instances is not None]
+    )
     assert health.objects.tolist() == np.bincount(classes, minlength=6).tolist()
     assert sum(count * number for number, count in health.per_image.items()) == len(classes)
-    assert health.pixels.sum() + health.no_class == sum(each.height * each.width for each in [*samples, sample(12)])
+    assert health.pixels.sum() + health.no_class == sum(
+        each.height * each.width for each in [*samples, sample(12)]
+    )
     pixels = np.concatenate(
-        [np.asarray(Image.open(__import__("io").BytesIO(each.image))).reshape(-1, 3) for each in [*samples, sample(12)]]
+        [
+            np.asarray(Image.open(__import__("io").BytesIO(each.image))).reshape(-1, 3)
+            for each in [*samples, sample(12)]
+        ]
     )
     mean, std = colour_of(health)
     assert mean == pytest.approx(pixels.mean(0).tolist())
@@ -182,7 +224,9 @@ def test_parts_merge_into_the_whole(tmp_path: Path) -> None:
 
 
 def test_octaves() -> None:
-    """Each value lies between the edges of its bin; the median is found to an eighth of an octave."""
+    """Each value lies between the edges of its bin; the median is found to an eighth of an
+    octave.
+    """
     values = np.array([0.01, 0.25, 1, 10, 32, 33, 1e6])
     histogram = in_octaves(values, SIDE_OCTAVES)
     edges = bin_edges(SIDE_OCTAVES)
@@ -207,10 +251,21 @@ def test_raw_data_and_its_rejects(shared_data: Path) -> None:
 def test_job_writes_figures_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And says with --strict whether there is something to look at."""
     split = write_split(tmp_path / "split", [sample(index) for index in range(4)])
-    assert job.main([split, planted(tmp_path / "coco"), "--out", str(tmp_path / "out"), "--strict"]) == 1
+    assert (
+        job.main([split, planted(tmp_path / "coco"), "--out", str(tmp_path / "out"), "--strict"])
+        == 1
+    )
     assert "what to look at" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names >= {"dataset.json", "classes.csv", "problems.csv", "boxes.png", "sizes.png", "samples-1.jpg", "samples-2.jpg"}
+    assert names >= {
+        "dataset.json",
+        "classes.csv",
+        "problems.csv",
+        "boxes.png",
+        "sizes.png",
+        "samples-1.jpg",
+        "samples-2.jpg",
+    }
     assert names >= {"classes-labels.png", "classes-instances.png", "classes-semantic.png"}
     found = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert found["data"][1]["problem_counts"]["empty box"] == 1
@@ -223,6 +278,9 @@ def test_job_writes_figures_and_tables(tmp_path: Path, capsys: pytest.CaptureFix
 def test_two_workers_find_the_same(tmp_path: Path) -> None:
     """As Ray tasks."""
     uri = planted(tmp_path)
-    split = write_split(tmp_path / "split", [sample(index).with_image(data=png(picture(index % 4))) for index in range(6)])
+    split = write_split(
+        tmp_path / "split",
+        [sample(index).with_image(data=png(picture(index % 4))) for index in range(6)],
+    )
     look: Callable[[HealthReport], Any] = HealthReport.to_json
     assert look(check_health([uri, split], workers=2)[0]) == look(check_health([uri, split])[0])

@@ -30,10 +30,15 @@ def plain_score(image: ScoredImage, crowd_counts: bool) -> float:
         precisions = []
         for label in sorted(set(truth.classes[~ignored].tolist())):
             boxes = np.concatenate(
-                [truth.boxes_xyxy[(truth.classes == label) & ~ignored], truth.boxes_xyxy[(truth.classes == label) & ignored]]
+                [
+                    truth.boxes_xyxy[(truth.classes == label) & ~ignored],
+                    truth.boxes_xyxy[(truth.classes == label) & ignored],
+                ]
             )
             wanted = int(((truth.classes == label) & ~ignored).sum())
-            mine = [i for i in np.argsort(-found.scores, kind="stable") if found.classes[i] == label]
+            mine = [
+                i for i in np.argsort(-found.scores, kind="stable") if found.classes[i] == label
+            ]
             taken: set[int] = set()
             right, wrong, recalls, precision = 0, 0, [0.0], [0.0]
             for i in mine:
@@ -51,7 +56,12 @@ def plain_score(image: ScoredImage, crowd_counts: bool) -> float:
             recalls, precision = [*recalls, 1.0], [*precision, 0.0]
             for k in range(len(precision) - 1, 0, -1):
                 precision[k - 1] = max(precision[k - 1], precision[k])
-            precisions.append(sum((recalls[k + 1] - recalls[k]) * precision[k + 1] for k in range(len(recalls) - 1)))
+            precisions.append(
+                sum(
+                    (recalls[k + 1] - recalls[k]) * precision[k + 1]
+                    for k in range(len(recalls) - 1)
+                )
+            )
         values.append(np.mean(precisions) if precisions else np.nan)
     return float(np.mean(values))
 
@@ -66,8 +76,16 @@ def test_scores_are_those_of_plain_loops(seed: int, crowd_counts: bool) -> None:
 
 def test_a_second_detection_of_an_object_is_wrong_and_one_on_a_crowd_is_not() -> None:
     one, other = [10.0, 10, 60, 60], [100.0, 100, 180, 180]
-    twice = ScoredImage("a", 200, 200, instances([one, other]), detections([one, one, other], [0.9, 0.8, 0.7]))
-    crowd = ScoredImage("b", 200, 200, instances([one, other], crowd=[False, True]), detections([other, one], [0.9, 0.8]))
+    twice = ScoredImage(
+        "a", 200, 200, instances([one, other]), detections([one, one, other], [0.9, 0.8, 0.7])
+    )
+    crowd = ScoredImage(
+        "b",
+        200,
+        200,
+        instances([one, other], crowd=[False, True]),
+        detections([other, one], [0.9, 0.8]),
+    )
     nothing = ScoredImage("c", 200, 200, instances([]), detections([one], [0.9]))
     scores = image_scores([twice, crowd, nothing])
     assert scores[:2].tolist() == pytest.approx([0.5 + 0.5 * 2 / 3, 1.0])

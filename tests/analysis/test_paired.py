@@ -24,15 +24,29 @@ def by_name(paired: Paired) -> dict[str, set[tuple[str, float, tuple[float, ...]
     """Of each file the detections as class name, score and box."""
     return {
         paired.file_names[image.key]: {
-            (paired.names[label], round(float(score), 3), tuple(round(side, 2) for side in box.tolist()))
-            for label, score, box in zip(image.predicted.classes.tolist(), image.predicted.scores, image.predicted.boxes_xyxy, strict=True)
+            (
+                paired.names[label],
+                round(float(score), 3),
+                tuple(round(side, 2) for side in box.tolist()),
+            )
+            for label, score, box in zip(
+                image.predicted.classes.tolist(),
+                image.predicted.scores,
+                image.predicted.boxes_xyxy,
+                strict=True,
+            )
         }
         for image in paired.images
     }
 
 
 def truth_by_name(paired: Paired) -> dict[str, list[str]]:
-    return {paired.file_names[image.key]: sorted(paired.names[label] for label in image.ground_truth.classes) for image in paired.images}
+    return {
+        paired.file_names[image.key]: sorted(
+            paired.names[label] for label in image.ground_truth.classes
+        )
+        for image in paired.images
+    }
 
 
 def listed_order(images: list[ScoredImage], data: str) -> list[ScoredImage]:
@@ -42,11 +56,16 @@ def listed_order(images: list[ScoredImage], data: str) -> list[ScoredImage]:
 
 
 def relabelled(images: list[ScoredImage]) -> list[ScoredImage]:
-    """Labels count the categories in the order of the annotation file, as MMDetection's data set does."""
+    """Labels count the categories in the order of the annotation file, as MMDetection's data set
+    does.
+    """
     from dataclasses import replace
 
     number = np.array([LISTED.index(name) for name in NAMES])
-    return [image._replace(predicted=replace(image.predicted, classes=number[image.predicted.classes])) for image in images]
+    return [
+        image._replace(predicted=replace(image.predicted, classes=number[image.predicted.classes]))
+        for image in images
+    ]
 
 
 @pytest.mark.parametrize("generation", ["2.x", "2.x masks", "3.x", "3.x masks", "arrow"])
@@ -62,13 +81,19 @@ def test_every_file_says_what_the_results_file_says(generation: str, tmp_path: P
         Path(uri).write_bytes(pickle.dumps(entries_3x(relabelled(IMAGES), masks)))
     else:
         uri, heads = str(tmp_path / "p.arrow"), {"objects": head_of("yolov3")}
-        table = to_table([sample_of(image) for image in IMAGES], [{"objects": image.predicted} for image in IMAGES], heads)
+        table = to_table(
+            [sample_of(image) for image in IMAGES],
+            [{"objects": image.predicted} for image in IMAGES],
+            heads,
+        )
         write_arrow(uri, table, heads, Vocabulary(classes={"instances": NAMES}))
     found = read_paired(uri, data, kind="segm" if masks else "bbox")
     assert by_name(found) == by_name(expected)
     assert truth_by_name(found) == truth_by_name(expected)
     assert [image.key for image in found.images] == [str(number) for number in range(12)]
-    assert dict(zip(found.names, found.groups, strict=True)) == {name: group for _, name, group in CATEGORIES}
+    assert dict(zip(found.names, found.groups, strict=True)) == {
+        name: group for _, name, group in CATEGORIES
+    }
     if masks:
         assert sorted(m for image in found.images for m in image.predicted.masks or ()) == sorted(
             m for image in expected.images for m in image.predicted.masks or ()
@@ -103,10 +128,24 @@ def test_what_fits_no_image_is_refused(tmp_path: Path) -> None:
         "no result that is known": [{"pred": 1}],
         "holds dict": {"a": 1},
         "2 scores": [
-            entries_3x(IMAGES)[0] | {"pred_instances": {"bboxes": np.zeros((1, 4)), "scores": np.zeros(2), "labels": np.zeros(1)}}
+            entries_3x(IMAGES)[0]
+            | {
+                "pred_instances": {
+                    "bboxes": np.zeros((1, 4)),
+                    "scores": np.zeros(2),
+                    "labels": np.zeros(1),
+                }
+            }
         ],
         "has no rank": [
-            entries_3x(IMAGES)[0] | {"pred_instances": {"bboxes": np.zeros((1, 4)), "scores": np.full(1, np.nan), "labels": np.zeros(1)}}
+            entries_3x(IMAGES)[0]
+            | {
+                "pred_instances": {
+                    "bboxes": np.zeros((1, 4)),
+                    "scores": np.full(1, np.nan),
+                    "labels": np.zeros(1),
+                }
+            }
         ],
     }
     for sentence, content in cases.items():

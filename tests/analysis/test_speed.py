@@ -1,4 +1,6 @@
-"""Speed: the arithmetic on a clock that is set, and that what is timed is what is done. How fast it is decides no test."""
+"""Speed: the arithmetic on a clock that is set, and that what is timed is what is done. How fast
+it is decides no test.
+"""
 
 import json
 from dataclasses import fields
@@ -60,7 +62,11 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     heads = ("boxes", "labels") if request.param == "checkpoint" else ("labels",)
     write_checkpoint(folder / "checkpoint", {name: HEADS[name] for name in heads})
     if request.param == "bundle":
-        export(str(folder / "checkpoint"), str(folder / "bundle"), ExportConfig(samples=1, min_agree=0.5, size="fixed"))
+        export(
+            str(folder / "checkpoint"),
+            str(folder / "bundle"),
+            ExportConfig(samples=1, min_agree=0.5, size="fixed"),
+        )
     return folder / str(request.param)
 
 
@@ -75,7 +81,14 @@ def test_percentiles() -> None:
         with watch(name):
             pass
     a, total = watch.timings("total")
-    assert (a.name, a.count, a.mean_ms, a.p50_ms, a.min_ms, a.max_ms) == ("a", 2, 2000, 2000, 1000, 3000)
+    assert (a.name, a.count, a.mean_ms, a.p50_ms, a.min_ms, a.max_ms) == (
+        "a",
+        2,
+        2000,
+        2000,
+        1000,
+        3000,
+    )
     assert a.p90_ms == pytest.approx(1000 + 0.9 * 2000)
     assert (total.mean_ms, total.share, a.share) == (10000, 1, 0.4)
 
@@ -88,12 +101,17 @@ def test_parts_do_what_predict_does(target: Path) -> None:
     for one, other in zip(wanted, found, strict=True):
         for head, prediction in one.items():
             for field in fields(prediction):
-                np.testing.assert_array_equal(getattr(prediction, field.name), getattr(other[head], field.name))
+                np.testing.assert_array_equal(
+                    getattr(prediction, field.name), getattr(other[head], field.name)
+                )
 
 
 def test_a_bundle_costs_what_its_checkpoint_does(target: Path) -> None:
     """Its network is built from the config that travels with it."""
-    assert complexity_report(str(target)).found == complexity_report(str(target.parent / "checkpoint")).found
+    assert (
+        complexity_report(str(target)).found
+        == complexity_report(str(target.parent / "checkpoint")).found
+    )
 
 
 def test_what_only_predicts_is_timed_as_a_whole() -> None:
@@ -111,8 +129,12 @@ def test_what_only_predicts_is_timed_as_a_whole() -> None:
 
 
 def test_inference_report(checkpoint: str) -> None:
-    """On the set clock all figures are known: a part of no parts takes one tick, one with two parts five."""
-    request = SpeedRequest(target=checkpoint, iterations=4, warmup=2, repeat=3, batch=2, device="cpu")
+    """On the set clock all figures are known: a part of no parts takes one tick, one with two
+    parts five.
+    """
+    request = SpeedRequest(
+        target=checkpoint, iterations=4, warmup=2, repeat=3, batch=2, device="cpu"
+    )
     found = measure_speed(request, ticking())
     by_name = {timing.name: timing for timing in found.timings}
     assert list(by_name) == [
@@ -120,7 +142,9 @@ def test_inference_report(checkpoint: str) -> None:
         *("post-processing", "post-processing/suppression", "post-processing/decode", "total"),
     ]
     assert {timing.count for timing in found.timings} == {12}
-    assert [by_name[name].p99_ms for name in ("place", "forward/heads", "forward", "total")] == pytest.approx([1, 1, 5, 15])
+    assert [
+        by_name[name].p99_ms for name in ("place", "forward/heads", "forward", "total")
+    ] == pytest.approx([1, 1, 5, 15])
     assert found.fps == pytest.approx((2 * 4 / (4 * 0.015),) * 3)
     assert found.memory_mb["at most"] > 0
     assert "generated images" in found.about
@@ -128,21 +152,54 @@ def test_inference_report(checkpoint: str) -> None:
 
 
 def test_short_data_is_gone_through_again(config: str) -> None:
-    """Five samples give as many timings as are asked for, for every task; transforms have their own times."""
+    """Five samples give as many timings as are asked for, for every task; transforms have their
+    own times.
+    """
     for task, parts in (
         ("loader", ["wait for a batch", "total"]),
-        ("dataset", ["read", "decode", "augment 1 (flip)", "augment 2 (mosaic)", "augment 3 (flip)", "place", "total"]),
+        (
+            "dataset",
+            [
+                "read",
+                "decode",
+                "augment 1 (flip)",
+                "augment 2 (mosaic)",
+                "augment 3 (flip)",
+                "place",
+                "total",
+            ],
+        ),
     ):
         found = measure_speed(SpeedRequest(target=config, task=task, iterations=12, warmup=1))
         assert [timing.name for timing in found.timings] == parts
         assert {timing.count for timing in found.timings} == {12}
-        assert all(0 <= timing.min_ms <= timing.p50_ms <= timing.p99_ms <= timing.max_ms for timing in found.timings)
+        assert all(
+            0 <= timing.min_ms <= timing.p50_ms <= timing.p99_ms <= timing.max_ms
+            for timing in found.timings
+        )
         assert found.fps[0] > 0
 
 
 def test_job(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A config is timed with random weights on the pictures of its split; figures as text and JSON."""
-    assert job.main([config, "--iterations", "3", "--warmup", "0", "--json", str(tmp_path / "speed.json"), "--threads", "1"]) == 0
+    """A config is timed with random weights on the pictures of its split; figures as text and
+    JSON.
+    """
+    assert (
+        job.main(
+            [
+                config,
+                "--iterations",
+                "3",
+                "--warmup",
+                "0",
+                "--json",
+                str(tmp_path / "speed.json"),
+                "--threads",
+                "1",
+            ]
+        )
+        == 0
+    )
     assert "random weights, batch 1, 5 pictures" in capsys.readouterr().out
     found = json.loads((tmp_path / "speed.json").read_text())
     assert found["fps_mean"] == pytest.approx(found["fps"][0])

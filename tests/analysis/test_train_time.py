@@ -23,7 +23,9 @@ def test_first_record_of_each_epoch_is_left_out(form: object, tmp_path: Path) ->
     assert (found.slowest.epoch, found.fastest.epoch) == (7, 5)
     assert found.average == pytest.approx(0.26)
     assert found.std == pytest.approx(np.std([0.25, 0.26, 0.27]))
-    assert train_time(log, include_outliers=True).epochs[0].seconds == pytest.approx((0.9 + 3 * 0.25) / 4)
+    assert train_time(log, include_outliers=True).epochs[0].seconds == pytest.approx(
+        (0.9 + 3 * 0.25) / 4
+    )
 
 
 def test_epochs_of_one_record_count(tmp_path: Path) -> None:
@@ -34,7 +36,9 @@ def test_epochs_of_one_record_count(tmp_path: Path) -> None:
 
 
 def test_without_epochs(tmp_path: Path) -> None:
-    """A training by iteration is one epoch; the time of its evaluations is not that of its steps."""
+    """A training by iteration is one epoch; the time of its evaluations is not that of its
+    steps.
+    """
     found = train_time(read_log(write_log(tmp_path / "a.json", by_iteration())))
     assert [(each.epoch, each.seconds) for each in found.epochs] == [(1, 0.5)]
     with pytest.raises(ValueError, match="says a time"):
@@ -43,7 +47,10 @@ def test_without_epochs(tmp_path: Path) -> None:
 
 def test_the_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As they are documented, one block a log; the figures of each epoch as JSON."""
-    logs = [write_log(tmp_path / "a.log.json", mmcv1((3, 4))), write_log(tmp_path / "b.json", mmengine())]
+    logs = [
+        write_log(tmp_path / "a.log.json", mmcv1((3, 4))),
+        write_log(tmp_path / "b.json", mmengine()),
+    ]
     assert job.main([*logs, "--json", str(tmp_path / "out.json")]) == 0
     blocks = capsys.readouterr().out.split("\n\n")
     assert blocks[0].splitlines() == [
@@ -54,7 +61,10 @@ def test_the_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "average iter time: 0.2350 s/iter",
     ]
     assert len(blocks) == 2
-    assert [len(each["epochs"]) for each in json.loads((tmp_path / "out.json").read_text())] == [2, 3]
+    assert [len(each["epochs"]) for each in json.loads((tmp_path / "out.json").read_text())] == [
+        2,
+        3,
+    ]
 
 
 def test_real_logs(shared_data: Path) -> None:

@@ -29,7 +29,9 @@ SIZES = st.tuples(st.integers(0, 10_000), st.integers(4, 50), st.integers(4, 50)
 
 
 def disjoint(seed: int, height: int, width: int) -> Scene:
-    """Objects that do not overlap: the map says the same as their masks. One keypoint lies at the middle pixel of each object."""
+    """Objects that do not overlap: the map says the same as their masks. One keypoint lies at
+    the middle pixel of each object.
+    """
     drawn = scene(seed, height, width, objects=3)
     semantic: NDArray[np.uint8] = drawn.parts[SEMANTIC]
     present = [value for value in (1, 2, 3) if (semantic == value).any()]
@@ -68,7 +70,9 @@ def masks_of(changed: Scene) -> NDArray[np.uint8]:
 def check(changed: Scene) -> None:
     """Each mask is its class in the map; each visible keypoint lies in the mask of its object."""
     objects, semantic = changed.part("instances"), changed.part("semantic")
-    for mask, value, points in zip(masks_of(changed), objects.classes, objects.keypoints, strict=True):
+    for mask, value, points in zip(
+        masks_of(changed), objects.classes, objects.keypoints, strict=True
+    ):
         assert np.array_equal(mask == 1, semantic == value)
         x, y, visibility = points[0]
         if visibility > 0:
@@ -91,7 +95,14 @@ def test_crop_and_pad(size: tuple[int, int, int], data: st.DataObject) -> None:
     start = disjoint(*size)
     height, width = start.hw
     top, left = data.draw(st.integers(0, height - 2)), data.draw(st.integers(0, width - 2))
-    part = crop(start, top, left, data.draw(st.integers(1, height - top)), data.draw(st.integers(1, width - left)), 0.0)
+    part = crop(
+        start,
+        top,
+        left,
+        data.draw(st.integers(1, height - top)),
+        data.draw(st.integers(1, width - left)),
+        0.0,
+    )
     check(part)
     check(pad(part, 3, 5, part.hw[0] + 7, part.hw[1] + 6, 9))
 
@@ -99,17 +110,28 @@ def test_crop_and_pad(size: tuple[int, int, int], data: st.DataObject) -> None:
 @given(SIZES, st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_many_transforms_after_each_other(size: tuple[int, int, int], seed: int) -> None:
-    changes: list[Augmentation] = [Flip(p=0.5), RandomCrop(min_visible=0), Zoom(min_visible=0), Flip(p=0.5, direction="vertical")]
-    check(augmented(disjoint(*size), changes, random.Random(seed), list, Canvas(height=48, width=64)))
+    changes: list[Augmentation] = [
+        Flip(p=0.5),
+        RandomCrop(min_visible=0),
+        Zoom(min_visible=0),
+        Flip(p=0.5, direction="vertical"),
+    ]
+    check(
+        augmented(disjoint(*size), changes, random.Random(seed), list, Canvas(height=48, width=64))
+    )
 
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=30, deadline=None)
 def test_mosaic_and_canvas(seed: int) -> None:
-    """Resampling may take another neighbour at an edge: all but few pixels agree, and none is outside its quarter."""
+    """Resampling may take another neighbour at an edge: all but few pixels agree, and none is
+    outside its quarter.
+    """
     rule = Canvas(height=48, width=64)
     scenes = [disjoint(seed + part, 30 + part, 40 - part) for part in range(4)]
-    mosaic = augmented(scenes[0], (Mosaic(p=1, min_visible=0),), random.Random(seed), lambda: scenes[1:], rule)
+    mosaic = augmented(
+        scenes[0], (Mosaic(p=1, min_visible=0),), random.Random(seed), lambda: scenes[1:], rule
+    )
     masks, semantic = masks_of(mosaic), mosaic.part("semantic")
     classes = mosaic.part("instances").classes
     for value in np.unique(classes):
@@ -128,14 +150,23 @@ def test_a_mask_that_stays_behind_is_noticed() -> None:
     """Negative control of ``check``."""
     start = disjoint(3, 30, 40)
     moved = flip(start, "horizontal")
-    left = replace(moved, parts={**moved.parts, INSTANCES: replace(moved.part("instances"), masks=start.part("instances").masks)})
+    left = replace(
+        moved,
+        parts={
+            **moved.parts,
+            INSTANCES: replace(moved.part("instances"), masks=start.part("instances").masks),
+        },
+    )
     with pytest.raises(AssertionError):
         check(left)
 
 
 def test_left_and_right_change_places_in_a_mirror() -> None:
     start = replace(disjoint(1, 20, 20), mirror=(1, 0))
-    before, after = start.part("instances").keypoints, flip(start, "horizontal").part("instances").keypoints
+    before, after = (
+        start.part("instances").keypoints,
+        flip(start, "horizontal").part("instances").keypoints,
+    )
     assert np.allclose(after[:, 1, 0], 20 - before[:, 0, 0])
     assert np.array_equal(after[:, 0, 2], before[:, 1, 2])
 
@@ -149,8 +180,12 @@ def test_they_reach_the_batch_only_if_a_head_reads_them(tmp_path: Path) -> None:
         count = len(each.instances)
         shape = (each.height, each.width)
         masks = tuple(encode_rle(rng.random(shape) > 0.5) for _ in range(count))
-        points = np.dstack([rng.random((count, 2, 2)) * 20, np.full((count, 2, 1), 2)]).astype(np.float32)
-        samples.append(each.with_annotations(instances=replace(each.instances, masks=masks, keypoints=points)))
+        points = np.dstack([rng.random((count, 2, 2)) * 20, np.full((count, 2, 1), 2)]).astype(
+            np.float32
+        )
+        samples.append(
+            each.with_annotations(instances=replace(each.instances, masks=masks, keypoints=points))
+        )
     data = data_config(write_split(tmp_path, samples))
     plain = next(iter(Loader(data))).targets["instances"]
     assert MASKS not in plain
@@ -169,5 +204,7 @@ def test_they_reach_the_batch_only_if_a_head_reads_them(tmp_path: Path) -> None:
             where = frame.points_to_canvas(found.keypoints[..., :2])
             assert np.allclose(target["keypoints"][slot, :shown, :, :2].numpy(), where, atol=1e-3)
             share = decode_rle(found.masks[0], by_key[key].height, by_key[key].width).mean()
-            valid = target["masks"][slot, 0, : frame.valid_height, : frame.valid_width].float().mean()
+            valid = (
+                target["masks"][slot, 0, : frame.valid_height, : frame.valid_width].float().mean()
+            )
             assert abs(float(valid) - share) < 0.25

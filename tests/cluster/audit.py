@@ -30,7 +30,10 @@ def attempts(run: str) -> list[Attempt]:
     """All attempts of a run, the oldest first."""
     folder = storage.join(run, "attempts")
     found = [json.loads(storage.read(storage.join(folder, name))) for name in storage.names(folder)]
-    return [Attempt(**{**one, "ends": {int(number): step for number, step in one["ends"].items()}}) for one in found]
+    return [
+        Attempt(**{**one, "ends": {int(number): step for number, step in one["ends"].items()}})
+        for one in found
+    ]
 
 
 def trained(run: str, ledger: Path, last: int) -> Trained:
@@ -47,13 +50,18 @@ def trained(run: str, ledger: Path, last: int) -> Trained:
         end = last if attempt.attempt == owner.attempt else owner.ends.get(attempt.attempt, -1)
         if end <= attempt.from_step:  # it made no step, or none that counts
             continue
-        ranks = [_lines(ledger / f"{attempt.attempt:08d}-{rank:04d}.jsonl") for rank in range(attempt.world_size)]
+        ranks = [
+            _lines(ledger / f"{attempt.attempt:08d}-{rank:04d}.jsonl")
+            for rank in range(attempt.world_size)
+        ]
         for step in range(attempt.from_step + 1, end + 1):
             assert step not in keys, f"step {step} is twice on the line"
             keys[step] = [key for rank in ranks for key in rank[step]]
             worlds[step] = attempt.world_size
     assert sorted(keys) == list(range(1, last + 1)), "the line has gaps"
-    return Trained(steps=[keys[step] for step in sorted(keys)], worlds=[worlds[step] for step in sorted(keys)])
+    return Trained(
+        steps=[keys[step] for step in sorted(keys)], worlds=[worlds[step] for step in sorted(keys)]
+    )
 
 
 def _lines(path: Path) -> dict[int, list[str]]:
@@ -69,7 +77,9 @@ def _lines(path: Path) -> dict[int, list[str]]:
 
 def lost_and_repeated(run: Trained, reference: Trained) -> tuple[int, int]:
     """How many samples a run has seen less often than the reference, and how many more often."""
-    seen, expected = (Counter(key for step in one.steps for key in step) for one in (run, reference))
+    seen, expected = (
+        Counter(key for step in one.steps for key in step) for one in (run, reference)
+    )
     return (expected - seen).total(), (seen - expected).total()
 
 
@@ -80,7 +90,9 @@ def uneven(run: Trained, keys: set[str]) -> list[str]:
     """
     seen = Counter(key for step in run.steps for key in step)
     fewest = min(seen[key] for key in keys)
-    return sorted(key for key in seen | dict.fromkeys(keys, 0) if seen[key] > fewest + 1 or key not in keys)
+    return sorted(
+        key for key in seen | dict.fromkeys(keys, 0) if seen[key] > fewest + 1 or key not in keys
+    )
 
 
 def corrupt(run: str) -> list[str]:
@@ -104,7 +116,11 @@ def same_weights(run: str, reference: str) -> bool:
     assert other is not None
     weights = [checkpoint.read_tensors(uri, "model.safetensors") for uri in (one, other)]
     optimizers = [checkpoint.read_training(uri)["optimizer"] for uri in (one, other)]
-    return checkpoint.read_state(one).step == checkpoint.read_state(other).step and _equal(weights[0], weights[1]) and _equal(*optimizers)
+    return (
+        checkpoint.read_state(one).step == checkpoint.read_state(other).step
+        and _equal(weights[0], weights[1])
+        and _equal(*optimizers)
+    )
 
 
 def _equal(one: object, other: object) -> bool:

@@ -1,4 +1,6 @@
-"""A cluster file for an autoscaler without a cloud (Ray's own fake provider): nodes are processes on the host of the head."""
+"""A cluster file for an autoscaler without a cloud (Ray's own fake provider): nodes are
+processes on the host of the head.
+"""
 
 import json
 from pathlib import Path
@@ -29,8 +31,20 @@ def write_cluster(path: Path, address: str, *, nodes: int, idle_s: float) -> dic
         "disable_node_updaters": True,
         "disable_launch_config_check": True,
     }
-    lists = ("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands", "cluster_synced_files")
-    lists += ("head_start_ray_commands", "worker_start_ray_commands", "file_mounts_sync_continuously", "rsync_exclude", "rsync_filter")
+    lists = (
+        "initialization_commands",
+        "setup_commands",
+        "head_setup_commands",
+        "worker_setup_commands",
+        "cluster_synced_files",
+    )
+    lists += (
+        "head_start_ray_commands",
+        "worker_start_ray_commands",
+        "file_mounts_sync_continuously",
+        "rsync_exclude",
+        "rsync_filter",
+    )
     content = {
         "cluster_name": "tests",
         "max_workers": nodes,

@@ -48,11 +48,17 @@ class Bucket:
         self.start()
         self._before = {name: os.environ.get(name) for name in self.environment}
         os.environ.update(self.environment)
-        S3FileSystem.clear_instance_cache()  # it caches the server that the environment named before
+        # it caches the server that the environment named before
+        S3FileSystem.clear_instance_cache()
         make_bucket()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.kill()
         for port in self._ports:
             for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
@@ -65,7 +71,10 @@ class Bucket:
         """Starts the server with its content, and waits until it answers."""
         log = self._folder / "log"
         with open(log, "ab") as file:
-            line = [*DIES_WITH_US, *command(self._program, self._folder, self._ports, self._address)]
+            line = [
+                *DIES_WITH_US,
+                *command(self._program, self._folder, self._ports, self._address),
+            ]
             self._process = subprocess.Popen(line, stdout=file, stderr=file)
         wait_for(self._server, self._process, log)
 

@@ -86,12 +86,18 @@ class Outcome:
         """A report to read."""
         count = self.kills.total()
         cost_s = (self.wall_s - self.useful_s) / max(1, count)
-        weights = {True: "equal", False: "NOT EQUAL", None: "not comparable (changing world)"}[self.same_weights]
-        again = ", ".join(f"{statistics.median(seconds):.0f} s after {kind}" for kind, seconds in sorted(self.recoveries.items()))
+        weights = {True: "equal", False: "NOT EQUAL", None: "not comparable (changing world)"}[
+            self.same_weights
+        ]
+        again = ", ".join(
+            f"{statistics.median(seconds):.0f} s after {kind}"
+            for kind, seconds in sorted(self.recoveries.items())
+        )
         worlds = ", ".join(f"{steps} by {world}" for world, steps in sorted(self.worlds.items()))
         return "\n".join(
             (
-                f"kills                {count} ({', '.join(f'{number} {kind}' for kind, number in sorted(self.kills.items()))})",
+                f"kills                {count} "
+                f"({', '.join(f'{number} {kind}' for kind, number in sorted(self.kills.items()))})",
                 f"attempts             {self.attempts}",
                 f"steps on the line    {self.steps} (workers: {worlds})",
                 f"corrupt checkpoints  {len(self.corrupt)}",
@@ -100,9 +106,11 @@ class Outcome:
                 f"samples repeated     {self.repeated}",
                 f"order of samples     {'same' if self.same_order else 'NOT THE SAME'}",
                 f"final weights        {weights}",
-                f"goodput              {self.useful_s / self.wall_s:.1%} ({self.useful_s:.0f} s useful of {self.wall_s:.0f} s)",
+                f"goodput              {self.useful_s / self.wall_s:.1%} ({self.useful_s:.0f} s "
+                f"useful of {self.wall_s:.0f} s)",
                 f"saved again          {again} (median)",
-                f"a kill costs         {cost_s:.1f} s; at one kill a minute goodput is {max(0.0, 1 - cost_s / 60):.1%}",
+                f"a kill costs         {cost_s:.1f} s; at one kill a minute goodput is "
+                f"{max(0.0, 1 - cost_s / 60):.1%}",
             )
         )
 
@@ -129,8 +137,19 @@ class Chaos:
     def __init__(self, hosts: Hosts, base: str, name: str, seed: int, *, fixed: bool) -> None:
         self.hosts, self.base, self.fixed = hosts, base, fixed
         self.random = random.Random(seed)
-        self.workers = ["runtime.workers=2"] if fixed else ["runtime.workers={min: 1, max: 3}", "runtime.grow_every_s=10"]
-        self.run = Run(hosts, base, name, f"schedule.steps={_ENDLESS}", "runtime.log_every_steps=10", *self.workers)
+        self.workers = (
+            ["runtime.workers=2"]
+            if fixed
+            else ["runtime.workers={min: 1, max: 3}", "runtime.grow_every_s=10"]
+        )
+        self.run = Run(
+            hosts,
+            base,
+            name,
+            f"schedule.steps={_ENDLESS}",
+            "runtime.log_every_steps=10",
+            *self.workers,
+        )
         self.nodes = [hosts.start_node(wait=False) for _ in range(NODES)]
         for node in self.nodes:
             hosts.wait_for(node)
@@ -145,7 +164,11 @@ class Chaos:
         self.driver = self.run.start()
         self.run.wait_for_checkpoint()
         since, before = time.time(), self.run.newest()[0]
-        kinds = [kind for _ in range(kills // len(KINDS) + 1) for kind in self.random.sample(KINDS, len(KINDS))]
+        kinds = [
+            kind
+            for _ in range(kills // len(KINDS) + 1)
+            for kind in self.random.sample(KINDS, len(KINDS))
+        ]
         told: list[int] = []
         signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
         for kind in kinds[:kills]:
@@ -187,14 +210,23 @@ class Chaos:
 
     def _step_s(self) -> float:
         """The typical duration of a step of the run."""
-        rows = [row for row in read_scalars(f"{self.run.uri}/scalars.jsonl") if row["mode"] == "train"]
+        rows = [
+            row for row in read_scalars(f"{self.run.uri}/scalars.jsonl") if row["mode"] == "train"
+        ]
         return float(statistics.median(row["time"] for row in rows))
 
     def _kill(self, kind: str) -> None:
         if self.driver.poll() is not None:
-            raise RuntimeError(f"the driver ended by itself with {self.driver.returncode}\n{self.run.said()[-5000:]}")
+            raise RuntimeError(
+                "the driver ended by itself with "
+                f"{self.driver.returncode}\n{self.run.said()[-5000:]}"
+            )
         at, (step, attempt) = time.monotonic(), self.run.newest()
-        print(f"kill {self.kills.total() + 1}: {kind}; newest checkpoint: step {step} of attempt {attempt}", flush=True)
+        print(
+            f"kill {self.kills.total() + 1}: {kind}; newest checkpoint: step {step} of attempt "
+            f"{attempt}",
+            flush=True,
+        )
         for machine in self.broken:
             self.hosts.kill(machine)
         self.broken.clear()
@@ -219,7 +251,11 @@ class Chaos:
             self.hosts.kill_raylet(node)
         elif kind == "drain":
             self.hosts.drain(node)
-            wait_until(lambda: not self.hosts.ranks(node), f"{node.name} is left", self.hosts.log(self.run.name))
+            wait_until(
+                lambda: not self.hosts.ranks(node),
+                f"{node.name} is left",
+                self.hosts.log(self.run.name),
+            )
         else:
             self.hosts.link(node, up=False)
             wait_until(lambda: node.address not in self.hosts.alive(), f"{node.name} is given up")
@@ -234,7 +270,9 @@ class Chaos:
         found: list[Machine] = []
 
         def look() -> bool:
-            found[:] = [node for node in self.nodes if self.hosts.ranks(node) and self.hosts.holders(node)]
+            found[:] = [
+                node for node in self.nodes if self.hosts.ranks(node) and self.hosts.holders(node)
+            ]
             return bool(found)
 
         wait_until(look, "some host trains", self.hosts.log(self.run.name))
@@ -245,11 +283,19 @@ class Chaos:
         steps = self.run.newest()[0]
         print(f"the run stopped after {steps} steps; the same undisturbed:", flush=True)
         self.hosts.set_pace(0)
-        reference = Run(self.hosts, self.base, f"{self.run.name}-undisturbed", f"schedule.steps={steps}", "runtime.workers=2")
+        reference = Run(
+            self.hosts,
+            self.base,
+            f"{self.run.name}-undisturbed",
+            f"schedule.steps={steps}",
+            "runtime.workers=2",
+        )
         reference.wait(reference.start(), patience_s=1200)
         seen = audit.trained(self.run.uri, self.run.ledger, steps)
         expected = audit.trained(reference.uri, reference.ledger, steps)
-        assert not audit.uneven(expected, keys()), "the undisturbed run itself does not see every sample equally often"
+        assert not audit.uneven(expected, keys()), (
+            "the undisturbed run itself does not see every sample equally often"
+        )
         lost, repeated = audit.lost_and_repeated(seen, expected)
         passed_over = [line for line in self.run.said().splitlines() if "is passed over" in line]
         return Outcome(
@@ -271,10 +317,14 @@ class Chaos:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the cost of the kills."""
     assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--every", type=float, default=60.0, metavar="SECONDS", help="between kills, on average")
+    parser.add_argument(
+        "--every", type=float, default=60.0, metavar="SECONDS", help="between kills, on average"
+    )
     parser.add_argument("--world", choices=("fixed", "changing"), default="fixed")
     parser.add_argument("--processors", choices=("own", "shared"), default="own")
     args = parser.parse_args(argv)
@@ -290,7 +340,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if own:
             hosts.add_environment({"TESTS_PRECEDENCE": "1"})
         hosts.start_head()
-        outcome = Chaos(hosts, base, "chaos", args.seed, fixed=args.world == "fixed").go(args.kills, args.every)
+        outcome = Chaos(hosts, base, "chaos", args.seed, fixed=args.world == "fixed").go(
+            args.kills, args.every
+        )
     print(outcome.text())
     return 0 if outcome.passed() else 1
 

@@ -47,7 +47,9 @@ class World:
         """Ensures this number of healthy nodes, and no others."""
         self.hosts.set_pace(0)
         alive = self.hosts.alive()
-        staying = [node for node in self.nodes if node.address in alive and node not in self.hosts.leaving]
+        staying = [
+            node for node in self.nodes if node.address in alive and node not in self.hosts.leaving
+        ]
         sound = [node for node in staying if not self.hosts.ranks(node)][:count]
         for machine in list(self.hosts.network.machines.values()):
             if machine not in sound and machine.name != "head":
@@ -60,10 +62,14 @@ class World:
 
     def run(self, name: str, *overrides: str) -> Run:
         """Another run with as many steps as the reference, with two workers unless overridden."""
-        return Run(self.hosts, self.base, name, f"schedule.steps={STEPS}", "runtime.workers=2", *overrides)
+        return Run(
+            self.hosts, self.base, name, f"schedule.steps={STEPS}", "runtime.workers=2", *overrides
+        )
 
     def check(self, run: Run, *, weights: bool = True) -> Trained:
-        """Asserts that a run has ended like the reference: the same samples in the same order and (``weights``) identical weights."""
+        """Asserts that a run has ended like the reference: the same samples in the same order
+        and (``weights``) identical weights.
+        """
         reference = self.reference()
         found, expected = (audit.trained(one.uri, one.ledger, STEPS) for one in (run, reference))
         assert audit.lost_and_repeated(found, expected) == (0, 0)
@@ -79,13 +85,22 @@ class World:
             self.have(2)
             self._reference = self.run("undisturbed")
             self._reference.wait(self._reference.start())
-            assert audit.uneven(audit.trained(self._reference.uri, self._reference.ledger, STEPS), keys()) == []
+            assert (
+                audit.uneven(
+                    audit.trained(self._reference.uri, self._reference.ledger, STEPS), keys()
+                )
+                == []
+            )
         return self._reference
 
 
 @pytest.fixture(scope="session")
 def world(_allowed: None) -> Iterator[World]:
-    with Hosts() as hosts, Bucket(hosts.network) as bucket, Storm(hosts.network.address, bucket.endpoint) as storm:
+    with (
+        Hosts() as hosts,
+        Bucket(hosts.network) as bucket,
+        Storm(hosts.network.address, bucket.endpoint) as storm,
+    ):
         hosts.add_environment(bucket.environment | {"AWS_ENDPOINT_URL": storm.endpoint})
         made = World(hosts, bucket, storm, write_data(bucket))
         hosts.start_head()

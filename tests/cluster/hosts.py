@@ -1,4 +1,6 @@
-"""A Ray cluster of several hosts on one machine: a head and nodes with their own addresses, which can fail in every way."""
+"""A Ray cluster of several hosts on one machine: a head and nodes with their own addresses,
+which can fail in every way.
+"""
 
 import json
 import os
@@ -48,7 +50,11 @@ class Hosts:
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self.network = Network()
         self.token = secrets.token_hex(32)
-        self._environment = _SETTINGS | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, **(environment or {})}
+        self._environment = _SETTINGS | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+            **(environment or {}),
+        }
         self._environment |= {"PYTHONPATH": str(_PACE), "TESTS_PACE": str(self.shared / "pace")}
         self._started: dict[str, subprocess.Popen[bytes]] = {}
         self._options: dict[str, tuple[str, ...]] = {}
@@ -75,7 +81,12 @@ class Hosts:
         self.set_pace(0)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.network.__exit__(kind, error, trace)
 
     def set_pace(self, seconds: float | str) -> None:
@@ -94,7 +105,13 @@ class Hosts:
         machine = self.network.add("head")
         self._start(
             machine,
-            *("--head", f"--port={GCS_PORT}", "--num-cpus=0", f"--dashboard-host={machine.address}", f"--dashboard-port={DASHBOARD_PORT}"),
+            *(
+                "--head",
+                f"--port={GCS_PORT}",
+                "--num-cpus=0",
+                f"--dashboard-host={machine.address}",
+                f"--dashboard-port={DASHBOARD_PORT}",
+            ),
             *options,
             environment=environment or {},
         )
@@ -127,9 +144,17 @@ class Hosts:
         wait_until(there, f"{machine.name} joins", self.log(machine.name))
 
     def _start(self, machine: Machine, *options: str, environment: Mapping[str, str]) -> None:
-        command = ("ray", "start", "--block", f"--node-ip-address={machine.address}", "--object-store-memory=80000000")
+        command = (
+            "ray",
+            "start",
+            "--block",
+            f"--node-ip-address={machine.address}",
+            "--object-store-memory=80000000",
+        )
         self._started[machine.name] = machine.popen(
-            [*command, "--disable-usage-stats", *options], self._environment | environment, self.log(machine.name)
+            [*command, "--disable-usage-stats", *options],
+            self._environment | environment,
+            self.log(machine.name),
         )
 
     def log(self, name: str) -> Path:
@@ -173,11 +198,20 @@ class Hosts:
         """Drains a node, as the spot watcher does."""
         self.leaving.add(machine)
         node = self.alive()[machine.address]
-        reason = ("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", f"--deadline-remaining-seconds={seconds}")
-        status = self.run(["ray", "drain-node", f"--address={self.address}", f"--node-id={node}", *reason], "drain").wait(PATIENCE_S)
+        reason = (
+            "--reason=DRAIN_NODE_REASON_PREEMPTION",
+            "--reason-message=spot",
+            f"--deadline-remaining-seconds={seconds}",
+        )
+        status = self.run(
+            ["ray", "drain-node", f"--address={self.address}", f"--node-id={node}", *reason],
+            "drain",
+        ).wait(PATIENCE_S)
         assert status == 0, self.log("drain").read_text()
 
-    def run(self, command: Sequence[str], name: str, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
+    def run(
+        self, command: Sequence[str], name: str, environment: Mapping[str, str] | None = None
+    ) -> "subprocess.Popen[bytes]":
         """Starts a driver on the head; its output is added to ``log(name)``."""
         more = {"RAY_ADDRESS": self.address, **(environment or {})}
         return self.head.popen(command, self._environment | more, self.log(name))
@@ -189,7 +223,9 @@ class Hosts:
 
     def api(self, path: str) -> Any:
         """The answer of the dashboard, with the token."""
-        request = urllib.request.Request(self.url(path), headers={"Authorization": f"Bearer {self.token}"})
+        request = urllib.request.Request(
+            self.url(path), headers={"Authorization": f"Bearer {self.token}"}
+        )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read())
 
@@ -228,7 +264,9 @@ def tell(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
     os.kill((children[0].pid if children else process.pid), number)
 
 
-def wait_until(holds: Callable[[], bool], what: str, log: Path | None = None, patience_s: float = PATIENCE_S) -> None:
+def wait_until(
+    holds: Callable[[], bool], what: str, log: Path | None = None, patience_s: float = PATIENCE_S
+) -> None:
     """Polls five times a second.
 
     Raises:
@@ -238,6 +276,7 @@ def wait_until(holds: Callable[[], bool], what: str, log: Path | None = None, pa
     while not holds():
         if time.monotonic() > end:
             raise TimeoutError(
-                f"waited in vain until {what}" + (f"\n{log.read_text()[-5000:]}" if log is not None and log.exists() else "")
+                f"waited in vain until {what}"
+                + (f"\n{log.read_text()[-5000:]}" if log is not None and log.exists() else "")
             )
         time.sleep(0.2)

@@ -27,7 +27,7 @@ hostname "$1"; mount --bind "$2/hosts" /etc/hosts; mount --bind "$2/resolv.conf"
 ip link set lo up
 echo ready
 while true; do sleep 3600 & wait $! || true; done
-"""
+"""  # noqa: E501
 
 
 def why_not() -> str:
@@ -40,7 +40,19 @@ def why_not() -> str:
     if made.returncode:
         return f"needs leave to make network namespaces: {made.stderr.strip()}"
     entered = subprocess.run(
-        ["ip", "netns", "exec", name, "unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "true"],
+        [
+            "ip",
+            "netns",
+            "exec",
+            name,
+            "unshare",
+            "--mount",
+            "--uts",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "true",
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -64,7 +76,18 @@ class Machine:
         self._namespace, self._link = f"{network.name}-{number}", f"{network.name}-{number}"
         self.temporary.mkdir(exist_ok=True)
         _ip("netns", "add", self._namespace)
-        _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self._namespace)
+        _ip(
+            "link",
+            "add",
+            self._link,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            self._namespace,
+        )
         _ip("link", "set", self._link, "master", network.name, "up")
         _ip("-n", self._namespace, "addr", "add", f"{self.address}/24", "dev", "eth0")
         _ip("-n", self._namespace, "link", "set", "eth0", "up")
@@ -74,17 +97,45 @@ class Machine:
         self.pid = psutil.Process(self._init.pid).children()[0].pid
 
     def _boot(self) -> "subprocess.Popen[str]":
-        command = ("ip", "netns", "exec", self._namespace, "unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
+        command = (
+            "ip",
+            "netns",
+            "exec",
+            self._namespace,
+            "unshare",
+            "--mount",
+            "--uts",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        )
         script = ("bash", "-c", _INIT, "init", self.name, str(self._network.folder))
-        process = subprocess.Popen([*DIES_WITH_US, *command, *script], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*DIES_WITH_US, *command, *script],
+            stdout=subprocess.PIPE,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
             raise RuntimeError(f"the host {self.name} did not start")
         return process
 
-    def popen(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    def popen(
+        self, command: Sequence[str], environment: Mapping[str, str], log: Path
+    ) -> "subprocess.Popen[bytes]":
         """Starts a program on this host, in the checkout; its output is added to a file."""
-        inside = ("nsenter", "-t", str(self.pid), "--mount", "--uts", "--net", "--pid", f"--wdns={ROOT}")
+        inside = (
+            "nsenter",
+            "-t",
+            str(self.pid),
+            "--mount",
+            "--uts",
+            "--net",
+            "--pid",
+            f"--wdns={ROOT}",
+        )
         with open(log, "ab") as file:
             return subprocess.Popen(
                 [*DIES_WITH_US, *inside, *command],
@@ -112,7 +163,11 @@ class Machine:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.pid != self.pid and os.readlink(f"/proc/{process.pid}/ns/pid") == here and process.is_running():
+                if (
+                    process.pid != self.pid
+                    and os.readlink(f"/proc/{process.pid}/ns/pid") == here
+                    and process.is_running()
+                ):
                     found.append(process)
             except (OSError, psutil.Error):  # it has just ended
                 continue
@@ -146,7 +201,9 @@ class Network:
 
     def __init__(self) -> None:
         number = os.getpid()
-        index = next(index for index in range(3) if not (_PARENT / f"mh{number}{'abc'[index]}").exists())
+        index = next(
+            index for index in range(3) if not (_PARENT / f"mh{number}{'abc'[index]}").exists()
+        )
         self.name = f"mh{number}{'abc'[index]}"
         self.prefix = f"10.{64 + 64 * index + number // 256 % 64}.{number % 256}"
         self.ports = range(10_000 + 8 * (3 * (number % 900) + index), 32_000)[:8]
@@ -164,17 +221,28 @@ class Network:
         for name in ("t", "shared"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "small").mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(self.folder / "small")], check=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(self.folder / "small")],
+            check=True,
+        )
         (self.folder / "hosts").write_text("127.0.0.1 localhost\n")
-        (self.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")  # refuses at once; an unreachable one costs 10 s
-        # Without its own hardware address a bridge uses the lowest one of its hosts, and is unreachable when that host dies.
+        (self.folder / "resolv.conf").write_text(
+            "nameserver 127.0.0.1\n"
+        )  # refuses at once; an unreachable one costs 10 s
+        # Without its own hardware address a bridge uses the lowest one of its hosts, and is
+        # unreachable when that host dies.
         hardware = "02:00:" + ":".join(f"{int(number):02x}" for number in self.address.split("."))
         _ip("link", "add", self.name, "address", hardware, "type", "bridge")
         _ip("addr", "add", f"{self.address}/24", "dev", self.name)
         _ip("link", "set", self.name, "up")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for machine in list(self.machines.values()):
             self.remove(machine)
         _ip("link", "del", self.name)
@@ -206,7 +274,11 @@ def sweep() -> None:
             _ip("netns", "del", line.split()[0])
     for line in _ip("-o", "link", "show").splitlines():
         if dead(line):
-            subprocess.run(["ip", "link", "del", line.split()[1].partition("@")[0].rstrip(":")], check=False, capture_output=True)
+            subprocess.run(
+                ["ip", "link", "del", line.split()[1].partition("@")[0].rstrip(":")],
+                check=False,
+                capture_output=True,
+            )
     for folder in _PARENT.glob("mh*"):
         if dead(folder.name):
             _remove(folder)

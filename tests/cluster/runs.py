@@ -30,16 +30,29 @@ class Run:
         self.ledger = hosts.shared / "ledger" / name
         self.config = hosts.shared / f"{name}.yaml"
         content = values(Path("splits"), storage.join(storage_uri, "runs"))
-        content["data"]["train"]["uri"], content["data"]["val"]["uri"] = (storage.join(storage_uri, part) for part in ("train", "val"))
-        content["runtime"] |= {"name": name, "ledger": str(self.ledger), "log_every_steps": 1, "max_failures": 1000}
+        content["data"]["train"]["uri"], content["data"]["val"]["uri"] = (
+            storage.join(storage_uri, part) for part in ("train", "val")
+        )
+        content["runtime"] |= {
+            "name": name,
+            "ledger": str(self.ledger),
+            "log_every_steps": 1,
+            "max_failures": 1000,
+        }
         content["runtime"] |= {"checkpoint_every_steps": None, "checkpoint_every_s": 1.0}
-        content["schedule"] |= {"evaluate_every": None, "evaluate_every_steps": None, "rate": {"type": "constant", "warmup": 0}}
+        content["schedule"] |= {
+            "evaluate_every": None,
+            "evaluate_every_steps": None,
+            "rate": {"type": "constant", "warmup": 0},
+        }
         self.config.write_text(yaml.safe_dump(content))
         self.overrides = list(overrides)
 
     def start(self) -> "subprocess.Popen[bytes]":
         """Starts the driver on the head."""
-        return self.hosts.run(["python", "-m", "jobs.train", str(self.config), *self.overrides], self.name)
+        return self.hosts.run(
+            ["python", "-m", "jobs.train", str(self.config), *self.overrides], self.name
+        )
 
     def said(self) -> str:
         """The output of all its drivers."""
@@ -55,16 +68,24 @@ class Run:
         found = newest_attempt(self.uri)
         return 0 if found is None else found.attempt
 
-    def wait_for_checkpoint(self, *, after_attempt: int = 0, after_step: int = 0, patience_s: float = 180.0) -> None:
-        """Waits until an attempt after the given one has saved a checkpoint, at a later step than the given one."""
+    def wait_for_checkpoint(
+        self, *, after_attempt: int = 0, after_step: int = 0, patience_s: float = 180.0
+    ) -> None:
+        """Waits until an attempt after the given one has saved a checkpoint, at a later step
+        than the given one.
+        """
 
         def saved() -> bool:
             step, attempt = self.newest()
             return step > after_step and attempt > after_attempt
 
-        wait_until(saved, f"{self.name} has a new checkpoint", self.hosts.log(self.name), patience_s)
+        wait_until(
+            saved, f"{self.name} has a new checkpoint", self.hosts.log(self.name), patience_s
+        )
 
-    def wait(self, driver: "subprocess.Popen[bytes]", status: int = 0, patience_s: float = 240.0) -> None:
+    def wait(
+        self, driver: "subprocess.Popen[bytes]", status: int = 0, patience_s: float = 240.0
+    ) -> None:
         """Waits until a driver has ended successfully."""
         found = driver.wait(patience_s)
         assert found == status, f"status {found}\n{self.said()[-6000:]}"

@@ -1,4 +1,6 @@
-"""A proxy in front of the S3 server that, in a storm, refuses requests, delays them and truncates bodies."""
+"""A proxy in front of the S3 server that, in a storm, refuses requests, delays them and
+truncates bodies.
+"""
 
 import http.client
 import random
@@ -27,7 +29,9 @@ class Storm(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    request_queue_size = 128  # with the default of 5, connections of twelve tasks at once are refused
+    request_queue_size = (
+        128  # with the default of 5, connections of twelve tasks at once are refused
+    )
 
     def __init__(self, address: str, target: str) -> None:
         super().__init__((address, 0), _Handler)
@@ -42,7 +46,12 @@ class Storm(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.shutdown()
         self.server_close()
 
@@ -67,7 +76,11 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "reset":
             self.close_connection = True
         elif fault in _CODES:
-            self._answer(int(fault), {}, f"<Error><Code>{_CODES[fault]}</Code><Message>a bad day</Message></Error>".encode())
+            self._answer(
+                int(fault),
+                {},
+                f"<Error><Code>{_CODES[fault]}</Code><Message>a bad day</Message></Error>".encode(),
+            )
         else:
             time.sleep(SLOW_S if fault == "slow" else 0)
             self._forward(body, short=fault == "truncated")
@@ -77,7 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self, body: bytes, *, short: bool) -> None:
         connection = http.client.HTTPConnection(self.server.target, timeout=30)
         try:
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            connection.putrequest(
+                self.command, self.path, skip_host=True, skip_accept_encoding=True
+            )
             for name, value in self.headers.items():
                 connection.putheader(name, value)
             connection.endheaders(body)
@@ -88,14 +103,27 @@ class _Handler(BaseHTTPRequestHandler):
             return
         finally:
             connection.close()
-        self._answer(answer.status, dict(answer.getheaders()), content, short=short and self.command == "GET")
+        self._answer(
+            answer.status, dict(answer.getheaders()), content, short=short and self.command == "GET"
+        )
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes, *, short: bool = False) -> None:
+    def _answer(
+        self, status: int, headers: dict[str, str], body: bytes, *, short: bool = False
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
-            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+            if name.lower() not in (
+                "content-length",
+                "transfer-encoding",
+                "connection",
+                "date",
+                "server",
+            ):
                 self.send_header(name, value)
-        self.send_header("Content-Length", headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(body)))
+        self.send_header(
+            "Content-Length",
+            headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(body)),
+        )
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body[: len(body) // 2] if short else body)

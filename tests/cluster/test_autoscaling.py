@@ -23,7 +23,9 @@ def growing(world: World) -> Iterator[Hosts]:
     with Hosts() as hosts:
         hosts.add_environment(world.bucket.environment)
         file = hosts.shared / "cluster.yaml"
-        environment = write_cluster(file, f"{hosts.network.prefix}.10:{GCS_PORT}", nodes=NODES, idle_s=6)
+        environment = write_cluster(
+            file, f"{hosts.network.prefix}.10:{GCS_PORT}", nodes=NODES, idle_s=6
+        )
         hosts.start_head(f"--autoscaling-config={file}", environment=environment)
         yield hosts
         for process in hosts.find(hosts.head, "ray start"):
@@ -39,7 +41,20 @@ def nodes(hosts: Hosts) -> int:
 def test_up_for_a_conversion_and_down_after_it(growing: Hosts, world: World) -> None:
     assert nodes(growing) == 0
     uri = storage.join(world.base, "grown")
-    command = ["python", "-m", "jobs.convert", "digits", "--split", "train", "--num", "4000", "--size", "64", "--to", uri]
+    command = [
+        "python",
+        "-m",
+        "jobs.convert",
+        "digits",
+        "--split",
+        "train",
+        "--num",
+        "4000",
+        "--size",
+        "64",
+        "--to",
+        uri,
+    ]
     driver = growing.run(command, "convert")
     wait_until(lambda: nodes(growing) == NODES, "the cluster has grown", growing.log("convert"))
     assert driver.wait(240) == 0, growing.log("convert").read_text()
@@ -52,7 +67,13 @@ def test_up_for_a_search_and_down_after_it(growing: Hosts, world: World) -> None
     content["schedule"]["steps"] = 8
     content["runtime"]["ledger"] = None
     space = {"schedule.optimizer.lr": {"type": "loguniform", "low": 1e-3, "high": 1e-1}}
-    content["tune"] = {"space": space, "metric": "labels/top1", "sampler": "random", "trials": 2, "concurrent": NODES}
+    content["tune"] = {
+        "space": space,
+        "metric": "labels/top1",
+        "sampler": "random",
+        "trials": 2,
+        "concurrent": NODES,
+    }
     run.config.write_text(yaml.safe_dump(content))
     driver = growing.run(["python", "-m", "jobs.tune", str(run.config)], run.name)
     wait_until(lambda: nodes(growing) == NODES, "the cluster has grown", growing.log(run.name))
@@ -62,11 +83,25 @@ def test_up_for_a_search_and_down_after_it(growing: Hosts, world: World) -> None
     wait_until(lambda: nodes(growing) == 0, "the cluster has shrunk", growing.log("head"))
 
 
-def test_an_elastic_training_gets_what_there_may_be_and_no_more_is_asked_for(growing: Hosts, world: World) -> None:
-    run = Run(growing, world.base, "grown", f"schedule.steps={STEPS}", "runtime.workers={min: 1, max: 8}", "runtime.grow_every_s=1")
+def test_an_elastic_training_gets_what_there_may_be_and_no_more_is_asked_for(
+    growing: Hosts, world: World
+) -> None:
+    run = Run(
+        growing,
+        world.base,
+        "grown",
+        f"schedule.steps={STEPS}",
+        "runtime.workers={min: 1, max: 8}",
+        "runtime.grow_every_s=1",
+    )
     growing.set_pace(2)
     driver = run.start()
-    wait_until(lambda: audit.attempts(run.uri)[-1:] != [] and audit.attempts(run.uri)[-1].world_size == NODES, "it has grown")
+    wait_until(
+        lambda: (
+            audit.attempts(run.uri)[-1:] != [] and audit.attempts(run.uri)[-1].world_size == NODES
+        ),
+        "it has grown",
+    )
     growing.set_pace(0)
     run.wait(driver)
     world.check(run, weights=False)

@@ -23,7 +23,11 @@ def working(hosts: Hosts, nodes: list[Machine], count: int, name: str) -> list[M
     found: list[Machine] = []
 
     def look() -> bool:
-        found[:] = [node for node in nodes if hosts.find(node, "ray::_call") or hosts.find(node, "ray::work")]
+        found[:] = [
+            node
+            for node in nodes
+            if hosts.find(node, "ray::_call") or hosts.find(node, "ray::work")
+        ]
         return len(found) >= count
 
     wait_until(look, f"{count} hosts work", hosts.log(name))
@@ -33,7 +37,19 @@ def working(hosts: Hosts, nodes: list[Machine], count: int, name: str) -> list[M
 def test_a_conversion_outlives_a_host(world: World) -> None:
     hosts, nodes = world.hosts, world.have(2)
     uri = storage.join(world.base, "digits")
-    command = ["python", "-m", "jobs.convert", "digits", "--split", "train", "--num", "6000", "--size", "64", "--to"]
+    command = [
+        "python",
+        "-m",
+        "jobs.convert",
+        "digits",
+        "--split",
+        "train",
+        "--num",
+        "6000",
+        "--size",
+        "64",
+        "--to",
+    ]
     driver = hosts.run([*command, uri], "convert")
     hosts.kill(working(hosts, nodes, 2, "convert")[0])
     assert driver.wait(240) == 0, hosts.log("convert").read_text()
@@ -49,7 +65,14 @@ def test_a_conversion_outlives_a_host(world: World) -> None:
 def test_an_evaluation_outlives_a_host(world: World) -> None:
     reference = world.reference()
     hosts, nodes = world.hosts, world.have(2)
-    command = ["python", "-m", "jobs.evaluate", reference.uri, "--data", storage.join(world.base, "train")]
+    command = [
+        "python",
+        "-m",
+        "jobs.evaluate",
+        reference.uri,
+        "--data",
+        storage.join(world.base, "train"),
+    ]
     reports = []
     for workers, out in (("12", "spread"), ("1", "alone")):
         uri = storage.join(world.base, "evaluated", out)
@@ -58,11 +81,20 @@ def test_an_evaluation_outlives_a_host(world: World) -> None:
             hosts.kill(working(hosts, nodes, 1, "evaluate")[0])
         assert driver.wait(240) == 0, hosts.log("evaluate").read_text()
         reports.append(json.loads(storage.read(storage.join(uri, "report.json"))))
-    spread, alone = ({name: value for name, value in report.items() if "/" in name} for report in reports)
+    spread, alone = (
+        {name: value for name, value in report.items() if "/" in name} for report in reports
+    )
     assert spread == alone
 
 
-PATHS = ("/api/jobs/", "/api/v0/nodes", "/api/v0/logs", "/api/v0/actors", "/nodes?view=summary", "/api/version")
+PATHS = (
+    "/api/jobs/",
+    "/api/v0/nodes",
+    "/api/v0/logs",
+    "/api/v0/actors",
+    "/nodes?view=summary",
+    "/api/version",
+)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -75,7 +107,14 @@ def test_nobody_gets_in_without_the_token(world: World, path: str) -> None:
 
 def test_no_job_without_the_token(world: World) -> None:
     job = {"entrypoint": "true"}
-    assert status(world.hosts.url("/api/jobs/"), {"Content-Type": "application/json"}, json.dumps(job).encode()) == 401
+    assert (
+        status(
+            world.hosts.url("/api/jobs/"),
+            {"Content-Type": "application/json"},
+            json.dumps(job).encode(),
+        )
+        == 401
+    )
     refused = ["ray", "job", "submit", f"--address={world.hosts.url('')}", "--", "true"]
     assert world.hosts.run(refused, "refused", {"RAY_AUTH_MODE": "disabled"}).wait(120) != 0
     assert "authentication is enabled" in world.hosts.log("refused").read_text()
@@ -84,7 +123,9 @@ def test_no_job_without_the_token(world: World) -> None:
 def status(url: str, headers: dict[str, str], data: bytes | None = None) -> int:
     """Of the answer."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, data, headers), timeout=60
+        ) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

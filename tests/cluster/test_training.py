@@ -1,4 +1,6 @@
-"""Each part of the system fails in turn: the training goes on, and ends with the same weights as an undisturbed run."""
+"""Each part of the system fails in turn: the training goes on, and ends with the same weights as
+an undisturbed run.
+"""
 
 import itertools
 import os
@@ -19,7 +21,9 @@ WARM = "mtl_ray.training.rank_process"
 
 
 def started_driver(world: World, run: Run) -> "object":
-    """A driver whose run has its first checkpoint, and then trains so slowly that every disturbance happens before its end."""
+    """A driver whose run has its first checkpoint, and then trains so slowly that every
+    disturbance happens before its end.
+    """
     world.hosts.set_pace(1)
     driver = run.start()
     run.wait_for_checkpoint()
@@ -40,7 +44,9 @@ def test_a_run_outlives(world: World, kind: str) -> None:
     victim, attempt = training(hosts, nodes), run.attempt()
     if kind == "exception":
         hosts.set_pace("a mistake of this test")
-        wait_until(lambda: "started again" in run.said(), "the exception is heard of", hosts.log(run.name))
+        wait_until(
+            lambda: "started again" in run.said(), "the exception is heard of", hosts.log(run.name)
+        )
     elif kind == "holder":
         hosts.holders(victim)[0].kill()
     elif kind == "raylet":
@@ -64,7 +70,10 @@ def test_a_dead_rank_costs_no_worker_of_ray(world: World) -> None:
     run = world.run("rank")
     driver = started_driver(world, run)
     run.wait_for_checkpoint(after_step=run.newest()[0])  # the group then knows of the one before
-    attempt, workers = run.attempt(), {worker.pid for node in nodes for worker in hosts.holders(node)}
+    attempt, workers = (
+        run.attempt(),
+        {worker.pid for node in nodes for worker in hosts.holders(node)},
+    )
     hosts.ranks(training(hosts, nodes))[0].kill()
     run.wait_for_checkpoint(after_attempt=attempt)
     assert {worker.pid for node in nodes for worker in hosts.holders(node)} == workers
@@ -95,7 +104,9 @@ def test_a_dead_worker_of_ray_is_followed_by_one_that_waits(world: World) -> Non
 
 
 def test_a_host_that_was_cut_off_publishes_nothing_when_it_is_back(world: World) -> None:
-    """Its raylet is suspended, so nobody ends its rank, which goes on training alone: the fence of the run must hold."""
+    """Its raylet is suspended, so nobody ends its rank, which goes on training alone: the fence
+    of the run must hold.
+    """
     hosts, nodes = world.hosts, world.have(2)
     run = world.run("zombie", "runtime.workers=1")
     driver = started_driver(world, run)
@@ -106,12 +117,20 @@ def test_a_host_that_was_cut_off_publishes_nothing_when_it_is_back(world: World)
     assert hosts.ranks(zombie), "the rank that was cut off should not know yet"
     hosts.set_pace(0)
     hosts.link(zombie, up=True)
-    wait_until(lambda: not hosts.ranks(zombie), "the rank that was cut off ends itself", hosts.log(run.name))
+    wait_until(
+        lambda: not hosts.ranks(zombie),
+        "the rank that was cut off ends itself",
+        hosts.log(run.name),
+    )
     run.wait(driver)
     owner = newest_attempt(run.uri)
     assert owner is not None
     assert owner.attempt > old
-    late = [place for place in checkpoint_folders(run.uri) if place.attempt == old and place.step > owner.ends[old] and is_whole(place)]
+    late = [
+        place
+        for place in checkpoint_folders(run.uri)
+        if place.attempt == old and place.step > owner.ends[old] and is_whole(place)
+    ]
     assert late == []
     world.check(run, weights=False)
 
@@ -120,7 +139,10 @@ def test_a_killed_driver_is_submitted_again(world: World) -> None:
     hosts, nodes = world.hosts, world.have(2)
     run = world.run("resubmitted")
     hosts.set_pace(1)
-    script = f"cd {os.getcwd()} && exec python -m jobs.train {run.config} {' '.join(map(repr, run.overrides))}"
+    script = (
+        f"cd {os.getcwd()} && exec python -m jobs.train {run.config} "
+        f"{' '.join(map(repr, run.overrides))}"
+    )
     submit = ["ray", "job", "submit", f"--address={hosts.url('')}", "--", "bash", "-c", script]
     first = hosts.run(submit, run.name)
     run.wait_for_checkpoint()
@@ -132,7 +154,9 @@ def test_a_killed_driver_is_submitted_again(world: World) -> None:
     run.wait_for_checkpoint(after_attempt=attempt)
     ranks = [rank for node in nodes for rank in hosts.ranks(node)]
     assert ranks
-    assert {rank.ppid() for rank in ranks} <= forked, "the second job uses the processes of the first that have imported torch"
+    assert {rank.ppid() for rank in ranks} <= forked, (
+        "the second job uses the processes of the first that have imported torch"
+    )
     hosts.set_pace(0)
     run.wait(second)
     world.check(run)
@@ -183,7 +207,11 @@ def test_the_s3_server_dies_and_comes_back(world: World) -> None:
     driver = started_driver(world, run)
     world.bucket.kill()
     try:
-        wait_until(lambda: "could not be written" in run.said(), "the loss is noticed", world.hosts.log(run.name))
+        wait_until(
+            lambda: "could not be written" in run.said(),
+            "the loss is noticed",
+            world.hosts.log(run.name),
+        )
         world.hosts.set_pace(0)
     finally:
         world.bucket.start()
@@ -193,7 +221,9 @@ def test_the_s3_server_dies_and_comes_back(world: World) -> None:
 
 
 def test_an_s3_server_with_bad_days(world: World) -> None:
-    """A third of all requests get a server error, a broken connection, a slow answer or a truncated body."""
+    """A third of all requests get a server error, a broken connection, a slow answer or a
+    truncated body.
+    """
     world.have(2)
     run = world.run("bad-days", "runtime.checkpoint_every_s=0.1")
     world.hosts.set_pace(0.5)
@@ -210,12 +240,23 @@ def test_an_s3_server_with_bad_days(world: World) -> None:
 def test_a_full_disk(world: World) -> None:
     world.have(2)
     small = world.hosts.network.folder / "small"
-    run = Run(world.hosts, world.base, "full-disk", "schedule.steps=60", "runtime.workers=2", f"runtime.storage={small}")
+    run = Run(
+        world.hosts,
+        world.base,
+        "full-disk",
+        "schedule.steps=60",
+        "runtime.workers=2",
+        f"runtime.storage={small}",
+    )
     run.uri = str(small / "full-disk")
     driver = started_driver(world, run)
     filler = small / "filler"
     fill(filler)
-    wait_until(lambda: "could not be written" in run.said(), "the full disk is noticed", world.hosts.log(run.name))
+    wait_until(
+        lambda: "could not be written" in run.said(),
+        "the full disk is noticed",
+        world.hosts.log(run.name),
+    )
     filler.unlink()
     world.hosts.set_pace(0)
     run.wait(driver)

@@ -1,4 +1,6 @@
-"""A head and workers of Ray from ``ray start``, with a token, and with their own ports and folders."""
+"""A head and workers of Ray from ``ray start``, with a token, and with their own ports and
+folders.
+"""
 
 import json
 import os
@@ -38,7 +40,13 @@ class LocalRay:
         self.processes: list[subprocess.Popen[bytes]] = []
         ports = free_ports(3)
         self.address, self.dashboard = f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}"
-        self.head = ("--head", f"--port={ports[0]}", "--num-cpus=0", "--dashboard-host=127.0.0.1", f"--dashboard-port={ports[1]}")
+        self.head = (
+            "--head",
+            f"--port={ports[0]}",
+            "--num-cpus=0",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={ports[1]}",
+        )
         self.head += (f"--ray-client-server-port={ports[2]}",)
 
     def __enter__(self) -> "LocalRay":
@@ -49,16 +57,26 @@ class LocalRay:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._end()
 
     def _end(self) -> None:
         for process in self.processes:
             process.kill()
             process.wait()
-        for path in Path("/proc").glob("[0-9]*/cmdline"):  # Ray starts some of its processes in their own process groups
+        for path in Path("/proc").glob(
+            "[0-9]*/cmdline"
+        ):  # Ray starts some of its processes in their own process groups
             try:
-                if str(self.folder).encode() + b"/" in path.read_bytes() and int(path.parent.name) != os.getpid():
+                if (
+                    str(self.folder).encode() + b"/" in path.read_bytes()
+                    and int(path.parent.name) != os.getpid()
+                ):
                     os.kill(int(path.parent.name), signal.SIGKILL)
             except (OSError, ProcessLookupError):
                 continue
@@ -70,16 +88,29 @@ class LocalRay:
 
     def _spawn(self, options: tuple[str, ...]) -> "subprocess.Popen[bytes]":
         folder = tempfile.mkdtemp(dir=self.folder)
-        common = ("--block", "--object-store-memory=80000000", "--disable-usage-stats", f"--temp-dir={folder}")
+        common = (
+            "--block",
+            "--object-store-memory=80000000",
+            "--disable-usage-stats",
+            f"--temp-dir={folder}",
+        )
         agent = f"--dashboard-agent-listen-port={free_ports(1)[0]}"
         with (self.folder / "log").open("ab") as log:
-            process = subprocess.Popen(["ray", "start", *options, *common, agent], env=self.environment, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                ["ray", "start", *options, *common, agent],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+            )
         self.processes.append(process)
         return process
 
     def nodes(self, *, alive: bool = True) -> list[dict[str, Any]]:
         """The nodes of ``ray list nodes`` that are alive, or those that are not."""
-        script = "import json; from ray.util.state import list_nodes; print(json.dumps([vars(n) for n in list_nodes()], default=str))"
+        script = (
+            "import json; from ray.util.state import list_nodes; print(json.dumps([vars(n) "
+            "for n in list_nodes()], default=str))"
+        )
         found = json.loads(self.python(script, RAY_ADDRESS=f"http://{self.dashboard}"))
         return [node for node in found if (node["state"] == "ALIVE") == alive]
 
@@ -94,7 +125,12 @@ class LocalRay:
     def python(self, script: str, **more: str) -> str:
         """The last line that a client prints."""
         done = subprocess.run(
-            [sys.executable, "-c", script], env=self.environment | more, capture_output=True, text=True, check=False, timeout=CLIENT_S
+            [sys.executable, "-c", script],
+            env=self.environment | more,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=CLIENT_S,
         )
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])

@@ -48,7 +48,10 @@ class Aws(Service):
     tokens: ClassVar[set[str]] = set()
 
     def do_PUT(self) -> None:
-        if self.path != "/latest/api/token" or not self.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "").isdigit():
+        if (
+            self.path != "/latest/api/token"
+            or not self.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "").isdigit()
+        ):
             self.refuse(400)
             return
         token = secrets.token_hex(8)
@@ -63,7 +66,11 @@ class Aws(Service):
         elif self.path != "/latest/meta-data/spot/instance-action" or not self.noticed.is_set():
             self.answer(404)
         else:
-            self.answer(200, f'{{"action": "terminate", "time": "{datetime.now(UTC) + timedelta(seconds=115):%Y-%m-%dT%H:%M:%SZ}"}}')
+            self.answer(
+                200,
+                f'{{"action": "terminate", "time": '
+                f'"{datetime.now(UTC) + timedelta(seconds=115):%Y-%m-%dT%H:%M:%SZ}"}}',
+            )
         self.asked.release()
 
 
@@ -74,7 +81,10 @@ class Gcp(Service):
         if self.failed():
             return
         place = urlsplit(self.path)
-        if self.headers.get("Metadata-Flavor") != "Google" or place.path != "/computeMetadata/v1/instance/preempted":
+        if (
+            self.headers.get("Metadata-Flavor") != "Google"
+            or place.path != "/computeMetadata/v1/instance/preempted"
+        ):
             self.refuse(403)
             return
         if parse_qs(place.query).get("wait_for_change") == ["true"]:
@@ -95,9 +105,12 @@ class Azure(Service):
             self.answer(200, "mine")
         else:
             when = f"{datetime.now(UTC) + timedelta(seconds=28):%a, %d %b %Y %H:%M:%S GMT}"
-            events = [("Preempt", "another"), ("Freeze", "mine")] + [("Preempt", "mine")] * self.noticed.is_set()
+            events = [("Preempt", "another"), ("Freeze", "mine")] + [
+                ("Preempt", "mine")
+            ] * self.noticed.is_set()
             listed = ", ".join(
-                f'{{"EventId": "e", "EventType": "{kind}", "ResourceType": "VirtualMachine", "Resources": ["{name}"], '
+                f'{{"EventId": "e", "EventType": "{kind}", "ResourceType": "VirtualMachine", '
+                f'"Resources": ["{name}"], '
                 f'"EventStatus": "Scheduled", "NotBefore": "{when}"}}'
                 for kind, name in events
             )
@@ -111,7 +124,12 @@ KINDS = {"aws": Aws, "gcp": Gcp, "azure": Azure}
 @contextmanager
 def metadata_service(cloud: str) -> Iterator[tuple[str, type[Service]]]:
     """The URL, and the class that holds the requests and the notice."""
-    state = {"noticed": threading.Event(), "refused": [], "asked": threading.Semaphore(0), "failures": []}
+    state = {
+        "noticed": threading.Event(),
+        "refused": [],
+        "asked": threading.Semaphore(0),
+        "failures": [],
+    }
     service = type(cloud, (KINDS[cloud],), state)
     server = ThreadingHTTPServer(("127.0.0.1", 0), service)
     server.daemon_threads = True

@@ -18,7 +18,13 @@ WAIT_S = 200
 def run(cluster: LocalRay, *command: str, **changes: str) -> subprocess.CompletedProcess[str]:
     environment = cluster.environment | changes
     return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=WAIT_S
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT_S,
     )
 
 
@@ -55,7 +61,18 @@ def a_notice_drains_the_worker(cluster: LocalRay, lock: Path) -> None:
     (node,) = [node["node_id"] for node in cluster.nodes() if not node["is_head_node"]]
     with metadata_service("aws") as (url, service):
         service.noticed.set()
-        options = ("--address", cluster.address, "--node-id", node, "--metadata", url, "--every", "0.05", "--lock", str(lock))
+        options = (
+            "--address",
+            cluster.address,
+            "--node-id",
+            node,
+            "--metadata",
+            url,
+            "--every",
+            "0.05",
+            "--lock",
+            str(lock),
+        )
         done = run(cluster, str(ROOT / "clusters" / "spot_watcher.py"), "aws", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"node {node} is being drained" in done.stdout

@@ -30,11 +30,31 @@ def fake_ray(tmp_path: Path) -> Path:
     return program.parent
 
 
-def watcher(cloud: str, url: str, tmp_path: Path, *options: str, path: Path | None = None, **more: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, str(WATCHER), cloud, "--address", "192.0.2.1:6379", "--metadata", url, "--every", "0.05"]
-    environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"], **more}
+def watcher(
+    cloud: str, url: str, tmp_path: Path, *options: str, path: Path | None = None, **more: str
+) -> "subprocess.Popen[str]":
+    command = [
+        sys.executable,
+        str(WATCHER),
+        cloud,
+        "--address",
+        "192.0.2.1:6379",
+        "--metadata",
+        url,
+        "--every",
+        "0.05",
+    ]
+    environment = {
+        **os.environ,
+        "PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"],
+        **more,
+    }
     return subprocess.Popen(
-        [*command, "--lock", str(tmp_path / "lock"), *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, "--lock", str(tmp_path / "lock"), *options],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -43,7 +63,9 @@ def test_a_notice_drains_the_node_with_the_time_that_is_left(cloud, fake_ray, tm
     calls = fake_ray.parent / "calls"
     with metadata_service(cloud) as (url, service):
         process = watcher(cloud, url, tmp_path, "--node-id", "abc", path=fake_ray)
-        for _ in range(1 if cloud == "gcp" else 4):  # polls without a notice; gcp answers when the value changes
+        for _ in range(
+            1 if cloud == "gcp" else 4
+        ):  # polls without a notice; gcp answers when the value changes
             assert service.asked.acquire(timeout=WAIT_S)
         assert not calls.exists()
         service.noticed.set()
@@ -52,7 +74,10 @@ def test_a_notice_drains_the_node_with_the_time_that_is_left(cloud, fake_ray, tm
     assert service.refused == []
     first, second = calls.read_text().splitlines()  # the first call fails and is made again
     for call in (first, second):
-        assert "drain-node --address 192.0.2.1:6379 --node-id abc --reason DRAIN_NODE_REASON_PREEMPTION" in call
+        assert (
+            "drain-node --address 192.0.2.1:6379 --node-id abc --reason "
+            "DRAIN_NODE_REASON_PREEMPTION" in call
+        )
         left = int(re.search(r"--deadline-remaining-seconds (\d+)", call)[1])
         assert 0 <= left <= LONGEST_S[cloud]
     assert "ray drain-node ended with 1" in said

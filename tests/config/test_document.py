@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from mtl_ray.config.document import dump, parse, scalar
 from mtl_ray.config.tree import plain
 
-WORDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x85\u2028\u2029\ufeff"), max_size=12)
+WORDS = st.text(
+    st.characters(exclude_categories=("Cs",), exclude_characters="\x85\u2028\u2029\ufeff"),
+    max_size=12,
+)
 TRICKY = st.sampled_from(
     [
         "1e-4",
@@ -36,7 +39,9 @@ TRICKY = st.sampled_from(
 )
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS | TRICKY
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS | TRICKY, inner, max_size=4), max_leaves=12
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS | TRICKY, inner, max_size=4),
+    max_leaves=12,
 )
 
 

@@ -11,12 +11,23 @@ from mtl_ray.config.load import load_tree, override_tree
 from mtl_ray.config.tree import Node, Origin, find, merge, plain
 
 KEYS = st.sampled_from(["a", "b", "c", "d"])
-SCALARS = st.integers() | st.booleans() | st.text("xyz", min_size=1) | st.floats(allow_nan=False, allow_infinity=False)
+SCALARS = (
+    st.integers()
+    | st.booleans()
+    | st.text("xyz", min_size=1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
 LISTS = st.lists(SCALARS, max_size=3)
 TREES = st.dictionaries(
-    KEYS, st.recursive(SCALARS | LISTS, lambda inner: st.dictionaries(KEYS, inner, max_size=3), max_leaves=6), max_size=4
+    KEYS,
+    st.recursive(
+        SCALARS | LISTS, lambda inner: st.dictionaries(KEYS, inner, max_size=3), max_leaves=6
+    ),
+    max_size=4,
 )
-MAPPINGS_ONLY = st.recursive(st.just({}), lambda inner: st.dictionaries(KEYS, inner, max_size=3), max_leaves=6)
+MAPPINGS_ONLY = st.recursive(
+    st.just({}), lambda inner: st.dictionaries(KEYS, inner, max_size=3), max_leaves=6
+)
 
 
 def node(values, source="x"):
@@ -65,12 +76,18 @@ def test_lists_replace():
 def test_a_mapping_of_another_type_replaces_whole():
     below = {"neck": {"type": "fpn", "channels": 64}}
     assert merged(below, {"neck": {"type": "pafpn"}}) == {"neck": {"type": "pafpn"}}
-    assert merged(below, {"neck": {"type": "fpn", "extra": 1}}) == {"neck": {"type": "fpn", "channels": 64, "extra": 1}}
-    assert merged(below, {"neck": {"extra": 1}}) == {"neck": {"type": "fpn", "channels": 64, "extra": 1}}
+    assert merged(below, {"neck": {"type": "fpn", "extra": 1}}) == {
+        "neck": {"type": "fpn", "channels": 64, "extra": 1}
+    }
+    assert merged(below, {"neck": {"extra": 1}}) == {
+        "neck": {"type": "fpn", "channels": 64, "extra": 1}
+    }
 
 
 def test_whole_numbers_laid_on_a_list_change_its_items():
-    assert merged({"a": [{"x": 1}, {"x": 2}]}, {"a": {"1": {"y": 3}}}) == {"a": [{"x": 1}, {"x": 2, "y": 3}]}
+    assert merged({"a": [{"x": 1}, {"x": 2}]}, {"a": {"1": {"y": 3}}}) == {
+        "a": [{"x": 1}, {"x": 2, "y": 3}]
+    }
     with pytest.raises(ValueError, match="item 2 is changed, but the list has 2"):
         merged({"a": [1, 2]}, {"a": {"2": 3}})
 
@@ -130,14 +147,25 @@ def test_bases_are_merged_left_to_right_then_the_file(tmp_path):
     tree = load_tree(path, ["e=5"])
     assert plain(tree) == {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}
     origins = [Path(str(tree.value[key].origin)).name for key in "abcde"]
-    assert origins == ["grandparent.yaml:1", "left.yaml:2", "right.yaml:1", "child.yaml:2", "command line"]
+    assert origins == [
+        "grandparent.yaml:1",
+        "left.yaml:2",
+        "right.yaml:1",
+        "child.yaml:2",
+        "command line",
+    ]
 
 
 def test_a_section_may_have_a_base_of_its_own(tmp_path):
     path = write(
-        tmp_path, base="a: 1\nb: {c: 2, d: 3}\n", child="part:\n  _base_: base.yaml\n  b: {c: 4}\nother: [{_base_: base.yaml, a: 5}]\n"
+        tmp_path,
+        base="a: 1\nb: {c: 2, d: 3}\n",
+        child="part:\n  _base_: base.yaml\n  b: {c: 4}\nother: [{_base_: base.yaml, a: 5}]\n",
     )
-    assert plain(load_tree(path, ["part.a=6"])) == {"part": {"a": 6, "b": {"c": 4, "d": 3}}, "other": [{"a": 5, "b": {"c": 2, "d": 3}}]}
+    assert plain(load_tree(path, ["part.a=6"])) == {
+        "part": {"a": 6, "b": {"c": 4, "d": 3}},
+        "other": [{"a": 5, "b": {"c": 2, "d": 3}}],
+    }
 
 
 def test_a_base_that_is_not_there_names_who_wants_it(tmp_path):
@@ -153,13 +181,23 @@ def test_a_circle_is_refused(tmp_path):
 
 
 def test_two_ways_to_the_same_base_are_no_circle(tmp_path):
-    path = write(tmp_path, base="x: 1\n", a="_base_: base.yaml\n", b="_base_: base.yaml\n", c="_base_: [a.yaml, b.yaml]\n")
+    path = write(
+        tmp_path,
+        base="x: 1\n",
+        a="_base_: base.yaml\n",
+        b="_base_: base.yaml\n",
+        c="_base_: [a.yaml, b.yaml]\n",
+    )
     assert plain(load_tree(path)) == {"x": 1}
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("- 1\n", "mapping of sections"), ("_base_: 3\n", "_base_ names a file"), ("_base_: [[x]]\n", "_base_ names a file")],
+    [
+        ("- 1\n", "mapping of sections"),
+        ("_base_: 3\n", "_base_ names a file"),
+        ("_base_: [[x]]\n", "_base_ names a file"),
+    ],
 )
 def test_files_of_another_form_are_refused(tmp_path, text, words):
     with pytest.raises(ValueError, match=words):

@@ -53,19 +53,47 @@ def test_a_small_config_is_typed():
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("optimizer:", "optimiser:", r"conf\.yaml:18: unknown key schedule\.optimiser; did you mean schedule\.optimizer\?"),
+        (
+            "optimizer:",
+            "optimiser:",
+            r"conf\.yaml:18: unknown key schedule\.optimiser; did you mean schedule\.optimizer\?",
+        ),
         (
             "channels: 64",
             "chanels: 64",
-            r"conf\.yaml:4: unknown key model\.necks\.fpn\.chanels; did you mean model\.necks\.fpn\.channels\?",
+            r"conf\.yaml:4: unknown key model\.necks\.fpn\.chanels; did you mean model\.necks\.fpn\.channels\?",  # noqa: E501
         ),
-        ("{type: flip, p: 0.5}", "{type: flip, prob: 0.5}", r"conf\.yaml:14: unknown key data\.augment\.0\.prob; .*direction"),
+        (
+            "{type: flip, p: 0.5}",
+            "{type: flip, prob: 0.5}",
+            r"conf\.yaml:14: unknown key data\.augment\.0\.prob; .*direction",
+        ),
         ("data:", "datta:", r"conf\.yaml:9: unknown key datta; did you mean data\?"),
-        ("epochs: 3", "epochs: -3", r"conf\.yaml:17: schedule\.epochs should be greater than 0, not -3"),
-        ("epochs: 3", "epochs: many", r"conf\.yaml:17: schedule\.epochs should be a valid number.*'many'"),
-        ("type: linear", "type: liner", r"conf\.yaml:8: model\.heads\.labels has the unknown type 'liner'; did you mean linear"),
-        ("{type: zoom}", "{p: 0.1}", r"conf\.yaml:15: data\.augment\.1 needs a type: one of flip, crop"),
-        ("{name: small}", "{name: 1e5}", r"conf\.yaml:19: runtime\.name should be a valid string, not 100000\.0"),
+        (
+            "epochs: 3",
+            "epochs: -3",
+            r"conf\.yaml:17: schedule\.epochs should be greater than 0, not -3",
+        ),
+        (
+            "epochs: 3",
+            "epochs: many",
+            r"conf\.yaml:17: schedule\.epochs should be a valid number.*'many'",
+        ),
+        (
+            "type: linear",
+            "type: liner",
+            r"conf\.yaml:8: model\.heads\.labels has the unknown type 'liner'; did you mean linear",
+        ),
+        (
+            "{type: zoom}",
+            "{p: 0.1}",
+            r"conf\.yaml:15: data\.augment\.1 needs a type: one of flip, crop",
+        ),
+        (
+            "{name: small}",
+            "{name: 1e5}",
+            r"conf\.yaml:19: runtime\.name should be a valid string, not 100000\.0",
+        ),
         ("runtime: {name: small}", "runtime: {}", r"conf\.yaml:19: runtime\.name is missing"),
         (
             "  epochs: 3",
@@ -96,7 +124,9 @@ def problems_of(*overrides: str, **changes: str) -> list[str]:
 
 
 def test_every_mistake_is_named_at_once():
-    """Unknown keys and types, values of a wrong type or range, missing keys, and what classes check by themselves."""
+    """Unknown keys and types, values of a wrong type or range, missing keys, and what classes
+    check by themselves.
+    """
     found = problems_of(
         "runtime.workers={min: 5, max: 2}",
         "schedule.optimizer.lr=-1",
@@ -122,8 +152,12 @@ def test_every_mistake_is_named_at_once():
     ):
         assert any(words in line for line in found), words
     assert all(line.startswith("command line: ") or line.startswith("conf.yaml:") for line in found)
-    assert sum("runtime.workers" in line for line in found) == 1, "a mapping is no number that is wrong"
-    assert not any("labels.levels" in line for line in found), "what a head of an unknown type may have is not known"
+    assert sum("runtime.workers" in line for line in found) == 1, (
+        "a mapping is no number that is wrong"
+    )
+    assert not any("labels.levels" in line for line in found), (
+        "what a head of an unknown type may have is not known"
+    )
 
 
 def test_a_misspelt_key_is_not_missing_too():
@@ -134,18 +168,29 @@ def test_a_misspelt_key_is_not_missing_too():
 
 
 def test_a_length_is_said_once():
-    assert problems_of("schedule.steps=7") == ["conf.yaml:16: schedule: give either epochs or steps, not both (null takes one away)"]
+    assert problems_of("schedule.steps=7") == [
+        "conf.yaml:16: schedule: give either epochs or steps, not both (null takes one away)"
+    ]
 
 
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("data.val.repeat=2", "data.val.repeat does nothing here: validation visits every sample of a split once"),
+        (
+            "data.val.repeat=2",
+            "data.val.repeat does nothing here: validation visits every sample of a split once",
+        ),
         ("data.val.balanced=0.1", "data.val.balanced does nothing here"),
         ("data.val.weights=[1]", "data.val.weights does nothing here"),
-        ("schedule.rate={type: cosine, gamma: 0.5}", "schedule.rate.gamma does nothing here: gamma is of a rate of type step"),
+        (
+            "schedule.rate={type: cosine, gamma: 0.5}",
+            "schedule.rate.gamma does nothing here: gamma is of a rate of type step",
+        ),
         ("schedule.rate={milestones: [0.5]}", "schedule.rate.milestones does nothing here"),
-        ("schedule.rate={type: constant, end: 0.5}", "schedule.rate.end does nothing here: end is of a rate of type poly or cosine"),
+        (
+            "schedule.rate={type: constant, end: 0.5}",
+            "schedule.rate.end does nothing here: end is of a rate of type poly or cosine",
+        ),
         ("schedule.rate={type: step, end: 0.5}", "schedule.rate.end does nothing here"),
         ("schedule.rate={type: step, power: 2}", "schedule.rate.power does nothing here"),
         ("schedule.rate={type: poly, gamma: 0.5}", "schedule.rate.gamma does nothing here"),
@@ -160,18 +205,23 @@ def test_files_that_older_versions_wrote_are_read():
     """They give every option, those too that have left."""
     older = (
         "data.val={uri: val, repeat: 1, balanced: null, weights: null}",
-        "schedule.rate={type: cosine, warmup: 0.1, end: 0.01, milestones: [0.67, 0.92], gamma: 0.1, power: 0.9}",
+        "schedule.rate={type: cosine, warmup: 0.1, end: 0.01, milestones: [0.67, 0.92], gamma: "
+        "0.1, power: 0.9}",
     )
     config = load(*older)
     assert config.schedule.rate == CosineLr(warmup=0.1)
     assert config.data.val == ValSplitConfig(uri="val")
     for kind in ("constant", "step", "poly"):
-        every = f"schedule.rate={{type: {kind}, end: 0.01, milestones: [0.67, 0.92], gamma: 0.1, power: 0.9}}"
+        every = f"schedule.rate={{type: {kind}, end: 0.01, milestones: [0.67, 0.92], gamma: 0.1, power: 0.9}}"  # noqa: E501
         assert load(every).schedule.rate.type == kind
-    tree = merge(parse(SMALL, "config.yaml"), override_tree(["data.val.repeat=3", "schedule.rate.gamma=0.5"]))
+    tree = merge(
+        parse(SMALL, "config.yaml"), override_tree(["data.val.repeat=3", "schedule.rate.gamma=0.5"])
+    )
     with pytest.raises(ValueError, match=r"data\.val\.repeat"):
         validate(tree, ExperimentConfig)
-    assert validate(tree, ExperimentConfig, written=True) == load(), "what a run wrote is read whatever it says of them"
+    assert validate(tree, ExperimentConfig, written=True) == load(), (
+        "what a run wrote is read whatever it says of them"
+    )
 
 
 def test_a_rate_without_a_type_is_a_cosine():
@@ -180,7 +230,12 @@ def test_a_rate_without_a_type_is_a_cosine():
 
 
 def test_null_takes_an_inherited_entry_away():
-    config = load("model.heads.labels=null", "model.necks.pool=null", "data.batch=null", "schedule.optimizer=null")
+    config = load(
+        "model.heads.labels=null",
+        "model.necks.pool=null",
+        "data.batch=null",
+        "schedule.optimizer=null",
+    )
     assert list(config.model.heads) == ["boxes"]
     assert list(config.model.necks) == ["fpn"]
     assert config.data.batch == 16
@@ -209,7 +264,9 @@ def test_a_changed_copy_is_validated_again():
 
 def test_each_value_is_shown_with_its_origin():
     tree = merge(parse(SMALL, "conf.yaml"), override_tree(["data.augment.1.p=0.25"]))
-    lines = dict(line.split("  # ") for line in show(tree, validate(tree, ExperimentConfig)).splitlines())
+    lines = dict(
+        line.split("  # ") for line in show(tree, validate(tree, ExperimentConfig)).splitlines()
+    )
     shown = {text.strip(): origin for text, origin in lines.items()}
     assert shown["schedule.optimizer.lr=0.0001"] == "conf.yaml:18"
     assert shown["data.augment.1.p=0.25"] == "command line"
@@ -232,12 +289,16 @@ def test_the_schema_accepts_what_validates_and_refuses_what_does_not(tmp_path):
     values = plain(parse(SMALL, "conf.yaml"))
     assert validator.is_valid(values)
     assert validator.is_valid({"_base_": "other.yaml", "model": {"heads": {"boxes": None}}})
-    assert validator.is_valid({"schedule": {"rate": {"warmup": 0.1}}, "model": {"heads": {"boxes": {"levels": ["P3"]}}}}), "of a base"
+    assert validator.is_valid(
+        {"schedule": {"rate": {"warmup": 0.1}}, "model": {"heads": {"boxes": {"levels": ["P3"]}}}}
+    ), "of a base"
     assert not validator.is_valid({"schedule": {"rate": {"type": "cosine", "gamma": 0.1}}})
     assert not validator.is_valid({**values, "unknown": 1})
     assert not validator.is_valid({"schedule": {"epochs": -1}})
     assert not validator.is_valid({"model": {"necks": {"p": {"type": "fpm"}}}})
-    assert written["$defs"]["ScheduleConfig"]["properties"]["accumulate"]["description"].startswith("Micro-batches")
+    assert written["$defs"]["ScheduleConfig"]["properties"]["accumulate"]["description"].startswith(
+        "Micro-batches"
+    )
     json.dumps(written)
 
 

@@ -23,12 +23,30 @@ STORE_BYTES = 80_000_000
 
 
 def main(folder: Path) -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE_BYTES})
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 0,
+            "include_dashboard": False,
+            "object_store_memory": STORE_BYTES,
+        },
+    )
     first = cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
     os.environ["RAY_ADDRESS"] = cluster.address
     ray.init(address=cluster.address, logging_level="ERROR")
-    options = ("schedule.steps=100000", "runtime.workers={min: 1, max: 2}", "runtime.grow_every_s=1", "runtime.max_failures=20")
-    config = config_of(folder, folder / "runs", *options, "runtime.checkpoint_every_steps=20", "schedule.evaluate_every_steps=100000")
+    options = (
+        "schedule.steps=100000",
+        "runtime.workers={min: 1, max: 2}",
+        "runtime.grow_every_s=1",
+        "runtime.max_failures=20",
+    )
+    config = config_of(
+        folder,
+        folder / "runs",
+        *options,
+        "runtime.checkpoint_every_steps=20",
+        "schedule.evaluate_every_steps=100000",
+    )
     end = threading.Event()
     seen: list[int] = []
     thread = threading.Thread(target=_train, args=(config, end))
@@ -79,7 +97,9 @@ def _wait_for(folder: Path, seen: list[int], world_size: int) -> None:
 
 def _drain(address: str, node_id: str) -> None:
     in_a_minute = int((time.time() + 60) * 1000)
-    accepted, why = GcsClient(address=address).drain_node(node_id, DRAIN_NODE_REASON_PREEMPTION, "taken away", in_a_minute)
+    accepted, why = GcsClient(address=address).drain_node(
+        node_id, DRAIN_NODE_REASON_PREEMPTION, "taken away", in_a_minute
+    )
     assert accepted, why
 
 

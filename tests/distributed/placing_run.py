@@ -17,7 +17,14 @@ def where(_: int) -> str:
 
 
 def main() -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE_BYTES})
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 0,
+            "include_dashboard": False,
+            "object_store_memory": STORE_BYTES,
+        },
+    )
     cluster.add_node(num_cpus=2, num_gpus=2, object_store_memory=STORE_BYTES)
     plain = cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
     ray.init(address=cluster.address, logging_level="ERROR")

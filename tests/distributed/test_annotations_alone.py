@@ -20,23 +20,51 @@ def write(path: Path, *, as_text: bool = False, **more: Any) -> str:
     images = [{"id": n, "file_name": f"gone/{n}.jpg", "width": 64, "height": 48} for n in range(40)]
     boxes = [[n % 7, 2, 4 + n % 13, 3 + n % 11] for n in range(80)]
     annotations = [
-        {"id": n, "image_id": n // 2, "category_id": n % 2, "bbox": box, "area": box[2] * box[3], "iscrowd": 0} | more
+        {
+            "id": n,
+            "image_id": n // 2,
+            "category_id": n % 2,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+        }
+        | more
         for n, box in enumerate(boxes)
     ]
     if as_text:
-        images = [image | {"id": str(image["id"]), "width": "64", "height": 48.0} for image in images]
-        annotations = [
-            each | {"image_id": float(each["image_id"]), "bbox": list(map(str, each["bbox"])), "iscrowd": "0"} for each in annotations
+        images = [
+            image | {"id": str(image["id"]), "width": "64", "height": 48.0} for image in images
         ]
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]}
+        annotations = [
+            each
+            | {
+                "image_id": float(each["image_id"]),
+                "bbox": list(map(str, each["bbox"])),
+                "iscrowd": "0",
+            }
+            for each in annotations
+        ]
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+    }
     path.write_text(json.dumps(content))
     return str(path)
 
 
 def test_anchors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uri = write(tmp_path / "a.json")
-    assert anchors.main(["--data", uri, "--num", "3", "--input", "64", "48", "--out", str(tmp_path / "out")]) == 0
-    assert f"note: {uri}: the sizes in the file were used; they were not compared with images" in capsys.readouterr().out
+    assert (
+        anchors.main(
+            ["--data", uri, "--num", "3", "--input", "64", "48", "--out", str(tmp_path / "out")]
+        )
+        == 0
+    )
+    assert (
+        f"note: {uri}: the sizes in the file were used; they were not compared with images"
+        in capsys.readouterr().out
+    )
     assert (tmp_path / "out" / "anchors.json").exists()
 
 
@@ -54,7 +82,9 @@ def test_an_area_that_is_not_known_is_none_that_is_zero(tmp_path: Path) -> None:
     assert not none.valid.any()
 
 
-@pytest.mark.parametrize("size", [{"width": None}, {"width": 0}, {"height": "many"}, {"height": -4}])
+@pytest.mark.parametrize(
+    "size", [{"width": None}, {"width": 0}, {"height": "many"}, {"height": -4}]
+)
 def test_an_image_without_a_size(tmp_path: Path, size: dict[str, Any]) -> None:
     uri = Path(write(tmp_path / "a.json"))
     content = json.loads(uri.read_text())
@@ -68,5 +98,11 @@ def test_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uri = write(tmp_path / "instances_all.json")
     assert split.main([uri, "--to", str(tmp_path / "parts"), "--parts", "train=3", "val=1"]) == 0
     assert f"note: {uri}: only annotations were read" in capsys.readouterr().out
-    parts = [json.loads((tmp_path / "parts" / f"instances_{name}.json").read_text()) for name in ("train", "val")]
-    assert [(len(part["images"]), len(part["annotations"])) for part in parts] == [(30, 60), (10, 20)]
+    parts = [
+        json.loads((tmp_path / "parts" / f"instances_{name}.json").read_text())
+        for name in ("train", "val")
+    ]
+    assert [(len(part["images"]), len(part["annotations"])) for part in parts] == [
+        (30, 60),
+        (10, 20),
+    ]

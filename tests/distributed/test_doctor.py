@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from mtl_ray.distributed.doctor import TESTED_RAY, _ray_folder, check_ray_token, check_ray_version, check_storage
+from mtl_ray.distributed.doctor import (
+    TESTED_RAY,
+    _ray_folder,
+    check_ray_token,
+    check_ray_version,
+    check_storage,
+)
 from mtl_ray.distributed.doctor_nodes import check_name_lookup
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +24,12 @@ ROOT = Path(__file__).parents[2]
 def doctor(*arguments: str, python_path: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(python_path or "")}
     return subprocess.run(
-        [sys.executable, "-m", "jobs.doctor", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "jobs.doctor", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -32,7 +43,9 @@ def test_this_machine_is_well(tmp_path):
 def test_a_torchvision_for_another_torch_is_said_in_words(tmp_path):
     package = tmp_path / "modules" / "torchvision"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
+    (package / "__init__.py").write_text(
+        'raise RuntimeError("operator torchvision::nms does not exist")'
+    )
     done = doctor("--storage", str(tmp_path / "runs"), python_path=tmp_path / "modules")
     assert done.returncode == 1
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("BROKEN  torch ")]
@@ -82,7 +95,8 @@ def test_names_that_are_looked_up_for_long_are_broken():
 
 
 @pytest.mark.parametrize(
-    ("version", "broken"), [("2.60.0", False), ("2.60.3", False), ("2.59.1", True), ("2.61.0", True), ("3.0.0rc1", True)]
+    ("version", "broken"),
+    [("2.60.0", False), ("2.60.3", False), ("2.59.1", True), ("2.61.0", True), ("3.0.0rc1", True)],
 )
 def test_a_ray_that_was_not_tested_is_said(version, broken):
     found = check_ray_version(version)
@@ -92,5 +106,7 @@ def test_a_ray_that_was_not_tested_is_said(version, broken):
 
 
 def test_the_tested_range_of_ray_is_that_of_the_project():
-    wanted = map(Requirement, tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+    wanted = map(
+        Requirement, tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    )
     assert [need.specifier for need in wanted if need.name == "ray"] == [TESTED_RAY]

@@ -37,9 +37,13 @@ def _note(folder: Path, number: int) -> int:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_results_come_in_order(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_come_in_order(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # on a terminal, progress is drawn
-    assert list(fan_out(_square, range(20), description="squares")) == [number * number for number in range(20)]
+    assert list(fan_out(_square, range(20), description="squares")) == [
+        number * number for number in range(20)
+    ]
     assert list(fan_out(_square, [], description="nothing")) == []
     assert "squares" in capsys.readouterr().err
 

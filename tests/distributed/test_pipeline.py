@@ -16,18 +16,34 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_expectations_are_held_against_the_figures():
-    assert check_expected({"boxes/mAP50": 0.85}, {"boxes/mAP50": 0.8}) == ("boxes/mAP50 0.850 >= 0.8", True)
-    assert check_expected({"a/x": 0.5, "b/y": 0.9}, {"a/x": 0.6, "b/y": 0.9}) == ("a/x 0.500 is below 0.6, b/y 0.900 >= 0.9", False)
+    assert check_expected({"boxes/mAP50": 0.85}, {"boxes/mAP50": 0.8}) == (
+        "boxes/mAP50 0.850 >= 0.8",
+        True,
+    )
+    assert check_expected({"a/x": 0.5, "b/y": 0.9}, {"a/x": 0.6, "b/y": 0.9}) == (
+        "a/x 0.500 is below 0.6, b/y 0.900 >= 0.9",
+        False,
+    )
     assert check_expected({"a/x": float("nan")}, {"a/x": 0.1})[1] is False
     assert check_expected({"a/x": 0.5}, {}) == ("1 figures", True)
-    with pytest.raises(ValueError, match="expects labels/mAP, which was not measured; there is a/x"):
+    with pytest.raises(
+        ValueError, match="expects labels/mAP, which was not measured; there is a/x"
+    ):
         check_expected({"a/x": 0.5}, {"labels/mAP": 0.1})
 
 
 def test_the_table_shows_every_stage_and_what_did_not_hold():
     stages = [
-        Stage(name="train", seconds=12.34, outcome=StageOutcome(result="done", where=str(Path.cwd() / "runs" / "x"))),
-        Stage(name="export", seconds=1.0, outcome=StageOutcome(result="parity failed", where="s3://bucket/x", held=False)),
+        Stage(
+            name="train",
+            seconds=12.34,
+            outcome=StageOutcome(result="done", where=str(Path.cwd() / "runs" / "x")),
+        ),
+        Stage(
+            name="export",
+            seconds=1.0,
+            outcome=StageOutcome(result="parity failed", where="s3://bucket/x", held=False),
+        ),
     ]
     lines = stage_table(stages).splitlines()
     assert re.fullmatch(r"train +12\.3 s  done +runs/x", lines[2])
@@ -37,9 +53,19 @@ def test_the_table_shows_every_stage_and_what_did_not_hold():
 
 
 def test_a_long_answer_is_shown_by_its_beginning():
-    answer = {"boxes": [{"bbox": [1.2648, 2.0], "score": 0.5}] * 5, "map": {"png": "x" * 100}, "labels": []}
+    answer = {
+        "boxes": [{"bbox": [1.2648, 2.0], "score": 0.5}] * 5,
+        "map": {"png": "x" * 100},
+        "labels": [],
+    }
     line = '    {"bbox": [1.265, 2.0], "score": 0.5},\n'
-    text = '{\n  "boxes": [\n' + line * 3 + '    ... 2 more\n  ],\n  "map": {"png": "' + "x" * 40 + '..."},\n  "labels": []\n}'
+    text = (
+        '{\n  "boxes": [\n'
+        + line * 3
+        + '    ... 2 more\n  ],\n  "map": {"png": "'
+        + "x" * 40
+        + '..."},\n  "labels": []\n}'
+    )
     assert answer_text(answer) == text
     assert answer_text([]) == "[]"
 
@@ -65,7 +91,7 @@ convert:
   train: {{type: digits, split: train, num: 12, size: 64}}
   val: {{type: digits, split: val, num: 6, size: 64}}
 pictures: 2
-"""
+"""  # noqa: E501
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.run(
@@ -82,8 +108,21 @@ pictures: 2
 def test_a_tiny_pipeline_runs_and_runs_again(tmp_path):
     first = run_pipeline(tmp_path)
     assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
-    stages = [line.split()[0] for line in first.stdout.split("stage ")[-1].splitlines() if line and line[0].isalpha()]
-    assert stages == ["convert", "convert", "train", "evaluate", "export", "serve", "compare", "all"]
+    stages = [
+        line.split()[0]
+        for line in first.stdout.split("stage ")[-1].splitlines()
+        if line and line[0].isalpha()
+    ]
+    assert stages == [
+        "convert",
+        "convert",
+        "train",
+        "evaluate",
+        "export",
+        "serve",
+        "compare",
+        "all",
+    ]
     assert '"class_name"' in first.stdout
     assert len(list((tmp_path / "runs" / "tiny" / "answers").glob("*.jpg"))) == 2
     again = run_pipeline(tmp_path, "expect={boxes/mAP50: 1.01}")

@@ -21,7 +21,9 @@ def test_a_group_makes_another_attempt_once_it_has_saved(run_state, caplog):
     with caplog.at_level(logging.WARNING):
         assert run_state.rank_failed(group, 0, "it said:\nno memory")
     assert "no memory" in caplog.text
-    assert run_state.stop_requested(group, 0) == (False, True), "the other rank of this attempt must exit"
+    assert run_state.stop_requested(group, 0) == (False, True), (
+        "the other rank of this attempt must exit"
+    )
     assert run_state.rank_failed(group, 0, "the process of the rank died"), "it follows the first"
     assert run_state.stop_requested(group, 1) == (False, False)
 
@@ -32,7 +34,9 @@ def test_a_group_that_saves_nothing_ends(run_state):
     run_state.start_group(2, "{}")
     run_state.checkpoint_saved(run_state.join("node", "{}"))
     assert run_state.rank_failed(run_state.join("node", "{}"), 0, "once")
-    assert not run_state.rank_failed(run_state.join("node", "{}"), 1, "again, and nothing was saved between")
+    assert not run_state.rank_failed(
+        run_state.join("node", "{}"), 1, "again, and nothing was saved between"
+    )
 
 
 def test_a_rank_that_is_done_while_another_has_failed_starts_again_too(run_state):

@@ -37,13 +37,22 @@ class Server:
 
     def ask(self, path: str, key: str | None = KEY, **options: object) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.request("POST" if "content" in options else "GET", self.url + path, headers=headers, timeout=60, **options)
+        return httpx.request(
+            "POST" if "content" in options else "GET",
+            self.url + path,
+            headers=headers,
+            timeout=60,
+            **options,
+        )
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("bundles")
-    return {"all": make_bundle(folder / "all", "boxes", "semantic", "labels"), "boxes": make_bundle(folder / "boxes", "boxes")}
+    return {
+        "all": make_bundle(folder / "all", "boxes", "semantic", "labels"),
+        "boxes": make_bundle(folder / "boxes", "boxes"),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +66,21 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(bundles: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     config = folder / "serve.yaml"
-    config.write_text(f"serve:\n  models: {{all: {bundles['all']}}}\n  replicas: 2\n  max_body_bytes: 200_000\n  api_key_env: SERVER_KEY\n")
+    config.write_text(
+        f"serve:\n  models: {{all: {bundles['all']}}}\n  replicas: 2\n  max_body_bytes: 200_000\n  "
+        "api_key_env: SERVER_KEY\n"
+    )
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "jobs.serve", str(config), bundles["boxes"], "--port", str(port), "serve.timeout_s=20"]
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.serve",
+        str(config),
+        bundles["boxes"],
+        "--port",
+        str(port),
+        "serve.timeout_s=20",
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     log = folder / "log"
     with open(log, "w") as out:
@@ -84,7 +105,9 @@ def server(bundles: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
             assert time.monotonic() < give_up, log.read_text()
             for path in ("/ping", "/models", "/-/routes"):
                 with suppress(httpx.HTTPError):
-                    early.append(httpx.get(url + path, headers={"Authorization": f"Bearer {KEY}"}, timeout=5))
+                    early.append(
+                        httpx.get(url + path, headers={"Authorization": f"Bearer {KEY}"}, timeout=5)
+                    )
             time.sleep(0.1)
         yield Server(process, url, log, early)
     finally:
@@ -102,14 +125,20 @@ def ports(process: psutil.Process) -> dict[str, list[tuple[str, int]]]:
             name, connections = " ".join(each.cmdline()), each.net_connections("inet")
         except psutil.NoSuchProcess:  # it has ended
             continue
-        listening = [connection.laddr for connection in connections if connection.status == psutil.CONN_LISTEN]
+        listening = [
+            connection.laddr
+            for connection in connections
+            if connection.status == psutil.CONN_LISTEN
+        ]
         if listening:
             found.setdefault(name, []).extend((address.ip, address.port) for address in listening)
     return found
 
 
 def answers_http(address: tuple[str, int]) -> bool:
-    host = {"::": "[::1]", "0.0.0.0": "127.0.0.1"}.get(address[0], address[0].removeprefix("::ffff:"))
+    host = {"::": "[::1]", "0.0.0.0": "127.0.0.1"}.get(
+        address[0], address[0].removeprefix("::ffff:")
+    )
     try:
         return bool(httpx.get(f"http://{host}:{address[1]}/", timeout=3).status_code)
     except httpx.HTTPError:
@@ -117,15 +146,29 @@ def answers_http(address: tuple[str, int]) -> bool:
 
 
 def test_only_this_machine_reaches_what_serve_opens(server: Server) -> None:
-    """HAProxy has three ports (ours, statistics, metrics), each replica takes HTTP, and Ray keeps a proxy in reserve."""
+    """HAProxy has three ports (ours, statistics, metrics), each replica takes HTTP, and Ray
+    keeps a proxy in reserve.
+    """
     haproxy: list[tuple[str, int]] = []
     give_up = time.monotonic() + 60
-    while not haproxy and time.monotonic() < give_up:  # the list may contain a process that was just replaced and has ended
+    while (
+        not haproxy and time.monotonic() < give_up
+    ):  # the list may contain a process that was just replaced and has ended
         found = ports(psutil.Process(server.process.pid))
-        haproxy = [address for name, addresses in found.items() if "haproxy.cfg" in name for address in addresses]
+        haproxy = [
+            address
+            for name, addresses in found.items()
+            if "haproxy.cfg" in name
+            for address in addresses
+        ]
     assert len(set(haproxy)) == 3
     assert {host for host, _ in haproxy} == {"127.0.0.1"}
-    ours = [address for name, addresses in found.items() if "ServeReplica" in name or "ProxyActor" in name for address in addresses]
+    ours = [
+        address
+        for name, addresses in found.items()
+        if "ServeReplica" in name or "ProxyActor" in name
+        for address in addresses
+    ]
     http = [address for address in ours if answers_http(address)]
     assert len(http) >= 3, "two replicas and the proxy in reserve"
     every = {host.removeprefix("::ffff:") for addresses in found.values() for host, _ in addresses}
@@ -143,9 +186,23 @@ def test_while_it_starts_it_says_so_in_our_words(server: Server) -> None:
 
 def test_it_answers_as_the_bundle_does(server: Server, picture: Path) -> None:
     (dog,) = server.ask("/predictions/boxes", content=picture.read_bytes()).json()
-    assert dog == {"class_label": 1, "class_name": "dog", "bbox": [16, 8, 48, 40], "score": pytest.approx(0.9)}
-    assert list(server.ask("/predictions/all", content=picture.read_bytes()).json()) == ["boxes", "semantic", "labels"]
-    assert server.ask("/predictions/all?head=semantic", content=picture.read_bytes()).headers["content-type"] == "image/png"
+    assert dog == {
+        "class_label": 1,
+        "class_name": "dog",
+        "bbox": [16, 8, 48, 40],
+        "score": pytest.approx(0.9),
+    }
+    assert list(server.ask("/predictions/all", content=picture.read_bytes()).json()) == [
+        "boxes",
+        "semantic",
+        "labels",
+    ]
+    assert (
+        server.ask("/predictions/all?head=semantic", content=picture.read_bytes()).headers[
+            "content-type"
+        ]
+        == "image/png"
+    )
     assert [model["name"] for model in server.ask("/models").json()["models"]] == ["all", "boxes"]
     assert server.ask("/ping", key=None).json() == {"status": "Healthy"}
     assert "<canvas" in server.ask("/", key=None).text
@@ -177,11 +234,20 @@ def test_compare_holds_and_sees_another_model(
 ) -> None:
     monkeypatch.setenv("SERVER_KEY", KEY)
     key = ["--api-key-env", "SERVER_KEY"]
-    assert main(["compare", f"{server.url}/predictions/all", bundles["all"], str(picture), *key]) == 0
+    assert (
+        main(["compare", f"{server.url}/predictions/all", bundles["all"], str(picture), *key]) == 0
+    )
     assert "the endpoint agrees with the model" in capsys.readouterr().out
-    for changes in ({"sure": "0.9, 0.4"}, {"fixed": "8,8,24,41, 32,8,56,24"}, {"kinds": "1, 1"}, {"white": "250"}):
+    for changes in (
+        {"sure": "0.9, 0.4"},
+        {"fixed": "8,8,24,41, 32,8,56,24"},
+        {"kinds": "1, 1"},
+        {"white": "250"},
+    ):
         other = make_bundle(tmp_path / "-".join(changes), "boxes", "semantic", "labels", **changes)
-        assert main(["compare", f"{server.url}/predictions/all", other, str(picture), *key]) == 1, changes
+        assert main(["compare", f"{server.url}/predictions/all", other, str(picture), *key]) == 1, (
+            changes
+        )
         assert "mismatch" in capsys.readouterr().out
 
 
@@ -209,9 +275,22 @@ def test_haproxy_listens_to_this_machine_and_ends_with_what_started_it(tmp_path:
     ]
     config.write_text("\n".join([*lines, ""]))
     with fast_proxy(5):
-        code = "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); time.sleep(100)"
-        command = [sys.executable, "-c", code, os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
+        code = (
+            "import subprocess, sys, time; print(subprocess.Popen(sys.argv[1:]).pid, "
+            "flush=True); time.sleep(100)"
+        )
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"],
+            "-db",
+            "-f",
+            str(config),
+        ]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as parent:
             assert parent.stdout is not None
             haproxy = psutil.Process(int(parent.stdout.readline()))
             give_up = time.monotonic() + 30
@@ -233,18 +312,49 @@ def test_where_nothing_is_deployed_yet_haproxy_answers_in_our_words(tmp_path: Pa
     texts = HAPROXY_CONFIG_TEMPLATE.splitlines()
     (not_found,) = (line for line in texts if "return status 404 content-type text/plain" in line)
     (routes,) = (line for line in texts if "if routes" in line and "return" in line)
-    routes = routes.replace("{{ route_info.status }}", "503").replace("{{ route_info.routes_content_type }}", "text/plain")
-    errors = [line.replace("{{ config.error_file_path }}", "/nowhere") for line in texts if line.startswith("    errorfile")]
+    routes = routes.replace("{{ route_info.status }}", "503").replace(
+        "{{ route_info.routes_content_type }}", "text/plain"
+    )
+    errors = [
+        line.replace("{{ config.error_file_path }}", "/nowhere")
+        for line in texts
+        if line.startswith("    errorfile")
+    ]
     config = tmp_path / "haproxy.cfg"
-    lines = ["defaults", "  mode http", "  timeout client 5s", "  timeout connect 5s", "  timeout server 5s", *errors]
-    lines += ["frontend prometheus", f"    bind :{metrics}", "frontend http_frontend", f"    bind 127.0.0.1:{port}"]
-    lines += ["    acl routes path -i /-/routes", routes.replace("{{ route_info.routes_message }}", "not populated")]
-    lines += ["    use_backend gone if { path /gone }", "    default_backend default_backend", "backend default_backend", not_found]
-    config.write_text("\n".join([*lines, "backend gone", f"    server one 127.0.0.1:{nowhere}", ""]))
+    lines = [
+        "defaults",
+        "  mode http",
+        "  timeout client 5s",
+        "  timeout connect 5s",
+        "  timeout server 5s",
+        *errors,
+    ]
+    lines += [
+        "frontend prometheus",
+        f"    bind :{metrics}",
+        "frontend http_frontend",
+        f"    bind 127.0.0.1:{port}",
+    ]
+    lines += [
+        "    acl routes path -i /-/routes",
+        routes.replace("{{ route_info.routes_message }}", "not populated"),
+    ]
+    lines += [
+        "    use_backend gone if { path /gone }",
+        "    default_backend default_backend",
+        "backend default_backend",
+        not_found,
+    ]
+    config.write_text(
+        "\n".join([*lines, "backend gone", f"    server one 127.0.0.1:{nowhere}", ""])
+    )
     assert len(errors) == 3
     with fast_proxy(5):
         command = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", str(config)]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as haproxy, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        with (
+            subprocess.Popen(command, stderr=subprocess.DEVNULL) as haproxy,
+            httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
+        ):
             try:
                 _until_it_listens(port)
                 for path in ("/ping", "/-/routes", "/gone", "/"):
@@ -272,7 +382,9 @@ def test_servers_on_one_machine_take_different_ports_for_their_replicas() -> Non
     with fast_proxy(5):
         first = int(os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"])
         last = int(os.environ["RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"])
-    assert 10_000 <= first < last < 32_768, "not among the ports that the system gives out by itself"
+    assert 10_000 <= first < last < 32_768, (
+        "not among the ports that the system gives out by itself"
+    )
     with socket.socket() as held:
         held.bind(("", first + 5))
         assert not _is_free(first + 5)
@@ -280,14 +392,19 @@ def test_servers_on_one_machine_take_different_ports_for_their_replicas() -> Non
     assert _is_free(first + 5)
 
 
-def test_inside_a_session_it_serves_and_leaves_ray_running(ray_session: None, bundles: dict[str, str], picture: Path) -> None:
+def test_inside_a_session_it_serves_and_leaves_ray_running(
+    ray_session: None, bundles: dict[str, str], picture: Path
+) -> None:
     import ray
 
     (port,) = free_ports(1)
     with serving(bundles, ServeConfig(port=port)) as url:
         answer = httpx.post(f"{url}/predictions/boxes", content=picture.read_bytes(), timeout=60)
         assert [item["class_name"] for item in answer.json()] == ["dog"]
-        with pytest.raises(ValueError, match="--port chooses another"), serving(bundles, ServeConfig(port=port)):
+        with (
+            pytest.raises(ValueError, match="--port chooses another"),
+            serving(bundles, ServeConfig(port=port)),
+        ):
             pass
     assert ray.is_initialized()
 
@@ -304,7 +421,9 @@ def test_inside_a_session_it_serves_and_leaves_ray_running(ray_session: None, bu
         (["{folder}/empty.yaml"], "there is no model to serve"),
     ],
 )
-def test_mistakes_are_said_before_ray_is_started(arguments: list[str], part: str, bundles: dict[str, str], tmp_path: Path) -> None:
+def test_mistakes_are_said_before_ray_is_started(
+    arguments: list[str], part: str, bundles: dict[str, str], tmp_path: Path
+) -> None:
     (tmp_path / "empty.yaml").write_text("serve: {}\n")
     with pytest.raises((ValueError, FileNotFoundError), match=part):
         main([argument.format(folder=tmp_path, boxes=bundles["boxes"]) for argument in arguments])

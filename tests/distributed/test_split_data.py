@@ -1,4 +1,6 @@
-"""Sharing out of splits and COCO files: what lies there afterwards, groups, duplicates, and the command line."""
+"""Sharing out of splits and COCO files: what lies there afterwards, groups, duplicates, and the
+command line.
+"""
 
 import json
 from pathlib import Path
@@ -26,9 +28,25 @@ def coco_file(path: Path, count: int = 30) -> dict[str, Any]:
     content = {
         "info": {"year": 2026},
         "licenses": [{"id": 1}],
-        "images": [{"id": 100 + n, "file_name": f"city{n % 3}/{n}.jpg", "height": 9, "width": 9, "film": n // 3} for n in range(count)],
+        "images": [
+            {
+                "id": 100 + n,
+                "file_name": f"city{n % 3}/{n}.jpg",
+                "height": 9,
+                "width": 9,
+                "film": n // 3,
+            }
+            for n in range(count)
+        ],
         "annotations": [
-            {"id": 7 * n + 5, "image_id": 100 + n // 2, "category_id": 3 + n % 2, "bbox": [0, 0, 2, 2], "area": 4, "iscrowd": 0}
+            {
+                "id": 7 * n + 5,
+                "image_id": 100 + n // 2,
+                "category_id": 3 + n % 2,
+                "bbox": [0, 0, 2, 2],
+                "area": 4,
+                "iscrowd": 0,
+            }
             for n in range(2 * count)
         ],
         "categories": [{"id": 3, "name": "a"}, {"id": 4, "name": "b"}],
@@ -44,15 +62,37 @@ def keys_of(uri: str) -> list[str]:
 
 def test_a_coco_file(tmp_path: Path) -> None:
     whole = coco_file(tmp_path / "instances_all.json")
-    parts = split_data(str(tmp_path / "instances_all.json"), str(tmp_path / "parts"), SplitOptions(shares=SHARES))
-    contents = [json.loads((tmp_path / "parts" / f"instances_{name}.json").read_text()) for name in SHARES]
-    assert [part.uri for part in parts] == [str(tmp_path / "parts" / f"instances_{name}.json") for name in SHARES]
-    assert [(part.images, part.groups, part.classes) for part in parts] == [(18, 18, {"a": 18, "b": 18}), (12, 12, {"a": 12, "b": 12})]
+    parts = split_data(
+        str(tmp_path / "instances_all.json"), str(tmp_path / "parts"), SplitOptions(shares=SHARES)
+    )
+    contents = [
+        json.loads((tmp_path / "parts" / f"instances_{name}.json").read_text()) for name in SHARES
+    ]
+    assert [part.uri for part in parts] == [
+        str(tmp_path / "parts" / f"instances_{name}.json") for name in SHARES
+    ]
+    assert [(part.images, part.groups, part.classes) for part in parts] == [
+        (18, 18, {"a": 18, "b": 18}),
+        (12, 12, {"a": 12, "b": 12}),
+    ]
     for name in ("images", "annotations"):
-        assert sorted((each for content in contents for each in content[name]), key=lambda each: each["id"]) == whole[name]
-    assert all(content[name] == whole[name] for content in contents for name in ("info", "licenses", "categories"))
+        assert (
+            sorted(
+                (each for content in contents for each in content[name]),
+                key=lambda each: each["id"],
+            )
+            == whole[name]
+        )
+    assert all(
+        content[name] == whole[name]
+        for content in contents
+        for name in ("info", "licenses", "categories")
+    )
     owners = [{image["id"] for image in content["images"]} for content in contents]
-    assert all({each["image_id"] for each in content["annotations"]} <= owned for content, owned in zip(contents, owners, strict=True))
+    assert all(
+        {each["image_id"] for each in content["annotations"]} <= owned
+        for content, owned in zip(contents, owners, strict=True)
+    )
     listed = [(tmp_path / "parts" / f"{name}.txt").read_text().split() for name in SHARES]
     assert listed == [[image["file_name"] for image in content["images"]] for content in contents]
     assert json.loads((tmp_path / "parts" / "split.json").read_text())["seed"] == 0
@@ -69,24 +109,47 @@ def test_a_coco_file(tmp_path: Path) -> None:
 )
 def test_groups(tmp_path: Path, wish: dict[str, str], group: Any) -> None:
     content = coco_file(tmp_path / "x.json")
-    (tmp_path / "groups.csv").write_text("".join(f"{image['file_name']},{group(image)}\n" for image in content["images"]))
-    wish = {key: str(tmp_path / "groups.csv") if value == "FILE" else value for key, value in wish.items()}
-    split_data(str(tmp_path / "x.json"), str(tmp_path / "parts"), SplitOptions(shares=SHARES, **wish))  # type: ignore[arg-type]
-    found = [{group(image) for image in json.loads((tmp_path / "parts" / f"x_{name}.json").read_text())["images"]} for name in SHARES]
+    (tmp_path / "groups.csv").write_text(
+        "".join(f"{image['file_name']},{group(image)}\n" for image in content["images"])
+    )
+    wish = {
+        key: str(tmp_path / "groups.csv") if value == "FILE" else value
+        for key, value in wish.items()
+    }
+    split_data(
+        str(tmp_path / "x.json"), str(tmp_path / "parts"), SplitOptions(shares=SHARES, **wish)
+    )  # type: ignore[arg-type]
+    found = [
+        {
+            group(image)
+            for image in json.loads((tmp_path / "parts" / f"x_{name}.json").read_text())["images"]
+        }
+        for name in SHARES
+    ]
     assert all(found)
     assert not found[0] & found[1]
 
 
 def test_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = convert(ConvertConfig(source=Digits(split="train", num=30, size=64), to=str(tmp_path / "all"))).uri
-    parts = split_data(whole, str(tmp_path / "parts"), SplitOptions(shares={"a": 2, "b": 1}, seed=3))
+    whole = convert(
+        ConvertConfig(source=Digits(split="train", num=30, size=64), to=str(tmp_path / "all"))
+    ).uri
+    parts = split_data(
+        whole, str(tmp_path / "parts"), SplitOptions(shares={"a": 2, "b": 1}, seed=3)
+    )
     keys = [keys_of(part.uri) for part in parts]
     assert [len(each) for each in keys] == [20, 10]
     assert sorted(keys[0] + keys[1]) == sorted(keys_of(whole))
     assert [(tmp_path / "parts" / f"{name}.txt").read_text().split() for name in "ab"] == keys
     first = open_split(parts[0].uri)
-    assert (first.vocabulary, first.manifest.shuffled) == (open_split(whole).vocabulary, open_split(whole).manifest.shuffled)
-    assert split_data(whole, str(tmp_path / "parts"), SplitOptions(shares={"a": 2, "b": 1}, seed=3)) == parts
+    assert (first.vocabulary, first.manifest.shuffled) == (
+        open_split(whole).vocabulary,
+        open_split(whole).manifest.shuffled,
+    )
+    assert (
+        split_data(whole, str(tmp_path / "parts"), SplitOptions(shares={"a": 2, "b": 1}, seed=3))
+        == parts
+    )
     with pytest.raises(ValueError, match=r"parts of another call \(different: seed\)"):
         split_data(whole, str(tmp_path / "parts"), SplitOptions(shares={"a": 2, "b": 1}, seed=4))
     assert [keys_of(part.uri) for part in parts] == keys
@@ -94,7 +157,9 @@ def test_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("ray_session")
 def test_by_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = convert(ConvertConfig(source=Digits(split="train", num=30, size=64), to=str(tmp_path / "all"))).uri
+    whole = convert(
+        ConvertConfig(source=Digits(split="train", num=30, size=64), to=str(tmp_path / "all"))
+    ).uri
     here = split_data(whole, str(tmp_path / "here"), SplitOptions(shares=SHARES), workers=1)
     monkeypatch.setattr(module, "_WORTH_TASKS", 7)
     there = split_data(whole, str(tmp_path / "there"), SplitOptions(shares=SHARES))
@@ -105,13 +170,26 @@ def test_equal_images_stay_together(tmp_path: Path) -> None:
     for number in range(24):
         path = tmp_path / "raw" / "all" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(".png", np.full((8, 8, 3), number // 4, np.uint8))[1].tobytes())
-    whole = convert(ConvertConfig(source=ImageFolder(root=str(tmp_path / "raw"), split="all"), to=str(tmp_path / "all"))).uri
+        path.write_bytes(
+            cv2.imencode(".png", np.full((8, 8, 3), number // 4, np.uint8))[1].tobytes()
+        )
+    whole = convert(
+        ConvertConfig(
+            source=ImageFolder(root=str(tmp_path / "raw"), split="all"), to=str(tmp_path / "all")
+        )
+    ).uri
     parts = split_data(whole, str(tmp_path / "parts"), SplitOptions(shares=SHARES))
-    shown = [{int(key.rpartition("/")[2].removesuffix(".png")) // 4 for key in keys_of(part.uri)} for part in parts]
+    shown = [
+        {int(key.rpartition("/")[2].removesuffix(".png")) // 4 for key in keys_of(part.uri)}
+        for part in parts
+    ]
     assert not shown[0] & shown[1]
-    assert [part.classes for part in parts] == [{"a": 2 * len(each), "b": 2 * len(each)} for each in shown]
-    apart = split_data(whole, str(tmp_path / "apart"), SplitOptions(shares=SHARES, join_duplicates=False))
+    assert [part.classes for part in parts] == [
+        {"a": 2 * len(each), "b": 2 * len(each)} for each in shown
+    ]
+    apart = split_data(
+        whole, str(tmp_path / "apart"), SplitOptions(shares=SHARES, join_duplicates=False)
+    )
     assert sum(part.groups for part in apart) == 24
 
 
@@ -120,8 +198,23 @@ def test_parts_are_read_as_splits_of_coco(tmp_path: Path) -> None:
     from mtl_ray.distributed.convert_files import convert_files
 
     convert_files(ConvertConfig(source=source, to=str(tmp_path / "set"), format="coco"))
-    split_data(str(tmp_path / "set" / "annotations" / "instances_train.json"), str(tmp_path / "set" / "parts"), SplitOptions(shares=SHARES))
-    assert len(open_source(Coco(root=str(tmp_path / "set"), split="train", annotations="parts/instances_val.json"))) == 5
+    split_data(
+        str(tmp_path / "set" / "annotations" / "instances_train.json"),
+        str(tmp_path / "set" / "parts"),
+        SplitOptions(shares=SHARES),
+    )
+    assert (
+        len(
+            open_source(
+                Coco(
+                    root=str(tmp_path / "set"),
+                    split="train",
+                    annotations="parts/instances_val.json",
+                )
+            )
+        )
+        == 5
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,7 +238,11 @@ def test_parts_are_read_as_splits_of_coco(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_requests_are_one_sentence(
-    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     content = coco_file(tmp_path / "x.json")
@@ -164,7 +261,22 @@ def test_wrong_requests_are_one_sentence(
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coco_file(tmp_path / "x.json")
-    assert main([str(tmp_path / "x.json"), "--to", str(tmp_path / "o"), "--parts", "train=8", "val=1", "test=1", "--seed", "5"]) == 0
+    assert (
+        main(
+            [
+                str(tmp_path / "x.json"),
+                "--to",
+                str(tmp_path / "o"),
+                "--parts",
+                "train=8",
+                "val=1",
+                "test=1",
+                "--seed",
+                "5",
+            ]
+        )
+        == 0
+    )
     shown = capsys.readouterr().out
     assert "images" in shown
     assert "80.0%" in shown

@@ -26,9 +26,23 @@ def start(folder: Path, *options: str) -> "subprocess.Popen[str]":
         write_split(str(folder / "train"), 50, 1)
         write_split(str(folder / "val"), 13, 2)
         config.write_text(yaml.safe_dump(values(folder, folder / "runs")))
-    command = [sys.executable, "-m", "jobs.train", str(config), f"runtime.ledger={folder / 'ledger'}", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.train",
+        str(config),
+        f"runtime.ledger={folder / 'ledger'}",
+        *options,
+    ]
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def wait_for_step(process: "subprocess.Popen[str]", folder: Path, step: int) -> None:
@@ -38,7 +52,11 @@ def wait_for_step(process: "subprocess.Popen[str]", folder: Path, step: int) -> 
         time.sleep(0.05)
 
 
-LONG = ("schedule.steps=3000", "schedule.evaluate_every_steps=3000", "runtime.checkpoint_every_steps=3000")
+LONG = (
+    "schedule.steps=3000",
+    "schedule.evaluate_every_steps=3000",
+    "runtime.checkpoint_every_steps=3000",
+)
 
 
 def test_a_polite_end_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
@@ -66,4 +84,6 @@ def test_nothing_is_left_of_a_driver_that_was_killed(tmp_path):
     process.kill()
     process.wait()
     _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
-    assert [each.name() for each in alive] == [], "the ranks, or Ray's processes, go on without a driver"
+    assert [each.name() for each in alive] == [], (
+        "the ranks, or Ray's processes, go on without a driver"
+    )

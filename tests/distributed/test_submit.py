@@ -18,7 +18,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NOT_SENT = (".git", ".venv", "data", "runs", "out", "wandb", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis")
+NOT_SENT = (
+    ".git",
+    ".venv",
+    "data",
+    "runs",
+    "out",
+    "wandb",
+    "__pycache__",
+    "*.egg-info",
+    ".*_cache",
+    ".hypothesis",
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,17 @@ class Cluster:
     def submit(self, *command: str, **changes: str) -> subprocess.CompletedProcess[str]:
         """Runs ``ray job submit --working-dir . -- COMMAND`` and waits for its end."""
         return subprocess.run(
-            ["ray", "job", "submit", "--address", self.address, "--working-dir", ".", "--", *command],
+            [
+                "ray",
+                "job",
+                "submit",
+                "--address",
+                self.address,
+                "--working-dir",
+                ".",
+                "--",
+                *command,
+            ],
             cwd=self.folder,
             env={**self.environment, **changes},
             capture_output=True,
@@ -66,7 +87,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     temporary = Path(f"/tmp/ms{os.getpid()}")  # short: it contains sockets
     temporary.mkdir()
     port, dashboard, agent, client = free_ports(4)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("RAY_")
+    } | {
         "HOME": str(home),
         "RAY_TMPDIR": str(temporary),
         "RAY_AUTH_MODE": "token",
@@ -81,9 +104,25 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         (folder / name / "large.bin").write_bytes(b"not sent")
     head = subprocess.Popen(
         [
-            *("ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=3"),
-            *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"),
-            *(f"--ray-client-server-port={client}", "--object-store-memory=150000000", "--disable-usage-stats"),
+            *(
+                "ray",
+                "start",
+                "--head",
+                "--block",
+                "--node-ip-address=127.0.0.1",
+                f"--port={port}",
+                "--num-cpus=3",
+            ),
+            *(
+                "--dashboard-host=127.0.0.1",
+                f"--dashboard-port={dashboard}",
+                f"--dashboard-agent-listen-port={agent}",
+            ),
+            *(
+                f"--ray-client-server-port={client}",
+                "--object-store-memory=150000000",
+                "--disable-usage-stats",
+            ),
         ],
         env=environment,
         stdout=subprocess.DEVNULL,
@@ -157,21 +196,53 @@ def test_only_the_code_is_sent(cluster):
 
 def test_a_relative_output_is_refused_in_words(cluster):
     done = cluster.submit(
-        "python", "-m", "jobs.convert", "digits", "--split", "train", "--num", "4", "--size", "64", "--to", "shards/train"
+        "python",
+        "-m",
+        "jobs.convert",
+        "digits",
+        "--split",
+        "train",
+        "--num",
+        "4",
+        "--size",
+        "64",
+        "--to",
+        "shards/train",
     )
     assert done.returncode != 0
     assert "relative path" in done.stdout + done.stderr
 
 
 def test_a_training_runs_unchanged(cluster, tmp_path):
-    for split, num in (("train", "1001"), ("val", "8")):  # the first is cut into two shards, each a Ray task
+    for split, num in (
+        ("train", "1001"),
+        ("val", "8"),
+    ):  # the first is cut into two shards, each a Ray task
         to = ("--to", str(tmp_path / split))
-        done = cluster.submit("python", "-m", "jobs.convert", "digits", "--split", split, "--num", num, "--size", "64", *to)
+        done = cluster.submit(
+            "python",
+            "-m",
+            "jobs.convert",
+            "digits",
+            "--split",
+            split,
+            "--num",
+            num,
+            "--size",
+            "64",
+            *to,
+        )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert len(list((tmp_path / "train").glob("*.arrow"))) == 2
     changes = [
         *(f"data.{split}.uri={tmp_path / split}" for split in ("train", "val")),
-        *("data.canvas.height=64", "data.canvas.width=64", "data.batch=4", "schedule.epochs=null", "schedule.steps=2"),
+        *(
+            "data.canvas.height=64",
+            "data.canvas.width=64",
+            "data.batch=4",
+            "schedule.epochs=null",
+            "schedule.steps=2",
+        ),
         *("runtime.workers=2", "runtime.name=submitted", f"runtime.storage={tmp_path / 'runs'}"),
     ]
     done = cluster.submit("python", "-m", "jobs.train", "configs/multitask/digits.yaml", *changes)

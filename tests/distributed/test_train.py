@@ -55,7 +55,9 @@ def die_at(folder: Path, step: int, marker: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_dead_worker_is_started_again_and_the_run_goes_on(ray_session, make_config, tmp_path, monkeypatch, capfd):
+def test_dead_worker_is_started_again_and_the_run_goes_on(
+    ray_session, make_config, tmp_path, monkeypatch, capfd
+):
     from mtl_ray.distributed import train as module
 
     marker, ledger, real = tmp_path / "killed", tmp_path / "ledger", module.run_worker
@@ -65,7 +67,12 @@ def test_dead_worker_is_started_again_and_the_run_goes_on(ray_session, make_conf
         return real(config, gpu, timeout_s, code_hash, run_state)
 
     monkeypatch.setattr(module, "run_worker", dies_once)
-    config = make_config("runtime.workers=2", "runtime.log_every_steps=1", f"runtime.ledger={ledger}", "schedule.steps=40")
+    config = make_config(
+        "runtime.workers=2",
+        "runtime.log_every_steps=1",
+        f"runtime.ledger={ledger}",
+        "schedule.steps=40",
+    )
     summary = module.train(config)
     run = tmp_path / "runs" / "run"
     assert marker.exists()
@@ -73,7 +80,9 @@ def test_dead_worker_is_started_again_and_the_run_goes_on(ray_session, make_conf
     last = checkpoint.read_state(checkpoint.newest(str(run)))
     assert summary["metrics"]["labels/top1"] == last.metrics["labels/top1"]
     assert (last.step, last.attempt) == (40, 2)
-    assert [row["step"] for row in read_scalars(str(run / "scalars.jsonl")) if row["mode"] == "train"] == list(range(1, 41))
+    assert [
+        row["step"] for row in read_scalars(str(run / "scalars.jsonl")) if row["mode"] == "train"
+    ] == list(range(1, 41))
     assert "40/40" in capfd.readouterr().err
     monkeypatch.undo()
     assert module.train(config) == summary
@@ -88,7 +97,9 @@ def test_a_run_without_a_length_is_refused_before_anything_starts(make_config, m
         module.train(make_config("schedule.steps=null", "schedule.epochs=null"))
 
 
-def test_mistake_inside_a_worker_is_one_sentence_and_not_repeated(ray_session, make_config, tmp_path):
+def test_mistake_inside_a_worker_is_one_sentence_and_not_repeated(
+    ray_session, make_config, tmp_path
+):
     from mtl_ray.distributed.train import train
 
     with pytest.raises(ValueError, match="too few for schedule"):
@@ -100,7 +111,9 @@ def test_mistake_inside_a_worker_is_one_sentence_and_not_repeated(ray_session, m
 def test_workers_that_find_no_room_are_told_what_there_is(ray_session, make_config, monkeypatch):
     from mtl_ray.distributed import train as module
 
-    monkeypatch.setattr(module, "PATIENCE_S", 1.0)  # how long machines may take to join: this Ray is not private
+    monkeypatch.setattr(
+        module, "PATIENCE_S", 1.0
+    )  # how long machines may take to join: this Ray is not private
     with pytest.raises(ValueError, match=r"3 workers ask for CPU=2 each; the machines have CPU=2"):
         module.train(make_config("runtime.workers=3", "runtime.cpus_per_worker=2"))
     with pytest.raises(ValueError, match="GPU=1 each; the machines have CPU=2, GPU=0"):
@@ -110,11 +123,16 @@ def test_workers_that_find_no_room_are_told_what_there_is(ray_session, make_conf
 def test_relative_output_of_a_submitted_job_is_refused(make_config, monkeypatch):
     from mtl_ray.distributed.train import with_absolute_uris
 
-    config = make_config("runtime.storage=runs", "data.val.uri=here/val", "data.train.uri=[a, s3://b/c/]")
+    config = make_config(
+        "runtime.storage=runs", "data.val.uri=here/val", "data.train.uri=[a, s3://b/c/]"
+    )
     monkeypatch.chdir("/tmp")
     absolute = with_absolute_uris(config)
     assert absolute.runtime.storage == "/tmp/runs"
-    assert (absolute.data.val.uri, absolute.data.train.uri) == ("/tmp/here/val", ("/tmp/a", "s3://b/c"))
+    assert (absolute.data.val.uri, absolute.data.train.uri) == (
+        "/tmp/here/val",
+        ("/tmp/a", "s3://b/c"),
+    )
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     with pytest.raises(ValueError, match=r"runtime\.storage runs is a relative path"):
         with_absolute_uris(config)

@@ -1,4 +1,6 @@
-"""A split of invented truth, the same as a COCO data set, and an untrained network to measure on it."""
+"""A split of invented truth, the same as a COCO data set, and an untrained network to measure on
+it.
+"""
 
 import json
 from pathlib import Path
@@ -24,16 +26,23 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def make_samples(predictor: Predictor) -> list[Sample]:
-    """Images of all sizes whose truth is near what the predictor says, so that figures are neither 0 nor 1.
+    """Images of all sizes whose truth is near what the predictor says, so that figures are neither
+    0 nor 1.
 
     Among them one without objects and one whose objects nobody annotated; some objects are crowds.
     """
     rng = np.random.default_rng(5)
     pictures = images(COUNT)
     samples = []
-    for number, (image, found) in enumerate(zip(pictures, predictor.predict(pictures), strict=True)):
+    for number, (image, found) in enumerate(
+        zip(pictures, predictor.predict(pictures), strict=True)
+    ):
         noise = rng.random(image.shape[:2]) < 0.3
-        semantic = np.where(noise, rng.choice(np.array([0, 1, 2, 255], np.uint8), noise.shape), found["semantic"].classes)
+        semantic = np.where(
+            noise,
+            rng.choice(np.array([0, 1, 2, 255], np.uint8), noise.shape),
+            found["semantic"].classes,
+        )
         likely = int(found["labels"].scores.argmax())
         samples.append(
             image_sample(
@@ -42,7 +51,9 @@ def make_samples(predictor: Predictor) -> list[Sample]:
                 height=image.shape[0],
                 width=image.shape[1],
                 labels=np.array([likely if rng.random() < 0.7 else 1 - likely]),
-                instances=None if number == 3 else near(rng, found["boxes"], 0 if number == 2 else 6),
+                instances=None
+                if number == 3
+                else near(rng, found["boxes"], 0 if number == 2 else 6),
                 semantic=png(semantic.astype(np.uint8)),
             )
         )
@@ -70,7 +81,9 @@ def near(rng: np.random.Generator, found: Detections, count: int) -> Instances:
 
 def write_split(uri: Path, samples: list[Sample], vocabulary: Vocabulary = VOCABULARY) -> str:
     entries = [write_shard(str(uri), shard_name("random", i), samples[i::2]) for i in range(2)]
-    publish_manifest(str(uri), entries, name="random", vocabulary=vocabulary, shuffled=True, provenance={})
+    publish_manifest(
+        str(uri), entries, name="random", vocabulary=vocabulary, shuffled=True, provenance={}
+    )
     return str(uri)
 
 
@@ -91,7 +104,9 @@ def split(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> st
 
 @pytest.fixture(scope="session")
 def coco(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The annotated objects of the split as an annotation file whose ids all start at 0, pictures in ``images`` beside it."""
+    """The annotated objects of the split as an annotation file whose ids all start at 0,
+    pictures in ``images`` beside it.
+    """
     folder = tmp_path_factory.mktemp("coco")
     (folder / "images").mkdir()
     annotated = [sample for sample in samples if sample.instances is not None]
@@ -99,7 +114,12 @@ def coco(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> str
     for number, sample in enumerate(annotated):
         (folder / "images" / sample.key).write_bytes(sample.image)
         assert sample.instances is not None
-        for box, label, crowd in zip(sample.instances.boxes_xyxy.tolist(), sample.instances.classes, sample.instances.crowd, strict=True):
+        for box, label, crowd in zip(
+            sample.instances.boxes_xyxy.tolist(),
+            sample.instances.classes,
+            sample.instances.crowd,
+            strict=True,
+        ):
             xywh = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
             annotations.append(
                 {
@@ -112,9 +132,14 @@ def coco(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> str
                 }
             )
     content = {
-        "images": [{"id": i, "file_name": s.key, "height": s.height, "width": s.width} for i, s in enumerate(annotated)],
+        "images": [
+            {"id": i, "file_name": s.key, "height": s.height, "width": s.width}
+            for i, s in enumerate(annotated)
+        ],
         "annotations": annotations,
-        "categories": [{"id": i, "name": name} for i, name in enumerate(VOCABULARY.classes["instances"])],
+        "categories": [
+            {"id": i, "name": name} for i, name in enumerate(VOCABULARY.classes["instances"])
+        ],
     }
     (folder / "val.json").write_text(json.dumps(content))
     return str(folder / "val.json")
@@ -122,4 +147,7 @@ def coco(samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> str
 
 def broken(samples: list[Sample], number: int) -> list[Sample]:
     """The samples, one of them with half its picture."""
-    return [s.with_image(data=s.image[: len(s.image) // 2]) if i == number else s for i, s in enumerate(samples)]
+    return [
+        s.with_image(data=s.image[: len(s.image) // 2]) if i == number else s
+        for i, s in enumerate(samples)
+    ]

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from mtl_ray.evaluation.coco_file import read_coco_file
-from mtl_ray.evaluation.coco_results import category_ids, category_ids_of, read_coco_results, write_coco_results
+from mtl_ray.evaluation.coco_results import (
+    category_ids,
+    category_ids_of,
+    read_coco_results,
+    write_coco_results,
+)
 from mtl_ray.evaluation.data import image_ids, image_number, open_data
 from mtl_ray.evaluation.predictions_file import ROWS, Spool, read_arrow, to_table, write_arrow
 from mtl_ray.geometry.masks import decode_rle
@@ -26,10 +31,21 @@ SQUARE = [[2, 2, 8, 2, 8, 8, 2, 8]]
 
 def annotations(**further: Any) -> dict[str, Any]:
     content: dict[str, Any] = {
-        "images": [{"id": 7, "file_name": "b.jpg", "height": 10, "width": 12}, {"id": 0, "file_name": "a.jpg", "height": 10, "width": 12}],
+        "images": [
+            {"id": 7, "file_name": "b.jpg", "height": 10, "width": 12},
+            {"id": 0, "file_name": "a.jpg", "height": 10, "width": 12},
+        ],
         "categories": [{"id": 90, "name": "late"}, {"id": 0, "name": "early"}],
         "annotations": [
-            {"id": 0, "image_id": 0, "category_id": 90, "bbox": [1.1, 2.2, 3.3, 4.4], "area": 5.5, "iscrowd": 0, "segmentation": SQUARE},
+            {
+                "id": 0,
+                "image_id": 0,
+                "category_id": 90,
+                "bbox": [1.1, 2.2, 3.3, 4.4],
+                "area": 5.5,
+                "iscrowd": 0,
+                "segmentation": SQUARE,
+            },
             {
                 "id": 1,
                 "image_id": 0,
@@ -70,7 +86,9 @@ def test_an_annotation_file_is_taken_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_real_annotations_find_their_pictures(shared_data: Path) -> None:
-    data = open_data(str(shared_data / "coco_mini" / "annotations" / "person_keypoints_val2017.json"))
+    data = open_data(
+        str(shared_data / "coco_mini" / "annotations" / "person_keypoints_val2017.json")
+    )
     assert all(len(sample.image) > 1000 for sample in data.samples(0, len(data), images=True))
     assert len(data.vocabulary.keypoints) == 17
     assert data.vocabulary.skeleton[0] == (15, 13)
@@ -81,14 +99,41 @@ def test_real_annotations_find_their_pictures(shared_data: Path) -> None:
     [
         ([], "not a COCO annotation file"),
         ({"images": []}, "not a COCO annotation file"),
-        (annotations(annotations=[{"id": 1, "image_id": 99, "category_id": 0, "bbox": [0, 0, 1, 1]}]), "99"),
-        (annotations(annotations=[{"id": 1, "image_id": 0, "category_id": 5, "bbox": [0, 0, 1, 1]}]), "5"),
+        (
+            annotations(
+                annotations=[{"id": 1, "image_id": 99, "category_id": 0, "bbox": [0, 0, 1, 1]}]
+            ),
+            "99",
+        ),
+        (
+            annotations(
+                annotations=[{"id": 1, "image_id": 0, "category_id": 5, "bbox": [0, 0, 1, 1]}]
+            ),
+            "5",
+        ),
         (annotations(annotations=[{"id": 1, "image_id": 0, "category_id": 0}]), "bbox"),
-        (annotations(annotations=[{"id": 9, "image_id": 0, "category_id": 0, "bbox": [0, 0, 1, 1, 1]}] * 4), "bbox of annotation 9"),
-        (annotations(annotations=[{"id": 9, "image_id": 0, "category_id": 0, "bbox": None}]), "bbox of annotation 9"),
-        (annotations(annotations=[{"id": 9, "image_id": 0, "category_id": 0, "bbox": [0, 0, "x", 1]}]), "cannot be read"),
+        (
+            annotations(
+                annotations=[{"id": 9, "image_id": 0, "category_id": 0, "bbox": [0, 0, 1, 1, 1]}]
+                * 4
+            ),
+            "bbox of annotation 9",
+        ),
+        (
+            annotations(annotations=[{"id": 9, "image_id": 0, "category_id": 0, "bbox": None}]),
+            "bbox of annotation 9",
+        ),
+        (
+            annotations(
+                annotations=[{"id": 9, "image_id": 0, "category_id": 0, "bbox": [0, 0, "x", 1]}]
+            ),
+            "cannot be read",
+        ),
         (annotations(annotations=[7]), "cannot be read"),
-        (annotations(images=[{"id": 1, "height": None, "width": 3}], annotations=[]), "cannot be read"),
+        (
+            annotations(images=[{"id": 1, "height": None, "width": 3}], annotations=[]),
+            "cannot be read",
+        ),
     ],
 )
 def test_what_is_no_annotation_file_is_refused(tmp_path: Path, content: Any, sentence: str) -> None:
@@ -105,7 +150,10 @@ def test_pictures_of_an_annotation_file_are_found_beside_it(tmp_path: Path) -> N
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / "images" / name).write_bytes(name.encode())
     uri = write(tmp_path / "annotations" / "ann.json", annotations())
-    assert [sample.image for sample in open_data(uri).samples(0, 2, images=True)] == [b"a.jpg", b"b.jpg"]
+    assert [sample.image for sample in open_data(uri).samples(0, 2, images=True)] == [
+        b"a.jpg",
+        b"b.jpg",
+    ]
     elsewhere = open_data(uri, str(tmp_path))
     assert [sample.image for sample in elsewhere.samples(0, 2, images=True)] == [b"", b""]
     assert "a.jpg is in none of" in elsewhere.where("0")
@@ -113,27 +161,41 @@ def test_pictures_of_an_annotation_file_are_found_beside_it(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "found"), [("./a.jpg", True), ("x\\..\\..\\secret.jpg", False), ("../secret.jpg", False), ("/a.jpg", True)]
+    ("name", "found"),
+    [
+        ("./a.jpg", True),
+        ("x\\..\\..\\secret.jpg", False),
+        ("../secret.jpg", False),
+        ("/a.jpg", True),
+    ],
 )
 def test_file_names_stay_inside_the_folder(tmp_path: Path, name: str, found: bool) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "secret.jpg").write_bytes(b"secret")
     (tmp_path / "images" / "a.jpg").write_bytes(b"image")
-    uri = write(tmp_path / "ann.json", annotations(images=[{"id": 0, "file_name": name}], annotations=[]))
+    uri = write(
+        tmp_path / "ann.json", annotations(images=[{"id": 0, "file_name": name}], annotations=[])
+    )
     data = open_data(uri, str(tmp_path / "images"))
     assert next(data.samples(0, 1, images=True)).image == (b"image" if found else b"")
     assert found or "leads out" in data.where("0")
 
 
 def test_images_are_called_by_the_numbers_of_their_files_where_these_tell_them_apart() -> None:
-    assert [image_number(key) for key in ("x/000000000139.jpg", "7", "a7.jpg", "")] == [139, 7, None, None]
+    assert [image_number(key) for key in ("x/000000000139.jpg", "7", "a7.jpg", "")] == [
+        139,
+        7,
+        None,
+        None,
+    ]
     assert image_ids(["0002.jpg", "x/1.png"]) == [2, 1]
     assert image_ids(["a/1.jpg", "b/1.jpg"]) == [1, 2]
     assert image_ids(["1.jpg", "one.jpg"]) == [1, 2]
 
 
 VOCABULARY = Vocabulary(
-    classes={"instances": ("a", "b", "c"), "labels": ("x", "y"), "semantic": ("sky",)}, category_ids={"instances": (3, 7, 90)}
+    classes={"instances": ("a", "b", "c"), "labels": ("x", "y"), "semantic": ("sky",)},
+    category_ids={"instances": (3, 7, 90)},
 )
 
 
@@ -141,9 +203,18 @@ def test_predictions_of_several_heads_come_back(tmp_path: Path) -> None:
     images = random_images(1)
     heads = {"boxes": head_of("yolov3"), "map": head_of("fcn"), "tags": head_of("multilabel")}
     tags = LabelScores(scores=np.array([0.1, 0.9], np.float32), exclusive=False)
-    found = [{"boxes": image.predicted, "map": SemanticMap(classes=np.zeros((4, 5), np.uint8)), "tags": tags} for image in images]
+    found = [
+        {
+            "boxes": image.predicted,
+            "map": SemanticMap(classes=np.zeros((4, 5), np.uint8)),
+            "tags": tags,
+        }
+        for image in images
+    ]
     uri = str(tmp_path / "predictions.arrow")
-    write_arrow(uri, to_table([sample_of(image) for image in images], found, heads), heads, VOCABULARY)
+    write_arrow(
+        uri, to_table([sample_of(image) for image in images], found, heads), heads, VOCABULARY
+    )
     stored = read_arrow(uri)
     assert (dict(stored.heads), stored.vocabulary) == (heads, VOCABULARY)
     for image in images:
@@ -160,7 +231,11 @@ def test_predictions_of_several_heads_come_back(tmp_path: Path) -> None:
 def test_a_results_file_comes_back(tmp_path: Path) -> None:
     images = random_images(2)
     heads = {"objects": head_of("retinanet")}
-    table = to_table([sample_of(image) for image in images], [{"objects": image.predicted} for image in images], heads)
+    table = to_table(
+        [sample_of(image) for image in images],
+        [{"objects": image.predicted} for image in images],
+        heads,
+    )
     uri = str(tmp_path / "objects.coco.json")
     write_coco_results(uri, table, "objects", DETECTION, category_ids(VOCABULARY))
     entries = json.loads((tmp_path / "objects.coco.json").read_text())
@@ -178,12 +253,18 @@ def test_a_results_file_comes_back(tmp_path: Path) -> None:
 
 def test_masks_alone_and_as_polygons_are_read(tmp_path: Path) -> None:
     entries = [{"image_id": 1, "category_id": 3, "score": 0.5, "segmentation": SQUARE}]
-    stored = read_coco_results(write(tmp_path / "dt.json", entries), VOCABULARY, lambda: {"1": (10, 12)})
+    stored = read_coco_results(
+        write(tmp_path / "dt.json", entries), VOCABULARY, lambda: {"1": (10, 12)}
+    )
     found = stored.by_name["1"]["boxes"]
     assert np.isnan(found.boxes_xyxy).all()
     assert decode_rle(found.masks[0], 10, 12).sum() == 36
-    table = to_table([image_sample(key="1", image=b"", height=10, width=12)], [{"boxes": found}], stored.heads)
-    write_coco_results(str(tmp_path / "again.json"), table, "boxes", DETECTION, category_ids(VOCABULARY))
+    table = to_table(
+        [image_sample(key="1", image=b"", height=10, width=12)], [{"boxes": found}], stored.heads
+    )
+    write_coco_results(
+        str(tmp_path / "again.json"), table, "boxes", DETECTION, category_ids(VOCABULARY)
+    )
     assert "bbox" not in json.loads((tmp_path / "again.json").read_text())[0]
 
 
@@ -207,25 +288,43 @@ def test_masks_alone_and_as_polygons_are_read(tmp_path: Path) -> None:
         ([ENTRY, ENTRY | {"segmentation": SQUARE}], "entry 0 has no segmentation"),
         ([ENTRY | {"keypoints": [1, 2, 3]}, ENTRY], "entry 1 has no keypoints"),
         ([ENTRY | {"keypoints": [1, 2]}], "keypoints of entry 0"),
-        ([ENTRY | {"keypoints": [1, 2, 3]}, ENTRY | {"keypoints": [1, 2, 3, 4, 5, 6]}], "keypoints of entry 1"),
+        (
+            [ENTRY | {"keypoints": [1, 2, 3]}, ENTRY | {"keypoints": [1, 2, 3, 4, 5, 6]}],
+            "keypoints of entry 1",
+        ),
     ],
 )
 def test_what_is_no_results_file_is_refused(tmp_path: Path, entries: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        read_coco_results(write(tmp_path / "dt.json", entries), dataclasses.replace(VOCABULARY, category_ids={}), dict)
+        read_coco_results(
+            write(tmp_path / "dt.json", entries),
+            dataclasses.replace(VOCABULARY, category_ids={}),
+            dict,
+        )
 
 
 def test_numbers_written_as_texts_are_numbers(tmp_path: Path) -> None:
     entry = {"image_id": "1", "category_id": "3", "score": "0.5", "bbox": ["1", "2", "3.5", 4]}
-    found = read_coco_results(write(tmp_path / "dt.json", [entry]), VOCABULARY, dict).by_name["1"]["boxes"]
+    found = read_coco_results(write(tmp_path / "dt.json", [entry]), VOCABULARY, dict).by_name["1"][
+        "boxes"
+    ]
     assert found.boxes_xyxy.tolist() == [[1, 2, 4.5, 6]]
     assert (found.scores.tolist(), found.classes.tolist()) == ([0.5], [0])
 
 
 def test_a_skeleton_that_points_nowhere_is_left_out(tmp_path: Path) -> None:
-    for skeleton, kept in (([[1, 2]], ((0, 1),)), ([[0, 1]], ((0, 1),)), ([[1, 9]], ()), ([[1]], ()), (7, ()), (None, ())):
+    for skeleton, kept in (
+        ([[1, 2]], ((0, 1),)),
+        ([[0, 1]], ((0, 1),)),
+        ([[1, 9]], ()),
+        ([[1]], ()),
+        (7, ()),
+        (None, ()),
+    ):
         categories = [{"id": 0, "name": "early", "keypoints": ["a", "b"], "skeleton": skeleton}]
-        file = read_coco_file(write(tmp_path / "ann.json", annotations(categories=categories, annotations=[])))
+        file = read_coco_file(
+            write(tmp_path / "ann.json", annotations(categories=categories, annotations=[]))
+        )
         assert file.vocabulary.skeleton == kept
 
 
@@ -235,18 +334,25 @@ def test_predictions_are_spooled_to_a_file_and_decoded_one_by_one(tmp_path: Path
     maps = [np.full((4, 5), row % 3, np.uint8) for row in range(len(images))]
     with Spool(heads) as spool:
         for image, classes in zip(images, maps, strict=True):
-            spool.add(sample_of(image), {"map": SemanticMap(classes=classes), "boxes": image.predicted})
+            spool.add(
+                sample_of(image), {"map": SemanticMap(classes=classes), "boxes": image.predicted}
+            )
         table = spool.table()
     assert table["key"].num_chunks == 3, "what was added is written in parts, not held to the end"
     samples = [sample_of(image) for image in images]
-    found = [{"map": SemanticMap(classes=classes), "boxes": image.predicted} for image, classes in zip(images, maps, strict=True)]
+    found = [
+        {"map": SemanticMap(classes=classes), "boxes": image.predicted}
+        for image, classes in zip(images, maps, strict=True)
+    ]
     assert table.equals(to_table(samples, found, heads))
     write_arrow(str(tmp_path / "predictions.arrow"), table, heads, VOCABULARY)
     stored = read_arrow(str(tmp_path / "predictions.arrow"))
     assert list(stored.by_name) == [image.key for image in images]
     for image, classes in zip(images, maps, strict=True):
         np.testing.assert_array_equal(stored.by_name[image.key]["map"].classes, classes)
-        np.testing.assert_array_equal(stored.by_name[image.key]["boxes"].boxes_xyxy, image.predicted.boxes_xyxy)
+        np.testing.assert_array_equal(
+            stored.by_name[image.key]["boxes"].boxes_xyxy, image.predicted.boxes_xyxy
+        )
     with Spool(heads) as empty:
         assert empty.table().num_rows == 0
 
@@ -254,7 +360,12 @@ def test_predictions_are_spooled_to_a_file_and_decoded_one_by_one(tmp_path: Path
 def test_categories_beside_those_of_the_source_are_left_out_and_noted(tmp_path: Path) -> None:
     box = {"image_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}
     stored = read_coco_results(
-        write(tmp_path / "dt.json", [box | {"category_id": 4}, box | {"category_id": 7, "image_id": 2}]), VOCABULARY, dict
+        write(
+            tmp_path / "dt.json",
+            [box | {"category_id": 4}, box | {"category_id": 7, "image_id": 2}],
+        ),
+        VOCABULARY,
+        dict,
     )
     assert (len(stored.by_name["1"]["boxes"]), len(stored.by_name["2"]["boxes"])) == (0, 1)
     assert "category 4" in stored.notes[0]
@@ -268,7 +379,9 @@ def test_categories_are_called_as_the_data_calls_them(tmp_path: Path) -> None:
     assert category_ids_of((), Vocabulary(classes={"labels": ("x",)})) == []
     heads = {"boxes": head_of("yolov3")}
     table = to_table(
-        [image_sample(key="scene-1", image=b"", height=9, width=9)], [{"boxes": detections([[0, 0, 4, 4]], [0.5], [2])}], heads
+        [image_sample(key="scene-1", image=b"", height=9, width=9)],
+        [{"boxes": detections([[0, 0, 4, 4]], [0.5], [2])}],
+        heads,
     )
     write_coco_results(str(tmp_path / "dt.json"), table, "boxes", DETECTION, category_ids(plain))
     entry = json.loads((tmp_path / "dt.json").read_text())[0]

@@ -40,7 +40,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def split(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_split(tmp_path_factory.mktemp("export") / "val", make_samples(open_checkpoint(checkpoint)))
+    return write_split(
+        tmp_path_factory.mktemp("export") / "val", make_samples(open_checkpoint(checkpoint))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,9 @@ def exported(checkpoint: str, split: str, tmp_path_factory: pytest.TempPathFacto
 
 
 def write(predictor: TorchPredictor, to: Path, **config: Any) -> WrittenBundle:
-    return write_bundle(predictor, generate_samples(IMAGE, 5), "generated", str(to), ExportConfig(**config), {})
+    return write_bundle(
+        predictor, generate_samples(IMAGE, 5), "generated", str(to), ExportConfig(**config), {}
+    )
 
 
 def agree(first: Predictor, second: Predictor) -> None:
@@ -60,9 +64,15 @@ def agree(first: Predictor, second: Predictor) -> None:
     for ours, theirs in zip(first.predict(images()), second.predict(images()), strict=True):
         assert list(ours) == list(theirs)
         for name, head in first.heads.items():
-            fields = {"boxes": ("boxes_xyxy", "scores", "classes"), "map": ("classes",), "labels": ("scores",)}
+            fields = {
+                "boxes": ("boxes_xyxy", "scores", "classes"),
+                "map": ("classes",),
+                "labels": ("scores",),
+            }
             for field in fields[head.task.view]:
-                np.testing.assert_allclose(getattr(ours[name], field), getattr(theirs[name], field), rtol=1e-4, atol=1e-3)
+                np.testing.assert_allclose(
+                    getattr(ours[name], field), getattr(theirs[name], field), rtol=1e-4, atol=1e-3
+                )
 
 
 def test_bundle_predicts_what_its_checkpoint_predicts(checkpoint: str, exported: str) -> None:
@@ -71,13 +81,37 @@ def test_bundle_predicts_what_its_checkpoint_predicts(checkpoint: str, exported:
 
 def test_bundle_says_what_it_is_and_where_from(checkpoint: str, exported: str, split: str) -> None:
     bundle = open_artifact(exported, kind="bundle")
-    assert set(bundle.names) == {"model.onnx", "signature.json", "config.yaml", "metrics.json", "parity.json"}
+    assert set(bundle.names) == {
+        "model.onnx",
+        "signature.json",
+        "config.yaml",
+        "metrics.json",
+        "parity.json",
+    }
     assert json.loads(bundle.read("metrics.json"))["checkpoint"] == checkpoint
     graph = onnx.load_from_string(bundle.read("model.onnx")).graph
-    assert [dim.dim_param for dim in graph.input[0].type.tensor_type.shape.dim] == ["batch", "", "height", "width"]
-    assert [output.name for output in graph.output] == ["boxes.boxes", "boxes.scores", "boxes.classes", "semantic.classes", "labels.scores"]
-    assert not [name for name in (initializer.name for initializer in graph.initializer) if "auxiliary" in name]
-    assert len(bundle.read("model.onnx")) < 2 * sum(numpy_helper.to_array(each).nbytes for each in graph.initializer) + 500_000
+    assert [dim.dim_param for dim in graph.input[0].type.tensor_type.shape.dim] == [
+        "batch",
+        "",
+        "height",
+        "width",
+    ]
+    assert [output.name for output in graph.output] == [
+        "boxes.boxes",
+        "boxes.scores",
+        "boxes.classes",
+        "semantic.classes",
+        "labels.scores",
+    ]
+    assert not [
+        name
+        for name in (initializer.name for initializer in graph.initializer)
+        if "auxiliary" in name
+    ]
+    assert (
+        len(bundle.read("model.onnx"))
+        < 2 * sum(numpy_helper.to_array(each).nbytes for each in graph.initializer) + 500_000
+    )
     parity = json.loads(bundle.read("parity.json"))
     assert parity["passed"]
     assert parity["source"] == split
@@ -89,7 +123,9 @@ def test_bundle_says_what_it_is_and_where_from(checkpoint: str, exported: str, s
     assert 0 < measured["semantic/mIoU"] < 1
 
 
-def test_nothing_is_written_over_a_bundle(checkpoint: str, exported: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_written_over_a_bundle(
+    checkpoint: str, exported: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ValueError, match="holds a bundle already"):
         main([checkpoint, "--to", exported])
 
@@ -99,7 +135,11 @@ def spoil(make: Callable[..., Traced], factor: float) -> Callable[..., Traced]:
 
     def spoilt(*arguments: Any) -> Traced:
         traced = make(*arguments)
-        weights = [each for each in traced.model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT and len(each.dims) == 4]
+        weights = [
+            each
+            for each in traced.model.graph.initializer
+            if each.data_type == onnx.TensorProto.FLOAT and len(each.dims) == 4
+        ]
         values = numpy_helper.to_array(weights[-1]) * np.float32(factor)
         weights[-1].CopyFrom(numpy_helper.from_array(values, weights[-1].name))
         return traced
@@ -108,7 +148,11 @@ def spoil(make: Callable[..., Traced], factor: float) -> Callable[..., Traced]:
 
 
 def test_a_spoilt_graph_ends_with_1_and_no_bundle(
-    checkpoint: str, split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkpoint: str,
+    split: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(bundle_room, "to_onnx", spoil(bundle_room.to_onnx, 1.1))
     assert main([checkpoint, "--to", str(tmp_path / "bundle"), f"data.val.uri={split}"]) == 1
@@ -118,31 +162,52 @@ def test_a_spoilt_graph_ends_with_1_and_no_bundle(
     assert "no bundle was written" in said.err
 
 
-def test_raw_layout_with_triton_names_and_normalised_input(predictor: Callable[..., TorchPredictor], tmp_path: Path) -> None:
+def test_raw_layout_with_triton_names_and_normalised_input(
+    predictor: Callable[..., TorchPredictor], tmp_path: Path
+) -> None:
     model = predictor("yolov3", "aux", "fcn", "multilabel")
     write(model, tmp_path / "bundle", layout="raw", names="triton", input="float32")
     bundle = BundlePredictor(str(tmp_path / "bundle"), threads=1)
-    assert [(each.name, each.dtype) for each in bundle.signature.inputs] == [("INPUT__0", "float32")]
+    assert [(each.name, each.dtype) for each in bundle.signature.inputs] == [
+        ("INPUT__0", "float32")
+    ]
     assert [(out.name, out.head, out.field) for out in bundle.signature.outputs] == [
         ("OUTPUT__0", "yolov3", "candidates"),
         ("OUTPUT__1", "fcn", "classes"),
         ("OUTPUT__2", "multilabel", "scores"),
     ]
-    graph = onnx.load_from_string(open_artifact(str(tmp_path / "bundle"), kind="bundle").read("model.onnx")).graph
-    assert [dim.dim_param or dim.dim_value for dim in graph.output[0].type.tensor_type.shape.dim] == ["batch", "anchors", 8]
+    graph = onnx.load_from_string(
+        open_artifact(str(tmp_path / "bundle"), kind="bundle").read("model.onnx")
+    ).graph
+    assert [
+        dim.dim_param or dim.dim_value for dim in graph.output[0].type.tensor_type.shape.dim
+    ] == ["batch", "anchors", 8]
     agree(model, bundle)
-    assert any(len(found["yolov3"]) for found in bundle.predict(images())), "there are boxes to compare"
-    assert len({int(c) for found in bundle.predict(images()) for c in np.unique(found["fcn"].classes)}) == 2, "and both classes"
+    assert any(len(found["yolov3"]) for found in bundle.predict(images())), (
+        "there are boxes to compare"
+    )
+    assert (
+        len({int(c) for found in bundle.predict(images()) for c in np.unique(found["fcn"].classes)})
+        == 2
+    ), "and both classes"
 
 
-def test_objectness_is_1_where_a_head_has_none_and_sizes_may_be_fixed(predictor: Callable[..., TorchPredictor], tmp_path: Path) -> None:
+def test_objectness_is_1_where_a_head_has_none_and_sizes_may_be_fixed(
+    predictor: Callable[..., TorchPredictor], tmp_path: Path
+) -> None:
     model = predictor("retinanet", "linear")
     made = write(model, tmp_path / "bundle", layout="raw", size="fixed")
     assert {check.canvas for check in made.parity.checks} == {"128x96"}
     bundle = BundlePredictor(str(tmp_path / "bundle"), threads=1)
-    graph = onnx.load_from_string(open_artifact(str(tmp_path / "bundle"), kind="bundle").read("model.onnx")).graph
-    assert [dim.dim_param or dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim] == ["batch", 3, 96, 128]
-    candidates = bundle.run({"image": np.zeros((2, 3, 96, 128), np.uint8)})["retinanet"]["candidates"]
+    graph = onnx.load_from_string(
+        open_artifact(str(tmp_path / "bundle"), kind="bundle").read("model.onnx")
+    ).graph
+    assert [
+        dim.dim_param or dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim
+    ] == ["batch", 3, 96, 128]
+    candidates = bundle.run({"image": np.zeros((2, 3, 96, 128), np.uint8)})["retinanet"][
+        "candidates"
+    ]
     assert (candidates[..., 4] == 1).all()
     agree(model, bundle)
 
@@ -151,7 +216,9 @@ def test_a_graph_that_does_not_run_at_another_size_is_no_bundle(
     predictor: Callable[..., TorchPredictor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = bundle_room.to_onnx
-    monkeypatch.setattr(bundle_room, "to_onnx", lambda *arguments: make(*arguments[:-1], ExportConfig(size="fixed")))
+    monkeypatch.setattr(
+        bundle_room, "to_onnx", lambda *arguments: make(*arguments[:-1], ExportConfig(size="fixed"))
+    )
     with pytest.raises(ParityError, match="does not run at 192x128"):
         write(predictor("linear"), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
@@ -195,16 +262,28 @@ def test_a_graph_takes_valid_hw_where_a_head_reads_it(
     model = with_reading_head(predictor, "yolov3")
     write(model, tmp_path / "bundle", names=names)
     bundle = BundlePredictor(str(tmp_path / "bundle"), threads=1)
-    written = json.loads(open_artifact(str(tmp_path / "bundle"), kind="bundle").read("signature.json"))
-    assert (written["valid_hw"], written["version"]) == (second, 2), "so that older programs read it too"
-    graph = onnx.load_from_string(open_artifact(str(tmp_path / "bundle"), kind="bundle").read("model.onnx")).graph
-    assert [each.name for each in graph.input] == [each.name for each in bundle.signature.inputs] == [written["input"]["name"], second]
+    written = json.loads(
+        open_artifact(str(tmp_path / "bundle"), kind="bundle").read("signature.json")
+    )
+    assert (written["valid_hw"], written["version"]) == (second, 2), (
+        "so that older programs read it too"
+    )
+    graph = onnx.load_from_string(
+        open_artifact(str(tmp_path / "bundle"), kind="bundle").read("model.onnx")
+    ).graph
+    assert (
+        [each.name for each in graph.input]
+        == [each.name for each in bundle.signature.inputs]
+        == [written["input"]["name"], second]
+    )
     agree(model, bundle)
 
 
 def test_a_graph_without_a_reader_of_valid_hw_takes_an_image_alone(exported: str) -> None:
     bundle = open_artifact(exported, kind="bundle")
-    assert [each.name for each in onnx.load_from_string(bundle.read("model.onnx")).graph.input] == ["image"]
+    assert [each.name for each in onnx.load_from_string(bundle.read("model.onnx")).graph.input] == [
+        "image"
+    ]
     signature = json.loads(bundle.read("signature.json"))
     assert "valid_hw" not in signature, "so that older programs read it too"
     assert signature["version"] == 1
@@ -212,7 +291,10 @@ def test_a_graph_without_a_reader_of_valid_hw_takes_an_image_alone(exported: str
 
 @pytest.mark.parametrize("layout", ["end2end", "raw"])
 def test_a_graph_that_takes_the_whole_canvas_for_image_is_no_bundle(
-    predictor: Callable[..., TorchPredictor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+    predictor: Callable[..., TorchPredictor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    layout: str,
 ) -> None:
     forward = ExportGraph.forward
 
@@ -222,16 +304,27 @@ def test_a_graph_that_takes_the_whole_canvas_for_image_is_no_bundle(
         return forward(graph, image, valid_hw, exporting=exporting)
 
     monkeypatch.setattr(ExportGraph, "forward", whole)
-    samples = [(sample, np.resize(image, (96, 128, 3))) for sample, image in generate_samples(IMAGE, 3)]  # all but the strips fill it
+    samples = [
+        (sample, np.resize(image, (96, 128, 3))) for sample, image in generate_samples(IMAGE, 3)
+    ]  # all but the strips fill it
     with pytest.raises(ParityError, match="max_score"):
-        write_bundle(with_reading_head(predictor), samples, "made", str(tmp_path / "bundle"), ExportConfig(layout=layout), {})
+        write_bundle(
+            with_reading_head(predictor),
+            samples,
+            "made",
+            str(tmp_path / "bundle"),
+            ExportConfig(layout=layout),
+            {},
+        )
     assert not (tmp_path / "bundle").exists()
 
 
 def test_predictions_are_compared_where_nothing_is_annotated(
     predictor: Callable[..., TorchPredictor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every metric of generated images is NaN; a decoder of the bundle's own that loses boxes is found all the same."""
+    """Every metric of generated images is NaN; a decoder of the bundle's own that loses boxes is
+    found all the same.
+    """
     model = predictor("retinanet")
     made = write(model, tmp_path / "good")
     assert made.parity.metrics == []
@@ -255,7 +348,9 @@ class Deep(Filled):
         return {"scores": scores, "depth": scores * 2}
 
 
-def test_a_head_whose_arrays_cannot_be_compared_is_refused(predictor: Callable[..., TorchPredictor], tmp_path: Path) -> None:
+def test_a_head_whose_arrays_cannot_be_compared_is_refused(
+    predictor: Callable[..., TorchPredictor], tmp_path: Path
+) -> None:
     model = predictor("multilabel")
     model.model.heads["multilabel"] = Deep(model.model.heads["multilabel"])
     with pytest.raises(ParityError, match="'depth' is a field that cannot be compared"):

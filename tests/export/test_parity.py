@@ -41,13 +41,19 @@ def boxes(seed: int = 0, batch: int = 2, count: int = 20) -> Arrays_:
     }
 
 
-def failures(expected: BatchArrays, found: BatchArrays, task: Task[Any, Any] = DETECTION) -> list[str]:
+def failures(
+    expected: BatchArrays, found: BatchArrays, task: Task[Any, Any] = DETECTION
+) -> list[str]:
     return compared(expected, found, task)[1]
 
 
-def compared(expected: BatchArrays, found: BatchArrays, task: Task[Any, Any] = DETECTION) -> tuple[ParityCheck, list[str]]:
+def compared(
+    expected: BatchArrays, found: BatchArrays, task: Task[Any, Any] = DETECTION
+) -> tuple[ParityCheck, list[str]]:
     batch = len(next(iter(expected.values())))
-    return compare_arrays(replace(CHECK, batch=batch), task, expected, found, PLACEMENTS[:1] * batch, CONFIG)
+    return compare_arrays(
+        replace(CHECK, batch=batch), task, expected, found, PLACEMENTS[:1] * batch, CONFIG
+    )
 
 
 def changed(arrays: Arrays_, name: str, change: Callable[[np.ndarray], None]) -> Arrays_:
@@ -110,14 +116,20 @@ def test_maps_and_labels_and_candidates() -> None:
     assert failures(scores, {"scores": scores["scores"][:3]}, CLASSIFICATION)
     raw = {"candidates": rng.uniform(0, 1, (2, 50, 8)).astype(np.float32)}
     assert failures(raw, raw) == []
-    assert failures(raw, changed(raw, "candidates", lambda a: a.__setitem__((0, 0, 0), a[0, 0, 0] + 0.02)))
-    assert failures(raw, changed(raw, "candidates", lambda a: a.__setitem__((0, 0, 7), a[0, 0, 7] + 2e-4)))
+    assert failures(
+        raw, changed(raw, "candidates", lambda a: a.__setitem__((0, 0, 0), a[0, 0, 0] + 0.02))
+    )
+    assert failures(
+        raw, changed(raw, "candidates", lambda a: a.__setitem__((0, 0, 7), a[0, 0, 7] + 2e-4))
+    )
     assert failures(raw, changed(raw, "candidates", lambda a: a.__setitem__((0, 0, 7), np.nan)))
 
 
 def test_candidates_far_outside_the_canvas_count_by_their_edge() -> None:
     raw = {"candidates": np.full((1, 1, 6), 1e7, np.float32)}
-    assert failures(raw, changed(raw, "candidates", lambda a: a.__setitem__((0, 0, 2), 1e7 + 5))) == []
+    assert (
+        failures(raw, changed(raw, "candidates", lambda a: a.__setitem__((0, 0, 2), 1e7 + 5))) == []
+    )
 
 
 @settings(max_examples=50, deadline=None)
@@ -125,14 +137,21 @@ def test_candidates_far_outside_the_canvas_count_by_their_edge() -> None:
 def test_any_order_is_matched_back(seed: int, order: list[int]) -> None:
     rng = np.random.default_rng(seed)
     corner = rng.uniform(0, 500, (8, 2))
-    ours = (np.concatenate([corner, corner + rng.uniform(20, 60, (8, 2))], 1), rng.random(8), rng.integers(0, 2, 8))
+    ours = (
+        np.concatenate([corner, corner + rng.uniform(20, 60, (8, 2))], 1),
+        rng.random(8),
+        rng.integers(0, 2, 8),
+    )
     theirs = tuple(values[list(order)] for values in ours)
     first, second = match_boxes(ours, theirs)
     assert len(first) == 8
     np.testing.assert_array_equal(ours[0][first], theirs[0][second])
 
 
-PLACEMENTS = [frame_of(480, 640, Canvas(height=96, width=128)), frame_of(700, 300, Canvas(height=96, width=128))]
+PLACEMENTS = [
+    frame_of(480, 640, Canvas(height=96, width=128)),
+    frame_of(700, 300, Canvas(height=96, width=128)),
+]
 CHECK = ParityCheck(head="head", canvas="128x96", batch=2)
 
 
@@ -149,7 +168,9 @@ def objects(frame: Any) -> Detections:
         scores=np.array([0.9, 0.5, 0.2], np.float32),
         classes=np.array([0, 1, 1]),
         masks=tuple(blob(int(x), int(y), frame.height, frame.width) for x, y in corner),
-        keypoints=np.concatenate([corner[:, None] + np.array([[5.0, 5], [40, 50]]), np.full((3, 2, 1), 0.7)], axis=2).astype(np.float32),
+        keypoints=np.concatenate(
+            [corner[:, None] + np.array([[5.0, 5], [40, 50]]), np.full((3, 2, 1), 0.7)], axis=2
+        ).astype(np.float32),
     )
 
 
@@ -201,25 +222,45 @@ def moved(array: Any, index: Any, by: float) -> Any:
         ("keypoints", lambda found: None, "only torch gives 'keypoints'"),
     ],
 )
-def test_objects_that_differ_in_one_field(field: str, change: Callable[[Detections], Any], part: str) -> None:
+def test_objects_that_differ_in_one_field(
+    field: str, change: Callable[[Detections], Any], part: str
+) -> None:
     found = [OBJECTS[0], replace(OBJECTS[1], **{field: change(OBJECTS[1])})]
     assert any(part in sentence for sentence in refused(OBJECTS, found))
 
 
 def test_maps_and_labels_that_differ_in_one_field() -> None:
     rng = np.random.default_rng(0)
-    maps = [SemanticMap(classes=rng.integers(0, 3, (each.height, each.width)).astype(np.uint8)) for each in PLACEMENTS]
+    maps = [
+        SemanticMap(classes=rng.integers(0, 3, (each.height, each.width)).astype(np.uint8))
+        for each in PLACEMENTS
+    ]
     assert refused(maps, maps, SEGMENTATION) == []
     shifted = [maps[0], SemanticMap(classes=np.roll(maps[1].classes, 1, axis=0))]
     assert any("agree" in sentence for sentence in refused(maps, shifted, SEGMENTATION))
-    assert any("shapes" in sentence for sentence in refused(maps, [maps[0], SemanticMap(classes=maps[1].classes[:-1])], SEGMENTATION))
-    labels = [LabelScores(scores=rng.dirichlet(np.ones(4)).astype(np.float32), exclusive=True) for _ in PLACEMENTS]
+    assert any(
+        "shapes" in sentence
+        for sentence in refused(
+            maps, [maps[0], SemanticMap(classes=maps[1].classes[:-1])], SEGMENTATION
+        )
+    )
+    labels = [
+        LabelScores(scores=rng.dirichlet(np.ones(4)).astype(np.float32), exclusive=True)
+        for _ in PLACEMENTS
+    ]
     assert refused(labels, labels, CLASSIFICATION) == []
     assert any(
         "max_score" in sentence
-        for sentence in refused(labels, [replace(labels[0], scores=labels[0].scores + 0.01), labels[1]], CLASSIFICATION)
+        for sentence in refused(
+            labels, [replace(labels[0], scores=labels[0].scores + 0.01), labels[1]], CLASSIFICATION
+        )
     )
-    assert any("agree" in sentence for sentence in refused(labels, [replace(labels[0], exclusive=False), labels[1]], CLASSIFICATION))
+    assert any(
+        "agree" in sentence
+        for sentence in refused(
+            labels, [replace(labels[0], exclusive=False), labels[1]], CLASSIFICATION
+        )
+    )
     assert any("types" in sentence for sentence in refused(labels, [labels[0], maps[1]]))
 
 
@@ -232,21 +273,34 @@ class Deep:
 def test_what_nobody_can_compare_is_refused_and_never_equal() -> None:
     deep = [Deep(scores=np.ones(3), depth=np.ones((4, 4))) for _ in PLACEMENTS]
     for task in tasks():
-        assert any("'depth' is a field that cannot be compared" in sentence for sentence in refused(deep, deep, task)), task.name
+        assert any(
+            "'depth' is a field that cannot be compared" in sentence
+            for sentence in refused(deep, deep, task)
+        ), task.name
     more = {**boxes(), "depth": np.ones((2, 20))}
     assert any("'depth' is a field" in sentence for sentence in failures(more, more))
     assert any(
-        "only the bundle has 'keypoints'" in sentence for sentence in failures(boxes(), {**boxes(), "keypoints": np.ones((2, 20, 5, 3))})
+        "only the bundle has 'keypoints'" in sentence
+        for sentence in failures(boxes(), {**boxes(), "keypoints": np.ones((2, 20, 5, 3))})
     )
     assert any(
-        "only torch gives 'classes'" in sentence for sentence in failures(boxes(), {k: v for k, v in boxes().items() if k != "classes"})
+        "only torch gives 'classes'" in sentence
+        for sentence in failures(boxes(), {k: v for k, v in boxes().items() if k != "classes"})
     )
 
 
 def test_arrays_of_masks_and_keypoints_are_compared_too() -> None:
     rng = np.random.default_rng(0)
-    more = {**boxes(), "masks": rng.random((2, 20, 8, 8)) > 0.5, "keypoints": rng.uniform(0, 90, (2, 20, 5, 3)).astype(np.float32)}
+    more = {
+        **boxes(),
+        "masks": rng.random((2, 20, 8, 8)) > 0.5,
+        "keypoints": rng.uniform(0, 90, (2, 20, 5, 3)).astype(np.float32),
+    }
     assert failures(more, more) == []
     assert failures(more, changed(more, "masks", lambda a: np.logical_not(a, out=a)))
-    assert failures(more, changed(more, "keypoints", lambda a: a.__setitem__((0, 0, 0, 0), a[0, 0, 0, 0] + 60)))
-    assert failures(more, changed(more, "keypoints", lambda a: a.__setitem__((0, 19), 60))) == [], "padding"
+    assert failures(
+        more, changed(more, "keypoints", lambda a: a.__setitem__((0, 0, 0, 0), a[0, 0, 0, 0] + 60))
+    )
+    assert failures(more, changed(more, "keypoints", lambda a: a.__setitem__((0, 19), 60))) == [], (
+        "padding"
+    )

@@ -23,14 +23,19 @@ def black(height: int, width: int) -> np.ndarray:
 def test_colours_do_not_repeat(count: int) -> None:
     colours = colours_of(count)
     assert len(set(colours)) == count
-    assert colours == colours_of(count + 5)[:count], "a further class does not change the others' colours"
+    assert colours == colours_of(count + 5)[:count], (
+        "a further class does not change the others' colours"
+    )
     assert colours_of(2, ((1, 2, 3), (4, 5, 6), (7, 8, 9))) == ((1, 2, 3), (4, 5, 6))
     assert colours_of(2, ((1, 2, 3),)) == colours_of(2)
 
 
 def test_words_are_readable_on_every_colour() -> None:
     def luminance(colour: tuple[int, int, int]) -> float:
-        linear = [value / 255 / 12.92 if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4 for value in colour]
+        linear = [
+            value / 255 / 12.92 if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4
+            for value in colour
+        ]
         return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
     for colour in colours_of(120):
@@ -80,7 +85,9 @@ def test_words_do_not_cover_each_other_and_stay_inside() -> None:
         twice.box(box, "one", RED)
     outside = np.ones((400, 400), bool)
     outside[98:202, 98:202] = False
-    places = ((twice.pixels > 0).any(axis=2) & outside).sum() / ((alone.pixels > 0).any(axis=2) & outside).sum()
+    places = ((twice.pixels > 0).any(axis=2) & outside).sum() / (
+        (alone.pixels > 0).any(axis=2) & outside
+    ).sum()
     assert places < 2.5, "above, below, and no third time"
     edge = Drawing(black(400, 400))
     edge.box(np.array([390, 390, 400, 400], np.float32), "a long word", RED)
@@ -132,8 +139,12 @@ def test_captions_end_where_the_image_does() -> None:
 def test_a_grid_shows_every_image_whole() -> None:
     sizes = [(20, 30), (50, 10), (7, 7), (40, 40), (1, 60)]
     values = [40, 80, 120, 160, 200]
-    images = [np.full((*size, 3), value, np.uint8) for size, value in zip(sizes, values, strict=True)]
-    for columns, titles in itertools.product((1, 2, 3, 9), ((), [f"image {index}" * 4 for index in range(5)])):
+    images = [
+        np.full((*size, 3), value, np.uint8) for size, value in zip(sizes, values, strict=True)
+    ]
+    for columns, titles in itertools.product(
+        (1, 2, 3, 9), ((), [f"image {index}" * 4 for index in range(5)])
+    ):
         sheet = grid(images, columns, titles)
         for size, value in zip(sizes, values, strict=True):
             assert (sheet == value).all(axis=2).sum() >= size[0] * size[1]
@@ -151,7 +162,11 @@ def test_shrunk_and_jpeg() -> None:
 
 def test_many_small_objects_have_no_words_but_a_legend() -> None:
     """Words as large as the objects would hide them; the colour says what they are."""
-    boxes = [np.array([x, y, x + 12, y + 12], np.float32) for x in range(20, 380, 30) for y in range(60, 380, 30)]
+    boxes = [
+        np.array([x, y, x + 12, y + 12], np.float32)
+        for x in range(20, 380, 30)
+        for y in range(60, 380, 30)
+    ]
     plain, named = Drawing(black(400, 400)), Drawing(black(400, 400))
     for box in boxes:
         plain.box(box, "", RED)

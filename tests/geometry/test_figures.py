@@ -28,7 +28,10 @@ def test_numbers_of_a_logarithmic_axis_do_not_overlap(low: float, decades: float
 
 
 def test_28_curves_differ_in_colour_or_dash() -> None:
-    looks = [(style["color"], style["linestyle"]) for style in (curve_style(index, 100) for index in range(28))]
+    looks = [
+        (style["color"], style["linestyle"])
+        for style in (curve_style(index, 100) for index in range(28))
+    ]
     assert len(set(looks)) == 28
     assert len({colour for colour, _ in looks[:7]}) == 7
     assert curve_style(0, 5)["marker"] is not None

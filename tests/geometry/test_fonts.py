@@ -1,4 +1,6 @@
-"""Chinese, Japanese and Korean words are written with letters, not with the empty box of a font that lacks them."""
+"""Chinese, Japanese and Korean words are written with letters, not with the empty box of a font
+that lacks them.
+"""
 
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ from mtl_ray.geometry.drawing import Drawing, pixels
 from mtl_ray.geometry.figures import east_asian, font, is_east_asian, png
 
 WORDS = ("红", "胞", "カ", "한")
-needs_font = pytest.mark.skipif(east_asian() is None, reason="needs a font with Chinese letters, such as Debian's fonts-wqy-microhei")
+needs_font = pytest.mark.skipif(
+    east_asian() is None,
+    reason="needs a font with Chinese letters, such as Debian's fonts-wqy-microhei",
+)
 
 
 @pytest.mark.parametrize("word", WORDS)
@@ -22,7 +27,9 @@ def test_words_are_told_from_those_of_other_languages(word: str) -> None:
 def test_each_word_on_a_image_has_a_shape_of_its_own() -> None:
     assert len({_written(word).tobytes() for word in WORDS}) == len(WORDS)
     plain = font("latin letters", 20)
-    assert len({bytes(plain.getmask(word)) for word in WORDS[:2]}) == 1, "the plain font has these letters: this test shows nothing"
+    assert len({bytes(plain.getmask(word)) for word in WORDS[:2]}) == 1, (
+        "the plain font has these letters: this test shows nothing"
+    )
 
 
 @needs_font

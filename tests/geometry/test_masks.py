@@ -11,7 +11,9 @@ from mtl_ray.geometry import masks
 
 some_masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=20))
 sizes = st.integers(1, 60)
-polygons = st.lists(st.lists(st.tuples(*[st.floats(-20, 80)] * 2), min_size=3, max_size=8), min_size=1, max_size=3)
+polygons = st.lists(
+    st.lists(st.tuples(*[st.floats(-20, 80)] * 2), min_size=3, max_size=8), min_size=1, max_size=3
+)
 
 
 @given(mask=some_masks)
@@ -27,7 +29,9 @@ def test_encoding_is_that_of_pycocotools(mask: np.ndarray) -> None:
 
 
 @given(height=sizes, width=sizes, points=polygons)
-def test_polygons_are_filled_as_pycocotools_does(height: int, width: int, points: list[list[tuple[float, float]]]) -> None:
+def test_polygons_are_filled_as_pycocotools_does(
+    height: int, width: int, points: list[list[tuple[float, float]]]
+) -> None:
     flat = [[value for point in polygon for value in point] for polygon in points]
     expected = reference.merge(reference.frPyObjects(flat, height, width))
     assert masks.from_polygons(flat, height, width) == expected["counts"]
@@ -47,7 +51,9 @@ def test_foreign_bytes_never_become_a_wrong_mask(counts: bytes) -> None:
         checked = masks.from_compressed(counts, 5, 7)
     except ValueError:
         return
-    assert np.array_equal(masks.decode_rle(checked, 5, 7), reference.decode({"size": [5, 7], "counts": counts}))
+    assert np.array_equal(
+        masks.decode_rle(checked, 5, 7), reference.decode({"size": [5, 7], "counts": counts})
+    )
 
 
 def test_no_mask() -> None:

@@ -8,7 +8,9 @@ from hypothesis.extra import numpy as npst
 from mtl_ray.geometry import masks
 from mtl_ray.geometry.outlines import polygons_of, ring_of
 
-MASKS = npst.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1))
+MASKS = npst.arrays(
+    np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1)
+)
 
 
 @given(MASKS)
@@ -18,8 +20,12 @@ def test_the_same_mask_again(mask: np.ndarray) -> None:
     if not mask.any():
         assert (polygons, ring) == ([], [])
         return
-    assert np.array_equal(masks.decode_rle(masks.from_polygons(polygons, height, width), height, width), mask)
-    assert np.array_equal(masks.decode_rle(masks.from_polygons([ring], height, width), height, width), mask)
+    assert np.array_equal(
+        masks.decode_rle(masks.from_polygons(polygons, height, width), height, width), mask
+    )
+    assert np.array_equal(
+        masks.decode_rle(masks.from_polygons([ring], height, width), height, width), mask
+    )
 
 
 def test_corners_of_a_rectangle() -> None:

@@ -1,7 +1,9 @@
-"""Golden values: what small deterministic trainings, their exports and their files are, written down once.
+"""Golden values: what small deterministic trainings, their exports and their files are, written
+down once.
 
-``python -m tests.golden.golden`` writes ``values.json`` and ``files/`` again. Do that only where a value must change because a
-fault is mended, and say in the commit which value and why. Files of earlier versions stay: they must open for ever.
+``python -m tests.golden.golden`` writes ``values.json`` and ``files/`` again. Do that only where a
+value must change because a fault is mended, and say in the commit which value and why. Files of
+earlier versions stay: they must open for ever.
 """
 
 import contextlib
@@ -34,21 +36,35 @@ VALUES = HERE / "values.json"
 FILES = HERE / "files"
 STEPS = 20
 SELECT = "select: {score_threshold: 0.0, max_detections: 20}"
-BOXES = f"{{type: yolov3, levels: [C3], channels: 8, anchors: [[[10, 10], [14, 14], [19, 19]]], {SELECT}}}"
+BOXES = (
+    f"{{type: yolov3, levels: [C3], channels: 8, anchors: [[[10, 10], [14, 14], [19, 19]]], "
+    f"{SELECT}}}"
+)
 HEADS = {
     "yolov3": f"{{boxes: {BOXES}}}",
     "retinanet": f"{{boxes: {{type: retinanet, levels: [C3], channels: 8, convs: 1, {SELECT}}}}}",
     "fcn": "{semantic: {type: fcn, levels: [C3], channels: 8, convs: 1}}",
     "linear": "{labels: {type: linear, dropout: 0.1}}",
     "multilabel": "{labels: {type: multilabel}}",
-    "joint": f"{{boxes: {BOXES}, semantic: {{type: fcn, levels: [C3], channels: 8, convs: 1}}, labels: {{type: linear, dropout: 0.1}}}}",
+    "joint": f"{{boxes: {BOXES}, semantic: {{type: fcn, levels: [C3], channels: 8, convs: 1}}, "
+    f"labels: {{type: linear, dropout: 0.1}}}}",
 }
 
 
 def machine() -> str:
     """What equal bits need: the same processor, torch and kernels."""
-    model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
-    return f"{model or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        "",
+    )
+    return (
+        f"{model or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, torch "
+        f"{torch.__version__}"
+    )
 
 
 def config(case: str, folder: Path) -> ExperimentConfig:
@@ -69,12 +85,17 @@ def config(case: str, folder: Path) -> ExperimentConfig:
 
 def content_hash(weights: Mapping[str, Any]) -> str:
     """A hash of tensors that does not depend on their names or order."""
-    digests = sorted(hashlib.sha256(f"{each.dtype} {each.shape}".encode() + each.tobytes()).hexdigest() for each in weights.values())
+    digests = sorted(
+        hashlib.sha256(f"{each.dtype} {each.shape}".encode() + each.tobytes()).hexdigest()
+        for each in weights.values()
+    )
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def train(case: str, folder: Path) -> dict[str, Any]:
-    """The losses of every step, the figures of the evaluation, and the hash of the final weights."""
+    """The losses of every step, the figures of the evaluation, and the hash of the final
+    weights.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -87,27 +108,42 @@ def train(case: str, folder: Path) -> dict[str, Any]:
     return {
         "losses": [_numbers(row) for row in rows if row["mode"] == "train"],
         "metrics": [_numbers(row) for row in rows if row["mode"] != "train"],
-        "weights": content_hash(safetensors.numpy.load((checkpoint / "model.safetensors").read_bytes())),
+        "weights": content_hash(
+            safetensors.numpy.load((checkpoint / "model.safetensors").read_bytes())
+        ),
         "ema": content_hash(safetensors.numpy.load((checkpoint / "ema.safetensors").read_bytes())),
     }
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     """What a record says of the model, and not of the clock."""
-    kept = {key: value for key, value in row.items() if isinstance(value, int | float) and ("/" in key or key == "loss")}
-    return {key: float(value) for key, value in kept.items() if not key.startswith(("time", "speed", "gpu", "memory"))}
+    kept = {
+        key: value
+        for key, value in row.items()
+        if isinstance(value, int | float) and ("/" in key or key == "loss")
+    }
+    return {
+        key: float(value)
+        for key, value in kept.items()
+        if not key.startswith(("time", "speed", "gpu", "memory"))
+    }
 
 
 def answers(bundle: str) -> dict[str, list[float]]:
     """Sums over each field of what a bundle predicts for six fixed images."""
     rng = np.random.default_rng(5)
-    images = [rng.integers(0, 255, (int(h), int(w), 3)).astype(np.uint8) for h, w in rng.integers(20, 60, (6, 2))]
+    images = [
+        rng.integers(0, 255, (int(h), int(w), 3)).astype(np.uint8)
+        for h, w in rng.integers(20, 60, (6, 2))
+    ]
     found: dict[str, list[float]] = {}
     for predictions in BundlePredictor(bundle).predict(images):
         for head, prediction in predictions.items():
             for name in prediction.__slots__:
                 if (value := getattr(prediction, name)) is not None:
-                    found.setdefault(f"{head}/{name}", []).append(float(np.asarray(value).astype(np.float64).sum()))
+                    found.setdefault(f"{head}/{name}", []).append(
+                        float(np.asarray(value).astype(np.float64).sum())
+                    )
     return found
 
 
@@ -116,7 +152,11 @@ def measure(folder: Path) -> dict[str, Any]:
     write_split(str(folder / "train"), 50, 1)
     write_split(str(folder / "val"), 13, 2)
     found: dict[str, Any] = {case: train(case, folder) for case in HEADS}
-    export(str(folder / "runs" / "joint"), str(folder / "bundle"), ExportConfig(samples=2, min_agree=0.95))
+    export(
+        str(folder / "runs" / "joint"),
+        str(folder / "bundle"),
+        ExportConfig(samples=2, min_agree=0.95),
+    )
     return {"machine": machine(), "trainings": found, "bundle": answers(str(folder / "bundle"))}
 
 
@@ -128,12 +168,25 @@ def write_files(folder: Path) -> None:
     for encoding in ("arrow", "tfrecord"):
         uri = str(FILES / encoding)
         entry = write_shard(uri, shard_name("golden", 0), samples, encoding=encoding)
-        publish_manifest(uri, [entry], name="golden", encoding=encoding, vocabulary=val.vocabulary, shuffled=False, provenance={})
-    shutil.copytree(next((folder / "runs" / "joint" / "checkpoints").iterdir()), FILES / "checkpoint")
+        publish_manifest(
+            uri,
+            [entry],
+            name="golden",
+            encoding=encoding,
+            vocabulary=val.vocabulary,
+            shuffled=False,
+            provenance={},
+        )
+    shutil.copytree(
+        next((folder / "runs" / "joint" / "checkpoints").iterdir()), FILES / "checkpoint"
+    )
     shutil.copytree(folder / "bundle", FILES / "bundle")
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):  # so that no path of this machine is in the files
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        contextlib.chdir(scratch),
+    ):  # so that no path of this machine is in the files
         VALUES.write_text(json.dumps(measure(Path()), indent=1) + "\n")
         write_files(Path())

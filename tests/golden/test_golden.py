@@ -1,4 +1,6 @@
-"""Results do not move: trainings, exports and files are what they were, bit for bit on the machine that wrote them down."""
+"""Results do not move: trainings, exports and files are what they were, bit for bit on the
+machine that wrote them down.
+"""
 
 import json
 from pathlib import Path
@@ -29,7 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def close(found: Any, written: Any) -> bool:
     """Whether two nested values agree within what another processor explains."""
     if isinstance(written, dict):
-        return found.keys() == written.keys() and all(close(found[key], written[key]) for key in written)
+        return found.keys() == written.keys() and all(
+            close(found[key], written[key]) for key in written
+        )
     if isinstance(written, list):
         return len(found) == len(written) and all(map(close, found, written))
     return bool(np.isclose(found, written, rtol=CLOSE, atol=CLOSE, equal_nan=True))
@@ -39,7 +43,9 @@ def close(found: Any, written: Any) -> bool:
 def test_a_training_is_what_it_was(case: str, folder: Path) -> None:
     found, written = train(case, folder), WRITTEN["trainings"][case]
     if machine() == WRITTEN["machine"]:
-        assert json.dumps(found) == json.dumps(written)  # as texts, because NaN is not equal to itself
+        assert json.dumps(found) == json.dumps(
+            written
+        )  # as texts, because NaN is not equal to itself
     else:
         assert close(found["losses"], written["losses"])
 
@@ -73,5 +79,7 @@ def test_an_old_checkpoint_and_its_bundle_still_agree() -> None:
     torch_found = next(iter(open_checkpoint(str(FILES / "checkpoint")).predict([image])))
     bundle_found = next(iter(BundlePredictor(str(FILES / "bundle")).predict([image])))
     assert torch_found.keys() == bundle_found.keys() == {"boxes", "semantic", "labels"}
-    np.testing.assert_allclose(torch_found["labels"].scores, bundle_found["labels"].scores, atol=1e-4)
+    np.testing.assert_allclose(
+        torch_found["labels"].scores, bundle_found["labels"].scores, atol=1e-4
+    )
     assert (torch_found["semantic"].classes == bundle_found["semantic"].classes).mean() > 0.99

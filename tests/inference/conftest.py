@@ -15,9 +15,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session", params=["end2end-uint8", "raw-float32"])
-def bundle(request: pytest.FixtureRequest, checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def bundle(
+    request: pytest.FixtureRequest, checkpoint: str, tmp_path_factory: pytest.TempPathFactory
+) -> str:
     layout, _, kind = request.param.partition("-")
     to = Path(tmp_path_factory.mktemp("bundle")) / request.param
     names = "triton" if layout == "raw" else "readable"
-    export(checkpoint, str(to), ExportConfig(layout=layout, input=kind, size="fixed", names=names, samples=2, min_agree=0.95))
+    export(
+        checkpoint,
+        str(to),
+        ExportConfig(
+            layout=layout, input=kind, size="fixed", names=names, samples=2, min_agree=0.95
+        ),
+    )
     return str(to)

@@ -28,13 +28,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_every_picture_is_drawn_and_written_down(folder: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_picture_is_drawn_and_written_down(
+    folder: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert main([checkpoint, str(folder), "--out", str(out), "--score-thr", "0"]) == 0
     assert "3 of 3 images" in capsys.readouterr().out
     written = json.loads((out / "predictions.json").read_text())
-    assert [Path(entry["file"]).name for entry in written["predictions"]] == ["A.png", "a.jpg", "a.PNG"]
-    assert sorted(path.name for path in out.glob("*.jpg")) == sorted(entry["drawing"] for entry in written["predictions"])
+    assert [Path(entry["file"]).name for entry in written["predictions"]] == [
+        "A.png",
+        "a.jpg",
+        "a.PNG",
+    ]
+    assert sorted(path.name for path in out.glob("*.jpg")) == sorted(
+        entry["drawing"] for entry in written["predictions"]
+    )
     for entry in written["predictions"]:
         assert set(entry["heads"]) == {"boxes", "semantic", "labels"}
         assert len(entry["heads"]["labels"]) == 2
@@ -44,18 +52,38 @@ def test_every_picture_is_drawn_and_written_down(folder: Path, checkpoint: str, 
         assert min(drawn.shape[:2]) > 20
 
 
-def test_drawings_are_called_as_their_pictures(folder: Path, checkpoint: str, tmp_path: Path) -> None:
+def test_drawings_are_called_as_their_pictures(
+    folder: Path, checkpoint: str, tmp_path: Path
+) -> None:
     """a.jpg, A.png and below/a.PNG: none replaces another."""
     out = tmp_path / "out"
-    assert main([checkpoint, str(folder / "a.jpg"), str(folder / "A.png"), str(folder / "below"), "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                checkpoint,
+                str(folder / "a.jpg"),
+                str(folder / "A.png"),
+                str(folder / "below"),
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     written = json.loads((out / "predictions.json").read_text())["predictions"]
     assert [entry["drawing"] for entry in written] == ["a.jpg", "A-2.jpg", "a-3.jpg"]
-    assert [entry["heads"]["semantic"]["png"] for entry in written] == ["a.semantic.png", "A-2.semantic.png", "a-3.semantic.png"]
+    assert [entry["heads"]["semantic"]["png"] for entry in written] == [
+        "a.semantic.png",
+        "A-2.semantic.png",
+        "a-3.semantic.png",
+    ]
     assert len(list(out.iterdir())) == 3 + 3 + 1
 
 
 @pytest.mark.parametrize("way", ["{}", "{}/", "{}/below/..", "{}/../link"])
-def test_drawings_never_replace_the_pictures_themselves(folder: Path, checkpoint: str, way: str) -> None:
+def test_drawings_never_replace_the_pictures_themselves(
+    folder: Path, checkpoint: str, way: str
+) -> None:
     (folder.parent / "link").symlink_to(folder)
     before = (folder / "a.jpg").read_bytes()
     with pytest.raises(ValueError, match="name another folder"):
@@ -75,19 +103,39 @@ def test_larger_pictures_are_read_where_they_are_allowed(
         main([*arguments, "0"])
 
 
-@pytest.mark.parametrize("suffix", ["jpe", "jfif", "mpo", "dib", "webp", "avif", "tif", "gif", "pgm", "pbm", "pnm", "jp2", "JPEG"])
+@pytest.mark.parametrize(
+    "suffix",
+    ["jpe", "jfif", "mpo", "dib", "webp", "avif", "tif", "gif", "pgm", "pbm", "pnm", "jp2", "JPEG"],
+)
 def test_files_of_every_suffix_are_found_and_read(tmp_path: Path, suffix: str) -> None:
-    kind, mode = {"pgm": ("PPM", "L"), "pbm": ("PPM", "1"), "pnm": ("PPM", "RGB"), "jp2": ("JPEG2000", "RGB"), "tif": ("TIFF", "RGB")}.get(
-        suffix, ("JPEG" if suffix.lower() in ("jpe", "jfif", "jpeg") else suffix.upper(), "RGB")
-    )
+    kind, mode = {
+        "pgm": ("PPM", "L"),
+        "pbm": ("PPM", "1"),
+        "pnm": ("PPM", "RGB"),
+        "jp2": ("JPEG2000", "RGB"),
+        "tif": ("TIFF", "RGB"),
+    }.get(suffix, ("JPEG" if suffix.lower() in ("jpe", "jfif", "jpeg") else suffix.upper(), "RGB"))
     (tmp_path / f"a.{suffix}").write_bytes(encoded(kind, mode))
     (uri,) = find_files([str(tmp_path)])
     assert decode_image(Path(uri).read_bytes()).shape == (HEIGHT, WIDTH, 3)
 
 
-def test_a_picture_that_does_not_decode_is_named(folder: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_picture_that_does_not_decode_is_named(
+    folder: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "cut.jpg").write_bytes((folder / "a.jpg").read_bytes()[:60])
-    assert main([checkpoint, str(folder / "cut.jpg"), str(folder / "a.jpg"), "--out", str(tmp_path / "out")]) == 1
+    assert (
+        main(
+            [
+                checkpoint,
+                str(folder / "cut.jpg"),
+                str(folder / "a.jpg"),
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 1
+    )
     said = capsys.readouterr()
     assert "1 of 2 images" in said.out
     assert "cut.jpg" in said.err
@@ -96,7 +144,10 @@ def test_a_picture_that_does_not_decode_is_named(folder: Path, checkpoint: str, 
 
 
 def test_places_are_pictures_folders_and_patterns(folder: Path) -> None:
-    assert [Path(uri).name for uri in find_files([str(folder / "*.png"), str(folder), str(folder / "a.jpg")])] == [
+    assert [
+        Path(uri).name
+        for uri in find_files([str(folder / "*.png"), str(folder), str(folder / "a.jpg")])
+    ] == [
         "A.png",
         "a.jpg",
         "a.PNG",
@@ -108,7 +159,13 @@ def test_places_are_pictures_folders_and_patterns(folder: Path) -> None:
             find_files([nothing])
 
 
-@given(st.lists(st.sampled_from(["a/x.jpg", "b/x.png", "X.jpg", "x-2.jpg", "c/x-2.jpg", "d/.png", "y"]), min_size=1, max_size=9))
+@given(
+    st.lists(
+        st.sampled_from(["a/x.jpg", "b/x.png", "X.jpg", "x-2.jpg", "c/x-2.jpg", "d/.png", "y"]),
+        min_size=1,
+        max_size=9,
+    )
+)
 def test_no_drawing_overwrites_another(uris: list[str]) -> None:
     names = [name.lower() for name in unique_names(uris)]
     assert len(set(names)) == len(names) == len(uris)

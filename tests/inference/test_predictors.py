@@ -62,7 +62,9 @@ def test_predicting_leaves_the_model_as_it_was(checkpoint: str) -> None:
     before = {name: value.clone() for name, value in predictor.model.state_dict().items()}
     predictor.predict(images(2))
     assert predictor.model.training
-    assert all(torch.equal(before[name], value) for name, value in predictor.model.state_dict().items())
+    assert all(
+        torch.equal(before[name], value) for name, value in predictor.model.state_dict().items()
+    )
 
 
 def test_a_bundle_says_what_its_checkpoint_says(checkpoint: str, bundle: str) -> None:
@@ -80,7 +82,9 @@ def test_the_averaged_weights_are_what_predicts(checkpoint: str, tmp_path: Path)
     average = (other / "model.safetensors").read_bytes()
     both = write_checkpoint(tmp_path / "both", HEADS, seed=0, ema__safetensors=average)
     image = images(2)[1:]
-    plain, averaged, wanted = (open_checkpoint(str(uri)).predict(image)[0] for uri in (checkpoint, both, other))
+    plain, averaged, wanted = (
+        open_checkpoint(str(uri)).predict(image)[0] for uri in (checkpoint, both, other)
+    )
     assert differ(averaged, wanted) == 0
     assert differ(averaged, plain) > 1e-3
 
@@ -104,7 +108,10 @@ def test_a_run_is_its_best_checkpoint_or_its_last(tmp_path: Path) -> None:
     best = str(run / "checkpoints" / "step-00000005")
     assert (find_checkpoint(str(run)), find_checkpoint(str(run), "last")) == (best, last)
     image = images(2)[1:]
-    assert differ(open_predictor(str(run)).predict(image)[0], open_predictor(best).predict(image)[0]) == 0
+    assert (
+        differ(open_predictor(str(run)).predict(image)[0], open_predictor(best).predict(image)[0])
+        == 0
+    )
 
 
 def test_what_cannot_be_opened_is_said(tmp_path: Path, checkpoint: str) -> None:
@@ -130,7 +137,11 @@ def test_a_signature_comes_back_and_a_wrong_one_is_refused(bundle: str) -> None:
     assert read_signature(signature.to_json()) == signature
     assert vocabulary_from_json(json.loads(data)["vocabulary"]) == VOCABULARY
     content = json.loads(data)
-    for wrong in (content | {"version": 3}, content | {"colour": 1}, {name: value for name, value in content.items() if name != "canvas"}):
+    for wrong in (
+        content | {"version": 3},
+        content | {"colour": 1},
+        {name: value for name, value in content.items() if name != "canvas"},
+    ):
         with pytest.raises(ValueError, match=r"signature\.json"):
             read_signature(json.dumps(wrong).encode())
 
@@ -145,7 +156,11 @@ def described(name: str, predictor: Predictor) -> dict[str, Any]:
         }
         for head, config in predictor.heads.items()
     }
-    return {"name": name, "heads": heads, "canvas": {"height": 64, "width": 96, "kind": "letterbox"}}
+    return {
+        "name": name,
+        "heads": heads,
+        "canvas": {"height": 64, "width": 96, "kind": "letterbox"},
+    }
 
 
 def respond(predictor: Predictor, body: bytes, threshold: float) -> tuple[int, Any]:
@@ -153,26 +168,39 @@ def respond(predictor: Predictor, body: bytes, threshold: float) -> tuple[int, A
         predictions = predictor.predict([decode_image(body)])[0]
     except ValueError as error:
         return 400, {"message": str(error)}
-    answers = {name: head.task.to_response(predictions[name], predictor.vocabulary, threshold) for name, head in predictor.heads.items()}
+    answers = {
+        name: head.task.to_response(predictions[name], predictor.vocabulary, threshold)
+        for name, head in predictor.heads.items()
+    }
     return 200, answers if len(answers) > 1 else next(iter(answers.values()))
 
 
 @pytest.fixture(scope="module")
 def served(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server that is busy at first, then answers as ours does."""
-    single = write_checkpoint(tmp_path_factory.mktemp("single") / "checkpoint", {"semantic": HEADS["semantic"]})
+    single = write_checkpoint(
+        tmp_path_factory.mktemp("single") / "checkpoint", {"semantic": HEADS["semantic"]}
+    )
     models = {"three": open_checkpoint(checkpoint), "map": open_checkpoint(str(single))}
     busy = ["once"]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._send(200, {"models": [described(name, predictor) for name, predictor in models.items()]})
+            self._send(
+                200, {"models": [described(name, predictor) for name, predictor in models.items()]}
+            )
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             url = urlsplit(self.path)
             threshold = float(dict(parse_qsl(url.query))["score_thr"])
-            self._send(*((503, {}) if busy and busy.pop() else respond(models[url.path.rpartition("/")[2]], body, threshold)))
+            self._send(
+                *(
+                    (503, {})
+                    if busy and busy.pop()
+                    else respond(models[url.path.rpartition("/")[2]], body, threshold)
+                )
+            )
 
         def _send(self, status: int, content: Any) -> None:
             body = json.dumps(content).encode()
@@ -196,7 +224,11 @@ def test_an_endpoint_says_what_its_checkpoint_says(served: str, checkpoint: str)
     ours, theirs = open_checkpoint(checkpoint), open_predictor(f"{served}/predictions/three")
     assert isinstance(theirs, EndpointPredictor)
     assert theirs.vocabulary.classes == VOCABULARY.classes
-    assert {name: head.type for name, head in theirs.heads.items()} == {"boxes": "retinanet", "semantic": "fcn", "labels": "linear"}
+    assert {name: head.type for name, head in theirs.heads.items()} == {
+        "boxes": "retinanet",
+        "semantic": "fcn",
+        "labels": "linear",
+    }
     for first, second in zip(ours.predict(images(4)), theirs.predict(images(4)), strict=True):
         assert differ(first, second) < 1e-5
         np.testing.assert_allclose(first["boxes"].boxes_xyxy, second["boxes"].boxes_xyxy, atol=1e-3)
@@ -227,7 +259,16 @@ def test_a_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_bundles_and_endpoints_need_no_torch() -> None:
-    modules = "sys, mtl_ray.inference.bundle, mtl_ray.inference.endpoint, mtl_ray.inference.predictor, mtl_ray.inference.files"
+    modules = (
+        "sys, mtl_ray.inference.bundle, mtl_ray.inference.endpoint, "
+        "mtl_ray.inference.predictor, mtl_ray.inference.files"
+    )
     code = f"import {modules}; print('torch' in sys.modules, 'ray' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ),
+    )
     assert done.stdout.split() == ["False", "False"]

@@ -44,14 +44,22 @@ def no_section(values: dict[str, Any]) -> None:
 CHANGES = [rename_keep, rename_name, other_rate, nested_key, together, no_section]
 
 
-def checkpoint_with(folder: Path, change: Callable[[dict[str, Any]], None], **further: bytes) -> str:
+def checkpoint_with(
+    folder: Path, change: Callable[[dict[str, Any]], None], **further: bytes
+) -> str:
     values = values_of(tiny_config(HEADS))
     change(values)
-    return str(write_checkpoint(folder / "checkpoint", HEADS, config__yaml=yaml.safe_dump(values).encode(), **further))
+    return str(
+        write_checkpoint(
+            folder / "checkpoint", HEADS, config__yaml=yaml.safe_dump(values).encode(), **further
+        )
+    )
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_weights_open_whatever_this_version_cannot_read_of_schedule_and_runtime(tmp_path, change, caplog):
+def test_weights_open_whatever_this_version_cannot_read_of_schedule_and_runtime(
+    tmp_path, change, caplog
+):
     uri = checkpoint_with(tmp_path, change)
     predictor = open_checkpoint(uri)
     assert set(predictor.heads) == {"boxes", "semantic", "labels"}
@@ -84,7 +92,9 @@ def test_model_yaml_opens_without_the_rest(tmp_path):
 
 def test_a_model_yaml_counts_more_than_config_yaml(tmp_path):
     network = network_yaml(tiny_config({"labels": HEADS["labels"]})).encode()
-    opened = open_artifact(checkpoint_with(tmp_path, lambda values: None, model__yaml=network), kind="checkpoint")
+    opened = open_artifact(
+        checkpoint_with(tmp_path, lambda values: None, model__yaml=network), kind="checkpoint"
+    )
     assert set(read_network(opened).model.heads) == {"labels"}
 
 

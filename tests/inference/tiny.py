@@ -17,12 +17,22 @@ from mtl_ray.samples import Vocabulary
 from mtl_ray.vocabulary import vocabulary_to_json
 
 VOCABULARY = Vocabulary(
-    classes={"instances": ("a", "b", "c"), "labels": ("x", "y"), "semantic": ("sky", "road", "tree")},
+    classes={
+        "instances": ("a", "b", "c"),
+        "labels": ("x", "y"),
+        "semantic": ("sky", "road", "tree"),
+    },
     exclusive_labels=True,
     category_ids={"instances": (3, 7, 90)},
 )
 HEADS: dict[str, Any] = {
-    "boxes": {"type": "retinanet", "levels": ["C4"], "channels": 8, "convs": 1, "select": {"max_detections": 20, "score_threshold": 0.0}},
+    "boxes": {
+        "type": "retinanet",
+        "levels": ["C4"],
+        "channels": 8,
+        "convs": 1,
+        "select": {"max_detections": 20, "score_threshold": 0.0},
+    },
     "semantic": {"type": "fcn", "levels": ["C4"], "channels": 8, "convs": 1},
     "auxiliary": {"type": "fcn", "levels": ["C5"], "channels": 8, "convs": 1, "train_only": True},
     "labels": {"type": "linear"},
@@ -41,7 +51,11 @@ def tiny_config(heads: dict[str, Any]) -> ExperimentConfig:
             "necks": {"pool": {"type": "pool"}},
             "heads": heads,
         },
-        "data": {"train": {"uri": "none"}, "val": {"uri": "none"}, "canvas": {"height": 64, "width": 96}},
+        "data": {
+            "train": {"uri": "none"},
+            "val": {"uri": "none"},
+            "canvas": {"height": 64, "width": 96},
+        },
         "schedule": {"steps": 1},
         "runtime": {"name": "tiny"},
         "evaluate": {"batch": 3},
@@ -52,7 +66,9 @@ def tiny_config(heads: dict[str, Any]) -> ExperimentConfig:
 def write_checkpoint(uri: Path, heads: dict[str, Any], seed: int = 0, **further: bytes) -> Path:
     """A checkpoint folder as training writes it, of weights that nobody trained."""
     config = tiny_config(heads)
-    untrained = TypeAdapter(ExperimentConfig).validate_python(TypeAdapter(ExperimentConfig).dump_python(config))
+    untrained = TypeAdapter(ExperimentConfig).validate_python(
+        TypeAdapter(ExperimentConfig).dump_python(config)
+    )
     object.__setattr__(untrained.model.backbone, "pretrained", False)
     torch.manual_seed(seed)
     model = build_model(untrained.model, VOCABULARY)
@@ -65,7 +81,11 @@ def write_checkpoint(uri: Path, heads: dict[str, Any], seed: int = 0, **further:
         "vocabulary.json": json.dumps(vocabulary_to_json(VOCABULARY)).encode(),
         "state.json": json.dumps({"step": 1, "metrics": {}}).encode(),
     }
-    artifact.publish(str(uri), files | {name.replace("__", "."): data for name, data in further.items()}, kind="checkpoint")
+    artifact.publish(
+        str(uri),
+        files | {name.replace("__", "."): data for name, data in further.items()},
+        kind="checkpoint",
+    )
     return uri
 
 

@@ -52,7 +52,9 @@ def orientation(way: int) -> bytes:
 
 def several(kind: str) -> bytes:
     """A file of three images."""
-    first, *rest = (Image.fromarray(np.full((HEIGHT, WIDTH, 3), value, np.uint8)) for value in (10, 100, 200))
+    first, *rest = (
+        Image.fromarray(np.full((HEIGHT, WIDTH, 3), value, np.uint8)) for value in (10, 100, 200)
+    )
     buffer = io.BytesIO()
     first.save(buffer, kind, save_all=True, append_images=rest)
     return buffer.getvalue()
@@ -61,11 +63,23 @@ def several(kind: str) -> bytes:
 @cache
 def whole_files() -> dict[str, bytes]:
     """By a name for each: every format in every mode, and their other varieties."""
-    files = {f"{kind} {mode}": encoded(kind, mode) for kind, modes in MODES.items() for mode in modes.split()}
-    files |= {f"{kind} turned {way}": turned(kind, way) for kind in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") for way in (3, 6)}
+    files = {
+        f"{kind} {mode}": encoded(kind, mode)
+        for kind, modes in MODES.items()
+        for mode in modes.split()
+    }
+    files |= {
+        f"{kind} turned {way}": turned(kind, way)
+        for kind in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
+        for way in (3, 6)
+    }
     files |= {f"TIFF {name}": encoded("TIFF", compression=name) for name in TIFF_COMPRESSIONS}
-    files |= {f"TIFF {name}": encoded("TIFF", "1", compression=name) for name in ("group3", "group4")}
-    files |= {f"{kind} of three": several(kind) for kind in ("GIF", "WEBP", "TIFF", "MPO", "PNG", "AVIF")}
+    files |= {
+        f"TIFF {name}": encoded("TIFF", "1", compression=name) for name in ("group3", "group4")
+    }
+    files |= {
+        f"{kind} of three": several(kind) for kind in ("GIF", "WEBP", "TIFF", "MPO", "PNG", "AVIF")
+    }
     files["JPEG progressive"] = encoded("JPEG", progressive=True)
     files["JPEG CMYK turned"] = encoded("JPEG", "CMYK", exif=orientation(6))
     files["WEBP lossless"] = encoded("WEBP", lossless=True)
@@ -80,7 +94,14 @@ def whole_files() -> dict[str, bytes]:
 
 def _big_endian_tiff() -> bytes:
     """2 x 37 x 52 grey pixels in one strip, as Photoshop on old Macs wrote them."""
-    tags = [(256, 3, WIDTH << 16), (257, 3, HEIGHT << 16), (258, 3, 8 << 16), (259, 3, 1 << 16), (262, 3, 1 << 16), (273, 4, 122)]
+    tags = [
+        (256, 3, WIDTH << 16),
+        (257, 3, HEIGHT << 16),
+        (258, 3, 8 << 16),
+        (259, 3, 1 << 16),
+        (262, 3, 1 << 16),
+        (273, 4, 122),
+    ]
     tags += [(277, 3, 1 << 16), (278, 3, HEIGHT << 16), (279, 4, HEIGHT * WIDTH)]
     entries = b"".join(struct.pack(">HHII", tag, kind, 1, value) for tag, kind, value in tags)
     return b"MM\0*" + struct.pack(">IH", 8, len(tags)) + entries + b"\0" * 4 + bytes(range(250)) * 8
@@ -88,14 +109,35 @@ def _big_endian_tiff() -> bytes:
 
 def interlaced_png() -> bytes:
     """All seven passes of Adam7, each of zeros."""
-    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-    rows = b"".join((b"\0" + b"\x40" * len(range(left, WIDTH, right))) * len(range(top, HEIGHT, down)) for left, top, right, down in passes)
+    passes = (
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    )
+    rows = b"".join(
+        (b"\0" + b"\x40" * len(range(left, WIDTH, right))) * len(range(top, HEIGHT, down))
+        for left, top, right, down in passes
+    )
     head = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 0, 0, 0, 1)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    return (
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+    )
 
 
 def cut(data: bytearray, dice: random.Random) -> None:
@@ -116,7 +158,9 @@ def lie(data: bytearray, dice: random.Random) -> None:
     """A number of the header becomes a large one, none, or one that is nearly right."""
     number = dice.choice((LYING_SIDE, 0, 0xFFFFFFFF, 0x7FFFFFFF, 65_535, dice.randrange(300)))
     packed = (
-        struct.pack(dice.choice(("<I", ">I")), number) if dice.random() < 0.5 else struct.pack(dice.choice("<>") + "H", number & 0xFFFF)
+        struct.pack(dice.choice(("<I", ">I")), number)
+        if dice.random() < 0.5
+        else struct.pack(dice.choice("<>") + "H", number & 0xFFFF)
     )
     at = dice.randrange(min(len(data), 300))
     data[at : at + len(packed)] = packed
@@ -135,7 +179,16 @@ def repeat(data: bytearray, dice: random.Random) -> None:
     data[start:start] = data[start:stop]
 
 
-DAMAGES: tuple[Callable[[bytearray, random.Random], None], ...] = (cut, flip, flip, flip_header, lie, lie, shuffle, repeat)
+DAMAGES: tuple[Callable[[bytearray, random.Random], None], ...] = (
+    cut,
+    flip,
+    flip,
+    flip_header,
+    lie,
+    lie,
+    shuffle,
+    repeat,
+)
 
 
 def damaged(data: bytes, dice: random.Random) -> bytes:

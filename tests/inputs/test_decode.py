@@ -1,4 +1,6 @@
-"""Every kind of image comes out as Pillow shows it, and what is not whole or too large is refused in a sentence."""
+"""Every kind of image comes out as Pillow shows it, and what is not whole or too large is
+refused in a sentence.
+"""
 
 import io
 import struct
@@ -65,7 +67,9 @@ def test_inverted_cmyk_comes_out_right_with_and_without_adobe_marker(image: Imag
     for data in (with_marker, with_marker[:at] + with_marker[at + 2 + length :]):
         assert farthest(data) == 0
         error = np.abs(decode_image(data).astype(int) - np.asarray(image).astype(int)).mean()
-        negative = np.abs(255 - decode_image(data).astype(int) - np.asarray(image).astype(int)).mean()
+        negative = np.abs(
+            255 - decode_image(data).astype(int) - np.asarray(image).astype(int)
+        ).mean()
         assert error < 12 < 40 < negative
 
 
@@ -74,7 +78,9 @@ def test_inverted_cmyk_comes_out_right_with_and_without_adobe_marker(image: Imag
 def test_exif_orientation(image: Image.Image, kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(image, kind, exif=exif.tobytes(), **({"lossless": True} if kind == "WEBP" else {}))
+    data = encoded(
+        image, kind, exif=exif.tobytes(), **({"lossless": True} if kind == "WEBP" else {})
+    )
     assert farthest(data) == 0
     stored = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     changed = decode_image(data).shape != stored.shape or bool((decode_image(data) != stored).any())
@@ -96,7 +102,9 @@ def test_sixteen_bits_keep_the_upper_eight() -> None:
     data = encoded(Image.fromarray(deep), "PNG")
     decoded = decode_image(data)
     assert (decoded == (deep >> 8)[..., None]).all()
-    assert (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) != decoded).any(), "Pillow's own conversion clips"
+    assert (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) != decoded).any(), (
+        "Pillow's own conversion clips"
+    )
     assert (decode_image(encoded(Image.fromarray(deep), "TIFF")) == (deep >> 8)[..., None]).all()
 
 
@@ -121,7 +129,16 @@ def test_damaged_png_is_refused(image: Image.Image) -> None:
         decode_image(bytes(data))
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"not a image at all", b"\xff\xd8\xff\xe1\x00\x00" * 9])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"not a image at all",
+        b"\xff\xd8\xff\xe1\x00\x00" * 9,
+    ],
+)
 def test_what_is_no_image_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="image"):
         decode_image(data)
@@ -147,7 +164,9 @@ def forged_bmp(image: Image.Image, side: int) -> bytes:
 
 
 @pytest.mark.parametrize("forge", [forged_jpeg, forged_png, forged_bmp])
-def test_a_forged_header_is_refused_before_memory_is_taken(image: Image.Image, forge: object) -> None:
+def test_a_forged_header_is_refused_before_memory_is_taken(
+    image: Image.Image, forge: object
+) -> None:
     data = forge(image, 40_000)  # type: ignore[operator]
     tracemalloc.start()
     try:
@@ -181,7 +200,9 @@ def test_semantic_palette_gives_indices() -> None:
     assert coloured.mode == "P"
     for image in (plain, coloured):
         assert (decode_semantic(encoded(image, "PNG")) == indices).all()
-    assert (decode_semantic(encoded(Image.fromarray(indices.astype(np.uint16)), "PNG")) == indices).all()
+    assert (
+        decode_semantic(encoded(Image.fromarray(indices.astype(np.uint16)), "PNG")) == indices
+    ).all()
     two = Image.fromarray((indices > 5).astype(np.uint8) * 255).convert("1")
     assert set(np.unique(decode_semantic(encoded(two, "PNG")))) == {0, 1}
     assert (decode_image(encoded(coloured, "PNG"))[..., 0] != indices).any()

@@ -1,4 +1,6 @@
-"""What is put on the canvas comes back: boxes, points and maps, for every rule and for extreme images."""
+"""What is put on the canvas comes back: boxes, points and maps, for every rule and for extreme
+images.
+"""
 
 import cv2
 import numpy as np
@@ -10,7 +12,17 @@ from mtl_ray.inputs.frame import frame_of, map_to_image, place, place_map, scale
 from mtl_ray.inputs.image import Canvas
 
 KINDS = ("stretch", "letterbox", "crop")
-EXTREME = [(1, 1), (1, 5000), (5000, 1), (2, 3), (3, 4000), (64, 48), (48, 64), (128, 96), (97, 131)]
+EXTREME = [
+    (1, 1),
+    (1, 5000),
+    (5000, 1),
+    (2, 3),
+    (3, 4000),
+    (64, 48),
+    (48, 64),
+    (128, 96),
+    (97, 131),
+]
 
 rules = st.builds(
     Canvas,
@@ -25,14 +37,23 @@ sides = st.integers(1, 120)
 
 @given(rules, sides, sides, st.data())
 @settings(max_examples=200, deadline=None)
-def test_boxes_and_points_come_back(rule: Canvas, height: int, width: int, data: st.DataObject) -> None:
+def test_boxes_and_points_come_back(
+    rule: Canvas, height: int, width: int, data: st.DataObject
+) -> None:
     frame = frame_of(height, width, rule)
     corners = st.tuples(st.floats(0, 1), st.floats(0, 1))
-    points = np.array(data.draw(st.lists(corners, min_size=2, max_size=6)), np.float32) * np.array([width, height], np.float32)
+    points = np.array(data.draw(st.lists(corners, min_size=2, max_size=6)), np.float32) * np.array(
+        [width, height], np.float32
+    )
     assert np.abs(frame.points_to_image(frame.points_to_canvas(points)) - points).max() < 1e-2
-    boxes = np.concatenate([np.minimum(points[:-1], points[1:]), np.maximum(points[:-1], points[1:])], axis=1)
+    boxes = np.concatenate(
+        [np.minimum(points[:-1], points[1:]), np.maximum(points[:-1], points[1:])], axis=1
+    )
     assert np.abs(frame.boxes_to_image(frame.boxes_to_canvas(boxes)) - boxes).max() < 1e-2
-    assert np.abs(frame.boxes_to_canvas(boxes)[:, :2] - frame.points_to_canvas(boxes[:, :2])).max() < 1e-3
+    assert (
+        np.abs(frame.boxes_to_canvas(boxes)[:, :2] - frame.points_to_canvas(boxes[:, :2])).max()
+        < 1e-3
+    )
 
 
 @given(rules, sides, sides)
@@ -77,20 +98,32 @@ def test_extreme_images(kind: str, size: tuple[int, int], kernel: str) -> None:
 @given(sides, sides, st.integers(1, 3), st.sampled_from(KINDS))
 @settings(max_examples=100, deadline=None)
 def test_a_map_enlarged_comes_back_whole(height: int, width: int, factor: int, kind: str) -> None:
-    """Enlarged by a whole number, each pixel of the map lies on the canvas, so that nothing is lost on the way back."""
+    """Enlarged by a whole number, each pixel of the map lies on the canvas, so that nothing is
+    lost on the way back.
+    """
     rule = Canvas(kind=kind, height=height * factor, width=width * factor)  # type: ignore[arg-type]
-    classes = np.random.default_rng(height * 200 + width).integers(0, 20, (height, width), dtype=np.uint8)
+    classes = np.random.default_rng(height * 200 + width).integers(
+        0, 20, (height, width), dtype=np.uint8
+    )
     frame = frame_of(height, width, rule)
     placed = place_map(classes, frame, 255)
     assert (placed == classes.repeat(factor, axis=0).repeat(factor, axis=1)).all()
     assert (map_to_image(placed, frame) == classes).all()
 
 
-@given(st.integers(20, 120), st.integers(20, 120), rules.filter(lambda rule: rule.kind != "crop" and min(rule.height, rule.width) >= 20))
+@given(
+    st.integers(20, 120),
+    st.integers(20, 120),
+    rules.filter(lambda rule: rule.kind != "crop" and min(rule.height, rule.width) >= 20),
+)
 @settings(max_examples=100, deadline=None)
 def test_map_and_boxes_agree(height: int, width: int, rule: Canvas) -> None:
-    """A rectangle in the map lies on the canvas where its box does, and comes back, to a pixel of the coarser of the two."""
-    box = np.array([[width // 4, height // 4, width - width // 5, height - height // 5]], np.float32)
+    """A rectangle in the map lies on the canvas where its box does, and comes back, to a pixel
+    of the coarser of the two.
+    """
+    box = np.array(
+        [[width // 4, height // 4, width - width // 5, height - height // 5]], np.float32
+    )
     x1, y1, x2, y2 = box[0].astype(int)
     classes = np.zeros((height, width), np.uint8)
     classes[y1:y2, x1:x2] = 1
@@ -104,7 +137,9 @@ def test_map_and_boxes_agree(height: int, width: int, rule: Canvas) -> None:
     differing = (back != classes).sum()
     coarse = max(1, 1 / frame.scale_x, 1 / frame.scale_y)
     assert differing <= 2 * (height + width) * coarse
-    assert (placed == 255).sum() == rule.height * rule.width - frame.valid_height * frame.valid_width
+    assert (
+        placed == 255
+    ).sum() == rule.height * rule.width - frame.valid_height * frame.valid_width
 
 
 def test_crop_is_centred_and_the_map_takes_the_nearest_edge_outside() -> None:
@@ -118,7 +153,9 @@ def test_crop_is_centred_and_the_map_takes_the_nearest_edge_outside() -> None:
 
 
 def test_area_is_the_mean_of_what_is_covered_and_linear_is_not() -> None:
-    """Negative control: the two kernels must not give the same image, or a test that compares pipelines would show nothing."""
+    """Negative control: the two kernels must not give the same image, or a test that compares
+    pipelines would show nothing.
+    """
     image = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     mean = image.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))
     area, _ = place(image, Canvas(height=16, width=16, kernel="area"))
@@ -144,14 +181,20 @@ def test_an_image_that_is_no_contiguous_array_is_placed_the_same() -> None:
 
 @given(st.integers(30, 90), st.integers(30, 90), st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
-def test_scaled_is_close_to_the_exact_mean_over_what_is_covered(height: int, width: int, seed: int) -> None:
+def test_scaled_is_close_to_the_exact_mean_over_what_is_covered(
+    height: int, width: int, seed: int
+) -> None:
     """Much closer than bilinear sampling, which leaves pixels out."""
     coarse = np.random.default_rng(seed).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     image = cv2.resize(coarse, (200, 200), interpolation=cv2.INTER_LINEAR)
-    image = np.clip(image + np.random.default_rng(seed).normal(0, 12, image.shape), 0, 255).astype(np.uint8)
+    image = np.clip(image + np.random.default_rng(seed).normal(0, 12, image.shape), 0, 255).astype(
+        np.uint8
+    )
     exact = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(int)
     error = np.abs(scaled(image, height, width) - exact).mean()
-    bilinear = np.abs(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) - exact).mean()
+    bilinear = np.abs(
+        cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) - exact
+    ).mean()
     assert error < 1.5
     assert error < bilinear / 2
     assert scaled(image, 200, 200) is image

@@ -1,4 +1,6 @@
-"""Damaged, lying and hostile image files: an array of the right shape or a ValueError, after little work and in little memory."""
+"""Damaged, lying and hostile image files: an array of the right shape or a ValueError, after
+little work and in little memory.
+"""
 
 import io
 import random
@@ -18,7 +20,18 @@ from mtl_ray.inputs.decode import decode_image, decode_semantic
 from mtl_ray.inputs.image_file import open_image, shown_size
 from mtl_ray.inputs.image_header import TooManyPixelsError
 from mtl_ray.loading.loader import Loader
-from tests.inputs.image_files import HEIGHT, LYING_SIDE, WIDTH, chunk, damaged, encoded, interlaced_png, several, turned, whole_files
+from tests.inputs.image_files import (
+    HEIGHT,
+    LYING_SIDE,
+    WIDTH,
+    chunk,
+    damaged,
+    encoded,
+    interlaced_png,
+    several,
+    turned,
+    whole_files,
+)
 from tests.loading.splits import data_config, sample, write_split
 
 MEGABYTES = 20
@@ -28,7 +41,11 @@ BODY = MEGABYTES * 1_000_000
 @pytest.mark.parametrize("name", whole_files())
 def test_whole_files_are_read_in_their_shown_size(name: str) -> None:
     data = whole_files()[name]
-    expected = (WIDTH, HEIGHT) if name.endswith("turned 6") or name == "JPEG CMYK turned" else (HEIGHT, WIDTH)
+    expected = (
+        (WIDTH, HEIGHT)
+        if name.endswith("turned 6") or name == "JPEG CMYK turned"
+        else (HEIGHT, WIDTH)
+    )
     assert shown_size(data) == expected
     assert decode_image(data).shape == (*expected, 3)
 
@@ -41,7 +58,10 @@ def test_of_several_images_the_first_is_shown() -> None:
 @pytest.mark.parametrize("way", range(1, 9))
 @pytest.mark.parametrize("kind", ["TIFF", "AVIF"])
 def test_turned_by_exif(kind: str, way: int) -> None:
-    flat, shown = decode_image(encoded(kind)).astype(int), decode_image(turned(kind, way)).astype(int)
+    flat, shown = (
+        decode_image(encoded(kind)).astype(int),
+        decode_image(turned(kind, way)).astype(int),
+    )
     turns: dict[int, Callable[[Any], Any]] = {
         1: lambda a: a,
         2: np.fliplr,
@@ -91,7 +111,9 @@ def saved(kind: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["EPS", "ICO", "PDF", "PCX", "SGI", "TGA", "IM", "DDS", "ICNS", "QOI"])
+@pytest.mark.parametrize(
+    "kind", ["EPS", "ICO", "PDF", "PCX", "SGI", "TGA", "IM", "DDS", "ICNS", "QOI"]
+)
 def test_other_formats_that_pillow_knows_are_not_opened(kind: str) -> None:
     for read in (decode_image, decode_semantic, shown_size, open_image):
         with pytest.raises(ValueError, match="in no known format"):
@@ -105,7 +127,13 @@ def test_formats_named_by_the_suffixes_are_there() -> None:
 
 
 def gif_with_a_large_frame() -> bytes:
-    return b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0, 0, 0) + b"," + struct.pack("<HHHHB", 0, 0, LYING_SIDE, LYING_SIDE, 0) + b"\x02\0;"
+    return (
+        b"GIF89a"
+        + struct.pack("<HHBBB", 8, 8, 0, 0, 0)
+        + b","
+        + struct.pack("<HHHHB", 0, 0, LYING_SIDE, LYING_SIDE, 0)
+        + b"\x02\0;"
+    )
 
 
 def lying(kind: str) -> bytes:
@@ -113,7 +141,10 @@ def lying(kind: str) -> bytes:
     data = encoded(kind)
     for order, width in (("<", "H"), (">", "H"), ("<", "I"), (">", "I")):
         for first, second in ((WIDTH, HEIGHT), (HEIGHT, WIDTH), (WIDTH - 1, HEIGHT - 1)):
-            data = data.replace(struct.pack(f"{order}2{width}", first, second), struct.pack(f"{order}2{width}", LYING_SIDE, LYING_SIDE))
+            data = data.replace(
+                struct.pack(f"{order}2{width}", first, second),
+                struct.pack(f"{order}2{width}", LYING_SIDE, LYING_SIDE),
+            )
     return data
 
 
@@ -121,12 +152,25 @@ def lying_tiff() -> bytes:
     data = encoded("TIFF")
     for tag, value in ((256, WIDTH), (257, HEIGHT)):
         for kind, form in ((3, "<HHIHxx"), (4, "<HHII")):
-            data = data.replace(struct.pack(form, tag, kind, 1, value), struct.pack("<HHII", tag, 4, 1, LYING_SIDE))
+            data = data.replace(
+                struct.pack(form, tag, kind, 1, value), struct.pack("<HHII", tag, 4, 1, LYING_SIDE)
+            )
     return data
 
 
 def tiff_with_a_large_tile() -> bytes:
-    tags = [(256, 16), (257, 16), (258, 8), (259, 8), (262, 1), (277, 1), (322, LYING_SIDE), (323, LYING_SIDE), (324, 150), (325, 100)]
+    tags = [
+        (256, 16),
+        (257, 16),
+        (258, 8),
+        (259, 8),
+        (262, 1),
+        (277, 1),
+        (322, LYING_SIDE),
+        (323, LYING_SIDE),
+        (324, 150),
+        (325, 100),
+    ]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + b"\0" * 1000
 
@@ -137,7 +181,12 @@ def tiff_whose_tags_share_their_values() -> bytes:
 
 
 def webp_canvas() -> bytes:
-    body = b"VP8X" + struct.pack("<II", 10, 0x02) + (16_000).to_bytes(3, "little") * 2 + encoded("WEBP")[12:]
+    body = (
+        b"VP8X"
+        + struct.pack("<II", 10, 0x02)
+        + (16_000).to_bytes(3, "little") * 2
+        + encoded("WEBP")[12:]
+    )
     return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
 
 
@@ -240,12 +289,20 @@ def test_bombs_are_refused_before_memory_is_taken(tmp_path: Any) -> None:
     for name, make in BOMBS.items():
         (tmp_path / name.replace(" ", "_")).write_bytes(make())
     paths = [str(tmp_path / "whole"), *(str(tmp_path / name.replace(" ", "_")) for name in BOMBS)]
-    done = subprocess.run([sys.executable, "-c", MEASURE, *paths], check=False, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *paths],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "BMP", "PPM", "JPEG2000", "WEBP", "AVIF", "GIF", "GIF frame", "TIFF"])
+@pytest.mark.parametrize(
+    "name", ["JPEG", "PNG", "BMP", "PPM", "JPEG2000", "WEBP", "AVIF", "GIF", "GIF frame", "TIFF"]
+)
 def test_too_many_pixels_are_named_as_such(name: str) -> None:
     for read in (decode_image, shown_size):
         with pytest.raises(TooManyPixelsError, match="more than the 50,000,000 allowed"):
@@ -254,9 +311,15 @@ def test_too_many_pixels_are_named_as_such(name: str) -> None:
 
 def avif_of_endless_items() -> bytes:
     """Each of 65,535 items is the whole file, which is full of empty pieces of AV1."""
-    entries = b"".join(struct.pack(">HHHIQ", item, 0, 1, 400, 1 << 31)[:-4] for item in range(65_535))
+    entries = b"".join(
+        struct.pack(">HHHIQ", item, 0, 1, 400, 1 << 31)[:-4] for item in range(65_535)
+    )
     iloc = struct.pack(">BBBBBBH", 0, 0, 0, 0, 0x44, 0, 65_535) + entries
-    meta = struct.pack(">I4sI", len(iloc) + 20, b"meta", 0) + struct.pack(">I4s", len(iloc) + 8, b"iloc") + iloc
+    meta = (
+        struct.pack(">I4sI", len(iloc) + 20, b"meta", 0)
+        + struct.pack(">I4s", len(iloc) + 8, b"iloc")
+        + iloc
+    )
     return b"\0\0\0\x10ftypavif\0\0\0\0" + meta + b"\x12\0" * (BODY // 2)
 
 
@@ -283,16 +346,22 @@ ENDLESS: dict[str, bytes] = {
     "PPM blanks": b"P6" + b" " * BODY,
     "JPEG2000 boxes": b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x08free" * (BODY // 8),
     "AVIF boxes": b"\0\0\0\x10ftypavif\0\0\0\0" + b"\0\0\0\x08free" * (BODY // 8),
-    "AVIF boxes in boxes": b"\0\0\0\x10ftypavif\0\0\0\0" + struct.pack(">I4s", BODY, b"iprp") * (BODY // 8),
+    "AVIF boxes in boxes": b"\0\0\0\x10ftypavif\0\0\0\0"
+    + struct.pack(">I4s", BODY, b"iprp") * (BODY // 8),
     "AVIF items": avif_of_endless_items(),
-    "TIFF tags": b"II*\0" + struct.pack("<IH", 8, 65_535) + struct.pack("<HHII", 1, 1, 1, 1) * 65_535 + bytes(BODY),
+    "TIFF tags": b"II*\0"
+    + struct.pack("<IH", 8, 65_535)
+    + struct.pack("<HHII", 1, 1, 1, 1) * 65_535
+    + bytes(BODY),
     "BMP": b"BM" + bytes(BODY),
 }
 
 
 @pytest.mark.parametrize("name", ENDLESS)
 def test_a_header_without_an_end_costs_a_bounded_number_of_steps(name: str) -> None:
-    """Every line of Python that runs is counted, Pillow's too: a walk over the whole body takes millions."""
+    """Every line of Python that runs is counted, Pillow's too: a walk over the whole body takes
+    millions.
+    """
     steps = 0
 
     def count(frame: Any, event: str, argument: Any) -> Any:
@@ -327,7 +396,9 @@ def test_damaged_images_of_any_format_are_bad_samples_of_the_loader(tmp_path: An
     for index, kind in enumerate(kinds):
         samples[index] = samples[index].with_image(data=_undecodable(kind))
     samples[8] = samples[8].with_image(data=lying("BMP"))
-    loader = Loader(data_config(write_split(tmp_path, samples), lambda data: replace(data, max_bad=9)))
+    loader = Loader(
+        data_config(write_split(tmp_path, samples), lambda data: replace(data, max_bad=9))
+    )
     list(islice(iter(loader), 4))
     assert set(loader.bad) == {samples[index].key for index in range(9)}
     assert "data.max_pixels allows more" in loader.bad[samples[8].key]

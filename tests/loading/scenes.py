@@ -11,7 +11,9 @@ from mtl_ray.annotations.semantic import SEMANTIC
 from mtl_ray.loading.scene import Scene
 
 
-def scene(seed: int, height: int = 40, width: int = 56, objects: int = 5, *, annotated: bool = True) -> Scene:
+def scene(
+    seed: int, height: int = 40, width: int = 56, objects: int = 5, *, annotated: bool = True
+) -> Scene:
     """Rectangles of one colour each on black: the image, the boxes and the map all say the same."""
     numbers = np.random.default_rng(seed)
     image = np.zeros((height, width, 3), np.uint8)
@@ -27,7 +29,11 @@ def scene(seed: int, height: int = 40, width: int = 56, objects: int = 5, *, ann
         return Scene(raw=image, parts={}, known_classes={})
     classes = np.arange(1, objects + 1, dtype=np.int64)
     found = Objects(boxes_xyxy=boxes, classes=classes, crowd=np.zeros(objects, np.bool_))
-    return Scene(raw=image, parts={LABELS: np.array([seed % 7], np.int64), INSTANCES: found, SEMANTIC: semantic}, known_classes={})
+    return Scene(
+        raw=image,
+        parts={LABELS: np.array([seed % 7], np.int64), INSTANCES: found, SEMANTIC: semantic},
+        known_classes={},
+    )
 
 
 def with_objects(start: Scene, objects: Objects) -> Scene:

@@ -53,18 +53,33 @@ def unannotated(index: int) -> Sample:
 
 
 def write_split(
-    folder: Path, samples: Sequence[Sample], names: tuple[str, ...] = NAMES, kinds: Sequence[str] = ("labels", "instances", "semantic")
+    folder: Path,
+    samples: Sequence[Sample],
+    names: tuple[str, ...] = NAMES,
+    kinds: Sequence[str] = ("labels", "instances", "semantic"),
 ) -> str:
     """Two shards and their manifest; the URI."""
     half = len(samples) // 2
-    entries = [write_shard(str(folder), f"train-{part:05d}", each) for part, each in enumerate((samples[:half], samples[half:])) if each]
+    entries = [
+        write_shard(str(folder), f"train-{part:05d}", each)
+        for part, each in enumerate((samples[:half], samples[half:]))
+        if each
+    ]
     vocabulary = Vocabulary(classes=dict.fromkeys(kinds, names))
-    publish_manifest(str(folder), entries, name="train", vocabulary=vocabulary, shuffled=False, provenance={})
+    publish_manifest(
+        str(folder), entries, name="train", vocabulary=vocabulary, shuffled=False, provenance={}
+    )
     return str(folder)
 
 
-def data_config(uri: str | tuple[str, ...], change: Callable[[DataConfig], DataConfig] = lambda data: data, **train: object) -> DataConfig:
+def data_config(
+    uri: str | tuple[str, ...],
+    change: Callable[[DataConfig], DataConfig] = lambda data: data,
+    **train: object,
+) -> DataConfig:
     """A batch of 6 in 6 lanes on a small canvas, changed by ``change``."""
     split = SplitConfig(uri=uri, **train)  # type: ignore[arg-type]
-    data = DataConfig(train=split, val=split, canvas={"height": 24, "width": 32}, batch=6, threads=2)  # type: ignore[arg-type]
+    data = DataConfig(
+        train=split, val=split, canvas={"height": 24, "width": 32}, batch=6, threads=2
+    )  # type: ignore[arg-type]
     return change(data)

@@ -50,13 +50,21 @@ def boxes_of(semantic: np.ndarray, classes: np.ndarray) -> dict[int, tuple[int, 
 
 def as_tensors(start: Scene) -> tuple[torch.Tensor, tv_tensors.BoundingBoxes, tv_tensors.Mask]:
     assert start.part("instances") is not None
-    boxes = tv_tensors.BoundingBoxes(torch.from_numpy(start.part("instances").boxes_xyxy), format="XYXY", canvas_size=start.hw)
-    return torch.from_numpy(start.image).permute(2, 0, 1), boxes, tv_tensors.Mask(torch.from_numpy(start.part("semantic")))
+    boxes = tv_tensors.BoundingBoxes(
+        torch.from_numpy(start.part("instances").boxes_xyxy), format="XYXY", canvas_size=start.hw
+    )
+    return (
+        torch.from_numpy(start.image).permute(2, 0, 1),
+        boxes,
+        tv_tensors.Mask(torch.from_numpy(start.part("semantic"))),
+    )
 
 
 @given(SIZES, st.sampled_from(["horizontal", "vertical"]))
 @settings(max_examples=40, deadline=None)
-def test_flip_twice_is_the_identity_and_once_is_torchvisions(size: tuple[int, int, int], direction: str) -> None:
+def test_flip_twice_is_the_identity_and_once_is_torchvisions(
+    size: tuple[int, int, int], direction: str
+) -> None:
     start = scene(*size, objects=2)
     once = flip(start, direction)
     assert equal(flip(once, direction), start)
@@ -64,7 +72,9 @@ def test_flip_twice_is_the_identity_and_once_is_torchvisions(size: tuple[int, in
     image, boxes, mask = (theirs(each) for each in as_tensors(start))
     assert (torch.from_numpy(once.image).permute(2, 0, 1) == image).all()
     assert (torch.from_numpy(once.part("semantic")) == mask).all()
-    assert torch.equal(torch.from_numpy(once.part("instances").boxes_xyxy), boxes.as_subclass(torch.Tensor))
+    assert torch.equal(
+        torch.from_numpy(once.part("instances").boxes_xyxy), boxes.as_subclass(torch.Tensor)
+    )
 
 
 @given(SIZES, st.data())
@@ -75,7 +85,9 @@ def test_cut_is_torchvisions_crop(size: tuple[int, int, int], data: st.DataObjec
     top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     cut_h, cut_w = data.draw(st.integers(1, height - top)), data.draw(st.integers(1, width - left))
     part = crop(start, top, left, cut_h, cut_w, 0.0)
-    image, boxes, mask = (reference.crop(each, top, left, cut_h, cut_w) for each in as_tensors(start))
+    image, boxes, mask = (
+        reference.crop(each, top, left, cut_h, cut_w) for each in as_tensors(start)
+    )
     assert (torch.from_numpy(part.image).permute(2, 0, 1) == image).all()
     assert (torch.from_numpy(part.part("semantic")) == mask).all()
     plain = boxes.as_subclass(torch.Tensor)
@@ -85,7 +97,9 @@ def test_cut_is_torchvisions_crop(size: tuple[int, int, int], data: st.DataObjec
 
 @given(SIZES, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
 @settings(max_examples=40, deadline=None)
-def test_padding_is_torchvisions(size: tuple[int, int, int], top: int, left: int, bottom: int, right: int) -> None:
+def test_padding_is_torchvisions(
+    size: tuple[int, int, int], top: int, left: int, bottom: int, right: int
+) -> None:
     start = scene(*size, objects=2)
     height, width = start.hw
     framed = pad(start, top, left, height + top + bottom, width + left + right, 9)
@@ -93,20 +107,29 @@ def test_padding_is_torchvisions(size: tuple[int, int, int], top: int, left: int
     image = reference.pad(image, [left, top, right, bottom], fill=9)
     boxes = reference.pad(boxes, [left, top, right, bottom])
     assert (torch.from_numpy(framed.image).permute(2, 0, 1) == image).all()
-    assert torch.equal(torch.from_numpy(framed.part("instances").boxes_xyxy), boxes.as_subclass(torch.Tensor))
+    assert torch.equal(
+        torch.from_numpy(framed.part("instances").boxes_xyxy), boxes.as_subclass(torch.Tensor)
+    )
     assert (framed.part("semantic") != IGNORE_INDEX).sum() == height * width
     assert equal(crop(framed, top, left, height, width, 0.0), start)
 
 
-@pytest.mark.parametrize("change", [Flip(p=1), Flip(p=1, direction="vertical"), RandomCrop(min_visible=0), Zoom(min_visible=0)])
+@pytest.mark.parametrize(
+    "change",
+    [Flip(p=1), Flip(p=1, direction="vertical"), RandomCrop(min_visible=0), Zoom(min_visible=0)],
+)
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=40, deadline=None)
 def test_boxes_fit_what_the_map_shows(change: Augmentation, seed: int) -> None:
-    """One object a scene, so that nothing covers it: its box is the box around its pixels, to the pixel."""
+    """One object a scene, so that nothing covers it: its box is the box around its pixels, to
+    the pixel.
+    """
     after = apply(scene(seed, objects=1), change, seed)
     shown = boxes_of(after.part("semantic"), np.array([1]))
     assert set(shown) == set(after.part("instances").classes.tolist())
-    for value, box in zip(after.part("instances").classes, after.part("instances").boxes_xyxy, strict=True):
+    for value, box in zip(
+        after.part("instances").classes, after.part("instances").boxes_xyxy, strict=True
+    ):
         assert shown[int(value)] == tuple(box)
     assert after.part("semantic").shape == after.image.shape[:2]
     assert (after.image[after.part("semantic") == 1] > 0).all()
@@ -116,7 +139,9 @@ def test_a_box_that_stays_behind_would_be_seen() -> None:
     """Negative control of the test above."""
     start = scene(3, objects=1)
     after = with_objects(flip(start, "horizontal"), start.part("instances"))
-    assert boxes_of(after.part("semantic"), np.array([1]))[1] != tuple(after.part("instances").boxes_xyxy[0])
+    assert boxes_of(after.part("semantic"), np.array([1]))[1] != tuple(
+        after.part("instances").boxes_xyxy[0]
+    )
 
 
 @given(st.integers(0, 10_000))
@@ -126,10 +151,14 @@ def test_mosaic_boxes_fit_the_map_to_a_pixel(seed: int) -> None:
     for part, each in enumerate(scenes):
         each.part("semantic")[each.part("semantic") == 1] = part + 1
         each.part("instances").classes[:] = part + 1
-    after = augmented(scenes[0], (Mosaic(p=1, min_visible=0),), random.Random(seed), lambda: scenes[1:], RULE)
+    after = augmented(
+        scenes[0], (Mosaic(p=1, min_visible=0),), random.Random(seed), lambda: scenes[1:], RULE
+    )
     assert after.hw == (RULE.height, RULE.width)
     shown = boxes_of(after.part("semantic"), np.arange(1, 5))
-    for value, box in zip(after.part("instances").classes.tolist(), after.part("instances").boxes_xyxy, strict=True):
+    for value, box in zip(
+        after.part("instances").classes.tolist(), after.part("instances").boxes_xyxy, strict=True
+    ):
         assert (box >= 0).all()
         assert (box <= [RULE.width, RULE.height] * 2).all()
         if (box[2:] - box[:2]).min() >= 2:
@@ -149,17 +178,28 @@ def test_mosaic_joins_labels_and_keeps_what_is_unknown_out() -> None:
     assert (after.part("semantic")[y1:y2, x1:x2] == IGNORE_INDEX).all()
     none = [scene(part, annotated=False) for part in range(4)]
     after = augmented(none[0], (Mosaic(p=1),), random.Random(1), lambda: none[1:], RULE)
-    assert (after.part("labels"), after.part("instances"), after.part("semantic")) == (None, None, None)
+    assert (after.part("labels"), after.part("instances"), after.part("semantic")) == (
+        None,
+        None,
+        None,
+    )
 
 
 def test_boxes_with_too_little_visible_are_dropped_and_crowds_stay() -> None:
     boxes = np.array([[0, 0, 10, 10], [6, 0, 16, 10], [9, 0, 19, 10], [9, 0, 19, 10]], np.float32)
-    objects = Objects(boxes_xyxy=boxes, classes=np.arange(4), crowd=np.array([False, False, False, True]))
+    objects = Objects(
+        boxes_xyxy=boxes, classes=np.arange(4), crowd=np.array([False, False, False, True])
+    )
     start = with_objects(scene(0, 20, 20), objects)
     part = crop(start, 0, 0, 20, 10, min_visible=0.3)
     assert part.part("instances").classes.tolist() == [0, 1, 3]
     assert part.part("instances").boxes_xyxy[:, 2].max() == 10
-    assert crop(start, 0, 0, 20, 10, min_visible=0.0).part("instances").classes.tolist() == [0, 1, 2, 3]
+    assert crop(start, 0, 0, 20, 10, min_visible=0.0).part("instances").classes.tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 @pytest.mark.parametrize("change", [Flip(p=0.5), RandomCrop(), Zoom(), Colour(), Mosaic(p=0.5)])
@@ -167,7 +207,9 @@ def test_chance_comes_from_the_given_numbers_alone(change: Augmentation) -> None
     start = scene(5)
     before = start.image.copy()
     assert all(equal(apply(start, change, seed), apply(start, change, seed)) for seed in range(6))
-    assert not all(equal(apply(start, change, 0), apply(start, change, seed)) for seed in range(1, 12))
+    assert not all(
+        equal(apply(start, change, 0), apply(start, change, seed)) for seed in range(1, 12)
+    )
     assert (start.image == before).all(), "the scene itself must stay: it may be kept for mosaics"
 
 
@@ -197,13 +239,18 @@ def test_hue_leaves_grey_and_brightness_alone_and_comes_round() -> None:
     turned = color_matrix(1, 1, 1, 0.3, 0)
     assert np.abs(turned @ grey - 100).max() < 0.1
     assert np.abs(turned @ red - red[:3]).max() > 50
-    assert abs(np.dot(turned @ red, [0.299, 0.587, 0.114]) - np.dot(red[:3], [0.299, 0.587, 0.114])) < 0.1
+    assert (
+        abs(np.dot(turned @ red, [0.299, 0.587, 0.114]) - np.dot(red[:3], [0.299, 0.587, 0.114]))
+        < 0.1
+    )
     assert np.abs(color_matrix(1, 1, 1, 1.0, 0) @ red - red[:3]).max() < 0.1
 
 
 def test_colour_changes_no_more_than_asked() -> None:
     start = scene(1)
-    same = color_jitter(start, Colour(brightness=0, contrast=0, saturation=0, hue=0), random.Random(0))
+    same = color_jitter(
+        start, Colour(brightness=0, contrast=0, saturation=0, hue=0), random.Random(0)
+    )
     assert np.abs(same.image.astype(int) - start.image).max() <= 1
     assert same.part("semantic") is start.part("semantic")
     other = color_jitter(start, Colour(), random.Random(0))

@@ -23,7 +23,9 @@ from tests.loading.splits import NAMES, data_config, sample, write_split
 def two(tmp_path: Path) -> tuple[str, str]:
     """The same classes in another order, and images of other names."""
     first = write_split(tmp_path / "first", [sample(index, prefix="a") for index in range(30)])
-    second = write_split(tmp_path / "second", [sample(index, prefix="b") for index in range(12)], names=NAMES[::-1])
+    second = write_split(
+        tmp_path / "second", [sample(index, prefix="b") for index in range(12)], names=NAMES[::-1]
+    )
     return first, second
 
 
@@ -40,27 +42,45 @@ def test_classes_are_mapped_by_name(two: tuple[str, str]) -> None:
         for slot, key in enumerate(batch.keys):
             original = sample(int(key[1:5]))
             names = NAMES if key[0] == "a" else NAMES[::-1]
-            labels = {loader.vocabulary.classes["labels"][index] for index in batch.targets["labels"]["present"][slot].nonzero().flatten()}
+            labels = {
+                loader.vocabulary.classes["labels"][index]
+                for index in batch.targets["labels"]["present"][slot].nonzero().flatten()
+            }
             assert labels == {names[index] for index in original.labels}
             present = batch.targets["instances"]["present"][slot]
-            found = [loader.vocabulary.classes["instances"][index] for index in batch.targets["instances"]["classes"][slot][present]]
+            found = [
+                loader.vocabulary.classes["instances"][index]
+                for index in batch.targets["instances"]["classes"][slot][present]
+            ]
             assert set(found) <= {names[index] for index in original.instances.classes}
-            values = set(torch.unique(batch.targets["semantic"]["classes"][slot]).tolist()) - {IGNORE_INDEX}
+            values = set(torch.unique(batch.targets["semantic"]["classes"][slot]).tolist()) - {
+                IGNORE_INDEX
+            }
             assert values <= {NAMES.index(names[index]) for index in range(4)}
             seen.add(key[0])
     assert seen == {"a", "b"}
 
 
-def test_union_in_order_of_first_appearance_and_lacking_classes_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    one = Vocabulary(classes={"instances": ("cat", "dog")}, colours={"instances": ((1, 1, 1), (2, 2, 2))})
-    other = Vocabulary(classes={"instances": ("dog", "fox"), "semantic": ("sky",)}, colours={"instances": ((9, 9, 9), (3, 3, 3))})
+def test_union_in_order_of_first_appearance_and_lacking_classes_are_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = Vocabulary(
+        classes={"instances": ("cat", "dog")}, colours={"instances": ((1, 1, 1), (2, 2, 2))}
+    )
+    other = Vocabulary(
+        classes={"instances": ("dog", "fox"), "semantic": ("sky",)},
+        colours={"instances": ((9, 9, 9), (3, 3, 3))},
+    )
     joined, spaces = join_vocabularies([one, other], ["here", "there"])
     assert joined.classes == {"instances": ("cat", "dog", "fox"), "semantic": ("sky",)}
     assert joined.colours == {"instances": ((1, 1, 1), (2, 2, 2), (3, 3, 3))}
     assert spaces[1].mappers["instances"].indices.tolist() == [1, 2]
     assert spaces[0].mappers["semantic"].indices.tolist() == []
     assert spaces[1].mappers["semantic"].indices.tolist() == [0]
-    assert [space.known_classes["instances"].tolist() for space in spaces] == [[True, True, False], [False, True, True]]
+    assert [space.known_classes["instances"].tolist() for space in spaces] == [
+        [True, True, False],
+        [False, True, True],
+    ]
     assert "here: its instances do not know fox" in caplog.text
     assert "there: its instances do not know cat" in caplog.text
 
@@ -107,7 +127,9 @@ def test_repeat_makes_an_epoch_longer(two: tuple[str, str]) -> None:
 
 
 def test_balanced_shows_rare_classes_more_often(tmp_path: Path) -> None:
-    """One image of forty has class 5: with t = 0.5 it comes sqrt(0.5 / 0.025) = 4.5 times as often as it would."""
+    """One image of forty has class 5: with t = 0.5 it comes sqrt(0.5 / 0.025) = 4.5 times as
+    often as it would.
+    """
     samples = []
     for index in range(40):
         made = sample(index)
@@ -128,7 +150,9 @@ def test_pins_tell_one_order_from_another(two: tuple[str, str]) -> None:
 
 
 def test_a_joined_split_may_have_its_own_transforms_and_canvas(two: tuple[str, str]) -> None:
-    """Images of the second split are stretched and flipped always; those of the first are letterboxed as they are."""
+    """Images of the second split are stretched and flipped always; those of the first are
+    letterboxed as they are.
+    """
     stretched = Canvas(kind="stretch", height=24, width=32)
     own = (OwnRules(), OwnRules(augment=(Flip(p=1),), canvas=stretched))
     plain, changed = Loader(data_config(two)), Loader(data_config(two, own=own))
@@ -151,13 +175,21 @@ def test_a_joined_split_may_have_its_own_transforms_and_canvas(two: tuple[str, s
 def test_rules_that_do_not_fit_are_refused(two: tuple[str, str]) -> None:
     with pytest.raises(ValueError, match="own has 1 entries for 2 URIs"):
         data_config(two, own=(OwnRules(),))
-    with pytest.raises(ValueError, match=r"train.own\[1\].canvas must have the size of data.canvas"):
+    with pytest.raises(
+        ValueError, match=r"train.own\[1\].canvas must have the size of data.canvas"
+    ):
         data_config(two, own=(OwnRules(), OwnRules(canvas=Canvas(height=24, width=30))))
 
 
 def test_a_batch_says_which_classes_a_dataset_knows(tmp_path: Path) -> None:
-    one = write_split(tmp_path / "one", [sample(index, prefix="a") for index in range(12)], names=NAMES)
-    other = write_split(tmp_path / "other", [sample(index, prefix="b") for index in range(12)], names=(*NAMES[1:], "further"))
+    one = write_split(
+        tmp_path / "one", [sample(index, prefix="a") for index in range(12)], names=NAMES
+    )
+    other = write_split(
+        tmp_path / "other",
+        [sample(index, prefix="b") for index in range(12)],
+        names=(*NAMES[1:], "further"),
+    )
     loader = Loader(data_config((one, other)))
     classes = loader.vocabulary.classes["labels"]
     assert classes == (*NAMES, "further")

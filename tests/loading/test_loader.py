@@ -1,4 +1,6 @@
-"""What the loader gives, and that its order and pixels depend on nothing but data, config and seed."""
+"""What the loader gives, and that its order and pixels depend on nothing but data, config and
+seed.
+"""
 
 import threading
 from collections.abc import Sequence
@@ -34,11 +36,15 @@ def take(data: DataConfig, count: int, **place: int) -> list[Batch]:
 
 
 def prints(batches: Sequence[Batch]) -> list[tuple[str, int]]:
-    """Of each sample in its order: the key, and a checksum of all that the network gets to see of it."""
+    """Of each sample in its order: the key, and a checksum of all that the network gets to see
+    of it.
+    """
     found = []
     for batch in batches:
         for slot, key in enumerate(batch.keys):
-            boxes = batch.targets["instances"]["boxes"][slot][batch.targets["instances"]["present"][slot]]
+            boxes = batch.targets["instances"]["boxes"][slot][
+                batch.targets["instances"]["present"][slot]
+            ]
             parts = (
                 batch.inputs["image"][slot],
                 batch.targets["semantic"]["classes"][slot],
@@ -49,9 +55,14 @@ def prints(batches: Sequence[Batch]) -> list[tuple[str, int]]:
     return found
 
 
-def global_prints(data: DataConfig, steps: int, world_size: int, cursor: int = 0) -> list[list[tuple[str, int]]]:
+def global_prints(
+    data: DataConfig, steps: int, world_size: int, cursor: int = 0
+) -> list[list[tuple[str, int]]]:
     """The global batch of each step: the shares of all ranks, one after the other."""
-    ranks = [take(data, steps, rank=rank, world_size=world_size, cursor=cursor) for rank in range(world_size)]
+    ranks = [
+        take(data, steps, rank=rank, world_size=world_size, cursor=cursor)
+        for rank in range(world_size)
+    ]
     return [prints([shares[step] for shares in ranks]) for step in range(steps)]
 
 
@@ -62,12 +73,17 @@ def test_a_batch_holds_what_its_samples_say(split: str) -> None:
         assert len(batch) == 6
         assert batch.inputs["image"].shape == (6, 3, 24, 32)
         assert batch.inputs["image"].is_contiguous()
-        instances, semantic, labels = (batch.targets[kind] for kind in ("instances", "semantic", "labels"))
+        instances, semantic, labels = (
+            batch.targets[kind] for kind in ("instances", "semantic", "labels")
+        )
         for slot, key in enumerate(batch.keys):
             original = originals[key]
             canvas, frame = place(decode_image(original.image), data.canvas)
             assert (batch.inputs["image"][slot].numpy().transpose(1, 2, 0) == canvas).all()
-            assert batch.inputs["valid_hw"][slot].tolist() == [frame.valid_height, frame.valid_width]
+            assert batch.inputs["valid_hw"][slot].tolist() == [
+                frame.valid_height,
+                frame.valid_width,
+            ]
             placed = place_map(decode_semantic(original.semantic), frame, IGNORE_INDEX)
             expected = np.where(placed < len(NAMES), placed, IGNORE_INDEX)
             assert (semantic["classes"][slot].numpy() == expected).all()
@@ -75,14 +91,25 @@ def test_a_batch_holds_what_its_samples_say(split: str) -> None:
             present = instances["present"][slot]
             kept = frame.boxes_to_canvas(original.instances.boxes_xyxy)
             large = ((kept[:, 2:] - kept[:, :2]) >= 1).all(axis=1)
-            assert np.abs(instances["boxes"][slot][present].numpy() - kept[large]).max(initial=0) < 1e-4
-            assert instances["classes"][slot][present].tolist() == original.instances.classes[large].tolist()
-            assert instances["crowd"][slot][present].tolist() == original.instances.crowd[large].tolist()
+            assert (
+                np.abs(instances["boxes"][slot][present].numpy() - kept[large]).max(initial=0)
+                < 1e-4
+            )
+            assert (
+                instances["classes"][slot][present].tolist()
+                == original.instances.classes[large].tolist()
+            )
+            assert (
+                instances["crowd"][slot][present].tolist()
+                == original.instances.crowd[large].tolist()
+            )
         assert all(target["annotated"].all() for target in batch.targets.values())
 
 
 @pytest.mark.parametrize("augment", [(), EVERYTHING])
-def test_order_and_pixels_are_the_same_for_every_world_size(split: str, augment: tuple[object, ...]) -> None:
+def test_order_and_pixels_are_the_same_for_every_world_size(
+    split: str, augment: tuple[object, ...]
+) -> None:
     data = data_config(split, lambda data: replace(data, augment=augment))
     alone = global_prints(data, 10, 1)
     assert global_prints(data, 10, 2) == alone
@@ -151,7 +178,9 @@ def test_what_is_not_annotated_is_marked(tmp_path: Path) -> None:
     for batch in take(data_config(write_split(tmp_path, samples)), 2):
         for slot, key in enumerate(batch.keys):
             known = int(key[:4]) % 2 == 1
-            assert all(bool(target["annotated"][slot]) is known for target in batch.targets.values())
+            assert all(
+                bool(target["annotated"][slot]) is known for target in batch.targets.values()
+            )
             if not known:
                 assert (batch.targets["semantic"]["classes"][slot] == IGNORE_INDEX).all()
                 assert not batch.targets["instances"]["present"][slot].any()
@@ -159,29 +188,41 @@ def test_what_is_not_annotated_is_marked(tmp_path: Path) -> None:
 
 
 def test_a_kind_that_the_split_does_not_annotate_is_no_target(tmp_path: Path) -> None:
-    uri = write_split(tmp_path, [sample(index).with_annotations(labels=None, semantic=None) for index in range(6)], kinds=["instances"])
+    uri = write_split(
+        tmp_path,
+        [sample(index).with_annotations(labels=None, semantic=None) for index in range(6)],
+        kinds=["instances"],
+    )
     assert set(take(data_config(uri), 1)[0].targets) == {"instances"}
 
 
 @pytest.fixture
 def half_bad(tmp_path: Path) -> str:
-    """Two of twelve samples do not decode: one image is cut short, one is of another size than its record says."""
+    """Two of twelve samples do not decode: one image is cut short, one is of another size than
+    its record says.
+    """
     samples = [sample(index) for index in range(12)]
     samples[3] = samples[3].with_image(data=samples[3].image[:60])
     samples[7] = samples[7].with_image(width=samples[7].width + 1)
     return write_split(tmp_path, samples)
 
 
-def test_bad_samples_keep_their_slot_without_weight(half_bad: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_samples_keep_their_slot_without_weight(
+    half_bad: str, caplog: pytest.LogCaptureFixture
+) -> None:
     loader = Loader(data_config(half_bad, lambda data: replace(data, max_bad=2)))
     batches = list(islice(iter(loader), 8))
     assert set(loader.bad) == {"0003.png", "0007.png"}
     assert "its record says" in loader.bad["0007.png"]
-    assert [record.message.split(" is left out")[0] for record in caplog.records].count("sample 0003.png") == 1
+    assert [record.message.split(" is left out")[0] for record in caplog.records].count(
+        "sample 0003.png"
+    ) == 1
     for batch in batches:
         for slot, key in enumerate(batch.keys):
             bad = key in loader.bad
-            assert all(bool(target["annotated"][slot]) is not bad for target in batch.targets.values())
+            assert all(
+                bool(target["annotated"][slot]) is not bad for target in batch.targets.values()
+            )
             if bad:
                 assert (batch.inputs["image"][slot] == 114).all()
     keys = [key for batch in batches for key in batch.keys]
@@ -237,6 +278,8 @@ def test_mosaic_is_refused_where_images_have_one_label(tmp_path: Path) -> None:
 
     entries = [write_shard(str(tmp_path), "train-00000", [sample(index) for index in range(6)])]
     vocabulary = Vocabulary(classes={"labels": NAMES}, exclusive_labels=True)
-    publish_manifest(str(tmp_path), entries, name="train", vocabulary=vocabulary, shuffled=False, provenance={})
+    publish_manifest(
+        str(tmp_path), entries, name="train", vocabulary=vocabulary, shuffled=False, provenance={}
+    )
     with pytest.raises(ValueError, match="exactly one label"):
         Loader(data_config(str(tmp_path), lambda data: replace(data, augment=(Mosaic(),))))

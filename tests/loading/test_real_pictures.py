@@ -9,12 +9,23 @@ from PIL import Image, ImageOps
 
 from mtl_ray.inputs.decode import decode_image, decode_semantic
 
-PLACES = ("coco_mini", "coco128_yolo/images", "det_bccd_voc/BCCD/JPEGImages", "seg_camvid/val", "cls_cifar10/val", "inst_balloon_via/val")
+PLACES = (
+    "coco_mini",
+    "coco128_yolo/images",
+    "det_bccd_voc/BCCD/JPEGImages",
+    "seg_camvid/val",
+    "cls_cifar10/val",
+    "inst_balloon_via/val",
+)
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_pictures_are_what_pillow_shows(shared_data: Path, place: str) -> None:
-    files = sorted(path for path in (shared_data / place).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    files = sorted(
+        path
+        for path in (shared_data / place).rglob("*")
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+    )
     assert files
     for path in files[:: max(1, len(files) // 25)]:
         data = path.read_bytes()

@@ -1,4 +1,6 @@
-"""Backbones of all families give maps channels first, and a ResNet may have its strides where Caffe had them."""
+"""Backbones of all families give maps channels first, and a ResNet may have its strides where
+Caffe had them.
+"""
 
 import pytest
 import torch
@@ -6,12 +8,23 @@ import torchvision
 
 from mtl_ray.models.config import TimmBackbone
 
-SWIN = {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [2, 2, 4, 4], "strict_img_size": False}
+SWIN = {
+    "embed_dim": 24,
+    "depths": [1, 1, 1, 1],
+    "num_heads": [2, 2, 4, 4],
+    "strict_img_size": False,
+}
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("resnet18", {}), ("mobilenetv3_small_050", {}), ("swin_tiny_patch4_window7_224", SWIN), ("convnext_atto", {}), ("pvt_v2_b0", {})],
+    [
+        ("resnet18", {}),
+        ("mobilenetv3_small_050", {}),
+        ("swin_tiny_patch4_window7_224", SWIN),
+        ("convnext_atto", {}),
+        ("pvt_v2_b0", {}),
+    ],
 )
 def test_maps_are_channels_first(name: str, options: dict[str, object]) -> None:
     backbone = TimmBackbone(name=name, options=options, levels=("C3", "C4")).build().eval()
@@ -31,7 +44,9 @@ def test_strides_in_the_first_convolution() -> None:
         layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
     image = torch.rand(1, 3, 70, 96)
     with torch.no_grad():
-        wanted = net.layer3(net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(image)))))))
+        wanted = net.layer3(
+            net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(image))))))
+        )
         torch.testing.assert_close(backbone(image)["C4"], wanted)
 
 

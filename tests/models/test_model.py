@@ -6,7 +6,15 @@ from pydantic import TypeAdapter
 
 from mtl_ray.experiment import ModelConfig, build_model
 from mtl_ray.samples import Vocabulary
-from tests.tasks.head_cases import HEADS, VOCABULARY, batch_of, images, inputs_of, model_of, scattered
+from tests.tasks.head_cases import (
+    HEADS,
+    VOCABULARY,
+    batch_of,
+    images,
+    inputs_of,
+    model_of,
+    scattered,
+)
 
 
 def test_bytes_are_normalised_in_the_first_layer() -> None:
@@ -26,9 +34,17 @@ def test_each_head_has_its_terms_and_its_weight() -> None:
         "backbone": {
             "name": "resnet18",
             "levels": ["C3", "C4"],
-            "options": {"layers": [1, 1, 1], "channels": [8, 16, 32], "stem_type": "deep", "stem_width": 8},
+            "options": {
+                "layers": [1, 1, 1],
+                "channels": [8, 16, 32],
+                "stem_type": "deep",
+                "stem_width": 8,
+            },
         },
-        "necks": {"pyramid": {"type": "fpn", "inputs": ["C3", "C4"], "channels": 16}, "pool": {"type": "pool", "input": "C4"}},
+        "necks": {
+            "pyramid": {"type": "fpn", "inputs": ["C3", "C4"], "channels": 16},
+            "pool": {"type": "pool", "input": "C4"},
+        },
         "heads": names,
     }
     weighted = build_model(TypeAdapter(ModelConfig).validate_python(config), VOCABULARY)
@@ -36,7 +52,9 @@ def test_each_head_has_its_terms_and_its_weight() -> None:
     one, other = plain.losses(batch), weighted.losses(batch)
     assert {name.split("/")[0] for name in one} == set(HEADS)
     for name, (value, count) in one.items():
-        torch.testing.assert_close(other[name][0], value * (0.5 if name.startswith("fcn/") else 1.0))
+        torch.testing.assert_close(
+            other[name][0], value * (0.5 if name.startswith("fcn/") else 1.0)
+        )
         assert other[name][1] == count
 
 
@@ -56,12 +74,18 @@ def test_forward_is_losses() -> None:
 
 def test_heads_that_do_not_fit_the_data_or_the_trunk_are_refused_in_words() -> None:
     base = {
-        "backbone": {"name": "resnet18", "levels": ["C4"], "options": {"layers": [1, 1, 1], "channels": [8, 8, 8]}},
+        "backbone": {
+            "name": "resnet18",
+            "levels": ["C4"],
+            "options": {"layers": [1, 1, 1], "channels": [8, 8, 8]},
+        },
         "necks": {"pool": {"type": "pool", "input": "C4"}},
     }
 
     def build(head: dict[str, object], vocabulary: Vocabulary = VOCABULARY) -> None:
-        build_model(TypeAdapter(ModelConfig).validate_python(base | {"heads": {"h": head}}), vocabulary)
+        build_model(
+            TypeAdapter(ModelConfig).validate_python(base | {"heads": {"h": head}}), vocabulary
+        )
 
     with pytest.raises(ValueError, match="learns one label for each image"):
         build({"type": "linear", "levels": ["G4"]}, Vocabulary(classes={"labels": ("a", "b")}))
@@ -78,7 +102,9 @@ def test_heads_that_do_not_fit_the_data_or_the_trunk_are_refused_in_words() -> N
 
 
 def test_a_model_too_narrow_for_the_fast_layout_learns_on_two_threads() -> None:
-    """In channels last, this one writes past a buffer of oneDNN: the process would end here or later (see models/model.py)."""
+    """In channels last, this one writes past a buffer of oneDNN: the process would end here or
+    later (see models/model.py).
+    """
     model, batch = model_of("yolov3"), batch_of(3)
     assert model.normalise(batch.inputs["image"]).is_contiguous()
     threads = torch.get_num_threads()
@@ -88,4 +114,8 @@ def test_a_model_too_narrow_for_the_fast_layout_learns_on_two_threads() -> None:
             sum(value for value, _ in model.losses(batch).values()).backward()
     finally:
         torch.set_num_threads(threads)
-    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+    assert all(
+        parameter.grad.isfinite().all()
+        for parameter in model.parameters()
+        if parameter.grad is not None
+    )

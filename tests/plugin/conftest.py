@@ -44,7 +44,11 @@ class Workplace:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") or name == "RAY_TMPDIR"}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("RAY_") or name == "RAY_TMPDIR"
+        }
         return {**kept, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, *self.path)))}
 
     def run(self, module: str, *arguments: str, status: int = 0) -> str:

@@ -14,7 +14,9 @@ PAGE = (ROOT / "docs" / "plugins.md").read_text()
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """A folder with the files of the page; it is the working directory, so it needs no PYTHONPATH."""
+    """A folder with the files of the page; it is the working directory, so it needs no
+    PYTHONPATH.
+    """
     folder = tmp_path_factory.mktemp("docs")
     for name, text in re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, flags=re.DOTALL):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -24,7 +26,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 def test_the_head_is_about_thirty_lines(place: Workplace) -> None:
     texts = [path.read_text() for path in sorted((place.folder / "my_heads").iterdir())]
-    lines = [line for text in texts for line in text.splitlines() if line.strip() and not line.startswith(("from", "import"))]
+    lines = [
+        line
+        for text in texts
+        for line in text.splitlines()
+        if line.strip() and not line.startswith(("from", "import"))
+    ]
     assert len(texts) == 2
     assert len(lines) <= 32
 
@@ -42,9 +49,14 @@ def test_the_commands_of_the_page(place: Workplace) -> None:
 
 def test_a_mistake_is_reported_with_its_line(place: Workplace) -> None:
     wrong = place.folder / "wrong.yaml"
-    wrong.write_text((place.folder / "my_heads.yaml").read_text().replace("hidden: 32", "hiden: 32"))
+    wrong.write_text(
+        (place.folder / "my_heads.yaml").read_text().replace("hidden: 32", "hiden: 32")
+    )
     said = place.run("jobs.train", "wrong.yaml", status=2)
-    assert "wrong.yaml:7: unknown key model.heads.labels.hiden; did you mean model.heads.labels.hidden?" in said
+    assert (
+        "wrong.yaml:7: unknown key model.heads.labels.hiden; did you mean "
+        "model.heads.labels.hidden?" in said
+    )
 
 
 def test_the_table_names_every_field_of_a_plugin() -> None:

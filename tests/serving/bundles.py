@@ -1,4 +1,6 @@
-"""A bundle made by hand: two boxes that are always there, each pixel's strongest channel as its class, channel means as labels."""
+"""A bundle made by hand: two boxes that are always there, each pixel's strongest channel as its
+class, channel means as labels.
+"""
 
 import json
 from pathlib import Path
@@ -50,14 +52,23 @@ HEADS = {
     "labels": {"type": "multilabel"},
 }
 VOCABULARY = {
-    "classes": {"instances": ["cat", "dog"], "semantic": ["red", "green", "blue"], "labels": ["reddish", "greenish", "bluish"]},
+    "classes": {
+        "instances": ["cat", "dog"],
+        "semantic": ["red", "green", "blue"],
+        "labels": ["reddish", "greenish", "bluish"],
+    },
     "colours": {"semantic": [[200, 40, 40], [40, 160, 60], [40, 80, 200]]},
 }
 
 
 def make_bundle(uri: Path, *heads: str, **constants: str) -> str:
-    """Writes a bundle with some of the heads; its canvas is 64 x 64, stretched. ``constants`` make it say something else."""
-    values = [f"{kind} {name} = {{{constants.get(name, value)}}}" for name, (kind, value) in CONSTANTS.items()]
+    """Writes a bundle with some of the heads; its canvas is 64 x 64, stretched. ``constants``
+    make it say something else.
+    """
+    values = [
+        f"{kind} {name} = {{{constants.get(name, value)}}}"
+        for name, (kind, value) in CONSTANTS.items()
+    ]
     graph = onnx.parser.parse_model(GRAPH.replace("CONSTANTS", ", ".join(values)))
     wanted = {name for head in heads for name, _ in OUTPUTS[head]}
     kept = [output for output in graph.graph.output if output.name in wanted]
@@ -65,7 +76,11 @@ def make_bundle(uri: Path, *heads: str, **constants: str) -> str:
     graph.graph.output.extend(kept)
     content = {
         "input": {"name": "image", "dtype": "uint8"},
-        "outputs": [{"name": name, "head": head, "field": field} for head in heads for name, field in OUTPUTS[head]],
+        "outputs": [
+            {"name": name, "head": head, "field": field}
+            for head in heads
+            for name, field in OUTPUTS[head]
+        ],
         "layout": "end2end",
         "canvas": {"kind": "stretch", "height": 64, "width": 64},
         "mean": [0, 0, 0],
@@ -74,7 +89,11 @@ def make_bundle(uri: Path, *heads: str, **constants: str) -> str:
         "vocabulary": VOCABULARY,
     }
     signature = read_signature(json.dumps(content).encode())
-    publish(str(uri), {"model.onnx": graph.SerializeToString(), "signature.json": signature.to_json()}, kind="bundle")
+    publish(
+        str(uri),
+        {"model.onnx": graph.SerializeToString(), "signature.json": signature.to_json()},
+        kind="bundle",
+    )
     return str(uri)
 
 

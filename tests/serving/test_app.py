@@ -24,13 +24,17 @@ Ask = Callable[..., httpx.Response]
 
 def open_app(bundles: dict[str, str], key: str | None = None, **limits: Any) -> App:
     config = ServeConfig(**limits)
-    service = Service({name: BundlePredictor(uri, threads=1) for name, uri in bundles.items()}, config)
+    service = Service(
+        {name: BundlePredictor(uri, threads=1) for name, uri in bundles.items()}, config
+    )
     return App(service, config, parallel=1, api_key=key)
 
 
 def call(app: App, method: str, path: str, **options: Any) -> httpx.Response:
     async def send() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://test"
+        ) as client:
             return await client.request(method, path, **options)
 
     return asyncio.run(send())
@@ -39,7 +43,11 @@ def call(app: App, method: str, path: str, **options: Any) -> httpx.Response:
 @pytest.fixture(scope="module")
 def app(bundle: Callable[..., str]) -> Iterator[App]:
     opened = open_app(
-        {"all": bundle("boxes", "semantic", "labels"), "boxes": bundle("boxes"), "map": bundle("semantic")},
+        {
+            "all": bundle("boxes", "semantic", "labels"),
+            "boxes": bundle("boxes"),
+            "map": bundle("semantic"),
+        },
         max_body_bytes=200_000,
         max_pixels=1_000_000,
     )
@@ -47,7 +55,9 @@ def app(bundle: Callable[..., str]) -> Iterator[App]:
     opened.close()
 
 
-def test_boxes_have_the_form_of_torchserve_in_pixels_of_the_picture(app: App, picture: bytes) -> None:
+def test_boxes_have_the_form_of_torchserve_in_pixels_of_the_picture(
+    app: App, picture: bytes
+) -> None:
     answer = call(app, "POST", "/predictions/boxes", content=picture)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -63,12 +73,21 @@ def test_threshold_of_the_query(app: App, picture: bytes) -> None:
     assert call(app, "POST", "/predictions/boxes?score_thr=0.95", content=picture).json() == []
 
 
-def test_several_heads_answer_as_one_object_and_one_in_its_plain_form(app: App, picture: bytes) -> None:
+def test_several_heads_answer_as_one_object_and_one_in_its_plain_form(
+    app: App, picture: bytes
+) -> None:
     together = call(app, "POST", "/predictions/all", content=picture).json()
     assert list(together) == ["boxes", "semantic", "labels"]
-    assert together["labels"] == call(app, "POST", "/predictions/all?head=labels", content=picture).json()
+    assert (
+        together["labels"]
+        == call(app, "POST", "/predictions/all?head=labels", content=picture).json()
+    )
     assert [item["class_name"] for item in together["labels"]] == ["reddish", "bluish"]
-    assert together["semantic"]["classes"][0] == {"class_label": 0, "class_name": "red", "share": 0.5}
+    assert together["semantic"]["classes"][0] == {
+        "class_label": 0,
+        "class_name": "red",
+        "share": 0.5,
+    }
 
 
 @pytest.mark.parametrize("path", ["/predictions/map", "/predictions/all?head=semantic"])
@@ -79,7 +98,9 @@ def test_class_map_is_a_png_unless_json_is_asked_for(app: App, picture: bytes, p
     assert indices.shape == (64, 128)
     assert (indices[:, :64] == 0).all()
     assert (indices[:, 64:] == 2).all()
-    as_json = call(app, "POST", path, content=picture, headers={"Accept": "application/json"}).json()
+    as_json = call(
+        app, "POST", path, content=picture, headers={"Accept": "application/json"}
+    ).json()
     assert base64.b64decode(as_json["png"]) == plain.content
 
 
@@ -101,7 +122,15 @@ def test_models_ping_pages_and_description(app: App) -> None:
         assert "https://" not in answer.text
     described = call(app, "GET", "/openapi.json").json()
     assert "/predictions/{model}" in described["paths"]
-    assert {"Detections", "ClassMap", "Labels", "ByHead", "Several", "Predictions", "Error"} <= described["components"]["schemas"].keys()
+    assert {
+        "Detections",
+        "ClassMap",
+        "Labels",
+        "ByHead",
+        "Several",
+        "Predictions",
+        "Error",
+    } <= described["components"]["schemas"].keys()
 
 
 def saved(kind: str, mode: str, size: tuple[int, int], **options: Any) -> bytes:
@@ -132,8 +161,15 @@ def test_pictures_of_every_kind_are_answered_in_their_own_pixels(app: App, name:
     answer = call(app, "POST", "/predictions/all?score_thr=0", content=PICTURES[name])
     assert answer.status_code == 200, answer.text
     with Image.open(io.BytesIO(PICTURES[name])) as picture:
-        assert (answer.json()["semantic"]["width"], answer.json()["semantic"]["height"]) == picture.size
-        assert all(0 <= value <= max(picture.size) for item in answer.json()["boxes"] for value in item["bbox"])
+        assert (
+            answer.json()["semantic"]["width"],
+            answer.json()["semantic"]["height"],
+        ) == picture.size
+        assert all(
+            0 <= value <= max(picture.size)
+            for item in answer.json()["boxes"]
+            for value in item["bbox"]
+        )
 
 
 def forged_jpeg() -> bytes:
@@ -149,11 +185,19 @@ def forged_jpeg() -> bytes:
 def forged_png() -> bytes:
     """A PNG whose header says 40000 x 40000, with a checksum that is right."""
     head = (40000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
-    return b"\x89PNG\r\n\x1a\n" + len(head).to_bytes(4, "big") + b"IHDR" + head + zlib.crc32(b"IHDR" + head).to_bytes(4, "big")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + len(head).to_bytes(4, "big")
+        + b"IHDR"
+        + head
+        + zlib.crc32(b"IHDR" + head).to_bytes(4, "big")
+    )
 
 
 def noise(side: int) -> bytes:
-    done, data = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8))
+    done, data = cv2.imencode(
+        ".jpg", np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    )
     assert done
     return data.tobytes()
 
@@ -166,17 +210,73 @@ REFUSED: dict[str, tuple[str, str, bytes | None, dict[str, str], int, str]] = {
     "forged PNG": ("POST", "/predictions/boxes", forged_png(), {}, 422, "pixels"),
     "too many pixels": ("POST", "/predictions/boxes", b"", {}, 422, "1,000,000"),
     "too large": ("POST", "/predictions/boxes", b"x" * 200_001, {}, 413, "200,000"),
-    "another form": ("POST", "/predictions/boxes", b"x", {"content-type": "multipart/mixed; boundary=a"}, 415, "multipart/form-data"),
-    "compressed": ("POST", "/predictions/boxes", b"x", {"content-encoding": "gzip"}, 415, "compressed (gzip)"),
-    "far too large": ("POST", "/predictions/boxes", b"x", {"content-length": "99999999999"}, 413, "200,000"),
+    "another form": (
+        "POST",
+        "/predictions/boxes",
+        b"x",
+        {"content-type": "multipart/mixed; boundary=a"},
+        415,
+        "multipart/form-data",
+    ),
+    "compressed": (
+        "POST",
+        "/predictions/boxes",
+        b"x",
+        {"content-encoding": "gzip"},
+        415,
+        "compressed (gzip)",
+    ),
+    "far too large": (
+        "POST",
+        "/predictions/boxes",
+        b"x",
+        {"content-length": "99999999999"},
+        413,
+        "200,000",
+    ),
     "unknown model": ("POST", "/predictions/nothing", b"x", {}, 404, "there is all, boxes, map"),
     "unknown head": ("POST", "/predictions/boxes?head=nose", b"x", {}, 404, "it has boxes"),
-    "threshold is a word": ("POST", "/predictions/boxes?score_thr=high", b"x", {}, 400, "no number"),
-    "threshold is nan": ("POST", "/predictions/boxes?score_thr=nan", b"x", {}, 400, "between 0 and 1"),
-    "threshold is large": ("POST", "/predictions/boxes?score_thr=50", b"x", {}, 400, "between 0 and 1"),
+    "threshold is a word": (
+        "POST",
+        "/predictions/boxes?score_thr=high",
+        b"x",
+        {},
+        400,
+        "no number",
+    ),
+    "threshold is nan": (
+        "POST",
+        "/predictions/boxes?score_thr=nan",
+        b"x",
+        {},
+        400,
+        "between 0 and 1",
+    ),
+    "threshold is large": (
+        "POST",
+        "/predictions/boxes?score_thr=50",
+        b"x",
+        {},
+        400,
+        "between 0 and 1",
+    ),
     "unknown parameter": ("POST", "/predictions/boxes?threshold=0.5", b"x", {}, 400, "score_thr"),
-    "garbage query": ("POST", "/predictions/boxes?%ff&&=;==&%00", b"x", {}, 400, "unknown parameter"),
-    "form": ("POST", "/predictions/boxes", b"x", {"content-type": "multipart/form-data; boundary=a"}, 400, "cut short"),
+    "garbage query": (
+        "POST",
+        "/predictions/boxes?%ff&&=;==&%00",
+        b"x",
+        {},
+        400,
+        "unknown parameter",
+    ),
+    "form": (
+        "POST",
+        "/predictions/boxes",
+        b"x",
+        {"content-type": "multipart/form-data; boundary=a"},
+        400,
+        "cut short",
+    ),
     "wrong method": ("GET", "/predictions/boxes", None, {}, 405, "POST"),
     "wrong method of a page": ("DELETE", "/models", None, {}, 405, "GET"),
     "no such path": ("GET", "/prediction", None, {}, 404, "/docs"),
@@ -184,7 +284,9 @@ REFUSED: dict[str, tuple[str, str, bytes | None, dict[str, str], int, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refusals_are_one_sentence_and_the_next_request_is_answered(app: App, picture: bytes, name: str) -> None:
+def test_refusals_are_one_sentence_and_the_next_request_is_answered(
+    app: App, picture: bytes, name: str
+) -> None:
     method, path, body, headers, status, part = REFUSED[name]
     if name == "too many pixels":
         body = cv2.imencode(".png", np.zeros((1001, 1000, 3), np.uint8))[1].tobytes()
@@ -201,7 +303,12 @@ def test_refusals_are_one_sentence_and_the_next_request_is_answered(app: App, pi
 
 def test_key_opens_models_and_predictions(bundle: Callable[..., str], picture: bytes) -> None:
     app = open_app({"boxes": bundle("boxes")}, key="secret")
-    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}, {"Authorization": "Bearer s\u00e9cret"}):
+    for headers in (
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "secret"},
+        {"Authorization": "Bearer s\u00e9cret"},
+    ):
         headers = {name: value.encode() for name, value in headers.items()}
         refused = call(app, "POST", "/predictions/boxes", content=picture, headers=headers)
         assert refused.status_code == 401
@@ -210,7 +317,9 @@ def test_key_opens_models_and_predictions(bundle: Callable[..., str], picture: b
     assert call(app, "GET", "/ping").status_code == 200
     assert call(app, "GET", "/").status_code == 200
     right = {"Authorization": "Bearer secret"}
-    assert call(app, "POST", "/predictions/boxes", content=picture, headers=right).status_code == 200
+    assert (
+        call(app, "POST", "/predictions/boxes", content=picture, headers=right).status_code == 200
+    )
     app.close()
 
 
@@ -219,7 +328,12 @@ class Held:
 
     def __init__(self, inner: BundlePredictor) -> None:
         self.heads, self.vocabulary, self.canvas = inner.heads, inner.vocabulary, inner.canvas
-        self.inner, self.go, self.begun, self.batches = inner, threading.Event(), threading.Event(), []
+        self.inner, self.go, self.begun, self.batches = (
+            inner,
+            threading.Event(),
+            threading.Event(),
+            [],
+        )
 
     def predict(self, images: list[Any]) -> list[Any]:
         self.batches.append(len(images))
@@ -234,14 +348,21 @@ def held_app(uri: str, **limits: Any) -> tuple[App, Held]:
     return App(Service({"boxes": held}, config), config, parallel=1), held
 
 
-def test_more_than_may_wait_are_sent_away_and_those_that_waited_go_together(bundle: Callable[..., str], picture: bytes) -> None:
+def test_more_than_may_wait_are_sent_away_and_those_that_waited_go_together(
+    bundle: Callable[..., str], picture: bytes
+) -> None:
     app, held = held_app(bundle("boxes"), max_queued=3, max_batch=8)
 
     async def crowd() -> list[httpx.Response]:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://test"
+        ) as client:
             first = asyncio.create_task(client.post("/predictions/boxes", content=picture))
             assert await asyncio.to_thread(held.begun.wait, 20)
-            waiting = [asyncio.create_task(client.post("/predictions/boxes", content=picture)) for _ in range(3)]
+            waiting = [
+                asyncio.create_task(client.post("/predictions/boxes", content=picture))
+                for _ in range(3)
+            ]
             while app.active < 4:
                 await asyncio.sleep(0)
             turned_away = await client.post("/predictions/boxes", content=picture)
@@ -256,7 +377,9 @@ def test_more_than_may_wait_are_sent_away_and_those_that_waited_go_together(bund
     app.close()
 
 
-def test_an_answer_that_takes_too_long_is_given_up(bundle: Callable[..., str], picture: bytes) -> None:
+def test_an_answer_that_takes_too_long_is_given_up(
+    bundle: Callable[..., str], picture: bytes
+) -> None:
     app, held = held_app(bundle("boxes"), timeout_s=0.2)
     late = call(app, "POST", "/predictions/boxes", content=picture)
     assert late.status_code == 504
@@ -267,7 +390,9 @@ def test_an_answer_that_takes_too_long_is_given_up(bundle: Callable[..., str], p
     app.close()
 
 
-def test_a_failure_inside_is_not_shown(bundle: Callable[..., str], picture: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_inside_is_not_shown(
+    bundle: Callable[..., str], picture: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     app, held = held_app(bundle("boxes"))
     held.predict = lambda images: 1 / 0
     answer = call(app, "POST", "/predictions/boxes", content=picture)

@@ -54,7 +54,9 @@ def test_cancelled_work_leaves_the_queue_with_its_item() -> None:
 
 def test_a_thread_that_waits_keeps_nothing_of_its_last_work() -> None:
     async def one() -> None:
-        workers: BatchWorkers[Item, Item] = BatchWorkers(lambda items: [Item() for _ in items], threads=1, max_batch=4, name="test")
+        workers: BatchWorkers[Item, Item] = BatchWorkers(
+            lambda items: [Item() for _ in items], threads=1, max_batch=4, name="test"
+        )
         item = Item()
         seen = weakref.ref(item)
         result = weakref.ref(await workers.submit(item))
@@ -96,9 +98,13 @@ def test_one_item_that_fails_spoils_only_its_own_result() -> None:
 
 
 @pytest.mark.parametrize("count", [50])
-def test_clients_that_hang_up_leave_the_queue(bundle: Callable[..., str], picture: bytes, count: int) -> None:
+def test_clients_that_hang_up_leave_the_queue(
+    bundle: Callable[..., str], picture: bytes, count: int
+) -> None:
     app, held = held_app(bundle("boxes"), max_queued=100)
-    head = f"POST /predictions/boxes HTTP/1.1\r\nHost: test\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
+    head = (
+        f"POST /predictions/boxes HTTP/1.1\r\nHost: test\r\nContent-Length: {len(picture)}\r\n\r\n"
+    ).encode()
     with running(app) as port:
         clients = []
         for _ in range(count + 1):

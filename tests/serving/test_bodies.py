@@ -1,4 +1,6 @@
-"""Forms and JSON beside raw bytes: the same answers, the same limits, and one sentence for what is malformed."""
+"""Forms and JSON beside raw bytes: the same answers, the same limits, and one sentence for what
+is malformed.
+"""
 
 import asyncio
 import base64
@@ -52,9 +54,12 @@ def plain(app: App) -> Any:
 SAME: dict[str, dict[str, Any]] = {
     "form": {"files": {"image": ("a.png", PICTURE, "image/png")}},
     "form without a type": {"files": {"anything": ("a", PICTURE)}},
-    "form with texts": {"files": {"image": ("a.png", PICTURE)}, "data": {"name": "value", "other": "--" * 50}},
+    "form with texts": {
+        "files": {"image": ("a.png", PICTURE)},
+        "data": {"name": "value", "other": "--" * 50},
+    },
     "form of a quoted boundary": {
-        "content": b'preamble\r\n--a b\r\nContent-Disposition: form-data; name="x"; filename="q\\"\xc3\xa4.png"\r\n\r\n'
+        "content": b'preamble\r\n--a b\r\nContent-Disposition: form-data; name="x"; filename="q\\"\xc3\xa4.png"\r\n\r\n'  # noqa: E501
         + PICTURE
         + b"\r\n--a b--",
         "headers": {"content-type": 'multipart/form-data; charset=utf-8; boundary="a b"'},
@@ -69,8 +74,14 @@ SAME: dict[str, dict[str, Any]] = {
     "data URI without a type": {"json": {"image": "data:;base64," + B64}},
     "lines of base64": {"json": {"image": base64.encodebytes(PICTURE).decode()}},
     "base64 for URLs": {"json": {"image": base64.urlsafe_b64encode(PICTURE).decode().rstrip("=")}},
-    "type of JSON upon an image": {"content": PICTURE, "headers": {"content-type": "application/json"}},
-    "type of curl": {"content": PICTURE, "headers": {"content-type": "application/x-www-form-urlencoded"}},
+    "type of JSON upon an image": {
+        "content": PICTURE,
+        "headers": {"content-type": "application/json"},
+    },
+    "type of curl": {
+        "content": PICTURE,
+        "headers": {"content-type": "application/x-www-form-urlencoded"},
+    },
 }
 
 
@@ -85,15 +96,29 @@ def test_several_files_give_a_list_in_their_order(app: App, plain: Any) -> None:
     small = encoded("PNG")
     answer = post(app, files=[("image", ("a.png", PICTURE)), ("image", ("b.png", small))]).json()
     assert answer == [plain, post(app, content=small).json()]
-    assert post(app, files=[("x", ("b.png", small)), ("y", ("a.png", PICTURE))]).json() == answer[::-1]
+    assert (
+        post(app, files=[("x", ("b.png", small)), ("y", ("a.png", PICTURE))]).json() == answer[::-1]
+    )
 
 
 @pytest.mark.parametrize(
-    "instance", [{"b64": B64}, B64, {"image": {"b64": B64}}, {"image_bytes": {"b64": B64}}, {"input": B64}, "data:image/png;base64," + B64]
+    "instance",
+    [
+        {"b64": B64},
+        B64,
+        {"image": {"b64": B64}},
+        {"image_bytes": {"b64": B64}},
+        {"input": B64},
+        "data:image/png;base64," + B64,
+    ],
 )
 def test_instances_give_predictions(app: App, plain: Any, instance: Any) -> None:
-    assert post(app, json={"signature_name": "serving_default", "instances": [instance]}).json() == {"predictions": [plain]}
-    assert post(app, json={"instances": [instance, {"b64": B64}]}).json() == {"predictions": [plain, plain]}
+    assert post(
+        app, json={"signature_name": "serving_default", "instances": [instance]}
+    ).json() == {"predictions": [plain]}
+    assert post(app, json={"instances": [instance, {"b64": B64}]}).json() == {
+        "predictions": [plain, plain]
+    }
 
 
 def test_a_class_map_in_a_list_is_json_and_by_itself_a_png(app: App) -> None:
@@ -103,22 +128,37 @@ def test_a_class_map_in_a_list_is_json_and_by_itself_a_png(app: App) -> None:
 
 
 def test_one_bad_image_spoils_only_its_own_entry(app: App, plain: Any) -> None:
-    first, second, third = post(app, json={"instances": [B64, base64.b64encode(forged_jpeg()).decode(), "AAAA"]}).json()["predictions"]
+    first, second, third = post(
+        app, json={"instances": [B64, base64.b64encode(forged_jpeg()).decode(), "AAAA"]}
+    ).json()["predictions"]
     assert first == plain
     assert (second["code"], third["code"]) == (422, 400)
     none = post(app, json={"instances": ["AAAA", "AAAA"]})
     assert (none.status_code, none.json()["code"]) == (400, 400)
 
 
-def form(*parts: bytes, end: bytes = b"\r\n--b--\r\n", kind: str = "multipart/form-data; boundary=b") -> dict[str, Any]:
-    return {"content": b"".join(b"\r\n--b\r\n" + part for part in parts)[2:] + end, "headers": {"content-type": kind}}
+def form(
+    *parts: bytes, end: bytes = b"\r\n--b--\r\n", kind: str = "multipart/form-data; boundary=b"
+) -> dict[str, Any]:
+    return {
+        "content": b"".join(b"\r\n--b\r\n" + part for part in parts)[2:] + end,
+        "headers": {"content-type": kind},
+    }
 
 
 FILE = b'Content-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
 TEXT = b'Content-Disposition: form-data; name="score_thr"\r\n\r\n0.5'
 REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
-    "form without a boundary": (form(FILE + PICTURE, kind="multipart/form-data"), 400, "no boundary"),
-    "form with another boundary": (form(FILE + PICTURE, kind="multipart/form-data; boundary=c"), 400, "cut short"),
+    "form without a boundary": (
+        form(FILE + PICTURE, kind="multipart/form-data"),
+        400,
+        "no boundary",
+    ),
+    "form with another boundary": (
+        form(FILE + PICTURE, kind="multipart/form-data; boundary=c"),
+        400,
+        "cut short",
+    ),
     "form without its end": (form(FILE + PICTURE, end=b""), 400, "cut short"),
     "form without a file": ({"files": {"a": (None, "text")}}, 400, "no file"),
     "form of no fields": (form(), 400, "no file"),
@@ -126,8 +166,16 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "form of an option": (form(TEXT, FILE + PICTURE), 400, "query"),
     "form without headers": (form(PICTURE), 400, "headers"),
     "form without a name": (form(b"X: y\r\n\r\n" + PICTURE), 400, "Content-Disposition"),
-    "form in base64": (form(b"Content-Transfer-Encoding: base64\r\n" + FILE + B64.encode()), 400, "transfer encoding"),
-    "form of many fields": (form(*[TEXT.replace(b"score_thr", b"x")] * 100, FILE + PICTURE), 413, "too many fields"),
+    "form in base64": (
+        form(b"Content-Transfer-Encoding: base64\r\n" + FILE + B64.encode()),
+        400,
+        "transfer encoding",
+    ),
+    "form of many fields": (
+        form(*[TEXT.replace(b"score_thr", b"x")] * 100, FILE + PICTURE),
+        413,
+        "too many fields",
+    ),
     "form of many files": (form(*[FILE + PICTURE] * 4), 413, "at most 3"),
     "form that is too large": (form(FILE + b"x" * 30_001), 413, "30,000"),
     "form that is far too large": (form(FILE + b"x" * 300_000), 413, "30,000"),
@@ -142,7 +190,11 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "instances that are none": ({"json": {"instances": {"b64": B64}}}, 400, "no image"),
     "an image that is a number": ({"json": {"image": 7}}, 400, "must be an image in base64"),
     "an image that is null": ({"json": {"image": None}}, 400, "must be an image in base64"),
-    "an image of numbers": ({"json": {"instances": [[1.0, 2.0, 3.0]]}}, 400, "instances[0] must be"),
+    "an image of numbers": (
+        {"json": {"instances": [[1.0, 2.0, 3.0]]}},
+        400,
+        "instances[0] must be",
+    ),
     "an empty image": ({"json": {"image": ""}}, 400, "empty"),
     "no base64": ({"json": {"image": "!!!"}}, 400, "not base64"),
     "one letter of base64": ({"json": {"image": "A"}}, 400, "not base64"),
@@ -154,10 +206,18 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "deeper JSON": ({"content": b'{"image": ' + b"[" * 20_000}, 413, "too many values"),
     "many instances": ({"json": {"instances": [B64] * 4}}, 413, "at most 3"),
     "very many instances": ({"json": {"instances": [""] * 3000}}, 413, "at most 3"),
-    "JSON that is too large": ({"json": {"image": base64.b64encode(b"x" * 30_001).decode()}}, 413, "30,000"),
+    "JSON that is too large": (
+        {"json": {"image": base64.b64encode(b"x" * 30_001).decode()}},
+        413,
+        "30,000",
+    ),
     "JSON that is far too large": ({"json": {"image": "A" * 300_000}}, 413, "30,000"),
     "an option in JSON": ({"json": {"image": B64, "score_thr": 0.5}}, 400, "query"),
-    "an image of too many pixels": ({"json": {"image": base64.b64encode(forged_jpeg()).decode()}}, 422, "100,000 allowed"),
+    "an image of too many pixels": (
+        {"json": {"image": base64.b64encode(forged_jpeg()).decode()}},
+        422,
+        "100,000 allowed",
+    ),
     "huge numbers": ({"content": b'{"image": ' + b"9" * 10_000 + b"}"}, 400, "no JSON"),
 }
 
@@ -182,14 +242,34 @@ def test_limits_count_the_image_and_not_its_encoding(app: App) -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from([B64, "AAAA", "data:,x"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from([B64, "AAAA", "data:,x"]),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["image", "instances", "b64", "x", "inputs"]), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["image", "instances", "b64", "x", "inputs"]), inner, max_size=3
+        )
     ),
     max_leaves=8,
 )
-WHOLE = [json.dumps({"image": B64}).encode(), json.dumps({"instances": [{"b64": B64}]}).encode(), form(FILE + PICTURE)["content"], PICTURE]
-TYPES = ("", "application/json", "multipart/form-data; boundary=b", "multipart/form-data", "text/plain", "application/problem+json")
+WHOLE = [
+    json.dumps({"image": B64}).encode(),
+    json.dumps({"instances": [{"b64": B64}]}).encode(),
+    form(FILE + PICTURE)["content"],
+    PICTURE,
+]
+TYPES = (
+    "",
+    "application/json",
+    "multipart/form-data; boundary=b",
+    "multipart/form-data",
+    "text/plain",
+    "application/problem+json",
+)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -199,7 +279,11 @@ def test_any_json_is_read_or_refused(value: Any, kind: str) -> None:
 
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
-@given(st.sampled_from(WHOLE) | st.binary(min_size=1, max_size=60), st.integers(0, 10**6), st.sampled_from(TYPES) | st.text(max_size=30))
+@given(
+    st.sampled_from(WHOLE) | st.binary(min_size=1, max_size=60),
+    st.integers(0, 10**6),
+    st.sampled_from(TYPES) | st.text(max_size=30),
+)
 def test_any_bytes_are_read_or_refused(whole: bytes, seed: int, kind: str) -> None:
     _read_or_refuse(damaged(whole, random.Random(seed)) or b"x", kind)
 
@@ -225,7 +309,10 @@ def test_damaged_bodies_and_images_never_fail_inside(app: App) -> None:
                 {"content": image},
                 {"json": {"image": base64.b64encode(image).decode()}},
                 {"files": [("a", ("a", image)), ("b", ("b", PICTURE))]},
-                {"content": damaged(dice.choice(WHOLE), dice) or b"x", "headers": {"content-type": dice.choice(TYPES)}},
+                {
+                    "content": damaged(dice.choice(WHOLE), dice) or b"x",
+                    "headers": {"content-type": dice.choice(TYPES)},
+                },
             )
         )
         answer = post(app, **body)
@@ -234,7 +321,18 @@ def test_damaged_bodies_and_images_never_fail_inside(app: App) -> None:
     assert app.active == 0
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/ping", "/models", "/predictions/boxes", "/predictions/nothing"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/ping",
+        "/models",
+        "/predictions/boxes",
+        "/predictions/nothing",
+    ],
+)
 def test_options_at_every_address(app: App, path: str) -> None:
     answer = call(app, "OPTIONS", path)
     assert answer.status_code == 200
@@ -244,7 +342,11 @@ def test_options_at_every_address(app: App, path: str) -> None:
 
 def test_pages_of_named_sites_may_ask_with_a_key(bundle: Callable[..., str]) -> None:
     app = open_app({"boxes": bundle("boxes")}, key="secret", cors_origins=(SITE,))
-    asked = {"Origin": SITE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    asked = {
+        "Origin": SITE,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type",
+    }
     preflight = call(app, "OPTIONS", "/predictions/boxes", headers=asked)
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == SITE
@@ -252,26 +354,45 @@ def test_pages_of_named_sites_may_ask_with_a_key(bundle: Callable[..., str]) -> 
     assert "authorization" in preflight.headers["access-control-allow-headers"].lower()
     assert preflight.headers["vary"] == "Origin"
     right = {"Origin": SITE, "Authorization": "Bearer secret"}
-    for answer, status in ((post(app, content=PICTURE, headers=right), 200), (post(app, content=PICTURE, headers={"Origin": SITE}), 401)):
+    for answer, status in (
+        (post(app, content=PICTURE, headers=right), 200),
+        (post(app, content=PICTURE, headers={"Origin": SITE}), 401),
+    ):
         assert answer.status_code == status
-        assert answer.headers["access-control-allow-origin"] == SITE, "a page must be able to read errors too"
-    other = call(app, "OPTIONS", "/predictions/boxes", headers={**asked, "Origin": "https://evil.example"})
+        assert answer.headers["access-control-allow-origin"] == SITE, (
+            "a page must be able to read errors too"
+        )
+    other = call(
+        app, "OPTIONS", "/predictions/boxes", headers={**asked, "Origin": "https://evil.example"}
+    )
     assert not [name for name in other.headers if name.startswith("access-control")]
     assert other.headers["vary"] == "Origin"
     app.close()
 
 
 def test_cors_is_off_by_default_and_may_be_open(bundle: Callable[..., str]) -> None:
-    closed, opened = open_app({"boxes": bundle("boxes")}), open_app({"boxes": bundle("boxes")}, cors_origins=("*",))
+    closed, opened = (
+        open_app({"boxes": bundle("boxes")}),
+        open_app({"boxes": bundle("boxes")}, cors_origins=("*",)),
+    )
     asked = {"Origin": SITE, "Access-Control-Request-Method": "POST"}
     for method, path in (("OPTIONS", "/predictions/boxes"), ("GET", "/models")):
-        assert not [name for name in call(closed, method, path, headers=asked).headers if name.startswith(("access-control", "vary"))]
-        assert call(opened, method, path, headers=asked).headers["access-control-allow-origin"] == "*"
+        assert not [
+            name
+            for name in call(closed, method, path, headers=asked).headers
+            if name.startswith(("access-control", "vary"))
+        ]
+        assert (
+            call(opened, method, path, headers=asked).headers["access-control-allow-origin"] == "*"
+        )
     closed.close()
     opened.close()
 
 
-@pytest.mark.parametrize("origin", ["example.org", "https://example.org/", "https://example.org/path", "", "null", "https://"])
+@pytest.mark.parametrize(
+    "origin",
+    ["example.org", "https://example.org/", "https://example.org/path", "", "null", "https://"],
+)
 def test_what_is_no_origin(origin: str) -> None:
     with pytest.raises(ValueError, match="no origin"):
         ServeConfig(cors_origins=(origin,))
@@ -280,24 +401,38 @@ def test_what_is_no_origin(origin: str) -> None:
 def test_the_description_says_what_bodies_there_are(app: App) -> None:
     document = call(app, "GET", "/openapi.json").json()
     operation = document["paths"]["/predictions/{model}"]["post"]
-    assert set(operation["requestBody"]["content"]) == {"image/*", "multipart/form-data", "application/json"}
+    assert set(operation["requestBody"]["content"]) == {
+        "image/*",
+        "multipart/form-data",
+        "application/json",
+    }
     assert {"400", "413", "415", "422", "503"} <= set(operation["responses"])
-    assert {"OneImage", "Instances", "Several", "Predictions"} <= set(document["components"]["schemas"])
+    assert {"OneImage", "Instances", "Several", "Predictions"} <= set(
+        document["components"]["schemas"]
+    )
 
 
 def test_a_client_library_uploads_to_a_real_server(app: App, plain: Any) -> None:
     with running(app) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-        assert client.post("/predictions/boxes", files={"image": ("a.png", PICTURE)}).json() == plain
-        assert client.post("/predictions/boxes", json={"instances": [{"b64": B64}]}).json() == {"predictions": [plain]}
+        assert (
+            client.post("/predictions/boxes", files={"image": ("a.png", PICTURE)}).json() == plain
+        )
+        assert client.post("/predictions/boxes", json={"instances": [{"b64": B64}]}).json() == {
+            "predictions": [plain]
+        }
         assert client.options("/predictions/boxes").status_code == 200
         assert client.options("/ping").status_code == 200
 
 
-def test_more_images_than_may_wait_are_sent_away_while_others_wait(bundle: Callable[..., str]) -> None:
+def test_more_images_than_may_wait_are_sent_away_while_others_wait(
+    bundle: Callable[..., str],
+) -> None:
     app = open_app({"boxes": bundle("boxes")}, max_queued=1, max_images=8)
 
     async def crowd() -> tuple[httpx.Response, httpx.Response]:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://test"
+        ) as client:
             alone = await client.post("/predictions/boxes", json={"instances": [B64] * 8})
             app.active += 1  # another request
             beside = await client.post("/predictions/boxes", json={"instances": [B64] * 8})

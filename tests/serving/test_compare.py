@@ -21,12 +21,20 @@ def compared(served: str, target: str, picture: Path) -> dict[str, FileCompariso
     config = ServeConfig()
     app = App(Service({"model": BundlePredictor(served, threads=1)}, config), config, parallel=1)
     with running(app) as port:
-        found = list(compare_files(EndpointPredictor(f"http://127.0.0.1:{port}"), BundlePredictor(target, threads=1), [str(picture)]))
+        found = list(
+            compare_files(
+                EndpointPredictor(f"http://127.0.0.1:{port}"),
+                BundlePredictor(target, threads=1),
+                [str(picture)],
+            )
+        )
     app.close()
     return {each.head: each for each in found}
 
 
-def test_an_endpoint_agrees_with_its_own_model(bundle: Callable[..., str], picture_file: Path) -> None:
+def test_an_endpoint_agrees_with_its_own_model(
+    bundle: Callable[..., str], picture_file: Path
+) -> None:
     uri = bundle(*HEADS)
     found = compared(uri, uri, picture_file)
     assert {head: each.mismatches for head, each in found.items()} == dict.fromkeys(HEADS, ())
@@ -46,7 +54,13 @@ def test_an_endpoint_agrees_with_its_own_model(bundle: Callable[..., str], pictu
         ("labels", {"white": "200"}, "scores differ by"),
     ],
 )
-def test_what_differs_is_told(head: str, constants: dict[str, str], sentence: str, bundle: Callable[..., str], picture_file: Path) -> None:
+def test_what_differs_is_told(
+    head: str,
+    constants: dict[str, str],
+    sentence: str,
+    bundle: Callable[..., str],
+    picture_file: Path,
+) -> None:
     other = make_bundle(picture_file.parent / "other", *HEADS, **constants)
     found = compared(bundle(*HEADS), other, picture_file)
     assert any(sentence in mismatch for mismatch in found[head].mismatches)

@@ -23,11 +23,15 @@ from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.service import Service
 from tests.serving.server import running
 
-CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
+CHROMIUM, DRIVER = (
+    shutil.which("chromium") or shutil.which("chromium-browser"),
+    shutil.which("chromedriver"),
+)
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="needs Chromium and its driver: on Debian, apt-get install chromium chromium-driver"
+        not (CHROMIUM and DRIVER),
+        reason="needs Chromium and its driver: on Debian, apt-get install chromium chromium-driver",
     ),
 ]
 KEY = "secret"
@@ -36,8 +40,20 @@ KEY = "secret"
 @pytest.fixture(scope="module")
 def url(bundle: Callable[..., str]) -> Iterator[str]:
     config = ServeConfig(max_body_bytes=100_000)
-    names = {"all": ("boxes", "semantic", "labels"), "boxes": ("boxes",), "map": ("semantic",), "labels": ("labels",)}
-    app = App(Service({name: BundlePredictor(bundle(*heads), threads=1) for name, heads in names.items()}, config), config, parallel=1)
+    names = {
+        "all": ("boxes", "semantic", "labels"),
+        "boxes": ("boxes",),
+        "map": ("semantic",),
+        "labels": ("labels",),
+    }
+    app = App(
+        Service(
+            {name: BundlePredictor(bundle(*heads), threads=1) for name, heads in names.items()},
+            config,
+        ),
+        config,
+        parallel=1,
+    )
     with running(app) as port:
         yield f"http://127.0.0.1:{port}/"
     app.close()
@@ -49,7 +65,12 @@ def browser() -> Iterator[Any]:
 
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for option in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900"):
+    for option in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--window-size=1280,900",
+    ):
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
@@ -60,7 +81,12 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any, url: str) -> Any:
     browser.get(url)
-    wait(browser, lambda: browser.execute_script("return document.querySelectorAll('#model option').length") == 4)
+    wait(
+        browser,
+        lambda: (
+            browser.execute_script("return document.querySelectorAll('#model option').length") == 4
+        ),
+    )
     return browser
 
 
@@ -90,7 +116,7 @@ def drop(page: Any, file: Path) -> None:
           document.getElementById('drop').dispatchEvent(new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer: carried }));
           input.remove();
         };
-        document.body.append(input);"""
+        document.body.append(input);"""  # noqa: E501
     page.execute_script(script)
     page.find_element("id", "carried").send_keys(str(file))
 
@@ -99,7 +125,7 @@ def colour(page: Any, x: float, y: float) -> list[int]:
     """The pixel of the canvas at a share of its width and height."""
     script = """
         const canvas = document.getElementById('canvas');
-        return [...canvas.getContext('2d').getImageData(canvas.width * arguments[0], canvas.height * arguments[1], 1, 1).data];"""
+        return [...canvas.getContext('2d').getImageData(canvas.width * arguments[0], canvas.height * arguments[1], 1, 1).data];"""  # noqa: E501
     return [int(value) for value in page.execute_script(script, x, y)]
 
 
@@ -141,18 +167,29 @@ def test_a_dropped_picture_and_the_threshold(page: Any, picture_file: Path) -> N
     drop(page, picture_file)
     wait(page, lambda: state(page) == "done")
     for threshold, boxes in (("0.1", "2"), ("0.95", "0"), ("0.5", "1")):
-        move = "const it = document.getElementById('threshold'); it.value = arguments[0]; it.dispatchEvent(new Event('input'));"
+        move = (
+            "const it = document.getElementById('threshold'); it.value = arguments[0]; "
+            "it.dispatchEvent(new Event('input'));"
+        )
         page.execute_script(move, threshold)
         assert page.execute_script("return document.body.dataset.boxes") == boxes
     assert "1 predicted" in text(page, "results")
 
 
-@pytest.mark.parametrize(("model", "part"), [("boxes", "dog"), ("map", "share of the image"), ("labels", "reddish")])
+@pytest.mark.parametrize(
+    ("model", "part"), [("boxes", "dog"), ("map", "share of the image"), ("labels", "reddish")]
+)
 def test_each_task_by_itself(page: Any, picture_file: Path, model: str, part: str) -> None:
     choose(page, picture_file)
     wait(page, lambda: state(page) == "done")
     select(page, model)
-    wait(page, lambda: state(page) == "done" and text(page, "results").startswith({"map": "semantic"}.get(model, model)))
+    wait(
+        page,
+        lambda: (
+            state(page) == "done"
+            and text(page, "results").startswith({"map": "semantic"}.get(model, model))
+        ),
+    )
     assert part in text(page, "results")
 
 
@@ -166,12 +203,20 @@ def test_mistakes_are_told_in_words(page: Any, tmp_path: Path, picture_file: Pat
     choose(page, large)
     wait(page, lambda: "larger than" in text(page, "message"))
     choose(page, picture_file)
-    wait(page, lambda: state(page) == "done" and not page.find_element("id", "message").is_displayed())
+    wait(
+        page,
+        lambda: state(page) == "done" and not page.find_element("id", "message").is_displayed(),
+    )
 
 
 def test_a_key_is_asked_for(browser: Any, bundle: Callable[..., str], picture_file: Path) -> None:
     config = ServeConfig()
-    app = App(Service({"boxes": BundlePredictor(bundle("boxes"), threads=1)}, config), config, parallel=1, api_key=KEY)
+    app = App(
+        Service({"boxes": BundlePredictor(bundle("boxes"), threads=1)}, config),
+        config,
+        parallel=1,
+        api_key=KEY,
+    )
     with running(app) as port:
         browser.get(f"http://127.0.0.1:{port}/")
         wait(browser, lambda: browser.find_element("id", "key").is_displayed())
@@ -181,7 +226,9 @@ def test_a_key_is_asked_for(browser: Any, bundle: Callable[..., str], picture_fi
     app.close()
 
 
-def test_nothing_comes_from_elsewhere_and_the_console_is_silent(browser: Any, url: str, picture_file: Path) -> None:
+def test_nothing_comes_from_elsewhere_and_the_console_is_silent(
+    browser: Any, url: str, picture_file: Path
+) -> None:
     browser.get_log("browser")
     browser.get_log("performance")
     for path in ("", "docs"):
@@ -190,9 +237,16 @@ def test_nothing_comes_from_elsewhere_and_the_console_is_silent(browser: Any, ur
             choose(browser, picture_file)
             wait(browser, lambda: state(browser) == "done")
         else:
-            wait(browser, lambda: "/predictions/{model}" in browser.find_element("id", "operations").text)
+            wait(
+                browser,
+                lambda: "/predictions/{model}" in browser.find_element("id", "operations").text,
+            )
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    asked = [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
     assert url + "docs" in asked
     assert [other for other in asked if not other.startswith((url, "data:", "blob:"))] == []
     assert browser.get_log("browser") == []
@@ -206,15 +260,33 @@ def test_it_fits_a_narrow_screen(page: Any, picture_file: Path) -> None:
     page.set_window_size(1280, 900)
 
 
-def test_a_file_that_is_no_image_is_shown_by_name_and_its_answer_as_json(browser: Any, tmp_path: Path, bundle: Callable[..., str]) -> None:
+def test_a_file_that_is_no_image_is_shown_by_name_and_its_answer_as_json(
+    browser: Any, tmp_path: Path, bundle: Callable[..., str]
+) -> None:
     signals, name = SignalInput(), "pulse_counting"
-    canvas, heads, vocabulary = SignalCanvas(length=64), {"pulses": CountHead()}, Vocabulary(classes={"pulses": ()})
-    model = build_model(extended(ModelConfig, (name,))(backbone=ConvBackbone(), heads=heads), vocabulary)
+    canvas, heads, vocabulary = (
+        SignalCanvas(length=64),
+        {"pulses": CountHead()},
+        Vocabulary(classes={"pulses": ()}),
+    )
+    model = build_model(
+        extended(ModelConfig, (name,))(backbone=ConvBackbone(), heads=heads), vocabulary
+    )
     predictor = TorchPredictor(model, heads, vocabulary, canvas, plugins=(name,))
-    write_bundle(predictor, generate_samples(signals, 2), "generated", str(tmp_path / "signals"), ExportConfig(), {})
+    write_bundle(
+        predictor,
+        generate_samples(signals, 2),
+        "generated",
+        str(tmp_path / "signals"),
+        ExportConfig(),
+        {},
+    )
     file = tmp_path / "pulses.f32"
     file.write_bytes(signals.encode_file(generate_samples(signals, 1)[0][1][:30]))
-    served = {"signals": BundlePredictor(str(tmp_path / "signals")), "boxes": BundlePredictor(bundle("boxes"))}
+    served = {
+        "signals": BundlePredictor(str(tmp_path / "signals")),
+        "boxes": BundlePredictor(bundle("boxes")),
+    }
     app = App(Service(served, ServeConfig()), ServeConfig(), parallel=1)
     with running(app) as port:
         browser.get(f"http://127.0.0.1:{port}/")

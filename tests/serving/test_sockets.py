@@ -22,7 +22,9 @@ PATIENCE_S = 60
 @pytest.fixture(scope="module")
 def server(bundle: Callable[..., str]) -> Iterator[Server]:
     config = ServeConfig(max_body_bytes=100_000, timeout_s=3.0)
-    app = App(Service({"boxes": BundlePredictor(bundle("boxes"), threads=1)}, config), config, parallel=2)
+    app = App(
+        Service({"boxes": BundlePredictor(bundle("boxes"), threads=1)}, config), config, parallel=2
+    )
     with running(app) as port:
         yield app, port
     app.close()
@@ -42,7 +44,11 @@ def send(port: int, *parts: bytes, end: bool = False) -> bytes:
 
 
 def request(length: int | str, query: str = "", close: bool = True) -> bytes:
-    lines = [f"POST /predictions/boxes{query} HTTP/1.1", "Host: test", f"Content-Length: {length}"] + ["Connection: close"] * close
+    lines = [
+        f"POST /predictions/boxes{query} HTTP/1.1",
+        "Host: test",
+        f"Content-Length: {length}",
+    ] + ["Connection: close"] * close
     return "\r\n".join([*lines, "", ""]).encode()
 
 
@@ -91,14 +97,22 @@ def test_body_that_is_far_too_large_is_refused_at_its_header(server: Server) -> 
 
 def test_chunked_body(server: Server, picture: bytes) -> None:
     head = request(0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
-    chunks = [b"%x\r\n%s\r\n" % (len(picture[at : at + 64]), picture[at : at + 64]) for at in range(0, len(picture), 64)]
+    chunks = [
+        b"%x\r\n%s\r\n" % (len(picture[at : at + 64]), picture[at : at + 64])
+        for at in range(0, len(picture), 64)
+    ]
     assert status(send(server[1], head, *chunks, b"0\r\n\r\n")) == 200
     endless = [b"%x\r\n%s\r\n" % (50_000, b"x" * 50_000)] * 4
     assert status(send(server[1], head, *endless, b"0\r\n\r\n")) == 413
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"\x00\xff\xfe" * 100, b"GET / HTTP/9.9\r\n\r\n", b"POST /predictions/boxes HTTP/1.1\r\nContent-Length: -5\r\n\r\n"]
+    "garbage",
+    [
+        b"\x00\xff\xfe" * 100,
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /predictions/boxes HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+    ],
 )
 def test_what_is_no_http(server: Server, garbage: bytes) -> None:
     answer = send(server[1], garbage, end=True)
@@ -108,7 +122,12 @@ def test_what_is_no_http(server: Server, garbage: bytes) -> None:
 
 def test_many_clients_at_once_are_all_answered(server: Server, picture: bytes) -> None:
     found: list[int] = []
-    clients = [threading.Thread(target=lambda: found.append(status(send(server[1], request(len(picture)), picture)))) for _ in range(24)]
+    clients = [
+        threading.Thread(
+            target=lambda: found.append(status(send(server[1], request(len(picture)), picture)))
+        )
+        for _ in range(24)
+    ]
     for client in clients:
         client.start()
     for client in clients:

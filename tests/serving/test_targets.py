@@ -10,13 +10,20 @@ from mtl_ray.serving.config import read_targets
 @pytest.fixture
 def file(tmp_path: Path) -> str:
     path = tmp_path / "serve.yaml"
-    path.write_text("model: {this: is not read}\nserve:\n  models: {seg: s3://bucket/seg}\n  port: 9000\n  replicas: 2\n")
+    path.write_text(
+        "model: {this: is not read}\nserve:\n  models: {seg: s3://bucket/seg}\n  port: 9000\n  "
+        "replicas: 2\n"
+    )
     return str(path)
 
 
 def test_bundles_are_called_by_their_last_part_or_as_told() -> None:
     config = read_targets(["bundles/digits/", "other=s3://bucket/17", "/data/a.b"], [])
-    assert config.models == {"digits": "bundles/digits/", "other": "s3://bucket/17", "a.b": "/data/a.b"}
+    assert config.models == {
+        "digits": "bundles/digits/",
+        "other": "s3://bucket/17",
+        "a.b": "/data/a.b",
+    }
     assert config.host == "127.0.0.1"
 
 

@@ -61,7 +61,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.hanging.set()
             time.sleep(600)
         if fault in ("500", "503"):
-            return self._answer(int(fault), {}, b"<Error><Code>InternalError</Code><Message>a bad day</Message></Error>")
+            return self._answer(
+                int(fault),
+                {},
+                b"<Error><Code>InternalError</Code><Message>a bad day</Message></Error>",
+            )
         if fault == "reset":
             self.close_connection = True
             return None
@@ -81,9 +85,18 @@ class _Handler(BaseHTTPRequestHandler):
         self._fault = ""
         self.send_response(status)
         for name, value in headers.items():
-            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+            if name.lower() not in (
+                "content-length",
+                "transfer-encoding",
+                "connection",
+                "date",
+                "server",
+            ):
                 self.send_header(name, value)
-        self.send_header("Content-Length", headers.get("Content-Length", "0") if self.command == "HEAD" else str(length))
+        self.send_header(
+            "Content-Length",
+            headers.get("Content-Length", "0") if self.command == "HEAD" else str(length),
+        )
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)

@@ -10,7 +10,9 @@ def framed(payload: bytes) -> bytes:
 
     def mask(data: bytes) -> bytes:
         crc = google_crc32c.value(data)
-        return struct.pack("<I", (((crc >> 15) | (crc << 17 & 0xFFFFFFFF)) + 0xA282EAD8) & 0xFFFFFFFF)
+        return struct.pack(
+            "<I", (((crc >> 15) | (crc << 17 & 0xFFFFFFFF)) + 0xA282EAD8) & 0xFFFFFFFF
+        )
 
     length = struct.pack("<Q", len(payload))
     return length + mask(length) + payload + mask(payload)

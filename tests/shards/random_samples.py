@@ -31,7 +31,9 @@ def _instances(draw: st.DrawFn) -> Instances:
         truncated=numbers(np.bool_),
         masks=draw(st.none() | st.lists(_BYTES, min_size=rows, max_size=rows).map(tuple)),
         keypoints=None if points is None else numbers(np.float32, points, 3),
-        attributes={name: numbers(np.int64) for name in draw(st.lists(_WORDS, unique=True, max_size=3))},
+        attributes={
+            name: numbers(np.int64) for name in draw(st.lists(_WORDS, unique=True, max_size=3))
+        },
     )
 
 

@@ -26,11 +26,23 @@ def sample(index: int, image_bytes: int = 200) -> Sample:
     )
     image = np.random.default_rng(index).bytes(image_bytes)
     return image_sample(
-        key=f"{index:05d}", image=image, height=4, width=6, labels=np.array([index % 3]), instances=instances if index % 2 else None
+        key=f"{index:05d}",
+        image=image,
+        height=4,
+        width=6,
+        labels=np.array([index % 3]),
+        instances=instances if index % 2 else None,
     )
 
 
-def write_split(uri: str | Path, shards: list[int], *, encoding: Encoding = "arrow", shuffled: bool = True, image_bytes: int = 200) -> str:
+def write_split(
+    uri: str | Path,
+    shards: list[int],
+    *,
+    encoding: Encoding = "arrow",
+    shuffled: bool = True,
+    image_bytes: int = 200,
+) -> str:
     """A split of shards with so many rows each, numbered from 0 through all shards."""
     first = np.cumsum([0, *shards])
     entries = [
@@ -42,5 +54,13 @@ def write_split(uri: str | Path, shards: list[int], *, encoding: Encoding = "arr
         )
         for index in range(len(shards))
     ]
-    publish_manifest(str(uri), entries, name="train", encoding=encoding, vocabulary=VOCABULARY, shuffled=shuffled, provenance={"seed": 1})
+    publish_manifest(
+        str(uri),
+        entries,
+        name="train",
+        encoding=encoding,
+        vocabulary=VOCABULARY,
+        shuffled=shuffled,
+        provenance={"seed": 1},
+    )
     return str(uri)

@@ -84,13 +84,17 @@ def test_what_killed_writers_left_is_cleared_away(tmp_path: Path) -> None:
     assert _files(tmp_path) == [".in-the-making", "a"]
 
 
-def test_the_environment_says_where_and_how_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_says_where_and_how_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MTL_RAY_CACHE", str(tmp_path / "here"))
     monkeypatch.setenv("MTL_RAY_CACHE_BYTES", "1234")
     assert default_cache().limit_bytes == 1234
     assert (tmp_path / "here").stat().st_mode & 0o777 == 0o700
     monkeypatch.setenv("MTL_RAY_CACHE_BYTES", "much")
-    with pytest.raises(ValueError, match="MTL_RAY_CACHE_BYTES must be a number of bytes, not 'much'"):
+    with pytest.raises(
+        ValueError, match="MTL_RAY_CACHE_BYTES must be a number of bytes, not 'much'"
+    ):
         default_cache()
     monkeypatch.delenv("MTL_RAY_CACHE_BYTES")
     assert 0 < default_cache().limit_bytes <= 50 << 30
@@ -101,5 +105,7 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ValueError, match=r"cannot take 3 bytes \(No space left on device\); set MTL_RAY_CACHE"):
+    with pytest.raises(
+        ValueError, match=r"cannot take 3 bytes \(No space left on device\); set MTL_RAY_CACHE"
+    ):
         Cache(tmp_path, 100).get("a", lambda: b"123")

@@ -28,18 +28,31 @@ def _ints(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
 
-def _read(path: Path, features: dict[str, Feature], keypoints: tuple[str, ...] = ()) -> tfrecord.Sample:
+def _read(
+    path: Path, features: dict[str, Feature], keypoints: tuple[str, ...] = ()
+) -> tfrecord.Sample:
     path.write_bytes(framed(example(features)))
     (sample,) = tfrecord.read_records(path, keypoints)
     return sample
 
 
-BOXES = {f"bbox/{name}": _ints(value, value + 1) for value, name in enumerate(("xmin", "ymin", "xmax", "ymax"))}
+BOXES = {
+    f"bbox/{name}": _ints(value, value + 1)
+    for value, name in enumerate(("xmin", "ymin", "xmax", "ymax"))
+}
 
 
 def test_detection(tmp_path: Path) -> None:
-    sample = _read(tmp_path / "f", {"name": [b"a"], "image": [_jpeg(8, 6)], "bbox/class": _ints(4, 5), **BOXES})
-    assert (sample.key, sample.height, sample.width, sample.labels, sample.semantic) == ("a", 6, 8, None, None)
+    sample = _read(
+        tmp_path / "f", {"name": [b"a"], "image": [_jpeg(8, 6)], "bbox/class": _ints(4, 5), **BOXES}
+    )
+    assert (sample.key, sample.height, sample.width, sample.labels, sample.semantic) == (
+        "a",
+        6,
+        8,
+        None,
+        None,
+    )
     assert sample.instances is not None
     assert sample.instances.boxes_xyxy.tolist() == [[0, 1, 2, 3], [1, 2, 3, 4]]
     assert sample.instances.classes.tolist() == [4, 5]
@@ -59,46 +72,87 @@ def test_no_objects_is_not_the_same_as_not_annotated(tmp_path: Path) -> None:
 
 
 def test_one_label_and_several(tmp_path: Path) -> None:
-    sized: dict[str, Feature] = {"name": [b"a"], "image": [b"?"], "height": _ints(6), "width": _ints(8)}
+    sized: dict[str, Feature] = {
+        "name": [b"a"],
+        "image": [b"?"],
+        "height": _ints(6),
+        "width": _ints(8),
+    }
     assert _read(tmp_path / "f", {**sized, "label": _ints(3)}).labels.tolist() == [3]  # type: ignore[union-attr]
     several = {**sized, "label": _ints(3, 0, 5), "confidence": _ints(1, 1, 0)}
     assert _read(tmp_path / "f", several).labels.tolist() == [3, 0]  # type: ignore[union-attr]
 
 
 def test_people_with_nodes_and_attributes(tmp_path: Path) -> None:
-    features: dict[str, Feature] = {"image_id": [b"a"], "image": [_jpeg(8, 6)], "bbox/class": _ints(4, 5), **BOXES}
-    features |= {"property": _ints(0, 1), "gender": _ints(1), "age": _ints(0), "difficult": _ints(1, 0), "truncated": _ints(0, 1)}
+    features: dict[str, Feature] = {
+        "image_id": [b"a"],
+        "image": [_jpeg(8, 6)],
+        "bbox/class": _ints(4, 5),
+        **BOXES,
+    }
+    features |= {
+        "property": _ints(0, 1),
+        "gender": _ints(1),
+        "age": _ints(0),
+        "difficult": _ints(1, 0),
+        "truncated": _ints(0, 1),
+    }
     features |= {"nose/x": _ints(-1, 3), "nose/y": _ints(-1, 4)}
     instances = _read(tmp_path / "f", features, ("nose",)).instances
     assert instances is not None
     assert instances.keypoints is not None
     assert instances.keypoints.tolist() == [[[-1, -1, 0]], [[3, 4, 2]]]
-    assert {name: values.tolist() for name, values in instances.attributes.items()} == {"gender": [-1, 1], "age": [-1, 0]}
-    assert (instances.difficult.tolist(), instances.truncated.tolist()) == ([True, False], [False, True])
+    assert {name: values.tolist() for name, values in instances.attributes.items()} == {
+        "gender": [-1, 1],
+        "age": [-1, 0],
+    }
+    assert (instances.difficult.tolist(), instances.truncated.tolist()) == (
+        [True, False],
+        [False, True],
+    )
 
 
 def test_segmentation(tmp_path: Path) -> None:
-    assert _read(tmp_path / "f", {"name": [b"a"], "image": [_jpeg(8, 6)], "segmentation": [b"png"]}).semantic == b"png"
+    assert (
+        _read(
+            tmp_path / "f", {"name": [b"a"], "image": [_jpeg(8, 6)], "segmentation": [b"png"]}
+        ).semantic
+        == b"png"
+    )
 
 
 @pytest.mark.parametrize(
     ("features", "sentence"),
     [
         ({"name": [b"a"]}, "no image or no name; it has name"),
-        ({"name": [b"a"], "image": [_jpeg(8, 6)], "bbox/class": _ints(1)}, "1 boxes, but not as many values"),
-        ({"name": [b"a"], "image": [_jpeg(8, 6)], "label": [b"3"]}, "bytes where label should be numbers"),
+        (
+            {"name": [b"a"], "image": [_jpeg(8, 6)], "bbox/class": _ints(1)},
+            "1 boxes, but not as many values",
+        ),
+        (
+            {"name": [b"a"], "image": [_jpeg(8, 6)], "label": [b"3"]},
+            "bytes where label should be numbers",
+        ),
         ({"name": [b"a"], "image": _ints(3)}, "numbers where image should be bytes"),
     ],
     ids=["no image", "short column", "bytes", "numbers"],
 )
-def test_what_does_not_fit_is_told(tmp_path: Path, features: dict[str, Feature], sentence: str) -> None:
+def test_what_does_not_fit_is_told(
+    tmp_path: Path, features: dict[str, Feature], sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
         _read(tmp_path / "f", features)
 
 
-@pytest.mark.parametrize("at", [0, 9, 30, -1], ids=["length", "its checksum", "content", "its checksum too"])
+@pytest.mark.parametrize(
+    "at", [0, 9, 30, -1], ids=["length", "its checksum", "content", "its checksum too"]
+)
 def test_a_changed_byte_is_found(tmp_path: Path, at: int) -> None:
-    data = bytearray(framed(example({"name": [b"a"], "image": [b"i" * 50], "height": _ints(1), "width": _ints(1)})))
+    data = bytearray(
+        framed(
+            example({"name": [b"a"], "image": [b"i" * 50], "height": _ints(1), "width": _ints(1)})
+        )
+    )
     data[at] ^= 1
     (tmp_path / "f").write_bytes(data)
     with pytest.raises(ValueError, match="CRC-32C"):

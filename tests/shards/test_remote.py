@@ -1,4 +1,6 @@
-"""Splits in a bucket of a real S3 server: each byte crosses the network once, whatever goes wrong on the way."""
+"""Splits in a bucket of a real S3 server: each byte crosses the network once, whatever goes
+wrong on the way.
+"""
 
 import os
 import signal
@@ -53,7 +55,11 @@ def _check(split: Split) -> None:
 
 @pytest.mark.parametrize("encoding", ["arrow", "tfrecord"])
 def test_a_split_is_read_and_comes_from_the_cache_the_second_time(
-    s3: S3Server, cache: Path, proxy: FlakyProxy, monkeypatch: pytest.MonkeyPatch, encoding: write.Encoding
+    s3: S3Server,
+    cache: Path,
+    proxy: FlakyProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    encoding: write.Encoding,
 ) -> None:
     monkeypatch.setattr(write, "BLOCK_ROWS", 4)
     uri = write_split(s3.folder(), SHARDS, encoding=encoding)
@@ -76,7 +82,9 @@ def test_blocks_are_fetched_one_by_one_where_shards_are_large(
     assert proxy.bytes_sent == split.manifest.block_bytes.sum()
 
 
-def test_a_small_cache_is_not_filled_with_whole_shards(cache: Path, uri: str, proxy: FlakyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_cache_is_not_filled_with_whole_shards(
+    cache: Path, uri: str, proxy: FlakyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(LIMIT_VARIABLE, "6000")
     split = open_split(uri)
     _check(split)
@@ -93,15 +101,24 @@ def test_a_fault_is_overcome(cache: Path, uri: str, proxy: FlakyProxy, fault: st
     assert sum(proxy.ranges.values()) > len(SHARDS)
 
 
-def test_many_faults_and_not_one_bad_sample(cache: Path, uri: str, proxy: FlakyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_faults_and_not_one_bad_sample(
+    cache: Path, uri: str, proxy: FlakyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(remote_module, "WHOLE_SHARD_BYTES", 0)
-    monkeypatch.setenv(LIMIT_VARIABLE, "3000")  # nearly nothing stays, so nearly every read is a request
+    monkeypatch.setenv(
+        LIMIT_VARIABLE, "3000"
+    )  # nearly nothing stays, so nearly every read is a request
     random = np.random.default_rng(0)
     split = open_split(uri)
-    split_rows = [(block, row) for block, size in enumerate(split.block_rows) for row in range(size)]
+    split_rows = [
+        (block, row) for block, size in enumerate(split.block_rows) for row in range(size)
+    ]
     for _ in range(4):
         split = open_split(uri)
-        proxy.faults = [FAULTS[fault] if fault < len(FAULTS) else "" for fault in random.integers(0, 3 * len(FAULTS), 40)]
+        proxy.faults = [
+            FAULTS[fault] if fault < len(FAULTS) else ""
+            for fault in random.integers(0, 3 * len(FAULTS), 40)
+        ]
         for index in random.permutation(len(split_rows)):
             assert_same(split.read_row(*split_rows[index]), sample(int(index)))
     assert sum(proxy.ranges.values()) > 40
@@ -110,7 +127,10 @@ def test_many_faults_and_not_one_bad_sample(cache: Path, uri: str, proxy: FlakyP
 def test_patience_has_an_end(cache: Path, uri: str, proxy: FlakyProxy) -> None:
     split = open_split(uri)
     proxy.faults = ["flipped"] * 100
-    with pytest.raises(ValueError, match=r"train-00000\.arrow, bytes .* cannot be read as its manifest describes them: the content is not"):
+    with pytest.raises(
+        ValueError,
+        match=r"train-00000\.arrow, bytes .* cannot be read as its manifest describes them: the content is not",  # noqa: E501
+    ):
         split.read_row(0, 0)
     assert sum(proxy.ranges.values()) == ATTEMPTS
     proxy.faults = []
@@ -137,7 +157,9 @@ def test_a_damaged_copy_is_fetched_again(cache: Path, uri: str, proxy: FlakyProx
     assert sum(proxy.ranges.values()) == 2 * len(SHARDS)
 
 
-def test_blocks_are_brought_near_before_they_are_needed(cache: Path, uri: str, proxy: FlakyProxy) -> None:
+def test_blocks_are_brought_near_before_they_are_needed(
+    cache: Path, uri: str, proxy: FlakyProxy
+) -> None:
     split = open_split(uri)
     split.prefetch(range(len(split.block_rows)))
     _check(split)
@@ -156,7 +178,12 @@ print(sorted(sample.key for block in order for sample in split.read_block(int(bl
 
 def _reader(uri: str, proxy: FlakyProxy, seed: int) -> subprocess.Popen[str]:
     environment = {**os.environ, "AWS_ENDPOINT_URL": proxy.endpoint}
-    return subprocess.Popen([sys.executable, "-c", READER, uri, str(seed)], env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", READER, uri, str(seed)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_processes_share_what_each_fetches(cache: Path, uri: str, proxy: FlakyProxy) -> None:
@@ -166,7 +193,9 @@ def test_processes_share_what_each_fetches(cache: Path, uri: str, proxy: FlakyPr
     assert sorted(proxy.ranges.values()) == [1, 1, 1]
 
 
-def test_a_process_killed_while_it_fetches_stops_nobody(cache: Path, uri: str, proxy: FlakyProxy) -> None:
+def test_a_process_killed_while_it_fetches_stops_nobody(
+    cache: Path, uri: str, proxy: FlakyProxy
+) -> None:
     proxy.faults = ["hang"]
     killed = _reader(uri, proxy, 0)
     assert proxy.hanging.wait(60)

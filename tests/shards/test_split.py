@@ -44,13 +44,20 @@ def test_a_split_is_read_at_random_and_in_order(tmp_path: Path, encoding: Encodi
 
 
 @ENCODINGS
-def test_a_split_travels_to_other_processes_and_is_shared_by_threads(tmp_path: Path, encoding: Encoding) -> None:
-    split = pickle.loads(pickle.dumps(open_split(write_split(tmp_path / "s", [40], encoding=encoding))))
+def test_a_split_travels_to_other_processes_and_is_shared_by_threads(
+    tmp_path: Path, encoding: Encoding
+) -> None:
+    split = pickle.loads(
+        pickle.dumps(open_split(write_split(tmp_path / "s", [40], encoding=encoding)))
+    )
     start = threading.Barrier(4)
 
     def read(thread: int) -> list[str]:
         start.wait()
-        return [split.read_row(row // 4, row % 4).key for row in np.random.default_rng(thread).permutation(40)]
+        return [
+            split.read_row(row // 4, row % 4).key
+            for row in np.random.default_rng(thread).permutation(40)
+        ]
 
     with ThreadPoolExecutor(4) as threads:
         for keys in threads.map(read, range(4)):
@@ -61,14 +68,34 @@ def test_more_blocks_than_are_kept_open(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(split_module, "MAX_OPEN_BLOCKS", 2)
     split = open_split(write_split(tmp_path / "s", [40]))
     order = np.random.default_rng(0).permutation(40)
-    assert [split.read_row(row // 4, row % 4).key for row in order] == [f"{row:05d}" for row in order]
+    assert [split.read_row(row // 4, row % 4).key for row in order] == [
+        f"{row:05d}" for row in order
+    ]
 
 
 @ENCODINGS
 def test_classes_are_scanned(tmp_path: Path, encoding: Encoding) -> None:
     split = open_split(write_split(tmp_path / "s", [5, 3], encoding=encoding))
-    assert [row.tolist() for row in split.scan_classes("labels")] == [[0], [1], [2], [0], [1], [2], [0], [1]]
-    assert [row.tolist() for row in split.scan_classes("instances")] == [[], [0], [], [0, 1, 0], [], [0], [], [0, 1, 0]]
+    assert [row.tolist() for row in split.scan_classes("labels")] == [
+        [0],
+        [1],
+        [2],
+        [0],
+        [1],
+        [2],
+        [0],
+        [1],
+    ]
+    assert [row.tolist() for row in split.scan_classes("instances")] == [
+        [],
+        [0],
+        [],
+        [0, 1, 0],
+        [],
+        [0],
+        [],
+        [0, 1, 0],
+    ]
 
 
 @ENCODINGS
@@ -77,12 +104,23 @@ def test_classes_of_semantic_maps_are_scanned(tmp_path: Path, encoding: Encoding
     rows = [sample(0).with_annotations(semantic=(tmp_path / "map.png").read_bytes()), sample(1)]
     entry = write.write_shard(str(tmp_path / "s"), "train-00000", rows, encoding=encoding)
     write.publish_manifest(
-        str(tmp_path / "s"), [entry], name="train", encoding=encoding, vocabulary=VOCABULARY, shuffled=True, provenance={}
+        str(tmp_path / "s"),
+        [entry],
+        name="train",
+        encoding=encoding,
+        vocabulary=VOCABULARY,
+        shuffled=True,
+        provenance={},
     )
-    assert [row.tolist() for row in open_split(str(tmp_path / "s")).scan_classes("semantic")] == [[0, 2], []]
+    assert [row.tolist() for row in open_split(str(tmp_path / "s")).scan_classes("semantic")] == [
+        [0, 2],
+        [],
+    ]
 
 
-def test_blocks_are_bounded_in_rows_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_bounded_in_rows_and_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(write, "BLOCK_BYTES", 1000)
     rows = [sample(row, size) for row, size in enumerate([10, 10, 10, 10, 10, 900, 200, 5000, 10])]
     assert write.write_shard(str(tmp_path), "x", rows).block_rows == (4, 2, 1, 1, 1)
@@ -122,8 +160,12 @@ def test_class_counts_are_written_beside_the_manifest(tmp_path: Path) -> None:
 
 @ENCODINGS
 def test_the_same_samples_make_the_same_bytes(tmp_path: Path, encoding: Encoding) -> None:
-    one, other = (Path(write_split(tmp_path / name, [9, 4], encoding=encoding)) for name in ("a", "b"))
-    assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
+    one, other = (
+        Path(write_split(tmp_path / name, [9, 4], encoding=encoding)) for name in ("a", "b")
+    )
+    assert sorted(path.name for path in one.iterdir()) == sorted(
+        path.name for path in other.iterdir()
+    )
     assert all(path.read_bytes() == (other / path.name).read_bytes() for path in one.iterdir())
 
 
@@ -132,7 +174,9 @@ def test_written_again_is_no_error_and_another_split_is(tmp_path: Path) -> None:
     before = (tmp_path / "s" / MANIFEST).read_bytes()
     write_split(tmp_path / "s", [5])
     with pytest.raises(ValueError, match="there is another split at"):
-        write.publish_manifest(uri, [], name="train", vocabulary=VOCABULARY, shuffled=True, provenance={})
+        write.publish_manifest(
+            uri, [], name="train", vocabulary=VOCABULARY, shuffled=True, provenance={}
+        )
     assert (tmp_path / "s" / MANIFEST).read_bytes() == before
 
 
@@ -160,22 +204,45 @@ def _flip(offset: int) -> Callable[[Path], None]:
 
 
 def _cut(name: str, length: int) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:length]) and None
+    return lambda folder: (
+        (folder / name).write_bytes((folder / name).read_bytes()[:length]) and None
+    )
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "there is no split at .*s: it has no manifest.json"),
-    "no folder": (lambda folder: folder.rename(folder.with_name("elsewhere")), "there is no split at .*s: it has no manifest.json"),
+    "no manifest": (
+        lambda folder: (folder / MANIFEST).unlink(),
+        "there is no split at .*s: it has no manifest.json",
+    ),
+    "no folder": (
+        lambda folder: folder.rename(folder.with_name("elsewhere")),
+        "there is no split at .*s: it has no manifest.json",
+    ),
     "empty manifest": (_cut(MANIFEST, 0), "the manifest.json of .*s is damaged"),
     "manifest cut short": (_cut(MANIFEST, 700), "the manifest.json of .*s is damaged"),
-    "not a manifest": (lambda folder: (folder / MANIFEST).write_text("[]"), "is damaged: its format is not"),
+    "not a manifest": (
+        lambda folder: (folder / MANIFEST).write_text("[]"),
+        "is damaged: its format is not",
+    ),
     "deep manifest": (lambda folder: (folder / MANIFEST).write_text("[" * 99999), "is damaged"),
     "bytes for text": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe{"), "is damaged"),
-    "later version": (_edit(version=2), "is damaged: its version 2 is not one that this program reads"),
+    "later version": (
+        _edit(version=2),
+        "is damaged: its version 2 is not one that this program reads",
+    ),
     "other encoding": (_edit(encoding="parquet"), "neither arrow nor tfrecord"),
-    "path in a name": (_edit(shards__name="../../etc/passwd train-00001.arrow"), "something else than names of files"),
-    "hidden name": (_edit(shards__name=".ssh train-00001.arrow"), "something else than names of files"),
-    "short hash": (_edit(shards__sha256="ab cd"), "something else than names of files or checksums"),
+    "path in a name": (
+        _edit(shards__name="../../etc/passwd train-00001.arrow"),
+        "something else than names of files",
+    ),
+    "hidden name": (
+        _edit(shards__name=".ssh train-00001.arrow"),
+        "something else than names of files",
+    ),
+    "short hash": (
+        _edit(shards__sha256="ab cd"),
+        "something else than names of files or checksums",
+    ),
     "missing hash": (_edit(shards__sha256="0" * 64), "not of one length"),
     "missing shard": (_edit(shards__rows="9"), "not of one length"),
     "other number of rows": (_edit(rows=16), "the rows of its blocks do not add up"),
@@ -184,12 +251,27 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "negative": (_edit(blocks__offset="-8 1 1 1 1"), "negative or too large"),
     "huge": (_edit(blocks__offset="99999999999999999999999 1 1 1 1"), "negative or too large"),
     "no number": (_edit(blocks__offset="1 2 x 3 4"), "is damaged"),
-    "beyond the end": (_edit(blocks__bytes="99999999 1 1 1 1"), "reaches beyond the end of its shard"),
+    "beyond the end": (
+        _edit(blocks__bytes="99999999 1 1 1 1"),
+        "reaches beyond the end of its shard",
+    ),
     "number for a list": (_edit(blocks=3), "'blocks' is missing or not of type dict"),
-    "bad vocabulary": (_edit(vocabulary__classes={"smells": ["x"]}), "unknown kind of annotation 'smells'"),
-    "missing file": (lambda folder: (folder / "train-00001.arrow").unlink(), "does not match its manifest: train-00001.arrow is missing"),
-    "file cut short": (_cut("train-00001.arrow", 3000), "train-00001.arrow has 3000 bytes instead of"),
-    "file of another run": (_flip(3000), "train-00001.arrow, bytes from .* does not have the content that its manifest says"),
+    "bad vocabulary": (
+        _edit(vocabulary__classes={"smells": ["x"]}),
+        "unknown kind of annotation 'smells'",
+    ),
+    "missing file": (
+        lambda folder: (folder / "train-00001.arrow").unlink(),
+        "does not match its manifest: train-00001.arrow is missing",
+    ),
+    "file cut short": (
+        _cut("train-00001.arrow", 3000),
+        "train-00001.arrow has 3000 bytes instead of",
+    ),
+    "file of another run": (
+        _flip(3000),
+        "train-00001.arrow, bytes from .* does not have the content that its manifest says",
+    ),
 }
 
 
@@ -204,7 +286,9 @@ def test_damage_is_told_in_a_sentence(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing file", "file cut short", "file of another run"])
-def test_many_shards_are_checked_when_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_many_shards_are_checked_when_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setattr(split_module, "MAX_CHECKED_AT_OPEN", 1)
     uri = write_split(tmp_path / "s", [9, 6])
     DAMAGE[name][0](Path(uri))
@@ -219,7 +303,10 @@ def test_a_checksum_of_the_whole_file_is_kept(tmp_path: Path) -> None:
 
     split = open_split(write_split(tmp_path / "s", [9, 6]))
     found = [split.manifest.shard_sha256[shard] for shard in range(2)]
-    assert found == [hashlib.sha256((tmp_path / "s" / name).read_bytes()).hexdigest() for name in split.manifest.shard_names]
+    assert found == [
+        hashlib.sha256((tmp_path / "s" / name).read_bytes()).hexdigest()
+        for name in split.manifest.shard_names
+    ]
 
 
 def test_everything_about_a_vocabulary_is_kept(tmp_path: Path) -> None:
@@ -233,10 +320,21 @@ def test_everything_about_a_vocabulary_is_kept(tmp_path: Path) -> None:
         category_ids={"instances": (90,)},
     )
     entry = write.write_shard(str(tmp_path), "x", [sample(0)])
-    write.publish_manifest(str(tmp_path), [entry], name="x", vocabulary=vocabulary, shuffled=False, provenance={"a": [1, None]})
+    write.publish_manifest(
+        str(tmp_path),
+        [entry],
+        name="x",
+        vocabulary=vocabulary,
+        shuffled=False,
+        provenance={"a": [1, None]},
+    )
     split = open_split(str(tmp_path))
     assert split.vocabulary == vocabulary
-    assert (split.manifest.name, split.manifest.shuffled, split.manifest.provenance) == ("x", False, {"a": [1, None]})
+    assert (split.manifest.name, split.manifest.shuffled, split.manifest.provenance) == (
+        "x",
+        False,
+        {"a": [1, None]},
+    )
 
 
 def _keys(rows: list[Sample]) -> list[str]:

@@ -1,4 +1,6 @@
-"""A web server that behaves as it is told: it breaks off, lies about lengths, fails for a while, knows no ranges, redirects."""
+"""A web server that behaves as it is told: it breaks off, lies about lengths, fails for a while,
+knows no ranges, redirects.
+"""
 
 import hashlib
 import threading
@@ -24,7 +26,8 @@ class Page:
         chunked: whether the length is not said; a break then leaves a chunk open.
         digest: whether the digest is stated (RFC 9530).
         tagged: whether the version is stated.
-        end: what follows when there is nothing after the offset: 416 with the length, 416 alone, or 206 with nothing.
+        end: what follows when there is nothing after the offset: 416 with the length, 416 alone, or
+            206 with nothing.
     """
 
     data: bytes = b""
@@ -77,7 +80,11 @@ def bad_server(**pages: Page) -> Iterator[BadServer]:
         def _give(self, page: Page) -> None:
             tag = f'"{hashlib.sha1(page.data).hexdigest()}"'
             asked, same = self.headers.get("Range"), self.headers.get("If-Range", tag) == tag
-            start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and page.ranges and same else 0
+            start = (
+                int(asked.removeprefix("bytes=").removesuffix("-"))
+                if asked and page.ranges and same
+                else 0
+            )
             if start >= len(page.data) and start and page.end != "206":
                 self.send_response(416)
                 if page.end == "416":
@@ -88,7 +95,10 @@ def bad_server(**pages: Page) -> Iterator[BadServer]:
             body = page.data[start:]
             self.send_response(206 if start else 200)
             if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(page.data) - 1}/{page.stated or len(page.data)}")
+                self.send_header(
+                    "Content-Range",
+                    f"bytes {start}-{len(page.data) - 1}/{page.stated or len(page.data)}",
+                )
             if page.tagged:
                 self.send_header("ETag", tag)
             if page.digest is not None:
@@ -101,7 +111,11 @@ def bad_server(**pages: Page) -> Iterator[BadServer]:
             self.end_headers()
             sent = body[: page.break_after] if page.break_after is not None else body
             if page.chunked:
-                self.wfile.write(f"{len(body):x}\r\n".encode() + sent + (b"\r\n0\r\n\r\n" if len(sent) == len(body) else b""))
+                self.wfile.write(
+                    f"{len(body):x}\r\n".encode()
+                    + sent
+                    + (b"\r\n0\r\n\r\n" if len(sent) == len(body) else b"")
+                )
             else:
                 self.wfile.write(sent)
 

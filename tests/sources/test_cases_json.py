@@ -29,11 +29,23 @@ SQUARE = [10, 10, 30, 10, 30, 30, 10, 30]
 LABELS_ONLY = ImageRule(needed=False)
 
 
-def a_set(root: Path, names: list[str], *annotations: dict[str, Any], file: str = "train.json", **more: Any) -> Path:
+def a_set(
+    root: Path,
+    names: list[str],
+    *annotations: dict[str, Any],
+    file: str = "train.json",
+    **more: Any,
+) -> Path:
     """A COCO file of images 1, 2, ... with a class cat of id 1."""
     content = {
-        "images": [{"id": number, "file_name": name, "width": 64, "height": 48} for number, name in enumerate(names, start=1)],
-        "annotations": [{"id": number, "image_id": 1, "category_id": 1, **each} for number, each in enumerate(annotations, start=1)],
+        "images": [
+            {"id": number, "file_name": name, "width": 64, "height": 48}
+            for number, name in enumerate(names, start=1)
+        ],
+        "annotations": [
+            {"id": number, "image_id": 1, "category_id": 1, **each}
+            for number, each in enumerate(annotations, start=1)
+        ],
         "categories": [{"id": 1, "name": "cat"}],
         **more,
     }
@@ -72,7 +84,9 @@ def the_sample(samples: dict[str, Sample]) -> Sample:
         ("train/a.jpg", "images/train/a.jpg", "train/a.jpg"),
     ],
 )
-def test_names_of_images(tmp_path: Path, make_image: MakeImage, written: str, where: str, key: str) -> None:
+def test_names_of_images(
+    tmp_path: Path, make_image: MakeImage, written: str, where: str, key: str
+) -> None:
     make_image(tmp_path / where)
     a_set(tmp_path, [written], BOX)
     samples, items, _ = read_all(Coco(root=str(tmp_path), split="train"))
@@ -80,8 +94,18 @@ def test_names_of_images(tmp_path: Path, make_image: MakeImage, written: str, wh
     assert (list(counts_of(samples).values()), items) == ([1], [])
 
 
-@pytest.mark.parametrize("written", ["../../private/x.jpg", "..\\..\\private\\x.jpg", "{}/private/x.jpg", "a/../../../private/x.jpg"])
-def test_nothing_outside_the_image_root_is_read(tmp_path: Path, make_image: MakeImage, written: str) -> None:
+@pytest.mark.parametrize(
+    "written",
+    [
+        "../../private/x.jpg",
+        "..\\..\\private\\x.jpg",
+        "{}/private/x.jpg",
+        "a/../../../private/x.jpg",
+    ],
+)
+def test_nothing_outside_the_image_root_is_read(
+    tmp_path: Path, make_image: MakeImage, written: str
+) -> None:
     make_image(tmp_path / "private" / "x.jpg")
     root = tmp_path / "set"
     make_image(root / "images" / "a.jpg")
@@ -102,12 +126,19 @@ def test_two_images_are_never_the_same_file(tmp_path: Path, make_image: MakeImag
     assert not any(item.note for item in items)
 
 
-@pytest.mark.parametrize("written", ["a.jpg", "images\\a.jpg", "..\\..\\upload\\a.jpg", "/home/me/a.jpg"])
+@pytest.mark.parametrize(
+    "written", ["a.jpg", "images\\a.jpg", "..\\..\\upload\\a.jpg", "/home/me/a.jpg"]
+)
 def test_labels_without_images(tmp_path: Path, written: str) -> None:
     a_set(tmp_path, [written], BOX)
     samples, items, _ = read_all(Coco(root=str(tmp_path), split="train"), LABELS_ONLY)
     sample = the_sample(samples)
-    assert (sample.height, sample.width, sample.image, list(counts_of(samples).values())) == (48, 64, b"", [1])
+    assert (sample.height, sample.width, sample.image, list(counts_of(samples).values())) == (
+        48,
+        64,
+        b"",
+        [1],
+    )
     assert list(said(items)) == [ABSENT.partition(": ")[0]]
     assert ".." not in sample.key.split("/")
     assert not sample.key.startswith("/")
@@ -120,7 +151,10 @@ def test_labels_without_images(tmp_path: Path, written: str) -> None:
 
 def roboflow(*names: str) -> list[dict[str, Any]]:
     """Categories 0, 1, ... of which the first is the supercategory of the others."""
-    return [{"id": number, "name": name, "supercategory": names[0] if number else "none"} for number, name in enumerate(names)]
+    return [
+        {"id": number, "name": name, "supercategory": names[0] if number else "none"}
+        for number, name in enumerate(names)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -136,37 +170,71 @@ def roboflow(*names: str) -> list[dict[str, Any]]:
     ],
 )
 def test_roots(
-    tmp_path: Path, make_image: MakeImage, names: tuple[str, ...], used: tuple[int, ...], classes: tuple[str, ...], notes: list[str]
+    tmp_path: Path,
+    make_image: MakeImage,
+    names: tuple[str, ...],
+    used: tuple[int, ...],
+    classes: tuple[str, ...],
+    notes: list[str],
 ) -> None:
     make_image(tmp_path / "train" / "a.jpg")
     found = [BOX | {"category_id": number} for number in used]
-    a_set(tmp_path, ["a.jpg"], *found, file="train/_annotations.coco.json", categories=roboflow(*names))
+    a_set(
+        tmp_path,
+        ["a.jpg"],
+        *found,
+        file="train/_annotations.coco.json",
+        categories=roboflow(*names),
+    )
     samples, items, source = read_all(Coco(root=str(tmp_path), split="train"))
     sample = the_sample(samples)
     assert classes_of(source) == classes
     assert list(said(items)) == notes
     assert all(item.note for item in items)
     assert sample.instances is not None
-    assert [classes[number] for number in sample.instances.classes] == [names[number] for number in used]
+    assert [classes[number] for number in sample.instances.classes] == [
+        names[number] for number in used
+    ]
 
 
-def test_a_root_that_another_split_uses_or_the_user_names_stays(tmp_path: Path, make_image: MakeImage) -> None:
+def test_a_root_that_another_split_uses_or_the_user_names_stays(
+    tmp_path: Path, make_image: MakeImage
+) -> None:
     for split, used in (("train", 1), ("valid", 0)):
         make_image(tmp_path / split / "a.jpg")
         found = BOX | {"category_id": used}
-        a_set(tmp_path, ["a.jpg"], found, file=f"{split}/_annotations.coco.json", categories=roboflow("fish", "cod"))
+        a_set(
+            tmp_path,
+            ["a.jpg"],
+            found,
+            file=f"{split}/_annotations.coco.json",
+            categories=roboflow("fish", "cod"),
+        )
     for split in ("train", "valid"):
         assert classes_of(open_source(Coco(root=str(tmp_path), split=split))) == ("fish", "cod")
     (tmp_path / "names.txt").write_text("fish\n")
-    samples, items, source = read_all(Coco(root=str(tmp_path), split="train", classes=str(tmp_path / "names.txt")))
+    samples, items, source = read_all(
+        Coco(root=str(tmp_path), split="train", classes=str(tmp_path / "names.txt"))
+    )
     assert (classes_of(source), list(counts_of(samples).values())) == (("fish",), [0])
     assert [(item.note, item.reason) for item in items] == [(True, f"{NOT_CHOSEN}: cod")]
 
 
 @pytest.mark.parametrize(
-    "category", [{"id": 1}, {"id": 1, "name": None}, {"id": 1, "name": " "}, {"id": 1, "name": ["x"]}, {"name": "x"}, 7, None]
+    "category",
+    [
+        {"id": 1},
+        {"id": 1, "name": None},
+        {"id": 1, "name": " "},
+        {"id": 1, "name": ["x"]},
+        {"name": "x"},
+        7,
+        None,
+    ],
 )
-def test_a_category_without_name_or_id_is_one_sentence(tmp_path: Path, make_image: MakeImage, category: Any) -> None:
+def test_a_category_without_name_or_id_is_one_sentence(
+    tmp_path: Path, make_image: MakeImage, category: Any
+) -> None:
     make_image(tmp_path / "a.jpg")
     a_set(tmp_path, ["a.jpg"], BOX, categories=[{"id": 0, "name": "dog"}, category])
     with pytest.raises(ValueError, match=r"train\.json: categories\[1\]"):
@@ -178,10 +246,19 @@ def test_a_category_without_name_or_id_is_one_sentence(tmp_path: Path, make_imag
 
 @pytest.mark.parametrize("listed", [1, 1.0, "1", " 1 "])
 @pytest.mark.parametrize("named", [1, 1.0, "1"])
-def test_ids_as_numbers_and_texts(tmp_path: Path, make_image: MakeImage, listed: Any, named: Any) -> None:
+def test_ids_as_numbers_and_texts(
+    tmp_path: Path, make_image: MakeImage, listed: Any, named: Any
+) -> None:
     make_image(tmp_path / "a.jpg")
     image = {"id": listed, "file_name": "a.jpg", "width": "64", "height": 48.0}
-    found = {"id": named, "image_id": named, "category_id": named, "bbox": ["10", 10.0, "20.0", 20], "area": None, "iscrowd": "0"}
+    found = {
+        "id": named,
+        "image_id": named,
+        "category_id": named,
+        "bbox": ["10", 10.0, "20.0", 20],
+        "area": None,
+        "iscrowd": "0",
+    }
     path = a_set(tmp_path, [], found, images=[image], categories=[{"id": listed, "name": "cat"}])
     samples, items, source = read_all(Coco(root=str(tmp_path), split="train"))
     first = the_sample(samples).instances
@@ -190,7 +267,11 @@ def test_ids_as_numbers_and_texts(tmp_path: Path, make_image: MakeImage, listed:
     assert source.vocabulary.category_ids == {"instances": (1,)}
     for instances in (first, second):
         assert instances is not None
-        assert (instances.boxes_xyxy.tolist(), instances.areas.tolist(), instances.ids.tolist()) == ([[10, 10, 30, 30]], [400], [1])
+        assert (
+            instances.boxes_xyxy.tolist(),
+            instances.areas.tolist(),
+            instances.ids.tolist(),
+        ) == ([[10, 10, 30, 30]], [400], [1])
         assert instances.crowd.tolist() == [False]
     content = load_coco(str(path))
     assert class_table(content)[1].tolist() == [[1]]
@@ -202,16 +283,29 @@ def test_ids_that_are_no_numbers(tmp_path: Path, make_image: MakeImage) -> None:
     make_image(tmp_path / "a.jpg")
     image = {"id": "8f-a", "file_name": "a.jpg", "width": 64, "height": 48}
     found = BOX | {"id": "x", "image_id": "8f-a", "category_id": "c"}
-    a_set(tmp_path, [], found, images=[image], categories=[{"id": "d", "name": "dog"}, {"id": "c", "name": "cat"}])
+    a_set(
+        tmp_path,
+        [],
+        found,
+        images=[image],
+        categories=[{"id": "d", "name": "dog"}, {"id": "c", "name": "cat"}],
+    )
     samples, items, source = read_all(Coco(root=str(tmp_path), split="train"))
-    assert (classes_of(source), source.vocabulary.category_ids, counts_of(samples), items) == (("cat", "dog"), {}, {"a.jpg": 1}, [])
+    assert (classes_of(source), source.vocabulary.category_ids, counts_of(samples), items) == (
+        ("cat", "dog"),
+        {},
+        {"a.jpg": 1},
+        [],
+    )
 
 
 def test_repeated_ids(tmp_path: Path, make_image: MakeImage) -> None:
     for name in "ab":
         make_image(tmp_path / f"{name}.jpg")
     other = {"bbox": [1, 1, 9, 9]}
-    found = [{**box, "id": 0, "image_id": image} for image in (1, 2) for box in (BOX, other, BOX, BOX)]
+    found = [
+        {**box, "id": 0, "image_id": image} for image in (1, 2) for box in (BOX, other, BOX, BOX)
+    ]
     a_set(tmp_path, ["a.jpg", "b.jpg"], *found)
     samples, items, _ = read_all(Coco(root=str(tmp_path), split="train"))
     assert counts_of(samples) == {"a.jpg": 2, "b.jpg": 2}
@@ -224,7 +318,10 @@ def test_repeated_images(tmp_path: Path, make_image: MakeImage) -> None:
     a_set(tmp_path, [], BOX, images=[image, image, image | {"file_name": "b.jpg"}])
     samples, items, _ = read_all(Coco(root=str(tmp_path), split="train"))
     assert counts_of(samples) == {"a.jpg": 1}
-    assert [(item.note, item.reason) for item in items] == [(True, LISTED_AGAIN), (False, "its id or its file_name is listed twice")]
+    assert [(item.note, item.reason) for item in items] == [
+        (True, LISTED_AGAIN),
+        (False, "its id or its file_name is listed twice"),
+    ]
 
 
 # Masks
@@ -250,9 +347,13 @@ def test_repeated_images(tmp_path: Path, make_image: MakeImage) -> None:
         ([], 0, ""),
     ],
 )
-def test_parts_of_masks(tmp_path: Path, make_image: MakeImage, segmentation: Any, area: int, fault: str) -> None:
+def test_parts_of_masks(
+    tmp_path: Path, make_image: MakeImage, segmentation: Any, area: int, fault: str
+) -> None:
     make_image(tmp_path / "a.jpg")
-    path = a_set(tmp_path, ["a.jpg"], BOX | {"segmentation": [SQUARE]}, BOX | {"segmentation": segmentation})
+    path = a_set(
+        tmp_path, ["a.jpg"], BOX | {"segmentation": [SQUARE]}, BOX | {"segmentation": segmentation}
+    )
     samples, items, _ = read_all(Coco(root=str(tmp_path), split="train"))
     for sample in (the_sample(samples), read_coco_file(str(path)).samples[0]):
         assert sample.instances is not None
@@ -270,13 +371,17 @@ def test_other_files_beside_the_split(tmp_path: Path, make_image: MakeImage) -> 
     a_set(tmp_path, ["a.jpg"], BOX)
     a_set(tmp_path, ["b.jpg"], file="backup.json", categories=[{"id": 1, "name": "other"}])
     a_set(tmp_path, ["b.jpg"], file="val.json", categories=[{"id": 2, "name": "dog"}])
-    (tmp_path / "results.json").write_text('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]')
+    (tmp_path / "results.json").write_text(
+        '[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]'
+    )
     (tmp_path / "notes.json").write_text("{")
     (tmp_path / "test.json").write_text('{"version": "5.0"}')
     (tmp_path / "._train.json").write_bytes(b"\0\5\x16\7")
     samples, items, source = read_all(Coco(root=str(tmp_path), split="train"))
     assert (classes_of(source), counts_of(samples)) == (("cat", "dog"), {"a.jpg": 1})
-    assert [(item.file, item.note, item.reason) for item in items] == [("test.json", True, OTHER_FILE)]
+    assert [(item.file, item.note, item.reason) for item in items] == [
+        ("test.json", True, OTHER_FILE)
+    ]
 
 
 # Keypoints
@@ -297,9 +402,20 @@ def test_other_files_beside_the_split(tmp_path: Path, make_image: MakeImage) -> 
         (None, (), []),
     ],
 )
-def test_skeletons(tmp_path: Path, make_image: MakeImage, skeleton: Any, pairs: tuple[tuple[int, int], ...], notes: list[str]) -> None:
+def test_skeletons(
+    tmp_path: Path,
+    make_image: MakeImage,
+    skeleton: Any,
+    pairs: tuple[tuple[int, int], ...],
+    notes: list[str],
+) -> None:
     make_image(tmp_path / "a.jpg")
-    category = {"id": 1, "name": "cat", "keypoints": ["nose", "left eye", "right eye"], "skeleton": skeleton}
+    category = {
+        "id": 1,
+        "name": "cat",
+        "keypoints": ["nose", "left eye", "right eye"],
+        "skeleton": skeleton,
+    }
     path = a_set(tmp_path, ["a.jpg"], BOX | {"keypoints": [1, 1, 2] * 3}, categories=[category])
     samples, items, source = read_all(Coco(root=str(tmp_path), split="train"))
     assert counts_of(samples) == {"a.jpg": 1}
@@ -310,14 +426,24 @@ def test_skeletons(tmp_path: Path, make_image: MakeImage, skeleton: Any, pairs: 
 
 def test_a_manifest_with_a_skeleton_that_points_nowhere_is_read() -> None:
     written = vocabulary_to_json(
-        Vocabulary(classes={"instances": ("cat",)}, keypoints=("a", "b"), skeleton=((0, 1), (1, 2)), mirror=(0, 1))
+        Vocabulary(
+            classes={"instances": ("cat",)},
+            keypoints=("a", "b"),
+            skeleton=((0, 1), (1, 2)),
+            mirror=(0, 1),
+        )
     )
     assert vocabulary_from_json(written).skeleton == ()
     assert vocabulary_from_json(written | {"skeleton": [[0, 1]]}).skeleton == ((0, 1),)
 
 
-@pytest.mark.parametrize(("points", "kept"), [(None, 1), ([], 1), (0, 1), (7, 0), ("x", 0), ([1, 2, 2], 0), ([1, None, 2] * 3, 0)])
-def test_keypoints_of_an_object(tmp_path: Path, make_image: MakeImage, points: Any, kept: int) -> None:
+@pytest.mark.parametrize(
+    ("points", "kept"),
+    [(None, 1), ([], 1), (0, 1), (7, 0), ("x", 0), ([1, 2, 2], 0), ([1, None, 2] * 3, 0)],
+)
+def test_keypoints_of_an_object(
+    tmp_path: Path, make_image: MakeImage, points: Any, kept: int
+) -> None:
     make_image(tmp_path / "a.jpg")
     category = {"id": 1, "name": "cat", "keypoints": ["nose", "left eye", "right eye"]}
     a_set(tmp_path, ["a.jpg"], BOX | {"keypoints": points}, categories=[category])
@@ -348,12 +474,18 @@ def test_keypoints_of_an_object(tmp_path: Path, make_image: MakeImage, points: A
         ("39_dup_ann_ids/b", ("cat",), [2, 2], []),
     ],
 )
-def test_shared_cases(shared_data: Path, folder: str, names: tuple[str, ...], objects: list[int], notes: list[str]) -> None:
+def test_shared_cases(
+    shared_data: Path, folder: str, names: tuple[str, ...], objects: list[int], notes: list[str]
+) -> None:
     root = shared_data / "cases" / folder
     if not root.is_dir():
         pytest.skip(f"needs {root}")
     samples, items, source = read_all(Coco(root=str(root), split="train"))
-    assert (classes_of(source), sorted(counts_of(samples).values()), list(said(items))) == (names, objects, notes)
+    assert (classes_of(source), sorted(counts_of(samples).values()), list(said(items))) == (
+        names,
+        objects,
+        notes,
+    )
 
 
 def test_the_shared_case_without_a_name(shared_data: Path) -> None:

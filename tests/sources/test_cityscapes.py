@@ -1,4 +1,6 @@
-"""Cityscapes: what is an object, what is a group, train ids, and polygons drawn as the authors draw them."""
+"""Cityscapes: what is an object, what is a group, train ids, and polygons drawn as the authors
+draw them.
+"""
 
 import json
 from pathlib import Path
@@ -55,7 +57,12 @@ def semantic(sample: Sample, folder: Path) -> np.ndarray:
 def test_instance_ids(city: Path) -> None:
     values = np.zeros((48, 64), np.uint16)
     values[:10], values[10:20, :8], values[10:20, 8:16], values[30:, 60:] = 7, 26000, 26001, 33007
-    values[20:24, 4:8], values[20:24, 10:20], values[24:26, :2], values[40:, :5] = 26, 29002, 24003, 23
+    values[20:24, 4:8], values[20:24, 10:20], values[24:26, :2], values[40:, :5] = (
+        26,
+        29002,
+        24003,
+        23,
+    )
     Image.fromarray(values).save(annotation(city, "instanceIds.png"))
     sample, skipped = read(city)
     found = objects(sample)
@@ -74,7 +81,15 @@ def test_instance_ids(city: Path) -> None:
     assert found.masks is not None
     assert np.array_equal(masks.decode_rle(found.masks[4], 48, 64), values == 33007)
     expected = np.full((48, 64), 255, np.uint8)
-    for value, train in ((7, 0), (26000, 13), (26001, 13), (26, 13), (33007, 18), (24003, 11), (23, 10)):
+    for value, train in (
+        (7, 0),
+        (26000, 13),
+        (26001, 13),
+        (26, 13),
+        (33007, 18),
+        (24003, 11),
+        (23, 10),
+    ):
         expected[values == value] = train
     assert np.array_equal(semantic(sample, city), expected)
     assert vocabulary.classes["semantic"][13] == "car"
@@ -88,8 +103,15 @@ def test_polygons_are_drawn_over_one_another(city: Path) -> None:
         ("persongroup", [[20, 20], [40, 20], [40, 30]], 24),
         ("car", [[25, 12], [50, 15], [45, 45]], 26001),
     ]
-    content = {"imgHeight": 48, "imgWidth": 64, "objects": [{"label": label, "polygon": polygon} for label, polygon, _ in shapes]}
-    content["objects"] += [{"label": "car", "polygon": [[0, 0], [9, 0], [9, 9]], "deleted": 1}, {"label": "dragon", "polygon": [[0, 0]]}]
+    content = {
+        "imgHeight": 48,
+        "imgWidth": 64,
+        "objects": [{"label": label, "polygon": polygon} for label, polygon, _ in shapes],
+    }
+    content["objects"] += [
+        {"label": "car", "polygon": [[0, 0], [9, 0], [9, 9]], "deleted": 1},
+        {"label": "dragon", "polygon": [[0, 0]]},
+    ]
     annotation(city, "polygons.json").write_text(json.dumps(content))
     canvas = Image.new("I", (64, 48), 0)
     for _, polygon, value in shapes:
@@ -100,7 +122,9 @@ def test_polygons_are_drawn_over_one_another(city: Path) -> None:
     found = objects(sample)
     assert found.crowd.tolist() == [True, False, False]
     assert found.areas.tolist() == [(expected == value).sum() for value in (24, 26000, 26001)]
-    assert [(item.object, item.reason) for item in skipped] == [("object 7", "cannot be drawn: 'dragon' is not a label of Cityscapes")]
+    assert [(item.object, item.reason) for item in skipped] == [
+        ("object 7", "cannot be drawn: 'dragon' is not a label of Cityscapes")
+    ]
     Image.fromarray(expected.astype(np.uint16)).save(annotation(city, "instanceIds.png"))
     same, none = read(city)
     assert none == []
@@ -127,7 +151,10 @@ def test_label_ids_alone_and_nothing(city: Path, make_image: MakeImage) -> None:
     [
         ("{", "not JSON"),
         ("[]", "no list of objects"),
-        ('{"imgHeight": 48, "imgWidth": 63, "objects": []}', "annotated as an image of another size: 63 x 48"),
+        (
+            '{"imgHeight": 48, "imgWidth": 63, "objects": []}',
+            "annotated as an image of another size: 63 x 48",
+        ),
     ],
 )
 def test_damaged_polygons(city: Path, content: str, reason: str) -> None:
@@ -153,9 +180,13 @@ def test_real_frame(shared_data: Path) -> None:
     root = shared_data / "fmt_openmmlab" / "mmseg" / "pseudo_cityscapes_dataset"
     sample, skipped = read(root)
     found = objects(sample)
-    values = np.asarray(Image.open(root / "gtFine" / "frankfurt_000000_000294_gtFine_instanceIds.png"))
+    values = np.asarray(
+        Image.open(root / "gtFine" / "frankfurt_000000_000294_gtFine_instanceIds.png")
+    )
     assert skipped == []
-    assert found.areas.tolist() == [(values == value).sum() for value in (24000, 24001, 24002, 24003, 26000, 26001, 26002)]
+    assert found.areas.tolist() == [
+        (values == value).sum() for value in (24000, 24001, 24002, 24003, 26000, 26001, 26002)
+    ]
 
 
 def test_what_is_said_of_a_folder(city: Path, make_image: MakeImage) -> None:
@@ -166,7 +197,9 @@ def test_what_is_said_of_a_folder(city: Path, make_image: MakeImage) -> None:
     (city / "gtFine" / "val" / "aachen" / "gone_gtFine_polygons.json").write_text("{}")
     source = open_source(Cityscapes(root=str(city), split="val"))
     assert said(list(source.skipped)) == {
-        "image without an annotation file, used without annotations": [f"aachen/{NAME}_leftImg8bit.png"],
+        "image without an annotation file, used without annotations": [
+            f"aachen/{NAME}_leftImg8bit.png"
+        ],
         "annotation file without an image": ["gtFine/val/aachen/gone_gtFine_*"],
         "file passed over for its suffix": ["aachen/raw.heic"],
         "its name does not end with _leftImg8bit": ["aachen/other.png"],
@@ -178,11 +211,19 @@ def test_annotations_alone(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     Image.fromarray(np.full((48, 64), 26001, np.uint16)).save(folder / "a_gtFine_instanceIds.png")
     square = {"label": "car", "polygon": [[0, "0"], [9, 0], [9.0, 9], [0, 9]], "deleted": "0"}
-    (folder / "b_gtFine_polygons.json").write_text(json.dumps({"imgHeight": "48", "imgWidth": 64.0, "objects": [square]}))
-    (folder / "c_gtFine_polygons.json").write_text(json.dumps({"imgHeight": 10**9, "imgWidth": 10**9, "objects": [square]}))
-    samples, skipped, _ = read_all(Cityscapes(root=str(tmp_path), split="val"), ImageRule(needed=False))
+    (folder / "b_gtFine_polygons.json").write_text(
+        json.dumps({"imgHeight": "48", "imgWidth": 64.0, "objects": [square]})
+    )
+    (folder / "c_gtFine_polygons.json").write_text(
+        json.dumps({"imgHeight": 10**9, "imgWidth": 10**9, "objects": [square]})
+    )
+    samples, skipped, _ = read_all(
+        Cityscapes(root=str(tmp_path), split="val"), ImageRule(needed=False)
+    )
     assert counts_of(samples) == {f"aachen/{name}_leftImg8bit.png": 1 for name in "ab"}
-    assert said([item for item in skipped if item.note]) == {ABSENT.partition(": ")[0]: sorted(samples)}
+    assert said([item for item in skipped if item.note]) == {
+        ABSENT.partition(": ")[0]: sorted(samples)
+    }
     assert [item.file for item in skipped if not item.note] == ["aachen/c_leftImg8bit.png"]
     with pytest.raises(FileNotFoundError, match="no images"):
         open_source(Cityscapes(root=str(tmp_path), split="val"))
@@ -199,15 +240,25 @@ def test_annotations_alone(tmp_path: Path) -> None:
         ({"label": "car", "polygon": [[1, 2]]}, "too few points: a polygon of 1"),
         ({"label": "car", "polygon": [[1, 2, 3]]}, "its polygon is not a list of pairs"),
         ({"label": "car", "polygon": [[1, None], [2, 3]]}, "a point without finite numbers"),
-        ({"label": "car", "polygon": [[1, 1e300], [2, 3]]}, "larger than any image: a point beyond 1e+06 pixels"),
+        (
+            {"label": "car", "polygon": [[1, 1e300], [2, 3]]},
+            "larger than any image: a point beyond 1e+06 pixels",
+        ),
     ],
 )
 def test_objects_that_cannot_be_drawn(city: Path, item: object, reason: str) -> None:
-    annotation(city, "polygons.json").write_text(json.dumps({"imgHeight": 48, "imgWidth": 64, "objects": [item]}))
+    annotation(city, "polygons.json").write_text(
+        json.dumps({"imgHeight": 48, "imgWidth": 64, "objects": [item]})
+    )
     _, (item,) = read(city)
     assert item.reason == f"cannot be drawn: {reason}"
 
 
 def test_max_pixels(city: Path) -> None:
-    annotation(city, "polygons.json").write_text(json.dumps({"imgHeight": 48, "imgWidth": 64, "objects": []}))
-    assert open_source(Cityscapes(root=str(city), split="val"), ImageRule(max_pixels=100)).read(0)[0] is None
+    annotation(city, "polygons.json").write_text(
+        json.dumps({"imgHeight": 48, "imgWidth": 64, "objects": []})
+    )
+    assert (
+        open_source(Cityscapes(root=str(city), split="val"), ImageRule(max_pixels=100)).read(0)[0]
+        is None
+    )

@@ -1,4 +1,6 @@
-"""COCO: every shape of annotation that real files have, and every defect, by hand-checked values."""
+"""COCO: every shape of annotation that real files have, and every defect, by hand-checked
+values.
+"""
 
 import json
 from pathlib import Path
@@ -17,7 +19,9 @@ from tests.sources.conftest import MakeImage
 SQUARE = [10.0, 10.0, 30.0, 10.0, 30.0, 20.0, 10.0, 20.0]
 
 
-def write_set(root: Path, content: dict[str, Any], make_image: MakeImage, split: str = "train") -> None:
+def write_set(
+    root: Path, content: dict[str, Any], make_image: MakeImage, split: str = "train"
+) -> None:
     """A COCO set: its file, and a 64 x 48 image for each that it lists."""
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
@@ -29,7 +33,10 @@ def one_image(*annotations: dict[str, Any], categories: tuple[int, ...] = (7,)) 
     """A file with one image, id 0."""
     return {
         "images": [{"id": 0, "file_name": "a.jpg", "width": 64, "height": 48}],
-        "annotations": [{"image_id": 0, "category_id": categories[0], "id": number, **found} for number, found in enumerate(annotations)],
+        "annotations": [
+            {"image_id": 0, "category_id": categories[0], "id": number, **found}
+            for number, found in enumerate(annotations)
+        ],
         "categories": [{"id": key, "name": f"kind {key}"} for key in categories],
     }
 
@@ -66,15 +73,26 @@ def test_values_by_hand(tmp_path: Path, make_image: MakeImage) -> None:
     assert found.crowd.tolist() == [False, True, False]
     assert found.masks is not None
     assert found.masks[0] == reference.merge(reference.frPyObjects([SQUARE], 48, 64))["counts"]
-    assert np.argwhere(reference.decode({"size": [48, 64], "counts": found.masks[1]})).tolist() == [[0, 1], [1, 1]]
+    assert np.argwhere(reference.decode({"size": [48, 64], "counts": found.masks[1]})).tolist() == [
+        [0, 1],
+        [1, 1],
+    ]
     assert found.masks[2] == b""
     assert found.keypoints is None
 
 
-@pytest.mark.parametrize("empty", [[], {}, None, {"size": [48, 64], "counts": ""}, {"size": [48, 64], "counts": []}])
-def test_an_empty_segmentation_is_no_defect(tmp_path: Path, make_image: MakeImage, empty: Any) -> None:
+@pytest.mark.parametrize(
+    "empty", [[], {}, None, {"size": [48, 64], "counts": ""}, {"size": [48, 64], "counts": []}]
+)
+def test_an_empty_segmentation_is_no_defect(
+    tmp_path: Path, make_image: MakeImage, empty: Any
+) -> None:
     box = {"bbox": [10, 10, 20, 10]}
-    write_set(tmp_path, one_image({**box, "segmentation": [SQUARE]}, {**box, "segmentation": empty}), make_image)
+    write_set(
+        tmp_path,
+        one_image({**box, "segmentation": [SQUARE]}, {**box, "segmentation": empty}),
+        make_image,
+    )
     sample, skipped = read_only(open_source(Coco(root=str(tmp_path), split="train")))
     assert skipped == []
     assert sample.instances is not None
@@ -107,7 +125,10 @@ def test_keypoints(tmp_path: Path, make_image: MakeImage) -> None:
         {"bbox": [1, 1, 9, 9]},
         {"bbox": [1, 1, 9, 9], "keypoints": [1, 2, 2]},
     )
-    content["categories"][0] |= {"keypoints": ["nose", "left_eye", "right_eye"], "skeleton": [[1, 2], [1, 3]]}
+    content["categories"][0] |= {
+        "keypoints": ["nose", "left_eye", "right_eye"],
+        "skeleton": [[1, 2], [1, 3]],
+    }
     write_set(tmp_path, content, make_image)
     source = open_source(Coco(root=str(tmp_path), split="train"))
     sample, skipped = read_only(source)
@@ -116,7 +137,10 @@ def test_keypoints(tmp_path: Path, make_image: MakeImage) -> None:
     assert source.vocabulary.mirror == (0, 2, 1)
     assert sample.instances is not None
     assert sample.instances.keypoints is not None
-    assert sample.instances.keypoints.tolist() == [[[5, 6, 2], [7, 8, 1], [0, 0, 0]], [[0, 0, 0]] * 3]
+    assert sample.instances.keypoints.tolist() == [
+        [[5, 6, 2], [7, 8, 1], [0, 0, 0]],
+        [[0, 0, 0]] * 3,
+    ]
     assert [item.object for item in skipped] == ["annotation 2"]
 
 
@@ -133,7 +157,9 @@ def test_keypoints(tmp_path: Path, make_image: MakeImage) -> None:
         ({"bbox": [5, 5, 3, 4], "category_id": 99}, "category 99"),
     ],
 )
-def test_one_bad_object_is_left_out(tmp_path: Path, make_image: MakeImage, annotation: dict[str, Any], reason: str) -> None:
+def test_one_bad_object_is_left_out(
+    tmp_path: Path, make_image: MakeImage, annotation: dict[str, Any], reason: str
+) -> None:
     write_set(tmp_path, one_image({"bbox": [1, 1, 2, 2]}, annotation), make_image)
     sample, skipped = read_only(open_source(Coco(root=str(tmp_path), split="train")))
     assert sample.instances is not None
@@ -152,7 +178,11 @@ def test_a_box_may_come_from_the_mask(tmp_path: Path, make_image: MakeImage) -> 
 
 
 def test_faults_of_the_listing(tmp_path: Path, make_image: MakeImage) -> None:
-    content = one_image({"bbox": [1, 1, 2, 2]}, {"bbox": [1, 1, 2, 2], "image_id": 5}, {"bbox": [3, 3, 2, 2], "id": 0})
+    content = one_image(
+        {"bbox": [1, 1, 2, 2]},
+        {"bbox": [1, 1, 2, 2], "image_id": 5},
+        {"bbox": [3, 3, 2, 2], "id": 0},
+    )
     content["images"] += [
         {"id": 0, "file_name": "b.jpg"},
         {"id": 1, "file_name": "a.jpg"},
@@ -163,7 +193,11 @@ def test_faults_of_the_listing(tmp_path: Path, make_image: MakeImage) -> None:
     write_set(tmp_path, content, make_image)
     (tmp_path / "images" / "gone.jpg").unlink()
     source = open_source(Coco(root=str(tmp_path), split="train"))
-    assert sorted(item.object for item in source.skipped) == ["annotation 1", "image 0 b.jpg", "image 1 a.jpg"]
+    assert sorted(item.object for item in source.skipped) == [
+        "annotation 1",
+        "image 0 b.jpg",
+        "image 1 a.jpg",
+    ]
     readings = [source.read(index) for index in range(len(source))]
     samples = {sample.key: sample for sample, _ in readings if sample is not None}
     assert samples.keys() == {"a.jpg", "empty.jpg"}
@@ -187,16 +221,30 @@ def test_splits_agree_on_classes(tmp_path: Path, make_image: MakeImage) -> None:
 def test_splits_in_folders_agree_too(tmp_path: Path, make_image: MakeImage) -> None:
     for split, categories in (("train", (3, 1)), ("valid", (8,))):
         (tmp_path / split).mkdir()
-        (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(one_image({"bbox": [1, 1, 2, 2]}, categories=categories)))
+        (tmp_path / split / "_annotations.coco.json").write_text(
+            json.dumps(one_image({"bbox": [1, 1, 2, 2]}, categories=categories))
+        )
         make_image(tmp_path / split / "a.jpg", 64, 48)
-    assert open_source(Coco(root=str(tmp_path), split="train")).vocabulary.category_ids["instances"] == (1, 3, 8)
-    (tmp_path / "valid" / "_annotations.coco.json").write_text(json.dumps(one_image(categories=(3,))).replace("kind 3", "other"))
-    with pytest.raises(ValueError, match="category 3 is 'kind 3' in one split and 'other' in another"):
+    assert open_source(Coco(root=str(tmp_path), split="train")).vocabulary.category_ids[
+        "instances"
+    ] == (1, 3, 8)
+    (tmp_path / "valid" / "_annotations.coco.json").write_text(
+        json.dumps(one_image(categories=(3,))).replace("kind 3", "other")
+    )
+    with pytest.raises(
+        ValueError, match="category 3 is 'kind 3' in one split and 'other' in another"
+    ):
         open_source(Coco(root=str(tmp_path), split="train"))
 
 
 def test_classes_from_a_file(tmp_path: Path, make_image: MakeImage) -> None:
-    write_set(tmp_path, one_image({"bbox": [1, 1, 2, 2]}, {"bbox": [3, 3, 2, 2], "category_id": 1}, categories=(7, 1, 2)), make_image)
+    write_set(
+        tmp_path,
+        one_image(
+            {"bbox": [1, 1, 2, 2]}, {"bbox": [3, 3, 2, 2], "category_id": 1}, categories=(7, 1, 2)
+        ),
+        make_image,
+    )
     names = tmp_path / "names.txt"
     names.write_text("kind 2\nkind 1\n")
     source = open_source(Coco(root=str(tmp_path), split="train", classes=str(names)))
@@ -204,7 +252,9 @@ def test_classes_from_a_file(tmp_path: Path, make_image: MakeImage) -> None:
     assert source.vocabulary.category_ids["instances"] == (2, 1)
     assert sample.instances is not None
     assert sample.instances.classes.tolist() == [1]
-    assert [(item.object, item.reason) for item in skipped] == [("annotation 0", "class not chosen: kind 7")]
+    assert [(item.object, item.reason) for item in skipped] == [
+        ("annotation 0", "class not chosen: kind 7")
+    ]
     assert skipped[0].note
     names.write_text("kind 5\n")
     with pytest.raises(ValueError, match="no category 'kind 5'"):
@@ -220,7 +270,9 @@ def test_missing_split_says_what_is_there(tmp_path: Path, make_image: MakeImage)
         open_source(Coco(root=str(tmp_path), split="train"))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"images": []}', '{"images": [], "annotations": {}, "categories": []}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"images": []}', '{"images": [], "annotations": {}, "categories": []}']
+)
 def test_not_a_coco_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "instances_train.json").write_text(text)
     with pytest.raises(ValueError, match=r"not JSON|not a COCO annotation file"):
@@ -247,7 +299,12 @@ def test_usual_layouts(tmp_path: Path, make_image: MakeImage, file: str, image: 
 
 def test_lvis_has_addresses_for_names(tmp_path: Path, make_image: MakeImage) -> None:
     content = one_image({"bbox": [1, 1, 5, 5]})
-    content["images"][0] = {"id": 0, "coco_url": "http://images.cocodataset.org/train2017/a.jpg", "height": 48, "width": 64}
+    content["images"][0] = {
+        "id": 0,
+        "coco_url": "http://images.cocodataset.org/train2017/a.jpg",
+        "height": 48,
+        "width": 64,
+    }
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "lvis_v1_val.json").write_text(json.dumps(content))
     make_image(tmp_path / "train2017" / "a.jpg", 64, 48)
@@ -256,7 +313,15 @@ def test_lvis_has_addresses_for_names(tmp_path: Path, make_image: MakeImage) -> 
 
 
 def test_difficult_objects_that_are_called_crowds(tmp_path: Path, make_image: MakeImage) -> None:
-    write_set(tmp_path, one_image({"bbox": [1, 1, 5, 5], "iscrowd": 1, "difficult": 1, "truncated": 1}), make_image)
+    write_set(
+        tmp_path,
+        one_image({"bbox": [1, 1, 5, 5], "iscrowd": 1, "difficult": 1, "truncated": 1}),
+        make_image,
+    )
     sample, _ = read_only(open_source(Coco(root=str(tmp_path), split="train")))
     assert sample.instances is not None
-    assert [sample.instances.crowd[0], sample.instances.difficult[0], sample.instances.truncated[0]] == [False, True, True]
+    assert [
+        sample.instances.crowd[0],
+        sample.instances.difficult[0],
+        sample.instances.truncated[0],
+    ] == [False, True, True]

@@ -1,4 +1,6 @@
-"""The built-in set: the same scenes from the same seed, annotations that agree with each other, splits that share nothing."""
+"""The built-in set: the same scenes from the same seed, annotations that agree with each other,
+splits that share nothing.
+"""
 
 import io
 from typing import Any
@@ -40,11 +42,17 @@ def test_annotations_agree(size: int) -> None:
         assert found.keypoints is not None
         assert sample.semantic is not None
         assert sample.labels is not None
-        assert Image.open(io.BytesIO(sample.image)).size == (size, size) == (sample.width, sample.height)
+        assert (
+            Image.open(io.BytesIO(sample.image)).size
+            == (size, size)
+            == (sample.width, sample.height)
+        )
         assert 1 <= len(found) <= 5
         assert sample.labels.tolist() == sorted(set(found.classes.tolist()))
         covered = np.zeros((size, size), np.uint8)
-        for counts, digit, box, area in zip(found.masks, found.classes, found.boxes_xyxy, found.areas, strict=True):
+        for counts, digit, box, area in zip(
+            found.masks, found.classes, found.boxes_xyxy, found.areas, strict=True
+        ):
             mask = masks.decode_rle(counts, size, size)
             rows, columns = np.nonzero(mask)
             assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -96,6 +104,8 @@ def test_splits_share_no_handwriting_and_no_place() -> None:
 def test_what_ships_inside_scikit_learn() -> None:
     data = load_digits()
     glyph, _ = digits._handwriting(True)[3][0]
-    assert np.array_equal(glyph, digits._enlarge(data.images[data.target == 3][0].astype(np.float32))[0])
+    assert np.array_equal(
+        glyph, digits._enlarge(data.images[data.target == 3][0].astype(np.float32))[0]
+    )
     for own, theirs in zip(digits._photographs(), load_sample_images().images, strict=True):
         assert np.array_equal(own, theirs)

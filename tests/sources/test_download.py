@@ -1,4 +1,6 @@
-"""Whole datasets: every file's fate is told, archives are unpacked, and the exit status says whether anything failed."""
+"""Whole datasets: every file's fate is told, archives are unpacked, and the exit status says
+whether anything failed.
+"""
 
 import hashlib
 import io
@@ -27,8 +29,13 @@ def zipped(**files: str) -> bytes:
 
 
 def test_several_files_of_which_one_fails(tmp_path: Path) -> None:
-    with bad_server(a_zip=Page(zipped(a="1"), break_after=50), b_zip=Page(zipped(b="2")), c_txt=Page(b"3")) as server:
-        files = [file_at(f"{server.url}/{name}") for name in ("a.zip", "none.zip", "b.zip", "c.txt", "b.zip")]
+    with bad_server(
+        a_zip=Page(zipped(a="1"), break_after=50), b_zip=Page(zipped(b="2")), c_txt=Page(b"3")
+    ) as server:
+        files = [
+            file_at(f"{server.url}/{name}")
+            for name in ("a.zip", "none.zip", "b.zip", "c.txt", "b.zip")
+        ]
         options = Options(to=str(tmp_path), retry=QUICK)
         assert [(one.name, one.status, one.files) for one in download_files(files, options)] == [
             ("a.zip", "fetched", 1),
@@ -38,17 +45,26 @@ def test_several_files_of_which_one_fails(tmp_path: Path) -> None:
         ]
         assert {path.name for path in (tmp_path / "set").iterdir()} == {"a.txt", "b.txt"}
         again = download_files(files, options)
-        assert [(one.status, one.files) for one in again] == [("there", None), ("failed", None), ("there", None), ("there", None)]
+        assert [(one.status, one.files) for one in again] == [
+            ("there", None),
+            ("failed", None),
+            ("there", None),
+            ("there", None),
+        ]
         assert "answers 404" in again[1].reason
         assert server.asked["/b.zip"] == 2  # once for the file, and whether there is more
 
 
 def test_an_archive_that_is_none_fails(tmp_path: Path) -> None:
     with bad_server(a_zip=Page(b"<html>please log in</html>")) as server:
-        (one,) = download_files([file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), retry=QUICK))
+        (one,) = download_files(
+            [file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), retry=QUICK)
+        )
         assert (one.status, "damaged or not an archive" in one.reason) == ("failed", True)
         server.pages["/a.zip"] = Page(zipped(a="1"))
-        (one,) = download_files([file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), retry=QUICK))
+        (one,) = download_files(
+            [file_at(f"{server.url}/a.zip")], Options(to=str(tmp_path), retry=QUICK)
+        )
         assert (one.status, one.files) == ("fetched", 1)
 
 
@@ -68,19 +84,28 @@ def test_mirrors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with bad_server(val2017_zip=Page(archive)) as server:
         server.pages["/zips/train2017.zip"] = Page(archive)
         files = files_of("coco2017", ["val2017", "train2017.zip"])
-        options = Options(to=str(tmp_path), retry=QUICK, mirrors=(f"{server.url}/nothing/", server.url))
+        options = Options(
+            to=str(tmp_path), retry=QUICK, mirrors=(f"{server.url}/nothing/", server.url)
+        )
         refused = download_files(files, options)
         assert [one.status for one in refused] == ["failed", "failed"]
         assert f"has {len(archive)} bytes, the file 815,585,330" in refused[1].reason
-        taken = download_files(files, Options(to=str(tmp_path), retry=QUICK, mirrors=options.mirrors, check=False))
-        assert [(one.name, one.status) for one in taken] == [("train2017.zip", "fetched"), ("val2017.zip", "fetched")]
+        taken = download_files(
+            files, Options(to=str(tmp_path), retry=QUICK, mirrors=options.mirrors, check=False)
+        )
+        assert [(one.name, one.status) for one in taken] == [
+            ("train2017.zip", "fetched"),
+            ("val2017.zip", "fetched"),
+        ]
 
 
 def test_the_catalogue() -> None:
     for name, about in CATALOG.items():
         assert bool(about.files) != bool(about.instructions), name
         assert len({file.name for file in about.files}) == len(about.files), name
-        assert all(url.startswith(("http://", "https://")) for file in about.files for url in file.urls)
+        assert all(
+            url.startswith(("http://", "https://")) for file in about.files for url in file.urls
+        )
     assert {"coco2017", "voc2007", "voc2012", "lvis", "cityscapes-instructions"} <= CATALOG.keys()
     assert [file.name for file in files_of("lvis", ["lvis_v1_val"])] == ["lvis_v1_val.json.zip"]
     assert len(files_of("objects365v2")) == 97
@@ -115,7 +140,9 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["http://127.0.0.1/x", "--to", "s3://bucket/x"], "not a local folder"),
     ],
 )
-def test_wrong_requests_are_one_sentence(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_requests_are_one_sentence(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         run(lambda: main(arguments))
     shown = capsys.readouterr().err
@@ -137,5 +164,19 @@ def test_from_a_server_to_coco(tmp_path: Path, shared_data: Path) -> None:
         server.pages["/balloon_dataset.zip"] = Page(buffer.getvalue(), break_after=400_000)
         assert main(["balloon", "--to", str(tmp_path), "--mirror", server.url]) == 0
     out = tmp_path / "val.json"
-    assert convert(["via", str(tmp_path / "balloon"), "--split", "val", "--to", str(out), "--format", "coco"]) == 0
+    assert (
+        convert(
+            [
+                "via",
+                str(tmp_path / "balloon"),
+                "--split",
+                "val",
+                "--to",
+                str(out),
+                "--format",
+                "coco",
+            ]
+        )
+        == 0
+    )
     assert len(json.loads(out.read_text())["annotations"]) == 50

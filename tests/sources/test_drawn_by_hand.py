@@ -39,10 +39,16 @@ def objects(sample: Sample) -> Instances:
 def write_labelme(path: Path, shapes: list[dict[str, Any]], image: str, **more: Any) -> None:
     """A file of labelme."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"version": "5.0.1", "shapes": shapes, "imagePath": image, "imageData": None, **more}))
+    path.write_text(
+        json.dumps(
+            {"version": "5.0.1", "shapes": shapes, "imagePath": image, "imageData": None, **more}
+        )
+    )
 
 
-def shape(label: str, points: Any, kind: str = "polygon", group: int | None = None, **more: Any) -> dict[str, Any]:
+def shape(
+    label: str, points: Any, kind: str = "polygon", group: int | None = None, **more: Any
+) -> dict[str, Any]:
     return {"label": label, "points": points, "shape_type": kind, "group_id": group, **more}
 
 
@@ -69,7 +75,9 @@ def test_shapes_of_labelme(tmp_path: Path, make_image: MakeImage) -> None:
     write_labelme(tmp_path / "a.json", shapes, "a.jpg", imageHeight=48, imageWidth=64)
     samples, skipped = read_all(Labelme(root=str(tmp_path), split="all"))
     found = objects(samples["a.jpg"])
-    assert open_source(Labelme(root=str(tmp_path), split="all")).vocabulary.classes == {"instances": ("cat", "dog")}
+    assert open_source(Labelme(root=str(tmp_path), split="all")).vocabulary.classes == {
+        "instances": ("cat", "dog")
+    }
     assert found.classes.tolist() == [0, 1, 1, 0, 0]
     assert found.boxes_xyxy[0].tolist() == [2, 2, 20, 20]
     assert found.boxes_xyxy[1].tolist() == [30, 10, 40, 30]
@@ -91,7 +99,10 @@ def test_shapes_of_labelme(tmp_path: Path, make_image: MakeImage) -> None:
 
 def test_shapes_that_do_not_say_their_kind(tmp_path: Path, make_image: MakeImage) -> None:
     make_image(tmp_path / "a.jpg")
-    shapes = [{"label": "cat", "points": points} for points in ([[9, 8], [3, 2]], [[1, 1], [9, 1], [9, 9]], [[1, 1]])]
+    shapes = [
+        {"label": "cat", "points": points}
+        for points in ([[9, 8], [3, 2]], [[1, 1], [9, 1], [9, 9]], [[1, 1]])
+    ]
     write_labelme(tmp_path / "a.json", shapes, "a.jpg")
     samples, skipped = read_all(Labelme(root=str(tmp_path), split="all"))
     assert objects(samples["a.jpg"]).boxes_xyxy.tolist() == [[3, 2, 9, 8], [1, 1, 9, 9]]
@@ -123,12 +134,21 @@ def test_where_labelme_images_lie(tmp_path: Path, make_image: MakeImage) -> None
 def test_labelme_lists_and_other_sizes(tmp_path: Path, make_image: MakeImage) -> None:
     for name in "abc":
         make_image(tmp_path / f"{name}.jpg")
-        write_labelme(tmp_path / f"{name}.json", [shape(name, TRIANGLE)], f"{name}.jpg", imageHeight=48, imageWidth=64 if name < "c" else 9)
+        write_labelme(
+            tmp_path / f"{name}.json",
+            [shape(name, TRIANGLE)],
+            f"{name}.jpg",
+            imageHeight=48,
+            imageWidth=64 if name < "c" else 9,
+        )
     (tmp_path / "train.txt").write_text("b.jpg\nc\nd\n")
     samples, skipped = read_all(Labelme(root=str(tmp_path), split="train"))
     assert samples.keys() == {"b.jpg"}
     assert objects(samples["b.jpg"]).classes.tolist() == [1]
-    assert [(item.file, item.reason[:12]) for item in skipped] == [("d", "is listed, b"), ("c.json", "annotated as")]
+    assert [(item.file, item.reason[:12]) for item in skipped] == [
+        ("d", "is listed, b"),
+        ("c.json", "annotated as"),
+    ]
     with pytest.raises(FileNotFoundError, match=r"no list val\.txt"):
         open_source(Labelme(root=str(tmp_path), split="val"))
     (tmp_path / "empty").mkdir()
@@ -145,7 +165,12 @@ def write_via(path: Path, **regions: Any) -> None:
     """A file of VIA; the images are called by the names of the arguments."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
-        json.dumps({f"{name}.jpg123": {"filename": f"{name}.jpg", "size": 123, "regions": each} for name, each in regions.items()})
+        json.dumps(
+            {
+                f"{name}.jpg123": {"filename": f"{name}.jpg", "size": 123, "regions": each}
+                for name, each in regions.items()
+            }
+        )
     )
 
 
@@ -167,13 +192,21 @@ def test_shapes_of_via(tmp_path: Path, make_image: MakeImage) -> None:
     (tmp_path / "train" / "other.json").write_text("[]")
     samples, skipped = read_all(Via(root=str(tmp_path), split="train"))
     found = objects(samples["a.jpg"])
-    assert open_source(Via(root=str(tmp_path), split="train")).vocabulary.classes == {"instances": ("cat", "dog")}
+    assert open_source(Via(root=str(tmp_path), split="train")).vocabulary.classes == {
+        "instances": ("cat", "dog")
+    }
     assert found.classes.tolist() == [0, 1, 0, 0]
-    assert found.boxes_xyxy[:3].round(3).tolist() == [[2, 2, 20, 20], [30, 10, 40, 30], [20, 14, 40, 34]]
+    assert found.boxes_xyxy[:3].round(3).tolist() == [
+        [2, 2, 20, 20],
+        [30, 10, 40, 30],
+        [20, 14, 40, 34],
+    ]
     assert np.allclose(found.boxes_xyxy[3], [20, 4, 40, 44], atol=0.5)
     assert math.isclose(found.areas[3], math.pi * 200, rel_tol=0.05)
     assert len(objects(samples["b.jpg"])) == 0
-    assert [item.object for item in skipped] == [f"a.jpg, region {number}" for number in (5, 6, 7, 8)]
+    assert [item.object for item in skipped] == [
+        f"a.jpg, region {number}" for number in (5, 6, 7, 8)
+    ]
     assert skipped[2].reason == "a rect without 'height'"
 
 
@@ -184,44 +217,73 @@ def test_which_via_file(tmp_path: Path, make_image: MakeImage) -> None:
     write_via(tmp_path / "via_val.json", a=[rect, rect])
     samples, skipped = read_all(Via(root=str(tmp_path), split="val"))
     assert (len(objects(samples["a.jpg"])), skipped) == (2, [])
-    assert open_source(Via(root=str(tmp_path), split="val")).vocabulary.classes == {"instances": ("object",)}
+    assert open_source(Via(root=str(tmp_path), split="val")).vocabulary.classes == {
+        "instances": ("object",)
+    }
     with pytest.raises(ValueError, match="name one with --annotations"):
         open_source(Via(root=str(tmp_path), split="test"))
-    assert len(open_source(Via(root=str(tmp_path), split="test", annotations="via_train.json"))) == 1
-    (tmp_path / "project.json").write_text(json.dumps({"_via_img_metadata": json.loads((tmp_path / "via_val.json").read_text())}))
-    assert len(open_source(Via(root=str(tmp_path), split="test", annotations="project.json", images="images"))) == 1
+    assert (
+        len(open_source(Via(root=str(tmp_path), split="test", annotations="via_train.json"))) == 1
+    )
+    (tmp_path / "project.json").write_text(
+        json.dumps({"_via_img_metadata": json.loads((tmp_path / "via_val.json").read_text())})
+    )
+    assert (
+        len(
+            open_source(
+                Via(root=str(tmp_path), split="test", annotations="project.json", images="images")
+            )
+        )
+        == 1
+    )
     with pytest.raises(FileNotFoundError, match="no JSON file of VIA"):
         open_source(Via(root=str(tmp_path / "images"), split="test"))
-    write_via(tmp_path / "two.json", a=[region("rect", {"one": "a", "two": "b"}, x=1, y=1, width=9, height=9)])
+    write_via(
+        tmp_path / "two.json",
+        a=[region("rect", {"one": "a", "two": "b"}, x=1, y=1, width=9, height=9)],
+    )
     with pytest.raises(ValueError, match="--attribute"):
         open_source(Via(root=str(tmp_path), split="x", annotations="two.json"))
-    assert open_source(Via(root=str(tmp_path), split="x", annotations="two.json", attribute="two")).vocabulary.classes["instances"] == (
-        "b",
-    )
+    assert open_source(
+        Via(root=str(tmp_path), split="x", annotations="two.json", attribute="two")
+    ).vocabulary.classes["instances"] == ("b",)
 
 
 @pytest.mark.parametrize(("split", "images", "count"), [("train", 61, 255), ("val", 13, 50)])
-def test_balloons_are_those_of_the_coco_file(shared_data: Path, split: str, images: int, count: int) -> None:
+def test_balloons_are_those_of_the_coco_file(
+    shared_data: Path, split: str, images: int, count: int
+) -> None:
     root = shared_data / "inst_balloon_via"
     samples, skipped = read_all(Via(root=str(root), split=split))
     content = json.loads((root / "annotations" / f"instances_{split}.json").read_text())
     keys = {image["id"]: image["file_name"] for image in content["images"]}
     expected = sorted(
-        (keys[each["image_id"]], each["area"], [round(value, 3) for value in each["bbox"]]) for each in content["annotations"]
+        (keys[each["image_id"]], each["area"], [round(value, 3) for value in each["bbox"]])
+        for each in content["annotations"]
     )
     found = sorted(
         (key, float(area), [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)])
         for key, sample in samples.items()
-        for area, (x1, y1, x2, y2) in zip(objects(sample).areas, objects(sample).boxes_xyxy.astype(np.float64).tolist(), strict=True)
+        for area, (x1, y1, x2, y2) in zip(
+            objects(sample).areas,
+            objects(sample).boxes_xyxy.astype(np.float64).tolist(),
+            strict=True,
+        )
     )
     assert (len(samples), len(found), skipped) == (images, count, [])
     assert [entry[:2] for entry in found] == [entry[:2] for entry in expected]
-    assert np.abs(np.array([entry[2] for entry in found]) - [entry[2] for entry in expected]).max() < 2e-3
+    assert (
+        np.abs(np.array([entry[2] for entry in found]) - [entry[2] for entry in expected]).max()
+        < 2e-3
+    )
 
 
 def test_labelme_pack(shared_data: Path) -> None:
     root = shared_data / "fmt_voc_labelme"
     samples, skipped = read_all(Labelme(root=str(root / "labelme"), split="all"))
     content = json.loads((root / "coco" / "annotations.json").read_text())
-    assert (len(samples), sum(len(objects(sample)) for sample in samples.values())) == (3, len(content["annotations"]))
+    assert (len(samples), sum(len(objects(sample)) for sample in samples.values())) == (
+        3,
+        len(content["annotations"]),
+    )
     assert {item.reason for item in skipped} == {"labelled as no object: __ignore__"}

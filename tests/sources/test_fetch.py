@@ -1,4 +1,6 @@
-"""Downloads from a server that breaks off, lies, fails and forgets: whole and checked, or an error and a part to go on from."""
+"""Downloads from a server that breaks off, lies, fails and forgets: whole and checked, or an
+error and a part to go on from.
+"""
 
 import base64
 import fcntl
@@ -32,7 +34,9 @@ def names(folder: Path) -> set[str]:
 def test_whole_and_checked(tmp_path: Path) -> None:
     counted: list[int] = []
     with bad_server(a_bin=Page(DATA)) as server:
-        wanted = Wanted(path="sub/a.bin", urls=(f"{server.url}/a.bin",), size=len(DATA), digest=sha256())
+        wanted = Wanted(
+            path="sub/a.bin", urls=(f"{server.url}/a.bin",), size=len(DATA), digest=sha256()
+        )
         assert fetch(wanted, tmp_path, QUICK, counted.append)
         assert not fetch(wanted, tmp_path, QUICK)
         assert server.asked["/a.bin"] == 1
@@ -47,7 +51,11 @@ def test_whole_and_checked(tmp_path: Path) -> None:
 def test_goes_on_where_it_broke_off(tmp_path: Path, digest: str | None, chunked: bool) -> None:
     with bad_server(a_bin=Page(DATA, break_after=300_000, chunked=chunked)) as server:
         assert get(server, tmp_path, digest=digest)
-        assert [asked for asked in server.ranges if asked][:3] == ["bytes=300000-", "bytes=600000-", "bytes=900000-"]
+        assert [asked for asked in server.ranges if asked][:3] == [
+            "bytes=300000-",
+            "bytes=600000-",
+            "bytes=900000-",
+        ]
     assert (tmp_path / "a.bin").read_bytes() == DATA
 
 
@@ -93,7 +101,9 @@ def test_another_version_is_fetched_from_the_start(tmp_path: Path) -> None:
         server.pages["/a.bin"] = Page(DATA + b"more")
         (tmp_path / "a.bin").unlink()
         (tmp_path / "a.bin.part").write_bytes(DATA[:10])
-        (tmp_path / "a.bin.part.json").write_text('{"url": "another", "total": 1000000, "tag": null}')
+        (tmp_path / "a.bin.part.json").write_text(
+            '{"url": "another", "total": 1000000, "tag": null}'
+        )
         assert get(server, tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == DATA + b"more"
 
@@ -185,9 +195,17 @@ def test_nobody_there_and_nobody_answering(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.bin"
         with pytest.raises(FetchError, match="timed out"):
-            fetch(Wanted(path="a.bin", urls=(url,)), tmp_path, RetryPolicy(attempts=1, timeout_s=0.2, pause_s=0))
+            fetch(
+                Wanted(path="a.bin", urls=(url,)),
+                tmp_path,
+                RetryPolicy(attempts=1, timeout_s=0.2, pause_s=0),
+            )
     with pytest.raises(FetchError, match="refused"):
-        fetch(Wanted(path="a.bin", urls=(url,)), tmp_path, RetryPolicy(attempts=1, timeout_s=5, pause_s=0))
+        fetch(
+            Wanted(path="a.bin", urls=(url,)),
+            tmp_path,
+            RetryPolicy(attempts=1, timeout_s=5, pause_s=0),
+        )
 
 
 def test_two_at_once(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""What a conversion says of its dataset: refusals, warnings and notes, the same before a conversion and after it."""
+"""What a conversion says of its dataset: refusals, warnings and notes, the same before a
+conversion and after it.
+"""
 
 import json
 from collections.abc import Callable
@@ -35,10 +37,16 @@ def write_voc(root: Path, images: dict[str, list[str]], box: str = "1,1,9,9") ->
     return root
 
 
-def convert(capsys: pytest.CaptureFixture[str], root: Path, to: Path, *more: str) -> tuple[int, str]:
+def convert(
+    capsys: pytest.CaptureFixture[str], root: Path, to: Path, *more: str
+) -> tuple[int, str]:
     """Exit status and everything that ``jobs.convert voc`` prints."""
     with pytest.raises(SystemExit) as ended:
-        run(lambda: main(["voc", str(root), "--split", "train", "--to", str(to), "--workers", "1", *more]))
+        run(
+            lambda: main(
+                ["voc", str(root), "--split", "train", "--to", str(to), "--workers", "1", *more]
+            )
+        )
     captured = capsys.readouterr()
     return int(ended.value.code or 0), captured.out + captured.err
 
@@ -47,23 +55,35 @@ FORMATS = [pytest.param((), id="shards"), pytest.param(("--format", "coco"), id=
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_split_whose_annotations_are_all_rejected_is_not_published(tmp_path: Path, capsys: Any, form: tuple[str, ...]) -> None:
+def test_a_split_whose_annotations_are_all_rejected_is_not_published(
+    tmp_path: Path, capsys: Any, form: tuple[str, ...]
+) -> None:
     root = write_voc(tmp_path / "raw", {"a": ["ant"], "b": ["ant", "bee"]}, box="40,40,50,50")
     status, said = convert(capsys, root, tmp_path / "to", *form)
     assert status == 2
-    assert "all 3 annotations were rejected, most of them: 3 x its box lies outside the 20 x 12 " in said
-    assert not list((tmp_path / "to").rglob("manifest.json")) + list((tmp_path / "to").rglob("instances_*.json"))
+    assert (
+        "all 3 annotations were rejected, most of them: 3 x its box lies outside the 20 x 12 "
+        in said
+    )
+    assert not list((tmp_path / "to").rglob("manifest.json")) + list(
+        (tmp_path / "to").rglob("instances_*.json")
+    )
     details = next((tmp_path / "to").rglob("*rejects.json"))
     assert len(json.loads(details.read_text())) == 3
     assert str(details) in said
     report, _ = check_health([f"voc:root={root},split=train"])
-    assert "all 3 annotations were rejected, most of them: 3 x its box lies outside" in report.findings[0]
+    assert (
+        "all 3 annotations were rejected, most of them: 3 x its box lies outside"
+        in report.findings[0]
+    )
     write_voc(tmp_path / "raw", {"a": ["ant"], "b": ["ant", "bee"]})
     assert convert(capsys, root, tmp_path / "to", *form)[0] == 0
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_split_without_any_annotation_is_published_only_if_asked_for(tmp_path: Path, capsys: Any, form: tuple[str, ...]) -> None:
+def test_a_split_without_any_annotation_is_published_only_if_asked_for(
+    tmp_path: Path, capsys: Any, form: tuple[str, ...]
+) -> None:
     root = write_voc(tmp_path / "raw", {"a": [], "b": []})
     (root / "classes.txt").write_text("ant\n")
     given = ("--classes", str(root / "classes.txt"), *form)
@@ -76,7 +96,9 @@ def test_a_split_without_any_annotation_is_published_only_if_asked_for(tmp_path:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_listed_class_that_never_occurs_beside_unknown_ones_is_a_misspelling(tmp_path: Path, capsys: Any, form: Any) -> None:
+def test_a_listed_class_that_never_occurs_beside_unknown_ones_is_a_misspelling(
+    tmp_path: Path, capsys: Any, form: Any
+) -> None:
     root = write_voc(tmp_path / "raw", {"a": ["Ant", "bee"], "b": ["Ant", "bee"]})
     (root / "classes.txt").write_text("ant\nbee\n")
     given = ("--classes", str(root / "classes.txt"), *form)
@@ -98,18 +120,44 @@ def counted(images: int, annotations: int, skipped: list[SkippedItem]) -> Findin
 
 @pytest.mark.parametrize(("bad", "warned"), [(1, False), (2, True)])
 def test_the_warning_begins_above_one_in_a_hundred(bad: int, warned: bool) -> None:
-    items = [SkippedItem("a.xml", f"object {number}", "its box has no area: x 1 to 1") for number in range(bad)]
+    items = [
+        SkippedItem("a.xml", f"object {number}", "its box has no area: x 1 to 1")
+        for number in range(bad)
+    ]
     said = list(remarks(counted(100, 100 * bad - bad if not warned else 99, items)))
     assert bool(said) is warned
     if warned:
-        assert said == ["warning: 2 of 101 annotations were rejected: 2 x its box has no area (such as a.xml, object 0, x 1 to 1)"]
+        assert said == [
+            "warning: 2 of 101 annotations were rejected: 2 x its box has no area (such as a.xml, "
+            "object 0, x 1 to 1)"
+        ]
 
 
 def test_the_three_most_frequent_reasons_are_named_and_images_are_counted_apart() -> None:
     reasons = {"a": 4, "b": 3, "c": 2, "d": 1}
-    items = [SkippedItem("f", "o", f"{reason}: {number}") for reason, count in reasons.items() for number in range(count)]
-    said = next(iter(remarks(counted(8, 90, [*items, *(SkippedItem(f"{n}.jpg", "", "listed but not there") for n in range(2))]))))
-    assert said.startswith("warning: 2 of 10 images and 10 of 100 annotations were rejected: 4 x a (such as f, o, 0); 3 x b")
+    items = [
+        SkippedItem("f", "o", f"{reason}: {number}")
+        for reason, count in reasons.items()
+        for number in range(count)
+    ]
+    said = next(
+        iter(
+            remarks(
+                counted(
+                    8,
+                    90,
+                    [
+                        *items,
+                        *(SkippedItem(f"{n}.jpg", "", "listed but not there") for n in range(2)),
+                    ],
+                )
+            )
+        )
+    )
+    assert said.startswith(
+        "warning: 2 of 10 images and 10 of 100 annotations were rejected: 4 x a (such as f, o, 0); "
+        "3 x b"
+    )
     assert "2 x c" in said or "2 x listed" in said
     assert " x d" not in said
 
@@ -127,7 +175,11 @@ def merged(parts: list[Findings]) -> Findings:
     return whole
 
 
-@pytest.mark.parametrize("say", [lambda f: list(remarks(f)), lambda f: refusal(f, {"instances": {"x": 0}})], ids=["remarks", "refusal"])
+@pytest.mark.parametrize(
+    "say",
+    [lambda f: list(remarks(f)), lambda f: refusal(f, {"instances": {"x": 0}})],
+    ids=["remarks", "refusal"],
+)
 def test_findings_of_parts_are_those_of_the_whole(say: Callable[[Findings], Any]) -> None:
     items = [
         SkippedItem("a", "object 1", unknown_class("X")),
@@ -135,4 +187,6 @@ def test_findings_of_parts_are_those_of_the_whole(say: Callable[[Findings], Any]
         SkippedItem("c", "", "no annotation file", note=True),
         SkippedItem("d", "object 2", unknown_class("Y")),
     ]
-    assert say(merged([counted(2, 3, items[:2]), counted(5, 7, items[2:])])) == say(counted(7, 10, items))
+    assert say(merged([counted(2, 3, items[:2]), counted(5, 7, items[2:])])) == say(
+        counted(7, 10, items)
+    )

@@ -1,4 +1,6 @@
-"""Damaged text, XML and PNG files: every source of them gives samples, skipped items, or one sentence, whatever stands in the files."""
+"""Damaged text, XML and PNG files: every source of them gives samples, skipped items, or one
+sentence, whatever stands in the files.
+"""
 
 import gzip
 import struct
@@ -19,7 +21,9 @@ from mtl_ray.sources.source import SkippedItem, Source
 
 WIDTH, HEIGHT = 16, 12
 JPEG = cv2.imencode(".jpg", np.full((HEIGHT, WIDTH, 3), 90, np.uint8))[1].tobytes()
-MAP = cv2.imencode(".png", np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) % 3)[1].tobytes()
+MAP = cv2.imencode(".png", np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) % 3)[
+    1
+].tobytes()
 XML = b"""<?xml version="1.0" encoding="utf-8"?>
 <annotation>
  <filename>a.jpg</filename>
@@ -35,7 +39,11 @@ Files = Mapping[str, bytes]
 
 
 def idx(values: np.ndarray) -> bytes:
-    return bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape) + values.astype(np.uint8).tobytes()
+    return (
+        bytes([0, 0, 8, values.ndim])
+        + struct.pack(f">{values.ndim}I", *values.shape)
+        + values.astype(np.uint8).tobytes()
+    )
 
 
 SETS: dict[str, tuple[Files, Callable[[str], RawConfig]]] = {
@@ -49,9 +57,14 @@ SETS: dict[str, tuple[Files, Callable[[str], RawConfig]]] = {
             "SegmentationClass/a.png": MAP,
             "names.txt": b"x\ny\nz\n",
         },
-        lambda root: Voc(root=root, split="train", style="mtl", semantic_classes=f"{root}/names.txt"),
+        lambda root: Voc(
+            root=root, split="train", style="mtl", semantic_classes=f"{root}/names.txt"
+        ),
     ),
-    "voc beside": ({"train/a.jpg": JPEG, "train/a.xml": XML, "train/b.jpg": JPEG}, lambda root: Voc(root=root, split="train")),
+    "voc beside": (
+        {"train/a.jpg": JPEG, "train/a.xml": XML, "train/b.jpg": JPEG},
+        lambda root: Voc(root=root, split="train"),
+    ),
     "yolo": (
         {
             "data.yaml": YAML,
@@ -84,7 +97,11 @@ SETS: dict[str, tuple[Files, Callable[[str], RawConfig]]] = {
         lambda root: Text(root=root, split="train"),
     ),
     "list": (
-        {"train.txt": b"a cat 12 16\nb.jpg dog 12 16\n", "images/a.jpg": JPEG, "images/b.jpg": JPEG},
+        {
+            "train.txt": b"a cat 12 16\nb.jpg dog 12 16\n",
+            "images/a.jpg": JPEG,
+            "images/b.jpg": JPEG,
+        },
         lambda root: List(root=root, split="train"),
     ),
     "image_folder": (
@@ -96,7 +113,10 @@ SETS: dict[str, tuple[Files, Callable[[str], RawConfig]]] = {
         lambda root: UnannotatedImages(root=root, split="test", classes=f"{root}/names.txt"),
     ),
     "idx": (
-        {"train-images-idx3-ubyte": idx(np.zeros((2, 4, 4))), "train-labels-idx1-ubyte.gz": gzip.compress(idx(np.array([0, 1])))},
+        {
+            "train-images-idx3-ubyte": idx(np.zeros((2, 4, 4))),
+            "train-labels-idx1-ubyte.gz": gzip.compress(idx(np.array([0, 1]))),
+        },
         lambda root: Idx(root=root, split="train"),
     ),
     "semantic_png": (
@@ -122,9 +142,47 @@ SETS: dict[str, tuple[Files, Callable[[str], RawConfig]]] = {
     ),
 }
 JUNK = (
-    *(b"", b"nan", b"-1", b"1e400", b"1,5", b"1_0", b"99999999999999999999", b"0.000000e+00", b"12.0", b"null", b"~", b"[", b"{", b"- -"),
-    *(b"\0", b"\xff\xfe", b"\xc3", b"\xef\xbb\xbf", b"\r", b"\x85", "日本".encode(), b"../../x", b"/etc/passwd", b"..\\..\\x", b"C:\\x\\y"),
-    *(b"&amp;", b"&x;", b"<object>", b"</annotation>", b"<!--", b"<![CDATA[", b"*a", b"&a [*a]", b"!!python/object:os.system x", b"%41"),
+    *(
+        b"",
+        b"nan",
+        b"-1",
+        b"1e400",
+        b"1,5",
+        b"1_0",
+        b"99999999999999999999",
+        b"0.000000e+00",
+        b"12.0",
+        b"null",
+        b"~",
+        b"[",
+        b"{",
+        b"- -",
+    ),
+    *(
+        b"\0",
+        b"\xff\xfe",
+        b"\xc3",
+        b"\xef\xbb\xbf",
+        b"\r",
+        b"\x85",
+        "日本".encode(),
+        b"../../x",
+        b"/etc/passwd",
+        b"..\\..\\x",
+        b"C:\\x\\y",
+    ),
+    *(
+        b"&amp;",
+        b"&x;",
+        b"<object>",
+        b"</annotation>",
+        b"<!--",
+        b"<![CDATA[",
+        b"*a",
+        b"&a [*a]",
+        b"!!python/object:os.system x",
+        b"%41",
+    ),
 )
 """What stands where something else should."""
 
@@ -136,7 +194,23 @@ def damaged(draw: st.DrawFn, files: Files) -> dict[str, bytes]:
     for _ in range(draw(st.integers(1, 3))):
         name = draw(st.sampled_from(sorted(found)))
         data = found[name]
-        match draw(st.sampled_from(("gone", "cut", "line", "again", "word", "bytes", "utf-16", "crlf", "bom", "empty", "flip"))):
+        match draw(
+            st.sampled_from(
+                (
+                    "gone",
+                    "cut",
+                    "line",
+                    "again",
+                    "word",
+                    "bytes",
+                    "utf-16",
+                    "crlf",
+                    "bom",
+                    "empty",
+                    "flip",
+                )
+            )
+        ):
             case "gone":
                 del found[name]
                 if not found:
@@ -150,12 +224,18 @@ def damaged(draw: st.DrawFn, files: Files) -> dict[str, bytes]:
                 lines[at : at + 1] = [] if how == "line" else [lines[at]] * 2
                 data = b"".join(lines)
             case "word":
-                words = data.replace(b">", b"> ").replace(b"<", b" <").split(b" ") if name.endswith(".xml") else data.split(b" ")
+                words = (
+                    data.replace(b">", b"> ").replace(b"<", b" <").split(b" ")
+                    if name.endswith(".xml")
+                    else data.split(b" ")
+                )
                 words[draw(st.integers(0, len(words) - 1))] = draw(st.sampled_from(JUNK))
                 data = b" ".join(words)
             case "bytes":
                 at = draw(st.integers(0, len(data)))
-                data = data[:at] + draw(st.sampled_from(JUNK)) + data[at + draw(st.integers(0, 4)) :]
+                data = (
+                    data[:at] + draw(st.sampled_from(JUNK)) + data[at + draw(st.integers(0, 4)) :]
+                )
             case "utf-16":
                 data = data.decode("latin-1").encode("utf-16")
             case "crlf":
@@ -172,7 +252,9 @@ def damaged(draw: st.DrawFn, files: Files) -> dict[str, bytes]:
 
 
 def is_told(config: RawConfig, rule: ImageRule) -> None:
-    """Opens a split and reads it whole; only a ValueError or FileNotFoundError of one sentence may come out."""
+    """Opens a split and reads it whole; only a ValueError or FileNotFoundError of one sentence
+    may come out.
+    """
     try:
         source = open_source(config, rule)
     except (ValueError, FileNotFoundError) as error:
@@ -197,7 +279,9 @@ def read_whole(source: Source) -> None:
 @pytest.mark.parametrize("kind", SETS)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_damaged_files(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: str) -> None:
+def test_damaged_files(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: str
+) -> None:
     files, config = SETS[kind]
     root = tmp_path_factory.mktemp("damaged")
     for name, content in data.draw(damaged(files)).items():

@@ -1,4 +1,6 @@
-"""Damaged COCO files: the source and the reader of evaluation give samples, skipped items, or one sentence."""
+"""Damaged COCO files: the source and the reader of evaluation give samples, skipped items, or
+one sentence.
+"""
 
 import copy
 import json
@@ -22,11 +24,32 @@ WHOLE: dict[str, Any] = {
     "info": {"year": 2020},
     "images": [
         {"id": 1, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH},
-        {"id": 2, "file_name": "sub/b.jpg", "height": HEIGHT, "width": WIDTH, "coco_url": "http://x.org/train/b.jpg"},
+        {
+            "id": 2,
+            "file_name": "sub/b.jpg",
+            "height": HEIGHT,
+            "width": WIDTH,
+            "coco_url": "http://x.org/train/b.jpg",
+        },
     ],
     "annotations": [
-        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 8, 8], "area": 64, "iscrowd": 0, "segmentation": [SQUARE, SQUARE]},
-        {"id": 2, "image_id": 1, "category_id": 2, "bbox": [1, 1, 2, 2], "keypoints": [1, 1, 2, 3, 3, 1], "num_keypoints": 2},
+        {
+            "id": 1,
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": [1, 1, 8, 8],
+            "area": 64,
+            "iscrowd": 0,
+            "segmentation": [SQUARE, SQUARE],
+        },
+        {
+            "id": 2,
+            "image_id": 1,
+            "category_id": 2,
+            "bbox": [1, 1, 2, 2],
+            "keypoints": [1, 1, 2, 3, 3, 1],
+            "num_keypoints": 2,
+        },
         {
             "id": 3,
             "image_id": 2,
@@ -35,18 +58,77 @@ WHOLE: dict[str, Any] = {
             "iscrowd": 1,
             "segmentation": {"size": [HEIGHT, WIDTH], "counts": [0, 5, 187]},
         },
-        {"id": 4, "image_id": 2, "category_id": 1, "bbox": [1, 1, 8, 8], "segmentation": {"size": [HEIGHT, WIDTH], "counts": "05k5"}},
+        {
+            "id": 4,
+            "image_id": 2,
+            "category_id": 1,
+            "bbox": [1, 1, 8, 8],
+            "segmentation": {"size": [HEIGHT, WIDTH], "counts": "05k5"},
+        },
     ],
     "categories": [
         {"id": 1, "name": "cat", "supercategory": "animal"},
-        {"id": 2, "name": "dog", "supercategory": "cat", "keypoints": ["left eye", "right eye"], "skeleton": [[1, 2]]},
+        {
+            "id": 2,
+            "name": "dog",
+            "supercategory": "cat",
+            "keypoints": ["left eye", "right eye"],
+            "skeleton": [[1, 2]],
+        },
     ],
 }
 JUNK = (
-    *(None, True, False, 0, -1, 1, 2, 7, 0.5, 1.0, 1e18, -1e300, 10**30, 2**63, 1 << 40, float("nan"), float("inf"), float("-inf")),
-    *("", " ", "1", "1.0", "nan", "1e400", "-3", "1_0", "x", "日本", "\0", "\ud800", "9" * 40, "../../etc/passwd", "/etc/passwd"),
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        2,
+        7,
+        0.5,
+        1.0,
+        1e18,
+        -1e300,
+        10**30,
+        2**63,
+        1 << 40,
+        float("nan"),
+        float("inf"),
+        float("-inf"),
+    ),
+    *(
+        "",
+        " ",
+        "1",
+        "1.0",
+        "nan",
+        "1e400",
+        "-3",
+        "1_0",
+        "x",
+        "日本",
+        "\0",
+        "\ud800",
+        "9" * 40,
+        "../../etc/passwd",
+        "/etc/passwd",
+    ),
     *("..\\..\\a.jpg", "C:\\x\\a.jpg", "%61.jpg", ".", "..", "a.jpg", "http://x.org/%2e%2e/a.jpg"),
-    *([], {}, [[]], [None], [[[]]], [1], [1, 2, 3, 4], ["1", "2", "3", "4"], [1e308] * 8, [[1e308] * 8], [[[1, 1], [5, 1], [5, 5]]]),
+    *(
+        [],
+        {},
+        [[]],
+        [None],
+        [[[]]],
+        [1],
+        [1, 2, 3, 4],
+        ["1", "2", "3", "4"],
+        [1e308] * 8,
+        [[1e308] * 8],
+        [[[1, 1], [5, 1], [5, 5]]],
+    ),
     *(
         {"size": [1, 1], "counts": [1]},
         {"size": None, "counts": "~"},
@@ -61,7 +143,13 @@ Place = tuple[int | str, ...]
 
 def places(value: Any, place: Place = ()) -> Iterator[Place]:
     """All places in a value but the value itself, those of numbers in lists too."""
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    parts = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, part in parts:
         yield (*place, key)
         yield from places(part, (*place, key))
@@ -80,8 +168,14 @@ def damaged(draw: st.DrawFn) -> dict[str, Any]:
             case "gone":
                 parent.pop(place[-1], *([None] if isinstance(parent, dict) else []))
             case "text":
-                parent[place[-1]] = str(parent[place[-1]]) if isinstance(parent, list) or place[-1] in parent else ""
-            case "cut" if isinstance(parent, list | dict) and isinstance(found := parent[place[-1]], list | str):
+                parent[place[-1]] = (
+                    str(parent[place[-1]])
+                    if isinstance(parent, list) or place[-1] in parent
+                    else ""
+                )
+            case "cut" if isinstance(parent, list | dict) and isinstance(
+                found := parent[place[-1]], list | str
+            ):
                 parent[place[-1]] = found[: draw(st.integers(0, len(found)))]
             case "again" if isinstance(parent, list):
                 parent.append(copy.deepcopy(parent[place[-1]]))
@@ -101,7 +195,9 @@ def write(root: Path, data: bytes) -> None:
 
 
 def is_told_in_evaluation(uri: Path) -> None:
-    """Reads an annotation file as evaluation does; only a ValueError of one sentence may come out."""
+    """Reads an annotation file as evaluation does; only a ValueError of one sentence may come
+    out.
+    """
     try:
         file = read_coco_file(str(uri))
     except ValueError as error:
@@ -115,7 +211,9 @@ def is_told_in_evaluation(uri: Path) -> None:
 
 @given(content=damaged(), needed=st.booleans())
 @settings(max_examples=300, deadline=None)
-def test_damaged_fields(tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any], needed: bool) -> None:
+def test_damaged_fields(
+    tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any], needed: bool
+) -> None:
     root = tmp_path_factory.mktemp("damaged")
     write(root, json.dumps(content).encode())
     is_told(Coco(root=str(root), split="train"), ImageRule(needed=needed))
@@ -130,8 +228,15 @@ TEXT = json.dumps(WHOLE).encode()
     [
         *(TEXT.decode().encode(encoding) for encoding in ("utf-16", "utf-8-sig", "utf-32")),
         *(TEXT[:cut] for cut in range(0, len(TEXT), 97)),
-        *(b"[" * 10_000, b'{"images": ' * 10_000, TEXT.replace(b"[1, 1, 8, 8]", b"[" * 10_000 + b"]" * 10_000)),
-        *(TEXT.replace(b"[1, 1, 8, 8]", b'[{"a":' * depth + b"1" + b"}]" * depth) for depth in (60, 400, 900)),
+        *(
+            b"[" * 10_000,
+            b'{"images": ' * 10_000,
+            TEXT.replace(b"[1, 1, 8, 8]", b"[" * 10_000 + b"]" * 10_000),
+        ),
+        *(
+            TEXT.replace(b"[1, 1, 8, 8]", b'[{"a":' * depth + b"1" + b"}]" * depth)
+            for depth in (60, 400, 900)
+        ),
         TEXT.replace(b"cat", b"c\xe4t"),
         TEXT.replace(b'"area": 64', b'"area": ' + b"9" * 5000),
         b"",

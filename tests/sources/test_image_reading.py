@@ -1,4 +1,6 @@
-"""Sizes of images as shown, told from their bytes without decoding, against Pillow; and what is refused."""
+"""Sizes of images as shown, told from their bytes without decoding, against Pillow; and what is
+refused.
+"""
 
 import io
 from pathlib import Path
@@ -30,7 +32,9 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize(("form", "mode"), [(form, mode) for form, modes in MODES.items() for mode in modes.split()])
+@pytest.mark.parametrize(
+    ("form", "mode"), [(form, mode) for form, modes in MODES.items() for mode in modes.split()]
+)
 def test_forms_and_modes(form: str, mode: str) -> None:
     buffer = io.BytesIO()
     Image.new(mode, (31, 17)).save(buffer, form)
@@ -48,7 +52,9 @@ def test_every_cut_is_noticed(tmp_path: Path, make_image: MakeImage, name: str) 
 def test_the_end_of_a_thumbnail_is_not_the_end(tmp_path: Path, make_image: MakeImage) -> None:
     thumbnail = make_image(tmp_path / "t.jpg", 8, 8).read_bytes()
     whole = make_image(tmp_path / "a.jpg", 40, 30).read_bytes()
-    with_thumbnail = whole[:2] + b"\xff\xe2" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail + whole[2:]
+    with_thumbnail = (
+        whole[:2] + b"\xff\xe2" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail + whole[2:]
+    )
     assert checked_size(with_thumbnail) == (30, 40)
     assert checked_size(with_thumbnail + b"\0" * 100) == (30, 40)
     with pytest.raises(ValueError, match="cut short"):
@@ -67,7 +73,12 @@ def test_what_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("hello")
-    for name, reason in (("gone.jpg", "not there"), ("folder.jpg", "directory"), ("empty.jpg", "empty"), ("text.jpg", "known format")):
+    for name, reason in (
+        ("gone.jpg", "not there"),
+        ("folder.jpg", "directory"),
+        ("empty.jpg", "empty"),
+        ("text.jpg", "known format"),
+    ):
         with pytest.raises(UnreadableError, match=reason) as caught:
             read_image(str(tmp_path / name), name)
         assert caught.value.item.file == name

@@ -1,4 +1,6 @@
-"""labelme files as its newer releases and related programs write them, and what is said of a folder of them."""
+"""labelme files as its newer releases and related programs write them, and what is said of a
+folder of them.
+"""
 
 import base64
 import io
@@ -21,7 +23,14 @@ LABELS_ONLY = ImageRule(needed=False)
 
 
 def shape(kind: Any, points: Any, label: Any = "ship", **more: Any) -> dict[str, Any]:
-    return {"label": label, "points": points, "shape_type": kind, "group_id": None, "flags": None, **more}
+    return {
+        "label": label,
+        "points": points,
+        "shape_type": kind,
+        "group_id": None,
+        "flags": None,
+        **more,
+    }
 
 
 def write(path: Path, image: Any, shapes: Any = None, **more: Any) -> None:
@@ -37,7 +46,9 @@ def mask_of(pixels: Any) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-@pytest.mark.parametrize("kind", ["rotation", "Rotation", "oriented_rectangle", "quadrilateral", "rotated_rectangle"])
+@pytest.mark.parametrize(
+    "kind", ["rotation", "Rotation", "oriented_rectangle", "quadrilateral", "rotated_rectangle"]
+)
 def test_four_corners_are_a_polygon(kind: str) -> None:
     (found,), skipped = labelme_objects([shape(kind, SQUARE)], "a.json", {"ship": 0}, 48, 64)
     (polygon,), _ = labelme_objects([shape("polygon", SQUARE)], "a.json", {"ship": 0}, 48, 64)
@@ -45,7 +56,13 @@ def test_four_corners_are_a_polygon(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "points", [[[5, 4], [20, 15]], [[20, 15], [5, 4]], [["5", "4"], [20.0, "1.5e1"]], [[5, 4], [20, 4], [20, 15], [5, 15]]]
+    "points",
+    [
+        [[5, 4], [20, 15]],
+        [[20, 15], [5, 4]],
+        [["5", "4"], [20.0, "1.5e1"]],
+        [[5, 4], [20, 4], [20, 15], [5, 15]],
+    ],
 )
 def test_rectangles(points: Any) -> None:
     (found,), _ = labelme_objects([shape("rectangle", points)], "a.json", {"ship": 0}, 48, 64)
@@ -75,12 +92,24 @@ def test_rectangles(points: Any) -> None:
         (shape("polygon", [[1, 2, 3]] * 4), "its points are not a list of pairs"),
         (shape("polygon", [[1, None]] * 4), "a point without finite numbers"),
         (shape("circle", [[5, 5], [1e30, 5]]), "larger than any image: a radius of 1e+30 pixels"),
-        (shape("polygon", [[0, 0], [9e5, 1], [0, 2]] * 9), "larger than any image: an outline of 1.62e+07 pixels"),
+        (
+            shape("polygon", [[0, 0], [9e5, 1], [0, 2]] * 9),
+            "larger than any image: an outline of 1.62e+07 pixels",
+        ),
         (shape("mask", None, mask=mask_of([[1]])), "its points are not a list of pairs"),
-        (shape("mask", [], mask=mask_of([[1]])), "a mask without the two corners of its box: 0 points"),
+        (
+            shape("mask", [], mask=mask_of([[1]])),
+            "a mask without the two corners of its box: 0 points",
+        ),
         (shape("mask", [[1, 1], [2, 2]], mask=None), "a mask without its image"),
-        (shape("mask", [[1, 1], [2, 2]], mask="%%%"), "its mask is not a valid image: Only base64 data is allowed"),
-        (shape("mask", [[1e300, 1], [2, 2]], mask=mask_of([[1]])), "its mask does not fit into the image: at 1e+300, 1 to 2, 2"),
+        (
+            shape("mask", [[1, 1], [2, 2]], mask="%%%"),
+            "its mask is not a valid image: Only base64 data is allowed",
+        ),
+        (
+            shape("mask", [[1e300, 1], [2, 2]], mask=mask_of([[1]])),
+            "its mask does not fit into the image: at 1e+300, 1 to 2, 2",
+        ),
     ],
 )
 def test_shapes_that_are_no_objects(item: Any, reason: str) -> None:
@@ -102,7 +131,10 @@ def test_a_part_of_a_group_that_is_none_is_named() -> None:
     assert left.reason == "a shape without area: line"
 
 
-@pytest.mark.parametrize("size", [{}, {"imageHeight": None, "imageWidth": None}, {"imageHeight": "48", "imageWidth": 64.0}])
+@pytest.mark.parametrize(
+    "size",
+    [{}, {"imageHeight": None, "imageWidth": None}, {"imageHeight": "48", "imageWidth": 64.0}],
+)
 def test_sizes_as_written(tmp_path: Path, make_image: MakeImage, size: dict[str, Any]) -> None:
     make_image(tmp_path / "p2.jpg")
     write(tmp_path / "p2.json", "..\\photos\\p2.jpg", flags=None, **size)
@@ -112,7 +144,14 @@ def test_sizes_as_written(tmp_path: Path, make_image: MakeImage, size: dict[str,
 
 @pytest.mark.parametrize(
     "image",
-    ["images/a.jpg", "./images//a.jpg", "images\\a.jpg", "C:\\me\\set\\images\\a.jpg", "/home/me/set/images/a.jpg", "../../images/a.jpg"],
+    [
+        "images/a.jpg",
+        "./images//a.jpg",
+        "images\\a.jpg",
+        "C:\\me\\set\\images\\a.jpg",
+        "/home/me/set/images/a.jpg",
+        "../../images/a.jpg",
+    ],
 )
 def test_where_images_lie(tmp_path: Path, make_image: MakeImage, image: str) -> None:
     make_image(tmp_path / "images" / "a.jpg")
@@ -125,22 +164,37 @@ def test_names_of_other_systems(tmp_path: Path, make_image: MakeImage) -> None:
     make_image(tmp_path / "renamed.png")
     write(tmp_path / "1.JSON", "Cafe\u0301%201.jpg")
     write(tmp_path / "renamed.json", None)
-    (tmp_path / "2.json").write_bytes((tmp_path / "renamed.json").read_text().replace("null", '"2.jpg"', 1).encode("utf-16"))
+    (tmp_path / "2.json").write_bytes(
+        (tmp_path / "renamed.json").read_text().replace("null", '"2.jpg"', 1).encode("utf-16")
+    )
     make_image(tmp_path / "2.jpg")
     (tmp_path / "._2.json").write_bytes(b"\0\5\x16\7")
     samples, skipped, _ = read_all(Labelme(root=str(tmp_path), split="all"))
-    assert (counts_of(samples), skipped) == ({"2.jpg": 1, "Caf\u00e9 1.JPG": 1, "renamed.png": 1}, [])
+    assert (counts_of(samples), skipped) == (
+        {"2.jpg": 1, "Caf\u00e9 1.JPG": 1, "renamed.png": 1},
+        [],
+    )
 
 
 def test_nothing_outside_the_root_is_opened(tmp_path: Path, make_image: MakeImage) -> None:
     make_image(tmp_path / "private" / "x.png")
     make_image(tmp_path / "set" / "a.png")
     write(tmp_path / "set" / "a.json", "a.png")
-    for number, name in enumerate(("../private/x.png", str(tmp_path / "private" / "x.png"), "..\\private\\x.png", "D:\\x.png", "a\0.png")):
+    for number, name in enumerate(
+        (
+            "../private/x.png",
+            str(tmp_path / "private" / "x.png"),
+            "..\\private\\x.png",
+            "D:\\x.png",
+            "a\0.png",
+        )
+    ):
         write(tmp_path / "set" / f"bad{number}.json", name)
     samples, skipped, _ = read_all(Labelme(root=str(tmp_path / "set"), split="all"))
     assert samples.keys() == {"a.png"}
-    assert sorted(said(skipped)["the path leaves the image root"]) == [f"bad{number}.json" for number in range(5)]
+    assert sorted(said(skipped)["the path leaves the image root"]) == [
+        f"bad{number}.json" for number in range(5)
+    ]
     assert not any(item.note for item in skipped)
 
 
@@ -185,7 +239,11 @@ def test_annotations_alone(tmp_path: Path) -> None:
     write(tmp_path / "c.json", "c.jpg", imageHeight=10**9, imageWidth=10**9)
     samples, skipped, _ = read_all(Labelme(root=str(tmp_path), split="all"), LABELS_ONLY)
     assert counts_of(samples) == {"a.jpg": 1}
-    assert (samples["a.jpg"].image, samples["a.jpg"].height, samples["a.jpg"].width) == (b"", 48, 64)
+    assert (samples["a.jpg"].image, samples["a.jpg"].height, samples["a.jpg"].width) == (
+        b"",
+        48,
+        64,
+    )
     assert [(item.file, item.reason) for item in skipped if item.note] == [("a.jpg", ABSENT)]
     assert [item.file for item in skipped if not item.note] == ["b.jpg", "c.jpg"]
     assert read_all(Labelme(root=str(tmp_path), split="all"))[0] == {}
@@ -193,7 +251,13 @@ def test_annotations_alone(tmp_path: Path) -> None:
 
 def test_a_image_that_exif_turns(tmp_path: Path, make_image: MakeImage) -> None:
     make_image(tmp_path / "a.jpg", 64, 48, orientation=6)
-    write(tmp_path / "a.json", "a.jpg", [shape("rectangle", [[5, 50], [25, 60]])], imageHeight=48, imageWidth=64)
+    write(
+        tmp_path / "a.json",
+        "a.jpg",
+        [shape("rectangle", [[5, 50], [25, 60]])],
+        imageHeight=48,
+        imageWidth=64,
+    )
     samples, (note,), _ = read_all(Labelme(root=str(tmp_path), split="all"))
     assert (samples["a.jpg"].height, samples["a.jpg"].width) == (64, 48)
     assert samples["a.jpg"].instances is not None

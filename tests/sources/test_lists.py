@@ -11,8 +11,11 @@ from mtl_ray.sources.image_reading import open_source
 from mtl_ray.sources.object_configs import Labelme, Text, Voc, Yolo
 from tests.sources.conftest import MakeImage
 
-XML = "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
-SHAPES = '{{"imagePath": "{}.jpg", "shapes": [{{"label": "cat", "points": [[1, 1], [9, 9]], "shape_type": "rectangle"}}]}}'
+XML = "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"  # noqa: E501
+SHAPES = (
+    '{{"imagePath": "{}.jpg", "shapes": [{{"label": "cat", "points": [[1, 1], [9, 9]], '
+    '"shape_type": "rectangle"}}]}}'
+)
 FORMATS: dict[str, tuple[str, str, str, type[RawConfig]]] = {
     "voc": ("JPEGImages", "Annotations/{}.xml", XML, Voc),
     "yolo": ("images", "labels/{}.txt", "0 0.5 0.5 0.5 0.5", Yolo),
@@ -24,7 +27,9 @@ FORMATS: dict[str, tuple[str, str, str, type[RawConfig]]] = {
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("lines", [("a b", "c d"), ("a b", "c", "d.x -1")])
-def test_names_with_blanks(tmp_path: Path, make_image: MakeImage, form: str, lines: tuple[str, ...]) -> None:
+def test_names_with_blanks(
+    tmp_path: Path, make_image: MakeImage, form: str, lines: tuple[str, ...]
+) -> None:
     images, labels, text, kind = FORMATS[form]
     names = [line.removesuffix(" -1") for line in lines]
     for name in names:
@@ -40,7 +45,9 @@ def test_names_with_blanks(tmp_path: Path, make_image: MakeImage, form: str, lin
     source = open_source(kind(root=str(tmp_path), split="train"))
     readings = [source.read(index) for index in range(len(source))]
     assert [*source.skipped, *(item for _, found in readings for item in found)] == []
-    assert sorted(sample.key for sample, _ in readings if sample is not None) == sorted(f"{name}.jpg" for name in names)
+    assert sorted(sample.key for sample, _ in readings if sample is not None) == sorted(
+        f"{name}.jpg" for name in names
+    )
 
 
 def test_lists_of_images_with_blanks(tmp_path: Path, make_image: MakeImage) -> None:

@@ -1,4 +1,6 @@
-"""Names that no text can hold, blanks around them, folders of macOS, and further ways to write masks and skeletons."""
+"""Names that no text can hold, blanks around them, folders of macOS, and further ways to write
+masks and skeletons.
+"""
 
 import json
 import os
@@ -26,7 +28,10 @@ LATIN = os.fsdecode(b"caf\xe9.png")
 def coco_of(*names: str) -> dict[str, Any]:
     return {
         "images": [{"id": number, "file_name": name} for number, name in enumerate(names)],
-        "annotations": [{"id": number, "image_id": number, "category_id": 1, "bbox": [1, 2, 3, 4]} for number in range(len(names))],
+        "annotations": [
+            {"id": number, "image_id": number, "category_id": 1, "bbox": [1, 2, 3, 4]}
+            for number in range(len(names))
+        ],
         "categories": [{"id": 1, "name": "cat"}],
     }
 
@@ -48,12 +53,16 @@ def as_yolo(root: Path, make_image: MakeImage) -> RawConfig:
 def as_labelme(root: Path, make_image: MakeImage) -> RawConfig:
     make_image(root / LATIN)
     shape = {"label": "cat", "shape_type": "rectangle", "points": [[1, 1], [9, 9]]}
-    (root / LATIN.replace(".png", ".json")).write_text(json.dumps({"imagePath": LATIN, "shapes": [shape]}))
+    (root / LATIN.replace(".png", ".json")).write_text(
+        json.dumps({"imagePath": LATIN, "shapes": [shape]})
+    )
     return Labelme(root=str(root), split="train")
 
 
 @pytest.mark.parametrize("made", [as_folders, as_yolo])
-def test_an_image_whose_name_is_not_utf8_is_used_with_a_note(tmp_path: Path, make_image: MakeImage, made: Any) -> None:
+def test_an_image_whose_name_is_not_utf8_is_used_with_a_note(
+    tmp_path: Path, make_image: MakeImage, made: Any
+) -> None:
     source = open_source(made(tmp_path, make_image))
     sample, skipped = source.read(0)
     assert sample is not None
@@ -61,14 +70,25 @@ def test_an_image_whose_name_is_not_utf8_is_used_with_a_note(tmp_path: Path, mak
     assert [(item.reason, item.note) for item in skipped] == [(NOT_UTF8, True)]
 
 
-def test_a_labelme_set_whose_names_are_not_utf8_can_be_opened(tmp_path: Path, make_image: MakeImage) -> None:
+def test_a_labelme_set_whose_names_are_not_utf8_can_be_opened(
+    tmp_path: Path, make_image: MakeImage
+) -> None:
     source = open_source(as_labelme(tmp_path, make_image))
-    assert all(text.encode() for index in range(len(source)) for item in source.read(index)[1] for text in (item.file, item.reason))
+    assert all(
+        text.encode()
+        for index in range(len(source))
+        for item in source.read(index)[1]
+        for text in (item.file, item.reason)
+    )
 
 
-def test_a_class_whose_name_is_not_utf8_is_refused_in_a_sentence(tmp_path: Path, make_image: MakeImage) -> None:
+def test_a_class_whose_name_is_not_utf8_is_refused_in_a_sentence(
+    tmp_path: Path, make_image: MakeImage
+) -> None:
     make_image(tmp_path / "train" / os.fsdecode(b"caf\xe9") / "a.png")
-    with pytest.raises(ValueError, match="the class name 'caf%E9' is not UTF-8 text; Fix: rename its folder"):
+    with pytest.raises(
+        ValueError, match="the class name 'caf%E9' is not UTF-8 text; Fix: rename its folder"
+    ):
         open_source(ImageFolder(root=str(tmp_path), split="train"))
 
 
@@ -92,8 +112,12 @@ def test_half_a_character_is_no_text(written: bytes, read: str) -> None:
     assert parse_json(written) == read
 
 
-@pytest.mark.parametrize(("name", "file"), [(" a.png", "a.png"), ("a.png ", "a.png"), ("C:\\x\\a%20b.png\n", "a b.png")])
-def test_blanks_around_a_name_do_not_count(tmp_path: Path, make_image: MakeImage, name: str, file: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "file"), [(" a.png", "a.png"), ("a.png ", "a.png"), ("C:\\x\\a%20b.png\n", "a b.png")]
+)
+def test_blanks_around_a_name_do_not_count(
+    tmp_path: Path, make_image: MakeImage, name: str, file: str
+) -> None:
     make_image(tmp_path / "images" / file)
     (tmp_path / "train.json").write_text(json.dumps(coco_of(name)))
     sample, skipped = open_source(Coco(root=str(tmp_path), split="train")).read(0)
@@ -113,11 +137,21 @@ def test_a_file_whose_images_are_all_unusable_is_refused_for_that(tmp_path: Path
     content = coco_of("a.png")
     content["images"][0]["id"] = None
     (tmp_path / "train.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"none of its 1 images can be used; the first: .*has no id"):
+    with pytest.raises(
+        ValueError, match=r"none of its 1 images can be used; the first: .*has no id"
+    ):
         open_source(Coco(root=str(tmp_path), split="train"))
 
 
-@pytest.mark.parametrize("segmentation", [[[SQUARE]], [[[[10, 10], [30, 10], [30, 30], [10, 30]]]], [[SQUARE], SQUARE], [[SQUARE, SQUARE]]])
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[SQUARE]],
+        [[[[10, 10], [30, 10], [30, 30], [10, 30]]]],
+        [[SQUARE], SQUARE],
+        [[SQUARE, SQUARE]],
+    ],
+)
 def test_polygons_with_a_list_too_many(segmentation: Any) -> None:
     mask, dropped = mask_of(segmentation, 48, 64)
     assert (masks.area(mask, 48, 64), dropped) == (400, "")
@@ -130,7 +164,10 @@ def test_a_skeleton_of_numbers_in_texts() -> None:
 
 @pytest.mark.parametrize("write", [str, float, int])
 def test_run_lengths_are_the_same_in_training_and_evaluation(write: Any) -> None:
-    written = {"size": [write(48), write(64)], "counts": [write(count) for count in (48, 2, 48 * 64 - 50)]}
+    written = {
+        "size": [write(48), write(64)],
+        "counts": [write(count) for count in (48, 2, 48 * 64 - 50)],
+    }
     mask, dropped = mask_of(written, 48, 64)
     assert (read_mask(written, 48, 64), dropped) == (mask, "")
     assert masks.area(mask, 48, 64) == 2

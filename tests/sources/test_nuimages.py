@@ -19,11 +19,37 @@ from tests.sources.test_cases_files import counts_of, read_all, said
 HEIGHT, WIDTH = 48, 64
 NAMES = (
     *("animal", "flat.driveable_surface", "human.pedestrian.adult", "human.pedestrian.child"),
-    *("human.pedestrian.construction_worker", "human.pedestrian.personal_mobility", "human.pedestrian.police_officer"),
-    *("human.pedestrian.stroller", "human.pedestrian.wheelchair", "movable_object.barrier", "movable_object.debris"),
-    *("movable_object.pushable_pullable", "movable_object.trafficcone", "static_object.bicycle_rack", "vehicle.bicycle"),
-    *("vehicle.bus.bendy", "vehicle.bus.rigid", "vehicle.car", "vehicle.construction", "vehicle.ego"),
-    *("vehicle.emergency.ambulance", "vehicle.emergency.police", "vehicle.motorcycle", "vehicle.trailer", "vehicle.truck"),
+    *(
+        "human.pedestrian.construction_worker",
+        "human.pedestrian.personal_mobility",
+        "human.pedestrian.police_officer",
+    ),
+    *(
+        "human.pedestrian.stroller",
+        "human.pedestrian.wheelchair",
+        "movable_object.barrier",
+        "movable_object.debris",
+    ),
+    *(
+        "movable_object.pushable_pullable",
+        "movable_object.trafficcone",
+        "static_object.bicycle_rack",
+        "vehicle.bicycle",
+    ),
+    *(
+        "vehicle.bus.bendy",
+        "vehicle.bus.rigid",
+        "vehicle.car",
+        "vehicle.construction",
+        "vehicle.ego",
+    ),
+    *(
+        "vehicle.emergency.ambulance",
+        "vehicle.emergency.police",
+        "vehicle.motorcycle",
+        "vehicle.trailer",
+        "vehicle.truck",
+    ),
 )
 """The 25 categories of nuImages."""
 
@@ -35,10 +61,22 @@ def pixels(*box: int) -> np.ndarray:
     return mask
 
 
-def row(token: str, category: str, mask: np.ndarray | None, frame: str = "f1", **more: Any) -> dict[str, Any]:
+def row(
+    token: str, category: str, mask: np.ndarray | None, frame: str = "f1", **more: Any
+) -> dict[str, Any]:
     """An annotation as nuImages has them."""
-    encoded = None if mask is None else {"size": [HEIGHT, WIDTH], "counts": base64.b64encode(masks.encode_rle(mask)).decode()}
-    return {"token": token, "sample_data_token": frame, "category_token": f"c-{category}", "mask": encoded, **more}
+    encoded = (
+        None
+        if mask is None
+        else {"size": [HEIGHT, WIDTH], "counts": base64.b64encode(masks.encode_rle(mask)).decode()}
+    )
+    return {
+        "token": token,
+        "sample_data_token": frame,
+        "category_token": f"c-{category}",
+        "mask": encoded,
+        **more,
+    }
 
 
 def write(root: Path, objects: list[dict[str, Any]], surfaces: list[dict[str, Any]]) -> None:
@@ -60,7 +98,12 @@ def write(root: Path, objects: list[dict[str, Any]], surfaces: list[dict[str, An
 
 def test_numbers_of_the_map() -> None:
     numbers = semantic_numbers(NAMES)
-    assert (numbers["animal"], numbers["human.pedestrian.adult"], numbers["vehicle.car"], numbers["vehicle.truck"]) == (1, 2, 17, 23)
+    assert (
+        numbers["animal"],
+        numbers["human.pedestrian.adult"],
+        numbers["vehicle.car"],
+        numbers["vehicle.truck"],
+    ) == (1, 2, 17, 23)
     assert (numbers["flat.driveable_surface"], numbers["vehicle.ego"]) == (24, 31)
     with pytest.raises(ValueError, match="at most 23"):
         semantic_numbers([*NAMES, "something.new"])
@@ -90,10 +133,18 @@ def test_objects_and_map(tmp_path: Path, make_image: MakeImage) -> None:
     assert [CLASSES[index] for index in sample.instances.classes] == ["bus", "pedestrian"]
     assert sample.instances.areas.tolist() == [200, 50]
     assert sample.instances.masks is not None
-    assert np.array_equal(masks.decode_rle(sample.instances.masks[1], HEIGHT, WIDTH), pixels(0, 0, 4, 9))
+    assert np.array_equal(
+        masks.decode_rle(sample.instances.masks[1], HEIGHT, WIDTH), pixels(0, 0, 4, 9)
+    )
     assert [(item.object, item.reason) for item in skipped] == [("annotation 4", "it has no mask")]
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
-    for box, name in (((0, 15, 64, 48), 24), ((0, 40, 64, 48), 31), ((10, 10, 30, 20), 15), ((0, 0, 4, 9), 6), ((12, 12, 20, 20), 1)):
+    for box, name in (
+        ((0, 15, 64, 48), 24),
+        ((0, 40, 64, 48), 31),
+        ((10, 10, 30, 20), 15),
+        ((0, 0, 4, 9), 6),
+        ((12, 12, 20, 20), 1),
+    ):
         expected[pixels(*box) == 1] = name
     assert sample.semantic is not None
     (tmp_path / "map.png").write_bytes(sample.semantic)
@@ -132,7 +183,9 @@ def change(root: Path, table: str, place: int, **fields: Any) -> None:
     """Other values in a row of a table; None takes a field away."""
     path = root / "v1.0-mini" / f"{table}.json"
     rows = json.loads(path.read_text())
-    rows[place] = {name: value for name, value in (rows[place] | fields).items() if value is not None}
+    rows[place] = {
+        name: value for name, value in (rows[place] | fields).items() if value is not None
+    }
     path.write_text(json.dumps(rows))
 
 
@@ -144,7 +197,14 @@ def test_rows_that_belong_to_nothing(tmp_path: Path, make_image: MakeImage) -> N
     write(tmp_path / "set", rows, [])
     root = tmp_path / "set"
     change(root, "sample_data", 0, filename="../private/x.jpg")
-    change(root, "sample_data", 1, filename="samples\\CAM_BACK\\a.jpg", height=str(HEIGHT), width=float(WIDTH))
+    change(
+        root,
+        "sample_data",
+        1,
+        filename="samples\\CAM_BACK\\a.jpg",
+        height=str(HEIGHT),
+        width=float(WIDTH),
+    )
     change(root, "object_ann", 1, token=None)
     change(root, "object_ann", 2, sample_data_token="nowhere")
     change(root, "object_ann", 3, bbox=[0, 0, 2])
@@ -163,9 +223,14 @@ def test_rows_that_belong_to_nothing(tmp_path: Path, make_image: MakeImage) -> N
 def test_annotations_alone(tmp_path: Path) -> None:
     write(tmp_path, [row("1", "vehicle.car", pixels(0, 0, 2, 2), bbox=[0, 0, 2, 2])], [])
     change(tmp_path, "sample_data", 1, height=HEIGHT, width=WIDTH)
-    samples, skipped, _ = read_all(Nuimages(root=str(tmp_path), split="mini"), ImageRule(needed=False))
+    samples, skipped, _ = read_all(
+        Nuimages(root=str(tmp_path), split="mini"), ImageRule(needed=False)
+    )
     assert counts_of(samples) == {"samples/CAM_BACK/a.jpg": 1}
-    assert {item.file: item.note for item in skipped} == {"samples/CAM_BACK/a.jpg": True, "samples/CAM_BACK/b.jpg": False}
+    assert {item.file: item.note for item in skipped} == {
+        "samples/CAM_BACK/a.jpg": True,
+        "samples/CAM_BACK/b.jpg": False,
+    }
     assert read_all(Nuimages(root=str(tmp_path), split="mini"))[0] == {}
 
 

@@ -1,4 +1,6 @@
-"""Images that EXIF turns, annotated with the size of their pixels as stored: their objects are those of the image as shown, or rejected."""
+"""Images that EXIF turns, annotated with the size of their pixels as stored: their objects are
+those of the image as shown, or rejected.
+"""
 
 import io
 import json
@@ -28,7 +30,9 @@ def an_image(path: Path, orientation: int) -> np.ndarray:
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, {".tif": "TIFF", ".png": "PNG", ".jpg": "JPEG"}[path.suffix], exif=exif)
+    Image.fromarray(pixels).save(
+        buffer, {".tif": "TIFF", ".png": "PNG", ".jpg": "JPEG"}[path.suffix], exif=exif
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(buffer.getvalue())
     return np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))[:, :, 0] > 128
@@ -39,10 +43,15 @@ def red_box(shown: np.ndarray) -> list[float]:
     return [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
 
 
-def read_coco(root: Path, name: str, *annotations: dict[str, Any], size: tuple[int, int] = (WIDTH, HEIGHT)) -> Reading:
+def read_coco(
+    root: Path, name: str, *annotations: dict[str, Any], size: tuple[int, int] = (WIDTH, HEIGHT)
+) -> Reading:
     content = {
         "images": [{"id": 1, "file_name": name, "width": size[0], "height": size[1]}],
-        "annotations": [{"id": n, "image_id": 1, "category_id": 1, **each} for n, each in enumerate(annotations, start=1)],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": 1, **each}
+            for n, each in enumerate(annotations, start=1)
+        ],
         "categories": [{"id": 1, "name": "red", "keypoints": ["a", "b"], "skeleton": [[1, 2]]}],
     }
     (root / "train.json").write_text(json.dumps(content))
@@ -51,7 +60,9 @@ def read_coco(root: Path, name: str, *annotations: dict[str, Any], size: tuple[i
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
-def test_objects_of_the_stored_image_are_turned(tmp_path: Path, name: str, orientation: int) -> None:
+def test_objects_of_the_stored_image_are_turned(
+    tmp_path: Path, name: str, orientation: int
+) -> None:
     shown = an_image(tmp_path / "images" / name, orientation)
     x1, y1, x2, y2 = PATCH
     stored = np.zeros((HEIGHT, WIDTH), bool)
@@ -61,7 +72,11 @@ def test_objects_of_the_stored_image_are_turned(tmp_path: Path, name: str, orien
     sample, items = read_coco(
         tmp_path,
         name,
-        {"bbox": box, "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]], "keypoints": [x1, y1, 2, 0, 0, 0]},
+        {
+            "bbox": box,
+            "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]],
+            "keypoints": [x1, y1, 2, 0, 0, 0],
+        },
         {"bbox": box, "segmentation": {"size": [HEIGHT, WIDTH], "counts": counts}},
     )
     assert sample is not None
@@ -69,7 +84,9 @@ def test_objects_of_the_stored_image_are_turned(tmp_path: Path, name: str, orien
     assert sample.instances.masks is not None
     assert sample.instances.keypoints is not None
     assert (sample.height, sample.width) == (WIDTH, HEIGHT)
-    assert [(item.file, item.note, item.reason.partition(":")[0]) for item in items] == [(name, True, TURNED)]
+    assert [(item.file, item.note, item.reason.partition(":")[0]) for item in items] == [
+        (name, True, TURNED)
+    ]
     assert np.array_equal(sample.instances.boxes_xyxy, [red_box(shown)] * 2)
     found = masks.decode_rle(sample.instances.masks[1], WIDTH, HEIGHT).astype(bool)
     assert np.mean(found == shown) > (0.99 if name == "a.jpg" else 0.9999)
@@ -84,22 +101,33 @@ def test_objects_of_the_stored_image_are_turned(tmp_path: Path, name: str, orien
 def test_objects_of_the_shown_image_are_used(tmp_path: Path, orientation: int) -> None:
     shown = an_image(tmp_path / "images" / "a.jpg", orientation)
     x1, y1, x2, y2 = map(float, red_box(shown))
-    sample, items = read_coco(tmp_path, "a.jpg", {"bbox": [x1, y1, x2 - x1, y2 - y1]}, {"bbox": [1, 50, 9, 14]})
+    sample, items = read_coco(
+        tmp_path, "a.jpg", {"bbox": [x1, y1, x2 - x1, y2 - y1]}, {"bbox": [1, 50, 9, 14]}
+    )
     assert sample is not None
     assert sample.instances is not None
     assert np.array_equal(sample.instances.boxes_xyxy, [[x1, y1, x2, y2], [1, 50, 10, 64]])
-    assert [(item.file, item.note, item.reason.partition(":")[0]) for item in items] == [("a.jpg", True, TURNED)]
+    assert [(item.file, item.note, item.reason.partition(":")[0]) for item in items] == [
+        ("a.jpg", True, TURNED)
+    ]
 
 
 @pytest.mark.parametrize(
     ("orientation", "boxes", "reason"),
     [
-        (6, [[1, 1, 9, 9]], "turned by EXIF: annotated as 64 x 48 pixels, the file is 48 x 64 as shown, and its objects fit both"),
+        (
+            6,
+            [[1, 1, 9, 9]],
+            "turned by EXIF: annotated as 64 x 48 pixels, the file is 48 x 64 as shown, and its "
+            "objects fit both",
+        ),
         (6, [[1, 50, 9, 9], [50, 1, 9, 9]], "fit neither"),
         (3, [[1, 1, 9, 9]], ""),
     ],
 )
-def test_what_cannot_be_told(tmp_path: Path, orientation: int, boxes: list[list[int]], reason: str) -> None:
+def test_what_cannot_be_told(
+    tmp_path: Path, orientation: int, boxes: list[list[int]], reason: str
+) -> None:
     an_image(tmp_path / "images" / "a.jpg", orientation)
     sample, items = read_coco(tmp_path, "a.jpg", *({"bbox": box} for box in boxes))
     assert (sample is None) == bool(reason)
@@ -117,7 +145,9 @@ def test_another_size_is_not_exif(tmp_path: Path) -> None:
     an_image(tmp_path / "images" / "a.jpg", 1)
     sample, items = read_coco(tmp_path, "a.jpg", {"bbox": [1, 50, 9, 9]}, size=(HEIGHT, WIDTH))
     assert sample is None
-    assert [item.reason for item in items] == ["annotated as an image of another size: 48 x 64 pixels, the file is 64 x 48"]
+    assert [item.reason for item in items] == [
+        "annotated as an image of another size: 48 x 64 pixels, the file is 64 x 48"
+    ]
 
 
 def test_pascal_voc(tmp_path: Path) -> None:
@@ -125,7 +155,9 @@ def test_pascal_voc(tmp_path: Path) -> None:
     names = ("xmin", "ymin", "xmax", "ymax")
     x1, y1, x2, y2 = red_box(shown)
     for corners in ((x1 + 1, y1 + 1, x2, y2), (PATCH[0] + 1, PATCH[1] + 1, PATCH[2], PATCH[3])):
-        box = "".join(f"<{name}>{value}</{name}>" for name, value in zip(names, corners, strict=True))
+        box = "".join(
+            f"<{name}>{value}</{name}>" for name, value in zip(names, corners, strict=True)
+        )
         (tmp_path / "train" / "a.xml").write_text(
             f"<annotation><size><width>{WIDTH}</width><height>{HEIGHT}</height></size>"
             f"<object><name>red</name><bndbox>{box}</bndbox></object></annotation>"

@@ -1,4 +1,6 @@
-"""Files are found by their names as people and programs write them, and never outside their folder."""
+"""Files are found by their names as people and programs write them, and never outside their
+folder.
+"""
 
 import posixpath
 import unicodedata
@@ -9,7 +11,15 @@ from hypothesis import strategies as st
 
 from mtl_ray.sources.paths import Tree, inside
 
-PATHS = ("a.jpg", "train/a.jpg", "train/b c [1] #2.jpg", "train/100%.jpg", "träume/ä.png", "Up/Case.JPG", "deep/er/x.png")
+PATHS = (
+    "a.jpg",
+    "train/a.jpg",
+    "train/b c [1] #2.jpg",
+    "train/100%.jpg",
+    "träume/ä.png",
+    "Up/Case.JPG",
+    "deep/er/x.png",
+)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +52,10 @@ def test_a_name_that_could_be_two_files_in_another_case_is_none() -> None:
     assert tree.find("A.jpg") == "A.jpg"
 
 
-@given(st.lists(st.sampled_from(["..", ".", "a", "b.jpg", "", "%2e%2e", "c:"]), max_size=8), st.sampled_from("/\\"))
+@given(
+    st.lists(st.sampled_from(["..", ".", "a", "b.jpg", "", "%2e%2e", "c:"]), max_size=8),
+    st.sampled_from("/\\"),
+)
 def test_nothing_outside_the_folder_is_found(steps: list[str], slash: str) -> None:
     found = Tree("/root", PATHS).find(slash.join(steps))
     assert found is None or found in PATHS
@@ -59,7 +72,9 @@ def test_a_path_inside_stays_inside(steps: list[str]) -> None:
         assert posixpath.normpath(posixpath.join("/root", inside(name))).startswith("/root")
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", r"\\server\share\x", "C:/x.jpg", "../x", "a/../../x", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", r"\\server\share\x", "C:/x.jpg", "../x", "a/../../x", "a\0b"]
+)
 def test_a_path_that_leaves_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="leaves the image root"):
         inside(name)

@@ -20,7 +20,11 @@ VALUES = np.arange(48 * 64, dtype=np.uint8).reshape(48, 64) % 4
 def write_map(path: Path, values: np.ndarray = VALUES, mode: str = "L") -> None:
     """An index PNG of some mode."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(values.astype(np.uint16)) if mode == "I;16" else Image.fromarray(values.astype(np.uint8), "L")
+    image = (
+        Image.fromarray(values.astype(np.uint16))
+        if mode == "I;16"
+        else Image.fromarray(values.astype(np.uint8), "L")
+    )
     if mode == "P":
         image = Image.fromarray(values.astype(np.uint8), "P")
         image.putpalette([(7 * place) % 256 for place in range(768)])
@@ -62,7 +66,9 @@ def test_ignored_and_unnamed_values(tmp_path: Path, make_image: MakeImage) -> No
     write_map(tmp_path / "trainannot" / "a.png")
     names = tmp_path / "names.txt"
     names.write_text("road\nsky\n")
-    samples, skipped = read_all(SemanticPng(root=str(tmp_path), split="train", classes=str(names), ignore=(3, 0)))
+    samples, skipped = read_all(
+        SemanticPng(root=str(tmp_path), split="train", classes=str(names), ignore=(3, 0))
+    )
     assert np.array_equal(classes_of(samples["a.jpg"]), np.where(VALUES == 1, 1, 255))
     assert [(item.file, item.object) for item in skipped] == [("trainannot/a.png", "value 2")]
     assert skipped[0].reason.endswith(": 768 pixels")
@@ -74,7 +80,14 @@ def test_classes_are_those_of_all_splits(tmp_path: Path, make_image: MakeImage) 
         write_map(tmp_path / f"{split}annot" / "a.png", np.minimum(VALUES, 1) * highest)
         (tmp_path / f"{split}.txt").write_text(f"{split}/a.jpg {split}annot/a.png\n")
     for split in ("train", "val"):
-        assert len(open_source(SemanticPng(root=str(tmp_path), split=split)).vocabulary.classes["semantic"]) == 7
+        assert (
+            len(
+                open_source(SemanticPng(root=str(tmp_path), split=split)).vocabulary.classes[
+                    "semantic"
+                ]
+            )
+            == 7
+        )
 
 
 def test_maps_that_do_not_fit(tmp_path: Path, make_image: MakeImage) -> None:
@@ -89,7 +102,10 @@ def test_maps_that_do_not_fit(tmp_path: Path, make_image: MakeImage) -> None:
     samples, skipped = read_all(SemanticPng(root=str(tmp_path), split="train", ignore=(0,)))
     assert samples.keys() == {"e.jpg"}
     reasons = {item.file: item.reason for item in skipped}
-    assert reasons["annotations/a.png"] == "its size is not that of its image: 64 x 47, the image 64 x 48"
+    assert (
+        reasons["annotations/a.png"]
+        == "its size is not that of its image: 64 x 47, the image 64 x 48"
+    )
     assert "one channel" in reasons["annotations/b.png"]
     assert "300" in reasons["annotations/c.png"] or "303" in reasons["annotations/c.png"]
     assert "not a whole map" in reasons["annotations/d.png"]
@@ -104,10 +120,16 @@ def test_maps_that_do_not_fit(tmp_path: Path, make_image: MakeImage) -> None:
         ("img_dir/train/a.png", "ann_dir/train/a.png", None),
         ("images/a.jpg", "annotations/a.png", "a"),
         ("JPEGImages/a.jpg", "SegmentationClass/a.png", "a"),
-        ("train/a.jpg", "trainannot/a.png", "/SegNet/CamVid/train/a.jpg /SegNet/CamVid/trainannot/a.png"),
+        (
+            "train/a.jpg",
+            "trainannot/a.png",
+            "/SegNet/CamVid/train/a.jpg /SegNet/CamVid/trainannot/a.png",
+        ),
     ],
 )
-def test_layouts(tmp_path: Path, make_image: MakeImage, image: str, label: str, listed: str | None) -> None:
+def test_layouts(
+    tmp_path: Path, make_image: MakeImage, image: str, label: str, listed: str | None
+) -> None:
     make_image(tmp_path / image)
     write_map(tmp_path / label)
     if listed:
@@ -142,13 +164,19 @@ def test_zero_that_is_no_class(tmp_path: Path, make_image: MakeImage) -> None:
     config = SemanticPng(root=str(tmp_path), split="train", reduce_zero_label=True)
     samples, skipped = read_all(config)
     assert skipped == []
-    assert np.array_equal(classes_of(samples["a.jpg"]), np.array([255, 0, 1, 255], np.uint8)[VALUES])
+    assert np.array_equal(
+        classes_of(samples["a.jpg"]), np.array([255, 0, 1, 255], np.uint8)[VALUES]
+    )
     vocabulary = open_source(config).vocabulary
     assert vocabulary.classes == {"semantic": ("0", "1", "2")}
-    assert vocabulary.colours["semantic"] == tuple(tuple(7 * place % 256 for place in range(3 * n, 3 * n + 3)) for n in (1, 2, 3))
+    assert vocabulary.colours["semantic"] == tuple(
+        tuple(7 * place % 256 for place in range(3 * n, 3 * n + 3)) for n in (1, 2, 3)
+    )
     (tmp_path / "classes.txt").write_text("wall\n")
     samples, skipped = read_all(config)
-    assert np.array_equal(classes_of(samples["a.jpg"]), np.array([255, 0, 255, 255], np.uint8)[VALUES])
+    assert np.array_equal(
+        classes_of(samples["a.jpg"]), np.array([255, 0, 255, 255], np.uint8)[VALUES]
+    )
     assert [item.object for item in skipped] == ["value 2"]
 
 
@@ -158,10 +186,16 @@ def test_label_ids_of_cityscapes(tmp_path: Path, make_image: MakeImage) -> None:
     config = SemanticPng(root=str(tmp_path), split="train", label_ids="cityscapes")
     samples, skipped = read_all(config)
     assert skipped == []
-    assert np.array_equal(classes_of(samples["a.jpg"]), np.array([255, 0, 13, 18], np.uint8)[VALUES])
+    assert np.array_equal(
+        classes_of(samples["a.jpg"]), np.array([255, 0, 13, 18], np.uint8)[VALUES]
+    )
     assert open_source(config).vocabulary.classes["semantic"][13] == "car"
     with pytest.raises(ValueError, match="give one of them"):
-        open_source(SemanticPng(root=str(tmp_path), split="train", label_ids="cityscapes", reduce_zero_label=True))
+        open_source(
+            SemanticPng(
+                root=str(tmp_path), split="train", label_ids="cityscapes", reduce_zero_label=True
+            )
+        )
 
 
 def test_values_by_a_file(tmp_path: Path, make_image: MakeImage) -> None:
@@ -183,15 +217,20 @@ def test_colours_by_a_file(tmp_path: Path, make_image: MakeImage) -> None:
     colours = np.array([[255, 255, 255], [0, 0, 255], [0, 0, 0], [1, 2, 3]], np.uint8)
     (tmp_path / "ann_dir" / "train").mkdir(parents=True)
     Image.fromarray(colours[VALUES]).save(tmp_path / "ann_dir" / "train" / "a.png")
-    (tmp_path / "values.txt").write_text("0 0 255 building\n0 0 0 -\n255 255 255 paved ground\n0 0 254 building\n")
+    (tmp_path / "values.txt").write_text(
+        "0 0 255 building\n0 0 0 -\n255 255 255 paved ground\n0 0 254 building\n"
+    )
     config = SemanticPng(root=str(tmp_path), split="train", values=str(tmp_path / "values.txt"))
     samples, skipped = read_all(config)
     vocabulary = open_source(config).vocabulary
     assert vocabulary.classes == {"semantic": ("building", "paved ground")}
     assert vocabulary.colours == {"semantic": ((0, 0, 255), (255, 255, 255))}
-    assert np.array_equal(classes_of(samples["a.jpg"]), np.array([1, 0, 255, 255], np.uint8)[VALUES])
+    assert np.array_equal(
+        classes_of(samples["a.jpg"]), np.array([1, 0, 255, 255], np.uint8)[VALUES]
+    )
     assert [item.reason for item in skipped] == [
-        "pixels of colours without a class, which are ignored: 768 pixels of 1 colours, such as 1 2 3"
+        "pixels of colours without a class, which are ignored: 768 pixels of 1 colours, such as 1 "
+        "2 3"
     ]
 
 
@@ -215,9 +254,15 @@ def test_files_of_values_that_make_no_sense(tmp_path: Path, text: str, sentence:
 def test_palette_maps_of_voc(tmp_path: Path, make_image: MakeImage) -> None:
     make_image(tmp_path / "JPEGImages" / "2007_1.jpg")
     make_image(tmp_path / "JPEGImages" / "2007_2.jpg")
-    write_map(tmp_path / "SegmentationClass" / "2007_1.png", np.array([0, 5, 20, 255], np.uint8)[VALUES], mode="P")
+    write_map(
+        tmp_path / "SegmentationClass" / "2007_1.png",
+        np.array([0, 5, 20, 255], np.uint8)[VALUES],
+        mode="P",
+    )
     (tmp_path / "ImageSets" / "Segmentation").mkdir(parents=True)
     (tmp_path / "ImageSets" / "Segmentation" / "val.txt").write_text("2007_1\n")
     samples, skipped = read_all(SemanticPng(root=str(tmp_path), split="val"))
     assert skipped == []
-    assert np.array_equal(classes_of(samples["2007_1.jpg"]), np.array([0, 5, 20, 255], np.uint8)[VALUES])
+    assert np.array_equal(
+        classes_of(samples["2007_1.jpg"]), np.array([0, 5, 20, 255], np.uint8)[VALUES]
+    )

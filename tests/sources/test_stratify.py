@@ -1,4 +1,6 @@
-"""Sharing out: right numbers, the same share of every class, groups whole, and another seed another result."""
+"""Sharing out: right numbers, the same share of every class, groups whole, and another seed
+another result.
+"""
 
 import numpy as np
 import pytest
@@ -17,20 +19,31 @@ def one_hot(*numbers: int) -> np.ndarray:
 def test_every_class_is_shared_out(seed: int) -> None:
     counts = one_hot(100, 50, 10)
     parts = assign_parts(counts, np.arange(160), [0.8, 0.1, 0.1], seed)
-    assert [np.bincount(parts[counts[:, kind] > 0], minlength=3).tolist() for kind in range(3)] == [[80, 10, 10], [40, 5, 5], [8, 1, 1]]
+    assert [np.bincount(parts[counts[:, kind] > 0], minlength=3).tolist() for kind in range(3)] == [
+        [80, 10, 10],
+        [40, 5, 5],
+        [8, 1, 1],
+    ]
 
 
 def test_objects_are_shared_out_better_than_by_chance() -> None:
     random = np.random.default_rng(0)
-    counts = random.poisson(random.uniform(0.5, 3, 12), (400, 12)) * random.integers(0, 2, (400, 12))
+    counts = random.poisson(random.uniform(0.5, 3, 12), (400, 12)) * random.integers(
+        0, 2, (400, 12)
+    )
     wanted = np.array([0.7, 0.2, 0.1])
 
     def off(parts: np.ndarray) -> float:
-        shares = np.array([counts[parts == part].sum(axis=0) for part in range(3)]) / counts.sum(axis=0)
+        shares = np.array([counts[parts == part].sum(axis=0) for part in range(3)]) / counts.sum(
+            axis=0
+        )
         return float(np.abs(shares - wanted[:, None]).max())
 
     ours = assign_parts(counts, np.arange(400), wanted.tolist(), 0)
-    chance = [off(np.random.default_rng(seed).permutation(np.repeat([0, 1, 2], [280, 80, 40]))) for seed in range(20)]
+    chance = [
+        off(np.random.default_rng(seed).permutation(np.repeat([0, 1, 2], [280, 80, 40])))
+        for seed in range(20)
+    ]
     assert np.bincount(ours).tolist() == [280, 80, 40]
     assert off(ours) < min(chance) / 2
 
@@ -43,11 +56,15 @@ def test_seeds() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2), st.integers(0, 5)), min_size=3, max_size=60),
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 2), st.integers(0, 5)), min_size=3, max_size=60
+    ),
     st.lists(st.floats(0.1, 1), min_size=2, max_size=3),
     st.integers(0, 9),
 )
-def test_groups_stay_whole_and_no_part_is_empty(rows: list[tuple[int, int, int]], shares: list[float], seed: int) -> None:
+def test_groups_stay_whole_and_no_part_is_empty(
+    rows: list[tuple[int, int, int]], shares: list[float], seed: int
+) -> None:
     groups = groups_of([group for group, _, _ in rows])
     counts = np.array([(one, other) for _, one, other in rows])
     if groups.max() + 1 < len(shares):

@@ -1,4 +1,6 @@
-"""YOLO's and ObjectiveMTL's text files: each line by hand, and YOLO's shares against the boxes they were made from."""
+"""YOLO's and ObjectiveMTL's text files: each line by hand, and YOLO's shares against the boxes
+they were made from.
+"""
 
 from pathlib import Path
 
@@ -36,16 +38,22 @@ def write(path: Path, *lines: str) -> None:
     width=st.integers(1, 5000),
     box=st.tuples(*[st.floats(0, 1)] * 4).filter(lambda box: box[0] < box[2] and box[1] < box[3]),
 )
-def test_yolo_shares_are_pixels_again(height: int, width: int, box: tuple[float, float, float, float]) -> None:
+def test_yolo_shares_are_pixels_again(
+    height: int, width: int, box: tuple[float, float, float, float]
+) -> None:
     x1, y1, x2, y2 = box
     line = f"0 {(x1 + x2) / 2!r} {(y1 + y2) / 2!r} {x2 - x1!r} {y2 - y1!r}"
     (found,), skipped = yolo_objects(line, "f", LineRule((0,)), height, width)
     assert skipped == []
-    assert np.allclose(found.box_xyxy, [x1 * width, y1 * height, x2 * width, y2 * height], atol=1e-6)
+    assert np.allclose(
+        found.box_xyxy, [x1 * width, y1 * height, x2 * width, y2 * height], atol=1e-6
+    )
 
 
 def test_yolo_lines(tmp_path: Path, make_image: MakeImage) -> None:
-    write(tmp_path / "data.yaml", "train: images/train", "val: images/val", "names: {0: cat, 1: dog}")
+    write(
+        tmp_path / "data.yaml", "train: images/train", "val: images/val", "names: {0: cat, 1: dog}"
+    )
     make_image(tmp_path / "images" / "train" / "a.jpg", 64, 48)
     make_image(tmp_path / "images" / "train" / "deep" / "b.png", 64, 48)
     square = "1 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5"
@@ -59,7 +67,9 @@ def test_yolo_lines(tmp_path: Path, make_image: MakeImage) -> None:
         "0 .5 .5 0 .1",
         "0 3 3 .1 .1",
     ]
-    write(tmp_path / "labels" / "train" / "a.txt", "0 0.5 0.5 0.5 0.5", "", square, "0 0 0 1 1", *bad)
+    write(
+        tmp_path / "labels" / "train" / "a.txt", "0 0.5 0.5 0.5 0.5", "", square, "0 0 0 1 1", *bad
+    )
     samples, skipped = read_all(Yolo(root=str(tmp_path), split="train"))
     found = samples["a.jpg"].instances
     assert found is not None
@@ -68,7 +78,16 @@ def test_yolo_lines(tmp_path: Path, make_image: MakeImage) -> None:
     assert found.areas.tolist() == [32 * 24, 16 * 12, 32 * 24]
     assert found.masks is not None
     assert [bool(mask) for mask in found.masks] == [False, True, False]
-    assert sorted(int(item.object.removeprefix("line ")) for item in skipped) == [5, 6, 7, 8, 9, 10, 11, 12]
+    assert sorted(int(item.object.removeprefix("line ")) for item in skipped) == [
+        5,
+        6,
+        7,
+        8,
+        9,
+        10,
+        11,
+        12,
+    ]
     background = samples["deep/b.png"].instances
     assert background is not None
     assert (len(background), background.masks) == (0, ())
@@ -83,7 +102,9 @@ def test_yolo_lines(tmp_path: Path, make_image: MakeImage) -> None:
         ("images/a.jpg", "labels/a.txt", None),
     ],
 )
-def test_yolo_layouts(tmp_path: Path, make_image: MakeImage, image: str, label: str, description: str | None) -> None:
+def test_yolo_layouts(
+    tmp_path: Path, make_image: MakeImage, image: str, label: str, description: str | None
+) -> None:
     make_image(tmp_path / image)
     write(tmp_path / label, "3 .5 .5 .5 .5")
     if description:
@@ -95,14 +116,23 @@ def test_yolo_layouts(tmp_path: Path, make_image: MakeImage, image: str, label: 
     assert found is not None
     assert found.classes.tolist() == [3]
     assert skipped == []
-    assert open_source(Yolo(root=str(tmp_path), split="val")).vocabulary.classes == {"instances": ("0", "1", "2", "3")}
+    assert open_source(Yolo(root=str(tmp_path), split="val")).vocabulary.classes == {
+        "instances": ("0", "1", "2", "3")
+    }
     with pytest.raises(FileNotFoundError, match=r"test\.txt"):
         open_source(Yolo(root=str(tmp_path), split="test"))
 
 
 def test_text(tmp_path: Path, make_image: MakeImage) -> None:
     write(tmp_path / "meta" / "train.txt", "a", "b", "a", "no_labels", "no_image")
-    write(tmp_path / "labels" / "a.txt", "dog 1 2 11 22", "cat 0 0 64.5 48", "dog 1 2 3", "dog 1 2 x 4", "dog 5 5 5 9")
+    write(
+        tmp_path / "labels" / "a.txt",
+        "dog 1 2 11 22",
+        "cat 0 0 64.5 48",
+        "dog 1 2 3",
+        "dog 1 2 x 4",
+        "dog 5 5 5 9",
+    )
     write(tmp_path / "labels" / "b.txt")
     write(tmp_path / "labels" / "no_image.txt", "bird 1 2 11 22")
     make_image(tmp_path / "images" / "a.jpg", 64, 48)
@@ -124,7 +154,9 @@ def test_text(tmp_path: Path, make_image: MakeImage) -> None:
         ("labels/no_labels.txt", ""),
         ("no_image", ""),
     ]
-    assert ("meta/train.txt", "a") in [(item.file, item.object) for item in open_source(config).skipped if item.note]
+    assert ("meta/train.txt", "a") in [
+        (item.file, item.object) for item in open_source(config).skipped if item.note
+    ]
 
 
 def test_text_with_numbers_and_commas(tmp_path: Path, make_image: MakeImage) -> None:
@@ -151,13 +183,20 @@ def test_list(tmp_path: Path, make_image: MakeImage) -> None:
     config = List(root=str(tmp_path), split="train")
     samples, skipped = read_all(config)
     vocabulary = open_source(config).vocabulary
-    assert (vocabulary.classes, vocabulary.exclusive_labels) == ({"labels": ("0", "1", "2", "3")}, True)
-    assert {key: sample.labels.tolist() for key, sample in samples.items() if sample.labels is not None} == {"a.jpg": [0], "b.png": [2]}
+    assert (vocabulary.classes, vocabulary.exclusive_labels) == (
+        {"labels": ("0", "1", "2", "3")},
+        True,
+    )
+    assert {
+        key: sample.labels.tolist() for key, sample in samples.items() if sample.labels is not None
+    } == {"a.jpg": [0], "b.png": [2]}
     assert [item.object for item in skipped] == ["line 3", "line 4", "line 5"]
     write(tmp_path / "classes.txt", "ape", "bee", "cow", "dog")
     write(tmp_path / "train.txt", "a bee 48 64", "b.png 3 48 64", "c eel 48 64")
     samples, skipped = read_all(config)
-    assert {key: sample.labels.tolist() for key, sample in samples.items() if sample.labels is not None} == {"a.jpg": [1], "b.png": [3]}
+    assert {
+        key: sample.labels.tolist() for key, sample in samples.items() if sample.labels is not None
+    } == {"a.jpg": [1], "b.png": [3]}
     assert [item.reason for item in skipped] == ["unknown class: eel"]
     with pytest.raises(FileNotFoundError, match=r"no list test\.txt"):
         open_source(List(root=str(tmp_path), split="test"))
@@ -171,12 +210,16 @@ def test_yolo_path_in_the_description(tmp_path: Path, make_image: MakeImage, wit
     write(tmp_path / "data.yaml", f"path: {within}", "train: images/train", "names: [thing]")
     samples, skipped = read_all(Yolo(root=str(tmp_path), split="train"))
     assert skipped == []
-    assert [len(sample.instances) for sample in samples.values() if sample.instances is not None] == [1]
+    assert [
+        len(sample.instances) for sample in samples.values() if sample.instances is not None
+    ] == [1]
 
 
 def test_yolo_keypoints_are_refused(tmp_path: Path, make_image: MakeImage) -> None:
     make_image(tmp_path / "images" / "train" / "a.jpg")
-    write(tmp_path / "labels" / "train" / "a.txt", "0 " + " ".join(["0.5"] * 16))  # a box and 4 keypoints, or 8 corners
+    write(
+        tmp_path / "labels" / "train" / "a.txt", "0 " + " ".join(["0.5"] * 16)
+    )  # a box and 4 keypoints, or 8 corners
     write(tmp_path / "data.yaml", "train: images/train", "names: [thing]", "kpt_shape: [4, 3]")
     with pytest.raises(ValueError, match="kpt_shape"):
         open_source(Yolo(root=str(tmp_path), split="train"))
@@ -187,7 +230,9 @@ def test_names_in_a_file_of_windows(tmp_path: Path, make_image: MakeImage) -> No
     write(tmp_path / "labels" / "a.txt")
     (tmp_path / "classes.txt").write_bytes("\ufeffcat\r\ndog\r\n\r\n".encode())
     write(tmp_path / "train.txt", "a")
-    assert open_source(Yolo(root=str(tmp_path), split="train")).vocabulary.classes == {"instances": ("cat", "dog")}
+    assert open_source(Yolo(root=str(tmp_path), split="train")).vocabulary.classes == {
+        "instances": ("cat", "dog")
+    }
 
 
 def test_yolo_splits_of_several_folders(tmp_path: Path, make_image: MakeImage) -> None:
@@ -196,5 +241,12 @@ def test_yolo_splits_of_several_folders(tmp_path: Path, make_image: MakeImage) -
     write(tmp_path / "labels" / "y" / "a.txt", "0 .5 .5 .5 .5")
     write(tmp_path / "data.yaml", "train: [images/x, ../images/y]", "names: [thing]")
     samples, skipped = read_all(Yolo(root=str(tmp_path), split="train"))
-    counts = {key: len(sample.instances) for key, sample in samples.items() if sample.instances is not None}
-    assert (counts, skipped) == ({"images/x/a.jpg": 0, "images/y/a.jpg": 1, "images/y/a.png": 1}, [])
+    counts = {
+        key: len(sample.instances)
+        for key, sample in samples.items()
+        if sample.instances is not None
+    }
+    assert (counts, skipped) == (
+        {"images/x/a.jpg": 0, "images/y/a.jpg": 1, "images/y/a.png": 1},
+        [],
+    )

@@ -1,4 +1,6 @@
-"""Archives: what is in them arrives; what would lie elsewhere, links, devices and bombs leave nothing."""
+"""Archives: what is in them arrives; what would lie elsewhere, links, devices and bombs leave
+nothing.
+"""
 
 import gzip
 import io
@@ -40,7 +42,11 @@ def make_tar(path: Path, files: dict[str, bytes] = FILES, *extra: tarfile.TarInf
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("end", ["zip", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
@@ -60,17 +66,32 @@ def test_a_single_file(tmp_path: Path) -> None:
     assert files_in(tmp_path / "out") == {"x.json": b"{}"}
 
 
-@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "a/../../evil.txt", "a\\..\\evil.txt", "C:/evil.txt", "..", "C:evil"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil.txt",
+        "/evil.txt",
+        "a/../../evil.txt",
+        "a\\..\\evil.txt",
+        "C:/evil.txt",
+        "..",
+        "C:evil",
+    ],
+)
 @pytest.mark.parametrize("end", ["zip", "tar"])
 def test_names_that_lead_elsewhere(tmp_path: Path, name: str, end: str) -> None:
-    archive = (make_zip if end == "zip" else make_tar)(tmp_path / f"x.{end}", {**FILES, name: b"evil"})
+    archive = (make_zip if end == "zip" else make_tar)(
+        tmp_path / f"x.{end}", {**FILES, name: b"evil"}
+    )
     with pytest.raises(ValueError, match="outside the folder"):
         unpack(archive, tmp_path / "deep" / "out")
     assert files_in(tmp_path / "deep") == {}
     assert not list(tmp_path.rglob("evil*"))
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
+)
 def test_links_and_devices_in_a_tar(tmp_path: Path, kind: bytes) -> None:
     member = tarfile.TarInfo("link")
     member.type, member.linkname = kind, "/etc"

@@ -35,15 +35,33 @@ def entry(name: Any, *regions: Any, **more: Any) -> dict[str, Any]:
         (region(None), "a region without a shape"),
         ("cat", "a region without a class"),
         (region({"name": "point", "cx": 1, "cy": 1}), "a shape without area: point"),
-        (region({"name": "polyline", "all_points_x": [1, 2, 3], "all_points_y": [1, 2, 1]}), "a shape without area: polyline"),
+        (
+            region({"name": "polyline", "all_points_x": [1, 2, 3], "all_points_y": [1, 2, 1]}),
+            "a shape without area: polyline",
+        ),
         (region({"name": "star"}), "an unknown kind of shape: 'star'"),
         (region({"all_points_x": [1]}), "an unknown kind of shape: None"),
         (region({"name": "polygon"}), "its points are not lists of numbers"),
-        (region({"name": "polygon", "all_points_x": "123", "all_points_y": "123"}), "its points are not lists of numbers"),
-        (region({"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1]}), "different numbers of x and y: 2 x and 1 y"),
-        (region({"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1, 2]}), "too few points: a polygon of 2"),
-        (region({"name": "circle", "cx": 5, "cy": 5, "r": 1e30}), "larger than any image: a radius of 1e+30 pixels"),
-        (region({"name": "circle", "cx": 5, "cy": 5, "r": [3]}), "a circle with something else than numbers: r [3]"),
+        (
+            region({"name": "polygon", "all_points_x": "123", "all_points_y": "123"}),
+            "its points are not lists of numbers",
+        ),
+        (
+            region({"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1]}),
+            "different numbers of x and y: 2 x and 1 y",
+        ),
+        (
+            region({"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1, 2]}),
+            "too few points: a polygon of 2",
+        ),
+        (
+            region({"name": "circle", "cx": 5, "cy": 5, "r": 1e30}),
+            "larger than any image: a radius of 1e+30 pixels",
+        ),
+        (
+            region({"name": "circle", "cx": 5, "cy": 5, "r": [3]}),
+            "a circle with something else than numbers: r [3]",
+        ),
         (region({"name": "rect", "x": 1, "y": 1, "width": 1}), "a rect without 'height'"),
         (
             region({"name": "rect", "x": 70, "y": 1, "width": 4, "height": 4}),
@@ -51,18 +69,26 @@ def entry(name: Any, *regions: Any, **more: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_regions_that_are_no_objects(tmp_path: Path, make_image: MakeImage, item: Any, reason: str) -> None:
+def test_regions_that_are_no_objects(
+    tmp_path: Path, make_image: MakeImage, item: Any, reason: str
+) -> None:
     make_image(tmp_path / "a.jpg")
     write(tmp_path / "via.json", {"a": entry("a.jpg", region(RECT), item)})
     samples, skipped, source = read_all(Via(root=str(tmp_path), split="train"))
     assert (counts_of(samples), classes_of(source)) == ({"a.jpg": 1}, ("cat",))
-    assert [(item.object, item.reason, item.note) for item in skipped] == [("a.jpg, region 2", reason, False)]
+    assert [(item.object, item.reason, item.note) for item in skipped] == [
+        ("a.jpg, region 2", reason, False)
+    ]
 
 
 def test_paths_as_written(tmp_path: Path, make_image: MakeImage) -> None:
     for name in ("a.jpg", "sub/b.jpg", "Caf\u00e9 c.JPG"):
         make_image(tmp_path / "images" / name)
-    names = ("./a.jpg", "C:\\set\\images\\sub\\b.jpg", "https://example.org/images/Cafe\u0301%20c.jpg")
+    names = (
+        "./a.jpg",
+        "C:\\set\\images\\sub\\b.jpg",
+        "https://example.org/images/Cafe\u0301%20c.jpg",
+    )
     write(tmp_path / "via.json", {name: entry(name, region(RECT)) for name in names})
     samples, skipped, _ = read_all(Via(root=str(tmp_path), split="train"))
     assert (counts_of(samples), skipped) == ({"a.jpg": 1, "sub/b.jpg": 1, "Caf\u00e9 c.JPG": 1}, [])
@@ -71,11 +97,20 @@ def test_paths_as_written(tmp_path: Path, make_image: MakeImage) -> None:
 def test_nothing_outside_the_root_is_opened(tmp_path: Path, make_image: MakeImage) -> None:
     make_image(tmp_path / "private" / "x.png")
     make_image(tmp_path / "set" / "a.jpg")
-    names = ("a.jpg", "../private/x.png", str(tmp_path / "private" / "x.png"), "..\\private\\x.png", "D:\\x.png", "a\0.png")
+    names = (
+        "a.jpg",
+        "../private/x.png",
+        str(tmp_path / "private" / "x.png"),
+        "..\\private\\x.png",
+        "D:\\x.png",
+        "a\0.png",
+    )
     write(tmp_path / "set" / "via.json", {name: entry(name, region(RECT)) for name in names})
     samples, skipped, _ = read_all(Via(root=str(tmp_path / "set"), split="train"))
     assert samples.keys() == {"a.jpg"}
-    assert len(said(skipped)["the path leaves the image root"]) == 5 - 1  # two of them are the same path
+    assert (
+        len(said(skipped)["the path leaves the image root"]) == 5 - 1
+    )  # two of them are the same path
     assert said(skipped)["an image that is already listed"] == ["via.json"]
 
 
@@ -106,10 +141,16 @@ def test_what_is_said_of_a_folder(tmp_path: Path, make_image: MakeImage) -> None
 
 def test_annotations_alone(tmp_path: Path) -> None:
     sized = {"file_attributes": {"width": "64", "height": "48"}}
-    write(tmp_path / "via.json", {"1": entry("a.jpg", region(RECT)), "2": entry("b.jpg", region(RECT), **sized)})
+    write(
+        tmp_path / "via.json",
+        {"1": entry("a.jpg", region(RECT)), "2": entry("b.jpg", region(RECT), **sized)},
+    )
     samples, skipped, _ = read_all(Via(root=str(tmp_path), split="train"), ImageRule(needed=False))
     assert counts_of(samples) == {"b.jpg": 1}
-    assert {item.file: item.reason for item in skipped} == {"a.jpg": "image file not there, and VIA states no size", "b.jpg": ABSENT}
+    assert {item.file: item.reason for item in skipped} == {
+        "a.jpg": "image file not there, and VIA states no size",
+        "b.jpg": ABSENT,
+    }
     with pytest.raises(FileNotFoundError, match="name it with --images"):
         open_source(Via(root=str(tmp_path), split="train"))
 
@@ -117,7 +158,10 @@ def test_annotations_alone(tmp_path: Path) -> None:
 def test_a_list_of_classes_without_an_attribute(tmp_path: Path, make_image: MakeImage) -> None:
     make_image(tmp_path / "a.jpg")
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
-    write(tmp_path / "via.json", {"1": entry("a.jpg", {"shape_attributes": RECT, "region_attributes": {}})})
+    write(
+        tmp_path / "via.json",
+        {"1": entry("a.jpg", {"shape_attributes": RECT, "region_attributes": {}})},
+    )
     _, (item,), _ = read_all(Via(root=str(tmp_path), split="train"))
     assert item.reason == "a region without a class"
 
@@ -125,4 +169,7 @@ def test_a_list_of_classes_without_an_attribute(tmp_path: Path, make_image: Make
 def test_max_pixels(tmp_path: Path, make_image: MakeImage) -> None:
     make_image(tmp_path / "a.jpg")
     write(tmp_path / "via.json", {"1": entry("a.jpg", region(RECT))})
-    assert open_source(Via(root=str(tmp_path), split="train"), ImageRule(max_pixels=100)).read(0)[0] is None
+    assert (
+        open_source(Via(root=str(tmp_path), split="train"), ImageRule(max_pixels=100)).read(0)[0]
+        is None
+    )

@@ -1,4 +1,6 @@
-"""Pascal VOC: coordinates that count from 1, attributes and key nodes, index PNGs, and what is wrong with real files."""
+"""Pascal VOC: coordinates that count from 1, attributes and key nodes, index PNGs, and what is
+wrong with real files.
+"""
 
 from pathlib import Path
 
@@ -14,15 +16,22 @@ from mtl_ray.sources.voc_xml import ATTRIBUTES, MIRROR, NODES
 from tests.sources.conftest import MakeImage
 
 
-def write_xml(root: Path, name: str, objects: str, size: str = "<width>64</width><height>48</height>") -> None:
+def write_xml(
+    root: Path, name: str, objects: str, size: str = "<width>64</width><height>48</height>"
+) -> None:
     """An annotation file; ``objects`` are XML elements."""
     (root / "Annotations").mkdir(parents=True, exist_ok=True)
-    (root / "Annotations" / f"{name}.xml").write_text(f"<annotation><size>{size}</size>{objects}</annotation>")
+    (root / "Annotations" / f"{name}.xml").write_text(
+        f"<annotation><size>{size}</size>{objects}</annotation>"
+    )
 
 
 def an_object(name: str, *box: object, more: str = "") -> str:
     """The XML of an object."""
-    corners = "".join(f"<{tag}>{value}</{tag}>" for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    corners = "".join(
+        f"<{tag}>{value}</{tag}>"
+        for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    )
     return f"<object><name>{name}</name>{more}<bndbox>{corners}</bndbox></object>"
 
 
@@ -36,14 +45,19 @@ def read_all(config: Voc) -> tuple[list[Sample], list[SkippedItem]]:
     """All samples and all skipped items of a split."""
     source = open_source(config)
     readings = [source.read(index) for index in range(len(source))]
-    return [sample for sample, _ in readings if sample is not None], [*source.skipped, *(item for _, found in readings for item in found)]
+    return [sample for sample, _ in readings if sample is not None], [
+        *source.skipped,
+        *(item for _, found in readings for item in found),
+    ]
 
 
 def test_values_by_hand(tmp_path: Path, make_image: MakeImage) -> None:
     write_list(tmp_path, "train", "a", "b  1")
     write_list(tmp_path, "val", "c")
     more = "<truncated>1</truncated><difficult>1</difficult>"
-    write_xml(tmp_path, "a", an_object("dog", 1, 2, 10, 20, more=more) + an_object("cat", 5.5, 6, 64, 48))
+    write_xml(
+        tmp_path, "a", an_object("dog", 1, 2, 10, 20, more=more) + an_object("cat", 5.5, 6, 64, 48)
+    )
     write_xml(tmp_path, "b", "", size="<width>0</width><height>0</height>")
     write_xml(tmp_path, "c", an_object("bird", 1, 1, 2, 2))
     make_image(tmp_path / "JPEGImages" / "a.jpg")
@@ -68,7 +82,12 @@ def test_values_by_hand(tmp_path: Path, make_image: MakeImage) -> None:
 def test_what_is_wrong_is_rejected(tmp_path: Path, make_image: MakeImage) -> None:
     write_list(tmp_path, "train", "a", "a", "gone", "broken", "no_image", "other_size", "torn")
     good = an_object("x", 1, 1, 5, 5)
-    bad = [an_object("x", 5, 5, 4, 5), an_object("x", 9, 1, 5, 5), an_object("x", 1, "one", 5, 5), an_object("x", 100, 100, 120, 120)]
+    bad = [
+        an_object("x", 5, 5, 4, 5),
+        an_object("x", 9, 1, 5, 5),
+        an_object("x", 1, "one", 5, 5),
+        an_object("x", 100, 100, 120, 120),
+    ]
     write_xml(tmp_path, "a", good + "".join(bad) + "<object><name>x</name></object>")
     write_xml(tmp_path, "no_image", good)
     write_xml(tmp_path, "other_size", good, size="<width>48</width><height>64</height>")
@@ -107,7 +126,10 @@ def test_what_is_wrong_is_rejected(tmp_path: Path, make_image: MakeImage) -> Non
 
 
 def test_attributes_and_key_nodes(tmp_path: Path, make_image: MakeImage) -> None:
-    nodes = "<keynode><nose>(3, 4)</nose><lefteye> (5,6.5) </lefteye><righteye>(-1, -1)</righteye></keynode>"
+    nodes = (
+        "<keynode><nose>(3, 4)</nose><lefteye> (5,6.5) </lefteye><righteye>(-1, "
+        "-1)</righteye></keynode>"
+    )
     evil = "<keynode><nose>__import__('os').abort()</nose></keynode>"
     write_list(tmp_path, "train", "a")
     write_xml(
@@ -132,7 +154,9 @@ def test_attributes_and_key_nodes(tmp_path: Path, make_image: MakeImage) -> None
         "gender": [1, 0, -1],
         "age": [1, -1, -1],
     }
-    assert [(item.object, item.reason[:22]) for item in skipped] == [("object 4 (man)", "a key node is not a po")]
+    assert [(item.object, item.reason[:22]) for item in skipped] == [
+        ("object 4 (man)", "a key node is not a po")
+    ]
     assert open_source(config).vocabulary.keypoints == NODES
     assert [NODES[other] for other in MIRROR[:4]] == ["headtop", "nose", "righteye", "lefteye"]
     assert [MIRROR[other] for other in MIRROR] == list(range(18))
@@ -154,7 +178,9 @@ def test_palette_maps_are_indices(tmp_path: Path, make_image: MakeImage) -> None
         make_image(tmp_path / "JPEGImages" / f"{name}.jpg")
     config = Voc(root=str(tmp_path), split="all", semantic_classes=str(names))
     (first, second), skipped = read_all(config)
-    assert open_source(config).vocabulary.colours == {"semantic": ((0, 0, 0), (128, 0, 0), (0, 128, 0))}
+    assert open_source(config).vocabulary.colours == {
+        "semantic": ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+    }
     assert first.semantic is not None
     (tmp_path / "map.png").write_bytes(first.semantic)
     read = np.asarray(Image.open(tmp_path / "map.png"))
@@ -190,17 +216,23 @@ def test_several_sets_that_are_no_years(tmp_path: Path) -> None:
 def test_years_together(tmp_path: Path, make_image: MakeImage) -> None:
     for year, objects in {"VOC2007": ("dog", "cat"), "VOC2012": ("bird",)}.items():
         write_list(tmp_path / year, "trainval", "000001")
-        write_xml(tmp_path / year, "000001", "".join(an_object(name, 1, 1, 5, 5) for name in objects))
+        write_xml(
+            tmp_path / year, "000001", "".join(an_object(name, 1, 1, 5, 5) for name in objects)
+        )
         make_image(tmp_path / year / "JPEGImages" / "000001.jpg")
     write_list(tmp_path / "VOC2007", "test", "000001")
     both, skipped = read_all(Voc(root=str(tmp_path), split="trainval"))
-    assert [sample.instances.classes.tolist() for sample in both if sample.instances is not None] == [[2, 1], [0]]
+    assert [
+        sample.instances.classes.tolist() for sample in both if sample.instances is not None
+    ] == [[2, 1], [0]]
     assert skipped == []
     one, none = read_all(Voc(root=str(tmp_path), split="trainval", years=("2012",)))
     assert ([sample.key for sample in one], none) == (["000001.jpg"], [])
     tested, skipped = read_all(Voc(root=str(tmp_path), split="test"))
     assert [sample.key for sample in tested] == ["VOC2007/JPEGImages/000001.jpg"]
-    assert [(item.file, item.reason.partition(":")[0]) for item in skipped] == [("VOC2012", "has no list test.txt")]
+    assert [(item.file, item.reason.partition(":")[0]) for item in skipped] == [
+        ("VOC2012", "has no list test.txt")
+    ]
     with pytest.raises(FileNotFoundError, match="no folder 2008"):
         open_source(Voc(root=str(tmp_path), split="test", years=("2008",)))
     with pytest.raises(FileNotFoundError, match=r"no list val\.txt"):

@@ -29,9 +29,13 @@ def boxes(first: int) -> st.SearchStrategy[list[Box]]:
     """Boxes of whole pixels inside an image, the last pixel inclusive, counted from ``first``."""
 
     def span(size: int) -> st.SearchStrategy[tuple[int, int]]:
-        return st.tuples(*[st.integers(first, size - 1 + first)] * 2).map(lambda pair: (min(pair), max(pair)))
+        return st.tuples(*[st.integers(first, size - 1 + first)] * 2).map(
+            lambda pair: (min(pair), max(pair))
+        )
 
-    box = st.tuples(span(WIDTH), span(HEIGHT)).map(lambda spans: (spans[0][0], spans[1][0], spans[0][1], spans[1][1]))
+    box = st.tuples(span(WIDTH), span(HEIGHT)).map(
+        lambda spans: (spans[0][0], spans[1][0], spans[0][1], spans[1][1])
+    )
     return st.lists(box, min_size=1, max_size=8)
 
 
@@ -52,7 +56,15 @@ def through_shards(source: Source, folder: Path) -> list[Sample]:
     samples, skipped = read_all(source)
     assert [item for item in skipped if not item.note] == []
     entry = write_shard(str(folder), "x-00000", samples)
-    publish_manifest(str(folder), [entry], name="x", encoding="arrow", vocabulary=source.vocabulary, shuffled=False, provenance={})
+    publish_manifest(
+        str(folder),
+        [entry],
+        name="x",
+        encoding="arrow",
+        vocabulary=source.vocabulary,
+        shuffled=False,
+        provenance={},
+    )
     return list(open_split(str(folder)).read(0, len(samples)))
 
 
@@ -60,7 +72,9 @@ def through_shards(source: Source, folder: Path) -> list[Sample]:
 @pytest.mark.parametrize("first", [0, 1])
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
-def test_no_box_is_lost(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, first: int, compat: bool) -> None:
+def test_no_box_is_lost(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, first: int, compat: bool
+) -> None:
     drawn = data.draw(boxes(first))
     root = tmp_path_factory.mktemp("voc")
     (root / "JPEGImages").mkdir()
@@ -73,16 +87,31 @@ def test_no_box_is_lost(tmp_path_factory: pytest.TempPathFactory, data: st.DataO
     assert (found[:, 2:] > found[:, :2]).all()
     if first == 1 and not compat:
         assert found.tolist() == [[x1 - 1, y1 - 1, x2, y2] for x1, y1, x2, y2 in drawn]
-    writer = open_writer("voc", Target(uri=str(root / "again"), split="all", vocabulary=source.vocabulary))
+    writer = open_writer(
+        "voc", Target(uri=str(root / "again"), split="all", vocabulary=source.vocabulary)
+    )
     writer.finish([writer.write(sample)[0]])
     (again,), skipped = read_all(open_source(Voc(root=str(root / "again"), split="all")))
     assert all(item.note for item in skipped)
     assert objects_in(again).boxes_xyxy.tolist() == found.tolist()
 
 
-@given(st.lists(st.tuples(*[st.floats(0, 30, width=32), st.floats(0, 30, width=32), *[st.floats(2**-6, 15, width=32)] * 2]), max_size=5))
+@given(
+    st.lists(
+        st.tuples(
+            *[
+                st.floats(0, 30, width=32),
+                st.floats(0, 30, width=32),
+                *[st.floats(2**-6, 15, width=32)] * 2,
+            ]
+        ),
+        max_size=5,
+    )
+)
 @settings(max_examples=25, deadline=None)
-def test_our_own_boxes_come_back(tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[float, ...]]) -> None:
+def test_our_own_boxes_come_back(
+    tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[float, ...]]
+) -> None:
     root = tmp_path_factory.mktemp("own")
     array = np.array(drawn, np.float32).reshape(-1, 4)
     array[:, 2:] += array[:, :2]
@@ -97,8 +126,18 @@ def test_our_own_boxes_come_back(tmp_path_factory: pytest.TempPathFactory, drawn
         truncated=flags,
     )
     vocabulary = Vocabulary(classes={"instances": ("x",)})
-    writer = open_writer("voc", Target(uri=str(root), split="all", vocabulary=vocabulary, images=False))
-    writer.finish([writer.write(image_sample(key="a.jpg", image=b"", height=HEIGHT, width=WIDTH, instances=instances))[0]])
+    writer = open_writer(
+        "voc", Target(uri=str(root), split="all", vocabulary=vocabulary, images=False)
+    )
+    writer.finish(
+        [
+            writer.write(
+                image_sample(
+                    key="a.jpg", image=b"", height=HEIGHT, width=WIDTH, instances=instances
+                )
+            )[0]
+        ]
+    )
     (again,), skipped = read_all(open_source(Voc(root=str(root), split="all"), LABELS_ONLY))
     assert ABSENT in [item.reason for item in skipped]
     assert all(item.note for item in skipped)

@@ -38,7 +38,9 @@ def map_png(seed: int) -> bytes:
 
 
 def sample(key: str, count: int, seed: int, *, drawn: bool = True, points: bool = True) -> Sample:
-    """An image with objects at random, the last of which is a crowd, and one with a mask of two parts and a hole."""
+    """An image with objects at random, the last of which is a crowd, and one with a mask of two
+    parts and a hole.
+    """
     random = np.random.default_rng(seed)
     low = random.uniform(0, 30, (count, 2))
     boxes = np.concatenate([low, low + random.uniform(1, 9, (count, 2))], axis=1).astype(np.float32)
@@ -47,7 +49,9 @@ def sample(key: str, count: int, seed: int, *, drawn: bool = True, points: bool 
         pixels = np.zeros((HEIGHT, WIDTH), np.uint8)
         pixels[3 : 9 + number, 4:20], pixels[5, 6:9], pixels[30:33, 2:9] = 1, 0, 1
         encoded.append(masks.encode_rle(pixels) if number != 1 else b"")
-    keypoints = np.concatenate([random.uniform(0, 30, (count, 2, 2)), np.full((count, 2, 1), 2)], axis=2).astype(np.float32)
+    keypoints = np.concatenate(
+        [random.uniform(0, 30, (count, 2, 2)), np.full((count, 2, 1), 2)], axis=2
+    ).astype(np.float32)
     crowd = np.arange(count) == count - 1
     return image_sample(
         key=key,
@@ -72,9 +76,13 @@ def sample(key: str, count: int, seed: int, *, drawn: bool = True, points: bool 
 SAMPLES = [sample("a.jpg", 4, 0), sample("sub/b.jpg", 0, 1), sample("no_suffix", 3, 2)]
 
 
-def write(form: FileFormat, uri: Path, samples: list[Sample], split: str = "train", **options: Any) -> list[SkippedItem]:
+def write(
+    form: FileFormat, uri: Path, samples: list[Sample], split: str = "train", **options: Any
+) -> list[SkippedItem]:
     """Writes a split; what the format cannot say."""
-    writer: Writer = open_writer(form, Target(uri=str(uri), split=split, vocabulary=VOCABULARY, **options))
+    writer: Writer = open_writer(
+        form, Target(uri=str(uri), split=split, vocabulary=VOCABULARY, **options)
+    )
     written = [writer.write(each) for each in samples]
     writer.finish([record for record, _ in written])
     return [item for _, skipped in written for item in skipped]
@@ -99,7 +107,11 @@ def test_coco(tmp_path: Path, form: Any) -> None:
     again, vocabulary = read(Coco(root=str(tmp_path), split="train"))
     assert list(again) == ["a.jpg", "sub/b.jpg", "no_suffix.jpg"]
     assert vocabulary.classes["instances"] == VOCABULARY.classes["instances"]
-    assert (vocabulary.keypoints, vocabulary.skeleton, vocabulary.mirror) == (VOCABULARY.keypoints, VOCABULARY.skeleton, VOCABULARY.mirror)
+    assert (vocabulary.keypoints, vocabulary.skeleton, vocabulary.mirror) == (
+        VOCABULARY.keypoints,
+        VOCABULARY.skeleton,
+        VOCABULARY.mirror,
+    )
     for before, after in zip(SAMPLES, again.values(), strict=True):
         one, other = found_in(before), found_in(after)
         for name in ("boxes_xyxy", "classes", "areas", "crowd", "difficult", "truncated"):
@@ -108,12 +120,18 @@ def test_coco(tmp_path: Path, form: Any) -> None:
         assert after.image == JPEG
     content = json.loads((tmp_path / "annotations" / "instances_train.json").read_text())
     assert [image["id"] for image in content["images"]] == [1, 2, 3]
-    assert (tmp_path / "annotations" / "semantic_masks" / "sub" / "b.png").read_bytes() == SAMPLES[1].semantic
+    assert (tmp_path / "annotations" / "semantic_masks" / "sub" / "b.png").read_bytes() == SAMPLES[
+        1
+    ].semantic
     assert (tmp_path / "annotations" / "semantic_classes.txt").read_text() == "ground\nsky\n"
     assert [each["id"] for each in content["annotations"]] == list(range(1, 8))
     assert [each["id"] for each in content["categories"]] == [1, 2, 3]
     assert [each["iscrowd"] for each in content["annotations"]] == [1, 0, 0, 1, 1, 0, 1]
-    assert all(isinstance(each["segmentation"], dict) for each in content["annotations"] if each["iscrowd"] and not each.get("difficult"))
+    assert all(
+        isinstance(each["segmentation"], dict)
+        for each in content["annotations"]
+        if each["iscrowd"] and not each.get("difficult")
+    )
 
 
 def test_coco_as_pycocotools_reads_it(tmp_path: Path) -> None:
@@ -123,7 +141,9 @@ def test_coco_as_pycocotools_reads_it(tmp_path: Path) -> None:
     encoded = found_in(SAMPLES[0]).masks
     assert encoded is not None
     first = coco.loadAnns([1])[0]
-    said = {type(each["segmentation"]) for each in coco.dataset["annotations"] if not each["iscrowd"]}
+    said = {
+        type(each["segmentation"]) for each in coco.dataset["annotations"] if not each["iscrowd"]
+    }
     assert said == {list}, "objects are polygons unless something else is asked for"
     assert np.array_equal(coco.annToMask(first), masks.decode_rle(encoded[0], HEIGHT, WIDTH))
     assert first["num_keypoints"] == 2
@@ -132,7 +152,10 @@ def test_coco_as_pycocotools_reads_it(tmp_path: Path) -> None:
 def test_coco_keeps_category_numbers_that_count_from_one(tmp_path: Path) -> None:
     for ids, expected in (((24, 26, 33), [24, 26, 33]), ((0, 1, 2), [1, 2, 3])):
         vocabulary = Vocabulary(classes=VOCABULARY.classes, category_ids={"instances": ids})
-        writer = open_writer("coco", Target(uri=str(tmp_path / "x.json"), split="x", vocabulary=vocabulary, images=False))
+        writer = open_writer(
+            "coco",
+            Target(uri=str(tmp_path / "x.json"), split="x", vocabulary=vocabulary, images=False),
+        )
         writer.finish([writer.write(SAMPLES[0])[0]])
         content = json.loads((tmp_path / "x.json").read_text())
         assert [category["id"] for category in content["categories"]] == expected
@@ -142,7 +165,10 @@ def test_coco_keeps_category_numbers_that_count_from_one(tmp_path: Path) -> None
 def test_yolo_boxes(tmp_path: Path) -> None:
     skipped = write("yolo", tmp_path, SAMPLES, masks="none")
     write("yolo", tmp_path, SAMPLES[:1], split="val")
-    assert [(item.file, item.object) for item in skipped] == [("a.jpg", "1 objects"), ("no_suffix.jpg", "1 objects")]
+    assert [(item.file, item.object) for item in skipped] == [
+        ("a.jpg", "1 objects"),
+        ("no_suffix.jpg", "1 objects"),
+    ]
     assert yaml.safe_load((tmp_path / "data.yaml").read_text()) == {
         "train": "images/train",
         "nc": 3,
@@ -163,8 +189,13 @@ def test_yolo_polygons(tmp_path: Path) -> None:
     assert one.masks is not None
     assert other.masks is not None
     assert (one.masks[0], one.masks[2]) == (other.masks[0], other.masks[2])
-    assert np.abs(one.boxes_xyxy[1] - other.boxes_xyxy[1]).max() < 1e-5  # it has no mask: its box is a polygon, too
-    assert all(len(line.split()) >= 7 for line in (tmp_path / "labels" / "train" / "a.txt").read_text().splitlines())
+    assert (
+        np.abs(one.boxes_xyxy[1] - other.boxes_xyxy[1]).max() < 1e-5
+    )  # it has no mask: its box is a polygon, too
+    assert all(
+        len(line.split()) >= 7
+        for line in (tmp_path / "labels" / "train" / "a.txt").read_text().splitlines()
+    )
 
 
 def test_voc(tmp_path: Path) -> None:
@@ -204,7 +235,9 @@ def test_semantic_png(tmp_path: Path, blank: bool) -> None:
 
 @pytest.mark.parametrize("form", ["coco", "yolo", "voc", "semantic_png"])
 def test_names_that_lead_elsewhere(tmp_path: Path, form: FileFormat) -> None:
-    writer = open_writer(form, Target(uri=str(tmp_path / "out"), split="train", vocabulary=VOCABULARY))
+    writer = open_writer(
+        form, Target(uri=str(tmp_path / "out"), split="train", vocabulary=VOCABULARY)
+    )
     for key in ("../a.jpg", "/etc/a.jpg", "x/../../a.jpg", "x\\..\\a.jpg", "", "a//b.jpg", "."):
         with pytest.raises(UnreadableError, match="not a path inside a folder"):
             writer.write(sample(key, 1, 0))

@@ -1,4 +1,6 @@
-"""Every head upon a tiny trunk, and batches that it can learn: what the contract of heads is tested with."""
+"""Every head upon a tiny trunk, and batches that it can learn: what the contract of heads is
+tested with.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,30 +15,62 @@ from mtl_ray.models.model import Model
 from mtl_ray.samples import IGNORE_INDEX, Vocabulary
 
 VOCABULARY = Vocabulary(
-    classes={"labels": ("a", "b", "c"), "instances": ("a", "b"), "semantic": ("a", "b", "c", "d")}, exclusive_labels=True
+    classes={"labels": ("a", "b", "c"), "instances": ("a", "b"), "semantic": ("a", "b", "c", "d")},
+    exclusive_labels=True,
 )
 CANVAS_HW = (64, 96)
 HEADS: dict[str, dict[str, Any]] = {
-    "yolov3": {"type": "yolov3", "levels": ["P3", "P4"], "anchors": [[[8, 8], [16, 16]], [[24, 24], [32, 40]]], "channels": 16},
-    "uneven": {"type": "yolov3", "levels": ["P3", "P4"], "anchors": [[[8, 8], [16, 16], [12, 20]], [[32, 40]]], "channels": 16},
-    "retinanet": {"type": "retinanet", "levels": ["P3", "P4"], "channels": 16, "convs": 1, "anchor_scale": 2.0},
+    "yolov3": {
+        "type": "yolov3",
+        "levels": ["P3", "P4"],
+        "anchors": [[[8, 8], [16, 16]], [[24, 24], [32, 40]]],
+        "channels": 16,
+    },
+    "uneven": {
+        "type": "yolov3",
+        "levels": ["P3", "P4"],
+        "anchors": [[[8, 8], [16, 16], [12, 20]], [[32, 40]]],
+        "channels": 16,
+    },
+    "retinanet": {
+        "type": "retinanet",
+        "levels": ["P3", "P4"],
+        "channels": 16,
+        "convs": 1,
+        "anchor_scale": 2.0,
+    },
     "fcn": {"type": "fcn", "levels": ["P3", "P4"], "channels": 16, "convs": 1, "dropout": 0.0},
-    "auxiliary": {"type": "fcn", "levels": ["C4"], "channels": 16, "convs": 0, "dropout": 0.0, "train_only": True},
+    "auxiliary": {
+        "type": "fcn",
+        "levels": ["C4"],
+        "channels": 16,
+        "convs": 0,
+        "dropout": 0.0,
+        "train_only": True,
+    },
     "linear": {"type": "linear", "levels": ["G4"]},
     "multilabel": {"type": "multilabel", "levels": ["G4"]},
 }
 
 
 CLASS_GRADIENTS: dict[str, Callable[[Any], list[Tensor]]] = {
-    "yolov3": lambda head: [each.bias.grad.view(count, -1)[:, 5:] for each, count in zip(head.outputs, head.anchors, strict=True)],
-    "uneven": lambda head: [each.bias.grad.view(count, -1)[:, 5:] for each, count in zip(head.outputs, head.anchors, strict=True)],
+    "yolov3": lambda head: [
+        each.bias.grad.view(count, -1)[:, 5:]
+        for each, count in zip(head.outputs, head.anchors, strict=True)
+    ],
+    "uneven": lambda head: [
+        each.bias.grad.view(count, -1)[:, 5:]
+        for each, count in zip(head.outputs, head.anchors, strict=True)
+    ],
     "retinanet": lambda head: [head.class_tower.output.bias.grad.view(head.anchors, -1)],
     "fcn": lambda head: [head.classify.bias.grad[None]],
     "auxiliary": lambda head: [head.classify.bias.grad[None]],
     "linear": lambda head: [head.linear.bias.grad[None]],
     "multilabel": lambda head: [head.linear.bias.grad[None]],
 }
-"""Of each head the gradients of the biases of its class logits, each (k, classes): those of the logits, summed."""
+"""Of each head the gradients of the biases of its class logits, each (k, classes): those of the
+logits, summed.
+"""
 
 
 def model_of(*names: str, seed: int = 0, **options: Any) -> Model:
@@ -46,16 +80,26 @@ def model_of(*names: str, seed: int = 0, **options: Any) -> Model:
         "backbone": {
             "name": "resnet18",
             "levels": ["C3", "C4"],
-            "options": {"layers": [1, 1, 1], "channels": [8, 16, 32], "stem_type": "deep", "stem_width": 8},
+            "options": {
+                "layers": [1, 1, 1],
+                "channels": [8, 16, 32],
+                "stem_type": "deep",
+                "stem_width": 8,
+            },
         },
-        "necks": {"pyramid": {"type": "fpn", "inputs": ["C3", "C4"], "channels": 16}, "pool": {"type": "pool", "input": "C4"}},
+        "necks": {
+            "pyramid": {"type": "fpn", "inputs": ["C3", "C4"], "channels": 16},
+            "pool": {"type": "pool", "input": "C4"},
+        },
         "heads": {name: HEADS[name] | options for name in names},
     }
     return build_model(TypeAdapter(ModelConfig).validate_python(config), VOCABULARY)
 
 
 def scattered(model: Model, seed: int = 0) -> Model:
-    """The model with weights and statistics far from their start, so that every output varies; in evaluation mode."""
+    """The model with weights and statistics far from their start, so that every output varies;
+    in evaluation mode.
+    """
     torch.manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -72,7 +116,9 @@ def scattered(model: Model, seed: int = 0) -> Model:
 
 def images(count: int, hw: tuple[int, int] = CANVAS_HW, seed: int = 0) -> Tensor:
     """uint8 (count, 3, H, W) of coloured noise."""
-    return torch.randint(0, 256, (count, 3, *hw), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        0, 256, (count, 3, *hw), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def known(count: int, classes: int) -> Tensor:
@@ -81,7 +127,9 @@ def known(count: int, classes: int) -> Tensor:
 
 
 def batch_of(count: int, seed: int = 0) -> Batch:
-    """Dark canvases, on each a bright square: its box, its pixels, and labels that follow from its place."""
+    """Dark canvases, on each a bright square: its box, its pixels, and labels that follow from
+    its place.
+    """
     draw = torch.Generator().manual_seed(seed)
     height, width = CANVAS_HW
     image = images(count, seed=seed) // 4
@@ -91,7 +139,10 @@ def batch_of(count: int, seed: int = 0) -> Batch:
     semantic = torch.zeros(count, height, width, dtype=torch.uint8)
     labels = torch.zeros(count, 3)
     for row in range(count):
-        x, y, side, kind = (int(torch.randint(low, high, (), generator=draw)) for low, high in ((0, 60), (0, 30), (20, 34), (0, 2)))
+        x, y, side, kind = (
+            int(torch.randint(low, high, (), generator=draw))
+            for low, high in ((0, 60), (0, 30), (20, 34), (0, 2))
+        )
         image[row, kind, y : y + side, x : x + side] = 255
         boxes[row, 0] = torch.tensor([x, y, x + side, y + side])
         present[row, 0], classes[row, 0] = True, kind
@@ -110,8 +161,16 @@ def batch_of(count: int, seed: int = 0) -> Batch:
                 "annotated": annotated.clone(),
                 "known_classes": known(count, 2),
             },
-            "semantic": {"classes": semantic, "annotated": annotated.clone(), "known_classes": known(count, 4)},
-            "labels": {"present": labels, "annotated": annotated.clone(), "known_classes": known(count, 3)},
+            "semantic": {
+                "classes": semantic,
+                "annotated": annotated.clone(),
+                "known_classes": known(count, 4),
+            },
+            "labels": {
+                "present": labels,
+                "annotated": annotated.clone(),
+                "known_classes": known(count, 3),
+            },
         },
         keys=(),
     )

@@ -12,8 +12,12 @@ from mtl_ray.tasks.detection.decode import Detections
 HEIGHT, WIDTH = 200, 260
 
 
-def random_images(seed: int, count: int = 10, classes: int = 3, points: int = 17) -> list[ScoredImage]:
-    """Images with crowds, objects of all three areas, equal scores, and some without objects or detections."""
+def random_images(
+    seed: int, count: int = 10, classes: int = 3, points: int = 17
+) -> list[ScoredImage]:
+    """Images with crowds, objects of all three areas, equal scores, and some without objects or
+    detections.
+    """
     rng = np.random.default_rng(seed)
     return [_image(rng, f"{i:03d}.jpg", classes, points) for i in range(count)]
 
@@ -23,9 +27,13 @@ def _image(rng: np.random.Generator, key: str, classes: int, points: int) -> Sco
     d = int(rng.integers(0, 15)) if rng.random() > 0.2 else 0
     boxes, guesses = _boxes(rng, n), _boxes(rng, d)
     masks = [_mask(rng) for _ in range(n)]
-    keypoints = np.concatenate([rng.uniform(0, 200, (n, points, 2)), rng.integers(0, 3, (n, points, 1))], axis=2).astype(np.float32)
+    keypoints = np.concatenate(
+        [rng.uniform(0, 200, (n, points, 2)), rng.integers(0, 3, (n, points, 1))], axis=2
+    ).astype(np.float32)
     keypoints[rng.random(n) < 0.2, :, 2] = 0
-    guessed_points = np.concatenate([rng.uniform(0, 200, (d, points, 2)), rng.random((d, points, 1))], axis=2).astype(np.float32)
+    guessed_points = np.concatenate(
+        [rng.uniform(0, 200, (d, points, 2)), rng.random((d, points, 1))], axis=2
+    ).astype(np.float32)
     guessed_masks = [_mask(rng) for _ in range(d)]
     kinds = rng.integers(0, classes, d)
     truth_kinds = rng.integers(0, classes, n)
@@ -40,7 +48,9 @@ def _image(rng: np.random.Generator, key: str, classes: int, points: int) -> Sco
         boxes_xyxy=boxes,
         classes=truth_kinds,
         ids=np.arange(n),
-        areas=((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) * rng.uniform(0.3, 1, n)).astype(np.float32),
+        areas=(
+            (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) * rng.uniform(0.3, 1, n)
+        ).astype(np.float32),
         crowd=rng.random(n) < 0.15,
         difficult=np.zeros(n, np.bool_),
         truncated=np.zeros(n, np.bool_),
@@ -58,11 +68,21 @@ def _image(rng: np.random.Generator, key: str, classes: int, points: int) -> Sco
 
 
 def sample_of(image: ScoredImage) -> Sample:
-    return image_sample(key=image.key, image=b"", height=image.height, width=image.width, instances=image.ground_truth)
+    return image_sample(
+        key=image.key,
+        image=b"",
+        height=image.height,
+        width=image.width,
+        instances=image.ground_truth,
+    )
 
 
 def instances(
-    boxes: list[list[float]], classes: list[int] | None = None, *, difficult: list[bool] | None = None, crowd: list[bool] | None = None
+    boxes: list[list[float]],
+    classes: list[int] | None = None,
+    *,
+    difficult: list[bool] | None = None,
+    crowd: list[bool] | None = None,
 ) -> Instances:
     """Plain objects."""
     array = np.array(boxes, np.float32).reshape(-1, 4)
@@ -78,7 +98,9 @@ def instances(
     )
 
 
-def detections(boxes: list[list[float]], scores: list[float], classes: list[int] | None = None) -> Detections:
+def detections(
+    boxes: list[list[float]], scores: list[float], classes: list[int] | None = None
+) -> Detections:
     return Detections(
         boxes_xyxy=np.array(boxes, np.float32).reshape(-1, 4),
         scores=np.array(scores, np.float32),
@@ -88,7 +110,9 @@ def detections(boxes: list[list[float]], scores: list[float], classes: list[int]
 
 def _boxes(rng: np.random.Generator, n: int) -> NDArray[np.float32]:
     corner = rng.uniform(0, [WIDTH * 0.7, HEIGHT * 0.7], (n, 2)).round(1)
-    return np.concatenate([corner, corner + np.exp(rng.uniform(1, 5.3, (n, 2))).round(1)], axis=1).astype(np.float32)
+    return np.concatenate(
+        [corner, corner + np.exp(rng.uniform(1, 5.3, (n, 2))).round(1)], axis=1
+    ).astype(np.float32)
 
 
 def _mask(rng: np.random.Generator) -> bytes:

@@ -45,13 +45,19 @@ def _dataset(images: Sequence[ScoredImage], classes: int) -> dict[str, Any]:
                     "bbox": _xywh(truth.boxes_xyxy[n]),
                     "area": float(truth.areas[n]),
                     "iscrowd": int(truth.crowd[n]),
-                    "segmentation": {"size": [image.height, image.width], "counts": truth.masks[n].decode()},
+                    "segmentation": {
+                        "size": [image.height, image.width],
+                        "counts": truth.masks[n].decode(),
+                    },
                     "keypoints": truth.keypoints[n].ravel().tolist(),
                     "num_keypoints": int((truth.keypoints[n, :, 2] > 0).sum()),
                 }
             )
     return {
-        "images": [{"id": i, "height": image.height, "width": image.width} for i, image in enumerate(images, 1)],
+        "images": [
+            {"id": i, "height": image.height, "width": image.width}
+            for i, image in enumerate(images, 1)
+        ],
         "annotations": annotations,
         "categories": [{"id": c + 1, "name": str(c)} for c in range(classes)],
     }
@@ -61,12 +67,19 @@ def _found(kind: str, number: int, image: ScoredImage) -> list[dict[str, Any]]:
     found = image.predicted
     entries: list[dict[str, Any]] = []
     for n in range(len(found)):
-        entry: dict[str, Any] = {"image_id": number, "category_id": int(found.classes[n]) + 1, "score": float(found.scores[n])}
+        entry: dict[str, Any] = {
+            "image_id": number,
+            "category_id": int(found.classes[n]) + 1,
+            "score": float(found.scores[n]),
+        }
         if kind in ("bbox", "segm") and not np.isnan(found.boxes_xyxy[n]).any():
             entry["bbox"] = _xywh(found.boxes_xyxy[n])
         if kind == "segm":
             assert found.masks is not None
-            entry["segmentation"] = {"size": [image.height, image.width], "counts": found.masks[n].decode()}
+            entry["segmentation"] = {
+                "size": [image.height, image.width],
+                "counts": found.masks[n].decode(),
+            }
         if kind == "keypoints":
             assert found.keypoints is not None
             entry["keypoints"] = found.keypoints[n].ravel().tolist()

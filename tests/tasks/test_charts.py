@@ -1,4 +1,6 @@
-"""Confusion matrices and precision-recall curves: what a plain count finds, and the law that parts merge to the whole."""
+"""Confusion matrices and precision-recall curves: what a plain count finds, and the law that
+parts merge to the whole.
+"""
 
 import itertools
 
@@ -11,7 +13,15 @@ from sklearn.metrics import average_precision_score, confusion_matrix
 
 from mtl_ray.evaluation.charts import draw_charts
 from mtl_ray.samples import image_sample
-from mtl_ray.tasks.charts import Charts, Confusion, PrecisionRecall, chart_file, chart_of, charted_classes, interpolated_precision
+from mtl_ray.tasks.charts import (
+    Charts,
+    Confusion,
+    PrecisionRecall,
+    chart_file,
+    chart_of,
+    charted_classes,
+    interpolated_precision,
+)
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.metric import ExclusiveMetric, MultilabelMetric, _bins
 from mtl_ray.tasks.detection.columns import ScoredImage
@@ -30,10 +40,19 @@ def softmax_scores(rng: np.random.Generator, truth: NDArray[np.int64]) -> NDArra
     return np.asarray(np.exp(odds) / np.exp(odds).sum(1, keepdims=True))
 
 
-def labelled(metric: ExclusiveMetric | MultilabelMetric, truth: list[list[int]], scores: NDArray[np.float64]) -> None:
+def labelled(
+    metric: ExclusiveMetric | MultilabelMetric, truth: list[list[int]], scores: NDArray[np.float64]
+) -> None:
     for labels, row in zip(truth, scores, strict=True):
-        sample = image_sample(key="k", image=b"", height=1, width=1, labels=np.array(labels, np.int64))
-        metric.update(sample, LabelScores(scores=row.astype(np.float32), exclusive=isinstance(metric, ExclusiveMetric)))
+        sample = image_sample(
+            key="k", image=b"", height=1, width=1, labels=np.array(labels, np.int64)
+        )
+        metric.update(
+            sample,
+            LabelScores(
+                scores=row.astype(np.float32), exclusive=isinstance(metric, ExclusiveMetric)
+            ),
+        )
 
 
 @settings(max_examples=15)
@@ -50,9 +69,15 @@ def test_one_label_an_image(seed: int) -> None:
     np.testing.assert_array_equal(chart.confusion.counts, confusion_matrix(truth, scores.argmax(1)))
     binned = np.array([_bins(row) for row in scores])
     for label in range(3):
-        np.testing.assert_allclose(chart.precision_recall.precision[label], plain_curve(binned[:, label], truth == label), atol=1e-12)
+        np.testing.assert_allclose(
+            chart.precision_recall.precision[label],
+            plain_curve(binned[:, label], truth == label),
+            atol=1e-12,
+        )
     exact = [average_precision_score(truth == label, scores[:, label]) for label in range(3)]
-    np.testing.assert_allclose(chart.precision_recall.average, exact, atol=0.04)  # what the steps of scores and of recalls may cost
+    np.testing.assert_allclose(
+        chart.precision_recall.average, exact, atol=0.04
+    )  # what the steps of scores and of recalls may cost
 
 
 def plain_curve(scores: NDArray[np.int64], truth: NDArray[np.bool_]) -> list[float]:
@@ -61,7 +86,13 @@ def plain_curve(scores: NDArray[np.int64], truth: NDArray[np.bool_]) -> list[flo
     for threshold in sorted(set(scores.tolist())):
         right, found = int((truth & (scores >= threshold)).sum()), int((scores >= threshold).sum())
         points.append((right / int(truth.sum()), right / found))
-    return [max((precision for recall, precision in points if recall >= wanted / 100 - 1e-12), default=0.0) for wanted in range(101)]
+    return [
+        max(
+            (precision for recall, precision in points if recall >= wanted / 100 - 1e-12),
+            default=0.0,
+        )
+        for wanted in range(101)
+    ]
 
 
 def test_scores_that_are_no_numbers_or_beyond_the_range_are_counted() -> None:
@@ -112,12 +143,23 @@ def test_parts_of_the_objects_merge_to_the_whole(seed: int, cut: int) -> None:
 @given(seed=SEEDS)
 def test_every_object_and_every_detection_is_counted_once(seed: int) -> None:
     images = [
-        image._replace(ground_truth=instances(image.ground_truth.boxes_xyxy.tolist(), image.ground_truth.classes.tolist()))
+        image._replace(
+            ground_truth=instances(
+                image.ground_truth.boxes_xyxy.tolist(), image.ground_truth.classes.tolist()
+            )
+        )
         for image in random_images(seed)
     ]
     counts = detection_confusion(images, NAMES).counts
-    wanted = np.bincount(np.concatenate([image.ground_truth.classes for image in images]), minlength=3)
-    found = np.bincount(np.concatenate([image.predicted.classes[image.predicted.scores >= 0.3] for image in images]), minlength=3)
+    wanted = np.bincount(
+        np.concatenate([image.ground_truth.classes for image in images]), minlength=3
+    )
+    found = np.bincount(
+        np.concatenate(
+            [image.predicted.classes[image.predicted.scores >= 0.3] for image in images]
+        ),
+        minlength=3,
+    )
     np.testing.assert_array_equal(counts[:3].sum(1), wanted)
     np.testing.assert_array_equal(counts[:, :3].sum(0), found)
     assert counts[3, 3] == 0
@@ -128,23 +170,40 @@ def test_every_object_and_every_detection_is_counted_once(seed: int) -> None:
     [
         ([LEFT, RIGHT], [0.9, 0.8], [0, 1], {(0, 0): 1, (1, 1): 1}),
         ([LEFT, RIGHT], [0.9, 0.8], [1, 1], {(0, 1): 1, (1, 1): 1}),
-        ([LEFT, LEFT], [0.4, 0.8], [0, 1], {(0, 0): 1, (2, 1): 1, (1, 2): 1}),  # its own class first, though another is surer
+        (
+            [LEFT, LEFT],
+            [0.4, 0.8],
+            [0, 1],
+            {(0, 0): 1, (2, 1): 1, (1, 2): 1},
+        ),  # its own class first, though another is surer
         ([LEFT, LEFT], [0.4, 0.8], [1, 1], {(0, 1): 1, (2, 1): 1, (1, 2): 1}),
         ([LEFT, RIGHT], [0.2, 0.8], [0, 1], {(0, 2): 1, (1, 1): 1}),
         ([[200.0, 0, 220, 20]], [0.9], [0], {(2, 0): 1, (0, 2): 1, (1, 2): 1}),
         ([], [], [], {(0, 2): 1, (1, 2): 1}),
     ],
 )
-def test_objects_by_hand(boxes: list[list[float]], scores: list[float], classes: list[int], expected: dict[tuple[int, int], int]) -> None:
-    image = ScoredImage("a", 300, 300, instances([LEFT, RIGHT], [0, 1]), detections(boxes, scores, classes))
+def test_objects_by_hand(
+    boxes: list[list[float]],
+    scores: list[float],
+    classes: list[int],
+    expected: dict[tuple[int, int], int],
+) -> None:
+    image = ScoredImage(
+        "a", 300, 300, instances([LEFT, RIGHT], [0, 1]), detections(boxes, scores, classes)
+    )
     counts = detection_confusion([image], ("a", "b")).counts
-    assert {place: int(counts[place]) for place in zip(*map(np.ndarray.tolist, np.nonzero(counts)), strict=True)} == expected
+    assert {
+        place: int(counts[place])
+        for place in zip(*map(np.ndarray.tolist, np.nonzero(counts)), strict=True)
+    } == expected
 
 
 @pytest.mark.parametrize("kind", ["difficult", "crowd"])
 def test_what_need_not_be_found_is_in_no_cell(kind: str) -> None:
     truth = instances([LEFT, RIGHT], [0, 0], **{kind: [False, True]})  # type: ignore[arg-type]
-    image = ScoredImage("a", 300, 300, truth, detections([LEFT, RIGHT, RIGHT], [0.5, 0.9, 0.8], [0, 0, 0]))
+    image = ScoredImage(
+        "a", 300, 300, truth, detections([LEFT, RIGHT, RIGHT], [0.5, 0.9, 0.8], [0, 0, 0])
+    )
     assert detection_confusion([image], ("a",)).counts.tolist() == [[1, 0], [0, 0]]
 
 
@@ -168,9 +227,12 @@ def test_pictures_of_what_there_is() -> None:
     precision = np.sort(rng.random((60, 101)))[:, ::-1]
     precision[3] = np.nan
     many = Charts(
-        Confusion(names=names, counts=rng.integers(0, 9, (60, 60)), unit="pixels"), PrecisionRecall(names=names, precision=precision)
+        Confusion(names=names, counts=rng.integers(0, 9, (60, 60)), unit="pixels"),
+        PrecisionRecall(names=names, precision=precision),
     )
-    nothing = Charts(Confusion(names=("a",), counts=np.zeros((1, 1), np.int64), unit="images"), None)
+    nothing = Charts(
+        Confusion(names=("a",), counts=np.zeros((1, 1), np.int64), unit="images"), None
+    )
     drawn = draw_charts({"boxes": many, "labels": nothing})
     assert list(drawn) == ["boxes/confusion", "boxes/pr_curves"]
     assert all(data.startswith(b"\x89PNG") and len(data) > 10_000 for data in drawn.values())

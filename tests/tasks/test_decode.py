@@ -1,4 +1,6 @@
-"""From arrays on the canvas to predictions on the image; suppression outside the graph is the one inside."""
+"""From arrays on the canvas to predictions on the image; suppression outside the graph is the
+one inside.
+"""
 
 import numpy as np
 import pytest
@@ -20,20 +22,32 @@ RULE = Canvas(kind="letterbox", height=100, width=100)
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), candidates=st.sampled_from([5, 40, 1000]), most=st.sampled_from([3, 50]))
+@given(
+    seed=st.integers(0, 10**6),
+    candidates=st.sampled_from([5, 40, 1000]),
+    most=st.sampled_from([3, 50]),
+)
 def test_select_is_what_the_network_does(seed: int, candidates: int, most: int) -> None:
     rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 120))
     corner = rng.uniform(0, 80, (n, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(1, 60, (n, 2))], axis=1).astype(np.float32)
     objectness, scores = rng.random(n).astype(np.float32), rng.random((n, 3)).astype(np.float32)
-    rule = Selection(score_threshold=0.1, iou_threshold=0.5, max_detections=most, candidates=candidates)
+    rule = Selection(
+        score_threshold=0.1, iou_threshold=0.5, max_detections=most, candidates=candidates
+    )
     inside = select_detections(
-        {"boxes": torch.tensor(boxes)[None], "objectness": torch.tensor(objectness)[None], "scores": torch.tensor(scores)[None]},
+        {
+            "boxes": torch.tensor(boxes)[None],
+            "objectness": torch.tensor(objectness)[None],
+            "scores": torch.tensor(scores)[None],
+        },
         rule,
         False,
     )
-    found_boxes, found_scores, found_classes = select_candidates(np.concatenate([boxes, objectness[:, None], scores], axis=1), rule)
+    found_boxes, found_scores, found_classes = select_candidates(
+        np.concatenate([boxes, objectness[:, None], scores], axis=1), rule
+    )
     real = inside["scores"][0].numpy() > 0
     np.testing.assert_allclose(found_scores, inside["scores"][0].numpy()[real], rtol=1e-6)
     np.testing.assert_array_equal(found_boxes, inside["boxes"][0].numpy()[real])
@@ -43,23 +57,36 @@ def test_select_is_what_the_network_does(seed: int, candidates: int, most: int) 
 def test_boxes_come_back_to_the_image_without_padding() -> None:
     frame = frame_of(50, 200, RULE)
     arrays = {
-        "boxes": np.array([[10, 5, 20, 15], [0, 40, 100, 90], [20, 10, 300, 20], [0, 0, 0, 0]], np.float32),
+        "boxes": np.array(
+            [[10, 5, 20, 15], [0, 40, 100, 90], [20, 10, 300, 20], [0, 0, 0, 0]], np.float32
+        ),
         "scores": np.array([0.4, 0.9, 0.6, 0.0], np.float32),
         "classes": np.array([1, 0, 2, 0]),
     }
     found = decode_detections(arrays, frame, RetinaNetHead())
-    assert found.boxes_xyxy.tolist() == [[40, 20, 200, 40], [20, 10, 40, 30]]  # the second lies below the image
+    assert found.boxes_xyxy.tolist() == [
+        [40, 20, 200, 40],
+        [20, 10, 40, 30],
+    ]  # the second lies below the image
     assert found.classes.tolist() == [2, 1]
     assert found.scores.tolist() == pytest.approx([0.6, 0.4])
-    assert (found.boxes_xyxy.dtype, found.scores.dtype, found.classes.dtype) == (np.float32, np.float32, np.int64)
+    assert (found.boxes_xyxy.dtype, found.scores.dtype, found.classes.dtype) == (
+        np.float32,
+        np.float32,
+        np.int64,
+    )
 
 
 def test_candidates_are_chosen_by_the_rule_of_the_head() -> None:
     row = [10.0, 5, 20, 15, 0.5]
     arrays = {"candidates": np.array([[*row, 0.8, 0.1], [*row, 0.6, 0.1]], np.float32)}
-    found = decode_detections(arrays, frame_of(100, 100, RULE), RetinaNetHead(select=Selection(score_threshold=0.2)))
+    found = decode_detections(
+        arrays, frame_of(100, 100, RULE), RetinaNetHead(select=Selection(score_threshold=0.2))
+    )
     assert found.scores.tolist() == pytest.approx([0.4])
-    nothing = decode_detections({"candidates": np.zeros((0, 7), np.float32)}, frame_of(100, 100, RULE), RetinaNetHead())
+    nothing = decode_detections(
+        {"candidates": np.zeros((0, 7), np.float32)}, frame_of(100, 100, RULE), RetinaNetHead()
+    )
     assert len(nothing) == 0
 
 

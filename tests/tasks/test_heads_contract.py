@@ -41,12 +41,17 @@ SIZES = ((2, (64, 96)), (1, (64, 96)), (3, (96, 128)))
 
 def masked(batch: Batch, row: int) -> Batch:
     """The batch with one sample that nobody annotated, its targets full of nonsense."""
-    targets = {kind: {name: value.clone() for name, value in target.items()} for kind, target in batch.targets.items()}
+    targets = {
+        kind: {name: value.clone() for name, value in target.items()}
+        for kind, target in batch.targets.items()
+    }
     for target in targets.values():
         target["annotated"][row] = False
         for name in ("boxes", "classes", "present", "crowd"):
             if name in target:
-                target[name][row] = target[name][row - 1] if name != "boxes" else target[name][row] + 7
+                target[name][row] = (
+                    target[name][row - 1] if name != "boxes" else target[name][row] + 7
+                )
     return Batch(inputs=batch.inputs, targets=targets, keys=())
 
 
@@ -59,7 +64,10 @@ def same(left: dict[str, Term], right: dict[str, Term]) -> None:
 
 def added(parts: list[dict[str, Term]]) -> dict[str, Term]:
     return {
-        name: (torch.stack([part[name][0] for part in parts]).sum(), torch.stack([part[name][1] for part in parts]).sum())
+        name: (
+            torch.stack([part[name][0] for part in parts]).sum(),
+            torch.stack([part[name][1] for part in parts]).sum(),
+        )
         for name in parts[0]
     }
 
@@ -106,7 +114,9 @@ def test_the_loss_falls_on_one_batch(name: str) -> None:
 def test_terms_are_float32_scalars_and_every_parameter_learns(name: str) -> None:
     model = model_of(name)
     terms = model.losses(batch_of(3))
-    assert all(part.shape == () and part.dtype == torch.float32 for term in terms.values() for part in term)
+    assert all(
+        part.shape == () and part.dtype == torch.float32 for term in terms.values() for part in term
+    )
     assert all(key.startswith(f"{name}/") for key in terms)
     total(terms).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.heads.parameters())
@@ -116,7 +126,10 @@ def test_terms_are_float32_scalars_and_every_parameter_learns(name: str) -> None
 def test_terms_add_up_over_parts_of_a_batch(name: str) -> None:
     model, batch = scattered(model_of(name)), batch_of(5)
     with torch.no_grad():
-        same(model.losses(batch), added([model.losses(batch[0:1]), model.losses(batch[1:3]), model.losses(batch[3:5])]))
+        same(
+            model.losses(batch),
+            added([model.losses(batch[0:1]), model.losses(batch[1:3]), model.losses(batch[3:5])]),
+        )
 
 
 @EVERY
@@ -139,8 +152,13 @@ def test_where_nothing_is_annotated_the_gradient_is_zero(name: str) -> None:
 
 
 def without_class(batch: Batch, unknown: int) -> Batch:
-    """The batch as a dataset annotates it that does not know a class: class 0 stands in its place."""
-    targets = {kind: {name: value.clone() for name, value in target.items()} for kind, target in batch.targets.items()}
+    """The batch as a dataset annotates it that does not know a class: class 0 stands in its
+    place.
+    """
+    targets = {
+        kind: {name: value.clone() for name, value in target.items()}
+        for kind, target in batch.targets.items()
+    }
     for target in targets.values():
         target["known_classes"][:, unknown] = False
     for kind in ("instances", "semantic"):
@@ -152,13 +170,17 @@ def without_class(batch: Batch, unknown: int) -> Batch:
 
 @EVERY
 @pytest.mark.parametrize("objects", [True, False])
-def test_logits_of_a_class_that_the_dataset_does_not_know_get_no_gradient(name: str, objects: bool) -> None:
+def test_logits_of_a_class_that_the_dataset_does_not_know_get_no_gradient(
+    name: str, objects: bool
+) -> None:
     model, batch = model_of(name), without_class(batch_of(4), unknown=1)
     batch.targets["instances"]["present"] &= objects
     total(model.losses(batch)).backward()
     gradients = torch.cat(CLASS_GRADIENTS[name](model.heads[name]))  # (k, classes)
     assert not gradients[:, 1].any()
-    if objects or "anchors" not in HEADS[name]:  # YOLOv3 learns the classes of objects, not of the background
+    if (
+        objects or "anchors" not in HEADS[name]
+    ):  # YOLOv3 learns the classes of objects, not of the background
         assert gradients[:, 0].any()
 
 
@@ -168,9 +190,14 @@ def test_each_sample_has_its_own_known_classes(name: str) -> None:
     parts = [batch[0:2], without_class(batch[2:4], unknown=1)]
     joined: dict[str, dict[str, Tensor]] = {}
     for kind, target in batch.targets.items():
-        joined[kind] = {field: torch.cat([part.targets[kind][field] for part in parts]) for field in target}
+        joined[kind] = {
+            field: torch.cat([part.targets[kind][field] for part in parts]) for field in target
+        }
     with torch.no_grad():
-        same(model.losses(Batch(inputs=batch.inputs, targets=joined, keys=())), added([model.losses(part) for part in parts]))
+        same(
+            model.losses(Batch(inputs=batch.inputs, targets=joined, keys=())),
+            added([model.losses(part) for part in parts]),
+        )
 
 
 NARROW = {"instances": ("b",), "labels": ("c", "b"), "semantic": ("c", "a", "b")}
@@ -189,14 +216,20 @@ def test_a_head_of_some_classes_gets_targets_in_its_own_indices(name: str) -> No
 
 
 def by_hand(batch: Batch, kind: str, places: list[int]) -> dict[str, Tensor]:
-    """The targets in the indices of a head whose classes stand at these places of the vocabulary."""
+    """The targets in the indices of a head whose classes stand at these places of the
+    vocabulary.
+    """
     target = {name: value.clone() for name, value in batch.targets[kind].items()}
     target["known_classes"] = known(len(target["annotated"]), len(places))
     if kind == "labels":
-        return target | {"present": torch.stack([target["present"][:, place] for place in places], dim=1)}
+        return target | {
+            "present": torch.stack([target["present"][:, place] for place in places], dim=1)
+        }
     old = target["classes"]
     other = IGNORE_INDEX if kind == "semantic" else 0
-    target["classes"] = old.clone().apply_(lambda value: places.index(value) if value in places else other)
+    target["classes"] = old.clone().apply_(
+        lambda value: places.index(value) if value in places else other
+    )
     if kind == "instances":
         target["present"] &= old.clone().apply_(lambda value: value in places).bool()
     return target
@@ -243,15 +276,29 @@ def test_what_is_predicted_can_be_decoded(name: str) -> None:
     for row in range(2):
         arrays = {key: value[row].numpy() for key, value in found.items()}
         prediction = model_config(name).task.decode(arrays, frame, model_config(name))
-        check = {"boxes": fits_objects, "map": fits_a_map, "labels": fits_labels}[model_config(name).task.view]
+        check = {"boxes": fits_objects, "map": fits_a_map, "labels": fits_labels}[
+            model_config(name).task.view
+        ]
         check(prediction, arrays)
 
 
 def fits_objects(prediction: Detections, arrays: dict[str, np.ndarray]) -> None:
-    """Those with a score of which something lies on the image of 200 x 100, the best first, in pixels of the image."""
+    """Those with a score of which something lies on the image of 200 x 100, the best first, in
+    pixels of the image.
+    """
     boxes = prediction.boxes_xyxy
-    assert 0 < len(boxes) == len(prediction.scores) == len(prediction.classes) <= int((arrays["scores"] > 0).sum())
-    assert (boxes.dtype, prediction.scores.dtype, prediction.classes.dtype) == (np.float32, np.float32, np.int64)
+    assert (
+        0
+        < len(boxes)
+        == len(prediction.scores)
+        == len(prediction.classes)
+        <= int((arrays["scores"] > 0).sum())
+    )
+    assert (boxes.dtype, prediction.scores.dtype, prediction.classes.dtype) == (
+        np.float32,
+        np.float32,
+        np.int64,
+    )
     assert (boxes >= 0).all()
     assert (boxes <= [200, 100, 200, 100]).all()
     assert (boxes[:, 2:] > boxes[:, :2]).all()
@@ -281,7 +328,10 @@ def test_one_image_is_predicted_as_in_a_batch(name: str) -> None:
         together = model.predict(inputs_of(batch, (64, 96)))[name]
         alone = [model.predict(inputs_of(batch[i : i + 1], (64, 96)))[name] for i in range(3)]
     for row, single in enumerate(alone):
-        rows, others = ({key: value[at] for key, value in found.items()} for found, at in ((together, row), (single, 0)))
+        rows, others = (
+            {key: value[at] for key, value in found.items()}
+            for found, at in ((together, row), (single, 0))
+        )
         if "scores" in rows:  # candidates of almost the same score may change places
             rows, others = ({"all": _candidates(found)} for found in (rows, others))
             others["all"] = others["all"][torch.cdist(rows["all"], others["all"]).argmin(1)]
@@ -317,7 +367,11 @@ def exported() -> tuple[Model, onnxruntime.InferenceSession, list[str]]:
     with torch.no_grad():
         found = model.predict(inputs_of(images(2), (64, 96)))
     names = [f"{head}.{key}" for head, arrays in found.items() for key in arrays]
-    sizes = {0: torch.export.Dim("batch"), 2: 32 * torch.export.Dim("rows", min=1), 3: 32 * torch.export.Dim("columns", min=1)}
+    sizes = {
+        0: torch.export.Dim("batch"),
+        2: 32 * torch.export.Dim("rows", min=1),
+        3: 32 * torch.export.Dim("columns", min=1),
+    }
     program = torch.onnx.export(
         Exporting(model).eval(),
         (images(2),),
@@ -336,7 +390,10 @@ def exported() -> tuple[Model, onnxruntime.InferenceSession, list[str]]:
 @pytest.mark.parametrize("name", PREDICTING)
 @pytest.mark.parametrize(("count", "hw"), SIZES)
 def test_the_exported_graph_agrees_with_torch(
-    exported: tuple[Model, onnxruntime.InferenceSession, list[str]], name: str, count: int, hw: tuple[int, int]
+    exported: tuple[Model, onnxruntime.InferenceSession, list[str]],
+    name: str,
+    count: int,
+    hw: tuple[int, int],
 ) -> None:
     model, session, names = exported
     batch = images(count, hw, seed=5)
@@ -345,6 +402,11 @@ def test_the_exported_graph_agrees_with_torch(
     outputs = dict(zip(names, session.run(None, {"image": batch.numpy()}), strict=True))
     for key, value in eager.items():
         assert outputs[f"{name}.{key}"].dtype == value.numpy().dtype
-        np.testing.assert_allclose(outputs[f"{name}.{key}"], value.numpy(), rtol=1e-5, atol=1e-3 if key == "boxes" else 1e-5)
+        np.testing.assert_allclose(
+            outputs[f"{name}.{key}"],
+            value.numpy(),
+            rtol=1e-5,
+            atol=1e-3 if key == "boxes" else 1e-5,
+        )
     if "boxes" in eager:
         assert (eager["scores"] > 0).sum() > 10 * count

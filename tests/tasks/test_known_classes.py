@@ -1,4 +1,6 @@
-"""Metrics of samples whose dataset does not know all classes, by hand; and the classes of one head."""
+"""Metrics of samples whose dataset does not know all classes, by hand; and the classes of one
+head.
+"""
 
 import io
 import math
@@ -28,7 +30,12 @@ from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.heads import Linear
 from mtl_ray.tasks.detection.config import RetinaNetHead
 from mtl_ray.tasks.detection.decode import Detections
-from mtl_ray.tasks.head_classes import HeadClasses, head_metric, head_vocabulary, numbered_vocabulary
+from mtl_ray.tasks.head_classes import (
+    HeadClasses,
+    head_metric,
+    head_vocabulary,
+    numbered_vocabulary,
+)
 from mtl_ray.tasks.segmentation.config import FcnHead
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 from mtl_ray.tasks.task import HeadKind, Metric
@@ -46,14 +53,18 @@ class Data:
     """A dataset of some classes, as ``class_converter`` wants to know it."""
 
     def __init__(self, *names: str) -> None:
-        self.vocabulary = Vocabulary(classes=dict.fromkeys(("labels", "instances", "semantic"), names))
+        self.vocabulary = Vocabulary(
+            classes=dict.fromkeys(("labels", "instances", "semantic"), names)
+        )
         self.annotations = {kind.name: kind for kind in (LABELS, INSTANCES, SEMANTIC)}
 
 
 def objects(*classes: int) -> Instances:
     """Objects side by side, 10 pixels each."""
     count = len(classes)
-    boxes = np.array([[10 * place, 0, 10 * place + 10, 10] for place in range(count)], np.float32).reshape(-1, 4)
+    boxes = np.array(
+        [[10 * place, 0, 10 * place + 10, 10] for place in range(count)], np.float32
+    ).reshape(-1, 4)
     none = np.zeros(count, np.bool_)
     return Instances(
         boxes_xyxy=boxes,
@@ -74,7 +85,9 @@ def png(rows: list[list[int]]) -> bytes:
 
 def sample(known: np.ndarray | None, **annotations: Any) -> Sample:
     found = image_sample(key="k", image=b"", height=10, width=40).with_annotations(**annotations)
-    return found if known is None else replace(found, known_classes=dict.fromkeys(annotations, known))
+    return (
+        found if known is None else replace(found, known_classes=dict.fromkeys(annotations, known))
+    )
 
 
 def detections(*found: tuple[int, int, float]) -> Detections:
@@ -91,7 +104,9 @@ def labels(*scores: float, exclusive: bool = False) -> LabelScores:
     return LabelScores(scores=np.array(scores, np.float32), exclusive=exclusive)
 
 
-def counted(head: HeadKind, *pairs: tuple[Sample, Any], vocabulary: Vocabulary = RUN) -> Metric[Any]:
+def counted(
+    head: HeadKind, *pairs: tuple[Sample, Any], vocabulary: Vocabulary = RUN
+) -> Metric[Any]:
     metric = head_metric(head, vocabulary)
     for each, prediction in pairs:
         metric.update(each, prediction)
@@ -102,7 +117,9 @@ def counted(head: HeadKind, *pairs: tuple[Sample, Any], vocabulary: Vocabulary =
 
 
 def test_detections_of_an_unknown_class_are_left_out() -> None:
-    """A fox is found on an image whose dataset does not know foxes, and one on an image whose dataset does and has none there."""
+    """A fox is found on an image whose dataset does not know foxes, and one on an image whose
+    dataset does and has none there.
+    """
     unknown = sample(CAT_DOG, instances=objects(0)), detections((1, 2, 0.9), (0, 0, 0.8))
     known = sample(DOG_FOX, instances=objects(2)), detections((0, 2, 0.7))
     right = counted(RetinaNetHead(), unknown, known)
@@ -116,15 +133,23 @@ def test_detections_of_an_unknown_class_are_left_out() -> None:
 def test_of_an_image_with_one_label_the_best_known_class_counts() -> None:
     metric = counted(
         LinearHead(),
-        (sample(CAT_DOG, labels=np.array([1])), labels(0.1, 0.3, 0.6, exclusive=True)),  # fox does not count: right
-        (sample(CAT_DOG, labels=np.array([0])), labels(0.1, 0.3, 0.6, exclusive=True)),  # dog: wrong
+        (
+            sample(CAT_DOG, labels=np.array([1])),
+            labels(0.1, 0.3, 0.6, exclusive=True),
+        ),  # fox does not count: right
+        (
+            sample(CAT_DOG, labels=np.array([0])),
+            labels(0.1, 0.3, 0.6, exclusive=True),
+        ),  # dog: wrong
         (sample(None, labels=np.array([1])), labels(0.1, 0.3, 0.6, exclusive=True)),  # fox: wrong
     )
     assert metric.result()["top1"] == pytest.approx(1 / 3)
     charts = metric.charts()
     assert charts.confusion is not None
     assert charts.confusion.counts.tolist() == [[0, 1, 0], [0, 1, 1], [0, 0, 0]]
-    nobody = counted(LinearHead(), (sample(CAT_DOG, labels=np.array([1])), labels(0.1, 0.3, 0.6, exclusive=True)))
+    nobody = counted(
+        LinearHead(), (sample(CAT_DOG, labels=np.array([1])), labels(0.1, 0.3, 0.6, exclusive=True))
+    )
     assert all(math.isnan(value) for value in nobody.per_class()["fox"].values())
 
 
@@ -136,14 +161,22 @@ def test_scores_of_unknown_classes_do_not_count_for_any_number_of_labels() -> No
         (sample(None, labels=np.array([1])), labels(0.4, 0.9, 0.1)),
     )
     table = metric.per_class()
-    assert (table["cat"]["AP"], table["cat"]["precision"]) == (1, 1)  # the 0.7 of the second image does not count
+    assert (table["cat"]["AP"], table["cat"]["precision"]) == (
+        1,
+        1,
+    )  # the 0.7 of the second image does not count
     assert (table["dog"]["AP"], table["dog"]["precision"]) == (1, 0.5)
-    assert (table["fox"]["AP"], table["fox"]["precision"]) == (1, 1)  # nor does the 0.8 of the first
+    assert (table["fox"]["AP"], table["fox"]["precision"]) == (
+        1,
+        1,
+    )  # nor does the 0.8 of the first
     assert metric.result()["micro_precision"] == pytest.approx(3 / 4)
     other = counted(MultilabelHead(), (sample(None, labels=np.array([2])), labels(0.1, 0.1, 0.75)))
     metric.merge(other)
     assert metric.per_class()["fox"]["AP"] == 1
-    nobody = counted(MultilabelHead(), (sample(CAT_DOG, labels=np.array([0])), labels(0.9, 0.2, 0.8)))
+    nobody = counted(
+        MultilabelHead(), (sample(CAT_DOG, labels=np.array([0])), labels(0.9, 0.2, 0.8))
+    )
     assert all(math.isnan(value) for value in nobody.per_class()["fox"].values())
 
 
@@ -152,7 +185,9 @@ def test_pixels_predicted_as_an_unknown_class_do_not_count() -> None:
     found = SemanticMap(classes=np.array([[0, 2, 1, 0]], np.uint8))
     metric = counted(FcnHead(), (sample(CAT_DOG, semantic=truth), found))
     table = metric.per_class()
-    assert table["cat"]["IoU"] == pytest.approx(1 / 2)  # one right, one of dog's; the pixel of fox is not there
+    assert table["cat"]["IoU"] == pytest.approx(
+        1 / 2
+    )  # one right, one of dog's; the pixel of fox is not there
     assert table["dog"]["IoU"] == pytest.approx(1 / 2)
     assert math.isnan(table["fox"]["IoU"])
     assert metric.result()["aAcc"] == pytest.approx(2 / 3)
@@ -161,19 +196,30 @@ def test_pixels_predicted_as_an_unknown_class_do_not_count() -> None:
 
 def test_the_class_converter_says_which_classes_a_dataset_knows() -> None:
     convert, unknown = class_converter(Data("fox", "dog", "elk"), RUN)
-    turned = convert(sample(None, labels=np.array([0, 2]), instances=objects(1, 2, 0), semantic=png([[0, 1, 2, 255]])))
+    turned = convert(
+        sample(
+            None,
+            labels=np.array([0, 2]),
+            instances=objects(1, 2, 0),
+            semantic=png([[0, 1, 2, 255]]),
+        )
+    )
     assert unknown == ["labels: elk", "instances: elk", "semantic: elk"]
     assert turned.labels is not None and turned.labels.tolist() == [2]  # noqa: PT018
     assert turned.instances is not None and turned.instances.classes.tolist() == [1, 2]  # noqa: PT018
     assert turned.semantic is not None
     assert decode_semantic(turned.semantic).tolist() == [[2, 1, 255, 255]]
-    assert {kind: known.tolist() for kind, known in turned.known_classes.items()} == dict.fromkeys(RUN.classes, DOG_FOX.tolist())
+    assert {kind: known.tolist() for kind, known in turned.known_classes.items()} == dict.fromkeys(
+        RUN.classes, DOG_FOX.tolist()
+    )
     whole = sample(None, labels=np.array([0]))
     assert class_converter(Data("cat", "dog", "fox"), RUN)[0](whole) is whole
     assert class_converter(Data("fox", "cat", "dog"), RUN)[0](whole).known_classes == {}
 
 
-def test_a_damaged_map_passes_the_class_converter_so_that_it_is_named_as_an_invalid_sample() -> None:
+def test_a_damaged_map_passes_the_class_converter_so_that_it_is_named_as_an_invalid_sample() -> (
+    None
+):
     damaged = sample(None, semantic=b"no PNG")
     assert class_converter(Data("dog", "fox"), RUN)[0](damaged).semantic == b"no PNG"
 
@@ -183,12 +229,21 @@ def test_smoothing_is_over_the_known_classes_and_that_of_torch_where_all_are_kno
     head = Linear(LinearHead(smoothing=0.3), {"G5": 4}, 3).eval()
     features = {"G5": torch.rand(2, 4)}
     context = Context(inputs={})
-    targets = {"present": torch.tensor([[0.0, 1, 0], [0, 1, 0]]), "annotated": torch.tensor([True, True])}
+    targets = {
+        "present": torch.tensor([[0.0, 1, 0], [0, 1, 0]]),
+        "annotated": torch.tensor([True, True]),
+    }
     logits, wanted = head.logits(features), torch.tensor([1, 1])
-    value, _ = head.losses(features, targets | {"known_classes": torch.ones(2, 3, dtype=torch.bool)}, context)["class"]
+    value, _ = head.losses(
+        features, targets | {"known_classes": torch.ones(2, 3, dtype=torch.bool)}, context
+    )["class"]
     assert value == F.cross_entropy(logits, wanted, reduction="none", label_smoothing=0.3).sum()
-    value, _ = head.losses(features, targets | {"known_classes": torch.tensor([[True, True, False]] * 2)}, context)["class"]
-    torch.testing.assert_close(value, F.cross_entropy(logits[:, :2], wanted, reduction="sum", label_smoothing=0.3))
+    value, _ = head.losses(
+        features, targets | {"known_classes": torch.tensor([[True, True, False]] * 2)}, context
+    )["class"]
+    torch.testing.assert_close(
+        value, F.cross_entropy(logits[:, :2], wanted, reduction="sum", label_smoothing=0.3)
+    )
 
 
 # The classes of one head.
@@ -205,13 +260,19 @@ def test_the_vocabulary_of_a_head_has_its_classes_in_its_order() -> None:
 
 
 def test_an_unknown_class_is_named_with_the_option_and_those_that_are_near() -> None:
-    with pytest.raises(ValueError, match=r"model\.heads\.boxes\.classes: 'doog' is no class of the instances .*: .* dog"):
+    with pytest.raises(
+        ValueError,
+        match=r"model\.heads\.boxes\.classes: 'doog' is no class of the instances .*: .* dog",
+    ):
         head_vocabulary(RetinaNetHead(classes=("cat", "doog")), RUN, "boxes")
 
 
 def test_numbered_classes_have_those_that_a_head_names() -> None:
     heads = [RetinaNetHead(classes=("fox", "cat")), RetinaNetHead(), LinearHead()]
-    assert numbered_vocabulary(heads, 4).classes == {"instances": ("fox", "cat", "0", "1"), "labels": ("0", "1", "2", "3")}
+    assert numbered_vocabulary(heads, 4).classes == {
+        "instances": ("fox", "cat", "0", "1"),
+        "labels": ("0", "1", "2", "3"),
+    }
 
 
 @pytest.mark.parametrize("classes", [[], ["cat", "cat"]])
@@ -221,18 +282,32 @@ def test_a_list_of_classes_names_each_once(classes: list[str]) -> None:
 
 
 def test_ground_truth_is_measured_in_the_classes_of_the_head() -> None:
-    """Two heads of one kind, on the same samples of the run; a dataset that knows none of a head's classes is not annotated for it."""
+    """Two heads of one kind, on the same samples of the run; a dataset that knows none of a
+    head's classes is not annotated for it.
+    """
     run = sample(None, instances=objects(0, 1, 2))
     cats = sample(CAT_DOG, instances=objects(0))
-    fox = counted(RetinaNetHead(classes=("fox",)), (run, detections((2, 0, 0.9))), (cats, detections((0, 0, 0.99))))
+    fox = counted(
+        RetinaNetHead(classes=("fox",)),
+        (run, detections((2, 0, 0.9))),
+        (cats, detections((0, 0, 0.99))),
+    )
     assert fox.result()["mAP"] == pytest.approx(1)
     assert fox.per_class()["fox"]["objects"] == 1
-    dogs = counted(RetinaNetHead(classes=("dog", "cat")), (run, detections((0, 1, 0.9), (1, 0, 0.8), (2, 0, 0.95))))
+    dogs = counted(
+        RetinaNetHead(classes=("dog", "cat")),
+        (run, detections((0, 1, 0.9), (1, 0, 0.8), (2, 0, 0.95))),
+    )
     assert dogs.per_class()["cat"]["mAP"] == pytest.approx(1)
     assert dogs.per_class()["dog"]["mAP"] == pytest.approx(0.5)
     narrowed = HeadClasses.of(RetinaNetHead(classes=("fox", "dog")), RUN).sample(cats)
     assert narrowed.known_classes["instances"].tolist() == [False, True]
-    assert HeadClasses.of(FcnHead(classes=("fox",)), RUN).sample(sample(CAT_DOG, semantic=png([[0, 1]]))).semantic is None
+    assert (
+        HeadClasses.of(FcnHead(classes=("fox",)), RUN)
+        .sample(sample(CAT_DOG, semantic=png([[0, 1]])))
+        .semantic
+        is None
+    )
 
 
 def test_predictions_files_keep_the_classes_of_heads(tmp_path: Any) -> None:
@@ -242,5 +317,11 @@ def test_predictions_files_keep_the_classes_of_heads(tmp_path: Any) -> None:
     uri = str(tmp_path / "predictions.arrow")
     write_arrow(uri, rows_to_table([sample(None)], [row], heads), heads, RUN)
     stored = read_arrow(uri)
-    assert {name: head.classes for name, head in stored.heads.items()} == {"all": None, "some": ("fox", "dog")}
-    assert head_vocabulary(stored.heads["some"], stored.vocabulary).classes["instances"] == ("fox", "dog")
+    assert {name: head.classes for name, head in stored.heads.items()} == {
+        "all": None,
+        "some": ("fox", "dog"),
+    }
+    assert head_vocabulary(stored.heads["some"], stored.vocabulary).classes["instances"] == (
+        "fox",
+        "dog",
+    )

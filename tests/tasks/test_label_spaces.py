@@ -1,4 +1,6 @@
-"""Two datasets with overlapping classes, and two heads with different ones: from the splits to what a server answers."""
+"""Two datasets with overlapping classes, and two heads with different ones: from the splits to
+what a server answers.
+"""
 
 import json
 from dataclasses import replace
@@ -49,15 +51,31 @@ def write_dataset(uri: str, names: tuple[str, str], count: int, seed: int) -> st
     """The pictures of the tiny split, with two classes of each kind."""
     rng = np.random.default_rng(seed)
     classes = dict.fromkeys(("labels", "instances", "semantic"), names)
-    entry = write_shard(uri, shard_name("one", 0), [_of_two(sample(rng, f"{names}-{number}")) for number in range(count)])
-    publish_manifest(uri, [entry], name="one", vocabulary=Vocabulary(classes=classes, exclusive_labels=True), shuffled=True, provenance={})
+    entry = write_shard(
+        uri,
+        shard_name("one", 0),
+        [_of_two(sample(rng, f"{names}-{number}")) for number in range(count)],
+    )
+    publish_manifest(
+        uri,
+        [entry],
+        name="one",
+        vocabulary=Vocabulary(classes=classes, exclusive_labels=True),
+        shuffled=True,
+        provenance={},
+    )
     return uri
 
 
 def _of_two(found: Sample) -> Sample:
     assert found.labels is not None
     assert found.instances is not None
-    objects = replace(found.instances, classes=found.instances.classes % 2, crowd=np.zeros(1, bool), difficult=np.zeros(1, bool))
+    objects = replace(
+        found.instances,
+        classes=found.instances.classes % 2,
+        crowd=np.zeros(1, bool),
+        difficult=np.zeros(1, bool),
+    )
     return found.with_annotations(labels=found.labels % 2, instances=objects)
 
 
@@ -67,7 +85,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
     given = values(folder, folder / "runs")
     given["model"]["heads"] = json.loads(json.dumps(HEADS))
     for part, count in (("train", 8), ("val", 5)):
-        given["data"][part] = {"uri": [write_dataset(str(folder / part / name), names, count, 1) for name, names in DATASETS.items()]}
+        given["data"][part] = {
+            "uri": [
+                write_dataset(str(folder / part / name), names, count, 1)
+                for name, names in DATASETS.items()
+            ]
+        }
     return config_from(given, "schedule.steps=3", "schedule.evaluate_every_steps=3", "data.batch=8")
 
 
@@ -83,7 +106,9 @@ def bundle(trained: str, config: ExperimentConfig) -> str:
     made = export(trained, f"{trained}-bundle", ExportConfig(samples=2))
     assert not made.parity.failures
     assert made.samples == config.data.val.uri[0]
-    assert {pair.head for pair in made.parity.metrics} == HEADS.keys() - {"foxes"}  # which this dataset does not know
+    assert {pair.head for pair in made.parity.metrics} == HEADS.keys() - {
+        "foxes"
+    }  # which this dataset does not know
     return made.uri
 
 
@@ -97,19 +122,30 @@ def test_a_batch_of_both_datasets_says_what_each_knows(config: ExperimentConfig)
 
 
 def test_a_dataset_teaches_no_class_that_it_does_not_know(config: ExperimentConfig) -> None:
-    """The batch of one dataset in a run of both: its gradient for the other's class is zero, in every head that has it."""
+    """The batch of one dataset in a run of both: its gradient for the other's class is zero, in
+    every head that has it.
+    """
     loader = Loader(config.data, seed=0)
     batch = next(iter(loader))
     of_a = [place for place, key in enumerate(batch.keys) if "cat" in key]
     assert 0 < len(of_a) < len(batch.keys)
     taken = Batch(
         inputs={name: value[of_a] for name, value in batch.inputs.items()},
-        targets={kind: {name: value[of_a] for name, value in target.items()} for kind, target in batch.targets.items()},
+        targets={
+            kind: {name: value[of_a] for name, value in target.items()}
+            for kind, target in batch.targets.items()
+        },
         keys=(),
     )
     model = build_model(config.model, loader.vocabulary)
     torch.stack([value for value, _ in model.losses(taken).values()]).sum().backward()
-    of_head = {"boxes": RUN, "foxes": ("fox",), "labels": RUN, "turned": ("fox", "cat"), "maps": ("fox", "dog")}
+    of_head = {
+        "boxes": RUN,
+        "foxes": ("fox",),
+        "labels": RUN,
+        "turned": ("fox", "cat"),
+        "maps": ("fox", "dog"),
+    }
     for name, names in of_head.items():
         gradients = torch.cat(CLASS_GRADIENTS[HEADS[name]["type"]](model.heads[name]))
         assert not gradients[:, names.index("fox")].any(), name
@@ -117,14 +153,18 @@ def test_a_dataset_teaches_no_class_that_it_does_not_know(config: ExperimentConf
             assert gradients[:, names.index("cat")].any(), name
 
 
-def test_two_heads_of_one_kind_are_evaluated_in_their_own_classes(trained: str, bundle: str, config: ExperimentConfig) -> None:
+def test_two_heads_of_one_kind_are_evaluated_in_their_own_classes(
+    trained: str, bundle: str, config: ExperimentConfig
+) -> None:
     uris = config.data.val.uri
     assert isinstance(uris, tuple)
     tables = {}
     for name, uri in zip(DATASETS, uris, strict=True):
         report, part = evaluate(EvaluationRequest(target=bundle, data=uri))
         tables[name] = {head: metric.per_class() for head, metric in part.metrics.items()}
-        again, _ = evaluate(EvaluationRequest(target=write_results(f"{trained}-{name}", report, part)[1], data=uri))
+        again, _ = evaluate(
+            EvaluationRequest(target=write_results(f"{trained}-{name}", report, part)[1], data=uri)
+        )
         assert again.figures == pytest.approx(report.figures, nan_ok=True)
         checkpoint, _ = evaluate(EvaluationRequest(target=trained, data=uri))
         assert checkpoint.figures == pytest.approx(report.figures, abs=1e-4, nan_ok=True)
@@ -143,7 +183,9 @@ def test_two_heads_of_one_kind_are_evaluated_in_their_own_classes(trained: str, 
     assert {entry["category_id"] for entry in stored} == {DATASETS["b"].index("fox")}
 
 
-def test_a_server_answers_with_the_names_of_each_head(bundle: str, config: ExperimentConfig, tmp_path: Path) -> None:
+def test_a_server_answers_with_the_names_of_each_head(
+    bundle: str, config: ExperimentConfig, tmp_path: Path
+) -> None:
     predictor = BundlePredictor(bundle, threads=1)
     assert predictor.vocabulary.classes["instances"] == RUN
     served = describe_model("one", predictor)["heads"]
@@ -172,9 +214,18 @@ def test_a_server_answers_with_the_names_of_each_head(bundle: str, config: Exper
     assert endpoint.heads["boxes"].classes is None
 
 
-def test_a_class_that_no_dataset_has_is_refused_before_the_first_step(config: ExperimentConfig) -> None:
-    wrong = replace(config, model=replace(config.model, heads={"boxes": RetinaNetHead(levels=("C3",), classes=("fax",))}))
-    with pytest.raises(ValueError, match=r"model\.heads\.boxes\.classes: 'fax' is no class of the instances .*fox"):
+def test_a_class_that_no_dataset_has_is_refused_before_the_first_step(
+    config: ExperimentConfig,
+) -> None:
+    wrong = replace(
+        config,
+        model=replace(
+            config.model, heads={"boxes": RetinaNetHead(levels=("C3",), classes=("fax",))}
+        ),
+    )
+    with pytest.raises(
+        ValueError, match=r"model\.heads\.boxes\.classes: 'fax' is no class of the instances .*fox"
+    ):
         run(replace(wrong, runtime=replace(config.runtime, name="wrong")), RunContext())
 
 
@@ -182,4 +233,6 @@ def test_further_arrays_of_a_batch_are_asked_for_by_heads() -> None:
     class Masks(RetinaNetHead):
         fields = frozenset({"masks"})
 
-    assert batch_fields({"a": RetinaNetHead(), "b": Masks(levels=("C3",))}) == {"instances": frozenset({"masks"})}
+    assert batch_fields({"a": RetinaNetHead(), "b": Masks(levels=("C3",))}) == {
+        "instances": frozenset({"masks"})
+    }

@@ -18,14 +18,22 @@ SEEDS = st.integers(0, 10**6)
 
 
 def sample(labels: list[int] | None) -> Sample:
-    return image_sample(key="k", image=b"", height=1, width=1, labels=None if labels is None else np.array(labels, np.int64))
+    return image_sample(
+        key="k",
+        image=b"",
+        height=1,
+        width=1,
+        labels=None if labels is None else np.array(labels, np.int64),
+    )
 
 
 def exclusive(truth: list[int], scores: list[list[float]]) -> ExclusiveMetric:
     counted = CLASSIFICATION.metric(LinearHead(), VOCABULARY)
     assert isinstance(counted, ExclusiveMetric)
     for label, row in zip(truth, scores, strict=True):
-        counted.update(sample([label]), LabelScores(scores=np.array(row, np.float32), exclusive=True))
+        counted.update(
+            sample([label]), LabelScores(scores=np.array(row, np.float32), exclusive=True)
+        )
     return counted
 
 
@@ -33,7 +41,10 @@ def multilabel(truth: np.ndarray, scores: np.ndarray) -> MultilabelMetric:
     counted = CLASSIFICATION.metric(MultilabelHead(), VOCABULARY)
     assert isinstance(counted, MultilabelMetric)
     for present, row in zip(truth, scores, strict=True):
-        counted.update(sample(np.flatnonzero(present).tolist()), LabelScores(scores=row.astype(np.float32), exclusive=False))
+        counted.update(
+            sample(np.flatnonzero(present).tolist()),
+            LabelScores(scores=row.astype(np.float32), exclusive=False),
+        )
     return counted
 
 
@@ -45,7 +56,9 @@ def test_exclusive_figures_are_those_of_sklearn(seed: int) -> None:
     scores[np.arange(60), truth] += rng.random(60) * 0.5
     counted = exclusive(truth.tolist(), scores.tolist())
     best = scores.argmax(1)
-    precision, recall, f1, _ = precision_recall_fscore_support(truth, best, labels=range(7), zero_division=0)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        truth, best, labels=range(7), zero_division=0
+    )
     result = counted.result()
     assert result["top1"] == pytest.approx((best == truth).mean())
     rank = np.argsort(-scores.astype(np.float32), axis=1, kind="stable")[:, :5]
@@ -61,7 +74,11 @@ def test_exclusive_figures_are_those_of_sklearn(seed: int) -> None:
 def test_multilabel_figures_are_those_of_sklearn(seed: int) -> None:
     rng = np.random.default_rng(seed)
     truth = rng.random((50, 7)) < np.linspace(0, 0.6, 7)
-    scores = np.clip(truth * rng.random((50, 7)) + rng.random((50, 7)) * 0.5, 0, 1).round(1).astype(np.float32)
+    scores = (
+        np.clip(truth * rng.random((50, 7)) + rng.random((50, 7)) * 0.5, 0, 1)
+        .round(1)
+        .astype(np.float32)
+    )
     counted = multilabel(truth, scores)
     table, result = counted.per_class(), counted.result()
     known = []
@@ -72,7 +89,9 @@ def test_multilabel_figures_are_those_of_sklearn(seed: int) -> None:
         else:
             assert np.isnan(table[name]["AP"])
     assert result["mAP"] == pytest.approx(np.mean(known))
-    assert result["micro_f1"] == pytest.approx(f1_score(truth, scores >= 0.5, average="micro", zero_division=0))
+    assert result["micro_f1"] == pytest.approx(
+        f1_score(truth, scores >= 0.5, average="micro", zero_division=0)
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -80,10 +99,17 @@ def test_multilabel_figures_are_those_of_sklearn(seed: int) -> None:
 def test_merging_any_split_is_one_pass(seed: int, cut: int) -> None:
     rng = np.random.default_rng(seed)
     truth, scores = rng.integers(0, 7, 20), rng.random((20, 7)).round(1)
-    first, second = exclusive(truth[:cut].tolist(), scores[:cut].tolist()), exclusive(truth[cut:].tolist(), scores[cut:].tolist())
-    second.confusion.flags.writeable = False  # as the arrays are that come back from another process
+    first, second = (
+        exclusive(truth[:cut].tolist(), scores[:cut].tolist()),
+        exclusive(truth[cut:].tolist(), scores[cut:].tolist()),
+    )
+    second.confusion.flags.writeable = (
+        False  # as the arrays are that come back from another process
+    )
     second.merge(first)
-    assert second.result() == pytest.approx(exclusive(truth.tolist(), scores.tolist()).result(), nan_ok=True)
+    assert second.result() == pytest.approx(
+        exclusive(truth.tolist(), scores.tolist()).result(), nan_ok=True
+    )
     many = rng.random((20, 7)) < 0.3
     left, right = multilabel(many[:cut], scores[:cut]), multilabel(many[cut:], scores[cut:])
     right.merge(left)

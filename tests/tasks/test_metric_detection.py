@@ -1,4 +1,6 @@
-"""Average precision is the reference's to the last digit, merges in any order, and VOC's is what a plain loop finds."""
+"""Average precision is the reference's to the last digit, merges in any order, and VOC's is what
+a plain loop finds.
+"""
 
 import dataclasses
 import random
@@ -29,7 +31,9 @@ def measured(images: list[ScoredImage], names: tuple[str, ...] = NAMES) -> Detec
 
 
 def same(first: Mapping[str, float], second: Mapping[str, float]) -> bool:
-    return first.keys() == second.keys() and all(np.array_equal(first[key], second[key], equal_nan=True) for key in first)
+    return first.keys() == second.keys() and all(
+        np.array_equal(first[key], second[key], equal_nan=True) for key in first
+    )
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
@@ -52,7 +56,9 @@ def test_the_comparison_can_fail(kind: CocoKind) -> None:
     crowd_lost = [
         image._replace(
             ground_truth=dataclasses.replace(
-                image.ground_truth, crowd=np.zeros_like(image.ground_truth.crowd), areas=image.ground_truth.areas / 2
+                image.ground_truth,
+                crowd=np.zeros_like(image.ground_truth.crowd),
+                areas=image.ground_truth.areas / 2,
             )
         )
         for image in images
@@ -64,12 +70,21 @@ def test_the_comparison_can_fail(kind: CocoKind) -> None:
 def test_masks_without_boxes_have_their_own_area() -> None:
     images = random_images(5)
     bare = [
-        image._replace(predicted=dataclasses.replace(image.predicted, boxes_xyxy=image.predicted.boxes_xyxy * np.nan)) for image in images
+        image._replace(
+            predicted=dataclasses.replace(
+                image.predicted, boxes_xyxy=image.predicted.boxes_xyxy * np.nan
+            )
+        )
+        for image in images
     ]
-    np.testing.assert_allclose(coco_curves("segm", bare, 3).precision, reference("segm", bare, 3)[0], atol=1e-9)
+    np.testing.assert_allclose(
+        coco_curves("segm", bare, 3).precision, reference("segm", bare, 3)[0], atol=1e-9
+    )
     result = measured(bare).result()
     assert result["segm_mAP"] > 0
-    assert all(name.startswith(("segm_", "keypoints_")) for name in result), "what was not measured has no figure"
+    assert all(name.startswith(("segm_", "keypoints_")) for name in result), (
+        "what was not measured has no figure"
+    )
     chart = measured(bare).charts()
     assert chart.confusion is None
     assert chart.precision_recall is not None
@@ -103,11 +118,20 @@ def test_what_need_not_be_found_counts_neither_way(kind: str) -> None:
 
 
 def test_an_object_without_a_mask_is_ignored_among_masks() -> None:
-    image = next(image for image in random_images(2) if len(image.ground_truth) > 1 and not image.ground_truth.crowd.any())
+    image = next(
+        image
+        for image in random_images(2)
+        if len(image.ground_truth) > 1 and not image.ground_truth.crowd.any()
+    )
     masks = image.ground_truth.masks
     assert masks is not None
     found = dataclasses.replace(
-        detections(image.ground_truth.boxes_xyxy.tolist(), [0.9] * len(masks), image.ground_truth.classes.tolist()), masks=masks
+        detections(
+            image.ground_truth.boxes_xyxy.tolist(),
+            [0.9] * len(masks),
+            image.ground_truth.classes.tolist(),
+        ),
+        masks=masks,
     )
     undrawn = dataclasses.replace(image.ground_truth, masks=(b"", *masks[1:]))
     result = measured([image._replace(ground_truth=undrawn, predicted=found)]).result()
@@ -131,14 +155,19 @@ def test_equal_scores_are_met_in_the_order_of_the_numbers_in_the_keys() -> None:
     box = [10.0, 10, 60, 60]
     right = ScoredImage("b/9\u00b2.jpg", 99, 99, instances([box]), detections([box], [0.5]))
     wrong = ScoredImage("b/10.jpg", 99, 99, instances([box]), detections([[0, 0, 5, 5]], [0.5]))
-    first_right, first_wrong = measured([wrong, right], ("a",)), measured([right._replace(key="b/11.jpg"), wrong], ("a",))
+    first_right, first_wrong = (
+        measured([wrong, right], ("a",)),
+        measured([right._replace(key="b/11.jpg"), wrong], ("a",)),
+    )
     assert first_right.result()["voc_mAP"] == pytest.approx(0.5)
     assert first_wrong.result()["voc_mAP"] == pytest.approx(0.25)
 
 
 def test_nothing_annotated_is_nan() -> None:
     metric = DetectionMetric(NAMES)
-    metric.update(sample_of(random_images(0)[0]).with_annotations(instances=None), detections([], []))
+    metric.update(
+        sample_of(random_images(0)[0]).with_annotations(instances=None), detections([], [])
+    )
     assert not metric.images
     assert all(np.isnan(value) for value in metric.result().values())
     empty = measured([ScoredImage("a", 9, 9, instances([]), detections([[1, 1, 3, 3]], [0.5]))])
@@ -155,13 +184,21 @@ def plain_voc(images: list[ScoredImage], label: int) -> tuple[float, float, floa
             if image.predicted.classes[n] == label
         )
     )
-    wanted = sum(int(((image.ground_truth.classes == label) & ~image.ground_truth.crowd).sum()) for image in images)
+    wanted = sum(
+        int(((image.ground_truth.classes == label) & ~image.ground_truth.crowd).sum())
+        for image in images
+    )
     taken: set[tuple[int, int]] = set()
     marks: list[bool] = []
     for _, i, n in pool:
         truth = images[i].ground_truth
         overlaps = [
-            (iou_matrix(images[i].predicted.boxes_xyxy[n : n + 1], truth.boxes_xyxy[m : m + 1])[0, 0], -m)
+            (
+                iou_matrix(images[i].predicted.boxes_xyxy[n : n + 1], truth.boxes_xyxy[m : m + 1])[
+                    0, 0
+                ],
+                -m,
+            )
             for m in range(len(truth))
             if truth.classes[m] == label
         ]
@@ -174,8 +211,13 @@ def plain_voc(images: list[ScoredImage], label: int) -> tuple[float, float, floa
     for seen, mark in enumerate(marks, 1):
         hits += mark
         curve.append((hits / wanted, hits / seen))
-    area = sum((r - (curve[k - 1][0] if k else 0.0)) * max(p for _, p in curve[k:]) for k, (r, _) in enumerate(curve))
-    eleven = sum(max((p for r, p in curve if r >= level / 10), default=0.0) for level in range(11)) / 11
+    area = sum(
+        (r - (curve[k - 1][0] if k else 0.0)) * max(p for _, p in curve[k:])
+        for k, (r, _) in enumerate(curve)
+    )
+    eleven = (
+        sum(max((p for r, p in curve if r >= level / 10), default=0.0) for level in range(11)) / 11
+    )
     return area, eleven, hits / wanted
 
 
@@ -185,9 +227,14 @@ def test_voc_is_what_a_plain_loop_finds(seed: int) -> None:
     images = random_images(seed)
     table = voc_table(images, 4)
     for label in range(4):
-        if any(((image.ground_truth.classes == label) & ~image.ground_truth.crowd).any() for image in images):
+        if any(
+            ((image.ground_truth.classes == label) & ~image.ground_truth.crowd).any()
+            for image in images
+        ):
             area, eleven, recall = plain_voc(images, label)
-            assert (table.area[label], table.eleven[label], table.recall[label]) == pytest.approx((area, eleven, recall))
+            assert (table.area[label], table.eleven[label], table.recall[label]) == pytest.approx(
+                (area, eleven, recall)
+            )
         else:
             assert np.isnan(table.area[label])
             assert np.isnan(table.recall[label])
@@ -195,7 +242,13 @@ def test_voc_is_what_a_plain_loop_finds(seed: int) -> None:
 
 def test_voc_counts_a_second_hit_as_wrong() -> None:
     box = [10.0, 10, 60, 60]
-    image = ScoredImage("a", 99, 99, instances([box]), detections([box, box, [200, 200, 210, 210]], [0.9, 0.8, 0.95]))
+    image = ScoredImage(
+        "a",
+        99,
+        99,
+        instances([box]),
+        detections([box, box, [200, 200, 210, 210]], [0.9, 0.8, 0.95]),
+    )
     table = voc_table([image], 1)
     assert table.area[0] == table.eleven[0] == pytest.approx(0.5)
     assert table.recall[0] == 1.0

@@ -21,7 +21,9 @@ VOCABULARY = Vocabulary(classes={"semantic": ("sky", "road", "tree", "unseen")})
 
 def sample(truth: NDArray[np.uint8], key: str = "a") -> Sample:
     _, png = cv2.imencode(".png", truth)
-    return image_sample(key=key, image=b"", height=truth.shape[0], width=truth.shape[1], semantic=png.tobytes())
+    return image_sample(
+        key=key, image=b"", height=truth.shape[0], width=truth.shape[1], semantic=png.tobytes()
+    )
 
 
 def random_pair(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -53,12 +55,20 @@ def test_figures_are_a_plain_count(seed: int) -> None:
         both, either = int((mine & theirs).sum()), int((mine | theirs).sum())
         right += both
         assert table[name]["IoU"] == pytest.approx(both / either if either else np.nan, nan_ok=True)
-        assert table[name]["Dice"] == pytest.approx(2 * both / (mine.sum() + theirs.sum()) if either else np.nan, nan_ok=True)
-        assert table[name]["Acc"] == pytest.approx(both / mine.sum() if mine.any() else np.nan, nan_ok=True)
+        assert table[name]["Dice"] == pytest.approx(
+            2 * both / (mine.sum() + theirs.sum()) if either else np.nan, nan_ok=True
+        )
+        assert table[name]["Acc"] == pytest.approx(
+            both / mine.sum() if mine.any() else np.nan, nan_ok=True
+        )
     result = measured([seed]).result()
-    assert result["aAcc"] == pytest.approx(right / known.sum() if known.any() else np.nan, nan_ok=True)
+    assert result["aAcc"] == pytest.approx(
+        right / known.sum() if known.any() else np.nan, nan_ok=True
+    )
     values = [table[name]["IoU"] for name in table]
-    assert result["mIoU"] == pytest.approx(np.nanmean(values) if np.isfinite(values).any() else np.nan, nan_ok=True)
+    assert result["mIoU"] == pytest.approx(
+        np.nanmean(values) if np.isfinite(values).any() else np.nan, nan_ok=True
+    )
 
 
 def test_a_class_that_is_nowhere_is_left_out_and_one_only_predicted_counts_zero() -> None:
@@ -104,7 +114,11 @@ def test_a_sample_without_a_map_is_left_out_and_a_map_of_another_size_refused() 
 @pytest.mark.parametrize("mode", ["P", "L", "I;16", "1"])
 def test_a_map_is_measured_however_its_png_stores_indices(mode: str) -> None:
     """A palette's colours are not its classes: what trains can be measured."""
-    truth = np.array([[0, 1], [1, 0]], np.uint8) if mode == "1" else np.array([[0, 1], [2, 255]], np.uint8)
+    truth = (
+        np.array([[0, 1], [1, 0]], np.uint8)
+        if mode == "1"
+        else np.array([[0, 1], [2, 255]], np.uint8)
+    )
     picture = Image.fromarray(truth.astype(np.uint16) if mode == "I;16" else truth)
     if mode == "P":
         picture.putpalette([200, 10, 10, 10, 200, 10, 10, 10, 200] + [0] * 753)
@@ -113,7 +127,10 @@ def test_a_map_is_measured_however_its_png_stores_indices(mode: str) -> None:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     counted = SEGMENTATION.metric(FcnHead(), VOCABULARY)
-    counted.update(image_sample(key="a", image=b"", height=2, width=2, semantic=buffer.getvalue()), SemanticMap(classes=truth % 255))
+    counted.update(
+        image_sample(key="a", image=b"", height=2, width=2, semantic=buffer.getvalue()),
+        SemanticMap(classes=truth % 255),
+    )
     assert counted.result()["aAcc"] == 1.0
 
 
@@ -121,5 +138,6 @@ def test_a_map_that_cannot_be_read_is_named() -> None:
     counted = SEGMENTATION.metric(FcnHead(), VOCABULARY)
     with pytest.raises(ValueError, match="'odd'"):
         counted.update(
-            image_sample(key="odd", image=b"", height=2, width=2, semantic=b"no map"), SemanticMap(classes=np.zeros((2, 2), np.uint8))
+            image_sample(key="odd", image=b"", height=2, width=2, semantic=b"no map"),
+            SemanticMap(classes=np.zeros((2, 2), np.uint8)),
         )

@@ -22,7 +22,13 @@ from mtl_ray.tasks.segmentation.task import SEGMENTATION
 from mtl_ray.tasks.task import HeadKind, Task
 from tests.tasks.random_objects import detections, random_images
 
-VOCABULARY = Vocabulary(classes={"instances": ("a", "b", "c"), "labels": ("x", "y", "z"), "semantic": ("sky", "road", "tree")})
+VOCABULARY = Vocabulary(
+    classes={
+        "instances": ("a", "b", "c"),
+        "labels": ("x", "y", "z"),
+        "semantic": ("sky", "road", "tree"),
+    }
+)
 
 
 def over_the_wire(answer: Any) -> Any:
@@ -34,8 +40,14 @@ def through_arrow(row: Any, kind: pa.DataType) -> Any:
 
 
 def equal(first: Detections, second: Detections) -> bool:
-    arrays = [(getattr(first, name), getattr(second, name)) for name in ("boxes_xyxy", "scores", "classes", "keypoints")]
-    same = all((a is None and b is None) or (a.dtype == b.dtype and np.array_equal(a, b)) for a, b in arrays)
+    arrays = [
+        (getattr(first, name), getattr(second, name))
+        for name in ("boxes_xyxy", "scores", "classes", "keypoints")
+    ]
+    same = all(
+        (a is None and b is None) or (a.dtype == b.dtype and np.array_equal(a, b))
+        for a, b in arrays
+    )
     return same and first.masks == second.masks
 
 
@@ -47,14 +59,18 @@ PLAIN = detections([[1.1, 2.2, 30.3, 40.4], [0, 0, 1, 1]], [0.7, 1 / 3], [2, 0])
 def test_detections_come_back(found: Detections) -> None:
     answer = DETECTION.to_response(found, VOCABULARY, 0.0)
     assert equal(DETECTION.from_response(over_the_wire(answer), VOCABULARY, RetinaNetHead()), found)
-    assert equal(DETECTION.from_row(through_arrow(DETECTION.to_row(found), DETECTION.row_type())), found)
+    assert equal(
+        DETECTION.from_row(through_arrow(DETECTION.to_row(found), DETECTION.row_type())), found
+    )
 
 
 def test_nothing_found_comes_back_as_nothing() -> None:
     nothing = detections([], [])
     assert DETECTION.to_response(nothing, VOCABULARY, 0.0) == []
     assert equal(DETECTION.from_response([], VOCABULARY, RetinaNetHead()), nothing)
-    assert equal(DETECTION.from_row(through_arrow(DETECTION.to_row(nothing), DETECTION.row_type())), nothing)
+    assert equal(
+        DETECTION.from_row(through_arrow(DETECTION.to_row(nothing), DETECTION.row_type())), nothing
+    )
 
 
 def test_an_answer_has_the_shape_of_torchserve() -> None:
@@ -72,13 +88,24 @@ def test_coco_entries_use_the_numbers_of_the_source() -> None:
 
 def test_label_scores_come_back_and_the_best_is_always_said() -> None:
     scores = np.array([0.2, 0.5, 0.3], np.float32)
-    one, many = LabelScores(scores=scores, exclusive=True), LabelScores(scores=scores, exclusive=False)
-    assert [item["class_name"] for item in CLASSIFICATION.to_response(one, VOCABULARY, 0.0)] == ["y", "z", "x"]
+    one, many = (
+        LabelScores(scores=scores, exclusive=True),
+        LabelScores(scores=scores, exclusive=False),
+    )
+    assert [item["class_name"] for item in CLASSIFICATION.to_response(one, VOCABULARY, 0.0)] == [
+        "y",
+        "z",
+        "x",
+    ]
     assert [item["class_label"] for item in CLASSIFICATION.to_response(one, VOCABULARY, 0.9)] == [1]
     assert CLASSIFICATION.to_response(many, VOCABULARY, 0.9) == []
     for found, head in ((one, LinearHead()), (many, MultilabelHead())):
-        back = CLASSIFICATION.from_response(over_the_wire(CLASSIFICATION.to_response(found, VOCABULARY, 0.0)), VOCABULARY, head)
-        kept = CLASSIFICATION.from_row(through_arrow(CLASSIFICATION.to_row(found), CLASSIFICATION.row_type()))
+        back = CLASSIFICATION.from_response(
+            over_the_wire(CLASSIFICATION.to_response(found, VOCABULARY, 0.0)), VOCABULARY, head
+        )
+        kept = CLASSIFICATION.from_row(
+            through_arrow(CLASSIFICATION.to_row(found), CLASSIFICATION.row_type())
+        )
         for each in (back, kept):
             assert np.array_equal(each.scores, scores)
             assert each.exclusive == found.exclusive
@@ -103,32 +130,65 @@ def test_an_answer_without_a_map_is_refused(item: dict[str, str]) -> None:
         SEGMENTATION.from_response(item, VOCABULARY, FcnHead())
 
 
-MAP = SEGMENTATION.to_response(SemanticMap(classes=np.array([[0, 2, 2], [0, 2, 1]], np.uint8)), VOCABULARY, 0.0)
+MAP = SEGMENTATION.to_response(
+    SemanticMap(classes=np.array([[0, 2, 2], [0, 2, 1]], np.uint8)), VOCABULARY, 0.0
+)
 BOX = {"class_label": 0, "class_name": "a", "bbox": [0, 0, 1, 1], "score": 0.5}
 LABEL = {"class_label": 0, "class_name": "x", "score": 0.5}
 WRONG: list[tuple[Task[Any, Any], HeadKind, Any]] = [
-    *((DETECTION, RetinaNetHead(), [BOX | {"class_label": label}]) for label in (-1, 3, 1.5, "1", None, 10**30)),
-    *((DETECTION, RetinaNetHead(), [BOX | {"bbox": box}]) for box in ([0, 0, 1], [0] * 8, None, [0, 0, 1, float("nan")], "box")),
-    *((DETECTION, RetinaNetHead(), [BOX | {"score": score}]) for score in (float("inf"), float("nan"), None, "much")),
-    *((DETECTION, RetinaNetHead(), content) for content in (None, 7, [7], [{}], {"error": "x"}, [BOX | {"mask": "a"}, BOX])),
-    *((CLASSIFICATION, head, [LABEL | {"class_label": label}]) for head in (LinearHead(), MultilabelHead()) for label in (-1, 3, 1.5, "1")),
-    *((CLASSIFICATION, LinearHead(), content) for content in (None, 7, [7], [{}], [LABEL | {"score": float("nan")}])),
-    *((SEGMENTATION, FcnHead(), content) for content in (None, 7, [], "png", {"png": 7}, {"png": None})),
+    *(
+        (DETECTION, RetinaNetHead(), [BOX | {"class_label": label}])
+        for label in (-1, 3, 1.5, "1", None, 10**30)
+    ),
+    *(
+        (DETECTION, RetinaNetHead(), [BOX | {"bbox": box}])
+        for box in ([0, 0, 1], [0] * 8, None, [0, 0, 1, float("nan")], "box")
+    ),
+    *(
+        (DETECTION, RetinaNetHead(), [BOX | {"score": score}])
+        for score in (float("inf"), float("nan"), None, "much")
+    ),
+    *(
+        (DETECTION, RetinaNetHead(), content)
+        for content in (None, 7, [7], [{}], {"error": "x"}, [BOX | {"mask": "a"}, BOX])
+    ),
+    *(
+        (CLASSIFICATION, head, [LABEL | {"class_label": label}])
+        for head in (LinearHead(), MultilabelHead())
+        for label in (-1, 3, 1.5, "1")
+    ),
+    *(
+        (CLASSIFICATION, LinearHead(), content)
+        for content in (None, 7, [7], [{}], [LABEL | {"score": float("nan")}])
+    ),
+    *(
+        (SEGMENTATION, FcnHead(), content)
+        for content in (None, 7, [], "png", {"png": 7}, {"png": None})
+    ),
 ]
 
 
 @pytest.mark.parametrize(("task", "head", "content"), WRONG)
-def test_a_malformed_response_is_refused(task: Task[Any, Any], head: HeadKind, content: Any) -> None:
+def test_a_malformed_response_is_refused(
+    task: Task[Any, Any], head: HeadKind, content: Any
+) -> None:
     with pytest.raises((ValueError, LookupError, TypeError, AttributeError, OverflowError)):
         task.from_response(content, VOCABULARY, head)
 
 
 def test_a_class_map_must_have_the_size_and_the_classes_of_the_model() -> None:
-    assert SEGMENTATION.from_response(MAP, VOCABULARY, FcnHead(), {"height": 2, "width": 3}).classes[1, 2] == 1
+    assert (
+        SEGMENTATION.from_response(MAP, VOCABULARY, FcnHead(), {"height": 2, "width": 3}).classes[
+            1, 2
+        ]
+        == 1
+    )
     with pytest.raises(ValueError, match="3 x 2 pixels, the image 2 x 3"):
         SEGMENTATION.from_response(MAP, VOCABULARY, FcnHead(), {"height": 3, "width": 2})
     with pytest.raises(ValueError, match="class index 2, and there are 2 classes"):
-        SEGMENTATION.from_response(MAP, Vocabulary(classes={"semantic": ("sky", "road")}), FcnHead())
+        SEGMENTATION.from_response(
+            MAP, Vocabulary(classes={"semantic": ("sky", "road")}), FcnHead()
+        )
 
 
 def test_the_image_of_a_map_may_lie_beside_the_response() -> None:
@@ -139,9 +199,15 @@ def test_the_image_of_a_map_may_lie_beside_the_response() -> None:
     assert [task.name for task in tasks() if task.to_coco is not None] == ["detection"]
 
 
-@pytest.mark.parametrize(("task", "head", "content"), [(DETECTION, RetinaNetHead(), [BOX]), (CLASSIFICATION, LinearHead(), [LABEL])])
+@pytest.mark.parametrize(
+    ("task", "head", "content"),
+    [(DETECTION, RetinaNetHead(), [BOX]), (CLASSIFICATION, LinearHead(), [LABEL])],
+)
 def test_a_response_follows_its_schema(task: Task[Any, Any], head: HeadKind, content: Any) -> None:
-    jsonschema.validate(task.to_response(task.from_response(content, VOCABULARY, head), VOCABULARY, 0.0), task.response_schema())
+    jsonschema.validate(
+        task.to_response(task.from_response(content, VOCABULARY, head), VOCABULARY, 0.0),
+        task.response_schema(),
+    )
     jsonschema.validate(MAP, SEGMENTATION.response_schema())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(MAP, task.response_schema())

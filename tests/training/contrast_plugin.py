@@ -1,6 +1,8 @@
-"""A plugin with a method of its own: momentum contrast (He et al. 2020) in a few lines, without any head.
+"""A plugin with a method of its own: momentum contrast (He et al. 2020) in a few lines, without any
+head.
 
-The student's features of an image are compared with those of a momentum encoder, against a queue of earlier ones.
+The student's features of an image are compared with those of a momentum encoder, against a queue of
+earlier ones.
 """
 
 import copy
@@ -34,7 +36,9 @@ class Encoders(nn.Module):
         super().__init__()
         self.student = model
         self.projector = nn.Linear(model.trunk.channels[FEATURE], dim)
-        self.momentum = copy.deepcopy(nn.ModuleList([model.trunk, self.projector])).requires_grad_(False)
+        self.momentum = copy.deepcopy(nn.ModuleList([model.trunk, self.projector])).requires_grad_(
+            False
+        )
         self.register_buffer("queue", normalize(torch.randn(length, dim), dim=1))
 
     def student_parts(self) -> nn.ModuleList:
@@ -53,19 +57,28 @@ class Contrast:
 
     def losses(self, batch: Batch, step: int) -> dict[str, Term]:
         image = self.module.student.normalise(batch.inputs["image"])
-        query = normalize(self.module.projector(self.module.student.trunk(image)[FEATURE]), dim=1)  # (B, D)
+        query = normalize(
+            self.module.projector(self.module.student.trunk(image)[FEATURE]), dim=1
+        )  # (B, D)
         with torch.no_grad():
             trunk, projector = self.module.momentum
             key = normalize(projector(trunk(image.flip(3))[FEATURE]), dim=1)  # (B, D)
         if torch.is_grad_enabled():
             self._keys.append(key)
-        logits = torch.cat([(query * key).sum(1, keepdim=True), query @ self.module.queue.clone().T], 1) / TEMPERATURE  # (B, 1 + K)
-        loss = cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64), reduction="sum")
+        logits = (
+            torch.cat([(query * key).sum(1, keepdim=True), query @ self.module.queue.clone().T], 1)
+            / TEMPERATURE
+        )  # (B, 1 + K)
+        loss = cross_entropy(
+            logits, logits.new_zeros(len(logits), dtype=torch.int64), reduction="sum"
+        )
         return {"contrast/nce": (loss, loss.new_tensor(float(len(logits))))}
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        for slow, fast in zip(self.module.momentum.parameters(), self.module.student_parts().parameters(), strict=True):
+        for slow, fast in zip(
+            self.module.momentum.parameters(), self.module.student_parts().parameters(), strict=True
+        ):
             slow.lerp_(fast, 1 - self._decay)
         keys = torch.cat(self._keys)
         if dist.is_initialized():

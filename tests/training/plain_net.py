@@ -1,4 +1,6 @@
-"""A network without batch normalisation whose loss terms have counts that differ from sample to sample."""
+"""A network without batch normalisation whose loss terms have counts that differ from sample to
+sample.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,10 @@ class Net(nn.Module):
         error = (self.a(features) - targets["present"]).square().sum(1)
         return {
             "a/square": ((error * weight).sum(), weight.sum()),
-            "b/square": ((self.b(features).squeeze(1).square() * (weight > 1)).sum(), (weight > 1).sum()),
+            "b/square": (
+                (self.b(features).squeeze(1).square() * (weight > 1)).sum(),
+                (weight > 1).sum(),
+            ),
         }
 
 

@@ -1,4 +1,6 @@
-"""One rank of a training, run by ``runpy`` in a process of its own with CONFIG, RANK, WORLD_SIZE, STORE, KILL_AT and VICTIM given."""
+"""One rank of a training, run by ``runpy`` in a process of its own with CONFIG, RANK,
+WORLD_SIZE, STORE, KILL_AT and VICTIM given.
+"""
 
 import itertools
 import os

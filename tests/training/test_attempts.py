@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from mtl_ray import artifact, storage
 from mtl_ray.inference.checkpoint import find_checkpoint
-from mtl_ray.inference.run_folder import checkpoint_folder, checkpoint_folders, current_checkpoints, newest_attempt
+from mtl_ray.inference.run_folder import (
+    checkpoint_folder,
+    checkpoint_folders,
+    current_checkpoints,
+    newest_attempt,
+)
 from mtl_ray.training import checkpoint
 from mtl_ray.training.checkpoint import Claim, StaleAttemptError, claim
 from mtl_ray.training.context import RunContext
@@ -20,7 +25,9 @@ from mtl_ray.training.trainer import run
 
 @dataclass
 class Process:
-    """One that trains, as it sees itself: the checkpoints that led to its weights, its own at the end."""
+    """One that trains, as it sees itself: the checkpoints that led to its weights, its own at
+    the end.
+    """
 
     attempt: int
     history: list[tuple[int, int]] = field(default_factory=list)
@@ -38,13 +45,17 @@ def start(uri: str, processes: list[Process]) -> Process:
         made = next(process for process in processes if process.attempt == base.attempt)
         history = [entry for entry in made.history if entry[0] <= base.step]
     name = None if base is None else Path(base.uri).name
-    attempt = claim(uri, from_step=base.step if base else 0, from_checkpoint=name, world_size=1, run_id="x")
+    attempt = claim(
+        uri, from_step=base.step if base else 0, from_checkpoint=name, world_size=1, run_id="x"
+    )
     return Process(attempt.attempt, history)
 
 
 def publish(uri: str, process: Process, steps: int) -> None:
     step = process.step + steps
-    artifact.publish(checkpoint_folder(uri, step, process.attempt), {"state": b"1"}, kind=checkpoint.KIND)
+    artifact.publish(
+        checkpoint_folder(uri, step, process.attempt), {"state": b"1"}, kind=checkpoint.KIND
+    )
     process.history.append((step, process.attempt))
 
 
@@ -57,7 +68,9 @@ def test_only_the_line_to_the_newest_attempt_counts_however_late_others_publish(
                 processes.append(start(uri, processes))
             else:
                 publish(uri, processes[-min(who, len(processes))], steps)
-            assert [(place.step, place.attempt) for place in current_checkpoints(uri)] == processes[-1].history
+            assert [(place.step, place.attempt) for place in current_checkpoints(uri)] == processes[
+                -1
+            ].history
 
 
 def test_two_that_claim_at_once_get_two_numbers(tmp_path, monkeypatch):
@@ -66,7 +79,9 @@ def test_two_that_claim_at_once_get_two_numbers(tmp_path, monkeypatch):
     def slow(uri: str, data: bytes) -> bool:
         if not rivals:
             rivals.append(True)
-            rivals.append(claim(str(tmp_path), from_step=0, from_checkpoint=None, world_size=1, run_id="b"))
+            rivals.append(
+                claim(str(tmp_path), from_step=0, from_checkpoint=None, world_size=1, run_id="b")
+            )
         return real(uri, data)
 
     monkeypatch.setattr(storage, "write_new", slow)
@@ -84,24 +99,38 @@ def test_checkpoints_without_an_attempt_in_their_name_are_read(make_config, tmp_
     (uri / "attempts" / "00000001.json").unlink()
     assert find_checkpoint(str(uri)).endswith("step-00000001")
     run(config, RunContext(should_stop=lambda: True))
-    assert [(place.step, place.attempt) for place in current_checkpoints(str(uri))] == [(1, 0), (2, 1)]
+    assert [(place.step, place.attempt) for place in current_checkpoints(str(uri))] == [
+        (1, 0),
+        (2, 1),
+    ]
     assert newest_attempt(str(uri)).from_checkpoint == "step-00000001"
 
 
-def test_an_attempt_that_was_overtaken_ends_and_publishes_nothing_that_counts(make_config, tmp_path):
-    config, uri, asked = make_config("runtime.log_every_steps=1", "runtime.checkpoint_every_steps=2"), tmp_path / "runs" / "run", []
+def test_an_attempt_that_was_overtaken_ends_and_publishes_nothing_that_counts(
+    make_config, tmp_path
+):
+    config, uri, asked = (
+        make_config("runtime.log_every_steps=1", "runtime.checkpoint_every_steps=2"),
+        tmp_path / "runs" / "run",
+        [],
+    )
 
     def overtaken() -> bool:
         asked.append(True)
         if len(asked) == 3:
-            while not current_checkpoints(str(uri)):  # the checkpoint of step 2 is written in the background
+            while not current_checkpoints(
+                str(uri)
+            ):  # the checkpoint of step 2 is written in the background
                 time.sleep(0.01)
             run(config, RunContext(should_stop=lambda: True))
         return False
 
     with pytest.raises(StaleAttemptError, match="goes on elsewhere"):
         run(config, RunContext(should_stop=overtaken))
-    assert [(place.step, place.attempt) for place in current_checkpoints(str(uri))] == [(2, 1), (3, 2)]
+    assert [(place.step, place.attempt) for place in current_checkpoints(str(uri))] == [
+        (2, 1),
+        (3, 2),
+    ]
     before = sorted(uri.rglob("*"))
     with pytest.raises(StaleAttemptError):
         checkpoint.prune(str(uri), 1, "labels/top1", Claim(str(uri), 1))
@@ -110,9 +139,20 @@ def test_an_attempt_that_was_overtaken_ends_and_publishes_nothing_that_counts(ma
 
 def test_while_a_run_goes_on_the_checkpoint_before_the_newest_stays(make_config, tmp_path):
     config, uri = (
-        make_config("runtime.keep=1", "schedule.evaluate_every_steps=100", "runtime.checkpoint_every_steps=2"),
+        make_config(
+            "runtime.keep=1",
+            "schedule.evaluate_every_steps=100",
+            "runtime.checkpoint_every_steps=2",
+        ),
         tmp_path / "runs" / "run",
     )
     kept = []
-    run(config, RunContext(on_checkpoint=lambda *_: kept.append([place.step for place in checkpoint_folders(str(uri))])))
+    run(
+        config,
+        RunContext(
+            on_checkpoint=lambda *_: kept.append(
+                [place.step for place in checkpoint_folders(str(uri))]
+            )
+        ),
+    )
     assert kept == [[2], [2, 4], [4, 6], [6, 8], [8, 10], [10, 12], [14]]

@@ -19,7 +19,9 @@ def write_run(uri: str) -> Claim:
     made = claim(uri, from_step=0, from_checkpoint=None, world_size=1, run_id="x")
     for step, value in VALUES.items():
         rest = {"cursor": 0, "run_id": "x", "config_hash": "", "pins": {}, "meter": {}}
-        state = checkpoint.TrainState(step=step, attempt=made.attempt, finished=step == 25, metrics={"a/error": value}, **rest)
+        state = checkpoint.TrainState(
+            step=step, attempt=made.attempt, finished=step == 25, metrics={"a/error": value}, **rest
+        )
         checkpoint.publish(uri, state, {"state.json": json.dumps(state.__dict__).encode()})
     return Claim(uri, made.attempt)
 

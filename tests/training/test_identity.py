@@ -1,4 +1,6 @@
-"""Which starts are the same run: a new option, a renamed key and an older file stop none; another result does, in words."""
+"""Which starts are the same run: a new option, a renamed key and an older file stop none;
+another result does, in words.
+"""
 
 import dataclasses
 import json
@@ -40,8 +42,12 @@ def newer(config: ExperimentConfig, **options: int) -> NewerExperiment:
     return TypeAdapter(NewerExperiment).validate_python(values)
 
 
-def rewrite(config: ExperimentConfig, change: Callable[[dict], None], state: dict | None = None) -> str:
-    """Changes config.yaml (and state.json) of the newest checkpoint of a run, and publishes it again."""
+def rewrite(
+    config: ExperimentConfig, change: Callable[[dict], None], state: dict | None = None
+) -> str:
+    """Changes config.yaml (and state.json) of the newest checkpoint of a run, and publishes it
+    again.
+    """
     uri = newest(run_uri(config))
     assert uri is not None
     opened = artifact.open_artifact(uri, kind=KIND)
@@ -71,36 +77,57 @@ def test_a_new_option_with_a_default_leaves_the_hash_and_another_value_does_not(
 
 
 def test_what_is_no_default_and_every_type_enter_the_hash(make_config):
-    values = without_defaults(make_config("schedule.rate={type: poly}", "data.augment=[{type: flip, p: 0.25}]"))
+    values = without_defaults(
+        make_config("schedule.rate={type: poly}", "data.augment=[{type: flip, p: 0.25}]")
+    )
     assert values["schedule"]["rate"] == {"type": "poly"}
     assert values["data"]["augment"] == [{"type": "flip", "p": 0.25}]
-    hashes = {config_hash(make_config(f"schedule.rate={{type: {kind}}}")) for kind in ("poly", "cosine", "constant", "step")}
+    hashes = {
+        config_hash(make_config(f"schedule.rate={{type: {kind}}}"))
+        for kind in ("poly", "cosine", "constant", "step")
+    }
     assert len(hashes) == 4
-    assert config_hash(make_config("runtime.keep=7", "data.threads=3")) == config_hash(make_config())
+    assert config_hash(make_config("runtime.keep=7", "data.threads=3")) == config_hash(
+        make_config()
+    )
 
 
 def test_every_key_without_effect_is_one_of_its_section():
     sections = {"data": "data", "runtime": "runtime"}
     for path, section in sections.items():
-        known = {field.name for field in dataclasses.fields(ExperimentConfig.__pydantic_fields__[section].annotation)}
+        known = {
+            field.name
+            for field in dataclasses.fields(
+                ExperimentConfig.__pydantic_fields__[section].annotation
+            )
+        }
         assert set(WITHOUT_EFFECT[path]) <= known
-    assert {field.name for field in dataclasses.fields(RuntimeConfig)} - set(WITHOUT_EFFECT["runtime"]) == {
-        *("seed", "deterministic", "precision", "sync_bn", "load_from", "best")
-    }
+    assert {field.name for field in dataclasses.fields(RuntimeConfig)} - set(
+        WITHOUT_EFFECT["runtime"]
+    ) == {*("seed", "deterministic", "precision", "sync_bn", "load_from", "best")}
 
 
 def test_a_run_of_a_version_that_lacked_an_option_goes_on(begun):
     def older(values: dict) -> None:
-        del values["schedule"]["clip_grad_norm"], values["runtime"]["sync_bn"], values["runtime"]["keep"], values["data"]["lanes"]
+        del (
+            values["schedule"]["clip_grad_norm"],
+            values["runtime"]["sync_bn"],
+            values["runtime"]["keep"],
+            values["data"]["lanes"],
+        )
 
     rewrite(begun, older, {"config_hash": "0123456789abcdef"})
     assert find_resume_point(begun).state.step == 1
     assert run(begun, RunContext())["step"] == 3
 
 
-def test_an_option_that_the_older_run_did_not_have_is_refused_with_its_value_and_the_default(begun, make_config):
+def test_an_option_that_the_older_run_did_not_have_is_refused_with_its_value_and_the_default(
+    begun, make_config
+):
     rewrite(begun, lambda values: values["schedule"].pop("clip_grad_norm"))
-    other = make_config("schedule.steps=3", "runtime.checkpoint_every_steps=1", "schedule.clip_grad_norm=2.0")
+    other = make_config(
+        "schedule.steps=3", "runtime.checkpoint_every_steps=1", "schedule.clip_grad_norm=2.0"
+    )
     with pytest.raises(ValueError, match=r"schedule\.clip_grad_norm \(2\.0, was None\)"):
         find_resume_point(other)
 
@@ -120,8 +147,14 @@ def test_a_renamed_runtime_key_stops_no_run(begun):
 
 
 def test_a_key_of_the_older_run_that_is_not_known_is_named_where_the_results_differ(begun):
-    rewrite(begun, lambda values: values["schedule"]["optimizer"].update(lookahead=7), {"config_hash": "0" * 16})
-    with pytest.raises(ValueError, match=r"schedule\.optimizer\.lookahead \(not known to this version, was 7\)"):
+    rewrite(
+        begun,
+        lambda values: values["schedule"]["optimizer"].update(lookahead=7),
+        {"config_hash": "0" * 16},
+    )
+    with pytest.raises(
+        ValueError, match=r"schedule\.optimizer\.lookahead \(not known to this version, was 7\)"
+    ):
         find_resume_point(begun)
 
 
@@ -131,5 +164,8 @@ def test_a_checkpoint_carries_its_network(begun):
     written = yaml.safe_load((Path(uri) / "model.yaml").read_text())
     assert set(written) == {"model", "input", "vocabulary"}
     values = values_of(begun)
-    assert (written["model"], written["input"]["canvas"]) == (values["model"], values["data"]["canvas"])
+    assert (written["model"], written["input"]["canvas"]) == (
+        values["model"],
+        values["data"]["canvas"],
+    )
     assert (Path(uri) / written["vocabulary"]).is_file()

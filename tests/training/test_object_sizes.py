@@ -1,4 +1,6 @@
-"""The line about sizes of objects at the start of a training: right by hand, bounded, and no end of any training."""
+"""The line about sizes of objects at the start of a training: right by hand, bounded, and no end
+of any training.
+"""
 
 import logging
 from dataclasses import replace
@@ -23,12 +25,22 @@ HEAD = Yolov3Head(levels=("P4", "P3"), anchors=(((60, 60),), ((16, 16), (20, 25)
 @pytest.mark.parametrize(
     ("size", "words"),
     [
-        (9.0, "below 1.25 cells of P3, the finest level; try a larger data.canvas, a finer level, python -m jobs.anchors"),
+        (
+            9.0,
+            "below 1.25 cells of P3, the finest level; try a larger data.canvas, a finer level, "
+            "python -m jobs.anchors",
+        ),
         (14.0, "below the smallest anchor; try python -m jobs.anchors, a larger data.canvas"),
-        (130.0, "more than 2 times the largest anchor; try python -m jobs.anchors, a smaller data.canvas"),
+        (
+            130.0,
+            "more than 2 times the largest anchor; try python -m jobs.anchors, a smaller "
+            "data.canvas",
+        ),
     ],
 )
-def test_sizes_that_do_not_go_with_the_anchors_are_said_with_what_to_try(size: float, words: str) -> None:
+def test_sizes_that_do_not_go_with_the_anchors_are_said_with_what_to_try(
+    size: float, words: str
+) -> None:
     told = note("boxes", HEAD, np.full(100, size), CANVAS)
     assert told.startswith(f"boxes: the median object has {size:.0f} px on this canvas of 320x240")
     assert "the anchors have 16 to 60" in told
@@ -36,11 +48,17 @@ def test_sizes_that_do_not_go_with_the_anchors_are_said_with_what_to_try(size: f
 
 
 def test_sizes_that_go_with_the_anchors_are_said_without_advice() -> None:
-    assert note("boxes", HEAD, np.array([20.0, 30.0, 40.0]), CANVAS).endswith("the anchors have 16 to 60")
+    assert note("boxes", HEAD, np.array([20.0, 30.0, 40.0]), CANVAS).endswith(
+        "the anchors have 16 to 60"
+    )
     retina = RetinaNetHead(levels=("P3", "P4"), anchor_scale=4.0, octaves=2)
     assert note("boxes", retina, np.full(9, 50.0), CANVAS).endswith("the anchors have 32 to 91")
-    assert "a smaller model.heads.boxes.anchor_scale" in note("boxes", retina, np.full(9, 20.0), CANVAS)
-    assert "a larger model.heads.boxes.anchor_scale" in note("boxes", retina, np.full(9, 200.0), CANVAS)
+    assert "a smaller model.heads.boxes.anchor_scale" in note(
+        "boxes", retina, np.full(9, 20.0), CANVAS
+    )
+    assert "a larger model.heads.boxes.anchor_scale" in note(
+        "boxes", retina, np.full(9, 200.0), CANVAS
+    )
 
 
 def detection(make_config: MakeConfig, uri: str):
@@ -49,14 +67,18 @@ def detection(make_config: MakeConfig, uri: str):
     return replace(config, data=data, model=replace(config.model, heads={"boxes": HEAD}))
 
 
-def test_sizes_are_those_on_the_canvas_and_no_image_is_read(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_sizes_are_those_on_the_canvas_and_no_image_is_read(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
     write_squares(str(tmp_path / "s"), 7, 1)
     config = detection(make_config, str(tmp_path / "s"))
     shapes = shapes_of([str(tmp_path / "s")], config.data.canvas)
     assert object_sizes(config) == pytest.approx(np.sqrt(shapes.prod(axis=1)))
 
 
-def test_of_many_blocks_some_are_looked_at_the_same_each_time(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_of_many_blocks_some_are_looked_at_the_same_each_time(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
     split = open_split(write_split(tmp_path / "s", [2] * (2 * MOST_BLOCKS)))
     assert len(split.block_rows) > MOST_BLOCKS
     config = detection(make_config, str(tmp_path / "s"))
@@ -66,7 +88,9 @@ def test_of_many_blocks_some_are_looked_at_the_same_each_time(make_config: MakeC
     assert (object_sizes(config) == found).all()
 
 
-def test_what_cannot_be_read_is_said_and_ends_nothing(make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_read_is_said_and_ends_nothing(
+    make_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         log_object_sizes(detection(make_config, str(tmp_path / "nowhere")))
     assert "the sizes of objects could not be read" in caplog.text

@@ -12,7 +12,11 @@ from mtl_ray.training.trainer import run
 
 
 def losses(summary) -> list[float]:
-    return [row["loss"] for row in read_scalars(f"{summary['run']}/scalars.jsonl") if row["mode"] == "train"]
+    return [
+        row["loss"]
+        for row in read_scalars(f"{summary['run']}/scalars.jsonl")
+        if row["mode"] == "train"
+    ]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -24,20 +28,36 @@ def test_mixed_precision_stays_near_full_precision(make_config, precision):
         "model.heads.semantic.dropout=0",
     )
     full = losses(run(make_config(*options, "runtime.name=full"), RunContext()))
-    mixed = losses(run(make_config(*options, "runtime.name=mixed", f"runtime.precision={precision}"), RunContext()))
+    mixed = losses(
+        run(
+            make_config(*options, "runtime.name=mixed", f"runtime.precision={precision}"),
+            RunContext(),
+        )
+    )
     assert mixed != full
     assert mixed == pytest.approx(full, rel=0.05)
 
 
 def test_loss_falls(make_config):
-    options = ("schedule.steps=60", "schedule.evaluate_every=null", "schedule.evaluate_every_steps=null")
+    options = (
+        "schedule.steps=60",
+        "schedule.evaluate_every=null",
+        "schedule.evaluate_every_steps=null",
+    )
     curve = losses(run(make_config(*options), RunContext()))
     assert np.mean(curve[-3:]) < 0.7 * np.mean(curve[:3])
 
 
-def test_loss_that_is_not_finite_ends_the_run_with_the_step_and_no_checkpoint(make_config, tmp_path):
-    config = make_config("schedule.optimizer={type: sgd, lr: 1e30}", "runtime.checkpoint_every_steps=1")
-    with pytest.raises(ValueError, match=r"the loss is not finite at step \d+ \(labels/loss_class=.*lower schedule.optimizer.lr"):
+def test_loss_that_is_not_finite_ends_the_run_with_the_step_and_no_checkpoint(
+    make_config, tmp_path
+):
+    config = make_config(
+        "schedule.optimizer={type: sgd, lr: 1e30}", "runtime.checkpoint_every_steps=1"
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"the loss is not finite at step \d+ \(labels/loss_class=.*lower schedule.optimizer.lr",  # noqa: E501
+    ):
         run(config, RunContext())
     rows = read_scalars(str(tmp_path / "runs" / "run" / "scalars.jsonl"))
     assert all(math.isfinite(row["loss"]) for row in rows if row["mode"] == "train")
@@ -45,7 +65,10 @@ def test_loss_that_is_not_finite_ends_the_run_with_the_step_and_no_checkpoint(ma
 
 def test_clipping_is_logged_and_flags_of_torch_are_given_back(make_config):
     before = torch.are_deterministic_algorithms_enabled()
-    summary = run(make_config("schedule.clip_grad_norm=0.1", "schedule.accumulate=3", "schedule.steps=4"), RunContext())
+    summary = run(
+        make_config("schedule.clip_grad_norm=0.1", "schedule.accumulate=3", "schedule.steps=4"),
+        RunContext(),
+    )
     rows = read_scalars(f"{summary['run']}/scalars.jsonl")
     assert all(row["grad_norm"] > 0 for row in rows if row["mode"] == "train")
     assert torch.are_deterministic_algorithms_enabled() == before
@@ -53,7 +76,12 @@ def test_clipping_is_logged_and_flags_of_torch_are_given_back(make_config):
 
 def test_same_seed_same_weights_other_seed_other_weights(make_config):
     def curve(name: str, seed: int) -> list[float]:
-        return losses(run(make_config(f"runtime.name={name}", f"runtime.seed={seed}", "schedule.steps=4"), RunContext()))
+        return losses(
+            run(
+                make_config(f"runtime.name={name}", f"runtime.seed={seed}", "schedule.steps=4"),
+                RunContext(),
+            )
+        )
 
     assert curve("a", 1) == curve("b", 1) != curve("c", 2)
 

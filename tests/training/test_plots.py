@@ -1,4 +1,6 @@
-"""The curves of a run: every metric is in some figure, and no figure has more than can be told apart."""
+"""The curves of a run: every metric is in some figure, and no figure has more than can be told
+apart.
+"""
 
 from pathlib import Path
 
@@ -9,11 +11,16 @@ from mtl_ray.training import plots
 
 def metric_rows(count: int) -> list[dict[str, object]]:
     values = {f"boxes/metric{i}": 0.5 for i in range(count)}
-    return [{"mode": "val", "epoch": step, "step": step, "time": 1.0, "boxes/none": None, **values} for step in (1, 2)]
+    return [
+        {"mode": "val", "epoch": step, "step": step, "time": 1.0, "boxes/none": None, **values}
+        for step in (1, 2)
+    ]
 
 
 @pytest.mark.parametrize(("count", "figures"), [(1, 1), (7, 1), (8, 2), (17, 3)])
-def test_many_metrics_go_into_several_figures(tmp_path: Path, count: int, figures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_metrics_go_into_several_figures(
+    tmp_path: Path, count: int, figures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn: dict[str, list[str]] = {}
 
     def keep(rows, names, title, label, *, log=False, of=plots._curves):
@@ -23,7 +30,9 @@ def test_many_metrics_go_into_several_figures(tmp_path: Path, count: int, figure
     monkeypatch.setattr(plots, "_curves", keep)
     plots.draw_curves(metric_rows(count), str(tmp_path))
     assert len(drawn) == figures
-    assert [name for names in drawn.values() for name in names] == [f"boxes/metric{i}" for i in range(count)]
+    assert [name for names in drawn.values() for name in names] == [
+        f"boxes/metric{i}" for i in range(count)
+    ]
     assert max(map(len, drawn.values())) <= plots.MOST_CURVES
     assert figures == 1 or f"Validation: boxes (2 of {figures})" in drawn
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
@@ -32,9 +41,16 @@ def test_many_metrics_go_into_several_figures(tmp_path: Path, count: int, figure
 
 
 @pytest.mark.parametrize(
-    ("values", "low", "high"), [((0.002, 0.004), (0, 0), (0.004, 0.01)), ((3.0, 40.0), (0, 0), (40, 50)), ((-2.0, 0.5), (-3, -2), (0.5, 1))]
+    ("values", "low", "high"),
+    [
+        ((0.002, 0.004), (0, 0), (0.004, 0.01)),
+        ((3.0, 40.0), (0, 0), (40, 50)),
+        ((-2.0, 0.5), (-3, -2), (0.5, 1)),
+    ],
 )
-def test_a_figure_shows_metrics_of_any_range(values: tuple[float, ...], low: tuple[float, float], high: tuple[float, float]) -> None:
+def test_a_figure_shows_metrics_of_any_range(
+    values: tuple[float, ...], low: tuple[float, float], high: tuple[float, float]
+) -> None:
     rows = [{"step": step, "a/error": value} for step, value in enumerate(values)]
     bottom, top = plots._curves(rows, ["a/error"], "title", "metric").axes[0].get_ylim()
     assert low[0] <= bottom <= low[1]

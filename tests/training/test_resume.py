@@ -18,12 +18,20 @@ def curve(run: Path) -> list[tuple[str, int, float | None]]:
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_killed_run_ends_bit_for_bit_where_the_undisturbed_one_does(train, make_config, tmp_path, world_size):
-    options = ("schedule.steps=14", "schedule.evaluate_every_steps=6", "schedule.ema=0.9", "runtime.log_every_steps=1")
+def test_killed_run_ends_bit_for_bit_where_the_undisturbed_one_does(
+    train, make_config, tmp_path, world_size
+):
+    options = (
+        "schedule.steps=14",
+        "schedule.evaluate_every_steps=6",
+        "schedule.ema=0.9",
+        "runtime.log_every_steps=1",
+    )
     whole = make_config(*options, "runtime.name=whole")
     killed = make_config(*options, "runtime.name=killed")
     assert train(whole, world_size) == [0] * world_size
-    # The checkpoint of step 6 is begun once that of step 4 is whole, so at step 7 that one is there, and the other perhaps.
+    # The checkpoint of step 6 is begun once that of step 4 is whole, so at step 7 that one is
+    # there, and the other perhaps.
     assert -signal.SIGKILL in train(killed, world_size, kill_at=7)
     run = tmp_path / "runs" / "killed"
     assert checkpoint.steps(str(run)) in ([4], [4, 6])
@@ -38,7 +46,9 @@ def test_killed_run_ends_bit_for_bit_where_the_undisturbed_one_does(train, make_
     assert curve(run) == curve(tmp_path / "runs" / "whole")
 
 
-def test_other_numbers_of_workers_go_on_with_the_same_samples_and_the_same_loss(train, make_config, tmp_path):
+def test_other_numbers_of_workers_go_on_with_the_same_samples_and_the_same_loss(
+    train, make_config, tmp_path
+):
     options = (
         "runtime.sync_bn=true",
         "runtime.log_every_steps=1",
@@ -52,20 +62,39 @@ def test_other_numbers_of_workers_go_on_with_the_same_samples_and_the_same_loss(
     assert -signal.SIGKILL in train(elastic, 3, kill_at=6)
     assert -signal.SIGKILL in train(elastic, 2, kill_at=5)
     assert train(elastic, 1) == [0]
-    wanted, found = ([row for row in curve(tmp_path / "runs" / name) if row[0] == "train"] for name in ("whole", "elastic"))
+    wanted, found = (
+        [row for row in curve(tmp_path / "runs" / name) if row[0] == "train"]
+        for name in ("whole", "elastic")
+    )
     assert [row[1] for row in found] == list(range(1, 15))
     assert [row[2] for row in found] == pytest.approx([row[2] for row in wanted], rel=1e-3)
 
 
-@pytest.mark.parametrize("optimizer", ["{type: sgd, lr: 0.005, nesterov: true, %s}", "{type: adamw, lr: 0.005, betas: [0.8, 0.99], %s}"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "{type: sgd, lr: 0.005, nesterov: true, %s}",
+        "{type: adamw, lr: 0.005, betas: [0.8, 0.99], %s}",
+    ],
+)
 def test_rules_and_ramps_go_on_where_they_were(make_config, tmp_path, optimizer):
     rules = "rules: [{match: heads.*.bias, lr: 2, weight_decay: 1}, {match: heads.*, lr: 3}]"
-    ramps = ("schedule.weight_decay={end: 0.4}", "schedule.momentum={type: linear, start: 0.5, end: 0.95}")
-    options = ("schedule.steps=4", "runtime.deterministic=true", f"schedule.optimizer={optimizer % rules}", *ramps)
+    ramps = (
+        "schedule.weight_decay={end: 0.4}",
+        "schedule.momentum={type: linear, start: 0.5, end: 0.95}",
+    )
+    options = (
+        "schedule.steps=4",
+        "runtime.deterministic=true",
+        f"schedule.optimizer={optimizer % rules}",
+        *ramps,
+    )
     run(make_config(*options, "runtime.name=whole"), RunContext())
     for _ in range(4):
         run(make_config(*options, "runtime.name=parts"), RunContext(should_stop=lambda: True))
-    whole, parts = (Path(checkpoint.newest(str(tmp_path / "runs" / name)) or "") for name in ("whole", "parts"))
+    whole, parts = (
+        Path(checkpoint.newest(str(tmp_path / "runs" / name)) or "") for name in ("whole", "parts")
+    )
     assert checkpoint.read_state(str(parts)).attempt == 4
     assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
 
@@ -75,14 +104,19 @@ def test_finished_run_is_left_alone(train, make_config, tmp_path):
     assert train(config) == [0]
     before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
     assert run(config, RunContext())["finished"]
-    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()
+    } == before
 
 
 def test_another_config_under_the_same_name_is_refused_in_words(make_config):
     run(make_config("schedule.steps=2"), RunContext())
     with pytest.raises(ValueError, match=r"schedule\.steps \(3, was 2\)"):
         run(make_config("schedule.steps=3"), RunContext())
-    assert run(make_config("schedule.steps=2", "runtime.workers=2", "data.threads=2", "runtime.keep=5"), RunContext())["finished"]
+    assert run(
+        make_config("schedule.steps=2", "runtime.workers=2", "data.threads=2", "runtime.keep=5"),
+        RunContext(),
+    )["finished"]
 
 
 def test_damaged_checkpoint_is_passed_over(make_config, tmp_path, caplog):
@@ -105,4 +139,7 @@ def test_other_data_under_the_same_name_is_refused(make_config, splits, tmp_path
     with pytest.raises(ValueError, match="other data"):
         run(make_config(f"data.train.uri={splits / 'val'}"), RunContext())
     shutil.copytree(splits / "train", tmp_path / "moved")
-    assert run(make_config(f"data.train.uri={tmp_path / 'moved'}", "runtime.log_every_steps=4"), RunContext())["finished"]
+    assert run(
+        make_config(f"data.train.uri={tmp_path / 'moved'}", "runtime.log_every_steps=4"),
+        RunContext(),
+    )["finished"]

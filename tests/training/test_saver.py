@@ -93,12 +93,16 @@ def test_a_run_outlives_a_disk_that_is_full_for_a_while(make_config, tmp_path, m
         if 3 <= len(steps) < 9:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artifact.storage, "write", lambda target, data: full() or real_write(target, data))
+    monkeypatch.setattr(
+        artifact.storage, "write", lambda target, data: full() or real_write(target, data)
+    )
     monkeypatch.setattr(Scalars, "_append", lambda self, row: full() or real_open(self, row))
     undisturbed = run(make_config("runtime.name=whole"), RunContext())
     monkeypatch.setattr(storage, "write", lambda target, data: full() or real_write(target, data))
     found = run(make_config(), RunContext(should_stop=lambda: bool(steps.append(1))))
     assert found["metrics"] == undisturbed["metrics"]
     assert current_checkpoints(str(uri))[-1].step == 14
-    assert [row["step"] for row in read_scalars(str(uri / "scalars.jsonl")) if row["mode"] == "train"] == [2, 4, 6, 8, 10, 12, 14]
+    assert [
+        row["step"] for row in read_scalars(str(uri / "scalars.jsonl")) if row["mode"] == "train"
+    ] == [2, 4, 6, 8, 10, 12, 14]
     assert "a checkpoint could not be written, training goes on" in caplog.text

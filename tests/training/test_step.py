@@ -31,12 +31,22 @@ def reference(clip: float | None) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("shares", "accumulate", "clip"),
-    [((8,), 1, None), ((8,), 3, None), ((8,), 4, 0.05), ((4, 4), 1, 0.05), ((5, 3), 3, None), ((3, 2, 3), 1, None), ((3, 2, 3), 2, 0.05)],
+    [
+        ((8,), 1, None),
+        ((8,), 3, None),
+        ((8,), 4, 0.05),
+        ((4, 4), 1, 0.05),
+        ((5, 3), 3, None),
+        ((3, 2, 3), 1, None),
+        ((3, 2, 3), 2, 0.05),
+    ],
 )
 def test_step_is_that_of_the_whole_batch(start, tmp_path, shares, accumulate, clip):
     schedule = ScheduleConfig(steps=4, accumulate=accumulate, clip_grad_norm=clip)
     out = tmp_path / "out.pt"
-    assert start("step_rank.py", len(shares), OUT=str(out), SCHEDULE=schedule, RUNTIME=RUNTIME, SHARES=shares) == [0] * len(shares)
+    assert start(
+        "step_rank.py", len(shares), OUT=str(out), SCHEDULE=schedule, RUNTIME=RUNTIME, SHARES=shares
+    ) == [0] * len(shares)
     found, wanted = torch.load(out, weights_only=True), reference(clip)
     torch.testing.assert_close(found["losses"].float(), wanted["losses"], rtol=1e-5, atol=1e-6)
     for name, value in wanted["weights"].items():
@@ -44,7 +54,9 @@ def test_step_is_that_of_the_whole_batch(start, tmp_path, shares, accumulate, cl
 
 
 def test_averaging_ranks_would_be_seen():
-    """The control: the mean of the ranks' own losses is another loss, because their counts differ."""
+    """The control: the mean of the ranks' own losses is another loss, because their counts
+    differ.
+    """
     net, batch = WORLD["Net"](), WORLD["batch"](0)
     whole = net(batch, 0)["a/square"]
     parts = [net(batch[part], 0)["a/square"] for part in (slice(0, 5), slice(5, 8))]

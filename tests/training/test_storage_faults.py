@@ -1,4 +1,6 @@
-"""A bucket that fails now and then: requests are repeated, and what is read and written is whole."""
+"""A bucket that fails now and then: requests are repeated, and what is read and written is
+whole.
+"""
 
 import threading
 import time
@@ -22,7 +24,11 @@ class _Faulty(_Handler):
         if fault in ("500", "503"):
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             code = {"500": "InternalError", "503": "SlowDown"}[fault]
-            self._answer(int(fault), {}, f"<Error><Code>{code}</Code><Message>a bad day</Message></Error>".encode())
+            self._answer(
+                int(fault),
+                {},
+                f"<Error><Code>{code}</Code><Message>a bad day</Message></Error>".encode(),
+            )
         elif fault == "reset":
             self.close_connection = True
         else:
@@ -76,7 +82,9 @@ def test_an_artifact_is_published_through_a_storm(s3: S3Server, proxy: FlakyProx
     assert found.read("a") == b"1" * 1000
 
 
-def test_a_run_goes_on_while_the_bucket_is_away(s3: S3Server, proxy: FlakyProxy, make_config, splits, monkeypatch, caplog) -> None:
+def test_a_run_goes_on_while_the_bucket_is_away(
+    s3: S3Server, proxy: FlakyProxy, make_config, splits, monkeypatch, caplog
+) -> None:
     """For two seconds every answer is an error, longer than the client's own patience."""
     from mtl_ray.inference.run_folder import current_checkpoints
     from mtl_ray.training import saver
@@ -99,4 +107,6 @@ def test_a_run_goes_on_while_the_bucket_is_away(s3: S3Server, proxy: FlakyProxy,
     found = run(make_config(f"runtime.storage={place}", *options), RunContext(should_stop=storm))
     assert found["metrics"] == run(make_config(*options), RunContext())["metrics"]
     assert current_checkpoints(f"{place}/run")[-1].step == 14
-    assert [row["step"] for row in read_scalars(f"{place}/run/scalars.jsonl") if row["mode"] == "train"] == list(range(1, 15))
+    assert [
+        row["step"] for row in read_scalars(f"{place}/run/scalars.jsonl") if row["mode"] == "train"
+    ] == list(range(1, 15))

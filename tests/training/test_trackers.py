@@ -1,4 +1,6 @@
-"""What Weights & Biases gets of a run: every step once, through kills, replays and a server that is not there. Real wandb, offline."""
+"""What Weights & Biases gets of a run: every step once, through kills, replays and a server that
+is not there. Real wandb, offline.
+"""
 
 import json
 import subprocess
@@ -18,7 +20,15 @@ from mtl_ray.training.context import RunContext
 from mtl_ray.training.trackers import EvaluationFigures
 from mtl_ray.training.trainer import run
 from mtl_ray.training.wandb_sync import run_id_of, send_bundle
-from mtl_ray.training.wandb_tracker import Wandb, held_in, numbers, records, step_of, wandb_files, wandb_mode
+from mtl_ray.training.wandb_tracker import (
+    Wandb,
+    held_in,
+    numbers,
+    records,
+    step_of,
+    wandb_files,
+    wandb_mode,
+)
 from tests.training.conftest import MakeConfig, Train
 
 KEY = "5ec2e7" + "0123456789abcdef" * 2 + "42"
@@ -35,7 +45,9 @@ def own_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def of_kind(run_uri: str, kind: str) -> Iterator[Any]:
     """The records of a kind in all files of a run, in the order of its attempts."""
     for uri in wandb_files(run_uri, run_id_of(run_uri)):
-        yield from (getattr(record, kind) for record in records(storage.read(uri)) if record.HasField(kind))
+        yield from (
+            getattr(record, kind) for record in records(storage.read(uri)) if record.HasField(kind)
+        )
 
 
 def steps(run_uri: str) -> list[int]:
@@ -48,8 +60,13 @@ def keys(history: Any) -> set[str]:
 
 def aliases(run_uri: str, kind: str) -> list[tuple[str, list[str]]]:
     """Where each artifact lies, and what it is called."""
-    found = [artifact for artifact in of_kind(run_uri, "artifact") if artifact.name.endswith(f"-{kind}")]
-    return [(json.loads(artifact.metadata)["uri"].rpartition("/")[2], sorted(artifact.aliases)) for artifact in found]
+    found = [
+        artifact for artifact in of_kind(run_uri, "artifact") if artifact.name.endswith(f"-{kind}")
+    ]
+    return [
+        (json.loads(artifact.metadata)["uri"].rpartition("/")[2], sorted(artifact.aliases))
+        for artifact in found
+    ]
 
 
 def test_a_killed_run_is_replayed_and_goes_on_as_one_line(
@@ -63,7 +80,10 @@ def test_a_killed_run_is_replayed_and_goes_on_as_one_line(
     assert len(lost) < 5
     assert sync([folder]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"{5 - len(lost)} of 5 logged steps were missing and have been sent: {folder}/wandb/offline-run-")
+    assert said.startswith(
+        f"{5 - len(lost)} of 5 logged steps were missing and have been sent: "
+        f"{folder}/wandb/offline-run-"
+    )
     assert steps(folder) == [2, 4, 6, 8, 10]
     count = len(wandb_files(folder, run_id_of(folder)))
     assert sync([folder, "--to", "offline"]) == 0
@@ -109,8 +129,12 @@ def test_a_bundle_joins_its_run(make_config: MakeConfig, tmp_path: Path) -> None
     assert wandb_files(folder, run_id_of(folder)) == before
 
 
-def test_a_run_without_wandb_is_sent_from_a_bucket(make_config: MakeConfig, s3: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = run(make_config("schedule.steps=6", f"runtime.storage={s3.folder()}"), RunContext())["run"]
+def test_a_run_without_wandb_is_sent_from_a_bucket(
+    make_config: MakeConfig, s3: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run(make_config("schedule.steps=6", f"runtime.storage={s3.folder()}"), RunContext())[
+        "run"
+    ]
     assert sync([folder]) == 0
     assert "3 of 3 logged steps were missing" in capsys.readouterr().out
     assert steps(folder) == [2, 4, 6]
@@ -125,18 +149,27 @@ def test_images_of_different_sizes_come_without_a_warning_of_wandb(
     run_id = claim(folder, from_step=0, from_checkpoint=None, world_size=1, run_id="abcd").run_id
     tracker = Wandb(make_config(), folder, run_id, "offline")
     tracker.evaluation(
-        1, EvaluationFigures(images=[("a", np.zeros((10, 20, 3), np.uint8)), ("b", np.zeros((30, 10, 3), np.uint8))], charts={})
+        1,
+        EvaluationFigures(
+            images=[("a", np.zeros((10, 20, 3), np.uint8)), ("b", np.zeros((30, 10, 3), np.uint8))],
+            charts={},
+        ),
     )
     tracker.close()
     assert "sizes do not match" not in caplog.text
     (history,) = of_kind(folder, "history")
-    images = {item.nested_key[-1] if item.nested_key else item.key: item.value_json for item in history.item}
+    images = {
+        item.nested_key[-1] if item.nested_key else item.key: item.value_json
+        for item in history.item
+    }
     assert "predictions" in keys(history)
     assert "30" in str(images)
     assert "20" in str(images)
 
 
-def test_files_are_read_up_to_where_they_are_cut_off(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_files_are_read_up_to_where_they_are_cut_off(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
     folder = str(tmp_path / "runs" / "run")
     run_id = claim(folder, from_step=0, from_checkpoint=None, world_size=1, run_id="abcd").run_id
     tracker = Wandb(make_config(), folder, run_id, "offline")
@@ -174,17 +207,22 @@ from mtl_ray.training.context import RunContext
 from tests.training.tiny import config_of
 from pathlib import Path
 run(config_of(Path(sys.argv[1]), sys.argv[2], "schedule.steps=2", "runtime.wandb=auto"), RunContext())
-"""
+"""  # noqa: E501
 
 
 def test_a_server_that_is_not_there_ends_no_run_and_no_secret_is_written(
-    splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    splits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
     command = [sys.executable, "-c", SCRIPT, str(splits), str(tmp_path / "runs")]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "it is written offline, jobs.wandb_sync sends it later" in done.stderr
     folder = str(tmp_path / "runs" / "run")
@@ -206,7 +244,9 @@ def test_a_server_that_is_not_there_ends_no_run_and_no_secret_is_written(
         ("online", {"WANDB_MODE": "disabled"}, "online"),
     ],
 )
-def test_mode(wanted: Any, environment: dict[str, str], mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mode(
+    wanted: Any, environment: dict[str, str], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert wandb_mode(wanted) == mode

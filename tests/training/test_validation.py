@@ -1,4 +1,6 @@
-"""Validation during training: what it measures does not depend on how the validation split numbers its classes."""
+"""Validation during training: what it measures does not depend on how the validation split
+numbers its classes.
+"""
 
 import json
 import logging
@@ -30,13 +32,25 @@ def turned(sample: Sample) -> Sample:
     assert sample.semantic is not None
     done, semantic = cv2.imencode(".png", (1 - decode_semantic(sample.semantic)).astype(np.uint8))
     assert done
-    return sample.with_annotations(labels=len(NAMES) - 1 - sample.labels, semantic=semantic.tobytes())
+    return sample.with_annotations(
+        labels=len(NAMES) - 1 - sample.labels, semantic=semantic.tobytes()
+    )
 
 
 def write_turned(uri: Path, samples: list[Sample], names: tuple[str, ...]) -> str:
-    vocabulary = Vocabulary(classes={"labels": names, "semantic": ("square", "background")}, exclusive_labels=True)
-    entries = [write_shard(str(uri), shard_name("tiny", 0), [turned(sample.with_annotations(instances=None)) for sample in samples])]
-    publish_manifest(str(uri), entries, name="tiny", vocabulary=vocabulary, shuffled=True, provenance={})
+    vocabulary = Vocabulary(
+        classes={"labels": names, "semantic": ("square", "background")}, exclusive_labels=True
+    )
+    entries = [
+        write_shard(
+            str(uri),
+            shard_name("tiny", 0),
+            [turned(sample.with_annotations(instances=None)) for sample in samples],
+        )
+    ]
+    publish_manifest(
+        str(uri), entries, name="tiny", vocabulary=vocabulary, shuffled=True, provenance={}
+    )
     return str(uri)
 
 
@@ -48,7 +62,9 @@ def measured(config: ExperimentConfig, vocabulary: Vocabulary) -> dict[str, floa
     return Validation(config, vocabulary, context, Collective(context)).measure(model)[0]
 
 
-def test_classes_in_another_order_are_matched_by_name(make_config: MakeConfig, splits: Path, tmp_path: Path) -> None:
+def test_classes_in_another_order_are_matched_by_name(
+    make_config: MakeConfig, splits: Path, tmp_path: Path
+) -> None:
     train, val = open_split(str(splits / "train")), open_split(str(splits / "val"))
     ours = measured(make_config(), train.vocabulary)
     uri = write_turned(tmp_path / "turned", list(val.read(0, val.num_samples)), NAMES[::-1])
@@ -58,7 +74,9 @@ def test_classes_in_another_order_are_matched_by_name(make_config: MakeConfig, s
     assert both == pytest.approx(ours, abs=1e-9, nan_ok=True)
 
 
-def test_a_config_may_ask_for_the_recall_of_hidden_objects(make_config: MakeConfig, splits: Path, tmp_path: Path) -> None:
+def test_a_config_may_ask_for_the_recall_of_hidden_objects(
+    make_config: MakeConfig, splits: Path, tmp_path: Path
+) -> None:
     val = open_split(str(splits / "val"))
     wanted = []
     for sample in val.read(0, val.num_samples):
@@ -67,12 +85,22 @@ def test_a_config_may_ask_for_the_recall_of_hidden_objects(make_config: MakeConf
         x1, y1, x2, y2 = sample.instances.boxes_xyxy[0].tolist()
         mask[int(y1) : int(y2), int(x1) : int(x2)] = 1
         label = NAMES[int(sample.instances.classes[0])]
-        wanted.append(HiddenObject(file_name=sample.key, name=label, box_xyxy=(x1, y1, x2, y2), height=32, width=32, mask=encode_rle(mask)))
+        wanted.append(
+            HiddenObject(
+                file_name=sample.key,
+                name=label,
+                box_xyxy=(x1, y1, x2, y2),
+                height=32,
+                width=32,
+                mask=encode_rle(mask),
+            )
+        )
     write_list(str(tmp_path / "all.json"), wanted)
     write_list(str(tmp_path / "none.json"), [])
     lists = f"occluded: {tmp_path / 'all.json'}, separated: {tmp_path / 'none.json'}"
     config = make_config(
-        "model.heads.boxes={type: retinanet, levels: [C3], channels: 8, convs: 0, select: {score_threshold: 0, max_detections: 500}}",
+        "model.heads.boxes={type: retinanet, levels: [C3], channels: 8, convs: 0, select: "
+        "{score_threshold: 0, max_detections: 500}}",
         f"evaluate.occlusion={{{lists}, score_threshold: 0, iou_threshold: 0.2}}",
     )
     figures = measured(config, open_split(str(splits / "train")).vocabulary)
@@ -85,7 +113,9 @@ def test_a_class_that_training_does_not_know_is_named(
     make_config: MakeConfig, splits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     train, val = open_split(str(splits / "train")), open_split(str(splits / "val"))
-    uri = write_turned(tmp_path / "turned", list(val.read(0, val.num_samples)), ("violet", *NAMES[1::-1]))
+    uri = write_turned(
+        tmp_path / "turned", list(val.read(0, val.num_samples)), ("violet", *NAMES[1::-1])
+    )
     with caplog.at_level(logging.WARNING):
         measured(make_config(f"data.val.uri={uri}"), train.vocabulary)
     assert "the training split does not know labels: violet" in caplog.text
@@ -97,7 +127,9 @@ def test_pictures_that_cannot_be_read_are_counted(
     vocabulary = open_split(str(splits / "train")).vocabulary
     write_split(str(tmp_path / "val"), 13, 2, broken=(3, 8))
     here = f"data.val.uri={tmp_path / 'val'}"
-    with pytest.raises(BadSamplesError, match=r"2 samples of the validation split.*data.max_bad allows 1: 2-8: "):
+    with pytest.raises(
+        BadSamplesError, match=r"2 samples of the validation split.*data.max_bad allows 1: 2-8: "
+    ):
         measured(make_config(here, "data.max_bad=1"), vocabulary)
     with caplog.at_level(logging.WARNING):
         measured(make_config(here, "data.max_bad=2"), vocabulary)
@@ -105,12 +137,18 @@ def test_pictures_that_cannot_be_read_are_counted(
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_ranks_measure_as_one_and_only_the_first_holds_what_all_found(start, make_config: MakeConfig, splits, tmp_path, world_size) -> None:
+def test_ranks_measure_as_one_and_only_the_first_holds_what_all_found(
+    start, make_config: MakeConfig, splits, tmp_path, world_size
+) -> None:
     config = make_config(
-        "model.heads.boxes={type: retinanet, levels: [C3], channels: 8, convs: 0, select: {score_threshold: 0, max_detections: 20}}"
+        "model.heads.boxes={type: retinanet, levels: [C3], channels: 8, convs: 0, select: "
+        "{score_threshold: 0, max_detections: 20}}"
     )
     alone = measured(config, open_split(str(splits / "train")).vocabulary)
-    assert start("validation_rank.py", world_size, CONFIG=config, OUT=str(tmp_path)) == [0] * world_size
+    assert (
+        start("validation_rank.py", world_size, CONFIG=config, OUT=str(tmp_path))
+        == [0] * world_size
+    )
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(world_size)]
     for rank, each in enumerate(found):
         assert each["figures"] == pytest.approx(alone, abs=1e-9, nan_ok=True)

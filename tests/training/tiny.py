@@ -23,7 +23,9 @@ COLOURS = ((220, 40, 40), (40, 200, 40), (40, 60, 220))
 
 
 def sample(rng: np.random.Generator, key: str) -> Sample:
-    """A 32x32 picture with one coloured square: its colour is the label, its place the box and the map."""
+    """A 32x32 picture with one coloured square: its colour is the label, its place the box and
+    the map.
+    """
     kind = int(rng.integers(3))
     size, (x, y) = int(rng.integers(10, 20)), rng.integers(0, 12, 2)
     pixels = rng.integers(90, 160, (32, 32, 3)).astype(np.uint8)
@@ -44,16 +46,28 @@ def sample(rng: np.random.Generator, key: str) -> Sample:
     Image.fromarray(pixels).save(buffer, format="PNG")
     _, encoded = cv2.imencode(".png", semantic)
     return image_sample(
-        key=key, image=buffer.getvalue(), height=32, width=32, labels=np.array([kind]), instances=objects, semantic=encoded.tobytes()
+        key=key,
+        image=buffer.getvalue(),
+        height=32,
+        width=32,
+        labels=np.array([kind]),
+        instances=objects,
+        semantic=encoded.tobytes(),
     )
 
 
 def write_split(uri: str, count: int, seed: int, broken: tuple[int, ...] = ()) -> None:
     """A split of two shards; the pictures whose numbers are ``broken`` do not decode."""
     rng = np.random.default_rng(seed)
-    vocabulary = Vocabulary(classes={"labels": NAMES, "instances": NAMES, "semantic": ("background", "square")}, exclusive_labels=True)
+    vocabulary = Vocabulary(
+        classes={"labels": NAMES, "instances": NAMES, "semantic": ("background", "square")},
+        exclusive_labels=True,
+    )
     samples = [sample(rng, f"{seed}-{k}") for k in range(count)]
-    samples = [each.with_image(data=each.image[:60]) if k in broken else each for k, each in enumerate(samples)]
+    samples = [
+        each.with_image(data=each.image[:60]) if k in broken else each
+        for k, each in enumerate(samples)
+    ]
     entries = [write_shard(uri, shard_name("tiny", i), samples[i::2]) for i in range(2)]
     publish_manifest(uri, entries, name="tiny", vocabulary=vocabulary, shuffled=True, provenance={})
 
@@ -103,4 +117,6 @@ def config_of(splits: Path, storage: Path | str, *overrides: str) -> ExperimentC
 
 def config_from(given: dict[str, Any], *overrides: str) -> ExperimentConfig:
     """The config in some values, with overrides."""
-    return validate(merge(parse(yaml.safe_dump(given), "tiny"), override_tree(overrides)), ExperimentConfig)
+    return validate(
+        merge(parse(yaml.safe_dump(given), "tiny"), override_tree(overrides)), ExperimentConfig
+    )

@@ -34,16 +34,30 @@ PROGRAM = """
         print("DONE", found.done, len(found.results))
 
     main()
-"""
+"""  # noqa: E501
 
 
 def start(program, config):
     env = os.environ | {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": "/tmp"}
-    return subprocess.Popen([sys.executable, str(program), str(config)], env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, str(program), str(config)],
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
-def test_a_search_that_is_killed_goes_on_and_ends_with_the_trials_it_was_asked_for_none_twice(splits, tmp_path):
-    tune = {"metric": "m", "trials": 5, "startup": 2, "concurrent": 1, "space": {LR: {"type": "uniform", "low": 0.1, "high": 1}}}
+def test_a_search_that_is_killed_goes_on_and_ends_with_the_trials_it_was_asked_for_none_twice(
+    splits, tmp_path
+):
+    tune = {
+        "metric": "m",
+        "trials": 5,
+        "startup": 2,
+        "concurrent": 1,
+        "space": {LR: {"type": "uniform", "low": 0.1, "high": 1}},
+    }
     (tmp_path / "tune.yaml").write_text(text_of(splits, tmp_path, tune))
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(PROGRAM))
@@ -65,7 +79,10 @@ def test_a_search_that_is_killed_goes_on_and_ends_with_the_trials_it_was_asked_f
     trials, results = Records(str(tmp_path / "run")).read()
     assert sorted(trials) == sorted(results) == [0, 1, 2, 3, 4]
     assert {number: trials[number] for number in (0, 1, 2)} == before[0]
-    starts = [(tmp_path / "run" / "trials" / f"{number:04d}" / "starts").read_text() for number in range(5)]
+    starts = [
+        (tmp_path / "run" / "trials" / f"{number:04d}" / "starts").read_text()
+        for number in range(5)
+    ]
     assert starts == ["x", "x", "xx", "x", "x"]
     assert [each.epoch for each in results[2].reports] == [1.0, 2.0]
     assert len({trial.parameters[LR] for trial in trials.values()}) == 5

@@ -14,7 +14,15 @@ from mtl_ray.config.load import load_tree
 from mtl_ray.config.tree import plain
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.tuning.config import Choice, Distribution, Int, LogUniform, TuneConfig, Uniform, in_order
+from mtl_ray.tuning.config import (
+    Choice,
+    Distribution,
+    Int,
+    LogUniform,
+    TuneConfig,
+    Uniform,
+    in_order,
+)
 from mtl_ray.tuning.record import Reported, Result, Trial
 from mtl_ray.tuning.space import (
     check_space,
@@ -33,10 +41,15 @@ ENDS = st.tuples(st.floats(1e-6, 1e3), st.floats(1e-6, 1e3)).map(sorted)
 SIMPLE = st.one_of(
     ENDS.map(lambda ends: Uniform(low=ends[0], high=ends[1], points=3)),
     ENDS.map(lambda ends: LogUniform(low=ends[0], high=ends[1], points=3)),
-    st.tuples(st.integers(-9, 9), st.integers(0, 9), st.integers(1, 3)).map(lambda n: Int(low=n[0], high=n[0] + n[1], step=n[2])),
-    st.lists(st.one_of(st.integers(0, 5), st.sampled_from(["a", "b"])), min_size=1, max_size=4, unique_by=str).map(
-        lambda found: Choice(values=tuple(found))
+    st.tuples(st.integers(-9, 9), st.integers(0, 9), st.integers(1, 3)).map(
+        lambda n: Int(low=n[0], high=n[0] + n[1], step=n[2])
     ),
+    st.lists(
+        st.one_of(st.integers(0, 5), st.sampled_from(["a", "b"])),
+        min_size=1,
+        max_size=4,
+        unique_by=str,
+    ).map(lambda found: Choice(values=tuple(found))),
 )
 
 
@@ -69,11 +82,16 @@ def allowed(entry, value):
 
 @given(space=spaces(), seed=st.integers(0, 99), sampler=st.sampled_from(["random", "tpe"]))
 def test_every_value_is_within_its_ends_and_conditions_hold(space, seed, sampler):
-    study = Study(TuneConfig(space=space, metric="m", sampler=sampler, startup=1, seed=seed), [], {})
+    study = Study(
+        TuneConfig(space=space, metric="m", sampler=sampler, startup=1, seed=seed), [], {}
+    )
     for number in range(3):
         chosen = study.propose(number)
         for path, entry in space.items():
-            wanted = all(other in chosen and choice_names(space[other])[chosen[other]] == value for other, value in entry.when.items())
+            wanted = all(
+                other in chosen and choice_names(space[other])[chosen[other]] == value
+                for other, value in entry.when.items()
+            )
             assert (path in chosen) == wanted
             assert path not in chosen or allowed(entry, chosen[path])
         study.finish(number, Result(state="complete", values=[float(number)]))
@@ -88,15 +106,22 @@ def test_a_grid_has_every_combination_once(space):
         grown = set()
         for some in expected:
             chosen = dict(some)
-            active = all(o in chosen and choice_names(space[o])[chosen[o]] == v for o, v in space[path].when.items())
-            grown |= {some | {(path, value)} for value in grid_values(space[path])} if active else {some}
+            active = all(
+                o in chosen and choice_names(space[o])[chosen[o]] == v
+                for o, v in space[path].when.items()
+            )
+            grown |= (
+                {some | {(path, value)} for value in grid_values(space[path])} if active else {some}
+            )
         expected = grown
     assert {frozenset(json.loads(text).items()) for text in found} == expected
 
 
 @given(space=spaces(), seed=st.integers(0, 99))
 def test_overrides_mean_what_was_chosen_on_the_command_line_and_in_a_base_file(space, seed):
-    chosen = Study(TuneConfig(space=space, metric="m", sampler="random", seed=seed), [], {}).propose(0)
+    chosen = Study(
+        TuneConfig(space=space, metric="m", sampler="random", seed=seed), [], {}
+    ).propose(0)
     found = plain(parse(trial_overlay(overrides_of(space, chosen)), "best.yaml"))
     for path, given_ in chosen.items():
         section, key = path.split(".")
@@ -107,7 +132,9 @@ def test_overrides_mean_what_was_chosen_on_the_command_line_and_in_a_base_file(s
 
 def test_a_grid_of_numbers_has_both_ends_and_even_steps():
     assert grid_values(Uniform(low=0, high=1, points=3)) == [0, 0.5, 1]
-    assert grid_values(LogUniform(low=1e-4, high=1e-2, points=3)) == pytest.approx([1e-4, 1e-3, 1e-2])
+    assert grid_values(LogUniform(low=1e-4, high=1e-2, points=3)) == pytest.approx(
+        [1e-4, 1e-3, 1e-2]
+    )
     assert grid_values(Int(low=1, high=8, step=3)) == [1, 4, 7]
 
 
@@ -117,7 +144,10 @@ def test_a_choice_by_name_may_be_anything_and_conditions_may_name_several_values
         "b.lr": Uniform(low=0, high=1, when={"a.when": ["small", "large"]}),
     }
     assert overrides_of(space, {"a.when": "small"}) == ['a.when={"x": 1}']
-    assert set(choose_parameters(space, lambda path, _: "large" if path == "a.when" else 0.5)) == {"a.when", "b.lr"}
+    assert set(choose_parameters(space, lambda path, _: "large" if path == "a.when" else 0.5)) == {
+        "a.when",
+        "b.lr",
+    }
     assert set(choose_parameters(space, lambda path, _: "none")) == {"a.when"}
 
 
@@ -135,8 +165,14 @@ def test_the_order_of_entries_does_not_matter_and_circles_are_refused():
     [
         ({}, "either metric or objectives"),
         ({"metric": "m", "objectives": [{"metric": "n"}]}, "either metric or objectives"),
-        ({"objectives": [{"metric": "m"}, {"metric": "n"}], "scheduler": "asha"}, "with several objectives it must be none"),
-        ({"objectives": [{"metric": "m"}, {"metric": "n"}], "sampler": "cmaes"}, "cmaes allows only one objective"),
+        (
+            {"objectives": [{"metric": "m"}, {"metric": "n"}], "scheduler": "asha"},
+            "with several objectives it must be none",
+        ),
+        (
+            {"objectives": [{"metric": "m"}, {"metric": "n"}], "sampler": "cmaes"},
+            "cmaes allows only one objective",
+        ),
         ({"metric": "m", "sampler": "grid"}, "a.b needs points"),
     ],
 )
@@ -165,7 +201,9 @@ def test_mistakes_in_a_space_are_told_with_file_line_and_the_nearest_key(tmp_pat
     with pytest.raises(ValueError) as caught:
         check_space(tree, config.tune.space)
     lines = str(caught.value).splitlines()
-    assert lines[0].endswith("tune.yaml:5: unknown key schedule.optimiser; did you mean schedule.optimizer?")
+    assert lines[0].endswith(
+        "tune.yaml:5: unknown key schedule.optimiser; did you mean schedule.optimizer?"
+    )
     assert lines[1].endswith("tune.yaml:6: data.batch should be greater than or equal to 1, not 0")
     assert "tune.yaml:7: model.heads.labels.anchors has no anchors" in lines[2]
     assert "tune.yaml:8: serve.port cannot be searched" in lines[3]
@@ -174,13 +212,27 @@ def test_mistakes_in_a_space_are_told_with_file_line_and_the_nearest_key(tmp_pat
 
 def test_the_command_line_changes_adds_and_removes_entries_of_a_space(tmp_path):
     content = values(tmp_path, tmp_path) | {
-        "tune": {"metric": "m", "space": {"a.lr": {"type": "uniform", "low": 0, "high": 1}, "a.b": {"type": "int", "low": 1, "high": 2}}}
+        "tune": {
+            "metric": "m",
+            "space": {
+                "a.lr": {"type": "uniform", "low": 0, "high": 1},
+                "a.b": {"type": "int", "low": 1, "high": 2},
+            },
+        }
     }
     (tmp_path / "tune.yaml").write_text(yaml.safe_dump(content))
-    changes = ["tune.space.a.lr.low=0.5", "tune.space.a.b=null", "tune.space.c.type.d={type: choice, values: [1, 2]}", "tune.trials=3"]
+    changes = [
+        "tune.space.a.lr.low=0.5",
+        "tune.space.a.b=null",
+        "tune.space.c.type.d={type: choice, values: [1, 2]}",
+        "tune.trials=3",
+    ]
     config = validate(with_flat_space(load_tree(tmp_path / "tune.yaml", changes)), ExperimentConfig)
     assert config.tune.trials == 3
-    assert config.tune.space == {"a.lr": Uniform(low=0.5, high=1), "c.type.d": Choice(values=(1, 2))}
+    assert config.tune.space == {
+        "a.lr": Uniform(low=0.5, high=1),
+        "c.type.d": Choice(values=(1, 2)),
+    }
 
 
 def quadratic(parameters):
@@ -212,23 +264,41 @@ def test_stopped_trials_are_pruned_and_failed_ones_fail_to_the_sampler_now_and_a
     config = TuneConfig(space={"a.x": Uniform(low=0, high=1)}, metric="m")
     results = {
         0: Result(state="complete", values=[0.5]),
-        1: Result(state="stopped", values=None, reports=[Reported(epoch=0.5, value=0.1), Reported(epoch=1.0, value=0.2)]),
+        1: Result(
+            state="stopped",
+            values=None,
+            reports=[Reported(epoch=0.5, value=0.1), Reported(epoch=1.0, value=0.2)],
+        ),
         2: Result(state="failed", values=None, reason="out of memory"),
     }
     study = Study(config, [], {})
-    trials = [Trial(number=number, parameters=study.propose(number), overrides=[]) for number in range(4)]
+    trials = [
+        Trial(number=number, parameters=study.propose(number), overrides=[]) for number in range(4)
+    ]
     for number, result in results.items():
         study.finish(number, result)
     for found in (study, Study(config, trials, results)):
-        assert [trial.state.name for trial in found.optuna.trials] == ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
+        assert [trial.state.name for trial in found.optuna.trials] == [
+            "COMPLETE",
+            "PRUNED",
+            "FAIL",
+            "RUNNING",
+        ]
         assert found.optuna.trials[1].intermediate_values == {500: 0.1, 1000: 0.2}
         assert found.optuna.trials[2].values is None
-        assert [trial.params for trial in found.optuna.trials] == [trial.parameters for trial in trials]
+        assert [trial.params for trial in found.optuna.trials] == [
+            trial.parameters for trial in trials
+        ]
         assert found.optuna.best_trial.number == 0
 
 
 def test_what_is_tried_next_does_not_depend_on_the_process_that_draws():
-    config = TuneConfig(space={"a.x": Uniform(low=0, high=1), "a.n": Int(low=1, high=9)}, metric="m", startup=2, seed=5)
+    config = TuneConfig(
+        space={"a.x": Uniform(low=0, high=1), "a.n": Int(low=1, high=9)},
+        metric="m",
+        startup=2,
+        seed=5,
+    )
     whole = Study(config, [], {})
     trials, results = [], {}
     for number in range(8):

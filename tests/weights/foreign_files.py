@@ -11,11 +11,17 @@ Tensors = dict[str, Tensor]
 
 
 def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
-    """The network with random numbers in all tensors, including the statistics of its normalisations."""
+    """The network with random numbers in all tensors, including the statistics of its
+    normalisations.
+    """
     generator = torch.Generator().manual_seed(seed)
     for name, value in net.state_dict().items():
         if value.dtype.is_floating_point:
-            low, high = (0.5, 1.5) if "running_var" in name or (value.ndim == 1 and name.endswith("weight")) else (-0.1, 0.1)
+            low, high = (
+                (0.5, 1.5)
+                if "running_var" in name or (value.ndim == 1 and name.endswith("weight"))
+                else (-0.1, 0.1)
+            )
             value.copy_(torch.rand(value.shape, generator=generator) * (high - low) + low)
     return net.eval()
 
@@ -31,7 +37,9 @@ def renamed(state: Mapping[str, Tensor], *rules: tuple[str, str]) -> Tensors:
 
 
 def caffe2(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """A torchvision ResNet as the blobs of Detectron, whose normalisation has only a scale and a shift."""
+    """A torchvision ResNet as the blobs of Detectron, whose normalisation has only a scale and a
+    shift.
+    """
     blobs = {}
     kinds = {"weight": "s", "bias": "b"}
     for name, value in state.items():
@@ -40,9 +48,13 @@ def caffe2(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         elif match := re.fullmatch(r"bn1\.(weight|bias)", name):
             blobs[f"res_conv1_bn_{kinds[match[1]]}"] = value.numpy()
         elif match := re.fullmatch(r"layer(\d)\.(\d+)\.conv(\d)\.weight", name):
-            blobs[f"res{int(match[1]) + 1}_{match[2]}_branch2{' abc'[int(match[3])]}_w"] = value.numpy()
+            blobs[f"res{int(match[1]) + 1}_{match[2]}_branch2{' abc'[int(match[3])]}_w"] = (
+                value.numpy()
+            )
         elif match := re.fullmatch(r"layer(\d)\.(\d+)\.bn(\d)\.(weight|bias)", name):
-            blobs[f"res{int(match[1]) + 1}_{match[2]}_branch2{' abc'[int(match[3])]}_bn_{kinds[match[4]]}"] = value.numpy()
+            blobs[
+                f"res{int(match[1]) + 1}_{match[2]}_branch2{' abc'[int(match[3])]}_bn_{kinds[match[4]]}"  # noqa: E501
+            ] = value.numpy()
         elif match := re.fullmatch(r"layer(\d)\.0\.downsample\.0\.weight", name):
             blobs[f"res{int(match[1]) + 1}_0_branch1_w"] = value.numpy()
         elif match := re.fullmatch(r"layer(\d)\.0\.downsample\.1\.(weight|bias)", name):
@@ -92,7 +104,11 @@ def mm_swin(state: Mapping[str, Tensor]) -> Tensors:
             order = [0, 2, 1, 3]
             if match[2] == "reduction":
                 outputs, inputs = value.shape
-                value = value.reshape(outputs, 4, inputs // 4)[:, order].transpose(1, 2).reshape(outputs, inputs)
+                value = (
+                    value.reshape(outputs, 4, inputs // 4)[:, order]
+                    .transpose(1, 2)
+                    .reshape(outputs, inputs)
+                )
             else:
                 value = value.reshape(4, -1)[order].T.reshape(-1)
             name = f"stages.{int(match[1]) - 1}.downsample.{match[2]}.{match[3]}"
@@ -124,7 +140,11 @@ def detectron2(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 def lukemelas(state: Mapping[str, Tensor]) -> Tensors:
     """timm's EfficientNet as efficientnet_pytorch names it: all blocks in one row."""
-    blocks = list(dict.fromkeys(match[1] for name in state if (match := re.match(r"blocks\.(\d+\.\d+)\.", name))))
+    blocks = list(
+        dict.fromkeys(
+            match[1] for name in state if (match := re.match(r"blocks\.(\d+\.\d+)\.", name))
+        )
+    )
     expanded = {
         "conv_pw": "_expand_conv",
         "bn1": "_bn0",
@@ -133,13 +153,28 @@ def lukemelas(state: Mapping[str, Tensor]) -> Tensors:
         "conv_pwl": "_project_conv",
         "bn3": "_bn2",
     }
-    separable = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
-    outside = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+    separable = {
+        "conv_dw": "_depthwise_conv",
+        "bn1": "_bn1",
+        "conv_pw": "_project_conv",
+        "bn2": "_bn2",
+    }
+    outside = {
+        "conv_stem": "_conv_stem",
+        "bn1": "_bn0",
+        "conv_head": "_conv_head",
+        "bn2": "_bn1",
+        "classifier": "_fc",
+    }
     found = {}
     for name, value in state.items():
         if match := re.fullmatch(r"blocks\.(\d+\.\d+)\.([\w.]+)\.(\w+)", name):
             parts = expanded if f"blocks.{match[1]}.conv_pwl.weight" in state else separable
-            part = match[2].replace("se.conv_", "_se_") if match[2].startswith("se.") else parts[match[2]]
+            part = (
+                match[2].replace("se.conv_", "_se_")
+                if match[2].startswith("se.")
+                else parts[match[2]]
+            )
             name = f"_blocks.{blocks.index(match[1])}.{part}.{match[3]}"
         else:
             part, _, leaf = name.partition(".")
@@ -179,15 +214,23 @@ def jax_vit(state: Tensors, heads: int) -> dict[str, np.ndarray]:
     for i in range(12):
         block, old = f"Transformer/encoderblock_{i}/", f"blocks.{i}."
         for j, number in ((1, 0), (2, 2)):
-            found |= {f"{block}LayerNorm_{number}/{a}": state[f"{old}norm{j}.{b}"] for a, b in (("scale", "weight"), ("bias", "bias"))}
+            found |= {
+                f"{block}LayerNorm_{number}/{a}": state[f"{old}norm{j}.{b}"]
+                for a, b in (("scale", "weight"), ("bias", "bias"))
+            }
         attention = f"{block}MultiHeadDotProductAttention_1/"
         for j, part in enumerate(("query", "key", "value")):
-            weight, bias = state[f"{old}attn.qkv.weight"].chunk(3)[j], state[f"{old}attn.qkv.bias"].chunk(3)[j]
+            weight, bias = (
+                state[f"{old}attn.qkv.weight"].chunk(3)[j],
+                state[f"{old}attn.qkv.bias"].chunk(3)[j],
+            )
             found |= {
                 f"{attention}{part}/kernel": weight.T.unflatten(1, (heads, -1)),
                 f"{attention}{part}/bias": bias.unflatten(0, (heads, -1)),
             }
-        found[f"{attention}out/kernel"] = state[f"{old}attn.proj.weight"].T.unflatten(0, (heads, -1))
+        found[f"{attention}out/kernel"] = state[f"{old}attn.proj.weight"].T.unflatten(
+            0, (heads, -1)
+        )
         found[f"{attention}out/bias"] = state[f"{old}attn.proj.bias"]
         for j in range(2):
             found[f"{block}MlpBlock_3/Dense_{j}/kernel"] = state[f"{old}mlp.fc{j + 1}.weight"].T

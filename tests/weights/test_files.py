@@ -62,7 +62,11 @@ def _tar(state: dict[str, Tensor]) -> bytes:
     pickle.dump(len(state), storages, protocol=2)
     pickle.dump(len(state), tensors, protocol=2)
     for i, value in enumerate(state.values()):
-        kind = {torch.float32: torch.FloatStorage, torch.int64: torch.LongStorage, torch.float16: torch.HalfStorage}[value.dtype]
+        kind = {
+            torch.float32: torch.FloatStorage,
+            torch.int64: torch.LongStorage,
+            torch.float16: torch.HalfStorage,
+        }[value.dtype]
         flat = value.untyped_storage()
         pickle.dump((i, "cpu", kind), storages, protocol=2)
         storages.write(struct.pack("<q", flat.nbytes() // value.itemsize) + bytes(flat))
@@ -84,8 +88,12 @@ FILES = {
     "zip": _saved({"state_dict": STATE, "epoch": 3}),
     "older": _saved({"state_dict": STATE, "epoch": 3}, _use_new_zipfile_serialization=False),
     "tar": _tar(STATE),
-    "safetensors": safetensors.torch.save({name: value.contiguous() for name, value in STATE.items()}),
-    "pickle": pickle.dumps({"model": {name: value.numpy() for name, value in STATE.items()}, "__author__": "somebody"}),
+    "safetensors": safetensors.torch.save(
+        {name: value.contiguous() for name, value in STATE.items()}
+    ),
+    "pickle": pickle.dumps(
+        {"model": {name: value.numpy() for name, value in STATE.items()}, "__author__": "somebody"}
+    ),
     "pickle of tensors": pickle.dumps(STATE),
     "npz": encode_weights("a.npz", STATE),
 }
@@ -96,9 +104,18 @@ def test_every_kind_is_known_by_what_is_in_it(kind: str, tmp_path: Path) -> None
     path = tmp_path / "weights.bin"
     path.write_bytes(FILES[kind])
     weights = read_weights(str(path))
-    _same(weights.tensors, {name: STATE[name] for name in sorted(STATE)} if kind == "safetensors" else STATE)
-    assert weights.key == {"zip": "state_dict", "older": "state_dict", "pickle": "model"}.get(kind, "")
-    assert weights.rest == {"zip": {"epoch": 3}, "older": {"epoch": 3}, "pickle": {"__author__": "somebody"}}.get(kind, {})
+    _same(
+        weights.tensors,
+        {name: STATE[name] for name in sorted(STATE)} if kind == "safetensors" else STATE,
+    )
+    assert weights.key == {"zip": "state_dict", "older": "state_dict", "pickle": "model"}.get(
+        kind, ""
+    )
+    assert weights.rest == {
+        "zip": {"epoch": 3},
+        "older": {"epoch": 3},
+        "pickle": {"__author__": "somebody"},
+    }.get(kind, {})
 
 
 @pytest.mark.parametrize("method", [1, 9, 12, 14, 99])
@@ -130,7 +147,9 @@ def test_a_view_does_not_take_its_whole_memory_along() -> None:
 
 
 def test_an_unknown_ending_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"a.onnx: the ending of the name sets the format; use one of .pth"):
+    with pytest.raises(
+        ValueError, match=r"a.onnx: the ending of the name sets the format; use one of .pth"
+    ):
         encode_weights("a.onnx", STATE)
 
 
@@ -141,7 +160,12 @@ def test_the_content_hash_knows_no_order(names: list[str]) -> None:
 
 def test_the_content_hash_knows_names_types_shapes_and_numbers() -> None:
     one = {"a": torch.zeros(2, 3)}
-    others = [{"b": torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)}, {"a": torch.zeros(2, 3).int()}, {"a": torch.full((2, 3), 1e-30)}]
+    others = [
+        {"b": torch.zeros(2, 3)},
+        {"a": torch.zeros(3, 2)},
+        {"a": torch.zeros(2, 3).int()},
+        {"a": torch.full((2, 3), 1e-30)},
+    ]
     assert len({content_hash(each) for each in [one, *others]}) == 5
 
 
@@ -166,11 +190,19 @@ def history_buffer() -> Iterator[type]:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_training_checkpoint_of_mmengine(zipped: bool, history_buffer: type, tmp_path: Path) -> None:
+def test_a_training_checkpoint_of_mmengine(
+    zipped: bool, history_buffer: type, tmp_path: Path
+) -> None:
     buffer = history_buffer()
     del buffer._statistics_methods
     content = {
-        "meta": {"epoch": 2, "cfg": "a = 1", "best": np.float64(0.5), "dataset_meta": {"classes": ("car",)}, "odd": history_buffer()},
+        "meta": {
+            "epoch": 2,
+            "cfg": "a = 1",
+            "best": np.float64(0.5),
+            "dataset_meta": {"classes": ("car",)},
+            "odd": history_buffer(),
+        },
         "state_dict": STATE,
         "message_hub": {"log_scalars": OrderedDict(loss=buffer), "resumed_keys": {}},
         "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]},
@@ -180,7 +212,12 @@ def test_a_training_checkpoint_of_mmengine(zipped: bool, history_buffer: type, t
     path.write_bytes(_saved(content, _use_new_zipfile_serialization=zipped))
     weights = read_weights(str(path))
     _same(weights.tensors)
-    assert weights.rest["meta"] == {"epoch": 2, "cfg": "a = 1", "best": 0.5, "dataset_meta": {"classes": ("car",)}}
+    assert weights.rest["meta"] == {
+        "epoch": 2,
+        "cfg": "a = 1",
+        "best": 0.5,
+        "dataset_meta": {"classes": ("car",)},
+    }
     assert torch.equal(weights.rest["optimizer"]["state"][0]["exp_avg"], torch.ones(2))
     assert any("message_hub.log_scalars.loss" in each for each in weights.left)
 
@@ -191,10 +228,14 @@ class _Shell:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_that_would_run_something_is_refused_by_name(zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_would_run_something_is_refused_by_name(
+    zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "bad.pth"
-    path.write_bytes(_saved({"state_dict": STATE, "meta": _Shell()}, _use_new_zipfile_serialization=zipped))
+    path.write_bytes(
+        _saved({"state_dict": STATE, "meta": _Shell()}, _use_new_zipfile_serialization=zipped)
+    )
     with pytest.raises(ValueError, match=r"(posix|nt)\.system"):
         read_weights(str(path))
     assert not (tmp_path / "seen").exists()
@@ -206,7 +247,9 @@ process), and the bytes to write there."""
 
 
 @given(st.sampled_from(sorted(FILES)), DAMAGE)
-def test_a_damaged_file_ends_in_a_sentence_or_in_tensors(kind: str, damage: list[tuple[int, int]]) -> None:
+def test_a_damaged_file_ends_in_a_sentence_or_in_tensors(
+    kind: str, damage: list[tuple[int, int]]
+) -> None:
     whole = bytearray(FILES[kind])
     for place, byte in damage:
         whole[place % min(len(whole), 6000)] = byte
@@ -232,8 +275,13 @@ def test_a_file_that_unpacks_to_more_than_it_may_is_refused() -> None:
             read_content(buffer.getvalue())
 
 
-@pytest.mark.parametrize(("content", "sentence"), [({"a": 1}, "no named tensors; its top-level keys: a"), ([1], "holds a list")])
-def test_a_file_without_tensors_says_what_it_has(content: Any, sentence: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [({"a": 1}, "no named tensors; its top-level keys: a"), ([1], "holds a list")],
+)
+def test_a_file_without_tensors_says_what_it_has(
+    content: Any, sentence: str, tmp_path: Path
+) -> None:
     path = tmp_path / "a.pth"
     path.write_bytes(_saved(content))
     with pytest.raises(ValueError, match=sentence):
@@ -241,23 +289,34 @@ def test_a_file_without_tensors_says_what_it_has(content: Any, sentence: str, tm
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_what_stands_beside_the_tensors_may_share_parts_but_has_an_end(zipped: bool, tmp_path: Path) -> None:
+def test_what_stands_beside_the_tensors_may_share_parts_but_has_an_end(
+    zipped: bool, tmp_path: Path
+) -> None:
     path = tmp_path / "a.pth"
     shared: dict[str, Any] = {}
     for _ in range(60):
         shared = {"a": shared, "b": shared}  # 2 ** 60 of them, unfolded
-    path.write_bytes(_saved({"state_dict": STATE, "meta": shared}, _use_new_zipfile_serialization=zipped))
+    path.write_bytes(
+        _saved({"state_dict": STATE, "meta": shared}, _use_new_zipfile_serialization=zipped)
+    )
     inner = read_weights(str(path)).rest["meta"]
     assert inner["a"] is inner["b"]
     circle: list[Any] = []
     circle.append(circle)
-    path.write_bytes(_saved({"state_dict": STATE, "meta": circle}, _use_new_zipfile_serialization=zipped))
+    path.write_bytes(
+        _saved({"state_dict": STATE, "meta": circle}, _use_new_zipfile_serialization=zipped)
+    )
     with pytest.raises(ValueError, match="nested too deeply"):
         read_weights(str(path))
 
 
 def test_real_files(shared_data: Path) -> None:
-    counts = {"resnet20_cifar10.th": 97, "espnet_p2_q8_camvid.pth": 189, "fastestdet_coco.pth": 420, "fastestdet_shufflenetv2.pth": 330}
+    counts = {
+        "resnet20_cifar10.th": 97,
+        "espnet_p2_q8_camvid.pth": 189,
+        "fastestdet_coco.pth": 420,
+        "fastestdet_shufflenetv2.pth": 330,
+    }
     for name, count in counts.items():
         assert len(read_weights(str(shared_data / "weights" / name)).tensors) == count
     with pytest.raises(ValueError, match=r"neither a file of torch\.save nor"):

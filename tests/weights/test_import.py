@@ -1,4 +1,6 @@
-"""Files of other programs fill this project's backbones, which then compute the same as the original network."""
+"""Files of other programs fill this project's backbones, which then compute the same as the
+original network.
+"""
 
 import importlib
 import pickle
@@ -60,7 +62,9 @@ def _same(found: Tensor, wanted: Tensor) -> None:
 
 def _resnet_maps(net: Any, image: Tensor) -> Tensor:
     with torch.no_grad():
-        out: Tensor = net.layer4(net.layer3(net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(image))))))))
+        out: Tensor = net.layer4(
+            net.layer3(net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(image)))))))
+        )
         return out
 
 
@@ -68,7 +72,11 @@ def _resnet_maps(net: Any, image: Tensor) -> Tensor:
 def test_torchvision_resnet(name: str, tmp_path: Path) -> None:
     net = randomised(getattr(torchvision.models, name)())
     taken = _taken(net.state_dict())
-    assert (taken.kind, taken.unused, taken.missing) == ("torchvision", ("fc.weight", "fc.bias"), ())
+    assert (taken.kind, taken.unused, taken.missing) == (
+        "torchvision",
+        ("fc.weight", "fc.bias"),
+        (),
+    )
     assert taken.backbone == {"name": name}
     _same(_maps(taken, tmp_path, IMAGE), _resnet_maps(net, IMAGE))
 
@@ -82,7 +90,9 @@ def test_torchvision_regnet(tmp_path: Path) -> None:
 
 
 def test_torchvision_swin(tmp_path: Path) -> None:
-    net = torchvision.models.swin_transformer.SwinTransformer([4, 4], 24, [2, 2, 2, 2], [3, 3, 6, 6], [7, 7]).eval()
+    net = torchvision.models.swin_transformer.SwinTransformer(
+        [4, 4], 24, [2, 2, 2, 2], [3, 3, 6, 6], [7, 7]
+    ).eval()
     image = torch.rand(1, 3, 224, 224)
     taken = _taken(net.state_dict())
     assert taken.backbone is not None
@@ -98,7 +108,10 @@ def test_torchvision_vit(tmp_path: Path) -> None:
     assert taken.backbone is not None
     image = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
-        tokens = torch.cat([net.class_token.expand(2, -1, -1), net._process_input(image)], dim=1) + net.encoder.pos_embedding
+        tokens = (
+            torch.cat([net.class_token.expand(2, -1, -1), net._process_input(image)], dim=1)
+            + net.encoder.pos_embedding
+        )
         wanted = net.encoder.layers(tokens)[:, 1:].transpose(1, 2).reshape(2, 192, 2, 2)
     _same(_maps(taken, tmp_path, image, "C4"), wanted)
 
@@ -126,7 +139,9 @@ def test_vit_of_jax_as_timm_reads_it(tmp_path: Path) -> None:
         assert torch.equal(value, read.state_dict()[name.removeprefix("model.")])
 
 
-@pytest.mark.parametrize(("name", "stage"), [("convnext_atto", "stages"), ("swinv2_tiny_window8_256", "layers")])
+@pytest.mark.parametrize(
+    ("name", "stage"), [("convnext_atto", "stages"), ("swinv2_tiny_window8_256", "layers")]
+)
 def test_any_model_of_timm_by_its_name(name: str, stage: str) -> None:
     state = timm.create_model(name).state_dict()
     taken = _taken(state, "timm", model=name)
@@ -150,7 +165,14 @@ def test_efficientnet(name: str) -> None:
 @pytest.mark.parametrize("name", ["regnetx_002", "regnety_002"])
 def test_pycls_regnet(name: str, tmp_path: Path) -> None:
     net = randomised(timm.create_model(name))
-    taken = _taken({"epoch": 99, "model_state": pycls(net.state_dict()), "optimizer_state": {}, "cfg": "MODEL: {}"})
+    taken = _taken(
+        {
+            "epoch": 99,
+            "model_state": pycls(net.state_dict()),
+            "optimizer_state": {},
+            "cfg": "MODEL: {}",
+        }
+    )
     assert (taken.kind, taken.backbone, taken.missing) == ("pycls", {"name": name}, ())
     assert taken.unused == ("head.fc.weight", "head.fc.bias")
     _same(_maps(taken, tmp_path, IMAGE), net.forward_features(IMAGE))
@@ -158,10 +180,16 @@ def test_pycls_regnet(name: str, tmp_path: Path) -> None:
 
 def test_a_regnet_of_no_known_size_keeps_its_values_and_is_not_called_checked() -> None:
     net = timm.create_model("regnetx_002")
-    state = {name: value for name, value in net.state_dict().items() if name.startswith(("stem", "s1", "s2.b1", "s2.b2", "head"))}
+    state = {
+        name: value
+        for name, value in net.state_dict().items()
+        if name.startswith(("stem", "s1", "s2.b1", "s2.b2", "head"))
+    }
     taken = _taken({"model_state": pycls(state)})
     assert taken.backbone is None
-    assert {name: value.tolist() for name, value in taken.tensors.items()} == {name: value.tolist() for name, value in state.items()}
+    assert {name: value.tolist() for name, value in taken.tensors.items()} == {
+        name: value.tolist() for name, value in state.items()
+    }
     assert "unchecked" in taken.notes[-1]
 
 
@@ -184,11 +212,17 @@ def _affine(net: Any) -> Any:
 
 def test_detectron_resnet(tmp_path: Path) -> None:
     net = _caffe(_affine(randomised(torchvision.models.resnet50())))
-    blobs = caffe2(net.state_dict()) | {"fc1000_w": np.ones((3, 4), "f4"), "conv1_w_momentum": np.ones(3, "f4")}
+    blobs = caffe2(net.state_dict()) | {
+        "fc1000_w": np.ones((3, 4), "f4"),
+        "conv1_w_momentum": np.ones(3, "f4"),
+    }
     path = tmp_path / "R-50.pkl"
     path.write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
     taken = convert_weights(read_weights(str(path)))
-    assert (taken.kind, taken.backbone) == ("detectron", {"name": "resnet50", "stride_in_1x1": True})
+    assert (taken.kind, taken.backbone) == (
+        "detectron",
+        {"name": "resnet50", "stride_in_1x1": True},
+    )
     assert taken.unused == ("fc1000_w", "conv1_w_momentum")
     assert len(taken.tensors) == 265  # 53 convolutions, and four tensors of each normalisation
     rgb = torch.rand(1, 3, 70, 96)  # 35 rows after the first stride: an odd number
@@ -214,14 +248,21 @@ def test_detectron2_resnet(tmp_path: Path) -> None:
 
 
 def test_official_swin_against_transformers(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers", reason="transformers holds the network to compare with")
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers holds the network to compare with"
+    )
     sizes = {"image_size": 224, "embed_dim": 24, "depths": [2, 2, 2, 2], "num_heads": [2, 2, 4, 4]}
     net = transformers.SwinModel(transformers.SwinConfig(**sizes)).eval()
     taken = _taken({"model": _official_swin(net.state_dict())})
     assert taken.kind == "swin"
     image = torch.rand(1, 3, 224, 224)
     with torch.no_grad():
-        wanted = net(image, output_hidden_states=True).hidden_states[-1].transpose(1, 2).reshape(1, 192, 7, 7)
+        wanted = (
+            net(image, output_hidden_states=True)
+            .hidden_states[-1]
+            .transpose(1, 2)
+            .reshape(1, 192, 7, 7)
+        )
     _same(_maps(taken, tmp_path, image), wanted)
 
 
@@ -246,7 +287,9 @@ def _joined(state: Tensors, first: str, name: str, parts: tuple[str, ...]) -> Te
     found = {}
     for old, value in state.items():
         if first in old:
-            found[old.replace(first, name)] = torch.cat([state[old.replace(parts[0], part)] for part in parts])
+            found[old.replace(first, name)] = torch.cat(
+                [state[old.replace(parts[0], part)] for part in parts]
+            )
         elif not any(f".{part}." in old for part in parts):
             found[old] = value
     return found
@@ -254,7 +297,9 @@ def _joined(state: Tensors, first: str, name: str, parts: tuple[str, ...]) -> Te
 
 @pytest.mark.parametrize("form", ["official", "openmmlab"])
 def test_mit_against_transformers(form: str, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers", reason="transformers holds the network to compare with")
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers holds the network to compare with"
+    )
     net = transformers.SegformerModel(transformers.SegformerConfig()).eval()
     official = _official_mit(net.state_dict())
     taken = _taken(official if form == "official" else {"state_dict": _mm_mit(official)})
@@ -266,7 +311,9 @@ def test_mit_against_transformers(form: str, tmp_path: Path) -> None:
 
 
 def _official_mit(state: Tensors) -> Tensors:
-    """Transformers' encoder of SegFormer (of its version 5) as its authors name it: key and value in one."""
+    """Transformers' encoder of SegFormer (of its version 5) as its authors name it: key and
+    value in one.
+    """
     rules = []
     for i in range(4):
         rules += [
@@ -299,9 +346,19 @@ def _mm_mit(official: Tensors) -> Tensors:
         found[name] = value
     rules = [(rf"^patch_embed{i + 1}\.proj", f"layers.{i}.0.projection") for i in range(4)]
     rules += [(rf"^patch_embed{i + 1}\.norm", f"layers.{i}.0.norm") for i in range(4)]
-    rules += [(rf"^block{i + 1}\.", f"layers.{i}.1.") for i in range(4)] + [(rf"^norm{i + 1}\.", f"layers.{i}.2.") for i in range(4)]
-    rules += [(r"attn\.q\.", "attn.attn.in_proj_"), (r"attn\.proj\.", "attn.attn.out_proj."), (r"mlp\.fc1", "ffn.layers.0")]
-    rules += [(r"mlp\.dwconv\.dwconv", "ffn.layers.1"), (r"mlp\.fc2", "ffn.layers.4"), (r"^", "backbone.")]
+    rules += [(rf"^block{i + 1}\.", f"layers.{i}.1.") for i in range(4)] + [
+        (rf"^norm{i + 1}\.", f"layers.{i}.2.") for i in range(4)
+    ]
+    rules += [
+        (r"attn\.q\.", "attn.attn.in_proj_"),
+        (r"attn\.proj\.", "attn.attn.out_proj."),
+        (r"mlp\.fc1", "ffn.layers.0"),
+    ]
+    rules += [
+        (r"mlp\.dwconv\.dwconv", "ffn.layers.1"),
+        (r"mlp\.fc2", "ffn.layers.4"),
+        (r"^", "backbone."),
+    ]
     return renamed(found, *rules) | {"decode_head.conv_seg.weight": torch.ones(2, 2, 1, 1)}
 
 
@@ -311,7 +368,9 @@ def test_openmmlab_regnet_and_resnet(tmp_path: Path) -> None:
     assert (taken.kind, taken.backbone) == ("openmmlab", {"name": "regnetx_002"})
     _same(_maps(taken, tmp_path, IMAGE), net.forward_features(IMAGE))
     deep = timm.create_model("resnet50c")
-    names = renamed(deep.state_dict(), (r"^conv1\.", "stem."), (r"^bn1\.", "stem.7."), (r"^", "backbone."))
+    names = renamed(
+        deep.state_dict(), (r"^conv1\.", "stem."), (r"^bn1\.", "stem.7."), (r"^", "backbone.")
+    )
     assert _taken({"state_dict": names}).backbone == {"name": "resnet50c"}
 
 
@@ -324,12 +383,19 @@ class _PatchMerging(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         joined = nn.functional.unfold(image.permute(0, 3, 1, 2), 2, stride=2).transpose(1, 2)
-        out: Tensor = self.reduction(self.norm(joined.reshape(len(image), image.shape[1] // 2, image.shape[2] // 2, -1)))
+        out: Tensor = self.reduction(
+            self.norm(joined.reshape(len(image), image.shape[1] // 2, image.shape[2] // 2, -1))
+        )
         return out
 
 
 def test_openmmlab_swin_joins_neighbours_as_unfold_does(tmp_path: Path) -> None:
-    options = {"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (2, 2, 4, 4), "strict_img_size": False}
+    options = {
+        "embed_dim": 24,
+        "depths": (1, 1, 1, 1),
+        "num_heads": (2, 2, 4, 4),
+        "strict_img_size": False,
+    }
     net = randomised(timm.create_model("swin_tiny_patch4_window7_224", **options))
     state = mm_swin(net.state_dict())
     for i in range(1, 4):
@@ -348,7 +414,11 @@ def test_openmmlab_swin_joins_neighbours_as_unfold_does(tmp_path: Path) -> None:
 
 def test_bgr_of_a_config_is_turned_round() -> None:
     net = torchvision.models.resnet18()
-    state = {"backbone." + name: value for name, value in net.state_dict().items() if not name.startswith("fc")}
+    state = {
+        "backbone." + name: value
+        for name, value in net.state_dict().items()
+        if not name.startswith("fc")
+    }
     text = "img_norm_cfg = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)"
     taken = _taken({"meta": {"mmdet_version": "2.0.0", "config": text}, "state_dict": state})
     assert torch.equal(taken.tensors["conv1.weight"], net.conv1.weight.detach().flip(1))
@@ -359,7 +429,10 @@ def test_what_does_not_fit_is_refused_with_names() -> None:
     state = dict(torchvision.models.resnet18().state_dict())
     del state["layer4.1.conv2.weight"]
     state["layer1.0.conv1.weight"] = torch.zeros(8, 64, 3, 3)
-    with pytest.raises(ValueError, match=r"1 tensors are missing \(layer4.1.conv2.weight\); 1 have another shape \(layer1.0.conv1.weight"):
+    with pytest.raises(
+        ValueError,
+        match=r"1 tensors are missing \(layer4.1.conv2.weight\); 1 have another shape \(layer1.0.conv1.weight",  # noqa: E501
+    ):
         _taken(state, model="resnet18")
     with pytest.raises(ValueError, match="belong to no network that is known"):
         _taken({"first_conv.0.weight": torch.zeros(3)})
@@ -384,19 +457,39 @@ runtime: {name: a, storage: runs}
 """
 
 
-def test_a_config_takes_neck_and_classifier_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_config_takes_neck_and_classifier_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     net = torchvision.models.resnet18()
-    state = {"backbone." + name: value for name, value in net.state_dict().items() if not name.startswith("fc")}
-    state |= {"head.fc.weight": torch.ones(7, 512), "head.fc.bias": torch.ones(7), "bbox_head.odd.weight": torch.ones(1)}
+    state = {
+        "backbone." + name: value
+        for name, value in net.state_dict().items()
+        if not name.startswith("fc")
+    }
+    state |= {
+        "head.fc.weight": torch.ones(7, 512),
+        "head.fc.bias": torch.ones(7),
+        "bbox_head.odd.weight": torch.ones(1),
+    }
     for i, width in enumerate((128, 256, 512)):
         state[f"neck.lateral_convs.{i}.conv.weight"], state[f"neck.lateral_convs.{i}.conv.bias"] = (
             torch.ones(16, width, 1, 1),
             torch.ones(16),
         )
-        state[f"neck.fpn_convs.{i}.conv.weight"], state[f"neck.fpn_convs.{i}.conv.bias"] = torch.ones(16, 16, 3, 3), torch.ones(16)
+        state[f"neck.fpn_convs.{i}.conv.weight"], state[f"neck.fpn_convs.{i}.conv.bias"] = (
+            torch.ones(16, 16, 3, 3),
+            torch.ones(16),
+        )
     torch.save({"meta": {}, "state_dict": OrderedDict(state)}, tmp_path / "in.pth")
     (tmp_path / "config.yaml").write_text(CONFIG)
-    arguments = [str(tmp_path / "in.pth"), str(tmp_path / "out.safetensors"), "--config", str(tmp_path / "config.yaml"), "--classes", "7"]
+    arguments = [
+        str(tmp_path / "in.pth"),
+        str(tmp_path / "out.safetensors"),
+        "--config",
+        str(tmp_path / "config.yaml"),
+        "--classes",
+        "7",
+    ]
     assert import_main(arguments) == 0
     said = capsys.readouterr().out
     assert "1 without a place in the network:\n  bbox_head.odd.weight" in said

@@ -22,14 +22,24 @@ from mtl_ray.weights.unpickle import load_pickle
 
 PROTOCOLS = range(6)
 _ARRAYS = hnp.arrays(
-    st.one_of(hnp.integer_dtypes(), hnp.unsigned_integer_dtypes(), hnp.floating_dtypes(endianness="?"), hnp.boolean_dtypes()),
+    st.one_of(
+        hnp.integer_dtypes(),
+        hnp.unsigned_integer_dtypes(),
+        hnp.floating_dtypes(endianness="?"),
+        hnp.boolean_dtypes(),
+    ),
     hnp.array_shapes(min_dims=0, min_side=0, max_side=4),
 )
 
 
 def _same(a: Any, b: Any) -> bool:
     if isinstance(b, np.ndarray):
-        return isinstance(a, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        return (
+            isinstance(a, np.ndarray)
+            and a.dtype == b.dtype
+            and a.shape == b.shape
+            and a.tobytes() == b.tobytes()
+        )
     if isinstance(b, dict):
         return list(a) == list(b) and all(_same(a[key], b[key]) for key in b)
     if isinstance(b, list | tuple):
@@ -40,7 +50,11 @@ def _same(a: Any, b: Any) -> bool:
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | _ARRAYS,
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3) | st.tuples(inner, inner),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.text(), inner, max_size=3)
+            | st.tuples(inner, inner)
+        ),
         max_leaves=8,
     ),
     st.sampled_from(PROTOCOLS),
@@ -52,7 +66,15 @@ def test_reads_what_python_reads(value: Any, protocol: int) -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_arrays_of_texts_and_objects_scalars_and_shared_parts(protocol: int) -> None:
     shared = np.arange(6, dtype=">f4").reshape(2, 3).T
-    value = [shared, shared, np.array(["car", "bus"]), np.float64(0.5), np.int64(3), np.array([{"a": np.ones(2)}, None], object), {1, 2}]
+    value = [
+        shared,
+        shared,
+        np.array(["car", "bus"]),
+        np.float64(0.5),
+        np.int64(3),
+        np.array([{"a": np.ones(2)}, None], object),
+        {1, 2},
+    ]
     got = load_pickle(pickle.dumps(value, protocol))
     assert got[0] is got[1]
     assert np.array_equal(got[0], shared)
@@ -67,13 +89,33 @@ def test_arrays_of_texts_and_objects_scalars_and_shared_parts(protocol: int) -> 
 
 def test_dictionaries_of_other_kinds() -> None:
     counts = defaultdict(list, a=[1])
-    assert load_pickle(pickle.dumps((OrderedDict(b=1), counts, bytearray(b"x"), 1j))) == (OrderedDict(b=1), {"a": [1]}, b"x", 1j)
+    assert load_pickle(pickle.dumps((OrderedDict(b=1), counts, bytearray(b"x"), 1j))) == (
+        OrderedDict(b=1),
+        {"a": [1]},
+        b"x",
+        1j,
+    )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.int64, torch.bool, torch.uint8, torch.uint16])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        torch.float64,
+        torch.float16,
+        torch.int64,
+        torch.bool,
+        torch.uint8,
+        torch.uint16,
+    ],
+)
 def test_tensors_become_arrays(dtype: torch.dtype) -> None:
     tensor = torch.arange(12).reshape(3, 4).to(dtype)
-    got = load_pickle(pickle.dumps({"t": tensor, "view": tensor[1:, ::2].T, "parameter": torch.nn.Parameter(torch.ones(2))}))
+    got = load_pickle(
+        pickle.dumps(
+            {"t": tensor, "view": tensor[1:, ::2].T, "parameter": torch.nn.Parameter(torch.ones(2))}
+        )
+    )
     assert np.array_equal(got["t"], tensor.numpy())
     assert got["t"].dtype == tensor.numpy().dtype
     assert np.array_equal(got["view"], tensor[1:, ::2].T.numpy())
@@ -86,9 +128,9 @@ def test_bfloat16_becomes_float32() -> None:
 
 
 def test_a_pickle_of_python_2() -> None:
-    text = b"\x80\x02}q\x00(U\x05blobsq\x01}q\x02U\x07conv1_wq\x03cnumpy.core.multiarray\n_reconstruct\n"
+    text = b"\x80\x02}q\x00(U\x05blobsq\x01}q\x02U\x07conv1_wq\x03cnumpy.core.multiarray\n_reconstruct\n"  # noqa: E501
     text += b"q\x04cnumpy\nndarray\nq\x05K\x00\x85U\x01b\x87R("
-    text += b"K\x01K\x02\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x08"
+    text += b"K\x01K\x02\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x08"  # noqa: E501
     text += np.array([1.5, -2], "<f4").tobytes() + b"tbsu."
     blob = load_pickle(text)["blobs"]["conv1_w"]
     assert blob.tolist() == [1.5, -2]
@@ -115,7 +157,9 @@ class _Call:
         (datetime.date, (2020, 1, 1), "datetime.date"),
     ],
 )
-def test_anything_else_is_refused_by_name(protocol: int, function: Any, arguments: tuple[Any, ...], named: str) -> None:
+def test_anything_else_is_refused_by_name(
+    protocol: int, function: Any, arguments: tuple[Any, ...], named: str
+) -> None:
     with pytest.raises(ValueError, match=named):
         load_pickle(pickle.dumps({"a": _Call(function, *arguments)}, protocol))
 
@@ -149,8 +193,12 @@ the interned strings of the process."""
 
 
 @given(DAMAGE, st.floats(0.5, 1))
-def test_damaged_pickles_end_in_a_sentence_or_a_value(damage: list[tuple[int, int]], share: float) -> None:
-    whole = bytearray(pickle.dumps([{"bboxes": np.ones((2, 5), "f4"), "scores": torch.ones(3)}, (1, "a")]))
+def test_damaged_pickles_end_in_a_sentence_or_a_value(
+    damage: list[tuple[int, int]], share: float
+) -> None:
+    whole = bytearray(
+        pickle.dumps([{"bboxes": np.ones((2, 5), "f4"), "scores": torch.ones(3)}, (1, "a")])
+    )
     for place, byte in damage:
         whole[place % len(whole)] = byte
     with contextlib.suppress(ValueError):  # any other exception fails the test
@@ -177,7 +225,12 @@ def test_a_storage_cannot_be_given_other_numbers() -> None:
     """Storages with more dimensions, with which a tensor would read beyond the end."""
     operations = pickletools.genops(pickle.dumps(torch.ones(4), 3))
     stored = next(argument for operation, argument, _ in operations if operation.name == "BINBYTES")
-    made = b"ctorch.storage\n_load_from_bytes\nB" + len(stored).to_bytes(4, "little") + stored + b"\x85R"
+    made = (
+        b"ctorch.storage\n_load_from_bytes\nB"
+        + len(stored).to_bytes(4, "little")
+        + stored
+        + b"\x85R"
+    )
     assert load_pickle(b"\x80\x03" + made + b".").numbers.tolist() == [1, 1, 1, 1]
     with pytest.raises(ValueError, match="would change a storage"):
         load_pickle(b"\x80\x03" + made + b"}X\x07\x00\x00\x00numbersK\x01sb.")

@@ -1,4 +1,6 @@
-"""Downloads datasets: several files at a time, each checked and unpacked; every failure is reported."""
+"""Downloads datasets: several files at a time, each checked and unpacked; every failure is
+reported.
+"""
 
 import difflib
 import re
@@ -12,7 +14,14 @@ from urllib.parse import unquote, urlsplit
 
 from mtl_ray import storage
 from mtl_ray.sources.downloads.catalog import CATALOG, File
-from mtl_ray.sources.downloads.fetch import Advance, FetchError, RetryPolicy, Wanted, digest_of, fetch
+from mtl_ray.sources.downloads.fetch import (
+    Advance,
+    FetchError,
+    RetryPolicy,
+    Wanted,
+    digest_of,
+    fetch,
+)
 from mtl_ray.sources.downloads.unpack import DamagedError, is_archive, unpack
 from mtl_ray.terminal import progress_bar
 
@@ -25,10 +34,12 @@ class Options:
 
     Attributes:
         to: the output folder.
-        mirrors: used instead of the original URLs: BASE/NAME, and BASE with the path of the original URL.
+        mirrors: used instead of the original URLs: BASE/NAME, and BASE with the path of the
+            original URL.
         unpack: whether archives are unpacked.
         delete: whether archives are removed after unpacking.
-        check: whether sizes and checksums of the catalog must match; the archives of a mirror may differ.
+        check: whether sizes and checksums of the catalog must match; the archives of a mirror may
+            differ.
         threads: number of files at a time.
         retry: attempts and timeout per file.
         max_bytes: maximum unpacked size of an archive; by default 100 times its own size.
@@ -72,15 +83,25 @@ def files_of(wanted: str, only: Sequence[str] = ()) -> tuple[File, ...]:
         ValueError: if there is no such dataset or file, or the dataset needs an account.
     """
     if wanted not in CATALOG:
-        near = difflib.get_close_matches(wanted, CATALOG, n=1, cutoff=0.5) or [name for name in CATALOG if name.startswith(wanted)][:1]
+        near = (
+            difflib.get_close_matches(wanted, CATALOG, n=1, cutoff=0.5)
+            or [name for name in CATALOG if name.startswith(wanted)][:1]
+        )
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"there is no dataset {wanted!r} in the catalog{hint or '.'} It has {', '.join(CATALOG)}")
+        raise ValueError(
+            f"there is no dataset {wanted!r} in the catalog{hint or '.'} It has "
+            f"{', '.join(CATALOG)}"
+        )
     files = CATALOG[wanted].files
     if not files:
-        raise ValueError(f"{wanted} has no files that can be downloaded: {CATALOG[wanted].instructions}")
+        raise ValueError(
+            f"{wanted} has no files that can be downloaded: {CATALOG[wanted].instructions}"
+        )
     for part in only:
         if not any(_is_called(file, part) for file in files):
-            raise ValueError(f"{wanted} has no file {part!r}; it has {', '.join(file.name for file in files)}")
+            raise ValueError(
+                f"{wanted} has no file {part!r}; it has {', '.join(file.name for file in files)}"
+            )
     return tuple(file for file in files if not only or any(_is_called(file, part) for part in only))
 
 
@@ -105,11 +126,16 @@ def download_files(files: Sequence[File], options: Options) -> list[Downloaded]:
         ValueError: if the folder is not local.
     """
     if storage.is_remote(options.to):
-        raise ValueError(f"{options.to} is not a local folder: download to a disk, then convert writes to a bucket")
+        raise ValueError(
+            f"{options.to} is not a local folder: download to a disk, then convert writes to a "
+            "bucket"
+        )
     bar = progress_bar(unit="B", unit_scale=True, desc="download")
     once = {file.name: file for file in files}
     with bar, ThreadPoolExecutor(options.threads) as pool:
-        return list(pool.map(partial(_download_one, options=options, advance=bar.update), once.values()))
+        return list(
+            pool.map(partial(_download_one, options=options, advance=bar.update), once.values())
+        )
 
 
 def _is_called(file: File, part: str) -> bool:
@@ -153,4 +179,6 @@ def _places(file: File, mirrors: Sequence[str]) -> tuple[str, ...]:
     if not mirrors:
         return file.urls
     name, path = PurePosixPath(file.name).name, urlsplit(file.urls[0]).path.lstrip("/")
-    return tuple(dict.fromkeys(f"{mirror.rstrip('/')}/{end}" for mirror in mirrors for end in (name, path)))
+    return tuple(
+        dict.fromkeys(f"{mirror.rstrip('/')}/{end}" for mirror in mirrors for end in (name, path))
+    )

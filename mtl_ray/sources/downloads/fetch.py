@@ -1,4 +1,6 @@
-"""Downloads one file over HTTP: resumes, tries several URLs, and leaves a complete checked file or a part."""
+"""Downloads one file over HTTP: resumes, tries several URLs, and leaves a complete checked file
+or a part.
+"""
 
 import fcntl
 import hashlib
@@ -57,11 +59,13 @@ Advance = Callable[[int], object]
 """Called with the number of new bytes."""
 
 
-def fetch(wanted: Wanted, folder: Path, retry: RetryPolicy, advance: Advance = lambda count: None) -> bool:
+def fetch(
+    wanted: Wanted, folder: Path, retry: RetryPolicy, advance: Advance = lambda count: None
+) -> bool:
     """Downloads a file and writes ``NAME.sha256`` beside it; False if it existed and is complete.
 
-    An interrupted download stays as ``NAME.part``, and the next attempt or run resumes it. An existing file without a known
-    checksum is treated as such a part.
+    An interrupted download stays as ``NAME.part``, and the next attempt or run resumes it. An
+    existing file without a known checksum is treated as such a part.
 
     Raises:
         FetchError: if no URL gives the complete file.
@@ -139,7 +143,9 @@ def _download(wanted: Wanted, part: Path, retry: RetryPolicy, advance: Advance) 
         longest = max(longest, _size(part))
         if urls and attempt < retry.attempts:
             time.sleep(pause)
-    raise FetchError(f"{wanted.path}: " + "; ".join(f"{url} {reason}" for url, reason in reasons.items()))
+    raise FetchError(
+        f"{wanted.path}: " + "; ".join(f"{url} {reason}" for url, reason in reasons.items())
+    )
 
 
 def _stream(url: str, wanted: Wanted, part: Path, timeout_s: float, advance: Advance) -> None:
@@ -156,10 +162,18 @@ def _stream(url: str, wanted: Wanted, part: Path, timeout_s: float, advance: Adv
     digest = wanted.digest or answer.digest
     if digest is None and answer.total is not None:
         _check_end(url, answer.total, part, timeout_s)
-    if (wanted.size is not None and _size(part) != wanted.size) or (digest is not None and not _has(part, digest)):
-        what = f"has {_size(part):,} bytes, which do not have the checksum {digest}" if digest else f"has {_size(part):,} bytes"
+    if (wanted.size is not None and _size(part) != wanted.size) or (
+        digest is not None and not _has(part, digest)
+    ):
+        what = (
+            f"has {_size(part):,} bytes, which do not have the checksum {digest}"
+            if digest
+            else f"has {_size(part):,} bytes"
+        )
         _discard(part)
-        raise HttpGetError(f"{what}: removed", final=answer.start == 0)  # a part of another URL may be the cause: retry from the start
+        raise HttpGetError(
+            f"{what}: removed", final=answer.start == 0
+        )  # a part of another URL may be the cause: retry from the start
 
 
 def _known(part: Path) -> dict[str, Any]:
@@ -181,19 +195,27 @@ def _check_answer(answer: Answer, wanted: Wanted, known: dict[str, Any], part: P
     if answer.total is None:
         if answer.response is None and known.get("total") != answer.start:
             _discard(part)
-            raise HttpGetError(f"has nothing after the {answer.start:,} existing bytes: removed", final=False)
+            raise HttpGetError(
+                f"has nothing after the {answer.start:,} existing bytes: removed", final=False
+            )
         return
     if wanted.size is not None and answer.total != wanted.size:
         raise HttpGetError(f"has {answer.total:,} bytes, the file {wanted.size:,}", final=True)
     if answer.start and known.get("total") not in (None, answer.total):
         _discard(part)
-        raise HttpGetError(f"had {known['total']:,} bytes before and has {answer.total:,} now", final=False)
+        raise HttpGetError(
+            f"had {known['total']:,} bytes before and has {answer.total:,} now", final=False
+        )
     if answer.response is None and answer.total != answer.start:
         _discard(part)
         raise HttpGetError(f"has {answer.total:,} bytes, {answer.start:,} exist here", final=False)
     free = shutil.disk_usage(part.parent).free
     if answer.total > MAX_BYTES or answer.total - answer.start > free:
-        raise HttpGetError(f"has {answer.total:,} bytes; there is room for {min(MAX_BYTES, free + answer.start):,}", final=True)
+        raise HttpGetError(
+            f"has {answer.total:,} bytes; there is room for "
+            f"{min(MAX_BYTES, free + answer.start):,}",
+            final=True,
+        )
 
 
 def _copy(answer: Answer, file: IO[bytes], advance: Advance) -> None:
@@ -203,7 +225,9 @@ def _copy(answer: Answer, file: IO[bytes], advance: Advance) -> None:
         if file.tell() > MAX_BYTES:
             raise HttpGetError(f"sends more than {MAX_BYTES:,} bytes", final=True)
     if answer.total is not None and file.tell() != answer.total:
-        raise HttpGetError(f"broke off after {file.tell():,} of {answer.total:,} bytes", final=False)
+        raise HttpGetError(
+            f"broke off after {file.tell():,} of {answer.total:,} bytes", final=False
+        )
 
 
 def _check_end(url: str, total: int, part: Path, timeout_s: float) -> None:

@@ -51,14 +51,23 @@ class Answer(AbstractContextManager["Answer"]):
         """
         while self.response is not None:
             try:
-                block = self.response.read1(_BLOCK)  # available bytes, so that none are lost if the connection breaks
+                block = self.response.read1(
+                    _BLOCK
+                )  # available bytes, so that none are lost if the connection breaks
             except (HTTPException, OSError) as error:
-                raise HttpGetError(f"broke off: {error or type(error).__name__}", final=False) from error
+                raise HttpGetError(
+                    f"broke off: {error or type(error).__name__}", final=False
+                ) from error
             if not block:
                 return
             yield block
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self.response is not None:
             self.response.close()
 
@@ -87,7 +96,9 @@ def ask(url: str, offset: int, tag: str | None, timeout_s: float) -> Answer:
     except urllib.error.HTTPError as error:
         return _refused(error, offset)
     except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
-        raise HttpGetError(str(getattr(error, "reason", "") or error or type(error).__name__), final=False) from error
+        raise HttpGetError(
+            str(getattr(error, "reason", "") or error or type(error).__name__), final=False
+        ) from error
     if not isinstance(response, HTTPResponse):
         raise HttpGetError("redirects to a URL that is neither http nor https", final=True)
     return _answer(response, offset)
@@ -114,31 +125,55 @@ def _answer(response: HTTPResponse, offset: int) -> Answer:
         found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", headers.get("Content-Range", ""))
         if found is None or int(found[1]) != offset:
             response.close()
-            raise HttpGetError(f"was asked for the bytes from {offset}, and gives {headers.get('Content-Range')}", final=True)
+            raise HttpGetError(
+                f"was asked for the bytes from {offset}, and gives {headers.get('Content-Range')}",
+                final=True,
+            )
         total = None if found[3] == "*" else int(found[3])
         if int(found[2]) < offset:  # an empty range: should have been a 416
             response.close()
             return Answer(None, offset, total, headers.get("ETag"), _stated(headers))
         return Answer(response, offset, total, headers.get("ETag"), _stated(headers))
     length = headers.get("Content-Length", "")
-    return Answer(response, 0, int(length) if length.isdecimal() else None, headers.get("ETag"), _stated(headers))
+    return Answer(
+        response,
+        0,
+        int(length) if length.isdecimal() else None,
+        headers.get("ETag"),
+        _stated(headers),
+    )
 
 
 def _refused(error: urllib.error.HTTPError, offset: int) -> Answer:
-    """Status 416 means that nothing follows the offset, often with the total size; other errors are raised."""
+    """Status 416 means that nothing follows the offset, often with the total size; other errors
+    are raised.
+    """
     error.close()
     if error.code == 416 and offset:
         end = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-        return Answer(None, offset, int(end[1]) if end else None, error.headers.get("ETag"), _stated(error.headers))
-    raise HttpGetError(f"answers {error.code} {error.reason}", final=error.code not in _TRANSIENT) from error
+        return Answer(
+            None,
+            offset,
+            int(end[1]) if end else None,
+            error.headers.get("ETag"),
+            _stated(error.headers),
+        )
+    raise HttpGetError(
+        f"answers {error.code} {error.reason}", final=error.code not in _TRANSIENT
+    ) from error
 
 
 def _stated(headers: Message | Mapping[str, str]) -> str | None:
-    """The digest of the file: RFC 9530, Google Cloud Storage, or the ETag of Amazon S3 for single-part uploads."""
+    """The digest of the file: RFC 9530, Google Cloud Storage, or the ETag of Amazon S3 for
+    single-part uploads.
+    """
     if found := re.search(r"sha-256=:([A-Za-z0-9+/]{43}=):", headers.get("Repr-Digest", "")):
         return f"sha256:{base64.b64decode(found[1]).hex()}"
     if found := re.search(r"md5=([A-Za-z0-9+/]{22}==)", headers.get("x-goog-hash", "")):
         return f"md5:{base64.b64decode(found[1]).hex()}"
     tag = headers.get("ETag", "").strip('"')
-    plain = headers.get("Server") == "AmazonS3" and headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
+    plain = (
+        headers.get("Server") == "AmazonS3"
+        and headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
+    )
     return f"md5:{tag}" if plain and re.fullmatch(r"[0-9a-f]{32}", tag) else None

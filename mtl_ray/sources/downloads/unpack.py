@@ -44,9 +44,14 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int | None = None) -> int:
 
     Raises:
         DamagedError: if it is damaged or not an archive.
-        ValueError: if a member leaves the folder, is a link or a device, or the size limit is exceeded.
+        ValueError: if a member leaves the folder, is a link or a device, or the size limit is
+            exceeded.
     """
-    limit = max_bytes if max_bytes is not None else max(AT_LEAST_BYTES, MOST_TIMES_LARGER * archive.stat().st_size)
+    limit = (
+        max_bytes
+        if max_bytes is not None
+        else max(AT_LEAST_BYTES, MOST_TIMES_LARGER * archive.stat().st_size)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as temporary:
         place, names, written = Path(temporary), set[str](), 0
@@ -54,7 +59,10 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int | None = None) -> int:
             for name, stated, content in _members(archive):
                 path = safe_path(name, archive.name)
                 if len(names) >= MOST_FILES or written + stated > limit:
-                    raise ValueError(f"{archive.name} holds more than {limit:,} bytes or {MOST_FILES:,} files; --max-gigabytes allows more")
+                    raise ValueError(
+                        f"{archive.name} holds more than {limit:,} bytes or {MOST_FILES:,} files; "
+                        "--max-gigabytes allows more"
+                    )
                 written += _write(content, place / path, limit - written, archive.name)
                 names.add(path)
         for path in sorted(names):
@@ -70,8 +78,18 @@ def safe_path(name: str, archive: str) -> str:
         ValueError: if it leads out of the folder.
     """
     path = PurePosixPath(name)
-    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or ":" in path.parts[0]:
-        raise ValueError(f"{archive} has a member {name!r}, which would lie outside the folder; nothing of it is unpacked")
+    if (
+        not path.parts
+        or path.is_absolute()
+        or ".." in path.parts
+        or "\\" in name
+        or "\0" in name
+        or ":" in path.parts[0]
+    ):
+        raise ValueError(
+            f"{archive} has a member {name!r}, which would lie outside the folder; nothing of it "
+            "is unpacked"
+        )
     return str(path)
 
 
@@ -79,10 +97,20 @@ def safe_path(name: str, archive: str) -> str:
 def _explained(archive: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        EOFError,
+        gzip.BadGzipFile,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise DamagedError(f"{archive.name} is damaged or not an archive: {error}") from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise ValueError(f"{archive.name} has a file and a folder of one name: {error.filename}") from error
+        raise ValueError(
+            f"{archive.name} has a file and a folder of one name: {error.filename}"
+        ) from error
 
 
 def _members(archive: Path) -> Iterator[Member]:
@@ -95,7 +123,9 @@ def _members(archive: Path) -> Iterator[Member]:
     elif is_archive(name):
         yield from _in_tar(archive)
     else:
-        raise ValueError(f"{archive.name} is not an archive that can be unpacked: {', '.join(ENDS)}")
+        raise ValueError(
+            f"{archive.name} is not an archive that can be unpacked: {', '.join(ENDS)}"
+        )
 
 
 def _in_zip(archive: Path) -> Iterator[Member]:
@@ -103,7 +133,10 @@ def _in_zip(archive: Path) -> Iterator[Member]:
         for member in opened.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise ValueError(f"{archive.name} has a link or a device {member.filename!r}; nothing of it is unpacked")
+                raise ValueError(
+                    f"{archive.name} has a link or a device {member.filename!r}; nothing of it is "
+                    "unpacked"
+                )
             if member.is_dir():
                 safe_path(member.filename, archive.name)
                 continue
@@ -119,7 +152,10 @@ def _in_tar(archive: Path) -> Iterator[Member]:
                 continue
             content = opened.extractfile(member) if member.isreg() else None
             if content is None:
-                raise ValueError(f"{archive.name} has a link or a device {member.name!r}; nothing of it is unpacked")
+                raise ValueError(
+                    f"{archive.name} has a link or a device {member.name!r}; nothing of it is "
+                    "unpacked"
+                )
             yield member.name, member.size, content
         assert opened.fileobj is not None
         opened.fileobj.seek(opened.offset)
@@ -134,7 +170,10 @@ def _write(content: IO[bytes] | gzip.GzipFile, path: Path, limit: int, archive: 
         while block := content.read(_BLOCK):
             written += len(block)
             if written > limit:
-                raise ValueError(f"{archive} holds more bytes than the {limit:,} that are left of what it may; --max-gigabytes allows more")
+                raise ValueError(
+                    f"{archive} holds more bytes than the {limit:,} that are left of what it may; "
+                    "--max-gigabytes allows more"
+                )
             file.write(block)
     if shutil.disk_usage(path.parent).free < _BLOCK:
         raise ValueError(f"there is no room left for {archive} in {path.parent}")

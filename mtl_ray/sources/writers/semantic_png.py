@@ -6,14 +6,25 @@ from dataclasses import dataclass
 from mtl_ray import storage
 from mtl_ray.samples import Sample
 from mtl_ray.sources.source import UnreadableError
-from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_file, write_image
+from mtl_ray.sources.writers.writer import (
+    Target,
+    Writing,
+    needs,
+    path_of,
+    stem_of,
+    unique,
+    write_file,
+    write_image,
+)
 
 _CLASSES = "classes.txt"
 
 
 @dataclass(frozen=True, slots=True)
 class SemanticPngWriter:
-    """Writes the maps as grey PNGs of class indices, 255 for no class, and a list ``SPLIT.txt`` of pairs of files."""
+    """Writes the maps as grey PNGs of class indices, 255 for no class, and a list ``SPLIT.txt``
+    of pairs of files.
+    """
 
     target: Target
 
@@ -22,7 +33,10 @@ class SemanticPngWriter:
         if sample.semantic is None:
             raise UnreadableError(sample.key, "it has no semantic map")
         path = path_of(sample)
-        image, label = f"images/{self.target.split}/{path}", f"labels/{self.target.split}/{stem_of(path)}.png"
+        image, label = (
+            f"images/{self.target.split}/{path}",
+            f"labels/{self.target.split}/{stem_of(path)}.png",
+        )
         if self.target.images:
             write_image(storage.join(self.target.uri, image), sample)
         write_file(storage.join(self.target.uri, label), sample.semantic)
@@ -39,7 +53,9 @@ class SemanticPngWriter:
         storage.write(classes, names)
         uri = storage.join(self.target.uri, f"{self.target.split}.txt")
         if any(" " in name for pair in pairs for name in pair):
-            storage.remove(uri)  # a list cannot hold names with blanks; readers pair the files by name
+            storage.remove(
+                uri
+            )  # a list cannot hold names with blanks; readers pair the files by name
             return classes
         storage.write(uri, "".join(f"{image} {label}\n" for image, label in pairs).encode())
         return uri

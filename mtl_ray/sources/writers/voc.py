@@ -1,4 +1,6 @@
-"""Writes Pascal VOC: Annotations/ID.xml, JPEGImages, ImageSets, and SegmentationClass for semantic maps."""
+"""Writes Pascal VOC: Annotations/ID.xml, JPEGImages, ImageSets, and SegmentationClass for
+semantic maps.
+"""
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
@@ -8,7 +10,16 @@ from mtl_ray import storage
 from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.samples import Sample
 from mtl_ray.sources.source import SkippedItem, UnreadableError
-from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_file, write_image
+from mtl_ray.sources.writers.writer import (
+    Target,
+    Writing,
+    needs,
+    path_of,
+    stem_of,
+    unique,
+    write_file,
+    write_image,
+)
 
 _CLASSES = "classes.txt"
 _MAP_CLASSES = "semantic_classes.txt"
@@ -18,8 +29,8 @@ _MAP_CLASSES = "semantic_classes.txt"
 class VocWriter:
     """Writes boxes in VOC's convention: pixels count from 1, and the last pixel belongs to the box.
 
-    Crowds become difficult objects, which VOC's metric ignores. Folders in a name become part of the id. Masks, keypoints and
-    attributes of objects are not written.
+    Crowds become difficult objects, which VOC's metric ignores. Folders in a name become part of
+    the id. Masks, keypoints and attributes of objects are not written.
     """
 
     target: Target
@@ -32,11 +43,18 @@ class VocWriter:
         name = stem_of(file)
         if self.target.images:
             write_image(storage.join(uri, "JPEGImages", file), sample)
-        write_file(storage.join(uri, "Annotations", f"{name}.xml"), self._xml(sample, sample.instances, file))
+        write_file(
+            storage.join(uri, "Annotations", f"{name}.xml"),
+            self._xml(sample, sample.instances, file),
+        )
         if sample.semantic is not None:
             write_file(storage.join(uri, "SegmentationClass", f"{name}.png"), sample.semantic)
         masks = sum(map(bool, sample.instances.masks or ()))
-        skipped = [SkippedItem(file, f"{masks} masks", "VOC has boxes of objects only")] if masks and self.target.masks != "none" else []
+        skipped = (
+            [SkippedItem(file, f"{masks} masks", "VOC has boxes of objects only")]
+            if masks and self.target.masks != "none"
+            else []
+        )
         return (name, sample.semantic is not None), skipped
 
     def finish(self, records: Iterable[tuple[str, bool]]) -> str:
@@ -47,7 +65,10 @@ class VocWriter:
         self._write_names(_CLASSES, self.target.vocabulary.classes["instances"])
         if mapped:
             self._write_names(_MAP_CLASSES, self.target.vocabulary.classes["semantic"])
-            storage.write(storage.join(self.target.uri, "ImageSets/Segmentation", f"{self.target.split}.txt"), _lines(mapped))
+            storage.write(
+                storage.join(self.target.uri, "ImageSets/Segmentation", f"{self.target.split}.txt"),
+                _lines(mapped),
+            )
         uri = storage.join(self.target.uri, "ImageSets/Main", f"{self.target.split}.txt")
         storage.write(uri, _lines(names))
         return uri
@@ -68,7 +89,9 @@ class VocWriter:
         _add(root, "segmented", str(int(sample.semantic is not None)))
         for index in range(len(found)):
             item = _add(root, "object")
-            _add(item, "name", self.target.vocabulary.classes["instances"][int(found.classes[index])])
+            _add(
+                item, "name", self.target.vocabulary.classes["instances"][int(found.classes[index])]
+            )
             _add(item, "pose", "Unspecified")
             _add(item, "truncated", str(int(found.truncated[index])))
             _add(item, "difficult", str(int(found.difficult[index] or found.crowd[index])))

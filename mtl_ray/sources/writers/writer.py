@@ -1,4 +1,6 @@
-"""Protocol and helpers of writers, which write the Samples of a split to files of another format."""
+"""Protocol and helpers of writers, which write the Samples of a split to files of another
+format.
+"""
 
 import os
 import re
@@ -18,7 +20,9 @@ _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 """Characters that neither XML nor a list with one name per line can hold."""
 MaskForm = Literal["rle", "polygons", "none"]
 Writing = tuple[Any, list[SkippedItem]]
-"""A small picklable record for the split's own file, and the items that the format cannot express."""
+"""A small picklable record for the split's own file, and the items that the format cannot
+express.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +47,9 @@ class Target:
 
 
 class Writer(Protocol):
-    """Writes a split; picklable. ``write`` runs anywhere, ``finish`` once, with the records of all samples in order."""
+    """Writes a split; picklable. ``write`` runs anywhere, ``finish`` once, with the records of
+    all samples in order.
+    """
 
     @property
     def target(self) -> Target:
@@ -88,13 +94,19 @@ def stem_of(path: str) -> str:
 
 def write_image(uri: str, sample: Sample) -> None:
     """Writes a sample's image, unless a file of its size exists."""
-    if not storage.is_remote(uri) and storage.exists(uri) and storage.size(uri) == len(sample.image):
+    if (
+        not storage.is_remote(uri)
+        and storage.exists(uri)
+        and storage.size(uri) == len(sample.image)
+    ):
         return
     write_file(uri, sample.image)
 
 
 def write_file(uri: str, data: bytes) -> None:
-    """Writes one of many small files atomically, without waiting for the disk (70 times slower): ``flush_to_disk`` does."""
+    """Writes one of many small files atomically, without waiting for the disk (70 times slower):
+    ``flush_to_disk`` does.
+    """
     if storage.is_remote(uri):
         storage.write(uri, data)
         return
@@ -123,11 +135,15 @@ def unique(paths: Iterable[str], what: str) -> list[str]:
     found = list(paths)
     if len(set(found)) < len(found):
         twice = next(path for number, path in enumerate(found) if path in found[:number])
-        raise ValueError(f"two images would have the same {what}, {twice}: they differ in folder or suffix only")
+        raise ValueError(
+            f"two images would have the same {what}, {twice}: they differ in folder or suffix only"
+        )
     return found
 
 
-def needs(vocabulary: Vocabulary, kind: Literal["instances", "semantic"], form: str) -> tuple[str, ...]:
+def needs(
+    vocabulary: Vocabulary, kind: Literal["instances", "semantic"], form: str
+) -> tuple[str, ...]:
     """The class names of a kind of annotation.
 
     Raises:
@@ -137,12 +153,25 @@ def needs(vocabulary: Vocabulary, kind: Literal["instances", "semantic"], form: 
         has = ", ".join(vocabulary.classes) or "nothing"
         raise ValueError(f"--format {form} needs {kind}; the dataset has {has}")
     names = vocabulary.classes[kind]
-    if form != "coco" and (odd := [name for name in names if len(name.splitlines()) != 1 or _CONTROL.search(name)]):
-        raise ValueError(f"--format {form} cannot hold the class name {odd[0]!r}; rename it with --classes when the dataset is converted")
+    if form != "coco" and (
+        odd := [name for name in names if len(name.splitlines()) != 1 or _CONTROL.search(name)]
+    ):
+        raise ValueError(
+            f"--format {form} cannot hold the class name {odd[0]!r}; rename it with --classes when "
+            "the dataset is converted"
+        )
     return names
 
 
 def _suffix(data: bytes) -> str:
     if data.startswith(JPEG) or not data:  # a missing image has no bytes
         return ".jpg"
-    return ".png" if data.startswith(PNG) else ".bmp" if data.startswith(b"BM") else ".webp" if data[8:12] == b"WEBP" else ".img"
+    return (
+        ".png"
+        if data.startswith(PNG)
+        else ".bmp"
+        if data.startswith(b"BM")
+        else ".webp"
+        if data[8:12] == b"WEBP"
+        else ".img"
+    )

@@ -11,17 +11,28 @@ from mtl_ray.geometry import masks
 from mtl_ray.geometry.outlines import ring_of
 from mtl_ray.samples import Sample
 from mtl_ray.sources.source import SkippedItem, UnreadableError
-from mtl_ray.sources.writers.writer import Target, Writing, needs, path_of, stem_of, unique, write_file, write_image
+from mtl_ray.sources.writers.writer import (
+    Target,
+    Writing,
+    needs,
+    path_of,
+    stem_of,
+    unique,
+    write_file,
+    write_image,
+)
 
 _DESCRIPTION = "data.yaml"
 
 
 @dataclass(frozen=True, slots=True)
 class YoloWriter:
-    """Writes "class cx cy w h", or "class x1 y1 x2 y2 ..." for all objects of an image with masks, relative to its size.
+    """Writes "class cx cy w h", or "class x1 y1 x2 y2 ..." for all objects of an image with masks,
+    relative to its size.
 
-    A mask with several parts or holes is one polygon that goes from part to part and back along the same line. Crowds are
-    skipped; the flags difficult and truncated, and keypoints, are not written.
+    A mask with several parts or holes is one polygon that goes from part to part and back along the
+    same line. Crowds are skipped; the flags difficult and truncated, and keypoints, are not
+    written.
     """
 
     target: Target
@@ -37,9 +48,16 @@ class YoloWriter:
         lines = [_line(sample, found, index, drawn) for index in kept]
         if target.images:
             write_image(storage.join(target.uri, "images", target.split, path), sample)
-        write_file(storage.join(target.uri, "labels", target.split, f"{stem_of(path)}.txt"), "".join(lines).encode())
+        write_file(
+            storage.join(target.uri, "labels", target.split, f"{stem_of(path)}.txt"),
+            "".join(lines).encode(),
+        )
         crowds = len(found) - len(kept)
-        return path, [SkippedItem(path, f"{crowds} objects", "regions of many objects, which YOLO cannot express")] if crowds else []
+        return path, [
+            SkippedItem(
+                path, f"{crowds} objects", "regions of many objects, which YOLO cannot express"
+            )
+        ] if crowds else []
 
     def finish(self, records: Iterable[str]) -> str:
         """Adds the split to data.yaml."""
@@ -52,7 +70,11 @@ class YoloWriter:
             raise ValueError(f"{uri} exists already and is not YAML") from None
         if not isinstance(content, dict) or content.get("names", names) != names:
             raise ValueError(f"{uri} exists already and names other classes")
-        content |= {self.target.split: f"images/{self.target.split}", "nc": len(names), "names": names}
+        content |= {
+            self.target.split: f"images/{self.target.split}",
+            "nc": len(names),
+            "names": names,
+        }
         storage.write(uri, yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
         return uri
 
@@ -70,16 +92,31 @@ def open_yolo_writer(target: Target) -> YoloWriter:
 
 
 def _line(sample: Sample, found: Instances, index: int, drawn: bool) -> str:
-    """One object. If the image has masks, a box is a polygon too, since readers expect one type per file."""
+    """One object. If the image has masks, a box is a polygon too, since readers expect one type
+    per file.
+    """
     x1, y1, x2, y2 = found.boxes_xyxy[index].tolist()
     if not drawn:
-        box = ((x1 + x2) / 2 / sample.width, (y1 + y2) / 2 / sample.height, (x2 - x1) / sample.width, (y2 - y1) / sample.height)
+        box = (
+            (x1 + x2) / 2 / sample.width,
+            (y1 + y2) / 2 / sample.height,
+            (x2 - x1) / sample.width,
+            (y2 - y1) / sample.height,
+        )
         return _joined(found.classes[index], box)
     mask = found.masks[index] if found.masks is not None else b""
     corners = ring_of(masks.decode_rle(mask, sample.height, sample.width)) if mask else []
     corners = corners or [x1, y1, x2, y1, x2, y2, x1, y2]
-    return _joined(found.classes[index], [value / (sample.height if at % 2 else sample.width) for at, value in enumerate(corners)])
+    return _joined(
+        found.classes[index],
+        [value / (sample.height if at % 2 else sample.width) for at, value in enumerate(corners)],
+    )
 
 
 def _joined(class_index: int, values: Sequence[float]) -> str:
-    return " ".join([str(int(class_index)), *(f"{value:.8f}".rstrip("0").rstrip(".") for value in values)]) + "\n"
+    return (
+        " ".join(
+            [str(int(class_index)), *(f"{value:.8f}".rstrip("0").rstrip(".") for value in values)]
+        )
+        + "\n"
+    )

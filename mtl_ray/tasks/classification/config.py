@@ -31,14 +31,17 @@ class LinearHead(HeadOptions):
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Label smoothing."""
 
-    def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
+    def build(
+        self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]
+    ) -> "Head":
         """See ``AnyHead``."""
         from mtl_ray.tasks.classification.heads import Linear
 
         _check_pooled(self.type, self.levels, strides)
         if not vocabulary.exclusive_labels:
             raise ValueError(
-                "head type 'linear' learns one label for each image, but images of this dataset may have several. Fix: type 'multilabel'"
+                "head type 'linear' learns one label for each image, but images of this dataset "
+                "may have several. Fix: type 'multilabel'"
             )
         return Linear(self, channels, len(vocabulary.classes[self.annotation]))
 
@@ -53,7 +56,9 @@ class MultilabelHead(HeadOptions):
     levels: tuple[str, ...] = ("G5",)
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
-    def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
+    def build(
+        self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]
+    ) -> "Head":
         """See ``AnyHead``."""
         from mtl_ray.tasks.classification.heads import Multilabel
 
@@ -65,7 +70,10 @@ def _check_pooled(head_type: str, levels: tuple[str, ...], strides: Mapping[str,
     """Raises a ValueError if a level is a map."""
     maps = [level for level in levels if strides[level] != 0]
     if maps:
-        raise ValueError(f"head {head_type!r} reads pooled features such as G5 (neck type pool), not {', '.join(maps)}")
+        raise ValueError(
+            f"head {head_type!r} reads pooled features such as G5 (neck type pool), not "
+            f"{', '.join(maps)}"
+        )
 
 
 HEADS: tuple[type[AnyHead], ...] = (LinearHead, MultilabelHead)

@@ -12,7 +12,9 @@ _MOST = 5
 """Most labels that are written on an image."""
 
 
-def draw_labels(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+def draw_labels(
+    image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary
+) -> NDArray[np.uint8]:
     """The annotated labels.
 
     Args:
@@ -31,7 +33,10 @@ def draw_labels(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary
 
 
 def draw_label_scores(
-    image: NDArray[np.uint8], prediction: LabelScores, vocabulary: Vocabulary, score_threshold: float = 0.3
+    image: NDArray[np.uint8],
+    prediction: LabelScores,
+    vocabulary: Vocabulary,
+    score_threshold: float = 0.3,
 ) -> NDArray[np.uint8]:
     """The labels with a score of at least ``score_threshold``, best first. If an image has exactly
     one label, the best is always shown.
@@ -42,7 +47,9 @@ def draw_label_scores(
     if prediction.exclusive and not shown:
         shown = [int(best[0])]
     drawing = Drawing(image)
-    drawing.caption([(f"{names[index]} {prediction.scores[index]:.2f}", colours[index]) for index in shown])
+    drawing.caption(
+        [(f"{names[index]} {prediction.scores[index]:.2f}", colours[index]) for index in shown]
+    )
     return drawing.pixels
 
 

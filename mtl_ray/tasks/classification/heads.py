@@ -13,7 +13,9 @@ from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 class _OnPooled(HeadModule):
     """Concatenated pooled features, dropout and a linear layer."""
 
-    def __init__(self, config: LinearHead | MultilabelHead, channels: Mapping[str, int], classes: int) -> None:
+    def __init__(
+        self, config: LinearHead | MultilabelHead, channels: Mapping[str, int], classes: int
+    ) -> None:
         super().__init__(config)
         self.dropout = nn.Dropout(config.dropout)
         self.linear = nn.Linear(sum(channels[level] for level in config.levels), classes)
@@ -32,7 +34,9 @@ class Linear(_OnPooled):
         super().__init__(config, channels, classes)
         self.smoothing = config.smoothing
 
-    def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
+    def losses(
+        self, features: Features, targets: Mapping[str, Tensor], context: Context
+    ) -> dict[str, Term]:
         """``class``: cross entropy, summed over images with exactly one label.
 
         An image without a label, or with several, has no loss. Softmax and label smoothing are over
@@ -44,7 +48,9 @@ class Linear(_OnPooled):
         log_p = self.logits(features).masked_fill(~known, IMPOSSIBLE).log_softmax(dim=1)
         # (B,); an image without a label has index 0 here, and no weight below
         loss = F.nll_loss(log_p, targets["present"].argmax(dim=1), reduction="none")
-        if self.smoothing:  # Szegedy et al. 2016, section 7: a share of the target goes to all classes evenly
+        if (
+            self.smoothing
+        ):  # Szegedy et al. 2016, section 7: a share of the target goes to all classes evenly
             share = (self.smoothing / known.sum(dim=1).clamp(min=1).double()).float()
             loss = (1 - self.smoothing) * loss - log_p.masked_fill(~known, 0).sum(dim=1) * share
         return {"class": ((loss * annotated).sum(), annotated.sum())}
@@ -57,13 +63,17 @@ class Linear(_OnPooled):
 class Multilabel(_OnPooled):
     """Any number of classes per image: a sigmoid and a binary cross entropy for each class."""
 
-    def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
+    def losses(
+        self, features: Features, targets: Mapping[str, Tensor], context: Context
+    ) -> dict[str, Term]:
         """``class``: binary cross entropy, summed over classes and annotated images.
 
         Classes that the dataset of an image does not know are ignored: the image may have them.
         """
         annotated = targets["annotated"].float()
-        loss = F.binary_cross_entropy_with_logits(self.logits(features), targets["present"], reduction="none")  # (B, C)
+        loss = F.binary_cross_entropy_with_logits(
+            self.logits(features), targets["present"], reduction="none"
+        )  # (B, C)
         loss = loss.masked_fill(~targets["known_classes"], 0)
         return {"class": ((loss.sum(dim=1) * annotated).sum(), annotated.sum())}
 

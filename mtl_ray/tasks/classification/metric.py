@@ -45,7 +45,8 @@ class ExclusiveMetric:
             return
         if len(sample.labels) > 1:
             raise ValueError(
-                f"sample {sample.key!r} has {len(sample.labels)} labels; a head with one label for each image cannot be measured on it"
+                f"sample {sample.key!r} has {len(sample.labels)} labels; a head with one label for "
+                "each image cannot be measured on it"
             )
         gt = int(sample.labels[0])
         known = _known(sample, len(self.names))
@@ -58,7 +59,9 @@ class ExclusiveMetric:
 
     def merge(self, other: Self) -> None:
         """Adds the counts of ``other``."""
-        self.confusion = self.confusion + other.confusion  # a new array: what a Ray task returned cannot be written to
+        self.confusion = (
+            self.confusion + other.confusion
+        )  # a new array: what a Ray task returned cannot be written to
         self.in_five += other.in_five
         self.scores = self.scores + other.scores
 
@@ -68,7 +71,11 @@ class ExclusiveMetric:
         means = {name: _mean(values) for name, values in self._table().items()}
         if not total:
             return {"top1": float("nan"), "top5": float("nan"), **means}
-        return {"top1": float(np.trace(self.confusion) / total), "top5": self.in_five / total, **means}
+        return {
+            "top1": float(np.trace(self.confusion) / total),
+            "top5": self.in_five / total,
+            **means,
+        }
 
     def per_class(self) -> Mapping[str, Mapping[str, float]]:
         """Precision, recall and f1 of each class."""
@@ -86,7 +93,9 @@ class ExclusiveMetric:
         )
 
     def _table(self) -> MetricColumns:
-        return _precision_recall(np.diag(self.confusion), self.confusion.sum(0), self.confusion.sum(1))
+        return _precision_recall(
+            np.diag(self.confusion), self.confusion.sum(0), self.confusion.sum(1)
+        )
 
 
 class MultilabelMetric:
@@ -125,12 +134,16 @@ class MultilabelMetric:
         self.known += other.known
 
     def result(self) -> Mapping[str, float]:
-        """mAP; precision, recall and f1 as means over classes, and micro_* over all decisions together."""
+        """mAP; precision, recall and f1 as means over classes, and micro_* over all decisions
+        together.
+        """
         table = self._table()
         correct, pred, gt = (int(values.sum()) for values in self._counts())
         micro = _precision_recall(*(np.array([value]) for value in (correct, pred, gt)))
         named = {"mAP": "AP", "precision": "precision", "recall": "recall", "f1": "f1"}
-        return {name: _mean(table[column]) for name, column in named.items()} | {f"micro_{name}": float(v[0]) for name, v in micro.items()}
+        return {name: _mean(table[column]) for name, column in named.items()} | {
+            f"micro_{name}": float(v[0]) for name, v in micro.items()
+        }
 
     def per_class(self) -> Mapping[str, Mapping[str, float]]:
         """AP, precision, recall and f1 of each class."""
@@ -139,11 +152,18 @@ class MultilabelMetric:
     def charts(self) -> Charts:
         """Curves of each class; an image may have several classes, so there is no confusion."""
         curves = [_curve(*_steps(scores, gt)) for scores, gt in self._by_class()]
-        return Charts(confusion=None, precision_recall=PrecisionRecall(names=self.names, precision=np.array(curves)))
+        return Charts(
+            confusion=None,
+            precision_recall=PrecisionRecall(names=self.names, precision=np.array(curves)),
+        )
 
     def _counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         counts = [((scores >= 0.5) & gt, scores >= 0.5, gt) for scores, gt in self._by_class()]
-        correct, pred, present = np.array([[each.sum() for each in of_class] for of_class in counts], np.int64).reshape(-1, 3).T
+        correct, pred, present = (
+            np.array([[each.sum() for each in of_class] for of_class in counts], np.int64)
+            .reshape(-1, 3)
+            .T
+        )
         return correct, pred, present
 
     def _table(self) -> MetricColumns:
@@ -155,7 +175,9 @@ class MultilabelMetric:
         it.
         """
         shape = (len(self.scores), len(self.names))
-        scores, gt, known = (np.array(rows).reshape(shape) for rows in (self.scores, self.gt, self.known))
+        scores, gt, known = (
+            np.array(rows).reshape(shape) for rows in (self.scores, self.gt, self.known)
+        )
         for place in range(len(self.names)):
             mine = known[:, place].astype(np.bool_)
             yield scores[mine, place].astype(np.float32), gt[mine, place].astype(np.bool_)
@@ -175,7 +197,9 @@ def average_precision(scores: NDArray[np.float32], gt: NDArray[np.bool_]) -> flo
     return float(np.sum(np.diff(correct, prepend=0) * correct / pred) / gt.sum())
 
 
-def _steps(scores: NDArray[np.float32], gt: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _steps(
+    scores: NDArray[np.float32], gt: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """At each distinct score, best first: the number of positives at or above it, and the number of
     images.
     """
@@ -195,10 +219,14 @@ def _bins(scores: NDArray[np.float32]) -> NDArray[np.int64]:
 def _curve(correct: NDArray[np.int64], pred: NDArray[np.int64]) -> NDArray[np.float64]:
     """Precision at the recalls of a chart; the last counts are of all images."""
     some = pred > 0
-    return interpolated_precision(correct[some], pred[some], int(correct[-1]) if len(correct) else 0)
+    return interpolated_precision(
+        correct[some], pred[some], int(correct[-1]) if len(correct) else 0
+    )
 
 
-def _precision_recall(correct: NDArray[np.int64], pred: NDArray[np.int64], gt: NDArray[np.int64]) -> MetricColumns:
+def _precision_recall(
+    correct: NDArray[np.int64], pred: NDArray[np.int64], gt: NDArray[np.int64]
+) -> MetricColumns:
     """A class that is annotated but never predicted has precision 0; one that is only predicted has
     no recall.
     """
@@ -213,4 +241,7 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 
 def _rows(names: tuple[str, ...], table: MetricColumns) -> dict[str, dict[str, float]]:
-    return {name: {column: float(values[i]) for column, values in table.items()} for i, name in enumerate(names)}
+    return {
+        name: {column: float(values[i]) for column, values in table.items()}
+        for i, name in enumerate(names)
+    }

@@ -33,7 +33,9 @@ class ClassificationTask:
         """See ``decode.decode``; the place of the image on the canvas does not matter."""
         return decode_labels(arrays, head.exclusive)
 
-    def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "ExclusiveMetric | MultilabelMetric":
+    def metric(
+        self, head: HeadKind, vocabulary: Vocabulary
+    ) -> "ExclusiveMetric | MultilabelMetric":
         """Accuracy for a head with one class per image, average precision for any number."""
         from mtl_ray.tasks.classification.metric import ExclusiveMetric, MultilabelMetric
 
@@ -41,7 +43,11 @@ class ClassificationTask:
         return ExclusiveMetric(names) if head.exclusive else MultilabelMetric(names)
 
     def to_response(
-        self, prediction: LabelScores, vocabulary: Vocabulary, score_threshold: float, image_file: str | None = None
+        self,
+        prediction: LabelScores,
+        vocabulary: Vocabulary,
+        score_threshold: float,
+        image_file: str | None = None,
     ) -> list[dict[str, Any]]:
         """``[{"class_label": 3, "class_name": "cat", "score": 0.8}, ...]``, best first.
 
@@ -50,16 +56,31 @@ class ClassificationTask:
         """
         names = vocabulary.classes[self.kind.name]
         order = np.argsort(-prediction.scores, kind="stable")
-        kept = [int(i) for n, i in enumerate(order) if prediction.scores[i] >= score_threshold or (n == 0 and prediction.exclusive)]
-        return [{"class_label": i, "class_name": names[i], "score": float(prediction.scores[i])} for i in kept]
+        kept = [
+            int(i)
+            for n, i in enumerate(order)
+            if prediction.scores[i] >= score_threshold or (n == 0 and prediction.exclusive)
+        ]
+        return [
+            {"class_label": i, "class_name": names[i], "score": float(prediction.scores[i])}
+            for i in kept
+        ]
 
-    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, size: Mapping[str, int] | None = None) -> LabelScores:
+    def from_response(
+        self,
+        content: Any,
+        vocabulary: Vocabulary,
+        head: HeadKind,
+        size: Mapping[str, int] | None = None,
+    ) -> LabelScores:
         """See ``Task``; classes that were left out have the score 0."""
         scores = np.zeros(len(vocabulary.classes[self.kind.name]), np.float32)
         for item in content:
             label = operator.index(item["class_label"])
             if not 0 <= label < len(scores):
-                raise ValueError(f"it has the class_label {label}, and there are {len(scores)} classes")
+                raise ValueError(
+                    f"it has the class_label {label}, and there are {len(scores)} classes"
+                )
             scores[label] = item["score"]
         if not np.isfinite(scores).all():
             raise ValueError("one of its scores is not finite")
@@ -71,17 +92,30 @@ class ClassificationTask:
 
     def response_schema(self) -> dict[str, Any]:
         """See ``Task``."""
-        properties = {"class_label": {"type": "integer"}, "class_name": {"type": "string"}, "score": {"type": "number"}}
-        return {"type": "array", "items": {"type": "object", "properties": properties, "required": list(properties)}}
+        properties = {
+            "class_label": {"type": "integer"},
+            "class_name": {"type": "string"},
+            "score": {"type": "number"},
+        }
+        return {
+            "type": "array",
+            "items": {"type": "object", "properties": properties, "required": list(properties)},
+        }
 
-    def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+    def draw_ground_truth(
+        self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary
+    ) -> NDArray[np.uint8]:
         """See ``Task``."""
         from mtl_ray.tasks.classification.draw import draw_labels
 
         return draw_labels(image, sample, vocabulary)
 
     def draw_prediction(
-        self, image: NDArray[np.uint8], prediction: LabelScores, vocabulary: Vocabulary, score_threshold: float = 0.3
+        self,
+        image: NDArray[np.uint8],
+        prediction: LabelScores,
+        vocabulary: Vocabulary,
+        score_threshold: float = 0.3,
     ) -> NDArray[np.uint8]:
         """See ``Task``."""
         from mtl_ray.tasks.classification.draw import draw_label_scores
@@ -115,7 +149,9 @@ def _difference(first: Fields, second: Fields, sides: Sides) -> Difference:
     problems = field_faults(first, second, ("scores", "exclusive"), sides)
     if problems:
         return Difference(unit="labels", incomparable=problems)
-    apart = Difference(unit="labels", compared=len(first["scores"])).with_scores(first["scores"], second["scores"])
+    apart = Difference(unit="labels", compared=len(first["scores"])).with_scores(
+        first["scores"], second["scores"]
+    )
     apart = apart.with_agreeing(int(first["scores"].argmax() == second["scores"].argmax()), 1)
     if "exclusive" in first:
         apart = apart.with_agreeing(int(first["exclusive"] == second["exclusive"]), 1)

@@ -16,7 +16,10 @@ from mtl_ray.tasks.detection.config import Selection
 
 
 def cell_corners(
-    sizes: Sequence[tuple[int, int]], strides: Sequence[int], anchors: int | Sequence[int], device: torch.device
+    sizes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    anchors: int | Sequence[int],
+    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """The cell of each candidate; candidates are ordered by level, row, column, anchor.
 
@@ -31,10 +34,21 @@ def cell_corners(
         canvas pixels.
     """
     corners, widths = [], []
-    for (height, width), stride, count in zip(sizes, strides, _of_each(anchors, len(sizes)), strict=True):
+    for (height, width), stride, count in zip(
+        sizes, strides, _of_each(anchors, len(sizes)), strict=True
+    ):
         # (height, width) each, then (height * width * anchors, 2) x, y in canvas px
-        y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
-        cells = torch.stack([x, y], dim=-1).reshape(-1, 1, 2).expand(-1, count, 2).reshape(-1, 2).float() * stride
+        y, x = torch.meshgrid(
+            torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+        )
+        cells = (
+            torch.stack([x, y], dim=-1)
+            .reshape(-1, 1, 2)
+            .expand(-1, count, 2)
+            .reshape(-1, 2)
+            .float()
+            * stride
+        )
         corners.append(cells)
         widths.append(torch.full_like(cells[:, :1], stride))
     return torch.cat(corners), torch.cat(widths)
@@ -43,7 +57,10 @@ def cell_corners(
 def flatten_levels(maps: Sequence[Tensor], anchors: int | Sequence[int]) -> Tensor:
     """Levels (B, anchors * V, H, W) -> (B, N, V) float32 in the order of ``cell_corners``."""
     each = zip(maps, _of_each(anchors, len(maps)), strict=True)
-    flat = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, level.shape[1] // count) for level, count in each]
+    flat = [
+        level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, level.shape[1] // count)
+        for level, count in each
+    ]
     return torch.cat(flat, dim=1).float()
 
 
@@ -66,13 +83,17 @@ def in_crowd(centres: Tensor, boxes: Tensor, crowd: Tensor) -> Tensor:
     if not crowd.is_cuda and not crowd.any():  # on a GPU this would synchronise
         return inside
     x, y = centres.t().contiguous()
-    for corners, is_crowd in zip(boxes.unbind(dim=1), crowd.unbind(dim=1), strict=True):  # one object of each image: (B, 4), (B,)
+    for corners, is_crowd in zip(
+        boxes.unbind(dim=1), crowd.unbind(dim=1), strict=True
+    ):  # one object of each image: (B, 4), (B,)
         left, top, right, bottom = corners[..., None].unbind(dim=1)  # each (B, 1)
         inside |= (x > left) & (y > top) & (x < right) & (y < bottom) & is_crowd[:, None]
     return inside
 
 
-def select_detections(candidates: Candidates, config: Selection, exporting: bool) -> dict[str, Tensor]:
+def select_detections(
+    candidates: Candidates, config: Selection, exporting: bool
+) -> dict[str, Tensor]:
     """The detections of each image, best first.
 
     Args:
@@ -91,7 +112,11 @@ def select_detections(candidates: Candidates, config: Selection, exporting: bool
     values, places = kept.flatten(1).topk(config.max_detections)  # (B, K)
     real = values > 0
     chosen = boxes.gather(1, (places % count)[..., None].expand(-1, -1, 4))
-    return {"boxes": chosen * real[..., None], "scores": values, "classes": (places // count) * real}
+    return {
+        "boxes": chosen * real[..., None],
+        "scores": values,
+        "classes": (places // count) * real,
+    }
 
 
 def _best_candidates(candidates: Candidates, config: Selection) -> tuple[Tensor, Tensor]:

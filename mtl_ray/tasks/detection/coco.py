@@ -15,11 +15,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.geometry.masks import from_polygons
-from mtl_ray.tasks.detection.columns import DetectionColumns, ObjectColumns, ScoredImage, detection_columns, object_columns
+from mtl_ray.tasks.detection.columns import (
+    DetectionColumns,
+    ObjectColumns,
+    ScoredImage,
+    detection_columns,
+    object_columns,
+)
 
 CocoKind = Literal["bbox", "segm", "keypoints"]
 
-PERSON_SIGMAS = (0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089)
+PERSON_SIGMAS = (
+    0.026,
+    0.025,
+    0.025,
+    0.035,
+    0.035,
+    0.079,
+    0.079,
+    0.072,
+    0.072,
+    0.062,
+    0.062,
+    0.107,
+    0.107,
+    0.087,
+    0.087,
+    0.089,
+    0.089,
+)
 """COCO's standard deviations of human annotators for the 17 keypoints of a person, relative to the
 root of the area.
 """
@@ -74,7 +98,12 @@ def coco_curves(kind: CocoKind, images: Sequence[ScoredImage], num_classes: int)
         evaluator = hotcoco.COCOeval(gt, gt.load_res(_keypoints(images)), kind)
         evaluator.params.kpt_oks_sigmas = list(_sigmas(_points(images)))
     else:
-        gt = coco_ground_truth(images, object_columns(images), num_classes, ground_truth_masks(images) if kind == "segm" else None)
+        gt = coco_ground_truth(
+            images,
+            object_columns(images),
+            num_classes,
+            ground_truth_masks(images) if kind == "segm" else None,
+        )
         evaluator = hotcoco.COCOeval(gt, coco_detections(gt, images, kind), kind)
     return accumulate(evaluator)
 
@@ -100,7 +129,10 @@ def accumulate(evaluator: hotcoco.COCOeval, rules: CocoRules | None = None) -> C
 
 
 def coco_ground_truth(
-    images: Sequence[ScoredImage], objects: ObjectColumns, num_classes: int, masks: Sequence[bytes] | None = None
+    images: Sequence[ScoredImage],
+    objects: ObjectColumns,
+    num_classes: int,
+    masks: Sequence[bytes] | None = None,
 ) -> hotcoco.COCO:
     """Objects as the protocol's ground truth; images, annotations and categories are numbered from
     1.
@@ -118,7 +150,9 @@ def coco_ground_truth(
         crowd = crowd | np.array([not mask for mask in masks], np.bool_)
         segmentation = [
             _encoding(images[image], mask or _box_mask(images[image], box))
-            for image, mask, box in zip(objects.image.tolist(), masks, objects.boxes_xyxy.tolist(), strict=True)
+            for image, mask, box in zip(
+                objects.image.tolist(), masks, objects.boxes_xyxy.tolist(), strict=True
+            )
         ]
     return hotcoco.COCO.from_arrays(
         _sizes(images),
@@ -134,26 +168,53 @@ def coco_ground_truth(
 
 def ground_truth_masks(images: Sequence[ScoredImage]) -> list[bytes]:
     """The masks of all objects, b"" for an object without a mask."""
-    return [mask for image in images for mask in (image.ground_truth.masks or (b"",) * len(image.ground_truth))]
+    return [
+        mask
+        for image in images
+        for mask in (image.ground_truth.masks or (b"",) * len(image.ground_truth))
+    ]
 
 
-def coco_detections(gt: hotcoco.COCO, images: Sequence[ScoredImage], kind: CocoKind) -> hotcoco.COCO:
+def coco_detections(
+    gt: hotcoco.COCO, images: Sequence[ScoredImage], kind: CocoKind
+) -> hotcoco.COCO:
     """The detections of the images as COCO results: boxes or masks."""
     if kind == "segm":
         return gt.load_res(_masks(images))
     predicted: DetectionColumns = detection_columns(images)
-    return gt.load_res(np.column_stack([predicted.image + 1, _xywh(predicted.boxes_xyxy), predicted.scores, predicted.classes + 1]))
+    return gt.load_res(
+        np.column_stack(
+            [
+                predicted.image + 1,
+                _xywh(predicted.boxes_xyxy),
+                predicted.scores,
+                predicted.classes + 1,
+            ]
+        )
+    )
 
 
 def _annotations(images: Sequence[ScoredImage], num_classes: int) -> hotcoco.COCO:
     points = _points(images)
-    rows = [{"image_id": i, **row} for i, image in enumerate(images, 1) for row in _objects(image, points)]
+    rows = [
+        {"image_id": i, **row}
+        for i, image in enumerate(images, 1)
+        for row in _objects(image, points)
+    ]
     annotations = [{"id": number, **row} for number, row in enumerate(rows, 1)]
-    return hotcoco.COCO({"images": _sizes(images), "annotations": annotations, "categories": _categories(num_classes)})
+    return hotcoco.COCO(
+        {
+            "images": _sizes(images),
+            "annotations": annotations,
+            "categories": _categories(num_classes),
+        }
+    )
 
 
 def _sizes(images: Sequence[ScoredImage]) -> list[dict[str, int]]:
-    return [{"id": i, "height": image.height, "width": image.width} for i, image in enumerate(images, 1)]
+    return [
+        {"id": i, "height": image.height, "width": image.width} for i, image in enumerate(images, 1)
+    ]
 
 
 def _categories(num_classes: int) -> list[dict[str, Any]]:
@@ -184,7 +245,9 @@ def _box_mask(image: ScoredImage, box_xyxy: Sequence[float]) -> bytes:
 
 
 def _masks(images: Sequence[ScoredImage]) -> list[dict[str, Any]]:
-    """Masks as in a COCO results file; if there are boxes, they define the area of a mask as there."""
+    """Masks as in a COCO results file; if there are boxes, they define the area of a mask as
+    there.
+    """
     entries: list[dict[str, Any]] = []
     for i, image in enumerate(images, 1):
         masks = image.predicted.masks or ()
@@ -196,24 +259,41 @@ def _masks(images: Sequence[ScoredImage]) -> list[dict[str, Any]]:
             strict=True,
         )
         for label, score, box, mask in rows:
-            entry = {"image_id": i, "category_id": label + 1, "score": score, "segmentation": _encoding(image, mask)}
+            entry = {
+                "image_id": i,
+                "category_id": label + 1,
+                "score": score,
+                "segmentation": _encoding(image, mask),
+            }
             entries.append(entry if box[0] != box[0] else entry | {"bbox": box})
     return entries
 
 
 def _keypoints(images: Sequence[ScoredImage]) -> list[dict[str, Any]]:
     return [
-        {"image_id": i, "category_id": label + 1, "score": score, "keypoints": points.ravel().tolist()}
+        {
+            "image_id": i,
+            "category_id": label + 1,
+            "score": score,
+            "keypoints": points.ravel().tolist(),
+        }
         for i, image in enumerate(images, 1)
         if image.predicted.keypoints is not None
         for label, score, points in zip(
-            image.predicted.classes.tolist(), image.predicted.scores.tolist(), image.predicted.keypoints, strict=True
+            image.predicted.classes.tolist(),
+            image.predicted.scores.tolist(),
+            image.predicted.keypoints,
+            strict=True,
         )
     ]
 
 
 def _points(images: Sequence[ScoredImage]) -> int:
-    return next(int(image.ground_truth.keypoints.shape[1]) for image in images if image.ground_truth.keypoints is not None)
+    return next(
+        int(image.ground_truth.keypoints.shape[1])
+        for image in images
+        if image.ground_truth.keypoints is not None
+    )
 
 
 def _sigmas(points: int) -> tuple[float, ...]:

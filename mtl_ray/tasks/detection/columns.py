@@ -1,4 +1,6 @@
-"""The objects and detections of many images as columns, image by image, and the pairs that overlap."""
+"""The objects and detections of many images as columns, image by image, and the pairs that
+overlap.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -111,7 +113,12 @@ def _joined(parts: Sequence[NDArray[Any]], kind: type[np.generic], *shape: int) 
 
 
 def overlap_pairs(
-    found: DetectionColumns, objects: ObjectColumns, least: float, *, same_class: bool = False, crowd_whole: bool = False
+    found: DetectionColumns,
+    objects: ObjectColumns,
+    least: float,
+    *,
+    same_class: bool = False,
+    crowd_whole: bool = False,
 ) -> OverlapPairs:
     """All pairs within an image with an IoU of at least ``least``, which must be above 0.
 
@@ -125,14 +132,22 @@ def overlap_pairs(
     """
     every = _pairs(found.image, objects.image)
     if same_class:
-        every = ((one[same], other[same]) for one, other in every if (same := found.classes[one] == objects.classes[other]).any())
+        every = (
+            (one[same], other[same])
+            for one, other in every
+            if (same := found.classes[one] == objects.classes[other]).any()
+        )
     parts = [_near(pairs, found, objects, least, crowd_whole) for pairs in every]
     none = np.empty(0, np.int64)
     columns = [np.concatenate([none, *(part[i] for part in parts)]) for i in range(2)]
-    return OverlapPairs(columns[0], columns[1], np.concatenate([np.empty(0), *(part[2] for part in parts)]))
+    return OverlapPairs(
+        columns[0], columns[1], np.concatenate([np.empty(0), *(part[2] for part in parts)])
+    )
 
 
-def _pairs(found_image: NDArray[np.int64], object_image: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _pairs(
+    found_image: NDArray[np.int64], object_image: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Index pairs of every detection and every object of its image, at most ``PAIRS_AT_ONCE`` at a
     time if possible.
     """
@@ -151,7 +166,11 @@ def _pairs(found_image: NDArray[np.int64], object_image: NDArray[np.int64]) -> I
 
 
 def _near(
-    pairs: tuple[NDArray[np.int64], NDArray[np.int64]], found: DetectionColumns, objects: ObjectColumns, least: float, crowd_whole: bool
+    pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
+    found: DetectionColumns,
+    objects: ObjectColumns,
+    least: float,
+    crowd_whole: bool,
 ) -> OverlapPairs:
     one, other = found.boxes_xyxy[pairs[0]], objects.boxes_xyxy[pairs[1]]
     width = np.minimum(one[:, 2], other[:, 2]) - np.maximum(one[:, 0], other[:, 0])
@@ -169,4 +188,6 @@ def _near(
 
 
 def _areas(boxes_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray((boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1]), np.float64)
+    return np.asarray(
+        (boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1]), np.float64
+    )

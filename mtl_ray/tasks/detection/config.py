@@ -64,7 +64,9 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Yolov3Head(HeadOptions):
-    """YOLOv3 (Redmon and Farhadi 2018): anchors on each level, objectness and independent class scores."""
+    """YOLOv3 (Redmon and Farhadi 2018): anchors on each level, objectness and independent class
+    scores.
+    """
 
     type: Literal["yolov3"] = "yolov3"
     task: ClassVar[DetectionTask] = DETECTION
@@ -85,10 +87,18 @@ class Yolov3Head(HeadOptions):
 
     def __post_init__(self) -> None:
         if len(self.anchors) != len(self.levels) or not self.levels:
-            raise ValueError(f"anchors: one list for each of the {len(self.levels)} levels is needed, not {len(self.anchors)}")
-        empty = [level for level, anchors in zip(self.levels, self.anchors, strict=True) if not anchors]
+            raise ValueError(
+                f"anchors: one list for each of the {len(self.levels)} levels is needed, not "
+                f"{len(self.anchors)}"
+            )
+        empty = [
+            level for level, anchors in zip(self.levels, self.anchors, strict=True) if not anchors
+        ]
         if empty:
-            raise ValueError(f"anchors: {', '.join(empty)} has no anchors. Fix: remove it from levels, and its empty list from anchors")
+            raise ValueError(
+                f"anchors: {', '.join(empty)} has no anchors. Fix: remove it from levels, and its "
+                "empty list from anchors"
+            )
         if any(side <= 0 for level in self.anchors for anchor in level for side in anchor):
             raise ValueError("anchors: width and height must be above 0")
 
@@ -101,7 +111,9 @@ class Yolov3Head(HeadOptions):
         """See ``AnchoredHead``."""
         return "python -m jobs.anchors"
 
-    def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
+    def build(
+        self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]
+    ) -> "Head":
         """See ``AnyHead``."""
         from mtl_ray.tasks.detection.yolov3 import Yolov3
 
@@ -135,21 +147,28 @@ class RetinaNetHead(HeadOptions):
     def anchor_sides(self) -> tuple[float, float]:
         """See ``AnchoredHead``."""
         octaves = (1.0, 2 ** ((self.octaves - 1) / self.octaves))
-        sides = [self.anchor_scale * octave * stride_of(level) for level in self.levels for octave in octaves]
+        sides = [
+            self.anchor_scale * octave * stride_of(level)
+            for level in self.levels
+            for octave in octaves
+        ]
         return min(sides), max(sides)
 
     def anchor_advice(self, name: str) -> str:
         """See ``AnchoredHead``."""
         return f"a smaller model.heads.{name}.anchor_scale"
 
-    def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
+    def build(
+        self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]
+    ) -> "Head":
         """See ``AnyHead``."""
         from mtl_ray.tasks.detection.retinanet import RetinaNet
 
         _check_maps(self.type, self.levels, strides)
         if len({channels[level] for level in self.levels}) > 1:
             raise ValueError(
-                "head type 'retinanet' shares its convolutions among levels, which must have the same number of channels. Fix: use a neck"
+                "head type 'retinanet' shares its convolutions among levels, which must have the "
+                "same number of channels. Fix: use a neck"
             )
         return RetinaNet(self, channels, strides, len(vocabulary.classes[self.annotation]))
 
@@ -158,7 +177,9 @@ def _check_maps(head_type: str, levels: tuple[str, ...], strides: Mapping[str, i
     """Raises a ValueError if a level is pooled."""
     pooled = [level for level in levels if strides[level] == 0]
     if pooled:
-        raise ValueError(f"head {head_type!r} reads feature maps, not pooled features ({', '.join(pooled)})")
+        raise ValueError(
+            f"head {head_type!r} reads feature maps, not pooled features ({', '.join(pooled)})"
+        )
 
 
 HEADS: tuple[type[AnyHead], ...] = (Yolov3Head, RetinaNetHead)

@@ -23,7 +23,11 @@ MIN_SCORE = 0.3
 
 
 def detection_confusion(
-    images: Sequence[ScoredImage], names: tuple[str, ...], *, min_score: float = MIN_SCORE, min_iou: float = MIN_IOU
+    images: Sequence[ScoredImage],
+    names: tuple[str, ...],
+    *,
+    min_score: float = MIN_SCORE,
+    min_iou: float = MIN_IOU,
 ) -> Confusion:
     """Counts objects by annotated and predicted class; the last row and column are the background.
 
@@ -42,7 +46,9 @@ def detection_confusion(
     """
     objects, predicted = object_columns(images), detection_columns(images)
     shown = reaches_score(images, min_score)
-    near = _best_first(overlap_pairs(predicted, objects, min_iou, crowd_whole=True), predicted, shown)
+    near = _best_first(
+        overlap_pairs(predicted, objects, min_iou, crowd_whole=True), predicted, shown
+    )
     free = ~objects.optional[near.object]
     chosen = _choose(near, free, predicted, objects)
     same = predicted.classes[near.detection] == objects.classes[near.object]
@@ -56,25 +62,45 @@ def detection_confusion(
     missed = ~objects.optional
     missed[chosen[chosen >= 0]] = False
     counts[:none, none] += np.bincount(objects.classes[missed], minlength=none)
-    return Confusion(names=(*names, BACKGROUND), counts=counts, unit="objects", note=f"IoU {min_iou:g}, score {min_score:g}")
+    return Confusion(
+        names=(*names, BACKGROUND),
+        counts=counts,
+        unit="objects",
+        note=f"IoU {min_iou:g}, score {min_score:g}",
+    )
 
 
-def _best_first(near: OverlapPairs, predicted: DetectionColumns, shown: NDArray[np.bool_]) -> OverlapPairs:
+def _best_first(
+    near: OverlapPairs, predicted: DetectionColumns, shown: NDArray[np.bool_]
+) -> OverlapPairs:
     """The pairs of the shown detections, best detections first, for each the objects with the most
     IoU first.
     """
     kept = np.flatnonzero(shown[near.detection])
-    order = kept[np.lexsort((near.object[kept], -near.iou[kept], near.detection[kept], -predicted.scores[near.detection[kept]]))]
+    order = kept[
+        np.lexsort(
+            (
+                near.object[kept],
+                -near.iou[kept],
+                near.detection[kept],
+                -predicted.scores[near.detection[kept]],
+            )
+        )
+    ]
     return OverlapPairs(near.detection[order], near.object[order], near.iou[order])
 
 
-def _choose(near: OverlapPairs, free: NDArray[np.bool_], predicted: DetectionColumns, objects: ObjectColumns) -> NDArray[np.int64]:
+def _choose(
+    near: OverlapPairs, free: NDArray[np.bool_], predicted: DetectionColumns, objects: ObjectColumns
+) -> NDArray[np.int64]:
     """The matched object of each detection; -1 if there is none."""
     chosen = np.full(len(predicted.classes), -1)
     taken = np.zeros(len(objects.classes), np.bool_)
     same = predicted.classes[near.detection] == objects.classes[near.object]
     for eligible in (free & same, free & ~same):
-        for detection, place in _greedy(near, np.flatnonzero(eligible & (chosen[near.detection] < 0) & ~taken[near.object])):
+        for detection, place in _greedy(
+            near, np.flatnonzero(eligible & (chosen[near.detection] < 0) & ~taken[near.object])
+        ):
             chosen[detection] = place
             taken[place] = True
     return chosen
@@ -83,7 +109,9 @@ def _choose(near: OverlapPairs, free: NDArray[np.bool_], predicted: DetectionCol
 def _greedy(near: OverlapPairs, order: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """The pairs in this order whose detection and object are in no earlier returned pair."""
     detections, places = set[int](), set[int]()
-    for detection, place in zip(near.detection[order].tolist(), near.object[order].tolist(), strict=True):
+    for detection, place in zip(
+        near.detection[order].tolist(), near.object[order].tolist(), strict=True
+    ):
         if detection not in detections and place not in places:
             detections.add(detection)
             places.add(place)

@@ -60,14 +60,22 @@ def decode_detections(arrays: Fields, frame: Frame, head: SelectingHead) -> Dete
         head: its ``select`` has the options of the selection.
     """
     if "candidates" in arrays:
-        boxes, scores, classes = select_candidates(np.asarray(arrays["candidates"], np.float32), head.select)
+        boxes, scores, classes = select_candidates(
+            np.asarray(arrays["candidates"], np.float32), head.select
+        )
     else:
-        boxes, scores, classes = (np.asarray(arrays[name]) for name in ("boxes", "scores", "classes"))
+        boxes, scores, classes = (
+            np.asarray(arrays[name]) for name in ("boxes", "scores", "classes")
+        )
     boxes = frame.boxes_to_image(boxes.astype(np.float32))
     kept = (scores > 0) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     order = np.flatnonzero(kept)
     order = order[np.argsort(-scores[order], kind="stable")]
-    return Detections(boxes_xyxy=boxes[order], scores=scores[order].astype(np.float32), classes=classes[order].astype(np.int64))
+    return Detections(
+        boxes_xyxy=boxes[order],
+        scores=scores[order].astype(np.float32),
+        classes=classes[order].astype(np.int64),
+    )
 
 
 Chosen = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
@@ -83,18 +91,24 @@ def select_candidates(candidates: NDArray[np.float32], rule: "Selection") -> Cho
         rule: thresholds and how many to keep.
     """
     joint = candidates[:, 4:5] * candidates[:, 5:]
-    best = np.argsort(-joint.max(axis=1, initial=0), kind="stable")[: max(rule.candidates, rule.max_detections)]
+    best = np.argsort(-joint.max(axis=1, initial=0), kind="stable")[
+        : max(rule.candidates, rule.max_detections)
+    ]
     boxes, joint = candidates[best, :4], joint[best]
     classes, rows = np.nonzero((joint > rule.score_threshold).T)
     scores = joint[rows, classes]
-    groups = np.split(np.arange(len(classes)), np.flatnonzero(np.diff(classes)) + 1)  # np.nonzero gives classes in ascending order
+    groups = np.split(
+        np.arange(len(classes)), np.flatnonzero(np.diff(classes)) + 1
+    )  # np.nonzero gives classes in ascending order
     kept = [group[suppress_boxes(boxes[rows[group]], scores[group], rule)] for group in groups]
     left = np.sort(np.concatenate([np.empty(0, np.int64), *kept]))
     chosen = left[np.argsort(-scores[left], kind="stable")][: rule.max_detections]
     return boxes[rows[chosen]], scores[chosen], classes[chosen].astype(np.int64)
 
 
-def suppress_boxes(boxes: NDArray[np.float32], scores: NDArray[np.float32], rule: "Selection") -> NDArray[np.int64]:
+def suppress_boxes(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], rule: "Selection"
+) -> NDArray[np.int64]:
     """Indices of the boxes (N, 4) that no better one overlaps by more than the IoU threshold, best
     first.
     """
@@ -104,7 +118,9 @@ def suppress_boxes(boxes: NDArray[np.float32], scores: NDArray[np.float32], rule
     while order.size and len(kept) < rule.max_detections:
         first, order = order[0], order[1:]
         kept.append(int(first))
-        corner = np.minimum(boxes[first, 2:], boxes[order, 2:]) - np.maximum(boxes[first, :2], boxes[order, :2])
+        corner = np.minimum(boxes[first, 2:], boxes[order, 2:]) - np.maximum(
+            boxes[first, :2], boxes[order, :2]
+        )
         shared = np.prod(np.maximum(corner, 0), axis=1)
         order = order[~(shared > rule.iou_threshold * (areas[first] + areas[order] - shared))]
     return np.array(kept, np.int64)

@@ -32,9 +32,14 @@ def prediction_difference(first: Detections, second: Detections, how: Comparison
         return apart
     alone: list[str] = []
     for prediction, matched, side in zip((first, second), partners, how.sides, strict=True):
-        for index in np.setdiff1d(np.flatnonzero(prediction.scores >= how.score_threshold), matched):
+        for index in np.setdiff1d(
+            np.flatnonzero(prediction.scores >= how.score_threshold), matched
+        ):
             box = ", ".join(f"{value:.1f}" for value in prediction.boxes_xyxy[index])
-            alone.append(f"only {side} has class {prediction.classes[index]} with score {prediction.scores[index]:.3f} at {box}")
+            alone.append(
+                f"only {side} has class {prediction.classes[index]} with score "
+                f"{prediction.scores[index]:.3f} at {box}"
+            )
     return replace(apart, alone=tuple(alone))
 
 
@@ -49,7 +54,9 @@ def array_difference(first: Fields, second: Fields, how: Comparison) -> Differen
     if problems:
         return Difference(unit="candidates", incomparable=problems)
     ours, theirs = first["candidates"], second["candidates"]
-    apart = Difference(unit="candidates", compared=len(ours)).with_positions(ours[..., :4], theirs[..., :4], reach)
+    apart = Difference(unit="candidates", compared=len(ours)).with_positions(
+        ours[..., :4], theirs[..., :4], reach
+    )
     return apart.with_scores(ours[..., 4:], theirs[..., 4:]).with_agreeing(len(ours), len(ours))
 
 
@@ -58,20 +65,29 @@ def _unpadded(fields: Fields) -> Fields:
     if "boxes" not in fields or "scores" not in fields:
         return fields
     kept = fields["scores"] > 0
-    return {name: values[kept] if values.shape[:1] == kept.shape else values for name, values in fields.items()}
+    return {
+        name: values[kept] if values.shape[:1] == kept.shape else values
+        for name, values in fields.items()
+    }
 
 
 def _on_canvas(prediction: Detections, frame: Frame) -> Fields:
-    """The fields of a prediction, with boxes and keypoints in pixels of the canvas and masks as bool (N, height, width)."""
+    """The fields of a prediction, with boxes and keypoints in pixels of the canvas and masks as
+    bool (N, height, width).
+    """
     fields = fields_of(prediction)
     if "boxes_xyxy" in fields:
         fields["boxes"] = frame.boxes_to_canvas(fields.pop("boxes_xyxy"))
     if "keypoints" in fields:
         points = fields["keypoints"]
-        fields["keypoints"] = np.concatenate([frame.points_to_canvas(points[..., :2]), points[..., 2:]], axis=-1)
+        fields["keypoints"] = np.concatenate(
+            [frame.points_to_canvas(points[..., :2]), points[..., 2:]], axis=-1
+        )
     if "masks" in fields and prediction.masks is not None:
         size = (frame.height, frame.width)
-        fields["masks"] = np.array([decode_rle(mask, *size) for mask in prediction.masks], bool).reshape(len(prediction.masks), *size)
+        fields["masks"] = np.array(
+            [decode_rle(mask, *size) for mask in prediction.masks], bool
+        ).reshape(len(prediction.masks), *size)
     return fields
 
 
@@ -83,19 +99,32 @@ def _objects_difference(
     """
     none = np.empty(0, np.intp), np.empty(0, np.intp)
     problems = field_faults(first, second, PER_OBJECT, sides, PER_OBJECT)
-    missing = tuple(f"neither has {name!r}" for name in PER_OBJECT[:3] if name not in first and name not in second)
+    missing = tuple(
+        f"neither has {name!r}"
+        for name in PER_OBJECT[:3]
+        if name not in first and name not in second
+    )
     if problems or missing:
         return Difference(unit="boxes", incomparable=problems + missing), none
-    ours, theirs = match_boxes(*((side["boxes"], side["scores"], side["classes"]) for side in (first, second)))
+    ours, theirs = match_boxes(
+        *((side["boxes"], side["scores"], side["classes"]) for side in (first, second))
+    )
     if "masks" in first and "masks" in second:
-        alike = [_mask_iou(*pair) >= MATCH_IOU for pair in zip(first["masks"][ours], second["masks"][theirs], strict=True)]
+        alike = [
+            _mask_iou(*pair) >= MATCH_IOU
+            for pair in zip(first["masks"][ours], second["masks"][theirs], strict=True)
+        ]
         ours, theirs = ours[np.array(alike, bool)], theirs[np.array(alike, bool)]
-    apart = Difference(unit="boxes", compared=len(ours)).with_agreeing(2 * len(ours), len(first["boxes"]) + len(second["boxes"]))
+    apart = Difference(unit="boxes", compared=len(ours)).with_agreeing(
+        2 * len(ours), len(first["boxes"]) + len(second["boxes"])
+    )
     apart = apart.with_positions(first["boxes"][ours], second["boxes"][theirs], reach)
     apart = apart.with_scores(first["scores"][ours], second["scores"][theirs])
     if "keypoints" in first and "keypoints" in second:
         points, others = first["keypoints"][ours], second["keypoints"][theirs]
-        apart = apart.with_positions(points[..., :2], others[..., :2], reach).with_scores(points[..., 2:], others[..., 2:])
+        apart = apart.with_positions(points[..., :2], others[..., :2], reach).with_scores(
+            points[..., 2:], others[..., 2:]
+        )
     return apart, (ours, theirs)
 
 
@@ -104,7 +133,9 @@ def _mask_iou(first: NDArray[Any], second: NDArray[Any]) -> float:
     return int(((first > 0) & (second > 0)).sum()) / union if union else 1.0
 
 
-def match_boxes(first: tuple[NDArray[Any], ...], second: tuple[NDArray[Any], ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def match_boxes(
+    first: tuple[NDArray[Any], ...], second: tuple[NDArray[Any], ...]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Matches boxes of one class one to one with the largest sum of IoU (Kuhn 1955).
 
     Args:

@@ -13,7 +13,9 @@ from mtl_ray.tasks.detection.decode import Detections
 _CROWD = (160, 160, 160)
 
 
-def draw_objects(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+def draw_objects(
+    image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary
+) -> NDArray[np.uint8]:
     """The annotated objects; crowds are grey and dashed, difficult objects dashed.
 
     Args:
@@ -31,7 +33,10 @@ def draw_objects(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabular
 
 
 def draw_detections(
-    image: NDArray[np.uint8], prediction: Detections, vocabulary: Vocabulary, score_threshold: float = 0.3
+    image: NDArray[np.uint8],
+    prediction: Detections,
+    vocabulary: Vocabulary,
+    score_threshold: float = 0.3,
 ) -> NDArray[np.uint8]:
     """The predicted objects with a score of at least ``score_threshold``, of the same size as
     ``draw_objects`` gives.
@@ -43,7 +48,12 @@ def draw_detections(
         kind = int(prediction.classes[index])
         if prediction.masks is not None and prediction.masks[index]:
             drawing.tint(masks.decode_rle(prediction.masks[index], *image.shape[:2]), colours[kind])
-        drawing.box(prediction.boxes_xyxy[index], f"{names[kind]} {prediction.scores[index]:.2f}", colours[kind], legend=names[kind])
+        drawing.box(
+            prediction.boxes_xyxy[index],
+            f"{names[kind]} {prediction.scores[index]:.2f}",
+            colours[kind],
+            legend=names[kind],
+        )
         if prediction.keypoints is not None:
             points = prediction.keypoints[index].copy()
             points[:, 2] = np.where(points[:, 2] >= score_threshold, 2, 0)
@@ -51,13 +61,18 @@ def draw_detections(
     return drawing.pixels
 
 
-def _draw_instances(drawing: Drawing, instances: Instances, hw: tuple[int, ...], vocabulary: Vocabulary) -> None:
+def _draw_instances(
+    drawing: Drawing, instances: Instances, hw: tuple[int, ...], vocabulary: Vocabulary
+) -> None:
     """Large objects first, so that small ones stay visible on them."""
     names = vocabulary.classes["instances"]
     colours = colours_of(len(names), vocabulary.colours.get("instances", ()))
     sides = instances.boxes_xyxy[:, 2:] - instances.boxes_xyxy[:, :2]
     order = np.argsort(-sides.prod(axis=1), kind="stable")
-    of_object = [_CROWD if instances.crowd[index] else colours[int(instances.classes[index])] for index in range(len(instances))]
+    of_object = [
+        _CROWD if instances.crowd[index] else colours[int(instances.classes[index])]
+        for index in range(len(instances))
+    ]
     for index in order:
         if instances.masks is not None and instances.masks[index]:
             drawing.tint(masks.decode_rle(instances.masks[index], hw[0], hw[1]), of_object[index])

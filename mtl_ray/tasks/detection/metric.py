@@ -47,7 +47,9 @@ class DetectionMetric:
         self._tables = None
         if sample.instances is not None:
             predicted = of_known_classes(prediction, sample)
-            self.images.append(ScoredImage(sample.key, sample.height, sample.width, sample.instances, predicted))
+            self.images.append(
+                ScoredImage(sample.key, sample.height, sample.width, sample.instances, predicted)
+            )
 
     def merge(self, other: Self) -> None:
         """Adds the images of ``other``."""
@@ -63,10 +65,18 @@ class DetectionMetric:
         object to find.
         """
         tables = self._measured()
-        result = {PREFIX[kind] + name: value for kind, got in tables.curves.items() for name, value in _summary(got).items()}
+        result = {
+            PREFIX[kind] + name: value
+            for kind, got in tables.curves.items()
+            for name, value in _summary(got).items()
+        }
         if tables.voc is not None:
             voc = tables.voc
-            result |= {"voc_mAP": _mean(voc.area), "voc_mAP_07": _mean(voc.eleven), "voc_recall": _mean(voc.recall)}
+            result |= {
+                "voc_mAP": _mean(voc.area),
+                "voc_mAP_07": _mean(voc.eleven),
+                "voc_recall": _mean(voc.recall),
+            }
         return result
 
     def per_class(self) -> Mapping[str, Mapping[str, float]]:
@@ -79,7 +89,10 @@ class DetectionMetric:
             columns |= {"voc_AP": tables.voc.area, "voc_recall": tables.voc.recall}
         objects = _objects(self.images, len(self.names))
         return {
-            name: {**{column: float(values[c]) for column, values in columns.items()}, "objects": int(objects[c])}
+            name: {
+                **{column: float(values[c]) for column, values in columns.items()},
+                "objects": int(objects[c]),
+            }
             for c, name in enumerate(self.names)
         }
 
@@ -93,7 +106,9 @@ class DetectionMetric:
         note = {"bbox": "IoU 0.5", "segm": "mask IoU 0.5", "keypoints": "OKS 0.5"}[kind]
         return Charts(
             confusion=detection_confusion(self.images, self.names) if kind == "bbox" else None,
-            precision_recall=PrecisionRecall(names=self.names, precision=np.where(precision < 0, np.nan, precision), note=note),
+            precision_recall=PrecisionRecall(
+                names=self.names, precision=np.where(precision < 0, np.nan, precision), note=note
+            ),
         )
 
     def _measured(self) -> ProtocolTables:
@@ -106,7 +121,9 @@ class DetectionMetric:
             images = sorted(self.images, key=lambda image: _by_value(image.key))
             kinds, classes = _kinds(images), len(self.names)
             voc = voc_table(images, classes) if "bbox" in kinds else None
-            self._tables = ProtocolTables(curves={kind: coco_curves(kind, images, classes) for kind in kinds}, voc=voc)
+            self._tables = ProtocolTables(
+                curves={kind: coco_curves(kind, images, classes) for kind in kinds}, voc=voc
+            )
         return self._tables
 
 
@@ -120,34 +137,59 @@ def of_known_classes(prediction: Detections, sample: Sample) -> Detections:
         boxes_xyxy=prediction.boxes_xyxy[kept],
         scores=prediction.scores[kept],
         classes=prediction.classes[kept],
-        masks=None if prediction.masks is None else tuple(prediction.masks[place] for place in kept),
+        masks=None
+        if prediction.masks is None
+        else tuple(prediction.masks[place] for place in kept),
         keypoints=None if prediction.keypoints is None else prediction.keypoints[kept],
     )
 
 
 def _by_value(key: str) -> list[str | int]:
-    return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", key))]
+    return [
+        int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", key))
+    ]
 
 
 def _kinds(images: Sequence[ScoredImage]) -> list[CocoKind]:
     """The kinds that can be compared; a file of masks or keypoints alone has NaN boxes."""
-    kinds: list[CocoKind] = [] if any(np.isnan(image.predicted.boxes_xyxy).any() for image in images) else ["bbox"]
-    if any(image.predicted.masks is not None for image in images) and any(image.ground_truth.masks is not None for image in images):
+    kinds: list[CocoKind] = (
+        [] if any(np.isnan(image.predicted.boxes_xyxy).any() for image in images) else ["bbox"]
+    )
+    if any(image.predicted.masks is not None for image in images) and any(
+        image.ground_truth.masks is not None for image in images
+    ):
         kinds.append("segm")
-    if any(image.predicted.keypoints is not None for image in images) and any(image.ground_truth.keypoints is not None for image in images):
+    if any(image.predicted.keypoints is not None for image in images) and any(
+        image.ground_truth.keypoints is not None for image in images
+    ):
         kinds.append("keypoints")
     if not kinds:
-        raise ValueError("the predictions have no boxes, and the ground truth has no masks or keypoints to compare")
+        raise ValueError(
+            "the predictions have no boxes, and the ground truth has no masks or keypoints to "
+            "compare"
+        )
     return kinds
 
 
 def _summary(got: CocoCurves) -> dict[str, float]:
     precision = {area: got.precision[:, :, :, i, -1] for i, area in enumerate(got.areas)}
-    result = {"mAP": _mean(precision["all"]), "mAP50": _mean(precision["all"][0]), "mAP75": _mean(precision["all"][5])}
-    result |= {f"mAP_{area[0]}": _mean(values) for area, values in precision.items() if area != "all"}
-    result |= {f"AR{name}": _mean(got.recall[row, :, 0, -1]) for name, row in (("50", 0), ("75", 5))}
+    result = {
+        "mAP": _mean(precision["all"]),
+        "mAP50": _mean(precision["all"][0]),
+        "mAP75": _mean(precision["all"][5]),
+    }
+    result |= {
+        f"mAP_{area[0]}": _mean(values) for area, values in precision.items() if area != "all"
+    }
+    result |= {
+        f"AR{name}": _mean(got.recall[row, :, 0, -1]) for name, row in (("50", 0), ("75", 5))
+    }
     result |= {f"AR@{limit}": _mean(got.recall[:, :, 0, i]) for i, limit in enumerate(got.limits)}
-    return result | {f"AR_{area[0]}": _mean(got.recall[:, :, i, -1]) for i, area in enumerate(got.areas) if area != "all"}
+    return result | {
+        f"AR_{area[0]}": _mean(got.recall[:, :, i, -1])
+        for i, area in enumerate(got.areas)
+        if area != "all"
+    }
 
 
 def _by_class(got: CocoCurves) -> dict[str, NDArray[np.float64]]:
@@ -159,7 +201,10 @@ def _by_class(got: CocoCurves) -> dict[str, NDArray[np.float64]]:
 
 
 def _objects(images: Sequence[ScoredImage], num_classes: int) -> NDArray[np.int64]:
-    wanted = [image.ground_truth.classes[~(image.ground_truth.crowd | image.ground_truth.difficult)] for image in images]
+    wanted = [
+        image.ground_truth.classes[~(image.ground_truth.crowd | image.ground_truth.difficult)]
+        for image in images
+    ]
     return np.bincount(np.concatenate([np.empty(0, np.int64), *wanted]), minlength=num_classes)
 
 

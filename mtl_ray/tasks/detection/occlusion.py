@@ -54,7 +54,14 @@ class OcclusionCounts:
         iou_threshold: least IoU of masks, or of boxes if the detections have no masks.
     """
 
-    def __init__(self, lists: OcclusionLists, names: Sequence[str], *, score_threshold: float = 0.3, iou_threshold: float = 0.75) -> None:
+    def __init__(
+        self,
+        lists: OcclusionLists,
+        names: Sequence[str],
+        *,
+        score_threshold: float = 0.3,
+        iou_threshold: float = 0.75,
+    ) -> None:
         self.score_threshold, self.iou_threshold = score_threshold, iou_threshold
         self.looked_for: dict[OcclusionKind, int] = dict.fromkeys(lists, 0)
         self.found: dict[OcclusionKind, int] = dict.fromkeys(lists, 0)
@@ -73,7 +80,9 @@ class OcclusionCounts:
         for kind, each in self._of_image.get(name, []):
             mine = np.flatnonzero(shown & (predicted.classes == self._class_of.get(each.name, -1)))
             self.looked_for[kind] += 1
-            self.found[kind] += int(len(mine) > 0 and (_overlap(each, predicted, mine) >= self.iou_threshold).any())
+            self.found[kind] += int(
+                len(mine) > 0 and (_overlap(each, predicted, mine) >= self.iou_threshold).any()
+            )
 
     def merge(self, other: Self) -> None:
         """Adds the counts of other images."""
@@ -83,13 +92,20 @@ class OcclusionCounts:
 
     def recall(self) -> dict[OcclusionKind, float]:
         """The share of found objects, NaN without a listed object."""
-        return {kind: self.found[kind] / count if count else float("nan") for kind, count in self.looked_for.items()}
+        return {
+            kind: self.found[kind] / count if count else float("nan")
+            for kind, count in self.looked_for.items()
+        }
 
 
-def _overlap(wanted: HiddenObject, predicted: Detections, mine: NDArray[np.int64]) -> NDArray[np.float64]:
+def _overlap(
+    wanted: HiddenObject, predicted: Detections, mine: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """IoU of some detections with the object."""
     if predicted.masks is None:
         return iou_matrix(predicted.boxes_xyxy[mine], np.array([wanted.box_xyxy], np.float64))[:, 0]
     size = [wanted.height, wanted.width]
     masks: list[dict[str, Any]] = [{"size": size, "counts": predicted.masks[i]} for i in mine]
-    return np.asarray(rle.iou(masks, [{"size": size, "counts": wanted.mask}], [False]), np.float64)[:, 0]
+    return np.asarray(rle.iou(masks, [{"size": size, "counts": wanted.mask}], [False]), np.float64)[
+        :, 0
+    ]

@@ -39,13 +39,19 @@ class DetectionTask:
         return DetectionMetric(tuple(vocabulary.classes[self.kind.name]))
 
     def to_response(
-        self, prediction: Detections, vocabulary: Vocabulary, score_threshold: float, image_file: str | None = None
+        self,
+        prediction: Detections,
+        vocabulary: Vocabulary,
+        score_threshold: float,
+        image_file: str | None = None,
     ) -> list[dict[str, Any]]:
-        """``[{"class_label": 2, "class_name": "Platelets", "bbox": [x1, y1, x2, y2], "score": 0.9}, ...]``, best first.
+        """``[{"class_label": 2, "class_name": "Platelets", "bbox": [x1, y1, x2, y2], "score": 0.9},
+        ...]``, best first.
 
-        The shape of TorchServe's answers for OpenMMLab detectors. Boxes are in pixels of the image that was sent; those with a score
-        below ``score_threshold`` are left out. Masks follow as COCO run-length encodings under ``mask`` and keypoints as
-        ``[[x, y, score], ...]`` if there are any.
+        The shape of TorchServe's answers for OpenMMLab detectors. Boxes are in pixels of the image
+        that was sent; those with a score below ``score_threshold`` are left out. Masks follow as
+        COCO run-length encodings under ``mask`` and keypoints as ``[[x, y, score], ...]`` if there
+        are any.
         """
         names = vocabulary.classes[self.kind.name]
         items = []
@@ -64,7 +70,13 @@ class DetectionTask:
             items.append(item)
         return items
 
-    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, size: Mapping[str, int] | None = None) -> Detections:
+    def from_response(
+        self,
+        content: Any,
+        vocabulary: Vocabulary,
+        head: HeadKind,
+        size: Mapping[str, int] | None = None,
+    ) -> Detections:
         """See ``Task``; only detections above the requested threshold are in the response."""
         masks = tuple(item["mask"].encode() for item in content if "mask" in item)
         keypoints = [item["keypoints"] for item in content if "keypoints" in item]
@@ -77,12 +89,22 @@ class DetectionTask:
         )
         counts = {
             len(values)
-            for values in (prediction.boxes_xyxy, prediction.scores, prediction.classes, prediction.masks, prediction.keypoints)
+            for values in (
+                prediction.boxes_xyxy,
+                prediction.scores,
+                prediction.classes,
+                prediction.masks,
+                prediction.keypoints,
+            )
             if values is not None
         }
         known = len(vocabulary.classes[self.kind.name])
         numbers = np.isfinite(prediction.boxes_xyxy).all() and np.isfinite(prediction.scores).all()
-        if len(counts) > 1 or ((prediction.classes < 0) | (prediction.classes >= known)).any() or not numbers:
+        if (
+            len(counts) > 1
+            or ((prediction.classes < 0) | (prediction.classes >= known)).any()
+            or not numbers
+        ):
             raise ValueError("its detections do not have a box, a score and a known class each")
         return prediction
 
@@ -98,16 +120,25 @@ class DetectionTask:
             "bbox": {"type": "array", "items": {"type": "number"}, "description": "x1, y1, x2, y2"},
             "score": {"type": "number"},
         }
-        return {"type": "array", "items": {"type": "object", "properties": properties, "required": list(properties)}}
+        return {
+            "type": "array",
+            "items": {"type": "object", "properties": properties, "required": list(properties)},
+        }
 
-    def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+    def draw_ground_truth(
+        self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary
+    ) -> NDArray[np.uint8]:
         """See ``Task``."""
         from mtl_ray.tasks.detection.draw import draw_objects
 
         return draw_objects(image, sample, vocabulary)
 
     def draw_prediction(
-        self, image: NDArray[np.uint8], prediction: Detections, vocabulary: Vocabulary, score_threshold: float = 0.3
+        self,
+        image: NDArray[np.uint8],
+        prediction: Detections,
+        vocabulary: Vocabulary,
+        score_threshold: float = 0.3,
     ) -> NDArray[np.uint8]:
         """See ``Task``."""
         from mtl_ray.tasks.detection.draw import draw_detections
@@ -137,7 +168,9 @@ class DetectionTask:
             "scores": prediction.scores,
             "classes": prediction.classes,
             "masks": None if prediction.masks is None else list(prediction.masks),
-            "keypoints": None if prediction.keypoints is None else [points.ravel() for points in prediction.keypoints],
+            "keypoints": None
+            if prediction.keypoints is None
+            else [points.ravel() for points in prediction.keypoints],
         }
 
     def from_row(self, row: Mapping[str, Any]) -> Detections:
@@ -149,15 +182,31 @@ class DetectionTask:
             scores=np.array(row["scores"], np.float32),
             classes=np.array(row["classes"], np.int64),
             masks=None if row["masks"] is None else tuple(row["masks"]),
-            keypoints=None if points is None else np.array(points, np.float32).reshape(len(points), width, 3),
+            keypoints=None
+            if points is None
+            else np.array(points, np.float32).reshape(len(points), width, 3),
         )
 
-    def to_coco(self, prediction: Detections, image_id: int, height: int, width: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-        """Entries of a COCO results file: bbox as x, y, width, height; ``category_ids`` by class index."""
+    def to_coco(
+        self,
+        prediction: Detections,
+        image_id: int,
+        height: int,
+        width: int,
+        category_ids: Sequence[int],
+    ) -> list[dict[str, Any]]:
+        """Entries of a COCO results file: bbox as x, y, width, height; ``category_ids`` by class
+        index.
+        """
         boxes = prediction.boxes_xyxy.tolist()
         rows = zip(boxes, prediction.scores.tolist(), prediction.classes.tolist(), strict=True)
         entries: list[dict[str, Any]] = [
-            {"image_id": image_id, "category_id": category_ids[label], "score": score, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            {
+                "image_id": image_id,
+                "category_id": category_ids[label],
+                "score": score,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+            }
             for (x1, y1, x2, y2), score, label in rows
         ]
         for i in np.flatnonzero(np.isnan(prediction.boxes_xyxy).any(axis=1)).tolist():

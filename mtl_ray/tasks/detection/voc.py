@@ -1,4 +1,6 @@
-"""Pascal VOC's average precision and recall (Everingham et al. 2010, section 4.2) at one IoU threshold."""
+"""Pascal VOC's average precision and recall (Everingham et al. 2010, section 4.2) at one IoU
+threshold.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tasks.detection.columns import DetectionColumns, ObjectColumns, ScoredImage, detection_columns, object_columns, overlap_pairs
+from mtl_ray.tasks.detection.columns import (
+    DetectionColumns,
+    ObjectColumns,
+    ScoredImage,
+    detection_columns,
+    object_columns,
+    overlap_pairs,
+)
 
 THRESHOLD = 0.5
 
@@ -44,7 +53,11 @@ def voc_table(images: Sequence[ScoredImage], num_classes: int) -> VocTable:
         mine = mine[np.argsort(-predicted.scores[mine], kind="stable")]
         correct = np.cumsum(_first_of_each(chosen[mine]))
         recall, precision = correct / total, correct / np.arange(1, len(mine) + 1)
-        table[:, label] = _area(recall, precision), _eleven(recall, precision), recall[-1] if len(mine) else 0.0
+        table[:, label] = (
+            _area(recall, precision),
+            _eleven(recall, precision),
+            recall[-1] if len(mine) else 0.0,
+        )
     return VocTable(area=table[0], eleven=table[1], recall=table[2])
 
 
@@ -74,4 +87,6 @@ def _area(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
 
 
 def _eleven(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
-    return float(np.mean([precision[recall >= level].max(initial=0.0) for level in np.arange(11) / 10]))
+    return float(
+        np.mean([precision[recall >= level].max(initial=0.0) for level in np.arange(11) / 10])
+    )

@@ -31,16 +31,22 @@ class FcnHead(HeadOptions):
     train_only: bool = False  # type: ignore[misc] # an option here, a constant of other heads
     """An auxiliary head: only trained, not evaluated or exported."""
 
-    def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Head":
+    def build(
+        self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]
+    ) -> "Head":
         """See ``AnyHead``."""
         from mtl_ray.tasks.segmentation.fcn import Fcn
 
         pooled = [level for level in self.levels if strides[level] == 0]
         if pooled:
-            raise ValueError(f"head {self.type!r} reads feature maps, not pooled features ({', '.join(pooled)})")
+            raise ValueError(
+                f"head {self.type!r} reads feature maps, not pooled features ({', '.join(pooled)})"
+            )
         classes = len(vocabulary.classes[self.annotation])
         if classes > IGNORE_INDEX:
-            raise ValueError(f"a semantic map holds at most {IGNORE_INDEX} classes; this dataset has {classes}")
+            raise ValueError(
+                f"a semantic map holds at most {IGNORE_INDEX} classes; this dataset has {classes}"
+            )
         return Fcn(self, channels, strides, classes)
 
 

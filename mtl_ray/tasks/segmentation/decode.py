@@ -21,5 +21,7 @@ class SemanticMap:
 
 
 def decode_class_map(arrays: Fields, frame: Frame) -> SemanticMap:
-    """Maps ``classes`` uint8 (H, W) from the canvas to the pixels of the image (nearest neighbour)."""
+    """Maps ``classes`` uint8 (H, W) from the canvas to the pixels of the image (nearest
+    neighbour).
+    """
     return SemanticMap(classes=map_to_image(np.asarray(arrays["classes"], np.uint8), frame))

@@ -10,7 +10,9 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 
 
-def draw_semantic(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+def draw_semantic(
+    image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary
+) -> NDArray[np.uint8]:
     """The annotated map: each class in its colour, pixels without a class are dark.
 
     Args:
@@ -27,7 +29,10 @@ def draw_semantic(image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabula
 
 
 def draw_class_map(
-    image: NDArray[np.uint8], prediction: SemanticMap, vocabulary: Vocabulary, score_threshold: float = 0.3
+    image: NDArray[np.uint8],
+    prediction: SemanticMap,
+    vocabulary: Vocabulary,
+    score_threshold: float = 0.3,
 ) -> NDArray[np.uint8]:
     """The predicted map, of the same size as ``draw_semantic`` gives; a map has no scores, so the
     threshold does not matter.
@@ -35,7 +40,9 @@ def draw_class_map(
     return _drawn(image, prediction.classes, vocabulary)
 
 
-def _drawn(image: NDArray[np.uint8], classes: NDArray[np.uint8], vocabulary: Vocabulary) -> NDArray[np.uint8]:
+def _drawn(
+    image: NDArray[np.uint8], classes: NDArray[np.uint8], vocabulary: Vocabulary
+) -> NDArray[np.uint8]:
     names = vocabulary.classes["semantic"]
     colours = colours_of(len(names), vocabulary.colours.get("semantic", ()))
     drawing = Drawing(image)

@@ -26,11 +26,17 @@ class Fcn(HeadModule):
         classes: number of classes.
     """
 
-    def __init__(self, config: FcnHead, channels: Mapping[str, int], strides: Mapping[str, int], classes: int) -> None:
+    def __init__(
+        self, config: FcnHead, channels: Mapping[str, int], strides: Mapping[str, int], classes: int
+    ) -> None:
         super().__init__(config)
         self.levels = tuple(sorted(config.levels, key=lambda level: strides[level]))
-        self.lateral = nn.ModuleList(conv_norm_act(channels[level], config.channels, 1) for level in self.levels)
-        self.convs = nn.Sequential(*(conv_norm_act(config.channels, config.channels) for _ in range(config.convs)))
+        self.lateral = nn.ModuleList(
+            conv_norm_act(channels[level], config.channels, 1) for level in self.levels
+        )
+        self.convs = nn.Sequential(
+            *(conv_norm_act(config.channels, config.channels) for _ in range(config.convs))
+        )
         self.dropout = nn.Dropout2d(config.dropout)
         self.classify = nn.Conv2d(config.channels, classes, 1)
 
@@ -38,10 +44,15 @@ class Fcn(HeadModule):
         """Logits float32 (B, classes, h, w) on the finest level, contiguous, since these are
         fastest to upsample.
         """
-        maps = [lateral(features[level]) for lateral, level in zip(self.lateral, self.levels, strict=True)]
+        maps = [
+            lateral(features[level])
+            for lateral, level in zip(self.lateral, self.levels, strict=True)
+        ]
         joined = maps[0]  # (B, channels, h, w), the finest
         for coarse in maps[1:]:
-            joined = joined + F.interpolate(coarse, size=joined.shape[-2:], mode="bilinear", align_corners=False)
+            joined = joined + F.interpolate(
+                coarse, size=joined.shape[-2:], mode="bilinear", align_corners=False
+            )
         logits: Tensor = self.classify(self.dropout(self.convs(joined)))
         return logits.float().contiguous()
 
@@ -49,14 +60,20 @@ class Fcn(HeadModule):
         """Logits float32 (B, classes, H, W) on the canvas."""
         return _upsampled(self.cells(features), context)
 
-    def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
+    def losses(
+        self, features: Features, targets: Mapping[str, Tensor], context: Context
+    ) -> dict[str, Term]:
         """``pixel``: cross entropy, summed over the pixels of annotated images that have a class.
 
         The softmax is over the classes that the dataset of the image knows; the others are ignored.
         """
-        cells = self.cells(features).masked_fill(~targets["known_classes"][:, :, None, None], IMPOSSIBLE)
+        cells = self.cells(features).masked_fill(
+            ~targets["known_classes"][:, :, None, None], IMPOSSIBLE
+        )
         logits = cells if self.train_only else _upsampled(cells, context)
-        classes = _nearest(targets["classes"], logits.shape[2], logits.shape[3])  # (B, h, w) of the logits
+        classes = _nearest(
+            targets["classes"], logits.shape[2], logits.shape[3]
+        )  # (B, h, w) of the logits
         ignored = ~targets["annotated"].view(-1, 1, 1) | (classes == IGNORE_INDEX)
         wanted = classes.long().masked_fill(ignored, IGNORE_INDEX)
         return {"pixel": (_cross_entropy(logits, wanted), (~ignored).sum().float())}
@@ -78,7 +95,9 @@ def _cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     if not (logits.is_cuda and torch.are_deterministic_algorithms_enabled()):
         return F.cross_entropy(logits, classes, ignore_index=IGNORE_INDEX, reduction="sum")
     ignored = classes == IGNORE_INDEX
-    log_p = F.log_softmax(logits, dim=1).gather(1, classes.masked_fill(ignored, 0)[:, None])[:, 0]  # (B, h, w)
+    log_p = F.log_softmax(logits, dim=1).gather(1, classes.masked_fill(ignored, 0)[:, None])[
+        :, 0
+    ]  # (B, h, w)
     return -log_p.masked_fill(ignored, 0).sum()
 
 

@@ -45,7 +45,11 @@ class SegmentationTask:
         return SemanticMetric(tuple(vocabulary.classes[self.kind.name]))
 
     def to_response(
-        self, prediction: SemanticMap, vocabulary: Vocabulary, score_threshold: float, image_file: str | None = None
+        self,
+        prediction: SemanticMap,
+        vocabulary: Vocabulary,
+        score_threshold: float,
+        image_file: str | None = None,
     ) -> dict[str, Any]:
         """``{"height", "width", "classes": [{"class_label", "class_name", "share"}, ...], "png":
         base64}``.
@@ -59,47 +63,79 @@ class SegmentationTask:
         return {
             "height": prediction.classes.shape[0],
             "width": prediction.classes.shape[1],
-            "classes": [{"class_label": c, "class_name": names[c], "share": float(counts[c] / prediction.classes.size)} for c in order],
+            "classes": [
+                {
+                    "class_label": c,
+                    "class_name": names[c],
+                    "share": float(counts[c] / prediction.classes.size),
+                }
+                for c in order
+            ],
             "png": image_file or base64.b64encode(self.plain_image(prediction)).decode(),
         }
 
-    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, size: Mapping[str, int] | None = None) -> SemanticMap:
+    def from_response(
+        self,
+        content: Any,
+        vocabulary: Vocabulary,
+        head: HeadKind,
+        size: Mapping[str, int] | None = None,
+    ) -> SemanticMap:
         """See ``Task``."""
         try:
             data = base64.b64decode(content["png"], validate=True)
         except (KeyError, binascii.Error) as error:
-            raise ValueError("the response of a segmentation head has no class map under 'png'") from error
+            raise ValueError(
+                "the response of a segmentation head has no class map under 'png'"
+            ) from error
         classes = _read_png(data, MAX_RESPONSE_PIXELS, size)
         known = len(vocabulary.classes[self.kind.name])
         if (strange := classes[classes >= known]).size:
-            raise ValueError(f"its class map has the class index {strange[0]}, but there are {known} classes")
+            raise ValueError(
+                f"its class map has the class index {strange[0]}, but there are {known} classes"
+            )
         return SemanticMap(classes=classes)
 
     def plain_image(self, prediction: SemanticMap) -> bytes:
-        """One 8-bit channel, (height, width) of the image that was sent; the value of a pixel is its class index."""
+        """One 8-bit channel, (height, width) of the image that was sent; the value of a pixel is
+        its class index.
+        """
         done, data = cv2.imencode(".png", prediction.classes, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         assert done
         return bytes(data)
 
     def response_schema(self) -> dict[str, Any]:
         """See ``Task``."""
-        label = {"class_label": {"type": "integer"}, "class_name": {"type": "string"}, "share": {"type": "number"}}
+        label = {
+            "class_label": {"type": "integer"},
+            "class_name": {"type": "string"},
+            "share": {"type": "number"},
+        }
         properties = {
             "height": {"type": "integer"},
             "width": {"type": "integer"},
-            "classes": {"type": "array", "items": {"type": "object", "properties": label, "required": list(label)}},
+            "classes": {
+                "type": "array",
+                "items": {"type": "object", "properties": label, "required": list(label)},
+            },
             "png": {"type": "string", "description": "base64 of the index PNG"},
         }
         return {"type": "object", "properties": properties, "required": list(properties)}
 
-    def draw_ground_truth(self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+    def draw_ground_truth(
+        self, image: NDArray[np.uint8], sample: Sample, vocabulary: Vocabulary
+    ) -> NDArray[np.uint8]:
         """See ``Task``."""
         from mtl_ray.tasks.segmentation.draw import draw_semantic
 
         return draw_semantic(image, sample, vocabulary)
 
     def draw_prediction(
-        self, image: NDArray[np.uint8], prediction: SemanticMap, vocabulary: Vocabulary, score_threshold: float = 0.3
+        self,
+        image: NDArray[np.uint8],
+        prediction: SemanticMap,
+        vocabulary: Vocabulary,
+        score_threshold: float = 0.3,
     ) -> NDArray[np.uint8]:
         """See ``Task``."""
         from mtl_ray.tasks.segmentation.draw import draw_class_map
@@ -136,10 +172,17 @@ def _difference(first: Fields, second: Fields, sides: Sides) -> Difference:
     if problems:
         return Difference(unit="pixels", incomparable=problems)
     count = first["classes"].size
-    return Difference(unit="pixels", compared=count, agreeing=int((first["classes"] == second["classes"]).sum()), count=count)
+    return Difference(
+        unit="pixels",
+        compared=count,
+        agreeing=int((first["classes"] == second["classes"]).sum()),
+        count=count,
+    )
 
 
-def _read_png(data: bytes, max_pixels: int, size: Mapping[str, int] | None = None) -> NDArray[np.uint8]:
+def _read_png(
+    data: bytes, max_pixels: int, size: Mapping[str, int] | None = None
+) -> NDArray[np.uint8]:
     """The inverse of ``plain_image``.
 
     Raises:
@@ -153,7 +196,10 @@ def _read_png(data: bytes, max_pixels: int, size: Mapping[str, int] | None = Non
     if opened is None or opened.mode != "L":
         raise ValueError("a class map must be a PNG with one channel of 8 bits")
     if size is not None and {"height": opened.height, "width": opened.width} != size:
-        raise ValueError(f"its class map has {opened.width} x {opened.height} pixels, the image has {size['width']} x {size['height']}")
+        raise ValueError(
+            f"its class map has {opened.width} x {opened.height} pixels, the image has "
+            f"{size['width']} x {size['height']}"
+        )
     return np.array(load_image(opened), np.uint8)
 
 

@@ -1,8 +1,10 @@
-"""On the path of a test's hosts: lets a small machine play a run of many minutes, whose steps last what steps of larger networks do.
+"""On the path of a test's hosts: lets a small machine play a run of many minutes, whose steps last
+what steps of larger networks do.
 
-Python imports this file when it starts. Ranks, and nothing else, then rest before each step for as many seconds as the file
-``$TESTS_PACE`` says at that moment. If it says something else, they raise it. If there is ``$TESTS_PRECEDENCE``, ranks that rest go before
-all else on the machine from their first step on, as they would on hosts with processors of their own while other hosts start.
+Python imports this file when it starts. Ranks, and nothing else, then rest before each step for as
+many seconds as the file ``$TESTS_PACE`` says at that moment. If it says something else, they raise
+it. If there is ``$TESTS_PRECEDENCE``, ranks that rest go before all else on the machine from their
+first step on, as they would on hosts with processors of their own while other hosts start.
 """
 
 import os

@@ -1,4 +1,5 @@
-"""A package of a user: it counts the pulses of 1-D signals, with mtl_ray and without a change to it.
+"""A package of a user: it counts the pulses of 1-D signals, with mtl_ray and without a change to
+it.
 
 A config says ``plugins: [pulse_counting]``. Torch is imported only where a network is built.
 """

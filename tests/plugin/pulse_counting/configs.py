@@ -42,7 +42,9 @@ class CountHead(HeadOptions):
     annotation: ClassVar[str] = "pulses"
     levels: tuple[str, ...] = ("S2",)
 
-    def build(self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]) -> "CountModule":
+    def build(
+        self, vocabulary: Vocabulary, channels: Mapping[str, int], strides: Mapping[str, int]
+    ) -> "CountModule":
         from pulse_counting.network import CountModule
 
         return CountModule(self, channels[self.levels[0]])

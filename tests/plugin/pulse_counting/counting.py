@@ -53,14 +53,30 @@ class CountTask(PlainTask):
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> CountMetric:
         return CountMetric()
 
-    def to_response(self, prediction: Count, vocabulary: Vocabulary, score_threshold: float, image_file: str | None = None) -> Any:
+    def to_response(
+        self,
+        prediction: Count,
+        vocabulary: Vocabulary,
+        score_threshold: float,
+        image_file: str | None = None,
+    ) -> Any:
         return {"count": prediction.count}
 
-    def from_response(self, content: Any, vocabulary: Vocabulary, head: HeadKind, size: Mapping[str, int] | None = None) -> Count:
+    def from_response(
+        self,
+        content: Any,
+        vocabulary: Vocabulary,
+        head: HeadKind,
+        size: Mapping[str, int] | None = None,
+    ) -> Count:
         return Count(count=float(content["count"]))
 
     def response_schema(self) -> dict[str, Any]:
-        return {"type": "object", "properties": {"count": {"type": "number"}}, "required": ["count"]}
+        return {
+            "type": "object",
+            "properties": {"count": {"type": "number"}},
+            "required": ["count"],
+        }
 
     def row_type(self) -> Any:
         import pyarrow as pa
@@ -79,7 +95,11 @@ class CountTask(PlainTask):
     def array_difference(self, first: Fields, second: Fields, how: Comparison) -> Difference:
         if faults := field_faults(first, second, ("count",), how.sides):
             return Difference(unit="counts", incomparable=faults)
-        return Difference(unit="counts", compared=1).with_scores(first["count"], second["count"]).with_agreeing(1, 1)
+        return (
+            Difference(unit="counts", compared=1)
+            .with_scores(first["count"], second["count"])
+            .with_agreeing(1, 1)
+        )
 
 
 COUNTING = CountTask()

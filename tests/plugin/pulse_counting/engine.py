@@ -14,7 +14,9 @@ from mtl_ray.config.strict import STRICT
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ReferenceEngine:
-    """The evaluator of the ONNX package. ``wrong`` makes it give another answer, ``most`` limits its batches."""
+    """The evaluator of the ONNX package. ``wrong`` makes it give another answer, ``most`` limits
+    its batches.
+    """
 
     type: Literal["reference"] = "reference"
     package: str = "onnx"
@@ -23,7 +25,11 @@ class ReferenceEngine:
     open_sizes: bool = True
 
     def unavailable(self) -> str | None:
-        return None if find_spec(self.package) else f"{self.package} is not installed (Fix: pip install {self.package})"
+        return (
+            None
+            if find_spec(self.package)
+            else f"{self.package} is not installed (Fix: pip install {self.package})"
+        )
 
     def limits(self) -> EngineLimits:
         return EngineLimits(max_batch=self.most, open_sizes=self.open_sizes, notes=("it is slow",))
@@ -51,4 +57,7 @@ class ReferenceSession:
         if self.engine.most is not None and batch > self.engine.most:
             raise EngineError(f"reference: a batch of {batch} is too large")
         values = self.evaluator.run(self.outputs, dict(arrays))
-        return {name: value + np.float32(self.engine.wrong) for name, value in zip(self.outputs, values, strict=True)}
+        return {
+            name: value + np.float32(self.engine.wrong)
+            for name, value in zip(self.outputs, values, strict=True)
+        }

@@ -38,11 +38,17 @@ class CountModule(HeadModule):
 
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
         cells = features[self.levels[0]]  # (B, C, L / 2)
-        valid = (torch.arange(cells.shape[2], device=cells.device) * 2 < context.inputs["valid"])[:, None]  # (B, 1, L / 2)
+        valid = (torch.arange(cells.shape[2], device=cells.device) * 2 < context.inputs["valid"])[
+            :, None
+        ]  # (B, 1, L / 2)
         return {"count": self.output((cells * valid).sum(dim=2))}
 
-    def losses(self, features: Features, targets: Mapping[str, Tensor], context: Context) -> dict[str, Term]:
-        error = (self.predict(features, context)["count"][:, 0] - targets["count"]).abs() * targets["annotated"]
+    def losses(
+        self, features: Features, targets: Mapping[str, Tensor], context: Context
+    ) -> dict[str, Term]:
+        error = (self.predict(features, context)["count"][:, 0] - targets["count"]).abs() * targets[
+            "annotated"
+        ]
         return {"error": (error.sum(), targets["annotated"].float().sum())}
 
 

@@ -17,7 +17,14 @@ from mtl_ray.config.strict import STRICT
 from mtl_ray.layout import Layout
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.sources.image_reading import ImageRule
-from mtl_ray.sources.source import RawSource, Reading, SkippedItem, Source, UnreadableError, fingerprint_of
+from mtl_ray.sources.source import (
+    RawSource,
+    Reading,
+    SkippedItem,
+    Source,
+    UnreadableError,
+    fingerprint_of,
+)
 from pulse_counting.signal import SIGNAL
 
 
@@ -34,10 +41,14 @@ class PulsesKind(AnnotationKind[int, int]):
         found: int | None = row["num_pulses"]
         return found
 
-    def load(self, value: int, mapper: ClassMapper, raw: Any, limit: int, fields: frozenset[str]) -> int:
+    def load(
+        self, value: int, mapper: ClassMapper, raw: Any, limit: int, fields: frozenset[str]
+    ) -> int:
         return value
 
-    def collate(self, parts: Sequence[int | None], classes: Sequence[str], rule: Any, fields: frozenset[str]) -> dict[str, NDArray[Any]]:
+    def collate(
+        self, parts: Sequence[int | None], classes: Sequence[str], rule: Any, fields: frozenset[str]
+    ) -> dict[str, NDArray[Any]]:
         return {"count": np.array([part or 0 for part in parts], np.float32)}
 
 

@@ -15,7 +15,9 @@ from mtl_ray.inputs.input import Arrays, ArraySpec, Input, TooLargeError
 
 
 class SignalInput(Input[bytes, NDArray[np.float32], "SignalCanvas", int]):
-    """A file is float32 values, little-endian. The frame of a signal is its length after it was cut off."""
+    """A file is float32 values, little-endian. The frame of a signal is its length after it was
+    cut off.
+    """
 
     name = "signal"
     columns: ClassVar[Mapping[str, ColumnType]] = {"signal": "binary"}
@@ -36,7 +38,9 @@ class SignalInput(Input[bytes, NDArray[np.float32], "SignalCanvas", int]):
         if not encoded or len(encoded) % 4:
             raise ValueError(f"a signal is float32 values, not {len(encoded)} bytes")
         if len(encoded) // 4 > limit:
-            raise TooLargeError(f"the signal has {len(encoded) // 4} values, at most {limit} are read")
+            raise TooLargeError(
+                f"the signal has {len(encoded) // 4} values, at most {limit} are read"
+            )
         return np.frombuffer(encoded, "<f4")
 
     decode_file = decode
@@ -72,7 +76,9 @@ class SignalInput(Input[bytes, NDArray[np.float32], "SignalCanvas", int]):
     def show(self, raw: NDArray[np.float32]) -> NDArray[np.uint8]:
         image = np.full((64, 200, 3), 255, np.uint8)
         y = 32 - 28 * np.clip(raw[np.linspace(0, len(raw) - 1, 200).astype(int)], -1, 1)
-        cv2.polylines(image, [np.stack([np.arange(200), y], axis=1).astype(np.int32)], False, (20, 20, 200))
+        cv2.polylines(
+            image, [np.stack([np.arange(200), y], axis=1).astype(np.int32)], False, (20, 20, 200)
+        )
         return image
 
     def generate(self, rng: np.random.Generator) -> tuple[bytes, NDArray[np.float32]]:
