@@ -106,6 +106,12 @@ class Sample:
         return self.encoded_image.width
 
     @property
+    def image_size(self) -> Mapping[str, int]:
+        """``height`` and ``width`` of the image; empty if the sample has none."""
+        image = self.inputs.get("image")
+        return {} if image is None else {"height": image.height, "width": image.width}
+
+    @property
     def labels(self) -> NDArray[np.int64] | None:
         """(K,) indices of the classes that the image has, into ``Vocabulary.classes["labels"]``."""
         return self.annotations.get("labels")

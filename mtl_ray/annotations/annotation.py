@@ -123,8 +123,8 @@ class AnnotationKind(Generic[Value, Part]):
         """About the bytes that it takes in a shard, if these are many."""
         return 0
 
-    def check(self, value: Value, raw: Any) -> None:
-        """Compares a value with the decoded input of its sample.
+    def check(self, value: Value, size: Mapping[str, int]) -> None:
+        """Compares a value with the size of the input of its sample (``Input.size``).
 
         Raises:
             ValueError: in one sentence, if it is damaged or does not fit the input: no metric could

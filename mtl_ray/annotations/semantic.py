@@ -55,11 +55,10 @@ class SemanticKind(AnnotationKind[bytes, Map]):
         """See ``AnnotationKind``."""
         return first_bytes(features, "segmentation")
 
-    def check(self, value: bytes, raw: NDArray[np.uint8]) -> None:
+    def check(self, value: bytes, size: Mapping[str, int]) -> None:
         """See ``AnnotationKind``."""
-        self._of_size(
-            value, (raw.shape[0], raw.shape[1]), max(MAX_PIXELS, raw.shape[0] * raw.shape[1])
-        )
+        hw = size["height"], size["width"]
+        self._of_size(value, hw, max(MAX_PIXELS, hw[0] * hw[1]))
 
     def _of_size(self, value: bytes, hw: tuple[int, int], limit: int) -> Map:
         decoded = decode_semantic(value, limit)

@@ -17,7 +17,14 @@ from mtl_ray.evaluation.coco_results import (
     write_coco_results,
 )
 from mtl_ray.evaluation.data import EvaluationData, class_converter, open_data
-from mtl_ray.evaluation.measure import NO_INPUT, Keep, MeasuredSamples, measure, measure_stored
+from mtl_ray.evaluation.measure import (
+    NO_INPUT,
+    Keep,
+    MeasuredSamples,
+    kinds_of,
+    measure,
+    measure_stored,
+)
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.evaluation.predictions_file import Spool, StoredPredictions, read_arrow, write_arrow
 from mtl_ray.evaluation.report import Report, report
@@ -251,7 +258,7 @@ def _measure_stored(
     keep: Keep,
 ) -> MeasuredSamples:
     finder = Finder(stored, data)
-    measured = measure_stored(finder, samples, metrics, keep)
+    measured = measure_stored(finder, samples, metrics, keep, kinds_of(stored.heads))
     if strange := finder.unused():
         raise ValueError(
             f"{uri} has predictions of {len(strange)} images that are not in the data, such as "

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from mtl_ray.annotations.annotation import AnnotationKind
 from mtl_ray.inference.predictor import Predictions, Predictor
-from mtl_ray.inputs.decode import decode_semantic
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.inputs.input import Input
 from mtl_ray.samples import Sample
-from mtl_ray.tasks.task import Metric
+from mtl_ray.tasks.task import HeadKind, Metric
 
 Keep = Callable[[Sample, Predictions], None]
 """Called with each sample and its predictions."""
 Find = Callable[[Sample], Predictions | None]
 """Gives the stored predictions of a sample; None if there are none."""
+Kinds = tuple[AnnotationKind[Any, Any], ...]
 NO_INPUT = "it has no {name}"
 """Why a sample without the input of the network is not measured."""
 
@@ -38,7 +39,7 @@ class MeasuredSamples:
     Attributes:
         samples: number of measured samples.
         invalid: key and reason of each invalid sample: it has no input, the input does not decode,
-            or the semantic map has another size.
+            or an annotation is damaged or does not fit it.
     """
 
     samples: int = 0
@@ -65,7 +66,9 @@ def measure(
         max_pixels: samples with more pixels (values, if the input is not an image) are invalid.
     """
     measured = MeasuredSamples()
-    for group in _decoded(samples, predictor.canvas.input, max_pixels, batch):
+    for group in _decoded(
+        samples, predictor.canvas.input, kinds_of(predictor.heads), max_pixels, batch
+    ):
         valid = [each for each in group if each.reason is None]
         measured.invalid += [
             (each.sample.key, each.reason) for each in group if each.reason is not None
@@ -82,8 +85,9 @@ def measure_stored(
     samples: Iterable[Sample],
     metrics: Mapping[str, Metric[Any]],
     keep: Keep | None = None,
+    kinds: Kinds = (),
 ) -> MeasuredSamples:
-    """Measures stored predictions; inputs are not read."""
+    """Measures stored predictions; inputs are not read. ``kinds`` are those of the heads."""
     measured = MeasuredSamples()
     for sample in samples:
         predictions = find(sample)
@@ -91,8 +95,7 @@ def measure_stored(
             measured.invalid.append((sample.key, "no prediction is stored for it"))
             continue
         try:
-            if sample.semantic is not None:
-                check_map(sample.semantic, (sample.height, sample.width))
+            _check_annotations(sample, kinds, sample.image_size)
         except ValueError as error:
             measured.invalid.append((sample.key, str(error)))
         else:
@@ -100,17 +103,20 @@ def measure_stored(
     return measured
 
 
-def check_map(semantic: bytes, size: tuple[int, int]) -> None:
-    """Checks that a metric can read a semantic map.
+def kinds_of(heads: Mapping[str, HeadKind]) -> Kinds:
+    """The kinds of annotation that some heads are measured on."""
+    return tuple(dict.fromkeys(head.task.kind for head in heads.values()))
+
+
+def _check_annotations(sample: Sample, kinds: Kinds, size: Mapping[str, int]) -> None:
+    """Checks that a metric can read what is annotated.
 
     Raises:
-        ValueError: if it does not decode, or not to the (height, width) of the image.
+        ValueError: if an annotation is damaged, or does not fit the size of the input.
     """
-    height, width = decode_semantic(semantic).shape
-    if (height, width) != size:
-        raise ValueError(
-            f"the semantic map is {width} x {height} pixels, the image {size[1]} x {size[0]}"
-        )
+    for kind in kinds:
+        if kind.name in sample.annotations:
+            kind.check(sample.annotations[kind.name], size)
 
 
 def _count(
@@ -128,7 +134,11 @@ def _count(
 
 
 def _decoded(
-    samples: Iterable[Sample], kind: Input[Any, Any, Any, Any], limit: int, size: int
+    samples: Iterable[Sample],
+    kind: Input[Any, Any, Any, Any],
+    kinds: Kinds,
+    limit: int,
+    size: int,
 ) -> Iterator[list[_Decoded]]:
     """Batches of ``size`` decoded samples. The next batch is decoded while the predictor runs."""
 
@@ -138,8 +148,7 @@ def _decoded(
             return _Decoded(sample=sample, reason=NO_INPUT.format(name=kind.name))
         try:
             raw = kind.decode(encoded, limit)
-            if sample.semantic is not None:
-                check_map(sample.semantic, raw.shape[:2])
+            _check_annotations(sample, kinds, kind.size(raw))
         except ValueError as error:
             return _Decoded(sample=sample, reason=str(error))
         return _Decoded(sample=sample, raw=raw)

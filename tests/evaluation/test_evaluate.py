@@ -252,7 +252,7 @@ def test_what_cannot_be_measured_is_said(
     (tmp_path / "dt.json").write_text(
         json.dumps([{"image_id": 99, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1}])
     )
-    with pytest.raises(ValueError, match="images that the data does not have, such as 99"):
+    with pytest.raises(ValueError, match="images that are not in the data, such as 99"):
         evaluate(EvaluationRequest(target=str(tmp_path / "dt.json"), data=coco))
     with pytest.raises(ValueError, match="--workers"):
         evaluate_rows(EvaluationRequest(target=checkpoint, data=split), workers=0)
