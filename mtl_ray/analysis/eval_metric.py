@@ -79,7 +79,7 @@ def eval_metric(
     """
     if len(predictions) != len(data):
         raise ValueError(
-            f"there are {len(predictions)} files of predictions and {len(data)} data sets; give "
+            f"there are {len(predictions)} files of predictions and {len(data)} datasets; give "
             "one for each, in one order"
         )
     reports: dict[str, Report] = {}

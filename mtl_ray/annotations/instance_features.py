@@ -12,7 +12,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ATTRIBUTE = "mtl/attribute/"
 
 
-def to_features(value: Instances, keypoints: Sequence[str]) -> dict[str, Feature]:
+def instances_to_features(value: Instances, keypoints: Sequence[str]) -> dict[str, Feature]:
     """The names that ObjectiveMTL's readers look for, boxes and points in whole pixels; ``mtl/``
     holds what these cannot.
 

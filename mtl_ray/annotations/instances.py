@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.annotations.annotation import UNKNOWN, AnnotationKind, ClassMapper, Region
-from mtl_ray.annotations.instance_features import from_elsewhere, from_own, to_features
+from mtl_ray.annotations.instance_features import from_elsewhere, from_own, instances_to_features
 from mtl_ray.annotations.instance_masks import Masks
 from mtl_ray.annotations.instance_values import Instances, Objects, select
 from mtl_ray.columns import ColumnType, Feature, Features
@@ -100,7 +100,7 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
         """The names that ObjectiveMTL's readers look for, boxes and points in whole pixels;
         ``mtl/`` holds what these cannot.
         """
-        return to_features(value, keypoints)
+        return instances_to_features(value, keypoints)
 
     def from_features(
         self, features: Features, keypoints: Sequence[str], annotated: bool | None

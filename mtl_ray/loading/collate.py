@@ -16,7 +16,7 @@ from mtl_ray.samples import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class BatchSlot:
     """What is known of one slot once its input lies in the batch: the annotations, which are
     collated at the end.
 
@@ -47,19 +47,19 @@ class InputBuffers:
             self.tensors[name] = torch.empty((size, *spec.shape), dtype=dtype, pin_memory=pinned)
         self._arrays = {name: tensor.numpy() for name, tensor in self.tensors.items()}
 
-    def fill(self, slot: int, key: str, scene: Scene, rule: AnyCanvas | None = None) -> Slot:
+    def fill(self, slot: int, key: str, scene: Scene, rule: AnyCanvas | None = None) -> BatchSlot:
         """Puts a scene into the network's frame at a slot; ``rule`` is another way to fit it to
         a frame of the same size.
         """
         rule = rule or self.rule
         frame = rule.input.fill(scene.raw, rule, self._slot(slot))
         parts = {kind: kind.place(part, frame) for kind, part in scene.parts.items()}
-        return Slot(key, parts, scene.known_classes)
+        return BatchSlot(key, parts, scene.known_classes)
 
-    def leave_empty(self, slot: int, key: str) -> Slot:
+    def leave_empty(self, slot: int, key: str) -> BatchSlot:
         """Fills a slot whose sample could not be read."""
         self.rule.input.fill_empty(self.rule, self._slot(slot))
-        return Slot(key)
+        return BatchSlot(key)
 
     def _slot(self, slot: int) -> dict[str, NDArray[Any]]:
         return {name: array[slot] for name, array in self._arrays.items()}
@@ -81,14 +81,16 @@ class Collator:
     fields: Mapping[str, frozenset[str]]
     pinned: bool
 
-    def __call__(self, buffers: InputBuffers, slots: Sequence[Slot]) -> Batch:
+    def __call__(self, buffers: InputBuffers, slots: Sequence[BatchSlot]) -> Batch:
         """The Batch of ``buffers``, whose slots are all filled."""
         targets = {kind.name: self._targets(kind, slots, buffers.rule) for kind in self.kinds}
         return Batch(
             inputs=buffers.tensors, targets=targets, keys=tuple(slot.key for slot in slots)
         )
 
-    def _targets(self, kind: Kind, slots: Sequence[Slot], rule: AnyCanvas) -> dict[str, Tensor]:
+    def _targets(
+        self, kind: Kind, slots: Sequence[BatchSlot], rule: AnyCanvas
+    ) -> dict[str, Tensor]:
         parts = [slot.parts.get(kind) for slot in slots]
         classes = self.vocabulary.classes[kind.name]
         arrays = dict(kind.collate(parts, classes, rule, self.fields.get(kind.name, frozenset())))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from mtl_ray.loading.batch import Batch
-from mtl_ray.loading.collate import Collator, InputBuffers, Slot
+from mtl_ray.loading.collate import BatchSlot, Collator, InputBuffers
 from mtl_ray.loading.config import DataConfig
 from mtl_ray.loading.prepare import Fields, Preparer
 from mtl_ray.loading.reader import Address, Reader
@@ -37,7 +37,7 @@ class _Pending:
     """A batch whose slots are being filled."""
 
     buffers: InputBuffers
-    parts: list[Future[list[Slot]]]
+    parts: list[Future[list[BatchSlot]]]
 
 
 class Loader:
@@ -137,7 +137,7 @@ class Loader:
             ],
         )
 
-    def _fill(self, buffers: InputBuffers, start: int, addresses: list[Address]) -> list[Slot]:
+    def _fill(self, buffers: InputBuffers, start: int, addresses: list[Address]) -> list[BatchSlot]:
         slots = []
         for index, address in enumerate(addresses, start):
             prepared = self._preparer.prepare(address)

@@ -197,7 +197,7 @@ def _tensors(tensors: "Mapping[str, Tensor]") -> bytes:
     )
 
 
-def publish(run_uri: str, state: TrainState, files: Mapping[str, bytes]) -> str:
+def publish_checkpoint(run_uri: str, state: TrainState, files: Mapping[str, bytes]) -> str:
     """Writes a checkpoint, checks that all its files are there with their sizes, and returns its
     URI.
 

@@ -176,7 +176,7 @@ def _ema_of(config: ExperimentConfig, model: Model | None) -> EmaModel | None:
     return EmaModel(model, config.schedule.ema)
 
 
-class Split(NamedTuple):
+class SplitWeights(NamedTuple):
     """Weights by name: those of the model, named as the model names them, and all others."""
 
     model: dict[str, Tensor]
@@ -210,9 +210,9 @@ class MethodWeights:
                 )
             self.prefix = f"{names[0]}." if names[0] else ""
 
-    def split(self) -> Split:
+    def split(self) -> SplitWeights:
         """The weights now; not copied."""
-        found = Split({}, {})
+        found = SplitWeights({}, {})
         for name, tensor in self._module.state_dict().items():
             if self.prefix is not None and name.startswith(self.prefix):
                 found.model[name.removeprefix(self.prefix)] = tensor

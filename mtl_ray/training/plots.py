@@ -31,7 +31,7 @@ MOST_CURVES = 7
 """In one figure of metrics, each in a colour of its own; what is more goes into further figures."""
 
 
-def draw_curves(rows: Rows, uri: str) -> None:
+def draw_training_curves(rows: Rows, uri: str) -> None:
     """Writes ``loss.png``, ``lr.png``, ``speed.png`` and, once something was measured,
     ``metrics-HEAD.png`` into a folder.
 

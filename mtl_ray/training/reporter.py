@@ -19,7 +19,7 @@ from mtl_ray.training.checkpoint import TrainState
 from mtl_ray.training.progress import Progress
 from mtl_ray.training.scalars import Scalars
 from mtl_ray.training.trackers import EvaluationFigures, TensorBoard, Tracker, checkpoints_of
-from mtl_ray.training.wandb_tracker import Wandb, numbers, wandb_mode
+from mtl_ray.training.wandb_tracker import Wandb, tracked_numbers, wandb_mode
 
 DRAW_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
@@ -128,13 +128,15 @@ class Reporter:
             storage.write(storage.join(self._uri, "plots", chart_file(name)), picture)
 
     def _plot(self) -> None:
-        from mtl_ray.training.plots import draw_curves  # matplotlib takes a second to import
+        from mtl_ray.training.plots import (
+            draw_training_curves,  # matplotlib takes a second to import
+        )
 
-        draw_curves(self._scalars.rows, storage.join(self._uri, "plots"))
+        draw_training_curves(self._scalars.rows, storage.join(self._uri, "plots"))
         self._drawn_at, self._drawn_rows = time.monotonic(), len(self._scalars.rows)
 
     def _track(self, row: Mapping[str, Any]) -> None:
-        self._each(lambda tracker: tracker.scalars(row["step"], numbers(row)))
+        self._each(lambda tracker: tracker.scalars(row["step"], tracked_numbers(row)))
 
     def _each(self, tell: Callable[[Tracker], None]) -> None:
         """A tracker that fails does not end the run; it is not used again."""

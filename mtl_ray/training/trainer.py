@@ -234,7 +234,7 @@ class _Training:
 
     def _write(self, content: Content, state: TrainState, texts: Mapping[str, str]) -> None:
         self.claim.check()
-        uri = checkpoint.publish(self.uri, state, checkpoint.pack(content, state, texts))
+        uri = checkpoint.publish_checkpoint(self.uri, state, checkpoint.pack(content, state, texts))
         best = self.best
         checkpoint.prune(
             self.uri,

@@ -42,7 +42,7 @@ def wandb_mode(wanted: Literal["auto"] | Mode) -> Mode:
     return "online" if os.environ.get("WANDB_API_KEY") else "offline"
 
 
-def numbers(row: Mapping[str, Any]) -> dict[str, float]:
+def tracked_numbers(row: Mapping[str, Any]) -> dict[str, float]:
     """The values of a row of scalars.jsonl for trackers.
 
     An evaluation has the step of a training row, so its time has another name.
@@ -131,7 +131,7 @@ class Wandb:
     def catch_up(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Sends the rows of scalars.jsonl that W&B does not have."""
         for row in rows:
-            self._log(row["step"], numbers(row))
+            self._log(row["step"], tracked_numbers(row))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """See ``Tracker``."""

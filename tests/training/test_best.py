@@ -22,7 +22,9 @@ def write_run(uri: str) -> Claim:
         state = checkpoint.TrainState(
             step=step, attempt=made.attempt, finished=step == 25, metrics={"a/error": value}, **rest
         )
-        checkpoint.publish(uri, state, {"state.json": json.dumps(state.__dict__).encode()})
+        checkpoint.publish_checkpoint(
+            uri, state, {"state.json": json.dumps(state.__dict__).encode()}
+        )
     return Claim(uri, made.attempt)
 
 

@@ -28,7 +28,7 @@ def test_many_metrics_go_into_several_figures(
         return of(rows, names, title, label, log=log)
 
     monkeypatch.setattr(plots, "_curves", keep)
-    plots.draw_curves(metric_rows(count), str(tmp_path))
+    plots.draw_training_curves(metric_rows(count), str(tmp_path))
     assert len(drawn) == figures
     assert [name for names in drawn.values() for name in names] == [
         f"boxes/metric{i}" for i in range(count)

@@ -23,7 +23,6 @@ from mtl_ray.training.wandb_sync import run_id_of, send_bundle
 from mtl_ray.training.wandb_tracker import (
     Wandb,
     held_in,
-    numbers,
     records,
     step_of,
     wandb_files,
@@ -253,8 +252,8 @@ def test_mode(
 
 
 def test_an_evaluation_and_the_training_of_its_step_share_no_name() -> None:
-    train = numbers({"mode": "train", "step": 2, "iter": 2, "time": 0.5, "loss": None})
-    val = numbers({"mode": "val", "step": 2, "time": 7.0, "labels/top1": 1})
+    train = tracked_numbers({"mode": "train", "step": 2, "iter": 2, "time": 0.5, "loss": None})
+    val = tracked_numbers({"mode": "val", "step": 2, "time": 7.0, "labels/top1": 1})
     assert train == {"time": 0.5}
     assert val == {"evaluation_time": 7.0, "labels/top1": 1.0}
 
