@@ -25,6 +25,7 @@ from mtl_ray.training.wandb_tracker import (
     held_in,
     records,
     step_of,
+    tracked_numbers,
     wandb_files,
     wandb_mode,
 )
