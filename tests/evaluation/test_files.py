@@ -281,7 +281,7 @@ def test_masks_alone_and_as_polygons_are_read(tmp_path: Path) -> None:
         ([ENTRY | {"bbox": "1234"}], "box of entry 0 has '1234'"),
         ([ENTRY | {"bbox": [0, 0, None, 1]}], "box of entry 0 is"),
         ([ENTRY | {"score": None}], "score of entry 0"),
-        ([ENTRY | {"score": float("nan")}], "score of entry 0 is no number"),
+        ([ENTRY | {"score": float("nan")}], "score of entry 0 is not finite"),
         ([ENTRY | {"category_id": "one"}, ENTRY], "category_id of entry 0 is 'one'"),
         ([ENTRY | {"category_id": [1]}], "category_id of entry 0"),
         ([ENTRY | {"segmentation": 5}], "segmentation of entry 0 is no mask"),

@@ -213,13 +213,13 @@ def moved(array: Any, index: Any, by: float) -> Any:
         ("classes", lambda found: moved(found.classes, 0, 1), "agree"),
         ("masks", lambda found: (found.masks[1], *found.masks[1:]), "agree"),
         ("masks", lambda found: (b"", *found.masks[1:]), "agree"),
-        ("masks", lambda found: None, "only torch gives 'masks'"),
+        ("masks", lambda found: None, "only torch has 'masks'"),
         ("keypoints", lambda found: moved(found.keypoints, (2, 1, 0), 500), "max_abs"),
         ("keypoints", lambda found: moved(found.keypoints, (2, 1, 2), 0.1), "max_score"),
         ("keypoints", lambda found: moved(found.keypoints, (2, 1, 1), np.nan), "max_abs"),
         ("keypoints", lambda found: found.keypoints[:, :1], "shapes"),
         ("keypoints", lambda found: found.keypoints[:2], "shapes"),
-        ("keypoints", lambda found: None, "only torch gives 'keypoints'"),
+        ("keypoints", lambda found: None, "only torch has 'keypoints'"),
     ],
 )
 def test_objects_that_differ_in_one_field(
@@ -284,7 +284,7 @@ def test_what_nobody_can_compare_is_refused_and_never_equal() -> None:
         for sentence in failures(boxes(), {**boxes(), "keypoints": np.ones((2, 20, 5, 3))})
     )
     assert any(
-        "only torch gives 'classes'" in sentence
+        "only torch has 'classes'" in sentence
         for sentence in failures(boxes(), {k: v for k, v in boxes().items() if k != "classes"})
     )
 

@@ -114,7 +114,7 @@ def test_a_prefix_tells_features_of_one_name_apart() -> None:
     [
         (
             {"a": {"type": "fpn"}, "b": {"type": "pafpn"}},
-            "neck 'a' and neck 'b' both define the feature P3: .*model.necks.b.prefix",
+            "neck 'a' and neck 'b' both define the feature P3\\. Fix: .*model.necks.b.prefix",
         ),
         (
             {"a": {"type": "fpn"}, "b": {"type": "fpn", "inputs": ["P3", "P4"]}},
@@ -210,7 +210,7 @@ def test_mistakes_of_a_config_are_told_in_words() -> None:
         )
     with pytest.raises(ValueError, match="D3 is none of C1"):
         trunk_of(("D3",))
-    with pytest.raises(ValueError, match="neck 'p' reads C5, but there is only C3"):
+    with pytest.raises(ValueError, match="neck 'p' reads C5, but only C3 exist"):
         trunk_of(("C3",), {"p": {"type": "pool", "input": "C5"}})
 
 

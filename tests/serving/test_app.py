@@ -204,8 +204,8 @@ def noise(side: int) -> bytes:
 
 REFUSED: dict[str, tuple[str, str, bytes | None, dict[str, str], int, str]] = {
     "no body": ("POST", "/predictions/boxes", b"", {}, 400, "empty"),
-    "no image": ("POST", "/predictions/boxes", b"hello", {}, 400, "no image"),
-    "cut short": ("POST", "/predictions/boxes", noise(128)[:-2000], {}, 400, "no image"),
+    "no image": ("POST", "/predictions/boxes", b"hello", {}, 400, "no readable image"),
+    "cut short": ("POST", "/predictions/boxes", noise(128)[:-2000], {}, 400, "no readable image"),
     "forged JPEG": ("POST", "/predictions/boxes", forged_jpeg(), {}, 422, "pixels"),
     "forged PNG": ("POST", "/predictions/boxes", forged_png(), {}, 422, "pixels"),
     "too many pixels": ("POST", "/predictions/boxes", b"", {}, 422, "1,000,000"),
@@ -242,7 +242,7 @@ REFUSED: dict[str, tuple[str, str, bytes | None, dict[str, str], int, str]] = {
         b"x",
         {},
         400,
-        "no number",
+        "not a number",
     ),
     "threshold is nan": (
         "POST",
@@ -275,7 +275,7 @@ REFUSED: dict[str, tuple[str, str, bytes | None, dict[str, str], int, str]] = {
         b"x",
         {"content-type": "multipart/form-data; boundary=a"},
         400,
-        "cut short",
+        "the form is incomplete",
     ),
     "wrong method": ("GET", "/predictions/boxes", None, {}, 405, "POST"),
     "wrong method of a page": ("DELETE", "/models", None, {}, 405, "GET"),

@@ -183,9 +183,9 @@ def test_a_class_map_must_have_the_size_and_the_classes_of_the_model() -> None:
         ]
         == 1
     )
-    with pytest.raises(ValueError, match="3 x 2 pixels, the image 2 x 3"):
+    with pytest.raises(ValueError, match="3 x 2 pixels, the image has 2 x 3"):
         SEGMENTATION.from_response(MAP, VOCABULARY, FcnHead(), {"height": 3, "width": 2})
-    with pytest.raises(ValueError, match="class index 2, and there are 2 classes"):
+    with pytest.raises(ValueError, match="class index 2, but there are 2 classes"):
         SEGMENTATION.from_response(
             MAP, Vocabulary(classes={"semantic": ("sky", "road")}), FcnHead()
         )
