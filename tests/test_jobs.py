@@ -20,13 +20,18 @@ TOOLS = sorted(
     if not path.stem.startswith("__")
 )
 """One module each of the jobs that hold several."""
-MOST_LINES = 45
+MOST_STATEMENTS = 40
+"""Of one function; how many lines they take is a matter of the formatter."""
 
 
 def command(job: str) -> str:
     """How it is started."""
     name, _, tool = job.partition(".")
     return f"python -m jobs.{name} {tool.replace('_', '-')}".strip()
+
+
+def statements(function: ast.FunctionDef) -> int:
+    return sum(isinstance(node, ast.stmt) for node in ast.walk(function))
 
 
 @pytest.mark.parametrize("job", JOBS + TOOLS)
@@ -68,9 +73,7 @@ def test_a_job_is_thin(job):
     """A class of a job's script would be pickled by value and be another class elsewhere."""
     text = (ROOT / "jobs" / f"{job.replace('.', '/')}.py").read_text()
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
-    assert [
-        node.name for node in functions if (node.end_lineno or 0) - node.lineno >= MOST_LINES
-    ] == []
+    assert [node.name for node in functions if statements(node) >= MOST_STATEMENTS] == []
     assert not [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
     assert "." in job or text.rstrip().endswith('if __name__ == "__main__":\n    run(main)')
 

@@ -97,8 +97,8 @@ def test_real_annotations_find_their_pictures(shared_data: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ([], "not a COCO annotation file"),
-        ({"images": []}, "not a COCO annotation file"),
+        ([], "is no COCO annotation file"),
+        ({"images": []}, "is no COCO annotation file"),
         (
             annotations(
                 annotations=[{"id": 1, "image_id": 99, "category_id": 0, "bbox": [0, 0, 1, 1]}]

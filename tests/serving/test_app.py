@@ -275,7 +275,7 @@ REFUSED: dict[str, tuple[str, str, bytes | None, dict[str, str], int, str]] = {
         b"x",
         {"content-type": "multipart/form-data; boundary=a"},
         400,
-        "the form is incomplete",
+        "incomplete",
     ),
     "wrong method": ("GET", "/predictions/boxes", None, {}, 405, "POST"),
     "wrong method of a page": ("DELETE", "/models", None, {}, 405, "GET"),

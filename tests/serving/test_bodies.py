@@ -157,9 +157,9 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "form with another boundary": (
         form(FILE + PICTURE, kind="multipart/form-data; boundary=c"),
         400,
-        "the form is incomplete",
+        "incomplete",
     ),
-    "form without its end": (form(FILE + PICTURE, end=b""), 400, "the form is incomplete"),
+    "form without its end": (form(FILE + PICTURE, end=b""), 400, "incomplete"),
     "form without a file": ({"files": {"a": (None, "text")}}, 400, "no file"),
     "form of no fields": (form(), 400, "no file"),
     "form of an empty file": (form(FILE), 400, "empty"),
