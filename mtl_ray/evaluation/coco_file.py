@@ -58,7 +58,7 @@ def read_coco_file(uri: str) -> CocoFile:
         isinstance(content.get(part), list) for part in ("images", "annotations", "categories")
     ):
         raise ValueError(
-            f"{uri} is not a COCO annotation file: it has no lists images, annotations and categories"
+            f"{uri} is no COCO annotation file: it has no lists images, annotations and categories"
         )
     try:
         return _read(content)
