@@ -87,7 +87,7 @@ def find_checkpoint(run_uri: str, which: Literal["best", "last"] = "best") -> st
     """
     uris = [folder.uri for folder in current_checkpoints(run_uri)]
     if not uris:
-        raise ValueError(f"there is no complete checkpoint in {run_uri}")
+        raise ValueError(f"there is no whole checkpoint in {run_uri}")
     if which == "best":
         try:
             best = storage.join(

@@ -328,8 +328,7 @@ def test_bodies_are_files_forms_and_json(port: int) -> None:
         alone,
         {
             "code": 400,
-            "message": "this is no signal that can be read: a signal is float32 values, "
-            "not 3 bytes",
+            "message": "the file is no readable signal: a signal is float32 values, not 3 bytes",
         },
     ]
     large = httpx.post(url, content=bytes(4 * 501))

@@ -114,7 +114,7 @@ def test_a_prefix_tells_features_of_one_name_apart() -> None:
     [
         (
             {"a": {"type": "fpn"}, "b": {"type": "pafpn"}},
-            "neck 'a' and neck 'b' both define the feature P3. Fix: .*model.necks.b.prefix",
+            "neck 'a' and neck 'b' both define the feature P3\\. Fix: .*model.necks.b.prefix",
         ),
         (
             {"a": {"type": "fpn"}, "b": {"type": "fpn", "inputs": ["P3", "P4"]}},

@@ -299,5 +299,5 @@ def test_a_file_that_is_no_image_is_shown_by_name_and_its_answer_as_json(
         assert not browser.find_element("id", "canvas").is_displayed()
         browser.find_element("css selector", "#model option[value=boxes]").click()
         wait(browser, lambda: state(browser) == "failed")
-        assert "no image" in text(browser, "message")
+        assert "no readable image" in text(browser, "message")
     app.close()
