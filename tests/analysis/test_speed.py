@@ -210,5 +210,5 @@ def test_job(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     for task in ("loader", "dataset"):
         with pytest.raises(ValueError, match=f"--task {task} reads a split.*jobs.convert"):
             job.main([config, "--task", task, "--data", "instances_val2017.json"])
-    with pytest.raises(ValueError, match="no whole checkpoint"):
+    with pytest.raises(ValueError, match=r"no (whole|complete) checkpoint"):
         job.main([str(tmp_path / "nothing")])

@@ -413,7 +413,7 @@ def test_inside_a_session_it_serves_and_leaves_ray_running(
     ("arguments", "part"),
     [
         (["{folder}/nothing"], "no whole bundle"),
-        (["{boxes}", "{boxes}"], "another name"),
+        (["{boxes}", "{boxes}"], "Fix: rename one"),
         (["{folder}/none.yaml"], "no config file"),
         (["{boxes}", "serve.prot=1"], "port"),
         (["{boxes}", "serve.api_key_env=NO_SUCH_VARIABLE"], "is empty"),

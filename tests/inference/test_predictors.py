@@ -120,7 +120,7 @@ def test_what_cannot_be_opened_is_said(tmp_path: Path, checkpoint: str) -> None:
     with pytest.raises(ValueError, match="neither"):
         open_predictor(str(tmp_path))
     (tmp_path / "run" / "checkpoints" / "step-00000001").mkdir(parents=True)
-    with pytest.raises(ValueError, match="no whole checkpoint"):
+    with pytest.raises(ValueError, match="no complete checkpoint"):
         open_predictor(str(tmp_path / "run"))
     cut = tmp_path / "cut"
     cut.mkdir()

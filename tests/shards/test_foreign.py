@@ -124,7 +124,7 @@ def test_segmentation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("features", "sentence"),
     [
-        ({"name": [b"a"]}, "no image or no name; it has name"),
+        ({"name": [b"a"]}, "a record has no image; it has name"),
         (
             {"name": [b"a"], "image": [_jpeg(8, 6)], "bbox/class": _ints(1)},
             "1 boxes, but not as many values",

@@ -144,8 +144,8 @@ BUGS = {
         "epoch.ends[last]",
     ),
     "a window begins before its lane": (
-        "np.maximum(epoch.ends[first] - self._rows[epoch.units[first]], epoch.lanes[lane])",
-        "epoch.ends[first] - self._rows[epoch.units[first]]",
+        "epoch.ends[first] - self._rows[epoch.units[first]], epoch.lanes[lane]",
+        "epoch.ends[first] - self._rows[epoch.units[first]], 0",
     ),
     "lanes enter an epoch at the same place": (
         "position - (number * self.num_rows + lane) // self._lanes",
