@@ -79,7 +79,7 @@ def test_names_are_unique_and_stay_in_the_folder(
         "contact-sheet-01.jpg",
     } <= found
     assert all(len(name) < 140 for name in found)
-    assert "9 pictures" in capsys.readouterr().out
+    assert "9 images" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"split", "out"}
     assert len(list(pictures(out))) == 10
 

@@ -120,7 +120,7 @@ def test_the_config_says_what_is_measured_on_what(
 
 def test_as_many_files_as_sets(tmp_path: Path) -> None:
     data, results = write_coco_json(tmp_path, random_images(5, count=4, classes=5))
-    with pytest.raises(ValueError, match="1 files of predictions and 2 data sets"):
+    with pytest.raises(ValueError, match="1 files of predictions and 2 datasets"):
         main([results, "--data", data, data])
     with pytest.raises(SystemExit):
         main([results])

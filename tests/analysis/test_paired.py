@@ -161,7 +161,7 @@ def test_what_fits_no_image_is_refused(tmp_path: Path) -> None:
         read_paired(results, data)
     for score in (float("nan"), None):
         Path(results).write_text(json.dumps([*entries[:2], entries[2] | {"score": score}]))
-        with pytest.raises(ValueError, match="score of entry 2 is no number"):
+        with pytest.raises(ValueError, match="score of entry 2 is not finite"):
             read_paired(results, data)
 
 
