@@ -159,9 +159,9 @@ def test_what_fits_no_image_is_refused(tmp_path: Path) -> None:
     Path(results).write_text(json.dumps([*entries, entries[0] | {"image_id": 77}]))
     with pytest.raises(ValueError, match="such as 77"):
         read_paired(results, data)
-    for score in (float("nan"), None):
+    for score, said in ((float("nan"), "not finite"), (None, "no number")):
         Path(results).write_text(json.dumps([*entries[:2], entries[2] | {"score": score}]))
-        with pytest.raises(ValueError, match="score of entry 2 is not finite"):
+        with pytest.raises(ValueError, match=f"score of entry 2 is {said}"):
             read_paired(results, data)
 
 
