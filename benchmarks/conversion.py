@@ -108,9 +108,8 @@ def measure(count: int, folder: Path) -> dict[str, float]:
         for part, (name, work) in product(parts, works.items()):
             (folder / "out").mkdir()
             spent[name][-1] += cpu_seconds(partial(work, part, folder / "out"))
-            shutil.rmtree(
-                folder / "out"
-            )  # so that all write to memory that the machine has used before
+            # so that all write to memory that the machine has used before
+            shutil.rmtree(folder / "out")
     return {name: count / median(seconds[1:]) for name, seconds in spent.items()}
 
 

@@ -79,9 +79,8 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         size = write_manifest(Path(folder), args.shards)
-        subprocess.run(
-            [sys.executable, "-c", "import mtl_ray.shards.sequence"], check=True
-        )  # the disk's cache is warm
+        # the disk's cache is warm
+        subprocess.run([sys.executable, "-c", "import mtl_ray.shards.sequence"], check=True)
         output = subprocess.run(
             [sys.executable, "-c", READER, folder], check=True, capture_output=True, text=True
         ).stdout

@@ -53,9 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     body = picture()
     with tempfile.TemporaryDirectory() as folder:
         bundle = str(Path(folder) / "bundle")
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # torch stays out of the processes that are measured
+        # torch stays out of the processes that are measured
+        context = multiprocessing.get_context("spawn")
         run_apart(context, write_model, bundle, options.backbone)
         (port,) = free_ports(1)
         with serving({MODEL: bundle}, ServeConfig(port=port, replicas=options.replicas)):

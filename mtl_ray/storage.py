@@ -200,9 +200,8 @@ def _temporary(target: Path) -> Iterator[Path]:
         yield temporary
         _to_disk(target.parent)
     except OSError as error:
-        if (
-            error.filename is None and error.errno is not None
-        ):  # writing to an open file does not say which
+        # writing to an open file does not say which
+        if error.filename is None and error.errno is not None:
             error.filename = str(target)
         raise
     finally:
@@ -281,9 +280,8 @@ def remove(uri: str) -> None:
     """Removes a file or a folder with all that is in it; nothing happens if there is none."""
     fs, path = filesystem(uri)
     if fs.exists(path):
-        fs.rm(
-            glob.escape(path) if is_remote(uri) else path, recursive=True
-        )  # else fsspec removes whatever the name fits as a pattern
+        # else fsspec removes whatever the name fits as a pattern
+        fs.rm(glob.escape(path) if is_remote(uri) else path, recursive=True)
 
 
 def upload(path: Path, uri: str) -> None:

@@ -19,9 +19,8 @@ settings.register_profile(
 )
 settings.load_profile("mtl_ray")
 providers._get_local_constants = lambda: providers._local_constants
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # before torch is imported: one thread a process, as the workers of a run have
+# before torch is imported: one thread a process, as the workers of a run have
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest_plugins = ["tests.s3_server"]
 

@@ -92,10 +92,11 @@ def command(program: str, folder: Path, ports: list[int], address: str = "127.0.
     chosen = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
     local = [f"-ip={address}", f"-ip.bind={address}", f"-dir={folder / 'data'}"]
     limits = ["-volume.max=100", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
+    # their default ports are fixed, and taken where a second server runs
     silent = [
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
-    ]  # their default ports are fixed, and taken where a second server runs
+    ]
     return [
         program,
         "server",

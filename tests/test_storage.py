@@ -166,7 +166,6 @@ def test_names_that_look_like_patterns(folder: str) -> None:
         assert storage.sizes(storage.join(place, "deep [x]")) == {"f [1].txt": len(name.encode())}
     for at, name in enumerate(names):
         storage.remove(storage.join(folder, name))
-        left = [
-            other for other in names if list(storage.files(storage.join(folder, other)))
-        ]  # S3 here keeps names of empty folders
+        # S3 here keeps names of empty folders
+        left = [other for other in names if list(storage.files(storage.join(folder, other)))]
         assert left == names[at + 1 :], name

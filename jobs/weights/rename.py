@@ -28,9 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("part", "every OLD in a name"),
         ("pattern", "matches of a regular expression"),
     ):
-        rule = partial(
-            _rule, kind
-        )  # in one list, so that the order among rules of different kinds stays
+        # in one list, so that the order among rules of different kinds stays
+        rule = partial(_rule, kind)
         parser.add_argument(
             f"--{kind}",
             nargs=2,

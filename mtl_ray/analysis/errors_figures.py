@@ -39,9 +39,8 @@ def error_curves_figure(title: str, precision: NDArray[np.float64]) -> bytes:
         precision: float64 (7, 101, 4).
     """
     with matplotlib.rc_context(sns.axes_style("white")):
-        figure = Figure(
-            figsize=(11, 7.6)
-        )  # a fixed layout: computing it for each class takes as long as drawing
+        # a fixed layout: computing it for each class takes as long as drawing
+        figure = Figure(figsize=(11, 7.6))
         panels = figure.subplots(2, 2, sharex=True, sharey=True)
         figure.subplots_adjust(
             left=0.06, right=0.86, bottom=0.07, top=0.91, wspace=0.38, hspace=0.14

@@ -120,8 +120,7 @@ def _average_precision(
     start = np.searchsorted(group, group)
     hits = np.cumsum(right)
     precision = (hits - np.append(0, hits)[start]) / (np.arange(len(group)) - start + 1)
-    lift = 2.0 * (
-        len(total) - group
-    )  # an offset separates the groups, so that one pass handles all
+    # an offset separates the groups, so that one pass handles all
+    lift = 2.0 * (len(total) - group)
     envelope = np.maximum.accumulate((precision + lift)[::-1])[::-1] - lift
     return np.bincount(group[right], envelope[right], minlength=len(total)) / total

@@ -288,9 +288,8 @@ def _groups(data: EvaluationData, vocabulary: Vocabulary) -> tuple[str, ...]:
 def _usable(image: ScoredImage) -> NDArray[np.bool_]:
     truth = image.ground_truth
     sides = truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]
-    edge = (
-        np.array([image.width, image.height]) if image.height > 0 else np.inf
-    )  # an annotation file need not say the size
+    # an annotation file need not say the size
+    edge = np.array([image.width, image.height]) if image.height > 0 else np.inf
     inside = (
         np.minimum(truth.boxes_xyxy[:, 2:], edge) > np.maximum(truth.boxes_xyxy[:, :2], 0)
     ).all(axis=1)

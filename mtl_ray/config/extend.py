@@ -126,9 +126,8 @@ def _extended(config_type: Any, plugins: tuple[str, ...]) -> Any:
         "__doc__": config_type.__doc__,
         "__module__": config_type.__module__,
     }
-    for field in dataclasses.fields(
-        config_type
-    ):  # a field that is annotated anew loses its default
+    # a field that is annotated anew loses its default
+    for field in dataclasses.fields(config_type):
         if field.name in changed:
             if field.default is not dataclasses.MISSING:
                 body[field.name] = field.default

@@ -221,9 +221,10 @@ def _finished(uri: str, provenance: dict[str, Any]) -> Conversion:
 def annotations_in(uri: str) -> int:
     """Number of annotations of a finished split, from its ``class_counts.json``."""
     counts = json.loads(storage.read(storage.join(uri, CLASS_COUNTS)))
+    # objects, if they are counted
     return sum(
         sum(columns.get(kind, columns["images"]).values()) for kind, columns in counts.items()
-    )  # objects, if they are counted
+    )
 
 
 def provenance_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -208,9 +208,8 @@ def _ray_folder(folder: str) -> Finding:
             f"{folder} is too long for Ray's sockets: set RAY_TMPDIR to {LONGEST_TEMP} characters "
             "or less",
         )
-    there = next(
-        path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists()
-    )  # a private Ray creates the rest
+    # a private Ray creates the rest
+    there = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists())
     if not os.access(there, os.W_OK):
         return Finding(
             "ray folder", True, f"{folder} cannot be written: set RAY_TMPDIR to a folder that can"

@@ -171,9 +171,8 @@ class RankForkServers:
         if group.number != self._group:
             self._group = group.number
             self._spares -= ranks
-            prestart(
-                job, group.controller_env, 1
-            )  # each group has one actor on this machine, at which its workers synchronise
+            # each group has one actor on this machine, at which its workers synchronise
+            prestart(job, group.controller_env, 1)
         for machine in machines():
             wanted = min(max(ranks.values()), num_fitting([machine.total], self._request))
             lacking = wanted - self._spares[machine.node_id]

@@ -67,9 +67,8 @@ def _serving(models: Mapping[str, str], config: ServeConfig, key: str | None) ->
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     http = {"host": config.host, "port": config.port, "request_timeout_s": config.timeout_s + 5}
-    serve.start(
-        http_options=http, logging_config=quiet | {"log_level": "ERROR"}
-    )  # hides its warning about other nodes
+    # hides its warning about other nodes
+    serve.start(http_options=http, logging_config=quiet | {"log_level": "ERROR"})
     try:
         application = build_application(
             models, config, key, graceful_shutdown_wait_loop_s=0.5, logging_config=quiet
@@ -118,9 +117,8 @@ class Replica:
         from mtl_ray.serving.app import open_app
 
         _stay_on_loopback()
-        cv2.setNumThreads(
-            config.threads
-        )  # requests run in parallel: each uses its share of the cores
+        # requests run in parallel: each uses its share of the cores
+        cv2.setNumThreads(config.threads)
         self.application = open_app(models, config, parallel_of(config), key)
 
     def __serve_build_asgi_app__(self) -> Callable[..., Any]:

@@ -118,9 +118,8 @@ def _values(goals: Sequence[Objective], metrics: Mapping[str, float], run_uri: s
     if any(goal.metric in COSTS for goal in goals):
         from mtl_ray.inference.checkpoint import find_checkpoint
 
-        task = ray.remote(num_cpus=1, scheduling_strategy="DEFAULT")(
-            _cost
-        )  # not in the trial's placement group, which has no CPU
+        # not in the trial's placement group, which has no CPU
+        task = ray.remote(num_cpus=1, scheduling_strategy="DEFAULT")(_cost)
         known |= ray.get(task.remote(find_checkpoint(run_uri, "last")))
     return [_value(goal.metric, known) for goal in goals]
 

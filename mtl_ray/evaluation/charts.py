@@ -51,9 +51,8 @@ def confusion_figure(head: str, whole: Confusion) -> Figure:
     axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(places, names)
     axes.set(xlabel="predicted", ylabel="annotated")
-    figure.suptitle(
-        _title(f"{head}: {chart.unit} by class", chart.note)
-    )  # over the whole figure: the panel of one class is narrow
+    # over the whole figure: the panel of one class is narrow
+    figure.suptitle(_title(f"{head}: {chart.unit} by class", chart.note))
     if len(chart.names) <= MOST_NUMBERED:
         for row, column in zip(*np.nonzero(chart.counts), strict=True):
             ink = "white" if shares[row, column] > _DARK else "#202020"

@@ -156,9 +156,8 @@ def open_data(uri: str, images: str | None = None) -> EvaluationData:
         return SplitData(open_split(uri))
     own = storage.absolute(uri).rpartition("/")[0]
     above = own.rpartition("/")[0]
-    split = (
-        uri.rpartition("/")[2].removesuffix(".json").rpartition("_")[2]
-    )  # val2017 of instances_val2017.json
+    # val2017 of instances_val2017.json
+    split = uri.rpartition("/")[2].removesuffix(".json").rpartition("_")[2]
     folders = [
         storage.join(folder, name) if name else folder
         for folder in (own, above)

@@ -197,9 +197,10 @@ def write_results(out: str, made: Report, part: EvaluationPart) -> list[str]:
     """Writes report.json, predictions.arrow and, for each detection head, HEAD.coco.json; the
     charts too. Returns their URIs.
     """
+    # importing matplotlib takes a second; errors of arguments should come first
     from mtl_ray.evaluation.charts import (
         draw_charts,
-    )  # importing matplotlib takes a second; errors of arguments should come first
+    )
 
     storage.write(storage.join(out, "report.json"), made.to_json())
     write_arrow(

@@ -49,9 +49,8 @@ class Body:
 def body_limit(content_type: str, config: ServeConfig) -> int:
     """Most bytes of a body whose decoded files have at most ``max_body_bytes``."""
     if _is_json(content_type):
-        return (
-            config.max_body_bytes * 11 // 8 + OVERHEAD_BYTES
-        )  # base64 has 4/3 of the bytes, and line ends
+        # base64 has 4/3 of the bytes, and line ends
+        return config.max_body_bytes * 11 // 8 + OVERHEAD_BYTES
     return config.max_body_bytes + (OVERHEAD_BYTES if _is_multipart(content_type) else 0)
 
 

@@ -70,7 +70,8 @@ class Cache:
         except (
             FileNotFoundError,
             ValueError,
-        ):  # not there, or made room for another between the two calls
+        ):
+            # not there, or made room for another between the two calls
             return None
 
     def _put(self, key: str, data: bytes) -> memoryview:

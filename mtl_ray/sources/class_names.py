@@ -151,7 +151,6 @@ def _declared(data: bytes) -> str:
         name = codecs.lookup(match[1].decode()).name if match else ""
     except LookupError:
         return ""
-    usable = _FOR_TEXT.match(name) and not name.startswith(
-        ("utf-16", "utf-32")
-    )  # else the declaration could not be read like this
+    # else the declaration could not be read like this
+    usable = _FOR_TEXT.match(name) and not name.startswith(("utf-16", "utf-32"))
     return _WIDER.get(name, name) if usable else ""

@@ -74,9 +74,8 @@ def annotations_alike(root: str, uri: str, split: str) -> list[str]:
         split,
         *re.findall(rf"{re.escape(split)}\d*", name),
     )
-    between = (
-        _split_like(split) if bare else "[^/]+"
-    )  # a file beside train.json may be anything, such as results.json
+    # a file beside train.json may be anything, such as results.json
+    between = _split_like(split) if bare else "[^/]+"
     pattern = between.join(map(re.escape, parts))
     return [
         other

@@ -120,9 +120,8 @@ def stamps_of(root: str, paths: Iterable[str]) -> list[str]:
         paths: of the files in it.
     """
     wanted = [posixpath.normpath(path) for path in paths]
-    above = "/".join(
-        posixpath.commonprefix([path.split("/")[:-1] for path in wanted])
-    )  # prefix of path parts, not of letters
+    # prefix of path parts, not of letters
+    above = "/".join(posixpath.commonprefix([path.split("/")[:-1] for path in wanted]))
     found = storage.stamps(storage.join(root, above) if above else root) if wanted else {}
     return [found.get(storage.join(root, path), "") for path in wanted]
 

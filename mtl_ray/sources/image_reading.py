@@ -90,9 +90,8 @@ def checked_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         and not data.endswith(b"\xff\xd9")
         and data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
     ):
-        raise ValueError(
-            "cut short: a JPEG without its end"
-        )  # a thumbnail's end lies before the scan
+        # a thumbnail's end lies before the scan
+        raise ValueError("cut short: a JPEG without its end")
     if data.startswith(PNG) and b"IEND" not in data[-64:] and b"IEND" not in data:
         raise ValueError("cut short: a PNG without its end")
     return image_file.shown_size(data, max_pixels)

@@ -332,9 +332,8 @@ def _image(
         return read_image(storage.join(root, record.key), record.key, rule, stated)
     if isinstance(data, str) and data:
         try:
-            image = base64.b64decode(
-                "".join(data.rpartition(",")[2].split()), validate=True
-            )  # behind "data:image/png;base64,"
+            # behind "data:image/png;base64,"
+            image = base64.b64decode("".join(data.rpartition(",")[2].split()), validate=True)
             height, width = checked_size(image, rule.max_pixels)
             return EncodedImage(data=image, height=height, width=width)
         except ValueError as error:

@@ -115,9 +115,8 @@ def _greedy(
     parts = np.full(len(table), -1, np.int64)
     for column in np.argsort((table > 0).sum(axis=0), kind="stable"):
         members = np.flatnonzero((table[:, column] > 0) & (parts < 0))
-        order = np.argsort(
-            -table[members, column] * random.lognormal(0, 0.5, len(members))
-        )  # about the largest first
+        # about the largest first
+        order = np.argsort(-table[members, column] * random.lognormal(0, 0.5, len(members)))
         for group in members[order]:
             fits = room >= sizes[group]
             need = np.where(fits if fits.any() else room >= room.max(), lacking[:, column], -np.inf)

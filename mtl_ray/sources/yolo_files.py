@@ -108,9 +108,10 @@ def _places(
     for named in described.places(split):
         found = texts.find(named) if _is_text(named) else folders.find(named)
         parts = named.replace("\\", "/").rstrip("/").split("/")
+        # valid/images is not images
         if found is not None and (
             "/" in found or parts[-2:-1] == [] or parts[-2] not in aliases(split)
-        ):  # valid/images is not images
+        ):
             yield found
 
 

@@ -16,9 +16,8 @@ SECTIONS = ("model", "method", "schedule", "data", "runtime")
 """The sections that the weights depend on."""
 WITHOUT_EFFECT = {
     "data": ("val", "threads", "cache_mb", "max_bad"),
-    "data.train": (
-        "uri",
-    ),  # the loader's pins say whether the samples are the same, wherever they lie
+    # the loader's pins say whether the samples are the same, wherever they lie
+    "data.train": ("uri",),
     "runtime": (
         *(
             "name",

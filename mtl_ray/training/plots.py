@@ -102,9 +102,8 @@ def _curves(
         axes.set_yscale("log")
         plain_log(axes.yaxis)
     if label == "metric" and values and min(values) >= 0:
-        axes.set_ylim(
-            0, max(values) * 1.05 or 1
-        )  # the top is the data's: a metric may be an error in metres, or a loss far below 1
+        # the top is the data's: a metric may be an error in metres, or a loss far below 1
+        axes.set_ylim(0, max(values) * 1.05 or 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     alone = label == "metric" and len(names) == 1  # then there is no legend that names it
     axes.set(title=title, xlabel="step", ylabel=names[0].partition("/")[2] if alone else label)

@@ -223,9 +223,8 @@ class Meter:
                 "lengthen schedule.rate.warmup, or check the annotations of the data"
             )
         values["loss"] = sum(values.values())
-        if result.grad_norm is not None and math.isfinite(
-            norm := float(result.grad_norm)
-        ):  # fp16 may overflow: that step is skipped
+        # fp16 may overflow: that step is skipped
+        if result.grad_norm is not None and math.isfinite(norm := float(result.grad_norm)):
             values["grad_norm"] = norm
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value

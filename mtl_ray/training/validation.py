@@ -205,9 +205,10 @@ class Validation:
         """One image per sample, ground truth and prediction side by side, a row per head; and each
         head's charts.
         """
+        # matplotlib takes a second, which a first step need not wait for
         from mtl_ray.evaluation.charts import (
             draw_charts,
-        )  # matplotlib takes a second, which a first step need not wait for
+        )
 
         images = [
             (sample.key, self._draw(sample, predictions)) for sample, predictions in result.samples

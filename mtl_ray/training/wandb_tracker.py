@@ -151,9 +151,8 @@ class Wandb:
         }
         if shown.images:
             names = [name for name, _ in shown.images]
-            images = same_size(
-                [image for _, image in shown.images]
-            )  # of others W&B warns, and shows them wrongly
+            # of others W&B warns, and shows them wrongly
+            images = same_size([image for _, image in shown.images])
             content["predictions"] = [
                 wandb.Image(image, caption=name, file_type="jpg")
                 for name, image in zip(names, images, strict=True)

@@ -242,9 +242,8 @@ def _shapes(figure: Figure, axes: Axes, found: FittedAnchors) -> None:
     bar = figure.colorbar(mesh, ax=axes, label="boxes", shrink=0.8)
     bar.ax.set_ylim(1, norm.vmax)
     plain_log(bar.ax.yaxis)
-    colours = (
-        np.array(colours_of(7), np.float64)[[5, 4, 2, 0, 6, 1, 3]] / 255
-    )  # the darkest first: three levels are the most common
+    # the darkest first: three levels are the most common
+    colours = np.array(colours_of(7), np.float64)[[5, 4, 2, 0, 6, 1, 3]] / 255
     for place, level in enumerate(sorted(found.of_level, key=stride_of)):
         of_level = np.array([anchor for anchor in found.of_level[level] if all(anchor)]).reshape(
             -1, 2

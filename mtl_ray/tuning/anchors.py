@@ -180,9 +180,10 @@ def evolve_anchors(shapes: Shapes, num: int, *, seed: int = 0, rounds: int = 200
         for side in (points.width, points.height)
     ]
 
+    # its import takes as long as a whole fast search
     from scipy.optimize import (
         differential_evolution,
-    )  # its import takes as long as a whole fast search
+    )
 
     def cost(flat: NDArray[np.float64]) -> float:
         return 1.0 - points.average(flat.reshape(-1, 2))

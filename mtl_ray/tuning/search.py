@@ -131,9 +131,8 @@ class Search:
             config = read_experiment(
                 self._with_some_anchors(merge(self._tree, override_tree(overrides)), heads)
             )
-        except (
-            ValueError
-        ):  # the start of the trial raises it again, and it becomes the reason of the failure
+        except ValueError:
+            # the start of the trial raises it again, and it becomes the reason of the failure
             return overrides
         for path in heads:
             levels = config.model.heads[path.split(".")[2]].levels

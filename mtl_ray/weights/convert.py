@@ -105,9 +105,8 @@ def convert_weights(
             "no model of timm has these shapes: the names are those of timm's whole models, "
             "unchecked; choose one with --model"
         )
-        if (
-            not foreign.backbone
-        ):  # an old detector without a known network: its upgraded weights may be useful elsewhere
+        # an old detector without a known network: its upgraded weights may be useful elsewhere
+        if not foreign.backbone:
             return ConvertedWeights(
                 foreign.beside,
                 foreign.kind,

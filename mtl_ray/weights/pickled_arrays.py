@@ -106,9 +106,8 @@ def make_array(content: object, dtype: object, shape: object, order: str) -> NDA
     sides = _sides(shape)
     if real.hasobject:
         return _objects(content, sides, order)
-    data = (
-        content.encode("latin-1") if isinstance(content, str) else content
-    )  # a string of Python 2
+    # a string of Python 2
+    data = content.encode("latin-1") if isinstance(content, str) else content
     if not isinstance(data, bytes | bytearray) or len(data) != math.prod(sides) * real.itemsize:
         raise ValueError(f"an array of shape {sides} and type {real} has the wrong number of bytes")
     if real.itemsize == 0:

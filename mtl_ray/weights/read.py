@@ -59,18 +59,16 @@ def read_content(data: bytes) -> Any:
         return _npz(data)
     if is_torch_file(data):
         return read_torch(data)
-    if not data.startswith(
-        (b"\x80", b"(", b"}", b"]", b"c")
-    ):  # protocol 2 and later, or a container or class of an older protocol
+    # protocol 2 and later, or a container or class of an older protocol
+    if not data.startswith((b"\x80", b"(", b"}", b"]", b"c")):
         raise ValueError("this is neither a file of torch.save nor safetensors, npz or a pickle")
     return load_pickle(data)
 
 
 def _safetensors(data: bytes) -> dict[str, Any]:
     try:
-        return dict(
-            sorted(safetensors.torch.load(data).items())
-        )  # the file does not define an order
+        # the file does not define an order
+        return dict(sorted(safetensors.torch.load(data).items()))
     except (safetensors.SafetensorError, KeyError) as error:
         raise ValueError(f"this file of safetensors is broken: {error}") from error
 

@@ -119,9 +119,8 @@ def _value(name: str, value: Tensor, tensors: Mapping[str, Tensor], old: OldDete
         and value.shape[0] % old.classes == 0
         and (box[1] == "fc_reg" or (old.compat and not old.before("2.5.0")))
     ):
-        if (
-            not old.compat and value.shape[0] <= 4
-        ):  # one box for all classes, even if the config differs
+        # one box for all classes, even if the config differs
+        if not old.compat and value.shape[0] <= 4:
             return value
         rows = value.reshape(old.classes, -1, *value.shape[1:])
         return (rows[1:] if weight or not old.compat else rows[:-1]).reshape(-1, *value.shape[1:])

@@ -115,9 +115,8 @@ def as_tensor(value: Any) -> Tensor | None:
         and value.dtype.kind in "biufc"
         and value.dtype != np.longdouble
     ):
-        return torch.from_numpy(
-            np.array(value, value.dtype.newbyteorder("="), order="C")
-        )  # a copy; torch needs the native byte order
+        # a copy; torch needs the native byte order
+        return torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
     return None
 
 

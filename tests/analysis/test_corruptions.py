@@ -98,9 +98,8 @@ def test_colours_are_changed_as_hue_saturation_and_value_say():
     image = np.array([[[100, 50, 0], [80, 80, 80], [0, 0, 0]]], np.uint8)
     rng = np.random.default_rng(0)
     bright = corrupt(image, "brightness", 1, rng)
-    assert bright.tolist() == [
-        [[125, 62, 0], [105, 105, 105], [25, 25, 25]]
-    ]  # the value grows by 0.1 * 255 = 25.5
+    # the value grows by 0.1 * 255 = 25.5
+    assert bright.tolist() == [[[125, 62, 0], [105, 105, 105], [25, 25, 25]]]
     pale = corrupt(image, "saturate", 2, rng)
     assert pale.tolist() == [[[100, 95, 90], [80, 80, 80], [0, 0, 0]]]
     red = corrupt(image, "saturate", 4, rng)  # saturation * 5 + 0.1: what is grey becomes reddish

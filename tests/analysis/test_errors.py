@@ -229,9 +229,8 @@ def test_tide_tells_the_kinds_of_errors_apart() -> None:
     got = tide(one_image(ScoredImage("k", 1000, 1000, truth, found)))
     assert got["counts"] == {"Cls": 1, "Loc": 1, "Both": 1, "Dupe": 1, "Bkg": 1, "Miss": 2}
     assert sum(got["shares"].values()) == pytest.approx(1)
-    assert got["ap"] == pytest.approx(
-        (26 / 101 + 0) / 2
-    )  # class a: 1 of 4 found, at the recalls 0 to 0.25; class b: nothing
+    # class a: 1 of 4 found, at the recalls 0 to 0.25; class b: nothing
+    assert got["ap"] == pytest.approx((26 / 101 + 0) / 2)
 
 
 THEIRS = {

@@ -95,9 +95,8 @@ def test_as_mmdetection_has_it_empty_images_take_part(tmp_path: Path) -> None:
     assert [rows[image.key]["score"] for image in IMAGES] == pytest.approx(
         np.nan_to_num(image_scores(IMAGES, crowd_counts=True)).tolist(), abs=1e-6
     )
-    assert (
-        len(names(out, "bad")) == len(names(out, "good")) == 7
-    )  # half of the images, none of them twice
+    # half of the images, none of them twice
+    assert len(names(out, "bad")) == len(names(out, "good")) == 7
     empty = [image.key for image in IMAGES if not len(image.ground_truth)]
     assert empty
     assert all(

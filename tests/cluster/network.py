@@ -226,9 +226,8 @@ class Network:
             check=True,
         )
         (self.folder / "hosts").write_text("127.0.0.1 localhost\n")
-        (self.folder / "resolv.conf").write_text(
-            "nameserver 127.0.0.1\n"
-        )  # refuses at once; an unreachable one costs 10 s
+        # refuses at once; an unreachable one costs 10 s
+        (self.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
         # Without its own hardware address a bridge uses the lowest one of its hosts, and is
         # unreachable when that host dies.
         hardware = "02:00:" + ":".join(f"{int(number):02x}" for number in self.address.split("."))

@@ -69,9 +69,8 @@ class LocalRay:
         for process in self.processes:
             process.kill()
             process.wait()
-        for path in Path("/proc").glob(
-            "[0-9]*/cmdline"
-        ):  # Ray starts some of its processes in their own process groups
+        # Ray starts some of its processes in their own process groups
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 if (
                     str(self.folder).encode() + b"/" in path.read_bytes()

@@ -63,9 +63,8 @@ def test_a_notice_drains_the_node_with_the_time_that_is_left(cloud, fake_ray, tm
     calls = fake_ray.parent / "calls"
     with metadata_service(cloud) as (url, service):
         process = watcher(cloud, url, tmp_path, "--node-id", "abc", path=fake_ray)
-        for _ in range(
-            1 if cloud == "gcp" else 4
-        ):  # polls without a notice; gcp answers when the value changes
+        # polls without a notice; gcp answers when the value changes
+        for _ in range(1 if cloud == "gcp" else 4):
             assert service.asked.acquire(timeout=WAIT_S)
         assert not calls.exists()
         service.noticed.set()

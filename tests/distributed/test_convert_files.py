@@ -262,9 +262,8 @@ def test_bccd_as_coco_is_what_its_authors_made(shared_data: Path, tmp_path: Path
             json.loads(path.read_text())
             for path in (tmp_path / f"{split}.json", root / "coco" / f"instances_{split}.json")
         )
-        larger = [
-            entry for entry in entries(ours) if entry[2][2:] != [1, 1]
-        ]  # its authors left out objects of a single pixel
+        # its authors left out objects of a single pixel
+        larger = [entry for entry in entries(ours) if entry[2][2:] != [1, 1]]
         assert larger == entries(theirs)
 
 

@@ -42,9 +42,10 @@ def test_a_run_grows_and_shrinks_with_its_cluster(tmp_path):
 
 @pytest.mark.slow
 def test_tasks_leave_machines_with_gpus_alone_while_there_are_others(tmp_path):
+    # of a raylet
     said = [
         line
         for line in run("tests.distributed.placing_run", tmp_path).splitlines()
         if not line.startswith(" ")
-    ]  # of a raylet
+    ]
     assert said == ["1000 plain", "lost", "1000 either"]

@@ -151,9 +151,8 @@ def test_only_this_machine_reaches_what_serve_opens(server: Server) -> None:
     """
     haproxy: list[tuple[str, int]] = []
     give_up = time.monotonic() + 60
-    while (
-        not haproxy and time.monotonic() < give_up
-    ):  # the list may contain a process that was just replaced and has ended
+    # the list may contain a process that was just replaced and has ended
+    while not haproxy and time.monotonic() < give_up:
         found = ports(psutil.Process(server.process.pid))
         haproxy = [
             address

@@ -214,10 +214,11 @@ def test_a_relative_output_is_refused_in_words(cluster):
 
 
 def test_a_training_runs_unchanged(cluster, tmp_path):
+    # the first is cut into two shards, each a Ray task
     for split, num in (
         ("train", "1001"),
         ("val", "8"),
-    ):  # the first is cut into two shards, each a Ray task
+    ):
         to = ("--to", str(tmp_path / split))
         done = cluster.submit(
             "python",

@@ -111,9 +111,8 @@ def test_mistake_inside_a_worker_is_one_sentence_and_not_repeated(
 def test_workers_that_find_no_room_are_told_what_there_is(ray_session, make_config, monkeypatch):
     from mtl_ray.distributed import train as module
 
-    monkeypatch.setattr(
-        module, "PATIENCE_S", 1.0
-    )  # how long machines may take to join: this Ray is not private
+    # how long machines may take to join: this Ray is not private
+    monkeypatch.setattr(module, "PATIENCE_S", 1.0)
     with pytest.raises(ValueError, match=r"3 workers ask for CPU=2 each; the machines have CPU=2"):
         module.train(make_config("runtime.workers=3", "runtime.cpus_per_worker=2"))
     with pytest.raises(ValueError, match="GPU=1 each; the machines have CPU=2, GPU=0"):

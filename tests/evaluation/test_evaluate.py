@@ -94,9 +94,8 @@ def test_predictions_measured_again_give_the_same_figures(
     } <= report.keys()
     assert not any(name.startswith("auxiliary") for name in report)
     assert report["facts"]["samples"] == COUNT
-    assert all(
-        0.1 < report[name] < 0.98 for name in ("boxes/mAP", "semantic/mIoU", "labels/top1")
-    )  # not equal for want of figures
+    # not equal for want of figures
+    assert all(0.1 < report[name] < 0.98 for name in ("boxes/mAP", "semantic/mIoU", "labels/top1"))
     assert list(report["per_class"]["semantic"]) == ["sky", "road", "tree"]
     again = run(tmp_path / "b", str(tmp_path / "a" / "predictions.arrow"), "--data", split)
     assert figures(again) == pytest.approx(figures(report), abs=1e-12, nan_ok=True)
@@ -129,9 +128,8 @@ def test_perfect_results_are_perfect_although_ids_start_at_zero(coco: str, tmp_p
     (tmp_path / "dt.json").write_text(json.dumps(results))
     report = run(tmp_path / "out", str(tmp_path / "dt.json"), "--data", coco)
     assert report["boxes/mAP"] == pytest.approx(1.0)
-    assert (
-        reference(coco, str(tmp_path / "dt.json"), from_one=False)[0] < 0.99
-    )  # what the reference makes of an id 0
+    # what the reference makes of an id 0
+    assert reference(coco, str(tmp_path / "dt.json"), from_one=False)[0] < 0.99
 
 
 def test_a_split_and_its_annotation_file_agree(
@@ -309,9 +307,8 @@ def test_real_masks_have_the_figures_of_pycocotools(shared_data: Path, tmp_path:
             )
     (tmp_path / "polygons.json").write_text(json.dumps(entries))
     report = run(tmp_path / "out", str(tmp_path / "polygons.json"), "--data", str(truth))
-    rewritten = str(
-        tmp_path / "out" / "boxes.coco.json"
-    )  # with run lengths, which pycocotools wants
+    # with run lengths, which pycocotools wants
+    rewritten = str(tmp_path / "out" / "boxes.coco.json")
     names = [f"segm_{name}" for name in STATS]
     assert [report[f"boxes/{name}"] for name in names] == pytest.approx(
         reference(str(truth), rewritten, "segm"), abs=1e-9

@@ -304,9 +304,10 @@ def test_a_graph_that_takes_the_whole_canvas_for_image_is_no_bundle(
         return forward(graph, image, valid_hw, exporting=exporting)
 
     monkeypatch.setattr(ExportGraph, "forward", whole)
+    # all but the strips fill it
     samples = [
         (sample, np.resize(image, (96, 128, 3))) for sample, image in generate_samples(IMAGE, 3)
-    ]  # all but the strips fill it
+    ]
     with pytest.raises(ParityError, match="max_score"):
         write_bundle(
             with_reading_head(predictor),

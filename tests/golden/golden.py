@@ -184,9 +184,10 @@ def write_files(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    # so that no path of this machine is in the files
     with (
         tempfile.TemporaryDirectory() as scratch,
         contextlib.chdir(scratch),
-    ):  # so that no path of this machine is in the files
+    ):
         VALUES.write_text(json.dumps(measure(Path()), indent=1) + "\n")
         write_files(Path())

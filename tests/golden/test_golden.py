@@ -43,9 +43,8 @@ def close(found: Any, written: Any) -> bool:
 def test_a_training_is_what_it_was(case: str, folder: Path) -> None:
     found, written = train(case, folder), WRITTEN["trainings"][case]
     if machine() == WRITTEN["machine"]:
-        assert json.dumps(found) == json.dumps(
-            written
-        )  # as texts, because NaN is not equal to itself
+        # as texts, because NaN is not equal to itself
+        assert json.dumps(found) == json.dumps(written)
     else:
         assert close(found["losses"], written["losses"])
 

@@ -105,9 +105,8 @@ def test_many_faults_and_not_one_bad_sample(
     cache: Path, uri: str, proxy: FlakyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_module, "WHOLE_SHARD_BYTES", 0)
-    monkeypatch.setenv(
-        LIMIT_VARIABLE, "3000"
-    )  # nearly nothing stays, so nearly every read is a request
+    # nearly nothing stays, so nearly every read is a request
+    monkeypatch.setenv(LIMIT_VARIABLE, "3000")
     random = np.random.default_rng(0)
     split = open_split(uri)
     split_rows = [

@@ -51,9 +51,8 @@ def test_bccd(
         assert sample.instances is not None
         assert other[key].instances is not None
         boxes = sample.instances.boxes_xyxy
-        larger = boxes[
-            (boxes[:, 2:] - boxes[:, :2]).max(axis=1) > 1
-        ]  # its makers left objects of a single pixel out of the COCO file
+        # its makers left objects of a single pixel out of the COCO file
+        larger = boxes[(boxes[:, 2:] - boxes[:, :2]).max(axis=1) > 1]
         assert np.array_equal(
             np.sort(larger, axis=0), np.sort(other[key].instances.boxes_xyxy, axis=0)
         )  # type: ignore[union-attr]

@@ -217,9 +217,8 @@ def test_yolo_path_in_the_description(tmp_path: Path, make_image: MakeImage, wit
 
 def test_yolo_keypoints_are_refused(tmp_path: Path, make_image: MakeImage) -> None:
     make_image(tmp_path / "images" / "train" / "a.jpg")
-    write(
-        tmp_path / "labels" / "train" / "a.txt", "0 " + " ".join(["0.5"] * 16)
-    )  # a box and 4 keypoints, or 8 corners
+    # a box and 4 keypoints, or 8 corners
+    write(tmp_path / "labels" / "train" / "a.txt", "0 " + " ".join(["0.5"] * 16))
     write(tmp_path / "data.yaml", "train: images/train", "names: [thing]", "kpt_shape: [4, 3]")
     with pytest.raises(ValueError, match="kpt_shape"):
         open_source(Yolo(root=str(tmp_path), split="train"))

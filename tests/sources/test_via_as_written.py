@@ -108,9 +108,8 @@ def test_nothing_outside_the_root_is_opened(tmp_path: Path, make_image: MakeImag
     write(tmp_path / "set" / "via.json", {name: entry(name, region(RECT)) for name in names})
     samples, skipped, _ = read_all(Via(root=str(tmp_path / "set"), split="train"))
     assert samples.keys() == {"a.jpg"}
-    assert (
-        len(said(skipped)["the path leaves the image root"]) == 5 - 1
-    )  # two of them are the same path
+    # two of them are the same path
+    assert len(said(skipped)["the path leaves the image root"]) == 5 - 1
     assert said(skipped)["an image that is already listed"] == ["via.json"]
 
 

@@ -189,9 +189,8 @@ def test_yolo_polygons(tmp_path: Path) -> None:
     assert one.masks is not None
     assert other.masks is not None
     assert (one.masks[0], one.masks[2]) == (other.masks[0], other.masks[2])
-    assert (
-        np.abs(one.boxes_xyxy[1] - other.boxes_xyxy[1]).max() < 1e-5
-    )  # it has no mask: its box is a polygon, too
+    # it has no mask: its box is a polygon, too
+    assert np.abs(one.boxes_xyxy[1] - other.boxes_xyxy[1]).max() < 1e-5
     assert all(
         len(line.split()) >= 7
         for line in (tmp_path / "labels" / "train" / "a.txt").read_text().splitlines()

@@ -75,9 +75,8 @@ def test_one_label_an_image(seed: int) -> None:
             atol=1e-12,
         )
     exact = [average_precision_score(truth == label, scores[:, label]) for label in range(3)]
-    np.testing.assert_allclose(
-        chart.precision_recall.average, exact, atol=0.04
-    )  # what the steps of scores and of recalls may cost
+    # what the steps of scores and of recalls may cost
+    np.testing.assert_allclose(chart.precision_recall.average, exact, atol=0.04)
 
 
 def plain_curve(scores: NDArray[np.int64], truth: NDArray[np.bool_]) -> list[float]:
@@ -170,12 +169,13 @@ def test_every_object_and_every_detection_is_counted_once(seed: int) -> None:
     [
         ([LEFT, RIGHT], [0.9, 0.8], [0, 1], {(0, 0): 1, (1, 1): 1}),
         ([LEFT, RIGHT], [0.9, 0.8], [1, 1], {(0, 1): 1, (1, 1): 1}),
+        # its own class first, though another is surer
         (
             [LEFT, LEFT],
             [0.4, 0.8],
             [0, 1],
             {(0, 0): 1, (2, 1): 1, (1, 2): 1},
-        ),  # its own class first, though another is surer
+        ),
         ([LEFT, LEFT], [0.4, 0.8], [1, 1], {(0, 1): 1, (2, 1): 1, (1, 2): 1}),
         ([LEFT, RIGHT], [0.2, 0.8], [0, 1], {(0, 2): 1, (1, 1): 1}),
         ([[200.0, 0, 220, 20]], [0.9], [0], {(2, 0): 1, (0, 2): 1, (1, 2): 1}),

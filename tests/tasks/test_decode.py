@@ -64,10 +64,11 @@ def test_boxes_come_back_to_the_image_without_padding() -> None:
         "classes": np.array([1, 0, 2, 0]),
     }
     found = decode_detections(arrays, frame, RetinaNetHead())
+    # the second lies below the image
     assert found.boxes_xyxy.tolist() == [
         [40, 20, 200, 40],
         [20, 10, 40, 30],
-    ]  # the second lies below the image
+    ]
     assert found.classes.tolist() == [2, 1]
     assert found.scores.tolist() == pytest.approx([0.6, 0.4])
     assert (found.boxes_xyxy.dtype, found.scores.dtype, found.classes.dtype) == (

@@ -178,9 +178,8 @@ def test_logits_of_a_class_that_the_dataset_does_not_know_get_no_gradient(
     total(model.losses(batch)).backward()
     gradients = torch.cat(CLASS_GRADIENTS[name](model.heads[name]))  # (k, classes)
     assert not gradients[:, 1].any()
-    if (
-        objects or "anchors" not in HEADS[name]
-    ):  # YOLOv3 learns the classes of objects, not of the background
+    # YOLOv3 learns the classes of objects, not of the background
+    if objects or "anchors" not in HEADS[name]:
         assert gradients[:, 0].any()
 
 

@@ -117,9 +117,8 @@ def test_a_yolov3_box_is_the_anchor_on_the_middle_of_its_cell_where_the_network_
 @given(seed=st.integers(0, 10_000))
 def test_every_object_that_an_anchor_fits_has_a_candidate_near_its_centre(seed: int) -> None:
     anchors = torch.tensor([[[8.0, 8.0], [16.0, 16.0]], [[24.0, 24.0], [32.0, 40.0]]])
-    boxes = boxes_of(3, seed, side=20.0)[
-        None
-    ]  # all centres lie on the canvas, as those of clipped boxes do
+    # all centres lie on the canvas, as those of clipped boxes do
+    boxes = boxes_of(3, seed, side=20.0)[None]
     wanted = torch.tensor([[True, False, True]])
     place, match, positive = assign_anchors(boxes, wanted, SIZES, STRIDES, anchors)
     corners, strides = cell_corners(SIZES, STRIDES, 2, torch.device("cpu"))

@@ -133,14 +133,16 @@ def test_detections_of_an_unknown_class_are_left_out() -> None:
 def test_of_an_image_with_one_label_the_best_known_class_counts() -> None:
     metric = counted(
         LinearHead(),
+        # fox does not count: right
         (
             sample(CAT_DOG, labels=np.array([1])),
             labels(0.1, 0.3, 0.6, exclusive=True),
-        ),  # fox does not count: right
+        ),
+        # dog: wrong
         (
             sample(CAT_DOG, labels=np.array([0])),
             labels(0.1, 0.3, 0.6, exclusive=True),
-        ),  # dog: wrong
+        ),
         (sample(None, labels=np.array([1])), labels(0.1, 0.3, 0.6, exclusive=True)),  # fox: wrong
     )
     assert metric.result()["top1"] == pytest.approx(1 / 3)
@@ -161,15 +163,17 @@ def test_scores_of_unknown_classes_do_not_count_for_any_number_of_labels() -> No
         (sample(None, labels=np.array([1])), labels(0.4, 0.9, 0.1)),
     )
     table = metric.per_class()
+    # the 0.7 of the second image does not count
     assert (table["cat"]["AP"], table["cat"]["precision"]) == (
         1,
         1,
-    )  # the 0.7 of the second image does not count
+    )
     assert (table["dog"]["AP"], table["dog"]["precision"]) == (1, 0.5)
+    # nor does the 0.8 of the first
     assert (table["fox"]["AP"], table["fox"]["precision"]) == (
         1,
         1,
-    )  # nor does the 0.8 of the first
+    )
     assert metric.result()["micro_precision"] == pytest.approx(3 / 4)
     other = counted(MultilabelHead(), (sample(None, labels=np.array([2])), labels(0.1, 0.1, 0.75)))
     metric.merge(other)
@@ -185,9 +189,8 @@ def test_pixels_predicted_as_an_unknown_class_do_not_count() -> None:
     found = SemanticMap(classes=np.array([[0, 2, 1, 0]], np.uint8))
     metric = counted(FcnHead(), (sample(CAT_DOG, semantic=truth), found))
     table = metric.per_class()
-    assert table["cat"]["IoU"] == pytest.approx(
-        1 / 2
-    )  # one right, one of dog's; the pixel of fox is not there
+    # one right, one of dog's; the pixel of fox is not there
+    assert table["cat"]["IoU"] == pytest.approx(1 / 2)
     assert table["dog"]["IoU"] == pytest.approx(1 / 2)
     assert math.isnan(table["fox"]["IoU"])
     assert metric.result()["aAcc"] == pytest.approx(2 / 3)

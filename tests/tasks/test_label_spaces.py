@@ -106,9 +106,8 @@ def bundle(trained: str, config: ExperimentConfig) -> str:
     made = export(trained, f"{trained}-bundle", ExportConfig(samples=2))
     assert not made.parity.failures
     assert made.samples == config.data.val.uri[0]
-    assert {pair.head for pair in made.parity.metrics} == HEADS.keys() - {
-        "foxes"
-    }  # which this dataset does not know
+    # which this dataset does not know
+    assert {pair.head for pair in made.parity.metrics} == HEADS.keys() - {"foxes"}
     return made.uri
 
 

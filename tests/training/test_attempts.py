@@ -118,9 +118,8 @@ def test_an_attempt_that_was_overtaken_ends_and_publishes_nothing_that_counts(
     def overtaken() -> bool:
         asked.append(True)
         if len(asked) == 3:
-            while not current_checkpoints(
-                str(uri)
-            ):  # the checkpoint of step 2 is written in the background
+            # the checkpoint of step 2 is written in the background
+            while not current_checkpoints(str(uri)):
                 time.sleep(0.01)
             run(config, RunContext(should_stop=lambda: True))
         return False

@@ -246,18 +246,20 @@ def test_crowds_and_what_lies_outside_are_left_out_but_not_by_the_documented_rul
     ]
     uri = annotations(tmp_path / "a.json", boxes, n2={"iscrowd": 1}, n4={"ignore": 1})
     plain = shapes_of([uri], Canvas(width=320, height=320))
+    # half the size; the second is cut off
     assert plain.tolist() == [
         [32, 24],
         [20, 5],
         [0.25, 10],
         [10, 10],
-    ]  # half the size; the second is cut off
+    ]
     documented = documented_shapes([uri], 320, 160)
+    # each side over the longer side of the image
     assert documented.tolist() == [
         [32, 12],
         [40, 2.5],
         [50, 25],
-    ]  # each side over the longer side of the image
+    ]
 
 
 def test_a_wide_canvas_is_letterboxed_not_distorted(tmp_path):

@@ -29,9 +29,8 @@ def test_asha_keeps_the_best_third_at_each_rung_and_looks_at_rungs_only():
 def test_asha_compares_at_the_same_epoch_whatever_came_later_and_takes_the_first_report_after_a_rung():  # noqa: E501
     other = [curve(0.1, 0.9, every=0.6)]  # at 0.6 and 1.2: the value of rung 1 is 0.9
     assert asha(curve(0.5), other, grace=1, reduction=2)
-    assert not asha(
-        curve(0.5), [curve(0.1, every=0.6)], grace=1, reduction=2
-    )  # it never reached the rung
+    # it never reached the rung
+    assert not asha(curve(0.5), [curve(0.1, every=0.6)], grace=1, reduction=2)
     assert not asha(curve(0.5), [], grace=1, reduction=2)
 
 

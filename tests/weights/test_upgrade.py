@@ -62,9 +62,8 @@ def test_two_stage_as_the_original_does_it() -> None:
     got = _upgraded(TWO_STAGE, compat=True)
     assert got["roi_head.bbox_head.fc_cls.bias"] == [1, 2, 3, 0]
     assert got["roi_head.bbox_head.fc_reg.weight"] == list(range(4, 16))
-    assert got["roi_head.bbox_head.fc_reg.bias"] == list(
-        range(12)
-    )  # the last class is lost instead of the background
+    # the last class is lost instead of the background
+    assert got["roi_head.bbox_head.fc_reg.bias"] == list(range(12))
     assert got["roi_head.mask_head.conv_logits.bias"] == [0, 1, 2]
     assert got["rpn_head.rpn_cls.weight"] == [0, 1, 2]
     assert got["rpn_head.rpn_cls.bias"] == [1, 2, 0]  # rotated though its weight is not

@@ -171,9 +171,8 @@ def _stream(url: str, wanted: Wanted, part: Path, timeout_s: float, advance: Adv
             else f"has {_size(part):,} bytes"
         )
         _discard(part)
-        raise HttpGetError(
-            f"{what}: removed", final=answer.start == 0
-        )  # a part of another URL may be the cause: retry from the start
+        # a part of another URL may be the cause: retry from the start
+        raise HttpGetError(f"{what}: removed", final=answer.start == 0)
 
 
 def _known(part: Path) -> dict[str, Any]:

@@ -51,9 +51,8 @@ class Answer(AbstractContextManager["Answer"]):
         """
         while self.response is not None:
             try:
-                block = self.response.read1(
-                    _BLOCK
-                )  # available bytes, so that none are lost if the connection breaks
+                # available bytes, so that none are lost if the connection breaks
+                block = self.response.read1(_BLOCK)
             except (HTTPException, OSError) as error:
                 raise HttpGetError(
                     f"broke off: {error or type(error).__name__}", final=False

@@ -53,9 +53,8 @@ class SemanticPngWriter:
         storage.write(classes, names)
         uri = storage.join(self.target.uri, f"{self.target.split}.txt")
         if any(" " in name for pair in pairs for name in pair):
-            storage.remove(
-                uri
-            )  # a list cannot hold names with blanks; readers pair the files by name
+            # a list cannot hold names with blanks; readers pair the files by name
+            storage.remove(uri)
             return classes
         storage.write(uri, "".join(f"{image} {label}\n" for image, label in pairs).encode())
         return uri

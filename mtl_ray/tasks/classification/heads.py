@@ -48,9 +48,8 @@ class Linear(_OnPooled):
         log_p = self.logits(features).masked_fill(~known, IMPOSSIBLE).log_softmax(dim=1)
         # (B,); an image without a label has index 0 here, and no weight below
         loss = F.nll_loss(log_p, targets["present"].argmax(dim=1), reduction="none")
-        if (
-            self.smoothing
-        ):  # Szegedy et al. 2016, section 7: a share of the target goes to all classes evenly
+        # Szegedy et al. 2016, section 7: a share of the target goes to all classes evenly
+        if self.smoothing:
             share = (self.smoothing / known.sum(dim=1).clamp(min=1).double()).float()
             loss = (1 - self.smoothing) * loss - log_p.masked_fill(~known, 0).sum(dim=1) * share
         return {"class": ((loss * annotated).sum(), annotated.sum())}
@@ -71,9 +70,10 @@ class Multilabel(_OnPooled):
         Classes that the dataset of an image does not know are ignored: the image may have them.
         """
         annotated = targets["annotated"].float()
+        # (B, C)
         loss = F.binary_cross_entropy_with_logits(
             self.logits(features), targets["present"], reduction="none"
-        )  # (B, C)
+        )
         loss = loss.masked_fill(~targets["known_classes"], 0)
         return {"class": ((loss.sum(dim=1) * annotated).sum(), annotated.sum())}
 

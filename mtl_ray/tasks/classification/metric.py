@@ -59,9 +59,8 @@ class ExclusiveMetric:
 
     def merge(self, other: Self) -> None:
         """Adds the counts of ``other``."""
-        self.confusion = (
-            self.confusion + other.confusion
-        )  # a new array: what a Ray task returned cannot be written to
+        # a new array: what a Ray task returned cannot be written to
+        self.confusion = self.confusion + other.confusion
         self.in_five += other.in_five
         self.scores = self.scores + other.scores
 

@@ -83,9 +83,8 @@ def in_crowd(centres: Tensor, boxes: Tensor, crowd: Tensor) -> Tensor:
     if not crowd.is_cuda and not crowd.any():  # on a GPU this would synchronise
         return inside
     x, y = centres.t().contiguous()
-    for corners, is_crowd in zip(
-        boxes.unbind(dim=1), crowd.unbind(dim=1), strict=True
-    ):  # one object of each image: (B, 4), (B,)
+    # one object of each image: (B, 4), (B,)
+    for corners, is_crowd in zip(boxes.unbind(dim=1), crowd.unbind(dim=1), strict=True):
         left, top, right, bottom = corners[..., None].unbind(dim=1)  # each (B, 1)
         inside |= (x > left) & (y > top) & (x < right) & (y < bottom) & is_crowd[:, None]
     return inside

@@ -97,9 +97,8 @@ def select_candidates(candidates: NDArray[np.float32], rule: "Selection") -> Cho
     boxes, joint = candidates[best, :4], joint[best]
     classes, rows = np.nonzero((joint > rule.score_threshold).T)
     scores = joint[rows, classes]
-    groups = np.split(
-        np.arange(len(classes)), np.flatnonzero(np.diff(classes)) + 1
-    )  # np.nonzero gives classes in ascending order
+    # np.nonzero gives classes in ascending order
+    groups = np.split(np.arange(len(classes)), np.flatnonzero(np.diff(classes)) + 1)
     kept = [group[suppress_boxes(boxes[rows[group]], scores[group], rule)] for group in groups]
     left = np.sort(np.concatenate([np.empty(0, np.int64), *kept]))
     chosen = left[np.argsort(-scores[left], kind="stable")][: rule.max_detections]

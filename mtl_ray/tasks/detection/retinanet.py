@@ -83,9 +83,8 @@ class RetinaNet(HeadModule):
         self.box_tower = Tower(width, config.channels, config.convs, self.anchors * 4, levels)
         assert self.class_tower.output.bias is not None
         nn.init.normal_(self.class_tower.output.weight, std=0.01)
-        nn.init.constant_(
-            self.class_tower.output.bias, math.log(0.01 / 0.99)
-        )  # section 4.1, prior 0.01: objects are rare
+        # section 4.1, prior 0.01: objects are rare
+        nn.init.constant_(self.class_tower.output.bias, math.log(0.01 / 0.99))
 
     def raw(self, features: Features) -> tuple[Tensor, Tensor, Tensor]:
         """Class logits (B, N, classes), box offsets (B, N, 4), anchors (N, 4) xyxy in canvas
@@ -100,9 +99,8 @@ class RetinaNet(HeadModule):
         )
         sizes = [(level.shape[2], level.shape[3]) for level in maps]
         corners, cell = cell_corners(sizes, self.strides, self.anchors, logits.device)
-        half = (
-            self.shapes.repeat(corners.shape[0] // self.anchors, 1) * cell / 2
-        )  # (N, 2) canvas px
+        # (N, 2) canvas px
+        half = self.shapes.repeat(corners.shape[0] // self.anchors, 1) * cell / 2
         centre = corners + cell / 2  # (N, 2) x, y, canvas px
         return logits, offsets, torch.cat([centre - half, centre + half], dim=-1)
 
@@ -114,9 +112,8 @@ class RetinaNet(HeadModule):
         ``class`` is ignored for classes that the dataset of an image does not know: the image may
         show their objects.
         """
-        logits, offsets, anchors = self.raw(
-            features
-        )  # (B, N, C), (B, N, 4), (N, 4) xyxy, canvas px
+        # (B, N, C), (B, N, 4), (N, 4) xyxy, canvas px
+        logits, offsets, anchors = self.raw(features)
         wanted = targets["present"] & ~targets["crowd"] & targets["annotated"][:, None]  # (B, M)
         match, positive, negative = match_anchors(anchors, targets["boxes"], wanted)
         ignored = in_crowd(
@@ -127,13 +124,11 @@ class RetinaNet(HeadModule):
         counted = (positive | (negative & ~ignored)) & targets["annotated"][:, None]  # (B, N)
         matched_classes = targets["classes"].gather(1, match).clamp(min=0)  # (B, N)
         gt_classes = F.one_hot(matched_classes, logits.shape[2]).float() * positive[..., None]
-        class_loss = sigmoid_focal_loss(
-            logits, gt_classes, alpha=0.25, gamma=2.0
-        )  # (B, N, C); eq. 5
+        # (B, N, C); eq. 5
+        class_loss = sigmoid_focal_loss(logits, gt_classes, alpha=0.25, gamma=2.0)
         class_loss = class_loss.masked_fill(~targets["known_classes"][:, None], 0).sum(dim=2)
-        gt_boxes = targets["boxes"].gather(
-            1, match[..., None].expand(-1, -1, 4)
-        )  # (B, N, 4) xyxy, canvas px
+        # (B, N, 4) xyxy, canvas px
+        gt_boxes = targets["boxes"].gather(1, match[..., None].expand(-1, -1, 4))
         # The match of an anchor without an object may be an empty box, whose loss is NaN.
         gt_boxes = torch.where(positive[..., None], gt_boxes, anchors)
         box_loss = generalized_box_iou_loss(decode_offsets(offsets, anchors), gt_boxes)  # (B, N)
@@ -226,15 +221,13 @@ def match_anchors(
         zip(boxes.unbind(dim=1), wanted.unbind(dim=1), strict=True)
     ):
         overlap = overlaps(box).masked_fill_(~is_wanted[:, None], -1.0)  # (B, N)
-        match.masked_fill_(
-            torch.gt(overlap, best, out=chosen), place
-        )  # the first object of equal overlaps
+        # the first object of equal overlaps
+        match.masked_fill_(torch.gt(overlap, best, out=chosen), place)
         torch.maximum(overlap, best, out=best)
         top = overlap.amax(dim=1, keepdim=True)  # (B, 1)
         torch.eq(overlap, top.masked_fill_(top <= 0, torch.inf), out=chosen)
-        forced_match.masked_fill_(
-            torch.gt(chosen, forced, out=new), place
-        )  # chosen and not yet forced
+        # chosen and not yet forced
+        forced_match.masked_fill_(torch.gt(chosen, forced, out=new), place)
         forced.logical_or_(chosen)
     positive = (best >= high) | forced
     return AnchorMatches(

@@ -56,9 +56,8 @@ class SemanticMetric:
 
     def merge(self, other: Self) -> None:
         """Adds the pixels of ``other``."""
-        self.counts = (
-            self.counts + other.counts
-        )  # a new array: what a Ray task returned cannot be written to
+        # a new array: what a Ray task returned cannot be written to
+        self.counts = self.counts + other.counts
 
     def result(self) -> Mapping[str, float]:
         """mIoU, mAcc, mDice: means over classes; aAcc: the share of correct pixels."""
@@ -113,9 +112,8 @@ class SemanticMetric:
 def pixel_confusion(gt: NDArray[np.uint8], pred: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(256, 256) int64 counts of (annotated, predicted) of two maps of the same size."""
     counts = np.zeros((256, 256), np.int64)
-    rows = max(
-        1, 2**24 // max(1, gt.shape[1])
-    )  # calcHist counts in float32, which is exact below 2^24 only
+    # calcHist counts in float32, which is exact below 2^24 only
+    rows = max(1, 2**24 // max(1, gt.shape[1]))
     for start in range(0, gt.shape[0], rows):
         pair = [gt[start : start + rows], pred[start : start + rows]]
         counts += cv2.calcHist(pair, [0, 1], None, [256, 256], [0, 256, 0, 256]).astype(np.int64)
