@@ -69,7 +69,7 @@ class ModelConfig:
     necks: dict[str, NeckConfig] = Field(default_factory=dict)
     """What is built on the backbone, in this order; each adds features."""
     heads: dict[str, HeadConfig]
-    """By name; metrics and answers are found under these names. Empty only for a method that
+    """By name; metrics and responses use these names. Empty only for a method that
     learns without heads.
     """
     mean: tuple[float, ...] = Field(default=(123.675, 116.28, 103.53), min_length=1)
@@ -110,7 +110,7 @@ class ExperimentConfig:
     export: ExportConfig = Field(default_factory=ExportConfig)
     serve: ServeConfig = Field(default_factory=ServeConfig)
     tune: TuneConfig | None = None
-    """Of ``jobs.tune``; a training takes no notice of it."""
+    """Of ``jobs.tune``; a training ignores it."""
 
     def __post_init__(self) -> None:
         if self.method.needs_heads and not self.model.heads:
@@ -138,7 +138,7 @@ def parse_experiment(text: str, source: str) -> ExperimentConfig:
 
 
 def experiment_type(tree: Node) -> type[ExperimentConfig]:
-    """The class that a config is to be made of: with what its plugins and the installed ones add.
+    """The class of a config: with what the plugins that it names and the installed ones add.
 
     Raises:
         ValueError: if a plugin cannot be loaded.

@@ -14,14 +14,17 @@ from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.annotations.labels import LABELS
 from mtl_ray.annotations.semantic import SEMANTIC
 from mtl_ray.columns import ColumnType
-from mtl_ray.inputs.image import IMAGE
+from mtl_ray.config.fields import members
+from mtl_ray.inputs.image import CanvasConfig
 from mtl_ray.inputs.input import Input
 from mtl_ray.plugin import load_plugins
 
 ANNOTATIONS: tuple[AnnotationKind[Any, Any], ...] = (LABELS, INSTANCES, SEMANTIC)
 """The built-in kinds of annotation."""
-INPUTS: tuple[Input[Any, Any, Any, Any], ...] = (IMAGE,)
-"""The built-in inputs."""
+INPUTS: tuple[Input[Any, Any, Any, Any], ...] = tuple(
+    canvas.input for canvas in members(CanvasConfig)
+)
+"""The built-in inputs: those of the canvases that a config may have."""
 KEY = "key"
 MAX_COLUMNS = 500
 

@@ -36,7 +36,7 @@ class Plugin:
     Attributes:
         annotations: kinds of annotation (``annotations/annotation.py``).
         inputs: config classes of ``data.canvas`` (``inputs/input.py``).
-        sources: config classes of raw datasets (``sources/config.py``).
+        sources: config classes of raw datasets (``sources/source.py``).
         backbones: config classes of ``model.backbone`` (``models/config.py``).
         necks: config classes of an entry of ``model.necks``.
         heads: config classes of an entry of ``model.heads``, which name their task

@@ -170,8 +170,8 @@ def _grown(kind: Any, additions: Mapping[str, tuple[Any, ...]], plugins: tuple[s
 
 
 def _union(slot: str, built_in: Any, added: tuple[Any, ...], plugins: tuple[str, ...]) -> Any:
-    """The built-in members of a slot and those of plugins, told apart by ``type``; the first is
-    meant where there is none.
+    """The built-in members of a slot and those of plugins, told apart by ``type``. A mapping
+    without a ``type`` is the built-in member if there is only one, as it is without plugins.
     """
     kinds = tuple(dict.fromkeys((*members(built_in), *added)))
     by_tag: dict[str, Any] = {}
@@ -183,17 +183,16 @@ def _union(slot: str, built_in: Any, added: tuple[Any, ...], plugins: tuple[str,
                 "rename one"
             )
         by_tag[name] = kind
-    first = next(iter(by_tag))
+    default = next(iter(by_tag)) if len(members(built_in)) == 1 else None
 
-    def told_apart(value: Any) -> str:
-        return str(
-            value.get("type", first)
-            if isinstance(value, Mapping)
-            else getattr(value, "type", first)
-        )
+    def type_of(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return value.get("type", default)
+        return getattr(value, "type", default)
 
     parts = tuple(Annotated[_extended(kind, plugins), Tag(name)] for name, kind in by_tag.items())
-    return Annotated[Union[parts], Discriminator(told_apart), DefaultType(first)]  # noqa: UP007
+    marks = (Discriminator(type_of), *((DefaultType(default),) if default is not None else ()))
+    return Annotated[(Union[parts], *marks)]  # noqa: UP007
 
 
 def _where(kind: Any) -> str:

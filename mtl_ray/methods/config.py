@@ -23,11 +23,8 @@ class SupervisedConfig:
         return Supervised(setup.model)
 
 
-METHODS: tuple[type[AnyMethod], ...] = (SupervisedConfig,)
-"""The config of every method."""
-
 if TYPE_CHECKING:
     MethodConfig = AnyMethod
 else:
     MethodConfig = Annotated[SupervisedConfig, Slot("methods")]
-    """One of ``METHODS``, told apart by ``type``."""
+    """The type of the section ``method``: the union of all methods, told apart by ``type``."""

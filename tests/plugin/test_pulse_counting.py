@@ -285,3 +285,16 @@ def test_two_parts_of_one_name_are_refused(converted: Workplace, tmp_path: Path)
     )
     said = place.run("jobs.train", "config.yaml", "plugins=[clash]", "runtime.name=clash", status=2)
     assert "conv1d" in said or "labels" in said
+
+
+def test_a_plugin_changes_nothing_for_other_configs(trained: Workplace, tmp_path: Path) -> None:
+    """A mapping without a type means what it means without plugins, and is refused where it is."""
+    (tmp_path / "a.yaml").write_text(CONFIG.replace("{type: count}", "{levels: [S2]}"))
+    for named in ("plugins=[pulse_counting]", "plugins=[]"):
+        said = trained.run("jobs.train", str(tmp_path / "a.yaml"), named, status=2)
+        assert "model.heads.pulses needs a type: one of yolov3" in said
+    (tmp_path / "b.yaml").write_text(
+        CONFIG.replace("{type: conv1d, width: 16}", "{name: resnet10t}")
+    )
+    said = trained.run("mtl_ray.training", str(tmp_path / "b.yaml"), "runtime.name=b", status=2)
+    assert "head 'pulses' reads S2, but the trunk gives C3, C4, C5" in said

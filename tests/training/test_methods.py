@@ -18,7 +18,7 @@ from mtl_ray.config.tree import merge
 from mtl_ray.config.validate import validate
 from mtl_ray.experiment import ExperimentConfig, read_experiment
 from mtl_ray.inference.checkpoint import open_checkpoint
-from mtl_ray.methods.config import METHODS, SupervisedConfig
+from mtl_ray.methods.config import SupervisedConfig
 from mtl_ray.samples import Vocabulary
 from mtl_ray.training import checkpoint
 from mtl_ray.training.config import AdamW
@@ -216,7 +216,6 @@ def test_parameters_that_would_share_a_name_with_the_model_are_refused() -> None
 def test_supervised_is_the_default_and_leaves_the_identity_of_a_run(
     make_config: MakeConfig,
 ) -> None:
-    assert (SupervisedConfig,) == METHODS
     config = make_config()
     assert config.method == SupervisedConfig()
     assert config_hash(make_config("method.type=supervised")) == config_hash(config)
