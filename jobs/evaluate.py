@@ -11,10 +11,7 @@ from mtl_ray.inference.endpoint import read_api_key
 from mtl_ray.inputs.image_header import MAX_PIXELS
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes report.json and the predictions, prints the figures; 1 if there are more invalid
-    samples than allowed.
-    """
+def _parser() -> argparse.ArgumentParser:
     example = "example: python -m jobs.evaluate runs/bccd --data shards/bccd/val --out results/bccd"
     parser = argparse.ArgumentParser(
         prog="python -m jobs.evaluate", description=__doc__, epilog=example
@@ -51,7 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--api-key-env", help="environment variable with the API key of the endpoint"
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes report.json and the predictions, prints the figures; 1 if there are more invalid
+    samples than allowed.
+    """
+    args = _parser().parse_args(argv)
     out = absolute_output("--out", args.out)
     request = EvaluationRequest(
         target=args.target,

@@ -14,10 +14,7 @@ EXAMPLE = r"""examples:
   python -m jobs.split scans.json --to parts --parts train=0.7 val=0.3 --groups patients.csv"""  # noqa: E501
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parses ``D --to DIR --parts NAME=SHARE...``, splits, and prints each part's share of each
-    class.
-    """
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.split",
         description=__doc__,
@@ -64,7 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="keep identical images of a split together (yes)",
     )
     parser.add_argument("--workers", type=int, help="tasks at a time; 1 runs in this process")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses ``D --to DIR --parts NAME=SHARE...``, splits, and prints each part's share of each
+    class.
+    """
+    args = _parser().parse_args(argv)
     options = SplitOptions(
         shares=_shares(args.parts),
         seed=args.seed,

@@ -14,10 +14,9 @@ EXAMPLES = """examples:
   python -m jobs.analyze complexity mtl_ray.analysis.published:retinanet_r50_fpn --shape 1280 800 --rule mmcv"""  # noqa: E501
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the figures, and writes them."""
+def _parser() -> argparse.ArgumentParser:
     from mtl_ray.analysis.complexity import Rule
-    from mtl_ray.analysis.complexity_report import Modality, complexity_report
+    from mtl_ray.analysis.complexity_report import Modality
 
     parser = argparse.ArgumentParser(
         prog="python -m jobs.analyze complexity",
@@ -76,10 +75,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--json", metavar="FILE", help="write the figures of all modules there (path or URI)"
     )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the figures, and writes them."""
+    parser = _parser()
     args = parser.parse_args(argv)
     if args.size_divisor < 1:
         parser.error("--size-divisor must be at least 1")
     out = absolute_output("--json", args.json) if args.json else None
+
+    from mtl_ray.analysis.complexity_report import complexity_report
+
     options = {
         "rule": args.rule,
         "modality": args.modality,

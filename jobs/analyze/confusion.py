@@ -7,8 +7,7 @@ from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the counts, percentages, a table by class and a figure; prints the table."""
+def _parser() -> argparse.ArgumentParser:
     example = (
         "example: python -m jobs.analyze confusion results/bccd/predictions.arrow --data "
         "shards/bccd/val --out confusion"
@@ -50,7 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--head", help="the head, if there are several; labels and class maps have confusions too"
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the counts, percentages, a table by class and a figure; prints the table."""
+    args = _parser().parse_args(argv)
     out = absolute_output("--out", args.out)
 
     from mtl_ray.analysis.confusion import (

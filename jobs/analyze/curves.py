@@ -15,8 +15,7 @@ from mtl_ray.analysis.logs import join_logs, read_log
 from mtl_ray.distributed.outputs import absolute_output
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the figure and the CSV."""
+def _parser() -> argparse.ArgumentParser:
     example = (
         "example: python -m jobs.analyze curves runs/a runs/b --keys bbox_mAP --legend "
         "small "
@@ -88,6 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="B",
         help="of matplotlib: agg (default), cairo, svg, pdf, pgf, ...; no window is opened",
     )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the figure and the CSV."""
+    parser = _parser()
     args = parser.parse_args(argv)
     if args.interval is not None and args.interval < 1:
         parser.error("--interval must be at least 1")

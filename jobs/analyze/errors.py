@@ -9,8 +9,7 @@ from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes errors.json, errors.csv, tide.json and figures, prints the means."""
+def _parser() -> argparse.ArgumentParser:
     example = (
         "example: python -m jobs.analyze errors results/bccd/boxes.coco.json --data "
         "instances_val2017.json --out errors"
@@ -57,7 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=1,
         help="Ray tasks at a time; 1 (default): this process, without Ray",
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes errors.json, errors.csv, tide.json and figures, prints the means."""
+    args = _parser().parse_args(argv)
     out = absolute_output("--out", args.out)
 
     from mtl_ray.analysis.errors import KINDS, error_curves

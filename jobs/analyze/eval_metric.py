@@ -8,8 +8,7 @@ from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.experiment import load_experiment
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints a column of metrics for each dataset, and writes them to --out."""
+def _parser() -> argparse.ArgumentParser:
     example = (
         "example: python -m jobs.analyze eval-metric results/predictions.arrow --config "
         "configs/detection/yolov3_bccd.yaml"
@@ -38,6 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--classwise", action="store_true", help="also print the figures of each class"
     )
     parser.add_argument("--out", metavar="FILE", help="file or URI for the reports in JSON")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints a column of metrics for each dataset, and writes them to --out."""
+    parser = _parser()
     args = parser.parse_args(argv)
     if args.config is None and args.data is None:
         parser.error("--config or --data is needed")

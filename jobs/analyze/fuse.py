@@ -8,9 +8,8 @@ from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the predictions, and prints the numbers of boxes."""
-    from mtl_ray.analysis.fuse import Confidence, Fusion
+def _parser() -> argparse.ArgumentParser:
+    from mtl_ray.analysis.fuse import Confidence
 
     example = (
         "example: python -m jobs.analyze fuse small.json large.pkl --data "
@@ -68,6 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=1,
         help="Ray tasks at a time; 1 (default): this process, without Ray",
     )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the predictions, and prints the numbers of boxes."""
+    parser = _parser()
     args = parser.parse_args(argv)
     weights = args.weights or [1.0] * len(args.predictions)
     if len(weights) != len(args.predictions):
@@ -76,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     out = absolute_output("--out", args.out)
 
+    from mtl_ray.analysis.fuse import Fusion
     from mtl_ray.analysis.fuse_files import fuse_files, write_fused, writer_of
     from mtl_ray.analysis.paired import PICKLES, open_pairs
     from mtl_ray.distributed.executor import open_executor

@@ -9,8 +9,7 @@ from mtl_ray import storage
 from mtl_ray.distributed.outputs import absolute_output
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the two figures, prints them with their counts."""
+def _parser() -> argparse.ArgumentParser:
     example = (
         "example: python -m jobs.analyze occlusion masks.pkl --data instances_val2017.json "
         "--out occlusion.json"
@@ -60,7 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=1,
         help="Ray tasks that compute the lists; 1 (default): without Ray",
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the two figures, prints them with their counts."""
+    args = _parser().parse_args(argv)
     out = absolute_output("--out", args.out)
     folder = None if args.lists is None else absolute_output("--lists", args.lists)
 

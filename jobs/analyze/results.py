@@ -9,8 +9,7 @@ from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes images.json, images.csv, good/ and bad/, prints the ends of the table."""
+def _parser() -> argparse.ArgumentParser:
     example = (
         "example: python -m jobs.analyze results results/bccd/predictions.arrow --data "
         "shards/bccd/val --out best_and_worst --topk 10"
@@ -55,6 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=1,
         help="Ray tasks at a time; 1 (default): this process, without Ray",
     )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes images.json, images.csv, good/ and bad/, prints the ends of the table."""
+    parser = _parser()
     args = parser.parse_args(argv)
     if args.topk < 0:
         parser.error("--topk must be at least 0")

@@ -17,10 +17,7 @@ EXAMPLE = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes robustness.json, robustness.csv and robustness.png, and prints P, mPC and rPC; 1 if
-    there are too many invalid samples.
-    """
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.analyze robustness", description=__doc__, epilog=EXAMPLE
     )
@@ -90,6 +87,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--api-key-env", help="environment variable with the API key of the endpoint"
     )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes robustness.json, robustness.csv and robustness.png, and prints P, mPC and rPC; 1 if
+    there are too many invalid samples.
+    """
+    parser = _parser()
     args = parser.parse_args(argv)
     out = absolute_output("--out", args.out)
 

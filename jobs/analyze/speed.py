@@ -13,10 +13,8 @@ from mtl_ray import storage
 from mtl_ray.distributed.outputs import absolute_output
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints a table, and writes the figures."""
-    from mtl_ray.analysis.speed import SpeedRequest, Task, measure_speed
-    from mtl_ray.inference.endpoint import read_api_key
+def _parser() -> argparse.ArgumentParser:
+    from mtl_ray.analysis.speed import SpeedRequest, Task
 
     default = {field.name: field.default for field in dataclasses.fields(SpeedRequest)}
     example = (
@@ -91,11 +89,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--api-key-env", help="environment variable with the API key of the endpoint"
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures there (path or URI)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints a table, and writes the figures."""
+    from mtl_ray.analysis.speed import SpeedRequest, measure_speed
+    from mtl_ray.inference.endpoint import read_api_key
+
+    args = _parser().parse_args(argv)
     out = absolute_output("--json", args.json) if args.json else None
-    options = {
-        name: value for name, value in vars(args).items() if name in default or name == "target"
-    }
+    fields = {field.name for field in dataclasses.fields(SpeedRequest)}
+    options = {name: value for name, value in vars(args).items() if name in fields}
     report = measure_speed(SpeedRequest(**options, api_key=read_api_key(args.api_key_env)))
     print(report.to_text())
     if out is not None:

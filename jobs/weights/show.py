@@ -7,8 +7,7 @@ from pathlib import Path
 from jobs.run import run
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints a table for each file; 1 if a file does not fill the named model."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.weights show",
         description=__doc__,
@@ -36,7 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="number of classes of a config whose data is not available",
     )
     parser.add_argument("--json", metavar="FILE", help="the same as JSON")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints a table for each file; 1 if a file does not fill the named model."""
+    args = _parser().parse_args(argv)
 
     from mtl_ray.weights.read import read_weights
     from mtl_ray.weights.show import compare_with_model, weights_table, write_tables

@@ -9,8 +9,7 @@ from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the kept tensors and prints which were removed."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.weights wash",
         description=__doc__,
@@ -39,6 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--key", metavar="KEY", help="top-level key of the weights (default: the usual ones)"
     )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the kept tensors and prints which were removed."""
+    parser = _parser()
     args = parser.parse_args(argv)
     if args.strip and not args.keep:
         parser.error("--strip removes the prefixes of --keep: --keep is needed")
