@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mtl_ray import storage
 from mtl_ray.annotations.annotation import AnnotationKind
 from mtl_ray.experiment import ExperimentConfig, drawing_task
-from mtl_ray.geometry.drawing import grid, jpeg, shrunk
+from mtl_ray.geometry.panels import grid, jpeg, shrunk
 from mtl_ray.inference.files import free_name
 from mtl_ray.inputs.image import IMAGE
 from mtl_ray.inputs.image_header import MAX_PIXELS

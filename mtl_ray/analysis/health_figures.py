@@ -18,8 +18,9 @@ from mtl_ray.analysis.health import SHAPE_OCTAVES, SIDE_OCTAVES, Health, Histogr
 from mtl_ray.analysis.health_data import HealthDataset
 from mtl_ray.analysis.health_report import HealthReport, examples, tables
 from mtl_ray.analysis.short_names import short_names
-from mtl_ray.geometry.drawing import Drawing, grid, jpeg, shrunk
+from mtl_ray.geometry.drawing import Drawing
 from mtl_ray.geometry.figures import png
+from mtl_ray.geometry.panels import grid, jpeg, shrunk
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.samples import Annotation
 

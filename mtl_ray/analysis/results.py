@@ -19,7 +19,7 @@ from mtl_ray.analysis.executor import Executor
 from mtl_ray.analysis.image_scores import image_scores
 from mtl_ray.analysis.paired import Paired
 from mtl_ray.analysis.picture_source import PictureSource
-from mtl_ray.geometry.drawing import grid, jpeg
+from mtl_ray.geometry.panels import grid, jpeg
 from mtl_ray.inference.files import free_name
 from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.tasks.detection.columns import ScoredImage

@@ -20,11 +20,7 @@ FEW_OBJECTS = 8
 """Up to this many objects all get a label; above, objects smaller than their label get a legend
 instead.
 """
-TITLE_PX = 15
-"""Text height of the titles in a grid."""
 _Rectangle = tuple[float, float, float, float]
-_PAPER = (250, 250, 250)
-_INK = (30, 30, 30)
 
 
 class Drawing:
@@ -314,90 +310,3 @@ def _hidden(place: _Rectangle, objects: NDArray[np.float64]) -> int:
 
 def _overlap(one: _Rectangle, other: _Rectangle) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def grid(
-    images: Sequence[NDArray[np.uint8]], columns: int, titles: Sequence[str] = (), gap_px: int = 8
-) -> NDArray[np.uint8]:
-    """Images in a grid with ``columns`` columns on white, centred in their cells, with titles
-    below.
-
-    Args:
-        images: (H, W, 3) uint8 RGB each, of any size.
-        columns: number of columns.
-        titles: one per image, or none.
-        gap_px: margin around each cell.
-    """
-    room = 22 if titles else 0
-    cell_h, cell_w = max(each.shape[0] for each in images), max(each.shape[1] for each in images)
-    rows = math.ceil(len(images) / columns)
-    columns = min(columns, len(images))
-    sheet = Image.new(
-        "RGB",
-        (columns * (cell_w + gap_px) + gap_px, rows * (cell_h + room + gap_px) + gap_px),
-        _PAPER,
-    )
-    draw = ImageDraw.Draw(sheet)
-    for index, each in enumerate(images):
-        top, left = (
-            gap_px + (index // columns) * (cell_h + room + gap_px),
-            gap_px + (index % columns) * (cell_w + gap_px),
-        )
-        sheet.paste(
-            Image.fromarray(each),
-            (left + (cell_w - each.shape[1]) // 2, top + (cell_h - each.shape[0]) // 2),
-        )
-        if titles:
-            title = _shortened(titles[index], cell_w)
-            draw.text(
-                (left + cell_w / 2, top + cell_h + room / 2),
-                title,
-                font=font(title, TITLE_PX),
-                fill=_INK,
-                anchor="mm",
-            )
-    return np.asarray(sheet).copy()
-
-
-def same_size(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    """Pads images (H, W, 3) to the maximum height and width, each centred."""
-    height, width = (max((each.shape[side] for each in images), default=0) for side in (0, 1))
-    sheets = [np.full((height, width, 3), _PAPER, np.uint8) for _ in images]
-    for sheet, each in zip(sheets, images, strict=True):
-        top, left = (height - each.shape[0]) // 2, (width - each.shape[1]) // 2
-        sheet[top : top + each.shape[0], left : left + each.shape[1]] = each
-    return sheets
-
-
-def shrunk(image: NDArray[np.uint8], longest_px: int) -> NDArray[np.uint8]:
-    """The image, resized if its longer side exceeds ``longest_px``."""
-    height, width = image.shape[:2]
-    if max(height, width) <= longest_px:
-        return image
-    scale = longest_px / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def pixels(file: bytes) -> NDArray[np.uint8]:
-    """Decodes an image file that this package wrote, to (H, W, 3) uint8 RGB."""
-    found = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
-    assert found is not None
-    return np.ascontiguousarray(found[:, :, ::-1])
-
-
-def jpeg(image: NDArray[np.uint8]) -> bytes:
-    """The JPEG file of an image (H, W, 3) uint8 RGB."""
-    done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
-    assert done
-    return bytes(data)
-
-
-def _shortened(text: str, width_px: int) -> str:
-    """The end of a text that is too long; file names differ more at their ends."""
-    letters = font(text, TITLE_PX)
-    if letters.getlength(text) <= width_px:
-        return text
-    while len(text) > 1 and letters.getlength("..." + text) > width_px:
-        text = text[1:]
-    return "..." + text

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.geometry.drawing import grid, jpeg
+from mtl_ray.geometry.panels import grid, jpeg
 from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inputs.image import IMAGE
 from mtl_ray.inputs.image_header import MAX_PIXELS

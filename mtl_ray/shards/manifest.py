@@ -10,20 +10,26 @@ each number, and a person can still read it.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.layout import DEFAULT, Layout
 from mtl_ray.samples import Annotation, Vocabulary
+from mtl_ray.shards.number_columns import (
+    Column,
+    Words,
+    join_numbers,
+    read_numbers,
+    read_words,
+    take,
+)
 from mtl_ray.vocabulary import vocabulary_from_json, vocabulary_to_json
 
 Encoding = Literal["arrow", "tfrecord"]
-Column = NDArray[np.int64]
 
 MANIFEST = "manifest.json"
 FORMAT = "mtl_ray split"
@@ -36,30 +42,6 @@ _MAX_NUMBER = 1 << 52
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}+"
 _NAMES = re.compile(rf"(?:{_NAME}(?: {_NAME})*+)?+")
 _HASHES = re.compile(r"(?:[0-9a-f]{64}+(?: [0-9a-f]{64}+)*+)?+")
-
-
-class Words(Sequence[str]):
-    """The words of a text with blanks between them, without an object for each."""
-
-    def __init__(self, text: str) -> None:
-        """Finds the blanks of an ASCII text."""
-        self._text = text.encode("ascii")
-        blanks = np.flatnonzero(np.frombuffer(self._text, np.uint8) == ord(" "))
-        self._starts = np.concatenate([[0], blanks + 1]) if text else np.zeros(0, np.int64)
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        start = int(self._starts[index])
-        stop = self._text.find(b" ", start)
-        return self._text[start : len(self._text) if stop < 0 else stop].decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,15 +151,15 @@ def manifest_bytes(
         "shards": {
             "name": " ".join(entry.name for entry in entries),
             "sha256": " ".join(entry.sha256 for entry in entries),
-            "rows": _join(entry.rows for entry in entries),
-            "bytes": _join(entry.bytes for entry in entries),
-            "blocks": _join(len(entry.block_rows) for entry in entries),
+            "rows": join_numbers(entry.rows for entry in entries),
+            "bytes": join_numbers(entry.bytes for entry in entries),
+            "blocks": join_numbers(len(entry.block_rows) for entry in entries),
         },
         "blocks": {
-            "offset": _join(value for entry in entries for value in entry.block_offsets),
-            "bytes": _join(value for entry in entries for value in entry.block_bytes),
-            "rows": _join(value for entry in entries for value in entry.block_rows),
-            "crc32c": _join(value for entry in entries for value in entry.block_crc32c),
+            "offset": join_numbers(value for entry in entries for value in entry.block_offsets),
+            "bytes": join_numbers(value for entry in entries for value in entry.block_bytes),
+            "rows": join_numbers(value for entry in entries for value in entry.block_rows),
+            "crc32c": join_numbers(value for entry in entries for value in entry.block_crc32c),
         },
     }
     data = json.dumps(content, indent=1).encode()
@@ -252,27 +234,27 @@ def _parse(content: Any, digest: str) -> Manifest:
         )
     if content.get("encoding") not in ("arrow", "tfrecord"):
         raise ValueError(f"its encoding {content.get('encoding')!r} is neither arrow nor tfrecord")
-    shards, blocks = _take(content, "shards", dict), _take(content, "blocks", dict)
+    shards, blocks = take(content, "shards", dict), take(content, "blocks", dict)
     layout = _layout(content)
     manifest = Manifest(
-        name=_take(content, "name", str),
+        name=take(content, "name", str),
         encoding=content["encoding"],
-        shuffled=_take(content, "shuffled", bool),
-        provenance=_take(content, "provenance", dict),
+        shuffled=take(content, "shuffled", bool),
+        provenance=take(content, "provenance", dict),
         vocabulary=_vocabulary(content, layout),
         layout=layout,
         digest=digest,
-        shard_names=_words(shards, "name", _NAMES),
-        shard_sha256=_words(shards, "sha256", _HASHES),
-        shard_rows=_numbers(shards, "rows"),
-        shard_bytes=_numbers(shards, "bytes"),
-        shard_blocks=_numbers(shards, "blocks"),
-        block_offsets=_numbers(blocks, "offset"),
-        block_bytes=_numbers(blocks, "bytes"),
-        block_rows=_numbers(blocks, "rows"),
-        block_crc32c=_numbers(blocks, "crc32c"),
+        shard_names=read_words(shards, "name", _NAMES),
+        shard_sha256=read_words(shards, "sha256", _HASHES),
+        shard_rows=read_numbers(shards, "rows"),
+        shard_bytes=read_numbers(shards, "bytes"),
+        shard_blocks=read_numbers(shards, "blocks"),
+        block_offsets=read_numbers(blocks, "offset"),
+        block_bytes=read_numbers(blocks, "bytes"),
+        block_rows=read_numbers(blocks, "rows"),
+        block_crc32c=read_numbers(blocks, "crc32c"),
     )
-    _check(manifest, _take(content, "rows", int))
+    _check(manifest, take(content, "rows", int))
     return manifest
 
 
@@ -283,14 +265,14 @@ def _layout(content: dict[str, Any]) -> Layout:
         raise ValueError("its 'plugins' are not names")
     if "columns" not in content:
         return DEFAULT
-    columns = _take(content, "columns", dict)
+    columns = take(content, "columns", dict)
     if not all(isinstance(kind, str) for kind in columns.values()):
         raise ValueError("its 'columns' are not names of types")
     return Layout.of_columns(columns, plugins)
 
 
 def _vocabulary(content: dict[str, Any], layout: Layout) -> Vocabulary:
-    vocabulary = vocabulary_from_json(_take(content, "vocabulary", dict))
+    vocabulary = vocabulary_from_json(take(content, "vocabulary", dict))
     known = {kind.name for kind in layout.annotations}
     for kinds in (vocabulary.classes, vocabulary.colours, vocabulary.category_ids):
         if unknown := [kind for kind in kinds if kind not in known]:
@@ -337,25 +319,3 @@ def _check(manifest: Manifest, rows: int) -> None:
     beyond -= manifest.block_bytes
     if beyond.size and beyond.min() < 0:
         raise ValueError("a block reaches beyond the end of its shard")
-
-
-def _join(numbers: Iterable[int]) -> str:
-    return " ".join(map(str, numbers))
-
-
-def _numbers(columns: dict[str, Any], name: str) -> Column:
-    return np.fromstring(_take(columns, name, str), dtype=np.int64, sep=" ")
-
-
-def _words(columns: dict[str, Any], name: str, pattern: re.Pattern[str]) -> Words:
-    text = _take(columns, name, str)
-    if not pattern.fullmatch(text):
-        raise ValueError(f"its {name} column holds something else than names of files or checksums")
-    return Words(text)
-
-
-def _take(content: dict[str, Any], name: str, expected: type) -> Any:
-    value = content.pop(name, None)
-    if type(value) is not expected:
-        raise ValueError(f"its {name!r} is missing or not of type {expected.__name__}")
-    return value

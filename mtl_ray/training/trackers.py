@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray import storage
-from mtl_ray.geometry.drawing import pixels
+from mtl_ray.geometry.panels import pixels
 from mtl_ray.inference.checkpoint import find_checkpoint
 
 

@@ -14,7 +14,7 @@ from mtl_ray.evaluation.measure import measure
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.evaluation.report import figures
 from mtl_ray.experiment import ExperimentConfig, predicting_heads
-from mtl_ray.geometry.drawing import grid, shrunk
+from mtl_ray.geometry.panels import grid, shrunk
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.loading.loader import BadSamplesError

@@ -11,7 +11,7 @@ from typing import Any
 from mtl_ray import storage
 from mtl_ray.artifact import MANIFEST
 from mtl_ray.experiment import ExperimentConfig, parse_experiment
-from mtl_ray.geometry.drawing import pixels
+from mtl_ray.geometry.panels import pixels
 from mtl_ray.inference.run_folder import current_checkpoints, newest_attempt
 from mtl_ray.tasks.charts import chart_of
 from mtl_ray.training import checkpoint

@@ -19,7 +19,7 @@ from mtl_ray import storage
 from mtl_ray.artifact import open_artifact
 from mtl_ray.config.validate import values_of
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.geometry.drawing import pixels, same_size
+from mtl_ray.geometry.panels import pixels, same_size
 from mtl_ray.training.trackers import EvaluationFigures, TrackerFolder
 
 Mode = Literal["online", "offline", "disabled"]
