@@ -1,6 +1,4 @@
-"""Draws boxes, masks, points and text on images, also on small ones, and places images side by
-side.
-"""
+"""Draws boxes, masks, points and text on images, also on small ones."""
 
 import math
 from collections.abc import Sequence
