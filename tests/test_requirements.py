@@ -23,7 +23,8 @@ OPTIONAL = [
     if name not in STORAGE
 ]
 PINNED = [Requirement(line) for line in (ROOT / "requirements.txt").read_text().splitlines()]
-OWN = {"mtl_ray", "jobs", "tests", "benchmarks"}
+OWN = {"mtl_ray", "jobs", "tests", "benchmarks", "pulse_counting"}
+"""The last is the plugin below `tests/plugin`."""
 
 
 def imported(*folders: str) -> set[str]:
