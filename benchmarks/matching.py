@@ -26,8 +26,8 @@ from torch.profiler import ProfilerActivity, profile
 from torchvision.ops import box_iou
 
 from mtl_ray.tasks.detection.candidates import cell_corners, in_crowd
-from mtl_ray.tasks.detection.config import RetinaNetHead
-from mtl_ray.tasks.detection.retinanet import AnchorMatches, anchor_shapes, match_anchors
+from mtl_ray.tasks.detection.dense.config import RetinaNetHead
+from mtl_ray.tasks.detection.dense.retinanet import AnchorMatches, anchor_shapes, match_anchors
 
 SIDE, BATCH, OBJECTS = 512, 16, 60
 

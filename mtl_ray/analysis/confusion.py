@@ -20,9 +20,9 @@ from mtl_ray.tasks.detection.columns import (
     object_columns,
     reaches_score,
 )
-from mtl_ray.tasks.detection.config import Selection
 from mtl_ray.tasks.detection.confusion import detection_confusion
 from mtl_ray.tasks.detection.decode import suppress_boxes
+from mtl_ray.tasks.detection.options import Selection
 from mtl_ray.tasks.head_classes import head_metric
 
 

@@ -157,6 +157,26 @@ class DenseHead(Head, Protocol):
         ...
 
 
+@runtime_checkable
+class InspectedHead(Head, Protocol):
+    """A head whose steps can be held against another program's (``jobs.analyze forward``)."""
+
+    def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
+        """The outputs before decoding, under the names that OpenMMLab's heads return them by,
+        numbered by level or decoder layer: ``cls0`` (B, A * C, H, W), ``reg0``, ``ctr0``, ...
+        """
+        ...
+
+    def target_arrays(
+        self, features: Features, targets: Mapping[str, Tensor], context: Context
+    ) -> dict[str, Tensor]:
+        """What ``losses`` compares with: ``target_labels`` int64 (B, N), C where a candidate is
+        background and -1 where it is ignored; ``target_boxes`` float32 (B, N, 4) xyxy in canvas
+        pixels; more where the head has more.
+        """
+        ...
+
+
 def unsuppressed(head: Head, features: Features, context: Context) -> dict[str, Tensor]:
     """The candidates of a dense head before suppression, or the result of ``predict`` of another
     head.

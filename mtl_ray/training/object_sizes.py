@@ -13,7 +13,7 @@ from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.inputs.frame import sides_on_canvas
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.shards.split import open_split
-from mtl_ray.tasks.detection.config import FITTING_STRIDES, AnchoredHead, anchored_head, stride_of
+from mtl_ray.tasks.detection.options import FITTING_STRIDES, AnchoredHead, anchored_head, stride_of
 
 MOST_BLOCKS, MOST_REMOTE_BLOCKS = 16, 1
 """Blocks that are read of each split, drawn by the seed; fewer in a bucket, where each must be

@@ -18,8 +18,8 @@ IMPORTS = (
     "mtl_ray.training.trainer",
     "timm",
     "mtl_ray.tasks.classification.heads",
-    "mtl_ray.tasks.detection.retinanet",
-    "mtl_ray.tasks.detection.yolov3",
+    "mtl_ray.tasks.detection.dense.retinanet",
+    "mtl_ray.tasks.detection.dense.yolov3",
     "mtl_ray.tasks.segmentation.fcn",
     "s3fs",
 )

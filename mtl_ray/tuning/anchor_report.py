@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.geometry.figures import colours_of, plain_log, png
-from mtl_ray.tasks.detection.config import FITTING_STRIDES, stride_of
+from mtl_ray.tasks.detection.options import FITTING_STRIDES, stride_of
 from mtl_ray.tuning.anchor_search import MOST_ANSWERS, FittedAnchors
 from mtl_ray.tuning.anchors import AnchorFit
 

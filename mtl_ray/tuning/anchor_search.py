@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mtl_ray.experiment import load_experiment
 from mtl_ray.inputs.image import Canvas
-from mtl_ray.tasks.detection.config import Yolov3Head
+from mtl_ray.tasks.detection.dense.config import Yolov3Head
 from mtl_ray.tuning.anchor_boxes import documented_shapes, shapes_of
 from mtl_ray.tuning.anchor_documented import documented_evolution, documented_kmeans
 from mtl_ray.tuning.anchor_points import Shapes, nearest_anchors

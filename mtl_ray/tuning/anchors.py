@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.tasks.detection.config import FITTING_STRIDES, STRIDES_OF_AN_ANCHOR, stride_of
+from mtl_ray.tasks.detection.options import FITTING_STRIDES, STRIDES_OF_AN_ANCHOR, stride_of
 from mtl_ray.tuning.anchor_climb import climb_anchors, refine_by_steps
 from mtl_ray.tuning.anchor_points import (
     CHUNK,

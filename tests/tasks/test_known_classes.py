@@ -28,8 +28,8 @@ from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.heads import Linear
-from mtl_ray.tasks.detection.config import RetinaNetHead
 from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.detection.dense.config import RetinaNetHead
 from mtl_ray.tasks.head_classes import (
     HeadClasses,
     head_metric,

@@ -27,7 +27,7 @@ from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.service import Service, describe_model
 from mtl_ray.shards.split import open_split
 from mtl_ray.shards.write import publish_manifest, shard_name, write_shard
-from mtl_ray.tasks.detection.config import RetinaNetHead
+from mtl_ray.tasks.detection.dense.config import RetinaNetHead
 from mtl_ray.training.context import RunContext
 from mtl_ray.training.trainer import run
 from tests.serving.server import running

@@ -13,8 +13,8 @@ from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.classification.task import CLASSIFICATION
-from mtl_ray.tasks.detection.config import RetinaNetHead
 from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.detection.dense.config import RetinaNetHead
 from mtl_ray.tasks.detection.task import DETECTION
 from mtl_ray.tasks.segmentation.config import FcnHead
 from mtl_ray.tasks.segmentation.decode import SemanticMap

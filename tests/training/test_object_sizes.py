@@ -11,7 +11,7 @@ import pytest
 
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.shards.split import open_split
-from mtl_ray.tasks.detection.config import RetinaNetHead, Yolov3Head
+from mtl_ray.tasks.detection.dense.config import RetinaNetHead, Yolov3Head
 from mtl_ray.training.object_sizes import MOST_BLOCKS, log_object_sizes, note, object_sizes
 from mtl_ray.tuning.anchor_boxes import shapes_of
 from tests.shards.splits import write_split

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from mtl_ray.models.head import Candidates
-from mtl_ray.tasks.detection.config import Selection
+from mtl_ray.tasks.detection.options import Selection
 
 
 def cell_corners(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from mtl_ray.tasks.detection.config import Selection
+    from mtl_ray.tasks.detection.options import Selection
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -17,7 +17,7 @@ from mtl_ray.inputs.frame import Frame
 from mtl_ray.tasks.difference import Fields
 
 if TYPE_CHECKING:
-    from mtl_ray.tasks.detection.config import Selection
+    from mtl_ray.tasks.detection.options import Selection
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

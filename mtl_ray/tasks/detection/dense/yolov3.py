@@ -16,7 +16,7 @@ from mtl_ray.tasks.detection.candidates import (
     in_crowd,
     select_detections,
 )
-from mtl_ray.tasks.detection.config import Yolov3Head
+from mtl_ray.tasks.detection.dense.config import Yolov3Head
 
 
 class Yolov3(HeadModule):

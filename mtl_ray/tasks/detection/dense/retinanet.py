@@ -17,7 +17,7 @@ from mtl_ray.tasks.detection.candidates import (
     in_crowd,
     select_detections,
 )
-from mtl_ray.tasks.detection.config import RetinaNetHead
+from mtl_ray.tasks.detection.dense.config import RetinaNetHead
 
 MAX_LOG_SCALE = math.log(1000 / 16)
 

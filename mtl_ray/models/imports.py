@@ -1,0 +1,78 @@
+"""Tensors of another program's network under the names of a part of this one.
+
+A module of a trunk or a head that can be filled from published checkpoints has the method
+``imported`` (``Importing``). Most parts have the names of the published network after a prefix, so
+that one rule is enough.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
+
+Program = Literal["openmmlab", "torchvision", "huggingface"]
+"""The program that wrote a checkpoint: OpenMMLab 2.x and 3.x, torchvision, or Hugging Face's
+transformers.
+"""
+
+
+class Imported(NamedTuple):
+    """A tensor, and the names in the file of the tensors that it is made of."""
+
+    value: Tensor
+    sources: tuple[str, ...]
+
+
+@runtime_checkable
+class Importing(Protocol):
+    """A module with parameters that other programs publish."""
+
+    def imported(self, program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
+        """The tensors of this module by its own names.
+
+        Args:
+            program: that wrote the file.
+            tensors: all tensors of the file, under its names.
+
+        Returns:
+            What the file has of this module; empty if it has nothing. The caller checks that all
+            parameters are there and have their shapes.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """One rule.
+
+    Attributes:
+        pattern: of a whole name in the file.
+        to: the name in the module, with groups as in ``re.Match.expand``.
+        change: of the value, such as another order of its rows.
+    """
+
+    pattern: str
+    to: str
+    change: Callable[[Tensor], Tensor] | None = None
+
+
+def renamed(tensors: Mapping[str, Tensor], rules: Iterable[Rename]) -> dict[str, Imported]:
+    """Applies to each tensor the first rule that matches its name; others are left out.
+
+    Raises:
+        ValueError: if two tensors of the file get the same name.
+    """
+    compiled = [(re.compile(rule.pattern), rule) for rule in rules]
+    found: dict[str, Imported] = {}
+    for name, value in tensors.items():
+        for pattern, rule in compiled:
+            if match := pattern.fullmatch(name):
+                to = match.expand(rule.to)
+                if to in found:
+                    raise ValueError(f"{found[to].sources[0]} and {name} are both {to}")
+                changed = value if rule.change is None else rule.change(value)
+                found[to] = Imported(changed, (name,))
+                break
+    return found
