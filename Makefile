@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 /usr/bin/python3; do \
 	"$$p" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 
-.PHONY: help setup demo test test-cluster slow lint format clean
+.PHONY: help setup demo test test-jobs test-cluster slow lint format clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -26,8 +26,11 @@ $(STAMP): requirements.txt pyproject.toml
 demo: $(STAMP)   ## generate a data set, train three heads on two Ray workers, measure, export, check, serve (three to six minutes on 2 cores)
 	$(BIN)/python -m jobs.pipeline configs/pipelines/demo.yaml
 
-test: $(STAMP)   ## the tests but the slow ones and those of clusters (7 to 14 minutes on 2 cores)
-	$(BIN)/python -m pytest -q -m "not slow and not cluster" -n 2 --dist loadfile --no-loadscope-reorder --durations=12
+test: $(STAMP)   ## the tests but the slow ones, those of whole jobs and those of clusters (at most 15 minutes on 2 cores)
+	$(BIN)/python -m pytest -q -m "not slow and not jobs and not cluster" -n 2 --dist loadfile --no-loadscope-reorder --durations=12
+
+test-jobs: $(STAMP) ## whole jobs on a Ray of their own: the commands of the README and docs, kills, job submission, searches
+	$(BIN)/python -m pytest -q -m "jobs and not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=12
 
 test-cluster: $(STAMP) ## several hosts in network namespaces, some of them dying (root and iproute2; skipped with a reason elsewhere)
 	$(BIN)/python -m pytest -q -m cluster

@@ -26,6 +26,7 @@ NOT_COPIED = (*LEFT, ".git", ".venv", "__pycache__", "*.egg-info", ".*_cache", "
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 QUICK = re.findall(r"add `(schedule\.\S+)`", README)
+pytestmark = pytest.mark.jobs
 
 
 def write_voc(root: Path, number: int) -> None:

@@ -16,6 +16,8 @@ from tests.training.tiny import values, write_split
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120
+pytestmark = pytest.mark.jobs
+
 """A test fails after this time without progress."""
 
 

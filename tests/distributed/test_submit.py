@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.jobs
+
 NOT_SENT = (
     ".git",
     ".venv",

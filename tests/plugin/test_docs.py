@@ -10,6 +10,7 @@ from mtl_ray.plugin import Plugin
 from tests.plugin.conftest import ROOT, Workplace
 
 PAGE = (ROOT / "docs" / "plugins.md").read_text()
+pytestmark = pytest.mark.jobs
 
 
 @pytest.fixture(scope="module")

@@ -146,6 +146,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(trained: Workplace) -> No
     assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.jobs
 def test_on_ray_and_over_http(trained: Workplace) -> None:
     trained.run(
         "jobs.train",

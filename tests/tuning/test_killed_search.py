@@ -8,10 +8,14 @@ import textwrap
 import time
 from pathlib import Path
 
+import pytest
+
 from mtl_ray.tuning.record import Records
 from tests.tuning.searches import LR, text_of
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.jobs
+
 PROGRAM = """
     import sys, time
     from pathlib import Path

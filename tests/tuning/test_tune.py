@@ -159,6 +159,7 @@ def test_several_objectives_give_the_trials_that_none_beats(ray_session, splits,
     )
 
 
+@pytest.mark.jobs
 def test_real_trials_are_ordinary_runs_with_anchors_of_their_own_canvas_and_costs(
     ray_session, splits, tmp_path
 ):
