@@ -188,20 +188,20 @@ class ChannelMapper(Neck):
 
     def imported(self, program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
         """See ``Importing``."""
-        if program == "openmmlab":
-            rule = r"neck\.((?:convs|extra_convs)\.\d+\.(?:conv|gn)\..*)"
-            return renamed(tensors, [Rename(rule, r"\1")])
-        if program == "torchvision":
-            return {}
         levels = [f"convs.{i}" for i in range(len(self.convs))]
         levels += [f"extra_convs.{i}" for i in range(len(self.extra_convs))]
         return renamed(
             tensors,
-            [Rename(r"model\.input_projection\.(.*)", r"convs.0.conv.\1")]
-            + [
-                Rename(rf"model\.input_proj\.{n}\.{i}\.(.*)", rf"{level}.{part}.\1")
-                for n, level in enumerate(levels)
-                for i, part in enumerate(("conv", "gn"))
+            [
+                Rename(r"neck\.((?:convs|extra_convs)\.\d+\.(?:conv|gn)\..*)", r"\1"),
+                # DETR's authors and Hugging Face
+                Rename(r"input_proj\.(weight|bias)", r"convs.0.conv.\1"),
+                Rename(r"model\.input_projection\.(.*)", r"convs.0.conv.\1"),
+                *(
+                    Rename(rf"(?:model\.)?input_proj\.{n}\.{i}\.(.*)", rf"{level}.{part}.\1")
+                    for n, level in enumerate(levels)
+                    for i, part in enumerate(("conv", "gn"))
+                ),
             ],
         )
 

@@ -205,7 +205,7 @@ _PLAIN = r"((?:conv1|bn1|layer\d)\..*)"
 _HUGGINGFACE = r"(?:model\.)*backbone\.(?:conv_encoder\.)?(?:model\.)?(?:_backbone\.)?"
 _RULES: Mapping[Program, tuple[Rename, ...]] = {
     "openmmlab": (
-        Rename(rf"backbone\.{_PLAIN}", r"\1"),
+        Rename(rf"backbone\.(?:0\.body\.)?{_PLAIN}", r"\1"),  # 0.body: DETR's authors
         Rename(r"backbone\.stem\.7\.(.*)", r"bn1.\1"),
         Rename(r"backbone\.stem\.(.*)", r"conv1.\1"),
     ),
