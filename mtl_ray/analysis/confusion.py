@@ -21,8 +21,8 @@ from mtl_ray.tasks.detection.columns import (
     reaches_score,
 )
 from mtl_ray.tasks.detection.confusion import detection_confusion
-from mtl_ray.tasks.detection.decode import suppress_boxes
 from mtl_ray.tasks.detection.options import Selection
+from mtl_ray.tasks.detection.selection import suppress_boxes
 from mtl_ray.tasks.head_classes import head_metric
 
 

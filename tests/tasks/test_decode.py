@@ -13,9 +13,10 @@ from mtl_ray.inputs.image import Canvas
 from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 from mtl_ray.tasks.classification.task import CLASSIFICATION
 from mtl_ray.tasks.detection.candidates import select_detections
-from mtl_ray.tasks.detection.decode import decode_detections, select_candidates
+from mtl_ray.tasks.detection.decode import decode_detections
 from mtl_ray.tasks.detection.dense.config import RetinaNetHead
 from mtl_ray.tasks.detection.options import Selection
+from mtl_ray.tasks.detection.selection import select_candidates
 from mtl_ray.tasks.segmentation.config import FcnHead
 from mtl_ray.tasks.segmentation.task import SEGMENTATION
 

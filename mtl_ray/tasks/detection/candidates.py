@@ -1,7 +1,6 @@
 """Candidates of a detection head: their cells on the feature maps, and the selection of detections.
 
-In torch the suppression is torchvision's; in an exported graph it is ONNX's NonMaxSuppression,
-which takes a batch of any size. The rest of the code is shared.
+``selection.py`` has the same selection in numpy.
 """
 
 from collections.abc import Sequence
@@ -9,10 +8,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import nms
 
 from mtl_ray.models.head import Candidates
 from mtl_ray.tasks.detection.options import Selection
+from mtl_ray.tasks.detection.suppression import Pool, Selected, best_class, suppress
 
 
 def cell_corners(
@@ -90,13 +89,30 @@ def in_crowd(centres: Tensor, boxes: Tensor, crowd: Tensor) -> Tensor:
     return inside
 
 
+def level_masks(sizes: Sequence[int], device: torch.device) -> Tensor:
+    """Which of the N candidates belong to each of L levels of these sizes, bool (L, N).
+
+    It is the entry ``levels`` of the candidates of a head whose pairs are ranked level by level.
+    """
+    level = torch.cat(
+        [torch.full((size,), i, device=device, dtype=torch.int64) for i, size in enumerate(sizes)]
+    )
+    return level[None] == torch.arange(len(sizes), device=device)[:, None]
+
+
+def clip_boxes(boxes: Tensor, valid_hw: Tensor) -> Tensor:
+    """Boxes (B, N, 4) xyxy clipped to the valid part (B, 2) height, width of each canvas."""
+    limit = valid_hw.flip(1).to(boxes.dtype).repeat(1, 2)[:, None]  # (B, 1, 4) x, y, x, y
+    return boxes.clamp(min=0).minimum(limit)
+
+
 def select_detections(
     candidates: Candidates, config: Selection, exporting: bool
 ) -> dict[str, Tensor]:
     """The detections of each image, best first.
 
     Args:
-        candidates: of a head.
+        candidates: of a head; with ``levels`` (``level_masks``) if pairs are ranked by level.
         config: thresholds and limits.
         exporting: use the operator of ONNX instead of torchvision's.
 
@@ -104,68 +120,113 @@ def select_detections(
         ``boxes`` float32 (B, K, 4), ``scores`` float32 (B, K), ``classes`` int64 (B, K), K =
         ``max_detections``; unused rows are zero.
     """
-    boxes, scores = _best_candidates(candidates, config)
-    suppress = _kept_in_onnx if exporting else _kept
-    kept = scores * suppress(boxes, scores, config)  # (B, C, k), 0 where suppressed
-    count = scores.shape[2]
-    values, places = kept.flatten(1).topk(config.max_detections)  # (B, K)
-    real = values > 0
-    chosen = boxes.gather(1, (places % count)[..., None].expand(-1, -1, 4))
-    return {
-        "boxes": chosen * real[..., None],
-        "scores": values,
-        "classes": (places // count) * real,
-    }
+    found = select_indexed(candidates, config, exporting)
+    return {"boxes": found.boxes, "scores": found.scores, "classes": found.classes}
 
 
-def _best_candidates(candidates: Candidates, config: Selection) -> tuple[Tensor, Tensor]:
-    """Boxes (B, k, 4) and scores (B, C, k) of the k best candidates; scores up to the threshold are
-    0.
+def select_indexed(candidates: Candidates, config: Selection, exporting: bool) -> Selected:
+    """``select_detections``, and the index (B, K) of the candidate of each detection."""
+    if config.candidates is None:
+        pool = _all_candidates(candidates, config)
+    elif config.rank == "candidate":
+        pool = _best_candidates(candidates, config)
+    else:
+        pool = _best_pairs(candidates, config, exporting)
+    return suppress(pool, config, exporting)
+
+
+def select_pairs(
+    boxes: Tensor, scores: Tensor, classes: Tensor, count: int, config: Selection, exporting: bool
+) -> Selected:
+    """The same for pairs that have boxes of their own, as those of heads with a box for each class.
+
+    Args:
+        boxes: (B, P, 4) xyxy in canvas pixels.
+        scores: (B, P).
+        classes: int64 (B, P).
+        count: number of classes.
+        config: thresholds and limits; ``candidates`` are the most pairs of an image.
+        exporting: as in ``select_detections``.
+
+    Returns:
+        The detections; their index is that of the pair.
+    """
+    ranked = scores * (scores > config.score_threshold)
+    limit = ranked.shape[1] if config.candidates is None else config.candidates
+    k = max(limit, config.max_detections)
+    values, index = F.pad(ranked, (0, k)).topk(k)  # (B, k)
+    index = index.clamp(max=scores.shape[1] - 1)
+    own = torch.arange(count, device=boxes.device)[:, None] == classes.gather(1, index)[:, None]
+    pool = Pool(
+        boxes.gather(1, index[..., None].expand(-1, -1, 4)), values[:, None] * own, index
+    )  # scores (B, C, k)
+    return suppress(pool, config, exporting)
+
+
+def _scores(candidates: Candidates, config: Selection) -> Tensor:
+    """(B, N, C), the score of each pair."""
+    scores = candidates["scores"] * candidates["objectness"][..., None]
+    return scores if config.score == "product" else scores.sqrt()
+
+
+def _all_candidates(candidates: Candidates, config: Selection) -> Pool:
+    """All candidates, and padding for detections; scores up to the threshold are 0."""
+    scores = _scores(candidates, config)
+    ranked = scores if config.threshold_on == "score" else candidates["scores"]
+    padding = (0, 0, 0, config.max_detections)
+    scores = F.pad(scores * (ranked > config.score_threshold), padding)  # (B, N + K, C)
+    index = torch.arange(scores.shape[1], device=scores.device).expand(scores.shape[0], -1)
+    return Pool(F.pad(candidates["boxes"], padding), scores.transpose(1, 2).contiguous(), index)
+
+
+def _best_candidates(candidates: Candidates, config: Selection) -> Pool:
+    """The k best candidates; scores up to the threshold are 0.
 
     Scores are padded before ``topk``, since a graph with dynamic sizes may have fewer than k
     candidates.
     """
-    scores = candidates["scores"] * candidates["objectness"][..., None]  # (B, N, C)
+    assert config.candidates is not None
+    scores = _scores(candidates, config)  # (B, N, C)
+    ranked = scores if config.threshold_on == "score" else candidates["scores"]
     k = max(config.candidates, config.max_detections)
-    best = F.pad(scores.amax(dim=2), (0, k), value=-1.0)  # (B, N + k)
+    best = F.pad(ranked.amax(dim=2), (0, k), value=-1.0)  # (B, N + k)
     value, place = best.topk(k)
     place = place.clamp(max=scores.shape[1] - 1)
     boxes = candidates["boxes"].gather(1, place[..., None].expand(-1, -1, 4))
-    scores = scores.gather(1, place[..., None].expand(-1, -1, scores.shape[2]))
-    scores = scores * ((scores > config.score_threshold) & (value >= 0)[..., None])
-    return boxes, scores.transpose(1, 2).contiguous()
+    rows = place[..., None].expand(-1, -1, scores.shape[2])
+    real = (ranked.gather(1, rows) > config.score_threshold) & (value >= 0)[..., None]
+    scores = scores.gather(1, rows) * real
+    return Pool(boxes, scores.transpose(1, 2).contiguous(), place)
 
 
-def _kept(boxes: Tensor, scores: Tensor, config: Selection) -> Tensor:
-    """(B, C, k): 1 for each box that is not suppressed by a box of its image and class.
+def _best_pairs(candidates: Candidates, config: Selection, exporting: bool) -> Pool:
+    """The candidates of the k best pairs of each level; the scores of all other pairs are 0.
 
-    Classes are processed one by one: ``batched_nms`` shifts boxes by class, which rounds
-    coordinates, or also loops over classes.
+    The k best pairs of a level belong to the k candidates with the best classes, so that only k * C
+    pairs have to be sorted.
     """
-    kept = torch.zeros_like(scores)
-    for image, label in (scores > 0).any(dim=2).nonzero().tolist():
-        index = scores[image, label].nonzero().squeeze(1)
-        left = nms(boxes[image, index], scores[image, label, index], config.iou_threshold)
-        kept[image, label, index[left]] = 1.0
-    return kept
-
-
-def _kept_in_onnx(boxes: Tensor, scores: Tensor, config: Selection) -> Tensor:
-    """The same as ``_kept`` by ONNX's operator
-    (https://onnx.ai/onnx/operators/onnx__NonMaxSuppression.html).
-
-    It gives rows (image, class, box); their number is known at run time only, the declared shape is
-    an upper bound.
-    """
-    limit = torch.tensor([config.max_detections], dtype=torch.int64)
-    iou = torch.tensor([config.iou_threshold], dtype=torch.float32)
-    lowest = torch.tensor([config.score_threshold], dtype=torch.float32)
-    rows = torch.onnx.ops.symbolic(
-        "NonMaxSuppression",
-        (boxes, scores, limit, iou, lowest),
-        dtype=torch.int64,
-        shape=(boxes.shape[0] * config.max_detections, 3),
-        version=11,
-    )
-    ones = torch.ones_like(rows[:, 0], dtype=scores.dtype)
-    return torch.zeros_like(scores).index_put((rows[:, 0], rows[:, 1], rows[:, 2]), ones)
+    scores, boxes = _scores(candidates, config), candidates["boxes"]
+    ranked = scores if config.threshold_on == "score" else candidates["scores"]
+    ranked = ranked * (ranked > config.score_threshold)  # (B, N, C)
+    if config.best_class:
+        ranked = ranked * best_class(ranked, dim=2)
+    best = ranked.amax(dim=2)  # (B, N)
+    levels = candidates["levels"].unbind() if "levels" in candidates else (torch.ones_like(best),)
+    count, classes = scores.shape[1], scores.shape[2]
+    assert config.candidates is not None
+    most = config.candidates if exporting else min(config.candidates, count)
+    places, parts = [], []
+    for level in levels:
+        value, place = F.pad(best * level, (0, most)).topk(most)  # (B, k), 0 where there are fewer
+        place = place.clamp(max=count - 1)
+        rows = place[..., None].expand(-1, -1, classes)
+        pairs = (ranked.gather(1, rows) * (value > 0)[..., None]).flatten(1)  # (B, k * C)
+        top = pairs.topk(most)
+        kept = torch.zeros_like(pairs).scatter(1, top.indices, (top.values > 0).to(pairs.dtype))
+        places.append(place)
+        parts.append(scores.gather(1, rows) * kept.view(rows.shape))
+    index = torch.cat(places, dim=1)  # (B, L * k)
+    index = F.pad(index, (0, config.max_detections))
+    scores = F.pad(torch.cat(parts, dim=1), (0, 0, 0, config.max_detections))
+    boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
+    return Pool(boxes, scores.transpose(1, 2).contiguous(), index)

@@ -1,19 +1,13 @@
-"""From the arrays of a detection head to boxes on the original image; suppression for bundles of
-the layout ``raw``.
-"""
+"""From the arrays of a detection head to boxes on the original image."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from mtl_ray.tasks.detection.options import Selection
-
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
 from mtl_ray.inputs.frame import Frame
+from mtl_ray.tasks.detection.selection import select_candidates
 from mtl_ray.tasks.difference import Fields
 
 if TYPE_CHECKING:
@@ -49,6 +43,20 @@ class SelectingHead(Protocol):
     def select(self) -> "Selection": ...  # noqa: D102
 
 
+@runtime_checkable
+class LevelledHead(SelectingHead, Protocol):
+    """A head whose pairs of candidate and class are ranked level by level."""
+
+    def level_sizes(self, canvas_hw: tuple[int, int]) -> tuple[int, ...]:
+        """The number of candidates of each level on a canvas of (height, width) pixels."""
+        ...
+
+
+def level_sizes(head: SelectingHead, canvas_hw: tuple[int, int]) -> tuple[int, ...]:
+    """Of a head whose candidates are ranked by level, else empty."""
+    return head.level_sizes(canvas_hw) if isinstance(head, LevelledHead) else ()
+
+
 def decode_detections(arrays: Fields, frame: Frame, head: SelectingHead) -> Detections:
     """Maps boxes from the canvas to the image; padding and boxes outside of the image are left out.
 
@@ -60,8 +68,9 @@ def decode_detections(arrays: Fields, frame: Frame, head: SelectingHead) -> Dete
         head: its ``select`` has the options of the selection.
     """
     if "candidates" in arrays:
+        sizes = level_sizes(head, (frame.canvas_height, frame.canvas_width))
         boxes, scores, classes = select_candidates(
-            np.asarray(arrays["candidates"], np.float32), head.select
+            np.asarray(arrays["candidates"], np.float32), head.select, sizes
         )
     else:
         boxes, scores, classes = (
@@ -76,50 +85,3 @@ def decode_detections(arrays: Fields, frame: Frame, head: SelectingHead) -> Dete
         scores=scores[order].astype(np.float32),
         classes=classes[order].astype(np.int64),
     )
-
-
-Chosen = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
-"""Boxes (K, 4), scores (K,), classes (K,); best first."""
-
-
-def select_candidates(candidates: NDArray[np.float32], rule: "Selection") -> Chosen:
-    """Selects detections from candidates, equal to ``candidates.select_detections`` in the network.
-
-    Args:
-        candidates: (N, 5 + C) float32 as x1, y1, x2, y2, objectness, class scores; a box's score
-            for a class is the product.
-        rule: thresholds and how many to keep.
-    """
-    joint = candidates[:, 4:5] * candidates[:, 5:]
-    best = np.argsort(-joint.max(axis=1, initial=0), kind="stable")[
-        : max(rule.candidates, rule.max_detections)
-    ]
-    boxes, joint = candidates[best, :4], joint[best]
-    classes, rows = np.nonzero((joint > rule.score_threshold).T)
-    scores = joint[rows, classes]
-    # np.nonzero gives classes in ascending order
-    groups = np.split(np.arange(len(classes)), np.flatnonzero(np.diff(classes)) + 1)
-    kept = [group[suppress_boxes(boxes[rows[group]], scores[group], rule)] for group in groups]
-    left = np.sort(np.concatenate([np.empty(0, np.int64), *kept]))
-    chosen = left[np.argsort(-scores[left], kind="stable")][: rule.max_detections]
-    return boxes[rows[chosen]], scores[chosen], classes[chosen].astype(np.int64)
-
-
-def suppress_boxes(
-    boxes: NDArray[np.float32], scores: NDArray[np.float32], rule: "Selection"
-) -> NDArray[np.int64]:
-    """Indices of the boxes (N, 4) that no better one overlaps by more than the IoU threshold, best
-    first.
-    """
-    order = np.argsort(-scores, kind="stable")
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    kept: list[int] = []
-    while order.size and len(kept) < rule.max_detections:
-        first, order = order[0], order[1:]
-        kept.append(int(first))
-        corner = np.minimum(boxes[first, 2:], boxes[order, 2:]) - np.maximum(
-            boxes[first, :2], boxes[order, :2]
-        )
-        shared = np.prod(np.maximum(corner, 0), axis=1)
-        order = order[~(shared > rule.iou_threshold * (areas[first] + areas[order] - shared))]
-    return np.array(kept, np.int64)

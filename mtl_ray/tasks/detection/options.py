@@ -1,7 +1,8 @@
 """The options that detection heads share, and what is known of heads with anchors."""
 
+import math
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -45,15 +46,64 @@ def anchored_head(head: AnyHead) -> AnchoredHead | None:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Selection:
-    """How detections are selected from a head's candidates."""
+    """How detections are selected from a head's candidates.
+
+    A candidate has a box, an objectness (or centerness) and class scores. A pair is a candidate and
+    one of its classes. First the best candidates or pairs are taken, then pairs of one class
+    suppress each other, then the best ``max_detections`` pairs are the result.
+    """
 
     score_threshold: float = Field(default=0.02, ge=0, lt=1)
     iou_threshold: float = Field(default=0.5, gt=0, le=1)
     """Boxes with more IoU to a better box of their class are suppressed."""
     max_detections: int = Field(default=100, ge=1)
     """Most detections of an image."""
-    candidates: int = Field(default=1000, ge=1)
-    """Most candidates of an image that enter the suppression, best first; it bounds the cost."""
+    candidates: int | None = Field(default=1000, ge=1)
+    """Most candidates of an image (or most pairs of a level, see ``rank``) that enter the
+    suppression, best first; it bounds the cost. null: all.
+    """
+    rank: Literal["candidate", "pair"] = "candidate"
+    """candidate: the candidates of an image are ranked by their best class. pair: the pairs of each
+    level are ranked, as the published dense detectors do (``nms_pre``).
+    """
+    threshold_on: Literal["score", "class"] = "score"
+    """What is compared with the threshold and ranked: the score of a pair, or only its class score,
+    as in OpenMMLab's detectors.
+    """
+    score: Literal["product", "geometric_mean"] = "product"
+    """The score of a pair: the product of objectness and class score, or its square root."""
+    best_class: bool = False
+    """Only the best class of a candidate is a pair (YOLOX)."""
+    class_agnostic: bool = False
+    """Boxes of different classes suppress each other, too."""
+    suppression: Literal["nms", "soft_nms", "matrix_nms", "none"] = "nms"
+    """nms: worse boxes are left out. soft_nms: their score is lowered, one better box after the
+    other (Bodla et al. 2017). matrix_nms: the same in one step (Wang et al. 2020, SOLOv2, eq. 5),
+    for the best ``candidates`` pairs of an image. none: for heads without duplicates.
+    """
+    decay: Literal["linear", "gaussian"] = "linear"
+    """How soft_nms and matrix_nms lower a score. linear: by 1 - IoU (soft_nms: where the IoU
+    reaches ``iou_threshold``). gaussian: by exp(-IoU^2 / sigma) (matrix_nms: exp(-sigma IoU^2)).
+    """
+    sigma: float | None = Field(default=None, gt=0)
+    """Of a gaussian decay; null: the published 0.5 of soft_nms and 2 of matrix_nms."""
+    min_score: float = Field(default=0.001, ge=0, lt=1)
+    """Boxes whose lowered score is below this are left out (soft_nms and matrix_nms)."""
+
+    @property
+    def width(self) -> float:
+        """``sigma``, or its published value."""
+        return self.sigma or (0.5 if self.suppression == "soft_nms" else 2.0)
+
+
+def cells(levels: tuple[str, ...], canvas_hw: tuple[int, int]) -> tuple[int, ...]:
+    """The number of cells of each level on a canvas; maps are padded, so that they are rounded
+    up.
+    """
+    return tuple(
+        math.ceil(canvas_hw[0] / stride_of(level)) * math.ceil(canvas_hw[1] / stride_of(level))
+        for level in levels
+    )
 
 
 def check_maps(head_type: str, levels: tuple[str, ...], strides: Mapping[str, int]) -> None:
