@@ -1,5 +1,6 @@
 """Backbones and neck of YOLOX and RTMDet, under the names of OpenMMLab's."""
 
+import itertools
 import re
 from collections.abc import Mapping
 
@@ -117,7 +118,7 @@ class CspPafpn(Neck):
                 inputs, outputs, config.blocks, config.block, identity=False, depthwise=depthwise
             )
 
-        steps = list(zip(widths[:-1], widths[1:], strict=True))  # (finer, coarser)
+        steps = list(itertools.pairwise(widths))  # (finer, coarser)
         self.reduce_layers = nn.ModuleList(ConvUnit(b, a, 1, norm) for a, b in reversed(steps))
         self.top_down_blocks = nn.ModuleList(layer(2 * a, a) for a, _ in reversed(steps))
         self.downsamples = nn.ModuleList(
@@ -162,8 +163,6 @@ def _number(feature: str) -> str:
     return digits[0]
 
 
-def _openmmlab(
-    part: str, program: Program, tensors: Mapping[str, Tensor]
-) -> dict[str, Imported]:
+def _openmmlab(part: str, program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
     """The tensors of a part whose names are those of OpenMMLab after its prefix."""
     return renamed(tensors, [Rename(rf"{part}\.(.*)", r"\1")] if program == "openmmlab" else [])

@@ -7,42 +7,23 @@ classes less the object's own.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mtl_ray.tasks.detection.dynamic.matching import (
+    Assigned,
+    Points,
+    dynamic_k,
+    pair_overlaps,
+    wanted_objects,
+)
+
 EPSILON = 1e-7
 """Added to an overlap before its logarithm."""
 OUTSIDE = 1e5
 """SimOTA's cost of a candidate that is not both in the box and near the centre of an object."""
-
-
-class Assigned(NamedTuple):
-    """What each of N candidates of B images learns.
-
-    Attributes:
-        object: int64 (B, N), the index of its object; 0 where it has none.
-        positive: bool (B, N), whether it has one.
-        overlap: float32 (B, N), the IoU of its predicted box with the object; 0 where it has none.
-    """
-
-    object: Tensor
-    positive: Tensor
-    overlap: Tensor
-
-
-class Points(NamedTuple):
-    """The candidates of a head: ``xy`` (N, 2) in canvas pixels and ``stride`` (N,)."""
-
-    xy: Tensor
-    stride: Tensor
-
-
-def wanted_objects(targets: Mapping[str, Tensor]) -> Tensor:
-    """(B, M) bool, the objects to learn."""
-    return targets["present"] & ~targets["crowd"] & targets["annotated"][:, None]
 
 
 @torch.no_grad()
@@ -66,7 +47,8 @@ def assign_sim_ota(
         targets: of the batch.
         radius: half the side of the centre region of an object, in strides.
         topk: candidates whose overlaps are summed to the number of candidates of an object.
-        overlap_cost, class_cost: weights.
+        overlap_cost: weight of the logarithm of the overlap.
+        class_cost: weight of the cross entropy of the scores.
     """
     gt_boxes, wanted = targets["boxes"], wanted_objects(targets)
     left, top, right, bottom = gt_boxes[..., None].unbind(dim=2)  # each (B, M, 1)
@@ -100,7 +82,6 @@ def assign_soft_labels(
     points: Points,
     targets: Mapping[str, Tensor],
     centres: Tensor,
-    valid: Tensor,
     *,
     radius: float,
     topk: int,
@@ -114,7 +95,6 @@ def assign_soft_labels(
         points: the candidates.
         targets: of the batch.
         centres: (B, M, 2) x, y of the objects.
-        valid: (B, N) bool, the candidates that take part.
         radius: distance from the centre in strides from which the cost grows.
         topk: candidates whose overlaps are summed to the number of candidates of an object.
         overlap_cost: weight of the logarithm of the overlap.
@@ -123,7 +103,7 @@ def assign_soft_labels(
     left, top, right, bottom = gt_boxes[..., None].unbind(dim=2)  # each (B, M, 1)
     x, y = points.xy.unbind(dim=1)  # each (N,)
     in_box = (x > left) & (y > top) & (x < right) & (y < bottom)  # (B, M, N)
-    possible = (in_box & wanted[..., None]).any(dim=1) & valid  # (B, N)
+    possible = (in_box & wanted[..., None]).any(dim=1)  # (B, N)
     centre_x, centre_y = centres[..., None].unbind(dim=2)
     distance = ((x - centre_x).square() + (y - centre_y).square()).sqrt() / points.stride
     overlaps = pair_overlaps(boxes, gt_boxes)
@@ -136,47 +116,6 @@ def assign_soft_labels(
     cost = others + soft - (overlaps + EPSILON).log() * overlap_cost
     cost = cost + torch.pow(10.0, distance - radius)  # eq. 4
     return dynamic_k(cost, overlaps, wanted, possible, topk)
-
-
-def dynamic_k(
-    cost: Tensor, overlaps: Tensor, wanted: Tensor, possible: Tensor, topk: int
-) -> Assigned:
-    """Gives each object its cheapest candidates; a candidate that several objects get goes to the
-    one to which it is cheapest.
-
-    Args:
-        cost: (B, M, N).
-        overlaps: (B, M, N).
-        wanted: (B, M) bool, the objects to learn.
-        possible: (B, N) bool, the candidates that can be positive.
-        topk: an object gets as many candidates as the sum of its ``topk`` best overlaps, rounded
-            down, at least one.
-    """
-    free = possible[:, None] & wanted[..., None]  # (B, M, N)
-    cost = cost.clamp(max=torch.finfo(cost.dtype).max).masked_fill(~free, torch.inf)
-    k = min(topk, cost.shape[2])
-    total = (overlaps * free).topk(k, dim=2).values.sum(dim=2)  # (B, M)
-    number = total.int().clamp(min=1)
-    best = cost.topk(k, dim=2, largest=False)
-    taken = (torch.arange(k, device=cost.device) < number[..., None]) & best.values.isfinite()
-    claimed = torch.zeros_like(free).scatter(2, best.indices, taken)  # (B, M, N)
-    claims = claimed.sum(dim=1)  # (B, N)
-    # among all objects, not only those that claim it
-    chosen = torch.where(claims > 1, cost.argmin(dim=1), claimed.int().argmax(dim=1))
-    positive = claims > 0
-    overlap = overlaps.gather(1, chosen[:, None]).squeeze(1)
-    return Assigned(chosen * positive, positive, torch.where(positive, overlap, 0.0))
-
-
-def pair_overlaps(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
-    """IoU (B, M, N) of boxes (B, N, 4) with objects (B, M, 4), both xyxy."""
-    left, top, right, bottom = gt_boxes[..., None].unbind(dim=2)  # each (B, M, 1)
-    x1, y1, x2, y2 = boxes[:, None].unbind(dim=3)  # each (B, 1, N)
-    width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp(min=0)
-    height = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp(min=0)
-    shared = width * height
-    union = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top) - shared
-    return shared / union.clamp(min=1e-6)
 
 
 def _of_classes(values: Tensor, classes: Tensor) -> Tensor:

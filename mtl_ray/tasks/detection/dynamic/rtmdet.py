@@ -20,16 +20,17 @@ from mtl_ray.tasks.detection.candidates import (
     level_masks,
     select_detections,
 )
-from mtl_ray.tasks.detection.dynamic import boxes as of_boxes
-from mtl_ray.tasks.detection.dynamic.assign import Assigned, Points, assign_soft_labels
-from mtl_ray.tasks.detection.dynamic.boxes import (
+from mtl_ray.tasks.detection.dynamic import matching
+from mtl_ray.tasks.detection.dynamic.assign import assign_soft_labels
+from mtl_ray.tasks.detection.dynamic.config import RtmdetHead, RtmdetInsHead
+from mtl_ray.tasks.detection.dynamic.matching import (
+    Assigned,
+    Points,
     box_overlaps,
     matched_boxes,
     matched_classes,
     quality_focal_loss,
 )
-from mtl_ray.tasks.detection.dynamic.config import RtmdetHead, RtmdetInsHead
-
 
 SHARED = re.compile(r"(cls|reg)_convs\.(\d+)\.(\d+)\.conv\.weight")
 """Names of shared convolutions in the files of OpenMMLab: tower, level, number."""
@@ -144,9 +145,7 @@ class Rtmdet(HeadModule):
         """(B, M, 2) x, y of the objects, near which their candidates are."""
         return (targets["boxes"][..., :2] + targets["boxes"][..., 2:]) / 2
 
-    def assign(
-        self, outputs: RtmdetOutputs, targets: Mapping[str, Tensor], context: Context
-    ) -> Assigned:
+    def assign(self, outputs: RtmdetOutputs, targets: Mapping[str, Tensor]) -> Assigned:
         """See ``assign_soft_labels``."""
         return assign_soft_labels(
             outputs.logits.detach(),
@@ -154,23 +153,19 @@ class Rtmdet(HeadModule):
             Points(outputs.points, outputs.strides[:, 0]),
             targets,
             self.centres(targets),
-            on_image(outputs.points, context.valid_hw),
             radius=self.options.center_radius,
             topk=self.options.assign_topk,
             overlap_cost=self.options.overlap_cost,
         )
 
     def counted(
-        self,
-        outputs: RtmdetOutputs,
-        assigned: Assigned,
-        targets: Mapping[str, Tensor],
-        context: Context,
+        self, outputs: RtmdetOutputs, assigned: Assigned, targets: Mapping[str, Tensor]
     ) -> Tensor:
-        """(B, N) whether a candidate has a class loss: on the image, and not in a crowd."""
+        """(B, N) whether a candidate has a class loss: not in a crowd. The padding of a canvas is
+        background.
+        """
         crowd = targets["present"] & targets["crowd"]
         free = ~in_crowd(outputs.points, targets["boxes"], crowd)
-        free &= on_image(outputs.points, context.valid_hw)
         return (assigned.positive | free) & targets["annotated"][:, None]
 
     def losses(
@@ -182,21 +177,17 @@ class Rtmdet(HeadModule):
         Logits of classes that the dataset of an image does not know get no gradient.
         """
         outputs = self.outputs(features)
-        assigned = self.assign(outputs, targets, context)
-        return self.terms(outputs, assigned, targets, context)
+        assigned = self.assign(outputs, targets)
+        return self.terms(outputs, assigned, targets)
 
     def terms(
-        self,
-        outputs: RtmdetOutputs,
-        assigned: Assigned,
-        targets: Mapping[str, Tensor],
-        context: Context,
+        self, outputs: RtmdetOutputs, assigned: Assigned, targets: Mapping[str, Tensor]
     ) -> dict[str, Term]:
         """``class`` and ``box``; see ``losses``."""
         count = assigned.overlap.sum()
         quality = matched_classes(assigned, targets, self.classes) * assigned.overlap[..., None]
         class_loss = quality_focal_loss(outputs.logits, quality, self.options.beta)  # (B, N, C)
-        learnt = self.counted(outputs, assigned, targets, context)[..., None]
+        learnt = self.counted(outputs, assigned, targets)[..., None]
         learnt = learnt & targets["known_classes"][:, None]
         class_loss = torch.where(learnt, class_loss, 0.0)
         gt_boxes = matched_boxes(assigned, targets)
@@ -244,9 +235,9 @@ class Rtmdet(HeadModule):
     ) -> dict[str, Tensor]:
         """See ``InspectedHead``; ``target_scores`` (B, N) are the overlaps of positives."""
         outputs = self.outputs(features)
-        assigned = self.assign(outputs, targets, context)
-        counted = self.counted(outputs, assigned, targets, context)
-        return of_boxes.target_arrays(assigned, targets, self.classes, counted)
+        assigned = self.assign(outputs, targets)
+        counted = self.counted(outputs, assigned, targets)
+        return matching.target_arrays(assigned, targets, self.classes, counted)
 
     def imported(self, program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
         """See ``Importing``: from OpenMMLab, whose files have a shared convolution once for each
@@ -279,9 +270,3 @@ def apply_tower(tower: nn.ModuleList, level: int, values: Tensor) -> Tensor:
     for unit, norm in zip(shared, own, strict=True):
         values = F.silu(norm.get_submodule("bn")(unit.get_submodule("conv")(values)), inplace=True)
     return values
-
-
-def on_image(points: Tensor, valid_hw: Tensor) -> Tensor:
-    """(B, N) whether points (N, 2) x, y are on the valid part (B, 2) of each canvas."""
-    height, width = valid_hw[..., None].unbind(dim=1)  # each (B, 1)
-    return (points[:, 0] < width) & (points[:, 1] < height)

@@ -15,13 +15,18 @@ from mtl_ray.tasks.detection.candidates import (
     cell_corners,
     flatten_levels,
     in_crowd,
-    level_masks,
     select_detections,
 )
-from mtl_ray.tasks.detection.dynamic import boxes as of_boxes
-from mtl_ray.tasks.detection.dynamic.assign import Assigned, Points, assign_sim_ota
-from mtl_ray.tasks.detection.dynamic.boxes import box_overlaps, matched_boxes, matched_classes
+from mtl_ray.tasks.detection.dynamic import matching
+from mtl_ray.tasks.detection.dynamic.assign import assign_sim_ota
 from mtl_ray.tasks.detection.dynamic.config import YoloxHead
+from mtl_ray.tasks.detection.dynamic.matching import (
+    Assigned,
+    Points,
+    box_overlaps,
+    matched_boxes,
+    matched_classes,
+)
 
 
 class YoloxOutputs(NamedTuple):
@@ -187,7 +192,7 @@ class Yolox(HeadModule):
 
     def candidates(self, features: Features, context: Context) -> Candidates:
         """All candidates before suppression: ``boxes`` (B, N, 4), which may reach beyond the
-        canvas, ``objectness`` (B, N), ``scores`` (B, N, classes), ``levels`` (L, N).
+        canvas, ``objectness`` (B, N), ``scores`` (B, N, classes).
         """
         outputs = self.outputs(features)
         return {
@@ -218,7 +223,7 @@ class Yolox(HeadModule):
         outputs = self.outputs(features)
         assigned = self.assign(outputs, targets)
         counted = self.counted(outputs, assigned, targets)
-        return of_boxes.target_arrays(assigned, targets, self.classes, counted)
+        return matching.target_arrays(assigned, targets, self.classes, counted)
 
     def imported(self, program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
         """See ``Importing``: from OpenMMLab."""
