@@ -15,6 +15,7 @@ TOOLS = {
     "robustness": "metrics of a model on corrupted images",
     "speed": "latency and throughput of a model, a loader or a dataset",
     "complexity": "FLOPs and parameters of a model, by module",
+    "forward": "all that the heads of a network compute from given arrays",
     "dataset": "checks of a dataset before a training",
 }
 

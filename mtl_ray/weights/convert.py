@@ -2,7 +2,6 @@
 network.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +10,15 @@ import yaml
 from torch import Tensor
 
 from mtl_ray.experiment import ExperimentConfig
-from mtl_ray.models.config import FpnNeck, TimmBackbone
+from mtl_ray.models.config import TimmBackbone
+from mtl_ray.models.imports import Importing
+from mtl_ray.models.model import Model
+from mtl_ray.models.resnet_config import ResNetBackbone
 from mtl_ray.weights.foreign import ForeignWeights, recognise
 from mtl_ray.weights.infer import TimmModel, infer, open_model, whole_name
 from mtl_ray.weights.targets import model_of
 from mtl_ray.weights.weights import Weights
 
-_BACKBONE = "trunk.backbone.net."
 _CLASSIFIERS = ("fc.", "head.fc.", "head.", "classifier.")
 
 
@@ -168,27 +169,35 @@ def _for_config(
     """Converts for the whole network of a config: the backbone strictly, a neck and a classifier
     if their shapes agree.
     """
-    own = model_of(config, classes).state_dict()
-    shapes = {
-        name.removeprefix(_BACKBONE): tuple(value.shape)
-        for name, value in own.items()
-        if name.startswith(_BACKBONE)
-    }
-    backbone = config.model.backbone
-    if not isinstance(backbone, TimmBackbone):
+    model = model_of(config, classes)
+    own, backbone = model.state_dict(), config.model.backbone
+    if not isinstance(backbone, TimmBackbone | ResNetBackbone):
         raise ValueError(
-            f"weights are imported for backbones of timm, not of the type {backbone.type!r}"
+            "weights of a backbone are imported for those of timm and ResNet, not for the type "
+            f"{backbone.type!r}"
         )
-    found = fill(foreign.backbone, TimmModel(backbone.name, backbone.options, shapes))
+    prefix = "trunk.backbone." + ("net." if isinstance(backbone, TimmBackbone) else "")
+    shapes = {
+        name.removeprefix(prefix): tuple(value.shape)
+        for name, value in own.items()
+        if name.startswith(prefix)
+    }
+    name, options = (
+        (backbone.name, backbone.options)
+        if isinstance(backbone, TimmBackbone)
+        else (f"resnet{backbone.depth}", {})
+    )
+    found = fill(foreign.backbone, TimmModel(name, options, shapes))
     used = {whole_name(foreign.backbone, name) for name in found}
-    tensors = {_BACKBONE + name: value for name, value in found.items()}
+    tensors = {prefix + name: value for name, value in found.items()}
     offered = {
         **{name: value for name, value in foreign.backbone.items() if name not in used},
         **foreign.beside,
     }
+    places = _places(offered, config, model)
     unused = []
     for name, value in offered.items():
-        place = _place(name, config)
+        place = places.get(name, "")
         if place in own and own[place].shape == value.shape and place not in tensors:
             tensors[place] = value
         else:
@@ -200,41 +209,48 @@ def _for_config(
     missing = tuple(
         name for name in own if name not in tensors and not name.endswith("num_batches_tracked")
     )
-    notes = [*_notes(foreign, None)]
-    if foreign.caffe != backbone.stride_in_1x1:
-        notes.append(
-            f"these weights need model.backbone.stride_in_1x1={str(foreign.caffe).lower()}"
-        )
-    return ConvertedWeights(tensors, foreign.kind, None, missing, tuple(unused), tuple(notes))
+    return ConvertedWeights(
+        tensors, foreign.kind, None, missing, tuple(unused), _config_notes(foreign, backbone)
+    )
 
 
-def _place(name: str, config: ExperimentConfig) -> str:
-    """The name in the network of a config for a tensor outside the backbone.
+def _config_notes(
+    foreign: ForeignWeights, backbone: TimmBackbone | ResNetBackbone
+) -> tuple[str, ...]:
+    own = isinstance(backbone, ResNetBackbone)
+    notes = _notes(foreign, None, "style: caffe" if own else "stride_in_1x1: true")
+    if isinstance(backbone, ResNetBackbone):
+        style = "caffe" if foreign.caffe else "pytorch"
+        same = backbone.style == style or backbone.depth < 50
+        fix = f"model.backbone.style={style}"
+    else:
+        same = foreign.caffe == backbone.stride_in_1x1
+        fix = f"model.backbone.stride_in_1x1={str(foreign.caffe).lower()}"
+    return notes if same else (*notes, f"these weights need {fix}")
 
-    Empty if it has no place.
+
+def _places(
+    offered: Mapping[str, Tensor], config: ExperimentConfig, model: Model
+) -> dict[str, str]:
+    """The names in the network of a config of tensors outside the backbone: of its necks, and of a
+    classifier.
     """
-    pyramids = [
-        each
-        for each, neck in config.model.necks.items()
-        if isinstance(neck, FpnNeck) and not neck.norm
-    ]
+    places = {
+        each.sources[0]: f"trunk.necks.{neck}.{name}"
+        for neck, module in model.trunk.necks.items()
+        if isinstance(module, Importing)
+        for name, each in module.imported("openmmlab", offered).items()
+    }
     heads = [each for each, head in config.model.heads.items() if head.annotation == "labels"]
-    if len(pyramids) == 1 and (
-        match := re.fullmatch(r"neck\.(lateral|fpn)_convs\.(\d+)\.conv\.(weight|bias)", name)
-    ):
-        part = "lateral" if match[1] == "lateral" else "smooth"
-        return f"trunk.necks.{pyramids[0]}.{part}.{match[2]}.0.{match[3]}"
-    leaf = name.rpartition(".")[2]
-    if (
-        len(heads) == 1
-        and leaf in ("weight", "bias")
-        and name in [prefix + leaf for prefix in _CLASSIFIERS]
-    ):
-        return f"heads.{heads[0]}.linear.{leaf}"
-    return ""
+    if len(heads) == 1:
+        for leaf in ("weight", "bias"):
+            places |= {prefix + leaf: f"heads.{heads[0]}.linear.{leaf}" for prefix in _CLASSIFIERS}
+    return places
 
 
-def _notes(foreign: ForeignWeights, model: TimmModel | None) -> tuple[str, ...]:
+def _notes(
+    foreign: ForeignWeights, model: TimmModel | None, caffe: str = "stride_in_1x1: true"
+) -> tuple[str, ...]:
     notes = list(foreign.notes)
     if foreign.bgr:
         mean, std = _colours(foreign.kind)
@@ -244,8 +260,7 @@ def _notes(foreign: ForeignWeights, model: TimmModel | None) -> tuple[str, ...]:
         )
     if foreign.caffe:
         notes.append(
-            "its blocks halve the map in their first (1x1) convolution: "
-            "model.backbone.stride_in_1x1: true"
+            f"its blocks halve the map in their first (1x1) convolution: model.backbone.{caffe}"
         )
     if model is not None and model.name.startswith("pvt_v2") and "mlp_ratios" in model.options:
         notes.append(

@@ -70,6 +70,15 @@ def features_of(name: str, options: Mapping[str, object] | None = None) -> torch
     return net
 
 
+def data_vocabulary(config: ExperimentConfig) -> Vocabulary | None:
+    """The classes of the data of a config; None if the data is not there."""
+    uri = config.data.train.uri
+    uris = [uri] if isinstance(uri, str) else list(uri)
+    if not any(storage.exists(each) for each in uris):
+        return None
+    return join_vocabularies([open_split(each).vocabulary for each in uris], uris)[0]
+
+
 def _vocabulary(config: ExperimentConfig) -> Vocabulary:
     uri = config.data.train.uri
     uris = [uri] if isinstance(uri, str) else list(uri)

@@ -200,7 +200,8 @@ def _best_candidates(candidates: Candidates, config: Selection) -> Pool:
 
 
 def _best_pairs(candidates: Candidates, config: Selection, exporting: bool) -> Pool:
-    """The candidates of the k best pairs of each level; the scores of all other pairs are 0.
+    """The candidates of the k best pairs of each level; the scores of all other pairs, and of
+    boxes without area (outside of the valid part of the canvas), are 0.
 
     The k best pairs of a level belong to the k candidates with the best classes, so that only k * C
     pairs have to be sorted.
@@ -221,7 +222,7 @@ def _best_pairs(candidates: Candidates, config: Selection, exporting: bool) -> P
         place = place.clamp(max=count - 1)
         rows = place[..., None].expand(-1, -1, classes)
         pairs = (ranked.gather(1, rows) * (value > 0)[..., None]).flatten(1)  # (B, k * C)
-        top = pairs.topk(most)
+        top = pairs.topk(min(config.candidates, most * classes))
         kept = torch.zeros_like(pairs).scatter(1, top.indices, (top.values > 0).to(pairs.dtype))
         places.append(place)
         parts.append(scores.gather(1, rows) * kept.view(rows.shape))
@@ -229,4 +230,6 @@ def _best_pairs(candidates: Candidates, config: Selection, exporting: bool) -> P
     index = F.pad(index, (0, config.max_detections))
     scores = F.pad(torch.cat(parts, dim=1), (0, 0, 0, config.max_detections))
     boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
+    has_area = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1, keepdim=True)  # (B, L * k, 1)
+    scores = scores * has_area
     return Pool(boxes, scores.transpose(1, 2).contiguous(), index)

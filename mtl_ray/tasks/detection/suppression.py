@@ -15,23 +15,23 @@ from mtl_ray.tasks.detection.options import Selection
 
 class Pool(NamedTuple):
     """What enters the suppression: ``boxes`` (B, k, 4) xyxy, ``scores`` (B, C, k), 0 where a pair
-    does not count, ``index`` int64 (B, k) of each box among the candidates.
+    does not count, ``candidate`` int64 (B, k): the index of each box among the candidates.
     """
 
     boxes: Tensor
     scores: Tensor
-    index: Tensor
+    candidate: Tensor
 
 
 class Selected(NamedTuple):
     """Detections, best first: ``boxes`` (B, K, 4), ``scores`` (B, K), ``classes`` (B, K), zero in
-    unused rows, and ``index`` (B, K) among the candidates.
+    unused rows, and ``candidate`` (B, K), the index of each among the candidates.
     """
 
     boxes: Tensor
     scores: Tensor
     classes: Tensor
-    index: Tensor
+    candidate: Tensor
 
 
 def suppress(pool: Pool, config: Selection, exporting: bool) -> Selected:
@@ -39,7 +39,7 @@ def suppress(pool: Pool, config: Selection, exporting: bool) -> Selected:
     boxes, scores, index = pool
     if config.best_class or config.class_agnostic:
         scores = scores * best_class(scores, dim=1)
-    classes, size = scores.shape[1], scores.shape[2]
+    size = scores.shape[2]
     if config.suppression in ("soft_nms", "matrix_nms"):
         lower = soft_nms if config.suppression == "soft_nms" else matrix_nms
         values, places = lower(boxes, scores, config)
@@ -51,11 +51,11 @@ def suppress(pool: Pool, config: Selection, exporting: bool) -> Selected:
             kept = scores * find(boxes, judged, config)  # (B, C, k), 0 where suppressed
         values, places = kept.flatten(1).topk(config.max_detections)  # (B, K)
     real = values > 0
-    rows = places % size if size else places
+    rows = places % torch.full_like(places, size)  # a tensor: a graph may have any size
     return Selected(
         boxes.gather(1, rows[..., None].expand(-1, -1, 4)) * real[..., None],
         values * real,
-        (places // size).clamp(max=classes - 1) * real,
+        places // torch.full_like(places, size) * real,
         index.gather(1, rows) * real,
     )
 
@@ -120,8 +120,9 @@ def soft_nms(boxes: Tensor, scores: Tensor, config: Selection) -> tuple[Tensor, 
     """
     size = scores.shape[2]
     left, where = scores.flatten(1).topk(size)  # (B, k): no level has more pairs than candidates
-    boxes = boxes.gather(1, (where % size)[..., None].expand(-1, -1, 4))
-    classes = torch.zeros_like(where) if config.class_agnostic else where // size
+    width = torch.full_like(where, size)
+    boxes = boxes.gather(1, (where % width)[..., None].expand(-1, -1, 4))
+    classes = torch.zeros_like(where) if config.class_agnostic else where // width
     values, places = [], []
     for _ in range(config.max_detections):
         value, place = left.max(dim=1, keepdim=True)  # (B, 1)
@@ -146,10 +147,11 @@ def matrix_nms(boxes: Tensor, scores: Tensor, config: Selection) -> tuple[Tensor
     if config.candidates is not None:
         most = max(config.candidates, config.max_detections)
         value, where = value[:, :most], where[:, :most]  # (B, P), best first
-    boxes = boxes.gather(1, (where % size)[..., None].expand(-1, -1, 4))
+    width = torch.full_like(where, size)
+    boxes = boxes.gather(1, (where % width)[..., None].expand(-1, -1, 4))
     overlap = _overlaps(boxes, boxes).triu(diagonal=1)  # (B, P, P): of i with the worse j
     if not config.class_agnostic:
-        classes = where // size
+        classes = where // width
         overlap = overlap * (classes[:, :, None] == classes[:, None])
     # How much i itself is suppressed at most: (B, P, 1)
     own = overlap.amax(dim=1)[..., None]

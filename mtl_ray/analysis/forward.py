@@ -1,0 +1,235 @@
+"""One forward of a network on given arrays, with all that its heads compute: to hold a network
+against another program's.
+"""
+
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mtl_ray import storage
+from mtl_ray.analysis.forward_arrays import ForwardBatch, batch_of, loss_name, read_arrays
+from mtl_ray.analysis.networks import config_at, open_config
+from mtl_ray.artifact import open_artifact
+from mtl_ray.experiment import build_model
+from mtl_ray.inference.checkpoint import find_checkpoint, load_model
+from mtl_ray.inference.predictor import artifact_kind
+from mtl_ray.inference.stored_config import read_network, read_vocabulary
+from mtl_ray.models.head import Context, Features, Head, InspectedHead, dense
+from mtl_ray.models.model import Model
+from mtl_ray.samples import Vocabulary
+from mtl_ray.weights.network import import_network
+from mtl_ray.weights.original import find_program, read_original
+from mtl_ray.weights.read import read_weights
+
+OBJECTS = "instances"
+"""The kind of annotation of the objects in an input."""
+
+
+class OpenedNetwork(NamedTuple):
+    """A model in evaluation mode, and the classes that it learns."""
+
+    model: Model
+    vocabulary: Vocabulary
+
+
+def forward_file(
+    target: str,
+    source: str,
+    out: str,
+    *,
+    weights: str | None = None,
+    classes: int | tuple[str, ...] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Computes the arrays of a file and writes the results.
+
+    Args:
+        target: a config, a checkpoint or a run.
+        source: the .npz file to read.
+        out: the .npz file to write.
+        weights: a file of weights for it, of this project or another program.
+        classes: of a config without data, or of that file.
+
+    Returns:
+        The arrays that were written.
+
+    Raises:
+        ValueError: if the network or the arrays do not fit.
+    """
+    if not out.endswith(".npz"):
+        raise ValueError(f"{out}: the result is a .npz file")
+    batch = batch_of(read_arrays(source))
+    found = forward_arrays(open_network(target, weights, classes), batch)
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **found)
+    storage.write(out, buffer.getvalue())
+    return found
+
+
+def open_network(
+    target: str, weights: str | None = None, classes: int | tuple[str, ...] | None = None
+) -> OpenedNetwork:
+    """The network at an address; see ``forward_file``.
+
+    Raises:
+        ValueError: if there is none, or the weights do not fill it.
+    """
+    if weights is not None:
+        return _filled(target, weights, classes)
+    if not target.endswith((".yaml", ".yml")):
+        uri = target if artifact_kind(target) else find_checkpoint(target)
+        opened = open_artifact(uri, kind="checkpoint")
+        network = read_network(opened)
+        vocabulary = read_vocabulary(opened, network.vocabulary)
+        return OpenedNetwork(load_model(opened, network, vocabulary), vocabulary)
+    config, vocabulary = open_config(target, _count(classes))
+    torch.manual_seed(config.runtime.seed)
+    return OpenedNetwork(build_model(config.model, vocabulary).eval(), vocabulary)
+
+
+def _filled(target: str, weights: str, classes: int | tuple[str, ...] | None) -> OpenedNetwork:
+    """The network of a config or a checkpoint with the weights of a file."""
+    read = read_weights(weights)
+    program = find_program(read.tensors)
+    own = any(name.startswith("trunk.") for name in read.tensors)
+    if program is not None and not own:
+        taken = import_network(read_original(read, program), config_at(target), classes=classes)
+        tensors, network, vocabulary = taken.tensors, taken.config.model, taken.vocabulary
+    else:
+        config, vocabulary = open_config(target, _count(classes))
+        tensors, network = read.tensors, config.model
+    model = build_model(network.without_pretrained(), vocabulary)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{weights} does not fill the network: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    return OpenedNetwork(model.eval(), vocabulary)
+
+
+def _count(classes: int | tuple[str, ...] | None) -> int | None:
+    return len(classes) if isinstance(classes, tuple) else classes
+
+
+def forward_arrays(network: OpenedNetwork, batch: ForwardBatch) -> dict[str, NDArray[Any]]:
+    """All arrays of one forward, in evaluation mode, on one thread.
+
+    Args:
+        network: with its weights.
+        batch: what it gets.
+
+    Returns:
+        Features by name; of each head what ``raw_outputs`` gives, ``b{i}_boxes``, ``b{i}_scores``,
+        ``b{i}_labels`` of image i, and with objects ``loss_*``, ``target_*``, ``gradnorm_names``
+        and ``gradnorm``. With several heads their arrays have ``HEAD/`` before the name.
+    """
+    model = network.model.eval()
+    with _one_thread():
+        with torch.no_grad():
+            features, context = model.prepare(
+                {model.trunk.input: batch.image, "valid_hw": batch.valid_hw}
+            )
+        found = {name: _numpy(value) for name, value in features.items()}
+        several = len(model.heads) > 1
+        for name, module in model.heads.items():
+            arrays = _of_head(cast(Head, module), features, context)
+            if batch.objects is not None and cast(Head, module).annotation == OBJECTS:
+                arrays |= _trained(name, network, features, context, batch.objects)
+            prefix = f"{name}/" if several else ""
+            found |= {prefix + key: value for key, value in arrays.items()}
+    return found
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums have one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@torch.no_grad()
+def _of_head(head: Head, features: Features, context: Context) -> dict[str, NDArray[Any]]:
+    if isinstance(head, InspectedHead):
+        arrays = head.raw_outputs(features, context)
+    elif (dense_head := dense(head)) is not None:
+        candidates = dense_head.candidates(features, context)
+        arrays = {f"candidates_{name}": value for name, value in candidates.items()}
+    else:
+        arrays = {}
+    found = {name: _numpy(value) for name, value in arrays.items()}
+    if head.train_only:
+        return found
+    predicted = {name: _numpy(value) for name, value in head.predict(features, context).items()}
+    if "boxes" not in predicted:
+        return {**found, **predicted}
+    return {**found, **_detections(predicted)}
+
+
+def _detections(predicted: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Predictions of each image without the rows that only pad."""
+    found: dict[str, NDArray[Any]] = {}
+    names = {"classes": "labels"}
+    for row, scores in enumerate(predicted["scores"]):
+        real = scores > 0
+        for name, value in predicted.items():
+            found[f"b{row}_{names.get(name, name)}"] = value[row][real]
+    return found
+
+
+def _trained(
+    name: str,
+    network: OpenedNetwork,
+    features: Features,
+    context: Context,
+    objects: Mapping[str, Tensor],
+) -> dict[str, NDArray[Any]]:
+    """Losses, targets and the lengths of the gradients of a head's parameters."""
+    model, classes = network.model, len(network.vocabulary.classes[OBJECTS])
+    labels = objects["classes"]
+    if (labels < 0).any() or (labels >= classes).any():
+        raise ValueError(
+            f"the labels of the objects go up to {int(labels.max())}, the network has "
+            f"{classes} classes"
+        )
+    module = model.heads[name]
+    head = cast(Head, module)
+    known = torch.ones(len(labels), classes, dtype=torch.bool)
+    targets: Mapping[str, Tensor] = {**objects, "known_classes": known}
+    if name in model.narrow:
+        targets = model.narrow[name](targets)
+    module.zero_grad(set_to_none=True)
+    terms = head.losses(features, targets, context)
+    losses = {
+        term: value * head.weight / count.clamp(min=1) for term, (value, count) in terms.items()
+    }
+    total = torch.stack(list(losses.values())).sum()
+    if total.requires_grad:
+        total.backward()
+    found = {loss_name(term): _numpy(value) for term, value in losses.items()}
+    if isinstance(head, InspectedHead):
+        with torch.no_grad():
+            arrays = head.target_arrays(features, targets, context)
+        found |= {key: _numpy(value) for key, value in arrays.items()}
+    gradients = {
+        key: 0.0 if each.grad is None else float(each.grad.double().norm())
+        for key, each in module.named_parameters()
+    }
+    module.zero_grad(set_to_none=True)
+    found["gradnorm_names"] = np.array(list(gradients), dtype=np.str_)
+    found["gradnorm"] = np.array(list(gradients.values()), np.float64)
+    return found
+
+
+def _numpy(value: Tensor) -> NDArray[Any]:
+    value = value.detach().cpu()
+    return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy()

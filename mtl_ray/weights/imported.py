@@ -1,0 +1,77 @@
+"""What an import writes: a checkpoint of this project or a file of weights, and a report."""
+
+import json
+from typing import Any
+
+from mtl_ray import artifact, storage
+from mtl_ray.config.validate import to_yaml
+from mtl_ray.inference.stored_config import CONFIG_FILE, MODEL_FILE, VOCABULARY_FILE, network_yaml
+from mtl_ray.training import checkpoint
+from mtl_ray.training.checkpoint import Content, TrainState
+from mtl_ray.training.identity import config_hash
+from mtl_ray.vocabulary import vocabulary_to_json
+from mtl_ray.weights.network import ImportedNetwork
+from mtl_ray.weights.write import own_memory
+
+
+def write_checkpoint(uri: str, network: ImportedNetwork) -> None:
+    """Writes a network as a checkpoint of no training, which evaluation, export and serving open.
+
+    Raises:
+        ValueError: if there is one already.
+    """
+    state = TrainState(
+        step=0,
+        cursor=0,
+        attempt=1,
+        run_id="imported",
+        config_hash=config_hash(network.config),
+        pins={},
+        finished=True,
+        metrics={},
+        meter={},
+    )
+    texts = {
+        CONFIG_FILE: to_yaml(network.config),
+        MODEL_FILE: network_yaml(network.config),
+        VOCABULARY_FILE: json.dumps(vocabulary_to_json(network.vocabulary), indent=1),
+    }
+    tensors = {name: own_memory(value) for name, value in network.tensors.items()}
+    content = Content(tensors={checkpoint.MODEL_FILE: tensors}, training={})
+    files = checkpoint.pack(content, state, texts)
+    if not artifact.publish(uri, files, kind=checkpoint.KIND):
+        raise ValueError(f"there is a checkpoint at {uri} already. Fix: another OUT, or remove it")
+
+
+def report_of(network: ImportedNetwork) -> dict[str, Any]:
+    """The report as JSON."""
+    return {
+        "program": network.program,
+        "tensors": len(network.tensors),
+        "unused": list(network.unused),
+        "random_classes": {name: list(names) for name, names in network.random.items()},
+        "classes": {kind: list(names) for kind, names in network.vocabulary.classes.items()},
+        "mean": list(network.config.model.mean),
+        "std": list(network.config.model.std),
+        "notes": list(network.notes),
+    }
+
+
+def write_report(uri: str, network: ImportedNetwork) -> None:
+    """Writes ``report_of``."""
+    storage.write(uri, (json.dumps(report_of(network), indent=1) + "\n").encode())
+
+
+def to_text(network: ImportedNetwork, most: int = 12) -> str:
+    """The report in words, with at most ``most`` names in each list."""
+    lines = [
+        f"a file of {network.program}: the network is filled, {len(network.tensors)} tensors",
+        f"{len(network.unused)} without a place in the network" + (":" if network.unused else ""),
+        *(f"  {name}" for name in network.unused[:most]),
+    ]
+    if len(network.unused) > most:
+        lines.append(f"  ... and {len(network.unused) - most} more")
+    for head, names in network.random.items():
+        shown = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+        lines.append(f"{len(names)} classes of {head} are not in the file and random: {shown}")
+    return "\n".join([*lines, *(f"note: {note}" for note in network.notes)])

@@ -1,0 +1,340 @@
+"""Whole networks of other programs: backbone, necks and heads of a config filled from one file,
+every tensor of them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model
+from mtl_ray.models.backbone import TimmFeatures
+from mtl_ray.models.imports import Imported, Importing, Program
+from mtl_ray.models.model import Model
+from mtl_ray.models.resnet_config import ResNetBackbone
+from mtl_ray.samples import Vocabulary
+from mtl_ray.tasks.head_classes import head_vocabulary, numbered_vocabulary
+from mtl_ray.weights.class_rows import count_classes, find_class_rows, move_rows
+from mtl_ray.weights.foreign import recognise
+from mtl_ray.weights.infer import whole_name
+from mtl_ray.weights.original import Original
+from mtl_ray.weights.targets import data_vocabulary
+from mtl_ray.weights.weights import Weights
+
+_LISTED = 20
+"""Most names in an error."""
+_BACKBONES: Mapping[Program, tuple[str, ...]] = {
+    "openmmlab": ("backbone.",),
+    "torchvision": ("backbone.body.", "backbone."),
+    "huggingface": (
+        "model.backbone.conv_encoder.model.",
+        "model.backbone.model.",
+        "backbone.conv_encoder.model.",
+    ),
+}
+
+
+class Part(NamedTuple):
+    """A module of a network that is filled by itself, and what its names begin with."""
+
+    prefix: str
+    module: nn.Module
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedNetwork:
+    """A network with the weights of another program.
+
+    Attributes:
+        program: that wrote the file.
+        config: with the mean and standard deviation of the original, where the file says them.
+        vocabulary: the classes of the network.
+        tensors: all of the network, under its names.
+        unused: names of the file that nothing was made of.
+        random: by head its classes that the file does not have; their rows are random.
+        notes: what the user must know, a sentence each.
+    """
+
+    program: Program
+    config: ExperimentConfig
+    vocabulary: Vocabulary
+    tensors: dict[str, Tensor]
+    unused: tuple[str, ...]
+    random: Mapping[str, tuple[str, ...]]
+    notes: tuple[str, ...]
+
+
+def import_network(
+    original: Original,
+    config: ExperimentConfig,
+    *,
+    classes: int | tuple[str, ...] | None = None,
+    compat: bool = False,
+) -> ImportedNetwork:
+    """Fills the network of a config.
+
+    Args:
+        original: the file.
+        config: of the network. Its classes are those of its data; without data those of the file.
+        classes: of the file: their names, or only their number; by default as the file says.
+        compat: keep the order of the colour channels.
+
+    Raises:
+        ValueError: if nothing fits, or the network is not filled whole.
+    """
+    names = classes if isinstance(classes, tuple) else original.classes
+    count = classes if isinstance(classes, int) else None if names is None else len(names)
+    network = _without_own_classes(config.model.without_pretrained())
+    if count is None:
+        count = _count(network, original)
+    theirs = _vocabulary(network, names, count)
+    model = build_model(network, theirs)
+    filled = _fill(model, original, config)
+    wanted = data_vocabulary(config)
+    random: dict[str, tuple[str, ...]] = {}
+    notes = list(original.notes)
+    if wanted is not None:
+        filled_tensors, random = _to_classes(filled.tensors, model, config, wanted, names, count)
+        filled = filled._replace(tensors=filled_tensors)
+        if names is None:
+            notes.append("the file does not name its classes: they are taken in the data's order")
+    elif names is None:
+        notes.append("the file does not name its classes: they are called by number")
+    config = _with_colours(filled.tensors, model, original, config, notes, compat=compat)
+    return ImportedNetwork(
+        original.program,
+        config,
+        theirs if wanted is None else wanted,
+        filled.tensors,
+        tuple(name for name in original.tensors if name not in filled.sources),
+        random,
+        tuple(notes),
+    )
+
+
+def finds_heads(original: Original, config: ExperimentConfig) -> bool:
+    """Whether a file has something of a head of a config."""
+    network = _without_own_classes(config.model.without_pretrained())
+    if not network.heads:
+        return False
+    model = build_model(network, numbered_vocabulary(network.heads.values(), 2))
+    return any(
+        part.prefix.startswith("heads.") and _imported(part, original) for part in parts_of(model)
+    )
+
+
+def parts_of(model: Model) -> Iterator[Part]:
+    """Backbone, necks and heads."""
+    yield Part("trunk.backbone.", model.trunk.backbone)
+    for name, neck in model.trunk.necks.items():
+        yield Part(f"trunk.necks.{name}.", neck)
+    for name, head in model.heads.items():
+        yield Part(f"heads.{name}.", head)
+
+
+class _Filled(NamedTuple):
+    tensors: dict[str, Tensor]
+    sources: frozenset[str]
+
+
+def _without_own_classes(network: ModelConfig) -> ModelConfig:
+    """All heads learn all classes, as in the file."""
+    heads = {name: replace(head, classes=None) for name, head in network.heads.items()}
+    return replace(network, heads=heads)
+
+
+def _vocabulary(network: ModelConfig, names: tuple[str, ...] | None, count: int) -> Vocabulary:
+    numbered = numbered_vocabulary(network.heads.values(), count)
+    if names is None:
+        return numbered
+    return replace(numbered, classes=dict.fromkeys(numbered.classes, names))
+
+
+def _count(network: ModelConfig, original: Original) -> int:
+    """The number of classes of a file that does not say it."""
+    small, large = (
+        build_model(network, numbered_vocabulary(network.heads.values(), count)) for count in (2, 3)
+    )
+    found = {
+        part.prefix + name: value.value
+        for part in parts_of(small)
+        if part.prefix.startswith("heads.")
+        for name, value in _imported(part, original).items()
+    }
+    return count_classes(found, small, large, 2)
+
+
+def _imported(part: Part, original: Original) -> dict[str, Imported]:
+    if isinstance(part.module, TimmFeatures):
+        return _of_timm(part.module, original)
+    if isinstance(part.module, Importing):
+        return part.module.imported(original.program, original.tensors)
+    return {}
+
+
+def _of_timm(backbone: TimmFeatures, original: Original) -> dict[str, Imported]:
+    """The backbone by timm's names, to which ``recognise`` brings those of many families."""
+    for prefix in _BACKBONES[original.program]:
+        inner = {
+            name.removeprefix(prefix): value
+            for name, value in original.tensors.items()
+            if name.startswith(prefix)
+        }
+        if not inner:
+            continue
+        mark = "backbone." if original.program == "openmmlab" else ""
+        try:
+            foreign = recognise(
+                Weights({mark + name: value for name, value in inner.items()}), compat=True
+            )
+        except ValueError:
+            continue
+        left = {name.removeprefix(mark) for name in foreign.beside}
+        sources = tuple(prefix + name for name in inner if name not in left)
+        return {
+            f"net.{name}": Imported(foreign.backbone[whole], sources)
+            for name in backbone.net.state_dict()
+            if (whole := whole_name(foreign.backbone, name)) in foreign.backbone
+        }
+    return {}
+
+
+def _fill(model: Model, original: Original, config: ExperimentConfig) -> _Filled:
+    """All tensors of a model.
+
+    Raises:
+        ValueError: if one is not in the file, or has another shape there.
+    """
+    own = model.state_dict()
+    found: dict[str, Imported] = {}
+    for part in parts_of(model):
+        found |= {part.prefix + name: each for name, each in _imported(part, original).items()}
+    found = {name: each for name, each in found.items() if name in own}
+    if not found:
+        example = ", ".join(list(original.tensors)[:3])
+        raise ValueError(
+            f"nothing of this file of {original.program} fits the network of the config (it has "
+            f"{example}, ...)"
+        )
+    missing = [
+        name for name in own if name not in found and not name.endswith("num_batches_tracked")
+    ]
+    unequal = [
+        f"{each.sources[0] if each.sources else name} is {tuple(each.value.shape)} and {name} "
+        f"{tuple(own[name].shape)}"
+        for name, each in found.items()
+        if each.value.shape != own[name].shape
+    ]
+    if missing or unequal:
+        said = [f"{len(missing)} tensors are not in it: {_list(missing)}"] if missing else []
+        said += [f"{len(unequal)} have another shape: {_list(unequal)}"] if unequal else []
+        raise ValueError(
+            f"this file of {original.program} does not fill the network of the config: "
+            + "; ".join(said)
+        )
+    # copies: the same tensor of a file may have several places
+    tensors = {
+        name: found[name].value.detach().to(value.dtype, copy=True) if name in found else value
+        for name, value in own.items()
+    }
+    return _Filled(tensors, frozenset(name for each in found.values() for name in each.sources))
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
+def _to_classes(
+    tensors: dict[str, Tensor],
+    model: Model,
+    config: ExperimentConfig,
+    wanted: Vocabulary,
+    names: tuple[str, ...] | None,
+    count: int,
+) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
+    """The tensors for the classes of the data, and of each head the classes without a partner."""
+    torch.manual_seed(config.runtime.seed)
+    new = build_model(config.model.without_pretrained(), wanted).state_dict()
+    network = _without_own_classes(config.model.without_pretrained())
+    more = _vocabulary(network, None if names is None else (*names, "\0"), count + 1)
+    rows = find_class_rows(model, build_model(network, more), count)
+    random: dict[str, tuple[str, ...]] = {}
+    moved = dict(tensors)
+    for name, head in config.model.heads.items():
+        own = head_vocabulary(head, wanted, name).classes[head.annotation]
+        places = _places(own, names, count, name)
+        if None in places:
+            random[name] = tuple(
+                each for each, place in zip(own, places, strict=True) if place is None
+            )
+        for tensor, of_classes in rows.items():
+            if tensor.startswith(f"heads.{name}."):
+                moved[tensor] = move_rows(tensors[tensor], new[tensor], of_classes, places)
+    return moved, random
+
+
+def _places(
+    own: tuple[str, ...], names: tuple[str, ...] | None, count: int, head: str
+) -> list[int | None]:
+    """Of each class of a head its index in the file, or None."""
+    if names is None:
+        if len(own) != count:
+            raise ValueError(
+                f"the file has {count} classes and does not name them, head {head!r} has "
+                f"{len(own)}. Fix: --classes FILE with their names"
+            )
+        return list(range(count))
+    plain = {_plain(name): place for place, name in enumerate(names)}
+    places = [plain.get(_plain(name)) for name in own]
+    if all(place is None for place in places):
+        raise ValueError(
+            f"no class of head {head!r} ({_list(own)}) is among those of the file ({_list(names)})"
+        )
+    return places
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _with_colours(
+    tensors: dict[str, Tensor],
+    model: Model,
+    original: Original,
+    config: ExperimentConfig,
+    notes: list[str],
+    *,
+    compat: bool,
+) -> ExperimentConfig:
+    """Makes the network one for red, green, blue, and gives its config the original's mean."""
+    if original.bgr and not compat:
+        name = next(
+            f"trunk.backbone.{name}.weight"
+            for name, module in model.trunk.backbone.named_modules()
+            if isinstance(module, nn.Conv2d) and module.in_channels % 3 == 0
+        )
+        weight = tensors[name]
+        # (C, 3 * n, h, w): three colours, of n pixels in a stem that folds its input
+        tensors[name] = weight.unflatten(1, (-1, 3)).flip(2).flatten(1, 2).contiguous()
+        notes.append("trained on blue, green, red; its first convolution was reversed for RGB")
+    elif original.bgr is None:
+        notes.append("the file does not say the order of its colours: taken for red, green, blue")
+    backbone = config.model.backbone
+    if isinstance(backbone, ResNetBackbone) and original.caffe is not None:
+        style = "caffe" if original.caffe else "pytorch"
+        if backbone.depth >= 50 and backbone.style != style:
+            notes.append(f"these weights need model.backbone.style={style}")
+    mean, std = original.mean, original.std
+    if mean is None or std is None or (original.bgr and compat):
+        return config
+    pairs = zip((*mean, *std), (*config.model.mean, *config.model.std), strict=False)
+    if len(config.model.mean) == len(mean) and all(abs(a - b) < 0.01 for a, b in pairs):
+        return config
+    notes.append(
+        f"trained with model.mean: {list(mean)}, model.std: {list(std)}, not with those of the "
+        "config; a checkpoint gets those of the file"
+    )
+    return replace(config, model=replace(config.model, mean=mean, std=std))
