@@ -212,9 +212,7 @@ def draw_regions(
     negative = torch.cat([found.negative & ~crowd, torch.zeros_like(wanted)], dim=1)
     numbers = torch.cat([torch.arange(boxes.shape[1], device=boxes.device), own + OBJECT_NUMBERS])
     rule_of_samples = Sampling(config.samples, config.positive_share)
-    positive, negative = sample(
-        positive, negative, numbers, rule_of_samples, (step, stage + 1)
-    )
+    positive, negative = sample(positive, negative, numbers, rule_of_samples, (step, stage + 1))
     # The slots: first positive, then negative ones, then padding.
     rank = 2 - positive.long() * 2 - negative.long()
     slots = min(config.samples, positive.shape[1])
