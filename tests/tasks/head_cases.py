@@ -19,6 +19,21 @@ VOCABULARY = Vocabulary(
     exclusive_labels=True,
 )
 CANVAS_HW = (64, 96)
+REGIONS: dict[str, Any] = {
+    "levels": ["P3", "P4"],
+    "rpn": {
+        "channels": 16,
+        "anchor_scales": [2.0],
+        "samples": 64,
+        "train_candidates": 100,
+        "train_proposals": 48,
+        "candidates": 100,
+        "proposals": 40,
+    },
+    "roi": {"levels": 2, "finest_px": 16.0, "size": 3, "channels": 32, "samples": 32},
+    "select": {"score_threshold": 0.02, "max_detections": 50},
+}
+"""Of the two-stage heads: few proposals."""
 HEADS: dict[str, dict[str, Any]] = {
     "yolov3": {
         "type": "yolov3",
@@ -39,6 +54,9 @@ HEADS: dict[str, dict[str, Any]] = {
         "convs": 1,
         "anchor_scale": 2.0,
     },
+    "faster_rcnn": {"type": "faster_rcnn", **REGIONS},
+    "cascade_rcnn": {"type": "cascade_rcnn", **REGIONS},
+    "mask_rcnn": {"type": "mask_rcnn", **REGIONS, "mask": {"size": 4, "convs": 1, "channels": 16}},
     "fcn": {"type": "fcn", "levels": ["P3", "P4"], "channels": 16, "convs": 1, "dropout": 0.0},
     "auxiliary": {
         "type": "fcn",
@@ -63,6 +81,11 @@ CLASS_GRADIENTS: dict[str, Callable[[Any], list[Tensor]]] = {
         for each, count in zip(head.outputs, head.anchors, strict=True)
     ],
     "retinanet": lambda head: [head.class_tower.output.bias.grad.view(head.anchors, -1)],
+    "faster_rcnn": lambda head: [head.roi_head.bbox_head.fc_cls.bias.grad[None, :-1]],
+    "cascade_rcnn": lambda head: [
+        each.fc_cls.bias.grad[None, :-1] for each in head.roi_head.bbox_head
+    ],
+    "mask_rcnn": lambda head: [head.roi_head.bbox_head.fc_cls.bias.grad[None, :-1]],
     "fcn": lambda head: [head.classify.bias.grad[None]],
     "auxiliary": lambda head: [head.classify.bias.grad[None]],
     "linear": lambda head: [head.linear.bias.grad[None]],
@@ -137,6 +160,7 @@ def batch_of(count: int, seed: int = 0) -> Batch:
     present = torch.zeros(count, 3, dtype=torch.bool)
     classes = torch.zeros(count, 3, dtype=torch.int64)
     semantic = torch.zeros(count, height, width, dtype=torch.uint8)
+    masks = torch.zeros(count, 3, height, width, dtype=torch.uint8)
     labels = torch.zeros(count, 3)
     for row in range(count):
         x, y, side, kind = (
@@ -146,6 +170,7 @@ def batch_of(count: int, seed: int = 0) -> Batch:
         image[row, kind, y : y + side, x : x + side] = 255
         boxes[row, 0] = torch.tensor([x, y, x + side, y + side])
         present[row, 0], classes[row, 0] = True, kind
+        masks[row, 0, y : y + side, x : x + side] = 1
         semantic[row, y : y + side, x : x + side] = kind + 1
         labels[row, kind] = 1
     semantic[:, -4:] = IGNORE_INDEX
@@ -158,6 +183,8 @@ def batch_of(count: int, seed: int = 0) -> Batch:
                 "classes": classes,
                 "crowd": torch.zeros_like(present),
                 "present": present,
+                "masks": masks,
+                "has_mask": present.clone(),
                 "annotated": annotated.clone(),
                 "known_classes": known(count, 2),
             },
