@@ -34,6 +34,8 @@ REGIONS: dict[str, Any] = {
     "select": {"score_threshold": 0.02, "max_detections": 50},
 }
 """Of the two-stage heads: few proposals."""
+SELECT = {"score_threshold": 0.01, "rank": "pair", "candidates": 100, "max_detections": 50}
+"""Of the heads with dynamic assignment: few candidates."""
 HEADS: dict[str, dict[str, Any]] = {
     "yolov3": {
         "type": "yolov3",
@@ -57,6 +59,29 @@ HEADS: dict[str, dict[str, Any]] = {
     "faster_rcnn": {"type": "faster_rcnn", **REGIONS},
     "cascade_rcnn": {"type": "cascade_rcnn", **REGIONS},
     "mask_rcnn": {"type": "mask_rcnn", **REGIONS, "mask": {"size": 4, "convs": 1, "channels": 16}},
+    "yolox": {
+        "type": "yolox",
+        "levels": ["P3", "P4"],
+        "channels": 16,
+        "convs": 1,
+        "l1_from": 0,
+        "select": SELECT,
+    },
+    "rtmdet": {
+        "type": "rtmdet",
+        "levels": ["P3", "P4"],
+        "channels": 16,
+        "convs": 1,
+        "select": SELECT,
+    },
+    "rtmdet_ins": {
+        "type": "rtmdet_ins",
+        "levels": ["P3", "P4"],
+        "channels": 16,
+        "convs": 1,
+        "feature_convs": 1,
+        "select": SELECT,
+    },
     "fcn": {"type": "fcn", "levels": ["P3", "P4"], "channels": 16, "convs": 1, "dropout": 0.0},
     "auxiliary": {
         "type": "fcn",
@@ -86,6 +111,9 @@ CLASS_GRADIENTS: dict[str, Callable[[Any], list[Tensor]]] = {
         each.fc_cls.bias.grad[None, :-1] for each in head.roi_head.bbox_head
     ],
     "mask_rcnn": lambda head: [head.roi_head.bbox_head.fc_cls.bias.grad[None, :-1]],
+    "yolox": lambda head: [each.bias.grad[None] for each in head.multi_level_conv_cls],
+    "rtmdet": lambda head: [each.bias.grad[None] for each in head.rtm_cls],
+    "rtmdet_ins": lambda head: [each.bias.grad[None] for each in head.rtm_cls],
     "fcn": lambda head: [head.classify.bias.grad[None]],
     "auxiliary": lambda head: [head.classify.bias.grad[None]],
     "linear": lambda head: [head.linear.bias.grad[None]],

@@ -192,7 +192,7 @@ class RtmdetIns(Rtmdet):
             "boxes": found.boxes,
             "scores": found.scores,
             "classes": found.classes,
-            "masks": self.mask_logits(features, outputs, found.index).sigmoid(),
+            "masks": self.mask_logits(features, outputs, found.candidate).sigmoid(),
         }
 
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
