@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.extend import Slot, union_of
 from mtl_ray.config.strict import STRICT
+from mtl_ray.models.csp_config import CspDarknetBackbone, CspNextBackbone, CspPafpnNeck
 from mtl_ray.models.resnet_config import ResNetBackbone
 
 if TYPE_CHECKING:
@@ -249,12 +250,14 @@ else:
         union_of(
             TimmBackbone,
             ResNetBackbone,
+            CspDarknetBackbone,
+            CspNextBackbone,
             default="timm",
         ),
         Slot("backbones"),
     ]
     NeckConfig = Annotated[
-        FpnNeck | PafpnNeck | ChannelMapperNeck | PoolNeck,
+        FpnNeck | PafpnNeck | CspPafpnNeck | ChannelMapperNeck | PoolNeck,
         Field(discriminator="type"),
         Slot("necks"),
     ]

@@ -20,6 +20,23 @@ VOCABULARY = Vocabulary(
 )
 CANVAS_HW = (64, 96)
 GRID = {"channels": 16, "convs": 1, "norm_groups": 4}
+REGIONS: dict[str, Any] = {
+    "levels": ["P3", "P4"],
+    "rpn": {
+        "channels": 16,
+        "anchor_scales": [2.0],
+        "samples": 64,
+        "train_candidates": 100,
+        "train_proposals": 48,
+        "candidates": 100,
+        "proposals": 40,
+    },
+    "roi": {"levels": 2, "finest_px": 16.0, "size": 3, "channels": 32, "samples": 32},
+    "select": {"score_threshold": 0.02, "max_detections": 50},
+}
+"""Of the two-stage heads: few proposals."""
+SELECT = {"score_threshold": 0.01, "rank": "pair", "candidates": 100, "max_detections": 50}
+"""Of the heads with dynamic assignment: few candidates."""
 HEADS: dict[str, dict[str, Any]] = {
     "yolov3": {
         "type": "yolov3",
@@ -68,6 +85,32 @@ HEADS: dict[str, dict[str, Any]] = {
     },
     "atss": {"type": "atss", "levels": ["P3", "P4"], "anchor_scale": 4.0, **GRID},
     "gfl": {"type": "gfl", "levels": ["P3", "P4"], "anchor_scale": 4.0, "reg_max": 8, **GRID},
+    "faster_rcnn": {"type": "faster_rcnn", **REGIONS},
+    "cascade_rcnn": {"type": "cascade_rcnn", **REGIONS},
+    "mask_rcnn": {"type": "mask_rcnn", **REGIONS, "mask": {"size": 4, "convs": 1, "channels": 16}},
+    "yolox": {
+        "type": "yolox",
+        "levels": ["P3", "P4"],
+        "channels": 16,
+        "convs": 1,
+        "l1_from": 0,
+        "select": SELECT,
+    },
+    "rtmdet": {
+        "type": "rtmdet",
+        "levels": ["P3", "P4"],
+        "channels": 16,
+        "convs": 1,
+        "select": SELECT,
+    },
+    "rtmdet_ins": {
+        "type": "rtmdet_ins",
+        "levels": ["P3", "P4"],
+        "channels": 16,
+        "convs": 1,
+        "feature_convs": 1,
+        "select": SELECT,
+    },
     "fcn": {"type": "fcn", "levels": ["P3", "P4"], "channels": 16, "convs": 1, "dropout": 0.0},
     "auxiliary": {
         "type": "fcn",
@@ -97,6 +140,14 @@ CLASS_GRADIENTS: dict[str, Callable[[Any], list[Tensor]]] = {
     "fcos_tricks": lambda head: [head.conv_cls.bias.grad[None]],
     "atss": lambda head: [head.atss_cls.bias.grad[None]],
     "gfl": lambda head: [head.gfl_cls.bias.grad[None]],
+    "faster_rcnn": lambda head: [head.roi_head.bbox_head.fc_cls.bias.grad[None, :-1]],
+    "cascade_rcnn": lambda head: [
+        each.fc_cls.bias.grad[None, :-1] for each in head.roi_head.bbox_head
+    ],
+    "mask_rcnn": lambda head: [head.roi_head.bbox_head.fc_cls.bias.grad[None, :-1]],
+    "yolox": lambda head: [each.bias.grad[None] for each in head.multi_level_conv_cls],
+    "rtmdet": lambda head: [each.bias.grad[None] for each in head.rtm_cls],
+    "rtmdet_ins": lambda head: [each.bias.grad[None] for each in head.rtm_cls],
     "fcn": lambda head: [head.classify.bias.grad[None]],
     "auxiliary": lambda head: [head.classify.bias.grad[None]],
     "linear": lambda head: [head.linear.bias.grad[None]],
@@ -171,6 +222,7 @@ def batch_of(count: int, seed: int = 0) -> Batch:
     present = torch.zeros(count, 3, dtype=torch.bool)
     classes = torch.zeros(count, 3, dtype=torch.int64)
     semantic = torch.zeros(count, height, width, dtype=torch.uint8)
+    masks = torch.zeros(count, 3, height, width, dtype=torch.uint8)
     labels = torch.zeros(count, 3)
     for row in range(count):
         x, y, side, kind = (
@@ -180,6 +232,7 @@ def batch_of(count: int, seed: int = 0) -> Batch:
         image[row, kind, y : y + side, x : x + side] = 255
         boxes[row, 0] = torch.tensor([x, y, x + side, y + side])
         present[row, 0], classes[row, 0] = True, kind
+        masks[row, 0, y : y + side, x : x + side] = 1
         semantic[row, y : y + side, x : x + side] = kind + 1
         labels[row, kind] = 1
     semantic[:, -4:] = IGNORE_INDEX
@@ -192,6 +245,8 @@ def batch_of(count: int, seed: int = 0) -> Batch:
                 "classes": classes,
                 "crowd": torch.zeros_like(present),
                 "present": present,
+                "masks": masks,
+                "has_mask": present.clone(),
                 "annotated": annotated.clone(),
                 "known_classes": known(count, 2),
             },

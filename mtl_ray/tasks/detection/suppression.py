@@ -84,18 +84,20 @@ def _kept_in_onnx(boxes: Tensor, scores: Tensor, config: Selection) -> Tensor:
     """The same as ``_kept`` by ONNX's operator
     (https://onnx.ai/onnx/operators/onnx__NonMaxSuppression.html).
 
-    It gives rows (image, class, box); their number is known at run time only, the declared shape is
-    an upper bound. A score may be below the threshold if that is on the class score.
+    It gives rows (image, class, box), whose number is known at run time only. The declared one must
+    be a size of its own: ONNX Runtime lets arrays of the same declared shape share their memory. A
+    score may be below the threshold if that is on the class score.
     """
     limit = torch.tensor([config.max_detections], dtype=torch.int64)
     iou = torch.tensor([config.iou_threshold], dtype=torch.float32)
     least = config.score_threshold if config.threshold_on == "score" else 0.0
     lowest = torch.tensor([least], dtype=torch.float32)
+    number = (scores > least).nonzero().shape[0]  # a size of its own while the graph is traced
     rows = torch.onnx.ops.symbolic(
         "NonMaxSuppression",
         (boxes, scores, limit, iou, lowest),
         dtype=torch.int64,
-        shape=(boxes.shape[0] * config.max_detections, 3),
+        shape=(number, 3),
         version=11,
     )
     ones = torch.ones_like(rows[:, 0], dtype=scores.dtype)
