@@ -234,9 +234,9 @@ class FasterRcnn(HeadModule):
 
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``: ``rpn_cls0``, ``rpn_reg0``, ...; ``prop0_boxes``, ``prop0_scores``
-        of each image; ``rois`` (R, 5) as image and box, ``roi_feat`` of the first eight, ``roi_cls``
-        and ``roi_reg``, with ``s0_``, ... before the names of a cascade; ``mask_pred`` of the
-        regions if there is a mask branch.
+        of each image; ``rois`` (R, 5) as image and box, ``roi_feat`` of the first eight,
+        ``roi_cls`` and ``roi_reg``, with ``s0_``, ... before the names of a cascade; ``mask_pred``
+        of the regions if there is a mask branch.
         """
         maps = self._maps(features)
         levels = self.rpn_head(maps)
@@ -305,7 +305,7 @@ def _torchvision_rules(config: TwoStageHead) -> list[Rename]:
     """Of torchvision's Faster and Mask R-CNN, versions 1 and 2, and of their older files."""
     rpn = r"rpn_head.rpn_conv" if config.rpn.convs == 1 else r"rpn_head.rpn_conv.\1.conv"
     box, mask = "roi_head.bbox_head", "roi_head.mask_head"
-    rules = [
+    return [
         Rename(r"rpn\.head\.conv\.(weight|bias)", r"rpn_head.rpn_conv.\1"),
         Rename(r"rpn\.head\.conv\.(\d+)\.0\.(weight|bias)", rpn + r".\2"),
         Rename(r"rpn\.head\.cls_logits\.(.*)", r"rpn_head.rpn_cls.\1"),
@@ -340,4 +340,3 @@ def _torchvision_rules(config: TwoStageHead) -> list[Rename]:
             lambda value: value[1:],
         ),
     ]
-    return rules

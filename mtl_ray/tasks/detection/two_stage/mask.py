@@ -45,7 +45,7 @@ class MaskHead(nn.Module):
 
 
 def of_class(logits: Tensor, labels: Tensor) -> Tensor:
-    """The masks (R, h, w) of the class (R,) of each region, of those (R, C, h, w) of all classes."""
+    """(R, h, w): the masks of each region's class (R,) among those (R, C, h, w) of all classes."""
     place = labels.clamp(max=logits.shape[1] - 1)[:, None, None, None]
     return logits.gather(1, place.expand(-1, 1, *logits.shape[2:]))[:, 0]
 

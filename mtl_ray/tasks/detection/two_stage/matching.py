@@ -109,7 +109,7 @@ def in_crowds(candidates: Tensor, boxes: Tensor, crowd: Tensor) -> Tensor:
     centre = ((candidates[..., :2] + candidates[..., 2:]) / 2)[:, None]  # (B, 1, N, 2)
     for part in _parts(inside, crowd.shape[1]):
         low, high = boxes[:, part, None, :2], boxes[:, part, None, 2:]  # (B, m, 1, 2)
-        hit = ((centre > low) & (centre < high)).all(dim=-1)  # (B, m, N)
+        hit = ((centre >= low) & (centre <= high)).all(dim=-1)  # (B, m, N)
         hit |= _intersections(boxes[:, part], candidates) > 0.5 * area
         inside |= (hit & crowd[:, part, None]).any(dim=1)
     return inside
@@ -161,7 +161,8 @@ def sample(
     gets the same samples in any batch and on any rank.
 
     Args:
-        positive, negative: (B, N) bool.
+        positive: (B, N) bool, candidates with an object.
+        negative: (B, N) bool, background.
         numbers: int64 (N,), different for each candidate.
         rule: how many.
         counter: the step, and the stage of the head.

@@ -268,7 +268,8 @@ def region_losses(
         regions: (B, S) of which these are rows.
         rows: which ones.
         targets: of the batch.
-        config, stage: options.
+        config: options of the second stage.
+        stage: those of the stage.
     """
     classes = logits.shape[1] - 1
     labels, boxes = (rows.pick(part) for part in region_targets(regions, targets, classes))
