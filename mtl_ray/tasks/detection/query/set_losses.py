@@ -155,3 +155,30 @@ def layer_terms(
 def layer_prefixes(layers: int) -> list[str]:
     """``d0_``, ``d1_``, ..., and no prefix for the last of G decoder layers."""
     return [*(f"d{layer}_" for layer in range(layers - 1)), ""]
+
+
+def layer_targets(
+    matched: Tensor, counted: Tensor, targets: SetTargets, background: int, prefixes: list[str]
+) -> dict[str, Tensor]:
+    """What the losses of each layer compare with, its name after its prefix: ``target_labels``
+    int64 (B, Q), ``background`` without an object and -1 without a loss; ``target_boxes`` (B, Q, 4)
+    xyxy in canvas pixels, 0 without an object.
+    """
+    labels = target_classes(matched, targets, background).masked_fill(~counted, -1)
+    boxes = corners(target_boxes(matched, targets)) * targets.size[:, None]
+    boxes = boxes * (matched >= 0)[..., None]
+    arrays: dict[str, Tensor] = {}
+    for layer, prefix in enumerate(prefixes):
+        arrays[f"{prefix}target_labels"] = labels[layer]
+        arrays[f"{prefix}target_boxes"] = boxes[layer]
+    return arrays
+
+
+def canvas_boxes(boxes: Tensor, size: Tensor) -> Tensor:
+    """Boxes (B, K, 4) cxcywh in parts of the image -> xyxy in canvas pixels, clipped to the image.
+
+    Args:
+        boxes: predicted.
+        size: see ``image_size``.
+    """
+    return torch.minimum((corners(boxes) * size[:, None]).clamp(min=0), size[:, None])
