@@ -195,8 +195,14 @@ def sampling_places(offsets: Tensor, references: Tensor, sizes: Sizes) -> Tensor
     if references.shape[-1] == 4:
         side = references[:, :, None, :, None, 2:]
         return centre + offsets / offsets.shape[4] * side * 0.5
-    cells = torch.stack([offsets.new_tensor([width, height]) for height, width in sizes])
-    return centre + offsets / cells[:, None]
+    # (levels, 1, 2); a tensor made of open sizes would be a constant of an exported graph
+    cells = torch.stack(
+        [
+            torch.stack([offsets.new_full((1,), side) for side in (width, height)], dim=-1)
+            for height, width in sizes
+        ]
+    )
+    return centre + offsets / cells
 
 
 def sample_levels(
