@@ -111,6 +111,31 @@ HEADS: dict[str, dict[str, Any]] = {
         "feature_convs": 1,
         "select": SELECT,
     },
+    "detr": {
+        "type": "detr",
+        "levels": ["P4"],
+        "queries": 20,
+        "channels": 16,
+        "heads": 4,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "feedforward": 32,
+        "dropout": 0.0,
+        "max_detections": 20,
+    },
+    "deformable_detr": {
+        "type": "deformable_detr",
+        "levels": ["P3", "P4"],
+        "queries": 20,
+        "channels": 16,
+        "heads": 4,
+        "points": 2,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "feedforward": 32,
+        "dropout": 0.0,
+        "max_detections": 20,
+    },
     "fcn": {"type": "fcn", "levels": ["P3", "P4"], "channels": 16, "convs": 1, "dropout": 0.0},
     "auxiliary": {
         "type": "fcn",
@@ -123,6 +148,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "linear": {"type": "linear", "levels": ["G4"]},
     "multilabel": {"type": "multilabel", "levels": ["G4"]},
 }
+HEADS["two_stage_detr"] = HEADS["deformable_detr"] | {"refine": True, "two_stage": True}
 
 
 CLASS_GRADIENTS: dict[str, Callable[[Any], list[Tensor]]] = {
@@ -148,6 +174,15 @@ CLASS_GRADIENTS: dict[str, Callable[[Any], list[Tensor]]] = {
     "yolox": lambda head: [each.bias.grad[None] for each in head.multi_level_conv_cls],
     "rtmdet": lambda head: [each.bias.grad[None] for each in head.rtm_cls],
     "rtmdet_ins": lambda head: [each.bias.grad[None] for each in head.rtm_cls],
+    # the last is the background
+    "detr": lambda head: [head.bbox_head.fc_cls.bias.grad[None, :-1]],
+    "deformable_detr": lambda head: [
+        branch.bias.grad[None] for branch in head.bbox_head.cls_branches
+    ],
+    # the last scores proposals of any class
+    "two_stage_detr": lambda head: [
+        branch.bias.grad[None] for branch in head.bbox_head.cls_branches[:-1]
+    ],
     "fcn": lambda head: [head.classify.bias.grad[None]],
     "auxiliary": lambda head: [head.classify.bias.grad[None]],
     "linear": lambda head: [head.linear.bias.grad[None]],
