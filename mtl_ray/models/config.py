@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
+from mtl_ray.models.hybrid_config import HybridEncoderNeck
 
 if TYPE_CHECKING:
     from mtl_ray.models.trunk import Backbone, Neck
@@ -192,5 +193,7 @@ if TYPE_CHECKING:
 else:
     BackboneConfig = Annotated[TimmBackbone, Slot("backbones")]
     NeckConfig = Annotated[
-        FpnNeck | PafpnNeck | PoolNeck, Field(discriminator="type"), Slot("necks")
+        FpnNeck | PafpnNeck | PoolNeck | HybridEncoderNeck,
+        Field(discriminator="type"),
+        Slot("necks"),
     ]
