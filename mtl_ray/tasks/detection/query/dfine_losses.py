@@ -190,17 +190,19 @@ def distillation_terms(
         iou = overlaps(corners(_boxes(sets)), corners(target_boxes(matched, targets)))[0]
         weight = torch.where(found, iou, teacher.logits.sigmoid().amax(dim=-1))  # (G, B, N)
     loss = distillation_loss(logits, teacher.corners, config.temperature).mean(dim=-1) * weight
-    axes = (1, 2) if config.criterion == "transformers" else (2,)
-    mixed, roots = 0.0 * logits.sum(), torch.zeros((), device=loss.device)
+    if config.criterion == "transformers":  # as if the batch were one image
+        loss, found, real = (
+            loss.flatten(1)[:, None],
+            found.flatten(1)[:, None],
+            real.flatten()[None],
+        )
+    mixed, roots = loss.new_zeros(loss.shape[:2]), loss.new_zeros(loss.shape[:2])
     for part in (found & real, ~found & real):
-        number = part.sum(dim=axes).float()
-        root = number.sqrt()
-        mixed = mixed + loss.masked_fill(~part, 0.0).sum(dim=axes) / root.clamp(min=1)
+        root = part.sum(dim=2).float().sqrt()  # (G, B)
+        mixed = mixed + loss.masked_fill(~part, 0.0).sum(dim=2) / root.clamp(min=1)
         roots = roots + root
-    mixed = mixed / roots.clamp(min=1)  # (G,) or (G, B)
-    some = real.any(dim=1).float()
-    count = some.amax() if config.criterion == "transformers" else some.sum()
-    return _terms(sets, "ddf", mixed.flatten(1).sum(dim=1) * config.ddf_weight, count)
+    images = (mixed / roots.clamp(min=1)).sum(dim=1)  # (G,)
+    return _terms(sets, "ddf", images * config.ddf_weight, real.any(dim=1).sum().float())
 
 
 def _logits(sets: Sequence[NamedOutput]) -> Tensor:
