@@ -3,10 +3,10 @@ loaded.
 
 A field that plugins may extend marks its type with a ``Slot``::
 
-    BackboneConfig = Annotated[TimmBackbone, Slot("backbones")]
+    NeckConfig = Annotated[FpnNeck | PoolNeck, Field(discriminator="type"), Slot("necks")]
 
 ``extended(ModelConfig, plugins)`` is then a subclass of ``ModelConfig`` whose field also takes the
-types that the plugins give for ``backbones``. Without plugins it is ``ModelConfig`` itself.
+types that the plugins give for ``necks``. Without plugins it is ``ModelConfig`` itself.
 """
 
 import dataclasses
@@ -156,7 +156,8 @@ def _grown(kind: Any, additions: Mapping[str, tuple[Any, ...]], plugins: tuple[s
     if origin is Annotated:
         slot = next((mark.name for mark in arguments[1:] if isinstance(mark, Slot)), None)
         if slot is not None and additions.get(slot):
-            return _union(slot, arguments[0], additions[slot], plugins)
+            named = next((mark.name for mark in arguments[1:] if isinstance(mark, DefaultType)), "")
+            return _union(slot, arguments[0], additions[slot], plugins, named)
         inner = _grown(arguments[0], additions, plugins)
         return kind if inner is arguments[0] else Annotated[(inner, *arguments[1:])]
     if dataclasses.is_dataclass(kind):
@@ -169,9 +170,12 @@ def _grown(kind: Any, additions: Mapping[str, tuple[Any, ...]], plugins: tuple[s
     return Union[grown] if origin in (Union, UnionType) else origin[grown]  # noqa: UP007
 
 
-def _union(slot: str, built_in: Any, added: tuple[Any, ...], plugins: tuple[str, ...]) -> Any:
+def _union(
+    slot: str, built_in: Any, added: tuple[Any, ...], plugins: tuple[str, ...], named: str
+) -> Any:
     """The built-in members of a slot and those of plugins, told apart by ``type``. A mapping
-    without a ``type`` is the built-in member if there is only one, as it is without plugins.
+    without a ``type`` is the member of the default type ``named``, or the built-in member if there
+    is only one, as it is without plugins.
     """
     kinds = tuple(dict.fromkeys((*members(built_in), *added)))
     by_tag: dict[str, Any] = {}
@@ -183,14 +187,24 @@ def _union(slot: str, built_in: Any, added: tuple[Any, ...], plugins: tuple[str,
                 "rename one"
             )
         by_tag[name] = kind
-    default = next(iter(by_tag)) if len(members(built_in)) == 1 else None
+    default = named or (next(iter(by_tag)) if len(members(built_in)) == 1 else None)
+    return _told_apart({name: _extended(kind, plugins) for name, kind in by_tag.items()}, default)
 
+
+def union_of(*kinds: Any, default: str) -> Any:
+    """A union of config classes that are told apart by ``type``; without one a mapping is the class
+    whose type is ``default``.
+    """
+    return _told_apart({str(tag(kind)): kind for kind in kinds}, default)
+
+
+def _told_apart(by_tag: Mapping[str, Any], default: str | None) -> Any:
     def type_of(value: Any) -> Any:
         if isinstance(value, Mapping):
             return value.get("type", default)
         return getattr(value, "type", default)
 
-    parts = tuple(Annotated[_extended(kind, plugins), Tag(name)] for name, kind in by_tag.items())
+    parts = tuple(Annotated[kind, Tag(name)] for name, kind in by_tag.items())
     marks = (Discriminator(type_of), *((DefaultType(default),) if default is not None else ()))
     return Annotated[(Union[parts], *marks)]  # noqa: UP007
 

@@ -2,18 +2,22 @@
 
 import io
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any
 
 import timm
 import torch
 from safetensors.torch import load
 from timm.layers import Format
+from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from mtl_ray import storage
 from mtl_ray.models.config import TimmBackbone
+from mtl_ray.models.freeze import evaluate
 from mtl_ray.models.trunk import Backbone
 
+_PREFIXES = ("", "trunk.backbone.net.", "trunk.backbone.", "module.", "model.", "backbone.")
 STRIDES = {"C1": 2, "C2": 4, "C3": 8, "C4": 16, "C5": 32}
 
 
@@ -39,16 +43,26 @@ class TimmFeatures(Backbone):
             getattr(self.net, "output_fmt", None) == Format.NHWC
         )  # (B, H, W, C), as of Swin
         self.frozen = config.frozen
+        self.norm_eval = config.norm_eval
+        self.frozen_parts = _frozen_parts(self.net, config)
         if config.stride_in_1x1:
             _stride_first(self.net, config.name)
         if config.weights is not None:
             load_weights(self.net, config.weights)
         if self.frozen:
             self.requires_grad_(False)
+        for part in self._frozen():
+            part.requires_grad_(False)
+
+    def _frozen(self) -> list[nn.Module]:
+        """Looked up by name: SyncBatchNorm may have taken the place of a layer."""
+        return [part for name, part in self.net.named_children() if name in self.frozen_parts]
 
     def train(self, mode: bool = True) -> "TimmFeatures":
-        """A frozen backbone stays in evaluation mode, so its normalisation statistics stay too."""
-        return super().train(mode and not self.frozen)
+        """What is frozen stays in evaluation mode, so its normalisation statistics stay too."""
+        super().train(mode and not self.frozen)
+        evaluate(self, self._frozen(), norms=self.norm_eval)
+        return self
 
     def forward(self, values: Tensor) -> dict[str, Tensor]:
         """Normalised images float (B, 3, H, W) -> feature maps (B, C, h, w) by name."""
@@ -77,6 +91,25 @@ def _stride_first(net: nn.Module, name: str) -> None:
         assert isinstance(block.conv1, nn.Conv2d)
         assert isinstance(block.conv2, nn.Conv2d)
         block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
+
+
+def _frozen_parts(net: Any, config: TimmBackbone) -> tuple[str, ...]:
+    """The names of the parts that are not trained: all before the feature map that is coarser than
+    those of ``frozen_stages``.
+    """
+    if config.frozen_stages < 0:
+        return ()
+    if not isinstance(net, FeatureListNet):
+        raise ValueError(
+            f"model.backbone.frozen_stages: the stages of {config.name} cannot be told apart. Fix: "
+            "frozen=true, or none frozen"
+        )
+    coarser = {
+        info["module"].replace(".", "_")
+        for info in net.feature_info.info
+        if info["reduction"] > 2 ** (config.frozen_stages + 1)
+    }
+    return tuple(takewhile(lambda name: name not in coarser, dict(net.named_children())))
 
 
 def _create(config: TimmBackbone, **more: Any) -> Any:
@@ -120,14 +153,14 @@ def load_weights(net: nn.Module, uri: str) -> None:
     Raises:
         ValueError: if a parameter of the backbone is missing in the file or has another shape.
     """
-    state = read_state_dict(uri)
+    fill(net, read_state_dict(uri), uri)
+
+
+def fill(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copies tensors into a backbone; ``source`` names them in errors, see ``load_weights``."""
     own = net.state_dict()
     prefix = next(
-        (
-            prefix
-            for prefix in ("", "trunk.backbone.net.", "module.", "model.", "backbone.")
-            if prefix + next(iter(own)) in state
-        ),
+        (prefix for prefix in _PREFIXES if prefix + next(iter(own)) in state),
         "",
     )
     matching = {name: state[prefix + name] for name in own if prefix + name in state}
@@ -136,14 +169,14 @@ def load_weights(net: nn.Module, uri: str) -> None:
     ]
     if missing_names:
         raise ValueError(
-            f"{uri} has no {missing_names[0]!r} ({len(missing_names)} of {len(own)} entries of the "
-            "backbone are not in it)"
+            f"{source} has no {missing_names[0]!r} ({len(missing_names)} of {len(own)} entries of "
+            "the backbone are not in it)"
         )
     unequal = [name for name, value in matching.items() if value.shape != own[name].shape]
     if unequal:
         name = unequal[0]
         raise ValueError(
-            f"{uri}: {name!r} is {tuple(matching[name].shape)}, but the backbone has "
+            f"{source}: {name!r} is {tuple(matching[name].shape)}, but the backbone has "
             f"{tuple(own[name].shape)}"
         )
     net.load_state_dict(matching, strict=False)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, S
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from mtl_ray.config.extend import Slot
+from mtl_ray.config.extend import Slot, union_of
 from mtl_ray.config.strict import STRICT
-from mtl_ray.models.hybrid_config import HybridEncoderNeck
+from mtl_ray.models.hybrid_config import HgNetV2Backbone, HybridEncoderNeck
+from mtl_ray.models.resnet_config import ResNetBackbone
 
 if TYPE_CHECKING:
     from mtl_ray.models.trunk import Backbone, Neck
@@ -83,6 +84,12 @@ class TimmBackbone:
     """Start from this checkpoint file instead (path or URI, safetensors or a state dict)."""
     frozen: bool = False
     """Do not train the backbone."""
+    frozen_stages: int = Field(default=-1, ge=-1, le=4)
+    """Not trained: nothing (-1), the stem (0), or all up to the feature map C<n + 1>."""
+    norm_eval: bool = False
+    """Batch normalisation uses its stored statistics in training too; published detectors do so
+    with pretrained weights.
+    """
     stride_in_1x1: bool = False
     """Strided blocks of a ResNet have their stride in the first 1x1 convolution, as in Caffe and
     Detectron, instead of in the 3x3 one.
@@ -123,8 +130,23 @@ class FpnNeck:
     channels: int = Field(default=128, ge=1)
     extra: int = Field(default=0, ge=0, le=2)
     """Further levels above the last; each is a stride-2 convolution of the previous one."""
+    extra_input: Literal["output", "input"] = "output"
+    """What the first further level is made of: the last level of the pyramid (FCOS, ATSS), or the
+    last input (RetinaNet).
+    """
+    relu_before_extra: bool = False
+    """ReLU before the convolutions of the second and later further levels (FCOS)."""
+    pool_extra: bool = False
+    """Further levels are max-pooled, every second cell of the level before (Faster R-CNN)."""
     norm: bool = True
     """Batch normalisation after each convolution."""
+
+    def __post_init__(self) -> None:
+        if self.pool_extra and (self.extra_input == "input" or self.relu_before_extra):
+            raise ValueError(
+                "pool_extra makes levels without convolutions: extra_input and relu_before_extra "
+                "have no effect with it"
+            )
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -163,6 +185,39 @@ class PafpnNeck:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class ChannelMapperNeck:
+    """Each feature map by itself at one width, as DETR and Deformable DETR read them; P<n> for each
+    C<n> that it reads.
+    """
+
+    type: Literal["channel_mapper"] = "channel_mapper"
+    prefix: Prefix = ""
+    """Prefix of the names of its features."""
+    inputs: tuple[str, ...] = ("C3", "C4", "C5")
+    channels: int = Field(default=256, ge=1)
+    kernel: Literal[1, 3] = 1
+    extra: int = Field(default=0, ge=0, le=2)
+    """Further levels: a stride-2 convolution of the last input, then of each other."""
+    groups: int = Field(default=32, ge=0)
+    """Of the group normalisation after each convolution; 0: none (DETR)."""
+    bias: bool = False
+    """Normalised convolutions have a bias too, as in the original Deformable DETR and in Hugging
+    Face's; OpenMMLab's have none. Without normalisation there always is one.
+    """
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See ``AnyNeck``."""
+        return self.inputs
+
+    def build(self, channels: Mapping[str, int], strides: Mapping[str, int]) -> "Neck":
+        """See ``AnyNeck``."""
+        from mtl_ray.models.necks import ChannelMapper
+
+        return ChannelMapper(self, channels, strides)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PoolNeck:
     """Global pooling: (B, C, H, W) -> (B, C), called G<n> for the C<n> or P<n> that it reads."""
 
@@ -191,9 +246,17 @@ if TYPE_CHECKING:
     BackboneConfig = AnyBackbone
     NeckConfig = AnyNeck
 else:
-    BackboneConfig = Annotated[TimmBackbone, Slot("backbones")]
+    BackboneConfig = Annotated[
+        union_of(
+            TimmBackbone,
+            ResNetBackbone,
+            HgNetV2Backbone,
+            default="timm",
+        ),
+        Slot("backbones"),
+    ]
     NeckConfig = Annotated[
-        FpnNeck | PafpnNeck | PoolNeck | HybridEncoderNeck,
+        FpnNeck | PafpnNeck | ChannelMapperNeck | PoolNeck | HybridEncoderNeck,
         Field(discriminator="type"),
         Slot("necks"),
     ]

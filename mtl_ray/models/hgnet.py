@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtl_ray.models.backbone import STRIDES, load_weights
+from mtl_ray.models.freeze import evaluate
 from mtl_ray.models.hybrid_config import HgNetV2Backbone
 from mtl_ray.models.imports import Imported, Program, Rename, renamed
 from mtl_ray.models.trunk import Backbone
@@ -64,8 +65,7 @@ class HgNetV2(Backbone):
     def train(self, mode: bool = True) -> "HgNetV2":
         """What is frozen stays in evaluation mode, so its normalisation statistics stay too."""
         super().train(mode)
-        for part in self._frozen():
-            part.eval()
+        evaluate(self, self._frozen(), norms=False)
         return self
 
     def forward(self, values: Tensor) -> dict[str, Tensor]:

@@ -1,12 +1,15 @@
 """Necks on a backbone: feature pyramids and pooling. Each neck adds features to those it gets."""
 
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtl_ray.models.config import FpnNeck, PafpnNeck, PoolNeck
+from mtl_ray.models.config import ChannelMapperNeck, FpnNeck, PafpnNeck, PoolNeck
+from mtl_ray.models.imports import Imported, Program, Rename, renamed
 from mtl_ray.models.trunk import Neck
 
 
@@ -52,9 +55,14 @@ class Fpn(Neck):
         self.smooth = nn.ModuleList(
             conv_norm_act(width, width, 3, norm=config.norm, act=False) for _ in self.inputs
         )
+        options = config if isinstance(config, FpnNeck) else FpnNeck()
+        self.pools, self.relu = options.pool_extra, options.relu_before_extra
+        self.from_input = options.extra_input == "input"
+        self.extra = config.extra
+        first = channels[self.inputs[-1]] if self.from_input else width
         self.further = nn.ModuleList(
-            conv_norm_act(width, width, 3, 2, norm=config.norm, act=False)
-            for _ in range(config.extra)
+            conv_norm_act(first if i == 0 else width, width, 3, 2, norm=config.norm, act=False)
+            for i in range(0 if self.pools else config.extra)
         )
         self.names = _pyramid_names(config)
         self.channels = dict.fromkeys(self.names, width)
@@ -63,8 +71,12 @@ class Fpn(Neck):
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(B, C_i, H_i, W_i) by name -> (B, channels, H_i, W_i) by the names in ``names``."""
         maps = self.top_down(features)
-        for further in self.further:
-            maps.append(further(maps[-1]))
+        for i, further in enumerate(self.further):
+            source = features[self.inputs[-1]] if i == 0 and self.from_input else maps[-1]
+            maps.append(further(F.relu(source) if i > 0 and self.relu else source))
+        if self.pools:
+            for _ in range(self.extra):
+                maps.append(F.max_pool2d(maps[-1], 1, stride=2))
         return dict(zip(self.names, maps, strict=True))
 
     def top_down(self, features: Mapping[str, Tensor]) -> list[Tensor]:
@@ -75,6 +87,42 @@ class Fpn(Neck):
         for i in range(len(maps) - 2, -1, -1):
             maps[i] = maps[i] + F.interpolate(maps[i + 1], size=maps[i].shape[-2:], mode="nearest")
         return [smooth(level) for smooth, level in zip(self.smooth, maps, strict=True)]
+
+    def imported(self, program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
+        """See ``Importing``. Both programs number the convolutions as here; OpenMMLab counts the
+        further levels on after the others.
+        """
+        if program == "openmmlab":
+            levels = [("smooth", i) for i in range(len(self.inputs))]
+            levels += [("further", i) for i in range(self.extra)]
+            part = {"conv": 0, "bn": 1}
+            return renamed(
+                tensors,
+                [
+                    Rename(
+                        rf"neck\.(?:0\.)?lateral_convs\.(\d+)\.{name}\.(.*)", rf"lateral.\1.{i}.\2"
+                    )
+                    for name, i in part.items()
+                ]
+                + [
+                    Rename(rf"neck\.(?:0\.)?fpn_convs\.{n}\.{name}\.(.*)", rf"{own}.{level}.{i}.\1")
+                    for n, (own, level) in enumerate(levels)
+                    for name, i in part.items()
+                ],
+            )
+        if program == "torchvision":
+            return renamed(
+                tensors,
+                (
+                    Rename(
+                        r"backbone\.fpn\.inner_blocks\.(\d+)\.(?:0\.)?(\w+)", r"lateral.\1.0.\2"
+                    ),
+                    Rename(r"backbone\.fpn\.layer_blocks\.(\d+)\.(?:0\.)?(\w+)", r"smooth.\1.0.\2"),
+                    Rename(r"backbone\.fpn\.extra_blocks\.p6\.(.*)", r"further.0.0.\1"),
+                    Rename(r"backbone\.fpn\.extra_blocks\.p7\.(.*)", r"further.1.0.\1"),
+                ),
+            )
+        return {}
 
 
 class Pafpn(Fpn):
@@ -100,6 +148,74 @@ class Pafpn(Fpn):
         for i, (down, merge) in enumerate(zip(self.down, self.merge, strict=True)):
             maps[i + 1] = merge(maps[i + 1] + down(maps[i]))
         return maps
+
+
+class ChannelMapper(Neck):
+    """One convolution for each feature map, and further levels, each normalised by itself (Zhu et
+    al. 2021, Deformable DETR, https://arxiv.org/abs/2010.04159, section 4.1).
+
+    Args:
+        config: inputs from fine to coarse, width, number of further levels.
+        channels: channels of each input feature.
+        strides: stride of each input feature.
+    """
+
+    def __init__(
+        self, config: ChannelMapperNeck, channels: Mapping[str, int], strides: Mapping[str, int]
+    ) -> None:
+        super().__init__()
+        _refuse_pooled(config.inputs, strides)
+        if config.groups and config.channels % config.groups:
+            raise ValueError(f"cannot divide {config.channels} channels in {config.groups} groups")
+        self.inputs = config.inputs
+        width, last = config.channels, channels[config.inputs[-1]]
+        self.convs = nn.ModuleList(
+            _mapped(channels[name], config, config.kernel, 1) for name in self.inputs
+        )
+        self.extra_convs = nn.ModuleList(
+            _mapped(last if i == 0 else width, config, 3, 2) for i in range(config.extra)
+        )
+        self.names = _pyramid_names(config)
+        self.channels = dict.fromkeys(self.names, width)
+        self.strides = _strides(self.inputs, strides, self.names)
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """(B, C_i, H_i, W_i) by name -> (B, channels, H_i, W_i) by the names in ``names``."""
+        maps = [conv(features[name]) for conv, name in zip(self.convs, self.inputs, strict=True)]
+        for i, conv in enumerate(self.extra_convs):
+            maps.append(conv(features[self.inputs[-1]] if i == 0 else maps[-1]))
+        return dict(zip(self.names, maps, strict=True))
+
+    def imported(self, program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
+        """See ``Importing``."""
+        if program == "openmmlab":
+            rule = r"neck\.((?:convs|extra_convs)\.\d+\.(?:conv|gn)\..*)"
+            return renamed(tensors, [Rename(rule, r"\1")])
+        if program == "torchvision":
+            return {}
+        levels = [f"convs.{i}" for i in range(len(self.convs))]
+        levels += [f"extra_convs.{i}" for i in range(len(self.extra_convs))]
+        return renamed(
+            tensors,
+            [Rename(r"model\.input_projection\.(.*)", r"convs.0.conv.\1")]
+            + [
+                Rename(rf"model\.input_proj\.{n}\.{i}\.(.*)", rf"{level}.{part}.\1")
+                for n, level in enumerate(levels)
+                for i, part in enumerate(("conv", "gn"))
+            ],
+        )
+
+
+def _mapped(
+    inputs: int, config: ChannelMapperNeck, kernel: Literal[1, 3], stride: int
+) -> nn.Sequential:
+    bias = config.bias or config.groups == 0
+    layers: dict[str, nn.Module] = {
+        "conv": nn.Conv2d(inputs, config.channels, kernel, stride, kernel // 2, bias=bias)
+    }
+    if config.groups:
+        layers["gn"] = nn.GroupNorm(config.groups, config.channels)
+    return nn.Sequential(OrderedDict(layers))
 
 
 class Pool(Neck):
@@ -128,7 +244,7 @@ def _refuse_pooled(names: tuple[str, ...], strides: Mapping[str, int]) -> None:
         raise ValueError(f"reads feature maps, not pooled features ({', '.join(pooled)})")
 
 
-def _pyramid_names(config: FpnNeck | PafpnNeck) -> tuple[str, ...]:
+def _pyramid_names(config: FpnNeck | PafpnNeck | ChannelMapperNeck) -> tuple[str, ...]:
     levels = [_level(name) for name in config.inputs]
     return tuple(
         f"{config.prefix}P{level}"

@@ -51,6 +51,17 @@ HEADS: dict[str, dict[str, Any]] = {
     "linear": {"type": "linear", "levels": ["G4"]},
     "multilabel": {"type": "multilabel", "levels": ["G4"]},
 }
+_QUERIES = {
+    "levels": ["P3", "P4"],
+    "channels": 16,
+    "queries": 20,
+    "layers": 2,
+    "heads": 2,
+    "feedforward": 32,
+    "points": 2,
+    "denoising": {"queries": 6},
+}
+HEADS |= {name: {"type": name} | _QUERIES for name in ("dfine", "rtdetr_v2")}
 
 
 CLASS_GRADIENTS: dict[str, Callable[[Any], list[Tensor]]] = {
@@ -67,7 +78,12 @@ CLASS_GRADIENTS: dict[str, Callable[[Any], list[Tensor]]] = {
     "auxiliary": lambda head: [head.classify.bias.grad[None]],
     "linear": lambda head: [head.linear.bias.grad[None]],
     "multilabel": lambda head: [head.linear.bias.grad[None]],
-}
+} | dict.fromkeys(
+    ("dfine", "rtdetr_v2"),
+    lambda head: [
+        layer.bias.grad[None] for layer in (head.enc_score_head, *head.decoder.class_embed)
+    ],
+)
 """Of each head the gradients of the biases of its class logits, each (k, classes): those of the
 logits, summed.
 """

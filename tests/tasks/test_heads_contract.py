@@ -58,7 +58,8 @@ def masked(batch: Batch, row: int) -> Batch:
 def same(left: dict[str, Term], right: dict[str, Term]) -> None:
     assert left.keys() == right.keys()
     for name, (value, count) in left.items():
-        assert count == right[name][1], name
+        # a count may be a sum of weights, which is rounded
+        torch.testing.assert_close(count, right[name][1], rtol=1e-6, atol=0, msg=name)
         torch.testing.assert_close(value, right[name][0], rtol=2e-4, atol=1e-4, msg=name)
 
 
@@ -85,7 +86,9 @@ def test_a_config_answers_what_is_asked_of_every_head(name: str) -> None:
     assert head_of(config.type).task is config.task
     assert config.exclusive == (name == "linear")
     assert config.train_only == (name == "auxiliary")
-    assert (config.task.view == "boxes") == (dense(model_of(name).heads[name]) is not None)
+    # a head that predicts a set has no candidates before suppression
+    if dense(model_of(name).heads[name]) is not None:
+        assert config.task.view == "boxes"
 
 
 @EVERY
