@@ -53,13 +53,13 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 _QUERIES = {
     "levels": ["P3", "P4"],
-    "channels": 16,
+    "channels": 32,
     "queries": 20,
     "layers": 2,
     "heads": 2,
     "feedforward": 32,
     "points": 2,
-    "denoising": {"queries": 6},
+    "denoising": {"queries": 6, "label_noise": 0.2, "box_noise": 0.4},
 }
 HEADS |= {name: {"type": name} | _QUERIES for name in ("dfine", "rtdetr_v2")}
 
