@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from mtl_ray.config.extend import Slot, union_of
 from mtl_ray.config.strict import STRICT
 from mtl_ray.models.csp_config import CspDarknetBackbone, CspNextBackbone, CspPafpnNeck
+from mtl_ray.models.hybrid_config import HgNetV2Backbone, HybridEncoderNeck
 from mtl_ray.models.resnet_config import ResNetBackbone
 
 if TYPE_CHECKING:
@@ -252,12 +253,13 @@ else:
             ResNetBackbone,
             CspDarknetBackbone,
             CspNextBackbone,
+            HgNetV2Backbone,
             default="timm",
         ),
         Slot("backbones"),
     ]
     NeckConfig = Annotated[
-        FpnNeck | PafpnNeck | CspPafpnNeck | ChannelMapperNeck | PoolNeck,
+        FpnNeck | PafpnNeck | CspPafpnNeck | ChannelMapperNeck | HybridEncoderNeck | PoolNeck,
         Field(discriminator="type"),
         Slot("necks"),
     ]

@@ -149,6 +149,17 @@ HEADS: dict[str, dict[str, Any]] = {
     "multilabel": {"type": "multilabel", "levels": ["G4"]},
 }
 HEADS["two_stage_detr"] = HEADS["deformable_detr"] | {"refine": True, "two_stage": True}
+_QUERIES = {
+    "levels": ["P3", "P4"],
+    "channels": 32,
+    "queries": 20,
+    "layers": 2,
+    "heads": 2,
+    "feedforward": 32,
+    "points": 2,
+    "denoising": {"queries": 6, "label_noise": 0.2, "box_noise": 0.4},
+}
+HEADS |= {name: {"type": name} | _QUERIES for name in ("dfine", "rtdetr_v2")}
 
 
 CLASS_GRADIENTS: dict[str, Callable[[Any], list[Tensor]]] = {
@@ -187,7 +198,12 @@ CLASS_GRADIENTS: dict[str, Callable[[Any], list[Tensor]]] = {
     "auxiliary": lambda head: [head.classify.bias.grad[None]],
     "linear": lambda head: [head.linear.bias.grad[None]],
     "multilabel": lambda head: [head.linear.bias.grad[None]],
-}
+} | dict.fromkeys(
+    ("dfine", "rtdetr_v2"),
+    lambda head: [
+        layer.bias.grad[None] for layer in (head.enc_score_head, *head.decoder.class_embed)
+    ],
+)
 """Of each head the gradients of the biases of its class logits, each (k, classes): those of the
 logits, summed.
 """
