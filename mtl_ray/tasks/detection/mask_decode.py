@@ -151,8 +151,8 @@ def _positive_part(
 
     An interpolated logit is positive only where a cell with weight is.
     """
-    inside = mask > THRESHOLD
-    rows, columns = _touched(weights_y, inside.any(axis=1)), _touched(weights_x, inside.any(axis=0))
+    y, x = np.nonzero(mask > THRESHOLD)  # cells of the object
+    rows, columns = _touched(weights_y, np.unique(y)), _touched(weights_x, np.unique(x))
     of_y, of_x = weights_y[rows], weights_x[columns]
     if not of_y.size or not of_x.size:
         return np.zeros((0, 0), np.bool_), 0, 0
@@ -162,7 +162,7 @@ def _positive_part(
     return of_y[:, read_y] @ logits @ of_x[:, read_x].T > 0, rows.start, columns.start
 
 
-def _touched(weights: NDArray[np.float32], cells: NDArray[np.bool_]) -> slice:
+def _touched(weights: NDArray[np.float32], cells: NDArray[np.int64]) -> slice:
     """The pixels from the first to the last one in which some of the cells have weight."""
     found = np.flatnonzero(weights[:, cells].any(axis=1))
     return slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0)
@@ -178,7 +178,7 @@ def _shown(length: int, scale: float, offset: float, valid: int) -> tuple[int, N
     """The first pixel of the image that the canvas shows along an axis, and the positions of all
     shown ones on the canvas, 0 at the centre of its first pixel.
     """
-    centres = (np.arange(length) + 0.5) * scale + offset
+    centres = np.linspace(0.5, length - 0.5, length) * scale + offset
     shown = np.flatnonzero((centres > 0) & (centres < valid))
     return int(shown[0]), centres[shown] - 0.5
 
