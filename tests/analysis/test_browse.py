@@ -11,6 +11,8 @@ from PIL import Image
 from jobs import browse as job
 from mtl_ray.analysis.browse import browse
 from mtl_ray.annotations.instance_values import Instances
+from mtl_ray.experiment import load_experiment
+from mtl_ray.geometry.masks import encode_rle
 from mtl_ray.inputs.decode import decode_image
 from mtl_ray.loading.config import Flip
 from mtl_ray.samples import Vocabulary, image_sample
@@ -98,6 +100,31 @@ def test_augmented_shows_what_the_network_sees(split: str, tmp_path: Path) -> No
     assert len(list(out.iterdir())) == 14 + 2, (
         "more than the split has: samples come again, under other names"
     )
+
+
+def test_masks_are_drawn_as_the_network_sees_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only if a head of the config reads them."""
+    whole = []
+    for each in map(sample, range(6)):
+        assert each.instances is not None
+        mask = encode_rle(np.ones((each.height, each.width), np.bool_))
+        masked = replace(each.instances, masks=(mask,) * len(each.instances))
+        whole.append(each.with_annotations(instances=masked, labels=None, semantic=None))
+    uri = write_split(tmp_path / "split", whole, kinds=["instances"])
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("{type: mosaic, p: 1}, ", ""))
+    config = load_experiment(str(tmp_path / "config.yaml"))
+    plain, masked = tmp_path / "plain", tmp_path / "masked"
+    browse(uri, str(plain), 6, config)
+    fields = {"instances": frozenset({"masks"})}
+    monkeypatch.setattr("mtl_ray.analysis.browse.batch_fields", lambda heads: fields)
+    names, _ = browse(uri, str(masked), 6, config)
+    for name in names:
+        before, after = (
+            decode_image((folder / name).read_bytes()).astype(int) for folder in (plain, masked)
+        )
+        assert (np.abs(after - before).max(axis=2) > 20).mean() > 0.3
 
 
 def test_more_than_a_sheet_holds_makes_more_sheets(tmp_path: Path) -> None:
@@ -197,8 +224,6 @@ def test_low_scores_are_not_drawn() -> None:
 
 
 def test_masks_and_keypoints_are_drawn_for_truth_and_prediction() -> None:
-    from mtl_ray.geometry.masks import encode_rle
-
     mask = np.zeros((32, 48), np.uint8)
     mask[20:24, 8:12] = 1
     points = np.array([[[12, 18, 2], [12, 26, 2]], [[0, 0, 0], [0, 0, 0]]], np.float32)

@@ -324,3 +324,23 @@ def test_tide_takes_no_object_that_nobody_outlined_for_one_to_find() -> None:
     got = tide(one_image(ScoredImage("k", HEIGHT, WIDTH, here, found)), "segm")
     assert got["ap"] == pytest.approx(1)
     assert got["delta_ap"]["Miss"] == got["delta_ap"]["FN"] == pytest.approx(0)
+
+
+def test_images_with_boxes_only_are_left_out_of_masks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [image for image in random_images(4, count=14, classes=5) if len(image.ground_truth)]
+    data, predictions = write_coco_json(tmp_path, images)
+    truth = json.loads(Path(data).read_text())
+    undrawn = truth["images"][0]["id"]
+    for each in truth["annotations"]:
+        if each["image_id"] == undrawn:
+            del each["segmentation"]
+    Path(data).write_text(json.dumps(truth))
+    assert main([predictions, "--data", data, "--type", "segm", "--out", str(tmp_path)]) == 0
+    assert "1 images have boxes without masks and were left out" in capsys.readouterr().out
+    for each in truth["annotations"]:
+        each.pop("segmentation", None)
+    Path(data).write_text(json.dumps(truth))
+    with pytest.raises(ValueError, match="no masks; compare boxes instead"):
+        main([predictions, "--data", data, "--type", "segm", "--out", str(tmp_path)])

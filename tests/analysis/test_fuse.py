@@ -150,6 +150,42 @@ def test_files_of_several_kinds_become_one(
         assert other.predicted.boxes_xyxy == pytest.approx(one.predicted.boxes_xyxy, abs=1e-3)
 
 
+def test_a_fused_box_has_the_mask_of_the_best_box_of_its_cluster() -> None:
+    first = replace(
+        detections([[0, 0, 10, 10], [50, 50, 60, 60]], [0.5, 0.9]), masks=(b"low", b"alone")
+    )
+    second = replace(detections([[0, 0, 10, 11]], [0.8]), masks=(b"high",))
+    rule = Fusion(weights=(1.0, 1.0))
+    assert fuse([first, second], rule).masks == (b"high", b"alone")
+    assert fuse([first, detections([], [])], rule).masks == (b"alone", b"low")
+    assert fuse([first, replace(second, masks=None)], rule).masks is None
+    weighted = fuse([first, second], replace(rule, weights=(2.0, 1.0)))
+    assert weighted.masks == (b"low", b"alone")
+
+
+@pytest.mark.parametrize("out", ["fused.json", "fused.arrow"])
+def test_masks_of_files(out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model fused with itself keeps its masks; with one without masks, nothing has any."""
+    images = [
+        image._replace(predicted=_apart(image.predicted))
+        for image in random_images(3, count=8, classes=5)
+    ]
+    data, results = write_coco_json(tmp_path, images)
+    fused = str(tmp_path / out)
+    arguments = ["--data", data, "--iou-thr", "0.99", "--out", fused]
+    assert main([results, results, *arguments]) == 0
+    before, after = (read_paired(each, data, kind="segm") for each in (results, fused))
+    for one, other in zip(before.images, after.images, strict=True):
+        assert (one.predicted.masks or ()) == (other.predicted.masks or ())
+    entries = json.loads(Path(results).read_text())
+    bare = [{key: each[key] for key in each if key != "segmentation"} for each in entries]
+    (tmp_path / "bare.json").write_text(json.dumps(bare))
+    capsys.readouterr()
+    assert main([results, str(tmp_path / "bare.json"), *arguments]) == 0
+    assert "not all files have masks" in capsys.readouterr().out
+    assert all(image.predicted.masks is None for image in read_paired(fused, data).images)
+
+
 def _apart(found: Detections) -> Detections:
     """Best first, with scores that are all different."""
     scores = np.linspace(0.9, 0.1, len(found), dtype=np.float32)

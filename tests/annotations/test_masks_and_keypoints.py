@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -208,3 +209,40 @@ def test_they_reach_the_batch_only_if_a_head_reads_them(tmp_path: Path) -> None:
                 target["masks"][slot, 0, : frame.valid_height, : frame.valid_width].float().mean()
             )
             assert abs(float(valid) - share) < 0.25
+
+
+def test_masks_reach_the_batch_through_mosaic_and_every_transform(tmp_path: Path) -> None:
+    """Each object is its whole box, so the masks of a batch are its boxes, to a pixel; objects of
+    a split without masks stay objects without masks.
+    """
+    samples = []
+    for index in range(12):
+        each = sample(index)
+        assert each.instances is not None
+        boxes = each.instances.boxes_xyxy.round().astype(int)
+        drawn = np.zeros((len(boxes), each.height, each.width), np.bool_)
+        for mask, (x1, y1, x2, y2) in zip(drawn, boxes, strict=True):
+            mask[y1:y2, x1:x2] = True
+        masks = None if index % 3 == 0 else tuple(map(encode_rle, drawn))
+        whole = replace(each.instances, boxes_xyxy=boxes.astype(np.float32), masks=masks)
+        samples.append(each.with_annotations(instances=whole))
+    changes = (Mosaic(p=0.5), Zoom(p=0.5), RandomCrop(p=0.5), Flip(), Flip(direction="vertical"))
+    data = data_config(write_split(tmp_path, samples), lambda data: replace(data, augment=changes))
+    batches = Loader(data, fields={"instances": frozenset({MASKS})})
+    known = unknown = 0
+    for batch in islice(batches, 6):
+        target = {name: value.numpy() for name, value in batch.targets["instances"].items()}
+        for slot, place in zip(*np.nonzero(target["present"]), strict=True):
+            mask, (x1, y1, x2, y2) = target["masks"][slot, place], target["boxes"][slot, place]
+            if not target["has_mask"][slot, place]:
+                unknown += 1
+                assert not mask.any()
+                continue
+            known += 1
+            rows, columns = np.nonzero(mask)
+            found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert np.abs(np.array([x1, y1, x2, y2]) - found).max() <= 1
+            assert len(rows) == (found[2] - found[0]) * (found[3] - found[1])
+        assert not target["has_mask"][~target["present"]].any()
+    assert known > 10
+    assert unknown > 5

@@ -27,10 +27,17 @@ from mtl_ray.inference.predictor import Predictor
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.inputs.image import IMAGE
 from mtl_ray.models.head import Context, Features
+from mtl_ray.tasks.detection.dense.config import RetinaNetHead
 from tests.evaluation.conftest import make_samples, write_split
 from tests.inference.tiny import HEADS, images, write_checkpoint
 
 Made = tuple[TorchPredictor, str]
+
+
+class MaskedRetinaNet(RetinaNetHead):
+    """A dense head whose config says that it reads masks."""
+
+    fields = frozenset({"masks"})
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +197,16 @@ def test_raw_layout_with_triton_names_and_normalised_input(
         len({int(c) for found in bundle.predict(images()) for c in np.unique(found["fcn"].classes)})
         == 2
     ), "and both classes"
+
+
+def test_raw_layout_has_no_place_for_masks(
+    predictor: Callable[..., TorchPredictor], tmp_path: Path
+) -> None:
+    model = predictor("retinanet", "linear")
+    model.heads = {**model.heads, "retinanet": MaskedRetinaNet(levels=("P4", "P5"))}
+    with pytest.raises(ValueError, match=r"head retinanet predicts masks. Fix: export.layout=end2"):
+        write(model, tmp_path / "bundle", layout="raw")
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_objectness_is_1_where_a_head_has_none_and_sizes_may_be_fixed(

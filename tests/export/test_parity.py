@@ -229,6 +229,26 @@ def test_objects_that_differ_in_one_field(
     assert any(part in sentence for sentence in refused(OBJECTS, found))
 
 
+def test_a_few_pixels_of_a_small_mask_do_not_matter() -> None:
+    """Rounding changes a large share of a mask with few pixels in a large box."""
+    spot, none = np.zeros((480, 640), bool), encode_rle(np.zeros((480, 640), bool))
+    spot[40:43, 30:33] = True
+    small = replace(OBJECTS[0], masks=(encode_rle(spot), *(OBJECTS[0].masks or ())[1:]))
+    empty = replace(OBJECTS[0], masks=(none, *(OBJECTS[0].masks or ())[1:]))
+    assert refused([small, OBJECTS[1]], [empty, OBJECTS[1]]) == []
+    spot[40:60, 30:60] = True
+    large = replace(OBJECTS[0], masks=(encode_rle(spot), *(OBJECTS[0].masks or ())[1:]))
+    assert refused([large, OBJECTS[1]], [empty, OBJECTS[1]]) != []
+
+
+def test_probabilities_of_masks_are_compared_as_scores_are() -> None:
+    rng = np.random.default_rng(0)
+    more = {**boxes(), "masks": rng.random((2, 20, 28, 28)).astype(np.float32)}
+    assert failures(more, changed(more, "masks", lambda a: a.__iadd__(1e-6))) == []
+    (sentence,) = failures(more, changed(more, "masks", lambda a: a[1, 2].__iadd__(1e-2)))
+    assert "max_score is 0.01" in sentence
+
+
 def test_maps_and_labels_that_differ_in_one_field() -> None:
     rng = np.random.default_rng(0)
     maps = [

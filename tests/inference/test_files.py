@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.predict import main
-from mtl_ray.inference.files import find_files, unique_names
+from mtl_ray.inference.files import find_files, predict_files, unique_names
 from mtl_ray.inputs.decode import decode_image
+from mtl_ray.tasks.response import MASK_FORMS, MaskForm
 from tests.inference.tiny import images
 from tests.inputs.image_files import HEIGHT, WIDTH, encoded
+from tests.serving.bundles import make_bundle, two_halves
+from tests.serving.masked import MaskedPredictor
 
 
 @pytest.fixture
@@ -169,3 +172,21 @@ def test_places_are_pictures_folders_and_patterns(folder: Path) -> None:
 def test_no_drawing_overwrites_another(uris: list[str]) -> None:
     names = [name.lower() for name in unique_names(uris)]
     assert len(set(names)) == len(names) == len(uris)
+
+
+@pytest.mark.parametrize("form", MASK_FORMS)
+def test_masks_are_drawn_and_written_in_the_form_that_is_asked_for(
+    tmp_path: Path, form: MaskForm
+) -> None:
+    (tmp_path / "a.png").write_bytes(two_halves())
+    model = MaskedPredictor(make_bundle(tmp_path / "bundle", "boxes"))
+    out = str(tmp_path / "out")
+    assert predict_files(model, [str(tmp_path / "a.png")], out, 0.3, masks=form) == []
+    (entry,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
+    (item,) = entry["heads"]["boxes"]
+    assert type(item.get("mask")) is {"rle": dict, "polygon": list, "none": type(None)}[form]
+    drawn = cv2.imread(str(tmp_path / "out" / "a.jpg"))
+    scale = drawn.shape[0] // 64
+    hole, ring_px = drawn[24 * scale, 32 * scale], drawn[24 * scale, 42 * scale]
+    assert np.abs(hole.astype(int) - [20, 20, 250]).max() < 30
+    assert np.abs(ring_px.astype(int) - [20, 20, 250]).max() > 60

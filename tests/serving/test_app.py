@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mtl_ray.geometry.masks import area
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.serving.app import App
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.service import Service
+from tests.serving.masked import MaskedPredictor, ring
 
 Ask = Callable[..., httpx.Response]
 
@@ -66,6 +68,29 @@ def test_boxes_have_the_form_of_torchserve_in_pixels_of_the_picture(
     assert found["class_name"] == "dog"
     assert found["bbox"] == [16, 8, 48, 40]
     assert found["score"] == pytest.approx(0.9)
+
+
+def test_masks_in_the_form_that_is_asked_for(bundle: Callable[..., str], picture: bytes) -> None:
+    config = ServeConfig()
+    app = App(Service({"boxes": MaskedPredictor(bundle("boxes"))}, config), config, parallel=1)
+    answers = {
+        form: call(app, "POST", f"/predictions/boxes{form}", content=picture).json()[0]
+        for form in ("", "?masks=rle", "?masks=polygon", "?masks=none")
+    }
+    expected = ring([16, 8, 48, 40], 64, 128)
+    assert answers[""] == answers["?masks=rle"]
+    assert answers[""]["mask"] == {"size": [64, 128], "counts": expected.decode()}
+    drawn = np.zeros((64, 128), np.uint8)
+    ((ring_of_two_loops),) = answers["?masks=polygon"]["mask"]
+    points = np.array(ring_of_two_loops).reshape(-1, 2)
+    cv2.fillPoly(drawn, [points.astype(np.int32)], 1)
+    assert abs(int(drawn.sum()) - area(expected, 64, 128)) < 0.3 * drawn.sum()
+    assert "mask" not in answers["?masks=none"]
+    assert answers["?masks=none"]["bbox"] == answers[""]["bbox"]
+    refused = call(app, "POST", "/predictions/boxes?masks=png", content=picture)
+    assert refused.status_code == 400
+    assert "rle, polygon, none" in refused.json()["message"]
+    app.close()
 
 
 def test_threshold_of_the_query(app: App, picture: bytes) -> None:

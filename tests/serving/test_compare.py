@@ -7,27 +7,30 @@ import pytest
 
 from mtl_ray.inference.bundle import BundlePredictor
 from mtl_ray.inference.endpoint import EndpointPredictor
+from mtl_ray.inference.predictor import Predictor
 from mtl_ray.serving.app import App
 from mtl_ray.serving.compare import FileComparison, compare_files
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.service import Service
 from tests.serving.bundles import make_bundle
+from tests.serving.masked import MaskedPredictor
 from tests.serving.server import running
 
 HEADS = ("boxes", "semantic", "labels")
 
 
-def compared(served: str, target: str, picture: Path) -> dict[str, FileComparison]:
+def compared(
+    served: str | Predictor, target: str | Predictor, picture: Path
+) -> dict[str, FileComparison]:
     config = ServeConfig()
-    app = App(Service({"model": BundlePredictor(served, threads=1)}, config), config, parallel=1)
+    ours, theirs = (
+        BundlePredictor(each, threads=1) if isinstance(each, str) else each
+        for each in (served, target)
+    )
+    app = App(Service({"model": ours}, config), config, parallel=1)
     with running(app) as port:
-        found = list(
-            compare_files(
-                EndpointPredictor(f"http://127.0.0.1:{port}"),
-                BundlePredictor(target, threads=1),
-                [str(picture)],
-            )
-        )
+        endpoint = EndpointPredictor(f"http://127.0.0.1:{port}")
+        found = list(compare_files(endpoint, theirs, [str(picture)]))
     app.close()
     return {each.head: each for each in found}
 
@@ -65,3 +68,13 @@ def test_what_differs_is_told(
     found = compared(bundle(*HEADS), other, picture_file)
     assert any(sentence in mismatch for mismatch in found[head].mismatches)
     assert found["semantic"].mismatches == ()
+
+
+def test_masks_are_compared(bundle: Callable[..., str], picture_file: Path) -> None:
+    uri = bundle("boxes")
+    (same,) = compared(MaskedPredictor(uri), MaskedPredictor(uri), picture_file).values()
+    assert (same.compared, same.mismatches) == (2, ())
+    (other,) = compared(MaskedPredictor(uri), MaskedPredictor(uri, 3), picture_file).values()
+    assert any("only the endpoint has class" in sentence for sentence in other.mismatches)
+    (none,) = compared(uri, MaskedPredictor(uri), picture_file).values()
+    assert none.mismatches == ("only the target has 'masks'",)

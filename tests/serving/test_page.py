@@ -21,6 +21,7 @@ from mtl_ray.samples import Vocabulary
 from mtl_ray.serving.app import App
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.service import Service
+from tests.serving.masked import MaskedPredictor
 from tests.serving.server import running
 
 CHROMIUM, DRIVER = (
@@ -161,6 +162,33 @@ def test_the_box_is_drawn_where_it_is(page: Any, picture_file: Path) -> None:
     assert colour(page, 0.25, 0.4) == [250, 20, 20, 255], "inside the box the picture is as it was"
     assert colour(page, 16 / 128, 0.5) != [250, 20, 20, 255], "its left edge"
     assert colour(page, 48 / 128, 0.5) != [250, 20, 20, 255], "its right edge"
+
+
+def test_masks_are_drawn_where_they_are(
+    browser: Any, bundle: Callable[..., str], picture_file: Path
+) -> None:
+    """Rings: tinted between the box and the hole, as it was in the hole and outside."""
+    config = ServeConfig()
+    app = App(Service({"masks": MaskedPredictor(bundle("boxes"))}, config), config, parallel=1)
+    with running(app) as port:
+        browser.get_log("browser")
+        browser.get(f"http://127.0.0.1:{port}/")
+        wait(browser, lambda: len(browser.find_elements("css selector", "#model option")) == 1)
+        choose(browser, picture_file)
+        wait(browser, lambda: state(browser) == "done")
+        assert browser.execute_script("return document.body.dataset.masks") == "1"
+        red = [250, 20, 20, 255]
+        assert colour(browser, 32 / 128, 24 / 64) == red, "the hole"
+        assert colour(browser, 20 / 128, 12 / 64) == red, "in the box, but not in the ring"
+        assert colour(browser, 10 / 128, 50 / 64) == red, "outside"
+        ring = colour(browser, 42 / 128, 24 / 64)
+        assert ring != red
+        assert ring[0] > 60, "the picture shines through"
+        hide = "document.querySelector('#results button').click()"
+        browser.execute_script(hide)
+        assert colour(browser, 42 / 128, 24 / 64) == red
+        assert [each for each in browser.get_log("browser") if each["level"] == "SEVERE"] == []
+    app.close()
 
 
 def test_a_dropped_picture_and_the_threshold(page: Any, picture_file: Path) -> None:
