@@ -15,12 +15,18 @@ from mtl_ray.geometry import masks as rle
 
 HIDDEN, VISIBLE = 1.0, 2.0
 """The visibility of a keypoint that is labelled."""
+LOOSE_PX = 1.5
+"""A mask that is scaled may be so much smaller than its box."""
 
 
 def cut_out(
     part: Objects, height: int, width: int, choose: Choose
 ) -> tuple[Objects, NDArray[np.uint8]] | None:
-    """See ``AnnotationKind.cut_out``: some of the objects that have a mask in the image."""
+    """See ``AnnotationKind.cut_out``: some of the objects that have a mask in the image.
+
+    A side of a box that is more than ``LOOSE_PX`` away from the mask moves to it: the edge of the
+    image has cut the object.
+    """
     if part.masks is None:
         return None
     able = np.flatnonzero(part.masks.known & ~part.crowd)
@@ -28,13 +34,18 @@ def cut_out(
         return None
     chosen = able[choose(len(able))]
     shape = np.zeros((height, width), np.uint8)
-    kept = []
+    boxes, kept = part.boxes_xyxy.copy(), []
     for place in chosen.tolist():
         drawn = _drawn(part.masks, place, shape.shape)
         if drawn.any():
             kept.append(place)
             shape |= drawn
-    return (part.select(np.array(kept, np.int64)), shape) if kept else None
+            visible = _extent(drawn)
+            loose = np.abs(visible - boxes[place]) > LOOSE_PX
+            boxes[place] = np.where(loose, visible, boxes[place])
+    if not kept:
+        return None
+    return replace(part, boxes_xyxy=boxes).select(np.array(kept, np.int64)), shape
 
 
 def left_visible(part: Objects, shape: NDArray[np.uint8], min_visible: float) -> Objects:

@@ -34,6 +34,7 @@ class Prepared:
 
 def scene_rules(data: DataConfig, reader: Reader, fields: Fields) -> list[SceneRule]:
     """How the samples of each split become scenes."""
+    fields = _with_cut(data, reader, fields)
     return [
         SceneRule(
             input=data.canvas.input,
@@ -47,11 +48,14 @@ def scene_rules(data: DataConfig, reader: Reader, fields: Fields) -> list[SceneR
     ]
 
 
-def _with_cut(reader: Reader, fields: Fields) -> Fields:
-    """The further arrays with those that copy-paste needs, though no head may read them."""
-    cut = {kind.name: kind.cut_fields for kind in reader.kinds if kind.cut_fields}
+def _with_cut(data: DataConfig, reader: Reader, fields: Fields) -> Fields:
+    """The further arrays that heads read, and those that copy-paste needs."""
+    sources = range(len(reader.label_spaces))
+    changes = (each for source in sources for each in data.augment_of(source))
+    if not any(isinstance(each, CopyPaste) for each in changes):
+        return fields
     return {
-        name: fields.get(name, frozenset()) | cut.get(name, frozenset()) for name in {*fields, *cut}
+        kind.name: fields.get(kind.name, frozenset()) | kind.cut_fields for kind in reader.kinds
     }
 
 
@@ -84,8 +88,7 @@ class Preparer:
                 "empty"
             )
         self._reader = reader
-        pastes = any(isinstance(each, CopyPaste) for each in transforms)
-        self._rules = scene_rules(data, reader, _with_cut(reader, fields) if pastes else fields)
+        self._rules = scene_rules(data, reader, fields)
         self._seed = seed
         self._cache = SceneCache(data.cache_mb * 2**20)
 
