@@ -172,11 +172,11 @@ class _Training:
                 self.state,
                 trained_s=self.state.trained_s + self.ranks.longest(time.perf_counter() - since),
             )
-            self.schedule.check_time(done + 1, self.state.trained_s)
             if self.state.closed_from is None and self.schedule.closes_by_time(
                 done + 1, self.state.trained_s
             ):
                 self.state = replace(self.state, closed_from=self.loader.close_mosaic())
+            self.schedule.check_time(done + 1, self.state.trained_s)
         if self.sample_log is not None:
             self.sample_log.add(done + 1, batch.keys)
         return self._after(done + 1, lr)
