@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   python -m jobs.convert pictures data/coco --split test2017 --classes names.txt --to test.json --format coco
   python -m jobs.convert shards shards/coco/val --split val --to out/yolo --format yolo
   python -m jobs.convert semantic_png data/camvid --split train --to shards/camvid/train --classes names.txt --ignore 11
+  python -m jobs.convert instance_png data/PennFudanPed --split all --images PNGImages --labels PedMasks --class-name pedestrian --to shards/pedestrians
   python -m jobs.convert --plugins my_package.plugin my_source data/mine --split train --to shards/mine/train"""  # noqa: E501
 
 

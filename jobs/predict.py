@@ -12,6 +12,7 @@ from mtl_ray.inference.endpoint import read_api_key
 from mtl_ray.inference.files import find_files, predict_files
 from mtl_ray.inference.predictor import open_predictor
 from mtl_ray.inputs.image_header import MAX_PIXELS
+from mtl_ray.tasks.response import MASK_FORMS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"images that state more are not read (default {MAX_PIXELS})",
     )
     parser.add_argument(
+        "--masks",
+        choices=MASK_FORMS,
+        default="rle",
+        help="form of masks in predictions.json: COCO run lengths (default), polygons or none",
+    )
+    parser.add_argument(
         "--api-key-env", help="environment variable with the API key of the endpoint"
     )
     args = parser.parse_args(argv)
@@ -49,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     predictor = open_predictor(args.target, api_key=read_api_key(args.api_key_env))
     kind = predictor.canvas.input
     uris = find_files(args.images, kind)
-    bad = predict_files(predictor, uris, out, args.score_thr, args.max_pixels)
+    bad = predict_files(predictor, uris, out, args.score_thr, args.max_pixels, args.masks)
     print(
         f"{len(uris) - len(bad)} of {len(uris)} {kind.name}s: drawings and predictions.json are in "
         f"{args.out}"

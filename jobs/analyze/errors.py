@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     paired = read_paired(
         args.predictions, args.data, kind=args.type, head=args.head, classes=args.classes
-    ).above(args.score_thr)
+    )
+    paired = paired.above(args.score_thr).comparable(args.type)
     shares = tide(paired, args.type)
     with open_executor(args.workers) as executor:
         found = error_curves(paired, executor, kind=args.type, areas=args.areas)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mtl_ray import storage
 from mtl_ray.annotations.annotation import AnnotationKind
-from mtl_ray.experiment import ExperimentConfig, drawing_task
+from mtl_ray.experiment import ExperimentConfig, batch_fields, drawing_task
 from mtl_ray.geometry.panels import grid, jpeg, shrunk
 from mtl_ray.inference.files import free_name
 from mtl_ray.inputs.image import IMAGE
@@ -39,7 +39,8 @@ def browse(
         out: folder or URI for the images; they are named after the samples' keys.
         num: number of samples, evenly spaced in the split. With a config, the first samples in the
             order of training, where samples may repeat.
-        config: draw what the network sees: the canvas after ``data.augment``, with its targets.
+        config: draw what the network sees: the canvas after ``data.augment``, with its targets
+            (masks if a head reads them).
 
     Returns:
         The names of the images, and those of the contact sheets.
@@ -82,7 +83,11 @@ def _originals(uri: str, num: int) -> Iterator[Drawn]:
 
 
 def _augmented(uri: str, num: int, config: ExperimentConfig) -> Iterator[Drawn]:
-    loader = Loader(replace(config.data, train=SplitConfig(uri=uri)), seed=config.runtime.seed)
+    loader = Loader(
+        replace(config.data, train=SplitConfig(uri=uri)),
+        seed=config.runtime.seed,
+        fields=batch_fields(config.model.heads),
+    )
     split = open_split(uri)
     if config.data.canvas.input != IMAGE:
         raise ValueError(

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,14 +96,7 @@ def _suppressed(image: ScoredImage, iou: float) -> ScoredImage:
             ]
         )
     )
-    rest = replace(
-        found,
-        boxes_xyxy=found.boxes_xyxy[kept],
-        scores=found.scores[kept],
-        classes=found.classes[kept],
-        masks=None,
-    )
-    return image._replace(predicted=replace(rest, keypoints=None))
+    return image._replace(predicted=found.select(kept))
 
 
 def head_confusion(pairs: Pairs, name: str) -> Confusion:

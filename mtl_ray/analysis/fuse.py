@@ -57,7 +57,8 @@ class Fusion:
 def fuse(models: Sequence[Detections], rule: Fusion) -> Detections:
     """Fuses the detections of the models on one image; float64 boxes and scores, best first.
 
-    Masks and keypoints are dropped.
+    If all models have masks, a fused box has the mask of the best box of its cluster. Keypoints are
+    dropped.
 
     Args:
         models: the detections of each; class numbers mean the same in all.
@@ -73,9 +74,10 @@ def fuse(models: Sequence[Detections], rule: Fusion) -> Detections:
     scores = plain * np.array(rule.weights)[model]
     order = np.argsort(-scores, kind="stable")
     order = order[(plain[order] >= rule.least) & (plain[order] > 0)]
-    fused_boxes, fused_scores, fused_classes = (
+    fused_boxes, fused_scores, fused_classes, best_rows = (
         [np.zeros((0, 4))],
         [np.zeros(0)],
+        [np.zeros(0, np.int64)],
         [np.zeros(0, np.int64)],
     )
     for label in np.unique(classes[order]):
@@ -84,12 +86,25 @@ def fuse(models: Sequence[Detections], rule: Fusion) -> Detections:
         fused_boxes.append(means)
         fused_scores.append(_confidence(cluster, scores[rows], model[rows], rule))
         fused_classes.append(np.full(len(means), label))
+        best_rows.append(rows[np.unique(cluster, return_index=True)[1]])  # rows: best first
     joined: NDArray[Any] = np.concatenate(fused_boxes)
     score: NDArray[Any] = np.concatenate(fused_scores)
     best = np.argsort(-score, kind="stable")
     return Detections(
-        boxes_xyxy=joined[best], scores=score[best], classes=np.concatenate(fused_classes)[best]
+        boxes_xyxy=joined[best],
+        scores=score[best],
+        classes=np.concatenate(fused_classes)[best],
+        masks=_masks(models, np.concatenate(best_rows)[best]),
     )
+
+
+def _masks(models: Sequence[Detections], rows: NDArray[np.int64]) -> tuple[bytes, ...] | None:
+    """The masks of some rows of all detections; None unless all detections have one."""
+    found = [each.masks for each in models if len(each)]
+    if not found or any(masks is None for masks in found):
+        return None
+    joined = [mask for masks in found for mask in masks or ()]
+    return tuple(joined[row] for row in rows.tolist())
 
 
 def _clusters(

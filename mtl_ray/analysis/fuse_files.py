@@ -1,7 +1,7 @@
 """Fuses the prediction files of several models on one dataset."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -63,6 +63,15 @@ def fuse_files(opened: Sequence[Pairs], rule: Fusion, executor: Executor) -> Fus
     for pairs in opened:
         names += [name for name in _finder(pairs)[1] if name not in names]
     columns = [_columns(pairs, names) for pairs in opened]
+    notes = [
+        note
+        for pairs, (_, own) in zip(opened, columns, strict=True)
+        for note in (*pairs.notes, *own)
+    ]
+    masked = [any(each.masks is not None for each in found) for found, _ in columns]
+    if any(masked) and not all(masked):
+        columns = [([replace(each, masks=None) for each in found], own) for found, own in columns]
+        notes.append("not all files have masks, so the fused boxes have none")
     images = [tuple(each) for each in zip(*(found for found, _ in columns), strict=True)]
     parts = [
         images[start : start + IMAGES_OF_A_TASK]
@@ -79,13 +88,7 @@ def fuse_files(opened: Sequence[Pairs], rule: Fusion, executor: Executor) -> Fus
         ),
         by_data=isinstance(data, CocoData),
         before=tuple(sum(len(each) for each in found) for found, _ in columns),
-        notes=tuple(
-            dict.fromkeys(
-                note
-                for pairs, (_, own) in zip(opened, columns, strict=True)
-                for note in (*pairs.notes, *own)
-            )
-        ),
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
@@ -114,9 +117,7 @@ def _columns(pairs: Pairs, names: Sequence[str]) -> tuple[list[Detections], list
         each: Detections = NOTHING if found is None else found[head]
         if np.isnan(each.boxes_xyxy).any():
             raise ValueError("a file has masks or keypoints without boxes; boxes are what is fused")
-        columns.append(
-            Detections(boxes_xyxy=each.boxes_xyxy, scores=each.scores, classes=number[each.classes])
-        )
+        columns.append(replace(each, classes=number[each.classes], keypoints=None))
     return columns, [
         f"{missing} images are not in one of the files: nothing was found on them there"
     ] if missing else []

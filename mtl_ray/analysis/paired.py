@@ -16,7 +16,7 @@ from mtl_ray.evaluation.predictions_file import StoredPredictions
 from mtl_ray.geometry.masks import box_of
 from mtl_ray.inference.predictor import Predictions
 from mtl_ray.samples import Sample, Vocabulary
-from mtl_ray.tasks.detection.columns import ScoredImage
+from mtl_ray.tasks.detection.columns import ScoredImage, images_with_masks
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.metric import of_known_classes
 from mtl_ray.tasks.head_classes import HeadClasses
@@ -127,6 +127,31 @@ class Paired:
             ),
         )
 
+    def comparable(self, kind: Likeness) -> "Paired":
+        """The images that can be compared by boxes or by masks, with a note on those left out.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        images = list(self.images) if kind == "bbox" else images_with_masks(self.images)
+        if not images:
+            raise ValueError("the data has no masks; compare boxes instead")
+        if len(images) == len(self.images):
+            return self
+        kept = {image.key for image in images}
+        return replace(
+            self,
+            images=tuple(images),
+            rows=tuple(
+                row for row, image in zip(self.rows, self.images, strict=True) if image.key in kept
+            ),
+            notes=(
+                *self.notes,
+                f"{len(self.images) - len(images)} images have boxes without masks and were left "
+                "out",
+            ),
+        )
+
     def without_masks(self) -> "Paired":
         """A copy without masks, so that boxes are compared."""
         return replace(
@@ -144,7 +169,8 @@ class Paired:
         return replace(
             self,
             images=tuple(
-                image._replace(predicted=_kept(image.predicted, score)) for image in self.images
+                image._replace(predicted=image.predicted.select(image.predicted.scores >= score))
+                for image in self.images
             ),
         )
 
@@ -307,20 +333,3 @@ def _boxed(found: Detections, sample: Sample) -> Detections:
         [box_of(mask, sample.height, sample.width) for mask in found.masks], np.float64
     )
     return replace(found, boxes_xyxy=np.where(np.isnan(found.boxes_xyxy), around, found.boxes_xyxy))
-
-
-def _kept(found: Detections, score: float) -> Detections:
-    keep = found.scores >= score
-    masks = (
-        None
-        if found.masks is None
-        else tuple(mask for mask, kept in zip(found.masks, keep, strict=True) if kept)
-    )
-    keypoints = None if found.keypoints is None else found.keypoints[keep]
-    return Detections(
-        boxes_xyxy=found.boxes_xyxy[keep],
-        scores=found.scores[keep],
-        classes=found.classes[keep],
-        masks=masks,
-        keypoints=keypoints,
-    )

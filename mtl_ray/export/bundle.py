@@ -27,6 +27,7 @@ from mtl_ray.inference.signature import InputSignature, OutputSignature, Signatu
 from mtl_ray.inference.stored_config import read_config
 from mtl_ray.inference.torch_predictor import TorchPredictor
 from mtl_ray.loading.config import DataConfig
+from mtl_ray.models.head import dense
 
 MAX_BYTES = 2_000_000_000
 """An ONNX file is a protobuf message, whose limit is 2 GiB."""
@@ -113,6 +114,18 @@ def _check_engine(config: ExportConfig) -> None:
         raise ValueError(f"export.engine: {engine.type} needs fixed sizes (Fix: export.size=fixed)")
 
 
+def _check_layout(predictor: TorchPredictor, config: ExportConfig) -> None:
+    """Raises a ValueError if the layout ``raw`` would lose masks or keypoints: candidates are boxes
+    and scores.
+    """
+    for name, head in predictor.model.predicting() if config.layout == "raw" else ():
+        if dense(head) is not None and (further := predictor.heads[name].fields):
+            raise ValueError(
+                f"export.layout=raw holds boxes and scores only, and the head {name} predicts "
+                f"{' and '.join(sorted(further))}. Fix: export.layout=end2end"
+            )
+
+
 def write_bundle(
     predictor: TorchPredictor,
     samples: Sequence[DecodedSample],
@@ -128,6 +141,7 @@ def write_bundle(
     It also holds the signature, ``parity.json`` and the ``further`` files.
     """
     _check_engine(config)
+    _check_layout(predictor, config)
     graph = ExportGraph(predictor.model, predictor.canvas, config)
     names = {
         field: f"INPUT__{i}" if config.names == "triton" else field

@@ -17,6 +17,22 @@ def encode_rle(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> bytes:
     return bytes(rle.encode(mask.astype(np.bool_))["counts"])
 
 
+def encode_part(part: NDArray[np.bool_], top: int, left: int, height: int, width: int) -> bytes:
+    """RLE of a mask (height, width) that is empty outside of ``part`` (h, w), whose first pixel
+    lies at row ``top`` and column ``left``.
+
+    Its cost depends on the size of the part only.
+    """
+    # 1 where a run of a column begins, -1 behind its end: (w, h + 1)
+    steps = np.diff(np.pad(part.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    columns, rows = np.nonzero(steps)
+    places = (left + columns) * height + top + rows  # begin, end, begin, end, ...
+    going_on = np.flatnonzero(places[1:-1:2] == places[2::2])  # over the end of a column
+    places = np.delete(places, np.concatenate([2 * going_on + 1, 2 * going_on + 2]))
+    lengths = np.diff(places, prepend=0, append=height * width).tolist()
+    return from_counts(lengths if lengths[-1] else lengths[:-1], height, width)
+
+
 def decode_rle(counts: bytes, height: int, width: int) -> NDArray[np.uint8]:
     """Mask (height, width) uint8 of an RLE, 1 in the object; all zeros for ``b""``."""
     if not counts:
@@ -73,6 +89,19 @@ def _run_lengths(counts: bytes) -> list[int]:
     if shift:
         raise ValueError("compressed run lengths that are cut short")
     return lengths
+
+
+def ious(
+    first: Sequence[bytes], second: Sequence[bytes], height: int, width: int
+) -> NDArray[np.float64]:
+    """IoU (N, M) of two groups of masks of (height, width) pixels; 0 for two empty masks."""
+    if not first or not second:
+        return np.zeros((len(first), len(second)))
+    one, other = (
+        [{"size": [height, width], "counts": counts} for counts in group]
+        for group in (first, second)
+    )
+    return np.asarray(rle.iou(one, other, [False] * len(other)), np.float64)
 
 
 def area(counts: bytes, height: int, width: int) -> int:

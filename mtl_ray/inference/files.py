@@ -3,7 +3,8 @@
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mtl_ray.inputs.image import IMAGE
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.inputs.input import Input, TooLargeError
 from mtl_ray.tasks.head_classes import head_vocabulary
+from mtl_ray.tasks.response import MaskForm, head_response
 
 BATCH = 16
 
@@ -58,6 +60,7 @@ def predict_files(
     out: str,
     score_threshold: float,
     max_pixels: int = MAX_PIXELS,
+    masks: MaskForm = "rle",
 ) -> list[tuple[str, str]]:
     """Draws the predictions of each file and writes ``predictions.json``.
 
@@ -68,6 +71,7 @@ def predict_files(
             the same name.
         score_threshold: boxes and labels with a lower score are neither drawn nor written.
         max_pixels: larger data is not read (pixels of an image, values of another input).
+        masks: their form in ``predictions.json``; they are drawn in any case.
 
     Returns:
         URI and reason of each file that could not be read.
@@ -100,13 +104,12 @@ def predict_files(
                 storage.join(out, name),
                 jpeg(draw_predictions(predictor, raw, predictions, score_threshold)),
             )
-            answers = _answers(
-                predictor,
-                predictions,
-                score_threshold,
-                storage.join(out, name.removesuffix(".jpg")),
+            size, stem = kind.size(raw), storage.join(out, name.removesuffix(".jpg"))
+            respond = partial(
+                head_response, score_threshold=score_threshold, masks=masks, size=size
             )
-            entries.append({"file": uri, "drawing": name, **kind.size(raw), "heads": answers})
+            answers = _answers(predictor, predictions, stem, respond)
+            entries.append({"file": uri, "drawing": name, **size, "heads": answers})
     content = {
         "version": 1,
         "predictions": entries,
@@ -137,7 +140,7 @@ def _refuse_own_folder(uris: Sequence[str], out: str) -> None:
 
 
 def _answers(
-    predictor: Predictor, predictions: Predictions, score_threshold: float, stem: str
+    predictor: Predictor, predictions: Predictions, stem: str, respond: Callable[..., Any]
 ) -> dict[str, Any]:
     """By head, what a server would answer; a class map is in its own file STEM.HEAD.png instead of
     in the JSON.
@@ -148,12 +151,7 @@ def _answers(
         if plain is not None:
             storage.write(f"{stem}.{name}.png", plain)
             file = f"{stem}.{name}.png".rpartition("/")[2]
-        answers[name] = head.task.to_response(
-            predictions[name],
-            head_vocabulary(head, predictor.vocabulary),
-            score_threshold,
-            image_file=file,
-        )
+        answers[name] = respond(head, predictions[name], predictor.vocabulary, image_file=file)
     return answers
 
 

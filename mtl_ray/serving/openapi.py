@@ -7,6 +7,7 @@ from mtl_ray.experiment import tasks
 from mtl_ray.inference.predictor import Predictor
 from mtl_ray.inputs.image import IMAGE
 from mtl_ray.serving.bodies import AnyInput
+from mtl_ray.tasks.response import MASK_FORMS
 from mtl_ray.tasks.task import Task
 
 ERRORS = {
@@ -89,6 +90,12 @@ def _predict(known: Sequence[Task[Any, Any]], kinds: Sequence[AnyInput]) -> dict
                 "query",
                 "The head that answers, in its plain form, if there are several.",
                 {"type": "string"},
+            ),
+            _parameter(
+                "masks",
+                "query",
+                "The form of masks, if the head predicts them: COCO run lengths, polygons or none.",
+                {"type": "string", "enum": list(MASK_FORMS), "default": "rle"},
             ),
         ],
         "requestBody": {"required": True, "content": _bodies(kinds)},

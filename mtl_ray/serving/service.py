@@ -15,6 +15,9 @@ from mtl_ray.inputs.input import Input, TooLargeError
 from mtl_ray.serving.config import ServeConfig
 from mtl_ray.serving.reply import Reply, RequestError, as_json
 from mtl_ray.tasks.head_classes import head_vocabulary
+from mtl_ray.tasks.response import MASK_FORMS, MaskForm, head_response
+
+PARAMETERS = ("score_thr", "head", "masks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +29,14 @@ class PredictionRequest:
         head: the one head that answers in its plain form; None for an object with an entry for each
             head.
         accept: the Accept header.
+        masks: the form of masks in the answer.
         file: the data, encoded as a file of the model's input.
     """
 
     score_threshold: float
     head: str | None
     accept: str
+    masks: MaskForm = "rle"
     file: bytes = b""
 
 
@@ -65,10 +70,11 @@ class Service:
             raise RequestError(
                 404, f"there is no model {model!r}; there is {', '.join(self.predictors)}"
             )
-        if unknown := [name for name in query if name not in ("score_thr", "head")]:
+        if unknown := [name for name in query if name not in PARAMETERS]:
             raise RequestError(
                 400,
-                f"the query has an unknown parameter {unknown[0]!r}; there are score_thr and head",
+                f"the query has an unknown parameter {unknown[0]!r}; there are "
+                f"{', '.join(PARAMETERS)}",
             )
         heads = self.predictors[model].heads
         head = query.get("head")
@@ -81,6 +87,7 @@ class Service:
             score_threshold=threshold,
             head=head or (next(iter(heads)) if len(heads) == 1 else None),
             accept=accept,
+            masks=_mask_form(query.get("masks", "rle")),
         )
 
     def replies(self, model: str, requests: Sequence[PredictionRequest]) -> list[Reply]:
@@ -94,7 +101,7 @@ class Service:
         return [
             raw.reply
             if isinstance(raw, RequestError)
-            else self._answer(model, request, next(predictions))
+            else self._answer(model, request, next(predictions), kind.size(raw))
             for request, raw in zip(requests, raws, strict=True)
         ]
 
@@ -107,7 +114,13 @@ class Service:
         except ValueError as error:
             return RequestError(400, f"the file is no readable {kind.name}: {error}")
 
-    def _answer(self, model: str, request: PredictionRequest, predictions: Predictions) -> Reply:
+    def _answer(
+        self,
+        model: str,
+        request: PredictionRequest,
+        predictions: Predictions,
+        size: Mapping[str, int],
+    ) -> Reply:
         predictor = self.predictors[model]
         names = [request.head] if request.head is not None else list(predictor.heads)
         heads = {name: predictor.heads[name] for name in names}
@@ -116,10 +129,13 @@ class Service:
             if plain is not None:
                 return Reply(body=plain, type="image/png")
         answers = {
-            name: head.task.to_response(
+            name: head_response(
+                head,
                 predictions[name],
-                head_vocabulary(head, predictor.vocabulary),
+                predictor.vocabulary,
                 request.score_threshold,
+                masks=request.masks,
+                size=size,
             )
             for name, head in heads.items()
         }
@@ -151,6 +167,13 @@ def describe_model(name: str, predictor: Predictor) -> dict[str, Any]:
         },
         "canvas": values_of(predictor.canvas),
     }
+
+
+def _mask_form(text: str) -> MaskForm:
+    for form in MASK_FORMS:
+        if text == form:
+            return form
+    raise RequestError(400, f"masks is {text!r}; it must be {', '.join(MASK_FORMS)}")
 
 
 def _threshold(text: str | None, default: float) -> float:

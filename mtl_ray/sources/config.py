@@ -9,7 +9,17 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.extend import Slot
 from mtl_ray.config.strict import STRICT
-from mtl_ray.sources.object_configs import Cityscapes, Coco, Labelme, Nuimages, Text, Via, Voc, Yolo
+from mtl_ray.sources.object_configs import (
+    Cityscapes,
+    Coco,
+    InstancePng,
+    Labelme,
+    Nuimages,
+    Text,
+    Via,
+    Voc,
+    Yolo,
+)
 from mtl_ray.sources.source import RawSource, Source
 
 if TYPE_CHECKING:
@@ -181,7 +191,7 @@ class SemanticPng(RawSource):
 
 
 _Drawn = Coco | Voc | Yolo | Text | SemanticPng | Digits | Cityscapes | Nuimages | Labelme | Via
-RawConfig = _Drawn | List | ImageFolder | Idx | UnannotatedImages
+RawConfig = _Drawn | InstancePng | List | ImageFolder | Idx | UnannotatedImages
 SourceConfig = Annotated[RawConfig | Shards, Field(discriminator="type"), Slot("sources")]
 
 

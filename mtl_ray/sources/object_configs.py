@@ -4,6 +4,7 @@
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT
@@ -241,3 +242,41 @@ class Via(RawSource):
         from mtl_ray.sources.via import open_via
 
         return open_via(self, rule)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class InstancePng(RawSource):
+    """Images and index PNGs of objects (Penn-Fudan: one value an object), paired by a list
+    (ROOT/SPLIT.txt) or by their file names; boxes are those of the masks.
+    """
+
+    pixel_masks: ClassVar[bool] = True
+    type: Literal["instance_png"] = "instance_png"
+    root: str
+    """The folder of the dataset (a path or s3://...)."""
+    split: str
+    """The list, or the folder below ROOT; any name if --images and --labels are given."""
+    class_name: str | None = None
+    """The class of all objects; "object" by default."""
+    divisor: int | None = Field(default=None, ge=2)
+    """A value is DIVISOR x class number + number of the object (Cityscapes: 1000); a value below
+    DIVISOR is a class number alone: a region with many objects (crowd).
+    """
+    values: str | None = None
+    """File with lines "VALUE NAME" or "FIRST-LAST NAME": the classes of values, or of class
+    numbers if --divisor is given; "-" means no object. Others are skipped.
+    """
+    classes: str | None = None
+    """File with one class name per line, for class numbers 1, 2, ... (with --divisor)."""
+    background: tuple[int, ...] = (0,)
+    """Values that are no object (VOC's SegmentationObject: 0 and 255)."""
+    images: str | None = None
+    """Folder of the images, relative to ROOT."""
+    labels: str | None = None
+    """Folder of the index PNGs, relative to ROOT."""
+
+    def open(self, rule: "ImageRule") -> Source:
+        """See ``RawSource``."""
+        from mtl_ray.sources.instance_png import open_instance_png
+
+        return open_instance_png(self, rule)

@@ -56,6 +56,25 @@ def test_foreign_bytes_never_become_a_wrong_mask(counts: bytes) -> None:
     )
 
 
+@given(mask=some_masks, data=st.data())
+def test_a_part_is_encoded_where_it_lies(mask: np.ndarray, data: st.DataObject) -> None:
+    top, left = data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))
+    whole = np.pad(
+        mask, ((top, data.draw(st.integers(0, 3))), (left, data.draw(st.integers(0, 3))))
+    )
+    assert masks.encode_part(mask, top, left, *whole.shape) == masks.encode_rle(whole)
+    nothing = np.zeros((0, 0), np.bool_)
+    assert masks.encode_part(nothing, top, left, 5, 7) == masks.encode_rle(np.zeros((5, 7), bool))
+
+
+@given(first=st.lists(some_masks, max_size=3), second=st.lists(some_masks, max_size=3))
+def test_overlaps(first: list[np.ndarray], second: list[np.ndarray]) -> None:
+    one, other = ([np.resize(mask, (6, 5)) for mask in group] for group in (first, second))
+    found = masks.ious([*map(masks.encode_rle, one)], [*map(masks.encode_rle, other)], 6, 5)
+    expected = [[(a & b).sum() / max((a | b).sum(), 1) for b in other] for a in one]
+    np.testing.assert_allclose(found, np.reshape(expected, found.shape), atol=1e-12)
+
+
 def test_no_mask() -> None:
     assert not masks.decode_rle(b"", 3, 4).any()
     assert masks.area(b"", 3, 4) == 0

@@ -12,11 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_ray.geometry.boxes import iou_matrix
+from mtl_ray.geometry.masks import encode_rle
 from mtl_ray.tasks.detection.coco import OTHER_SIGMA, CocoKind, coco_curves
 from mtl_ray.tasks.detection.columns import ScoredImage
 from mtl_ray.tasks.detection.metric import DetectionMetric
 from mtl_ray.tasks.detection.voc import voc_table
-from tests.tasks.random_objects import detections, instances, random_images, sample_of
+from tests.tasks.random_objects import (
+    HEIGHT,
+    WIDTH,
+    detections,
+    instances,
+    random_images,
+    sample_of,
+)
 from tests.tasks.reference_coco import reference
 
 NAMES = ("a", "b", "c")
@@ -136,6 +144,68 @@ def test_an_object_without_a_mask_is_ignored_among_masks() -> None:
     undrawn = dataclasses.replace(image.ground_truth, masks=(b"", *masks[1:]))
     result = measured([image._replace(ground_truth=undrawn, predicted=found)]).result()
     assert result["segm_mAP"] >= 0.5
+
+
+def empty_masks(images: list[ScoredImage], seed: int) -> list[ScoredImage]:
+    """The same, where some of the predicted and the annotated masks have no pixel."""
+    rng = np.random.default_rng(seed)
+    nothing = encode_rle(np.zeros((HEIGHT, WIDTH), bool))
+    changed = []
+    for image in images:
+        truth, found = (
+            tuple(nothing if rng.random() < 0.2 else mask for mask in each.masks or ())
+            for each in (image.ground_truth, image.predicted)
+        )
+        changed.append(
+            image._replace(
+                ground_truth=dataclasses.replace(image.ground_truth, masks=truth),
+                predicted=dataclasses.replace(image.predicted, masks=found),
+            )
+        )
+    return changed
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=SEEDS)
+def test_masks_without_a_pixel_count_as_in_pycocotools(seed: int) -> None:
+    images = empty_masks(random_images(seed), seed)
+    if not any(len(image.predicted) for image in images):
+        return
+    precision, recall = reference("segm", images, 3)
+    ours = coco_curves("segm", images, 3)
+    np.testing.assert_allclose(ours.precision, precision, atol=1e-12)
+    np.testing.assert_allclose(ours.recall, recall, atol=1e-12)
+
+
+def test_images_with_boxes_only_do_not_count_for_masks() -> None:
+    images = random_images(7, count=12)
+    bare = [
+        image._replace(ground_truth=dataclasses.replace(image.ground_truth, masks=None))
+        if place % 3 == 0
+        else image._replace(
+            ground_truth=dataclasses.replace(
+                image.ground_truth, masks=(b"",) * len(image.ground_truth)
+            )
+        )
+        if place % 3 == 1 and len(image.ground_truth)
+        else image
+        for place, image in enumerate(images)
+    ]
+    kept = [image for image in bare if image.ground_truth.masks is not None]
+    kept = [
+        image for image in kept if not image.ground_truth.masks or any(image.ground_truth.masks)
+    ]
+    assert 0 < len(kept) < len(images)
+    result, whole, of_kept = (measured(each).result() for each in (bare, images, kept))
+    assert result["mAP"] == whole["mAP"]
+    names = [name for name in result if name.startswith("segm_")]
+    assert names
+    assert same({name: result[name] for name in names}, {name: of_kept[name] for name in names})
+    only_boxes = [
+        image._replace(ground_truth=dataclasses.replace(image.ground_truth, masks=None))
+        for image in images
+    ]
+    assert not any(name.startswith("segm_") for name in measured(only_boxes).result())
 
 
 @settings(max_examples=15, deadline=None)

@@ -1,14 +1,17 @@
 """What goes over the wire or into a file comes back the same."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
 import numpy as np
 import pyarrow as pa
+import pycocotools.mask
 import pytest
 
 from mtl_ray.experiment import tasks
+from mtl_ray.geometry.masks import decode_rle, encode_rle
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 from mtl_ray.tasks.classification.decode import LabelScores
@@ -16,11 +19,12 @@ from mtl_ray.tasks.classification.task import CLASSIFICATION
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.dense.config import RetinaNetHead
 from mtl_ray.tasks.detection.task import DETECTION
+from mtl_ray.tasks.response import MaskForm
 from mtl_ray.tasks.segmentation.config import FcnHead
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 from mtl_ray.tasks.segmentation.task import SEGMENTATION
 from mtl_ray.tasks.task import HeadKind, Task
-from tests.tasks.random_objects import detections, random_images
+from tests.tasks.random_objects import HEIGHT, WIDTH, detections, random_images
 
 VOCABULARY = Vocabulary(
     classes={
@@ -62,6 +66,54 @@ def test_detections_come_back(found: Detections) -> None:
     assert equal(
         DETECTION.from_row(through_arrow(DETECTION.to_row(found), DETECTION.row_type())), found
     )
+
+
+SIZE = {"height": HEIGHT, "width": WIDTH}
+
+
+@pytest.mark.parametrize("form", ["rle", "polygon"])
+def test_masks_come_back_in_every_form(form: MaskForm) -> None:
+    nothing = replace(
+        FOUND[0], masks=(encode_rle(np.zeros((HEIGHT, WIDTH), bool)),) * len(FOUND[0])
+    )
+    for found in (*FOUND[:2], nothing):
+        answer = over_the_wire(DETECTION.to_response(found, VOCABULARY, 0.0, masks=form, size=SIZE))
+        jsonschema.validate(answer, DETECTION.response_schema())
+        assert equal(DETECTION.from_response(answer, VOCABULARY, RetinaNetHead(), SIZE), found)
+        for item, mask in zip(answer, found.masks or (), strict=True):
+            encoded = item["mask"]
+            if form == "polygon":
+                parts = pycocotools.mask.frPyObjects(encoded, HEIGHT, WIDTH) if encoded else []
+                encoded = pycocotools.mask.merge(parts) if parts else None
+            shown = pycocotools.mask.decode(encoded) if encoded else np.zeros((HEIGHT, WIDTH))
+            assert np.array_equal(shown, decode_rle(mask, HEIGHT, WIDTH))
+
+
+def test_masks_are_left_out_if_nobody_wants_them() -> None:
+    answer = DETECTION.to_response(FOUND[0], VOCABULARY, 0.0, masks="none", size=SIZE)
+    assert answer
+    assert not any("mask" in item for item in answer)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        {"size": [7, 7], "counts": "1"},
+        {"size": [HEIGHT, WIDTH], "counts": "1"},
+        {"size": [HEIGHT, WIDTH], "counts": "\x00"},
+        {"size": [HEIGHT, WIDTH]},
+        {"size": 7, "counts": "1"},
+        "1",
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, 4, 5, "6", 7]],
+        [[0, 0, 5, float("nan"), 5, 5]],
+        7,
+        [7],
+    ],
+)
+def test_a_mask_of_another_size_or_form_is_refused(mask: Any) -> None:
+    with pytest.raises((ValueError, LookupError, TypeError, AttributeError, OverflowError)):
+        DETECTION.from_response([BOX | {"mask": mask}], VOCABULARY, RetinaNetHead(), SIZE)
 
 
 def test_nothing_found_comes_back_as_nothing() -> None:

@@ -251,6 +251,8 @@ def _masks(images: Sequence[ScoredImage]) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for i, image in enumerate(images, 1):
         masks = image.predicted.masks or ()
+        if len(masks) < len(image.predicted):
+            raise ValueError(f"the detections on {image.key} have no masks, but others have some")
         rows = zip(
             image.predicted.classes.tolist(),
             image.predicted.scores.tolist(),

@@ -76,6 +76,16 @@ class OverlapPairs(NamedTuple):
     iou: NDArray[np.float64]
 
 
+def images_with_masks(images: Sequence[ScoredImage]) -> list[ScoredImage]:
+    """The images on which masks can be compared: without those whose objects have boxes only."""
+    return [
+        image
+        for image in images
+        if image.ground_truth.masks is not None
+        and (not image.ground_truth.masks or any(image.ground_truth.masks))
+    ]
+
+
 def object_columns(images: Sequence[ScoredImage]) -> ObjectColumns:
     """The objects of all images."""
     gts = [image.ground_truth for image in images]

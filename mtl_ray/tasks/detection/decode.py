@@ -2,18 +2,14 @@
 the layout ``raw``.
 """
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from mtl_ray.tasks.detection.options import Selection
-
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
 from mtl_ray.inputs.frame import Frame
+from mtl_ray.tasks.detection.mask_decode import decode_masks
 from mtl_ray.tasks.difference import Fields
 
 if TYPE_CHECKING:
@@ -41,6 +37,17 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def select(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> "Detections":
+        """Some of them, in the order of the indices."""
+        chosen = np.flatnonzero(which) if which.dtype == np.bool_ else which
+        return Detections(
+            boxes_xyxy=self.boxes_xyxy[chosen],
+            scores=self.scores[chosen],
+            classes=self.classes[chosen],
+            masks=None if self.masks is None else tuple(self.masks[i] for i in chosen.tolist()),
+            keypoints=None if self.keypoints is None else self.keypoints[chosen],
+        )
+
 
 class SelectingHead(Protocol):
     """A head whose config has the options of suppression."""
@@ -54,8 +61,9 @@ def decode_detections(arrays: Fields, frame: Frame, head: SelectingHead) -> Dete
 
     Args:
         arrays: ``boxes`` (K, 4) canvas pixels, ``scores`` (K,) and ``classes`` (K,), padded with
-            score 0; or, from a bundle of the layout ``raw``, ``candidates`` float32 (N, 5 + C):
-            box, objectness, class scores, not yet suppressed.
+            score 0, and ``masks`` (K, h, w) of a head with masks (``mask_decode``); or, from a
+            bundle of the layout ``raw``, ``candidates`` float32 (N, 5 + C): box, objectness, class
+            scores, not yet suppressed.
         frame: of the image on the canvas.
         head: its ``select`` has the options of the selection.
     """
@@ -67,7 +75,8 @@ def decode_detections(arrays: Fields, frame: Frame, head: SelectingHead) -> Dete
         boxes, scores, classes = (
             np.asarray(arrays[name]) for name in ("boxes", "scores", "classes")
         )
-    boxes = frame.boxes_to_image(boxes.astype(np.float32))
+    on_canvas = boxes.astype(np.float32)
+    boxes = frame.boxes_to_image(on_canvas)
     kept = (scores > 0) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     order = np.flatnonzero(kept)
     order = order[np.argsort(-scores[order], kind="stable")]
@@ -75,6 +84,9 @@ def decode_detections(arrays: Fields, frame: Frame, head: SelectingHead) -> Dete
         boxes_xyxy=boxes[order],
         scores=scores[order].astype(np.float32),
         classes=classes[order].astype(np.int64),
+        masks=None
+        if "masks" not in arrays
+        else decode_masks(arrays["masks"][order], on_canvas[order], frame, head),
     )
 
 

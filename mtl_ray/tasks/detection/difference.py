@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from mtl_ray.geometry.boxes import iou_matrix
-from mtl_ray.geometry.masks import decode_rle
+from mtl_ray.geometry.masks import area, ious
 from mtl_ray.inputs.frame import Frame
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
@@ -18,7 +18,11 @@ from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, fiel
 PER_OBJECT = ("boxes", "scores", "classes", "masks", "keypoints")
 """The fields that have a row for each object."""
 MATCH_IOU = 0.95
-"""Least IoU of two boxes of one class that count as the same."""
+"""Least IoU of two boxes of one class, or of their masks, that count as the same."""
+FEW_PIXELS = 0.01
+"""Masks also count as the same if at most this share of the pixels of their box differs: of a mask
+of few pixels, rounding changes a large share.
+"""
 
 
 def prediction_difference(first: Detections, second: Detections, how: Comparison) -> Difference:
@@ -27,7 +31,7 @@ def prediction_difference(first: Detections, second: Detections, how: Comparison
     """
     fields = _on_canvas(first, how.frame), _on_canvas(second, how.frame)
     reach = max(how.frame.canvas_height, how.frame.canvas_width)
-    apart, partners = _objects_difference(*fields, reach, how.sides)
+    apart, partners = _objects_difference(*fields, reach, how.sides, how.frame)
     if apart.incomparable:
         return apart
     alone: list[str] = []
@@ -72,8 +76,8 @@ def _unpadded(fields: Fields) -> Fields:
 
 
 def _on_canvas(prediction: Detections, frame: Frame) -> Fields:
-    """The fields of a prediction, with boxes and keypoints in pixels of the canvas and masks as
-    bool (N, height, width).
+    """The fields of a prediction, with boxes and keypoints in pixels of the canvas, and masks as an
+    array of encodings.
     """
     fields = fields_of(prediction)
     if "boxes_xyxy" in fields:
@@ -84,18 +88,16 @@ def _on_canvas(prediction: Detections, frame: Frame) -> Fields:
             [frame.points_to_canvas(points[..., :2]), points[..., 2:]], axis=-1
         )
     if "masks" in fields and prediction.masks is not None:
-        size = (frame.height, frame.width)
-        fields["masks"] = np.array(
-            [decode_rle(mask, *size) for mask in prediction.masks], bool
-        ).reshape(len(prediction.masks), *size)
+        fields["masks"] = np.array([*prediction.masks, None], object)[:-1]  # never fixed-size bytes
     return fields
 
 
 def _objects_difference(
-    first: Fields, second: Fields, reach: float, sides: Sides
+    first: Fields, second: Fields, reach: float, sides: Sides, frame: Frame | None = None
 ) -> tuple[Difference, tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Objects are matched by box and class, and pairs must have similar masks. Also returns the
-    pairs' indices.
+    """Objects are matched by box and class. With a frame masks are encodings on its image, and
+    pairs must have similar ones; otherwise they are probabilities, compared like scores. Also
+    returns the pairs' indices.
     """
     none = np.empty(0, np.intp), np.empty(0, np.intp)
     problems = field_faults(first, second, PER_OBJECT, sides, PER_OBJECT)
@@ -109,17 +111,17 @@ def _objects_difference(
     ours, theirs = match_boxes(
         *((side["boxes"], side["scores"], side["classes"]) for side in (first, second))
     )
-    if "masks" in first and "masks" in second:
-        alike = [
-            _mask_iou(*pair) >= MATCH_IOU
-            for pair in zip(first["masks"][ours], second["masks"][theirs], strict=True)
-        ]
-        ours, theirs = ours[np.array(alike, bool)], theirs[np.array(alike, bool)]
+    masked = "masks" in first and "masks" in second
+    if masked and frame is not None:
+        alike = _alike(first, second, (ours, theirs), frame)
+        ours, theirs = ours[alike], theirs[alike]
     apart = Difference(unit="boxes", compared=len(ours)).with_agreeing(
         2 * len(ours), len(first["boxes"]) + len(second["boxes"])
     )
     apart = apart.with_positions(first["boxes"][ours], second["boxes"][theirs], reach)
     apart = apart.with_scores(first["scores"][ours], second["scores"][theirs])
+    if masked and frame is None:
+        apart = apart.with_scores(first["masks"][ours], second["masks"][theirs])
     if "keypoints" in first and "keypoints" in second:
         points, others = first["keypoints"][ours], second["keypoints"][theirs]
         apart = apart.with_positions(points[..., :2], others[..., :2], reach).with_scores(
@@ -128,9 +130,23 @@ def _objects_difference(
     return apart, (ours, theirs)
 
 
-def _mask_iou(first: NDArray[Any], second: NDArray[Any]) -> float:
-    union = int(((first > 0) | (second > 0)).sum())
-    return int(((first > 0) & (second > 0)).sum()) / union if union else 1.0
+def _alike(
+    first: Fields, second: Fields, pairs: tuple[NDArray[np.intp], NDArray[np.intp]], frame: Frame
+) -> NDArray[np.bool_]:
+    """Which pairs have similar masks: almost the same pixels, or few different ones for the size of
+    the box.
+    """
+    height, width = frame.height, frame.width
+    alike = []
+    for mine, other in zip(*(index.tolist() for index in pairs), strict=True):
+        masks = first["masks"][mine], second["masks"][other]
+        box = first["boxes"][mine].astype(np.float64)
+        pixels = (box[2:] - box[:2]).prod() / (frame.scale_x * frame.scale_y)
+        total = sum(area(mask, height, width) for mask in masks)
+        iou = ious([masks[0]], [masks[1]], height, width)[0, 0] if all(masks) else 0.0
+        different = total * (1 - iou) / (1 + iou)  # |A xor B|, since |A| + |B| = (1 + iou) |A or B|
+        alike.append(iou >= MATCH_IOU or different <= FEW_PIXELS * pixels)
+    return np.array(alike, np.bool_)
 
 
 def match_boxes(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mtl_ray.samples import Sample
 from mtl_ray.tasks.charts import Charts, PrecisionRecall
 from mtl_ray.tasks.detection.coco import CocoCurves, CocoKind, coco_curves
-from mtl_ray.tasks.detection.columns import ScoredImage
+from mtl_ray.tasks.detection.columns import ScoredImage, images_with_masks
 from mtl_ray.tasks.detection.confusion import detection_confusion
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.voc import VocTable, voc_table
@@ -61,8 +61,8 @@ class DetectionMetric:
         AR_m, AR_l, and VOC's.
 
         Masks and keypoints, if ground truth and predictions have them, follow with the prefixes
-        ``segm_`` and ``keypoints_``; predictions without boxes have only those. NaN without an
-        object to find.
+        ``segm_`` and ``keypoints_``; predictions without boxes have only those. Images whose
+        objects have boxes only do not count for masks. NaN without an object to find.
         """
         tables = self._measured()
         result = {
@@ -121,9 +121,13 @@ class DetectionMetric:
             images = sorted(self.images, key=lambda image: _by_value(image.key))
             kinds, classes = _kinds(images), len(self.names)
             voc = voc_table(images, classes) if "bbox" in kinds else None
-            self._tables = ProtocolTables(
-                curves={kind: coco_curves(kind, images, classes) for kind in kinds}, voc=voc
-            )
+            curves = {
+                kind: coco_curves(
+                    kind, images_with_masks(images) if kind == "segm" else images, classes
+                )
+                for kind in kinds
+            }
+            self._tables = ProtocolTables(curves=curves, voc=voc)
         return self._tables
 
 
@@ -132,16 +136,7 @@ def of_known_classes(prediction: Detections, sample: Sample) -> Detections:
     known = sample.known_classes.get("instances")
     if known is None or known[prediction.classes].all():
         return prediction
-    kept = np.flatnonzero(known[prediction.classes])
-    return Detections(
-        boxes_xyxy=prediction.boxes_xyxy[kept],
-        scores=prediction.scores[kept],
-        classes=prediction.classes[kept],
-        masks=None
-        if prediction.masks is None
-        else tuple(prediction.masks[place] for place in kept),
-        keypoints=None if prediction.keypoints is None else prediction.keypoints[kept],
-    )
+    return prediction.select(known[prediction.classes])
 
 
 def _by_value(key: str) -> list[str | int]:
@@ -155,9 +150,7 @@ def _kinds(images: Sequence[ScoredImage]) -> list[CocoKind]:
     kinds: list[CocoKind] = (
         [] if any(np.isnan(image.predicted.boxes_xyxy).any() for image in images) else ["bbox"]
     )
-    if any(image.predicted.masks is not None for image in images) and any(
-        image.ground_truth.masks is not None for image in images
-    ):
+    if any(image.predicted.masks is not None for image in images) and images_with_masks(images):
         kinds.append("segm")
     if any(image.predicted.keypoints is not None for image in images) and any(
         image.ground_truth.keypoints is not None for image in images

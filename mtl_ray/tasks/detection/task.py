@@ -12,7 +12,9 @@ from mtl_ray.annotations.instances import INSTANCES
 from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections, SelectingHead, decode_detections
+from mtl_ray.tasks.detection.mask_json import MASK_SCHEMA, mask_from_json, mask_to_json
 from mtl_ray.tasks.difference import Comparison, Difference, Fields
+from mtl_ray.tasks.response import MaskForm
 from mtl_ray.tasks.task import HeadKind, View
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ class DetectionTask:
     kind = INSTANCES
     view: ClassVar[View] = "boxes"
     schema_name = "Detections"
+    masks_in_response = True
 
     def decode(self, arrays: Fields, frame: Frame, head: SelectingHead) -> Detections:
         """See ``decode.decode``."""
@@ -44,14 +47,17 @@ class DetectionTask:
         vocabulary: Vocabulary,
         score_threshold: float,
         image_file: str | None = None,
+        *,
+        masks: MaskForm = "rle",
+        size: Mapping[str, int] | None = None,
     ) -> list[dict[str, Any]]:
         """``[{"class_label": 2, "class_name": "Platelets", "bbox": [x1, y1, x2, y2], "score": 0.9},
         ...]``, best first.
 
         The shape of TorchServe's answers for OpenMMLab detectors. Boxes are in pixels of the image
-        that was sent; those with a score below ``score_threshold`` are left out. Masks follow as
-        COCO run-length encodings under ``mask`` and keypoints as ``[[x, y, score], ...]`` if there
-        are any.
+        that was sent; those with a score below ``score_threshold`` are left out. Masks follow
+        under ``mask`` (``response.MaskForm``; run lengths alone if ``size`` is not known), and
+        keypoints as ``[[x, y, score], ...]``, if there are any.
         """
         names = vocabulary.classes[self.kind.name]
         items = []
@@ -63,8 +69,8 @@ class DetectionTask:
                 "bbox": prediction.boxes_xyxy[i].tolist(),
                 "score": float(prediction.scores[i]),
             }
-            if prediction.masks is not None:
-                item["mask"] = prediction.masks[i].decode()
+            if prediction.masks is not None and masks != "none":
+                item["mask"] = mask_to_json(prediction.masks[i], masks, size)
             if prediction.keypoints is not None:
                 item["keypoints"] = prediction.keypoints[i].tolist()
             items.append(item)
@@ -78,7 +84,7 @@ class DetectionTask:
         size: Mapping[str, int] | None = None,
     ) -> Detections:
         """See ``Task``; only detections above the requested threshold are in the response."""
-        masks = tuple(item["mask"].encode() for item in content if "mask" in item)
+        masks = tuple(mask_from_json(item["mask"], size) for item in content if "mask" in item)
         keypoints = [item["keypoints"] for item in content if "keypoints" in item]
         prediction = Detections(
             boxes_xyxy=np.array([item["bbox"] for item in content], np.float32).reshape(-1, 4),
@@ -114,15 +120,22 @@ class DetectionTask:
 
     def response_schema(self) -> dict[str, Any]:
         """See ``Task``."""
-        properties = {
+        properties: dict[str, Any] = {
             "class_label": {"type": "integer"},
             "class_name": {"type": "string"},
             "bbox": {"type": "array", "items": {"type": "number"}, "description": "x1, y1, x2, y2"},
             "score": {"type": "number"},
         }
+        required = list(properties)
+        points = {"type": "array", "items": {"type": "number"}, "description": "x, y, score"}
+        optional = {"mask": MASK_SCHEMA, "keypoints": {"type": "array", "items": points}}
         return {
             "type": "array",
-            "items": {"type": "object", "properties": properties, "required": list(properties)},
+            "items": {
+                "type": "object",
+                "properties": {**properties, **optional},
+                "required": required,
+            },
         }
 
     def draw_ground_truth(
