@@ -8,10 +8,10 @@ from contextlib import closing
 from typing import cast
 
 from mtl_ray.analysis.stopwatch import Stopwatch
-from mtl_ray.loading.augment import augmented
+from mtl_ray.loading.augment import augmented, num_partners
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.collate import InputBuffers
-from mtl_ray.loading.config import DataConfig, Mosaic
+from mtl_ray.loading.config import DataConfig
 from mtl_ray.loading.loader import Loader
 from mtl_ray.loading.prepare import scene_rules
 from mtl_ray.loading.reader import Address, Reader, Where
@@ -35,7 +35,7 @@ def sample_steps(data: DataConfig) -> Generator[Step, None, None]:
     each augmentation, the canvas.
     """
     reader = Reader(data.train, batch=data.batch, seed=_SEED, lanes=data.lanes, window=data.window)
-    partners = 3 if any(isinstance(change, Mosaic) for change in data.augment) else 0
+    partners = num_partners(data.augment)
     buffers = InputBuffers(1, data.canvas, pinned=False)
     rules = scene_rules(data, reader, {})
     cursor = 0
@@ -65,8 +65,8 @@ def _prepare(
     with watch("decode"):
         scene = _scene(rules, address.where, sample)
 
-    def partners() -> list[Scene]:
-        return [_scene(rules, where, reader.read(where)) for where in address.partners]
+    def partners(start: int, stop: int) -> list[Scene]:
+        return [_scene(rules, where, reader.read(where)) for where in address.partners[start:stop]]
 
     numbers = random.Random(key_of(_SEED, address.lane, address.position))
     for number, change in enumerate(data.augment, 1):

@@ -6,7 +6,7 @@ add others. Whoever handles annotations loops over the kinds, and never asks for
 kind imports torch or ray.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -23,6 +23,8 @@ Value = TypeVar("Value")
 Part = TypeVar("Part")
 """The same in memory, as transforms change it and a batch takes it."""
 
+Choose = Callable[[int], NDArray[np.int64]]
+"""Given a number of objects, the places of those that are chosen among them."""
 UNKNOWN = -1
 """In a ``ClassMapper``: the class does not exist in the other list."""
 
@@ -93,6 +95,7 @@ class AnnotationKind(Generic[Value, Part]):
             one with the lowest number.
         fields: names of further arrays that ``collate`` gives only if a head reads them, such as
             masks.
+        cut_fields: those of them without which ``cut_out`` finds nothing.
     """
 
     name: ClassVar[str]
@@ -101,6 +104,7 @@ class AnnotationKind(Generic[Value, Part]):
     unit: ClassVar[str | None] = None
     balance_order: ClassVar[int] = 10
     fields: ClassVar[frozenset[str]] = frozenset()
+    cut_fields: ClassVar[frozenset[str]] = frozenset()
 
     def __eq__(self, other: object) -> bool:
         """Equal to the same kind in another process."""
@@ -241,6 +245,46 @@ class AnnotationKind(Generic[Value, Part]):
 
         Returns:
             None if the mosaic counts as not annotated.
+        """
+        return None
+
+    def blend(self, part: Part, other: Part) -> Part | None:
+        """Of two images of one size that are shown at once, half transparent (mixup); None if the
+        result counts as not annotated.
+        """
+        return None
+
+    def cut_out(
+        self, part: Part, height: int, width: int, choose: Choose
+    ) -> tuple[Part, NDArray[np.uint8]] | None:
+        """Some objects of an image, to be pasted into another one.
+
+        Args:
+            part: of the image.
+            height: pixels of the image.
+            width: pixels of the image.
+            choose: which of the objects that can be cut out.
+
+        Returns:
+            The chosen objects, and (height, width) uint8, 1 where one of them is; None if there are
+            none, or the kind has no objects.
+        """
+        return None
+
+    def paste(
+        self, part: Part, pasted: Part | None, shape: NDArray[np.uint8], min_visible: float
+    ) -> Part | None:
+        """What is annotated after some pixels of another image were pasted over it.
+
+        Args:
+            part: before.
+            pasted: what ``cut_out`` gave, if this kind gave it; else the annotation of the other
+                image, None if that is not annotated.
+            shape: (H, W) uint8, 1 where a pixel was pasted.
+            min_visible: objects of which a smaller share is left are dropped.
+
+        Returns:
+            None if the image counts as not annotated now.
         """
         return None
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.annotations.annotation import UNKNOWN, AnnotationKind, ClassMapper, Region
+from mtl_ray.annotations.annotation import UNKNOWN, AnnotationKind, Choose, ClassMapper, Region
 from mtl_ray.annotations.instance_features import from_elsewhere, from_own, instances_to_features
 from mtl_ray.annotations.instance_masks import Masks
+from mtl_ray.annotations.instance_paste import cut_out, left_visible
 from mtl_ray.annotations.instance_values import Instances, Objects, select
 from mtl_ray.columns import ColumnType, Feature, Features
 from mtl_ray.geometry import masks as rle
@@ -51,6 +52,7 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
     unit = "instances"
     balance_order = 0
     fields = frozenset((MASKS, KEYPOINTS))
+    cut_fields = frozenset((MASKS,))
 
     # Storage.
 
@@ -207,6 +209,24 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
         ]
         return _concatenated(shown, like)
 
+    def blend(self, part: Objects, other: Objects) -> Objects:
+        """The objects of both images."""
+        return _concatenated([part, other], part)
+
+    def cut_out(
+        self, part: Objects, height: int, width: int, choose: Choose
+    ) -> tuple[Objects, NDArray[np.uint8]] | None:
+        """Objects with a mask; regions to ignore are not cut out."""
+        return cut_out(part, height, width, choose)
+
+    def paste(
+        self, part: Objects, pasted: Objects | None, shape: NDArray[np.uint8], min_visible: float
+    ) -> Objects | None:
+        """What is left of the objects, and the pasted ones."""
+        if pasted is None:
+            return None
+        return _concatenated([left_visible(part, shape, min_visible), pasted], part)
+
     def place(self, part: Objects, frame: Frame) -> Objects:
         """See ``AnnotationKind``."""
         boxes = frame.boxes_to_canvas(part.boxes_xyxy)
@@ -244,7 +264,7 @@ class InstancesKind(AnnotationKind[Instances, Objects]):
                 part.classes,
             )
             found["crowd"][row, :count], found["present"][row, :count] = part.crowd, True
-            if part.masks is not None:
+            if MASKS in found and part.masks is not None:
                 part.masks.render(found["masks"][row, :count])
                 found["has_mask"][row, :count] = part.masks.known
             if part.keypoints is not None and part.keypoints.shape[1]:

@@ -82,6 +82,10 @@ class LabelsKind(AnnotationKind[Labels, Labels]):
         labels = [part for part, _, _ in parts if part is not None]
         return np.unique(np.concatenate(labels)) if len(labels) == len(parts) else None
 
+    def blend(self, part: Labels, other: Labels) -> Labels:
+        """The labels of both images."""
+        return np.unique(np.concatenate([part, other]))
+
     def collate(
         self,
         parts: Sequence[Labels | None],

@@ -142,6 +142,17 @@ class SemanticKind(AnnotationKind[bytes, Map]):
                 joined[target] = cv2.resize(shown, size, interpolation=cv2.INTER_NEAREST_EXACT)
         return joined
 
+    def blend(self, part: Map, other: Map) -> Map:
+        """The class where both images have the same; elsewhere there is none."""
+        return np.where(part == other, part, np.uint8(IGNORE_INDEX))
+
+    def paste(
+        self, part: Map, pasted: Map | None, shape: NDArray[np.uint8], min_visible: float
+    ) -> Map:
+        """The classes of the pasted pixels; none where the other image has no map."""
+        new = np.uint8(IGNORE_INDEX) if pasted is None else pasted
+        return np.where(shape > 0, new, part)
+
     def place(self, part: Map, frame: Frame) -> Map:
         """See ``AnnotationKind``; nearest neighbour."""
         return place_map(part, frame, IGNORE_INDEX)

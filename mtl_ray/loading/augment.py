@@ -14,23 +14,48 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_ray.annotations.annotation import Region
-from mtl_ray.inputs.frame import scaled
 from mtl_ray.inputs.image import Canvas
-from mtl_ray.loading.config import Augmentation, Colour, Flip, Mosaic, RandomCrop, Zoom
-from mtl_ray.loading.scene import Kind, Scene
+from mtl_ray.loading.config import (
+    Augmentation,
+    Colour,
+    CopyPaste,
+    Flip,
+    Mixup,
+    Mosaic,
+    RandomCrop,
+    Zoom,
+)
+from mtl_ray.loading.joining import copy_paste, mixup, mosaic
+from mtl_ray.loading.moves import flip, random_crop, scale_jitter, short_side, zoom
+from mtl_ray.loading.scene import Scene
+from mtl_ray.loading.sizes import Resize, ScaleJitter
 
+Partners = Callable[[int, int], list[Scene]]
+"""Given a start and a stop, these other scenes, as decoded."""
+OF_MOSAIC = 3
+"""The other scenes of a mosaic."""
 _LUMA = np.array([0.299, 0.587, 0.114])
 """How much of each of red, green and blue the eye sees as brightness (ITU-R BT.601)."""
 _TO_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
+def num_partners(transforms: Sequence[Augmentation]) -> int:
+    """How many other scenes the transforms may ask for."""
+    singles = sum(isinstance(each, Mixup | CopyPaste) for each in transforms)
+    return _of_mosaic(transforms) + singles
+
+
+def _of_mosaic(transforms: Sequence[Augmentation]) -> int:
+    joins = any(isinstance(each, Mosaic) and each.p > 0 for each in transforms)
+    return OF_MOSAIC if joins else 0
+
+
 def augmented(
     scene: Scene,
     transforms: Sequence[Augmentation],
     rng: random.Random,
-    partners: Callable[[], list[Scene]],
+    partners: Partners,
     rule: Canvas,
 ) -> Scene:
     """The scene after ``transforms`` in their order, each applied with its probability.
@@ -39,89 +64,36 @@ def augmented(
         scene: as decoded.
         transforms: ``data.augment``.
         rng: where chance comes from.
-        partners: gives the three other scenes of a mosaic, as decoded.
+        partners: gives other scenes, ``num_partners`` of them: first those of a mosaic, then one
+            for each mixup and copy-paste.
         rule: the canvas that the scene will be put on: the size of a mosaic, and the grey of the
             padding.
     """
+    place = _of_mosaic(transforms) - 1
     for transform in transforms:
+        place += isinstance(transform, Mixup | CopyPaste)
         if rng.random() >= transform.p:
             continue
         match transform:
             case Flip():
                 scene = flip(scene, transform.direction)
             case RandomCrop():
-                scene = _random_crop(scene, transform, rng)
+                scene = random_crop(scene, transform, rng)
             case Zoom():
-                scene = _zoom(scene, transform, rng, rule.pad)
+                scene = zoom(scene, transform, rng, rule.pad)
+            case Resize():
+                scene = short_side(scene, transform, rng, rule)
+            case ScaleJitter():
+                scene = scale_jitter(scene, transform, rng, rule)
             case Colour():
                 scene = color_jitter(scene, transform, rng)
             case Mosaic():
-                scene = mosaic([scene, *partners()], transform, rng, rule)
+                scene = mosaic([scene, *partners(0, OF_MOSAIC)], transform, rng, rule)
+            case Mixup():
+                scene = mixup(scene, partners(place, place + 1)[0], transform, rng, rule)
+            case CopyPaste():
+                scene = copy_paste(scene, partners(place, place + 1)[0], transform, rng, rule)
     return scene
-
-
-def flip(scene: Scene, direction: str) -> Scene:
-    """Mirrored from left to right (``horizontal``) or upside down (``vertical``)."""
-    axis = 0 if direction == "horizontal" else 1
-    length = scene.image.shape[1 - axis]
-    flipped = np.asarray(cv2.flip(scene.image, 1 - axis), np.uint8)
-    return scene.changed(flipped, lambda kind, part: kind.flip(part, axis, length, scene.mirror))
-
-
-def crop(scene: Scene, top: int, left: int, height: int, width: int, min_visible: float) -> Scene:
-    """The part of a scene inside a rectangle, in pixels; objects with less than the share
-    ``min_visible`` inside are dropped.
-    """
-    image = scene.image[top : top + height, left : left + width]
-    return scene.changed(
-        image, lambda kind, part: kind.crop(part, top, left, height, width, min_visible)
-    )
-
-
-def pad(scene: Scene, top: int, left: int, height: int, width: int, grey: int) -> Scene:
-    """The scene inside a larger image of (height, width) pixels, its corner at (top, left); the
-    rest is grey without a class.
-    """
-    borders = (top, height - top - scene.image.shape[0], left, width - left - scene.image.shape[1])
-    image = np.asarray(
-        cv2.copyMakeBorder(scene.image, *borders, cv2.BORDER_CONSTANT, value=(grey, grey, grey)),
-        np.uint8,
-    )
-    return scene.changed(image, lambda kind, part: kind.pad(part, top, left, height, width))
-
-
-def _random_crop(scene: Scene, transform: RandomCrop, rng: random.Random) -> Scene:
-    height, width = scene.hw
-    area = rng.uniform(*transform.area)
-    aspect = math.exp(rng.uniform(math.log(transform.aspect[0]), math.log(transform.aspect[1])))
-    crop_h = min(height, max(1, round(height * math.sqrt(area / aspect))))
-    crop_w = min(width, max(1, round(width * math.sqrt(area * aspect))))
-    top, left = _between(rng, height - crop_h), _between(rng, width - crop_w)
-    return crop(scene, top, left, crop_h, crop_w, transform.min_visible)
-
-
-def _zoom(scene: Scene, transform: Zoom, rng: random.Random, grey: int) -> Scene:
-    """Zooming in is a crop that the canvas enlarges, and zooming out is padding: nothing is
-    resampled here.
-    """
-    height, width = scene.hw
-    scale = rng.uniform(*transform.scale)
-    frame_h, frame_w = max(1, round(height / scale)), max(1, round(width / scale))
-    if scale >= 1:
-        top, left = _between(rng, height - frame_h), _between(rng, width - frame_w)
-        return crop(scene, top, left, frame_h, frame_w, transform.min_visible)
-    top, left = _between(rng, frame_h - height), _between(rng, frame_w - width)
-    return pad(scene, top, left, frame_h, frame_w, grey)
-
-
-def _between(rng: random.Random, most: int) -> int:
-    """An integer from 0 to ``most``, each as likely; ``Random.random`` alone is promised to stay
-    the same between Pythons.
-    """
-    return int(rng.random() * (most + 1))
-
-
-# Colour: one matrix for each pixel.
 
 
 def color_jitter(scene: Scene, transform: Colour, rng: random.Random) -> Scene:
@@ -156,85 +128,3 @@ def color_matrix(
     turn = _FROM_YIQ @ np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]]) @ _TO_YIQ
     change = turn @ mix
     return np.column_stack([change @ matrix, change @ offset]).astype(np.float32)
-
-
-# Mosaic.
-
-
-def mosaic(scenes: Sequence[Scene], transform: Mosaic, rng: random.Random, rule: Canvas) -> Scene:
-    """An image of the canvas's size whose quarters, around a random point, hold a corner of each of
-    four scenes.
-
-    Bochkovskiy et al. 2020, YOLOv4, figure 3. Each kind of annotation says what becomes of an image
-    that is not annotated (``AnnotationKind.join``). A class counts as known if all four datasets
-    know it.
-    """
-    image = np.full((rule.height, rule.width, 3), rule.pad, np.uint8)
-    centre_y, centre_x = (
-        round(rule.height * rng.uniform(*transform.centre)),
-        round(rule.width * rng.uniform(*transform.centre)),
-    )
-    regions: list[tuple[Region, tuple[int, int]]] = []
-    for quarter, scene in enumerate(scenes):
-        above, before = quarter < 2, quarter % 2 == 0
-        scale = rng.uniform(*transform.scale) * min(
-            rule.height / scene.hw[0], rule.width / scene.hw[1]
-        )
-        rows, scale_y = _span(
-            scene.hw[0], centre_y if above else rule.height - centre_y, scale, from_end=above
-        )
-        columns, scale_x = _span(
-            scene.hw[1], centre_x if before else rule.width - centre_x, scale, from_end=before
-        )
-        height, width = (
-            round((rows.stop - rows.start) * scale_y),
-            round((columns.stop - columns.start) * scale_x),
-        )
-        top, left = (
-            centre_y - height if above else centre_y,
-            centre_x - width if before else centre_x,
-        )
-        region = Region(
-            rows=rows,
-            columns=columns,
-            scale_y=scale_y,
-            scale_x=scale_x,
-            height=height,
-            width=width,
-            min_visible=transform.min_visible,
-        )
-        regions.append((region, (top, left)))
-        if height and width:
-            image[top : top + height, left : left + width] = scaled(
-                scene.image[rows, columns], height, width
-            )
-    kinds = dict.fromkeys(kind for scene in scenes for kind in scene.parts)
-    joined = {kind: _joined(kind, scenes, regions, rule) for kind in kinds}
-    known = {
-        name: np.logical_and.reduce([scene.known_classes[name] for scene in scenes])
-        for name in scenes[0].known_classes
-    }
-    parts = {kind: part for kind, part in joined.items() if part is not None}
-    return replace(scenes[0], raw=image, parts=parts, known_classes=known)
-
-
-def _joined(
-    kind: Kind,
-    scenes: Sequence[Scene],
-    regions: Sequence[tuple[Region, tuple[int, int]]],
-    rule: Canvas,
-) -> object:
-    parts = [
-        (scene.parts.get(kind), region, corner)
-        for scene, (region, corner) in zip(scenes, regions, strict=True)
-    ]
-    return kind.join(parts, rule.height, rule.width)
-
-
-def _span(length: int, room: int, scale: float, *, from_end: bool) -> tuple[slice, float]:
-    """Which pixels of a side of ``length`` are shown in ``room`` pixels of the mosaic, and
-    mosaic pixels per pixel.
-    """
-    shown = max(1, min(length, round(room / scale)))
-    size = min(room, max(1, round(shown * scale)))
-    return (slice(length - shown, length) if from_end else slice(0, shown)), size / shown

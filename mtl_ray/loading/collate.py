@@ -52,7 +52,10 @@ class InputBuffers:
         a frame of the same size.
         """
         rule = rule or self.rule
-        frame = rule.input.fill(scene.raw, rule, self._slot(slot))
+        arrays = self._slot(slot)
+        frame = rule.input.fill(scene.raw, rule, arrays)
+        if scene.valid_hw is not None:  # a transform has put the image on the canvas
+            arrays["valid_hw"][:] = scene.valid_hw
         parts = {kind: kind.place(part, frame) for kind, part in scene.parts.items()}
         return BatchSlot(key, parts, scene.known_classes)
 

@@ -9,7 +9,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT, Retired
-from mtl_ray.inputs.image import CanvasConfig
+from mtl_ray.inputs.image import Canvas, CanvasConfig
+from mtl_ray.loading.sizes import MultiScale, Resize, ScaleJitter
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -75,7 +76,54 @@ class Mosaic:
     min_visible: float = Field(default=0.3, ge=0, le=1)
 
 
-Augmentation = Annotated[Flip | RandomCrop | Zoom | Colour | Mosaic, Field(discriminator="type")]
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class _WithPartner:
+    """What a transform has that puts another image of the same window onto the image: it is scaled,
+    mirrored, and cropped or padded to the size of the image at a random place.
+    """
+
+    p: float = Field(default=0.5, ge=0, le=1)
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 1.5)
+    """Least and greatest size of the other image relative to the largest that fits into the
+    image."""
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability that the other image is mirrored from left to right."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Mixup(_WithPartner):
+    """Shows another image through the image, with the objects of both at full weight (YOLOX, Ge et
+    al. 2021, section 2.1; mixup, Zhang et al. 2018).
+    """
+
+    type: Literal["mixup"] = "mixup"
+    share: float = Field(default=0.5, gt=0, lt=1)
+    """Of the image in each pixel; the rest is the other image's."""
+    min_visible: float = Field(default=0.3, ge=0, le=1)
+    """Boxes of the other image of which a smaller share is left are dropped."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CopyPaste(_WithPartner):
+    """Pastes objects of another image by their masks (Ghiasi et al. 2021, Simple Copy-Paste). What
+    they hide leaves the masks and boxes of the objects behind them. Objects without a mask are not
+    pasted; no head needs to learn masks.
+    """
+
+    type: Literal["copy_paste"] = "copy_paste"
+    max_objects: int = Field(default=100, ge=1)
+    """Most objects that are pasted; a random number of them is."""
+    min_visible: float = Field(default=0.1, ge=0, le=1)
+    """Objects of which a smaller share of the pixels is left are dropped, and those of which none
+    is."""
+
+
+Augmentation = Annotated[
+    Flip | RandomCrop | Zoom | Colour | Mosaic | Resize | ScaleJitter | Mixup | CopyPaste,
+    Field(discriminator="type"),
+]
+JOINING = (Mosaic, Mixup, CopyPaste)
+"""The transforms that join images, which ``close_mosaic`` switches off."""
 
 
 _ONCE = "validation visits every sample of a split once"
@@ -148,6 +196,13 @@ class DataConfig:
     """
     augment: tuple[Augmentation, ...] = ()
     """Changes made in training, in this order, before the image is put on the canvas."""
+    multi_scale: MultiScale | None = None
+    """Canvases of several sizes in training."""
+    close_mosaic: float = Field(default=0.0, ge=0)
+    """The last part of the run without mosaic, mixup and copy_paste: a share of the run below 1,
+    else a number of epochs (YOLOX: 15). With ``schedule.seconds`` also by the share of the
+    time.
+    """
     batch: int = Field(default=16, ge=1)
     """Samples of one optimiser step, over all workers."""
     threads: int = Field(default=2, ge=1)
@@ -168,6 +223,10 @@ class DataConfig:
     """Blocks shuffled together; by default by the size of the split."""
 
     def __post_init__(self) -> None:
+        if self.multi_scale is not None:
+            if not isinstance(self.canvas, Canvas):
+                raise ValueError("multi_scale changes the size of images; the input is another one")
+            self.multi_scale.sizes_for(self.canvas.height, self.canvas.width)
         wanted = self.canvas.input.arrays(self.canvas)
         for place, rules in enumerate(self.train.own or ()):
             if rules.canvas is not None and rules.canvas.input.arrays(rules.canvas) != wanted:

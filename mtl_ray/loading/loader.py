@@ -17,6 +17,7 @@ import torch
 from mtl_ray.loading.batch import Batch
 from mtl_ray.loading.collate import BatchSlot, Collator, InputBuffers
 from mtl_ray.loading.config import DataConfig
+from mtl_ray.loading.plan import BatchPlan, plan_batch
 from mtl_ray.loading.prepare import Fields, Preparer
 from mtl_ray.loading.reader import Address, Reader
 from mtl_ray.loading.scene import InvalidSample
@@ -48,6 +49,8 @@ class Loader:
         samples_per_epoch: over all ranks.
         cursor: samples that all ranks together have consumed; where the next batch starts.
         bad: the keys of samples that could not be read, with the reason.
+        closed_from: the cursor of the first batch without mosaic, mixup and copy-paste; None if all
+            batches have them.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class Loader:
         Raises:
             ValueError: if the splits cannot be read together, or the numbers do not fit.
         """
-        self._data = data
+        self._data, self._seed = data, seed
         self._rank, self._world_size = rank, world_size
         self._reader = Reader(
             data.train, batch=data.batch, seed=seed, lanes=data.lanes, window=data.window
@@ -89,6 +92,7 @@ class Loader:
         self.samples_per_epoch = self._reader.samples_per_epoch
         self.cursor = cursor
         self.bad: dict[str, str] = {}
+        self.closed_from: int | None = None
         self._addresses(cursor)  # what does not fit together is said now, not in the first step
 
     @property
@@ -97,6 +101,18 @@ class Loader:
         means other samples.
         """
         return self._reader.pins
+
+    def close_mosaic(self) -> int:
+        """Leaves out mosaic, mixup and copy-paste from the first batch on that is not begun yet.
+
+        Every rank must call it after the same batch.
+
+        Returns:
+            ``closed_from``, which a loader that goes on in its place must get.
+        """
+        first = self.cursor + _BEING_MADE * self._data.batch
+        self.closed_from = first if self.closed_from is None else min(self.closed_from, first)
+        return self.closed_from
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches from the cursor on; ``cursor`` moves when one is given. The threads end with the
@@ -111,12 +127,16 @@ class Loader:
             named = deque(
                 self._addresses(self.cursor + step * self._data.batch) for step in range(_NAMED)
             )
-            being_made = deque(self._begin(pool, named[step]) for step in range(_BEING_MADE))
+            being_made = deque(
+                self._begin(pool, self.cursor + step * self._data.batch, named[step])
+                for step in range(_BEING_MADE)
+            )
             while True:
                 batch = self._finish(being_made.popleft())
                 named.popleft()
                 named.append(self._addresses(self.cursor + _NAMED * self._data.batch))
-                being_made.append(self._begin(pool, named[_BEING_MADE - 1]))
+                following = self.cursor + _BEING_MADE * self._data.batch
+                being_made.append(self._begin(pool, following, named[_BEING_MADE - 1]))
                 self.cursor += self._data.batch
                 yield batch
         finally:
@@ -125,27 +145,31 @@ class Loader:
     def _addresses(self, cursor: int) -> list[Address]:
         return self._reader.addresses(cursor, self._rank, self._world_size, self._preparer.partners)
 
-    def _begin(self, pool: ThreadPoolExecutor, addresses: list[Address]) -> _Pending:
-        buffers = InputBuffers(len(addresses), self._data.canvas, pinned=self._pinned)
+    def _begin(self, pool: ThreadPoolExecutor, cursor: int, addresses: list[Address]) -> _Pending:
+        closed = self.closed_from is not None and cursor >= self.closed_from
+        plan = plan_batch(self._data, self._seed, cursor // self._data.batch, closed=closed)
+        buffers = InputBuffers(len(addresses), plan.canvas, pinned=self._pinned)
         run = max(1, min(8, len(addresses) // (2 * self._data.threads)))
         starts = range(0, len(addresses), run)
         return _Pending(
             buffers,
             [
-                pool.submit(self._fill, buffers, start, addresses[start : start + run])
+                pool.submit(self._fill, buffers, plan, start, addresses[start : start + run])
                 for start in starts
             ],
         )
 
-    def _fill(self, buffers: InputBuffers, start: int, addresses: list[Address]) -> list[BatchSlot]:
+    def _fill(
+        self, buffers: InputBuffers, plan: BatchPlan, start: int, addresses: list[Address]
+    ) -> list[BatchSlot]:
         slots = []
         for index, address in enumerate(addresses, start):
-            prepared = self._preparer.prepare(address)
+            prepared = self._preparer.prepare(address, plan)
             if prepared.scene is None:
                 slot = buffers.leave_empty(index, prepared.key)
             else:
                 slot = buffers.fill(
-                    index, prepared.key, prepared.scene, self._data.canvas_of(address.where[0])
+                    index, prepared.key, prepared.scene, plan.canvases[address.where[0]]
                 )
             slots.append(replace(slot, invalid=prepared.invalid) if prepared.invalid else slot)
         return slots

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from mtl_ray.inputs.image import IMAGE
 from mtl_ray.inputs.image_header import TooManyPixelsError
-from mtl_ray.loading.augment import augmented
-from mtl_ray.loading.config import DataConfig, Mosaic
+from mtl_ray.loading.augment import augmented, num_partners
+from mtl_ray.loading.config import JOINING, CopyPaste, DataConfig
+from mtl_ray.loading.plan import BatchPlan
 from mtl_ray.loading.reader import Address, Reader, Where
 from mtl_ray.loading.scene import InvalidSample, Scene, SceneRule
 from mtl_ray.shards.order import key_of
@@ -33,6 +34,7 @@ class Prepared:
 
 def scene_rules(data: DataConfig, reader: Reader, fields: Fields) -> list[SceneRule]:
     """How the samples of each split become scenes."""
+    fields = _with_cut(data, reader, fields)
     return [
         SceneRule(
             input=data.canvas.input,
@@ -46,8 +48,20 @@ def scene_rules(data: DataConfig, reader: Reader, fields: Fields) -> list[SceneR
     ]
 
 
+def _with_cut(data: DataConfig, reader: Reader, fields: Fields) -> Fields:
+    """The further arrays that heads read, and those that copy-paste needs."""
+    sources = range(len(reader.label_spaces))
+    changes = (each for source in sources for each in data.augment_of(source))
+    if not any(isinstance(each, CopyPaste) for each in changes):
+        return fields
+    return {
+        kind.name: fields.get(kind.name, frozenset()) | kind.cut_fields for kind in reader.kinds
+    }
+
+
 class Preparer:
-    """Makes scenes; threads may share it. What it makes depends on the address and the seed alone.
+    """Makes scenes; threads may share it. What it makes depends on the address, the plan of the
+    batch and the seed alone.
 
     Attributes:
         partners: how many other samples it needs for one.
@@ -59,15 +73,13 @@ class Preparer:
         Raises:
             ValueError: if a transform does not fit what the splits annotate, or the input.
         """
-        transforms = [
-            each for source in range(len(reader.label_spaces)) for each in data.augment_of(source)
-        ]
-        self.partners = (
-            3 if any(isinstance(each, Mosaic) and each.p > 0 for each in transforms) else 0
-        )
-        if self.partners and reader.vocabulary.exclusive_labels:
+        sources = range(len(reader.label_spaces))
+        transforms = [each for source in sources for each in data.augment_of(source)]
+        self.partners = max(num_partners(data.augment_of(source)) for source in sources)
+        joining = [each.type for each in transforms if isinstance(each, JOINING) and each.p > 0]
+        if joining and reader.vocabulary.exclusive_labels:
             raise ValueError(
-                "data.augment: a mosaic joins four images, but each image of this dataset has "
+                f"data.augment: {joining[0]} joins images, but each image of this dataset has "
                 "exactly one label"
             )
         if transforms and data.canvas.input != IMAGE:
@@ -75,14 +87,13 @@ class Preparer:
                 f"data.augment changes images, but the input is {data.canvas.input.name}; leave it "
                 "empty"
             )
-        self._data = data
         self._reader = reader
         self._rules = scene_rules(data, reader, fields)
         self._seed = seed
         self._cache = SceneCache(data.cache_mb * 2**20)
 
-    def prepare(self, address: Address) -> Prepared:
-        """The augmented scene at an address.
+    def prepare(self, address: Address, plan: BatchPlan) -> Prepared:
+        """The augmented scene at an address, for a batch.
 
         Raises:
             ValueError: if its shard is damaged. A sample that does not decode is an invalid sample
@@ -91,20 +102,18 @@ class Preparer:
         key, scene = self._scene(address.where)
         if isinstance(scene, InvalidSample):
             return Prepared(key, None, (scene,))
-        transforms = self._data.augment_of(address.where[0])
+        transforms = plan.augment[address.where[0]]
         if not transforms:
             return Prepared(key, scene, ())
         invalid: list[InvalidSample] = []
 
-        def partners() -> list[Scene]:
-            found = [self._scene(where)[1] for where in address.partners]
+        def partners(start: int, stop: int) -> list[Scene]:
+            found = [self._scene(where)[1] for where in address.partners[start:stop]]
             invalid.extend(each for each in found if isinstance(each, InvalidSample))
             return [scene if isinstance(each, InvalidSample) else each for each in found]
 
         rng = random.Random(key_of(self._seed, address.lane, address.position))
-        changed = augmented(
-            scene, transforms, rng, partners, self._data.canvas_of(address.where[0])
-        )
+        changed = augmented(scene, transforms, rng, partners, plan.canvases[address.where[0]])
         return Prepared(key, changed, tuple(invalid))
 
     def _scene(self, where: Where) -> tuple[str, Scene | InvalidSample]:

@@ -25,12 +25,15 @@ class Scene:
         mirror: for each keypoint the one that it becomes in a mirror.
         known_classes: by kind, (C,) bool: the classes that the dataset of this sample annotates, of
             those of the run.
+        valid_hw: height and width of the part of the image, from its top left corner, that is no
+            padding, where a transform has put it on a canvas; None for all of it.
     """
 
     raw: Any
     parts: Mapping[Kind, Any]
     mirror: tuple[int, ...] = ()
     known_classes: Mapping[str, NDArray[np.bool_]]
+    valid_hw: tuple[int, int] | None = None
 
     @property
     def image(self) -> NDArray[np.uint8]:
@@ -57,7 +60,10 @@ class Scene:
     def changed(self, raw: Any, change: Callable[[Kind, Any], Any]) -> "Scene":
         """Another input, and each annotation changed in the same way."""
         return replace(
-            self, raw=raw, parts={kind: change(kind, part) for kind, part in self.parts.items()}
+            self,
+            raw=raw,
+            parts={kind: change(kind, part) for kind, part in self.parts.items()},
+            valid_hw=None,
         )
 
 

@@ -153,6 +153,9 @@ class TrainState:
     """Sums since the last evaluation, where the method watches a figure of training."""
     trained_s: float = 0.0
     """Seconds of training so far, where schedule.seconds bounds them."""
+    closed_from: int | None = Field(default=None, exclude_if=lambda cursor: cursor is None)
+    """The cursor of the first batch without mosaic, where the share of schedule.seconds ended it
+    (data.close_mosaic)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

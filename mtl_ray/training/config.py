@@ -208,6 +208,9 @@ class ScheduleConfig:
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of an exponential moving average of the weights, which is then what is evaluated and
     exported."""
+    ema_warmup: float | None = Field(default=None, gt=0)
+    """Steps over which the decay rises to ``ema``: ema x (1 - exp(-steps done / ema_warmup)), as
+    YOLOX (2000) and D-FINE (1000) do it. By default it is at most (1 + step) / (10 + step)."""
     evaluate_every: float | None = Field(default=1.0, gt=0)
     """Epochs between evaluations; the end of the run is always evaluated."""
     evaluate_every_steps: int | None = Field(default=None, ge=1)
@@ -216,6 +219,8 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if self.epochs is not None and self.steps is not None:
             raise ValueError("give either epochs or steps, not both (null takes one away)")
+        if self.ema_warmup is not None and self.ema is None:
+            raise ValueError("ema_warmup needs ema (null takes it away)")
         if self.momentum is not None and max(self.momentum.start or 0, self.momentum.end) >= 1:
             raise ValueError("momentum: start and end must be below 1")
 

@@ -3,6 +3,7 @@ measured and exported.
 """
 
 import copy
+import math
 
 import torch
 
@@ -16,13 +17,15 @@ class EmaModel:
         model: the one that learns.
         decay: how much of the average stays at each step; less in the first steps, so that the
             start is soon forgotten.
+        warmup: steps after which 63 % of the decay are reached, as YOLOX and D-FINE do it; by
+            default it is (1 + step) / (10 + step) until that is more than ``decay``.
 
     Attributes:
         model: the copy, in evaluation mode.
     """
 
-    def __init__(self, model: Model, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, model: Model, decay: float, warmup: float | None = None) -> None:
+        self.decay, self.warmup = decay, warmup
         self.model: Model = copy.deepcopy(model).requires_grad_(False).eval()
         self._original = model
         self._source: list[torch.Tensor] = list(model.parameters())
@@ -34,6 +37,13 @@ class EmaModel:
 
         Buffers are copied: running statistics are averages already.
         """
-        decay = min(self.decay, (1 + step) / (10 + step))
+        decay = ema_decay(step, self.decay, self.warmup)
         torch._foreach_lerp_(self._target, self._source, 1 - decay)
         torch._foreach_copy_(list(self.model.buffers()), list(self._original.buffers()))
+
+
+def ema_decay(step: int, decay: float, warmup: float | None) -> float:
+    """How much of the average stays after a step, counted from 0; see ``EmaModel``."""
+    if warmup is None:
+        return min(decay, (1 + step) / (10 + step))
+    return decay * (1 - math.exp(-(step + 1) / warmup))

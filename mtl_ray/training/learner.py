@@ -173,7 +173,7 @@ def _ema_of(config: ExperimentConfig, model: Model | None) -> EmaModel | None:
             f"schedule.ema averages a model, and the method {config.method.type!r} has none. Fix: "
             "schedule.ema=null"
         )
-    return EmaModel(model, config.schedule.ema)
+    return EmaModel(model, config.schedule.ema, config.schedule.ema_warmup)
 
 
 class SplitWeights(NamedTuple):

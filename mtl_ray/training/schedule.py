@@ -87,6 +87,8 @@ class RunSchedule:
 
     Attributes:
         steps: of the whole run; fewer once ``schedule.seconds`` are used up.
+        closing_step: the first step, counted from 0, without mosaic, mixup and copy-paste
+            (``data.close_mosaic``); None if all have them.
 
     Raises:
         ValueError: see ``check_length``.
@@ -99,6 +101,7 @@ class RunSchedule:
         *,
         batch: int,
         samples_per_epoch: int,
+        close_mosaic: float = 0.0,
     ) -> None:
         check_length(schedule)
         self._steps_per_epoch = samples_per_epoch / batch
@@ -107,6 +110,8 @@ class RunSchedule:
             if schedule.epochs
             else schedule.steps or 1
         )
+        last = close_mosaic * (self.steps if close_mosaic < 1 else self._steps_per_epoch)
+        self.closing_step = max(0, math.ceil(self.steps - last - 1e-9)) if close_mosaic else None
         self._seconds = schedule.seconds
         every = schedule.evaluate_every
         self._evaluate_every = schedule.evaluate_every_steps or (
@@ -127,6 +132,16 @@ class RunSchedule:
         if self._seconds is None:
             return step
         return min(max(step, int(trained_s / self._seconds * self.steps)), self.steps - 1)
+
+    def closes_by_time(self, step: int, trained_s: float) -> bool:
+        """True if mosaic, mixup and copy-paste are due to end after ``step`` steps because of the
+        share of ``schedule.seconds``, which no count of steps says beforehand.
+        """
+        return (
+            self._seconds is not None
+            and self.closing_step is not None
+            and self.place(step, trained_s) >= self.closing_step
+        )
 
     def check_time(self, step: int, trained_s: float) -> None:
         """Called after a step: if the time is used up, that was the last one."""

@@ -87,8 +87,13 @@ class _Training:
         self.state = replace(state, pins=dict(self.loader.pins))
         per_epoch, vocabulary = self.loader.samples_per_epoch, self.loader.vocabulary
         self.schedule = RunSchedule(
-            config.schedule, runtime, batch=config.data.batch, samples_per_epoch=per_epoch
+            config.schedule,
+            runtime,
+            batch=config.data.batch,
+            samples_per_epoch=per_epoch,
+            close_mosaic=config.data.close_mosaic,
         )
+        self.loader.closed_from = self._closed_from()
         self.learner = Learner(
             config,
             vocabulary,
@@ -117,6 +122,14 @@ class _Training:
             else None
         )
         self.saver = Saver(runtime.save_patience_s) if first else None
+
+    def _closed_from(self) -> int | None:
+        """The cursor of the first batch without mosaic, as far as it is known when an attempt
+        starts.
+        """
+        if self.state.closed_from is not None or self.schedule.closing_step is None:
+            return self.state.closed_from
+        return self.schedule.closing_step * self.config.data.batch
 
     def train(self) -> TrainState:
         """All steps that are left; returns the state at the end."""
@@ -159,6 +172,10 @@ class _Training:
                 self.state,
                 trained_s=self.state.trained_s + self.ranks.longest(time.perf_counter() - since),
             )
+            if self.state.closed_from is None and self.schedule.closes_by_time(
+                done + 1, self.state.trained_s
+            ):
+                self.state = replace(self.state, closed_from=self.loader.close_mosaic())
             self.schedule.check_time(done + 1, self.state.trained_s)
         if self.sample_log is not None:
             self.sample_log.add(done + 1, batch.keys)

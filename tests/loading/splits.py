@@ -11,7 +11,7 @@ from mtl_ray.annotations.instance_values import Instances
 from mtl_ray.loading.config import DataConfig, SplitConfig
 from mtl_ray.samples import Sample, Vocabulary, image_sample
 from mtl_ray.shards.write import publish_manifest, write_shard
-from tests.loading.scenes import scene
+from tests.loading.scenes import masked_scene, scene
 
 NAMES = ("ant", "bee", "cat", "dog", "eel", "fox")
 
@@ -39,6 +39,33 @@ def sample(index: int, *, prefix: str = "") -> Sample:
     height, width = drawn.hw
     return image_sample(
         key=f"{prefix}{index:04d}.png",
+        image=png(drawn.image),
+        height=height,
+        width=width,
+        labels=np.unique(np.array([index % 6, index % 4])),
+        instances=instances,
+        semantic=png(drawn.part("semantic")),
+    )
+
+
+def masked_sample(index: int) -> Sample:
+    """Ellipses in an image of a size that depends on the index, with masks."""
+    drawn = masked_scene(index, 40 + index % 7, 50 + index % 5, objects=2 + index % 3)
+    objects = drawn.part("instances")
+    count = len(objects.classes)
+    instances = Instances(
+        boxes_xyxy=objects.boxes_xyxy,
+        classes=objects.classes % len(NAMES),
+        ids=np.arange(count),
+        areas=np.ones(count, np.float32),
+        crowd=objects.crowd,
+        difficult=np.zeros(count, np.bool_),
+        truncated=np.zeros(count, np.bool_),
+        masks=objects.masks.counts,
+    )
+    height, width = drawn.hw
+    return image_sample(
+        key=f"{index:04d}.png",
         image=png(drawn.image),
         height=height,
         width=width,

@@ -12,8 +12,9 @@ from torchvision.transforms.v2 import functional as reference
 
 from mtl_ray.annotations.instance_values import Objects
 from mtl_ray.inputs.image import Canvas
-from mtl_ray.loading.augment import augmented, color_jitter, color_matrix, crop, flip, pad
+from mtl_ray.loading.augment import augmented, color_jitter, color_matrix
 from mtl_ray.loading.config import Augmentation, Colour, Flip, Mosaic, RandomCrop, Zoom
+from mtl_ray.loading.moves import crop, flip, pad
 from mtl_ray.loading.scene import Scene
 from mtl_ray.samples import IGNORE_INDEX
 from tests.loading.scenes import scene, with_objects
@@ -24,7 +25,9 @@ SIZES = st.tuples(st.integers(0, 10_000), st.integers(2, 60), st.integers(2, 60)
 
 def apply(start: Scene, change: Augmentation, seed: int = 0) -> Scene:
     partners = [scene(seed + part, 30 + part, 44 - part) for part in range(1, 4)]
-    return augmented(start, (change,), random.Random(seed), lambda: partners, RULE)
+    return augmented(
+        start, (change,), random.Random(seed), lambda start, stop: partners[start:stop], RULE
+    )
 
 
 def equal(one: Scene, other: Scene) -> bool:
@@ -152,7 +155,11 @@ def test_mosaic_boxes_fit_the_map_to_a_pixel(seed: int) -> None:
         each.part("semantic")[each.part("semantic") == 1] = part + 1
         each.part("instances").classes[:] = part + 1
     after = augmented(
-        scenes[0], (Mosaic(p=1, min_visible=0),), random.Random(seed), lambda: scenes[1:], RULE
+        scenes[0],
+        (Mosaic(p=1, min_visible=0),),
+        random.Random(seed),
+        lambda start, stop: scenes[1:],
+        RULE,
     )
     assert after.hw == (RULE.height, RULE.width)
     shown = boxes_of(after.part("semantic"), np.arange(1, 5))
@@ -167,17 +174,21 @@ def test_mosaic_boxes_fit_the_map_to_a_pixel(seed: int) -> None:
 
 def test_mosaic_joins_labels_and_keeps_what_is_unknown_out() -> None:
     scenes = [scene(part) for part in range(4)]
-    after = augmented(scenes[0], (Mosaic(p=1),), random.Random(1), lambda: scenes[1:], RULE)
+    after = augmented(
+        scenes[0], (Mosaic(p=1),), random.Random(1), lambda start, stop: scenes[1:], RULE
+    )
     assert after.part("labels").tolist() == [0, 1, 2, 3]
     blind = [*scenes[:3], scene(9, annotated=False)]
-    after = augmented(blind[0], (Mosaic(p=1),), random.Random(1), lambda: blind[1:], RULE)
+    after = augmented(
+        blind[0], (Mosaic(p=1),), random.Random(1), lambda start, stop: blind[1:], RULE
+    )
     assert after.part("labels") is None
     ignored = after.part("instances").boxes_xyxy[after.part("instances").crowd]
     assert len(ignored) == 1
     x1, y1, x2, y2 = ignored[0].astype(int)
     assert (after.part("semantic")[y1:y2, x1:x2] == IGNORE_INDEX).all()
     none = [scene(part, annotated=False) for part in range(4)]
-    after = augmented(none[0], (Mosaic(p=1),), random.Random(1), lambda: none[1:], RULE)
+    after = augmented(none[0], (Mosaic(p=1),), random.Random(1), lambda start, stop: none[1:], RULE)
     assert (after.part("labels"), after.part("instances"), after.part("semantic")) == (
         None,
         None,
