@@ -56,6 +56,7 @@ class ResNet(Backbone):
             for level, n in numbers.items()
         }
         self.strides = {level: min(2**n, config.output_stride) for level, n in numbers.items()}
+        self.pooled = config.shortcut != "conv"
         self._load(config)
         for part in self._frozen():
             part.requires_grad_(False)
@@ -64,7 +65,8 @@ class ResNet(Backbone):
         if config.weights is not None:
             load_weights(self, config.weights)
         elif config.pretrained:
-            default = f"resnet{config.depth}{'c' if config.stem == 'deep' else ''}"
+            deep = "c" if config.shortcut == "conv" else "d"
+            default = f"resnet{config.depth}{deep if config.stem == 'deep' else ''}"
             name = default if config.pretrained is True else config.pretrained
             try:
                 net = timm.create_model(name, pretrained=True)
@@ -96,7 +98,7 @@ class ResNet(Backbone):
 
     def imported(self, program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
         """See ``Importing``."""
-        return renamed(tensors, _RULES[program])
+        return renamed(tensors, _rules(program, 1 if self.pooled else 0))
 
 
 class BasicBlock(nn.Module):
@@ -104,13 +106,17 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int, dilation: int, caffe: bool) -> None:
+    def __init__(
+        self, inputs: int, width: int, stride: int, dilation: int, config: ResNetBackbone
+    ) -> None:
         super().__init__()
         self.conv1 = _conv(inputs, width, 3, stride, dilation)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = _conv(width, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(inputs, width, stride)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != width:
+            self.downsample = _shortcut(inputs, width, stride, config)
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,16 +132,20 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int, dilation: int, caffe: bool) -> None:
+    def __init__(
+        self, inputs: int, width: int, stride: int, dilation: int, config: ResNetBackbone
+    ) -> None:
         super().__init__()
-        first, second = (stride, 1) if caffe else (1, stride)
+        first, second = (stride, 1) if config.style == "caffe" else (1, stride)
         self.conv1 = _conv(inputs, width, 1, first)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = _conv(width, width, 3, second, dilation)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = _conv(width, 4 * width, 1)
         self.bn3 = nn.BatchNorm2d(4 * width)
-        self.downsample = _shortcut(inputs, 4 * width, stride)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != 4 * width:
+            self.downsample = _shortcut(inputs, 4 * width, stride, config)
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,7 +160,6 @@ class Bottleneck(nn.Module):
 def _stages(config: ResNetBackbone) -> list[nn.Sequential]:
     """The four stages. The first block of a dilated one keeps the dilation of the stage before."""
     block = BasicBlock if config.depth < 50 else Bottleneck
-    caffe = config.style == "caffe"
     inputs, reached, dilation = config.base_channels, 4, 1
     stages = []
     for i, blocks in enumerate(_BLOCKS[config.depth]):
@@ -158,9 +167,11 @@ def _stages(config: ResNetBackbone) -> list[nn.Sequential]:
         if reached * stride > config.output_stride:
             stride, dilation = 1, dilation * 2
         reached *= stride
-        stage = [block(inputs, width, stride, before, caffe)]
+        stage = [block(inputs, width, stride, before, config)]
+        if config.shortcut == "presnet" and stage[0].downsample is None:
+            stage[0].downsample = _shortcut(inputs, width, 1, config)
         inputs = width * block.expansion
-        stage += [block(inputs, width, 1, dilation, caffe) for _ in range(1, blocks)]
+        stage += [block(inputs, width, 1, dilation, config) for _ in range(1, blocks)]
         stages.append(nn.Sequential(*stage))
     return stages
 
@@ -184,10 +195,11 @@ def _deep_stem(width: int) -> nn.Sequential:
     )
 
 
-def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
-    if stride == 1 and inputs == outputs:
-        return None
-    return nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+def _shortcut(inputs: int, outputs: int, stride: int, config: ResNetBackbone) -> nn.Sequential:
+    if config.shortcut == "conv":
+        return nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+    pool = nn.Identity() if stride == 1 else nn.AvgPool2d(2, stride, ceil_mode=True)
+    return nn.Sequential(pool, _conv(inputs, outputs, 1), nn.BatchNorm2d(outputs))
 
 
 def _initialise(net: nn.Module) -> None:
@@ -202,30 +214,62 @@ def _initialise(net: nn.Module) -> None:
 
 
 _PLAIN = r"((?:conv1|bn1|layer\d)\..*)"
+_OPENMMLAB = r"backbone\.(?:0\.body\.)?"  # 0.body: of DETR's authors
 _HUGGINGFACE = r"(?:model\.)*backbone\.(?:conv_encoder\.)?(?:model\.)?(?:_backbone\.)?"
-_RULES: Mapping[Program, tuple[Rename, ...]] = {
-    "openmmlab": (
-        Rename(rf"backbone\.(?:0\.body\.)?{_PLAIN}", r"\1"),  # 0.body: DETR's authors
-        Rename(r"backbone\.stem\.7\.(.*)", r"bn1.\1"),
-        Rename(r"backbone\.stem\.(.*)", r"conv1.\1"),
-    ),
-    "torchvision": (Rename(rf"backbone\.(?:body\.)?{_PLAIN}", r"\1"),),
-    "huggingface": (  # a backbone of timm, or transformers' own ResNet
+_TRANSFORMERS_STEM = {
+    r"convolution": "conv1",
+    r"normalization": "bn1",
+    r"0\.convolution": "conv1.0",
+    r"0\.normalization": "conv1.1",
+    r"1\.convolution": "conv1.3",
+    r"1\.normalization": "conv1.4",
+    r"2\.convolution": "conv1.6",
+    r"2\.normalization": "bn1",
+}
+
+
+def _rules(program: Program, shortcut: int) -> list[Rename]:
+    """The names of a program.
+
+    Args:
+        program: that wrote the file.
+        shortcut: the place of the convolution in a shortcut.
+    """
+    if program == "torchvision":
+        return [Rename(rf"backbone\.(?:body\.)?{_PLAIN}", r"\1")]
+    if program == "openmmlab":
+        # the first stage has no pooling, which is counted here all the same
+        first = [
+            Rename(
+                rf"{_OPENMMLAB}layer1\.0\.downsample\.{i}\.(.*)",
+                rf"layer1.0.downsample.{i + shortcut}.\1",
+            )
+            for i in range(2)
+        ]
+        return [
+            *first,
+            Rename(_OPENMMLAB + _PLAIN, r"\1"),
+            Rename(r"backbone\.stem\.7\.(.*)", r"bn1.\1"),
+            Rename(r"backbone\.stem\.(.*)", r"conv1.\1"),
+        ]
+    parts = {
+        r"shortcut\.(?:1\.)?convolution": f"downsample.{shortcut}",
+        r"shortcut\.(?:1\.)?normalization": f"downsample.{shortcut + 1}",
+        **{rf"layer\.{i}\.convolution": f"conv{i + 1}" for i in range(3)},
+        **{rf"layer\.{i}\.normalization": f"bn{i + 1}" for i in range(3)},
+    }
+    return [  # a backbone of timm, or one of transformers
         Rename(_HUGGINGFACE + _PLAIN, r"\1"),
-        Rename(_HUGGINGFACE + r"embedder\.embedder\.convolution\.(.*)", r"conv1.\1"),
-        Rename(_HUGGINGFACE + r"embedder\.embedder\.normalization\.(.*)", r"bn1.\1"),
+        *(
+            Rename(_HUGGINGFACE + rf"embedder\.embedder\.{theirs}\.(.*)", rf"{ours}.\1")
+            for theirs, ours in _TRANSFORMERS_STEM.items()
+        ),
         *(
             Rename(
                 _HUGGINGFACE + rf"encoder\.stages\.{stage}\.layers\.(\d+)\.{theirs}\.(.*)",
                 rf"layer{stage + 1}.\1.{ours}.\2",
             )
             for stage in range(4)
-            for theirs, ours in (
-                (r"shortcut\.convolution", "downsample.0"),
-                (r"shortcut\.normalization", "downsample.1"),
-                *((rf"layer\.{i}\.convolution", f"conv{i + 1}") for i in range(3)),
-                *((rf"layer\.{i}\.normalization", f"bn{i + 1}") for i in range(3)),
-            )
+            for theirs, ours in parts.items()
         ),
-    ),
-}
+    ]

@@ -33,6 +33,11 @@ class ResNetBackbone:
     """Where strided bottlenecks have their stride: in the 3x3 convolution (pytorch, torchvision),
     or in the first 1x1 one (caffe, Detectron).
     """
+    shortcut: Literal["conv", "pool", "presnet"] = "conv"
+    """Shortcuts that halve the map: a strided 1x1 convolution (conv), or average pooling before it
+    (pool, V1d; He et al. 2019). presnet: as pool, and the first block of each stage has a
+    convolution there, as in RT-DETR.
+    """
     output_stride: Literal[8, 16, 32] = 32
     """Stages that would go beyond it are dilated instead (Chen et al. 2017)."""
     frozen_stages: int = Field(default=-1, ge=-1, le=4)

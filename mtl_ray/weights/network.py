@@ -2,45 +2,26 @@
 every tensor of them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model
-from mtl_ray.models.backbone import TimmFeatures
-from mtl_ray.models.imports import Imported, Importing, Program
+from mtl_ray.models.imports import Imported, Program
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.head_classes import head_vocabulary, numbered_vocabulary
 from mtl_ray.weights.class_rows import count_classes, find_class_rows, move_rows
 from mtl_ray.weights.colours import with_colours
-from mtl_ray.weights.foreign import recognise
-from mtl_ray.weights.infer import whole_name
 from mtl_ray.weights.original import Original
+from mtl_ray.weights.parts import imported_part, parts_of
 from mtl_ray.weights.targets import data_vocabulary
-from mtl_ray.weights.weights import Weights
 
 _LISTED = 20
 """Most names in an error."""
-_BACKBONES: Mapping[Program, tuple[str, ...]] = {
-    "openmmlab": ("backbone.",),
-    "torchvision": ("backbone.body.", "backbone."),
-    "huggingface": (
-        "model.backbone.conv_encoder.model.",
-        "model.backbone.model.",
-        "backbone.conv_encoder.model.",
-    ),
-}
-
-
-class Part(NamedTuple):
-    """A module of a network that is filled by itself, and what its names begin with."""
-
-    prefix: str
-    module: nn.Module
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +75,7 @@ def import_network(
     filled = _fill(model, original, config)
     wanted = data_vocabulary(config)
     random: dict[str, tuple[str, ...]] = {}
-    notes = list(original.notes)
+    notes = [*original.notes, *_halved(original, filled)]
     if wanted is not None:
         filled_tensors, random = _to_classes(filled.tensors, model, config, wanted, names, count)
         filled = filled._replace(tensors=filled_tensors)
@@ -121,17 +102,9 @@ def finds_heads(original: Original, config: ExperimentConfig) -> bool:
         return False
     model = build_model(network, numbered_vocabulary(network.heads.values(), 2))
     return any(
-        part.prefix.startswith("heads.") and _imported(part, original) for part in parts_of(model)
+        part.prefix.startswith("heads.") and imported_part(part, original)
+        for part in parts_of(model)
     )
-
-
-def parts_of(model: Model) -> Iterator[Part]:
-    """Backbone, necks and heads."""
-    yield Part("trunk.backbone.", model.trunk.backbone)
-    for name, neck in model.trunk.necks.items():
-        yield Part(f"trunk.necks.{name}.", neck)
-    for name, head in model.heads.items():
-        yield Part(f"heads.{name}.", head)
 
 
 class _Filled(NamedTuple):
@@ -161,44 +134,9 @@ def _count(network: ModelConfig, original: Original) -> int:
         part.prefix + name: value.value
         for part in parts_of(small)
         if part.prefix.startswith("heads.")
-        for name, value in _imported(part, original).items()
+        for name, value in imported_part(part, original).items()
     }
     return count_classes(found, small, large, 2)
-
-
-def _imported(part: Part, original: Original) -> dict[str, Imported]:
-    if isinstance(part.module, TimmFeatures):
-        return _of_timm(part.module, original)
-    if isinstance(part.module, Importing):
-        return part.module.imported(original.program, original.tensors)
-    return {}
-
-
-def _of_timm(backbone: TimmFeatures, original: Original) -> dict[str, Imported]:
-    """The backbone by timm's names, to which ``recognise`` brings those of many families."""
-    for prefix in _BACKBONES[original.program]:
-        inner = {
-            name.removeprefix(prefix): value
-            for name, value in original.tensors.items()
-            if name.startswith(prefix)
-        }
-        if not inner:
-            continue
-        mark = "backbone." if original.program == "openmmlab" else ""
-        try:
-            foreign = recognise(
-                Weights({mark + name: value for name, value in inner.items()}), compat=True
-            )
-        except ValueError:
-            continue
-        left = {name.removeprefix(mark) for name in foreign.beside}
-        sources = tuple(prefix + name for name in inner if name not in left)
-        return {
-            f"net.{name}": Imported(foreign.backbone[whole], sources)
-            for name in backbone.net.state_dict()
-            if (whole := whole_name(foreign.backbone, name)) in foreign.backbone
-        }
-    return {}
 
 
 def _fill(model: Model, original: Original, config: ExperimentConfig) -> _Filled:
@@ -210,7 +148,7 @@ def _fill(model: Model, original: Original, config: ExperimentConfig) -> _Filled
     own = model.state_dict()
     found: dict[str, Imported] = {}
     for part in parts_of(model):
-        found |= {part.prefix + name: each for name, each in _imported(part, original).items()}
+        found |= {part.prefix + name: each for name, each in imported_part(part, original).items()}
     found = {name: each for name, each in found.items() if name in own}
     if not found:
         example = ", ".join(list(original.tensors)[:3])
@@ -240,6 +178,24 @@ def _fill(model: Model, original: Original, config: ExperimentConfig) -> _Filled
         for name, value in own.items()
     }
     return _Filled(tensors, frozenset(name for each in found.values() for name in each.sources))
+
+
+def _halved(original: Original, filled: _Filled) -> list[str]:
+    """A note on layers of the file that are used in part: the network would not be the same."""
+    layers = {name.rpartition(".")[0] for name in filled.sources}
+    beside = [
+        name
+        for name in original.tensors
+        if name not in filled.sources
+        and name.rpartition(".")[0] in layers
+        and not name.endswith("num_batches_tracked")
+    ]
+    if not beside:
+        return []
+    return [
+        f"{len(beside)} tensors without a place belong to layers that are used ({_list(beside)}): "
+        "an option of the config, such as a bias, differs"
+    ]
 
 
 def _list(names: Sequence[str]) -> str:

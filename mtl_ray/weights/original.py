@@ -140,8 +140,10 @@ def _classes(meta: Mapping[Any, Any]) -> tuple[str, ...] | None:
 def read_class_names(uri: str) -> tuple[str, ...]:
     """The classes in a file: a JSON list, or one name a line.
 
+    Later classes of the same name (the N/A of torchvision's lists) get a number.
+
     Raises:
-        ValueError: if it has none, or one of them twice.
+        ValueError: if it has none.
     """
     text = storage.read(uri).decode("utf-8-sig")
     if text.lstrip().startswith("["):
@@ -155,7 +157,8 @@ def read_class_names(uri: str) -> tuple[str, ...]:
         names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
         raise ValueError(f"{uri} names no class")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{uri} names a class twice: {', '.join(twice[:5])}")
-    return tuple(names)
+    before = [names[:place].count(name) for place, name in enumerate(names)]
+    return tuple(
+        f"{name} ({count + 1})" if count else name
+        for name, count in zip(names, before, strict=True)
+    )

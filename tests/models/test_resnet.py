@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from pydantic import TypeAdapter
 from torch import Tensor, nn
-from transformers import ResNetConfig, ResNetModel
+from transformers import ResNetConfig, ResNetModel, RTDetrResNetBackbone, RTDetrResNetConfig
 
 from mtl_ray.models.config import BackboneConfig, TimmBackbone
 from mtl_ray.models.resnet_config import ResNetBackbone
@@ -126,6 +127,46 @@ def test_it_is_the_network_of_transformers(prefix: str) -> None:
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(net(image)["C5"], theirs(image).last_hidden_state)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_it_is_the_network_of_rt_detr(depth: Any) -> None:
+    torch.manual_seed(0)
+    wide = depth == 50
+    config = RTDetrResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[(32 if wide else 8) * 2**i for i in range(4)],
+        depths=[3, 4, 6, 3] if wide else [2, 2, 2, 2],
+        layer_type="bottleneck" if wide else "basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    theirs = scattered(RTDetrResNetBackbone(config))
+    net: Any = ResNetBackbone(
+        depth=depth, base_channels=8, stem="deep", shortcut="presnet", levels=ALL[2:]
+    ).build()
+    tensors = {f"model.backbone.model.{key}": value for key, value in theirs.state_dict().items()}
+    load_imported(net, "huggingface", tensors)
+    image = torch.rand(1, 3, 70, 64)
+    with torch.no_grad():
+        wanted = theirs(image).feature_maps
+        for found, other in zip(net.eval()(image).values(), wanted, strict=True):
+            torch.testing.assert_close(found, other)
+
+
+def test_pooled_shortcuts_are_those_of_timm() -> None:
+    theirs = scattered(timm.create_model("resnet50d", features_only=True, out_indices=(4,)))
+    net: Any = ResNetBackbone(depth=50, stem="deep", shortcut="pool", levels=("C5",)).build().eval()
+    net.load_state_dict(theirs.state_dict())
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(net(image)["C5"], theirs(image)[0])
+    names = {f"backbone.{key}": value for key, value in net.state_dict().items()}
+    for i in (1, 2):  # OpenMMLab counts no pooling where there is none
+        for key in [key for key in names if f"layer1.0.downsample.{i}." in key]:
+            names[key.replace(f"sample.{i}", f"sample.{i - 1}")] = names.pop(key)
+    found = net.imported("openmmlab", names)
+    assert found.keys() == net.state_dict().keys()
+    assert all(torch.equal(each.value, net.state_dict()[key]) for key, each in found.items())
 
 
 def learning(net: nn.Module) -> set[str]:

@@ -124,6 +124,16 @@ def test_every_tensor_is_filled(backbone: str, tmp_path: Path) -> None:
     )
 
 
+def test_layers_that_are_used_in_part_are_said(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    tensors = as_openmmlab(network_of(config, 4))
+    found = taken(tensors | {"backbone.conv1.bias": torch.zeros(8)}, config)
+    assert found.unused == ("backbone.conv1.bias",)
+    assert any(
+        "belong to layers that are used (backbone.conv1.bias)" in note for note in found.notes
+    )
+
+
 def test_what_is_missing_or_has_another_shape_is_one_error(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     tensors = as_openmmlab(network_of(config, 4))
@@ -269,9 +279,11 @@ def test_class_names_are_lines_or_a_list(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('["cat", "traffic light"]')
     for name in ("a.txt", "a.json"):
         assert read_class_names(str(tmp_path / name)) == ("cat", "traffic light")
-    (tmp_path / "b.txt").write_text("cat\ncat\n")
-    with pytest.raises(ValueError, match="names a class twice: cat"):
-        read_class_names(str(tmp_path / "b.txt"))
+    (tmp_path / "b.txt").write_text("cat\nN/A\nN/A\n")
+    assert read_class_names(str(tmp_path / "b.txt")) == ("cat", "N/A", "N/A (2)")
+    (tmp_path / "c.txt").write_text("\n")
+    with pytest.raises(ValueError, match="names no class"):
+        read_class_names(str(tmp_path / "c.txt"))
 
 
 def test_a_checkpoint_of_this_project_comes_out(
