@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.models.detection import retinanet as published
 from torchvision.models.detection.image_list import ImageList
 
+from mtl_ray.tasks.detection.dense.boxes import encode_offsets
 from mtl_ray.tasks.detection.dense.config import RetinaNetHead
 from mtl_ray.tasks.detection.dense.matching import match_anchors
 from mtl_ray.tasks.detection.dense.retinanet import RetinaNet
@@ -54,6 +55,9 @@ def original_of(norm: bool) -> published.RetinaNetHead:
     torch.manual_seed(0)
     layer = (lambda width: torch.nn.GroupNorm(32, width)) if norm else None
     original = published.RetinaNetHead(64, 9, 6, norm_layer=layer).eval()
+    for each in original.modules():
+        if isinstance(each, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(each.weight)
     torch.nn.init.normal_(original.classification_head.cls_logits.weight, std=0.03)
     torch.nn.init.normal_(original.classification_head.cls_logits.bias, mean=-2.0)
     torch.nn.init.normal_(original.regression_head.bbox_reg.weight, std=0.03)
@@ -210,8 +214,6 @@ def test_anchors_of_padding_are_neither_positive_nor_negative() -> None:
 def test_losses_of_offsets_vanish_at_the_object(loss: str) -> None:
     head = head_of(16, 2, **OPENMMLAB | {"channels": 16, "convs": 0, "box_loss": loss})
     anchors, boxes = objects(0)["boxes"][0, :3], objects(1)["boxes"][:, :3]
-    from mtl_ray.tasks.detection.dense.boxes import encode_offsets
-
     exact = encode_offsets(boxes, anchors)
     assert not head.box_loss(exact, anchors, boxes).any()
     moved = head.box_loss(exact + 0.5, anchors, boxes)
