@@ -80,6 +80,10 @@ ALLOWED: dict[Where, str] = {
         "isinstance(DenseHead)",
     ): "the one place that tells which heads have candidates",
     (
+        "mtl_ray/models/head.py",
+        "isinstance(InspectedHead)",
+    ): "the one place that asks whether the steps of a head can be looked at",
+    (
         "mtl_ray/analysis/speed.py",
         "request.task",
     ): "the task of jobs.analyze speed: inference, loader, ...",

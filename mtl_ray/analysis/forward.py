@@ -20,7 +20,7 @@ from mtl_ray.experiment import build_model
 from mtl_ray.inference.checkpoint import find_checkpoint, load_model
 from mtl_ray.inference.predictor import artifact_kind
 from mtl_ray.inference.stored_config import read_network, read_vocabulary
-from mtl_ray.models.head import Context, Features, Head, InspectedHead, dense
+from mtl_ray.models.head import Context, Features, Head, dense, inspected
 from mtl_ray.models.model import Model
 from mtl_ray.samples import Vocabulary
 from mtl_ray.weights.network import import_network
@@ -159,8 +159,8 @@ def _one_thread() -> Iterator[None]:
 
 @torch.no_grad()
 def _of_head(head: Head, features: Features, context: Context) -> dict[str, NDArray[Any]]:
-    if isinstance(head, InspectedHead):
-        arrays = head.raw_outputs(features, context)
+    if (inspected_head := inspected(head)) is not None:
+        arrays = inspected_head.raw_outputs(features, context)
     elif (dense_head := dense(head)) is not None:
         candidates = dense_head.candidates(features, context)
         arrays = {f"candidates_{name}": value for name, value in candidates.items()}
@@ -214,11 +214,11 @@ def _trained(
     }
     total = torch.stack(list(losses.values())).sum()
     if total.requires_grad:
-        total.backward()
+        torch.autograd.backward(total)
     found = {loss_name(term): _numpy(value) for term, value in losses.items()}
-    if isinstance(head, InspectedHead):
+    if (inspected_head := inspected(head)) is not None:
         with torch.no_grad():
-            arrays = head.target_arrays(features, targets, context)
+            arrays = inspected_head.target_arrays(features, targets, context)
         found |= {key: _numpy(value) for key, value in arrays.items()}
     gradients = {
         key: 0.0 if each.grad is None else float(each.grad.double().norm())

@@ -192,3 +192,8 @@ def unsuppressed(head: Head, features: Features, context: Context) -> dict[str, 
 def dense(head: object) -> DenseHead | None:
     """The head itself if it is a dense head, else None."""
     return head if isinstance(head, DenseHead) else None
+
+
+def inspected(head: object) -> InspectedHead | None:
+    """The head itself if its steps can be looked at, else None."""
+    return head if isinstance(head, InspectedHead) else None

@@ -13,7 +13,7 @@ from torch import nn
 from mtl_ray.training.config import AdamW, Optimizer, ParameterRule, ScheduleConfig, Sgd
 from mtl_ray.training.schedule import lr_factor, ramp
 
-BACKBONE = "trunk.backbone.net."
+BACKBONE = "trunk.backbone."
 MOST_NEAR = 3
 """How many similar names the error of a rule without parameters lists."""
 
@@ -226,7 +226,7 @@ def _stages(names: Iterable[str]) -> dict[str, int]:
     for name in names:
         if not name.startswith(BACKBONE):
             continue
-        parts = name.removeprefix(BACKBONE).removeprefix("model.").split(".")
+        parts = name.removeprefix(BACKBONE).removeprefix("net.").removeprefix("model.").split(".")
         stage = (
             ".".join(parts[:2])
             if len(parts) > 2 and parts[1].isdigit() and not parts[0][-1].isdigit()

@@ -104,5 +104,5 @@ def _by_class(value: Tensor, rows: ClassRows, classes: int) -> Tensor:
     """(each, classes, ...) as a view of a tensor."""
     kept = value.narrow(rows.axis, 0, rows.each * classes).movedim(rows.axis, 0)
     if rows.outer:
-        return kept.unflatten(0, (classes, rows.each)).transpose(0, 1)
-    return kept.unflatten(0, (rows.each, classes))
+        return kept.view(classes, rows.each, *kept.shape[1:]).transpose(0, 1)
+    return kept.view(rows.each, classes, *kept.shape[1:])

@@ -4,7 +4,7 @@ every tensor of them.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,10 @@ from mtl_ray.experiment import ExperimentConfig, ModelConfig, build_model
 from mtl_ray.models.backbone import TimmFeatures
 from mtl_ray.models.imports import Imported, Importing, Program
 from mtl_ray.models.model import Model
-from mtl_ray.models.resnet_config import ResNetBackbone
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.head_classes import head_vocabulary, numbered_vocabulary
 from mtl_ray.weights.class_rows import count_classes, find_class_rows, move_rows
+from mtl_ray.weights.colours import with_colours
 from mtl_ray.weights.foreign import recognise
 from mtl_ray.weights.infer import whole_name
 from mtl_ray.weights.original import Original
@@ -102,7 +102,7 @@ def import_network(
             notes.append("the file does not name its classes: they are taken in the data's order")
     elif names is None:
         notes.append("the file does not name its classes: they are called by number")
-    config = _with_colours(filled.tensors, model, original, config, notes, compat=compat)
+    config = with_colours(filled.tensors, model, original, config, notes, compat=compat)
     return ImportedNetwork(
         original.program,
         config,
@@ -141,7 +141,7 @@ class _Filled(NamedTuple):
 
 def _without_own_classes(network: ModelConfig) -> ModelConfig:
     """All heads learn all classes, as in the file."""
-    heads = {name: replace(head, classes=None) for name, head in network.heads.items()}
+    heads = {name: replace(cast(Any, head), classes=None) for name, head in network.heads.items()}
     return replace(network, heads=heads)
 
 
@@ -298,43 +298,3 @@ def _places(
 
 def _plain(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
-
-
-def _with_colours(
-    tensors: dict[str, Tensor],
-    model: Model,
-    original: Original,
-    config: ExperimentConfig,
-    notes: list[str],
-    *,
-    compat: bool,
-) -> ExperimentConfig:
-    """Makes the network one for red, green, blue, and gives its config the original's mean."""
-    if original.bgr and not compat:
-        name = next(
-            f"trunk.backbone.{name}.weight"
-            for name, module in model.trunk.backbone.named_modules()
-            if isinstance(module, nn.Conv2d) and module.in_channels % 3 == 0
-        )
-        weight = tensors[name]
-        # (C, 3 * n, h, w): three colours, of n pixels in a stem that folds its input
-        tensors[name] = weight.unflatten(1, (-1, 3)).flip(2).flatten(1, 2).contiguous()
-        notes.append("trained on blue, green, red; its first convolution was reversed for RGB")
-    elif original.bgr is None:
-        notes.append("the file does not say the order of its colours: taken for red, green, blue")
-    backbone = config.model.backbone
-    if isinstance(backbone, ResNetBackbone) and original.caffe is not None:
-        style = "caffe" if original.caffe else "pytorch"
-        if backbone.depth >= 50 and backbone.style != style:
-            notes.append(f"these weights need model.backbone.style={style}")
-    mean, std = original.mean, original.std
-    if mean is None or std is None or (original.bgr and compat):
-        return config
-    pairs = zip((*mean, *std), (*config.model.mean, *config.model.std), strict=False)
-    if len(config.model.mean) == len(mean) and all(abs(a - b) < 0.01 for a, b in pairs):
-        return config
-    notes.append(
-        f"trained with model.mean: {list(mean)}, model.std: {list(std)}, not with those of the "
-        "config; a checkpoint gets those of the file"
-    )
-    return replace(config, model=replace(config.model, mean=mean, std=std))

@@ -16,6 +16,7 @@ from mtl_ray.weights.foreign import upgraded_tensors
 from mtl_ray.weights.weights import Weights
 
 PROGRAMS: tuple[Program, ...] = get_args(Program)
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _MARKS: Mapping[Program, str] = {
     "torchvision": r"backbone\.(body|fpn)\.|head\.(classification|regression)_head\.|roi_heads\.",
     "huggingface": r"(model|detr)\..*(backbone|encoder|decoder)\.|class_labels_classifier\.",
@@ -74,12 +75,11 @@ def read_original(
         old_classes: of a detector of MMDetection 1.x, with the background.
         old_version: of MMDetection that wrote the file, if the file does not contain it.
     """
-    tensors, notes = dict(weights.tensors), tuple[str, ...]()
+    tensors = dict(weights.tensors)
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    if program == "torchvision":  # its detectors know no other; the scale there is 0 to 1
-        mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-        return Original(program, tensors, None, False, mean, std, False)
+    if program == "torchvision":  # its detectors know no other colours
+        return Original(program, tensors, None, False, IMAGENET_MEAN, IMAGENET_STD, False)
     if program == "huggingface":
         return Original(program, tensors)
     plain = Weights(tensors, weights.key, weights.rest, weights.left)

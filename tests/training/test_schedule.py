@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mtl_ray.experiment import build_model
 from mtl_ray.models.config import TimmBackbone
+from mtl_ray.models.resnet_config import ResNetBackbone
 from mtl_ray.samples import Vocabulary
 from mtl_ray.training.config import (
     AdamW,
@@ -350,3 +351,15 @@ def test_ramps_are_read_from_a_config(make_config):
     )
     with pytest.raises(ValueError, match="below 1"):
         make_config("schedule.momentum={end: 1.5}")
+
+
+def test_stages_of_every_backbone_are_told_apart(make_config):
+    backbone = ResNetBackbone(depth=18, base_channels=8, levels=("C3", "C5"))
+    model = build_model(
+        replace(make_config().model, backbone=backbone),
+        Vocabulary(classes={"labels": ("a", "b"), "semantic": ("a", "b")}, exclusive_labels=True),
+    )
+    config = AdamW(layer_decay=0.5, backbone_lr=0.1)
+    factors = parameter_factors(dict(model.named_parameters()), config)
+    assert factors["trunk.backbone.layer4.0.conv1.weight"].lr == pytest.approx(0.05)
+    assert factors["trunk.backbone.conv1.weight"].lr == pytest.approx(0.1 * 0.5**5)

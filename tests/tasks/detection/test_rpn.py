@@ -153,7 +153,7 @@ def test_what_lies_in_a_crowd_region_is_found() -> None:
 def test_proposals_are_suppressed_level_by_level() -> None:
     head = small_head(
         FasterRcnnHead,
-        rpn={**dict(channels=8, anchor_scales=[4.0]), "candidates": 40, "proposals": 30},
+        rpn={"channels": 8, "anchor_scales": [4.0], "candidates": 40, "proposals": 30},
     )
     maps, ctx = features(), context()
     with torch.no_grad():

@@ -1,6 +1,5 @@
 """Small two-stage heads, with features and targets as a trunk and a dataset would give them."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,9 +8,6 @@ from torch import Tensor, nn
 
 from mtl_ray.models.head import Context
 from mtl_ray.tasks.detection.two_stage.config import (
-    CascadeRcnnHead,
-    FasterRcnnHead,
-    MaskRcnnHead,
     TwoStageHead,
 )
 from mtl_ray.tasks.detection.two_stage.faster_rcnn import FasterRcnn

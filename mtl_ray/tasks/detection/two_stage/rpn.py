@@ -27,7 +27,6 @@ from mtl_ray.tasks.detection.two_stage.matching import (
     sample,
 )
 
-
 PAD_MULTIPLE = 32
 """Anchors count on the valid part of a canvas, rounded up to this many pixels: OpenMMLab pads each
 image to it before it looks which cells an image has.
@@ -159,7 +158,7 @@ class RpnHead(nn.Module):
         """(B, N): anchors that count on canvases with these valid parts (B, 2)."""
         limit = valid_hw.flip(1)[:, None].float()  # (B, 1, 2) x, y
         padded = (limit / PAD_MULTIPLE).ceil() * PAD_MULTIPLE
-        # The centre of an anchor is the top left corner of its cell, a whole pixel but for rounding.
+        # The centre of an anchor is the corner of its cell, a whole pixel but for rounding.
         inside = ((anchors[:, :2] + anchors[:, 2:]) / 2 < padded - 0.5).all(dim=-1)
         if self.config.border_px is not None:
             border = self.config.border_px
@@ -206,7 +205,7 @@ class RpnHead(nn.Module):
         wanted = rule.train_proposals if training else rule.proposals
         scores, places, sizes = [], [], []
         start = 0
-        for level in outputs.logits.sigmoid().split(list(outputs.sizes), dim=1):
+        for level in outputs.logits.sigmoid().split_with_sizes(list(outputs.sizes), dim=1):
             size = level.shape[1]
             if context.exporting:  # the size is not known: there may be fewer
                 value, place = F.pad(level, (0, most)).topk(most)
