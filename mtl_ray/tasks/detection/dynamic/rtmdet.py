@@ -108,6 +108,7 @@ class Rtmdet(HeadModule):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for output in self.rtm_cls:
+            assert isinstance(output.bias, Tensor)
             nn.init.constant_(output.bias, math.log(0.01 / 0.99))
 
     def distances(self, raw: Tensor) -> Tensor:

@@ -81,6 +81,7 @@ class RtmdetIns(Rtmdet):
         """See ``Rtmdet``; distances start at one stride."""
         super().start()
         for output in self.rtm_reg:
+            assert isinstance(output.bias, Tensor)
             nn.init.ones_(output.bias)
 
     def distances(self, raw: Tensor) -> Tensor:
@@ -237,10 +238,10 @@ def dynamic_masks(
     sizes = [a * b for a, b in layers] + [b for _, b in layers]
     parts = kernels.split_with_sizes(sizes, dim=2)
     for i, (inputs, outputs) in enumerate(layers):
-        weight = parts[i].unflatten(2, (outputs, inputs))  # (B, K, outputs, inputs)
+        weight = parts[i].reshape(*parts[i].shape[:2], outputs, inputs)  # (B, K, outputs, inputs)
         values = weight @ values + parts[len(layers) + i][..., None]
         values = values if i == len(layers) - 1 else F.relu(values)
-    return values.squeeze(2).unflatten(2, (height, width))
+    return values.reshape(*values.shape[:2], height, width)
 
 
 def dice_loss(logits: Tensor, gt_masks: Tensor) -> Tensor:

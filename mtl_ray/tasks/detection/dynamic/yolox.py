@@ -31,8 +31,8 @@ from mtl_ray.tasks.detection.dynamic.matching import (
 
 class YoloxOutputs(NamedTuple):
     """The outputs for N candidates: class logits (B, N, C), offsets (B, N, 4) x, y, log width, log
-    height in strides, objectness logits (B, N); corners of the cells (N, 2) x, y in canvas pixels,
-    strides (N, 1), and the number of candidates of each level.
+    height in strides, objectness logits (B, N); corners of the cells (N, 2) x, y in canvas pixels
+    and strides (N, 1).
     """
 
     logits: Tensor
@@ -40,7 +40,6 @@ class YoloxOutputs(NamedTuple):
     objectness: Tensor
     corners: Tensor
     strides: Tensor
-    level_sizes: tuple[int, ...]
 
     def boxes(self) -> Tensor:
         """(B, N, 4) xyxy in canvas pixels; offsets count from the corner of the cell."""
@@ -95,6 +94,7 @@ class Yolox(HeadModule):
             nn.Conv2d(last[level], 1, 1) for level in config.levels
         )
         for output in (*self.multi_level_conv_cls, *self.multi_level_conv_obj):
+            assert isinstance(output.bias, Tensor)
             # Lin et al. 2017, focal loss, section 4.1: objects are rare
             nn.init.constant_(output.bias, math.log(0.01 / 0.99))
 
@@ -122,24 +122,23 @@ class Yolox(HeadModule):
             flatten_levels(objectness, 1).squeeze(2),
             corners,
             strides,
-            tuple(height * width for height, width in sizes),
         )
 
     def assign(self, outputs: YoloxOutputs, targets: Mapping[str, Tensor]) -> Assigned:
         """See ``assign_sim_ota``."""
-        detached = YoloxOutputs(*(each.detach() for each in outputs[:5]), outputs.level_sizes)
-        scores = detached.logits.sigmoid() * detached.objectness.sigmoid()[..., None]
         config = self.config
-        return assign_sim_ota(
-            scores.sqrt(),
-            detached.boxes(),
-            Points(outputs.corners + outputs.strides * 0.5, outputs.strides[:, 0]),
-            targets,
-            radius=config.center_radius,
-            topk=config.assign_topk,
-            overlap_cost=config.overlap_cost,
-            class_cost=config.class_cost,
-        )
+        with torch.no_grad():
+            scores = outputs.logits.sigmoid() * outputs.objectness.sigmoid()[..., None]
+            return assign_sim_ota(
+                scores.sqrt(),
+                outputs.boxes(),
+                Points(outputs.corners + outputs.strides * 0.5, outputs.strides[:, 0]),
+                targets,
+                radius=config.center_radius,
+                topk=config.assign_topk,
+                overlap_cost=config.overlap_cost,
+                class_cost=config.class_cost,
+            )
 
     def counted(
         self, outputs: YoloxOutputs, assigned: Assigned, targets: Mapping[str, Tensor]

@@ -1,21 +1,20 @@
 """The detection heads ``faster_rcnn``, ``cascade_rcnn`` and ``mask_rcnn``."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtl_ray.models.head import Context, Features, HeadModule, Term
 from mtl_ray.models.imports import Imported, Program, Rename, renamed
 from mtl_ray.tasks.detection.candidates import clip_boxes, select_pairs
+from mtl_ray.tasks.detection.two_stage.branches import RoiHead, torchvision_rules
 from mtl_ray.tasks.detection.two_stage.config import MaskRcnnHead, TwoStageHead
-from mtl_ray.tasks.detection.two_stage.mask import MaskHead, mask_loss, of_class
-from mtl_ray.tasks.detection.two_stage.matching import decode_boxes
+from mtl_ray.tasks.detection.two_stage.mask import mask_loss, of_class
+from mtl_ray.tasks.detection.two_stage.matching import Rows, decode_boxes
 from mtl_ray.tasks.detection.two_stage.roi import (
-    BoxHead,
     Regions,
-    Rows,
     draw_regions,
     pool_regions,
     refined_boxes,
@@ -23,25 +22,6 @@ from mtl_ray.tasks.detection.two_stage.roi import (
     region_targets,
 )
 from mtl_ray.tasks.detection.two_stage.rpn import AnchorOutputs, RpnHead
-
-
-class RoiHead(nn.Module):
-    """The branches of the second stage, of which a cascade has one for each of its stages."""
-
-    def __init__(self, config: TwoStageHead, inputs: int, classes: int) -> None:
-        super().__init__()
-        stages = len(config.roi.stages)
-        boxes = [BoxHead(config.roi, inputs, classes) for _ in range(stages)]
-        self.bbox_head: nn.Module = boxes[0] if stages == 1 else nn.ModuleList(boxes)
-        self.stages = stages
-        if isinstance(config, MaskRcnnHead):
-            masks = [MaskHead(config.mask, inputs, classes) for _ in range(stages)]
-            self.mask_head: nn.Module = masks[0] if stages == 1 else nn.ModuleList(masks)
-
-    def of_stage(self, branch: str, stage: int) -> nn.Module:
-        """The branch ``bbox_head`` or ``mask_head`` of a stage."""
-        module = cast(nn.Module, getattr(self, branch))
-        return module if self.stages == 1 else cast(nn.ModuleList, module)[stage]
 
 
 class Classified(NamedTuple):
@@ -297,46 +277,5 @@ class FasterRcnn(HeadModule):
         if program == "openmmlab":
             return renamed(tensors, [Rename(r"((?:rpn_head|roi_head)\..*)", r"\1")])
         if program == "torchvision":
-            return renamed(tensors, _torchvision_rules(self.config))
+            return renamed(tensors, torchvision_rules(self.config))
         return {}
-
-
-def _torchvision_rules(config: TwoStageHead) -> list[Rename]:
-    """Of torchvision's Faster and Mask R-CNN, versions 1 and 2, and of their older files."""
-    rpn = r"rpn_head.rpn_conv" if config.rpn.convs == 1 else r"rpn_head.rpn_conv.\1.conv"
-    box, mask = "roi_head.bbox_head", "roi_head.mask_head"
-    return [
-        Rename(r"rpn\.head\.conv\.(weight|bias)", r"rpn_head.rpn_conv.\1"),
-        Rename(r"rpn\.head\.conv\.(\d+)\.0\.(weight|bias)", rpn + r".\2"),
-        Rename(r"rpn\.head\.cls_logits\.(.*)", r"rpn_head.rpn_cls.\1"),
-        Rename(r"rpn\.head\.bbox_pred\.(.*)", r"rpn_head.rpn_reg.\1"),
-        Rename(r"roi_heads\.box_head\.(\d+)\.0\.(.*)", box + r".shared_convs.\1.conv.\2"),
-        Rename(r"roi_heads\.box_head\.(\d+)\.1\.(.*)", box + r".shared_convs.\1.bn.\2"),
-        Rename(r"roi_heads\.box_head\.(?:fc6|\d+)\.(weight|bias)", box + r".shared_fcs.0.\1"),
-        Rename(r"roi_heads\.box_head\.fc7\.(.*)", box + r".shared_fcs.1.\1"),
-        Rename(
-            r"roi_heads\.box_predictor\.cls_score\.(.*)",
-            box + r".fc_cls.\1",
-            lambda value: value.roll(-1, 0),
-        ),
-        Rename(
-            r"roi_heads\.box_predictor\.bbox_pred\.(.*)",
-            box + r".fc_reg.\1",
-            lambda value: value[4:],
-        ),
-        Rename(r"roi_heads\.mask_head\.(\d+)\.0\.(.*)", mask + r".convs.\1.conv.\2"),
-        Rename(r"roi_heads\.mask_head\.(\d+)\.1\.(.*)", mask + r".convs.\1.bn.\2"),
-        *(
-            Rename(
-                rf"roi_heads\.mask_head\.mask_fcn{number + 1}\.(.*)",
-                mask + rf".convs.{number}.conv.\1",
-            )
-            for number in range(4)
-        ),
-        Rename(r"roi_heads\.mask_predictor\.conv5_mask\.(.*)", mask + r".upsample.\1"),
-        Rename(
-            r"roi_heads\.mask_predictor\.mask_fcn_logits\.(.*)",
-            mask + r".conv_logits.\1",
-            lambda value: value[1:],
-        ),
-    ]

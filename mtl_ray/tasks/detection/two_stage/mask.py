@@ -9,7 +9,8 @@ from torchvision.ops import roi_align
 
 from mtl_ray.models.head import Term
 from mtl_ray.tasks.detection.two_stage.config import MaskOptions
-from mtl_ray.tasks.detection.two_stage.roi import Regions, Rows
+from mtl_ray.tasks.detection.two_stage.matching import Rows
+from mtl_ray.tasks.detection.two_stage.roi import Regions
 from mtl_ray.tasks.detection.two_stage.rpn import ConvBlock
 
 
@@ -72,7 +73,7 @@ def mask_targets(regions: Regions, masks: Tensor, rows: Rows, size: int) -> Tens
         read, place = torch.unique(image * masks.shape[1] + number, return_inverse=True)
         return _cropped(flat[read], place, boxes, size)
     # One image at a time: the float masks of all would need much memory.
-    boxes, number = (part.unflatten(0, (masks.shape[0], -1)) for part in (boxes, number))
+    boxes, number = boxes.view(len(masks), -1, 4), number.view(len(masks), -1)
     parts = [
         _cropped(of_image, place, part, size)
         for of_image, place, part in zip(masks, number, boxes, strict=True)

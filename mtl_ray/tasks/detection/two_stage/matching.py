@@ -1,5 +1,5 @@
-"""Candidates (anchors or regions) and objects: offsets between them, which belong together, and
-which of them a step learns from.
+"""Candidates (anchors or regions) and objects: offsets between them, which belong together, which
+of them a step learns from, and which are computed.
 
 Shapes are the same for any number of objects, and nothing waits for the device.
 """
@@ -188,3 +188,39 @@ def _hashed(numbers: Tensor, step: int, stage: int) -> Tensor:
     value = ((value ^ (value >> 16)) * 0x7FEB352D) & low
     value = ((value ^ (value >> 15)) * 0x846CA68B) & low
     return value ^ (value >> 16)
+
+
+class Rows:
+    """The rows of (B, S) regions that are computed: the used ones, or all, so that nothing waits
+    for the device or depends on values.
+
+    Args:
+        used: (B, S) bool.
+        compact: only the used ones.
+    """
+
+    def __init__(self, used: Tensor, compact: bool) -> None:
+        self.shape = used.shape
+        self.index = used.flatten().nonzero().squeeze(1) if compact else None
+        self.used = self.pick(used)
+
+    def pick(self, values: Tensor) -> Tensor:
+        """(B, S, ...) -> (R, ...)."""
+        flat = values.flatten(0, 1)
+        return flat if self.index is None else flat[self.index]
+
+    def pick_image(self, values: Tensor) -> Tensor:
+        """(B, ...), the values of each image -> (R, ...), those of the image of each row."""
+        return values[self.image(values.device)]
+
+    def image(self, device: torch.device) -> Tensor:
+        """int64 (R,), the image of each row."""
+        images = torch.arange(self.shape[0], device=device)[:, None]
+        return self.pick(images.expand(-1, self.shape[1]))
+
+    def put(self, values: Tensor) -> Tensor:
+        """(R, ...) -> (B, S, ...), 0 in the other rows."""
+        if self.index is not None:
+            whole = values.new_zeros(self.shape[0] * self.shape[1], *values.shape[1:])
+            values = whole.index_copy(0, self.index, values)
+        return values.reshape(-1, self.shape[1], *values.shape[1:])

@@ -12,6 +12,7 @@ from mtl_ray.models.head import IMPOSSIBLE, Term
 from mtl_ray.tasks.detection.two_stage.config import RoiOptions, RoiStage
 from mtl_ray.tasks.detection.two_stage.matching import (
     MatchRule,
+    Rows,
     Sampling,
     decode_boxes,
     encode_boxes,
@@ -48,42 +49,6 @@ class Regions(NamedTuple):
         """The values (B, M, ...) of the object of each region, (B, S, ...)."""
         index = self.object.view(*self.object.shape, *[1] * (values.dim() - 2))
         return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
-
-
-class Rows:
-    """The rows of (B, S) regions that are computed: the used ones, or all, so that nothing waits
-    for the device or depends on values.
-
-    Args:
-        used: (B, S) bool.
-        compact: only the used ones.
-    """
-
-    def __init__(self, used: Tensor, compact: bool) -> None:
-        self.shape = used.shape
-        self.index = used.flatten().nonzero().squeeze(1) if compact else None
-        self.used = self.pick(used)
-
-    def pick(self, values: Tensor) -> Tensor:
-        """(B, S, ...) -> (R, ...)."""
-        flat = values.flatten(0, 1)
-        return flat if self.index is None else flat[self.index]
-
-    def pick_image(self, values: Tensor) -> Tensor:
-        """(B, ...), the values of each image -> (R, ...), those of the image of each row."""
-        return values[self.image(values.device)]
-
-    def image(self, device: torch.device) -> Tensor:
-        """int64 (R,), the image of each row."""
-        images = torch.arange(self.shape[0], device=device)[:, None]
-        return self.pick(images.expand(-1, self.shape[1]))
-
-    def put(self, values: Tensor) -> Tensor:
-        """(R, ...) -> (B, S, ...), 0 in the other rows."""
-        if self.index is not None:
-            whole = values.new_zeros(self.shape[0] * self.shape[1], *values.shape[1:])
-            values = whole.index_copy(0, self.index, values)
-        return values.unflatten(0, (-1, self.shape[1]))
 
 
 def pool_regions(

@@ -205,7 +205,7 @@ class RpnHead(nn.Module):
         wanted = rule.train_proposals if training else rule.proposals
         scores, places, sizes = [], [], []
         start = 0
-        for level in outputs.logits.sigmoid().split(list(outputs.sizes), dim=1):
+        for level in outputs.logits.sigmoid().split_with_sizes(list(outputs.sizes), dim=1):
             size = level.shape[1]
             if context.exporting:  # the size is not known: there may be fewer
                 value, place = F.pad(level, (0, most)).topk(most)
