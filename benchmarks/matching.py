@@ -27,7 +27,8 @@ from torchvision.ops import box_iou
 
 from mtl_ray.tasks.detection.candidates import cell_corners, in_crowd
 from mtl_ray.tasks.detection.dense.config import RetinaNetHead
-from mtl_ray.tasks.detection.dense.retinanet import AnchorMatches, anchor_shapes, match_anchors
+from mtl_ray.tasks.detection.dense.matching import AnchorMatches, match_anchors
+from mtl_ray.tasks.detection.dense.retinanet import anchor_shapes
 
 SIDE, BATCH, OBJECTS = 512, 16, 60
 

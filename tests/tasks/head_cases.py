@@ -34,6 +34,7 @@ REGIONS: dict[str, Any] = {
     "select": {"score_threshold": 0.02, "max_detections": 50},
 }
 """Of the two-stage heads: few proposals."""
+GRID = {"channels": 16, "convs": 1, "norm_groups": 4}
 HEADS: dict[str, dict[str, Any]] = {
     "yolov3": {
         "type": "yolov3",
@@ -57,6 +58,34 @@ HEADS: dict[str, dict[str, Any]] = {
     "faster_rcnn": {"type": "faster_rcnn", **REGIONS},
     "cascade_rcnn": {"type": "cascade_rcnn", **REGIONS},
     "mask_rcnn": {"type": "mask_rcnn", **REGIONS, "mask": {"size": 4, "convs": 1, "channels": 16}},
+    "retinanet_published": {
+        "type": "retinanet",
+        "levels": ["P3", "P4"],
+        "channels": 16,
+        "convs": 1,
+        "anchor_scale": 2.0,
+        "anchor_order": "ratio",
+        "anchor_offset": 0.0,
+        "norm": "none",
+        "box_loss": "l1",
+        "box_weight": 1.0,
+        "forced_to": "last",
+        "ignore_padding": True,
+        "select": {"score_threshold": 0.05, "rank": "pair", "threshold_on": "class"},
+    },
+    "fcos": {"type": "fcos", "levels": ["P3", "P4"], **GRID},
+    "fcos_tricks": {
+        "type": "fcos",
+        "levels": ["P3", "P4"],
+        **GRID,
+        "center_sampling": True,
+        "norm_on_bbox": True,
+        "centerness_on_reg": True,
+        "conv_bias": True,
+        "box_loss": "giou",
+    },
+    "atss": {"type": "atss", "levels": ["P3", "P4"], "anchor_scale": 4.0, **GRID},
+    "gfl": {"type": "gfl", "levels": ["P3", "P4"], "anchor_scale": 4.0, "reg_max": 8, **GRID},
     "fcn": {"type": "fcn", "levels": ["P3", "P4"], "channels": 16, "convs": 1, "dropout": 0.0},
     "auxiliary": {
         "type": "fcn",
@@ -86,6 +115,11 @@ CLASS_GRADIENTS: dict[str, Callable[[Any], list[Tensor]]] = {
         each.fc_cls.bias.grad[None, :-1] for each in head.roi_head.bbox_head
     ],
     "mask_rcnn": lambda head: [head.roi_head.bbox_head.fc_cls.bias.grad[None, :-1]],
+    "retinanet_published": lambda head: [head.class_tower.output.bias.grad.view(head.anchors, -1)],
+    "fcos": lambda head: [head.conv_cls.bias.grad[None]],
+    "fcos_tricks": lambda head: [head.conv_cls.bias.grad[None]],
+    "atss": lambda head: [head.atss_cls.bias.grad[None]],
+    "gfl": lambda head: [head.gfl_cls.bias.grad[None]],
     "fcn": lambda head: [head.classify.bias.grad[None]],
     "auxiliary": lambda head: [head.classify.bias.grad[None]],
     "linear": lambda head: [head.linear.bias.grad[None]],

@@ -384,6 +384,8 @@ def exported() -> tuple[Model, onnxruntime.InferenceSession, list[str]]:
         verbose=False,
     )
     assert program is not None
+    # As export.graph.to_onnx does: onnxruntime shares a buffer of two heads by its declared shape.
+    del program.model_proto.graph.value_info[:]
     file = io.BytesIO()
     program.save(file)
     return model, onnxruntime.InferenceSession(file.getvalue()), names

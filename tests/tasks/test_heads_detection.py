@@ -17,8 +17,10 @@ from mtl_ray.tasks.detection.candidates import (
     in_crowd,
     select_detections,
 )
+from mtl_ray.tasks.detection.dense.boxes import decode_offsets
 from mtl_ray.tasks.detection.dense.config import RetinaNetHead, Yolov3Head
-from mtl_ray.tasks.detection.dense.retinanet import RetinaNet, decode_offsets, match_anchors
+from mtl_ray.tasks.detection.dense.matching import match_anchors
+from mtl_ray.tasks.detection.dense.retinanet import RetinaNet
 from mtl_ray.tasks.detection.dense.yolov3 import Yolov3, assign_anchors
 from mtl_ray.tasks.detection.options import Selection
 from tests.tasks.head_cases import CANVAS_HW, batch_of, images, inputs_of, model_of, scattered

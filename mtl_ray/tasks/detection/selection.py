@@ -70,7 +70,7 @@ def _ranked(
 ) -> NDArray[np.bool_]:
     """(N, C), the pairs above the threshold that are among the best ones."""
     ranked = scores if rule.threshold_on == "score" else candidates[:, 5:]
-    real = ranked > rule.score_threshold
+    real: NDArray[np.bool_] = np.greater(ranked, rule.score_threshold)
     if rule.candidates is None:
         return real
     if rule.rank == "candidate":

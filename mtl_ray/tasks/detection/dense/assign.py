@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mtl_ray.tasks.detection.dense.boxes import distances
 from mtl_ray.tasks.detection.dense.losses import areas
 
 PADDED_TO = 32
@@ -19,27 +20,6 @@ class Matches(NamedTuple):
 
     object: Tensor
     positive: Tensor
-
-
-def distances(points: Tensor, boxes: Tensor) -> Tensor:
-    """Left, top, right, bottom (..., 4) from points (..., 2) x, y to the sides of boxes (..., 4)
-    xyxy; negative outside.
-    """
-    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
-
-
-def around(points: Tensor, sides: Tensor) -> Tensor:
-    """Boxes (..., 4) xyxy with ``sides`` (..., 4) left, top, right, bottom around points."""
-    return torch.cat([points - sides[..., :2], points + sides[..., 2:]], dim=-1)
-
-
-def centerness(sides: Tensor) -> Tensor:
-    """Centerness (...) of points with positive distances (..., 4) to the sides of their object
-    (Tian et al. 2019, FCOS, eq. 3).
-    """
-    low = torch.minimum(sides[..., :2], sides[..., 2:])
-    high = torch.maximum(sides[..., :2], sides[..., 2:])
-    return (low / high).prod(dim=-1).sqrt()
 
 
 def assign_points(
@@ -131,7 +111,7 @@ def assign_adaptively(
     far = (gt_centres[:, :, None] - centres).square().sum(dim=-1).sqrt()
     far = far.masked_fill(~valid[:, None], torch.inf)
     candidates, real, first = [], [], 0
-    for level, count in zip(far.split(list(counts), dim=2), counts, strict=True):
+    for level, count in zip(torch.split(far, list(counts), dim=2), counts, strict=True):
         value, place = level.topk(min(nearest, count), dim=2, largest=False)
         candidates.append(place + first)
         real.append(value.isfinite())

@@ -2,6 +2,7 @@
 all levels, and a learned factor of each level.
 """
 
+import itertools
 import math
 
 import torch
@@ -47,9 +48,7 @@ class Scale(nn.Module):
 def tower(inputs: int, channels: int, convs: int, groups: int, bias: bool = False) -> nn.Sequential:
     """``convs`` blocks, shared by all levels."""
     widths = [inputs, *[channels] * convs]
-    return nn.Sequential(
-        *(ConvGn(a, b, groups, bias) for a, b in zip(widths[:-1], widths[1:], strict=True))
-    )
+    return nn.Sequential(*(ConvGn(a, b, groups, bias) for a, b in itertools.pairwise(widths)))
 
 
 def start(head: nn.Module, *rare: nn.Conv2d) -> None:

@@ -20,7 +20,9 @@ def focal_loss(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
     Returns:
         (B, N).
     """
-    losses = sigmoid_focal_loss(logits, one_hot(labels, logits.shape[2]), alpha=0.25, gamma=2.0)
+    losses: Tensor = sigmoid_focal_loss(
+        logits, one_hot(labels, logits.shape[2]), alpha=0.25, gamma=2.0
+    )
     return losses.masked_fill(~known[:, None], 0).sum(dim=2)
 
 
@@ -34,8 +36,10 @@ def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor, known: T
     the class of a candidate is its quality instead of 1.
 
     Args:
-        logits, labels, known: as those of ``focal_loss``.
+        logits: (B, N, C).
+        labels: int64 (B, N), C for background.
         quality: (B, N), IoU of the predicted box and the object.
+        known: bool (B, C), as that of ``focal_loss``.
 
     Returns:
         (B, N).
