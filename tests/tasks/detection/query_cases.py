@@ -5,12 +5,21 @@ Face.
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
+from torchvision.ops import box_iou
 
+from mtl_ray.experiment import ModelConfig, build_model
+from mtl_ray.export.config import ExportConfig
+from mtl_ray.export.graph import ExportGraph, output_names, to_onnx
+from mtl_ray.inputs.image import Canvas
 from mtl_ray.models.head import Context, Features, Head, Term
 from mtl_ray.models.imports import Importing, Program
 from mtl_ray.samples import Vocabulary
+from tests.tasks import head_cases
 
 CANVAS_HW = (96, 128)
 VALID_HW = ((96, 128), (70, 90))
@@ -107,3 +116,71 @@ def with_other_padding(features: Features) -> Features:
         padding = rows[:, None] | columns
         changed[name] = torch.stack([level[0], level[1].masked_fill(padding, 7.0)])
     return changed
+
+
+def overfitted(head: dict[str, Any], steps: int) -> list[tuple[float, float]]:
+    """Trains a head and a small trunk on four images, each with one bright square.
+
+    Returns:
+        Of each image the IoU of the best detection with the object, 0 if it has another class, and
+        how much its score is above the next one's.
+    """
+    torch.manual_seed(0)
+    config = {
+        "backbone": {
+            "name": "resnet18",
+            "levels": ["C3", "C4"],
+            "options": {
+                "layers": [1, 1, 1],
+                "channels": [16, 32, 32],
+                "stem_type": "deep",
+                "stem_width": 8,
+            },
+        },
+        "necks": {"pyramid": {"type": "fpn", "inputs": ["C3", "C4"], "channels": 64}},
+        "heads": {"boxes": head},
+    }
+    model = build_model(TypeAdapter(ModelConfig).validate_python(config), head_cases.VOCABULARY)
+    batch = head_cases.batch_of(4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        head_cases.total(model.losses(batch)).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    with torch.no_grad():
+        found = model.eval().predict(batch.inputs)["boxes"]
+    wanted = batch.targets["instances"]
+    overlaps = box_iou(found["boxes"][:, 0], wanted["boxes"][:, 0]).diagonal()
+    right = found["classes"][:, 0] == wanted["classes"][:, 0]
+    margins = found["scores"][:, 0] - found["scores"][:, 1]
+    return list(zip((overlaps * right).tolist(), margins.tolist(), strict=True))
+
+
+def check_export_with_padding(name: str) -> None:
+    """The exported graph of a head of ``head_cases`` agrees with torch on padded canvases of other
+    sizes than it was traced with.
+    """
+    model = head_cases.scattered(head_cases.model_of(name))
+    graph = ExportGraph(
+        model, Canvas(kind="letterbox", height=64, width=96), ExportConfig(size="dynamic")
+    )
+    names = [array for _, array in output_names(graph)]
+    traced = to_onnx(graph, {"image": "image", "valid_hw": "valid_hw"}, names, ExportConfig())
+    assert traced.inputs == ("image", "valid_hw")
+    session = onnxruntime.InferenceSession(traced.model.SerializeToString())
+    for valid, canvas in (
+        ([[64, 96], [40, 60]], (64, 96)),
+        ([[90, 70], [3, 128], [96, 1]], (96, 128)),
+    ):
+        inputs = {
+            "image": head_cases.images(len(valid), canvas, seed=5),
+            "valid_hw": torch.tensor(valid, dtype=torch.int32),
+        }
+        with torch.no_grad():
+            eager = model.predict(inputs)[name]
+        outputs = session.run(None, {key: value.numpy() for key, value in inputs.items()})
+        for array, output in zip(names, outputs, strict=True):
+            np.testing.assert_allclose(
+                output, eager[array].numpy(), rtol=1e-4, atol=1e-3 if array == "boxes" else 1e-5
+            )

@@ -13,10 +13,12 @@ from mtl_ray.tasks.detection.query.deformable_detr import DeformableDetr
 from tests.tasks.detection.query_cases import (
     VALID_HW,
     VOCABULARY,
+    check_export_with_padding,
     context,
     fill,
     huggingface_inputs,
     means,
+    overfitted,
     scatter,
     targets,
     tiny_resnet,
@@ -191,6 +193,29 @@ def test_padding_changes_nothing(kind: str) -> None:
         second = head.raw_outputs(with_other_padding(features), context())
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@EVERY
+def test_it_learns_four_images_by_heart(kind: str) -> None:
+    head = {
+        "type": "deformable_detr",
+        "levels": ["P3", "P4"],
+        "channels": 64,
+        "heads": 4,
+        "queries": 20,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "feedforward": 128,
+        "dropout": 0.0,
+        "max_detections": 20,
+    }
+    for overlap, margin in overfitted(head | KINDS[kind], steps=120):
+        assert overlap > 0.7
+        assert margin > 0.3
+
+
+def test_padding_is_ignored_in_the_exported_graph() -> None:
+    check_export_with_padding("two_stage_detr")
 
 
 def test_fewer_cells_than_queries_are_no_error() -> None:

@@ -12,10 +12,12 @@ from mtl_ray.tasks.detection.query.detr import Decoder, Detr, Encoder, Memory
 from tests.tasks.detection.query_cases import (
     VALID_HW,
     VOCABULARY,
+    check_export_with_padding,
     context,
     fill,
     huggingface_inputs,
     means,
+    overfitted,
     scatter,
     targets,
     tiny_resnet,
@@ -136,6 +138,17 @@ def test_padding_changes_nothing(features: dict[str, torch.Tensor]) -> None:
         second = head.raw_outputs(with_other_padding(features), context())
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, msg=name)
+
+
+def test_it_learns_four_images_by_heart() -> None:
+    head = SMALL | {"levels": ["P4"], "channels": 64, "encoder_layers": 1, "decoder_layers": 2}
+    for overlap, margin in overfitted(head, steps=80):
+        assert overlap > 0.7
+        assert margin > 0.5
+
+
+def test_padding_is_ignored_in_the_exported_graph() -> None:
+    check_export_with_padding("detr")
 
 
 def test_more_objects_than_queries_are_no_error(features: dict[str, torch.Tensor]) -> None:

@@ -222,16 +222,22 @@ def sample_levels(
         (B, Q, heads * channels).
     """
     batch, _, heads, channels = values.shape
-    counts = list(points)
-    # (B * heads, Q, P, 2) in [-1, 1] and (B * heads, 1, Q, P)
-    grids = torch.split((2 * places.float() - 1).transpose(1, 2).flatten(0, 1), counts, dim=2)
-    shares = torch.split(weights.float().transpose(1, 2).flatten(0, 1)[:, None], counts, dim=3)
-    levels = torch.split(values.float(), [height * width for height, width in sizes], dim=1)
+    # Places before queries: sums over an axis that is not the last are twice as fast on a CPU.
+    # (B * heads, P, Q, 2) in [-1, 1] and (B * heads, 1, P, Q)
+    grid = (2 * places.float() - 1).permute(0, 2, 3, 1, 4).flatten(0, 1)
+    share = weights.float().permute(0, 2, 3, 1).flatten(0, 1)[:, None]
+    levels = zip(
+        torch.split(values.float(), [height * width for height, width in sizes], dim=1),
+        sizes,
+        torch.split(grid, list(points), dim=1),
+        torch.split(share, list(points), dim=2),
+        strict=True,
+    )
     total: Tensor | None = None
-    for level, (height, width), grid, share in zip(levels, sizes, grids, shares, strict=True):
-        cells = level.permute(0, 2, 3, 1).reshape(batch * heads, channels, height, width)
-        samples = F.grid_sample(cells, grid, padding_mode="zeros", align_corners=False)
-        part = (samples * share).sum(dim=-1)  # (B * heads, channels, Q)
+    for level, (height, width), at, weight in levels:
+        cells = level.flatten(2).transpose(1, 2).reshape(batch * heads, channels, height, width)
+        samples = F.grid_sample(cells, at, padding_mode="zeros", align_corners=False)
+        part = (samples * weight).sum(dim=2)  # (B * heads, channels, Q)
         total = part if total is None else total + part
     assert total is not None
     return total.reshape(batch, heads * channels, -1).transpose(1, 2)
