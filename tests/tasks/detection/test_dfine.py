@@ -321,6 +321,7 @@ def test_denoising_is_the_same_wherever_an_image_is(weights: str) -> None:
     """Terms of training add up over any split of a batch, with the noise of the same step."""
     head = small_head(weights, denoising=Denoising(queries=7))
     varied(head).train()
+    head.decoder_input_proj.eval()  # batch normalisation would mix images
     image, _, targets = batch()
     features = small_features(2)
     whole = head.losses(features, targets, context_of(image, step=5))
@@ -436,7 +437,7 @@ def test_shift_targets_are_the_inverse_of_shifted_boxes(
     logits = (wanted + 1e-6).log()
     torch.testing.assert_close(expected_shifts(logits, steps), shifts, atol=1e-3, rtol=0)
     loss = distribution_loss(logits, places)
-    assert (loss <= distribution_loss(logits + torch.randn(1, 4, 33), places) + 1e-5).all()
+    assert (loss <= distribution_loss(logits + torch.randn(1, 4, 33), places) + 1e-3).all()
 
 
 def test_shifts_beyond_the_bins_are_the_last_ones() -> None:
