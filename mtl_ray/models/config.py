@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.extend import Slot, union_of
 from mtl_ray.config.strict import STRICT
-from mtl_ray.models.hybrid_config import HgNetV2Backbone, HybridEncoderNeck
+from mtl_ray.models.hybrid_config import HgNetV2Backbone, HybridEncoderNeck, ResNetVdBackbone
 from mtl_ray.models.resnet_config import ResNetBackbone
 
 if TYPE_CHECKING:
@@ -251,6 +251,7 @@ else:
             TimmBackbone,
             ResNetBackbone,
             HgNetV2Backbone,
+            ResNetVdBackbone,
             default="timm",
         ),
         Slot("backbones"),
