@@ -9,12 +9,16 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from mtl_ray.experiment import ModelConfig, build_model
+from mtl_ray.inputs.frame import frame_of
+from mtl_ray.inputs.image import Canvas
+from mtl_ray.loading.batch import Batch
 from mtl_ray.models.head import Context
 from mtl_ray.models.hgnet import HgNetV2
 from mtl_ray.models.hybrid_config import HgNetStage, HgNetV2Backbone, HybridEncoderNeck
 from mtl_ray.models.hybrid_encoder import HybridEncoder
 from mtl_ray.models.imports import Importing
-from mtl_ray.samples import Vocabulary
+from mtl_ray.samples import Vocabulary, image_sample
 from mtl_ray.tasks.detection.query.dfine_boxes import (
     canvas_targets,
     distribution_loss,
@@ -28,6 +32,8 @@ from mtl_ray.tasks.detection.query.dfine_denoising import noisy_queries, visible
 from mtl_ray.tasks.detection.query.dfine_head import RealTimeDetr
 from mtl_ray.tasks.detection.query.dfine_losses import class_loss, union_of_matches
 from mtl_ray.tasks.detection.query.matcher import SetTargets, corners, match, matching_costs
+from tests.tasks.head_cases import inputs_of, total
+from tests.tasks.random_objects import instances
 
 transformers = pytest.importorskip("transformers")
 
@@ -321,6 +327,7 @@ def test_denoising_is_the_same_wherever_an_image_is(weights: str) -> None:
     """Terms of training add up over any split of a batch, with the noise of the same step."""
     head = small_head(weights, denoising=Denoising(queries=7))
     varied(head).train()
+    head.decoder_input_proj.eval()  # batch normalisation would mix images
     image, _, targets = batch()
     features = small_features(2)
     whole = head.losses(features, targets, context_of(image, step=5))
@@ -436,7 +443,7 @@ def test_shift_targets_are_the_inverse_of_shifted_boxes(
     logits = (wanted + 1e-6).log()
     torch.testing.assert_close(expected_shifts(logits, steps), shifts, atol=1e-3, rtol=0)
     loss = distribution_loss(logits, places)
-    assert (loss <= distribution_loss(logits + torch.randn(1, 4, 33), places) + 1e-5).all()
+    assert (loss <= distribution_loss(logits + torch.randn(1, 4, 33), places) + 1e-3).all()
 
 
 def test_shifts_beyond_the_bins_are_the_last_ones() -> None:
@@ -521,3 +528,96 @@ def test_the_published_criterion_gives_boxes_of_all_layers_the_same_objects() ->
     value, number = terms["box"]
     torch.testing.assert_close(value, 5 * total)
     assert number == count
+
+
+def coloured_rectangles(count: int) -> Batch:
+    """Dark canvases of 96 x 128 with one to four rectangles, whose class is their colour."""
+    draw = torch.Generator().manual_seed(1)
+    image = torch.randint(0, 60, (count, 3, 96, 128), dtype=torch.uint8, generator=draw)
+    boxes, present = torch.zeros(count, 4, 4), torch.zeros(count, 4, dtype=torch.bool)
+    classes = torch.zeros(count, 4, dtype=torch.int64)
+    for row in range(count):
+        for place in range(int(torch.randint(1, 5, (), generator=draw))):
+            x, y, w, h, kind = (
+                int(torch.randint(low, high, (), generator=draw))
+                for low, high in ((0, 88), (0, 56), (14, 40), (14, 40), (0, 3))
+            )
+            image[row, :, y : y + h, x : x + w] = 40
+            image[row, kind, y : y + h, x : x + w] = 200 + 10 * place
+            boxes[row, place] = torch.tensor([x, y, x + w, y + h])
+            classes[row, place], present[row, place] = kind, True
+    instances = {
+        "boxes": boxes,
+        "classes": classes,
+        "present": present,
+        "crowd": torch.zeros_like(present),
+        "annotated": torch.ones(count, dtype=torch.bool),
+        "known_classes": torch.ones(count, 3, dtype=torch.bool),
+    }
+    return Batch(inputs=inputs_of(image, (96, 128)), targets={"instances": instances}, keys=())
+
+
+@pytest.mark.slow
+def test_eight_images_are_learnt_by_heart() -> None:
+    """AP50 of at least .9 in half a minute of one core."""
+    config = TypeAdapter(ModelConfig).validate_python(
+        {
+            "backbone": {
+                "name": "resnet18",
+                "options": {
+                    "layers": [1, 1, 1, 1],
+                    "channels": [16, 32, 64, 64],
+                    "stem_type": "deep",
+                    "stem_width": 8,
+                },
+            },
+            "necks": {
+                "encoder": {
+                    "type": "hybrid_encoder",
+                    "channels": 64,
+                    "heads": 4,
+                    "feedforward": 128,
+                    "depth": 0.34,
+                    "expansion": 0.5,
+                }
+            },
+            "heads": {
+                "boxes": {
+                    "type": "dfine",
+                    "channels": 64,
+                    "heads": 4,
+                    "feedforward": 128,
+                    "queries": 50,
+                    "layers": 3,
+                    "points": [2, 4, 2],
+                    "denoising": {"queries": 40},
+                }
+            },
+        }
+    )
+    torch.manual_seed(0)
+    vocabulary = Vocabulary(classes={"instances": ("a", "b", "c")})
+    model, seen = build_model(config, vocabulary), coloured_rectangles(8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
+    for step in range(150):
+        optimizer.param_groups[0]["lr"] = 2e-3 * min(1, (step + 1) / 20, (150 - step) / 50)
+        optimizer.zero_grad()
+        total(model.losses(seen, step)).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        found = model.predict(seen.inputs)["boxes"]
+    head = config.heads["boxes"]
+    metric = head.task.metric(head, vocabulary)
+    frame = frame_of(96, 128, Canvas(kind="stretch", height=96, width=128))
+    for row in range(8):
+        arrays = {name: value[row].numpy() for name, value in found.items()}
+        target = {name: value[row] for name, value in seen.targets["instances"].items()}
+        truth = instances(
+            target["boxes"][target["present"]].tolist(),
+            target["classes"][target["present"]].tolist(),
+        )
+        sample = image_sample(key=str(row), image=b"", height=96, width=128, instances=truth)
+        metric.update(sample, head.task.decode(arrays, frame, head))
+    assert metric.result()["mAP50"] >= 0.9

@@ -182,8 +182,8 @@ class DFineDecoder(nn.Module):
             last_only: only the predictions of the last layer.
         """
         steps, found = self.steps(), list[LayerOutput]()
-        before: Tensor | float = 0.0
-        total: Tensor | float = 0.0
+        before = torch.zeros_like(queries)
+        total = queries.new_zeros(4, self.bins + 1, dtype=torch.float32)
         anchors = boxes
         for i, layer in enumerate(self.layers):
             positions = self.query_pos_head(boxes).clamp(-10, 10)

@@ -16,7 +16,7 @@ from mtl_ray.models.head import IMPOSSIBLE, Context, Features, HeadModule, Term
 from mtl_ray.models.hybrid_encoder import Perceptron
 from mtl_ray.models.imports import Imported, Program, Rename, renamed
 from mtl_ray.tasks.detection.query.dfine_boxes import canvas_targets, token_anchors
-from mtl_ray.tasks.detection.query.dfine_config import RealTimeOptions
+from mtl_ray.tasks.detection.query.dfine_config import DFineHead, RtDetrV2Head
 from mtl_ray.tasks.detection.query.dfine_decoder import (
     DFineDecoder,
     LayerOutput,
@@ -103,7 +103,7 @@ class RealTimeDetr(HeadModule):
 
     def __init__(
         self,
-        config: RealTimeOptions,
+        config: DFineHead | RtDetrV2Head,
         channels: Mapping[str, int],
         classes: int,
         decoder: DFineDecoder | RtDetrDecoder,
@@ -293,9 +293,14 @@ class RealTimeDetr(HeadModule):
 
 
 def _cut(output: LayerOutput, queries: slice) -> LayerOutput:
-    return LayerOutput(*(None if each is None else each[:, queries] for each in output))
+    return LayerOutput(
+        output.logits[:, queries],
+        output.boxes[:, queries],
+        None if output.corners is None else output.corners[:, queries],
+        None if output.anchors is None else output.anchors[:, queries],
+    )
 
 
 def _sources(name: str, tensors: Mapping[str, Tensor], inner: Mapping[str, str]) -> tuple[str, ...]:
     """The names in a file of a tensor that is in the decoder, outside of it, or both."""
-    return tuple(each for each in (name, inner.get(name)) if each in tensors)
+    return tuple(each for each in dict.fromkeys((name, inner.get(name, name))) if each in tensors)
