@@ -46,6 +46,16 @@ def _parser() -> argparse.ArgumentParser:
         help="images that state more are invalid samples",
     )
     parser.add_argument(
+        "--tta",
+        help="test-time augmentation: flip,scales=0.8:1:1.2,fuse=wbf|nms,iou=0.55 (each part may "
+        "be left out), or none; by default evaluate.tta of the config",
+    )
+    parser.add_argument(
+        "--class-agnostic",
+        action="store_true",
+        help="objects of all classes count as of one",
+    )
+    parser.add_argument(
         "--api-key-env", help="environment variable with the API key of the endpoint"
     )
     return parser
@@ -64,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch=args.batch,
         max_pixels=args.max_pixels,
         api_key=read_api_key(args.api_key_env),
+        tta=args.tta,
+        class_agnostic=args.class_agnostic,
     )
     report, part = evaluate_rows(request, args.workers)
     print(report.to_text())

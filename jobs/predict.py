@@ -10,7 +10,7 @@ from jobs.run import run
 from mtl_ray.distributed.outputs import absolute_output
 from mtl_ray.inference.endpoint import read_api_key
 from mtl_ray.inference.files import find_files, predict_files
-from mtl_ray.inference.predictor import open_predictor
+from mtl_ray.inference.tta import open_with_tta
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.tasks.response import MASK_FORMS
 
@@ -47,13 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="form of masks in predictions.json: COCO run lengths (default), polygons or none",
     )
     parser.add_argument(
+        "--tta",
+        help="test-time augmentation: flip,scales=0.8:1:1.2,fuse=wbf|nms,iou=0.55 (each part may "
+        "be left out), or none; by default evaluate.tta of the config",
+    )
+    parser.add_argument(
         "--api-key-env", help="environment variable with the API key of the endpoint"
     )
     args = parser.parse_args(argv)
     if args.max_pixels < 1:
         raise ValueError(f"--max-pixels is {args.max_pixels}; it must be at least 1")
     out = absolute_output("--out", args.out)
-    predictor = open_predictor(args.target, api_key=read_api_key(args.api_key_env))
+    predictor = open_with_tta(args.target, args.tta, api_key=read_api_key(args.api_key_env))
     kind = predictor.canvas.input
     uris = find_files(args.images, kind)
     bad = predict_files(predictor, uris, out, args.score_thr, args.max_pixels, args.masks)

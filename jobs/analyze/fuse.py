@@ -9,7 +9,7 @@ from mtl_ray.distributed.outputs import absolute_output
 
 
 def _parser() -> argparse.ArgumentParser:
-    from mtl_ray.analysis.fuse import Confidence
+    from mtl_ray.tasks.detection.fuse import Confidence
 
     example = (
         "example: python -m jobs.analyze fuse small.json large.pkl --data "
@@ -81,10 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     out = absolute_output("--out", args.out)
 
-    from mtl_ray.analysis.fuse import Fusion
     from mtl_ray.analysis.fuse_files import fuse_files, write_fused, writer_of
     from mtl_ray.analysis.paired import PICKLES, open_pairs
     from mtl_ray.distributed.executor import open_executor
+    from mtl_ray.tasks.detection.fuse import Fusion
 
     writer_of(out)
     rule = Fusion(

@@ -9,7 +9,6 @@ import numpy as np
 
 from mtl_ray import storage
 from mtl_ray.analysis.executor import Executor
-from mtl_ray.analysis.fuse import Fusion, fuse
 from mtl_ray.analysis.paired import Pairs
 from mtl_ray.evaluation.coco_file import ANYTHING
 from mtl_ray.evaluation.coco_results import NOTHING, category_ids_of
@@ -17,6 +16,7 @@ from mtl_ray.evaluation.data import CocoData, image_ids
 from mtl_ray.evaluation.predictions_file import COCO_RESULTS_HEAD, to_table, write_arrow
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.detection.fuse import Fusion, fuse
 from mtl_ray.tasks.detection.task import DETECTION
 from mtl_ray.tasks.head_classes import head_vocabulary
 

@@ -4,6 +4,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from mtl_ray.config.strict import STRICT
+from mtl_ray.inference.config import TtaConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -34,3 +35,9 @@ class EvaluateConfig:
     """Samples that each evaluation draws, with ground truth and predictions side by side."""
     occlusion: OcclusionConfig | None = None
     """Also measures the recall of occluded and separated objects."""
+    class_agnostic: bool = False
+    """Objects of all classes count as of one, in the evaluations of a training
+    (``jobs.evaluate --class-agnostic``)."""
+    tta: TtaConfig | None = None
+    """Test-time augmentation, in the evaluations of a training, ``jobs.evaluate`` and
+    ``jobs.predict``."""

@@ -28,7 +28,8 @@ from mtl_ray.evaluation.measure import (
 from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.evaluation.predictions_file import Spool, StoredPredictions, read_arrow, write_arrow
 from mtl_ray.evaluation.report import Report, report
-from mtl_ray.inference.predictor import Predictions, Predictor, open_predictor
+from mtl_ray.inference.predictor import Predictions, Predictor
+from mtl_ray.inference.tta import AugmentedPredictor, open_with_tta
 from mtl_ray.inputs.image_header import MAX_PIXELS
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.charts import chart_file
@@ -52,6 +53,9 @@ class EvaluationRequest:
         max_pixels: images whose header states more are invalid.
         threads: of the engine, for a bundle; 0 takes all cores.
         api_key: for an endpoint that requires one.
+        tta: test-time augmentation as ``parse_tta`` reads it; None for ``evaluate.tta`` of the
+            target's config.
+        class_agnostic: objects of all classes count as of one.
     """
 
     target: str
@@ -61,6 +65,8 @@ class EvaluationRequest:
     max_pixels: int = MAX_PIXELS
     threads: int = 0
     api_key: str | None = None
+    tta: str | None = None
+    class_agnostic: bool = False
 
     @property
     def stored(self) -> bool:
@@ -117,11 +123,15 @@ def measure_rows(
     stop = len(data) if stop is None else stop
     target: StoredPredictions | Predictor
     if request.stored:
+        if request.tta is not None:
+            raise ValueError(f"{request.target} holds predictions; leave out --tta")
         target = open_stored(request.target, data)
     else:
-        target = open_predictor(request.target, threads=request.threads, api_key=request.api_key)
+        target = open_with_tta(
+            request.target, request.tta, threads=request.threads, api_key=request.api_key
+        )
     convert, unknown = class_converter(data, target.vocabulary)
-    metrics = metrics_of(target, data.vocabulary)
+    metrics = metrics_of(target, data.vocabulary, class_agnostic=request.class_agnostic)
     samples: Iterable[Sample] = map(convert, data.samples(start, stop, images=not request.stored))
     if watch is not None:
         samples = watch(samples, stop - start)
@@ -153,7 +163,7 @@ def measure_rows(
         vocabulary=target.vocabulary,
         categories=category_ids_of(target.vocabulary.classes.get("instances", ()), data.vocabulary),
         measured=measured,
-        notes=_notes(target, unknown, metrics),
+        notes=_notes(target, unknown, metrics, class_agnostic=request.class_agnostic),
     )
 
 
@@ -272,8 +282,14 @@ def _notes(
     target: StoredPredictions | Predictor,
     unknown: Iterable[str],
     measured: Mapping[str, Metric[Any]],
+    *,
+    class_agnostic: bool,
 ) -> list[str]:
     notes = [*target.notes] if isinstance(target, StoredPredictions) else []
+    if isinstance(target, AugmentedPredictor):
+        notes.append(f"test-time augmentation: {target.config}")
+    if class_agnostic:
+        notes.append("objects of all classes were counted as of one class")
     notes += [
         f"the target does not know {name}: it was left out of the ground truth" for name in unknown
     ]
@@ -285,9 +301,10 @@ def _notes(
 
 
 def metrics_of(
-    target: StoredPredictions | Predictor, vocabulary: Vocabulary
+    target: StoredPredictions | Predictor, vocabulary: Vocabulary, *, class_agnostic: bool = False
 ) -> dict[str, Metric[Any]]:
-    """A metric for each head that predicts what the vocabulary annotates.
+    """A metric for each head that predicts what the vocabulary annotates; ``class_agnostic`` as in
+    ``EvaluationRequest``.
 
     Raises:
         ValueError: if no head does.
@@ -301,7 +318,7 @@ def metrics_of(
         raise ValueError(
             f"nothing can be measured: the target predicts {wanted}, the data has {known}"
         )
-    return head_metrics(measurable, target.vocabulary)
+    return head_metrics(measurable, target.vocabulary, class_agnostic=class_agnostic)
 
 
 class Finder:

@@ -4,7 +4,10 @@ config asks for it.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
+
+import numpy as np
 
 from mtl_ray import storage
 from mtl_ray.evaluation.coco_file import read_json
@@ -13,15 +16,30 @@ from mtl_ray.geometry.masks import from_compressed
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.charts import Charts
 from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.detection.metric import DetectionMetric, of_known_classes
 from mtl_ray.tasks.detection.occlusion import HiddenObject, OcclusionCounts, OcclusionLists
-from mtl_ray.tasks.head_classes import head_metric, head_vocabulary
+from mtl_ray.tasks.head_classes import HeadClasses, head_metric, head_vocabulary
 from mtl_ray.tasks.task import HeadKind, Metric
+
+ANY_CLASS = "object"
+"""The name of the one class if all classes are counted as one."""
 
 
 def head_metrics(
-    heads: Mapping[str, HeadKind], vocabulary: Vocabulary, config: EvaluateConfig | None = None
+    heads: Mapping[str, HeadKind],
+    vocabulary: Vocabulary,
+    config: EvaluateConfig | None = None,
+    *,
+    class_agnostic: bool = False,
 ) -> dict[str, Metric[Any]]:
     """An empty metric for each head, for samples with the class indices of ``vocabulary``.
+
+    Args:
+        heads: by name.
+        vocabulary: of the run.
+        config: of the evaluation.
+        class_agnostic: heads that find objects are measured without their classes; so they are if
+            the config says it.
 
     Raises:
         FileNotFoundError, ValueError: if a file that the config names cannot be read.
@@ -29,12 +47,53 @@ def head_metrics(
     metrics: dict[str, Metric[Any]] = {}
     for name, head in heads.items():
         metric = head_metric(head, vocabulary)
-        if config is not None and config.occlusion is not None and head.annotation == "instances":
+        finds_objects = head.annotation == "instances"
+        if finds_objects and (class_agnostic or (config is not None and config.class_agnostic)):
+            metric = ClassAgnostic(HeadClasses.of(head, vocabulary))
+        if config is not None and config.occlusion is not None and finds_objects:
             metric = with_occlusion(
                 metric, head_vocabulary(head, vocabulary).classes["instances"], config.occlusion
             )
         metrics[name] = metric
     return metrics
+
+
+class ClassAgnostic:
+    """The metric of detections with all classes counted as one, as COCO's evaluation with
+    ``useCats=0``. Detections of classes that the dataset of an image does not know are left out.
+    """
+
+    def __init__(self, classes: HeadClasses) -> None:
+        self._classes, self._metric = classes, DetectionMetric((ANY_CLASS,))
+        self.main, self.lower_is_better = self._metric.main, self._metric.lower_is_better
+
+    def update(self, sample: Sample, prediction: Detections) -> None:
+        """Counts one sample of the run."""
+        sample = self._classes.sample(sample)
+        found, objects = of_known_classes(prediction, sample), sample.instances
+        if objects is not None:
+            objects = replace(objects, classes=np.zeros_like(objects.classes))
+        known = {kind: each for kind, each in sample.known_classes.items() if kind != "instances"}
+        self._metric.update(
+            replace(sample.with_annotations(instances=objects), known_classes=known),
+            replace(found, classes=np.zeros_like(found.classes)),
+        )
+
+    def merge(self, other: Self) -> None:
+        """See ``Metric``."""
+        self._metric.merge(other._metric)
+
+    def result(self) -> Mapping[str, float]:
+        """See ``Metric``."""
+        return self._metric.result()
+
+    def per_class(self) -> Mapping[str, Mapping[str, float]]:
+        """See ``Metric``."""
+        return self._metric.per_class()
+
+    def charts(self) -> Charts:
+        """See ``Metric``."""
+        return self._metric.charts()
 
 
 class WithOcclusion:

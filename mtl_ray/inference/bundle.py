@@ -1,6 +1,7 @@
 """A bundle as a predictor: its engine runs it, without torch."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from mtl_ray.artifact import open_artifact
 from mtl_ray.backends.backend import EngineError
 from mtl_ray.inference.predictor import HeadArrays, Predictions, predict_in_batches
 from mtl_ray.inference.signature import Signature, read_signature
-from mtl_ray.inputs.input import AnyCanvas
+from mtl_ray.inputs.input import AnyCanvas, empty_arrays
 from mtl_ray.inputs.input import Arrays as InputArrays
 from mtl_ray.tasks.task import AnyHead
 
@@ -49,6 +50,25 @@ class BundlePredictor:
     def predict(self, raws: Sequence[Any]) -> list[Predictions]:
         """See ``Predictor``."""
         return predict_in_batches(raws, self.canvas, self.heads, self.run, self.batch)
+
+    def with_canvas(self, canvas: AnyCanvas) -> "BundlePredictor":
+        """The same graph on another canvas, which is tried at once.
+
+        Raises:
+            ValueError: if the graph does not run at its size.
+        """
+        other = copy(self)
+        other.canvas = canvas
+        arrays = empty_arrays(canvas, 1)
+        canvas.input.fill_empty(canvas, {name: array[0] for name, array in arrays.items()})
+        try:
+            other.run(arrays)
+        except EngineError as error:
+            raise ValueError(
+                f"the graph of the bundle does not run at {canvas.input.size_of(canvas)} "
+                f"(export.size=fixed?): {error}"
+            ) from error
+        return other
 
     def run(self, arrays: InputArrays) -> HeadArrays:
         """The output arrays of each head for the input arrays of a batch.

@@ -19,6 +19,7 @@ from mtl_ray.config.strict import STRICT
 from mtl_ray.config.tree import Node, find, merge, node_of
 from mtl_ray.config.validate import readable, to_yaml, validate
 from mtl_ray.experiment import ExperimentConfig, ModelConfig, experiment_type, read_experiment
+from mtl_ray.inference.config import TtaConfig
 from mtl_ray.inputs.image import CanvasConfig
 from mtl_ray.samples import Vocabulary
 from mtl_ray.vocabulary import vocabulary_from_json
@@ -105,6 +106,18 @@ def prediction_batch(checkpoint: Artifact) -> int:
         return default
     node, there = find(_tree(checkpoint, CONFIG_FILE), ("evaluate", "batch"))
     return node.value if there and isinstance(node.value, int) and node.value > 0 else default
+
+
+def stored_tta(checkpoint: Artifact) -> TtaConfig | None:
+    """``evaluate.tta`` of the config of a checkpoint or bundle, if there is one.
+
+    Raises:
+        ValueError: naming file and line, if this version cannot read it.
+    """
+    if CONFIG_FILE not in checkpoint.names:
+        return None
+    node, there = find(_tree(checkpoint, CONFIG_FILE), ("evaluate", "tta"))
+    return validate(node, TtaConfig, written=True) if there and node.value is not None else None
 
 
 class StoredConfig(NamedTuple):

@@ -53,6 +53,12 @@ class TorchPredictor:
         finally:
             self.model.train(training)
 
+    def with_canvas(self, canvas: AnyCanvas) -> "TorchPredictor":
+        """The same model on another canvas."""
+        return TorchPredictor(
+            self.model, self.heads, self.vocabulary, canvas, self.device, self.batch, self.plugins
+        )
+
     @torch.no_grad()
     def run(self, arrays: InputArrays) -> HeadArrays:
         """The output arrays of each head for the input arrays of a batch."""

@@ -15,8 +15,9 @@ from mtl_ray.evaluation.metrics import head_metrics
 from mtl_ray.evaluation.report import figures
 from mtl_ray.experiment import ExperimentConfig, predicting_heads
 from mtl_ray.geometry.panels import grid, shrunk
-from mtl_ray.inference.predictor import Predictions
+from mtl_ray.inference.predictor import Predictions, Predictor
 from mtl_ray.inference.torch_predictor import TorchPredictor
+from mtl_ray.inference.tta import AugmentedPredictor
 from mtl_ray.loading.loader import BadSamplesError
 from mtl_ray.methods.method import Method, Watched
 from mtl_ray.models.model import Model
@@ -130,14 +131,7 @@ class Validation:
                 allows.
         """
         metrics = head_metrics(self.heads, self._vocabulary, self._config.evaluate)
-        predictor = TorchPredictor(
-            model,
-            self.heads,
-            self._vocabulary,
-            self._config.data.canvas,
-            device=self._context.device,
-            batch=self._config.evaluate.batch,
-        )
+        predictor = self._predictor(model)
         samples: list[tuple[Sample, Predictions]] = []
 
         def keep(sample: Sample, predictions: Predictions) -> None:
@@ -152,6 +146,18 @@ class Validation:
         )
         merged = self._merge(metrics)
         return self._ranks.decide(lambda: figures(merged)), ValidationResult(samples, merged)
+
+    def _predictor(self, model: Model) -> Predictor:
+        predictor = TorchPredictor(
+            model,
+            self.heads,
+            self._vocabulary,
+            self._config.data.canvas,
+            device=self._context.device,
+            batch=self._config.evaluate.batch,
+        )
+        tta = self._config.evaluate.tta
+        return predictor if tta is None else AugmentedPredictor(predictor, tta)
 
     def _judge(self, bad: Sequence[tuple[str, str]]) -> None:
         """Logs which samples of any rank are not measured; too many of them end the run."""

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.analyze.fuse import main
-from mtl_ray.analysis.fuse import Confidence, Fusion, fuse
 from mtl_ray.analysis.paired import read_paired
 from mtl_ray.geometry.boxes import iou_matrix
 from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.detection.fuse import Confidence, Fusion, fuse
 from tests.analysis.coco_json import CATEGORIES, NAMES, write_coco_json
 from tests.analysis.mmdet_pickles import entries_3x
 from tests.tasks.random_objects import detections, random_images

@@ -14,9 +14,16 @@ from mtl_ray.tasks.detection.columns import ScoredImage
 
 
 def reference(
-    kind: str, images: Sequence[ScoredImage], classes: int, sigmas: Sequence[float] | None = None
+    kind: str,
+    images: Sequence[ScoredImage],
+    classes: int,
+    sigmas: Sequence[float] | None = None,
+    *,
+    use_cats: bool = True,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Precision (T, R, C, A, M) and recall (T, C, A, M) as pycocotools has them."""
+    """Precision (T, R, C, A, M) and recall (T, C, A, M) as pycocotools has them; C is 1 without
+    ``use_cats``.
+    """
     found = [entry for i, image in enumerate(images, 1) for entry in _found(kind, i, image)]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
@@ -25,6 +32,7 @@ def reference(
         evaluation = COCOeval(truth, truth.loadRes(found), kind)
         if sigmas is not None:
             evaluation.params.kpt_oks_sigmas = np.array(sigmas)
+        evaluation.params.useCats = int(use_cats)
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval["precision"], evaluation.eval["recall"]

@@ -1,7 +1,7 @@
 """The task classification: a score for each class of an image."""
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +13,7 @@ from mtl_ray.inputs.frame import Frame
 from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.classification.decode import LabelScores, decode_labels
 from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, field_faults, fields_of
+from mtl_ray.tasks.fusing import FusionRule
 from mtl_ray.tasks.task import HeadKind, View
 
 if TYPE_CHECKING:
@@ -32,6 +33,19 @@ class ClassificationTask:
     def decode(self, arrays: Fields, frame: Frame, head: HeadKind) -> LabelScores:
         """See ``decode.decode``; the place of the image on the canvas does not matter."""
         return decode_labels(arrays, head.exclusive)
+
+    def mirrored(
+        self, prediction: LabelScores, size: Mapping[str, int], vocabulary: Vocabulary
+    ) -> LabelScores:
+        """See ``FusingTask``: labels have no place."""
+        return prediction
+
+    def fused(self, predictions: Sequence[LabelScores], rule: FusionRule) -> LabelScores:
+        """See ``FusingTask``: the mean of the scores."""
+        scores = np.mean([each.scores for each in predictions], axis=0, dtype=np.float64)
+        return LabelScores(
+            scores=np.asarray(scores, np.float32), exclusive=predictions[0].exclusive
+        )
 
     def metric(
         self, head: HeadKind, vocabulary: Vocabulary

@@ -14,6 +14,7 @@ from mtl_ray.samples import Sample, Vocabulary
 from mtl_ray.tasks.detection.decode import Detections, SelectingHead, decode_detections
 from mtl_ray.tasks.detection.mask_json import MASK_SCHEMA, mask_from_json, mask_to_json
 from mtl_ray.tasks.difference import Comparison, Difference, Fields
+from mtl_ray.tasks.fusing import FusionRule
 from mtl_ray.tasks.response import MaskForm
 from mtl_ray.tasks.task import HeadKind, View
 
@@ -34,6 +35,20 @@ class DetectionTask:
     def decode(self, arrays: Fields, frame: Frame, head: SelectingHead) -> Detections:
         """See ``decode.decode``."""
         return decode_detections(arrays, frame, head)
+
+    def mirrored(
+        self, prediction: Detections, size: Mapping[str, int], vocabulary: Vocabulary
+    ) -> Detections:
+        """See ``FusingTask``."""
+        from mtl_ray.tasks.detection.fuse import mirrored
+
+        return mirrored(prediction, size["height"], size["width"], vocabulary.mirror)
+
+    def fused(self, predictions: Sequence[Detections], rule: FusionRule) -> Detections:
+        """See ``FusingTask``; as many detections as the variant with the most has."""
+        from mtl_ray.tasks.detection.fuse import fused_variants
+
+        return fused_variants(predictions, rule)
 
     def metric(self, head: HeadKind, vocabulary: Vocabulary) -> "DetectionMetric":
         """See ``Task``."""

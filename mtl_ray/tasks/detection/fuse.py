@@ -1,5 +1,5 @@
-"""Fuses the boxes of several models: weighted boxes fusion (Solovyev, Wang and Gabruseva 2021,
-https://arxiv.org/abs/1910.13302).
+"""Fuses the boxes of several models, or of several variants of an image: weighted boxes fusion
+(Solovyev, Wang and Gabruseva 2021, https://arxiv.org/abs/1910.13302).
 
 The boxes of one class of all models join clusters in the order of their scores: each joins the
 cluster whose mean it overlaps most. The mean of a cluster weights its boxes by their scores. Its
@@ -7,14 +7,16 @@ score depends on how many models agree.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_ray.geometry.boxes import iou_matrix
+from mtl_ray.geometry.masks import decode_rle, encode_rle
 from mtl_ray.tasks.detection.decode import Detections
+from mtl_ray.tasks.fusing import FusionRule
 
 Confidence = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"]
 
@@ -57,8 +59,7 @@ class Fusion:
 def fuse(models: Sequence[Detections], rule: Fusion) -> Detections:
     """Fuses the detections of the models on one image; float64 boxes and scores, best first.
 
-    If all models have masks, a fused box has the mask of the best box of its cluster. Keypoints are
-    dropped.
+    If all models have masks or keypoints, a fused box has those of the best box of its cluster.
 
     Args:
         models: the detections of each; class numbers mean the same in all.
@@ -74,37 +75,93 @@ def fuse(models: Sequence[Detections], rule: Fusion) -> Detections:
     scores = plain * np.array(rule.weights)[model]
     order = np.argsort(-scores, kind="stable")
     order = order[(plain[order] >= rule.least) & (plain[order] > 0)]
-    fused_boxes, fused_scores, fused_classes, best_rows = (
-        [np.zeros((0, 4))],
-        [np.zeros(0)],
-        [np.zeros(0, np.int64)],
-        [np.zeros(0, np.int64)],
-    )
+    fused_boxes, fused_scores = [np.zeros((0, 4))], [np.zeros(0)]
+    best_rows = [np.zeros(0, np.int64)]
     for label in np.unique(classes[order]):
         rows = order[classes[order] == label]
         cluster, means = _clusters(boxes[rows], scores[rows], rule.iou)
         fused_boxes.append(means)
         fused_scores.append(_confidence(cluster, scores[rows], model[rows], rule))
-        fused_classes.append(np.full(len(means), label))
         best_rows.append(rows[np.unique(cluster, return_index=True)[1]])  # rows: best first
     joined: NDArray[Any] = np.concatenate(fused_boxes)
     score: NDArray[Any] = np.concatenate(fused_scores)
     best = np.argsort(-score, kind="stable")
+    chosen = _together(models).select(np.concatenate(best_rows)[best])
+    return replace(chosen, boxes_xyxy=joined[best], scores=score[best])
+
+
+def suppress(models: Sequence[Detections], iou: float) -> Detections:
+    """The detections of all models on one image, but those that a better one of their class
+    overlaps by more than ``iou``; best first.
+    """
+    found = _together(models)
+    kept: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    for label in np.unique(found.classes):
+        rows = np.flatnonzero(found.classes == label)
+        rows = rows[np.argsort(-found.scores[rows], kind="stable")]
+        overlaps = iou_matrix(found.boxes_xyxy[rows], found.boxes_xyxy[rows]) > iou
+        alive = np.ones(len(rows), np.bool_)
+        for place in range(len(rows)):
+            if alive[place]:
+                alive[place + 1 :] &= ~overlaps[place, place + 1 :]
+        kept.append(rows[alive])
+    left = np.sort(np.concatenate(kept))
+    return found.select(left[np.argsort(-found.scores[left], kind="stable")])
+
+
+def fused_variants(variants: Sequence[Detections], rule: FusionRule) -> Detections:
+    """The detections on several variants of one image as one; float32, best first, no more than the
+    variant with the most has.
+    """
+    if rule.fuse == "nms":
+        found = suppress(variants, rule.iou)
+    else:
+        found = fuse(variants, Fusion(weights=(1.0,) * len(variants), iou=rule.iou))
+    found = replace(
+        found,
+        boxes_xyxy=found.boxes_xyxy.astype(np.float32),
+        scores=found.scores.astype(np.float32),
+    )
+    return found.select(np.arange(min(len(found), max(map(len, variants)))))
+
+
+def _together(models: Sequence[Detections]) -> Detections:
+    """All detections, one model after the other, with masks and keypoints if all have them."""
+    some = [each for each in models if len(each)] or list(models[:1])
+    masks = [each.masks for each in some if each.masks is not None]
+    points = [each.keypoints for each in some if each.keypoints is not None]
     return Detections(
-        boxes_xyxy=joined[best],
-        scores=score[best],
-        classes=np.concatenate(fused_classes)[best],
-        masks=_masks(models, np.concatenate(best_rows)[best]),
+        boxes_xyxy=np.concatenate([each.boxes_xyxy for each in some]),
+        scores=np.concatenate([each.scores for each in some]),
+        classes=np.concatenate([each.classes for each in some]),
+        masks=tuple(mask for each in masks for mask in each) if len(masks) == len(some) else None,
+        keypoints=np.concatenate(points) if len(points) == len(some) else None,
     )
 
 
-def _masks(models: Sequence[Detections], rows: NDArray[np.int64]) -> tuple[bytes, ...] | None:
-    """The masks of some rows of all detections; None unless all detections have one."""
-    found = [each.masks for each in models if len(each)]
-    if not found or any(masks is None for masks in found):
-        return None
-    joined = [mask for masks in found for mask in masks or ()]
-    return tuple(joined[row] for row in rows.tolist())
+def mirrored(found: Detections, height: int, width: int, mirror: Sequence[int]) -> Detections:
+    """Detections of an image mirrored from left to right, on the image of (height, width) pixels.
+
+    Args:
+        found: on the mirrored image.
+        height: pixels.
+        width: pixels.
+        mirror: for each keypoint the one that it becomes in a mirror.
+    """
+    boxes = found.boxes_xyxy.copy()
+    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+    masks = found.masks
+    if masks is not None:
+        masks = tuple(
+            encode_rle(decode_rle(each, height, width)[:, ::-1]) if each else each for each in masks
+        )
+    points = found.keypoints
+    if points is not None:
+        points = points.copy()
+        points[..., 0] = width - points[..., 0]
+        if points.shape[1] == len(mirror):
+            points = points[:, list(mirror)]
+    return replace(found, boxes_xyxy=boxes, masks=masks, keypoints=points)
 
 
 def _clusters(
