@@ -3,11 +3,10 @@
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from pydantic import TypeAdapter
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtl_ray.experiment import HeadConfig, head_types, tasks
 from mtl_ray.inference.predictor import head_of
@@ -15,7 +14,6 @@ from mtl_ray.inputs.frame import frame_of
 from mtl_ray.inputs.image import Canvas
 from mtl_ray.loading.batch import Batch
 from mtl_ray.models.head import Context, Head, Term, dense
-from mtl_ray.models.model import Model
 from mtl_ray.samples import IGNORE_INDEX
 from mtl_ray.tasks.classification.decode import LabelScores
 from mtl_ray.tasks.detection.decode import Detections
@@ -348,68 +346,3 @@ def _candidates(found: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def model_config(name: str) -> Any:
     return TypeAdapter(HeadConfig).validate_python(HEADS[name])
-
-
-class Exporting(nn.Module):
-    """All heads at once, as they are exported."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, image: Tensor) -> dict[str, dict[str, Tensor]]:
-        valid = torch.tensor(image.shape[2:]).expand(image.shape[0], 2)
-        return self.model.predict({"image": image, "valid_hw": valid}, exporting=True)
-
-
-@pytest.fixture(scope="module")
-def exported() -> tuple[Model, onnxruntime.InferenceSession, list[str]]:
-    """A model of all heads, and its graph with batch, height and width left open."""
-    model = scattered(model_of(*PREDICTING))
-    with torch.no_grad():
-        found = model.predict(inputs_of(images(2), (64, 96)))
-    names = [f"{head}.{key}" for head, arrays in found.items() for key in arrays]
-    sizes = {
-        0: torch.export.Dim("batch"),
-        2: 32 * torch.export.Dim("rows", min=1),
-        3: 32 * torch.export.Dim("columns", min=1),
-    }
-    program = torch.onnx.export(
-        Exporting(model).eval(),
-        (images(2),),
-        dynamo=True,
-        dynamic_shapes=(sizes,),
-        input_names=["image"],
-        output_names=names,
-        verbose=False,
-    )
-    assert program is not None
-    # As export.graph.to_onnx does: onnxruntime shares a buffer of two heads by its declared shape.
-    graph = program.model_proto
-    del graph.graph.value_info[:]
-    return model, onnxruntime.InferenceSession(graph.SerializeToString()), names
-
-
-@pytest.mark.parametrize("name", PREDICTING)
-@pytest.mark.parametrize(("count", "hw"), SIZES)
-def test_the_exported_graph_agrees_with_torch(
-    exported: tuple[Model, onnxruntime.InferenceSession, list[str]],
-    name: str,
-    count: int,
-    hw: tuple[int, int],
-) -> None:
-    model, session, names = exported
-    batch = images(count, hw, seed=5)
-    with torch.no_grad():
-        eager = model.predict(inputs_of(batch, hw))[name]
-    outputs = dict(zip(names, session.run(None, {"image": batch.numpy()}), strict=True))
-    for key, value in eager.items():
-        assert outputs[f"{name}.{key}"].dtype == value.numpy().dtype
-        np.testing.assert_allclose(
-            outputs[f"{name}.{key}"],
-            value.numpy(),
-            rtol=1e-5,
-            atol=1e-3 if key == "boxes" else 1e-5,
-        )
-    if "boxes" in eager:
-        assert (eager["scores"] > 0).sum() > 10 * count

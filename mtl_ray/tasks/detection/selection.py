@@ -70,7 +70,7 @@ def _ranked(
 ) -> NDArray[np.bool_]:
     """(N, C), the pairs above the threshold that are among the best ones."""
     ranked = scores if rule.threshold_on == "score" else candidates[:, 5:]
-    real: NDArray[np.bool_] = np.asarray(ranked > rule.score_threshold)
+    real = np.greater(ranked, rule.score_threshold)
     if rule.candidates is None:
         return real
     if rule.rank == "candidate":
@@ -83,7 +83,7 @@ def _ranked(
         best = np.argsort(-(ranked * real)[level], axis=None, kind="stable")
         rows, classes = np.divmod(best[rule.candidates :], ranked.shape[1])
         real[level[rows], classes] = False
-    return real & (candidates[:, 2:4] > candidates[:, :2]).all(axis=1)[:, None]
+    return real & (candidates[:, 2:4] > candidates[:, :2]).all(axis=1, keepdims=True)
 
 
 def suppress_boxes(
