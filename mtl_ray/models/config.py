@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from mtl_ray.config.extend import Slot, union_of
 from mtl_ray.config.strict import STRICT
 from mtl_ray.models.csp_config import CspDarknetBackbone, CspNextBackbone, CspPafpnNeck
-from mtl_ray.models.hybrid_config import HgNetV2Backbone, HybridEncoderNeck, ResNetVdBackbone
+from mtl_ray.models.hybrid_config import HgNetV2Backbone, HybridEncoderNeck
 from mtl_ray.models.resnet_config import ResNetBackbone
 
 if TYPE_CHECKING:
@@ -254,7 +254,6 @@ else:
             CspDarknetBackbone,
             CspNextBackbone,
             HgNetV2Backbone,
-            ResNetVdBackbone,
             default="timm",
         ),
         Slot("backbones"),

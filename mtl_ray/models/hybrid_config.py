@@ -1,5 +1,5 @@
-"""The trunk of a real-time DETR in a config's ``model`` section: the backbones ``hgnetv2`` and
-``resnet_vd``, and the neck ``hybrid_encoder``.
+"""The trunk of a real-time DETR in a config's ``model`` section: the backbone ``hgnetv2`` and the
+neck ``hybrid_encoder``.
 """
 
 from collections.abc import Mapping
@@ -104,40 +104,6 @@ class HgNetV2Backbone:
 
 
 Four = tuple[int, int, int, int]
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ResNetVdBackbone:
-    """ResNet-vd as RT-DETR has it; its feature maps are C2 to C5 by stride. By default that of 50
-    layers.
-    """
-
-    type: Literal["resnet_vd"] = "resnet_vd"
-    stem: int = Field(default=64, ge=2, multiple_of=2)
-    channels: Four = (256, 512, 1024, 2048)
-    """Of the output of each stage."""
-    blocks: Four = (3, 4, 6, 3)
-    """Blocks of each stage."""
-    bottleneck: bool = True
-    """Blocks of three convolutions, the inner one a quarter as wide; else of two."""
-    levels: tuple[str, ...] = ("C3", "C4", "C5")
-    """The feature maps to use."""
-    frozen_norm: bool = False
-    """Batch normalisation keeps its statistics, scale and bias."""
-
-    def build(self) -> "Backbone":
-        """See ``AnyBackbone``."""
-        from mtl_ray.models.resnet_vd import ResNetVd
-
-        return ResNetVd(self)
-
-    def without_pretrained(self) -> Self:
-        """See ``AnyBackbone``."""
-        return self
-
-    def paths(self) -> Mapping[str, str]:
-        """See ``AnyBackbone``."""
-        return {}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

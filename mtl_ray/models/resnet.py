@@ -162,7 +162,7 @@ def _stages(config: ResNetBackbone) -> list[nn.Sequential]:
     block = BasicBlock if config.depth < 50 else Bottleneck
     inputs, reached, dilation = config.base_channels, 4, 1
     stages = []
-    for i, blocks in enumerate(_BLOCKS[config.depth]):
+    for i, blocks in enumerate(config.blocks or _BLOCKS[config.depth]):
         width, stride, before = config.base_channels * 2**i, 1 if i == 0 else 2, dilation
         if reached * stride > config.output_stride:
             stride, dilation = 1, dilation * 2

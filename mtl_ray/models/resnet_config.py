@@ -21,6 +21,10 @@ class ResNetBackbone:
 
     type: Literal["resnet"] = "resnet"
     depth: Literal[18, 34, 50, 101, 152] = 50
+    blocks: tuple[int, int, int, int] | None = None
+    """Blocks of each stage; by default those of the depth, which also says whether they are
+    bottlenecks (from 50 on).
+    """
     levels: tuple[str, ...] = ("C3", "C4", "C5")
     """The feature maps to use."""
     base_channels: int = Field(default=64, ge=2)

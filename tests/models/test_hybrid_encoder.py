@@ -8,9 +8,8 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from mtl_ray.models.config import BackboneConfig
-from mtl_ray.models.hybrid_config import HgNetV2Backbone, HybridEncoderNeck, ResNetVdBackbone
+from mtl_ray.models.hybrid_config import HgNetV2Backbone, HybridEncoderNeck
 from mtl_ray.models.hybrid_encoder import HybridEncoder, sine_positions
-from mtl_ray.models.imports import Importing
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.detection.query.dfine_config import DFineHead
 
@@ -98,33 +97,3 @@ def test_the_published_size_of_d_fine_l() -> None:
     counts = [sum(p.numel() for p in part.parameters()) for part in (backbone, neck, head)]
     assert (counts, norms) == ([13_553_376, 9_343_232, 8_232_948], 45_696)
     assert sum(counts) - norms + 2 == 31_083_862
-
-
-@pytest.mark.parametrize("kind", ["basic", "bottleneck"])
-def test_resnet_vd_equals_that_of_transformers(kind: str) -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.RTDetrResNetConfig(
-        embedding_size=8,
-        hidden_sizes=[8, 16, 24, 32],
-        depths=[1, 2, 1, 2],
-        layer_type=kind,
-        out_features=["stage2", "stage3", "stage4"],
-    )
-    net = transformers.RTDetrResNetBackbone(config).eval()
-    ours = ResNetVdBackbone(
-        stem=8, channels=(8, 16, 24, 32), blocks=(1, 2, 1, 2), bottleneck=kind == "bottleneck"
-    ).build()
-    assert isinstance(ours, Importing)
-    torch.manual_seed(0)
-    for name, value in net.state_dict().items():
-        if name.endswith(("running_var", "normalization.weight")):
-            value.uniform_(0.5, 1.5)
-    state = {f"model.backbone.model.{name}": value for name, value in net.state_dict().items()}
-    found = ours.imported("huggingface", state)
-    ours.load_state_dict({name: each.value for name, each in found.items()})
-    assert len(found) == len(state)
-    image = torch.randn(1, 3, 90, 64)
-    with torch.no_grad():
-        expected = net(image).feature_maps
-        for value, other in zip(ours.eval()(image).values(), expected, strict=True):
-            torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-5)
