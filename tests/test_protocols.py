@@ -205,7 +205,10 @@ def test_tasks_ask_neither() -> None:
         for file in folder.rglob("*.py")
         for each in questions(file.read_text())
     }
-    assert found == {("detection/options.py", "isinstance(AnchoredHead)")}
+    assert found == {
+        ("detection/options.py", "isinstance(AnchoredHead)"),
+        ("detection/decode.py", "isinstance(LevelledHead)"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from mtl_ray.tasks.classification.config import LinearHead, MultilabelHead
 from mtl_ray.tasks.classification.task import CLASSIFICATION
 from mtl_ray.tasks.detection.candidates import select_detections
 from mtl_ray.tasks.detection.decode import decode_detections
-from mtl_ray.tasks.detection.dense.config import RetinaNetHead
+from mtl_ray.tasks.detection.dense.config import FcosHead, RetinaNetHead
 from mtl_ray.tasks.detection.options import Selection
 from mtl_ray.tasks.detection.selection import select_candidates
 from mtl_ray.tasks.segmentation.config import FcnHead
@@ -54,6 +54,18 @@ def test_select_is_what_the_network_does(seed: int, candidates: int, most: int) 
     np.testing.assert_allclose(found_scores, inside["scores"][0].numpy()[real], rtol=1e-6)
     np.testing.assert_array_equal(found_boxes, inside["boxes"][0].numpy()[real])
     np.testing.assert_array_equal(found_classes, inside["classes"][0].numpy()[real])
+
+
+def test_candidates_of_a_bundle_are_ranked_by_level() -> None:
+    """The best pairs of each level, not of the image: a canvas of 32 has 16 cells and 4 cells."""
+    frame = frame_of(32, 32, Canvas(kind="letterbox", height=32, width=32))
+    rule = Selection(score_threshold=0.1, rank="pair", candidates=2, suppression="none")
+    head = FcosHead(levels=("P3", "P4"), limits=(64.0,), select=rule)
+    scores = np.linspace(0.9, 0.2, 20, dtype=np.float32)
+    corner = np.arange(20, dtype=np.float32)
+    rows = np.stack([corner, corner, corner + 5, corner + 5, np.ones(20), scores], axis=1)
+    found = decode_detections({"candidates": rows.astype(np.float32)}, frame, head)
+    assert found.scores.tolist() == [*scores[:2].tolist(), *scores[16:18].tolist()]
 
 
 def test_boxes_come_back_to_the_image_without_padding() -> None:

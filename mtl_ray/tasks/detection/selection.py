@@ -83,7 +83,8 @@ def _ranked(
         best = np.argsort(-(ranked * real)[level], axis=None, kind="stable")
         rows, classes = np.divmod(best[rule.candidates :], ranked.shape[1])
         real[level[rows], classes] = False
-    return real & (candidates[:, 2:4] > candidates[:, :2]).all(axis=1, keepdims=True)
+    left, top, right, bottom = candidates[:, :4].T
+    return real & ((right > left) & (bottom > top))[:, None]
 
 
 def suppress_boxes(
