@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtl_ray.models.csp_config import CspNextBackbone, CspPafpnNeck
-from mtl_ray.models.head import Context
+from mtl_ray.models.head import Context, dense
 from mtl_ray.models.imports import Importing
 from mtl_ray.samples import Vocabulary
 from mtl_ray.tasks.detection.dynamic.assign import assign_soft_labels
@@ -329,6 +329,7 @@ def test_candidates_are_near_the_middle_of_a_mask() -> None:
 def test_masks_belong_to_their_detections() -> None:
     model = scattered(model_of("rtmdet_ins"))
     head: Any = model.heads["rtmdet_ins"]
+    assert dense(head) is None, "its candidates would have no masks"
     with torch.no_grad():
         features, context = model.prepare(inputs_of(images(2), (64, 96)))
         found = head.predict(features, context)

@@ -48,8 +48,8 @@ class RtmdetOutputs(NamedTuple):
     level_sizes: tuple[int, ...]
 
 
-class Rtmdet(HeadModule):
-    """RTMDet (Lyu et al. 2022, https://arxiv.org/abs/2212.07784): towers whose convolutions all
+class RtmdetBase(HeadModule):
+    """What ``rtmdet`` and ``rtmdet_ins`` share (Lyu et al. 2022): towers whose convolutions all
     levels share, with a normalisation of each level; dynamic soft label assignment.
 
     A shared convolution is in ``cls_convs.0`` and ``reg_convs.0``, not once more in each level as
@@ -113,8 +113,7 @@ class Rtmdet(HeadModule):
 
     def distances(self, raw: Tensor) -> Tensor:
         """From the output of ``rtm_reg`` to distances in strides."""
-        assert isinstance(self.options, RtmdetHead)
-        return raw.exp() if self.options.exp_on_reg else raw
+        raise NotImplementedError
 
     def maps(self, features: Features) -> tuple[list[Tensor], list[Tensor]]:
         """Of each level class logits (B, C, H, W), and distances (B, 4, H, W) of the left, top,
@@ -200,14 +199,10 @@ class Rtmdet(HeadModule):
             "class": (class_loss.sum() * self.class_weight, count),
         }
 
-    def candidates(self, features: Features, context: Context) -> Candidates:
+    def proposed(self, outputs: RtmdetOutputs, context: Context) -> Candidates:
         """All candidates before suppression: ``boxes`` (B, N, 4), ``objectness`` (B, N), 0 where a
         box is empty and else 1, ``scores`` (B, N, classes), ``levels`` bool (L, N).
         """
-        return self.proposed(self.outputs(features), context)
-
-    def proposed(self, outputs: RtmdetOutputs, context: Context) -> Candidates:
-        """See ``candidates``."""
         boxes = clip_boxes(outputs.boxes, context.valid_hw)
         return {
             "boxes": boxes,
@@ -215,16 +210,6 @@ class Rtmdet(HeadModule):
             "scores": outputs.logits.sigmoid(),
             "levels": level_masks(outputs.level_sizes, boxes.device),
         }
-
-    def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
-        """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K);
-        see ``candidates.select_detections``.
-        """
-        return self.select(self.candidates(features, context), context.exporting)
-
-    def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
-        """See ``candidates.select_detections``."""
-        return select_detections(candidates, self.options.select, exporting)
 
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``."""
@@ -261,6 +246,29 @@ class Rtmdet(HeadModule):
                 raise ValueError(f"{copy.sources[0]} is not the same as {first}, which it must be")
             found[first] = Imported(found[first].value, found[first].sources + copy.sources)
         return found
+
+
+class Rtmdet(RtmdetBase):
+    """RTMDet (Lyu et al. 2022, https://arxiv.org/abs/2212.07784)."""
+
+    def distances(self, raw: Tensor) -> Tensor:
+        """From the output of ``rtm_reg`` to distances in strides."""
+        assert isinstance(self.options, RtmdetHead)
+        return raw.exp() if self.options.exp_on_reg else raw
+
+    def candidates(self, features: Features, context: Context) -> Candidates:
+        """See ``proposed``."""
+        return self.proposed(self.outputs(features), context)
+
+    def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
+        """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K);
+        see ``candidates.select_detections``.
+        """
+        return self.select(self.candidates(features, context), context.exporting)
+
+    def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
+        """See ``candidates.select_detections``."""
+        return select_detections(candidates, self.options.select, exporting)
 
 
 def apply_tower(tower: nn.ModuleList, level: int, values: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from mtl_ray.models.head import Context, Features, Term
 from mtl_ray.tasks.detection.candidates import flatten_levels, select_indexed
 from mtl_ray.tasks.detection.dynamic.config import RtmdetInsHead
 from mtl_ray.tasks.detection.dynamic.matching import Assigned
-from mtl_ray.tasks.detection.dynamic.rtmdet import Rtmdet, RtmdetOutputs
+from mtl_ray.tasks.detection.dynamic.rtmdet import RtmdetBase, RtmdetOutputs
 
 REACH = 8
 """Coordinates relative to a detection are in units of this many strides of its level."""
@@ -47,7 +47,7 @@ class MaskFeatures(nn.Module):
         return out
 
 
-class RtmdetIns(Rtmdet):
+class RtmdetIns(RtmdetBase):
     """RTMDet-Ins (Lyu et al. 2022, https://arxiv.org/abs/2212.07784, section 3.5).
 
     Boxes and classes have one tower. A second one, whose convolutions levels do not share, gives
@@ -78,7 +78,7 @@ class RtmdetIns(Rtmdet):
         self.start()
 
     def start(self) -> None:
-        """See ``Rtmdet``; distances start at one stride."""
+        """See ``RtmdetBase``; distances start at one stride."""
         super().start()
         for output in self.rtm_reg:
             assert isinstance(output.bias, Tensor)
@@ -149,8 +149,8 @@ class RtmdetIns(Rtmdet):
     def losses(
         self, features: Features, targets: Mapping[str, Tensor], context: Context
     ) -> dict[str, Term]:
-        """See ``Rtmdet``, and ``mask`` (dice), divided by the number of positive candidates whose
-        objects have a mask.
+        """See ``RtmdetBase``, and ``mask`` (dice), divided by the number of positive candidates
+        whose objects have a mask.
         """
         outputs = self.outputs(features)
         assigned = self.assign(outputs, targets)
@@ -182,8 +182,8 @@ class RtmdetIns(Rtmdet):
         return loss.sum() * self.mask_weight, learnt.sum().float()
 
     def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
-        """See ``Rtmdet``, and ``masks`` float32 (B, K, H, W), probabilities on the whole canvas at
-        the stride of the first level.
+        """``boxes``, ``scores`` and ``classes`` as of ``rtmdet``, and ``masks`` float32 (B, K, H,
+        W), probabilities on the whole canvas at the stride of the first level.
         """
         outputs = self.outputs(features)
         found = select_indexed(
