@@ -18,9 +18,10 @@ from mtl_ray.annotations.semantic import SEMANTIC
 from mtl_ray.geometry.masks import decode_rle, encode_rle
 from mtl_ray.inputs.frame import frame_of
 from mtl_ray.inputs.image import Canvas
-from mtl_ray.loading.augment import augmented, crop, flip, pad
+from mtl_ray.loading.augment import augmented
 from mtl_ray.loading.config import Augmentation, Flip, Mosaic, RandomCrop, Zoom
 from mtl_ray.loading.loader import Loader
+from mtl_ray.loading.moves import crop, flip, pad
 from mtl_ray.loading.scene import Scene
 from tests.loading.scenes import scene
 from tests.loading.splits import data_config, sample, write_split
@@ -118,7 +119,13 @@ def test_many_transforms_after_each_other(size: tuple[int, int, int], seed: int)
         Flip(p=0.5, direction="vertical"),
     ]
     check(
-        augmented(disjoint(*size), changes, random.Random(seed), list, Canvas(height=48, width=64))
+        augmented(
+            disjoint(*size),
+            changes,
+            random.Random(seed),
+            lambda start, stop: [],
+            Canvas(height=48, width=64),
+        )
     )
 
 
@@ -131,7 +138,11 @@ def test_mosaic_and_canvas(seed: int) -> None:
     rule = Canvas(height=48, width=64)
     scenes = [disjoint(seed + part, 30 + part, 40 - part) for part in range(4)]
     mosaic = augmented(
-        scenes[0], (Mosaic(p=1, min_visible=0),), random.Random(seed), lambda: scenes[1:], rule
+        scenes[0],
+        (Mosaic(p=1, min_visible=0),),
+        random.Random(seed),
+        lambda start, stop: scenes[1:],
+        rule,
     )
     masks, semantic = masks_of(mosaic), mosaic.part("semantic")
     classes = mosaic.part("instances").classes
