@@ -83,8 +83,7 @@ def _ranked(
         best = np.argsort(-(ranked * real)[level], axis=None, kind="stable")
         rows, classes = np.divmod(best[rule.candidates :], ranked.shape[1])
         real[level[rows], classes] = False
-    left, top, right, bottom = candidates[:, :4].T
-    return real & ((right > left) & (bottom > top))[:, None]
+    return real & (candidates[:, 2:4] > candidates[:, :2]).all(axis=1, keepdims=True)
 
 
 def suppress_boxes(
