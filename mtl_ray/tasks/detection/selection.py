@@ -84,7 +84,8 @@ def _ranked(
         rows, classes = np.divmod(best[rule.candidates :], ranked.shape[1])
         real[level[rows], classes] = False
     left, top, right, bottom = candidates[:, :4].T
-    return real & ((right > left) & (bottom > top))[:, None]
+    has_area = (right > left) & (bottom > top)
+    return np.asarray(real & has_area[:, None], bool)
 
 
 def suppress_boxes(
