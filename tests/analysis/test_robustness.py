@@ -161,6 +161,7 @@ def test_rows_are_shared_in_whole_batches(rows, batch, parts):
     assert len(shares) <= parts
 
 
+@pytest.mark.jobs
 def test_ray_gives_what_one_process_gives(target, split, tmp_path, ray_session):
     request, cells = RobustnessRequest(target=target, data=split, batch=4), cells_of(["snow"], [2])
     alone = measure_cells(request, cells, str(tmp_path / "one"), 1)

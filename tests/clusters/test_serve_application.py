@@ -10,6 +10,8 @@ from mtl_ray.distributed.serve_application import application
 from tests.clusters.local_ray import free_ports
 from tests.serving.bundles import make_bundle
 
+pytestmark = pytest.mark.jobs
+
 
 def test_it_answers_behind_serve(ray_session, tmp_path):
     from ray import serve

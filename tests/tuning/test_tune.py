@@ -15,6 +15,8 @@ from mtl_ray.experiment import ExperimentConfig
 from mtl_ray.tuning.report import best_yaml, trials_table, write_report
 from tests.tuning.searches import LR, text_of
 
+pytestmark = pytest.mark.jobs
+
 
 def made_up(behave):
     """Replaces a training: ``behave(lr, folder)`` yields the evaluations, each with metrics or
@@ -159,7 +161,6 @@ def test_several_objectives_give_the_trials_that_none_beats(ray_session, splits,
     )
 
 
-@pytest.mark.jobs
 def test_real_trials_are_ordinary_runs_with_anchors_of_their_own_canvas_and_costs(
     ray_session, splits, tmp_path
 ):

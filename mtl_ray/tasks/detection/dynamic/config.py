@@ -83,10 +83,15 @@ class YoloxHead(HeadOptions):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class _RtmdetOptions(HeadOptions):
-    """What ``rtmdet`` and ``rtmdet_ins`` share."""
+    """What ``rtmdet`` and ``rtmdet_ins`` share.
+
+    Attributes:
+        one_tower: whether boxes are predicted by the tower of the classes.
+    """
 
     task: ClassVar[DetectionTask] = DETECTION
     annotation: ClassVar[Annotation] = "instances"
+    one_tower: ClassVar[bool] = False
     levels: tuple[str, ...] = ("P3", "P4", "P5")
     channels: int = Field(default=256, ge=1)
     convs: int = Field(default=2, ge=0)
@@ -152,6 +157,7 @@ class RtmdetInsHead(_RtmdetOptions):
 
     type: Literal["rtmdet_ins"] = "rtmdet_ins"
     fields: ClassVar[frozenset[str]] = frozenset({"masks"})
+    one_tower: ClassVar[bool] = True
     mask_frame: ClassVar[Literal["canvas"]] = "canvas"
     prototypes: int = Field(default=8, ge=1)
     """Channels of the shared mask features."""

@@ -75,7 +75,7 @@ class RtmdetBase(HeadModule):
         self.inputs, self.width = channels[config.levels[0]], config.channels
         levels = len(config.levels)
         self.cls_convs = self.tower()
-        self.reg_convs = None if isinstance(config, RtmdetInsHead) else self.tower()
+        self.reg_convs = None if config.one_tower else self.tower()
         last = self.width if config.convs else self.inputs
         self.rtm_cls = nn.ModuleList(nn.Conv2d(last, classes, 1) for _ in range(levels))
         self.rtm_reg = nn.ModuleList(nn.Conv2d(last, 4, 1) for _ in range(levels))
@@ -251,10 +251,19 @@ class RtmdetBase(HeadModule):
 class Rtmdet(RtmdetBase):
     """RTMDet (Lyu et al. 2022, https://arxiv.org/abs/2212.07784)."""
 
+    def __init__(
+        self,
+        config: RtmdetHead,
+        channels: Mapping[str, int],
+        strides: Mapping[str, int],
+        classes: int,
+    ) -> None:
+        super().__init__(config, channels, strides, classes)
+        self.exp_on_reg = config.exp_on_reg
+
     def distances(self, raw: Tensor) -> Tensor:
         """From the output of ``rtm_reg`` to distances in strides."""
-        assert isinstance(self.options, RtmdetHead)
-        return raw.exp() if self.options.exp_on_reg else raw
+        return raw.exp() if self.exp_on_reg else raw
 
     def candidates(self, features: Features, context: Context) -> Candidates:
         """See ``proposed``."""

@@ -5,7 +5,7 @@ from typing import cast
 from torch import nn
 
 from mtl_ray.models.imports import Rename
-from mtl_ray.tasks.detection.two_stage.config import MaskRcnnHead, TwoStageHead
+from mtl_ray.tasks.detection.two_stage.config import TwoStageHead
 from mtl_ray.tasks.detection.two_stage.mask import MaskHead
 from mtl_ray.tasks.detection.two_stage.roi import BoxHead
 
@@ -19,8 +19,8 @@ class RoiHead(nn.Module):
         boxes = [BoxHead(config.roi, inputs, classes) for _ in range(stages)]
         self.bbox_head: nn.Module = boxes[0] if stages == 1 else nn.ModuleList(boxes)
         self.stages = stages
-        if isinstance(config, MaskRcnnHead):
-            masks = [MaskHead(config.mask, inputs, classes) for _ in range(stages)]
+        if config.mask_branch is not None:
+            masks = [MaskHead(config.mask_branch, inputs, classes) for _ in range(stages)]
             self.mask_head: nn.Module = masks[0] if stages == 1 else nn.ModuleList(masks)
 
     def of_stage(self, branch: str, stage: int) -> nn.Module:

@@ -211,6 +211,11 @@ class TwoStageHead(HeadOptions):
                 f"{', '.join(changed)} cannot be chosen"
             )
 
+    @property
+    def mask_branch(self) -> MaskOptions | None:
+        """The options of the mask branch; None if there is none."""
+        return None
+
     def anchor_sides(self) -> tuple[float, float]:
         """See ``AnchoredHead``."""
         sides = [
@@ -261,6 +266,11 @@ class MaskRcnnHead(TwoStageHead):
     """Its masks are grids over the boxes of the detections."""
     roi: MaskRoi = Field(default_factory=MaskRoi)
     mask: MaskOptions = Field(default_factory=MaskOptions)
+
+    @property
+    def mask_branch(self) -> MaskOptions:
+        """See ``TwoStageHead``."""
+        return self.mask
 
 
 HEADS: tuple[type[AnyHead], ...] = (FasterRcnnHead, CascadeRcnnHead, MaskRcnnHead)

@@ -10,7 +10,7 @@ from mtl_ray.models.head import Context, Features, HeadModule, Term
 from mtl_ray.models.imports import Imported, Program, Rename, renamed
 from mtl_ray.tasks.detection.candidates import clip_boxes, select_pairs
 from mtl_ray.tasks.detection.two_stage.branches import RoiHead, torchvision_rules
-from mtl_ray.tasks.detection.two_stage.config import MaskRcnnHead, TwoStageHead
+from mtl_ray.tasks.detection.two_stage.config import TwoStageHead
 from mtl_ray.tasks.detection.two_stage.mask import mask_loss, of_class
 from mtl_ray.tasks.detection.two_stage.matching import Rows, decode_boxes
 from mtl_ray.tasks.detection.two_stage.roi import (
@@ -56,7 +56,7 @@ class FasterRcnn(HeadModule):
     ) -> None:
         super().__init__(config)
         self.config, self.classes = config, classes
-        self.mask = config.mask if isinstance(config, MaskRcnnHead) else None
+        self.mask = config.mask_branch
         self.strides = tuple(strides[level] for level in config.levels)
         width = channels[config.levels[0]]
         self.rpn_head = RpnHead(config.rpn, width, self.strides)
