@@ -93,10 +93,25 @@ def test_boxes_that_differ(name: str, change: Callable[[np.ndarray], None], part
     assert part in sentence
 
 
+def test_equal_scores_at_the_cut_have_no_order() -> None:
+    """Of objects with the lowest score of a full list either may be kept, but no better one."""
+    expected = boxes(batch=1)
+    expected["scores"][:, 15:] = expected["scores"][:, 15:16]
+    found = changed(expected, "boxes", lambda a: a.__setitem__((0, 19), [90, 90, 99, 99]))
+    assert failures(expected, found) == []
+    better = changed(expected, "boxes", lambda a: a.__setitem__((0, 14), [90, 90, 99, 99]))
+    assert failures(expected, better)
+    padded = [
+        changed(each, "scores", lambda a: a.__setitem__((0, 0), 0)) for each in (expected, found)
+    ]
+    assert failures(*padded)
+
+
 def test_one_box_is_nobody_elses_partner_too() -> None:
-    near = np.array([[[0, 0, 100, 100], [0, 0, 100, 101]]], np.float32)
-    expected = {"boxes": near, "scores": np.array([[0.9, 0.8]]), "classes": np.zeros((1, 2))}
-    found = {**expected, "boxes": np.array([[[0, 0, 100, 100], [50, 50, 60, 60]]], np.float32)}
+    near = np.array([[[0, 0, 100, 100], [0, 0, 100, 101], [0] * 4]], np.float32)
+    expected = {"boxes": near, "scores": np.array([[0.9, 0.8, 0]]), "classes": np.zeros((1, 3))}
+    other = [[[0, 0, 100, 100], [50, 50, 60, 60], [0] * 4]]
+    found = {**expected, "boxes": np.array(other, np.float32)}
     check, sentences = compared(expected, found)
     assert check.agree == 0.5
     assert sentences

@@ -17,6 +17,8 @@ from mtl_ray.tasks.difference import Comparison, Difference, Fields, Sides, fiel
 
 PER_OBJECT = ("boxes", "scores", "classes", "masks", "keypoints")
 """The fields that have a row for each object."""
+CUT = 1e-6
+"""Difference of two scores that are equal but for rounding."""
 MATCH_IOU = 0.95
 """Least IoU of two boxes of one class, or of their masks, that count as the same."""
 FEW_PIXELS = 0.01
@@ -53,7 +55,8 @@ def array_difference(first: Fields, second: Fields, how: Comparison) -> Differen
     """
     reach = max(how.frame.canvas_height, how.frame.canvas_width)
     if "candidates" not in first:
-        return _objects_difference(_unpadded(first), _unpadded(second), reach, how.sides)[0]
+        kept, cut = (_unpadded(first), _unpadded(second)), max(_cut(first), _cut(second))
+        return _objects_difference(*kept, reach, how.sides, cut=cut)[0]
     problems = field_faults(first, second, ("candidates",), how.sides)
     if problems:
         return Difference(unit="candidates", incomparable=problems)
@@ -62,6 +65,17 @@ def array_difference(first: Fields, second: Fields, how: Comparison) -> Differen
         ours[..., :4], theirs[..., :4], reach
     )
     return apart.with_scores(ours[..., 4:], theirs[..., 4:]).with_agreeing(len(ours), len(ours))
+
+
+def _cut(fields: Fields) -> float:
+    """The score at which the objects of an image were cut off: the lowest one if no row is padding,
+    below 0 if all objects were kept.
+
+    Objects with nearly this score may be kept or not: equal scores, as of cells in a plain part of
+    the canvas, have no order.
+    """
+    scores = fields.get("scores", np.zeros(0))
+    return float(scores.min()) + CUT if len(scores) and (scores > 0).all() else -1.0
 
 
 def _unpadded(fields: Fields) -> Fields:
@@ -93,11 +107,17 @@ def _on_canvas(prediction: Detections, frame: Frame) -> Fields:
 
 
 def _objects_difference(
-    first: Fields, second: Fields, reach: float, sides: Sides, frame: Frame | None = None
+    first: Fields,
+    second: Fields,
+    reach: float,
+    sides: Sides,
+    frame: Frame | None = None,
+    cut: float = -1.0,
 ) -> tuple[Difference, tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Objects are matched by box and class. With a frame masks are encodings on its image, and
-    pairs must have similar ones; otherwise they are probabilities, compared like scores. Also
-    returns the pairs' indices.
+    pairs must have similar ones; otherwise they are probabilities, compared like scores.
+    Objects without a partner whose score is at most ``cut`` do not count. Also returns the pairs'
+    indices.
     """
     none = np.empty(0, np.intp), np.empty(0, np.intp)
     problems = field_faults(first, second, PER_OBJECT, sides, PER_OBJECT)
@@ -115,8 +135,12 @@ def _objects_difference(
     if masked and frame is not None:
         alike = _alike(first, second, (ours, theirs), frame)
         ours, theirs = ours[alike], theirs[alike]
+    alone = sum(
+        int((np.delete(side["scores"], matched) > cut).sum())
+        for side, matched in ((first, ours), (second, theirs))
+    )
     apart = Difference(unit="boxes", compared=len(ours)).with_agreeing(
-        2 * len(ours), len(first["boxes"]) + len(second["boxes"])
+        2 * len(ours), 2 * len(ours) + alone
     )
     apart = apart.with_positions(first["boxes"][ours], second["boxes"][theirs], reach)
     apart = apart.with_scores(first["scores"][ours], second["scores"][theirs])
