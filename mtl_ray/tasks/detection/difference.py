@@ -33,7 +33,10 @@ def prediction_difference(first: Detections, second: Detections, how: Comparison
     """
     fields = _on_canvas(first, how.frame), _on_canvas(second, how.frame)
     reach = max(how.frame.canvas_height, how.frame.canvas_width)
-    apart, partners = _objects_difference(*fields, reach, how.sides, how.frame)
+    scores = [each.get("scores", np.zeros(0)) for each in fields]
+    may_be_cut = len(scores[0]) == len(scores[1]) > 0  # decoding drops the padding
+    cut = min(float(each.min()) for each in scores) + CUT if may_be_cut else -1.0
+    apart, partners = _objects_difference(*fields, reach, how.sides, how.frame, cut)
     if apart.incomparable:
         return apart
     alone: list[str] = []
@@ -136,7 +139,7 @@ def _objects_difference(
         alike = _alike(first, second, (ours, theirs), frame)
         ours, theirs = ours[alike], theirs[alike]
     alone = sum(
-        int((np.delete(side["scores"], matched) > cut).sum())
+        int((~(np.delete(side["scores"], matched) <= cut)).sum())
         for side, matched in ((first, ours), (second, theirs))
     )
     apart = Difference(unit="boxes", compared=len(ours)).with_agreeing(
