@@ -155,7 +155,8 @@ def compare_predictions(
     frames: Sequence[Any],
     config: ExportConfig,
 ) -> tuple[ParityCheck, list[str]]:
-    """Compares the predictions of one head for the same samples, every field of them.
+    """Compares the predictions of one head for the same samples, every field of them. Their arrays
+    have been compared before.
 
     Args:
         check: head, canvas and batch size; its figures are ignored.
@@ -173,7 +174,7 @@ def compare_predictions(
         return replace(check, agree=0.0), [
             f"{check.where}: the predictions are of different types, {', '.join(sorted(types))}"
         ]
-    hows = [Comparison(frame=frame, sides=SIDES) for frame in frames]
+    hows = [Comparison(frame=frame, sides=SIDES, cut=True) for frame in frames]
     apart = [
         task.difference(first, second, how)
         for first, second, how in zip(expected, found, hows, strict=True)

@@ -25,11 +25,14 @@ class Comparison:
             positions.
         sides: the names of the two.
         score_threshold: objects with a lower score and without a partner are not reported.
+        cut: the lists may end among equal scores, which have no order; the arrays, whose padding
+            tells whether they do, have been compared before.
     """
 
     frame: Any
     sides: Sides
     score_threshold: float = 0.0
+    cut: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

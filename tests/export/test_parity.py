@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from mtl_ray.experiment import tasks
 from mtl_ray.export.config import ExportConfig
-from mtl_ray.export.parity import BatchArrays, ParityCheck, compare_arrays, compare_predictions
+from mtl_ray.export.parity import (
+    SIDES,
+    BatchArrays,
+    ParityCheck,
+    compare_arrays,
+    compare_predictions,
+)
 from mtl_ray.geometry.masks import encode_rle
 from mtl_ray.inputs.frame import frame_of
 from mtl_ray.inputs.image import Canvas
@@ -20,6 +26,7 @@ from mtl_ray.tasks.classification.task import CLASSIFICATION
 from mtl_ray.tasks.detection.decode import Detections
 from mtl_ray.tasks.detection.difference import match_boxes
 from mtl_ray.tasks.detection.task import DETECTION
+from mtl_ray.tasks.difference import Comparison
 from mtl_ray.tasks.segmentation.decode import SemanticMap
 from mtl_ray.tasks.segmentation.task import SEGMENTATION
 from mtl_ray.tasks.task import Task
@@ -211,6 +218,19 @@ def test_equal_predictions_agree_whatever_their_order() -> None:
     check, sentences = compare_predictions(CHECK, DETECTION, OBJECTS, turned, PLACEMENTS, CONFIG)
     assert sentences == []
     assert (check.agree, check.count, check.max_abs) == (1, 12, 0)
+
+
+def test_the_end_of_a_list_is_open_only_where_the_arrays_agree() -> None:
+    each = OBJECTS[0]
+    boxes = each.boxes_xyxy.copy()
+    boxes[each.scores.argmin()] = [1, 1, 3, 3]
+    other = replace(each, boxes_xyxy=boxes)
+    counted = [
+        DETECTION.difference(each, other, Comparison(frame=PLACEMENTS[0], sides=SIDES, cut=cut))
+        for cut in (False, True)
+    ]
+    assert counted[0].agreeing < counted[0].count
+    assert counted[1].agreeing == counted[1].count == counted[0].agreeing
 
 
 def moved(array: Any, index: Any, by: float) -> Any:

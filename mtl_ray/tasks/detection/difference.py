@@ -34,7 +34,7 @@ def prediction_difference(first: Detections, second: Detections, how: Comparison
     fields = _on_canvas(first, how.frame), _on_canvas(second, how.frame)
     reach = max(how.frame.canvas_height, how.frame.canvas_width)
     scores = [each.get("scores", np.zeros(0)) for each in fields]
-    may_be_cut = len(scores[0]) == len(scores[1]) > 0  # decoding drops the padding
+    may_be_cut = how.cut and len(scores[0]) == len(scores[1]) > 0
     cut = min(float(each.min()) for each in scores) + CUT if may_be_cut else -1.0
     apart, partners = _objects_difference(*fields, reach, how.sides, how.frame, cut)
     if apart.incomparable:
