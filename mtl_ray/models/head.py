@@ -1,6 +1,6 @@
 """The protocol of a head, which the modules of all tasks follow."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -175,6 +175,13 @@ class InspectedHead(Head, Protocol):
         pixels; more where the head has more.
         """
         ...
+
+
+def numbered(**maps: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Levels under numbered names, as ``raw_outputs`` gives them: ``cls=[a, b]`` -> ``cls0``,
+    ``cls1``.
+    """
+    return {f"{name}{i}": level for name, levels in maps.items() for i, level in enumerate(levels)}
 
 
 def unsuppressed(head: Head, features: Features, context: Context) -> dict[str, Tensor]:

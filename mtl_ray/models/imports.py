@@ -76,3 +76,10 @@ def renamed(tensors: Mapping[str, Tensor], rules: Iterable[Rename]) -> dict[str,
                 found[to] = Imported(changed, (name,))
                 break
     return found
+
+
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
+    """The tensors whose names begin with a prefix, without it: of modules with the published
+    names.
+    """
+    return renamed(tensors, [Rename(re.escape(prefix) + r"(.*)", r"\1")])

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtl_ray.models.head import Candidates
+from mtl_ray.models.head import Candidates, Context, Features
 from mtl_ray.tasks.detection.options import Selection
 from mtl_ray.tasks.detection.suppression import Pool, Selected, best_class, suppress
 
@@ -104,6 +104,26 @@ def clip_boxes(boxes: Tensor, valid_hw: Tensor) -> Tensor:
     """Boxes (B, N, 4) xyxy clipped to the valid part (B, 2) height, width of each canvas."""
     limit = valid_hw.flip(1).to(boxes.dtype).repeat(1, 2)[:, None]  # (B, 1, 4) x, y, x, y
     return boxes.clamp(min=0).minimum(limit)
+
+
+class DenseModule:
+    """What dense heads share: ``predict`` selects the best of ``candidates`` by ``selection``."""
+
+    selection: Selection
+
+    def candidates(self, features: Features, context: Context) -> Candidates:
+        """See ``DenseHead``."""
+        raise NotImplementedError
+
+    def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
+        """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K);
+        see ``select_detections``.
+        """
+        return self.select(self.candidates(features, context), context.exporting)
+
+    def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
+        """See ``select_detections``."""
+        return select_detections(candidates, self.selection, exporting)
 
 
 def select_detections(

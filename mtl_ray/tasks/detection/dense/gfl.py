@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mtl_ray.models.head import Candidates, Context, Features, Term
+from mtl_ray.models.head import Candidates, Context, Features, Term, numbered
 from mtl_ray.tasks.detection.candidates import clip_boxes, flatten_levels
 from mtl_ray.tasks.detection.dense.assign import Matches, assign_adaptively, valid_cells
 from mtl_ray.tasks.detection.dense.boxes import around, distances
@@ -157,8 +157,8 @@ class Gfl(Grid):
 
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``: ``cls0`` and ``reg0`` of each level."""
-        named = zip(("cls", "reg"), self.outputs(features), strict=True)
-        return {f"{name}{i}": level for name, maps in named for i, level in enumerate(maps)}
+        classes, bins = self.outputs(features)
+        return numbered(cls=classes, reg=bins)
 
     def target_arrays(
         self, features: Features, targets: Mapping[str, Tensor], context: Context

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mtl_ray.models.head import Candidates, Context, Features, HeadModule
-from mtl_ray.models.imports import Imported, Program, Rename, renamed
+from mtl_ray.models.head import Features, HeadModule
+from mtl_ray.models.imports import Imported, Program, below
 from mtl_ray.tasks.detection.candidates import (
+    DenseModule,
     cell_corners,
     in_crowd,
     level_masks,
-    select_detections,
 )
 from mtl_ray.tasks.detection.dense.config import AtssHead, FcosHead, GflHead
 from mtl_ray.tasks.detection.dense.layers import Scale, tower
@@ -20,7 +20,7 @@ Sizes = list[tuple[int, int]]
 """(height, width) of each level in cells."""
 
 
-class Grid(HeadModule):
+class Grid(DenseModule, HeadModule):
     """Two towers that all levels share, and the cells of the levels.
 
     Args:
@@ -76,24 +76,9 @@ class Grid(HeadModule):
         }
         return {**arrays, **parts}
 
-    def candidates(self, features: Features, context: Context) -> Candidates:
-        """See ``DenseHead``."""
-        raise NotImplementedError
-
-    def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
-        """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K);
-        see ``candidates.select_detections``.
-        """
-        return self.select(self.candidates(features, context), context.exporting)
-
-    def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
-        """See ``candidates.select_detections``."""
-        return select_detections(candidates, self.selection, exporting)
-
     def imported(self, program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
         """See ``Importing``; OpenMMLab has the same names after its prefix."""
-        rules = [Rename(r"bbox_head\.(.*)", r"\1")] if program == "openmmlab" else []
-        return renamed(tensors, rules)
+        return below("bbox_head.", tensors) if program == "openmmlab" else {}
 
 
 def floored_corners(

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
-from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term
+from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term, numbered
 from mtl_ray.models.imports import Imported, Program, Rename, renamed
 from mtl_ray.tasks.detection.candidates import (
+    DenseModule,
     cell_corners,
     clip_boxes,
     flatten_levels,
     level_masks,
-    select_detections,
 )
 from mtl_ray.tasks.detection.dense.assign import valid_cells
 from mtl_ray.tasks.detection.dense.boxes import decode_offsets, encode_offsets
@@ -68,7 +68,7 @@ class Tower(nn.Module):
         return out
 
 
-class RetinaNet(HeadModule):
+class RetinaNet(DenseModule, HeadModule):
     """RetinaNet (Lin et al. 2017, https://arxiv.org/abs/1708.02002): dense anchors and a focal
     loss.
 
@@ -225,20 +225,10 @@ class RetinaNet(HeadModule):
             "levels": level_masks(counts, logits.device),
         }
 
-    def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
-        """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K);
-        see ``candidates.select_detections``.
-        """
-        return self.select(self.candidates(features, context), context.exporting)
-
-    def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
-        """See ``candidates.select_detections``."""
-        return select_detections(candidates, self.selection, exporting)
-
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``: ``cls0`` and ``reg0`` of each level."""
-        named = zip(("cls", "reg"), self.outputs(features), strict=True)
-        return {f"{name}{i}": level for name, maps in named for i, level in enumerate(maps)}
+        classes, offsets = self.outputs(features)
+        return numbered(cls=classes, reg=offsets)
 
     def target_arrays(
         self, features: Features, targets: Mapping[str, Tensor], context: Context

@@ -11,15 +11,15 @@ from torchvision.ops import complete_box_iou_loss
 from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term
 from mtl_ray.models.necks import conv_norm_act
 from mtl_ray.tasks.detection.candidates import (
+    DenseModule,
     cell_corners,
     flatten_levels,
     in_crowd,
-    select_detections,
 )
 from mtl_ray.tasks.detection.dense.config import Yolov3Head
 
 
-class Yolov3(HeadModule):
+class Yolov3(DenseModule, HeadModule):
     """YOLOv3 (Redmon and Farhadi 2018, https://arxiv.org/abs/1804.02767): boxes, objectness and
     class scores of each anchor.
 
@@ -163,16 +163,6 @@ class Yolov3(HeadModule):
             "objectness": raw[..., 4].sigmoid(),
             "scores": raw[..., 5:].sigmoid(),
         }
-
-    def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
-        """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K);
-        see ``candidates.select_detections``.
-        """
-        return self.select(self.candidates(features, context), context.exporting)
-
-    def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
-        """See ``candidates.select_detections``."""
-        return select_detections(candidates, self.selection, exporting)
 
 
 def _likely_known(logits: Tensor, known: Tensor) -> Tensor:

@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtl_ray.models.csp import RTMDET_NORM, ConvUnit
-from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term
-from mtl_ray.models.imports import Imported, Program, Rename, renamed
+from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term, numbered
+from mtl_ray.models.imports import Imported, Program, below
 from mtl_ray.tasks.detection.candidates import (
+    DenseModule,
     cell_corners,
     clip_boxes,
     flatten_levels,
     in_crowd,
     level_masks,
-    select_detections,
 )
 from mtl_ray.tasks.detection.dynamic import matching
 from mtl_ray.tasks.detection.dynamic.assign import assign_soft_labels
@@ -213,8 +213,8 @@ class RtmdetBase(HeadModule):
 
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``."""
-        by_name = zip(("cls", "reg"), self.maps(features), strict=True)
-        return {f"{name}{i}": level for name, maps in by_name for i, level in enumerate(maps)}
+        classes, boxes = self.maps(features)
+        return numbered(cls=classes, reg=boxes)
 
     def target_arrays(
         self, features: Features, targets: Mapping[str, Tensor], context: Context
@@ -234,7 +234,7 @@ class RtmdetBase(HeadModule):
         """
         if program != "openmmlab":
             return {}
-        found = renamed(tensors, [Rename(r"bbox_head\.(.*)", r"\1")])
+        found = below("bbox_head.", tensors)
         for name in [*found]:
             first = SHARED.sub(r"\1_convs.0.\3.conv.weight", name)
             if self.reg_convs is None:
@@ -248,7 +248,7 @@ class RtmdetBase(HeadModule):
         return found
 
 
-class Rtmdet(RtmdetBase):
+class Rtmdet(DenseModule, RtmdetBase):
     """RTMDet (Lyu et al. 2022, https://arxiv.org/abs/2212.07784)."""
 
     def __init__(
@@ -259,7 +259,7 @@ class Rtmdet(RtmdetBase):
         classes: int,
     ) -> None:
         super().__init__(config, channels, strides, classes)
-        self.exp_on_reg = config.exp_on_reg
+        self.exp_on_reg, self.selection = config.exp_on_reg, config.select
 
     def distances(self, raw: Tensor) -> Tensor:
         """From the output of ``rtm_reg`` to distances in strides."""
@@ -268,16 +268,6 @@ class Rtmdet(RtmdetBase):
     def candidates(self, features: Features, context: Context) -> Candidates:
         """See ``proposed``."""
         return self.proposed(self.outputs(features), context)
-
-    def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
-        """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K);
-        see ``candidates.select_detections``.
-        """
-        return self.select(self.candidates(features, context), context.exporting)
-
-    def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
-        """See ``candidates.select_detections``."""
-        return select_detections(candidates, self.options.select, exporting)
 
 
 def apply_tower(tower: nn.ModuleList, level: int, values: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtl_ray.models.csp import YOLOX_NORM, conv_unit
-from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term
-from mtl_ray.models.imports import Imported, Program, Rename, renamed
+from mtl_ray.models.head import Candidates, Context, Features, HeadModule, Term, numbered
+from mtl_ray.models.imports import Imported, Program, below
 from mtl_ray.tasks.detection.candidates import (
+    DenseModule,
     cell_corners,
     flatten_levels,
     in_crowd,
-    select_detections,
 )
 from mtl_ray.tasks.detection.dynamic import matching
 from mtl_ray.tasks.detection.dynamic.assign import assign_sim_ota
@@ -48,7 +48,7 @@ class YoloxOutputs(NamedTuple):
         return torch.cat([centre - half, centre + half], dim=-1)
 
 
-class Yolox(HeadModule):
+class Yolox(DenseModule, HeadModule):
     """YOLOX (Ge et al. 2021, https://arxiv.org/abs/2107.08430): one candidate on each cell, towers
     of each level, SimOTA.
 
@@ -67,6 +67,7 @@ class Yolox(HeadModule):
     ) -> None:
         super().__init__(config)
         self.config, self.classes = config, classes
+        self.selection = config.select
         self.box_weight, self.class_weight = config.box_weight, config.class_weight
         self.objectness_weight, self.l1_weight = config.objectness_weight, config.l1_weight
         self.strides = tuple(strides[level] for level in config.levels)
@@ -200,20 +201,10 @@ class Yolox(HeadModule):
             "scores": outputs.logits.sigmoid(),
         }
 
-    def predict(self, features: Features, context: Context) -> dict[str, Tensor]:
-        """``boxes`` (B, K, 4) xyxy in canvas pixels, ``scores`` (B, K), ``classes`` int64 (B, K);
-        see ``candidates.select_detections``.
-        """
-        return self.select(self.candidates(features, context), context.exporting)
-
-    def select(self, candidates: Candidates, exporting: bool) -> dict[str, Tensor]:
-        """See ``candidates.select_detections``."""
-        return select_detections(candidates, self.config.select, exporting)
-
     def raw_outputs(self, features: Features, context: Context) -> dict[str, Tensor]:
         """See ``InspectedHead``."""
-        by_name = zip(("cls", "reg", "obj"), self.maps(features), strict=True)
-        return {f"{name}{i}": level for name, maps in by_name for i, level in enumerate(maps)}
+        classes, boxes, objectness = self.maps(features)
+        return numbered(cls=classes, reg=boxes, obj=objectness)
 
     def target_arrays(
         self, features: Features, targets: Mapping[str, Tensor], context: Context
@@ -226,8 +217,7 @@ class Yolox(HeadModule):
 
     def imported(self, program: Program, tensors: Mapping[str, Tensor]) -> dict[str, Imported]:
         """See ``Importing``: from OpenMMLab."""
-        rules = [Rename(r"bbox_head\.(.*)", r"\1")] if program == "openmmlab" else []
-        return renamed(tensors, rules)
+        return below("bbox_head.", tensors) if program == "openmmlab" else {}
 
 
 def offset_targets(gt_boxes: Tensor, corners: Tensor, strides: Tensor) -> Tensor:
